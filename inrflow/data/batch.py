@@ -1,0 +1,68 @@
+"""Trajectories in memory: the stacked tensors on which the solves and the training steps work."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrflow.data.symmetries import Transformations
+
+
+@dataclass
+class TrajectoryBatch:
+    """S trajectories of T frames of N points.
+
+    Attributes:
+        t: times (S, T), float64; NaN pads the end of a shorter trajectory.
+        x: points (S or 1, T or 1, N, d); a 1 says that trajectories or frames share their points.
+        u: values (S, T, N, C), in normalised units; NaN = not observed.
+    """
+
+    t: Tensor
+    x: Tensor
+    u: Tensor
+
+    def __len__(self) -> int:
+        return len(self.u)
+
+    @property
+    def observed(self) -> Tensor:
+        """Frames with at least one observed value, (S, T) bool."""
+        return torch.isfinite(self.u).flatten(2).any(-1) & torch.isfinite(self.t)
+
+    def select(self, index: Tensor | slice) -> "TrajectoryBatch":
+        """A subset of the trajectories."""
+        return TrajectoryBatch(self.t[index], self.x if len(self.x) == 1 else self.x[index], self.u[index])
+
+    def first_frames(self, count: int) -> "TrajectoryBatch":
+        """The first `count` frames of every trajectory."""
+        return self.frames(slice(0, count))
+
+    def frames(self, index: slice) -> "TrajectoryBatch":
+        """A range of frames of every trajectory."""
+        return TrajectoryBatch(self.t[:, index], self.x if self.x.shape[1] == 1 else self.x[:, index], self.u[:, index])
+
+    def transformed(self, transformations: Transformations) -> "TrajectoryBatch":
+        """Every trajectory moved by its own symmetry: points moved, values turned."""
+        x = self.x.expand(len(self.u), *self.x.shape[1:])
+        moved_x, moved_u = transformations.apply(x, self.u)
+        return TrajectoryBatch(self.t, torch.as_tensor(moved_x), torch.as_tensor(moved_u))
+
+    def groups(self) -> tuple[Tensor, Tensor]:
+        """Frames grouped by shared points: x (G, N, d) and u (G, F, N, C), F frames in each of G groups."""
+        trajectories, frames, points, channels = self.u.shape
+        if self.x.shape[1] > 1:
+            x = self.x.expand(trajectories, frames, *self.x.shape[2:])
+            return x.flatten(0, 1), self.u.reshape(-1, 1, points, channels)
+        if self.x.shape[0] == 1:
+            return self.x[:, 0], self.u.reshape(1, -1, points, channels)
+        return self.x[:, 0], self.u
+
+
+def concatenate(batches: list[TrajectoryBatch]) -> TrajectoryBatch:
+    """One batch of all trajectories, shared points expanded where the batches differ in them."""
+    if len(batches) == 1:
+        return batches[0]
+    shared = all(len(b.x) == 1 and torch.equal(b.x, batches[0].x) for b in batches)
+    x = batches[0].x if shared else torch.cat([b.x.expand(len(b), *b.x.shape[1:]) for b in batches])
+    return TrajectoryBatch(torch.cat([b.t for b in batches]), x, torch.cat([b.u for b in batches]))

@@ -1,0 +1,124 @@
+"""Observations: what was measured of one trajectory, in whatever shape it is at hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from inrflow.data.frames import Frames, group_rows
+from inrflow.errors import UserError
+
+
+class Observations:
+    """Values u measured at times t and points x of one trajectory; NaN = not observed.
+
+    Accepted, numpy or torch (or lists):
+    rows t (R,), x (R, d), u (R, C); frames t (T,), x (N, d) or (T, N, d), u (T, N, C); one frame t scalar, x (N, d),
+    u (N, C). Where there is one channel its axis may be left out. Raises UserError where shapes do not fit, times or
+    coordinates of observed values are not finite, values are infinite, or nothing is observed.
+
+    Attributes: kind ("numpy" | "torch", what came in), device (of a torch u, else None), channels C, dimensions d.
+    """
+
+    def __init__(self, t: Any, x: Any, u: Any) -> None:
+        tensors = [value for value in (t, x, u) if isinstance(value, torch.Tensor)]
+        self.kind = "torch" if tensors else "numpy"
+        self.device: torch.device | None = tensors[-1].device if tensors else None
+        times, places, values = _array(t, "t"), _array(x, "x"), _array(u, "u")
+        times, places, values = _arranged(times, places, values)
+        self.channels, self.dimensions = values.shape[-1], places.shape[-1]
+        if not self.channels or not self.dimensions:
+            raise UserError(f"observations have {self.channels} channels and {self.dimensions} coordinates; give "
+                            "one of each at least")
+        if np.isinf(values).any():
+            raise UserError("observed values u hold infinities; mark missing values as NaN and remove the rest")
+        self._frames = _checked_frames(times, places, values)
+
+    def frames(self) -> Frames:
+        """The observations by increasing time, those of equal times together, padded with NaN; numpy.
+
+        Rows without any value are left out.
+        """
+        return self._frames
+
+    def __len__(self) -> int:
+        """The number of observed rows (points in time and space with at least one value)."""
+        return int((~np.isnan(self._frames.u)).any(-1).sum())
+
+    def __repr__(self) -> str:
+        frames = self._frames
+        return (f"Observations({len(self)} points at {len(frames)} times from {frames.t[0]:g} to {frames.t[-1]:g}, "
+                f"{self.channels} channels, {self.dimensions} coordinates)")
+
+
+def _array(value: Any, name: str) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    try:
+        return np.asarray(value, np.float32 if name == "u" else np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"observations: {name} cannot be read as an array of numbers ({error}); give a numpy array or "
+                        "torch tensor") from error
+
+
+def _arranged(t: np.ndarray, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows as t (R,), x (R, d), u (R, C), or frames as t (T,), x (N, d) or (T, N, d), u (T, N, C)."""
+    problem = UserError(f"observations have t {t.shape}, x {x.shape} and u {u.shape}; expected rows (R,), (R, d), "
+                        "(R, C), or frames (T,), (N, d) or (T, N, d), (T, N, C), or one frame (), (N, d), (N, C)")
+    if t.ndim > 1 or x.ndim not in (2, 3):
+        raise problem
+    if 0 in (t.size, x.size, u.size):
+        raise UserError(f"observations are empty: t {t.shape}, x {x.shape}, u {u.shape}; give at least one point")
+    if t.ndim == 0:
+        t = t[None]
+        if x.ndim == 2 and u.ndim in (1, 2) and len(u) == len(x):
+            u = u[None]
+    T, N = len(t), x.shape[-2]
+    if x.ndim == 3 and len(x) != T:
+        raise problem
+    if x.ndim == 2 and T == N:
+        if u.ndim == 1 and len(u) == T:
+            return t, x, u[:, None]
+        if u.ndim == 2 and len(u) == T:
+            if u.shape == (T, N) and T > 1:
+                raise UserError(f"observations with t {t.shape}, x {x.shape} and u {u.shape} may be {T} rows of {N} "
+                                f"channels or {T} frames of {N} points; give frames an axis of channels, u[..., None]")
+            return t, x, u
+    if u.shape == (T, N):
+        u = u[..., None]
+    elif T == 1 and u.ndim in (1, 2) and len(u) == N:  # one frame without its axis
+        u = u.reshape(1, N, -1)
+    if u.ndim != 3 or u.shape[:2] != (T, N):
+        raise problem
+    return t, x, u
+
+
+def _checked_frames(t: np.ndarray, x: np.ndarray, u: np.ndarray) -> Frames:
+    observed = ~np.isnan(u).all(-1)
+    if not observed.any():
+        raise UserError("observations hold no value: every u is NaN; give at least one")
+    if u.ndim == 3:
+        shared = x.ndim == 2
+        used = observed.any(1)
+        kept = observed.any(0) if shared else None
+        if shared and np.isfinite(t[used]).all() and len(np.unique(t[used])) == used.sum():
+            order = np.flatnonzero(used)[np.argsort(t[used], kind="stable")]
+            frames = Frames(t[order].astype(np.float64), x[kept], u[order][:, kept].astype(np.float32))
+            _require_finite(frames.t, frames.x)
+            return frames
+        frame, point = np.nonzero(observed)
+        x = x[point] if shared else x[frame, point]
+        t, u = t[frame], u[frame, point]
+    else:
+        t, x, u = t[observed], x[observed], u[observed]
+    _require_finite(t, x)
+    return group_rows(t, x, u.astype(np.float32))
+
+
+def _require_finite(t: np.ndarray, x: np.ndarray) -> None:
+    for name, value in (("times t", t), ("coordinates x", x)):
+        if not np.isfinite(value).all():
+            raise UserError(f"{name} of observations hold {(~np.isfinite(value)).sum()} values that are not finite; "
+                            "remove those rows or mark their u as NaN")

@@ -1,0 +1,40 @@
+"""Which points are observed and which trajectories are held out: seeded choices that training and evaluation share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inrflow.errors import UserError
+
+
+def observed_points(seed: int, trajectory: int, points: int, fraction: float, same: bool = False) -> np.ndarray:
+    """Sorted indices of the observed subset of `points` points of one trajectory, at least one.
+
+    A function of seed, trajectory index and fraction alone (`same`: of seed and fraction, one subset for all
+    trajectories), so that whoever reads the same file with the same fraction sees the same points.
+    Raises UserError where `fraction` is outside (0, 1].
+    """
+    if not 0.0 < fraction <= 1.0:
+        raise UserError(f"the fraction of observed points is {fraction:g}; give a number above 0 and at most 1")
+    if points < 1:
+        raise UserError(f"there are {points} points to observe; at least one is needed")
+    count = min(points, max(1, round(fraction * points)))
+    if count == points:
+        return np.arange(points)
+    random = np.random.default_rng([seed, 0 if same else trajectory])
+    return np.sort(random.permutation(points)[:count])
+
+
+def split_trajectories(count: int, fraction: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted indices (training, validation) of `count` trajectories.
+
+    Both hold at least one trajectory where count > 1 and fraction > 0; a single trajectory is for training.
+    Raises UserError where `fraction` is outside [0, 1) or `count` is below 1.
+    """
+    if count < 1:
+        raise UserError(f"there are {count} trajectories to train on; at least one is needed")
+    if not 0.0 <= fraction < 1.0:
+        raise UserError(f"the validation fraction is {fraction:g}; give a number from 0 to below 1")
+    held_out = min(count - 1, max(1, round(fraction * count))) if fraction > 0 else 0
+    shuffled = np.random.default_rng([seed, count]).permutation(count)
+    return np.sort(shuffled[held_out:]), np.sort(shuffled[:held_out])

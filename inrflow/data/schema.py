@@ -1,0 +1,132 @@
+"""The project's own file schema, version 1: its names, and its attributes as a Description and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from inrflow.data.description import Description
+from inrflow.data.symmetries import Symmetries
+from inrflow.errors import UserError
+
+FORMAT = "inrflow-trajectories"
+VERSION = 1
+DATASETS = ("trajectory", "t", "x", "u", "parameters", "environment", "symmetries")
+SYMMETRY_DATASETS = ("generators", "generators_channels", "maps", "maps_channels")
+_TEXTS = ("time_units", "source", "licence", "geometry")
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading; UserError where it is missing, no HDF5 file, or damaged."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist; check the name and the folder")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a file")
+    try:
+        if not h5py.is_hdf5(path):
+            with path.open("rb") as file:
+                empty = not file.read(1)
+            raise UserError(f"{path} is {'empty' if empty else 'not an HDF5 file'}; expected an HDF5 file with "
+                            f"format={FORMAT} (`inrflow convert` reads NetCDF, CSV and npz)")
+        return h5py.File(path, "r")
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: permission denied; change its permissions") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened ({str(error).splitlines()[0]}); it is damaged, incomplete or being "
+                        "written, copy or generate it again") from error
+
+
+def is_trajectories(file: h5py.File) -> bool:
+    """Whether an open HDF5 file declares the project's schema."""
+    return "format" in file.attrs and text(file.attrs["format"]) == FORMAT
+
+
+def text(value: Any) -> str:
+    """An HDF5 attribute as str, whether stored as bytes or as text."""
+    value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """An HDF5 attribute of one or several strings as a tuple of str."""
+    return tuple(text(item) for item in np.atleast_1d(np.asarray(value, object)).ravel())
+
+
+def read_description(file: h5py.File, path: Path) -> Description:
+    """The attributes of an open file of the project's schema; UserError where they are missing or contradictory."""
+    if not is_trajectories(file):
+        found = f"format={text(file.attrs['format'])!r}" if "format" in file.attrs else "no attribute format"
+        raise UserError(f"{path} is an HDF5 file with {found} and the datasets {', '.join(sorted(file)) or 'none'}, "
+                        f"expected format={FORMAT!r}; `inrflow convert {path} TARGET` may read it")
+    version = file.attrs.get("version")
+    if version is None or np.asarray(version).size != 1 or text(version) != str(VERSION):
+        found = "none" if version is None else text(version)
+        raise UserError(f"{path} has schema version {found}, this inrflow reads version {VERSION}; "
+                        "convert the file or use the inrflow that wrote it")
+    for key in ("channels", "coordinates"):
+        if key not in file.attrs:
+            raise UserError(f"{path} has no attribute {key}; add the names of the {key}")
+    parameters = file.get("parameters")
+    names: tuple[str, ...] = ()
+    if isinstance(parameters, h5py.Dataset) and parameters.ndim == 2:
+        names = (texts(parameters.attrs["names"]) if "names" in parameters.attrs
+                 else tuple(f"parameter_{index}" for index in range(parameters.shape[1])))
+        if len(names) != parameters.shape[1]:
+            raise UserError(f"{path}: parameters has {parameters.shape[1]} columns but {len(names)} names; "
+                            "give as many names")
+    attributes = file.attrs
+    try:
+        channels, coordinates = texts(attributes["channels"]), texts(attributes["coordinates"])
+        return Description(
+            name=text(attributes["name"]) if "name" in attributes else path.stem,
+            channels=channels, coordinates=coordinates,
+            units=texts(attributes["units"]) if "units" in attributes else None,
+            period=_numbers(attributes, "period"),
+            time_period=(_numbers(attributes, "time_period") or (None,))[0],
+            symmetries=_read_symmetries(file, coordinates, len(channels)), parameter_names=names,
+            **{key: text(attributes[key]) if key in attributes else None for key in _TEXTS})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _numbers(attributes: Any, key: str) -> tuple[float, ...] | None:
+    if key not in attributes:
+        return None
+    try:
+        return tuple(float(value) for value in np.atleast_1d(attributes[key]))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"attribute {key} is {attributes[key]!r}; give numbers") from error
+
+
+def _read_symmetries(file: h5py.File, coordinates: tuple[str, ...], channels: int) -> Symmetries:
+    d = len(coordinates)
+    group = file.get("symmetries")
+    if group is None:
+        return Symmetries.empty(d, channels)
+    if not isinstance(group, h5py.Group):
+        raise UserError(f"symmetries is a dataset; expected a group with the datasets {', '.join(SYMMETRY_DATASETS)}")
+    known = {key: group[key][()] for key in SYMMETRY_DATASETS if key in group}
+    for kind in ("generators", "maps"):
+        count = len(known.setdefault(kind, np.zeros((0, d, d + 1))))
+        scalars = np.zeros((channels, channels)) if kind == "generators" else np.eye(channels)
+        known.setdefault(f"{kind}_channels", np.tile(scalars, (count, 1, 1)))
+    return Symmetries(**known, coordinates=coordinates)
+
+
+def write_description(file: h5py.File, description: Description) -> None:
+    """Write the attributes and the group of symmetries of the schema into an open file."""
+    strings = h5py.string_dtype()
+    file.attrs["format"], file.attrs["version"], file.attrs["name"] = FORMAT, VERSION, description.name
+    for key in ("channels", "coordinates", "units"):
+        if getattr(description, key) is not None:
+            file.attrs.create(key, np.array(getattr(description, key), object), dtype=strings)
+    for key in (*_TEXTS, "period", "time_period"):
+        if getattr(description, key) is not None:
+            file.attrs[key] = getattr(description, key)
+    if len(description.symmetries):
+        group = file.create_group("symmetries")
+        for key in SYMMETRY_DATASETS:
+            group[key] = getattr(description.symmetries, key)
