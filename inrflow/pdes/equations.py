@@ -1,0 +1,218 @@
+"""The equations that `generate` knows, each a small declaration; the longest, Navier-Stokes, has its own file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.errors import UserError
+from inrflow.pdes.equation import AXES, Equation, EquationSymmetries, Parameter, Protocol, box_symmetries
+from inrflow.pdes.initial import gaussian_bump, random_field, soft_block
+from inrflow.pdes.navier_stokes import NavierStokes
+from inrflow.pdes.spectral import SpectralGrid
+
+
+def _smooth(squared: Tensor) -> Tensor:
+    """Deviation of a mode of the general-purpose start: some ten modes an axis, fast decay."""
+    return torch.exp(-squared / 8)
+
+
+class Heat(Equation):
+    name = "heat"
+    formula = "u_t = diffusivity lap u"
+    protocols = {"default": Protocol(dt=0.1, period=1.0)}
+
+    def parameters(self, dimensions: int) -> dict[str, Parameter]:
+        return {"diffusivity": Parameter(5e-3, 2e-3, 1e-2, minimum=0.0)}
+
+    def linear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor]) -> Tensor:
+        return -parameters["diffusivity"] * grid.squared
+
+    def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
+        return random_field(grid, rng, _smooth, modes=8)[None]
+
+
+class Advection(Equation):
+    name = "advection"
+    formula = "u_t + velocity . grad u = 0"
+    protocols = {"default": Protocol(dt=0.1, period=1.0)}
+
+    def parameters(self, dimensions: int) -> dict[str, Parameter]:
+        defaults = (0.5, 0.25, 0.125)
+        return {f"velocity_{AXES[axis]}": Parameter(defaults[axis], -1.0, 1.0) for axis in range(dimensions)}
+
+    def linear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor]) -> Tensor:
+        velocities = [parameters[f"velocity_{AXES[axis]}"] for axis in range(grid.dimensions)]
+        return -sum((v * ik for v, ik in zip(velocities, grid.derivative, strict=True)), torch.zeros(()))
+
+    def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
+        return random_field(grid, rng, _smooth, modes=8)[None]
+
+    def symmetries(self, period: Sequence[float]) -> EquationSymmetries:
+        return box_symmetries(period, 1, reflections=False)  # the velocity has a direction
+
+
+class Burgers(Equation):
+    """One velocity component per axis."""
+
+    name = "burgers"
+    formula = "u_t + (u . grad) u = viscosity lap u"
+    degree = 2
+    protocols = {"default": Protocol(dt=0.05, period=1.0, resolution=64)}
+
+    def channels(self, dimensions: int) -> tuple[str, ...]:
+        return ("u", "v", "w")[:dimensions]
+
+    def parameters(self, dimensions: int) -> dict[str, Parameter]:
+        return {"viscosity": Parameter(1e-2, 5e-3, 2e-2, minimum=0.0)}
+
+    def linear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor]) -> Tensor:
+        return -parameters["viscosity"] * grid.squared
+
+    def nonlinear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor], u: Tensor) -> Tensor:
+        velocity = grid.inverse(u)
+        transport = torch.zeros_like(velocity)
+        for axis, ik in enumerate(grid.derivative):
+            transport += velocity[:, axis, None] * grid.inverse(ik * u)
+        return -grid.transform(transport)
+
+    def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
+        components = [random_field(grid, rng, lambda m: 0.4 * torch.exp(-m / 2), modes=4) for _ in range(grid.dimensions)]
+        return torch.stack(components)
+
+    def symmetries(self, period: Sequence[float]) -> EquationSymmetries:
+        return box_symmetries(period, len(period), vector=True)
+
+
+class KuramotoSivashinsky(Equation):
+    """On a line for the slope u, whose nonlinear term is a transport; in higher dimensions for the height, without its growing mean."""
+
+    name = "kuramoto_sivashinsky"
+    formula = (
+        "u_t + u u_x + u_xx + viscosity u_xxxx = 0; "
+        "in 2-D and 3-D u_t + |grad u|^2 / 2 + lap u + viscosity lap^2 u = 0, the mean of u held at zero"
+    )
+    degree = 2
+    protocols = {"default": Protocol(dt=0.5, period=22.0, grid=64, dimensions=1, burn_in=50.0)}
+
+    def parameters(self, dimensions: int) -> dict[str, Parameter]:
+        return {"viscosity": Parameter(1.0, 0.8, 1.2, minimum=1e-6)}
+
+    def linear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor]) -> Tensor:
+        return grid.squared - parameters["viscosity"] * grid.squared**2
+
+    def nonlinear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor], u: Tensor) -> Tensor:
+        if grid.dimensions == 1:
+            return -0.5 * grid.derivative[0] * grid.transform(grid.inverse(u) ** 2)
+        squares = sum((grid.inverse(ik * u) ** 2 for ik in grid.derivative), torch.zeros(()))
+        result = -0.5 * grid.transform(squares)
+        result[(..., *[0] * grid.dimensions)] = 0
+        return result
+
+    def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
+        return random_field(grid, rng, _smooth, modes=8)[None]
+
+    def symmetries(self, period: Sequence[float]) -> EquationSymmetries:
+        return box_symmetries(period, 1, vector=len(period) == 1)
+
+
+class Wave(Equation):
+    """Second order in time: channels u and v = u_t. Initial conditions and protocol of the DINo paper, on its physical domain."""
+
+    name = "wave"
+    formula = "u_tt = speed^2 lap u"
+    protocols = {
+        "default": Protocol(dt=0.25, period=2.0),
+        "dino": Protocol(dt=0.25, period=2.0, windows=8),
+    }
+
+    def channels(self, dimensions: int) -> tuple[str, ...]:
+        return ("u", "v")
+
+    def parameters(self, dimensions: int) -> dict[str, Parameter]:
+        return {"speed": Parameter(1 / 16, 1 / 32, 3 / 32, minimum=0.0)}
+
+    def linear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor]) -> Tensor:
+        stiffness = -(parameters["speed"] ** 2) * grid.squared
+        zero, one = torch.zeros_like(stiffness), torch.ones_like(stiffness)
+        return torch.stack([torch.cat([zero, one], 1), torch.cat([stiffness, zero], 1)], 1)
+
+    def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
+        """At rest, one Gaussian bump of random radius (.125 to .15 of the period), height (2 to 4) and place."""
+        radius = grid.period[0] * (0.125 + 0.025 * rng.random())
+        height = 2 + 2 * rng.random()
+        u = gaussian_bump(grid, rng.random(grid.dimensions) * np.array(grid.period), radius, height)
+        return torch.stack([u, torch.zeros_like(u)])
+
+
+class GrayScott(Equation):
+    """Patterns of an autocatalytic reaction. Parameters and box of the CoDA paper, whose cells have unit size."""
+
+    name = "gray_scott"
+    formula = "u_t = diffusivity_u lap u - u v^2 + feed (1 - u), v_t = diffusivity_v lap v + u v^2 - (feed + kill) v"
+    degree = 3
+    protocols = {
+        "default": Protocol(dt=20.0, period=32.0, resolution=64),
+        "coda": Protocol(
+            frames=10,
+            dt=40.0,
+            period=32.0,
+            resolution=64,
+            parameters={"feed": [0.03, 0.039, 0.03, 0.039], "kill": [0.062, 0.058, 0.058, 0.062]},
+        ),
+    }
+
+    def channels(self, dimensions: int) -> tuple[str, ...]:
+        return ("u", "v")
+
+    def parameters(self, dimensions: int) -> dict[str, Parameter]:
+        return {
+            "feed": Parameter(0.03, 0.03, 0.039, minimum=0.0),
+            "kill": Parameter(0.058, 0.058, 0.062, minimum=0.0),
+            "diffusivity_u": Parameter(0.2097, 0.2, 0.22, minimum=0.0),
+            "diffusivity_v": Parameter(0.105, 0.1, 0.11, minimum=0.0),
+        }
+
+    def linear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor]) -> Tensor:
+        u = -parameters["diffusivity_u"] * grid.squared - parameters["feed"]
+        v = -parameters["diffusivity_v"] * grid.squared - parameters["feed"] - parameters["kill"]
+        return torch.cat([u, v], dim=1)
+
+    def nonlinear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor], u: Tensor) -> Tensor:
+        field = grid.inverse(u)
+        reaction = grid.transform(field[:, 0] * field[:, 1] ** 2)
+        result = torch.stack([-reaction, reaction], dim=1)
+        result[(slice(None), 0, *[0] * grid.dimensions)] += parameters["feed"].reshape(-1)
+        return result
+
+    def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
+        """u = .95, v = .05, but for three cubes of a tenth of the box, with soft edges, where u = 0 and v = 1."""
+        outside = torch.ones(grid.shape, dtype=torch.float64)
+        for _ in range(3):
+            corner = rng.random(grid.dimensions) * np.array(grid.period)
+            outside = outside * (1 - soft_block(grid, corner, side=grid.period[0] / 10, width=grid.period[0] / 32))
+        return grid.transform(torch.stack([0.95 * outside, 1 - 0.95 * outside]))
+
+
+EQUATIONS: dict[str, Equation] = {
+    equation.name: equation
+    for equation in (
+        Heat(),
+        Advection(),
+        Burgers(),
+        KuramotoSivashinsky(),
+        Wave(),
+        GrayScott(),
+        NavierStokes(),
+    )
+}
+
+
+def find_equation(name: str) -> Equation:
+    """The equation of that name. UserError, with the names there are, where there is none."""
+    if name not in EQUATIONS:
+        raise UserError(f"Unknown pde {name!r}: choose one of {', '.join(EQUATIONS)}.")
+    return EQUATIONS[name]

@@ -1,0 +1,62 @@
+"""Random initial fields, given by their Fourier coefficients, so that a finer grid sees the same field with more of its modes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.pdes.spectral import SpectralGrid
+
+
+def random_field(
+    grid: SpectralGrid, rng: np.random.Generator, deviation: Callable[[Tensor], Tensor], modes: int
+) -> Tensor:
+    """A Gaussian random field of zero mean, coefficients (*modes of the grid).
+
+    u(x) = Re sum_m deviation(|m|^2) (a_m + i b_m) exp(i k_m x) over the integer modes m with |m_i| <= `modes`, a and b standard normal.
+    """
+    d = grid.dimensions
+    numbers = torch.arange(-modes, modes + 1, dtype=torch.float64)
+    lattice = torch.meshgrid(*[numbers] * d, indexing="ij")
+    scale = deviation(sum((m**2 for m in lattice), torch.zeros(())))
+    scale[(modes,) * d] = 0.0
+    a, b = (torch.from_numpy(rng.standard_normal((2 * modes + 1,) * d)) for _ in range(2))
+    coefficients = torch.complex(scale * a, scale * b)
+    real_part = (coefficients + coefficients.flip(tuple(range(d))).conj()) / 2
+    return _placed(grid, real_part, modes)
+
+
+def _placed(grid: SpectralGrid, lattice: Tensor, modes: int) -> Tensor:
+    """A Hermitian lattice of modes -M..M on every axis, put into the grid's layout; modes the grid does not carry are dropped."""
+    kept = min(modes, (grid.size - 1) // 2)
+    result = torch.zeros([axis.numel() for axis in grid.integers], dtype=lattice.dtype)
+    signed = torch.arange(-kept, kept + 1)
+    source = [signed + modes] * (grid.dimensions - 1) + [torch.arange(kept + 1) + modes]
+    target = [signed % grid.size] * (grid.dimensions - 1) + [torch.arange(kept + 1)]
+    result[torch.meshgrid(*target, indexing="ij")] = lattice[torch.meshgrid(*source, indexing="ij")]
+    return result
+
+
+def gaussian_bump(grid: SpectralGrid, place: np.ndarray, radius: float, height: float) -> Tensor:
+    """Coefficients of height exp(-|x - place|^2 / (2 radius^2)) summed over all its periodic images."""
+    volume = math.prod(math.sqrt(2 * math.pi) * radius / length for length in grid.period)
+    phase = sum((k * p for k, p in zip(grid.wavenumbers, place, strict=True)), torch.zeros(()))
+    return torch.polar(height * volume * torch.exp(-0.5 * radius**2 * grid.squared), -phase)
+
+
+def soft_block(grid: SpectralGrid, corner: np.ndarray, side: float, width: float) -> Tensor:
+    """Values (n, ..., n) of the indicator of a periodic cube smoothed by a Gaussian of standard deviation `width`; `side` < period."""
+    result = torch.ones(())
+    for axis in range(grid.dimensions):
+        length = grid.period[axis]
+        positions = length / grid.size * torch.arange(grid.size, dtype=torch.float64)
+        profile = torch.zeros_like(positions)
+        for image in (-1, 0, 1):
+            offset = (positions - corner[axis] + image * length) / (math.sqrt(2) * width)
+            profile += (torch.erf(offset) - torch.erf(offset - side / (math.sqrt(2) * width))) / 2
+        result = result * profile.reshape([-1 if other == axis else 1 for other in range(grid.dimensions)])
+    return result
