@@ -78,6 +78,7 @@ class Description:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Description:
         """The inverse of `to_dict`."""
-        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
+                                  for key, value in stored.items()}
         values["symmetries"] = Symmetries.from_dict(stored["symmetries"])
         return cls(**values)

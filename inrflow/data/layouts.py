@@ -31,6 +31,10 @@ class Layout(ABC):
         """(S, T) float64, NaN padded."""
 
     @abstractmethod
+    def count(self, trajectory: int) -> int:
+        """The number of frames of a trajectory."""
+
+    @abstractmethod
     def check_values(self) -> np.ndarray:
         """Stream through u as far as needed and x; the box (2, d) of the coordinates. UserError where they are bad."""
 
@@ -104,8 +108,8 @@ class FrameLayout(Layout):
                             f"expected {(N, d)}, {(S, N, d)} or {(S, T, N, d)}", "make them agree")
         self.point_layout = layouts[self.x.shape]
         self._times = self._checked_times()
-        self.counts = np.isfinite(self._times).sum(1)
-        self.frames = int(self.counts.max())
+        self._counts = np.isfinite(self._times).sum(1)
+        self.frames = int(self._counts.max())
         self._times = self._times[:, :self.frames]
 
     def _checked_times(self) -> np.ndarray:
@@ -131,14 +135,17 @@ class FrameLayout(Layout):
     def times(self) -> np.ndarray:
         return self._times.copy()
 
+    def count(self, trajectory: int) -> int:
+        return int(self._counts[trajectory])
+
     def check_values(self) -> np.ndarray:
         found = np.zeros(self.u.shape[-1], bool)
-        if (self.counts == self.u.shape[1]).all():
-            parts = ((part, slice(None)) for part in blocks(self.u.shape))
-        else:
-            parts = (((slice(s, s + 1), *part), slice(None)) for s, count in enumerate(self.counts)
-                     for part in blocks((int(count), *self.u.shape[2:])))
-        for part, _ in parts:
+        if (self._counts == self.u.shape[1]).all():
+            parts = blocks(self.u.shape)
+        else:  # values of padded frames do not count
+            parts = ((slice(s, s + 1), *part) for s, count in enumerate(self._counts.tolist())
+                     for part in blocks((count, *self.u.shape[2:])))
+        for part in parts:
             found |= np.isfinite(self.u[part]).any(axis=(0, 1, 2))
             if found.all():
                 break
@@ -149,7 +156,7 @@ class FrameLayout(Layout):
             x = self.x[part].astype(np.float64)
             if self.point_layout == "moving":
                 frame = np.arange(part[1].start, part[1].stop)
-                x = x[frame < self.counts[part[0], None]]
+                x = x[frame < self._counts[part[0], None]]
             if not np.isfinite(x).all():
                 raise self.fail("x", "holds coordinates that are not finite", "every point needs its place; where "
                                 "frames have fewer points, repeat one and set u to NaN there")
@@ -231,6 +238,9 @@ class ScatteredLayout(Layout):
         self.trajectories, self.points = len(self.ids), int(sizes.max())
         self.frames = int(np.diff(self._first).max())
 
+    def count(self, trajectory: int) -> int:
+        return int(self._first[trajectory + 1] - self._first[trajectory])
+
     def times(self) -> np.ndarray:
         padded = np.full((self.trajectories, self.frames), np.nan)
         for index in range(self.trajectories):
@@ -258,15 +268,14 @@ class ScatteredLayout(Layout):
 
     def read(self, trajectory: int, chosen: np.ndarray, points: np.ndarray | None) -> Frames:
         first = int(self._first[trajectory])
-        rows = [np.concatenate([np.arange(self._start[run], self._start[run] + self._length[run])
-                                for run in range(self._frame_run[first + f], self._frame_run[first + f + 1])])
-                for f in chosen.tolist()]
-        counts = np.array([len(each) for each in rows])
-        row = np.concatenate(rows)
+        runs = self._frame_run[first + chosen]
+        run_counts = self._frame_run[first + chosen + 1] - runs
+        run = _ranges(runs, run_counts)
+        row = _ranges(self._start[run], self._length[run])
+        counts = np.add.reduceat(self._length[run], np.cumsum(run_counts) - run_counts)
         x = gather(self.x, 0, (), (row,))
         u = self.checked_values(gather(self.u, 0, (), (row,), np.float32), f"trajectory {self.ids[trajectory]}")
-        frame = np.repeat(np.arange(len(rows)), counts)
-        column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        frame, column = np.repeat(np.arange(len(chosen)), counts), _ranges(np.zeros_like(counts), counts)
         placed = place_rows(self._frame_t[first + chosen], frame, column, x, u, collapse=False)
         if points is None:
             return placed
@@ -274,3 +283,8 @@ class ScatteredLayout(Layout):
         place = np.repeat(placed.x[:, :1], self.points, 1)
         wide[:, :placed.u.shape[1]], place[:, :placed.u.shape[1]] = placed.u, placed.x
         return Frames(placed.t, place[:, points], wide[:, points])
+
+
+def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """starts[0], starts[0] + 1, ... (counts[0] of them), starts[1], ... as one array."""
+    return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))

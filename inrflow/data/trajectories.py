@@ -116,7 +116,7 @@ class TrajectoryFile:
         if not -self.trajectories <= trajectory < self.trajectories:
             raise IndexError(f"trajectory {trajectory} of {self.trajectories}")
         trajectory = trajectory % self.trajectories
-        count = int(np.isfinite(self._layout.times()[trajectory]).sum())
+        count = self._layout.count(trajectory)
         chosen = np.arange(count)
         chosen = chosen if frames is None else chosen[frames if isinstance(frames, slice) else np.asarray(frames, int)]
         if not len(chosen):
@@ -126,6 +126,16 @@ class TrajectoryFile:
             if not len(points):
                 raise IndexError(f"no points chosen from {self.points}")
         return self._layout.read(trajectory, chosen, points)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows R of the scattered layout."""
+        return len(self._file["t"]) if self.layout == "scattered" else 0
+
+    def read_rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows of the scattered layout in the order of the file: trajectory (R,), t (R,), x (R, d)."""
+        return (self._file["trajectory"][start:stop].astype(np.int64), self._file["t"][start:stop].astype(np.float64),
+                self._file["x"][start:stop].astype(np.float64))
 
     # ---- what else is in the file ----
 

@@ -1,0 +1,65 @@
+"""Calendar times: `hours since 1970-01-01` and the like, to and from numbers. Dates are taken in UTC."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime, timezone
+
+import numpy as np
+
+from inrflow.errors import UserError
+
+_SECONDS = {"second": 1.0, "sec": 1.0, "s": 1.0, "minute": 60.0, "min": 60.0, "hour": 3600.0, "hr": 3600.0, "h": 3600.0,
+            "day": 86400.0, "d": 86400.0, "week": 604800.0}
+
+
+def parse_units(units: str | None) -> tuple[float, np.datetime64] | None:
+    """(seconds per unit, epoch) of units such as `hours since 1970-01-01`; None where they are no calendar units."""
+    match = re.fullmatch(r"\s*(\w+)\s+since\s+(.+?)\s*", units or "")
+    if match is None:
+        return None
+    unit = match[1].lower()
+    seconds = _SECONDS.get(unit, _SECONDS.get(unit.removesuffix("s")))
+    try:
+        epoch = _parse_date(match[2].removesuffix("UTC").strip())
+    except ValueError:
+        return None
+    return None if seconds is None else (seconds, epoch)
+
+
+def _parse_date(text: str) -> np.datetime64:
+    text = text.strip()
+    match = re.fullmatch(r"(\d{1,4})-(\d{1,2})-(\d{1,2})(?:[T ]+(.*))?", text)
+    if match is not None:  # CF allows 1970-1-1 0:0:0
+        clock = re.sub(r"^(\d):", r"0\1:", match[4] or "00:00:00")
+        clock = re.sub(r":(\d)(?=:|$)", r":0\1", clock)
+        text = f"{int(match[1]):04d}-{int(match[2]):02d}-{int(match[3]):02d}T{clock}"
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(timezone.utc).replace(tzinfo=None)
+    return np.datetime64(moment, "us")
+
+
+def dates_to_numbers(dates: Iterable[str], units: str) -> np.ndarray:
+    """ISO dates as float64 numbers in `units`; an empty one is NaN. Raises ValueError for what is no ISO date."""
+    moments = [_parse_date(text) if text.strip() else np.datetime64("NaT") for text in dates]
+    return moments_to_numbers(np.array(moments, "datetime64[us]"), units)
+
+
+def moments_to_numbers(moments: np.ndarray, units: str | None) -> np.ndarray:
+    """datetime64 values as float64 numbers in `units`; UserError where these are no calendar units."""
+    parsed = parse_units(units)
+    if parsed is None:
+        raise UserError(f"times are dates but time_units is {units!r}; it must read like 'hours since 1970-01-01'")
+    seconds, epoch = parsed
+    elapsed = (moments.astype("datetime64[us]") - epoch).astype("timedelta64[us]")
+    return np.where(np.isnat(elapsed), np.nan, elapsed.astype(np.int64) / 1e6 / seconds)
+
+
+def number_to_date(t: float, units: str | None) -> str | None:
+    """The ISO date of time `t` in `units`, to the minute; None where these are no calendar units."""
+    parsed = parse_units(units)
+    if parsed is None:
+        return None
+    return str((parsed[1] + np.timedelta64(round(t * parsed[0] * 1e6), "us")).astype("datetime64[m]"))

@@ -1,0 +1,20 @@
+"""Longitude and latitude in degrees, and the unit vectors that the engine computes with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+LONGITUDES = ("lon", "longitude")
+LATITUDES = ("lat", "latitude")
+
+
+def lonlat_to_xyz(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
+    """Degrees east and north, (...), as unit vectors (..., 3): x to (0, 0), y to (90 E, 0), z to the north pole."""
+    lon, lat = np.radians(longitude, dtype=np.float64), np.radians(latitude, dtype=np.float64)
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], -1)
+
+
+def xyz_to_lonlat(x: np.ndarray) -> np.ndarray:
+    """Unit vectors (..., 3) as degrees (..., 2): longitude in [0, 360), latitude in [-90, 90]."""
+    longitude = np.degrees(np.arctan2(x[..., 1], x[..., 0])) % 360.0
+    return np.stack([longitude, np.degrees(np.arcsin(np.clip(x[..., 2], -1.0, 1.0)))], -1)
