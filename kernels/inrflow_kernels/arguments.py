@@ -24,8 +24,8 @@ class SirenArguments:
     hidden_weights: tuple[Tensor, ...]
     shift: Tensor
     gain: Tensor | None
-    output_weight: Tensor
-    output_bias: Tensor
+    output_weight: Tensor | None
+    output_bias: Tensor | None
     offsets: tuple[int, ...] | None
 
     @property

@@ -1,0 +1,211 @@
+"""Backward kernel: a tile's activations are evaluated again and its gradients formed without leaving the multiprocessor.
+
+Gradients of modulations leave as one partial sum per tile, gradients of weights as one per program; both are reduced
+afterwards in a fixed order. There are no atomics: results are bitwise the same in every run. Gradients are multiplied by a
+power of two (SCALE, in device memory) before they are rounded to operands, so that fp16 keeps its precision.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .triton_math import dot, load_points, sine_cosine
+
+
+@triton.jit
+def _layer_forward(t, SHIFT, GAIN, HAS_GAIN: tl.constexpr, SINE: tl.constexpr, TYPE: tl.constexpr):
+    """Activation and slope, as operands, of one layer from its product."""
+    if HAS_GAIN:
+        t = t * tl.load(GAIN)[None, :]
+    h, slope = sine_cosine(t + tl.load(SHIFT)[None, :], SINE)
+    return h.to(TYPE), slope.to(TYPE)
+
+
+@triton.jit
+def backward_kernel(
+    X, FIRST, HIDDEN, SHIFT, GAIN, OUTPUT, GRAD, SCALE, TILES, tile_count,
+    FIRST_BACK, GRAD_X, GRAD_SHIFT, GRAD_GAIN, GRAD_FIRST, GRAD_HIDDEN, GRAD_OUTPUT, FEATURES, STORED,
+    shift_stride, output_stride, output_count, points_count, stored_stride,
+    D: tl.constexpr, DP: tl.constexpr, H: tl.constexpr, L: tl.constexpr, C: tl.constexpr, BM: tl.constexpr,
+    HAS_GAIN: tl.constexpr, OUTPUT_SHARED: tl.constexpr, MANY_OUTPUTS: tl.constexpr,
+    WANT_X: tl.constexpr, WANT_GAIN: tl.constexpr, WANT_WEIGHTS: tl.constexpr, WANT_OUTPUT: tl.constexpr,
+    STORE: tl.constexpr, RESIDENT: tl.constexpr, PREC: tl.constexpr, SINE: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """Gradients of sum(GRAD * field), GRAD (rows, C).
+
+    GRAD_SHIFT, GRAD_GAIN (T, L, H) per tile. WANT_WEIGHTS: GRAD_FIRST (P, 4 DP, H) and GRAD_HIDDEN (P, L-1, H, H) per
+    program. STORE, instead of GRAD_HIDDEN, writes each layer's input and delta to STORED (2, L-1, rows, H), for a matrix
+    product outside.
+    WANT_OUTPUT: GRAD_OUTPUT (P, H, 16) per program where OUTPUT is shared, else (T, H, 16) per tile. MANY_OUTPUTS (one
+    trunk, all samples' outputs): GRAD is (S, N, C), OUTPUT (H, S C padded to 64), and the tile's activations go to
+    FEATURES (N, H) for the outputs' own gradient. FIRST_BACK (H, 16) is the first weight, operands, zero padded.
+    """
+    TYPE: tl.constexpr = tl.bfloat16 if PREC == "bf16" else tl.float16
+    lane = tl.arange(0, BM)
+    unit = tl.arange(0, H)
+    channel = tl.arange(0, 16)
+    k = tl.arange(0, 4 * DP)
+    program = tl.program_id(0).to(tl.int64)
+    scale = tl.load(SCALE)
+    unscale = 1.0 / scale
+    square = unit[:, None] * H + unit[None, :]
+    weights = ()
+    if RESIDENT:
+        for layer in tl.static_range(L - 1):
+            weights = weights + (tl.load(HIDDEN + layer * H * H + square),)
+    if OUTPUT_SHARED and not MANY_OUTPUTS:
+        output = tl.load(OUTPUT + unit[:, None] * 16 + channel[None, :])
+    if WANT_WEIGHTS or STORE:
+        grad_first = tl.zeros((4 * DP, H), tl.float32)
+    if WANT_WEIGHTS:
+        grad_hidden = ()
+        for _ in tl.static_range(L - 1):
+            grad_hidden = grad_hidden + (tl.zeros((H, H), tl.float32),)
+    if WANT_OUTPUT and OUTPUT_SHARED:
+        grad_output = tl.zeros((H, 16), tl.float32)
+    for tile in tl.range(program, tile_count, tl.num_programs(0)):
+        sample = tl.load(TILES + tile * 4).to(tl.int64)
+        x_row = tl.load(TILES + tile * 4 + 1).to(tl.int64)
+        row = tl.load(TILES + tile * 4 + 2).to(tl.int64)
+        mask = lane < tl.load(TILES + tile * 4 + 3)
+        shift = SHIFT + sample * shift_stride + unit
+        gain = GAIN + sample * L * H + unit
+        # The activations and slopes of all layers, kept as operands.
+        points = load_points(X, x_row, lane, mask, 1.0, D, DP, PREC)
+        first = tl.load(FIRST + k[:, None] * H + unit[None, :])
+        t = dot(points, first, tl.zeros((BM, H), tl.float32), INTERPRETED)
+        h, slope = _layer_forward(t, shift, gain, HAS_GAIN, SINE, TYPE)
+        activations = (h,)
+        slopes = (slope,)
+        stored = STORED + (row + lane)[:, None] * H + unit[None, :]
+        for layer in tl.static_range(1, L):
+            if STORE:
+                tl.store(stored + (layer - 1) * stored_stride, activations[layer - 1], mask=mask[:, None])
+            if RESIDENT:
+                weight = weights[layer - 1]
+            else:
+                weight = tl.load(HIDDEN + (layer - 1) * H * H + square)
+            t = dot(activations[layer - 1], weight, tl.zeros((BM, H), tl.float32), INTERPRETED)
+            h, slope = _layer_forward(t, shift + layer * H, gain + layer * H, HAS_GAIN, SINE, TYPE)
+            activations = activations + (h,)
+            slopes = slopes + (slope,)
+        # Through the output layer.
+        back = tl.zeros((BM, H), tl.float32)
+        if MANY_OUTPUTS:
+            tl.store(FEATURES + (row + lane)[:, None] * H + unit[None, :], activations[L - 1], mask=mask[:, None])
+            column = tl.arange(0, 64)
+            padded = tl.cdiv(output_count, 64) * 64
+            for start in tl.range(0, padded, 64):
+                index = start + column
+                source = (index // C).to(tl.int64)[None, :] * points_count * C + (index % C)[None, :]
+                grad = tl.load(
+                    GRAD + source + (row + lane)[:, None] * C,
+                    mask=mask[:, None] & (index < output_count)[None, :],
+                    other=0.0,
+                )
+                many = tl.load(OUTPUT + unit[None, :].to(tl.int64) * padded + index[:, None])
+                back = dot((grad * scale).to(TYPE), many, back, INTERPRETED)
+        else:
+            grad = tl.load(
+                GRAD + (row + lane)[:, None] * C + channel[None, :],
+                mask=mask[:, None] & (channel < C)[None, :],
+                other=0.0,
+            )
+            grad = (grad * scale).to(TYPE)
+            if not OUTPUT_SHARED:
+                output = tl.load(OUTPUT + sample * output_stride + unit[:, None] * 16 + channel[None, :])
+            if WANT_OUTPUT:
+                if OUTPUT_SHARED:
+                    grad_output = dot(tl.trans(activations[L - 1]), grad, grad_output, INTERPRETED)
+                else:
+                    outer = dot(tl.trans(activations[L - 1]), grad, tl.zeros((H, 16), tl.float32), INTERPRETED)
+                    target = GRAD_OUTPUT + tile * H * 16 + unit[:, None] * 16 + channel[None, :]
+                    tl.store(target, outer * unscale)
+            back = dot(grad, tl.trans(output), back, INTERPRETED)
+        # Down the hidden layers. Rows beyond the tile's count have no gradient, so every sum over rows is right as it is.
+        partial = tile * (L * H) + unit
+        ones = tl.where((channel == 0)[:, None] & (lane >= 0)[None, :], 1.0, 0.0).to(TYPE)
+        for layer in tl.static_range(L - 1, 0, -1):
+            delta = back * slopes[layer].to(tl.float32)
+            rounded = delta.to(TYPE)
+            # Sums over rows as one small matrix product: shuffles would cost more than the tensor cores.
+            total = dot(ones, rounded, tl.zeros((16, H), tl.float32), INTERPRETED)
+            tl.store(
+                GRAD_SHIFT + (partial + layer * H)[None, :] + 0 * channel[:, None],
+                total * unscale,
+                mask=(channel == 0)[:, None] & (unit < H)[None, :],
+            )
+            if RESIDENT:
+                weight = weights[layer - 1]
+            else:
+                weight = tl.load(HIDDEN + (layer - 1) * H * H + square)
+            if HAS_GAIN:
+                factor = tl.load(gain + layer * H)
+                if WANT_GAIN:
+                    # d gain is the column sum of weight * (h^T delta): no division by the gain.
+                    outer = dot(tl.trans(activations[layer - 1]), rounded, tl.zeros((H, H), tl.float32), INTERPRETED)
+                    tl.store(GRAD_GAIN + partial + layer * H, tl.sum(outer * weight.to(tl.float32), axis=0) * unscale)
+                rounded = (delta * factor[None, :]).to(TYPE)
+            if STORE:
+                tl.store(stored + (L - 1 + layer - 1) * stored_stride, rounded, mask=mask[:, None])
+            if WANT_WEIGHTS:
+                if HAS_GAIN and WANT_GAIN:
+                    updated = grad_hidden[layer - 1] + outer * factor[None, :]
+                else:
+                    updated = dot(tl.trans(activations[layer - 1]), rounded, grad_hidden[layer - 1], INTERPRETED)
+                replaced = ()
+                for other in tl.static_range(L - 1):
+                    if other == layer - 1:
+                        replaced = replaced + (updated,)
+                    else:
+                        replaced = replaced + (grad_hidden[other],)
+                grad_hidden = replaced
+            back = dot(rounded, tl.trans(weight), tl.zeros((BM, H), tl.float32), INTERPRETED)
+        # The first layer: one product gives sums against [x high | x low | 1], that is weight and shift gradients.
+        delta = back * slopes[0].to(tl.float32)
+        rounded = delta.to(TYPE)
+        column = k % DP
+        x = tl.load(
+            X + (x_row + lane)[None, :] * D + column[:, None],
+            mask=mask[None, :] & (column < D)[:, None] & (k < 2 * DP)[:, None],
+            other=0.0,
+        )
+        high = x.to(TYPE).to(tl.float32)
+        augmented = tl.where((k >= DP)[:, None], x - high, high)
+        augmented = tl.where((k == 2 * DP)[:, None], 1.0, augmented).to(TYPE)
+        totals = dot(augmented, rounded, tl.zeros((4 * DP, H), tl.float32), INTERPRETED)
+        tl.store(
+            GRAD_SHIFT + partial[None, :] + 0 * k[:, None],
+            totals * unscale,
+            mask=(k == 2 * DP)[:, None] & (unit < H)[None, :],
+        )
+        if HAS_GAIN:
+            factor = tl.load(gain)
+            if WANT_GAIN:
+                # FIRST's first and third groups are the weight's high and low halves.
+                coordinate = (k < 2 * DP)[:, None] & (unit < H)[None, :]
+                source = FIRST + column[:, None] * H + unit[None, :]
+                exact = tl.load(source, mask=coordinate, other=0.0).to(tl.float32)
+                exact += tl.load(source + 2 * DP * H, mask=coordinate, other=0.0).to(tl.float32)
+                tl.store(GRAD_GAIN + partial, tl.sum(totals * exact, axis=0) * unscale)
+            totals = totals * factor[None, :]
+            rounded = (delta * factor[None, :]).to(TYPE)
+        if WANT_WEIGHTS or STORE:
+            grad_first += totals
+        if WANT_X:
+            first_back = tl.load(FIRST_BACK + unit[:, None] * 16 + channel[None, :])
+            grad_x = dot(rounded, first_back, tl.zeros((BM, 16), tl.float32), INTERPRETED) * unscale
+            tl.store(
+                GRAD_X + (row + lane)[:, None] * D + channel[None, :],
+                grad_x,
+                mask=mask[:, None] & (channel < D)[None, :],
+            )
+    if WANT_WEIGHTS:
+        for layer in tl.static_range(L - 1):
+            target = GRAD_HIDDEN + (program * (L - 1) + layer) * H * H + square
+            tl.store(target, grad_hidden[layer] * unscale)
+    if WANT_WEIGHTS or STORE:
+        tl.store(GRAD_FIRST + program * 4 * DP * H + k[:, None] * H + unit[None, :], grad_first * unscale)
+    if WANT_OUTPUT and OUTPUT_SHARED and not MANY_OUTPUTS:
+        tl.store(GRAD_OUTPUT + program * H * 16 + unit[:, None] * 16 + channel[None, :], grad_output * unscale)

@@ -1,0 +1,90 @@
+"""Forward kernels: a tile of points runs through all layers without its activations leaving the multiprocessor.
+
+`siren_kernel` evaluates (sample, point) pairs; `shared_trunk_kernel` is for output modulation alone, where the activations
+of a point are the same for all samples and are contracted with all their output weights at once.
+
+The tile table TILES holds int32 rows (sample, first row of X, first row of the result, number of rows), which serves
+shared, per-sample and ragged point sets alike. Programs are persistent and share the tiles out among them.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .triton_math import load_operand, load_points, load_trunk, matmul, trunk
+
+
+@triton.jit
+def siren_kernel(
+    X, FIRST, HIDDEN, SHIFT, GAIN, OUTPUT, BIAS, RESULT, TILES, tile_count,
+    shift_stride, output_stride, bias_stride,
+    D: tl.constexpr, DP: tl.constexpr, H: tl.constexpr, HC: tl.constexpr, L: tl.constexpr, C: tl.constexpr,
+    BM: tl.constexpr, HAS_GAIN: tl.constexpr, OUTPUT_SHARED: tl.constexpr,
+    PREC: tl.constexpr, SINE: tl.constexpr, SCALE: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """RESULT (rows, C). Strides are those of a sample, 0 for what all samples share; OUTPUT is (H, 16) zero padded."""
+    lane = tl.arange(0, BM)
+    unit = tl.arange(0, HC)
+    channel = tl.arange(0, 16)
+    weights = ()
+    if HC == H:
+        weights = load_trunk(HIDDEN, H, L, PREC)
+        if OUTPUT_SHARED:
+            resident = load_operand(OUTPUT + unit[:, None] * 16 + channel[None, :], H * 16, PREC)
+    for tile in tl.range(tl.program_id(0), tile_count, tl.num_programs(0)):
+        sample = tl.load(TILES + tile * 4).to(tl.int64)
+        x_row = tl.load(TILES + tile * 4 + 1).to(tl.int64)
+        row = tl.load(TILES + tile * 4 + 2).to(tl.int64)
+        mask = lane < tl.load(TILES + tile * 4 + 3)
+        points = load_points(X, x_row, lane, mask, 1.0, D, DP, PREC)
+        h = trunk(
+            points, FIRST, HIDDEN, weights, SHIFT + sample * shift_stride, GAIN + sample * L * H,
+            BM, H, HC, L, DP, HAS_GAIN, PREC, SINE, SCALE, INTERPRETED,
+        )  # fmt: skip
+        u = tl.zeros((BM, 16), tl.float32)
+        for chunk in tl.static_range(H // HC):
+            if HC == H and OUTPUT_SHARED:
+                output = resident
+            else:
+                pointers = OUTPUT + sample * output_stride + (chunk * HC + unit)[:, None] * 16 + channel[None, :]
+                output = load_operand(pointers, H * 16, PREC)
+            u = matmul(h[chunk], output, u, PREC, INTERPRETED)
+        bias = tl.load(BIAS + sample * bias_stride + channel, mask=channel < C, other=0.0)
+        u = u * SCALE + bias[None, :]
+        tl.store(RESULT + (row + lane)[:, None] * C + channel[None, :], u, mask=mask[:, None] & (channel < C)[None, :])
+
+
+@triton.jit
+def shared_trunk_kernel(
+    X, FIRST, HIDDEN, SHIFT, OUTPUT, BIAS, RESULT, points_count, output_count,
+    D: tl.constexpr, DP: tl.constexpr, H: tl.constexpr, HC: tl.constexpr, L: tl.constexpr, C: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr,
+    PREC: tl.constexpr, SINE: tl.constexpr, SCALE: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """RESULT (S, N, C) of OUTPUT (H, S C padded to BN), operands, and BIAS (S C). One tile of points per program of the
+    first grid axis; the second axis shares the outputs out, each program evaluating the trunk of its tile anew."""
+    lane = tl.arange(0, BM)
+    unit = tl.arange(0, HC)
+    column = tl.arange(0, BN)
+    row = tl.program_id(0).to(tl.int64) * BM
+    mask = row + lane < points_count
+    weights = ()
+    if HC == H:
+        weights = load_trunk(HIDDEN, H, L, PREC)
+    points = load_points(X, row, lane, mask, 1.0, D, DP, PREC)
+    h = trunk(
+        points, FIRST, HIDDEN, weights, SHIFT, SHIFT, BM, H, HC, L, DP, False, PREC, SINE, SCALE, INTERPRETED
+    )  # fmt: skip
+    padded = tl.cdiv(output_count, BN) * BN
+    for block in tl.range(tl.program_id(1), padded // BN, tl.num_programs(1)):
+        output_index = block * BN + column
+        u = tl.zeros((BM, BN), tl.float32)
+        for chunk in tl.static_range(H // HC):
+            pointers = OUTPUT + (chunk * HC + unit)[:, None].to(tl.int64) * padded + output_index[None, :]
+            u = matmul(h[chunk], load_operand(pointers, padded.to(tl.int64) * H, PREC), u, PREC, INTERPRETED)
+        valid = output_index < output_count
+        u = u * SCALE + tl.load(BIAS + output_index, mask=valid, other=0.0)[None, :]
+        sample = (output_index // C).to(tl.int64)
+        target = (sample * points_count)[None, :] * C + (output_index % C)[None, :] + (row + lane)[:, None] * C
+        tl.store(RESULT + target, u, mask=mask[:, None] & valid[None, :])

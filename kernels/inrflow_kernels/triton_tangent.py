@@ -1,0 +1,103 @@
+"""Forward-mode kernel: a tile's activations and their tangents in several directions, carried through the network together.
+
+The columns of a decoder's Jacobian with respect to its modulations (Gauss-Newton encoding) and field derivatives with
+respect to coordinates are directions of one launch; DIRECTIONS of them share one evaluation of the activations.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .triton_math import as_operand, dot, load_operand, load_points, load_trunk, matmul, sine_cosine
+
+
+@triton.jit
+def tangent_kernel(
+    X, FIRST, HIDDEN, SHIFT, GAIN, OUTPUT, BIAS, RESULT, TILES, tile_count,
+    X_TANGENT, SHIFT_TANGENT, GAIN_TANGENT, OUTPUT_TANGENT, BIAS_TANGENT, FACTOR, RESULT_TANGENT, directions,
+    shift_stride, output_stride, bias_stride,
+    x_direction, shift_direction, gain_direction, output_direction, bias_direction, result_direction,
+    shift_tangent_stride, gain_tangent_stride, output_tangent_stride, bias_tangent_stride,
+    D: tl.constexpr, DP: tl.constexpr, H: tl.constexpr, L: tl.constexpr, C: tl.constexpr, BM: tl.constexpr,
+    DIRECTIONS: tl.constexpr, HAS_GAIN: tl.constexpr, OF_X: tl.constexpr, OF_SHIFT: tl.constexpr,
+    OF_GAIN: tl.constexpr, OF_OUTPUT: tl.constexpr, OF_BIAS: tl.constexpr,
+    PREC: tl.constexpr, SINE: tl.constexpr, SCALE: tl.constexpr, RADIANS: tl.constexpr, INTERPRETED: tl.constexpr,
+):  # fmt: skip
+    """RESULT (rows, C) and RESULT_TANGENT (K, rows, C) for K directions.
+
+    `*_direction` are strides from one direction to the next, `*_stride` from one sample to the next. FACTOR (1,) is a
+    power of two that tangents are multiplied with on the way, so that they keep their precision as operands. RADIANS is
+    what turns a product of scaled weights into radians, the unit of all tangents.
+    """
+    lane = tl.arange(0, BM)
+    unit = tl.arange(0, H)
+    channel = tl.arange(0, 16)
+    k = tl.arange(0, 4 * DP)
+    output_square = unit[:, None] * 16 + channel[None, :]
+    factor = tl.load(FACTOR)
+    weights = load_trunk(HIDDEN, H, L, PREC)
+    groups = tl.cdiv(directions, DIRECTIONS)
+    for item in tl.range(tl.program_id(0), tile_count * groups, tl.num_programs(0)):
+        tile = item // groups
+        group = item % groups
+        sample = tl.load(TILES + tile * 4).to(tl.int64)
+        x_row = tl.load(TILES + tile * 4 + 1).to(tl.int64)
+        row = tl.load(TILES + tile * 4 + 2).to(tl.int64)
+        mask = lane < tl.load(TILES + tile * 4 + 3)
+        first = tl.load(FIRST + k[:, None] * H + unit[None, :])
+        points = load_points(X, x_row, lane, mask, 1.0, D, DP, PREC)
+        h = as_operand(tl.zeros((BM, H), tl.float32), PREC)
+        tangents = ()
+        for layer in tl.static_range(L):
+            offset = layer * H + unit
+            if layer == 0:
+                product = dot(points, first, tl.zeros((BM, H), tl.float32), INTERPRETED)
+            else:
+                product = matmul(h, weights[layer - 1], tl.zeros((BM, H), tl.float32), PREC, INTERPRETED)
+            gain = tl.full((H,), 1.0, tl.float32)
+            if HAS_GAIN:
+                gain = tl.load(GAIN + sample * L * H + offset)
+            t = product * (gain * SCALE)[None, :] + tl.load(SHIFT + sample * shift_stride + offset)[None, :]
+            value, slope = sine_cosine(t, SINE)
+            advanced = ()
+            for q in tl.static_range(DIRECTIONS):
+                direction = tl.minimum(group * DIRECTIONS + q, directions - 1).to(tl.int64)
+                change = tl.zeros((BM, H), tl.float32)
+                if layer > 0:
+                    change = matmul(tangents[q], weights[layer - 1], change, PREC, INTERPRETED)
+                elif OF_X:
+                    moved = load_points(
+                        X_TANGENT + direction * x_direction, x_row, lane, mask, factor, D, DP, PREC
+                    )  # fmt: skip
+                    change = dot(moved, first, change, INTERPRETED)
+                change = change * (gain * RADIANS)[None, :]
+                if OF_GAIN:
+                    source = GAIN_TANGENT + direction * gain_direction + sample * gain_tangent_stride + offset
+                    change += product * (tl.load(source) * (factor * RADIANS))[None, :]
+                if OF_SHIFT:
+                    source = SHIFT_TANGENT + direction * shift_direction + sample * shift_tangent_stride + offset
+                    change += (tl.load(source) * factor)[None, :]
+                advanced = advanced + (as_operand(change * slope, PREC),)
+            tangents = advanced
+            h = as_operand(value, PREC)
+        output = load_operand(OUTPUT + sample * output_stride + output_square, H * 16, PREC)
+        target = (row + lane)[:, None] * C + channel[None, :]
+        valid = mask[:, None] & (channel < C)[None, :]
+        if group == 0:
+            u = matmul(h, output, tl.zeros((BM, 16), tl.float32), PREC, INTERPRETED) * SCALE
+            u += tl.load(BIAS + sample * bias_stride + channel, mask=channel < C, other=0.0)[None, :]
+            tl.store(RESULT + target, u, mask=valid)
+        for q in tl.static_range(DIRECTIONS):
+            index = group * DIRECTIONS + q
+            direction = tl.minimum(index, directions - 1).to(tl.int64)
+            change = matmul(tangents[q], output, tl.zeros((BM, 16), tl.float32), PREC, INTERPRETED)
+            if OF_OUTPUT:
+                source = OUTPUT_TANGENT + direction * output_direction + sample * output_tangent_stride
+                change = matmul(h, load_operand(source + output_square, H * 16, PREC), change, PREC, INTERPRETED)
+            change = change * (SCALE / factor)
+            if OF_BIAS:
+                source = BIAS_TANGENT + direction * bias_direction + sample * bias_tangent_stride + channel
+                change += tl.load(source, mask=channel < C, other=0.0)[None, :]
+            present = valid & (index + 0 * channel < directions)[None, :]
+            tl.store(RESULT_TANGENT + direction * result_direction + target, change, mask=present)

@@ -1,0 +1,178 @@
+"""Compiles the shipped kernels for GPUs that are not there and reads what the assembler made of them.
+
+Run as a script it compiles the configurations named on standard input (JSON, one a line) and prints their resources the
+same way: the tests start it in a process of its own, because kernels are interpreted or compiled once and for all when
+their module is first imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FORWARD, SHARED, BACKWARD, TANGENT = "forward", "shared trunk", "backward", "tangent"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One kernel as the launcher would start it."""
+
+    kernel: str
+    capability: int
+    width: int = 64
+    layers: int = 4
+    coordinates: int = 2
+    channels: int = 2
+    precision: str = "fast"
+    gain: bool = False
+    output_shared: bool = True
+    many: bool = False
+    weights: bool = True
+    points: bool = False
+
+
+def compile_configuration(configuration: Configuration) -> dict:
+    """Registers, stack and shared memory in bytes, warps, instructions per activation and counts of opcodes."""
+    from inrflow_kernels import triton_backward, triton_forward, triton_launch, triton_tangent
+
+    precision = triton_launch.PRECISIONS[configuration.precision]
+    width, accurate = configuration.width, configuration.precision == "accurate"
+    constants = dict(
+        D=configuration.coordinates,
+        DP=triton_launch.padded_coordinates(configuration.coordinates),
+        H=width,
+        L=configuration.layers,
+        C=configuration.channels,
+        PREC=precision.operands,
+        SINE=precision.sine,
+        INTERPRETED=False,
+    )
+    forward = dict(SCALE=1 / precision.scale)
+    if configuration.kernel in (FORWARD, SHARED):
+        launch = triton_launch.forward_launch(width, accurate)
+        forward["HC"] = launch.chunk
+    if configuration.kernel == FORWARD:
+        kernel = triton_forward.siren_kernel
+        constants |= forward | dict(HAS_GAIN=configuration.gain, OUTPUT_SHARED=configuration.output_shared)
+    elif configuration.kernel == SHARED:
+        kernel = triton_forward.shared_trunk_kernel
+        constants |= forward | dict(BN=triton_launch.SHARED_TRUNK_COLUMNS)
+    elif configuration.kernel == BACKWARD:
+        kernel = triton_backward.backward_kernel
+        launch = triton_launch.backward_launch(width, configuration.weights)
+        store = configuration.weights and width > 64
+        constants |= dict(
+            HAS_GAIN=configuration.gain,
+            OUTPUT_SHARED=configuration.output_shared or configuration.many,
+            MANY_OUTPUTS=configuration.many,
+            WANT_X=configuration.points,
+            WANT_GAIN=configuration.gain,
+            WANT_WEIGHTS=configuration.weights and not store,
+            WANT_OUTPUT=configuration.weights and not configuration.many,
+            STORE=store,
+            RESIDENT=triton_launch.backward_resident(width),
+        )
+    else:
+        kernel = triton_tangent.tangent_kernel
+        launch = triton_launch.tangent_launch(width, accurate)
+        constants |= forward | dict(
+            DIRECTIONS=triton_launch.DIRECTIONS,
+            HAS_GAIN=configuration.gain,
+            OF_X=configuration.points,
+            OF_SHIFT=not configuration.points,
+            OF_GAIN=configuration.gain and not configuration.points,
+            OF_OUTPUT=False,
+            OF_BIAS=False,
+            RADIANS=1.0 / precision.scale,
+        )
+    constants["BM"] = launch.rows
+    return _compile(kernel, constants, launch.warps, configuration)
+
+
+INTEGERS = {"tile_count": "i32", "directions": "i32", "points_count": "i32", "output_count": "i32"}
+OPERANDS = {"FIRST", "HIDDEN", "OUTPUT", "FIRST_BACK", "FEATURES", "STORED", "OUTPUT_TANGENT"}
+
+
+def _compile(kernel, constants: dict, warps: int, configuration: Configuration) -> dict:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    operand = "*bf16" if configuration.precision == "bf16" else "*fp16"
+    signature, aligned = {}, {}
+    for index, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+        elif name.isupper():
+            signature[name] = "*i32" if name == "TILES" else operand if name in OPERANDS else "*fp32"
+            aligned[(index,)] = [["tt.divisibility", 16]]
+        else:
+            signature[name] = INTEGERS.get(name, "i32")
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
+    target = GPUTarget("cuda", configuration.capability, 32)
+    compiled = triton.compile(source, target=target, options=dict(num_warps=warps, num_stages=1))
+    assembly, usage = _disassemble(compiled.asm["cubin"])
+    registers, stack = map(int, re.findall(r"REG:(\d+) STACK:(\d+)", usage)[0])
+    opcodes = _opcodes(assembly)
+    instructions = sum(opcodes.values()) - opcodes.get("NOP", 0)
+    activations = configuration.layers * constants["BM"] * configuration.width / (32 * warps)
+    return dict(
+        registers=registers,
+        stack=stack,
+        shared=compiled.metadata.shared,
+        warps=warps,
+        instructions=instructions,
+        per_activation=instructions / activations,
+        opcodes=dict(opcodes),
+    )
+
+
+def _disassemble(cubin: bytes) -> tuple[str, str]:
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+
+        def dump(what: str) -> str:
+            return subprocess.run([tool, what, path], capture_output=True, text=True, check=True).stdout
+
+        return dump("--dump-sass"), dump("--dump-resource-usage")
+
+
+def _opcodes(assembly: str) -> Counter:
+    """How often each opcode (without its modifiers) occurs."""
+    found: Counter = Counter()
+    for line in assembly.splitlines():
+        if not re.search(r"/\*[0-9a-f]{4,5}\*/", line):
+            continue
+        text = re.sub(r"^@!?U?P[T\d]+ ", "", re.sub(r"/\*.*?\*/", "", line).strip())
+        if text:
+            found[text.split()[0].rstrip(";").split(".")[0]] += 1
+    return found
+
+
+def resources(configurations: list[Configuration]) -> list[dict]:
+    """Resources of every configuration, compiled in a process that does not interpret."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    lines = "\n".join(json.dumps(asdict(configuration)) for configuration in configurations)
+    done = subprocess.run(
+        [sys.executable, __file__], input=lines, capture_output=True, text=True, env=environment, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(json.dumps(compile_configuration(Configuration(**json.loads(line)))), flush=True)
