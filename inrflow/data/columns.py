@@ -176,7 +176,7 @@ def open_netcdf(path: Path) -> Any:
             raise UserError(f"{path} is a NetCDF 3 file, which needs scipy; `pip install scipy`, or rewrite it with "
                             "`nccopy -k nc4`") from error
     try:
-        return xarray.open_dataset(path, engine="scipy" if classic else "h5netcdf", cache=False)
+        return xarray.open_dataset(path, engine="scipy" if classic else "h5netcdf", cache=False, decode_timedelta=False)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read as NetCDF ({str(error).splitlines()[0]}); check it with "
                         "ncdump") from error

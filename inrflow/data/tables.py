@@ -74,11 +74,12 @@ def read_points(path: str | os.PathLike[str], description: Description) -> Point
     return PointTable(trajectory, t, x, columns, tables[0].grid)
 
 
-def read_observations(path: str | os.PathLike[str], description: Description) -> dict[int, Observations]:
+def read_observations(path: str | os.PathLike[str], description: Description,
+                      strict: bool = True) -> dict[int, Observations]:
     """Observations by trajectory number, from a file in any of the formats of PointReader with a column per channel.
 
     An empty cell or NaN is a missing value. Raises UserError where a channel or coordinate is missing, and where a CSV
-    has a column that is none of those expected.
+    has a column that is none of those expected (unless `strict` is off).
     """
     path = Path(path)
     if file_format(path) == "trajectories":
@@ -88,7 +89,7 @@ def read_observations(path: str | os.PathLike[str], description: Description) ->
     seen = 0
     with open_columns(path, [*_spanning(description), *((name,) for name in description.channels)]) as columns:
         roles = _Roles(path, columns, description)
-        roles.require_channels(strict=file_format(path) == "csv")
+        roles.require_channels(strict=strict and file_format(path) == "csv")
         for block in columns.blocks(BLOCK_ROWS):
             u = np.stack([_numbers(block[name], name, path, seen) for name in description.channels], -1)
             table = roles.points(block, seen, observed=~np.isnan(u).all(-1))
@@ -289,7 +290,7 @@ def _trajectory_points(path: Path, description: Description, rows: int) -> Itera
         order = [file.description.coordinates.index(name) for name in description.coordinates]
         if file.layout == "scattered":
             for start in range(0, file.rows, rows):
-                number, t, x = file.read_rows(start, start + rows)
+                number, t, x, _ = file.read_rows(start, start + rows)
                 yield _point_table(number, t, x[:, order], description)
             return
         times = file.times()

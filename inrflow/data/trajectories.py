@@ -132,10 +132,11 @@ class TrajectoryFile:
         """The number of rows R of the scattered layout."""
         return len(self._file["t"]) if self.layout == "scattered" else 0
 
-    def read_rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows of the scattered layout in the order of the file: trajectory (R,), t (R,), x (R, d)."""
-        return (self._file["trajectory"][start:stop].astype(np.int64), self._file["t"][start:stop].astype(np.float64),
-                self._file["x"][start:stop].astype(np.float64))
+    def read_rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Rows of the scattered layout in the order of the file: trajectory (R,), t (R,), x (R, d), u (R, C)."""
+        types = {"trajectory": np.int64, "t": np.float64, "x": np.float64, "u": np.float32}
+        number, t, x, u = (self._file[name][start:stop].astype(dtype) for name, dtype in types.items())
+        return number, t, x, u
 
     # ---- what else is in the file ----
 
@@ -143,6 +144,10 @@ class TrajectoryFile:
     def extra(self) -> tuple[str, ...]:
         """Names of datasets beyond the schema (`lonlat`, `triangles`, ...)."""
         return tuple(name for name in self._file if name not in DATASETS and isinstance(self._file[name], h5py.Dataset))
+
+    def extra_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Their shapes."""
+        return {name: self._file[name].shape for name in self.extra}
 
     def read_extra(self, name: str) -> np.ndarray:
         """A dataset beyond the schema, whole. Raises KeyError where there is none."""

@@ -60,6 +60,32 @@ class TrajectoryWriter:
 
     def append(self, t: Any, x: Any, u: Any, parameters: Any = None, environment: int | None = None) -> None:
         """Add a trajectory: t (T,), x (N, d) or (T, N, d), u (T, N, C), parameters (P,), environment number."""
+        t, x, u = self._checked(t, x, u)
+        if self._times and ((parameters is None) != (not self._parameters)
+                            or (environment is None) != (not self._environment)):
+            raise UserError(f"trajectories for {self.path} must all have parameters, or none; so for environment")
+        self._write(len(self._times), 0, t, x, u)
+        self._times.append(t)
+        self._sizes.append(u.shape[1])
+        if parameters is not None:
+            self._parameters.append(np.atleast_1d(np.asarray(parameters, np.float64)))
+        if environment is not None:
+            self._environment.append(int(environment))
+
+    def extend(self, t: Any, x: Any, u: Any) -> None:
+        """Add later frames to the last trajectory, arguments as for `append`: for trajectories larger than memory."""
+        if not self._times:
+            self.append(t, x, u)
+            return
+        t, x, u = self._checked(t, x, u)
+        if t[0] <= self._times[-1][-1] or u.shape[1] != self._sizes[-1]:
+            raise UserError(f"frames that extend trajectory {len(self._times) - 1} of {self.path} must come later and "
+                            f"have as many points: {u.shape[1]} points from t = {t[0]:g} after {self._sizes[-1]} "
+                            f"to t = {self._times[-1][-1]:g}")
+        self._write(len(self._times) - 1, len(self._times[-1]), t, x, u)
+        self._times[-1] = np.append(self._times[-1], t)
+
+    def _checked(self, t: Any, x: Any, u: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         t, x, u = np.asarray(t, np.float64), np.asarray(x, np.float64), np.asarray(u, np.float32)
         d, channels = len(self.description.coordinates), len(self.description.channels)
         if t.ndim != 1 or u.ndim != 3 or u.shape[0] != len(t) or u.shape[2] != channels or \
@@ -71,25 +97,21 @@ class TrajectoryWriter:
         if not np.isfinite(x).all() or np.isinf(u).any():
             raise UserError(f"trajectory {len(self._times)} for {self.path} has coordinates that are not finite or "
                             "infinite values; mark missing values as NaN")
-        if self._times and ((parameters is None) != (not self._parameters)
-                            or (environment is None) != (not self._environment)):
-            raise UserError(f"trajectories for {self.path} must all have parameters, or none; so for environment")
+        return t, x, u
+
+    def _write(self, index: int, start: int, t: np.ndarray, x: np.ndarray, u: np.ndarray) -> None:
         try:
             with writing(self.path):
-                self._write(t, x, u)
+                self._write_frames(index, start, x, u)
         except BaseException:
             self.abandon()
             raise
-        self._times.append(t)
-        self._sizes.append(u.shape[1])
-        if parameters is not None:
-            self._parameters.append(np.atleast_1d(np.asarray(parameters, np.float64)))
-        if environment is not None:
-            self._environment.append(int(environment))
 
-    def _write(self, t: np.ndarray, x: np.ndarray, u: np.ndarray) -> None:
-        index, (T, N, C) = len(self._times), u.shape
-        if index == 0:
+    def _write_frames(self, index: int, start: int, x: np.ndarray, u: np.ndarray) -> None:
+        """Put frames at [index, start:], in the layout of points that all trajectories so far need."""
+        T, N, C = u.shape
+        stop = start + T
+        if "u" not in self._file:
             points = min(N, max(1, 4096 // C))
             chunk = (1, min(T, max(1, _CHUNK_VALUES // (points * C))), points, C)
             self._file.create_dataset("u", (0, T, N, C), np.float32, maxshape=(None, None, None, C), chunks=chunk,
@@ -102,16 +124,16 @@ class TrajectoryWriter:
         elif self._layout == "shared" and not np.array_equal(x, self._shared if self._shared is not None else 0):
             self._promote("per_trajectory")
         values = self._file["u"]
-        values.resize((index + 1, max(T, values.shape[1]), max(N, values.shape[2]), C))
-        values[index, :T, :N] = u
+        values.resize((index + 1, max(stop, values.shape[1]), max(N, values.shape[2]), C))
+        values[index, start:stop, :N] = u
         if self._layout == "per_trajectory":
             places = self._file["x"]
             places.resize((index + 1, max(N, places.shape[1]), x.shape[-1]))
             places[index, :N] = x
         elif self._layout == "moving":
             places = self._file["x"]
-            places.resize((index + 1, max(T, places.shape[1]), max(N, places.shape[2]), x.shape[-1]))
-            places[index, :T, :N] = x
+            places.resize((index + 1, max(stop, places.shape[1]), max(N, places.shape[2]), x.shape[-1]))
+            places[index, start:stop, :N] = x
 
     def _new_points(self, layout: str, T: int, N: int) -> h5py.Dataset:
         d = len(self.description.coordinates)

@@ -1,0 +1,136 @@
+"""Training data as the stages want them: normalised batches of whole trajectories from a file of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.normalisation import Normalisation
+from inrflow.data.sampling import observed_points
+from inrflow.data.trajectories import TrajectoryFile
+from inrflow.errors import UserError
+
+_CACHE_BYTES = 2 * 1024**3
+
+
+class TrajectorySource:
+    """The observed part of a trajectory file: its first frames, at the observed points of each trajectory.
+
+    Args:
+        file: an open file.
+        frames: use the first frames of every trajectory, None for all.
+        points: fraction of points observed, a seeded subset of each trajectory.
+        same_points: one subset for all trajectories.
+        seed: of the subset.
+    Values that fit into 2 GiB are kept in memory once read; larger files are read as they are asked for.
+    """
+
+    def __init__(
+        self,
+        file: TrajectoryFile,
+        frames: int | None = None,
+        points: float = 1.0,
+        same_points: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if frames is not None and frames < 2:
+            raise UserError(f"data.frames={frames}: dynamics need at least 2 frames of a trajectory; give 2 or more")
+        file.require_frames(2, "training")
+        self.file, self.frames, self.fraction, self.same_points, self.seed = file, frames, points, same_points, seed
+        self.description = file.description
+        times = file.times()
+        count = times.shape[1] if frames is None else min(frames, times.shape[1])
+        self.times = torch.as_tensor(times[:, :count])
+        size = len(times) * count * max(1, round(file.points * points)) * len(file.description.channels) * 4
+        self._keep = size <= _CACHE_BYTES
+        self._cache: dict[int, TrajectoryBatch] = {}
+        self.normalisation = Normalisation(
+            torch.zeros(len(file.description.channels)), torch.ones(len(file.description.channels))
+        )
+
+    def __len__(self) -> int:
+        return self.file.trajectories
+
+    @property
+    def shared_points(self) -> bool:
+        """Whether all observed trajectories share their points."""
+        return self.file.point_layout == "shared" and (self.fraction >= 1.0 or self.same_points)
+
+    def observed_points(self, trajectory: int) -> np.ndarray | None:
+        """Indices of the observed points of a trajectory; None for all."""
+        if self.fraction >= 1.0:
+            return None
+        return observed_points(self.seed, trajectory, self.file.points, self.fraction, self.same_points)
+
+    def _read(self, trajectory: int) -> TrajectoryBatch:
+        if trajectory in self._cache:
+            return self._cache[trajectory]
+        limit = self.times.shape[1]
+        frames = self.file.read(trajectory, slice(0, limit), self.observed_points(trajectory))
+        t = torch.full((1, limit), float("nan"), dtype=torch.float64)
+        t[0, : len(frames.t)] = torch.as_tensor(frames.t)
+        u = torch.full((1, limit, *frames.u.shape[1:]), float("nan"))
+        u[0, : len(frames.t)] = torch.as_tensor(frames.u)
+        x = torch.as_tensor(frames.x)
+        if frames.moving and len(frames.t) < limit:
+            x = torch.cat([x, x[-1:].expand(limit - len(frames.t), *x.shape[1:])])
+        batch = TrajectoryBatch(t, x[None] if frames.moving else x[None, None], u)
+        if self._keep:
+            self._cache[trajectory] = batch
+        return batch
+
+    def batch(self, trajectories: Sequence[int] | np.ndarray, normalised: bool = True) -> TrajectoryBatch:
+        """The named trajectories, stacked; normalised, or in data units."""
+        parts = [self._read(int(i)) for i in trajectories]
+        width = max(p.u.shape[2] for p in parts)
+        moving = any(p.x.shape[1] > 1 for p in parts)
+        u = torch.cat([_padded(p.u, width, float("nan")) for p in parts])
+        if self.shared_points:
+            x = parts[0].x
+        else:
+            x = torch.cat(
+                [
+                    _padded(p.x.expand(1, p.u.shape[1] if moving else 1, *p.x.shape[2:]), width, None)
+                    for p in parts
+                ]
+            )
+        if normalised:
+            u = self.normalisation.apply(u)
+        return TrajectoryBatch(torch.cat([p.t for p in parts]), x, u)
+
+    def fit_normalisation(self, trajectories: Sequence[int] | np.ndarray) -> Normalisation:
+        """Mean and standard deviation of each channel over the named trajectories; kept and returned."""
+        channels = len(self.description.channels)
+        count, total, square = (torch.zeros(channels, dtype=torch.float64) for _ in range(3))
+        reference = torch.zeros(channels, dtype=torch.float64)
+        for index, i in enumerate(trajectories):
+            u = self._read(int(i)).u.reshape(-1, channels).double()
+            if index == 0:
+                reference = u.nanmean(0).nan_to_num()
+            finite = torch.isfinite(u)
+            u = (u - reference).where(finite, 0.0)
+            count, total, square = count + finite.sum(0), total + u.sum(0), square + u.square().sum(0)
+        for channel, seen in zip(self.description.channels, count.tolist(), strict=True):
+            if not seen:
+                raise UserError(
+                    f"{self.file.path}: no value of channel {channel!r} is observed in the training frames; give more "
+                    "frames or points, or remove the channel"
+                )
+        mean = total / count
+        scale = (square / count - mean.square()).clamp(min=0).sqrt()
+        scale = torch.where(scale > 1e-12 * (mean + reference).abs().clamp(min=1e-300), scale, torch.ones_like(scale))
+        self.normalisation = Normalisation((reference + mean).float(), scale.float())
+        return self.normalisation
+
+
+def _padded(values: torch.Tensor, width: int, fill: float | None) -> torch.Tensor:
+    """Pad the point axis (third) to `width`: with `fill`, or by repeating the last point."""
+    missing = width - values.shape[2]
+    if not missing:
+        return values
+    shape = (*values.shape[:2], missing, *values.shape[3:])
+    tail = values[:, :, -1:].expand(shape) if fill is None else values.new_full(shape, fill)
+    return torch.cat([values, tail], 2)
