@@ -29,10 +29,11 @@ class NavierStokes(Equation):
     dimensions = (2,)
     degree = 2
     protocols = {
-        "dino": Protocol(dt=1.0, burn_in=_BURN_IN, windows=2),
+        "dino": Protocol(dt=1.0, resolution=64, burn_in=_BURN_IN, windows=2),
         "coda": Protocol(
             frames=10,
             dt=1.0,
+            resolution=64,
             burn_in=_BURN_IN,
             burn_in_parameters={"viscosity": 8e-4},
             parameters={"viscosity": [8e-4, 9e-4, 1e-3, 1.1e-3, 1.2e-3]},

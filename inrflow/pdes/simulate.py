@@ -1,0 +1,327 @@
+"""From an equation's name to observed trajectories in memory: protocol, runs, windows, points, jittered times, noise and gaps.
+
+Every random draw has a stream of its own that depends on the seed and the index of the run (initial condition, parameters) or of the
+trajectory (points, times, noise, gaps) alone. Asking for more trajectories leaves the earlier ones what they were.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.errors import UserError
+from inrflow.pdes.equation import AXES, Equation, EquationSymmetries, Protocol
+from inrflow.pdes.equations import find_equation
+from inrflow.pdes.exponential import UnresolvedError
+from inrflow.pdes.parameters import environment_count, parameter_values
+from inrflow.pdes.solver import solve
+from inrflow.pdes.spectral import SpectralGrid
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+_INITIAL, _PARAMETERS, _POINTS, _TIMES, _NOISE, _GAPS = range(6)  # the random streams of a seed
+_BATCH_VALUES = 2**15  # values of a state solved together: it stays in the cache
+_TAIL = 5e-3  # share of the amplitude in the highest modes above which the user is warned; errors are some ten times smaller
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """S trajectories of one equation, as observed, and what is known of them.
+
+    `t` (T,) or, jittered, (S, T); `x` (N, d), shared, or (S, N, d); `u` (S, T, N, C) float32, NaN where not observed; `parameters` (S, P);
+    `environment` (S,) or None.
+    """
+
+    equation: Equation
+    protocol: str
+    t: np.ndarray
+    x: np.ndarray
+    u: np.ndarray
+    parameters: np.ndarray
+    parameter_names: tuple[str, ...]
+    environment: np.ndarray | None
+    period: tuple[float, ...]
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.equation.channels(len(self.period))
+
+    @property
+    def coordinates(self) -> tuple[str, ...]:
+        return AXES[: len(self.period)]
+
+    @property
+    def symmetries(self) -> EquationSymmetries:
+        return self.equation.symmetries(self.period)
+
+
+def simulate(
+    pde: str,
+    trajectories: int = 64,
+    seed: int = 0,
+    protocol: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    environments: int | None = None,
+    points: str | int = "grid",
+    shared_points: bool = False,
+    noise: float = 0.0,
+    missing: float = 0.0,
+    time_jitter: float = 0.0,
+    tolerance: float = 1e-8,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Simulation:
+    """Solve `pde` from random initial conditions and observe it; see `generate`, which writes what this returns.
+
+    `settings`: fields of Protocol that replace the protocol's own. Raises UserError for names and values that do not exist or make no
+    sense, and where the solution cannot be resolved.
+    """
+    equation = find_equation(pde)
+    protocol, plan = _plan(equation, protocol, settings)
+    given = {**plan.parameters, **(parameters or {})}
+    _check(trajectories, points, noise, missing, time_jitter, tolerance)
+    period = (plan.period,) * plan.dimensions
+    runs = math.ceil(trajectories / plan.windows)
+
+    declared = equation.parameters(plan.dimensions)
+    environments = environment_count(given, environments)
+    values = parameter_values(declared, given, runs, environments, [seed, _PARAMETERS])
+    run_of = np.arange(trajectories) // plan.windows
+
+    grid = SpectralGrid(plan.resolution or plan.grid, period)
+    x = _places(grid, plan.grid, points, shared_points, trajectories, seed)
+    t = _times(plan, trajectories, time_jitter, seed)
+    u = _solve_all(equation, plan, grid, x, t, values, seed, tolerance, progress)
+    _observe(u, noise, missing, seed)
+    return Simulation(
+        equation=equation,
+        protocol=protocol,
+        t=t if time_jitter else t[0],
+        x=x.numpy(),
+        u=u,
+        parameters=values[run_of],
+        parameter_names=tuple(declared),
+        environment=None if environments is None else run_of % environments,
+        period=period,
+    )
+
+
+def _plan(equation: Equation, name: str | None, settings: Mapping[str, Any]) -> tuple[str, Protocol]:
+    """The name and content of the protocol, with the caller's settings in place of its own and all of them checked."""
+    name = name or next(iter(equation.protocols))
+    if name not in equation.protocols:
+        raise UserError(f"Unknown protocol {name!r} for {equation.name}: choose one of {', '.join(equation.protocols)}.")
+    known = [item.name for item in fields(Protocol) if not item.name.endswith("parameters")]
+    unknown = [key for key in settings if key not in known]
+    if unknown:
+        raise UserError(f"Unknown setting {unknown[0]!r} of a simulation: choose from {', '.join(known)}.")
+    chosen = {key: value for key, value in settings.items() if value is not None}
+    for key in ("frames", "grid", "resolution", "windows", "dimensions"):
+        least = 4 if key in ("grid", "resolution") else 1
+        if key in chosen and (not isinstance(chosen[key], int) or chosen[key] < least):
+            raise UserError(f"{key} is {chosen[key]!r}: give a whole number of at least {least}.")
+    for key in ("dt", "period", "burn_in"):
+        if key in chosen and not _at_least_zero(chosen[key], zero=key == "burn_in"):
+            raise UserError(f"{key} is {chosen[key]!r}: give a positive number{' or 0' if key == 'burn_in' else ''}.")
+    plan = replace(equation.protocols[name], **chosen)
+    if plan.dimensions not in equation.dimensions:
+        possible = " or ".join(map(str, equation.dimensions))
+        raise UserError(f"{equation.name} in {plan.dimensions} dimensions is not known: give dimensions={possible}.")
+    if plan.resolution is not None and "resolution" not in chosen:
+        plan = replace(plan, resolution=max(plan.resolution, plan.grid))
+    return name, plan
+
+
+def _check(
+    trajectories: int, points: str | int, noise: float, missing: float, time_jitter: float, tolerance: float
+) -> None:
+    if not isinstance(trajectories, int) or trajectories < 1:
+        raise UserError(f"trajectories is {trajectories!r}: give a whole number of at least 1.")
+    if points != "grid" and (not isinstance(points, int) or points < 1):
+        raise UserError(f"points is {points!r}: give `grid` or the number of random points.")
+    if not _at_least_zero(noise, zero=True):
+        raise UserError(f"noise is {noise!r}: give a number of at least 0, in units of the channels' standard deviations.")
+    for name, fraction in (("missing", missing), ("time_jitter", time_jitter)):
+        if not _at_least_zero(fraction, zero=True) or fraction >= 1:
+            raise UserError(f"{name} is {fraction!r}: give a fraction of at least 0 and below 1.")
+    if not _at_least_zero(tolerance) or tolerance >= 1:
+        raise UserError(f"tolerance is {tolerance!r}: give a small positive number, such as 1e-8.")
+
+
+def _at_least_zero(value: Any, zero: bool = False) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return number and (value > 0 or (zero and value == 0))
+
+
+def _places(grid: SpectralGrid, size: int, points: str | int, shared: bool, trajectories: int, seed: int) -> Tensor:
+    """Points (N, d) or (S, N, d): the grid's, or uniformly random ones."""
+    if isinstance(points, str):
+        return grid.points(size)
+    period = torch.tensor(grid.period, dtype=torch.float64)
+    draws = [
+        np.random.default_rng([seed, _POINTS, trajectory]).random((points, grid.dimensions))
+        for trajectory in range(1 if shared else trajectories)
+    ]
+    x = torch.from_numpy(np.stack(draws)) * period
+    return x[0] if shared else x
+
+
+def _times(plan: Protocol, trajectories: int, jitter: float, seed: int) -> np.ndarray:
+    """Times (S, T) within each trajectory, from 0. Jittered ones are moved by up to half of `jitter` times dt; the first stays."""
+    regular = plan.dt * np.arange(plan.frames)
+    times = np.tile(regular, (trajectories, 1))
+    if jitter:
+        for trajectory in range(trajectories):
+            moves = np.random.default_rng([seed, _TIMES, trajectory]).random(plan.frames - 1) - 0.5
+            times[trajectory, 1:] += jitter * plan.dt * moves
+    return times
+
+
+def _solve_all(
+    equation: Equation,
+    plan: Protocol,
+    grid: SpectralGrid,
+    x: Tensor,
+    t: np.ndarray,
+    values: np.ndarray,
+    seed: int,
+    tolerance: float,
+    progress: Progress | None,
+) -> np.ndarray:
+    """Values (S, T, N, C) of all trajectories, in batches of runs that fit the cache, as many at a time as torch has threads.
+
+    One torch thread serves each batch: the arrays are small, and two threads that wait for each other at every operation are slower.
+    """
+    trajectories, runs, channels = len(t), len(values), len(equation.channels(grid.dimensions))
+    u = np.empty((trajectories, plan.frames, x.shape[-2], channels), np.float32)
+    batch = max(1, _BATCH_VALUES // (channels * grid.size**grid.dimensions))
+    batches = [range(first, min(first + batch, runs)) for first in range(0, runs, batch)]
+    burn_in = math.ceil(plan.burn_in / plan.dt)
+    total = len(batches) * (burn_in + plan.windows * plan.frames)
+    done = 0
+
+    def report() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(min(done, total), total)
+
+    def work(members: range) -> float:
+        torch.set_num_threads(1)
+        return _solve_batch(equation, plan, grid, x, t, values, seed, tolerance, members, u, report)
+
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(max_workers=min(threads, os.cpu_count() or 1)) as pool:
+            tail = max(pool.map(work, batches))
+    finally:
+        torch.set_num_threads(threads)
+    if tail > _TAIL:
+        logger.warning(
+            "%s is barely resolved by %d points an axis: its highest modes hold %.1g of the amplitude. Give a higher resolution.",
+            equation.name,
+            grid.size,
+            tail,
+        )
+    return u
+
+
+def _solve_batch(
+    equation: Equation,
+    plan: Protocol,
+    grid: SpectralGrid,
+    x: Tensor,
+    t: np.ndarray,
+    values: np.ndarray,
+    seed: int,
+    tolerance: float,
+    members: range,
+    u: np.ndarray,
+    report: Callable[[], None],
+) -> float:
+    """Write the trajectories of the runs `members` into `u`; the largest share of the amplitude found in the highest modes."""
+    names = equation.parameters(grid.dimensions)
+    parameters = {name: torch.from_numpy(values[list(members), column].copy()) for column, name in enumerate(names)}
+    state = torch.stack([equation.initial(grid, np.random.default_rng([seed, _INITIAL, run])) for run in members])
+    tail = 0.0
+    try:
+        if plan.burn_in:
+            before = {**parameters}
+            for name, value in plan.burn_in_parameters.items():
+                before[name] = torch.full_like(parameters[name], value)
+            stops = torch.linspace(0, plan.burn_in, math.ceil(plan.burn_in / plan.dt) + 1, dtype=torch.float64)[1:]
+            for state in solve(equation, grid, state, stops, before, tolerance=tolerance):
+                report()
+        times = _run_times(plan, t, members)
+        for index, state in enumerate(solve(equation, grid, state, times, parameters, tolerance=tolerance)):
+            window, frame = divmod(index, plan.frames)
+            rows = [run * plan.windows + window for run in members]
+            rows = [row for row in rows if row < len(u)]
+            places = x[rows] if x.ndim == 3 else x
+            u[rows, frame] = _seen(grid, state[: len(rows)], plan, places).to(torch.float32).numpy()
+            tail = max(tail, _tail_share(grid, state, equation.degree))
+            report()
+    except UnresolvedError as error:
+        raise UserError(
+            f"The solution of {equation.name} grows without bounds or too steep near t = {error.time:g}: "
+            "give a higher resolution, more diffusion or a shorter time."
+        ) from error
+    return tail
+
+
+def _run_times(plan: Protocol, t: np.ndarray, members: range) -> Tensor:
+    """Times (R, windows T) since the end of the burn-in, of the windows one after the other."""
+    regular = plan.dt * np.arange(plan.frames)
+    rows = []
+    for run in members:
+        for window in range(plan.windows):
+            trajectory = run * plan.windows + window
+            own = t[trajectory] if trajectory < len(t) else regular  # of the last run, windows may be left over
+            rows.append(window * plan.frames * plan.dt + own)
+    return torch.from_numpy(np.concatenate(rows)).reshape(len(members), -1)
+
+
+def _seen(grid: SpectralGrid, state: Tensor, plan: Protocol, places: Tensor) -> Tensor:
+    """Values (S, N, C) at the points: on a grid that the solver's own contains by transform, anywhere else by evaluation."""
+    whole = grid.size % plan.grid == 0 and places.shape[-2] == plan.grid**grid.dimensions
+    if whole and places.ndim == 2 and torch.equal(places, grid.points(plan.grid)):
+        every = grid.size // plan.grid
+        field = grid.inverse(state)[(..., *[slice(None, None, every)] * grid.dimensions)]
+        return field.flatten(2).transpose(1, 2)
+    return grid.evaluate(state, places)
+
+
+def _tail_share(grid: SpectralGrid, state: Tensor, degree: int) -> float:
+    """Root mean square of the outermost quarter of the modes kept, as a share of that of all but the mean; worst trajectory and channel."""
+    state = state.clone()
+    state[(..., *[0] * grid.dimensions)] = 0
+    highest = (grid.size / (degree + 1) if degree > 1 else grid.size / 2) * 0.75
+    outer = torch.zeros((), dtype=torch.bool)
+    for numbers in grid.integers:
+        outer = outer | (numbers.abs() > highest)
+    power = torch.view_as_real(state).square().sum(-1).flatten(2)
+    share = power[..., outer.flatten()].sum(-1) / power.sum(-1).clamp_min(torch.finfo(torch.float64).tiny)
+    return float(share.max().sqrt())
+
+
+def _observe(u: np.ndarray, noise: float, missing: float, seed: int) -> None:
+    """Add noise, in units of each channel's standard deviation over all trajectories, and hide values, in place."""
+    deviation = u.std(axis=(0, 1, 2), dtype=np.float64)
+    for trajectory in range(len(u)):
+        if noise:
+            draws = np.random.default_rng([seed, _NOISE, trajectory]).standard_normal(u.shape[1:])
+            u[trajectory] += (noise * deviation * draws).astype(np.float32)
+        if missing:
+            hidden = np.random.default_rng([seed, _GAPS, trajectory]).random(u.shape[1:]) < missing
+            u[trajectory][hidden] = np.nan
