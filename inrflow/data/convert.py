@@ -15,7 +15,7 @@ from inrflow.data.blocks import VALUES_PER_BLOCK, blocks
 from inrflow.data.calendar import moments_to_numbers, parse_units
 from inrflow.data.columns import file_format, open_columns, open_netcdf
 from inrflow.data.description import Description
-from inrflow.data.files import written_aside
+from inrflow.data.files import written_hdf5
 from inrflow.data.schema import open_hdf5
 from inrflow.data.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.symmetries import Symmetries
@@ -287,7 +287,7 @@ def _from_npz(path: Path, target: str | os.PathLike[str], overwrite: bool, chann
 def _repack(path: Path, target: str | os.PathLike[str], overwrite: bool) -> None:
     """Copy a checked file, its large datasets in blocks with compression."""
     TrajectoryFile(path).close()
-    with open_hdf5(path) as old, written_aside(target, overwrite) as partial, h5py.File(partial, "w") as new:
+    with open_hdf5(path) as old, written_hdf5(target, overwrite) as new:
         for name, value in old.attrs.items():
             new.attrs[name] = value
         for name, item in old.items():

@@ -3,57 +3,121 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import h5py
 
 from inrflow.errors import UserError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Whether `error` says that the disk (or the user's quota) is full; HDF5 hides the number in its message."""
-    text = str(error)
-    return getattr(error, "errno", None) in _FULL or any(
-        f"errno = {number}," in text or os.strerror(number) in text for number in _FULL
-    )
+class Aside:
+    """A new file under a temporary name in the folder of `path`, which `complete` gives its name and `discard` removes.
 
-
-def check_target(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """`path` as a Path that may be written: its folder exists, and it is no file yet unless `overwrite`.
-
-    Raises UserError otherwise.
+    Raises UserError where the folder is missing, or `path` exists already (unless `overwrite`).
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: the folder {path.parent} does not exist; create it or choose another")
-    if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a folder; give the name of a file")
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists already and is not written over; choose another name or remove it first")
-    return path
+
+    def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        self.path, self._overwrite = Path(path), overwrite
+        self._check_target()
+        self.partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial")
+        self._forgiving: _ForgivingFile | None = None
+
+    def _check_target(self) -> None:
+        path = self.path
+        if not path.parent.is_dir():
+            raise UserError(f"cannot write {path}: there is no folder {path.parent}; create it or choose another")
+        if path.is_dir():
+            raise UserError(f"cannot write {path}: it is a folder; give the name of a file")
+        if path.exists() and not self._overwrite:
+            raise UserError(f"{path} exists already and is not written over; choose another name or remove it first")
+
+    def open_for_hdf5(self) -> Any:
+        """The file as an object that h5py and h5netcdf write to; a failing disk shows when the next `guard` ends."""
+        with self.guard():
+            self._forgiving = _ForgivingFile(self.partial)
+        return self._forgiving
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Turn failures of the disk in the body (full, read-only, not permitted) into UserErrors."""
+        try:
+            yield
+            if self._forgiving is not None and self._forgiving.failure is not None:
+                raise self._forgiving.failure
+        except UserError:
+            raise
+        except Exception as error:
+            failure = self._forgiving.failure if self._forgiving is not None else None
+            number = getattr(failure or error, "errno", None)
+            if number in _FULL:
+                raise UserError(f"no space left on the disk (or quota) while writing {self.path}; free some or choose "
+                                "another place, nothing was left behind") from error
+            if number in _DENIED:
+                raise UserError(f"cannot write {self.path}: {os.strerror(number)}; choose a folder that you may write "
+                                "to") from error
+            raise
+
+    def complete(self) -> None:
+        """Make sure that the finished file is on the disk, and give it its name."""
+        with self.guard():
+            if self._forgiving is not None:
+                self._forgiving.close()
+            with self.partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            self._check_target()
+            os.replace(self.partial, self.path)
+
+    def discard(self) -> None:
+        """Remove the temporary file, if it is still there."""
+        if self._forgiving is not None:
+            self._forgiving.close()
+        self.partial.unlink(missing_ok=True)
 
 
-def partial_name(path: Path) -> Path:
-    """A fresh temporary name in the folder of `path`, so that the final rename stays on one disk."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+class _ForgivingFile(io.FileIO):
+    """A file whose writes never fail: the first failure is kept for later and all that follows is dropped.
 
+    HDF5 cannot close a file that it failed to write: it repeats the failure in every destructor and may crash the
+    process. So it never learns of the failure; whoever writes asks for it.
+    """
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn failures of the disk while `path` is written (full, read-only, not permitted) into UserErrors."""
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError) as error:
-        if is_disk_full(error):
-            raise UserError(f"no space left on the disk while writing {path}; free some or choose another place "
-                            "(nothing was left behind)") from error
-        if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
-            raise UserError(f"cannot write {path}: permission denied; choose a folder that you may write to") from error
-        raise
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while self.failure is None and done < len(view):
+                done += super().write(view[done:])
+        except OSError as error:
+            self.failure = error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        done = super().readinto(view) or 0
+        if self.failure is not None:
+            view[done:] = bytes(len(view) - done)
+            return len(view)
+        return done
 
 
 @contextmanager
@@ -62,12 +126,22 @@ def written_aside(path: str | os.PathLike[str], overwrite: bool = False) -> Iter
 
     Raises UserError where `path` exists (unless `overwrite`), cannot be written, or the disk is full.
     """
-    path = check_target(path, overwrite)
-    partial = partial_name(path)
+    aside = Aside(path, overwrite)
     try:
-        with writing(path):
-            yield partial
-            check_target(path, overwrite)
-            os.replace(partial, path)
+        with aside.guard():
+            yield aside.partial
+        aside.complete()
     finally:
-        partial.unlink(missing_ok=True)
+        aside.discard()
+
+
+@contextmanager
+def written_hdf5(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[h5py.File]:
+    """As `written_aside`, with a new HDF5 file to write to."""
+    aside = Aside(path, overwrite)
+    try:
+        with aside.guard(), h5py.File(aside.open_for_hdf5(), "w") as file:
+            yield file
+        aside.complete()
+    finally:
+        aside.discard()

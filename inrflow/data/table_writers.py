@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from inrflow.data.calendar import moments_to_numbers, parse_units
 from inrflow.data.columns import Grid, hyperslabs
 from inrflow.data.description import Description
-from inrflow.data.files import check_target, partial_name, writing
+from inrflow.data.files import Aside
 from inrflow.errors import UserError
 
 _CHUNK_ROWS = 16384
@@ -25,14 +24,14 @@ class TableWriter(ABC):
     """Appends blocks of equal columns to a new file."""
 
     def __init__(self, path: Path, description: Description | None, overwrite: bool) -> None:
-        self.path, self.description, self._overwrite = check_target(path, overwrite), description, overwrite
-        self._partial = partial_name(path)
+        self._aside = Aside(path, overwrite)
+        self.path, self.description = path, description
         self._rows = 0
 
     def append(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         """Add rows; names and grid are those of the first call."""
         try:
-            with writing(self.path):
+            with self._aside.guard():
                 if self._rows == 0:
                     self._start({name: self._encoded(values) for name, values in columns.items()}, grid)
                 self._add({name: self._encoded(values) for name, values in columns.items()})
@@ -46,10 +45,9 @@ class TableWriter(ABC):
         try:
             if self._rows == 0:
                 raise UserError(f"there are no rows to write to {self.path}; give at least one point")
-            with writing(self.path):
+            with self._aside.guard():
                 self._finish()
-                check_target(self.path, self._overwrite)
-                os.replace(self._partial, self.path)
+            self._aside.complete()
         finally:
             self.abandon()
 
@@ -57,9 +55,9 @@ class TableWriter(ABC):
         """Remove the unfinished file."""
         try:
             self._finish()
-        except (OSError, RuntimeError, ValueError):
-            pass  # a full disk: what could not be flushed is removed anyway
-        self._partial.unlink(missing_ok=True)
+        except OSError:
+            pass  # text that a full disk did not take is removed anyway
+        self._aside.discard()
 
     def _encoded(self, values: np.ndarray) -> np.ndarray:
         """Text and dates as arrays of str objects, numbers as they are."""
@@ -92,7 +90,7 @@ class CsvWriter(TableWriter):
     """Numbers with as many digits as their type holds, missing ones as empty cells."""
 
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
-        self._file = self._partial.open("w", newline="", encoding="utf-8")
+        self._file = self._aside.partial.open("w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
         self._writer.writerow(columns)
 
@@ -116,7 +114,7 @@ class Hdf5Writer(TableWriter):
     """One 1-D dataset for each column."""
 
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
-        self._file = h5py.File(self._partial, "w", track_order=True)
+        self._file = h5py.File(self._aside.open_for_hdf5(), "w", track_order=True)
         units = _units(self.description)
         for name, values in columns.items():
             kind = h5py.string_dtype() if values.dtype == object else values.dtype
@@ -157,7 +155,7 @@ class NetcdfWriter(TableWriter):
         import h5netcdf
 
         self._grid = grid
-        self._file = h5netcdf.File(self._partial, "w")
+        self._file = h5netcdf.File(self._aside.open_for_hdf5(), "w")
         dims: tuple[str, ...] = ("row",) if grid is None else grid.dims
         self._file.dimensions = {"row": None} if grid is None else dict(zip(dims, grid.shape, strict=True))
         units = _units(self.description)

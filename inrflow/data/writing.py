@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.files import check_target, partial_name, writing, written_aside
+from inrflow.data.files import Aside, written_hdf5
 from inrflow.data.schema import DATASETS, write_description
 from inrflow.errors import UserError
 
@@ -30,23 +30,25 @@ class TrajectoryWriter:
 
     def __init__(self, path: str | os.PathLike[str], description: Description, overwrite: bool = False,
                  extra: Mapping[str, np.ndarray] | None = None) -> None:
-        self.path = check_target(path, overwrite)
-        self.description = description
-        self._overwrite = overwrite
+        self._aside = Aside(path, overwrite)
+        self.path, self.description = self._aside.path, description
         self._extra = dict(extra or {})
         taken = sorted(set(self._extra) & set(DATASETS))
         if taken:
             raise UserError(f"the extra dataset {', '.join(taken)} has a name of the schema; rename it")
-        self._partial = partial_name(self.path)
         self._times: list[np.ndarray] = []
         self._parameters: list[np.ndarray] = []
         self._environment: list[int] = []
         self._sizes: list[int] = []
         self._layout = "shared"
         self._shared: np.ndarray | None = None
-        with writing(self.path):
-            self._file = h5py.File(self._partial, "w")
-            write_description(self._file, description)
+        try:
+            with self._aside.guard():
+                self._file = h5py.File(self._aside.open_for_hdf5(), "w")
+                write_description(self._file, description)
+        except BaseException:
+            self._aside.discard()
+            raise
 
     def __enter__(self) -> TrajectoryWriter:
         return self
@@ -101,7 +103,7 @@ class TrajectoryWriter:
 
     def _write(self, index: int, start: int, t: np.ndarray, x: np.ndarray, u: np.ndarray) -> None:
         try:
-            with writing(self.path):
+            with self._aside.guard():
                 self._write_frames(index, start, x, u)
         except BaseException:
             self.abandon()
@@ -165,21 +167,17 @@ class TrajectoryWriter:
         try:
             if not self._times:
                 raise UserError(f"no trajectory was given for {self.path}; at least one is needed")
-            with writing(self.path):
+            with self._aside.guard():
                 self._complete()
                 self._file.close()
-                check_target(self.path, self._overwrite)
-                os.replace(self._partial, self.path)
+            self._aside.complete()
         finally:
             self.abandon()
 
     def abandon(self) -> None:
         """Remove the unfinished file."""
-        try:
-            self._file.close()
-        except (OSError, RuntimeError):
-            pass  # the disk is full: what could not be flushed is removed anyway
-        self._partial.unlink(missing_ok=True)
+        self._file.close()
+        self._aside.discard()
 
     def _complete(self) -> None:
         count, longest = len(self._times), max(len(t) for t in self._times)
@@ -271,7 +269,7 @@ def write_scattered(path: str | os.PathLike[str], trajectory: Any, t: Any, x: An
     if taken:
         raise UserError(f"the extra dataset {', '.join(taken)} has a name of the schema; rename it")
     order = np.lexsort((t, trajectory))
-    with written_aside(path, overwrite) as partial, h5py.File(partial, "w") as file:
+    with written_hdf5(path, overwrite) as file:
         write_description(file, description)
         for name, value in (("trajectory", trajectory.astype(np.int64)), ("t", t), ("x", x), ("u", u)):
             file.create_dataset(name, data=value[order], **_COMPRESSED,
