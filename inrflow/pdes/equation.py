@@ -1,4 +1,5 @@
-"""What an equation must declare to be solved, sampled and described: symbol, nonlinear term, channels, parameters, start, symmetries.
+"""What an equation must declare to be solved, sampled and described: symbol, nonlinear term, channels, parameters,
+start, symmetries.
 
 All equations are u_t = L u + N(u) on a periodic box, L diagonal in Fourier space up to a mixing of channels.
 """
@@ -19,7 +20,9 @@ AXES = ("x", "y", "z")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number in the equation: its default, the range from which `sample` draws, and the least value that makes sense."""
+    """A number in the equation: its default, the range from which `sample` draws, and the least value that makes
+    sense.
+    """
 
     default: float
     low: float
@@ -31,9 +34,9 @@ class Parameter:
 class Protocol:
     """How a data set is made from an equation: every field is a default that the caller of `generate` may replace.
 
-    The run starts from a random field, is carried on for `burn_in` units of time (with `burn_in_parameters` where given), and is then cut
-    into `windows` trajectories of `frames` frames, `dt` apart. The equation is solved on `resolution` points per axis (None: those of the
-    output) and seen on `grid`. `parameters` as in `generate`.
+    The run starts from a random field, is carried on for `burn_in` units of time (with `burn_in_parameters` where
+    given), and is then cut into `windows` trajectories of `frames` frames, `dt` apart. The equation is solved on
+    `resolution` points per axis (None: those of the output) and seen on `grid`. `parameters` as in `generate`.
     """
 
     frames: int = 20
@@ -50,7 +53,9 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Transformation:
-    """A symmetry: `space` (d, d+1) and `values` (C, C), of a map x -> A x + b, u -> Q u or of a generator dx/ds = G x + g, du/ds = R u."""
+    """A symmetry: `space` (d, d+1) and `values` (C, C), of a map x -> A x + b, u -> Q u or of a generator dx/ds = G x
+    + g, du/ds = R u.
+    """
 
     name: str
     space: np.ndarray
@@ -59,14 +64,18 @@ class Transformation:
 
 @dataclass(frozen=True)
 class EquationSymmetries:
-    """Transformations that turn solutions into solutions, for every value of the parameters. None acts on values alone: sums and
-    multiples of solutions of linear equations are solutions too, but a linear model knows that by itself."""
+    """Transformations that turn solutions into solutions, for every value of the parameters. None acts on values
+    alone: sums and multiples of solutions of linear equations are solutions too, but a linear model knows that by
+    itself.
+    """
 
     generators: tuple[Transformation, ...]
     maps: tuple[Transformation, ...]
 
     def arrays(self) -> dict[str, Any]:
-        """`generators` (K, d, d+1), `generators_channels` (K, C, C), `maps` (M, d, d+1), `maps_channels` (M, C, C), and their names."""
+        """`generators` (K, d, d+1), `generators_channels` (K, C, C), `maps` (M, d, d+1), `maps_channels` (M, C, C),
+        and their names.
+        """
         result: dict[str, Any] = {"names": tuple(one.name for one in (*self.generators, *self.maps))}
         shapes = [(0, *a.shape) for a in (self.generators[0].space, self.generators[0].values)]
         for key, members in (("generators", self.generators), ("maps", self.maps)):
@@ -78,7 +87,8 @@ class EquationSymmetries:
 class Equation:
     """The declaration of one equation. Subclasses fill in what is not inherited.
 
-    In `linear`, `nonlinear` and `initial`, a parameter is a tensor (S, 1, ..., 1) that broadcasts over coefficients (S, C, *modes).
+    In `linear`, `nonlinear` and `initial`, a parameter is a tensor (S, 1, ..., 1) that broadcasts over coefficients
+    (S, C, *modes).
     """
 
     name: ClassVar[str]
@@ -98,15 +108,21 @@ class Equation:
         raise NotImplementedError
 
     def nonlinear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor], u: Tensor) -> Tensor:
-        """N, from coefficients (S, C, *modes) to coefficients; the solver removes the aliased modes. Not called where degree is 1."""
+        """N, from coefficients (S, C, *modes) to coefficients; the solver removes the aliased modes. Not called where
+        degree is 1.
+        """
         raise NotImplementedError
 
     def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
-        """Coefficients (C, *modes) of a random start; the same field for the same state of `rng` on every fine enough grid."""
+        """Coefficients (C, *modes) of a random start; the same field for the same state of `rng` on every fine enough
+        grid.
+        """
         raise NotImplementedError
 
     def symmetries(self, period: Sequence[float]) -> EquationSymmetries:
-        """Translations, reflections of every axis and exchanges of every two axes of equal period, all channels scalars."""
+        """Translations, reflections of every axis and exchanges of every two axes of equal period, all channels
+        scalars.
+        """
         return box_symmetries(period, len(self.channels(len(period))))
 
 
@@ -115,8 +131,8 @@ def box_symmetries(
 ) -> EquationSymmetries:
     """Translations along all axes and, with `reflections`, what maps the box to itself.
 
-    Channels are scalars or, with `vector`, the components of a vector: the one along a reflected axis changes its sign, those of exchanged
-    axes are exchanged.
+    Channels are scalars or, with `vector`, the components of a vector: the one along a reflected axis changes its
+    sign, those of exchanged axes are exchanged.
     """
     d = len(period)
     generators, maps = [], []

@@ -10,14 +10,9 @@ from torch import Tensor
 
 from inrflow.errors import UserError
 from inrflow.pdes.equation import AXES, Equation, EquationSymmetries, Parameter, Protocol, box_symmetries
-from inrflow.pdes.initial import gaussian_bump, random_field, soft_block
+from inrflow.pdes.initial import gaussian_bump, smooth_field, soft_block
 from inrflow.pdes.navier_stokes import NavierStokes
 from inrflow.pdes.spectral import SpectralGrid
-
-
-def _smooth(squared: Tensor) -> Tensor:
-    """Deviation of a mode of the general-purpose start: some ten modes an axis, fast decay."""
-    return torch.exp(-squared / 8)
 
 
 class Heat(Equation):
@@ -32,7 +27,7 @@ class Heat(Equation):
         return -parameters["diffusivity"] * grid.squared
 
     def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
-        return random_field(grid, rng, _smooth, modes=8)[None]
+        return smooth_field(grid, rng, deviation=1.0, modes=8)[None]
 
 
 class Advection(Equation):
@@ -49,7 +44,7 @@ class Advection(Equation):
         return -sum((v * ik for v, ik in zip(velocities, grid.derivative, strict=True)), torch.zeros(()))
 
     def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
-        return random_field(grid, rng, _smooth, modes=8)[None]
+        return smooth_field(grid, rng, deviation=1.0, modes=8)[None]
 
     def symmetries(self, period: Sequence[float]) -> EquationSymmetries:
         return box_symmetries(period, 1, reflections=False)  # the velocity has a direction
@@ -67,7 +62,7 @@ class Burgers(Equation):
         return ("u", "v", "w")[:dimensions]
 
     def parameters(self, dimensions: int) -> dict[str, Parameter]:
-        return {"viscosity": Parameter(1e-2, 5e-3, 2e-2, minimum=0.0)}
+        return {"viscosity": Parameter(2e-2, 1e-2, 4e-2, minimum=0.0)}
 
     def linear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor]) -> Tensor:
         return -parameters["viscosity"] * grid.squared
@@ -80,15 +75,16 @@ class Burgers(Equation):
         return -grid.transform(transport)
 
     def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
-        components = [random_field(grid, rng, lambda m: 0.4 * torch.exp(-m / 2), modes=4) for _ in range(grid.dimensions)]
-        return torch.stack(components)
+        return torch.stack([smooth_field(grid, rng, deviation=0.5, modes=4) for _ in range(grid.dimensions)])
 
     def symmetries(self, period: Sequence[float]) -> EquationSymmetries:
         return box_symmetries(period, len(period), vector=True)
 
 
 class KuramotoSivashinsky(Equation):
-    """On a line for the slope u, whose nonlinear term is a transport; in higher dimensions for the height, without its growing mean."""
+    """On a line for the slope u, whose nonlinear term is a transport; in higher dimensions for the height, without
+    its growing mean.
+    """
 
     name = "kuramoto_sivashinsky"
     formula = (
@@ -109,18 +105,20 @@ class KuramotoSivashinsky(Equation):
             return -0.5 * grid.derivative[0] * grid.transform(grid.inverse(u) ** 2)
         squares = sum((grid.inverse(ik * u) ** 2 for ik in grid.derivative), torch.zeros(()))
         result = -0.5 * grid.transform(squares)
-        result[(..., *[0] * grid.dimensions)] = 0
+        result[grid.mean] = 0
         return result
 
     def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
-        return random_field(grid, rng, _smooth, modes=8)[None]
+        return smooth_field(grid, rng, deviation=1.0, modes=8)[None]
 
     def symmetries(self, period: Sequence[float]) -> EquationSymmetries:
         return box_symmetries(period, 1, vector=len(period) == 1)
 
 
 class Wave(Equation):
-    """Second order in time: channels u and v = u_t. Initial conditions and protocol of the DINo paper, on its physical domain."""
+    """Second order in time: channels u and v = u_t. Initial conditions and protocol of the DINo paper, on its
+    physical domain.
+    """
 
     name = "wave"
     formula = "u_tt = speed^2 lap u"
@@ -185,15 +183,15 @@ class GrayScott(Equation):
         field = grid.inverse(u)
         reaction = grid.transform(field[:, 0] * field[:, 1] ** 2)
         result = torch.stack([-reaction, reaction], dim=1)
-        result[(slice(None), 0, *[0] * grid.dimensions)] += parameters["feed"].reshape(-1)
+        result[:, 0][grid.mean] += parameters["feed"].reshape(-1)
         return result
 
     def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
-        """u = .95, v = .05, but for three cubes of a tenth of the box, with soft edges, where u = 0 and v = 1."""
+        """u = .95, v = .05, but for three cubes of an eighth of the box, with soft edges, where u = 0 and v = 1."""
         outside = torch.ones(grid.shape, dtype=torch.float64)
         for _ in range(3):
             corner = rng.random(grid.dimensions) * np.array(grid.period)
-            outside = outside * (1 - soft_block(grid, corner, side=grid.period[0] / 10, width=grid.period[0] / 32))
+            outside = outside * (1 - soft_block(grid, corner, side=grid.period[0] / 8, width=grid.period[0] / 24))
         return grid.transform(torch.stack([0.95 * outside, 1 - 0.95 * outside]))
 
 

@@ -1,9 +1,9 @@
 """Time integration of u_t = L u + N(u) in Fourier space, exact in the stiff linear part.
 
-Exponential time differencing Runge-Kutta of order four (ETDRK4: Cox & Matthews 2002, Kassam & Trefethen 2005), batched over trajectories
-of which each has its own parameters and its own step. The coefficients are combinations of the entire functions
-phi_k(z) = sum_n z^n / (n + k)!, evaluated by their series near zero and by recurrence elsewhere, which loses no digits. Where N = 0, one
-exponential carries the solution over any time without error.
+Exponential time differencing Runge-Kutta of order four (ETDRK4: Cox & Matthews 2002, Kassam & Trefethen 2005),
+batched over trajectories of which each has its own parameters and its own step. The coefficients are combinations of
+the entire functions phi_k(z) = sum_n z^n / (n + k)!, evaluated by their series near zero and by recurrence elsewhere,
+which loses no digits. Where N = 0, one exponential carries the solution over any time without error.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def phi_functions(z: Tensor, order: int = 3) -> list[Tensor]:
 
 
 def phi_matrix_functions(z: Tensor, order: int = 3) -> list[Tensor]:
-    """[phi_0, ..., phi_order] of matrices (..., C, C): the first row of blocks of exp([[z, 1, 0], [0, 0, 1], [0, 0, 0]])."""
+    """[phi_0, ..., phi_order] of matrices (..., C, C): the first row of blocks of exp([[z, 1, 0], [0, 0, 1], [0, 0,
+    0]]).
+    """
     channels = z.shape[-1]
     augmented = z.new_zeros(*z.shape[:-2], (order + 1) * channels, (order + 1) * channels)
     augmented[..., :channels, :channels] = z
@@ -58,8 +60,9 @@ def phi_matrix_functions(z: Tensor, order: int = 3) -> list[Tensor]:
 class ExponentialIntegrator:
     """Advances Fourier coefficients u (S, C, *modes).
 
-    `linear`: the symbol L, (S or 1, C or 1, *modes) where it acts on each channel by itself, or (S or 1, C, C, *modes) where it mixes
-    channels; real or complex. `nonlinear`: N, coefficients to coefficients, or None. `dimensions`: d.
+    `linear`: the symbol L, (S or 1, C or 1, *modes) where it acts on each channel by itself, or (S or 1, C, C,
+    *modes) where it mixes channels; real or complex. `nonlinear`: N, coefficients to coefficients, or None.
+    `dimensions`: d.
     """
 
     def __init__(self, linear: Tensor, nonlinear: Callable[[Tensor], Tensor] | None, dimensions: int):
@@ -73,12 +76,12 @@ class ExponentialIntegrator:
     def solve(self, u: Tensor, times: Tensor, start: float = 0.0, tolerance: float = 1e-8) -> Iterator[Tensor]:
         """Yield the coefficients at each of `times`, (T,) or (S, T), not decreasing, from `u` at time `start`.
 
-        `tolerance` bounds the local error of a step relative to the state's root mean square, in the worst trajectory. It is estimated
-        between every two times by doubling the step there, and the step is halved or doubled by it. UnresolvedError where halving
-        does not help. Linear equations are exact and need no steps.
+        `tolerance` bounds the local error of a step relative to the state's root mean square, in the worst
+        trajectory. It is estimated between every two times by doubling the step there, and the step is halved or
+        doubled by it. UnresolvedError where halving does not help. Linear equations are exact and need no steps.
         """
         times = times.expand(u.shape[0], -1)
-        now = torch.full_like(times[:, 0], start)
+        now = torch.full((u.shape[0],), start, dtype=torch.float64)
         step = math.inf
         for column in times.unbind(dim=1):
             interval = column - now
@@ -132,7 +135,9 @@ class ExponentialIntegrator:
         return u, longest / count * (2 if error < tolerance / 100 else 1)
 
     def _coefficients_for(self, h: Tensor, order: int = 3) -> list[Tensor]:
-        """Coefficients of a step, for the step lengths in use kept: order 0 the exponential alone, else those of `step`."""
+        """Coefficients of a step, for the step lengths in use kept: order 0 the exponential alone, else those of
+        `step`.
+        """
         key = (order, *h.tolist())
         if key not in self._coefficients:
             if len(self._coefficients) >= 4:  # per-trajectory times have new steps in every interval

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inrflow.data.description import Description
-from inrflow.data.files import check_target
+from inrflow.data.files import Aside
 from inrflow.data.symmetries import Symmetries
 from inrflow.data.trajectories import write_trajectories
 from inrflow.pdes.simulate import Progress, Simulation, simulate
@@ -42,22 +42,24 @@ def generate(
 ) -> Path:
     """Solve the equation `pde` from random initial conditions and write the trajectories to `output`.
 
-    `protocol`: a published or default way to make the data (`find_equation(pde).protocols`), of which `frames` (each `dt` apart), `grid`
-    (points per axis of the output), `dimensions`, `windows` (trajectories cut one after the other from a run), `burn_in` (time before the
-    first frame), `period` (length of each axis) and `resolution` (points per axis of the solver) replace single settings.
+    `protocol`: a published or default way to make the data (`find_equation(pde).protocols`), of which `frames` (each
+    `dt` apart), `grid` (points per axis of the output), `dimensions`, `windows` (trajectories cut one after the other
+    from a run), `burn_in` (time before the first frame), `period` (length of each axis) and `resolution` (points per
+    axis of the solver) replace single settings.
 
-    `parameters`: for each name a number; `sample`, which draws from the equation's own range, or {"low": a, "high": b}, drawn for each run,
-    with environments for each environment; or a list with a value for each environment. Runs take the environments in turn.
+    `parameters`: for each name a number; `sample`, which draws from the equation's own range, or {"low": a, "high":
+    b}, drawn for each run, with environments for each environment; or a list with a value for each environment. Runs
+    take the environments in turn.
 
-    `points`: `grid`, or the number of random points, different ones in every trajectory or, with `shared_points`, the same; values there
-    are exact. `noise`: standard deviation, in units of each channel's own. `missing`: fraction of the values not observed. `time_jitter`:
-    frames after the first move by up to half this fraction of `dt`. `progress`: called with the number of steps done and of all steps,
-    possibly from other threads.
+    `points`: `grid`, or the number of random points, different ones in every trajectory or, with `shared_points`, the
+    same; values there are exact. `noise`: standard deviation, in units of each channel's own. `missing`: fraction of
+    the values not observed. `time_jitter`: frames after the first move by up to half this fraction of `dt`.
+    `progress`: called with the number of steps done and of all steps, possibly from other threads.
 
-    Initial conditions depend on `seed` and the run's index alone. `tolerance`: relative local error of a time step. Returns the path.
-    Raises UserError for what cannot be meant, before anything is solved where that is possible.
+    Initial conditions depend on `seed` and the run's index alone. `tolerance`: relative local error of a time step.
+    Returns the path. Raises UserError for what cannot be meant, before anything is solved where that is possible.
     """
-    path = check_target(output, overwrite)
+    path = Aside(output, overwrite).path  # a name that cannot be written is told before anything is solved
     simulation = simulate(
         pde,
         trajectories=trajectories,

@@ -1,4 +1,6 @@
-"""Random initial fields, given by their Fourier coefficients, so that a finer grid sees the same field with more of its modes."""
+"""Random initial fields, given by their Fourier coefficients, so that a finer grid sees the same field with more of
+its modes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ def random_field(
 ) -> Tensor:
     """A Gaussian random field of zero mean, coefficients (*modes of the grid).
 
-    u(x) = Re sum_m deviation(|m|^2) (a_m + i b_m) exp(i k_m x) over the integer modes m with |m_i| <= `modes`, a and b standard normal.
+    u(x) = Re sum_m deviation(|m|^2) (a_m + i b_m) exp(i k_m x) over the integer modes m with |m_i| <= `modes`, a and
+    b standard normal.
     """
     d = grid.dimensions
     numbers = torch.arange(-modes, modes + 1, dtype=torch.float64)
@@ -30,8 +33,19 @@ def random_field(
     return _placed(grid, real_part, modes)
 
 
+def smooth_field(grid: SpectralGrid, rng: np.random.Generator, deviation: float, modes: int) -> Tensor:
+    """A random field whose power falls as exp(-4 |m|^2 / modes^2) and is cut at `modes`, of the given standard
+    deviation at every point.
+    """
+    numbers = torch.arange(-modes, modes + 1, dtype=torch.float64)
+    power = torch.exp(-4 * numbers**2 / modes**2).sum() ** grid.dimensions - 1  # less the mean mode
+    return random_field(grid, rng, lambda m: deviation / power.sqrt() * torch.exp(-2 * m / modes**2), modes)
+
+
 def _placed(grid: SpectralGrid, lattice: Tensor, modes: int) -> Tensor:
-    """A Hermitian lattice of modes -M..M on every axis, put into the grid's layout; modes the grid does not carry are dropped."""
+    """A Hermitian lattice of modes -M..M on every axis, put into the grid's layout; modes the grid does not carry are
+    dropped.
+    """
     kept = min(modes, (grid.size - 1) // 2)
     result = torch.zeros([axis.numel() for axis in grid.integers], dtype=lattice.dtype)
     signed = torch.arange(-kept, kept + 1)
@@ -49,7 +63,9 @@ def gaussian_bump(grid: SpectralGrid, place: np.ndarray, radius: float, height: 
 
 
 def soft_block(grid: SpectralGrid, corner: np.ndarray, side: float, width: float) -> Tensor:
-    """Values (n, ..., n) of the indicator of a periodic cube smoothed by a Gaussian of standard deviation `width`; `side` < period."""
+    """Values (n, ..., n) of the indicator of a periodic cube smoothed by a Gaussian of standard deviation `width`;
+    `side` < period.
+    """
     result = torch.ones(())
     for axis in range(grid.dimensions):
         length = grid.period[axis]

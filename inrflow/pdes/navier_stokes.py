@@ -20,8 +20,8 @@ _BURN_IN = 28.5
 class NavierStokes(Equation):
     """Vorticity w on a periodic square; the velocity is (psi_y, -psi_x) with -lap psi = w, its mean zero.
 
-    The force on the vorticity is that of Li et al. (2021): forcing (sin s + cos s), s = 2 pi (x + y) / period. In units of the box, of
-    length 1 in all protocols.
+    The force on the vorticity is that of Li et al. (2021): forcing (sin s + cos s), s = 2 pi (x + y) / period. In
+    units of the box, of length 1 in all protocols.
     """
 
     name = "navier_stokes"
@@ -50,19 +50,23 @@ class NavierStokes(Equation):
         return -parameters["viscosity"] * grid.squared
 
     def nonlinear(self, grid: SpectralGrid, parameters: Mapping[str, Tensor], u: Tensor) -> Tensor:
-        """-(u . grad) w = d_xy (a^2 - b^2) - (d_xx - d_yy) (a b) for a divergence-free velocity (a, b): four transforms (Basdevant 1983)."""
+        """-(a, b) . grad w = d_xy (a^2 - b^2) - (d_xx - d_yy) (a b) for a divergence-free velocity (a, b): four
+        transforms (Basdevant 1983).
+        """
         dx, dy = grid.derivative
         stream = u[:, 0] / torch.where(grid.squared == 0, 1.0, grid.squared)
         velocity = grid.inverse(torch.stack([dy * stream, -dx * stream], dim=1))
         a, b = velocity.unbind(dim=1)
         products = grid.transform(torch.stack([(a - b) * (a + b), a * b], dim=1))
         result = (dx * dy).real * products[:, 0] - (dx**2 - dy**2).real * products[:, 1]
-        # sin s + cos s = Re (1 - i) exp(i s), half of it in the mode (1, 1) and half in its conjugate, which the layout leaves out
+        # sin s + cos s = Re (1 - i) exp(i s): half of it in the mode (1, 1), half in its conjugate, not in the layout
         result[:, 1, 1] += parameters["forcing"].reshape(-1) * complex(0.5, -0.5)
         return result[:, None]
 
     def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
-        """The Gaussian random field of both protocols: covariance proportional to (-lap + 49)^-2.5, mean zero, modes up to 16."""
+        """The Gaussian random field of both protocols: covariance proportional to (-lap + 49)^-2.5, mean zero, modes
+        up to 16.
+        """
 
         def deviation(squared: Tensor) -> Tensor:
             return 7**1.5 * (4 * math.pi**2 * squared + 49) ** -1.25
@@ -70,9 +74,11 @@ class NavierStokes(Equation):
         return random_field(grid, rng, deviation, modes=16)[None]
 
     def symmetries(self, period: Sequence[float]) -> EquationSymmetries:
-        """What the force leaves: it depends on x + y alone, is even about the lines x + y = period / 8 and changes sign by half a period.
+        """What the force leaves: it depends on x + y alone, is even about the lines x + y = period / 8 and changes
+        sign by half a period.
 
-        A rotation keeps the sign of vorticity, an exchange of the axes changes it and so must meet a force of the other sign.
+        A rotation keeps the sign of vorticity, an exchange of the axes changes it and so must meet a force of the
+        other sign.
         """
         length = period[0]
         along = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])

@@ -1,4 +1,6 @@
-"""What the caller says of an equation's parameters, turned into one value for each run: fixed, ranged, sampled, or by environment."""
+"""What the caller says of an equation's parameters, turned into one value for each run: fixed, ranged, sampled, or by
+environment.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ def environment_count(given: Mapping[str, Any], environments: int | None) -> int
         expected = environments if environments is not None else next(iter(lengths.values()))
         if length != expected:
             raise UserError(
-                f"parameters.{name} lists {length} values for {expected} environments: give a value for each environment."
+                f"parameters.{name} lists {length} values for {expected} environments: give one value for each."
             )
     if environments is None:
         return next(iter(lengths.values()), None)
@@ -38,9 +40,14 @@ def environment_count(given: Mapping[str, Any], environments: int | None) -> int
 
 
 def parameter_values(
-    declared: Mapping[str, Parameter], given: Mapping[str, Any], runs: int, environments: int | None, seed: Sequence[int]
+    declared: Mapping[str, Parameter],
+    given: Mapping[str, Any],
+    runs: int,
+    environments: int | None,
+    seed: Sequence[int],
 ) -> np.ndarray:
-    """Values (runs, P) in the order declared. Run r belongs to environment r mod `environments`; all its runs share what is drawn.
+    """Values (runs, P) in the order declared. Run r belongs to environment r mod `environments`; all its runs share
+    what is drawn.
 
     UserError for names that are not declared and for values that are not what is wanted.
     """
@@ -76,7 +83,8 @@ def _range(name: str, value: Any, parameter: Parameter) -> tuple[float, float]:
     if value == "sample":
         return parameter.low, parameter.high
     if set(value) != {"low", "high"}:
-        raise UserError(f"parameters.{name} has keys {', '.join(map(str, value))}: a range is given as {{low: .., high: ..}}.")
+        keys = ", ".join(map(str, value))
+        raise UserError(f"parameters.{name} has keys {keys}: a range is given as {{low: .., high: ..}}.")
     low, high = (_number(name, value[key], parameter) for key in ("low", "high"))
     if low > high:
         raise UserError(f"parameters.{name} ranges from {low:g} down to {high:g}: give low before high.")

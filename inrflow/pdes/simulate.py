@@ -1,14 +1,18 @@
-"""From an equation's name to observed trajectories in memory: protocol, runs, windows, points, jittered times, noise and gaps.
+"""From an equation's name to observed trajectories in memory: protocol, runs, windows, points, jittered times, noise
+and gaps.
 
-Every random draw has a stream of its own that depends on the seed and the index of the run (initial condition, parameters) or of the
-trajectory (points, times, noise, gaps) alone. Asking for more trajectories leaves the earlier ones what they were.
+Every random draw has a stream of its own that depends on the seed and the index of the run (initial condition,
+parameters) or of the trajectory (points, times, noise, gaps) alone. Asking for more trajectories leaves the earlier
+ones what they were.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -32,15 +36,15 @@ Progress = Callable[[int, int], None]
 
 _INITIAL, _PARAMETERS, _POINTS, _TIMES, _NOISE, _GAPS = range(6)  # the random streams of a seed
 _BATCH_VALUES = 2**15  # values of a state solved together: it stays in the cache
-_TAIL = 5e-3  # share of the amplitude in the highest modes above which the user is warned; errors are some ten times smaller
+_TAIL = 5e-3  # amplitude share of the highest modes from which on the user is warned; errors are some ten times smaller
 
 
 @dataclass(frozen=True)
 class Simulation:
     """S trajectories of one equation, as observed, and what is known of them.
 
-    `t` (T,) or, jittered, (S, T); `x` (N, d), shared, or (S, N, d); `u` (S, T, N, C) float32, NaN where not observed; `parameters` (S, P);
-    `environment` (S,) or None.
+    `t` (T,) or, jittered, (S, T); `x` (N, d), shared, or (S, N, d); `u` (S, T, N, C) float32, NaN where not observed;
+    `parameters` (S, P); `environment` (S,) or None.
     """
 
     equation: Equation
@@ -84,8 +88,8 @@ def simulate(
 ) -> Simulation:
     """Solve `pde` from random initial conditions and observe it; see `generate`, which writes what this returns.
 
-    `settings`: fields of Protocol that replace the protocol's own. Raises UserError for names and values that do not exist or make no
-    sense, and where the solution cannot be resolved.
+    `settings`: fields of Protocol that replace the protocol's own. Raises UserError for names and values that do not
+    exist or make no sense, and where the solution cannot be resolved.
     """
     equation = find_equation(pde)
     protocol, plan = _plan(equation, protocol, settings)
@@ -100,15 +104,15 @@ def simulate(
     run_of = np.arange(trajectories) // plan.windows
 
     grid = SpectralGrid(plan.resolution or plan.grid, period)
-    x = _places(grid, plan.grid, points, shared_points, trajectories, seed)
+    x = None if isinstance(points, str) else _random_points(period, points, 1 if shared_points else trajectories, seed)
     t = _times(plan, trajectories, time_jitter, seed)
-    u = _solve_all(equation, plan, grid, x, t, values, seed, tolerance, progress)
+    u = _Solving(equation, plan, grid, x, t, values, seed, tolerance).all(progress)
     _observe(u, noise, missing, seed)
     return Simulation(
         equation=equation,
         protocol=protocol,
         t=t if time_jitter else t[0],
-        x=x.numpy(),
+        x=(grid.points(plan.grid) if x is None else x[0] if shared_points else x).numpy(),
         u=u,
         parameters=values[run_of],
         parameter_names=tuple(declared),
@@ -121,7 +125,8 @@ def _plan(equation: Equation, name: str | None, settings: Mapping[str, Any]) -> 
     """The name and content of the protocol, with the caller's settings in place of its own and all of them checked."""
     name = name or next(iter(equation.protocols))
     if name not in equation.protocols:
-        raise UserError(f"Unknown protocol {name!r} for {equation.name}: choose one of {', '.join(equation.protocols)}.")
+        names = ", ".join(equation.protocols)
+        raise UserError(f"Unknown protocol {name!r} for {equation.name}: choose one of {names}.")
     known = [item.name for item in fields(Protocol) if not item.name.endswith("parameters")]
     unknown = [key for key in settings if key not in known]
     if unknown:
@@ -151,7 +156,7 @@ def _check(
     if points != "grid" and (not isinstance(points, int) or points < 1):
         raise UserError(f"points is {points!r}: give `grid` or the number of random points.")
     if not _at_least_zero(noise, zero=True):
-        raise UserError(f"noise is {noise!r}: give a number of at least 0, in units of the channels' standard deviations.")
+        raise UserError(f"noise is {noise!r}: give a number of at least 0, in units of each channel's deviation.")
     for name, fraction in (("missing", missing), ("time_jitter", time_jitter)):
         if not _at_least_zero(fraction, zero=True) or fraction >= 1:
             raise UserError(f"{name} is {fraction!r}: give a fraction of at least 0 and below 1.")
@@ -164,21 +169,16 @@ def _at_least_zero(value: Any, zero: bool = False) -> bool:
     return number and (value > 0 or (zero and value == 0))
 
 
-def _places(grid: SpectralGrid, size: int, points: str | int, shared: bool, trajectories: int, seed: int) -> Tensor:
-    """Points (N, d) or (S, N, d): the grid's, or uniformly random ones."""
-    if isinstance(points, str):
-        return grid.points(size)
-    period = torch.tensor(grid.period, dtype=torch.float64)
-    draws = [
-        np.random.default_rng([seed, _POINTS, trajectory]).random((points, grid.dimensions))
-        for trajectory in range(1 if shared else trajectories)
-    ]
-    x = torch.from_numpy(np.stack(draws)) * period
-    return x[0] if shared else x
+def _random_points(period: Sequence[float], count: int, sets: int, seed: int) -> Tensor:
+    """`sets` sets of uniformly random points, (sets, count, d)."""
+    draws = [np.random.default_rng([seed, _POINTS, index]).random((count, len(period))) for index in range(sets)]
+    return torch.from_numpy(np.stack(draws)) * torch.tensor(period, dtype=torch.float64)
 
 
 def _times(plan: Protocol, trajectories: int, jitter: float, seed: int) -> np.ndarray:
-    """Times (S, T) within each trajectory, from 0. Jittered ones are moved by up to half of `jitter` times dt; the first stays."""
+    """Times (S, T) within each trajectory, from 0. Jittered ones are moved by up to half of `jitter` times dt; the
+    first stays.
+    """
     regular = plan.dt * np.arange(plan.frames)
     times = np.tile(regular, (trajectories, 1))
     if jitter:
@@ -188,125 +188,126 @@ def _times(plan: Protocol, trajectories: int, jitter: float, seed: int) -> np.nd
     return times
 
 
-def _solve_all(
-    equation: Equation,
-    plan: Protocol,
-    grid: SpectralGrid,
-    x: Tensor,
-    t: np.ndarray,
-    values: np.ndarray,
-    seed: int,
-    tolerance: float,
-    progress: Progress | None,
-) -> np.ndarray:
-    """Values (S, T, N, C) of all trajectories, in batches of runs that fit the cache, as many at a time as torch has threads.
-
-    One torch thread serves each batch: the arrays are small, and two threads that wait for each other at every operation are slower.
+@dataclass(frozen=True)
+class _Solving:
+    """All that is needed to solve and see the runs: `x` (S or 1, N, d), None for the grid; `t` (S, T); parameter
+    `values` (runs, P).
     """
-    trajectories, runs, channels = len(t), len(values), len(equation.channels(grid.dimensions))
-    u = np.empty((trajectories, plan.frames, x.shape[-2], channels), np.float32)
-    batch = max(1, _BATCH_VALUES // (channels * grid.size**grid.dimensions))
-    batches = [range(first, min(first + batch, runs)) for first in range(0, runs, batch)]
-    burn_in = math.ceil(plan.burn_in / plan.dt)
-    total = len(batches) * (burn_in + plan.windows * plan.frames)
-    done = 0
 
-    def report() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(min(done, total), total)
+    equation: Equation
+    plan: Protocol
+    grid: SpectralGrid
+    x: Tensor | None
+    t: np.ndarray
+    values: np.ndarray
+    seed: int
+    tolerance: float
 
-    def work(members: range) -> float:
-        torch.set_num_threads(1)
-        return _solve_batch(equation, plan, grid, x, t, values, seed, tolerance, members, u, report)
+    def all(self, progress: Progress | None) -> np.ndarray:
+        """Values (S, T, N, C), in batches of runs that fit the cache, as many batches at a time as torch has threads.
 
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(max_workers=min(threads, os.cpu_count() or 1)) as pool:
+        One torch thread serves each batch: the arrays are small, and threads that wait for each other at every
+        operation cost more than they bring. What is in a batch does not depend on the number of threads, so neither
+        do the values.
+        """
+        plan, grid, runs = self.plan, self.grid, len(self.values)
+        channels = len(self.equation.channels(grid.dimensions))
+        points = plan.grid**grid.dimensions if self.x is None else self.x.shape[1]
+        u = np.empty((len(self.t), plan.frames, points, channels), np.float32)
+        batch = max(1, _BATCH_VALUES // (channels * grid.size**grid.dimensions))
+        batches = [range(first, min(first + batch, runs)) for first in range(0, runs, batch)]
+        total = len(batches) * (len(self._burn_in_times()) + plan.windows * plan.frames)
+        steps, lock = itertools.count(1), threading.Lock()
+
+        def report() -> None:
+            with lock:
+                done = next(steps)
+                if progress is not None:
+                    progress(done, total)
+
+        def work(members: range) -> float:
+            torch.set_num_threads(1)  # of this worker
+            return self.batch(members, u, report)
+
+        threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(max_workers=min(threads, os.cpu_count() or 1))
+        try:
             tail = max(pool.map(work, batches))
-    finally:
-        torch.set_num_threads(threads)
-    if tail > _TAIL:
-        logger.warning(
-            "%s is barely resolved by %d points an axis: its highest modes hold %.1g of the amplitude. Give a higher resolution.",
-            equation.name,
-            grid.size,
-            tail,
-        )
-    return u
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
+        if tail > _TAIL:
+            logger.warning(
+                "%s is barely resolved by %d points an axis: its highest modes hold %.1g of the amplitude; "
+                "give a higher resolution.",
+                self.equation.name,
+                grid.size,
+                tail,
+            )
+        return u
 
-
-def _solve_batch(
-    equation: Equation,
-    plan: Protocol,
-    grid: SpectralGrid,
-    x: Tensor,
-    t: np.ndarray,
-    values: np.ndarray,
-    seed: int,
-    tolerance: float,
-    members: range,
-    u: np.ndarray,
-    report: Callable[[], None],
-) -> float:
-    """Write the trajectories of the runs `members` into `u`; the largest share of the amplitude found in the highest modes."""
-    names = equation.parameters(grid.dimensions)
-    parameters = {name: torch.from_numpy(values[list(members), column].copy()) for column, name in enumerate(names)}
-    state = torch.stack([equation.initial(grid, np.random.default_rng([seed, _INITIAL, run])) for run in members])
-    tail = 0.0
-    try:
-        if plan.burn_in:
-            before = {**parameters}
-            for name, value in plan.burn_in_parameters.items():
-                before[name] = torch.full_like(parameters[name], value)
-            stops = torch.linspace(0, plan.burn_in, math.ceil(plan.burn_in / plan.dt) + 1, dtype=torch.float64)[1:]
-            for state in solve(equation, grid, state, stops, before, tolerance=tolerance):
+    def batch(self, members: range, u: np.ndarray, report: Callable[[], None]) -> float:
+        """Write the trajectories of the runs `members` into `u`; returns the largest `_tail_share` met."""
+        equation, plan, grid = self.equation, self.plan, self.grid
+        names = equation.parameters(grid.dimensions)
+        parameters = {name: torch.tensor(self.values[list(members), column]) for column, name in enumerate(names)}
+        before = {
+            name: torch.full_like(value, plan.burn_in_parameters[name]) if name in plan.burn_in_parameters else value
+            for name, value in parameters.items()
+        }
+        starts = [equation.initial(grid, np.random.default_rng([self.seed, _INITIAL, run])) for run in members]
+        state = torch.stack(starts)
+        tail = 0.0
+        try:
+            burning_in = solve(equation, grid, state, self._burn_in_times(), before, tolerance=self.tolerance)
+            for reached in burning_in:
+                state = reached
                 report()
-        times = _run_times(plan, t, members)
-        for index, state in enumerate(solve(equation, grid, state, times, parameters, tolerance=tolerance)):
-            window, frame = divmod(index, plan.frames)
-            rows = [run * plan.windows + window for run in members]
-            rows = [row for row in rows if row < len(u)]
-            places = x[rows] if x.ndim == 3 else x
-            u[rows, frame] = _seen(grid, state[: len(rows)], plan, places).to(torch.float32).numpy()
-            tail = max(tail, _tail_share(grid, state, equation.degree))
-            report()
-    except UnresolvedError as error:
-        raise UserError(
-            f"The solution of {equation.name} grows without bounds or too steep near t = {error.time:g}: "
-            "give a higher resolution, more diffusion or a shorter time."
-        ) from error
-    return tail
+            frames = solve(equation, grid, state, self._run_times(members), parameters, tolerance=self.tolerance)
+            for index, state in enumerate(frames):
+                window, frame = divmod(index, plan.frames)
+                rows = [row for row in (run * plan.windows + window for run in members) if row < len(u)]
+                if rows:
+                    u[rows, frame] = self._seen(state[: len(rows)], rows).to(torch.float32).numpy()
+                tail = max(tail, _tail_share(grid, state, equation.degree))
+                report()
+        except UnresolvedError as error:
+            raise UserError(
+                f"The solution of {equation.name} grows without bounds or too steep near t = {error.time:g}: "
+                "give a higher resolution, more diffusion or a shorter time."
+            ) from error
+        return tail
 
+    def _burn_in_times(self) -> Tensor:
+        count = math.ceil(self.plan.burn_in / self.plan.dt)
+        return torch.linspace(0, self.plan.burn_in, count + 1, dtype=torch.float64)[1:]
 
-def _run_times(plan: Protocol, t: np.ndarray, members: range) -> Tensor:
-    """Times (R, windows T) since the end of the burn-in, of the windows one after the other."""
-    regular = plan.dt * np.arange(plan.frames)
-    rows = []
-    for run in members:
-        for window in range(plan.windows):
-            trajectory = run * plan.windows + window
-            own = t[trajectory] if trajectory < len(t) else regular  # of the last run, windows may be left over
-            rows.append(window * plan.frames * plan.dt + own)
-    return torch.from_numpy(np.concatenate(rows)).reshape(len(members), -1)
+    def _run_times(self, members: range) -> Tensor:
+        """Times (R, windows T) since the end of the burn-in, of the windows one after the other."""
+        plan = self.plan
+        regular = plan.dt * np.arange(plan.frames)
+        times = np.empty((len(members), plan.windows, plan.frames))
+        for row, run in enumerate(members):
+            for window in range(plan.windows):
+                trajectory = run * plan.windows + window
+                own = self.t[trajectory] if trajectory < len(self.t) else regular  # windows left over of the last run
+                times[row, window] = window * plan.frames * plan.dt + own
+        return torch.from_numpy(times).flatten(1)
 
-
-def _seen(grid: SpectralGrid, state: Tensor, plan: Protocol, places: Tensor) -> Tensor:
-    """Values (S, N, C) at the points: on a grid that the solver's own contains by transform, anywhere else by evaluation."""
-    whole = grid.size % plan.grid == 0 and places.shape[-2] == plan.grid**grid.dimensions
-    if whole and places.ndim == 2 and torch.equal(places, grid.points(plan.grid)):
-        every = grid.size // plan.grid
-        field = grid.inverse(state)[(..., *[slice(None, None, every)] * grid.dimensions)]
-        return field.flatten(2).transpose(1, 2)
-    return grid.evaluate(state, places)
+    def _seen(self, state: Tensor, rows: list[int]) -> Tensor:
+        """Values (S, N, C) of the trajectories `rows` at their points."""
+        if self.x is None:
+            return self.grid.on_grid(state, self.plan.grid).transpose(1, 2)
+        return self.grid.evaluate(state, self.x if len(self.x) == 1 else self.x[rows])
 
 
 def _tail_share(grid: SpectralGrid, state: Tensor, degree: int) -> float:
-    """Root mean square of the outermost quarter of the modes kept, as a share of that of all but the mean; worst trajectory and channel."""
+    """Root mean square of the outermost quarter of the modes kept, as a share of that of all but the mean; worst
+    trajectory and channel.
+    """
     state = state.clone()
-    state[(..., *[0] * grid.dimensions)] = 0
-    highest = (grid.size / (degree + 1) if degree > 1 else grid.size / 2) * 0.75
+    state[grid.mean] = 0
+    highest = 0.75 * grid.size / (degree + 1)
     outer = torch.zeros((), dtype=torch.bool)
     for numbers in grid.integers:
         outer = outer | (numbers.abs() > highest)

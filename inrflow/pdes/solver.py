@@ -1,4 +1,6 @@
-"""Solving a declared equation: from coefficients and parameters to coefficients at any times, for many trajectories at once."""
+"""Solving a declared equation: from coefficients and parameters to coefficients at any times, for many trajectories
+at once.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ def solve(
 ) -> Iterator[Tensor]:
     """Yield the coefficients (S, C, *modes) at each of `times`, (T,) or (S, T), from `u` at time `start`.
 
-    `parameters`: (S,) for each name. Modes that the nonlinear term would alias are cut from the start on. `tolerance` and errors as in
-    `ExponentialIntegrator.solve`.
+    `parameters`: (S,) for each name. Modes that the nonlinear term would alias are cut from the start on. `tolerance`
+    and errors as in `ExponentialIntegrator.solve`.
     """
     ones = [1] * (grid.dimensions + 1)
     shaped = {name: value.to(torch.float64).reshape(-1, *ones) for name, value in parameters.items()}

@@ -1,7 +1,8 @@
-"""Fourier representation of real fields on a periodic box: transforms, derivatives, dealiasing and exact evaluation anywhere.
+"""Fourier representation of real fields on a periodic box: transforms, derivatives, dealiasing and exact evaluation
+anywhere.
 
-A field is held by its Fourier coefficients in the half-space layout of `torch.fft.rfftn`, normalised "forward": the coefficient of a mode
-does not depend on the number of grid points.
+A field is held by its Fourier coefficients in the half-space layout of `torch.fft.rfftn`, normalised "forward": the
+coefficient of a mode does not depend on the number of grid points.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+
+_EVALUATED_TOGETHER = 2**22  # complex numbers in the largest intermediate of an evaluation, 64 MiB
 
 
 class SpectralGrid:
     """n^d equispaced points x_j = j period / n of a periodic box, and the Fourier modes they carry.
 
-    `size`: points per axis; `period`: length of each axis (its length is d). Fields have shape (..., n, ..., n), coefficients
-    (..., n, ..., n // 2 + 1), complex128.
+    `size`: points per axis; `period`: length of each axis (its length is d). Fields have shape (..., n, ..., n),
+    coefficients (..., n, ..., n // 2 + 1), complex128.
     """
 
     def __init__(self, size: int, period: Sequence[float]):
@@ -26,6 +30,7 @@ class SpectralGrid:
         self.period = tuple(float(length) for length in period)
         self.dimensions = len(self.period)
         self.shape = (size,) * self.dimensions
+        self.mean: Any = (..., *[0] * self.dimensions)  # the index of the mode that is the field's mean
         self._axes = tuple(range(-self.dimensions, 0))
 
     @cached_property
@@ -58,7 +63,9 @@ class SpectralGrid:
         return sum((wavenumbers**2 for wavenumbers in self.wavenumbers), torch.zeros(()))
 
     def mask(self, degree: int) -> Tensor:
-        """1 for the modes that a product of `degree` fields leaves free of aliasing (2: the 2/3 rule, 3: 1/2; 1: all but Nyquist)."""
+        """1 for the modes that a product of `degree` fields leaves free of aliasing (2: the 2/3 rule, 3: 1/2; 1: all
+        but Nyquist).
+        """
         keep = torch.ones((), dtype=torch.bool)
         for numbers in self.integers:
             keep = keep & (numbers.abs() * (degree + 1) < self.size)
@@ -71,29 +78,47 @@ class SpectralGrid:
         return torch.fft.irfftn(coefficients, s=self.shape, dim=self._axes, norm="forward")
 
     def points(self, size: int | None = None) -> Tensor:
-        """Coordinates (size^d, d) of the grid with `size` points per axis (default: this grid's own), last axis fastest."""
+        """Coordinates (size^d, d) of the grid with `size` points per axis (default: this grid's own), last axis
+        fastest.
+        """
         size = size or self.size
         axes = [length / size * torch.arange(size, dtype=torch.float64) for length in self.period]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, self.dimensions)
+
+    def on_grid(self, coefficients: Tensor, size: int) -> Tensor:
+        """Values (..., size^d) at `points(size)`: the field's own where `size` divides the grid's, else the
+        trigonometric polynomial's.
+        """
+        if self.size % size == 0:
+            chosen: Any = (..., *[slice(None, None, self.size // size)] * self.dimensions)
+            return self.inverse(coefficients)[chosen].flatten(-self.dimensions)
+        result = coefficients
+        for axis in range(self.dimensions):  # the first remaining axis of modes makes way for one of points, put last
+            positions = self.period[axis] / size * torch.arange(size, dtype=torch.float64)
+            result = result.movedim(-self.dimensions, -1) @ self._basis(axis, positions).transpose(-1, -2)
+        return result.real.flatten(-self.dimensions)
 
     def evaluate(self, coefficients: Tensor, x: Tensor) -> Tensor:
         """The trigonometric polynomial itself at any points: exact, whatever the grid.
 
         `coefficients` (S, C, *modes); `x` (N, d), shared, or (S, N, d). Returns (S, N, C).
         """
-        batch = coefficients.shape[0]
-        x = x.to(torch.float64).expand(batch, -1, -1)
-        result = coefficients
-        for axis in reversed(range(self.dimensions)):
-            basis = self._basis(axis, x[..., axis])
-            if axis == self.dimensions - 1:
-                result = torch.einsum("sc...k,snk->sc...n", result, basis)
-            else:
-                result = torch.einsum("sc...kn,snk->sc...n", result, basis)
+        x = x.to(torch.float64).expand(coefficients.shape[0], -1, -1)
+        rows = coefficients[..., 0].numel()
+        blocks = x.split(max(1, _EVALUATED_TOGETHER // rows), dim=1)
+        return torch.cat([self._evaluate(coefficients, block) for block in blocks], dim=1)
+
+    def _evaluate(self, coefficients: Tensor, x: Tensor) -> Tensor:
+        last = self.dimensions - 1
+        result = torch.einsum("sc...k,snk->sc...n", coefficients, self._basis(last, x[..., last]))
+        for axis in reversed(range(last)):
+            result = torch.einsum("sc...kn,snk->sc...n", result, self._basis(axis, x[..., axis]))
         return result.real.transpose(1, 2)
 
     def _basis(self, axis: int, positions: Tensor) -> Tensor:
-        """exp(i k x) of one axis, (S, N, K): at Nyquist its cosine, and on the halved axis doubled for the modes left out."""
+        """exp(i k x) of one axis, (S, N, K): at Nyquist its cosine, and on the halved axis doubled for the modes left
+        out.
+        """
         numbers = self.integers[axis].flatten()
         basis = torch.exp(1j * positions[..., None] * self.wavenumbers[axis].flatten())
         nyquist = 2 * numbers.abs() == self.size

@@ -1,8 +1,10 @@
-"""The embedded wave data: held against D'Alembert's formula's consequences that need no Fourier transform in time."""
+"""The embedded wave data: held against D'Alembert's formula's consequences which need no Fourier transform."""
 
 import numpy as np
 
-from inrflow.pdes.wave import SPEED, default_wave
+from inrflow.pdes.wave import default_wave
+
+SPEED = 1 / 16  # on a domain of length 2
 
 
 def test_shapes_and_coordinates_follow_the_protocol():
@@ -14,7 +16,9 @@ def test_shapes_and_coordinates_follow_the_protocol():
 
 
 def test_frames_satisfy_the_wave_equation():
-    """Second differences in time against the Laplacian taken by finite differences in space, both small and independent of the solver."""
+    """Second differences in time against the Laplacian taken by finite differences in space, both small and
+    independent of the solver.
+    """
     data = default_wave(trajectories=1, grid=64, frames=40, dt=0.02, windows=1)
     u = data.u[0, ..., 0].reshape(40, 64, 64).astype(float)
     h = 2 / 64
@@ -35,6 +39,6 @@ def test_runs_start_at_rest_and_windows_continue_one_another():
 
 
 def test_a_trajectory_depends_on_seed_and_index_alone():
-    few, many, other = default_wave(8, seed=3, grid=16), default_wave(24, seed=3, grid=16), default_wave(8, seed=4, grid=16)
+    few, many, other = (default_wave(count, seed=seed, grid=16) for count, seed in ((8, 3), (24, 3), (8, 4)))
     np.testing.assert_array_equal(few.u, many.u[:8])
     assert np.abs(few.u - other.u).max() > 0.1
