@@ -13,6 +13,8 @@ from inrflow.data.description import Description
 from inrflow.data.frames import Frames, place_rows
 from inrflow.errors import UserError
 
+_OFF_SPHERE = 1e-3  # how far from 1 the length of a unit vector may be: float32 coordinates pass, mistakes do not
+
 
 class Layout(ABC):
     """What both layouts offer; `points` is the largest number of points of a frame."""
@@ -73,6 +75,14 @@ class Layout(ABC):
         if np.isinf(u).any():
             raise self.fail("u", f"holds infinite values in {where}", "mark missing values as NaN and remove the rest")
         return u
+
+    def widened(self, box: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """The box (2, d), made to hold the points x (n, d) too, after checking that they lie on the geometry."""
+        if self.description.geometry == "sphere" and (np.abs(np.linalg.norm(x, axis=1) - 1) > _OFF_SPHERE).any():
+            raise self.fail("x", "holds points that are not unit vectors although geometry is sphere",
+                            "divide each by its length or drop the attribute geometry")
+        lowest, highest = np.min(x, 0, initial=np.inf), np.max(x, 0, initial=-np.inf)
+        return np.stack([np.minimum(box[0], lowest), np.maximum(box[1], highest)])
 
     def missing_channels(self, found: np.ndarray) -> UserError:
         """The error for channels without a single value."""
@@ -160,12 +170,7 @@ class FrameLayout(Layout):
             if not np.isfinite(x).all():
                 raise self.fail("x", "holds coordinates that are not finite", "every point needs its place; where "
                                 "frames have fewer points, repeat one and set u to NaN there")
-            flat = x.reshape(-1, x.shape[-1])
-            if self.description.geometry == "sphere" and (np.abs(np.linalg.norm(flat, axis=1) - 1) > 1e-3).any():
-                raise self.fail("x", "holds points that are not unit vectors although geometry is sphere",
-                                "divide each by its length or drop the attribute geometry")
-            if len(flat):
-                box = np.stack([np.minimum(box[0], flat.min(0)), np.maximum(box[1], flat.max(0))])
+            box = self.widened(box, x.reshape(-1, x.shape[-1]))
         return box
 
     def read(self, trajectory: int, chosen: np.ndarray, points: np.ndarray | None) -> Frames:
@@ -263,7 +268,7 @@ class ScatteredLayout(Layout):
                 at = part[0].start + int(np.flatnonzero(~np.isfinite(x).all(1))[0])
                 raise self.fail("x", f"holds {self.x[at].tolist()} in row {at}", "coordinates must be finite, "
                                 "remove the row")
-            box = np.stack([np.minimum(box[0], x.min(0)), np.maximum(box[1], x.max(0))])
+            box = self.widened(box, x)
         return box
 
     def read(self, trajectory: int, chosen: np.ndarray, points: np.ndarray | None) -> Frames:

@@ -77,7 +77,10 @@ class Symmetries:
 
     def __post_init__(self) -> None:
         for key in ("generators", "generators_channels", "maps", "maps_channels"):
-            value = np.array(getattr(self, key), np.float64)
+            try:
+                value = np.array(getattr(self, key), np.float64)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"symmetries/{key} holds no numbers ({error}); give finite arrays of 3 axes") from None
             if value.ndim != 3 or not np.isfinite(value).all():
                 raise UserError(f"symmetries/{key} has shape {value.shape} or values that are not finite; "
                                 "give a finite array of 3 axes")
@@ -92,6 +95,9 @@ class Symmetries:
         for index, A in enumerate(self.maps[:, :, :d]):
             if abs(np.linalg.det(A)) < _SMALL or abs(np.linalg.det(self.maps_channels[index])) < _SMALL:
                 raise UserError(f"symmetries/maps[{index}] or its channel map is singular; a symmetry is invertible")
+        if self.coordinates and len(self.coordinates) != d:
+            raise UserError(f"symmetries act on {d} coordinates but there are {len(self.coordinates)}: "
+                            f"{', '.join(self.coordinates)}; make them agree")
         if not self.names:
             object.__setattr__(self, "names", self._inferred_names())
         if len(self.names) != len(self):
