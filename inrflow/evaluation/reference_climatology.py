@@ -140,7 +140,7 @@ def fit_climatology(batch: TrajectoryBatch, period: float, fallback: Tensor) -> 
 
 
 def _phases(phase: Tensor, bins: int) -> tuple[int, float, Tensor]:
-    """Number of bins (0: the phases do not fall into bins that are all taken), their offset, and the bin of each time."""
+    """Number of bins (0: the phases do not fall into bins, all taken), their offset, and the bin of each time."""
     angle = 2 * math.pi * (phase * bins)
     offset = math.atan2(float(torch.sin(angle).mean()), float(torch.cos(angle).mean())) / (2 * math.pi)
     position = phase * bins - offset
@@ -179,7 +179,7 @@ def _fit_anomalies(climatology: Climatology, step: float, t: Tensor, u: Tensor) 
     z = frames @ modes
     before, after = z[:, :-1][pairs], z[:, 1:][pairs]
     persistence = ((before * after).sum(0) / before.square().sum(0)).clamp(0.0, 1.0)
-    propagator = torch.linalg.lstsq(before, after, driver="gelsd").solution
+    propagator = torch.linalg.lstsq(before, after, driver="gelsd").solution.contiguous()
     growth = float(torch.linalg.eigvals(propagator).abs().max())
     left = (frames[usable] - z[usable] @ modes.T).square().mean(0).reshape(u.shape[2:]).mean(0)
     variance = z[usable].square().mean(0)

@@ -10,8 +10,8 @@ from torch import Tensor
 from inrflow.encoding.gaussian import GaussianPrior, condition
 
 _REGULAR = 0.1  # steps may miss a whole multiple by this fraction: months of a calendar are regular
-_LARGEST = 1024  # frames or values up to which singular vectors are taken directly
-_LARGEST_COVARIANCE = 4096
+_SMALLEST = 1e-7  # singular values below this part of the largest are rounding
+_LARGEST_GRAM = 4096
 
 
 def regular_step(t: Tensor, step: float | None = None) -> float | None:
@@ -28,21 +28,22 @@ def regular_step(t: Tensor, step: float | None = None) -> float | None:
 
 
 def leading_modes(rows: Tensor, count: int) -> Tensor:
-    """Leading right singular vectors of rows (F, M) as columns (M, r): r at most `count`, null directions left out.
+    """Leading right singular vectors of rows (F, M) as orthonormal columns (M, r): r at most `count`.
 
-    Where both sides are large, every k-th row stands for all.
+    From the eigenvectors of the smaller Gram matrix (method of snapshots, Sirovich 1987), which resolves singular
+    values down to 1e-7 of the largest, about the rounding of the data; smaller ones are left out. Where both sides are
+    large, every k-th row stands for all.
     """
-    if min(rows.shape) > _LARGEST and rows.shape[1] > _LARGEST_COVARIANCE:
-        rows = rows[:: -(-len(rows) // _LARGEST)]
-    if min(rows.shape) > _LARGEST:
-        squares, vectors = torch.linalg.eigh(rows.T @ rows)
-        values, vectors = squares.flip(0).clamp(min=0).sqrt(), vectors.flip(1)
-        smallest = 1e-7
-    else:
-        _, values, transposed = torch.linalg.svd(rows, full_matrices=False)
-        vectors, smallest = transposed.T, 1e-12
-    kept = int((values > smallest * values[0].clamp(min=1e-300)).sum())
-    return vectors[:, :min(count, kept)].contiguous()
+    if min(rows.shape) > _LARGEST_GRAM:
+        rows = rows[:: -(-len(rows) // _LARGEST_GRAM)]
+    by_rows = len(rows) < rows.shape[1]
+    squares, vectors = torch.linalg.eigh(rows @ rows.T if by_rows else rows.T @ rows)
+    squares, vectors = squares.flip(0), vectors.flip(1)
+    kept = min(count, int((squares > _SMALLEST**2 * squares[0].clamp(min=1e-300)).sum()))
+    vectors = vectors[:, :kept]
+    if by_rows:
+        vectors = torch.linalg.qr(rows.T @ (vectors / squares[:kept].sqrt()))[0]
+    return vectors.contiguous()
 
 
 def coefficients(u: Tensor, offset: Tensor, modes: Tensor, prior: GaussianPrior) -> tuple[Tensor, Tensor]:

@@ -151,7 +151,7 @@ class _Projection:
         """Least squares with a ridge relative to the mean square of the regressors, (1 + rank, rank)."""
         gram = self.gram[:rank + 1, :rank + 1].clone()
         gram.diagonal().add_(ridge * float(gram.diagonal().mean()))
-        return torch.linalg.solve(gram, self.cross[:rank + 1, :rank])
+        return torch.linalg.solve(gram, self.cross[:rank + 1, :rank]).contiguous()
 
     def rollout_errors(self, held: TrajectoryBatch, cells: list[tuple[int, float]]) -> Tensor:
         """Summed squared error of forecasts from the first complete frame of every trajectory, for each cell: (cells,).
@@ -177,7 +177,7 @@ class _Projection:
     def model(self, rank: int, ridge: float) -> PodDmd:
         """The forecast of one rank and ridge."""
         rank = min(rank, self.largest_rank)
-        modes, z = self.modes[:, :rank].clone(), self.codes[:, :rank]
+        modes, z = self.modes[:, :rank].contiguous(), self.codes[:, :rank]
         missed = (self.rows - z @ modes.T).square().mean(0).reshape(self.shape).mean(0)
         centred = z - z.mean(0)
         prior = GaussianPrior(z.mean(0), centred.T @ centred / len(z), missed.clamp(min=_SMALLEST_NOISE))

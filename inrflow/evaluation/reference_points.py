@@ -1,4 +1,4 @@
-"""Points as the reference forecasts see them: are two sets the same, what was observed nearby, which moves keep a grid."""
+"""Points as the reference forecasts see them: are two sets one, what was observed near, which moves keep a grid."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def nearest(targets: Tensor, sources: Tensor, period: Tensor | None = None) -> T
 
 def filled(u: Tensor, sources: Tensor, targets: Tensor | None, otherwise: Tensor, period: Tensor | None,
            neighbours: dict[bytes, Tensor]) -> Tensor:
-    """u (N, C) at sources (N, d), NaN where not observed, as complete values at targets (M, d), from the nearest observed.
+    """Values u (N, C) at sources (N, d), NaN where not observed, as complete values at targets (M, d).
 
-    Channels without any observation become `otherwise` (C,). targets None: the sources themselves. `neighbours`
-    remembers the neighbours of masks met before; it belongs to one pair of sources and targets.
+    A value not observed is that of the nearest observed point, or `otherwise` (C,) for a channel without any. targets
+    None: the sources themselves. `neighbours` remembers those of masks met before, for one pair of sources and targets.
     """
     complete = otherwise.to(u).repeat(len(u if targets is None else targets), 1)
     for channel in range(u.shape[1]):
@@ -96,7 +96,7 @@ def persistence(x: Tensor, observed: Tensor, frames: int, otherwise: Tensor, per
 # ---- symmetry copies that stay on the grid ----
 
 def _matching(moved: Tensor, grid: Tensor, period: Tensor | None) -> Tensor | None:
-    """Index of the moved point that lies on each point of the grid, (N,), or None where they are not the same points."""
+    """Index of the moved point that lies on each point of the grid, (N,); None where they are not the same points."""
     tolerance = float(_SAME * extent(grid))
     place = {tuple(row): index for index, row in enumerate(_cell(grid, grid, period, tolerance))}
     found = [place.get(tuple(row)) for row in _cell(moved, grid, period, tolerance)]
@@ -117,7 +117,7 @@ def _cell(x: Tensor, grid: Tensor, period: Tensor | None, tolerance: float) -> l
 
 def symmetric_copies(batch: TrajectoryBatch, description: Description, count: int,
                      seed: int = 0) -> list[TrajectoryBatch]:
-    """`count` copies of trajectories (data units) under declared symmetries that carry the shared points onto themselves.
+    """`count` copies of trajectories (data units) under declared symmetries that carry shared points onto themselves.
 
     Every trajectory is moved by an element of its own: a random one of the group, shifted so that the first point falls
     on the nearest point. Elements that do not map the points onto themselves are left out, and a trajectory without one

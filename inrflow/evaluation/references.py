@@ -82,7 +82,7 @@ class References:
         """The inverse of `save`. Raises UserError where the file is missing or holds something else."""
         state, metadata = load_tensors(path)
         if metadata.get("kind") != _KIND:
-            raise UserError(f"{path} holds no reference forecasts; give the file that inrflow train wrote, or train again")
+            raise UserError(f"{path} holds no reference forecasts; give the file that training wrote, or train again")
         for name in ("pod_dmd", "pod_dmd_symmetries"):
             if state[name] is not None:
                 state[name] = PodDmd(**_with_prior(state[name]))
