@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ class SirenArguments:
 
     x (N, D), (S, N, D) or, with offsets, (R, D); hidden_weights L of (H, D) then (H, H); shift (L, H) or (S, L, H);
     gain None or (S, L, H); output_weight (C, H) or (S, C, H); output_bias (C,) or (S, C); offsets S+1 ints or None.
+    Without output_weight and output_bias the last hidden activations are what is evaluated.
     """
 
     x: Tensor
@@ -42,7 +43,7 @@ class SirenArguments:
 
     @property
     def channels(self) -> int:
-        return self.output_weight.shape[-2]
+        return self.width if self.output_weight is None else self.output_weight.shape[-2]
 
     @property
     def points_shared(self) -> bool:
@@ -65,15 +66,36 @@ class SirenArguments:
         return self.x.shape[0] if self.offsets is not None else self.samples * self.x.shape[-2]
 
     def tensors(self) -> list[Tensor]:
-        """Every tensor argument in a fixed order: x, shift, [gain], output_weight, output_bias, hidden weights."""
-        gain = [] if self.gain is None else [self.gain]
-        return [self.x, self.shift, *gain, self.output_weight, self.output_bias, *self.hidden_weights]
+        """Every tensor argument in a fixed order: x, shift, [gain], [output_weight, output_bias], hidden weights."""
+        optional = [self.gain, self.output_weight, self.output_bias]
+        return [self.x, self.shift, *(tensor for tensor in optional if tensor is not None), *self.hidden_weights]
+
+    def reference_arguments(self) -> tuple[Tensor, tuple[Tensor, ...], Tensor, Tensor | None, Tensor, Tensor]:
+        """Positional arguments of the reference's functions."""
+        assert self.output_weight is not None and self.output_bias is not None
+        return self.x, self.hidden_weights, self.shift, self.gain, self.output_weight, self.output_bias
+
+    def new_result(self) -> Tensor:
+        """Empty values (S, N, C), or (R, C) for ragged points."""
+        leading = self.x.shape[:1] if self.offsets is not None else (self.samples, self.x.shape[-2])
+        return self.x.new_empty(*leading, self.channels)
 
     def _per_sample(self) -> list[Tensor]:
-        candidates = [(self.x, 3), (self.shift, 3), (self.output_weight, 3), (self.output_bias, 2)]
-        if self.gain is not None:
-            candidates.append((self.gain, 3))
-        return [tensor for tensor, dims in candidates if tensor.dim() == dims]
+        candidates = [(self.x, 3), (self.shift, 3), (self.gain, 3), (self.output_weight, 3), (self.output_bias, 2)]
+        return [tensor for tensor, dims in candidates if tensor is not None and tensor.dim() == dims]
+
+
+def equal_counts(offsets: Sequence[int]) -> Iterator[tuple[int, int, int, int]]:
+    """Runs of consecutive samples with equally many points: (first sample, last (exclusive), first row, points
+    each)."""
+    first, samples = 0, len(offsets) - 1
+    while first < samples:
+        count = offsets[first + 1] - offsets[first]
+        last = first + 1
+        while last < samples and offsets[last + 1] - offsets[last] == count:
+            last += 1
+        yield first, last, offsets[first], count
+        first = last
 
 
 def _require(condition: bool, message: str) -> None:

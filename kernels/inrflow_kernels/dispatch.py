@@ -1,38 +1,33 @@
-"""The two functions callers use, and the choice of who computes them.
+"""The functions callers use, and the choice of who computes them.
 
 Callers do not choose: `auto` takes the Triton kernels on a CUDA device, the blocked path elsewhere, and the reference
-wherever a function transform or forward-mode derivative is under way or the problem is so small that there is nothing to
-save. A backend that was asked for by name and cannot serve falls back the same way; each reason is logged once.
+wherever a function transform or forward-mode derivative is under way, or the problem is so small that there is nothing
+to save. A backend that was asked for by name and cannot serve falls back the same way; each reason is logged once.
 """
 
 from __future__ import annotations
 
-import logging
+import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import blocked, reference
+from . import blocked, operators, reference
 from .arguments import SirenArguments, check_arguments, check_trunk_arguments
-
-logger = logging.getLogger(__name__)
+from .operators import log_once
+from .tangents import check_tangents
 
 BACKENDS = ("auto", "torch", "triton", "reference")
 PRECISIONS = ("auto", "fast", "accurate", "bf16")
 
-_logged: set[str] = set()
-
-
-def _log_once(reason: str) -> None:
-    if reason not in _logged:
-        _logged.add(reason)
-        logger.info("%s", reason)
-
 
 def _transformed(tensors: Sequence[Tensor]) -> bool:
     """Whether a torch.func transform or a forward-mode derivative is under way on any of the tensors."""
+    if torch.compiler.is_compiling():
+        return False
     if torch._C._are_functorch_transforms_active():
         return True
     if forward_ad._current_level < 0:
@@ -40,22 +35,47 @@ def _transformed(tensors: Sequence[Tensor]) -> bool:
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
-def _fits_one_block(rows: int, width: int, element_size: int) -> bool:
-    return rows <= blocked.block_rows(width, element_size, blocked.BACKWARD_BLOCK_BYTES)
+def _fits_one_block(arguments: SirenArguments) -> bool:
+    on_cpu = arguments.x.device.type == "cpu"
+    return on_cpu and arguments.rows <= blocked.rows_of_a_block(arguments, blocked.BACKWARD_BLOCK_BYTES)
+
+
+def _triton_reason(arguments: SirenArguments) -> str | None:
+    """Why the Triton kernels cannot serve, in words; None where they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    from . import launch_common
+
+    return launch_common.unserved_reason(arguments)
 
 
 def _choose(backend: str, arguments: SirenArguments) -> str:
+    """The backend that serves: torch, triton or reference."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}.")
     if backend == "reference":
         return backend
     if _transformed(arguments.tensors()):
-        _log_once("the SIREN runs on its reference: a torch.func transform or forward-mode derivative is under way")
+        log_once("the SIREN runs on its reference: a torch.func transform or forward-mode derivative is under way")
         return "reference"
-    if backend == "triton":
-        _log_once("the SIREN runs on torch: the Triton kernels cannot serve this call")
-    small = _fits_one_block(arguments.rows, arguments.width, arguments.x.element_size())
-    return "reference" if backend == "auto" and small and arguments.x.device.type == "cpu" else "torch"
+    if backend == "auto" and arguments.x.device.type == "cpu":
+        return "reference" if _fits_one_block(arguments) else "torch"
+    if backend == "torch":
+        return backend
+    reason = _triton_reason(arguments)
+    if reason is None:
+        return "triton"
+    log_once(f"the SIREN runs on torch: {reason}")
+    return "torch"
+
+
+def _precision(precision: str, arguments: SirenArguments) -> str:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}.")
+    if precision != "auto":
+        return precision
+    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments.tensors())
+    return "fast" if trained else "accurate"
 
 
 def modulated_siren(
@@ -81,29 +101,27 @@ def modulated_siren(
     - shift: (L, H), or (S, L, H) per sample; gain: None or (S, L, H)
     - output_weight: (C, H) or (S, C, H); output_bias: (C,) or (S, C)
 
-    Returns (S, N, C), or (R, C) for ragged points; (1, N, C) where nothing is per sample. All in float64 if any argument
-    is, else in float32. Where only the output layer is per sample and the points are shared, the hidden layers run once
-    per point. First derivatives cost one more evaluation and no stored activations; second derivatives (create_graph)
-    and torch.func transforms go through the reference.
+    Returns (S, N, C), or (R, C) for ragged points; (1, N, C) where nothing is per sample. All in float64 if any
+    argument is, else in float32. Where only the output layer is per sample and the points are shared, the hidden layers
+    run once per point. First derivatives cost one more evaluation and no stored activations; second derivatives
+    (create_graph) and torch.func transforms go through the reference.
 
     backend: auto, torch (blocks of rows), triton (fused kernels) or reference. precision, of the Triton kernels alone:
-    fast (fp16 operands, fp32 accumulation), accurate (fp32-like), bf16, or auto (accurate).
+    fast (fp16 operands, fp32 accumulation: errors of some 3e-4 of the values), accurate (like float32; gradients are
+    then formed by torch), bf16, or auto: fast where a gradient is wanted, else accurate.
     Raises ValueError where shapes, dtypes or names do not fit.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}.")
     arguments = check_arguments(x, hidden_weights, shift, gain, output_weight, output_bias, offsets)
-    if _choose(backend, arguments) == "reference":
-        return reference.modulated_siren(
-            arguments.x,
-            arguments.hidden_weights,
-            arguments.shift,
-            arguments.gain,
-            arguments.output_weight,
-            arguments.output_bias,
-            offsets=arguments.offsets,
-        )
-    return blocked.modulated_siren(arguments)
+    precision = _precision(precision, arguments)
+    chosen = _choose(backend, arguments)
+    if chosen == "reference":
+        return reference.modulated_siren(*arguments.reference_arguments(), offsets=arguments.offsets)
+    if chosen == "torch" and arguments.trunk_shared:
+        trunk = replace(arguments, output_weight=None, output_bias=None)
+        features = operators.evaluate(trunk, chosen, precision)[0]
+        assert arguments.output_weight is not None and arguments.output_bias is not None
+        return blocked.contract_outputs(features, arguments.output_weight, arguments.output_bias)
+    return operators.evaluate(arguments, chosen, precision)
 
 
 def siren_features(x: Tensor, hidden_weights: Sequence[Tensor], shift: Tensor, *, backend: str = "auto") -> Tensor:
@@ -112,11 +130,63 @@ def siren_features(x: Tensor, hidden_weights: Sequence[Tensor], shift: Tensor, *
     Evaluated in blocks; the backward pass evaluates them again, so nothing but the result is kept.
     Raises ValueError where shapes or names do not fit.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}.")
     x, weights, shift = check_trunk_arguments(x, hidden_weights, shift)
-    rows = x.numel() // x.shape[-1]
-    small = backend == "auto" and _fits_one_block(rows, weights[0].shape[0], x.element_size())
-    if backend == "reference" or small or _transformed([x, shift, *weights]):
+    points = x.reshape(-1, x.shape[-1])
+    arguments = SirenArguments(points, weights, shift, None, None, None, None)
+    # The fused kernels never write features, so here torch is what auto and triton mean.
+    chosen = _choose("torch" if backend == "triton" else backend, arguments)
+    if chosen == "reference":
         return reference.siren_features(x, weights, shift)
-    return blocked.siren_features(x, weights, shift)
+    return operators.evaluate(arguments, "torch", "accurate").view(*x.shape[:-1], -1)
+
+
+def modulated_siren_jvp(
+    x: Tensor,
+    hidden_weights: Sequence[Tensor],
+    shift: Tensor,
+    gain: Tensor | None,
+    output_weight: Tensor,
+    output_bias: Tensor,
+    *,
+    x_tangent: Tensor | None = None,
+    shift_tangent: Tensor | None = None,
+    gain_tangent: Tensor | None = None,
+    output_weight_tangent: Tensor | None = None,
+    output_bias_tangent: Tensor | None = None,
+    offsets: Sequence[int] | Tensor | None = None,
+    backend: str = "auto",
+    precision: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Field values and their directional derivatives in K directions, carried forward in one pass.
+
+    Each tangent is (K, *shape of its argument); those not given are zero. With tangents of modulations, the columns of
+    a decoder's Jacobian (Gauss-Newton encoding); with tangents of x, derivatives of the field in space.
+    Returns values as `modulated_siren` does, and tangents (K, *values' shape). Where a gradient is wanted the reference
+    computes both, differentiably; precision auto is accurate. Raises ValueError where shapes or names do not fit.
+    """
+    arguments = check_arguments(x, hidden_weights, shift, gain, output_weight, output_bias, offsets)
+    given = dict(
+        x=x_tangent,
+        shift=shift_tangent,
+        gain=gain_tangent,
+        output_weight=output_weight_tangent,
+        output_bias=output_bias_tangent,
+    )
+    moving = check_tangents(arguments, given)
+    tensors = [*arguments.tensors(), *moving.given().values()]
+    chosen = _choose(backend, arguments)
+    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if chosen == "reference" or trained or _transformed(tensors):
+        return reference.modulated_siren_jvp(
+            *arguments.reference_arguments(), offsets=arguments.offsets, tangents=moving.given()
+        )
+    precision = _precision(precision, arguments)
+    with torch.no_grad(), torch.autocast(arguments.x.device.type, enabled=False):
+        if chosen == "triton":
+            from . import launch_forward
+
+            reason = launch_forward.tangent_unserved_reason(arguments)
+            if reason is None:
+                return launch_forward.tangents(arguments, moving, precision)
+            log_once(f"tangents of the SIREN run on torch: {reason}")
+        return blocked.tangents(arguments, moving)

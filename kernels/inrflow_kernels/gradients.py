@@ -1,4 +1,5 @@
-"""Which gradients of an evaluation are wanted, and their accumulators; shared by the blocked path and the Triton path."""
+"""Which gradients of an evaluation are wanted, and their accumulators; shared by the blocked path and the Triton
+path."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ class Gradients:
 
     def __init__(self, arguments: SirenArguments, wanted: Wanted) -> None:
         def zeros(tensor: Tensor | None, flag: bool) -> Tensor | None:
-            return torch.zeros_like(tensor, memory_format=torch.contiguous_format) if flag and tensor is not None else None
+            return (
+                torch.zeros_like(tensor, memory_format=torch.contiguous_format) if flag and tensor is not None else None
+            )
 
         self.x = zeros(arguments.x, wanted.x)
         self.shift = zeros(arguments.shift, wanted.shift)

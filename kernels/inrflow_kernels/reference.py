@@ -2,14 +2,14 @@
 
     h_0 = x,   h_{l+1} = sin(gain_l * (W_l h_l) + shift_l),   u = V h_L + c
 
-(Sitzmann et al. 2020, arXiv:2006.09661, with the modulations of Mehta et al. 2021, arXiv:2104.03960, as the caller computes
-them). The frequency w0 and the hidden biases are folded into W and shift by the caller. Any floating dtype, any device,
-differentiable twice, and open to every `torch.func` transform.
+(Sitzmann et al. 2020, arXiv:2006.09661, with the modulations of Mehta et al. 2021, arXiv:2104.03960, as the caller
+computes them). The frequency w0 and the hidden biases are folded into W and shift by the caller. Any floating dtype,
+any device, differentiable twice, and open to every `torch.func` transform.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +36,21 @@ def siren_features(x: Tensor, hidden_weights: Sequence[Tensor], shift: Tensor) -
     return h
 
 
+def _output(h: Tensor, weight: Tensor, rows: Tensor | None) -> Tensor:
+    """Activations times output weights, (N, C), (S, N, C) or (R, C)."""
+    if weight.dim() == 2:
+        return h @ weight.T
+    if rows is None:
+        return h @ weight.transpose(1, 2)
+    return (weight[rows] @ h.unsqueeze(-1)).squeeze(-1)
+
+
+def _add_bias(u: Tensor, bias: Tensor, rows: Tensor | None) -> Tensor:
+    if bias.dim() == 2:
+        bias = bias.unsqueeze(1) if rows is None else bias[rows]
+    return u + bias
+
+
 def modulated_siren(
     x: Tensor,
     hidden_weights: Sequence[Tensor],
@@ -54,13 +69,57 @@ def modulated_siren(
         if gain is not None:
             z = _per_point(gain, layer, rows) * z
         h = torch.sin(z + _per_point(shift, layer, rows))
-    if output_weight.dim() == 2:
-        u = h @ output_weight.T
-    elif rows is None:
-        u = h @ output_weight.transpose(1, 2)
-    else:
-        u = (output_weight[rows] @ h.unsqueeze(-1)).squeeze(-1)
-    if output_bias.dim() == 2:
-        output_bias = output_bias.unsqueeze(1) if rows is None else output_bias[rows]
-    u = u + output_bias
+    u = _add_bias(_output(h, output_weight, rows), output_bias, rows)
     return u.unsqueeze(0) if rows is None and u.dim() == 2 else u
+
+
+def modulated_siren_jvp(
+    x: Tensor,
+    hidden_weights: Sequence[Tensor],
+    shift: Tensor,
+    gain: Tensor | None,
+    output_weight: Tensor,
+    output_bias: Tensor,
+    *,
+    tangents: Mapping[str, Tensor],
+    offsets: Sequence[int] | Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Field values and their tangents (K, *values' shape) in K directions.
+
+    `tangents` holds (K, *argument's shape) of any of x, shift, gain, output_weight, output_bias. Differentiable.
+    """
+    rows = None if offsets is None else sample_of_rows(offsets, x.device)
+    h, products, slopes = x, [], []
+    for layer, weight in enumerate(hidden_weights):
+        z = h @ weight.T
+        t = z if gain is None else _per_point(gain, layer, rows) * z
+        t = t + _per_point(shift, layer, rows)
+        products.append(z)
+        slopes.append(torch.cos(t))
+        h = torch.sin(t)
+    u = _add_bias(_output(h, output_weight, rows), output_bias, rows)
+
+    def along(**tangent: Tensor) -> Tensor:
+        """The derivative of u in one direction: the chain rule, layer by layer."""
+        moved = tangent.get("x")
+        for layer, weight in enumerate(hidden_weights):
+            terms = []
+            if moved is not None:
+                change = moved @ weight.T
+                terms.append(change if gain is None else _per_point(gain, layer, rows) * change)
+            if "gain" in tangent:
+                terms.append(_per_point(tangent["gain"], layer, rows) * products[layer])
+            if "shift" in tangent:
+                terms.append(_per_point(tangent["shift"], layer, rows))
+            moved = slopes[layer] * sum(terms) if terms else None
+        du = torch.zeros_like(u)
+        if moved is not None:
+            du = du + _output(moved, output_weight, rows)
+        if "output_weight" in tangent:
+            du = du + _output(h, tangent["output_weight"], rows)
+        return _add_bias(du, tangent["output_bias"], rows) if "output_bias" in tangent else du
+
+    directions = next(iter(tangents.values())).shape[0]
+    changes = [along(**{name: tangent[k] for name, tangent in tangents.items()}) for k in range(directions)]
+    single = rows is None and u.dim() == 2
+    return (u.unsqueeze(0) if single else u), torch.stack([du.unsqueeze(0) if single else du for du in changes])

@@ -1,4 +1,5 @@
-"""The directions of a Jacobian-vector product: K tangents of each argument that moves, checked against the arguments."""
+"""The directions of a Jacobian-vector product: K tangents of each argument that moves, checked against the
+arguments."""
 
 from __future__ import annotations
 
@@ -28,10 +29,6 @@ class Tangents:
     @property
     def directions(self) -> int:
         return next(iter(self.given().values())).shape[0]
-
-    def direction(self, index: int) -> dict[str, Tensor]:
-        """The tangents of one direction."""
-        return {name: tangent[index] for name, tangent in self.given().items()}
 
 
 def check_tangents(arguments: SirenArguments, given: dict[str, Tensor | None]) -> Tangents:

@@ -1,9 +1,13 @@
-"""Backward kernel: a tile's activations are evaluated again and its gradients formed without leaving the multiprocessor.
+"""Backward kernel: a tile's activations are evaluated again and its gradients formed without leaving the
+multiprocessor.
 
 Gradients of modulations leave as one partial sum per tile, gradients of weights as one per program; both are reduced
-afterwards in a fixed order. There are no atomics: results are bitwise the same in every run. Gradients are multiplied by a
-power of two (SCALE, in device memory) before they are rounded to operands, so that fp16 keeps its precision.
+afterwards in a fixed order. There are no atomics: results are bitwise the same in every run. Gradients are multiplied
+by a power of two (SCALE, in device memory) before they are rounded to operands, so that fp16 keeps its precision.
 """
+
+# Device code: its tuples grow with every layer.
+# mypy: ignore-errors
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ def _layer_forward(t, SHIFT, GAIN, HAS_GAIN: tl.constexpr, SINE: tl.constexpr, T
 @triton.jit
 def backward_kernel(
     X, FIRST, HIDDEN, SHIFT, GAIN, OUTPUT, GRAD, SCALE, TILES, tile_count,
-    FIRST_BACK, GRAD_X, GRAD_SHIFT, GRAD_GAIN, GRAD_FIRST, GRAD_HIDDEN, GRAD_OUTPUT, FEATURES, STORED,
+    FIRST_EXACT, GRAD_X, GRAD_SHIFT, GRAD_GAIN, GRAD_FIRST, GRAD_HIDDEN, GRAD_OUTPUT, FEATURES, STORED,
     shift_stride, output_stride, output_count, points_count, stored_stride,
     D: tl.constexpr, DP: tl.constexpr, H: tl.constexpr, L: tl.constexpr, C: tl.constexpr, BM: tl.constexpr,
     HAS_GAIN: tl.constexpr, OUTPUT_SHARED: tl.constexpr, MANY_OUTPUTS: tl.constexpr,
@@ -35,18 +39,18 @@ def backward_kernel(
     """Gradients of sum(GRAD * field), GRAD (rows, C).
 
     GRAD_SHIFT, GRAD_GAIN (T, L, H) per tile. WANT_WEIGHTS: GRAD_FIRST (P, 4 DP, H) and GRAD_HIDDEN (P, L-1, H, H) per
-    program. STORE, instead of GRAD_HIDDEN, writes each layer's input and delta to STORED (2, L-1, rows, H), for a matrix
-    product outside.
+    program. STORE, instead of GRAD_HIDDEN and of GRAD_GAIN beyond the first layer, writes each layer's input and the
+    gradient at its preactivation to STORED (2, L-1, rows, H), for a matrix product outside.
     WANT_OUTPUT: GRAD_OUTPUT (P, H, 16) per program where OUTPUT is shared, else (T, H, 16) per tile. MANY_OUTPUTS (one
     trunk, all samples' outputs): GRAD is (S, N, C), OUTPUT (H, S C padded to 64), and the tile's activations go to
-    FEATURES (N, H) for the outputs' own gradient. FIRST_BACK (H, 16) is the first weight, operands, zero padded.
+    FEATURES (N, H) for the outputs' own gradient. FIRST_EXACT (D, H) is the first weight in float32.
     """
     TYPE: tl.constexpr = tl.bfloat16 if PREC == "bf16" else tl.float16
     lane = tl.arange(0, BM)
     unit = tl.arange(0, H)
     channel = tl.arange(0, 16)
     k = tl.arange(0, 4 * DP)
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0)
     scale = tl.load(SCALE)
     unscale = 1.0 / scale
     square = unit[:, None] * H + unit[None, :]
@@ -81,7 +85,7 @@ def backward_kernel(
         stored = STORED + (row + lane)[:, None] * H + unit[None, :]
         for layer in tl.static_range(1, L):
             if STORE:
-                tl.store(stored + (layer - 1) * stored_stride, activations[layer - 1], mask=mask[:, None])
+                tl.store(stored + (layer - 1) * stored_stride.to(tl.int64), activations[layer - 1], mask=mask[:, None])
             if RESIDENT:
                 weight = weights[layer - 1]
             else:
@@ -93,14 +97,14 @@ def backward_kernel(
         # Through the output layer.
         back = tl.zeros((BM, H), tl.float32)
         if MANY_OUTPUTS:
-            tl.store(FEATURES + (row + lane)[:, None] * H + unit[None, :], activations[L - 1], mask=mask[:, None])
+            tl.store(FEATURES + row * H + (lane[:, None] * H + unit[None, :]), activations[L - 1], mask=mask[:, None])
             column = tl.arange(0, 64)
             padded = tl.cdiv(output_count, 64) * 64
             for start in tl.range(0, padded, 64):
                 index = start + column
-                source = (index // C).to(tl.int64)[None, :] * points_count * C + (index % C)[None, :]
+                source = (index // C).to(tl.int64) * points_count * C + index % C
                 grad = tl.load(
-                    GRAD + source + (row + lane)[:, None] * C,
+                    GRAD + row * C + (source[None, :] + lane[:, None] * C),
                     mask=mask[:, None] & (index < output_count)[None, :],
                     other=0.0,
                 )
@@ -108,7 +112,7 @@ def backward_kernel(
                 back = dot((grad * scale).to(TYPE), many, back, INTERPRETED)
         else:
             grad = tl.load(
-                GRAD + (row + lane)[:, None] * C + channel[None, :],
+                GRAD + row * C + (lane[:, None] * C + channel[None, :]),
                 mask=mask[:, None] & (channel < C)[None, :],
                 other=0.0,
             )
@@ -120,35 +124,45 @@ def backward_kernel(
                     grad_output = dot(tl.trans(activations[L - 1]), grad, grad_output, INTERPRETED)
                 else:
                     outer = dot(tl.trans(activations[L - 1]), grad, tl.zeros((H, 16), tl.float32), INTERPRETED)
-                    target = GRAD_OUTPUT + tile * H * 16 + unit[:, None] * 16 + channel[None, :]
+                    target = GRAD_OUTPUT + tile * H * 16 + (unit[:, None] * 16 + channel[None, :])
                     tl.store(target, outer * unscale)
             back = dot(grad, tl.trans(output), back, INTERPRETED)
-        # Down the hidden layers. Rows beyond the tile's count have no gradient, so every sum over rows is right as it is.
-        partial = tile * (L * H) + unit
-        ones = tl.where((channel == 0)[:, None] & (lane >= 0)[None, :], 1.0, 0.0).to(TYPE)
+        # Down the hidden layers. Rows beyond the tile's count have no gradient, so every sum over rows is right.
+        partial = tile * (L * H)
+        column = k % DP
+        x = tl.load(
+            X + x_row * D + (lane[None, :] * D + column[:, None]),
+            mask=mask[None, :] & (column < D)[:, None] & (k < 2 * DP)[:, None],
+            other=0.0,
+        )
+        high = x.to(TYPE).to(tl.float32)
+        augmented = tl.where((k >= DP)[:, None], x - high, high)
+        augmented = tl.where((k == 2 * DP)[:, None], 1.0, augmented).to(TYPE)
         for layer in tl.static_range(L - 1, 0, -1):
             delta = back * slopes[layer].to(tl.float32)
             rounded = delta.to(TYPE)
             # Sums over rows as one small matrix product: shuffles would cost more than the tensor cores.
-            total = dot(ones, rounded, tl.zeros((16, H), tl.float32), INTERPRETED)
+            total = dot(augmented, rounded, tl.zeros((4 * DP, H), tl.float32), INTERPRETED)
             tl.store(
-                GRAD_SHIFT + (partial + layer * H)[None, :] + 0 * channel[:, None],
+                GRAD_SHIFT + partial + layer * H + (unit[None, :] + 0 * k[:, None]),
                 total * unscale,
-                mask=(channel == 0)[:, None] & (unit < H)[None, :],
+                mask=(k == 2 * DP)[:, None] & (unit < H)[None, :],
             )
             if RESIDENT:
                 weight = weights[layer - 1]
             else:
                 weight = tl.load(HIDDEN + (layer - 1) * H * H + square)
+            if STORE:
+                tl.store(stored + (L + layer - 2) * stored_stride.to(tl.int64), rounded, mask=mask[:, None])
             if HAS_GAIN:
                 factor = tl.load(gain + layer * H)
-                if WANT_GAIN:
+                if WANT_GAIN and not STORE:
                     # d gain is the column sum of weight * (h^T delta): no division by the gain.
                     outer = dot(tl.trans(activations[layer - 1]), rounded, tl.zeros((H, H), tl.float32), INTERPRETED)
-                    tl.store(GRAD_GAIN + partial + layer * H, tl.sum(outer * weight.to(tl.float32), axis=0) * unscale)
+                    tl.store(
+                        GRAD_GAIN + partial + layer * H + unit, tl.sum(outer * weight.to(tl.float32), axis=0) * unscale
+                    )
                 rounded = (delta * factor[None, :]).to(TYPE)
-            if STORE:
-                tl.store(stored + (L - 1 + layer - 1) * stored_stride, rounded, mask=mask[:, None])
             if WANT_WEIGHTS:
                 if HAS_GAIN and WANT_GAIN:
                     updated = grad_hidden[layer - 1] + outer * factor[None, :]
@@ -165,42 +179,28 @@ def backward_kernel(
         # The first layer: one product gives sums against [x high | x low | 1], that is weight and shift gradients.
         delta = back * slopes[0].to(tl.float32)
         rounded = delta.to(TYPE)
-        column = k % DP
-        x = tl.load(
-            X + (x_row + lane)[None, :] * D + column[:, None],
-            mask=mask[None, :] & (column < D)[:, None] & (k < 2 * DP)[:, None],
-            other=0.0,
-        )
-        high = x.to(TYPE).to(tl.float32)
-        augmented = tl.where((k >= DP)[:, None], x - high, high)
-        augmented = tl.where((k == 2 * DP)[:, None], 1.0, augmented).to(TYPE)
         totals = dot(augmented, rounded, tl.zeros((4 * DP, H), tl.float32), INTERPRETED)
         tl.store(
-            GRAD_SHIFT + partial[None, :] + 0 * k[:, None],
+            GRAD_SHIFT + partial + (unit[None, :] + 0 * k[:, None]),
             totals * unscale,
             mask=(k == 2 * DP)[:, None] & (unit < H)[None, :],
         )
         if HAS_GAIN:
             factor = tl.load(gain)
             if WANT_GAIN:
-                # FIRST's first and third groups are the weight's high and low halves.
-                coordinate = (k < 2 * DP)[:, None] & (unit < H)[None, :]
-                source = FIRST + column[:, None] * H + unit[None, :]
-                exact = tl.load(source, mask=coordinate, other=0.0).to(tl.float32)
-                exact += tl.load(source + 2 * DP * H, mask=coordinate, other=0.0).to(tl.float32)
-                tl.store(GRAD_GAIN + partial, tl.sum(totals * exact, axis=0) * unscale)
+                coordinate = (column < D) & (k < 2 * DP)
+                exact = tl.load(FIRST_EXACT + column[:, None] * H + unit[None, :], mask=coordinate[:, None], other=0.0)
+                tl.store(GRAD_GAIN + partial + unit, tl.sum(totals * exact, axis=0) * unscale)
             totals = totals * factor[None, :]
-            rounded = (delta * factor[None, :]).to(TYPE)
         if WANT_WEIGHTS or STORE:
             grad_first += totals
         if WANT_X:
-            first_back = tl.load(FIRST_BACK + unit[:, None] * 16 + channel[None, :])
-            grad_x = dot(rounded, first_back, tl.zeros((BM, 16), tl.float32), INTERPRETED) * unscale
-            tl.store(
-                GRAD_X + (row + lane)[:, None] * D + channel[None, :],
-                grad_x,
-                mask=mask[:, None] & (channel < D)[None, :],
-            )
+            for coordinate in tl.static_range(D):
+                pull = tl.load(FIRST_EXACT + coordinate * H + unit)
+                if HAS_GAIN:
+                    pull = pull * factor
+                total = tl.sum(delta * pull[None, :], axis=1) * unscale
+                tl.store(GRAD_X + (row + lane) * D + coordinate, total, mask=mask)
     if WANT_WEIGHTS:
         for layer in tl.static_range(L - 1):
             target = GRAD_HIDDEN + (program * (L - 1) + layer) * H * H + square

@@ -1,11 +1,14 @@
 """Forward kernels: a tile of points runs through all layers without its activations leaving the multiprocessor.
 
-`siren_kernel` evaluates (sample, point) pairs; `shared_trunk_kernel` is for output modulation alone, where the activations
-of a point are the same for all samples and are contracted with all their output weights at once.
+`siren_kernel` evaluates (sample, point) pairs; `shared_trunk_kernel` is for output modulation alone, where the
+activations of a point are the same for all samples and are contracted with all their output weights at once.
 
 The tile table TILES holds int32 rows (sample, first row of X, first row of the result, number of rows), which serves
 shared, per-sample and ragged point sets alike. Programs are persistent and share the tiles out among them.
 """
+
+# Device code: its tuples grow with every layer.
+# mypy: ignore-errors
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def siren_kernel(
     X, FIRST, HIDDEN, SHIFT, GAIN, OUTPUT, BIAS, RESULT, TILES, tile_count,
     shift_stride, output_stride, bias_stride,
     D: tl.constexpr, DP: tl.constexpr, H: tl.constexpr, HC: tl.constexpr, L: tl.constexpr, C: tl.constexpr,
-    BM: tl.constexpr, HAS_GAIN: tl.constexpr, OUTPUT_SHARED: tl.constexpr,
+    BM: tl.constexpr, RESIDENT: tl.constexpr, HAS_GAIN: tl.constexpr, OUTPUT_SHARED: tl.constexpr,
     PREC: tl.constexpr, SINE: tl.constexpr, SCALE: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """RESULT (rows, C). Strides are those of a sample, 0 for what all samples share; OUTPUT is (H, 16) zero padded."""
@@ -28,7 +31,7 @@ def siren_kernel(
     unit = tl.arange(0, HC)
     channel = tl.arange(0, 16)
     weights = ()
-    if HC == H:
+    if RESIDENT:
         weights = load_trunk(HIDDEN, H, L, PREC)
         if OUTPUT_SHARED:
             resident = load_operand(OUTPUT + unit[:, None] * 16 + channel[None, :], H * 16, PREC)
@@ -40,11 +43,11 @@ def siren_kernel(
         points = load_points(X, x_row, lane, mask, 1.0, D, DP, PREC)
         h = trunk(
             points, FIRST, HIDDEN, weights, SHIFT + sample * shift_stride, GAIN + sample * L * H,
-            BM, H, HC, L, DP, HAS_GAIN, PREC, SINE, SCALE, INTERPRETED,
+            BM, H, HC, L, DP, RESIDENT, HAS_GAIN, PREC, SINE, SCALE, INTERPRETED,
         )  # fmt: skip
         u = tl.zeros((BM, 16), tl.float32)
         for chunk in tl.static_range(H // HC):
-            if HC == H and OUTPUT_SHARED:
+            if RESIDENT and OUTPUT_SHARED:
                 output = resident
             else:
                 pointers = OUTPUT + sample * output_stride + (chunk * HC + unit)[:, None] * 16 + channel[None, :]
@@ -52,14 +55,16 @@ def siren_kernel(
             u = matmul(h[chunk], output, u, PREC, INTERPRETED)
         bias = tl.load(BIAS + sample * bias_stride + channel, mask=channel < C, other=0.0)
         u = u * SCALE + bias[None, :]
-        tl.store(RESULT + (row + lane)[:, None] * C + channel[None, :], u, mask=mask[:, None] & (channel < C)[None, :])
+        tl.store(
+            RESULT + row * C + (lane[:, None] * C + channel[None, :]), u, mask=mask[:, None] & (channel < C)[None, :]
+        )
 
 
 @triton.jit
 def shared_trunk_kernel(
     X, FIRST, HIDDEN, SHIFT, OUTPUT, BIAS, RESULT, points_count, output_count,
     D: tl.constexpr, DP: tl.constexpr, H: tl.constexpr, HC: tl.constexpr, L: tl.constexpr, C: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, RESIDENT: tl.constexpr,
     PREC: tl.constexpr, SINE: tl.constexpr, SCALE: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """RESULT (S, N, C) of OUTPUT (H, S C padded to BN), operands, and BIAS (S C). One tile of points per program of the
@@ -70,11 +75,11 @@ def shared_trunk_kernel(
     row = tl.program_id(0).to(tl.int64) * BM
     mask = row + lane < points_count
     weights = ()
-    if HC == H:
+    if RESIDENT:
         weights = load_trunk(HIDDEN, H, L, PREC)
     points = load_points(X, row, lane, mask, 1.0, D, DP, PREC)
     h = trunk(
-        points, FIRST, HIDDEN, weights, SHIFT, SHIFT, BM, H, HC, L, DP, False, PREC, SINE, SCALE, INTERPRETED
+        points, FIRST, HIDDEN, weights, SHIFT, SHIFT, BM, H, HC, L, DP, RESIDENT, False, PREC, SINE, SCALE, INTERPRETED
     )  # fmt: skip
     padded = tl.cdiv(output_count, BN) * BN
     for block in tl.range(tl.program_id(1), padded // BN, tl.num_programs(1)):
@@ -86,5 +91,5 @@ def shared_trunk_kernel(
         valid = output_index < output_count
         u = u * SCALE + tl.load(BIAS + output_index, mask=valid, other=0.0)[None, :]
         sample = (output_index // C).to(tl.int64)
-        target = (sample * points_count)[None, :] * C + (output_index % C)[None, :] + (row + lane)[:, None] * C
-        tl.store(RESULT + target, u, mask=mask[:, None] & valid[None, :])
+        target = (sample * points_count * C + output_index % C)[None, :] + lane[:, None] * C
+        tl.store(RESULT + row * C + target, u, mask=mask[:, None] & valid[None, :])

@@ -1,9 +1,12 @@
 """Device functions that the kernels share: sines, split 16-bit operands, matrix products, the trunk of one tile.
 
-Precision (`PREC`): "fp16" and "bf16" round the operands of every product and accumulate in float32; "fp16x3" carries each
-operand as a sum of two halves and keeps three of the four partial products, which is float32-like. Activations lie in
-[-1, 1], where fp16 is more exact than tf32 or bf16 at the same rate.
+Precision (`PREC`): "fp16" and "bf16" round the operands of every product and accumulate in float32; "fp16x3" carries
+each operand as a sum of two halves and keeps three of the four partial products, which is float32-like. Activations
+lie in [-1, 1], where fp16 is more exact than tf32 or bf16 at the same rate.
 """
+
+# Device code: its tuples grow with every layer.
+# mypy: ignore-errors
 
 from __future__ import annotations
 
@@ -94,7 +97,8 @@ def load_operand(pointers, low_plane, PREC: tl.constexpr):
 
 @triton.jit
 def dot(a, b, acc, INTERPRETED: tl.constexpr):
-    """acc + a b with 16-bit operands. The interpreter multiplies bfloat16 as integers, so there operands are widened."""
+    """acc + a b with 16-bit operands. The interpreter multiplies bfloat16 as integers, so there operands are
+    widened."""
     if INTERPRETED:
         return tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
     else:
@@ -112,13 +116,14 @@ def matmul(a, b, acc, PREC: tl.constexpr, INTERPRETED: tl.constexpr):
 
 @triton.jit
 def load_points(X, first_row, lane, mask, factor, D: tl.constexpr, DP: tl.constexpr, PREC: tl.constexpr):
-    """(BM, 4 DP) operand [high | low | high | low] of factor * coordinates: against rows [high, high, low, low] of the first
-    weight, one product is exact to twice the operand's precision (a rounded first layer would cost most of the error)."""
+    """(BM, 4 DP) operand [high | low | high | low] of factor * coordinates: against rows [high, high, low, low] of
+    the first weight, one product is exact to twice the operand's precision (a rounded first layer would cost most of
+    the error)."""
     TYPE: tl.constexpr = tl.bfloat16 if PREC == "bf16" else tl.float16
     k = tl.arange(0, 4 * DP)
     column = k % DP
     x = tl.load(
-        X + (first_row + lane)[:, None] * D + column[None, :], mask=mask[:, None] & (column < D)[None, :], other=0.0
+        X + first_row * D + (lane[:, None] * D + column[None, :]), mask=mask[:, None] & (column < D)[None, :], other=0.0
     )
     x = x * factor
     high = x.to(TYPE).to(tl.float32)
@@ -172,7 +177,7 @@ def _wide_layer(
 @triton.jit
 def trunk(
     points, FIRST, HIDDEN, weights, SHIFT, GAIN,
-    BM: tl.constexpr, H: tl.constexpr, HC: tl.constexpr, L: tl.constexpr, DP: tl.constexpr,
+    BM: tl.constexpr, H: tl.constexpr, HC: tl.constexpr, L: tl.constexpr, DP: tl.constexpr, RESIDENT: tl.constexpr,
     HAS_GAIN: tl.constexpr, PREC: tl.constexpr, SINE: tl.constexpr, SCALE: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """Last hidden activations of a tile, a tuple of H / HC operands. SHIFT and GAIN point at the tile's sample."""
@@ -184,7 +189,7 @@ def trunk(
         t = dot(points, tl.load(FIRST + k[:, None] * H + column[None, :]), tl.zeros((BM, HC), tl.float32), INTERPRETED)
         t = modulate(t, SHIFT + column, GAIN + column, HAS_GAIN, SCALE)
         h = h + (as_operand(sine(t, SINE), PREC),)
-    if HC == H:
+    if RESIDENT:
         for layer in tl.static_range(1, L):
             t = matmul(h[0], weights[layer - 1], tl.zeros((BM, H), tl.float32), PREC, INTERPRETED)
             t = modulate(t, SHIFT + layer * H + unit, GAIN + layer * H + unit, HAS_GAIN, SCALE)

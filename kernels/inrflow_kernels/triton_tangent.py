@@ -1,8 +1,12 @@
-"""Forward-mode kernel: a tile's activations and their tangents in several directions, carried through the network together.
+"""Forward-mode kernel: a tile's activations and their tangents in several directions, carried through the network
+together.
 
 The columns of a decoder's Jacobian with respect to its modulations (Gauss-Newton encoding) and field derivatives with
 respect to coordinates are directions of one launch; DIRECTIONS of them share one evaluation of the activations.
 """
+
+# Device code: its tuples grow with every layer.
+# mypy: ignore-errors
 
 from __future__ import annotations
 
@@ -20,11 +24,12 @@ def tangent_kernel(
     x_direction, shift_direction, gain_direction, output_direction, bias_direction, result_direction,
     shift_tangent_stride, gain_tangent_stride, output_tangent_stride, bias_tangent_stride,
     D: tl.constexpr, DP: tl.constexpr, H: tl.constexpr, L: tl.constexpr, C: tl.constexpr, BM: tl.constexpr,
-    DIRECTIONS: tl.constexpr, HAS_GAIN: tl.constexpr, OF_X: tl.constexpr, OF_SHIFT: tl.constexpr,
-    OF_GAIN: tl.constexpr, OF_OUTPUT: tl.constexpr, OF_BIAS: tl.constexpr,
+    DIRECTIONS: tl.constexpr, RESIDENT: tl.constexpr, HAS_GAIN: tl.constexpr,
+    OF_X: tl.constexpr, OF_SHIFT: tl.constexpr, OF_GAIN: tl.constexpr, OF_OUTPUT: tl.constexpr, OF_BIAS: tl.constexpr,
     PREC: tl.constexpr, SINE: tl.constexpr, SCALE: tl.constexpr, RADIANS: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """RESULT (rows, C) and RESULT_TANGENT (K, rows, C) for K directions.
+    """RESULT (rows, C) and RESULT_TANGENT (K, rows, C) for K directions, DIRECTIONS of them at a place of the second
+    grid axis; the first axis shares the tiles out.
 
     `*_direction` are strides from one direction to the next, `*_stride` from one sample to the next. FACTOR (1,) is a
     power of two that tangents are multiplied with on the way, so that they keep their precision as operands. RADIANS is
@@ -36,11 +41,11 @@ def tangent_kernel(
     k = tl.arange(0, 4 * DP)
     output_square = unit[:, None] * 16 + channel[None, :]
     factor = tl.load(FACTOR)
-    weights = load_trunk(HIDDEN, H, L, PREC)
-    groups = tl.cdiv(directions, DIRECTIONS)
-    for item in tl.range(tl.program_id(0), tile_count * groups, tl.num_programs(0)):
-        tile = item // groups
-        group = item % groups
+    weights = ()
+    if RESIDENT:
+        weights = load_trunk(HIDDEN, H, L, PREC)
+    group = tl.program_id(1)
+    for tile in tl.range(tl.program_id(0), tile_count, tl.num_programs(0)):
         sample = tl.load(TILES + tile * 4).to(tl.int64)
         x_row = tl.load(TILES + tile * 4 + 1).to(tl.int64)
         row = tl.load(TILES + tile * 4 + 2).to(tl.int64)
@@ -54,7 +59,12 @@ def tangent_kernel(
             if layer == 0:
                 product = dot(points, first, tl.zeros((BM, H), tl.float32), INTERPRETED)
             else:
-                product = matmul(h, weights[layer - 1], tl.zeros((BM, H), tl.float32), PREC, INTERPRETED)
+                if RESIDENT:
+                    weight = weights[layer - 1]
+                else:
+                    pointers = HIDDEN + (layer - 1) * H * H + unit[:, None] * H + unit[None, :]
+                    weight = load_operand(pointers, (L - 1) * H * H, PREC)
+                product = matmul(h, weight, tl.zeros((BM, H), tl.float32), PREC, INTERPRETED)
             gain = tl.full((H,), 1.0, tl.float32)
             if HAS_GAIN:
                 gain = tl.load(GAIN + sample * L * H + offset)
@@ -65,7 +75,7 @@ def tangent_kernel(
                 direction = tl.minimum(group * DIRECTIONS + q, directions - 1).to(tl.int64)
                 change = tl.zeros((BM, H), tl.float32)
                 if layer > 0:
-                    change = matmul(tangents[q], weights[layer - 1], change, PREC, INTERPRETED)
+                    change = matmul(tangents[q], weight, change, PREC, INTERPRETED)
                 elif OF_X:
                     moved = load_points(
                         X_TANGENT + direction * x_direction, x_row, lane, mask, factor, D, DP, PREC
@@ -82,7 +92,7 @@ def tangent_kernel(
             tangents = advanced
             h = as_operand(value, PREC)
         output = load_operand(OUTPUT + sample * output_stride + output_square, H * 16, PREC)
-        target = (row + lane)[:, None] * C + channel[None, :]
+        target = row * C + (lane[:, None] * C + channel[None, :])
         valid = mask[:, None] & (channel < C)[None, :]
         if group == 0:
             u = matmul(h, output, tl.zeros((BM, 16), tl.float32), PREC, INTERPRETED) * SCALE
@@ -91,6 +101,7 @@ def tangent_kernel(
         for q in tl.static_range(DIRECTIONS):
             index = group * DIRECTIONS + q
             direction = tl.minimum(index, directions - 1).to(tl.int64)
+            present = (index + 0 * channel < directions)[None, :]
             change = matmul(tangents[q], output, tl.zeros((BM, 16), tl.float32), PREC, INTERPRETED)
             if OF_OUTPUT:
                 source = OUTPUT_TANGENT + direction * output_direction + sample * output_tangent_stride
@@ -99,5 +110,4 @@ def tangent_kernel(
             if OF_BIAS:
                 source = BIAS_TANGENT + direction * bias_direction + sample * bias_tangent_stride + channel
                 change += tl.load(source, mask=channel < C, other=0.0)[None, :]
-            present = valid & (index + 0 * channel < directions)[None, :]
-            tl.store(RESULT_TANGENT + direction * result_direction + target, change, mask=present)
+            tl.store(RESULT_TANGENT + direction * result_direction + target, change, mask=valid & present)

@@ -40,13 +40,13 @@ class Configuration:
 
 def compile_configuration(configuration: Configuration) -> dict:
     """Registers, stack and shared memory in bytes, warps, instructions per activation and counts of opcodes."""
-    from inrflow_kernels import triton_backward, triton_forward, triton_launch, triton_tangent
+    from inrflow_kernels import launch_common, launch_forward, triton_backward, triton_forward, triton_tangent
 
-    precision = triton_launch.PRECISIONS[configuration.precision]
+    precision = launch_common.PRECISIONS[configuration.precision]
     width, accurate = configuration.width, configuration.precision == "accurate"
     constants = dict(
         D=configuration.coordinates,
-        DP=triton_launch.padded_coordinates(configuration.coordinates),
+        DP=launch_common.padded_coordinates(configuration.coordinates),
         H=width,
         L=configuration.layers,
         C=configuration.channels,
@@ -56,18 +56,18 @@ def compile_configuration(configuration: Configuration) -> dict:
     )
     forward = dict(SCALE=1 / precision.scale)
     if configuration.kernel in (FORWARD, SHARED):
-        launch = triton_launch.forward_launch(width, accurate)
-        forward["HC"] = launch.chunk
+        launch = launch_common.forward_launch(width, accurate)
+        forward |= dict(HC=launch.chunk, RESIDENT=launch.resident)
     if configuration.kernel == FORWARD:
         kernel = triton_forward.siren_kernel
         constants |= forward | dict(HAS_GAIN=configuration.gain, OUTPUT_SHARED=configuration.output_shared)
     elif configuration.kernel == SHARED:
         kernel = triton_forward.shared_trunk_kernel
-        constants |= forward | dict(BN=triton_launch.SHARED_TRUNK_COLUMNS)
+        constants |= forward | dict(BN=launch_forward.SHARED_TRUNK_COLUMNS)
     elif configuration.kernel == BACKWARD:
         kernel = triton_backward.backward_kernel
-        launch = triton_launch.backward_launch(width, configuration.weights)
-        store = configuration.weights and width > 64
+        launch = launch_common.backward_launch(width, configuration.layers)
+        store = width > 64 and (configuration.weights or configuration.gain)
         constants |= dict(
             HAS_GAIN=configuration.gain,
             OUTPUT_SHARED=configuration.output_shared or configuration.many,
@@ -77,13 +77,14 @@ def compile_configuration(configuration: Configuration) -> dict:
             WANT_WEIGHTS=configuration.weights and not store,
             WANT_OUTPUT=configuration.weights and not configuration.many,
             STORE=store,
-            RESIDENT=triton_launch.backward_resident(width),
+            RESIDENT=launch.resident,
         )
     else:
         kernel = triton_tangent.tangent_kernel
-        launch = triton_launch.tangent_launch(width, accurate)
+        launch = launch_common.tangent_launch(width, accurate)
         constants |= forward | dict(
-            DIRECTIONS=triton_launch.DIRECTIONS,
+            DIRECTIONS=launch.directions,
+            RESIDENT=launch.resident,
             HAS_GAIN=configuration.gain,
             OF_X=configuration.points,
             OF_SHIFT=not configuration.points,
@@ -97,7 +98,7 @@ def compile_configuration(configuration: Configuration) -> dict:
 
 
 INTEGERS = {"tile_count": "i32", "directions": "i32", "points_count": "i32", "output_count": "i32"}
-OPERANDS = {"FIRST", "HIDDEN", "OUTPUT", "FIRST_BACK", "FEATURES", "STORED", "OUTPUT_TANGENT"}
+OPERANDS = {"FIRST", "HIDDEN", "OUTPUT", "FEATURES", "STORED", "OUTPUT_TANGENT"}
 
 
 def _compile(kernel, constants: dict, warps: int, configuration: Configuration) -> dict:

@@ -95,3 +95,22 @@ MODES = [
     for points in ("shared", "per_sample", "ragged")
     for modulated in ("none", "shift", "gain", "output", "shift gain output")
 ]
+
+MOVABLE = ("x", "shift", "gain", "output_weight", "output_bias")
+
+
+def make_tangents(problem: Problem, directions: int = 3, names: tuple[str, ...] = MOVABLE, scale: float = 1.0) -> dict:
+    """Random tangents (K, *shape) of the named arguments that the problem has."""
+    generator = torch.Generator().manual_seed(1)
+    found = {}
+    for name in names:
+        argument = getattr(problem, name)
+        if argument is not None:
+            shape = (directions, *argument.shape)
+            found[name] = scale * torch.randn(shape, generator=generator, dtype=torch.float64).to(argument.dtype)
+    return found
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Root mean square error relative to the expected values'."""
+    return float((found.double() - expected.double()).norm() / expected.double().norm())

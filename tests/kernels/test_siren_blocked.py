@@ -7,7 +7,7 @@ from siren_problems import MODES, make_problem
 @pytest.fixture(params=[100, 8], ids=["several-samples-a-block", "parts-of-a-sample"])
 def small_blocks(request, monkeypatch):
     """Blocks of few rows, so that small problems have several, with a ragged last one."""
-    monkeypatch.setattr(blocked, "block_rows", lambda width, element_size, block_bytes: request.param)
+    monkeypatch.setattr(blocked, "rows_of_a_block", lambda arguments, block_bytes: request.param)
 
 
 def gradients(problem, backend):
@@ -57,7 +57,9 @@ def test_second_derivatives_go_through_the_reference(small_blocks):
         trainable = problem.trainable()
         value = modulated_siren(*trainable.positional(), backend=backend)
         (slope,) = torch.autograd.grad(value[..., 0].sum(), trainable.x, create_graph=True)
-        return torch.autograd.grad((slope[..., 0] * value[..., 1]).sum() + slope.square().sum(), trainable.leaves()[:-1])
+        return torch.autograd.grad(
+            (slope[..., 0] * value[..., 1]).sum() + slope.square().sum(), trainable.leaves()[:-1]
+        )
 
     for gradient, target in zip(coordinate_gradient_loss("torch"), coordinate_gradient_loss("reference"), strict=True):
         torch.testing.assert_close(gradient, target, rtol=1e-9, atol=1e-9)

@@ -26,14 +26,18 @@ def by_hand(problem, sample, point):
 def test_reference_is_the_formula_evaluated_by_scalars():
     problem = make_problem(modulated="shift gain output", points="per_sample", count=3, width=8)
     value = reference.modulated_siren(*problem.positional())
-    expected = torch.tensor([[by_hand(problem, s, problem.x[s, n]) for n in range(3)] for s in range(3)], dtype=value.dtype)
+    expected = torch.tensor(
+        [[by_hand(problem, s, problem.x[s, n]) for n in range(3)] for s in range(3)], dtype=value.dtype
+    )
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_ragged_rows_belong_to_the_sample_their_offsets_name():
     problem = make_problem(modulated="shift gain output", points="ragged", counts=(2, 0, 3), width=8)
     value = reference.modulated_siren(*problem.positional(), **problem.options)
-    expected = torch.tensor([by_hand(problem, s, problem.x[r]) for r, s in enumerate((0, 0, 2, 2, 2))], dtype=value.dtype)
+    expected = torch.tensor(
+        [by_hand(problem, s, problem.x[r]) for r, s in enumerate((0, 0, 2, 2, 2))], dtype=value.dtype
+    )
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
 
 

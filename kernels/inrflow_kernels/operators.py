@@ -1,0 +1,160 @@
+"""The evaluation and its gradients as torch operators, so that torch.compile sees one call and no loop over blocks.
+
+`modulated_siren` and `modulated_siren_backward` carry the blocked and the Triton path alike; `backend` says which.
+Second derivatives (`create_graph`) differentiate the reference, whose memory grows with points times layers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import blocked, reference
+from .arguments import SirenArguments
+from .gradients import Wanted
+
+logger = logging.getLogger(__name__)
+
+_PARAMETERS = (
+    "Tensor x, Tensor shift, Tensor? gain, Tensor? output_weight, Tensor? output_bias, Tensor[] hidden_weights, "
+    "int[]? offsets, str backend, str precision"
+)
+_logged: set[str] = set()
+
+
+def log_once(reason: str) -> None:
+    """Log a fallback's reason the first time it occurs."""
+    if reason not in _logged:
+        _logged.add(reason)
+        logger.info("%s", reason)
+
+
+def _bundle(
+    x: Tensor,
+    shift: Tensor,
+    gain: Tensor | None,
+    output_weight: Tensor | None,
+    output_bias: Tensor | None,
+    hidden_weights: Sequence[Tensor],
+    offsets: Sequence[int] | None,
+) -> SirenArguments:
+    bounds = None if offsets is None else tuple(offsets)
+    return SirenArguments(x, tuple(hidden_weights), shift, gain, output_weight, output_bias, bounds)
+
+
+@torch.library.custom_op("inrflow_kernels::modulated_siren", mutates_args=(), schema=f"({_PARAMETERS}) -> Tensor")
+def _siren(
+    x: Tensor,
+    shift: Tensor,
+    gain: Tensor | None,
+    output_weight: Tensor | None,
+    output_bias: Tensor | None,
+    hidden_weights: list[Tensor],
+    offsets: list[int] | None,
+    backend: str,
+    precision: str,
+) -> Tensor:
+    arguments = _bundle(x, shift, gain, output_weight, output_bias, hidden_weights, offsets)
+    with torch.autocast(x.device.type, enabled=False):
+        if backend == "triton":
+            from . import launch_forward
+
+            return launch_forward.forward(arguments, precision)
+        return blocked.forward(arguments)
+
+
+@_siren.register_fake
+def _(x, shift, gain, output_weight, output_bias, hidden_weights, offsets, backend, precision):
+    return _bundle(x, shift, gain, output_weight, output_bias, hidden_weights, offsets).new_result()
+
+
+@torch.library.custom_op(
+    "inrflow_kernels::modulated_siren_backward",
+    mutates_args=(),
+    schema=f"(Tensor grad, {_PARAMETERS}, bool[] wanted) -> Tensor[]",
+)
+def _siren_backward(
+    grad: Tensor,
+    x: Tensor,
+    shift: Tensor,
+    gain: Tensor | None,
+    output_weight: Tensor | None,
+    output_bias: Tensor | None,
+    hidden_weights: list[Tensor],
+    offsets: list[int] | None,
+    backend: str,
+    precision: str,
+    wanted: list[bool],
+) -> list[Tensor]:
+    """The wanted gradients, in the order of `SirenArguments.tensors`."""
+    arguments = _bundle(x, shift, gain, output_weight, output_bias, hidden_weights, offsets)
+    flags = Wanted.of(arguments, wanted)
+    with torch.autocast(x.device.type, enabled=False):
+        if backend == "triton":
+            from . import launch_backward
+
+            reason = launch_backward.backward_unserved_reason(arguments, precision)
+            if reason is None:
+                return launch_backward.backward(arguments, grad, flags, precision).found()
+            log_once(f"gradients of the SIREN run on torch: {reason}")
+        return blocked.backward(arguments, grad.contiguous(), flags).found()
+
+
+@_siren_backward.register_fake
+def _(grad, x, shift, gain, output_weight, output_bias, hidden_weights, offsets, backend, precision, wanted):
+    tensors = _bundle(x, shift, gain, output_weight, output_bias, hidden_weights, offsets).tensors()
+    return [tensor.new_empty(tensor.shape) for tensor, flag in zip(tensors, wanted, strict=True) if flag]
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    x, shift, gain, output_weight, output_bias, hidden_weights, offsets, backend, precision = inputs
+    ctx.save_for_backward(x, shift, gain, output_weight, output_bias, *hidden_weights)
+    ctx.options = offsets, backend, precision
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple:
+    x, shift, gain, output_weight, output_bias, *hidden_weights = ctx.saved_tensors
+    offsets, backend, precision = ctx.options
+    needed = ctx.needs_input_grad
+    single = (x, shift, gain, output_weight, output_bias)
+    wanted = [flag for tensor, flag in zip(single, needed[:5], strict=True) if tensor is not None] + list(needed[5])
+    if torch.is_grad_enabled():
+        arguments = _bundle(*single, hidden_weights, offsets)
+        found = iter(_reference_gradients(arguments, wanted, grad))
+    else:
+        found = iter(_siren_backward(grad, *single, hidden_weights, offsets, backend, precision, wanted))
+    flags = iter(wanted)
+    gradients = [None if tensor is None or not next(flags) else next(found) for tensor in single]
+    return (*gradients, [next(found) if next(flags) else None for _ in hidden_weights], None, None, None)
+
+
+def _reference_gradients(arguments: SirenArguments, wanted: list[bool], grad: Tensor) -> list[Tensor | None]:
+    """Gradients that have a graph of their own."""
+    if arguments.output_weight is None:
+        value = reference.siren_features(arguments.x, arguments.hidden_weights, arguments.shift).unsqueeze(0)
+    else:
+        value = reference.modulated_siren(*arguments.reference_arguments(), offsets=arguments.offsets)
+    targets = [tensor for tensor, flag in zip(arguments.tensors(), wanted, strict=True) if flag]
+    return list(torch.autograd.grad(value, targets, grad, create_graph=True, allow_unused=True))
+
+
+torch.library.register_autograd(_siren, _differentiate, setup_context=_setup_context)
+
+
+def evaluate(arguments: SirenArguments, backend: str, precision: str) -> Tensor:
+    """Values with gradients by the blocked ("torch") or the Triton path."""
+    return _siren(
+        arguments.x,
+        arguments.shift,
+        arguments.gain,
+        arguments.output_weight,
+        arguments.output_bias,
+        list(arguments.hidden_weights),
+        None if arguments.offsets is None else list(arguments.offsets),
+        backend,
+        precision,
+    )
