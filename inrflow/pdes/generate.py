@@ -37,7 +37,7 @@ def generate(
     burn_in: float | None = None,
     period: float | None = None,
     resolution: int | None = None,
-    tolerance: float = 1e-8,
+    tolerance: float = 1e-7,
     overwrite: bool = False,
 ) -> Path:
     """Solve the equation `pde` from random initial conditions and write the trajectories to `output`.

@@ -82,7 +82,7 @@ def simulate(
     noise: float = 0.0,
     missing: float = 0.0,
     time_jitter: float = 0.0,
-    tolerance: float = 1e-8,
+    tolerance: float = 1e-7,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Simulation:
@@ -161,7 +161,7 @@ def _check(
         if not _at_least_zero(fraction, zero=True) or fraction >= 1:
             raise UserError(f"{name} is {fraction!r}: give a fraction of at least 0 and below 1.")
     if not _at_least_zero(tolerance) or tolerance >= 1:
-        raise UserError(f"tolerance is {tolerance!r}: give a small positive number, such as 1e-8.")
+        raise UserError(f"tolerance is {tolerance!r}: give a small positive number, such as 1e-7.")
 
 
 def _at_least_zero(value: Any, zero: bool = False) -> bool:

@@ -21,7 +21,7 @@ def solve(
     times: Tensor,
     parameters: Mapping[str, Tensor],
     start: float = 0.0,
-    tolerance: float = 1e-8,
+    tolerance: float = 1e-7,
 ) -> Iterator[Tensor]:
     """Yield the coefficients (S, C, *modes) at each of `times`, (T,) or (S, T), from `u` at time `start`.
 
