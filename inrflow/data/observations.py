@@ -16,8 +16,9 @@ class Observations:
 
     Accepted, numpy or torch (or lists):
     rows t (R,), x (R, d), u (R, C); frames t (T,), x (N, d) or (T, N, d), u (T, N, C); one frame t scalar, x (N, d),
-    u (N, C). Where there is one channel its axis may be left out. Raises UserError where shapes do not fit, times or
-    coordinates of observed values are not finite, values are infinite, or nothing is observed.
+    u (N, C). Where there is one channel its axis may be left out, except from u (T, N) with T = N, which is taken for
+    rows of N channels. Raises UserError where shapes do not fit, times or coordinates of observed values are not
+    finite, values are infinite, or nothing is observed.
 
     Attributes: kind ("numpy" | "torch", what came in), device (of a torch u, else None), channels C, dimensions d.
     """
@@ -79,13 +80,8 @@ def _arranged(t: np.ndarray, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, 
     if x.ndim == 3 and len(x) != T:
         raise problem
     if x.ndim == 2 and T == N:
-        if u.ndim == 1 and len(u) == T:
-            return t, x, u[:, None]
-        if u.ndim == 2 and len(u) == T:
-            if u.shape == (T, N) and T > 1:
-                raise UserError(f"observations with t {t.shape}, x {x.shape} and u {u.shape} may be {T} rows of {N} "
-                                f"channels or {T} frames of {N} points; give frames an axis of channels, u[..., None]")
-            return t, x, u
+        if u.ndim in (1, 2) and len(u) == T:  # u (R, R) too is rows: an axis of channels is left out only where it
+            return t, x, u.reshape(T, -1)     # cannot be mistaken
     if u.shape == (T, N):
         u = u[..., None]
     elif T == 1 and u.ndim in (1, 2) and len(u) == N:  # one frame without its axis

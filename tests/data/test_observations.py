@@ -93,13 +93,18 @@ def test_frames_of_one_time_are_joined():
     np.testing.assert_array_equal(frames.u[1], np.concatenate([U[0], U[2]]))
 
 
+def test_a_square_u_is_rows():
+    frames = Observations(np.zeros(2), X[:2], U[0, :2]).frames()
+    np.testing.assert_array_equal(frames.u, U[:1, :2])
+    assert Observations(np.arange(2.0), X[:2], U[:2, :2, :1]).channels == 1
+
+
 @pytest.mark.parametrize("given, words", [
     ((T[:3], X, U), "expected rows"),
     ((T, X[:, 0], U), "expected rows"),
     ((T[:, None], X, U), "expected rows"),
     ((np.tile(T, 6), X, U), "expected rows"),
     ((T, np.tile(X, (3, 1, 1)), U), "expected rows"),
-    ((np.zeros(2), np.zeros((2, 1)), np.zeros((2, 2))), "axis of channels"),
     ((np.zeros(0), np.zeros((0, 2)), np.zeros((0, 2))), "empty"),
     ((T, X, np.full_like(U, np.nan)), "every u is NaN"),
     ((T, X, np.where(U > 1, np.inf, U)), "infinities"),
