@@ -122,7 +122,7 @@ def fit_climatology(batch: TrajectoryBatch, period: float, fallback: Tensor) -> 
     step = regular_step(t)
     spacing = torch.diff(t, dim=1)
     spacing = spacing[torch.isfinite(spacing)]
-    if not len(spacing) or float(times.max() - times.min() + spacing.median()) < (1 - 1e-3) * period:
+    if not len(spacing) or float(times.max() - times.min() + 1.5 * spacing.median()) < period:
         return None
     bins, offset, members = _phases(times / period, max(1, round(period / float(spacing.median()))))
     if bins:

@@ -97,8 +97,8 @@ def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, s
         return None
     fits = [_Projection(fitted, step) for fitted, held in folds
             if any(bool(step_pairs(batch.t, _complete(batch), step).any()) for batch in fitted)]
-    ranks = [rank for rank in RANKS if all(rank <= fit.largest_rank for fit in fits)] if fits else [1]
-    cells = [(rank, ridge) for rank in ranks for ridge in RIDGES]
+    largest = min((fit.largest_rank for fit in fits), default=1)
+    cells = [(rank, ridge) for rank in (*(rank for rank in RANKS if rank < largest), largest) for ridge in RIDGES]
     errors = sum((fit.rollout_errors(held, cells) for fit, (_, held) in zip(fits, folds, strict=False)),
                  torch.zeros(len(cells), dtype=torch.float64))
     rank, ridge = cells[int(errors.argmin())]
