@@ -16,6 +16,7 @@ def observed_points(seed: int, trajectory: int, points: int, fraction: float, sa
     """
     if not 0.0 < fraction <= 1.0:
         raise UserError(f"the fraction of observed points is {fraction:g}; give a number above 0 and at most 1")
+    _require_seed(seed)
     if points < 1:
         raise UserError(f"there are {points} points to observe; at least one is needed")
     count = min(points, max(1, round(fraction * points)))
@@ -35,6 +36,12 @@ def split_trajectories(count: int, fraction: float = 0.2, seed: int = 0) -> tupl
         raise UserError(f"there are {count} trajectories to train on; at least one is needed")
     if not 0.0 <= fraction < 1.0:
         raise UserError(f"the validation fraction is {fraction:g}; give a number from 0 to below 1")
+    _require_seed(seed)
     held_out = min(count - 1, max(1, round(fraction * count))) if fraction > 0 else 0
     shuffled = np.random.default_rng([seed, count]).permutation(count)
     return np.sort(shuffled[held_out:]), np.sort(shuffled[:held_out])
+
+
+def _require_seed(seed: int) -> None:
+    if seed < 0:
+        raise UserError(f"the seed is {seed}; give 0 or a positive whole number")

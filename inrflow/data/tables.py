@@ -19,7 +19,7 @@ from inrflow.data.trajectories import TrajectoryFile
 from inrflow.errors import UserError
 
 TIMES = ("t", "time")
-BLOCK_ROWS = 65536
+BLOCK_ROWS = 16384
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class TrajectoryFile:
              points: np.ndarray | None = None) -> Frames:
         """Frames of one trajectory: its valid ones (without padding), of these the chosen `frames` and `points`.
 
-        Raises IndexError where an index does not exist, UserError where values are infinite.
+        Raises IndexError where an index does not exist, UserError where values are infinite or the file is damaged.
         """
         if not -self.trajectories <= trajectory < self.trajectories:
             raise IndexError(f"trajectory {trajectory} of {self.trajectories}")
@@ -125,7 +125,11 @@ class TrajectoryFile:
             points = np.arange(self.points)[np.asarray(points)]
             if not len(points):
                 raise IndexError(f"no points chosen from {self.points}")
-        return self._layout.read(trajectory, chosen, points)
+        try:
+            return self._layout.read(trajectory, chosen, points)
+        except OSError as error:
+            raise UserError(f"{self.path}: trajectory {trajectory} cannot be read ({str(error).splitlines()[0]}); the file "
+                            "is damaged, copy or generate it again") from error
 
     @property
     def rows(self) -> int:

@@ -53,5 +53,8 @@ def test_split_depends_on_the_seed_and_refuses_nonsense():
     assert len(split_trajectories(5, 0.0)[1]) == 0
     with pytest.raises(UserError, match="fraction"):
         split_trajectories(5, 1.0)
+    for call in (lambda: split_trajectories(5, seed=-1), lambda: observed_points(-1, 0, 10, 0.5)):
+        with pytest.raises(UserError, match="seed is -1"):
+            call()
     with pytest.raises(UserError, match="trajectories"):
         split_trajectories(0)
