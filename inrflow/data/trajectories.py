@@ -128,8 +128,8 @@ class TrajectoryFile:
         try:
             return self._layout.read(trajectory, chosen, points)
         except OSError as error:
-            raise UserError(f"{self.path}: trajectory {trajectory} cannot be read ({str(error).splitlines()[0]}); the file "
-                            "is damaged, copy or generate it again") from error
+            raise UserError(f"{self.path}: trajectory {trajectory} cannot be read ({str(error).splitlines()[0]}); the "
+                            "file is damaged, copy or generate it again") from error
 
     @property
     def rows(self) -> int:
