@@ -1,0 +1,209 @@
+"""Assimilation: the states of trajectories that explain observations scattered over a window of time.
+
+An extended Kalman filter and its Rauch-Tung-Striebel smoother, which is one Gauss-Newton step on the (weakly constrained)
+window problem: each frame is encoded by the same regularised solve as in training, with the forecast from the frames
+before as its prior. Hidden memory, which no frame shows, is found from how the codes move.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.decoders.base import Decoder
+from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.vector_field import VectorField
+from inrflow.encoding.encode import encode_with_covariance
+from inrflow.encoding.gauss_newton import gauss_newton
+from inrflow.encoding.gaussian import GaussianPrior, condition
+
+
+@dataclass
+class StatePrior:
+    """Gaussian model of states [code, memory] and of their motion.
+
+    Attributes:
+        mean: (n,) and covariance: (n, n) of a state at the start of a trajectory.
+        noise: (C,) variance of an observed value around the decoded one, normalised units.
+        process: (n,) variance that the vector field's error adds to a state per internal unit of time.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    noise: Tensor
+    process: Tensor
+
+    def codes(self, size: int) -> GaussianPrior:
+        """Prior of the code alone."""
+        return GaussianPrior(self.mean[:size], self.covariance[:size, :size], self.noise)
+
+
+@dataclass
+class StateEstimate:
+    """States at the observed frames.
+
+    Attributes:
+        t: internal times (S, K).
+        mean: (S, K, n).
+        covariance: K tensors (S or 1, n, n); a 1 where all trajectories share it. None if not asked for.
+    """
+
+    t: Tensor
+    mean: Tensor
+    covariance: list[Tensor] | None
+
+
+class Dynamics:
+    """A vector field with its integrator, and the linearised flow that moves covariances."""
+
+    def __init__(self, field: VectorField, integrator: Integrator, process: Tensor) -> None:
+        self.field, self.integrator, self.process = field, integrator, process
+
+    def flow(self, state: Tensor, times: Tensor, check: bool = True) -> Tensor:
+        """States (S, T, n) at times (S, T) from `state` (S, n) at the first of them."""
+        with torch.no_grad():
+            return self.integrator(self.field, state, times, check)
+
+    def propagate(self, covariance: Tensor, state: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+        """Covariance at `end` and the linearised flow (S or 1, n, n), from `covariance` (S or 1, n, n) at `begin` (S,).
+
+        The field is linearised at the states (S, n); its error adds the process noise.
+        """
+        gap = end - begin
+        if self.field.is_linear:
+            same = bool((gap == gap[0]).all())
+            gap = gap[:1] if same else gap
+            jacobian = self.field.matrix.detach()[None]
+        else:
+            jacobian = field_jacobian(self.field, (begin + end) / 2, state)
+        flow = torch.linalg.matrix_exp(jacobian * gap[:, None, None])
+        added = torch.diag_embed(self.process * gap.abs()[:, None])
+        moved = flow @ covariance @ flow.transpose(1, 2) + added
+        return (moved + moved.transpose(1, 2)) / 2, flow
+
+
+def field_jacobian(field: VectorField, t: Tensor, state: Tensor) -> Tensor:
+    """df/ds (S, n, n) at states (S, n) and times (S,)."""
+
+    def single(one_state: Tensor, one_time: Tensor) -> Tensor:
+        return field(one_time, one_state)
+
+    with torch.no_grad():
+        return torch.func.vmap(torch.func.jacrev(single))(state, t)
+
+
+def assimilate(
+    decoder: Decoder,
+    dynamics: Dynamics,
+    prior: StatePrior,
+    window: TrajectoryBatch,
+    covariance: bool = True,
+    smooth: bool = True,
+) -> StateEstimate:
+    """States of a window of frames (S, K); `window.t` in internal units, values normalised.
+
+    The mean of frames without any observation is the forecast from those before.
+    """
+    size = decoder.code_size
+    frames = window.u.shape[1]
+    first = window.first_frames(1)
+    track = covariance or frames > 1
+    code, spread = encode_with_covariance(decoder, first, prior.codes(size), track)
+    mean, cov = _lift(code[:, 0], spread[:, 0] if spread is not None else None, prior, size)
+    means, covariances, forecasts, flows = [mean], [cov], [(mean, cov)], [None]
+    for k in range(1, frames):
+        begin, end = window.t[:, k - 1], window.t[:, k]
+        gone = torch.isnan(end)
+        begin, end = begin.nan_to_num(), torch.where(gone, begin.nan_to_num(), end)
+        forecast = dynamics.flow(means[-1], torch.stack([begin, end], 1))[:, 1]
+        assert covariances[-1] is not None
+        expected, flow = dynamics.propagate(covariances[-1], (means[-1] + forecast) / 2, begin, end)
+        mean, cov = _update(decoder, window.frames(slice(k, k + 1)), forecast, expected, prior.noise)
+        means.append(mean)
+        covariances.append(cov)
+        forecasts.append((forecast, expected))
+        flows.append(flow)
+    if smooth and frames > 1:
+        for k in range(frames - 2, -1, -1):
+            forecast, expected = forecasts[k + 1]
+            cov, flow = covariances[k], flows[k + 1]
+            assert cov is not None and flow is not None
+            jitter = 1e-12 * expected.diagonal(dim1=1, dim2=2).amax(1)[:, None, None] * torch.eye(expected.shape[-1])
+            gain = torch.linalg.solve(expected + jitter, flow @ cov).transpose(1, 2)
+            step = means[k + 1] - forecast
+            means[k] = means[k] + (gain @ step[..., None])[..., 0]
+            covariances[k] = cov + gain @ (covariances[k + 1] - expected) @ gain.transpose(1, 2)
+    kept = [c for c in covariances if c is not None] if covariance else None
+    return StateEstimate(window.t, torch.stack(means, 1), kept)
+
+
+def _lift(code: Tensor, spread: Tensor | None, prior: StatePrior, size: int) -> tuple[Tensor, Tensor | None]:
+    """Posterior of [code, memory] from that of the code: memory follows by its correlation with the code."""
+    n = len(prior.mean)
+    if n == size:
+        return code, spread
+    cross = prior.covariance[size:, :size]
+    block = prior.covariance[:size, :size]
+    block = block + 1e-10 * block.diagonal().max() * torch.eye(size)
+    gain = torch.linalg.solve(block, cross.T).T
+    mean = torch.cat([code, prior.mean[size:] + (code - prior.mean[:size]) @ gain.T], -1)
+    if spread is None:
+        return mean, None
+    rest = prior.covariance[size:, size:] - gain @ cross.T
+    lower = gain @ spread
+    top = torch.cat([spread, lower.transpose(1, 2)], -1)
+    bottom = torch.cat([lower, rest + lower @ gain.T], -1)
+    return mean, torch.cat([top, bottom], 1)
+
+
+def _update(
+    decoder: Decoder, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Condition forecasts (S, n) with covariance (S or 1, n, n) on one frame."""
+    size, n = decoder.code_size, mean.shape[1]
+    dtype = next(decoder.parameters()).dtype
+    points, u = frame.x[:, 0], frame.u[:, 0]
+    seen = torch.isfinite(u).flatten(1)
+    zero = torch.zeros(n, dtype=mean.dtype)
+    with torch.no_grad():
+        if decoder.affine and len(points) == 1 and len(cov) == 1 and bool((seen == seen[:1]).all()):
+            if not bool(seen.any()):
+                return mean, cov
+            offset, basis = decoder.basis(points[0].to(dtype))
+            offset, basis = _with_memory(offset, basis, n - size)
+            target = u.double() - offset - torch.einsum("ncz,sz->snc", basis, mean)
+            step, spread = condition(torch.zeros_like(offset), basis, target, GaussianPrior(zero, cov[0], noise), True)
+            assert spread is not None
+            return mean + step, spread[None]
+        means, spreads = [], []
+        for s in range(len(mean)):
+            x = points[s if len(points) > 1 else 0]
+            one = cov[s if len(cov) > 1 else 0]
+            if not bool(seen[s].any()):
+                means.append(mean[s])
+                spreads.append(one)
+                continue
+            if decoder.affine:
+                offset, basis = decoder.basis(x.to(dtype))
+            else:  # linearised at the best code, shifted so that it is affine around it
+                at = GaussianPrior(mean[s, :size], one[:size, :size], noise)
+                best, _ = gauss_newton(decoder, x, u[s : s + 1], at)
+                value, jacobian = decoder.linearise(x.to(dtype), best.to(dtype))
+                basis = jacobian[0]
+                offset = value[0] - torch.einsum("ncz,z->nc", basis, best[0].to(dtype))
+            offset, basis = _with_memory(offset, basis, n - size)
+            target = u[s : s + 1].double() - offset - torch.einsum("ncz,z->nc", basis, mean[s])
+            step, spread = condition(torch.zeros_like(offset), basis, target, GaussianPrior(zero, one, noise), True)
+            assert spread is not None
+            means.append(mean[s] + step[0])
+            spreads.append(spread)
+    return torch.stack(means), torch.stack(spreads)
+
+
+def _with_memory(offset: Tensor, basis: Tensor, memory: int) -> tuple[Tensor, Tensor]:
+    """The decoder does not see memory: its basis there is zero; float64."""
+    basis = basis.double()
+    return offset.double(), torch.cat([basis, basis.new_zeros(*basis.shape[:-1], memory)], -1)

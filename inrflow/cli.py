@@ -1,0 +1,73 @@
+"""The command line: `inrflow COMMAND key=value ...`. Exit code 0, 2 for a user's mistake, 1 for anything else."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+from inrflow.errors import UserError
+
+COMMANDS = {
+    "train": "train a surrogate: data.train=FILE data.test=FILE training.minutes=5 (no file: the embedded wave data)",
+    "evaluate": "forecast a test file and report errors: run=DIR data.test=FILE observe.frames=1",
+    "query": "values at any points and times: run=DIR observations=FILE points=FILE to=FILE std=true derivatives=true",
+    "inspect": "what is in a data file or run directory: FILE",
+    "convert": "any readable format to the project's schema: SOURCE TARGET",
+    "generate": "a data file from a PDE: pde=NAME trajectories=64 output=FILE",
+    "plot": "pictures and animation of a run: run=DIR",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        from inrflow import __version__
+
+        print(__version__)
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    warnings.showwarning = _show_warning  # one line each, without the source of the warning
+    try:
+        if name not in COMMANDS:
+            raise UserError(f"unknown command {name!r}; choose from {', '.join(COMMANDS)}")
+        if any(r in ("-h", "--help") for r in rest):
+            print(f"inrflow {name}: {COMMANDS[name]}")
+            return 0
+        return _command(name)(rest)
+    except UserError as error:
+        print(f"inrflow {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"inrflow {name}: stopped", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    from importlib import import_module
+
+    return import_module(f"inrflow.commands.{name}").run
+
+
+def _help() -> str:
+    lines = ["inrflow: observations of a field at any points and times in, a continuous field u(t, x) out", ""]
+    lines += [f"  inrflow {name:<9} {text}" for name, text in COMMANDS.items()]
+    lines += ["", "Every key is a Hydra override key=value; `inrflow train --help` and the README say more."]
+    return "\n".join(lines)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
+    if issubclass(category, UserWarning) or category is RuntimeWarning:
+        print(f"inrflow: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

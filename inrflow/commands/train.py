@@ -1,0 +1,136 @@
+"""`inrflow train`: a run directory with the model, its configuration, metrics, evaluation and plots."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from inrflow.commands.report import show_errors
+from inrflow.config import Config
+from inrflow.data.trajectories import TrajectoryFile
+from inrflow.errors import UserError
+from inrflow.evaluation.evaluate import Observe, evaluate
+from inrflow.evaluation.references import fit_references
+from inrflow.files import torch_device, write_aside, write_json
+from inrflow.pdes.embedded import embedded_files
+from inrflow.settings import from_yaml, resolve, to_yaml
+from inrflow.surrogate import MODEL_FILE, Surrogate
+from inrflow.training.recorder import Interrupted, Recorder
+from inrflow.training.train import Training
+
+REFERENCES_FILE = "references.safetensors"
+
+
+def run(arguments: list[str]) -> int:
+    """Train, evaluate, plot."""
+    config: Config = resolve("train", Config, arguments)
+    console = Console(stderr=True)
+    if config.resume:
+        directory = Path(config.resume)
+        if not (directory / "config.yaml").exists():
+            raise UserError(f"resume={directory}: there is no config.yaml; give a folder that inrflow train has written")
+        config = from_yaml(directory / "config.yaml", Config)
+    else:
+        check(config)
+        directory = Path(config.output or default_output("train"))
+        if (directory / "config.yaml").exists():
+            raise UserError(
+                f"{directory} holds a run already; choose another output=DIR, or continue it with resume={directory}"
+            )
+    torch_device(config.device)
+    train_path, test_path = config.data.train, config.data.test
+    if train_path is None:
+        train_path, test_path = embedded_files(console)
+        config.data.train, config.data.test = str(train_path), str(test_path)
+        if config.data.frames is None:
+            config.data.frames = 10
+    with TrajectoryFile(train_path) as file:
+        if test_path is not None and not Path(test_path).exists():
+            raise UserError(f"data.test={test_path} does not exist; give a file, or leave it out")
+        file.require_frames(2, "training")
+        for key in ("train", "test"):  # a run can be resumed and evaluated from any folder
+            value = getattr(config.data, key)
+            setattr(config.data, key, os.path.abspath(value) if value else None)
+
+        def save_config() -> None:
+            write_aside(directory / "config.yaml", lambda p: p.write_text(to_yaml(config)))
+
+        save_config()
+        console.print(f"results go to {directory}", highlight=False)
+        try:
+            with Recorder(directory, console) as recorder:
+                training = Training(config, file, directory, recorder, save_config)
+                surrogate = training.run()
+        except Interrupted:
+            console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
+            return 1
+        surrogate.save(directory)
+        source = training.source
+        references = fit_references(
+            source.batch(training.training, normalised=False),
+            source.batch(training.validation, normalised=False) if len(training.validation) else None,
+            file.description,
+        )
+        references.save(directory / REFERENCES_FILE)
+    console.print(f"saved {directory / MODEL_FILE}", highlight=False)
+    tested = config.data.test or _rest(config, train_path)
+    if tested is not None:
+        alone = config.data.test is None
+        observe = Observe(source.times.shape[1] if alone else config.observe.frames, config.observe.points, config.observe.noise)
+        report_evaluation(surrogate, Path(tested), observe, directory, console, references)
+    return 0
+
+
+def check(config: Config) -> None:
+    """Values that Hydra's types cannot check. Raises UserError."""
+    if not 0 < config.data.points <= 1:
+        raise UserError(f"data.points={config.data.points:g}; give a fraction above 0 and at most 1")
+    if not 0 < config.training.minutes:
+        raise UserError(f"training.minutes={config.training.minutes:g}; give a time above 0")
+    if config.data.frames is not None and config.data.frames < 2:
+        raise UserError(f"data.frames={config.data.frames}: dynamics need at least 2 frames; give 2 or more")
+    if not 0 <= config.data.validation < 1:
+        raise UserError(f"data.validation={config.data.validation:g}; give a share from 0 to below 1")
+    if config.seed < 0:
+        raise UserError(f"seed={config.seed}; give a number of 0 or more")
+    if config.training.optimiser not in ("soap", "adamw"):
+        raise UserError(f"training.optimiser={config.training.optimiser!r}; choose soap or adamw")
+    if config.dynamics.method not in ("rk4", "dopri5"):
+        raise UserError(f"dynamics.method={config.dynamics.method!r}; choose rk4 or dopri5")
+
+
+def default_output(command: str) -> Path:
+    """outputs/<command>/<date-time>, a folder that does not exist yet."""
+    base = Path("outputs") / command / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    folder, number = base, 1
+    while folder.exists():
+        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return folder
+
+
+def _rest(config: Config, path: str | os.PathLike[str]) -> str | None:
+    """Without a test file, the frames after the training ones are the test, where there are any."""
+    if config.data.frames is None:
+        return None
+    with TrajectoryFile(path, check=False) as file:
+        return str(path) if file.frames > config.data.frames else None
+
+
+def report_evaluation(
+    surrogate: Surrogate, path: Path, observe: Observe, directory: Path, console: Console, references
+) -> None:  # noqa: ANN001
+    """Evaluate on a file; evaluation.json, plots and a table."""
+    from inrflow.commands.pictures import draw
+
+    with TrajectoryFile(path) as file:
+        evaluation = evaluate(surrogate, file, observe, references)
+        triangles = file.read_extra("triangles") if "triangles" in file.extra else None
+    write_json(directory / "evaluation.json", evaluation.report)
+    draw(directory, surrogate, evaluation, triangles)
+    show_errors(evaluation.report, Console())
+    console.print(f"report and plots are in {directory}", highlight=False)
+
+

@@ -1,0 +1,139 @@
+"""The configuration of a run: dataclasses that Hydra checks every override against. `configs/` holds the values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class DataConfig:
+    """Where the observations come from and how much of them is seen."""
+
+    train: str | None = None
+    test: str | None = None
+    frames: int | None = None
+    points: float = 1.0
+    same_points: bool = False
+    symmetries: Any = "declared"
+    copies: int | None = None
+    validation: float = 0.2
+
+
+@dataclass
+class ObserveConfig:
+    """What of a test trajectory is assimilated before the forecast."""
+
+    frames: int = 1
+    points: float | None = None
+    noise: float = 0.0
+
+
+@dataclass
+class DecoderConfig:
+    """The decoder; None is chosen from the data."""
+
+    name: str = "siren"
+    modulation: list[str] = field(default_factory=lambda: ["output"])
+    width: int = 128
+    depth: int | None = None
+    w0: float | None = None
+    wavenumbers: int = 2
+    harmonics: int | None = None
+    code_size: int | None = None
+    largest_code_size: int = 400
+    closure: bool = False
+    filter_scale: float = 64.0
+
+
+@dataclass
+class EncodingConfig:
+    """How codes are found: closed_form, gauss_newton, adam or gradient_steps."""
+
+    method: str = "closed_form"
+    iterations: int | None = None
+    rate: float = 1e-2
+
+
+@dataclass
+class DynamicsConfig:
+    """The vector field and its integration; None is chosen on validation."""
+
+    linear: bool = True
+    quadratic_rank: int = 0
+    width: int = 256
+    depth: int = 3
+    memory: int | None = None
+    forcing: bool | None = None
+    forcing_harmonics: int = 2
+    start: str = "auto"
+    method: str = "rk4"
+    step: float = 1.0
+    rtol: float = 1e-5
+    atol: float = 1e-6
+    adjoint: bool = False
+
+
+@dataclass
+class StepsConfig:
+    """Steps of the stages; None is set from the time budget and written to config.yaml."""
+
+    decoder: int | None = None
+    rollout: int | None = None
+    data: int | None = None
+
+
+@dataclass
+class TrainingConfig:
+    """Budget and optimisation."""
+
+    minutes: float = 2.0
+    steps: StepsConfig = field(default_factory=StepsConfig)
+    optimiser: str = "soap"
+    decoder_rate: float = 3e-3
+    rollout_rate: float = 2e-3
+    batch: int = 64
+    weight_decay: float = 0.0
+
+
+@dataclass
+class Config:
+    """Everything `inrflow train` is told."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    observe: ObserveConfig = field(default_factory=ObserveConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    encoding: EncodingConfig = field(default_factory=EncodingConfig)
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seed: int = 0
+    device: str = "auto"
+    output: str | None = None
+    resume: str | None = None
+
+
+@dataclass
+class TestDataConfig:
+    """The file to evaluate on; None: the one that the run was trained with."""
+
+    test: str | None = None
+
+
+@dataclass
+class EvaluateObserveConfig:
+    """What of a test trajectory is assimilated before the forecast."""
+
+    frames: int = 1
+    points: float = 1.0
+    noise: float = 0.0
+
+
+@dataclass
+class EvaluateConfig:
+    """What `inrflow evaluate` is told."""
+
+    run: str | None = None
+    data: TestDataConfig = field(default_factory=TestDataConfig)
+    observe: EvaluateObserveConfig = field(default_factory=EvaluateObserveConfig)
+    device: str = "auto"
+    output: str | None = None

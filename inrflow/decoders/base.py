@@ -1,0 +1,42 @@
+"""What every decoder is: a map (x, z) -> u that can also be linearised in the code."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Decoder(nn.Module):
+    """u = D(x; z), in normalised units of the channels.
+
+    Shapes: x (..., N, d) and z (..., Z); their leading dimensions broadcast against each other, and points that are
+    shared by several codes (a leading 1, or none) are evaluated once wherever the decoder allows it. u is (..., N, C).
+    """
+
+    code_size: int
+    channels: int
+    #: True when u is affine in z, so that encoding is one linear solve (`basis` is then available).
+    affine: bool = False
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def basis(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Offset (..., N, C) and basis (..., N, C, Z) with u = offset + basis z; only for affine decoders."""
+        raise NotImplementedError(f"{type(self).__name__} is not affine in its code")
+
+    def linearise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Value u (B, N, C) and Jacobian du/dz (B, N, C, Z) at codes z (B, Z) and points x (N, d) or (B, N, d)."""
+        if self.affine:
+            offset, basis = self.basis(x)
+            return offset + torch.einsum("...ncz,bz->bnc" if x.dim() == 2 else "bncz,bz->bnc", basis, z), basis.expand(
+                len(z), *basis.shape[-3:]
+            )
+        shared = x.dim() == 2
+
+        def single(z_one: Tensor, x_one: Tensor) -> tuple[Tensor, Tensor]:
+            u = self.forward(x_one, z_one)
+            return u, u
+
+        jacobian, u = torch.func.vmap(
+            torch.func.jacfwd(single, has_aux=True), in_dims=(0, None if shared else 0), chunk_size=64
+        )(z, x)
+        return u, jacobian

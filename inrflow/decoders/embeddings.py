@@ -1,0 +1,122 @@
+"""Coordinate embeddings: what the first layer of a decoder sees of a point x.
+
+An embedding also names the domain's own harmonics (where the domain is periodic): functions that reach the output
+directly, beside the network's features, so that what is linear and smooth on the domain costs nothing.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Embedding(nn.Module):
+    """Maps coordinates (..., d) to network inputs (..., inputs); base class and the raw embedding.
+
+    Raw coordinates are centred and divided by one common length, half the longest side of the box, so that the aspect
+    ratio of the domain is kept and all values lie in [-1, 1].
+    """
+
+    def __init__(self, low: Sequence[float], high: Sequence[float]) -> None:
+        super().__init__()
+        low_, high_ = torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
+        half_length = float((high_ - low_).max()) / 2 or 1.0
+        self.register_buffer("centre", (low_ + high_) / 2)
+        self.half_extent = (high_ - low_) / 2
+        self.half_length = half_length
+        self.inputs = len(low)
+
+    @property
+    def harmonics(self) -> int:
+        """Number of the domain's harmonics (without the constant)."""
+        return 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Network inputs (..., inputs) of points x (..., d)."""
+        return (x - self.centre.to(x.dtype)) / self.half_length
+
+    def evaluate_harmonics(self, x: Tensor) -> Tensor:
+        """Harmonics (..., M) of points x (..., d)."""
+        return x.new_zeros((*x.shape[:-1], 0))
+
+
+class SphericalEmbedding(Embedding):
+    """Unit vectors of a sphere enter as they are: smooth everywhere, no seam and no poles."""
+
+    def __init__(self, dimensions: int = 3) -> None:
+        super().__init__([-1.0] * dimensions, [1.0] * dimensions)
+
+
+class PeriodicEmbedding(Embedding):
+    """sin and cos of the first wavenumbers of every periodic coordinate; other coordinates raw.
+
+    Args:
+        low, high: box of the data, for the coordinates that are not periodic.
+        period: period of each coordinate, 0 where it is not periodic.
+        wavenumbers: how many multiples of the fundamental frequency the network sees (2 is the best known setting).
+        harmonics: largest wavenumber, in each coordinate, of the real Fourier basis that reaches the output directly;
+            it spans the whole tensor product (2 K + 1)^d - 1 and exists only where every coordinate is periodic.
+    """
+
+    def __init__(
+        self,
+        low: Sequence[float],
+        high: Sequence[float],
+        period: Sequence[float],
+        wavenumbers: int = 2,
+        harmonics: int = 0,
+    ) -> None:
+        super().__init__(low, high)
+        self.period = tuple(float(p) for p in period)
+        self.periodic = [i for i, p in enumerate(self.period) if p > 0]
+        self.raw = [i for i, p in enumerate(self.period) if p <= 0]
+        self.inputs = 2 * wavenumbers * len(self.periodic) + len(self.raw)
+        self.largest_harmonic = harmonics
+        self.register_buffer("multiples", torch.arange(1, wavenumbers + 1, dtype=torch.float64))
+        modes = _half_lattice(len(self.period), harmonics) if harmonics and not self.raw else []
+        self.register_buffer("modes", torch.tensor(modes, dtype=torch.float64).reshape(-1, len(self.period)))
+
+    @property
+    def harmonics(self) -> int:
+        return 2 * len(self.modes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = []
+        for i in self.periodic:
+            angle = (2 * math.pi / self.period[i]) * x[..., i : i + 1] * self.multiples.to(x.dtype)
+            parts += [angle.sin(), angle.cos()]
+        if self.raw:
+            parts.append(super().forward(x)[..., self.raw])
+        return torch.cat(parts, -1)
+
+    def evaluate_harmonics(self, x: Tensor) -> Tensor:
+        if not len(self.modes):
+            return super().evaluate_harmonics(x)
+        frequency = 2 * math.pi * self.modes / torch.tensor(self.period, dtype=torch.float64, device=self.modes.device)
+        # Unit mean square over the domain, like the constant.
+        angle = x @ frequency.to(x.dtype).T
+        return math.sqrt(2) * torch.cat([angle.cos(), angle.sin()], -1)
+
+
+def _half_lattice(dimensions: int, largest: int) -> list[tuple[int, ...]]:
+    """One wave vector of each pair {k, -k}, without 0: cos and sin of these span the real tensor Fourier basis."""
+    lattice = itertools.product(range(-largest, largest + 1), repeat=dimensions)
+    return [k for k in lattice if k > (0,) * dimensions]
+
+
+def make_embedding(
+    low: Sequence[float],
+    high: Sequence[float],
+    period: Sequence[float] | None,
+    geometry: str | None,
+    wavenumbers: int = 2,
+    harmonics: int = 0,
+) -> Embedding:
+    """The embedding that the data declare: sphere, periodic where any period is given, else raw."""
+    if geometry == "sphere":
+        return SphericalEmbedding(len(low))
+    if period is not None and any(p > 0 for p in period):
+        return PeriodicEmbedding(low, high, period, wavenumbers, harmonics)
+    return Embedding(low, high)

@@ -1,0 +1,209 @@
+"""Closed-form dynamics chosen on validation: how many codes, how much memory, which ridge.
+
+Every candidate is a linear field fitted by least squares and judged by rollouts that it has not seen: of held-out
+trajectories, or, where there is a single one, from several origins within it (fitted on what came before).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, with_memory
+from inrflow.dynamics.transitions import LinearFit, fit_irregular, generator_of, transitions_of
+
+RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0)
+_CLEARLY_BETTER = 0.98
+_FINALISTS = 12
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """size: codes; memory: hidden dimensions; ridge and what it pulls to ("change": no change, "mean": the mean)."""
+
+    size: int
+    memory: int
+    ridge: float
+    pull: str = "change"
+
+
+@dataclass
+class ClosedForm:
+    """A linear field ds/dt = A s + b + forcing(t) on states [codes, memory], and how well it forecasts.
+
+    Attributes:
+        candidate: what was chosen.
+        directions: (size, memory) of the memory, None without.
+        matrix, bias, forcing: of the field; forcing (n, 2 K) or None.
+        score: validation error, share of the variance of the codes.
+        scores: of all candidates tried.
+    """
+
+    candidate: Candidate
+    directions: Tensor | None
+    matrix: Tensor
+    bias: Tensor
+    forcing: Tensor | None
+    score: float
+    scores: dict[Candidate, float] = field(default_factory=dict)
+
+
+class ClosedFormSearch:
+    """Fits and judges candidates.
+
+    Args:
+        training: codes of the training trajectories and of their symmetry copies.
+        validation: codes of held-out trajectories; None to judge by rolling origins within `training`, whose first
+            `originals` trajectories are no copies.
+        period, harmonics: of an external forcing, period 0 for none.
+        originals: see `validation`.
+        window: frames that are known before a forecast of a validation trajectory begins.
+        floor: error of the decoder itself, share of the variance: smaller differences than it decide nothing.
+    """
+
+    def __init__(
+        self,
+        training: CodeData,
+        validation: CodeData | None,
+        period: float = 0.0,
+        harmonics: int = 2,
+        originals: int = 1,
+        window: int = 1,
+        floor: float = 0.0,
+    ) -> None:
+        self.training, self.period, self.harmonics, self.floor = training, period, harmonics, floor
+        self.splits: list[tuple[CodeData, CodeData, int]] = []  # fitted on, judged on, first forecast frame
+        if validation is not None:
+            self.splits.append((training, validation, window - 1))
+        else:
+            frames = training.codes.shape[1]
+            original = CodeData(training.codes[:originals], training.t[:originals], training.observed[:originals])
+            horizon = max(2, frames // 5)
+            for share in (0.5, 0.6, 0.7, 0.8):
+                origin = max(2, int(share * frames))
+                if origin + 1 < frames:
+                    self.splits.append(
+                        (training.frames(origin), original.frames(min(frames, origin + horizon)), origin - 1)
+                    )
+        if not self.splits:
+            self.splits.append((training, training, window - 1))
+        self._fits: dict = {}
+
+    def step_model(self, split: int, candidate: Candidate) -> tuple[Tensor, SeasonalMean, Tensor | None, bool]:
+        """Affine map of a unit step (uniform data) or generator (otherwise) of the anomalies, and their mean."""
+        key = (split, candidate.size if candidate.memory else -1, candidate.memory)
+        data = self.splits[split][0] if split >= 0 else self.training
+        if key not in self._fits:
+            directions = memory_directions(data, candidate.size, candidate.memory) if candidate.memory else None
+            size = candidate.size if candidate.memory else data.codes.shape[-1]
+            states = with_memory(data, size, directions)
+            mean = SeasonalMean.fit(states, self.period, self.harmonics)
+            anomalies = CodeData(states.codes - mean(states.t.nan_to_num()), states.t, states.observed)
+            self._fits[key] = LinearFit(transitions_of(anomalies.codes, anomalies.t, anomalies.observed)), mean, directions
+        fit, mean, directions = self._fits[key]
+        n = candidate.size + candidate.memory
+        mean = SeasonalMean(mean.coefficients[:, :n], mean.period)
+        if fit.transitions.uniform:
+            return fit.step_map(n, candidate.ridge, candidate.pull), mean, directions, True
+        matrix, bias = fit_irregular(fit.transitions.truncated(n), candidate.ridge)
+        return _affine(matrix, bias), mean, directions, False
+
+    def score(self, candidate: Candidate, continuous: bool = False) -> float:
+        """Mean squared error of the rollouts over the variance of the codes, all of them: what is cut off counts.
+
+        With `continuous` the rollouts are those of the continuous-time field, else of the fitted map of one step.
+        """
+        total, count, variance = 0.0, 0, 0.0
+        for split, (fitted, judged, first) in enumerate(self.splits):
+            model, mean, directions, uniform = self.step_model(split, candidate)
+            states = with_memory(judged, candidate.size, directions)
+            first = max(first, 1 if candidate.memory else 0)
+            unit = float(self._fits_step(split, candidate)) if uniform else 1.0
+            if uniform and continuous:
+                model, uniform = _affine(*generator_of(model, unit)), False
+            anomaly = states.codes[:, first] - mean(states.t[:, first].nan_to_num())
+            anomaly = torch.cat([torch.ones(len(anomaly), 1, dtype=torch.float64), anomaly], 1)
+            for frame in range(first + 1, states.codes.shape[1]):
+                step = states.t[:, frame] - states.t[:, frame - 1]
+                rows = torch.isfinite(step)
+                flows = _flows(model, step.nan_to_num(0.0), uniform, unit)
+                anomaly = torch.einsum("sij,sj->si", flows, anomaly) if flows.dim() == 3 else anomaly @ flows.T
+                predicted = anomaly[:, 1:] + mean(states.t[:, frame].nan_to_num())
+                error = judged.codes[:, frame].clone()
+                error[:, : candidate.size] -= predicted[:, : candidate.size]
+                seen = rows & judged.observed[:, frame]
+                total += float(error[seen].square().sum())
+                count += int(seen.sum())
+            observed = fitted.codes[fitted.observed]
+            variance += float((observed - observed.mean(0)).square().sum(1).mean()) / len(self.splits)
+        value = total / max(count, 1) / max(variance, 1e-300)
+        return value if value == value else float("inf")
+
+    def _fits_step(self, split: int, candidate: Candidate) -> Tensor:
+        key = (split, candidate.size if candidate.memory else -1, candidate.memory)
+        return self._fits[key][0].transitions.step.median()
+
+    def search(
+        self, sizes: Sequence[int], memories: Sequence[float] = (0.0,), ridges: Sequence[float] = RIDGES
+    ) -> ClosedForm:
+        """The best candidate, fitted on all training codes.
+
+        Args:
+            sizes: numbers of codes to try.
+            memories: numbers of memory dimensions to try, as shares of the code size.
+            ridges: to try, with both pulls.
+        """
+        uniform = transitions_of(self.training.codes[..., :1], self.training.t, self.training.observed).uniform
+        pulls = ("change", "mean") if uniform else ("change",)
+        candidates = [
+            Candidate(size, round(share * size), ridge, pull)
+            for share, size, ridge, pull in itertools.product(memories, sizes, ridges, pulls)
+        ]
+        scores = {c: self.score(c) for c in candidates}
+        finalists = sorted(candidates, key=lambda c: scores[c])
+        smallest = [min((c for c in candidates if c.size == size), key=lambda c: scores[c]) for size in sizes]
+        finalists = list(dict.fromkeys([*finalists[:_FINALISTS], *smallest]))
+        finals = {c: self.score(c, continuous=True) for c in finalists} if uniform else scores
+        finalists.sort(key=lambda c: (c.memory, c.size, -c.ridge, c.pull))
+        best = finalists[0]
+        for candidate in finalists:  # simpler ones first: a larger one must be clearly better
+            if finals[candidate] + self.floor < _CLEARLY_BETTER * (finals[best] + self.floor):
+                best = candidate
+        return self.fit(best, finals)
+
+    def fit(self, candidate: Candidate, scores: dict[Candidate, float] | None = None, data: CodeData | None = None) -> ClosedForm:
+        """The field of one candidate, from all training codes or from `data`."""
+        if data is not None:
+            self.training = data
+            self._fits = {k: v for k, v in self._fits.items() if k[0] >= 0}
+        model, mean, directions, uniform = self.step_model(-1, candidate)
+        if uniform:
+            matrix, bias = generator_of(model, float(self._fits_step(-1, candidate)))
+        else:
+            matrix, bias = model[1:, 1:], model[1:, 0]
+        mean_bias, forcing = mean.forcing(matrix)
+        score = scores[candidate] if scores else float("nan")
+        return ClosedForm(candidate, directions, matrix, bias + mean_bias, forcing, score, scores or {})
+
+
+def _affine(matrix: Tensor, bias: Tensor) -> Tensor:
+    """Generator (n + 1, n + 1) on [1, s] of ds/dt = matrix s + bias."""
+    generator = torch.zeros(len(bias) + 1, len(bias) + 1, dtype=matrix.dtype)
+    generator[1:, 1:], generator[1:, 0] = matrix, bias
+    return generator
+
+
+def _flows(model: Tensor, step: Tensor, uniform: bool, unit: float) -> Tensor:
+    """Affine maps over the steps (S,): one (n, n) map where all are the unit step, else (S, n, n)."""
+    if uniform:
+        if bool(((step - unit).abs() < 1e-3 * unit).all()):
+            return model
+        matrix, bias = generator_of(model, unit)
+        model = _affine(matrix, bias)
+    distinct, which = torch.unique(step, return_inverse=True)
+    flows = torch.linalg.matrix_exp(model * distinct[:, None, None])
+    return flows[0] if len(distinct) == 1 else flows[which]

@@ -1,0 +1,108 @@
+"""Integration of latent states through torchdiffeq, every trajectory at its own times in one batch.
+
+Each interval between two query times is mapped to s in [0, 1] and integrated as ds/ds' = dt_i f(t_i + s' dt_i, s): one
+batched call an interval, whatever the steps of the single trajectories.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchdiffeq import odeint, odeint_adjoint
+
+from inrflow.errors import UserError
+
+
+class IntegrationError(UserError):
+    """The integration left the finite numbers or its step size collapsed."""
+
+
+@dataclass(frozen=True)
+class Integrator:
+    """How states are integrated.
+
+    Attributes:
+        method: "rk4" (fixed step) or "dopri5" (adaptive).
+        step: largest fixed step in internal time units; the training data's own time step is 1.
+        rtol, atol: tolerances of the adaptive method.
+        adjoint: gradients through the adjoint equation (constant memory) instead of the stored steps.
+        largest_norm: a state beyond this norm counts as diverged.
+    """
+
+    method: str = "rk4"
+    step: float = 1.0
+    rtol: float = 1e-5
+    atol: float = 1e-6
+    adjoint: bool = False
+    largest_norm: float = 1e4
+
+    def __call__(self, field: nn.Module, start: Tensor, times: Tensor, check: bool = True) -> Tensor:
+        """States (S, T, n) at times (S, T) or (T,), the first of which is the time of `start` (S, n).
+
+        Times may run backwards. NaN times (padding) give NaN states. With `check` a diverging integration raises
+        IntegrationError; without it the states are returned as they are.
+        """
+        times = times.expand(len(start), times.shape[-1])
+        padding = torch.isnan(times)
+        states = [start]
+        for i in range(times.shape[1] - 1):
+            begin = times[:, i]
+            gap = torch.where(padding[:, i + 1] | padding[:, i], 0.0, times[:, i + 1] - begin)
+            states.append(self._interval(field, states[-1], torch.nan_to_num(begin), gap, check))
+        result = torch.stack(states, 1)
+        if check:
+            self._check(result, times)
+        return result.masked_fill(padding[..., None], float("nan")) if bool(padding.any()) else result
+
+    def _interval(self, field: nn.Module, state: Tensor, begin: Tensor, gap: Tensor, check: bool) -> Tensor:
+        widest = float(gap.abs().max())
+        if widest == 0.0:
+            return state
+        scale = gap.to(state.dtype)[:, None]
+
+        def rate(s: Tensor, y: Tensor) -> Tensor:
+            return scale * field(begin + s.double() * gap, y)
+
+        if self.method == "rk4":
+            steps = max(1, math.ceil(widest / self.step - 1e-6))
+            grid = torch.linspace(0, 1, steps + 1, dtype=state.dtype, device=state.device)
+            options = {}
+        else:
+            grid = torch.tensor([0.0, 1.0], dtype=state.dtype, device=state.device)
+            options = {"rtol": self.rtol, "atol": self.atol}
+        try:
+            if self.adjoint:
+                parameters = tuple(p for p in field.parameters() if p.requires_grad)
+                return odeint_adjoint(_Rate(rate), state, grid, method=self.method, adjoint_params=parameters, **options)[-1]
+            return odeint(rate, state, grid, method=self.method, **options)[-1]
+        except AssertionError as error:  # torchdiffeq answers a collapsed step or NaN states with a bare assert
+            if not check:
+                return torch.full_like(state, float("nan"))
+            raise IntegrationError(
+                f"integration with {self.method} failed in the interval from t={float(begin[0]):g} of length {widest:g} "
+                f"(internal units; state norm {float(state.norm(dim=-1).max()):.3g}): {error}; the dynamics are too "
+                "stiff or have diverged there: use dynamics.method=rk4, a larger dynamics.rtol, or forecast less far"
+            ) from error
+
+    def _check(self, states: Tensor, times: Tensor) -> None:
+        norms = states.detach().norm(dim=-1)
+        bad = ~(norms < self.largest_norm) & ~torch.isnan(times)
+        if not bool(bad.any()):
+            return
+        trajectory, frame = (int(i) for i in bad.nonzero()[bad.nonzero()[:, 1].argmin()])
+        gap = float(times[trajectory, frame] - times[trajectory, max(frame - 1, 0)])
+        raise IntegrationError(
+            f"the forecast of trajectory {trajectory} diverged at t={float(times[trajectory, frame]):g} (step {gap:g}, "
+            f"internal units; state norm {float(norms[trajectory, frame]):.3g}, limit {self.largest_norm:.3g}): query "
+            "shorter horizons, take smaller steps (dynamics.step), or train longer or on more frames"
+        )
+
+
+class _Rate(nn.Module):
+    def __init__(self, rate) -> None:  # noqa: ANN001
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, s: Tensor, y: Tensor) -> Tensor:
+        return self.rate(s, y)

@@ -1,0 +1,127 @@
+"""Closed-form dynamics: the linear (and quadratic) vector field that explains observed transitions of states best.
+
+Where all time steps are equal, a ridge regression gives the map of one step and its matrix logarithm the generator
+(dynamic mode decomposition in continuous time). Where they differ, the generator comes from the integral form of the
+equation, s_{i+1} - s_i = A int s dt, by Gauss-Newton corrections through the integrated flow.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_FASTEST = 2.0  # decay or growth of more than e^2 within one time step cannot be told from noise, and rk4 blows up on it
+
+
+@dataclass
+class Transitions:
+    """Pairs of successive states: start (P, n), end (P, n), time at the start and step, (P,), internal units."""
+
+    start: Tensor
+    end: Tensor
+    t: Tensor
+    step: Tensor
+
+    @property
+    def uniform(self) -> bool:
+        return bool((self.step - self.step[0]).abs().max() < 1e-4 * self.step[0].abs())
+
+    def truncated(self, size: int) -> "Transitions":
+        return Transitions(self.start[:, :size], self.end[:, :size], self.t, self.step)
+
+
+def transitions_of(states: Tensor, times: Tensor, observed: Tensor) -> Transitions:
+    """All pairs of successive observed frames of states (S, T, n) at times (S, T)."""
+    starts, ends, t, steps = [], [], [], []
+    for s in range(len(states)):
+        index = observed[s].nonzero()[:, 0]
+        starts.append(states[s, index[:-1]])
+        ends.append(states[s, index[1:]])
+        t.append(times[s, index[:-1]])
+        steps.append(times[s, index[1:]] - times[s, index[:-1]])
+    return Transitions(torch.cat(starts).double(), torch.cat(ends).double(), torch.cat(t), torch.cat(steps))
+
+
+class LinearFit:
+    """Ridge regressions of one data set for many sizes and strengths, from one pass over the transitions.
+
+    Codes are ordered by variance, so the regression on the first n of them is a leading block of the same normal
+    equations. The ridge is relative to the mean diagonal of the Gram matrix.
+    """
+
+    def __init__(self, transitions: Transitions) -> None:
+        self.transitions = transitions
+        start = torch.cat([torch.ones(len(transitions.start), 1, dtype=torch.float64), transitions.start], 1)
+        self.gram = start.T @ start
+        self.cross = start.T @ (transitions.end - transitions.start)
+        self.cross_end = start.T @ transitions.end
+
+    def step_map(self, size: int, ridge: float, pull: str = "change") -> Tensor:
+        """Affine map (n + 1, n + 1) of one time step on [1, s]; meaningful for uniform steps only.
+
+        The ridge pulls towards no change (`pull="change"`) or towards the mean (`pull="mean"`).
+        """
+        gram = self.gram[: size + 1, : size + 1].clone()
+        strength = ridge * gram.diagonal()[1:].mean()
+        gram.diagonal()[1:].add_(strength)
+        gram.diagonal()[0].add_(1e-12 * gram[0, 0])
+        target = self.cross if pull == "change" else self.cross_end
+        weights = torch.linalg.solve(gram, target[: size + 1, :size])
+        step = torch.eye(size + 1, dtype=torch.float64)
+        if pull != "change":
+            step[1:, 1:] = 0.0
+        step[1:, 1:] += weights[1:].T
+        step[1:, 0] = weights[0]
+        return step
+
+
+def generator_of(step_map: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """Matrix A and bias b of ds/dt = A s + b whose flow over `step` is the given affine map, as far as one exists.
+
+    Eigenvalues that no slow real flow can produce (negative real ones, or a decay or growth faster than e^2 a step)
+    belong to directions that the data do not determine; they are replaced by the nearest admissible ones.
+    """
+    values, vectors = torch.linalg.eig(step_map)
+    negative_real = (values.imag.abs() < 1e-9 * values.abs().clamp(min=1e-300)) & (values.real <= 0)
+    magnitude = values.abs().clamp(min=1e-300).log().clamp(-_FASTEST, _FASTEST)
+    angle = torch.where(negative_real, 0.0, values.angle()).clamp(-2.5, 2.5)
+    logarithm = torch.complex(torch.where(negative_real, -_FASTEST, magnitude), angle)
+    generator = (vectors * logarithm) @ torch.linalg.inv(vectors)
+    generator = generator.real / step
+    return generator[1:, 1:], generator[1:, 0]
+
+
+def fit_irregular(transitions: Transitions, ridge: float, corrections: int = 8) -> tuple[Tensor, Tensor]:
+    """Matrix A and bias b from transitions over unequal steps.
+
+    Starts from the trapezoidal integral form and corrects by what the exact affine flow misses; converges to zero
+    residual where the data have one.
+    """
+    size = transitions.start.shape[1]
+    augmented = torch.zeros(size + 1, size + 1, dtype=torch.float64)
+    start = torch.cat([torch.ones(len(transitions.start), 1, dtype=torch.float64), transitions.start], 1)
+    end = torch.cat([start[:, :1], transitions.end], 1)
+    steps, which = torch.unique((transitions.step * 1e6).round() / 1e6, return_inverse=True)
+    best, best_error = augmented, float("inf")
+    predicted = end.clone()
+    for iteration in range(corrections + 1):
+        if iteration:
+            flows = torch.linalg.matrix_exp(augmented * steps[:, None, None])
+            predicted = torch.einsum("pij,pj->pi", flows[which], start) if len(steps) > 1 else start @ flows[0].T
+            error = float((end - predicted).square().sum())
+            if not error < best_error:
+                break
+            best, best_error = augmented, error
+        residual = (end - predicted) if iteration else end - start
+        middle = transitions.step[:, None] * (start + predicted) / 2
+        gram = middle.T @ middle
+        target = middle.T @ residual[:, 1:]
+        strength = ridge * gram.diagonal()[1:].mean()
+        gram.diagonal()[1:].add_(strength)
+        gram.diagonal()[0].add_(1e-12 * gram[0, 0])
+        # The ridge acts on the generator itself, not on its correction.
+        target[1:] -= strength * augmented[1:, 1:].T if iteration else 0.0
+        update = torch.zeros_like(augmented)
+        update[1:] = torch.linalg.solve(gram, target).T
+        augmented = augmented + update
+    return best[1:, 1:], best[1:, 0]

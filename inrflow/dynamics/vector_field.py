@@ -1,0 +1,111 @@
+"""The vector field ds/dt = A s + b + forcing(t) + quadratic(s) + residual(s, t) that moves latent states.
+
+A state s is the code z of the field followed by hidden memory m (which the decoder does not see), for systems whose
+frame is not their state. The linear part (and the quadratic one, which a Galerkin projection of many PDEs has exactly)
+starts from least squares on observed transitions; the residual network starts at zero, so that training can only add
+what the closed form leaves.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class FieldShape:
+    """What a vector field is made of.
+
+    Attributes:
+        state_size: n, code and memory together.
+        linear: with a linear part.
+        quadratic_rank: rank of the quadratic part, 0 for none.
+        width, depth: of the residual network; depth counts hidden layers, 0 for no network.
+        forcing_period: period of an external forcing in internal time units, 0 for an autonomous field.
+        forcing_harmonics: how many multiples of the forcing's frequency enter.
+    """
+
+    state_size: int
+    linear: bool = True
+    quadratic_rank: int = 0
+    width: int = 256
+    depth: int = 0
+    forcing_period: float = 0.0
+    forcing_harmonics: int = 2
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+class VectorField(nn.Module):
+    """dynamics of states (..., n) at times t, a scalar or (...,), both in internal units (see `Surrogate`)."""
+
+    def __init__(self, shape: FieldShape) -> None:
+        super().__init__()
+        self.shape = shape
+        size = shape.state_size
+        if shape.linear:
+            self.matrix = nn.Parameter(torch.zeros(size, size))
+            self.bias = nn.Parameter(torch.zeros(size))
+        if shape.forcing_period:
+            self.forcing = nn.Parameter(torch.zeros(size, 2 * shape.forcing_harmonics))
+        if shape.quadratic_rank:
+            spread = 1 / math.sqrt(size)
+            self.quadratic_left = nn.Parameter(torch.randn(shape.quadratic_rank, size) * spread)
+            self.quadratic_right = nn.Parameter(torch.randn(shape.quadratic_rank, size) * spread)
+            self.quadratic_out = nn.Parameter(torch.zeros(size, shape.quadratic_rank))
+        if shape.depth:
+            inputs = size + (2 * shape.forcing_harmonics if shape.forcing_period else 0)
+            layers: list[nn.Module] = []
+            for _ in range(shape.depth):
+                layers += [nn.Linear(inputs, shape.width), nn.SiLU()]
+                inputs = shape.width
+            last = nn.Linear(inputs, size)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.residual = nn.Sequential(*layers, last)
+
+    @property
+    def is_linear(self) -> bool:
+        """True when the field is affine in the state, whatever the time."""
+        return not self.shape.quadratic_rank and not self.shape.depth
+
+    def phases(self, t: Tensor) -> Tensor:
+        """cos and sin of the forcing's harmonics at times t (...,), shape (..., 2 K)."""
+        multiples = torch.arange(1, self.shape.forcing_harmonics + 1, dtype=torch.float64, device=t.device)
+        angle = 2 * math.pi * torch.remainder(t.double() / self.shape.forcing_period, 1.0)[..., None] * multiples
+        return torch.cat([angle.cos(), angle.sin()], -1)
+
+    def forward(self, t: Tensor, state: Tensor) -> Tensor:
+        rate = torch.zeros_like(state)
+        if self.shape.linear:
+            rate = torch.nn.functional.linear(state, self.matrix, self.bias)
+        phases = None
+        if self.shape.forcing_period:
+            phases = self.phases(torch.as_tensor(t)).to(state.dtype)
+            phases = phases.expand(*state.shape[:-1], phases.shape[-1])
+            rate = rate + phases @ self.forcing.T
+        if self.shape.quadratic_rank:
+            products = (state @ self.quadratic_left.T) * (state @ self.quadratic_right.T)
+            rate = rate + products @ self.quadratic_out.T
+        if self.shape.depth:
+            inputs = state if phases is None else torch.cat([state, phases], -1)
+            rate = rate + self.residual(inputs)
+        return rate
+
+    def set_linear(self, matrix: Tensor, bias: Tensor, forcing: Tensor | None = None) -> None:
+        """Set the linear part (and the forcing (n, 2 K)) to a fitted one."""
+        with torch.no_grad():
+            self.matrix.copy_(matrix)
+            self.bias.copy_(bias)
+            if forcing is not None:
+                self.forcing.copy_(forcing)
+
+    def set_quadratic(self, left: Tensor, right: Tensor, out: Tensor) -> None:
+        """Set the first factors of the quadratic part; the remaining ones keep their start with zero output."""
+        rank = len(left)
+        with torch.no_grad():
+            self.quadratic_left[:rank] = left.to(self.quadratic_left)
+            self.quadratic_right[:rank] = right.to(self.quadratic_right)
+            self.quadratic_out[:, :rank] = out.to(self.quadratic_out)

@@ -1,0 +1,65 @@
+"""Encoding for decoders that are not affine in the code: Gauss-Newton steps with Levenberg-Marquardt damping.
+
+Each step linearises the decoder at the current code and solves the same Gaussian problem as the closed form; a step that
+raises the objective is refused and the damping raised (Levenberg 1944, Marquardt 1963).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from inrflow.decoders.base import Decoder
+from inrflow.encoding.gaussian import GaussianPrior
+
+
+def gauss_newton(
+    decoder: Decoder,
+    x: Tensor,
+    u: Tensor,
+    prior: GaussianPrior,
+    start: Tensor | None = None,
+    iterations: int = 12,
+    covariance: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Most probable codes (F, Z), float64, of frames u (F, N, C) at points x (N, d) or (F, N, d).
+
+    Starts from `start` (F, Z) or the prior mean; the covariance (F, Z, Z), if asked, is that of the last linearisation.
+    """
+    dtype = next(decoder.parameters()).dtype
+    x = x.to(dtype)
+    precision = torch.linalg.inv(prior.covariance + 1e-9 * prior.covariance.diagonal().max() * torch.eye(len(prior.mean)))
+    observed = torch.isfinite(u)
+    values = torch.nan_to_num(u).double()
+    weight = observed.double() / prior.noise
+    codes = prior.mean.expand(len(u), -1).clone() if start is None else start.double().clone()
+
+    def objective(z: Tensor) -> Tensor:
+        with torch.no_grad():
+            error = decoder(x, z.to(dtype)).double() - values
+        deviation = z - prior.mean
+        return (error.square() * weight).flatten(1).sum(1) + torch.einsum("fz,zy,fy->f", deviation, precision, deviation)
+
+    damping = torch.full((len(u),), 1e-3, dtype=torch.float64)
+    current = objective(codes)
+    curvature = precision.expand(len(u), -1, -1)
+    for _ in range(iterations):
+        with torch.no_grad():
+            decoded, jacobian = decoder.linearise(x, codes.to(dtype))
+        design = jacobian.double().flatten(1, 2)
+        weights = weight.flatten(1)
+        error = (values - decoded.double()).flatten(1)
+        curvature = torch.einsum("fpz,fp,fpy->fzy", design, weights, design) + precision
+        gradient = torch.einsum("fpz,fp->fz", design, weights * error) - (codes - prior.mean) @ precision
+        diagonal = curvature.diagonal(dim1=1, dim2=2)
+        damped = curvature + torch.diag_embed(damping[:, None] * diagonal)
+        step = torch.linalg.solve(damped, gradient)
+        proposed = objective(codes + step)
+        better = proposed < current
+        codes = torch.where(better[:, None], codes + step, codes)
+        gain = ((current - proposed) / current.clamp(min=1e-30)).where(better, torch.zeros_like(current))
+        current = torch.where(better, proposed, current)
+        damping = torch.where(better, damping * 0.2, damping * 10).clamp(1e-9, 1e6)
+        if bool((better & (gain < 1e-6)).all()):
+            break
+    return codes, torch.linalg.inv(curvature) if covariance else None

@@ -1,0 +1,150 @@
+"""From features to codes: the orthonormal output modes, the prior of codes and the noise, by expectation maximisation.
+
+A decoder with output modulation is u_c = w_c . psi(x): features psi shared by all codes, weights w of each frame. Given
+the features, everything else is linear and Gaussian: this module fits w ~ N(mean, covariance) and the noise of each
+channel to all training frames at once (probabilistic principal components with missing data, Tipping and Bishop 1999,
+in the metric of the data), so frames that see few points borrow from the others. The eigenvectors of the covariance
+become the code dimensions: orthonormal in the data's metric (an error in code is the same error in the data), ordered
+by variance, with prior N(0, diag(variances)).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrflow.encoding.gaussian import GaussianPrior, condition
+
+_NOISE_FLOOR = 1e-11
+_FEATURE_FLOOR = 1e-9
+
+
+@dataclass
+class OutputModes:
+    """Output layer of a decoder and the statistics of its codes.
+
+    Attributes:
+        mean: (C, F) output weights of the mean field.
+        modes: (Z, C, F) output weights of each code dimension, ordered by variance.
+        variances: (Z,) prior variance of each code dimension, normalised units (mean square over points and channels).
+        noise: (C,) variance of what the modes leave, each channel.
+    """
+
+    mean: Tensor
+    modes: Tensor
+    variances: Tensor
+    noise: Tensor
+
+    def truncated(self, size: int) -> "OutputModes":
+        """The first `size` modes; what the others explained becomes noise."""
+        lost = self.variances[size:].sum()
+        return OutputModes(self.mean, self.modes[:size], self.variances[:size], self.noise + lost)
+
+    def prior(self) -> GaussianPrior:
+        """Prior of the codes: zero mean, diagonal covariance."""
+        return GaussianPrior(torch.zeros_like(self.variances), torch.diag(self.variances), self.noise.double())
+
+
+def fit_output_modes(
+    features: Callable[[Tensor], Tensor],
+    groups: Iterable[tuple[Tensor, Tensor]],
+    iterations: int = 5,
+    floor: float = 1e-10,
+    largest: int = 512,
+    progress: Callable[[], None] = lambda: None,
+) -> OutputModes:
+    """Fit mean, modes, variances and noise.
+
+    Args:
+        features: map of points (N, d) to features (N, F); the first feature is the constant.
+        groups: frames grouped by shared points, each x (N, d) and u (frames, N, C) with NaN = not observed.
+        iterations: of expectation maximisation; one suffices where every frame sees many points.
+        floor: modes with less than this share of the largest variance are dropped.
+        largest: at most this many modes.
+    """
+    groups = list(groups)
+    channels = groups[0][1].shape[-1]
+    whitening, strength = _whitening(features, groups)
+    size = whitening.shape[1]
+    dimension = channels * size
+
+    basis_cache: list[Tensor] = []
+    shared = all(g[0] is groups[0][0] for g in groups)
+
+    def basis(index: int) -> Tensor:
+        """(N, C, C * size) block design of a group."""
+        if shared and basis_cache:
+            return basis_cache[0]
+        psi = features(groups[index][0]).double() @ whitening
+        block = torch.zeros(len(psi), channels, channels, size, dtype=psi.dtype)
+        for c in range(channels):
+            block[:, c, c] = psi
+        block = block.flatten(2)
+        if shared:
+            basis_cache.append(block)
+        return block
+
+    observed = torch.cat([g[1].reshape(-1, channels) for g in groups]).double()
+    mean = torch.zeros(dimension, dtype=torch.float64)
+    total = observed.square().nanmean(0)
+    del observed
+    # To begin with, what the features express strongly (smooth functions) is as much likelier: the prior that a ridge on
+    # their own weights would be. The spectrum itself is what the iterations find.
+    covariance = torch.diag(torch.kron(10 * total.clamp(min=1e-12), strength / strength.sum()))
+    # Frames that see more values than there are features say themselves how large the noise is; it is found faster from
+    # below. With fewer values a small noise would be confirmed by interpolation, so it must be approached from above.
+    typical = float(torch.stack([torch.isfinite(g[1]).float().mean() * len(g[0]) for g in groups]).median())
+    noise = ((1e-8 if typical > 1.2 * size else 1e-3) * total).clamp(min=_NOISE_FLOOR)
+    for _ in range(iterations):
+        prior = GaussianPrior(mean, covariance, noise)
+        first = torch.zeros(dimension, dtype=torch.float64)
+        second = torch.zeros(dimension, dimension, dtype=torch.float64)
+        count, residual, values = 0, torch.zeros(channels, dtype=torch.float64), torch.zeros(channels)
+        offset = torch.zeros(())
+        for index, (_, u) in enumerate(groups):
+            rows = torch.isfinite(u).flatten(1).any(1)
+            u = u[rows]
+            if not len(u):
+                continue
+            design = basis(index)
+            codes, spread = condition(offset, design, u, prior, covariance=True)
+            assert spread is not None
+            centred = codes - mean
+            first += centred.sum(0)
+            second += centred.T @ centred
+            second += spread * len(u) if spread.dim() == 2 else spread.sum(0)
+            error = u.double() - torch.einsum("ncz,bz->bnc", design, codes)
+            finite = torch.isfinite(error)
+            average = spread if spread.dim() == 2 else spread.mean(0)
+            uncertainty = torch.einsum("ncz,ncz->nc", design @ average, design)
+            residual += (error.square() + uncertainty).where(finite, 0.0).sum((0, 1))
+            values += finite.sum((0, 1))
+            count += len(u)
+        shift = first / count
+        covariance = second / count - torch.outer(shift, shift)
+        covariance = (covariance + covariance.T) / 2
+        mean = mean + shift
+        noise = (residual / values).clamp(min=_NOISE_FLOOR)
+        progress()
+    variances, vectors = torch.linalg.eigh(covariance)
+    variances, vectors = variances.flip(0), vectors.flip(1)
+    keep = min(int((variances > floor * variances[0]).sum()), largest)
+    lost = variances[keep:].clamp(min=0).sum() / channels
+    modes = vectors[:, :keep].T.reshape(keep, channels, size) @ whitening.T
+    return OutputModes(mean.reshape(channels, size) @ whitening.T, modes, variances[:keep], noise + lost)
+
+
+def _whitening(
+    features: Callable[[Tensor], Tensor], groups: list[tuple[Tensor, Tensor]], points: int = 8192
+) -> tuple[Tensor, Tensor]:
+    """Map (F, size) to features that are orthonormal over a sample of the points, and their strength (size,).
+
+    Near-dependent features are dropped; the strength is the mean square that unit weights give.
+    """
+    every = torch.cat([x for x, _ in groups])
+    sample = every[torch.randperm(len(every), generator=torch.Generator().manual_seed(0))[:points]]
+    psi = features(sample).double()
+    values, vectors = torch.linalg.eigh(psi.T @ psi / len(psi))
+    keep = values > _FEATURE_FLOOR * values[-1]
+    return vectors[:, keep] / values[keep].sqrt(), values[keep]

@@ -1,0 +1,120 @@
+"""Writing files so that nothing is lost: aside first, then renamed; nested state without pickles."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from inrflow.errors import UserError
+
+
+def write_aside(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then rename it to `path`; nothing is left behind on failure.
+
+    Raises UserError where the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{path} could not be written: the disk is full; free some space and run again") from error
+        raise UserError(f"{path} could not be written ({error.strerror or error}); choose another output folder") from error
+    except Exception as error:  # safetensors and HDF5 report a full disk as errors of their own
+        if "No space left" in str(error):
+            raise UserError(f"{path} could not be written: the disk is full; free some space and run again") from error
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> Path:
+    """Write JSON, aside and renamed."""
+    return write_aside(path, lambda p: p.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n"))
+
+
+def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, Any] | None = None) -> Path:
+    """Save nested dicts, lists, numbers, strings and tensors as one safetensors file; its header holds the structure."""
+    tensors: dict[str, Tensor] = {}
+
+    def strip(value: Any, key: str) -> Any:
+        if isinstance(value, Tensor):
+            tensors[key] = value.detach().cpu().contiguous().clone()
+            return {"__tensor__": key}
+        if isinstance(value, dict):
+            return {"__items__": [[k, strip(v, f"{key}.{k}")] for k, v in value.items()]}
+        if isinstance(value, list | tuple):
+            return [strip(v, f"{key}.{i}") for i, v in enumerate(value)]
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise TypeError(f"cannot store a {type(value).__name__} at {key}")
+
+    structure = strip(state, "state")
+    header = {"structure": json.dumps(structure), "metadata": json.dumps(metadata or {})}
+    return write_aside(path, lambda p: save_file(tensors, p, metadata=header))
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
+    """What `save_tensors` saved: the state and the metadata. Raises UserError where the file is not such a file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            structure, metadata = json.loads(header["structure"]), json.loads(header["metadata"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; give a folder that inrflow train has written") from error
+    except Exception as error:
+        raise UserError(
+            f"{path} is not a file that inrflow has saved ({str(error).splitlines()[0]}); train again or restore it"
+        ) from error
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "__tensor__" in value:
+                return tensors[value["__tensor__"]]
+            return {k: fill(v) for k, v in value["__items__"]}
+        return [fill(v) for v in value] if isinstance(value, list) else value
+
+    return fill(structure), metadata
+
+
+def to_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A detached copy of a state dict in main memory."""
+    return {k: v.detach().cpu().clone() for k, v in state.items()}
+
+
+def torch_device(name: str) -> torch.device:
+    """The torch device of a name; "auto" takes CUDA where it is there. Raises UserError for one that is not."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={name} is not available here; use device=auto or device=cpu") from error
+    return device

@@ -1,0 +1,100 @@
+"""Configurations from Hydra: one resolver for a checkout and an installed wheel, overrides checked, errors in one line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from inrflow.errors import UserError
+
+_PATH_KEYS = ("train", "test", "run", "resume", "output", "observations", "points", "to", "file")
+
+
+def config_directory() -> Path:
+    """Where the YAML files are: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "configs", package.parent / "configs"):
+        if (candidate / "train.yaml").exists():
+            return candidate
+    raise UserError(f"no configs folder was found in or beside {package}; install inrflow again")
+
+
+def resolve(name: str, schema: type, overrides: Sequence[str]) -> Any:
+    """The configuration `name`.yaml checked against a dataclass, with overrides; returns an instance of the dataclass.
+
+    Raises UserError, in one line, for unknown keys and values that do not fit.
+    """
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    quoted = [_quoted(o) for o in overrides]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_directory()), version_base="1.3"):
+            config = compose(name, overrides=quoted)
+        return OmegaConf.to_object(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_explain(error, schema, overrides)) from error
+
+
+def to_yaml(config: Any) -> str:
+    """A configuration as YAML text."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def from_yaml(path: Path, schema: type) -> Any:
+    """Read back what `to_yaml` wrote."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path))
+        return OmegaConf.to_object(merged)
+    except (OmegaConfBaseException, OSError, ValueError) as error:
+        raise UserError(f"{path} is not a configuration of this inrflow ({str(error).splitlines()[0]})") from error
+
+
+def _quoted(override: str) -> str:
+    """Paths may hold characters that Hydra's grammar keeps for itself: quote them."""
+    if "=" not in override:
+        raise UserError(f"{override!r} is not of the form key=value")
+    key, value = override.split("=", 1)
+    last = key.lstrip("+~").rsplit(".", 1)[-1]
+    plain = re.fullmatch(r"[\w./\\:+-]*", value) is not None
+    number = re.fullmatch(r"[-+\d.eE]+", value) is not None
+    if last in _PATH_KEYS and not plain and not number and not value.startswith(("'", '"', "[")):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"{key}='{escaped}'"
+    return override
+
+
+def _keys(config: DictConfig, prefix: str = "") -> list[str]:
+    result = []
+    for key in config:
+        name = f"{prefix}{key}"
+        result.append(name)
+        if not OmegaConf.is_missing(config, key) and isinstance(config[key], DictConfig):
+            result += _keys(config[key], f"{name}.")
+    return result
+
+
+def _explain(error: Exception, schema: type, overrides: Sequence[str]) -> str:
+    text = str(error.__cause__ or error)
+    known = _keys(OmegaConf.structured(schema))
+    for override in overrides:
+        key = override.split("=", 1)[0].lstrip("+~")
+        if key not in known and "/" not in key and key != "experiment":
+            near = difflib.get_close_matches(key, known, 1) or difflib.get_close_matches(key.split(".")[-1], known, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(k for k in known if '.' not in k)}"
+            return f"unknown key {key!r}{hint}"
+    first = " ".join(text.split("\n")[:1])
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if f"full_key: {key}" in text or (value and value in first):
+            return f"{override}: {first}"
+    return first

@@ -1,0 +1,153 @@
+"""First stage: the trunk of an affine decoder, trained through the solve of its codes (variable projection).
+
+At each step the codes of a batch of frames are solved by ridge regression and held fixed while the trunk moves: at the
+solved code, the gradient of the (regularised) loss with respect to the weights is that of the residual alone (Golub and
+Pereyra 1973). Some points are held out of every trajectory: what the decoder makes of them says when to stop. In the
+end the output layer, the code dimensions, their prior and the noise are fitted in closed form to all points.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.source import TrajectorySource
+from inrflow.data.symmetries import Symmetries
+from inrflow.decoders.siren import ModulatedSiren
+from inrflow.encoding.modes import OutputModes, fit_output_modes
+
+_RIDGE = 1e-3
+_POINTS_PER_STEP = 2048
+_FRAMES_PER_STEP = 128
+_HELD_OUT = 0.1
+
+
+class Augmentation:
+    """Random symmetry copies of trajectories: points moved, values turned. None of it where no symmetry is known."""
+
+    def __init__(self, symmetries: Symmetries, extent: np.ndarray, period: tuple[float, ...] | None, scale: Tensor):
+        self.symmetries, self.extent, self.period, self.scale = symmetries, extent, period, scale.numpy()
+
+    def __bool__(self) -> bool:
+        return len(self.symmetries) > 0
+
+    def __call__(self, batch: TrajectoryBatch, random: np.random.Generator) -> TrajectoryBatch:
+        """Every trajectory of the batch (data units) moved by a random element of the group."""
+        if not self:
+            return batch
+        return batch.transformed(self.symmetries.sample(random, len(batch), self.extent, self.period))
+
+
+class DecoderTraining:
+    """Losses and scores of the trunk on a source of trajectories.
+
+    Batches are moved by `augmentation` in data units, then normalised. Frames of one step share a trajectory's points.
+    """
+
+    def __init__(
+        self, source: TrajectorySource, training: np.ndarray, validation: np.ndarray, augmentation: Augmentation
+    ) -> None:
+        self.source, self.training, self.augmentation = source, training, augmentation
+        self.all_points = False  # the last part of the stage sees the held-out points too
+        points = source.batch(training[:1]).u.shape[2]
+        self.together = max(1, min(len(training), _POINTS_PER_STEP // points))
+        kept, held = self._split(points)
+        self.kept = kept
+        scored = source.batch(validation[:8] if len(validation) else training[:8])
+        frames = np.unique(np.linspace(0, scored.u.shape[1] - 1, 10).astype(int))
+        scored = TrajectoryBatch(
+            scored.t[:, frames], scored.x if scored.x.shape[1] == 1 else scored.x[:, frames], scored.u[:, frames]
+        )
+        x, u = scored.groups()
+        self.scored = x.float(), u, kept, held
+
+    @staticmethod
+    def _split(points: int) -> tuple[Tensor, Tensor]:
+        order = torch.as_tensor(np.random.default_rng([points]).permutation(points))
+        held = max(1, round(_HELD_OUT * points)) if points >= 20 else 0
+        return order[held:].sort().values, order[:held].sort().values
+
+    def groups(self, random: np.random.Generator, trajectories: int) -> tuple[Tensor, Tensor]:
+        """A random batch: x (G, N, d) and normalised u (G, F, N, C)."""
+        chosen = random.choice(self.training, trajectories, replace=trajectories > len(self.training))
+        if self.augmentation:
+            moved = self.augmentation(self.source.batch(chosen, normalised=False), random)
+            batch = TrajectoryBatch(moved.t, moved.x, self.source.normalisation.apply(moved.u))
+        else:
+            batch = self.source.batch(chosen)
+        return batch.groups()
+
+    def loss(self, module: nn.Module, step: int, steps: int, random: np.random.Generator) -> Tensor:
+        """Residual of a batch at its solved codes, mean square in normalised units."""
+        assert isinstance(module, ModulatedSiren)
+        shared = self.source.shared_points and not self.augmentation
+        x, u = self.groups(random, min(len(self.training), 16) if shared else self.together)
+        kept = torch.arange(u.shape[2]) if self.all_points else self.kept
+        limit = max(64, _POINTS_PER_STEP // len(x))
+        if len(kept) > limit:
+            kept = kept[torch.as_tensor(random.permutation(len(kept))[:limit])]
+        if u.shape[1] > _FRAMES_PER_STEP:
+            u = u[:, torch.as_tensor(random.permutation(u.shape[1])[:_FRAMES_PER_STEP])]
+        offset, basis = module.basis(x[:, kept].float())
+        residual = _residual(offset, basis, u[:, :, kept], solve_ridge(offset, basis, u[:, :, kept]))
+        return residual.square().sum() / torch.isfinite(u[:, :, kept]).sum()
+
+    @torch.no_grad()
+    def score(self, module: nn.Module) -> float:
+        """Error at held-out points of validation frames whose codes see the other points."""
+        assert isinstance(module, ModulatedSiren)
+        x, u, kept, held = self.scored
+        offset, basis = module.basis(x)
+        codes = solve_ridge(offset[:, kept], basis[:, kept], u[:, :, kept])
+        if not len(held):
+            held = kept
+        residual = _residual(offset[:, held], basis[:, held], u[:, :, held], codes)
+        return float(residual.square().sum() / torch.isfinite(u[:, :, held]).sum().clamp(min=1))
+
+    def fit_modes(self, module: ModulatedSiren, largest: int, trajectories: int = 96, iterations: int = 6) -> OutputModes:
+        """Output layer, code dimensions, prior and noise from the given features, in closed form on all points."""
+        random = np.random.default_rng([11])
+        if self.augmentation:
+            chosen = random.choice(self.training, trajectories, replace=len(self.training) < trajectories)
+            moved = self.augmentation(self.source.batch(chosen, normalised=False), random)
+            batch = TrajectoryBatch(moved.t, moved.x, self.source.normalisation.apply(moved.u))
+        else:
+            chosen = random.permutation(self.training)[: trajectories if not self.source.shared_points else None]
+            batch = self.source.batch(chosen)
+        x, u = batch.groups()
+        if len(x) > trajectories:  # moving points: every frame is a group of its own
+            pick = torch.as_tensor(random.permutation(len(x))[: 4 * trajectories])
+            x, u = x[pick], u[pick]
+        groups = list(zip(x, u, strict=True))
+
+        def features(points: Tensor) -> Tensor:
+            with torch.no_grad():
+                return module.features(points.to(module.output.dtype))
+
+        return fit_output_modes(features, groups, iterations=iterations, largest=largest)
+
+
+def _residual(offset: Tensor, basis: Tensor, u: Tensor, codes: Tensor) -> Tensor:
+    """Decoded minus observed (G, F, N, C), 0 where not observed."""
+    decoded = offset[:, None] + torch.einsum("gncz,gfz->gfnc", basis, codes)
+    return torch.where(torch.isfinite(u), decoded - torch.nan_to_num(u), 0.0)
+
+
+def solve_ridge(offset: Tensor, basis: Tensor, u: Tensor) -> Tensor:
+    """Ridge codes (G, F, Z), detached, of frames u (G, F, N, C); offset (G, N, C), basis (G, N, C, Z)."""
+    offset, basis = offset.detach(), basis.detach()
+    design = basis.flatten(1, 2)
+    target = (u - offset[:, None]).flatten(2)
+    observed = torch.isfinite(target)
+    eye = torch.eye(design.shape[-1], dtype=design.dtype, device=design.device)
+    if bool(observed.all()):
+        gram = design.transpose(1, 2) @ design / design.shape[1] + _RIDGE * eye
+        right = target @ design / design.shape[1]
+        return torch.linalg.solve(gram, right.transpose(1, 2)).transpose(1, 2)
+    weight = observed.to(design.dtype)
+    share = weight.sum(-1).clamp(min=1.0)
+    gram = torch.einsum("gpz,gfp,gpy->gfzy", design, weight, design) / share[..., None, None] + _RIDGE * eye
+    right = (torch.nan_to_num(target) * weight) @ design / share[..., None]
+    return torch.linalg.solve(gram, right[..., None])[..., 0]

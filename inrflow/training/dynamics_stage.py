@@ -1,0 +1,188 @@
+"""Second stage: codes of all training frames, closed-form dynamics on them, and which declared symmetries hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.assimilation import Dynamics
+from inrflow.data.source import TrajectorySource
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.decoders.base import Decoder
+from inrflow.dynamics.closed_form import ClosedForm
+from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.time_scale import TimeScale
+from inrflow.dynamics.vector_field import FieldShape, VectorField
+from inrflow.encoding.encode import encode
+from inrflow.encoding.gaussian import GaussianPrior
+from inrflow.training.decoder_stage import Augmentation
+
+_BLOCK = 16
+_TAILS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0)
+
+
+def encode_trajectories(
+    source: TrajectorySource,
+    decoder: Decoder,
+    prior: GaussianPrior,
+    trajectories: np.ndarray,
+    scale: TimeScale,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> CodeData:
+    """Codes of whole trajectories, moved by a random symmetry each if an augmentation is given; block by block."""
+    parts = []
+    random = np.random.default_rng([seed, 17])
+    for start in range(0, len(trajectories), _BLOCK):
+        block = trajectories[start : start + _BLOCK]
+        if augmentation:
+            moved = augmentation(source.batch(block, normalised=False), random)
+            batch = TrajectoryBatch(moved.t, moved.x, source.normalisation.apply(moved.u))
+        else:
+            batch = source.batch(block)
+        observed = batch.observed
+        codes = encode(decoder, batch, prior)
+        parts.append(CodeData(codes, scale.internal(batch.t), observed))
+        progress(start + len(block))
+    return CodeData.join(parts)
+
+
+def candidate_sizes(variances: Tensor, transitions: int, fixed: int | None = None) -> list[int]:
+    """Code sizes worth trying: where the tail of the spectrum falls below a share, as far as the data determine a field."""
+    if fixed is not None:
+        return [min(fixed, len(variances))]
+    tail = variances.flip(0).cumsum(0).flip(0) / variances.sum()
+    sizes = {int((tail > share).sum()) for share in _TAILS} | {len(variances)}
+    limit = max(2, int(transitions / 1.2))
+    chosen = sorted({max(1, min(size, limit)) for size in sizes})
+    return chosen
+
+
+def copies_for(trajectories: int, symmetries: int, wanted: int | None) -> int:
+    """How many copies of every training trajectory are made, the original among them."""
+    if not symmetries:
+        return 1
+    return wanted if wanted is not None else int(np.clip(math.ceil(1024 / trajectories), 4, 64))
+
+
+@dataclass
+class FieldSettings:
+    """What the configuration says of the vector field."""
+
+    forcing_period: float
+    forcing_harmonics: int
+    width: int
+    depth: int
+    quadratic_rank: int
+
+
+def linear_field(fit: ClosedForm, settings: FieldSettings) -> VectorField:
+    """The closed-form field alone, float64."""
+    n = len(fit.bias)
+    shape = FieldShape(
+        n, forcing_period=settings.forcing_period, forcing_harmonics=settings.forcing_harmonics, width=settings.width
+    )
+    field = VectorField(shape).double()
+    field.set_linear(fit.matrix, fit.bias, fit.forcing)
+    return field
+
+
+def integration_step(field: VectorField, states: CodeData, floor: float, largest: float = 1.0) -> float:
+    """The largest step of rk4, halved from `largest`, whose error in a rollout is a small part of `floor`."""
+    if not field.is_linear or len(states.codes) == 0:
+        return largest
+    rows = torch.isfinite(states.t).all(1).nonzero()[:64, 0]
+    if not len(rows):
+        return largest
+    start, times = states.codes[rows, 0], states.t[rows]
+    variance = states.codes[states.observed].square().sum(1).mean()
+    with torch.no_grad():
+        reference = Integrator(step=largest / 16)(field, start, times, check=False)
+        for halvings in range(4):
+            step = largest / 2**halvings
+            error = Integrator(step=step)(field, start, times, check=False) - reference
+            if float(error.square().sum(-1).mean() / variance) < 0.02 * floor:
+                return step
+    return largest / 16
+
+
+def fit_state_prior(states: CodeData, prior: GaussianPrior, size: int) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of states [code, memory]: the prior of the codes, and memory as it goes with them."""
+    memory = states.codes.shape[-1] - size
+    mean, covariance = prior.mean[:size], prior.covariance[:size, :size]
+    if not memory:
+        return mean, covariance
+    seen = states.codes[states.observed]
+    code, hidden = seen[:, :size] - mean, seen[:, size:]
+    gram = code.T @ code + 1e-6 * code.square().sum() / size * torch.eye(size)
+    gain = torch.linalg.solve(gram, code.T @ (hidden - hidden.mean(0))).T
+    rest = hidden - hidden.mean(0) - code @ gain.T
+    rest_covariance = rest.T @ rest / len(rest)
+    rest_covariance = rest_covariance + 1e-9 * rest_covariance.diagonal().max() * torch.eye(memory)
+    cross = gain @ covariance
+    top = torch.cat([covariance, cross.T], 1)
+    bottom = torch.cat([cross, cross @ gain.T + rest_covariance], 1)
+    return torch.cat([mean, hidden.mean(0)]), torch.cat([top, bottom])
+
+
+def process_noise(field: VectorField, integrator: Integrator, states: CodeData) -> Tensor:
+    """Variance (n,) that one unit of time adds, from one-step forecasts of states the field was not fitted to."""
+    total = torch.zeros(states.codes.shape[-1], dtype=torch.float64)
+    count = 0
+    for k in range(states.codes.shape[1] - 1):
+        rows = (states.observed[:, k] & states.observed[:, k + 1]).nonzero()[:, 0]
+        if not len(rows):
+            continue
+        with torch.no_grad():
+            end = integrator(field, states.codes[rows, k], states.t[rows, k : k + 2], check=False)[:, 1]
+        gap = (states.t[rows, k + 1] - states.t[rows, k])[:, None]
+        total += ((states.codes[rows, k + 1] - end).square() / gap).nan_to_num(0.0).sum(0)
+        count += len(rows)
+    return total / max(count, 1)
+
+
+def rollout_error(
+    field: VectorField, integrator: Integrator, states: CodeData, judged: CodeData, first: int, size: int
+) -> float:
+    """Error of rollouts from frame `first`, share of the variance; what the code size cuts off counts."""
+    with torch.no_grad():
+        parameter = next(field.parameters())
+        start = states.codes[:, first].to(parameter)
+        predicted = integrator(field, start, states.t[:, first:], check=False).double()
+    error = judged.codes[:, first:].clone()
+    error[..., :size] -= predicted[..., :size]
+    seen = judged.observed[:, first:].clone()
+    seen[:, 0] = False
+    values = error[seen].square().sum(1)
+    variance = judged.codes[judged.observed].square().sum(1).mean()
+    value = float(values.mean() / variance)
+    return value if value == value else float("inf")
+
+
+
+def calibrated_process_noise(field: VectorField, integrator: Integrator, unseen: CodeData) -> Tensor:
+    """As `process_noise`, scaled so that the spread it predicts for whole rollouts is that of their errors."""
+    process = process_noise(field, integrator, unseen)
+    rows = unseen.observed.all(1).nonzero()[:32, 0]
+    if not len(rows) or unseen.codes.shape[1] < 3 or not bool((process > 0).any()):
+        return process
+    dynamics = Dynamics(field, integrator, process)
+    start, times = unseen.codes[rows, 0], unseen.t[rows]
+    path = dynamics.flow(start, times, check=False)
+    if not bool(torch.isfinite(path).all()):
+        return process
+    covariance = torch.zeros(1, start.shape[1], start.shape[1], dtype=torch.float64)
+    predicted, actual = 0.0, 0.0
+    for k in range(min(unseen.codes.shape[1] - 1, 20)):
+        middle = (path[:, k] + path[:, k + 1]) / 2
+        covariance, _ = dynamics.propagate(covariance, middle, times[:, k], times[:, k + 1])
+        predicted += float(covariance.diagonal(dim1=1, dim2=2).sum(1).mean())
+        actual += float((unseen.codes[rows, k + 1] - path[:, k + 1]).square().sum(1).mean())
+    return process * min(max(actual / max(predicted, 1e-300), 0.1), 1e3)

@@ -1,0 +1,102 @@
+"""What a run tells of itself: metrics.jsonl, TensorBoard where it is installed, and a progress line with time left."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+CHECKPOINT_SECONDS = 30.0
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM came; the state has been saved."""
+
+
+class Recorder:
+    """Logs of one run directory; use as a context manager.
+
+    Ctrl-C and SIGTERM do not stop at once: they set `stopping`, and the training loop saves its state and raises
+    Interrupted at the end of its step.
+    """
+
+    def __init__(self, directory: Path, console: Console | None = None) -> None:
+        self.directory = directory
+        self.console = console or Console(stderr=True)
+        self.stopping = False
+        self._started = time.monotonic()
+        self._task: TaskID | None = None
+        self._tensorboard: Any = None
+        self._progress = Progress(
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:>6.0f}/{task.total:.0f}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=not self.console.is_terminal,
+        )
+
+    def __enter__(self) -> Recorder:
+        self._metrics = open(self.directory / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(self.directory / "tensorboard"))
+        except ImportError:
+            self._tensorboard = None
+        self._previous = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._previous[number] = signal.signal(number, self._stop)
+            except ValueError:  # not the main thread: the caller handles its own signals
+                pass
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._metrics.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopping = True
+        self.say("stopping: saving the state of training first")
+
+    def say(self, message: str) -> None:
+        """One line for the user."""
+        self.console.print(message, highlight=False, soft_wrap=True)
+
+    def begin(self, stage: str, steps: int, done: int = 0) -> None:
+        """A new stage of `steps` steps, of which `done` were done before."""
+        self.end()
+        self._task = self._progress.add_task(stage, total=steps, completed=done, note="")
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Show progress of the current stage."""
+        if self._task is not None:
+            self._progress.update(self._task, completed=done, note=note)
+
+    def end(self) -> None:
+        """Take the current stage off the screen."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+
+    def log(self, stage: str, step: int, **values: float | int | str | bool | None) -> None:
+        """Append a line to metrics.jsonl."""
+        row = {"stage": stage, "step": step, "seconds": round(time.monotonic() - self._started, 3), **values}
+        self._metrics.write(json.dumps(row) + "\n")
+        if self._tensorboard is not None:
+            for key, value in values.items():
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    self._tensorboard.add_scalar(f"{stage}/{key}", value, step)

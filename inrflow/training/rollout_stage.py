@@ -1,0 +1,94 @@
+"""Third stage: what the closed form leaves, trained by rollouts of growing length through the integrator, in code space;
+and, where frames are seen too sparsely for codes to stand for the data, in data space last."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inrflow.data.source import TrajectorySource
+from inrflow.decoders.base import Decoder
+from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.vector_field import VectorField
+
+_GROWING = 1 / 3  # share of the steps over which rollouts grow to their full length
+
+
+class RolloutTraining:
+    """Losses of rollouts on states (S, T, n); float32."""
+
+    def __init__(self, states: CodeData, integrator: Integrator, batch: int, longest: int | None = None) -> None:
+        self.codes, self.t, self.observed = states.codes.float(), states.t, states.observed
+        self.integrator, self.batch = integrator, batch
+        frames = states.codes.shape[1]
+        self.longest = min(frames - 1, longest or frames - 1)
+        seen = self.codes[self.observed]
+        self.variance = (seen - seen.mean(0)).square().sum(1).mean()
+        self.starts = self.observed.nonzero()
+
+    def loss(self, module: nn.Module, step: int, steps: int, random: np.random.Generator) -> Tensor:
+        """Mean squared error of a batch of rollouts from random frames, share of the variance."""
+        length = 1 + round((self.longest - 1) * min(1.0, step / max(1.0, _GROWING * steps)))
+        frames = self.codes.shape[1]
+        usable = self.starts[self.starts[:, 1] + length < frames + 0]
+        if not len(usable):
+            usable = self.starts[self.starts[:, 1] + 1 < frames]
+        chosen = usable[torch.as_tensor(random.integers(0, len(usable), self.batch))]
+        index = (chosen[:, 1:] + torch.arange(length + 1)).clamp(max=frames - 1)
+        rows = chosen[:, :1]
+        times, seen = self.t[rows, index], self.observed[rows, index]
+        target = self.codes[rows, index]
+        predicted = self.integrator(module, target[:, 0], times, check=False)[:, 1:]
+        keep = seen[:, 1:] & torch.isfinite(times[:, 1:])
+        error = torch.where(keep[..., None], predicted - target[:, 1:], 0.0)
+        return error.square().sum() / keep.sum().clamp(min=1) / self.variance
+
+
+class DataSpaceTraining:
+    """Losses of rollouts decoded at observed points of the training trajectories, normalised units."""
+
+    def __init__(
+        self,
+        source: TrajectorySource,
+        trajectories: np.ndarray,
+        states: CodeData,
+        decoder: Decoder,
+        integrator: Integrator,
+        batch: int = 16,
+        points: int = 256,
+    ) -> None:
+        self.source, self.trajectories, self.states = source, trajectories, states
+        self.decoder, self.integrator, self.batch, self.points = decoder, integrator, batch, points
+
+    def loss(self, module: nn.Module, step: int, steps: int, random: np.random.Generator) -> Tensor:
+        """Mean squared error at random observed points along whole rollouts."""
+        which = random.integers(0, len(self.trajectories), min(self.batch, len(self.trajectories)))
+        batch = self.source.batch(self.trajectories[which])
+        rows = torch.as_tensor(which)
+        first = int(self.states.observed[rows].float().argmax(1).max())
+        predicted = self.integrator(
+            module, self.states.codes[rows, first].float(), self.states.t[rows, first:], check=False
+        )
+        pick = torch.as_tensor(random.permutation(batch.u.shape[2])[: self.points])
+        u = batch.u[:, first:, pick]
+        x = batch.x if batch.x.shape[1] == 1 else batch.x[:, first:]
+        with torch.no_grad():
+            offset, basis = self.decoder.basis(x[:, :, pick].float())
+        codes = predicted[..., : self.decoder.code_size]
+        decoded = offset + torch.einsum("stncz,stz->stnc", basis.expand(len(u), u.shape[1], *basis.shape[2:]), codes)
+        keep = torch.isfinite(u) & torch.isfinite(decoded)
+        return torch.where(keep, decoded - torch.nan_to_num(u), 0.0).square().sum() / keep.sum().clamp(min=1)
+
+
+def with_residual(linear: VectorField, depth: int, quadratic_rank: int, keep_linear: bool, seed: int) -> VectorField:
+    """A float32 field that starts as the linear one (or, without `keep_linear`, as no motion) with parts to train."""
+    from dataclasses import replace
+
+    torch.manual_seed(seed)
+    field = VectorField(replace(linear.shape, depth=depth, quadratic_rank=quadratic_rank))
+    if keep_linear:
+        forcing = linear.forcing if linear.shape.forcing_period else None
+        field.set_linear(linear.matrix.float(), linear.bias.float(), None if forcing is None else forcing.float())
+    return field

@@ -1,0 +1,183 @@
+"""The training loop of one stage: a fixed number of steps, validated, checkpointed, resumable, best state kept."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inrflow.files import load_tensors, save_tensors, to_cpu
+from inrflow.training.recorder import CHECKPOINT_SECONDS, Interrupted, Recorder
+
+WARM_UP = 20
+_TIMED_STEPS = 5
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """name: "soap" (Vyas et al. 2024; second-order-like, the best known setting) or "adamw"."""
+
+    name: str = "soap"
+    rate: float = 1e-3
+    weight_decay: float = 0.0
+    clip: float = 1.0
+
+    def make(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of these parameters."""
+        if self.name == "soap":
+            from pytorch_optimizer import SOAP
+
+            return SOAP(parameters, lr=self.rate, weight_decay=self.weight_decay, precondition_frequency=10)
+        return torch.optim.AdamW(parameters, lr=self.rate, weight_decay=self.weight_decay, betas=(0.9, 0.99))
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Share of the full rate at a step: linear warm-up, then a cosine down to 1 %."""
+    warm = min(1.0, (step + 1) / WARM_UP)
+    return warm * (0.99 * 0.5 * (1 + math.cos(math.pi * step / max(steps, 1))) + 0.01)
+
+
+def step_random(seed: int, stage: str, step: int) -> np.random.Generator:
+    """The random numbers of one step, a function of seed, stage and step alone, so that a resumed run repeats them."""
+    return np.random.default_rng([seed, step, *stage.encode()])
+
+
+def timed_steps(stage: Stage, seconds: float, smallest: int = 20, largest: int = 100_000) -> int:
+    """How many steps fit into `seconds`, from timing a few on a copy that is thrown away."""
+    if seconds <= 0:
+        return 0
+    trial = copy.deepcopy(stage.module)
+    parameters = stage.parameters(trial)
+    optimiser = stage.optimiser.make(parameters)
+    for step in range(2 + _TIMED_STEPS):
+        if step == 2:
+            started = time.perf_counter()
+        _one_step(stage, trial, parameters, optimiser, step, 1000)
+    duration = (time.perf_counter() - started) / _TIMED_STEPS
+    return int(min(max(seconds / max(duration, 1e-6), smallest), largest))
+
+
+@dataclass
+class Stage:
+    """One stage of training.
+
+    Attributes:
+        name: of the stage; also names its checkpoint and its random numbers.
+        module: what is trained, in place.
+        loss: (module, step, steps, random) -> scalar tensor.
+        validate: module -> error, smaller is better; None to keep the last state.
+        parameters: which parameters of the module are trained.
+        patience: stop when this share of the steps has passed without a better validation error; 1 for never.
+        tolerance: keep the latest state whose validation error is within this factor of the best.
+    """
+
+    name: str
+    module: nn.Module
+    loss: Callable[[nn.Module, int, int, np.random.Generator], Tensor]
+    validate: Callable[[nn.Module], float] | None = None
+    parameters: Callable[[nn.Module], list[nn.Parameter]] = field(
+        default=lambda module: [p for p in module.parameters() if p.requires_grad]
+    )
+    optimiser: OptimiserSettings = OptimiserSettings()
+    seed: int = 0
+    patience: float = 1.0
+    tolerance: float = 1.0
+    validations: int = 25
+
+
+def _one_step(
+    stage: Stage, module: nn.Module, parameters: list[nn.Parameter], optimiser: Any, step: int, steps: int
+) -> float:
+    for group in optimiser.param_groups:
+        group["lr"] = stage.optimiser.rate * learning_rate(step, steps)
+    loss = stage.loss(module, step, steps, step_random(stage.seed, stage.name, step))
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(parameters, stage.optimiser.clip)
+    if bool(torch.isfinite(norm)):
+        optimiser.step()
+    return float(loss.detach())
+
+
+def run_stage(stage: Stage, steps: int, recorder: Recorder, directory: Path) -> float:
+    """Run a stage to its end, from its checkpoint where one exists; the module ends in its best state.
+
+    Returns the best validation error. Raises Interrupted after saving, when the recorder is told to stop.
+    """
+    module, checkpoint = stage.module, directory / f"{stage.name}.safetensors"
+    parameters = stage.parameters(module)
+    optimiser = stage.optimiser.make(parameters)
+    first, best, best_state, best_step = 0, float("inf"), to_cpu(module.state_dict()), 0
+    lowest = float("inf")
+    if checkpoint.exists():
+        state, _ = load_tensors(checkpoint)
+        module.load_state_dict(state["module"])
+        _restore_optimiser(stage, module, parameters, optimiser, state["optimiser"], steps)
+        first, best, best_state, best_step = state["step"], state["best"], state["best_state"], state["best_step"]
+        lowest = state["lowest"]
+    elif stage.validate is not None:
+        best = lowest = stage.validate(module)
+        recorder.log(stage.name, 0, validation=best)
+    every = max(1, steps // stage.validations)
+    saved = time.monotonic()
+    recorder.begin(stage.name, steps, first)
+    running: float | None = None
+
+    def save(step: int) -> None:
+        state = {
+            "module": module.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "step": step,
+            "best": best,
+            "best_state": best_state,
+            "best_step": best_step,
+            "lowest": lowest,
+        }
+        save_tensors(checkpoint, state)
+
+    for step in range(first, steps):
+        loss = _one_step(stage, module, parameters, optimiser, step, steps)
+        running = loss if running is None else 0.95 * running + 0.05 * loss
+        done = step + 1
+        if done % every == 0 or done == steps:
+            row: dict[str, float] = {"loss": running}
+            if stage.validate is not None:
+                error = stage.validate(module)
+                row["validation"] = error
+                lowest = min(lowest, error)
+                if error <= stage.tolerance * lowest and (stage.tolerance > 1.0 or error < best):
+                    best, best_state, best_step = error, to_cpu(module.state_dict()), done
+            recorder.log(stage.name, done, **row)
+            note = "  ".join(f"{k} {v:.2e}" for k, v in row.items())
+            recorder.advance(done, note)
+            if stage.validate is not None and done - best_step > stage.patience * steps:
+                break
+        else:
+            recorder.advance(done, f"loss {running:.2e}" if done % 10 == 0 else "") if done % 10 == 0 else None
+        if recorder.stopping:
+            save(done)
+            raise Interrupted
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            save(done)
+            saved = time.monotonic()
+    recorder.end()
+    if first < steps:
+        save(steps)
+    if stage.validate is not None:
+        module.load_state_dict(best_state)
+    return best
+
+
+def _restore_optimiser(
+    stage: Stage, module: nn.Module, parameters: list[nn.Parameter], optimiser: Any, state: dict, steps: int
+) -> None:
+    """Load the state of an optimiser; one step on a copy first where the optimiser builds its slots lazily."""
+    optimiser.load_state_dict(state)

@@ -1,0 +1,394 @@
+"""`train`: from a data file to a Surrogate, stage by stage. Read `run` from top to bottom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from inrflow.assimilation import StatePrior
+from inrflow.config import Config
+from inrflow.data.source import TrajectorySource
+from inrflow.data.symmetries import Symmetries
+from inrflow.data.trajectories import TrajectoryFile
+from inrflow.decoders.embeddings import Embedding, make_embedding
+from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.closed_form import RIDGES, ClosedForm, ClosedFormSearch
+from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.states import CodeData, with_memory
+from inrflow.dynamics.time_scale import TimeScale
+from inrflow.dynamics.vector_field import VectorField
+from inrflow.encoding.modes import OutputModes
+from inrflow.errors import UserError
+from inrflow.surrogate import Surrogate
+from inrflow.training import dynamics_stage
+from inrflow.training.decoder_stage import Augmentation, DecoderTraining
+from inrflow.training.dynamics_stage import FieldSettings
+from inrflow.training.recorder import Recorder
+from inrflow.training.rollout_stage import DataSpaceTraining, RolloutTraining, with_residual
+from inrflow.training.splits import choose_split
+from inrflow.training.steps import OptimiserSettings, Stage, run_stage, timed_steps
+
+_HARMONIC_FEATURES = 200
+_DECODER_SHARE, _ROLLOUT_SHARE, _DATA_SHARE = 0.3, 0.45, 0.1
+_HARMONICS_SUFFICE = 1e-5
+_RACE = 0.15
+_HARMS = 0.8  # a symmetry is dropped when leaving it out lowers the validation error below this share
+
+
+class Training:
+    """One training run on an open file; `run` returns the surrogate."""
+
+    def __init__(self, config: Config, file: TrajectoryFile, directory: Path, recorder: Recorder, save_config) -> None:  # noqa: ANN001
+        self.config, self.file, self.recorder, self.save_config = config, file, recorder, save_config
+        self.checkpoints = directory / "checkpoints"
+        data = config.data
+        self.source = TrajectorySource(file, data.frames, data.points, data.same_points, config.seed)
+        self.training, self.validation = choose_split(len(self.source), data.validation, config.seed)
+        self.source.fit_normalisation(self.training)
+        self.scale = TimeScale.of(self.source.times)
+        self.description = file.description
+        self.box = file.box
+        self.symmetries = self._symmetries(data.symmetries)
+
+    # ---- what the data say ----
+
+    def _symmetries(self, wanted: object) -> Symmetries:
+        declared = self.description.symmetries
+        if wanted in ("declared", None):
+            return declared
+        if wanted == "none":
+            return declared.only([])
+        names = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]  # type: ignore[attr-defined]
+        if len(declared):
+            try:
+                return declared.only(names)
+            except UserError:
+                pass
+        return Symmetries.by_name(names, self.description, self.box)
+
+    def augmentation(self, symmetries: Symmetries) -> Augmentation:
+        """Random copies under these symmetries."""
+        extent = self.box[1] - self.box[0]
+        return Augmentation(symmetries, extent, self.description.period, self.source.normalisation.scale)
+
+    def _harmonics(self) -> int:
+        wanted, d = self.config.decoder.harmonics, len(self.description.coordinates)
+        if wanted is not None:
+            return wanted
+        points = round(self.file.points * self.config.data.points)
+        if not self.source.shared_points or len(self.symmetries):
+            points *= len(self.training)
+        largest = min(_HARMONIC_FEATURES, 0.7 * points)
+        return max(0, int((largest ** (1 / d) - 1) // 2))
+
+    def embedding(self) -> Embedding:
+        """The coordinate embedding that the data declare."""
+        return make_embedding(
+            self.box[0].tolist(),
+            self.box[1].tolist(),
+            self.description.period,
+            self.description.geometry,
+            self.config.decoder.wavenumbers,
+            self._harmonics(),
+        )
+
+    # ---- decoder ----
+
+    def _steps(self, name: str, stage: Stage, share: float, largest: int) -> int:
+        """Steps of a stage: those of the configuration, or what its share of the time allows, then recorded."""
+        known = getattr(self.config.training.steps, name)
+        if known is None:
+            known = timed_steps(stage, 60 * self.config.training.minutes * share, largest=largest)
+            setattr(self.config.training.steps, name, known)
+            self.save_config()
+        return known
+
+    def fit_decoder(self) -> tuple[ModulatedSiren, OutputModes]:
+        """Trunk and output modes of an affine decoder."""
+        config = self.config.decoder
+        channels = len(self.description.channels)
+        training = DecoderTraining(
+            self.source, self.training, self.validation, self.augmentation(self.symmetries)
+        )
+        embedding = self.embedding()
+        if embedding.harmonics and not config.depth:
+            decoder = ModulatedSiren(embedding, channels, 1, 0, 0)
+            modes = training.fit_modes(decoder.double(), config.largest_code_size)
+            left = float(modes.noise.mean())
+            enough = left < _HARMONICS_SUFFICE
+            self.recorder.say(
+                f"decoder: {embedding.harmonics} harmonics of the domain leave {left:.1e} of the variance"
+                + (", so no trunk is trained" if enough else "; a SIREN trunk is trained beside them")
+            )
+            if enough:
+                self.config.training.steps.decoder = 0
+                self.save_config()
+                decoder.set_output(modes.mean, modes.modes)
+                return decoder.float(), modes
+        periodic = self.description.period is not None and any(p > 0 for p in self.description.period)
+        depth = config.depth or (2 if periodic else 6)
+        w0 = config.w0 or (2.0 if periodic else 3.0)
+        torch.manual_seed(self.config.seed)
+        size = int(min(32 * channels, 96, max(4, self.source.times.numel())))
+        decoder = ModulatedSiren(embedding, channels, size, config.width, depth, w0)
+        rate = self.config.training.decoder_rate if periodic else self.config.training.decoder_rate / 3
+        settings = OptimiserSettings(self.config.training.optimiser, rate, self.config.training.weight_decay)
+        stage = Stage(
+            "decoder", decoder, training.loss, training.score, optimiser=settings, seed=self.config.seed,
+            tolerance=2.0, patience=0.5,
+        )
+        steps = self._steps("decoder", stage, _DECODER_SHARE / 2, 3000)
+        error = run_stage(stage, steps, self.recorder, self.checkpoints)
+        self.recorder.say(f"decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
+        training.all_points = True
+        final = replace(stage, name="decoder_all_points", validate=None)
+        run_stage(final, steps, self.recorder, self.checkpoints)
+        modes = training.fit_modes(decoder.double(), config.largest_code_size)
+        decoder.set_output(modes.mean, modes.modes)
+        return decoder.float(), modes
+
+    # ---- dynamics ----
+
+    def codes(
+        self, decoder: ModulatedSiren, modes: OutputModes, symmetries: Symmetries, copies: int
+    ) -> tuple[CodeData, CodeData | None]:
+        """Codes of training trajectories, originals first and then their copies, and of validation trajectories."""
+        prior = modes.prior()
+        arguments = (self.source, decoder, prior)
+        parts = [dynamics_stage.encode_trajectories(*arguments, self.training, self.scale)]
+        repeated = np.tile(self.training, copies - 1)
+        if copies > 1:
+            self.recorder.begin("codes of copies", len(repeated))
+            parts.append(
+                dynamics_stage.encode_trajectories(
+                    *arguments, repeated, self.scale, self.augmentation(symmetries), self.config.seed,
+                    self.recorder.advance,
+                )
+            )
+            self.recorder.end()
+        held = None
+        if len(self.validation):
+            held = dynamics_stage.encode_trajectories(*arguments, self.validation, self.scale)
+        return CodeData.join(parts), held
+
+    def forcing_period(self) -> float:
+        """Period of the declared forcing, internal time; 0 for none."""
+        wanted = self.config.dynamics.forcing
+        period = self.description.time_period
+        if wanted and period is None:
+            raise UserError("dynamics.forcing=true, but the data declare no time_period; add the attribute to the file")
+        return 0.0 if period is None or wanted is False else period / self.scale.unit
+
+    def search(self, training: CodeData, held: CodeData | None, floor: float) -> ClosedFormSearch:
+        """The search for closed-form dynamics on these codes."""
+        return ClosedFormSearch(
+            training,
+            held,
+            self.forcing_period(),
+            self.config.dynamics.forcing_harmonics,
+            originals=len(self.training),
+            floor=floor,
+        )
+
+    def sizes(self, modes: OutputModes, training: CodeData) -> list[int]:
+        """Code sizes to try."""
+        transitions = int((training.observed[:, 1:] & training.observed[:, :-1]).sum())
+        return dynamics_stage.candidate_sizes(modes.variances, transitions, self.config.decoder.code_size)
+
+    def check_symmetries(self, decoder: ModulatedSiren, modes: OutputModes) -> Symmetries:
+        """The symmetries that validation does not speak against, each left out in turn."""
+        floor = float(modes.noise.mean())
+
+        def score(symmetries: Symmetries) -> float:
+            copies = dynamics_stage.copies_for(len(self.training), len(symmetries), self.config.data.copies)
+            training, held = self.codes(decoder, modes, symmetries, min(copies, 6) if len(symmetries) else 1)
+            sizes = self.sizes(modes, training)
+            few = sorted({sizes[len(sizes) // 2], sizes[3 * len(sizes) // 4], sizes[-1]})
+            return self.search(training, held, floor).search(few, ridges=(1e-10, 1e-6, 1e-3)).score + floor
+
+        kept = self.symmetries
+        with_all = score(kept)
+        for name in self.symmetries.names:
+            without = score(kept.without(name))
+            self.recorder.log("symmetries", 0, name=name, kept=with_all, left_out=without)
+            if without < _HARMS * with_all:
+                self.recorder.say(
+                    f"symmetry {name} is dropped: without it the validation error falls from {with_all:.2e} to "
+                    f"{without:.2e} of the variance"
+                )
+                kept, with_all = kept.without(name), without
+        return kept
+
+    def run(self) -> Surrogate:
+        """All stages."""
+        config, say = self.config, self.recorder.say
+        decoder, modes = self.fit_decoder()
+        if len(self.symmetries):
+            kept = self.check_symmetries(decoder, modes)
+            if len(kept) < len(self.symmetries):
+                self.symmetries = kept
+                training = DecoderTraining(self.source, self.training, self.validation, self.augmentation(kept))
+                modes = training.fit_modes(decoder.double(), config.decoder.largest_code_size)
+                decoder.set_output(modes.mean, modes.modes)
+                decoder = decoder.float()
+            say(f"symmetries: {', '.join(self.symmetries.names) or 'none'}")
+        copies = dynamics_stage.copies_for(len(self.training), len(self.symmetries), config.data.copies)
+        training, held = self.codes(decoder, modes, self.symmetries, copies)
+        floor = float(modes.noise.mean())
+        search = self.search(training, held, floor)
+        memories = (0.0, 0.5, 1.0) if config.dynamics.memory is None and held is None else (0.0,)
+        sizes = self.sizes(modes, training)
+        if config.dynamics.memory:
+            memories = tuple(config.dynamics.memory / size for size in sizes[:1])
+            sizes = sizes[:1] if config.decoder.code_size else [max(sizes)]
+            memories = (config.dynamics.memory / sizes[0],)
+        fit = search.search(sizes, memories, RIDGES)
+        chosen = fit.candidate
+        transitions = int((training.observed[:, 1:] & training.observed[:, :-1]).sum())
+        say(
+            f"closed-form dynamics: {chosen.size} codes, {chosen.memory} memory, ridge {chosen.ridge:g}, validation error "
+            f"{fit.score:.2e} of the variance (decoder alone {floor:.1e})"
+        )
+        if transitions < 1.2 * (chosen.size + chosen.memory):
+            say(
+                f"the data do not determine the dynamics: {transitions} transitions for {chosen.size + chosen.memory} "
+                "state dimensions; declare symmetries or give more trajectories"
+            )
+        self.recorder.log("closed_form", 0, validation=fit.score, code_size=chosen.size, memory=chosen.memory)
+        modes = modes.truncated(chosen.size)
+        decoder.set_output(modes.mean, modes.modes)
+        return self.finish(decoder, modes, search, fit, training, held)
+
+    def finish(
+        self,
+        decoder: ModulatedSiren,
+        modes: OutputModes,
+        search: ClosedFormSearch,
+        fit: ClosedForm,
+        training: CodeData,
+        held: CodeData | None,
+    ) -> Surrogate:
+        """Residual training where it helps, then priors; the surrogate."""
+        config, size = self.config, fit.candidate.size
+        dynamics = config.dynamics
+        settings = FieldSettings(
+            self.forcing_period(), dynamics.forcing_harmonics, dynamics.width, dynamics.depth, dynamics.quadratic_rank
+        )
+        frames = training.codes.shape[1]
+        if held is None:  # one trajectory: the last frames judge what the first have taught
+            cut = max(2, int(0.8 * frames))
+            early = search.fit(fit.candidate, data=training.frames(cut))
+            judged = CodeData(*(v[: len(self.training)] for v in (training.codes, training.t, training.observed)))
+            taught, first = training.frames(cut), cut - 1
+            full = search.fit(fit.candidate, fit.scores, data=training)
+        else:
+            early, judged, taught, first = fit, held, training, 0
+            full = search.fit(fit.candidate, fit.scores, data=CodeData.join([training, held]))
+        first = max(first, 1 if fit.candidate.memory else 0)
+        linear = dynamics_stage.linear_field(early, settings)
+        states = with_memory(taught, size, early.directions)
+        judged_states = with_memory(judged, size, early.directions)
+        floor = float(modes.noise.mean())
+        step = dynamics_stage.integration_step(linear, states, fit.score + floor, dynamics.step)
+        integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
+
+        def error(field: VectorField) -> float:
+            return dynamics_stage.rollout_error(field, integrator, judged_states, judged, first, size)
+
+        start_error = error(linear)
+        field, note = linear, "closed form"
+        trained = self.train_residual(linear, states, integrator, error, start_error, floor, decoder)
+        if trained is not None and error(trained) < start_error:
+            field, note = trained.double(), "closed form and trained residual"
+        self.recorder.say(
+            f"dynamics: {note}, validation error {min(error(field), start_error):.2e} of the variance"
+        )
+        unseen = judged_states if held is not None else CodeData(
+            judged_states.codes[:, first:], judged_states.t[:, first:], judged_states.observed[:, first:]
+        )
+        process = dynamics_stage.calibrated_process_noise(field, integrator, unseen)
+        if field is linear:
+            field = dynamics_stage.linear_field(full, settings)  # refitted on all trajectories
+            states = with_memory(training, size, full.directions)
+        mean, covariance = dynamics_stage.fit_state_prior(states, modes.prior(), size)
+        times = self.source.times
+        elapsed = (times - times[:, :1]).nan_to_num(0.0)
+        return Surrogate(
+            self.description, self.source.normalisation, decoder.eval(), field.double().eval(), integrator,
+            StatePrior(mean, covariance, modes.noise.double(), process), self.scale, self.box, float(elapsed.max()),
+            {
+                "seed": config.seed,
+                "points": config.data.points,
+                "same_points": config.data.same_points,
+                "frames": frames,
+                "trajectories": len(self.source),
+                "symmetries": list(self.symmetries.names),
+                "dynamics": note,
+                "memory": fit.candidate.memory,
+            },
+        )
+
+    def train_residual(
+        self, linear: VectorField, states: CodeData, integrator: Integrator, error, start_error: float, floor: float,  # noqa: ANN001
+        decoder: ModulatedSiren,
+    ) -> VectorField | None:
+        """The field with trained parts, or None where the closed form leaves nothing to train."""
+        config = self.config.training
+        parts = self.config.dynamics
+        if not (parts.depth or parts.quadratic_rank):
+            return None
+        if start_error < floor or self.config.training.steps.rollout == 0:
+            self.config.training.steps.rollout = 0
+            self.save_config()
+            self.recorder.say("the closed form is as good as the decoder itself: nothing is left to train")
+            return None
+        rollouts = RolloutTraining(states, integrator, config.batch)
+        optimiser = OptimiserSettings(config.optimiser, config.rollout_rate, config.weight_decay)
+
+        def stage(name: str, start: bool) -> Stage:
+            field = with_residual(linear, parts.depth, parts.quadratic_rank, start, self.config.seed)
+            return Stage(name, field, rollouts.loss, error, optimiser=optimiser, seed=self.config.seed, patience=0.4)
+
+        starts = {"auto": (True, False), "least_squares": (True,), "zero": (False,)}
+        if parts.start not in starts:
+            raise UserError(f"dynamics.start={parts.start!r}; choose from {', '.join(starts)}")
+        main = stage("rollout", True)
+        steps = self._steps("rollout", main, _ROLLOUT_SHARE, 20_000)
+        races = [stage("race_least_squares" if s else "race_zero", s) for s in starts[parts.start]]
+        if len(races) > 1:
+            errors = [run_stage(race, max(20, int(_RACE * steps)), self.recorder, self.checkpoints) for race in races]
+            best = int(np.argmin(errors))
+            self.recorder.say(
+                f"start of the field: {'least squares' if best == 0 else 'zero'} "
+                f"(validation {errors[0]:.2e} against {errors[1]:.2e})"
+            )
+            main = replace(main, module=races[best].module)
+        error_after = run_stage(main, max(20, steps - int(_RACE * steps) * len(races)), self.recorder, self.checkpoints)
+        field = main.module
+        assert isinstance(field, VectorField)
+        values = self.source.batch(self.training[:1]).u
+        seen = float(torch.isfinite(values).flatten(2).sum(-1).float().mean())
+        if seen < 2 * decoder.code_size:  # codes alone do not stand for the data
+            original = CodeData(*(v[: len(self.training)] for v in (states.codes, states.t, states.observed)))
+            data = DataSpaceTraining(self.source, self.training, original, decoder, integrator)
+            last = Stage(
+                "data", field, data.loss, error, optimiser=replace(optimiser, rate=optimiser.rate / 5),
+                seed=self.config.seed,
+            )
+            steps = self._steps("data", last, _DATA_SHARE, 5000)
+            error_after = run_stage(last, steps, self.recorder, self.checkpoints)
+        self.recorder.log("rollout_final", steps, validation=error_after)
+        return field
+
+
+def train(config: Config, file: TrajectoryFile, directory: Path, recorder: Recorder, save_config) -> Surrogate:  # noqa: ANN001
+    """Train on an open file. Checkpoints go to `directory`/checkpoints; `save_config` is called when steps are set.
+
+    Raises UserError for data that cannot be trained on, Interrupted after saving when the recorder is told to stop.
+    """
+    return Training(config, file, directory, recorder, save_config).run()
+
+
