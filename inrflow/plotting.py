@@ -1,7 +1,8 @@
 """Figures of forecasts, errors and training, written as PNG and GIF without touching matplotlib's global state.
 
-Fields on (nearly) regular grids are drawn as images, on a sphere as maps, on scattered points of the plane over triangles,
-in one dimension as lines. Truth and forecast share their colours; fields of both signs and errors are centred on white.
+Fields on (nearly) regular grids are drawn as images, on a sphere as maps, on scattered points of the plane over
+triangles, in one dimension as lines. Truth and forecast share their colours; fields of both signs and errors are
+centred on white.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from matplotlib.animation import PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.tri import Triangulation, TriAnalyzer
+from matplotlib.ticker import MaxNLocator, MultipleLocator
+from matplotlib.tri import Triangulation
 
 from inrflow.data.calendar import number_to_date
 from inrflow.data.sphere import xyz_to_lonlat
@@ -29,9 +32,12 @@ from inrflow.files import write_aside
 
 MODEL, TRUTH, BEYOND = "#1f5fa8", "#222222", "#b5482a"
 _GREYS = ("#8a8a8a", "#c98a2b", "#5b9a68", "#9a6fb0", "#b06a6a", "#4aa3b5", "#7d6b4f")
+_TITLES = {"pod_dmd": "POD + DMD", "pod_dmd_symmetries": "POD + DMD, symmetries",
+           "climatology_ar1": "climatology + AR(1)", "climatology_lim": "climatology + LIM"}
 _SIZE, _DPI = 8.0, 150
 _WIDE = 2.2  # panels wider than this many heights are stacked by time, one row for each
 _FLATTEST = 6.0  # maps of narrow bands are stretched to be no flatter than this
+_ALPHA = 1.6  # largest circumradius of a triangle that is drawn, in usual edges of its corners
 _HALF_WIDTH = 1.6448536269514722  # of the central 90 % interval, in standard deviations
 
 
@@ -39,7 +45,11 @@ _HALF_WIDTH = 1.6448536269514722  # of the central 90 % interval, in standard de
 
 @dataclass
 class _View:
-    """Points made ready for drawing. `kind`: line, image, triangles or scatter; `ratio`: width over height of a panel."""
+    """Points made ready for drawing.
+
+    kind: line, image, triangles or scatter. ratio: width over height of a panel. axes, cells: of an image, its columns
+    and rows and the cell of each point. triangles: corners. longitude: whether the axes are degrees of a map.
+    """
 
     kind: str
     x: np.ndarray
@@ -74,13 +84,17 @@ class _View:
         if self.kind != "image":
             ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         ax.tick_params(labelsize=_SIZE - 1.5, length=2, labelbottom=bottom, labelleft=left)
-        ax.locator_params(nbins=4)
         if self.longitude:
+            for axis, range_, count in ((ax.xaxis, high[0] - low[0], 5), (ax.yaxis, high[1] - low[1], 3)):
+                axis.set_major_locator(MultipleLocator(next(
+                    (step for step in (1, 2, 5, 10, 20, 30, 60) if range_ / step <= count), 90)))
             ax.xaxis.set_major_formatter(lambda value, _: _degrees(value, "E", "W"))
             ax.yaxis.set_major_formatter(lambda value, _: _degrees(value, "N", "S"))
-        elif bottom:
+            return
+        ax.locator_params(nbins=4)
+        if bottom:
             ax.set_xlabel(self.labels[0], fontsize=_SIZE)
-        if left and not self.longitude:
+        if left:
             ax.set_ylabel(self.labels[1], fontsize=_SIZE)
 
 
@@ -121,7 +135,7 @@ def _map_coordinates(x: np.ndarray) -> np.ndarray:
 
 
 def _lattice(x: np.ndarray) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndarray] | None]:
-    """Axes of a grid of which points x (N, 2) fill a good part, and the column and row of each; (axes, None) if none."""
+    """Axes of a grid of which points x (N, 2) fill a good part, and the column and row of each; else (axes, None)."""
     axes, places = [], []
     for values in x.T:
         tolerance = 1e-4 * max(np.ptp(values), 1e-12)
@@ -143,19 +157,24 @@ def _lattice(x: np.ndarray) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndar
 
 
 def _triangles(x: np.ndarray) -> np.ndarray:
-    """Delaunay triangles, without those that span holes or dents: edges long beside their points' others, slivers."""
+    """Delaunay triangles of points (N, 2), without those whose circumcircle is large beside the edges around: gaps.
+
+    The alpha shape of the points, with an alpha that follows their local spacing. No point lies in the circumcircle of
+    a Delaunay triangle, so that a large one is a hole, a dent or the outside.
+    """
     mesh = Triangulation(x[:, 0], x[:, 1])
-    triangles = mesh.triangles
     edges = mesh.edges
     length = np.linalg.norm(x[edges[:, 0]] - x[edges[:, 1]], axis=1)
     ends, lengths = np.concatenate([edges[:, 0], edges[:, 1]]), np.concatenate([length, length])
     order = np.lexsort((lengths, ends))
     starts = np.searchsorted(ends[order], np.arange(len(x) + 1))
     usual = lengths[order][np.minimum((starts[:-1] + starts[1:]) // 2, len(order) - 1)]
-    corners = x[triangles]
-    longest = np.linalg.norm(corners - np.roll(corners, 1, 1), axis=-1).max(1)
-    kept = ~TriAnalyzer(mesh).get_flat_tri_mask(0.02, rescale=False) & (longest < 2.5 * usual[triangles].mean(1))
-    return triangles[kept] if kept.any() else triangles
+    corners = x[mesh.triangles]
+    sides = corners - np.roll(corners, 1, 1)
+    doubled_area = np.abs(sides[:, 0, 0] * sides[:, 1, 1] - sides[:, 0, 1] * sides[:, 1, 0])
+    radius = np.linalg.norm(sides, axis=-1).prod(1) / np.maximum(2 * doubled_area, 1e-300)
+    kept = radius < _ALPHA * usual[mesh.triangles].mean(1)
+    return mesh.triangles[kept] if kept.any() else mesh.triangles
 
 
 def _dot(points: int) -> float:
@@ -238,8 +257,11 @@ class _Fields:
         labels = {"truth": self.name, "forecast": self.name, "error": "error", "uncertainty": "std"}
         return f"{labels[panel]}{self.units}"
 
+    def beyond(self, frame: int) -> bool:
+        return self.horizon is not None and bool(self.t[frame] > self.horizon)
+
     def stamp(self, ax: Axes, frame: int) -> None:
-        beyond = self.horizon is not None and self.t[frame] > self.horizon
+        beyond = self.beyond(frame)
         ax.set_title(_moment(self.t[frame], self.time_units) + ("\nbeyond training" if beyond else ""),
                      fontsize=_SIZE, color=BEYOND if beyond else TRUTH)
 
@@ -310,7 +332,7 @@ def forecast_figure(path: str | os.PathLike[str], t: Any, x: Any, truth: Any, pr
     rows, columns = (len(chosen), len(names)) if wide else (len(names), len(chosen))
     width = 2.9 if wide else 1.9
     height = width / views[0].ratio
-    figure = _figure(columns * width + (0.9 if wide else 1.4), rows * (height + (0.12 if wide else 0.1)) + 1.1, title)
+    figure = _figure(columns * width + 1.4, rows * (height + (0.16 if wide else 0.1)) + (1.2 if wide else 0.8), title)
     axes = figure.subplots(rows, columns, squeeze=False)
     bars: dict[str, list[Axes]] = {}
     drawn = {}
@@ -327,9 +349,10 @@ def forecast_figure(path: str | os.PathLike[str], t: Any, x: Any, truth: Any, pr
             if wide and j == 0:
                 ax.set_title(name, fontsize=_SIZE + 0.5)
         if wide:
-            beyond = data.horizon is not None and data.t[frame] > data.horizon
-            label = _moment(data.t[frame], time_units) + ("\nbeyond training" if beyond else "")
-            axes[j, 0].set_ylabel(label, fontsize=_SIZE, color=BEYOND if beyond else TRUTH)
+            beyond = data.beyond(frame)
+            axes[j, 0].set_ylabel(_moment(data.t[frame], time_units) + ("\nbeyond\ntraining" if beyond else ""),
+                                  fontsize=_SIZE, color=BEYOND if beyond else TRUTH, rotation=0, ha="right",
+                                  va="center")
     if not wide:
         for i, name in enumerate(names):
             unit = axes[i, 0].get_ylabel()
@@ -338,9 +361,15 @@ def forecast_figure(path: str | os.PathLike[str], t: Any, x: Any, truth: Any, pr
         panel = "forecast" if kind == "field" else kind
         bar = figure.colorbar(drawn[panel], ax=group, location="bottom" if wide else "right", aspect=30, pad=0.02,
                               fraction=0.05)
-        bar.set_label(data.label(panel), fontsize=_SIZE)
-        bar.ax.tick_params(labelsize=_SIZE - 1.5, length=2)
+        _dress_bar(bar, data.label(panel))
     return _save(figure, path)
+
+
+def _dress_bar(bar: Any, label: str) -> None:
+    bar.locator = MaxNLocator(5)
+    bar.set_label(label, fontsize=_SIZE)
+    bar.ax.tick_params(labelsize=_SIZE - 1.5, length=2)
+    bar.update_ticks()
 
 
 def _note_rmse(ax: Axes, error: np.ndarray) -> None:
@@ -407,9 +436,8 @@ def animation(path: str | os.PathLike[str], t: Any, x: Any, truth: Any, predicti
     drawn: list[Any] = []
 
     def draw(frame: int) -> None:
-        moment = _moment(data.t[frame], time_units)
-        beyond = data.horizon is not None and data.t[frame] > data.horizon
-        figure.supxlabel(moment + (" · beyond training" if beyond else ""), fontsize=_SIZE + 1,
+        beyond = data.beyond(frame)
+        figure.supxlabel(_moment(data.t[frame], time_units) + (" · beyond training" if beyond else ""), fontsize=_SIZE + 1,
                          color=BEYOND if beyond else TRUTH)
         for ax, name in zip(axes, names, strict=True):
             if lines:
@@ -439,9 +467,9 @@ def animation(path: str | os.PathLike[str], t: Any, x: Any, truth: Any, predicti
                         ax.set_title(name, fontsize=_SIZE + 1)
                         bar = figure.colorbar(drawn[place], ax=ax, aspect=15, pad=0.02,
                                               location="right" if stacked else "bottom")
-                        bar.set_label(data.label(name), fontsize=_SIZE - 1)
-                        bar.ax.tick_params(labelsize=_SIZE - 2, length=2)
+                        _dress_bar(bar, data.label(name))
                 writer.grab_frame()
+                figure.set_layout_engine("none")  # the first frame's layout serves all
 
     return write_aside(path, write)
 
@@ -466,17 +494,21 @@ def error_figure(path: str | os.PathLike[str], times: Any, errors: Mapping[str, 
         values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
         style: dict[str, Any] = {"color": MODEL, "linewidth": 2.4, "zorder": 3} if place == 0 else \
             {"color": _GREYS[(place - 1) % len(_GREYS)], "linewidth": 1.3}
-        ax.plot(axis, values, label=name.replace("_", " "), marker="o" if len(times) <= 30 else None, markersize=2.5,
+        ax.plot(axis, values, label=_TITLES.get(name, name.replace("_", " ")), marker="o" if len(times) <= 30 else None, markersize=2.5,
                 **style)
     if horizon is not None and horizon < times[-1]:
         edge: Any = np.datetime64(number_to_date(horizon, time_units)) if calendar else horizon
         ax.axvspan(edge, axis[-1], color=BEYOND, alpha=0.07, linewidth=0)
         ax.axvline(edge, color=BEYOND, linewidth=1.0, linestyle="--")
-        ax.annotate("beyond training", (edge, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -10),
+        ax.annotate("beyond training", (edge, 1.0), xycoords=("data", "axes fraction"), xytext=(2, 3),
                     textcoords="offset points", fontsize=_SIZE, color=BEYOND)
     ax.set_yscale("log")
     ax.margins(x=0.01)
-    if not calendar:
+    if calendar:
+        locator = AutoDateLocator(maxticks=7)
+        ax.xaxis.set_major_locator(locator)
+        ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    else:
         ax.set_xlabel("t" + (f" [{time_units}]" if time_units else ""), fontsize=_SIZE + 1)
     ax.set_ylabel(ylabel, fontsize=_SIZE + 1)
     ax.tick_params(labelsize=_SIZE)
@@ -487,7 +519,8 @@ def error_figure(path: str | os.PathLike[str], times: Any, errors: Mapping[str, 
 
 
 def read_steps(path: str | os.PathLike[str]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of a metrics.jsonl by stage, in order of steps; of a step logged twice, the later row. Cut lines are left out."""
+    """Rows of a metrics.jsonl by stage, in order of steps; of a step logged twice, the later row. Cut lines are skipped.
+    """
     stages: dict[str, dict[int, dict[str, Any]]] = {}
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:
@@ -503,8 +536,8 @@ def loss_figure(path: str | os.PathLike[str], steps_by_stage: Mapping[str, Seque
                 title: str | None = None) -> Path:
     """Training loss and validation error of every stage against its steps, log scale, as a PNG.
 
-    steps_by_stage: stage -> rows with `step` and, each where it was measured, `loss` and `validation` (see `read_steps`).
-    Stages with fewer than two such rows are left out.
+    steps_by_stage: stage -> rows with `step` and, each where it was measured, `loss` and `validation` (as `read_steps`
+    gives them). Stages with fewer than two such rows are left out.
     """
     curves: dict[str, dict[str, np.ndarray]] = {}
     for stage, rows in steps_by_stage.items():
