@@ -35,7 +35,7 @@ class FourierFilterNet(Decoder):
         width: hidden width H, even: half sines, half cosines.
         depth: number L of layers after the first.
         scale: input scale. Filter weights start as U(-1/sqrt(d), 1/sqrt(d)) times scale / sqrt(L + 1). A product of all
-            L + 1 filters adds their frequencies: scale / sqrt(3 d) radians per unit in the root mean square, whatever L.
+            L + 1 filters adds their frequencies: scale / sqrt(3 d) radians per unit in root mean square, whatever L.
             With 64 in two dimensions that is two oscillations over the side of 0.5.
     Raises UserError where the code cannot be shared out evenly among the channels.
     """

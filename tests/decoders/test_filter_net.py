@@ -23,6 +23,7 @@ def codes(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
+@torch.no_grad()
 def published(decoder: FourierFilterNet, x: torch.Tensor, code: torch.Tensor) -> float:
     """One value at one point for one channel's code, written out for DINo's coordinates."""
     low, side = torch.tensor([0.0, -0.5], dtype=torch.float64), 2.0  # the box, extended to a square around its centre
@@ -38,6 +39,7 @@ def published(decoder: FourierFilterNet, x: torch.Tensor, code: torch.Tensor) ->
     return float(decoder.output @ hidden + decoder.output_bias)
 
 
+@torch.no_grad()
 def test_forward_is_the_published_recursion_in_dinos_coordinates():
     decoder, x, z = net(), points(3), codes(10)
     u = decoder(x, z)
