@@ -67,22 +67,27 @@ class Integrator:
         if self.method == "rk4":
             steps = max(1, math.ceil(widest / self.step - 1e-6))
             grid = torch.linspace(0, 1, steps + 1, dtype=state.dtype, device=state.device)
-            options = {}
+            options: dict = {}
         else:
             grid = torch.tensor([0.0, 1.0], dtype=state.dtype, device=state.device)
             options = {"rtol": self.rtol, "atol": self.atol}
         try:
             if self.adjoint:
                 parameters = tuple(p for p in field.parameters() if p.requires_grad)
-                return odeint_adjoint(_Rate(rate), state, grid, method=self.method, adjoint_params=parameters, **options)[-1]
+                options["adjoint_params"] = parameters
+                return odeint_adjoint(_Rate(rate), state, grid, method=self.method, **options)[-1]
             return odeint(rate, state, grid, method=self.method, **options)[-1]
         except AssertionError as error:  # torchdiffeq answers a collapsed step or NaN states with a bare assert
             if not check:
                 return torch.full_like(state, float("nan"))
+            norms = state.detach().norm(dim=-1)
+            worst = int(norms.argmax())  # one step size serves the whole batch: the largest state most likely broke it
+            cause = str(error).splitlines()[0] if str(error) else "no step is small enough"
             raise IntegrationError(
-                f"integration with {self.method} failed in the interval from t={float(begin[0]):g} of length {widest:g} "
-                f"(internal units; state norm {float(state.norm(dim=-1).max()):.3g}): {error}; the dynamics are too "
-                "stiff or have diverged there: use dynamics.method=rk4, a larger dynamics.rtol, or forecast less far"
+                f"the forecast of trajectory {worst} with {self.method} failed in the interval from "
+                f"t={float(begin[worst]):g} (step {float(gap[worst]):g}, internal units; state norm "
+                f"{float(norms[worst]):.3g}): {cause}; the dynamics are too stiff or have diverged there: use "
+                "dynamics.method=rk4, a larger dynamics.rtol, or forecast less far"
             ) from error
 
     def _check(self, states: Tensor, times: Tensor) -> None:
