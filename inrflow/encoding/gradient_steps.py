@@ -1,0 +1,34 @@
+"""Encoding by a few gradient steps from zero, for decoders meta-trained to need no more (CORAL, Serrano et al., NeurIPS
+2023; the second-order meta-learning is that of CAVIA, Zintgraf et al., ICML 2019)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from inrflow.decoders.base import Decoder
+from inrflow.encoding.adam import frame_errors
+
+
+def gradient_steps_encode(
+    decoder: Decoder, x: Tensor, u: Tensor, steps: int = 3, rate: float = 1e-2, create_graph: bool = False
+) -> Tensor:
+    """Codes (F, Z) of frames u (F, N, C) at points x (N, d) or (F, N, d) after `steps` inner steps from the zero code.
+
+    Each step is plain descent on the frame's own mean squared error over its observed values. With `create_graph` the
+    codes can be differentiated with respect to the decoder's parameters, through the inner steps (second order); else
+    they are detached. The rate must be that with which the decoder was trained.
+    """
+    dtype = next(decoder.parameters()).dtype
+    x, u = x.to(dtype), u.to(dtype)
+    codes = u.new_zeros(len(u), decoder.code_size)
+    with torch.enable_grad():
+        for _ in range(steps):
+            if not codes.requires_grad:
+                codes.requires_grad_(True)
+            errors = frame_errors(decoder, x, u, codes).sum()
+            (slope,) = torch.autograd.grad(errors, codes, create_graph=create_graph)
+            codes = codes - rate * slope
+            if not create_graph:
+                codes = codes.detach()
+    return codes
