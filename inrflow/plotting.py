@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import colormaps
@@ -37,7 +37,7 @@ _TITLES = {"pod_dmd": "POD + DMD", "pod_dmd_symmetries": "POD + DMD, symmetries"
 _SIZE, _DPI = 8.0, 150
 _WIDE = 2.2  # panels wider than this many heights are stacked by time, one row for each
 _FLATTEST = 6.0  # maps of narrow bands are stretched to be no flatter than this
-_ALPHA = 1.6  # largest circumradius of a triangle that is drawn, in usual edges of its corners
+_ALPHA = 1.4  # largest circumradius of a triangle that is drawn, in usual edges of its corners
 _HALF_WIDTH = 1.6448536269514722  # of the central 90 % interval, in standard deviations
 
 
@@ -55,7 +55,7 @@ class _View:
     x: np.ndarray
     labels: tuple[str, ...]
     ratio: float = 1.5
-    aspect: float | str = "auto"
+    aspect: Literal["equal", "auto"] = "auto"
     axes: list[np.ndarray] = field(default_factory=list)
     cells: tuple[np.ndarray, np.ndarray] | None = None
     triangles: np.ndarray | None = None
@@ -109,7 +109,7 @@ def _view(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, trian
     plane = x[:, :2]
     size = np.maximum(np.ptp(plane, axis=0), 1e-12)
     ratio = float(size[0] / size[1])
-    aspect: float | str = "equal" if 0.1 < ratio < 10 else "auto"
+    aspect: Literal["equal", "auto"] = "equal" if 0.1 < ratio < 10 else "auto"
     if sphere and ratio > _FLATTEST:
         ratio, aspect = _FLATTEST, "auto"
     view = _View("scatter", plane, labels[:2], min(max(ratio, 0.4), 8.0), aspect, longitude=sphere)
@@ -136,7 +136,8 @@ def _map_coordinates(x: np.ndarray) -> np.ndarray:
 
 def _lattice(x: np.ndarray) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndarray] | None]:
     """Axes of a grid of which points x (N, 2) fill a good part, and the column and row of each; else (axes, None)."""
-    axes, places = [], []
+    axes: list[np.ndarray] = []
+    places: list[np.ndarray] = []
     for values in x.T:
         tolerance = 1e-4 * max(np.ptp(values), 1e-12)
         ordered = np.sort(values)
@@ -145,7 +146,8 @@ def _lattice(x: np.ndarray) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndar
             return axes, None
         steps = np.diff(levels)
         counts = np.round(steps / steps.min())
-        if np.abs(steps / steps.min() - counts).max() < 0.05:  # even spacing, of which some lines may lack
+        even = np.abs(steps / steps.min() - counts).max() < 0.05
+        if even and counts.sum() < 1.5 * len(levels):  # even spacing, of which some lines may lack
             spacing = (levels[-1] - levels[0]) / counts.sum()
             axes.append(levels[0] + spacing * np.arange(int(counts.sum()) + 1))
         else:
@@ -253,6 +255,22 @@ class _Fields:
             styles["uncertainty"] = _colours("magma_r"), (0.0, _size(self.panels["uncertainty"][frames]))
         return {name: styles[name] for name in self.panels}
 
+    def line_limits(self, panel: str) -> tuple[float, float]:
+        """Limits of a panel of lines that hold at all times; they hold the intervals as far as these are no wider than
+        three times what is drawn.
+        """
+        shown = np.concatenate([self.panels[name].ravel() for name in ("truth", "forecast", "error")
+                                if name in self.panels and (name == "error") == (panel == "error")])
+        shown = shown[np.isfinite(shown)] if np.isfinite(shown).any() else np.array([0.0, 1.0])
+        low, high = float(shown.min()), float(shown.max())
+        if panel == "error":
+            high = max(high, -low, 1e-12)
+            if "uncertainty" in self.panels:
+                high = max(high, min(3 * high, _HALF_WIDTH * _size(self.panels["uncertainty"])))
+            low = -high
+        margin = 0.08 * max(high - low, 1e-12)
+        return low - margin, high + margin
+
     def label(self, panel: str) -> str:
         labels = {"truth": self.name, "forecast": self.name, "error": "error", "uncertainty": "std"}
         return f"{labels[panel]}{self.units}"
@@ -272,13 +290,13 @@ def _fields(t: Any, x: Any, truth: Any, prediction: Any, std: Any, channels: Seq
     index = channels.index(channel) if isinstance(channel, str) else channel
     t, x = np.asarray(t, np.float64), np.asarray(x, np.float64)
     shape = (len(t), x.shape[-2], len(channels))
-    values = {}
+    values: dict[str, np.ndarray] = {}
     for name, array in (("truth", truth), ("forecast", prediction), ("uncertainty", std)):
         if array is not None:
             if np.shape(array) != shape:
                 raise ValueError(f"{name} has shape {np.shape(array)}; t, x and channels say {shape}")
             values[name] = np.asarray(array, np.float64)[..., index]
-    panels = {name: values[name] for name in ("truth", "forecast") if name in values}
+    panels = {name: field for name, field in values.items() if name != "uncertainty"}
     if "truth" in values:
         panels["error"] = values["forecast"] - values["truth"]
     if "uncertainty" in values:
@@ -429,27 +447,28 @@ def animation(path: str | os.PathLike[str], t: Any, x: Any, truth: Any, predicti
     stacked = lines or view.ratio > _WIDE
     width = 4.2 if stacked else 2.3
     height = 1.7 if lines else width / view.ratio
-    size = (width + 1.2, len(names) * (height + 0.35) + 0.8) if stacked else (len(names) * (width + 0.75), height + 1.1)
+    count = len(names)
+    size = (width + 1.2, count * (height + 0.35) + 0.8) if stacked else (count * (width + 0.3) + 0.4, height + 1.7)
     figure = _figure(*size, title)
-    axes = np.ravel(figure.subplots(len(names) if stacked else 1, 1 if stacked else len(names), squeeze=False))
+    axes = np.ravel(figure.subplots(count if stacked else 1, 1 if stacked else count, squeeze=False))
     styles = {} if lines else data.styles(chosen)
+    limits = {name: data.line_limits(name) for name in names} if lines else {}
     drawn: list[Any] = []
 
     def draw(frame: int) -> None:
         beyond = data.beyond(frame)
-        figure.supxlabel(_moment(data.t[frame], time_units) + (" · beyond training" if beyond else ""), fontsize=_SIZE + 1,
-                         color=BEYOND if beyond else TRUTH)
+        figure.supxlabel(_moment(data.t[frame], time_units) + (" · beyond training" if beyond else ""),
+                         fontsize=_SIZE + 1, color=BEYOND if beyond else TRUTH)
         for ax, name in zip(axes, names, strict=True):
             if lines:
                 position = (data.x if data.x.ndim == 2 else data.x[frame])[:, 0]
                 ax.clear()
                 _draw_lines(ax, data, name, frame, position, np.argsort(position))
-                shown = np.concatenate([data.panels[key].ravel() for key in
-                                        (("truth", "forecast") if name == "forecast" else ("error",))
-                                        if key in data.panels])
-                ax.set_ylim(np.nanmin(shown) - 0.1 * np.nanstd(shown), np.nanmax(shown) + 0.1 * np.nanstd(shown))
+                ax.set_ylim(*limits[name])
                 ax.set_ylabel(data.label(name), fontsize=_SIZE)
                 ax.tick_params(labelsize=_SIZE - 1.5)
+                if name == names[0]:
+                    ax.legend(fontsize=_SIZE - 1, frameon=False, loc="upper right")
             else:
                 moved = view if data.x.ndim == 2 else data.view(frame)
                 drawn.append(moved.draw(ax, data.panels[name][frame], *styles[name]))
@@ -463,7 +482,7 @@ def animation(path: str | os.PathLike[str], t: Any, x: Any, truth: Any, predicti
                 draw(frame)
                 if frame == chosen[0] and not lines:
                     for place, (ax, name) in enumerate(zip(axes, names, strict=True)):
-                        view.dress(ax, bottom=not stacked or place == len(names) - 1, left=stacked or place == 0)
+                        view.dress(ax, bottom=not stacked or place == count - 1, left=stacked or place == 0)
                         ax.set_title(name, fontsize=_SIZE + 1)
                         bar = figure.colorbar(drawn[place], ax=ax, aspect=15, pad=0.02,
                                               location="right" if stacked else "bottom")
@@ -494,8 +513,8 @@ def error_figure(path: str | os.PathLike[str], times: Any, errors: Mapping[str, 
         values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
         style: dict[str, Any] = {"color": MODEL, "linewidth": 2.4, "zorder": 3} if place == 0 else \
             {"color": _GREYS[(place - 1) % len(_GREYS)], "linewidth": 1.3}
-        ax.plot(axis, values, label=_TITLES.get(name, name.replace("_", " ")), marker="o" if len(times) <= 30 else None, markersize=2.5,
-                **style)
+        ax.plot(axis, values, label=_TITLES.get(name, name.replace("_", " ")), markersize=2.5,
+                marker="o" if len(times) <= 30 else None, **style)
     if horizon is not None and horizon < times[-1]:
         edge: Any = np.datetime64(number_to_date(horizon, time_units)) if calendar else horizon
         ax.axvspan(edge, axis[-1], color=BEYOND, alpha=0.07, linewidth=0)
@@ -519,8 +538,7 @@ def error_figure(path: str | os.PathLike[str], times: Any, errors: Mapping[str, 
 
 
 def read_steps(path: str | os.PathLike[str]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of a metrics.jsonl by stage, in order of steps; of a step logged twice, the later row. Cut lines are skipped.
-    """
+    """Rows of a metrics.jsonl by stage and in order of steps; the later of two rows of a step, no line that was cut."""
     stages: dict[str, dict[int, dict[str, Any]]] = {}
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:
