@@ -3,11 +3,13 @@
 Eager evaluation of S samples at N points writes L activations of S*N*H numbers to fresh memory, and on large batches
 the page faults alone cost more than the arithmetic. Here a block of rows runs through the whole network in buffers
 that are allocated once; the backward pass evaluates each block again instead of keeping its activations, so memory
-does not grow with points times layers. A device other than the CPU takes larger blocks, for its launches cost more
-than its cache saves.
+does not grow with points times layers. Every core takes blocks of its own. A device other than the CPU takes larger
+blocks, for its launches cost more than its cache saves.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,11 +19,17 @@ from .arguments import SirenArguments
 from .blocks import Block, block_arguments, block_points, block_rows, block_samples, plan_blocks
 from .gradients import Gradients, Wanted
 from .tangents import Tangents
+from .workers import run_shared_out
 
-# Bytes of one activation buffer of a block: the measured optimum on cores with 2 MB of second-level cache.
-FORWARD_BLOCK_BYTES = 1 << 20
+# Bytes of one activation buffer of a block: the measured optimum where a core has 2 MB of second-level cache.
+FORWARD_BLOCK_BYTES = 1 << 19
 BACKWARD_BLOCK_BYTES = 1 << 19
 DEVICE_BLOCK_BYTES = 1 << 27
+
+
+def threads_of(arguments: SirenArguments) -> int:
+    """Threads that share the blocks out: torch's on the CPU, one elsewhere."""
+    return torch.get_num_threads() if arguments.x.device.type == "cpu" else 1
 
 
 def rows_of_a_block(arguments: SirenArguments, block_bytes: int) -> int:
@@ -70,16 +78,20 @@ def _flat_points(part: SirenArguments) -> Tensor:
 def forward(arguments: SirenArguments) -> Tensor:
     """Values without a graph: (S, N, C) or (R, C), the last activations in place of channels if there is no output."""
     rows = rows_of_a_block(arguments, FORWARD_BLOCK_BYTES)
-    work = _Workspace(arguments, rows, 2)
     result = arguments.new_result()
-    for block in plan_blocks(arguments, rows):
-        part = block_arguments(arguments, block)
-        target = block_rows(result, arguments, block)
-        h = _flat_points(part)
-        for layer in range(part.layers):
-            h = _preactivation(part, layer, h, block.samples, work.buffer(layer % 2, block.rows)).sin_()
-        h = h.view(block.samples, block.points, -1)
-        target.copy_(h if part.output_weight is None else _output(part, h))
+
+    def run(blocks: Sequence[Block]) -> None:
+        work = _Workspace(arguments, rows, 2)
+        for block in blocks:
+            part = block_arguments(arguments, block)
+            target = block_rows(result, arguments, block)
+            h = _flat_points(part)
+            for layer in range(part.layers):
+                h = _preactivation(part, layer, h, block.samples, work.buffer(layer % 2, block.rows)).sin_()
+            h = h.view(block.samples, block.points, -1)
+            target.copy_(h if part.output_weight is None else _output(part, h))
+
+    run_shared_out(list(plan_blocks(arguments, rows)), run, threads_of(arguments))
     return result
 
 
@@ -93,32 +105,49 @@ def _output(part: SirenArguments, h: Tensor) -> Tensor:
 
 def backward(arguments: SirenArguments, grad: Tensor, wanted: Wanted) -> Gradients:
     """The wanted gradients of sum(grad * values), evaluating every block again."""
-    gradients, layers = Gradients(arguments, wanted), arguments.layers
     rows = rows_of_a_block(arguments, BACKWARD_BLOCK_BYTES)
-    work = _Workspace(arguments, rows, 2 * layers + 1)
-    for block in plan_blocks(arguments, rows):
-        part, samples = block_arguments(arguments, block), block.samples
-        inputs, slopes = [_flat_points(part)], []
-        for layer in range(layers):
-            t = _preactivation(part, layer, inputs[-1], samples, work.buffer(2 * layer, block.rows))
-            inputs.append(torch.sin(t, out=work.buffer(2 * layer + 1, block.rows)))
-            slopes.append(t)
-        delta = block_rows(grad, arguments, block)
-        if part.output_weight is not None:
-            delta = _output_backward(part, block, inputs[-1], delta, gradients)
-        delta = delta.reshape(block.rows, -1)
-        for layer in reversed(range(layers)):
-            delta = slopes[layer].cos_().mul_(delta)
-            _layer_gradients(part, block, layer, inputs[layer], delta, gradients)
-            if layer == 0 and gradients.x is None:
-                break
-            if part.gain is not None:
-                delta.view(samples, block.points, -1).mul_(part.gain[:, layer].unsqueeze(1))
-            if layer > 0:
-                delta = torch.mm(delta, part.hidden_weights[layer], out=work.buffer(2 * layers, block.rows))
-            else:
-                _add_points(arguments, block, delta @ part.hidden_weights[0], gradients)
-    return gradients
+    total = Gradients(arguments, wanted)
+
+    def run(blocks: Sequence[Block]) -> Gradients:
+        gradients = Gradients(arguments, wanted)
+        if not arguments.points_shared:
+            gradients.x = total.x  # written once per row, by one thread
+        work = _Workspace(arguments, rows, 2 * arguments.layers + 1)
+        for block in blocks:
+            _block_backward(arguments, block, work, grad, gradients)
+        return gradients
+
+    for part in run_shared_out(list(plan_blocks(arguments, rows)), run, threads_of(arguments)):
+        if not arguments.points_shared:
+            part.x = None
+        total.add(part)
+    return total
+
+
+def _block_backward(
+    arguments: SirenArguments, block: Block, work: _Workspace, grad: Tensor, gradients: Gradients
+) -> None:
+    part, samples, layers = block_arguments(arguments, block), block.samples, arguments.layers
+    inputs, slopes = [_flat_points(part)], []
+    for layer in range(layers):
+        t = _preactivation(part, layer, inputs[-1], samples, work.buffer(2 * layer, block.rows))
+        inputs.append(torch.sin(t, out=work.buffer(2 * layer + 1, block.rows)))
+        slopes.append(t)
+    delta = block_rows(grad, arguments, block)
+    if part.output_weight is not None:
+        delta = _output_backward(part, block, inputs[-1], delta, gradients)
+    delta = delta.reshape(block.rows, -1)
+    for layer in reversed(range(layers)):
+        delta = slopes[layer].cos_().mul_(delta)
+        _layer_gradients(part, block, layer, inputs[layer], delta, gradients)
+        if layer == 0 and gradients.x is None:
+            break
+        if part.gain is not None:
+            delta.view(samples, block.points, -1).mul_(part.gain[:, layer].unsqueeze(1))
+        if layer > 0:
+            delta = torch.mm(delta, part.hidden_weights[layer], out=work.buffer(2 * layers, block.rows))
+        else:
+            _add_points(arguments, block, delta @ part.hidden_weights[0], gradients)
 
 
 def _add(target: Tensor | None, block: Block, values: Tensor, dims: int) -> None:
@@ -181,16 +210,20 @@ def tangents(arguments: SirenArguments, moving: Tangents) -> tuple[Tensor, Tenso
     rows = max(1, rows_of_a_block(arguments, FORWARD_BLOCK_BYTES) // moving.directions)
     values = arguments.new_result()
     changes = values.new_empty(moving.directions, *values.shape)
-    for block in plan_blocks(arguments, rows):
-        part = block_arguments(arguments, block)
-        moved = {
-            name: torch.stack([_part_of(name, tangent, arguments, block) for tangent in tangent_directions])
-            for name, tangent_directions in moving.given().items()
-        }
-        value, change = reference.modulated_siren_jvp(*part.reference_arguments(), tangents=moved)
-        block_rows(values, arguments, block).copy_(value)
-        for target, direction in zip(changes, change, strict=True):
-            block_rows(target, arguments, block).copy_(direction)
+
+    def run(blocks: Sequence[Block]) -> None:
+        for block in blocks:
+            part = block_arguments(arguments, block)
+            moved = {
+                name: torch.stack([_part_of(name, tangent, arguments, block) for tangent in tangent_directions])
+                for name, tangent_directions in moving.given().items()
+            }
+            value, change = reference.modulated_siren_jvp(*part.reference_arguments(), tangents=moved)
+            block_rows(values, arguments, block).copy_(value)
+            for target, direction in zip(changes, change, strict=True):
+                block_rows(target, arguments, block).copy_(direction)
+
+    run_shared_out(list(plan_blocks(arguments, rows)), run, threads_of(arguments))
     return values, changes
 
 

@@ -52,7 +52,16 @@ class Gradients:
             zeros(weight, flag) for weight, flag in zip(arguments.hidden_weights, wanted.hidden_weights, strict=True)
         ]
 
+    def add(self, other: Gradients) -> None:
+        """Add the gradients that the other one has."""
+        mine, others = self._everything(), other._everything()
+        for gradient, values in zip(mine, others, strict=True):
+            if gradient is not None and values is not None:
+                gradient += values
+
+    def _everything(self) -> list[Tensor | None]:
+        return [self.x, self.shift, self.gain, self.output_weight, self.output_bias, *self.hidden_weights]
+
     def found(self) -> list[Tensor]:
         """The wanted gradients, in the order of `SirenArguments.tensors`."""
-        everything = [self.x, self.shift, self.gain, self.output_weight, self.output_bias, *self.hidden_weights]
-        return [gradient for gradient in everything if gradient is not None]
+        return [gradient for gradient in self._everything() if gradient is not None]

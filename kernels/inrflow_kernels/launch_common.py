@@ -1,4 +1,5 @@
-"""What all launches of the Triton kernels share: the calls they serve, precisions, operands, tile tables, tile shapes."""
+"""What all launches of the Triton kernels share: the calls they serve, precisions, operands, tile tables, tile
+shapes."""
 
 from __future__ import annotations
 

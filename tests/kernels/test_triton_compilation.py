@@ -1,0 +1,109 @@
+"""What the compiler makes of the shipped kernels for sm_80, sm_90 and sm_100, read without a GPU.
+
+By default a representative subset is compiled; `--run-slow` compiles every shipped configuration.
+"""
+
+import itertools
+
+import pytest
+
+pytest.importorskip("triton")
+
+from offline_compilation import BACKWARD, FORWARD, SHARED, TANGENT, Configuration, resources  # noqa: E402
+
+# Bytes of shared memory that a program may take; offline compilation does not check them.
+SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
+# On sm_90, instructions per activation and bytes of spills: measured figures with a little room.
+SM90_BUDGET = {
+    Configuration(FORWARD, 90): (5.8, 0),
+    Configuration(FORWARD, 90, gain=True): (6.3, 0),
+    Configuration(FORWARD, 90, width=128): (5.4, 0),
+    Configuration(FORWARD, 90, precision="accurate"): (19.5, 0),
+    Configuration(BACKWARD, 90, layers=3): (18.5, 0),
+    Configuration(BACKWARD, 90): (18.0, 128),
+    Configuration(BACKWARD, 90, weights=False): (12.8, 0),
+    Configuration(BACKWARD, 90, width=128, weights=False): (11.1, 208),
+}
+
+
+def stack_budget(configuration: Configuration) -> int:
+    """Bytes of spills per thread that a configuration may have."""
+    if configuration.kernel in (FORWARD, SHARED):
+        return 256 if configuration.precision == "accurate" and configuration.width == 256 else 0
+    return 900
+
+
+def check(configuration: Configuration, found: dict) -> None:
+    opcodes = found["opcodes"]
+    assert found["shared"] <= SHARED_MEMORY[configuration.capability]
+    assert found["stack"] <= stack_budget(configuration)
+    assert opcodes.get(TENSOR_CORES[configuration.capability], 0) > 0, "the products do not run on the tensor cores"
+    assert not any(name in opcodes for name in ("RED", "REDG", "ATOM", "ATOMG")), "there are atomics"
+    # libdevice's exact sine converts to integers and keeps a table in local memory for large arguments.
+    assert opcodes.get("F2I", 0) == 0, "a sine takes the slow path"
+
+
+def check_all(configurations) -> None:
+    configurations = list(configurations)
+    failures = []
+    for configuration, found in zip(configurations, resources(configurations), strict=True):
+        try:
+            check(configuration, found)
+        except AssertionError as error:
+            found.pop("opcodes")
+            failures.append(f"{configuration}: {error}\n{found}")
+    assert not failures, "\n".join(failures)
+
+
+def test_sm90_resources_stay_within_the_measured_budget():
+    for (configuration, (instructions, stack)), found in zip(
+        SM90_BUDGET.items(), resources(list(SM90_BUDGET)), strict=True
+    ):
+        check(configuration, found)
+        assert found["per_activation"] <= instructions, configuration
+        assert found["stack"] <= stack, configuration
+
+
+def test_every_kernel_compiles_for_every_architecture():
+    check_all(
+        Configuration(kernel, capability, **options)
+        for capability in (80, 100)
+        for kernel, options in (
+            (FORWARD, dict(gain=True)),
+            (FORWARD, dict(width=256)),
+            (SHARED, dict()),
+            (BACKWARD, dict()),
+            (TANGENT, dict(points=True)),
+        )
+    )
+
+
+def every_shipped_configuration():
+    for capability, precision, width, layers in itertools.product(
+        (80, 90, 100), ("fast", "accurate", "bf16"), (32, 64, 128, 256), (1, 4, 6)
+    ):
+        common = dict(capability=capability, precision=precision, width=width, layers=layers)
+        for gain, output_shared in itertools.product((False, True), repeat=2):
+            yield Configuration(FORWARD, gain=gain, output_shared=output_shared, **common)
+        for coordinates in (1, 5, 16):
+            yield Configuration(FORWARD, coordinates=coordinates, channels=16, **common)
+        yield Configuration(SHARED, channels=3, **common)
+        if width <= 128:
+            for gain, points in itertools.product((False, True), repeat=2):
+                yield Configuration(TANGENT, gain=gain, points=points, **common)
+    for capability, precision, width, layers in itertools.product(
+        (80, 90, 100), ("fast", "bf16"), (32, 64, 128), (1, 4, 5)
+    ):
+        common = dict(capability=capability, precision=precision, width=width, layers=layers)
+        for gain, weights, points in itertools.product((False, True), repeat=3):
+            yield Configuration(BACKWARD, gain=gain, weights=weights, points=points, **common)
+        for coordinates in (5, 16):
+            yield Configuration(BACKWARD, coordinates=coordinates, channels=16, output_shared=False, **common)
+        yield Configuration(BACKWARD, many=True, **common)
+
+
+def test_every_shipped_configuration(request):
+    if not request.config.getoption("--run-slow"):
+        pytest.skip("compiles some thousand kernels; run with --run-slow")
+    check_all(every_shipped_configuration())
