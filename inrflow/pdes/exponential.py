@@ -117,7 +117,9 @@ class ExponentialIntegrator:
     def _advance(
         self, u: Tensor, interval: Tensor, step: float, tolerance: float, time: float
     ) -> tuple[Tensor, float]:
-        """Over `interval` (S,), in blocks of equal steps of which the last is checked; a block that fails is done anew."""
+        """Over `interval` (S,), in blocks of equal steps of which the last is checked; a block that fails is done
+        anew.
+        """
         remaining = interval
         while (longest := float(remaining.max())) > 0:
             count = max(1, math.ceil(longest / step - 1e-9))
@@ -128,7 +130,7 @@ class ExponentialIntegrator:
             for _ in range(block - 1):
                 before = self.step(before, h)
             fine = self.step(self.step(before, h / 2), h / 2)
-            error = _relative_difference(self.step(before, h), fine) * 16 / 15  # of the whole step, by Richardson
+            error = 16 / 15 * _relative_difference(self.step(before, h), fine)  # of the whole step, by Richardson
             step = longest / count
             if error > tolerance:
                 step /= 2

@@ -23,6 +23,8 @@ def environment_count(given: Mapping[str, Any], environments: int | None) -> int
     """
     lengths = {name: len(value) for name, value in given.items() if _is_list(value)}
     for name, length in lengths.items():
+        if length == 0:
+            raise UserError(f"parameters.{name} is an empty list: give at least one value.")
         expected = environments if environments is not None else next(iter(lengths.values()))
         if length != expected:
             raise UserError(

@@ -94,7 +94,7 @@ def simulate(
     equation = find_equation(pde)
     protocol, plan = _plan(equation, protocol, settings)
     given = {**plan.parameters, **(parameters or {})}
-    _check(trajectories, points, noise, missing, time_jitter, tolerance)
+    _check(trajectories, seed, points, noise, missing, time_jitter, tolerance)
     period = (plan.period,) * plan.dimensions
     runs = math.ceil(trajectories / plan.windows)
 
@@ -134,7 +134,7 @@ def _plan(equation: Equation, name: str | None, settings: Mapping[str, Any]) -> 
     chosen = {key: value for key, value in settings.items() if value is not None}
     for key in ("frames", "grid", "resolution", "windows", "dimensions"):
         least = 4 if key in ("grid", "resolution") else 1
-        if key in chosen and (not isinstance(chosen[key], int) or chosen[key] < least):
+        if key in chosen and not _is_whole(chosen[key], least):
             raise UserError(f"{key} is {chosen[key]!r}: give a whole number of at least {least}.")
     for key in ("dt", "period", "burn_in"):
         if key in chosen and not _at_least_zero(chosen[key], zero=key == "burn_in"):
@@ -149,11 +149,12 @@ def _plan(equation: Equation, name: str | None, settings: Mapping[str, Any]) -> 
 
 
 def _check(
-    trajectories: int, points: str | int, noise: float, missing: float, time_jitter: float, tolerance: float
+    trajectories: int, seed: int, points: str | int, noise: float, missing: float, time_jitter: float, tolerance: float
 ) -> None:
-    if not isinstance(trajectories, int) or trajectories < 1:
-        raise UserError(f"trajectories is {trajectories!r}: give a whole number of at least 1.")
-    if points != "grid" and (not isinstance(points, int) or points < 1):
+    for name, number, least in (("trajectories", trajectories, 1), ("seed", seed, 0)):
+        if not _is_whole(number, least):
+            raise UserError(f"{name} is {number!r}: give a whole number of at least {least}.")
+    if points != "grid" and not _is_whole(points, 1):
         raise UserError(f"points is {points!r}: give `grid` or the number of random points.")
     if not _at_least_zero(noise, zero=True):
         raise UserError(f"noise is {noise!r}: give a number of at least 0, in units of each channel's deviation.")
@@ -162,6 +163,10 @@ def _check(
             raise UserError(f"{name} is {fraction!r}: give a fraction of at least 0 and below 1.")
     if not _at_least_zero(tolerance) or tolerance >= 1:
         raise UserError(f"tolerance is {tolerance!r}: give a small positive number, such as 1e-7.")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _at_least_zero(value: Any, zero: bool = False) -> bool:
