@@ -27,7 +27,8 @@ class OutputModes:
     Attributes:
         mean: (C, F) output weights of the mean field.
         modes: (Z, C, F) output weights of each code dimension, ordered by variance.
-        variances: (Z,) prior variance of each code dimension, normalised units (mean square over points and channels).
+        variances: (Z,) prior variance of each code dimension, normalised units (mean square over points,
+            summed over channels).
         noise: (C,) variance of what the modes leave, each channel.
     """
 
@@ -37,8 +38,8 @@ class OutputModes:
     noise: Tensor
 
     def truncated(self, size: int) -> "OutputModes":
-        """The first `size` modes; what the others explained becomes noise."""
-        lost = self.variances[size:].sum()
+        """The first `size` modes; what the others explained becomes noise, shared evenly by the channels."""
+        lost = self.variances[size:].sum() / len(self.noise)
         return OutputModes(self.mean, self.modes[:size], self.variances[:size], self.noise + lost)
 
     def prior(self) -> GaussianPrior:
