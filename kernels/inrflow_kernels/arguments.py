@@ -58,7 +58,8 @@ class SirenArguments:
     def samples(self) -> int:
         if self.offsets is not None:
             return len(self.offsets) - 1
-        return max((tensor.shape[0] for tensor in self._per_sample()), default=1)
+        per_sample = self._per_sample()
+        return per_sample[0].shape[0] if per_sample else 1
 
     @property
     def rows(self) -> int:
