@@ -32,7 +32,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a data set is made from an equation: every field is a default that the caller of `generate` may replace.
+    """How a data set is made from an equation: its fields are the defaults of `generate`.
 
     The run starts from a random field, is carried on for `burn_in` units of time (with `burn_in_parameters` where
     given), and is then cut into `windows` trajectories of `frames` frames, `dt` apart. The equation is solved on

@@ -71,7 +71,6 @@ class ExponentialIntegrator:
         # Matrix functions want the channels last.
         self._linear = linear.movedim((1, 2), (-2, -1)) if self._mixing else linear
         self._nonlinear = nonlinear
-        self._dimensions = dimensions
         self._coefficients: dict[tuple[float, ...], list[Tensor]] = {}
 
     def solve(self, u: Tensor, times: Tensor, start: float = 0.0, tolerance: float = 1e-7) -> Iterator[Tensor]:
