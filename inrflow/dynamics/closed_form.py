@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, with_memory
-from inrflow.dynamics.transitions import LinearFit, fit_irregular, generator_of, transitions_of
+from inrflow.dynamics.transitions import LinearFit, fit_irregular, flow, generator_of, transitions_of
 
 RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0)
 _CLEARLY_BETTER = 0.98
@@ -103,7 +103,8 @@ class ClosedFormSearch:
             states = with_memory(data, size, directions)
             mean = SeasonalMean.fit(states, self.period, self.harmonics)
             anomalies = CodeData(states.codes - mean(states.t.nan_to_num()), states.t, states.observed)
-            self._fits[key] = LinearFit(transitions_of(anomalies.codes, anomalies.t, anomalies.observed)), mean, directions
+            pairs = transitions_of(anomalies.codes, anomalies.t, anomalies.observed)
+            self._fits[key] = LinearFit(pairs), mean, directions
         fit, mean, directions = self._fits[key]
         n = candidate.size + candidate.memory
         mean = SeasonalMean(mean.coefficients[:, :n], mean.period)
@@ -125,13 +126,19 @@ class ClosedFormSearch:
             unit = float(self._fits_step(split, candidate)) if uniform else 1.0
             if uniform and continuous:
                 model, uniform = _affine(*generator_of(model, unit)), False
+            generator = None if uniform else model
             anomaly = states.codes[:, first] - mean(states.t[:, first].nan_to_num())
             anomaly = torch.cat([torch.ones(len(anomaly), 1, dtype=torch.float64), anomaly], 1)
             for frame in range(first + 1, states.codes.shape[1]):
                 step = states.t[:, frame] - states.t[:, frame - 1]
                 rows = torch.isfinite(step)
-                flows = _flows(model, step.nan_to_num(0.0), uniform, unit)
-                anomaly = torch.einsum("sij,sj->si", flows, anomaly) if flows.dim() == 3 else anomaly @ flows.T
+                step = step.nan_to_num(0.0)
+                if uniform and bool(((step - unit).abs() < 1e-3 * unit).all()):
+                    anomaly = anomaly @ model.T
+                else:
+                    if generator is None:
+                        generator = _affine(*generator_of(model, unit))
+                    anomaly = flow(generator, anomaly, step)
                 predicted = anomaly[:, 1:] + mean(states.t[:, frame].nan_to_num())
                 error = judged.codes[:, frame].clone()
                 error[:, : candidate.size] -= predicted[:, : candidate.size]
@@ -175,7 +182,9 @@ class ClosedFormSearch:
                 best = candidate
         return self.fit(best, finals)
 
-    def fit(self, candidate: Candidate, scores: dict[Candidate, float] | None = None, data: CodeData | None = None) -> ClosedForm:
+    def fit(
+        self, candidate: Candidate, scores: dict[Candidate, float] | None = None, data: CodeData | None = None
+    ) -> ClosedForm:
         """The field of one candidate, from all training codes or from `data`."""
         if data is not None:
             self.training = data
@@ -195,15 +204,3 @@ def _affine(matrix: Tensor, bias: Tensor) -> Tensor:
     generator = torch.zeros(len(bias) + 1, len(bias) + 1, dtype=matrix.dtype)
     generator[1:, 1:], generator[1:, 0] = matrix, bias
     return generator
-
-
-def _flows(model: Tensor, step: Tensor, uniform: bool, unit: float) -> Tensor:
-    """Affine maps over the steps (S,): one (n, n) map where all are the unit step, else (S, n, n)."""
-    if uniform:
-        if bool(((step - unit).abs() < 1e-3 * unit).all()):
-            return model
-        matrix, bias = generator_of(model, unit)
-        model = _affine(matrix, bias)
-    distinct, which = torch.unique(step, return_inverse=True)
-    flows = torch.linalg.matrix_exp(model * distinct[:, None, None])
-    return flows[0] if len(distinct) == 1 else flows[which]

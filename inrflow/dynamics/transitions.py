@@ -5,12 +5,14 @@ Where all time steps are equal, a ridge regression gives the map of one step and
 equation, s_{i+1} - s_i = A int s dt, by Gauss-Newton corrections through the integrated flow.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_FASTEST = 2.0  # decay or growth of more than e^2 within one time step cannot be told from noise, and rk4 blows up on it
+_FASTEST = 2.0  # decay or growth of more than e^2 in a time step cannot be told from noise, and rk4 blows up on it
+_FARTHEST, _ORDER = 200.0, 18  # of a Taylor flow: norm of generator times time, and terms (rounding error at norm 1)
 
 
 @dataclass
@@ -81,14 +83,40 @@ def generator_of(step_map: Tensor, step: float) -> tuple[Tensor, Tensor]:
     Eigenvalues that no slow real flow can produce (negative real ones, or a decay or growth faster than e^2 a step)
     belong to directions that the data do not determine; they are replaced by the nearest admissible ones.
     """
-    values, vectors = torch.linalg.eig(step_map)
+    values, vectors = torch.linalg.eig(step_map[1:, 1:])
     negative_real = (values.imag.abs() < 1e-9 * values.abs().clamp(min=1e-300)) & (values.real <= 0)
     magnitude = values.abs().clamp(min=1e-300).log().clamp(-_FASTEST, _FASTEST)
     angle = torch.where(negative_real, 0.0, values.angle()).clamp(-2.5, 2.5)
     logarithm = torch.complex(torch.where(negative_real, -_FASTEST, magnitude), angle)
-    generator = (vectors * logarithm) @ torch.linalg.inv(vectors)
-    generator = generator.real / step
-    return generator[1:, 1:], generator[1:, 0]
+    inverse = torch.linalg.inv(vectors)
+    # The affine column by itself, b = log(M) (M - 1)^-1 c: on [1, s] a mode at rest that drifts has no eigenvectors.
+    distance = values - 1
+    near = distance.abs() < 1e-6
+    share = torch.where(near, 1 - distance / 2, logarithm / torch.where(near, torch.ones_like(distance), distance))
+    matrix = ((vectors * logarithm) @ inverse).real
+    bias = ((vectors * share) @ (inverse @ step_map[1:, 0].to(vectors))).real
+    return matrix / step, bias / step
+
+
+def flow(generator: Tensor, states: Tensor, times: Tensor) -> Tensor:
+    """exp(generator times_p) states_p: states (P, n) carried over a time (P,) each; NaN where that is out of reach.
+
+    Taylor series in steps of norm 1 at most: far cheaper than a matrix exponential for each time.
+    """
+    if not len(times):
+        return states
+    size = generator.abs()
+    reach = float((size.sum(0).max() * size.sum(1).max()).sqrt() * times.abs().max())  # bounds the spectral norm
+    if not reach <= _FARTHEST:
+        return torch.full_like(states, float("nan"))
+    substeps = max(1, math.ceil(reach))
+    step = (times / substeps)[:, None]
+    for _ in range(substeps):
+        term = states
+        for order in range(1, _ORDER + 1):
+            term = (step / order) * (term @ generator.T)
+            states = states + term
+    return states
 
 
 def fit_irregular(transitions: Transitions, ridge: float, corrections: int = 8) -> tuple[Tensor, Tensor]:
@@ -101,26 +129,28 @@ def fit_irregular(transitions: Transitions, ridge: float, corrections: int = 8) 
     augmented = torch.zeros(size + 1, size + 1, dtype=torch.float64)
     start = torch.cat([torch.ones(len(transitions.start), 1, dtype=torch.float64), transitions.start], 1)
     end = torch.cat([start[:, :1], transitions.end], 1)
-    steps, which = torch.unique((transitions.step * 1e6).round() / 1e6, return_inverse=True)
     best, best_error = augmented, float("inf")
-    predicted = end.clone()
+    residual, average = end - start, (start + end) / 2
     for iteration in range(corrections + 1):
         if iteration:
-            flows = torch.linalg.matrix_exp(augmented * steps[:, None, None])
-            predicted = torch.einsum("pij,pj->pi", flows[which], start) if len(steps) > 1 else start @ flows[0].T
+            middle = flow(augmented, start, transitions.step / 2)
+            predicted = flow(augmented, middle, transitions.step / 2)
             error = float((end - predicted).square().sum())
             if not error < best_error:
                 break
             best, best_error = augmented, error
-        residual = (end - predicted) if iteration else end - start
-        middle = transitions.step[:, None] * (start + predicted) / 2
-        gram = middle.T @ middle
-        target = middle.T @ residual[:, 1:]
+            # A change of the generator acts along the whole step; seen from its middle, first-order effects of the flow
+            # cancel and Simpson's rule is the integral.
+            residual = flow(augmented, end - predicted, -transitions.step / 2)
+            average = (start + 4 * middle + predicted) / 6
+        moment = transitions.step[:, None] * average
+        gram = moment.T @ moment
+        target = moment.T @ residual[:, 1:]
         strength = ridge * gram.diagonal()[1:].mean()
         gram.diagonal()[1:].add_(strength)
         gram.diagonal()[0].add_(1e-12 * gram[0, 0])
         # The ridge acts on the generator itself, not on its correction.
-        target[1:] -= strength * augmented[1:, 1:].T if iteration else 0.0
+        target[1:] -= strength * augmented[1:, 1:].T
         update = torch.zeros_like(augmented)
         update[1:] = torch.linalg.solve(gram, target).T
         augmented = augmented + update
