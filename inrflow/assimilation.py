@@ -29,12 +29,14 @@ class StatePrior:
         mean: (n,) and covariance: (n, n) of a state at the start of a trajectory.
         noise: (C,) variance of an observed value around the decoded one, normalised units.
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
+        spread: (C,) factors that make standard deviations agree with held-out forecasts.
     """
 
     mean: Tensor
     covariance: Tensor
     noise: Tensor
     process: Tensor
+    spread: Tensor
 
     def codes(self, size: int) -> GaussianPrior:
         """Prior of the code alone."""

@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     name, rest = arguments[0], arguments[1:]
+    # Threads that spin while they wait are up to 40 times slower beside another busy process; read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     warnings.showwarning = _show_warning  # one line each, without the source of the warning
     try:
         if name not in COMMANDS:

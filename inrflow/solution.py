@@ -158,7 +158,7 @@ class Solution:
             times = times.repeat_interleave(len(points))
         if not len(rows):
             raise UserError("a query has no points; give at least one")
-        self.surrogate.warn_outside(points)
+        self.surrogate.warn_outside(self.surrogate.outside(points))
         blocks = [self._block(times[i], rows[i], what) for i in _blocks(times)] if len(times) else []
         order = torch.cat(_blocks(times)).argsort()
         result = {}
@@ -244,7 +244,8 @@ class Solution:
             rows = which == k
             cov = covariances[k][0, :size, :size]
             variance[rows] = torch.einsum("rcz,zy,rcy->rc", jacobian[rows], cov, jacobian[rows])
-        return (variance.clamp(min=0) + self.surrogate.prior.noise).sqrt()
+        prior = self.surrogate.prior
+        return (variance.clamp(min=0) + prior.noise).sqrt() * prior.spread
 
 
 def _blocks(times: Tensor) -> list[Tensor]:

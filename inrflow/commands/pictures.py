@@ -28,7 +28,7 @@ def draw(directory: Path, surrogate: Surrogate, evaluation: Evaluation, triangle
         written.append(path)
     path = directory / "errors.png"
     error_figure(
-        path, times, evaluation.by_frame, horizon, "mean squared error",
+        path, times, evaluation.by_frame, horizon, "NMSE",
         title=description.name, time_units=description.time_units,
     )
     return [*written, path]

@@ -130,7 +130,7 @@ def report_evaluation(
         triangles = file.read_extra("triangles") if "triangles" in file.extra else None
     write_json(directory / "evaluation.json", evaluation.report)
     draw(directory, surrogate, evaluation, triangles)
-    show_errors(evaluation.report, Console())
+    show_errors(evaluation.report, Console(width=None if console.is_terminal else 140))
     console.print(f"report and plots are in {directory}", highlight=False)
 
 

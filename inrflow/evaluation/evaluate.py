@@ -18,6 +18,7 @@ from inrflow.data.trajectories import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.evaluation.metrics import ErrorTable, channel_variance
 from inrflow.evaluation.references import References
+from inrflow.evaluation.spread import predicted_std, single
 from inrflow.solution import StatePath
 from inrflow.surrogate import Surrogate
 
@@ -126,12 +127,8 @@ def evaluate(
         "points_split": "assimilated" if fraction < 1.0 else ("trained" if split < 1.0 else None),
         "horizon": surrogate.horizon,
     }
-    by_frame = {"inrflow": _mean_channels(table)} | {name: _mean_channels(other) for name, other in tables.items()}
+    by_frame = {"inrflow": table.by_frame()} | {name: other.by_frame() for name, other in tables.items()}
     return Evaluation(report, source.times[0].numpy(), by_frame, example)
-
-
-def _mean_channels(table: ErrorTable) -> np.ndarray:
-    return np.asarray(table.by_frame()).mean(-1)
 
 
 def _check(surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> None:
@@ -188,7 +185,7 @@ def _forecast(
     else:
         parts = []
         for s in range(len(batch)):
-            one = StatePath(surrogate, _single(estimate, s))
+            one = StatePath(surrogate, single(estimate, s))
             rows = torch.isfinite(inner[s])
             state = torch.full((1, inner.shape[1], estimate.mean.shape[-1]), float("nan"), dtype=torch.float64)
             state[:, rows] = one.mean(inner[s][rows], check=False)
@@ -204,39 +201,5 @@ def _forecast(
         prediction = surrogate.normalisation.invert(decoder(x, codes.to(dtype)))
         decode = time.perf_counter() - began
         if with_std and decoder.affine:
-            std = _spread(surrogate, estimate, path, states, inner, x, shared) * surrogate.normalisation.scale
+            std = predicted_std(surrogate, estimate, states, inner, x) * surrogate.normalisation.scale
     return prediction, std, (rollout, decode)
-
-
-def _single(estimate: Any, s: int) -> Any:
-    from inrflow.assimilation import StateEstimate
-
-    cov = estimate.covariance
-    one = None if cov is None else [c[s : s + 1] if len(c) > 1 else c for c in cov]
-    return StateEstimate(estimate.t[s : s + 1], estimate.mean[s : s + 1], one)
-
-
-def _spread(
-    surrogate: Surrogate, estimate: Any, path: StatePath, states: Tensor, inner: Tensor, x: Tensor, shared: bool
-) -> Tensor:
-    """Standard deviation (S, T, N, C), normalised units, of observations around an affine decoder's values."""
-    size, noise = surrogate.code_size, surrogate.prior.noise
-    trajectories, frames = states.shape[:2]
-    _, basis = surrogate.decoder.basis(x)  # (S or 1, T or 1, N, C, Z)
-    basis = basis.double()
-    result = torch.empty(trajectories, frames, *basis.shape[2:4], dtype=torch.float64)
-    rows = [slice(None)] if shared else [slice(s, s + 1) for s in range(trajectories)]
-    for row in rows:
-        one = path if shared else StatePath(surrogate, _single(estimate, row.start))
-        finite = torch.isfinite(inner[row][0])
-        covariances = one.covariance(inner[row][0][finite], states[row][:, finite])
-        for k, cov in zip(finite.nonzero()[:, 0].tolist(), covariances, strict=True):
-            design = basis[row if len(basis) > 1 else slice(None), k if basis.shape[1] > 1 else 0]
-            values, vectors = torch.linalg.eigh(cov[:, :size, :size])
-            half = vectors * values.clamp(min=0).sqrt()[:, None]
-            spread = torch.einsum("sncz,szy->sncy", design.expand(max(len(design), len(half)), *design.shape[1:]), half)
-            result[row, k] = (spread.square().sum(-1) + noise).sqrt().expand(result[row, k].shape)
-    return result
-
-
-__all__ = ["Evaluation", "Observe", "evaluate"]

@@ -12,7 +12,7 @@ from inrflow.data.symmetries import Symmetries
 from inrflow.data.trajectories import write_trajectories
 from inrflow.pdes.wave import default_wave
 
-_VERSION = 1
+_VERSION = 2
 
 
 def cache_directory() -> Path:

@@ -158,7 +158,7 @@ def rollout_error(
         predicted = integrator(field, start, states.t[:, first:], check=False).double()
     error = judged.codes[:, first:].clone()
     error[..., :size] -= predicted[..., :size]
-    seen = judged.observed[:, first:].clone()
+    seen = judged.observed[:, first:] & states.observed[:, first : first + 1]  # a start that nobody saw is no start
     seen[:, 0] = False
     values = error[seen].square().sum(1)
     variance = judged.codes[judged.observed].square().sum(1).mean()

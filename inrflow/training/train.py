@@ -22,6 +22,7 @@ from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.modes import OutputModes
 from inrflow.errors import UserError
+from inrflow.evaluation.spread import calibrate
 from inrflow.surrogate import Surrogate
 from inrflow.training import dynamics_stage
 from inrflow.training.decoder_stage import Augmentation, DecoderTraining
@@ -310,15 +311,19 @@ class Training:
             judged_states.codes[:, first:], judged_states.t[:, first:], judged_states.observed[:, first:]
         )
         process = dynamics_stage.calibrated_process_noise(field, integrator, unseen)
+        final, final_states = field, states
         if field is linear:
-            field = dynamics_stage.linear_field(full, settings)  # refitted on all trajectories
-            states = with_memory(training, size, full.directions)
-        mean, covariance = dynamics_stage.fit_state_prior(states, modes.prior(), size)
+            final = dynamics_stage.linear_field(full, settings)  # refitted on all trajectories
+            final_states = with_memory(training, size, full.directions)
+        mean, covariance = dynamics_stage.fit_state_prior(final_states, modes.prior(), size)
         times = self.source.times
         elapsed = (times - times[:, :1]).nan_to_num(0.0)
-        return Surrogate(
+        prior = StatePrior(
+            mean, covariance, modes.noise.double(), process, torch.ones(len(self.description.channels)).double()
+        )
+        surrogate = Surrogate(
             self.description, self.source.normalisation, decoder.eval(), field.double().eval(), integrator,
-            StatePrior(mean, covariance, modes.noise.double(), process), self.scale, self.box, float(elapsed.max()),
+            prior, self.scale, self.box, float(elapsed.max()),
             {
                 "seed": config.seed,
                 "points": config.data.points,
@@ -328,8 +333,14 @@ class Training:
                 "symmetries": list(self.symmetries.names),
                 "dynamics": note,
                 "memory": fit.candidate.memory,
+                "test": config.data.test,
             },
         )
+        unseen_batch = self.source.batch(self.validation[:16] if held is not None else self.training, normalised=False)
+        prior.spread = calibrate(surrogate, unseen_batch, first + 1)
+        self.recorder.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(prior.spread)})
+        surrogate.field = final.double().eval()
+        return surrogate
 
     def train_residual(
         self, linear: VectorField, states: CodeData, integrator: Integrator, error, start_error: float, floor: float,  # noqa: ANN001
