@@ -127,8 +127,9 @@ class ClosedFormSearch:
             if uniform and continuous:
                 model, uniform = _affine(*generator_of(model, unit)), False
             generator = None if uniform else model
-            anomaly = states.codes[:, first] - mean(states.t[:, first].nan_to_num())
-            anomaly = torch.cat([torch.ones(len(anomaly), 1, dtype=torch.float64), anomaly], 1)
+            anomalies = states.codes - mean(states.t.nan_to_num())
+            anomalies = torch.cat([torch.ones_like(anomalies[..., :1]), anomalies], -1)
+            anomaly, begun = anomalies[:, first], states.observed[:, first]
             for frame in range(first + 1, states.codes.shape[1]):
                 step = states.t[:, frame] - states.t[:, frame - 1]
                 rows = torch.isfinite(step)
@@ -142,12 +143,17 @@ class ClosedFormSearch:
                 predicted = anomaly[:, 1:] + mean(states.t[:, frame].nan_to_num())
                 error = judged.codes[:, frame].clone()
                 error[:, : candidate.size] -= predicted[:, : candidate.size]
-                seen = rows & judged.observed[:, frame]
+                seen = rows & begun & judged.observed[:, frame]
                 total += float(error[seen].square().sum())
                 count += int(seen.sum())
+                starting = ~begun & states.observed[:, frame]  # nothing observed before: the forecast begins here
+                anomaly = torch.where(starting[:, None], anomalies[:, frame], anomaly)
+                begun = begun | starting
             observed = fitted.codes[fitted.observed]
             variance += float((observed - observed.mean(0)).square().sum(1).mean()) / len(self.splits)
-        value = total / max(count, 1) / max(variance, 1e-300)
+        if not count:
+            return float("inf")
+        value = total / count / max(variance, 1e-300)
         return value if value == value else float("inf")
 
     def _fits_step(self, split: int, candidate: Candidate) -> Tensor:
