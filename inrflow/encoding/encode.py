@@ -38,6 +38,8 @@ def encode_with_covariance(
     codes = torch.stack(means).reshape(trajectories, frames, -1)
     if not covariance:
         return codes, None
+    if any(len(spread) > 1 for spread in spreads):  # some groups miss different values in their frames, others do not
+        spreads = [spread.expand(u.shape[1], -1, -1) for spread in spreads]
     stacked = torch.stack(spreads)  # groups x (frames or 1) x Z x Z
     if len(x) == trajectories:
         return codes, stacked

@@ -12,6 +12,11 @@ from torch import Tensor
 from inrflow.decoders.base import Decoder
 from inrflow.encoding.gaussian import GaussianPrior
 
+# A frame has settled when a step would move it by less than 1e-4 posterior standard deviations; where the decoder fits
+# it badly (an objective far above the number of values) that would be precision without meaning.
+_SETTLED = 1e-8
+_MISFIT = 1e-10
+
 
 def gauss_newton(
     decoder: Decoder,
@@ -57,9 +62,11 @@ def gauss_newton(
         proposed = objective(codes + step)
         better = proposed < current
         codes = torch.where(better[:, None], codes + step, codes)
-        gain = ((current - proposed) / current.clamp(min=1e-30)).where(better, torch.zeros_like(current))
+        # Newton decrement: the squared length of the step in posterior standard deviations, as it were without damping.
+        decrement = (step * gradient).sum(1) * (1 + damping)
+        settled = decrement < (_MISFIT * current).clamp(min=_SETTLED)
         current = torch.where(better, proposed, current)
         damping = torch.where(better, damping * 0.2, damping * 10).clamp(1e-9, 1e6)
-        if bool((better & (gain < 1e-6)).all()):
+        if bool(settled.all()):
             break
     return codes, torch.linalg.inv(curvature) if covariance else None
