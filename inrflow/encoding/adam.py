@@ -39,10 +39,11 @@ def adam_encode(
     for step in range(steps + 1):
         with torch.enable_grad():
             errors = frame_errors(decoder, x, u, codes)
+            if step < steps:
+                (codes.grad,) = torch.autograd.grad(errors.sum(), codes)
         better = errors.detach() < lowest
         lowest = torch.where(better, errors.detach(), lowest)
         best = torch.where(better[:, None], codes.detach(), best)
         if step < steps:
-            (codes.grad,) = torch.autograd.grad(errors.sum(), codes)
             optimiser.step()
     return best

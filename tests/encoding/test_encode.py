@@ -1,0 +1,74 @@
+"""Encoding whole batches, for every layout of points, against each frame encoded by itself."""
+
+import pytest
+import torch
+from small_decoders import SIZE, normal, points, prior, siren, with_gaps
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.encoding.encode import encode, encode_with_covariance
+from inrflow.encoding.gauss_newton import gauss_newton
+from inrflow.encoding.gaussian import condition
+
+S, T, N = 3, 4, 12
+LAYOUTS = {"shared": (1, 1), "own of each trajectory": (S, 1), "moving": (S, T), "moving, shared": (1, T)}
+GAPS = ["complete", "gaps", "gaps in one trajectory", "one frame unobserved"]
+
+
+def batch(layout: str, gaps: str = "complete") -> TrajectoryBatch:
+    u = normal(S, T, N, 2)
+    if gaps == "gaps":
+        u = with_gaps(u)
+    elif gaps == "gaps in one trajectory":
+        u[1] = with_gaps(u[1])
+    elif gaps == "one frame unobserved":
+        u[2, 1] = float("nan")
+    t = torch.arange(T, dtype=torch.float64).expand(S, T)
+    return TrajectoryBatch(t, points(*LAYOUTS[layout], N), u)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gaps", GAPS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("modulation", ["output", "shift"])
+def test_every_frame_gets_its_own_posterior(modulation, layout, gaps):
+    decoder, data = siren(modulation), batch(layout, gaps)
+    codes, spread = encode_with_covariance(decoder, data, prior(0.1))
+    assert codes.shape == (S, T, SIZE) and codes.dtype == torch.float64
+    assert spread is not None and spread.shape[2:] == (SIZE, SIZE)
+    assert spread.shape[0] in (1, S) and spread.shape[1] in (1, T)
+    x = data.x.expand(S, T, N, 2)
+    for s in range(S):
+        for k in range(T):
+            u = data.u[s, k][None]
+            if modulation == "output":
+                mean, covariance = condition(*decoder.basis(x[s, k]), u, prior(0.1), True)
+            else:
+                mean, covariances = gauss_newton(decoder, x[s, k], u, prior(0.1), covariance=True)
+                covariance = covariances[0]
+            torch.testing.assert_close(codes[s, k], mean[0], rtol=0, atol=1e-8 if modulation == "output" else 1e-4)
+            given = spread[s if len(spread) > 1 else 0, k if spread.shape[1] > 1 else 0]
+            # The iterations of a batch end together, so a linearisation may be one step older or newer.
+            torch.testing.assert_close(given, covariance, rtol=0, atol=1e-8 if modulation == "output" else 1e-2)
+    torch.testing.assert_close(encode(decoder, data, prior(0.1)), codes)
+
+
+@torch.no_grad()
+def test_shared_points_without_gaps_share_their_covariance():
+    assert encode_with_covariance(siren("output"), batch("shared"), prior())[1].shape == (1, 1, SIZE, SIZE)
+
+
+@torch.no_grad()
+def test_unobserved_frames_get_the_prior():
+    data = batch("own of each trajectory", "one frame unobserved")
+    codes, spread = encode_with_covariance(siren("output"), data, prior())
+    torch.testing.assert_close(codes[2, 1], prior().mean)
+    torch.testing.assert_close(spread[2, 1], prior().covariance)
+
+
+@torch.no_grad()
+def test_padded_points_of_shorter_trajectories_count_for_nothing():
+    data = batch("own of each trajectory")
+    whole = encode(siren("output"), data, prior())
+    x = torch.cat([data.x, data.x[:, :, -1:].expand(S, 1, 5, 2)], 2)
+    u = torch.cat([data.u, torch.full((S, T, 5, 2), float("nan"), dtype=torch.float64)], 2)
+    torch.testing.assert_close(encode(siren("output"), TrajectoryBatch(data.t, x, u), prior()), whole)
