@@ -137,3 +137,82 @@ class EvaluateConfig:
     observe: EvaluateObserveConfig = field(default_factory=EvaluateObserveConfig)
     device: str = "auto"
     output: str | None = None
+
+
+@dataclass
+class QueryConfig:
+    """What `inrflow query` is told. std, derivatives: columns beside the values; to: None writes into `output`."""
+
+    run: str | None = None
+    observations: str | None = None
+    points: str | None = None
+    to: str | None = None
+    std: bool = False
+    derivatives: bool = False
+    overwrite: bool = False
+    output: str | None = None
+
+
+@dataclass
+class PlotConfig:
+    """What `inrflow plot` is told. channel None: all; times, points, resolution: places never seen, None the test's."""
+
+    run: str | None = None
+    data: TestDataConfig = field(default_factory=TestDataConfig)
+    observe: ObserveConfig = field(default_factory=ObserveConfig)
+    channel: str | None = None
+    trajectory: int = 0
+    frames: int = 5
+    animation: bool = True
+    times: list[float] | None = None
+    points: str | None = None
+    resolution: int | None = None
+    output: str | None = None
+
+
+@dataclass
+class ConvertConfig:
+    """What `inrflow convert` is told beside source and target; None is taken from the file."""
+
+    channels: list[str] | None = None
+    coordinates: list[str] | None = None
+    trajectory: str | None = None
+    select: dict[str, int] = field(default_factory=dict)
+    name: str | None = None
+    units: list[str] | None = None
+    time_units: str | None = None
+    source: str | None = None
+    licence: str | None = None
+    period: list[float] | None = None
+    geometry: str | None = None
+    time_period: float | None = None
+    symmetries: list[str] | None = None
+    overwrite: bool = False
+
+
+@dataclass
+class GenerateConfig:
+    """What `inrflow generate` is told; None is the protocol's own. points: "grid" or a number of random points."""
+
+    pde: str | None = None
+    trajectories: int = 64
+    output: str | None = None
+    protocol: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    environments: int | None = None
+    frames: int | None = None
+    dt: float | None = None
+    grid: int | None = None
+    dimensions: int | None = None
+    windows: int | None = None
+    burn_in: float | None = None
+    period: float | None = None
+    resolution: int | None = None
+    points: Any = "grid"
+    shared_points: bool = False
+    noise: float = 0.0
+    missing: float = 0.0
+    time_jitter: float = 0.0
+    tolerance: float = 1e-7
+    seed: int = 0
+    overwrite: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from inrflow.errors import UserError
 
-_PATH_KEYS = ("train", "test", "run", "resume", "output", "observations", "points", "to", "file")
+_TEXT_KEYS = (
+    *("train", "test", "run", "resume", "output", "observations", "points", "to"),
+    *("name", "source", "licence", "time_units"),
+)
 
 
 def config_directory() -> Path:
@@ -32,17 +36,19 @@ def config_directory() -> Path:
 def resolve(name: str, schema: type, overrides: Sequence[str]) -> Any:
     """The configuration `name`.yaml checked against a dataclass, with overrides; returns an instance of the dataclass.
 
-    Raises UserError, in one line, for unknown keys and values that do not fit.
+    Entries of a dictionary are set as `dictionary.entry=value`, whether there yet or not. Raises UserError, in one
+    line, for unknown keys and values that do not fit.
     """
     ConfigStore.instance().store(name=f"{name}_schema", node=schema)
-    quoted = [_quoted(o) for o in overrides]
+    free = tuple(f"{item.name}." for item in fields(schema) if str(item.type).startswith("dict["))
+    quoted = [f"++{_quoted(o)}" if o.startswith(free) else _quoted(o) for o in overrides]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_directory()), version_base="1.3"):
             config = compose(name, overrides=quoted)
         return OmegaConf.to_object(config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error, schema, overrides)) from error
+        raise UserError(_explain(error, schema, [o for o in overrides if not o.startswith(free)])) from error
 
 
 def to_yaml(config: Any) -> str:
@@ -60,14 +66,14 @@ def from_yaml(path: Path, schema: type) -> Any:
 
 
 def _quoted(override: str) -> str:
-    """Paths may hold characters that Hydra's grammar keeps for itself: quote them."""
+    """Paths and plain text may hold characters that Hydra's grammar keeps for itself: quote them."""
     if "=" not in override:
         raise UserError(f"{override!r} is not of the form key=value")
     key, value = override.split("=", 1)
     last = key.lstrip("+~").rsplit(".", 1)[-1]
     plain = re.fullmatch(r"[\w./\\:+-]*", value) is not None
     number = re.fullmatch(r"[-+\d.eE]+", value) is not None
-    if last in _PATH_KEYS and not plain and not number and not value.startswith(("'", '"', "[")):
+    if last in _TEXT_KEYS and not plain and not number and not value.startswith(("'", '"', "[")):
         escaped = value.replace("\\", "\\\\").replace("'", "\\'")
         return f"{key}='{escaped}'"
     return override

@@ -1,0 +1,128 @@
+"""`inrflow query`: a file of points with the values there added, streamed in blocks."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from inrflow.commands.runs import load_run
+from inrflow.commands.train import default_output
+from inrflow.config import QueryConfig
+from inrflow.data.observations import Observations
+from inrflow.data.tables import PointReader, PointTable, PointWriter, read_observations
+from inrflow.errors import UserError
+from inrflow.settings import resolve
+from inrflow.solution import Solution
+from inrflow.surrogate import Surrogate
+
+
+def run(arguments: list[str]) -> int:
+    """Assimilate, answer, write."""
+    config: QueryConfig = resolve("query", QueryConfig, arguments)
+    surrogate = load_run(config.run)
+    if config.observations is None:
+        raise UserError("observations=FILE is missing; give a file with t, the coordinates and the channels")
+    if config.points is None:
+        raise UserError("points=FILE is missing; give a file with t and the coordinates")
+    target = _target(config)
+    console = Console(stderr=True)
+    began = time.perf_counter()
+    answers = _Answers(surrogate, read_observations(config.observations, surrogate.description), config)
+    rows = outside = 0
+    with PointWriter(target, surrogate.description, config.overwrite) as writer, console.status("reading") as status:
+        for table in PointReader(config.points, surrogate.description):
+            writer.append(table, answers.columns(table))
+            rows += len(table)
+            outside += int(surrogate.outside(table.x).sum())
+            status.update(f"{rows} points")
+    answers.warn()
+    surrogate.warn_outside(np.arange(rows) < outside)
+    console.print(f"{rows} points in {time.perf_counter() - began:.3g} s, written to {target}", highlight=False,
+                  soft_wrap=True)
+    return 0
+
+
+def _target(config: QueryConfig) -> Path:
+    """Where the answer goes; never one of the inputs."""
+    if config.to is None:
+        folder = Path(config.output or default_output("query"))
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / Path(str(config.points)).name
+    for source in (str(config.observations), str(config.points)):
+        if os.path.exists(config.to) and os.path.exists(source) and os.path.samefile(config.to, source):
+            raise UserError(f"to={config.to} is an input of this query and is not written over; give another file")
+    return Path(config.to)
+
+
+class _Answers:
+    """Solutions of the observed trajectories, each made when it is first asked for."""
+
+    def __init__(self, surrogate: Surrogate, observations: dict[int, Observations], config: QueryConfig) -> None:
+        self.surrogate, self.observations, self.config = surrogate, observations, config
+        self._solutions: dict[int, Solution] = {}
+        self._warned: list[str] = []
+
+    def columns(self, table: PointTable) -> dict[str, np.ndarray]:
+        """The new columns of a block of points. Raises UserError for points of a trajectory that was not observed."""
+        about = self.surrogate.description
+        numbers = table.trajectory
+        if "trajectory" not in table.columns and len(self.observations) == 1:
+            numbers = np.full(len(table), next(iter(self.observations)))
+        self._require(np.unique(numbers), "trajectory" in table.columns)
+        result: dict[str, np.ndarray] = {}
+        for number in np.unique(numbers).tolist():
+            rows = numbers == number
+            asked = {"std": self.config.std, "derivatives": self.config.derivatives}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of points outside: told once, for all blocks
+                answer = self._solution(number).query(table.t[rows], table.x[rows], **asked)
+            for c, channel in enumerate(about.channels):
+                values = {channel: answer["mean"][..., c]}
+                if self.config.std:
+                    values[f"{channel}_std"] = answer["std"][..., c]
+                if self.config.derivatives:
+                    for axis, coordinate in enumerate(about.coordinates):
+                        values[f"d{channel}_d{coordinate}"] = answer["dx"][..., c, axis]
+                    values[f"d{channel}_dt"] = answer["dt"][..., c]
+                for name, value in values.items():
+                    result.setdefault(name, np.empty(len(table), np.float32))[rows] = value
+        return result
+
+    def _require(self, asked: np.ndarray, named: bool) -> None:
+        unknown = [number for number in asked.tolist() if number not in self.observations]
+        if not unknown:
+            return
+        known = _numbers(list(self.observations))
+        if not named:
+            raise UserError(
+                f"{self.config.points} has no column trajectory, and {self.config.observations} observes the trajectories "
+                f"{known}; add the column to say which of them a point belongs to"
+            )
+        raise UserError(
+            f"{self.config.points} asks for trajectory {_numbers(unknown)}, of which {self.config.observations} holds no "
+            f"observations (only of {known}); add some or remove the points"
+        )
+
+    def _solution(self, number: int) -> Solution:
+        if number not in self._solutions:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                self._solutions[number] = self.surrogate.assimilate(self.observations[number])
+            self._warned += [f"observations of trajectory {number}: {item.message}" for item in caught]
+        return self._solutions[number]
+
+    def warn(self) -> None:
+        """One line for what was odd about the observations, however many trajectories it concerns."""
+        if self._warned:
+            more = f" (and {len(self._warned) - 1} more such warnings)" if len(self._warned) > 1 else ""
+            warnings.warn(self._warned[0] + more, stacklevel=2)
+
+
+def _numbers(values: list[int], shown: int = 10) -> str:
+    more = f" and {len(values) - shown} more" if len(values) > shown else ""
+    return ", ".join(map(str, values[:shown])) + more
