@@ -118,22 +118,26 @@ class Surrogate:
                 f"{path} has format {metadata.get('format')!r} version {metadata.get('version')!r}; this inrflow reads "
                 f"{FORMAT} version {VERSION}: train again with it"
             )
-        decoder = build_decoder(metadata["decoder"])
-        decoder.load_state_dict(state["decoder"])
-        field = VectorField(FieldShape(**metadata["field"])).double()
-        field.load_state_dict(state["field"])
-        return cls(
-            description=Description.from_dict(metadata["description"]),
-            normalisation=Normalisation(**state["normalisation"]),
-            decoder=decoder.eval(),
-            field=field.eval(),
-            integrator=Integrator(**metadata["integrator"]),
-            prior=StatePrior(**state["prior"]),
-            scale=TimeScale(**metadata["scale"]),
-            box=state["box"].numpy(),
-            horizon=metadata["horizon"],
-            training=metadata["training"],
-        )
+        try:
+            decoder = build_decoder(metadata["decoder"])
+            decoder.load_state_dict(state["decoder"])
+            field = VectorField(FieldShape(**metadata["field"])).double()
+            field.load_state_dict(state["field"])
+            return cls(
+                description=Description.from_dict(metadata["description"]),
+                normalisation=Normalisation(**state["normalisation"]),
+                decoder=decoder.eval(),
+                field=field.eval(),
+                integrator=Integrator(**metadata["integrator"]),
+                prior=StatePrior(**state["prior"]),
+                scale=TimeScale(**metadata["scale"]),
+                box=state["box"].numpy(),
+                horizon=metadata["horizon"],
+                training=metadata["training"],
+            )
+        except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} was written by another version of inrflow ({reason}); train again with this one") from error
 
     # ---- using ----
 
@@ -166,7 +170,7 @@ class Surrogate:
         window = TrajectoryBatch(
             torch.as_tensor(frames.t)[None], x[None] if x.dim() == 3 else x[None, None], torch.as_tensor(frames.u)[None]
         )
-        self.warn_outside(frames.x)
+        self.warn_outside(self.outside(frames.x))
         estimate = self.estimate(window)
         size = self.code_size
         distance = float(self.prior.codes(size).mahalanobis(estimate.mean[0, :, :size]).max())
@@ -178,23 +182,27 @@ class Surrogate:
             )
         return Solution(self, estimate, as_torch=observations.kind == "torch")
 
-    def warn_outside(self, x: np.ndarray | Tensor) -> None:
-        """Warn where points (..., d) leave the box of the training data along coordinates that are not periodic."""
+    def outside(self, x: np.ndarray | Tensor) -> np.ndarray:
+        """Which of the points (..., d) leave the box of the training data along coordinates that are not periodic."""
+        points = np.asarray(x)
         if self.description.geometry == "sphere":
-            return
-        points = np.asarray(x).reshape(-1, self.box.shape[1])
+            return np.zeros(points.shape[:-1], bool)
         margin = 1e-6 * (self.box[1] - self.box[0] + 1e-300)
-        outside = (points < self.box[0] - margin) | (points > self.box[1] + margin)
+        beyond = (points < self.box[0] - margin) | (points > self.box[1] + margin)
         if self.description.period is not None:
-            outside &= np.asarray(self.description.period) == 0
-        share = outside.any(1).mean() if len(points) else 0.0
-        if share > 0:
-            box = ", ".join(
-                f"{name} {low:.4g} to {high:.4g}"
-                for name, low, high in zip(self.description.coordinates, *self.box, strict=True)
-            )
-            warnings.warn(
-                f"{100 * share:.3g} % of the points lie outside the box of the training data ({box}): values there are "
-                "extrapolated",
-                stacklevel=3,
-            )
+            beyond &= np.asarray(self.description.period) == 0
+        return beyond.any(-1)
+
+    def warn_outside(self, outside: np.ndarray) -> None:
+        """Warn, once, where any of the points asked for is `outside` the box of the training data."""
+        if not outside.any():
+            return
+        box = ", ".join(
+            f"{name} {low:.4g} to {high:.4g}"
+            for name, low, high in zip(self.description.coordinates, *self.box, strict=True)
+        )
+        warnings.warn(
+            f"{100 * outside.mean():.3g} % of the points lie outside the box of the training data ({box}): values there "
+            "are extrapolated",
+            stacklevel=3,
+        )
