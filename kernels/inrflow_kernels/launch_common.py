@@ -60,13 +60,14 @@ class Launch:
     directions: int = 0
 
 
-def forward_launch(width: int, accurate: bool) -> Launch:
-    """Launch of the forward kernels."""
+def forward_launch(width: int, accurate: bool, layers: int) -> Launch:
+    """Launch of the forward kernels. At width 128 the weights of 6 layers exceed the shared memory of sm_80."""
     if width <= 64:
         return Launch(128, 4, chunk=width)
     if accurate:
         return Launch(64, 4, chunk=64, resident=False)
-    return Launch(128, 8, chunk=128, resident=width == 128)
+    resident = width == 128 and layers <= 5
+    return Launch(128, 8, chunk=128, resident=resident)
 
 
 def backward_launch(width: int, layers: int) -> Launch:

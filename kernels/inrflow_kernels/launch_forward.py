@@ -33,7 +33,7 @@ def forward(arguments: SirenArguments, precision_name: str) -> Tensor:
     """Field values without a graph: (S, N, C), or (R, C) for ragged points."""
     assert arguments.output_weight is not None and arguments.output_bias is not None
     precision = PRECISIONS[precision_name]
-    launch = forward_launch(arguments.width, precision_name == "accurate")
+    launch = forward_launch(arguments.width, precision_name == "accurate", arguments.layers)
     operands = Operands.of(arguments, precision)
     meta = constants(arguments, precision, launch)
     if arguments.trunk_shared and arguments.samples > 1:

@@ -55,9 +55,7 @@ def siren_kernel(
             u = matmul(h[chunk], output, u, PREC, INTERPRETED)
         bias = tl.load(BIAS + sample * bias_stride + channel, mask=channel < C, other=0.0)
         u = u * SCALE + bias[None, :]
-        tl.store(
-            RESULT + row * C + (lane[:, None] * C + channel[None, :]), u, mask=mask[:, None] & (channel < C)[None, :]
-        )
+        tl.store(RESULT + (row + lane)[:, None] * C + channel[None, :], u, mask=mask[:, None] & (channel < C)[None, :])
 
 
 @triton.jit

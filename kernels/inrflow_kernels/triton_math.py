@@ -123,7 +123,7 @@ def load_points(X, first_row, lane, mask, factor, D: tl.constexpr, DP: tl.conste
     k = tl.arange(0, 4 * DP)
     column = k % DP
     x = tl.load(
-        X + first_row * D + (lane[:, None] * D + column[None, :]), mask=mask[:, None] & (column < D)[None, :], other=0.0
+        X + (first_row + lane)[:, None] * D + column[None, :], mask=mask[:, None] & (column < D)[None, :], other=0.0
     )
     x = x * factor
     high = x.to(TYPE).to(tl.float32)

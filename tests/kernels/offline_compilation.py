@@ -56,7 +56,7 @@ def compile_configuration(configuration: Configuration) -> dict:
     )
     forward = dict(SCALE=1 / precision.scale)
     if configuration.kernel in (FORWARD, SHARED):
-        launch = launch_common.forward_launch(width, accurate)
+        launch = launch_common.forward_launch(width, accurate, configuration.layers)
         forward |= dict(HC=launch.chunk, RESIDENT=launch.resident)
     if configuration.kernel == FORWARD:
         kernel = triton_forward.siren_kernel

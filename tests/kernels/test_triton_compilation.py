@@ -16,10 +16,10 @@ SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 # On sm_90, instructions per activation and bytes of spills: measured figures with a little room.
 SM90_BUDGET = {
-    Configuration(FORWARD, 90): (5.8, 0),
-    Configuration(FORWARD, 90, gain=True): (6.3, 0),
-    Configuration(FORWARD, 90, width=128): (5.4, 0),
-    Configuration(FORWARD, 90, precision="accurate"): (19.5, 0),
+    Configuration(FORWARD, 90): (5.6, 0),
+    Configuration(FORWARD, 90, gain=True): (6.1, 0),
+    Configuration(FORWARD, 90, width=128): (5.2, 0),
+    Configuration(FORWARD, 90, precision="accurate"): (19.2, 0),
     Configuration(BACKWARD, 90, layers=3): (18.5, 0),
     Configuration(BACKWARD, 90): (18.0, 128),
     Configuration(BACKWARD, 90, weights=False): (12.8, 0),
@@ -28,10 +28,12 @@ SM90_BUDGET = {
 
 
 def stack_budget(configuration: Configuration) -> int:
-    """Bytes of spills per thread that a configuration may have."""
+    """Bytes of spills per thread that a configuration may have: the worst of those compiled, not what is hoped for."""
     if configuration.kernel in (FORWARD, SHARED):
-        return 256 if configuration.precision == "accurate" and configuration.width == 256 else 0
-    return 900
+        return 600 if configuration.width == 256 else 0
+    if configuration.width <= 64:
+        return 600
+    return 1600 if configuration.capability == 80 else 1100
 
 
 def check(configuration: Configuration, found: dict) -> None:
@@ -80,30 +82,28 @@ def test_every_kernel_compiles_for_every_architecture():
 
 
 def every_shipped_configuration():
-    for capability, precision, width, layers in itertools.product(
-        (80, 90, 100), ("fast", "accurate", "bf16"), (32, 64, 128, 256), (1, 4, 6)
+    """Every kernel, architecture, precision and width, with the options that change its registers most."""
+    for capability, precision, width in itertools.product(
+        (80, 90, 100), ("fast", "accurate", "bf16"), (32, 64, 128, 256)
     ):
-        common = dict(capability=capability, precision=precision, width=width, layers=layers)
-        for gain, output_shared in itertools.product((False, True), repeat=2):
-            yield Configuration(FORWARD, gain=gain, output_shared=output_shared, **common)
-        for coordinates in (1, 5, 16):
-            yield Configuration(FORWARD, coordinates=coordinates, channels=16, **common)
+        common = dict(capability=capability, precision=precision, width=width)
+        for layers in (1, 4, 6):
+            yield Configuration(FORWARD, gain=True, output_shared=False, layers=layers, **common)
+        yield Configuration(FORWARD, coordinates=16, channels=16, **common)
         yield Configuration(SHARED, channels=3, **common)
         if width <= 128:
-            for gain, points in itertools.product((False, True), repeat=2):
-                yield Configuration(TANGENT, gain=gain, points=points, **common)
-    for capability, precision, width, layers in itertools.product(
-        (80, 90, 100), ("fast", "bf16"), (32, 64, 128), (1, 4, 5)
-    ):
-        common = dict(capability=capability, precision=precision, width=width, layers=layers)
-        for gain, weights, points in itertools.product((False, True), repeat=3):
-            yield Configuration(BACKWARD, gain=gain, weights=weights, points=points, **common)
-        for coordinates in (5, 16):
-            yield Configuration(BACKWARD, coordinates=coordinates, channels=16, output_shared=False, **common)
+            yield Configuration(TANGENT, gain=True, **common)
+            yield Configuration(TANGENT, points=True, **common)
+    for capability, precision, width in itertools.product((80, 90, 100), ("fast", "bf16"), (32, 64, 128)):
+        common = dict(capability=capability, precision=precision, width=width)
+        for gain, weights in itertools.product((False, True), repeat=2):
+            yield Configuration(BACKWARD, gain=gain, weights=weights, points=True, **common)
+        yield Configuration(BACKWARD, layers=5, **common)
+        yield Configuration(BACKWARD, coordinates=16, channels=16, output_shared=False, **common)
         yield Configuration(BACKWARD, many=True, **common)
 
 
 def test_every_shipped_configuration(request):
     if not request.config.getoption("--run-slow"):
-        pytest.skip("compiles some thousand kernels; run with --run-slow")
+        pytest.skip("compiles hundreds of kernels, some minutes; run with --run-slow")
     check_all(every_shipped_configuration())
