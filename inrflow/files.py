@@ -36,7 +36,9 @@ def write_aside(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> P
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"{path} could not be written: the disk is full; free some space and run again") from error
-        raise UserError(f"{path} could not be written ({error.strerror or error}); choose another output folder") from error
+        raise UserError(
+            f"{path} could not be written ({error.strerror or error}); choose another output folder"
+        ) from error
     except Exception as error:  # safetensors and HDF5 report a full disk as errors of their own
         if "No space left" in str(error):
             raise UserError(f"{path} could not be written: the disk is full; free some space and run again") from error
@@ -59,11 +61,16 @@ def write_json(path: str | os.PathLike[str], value: Any) -> Path:
 
 
 def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, Any] | None = None) -> Path:
-    """Save nested dicts, lists, numbers, strings and tensors as one safetensors file; its header holds the structure."""
+    """Save nested dicts, lists, numbers, strings and tensors as one safetensors file whose header holds the structure.
+
+    Tuples come back as lists. Raises TypeError for anything else, UserError as `write_aside` does.
+    """
     tensors: dict[str, Tensor] = {}
 
     def strip(value: Any, key: str) -> Any:
         if isinstance(value, Tensor):
+            while key in tensors:  # "a.b" beside "a" with a "b" in it
+                key += "'"
             tensors[key] = value.detach().cpu().contiguous().clone()
             return {"__tensor__": key}
         if isinstance(value, dict):
@@ -81,17 +88,7 @@ def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, A
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
     """What `save_tensors` saved: the state and the metadata. Raises UserError where the file is not such a file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            structure, metadata = json.loads(header["structure"]), json.loads(header["metadata"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; give a folder that inrflow train has written") from error
-    except Exception as error:
-        raise UserError(
-            f"{path} is not a file that inrflow has saved ({str(error).splitlines()[0]}); train again or restore it"
-        ) from error
+    tensors: dict[str, Tensor] = {}
 
     def fill(value: Any) -> Any:
         if isinstance(value, dict):
@@ -100,7 +97,17 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
             return {k: fill(v) for k, v in value["__items__"]}
         return [fill(v) for v in value] if isinstance(value, list) else value
 
-    return fill(structure), metadata
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            structure, metadata = json.loads(header["structure"]), json.loads(header["metadata"])
+            tensors.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+        return fill(structure), metadata
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; give a folder that inrflow train has written") from error
+    except Exception as error:
+        found = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not a file that inrflow has saved ({found}); train again or restore it") from error
 
 
 def to_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
