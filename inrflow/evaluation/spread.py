@@ -29,7 +29,7 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
     """
     size, prior = surrogate.code_size, surrogate.prior
     with torch.no_grad():
-        basis = surrogate.decoder.basis(x.to(next(surrogate.decoder.parameters()).dtype))[1].double()
+        basis = surrogate.decoder.basis(x.to(next(surrogate.decoder.parameters()).dtype))[1]
     result = torch.full((*states.shape[:2], *basis.shape[2:4]), float("nan"), dtype=torch.float64)
     shared = bool((inner == inner[:1]).all())
     rows = [slice(None)] if shared else [slice(s, s + 1) for s in range(len(states))]
@@ -39,11 +39,19 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
         covariances = path.covariance(inner[row][0][finite], states[row][:, finite])
         for k, cov in zip(finite.nonzero()[:, 0].tolist(), covariances, strict=True):
             design = basis[row if len(basis) > 1 else slice(None), k if basis.shape[1] > 1 else 0]
-            values, vectors = torch.linalg.eigh(cov[:, :size, :size])
-            half = vectors * values.clamp(min=0).sqrt()[:, None]
-            moved = design @ half[:, None]
-            result[row, k] = (moved.square().sum(-1) + prior.noise).sqrt().expand(result[row, k].shape)
+            for s in range(len(cov)):
+                variance = _decoded_variance(design[s if len(design) > 1 else 0], cov[s, :size, :size], prior.noise)
+                target = result[row, k]
+                target[s if len(cov) > 1 else slice(None)] = (variance + prior.noise).sqrt()
     return result * prior.spread
+
+
+def _decoded_variance(design: Tensor, covariance: Tensor, noise: Tensor) -> Tensor:
+    """diag(B P B^T) (N, C) of one frame; directions of P that are lost in the noise are left out."""
+    values, vectors = torch.linalg.eigh(covariance)
+    keep = values.clamp(min=0).cumsum(0) > 0.01 * noise.mean()
+    half = (vectors[:, keep] * values[keep].sqrt()).to(design.dtype)
+    return (design @ half).square().sum(-1).double()
 
 
 def calibrate(surrogate: Surrogate, batch: TrajectoryBatch, window: int) -> Tensor:

@@ -36,6 +36,8 @@ _HARMONIC_FEATURES = 200
 _DECODER_SHARE, _ROLLOUT_SHARE, _DATA_SHARE = 0.3, 0.45, 0.1
 _HARMONICS_SUFFICE = 1e-5
 _RACE = 0.15
+_GOOD_ENOUGH = 1e-6  # share of the variance below which single-precision rollouts have nothing to add
+_CLEARLY_BETTER = 0.95  # the closed form is refitted on all trajectories, the trained residual is not
 _HARMS = 0.8  # a symmetry is dropped when leaving it out lowers the validation error below this share
 
 
@@ -302,7 +304,7 @@ class Training:
         start_error = error(linear)
         field, note = linear, "closed form"
         trained = self.train_residual(linear, states, integrator, error, start_error, floor, decoder)
-        if trained is not None and error(trained) < start_error:
+        if trained is not None and error(trained) < _CLEARLY_BETTER * start_error:
             field, note = trained.double(), "closed form and trained residual"
         self.recorder.say(
             f"dynamics: {note}, validation error {min(error(field), start_error):.2e} of the variance"
@@ -351,10 +353,10 @@ class Training:
         parts = self.config.dynamics
         if not (parts.depth or parts.quadratic_rank):
             return None
-        if start_error < floor or self.config.training.steps.rollout == 0:
+        if start_error < max(floor, _GOOD_ENOUGH) or self.config.training.steps.rollout == 0:
             self.config.training.steps.rollout = 0
             self.save_config()
-            self.recorder.say("the closed form is as good as the decoder itself: nothing is left to train")
+            self.recorder.say("the closed form leaves nothing to train")
             return None
         rollouts = RolloutTraining(states, integrator, config.batch)
         optimiser = OptimiserSettings(config.optimiser, config.rollout_rate, config.weight_decay)
