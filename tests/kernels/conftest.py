@@ -9,10 +9,6 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
-def pytest_addoption(parser):
-    parser.addoption("--run-slow", action="store_true", help="also compile every shipped kernel configuration")
-
-
 @pytest.fixture
 def device() -> torch.device:
     """Where the Triton kernels run here: the GPU, or the CPU by interpretation."""

@@ -1,9 +1,10 @@
 """What the compiler makes of the shipped kernels for sm_80, sm_90 and sm_100, read without a GPU.
 
-By default a representative subset is compiled; `--run-slow` compiles every shipped configuration.
+By default a representative subset is compiled; with INRFLOW_RUN_SLOW=1 in the environment, every kernel in every mode.
 """
 
 import itertools
+import os
 
 import pytest
 
@@ -30,6 +31,8 @@ SM90_BUDGET = {
 def stack_budget(configuration: Configuration) -> int:
     """Bytes of spills per thread that a configuration may have: the worst of those compiled, not what is hoped for."""
     if configuration.kernel in (FORWARD, SHARED):
+        if configuration.capability == 80 and configuration.precision == "accurate":
+            return 1600 if configuration.width == 256 else 64
         return 600 if configuration.width == 256 else 0
     if configuration.width <= 64:
         return 600
@@ -103,7 +106,6 @@ def every_shipped_configuration():
         yield Configuration(BACKWARD, many=True, **common)
 
 
-def test_every_shipped_configuration(request):
-    if not request.config.getoption("--run-slow"):
-        pytest.skip("compiles hundreds of kernels, some minutes; run with --run-slow")
+@pytest.mark.skipif("INRFLOW_RUN_SLOW" not in os.environ, reason="compiles hundreds of kernels: INRFLOW_RUN_SLOW=1")
+def test_every_shipped_configuration():
     check_all(every_shipped_configuration())
