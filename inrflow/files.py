@@ -63,7 +63,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> Path:
 def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, Any] | None = None) -> Path:
     """Save nested dicts, lists, numbers, strings and tensors as one safetensors file whose header holds the structure.
 
-    Tuples come back as lists. Raises TypeError for anything else, UserError as `write_aside` does.
+    Tuples come back as lists, tensors with the strides they had. Raises TypeError for anything else, UserError as
+    `write_aside` does.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -72,7 +73,9 @@ def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, A
             while key in tensors:  # "a.b" beside "a" with a "b" in it
                 key += "'"
             tensors[key] = value.detach().cpu().contiguous().clone()
-            return {"__tensor__": key}
+            if value.is_contiguous() or 0 in value.stride():
+                return {"__tensor__": key}
+            return {"__tensor__": key, "stride": list(value.stride())}  # products depend on it in their last bits
         if isinstance(value, dict):
             return {"__items__": [[k, strip(v, f"{key}.{k}")] for k, v in value.items()]}
         if isinstance(value, list | tuple):
@@ -93,7 +96,10 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
     def fill(value: Any) -> Any:
         if isinstance(value, dict):
             if "__tensor__" in value:
-                return tensors[value["__tensor__"]]
+                stored = tensors[value["__tensor__"]]
+                if "stride" in value:
+                    stored = torch.empty_strided(stored.shape, value["stride"], dtype=stored.dtype).copy_(stored)
+                return stored
             return {k: fill(v) for k, v in value["__items__"]}
         return [fill(v) for v in value] if isinstance(value, list) else value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from pathlib import Path
@@ -93,7 +94,8 @@ class Recorder:
             self._task = None
 
     def log(self, stage: str, step: int, **values: float | int | str | bool | None) -> None:
-        """Append a line to metrics.jsonl."""
+        """Append a line to metrics.jsonl; numbers that are not finite become null, JSON has none."""
+        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         row = {"stage": stage, "step": step, "seconds": round(time.monotonic() - self._started, 3), **values}
         self._metrics.write(json.dumps(row) + "\n")
         if self._tensorboard is not None:

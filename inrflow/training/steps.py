@@ -107,6 +107,13 @@ def _one_step(
     return float(loss.detach())
 
 
+def _error(stage: Stage, module: nn.Module) -> float:
+    """Validation error; infinite where it is no number, which nothing would be better than."""
+    assert stage.validate is not None
+    error = stage.validate(module)
+    return error if error == error else float("inf")
+
+
 def run_stage(stage: Stage, steps: int, recorder: Recorder, directory: Path) -> float:
     """Run a stage to its end, from its checkpoint where one exists; the module ends in its best state.
 
@@ -120,11 +127,11 @@ def run_stage(stage: Stage, steps: int, recorder: Recorder, directory: Path) -> 
     if checkpoint.exists():
         state, _ = load_tensors(checkpoint)
         module.load_state_dict(state["module"])
-        _restore_optimiser(stage, module, parameters, optimiser, state["optimiser"], steps)
+        optimiser.load_state_dict(state["optimiser"])
         first, best, best_state, best_step = state["step"], state["best"], state["best_state"], state["best_step"]
         lowest = state["lowest"]
     elif stage.validate is not None:
-        best = lowest = stage.validate(module)
+        best = lowest = _error(stage, module)
         recorder.log(stage.name, 0, validation=best)
     every = max(1, steps // stage.validations)
     saved = time.monotonic()
@@ -150,7 +157,7 @@ def run_stage(stage: Stage, steps: int, recorder: Recorder, directory: Path) -> 
         if done % every == 0 or done == steps:
             row: dict[str, float] = {"loss": running}
             if stage.validate is not None:
-                error = stage.validate(module)
+                error = _error(stage, module)
                 row["validation"] = error
                 lowest = min(lowest, error)
                 if error <= stage.tolerance * lowest and (stage.tolerance > 1.0 or error < best):
@@ -174,10 +181,3 @@ def run_stage(stage: Stage, steps: int, recorder: Recorder, directory: Path) -> 
     if stage.validate is not None:
         module.load_state_dict(best_state)
     return best
-
-
-def _restore_optimiser(
-    stage: Stage, module: nn.Module, parameters: list[nn.Parameter], optimiser: Any, state: dict, steps: int
-) -> None:
-    """Load the state of an optimiser; one step on a copy first where the optimiser builds its slots lazily."""
-    optimiser.load_state_dict(state)
