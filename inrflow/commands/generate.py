@@ -1,0 +1,54 @@
+"""`inrflow generate`: a data file of trajectories of a known equation."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from inrflow.commands.inspect import show
+from inrflow.commands.train import default_output
+from inrflow.config import GenerateConfig
+from inrflow.data.inspect import describe
+from inrflow.errors import UserError
+from inrflow.pdes.equations import EQUATIONS
+from inrflow.pdes.generate import generate
+from inrflow.settings import resolve
+
+
+def run(arguments: list[str]) -> int:
+    """Solve and write; without a known equation, list those there are."""
+    config: GenerateConfig = resolve("generate", GenerateConfig, arguments)
+    if config.pde not in EQUATIONS:
+        _list_equations(Console())
+        found = "is missing" if config.pde is None else f"{config.pde!r} is unknown"
+        raise UserError(f"pde {found}; choose one of {', '.join(EQUATIONS)}")
+    options = asdict(config)
+    output = options.pop("output") or _default_file(config.pde)
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"solving {config.pde}", total=None)
+        options["progress"] = lambda done, total: progress.update(task, completed=done, total=total)
+        path = generate(output=output, **options)
+    show(describe(path), Console())
+    return 0
+
+
+def _default_file(pde: str) -> Path:
+    folder = default_output("generate")
+    folder.mkdir(parents=True)
+    return folder / f"{pde}.h5"
+
+
+def _list_equations(console: Console) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("pde", "equation", "parameters (default)", "protocols"):
+        table.add_column(column, overflow="fold", no_wrap=column == "pde", header_style="bold")
+    for name, equation in EQUATIONS.items():
+        parameters = equation.parameters(max(equation.dimensions))
+        listed = ", ".join(f"{key} ({parameter.default:g})" for key, parameter in parameters.items())
+        table.add_row(name, equation.formula, listed, ", ".join(equation.protocols))
+    console.print(table, highlight=False, markup=False)

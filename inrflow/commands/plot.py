@@ -1,0 +1,211 @@
+"""`inrflow plot`: a trajectory's truth, forecast, error and uncertainty, errors against time, and the course of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.tri import Triangulation
+from rich.console import Console
+
+from inrflow.commands.runs import load_run
+from inrflow.commands.train import REFERENCES_FILE, default_output
+from inrflow.config import Config, PlotConfig
+from inrflow.data.description import Description
+from inrflow.data.frames import Frames
+from inrflow.data.observations import Observations
+from inrflow.data.sampling import observed_points
+from inrflow.data.sphere import lonlat_to_xyz, xyz_to_lonlat
+from inrflow.data.tables import read_points
+from inrflow.data.trajectories import TrajectoryFile
+from inrflow.errors import UserError
+from inrflow.evaluation.evaluate import Observe, evaluate
+from inrflow.evaluation.references import References
+from inrflow.plotting import animation, error_figure, forecast_figure, loss_figure, read_steps
+from inrflow.settings import from_yaml, resolve
+from inrflow.surrogate import Surrogate
+
+_LARGEST = 5_000_000
+
+
+def run(arguments: list[str]) -> int:
+    """Assimilate one trajectory of a test file and draw."""
+    config: PlotConfig = resolve("plot", PlotConfig, arguments)
+    surrogate = load_run(config.run)
+    _check(config, surrogate.description)
+    path, observe = _source(config, surrogate)
+    directory = Path(config.output or default_output("plot"))
+    console = Console(stderr=True)
+    with TrajectoryFile(path) as file, console.status("drawing") as status:
+        scene = _scene(config, surrogate, file, observe)
+        written = _draw_forecasts(config, surrogate.description, scene, directory)
+        if scene.truth is not None:
+            status.update("errors of the whole test file")
+            written.append(_draw_errors(config, surrogate, file, observe, directory))
+    written += _draw_training(Path(str(config.run)), directory, surrogate.description.name)
+    for item in written:
+        console.print(str(item), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _check(config: PlotConfig, about: Description) -> None:
+    if config.channel is not None and config.channel not in about.channels:
+        raise UserError(f"channel={config.channel} is unknown; choose one of {', '.join(about.channels)}")
+    if config.frames < 1:
+        raise UserError(f"frames={config.frames}; give the number of times to draw, 1 or more")
+    if config.resolution is not None and (config.resolution < 2 or config.points is not None):
+        problem = "goes with points=FILE" if config.points else "is too low"
+        raise UserError(f"resolution={config.resolution} {problem}; give points per axis, 2 or more, or points=FILE")
+    times = config.times
+    if times is not None and (not times or not np.isfinite(times).all() or (np.diff(times) <= 0).any()):
+        raise UserError(f"times={times}; give increasing times in units of the data")
+
+
+def _source(config: PlotConfig, surrogate: Surrogate) -> tuple[Path, Observe]:
+    """The file to draw, and what of it is observed: without a test file, the training frames of the training file."""
+    seen = config.observe
+    path, frames = config.data.test, seen.frames
+    if path is None:
+        trained = from_yaml(Path(str(config.run)) / "config.yaml", Config).data
+        path = trained.test or trained.train
+        if trained.test is None:
+            frames = max(frames, int(surrogate.training["frames"]))
+    if frames < 1 or seen.noise < 0 or (seen.points is not None and not 0 < seen.points <= 1):
+        raise UserError(
+            f"observe.frames={frames} observe.points={seen.points} observe.noise={seen.noise:g}; give 1 frame or more, a "
+            "fraction of points above 0 and at most 1, and a noise of 0 or more"
+        )
+    return Path(str(path)), Observe(frames, seen.points, seen.noise)
+
+
+@dataclass
+class _Scene:
+    """What is drawn: t (T,), x (N, d) or (T, N, d); truth, mean, std (T, N, C); triangles of a mesh of the points."""
+
+    t: np.ndarray
+    x: np.ndarray
+    truth: np.ndarray | None
+    mean: np.ndarray
+    std: np.ndarray
+    triangles: np.ndarray | None
+    horizon: float
+
+
+def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> _Scene:
+    about = surrogate.description
+    if not 0 <= config.trajectory < file.trajectories:
+        raise UserError(f"trajectory={config.trajectory}; {file.path} has the trajectories 0 to {file.trajectories - 1}")
+    if file.description.channels != about.channels or len(file.description.coordinates) != len(about.coordinates):
+        raise UserError(
+            f"{file.path} has channels {', '.join(file.description.channels)} in {len(file.description.coordinates)} "
+            f"coordinates; the surrogate was trained on {', '.join(about.channels)} in {len(about.coordinates)}"
+        )
+    frames = file.read(config.trajectory)
+    solution = surrogate.assimilate(_observed(config, surrogate, frames, observe))
+    triangles = file.read_extra("triangles") if "triangles" in file.extra else None
+    t, x, truth = frames.t, frames.x, frames.u
+    if config.times is not None or config.points is not None or config.resolution is not None:
+        t, x, kept = _elsewhere(config, surrogate, frames, triangles)
+        truth, triangles = None, triangles if kept else None
+    if len(t) * x.shape[-2] > _LARGEST:
+        raise UserError(f"{len(t)} times at {x.shape[-2]} points are too many to draw; give fewer (resolution, times)")
+    rows = np.broadcast_to(x, (len(t), *x.shape[-2:])).reshape(-1, x.shape[-1])
+    answer = solution.query(np.repeat(t, x.shape[-2]), rows, std=True)
+    mean, std = (np.asarray(answer[key]).reshape(len(t), x.shape[-2], -1) for key in ("mean", "std"))
+    return _Scene(t, x, truth, mean, std, triangles, float(frames.t[0]) + surrogate.horizon)
+
+
+def _observed(config: PlotConfig, surrogate: Surrogate, frames: Frames, observe: Observe) -> Observations:
+    """The first frames of the trajectory, at the points that evaluation would observe, with noise."""
+    training, seed = surrogate.training, int(surrogate.training["seed"])
+    fraction = training["points"] if observe.points is None else observe.points
+    window = slice(0, observe.frames)
+    t, u = frames.t[window], frames.u[window]
+    x = frames.x if frames.x.ndim == 2 else frames.x[window]
+    if fraction < 1:
+        points = observed_points(seed, config.trajectory, u.shape[1], fraction, bool(training["same_points"]))
+        x, u = x[..., points, :], u[:, points]
+    if observe.noise:
+        random = np.random.default_rng([seed, config.trajectory, 5])
+        u = u + observe.noise * surrogate.normalisation.scale.numpy() * random.standard_normal(u.shape)
+    return Observations(t, x, u)
+
+
+def _elsewhere(
+    config: PlotConfig, surrogate: Surrogate, frames: Frames, triangles: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Times (T,) and points (N, d) that the user asks for, and whether the points are still those of the data."""
+    t = frames.t if config.times is None else np.asarray(config.times, np.float64)
+    if config.points is not None:
+        table = read_points(config.points, surrogate.description)
+        own = np.unique(table.t)
+        return (own if config.times is None else t), np.unique(table.x, axis=0), False
+    places = frames.x if frames.x.ndim == 2 else frames.x[0]
+    if config.resolution is None:
+        return t, places, True
+    return t, _lattice(config.resolution, surrogate, places, triangles), False
+
+
+def _lattice(count: int, surrogate: Surrogate, places: np.ndarray, triangles: np.ndarray | None) -> np.ndarray:
+    """`count` points along each axis of the domain, of a sphere along meridians and parallels; in more than two
+    dimensions a plane through the middle. Where the data are a mesh, only points inside it."""
+    about = surrogate.description
+    if about.geometry == "sphere":
+        places = xyz_to_lonlat(places)
+        axes = [np.linspace(low, high, count) for low, high in zip(places.min(0), places.max(0), strict=True)]
+        return lonlat_to_xyz(*(axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")))
+    axes = []
+    for axis, (low, high) in enumerate(surrogate.box.T):
+        period = about.period[axis] if about.period else 0.0
+        if axis > 1:
+            axes.append(np.array([(low + high) / 2]))
+        elif period:
+            axes.append(low + period * np.arange(count) / count)
+        else:
+            axes.append(np.linspace(low, high, count))
+    grid = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], -1)
+    if triangles is not None and places.shape[1] == 2:
+        grid = grid[Triangulation(*places.T, triangles).get_trifinder()(*grid.T) >= 0]
+    return grid
+
+
+def _draw_forecasts(config: PlotConfig, about: Description, scene: _Scene, directory: Path) -> list[Path]:
+    style: dict[str, Any] = {
+        "title": f"{about.name}, trajectory {config.trajectory}",
+        "triangles": scene.triangles,
+        "coordinates": about.coordinates,
+        "geometry": about.geometry,
+        "time_units": about.time_units,
+        "horizon": scene.horizon,
+    }
+    fields = (scene.t, scene.x, scene.truth, scene.mean, scene.std, about.channels, about.units)
+    written = []
+    for channel in about.channels if config.channel is None else (config.channel,):
+        still = directory / f"forecast_{channel}.png"
+        written.append(forecast_figure(still, *fields, channel=channel, frames=config.frames, **style))
+        if config.animation and len(scene.t) > 1:
+            written.append(animation(directory / f"forecast_{channel}.gif", *fields, channel=channel, **style))
+    return written
+
+
+def _draw_errors(
+    config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, observe: Observe, directory: Path
+) -> Path:
+    stored = Path(str(config.run)) / REFERENCES_FILE
+    references = References.load(stored) if stored.exists() else None
+    evaluation = evaluate(surrogate, file, observe, references, with_std=False)
+    about, times = surrogate.description, evaluation.times
+    horizon = float(times[0]) + surrogate.horizon
+    return error_figure(
+        directory / "errors.png", times, evaluation.by_frame, horizon, title=about.name, time_units=about.time_units
+    )
+
+
+def _draw_training(run_directory: Path, directory: Path, name: str) -> list[Path]:
+    """Losses of the trained stages; nothing where all was solved in closed form."""
+    metrics = run_directory / "metrics.jsonl"
+    stages = read_steps(metrics) if metrics.exists() else {}
+    trained = {stage: rows for stage, rows in stages.items() if sum("loss" in row for row in rows) > 1}
+    return [loss_figure(directory / "training.png", trained, title=name)] if trained else []
