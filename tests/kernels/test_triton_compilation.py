@@ -33,7 +33,7 @@ def stack_budget(configuration: Configuration) -> int:
     if configuration.kernel in (FORWARD, SHARED):
         if configuration.capability == 80 and configuration.precision == "accurate":
             return 1600 if configuration.width == 256 else 64
-        return 600 if configuration.width == 256 else 0
+        return 700 if configuration.width == 256 else 0
     if configuration.width <= 64:
         return 600
     return 1600 if configuration.capability == 80 else 1100
