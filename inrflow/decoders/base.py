@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+_TANGENTS = 2**17  # codes x points x code dimensions linearised at once: 64 MiB per layer 128 wide in float32
+
 
 class Decoder(nn.Module):
     """u = D(x; z), in normalised units of the channels.
@@ -36,7 +38,9 @@ class Decoder(nn.Module):
             u = self.forward(x_one, z_one)
             return u, u
 
+        # Every layer holds its tangents for all codes of a chunk, points and code dimensions at once.
+        chunk = max(1, min(64, _TANGENTS // (x.shape[-2] * self.code_size)))
         jacobian, u = torch.func.vmap(
-            torch.func.jacfwd(single, has_aux=True), in_dims=(0, None if shared else 0), chunk_size=64
+            torch.func.jacfwd(single, has_aux=True), in_dims=(0, None if shared else 0), chunk_size=chunk
         )(z, x)
         return u, jacobian
