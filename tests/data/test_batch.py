@@ -1,0 +1,96 @@
+"""Batches of trajectories: parts of them, frames grouped by points, and symmetries that move points and turn values."""
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.symmetries import Transformations
+
+LAYOUTS = {"shared": (1, 1), "own points": (3, 1), "moving": (3, 4), "shared and moving": (1, 4)}
+
+
+def batch(trajectory_points=1, frame_points=1, trajectories=3, frames=4, points=5, channels=2, seed=0):
+    random = np.random.default_rng(seed)
+    t = torch.as_tensor(np.cumsum(random.uniform(0.1, 1, (trajectories, frames)), 1))
+    x = torch.as_tensor(random.standard_normal((trajectory_points, frame_points, points, 2)))
+    u = torch.as_tensor(random.standard_normal((trajectories, frames, points, channels))).float()
+    return TrajectoryBatch(t, x, u)
+
+
+def point(one, s, k):
+    """Points (N, d) of trajectory s at frame k."""
+    return one.x[s if len(one.x) > 1 else 0, k if one.x.shape[1] > 1 else 0]
+
+
+def test_a_frame_is_observed_where_it_has_a_time_and_a_value():
+    one = batch()
+    one.u[0, 1] = float("nan")
+    one.u[1, 2, :, 0] = float("nan")
+    one.u[2, 0, 1:] = float("nan")
+    one.t[1, 3] = float("nan")
+    expected = torch.ones(3, 4, dtype=torch.bool)
+    expected[0, 1] = expected[1, 3] = False
+    assert torch.equal(one.observed, expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_selections_keep_points_with_their_values(layout):
+    one = batch(*layout)
+    some = one.select(torch.tensor([2, 0]))
+    assert len(some) == 2
+    for new, old in enumerate((2, 0)):
+        assert torch.equal(some.u[new], one.u[old]) and torch.equal(some.t[new], one.t[old])
+        assert torch.equal(point(some, new, 3), point(one, old, 3))
+    later = one.frames(slice(1, 3))
+    assert torch.equal(later.u, one.u[:, 1:3]) and torch.equal(later.t, one.t[:, 1:3])
+    assert torch.equal(point(later, 1, 0), point(one, 1, 1))
+    assert torch.equal(one.first_frames(2).u, one.u[:, :2])
+    assert torch.equal(point(one.first_frames(2), 1, 1), point(one, 1, 1))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_groups_hold_every_frame_once_with_its_points(layout):
+    one = batch(*layout)
+    x, u = one.groups()
+    expected = {"(1, 1)": (1, 12), "(3, 1)": (3, 4), "(3, 4)": (12, 1), "(1, 4)": (12, 1)}[str(layout)]
+    assert u.shape == (*expected, 5, 2) and x.shape == (expected[0], 5, 2)
+    flat = u.flatten(0, 1)  # in the order of trajectories, then frames
+    for s in range(3):
+        for k in range(4):
+            index = s * 4 + k
+            assert torch.equal(flat[index], one.u[s, k])
+            assert torch.equal(x[index // expected[1]], point(one, s, k))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_transformation_moves_points_and_turns_values_of_its_trajectory(layout):
+    one, random = batch(*layout), np.random.default_rng(3)
+    A, b, Q = random.standard_normal((3, 2, 2)), random.standard_normal((3, 2)), random.standard_normal((3, 2, 2))
+    moved = one.transformed(Transformations(A, b, Q))
+    assert torch.equal(moved.t, one.t) and moved.u.dtype == one.u.dtype and moved.x.dtype == one.x.dtype
+    for s in range(3):
+        for k in range(4):
+            np.testing.assert_allclose(point(moved, s, k), point(one, s, k).numpy() @ A[s].T + b[s], atol=1e-12)
+            np.testing.assert_allclose(moved.u[s, k], one.u[s, k].numpy() @ Q[s].T, atol=1e-5)
+
+
+def test_a_transformed_field_at_moved_points_is_the_field_where_they_came_from():
+    """A quarter turn of a rotational flow, which it leaves unchanged."""
+    one = batch(3, 1)
+    one.u = torch.stack([-one.x[..., 1], one.x[..., 0]], -1).expand(3, 4, 5, 2).float()
+    turn = np.tile([[0.0, -1.0], [1.0, 0.0]], (3, 1, 1))
+    moved = one.transformed(Transformations(turn, np.zeros((3, 2)), turn))
+    expected = torch.stack([-moved.x[..., 1], moved.x[..., 0]], -1).expand(3, 4, 5, 2)
+    torch.testing.assert_close(moved.u.double(), expected, rtol=0, atol=1e-6)
+    assert not torch.allclose(moved.x, one.x)
+
+
+def test_missing_values_spread_only_to_channels_that_need_them():
+    one = batch()
+    one.u[0, 0, 0, 0] = float("nan")
+    still, mixing = np.tile(np.eye(2), (3, 1, 1)), np.array([[[1.0, 0.0], [0.5, 1.0]], np.eye(2), np.eye(2)])
+    moved = one.transformed(Transformations(still, np.zeros((3, 2)), mixing))
+    assert torch.isnan(moved.u).sum() == 2 and torch.isnan(moved.u[0, 0, 0]).all()
+    plain = one.transformed(Transformations(still, np.zeros((3, 2)), still))
+    assert torch.isnan(plain.u).sum() == 1
