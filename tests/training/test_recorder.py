@@ -31,7 +31,8 @@ def test_metrics_are_appended_as_strict_json(tmp_path):
         second.log("rollout", 1, loss=0.25)
     rows = [strict(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["stage"], row["step"]) for row in rows] == [("fit", 1), ("fit", 2), ("rollout", 1)]
-    assert rows[0]["loss"] == 0.5 and rows[0]["note"] == "text" and rows[0]["flag"] is True and rows[0]["absent"] is None
+    expected = {"loss": 0.5, "note": "text", "count": 3, "flag": True, "absent": None}
+    assert {key: rows[0][key] for key in expected} == expected
     assert rows[1]["loss"] is None and rows[1]["validation"] is None
 
 
