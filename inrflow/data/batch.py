@@ -57,12 +57,3 @@ class TrajectoryBatch:
         if self.x.shape[0] == 1:
             return self.x[:, 0], self.u.reshape(1, -1, points, channels)
         return self.x[:, 0], self.u
-
-
-def concatenate(batches: list[TrajectoryBatch]) -> TrajectoryBatch:
-    """One batch of all trajectories, shared points expanded where the batches differ in them."""
-    if len(batches) == 1:
-        return batches[0]
-    shared = all(len(b.x) == 1 and torch.equal(b.x, batches[0].x) for b in batches)
-    x = batches[0].x if shared else torch.cat([b.x.expand(len(b), *b.x.shape[1:]) for b in batches])
-    return TrajectoryBatch(torch.cat([b.t for b in batches]), x, torch.cat([b.u for b in batches]))
