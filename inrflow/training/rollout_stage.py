@@ -3,6 +3,8 @@ and, where frames are seen too sparsely for codes to stand for the data, in data
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -32,7 +34,7 @@ class RolloutTraining:
         """Mean squared error of a batch of rollouts from random frames, share of the variance."""
         length = 1 + round((self.longest - 1) * min(1.0, step / max(1.0, _GROWING * steps)))
         frames = self.codes.shape[1]
-        usable = self.starts[self.starts[:, 1] + length < frames + 0]
+        usable = self.starts[self.starts[:, 1] + length < frames]
         if not len(usable):
             usable = self.starts[self.starts[:, 1] + 1 < frames]
         chosen = usable[torch.as_tensor(random.integers(0, len(usable), self.batch))]
@@ -78,16 +80,15 @@ class DataSpaceTraining:
             offset, basis = self.decoder.basis(x[:, :, pick].float())
         codes = predicted[..., : self.decoder.code_size]
         decoded = offset + torch.einsum("stncz,stz->stnc", basis.expand(len(u), u.shape[1], *basis.shape[2:]), codes)
-        keep = torch.isfinite(u) & torch.isfinite(decoded)
+        begun = self.states.observed[rows, first]  # a start that nobody saw is no start
+        keep = torch.isfinite(u) & torch.isfinite(decoded) & begun[:, None, None, None]
         return torch.where(keep, decoded - torch.nan_to_num(u), 0.0).square().sum() / keep.sum().clamp(min=1)
 
 
-def with_residual(linear: VectorField, depth: int, quadratic_rank: int, keep_linear: bool, seed: int) -> VectorField:
+def with_residual(linear: VectorField, depth: int, quadratic_rank: int, keep_linear: bool, seed: int, has_linear: bool = True) -> VectorField:
     """A float32 field that starts as the linear one (or, without `keep_linear`, as no motion) with parts to train."""
-    from dataclasses import replace
-
     torch.manual_seed(seed)
-    field = VectorField(replace(linear.shape, depth=depth, quadratic_rank=quadratic_rank))
+    field = VectorField(replace(linear.shape, depth=depth, quadratic_rank=quadratic_rank, linear=has_linear))
     if keep_linear:
         forcing = linear.forcing if linear.shape.forcing_period else None
         field.set_linear(linear.matrix.float(), linear.bias.float(), None if forcing is None else forcing.float())
