@@ -1,4 +1,4 @@
-"""The modulated SIREN: a sine network (Sitzmann et al., NeurIPS 2020) whose layers a code can shift, scale and read out.
+"""The modulated SIREN: a sine network (Sitzmann et al., NeurIPS 2020) whose layers a code shifts, scales and reads out.
 
     h_0 = embedding(x)
     h_l = sin(w0 * (1 + scale_l(z)) * (W_l h_{l-1} + b_l) + w0 * shift_l(z))          l = 1 .. L

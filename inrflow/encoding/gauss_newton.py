@@ -1,7 +1,7 @@
 """Encoding for decoders that are not affine in the code: Gauss-Newton steps with Levenberg-Marquardt damping.
 
-Each step linearises the decoder at the current code and solves the same Gaussian problem as the closed form; a step that
-raises the objective is refused and the damping raised (Levenberg 1944, Marquardt 1963).
+Each step linearises the decoder at the current code and solves the same Gaussian problem as the closed form; a step
+that raises the objective is refused and the damping raised (Levenberg 1944, Marquardt 1963).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def gauss_newton(
     """
     dtype = next(decoder.parameters()).dtype
     x = x.to(dtype)
-    precision = torch.linalg.inv(prior.covariance + 1e-9 * prior.covariance.diagonal().max() * torch.eye(len(prior.mean)))
+    jitter = 1e-9 * prior.covariance.diagonal().max() * torch.eye(len(prior.mean), dtype=prior.covariance.dtype)
+    precision = torch.linalg.inv(prior.covariance + jitter)
     observed = torch.isfinite(u)
     values = torch.nan_to_num(u).double()
     weight = observed.double() / prior.noise
@@ -43,7 +44,8 @@ def gauss_newton(
         with torch.no_grad():
             error = decoder(x, z.to(dtype)).double() - values
         deviation = z - prior.mean
-        return (error.square() * weight).flatten(1).sum(1) + torch.einsum("fz,zy,fy->f", deviation, precision, deviation)
+        misfit = (error.square() * weight).flatten(1).sum(1)
+        return misfit + torch.einsum("fz,zy,fy->f", deviation, precision, deviation)
 
     damping = torch.full((len(u),), 1e-3, dtype=torch.float64)
     current = objective(codes)

@@ -17,7 +17,8 @@ class GaussianPrior:
     Attributes:
         mean: (Z,).
         covariance: (Z, Z).
-        noise: (C,) variance of each channel (observation noise and what the decoder cannot represent), normalised units.
+        noise: (C,) variance of each channel (observation noise and what the decoder cannot represent), normalised
+            units.
     """
 
     mean: Tensor

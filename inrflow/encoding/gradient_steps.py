@@ -11,13 +11,14 @@ from inrflow.encoding.adam import frame_errors
 
 
 def gradient_steps_encode(
-    decoder: Decoder, x: Tensor, u: Tensor, steps: int = 3, rate: float = 1e-2, create_graph: bool = False
+    decoder: Decoder, x: Tensor, u: Tensor, steps: int = 3, rate: float = 1.0, create_graph: bool = False
 ) -> Tensor:
     """Codes (F, Z) of frames u (F, N, C) at points x (N, d) or (F, N, d) after `steps` inner steps from the zero code.
 
     Each step is plain descent on the frame's own mean squared error over its observed values. With `create_graph` the
     codes can be differentiated with respect to the decoder's parameters, through the inner steps (second order); else
-    they are detached. The rate must be that with which the decoder was trained.
+    they are detached. The rate must be that with which the decoder was trained; errors are means over a frame, so codes
+    of order one want rates of order one (1e-2 was seen to leave the codes near zero and the decoder unable to train).
     """
     dtype = next(decoder.parameters()).dtype
     x, u = x.to(dtype), u.to(dtype)

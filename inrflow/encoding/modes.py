@@ -90,8 +90,8 @@ def fit_output_modes(
     mean = torch.zeros(dimension, dtype=torch.float64)
     total = observed.square().nanmean(0)
     del observed
-    # To begin with, what the features express strongly (smooth functions) is as much likelier: the prior that a ridge on
-    # their own weights would be. The spectrum itself is what the iterations find.
+    # To begin with, what the features express strongly (smooth functions) is as much likelier: the prior that a ridge
+    # on their own weights would be. The spectrum itself is what the iterations find.
     covariance = torch.diag(torch.kron(10 * total.clamp(min=1e-12), strength / strength.sum()))
     # Frames that see more values than there are features say themselves how large the noise is; it is found faster from
     # below. With fewer values a small noise would be confirmed by interpolation, so it must be approached from above.

@@ -54,7 +54,7 @@ class TableDecoder(nn.Module):
         frames: int,
         method: str,
         code_rate: float = 0.1,
-        inner_rate: float = 1e-2,
+        inner_rate: float = 1.0,
         inner_steps: int = 3,
     ) -> None:
         super().__init__()
