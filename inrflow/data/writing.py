@@ -47,6 +47,8 @@ class TrajectoryWriter:
                 self._file = h5py.File(self._aside.open_for_hdf5(), "w")
                 write_description(self._file, description)
         except BaseException:
+            if hasattr(self, "_file"):
+                self._file.close()  # left open, HDF5 would write to it when the process ends, and crash
             self._aside.discard()
             raise
 
