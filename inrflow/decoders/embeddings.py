@@ -19,6 +19,8 @@ class Embedding(nn.Module):
     ratio of the domain is kept and all values lie in [-1, 1].
     """
 
+    centre: Tensor
+
     def __init__(self, low: Sequence[float], high: Sequence[float]) -> None:
         super().__init__()
         low_, high_ = torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
@@ -59,6 +61,9 @@ class PeriodicEmbedding(Embedding):
         harmonics: largest wavenumber, in each coordinate, of the real Fourier basis that reaches the output directly;
             it spans the whole tensor product (2 K + 1)^d - 1 and exists only where every coordinate is periodic.
     """
+
+    multiples: Tensor
+    modes: Tensor
 
     def __init__(
         self,
