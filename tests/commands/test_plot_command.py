@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from PIL import Image
+
+
+def drawn(path):
+    """Whether a picture holds more than its background."""
+    return float(np.std(imread(path))) > 0.01
+
+
+def test_pictures_of_a_run_show_forecasts_errors_and_training(tiny_run, elsewhere, inrflow_command):
+    outcome = inrflow_command("plot", f"run={tiny_run.run}", "output=plots", "trajectory=1", "observe.frames=2",
+                              "frames=3")
+    assert outcome.code == 0, outcome.err
+    names = {item.name for item in (elsewhere / "plots").iterdir()}
+    assert {"forecast_u.png", "forecast_v.png", "forecast_u.gif", "forecast_v.gif", "errors.png"} <= names
+    assert all(drawn(elsewhere / "plots" / name) for name in names if name.endswith(".png"))
+    with Image.open(elsewhere / "plots" / "forecast_u.gif") as moving:
+        assert moving.n_frames == 10
+
+
+def test_times_and_points_never_seen_are_drawn_without_truth(tiny_run, elsewhere, inrflow_command):
+    (elsewhere / "places.csv").write_text("t,x,y\n0.3,0.1,0.2\n0.3,0.9,0.4\n0.3,0.5,1.1\n0.7,0.5,1.1\n")
+    common = (f"run={tiny_run.run}", "channel=v", "animation=false")
+    for folder, asked in (("a", "times=[0.1,0.35]"), ("b", "resolution=12"), ("c", "points=places.csv")):
+        outcome = inrflow_command("plot", *common, f"output={folder}", asked)
+        assert outcome.code == 0, outcome.err
+        assert {item.suffix for item in (elsewhere / folder).iterdir()} == {".png"}
+        assert drawn(elsewhere / folder / "forecast_v.png") and not (elsewhere / folder / "errors.png").exists()
+
+
+@pytest.mark.parametrize(("argument", "said"), [
+    ("channel=w", "choose one of u, v"),
+    ("trajectory=3", "trajectories 0 to 2"),
+    ("frames=0", "frames=0"),
+    ("times=[2,1]", "increasing"),
+    ("times=[]", "increasing"),
+    ("resolution=1", "resolution=1"),
+    ("observe.frames=0", "observe.frames=0"),
+    ("observe.points=2", "observe.points=2"),
+    ("data.test=nowhere.h5", "does not exist"),
+    ("chanel=u", "did you mean channel?"),
+])
+def test_mistakes_are_one_clear_line_and_nothing_is_written(argument, said, tiny_run, elsewhere, inrflow_command):
+    outcome = inrflow_command("plot", f"run={tiny_run.run}", argument)
+    assert outcome.code == 2 and said in outcome.err and len(outcome.err.splitlines()) == 1
+    assert not list(elsewhere.iterdir())

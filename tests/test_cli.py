@@ -1,0 +1,228 @@
+"""What the command line answers to what users do wrong: one clear line, exit code 2, nothing written over."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import inrflow
+from inrflow.cli import COMMANDS
+
+
+@pytest.fixture
+def data(tiny_data, elsewhere):
+    """A copy of the training file to spoil."""
+    return Path(shutil.copy(tiny_data[0], elsewhere / "data.h5"))
+
+
+def spoil(path, name, change):
+    """Replace a dataset of a file by `change` of its values."""
+    with h5py.File(path, "r+") as file:
+        values = change(file[name][()])
+        del file[name]
+        file[name] = values
+
+
+def no_channels(path):
+    with h5py.File(path, "r+") as file:
+        del file.attrs["channels"]
+
+
+def other_format(path):
+    with h5py.File(path, "r+") as file:
+        file.attrs["format"] = "something else"
+
+
+def replaced(index, value):
+    def change(values):
+        values = values.copy()
+        values[index] = value
+        return values
+    return change
+
+
+SPOILT = {
+    "missing file": (lambda path: path.unlink(), "does not exist"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "folder"),
+    "not HDF5": (lambda path: path.write_text("t,x,u\n0,0,0\n"), "not an HDF5 file"),
+    "empty": (lambda path: path.write_bytes(b""), "empty"),
+    "cut short": (lambda path: path.write_bytes(path.read_bytes()[:3000]), "damaged"),
+    "wrong schema": (other_format, "expected format"),
+    "no channel names": (no_channels, "channels"),
+    "NaN times": (lambda path: spoil(path, "t", replaced(2, np.nan)), "t"),
+    "duplicate times": (lambda path: spoil(path, "t", replaced(2, 0.25)), "increas"),
+    "mismatched shapes": (lambda path: spoil(path, "u", lambda u: u[:, :, :-1]), "shape"),
+    "coordinates not finite": (lambda path: spoil(path, "x", replaced((3, 0), np.inf)), "finite"),
+    "infinite values": (lambda path: spoil(path, "u", replaced((0, 0, 0, 0), np.inf)), "infinite"),
+    "all-NaN channel": (lambda path: spoil(path, "u", replaced(np.s_[..., 1], np.nan)), "channel"),
+    "one frame only": (lambda path: (spoil(path, "u", lambda u: u[:, :1]), spoil(path, "t", lambda t: t[:1])), "frame"),
+    "zero points": (lambda path: (spoil(path, "u", lambda u: u[:, :, :0]), spoil(path, "x", lambda x: x[:0])), "point"),
+    "zero trajectories": (lambda path: spoil(path, "u", lambda u: u[:0]), "trajector"),
+}
+
+
+def one_line(outcome, *said):
+    lines = outcome.err.strip().splitlines()
+    return outcome.code == 2 and len(lines) == 1 and all(text in lines[0] for text in said)
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_bad_training_data_is_one_clear_line(kind, data, elsewhere, inrflow_command, quick_settings):
+    damage, said = SPOILT[kind]
+    damage(data)
+    outcome = inrflow_command("train", "data.train=data.h5", *quick_settings, "output=run")
+    lines = [line for line in outcome.err.splitlines() if line.strip()]
+    assert outcome.code == 2 and said in lines[-1] and lines[-1].startswith("inrflow train: "), outcome.err
+    assert "data.h5" in lines[-1] and not (elsewhere / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_bad_test_data_is_one_clear_line(kind, data, tiny_run, elsewhere, inrflow_command):
+    damage, said = SPOILT[kind]
+    damage(data)
+    outcome = inrflow_command("evaluate", f"run={tiny_run.run}", "data.test=data.h5", "output=report")
+    assert one_line(outcome, said, "data.h5"), outcome.err
+    assert not (elsewhere / "report").exists()
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (("trian",), "unknown command 'trian'"),
+    (("train", "training.minute=3"), "did you mean training.minutes?"),
+    (("train", "minutes=3"), "did you mean training.minutes?"),
+    (("train", "training.minutes=soon"), "training.minutes=soon"),
+    (("train", "training.minutes=0"), "training.minutes=0"),
+    (("train", "data.points=1.5"), "data.points=1.5"),
+    (("train", "data.frames=1"), "data.frames=1"),
+    (("train", "dynamics.method=euler"), "euler"),
+    (("train", "device=abacus"), "abacus"),
+    (("train", "training"), "key=value"),
+    (("train", "data.train=[1"), "data.train"),
+    (("train", "resume=nowhere"), "nowhere"),
+    (("train", "data.test=nowhere.h5"), "nowhere.h5"),
+    (("evaluate",), "run=DIR is missing"),
+    (("evaluate", "run=nowhere"), "does not exist"),
+    (("plot",), "run=DIR is missing"),
+    (("query", "run=nowhere"), "does not exist"),
+])
+def test_wrong_arguments_are_one_clear_line(arguments, said, data, elsewhere, inrflow_command):
+    if arguments[0] == "train" and not any("data.train" in item for item in arguments):
+        arguments += ("data.train=data.h5",)
+    outcome = inrflow_command(*arguments)
+    assert one_line(outcome, said), outcome.err
+    assert [item.name for item in elsewhere.iterdir()] == ["data.h5"]
+
+
+@pytest.mark.parametrize(("argument", "said"), [
+    ("data.symmetries=[rotation]", "unknown symmetry 'rotation'"),
+    ("decoder.name=cosine", "cosine"),
+])
+def test_settings_that_do_not_fit_end_the_training_in_one_clear_line(argument, said, data, elsewhere, inrflow_command):
+    outcome = inrflow_command("train", "data.train=data.h5", "output=run", argument)
+    last = outcome.err.strip().splitlines()[-1]
+    assert outcome.code == 2 and said in last and "Traceback" not in outcome.err, outcome.err
+    assert not (elsewhere / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "plot", "query", "resume"])
+@pytest.mark.parametrize("kind", ["foreign", "interrupted", "damaged", "other version"])
+def test_a_run_directory_that_cannot_be_used_is_one_clear_line(command, kind, tiny_run, elsewhere, inrflow_command):
+    run = elsewhere / "run"
+    run.mkdir()
+    if kind == "interrupted":
+        shutil.copy(tiny_run.run / "config.yaml", run)
+    elif kind == "damaged":
+        shutil.copy(tiny_run.run / "config.yaml", run)
+        (run / "config.yaml").write_text("no: configuration\n")
+        (run / "model.safetensors").write_bytes(b"nothing of the kind")
+    elif kind == "other version":
+        inrflow.Surrogate.load(tiny_run.run).save(run)
+        (run / "config.yaml").write_text("data: {future: 1}\n")
+        state, metadata = inrflow.files.load_tensors(run / "model.safetensors")
+        inrflow.files.save_tensors(run / "model.safetensors", state, metadata | {"version": 99})
+    if command == "resume":
+        if kind == "interrupted":
+            pytest.skip("this is what resume is for")
+        outcome = inrflow_command("train", "resume=run")
+    else:
+        outcome = inrflow_command(command, "run=run")
+    assert one_line(outcome, "run"), outcome.err
+    if kind == "interrupted":
+        assert "resume=run" in outcome.err
+
+
+def test_a_run_is_not_written_over(tiny_run, inrflow_command, quick_settings):
+    before = {item: item.stat().st_mtime_ns for item in tiny_run.run.iterdir()}
+    outcome = inrflow_command("train", f"data.train={tiny_run.train}", f"output={tiny_run.run}", *quick_settings)
+    assert one_line(outcome, "holds a run already")
+    assert {item: item.stat().st_mtime_ns for item in tiny_run.run.iterdir()} == before
+
+
+def test_a_test_file_of_another_system_is_one_clear_line(tiny_run, elsewhere, inrflow_command):
+    assert inrflow_command("generate", "pde=heat", "output=heat.h5", "trajectories=2", "grid=8", "resolution=16",
+                           "frames=3").code == 0
+    for command in ("evaluate", "plot"):
+        assert one_line(inrflow_command(command, f"run={tiny_run.run}", "data.test=heat.h5"), "heat.h5", "channels")
+
+
+def test_help_names_every_command_and_the_version_is_told(inrflow_command):
+    outcome = inrflow_command("--help")
+    assert outcome.code == 0 and all(f"inrflow {name}" in outcome.out for name in COMMANDS)
+    assert inrflow_command().out == outcome.out
+    assert inrflow_command("--version").out.strip() == inrflow.__version__
+    for name in COMMANDS:
+        assert inrflow_command(name, "--help").code == 0
+
+
+# ---- a disk that is full, a run that is stopped: in a process of its own ----
+
+def process(*arguments, **options):
+    root = Path(inrflow.__file__).parents[1]
+    path = os.pathsep.join([str(root), str(root / "kernels"), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen([sys.executable, "-m", "inrflow.cli", *map(str, arguments)], text=True,
+                            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, **options)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file size limits are POSIX")
+@pytest.mark.parametrize("command", ["query", "generate", "convert", "plot"])
+def test_a_full_disk_is_one_clear_line_and_leaves_nothing(command, tiny_run, elsewhere):
+    arguments = {
+        "query": (f"run={tiny_run.run}", f"observations={tiny_run.test}", f"points={tiny_run.test}", "to=a.csv"),
+        "generate": ("pde=heat", "grid=32", "trajectories=20", "output=a.h5"),
+        "convert": (tiny_run.train, "a.h5"),
+        "plot": (f"run={tiny_run.run}", "output=a"),
+    }[command]
+
+    def small_files():
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # a write beyond fails, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    outcome = process(command, *arguments, preexec_fn=small_files)
+    out, err = outcome.communicate(timeout=120)
+    lines = err.strip().splitlines()
+    assert outcome.returncode == 2 and "Traceback" not in err, err
+    assert lines[-1].startswith(f"inrflow {command}: ") and ("space" in lines[-1] or "could not be written" in lines[-1])
+    assert not [item for item in elsewhere.rglob("*") if item.is_file()]
+
+
+def test_a_stopped_training_says_how_to_go_on(tiny_data, elsewhere, inrflow_command, quick_settings):
+    settings = [item for item in quick_settings if "minutes" not in item]
+    child = process("train", f"data.train={tiny_data[0]}", "output=run", "training.minutes=3", *settings)
+    deadline = time.monotonic() + 100
+    metrics = elsewhere / "run" / "metrics.jsonl"
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.2)
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=100)
+    assert child.returncode == 1 and "resume=run" in err and "Traceback" not in err, err
+    assert "unfinished" in inrflow_command("inspect", "run").out
+    assert one_line(inrflow_command("evaluate", "run=run", f"data.test={tiny_data[1]}"), "resume=run")
