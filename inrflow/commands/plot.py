@@ -1,4 +1,4 @@
-"""`inrflow plot`: a trajectory's truth, forecast, error and uncertainty, errors against time, and the course of training."""
+"""`inrflow plot`: truth, forecast, error and uncertainty of a trajectory, errors against time, losses of training."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def _source(config: PlotConfig, surrogate: Surrogate) -> tuple[Path, Observe]:
             frames = max(frames, int(surrogate.training["frames"]))
     if frames < 1 or seen.noise < 0 or (seen.points is not None and not 0 < seen.points <= 1):
         raise UserError(
-            f"observe.frames={frames} observe.points={seen.points} observe.noise={seen.noise:g}; give 1 frame or more, a "
-            "fraction of points above 0 and at most 1, and a noise of 0 or more"
+            f"observe.frames={frames} observe.points={seen.points} observe.noise={seen.noise:g}; give 1 frame or more, "
+            "a fraction of points above 0 and at most 1, and a noise of 0 or more"
         )
     return Path(str(path)), Observe(frames, seen.points, seen.noise)
 
@@ -96,7 +96,8 @@ class _Scene:
 def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> _Scene:
     about = surrogate.description
     if not 0 <= config.trajectory < file.trajectories:
-        raise UserError(f"trajectory={config.trajectory}; {file.path} has the trajectories 0 to {file.trajectories - 1}")
+        last = file.trajectories - 1
+        raise UserError(f"trajectory={config.trajectory}; {file.path} has the trajectories 0 to {last}")
     if file.description.channels != about.channels or len(file.description.coordinates) != len(about.coordinates):
         raise UserError(
             f"{file.path} has channels {', '.join(file.description.channels)} in {len(file.description.coordinates)} "

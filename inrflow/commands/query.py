@@ -66,14 +66,16 @@ class _Answers:
         self.surrogate, self.observations, self.config = surrogate, observations, config
         self._solutions: dict[int, Solution] = {}
         self._warned: list[str] = []
+        self._assumed = False
 
     def columns(self, table: PointTable) -> dict[str, np.ndarray]:
         """The new columns of a block of points. Raises UserError for points of a trajectory that was not observed."""
         about = self.surrogate.description
         numbers = table.trajectory
-        if "trajectory" not in table.columns and len(self.observations) == 1:
-            numbers = np.full(len(table), next(iter(self.observations)))
-        self._require(np.unique(numbers), "trajectory" in table.columns)
+        if "trajectory" not in table.columns:
+            numbers = np.full(len(table), min(self.observations))
+            self._assumed = len(self.observations) > 1
+        self._require(np.unique(numbers))
         result: dict[str, np.ndarray] = {}
         for number in np.unique(numbers).tolist():
             rows = numbers == number
@@ -93,20 +95,13 @@ class _Answers:
                     result.setdefault(name, np.empty(len(table), np.float32))[rows] = value
         return result
 
-    def _require(self, asked: np.ndarray, named: bool) -> None:
+    def _require(self, asked: np.ndarray) -> None:
         unknown = [number for number in asked.tolist() if number not in self.observations]
-        if not unknown:
-            return
-        known = _numbers(list(self.observations))
-        if not named:
+        if unknown:
             raise UserError(
-                f"{self.config.points} has no column trajectory, and {self.config.observations} observes the trajectories "
-                f"{known}; add the column to say which of them a point belongs to"
+                f"{self.config.points} asks for trajectory {_numbers(unknown)}, of which {self.config.observations} holds "
+                f"no observations (only of {_numbers(list(self.observations))}); add some or remove the points"
             )
-        raise UserError(
-            f"{self.config.points} asks for trajectory {_numbers(unknown)}, of which {self.config.observations} holds no "
-            f"observations (only of {known}); add some or remove the points"
-        )
 
     def _solution(self, number: int) -> Solution:
         if number not in self._solutions:
@@ -117,7 +112,13 @@ class _Answers:
         return self._solutions[number]
 
     def warn(self) -> None:
-        """One line for what was odd about the observations, however many trajectories it concerns."""
+        """One line for each thing that was odd, however many trajectories it concerns."""
+        if self._assumed:
+            warnings.warn(
+                f"{self.config.points} has no column trajectory: its points are answered for trajectory "
+                f"{min(self.observations)}, the first of {len(self.observations)} observed",
+                stacklevel=2,
+            )
         if self._warned:
             more = f" (and {len(self._warned) - 1} more such warnings)" if len(self._warned) > 1 else ""
             warnings.warn(self._warned[0] + more, stacklevel=2)
