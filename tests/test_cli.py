@@ -210,7 +210,8 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(command, tiny_run, els
     out, err = outcome.communicate(timeout=120)
     lines = err.strip().splitlines()
     assert outcome.returncode == 2 and "Traceback" not in err, err
-    assert lines[-1].startswith(f"inrflow {command}: ") and ("space" in lines[-1] or "could not be written" in lines[-1])
+    assert lines[-1].startswith(f"inrflow {command}: ")
+    assert "space" in lines[-1] or "could not be written" in lines[-1]
     assert not [item for item in elsewhere.rglob("*") if item.is_file()]
 
 

@@ -1,0 +1,64 @@
+"""The README says what works: its Python runs, its commands parse."""
+
+import re
+import shlex
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inrflow import config
+from inrflow.cli import COMMANDS
+from inrflow.settings import resolve
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+OTHERS = ("evaluate", "query", "plot", "convert", "generate")
+SCHEMAS = {"train": config.Config} | {name: getattr(config, f"{name.capitalize()}Config") for name in OTHERS}
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def command_lines():
+    lines = [line for block in blocks("bash") for line in block.splitlines() if not line.startswith("#")]
+    return [part.strip() for line in lines for part in line.split("&&") if part.strip().startswith("inrflow")]
+
+
+def test_the_python_example_is_short_and_runs(tiny_run, elsewhere):
+    (code,) = blocks("python")
+    assert len(code.splitlines()) < 10
+    shutil.copytree(tiny_run.run, elsewhere / "runs" / "wave")
+    shutil.copy(tiny_run.test, elsewhere / "test.h5")
+    names: dict = {}
+    exec(code, names)
+    assert names["u"].shape == names["spread"].shape == (64, 2) and names["slopes"].shape == (64, 2, 2)
+    assert np.isfinite(names["u"]).all() and (names["spread"] > 0).all()
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_commands_parse(line):
+    _, name, *arguments = shlex.split(line)
+    assert name in COMMANDS
+    if name == "inspect":
+        assert len(arguments) == 1 and "=" not in arguments[0]
+        return
+    settings = [item for item in arguments if "=" in item]
+    assert len(arguments) - len(settings) == (2 if name == "convert" else 0)
+    resolved = resolve(name, SCHEMAS[name], settings)
+    assert isinstance(resolved, SCHEMAS[name])
+    keys = {item.split("=")[0].split(".")[0] for item in settings}
+    assert keys <= {item.name for item in fields(resolved)}
+
+
+def test_every_command_and_the_two_commands_of_a_fresh_machine_are_there():
+    shown = {shlex.split(line)[1] for line in command_lines()}
+    assert shown == set(COMMANDS)
+    assert "pip install . && inrflow train\n" in README and 'pip install -e ".[test]" && pytest\n' in README
+
+
+def test_pictures_and_files_it_links_to_are_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (Path(__file__).parents[1] / target).exists()
