@@ -1,7 +1,7 @@
 """Assimilation: the states of trajectories that explain observations scattered over a window of time.
 
-An extended Kalman filter and its Rauch-Tung-Striebel smoother, which is one Gauss-Newton step on the (weakly constrained)
-window problem: each frame is encoded by the same regularised solve as in training, with the forecast from the frames
+An extended Kalman filter and its Rauch-Tung-Striebel smoother, which is one Gauss-Newton step on the (weakly
+constrained) window problem: each frame is encoded by the same regularised solve as in training, with the forecast from the frames
 before as its prior. Hidden memory, which no frame shows, is found from how the codes move.
 """
 
@@ -16,7 +16,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.vector_field import VectorField
-from inrflow.encoding.encode import encode_with_covariance
+from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gaussian import GaussianPrior, condition
 
@@ -104,6 +104,7 @@ def assimilate(
     window: TrajectoryBatch,
     covariance: bool = True,
     smooth: bool = True,
+    encoder: Encoder | None = None,
 ) -> StateEstimate:
     """States of a window of frames (S, K); `window.t` in internal units, values normalised.
 
@@ -113,16 +114,20 @@ def assimilate(
     frames = window.u.shape[1]
     first = window.first_frames(1)
     track = covariance or frames > 1
-    code, spread = encode_with_covariance(decoder, first, prior.codes(size), track)
+    code, spread = encode_with_covariance(decoder, first, prior.codes(size), track, encoder)
     mean, cov = _lift(code[:, 0], spread[:, 0] if spread is not None else None, prior, size)
-    means, covariances, forecasts, flows = [mean], [cov], [(mean, cov)], [None]
+    means = [mean]
+    covariances: list[Tensor | None] = [cov]
+    forecasts: list[tuple[Tensor, Tensor | None]] = [(mean, cov)]
+    flows: list[Tensor | None] = [None]
     for k in range(1, frames):
         begin, end = window.t[:, k - 1], window.t[:, k]
         gone = torch.isnan(end)
         begin, end = begin.nan_to_num(), torch.where(gone, begin.nan_to_num(), end)
         forecast = dynamics.flow(means[-1], torch.stack([begin, end], 1))[:, 1]
-        assert covariances[-1] is not None
-        expected, flow = dynamics.propagate(covariances[-1], (means[-1] + forecast) / 2, begin, end)
+        latest = covariances[-1]
+        assert latest is not None
+        expected, flow = dynamics.propagate(latest, (means[-1] + forecast) / 2, begin, end)
         mean, cov = _update(decoder, window.frames(slice(k, k + 1)), forecast, expected, prior.noise)
         means.append(mean)
         covariances.append(cov)

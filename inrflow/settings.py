@@ -1,4 +1,4 @@
-"""Configurations from Hydra: one resolver for a checkout and an installed wheel, overrides checked, errors in one line."""
+"""Configurations from Hydra: one resolver for checkout and wheel, overrides checked, errors in one line."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _quoted(override: str) -> str:
 
 def _keys(config: DictConfig, prefix: str = "") -> list[str]:
     result = []
-    for key in config:
+    for key in map(str, config):
         name = f"{prefix}{key}"
         result.append(name)
         if not OmegaConf.is_missing(config, key) and isinstance(config[key], DictConfig):
@@ -96,7 +96,8 @@ def _explain(error: Exception, schema: type, overrides: Sequence[str]) -> str:
         key = override.split("=", 1)[0].lstrip("+~")
         if key not in known and "/" not in key and key != "experiment":
             near = difflib.get_close_matches(key, known, 1) or difflib.get_close_matches(key.split(".")[-1], known, 1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(k for k in known if '.' not in k)}"
+            listed = ", ".join(k for k in known if "." not in k)
+            hint = f"; did you mean {near[0]}?" if near else f"; known keys: {listed}"
             return f"unknown key {key!r}{hint}"
     first = " ".join(text.split("\n")[:1])
     for override in overrides:

@@ -22,8 +22,8 @@ _DENSE_STEP = 0.125
 class StatePath:
     """States of S trajectories as functions of internal time, through the states at the observed frames.
 
-    Between two observed frames the path is the flow from the earlier one plus a linear share of what that flow misses at
-    the later one, so it is continuous and passes through both; after the last frame it is the free forecast, before the
+    Between two observed frames the path is the flow from the earlier one plus a linear share of what that flow misses
+    at the later one, so it is continuous and passes through both; after the last frame it is the free forecast, before the
     first the flow backwards.
     """
 
@@ -100,7 +100,7 @@ class Solution:
     Calling it and all its methods take times and points as
         t (R,) and x (R, d): R single points, values (R, C);
         t scalar and x (N, d): one frame, values (N, C);
-        t (T,) and x (N, d) with T different from N: all points at all times, values (T, N, C) (`frames` always does this).
+        t (T,) and x (N, d) with T different from N: all points at all times, values (T, N, C) (as `frames` does).
     Units are those of the training data.
     """
 
@@ -138,8 +138,8 @@ class Solution:
             points = points[:, None]
         if points.dim() < 1 or points.shape[-1] != d or points.dim() > 2 or times.dim() > 1:
             raise UserError(
-                f"a query has t of shape {tuple(times.shape)} and x of shape {tuple(points.shape)}; expected t (R,) and "
-                f"x (R, {d}), or t and x of one frame or of a grid of times and points"
+                f"a query has t of shape {tuple(times.shape)} and x of shape {tuple(points.shape)}; expected t (R,) "
+                f"and x (R, {d}), or t and x of one frame or of a grid of times and points"
             )
         if not bool(torch.isfinite(times).all()) or not bool(torch.isfinite(points).all()):
             raise UserError("a query has times or coordinates that are not finite; remove those rows")

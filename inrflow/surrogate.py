@@ -23,6 +23,7 @@ from inrflow.decoders.build import build_decoder, decoder_structure
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField
+from inrflow.encoding.encode import Encoder
 from inrflow.errors import UserError
 from inrflow.files import load_tensors, save_tensors
 from inrflow.solution import Solution
@@ -47,6 +48,7 @@ class Surrogate:
         box: lowest and highest coordinates of the training data, (2, d).
         horizon: time from the first to the last training frame, in the data's units.
         training: what else is known of the training, plain values (seed, fraction of points, ...).
+        encoder: how the first observed frame is encoded; the solve, but for the published baselines.
     """
 
     description: Description
@@ -59,6 +61,7 @@ class Surrogate:
     box: np.ndarray
     horizon: float
     training: dict[str, Any]
+    encoder: Encoder = Encoder()
 
     @property
     def code_size(self) -> int:
@@ -96,6 +99,7 @@ class Surrogate:
             "scale": vars(self.scale),
             "horizon": self.horizon,
             "training": self.training,
+            "encoder": vars(self.encoder),
         }
         return save_tensors(Path(directory) / MODEL_FILE, state, metadata)
 
@@ -109,7 +113,8 @@ class Surrogate:
                 raise UserError(f"run directory {directory} does not exist; give one that inrflow train has written")
             if (directory / "config.yaml").exists():
                 raise UserError(
-                    f"{directory} holds a training run that has not finished: continue it with inrflow train resume={directory}"
+                    f"{directory} holds a training run that has not finished: continue it with "
+                    f"inrflow train resume={directory}"
                 )
             raise UserError(f"{directory} holds no {MODEL_FILE}; give a run directory that inrflow train has written")
         state, metadata = load_tensors(path)
@@ -134,17 +139,18 @@ class Surrogate:
                 box=state["box"].numpy(),
                 horizon=metadata["horizon"],
                 training=metadata["training"],
+                encoder=Encoder(**metadata["encoder"]),
             )
         except (KeyError, TypeError, RuntimeError, AttributeError) as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"{path} was written by another version of inrflow ({reason}); train again with this one") from error
+            raise UserError(f"{path} is of another version of inrflow ({reason}); train again with this one") from error
 
     # ---- using ----
 
     def estimate(self, window: TrajectoryBatch, covariance: bool = True) -> StateEstimate:
         """States of a window of frames in data units: t (S, K), x (S or 1, K or 1, N, d), u (S, K, N, C)."""
         inner = TrajectoryBatch(self.scale.internal(window.t), window.x, self.normalisation.apply(window.u))
-        return assimilate(self.decoder, self.dynamics, self.prior, inner, covariance)
+        return assimilate(self.decoder, self.dynamics, self.prior, inner, covariance, encoder=self.encoder)
 
     def assimilate(
         self, observations: Observations | Sequence[Observations] | Mapping[int, Observations]
@@ -162,8 +168,8 @@ class Surrogate:
         d, channels = len(self.description.coordinates), len(self.description.channels)
         if frames.x.shape[-1] != d or frames.u.shape[-1] != channels:
             raise UserError(
-                f"the observations have {frames.x.shape[-1]} coordinates and {frames.u.shape[-1]} channels; the surrogate "
-                f"of {self.description.name} has {d} ({', '.join(self.description.coordinates)}) and {channels} "
+                f"the observations have {frames.x.shape[-1]} coordinates and {frames.u.shape[-1]} channels; the "
+                f"surrogate of {self.description.name} has {d} ({', '.join(self.description.coordinates)}) and {channels} "
                 f"({', '.join(self.description.channels)})"
             )
         x = torch.as_tensor(frames.x)
@@ -176,8 +182,8 @@ class Surrogate:
         distance = float(self.prior.codes(size).mahalanobis(estimate.mean[0, :, :size]).max())
         if distance > 25.0:
             warnings.warn(
-                f"the observed field is unlike the training data (its code lies {distance**0.5:.1f} standard deviations "
-                "from them): do not trust the forecast without checking it",
+                f"the observed field is unlike the training data (its code lies {distance**0.5:.1f} standard "
+                "deviations from them): do not trust the forecast without checking it",
                 stacklevel=2,
             )
         return Solution(self, estimate, as_torch=observations.kind == "torch")
@@ -202,7 +208,7 @@ class Surrogate:
             for name, low, high in zip(self.description.coordinates, *self.box, strict=True)
         )
         warnings.warn(
-            f"{100 * outside.mean():.3g} % of the points lie outside the box of the training data ({box}): values there "
-            "are extrapolated",
+            f"{100 * outside.mean():.3g} % of the points lie outside the box of the training data ({box}): values "
+            "there are extrapolated",
             stacklevel=3,
         )

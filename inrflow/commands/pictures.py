@@ -11,7 +11,9 @@ from inrflow.plotting import error_figure, forecast_figure
 from inrflow.surrogate import Surrogate
 
 
-def draw(directory: Path, surrogate: Surrogate, evaluation: Evaluation, triangles: np.ndarray | None = None) -> list[Path]:
+def draw(
+    directory: Path, surrogate: Surrogate, evaluation: Evaluation, triangles: np.ndarray | None = None
+) -> list[Path]:
     """Forecast of one trajectory for every channel, and errors against time; returns the files."""
     example, description = evaluation.example, surrogate.description
     times = evaluation.times

@@ -106,7 +106,8 @@ def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, obser
     frames = file.read(config.trajectory)
     solution = surrogate.assimilate(_observed(config, surrogate, frames, observe))
     triangles = file.read_extra("triangles") if "triangles" in file.extra else None
-    t, x, truth = frames.t, frames.x, frames.u
+    t, x = frames.t, frames.x
+    truth: np.ndarray | None = frames.u
     if config.times is not None or config.points is not None or config.resolution is not None:
         t, x, kept = _elsewhere(config, surrogate, frames, triangles)
         truth, triangles = None, triangles if kept else None
@@ -168,7 +169,8 @@ def _lattice(count: int, surrogate: Surrogate, places: np.ndarray, triangles: np
             axes.append(np.linspace(low, high, count))
     grid = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], -1)
     if triangles is not None and places.shape[1] == 2:
-        grid = grid[Triangulation(*places.T, triangles).get_trifinder()(*grid.T) >= 0]
+        mesh = Triangulation(places[:, 0], places[:, 1], triangles)
+        grid = grid[np.asarray(mesh.get_trifinder()(grid[:, 0], grid[:, 1])) >= 0]
     return grid
 
 

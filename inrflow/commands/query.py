@@ -99,8 +99,8 @@ class _Answers:
         unknown = [number for number in asked.tolist() if number not in self.observations]
         if unknown:
             raise UserError(
-                f"{self.config.points} asks for trajectory {_numbers(unknown)}, of which {self.config.observations} holds "
-                f"no observations (only of {_numbers(list(self.observations))}); add some or remove the points"
+                f"{self.config.points} asks for trajectory {_numbers(unknown)}, of which {self.config.observations} "
+                f"holds no observations (only of {_numbers(list(self.observations))}); add some or remove the points"
             )
 
     def _solution(self, number: int) -> Solution:

@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
     if config.resume:
         directory = Path(config.resume)
         if not (directory / "config.yaml").exists():
-            raise UserError(f"resume={directory}: there is no config.yaml; give a folder that inrflow train has written")
+            raise UserError(f"resume={directory}: there is no config.yaml; give a folder of inrflow train")
         config = from_yaml(directory / "config.yaml", Config)
     else:
         check(config)
@@ -43,8 +43,8 @@ def run(arguments: list[str]) -> int:
     torch_device(config.device)
     train_path, test_path = config.data.train, config.data.test
     if train_path is None:
-        train_path, test_path = embedded_files(console)
-        config.data.train, config.data.test = str(train_path), str(test_path)
+        train_path, test_path = map(str, embedded_files(console))
+        config.data.train, config.data.test = train_path, test_path
         if config.data.frames is None:
             config.data.frames = 10
     with TrajectoryFile(train_path) as file:
@@ -79,7 +79,8 @@ def run(arguments: list[str]) -> int:
     tested = config.data.test or _rest(config, train_path)
     if tested is not None:
         alone = config.data.test is None
-        observe = Observe(source.times.shape[1] if alone else config.observe.frames, config.observe.points, config.observe.noise)
+        frames = source.times.shape[1] if alone else config.observe.frames
+        observe = Observe(frames, config.observe.points, config.observe.noise)
         report_evaluation(surrogate, Path(tested), observe, directory, console, references)
     return 0
 

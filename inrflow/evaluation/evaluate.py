@@ -28,8 +28,8 @@ _VALUES_PER_BLOCK = 2_000_000
 
 @dataclass(frozen=True)
 class Observe:
-    """What of a test trajectory is seen: its first `frames`, a fraction of `points`, with `noise` added (in units of the
-    channel's standard deviation). `points` None: the fraction that training saw."""
+    """What of a test trajectory is seen: its first `frames`, a fraction of `points`, with `noise` added (in units of
+    the channel's standard deviation). `points` None: the fraction that training saw."""
 
     frames: int = 1
     points: float | None = None
@@ -64,7 +64,7 @@ def evaluate(
     fraction = training["points"] if observe.points is None else observe.points
     split = fraction if fraction < 1.0 else training["points"]  # which points count as observed in the report
     indices = np.arange(len(source))
-    variance = channel_variance(source.batch([i], normalised=False).u for i in indices)
+    variance = channel_variance(source.batch([int(i)], normalised=False).u for i in indices)
     channels = surrogate.description.channels
     table = ErrorTable(channels, variance)
     tables: dict[str, ErrorTable] = {}
@@ -135,8 +135,8 @@ def _check(surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> None
     ours, theirs = surrogate.description, file.description
     if ours.channels != theirs.channels or len(ours.coordinates) != len(theirs.coordinates):
         raise UserError(
-            f"{file.path} has channels {', '.join(theirs.channels)} in {len(theirs.coordinates)} coordinates; the surrogate "
-            f"was trained on {', '.join(ours.channels)} in {len(ours.coordinates)}: give a file of the same system"
+            f"{file.path} has channels {', '.join(theirs.channels)} in {len(theirs.coordinates)} coordinates; the "
+            f"surrogate was trained on {', '.join(ours.channels)} in {len(ours.coordinates)}: give a file of the same system"
         )
     if observe.frames < 1:
         raise UserError(f"observe.frames={observe.frames}; at least one frame must be observed")
@@ -153,7 +153,11 @@ def _seen(chosen: np.ndarray, points: int, fraction: float, training: dict, seed
 
 
 def _observed(
-    window: TrajectoryBatch, seen: list[np.ndarray] | None, noise: float, surrogate: Surrogate, random: np.random.Generator
+    window: TrajectoryBatch,
+    seen: list[np.ndarray] | None,
+    noise: float,
+    surrogate: Surrogate,
+    random: np.random.Generator,
 ) -> TrajectoryBatch:
     """The observed part of a window: fewer points, noise added."""
     x, u = window.x, window.u

@@ -106,7 +106,9 @@ class DecoderTraining:
         residual = _residual(offset[:, held], basis[:, held], u[:, :, held], codes)
         return float(residual.square().sum() / torch.isfinite(u[:, :, held]).sum().clamp(min=1))
 
-    def fit_modes(self, module: ModulatedSiren, largest: int, trajectories: int = 96, iterations: int = 6) -> OutputModes:
+    def fit_modes(
+        self, module: ModulatedSiren, largest: int, trajectories: int = 96, iterations: int = 6
+    ) -> OutputModes:
         """Output layer, code dimensions, prior and noise from the given features, in closed form on all points."""
         random = np.random.default_rng([11])
         if self.augmentation:

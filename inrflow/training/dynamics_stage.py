@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from inrflow.assimilation import Dynamics
-from inrflow.data.source import TrajectorySource
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.closed_form import ClosedForm
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField
-from inrflow.encoding.encode import encode
+from inrflow.encoding.encode import Encoder, encode
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.training.decoder_stage import Augmentation
 
@@ -31,6 +31,7 @@ def encode_trajectories(
     source: TrajectorySource,
     decoder: Decoder,
     prior: GaussianPrior,
+    encoder: Encoder,
     trajectories: np.ndarray,
     scale: TimeScale,
     augmentation: Augmentation | None = None,
@@ -48,14 +49,14 @@ def encode_trajectories(
         else:
             batch = source.batch(block)
         observed = batch.observed
-        codes = encode(decoder, batch, prior)
+        codes = encode(decoder, batch, prior, encoder)
         parts.append(CodeData(codes, scale.internal(batch.t), observed))
         progress(start + len(block))
     return CodeData.join(parts)
 
 
 def candidate_sizes(variances: Tensor, transitions: int, fixed: int | None = None) -> list[int]:
-    """Code sizes worth trying: where the tail of the spectrum falls below a share, as far as the data determine a field."""
+    """Code sizes worth trying: where the spectrum's tail falls below a share, as far as the data determine a field."""
     if fixed is not None:
         return [min(fixed, len(variances))]
     tail = variances.flip(0).cumsum(0).flip(0) / variances.sum()

@@ -1,4 +1,4 @@
-"""Third stage: what the closed form leaves, trained by rollouts of growing length through the integrator, in code space;
+"""Third stage: what the closed form leaves, trained by rollouts of growing length through the integrator, in codes;
 and, where frames are seen too sparsely for codes to stand for the data, in data space last."""
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ class DataSpaceTraining:
         return torch.where(keep, decoded - torch.nan_to_num(u), 0.0).square().sum() / keep.sum().clamp(min=1)
 
 
-def with_residual(linear: VectorField, depth: int, quadratic_rank: int, keep_linear: bool, seed: int, has_linear: bool = True) -> VectorField:
+def with_residual(
+    linear: VectorField, depth: int, quadratic_rank: int, keep_linear: bool, seed: int, has_linear: bool = True
+) -> VectorField:
     """A float32 field that starts as the linear one (or, without `keep_linear`, as no motion) with parts to train."""
     torch.manual_seed(seed)
     field = VectorField(replace(linear.shape, depth=depth, quadratic_rank=quadratic_rank, linear=has_linear))

@@ -13,6 +13,8 @@ from inrflow.config import Config
 from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Symmetries
 from inrflow.data.trajectories import TrajectoryFile
+from inrflow.decoders.base import Decoder
+from inrflow.decoders.closure import ClosureDecoder
 from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.closed_form import RIDGES, ClosedForm, ClosedFormSearch
@@ -20,6 +22,8 @@ from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_memory
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import VectorField
+from inrflow.encoding.encode import Encoder
+from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.encoding.modes import OutputModes
 from inrflow.errors import UserError
 from inrflow.evaluation.spread import calibrate
@@ -31,9 +35,12 @@ from inrflow.training.recorder import Recorder
 from inrflow.training.rollout_stage import DataSpaceTraining, RolloutTraining, with_residual
 from inrflow.training.splits import choose_split
 from inrflow.training.steps import OptimiserSettings, Stage, run_stage, timed_steps
+from inrflow.training.table_run import fit_table_decoder, uses_table
 
 _HARMONIC_FEATURES = 200
 _DECODER_SHARE, _ROLLOUT_SHARE, _DATA_SHARE = 0.3, 0.45, 0.1
+_TABLE_SHARE = 0.45  # descended codes need the longer part of the time
+_CLOSURE_MODES = 128
 _HARMONICS_SUFFICE = 1e-5
 _RACE = 0.15
 _GOOD_ENOUGH = 1e-6  # share of the variance below which single-precision rollouts have nothing to add
@@ -55,6 +62,9 @@ class Training:
         self.description = file.description
         self.box = file.box
         self.symmetries = self._symmetries(data.symmetries)
+        encoding = config.encoding
+        descended = encoding.method in ("adam", "gradient_steps")
+        self.encoder = Encoder(encoding.method, encoding.iterations or 0, encoding.rate) if descended else Encoder()
 
     # ---- what the data say ----
 
@@ -156,11 +166,10 @@ class Training:
     # ---- dynamics ----
 
     def codes(
-        self, decoder: ModulatedSiren, modes: OutputModes, symmetries: Symmetries, copies: int
+        self, decoder: Decoder, prior: GaussianPrior, symmetries: Symmetries, copies: int
     ) -> tuple[CodeData, CodeData | None]:
         """Codes of training trajectories, originals first and then their copies, and of validation trajectories."""
-        prior = modes.prior()
-        arguments = (self.source, decoder, prior)
+        arguments = (self.source, decoder, prior, self.encoder)
         parts = [dynamics_stage.encode_trajectories(*arguments, self.training, self.scale)]
         repeated = np.tile(self.training, copies - 1)
         if copies > 1:
@@ -198,8 +207,7 @@ class Training:
 
     def sizes(self, modes: OutputModes, training: CodeData) -> list[int]:
         """Code sizes to try."""
-        transitions = int((training.observed[:, 1:] & training.observed[:, :-1]).sum())
-        return dynamics_stage.candidate_sizes(modes.variances, transitions, self.config.decoder.code_size)
+        return dynamics_stage.candidate_sizes(modes.variances, _transitions(training), self.config.decoder.code_size)
 
     def check_symmetries(self, decoder: ModulatedSiren, modes: OutputModes) -> Symmetries:
         """The symmetries that validation does not speak against, each left out in turn."""
@@ -207,7 +215,7 @@ class Training:
 
         def score(symmetries: Symmetries) -> float:
             copies = dynamics_stage.copies_for(len(self.training), len(symmetries), self.config.data.copies)
-            training, held = self.codes(decoder, modes, symmetries, min(copies, 6) if len(symmetries) else 1)
+            training, held = self.codes(decoder, modes.prior(), symmetries, min(copies, 6) if len(symmetries) else 1)
             sizes = self.sizes(modes, training)
             few = sorted({sizes[len(sizes) // 2], sizes[3 * len(sizes) // 4], sizes[-1]})
             return self.search(training, held, floor).search(few, ridges=(1e-10, 1e-6, 1e-3)).score + floor
@@ -227,6 +235,8 @@ class Training:
 
     def run(self) -> Surrogate:
         """All stages."""
+        if uses_table(self.config):
+            return self._run_table()
         config, say = self.config, self.recorder.say
         decoder, modes = self.fit_decoder()
         if len(self.symmetries):
@@ -239,36 +249,84 @@ class Training:
                 decoder = decoder.float()
             say(f"symmetries: {', '.join(self.symmetries.names) or 'none'}")
         copies = dynamics_stage.copies_for(len(self.training), len(self.symmetries), config.data.copies)
-        training, held = self.codes(decoder, modes, self.symmetries, copies)
-        floor = float(modes.noise.mean())
-        search = self.search(training, held, floor)
-        memories = (0.0, 0.5, 1.0) if config.dynamics.memory is None and held is None else (0.0,)
-        sizes = self.sizes(modes, training)
-        if config.dynamics.memory:
-            memories = tuple(config.dynamics.memory / size for size in sizes[:1])
-            sizes = sizes[:1] if config.decoder.code_size else [max(sizes)]
-            memories = (config.dynamics.memory / sizes[0],)
+        codes, held = self.codes(decoder, modes.prior(), self.symmetries, copies)
+        search = self.search(codes, held, float(modes.noise.mean()))
+        fit = self._closed_form(search, self.sizes(modes, codes), codes, held)
+        size = fit.candidate.size
+        if config.decoder.closure and size < len(modes.variances):
+            closed = self._closure(decoder, modes, size, codes)
+            if closed is not None:
+                return self.finish(*closed, search, fit, codes, held)
+        modes = modes.truncated(size)
+        decoder.set_output(modes.mean, modes.modes)
+        return self.finish(decoder, modes.prior(), search, fit, codes, held)
+
+    def _run_table(self) -> Surrogate:
+        """The published recipes: codes descended with the decoder, no symmetries."""
+        if len(self.symmetries):
+            self.recorder.say("symmetries are not used: these codes belong to single training frames")
+            self.symmetries = self.symmetries.only([])
+
+        def choose_steps(stage: Stage) -> int:
+            return self._steps("decoder", stage, _TABLE_SHARE, 100_000)
+
+        decoder, prior = fit_table_decoder(
+            self.config, self.source, self.training, self.validation, self.embedding(), choose_steps, self.recorder,
+            self.checkpoints,
+        )
+        codes, held = self.codes(decoder, prior, self.symmetries, 1)
+        search = self.search(codes, held, float(prior.noise.mean()))
+        fit = self._closed_form(search, [decoder.code_size], codes, held)
+        return self.finish(decoder, prior, search, fit, codes, held)
+
+    def _closed_form(
+        self, search: ClosedFormSearch, sizes: list[int], codes: CodeData, held: CodeData | None
+    ) -> ClosedForm:
+        """The closed-form dynamics that validation prefers, told to the user."""
+        memory = self.config.dynamics.memory
+        memories = (0.0, 0.5, 1.0) if memory is None and held is None else (0.0,)
+        if memory:
+            sizes = sizes if self.config.decoder.code_size else [max(memory, min(sizes, key=lambda z: abs(z - memory)))]
+            memories = (memory / sizes[0],)
         fit = search.search(sizes, memories, RIDGES)
-        chosen = fit.candidate
-        transitions = int((training.observed[:, 1:] & training.observed[:, :-1]).sum())
-        say(
-            f"closed-form dynamics: {chosen.size} codes, {chosen.memory} memory, ridge {chosen.ridge:g}, validation error "
-            f"{fit.score:.2e} of the variance (decoder alone {floor:.1e})"
+        chosen, transitions = fit.candidate, _transitions(codes)
+        self.recorder.say(
+            f"closed-form dynamics: {chosen.size} codes, {chosen.memory} memory, ridge {chosen.ridge:g}, validation "
+            "error "
+            f"{fit.score:.2e} of the variance (decoder alone {search.floor:.1e})"
         )
         if transitions < 1.2 * (chosen.size + chosen.memory):
-            say(
+            self.recorder.say(
                 f"the data do not determine the dynamics: {transitions} transitions for {chosen.size + chosen.memory} "
                 "state dimensions; declare symmetries or give more trajectories"
             )
         self.recorder.log("closed_form", 0, validation=fit.score, code_size=chosen.size, memory=chosen.memory)
-        modes = modes.truncated(chosen.size)
-        decoder.set_output(modes.mean, modes.modes)
-        return self.finish(decoder, modes, search, fit, training, held)
+        return fit
+
+    def _closure(
+        self, decoder: ModulatedSiren, modes: OutputModes, size: int, codes: CodeData
+    ) -> tuple[Decoder, GaussianPrior] | None:
+        """A decoder whose further modes follow the leading codes, where held-out frames say that it pays."""
+        wide = modes.truncated(min(len(modes.variances), _CLOSURE_MODES))
+        decoder.set_output(wide.mean, wide.modes)
+        closed = ClosureDecoder(decoder, size)
+        observed = torch.where(codes.observed[..., None], codes.codes, torch.nan)
+        errors = closed.fit(observed[..., : len(wide.variances)].float(), seed=self.config.seed)
+        self.recorder.say(
+            f"closure: held-out error of the further modes {errors.without_closure:.2e} without it, "
+            f"{errors.with_closure:.2e} with it" + ("" if errors.worthwhile else "; it is left out")
+        )
+        if not errors.worthwhile:
+            return None
+        prior = modes.truncated(size).prior()
+        share = errors.with_closure / max(errors.without_closure, 1e-300)
+        prior.noise = wide.noise.double() + share * (prior.noise - wide.noise.double()).clamp(min=0)
+        return closed.eval(), prior
 
     def finish(
         self,
-        decoder: ModulatedSiren,
-        modes: OutputModes,
+        decoder: Decoder,
+        code_prior: GaussianPrior,
         search: ClosedFormSearch,
         fit: ClosedForm,
         training: CodeData,
@@ -294,7 +352,7 @@ class Training:
         linear = dynamics_stage.linear_field(early, settings)
         states = with_memory(taught, size, early.directions)
         judged_states = with_memory(judged, size, early.directions)
-        floor = float(modes.noise.mean())
+        floor = float(code_prior.noise.mean())
         step = dynamics_stage.integration_step(linear, states, fit.score + floor, dynamics.step)
         integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
 
@@ -304,10 +362,10 @@ class Training:
         start_error = error(linear)
         field, note = linear, "closed form"
         trained = self.train_residual(linear, states, integrator, error, start_error, floor, decoder)
-        if trained is not None and error(trained) < _CLEARLY_BETTER * start_error:
-            field, note = trained.double(), "closed form and trained residual"
+        if trained is not None and (not dynamics.linear or error(trained) < _CLEARLY_BETTER * start_error):
+            field, note = trained.double(), "closed form and trained residual" if dynamics.linear else "trained network"
         self.recorder.say(
-            f"dynamics: {note}, validation error {min(error(field), start_error):.2e} of the variance"
+            f"dynamics: {note}, validation error {error(field):.2e} of the variance"
         )
         unseen = judged_states if held is not None else CodeData(
             judged_states.codes[:, first:], judged_states.t[:, first:], judged_states.observed[:, first:]
@@ -317,11 +375,11 @@ class Training:
         if field is linear:
             final = dynamics_stage.linear_field(full, settings)  # refitted on all trajectories
             final_states = with_memory(training, size, full.directions)
-        mean, covariance = dynamics_stage.fit_state_prior(final_states, modes.prior(), size)
+        mean, covariance = dynamics_stage.fit_state_prior(final_states, code_prior, size)
         times = self.source.times
         elapsed = (times - times[:, :1]).nan_to_num(0.0)
         prior = StatePrior(
-            mean, covariance, modes.noise.double(), process, torch.ones(len(self.description.channels)).double()
+            mean, covariance, code_prior.noise.double(), process, torch.ones(len(self.description.channels)).double()
         )
         surrogate = Surrogate(
             self.description, self.source.normalisation, decoder.eval(), field.double().eval(), integrator,
@@ -337,6 +395,7 @@ class Training:
                 "memory": fit.candidate.memory,
                 "test": config.data.test,
             },
+            self.encoder,
         )
         unseen_batch = self.source.batch(self.validation[:16] if held is not None else self.training, normalised=False)
         prior.spread = calibrate(surrogate, unseen_batch, first + 1)
@@ -346,14 +405,14 @@ class Training:
 
     def train_residual(
         self, linear: VectorField, states: CodeData, integrator: Integrator, error, start_error: float, floor: float,  # noqa: ANN001
-        decoder: ModulatedSiren,
+        decoder: Decoder,
     ) -> VectorField | None:
         """The field with trained parts, or None where the closed form leaves nothing to train."""
         config = self.config.training
         parts = self.config.dynamics
         if not (parts.depth or parts.quadratic_rank):
             return None
-        if start_error < max(floor, _GOOD_ENOUGH) or self.config.training.steps.rollout == 0:
+        if (parts.linear and start_error < max(floor, _GOOD_ENOUGH)) or self.config.training.steps.rollout == 0:
             self.config.training.steps.rollout = 0
             self.save_config()
             self.recorder.say("the closed form leaves nothing to train")
@@ -362,15 +421,18 @@ class Training:
         optimiser = OptimiserSettings(config.optimiser, config.rollout_rate, config.weight_decay)
 
         def stage(name: str, start: bool) -> Stage:
-            field = with_residual(linear, parts.depth, parts.quadratic_rank, start, self.config.seed)
+            field = with_residual(
+                linear, parts.depth, parts.quadratic_rank, start and parts.linear, self.config.seed, parts.linear
+            )
             return Stage(name, field, rollouts.loss, error, optimiser=optimiser, seed=self.config.seed, patience=0.4)
 
         starts = {"auto": (True, False), "least_squares": (True,), "zero": (False,)}
         if parts.start not in starts:
             raise UserError(f"dynamics.start={parts.start!r}; choose from {', '.join(starts)}")
-        main = stage("rollout", True)
+        main = stage("rollout", parts.start != "zero" and parts.linear)
         steps = self._steps("rollout", main, _ROLLOUT_SHARE, 20_000)
-        races = [stage("race_least_squares" if s else "race_zero", s) for s in starts[parts.start]]
+        wanted = starts[parts.start] if parts.linear else (False,)
+        races = [stage("race_least_squares" if s else "race_zero", s) for s in wanted]
         if len(races) > 1:
             errors = [run_stage(race, max(20, int(_RACE * steps)), self.recorder, self.checkpoints) for race in races]
             best = int(np.argmin(errors))
@@ -384,7 +446,7 @@ class Training:
         assert isinstance(field, VectorField)
         values = self.source.batch(self.training[:1]).u
         seen = float(torch.isfinite(values).flatten(2).sum(-1).float().mean())
-        if seen < 2 * decoder.code_size:  # codes alone do not stand for the data
+        if decoder.affine and seen < 2 * decoder.code_size:  # codes alone do not stand for the data
             original = CodeData(*(v[: len(self.training)] for v in (states.codes, states.t, states.observed)))
             data = DataSpaceTraining(self.source, self.training, original, decoder, integrator)
             last = Stage(
@@ -395,6 +457,11 @@ class Training:
             error_after = run_stage(last, steps, self.recorder, self.checkpoints)
         self.recorder.log("rollout_final", steps, validation=error_after)
         return field
+
+
+def _transitions(codes: CodeData) -> int:
+    """Number of pairs of successive observed frames."""
+    return int((codes.observed[:, 1:] & codes.observed[:, :-1]).sum())
 
 
 def train(config: Config, file: TrajectoryFile, directory: Path, recorder: Recorder, save_config) -> Surrogate:  # noqa: ANN001

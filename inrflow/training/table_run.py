@@ -1,0 +1,85 @@
+"""Decoders whose codes are descended or solved step by step: the published recipes, as configurations of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from inrflow.config import Config
+from inrflow.data.source import TrajectorySource
+from inrflow.decoders.base import Decoder
+from inrflow.decoders.embeddings import Embedding
+from inrflow.decoders.filter_net import FourierFilterNet
+from inrflow.decoders.siren import ModulatedSiren
+from inrflow.encoding.gaussian import GaussianPrior
+from inrflow.errors import UserError
+from inrflow.training.recorder import Recorder
+from inrflow.training.steps import OptimiserSettings, Stage, run_stage
+from inrflow.training.table_stage import METHODS, TableTraining
+
+DEFAULT_CODE_SIZE = 50
+
+
+def uses_table(config: Config) -> bool:
+    """Whether the configuration leaves the path of closed-form codes."""
+    return (
+        config.decoder.name != "siren"
+        or tuple(config.decoder.modulation) != ("output",)
+        or config.encoding.method != "closed_form"
+    )
+
+
+def make_decoder(config: Config, embedding: Embedding, channels: int) -> Decoder:
+    """A decoder of the configured kind and code size. Raises UserError for combinations that cannot work."""
+    settings, method = config.decoder, config.encoding.method
+    if method == "closed_form":
+        raise UserError(
+            f"encoding.method=closed_form with decoder {settings.name}, modulation {list(settings.modulation)}: only a "
+            "siren with output modulation is fitted in closed form; give encoding.method=gauss_newton, adam or "
+            "gradient_steps"
+        )
+    if method not in METHODS:
+        raise UserError(f"encoding.method={method!r}; choose from closed_form, {', '.join(METHODS)}")
+    size = settings.code_size or DEFAULT_CODE_SIZE * channels
+    if settings.name == "filter_net":
+        return FourierFilterNet(embedding, channels, size, settings.width, settings.depth or 3, settings.filter_scale)
+    if settings.name != "siren":
+        raise UserError(f"decoder.name={settings.name!r}; choose siren or filter_net")
+    unknown = set(settings.modulation) - {"shift", "scale", "output"}
+    if unknown or not settings.modulation:
+        raise UserError(f"decoder.modulation={list(settings.modulation)}; give a subset of [shift, scale, output]")
+    periodic = type(embedding).__name__ == "PeriodicEmbedding"
+    return ModulatedSiren(
+        embedding, channels, size, settings.width, settings.depth or 3, settings.w0 or (2.0 if periodic else 5.0),
+        settings.modulation,
+    )
+
+
+def fit_table_decoder(
+    config: Config,
+    source: TrajectorySource,
+    training: np.ndarray,
+    validation: np.ndarray,
+    embedding: Embedding,
+    choose_steps: Callable[[Stage], int],
+    recorder: Recorder,
+    checkpoints: Path,
+) -> tuple[Decoder, GaussianPrior]:
+    """Train decoder and codes together; the decoder and the prior of its codes."""
+    torch.manual_seed(config.seed)
+    decoder = make_decoder(config, embedding, len(source.description.channels))
+    stages = TableTraining(source, training, validation)
+    encoding = config.encoding
+    options: dict[str, float] = {}
+    if encoding.method == "gradient_steps":
+        options = {"inner_rate": encoding.rate, "inner_steps": encoding.iterations or 3}
+    module = stages.make(decoder, encoding.method, **options)
+    settings = OptimiserSettings(config.training.optimiser, config.training.decoder_rate, config.training.weight_decay)
+    stage = Stage("decoder", module, stages.loss, stages.score, optimiser=settings, seed=config.seed, validations=10)
+    steps = choose_steps(stage)
+    error = run_stage(stage, steps, recorder, checkpoints)
+    recorder.say(f"decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
+    return decoder.eval(), stages.prior(module)
