@@ -1,8 +1,8 @@
 """Assimilation: the states of trajectories that explain observations scattered over a window of time.
 
 An extended Kalman filter and its Rauch-Tung-Striebel smoother, which is one Gauss-Newton step on the (weakly
-constrained) window problem: each frame is encoded by the same regularised solve as in training, with the forecast from the frames
-before as its prior. Hidden memory, which no frame shows, is found from how the codes move.
+constrained) window problem: each frame is encoded by the same regularised solve as in training, with the
+forecast from the frames before as its prior. Hidden memory, which no frame shows, is found from how the codes move.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def assimilate(
     mean, cov = _lift(code[:, 0], spread[:, 0] if spread is not None else None, prior, size)
     means = [mean]
     covariances: list[Tensor | None] = [cov]
-    forecasts: list[tuple[Tensor, Tensor | None]] = [(mean, cov)]
-    flows: list[Tensor | None] = [None]
+    forecasts: list[tuple[Tensor, Tensor]] = []  # of the second frame on, and the flows that lead there
+    flows: list[Tensor] = []
     for k in range(1, frames):
         begin, end = window.t[:, k - 1], window.t[:, k]
         gone = torch.isnan(end)
@@ -135,14 +135,14 @@ def assimilate(
         flows.append(flow)
     if smooth and frames > 1:
         for k in range(frames - 2, -1, -1):
-            forecast, expected = forecasts[k + 1]
-            cov, flow = covariances[k], flows[k + 1]
-            assert cov is not None and flow is not None
+            forecast, expected = forecasts[k]
+            cov, later, flow = covariances[k], covariances[k + 1], flows[k]
+            assert cov is not None and later is not None
             jitter = 1e-12 * expected.diagonal(dim1=1, dim2=2).amax(1)[:, None, None] * torch.eye(expected.shape[-1])
             gain = torch.linalg.solve(expected + jitter, flow @ cov).transpose(1, 2)
             step = means[k + 1] - forecast
             means[k] = means[k] + (gain @ step[..., None])[..., 0]
-            covariances[k] = cov + gain @ (covariances[k + 1] - expected) @ gain.transpose(1, 2)
+            covariances[k] = cov + gain @ (later - expected) @ gain.transpose(1, 2)
     kept = [c for c in covariances if c is not None] if covariance else None
     return StateEstimate(window.t, torch.stack(means, 1), kept)
 

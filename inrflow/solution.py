@@ -23,8 +23,8 @@ class StatePath:
     """States of S trajectories as functions of internal time, through the states at the observed frames.
 
     Between two observed frames the path is the flow from the earlier one plus a linear share of what that flow misses
-    at the later one, so it is continuous and passes through both; after the last frame it is the free forecast, before the
-    first the flow backwards.
+    at the later one, so it is continuous and passes through both; after the last frame it is the free forecast, before
+    the first the flow backwards.
     """
 
     def __init__(self, surrogate: Surrogate, estimate: StateEstimate) -> None:

@@ -169,8 +169,8 @@ class Surrogate:
         if frames.x.shape[-1] != d or frames.u.shape[-1] != channels:
             raise UserError(
                 f"the observations have {frames.x.shape[-1]} coordinates and {frames.u.shape[-1]} channels; the "
-                f"surrogate of {self.description.name} has {d} ({', '.join(self.description.coordinates)}) and {channels} "
-                f"({', '.join(self.description.channels)})"
+                f"surrogate of {self.description.name} has {d} ({', '.join(self.description.coordinates)}) and "
+                f"{channels} ({', '.join(self.description.channels)})"
             )
         x = torch.as_tensor(frames.x)
         window = TrajectoryBatch(

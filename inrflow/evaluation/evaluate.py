@@ -136,7 +136,8 @@ def _check(surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> None
     if ours.channels != theirs.channels or len(ours.coordinates) != len(theirs.coordinates):
         raise UserError(
             f"{file.path} has channels {', '.join(theirs.channels)} in {len(theirs.coordinates)} coordinates; the "
-            f"surrogate was trained on {', '.join(ours.channels)} in {len(ours.coordinates)}: give a file of the same system"
+            f"surrogate was trained on {', '.join(ours.channels)} in {len(ours.coordinates)}: give a file of the same "
+            "system"
         )
     if observe.frames < 1:
         raise UserError(f"observe.frames={observe.frames}; at least one frame must be observed")
