@@ -234,9 +234,10 @@ class Solution:
     def _std(self, times: Tensor, which: Tensor, state: Tensor, jacobian: Tensor) -> Tensor:
         size = self.surrogate.code_size
         inner = self.surrogate.scale.internal(torch.unique(times))
-        if len(inner) > _EXACT_TIMES:  # covariances change slowly: the nearest of a few hundred times serves
-            nodes = torch.linspace(float(inner[0]), float(inner[-1]), _EXACT_TIMES, dtype=torch.float64)
-            nearest = ((inner - inner[0]) / (inner[-1] - inner[0]) * (_EXACT_TIMES - 1)).round().long()
+        count = min(_EXACT_TIMES, 2 + int((inner[-1] - inner[0]) / _DENSE_STEP))
+        if len(inner) > max(count, 64):  # covariances change slowly: the nearest of a few times serves
+            nodes = torch.linspace(float(inner[0]), float(inner[-1]), count, dtype=torch.float64)
+            nearest = ((inner - inner[0]) / (inner[-1] - inner[0]) * (count - 1)).round().long()
             inner, which = nodes, nearest[which]
         covariances = self.path.covariance(inner, self.path.mean(inner))
         variance = torch.empty(jacobian.shape[:2], dtype=torch.float64)
