@@ -52,7 +52,7 @@ class EncodingConfig:
 
     method: str = "closed_form"
     iterations: int | None = None
-    rate: float = 1e-2
+    rate: float | None = None
 
 
 @dataclass

@@ -85,7 +85,8 @@ def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, A
         raise TypeError(f"cannot store a {type(value).__name__} at {key}")
 
     structure = strip(state, "state")
-    header = {"structure": json.dumps(structure), "metadata": json.dumps(metadata or {})}
+    # One entry: the order of several would differ from run to run, and the bytes of equal models with it.
+    header = {"inrflow": json.dumps({"structure": structure, "metadata": metadata or {}})}
     return write_aside(path, lambda p: save_file(tensors, p, metadata=header))
 
 
@@ -106,7 +107,8 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            structure, metadata = json.loads(header["structure"]), json.loads(header["metadata"])
+            stored = json.loads(header["inrflow"])
+            structure, metadata = stored["structure"], stored["metadata"]
             tensors.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
         return fill(structure), metadata
     except FileNotFoundError as error:

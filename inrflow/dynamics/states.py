@@ -21,6 +21,10 @@ class CodeData:
         """The first `stop` frames."""
         return CodeData(self.codes[:, :stop], self.t[:, :stop], self.observed[:, :stop])
 
+    def since(self, first: int) -> CodeData:
+        """The frames from `first` on."""
+        return CodeData(self.codes[:, first:], self.t[:, first:], self.observed[:, first:])
+
     @staticmethod
     def join(parts: list[CodeData]) -> CodeData:
         """All trajectories of several parts."""

@@ -53,21 +53,21 @@ class DecoderTraining:
         self.all_points = False  # the last part of the stage sees the held-out points too
         points = source.batch(training[:1]).u.shape[2]
         self.together = max(1, min(len(training), _POINTS_PER_STEP // points))
-        kept, held = self._split(points)
-        self.kept = kept
         scored = source.batch(validation[:8] if len(validation) else training[:8])
         frames = np.unique(np.linspace(0, scored.u.shape[1] - 1, 10).astype(int))
         scored = TrajectoryBatch(
             scored.t[:, frames], scored.x if scored.x.shape[1] == 1 else scored.x[:, frames], scored.u[:, frames]
         )
         x, u = scored.groups()
-        self.scored = x.float(), u, kept, held
+        self.scored = x.float(), u, *self._split(u.shape[2])
 
     @staticmethod
     def _split(points: int) -> tuple[Tensor, Tensor]:
-        order = torch.as_tensor(np.random.default_rng([points]).permutation(points))
-        held = max(1, round(_HELD_OUT * points)) if points >= 20 else 0
-        return order[held:].sort().values, order[:held].sort().values
+        """Indices of kept and held-out points; the same for a point whatever the width to which its batch is padded."""
+        held = torch.as_tensor(np.random.default_rng([0]).random(points) < _HELD_OUT)
+        if points < 20:
+            held[:] = False
+        return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
 
     def groups(self, random: np.random.Generator, trajectories: int) -> tuple[Tensor, Tensor]:
         """A random batch: x (G, N, d) and normalised u (G, F, N, C)."""
@@ -84,7 +84,7 @@ class DecoderTraining:
         assert isinstance(module, ModulatedSiren)
         shared = self.source.shared_points and not self.augmentation
         x, u = self.groups(random, min(len(self.training), 16) if shared else self.together)
-        kept = torch.arange(u.shape[2]) if self.all_points else self.kept
+        kept = torch.arange(u.shape[2]) if self.all_points else self._split(u.shape[2])[0]
         limit = max(64, _POINTS_PER_STEP // len(x))
         if len(kept) > limit:
             kept = kept[torch.as_tensor(random.permutation(len(kept))[:limit])]

@@ -19,7 +19,7 @@ from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField
-from inrflow.encoding.encode import Encoder, encode
+from inrflow.encoding.encode import encode
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.training.decoder_stage import Augmentation
 
@@ -31,7 +31,6 @@ def encode_trajectories(
     source: TrajectorySource,
     decoder: Decoder,
     prior: GaussianPrior,
-    encoder: Encoder,
     trajectories: np.ndarray,
     scale: TimeScale,
     augmentation: Augmentation | None = None,
@@ -49,7 +48,7 @@ def encode_trajectories(
         else:
             batch = source.batch(block)
         observed = batch.observed
-        codes = encode(decoder, batch, prior, encoder)
+        codes = encode(decoder, batch, prior)
         parts.append(CodeData(codes, scale.internal(batch.t), observed))
         progress(start + len(block))
     return CodeData.join(parts)

@@ -21,6 +21,7 @@ from inrflow.training.steps import OptimiserSettings, Stage, run_stage
 from inrflow.training.table_stage import METHODS, TableTraining
 
 DEFAULT_CODE_SIZE = 50
+ADAM_RATE, GRADIENT_RATE = 1e-2, 1.0
 
 
 def uses_table(config: Config) -> bool:
@@ -67,19 +68,19 @@ def fit_table_decoder(
     choose_steps: Callable[[Stage], int],
     recorder: Recorder,
     checkpoints: Path,
-) -> tuple[Decoder, GaussianPrior]:
-    """Train decoder and codes together; the decoder and the prior of its codes."""
+) -> tuple[Decoder, GaussianPrior, torch.Tensor]:
+    """Train decoder and codes together; the decoder, the prior of its codes and the codes (S, T, Z) of training."""
     torch.manual_seed(config.seed)
     decoder = make_decoder(config, embedding, len(source.description.channels))
     stages = TableTraining(source, training, validation)
     encoding = config.encoding
     options: dict[str, float] = {}
     if encoding.method == "gradient_steps":
-        options = {"inner_rate": encoding.rate, "inner_steps": encoding.iterations or 3}
+        options = {"inner_rate": encoding.rate or GRADIENT_RATE, "inner_steps": encoding.iterations or 3}
     module = stages.make(decoder, encoding.method, **options)
     settings = OptimiserSettings(config.training.optimiser, config.training.decoder_rate, config.training.weight_decay)
     stage = Stage("decoder", module, stages.loss, stages.score, optimiser=settings, seed=config.seed, validations=10)
     steps = choose_steps(stage)
     error = run_stage(stage, steps, recorder, checkpoints)
     recorder.say(f"decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
-    return decoder.eval(), stages.prior(module)
+    return decoder.eval(), stages.prior(module), stages.codes(module)

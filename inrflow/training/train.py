@@ -31,11 +31,11 @@ from inrflow.surrogate import Surrogate
 from inrflow.training import dynamics_stage
 from inrflow.training.decoder_stage import Augmentation, DecoderTraining
 from inrflow.training.dynamics_stage import FieldSettings
-from inrflow.training.recorder import Recorder
+from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.rollout_stage import DataSpaceTraining, RolloutTraining, with_residual
 from inrflow.training.splits import choose_split
 from inrflow.training.steps import OptimiserSettings, Stage, run_stage, timed_steps
-from inrflow.training.table_run import fit_table_decoder, uses_table
+from inrflow.training.table_run import ADAM_RATE, GRADIENT_RATE, fit_table_decoder, uses_table
 
 _HARMONIC_FEATURES = 200
 _DECODER_SHARE, _ROLLOUT_SHARE, _DATA_SHARE = 0.3, 0.45, 0.1
@@ -64,7 +64,8 @@ class Training:
         self.symmetries = self._symmetries(data.symmetries)
         encoding = config.encoding
         descended = encoding.method in ("adam", "gradient_steps")
-        self.encoder = Encoder(encoding.method, encoding.iterations or 0, encoding.rate) if descended else Encoder()
+        rate = encoding.rate or (ADAM_RATE if encoding.method == "adam" else GRADIENT_RATE)
+        self.encoder = Encoder(encoding.method, encoding.iterations or 0, rate) if descended else Encoder()
 
     # ---- what the data say ----
 
@@ -169,22 +170,27 @@ class Training:
         self, decoder: Decoder, prior: GaussianPrior, symmetries: Symmetries, copies: int
     ) -> tuple[CodeData, CodeData | None]:
         """Codes of training trajectories, originals first and then their copies, and of validation trajectories."""
-        arguments = (self.source, decoder, prior, self.encoder)
-        parts = [dynamics_stage.encode_trajectories(*arguments, self.training, self.scale)]
-        repeated = np.tile(self.training, copies - 1)
+        parts = [self._encode(decoder, prior, self.training)]
         if copies > 1:
-            self.recorder.begin("codes of copies", len(repeated))
-            parts.append(
-                dynamics_stage.encode_trajectories(
-                    *arguments, repeated, self.scale, self.augmentation(symmetries), self.config.seed,
-                    self.recorder.advance,
-                )
-            )
-            self.recorder.end()
-        held = None
-        if len(self.validation):
-            held = dynamics_stage.encode_trajectories(*arguments, self.validation, self.scale)
+            parts.append(self._encode(decoder, prior, np.tile(self.training, copies - 1), self.augmentation(symmetries)))
+        held = self._encode(decoder, prior, self.validation) if len(self.validation) else None
         return CodeData.join(parts), held
+
+    def _encode(
+        self, decoder: Decoder, prior: GaussianPrior, trajectories: np.ndarray, augmentation: Augmentation | None = None
+    ) -> CodeData:
+        self.recorder.begin("codes", len(trajectories))
+
+        def progress(done: int) -> None:
+            self.recorder.advance(done)
+            if self.recorder.stopping:  # nothing to save: codes follow from the decoder
+                raise Interrupted
+
+        codes = dynamics_stage.encode_trajectories(
+            self.source, decoder, prior, trajectories, self.scale, augmentation, self.config.seed, progress
+        )
+        self.recorder.end()
+        return codes
 
     def forcing_period(self) -> float:
         """Period of the declared forcing, internal time; 0 for none."""
@@ -270,11 +276,13 @@ class Training:
         def choose_steps(stage: Stage) -> int:
             return self._steps("decoder", stage, _TABLE_SHARE, 100_000)
 
-        decoder, prior = fit_table_decoder(
+        decoder, prior, table = fit_table_decoder(
             self.config, self.source, self.training, self.validation, self.embedding(), choose_steps, self.recorder,
             self.checkpoints,
         )
-        codes, held = self.codes(decoder, prior, self.symmetries, 1)
+        batch = self.source.batch(self.training)
+        codes = CodeData(table.double(), self.scale.internal(batch.t), batch.observed)
+        held = self._encode(decoder, prior, self.validation) if len(self.validation) else None
         search = self.search(codes, held, float(prior.noise.mean()))
         fit = self._closed_form(search, [decoder.code_size], codes, held)
         return self.finish(decoder, prior, search, fit, codes, held)
@@ -292,8 +300,7 @@ class Training:
         chosen, transitions = fit.candidate, _transitions(codes)
         self.recorder.say(
             f"closed-form dynamics: {chosen.size} codes, {chosen.memory} memory, ridge {chosen.ridge:g}, validation "
-            "error "
-            f"{fit.score:.2e} of the variance (decoder alone {search.floor:.1e})"
+            f"error {fit.score:.2e} of the variance (decoder alone {search.floor:.1e})"
         )
         if transitions < 1.2 * (chosen.size + chosen.memory):
             self.recorder.say(
@@ -353,7 +360,8 @@ class Training:
         states = with_memory(taught, size, early.directions)
         judged_states = with_memory(judged, size, early.directions)
         floor = float(code_prior.noise.mean())
-        step = dynamics_stage.integration_step(linear, states, fit.score + floor, dynamics.step)
+        begin = 1 if fit.candidate.memory else 0  # memory has no value at a trajectory's first frame
+        step = dynamics_stage.integration_step(linear, states.since(begin), fit.score + floor, dynamics.step)
         integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
 
         def error(field: VectorField) -> float:
@@ -367,10 +375,7 @@ class Training:
         self.recorder.say(
             f"dynamics: {note}, validation error {error(field):.2e} of the variance"
         )
-        unseen = judged_states if held is not None else CodeData(
-            judged_states.codes[:, first:], judged_states.t[:, first:], judged_states.observed[:, first:]
-        )
-        process = dynamics_stage.calibrated_process_noise(field, integrator, unseen)
+        process = dynamics_stage.calibrated_process_noise(field, integrator, judged_states.since(first))
         final, final_states = field, states
         if field is linear:
             final = dynamics_stage.linear_field(full, settings)  # refitted on all trajectories
