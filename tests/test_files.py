@@ -159,7 +159,7 @@ def test_there_is_no_pickle_in_the_file(tmp_path):
     header = json.loads(content[8:8 + length])  # the whole structure is JSON, the rest is the numbers
     (tensor,) = (value for key, value in header.items() if key != "__metadata__")
     assert tensor == {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]} and len(content) == 8 + length + 16
-    assert json.loads(header["__metadata__"]["metadata"]) == {}
+    assert json.loads(header["__metadata__"]["inrflow"])["metadata"] == {}
 
 
 def test_what_is_not_such_a_file_is_the_users_to_mend(tmp_path):
@@ -171,8 +171,8 @@ def test_what_is_not_such_a_file_is_the_users_to_mend(tmp_path):
     for name, content in foreign.items():
         (tmp_path / name).write_bytes(content)
     save_file({"a": torch.zeros(2)}, tmp_path / "plain")
-    save_file({"a": torch.zeros(2)}, tmp_path / "other", {"structure": '{"__tensor__": "b"}', "metadata": "{}"})
-    save_file({"a": torch.zeros(2)}, tmp_path / "list", {"structure": '{"b": 1}', "metadata": "{}"})
+    save_file({"a": torch.zeros(2)}, tmp_path / "other", {"inrflow": '{"structure": {"__tensor__": "b"}, "metadata": {}}'})
+    save_file({"a": torch.zeros(2)}, tmp_path / "list", {"inrflow": '{"structure": {"b": 1}, "metadata": {}}'})
     (tmp_path / "folder").mkdir()
     for name in [*foreign, "plain", "other", "list", "folder"]:
         with pytest.raises(UserError, match="is not a file that inrflow has saved") as caught:
