@@ -171,8 +171,10 @@ def test_what_is_not_such_a_file_is_the_users_to_mend(tmp_path):
     for name, content in foreign.items():
         (tmp_path / name).write_bytes(content)
     save_file({"a": torch.zeros(2)}, tmp_path / "plain")
-    save_file({"a": torch.zeros(2)}, tmp_path / "other", {"inrflow": '{"structure": {"__tensor__": "b"}, "metadata": {}}'})
-    save_file({"a": torch.zeros(2)}, tmp_path / "list", {"inrflow": '{"structure": {"b": 1}, "metadata": {}}'})
+    save_file({"a": torch.zeros(2)}, tmp_path / "other",
+              {"inrflow": '{"structure": {"__tensor__": "b"}, "metadata": {}}'})
+    save_file({"a": torch.zeros(2)}, tmp_path / "list",
+              {"inrflow": '{"structure": {"b": 1}, "metadata": {}}'})
     (tmp_path / "folder").mkdir()
     for name in [*foreign, "plain", "other", "list", "folder"]:
         with pytest.raises(UserError, match="is not a file that inrflow has saved") as caught:
