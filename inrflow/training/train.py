@@ -172,7 +172,8 @@ class Training:
         """Codes of training trajectories, originals first and then their copies, and of validation trajectories."""
         parts = [self._encode(decoder, prior, self.training)]
         if copies > 1:
-            parts.append(self._encode(decoder, prior, np.tile(self.training, copies - 1), self.augmentation(symmetries)))
+            repeated = np.tile(self.training, copies - 1)
+            parts.append(self._encode(decoder, prior, repeated, self.augmentation(symmetries)))
         held = self._encode(decoder, prior, self.validation) if len(self.validation) else None
         return CodeData.join(parts), held
 
