@@ -67,7 +67,7 @@ def _help() -> str:
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
-    if issubclass(category, UserWarning) or category is RuntimeWarning:
+    if issubclass(category, UserWarning) and "matplotlib" not in str(filename):
         print(f"inrflow: warning: {message}", file=sys.stderr)
 
 

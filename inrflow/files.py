@@ -121,15 +121,3 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
 def to_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A detached copy of a state dict in main memory."""
     return {k: v.detach().cpu().clone() for k, v in state.items()}
-
-
-def torch_device(name: str) -> torch.device:
-    """The torch device of a name; "auto" takes CUDA where it is there. Raises UserError for one that is not."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={name} is not available here; use device=auto or device=cpu") from error
-    return device

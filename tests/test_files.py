@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from inrflow.errors import UserError
-from inrflow.files import load_tensors, save_tensors, to_cpu, torch_device, write_aside, write_json
+from inrflow.files import load_tensors, save_tensors, to_cpu, write_aside, write_json
 
 
 def names(folder):
@@ -193,10 +193,3 @@ def test_to_cpu_is_a_copy():
     with torch.no_grad():
         layer.weight.fill_(9.0)
     assert float(kept["weight"].max()) < 9 and not kept["weight"].requires_grad
-
-
-def test_devices_by_name():
-    assert torch_device("cpu").type == "cpu" and torch_device("auto").type in ("cpu", "cuda")
-    for name in ("cuda:99", "abacus", ""):
-        with pytest.raises(UserError, match="device="):
-            torch_device(name)

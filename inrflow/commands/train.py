@@ -14,11 +14,12 @@ from inrflow.data.trajectories import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.evaluation.references import fit_references
-from inrflow.files import torch_device, write_aside, write_json
+from inrflow.files import write_aside, write_json
 from inrflow.pdes.embedded import embedded_files
 from inrflow.settings import from_yaml, resolve, to_yaml
 from inrflow.surrogate import MODEL_FILE, Surrogate
 from inrflow.training.recorder import Interrupted, Recorder
+from inrflow.training.table_run import check_recipe
 from inrflow.training.train import Training
 
 REFERENCES_FILE = "references.safetensors"
@@ -40,7 +41,6 @@ def run(arguments: list[str]) -> int:
             raise UserError(
                 f"{directory} holds a run already; choose another output=DIR, or continue it with resume={directory}"
             )
-    torch_device(config.device)
     train_path, test_path = config.data.train, config.data.test
     if train_path is None:
         train_path, test_path = map(str, embedded_files(console))
@@ -58,11 +58,12 @@ def run(arguments: list[str]) -> int:
         def save_config() -> None:
             write_aside(directory / "config.yaml", lambda p: p.write_text(to_yaml(config)))
 
+        recorder = Recorder(directory, console)
+        training = Training(config, file, directory, recorder, save_config)  # refuses what cannot be trained on
         save_config()
         console.print(f"results go to {directory}", highlight=False)
         try:
-            with Recorder(directory, console) as recorder:
-                training = Training(config, file, directory, recorder, save_config)
+            with recorder:
                 surrogate = training.run()
         except Interrupted:
             console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
@@ -97,10 +98,15 @@ def check(config: Config) -> None:
         raise UserError(f"data.validation={config.data.validation:g}; give a share from 0 to below 1")
     if config.seed < 0:
         raise UserError(f"seed={config.seed}; give a number of 0 or more")
+    if config.device not in ("auto", "cpu"):
+        raise UserError(f"device={config.device}: this version computes on the CPU; give device=auto or device=cpu")
     if config.training.optimiser not in ("soap", "adamw"):
         raise UserError(f"training.optimiser={config.training.optimiser!r}; choose soap or adamw")
     if config.dynamics.method not in ("rk4", "dopri5"):
         raise UserError(f"dynamics.method={config.dynamics.method!r}; choose rk4 or dopri5")
+    if config.dynamics.start not in ("auto", "least_squares", "zero"):
+        raise UserError(f"dynamics.start={config.dynamics.start!r}; choose auto, least_squares or zero")
+    check_recipe(config)
 
 
 def default_output(command: str) -> Path:

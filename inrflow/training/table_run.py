@@ -33,25 +33,28 @@ def uses_table(config: Config) -> bool:
     )
 
 
-def make_decoder(config: Config, embedding: Embedding, channels: int) -> Decoder:
-    """A decoder of the configured kind and code size. Raises UserError for combinations that cannot work."""
+def check_recipe(config: Config) -> None:
+    """Raise UserError for a decoder and an encoding that cannot work together."""
     settings, method = config.decoder, config.encoding.method
-    if method == "closed_form":
-        raise UserError(
-            f"encoding.method=closed_form with decoder {settings.name}, modulation {list(settings.modulation)}: only a "
-            "siren with output modulation is fitted in closed form; give encoding.method=gauss_newton, adam or "
-            "gradient_steps"
-        )
-    if method not in METHODS:
+    if settings.name not in ("siren", "filter_net"):
+        raise UserError(f"decoder.name={settings.name!r}; choose siren or filter_net")
+    if not settings.modulation or set(settings.modulation) - {"shift", "scale", "output"}:
+        raise UserError(f"decoder.modulation={list(settings.modulation)}; give a subset of [shift, scale, output]")
+    if method not in ("closed_form", *METHODS):
         raise UserError(f"encoding.method={method!r}; choose from closed_form, {', '.join(METHODS)}")
+    if method == "closed_form" and uses_table(config):
+        raise UserError(
+            f"encoding.method=closed_form needs a siren with output modulation, found decoder {settings.name} with "
+            f"modulation {list(settings.modulation)}; give encoding.method=gauss_newton, adam or gradient_steps"
+        )
+
+
+def make_decoder(config: Config, embedding: Embedding, channels: int) -> Decoder:
+    """A decoder of the configured kind and code size."""
+    settings = config.decoder
     size = settings.code_size or DEFAULT_CODE_SIZE * channels
     if settings.name == "filter_net":
         return FourierFilterNet(embedding, channels, size, settings.width, settings.depth or 3, settings.filter_scale)
-    if settings.name != "siren":
-        raise UserError(f"decoder.name={settings.name!r}; choose siren or filter_net")
-    unknown = set(settings.modulation) - {"shift", "scale", "output"}
-    if unknown or not settings.modulation:
-        raise UserError(f"decoder.modulation={list(settings.modulation)}; give a subset of [shift, scale, output]")
     periodic = type(embedding).__name__ == "PeriodicEmbedding"
     return ModulatedSiren(
         embedding, channels, size, settings.width, settings.depth or 3, settings.w0 or (2.0 if periodic else 5.0),

@@ -1,0 +1,37 @@
+"""Settings that Hydra's types let pass are refused in one sentence before anything is read or written."""
+
+import pytest
+
+from inrflow.commands.train import check
+from inrflow.config import Config
+from inrflow.errors import UserError
+from inrflow.settings import resolve
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("device=cuda:99", "device="),
+        ("data.points=0", "data.points="),
+        ("data.frames=1", "data.frames=1"),
+        ("data.validation=1.0", "data.validation="),
+        ("training.minutes=0", "training.minutes="),
+        ("training.optimiser=sgd", "training.optimiser="),
+        ("dynamics.method=euler", "dynamics.method="),
+        ("dynamics.start=warm", "dynamics.start="),
+        ("decoder.name=grid", "decoder.name="),
+        ("decoder.modulation=[twist]", "decoder.modulation="),
+        ("decoder.modulation=[shift]", "encoding.method=closed_form"),
+        ("encoding.method=guess", "encoding.method="),
+        ("seed=-1", "seed=-1"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named(override, told):
+    with pytest.raises(UserError) as caught:
+        check(resolve("train", Config, [override]))
+    assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("experiment", ["dino", "coral", "shift_scale"])
+def test_shipped_recipes_pass(experiment):
+    check(resolve("train", Config, [f"experiment={experiment}"]))
