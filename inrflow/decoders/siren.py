@@ -82,10 +82,6 @@ class ModulatedSiren(Decoder):
         """Number F of functions that the output layer combines: the constant, the harmonics and H sines."""
         return 1 + self.embedding.harmonics + self.width
 
-    def trunk_parameters(self) -> list[nn.Parameter]:
-        """Parameters below the output layer, shared by all codes."""
-        return [*self.weights, *self.biases]
-
     def features(self, x: Tensor) -> Tensor:
         """Features (..., N, F) of points x (..., N, d): the constant, the harmonics, the unmodulated last layer."""
         parts = [torch.ones_like(x[..., :1]), self.embedding.evaluate_harmonics(x)]

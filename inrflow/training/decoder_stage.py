@@ -40,6 +40,16 @@ class Augmentation:
         return batch.transformed(self.symmetries.sample(random, len(batch), self.extent, self.period))
 
 
+def moved_batch(
+    source: TrajectorySource, trajectories: np.ndarray, augmentation: Augmentation | None, random: np.random.Generator
+) -> TrajectoryBatch:
+    """Normalised trajectories, each moved by a random symmetry where an augmentation with any is given."""
+    if not augmentation:
+        return source.batch(trajectories)
+    moved = augmentation(source.batch(trajectories, normalised=False), random)
+    return TrajectoryBatch(moved.t, moved.x, source.normalisation.apply(moved.u))
+
+
 class DecoderTraining:
     """Losses and scores of the trunk on a source of trajectories.
 
@@ -72,12 +82,7 @@ class DecoderTraining:
     def groups(self, random: np.random.Generator, trajectories: int) -> tuple[Tensor, Tensor]:
         """A random batch: x (G, N, d) and normalised u (G, F, N, C)."""
         chosen = random.choice(self.training, trajectories, replace=trajectories > len(self.training))
-        if self.augmentation:
-            moved = self.augmentation(self.source.batch(chosen, normalised=False), random)
-            batch = TrajectoryBatch(moved.t, moved.x, self.source.normalisation.apply(moved.u))
-        else:
-            batch = self.source.batch(chosen)
-        return batch.groups()
+        return moved_batch(self.source, chosen, self.augmentation, random).groups()
 
     def loss(self, module: nn.Module, step: int, steps: int, random: np.random.Generator) -> Tensor:
         """Residual of a batch at its solved codes, mean square in normalised units."""
@@ -113,12 +118,9 @@ class DecoderTraining:
         random = np.random.default_rng([11])
         if self.augmentation:
             chosen = random.choice(self.training, trajectories, replace=len(self.training) < trajectories)
-            moved = self.augmentation(self.source.batch(chosen, normalised=False), random)
-            batch = TrajectoryBatch(moved.t, moved.x, self.source.normalisation.apply(moved.u))
         else:
             chosen = random.permutation(self.training)[: trajectories if not self.source.shared_points else None]
-            batch = self.source.batch(chosen)
-        x, u = batch.groups()
+        x, u = moved_batch(self.source, chosen, self.augmentation, random).groups()
         if len(x) > trajectories:  # moving points: every frame is a group of its own
             pick = torch.as_tensor(random.permutation(len(x))[: 4 * trajectories])
             x, u = x[pick], u[pick]

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from inrflow.assimilation import Dynamics
-from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.closed_form import ClosedForm
@@ -21,7 +20,7 @@ from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField
 from inrflow.encoding.encode import encode
 from inrflow.encoding.gaussian import GaussianPrior
-from inrflow.training.decoder_stage import Augmentation
+from inrflow.training.decoder_stage import Augmentation, moved_batch
 
 _BLOCK = 16
 _TAILS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0)
@@ -42,11 +41,7 @@ def encode_trajectories(
     random = np.random.default_rng([seed, 17])
     for start in range(0, len(trajectories), _BLOCK):
         block = trajectories[start : start + _BLOCK]
-        if augmentation:
-            moved = augmentation(source.batch(block, normalised=False), random)
-            batch = TrajectoryBatch(moved.t, moved.x, source.normalisation.apply(moved.u))
-        else:
-            batch = source.batch(block)
+        batch = moved_batch(source, block, augmentation, random)
         observed = batch.observed
         codes = encode(decoder, batch, prior)
         parts.append(CodeData(codes, scale.internal(batch.t), observed))

@@ -20,7 +20,7 @@ from inrflow.encoding.adam import frame_errors
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gaussian import GaussianPrior, condition
 from inrflow.encoding.gradient_steps import gradient_steps_encode
-from inrflow.training.decoder_stage import Augmentation
+from inrflow.training.decoder_stage import Augmentation, moved_batch
 
 METHODS = ("adam", "gauss_newton", "gradient_steps")
 _TRAJECTORIES_PER_STEP = 16
@@ -118,10 +118,9 @@ class TableTraining:
 
     def _batch(self, trajectories: np.ndarray, random: np.random.Generator | None = None) -> TrajectoryBatch:
         """Normalised trajectories, moved by symmetries where a random generator is given."""
-        if random is None or not self.augmentation:
+        if random is None:
             return self.source.batch(trajectories)
-        moved = self.augmentation(self.source.batch(trajectories, normalised=False), random)
-        return TrajectoryBatch(moved.t, moved.x, self.source.normalisation.apply(moved.u))
+        return moved_batch(self.source, trajectories, self.augmentation, random)
 
     @staticmethod
     def _frames(batch: TrajectoryBatch, index: Tensor) -> tuple[Tensor, Tensor]:
