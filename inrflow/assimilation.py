@@ -91,10 +91,11 @@ def field_jacobian(field: VectorField, t: Tensor, state: Tensor) -> Tensor:
     """df/ds (S, n, n) at states (S, n) and times (S,)."""
 
     def single(one_state: Tensor, one_time: Tensor) -> Tensor:
-        return field(one_time, one_state)
+        return field.without_products(one_time, one_state)
 
     with torch.no_grad():
-        return torch.func.vmap(torch.func.jacrev(single))(state, t)
+        jacobian = torch.func.vmap(torch.func.jacrev(single))(state, t)
+        return jacobian + field.products.jacobian(state) if field.shape.products else jacobian
 
 
 def assimilate(

@@ -60,6 +60,7 @@ class DynamicsConfig:
     """The vector field and its integration; None is chosen on validation."""
 
     linear: bool = True
+    products: int | None = None
     quadratic_rank: int = 0
     width: int = 256
     depth: int = 3

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from inrflow.dynamics.products import Products
+
 
 @dataclass
 class FieldShape:
@@ -20,7 +22,8 @@ class FieldShape:
     Attributes:
         state_size: n, code and memory together.
         linear: with a linear part.
-        quadratic_rank: rank of the quadratic part, 0 for none.
+        quadratic_rank: rank of the trained quadratic part, 0 for none.
+        products: number of products of components in the fitted quadratic part, 0 for none.
         width, depth: of the residual network; depth counts hidden layers, 0 for no network.
         forcing_period: period of an external forcing in internal time units, 0 for an autonomous field.
         forcing_harmonics: how many multiples of the forcing's frequency enter.
@@ -33,6 +36,7 @@ class FieldShape:
     depth: int = 0
     forcing_period: float = 0.0
     forcing_harmonics: int = 2
+    products: int = 0
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -50,6 +54,8 @@ class VectorField(nn.Module):
             self.bias = nn.Parameter(torch.zeros(size))
         if shape.forcing_period:
             self.forcing = nn.Parameter(torch.zeros(size, 2 * shape.forcing_harmonics))
+        if shape.products:
+            self.products = Products(size, shape.products)
         if shape.quadratic_rank:
             spread = 1 / math.sqrt(size)
             self.quadratic_left = nn.Parameter(torch.randn(shape.quadratic_rank, size) * spread)
@@ -69,7 +75,7 @@ class VectorField(nn.Module):
     @property
     def is_linear(self) -> bool:
         """True when the field is affine in the state, whatever the time."""
-        return not self.shape.quadratic_rank and not self.shape.depth
+        return not (self.shape.products or self.shape.quadratic_rank or self.shape.depth)
 
     def phases(self, t: Tensor) -> Tensor:
         """cos and sin of the forcing's harmonics at times t (...,), shape (..., 2 K)."""
@@ -78,6 +84,11 @@ class VectorField(nn.Module):
         return torch.cat([angle.cos(), angle.sin()], -1)
 
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
+        rate = self.without_products(t, state)
+        return rate + self.products(state) if self.shape.products else rate
+
+    def without_products(self, t: Tensor, state: Tensor) -> Tensor:
+        """The rate but for the fitted products, whose derivative is known by itself."""
         rate = torch.zeros_like(state)
         if self.shape.linear:
             rate = torch.nn.functional.linear(state, self.matrix, self.bias)

@@ -91,7 +91,7 @@ def linear_field(fit: ClosedForm, settings: FieldSettings) -> VectorField:
 
 def integration_step(field: VectorField, states: CodeData, floor: float, largest: float = 1.0) -> float:
     """The largest step of rk4, halved from `largest`, whose error in a rollout is a small part of `floor`."""
-    if not field.is_linear or len(states.codes) == 0:
+    if field.shape.depth or field.shape.quadratic_rank or len(states.codes) == 0:
         return largest
     rows = torch.isfinite(states.t).all(1).nonzero()[:64, 0]
     if not len(rows):

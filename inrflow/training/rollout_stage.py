@@ -90,8 +90,13 @@ def with_residual(
 ) -> VectorField:
     """A float32 field that starts as the linear one (or, without `keep_linear`, as no motion) with parts to train."""
     torch.manual_seed(seed)
-    field = VectorField(replace(linear.shape, depth=depth, quadratic_rank=quadratic_rank, linear=has_linear))
+    products = linear.shape.products if keep_linear else 0
+    shape = replace(
+        linear.shape, depth=depth, quadratic_rank=quadratic_rank, linear=has_linear, products=products
+    )
+    field = VectorField(shape)
     if keep_linear:
-        forcing = linear.forcing if linear.shape.forcing_period else None
-        field.set_linear(linear.matrix.float(), linear.bias.float(), None if forcing is None else forcing.float())
+        field.load_state_dict(linear.state_dict(), strict=False)
+        if products:  # a closed form of very many numbers, which descent would not improve
+            field.products.requires_grad_(False)
     return field

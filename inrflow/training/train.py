@@ -19,6 +19,7 @@ from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.closed_form import RIDGES, ClosedForm, ClosedFormSearch
 from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.quadratic_fit import QuadraticForm
 from inrflow.dynamics.states import CodeData, with_memory
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import VectorField
@@ -31,18 +32,20 @@ from inrflow.surrogate import Surrogate
 from inrflow.training import dynamics_stage
 from inrflow.training.decoder_stage import Augmentation, DecoderTraining
 from inrflow.training.dynamics_stage import FieldSettings
+from inrflow.training.quadratic_stage import QuadraticStage
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.rollout_stage import DataSpaceTraining, RolloutTraining, with_residual
 from inrflow.training.splits import choose_split
 from inrflow.training.steps import OptimiserSettings, Stage, run_stage, timed_steps
 from inrflow.training.table_run import ADAM_RATE, GRADIENT_RATE, fit_table_decoder, uses_table
 
-_HARMONIC_FEATURES = 200
-_DECODER_SHARE, _ROLLOUT_SHARE, _DATA_SHARE = 0.3, 0.45, 0.1
+_HARMONIC_FEATURES = (200, 300)
+_DECODER_SHARE, _ROLLOUT_SHARE, _DATA_SHARE, _QUADRATIC_SHARE = 0.3, 0.45, 0.1, 0.2
 _TABLE_SHARE = 0.45  # descended codes need the longer part of the time
 _CLOSURE_MODES = 128
 _HARMONICS_SUFFICE = 1e-5
 _RACE = 0.15
+_LINEAR_SUFFICES = 3.0  # times the decoder's own error: better dynamics would hardly show
 _GOOD_ENOUGH = 1e-6  # share of the variance below which single-precision rollouts have nothing to add
 _CLEARLY_BETTER = 0.95  # the closed form is refitted on all trajectories, the trained residual is not
 _HARMS = 0.8  # a symmetry is dropped when leaving it out lowers the validation error below this share
@@ -88,25 +91,25 @@ class Training:
         extent = self.box[1] - self.box[0]
         return Augmentation(symmetries, extent, self.description.period, self.source.normalisation.scale)
 
-    def _harmonics(self) -> int:
+    def _harmonics(self, features: int) -> int:
         wanted, d = self.config.decoder.harmonics, len(self.description.coordinates)
         if wanted is not None:
             return wanted
         points = round(self.file.points * self.config.data.points)
         if not self.source.shared_points or len(self.symmetries):
             points *= len(self.training)
-        largest = min(_HARMONIC_FEATURES, 0.7 * points)
+        largest = min(features, 0.7 * points)
         return max(0, int((largest ** (1 / d) - 1) // 2))
 
-    def embedding(self) -> Embedding:
-        """The coordinate embedding that the data declare."""
+    def embedding(self, features: int = _HARMONIC_FEATURES[0]) -> Embedding:
+        """The coordinate embedding that the data declare, with at most so many `features` of the domain's harmonics."""
         return make_embedding(
             self.box[0].tolist(),
             self.box[1].tolist(),
             self.description.period,
             self.description.geometry,
             self.config.decoder.wavenumbers,
-            self._harmonics(),
+            self._harmonics(features),
         )
 
     # ---- decoder ----
@@ -128,14 +131,18 @@ class Training:
             self.source, self.training, self.validation, self.augmentation(self.symmetries)
         )
         embedding = self.embedding()
-        if embedding.harmonics and not config.depth:
+        for features in _HARMONIC_FEATURES if not config.depth else ():
+            wider = self.embedding(features)
+            if not wider.harmonics or (features > _HARMONIC_FEATURES[0] and wider.harmonics == embedding.harmonics):
+                break
+            embedding = wider
             decoder = ModulatedSiren(embedding, channels, 1, 0, 0)
             modes = training.fit_modes(decoder.double(), config.largest_code_size)
             left = float(modes.noise.mean())
             enough = left < _HARMONICS_SUFFICE
             self.recorder.say(
                 f"decoder: {embedding.harmonics} harmonics of the domain leave {left:.1e} of the variance"
-                + (", so no trunk is trained" if enough else "; a SIREN trunk is trained beside them")
+                + (", so no trunk is trained" if enough else "")
             )
             if enough:
                 self.config.training.steps.decoder = 0
@@ -259,14 +266,15 @@ class Training:
         codes, held = self.codes(decoder, modes.prior(), self.symmetries, copies)
         search = self.search(codes, held, float(modes.noise.mean()))
         fit = self._closed_form(search, self.sizes(modes, codes), codes, held)
-        size = fit.candidate.size
+        quadratic = self._quadratic(fit, search.floor, self.sizes(modes, codes), codes, held)
+        size = fit.candidate.size if quadratic is None else quadratic.size
         if config.decoder.closure and size < len(modes.variances):
             closed = self._closure(decoder, modes, size, codes)
             if closed is not None:
-                return self.finish(*closed, search, fit, codes, held)
+                return self.finish(*closed, search, fit, codes, held, quadratic)
         modes = modes.truncated(size)
         decoder.set_output(modes.mean, modes.modes)
-        return self.finish(decoder, modes.prior(), search, fit, codes, held)
+        return self.finish(decoder, modes.prior(), search, fit, codes, held, quadratic)
 
     def _run_table(self) -> Surrogate:
         """The published recipes: codes descended with the decoder, no symmetries."""
@@ -311,6 +319,39 @@ class Training:
         self.recorder.log("closed_form", 0, validation=fit.score, code_size=chosen.size, memory=chosen.memory)
         return fit
 
+    def _quadratic(
+        self, fit: ClosedForm, floor: float, sizes: list[int], codes: CodeData, held: CodeData | None
+    ) -> QuadraticForm | None:
+        """Quadratic closed-form dynamics, where the linear ones leave something and validation prefers them."""
+        settings = self.config.dynamics
+        if (
+            settings.products == 0 or not settings.linear or fit.candidate.memory or self.forcing_period()
+            or fit.score < max(_LINEAR_SUFFICES * floor, _GOOD_ENOUGH)
+        ):
+            return None
+        taught, judged, first = self._judging(codes, held)
+        stage = QuadraticStage(taught, judged, first, self.recorder)
+        count = stage.count(settings.products, 60 * self.config.training.minutes * _QUADRATIC_SHARE)
+        settings.products = count
+        self.save_config()
+        found = stage.search(sizes, count) if count else None
+        if found is None or found.score > _CLEARLY_BETTER * fit.score:
+            return None
+        self.recorder.say(
+            f"quadratic closed-form dynamics: {found.size} codes, {len(found.left)} products, ridges "
+            f"{', '.join(f'{r:g}' for r in found.ridges)}, validation error {found.score:.2e} of the variance"
+        )
+        self.recorder.log("quadratic", 1, validation=found.score, code_size=found.size)
+        return found
+
+    def _judging(self, training: CodeData, held: CodeData | None) -> tuple[CodeData, CodeData, int]:
+        """Codes that teach, codes that judge, and the frame from which they judge."""
+        if held is not None:
+            return training, held, 0
+        cut = max(2, int(0.8 * training.codes.shape[1]))  # one trajectory: its last frames judge what the first taught
+        originals = CodeData(*(v[: len(self.training)] for v in (training.codes, training.t, training.observed)))
+        return training.frames(cut), originals, cut - 1
+
     def _closure(
         self, decoder: ModulatedSiren, modes: OutputModes, size: int, codes: CodeData
     ) -> tuple[Decoder, GaussianPrior] | None:
@@ -339,30 +380,33 @@ class Training:
         fit: ClosedForm,
         training: CodeData,
         held: CodeData | None,
+        quadratic: QuadraticForm | None = None,
     ) -> Surrogate:
         """Residual training where it helps, then priors; the surrogate."""
-        config, size = self.config, fit.candidate.size
+        config, size = self.config, decoder.code_size
         dynamics = config.dynamics
         settings = FieldSettings(
             self.forcing_period(), dynamics.forcing_harmonics, dynamics.width, dynamics.depth, dynamics.quadratic_rank
         )
         frames = training.codes.shape[1]
-        if held is None:  # one trajectory: the last frames judge what the first have taught
-            cut = max(2, int(0.8 * frames))
-            early = search.fit(fit.candidate, data=training.frames(cut))
-            judged = CodeData(*(v[: len(self.training)] for v in (training.codes, training.t, training.observed)))
-            taught, first = training.frames(cut), cut - 1
-            full = search.fit(fit.candidate, fit.scores, data=training)
+        taught, judged, first = self._judging(training, held)
+        every = training if held is None else CodeData.join([training, held])
+        early, full = fit, fit
+        if quadratic is not None:
+            linear = quadratic.field(dynamics.width)
         else:
-            early, judged, taught, first = fit, held, training, 0
-            full = search.fit(fit.candidate, fit.scores, data=CodeData.join([training, held]))
-        first = max(first, 1 if fit.candidate.memory else 0)
-        linear = dynamics_stage.linear_field(early, settings)
-        states = with_memory(taught, size, early.directions)
-        judged_states = with_memory(judged, size, early.directions)
+            if held is None:
+                early = search.fit(fit.candidate, data=taught)
+            full = search.fit(fit.candidate, fit.scores, data=every)
+            linear = dynamics_stage.linear_field(early, settings)
+            first = max(first, 1 if fit.candidate.memory else 0)
+        directions = None if quadratic is not None else early.directions
+        states = with_memory(taught, size, directions)
+        judged_states = with_memory(judged, size, directions)
         floor = float(code_prior.noise.mean())
         begin = 1 if fit.candidate.memory else 0  # memory has no value at a trajectory's first frame
-        step = dynamics_stage.integration_step(linear, states.since(begin), fit.score + floor, dynamics.step)
+        score = fit.score if quadratic is None else quadratic.score
+        step = dynamics_stage.integration_step(linear, states.since(begin), score + floor, dynamics.step)
         integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
 
         def error(field: VectorField) -> float:
@@ -379,8 +423,11 @@ class Training:
         process = dynamics_stage.calibrated_process_noise(field, integrator, judged_states.since(first))
         final, final_states = field, states
         if field is linear:
-            final = dynamics_stage.linear_field(full, settings)  # refitted on all trajectories
-            final_states = with_memory(training, size, full.directions)
+            if quadratic is not None:  # refitted on all trajectories
+                final = QuadraticStage.refit(quadratic, every).field(dynamics.width)
+            else:
+                final = dynamics_stage.linear_field(full, settings)
+            final_states = with_memory(training, size, None if quadratic is not None else full.directions)
         mean, covariance = dynamics_stage.fit_state_prior(final_states, code_prior, size)
         times = self.source.times
         elapsed = (times - times[:, :1]).nan_to_num(0.0)
@@ -438,6 +485,8 @@ class Training:
         main = stage("rollout", parts.start != "zero" and parts.linear)
         steps = self._steps("rollout", main, _ROLLOUT_SHARE, 20_000)
         wanted = starts[parts.start] if parts.linear else (False,)
+        if linear.shape.products and True in wanted:  # it has won already
+            wanted = (True,)
         races = [stage("race_least_squares" if s else "race_zero", s) for s in wanted]
         if len(races) > 1:
             errors = [run_stage(race, max(20, int(_RACE * steps)), self.recorder, self.checkpoints) for race in races]

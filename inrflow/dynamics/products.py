@@ -1,0 +1,62 @@
+"""Products of state components: the quadratic part of a vector field, as a Galerkin projection of many PDEs has it.
+
+Of all n (n + 1) / 2 products of n components those of components with much variance matter: the list of the pairs is
+part of the field, so that their number can be bounded.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Products(nn.Module):
+    """W p(s) with p the products s_i s_j of a list of pairs; linear in W, which a least-squares fit sets.
+
+    Args:
+        size: n, of the state.
+        count: number of pairs.
+    """
+
+    left: Tensor
+    right: Tensor
+
+    def __init__(self, size: int, count: int) -> None:
+        super().__init__()
+        self.register_buffer("left", torch.zeros(count, dtype=torch.int64))
+        self.register_buffer("right", torch.zeros(count, dtype=torch.int64))
+        self.weight = nn.Parameter(torch.zeros(size, count))
+
+    def forward(self, state: Tensor) -> Tensor:
+        """What the products add to the rates of states (..., n)."""
+        return products_of(state, self.left, self.right) @ self.weight.T
+
+    def jacobian(self, state: Tensor) -> Tensor:
+        """Derivative (..., n, n) of what the products add, at states (..., n)."""
+        flat = state.reshape(-1, state.shape[-1])
+        result = flat.new_zeros(len(flat), *self.weight.shape[:1], flat.shape[1])
+        for one, other in ((self.left, self.right), (self.right, self.left)):
+            result.index_add_(2, one, self.weight * flat[:, None, other])
+        return result.reshape(*state.shape, state.shape[-1])
+
+    def set(self, left: Tensor, right: Tensor, weight: Tensor) -> None:
+        """Set the pairs (K,) and their weights (n, K)."""
+        with torch.no_grad():
+            self.left.copy_(left)
+            self.right.copy_(right)
+            self.weight.copy_(weight)
+
+
+def products_of(state: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Products (..., K) of the components of states (..., n)."""
+    return state[..., left] * state[..., right]
+
+
+def leading_pairs(deviation: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` pairs (K,), (K,) of components whose deviations (n,) have the largest products."""
+    left, right = torch.triu_indices(len(deviation), len(deviation))
+    if count < len(left):
+        strength = deviation[left] * deviation[right]
+        kept = strength.argsort(descending=True, stable=True)[:count].sort().values
+        left, right = left[kept], right[kept]
+    return left, right

@@ -1,0 +1,224 @@
+"""Closed-form quadratic dynamics: ds/dt = b + A s + W p(s), p the products of components, by linear least squares.
+
+A Galerkin projection of an equation with quadratic terms (Navier-Stokes, Burgers, Kuramoto-Sivashinsky) is exactly of
+this form. In integral form, s_{i+1} - s_i = [b A W] int [1, s, p(s)] dt, the unknowns enter linearly: the integral is
+taken first along polynomials through neighbouring frames, then along the fitted flow itself, whose miss is what the
+next fit explains (Gauss-Newton with the flow's own sensitivity left out). Times may be irregular.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.products import leading_pairs, products_of
+from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.vector_field import FieldShape, VectorField
+
+RIDGES = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+FIRST_RIDGES = (1e-6, 1e-4, 1e-2)
+_STENCIL = 6  # frames of the interpolating polynomials
+_SUBSTEP = 0.5  # of Runge-Kutta, internal time
+_BLOCK = 2048
+_CONSTANT = 100.0  # the bias is hardly penalised: its feature is that many times a typical component
+_CLEARLY_BETTER = 0.99
+_WORSE = 1.05
+
+
+@dataclass(frozen=True)
+class QuadraticForm:
+    """A fitted field of `size` components.
+
+    Attributes:
+        bias, matrix: (n,), (n, n).
+        left, right: pairs (K,); weight: (n, K).
+        ridges: of the first fit and of each correction, so that other data can be fitted alike.
+        score: validation error.
+    """
+
+    bias: Tensor
+    matrix: Tensor
+    left: Tensor
+    right: Tensor
+    weight: Tensor
+    ridges: tuple[float, ...] = ()
+    score: float = float("nan")
+
+    @property
+    def size(self) -> int:
+        """Number of state components."""
+        return len(self.bias)
+
+    def field(self, width: int = 256) -> VectorField:
+        """The vector field, float64; `width` of a residual network that may be added to it."""
+        field = VectorField(FieldShape(self.size, products=len(self.left), width=width)).double()
+        field.set_linear(self.matrix, self.bias)
+        field.products.set(self.left, self.right, self.weight)
+        return field
+
+
+class QuadraticFit:
+    """Fits on the states (S, T, n) of one data set.
+
+    Args:
+        states: all that are observed count.
+        count: at most this many products, those of the components with the largest deviations.
+    """
+
+    def __init__(self, states: CodeData, count: int) -> None:
+        self.size = states.codes.shape[-1]
+        seen = states.codes[states.observed]
+        deviation = seen.square().mean(0).sqrt()
+        self.left, self.right = leading_pairs(deviation, count)
+        self.constant = _CONSTANT * float(deviation.square().mean().sqrt())
+        self.groups = list(_by_observed_frames(states))
+        self.transitions = sum(codes.shape[0] * (codes.shape[1] - 1) for codes, _ in self.groups)
+        self.dual = self.transitions < 1 + self.size + len(self.left)
+
+    # ---- integrals of the features ----
+
+    def features(self, state: Tensor) -> Tensor:
+        """[constant, s, products] (..., F)."""
+        one = torch.full_like(state[..., :1], self.constant)
+        return torch.cat([one, state, products_of(state, self.left, self.right)], -1)
+
+    def interpolated(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks of integrals (B, F) along interpolating polynomials, and changes (B, n) of the states."""
+        abscissas, quadrature = np.polynomial.legendre.leggauss(4)
+        nodes, weights = torch.as_tensor((abscissas + 1) / 2), (quadrature / 2).tolist()
+        for codes, t in self.groups:
+            frames = codes.shape[1]
+            width = min(_STENCIL, frames)
+            for k in range(frames - 1):
+                first = min(max(0, k - width // 2 + 1), frames - width)
+                for rows in torch.arange(len(codes)).split(_BLOCK):
+                    near = t[rows, first : first + width]
+                    begin, step = t[rows, k], t[rows, k + 1] - t[rows, k]
+                    basis = _lagrange(near, begin[:, None] + nodes * step[:, None])
+                    path = torch.einsum("bqm,bmn->qbn", basis, codes[rows, first : first + width]).float()
+                    total = sum(w * self.features(s) for w, s in zip(weights, path, strict=True))
+                    change = (codes[rows, k + 1] - codes[rows, k]).float()
+                    yield total * step[:, None].float(), change
+
+    def followed(self, theta: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks of integrals (B, F) along the flow of `theta` (F, n), and the changes that theta should have made."""
+        theta = theta.float()
+        for codes, t in self.groups:
+            for k in range(codes.shape[1] - 1):
+                for rows in torch.arange(len(codes)).split(_BLOCK):
+                    step = (t[rows, k + 1] - t[rows, k]).float()[:, None]
+                    start = codes[rows, k].float()
+                    end, total = self._runge_kutta(theta, start, step)
+                    yield total, codes[rows, k + 1].float() - end + total @ theta
+
+    def _runge_kutta(self, theta: Tensor, state: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        count = max(1, math.ceil(float(step.max()) / _SUBSTEP - 1e-6))
+        h = step / count
+        total = torch.zeros(len(state), len(theta))
+        for _ in range(count):
+            first = self.features(state)
+            rate_1 = first @ theta
+            second = self.features(state + h / 2 * rate_1)
+            rate_2 = second @ theta
+            third = self.features(state + h / 2 * rate_2)
+            rate_3 = third @ theta
+            fourth = self.features(state + h * rate_3)
+            mean = (first + 2 * second + 2 * third + fourth) * (h / 6)
+            total += mean
+            state = state + mean @ theta
+        return state, total
+
+    # ---- solves ----
+
+    def solver(self, blocks: Iterator[tuple[Tensor, Tensor]]) -> Callable[[float], Tensor | None]:
+        """From one pass over the blocks: ridge, relative to a component's mean square, to coefficients (F, n), float64.
+
+        None where the ridge is too small for the precision of the sums.
+        """
+        linear = slice(1, 1 + self.size)
+        design: Tensor | None = None
+        if self.dual:  # fewer equations than unknowns: the same solution from the other side
+            pairs = [(phi.double(), change.double()) for phi, change in blocks]
+            design, right = (torch.cat(part) for part in zip(*pairs, strict=True))
+            gram, strength = design @ design.T, float(design[:, linear].square().sum(0).mean())
+        else:
+            size = 1 + self.size + len(self.left)
+            gram, right = torch.zeros(size, size), torch.zeros(size, self.size)
+            for phi, change in blocks:
+                gram.addmm_(phi.T, phi)
+                right.addmm_(phi.T, change)
+            right, strength = right.double(), float(gram.diagonal()[linear].mean())
+
+        def solve(ridge: float) -> Tensor | None:
+            regular = gram.to(torch.float64, copy=True)
+            regular.diagonal().add_(ridge * strength)
+            factor, failed = torch.linalg.cholesky_ex(regular)
+            if int(failed):
+                return None
+            solution = torch.cholesky_solve(right, factor)
+            return solution if design is None else design.T @ solution
+
+        return solve
+
+    def form(self, theta: Tensor, ridges: tuple[float, ...] = (), score: float = float("nan")) -> QuadraticForm:
+        """The field of coefficients (F, n)."""
+        n = self.size
+        return QuadraticForm(
+            theta[0] * self.constant, theta[1 : 1 + n].T.contiguous(), self.left, self.right,
+            theta[1 + n :].T.contiguous(), ridges, score,
+        )
+
+    def search(self, judge: Callable[[VectorField], float], corrections: int = 3) -> QuadraticForm | None:
+        """The best field by `judge`, an error; None where every one diverges."""
+        best: QuadraticForm | None = None
+        theta: Tensor | None = None
+        chosen: tuple[float, ...] = ()
+        for iteration in range(corrections + 1):
+            solve = self.solver(self.interpolated() if theta is None else self.followed(theta))
+            leading: tuple[float, float, Tensor] | None = None
+            for ridge in RIDGES if iteration else FIRST_RIDGES:
+                solution = solve(ridge)
+                score = float("inf") if solution is None else judge(self.form(solution).field())
+                if leading is not None and score > _WORSE * leading[0]:
+                    break  # errors only rise with the ridge from here on
+                if solution is not None and math.isfinite(score) and (leading is None or score < leading[0]):
+                    leading = score, ridge, solution
+            if leading is None or (best is not None and leading[0] > _CLEARLY_BETTER * best.score):
+                break
+            theta, chosen = leading[2], (*chosen, leading[1])
+            best = self.form(theta, chosen, leading[0])
+        return best
+
+    def refit(self, ridges: tuple[float, ...]) -> QuadraticForm:
+        """The field with the ridges that a search on other data has chosen."""
+        theta: Tensor | None = None
+        for ridge in ridges:
+            solution = self.solver(self.interpolated() if theta is None else self.followed(theta))(ridge)
+            theta = theta if solution is None else solution
+        assert theta is not None
+        return self.form(theta, ridges)
+
+
+def _by_observed_frames(states: CodeData) -> Iterator[tuple[Tensor, Tensor]]:
+    """States (G, K, n), float64, and times (G, K) of trajectories that are observed at as many frames, gaps closed."""
+    counts = states.observed.sum(1)
+    for count in counts.unique().tolist():
+        if count < 2:
+            continue
+        rows = (counts == count).nonzero()[:, 0]
+        frames = states.observed[rows].nonzero()[:, 1].reshape(len(rows), count)
+        yield states.codes[rows[:, None], frames].double(), states.t[rows[:, None], frames].double()
+
+
+def _lagrange(nodes: Tensor, t: Tensor) -> Tensor:
+    """Values (B, Q, M) at times t (B, Q) of the polynomials that are 1 at one of the nodes (B, M), 0 at the others."""
+    count = nodes.shape[1]
+    difference = nodes[:, :, None] - nodes[:, None, :] + torch.eye(count, dtype=nodes.dtype)
+    distance = t[:, :, None, None] - nodes[:, None, None, :]
+    own = torch.eye(count, dtype=torch.bool)
+    return torch.where(own, torch.ones_like(distance), distance / difference[:, None]).prod(-1)
