@@ -246,7 +246,7 @@ class Solution:
             cov = covariances[k][0, :size, :size]
             variance[rows] = torch.einsum("rcz,zy,rcy->rc", jacobian[rows], cov, jacobian[rows])
         prior = self.surrogate.prior
-        return (variance.clamp(min=0) + prior.noise).sqrt() * prior.spread
+        return (variance.clamp(min=0) + prior.noise).sqrt() * prior.spread * self.estimate.factor[0].sqrt()
 
 
 def _blocks(times: Tensor) -> list[Tensor]:

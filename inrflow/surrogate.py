@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.assimilation import Dynamics, StateEstimate, StatePrior, assimilate
+from inrflow.assimilation import Dynamics, StateEstimate, StatePrior, assimilate_noisy
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.normalisation import Normalisation
@@ -150,7 +150,7 @@ class Surrogate:
     def estimate(self, window: TrajectoryBatch, covariance: bool = True) -> StateEstimate:
         """States of a window of frames in data units: t (S, K), x (S or 1, K or 1, N, d), u (S, K, N, C)."""
         inner = TrajectoryBatch(self.scale.internal(window.t), window.x, self.normalisation.apply(window.u))
-        return assimilate(self.decoder, self.dynamics, self.prior, inner, covariance, encoder=self.encoder)
+        return assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, encoder=self.encoder)
 
     def assimilate(
         self, observations: Observations | Sequence[Observations] | Mapping[int, Observations]

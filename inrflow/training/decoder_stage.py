@@ -17,6 +17,7 @@ from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Symmetries
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.modes import OutputModes, fit_output_modes
+from inrflow.encoding.spectrum import refit_variances
 
 _RIDGE = 1e-3
 _POINTS_PER_STEP = 2048
@@ -59,7 +60,8 @@ class DecoderTraining:
     def __init__(
         self, source: TrajectorySource, training: np.ndarray, validation: np.ndarray, augmentation: Augmentation
     ) -> None:
-        self.source, self.training, self.augmentation = source, training, augmentation
+        self.source, self.augmentation = source, augmentation
+        self.training, self.validation = training, validation
         self.all_points = False  # the last part of the stage sees the held-out points too
         points = source.batch(training[:1]).u.shape[2]
         self.together = max(1, min(len(training), _POINTS_PER_STEP // points))
@@ -120,17 +122,30 @@ class DecoderTraining:
             chosen = random.choice(self.training, trajectories, replace=len(self.training) < trajectories)
         else:
             chosen = random.permutation(self.training)[: trajectories if not self.source.shared_points else None]
-        x, u = moved_batch(self.source, chosen, self.augmentation, random).groups()
-        if len(x) > trajectories:  # moving points: every frame is a group of its own
-            pick = torch.as_tensor(random.permutation(len(x))[: 4 * trajectories])
-            x, u = x[pick], u[pick]
-        groups = list(zip(x, u, strict=True))
+        groups = _grouped(moved_batch(self.source, chosen, self.augmentation, random), 4 * trajectories, random)
 
         def features(points: Tensor) -> Tensor:
             with torch.no_grad():
                 return module.features(points.to(module.output.dtype))
 
-        return fit_output_modes(features, groups, iterations=iterations, largest=largest)
+        modes = fit_output_modes(features, groups, iterations=iterations, largest=largest)
+        return refit_variances(modes, features, self._further_groups(trajectories))
+
+    def _further_groups(self, trajectories: int) -> list[tuple[Tensor, Tensor]]:
+        """Frames to which `fit_modes` does not fit the modes: of validation, and of fresh copies of all trajectories."""
+        random = np.random.default_rng([13])
+        every = np.concatenate([self.training, self.validation]) if self.augmentation else self.validation
+        if not len(every):
+            return []
+        chosen = random.permutation(every)[:trajectories]
+        return _grouped(moved_batch(self.source, chosen, self.augmentation, random), 4 * trajectories, random)
+
+
+def _grouped(batch: TrajectoryBatch, most: int, random: np.random.Generator) -> list[tuple[Tensor, Tensor]]:
+    """Frames grouped by shared points, at most so many groups: where points move, every frame is one of its own."""
+    x, u = batch.groups()
+    pick = torch.as_tensor(random.permutation(len(x))[:most]) if len(x) > most else slice(None)
+    return list(zip(x[pick], u[pick], strict=True))
 
 
 def _residual(offset: Tensor, basis: Tensor, u: Tensor, codes: Tensor) -> Tensor:
