@@ -242,8 +242,8 @@ def _innovation(
     size = decoder.code_size
     quadratic, count = torch.zeros(2, len(after), dtype=torch.float64)
     for rows, u, offset, basis in _affine_frames(decoder, frame):
-        decoded = [offset + torch.einsum("ncz,sz->snc", basis, state[rows, :size]) for state in (before, after)]
-        quadratic[rows], number = squared_innovation(*decoded, u, noise)
+        expected, found = (offset + torch.einsum("ncz,sz->snc", basis, s[rows, :size]) for s in (before, after))
+        quadratic[rows], number = squared_innovation(expected, found, u, noise)
         count[rows] = number.double()
     return quadratic, count
 

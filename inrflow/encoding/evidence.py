@@ -1,7 +1,7 @@
 """What a window of observations says of itself: how noisy it is, and how far it departs from the prior.
 
 A frame of n values y with prior N(m, B P B^T + R) has the squared innovation Q = (y - m)^T (B P B^T + R)^-1 (y - m),
-which is n on average (the consistency check of Kalman filters, Bar-Shalom et al. 2001, section 5.4). A window whose Q is
+which is n on average (the consistency check of Kalman filters, Bar-Shalom et al. 2001, 5.4). A window whose Q is
 larger is livelier than the training data, or noisier. Both are estimated: an overall variance factor s with an inverse
 gamma prior, which makes predictions Student distributed, and a variance r of white noise added to the channels' own,
 by the marginal likelihood of y ~ N(m, s (B P B^T + R + r)).

@@ -69,7 +69,7 @@ def calibrate(surrogate: Surrogate, batch: TrajectoryBatch, window: int) -> Tens
         values = every[:, c][torch.isfinite(every[:, c])]
         values = values[:: max(1, len(values) // _VALUES)]
         result.append(values.quantile(0.9) if len(values) >= 10 else torch.tensor(1.0, dtype=torch.float64))
-    return torch.stack(result).double().clamp(0.05, 1e3)
+    return torch.stack(result).double().clamp(1.0, 1e3)
 
 
 def _scaled_errors(surrogate: Surrogate, batch: TrajectoryBatch, window: int, fraction: float) -> Tensor:

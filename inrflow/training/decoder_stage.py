@@ -132,7 +132,7 @@ class DecoderTraining:
         return refit_variances(modes, features, self._further_groups(trajectories))
 
     def _further_groups(self, trajectories: int) -> list[tuple[Tensor, Tensor]]:
-        """Frames to which `fit_modes` does not fit the modes: of validation, and of fresh copies of all trajectories."""
+        """Frames to which the modes are not fitted: of validation, and of fresh copies of all trajectories."""
         random = np.random.default_rng([13])
         every = np.concatenate([self.training, self.validation]) if self.augmentation else self.validation
         if not len(every):
