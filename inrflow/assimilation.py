@@ -21,6 +21,7 @@ from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.evidence import NoiseEvidence, squared_innovation, variance_factor
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gaussian import GaussianPrior, condition
+from inrflow.encoding.unseen import UnseenVariance
 
 _SURPRISING = 4.0  # variance factor above which noise is looked for
 
@@ -34,6 +35,7 @@ class StatePrior:
         noise: (C,) variance of an observed value around the decoded one, normalised units.
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
         spread: (C,) factors that make standard deviations agree with held-out forecasts.
+        unseen: what the decoder misses where no training frame has a point; None: not known.
     """
 
     mean: Tensor
@@ -41,10 +43,21 @@ class StatePrior:
     noise: Tensor
     process: Tensor
     spread: Tensor
+    unseen: UnseenVariance | None = None
 
     def codes(self, size: int) -> GaussianPrior:
         """Prior of the code alone."""
         return GaussianPrior(self.mean[:size], self.covariance[:size, :size], self.noise)
+
+    def std(self, variance: Tensor, factor: Tensor, x: Tensor) -> Tensor:
+        """Standard deviation (..., N, C) of values at x (..., N, d) around decoded ones, normalised units.
+
+        Args:
+            variance: (..., N, C) that the covariance of the state gives.
+            factor: broadcastable to it, `StateEstimate.factor` of the trajectory.
+        """
+        total = (variance.clamp(min=0) + self.noise) * factor * self.spread.square()
+        return (total if self.unseen is None else total + self.unseen(x)).sqrt()
 
 
 @dataclass

@@ -40,8 +40,8 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
             for s in range(count):
                 half = _root(cov[s if len(cov) > 1 else 0, :size, :size]).to(design.dtype)
                 variance = (design[s if len(design) > 1 else 0] @ half).square().sum(-1).double()
-                result[row, k][slice(s, s + 1) if count > 1 else slice(None)] = (variance + prior.noise).sqrt()
-    return result * prior.spread * estimate.factor.sqrt()[:, None, None, None]
+                result[row, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
+    return prior.std(result, estimate.factor[:, None, None, None], x)
 
 
 def _root(covariance: Tensor) -> Tensor:

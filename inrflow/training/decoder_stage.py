@@ -18,11 +18,13 @@ from inrflow.data.symmetries import Symmetries
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.modes import OutputModes, fit_output_modes
 from inrflow.encoding.spectrum import refit_variances
+from inrflow.encoding.unseen import MOST_POINTS, UnseenVariance, unseen_variance
 
 _RIDGE = 1e-3
 _POINTS_PER_STEP = 2048
 _FRAMES_PER_STEP = 128
 _HELD_OUT = 0.1
+_TRAJECTORIES_LEFT_OUT = 16
 
 
 class Augmentation:
@@ -112,6 +114,23 @@ class DecoderTraining:
             held = kept
         residual = _residual(offset[:, held], basis[:, held], u[:, :, held], codes)
         return float(residual.square().sum() / torch.isfinite(u[:, :, held]).sum().clamp(min=1))
+
+    def unseen_variance(self, module: ModulatedSiren) -> UnseenVariance | None:
+        """What the decoder misses at points that no frame shows, while its trunk has not seen the held-out points.
+
+        None where other trajectories show other points, or symmetries move them.
+        """
+        first = self.source.batch(self.training[:1])
+        fixed = first.x.shape[:2] == (1, 1) and (len(self.source) == 1 or self.source.shared_points)
+        points = first.u.shape[2]
+        _, held = self._split(points)
+        if not fixed or self.augmentation or points > MOST_POINTS or not len(held):
+            return None
+        x, u = self.source.batch(self.training[:_TRAJECTORIES_LEFT_OUT]).groups()
+        with torch.no_grad():
+            features = module.features(x[0].to(module.output.dtype))
+        pick = torch.linspace(0, u.shape[1] - 1, min(u.shape[1], _FRAMES_PER_STEP)).long()
+        return unseen_variance(x[0], features, u[0, pick], held)
 
     def fit_modes(
         self, module: ModulatedSiren, largest: int, trajectories: int = 96, iterations: int = 6

@@ -1,5 +1,7 @@
 """Coverage of predicted intervals on synthetic Gaussian data, for which the exact posterior is known."""
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,13 @@ from inrflow.assimilation import StatePrior
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.normalisation import Normalisation
+from inrflow.data.observations import Observations
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField
+from inrflow.encoding.unseen import UnseenVariance
 from inrflow.evaluation.spread import calibrate, predicted_std
 from inrflow.solution import StatePath
 from inrflow.surrogate import Surrogate
@@ -129,6 +133,29 @@ def test_the_standard_deviation_is_that_of_the_dense_posterior(surrogate):
     std = predicted_std(surrogate, estimate, states, batch.t, batch.x)
     factor = estimate.factor[:, None, None]
     torch.testing.assert_close(std[:, 3].square(), factor * expected, rtol=1e-6, atol=0)
+
+
+def test_variance_between_the_training_points_is_added_and_saved(surrogate, tmp_path):
+    batch = truth(surrogate).select(torch.arange(2))
+    estimate = surrogate.estimate(batch.first_frames(1))
+    states = StatePath(surrogate, estimate).mean(batch.t[0])
+    points = batch.x[0, 0, ::2]
+    unseen = UnseenVariance.between(points, torch.full((len(points), 2), 0.5, dtype=torch.float64))
+    parts = {f.name: getattr(surrogate, f.name) for f in fields(surrogate)}
+    changed = Surrogate(**{**parts, "prior": replace(surrogate.prior, unseen=unseen)})
+    changed.save(tmp_path)
+    before, after, loaded = (
+        predicted_std(s, estimate, states, batch.t, batch.x).square()
+        for s in (surrogate, changed, Surrogate.load(tmp_path))
+    )
+    torch.testing.assert_close((after - before)[:, :, ::2], torch.zeros(2, FRAMES, len(points), 2).double())
+    torch.testing.assert_close((after - before)[0, 1], unseen(batch.x[0, 0]), rtol=1e-6, atol=1e-12)
+    assert float((after - before)[:, :, 1::2].min()) > 0.05
+    torch.testing.assert_close(loaded, after, rtol=1e-6, atol=0)
+    one = TrajectoryBatch(batch.t[:1, :1], batch.x, batch.u[:1, :1])
+    solution = changed.assimilate(Observations(one.t[0].numpy(), one.x[0, 0].numpy(), one.u[0].numpy()))
+    asked = solution.std(batch.t[0, 1].numpy(), batch.x[0, 0].numpy())
+    np.testing.assert_allclose(asked, after[0, 1].sqrt(), rtol=1e-5)
 
 
 def test_calibration_leaves_intervals_that_are_right(surrogate):
