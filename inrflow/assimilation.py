@@ -7,7 +7,8 @@ forecast from the frames before as its prior. Hidden memory, which no frame show
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,8 +18,12 @@ from inrflow.decoders.base import Decoder
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.encode import Encoder, encode_with_covariance
+from inrflow.encoding.evidence import NoiseEvidence, squared_innovation, variance_factor
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gaussian import GaussianPrior, condition
+from inrflow.encoding.unseen import UnseenVariance
+
+_SURPRISING = 4.0  # variance factor above which noise is looked for
 
 
 @dataclass
@@ -30,6 +35,7 @@ class StatePrior:
         noise: (C,) variance of an observed value around the decoded one, normalised units.
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
         spread: (C,) factors that make standard deviations agree with held-out forecasts.
+        unseen: what the decoder misses where no training frame has a point; None: not known.
     """
 
     mean: Tensor
@@ -37,10 +43,21 @@ class StatePrior:
     noise: Tensor
     process: Tensor
     spread: Tensor
+    unseen: UnseenVariance | None = None
 
     def codes(self, size: int) -> GaussianPrior:
         """Prior of the code alone."""
         return GaussianPrior(self.mean[:size], self.covariance[:size, :size], self.noise)
+
+    def std(self, variance: Tensor, factor: Tensor, x: Tensor) -> Tensor:
+        """Standard deviation (..., N, C) of values at x (..., N, d) around decoded ones, normalised units.
+
+        Args:
+            variance: (..., N, C) that the covariance of the state gives.
+            factor: broadcastable to it, `StateEstimate.factor` of the trajectory.
+        """
+        total = (variance.clamp(min=0) + self.noise) * factor * self.spread.square()
+        return (total if self.unseen is None else total + self.unseen(x)).sqrt()
 
 
 @dataclass
@@ -51,11 +68,26 @@ class StateEstimate:
         t: internal times (S, K).
         mean: (S, K, n).
         covariance: K tensors (S or 1, n, n); a 1 where all trajectories share it. None if not asked for.
+        quadratic: (S,) squared innovation of the whole window, and
+        count: (S,) number of values it sums over; 0 where it is not known.
     """
 
     t: Tensor
     mean: Tensor
     covariance: list[Tensor] | None
+    quadratic: Tensor
+    count: Tensor
+
+    @property
+    def factor(self) -> Tensor:
+        """(S,) by which all variances of a trajectory, predicted ones too, are larger than those of the prior."""
+        return variance_factor(self.quadratic, self.count)
+
+    def single(self, s: int) -> StateEstimate:
+        """The estimate of one trajectory of several."""
+        rows = slice(s, s + 1)
+        one = None if self.covariance is None else [c[rows] if len(c) > 1 else c for c in self.covariance]
+        return StateEstimate(self.t[rows], self.mean[rows], one, self.quadratic[rows], self.count[rows])
 
 
 class Dynamics:
@@ -119,6 +151,10 @@ def assimilate(
     mean, cov = _lift(code[:, 0], spread[:, 0] if spread is not None else None, prior, size)
     means = [mean]
     covariances: list[Tensor | None] = [cov]
+    known = decoder.affine and (encoder is None or encoder.method == "solve")
+    quadratic, count = torch.zeros(2, len(mean), dtype=torch.float64)
+    if known:
+        quadratic, count = _innovation(decoder, first, prior.mean.expand_as(mean), mean, prior.noise)
     forecasts: list[tuple[Tensor, Tensor]] = []  # of the second frame on, and the flows that lead there
     flows: list[Tensor] = []
     for k in range(1, frames):
@@ -129,7 +165,11 @@ def assimilate(
         latest = covariances[-1]
         assert latest is not None
         expected, flow = dynamics.propagate(latest, (means[-1] + forecast) / 2, begin, end)
-        mean, cov = _update(decoder, window.frames(slice(k, k + 1)), forecast, expected, prior.noise)
+        frame = window.frames(slice(k, k + 1))
+        mean, cov = _update(decoder, frame, forecast, expected, prior.noise)
+        if known:
+            further = _innovation(decoder, frame, forecast, mean, prior.noise)
+            quadratic, count = quadratic + further[0], count + further[1]
         means.append(mean)
         covariances.append(cov)
         forecasts.append((forecast, expected))
@@ -145,7 +185,81 @@ def assimilate(
             means[k] = means[k] + (gain @ step[..., None])[..., 0]
             covariances[k] = cov + gain @ (later - expected) @ gain.transpose(1, 2)
     kept = [c for c in covariances if c is not None] if covariance else None
-    return StateEstimate(window.t, torch.stack(means, 1), kept)
+    return StateEstimate(window.t, torch.stack(means, 1), kept, quadratic, count)
+
+
+def assimilate_noisy(
+    decoder: Decoder,
+    dynamics: Dynamics,
+    prior: StatePrior,
+    window: TrajectoryBatch,
+    covariance: bool = True,
+    encoder: Encoder | None = None,
+) -> StateEstimate:
+    """As `assimilate`, for observations with more noise than training data: how much, the window itself tells.
+
+    Trajectories whose innovations are far larger than the prior expects are assimilated anew with the white noise of
+    largest evidence, each with its own. Covariances and `factor` do not count this noise: it is not in the field.
+    """
+    estimate = assimilate(decoder, dynamics, prior, window, covariance, encoder=encoder)
+    surprising = (estimate.factor > _SURPRISING).nonzero()[:, 0]
+    if not len(surprising):
+        return estimate
+    chosen = window.select(surprising)
+    evidence = NoiseEvidence(prior.codes(decoder.code_size), len(chosen))
+    for rows, frame, offset, basis in _affine_frames(decoder, chosen):
+        evidence.add(rows, offset, basis, frame)
+    added = torch.zeros(len(window), dtype=torch.float64)
+    added[surprising] = evidence.best()
+    for level in added[added > 0].unique():
+        rows = (added == level).nonzero()[:, 0]
+        noisy = replace(prior, noise=prior.noise + level)
+        estimate = _merged(
+            estimate, assimilate(decoder, dynamics, noisy, window.select(rows), covariance, encoder=encoder), rows
+        )
+    return estimate
+
+
+def _merged(estimate: StateEstimate, other: StateEstimate, rows: Tensor) -> StateEstimate:
+    """The estimate with the trajectories `rows` replaced by those of another."""
+    covariances = None
+    if estimate.covariance is not None and other.covariance is not None:
+        covariances = []
+        for old, new in zip(estimate.covariance, other.covariance, strict=True):
+            if len(rows) < len(estimate.mean):
+                old = old.expand(len(estimate.mean), -1, -1).clone()
+                old[rows] = new.expand(len(rows), -1, -1)
+            covariances.append(old if len(rows) < len(estimate.mean) else new)
+    mean, quadratic, count = estimate.mean.clone(), estimate.quadratic.clone(), estimate.count.clone()
+    mean[rows], quadratic[rows], count[rows] = other.mean, other.quadratic, other.count
+    return StateEstimate(estimate.t, mean, covariances, quadratic, count)
+
+
+def _affine_frames(decoder: Decoder, window: TrajectoryBatch) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Frames that share points: trajectories (F,), values u (F, N, C), offset (N, C) and basis (N, C, Z), float64."""
+    dtype = next(decoder.parameters()).dtype
+    trajectories, frames = window.u.shape[:2]
+    index = torch.arange(trajectories)
+    for k in range(frames):
+        points = window.x[:, k if window.x.shape[1] > 1 else 0]
+        for g in range(len(points)):
+            rows = index if len(points) == 1 else index[g : g + 1]
+            with torch.no_grad():
+                offset, basis = decoder.basis(points[g].to(dtype))
+            yield rows, window.u[rows, k], offset.double(), basis.double()
+
+
+def _innovation(
+    decoder: Decoder, frame: TrajectoryBatch, before: Tensor, after: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Squared innovation (S,) and number of values (S,) of a frame whose states were `before` and are now `after`."""
+    size = decoder.code_size
+    quadratic, count = torch.zeros(2, len(after), dtype=torch.float64)
+    for rows, u, offset, basis in _affine_frames(decoder, frame):
+        expected, found = (offset + torch.einsum("ncz,sz->snc", basis, s[rows, :size]) for s in (before, after))
+        quadratic[rows], number = squared_innovation(expected, found, u, noise)
+        count[rows] = number.double()
+    return quadratic, count
 
 
 def _lift(code: Tensor, spread: Tensor | None, prior: StatePrior, size: int) -> tuple[Tensor, Tensor | None]:

@@ -221,7 +221,7 @@ class Solution:
                 result["dt"] = torch.einsum("rcz,rz->rc", jacobian, rate) * scale / model.scale.unit
             if "std" in what:
                 assert jacobian is not None
-                result["std"] = self._std(times, which, state, jacobian) * scale
+                result["std"] = self._std(times, which, state, jacobian, x) * scale
         if "dx" in what:
             moving = points.detach().requires_grad_(True)
             u = decoder(moving, code)
@@ -231,7 +231,7 @@ class Solution:
             result["dx"] = torch.stack(gradients, 1).double() * scale[:, None]
         return result
 
-    def _std(self, times: Tensor, which: Tensor, state: Tensor, jacobian: Tensor) -> Tensor:
+    def _std(self, times: Tensor, which: Tensor, state: Tensor, jacobian: Tensor, x: Tensor) -> Tensor:
         size = self.surrogate.code_size
         inner = self.surrogate.scale.internal(torch.unique(times))
         count = min(_EXACT_TIMES, 2 + int((inner[-1] - inner[0]) / _DENSE_STEP))
@@ -245,8 +245,7 @@ class Solution:
             rows = which == k
             cov = covariances[k][0, :size, :size]
             variance[rows] = torch.einsum("rcz,zy,rcy->rc", jacobian[rows], cov, jacobian[rows])
-        prior = self.surrogate.prior
-        return (variance.clamp(min=0) + prior.noise).sqrt() * prior.spread
+        return self.surrogate.prior.std(variance, self.estimate.factor[0], x)
 
 
 def _blocks(times: Tensor) -> list[Tensor]:

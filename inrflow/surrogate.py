@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.assimilation import Dynamics, StateEstimate, StatePrior, assimilate
+from inrflow.assimilation import Dynamics, StateEstimate, StatePrior, assimilate_noisy
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.normalisation import Normalisation
@@ -24,6 +24,7 @@ from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField
 from inrflow.encoding.encode import Encoder
+from inrflow.encoding.unseen import UnseenVariance
 from inrflow.errors import UserError
 from inrflow.files import load_tensors, save_tensors
 from inrflow.solution import Solution
@@ -86,7 +87,7 @@ class Surrogate:
             "decoder": self.decoder.state_dict(),
             "field": self.field.state_dict(),
             "normalisation": {"mean": self.normalisation.mean, "scale": self.normalisation.scale},
-            "prior": vars(self.prior),
+            "prior": asdict(self.prior),
             "box": torch.as_tensor(self.box),
         }
         metadata = {
@@ -134,7 +135,7 @@ class Surrogate:
                 decoder=decoder.eval(),
                 field=field.eval(),
                 integrator=Integrator(**metadata["integrator"]),
-                prior=StatePrior(**state["prior"]),
+                prior=_state_prior(state["prior"]),
                 scale=TimeScale(**metadata["scale"]),
                 box=state["box"].numpy(),
                 horizon=metadata["horizon"],
@@ -150,7 +151,7 @@ class Surrogate:
     def estimate(self, window: TrajectoryBatch, covariance: bool = True) -> StateEstimate:
         """States of a window of frames in data units: t (S, K), x (S or 1, K or 1, N, d), u (S, K, N, C)."""
         inner = TrajectoryBatch(self.scale.internal(window.t), window.x, self.normalisation.apply(window.u))
-        return assimilate(self.decoder, self.dynamics, self.prior, inner, covariance, encoder=self.encoder)
+        return assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, encoder=self.encoder)
 
     def assimilate(
         self, observations: Observations | Sequence[Observations] | Mapping[int, Observations]
@@ -212,3 +213,8 @@ class Surrogate:
             "there are extrapolated",
             stacklevel=3,
         )
+
+
+def _state_prior(state: dict[str, Any]) -> StatePrior:
+    unseen = state.get("unseen")
+    return StatePrior(**{**state, "unseen": None if unseen is None else UnseenVariance(**unseen)})

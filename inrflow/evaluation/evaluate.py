@@ -18,7 +18,7 @@ from inrflow.data.trajectories import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.evaluation.metrics import ErrorTable, channel_variance
 from inrflow.evaluation.references import References
-from inrflow.evaluation.spread import predicted_std, single
+from inrflow.evaluation.spread import predicted_std
 from inrflow.solution import StatePath
 from inrflow.surrogate import Surrogate
 
@@ -190,7 +190,7 @@ def _forecast(
     else:
         parts = []
         for s in range(len(batch)):
-            one = StatePath(surrogate, single(estimate, s))
+            one = StatePath(surrogate, estimate.single(s))
             rows = torch.isfinite(inner[s])
             state = torch.full((1, inner.shape[1], estimate.mean.shape[-1]), float("nan"), dtype=torch.float64)
             state[:, rows] = one.mean(inner[s][rows], check=False)

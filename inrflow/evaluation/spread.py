@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,13 +13,9 @@ from inrflow.surrogate import Surrogate
 
 _NORMAL_90 = 1.6448536269514722
 _VALUES = 100_000
-
-
-def single(estimate: StateEstimate, s: int) -> StateEstimate:
-    """The estimate of one trajectory of several."""
-    cov = estimate.covariance
-    one = None if cov is None else [c[s : s + 1] if len(c) > 1 else c for c in cov]
-    return StateEstimate(estimate.t[s : s + 1], estimate.mean[s : s + 1], one)
+_FRACTIONS = (1.0, 0.25, 0.0625)  # of the points, observed in the held-out windows
+_FEWEST = 8  # values in a window
+_JITTER = 1e-12
 
 
 def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor, inner: Tensor, x: Tensor) -> Tensor:
@@ -34,41 +31,71 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
     shared = bool((inner == inner[:1]).all())
     rows = [slice(None)] if shared else [slice(s, s + 1) for s in range(len(states))]
     for row in rows:
-        path = StatePath(surrogate, estimate if shared else single(estimate, row.start))
+        path = StatePath(surrogate, estimate if shared else estimate.single(row.start))
         finite = torch.isfinite(inner[row][0])
         covariances = path.covariance(inner[row][0][finite], states[row][:, finite])
         for k, cov in zip(finite.nonzero()[:, 0].tolist(), covariances, strict=True):
             design = basis[row if len(basis) > 1 else slice(None), k if basis.shape[1] > 1 else 0]
-            for s in range(len(cov)):
-                variance = _decoded_variance(design[s if len(design) > 1 else 0], cov[s, :size, :size], prior.noise)
-                target = result[row, k]
-                target[s if len(cov) > 1 else slice(None)] = (variance + prior.noise).sqrt()
-    return result * prior.spread
+            count = max(len(cov), len(design))
+            for s in range(count):
+                half = _root(cov[s if len(cov) > 1 else 0, :size, :size]).to(design.dtype)
+                variance = (design[s if len(design) > 1 else 0] @ half).square().sum(-1).double()
+                result[row, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
+    return prior.std(result, estimate.factor[:, None, None, None], x)
 
 
-def _decoded_variance(design: Tensor, covariance: Tensor, noise: Tensor) -> Tensor:
-    """diag(B P B^T) (N, C) of one frame; directions of P that are lost in the noise are left out."""
+def _root(covariance: Tensor) -> Tensor:
+    """L with L L^T = covariance, to the precision of float64."""
+    jitter = _JITTER * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype)
+    root, failed = torch.linalg.cholesky_ex(covariance + jitter)
+    if not failed:
+        return root
     values, vectors = torch.linalg.eigh(covariance)
-    keep = values.clamp(min=0).cumsum(0) > 0.01 * noise.mean()
-    half = (vectors[:, keep] * values[keep].sqrt()).to(design.dtype)
-    return (design @ half).square().sum(-1).double()
+    return vectors * values.clamp(min=0).sqrt()
 
 
 def calibrate(surrogate: Surrogate, batch: TrajectoryBatch, window: int) -> Tensor:
     """Factors (C,) for the standard deviations so that 90 % intervals hold 90 % of held-out forecasts.
 
     `batch` holds trajectories in data units that the surrogate was not fitted to; their first `window` frames are
-    assimilated. Forecasts that diverge leave the factors at 1.
+    assimilated, seen at all of their points and at few of them. Forecasts that diverge leave the factors at 1.
+
+    Held-out trajectories are often easier than new ones (windows of the same runs). A scale found from m of them has a
+    relative standard error of about 1 / sqrt(2 m), and intervals are narrowed no further than leaves room for it.
     """
     ones = torch.ones(batch.u.shape[-1], dtype=torch.float64)
     if not surrogate.decoder.affine:
         return ones
-    estimate = surrogate.estimate(batch.first_frames(window))
+    every = torch.cat([_scaled_errors(surrogate, batch, window, fraction) for fraction in _FRACTIONS])
+    result = []
+    for c in range(every.shape[1]):
+        values = every[:, c][torch.isfinite(every[:, c])]
+        values = values[:: max(1, len(values) // _VALUES)]
+        result.append(values.quantile(0.9) if len(values) >= 10 else torch.tensor(1.0, dtype=torch.float64))
+    factors = torch.stack(result).double()
+    cautious = (factors * (1 + (2 * len(batch)) ** -0.5)).clamp(max=1.0)
+    return torch.maximum(factors, cautious).clamp(0.05, 1e3)
+
+
+def _scaled_errors(surrogate: Surrogate, batch: TrajectoryBatch, window: int, fraction: float) -> Tensor:
+    """Errors (values, C) of forecasts from windows seen at a fraction of the points, in half widths of intervals."""
+    points = batch.u.shape[2]
+    seen = torch.zeros(len(batch), points, dtype=torch.bool)
+    random = np.random.default_rng([7])
+    for row in seen:  # the same number of points in every trajectory, other ones in each
+        row[torch.as_tensor(random.permutation(points)[: round(fraction * points)])] = True
+    first = batch.first_frames(window)
+    first = TrajectoryBatch(first.t, first.x, torch.where(seen[:, None, :, None], first.u, torch.nan))
+    usable = (torch.isfinite(first.u).flatten(1).sum(1) >= _FEWEST).nonzero()[:, 0]
+    errors = [torch.empty(0, batch.u.shape[-1], dtype=torch.float64)]
+    if not len(usable):
+        return errors[0]
+    batch = batch.select(usable)
+    estimate = surrogate.estimate(first.select(usable))
     inner = surrogate.scale.internal(batch.t)
-    factors = []
     for s in range(len(batch)):
         rows = torch.isfinite(inner[s])
-        one = single(estimate, s)
+        one = estimate.single(s)
         states = StatePath(surrogate, one).mean(inner[s, rows], check=False)
         x = batch.x[s if len(batch.x) > 1 else 0][None]
         x = x if x.shape[1] == 1 else x[:, rows]
@@ -77,11 +104,5 @@ def calibrate(surrogate: Surrogate, batch: TrajectoryBatch, window: int) -> Tens
             dtype = next(surrogate.decoder.parameters()).dtype
             decoded = surrogate.decoder(x.to(dtype), states[..., : surrogate.code_size].to(dtype))
         error = (decoded[0] - surrogate.normalisation.apply(batch.u[s, rows])).double()
-        factors.append((error.abs() / std[0] / _NORMAL_90).flatten(0, 1))
-    every = torch.cat(factors)
-    result = []
-    for c in range(every.shape[1]):
-        values = every[:, c][torch.isfinite(every[:, c])]
-        values = values[:: max(1, len(values) // _VALUES)]
-        result.append(values.quantile(0.9) if len(values) >= 10 else torch.tensor(1.0, dtype=torch.float64))
-    return torch.stack(result).double().clamp(0.05, 1e3)
+        errors.append((error.abs() / std[0] / _NORMAL_90).flatten(0, 1))
+    return torch.cat(errors)

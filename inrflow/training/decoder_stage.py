@@ -17,11 +17,14 @@ from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Symmetries
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.modes import OutputModes, fit_output_modes
+from inrflow.encoding.spectrum import refit_variances
+from inrflow.encoding.unseen import MOST_POINTS, UnseenVariance, unseen_variance
 
 _RIDGE = 1e-3
 _POINTS_PER_STEP = 2048
 _FRAMES_PER_STEP = 128
 _HELD_OUT = 0.1
+_TRAJECTORIES_LEFT_OUT = 16
 
 
 class Augmentation:
@@ -59,7 +62,8 @@ class DecoderTraining:
     def __init__(
         self, source: TrajectorySource, training: np.ndarray, validation: np.ndarray, augmentation: Augmentation
     ) -> None:
-        self.source, self.training, self.augmentation = source, training, augmentation
+        self.source, self.augmentation = source, augmentation
+        self.training, self.validation = training, validation
         self.all_points = False  # the last part of the stage sees the held-out points too
         points = source.batch(training[:1]).u.shape[2]
         self.together = max(1, min(len(training), _POINTS_PER_STEP // points))
@@ -111,6 +115,23 @@ class DecoderTraining:
         residual = _residual(offset[:, held], basis[:, held], u[:, :, held], codes)
         return float(residual.square().sum() / torch.isfinite(u[:, :, held]).sum().clamp(min=1))
 
+    def unseen_variance(self, module: ModulatedSiren) -> UnseenVariance | None:
+        """What the decoder misses at points that no frame shows, while its trunk has not seen the held-out points.
+
+        None where other trajectories show other points, or symmetries move them.
+        """
+        first = self.source.batch(self.training[:1])
+        fixed = first.x.shape[:2] == (1, 1) and (len(self.source) == 1 or self.source.shared_points)
+        points = first.u.shape[2]
+        _, held = self._split(points)
+        if not fixed or self.augmentation or points > MOST_POINTS or not len(held):
+            return None
+        x, u = self.source.batch(self.training[:_TRAJECTORIES_LEFT_OUT]).groups()
+        with torch.no_grad():
+            features = module.features(x[0].to(module.output.dtype))
+        pick = torch.linspace(0, u.shape[1] - 1, min(u.shape[1], _FRAMES_PER_STEP)).long()
+        return unseen_variance(x[0], features, u[0, pick], held)
+
     def fit_modes(
         self, module: ModulatedSiren, largest: int, trajectories: int = 96, iterations: int = 6
     ) -> OutputModes:
@@ -120,17 +141,30 @@ class DecoderTraining:
             chosen = random.choice(self.training, trajectories, replace=len(self.training) < trajectories)
         else:
             chosen = random.permutation(self.training)[: trajectories if not self.source.shared_points else None]
-        x, u = moved_batch(self.source, chosen, self.augmentation, random).groups()
-        if len(x) > trajectories:  # moving points: every frame is a group of its own
-            pick = torch.as_tensor(random.permutation(len(x))[: 4 * trajectories])
-            x, u = x[pick], u[pick]
-        groups = list(zip(x, u, strict=True))
+        groups = _grouped(moved_batch(self.source, chosen, self.augmentation, random), 4 * trajectories, random)
 
         def features(points: Tensor) -> Tensor:
             with torch.no_grad():
                 return module.features(points.to(module.output.dtype))
 
-        return fit_output_modes(features, groups, iterations=iterations, largest=largest)
+        modes = fit_output_modes(features, groups, iterations=iterations, largest=largest)
+        return refit_variances(modes, features, self._further_groups(trajectories))
+
+    def _further_groups(self, trajectories: int) -> list[tuple[Tensor, Tensor]]:
+        """Frames to which the modes are not fitted: of validation, and of fresh copies of all trajectories."""
+        random = np.random.default_rng([13])
+        every = np.concatenate([self.training, self.validation]) if self.augmentation else self.validation
+        if not len(every):
+            return []
+        chosen = random.permutation(every)[:trajectories]
+        return _grouped(moved_batch(self.source, chosen, self.augmentation, random), 4 * trajectories, random)
+
+
+def _grouped(batch: TrajectoryBatch, most: int, random: np.random.Generator) -> list[tuple[Tensor, Tensor]]:
+    """Frames grouped by shared points, at most so many groups: where points move, every frame is one of its own."""
+    x, u = batch.groups()
+    pick = torch.as_tensor(random.permutation(len(x))[:most]) if len(x) > most else slice(None)
+    return list(zip(x[pick], u[pick], strict=True))
 
 
 def _residual(offset: Tensor, basis: Tensor, u: Tensor, codes: Tensor) -> Tensor:

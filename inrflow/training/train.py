@@ -26,6 +26,7 @@ from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.encoding.modes import OutputModes
+from inrflow.encoding.unseen import UnseenVariance
 from inrflow.errors import UserError
 from inrflow.evaluation.spread import calibrate
 from inrflow.surrogate import Surrogate
@@ -65,6 +66,7 @@ class Training:
         self.description = file.description
         self.box = file.box
         self.symmetries = self._symmetries(data.symmetries)
+        self.unseen: UnseenVariance | None = None
         encoding = config.encoding
         descended = encoding.method in ("adam", "gradient_steps")
         rate = encoding.rate or (ADAM_RATE if encoding.method == "adam" else GRADIENT_RATE)
@@ -148,6 +150,7 @@ class Training:
                 self.config.training.steps.decoder = 0
                 self.save_config()
                 decoder.set_output(modes.mean, modes.modes)
+                self.unseen = training.unseen_variance(decoder)
                 return decoder.float(), modes
         periodic = self.description.period is not None and any(p > 0 for p in self.description.period)
         depth = config.depth or (2 if periodic else 6)
@@ -164,6 +167,8 @@ class Training:
         steps = self._steps("decoder", stage, _DECODER_SHARE / 2, 3000)
         error = run_stage(stage, steps, self.recorder, self.checkpoints)
         self.recorder.say(f"decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
+        self.unseen = training.unseen_variance(decoder.double())
+        decoder = decoder.float()
         training.all_points = True
         final = replace(stage, name="decoder_all_points", validate=None)
         run_stage(final, steps, self.recorder, self.checkpoints)
@@ -432,7 +437,8 @@ class Training:
         times = self.source.times
         elapsed = (times - times[:, :1]).nan_to_num(0.0)
         prior = StatePrior(
-            mean, covariance, code_prior.noise.double(), process, torch.ones(len(self.description.channels)).double()
+            mean, covariance, code_prior.noise.double(), process, torch.ones(len(self.description.channels)).double(),
+            self.unseen,
         )
         surrogate = Surrogate(
             self.description, self.source.normalisation, decoder.eval(), field.double().eval(), integrator,

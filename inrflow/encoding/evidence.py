@@ -1,0 +1,108 @@
+"""What a window of observations says of itself: how noisy it is, and how far it departs from the prior.
+
+A frame of n values y with prior N(m, B P B^T + R) has the squared innovation Q = (y - m)^T (B P B^T + R)^-1 (y - m),
+which is n on average (the consistency check of Kalman filters, Bar-Shalom et al. 2001, 5.4). A window whose Q is
+larger is livelier than the training data, or noisier. Both are estimated: an overall variance factor s with an inverse
+gamma prior, which makes predictions Student distributed, and a variance r of white noise added to the channels' own,
+by the marginal likelihood of y ~ N(m, s (B P B^T + R + r)).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from inrflow.encoding.gaussian import GaussianPrior
+
+FREEDOM = 4.0  # values that the prior of the variance factor, mean 1, is worth
+_PENALTY = 2.0  # nats by which added noise must improve the evidence
+_FACTOR = 8.0  # between the noise levels tried first
+_HALVINGS = (4.0, 2.0, 0.5, 0.25)  # and then around the best of them
+
+
+def variance_factor(quadratic: Tensor, count: Tensor) -> Tensor:
+    """Posterior variance factor (...) of windows with squared innovation `quadratic` of `count` values."""
+    return (FREEDOM + quadratic) / (FREEDOM + count)
+
+
+def squared_innovation(before: Tensor, after: Tensor, u: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Q (F,) and number of values (F,) of frames u (F, N, C), NaN where not observed.
+
+    Uses Q = (y - m)^T R^-1 (y - B z), z the posterior mean: no matrix is inverted.
+
+    Args:
+        before, after: values (F, N, C) decoded at the prior and at the posterior mean, float64.
+        noise: (C,) variances R.
+    """
+    seen = torch.isfinite(u)
+    product = (u.double() - before) * (u.double() - after) / noise
+    return torch.where(seen, product, 0.0).flatten(1).sum(1).clamp(min=0), seen.flatten(1).sum(1)
+
+
+class NoiseEvidence:
+    """Marginal likelihood of the variance of added noise, for windows of frames that are each drawn from the prior.
+
+    The frames of a window enter one by one through `add`; correlation between them is not used.
+    """
+
+    def __init__(self, prior: GaussianPrior, windows: int) -> None:
+        self.prior, self.factor = prior, prior.factor()
+        self.windows = windows
+        self._frames: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
+
+    def add(self, windows: Tensor, offset: Tensor, basis: Tensor, u: Tensor) -> None:
+        """Frames u (F, N, C) of the windows (F,), seen through the affine decoder offset (N, C), basis (N, C, Z)."""
+        basis = basis.double()
+        target = u.double() - offset.double() - basis @ self.prior.mean
+        seen = torch.isfinite(target)
+        patterns = [slice(None)] if bool((seen == seen[:1]).all()) else [slice(f, f + 1) for f in range(len(u))]
+        for rows in patterns:
+            mask = seen[rows][0]
+            grams, rights, squares = [], [], []
+            for c in range(u.shape[-1]):
+                design = basis[mask[:, c], c] @ self.factor
+                values = target[rows][:, mask[:, c], c]
+                grams.append(design.T @ design)
+                rights.append(values @ design)
+                squares.append(values.square().sum(1))
+            self._frames.append(
+                (windows[rows], torch.stack(grams), torch.stack(rights, 1), torch.stack(squares, 1), mask.sum(0))
+            )
+
+    def __call__(self, added: float) -> Tensor:
+        """Log evidence (windows,) of noise of variance `added` on top of the prior's, up to a constant."""
+        quadratic = torch.zeros(self.windows, dtype=torch.float64)
+        logarithm, count = torch.zeros_like(quadratic), torch.zeros_like(quadratic)
+        noise = self.prior.noise + added
+        for windows, grams, rights, squares, seen in self._frames:
+            inner = torch.einsum("czy,c->zy", grams, 1 / noise)
+            inner.diagonal().add_(1)
+            cholesky = torch.linalg.cholesky(inner)
+            right = torch.einsum("fcz,c->fz", rights, 1 / noise)
+            explained = torch.linalg.solve_triangular(cholesky, right.T, upper=False).square().sum(0)
+            quadratic.index_add_(0, windows, (squares @ (1 / noise) - explained).clamp(min=0))
+            determinant = 2 * cholesky.diagonal().log().sum() + (seen * noise.log()).sum()
+            logarithm.index_add_(0, windows, determinant.expand(len(windows)))
+            count.index_add_(0, windows, seen.sum().double().expand(len(windows)))
+        return -0.5 * logarithm - 0.5 * (count + FREEDOM) * torch.log1p(quadratic / FREEDOM)
+
+    def best(self, largest: float = 4.0) -> Tensor:
+        """Variance (windows,) of added noise with the largest evidence, to a factor of about sqrt(2); 0 for none."""
+        best = torch.zeros(self.windows, dtype=torch.float64)
+        score = self(0.0) + _PENALTY
+        level = largest
+        while level > float(self.prior.noise.min()) / _FACTOR:
+            best, score = self._better(best, score, torch.tensor(level).double())
+            level /= _FACTOR
+        coarse = best.clone()
+        for factor in _HALVINGS:
+            for value in coarse[coarse > 0].unique():
+                tried, evidence = float(value) * factor, self(float(value) * factor)
+                better = (coarse == value) & (evidence > score)
+                best = torch.where(better, tried, best)
+                score = torch.where(better, evidence, score)
+        return best
+
+    def _better(self, best: Tensor, score: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        evidence = self(float(level))
+        return torch.where(evidence > score, level, best), torch.maximum(evidence, score)
