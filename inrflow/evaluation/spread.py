@@ -65,7 +65,7 @@ def calibrate(surrogate: Surrogate, batch: TrajectoryBatch, window: int) -> Tens
         return ones
     estimate = surrogate.estimate(batch.first_frames(window))
     inner = surrogate.scale.internal(batch.t)
-    factors = []
+    factors, truth = [], batch.undelayed().u
     for s in range(len(batch)):
         rows = torch.isfinite(inner[s])
         one = single(estimate, s)
@@ -76,7 +76,7 @@ def calibrate(surrogate: Surrogate, batch: TrajectoryBatch, window: int) -> Tens
         with torch.no_grad():
             dtype = next(surrogate.decoder.parameters()).dtype
             decoded = surrogate.decoder(x.to(dtype), states[..., : surrogate.code_size].to(dtype))
-        error = (decoded[0] - surrogate.normalisation.apply(batch.u[s, rows])).double()
+        error = (decoded[0] - surrogate.normalisation.apply(truth[s, rows])).double()
         factors.append((error.abs() / std[0] / _NORMAL_90).flatten(0, 1))
     every = torch.cat(factors)
     result = []
