@@ -40,8 +40,9 @@ class Statistics:
         """Nothing seen yet."""
         factor = prior.factor()
         size, channels = factor.shape[1], len(prior.noise)
-        sums = (torch.zeros(n, dtype=torch.float64) for n in (size, (size, size), channels, channels, channels))
-        return cls(prior, factor, *sums)
+        first, second = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
+        residual, values, leverage = torch.zeros(3, channels, dtype=torch.float64)
+        return cls(prior, factor, first, second, residual, values, leverage)
 
     def add(self, design: Callable[[Tensor], Tensor], offset: Tensor, u: Tensor) -> None:
         """Frames u (G, F, N, C), NaN = not observed, of G groups that share points.

@@ -10,6 +10,7 @@ by variance, with prior N(0, diag(variances)).
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -89,7 +90,7 @@ def fit_output_modes(
         statistics = Statistics.empty(prior)
         for x, u in blocks:
             psi = (features(x.flatten(0, 1)).double() @ whitening).unflatten(0, x.shape[:2])
-            statistics.add(lambda factor, psi=psi: _block_design(psi, factor, channels), torch.zeros(()), u)
+            statistics.add(partial(_block_design, psi, channels), torch.zeros(()), u)
         prior = statistics.maximise()
         if average is not None:
             prior = average(prior, whitening)
@@ -115,7 +116,7 @@ def _blocks(groups: list[tuple[Tensor, Tensor]], dimension: int) -> list[tuple[T
     return [*blocks, (torch.stack([x for x, _ in run]), torch.stack([u for _, u in run]))]
 
 
-def _block_design(psi: Tensor, factor: Tensor, channels: int) -> Tensor:
+def _block_design(psi: Tensor, channels: int, factor: Tensor) -> Tensor:
     """(G, N, C, r): features (G, N, size), of which each channel has its own weights, times `factor` (C size, r)."""
     return torch.stack([psi @ part for part in factor.chunk(channels)], 2)
 

@@ -60,7 +60,7 @@ def refit_modes(
                 with torch.no_grad():
                     offset, basis = decoder.basis(x[part].to(decoder.output.dtype))
                 offset, basis = drift.carried(offset, basis, delay[part])
-                statistics.add(lambda factor, basis=basis: basis @ factor, offset, u[part])
+                statistics.add(basis.matmul, offset, u[part])
         prior = statistics.maximise(swift=True)
         if motion is not None and elements is not None:
             prior = motion.averaged(prior, elements)
