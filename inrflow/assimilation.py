@@ -17,6 +17,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.vector_field import VectorField
+from inrflow.encoding.drift import Drift
 from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.evidence import NoiseEvidence, squared_innovation, variance_factor
 from inrflow.encoding.gauss_newton import gauss_newton
@@ -101,6 +102,17 @@ class Dynamics:
         with torch.no_grad():
             return self.integrator(self.field, state, times, check)
 
+    def drift(self, state: Tensor, size: int) -> Drift:
+        """Motion of the first `size` dimensions, the code, around a state (n,): the field linearised there.
+
+        Memory is taken to stay what it is in that state, and so is the forcing.
+        """
+        now = torch.zeros(1, dtype=torch.float64)
+        with torch.no_grad():
+            rate = self.field(now, state[None])[0]
+        matrix = field_jacobian(self.field, now, state[None])[0]
+        return Drift.of(matrix[:size, :size], rate[:size] - matrix[:size, :size] @ state[:size])
+
     def propagate(self, covariance: Tensor, state: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
         """Covariance at `end` and the linearised flow (S or 1, n, n), from `covariance` (S or 1, n, n) at `begin` (S,).
 
@@ -147,7 +159,8 @@ def assimilate(
     frames = window.u.shape[1]
     first = window.first_frames(1)
     track = covariance or frames > 1
-    code, spread = encode_with_covariance(decoder, first, prior.codes(size), track, encoder)
+    drift = None if window.delay is None else dynamics.drift(prior.mean, size)
+    code, spread = encode_with_covariance(decoder, first, prior.codes(size), track, encoder, drift)
     mean, cov = _lift(code[:, 0], spread[:, 0] if spread is not None else None, prior, size)
     means = [mean]
     covariances: list[Tensor | None] = [cov]
@@ -166,7 +179,7 @@ def assimilate(
         assert latest is not None
         expected, flow = dynamics.propagate(latest, (means[-1] + forecast) / 2, begin, end)
         frame = window.frames(slice(k, k + 1))
-        mean, cov = _update(decoder, frame, forecast, expected, prior.noise)
+        mean, cov = _update(decoder, frame, forecast, expected, prior.noise, drift)
         if known:
             further = _innovation(decoder, frame, forecast, mean, prior.noise)
             quadratic, count = quadratic + further[0], count + further[1]
@@ -282,9 +295,9 @@ def _lift(code: Tensor, spread: Tensor | None, prior: StatePrior, size: int) -> 
 
 
 def _update(
-    decoder: Decoder, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor
+    decoder: Decoder, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor, drift: Drift | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Condition forecasts (S, n) with covariance (S or 1, n, n) on one frame."""
+    """Condition forecasts (S, n) with covariance (S or 1, n, n) on one frame, its delayed values carried by `drift`."""
     size, n = decoder.code_size, mean.shape[1]
     dtype = next(decoder.parameters()).dtype
     points, u = frame.x[:, 0], frame.u[:, 0]
@@ -310,6 +323,8 @@ def _update(
                 continue
             if decoder.affine:
                 offset, basis = decoder.basis(x.to(dtype))
+                if frame.delay is not None and drift is not None:
+                    offset, basis = (v[0] for v in drift.carried(offset[None], basis[None], frame.delay[s]))
             else:  # linearised at the best code, shifted so that it is affine around it
                 at = GaussianPrior(mean[s, :size], one[:size, :size], noise)
                 best, _ = gauss_newton(decoder, x, u[s : s + 1], at)

@@ -77,11 +77,19 @@ class DynamicsConfig:
 
 @dataclass
 class StepsConfig:
-    """Steps of the stages; None is set from the time budget and written to config.yaml."""
+    """Steps of the stages and sizes of the solves; None is set from the time budget and written to config.yaml.
+
+    mode_trajectories: to which the output modes are fitted; check_copies, copies: of every trajectory under symmetries,
+    to check these and to train on; scattered: rounds in which motion and codes of scattered rows are found in turn.
+    """
 
     decoder: int | None = None
     rollout: int | None = None
     data: int | None = None
+    mode_trajectories: int | None = None
+    check_copies: int | None = None
+    copies: int | None = None
+    scattered: int | None = None
 
 
 @dataclass

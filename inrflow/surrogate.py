@@ -16,6 +16,8 @@ from torch import Tensor
 from inrflow.assimilation import Dynamics, StateEstimate, StatePrior, assimilate_noisy
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
+from inrflow.data.frames import Frames
+from inrflow.data.knots import Knots, is_scattered
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.observations import Observations
 from inrflow.decoders.base import Decoder
@@ -30,6 +32,7 @@ from inrflow.files import load_tensors, save_tensors
 from inrflow.solution import Solution
 
 MODEL_FILE = "model.safetensors"
+_KNOT_SPACING = 0.5  # internal time units between the knots of observations whose times all differ
 FORMAT = "inrflow-surrogate"
 VERSION = 1
 
@@ -150,7 +153,8 @@ class Surrogate:
 
     def estimate(self, window: TrajectoryBatch, covariance: bool = True) -> StateEstimate:
         """States of a window of frames in data units: t (S, K), x (S or 1, K or 1, N, d), u (S, K, N, C)."""
-        inner = TrajectoryBatch(self.scale.internal(window.t), window.x, self.normalisation.apply(window.u))
+        delay = None if window.delay is None else window.delay / self.scale.unit
+        inner = TrajectoryBatch(self.scale.internal(window.t), window.x, self.normalisation.apply(window.u), delay)
         return assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, encoder=self.encoder)
 
     def assimilate(
@@ -173,10 +177,7 @@ class Surrogate:
                 f"surrogate of {self.description.name} has {d} ({', '.join(self.description.coordinates)}) and "
                 f"{channels} ({', '.join(self.description.channels)})"
             )
-        x = torch.as_tensor(frames.x)
-        window = TrajectoryBatch(
-            torch.as_tensor(frames.t)[None], x[None] if x.dim() == 3 else x[None, None], torch.as_tensor(frames.u)[None]
-        )
+        window = self._window(frames, len(observations))
         self.warn_outside(self.outside(frames.x))
         estimate = self.estimate(window)
         size = self.code_size
@@ -188,6 +189,18 @@ class Surrogate:
                 stacklevel=2,
             )
         return Solution(self, estimate, as_torch=observations.kind == "torch")
+
+    def _window(self, frames: Frames, rows: int) -> TrajectoryBatch:
+        """Frames of one trajectory as a batch; rows that each have a time of their own are gathered around knots."""
+        x, u = torch.as_tensor(frames.x), torch.as_tensor(frames.u)
+        if not (self.decoder.affine and is_scattered(rows, len(frames))):
+            return TrajectoryBatch(torch.as_tensor(frames.t)[None], x[None] if x.dim() == 3 else x[None, None], u[None])
+        seen = np.isfinite(frames.u).any(-1)
+        t = np.broadcast_to(frames.t[:, None], seen.shape)[seen]
+        places = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))[seen]
+        knots = Knots.spaced(float(t.min()), float(t.max()), _KNOT_SPACING * self.scale.unit)
+        place, values, delay, _ = knots.gather(t, places, frames.u[seen])
+        return TrajectoryBatch(*(torch.as_tensor(v)[None] for v in (knots.times, place, values, delay.astype(float))))
 
     def outside(self, x: np.ndarray | Tensor) -> np.ndarray:
         """Which of the points (..., d) leave the box of the training data along coordinates that are not periodic."""

@@ -16,11 +16,13 @@ class TrajectoryBatch:
         t: times (S, T), float64; NaN pads the end of a shorter trajectory.
         x: points (S or 1, T or 1, N, d); a 1 says that trajectories or frames share their points.
         u: values (S, T, N, C), in normalised units; NaN = not observed.
+        delay: how long after its frame's time each value was seen, (S, T, N) in the units of t; None for not at all.
     """
 
     t: Tensor
     x: Tensor
     u: Tensor
+    delay: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.u)
@@ -32,7 +34,8 @@ class TrajectoryBatch:
 
     def select(self, index: Tensor | slice) -> "TrajectoryBatch":
         """A subset of the trajectories."""
-        return TrajectoryBatch(self.t[index], self.x if len(self.x) == 1 else self.x[index], self.u[index])
+        delay = None if self.delay is None else self.delay[index]
+        return TrajectoryBatch(self.t[index], self.x if len(self.x) == 1 else self.x[index], self.u[index], delay)
 
     def first_frames(self, count: int) -> "TrajectoryBatch":
         """The first `count` frames of every trajectory."""
@@ -40,13 +43,30 @@ class TrajectoryBatch:
 
     def frames(self, index: slice) -> "TrajectoryBatch":
         """A range of frames of every trajectory."""
-        return TrajectoryBatch(self.t[:, index], self.x if self.x.shape[1] == 1 else self.x[:, index], self.u[:, index])
+        x = self.x if self.x.shape[1] == 1 else self.x[:, index]
+        delay = None if self.delay is None else self.delay[:, index]
+        return TrajectoryBatch(self.t[:, index], x, self.u[:, index], delay)
+
+    def with_values(self, u: Tensor) -> "TrajectoryBatch":
+        """The same times and points with other values."""
+        return TrajectoryBatch(self.t, self.x, u, self.delay)
+
+    def undelayed(self, share: float = 0.1) -> "TrajectoryBatch":
+        """Only the values seen within this share of the longest delay, taken for those of the frame's own time."""
+        if self.delay is None:
+            return self
+        near = self.delay.abs() <= share * self.delay.abs().max()
+        return TrajectoryBatch(self.t, self.x, torch.where(near[..., None], self.u, torch.nan))
 
     def transformed(self, transformations: Transformations) -> "TrajectoryBatch":
         """Every trajectory moved by its own symmetry: points moved, values turned."""
         x = self.x.expand(len(self.u), *self.x.shape[1:])
         moved_x, moved_u = transformations.apply(x, self.u)
-        return TrajectoryBatch(self.t, torch.as_tensor(moved_x), torch.as_tensor(moved_u))
+        return TrajectoryBatch(self.t, torch.as_tensor(moved_x), torch.as_tensor(moved_u), self.delay)
+
+    def delays(self) -> Tensor | None:
+        """The delays of the groups, (G, N)."""
+        return None if self.delay is None else self.delay.flatten(0, 1)
 
     def groups(self) -> tuple[Tensor, Tensor]:
         """Frames grouped by shared points: x (G, N, d) and u (G, F, N, C), F frames in each of G groups."""

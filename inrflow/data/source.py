@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.knots import Knots, is_scattered
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.sampling import observed_points
 from inrflow.data.trajectories import TrajectoryFile
@@ -25,6 +26,7 @@ class TrajectorySource:
         points: fraction of points observed, a seeded subset of each trajectory.
         same_points: one subset for all trajectories.
         seed: of the subset.
+    Scattered rows whose times all differ are gathered around `knots` in time, and know their delays.
     Values that fit into 2 GiB are kept in memory once read; larger files are read as they are asked for.
     """
 
@@ -43,9 +45,15 @@ class TrajectorySource:
         self.file, self.frames, self.fraction, self.same_points, self.seed = file, frames, points, same_points, seed
         self.description = file.description
         times = file.times()
+        self.knots: Knots | None = None
+        if file.layout == "scattered" and is_scattered(file.rows, int(np.isfinite(times).sum())):
+            spans = np.nanmin(times), np.nanmax(times)
+            self.knots = Knots.over(float(spans[0]), float(spans[1]), points * file.rows / file.trajectories)
+            times = np.tile(self.knots.times, (file.trajectories, 1))
         count = times.shape[1] if frames is None else min(frames, times.shape[1])
         self.times = torch.as_tensor(times[:, :count])
-        size = len(times) * count * max(1, round(file.points * points)) * len(file.description.channels) * 4
+        self.points = file.points if self.knots is None else max(1, round(file.rows / times.size))
+        size = len(times) * count * max(1, round(self.points * points)) * len(file.description.channels) * 4
         self._keep = size <= _CACHE_BYTES
         self._cache: dict[int, TrajectoryBatch] = {}
         self.normalisation = Normalisation(
@@ -70,6 +78,8 @@ class TrajectorySource:
         if trajectory in self._cache:
             return self._cache[trajectory]
         limit = self.times.shape[1]
+        if self.knots is not None:
+            return self._read_scattered(trajectory, self.knots)
         frames = self.file.read(trajectory, slice(0, limit), self.observed_points(trajectory))
         t = torch.full((1, limit), float("nan"), dtype=torch.float64)
         t[0, : len(frames.t)] = torch.as_tensor(frames.t)
@@ -79,6 +89,24 @@ class TrajectorySource:
         if frames.moving and len(frames.t) < limit:
             x = torch.cat([x, x[-1:].expand(limit - len(frames.t), *x.shape[1:])])
         batch = TrajectoryBatch(t, x[None] if frames.moving else x[None, None], u)
+        if self._keep:
+            self._cache[trajectory] = batch
+        return batch
+
+    def _read_scattered(self, trajectory: int, knots: Knots) -> TrajectoryBatch:
+        rows = self.file.read(trajectory)
+        seen = np.isfinite(rows.u).any(-1)
+        t = np.broadcast_to(rows.t[:, None], seen.shape)[seen]
+        x, u = rows.x[seen], rows.u[seen]
+        if self.fraction < 1.0:
+            kept = observed_points(self.seed, trajectory, len(t), self.fraction, self.same_points)
+            t, x, u = t[kept], x[kept], u[kept]
+        limit = slice(0, self.times.shape[1])
+        x, u, delay, _ = knots.gather(t, x, u)
+        batch = TrajectoryBatch(
+            self.times[trajectory : trajectory + 1], torch.as_tensor(x[None, limit]), torch.as_tensor(u[None, limit]),
+            torch.as_tensor(delay[None, limit], dtype=torch.float64),
+        )
         if self._keep:
             self._cache[trajectory] = batch
         return batch
@@ -100,7 +128,10 @@ class TrajectorySource:
             )
         if normalised:
             u = self.normalisation.apply(u)
-        return TrajectoryBatch(torch.cat([p.t for p in parts]), x, u)
+        delay = None
+        if self.knots is not None:
+            delay = torch.cat([_padded(p.delay[..., None], width, 0.0)[..., 0] for p in parts if p.delay is not None])
+        return TrajectoryBatch(torch.cat([p.t for p in parts]), x, u, delay)
 
     def fit_normalisation(self, trajectories: Sequence[int] | np.ndarray) -> Normalisation:
         """Mean and standard deviation of each channel over the named trajectories; kept and returned."""

@@ -10,9 +10,11 @@ from torch import Tensor
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.encoding.adam import adam_encode
+from inrflow.encoding.drift import Drift
 from inrflow.encoding.gauss_newton import gauss_newton
-from inrflow.encoding.gaussian import GaussianPrior, condition
+from inrflow.encoding.gaussian import GaussianPrior, condition_groups
 from inrflow.encoding.gradient_steps import gradient_steps_encode
+from inrflow.encoding.whitened import block_length
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,31 @@ class Encoder:
     rate: float = 1e-2
 
     def __call__(
+        self,
+        decoder: Decoder,
+        x: Tensor,
+        u: Tensor,
+        prior: GaussianPrior,
+        covariance: bool,
+        delay: Tensor | None = None,
+        drift: Drift | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Codes (G, F, Z) and covariance (G, 1 or F, Z, Z) of frames u (G, F, N, C) at the points x (G, N, d) of each
+        group; with a drift, of values seen with delays (G, N), where the decoder is affine."""
+        if self.method == "solve" and decoder.affine:
+            return _solve(decoder, x, u, prior, covariance, delay, drift)
+        means, spreads = [], []
+        for points, values in zip(x, u, strict=True):
+            mean, spread = self._descend(decoder, points, values, prior, covariance)
+            means.append(mean)
+            spreads.append(spread)
+        if not covariance:
+            return torch.stack(means), None
+        return torch.stack(means), torch.stack([s if s.dim() == 3 else s[None] for s in spreads if s is not None])
+
+    def _descend(
         self, decoder: Decoder, x: Tensor, u: Tensor, prior: GaussianPrior, covariance: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Codes (F, Z) and covariance (Z, Z) or (F, Z, Z) of frames u (F, N, C) at points x (N, d)."""
-        if self.method == "solve" and decoder.affine:
-            offset, basis = decoder.basis(x.to(next(decoder.parameters()).dtype))
-            return condition(offset, basis, u, prior, covariance)
         if self.method == "solve":
             return gauss_newton(decoder, x, u, prior, covariance=covariance)
         if self.method == "adam":
@@ -40,9 +61,18 @@ class Encoder:
         return mean.double(), torch.zeros_like(prior.covariance) if covariance else None
 
 
-def encode(decoder: Decoder, batch: TrajectoryBatch, prior: GaussianPrior, encoder: Encoder | None = None) -> Tensor:
-    """Posterior mean codes (S, T, Z), float64, of every frame by itself; unobserved frames get the prior mean."""
-    return encode_with_covariance(decoder, batch, prior, False, encoder)[0]
+def encode(
+    decoder: Decoder,
+    batch: TrajectoryBatch,
+    prior: GaussianPrior,
+    encoder: Encoder | None = None,
+    drift: Drift | None = None,
+) -> Tensor:
+    """Posterior mean codes (S, T, Z), float64, of every frame by itself; unobserved frames get the prior mean.
+
+    `drift` tells how codes move between a frame's time and the times of its delayed values.
+    """
+    return encode_with_covariance(decoder, batch, prior, False, encoder, drift)[0]
 
 
 @torch.no_grad()
@@ -52,25 +82,39 @@ def encode_with_covariance(
     prior: GaussianPrior,
     covariance: bool = True,
     encoder: Encoder | None = None,
+    drift: Drift | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """As `encode`, with the posterior covariance (S or 1, T or 1, Z, Z)."""
-    x, u = batch.groups()
-    find = encoder or Encoder()
-    means, spreads = [], []
-    for points, values in zip(x, u, strict=True):
-        mean, spread = find(decoder, points, values, prior, covariance)
-        means.append(mean)
-        if spread is not None:
-            spreads.append(spread if spread.dim() == 3 else spread[None])
     trajectories, frames = batch.u.shape[:2]
-    codes = torch.stack(means).reshape(trajectories, frames, -1)
+    x, u = batch.groups()
+    codes, spread = (encoder or Encoder())(decoder, x, u, prior, covariance, batch.delays(), drift)
+    codes = codes.reshape(trajectories, frames, -1)
+    if spread is None or len(x) == trajectories or (len(x) == 1 and spread.shape[1] == 1):
+        return codes, spread
+    return codes, spread.reshape(trajectories, frames, *spread.shape[-2:])
+
+
+def _solve(
+    decoder: Decoder,
+    x: Tensor,
+    u: Tensor,
+    prior: GaussianPrior,
+    covariance: bool,
+    delay: Tensor | None,
+    drift: Drift | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Groups in blocks whose bases fit into memory."""
+    dtype = next(decoder.parameters()).dtype
+    means, spreads = [], []
+    length = block_length(u.shape[2] * u.shape[3], decoder.code_size)
+    for start in range(0, len(x), length):
+        offset, basis = decoder.basis(x[start : start + length].to(dtype))
+        if delay is not None and drift is not None:
+            offset, basis = drift.carried(offset, basis, delay[start : start + length])
+        mean, spread = condition_groups(offset, basis, u[start : start + length], prior, covariance)
+        means.append(mean)
+        spreads.append(spread)
     if not covariance:
-        return codes, None
-    if any(len(spread) > 1 for spread in spreads):  # some groups miss different values in their frames, others do not
-        spreads = [spread.expand(u.shape[1], -1, -1) for spread in spreads]
-    stacked = torch.stack(spreads)  # groups x (frames or 1) x Z x Z
-    if len(x) == trajectories:
-        return codes, stacked
-    if len(x) == 1 and stacked.shape[1] == 1:
-        return codes, stacked
-    return codes, stacked.reshape(trajectories, frames, *stacked.shape[-2:])
+        return torch.cat(means), None
+    width = max(s.shape[1] for s in spreads if s is not None)  # some miss different values in their frames, some do not
+    return torch.cat(means), torch.cat([s.expand(-1, width, -1, -1) for s in spreads if s is not None])

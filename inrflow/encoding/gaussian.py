@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inrflow.encoding.whitened import WhitenedPosterior, block_length
+
 
 @dataclass
 class GaussianPrior:
@@ -31,8 +33,11 @@ class GaussianPrior:
 
     def factor(self) -> Tensor:
         """Square root L (Z, r) with L L^T = covariance, numerically null directions dropped."""
-        values, vectors = torch.linalg.eigh(self.covariance)
-        keep = values > 1e-14 * values[-1].clamp(min=1e-300)
+        if bool((self.covariance == torch.diag(self.covariance.diagonal())).all()):
+            values, vectors = self.covariance.diagonal(), torch.eye(len(self.mean), dtype=self.covariance.dtype)
+        else:
+            values, vectors = torch.linalg.eigh(self.covariance)
+        keep = values > 1e-14 * values.max().clamp(min=1e-300)
         return vectors[:, keep] * values[keep].sqrt()
 
     def mahalanobis(self, z: Tensor) -> Tensor:
@@ -55,42 +60,51 @@ def condition(
     Returns:
         mean (F, Z) and, if asked, covariance (Z, Z) where all frames miss the same values, else (F, Z, Z).
     """
-    scale = prior.noise.rsqrt()
-    factor = prior.factor()
-    design = (basis.double() * scale[:, None]).flatten(0, 1)
-    target = ((u.double() - offset.double()) * scale).flatten(1)
-    target = target - design @ prior.mean
-    design = design @ factor
-    observed = torch.isfinite(target)
-    eye = torch.eye(factor.shape[1], dtype=design.dtype, device=design.device)
-    if bool((observed == observed[:1]).all()):
-        rows = observed[0]
-        design, target = (design, target) if bool(rows.all()) else (design[rows], target[:, rows])
-        if design.shape[0] < design.shape[1]:  # fewer values than codes: the smaller system is that of the values
-            gram = design @ design.T
-            gram.diagonal().add_(1)
-            cholesky = torch.linalg.cholesky(gram)
-            whitened = torch.cholesky_solve(target.T, cholesky).T @ design
-            spread = (
-                factor - factor @ design.T @ torch.cholesky_solve(design, cholesky) if covariance else None
-            )
-            return prior.mean + whitened @ factor.T, spread @ factor.T if spread is not None else None
-        cholesky = torch.linalg.cholesky(eye + design.T @ design)
-        whitened = torch.cholesky_solve((target @ design).T, cholesky).T
-        spread = torch.cholesky_solve(factor.T, cholesky) if covariance else None
-        return prior.mean + whitened @ factor.T, factor @ spread if spread is not None else None
-    means, spreads = [], []
-    for values, rows in zip(target, observed, strict=True):
-        mean, spread = _condition_frame(design[rows], values[rows], factor, eye, covariance)
-        means.append(prior.mean + mean)
-        spreads.append(spread)
-    return torch.stack(means), torch.stack(spreads) if covariance else None  # type: ignore[arg-type]
+    mean, spread = condition_groups(offset[None], basis[None], u[None], prior, covariance)
+    if spread is None:
+        return mean[0], None
+    return mean[0], spread[0, 0] if spread.shape[1] == 1 else spread[0]
 
 
-def _condition_frame(
-    design: Tensor, target: Tensor, factor: Tensor, eye: Tensor, covariance: bool
+def condition_groups(
+    offset: Tensor, basis: Tensor, u: Tensor, prior: GaussianPrior, covariance: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    cholesky = torch.linalg.cholesky(eye + design.T @ design)
-    whitened = torch.cholesky_solve((target @ design)[:, None], cholesky)[:, 0]
-    spread = factor @ torch.cholesky_solve(factor.T, cholesky) if covariance else None
-    return factor @ whitened, spread
+    """Posterior of the codes of frames in groups, each of which has points of its own.
+
+    Args:
+        offset, basis: affine decoder at the points of each group, (G, N, C) and (G, N, C, Z).
+        u: observed values (G, F, N, C), NaN where not observed.
+        prior: prior and noise; float64.
+        covariance: also return the posterior covariance.
+    Returns:
+        mean (G, F, Z) and, if asked, covariance (G, 1, Z, Z) where all frames of each group miss the same values, else
+        (G, F, Z, Z).
+    """
+    scale, factor = prior.noise.rsqrt(), prior.factor()
+    groups, frames = u.shape[:2]
+    whole = (basis.double() * scale[:, None]).flatten(1, 2)
+    target = ((u.double() - offset.double()[:, None]) * scale).flatten(2)
+    target = target - (whole @ prior.mean)[:, None]
+    observed = torch.isfinite(target)
+    target = target.nan_to_num(0.0, 0.0, 0.0)
+    alike = bool((observed == observed[:, :1]).all())
+    seen = observed[:, :1] if alike else observed  # what each solve sees
+    owner = torch.arange(groups).repeat_interleave(seen.shape[1])
+    seen = seen.flatten(0, 1)
+    target = target if alike else target.flatten(0, 1)[:, None]
+    means, spreads = [], []
+    length = block_length(whole.shape[1], factor.shape[1])
+    for start in range(0, len(owner), length):
+        block = slice(start, start + length)
+        rows = seen[block].any(0)
+        design, mask, values = whole[owner[block]], seen[block], target[block]
+        if not bool(rows.all()):
+            design, mask, values = design[:, rows], mask[:, rows], values[..., rows]
+        posterior = WhitenedPosterior((design @ factor) * mask[..., None])
+        means.append(posterior.mean(values) @ factor.T)
+        if covariance:
+            spreads.append(factor @ posterior.covariance() @ factor.T)
+    mean = prior.mean + torch.cat(means).reshape(groups, frames, -1)
+    if not covariance:
+        return mean, None
+    return mean, torch.cat(spreads).reshape(groups, -1, *prior.covariance.shape)

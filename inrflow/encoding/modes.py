@@ -10,13 +10,15 @@ by variance, with prior N(0, diag(variances)).
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from inrflow.encoding.gaussian import GaussianPrior, condition
+from inrflow.encoding.gaussian import GaussianPrior
+from inrflow.encoding.maximisation import NOISE_FLOOR, Statistics
+from inrflow.encoding.whitened import block_length
 
-_NOISE_FLOOR = 1e-11
 _FEATURE_FLOOR = 1e-9
 
 
@@ -54,6 +56,7 @@ def fit_output_modes(
     floor: float = 1e-10,
     largest: int = 512,
     progress: Callable[[], None] = lambda: None,
+    average: Callable[[GaussianPrior, Tensor], GaussianPrior] | None = None,
 ) -> OutputModes:
     """Fit mean, modes, variances and noise.
 
@@ -63,31 +66,15 @@ def fit_output_modes(
         iterations: of expectation maximisation; one suffices where every frame sees many points.
         floor: modes with less than this share of the largest variance are dropped.
         largest: at most this many modes.
+        progress: called after each iteration; an exception that it raises ends the fit.
+        average: symmetrises a prior of the weights of the features times the given matrix (F, size).
     """
     groups = list(groups)
     channels = groups[0][1].shape[-1]
     whitening, strength = _whitening(features, groups)
     size = whitening.shape[1]
     dimension = channels * size
-
-    basis_cache: list[Tensor] = []
-    shared = all(g[0] is groups[0][0] for g in groups)
-
-    def basis(index: int) -> Tensor:
-        """(N, C, C * size) block design of a group."""
-        if shared and basis_cache:
-            return basis_cache[0]
-        psi = features(groups[index][0]).double() @ whitening
-        block = torch.zeros(len(psi), channels, channels, size, dtype=psi.dtype)
-        for c in range(channels):
-            block[:, c, c] = psi
-        block = block.flatten(2)
-        if shared:
-            basis_cache.append(block)
-        return block
-
     observed = torch.cat([g[1].reshape(-1, channels) for g in groups]).double()
-    mean = torch.zeros(dimension, dtype=torch.float64)
     total = observed.square().nanmean(0)
     del observed
     # To begin with, what the features express strongly (smooth functions) is as much likelier: the prior that a ridge
@@ -96,44 +83,42 @@ def fit_output_modes(
     # Frames that see more values than there are features say themselves how large the noise is; it is found faster from
     # below. With fewer values a small noise would be confirmed by interpolation, so it must be approached from above.
     typical = float(torch.stack([torch.isfinite(g[1]).float().mean() * len(g[0]) for g in groups]).median())
-    noise = ((1e-8 if typical > 1.2 * size else 1e-3) * total).clamp(min=_NOISE_FLOOR)
+    noise = ((1e-8 if typical > 1.2 * size else 1e-3) * total).clamp(min=NOISE_FLOOR)
+    prior = GaussianPrior(torch.zeros(dimension, dtype=torch.float64), covariance, noise)
+    blocks = _blocks(groups, dimension)
     for _ in range(iterations):
-        prior = GaussianPrior(mean, covariance, noise)
-        first = torch.zeros(dimension, dtype=torch.float64)
-        second = torch.zeros(dimension, dimension, dtype=torch.float64)
-        count, residual, values = 0, torch.zeros(channels, dtype=torch.float64), torch.zeros(channels)
-        offset = torch.zeros(())
-        for index, (_, u) in enumerate(groups):
-            rows = torch.isfinite(u).flatten(1).any(1)
-            u = u[rows]
-            if not len(u):
-                continue
-            design = basis(index)
-            codes, spread = condition(offset, design, u, prior, covariance=True)
-            assert spread is not None
-            centred = codes - mean
-            first += centred.sum(0)
-            second += centred.T @ centred
-            second += spread * len(u) if spread.dim() == 2 else spread.sum(0)
-            error = u.double() - torch.einsum("ncz,bz->bnc", design, codes)
-            finite = torch.isfinite(error)
-            average = spread if spread.dim() == 2 else spread.mean(0)
-            uncertainty = torch.einsum("ncz,ncz->nc", design @ average, design)
-            residual += (error.square() + uncertainty).where(finite, 0.0).sum((0, 1))
-            values += finite.sum((0, 1))
-            count += len(u)
-        shift = first / count
-        covariance = second / count - torch.outer(shift, shift)
-        covariance = (covariance + covariance.T) / 2
-        mean = mean + shift
-        noise = (residual / values).clamp(min=_NOISE_FLOOR)
+        statistics = Statistics.empty(prior)
+        for x, u in blocks:
+            psi = (features(x.flatten(0, 1)).double() @ whitening).unflatten(0, x.shape[:2])
+            statistics.add(partial(_block_design, psi, channels), torch.zeros(()), u)
+        prior = statistics.maximise()
+        if average is not None:
+            prior = average(prior, whitening)
         progress()
-    variances, vectors = torch.linalg.eigh(covariance)
+    variances, vectors = torch.linalg.eigh(prior.covariance)
     variances, vectors = variances.flip(0), vectors.flip(1)
     keep = min(int((variances > floor * variances[0]).sum()), largest)
     lost = variances[keep:].clamp(min=0).sum() / channels
     modes = vectors[:, :keep].T.reshape(keep, channels, size) @ whitening.T
-    return OutputModes(mean.reshape(channels, size) @ whitening.T, modes, variances[:keep], noise + lost)
+    return OutputModes(prior.mean.reshape(channels, size) @ whitening.T, modes, variances[:keep], prior.noise + lost)
+
+
+def _blocks(groups: list[tuple[Tensor, Tensor]], dimension: int) -> list[tuple[Tensor, Tensor]]:
+    """Groups of equal shape together, x (G, N, d) and u (G, frames, N, C), as many as are solved at once."""
+    blocks: list[tuple[Tensor, Tensor]] = []
+    run: list[tuple[Tensor, Tensor]] = []
+    for group in groups:
+        full = run and len(run) >= block_length(group[1][0].numel(), dimension)
+        if full or (run and (run[0][0].shape != group[0].shape or run[0][1].shape != group[1].shape)):
+            blocks.append((torch.stack([x for x, _ in run]), torch.stack([u for _, u in run])))
+            run = []
+        run.append(group)
+    return [*blocks, (torch.stack([x for x, _ in run]), torch.stack([u for _, u in run]))]
+
+
+def _block_design(psi: Tensor, channels: int, factor: Tensor) -> Tensor:
+    """(G, N, C, r): features (G, N, size), of which each channel has its own weights, times `factor` (C size, r)."""
+    return torch.stack([psi @ part for part in factor.chunk(channels)], 2)
 
 
 def _whitening(

@@ -93,6 +93,7 @@ def _scaled_errors(surrogate: Surrogate, batch: TrajectoryBatch, window: int, fr
     batch = batch.select(usable)
     estimate = surrogate.estimate(first.select(usable))
     inner = surrogate.scale.internal(batch.t)
+    truth = batch.undelayed().u
     for s in range(len(batch)):
         rows = torch.isfinite(inner[s])
         one = estimate.single(s)
@@ -103,6 +104,6 @@ def _scaled_errors(surrogate: Surrogate, batch: TrajectoryBatch, window: int, fr
         with torch.no_grad():
             dtype = next(surrogate.decoder.parameters()).dtype
             decoded = surrogate.decoder(x.to(dtype), states[..., : surrogate.code_size].to(dtype))
-        error = (decoded[0] - surrogate.normalisation.apply(batch.u[s, rows])).double()
+        error = (decoded[0] - surrogate.normalisation.apply(truth[s, rows])).double()
         errors.append((error.abs() / std[0] / _NORMAL_90).flatten(0, 1))
     return torch.cat(errors)

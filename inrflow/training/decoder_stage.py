@@ -8,14 +8,19 @@ end the output layer, the code dimensions, their prior and the noise are fitted 
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
-from inrflow.data.symmetries import Symmetries
+from inrflow.data.symmetries import Symmetries, Transformations
 from inrflow.decoders.siren import ModulatedSiren
+from inrflow.encoding.equivariance import FeatureMotion
+from inrflow.encoding.gaussian import GaussianPrior, condition_groups
 from inrflow.encoding.modes import OutputModes, fit_output_modes
 from inrflow.encoding.spectrum import refit_variances
 from inrflow.encoding.unseen import MOST_POINTS, UnseenVariance, unseen_variance
@@ -25,6 +30,7 @@ _POINTS_PER_STEP = 2048
 _FRAMES_PER_STEP = 128
 _HELD_OUT = 0.1
 _TRAJECTORIES_LEFT_OUT = 16
+_GROUP_ELEMENTS = 48
 
 
 class Augmentation:
@@ -38,9 +44,11 @@ class Augmentation:
 
     def __call__(self, batch: TrajectoryBatch, random: np.random.Generator) -> TrajectoryBatch:
         """Every trajectory of the batch (data units) moved by a random element of the group."""
-        if not self:
-            return batch
-        return batch.transformed(self.symmetries.sample(random, len(batch), self.extent, self.period))
+        return batch.transformed(self.sample(random, len(batch))) if self else batch
+
+    def sample(self, random: np.random.Generator, count: int) -> Transformations:
+        """Random elements of the group."""
+        return self.symmetries.sample(random, count, self.extent, self.period)
 
 
 def moved_batch(
@@ -50,7 +58,19 @@ def moved_batch(
     if not augmentation:
         return source.batch(trajectories)
     moved = augmentation(source.batch(trajectories, normalised=False), random)
-    return TrajectoryBatch(moved.t, moved.x, source.normalisation.apply(moved.u))
+    return moved.with_values(source.normalisation.apply(moved.u))
+
+
+def invariant_box(decoder: ModulatedSiren, source: TrajectorySource, augmentation: Augmentation) -> np.ndarray | None:
+    """The box (2, d) over which the features are known, where the symmetries keep their span; else None."""
+    if not augmentation or not decoder.affine or decoder.depth or not decoder.embedding.harmonics:
+        return None
+    box, period = source.file.box, augmentation.period
+    if period is not None:
+        box = np.stack([box[0], np.where(np.asarray(period) > 0, box[0] + np.asarray(period), box[1])])
+    motion = FeatureMotion.of(decoder, source.normalisation, box)
+    exact = motion.exact_under(augmentation.symmetries, augmentation.extent, augmentation.period)
+    return box if exact else None
 
 
 class DecoderTraining:
@@ -131,23 +151,52 @@ class DecoderTraining:
             features = module.features(x[0].to(module.output.dtype))
         pick = torch.linspace(0, u.shape[1] - 1, min(u.shape[1], _FRAMES_PER_STEP)).long()
         return unseen_variance(x[0], features, u[0, pick], held)
+    @torch.no_grad()
+    def held_out_error(self, module: ModulatedSiren, modes: OutputModes) -> float:
+        """Error at held-out points of validation frames whose codes see the others, with the modes and their prior."""
+        x, u, kept, held = self.scored
+        fitted = copy.deepcopy(module).double()
+        fitted.set_output(modes.mean, modes.modes)
+        offset, basis = fitted.basis(x.double())
+        codes, _ = condition_groups(offset[:, kept], basis[:, kept], u[:, :, kept], modes.prior())
+        if not len(held):
+            held = kept
+        residual = _residual(offset[:, held], basis[:, held], u[:, :, held].double(), codes)
+        return float(residual.square().sum() / torch.isfinite(u[:, :, held]).sum().clamp(min=1))
 
     def fit_modes(
-        self, module: ModulatedSiren, largest: int, trajectories: int = 96, iterations: int = 6
+        self, module: ModulatedSiren, largest: int, trajectories: int = 96, iterations: int = 6,
+        progress: Callable[[], None] = lambda: None,
     ) -> OutputModes:
-        """Output layer, code dimensions, prior and noise from the given features, in closed form on all points."""
+        """Output layer, code dimensions, prior and noise from the given features, in closed form on all points.
+
+        At most `trajectories` (of moving points: 4 frames for each) are looked at; `progress` is called after each of
+        the iterations.
+        """
         random = np.random.default_rng([11])
-        if self.augmentation:
+        box = invariant_box(module, self.source, self.augmentation)
+        average: Callable[[GaussianPrior, Tensor], GaussianPrior] | None = None
+        if box is not None:  # the prior is averaged over the group instead of fitted to moved trajectories
+            motion = FeatureMotion.of(module, self.source.normalisation, box)
+            elements = self.augmentation.sample(random, _GROUP_ELEMENTS)
+
+            def average(prior: GaussianPrior, whitening: Tensor) -> GaussianPrior:
+                return motion.averaged(prior, whitening, elements)
+
+        if self.augmentation and box is None:
             chosen = random.choice(self.training, trajectories, replace=len(self.training) < trajectories)
         else:
             chosen = random.permutation(self.training)[: trajectories if not self.source.shared_points else None]
-        groups = _grouped(moved_batch(self.source, chosen, self.augmentation, random), 4 * trajectories, random)
+        moved = self.augmentation if box is None else None
+        groups = _grouped(moved_batch(self.source, chosen, moved, random), 4 * trajectories, random)
 
         def features(points: Tensor) -> Tensor:
             with torch.no_grad():
                 return module.features(points.to(module.output.dtype))
 
-        modes = fit_output_modes(features, groups, iterations=iterations, largest=largest)
+        modes = fit_output_modes(
+            features, groups, iterations, largest=largest, progress=progress, average=average
+        )
         return refit_variances(modes, features, self._further_groups(trajectories))
 
     def _further_groups(self, trajectories: int) -> list[tuple[Tensor, Tensor]]:

@@ -18,6 +18,7 @@ from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField
+from inrflow.encoding.drift import Drift
 from inrflow.encoding.encode import encode
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.training.decoder_stage import Augmentation, moved_batch
@@ -35,15 +36,19 @@ def encode_trajectories(
     augmentation: Augmentation | None = None,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
+    drift: Drift | None = None,
 ) -> CodeData:
-    """Codes of whole trajectories, moved by a random symmetry each if an augmentation is given; block by block."""
+    """Codes of whole trajectories, moved by a random symmetry each if an augmentation is given; block by block.
+
+    `drift` carries delayed values to the times of their frames.
+    """
     parts = []
     random = np.random.default_rng([seed, 17])
     for start in range(0, len(trajectories), _BLOCK):
         block = trajectories[start : start + _BLOCK]
         batch = moved_batch(source, block, augmentation, random)
         observed = batch.observed
-        codes = encode(decoder, batch, prior)
+        codes = encode(decoder, batch, prior, drift=drift)
         parts.append(CodeData(codes, scale.internal(batch.t), observed))
         progress(start + len(block))
     return CodeData.join(parts)

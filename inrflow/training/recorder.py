@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 CHECKPOINT_SECONDS = 30.0
+_PLAIN_SECONDS = 20.0
 
 
 class Interrupted(Exception):
@@ -41,8 +42,9 @@ class Recorder:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=self.console,
-            transient=not self.console.is_terminal,
+            disable=not self.console.is_terminal,
         )
+        self._stage, self._steps, self._told = "", 0, self._started
 
     def __enter__(self) -> Recorder:
         self._metrics = open(self.directory / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115
@@ -80,12 +82,17 @@ class Recorder:
     def begin(self, stage: str, steps: int, done: int = 0) -> None:
         """A new stage of `steps` steps, of which `done` were done before."""
         self.end()
+        self._stage, self._steps = stage, steps
         self._task = self._progress.add_task(stage, total=steps, completed=done, note="")
 
     def advance(self, done: int, note: str = "") -> None:
         """Show progress of the current stage."""
         if self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self._told > _PLAIN_SECONDS:  # no bar can be drawn: a line, sparsely
+            self._told = now
+            self.say(f"{self._stage}: {done} of {self._steps}{', ' + note if note else ''}")
 
     def end(self) -> None:
         """Take the current stage off the screen."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 
 from inrflow.assimilation import StatePrior
 from inrflow.config import Config
+from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Symmetries
 from inrflow.data.trajectories import TrajectoryFile
@@ -23,6 +26,7 @@ from inrflow.dynamics.quadratic_fit import QuadraticForm
 from inrflow.dynamics.states import CodeData, with_memory
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import VectorField
+from inrflow.encoding.drift import Drift
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.encoding.modes import OutputModes
@@ -31,20 +35,25 @@ from inrflow.errors import UserError
 from inrflow.evaluation.spread import calibrate
 from inrflow.surrogate import Surrogate
 from inrflow.training import dynamics_stage
+from inrflow.training.codes_stage import CodeBook, code_motion
 from inrflow.training.decoder_stage import Augmentation, DecoderTraining
 from inrflow.training.dynamics_stage import FieldSettings
 from inrflow.training.quadratic_stage import QuadraticStage
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.rollout_stage import DataSpaceTraining, RolloutTraining, with_residual
+from inrflow.training.scattered_stage import blocks_of, drift_of, refit_modes
 from inrflow.training.splits import choose_split
 from inrflow.training.steps import OptimiserSettings, Stage, run_stage, timed_steps
 from inrflow.training.table_run import ADAM_RATE, GRADIENT_RATE, fit_table_decoder, uses_table
 
 _HARMONIC_FEATURES = (200, 300)
 _DECODER_SHARE, _ROLLOUT_SHARE, _DATA_SHARE, _QUADRATIC_SHARE = 0.3, 0.45, 0.1, 0.2
+_MODES_SHARE, _CHECK_SHARE, _COPIES_SHARE = 0.15, 0.1, 0.15
+_ROUNDS = 3  # of codes and motion in turn, for scattered rows
+_MODE_ITERATIONS, _FEWEST_FOR_MODES, _MOST_FOR_MODES = 6, 8, 96
 _TABLE_SHARE = 0.45  # descended codes need the longer part of the time
 _CLOSURE_MODES = 128
-_HARMONICS_SUFFICE = 1e-5
+_HARMONICS_SUFFICE, _SUFFICE_BETWEEN_KNOTS = 1e-5, 1e-2
 _RACE = 0.15
 _LINEAR_SUFFICES = 3.0  # times the decoder's own error: better dynamics would hardly show
 _GOOD_ENOUGH = 1e-6  # share of the variance below which single-precision rollouts have nothing to add
@@ -57,7 +66,8 @@ class Training:
 
     def __init__(self, config: Config, file: TrajectoryFile, directory: Path, recorder: Recorder, save_config) -> None:  # noqa: ANN001
         self.config, self.file, self.recorder, self.save_config = config, file, recorder, save_config
-        self.checkpoints = directory / "checkpoints"
+        self.drift: Drift | None = None  # of scattered rows between their times and the knots
+        self.checkpoints, self.started = directory / "checkpoints", time.monotonic()
         data = config.data
         self.source = TrajectorySource(file, data.frames, data.points, data.same_points, config.seed)
         self.training, self.validation = choose_split(len(self.source), data.validation, config.seed)
@@ -97,7 +107,7 @@ class Training:
         wanted, d = self.config.decoder.harmonics, len(self.description.coordinates)
         if wanted is not None:
             return wanted
-        points = round(self.file.points * self.config.data.points)
+        points = round(self.source.points * self.config.data.points)
         if not self.source.shared_points or len(self.symmetries):
             points *= len(self.training)
         largest = min(features, 0.7 * points)
@@ -120,7 +130,7 @@ class Training:
         """Steps of a stage: those of the configuration, or what its share of the time allows, then recorded."""
         known = getattr(self.config.training.steps, name)
         if known is None:
-            known = timed_steps(stage, 60 * self.config.training.minutes * share, largest=largest)
+            known = timed_steps(stage, self._seconds(share), largest=largest)
             setattr(self.config.training.steps, name, known)
             self.save_config()
         return known
@@ -133,25 +143,29 @@ class Training:
             self.source, self.training, self.validation, self.augmentation(self.symmetries)
         )
         embedding = self.embedding()
+        plain: tuple[ModulatedSiren, OutputModes, float] | None = None
         for features in _HARMONIC_FEATURES if not config.depth else ():
             wider = self.embedding(features)
             if not wider.harmonics or (features > _HARMONIC_FEATURES[0] and wider.harmonics == embedding.harmonics):
                 break
             embedding = wider
             decoder = ModulatedSiren(embedding, channels, 1, 0, 0)
-            modes = training.fit_modes(decoder.double(), config.largest_code_size)
+            modes = self.fit_modes(training, decoder)
             left = float(modes.noise.mean())
-            enough = left < _HARMONICS_SUFFICE
+            # Before the motion between knots is known, its share of the residual is no matter for a trunk.
+            enough = left < (_HARMONICS_SUFFICE if self.source.knots is None else _SUFFICE_BETWEEN_KNOTS)
             self.recorder.say(
                 f"decoder: {embedding.harmonics} harmonics of the domain leave {left:.1e} of the variance"
                 + (", so no trunk is trained" if enough else "")
             )
+            missed = training.held_out_error(decoder, modes)
+            if plain is None or missed < plain[2]:
+                plain = decoder, modes, missed
             if enough:
                 self.config.training.steps.decoder = 0
                 self.save_config()
-                decoder.set_output(modes.mean, modes.modes)
                 self.unseen = training.unseen_variance(decoder)
-                return decoder.float(), modes
+                return self._with_modes(decoder, modes)
         periodic = self.description.period is not None and any(p > 0 for p in self.description.period)
         depth = config.depth or (2 if periodic else 6)
         w0 = config.w0 or (2.0 if periodic else 3.0)
@@ -172,22 +186,72 @@ class Training:
         training.all_points = True
         final = replace(stage, name="decoder_all_points", validate=None)
         run_stage(final, steps, self.recorder, self.checkpoints)
-        modes = training.fit_modes(decoder.double(), config.largest_code_size)
+        modes = self.fit_modes(training, decoder)
+        if plain is not None:
+            error = training.held_out_error(decoder, modes)
+            better = error < _CLEARLY_BETTER * plain[2]
+            self.recorder.say(
+                f"decoder: held-out points are missed by {plain[2]:.1e} of the variance without a trunk and "
+                f"{error:.1e} with it, so it is {'kept' if better else 'left out'}"
+            )
+            if not better:
+                self.unseen = training.unseen_variance(plain[0].double())
+                return self._with_modes(*plain[:2])
+        return self._with_modes(decoder, modes)
+
+    @staticmethod
+    def _with_modes(decoder: ModulatedSiren, modes: OutputModes) -> tuple[ModulatedSiren, OutputModes]:
         decoder.set_output(modes.mean, modes.modes)
         return decoder.float(), modes
 
+    def fit_modes(self, training: DecoderTraining, decoder: ModulatedSiren) -> OutputModes:
+        """Output modes of the decoder's features, from as many trajectories as the time allows."""
+        largest, steps = self.config.decoder.largest_code_size, self.config.training.steps
+        if steps.mode_trajectories is None:
+            began = time.perf_counter()
+            training.fit_modes(decoder.double(), largest, trajectories=4, iterations=1)
+            each = (time.perf_counter() - began) / 4
+            affordable = self._seconds(_MODES_SHARE) / (_MODE_ITERATIONS * max(each, 1e-6))
+            steps.mode_trajectories = int(np.clip(affordable, _FEWEST_FOR_MODES, _MOST_FOR_MODES))
+            self.save_config()
+        self.recorder.begin("modes", _MODE_ITERATIONS)
+        done = 0
+
+        def progress() -> None:
+            nonlocal done
+            done += 1
+            self.recorder.advance(done)
+            if self.recorder.stopping:  # nothing to save: the modes follow from the decoder
+                raise Interrupted
+
+        modes = training.fit_modes(decoder.double(), largest, steps.mode_trajectories, _MODE_ITERATIONS, progress)
+        self.recorder.end()
+        return modes
+
     # ---- dynamics ----
 
-    def codes(
-        self, decoder: Decoder, prior: GaussianPrior, symmetries: Symmetries, copies: int
-    ) -> tuple[CodeData, CodeData | None]:
-        """Codes of training trajectories, originals first and then their copies, and of validation trajectories."""
-        parts = [self._encode(decoder, prior, self.training)]
-        if copies > 1:
-            repeated = np.tile(self.training, copies - 1)
-            parts.append(self._encode(decoder, prior, repeated, self.augmentation(symmetries)))
-        held = self._encode(decoder, prior, self.validation) if len(self.validation) else None
-        return CodeData.join(parts), held
+    def code_book(self, decoder: ModulatedSiren, prior: GaussianPrior) -> CodeBook:
+        """Codes of training and validation trajectories, and the means to copy them."""
+
+        def encode(trajectories: np.ndarray, augmentation: Augmentation | None) -> CodeData:
+            return self._encode(decoder, prior, trajectories, augmentation)
+
+        motion = code_motion(decoder, self.source, self.augmentation(self.symmetries))
+        return CodeBook.make(encode, self.training, self.validation, motion)
+
+    def copies(self, book: CodeBook, name: str, wanted: int, share: float, passes: int = 1) -> int:
+        """Copies of every trajectory: those of the configuration, or what a share of the time allows, then recorded."""
+        known = getattr(self.config.training.steps, name)
+        if known is None:
+            known = book.affordable(wanted, self._seconds(share) / passes)
+            setattr(self.config.training.steps, name, known)
+            self.save_config()
+        return known
+
+    def _seconds(self, share: float) -> float:
+        """A share of the time budget, less where little of it is left."""
+        budget = 60 * self.config.training.minutes
+        return min(share * budget, max(0.8 * (budget - (time.monotonic() - self.started)), 0.0))
 
     def _encode(
         self, decoder: Decoder, prior: GaussianPrior, trajectories: np.ndarray, augmentation: Augmentation | None = None
@@ -200,7 +264,7 @@ class Training:
                 raise Interrupted
 
         codes = dynamics_stage.encode_trajectories(
-            self.source, decoder, prior, trajectories, self.scale, augmentation, self.config.seed, progress
+            self.source, decoder, prior, trajectories, self.scale, augmentation, self.config.seed, progress, self.drift
         )
         self.recorder.end()
         return codes
@@ -228,16 +292,17 @@ class Training:
         """Code sizes to try."""
         return dynamics_stage.candidate_sizes(modes.variances, _transitions(training), self.config.decoder.code_size)
 
-    def check_symmetries(self, decoder: ModulatedSiren, modes: OutputModes) -> Symmetries:
+    def check_symmetries(self, book: CodeBook, modes: OutputModes) -> Symmetries:
         """The symmetries that validation does not speak against, each left out in turn."""
         floor = float(modes.noise.mean())
+        wanted = dynamics_stage.copies_for(len(self.training), len(self.symmetries), self.config.data.copies)
+        copies = self.copies(book, "check_copies", min(wanted, 6), _CHECK_SHARE, 1 + len(self.symmetries))
 
         def score(symmetries: Symmetries) -> float:
-            copies = dynamics_stage.copies_for(len(self.training), len(symmetries), self.config.data.copies)
-            training, held = self.codes(decoder, modes.prior(), symmetries, min(copies, 6) if len(symmetries) else 1)
+            training = book.with_copies(self.training, self.augmentation(symmetries), copies, self.config.seed)
             sizes = self.sizes(modes, training)
             few = sorted({sizes[len(sizes) // 2], sizes[3 * len(sizes) // 4], sizes[-1]})
-            return self.search(training, held, floor).search(few, ridges=(1e-10, 1e-6, 1e-3)).score + floor
+            return self.search(training, book.held, floor).search(few, ridges=(1e-10, 1e-6, 1e-3, 1.0)).score + floor
 
         kept = self.symmetries
         with_all = score(kept)
@@ -252,23 +317,69 @@ class Training:
                 kept, with_all = kept.without(name), without
         return kept
 
+    def resolve_times(
+        self, decoder: ModulatedSiren, modes: OutputModes, book: CodeBook
+    ) -> tuple[ModulatedSiren, OutputModes, CodeBook]:
+        """Codes at the knots of scattered rows, with the motion between each row's time and its knot."""
+        augmentation = self.augmentation(self.symmetries)
+        elements = augmentation.sample(np.random.default_rng([31]), 32) if augmentation else None
+        wanted = dynamics_stage.copies_for(len(self.training), len(self.symmetries), self.config.data.copies)
+        copies = book.affordable(min(wanted, 16), self._seconds(_CHECK_SHARE))
+        spent = 0.0
+        best, steps = float("inf"), self.config.training.steps
+        kept = decoder, modes, book, self.drift
+        rounds = _ROUNDS if steps.scattered is None else steps.scattered
+        for number in range(rounds + 1):
+            began = time.monotonic()
+            codes = book.with_copies(self.training, augmentation, copies, self.config.seed)
+            search = self.search(codes, book.held, float(modes.noise.mean()))
+            fit = search.search(self.sizes(modes, codes), ridges=(1e-8, 1e-6, 1e-4, 1e-2, 1.0))
+            error = fit.score + float(modes.noise.mean())
+            self.recorder.log("scattered", number, validation=fit.score, noise=float(modes.noise.mean()))
+            if error < best:
+                best, kept = error, (decoder, modes, book, self.drift)
+            if steps.scattered is None and number and 2 * spent > self._seconds(1.0):
+                rounds = number  # another round would leave no time for the rest
+            if number == rounds:
+                break
+            self.drift = drift_of(fit, self.scale.unit)
+
+            def batches() -> list[TrajectoryBatch]:
+                return [self.source.batch(block) for block in blocks_of(self.training)]
+
+            modes, self.drift = refit_modes(decoder, modes, batches, self.drift, book.motion, elements)
+            decoder = copy.deepcopy(decoder)
+            decoder.set_output(modes.mean, modes.modes)
+            book = self.code_book(decoder, modes.prior())
+            spent = time.monotonic() - began
+        steps.scattered = rounds
+        self.save_config()
+        decoder, modes, book, self.drift = kept
+        return decoder, modes, book
+
     def run(self) -> Surrogate:
         """All stages."""
         if uses_table(self.config):
             return self._run_table()
         config, say = self.config, self.recorder.say
         decoder, modes = self.fit_decoder()
+        book = self.code_book(decoder, modes.prior())
         if len(self.symmetries):
-            kept = self.check_symmetries(decoder, modes)
+            kept = self.check_symmetries(book, modes)
             if len(kept) < len(self.symmetries):
                 self.symmetries = kept
                 training = DecoderTraining(self.source, self.training, self.validation, self.augmentation(kept))
-                modes = training.fit_modes(decoder.double(), config.decoder.largest_code_size)
+                modes = self.fit_modes(training, decoder)
                 decoder.set_output(modes.mean, modes.modes)
                 decoder = decoder.float()
+                book = self.code_book(decoder, modes.prior())
             say(f"symmetries: {', '.join(self.symmetries.names) or 'none'}")
-        copies = dynamics_stage.copies_for(len(self.training), len(self.symmetries), config.data.copies)
-        codes, held = self.codes(decoder, modes.prior(), self.symmetries, copies)
+        if self.source.knots is not None:
+            decoder, modes, book = self.resolve_times(decoder, modes, book)
+        wanted = dynamics_stage.copies_for(len(self.training), len(self.symmetries), config.data.copies)
+        copies = self.copies(book, "copies", wanted, _COPIES_SHARE)
+        codes = book.with_copies(self.training, self.augmentation(self.symmetries), copies, config.seed)
+        held = book.held
         search = self.search(codes, held, float(modes.noise.mean()))
         fit = self._closed_form(search, self.sizes(modes, codes), codes, held)
         quadratic = self._quadratic(fit, search.floor, self.sizes(modes, codes), codes, held)
@@ -507,7 +618,8 @@ class Training:
         assert isinstance(field, VectorField)
         values = self.source.batch(self.training[:1]).u
         seen = float(torch.isfinite(values).flatten(2).sum(-1).float().mean())
-        if decoder.affine and seen < 2 * decoder.code_size:  # codes alone do not stand for the data
+        stand = seen >= 2 * decoder.code_size or self.source.knots is not None
+        if decoder.affine and not stand:  # codes alone do not stand for the data
             original = CodeData(*(v[: len(self.training)] for v in (states.codes, states.t, states.observed)))
             data = DataSpaceTraining(self.source, self.training, original, decoder, integrator)
             last = Stage(

@@ -1,0 +1,54 @@
+"""What rows that were seen a little before or after a frame's time say of the code at that time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_ENOUGH = 1e-6  # of the largest entry; the noise of observations is larger
+_MOST_TERMS = 40
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Affine motion of codes, d[1, z]/dt = G [1, z], as it holds around the times of the frames.
+
+    generator: (n + 1, n + 1) in units of the delays; codes beyond the first n stand still.
+    """
+
+    generator: Tensor
+
+    @classmethod
+    def of(cls, matrix: Tensor, bias: Tensor) -> Drift:
+        """dz/dt = matrix z + bias."""
+        generator = torch.zeros(len(bias) + 1, len(bias) + 1, dtype=torch.float64)
+        generator[1:, 1:], generator[1:, 0] = matrix.detach().double(), bias.detach().double()
+        return cls(generator)
+
+    def turned(self, mean: Tensor, directions: Tensor) -> Drift:
+        """The same motion of codes y with z = mean + directions y, for orthonormal directions (Z, Y)."""
+        size = len(self.generator) - 1
+        matrix, bias = torch.zeros(len(mean), len(mean), dtype=torch.float64), torch.zeros_like(mean)
+        matrix[:size, :size], bias[:size] = self.generator[1:, 1:], self.generator[1:, 0]
+        return Drift.of(directions.T @ matrix @ directions, directions.T @ (matrix @ mean + bias))
+
+    def carried(self, offset: Tensor, basis: Tensor, delay: Tensor) -> tuple[Tensor, Tensor]:
+        """Offset (G, N, C) and basis (G, N, C, Z) of values seen `delay` (G, N) after the codes' time; float64.
+
+        A value offset + basis z(t + delay) is the row [offset, basis] exp(G delay) applied to [1, z(t)].
+        """
+        size = len(self.generator) - 1
+        rows = torch.cat([offset[..., None], basis[..., :size]], -1).double()
+        # The change is a small correction: single precision halves the time of its products.
+        term, generator = rows.float(), self.generator.float()
+        total, delay = torch.zeros_like(term), delay.float()[..., None, None]
+        smallest = _ENOUGH * float(rows.abs().max())
+        for order in range(1, _MOST_TERMS):
+            term = (term @ generator) * (delay / order)
+            total += term
+            if float(term.abs().max()) < smallest:
+                break
+        rows += total
+        return rows[..., 0], torch.cat([rows[..., 1:], basis[..., size:].double()], -1)

@@ -1,0 +1,81 @@
+"""Codes of the training trajectories and of their symmetry copies, within the time that there is for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from inrflow.data.source import TrajectorySource
+from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.states import CodeData
+from inrflow.encoding.equivariance import CodeMotion
+from inrflow.training.decoder_stage import Augmentation, invariant_box
+
+Encode = Callable[[np.ndarray, Augmentation | None], CodeData]
+
+_FEWEST = 2
+
+
+@dataclass
+class CodeBook:
+    """Codes of the original trajectories, and whatever their copies need.
+
+    Attributes:
+        training, held: codes of the training and of the validation trajectories, None without the latter.
+        seconds: that a fresh solve of all training trajectories takes.
+        motion: moves codes instead of solving anew; None where that would not be exact.
+        encode: solves trajectories, moved at random where an augmentation is given.
+    """
+
+    training: CodeData
+    held: CodeData | None
+    seconds: float
+    motion: CodeMotion | None
+    encode: Encode
+
+    @classmethod
+    def make(cls, encode: Encode, training: np.ndarray, validation: np.ndarray, motion: CodeMotion | None) -> CodeBook:
+        """Solve the originals, timed."""
+        began = time.perf_counter()
+        codes = encode(training, None)
+        seconds = time.perf_counter() - began
+        held = encode(validation, None) if len(validation) else None
+        return cls(codes, held, seconds, motion, encode)
+
+    def affordable(self, copies: int, seconds: float) -> int:
+        """As many of the wanted copies (the original among them) as are solved within the time, but at least two."""
+        if self.motion is not None or copies <= _FEWEST:
+            return copies
+        return int(np.clip(1 + seconds / max(self.seconds, 1e-6), _FEWEST, copies))
+
+    def with_copies(
+        self, indices: np.ndarray, augmentation: Augmentation, copies: int, seed: int
+    ) -> CodeData:
+        """Originals first, then `copies` - 1 copies of each, every one moved by a random symmetry of its own.
+
+        `indices` are the training trajectories in the order of the codes.
+        """
+        if copies <= 1 or not augmentation:
+            return self.training
+        repeated = np.tile(indices, copies - 1)
+        if self.motion is None:
+            return CodeData.join([self.training, self.encode(repeated, augmentation)])
+        parts = [self.training]
+        random = np.random.default_rng([seed, 17])
+        codes = self.training
+        for _ in range(copies - 1):
+            moved = self.motion(codes.codes, augmentation.sample(random, len(indices)))
+            parts.append(CodeData(torch.where(codes.observed[..., None], moved, codes.codes), codes.t, codes.observed))
+        return CodeData.join(parts)
+
+
+def code_motion(
+    decoder: ModulatedSiren, source: TrajectorySource, augmentation: Augmentation
+) -> CodeMotion | None:
+    """What moves codes under these symmetries, None where only a fresh solve is exact."""
+    box = invariant_box(decoder, source, augmentation)
+    return None if box is None else CodeMotion(decoder, source.normalisation, box)
