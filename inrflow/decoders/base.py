@@ -44,3 +44,15 @@ class Decoder(nn.Module):
             torch.func.jacfwd(single, has_aux=True), in_dims=(0, None if shared else 0), chunk_size=chunk
         )(z, x)
         return u, jacobian
+
+    def slopes(self, x: Tensor, z: Tensor) -> Tensor:
+        """Derivatives du/dx (..., N, C, d) in the coordinates, at points x (..., N, d) and codes z (..., Z)."""
+        moving = x.expand(*torch.broadcast_shapes(x.shape[:-2], z.shape[:-1]), *x.shape[-2:]).detach()
+        moving = moving.clone().requires_grad_(True)
+        with torch.enable_grad():
+            u = self.forward(moving, z)
+            parts = [
+                torch.autograd.grad(u[..., channel].sum(), moving, retain_graph=True)[0]
+                for channel in range(u.shape[-1])
+            ]
+        return torch.stack(parts, -2)

@@ -9,10 +9,11 @@ encoding is then one linear solve and many codes are decoded by one evaluation o
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from inrflow_kernels import modulated_siren, siren_features
+from inrflow_kernels import modulated_siren, modulated_siren_jacobian, modulated_siren_jvp, siren_features
 from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
@@ -111,11 +112,54 @@ class ModulatedSiren(Decoder):
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         if self.affine:
-            features = self.features(x)
-            return features @ self.output_weights(z).transpose(-1, -2)
-        batch = torch.broadcast_shapes(x.shape[:-2], z.shape[:-1])
-        codes = z.expand(*batch, z.shape[-1]).reshape(-1, z.shape[-1])
-        points = x if x.dim() == 2 else x.expand(*batch, *x.shape[-2:]).flatten(0, -3)
+            return self.features(x) @ self.output_weights(z).transpose(-1, -2)
+        batch, points, codes = _flattened(x, z)
+        modulated, harmonic_weights = self._modulated(codes)
+        u = modulated_siren(self.embedding(points), **modulated)
+        if self.embedding.harmonics:
+            u = u + self.embedding.evaluate_harmonics(points) @ harmonic_weights.transpose(-1, -2)
+        return u.reshape(*batch, *u.shape[-2:])
+
+    def linearise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        if self.affine:
+            return super().linearise(x, z)
+        modulated, harmonic_weights = self._modulated(z)
+        maps: dict[str, Any] = {}
+        if "shift" in self.modulation:
+            maps["shift_map"] = self.w0 * self.get_parameter("shift_map")
+        if "scale" in self.modulation:
+            maps["gain_map"] = self.get_parameter("scale_map")
+            biases = self.w0 * torch.stack(list(self.biases))
+            maps["shift_map"] = maps.get("shift_map", 0.0) + biases * maps["gain_map"]
+        split = 1 + self.embedding.harmonics
+        if "output" in self.modulation:
+            maps["output_weight_map"] = self.output_map[..., split:]
+            maps["output_bias_map"] = self.output_map[..., 0]
+        u, jacobian = modulated_siren_jacobian(self.embedding(x), **modulated, **maps)
+        if self.embedding.harmonics:
+            harmonics = self.embedding.evaluate_harmonics(x)
+            u = u + harmonics @ harmonic_weights.transpose(-1, -2)
+            if "output" in self.modulation:
+                moved = harmonics @ self.output_map[..., 1:split].flatten(0, 1).T
+                jacobian = jacobian + moved.unflatten(-1, (self.code_size, self.channels)).transpose(-1, -2)
+        return u, jacobian
+
+    def slopes(self, x: Tensor, z: Tensor) -> Tensor:
+        if not self.depth:
+            return super().slopes(x, z)
+        batch, points, codes = _flattened(x, z)
+        modulated, harmonic_weights = self._modulated(codes)
+        inputs, moved = _along_coordinates(self.embedding, points)
+        slopes = modulated_siren_jvp(inputs, **modulated, x_tangent=moved)[1]
+        if self.embedding.harmonics:
+            changes = _along_coordinates(self.embedding.evaluate_harmonics, points)[1]
+            changes = changes if points.dim() == 3 else changes.unsqueeze(1)
+            slopes = slopes + changes @ harmonic_weights.transpose(-1, -2)
+        return slopes.movedim(0, -1).reshape(*batch, *slopes.shape[-2:], len(slopes))
+
+    def _modulated(self, codes: Tensor) -> tuple[dict[str, Any], Tensor]:
+        """Arguments of `modulated_siren`, all but the points, at codes (S, Z); output weights (S, C, M) of the
+        harmonics."""
         shift = self.w0 * torch.stack(list(self.biases))
         gain = None
         if "scale" in self.modulation:
@@ -125,17 +169,25 @@ class ModulatedSiren(Decoder):
             shift = shift + self.w0 * torch.einsum("sz,zlh->slh", codes, self.shift_map)
         weights = self.output_weights(codes)
         split = 1 + self.embedding.harmonics
-        folded = [self.w0 * w for w in self.weights]
-        backend = "reference" if torch._C._functorch.maybe_current_level() is not None else "auto"
-        u = modulated_siren(
-            self.embedding(points),
-            folded,
-            shift,
-            gain,
-            weights[..., split:].contiguous(),
-            weights[..., 0].contiguous(),
-            backend=backend,
-        )
-        if self.embedding.harmonics:
-            u = u + self.embedding.evaluate_harmonics(points) @ weights[..., 1:split].transpose(-1, -2)
-        return u.reshape(*batch, *u.shape[-2:])
+        arguments = {
+            "hidden_weights": [self.w0 * weight for weight in self.weights],
+            "shift": shift,
+            "gain": gain,
+            "output_weight": weights[..., split:].contiguous(),
+            "output_bias": weights[..., 0].contiguous(),
+        }
+        return arguments, weights[..., 1:split]
+
+
+def _flattened(x: Tensor, z: Tensor) -> tuple[torch.Size, Tensor, Tensor]:
+    """Leading dimensions of the result, points (N, d) that all codes share or (S, N, d), and codes (S, Z)."""
+    batch = torch.broadcast_shapes(x.shape[:-2], z.shape[:-1])
+    codes = z.expand(*batch, z.shape[-1]).reshape(-1, z.shape[-1])
+    return batch, x if x.dim() == 2 else x.expand(*batch, *x.shape[-2:]).flatten(0, -3), codes
+
+
+def _along_coordinates(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Value of a function of points x (..., N, d), and its derivative (d, ...) along each coordinate."""
+    directions = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    found = [torch.func.jvp(function, (x,), (direction.expand_as(x),)) for direction in directions]
+    return found[0][0], torch.stack([result[1] for result in found])

@@ -9,7 +9,7 @@ blocks, for its launches cost more than its cache saves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -225,6 +225,24 @@ def tangents(arguments: SirenArguments, moving: Tangents) -> tuple[Tensor, Tenso
 
     run_shared_out(list(plan_blocks(arguments, rows)), run, threads_of(arguments))
     return values, changes
+
+
+def jacobian(arguments: SirenArguments, maps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Field values (S, N, C) and their Jacobian (S, N, C, Z) in a code without a graph, block by block; `maps` as in
+    the reference."""
+    rows = rows_of_a_block(arguments, FORWARD_BLOCK_BYTES)
+    values = arguments.new_result()
+    derivative = values.new_empty(*values.shape, next(iter(maps.values())).shape[0])
+
+    def run(blocks: Sequence[Block]) -> None:
+        for block in blocks:
+            part = block_arguments(arguments, block)
+            value, change = reference.modulated_siren_jacobian(*part.reference_arguments(), maps=maps)
+            block_rows(values, arguments, block).copy_(value)
+            block_rows(derivative, arguments, block).copy_(change)
+
+    run_shared_out(list(plan_blocks(arguments, rows)), run, threads_of(arguments))
+    return values, derivative
 
 
 def _part_of(name: str, tangent: Tensor, arguments: SirenArguments, block: Block) -> Tensor:

@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 from . import blocked, operators, reference
 from .arguments import SirenArguments, check_arguments, check_trunk_arguments
 from .operators import log_once
-from .tangents import check_tangents
+from .tangents import check_maps, check_tangents
 
 BACKENDS = ("auto", "torch", "triton", "reference")
 PRECISIONS = ("auto", "fast", "accurate", "bf16")
@@ -190,3 +190,40 @@ def modulated_siren_jvp(
                 return launch_forward.tangents(arguments, moving, precision)
             log_once(f"tangents of the SIREN run on torch: {reason}")
         return blocked.tangents(arguments, moving)
+
+
+def modulated_siren_jacobian(
+    x: Tensor,
+    hidden_weights: Sequence[Tensor],
+    shift: Tensor,
+    gain: Tensor | None,
+    output_weight: Tensor,
+    output_bias: Tensor,
+    *,
+    shift_map: Tensor | None = None,
+    gain_map: Tensor | None = None,
+    output_weight_map: Tensor | None = None,
+    output_bias_map: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Field values (S, N, C) and their Jacobian (S, N, C, Z) in the sample's code, on which the modulations depend
+    linearly: what Gauss-Newton encoding solves with.
+
+    Each map is the derivative (Z, ...) of its argument in the code, the same for all samples: shift_map and gain_map
+    (Z, L, H), output_weight_map (Z, C, H), output_bias_map (Z, C); those not given are zero. Computed by one sweep back
+    for each channel, in blocks, by torch on every device: the Triton kernels carry directions forward, which would cost
+    Z evaluations of the network instead of C. Where a gradient is wanted the reference computes both, differentiably.
+    Raises ValueError where shapes or names do not fit.
+    """
+    arguments = check_arguments(x, hidden_weights, shift, gain, output_weight, output_bias)
+    maps = check_maps(
+        arguments,
+        dict(shift=shift_map, gain=gain_map, output_weight=output_weight_map, output_bias=output_bias_map),
+    )
+    tensors = [*arguments.tensors(), *maps.values()]
+    chosen = _choose("torch" if backend == "triton" else backend, arguments)
+    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if chosen == "reference" or trained or _transformed(tensors):
+        return reference.modulated_siren_jacobian(*arguments.reference_arguments(), maps=maps)
+    with torch.no_grad(), torch.autocast(arguments.x.device.type, enabled=False):
+        return blocked.jacobian(arguments, maps)
