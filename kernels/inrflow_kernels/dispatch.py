@@ -124,20 +124,27 @@ def modulated_siren(
     return operators.evaluate(arguments, chosen, precision)
 
 
-def siren_features(x: Tensor, hidden_weights: Sequence[Tensor], shift: Tensor, *, backend: str = "auto") -> Tensor:
+def siren_features(
+    x: Tensor, hidden_weights: Sequence[Tensor], shift: Tensor, *, backend: str = "auto", precision: str = "auto"
+) -> Tensor:
     """Last hidden activations (..., N, H) of the unmodulated trunk with shift (L, H) at points x (..., N, D).
 
-    Evaluated in blocks; the backward pass evaluates them again, so nothing but the result is kept.
-    Raises ValueError where shapes or names do not fit.
+    The backward pass evaluates them again, so nothing but the result is kept. backend and precision as in
+    `modulated_siren`. Raises ValueError where shapes or names do not fit.
     """
     x, weights, shift = check_trunk_arguments(x, hidden_weights, shift)
     points = x.reshape(-1, x.shape[-1])
     arguments = SirenArguments(points, weights, shift, None, None, None, None)
-    # The fused kernels never write features, so here torch is what auto and triton mean.
-    chosen = _choose("torch" if backend == "triton" else backend, arguments)
+    precision = _precision(precision, arguments)
+    chosen = _choose(backend, arguments)
     if chosen == "reference":
         return reference.siren_features(x, weights, shift)
-    return operators.evaluate(arguments, "torch", "accurate").view(*x.shape[:-1], -1)
+    if chosen == "triton":
+        # Every unit is the output of a sample of its own: the fused kernels then write the activations themselves.
+        unit = torch.eye(arguments.width, dtype=x.dtype, device=x.device).unsqueeze(1)
+        arguments = replace(arguments, output_weight=unit, output_bias=unit.new_zeros(arguments.width, 1))
+        return operators.evaluate(arguments, chosen, precision)[..., 0].T.reshape(*x.shape[:-1], -1)
+    return operators.evaluate(arguments, chosen, precision).view(*x.shape[:-1], -1)
 
 
 def modulated_siren_jvp(
