@@ -151,6 +151,7 @@ class QueryConfig:
     std: bool = False
     derivatives: bool = False
     overwrite: bool = False
+    device: str = "auto"
     output: str | None = None
 
 
@@ -168,6 +169,7 @@ class PlotConfig:
     times: list[float] | None = None
     points: str | None = None
     resolution: int | None = None
+    device: str = "auto"
     output: str | None = None
 
 

@@ -9,7 +9,7 @@ encoding is then one linear solve and many codes are decoded by one evaluation o
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding
+from inrflow.devices import on_own_device
 
 MODULATIONS = ("shift", "scale", "output")
 
@@ -83,6 +84,7 @@ class ModulatedSiren(Decoder):
         """Number F of functions that the output layer combines: the constant, the harmonics and H sines."""
         return 1 + self.embedding.harmonics + self.width
 
+    @on_own_device
     def features(self, x: Tensor) -> Tensor:
         """Features (..., N, F) of points x (..., N, d): the constant, the harmonics, the unmodulated last layer."""
         parts = [torch.ones_like(x[..., :1]), self.embedding.evaluate_harmonics(x)]
@@ -91,6 +93,7 @@ class ModulatedSiren(Decoder):
             parts.append(siren_features(self.embedding(x), folded, self.w0 * torch.stack(list(self.biases))))
         return torch.cat(parts, -1)
 
+    @on_own_device
     def basis(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if not self.affine:
             return super().basis(x)
@@ -110,6 +113,7 @@ class ModulatedSiren(Decoder):
             return self.output.expand(*z.shape[:-1], *self.output.shape)
         return self.output + (z @ self.output_map.flatten(1)).unflatten(-1, self.output.shape)
 
+    @on_own_device
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         if self.affine:
             return self.features(x) @ self.output_weights(z).transpose(-1, -2)
@@ -120,6 +124,7 @@ class ModulatedSiren(Decoder):
             u = u + self.embedding.evaluate_harmonics(points) @ harmonic_weights.transpose(-1, -2)
         return u.reshape(*batch, *u.shape[-2:])
 
+    @on_own_device
     def linearise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         if self.affine:
             return super().linearise(x, z)
@@ -144,15 +149,16 @@ class ModulatedSiren(Decoder):
                 jacobian = jacobian + moved.unflatten(-1, (self.code_size, self.channels)).transpose(-1, -2)
         return u, jacobian
 
+    @on_own_device
     def slopes(self, x: Tensor, z: Tensor) -> Tensor:
         if not self.depth:
             return super().slopes(x, z)
         batch, points, codes = _flattened(x, z)
         modulated, harmonic_weights = self._modulated(codes)
-        inputs, moved = _along_coordinates(self.embedding, points)
-        slopes = modulated_siren_jvp(inputs, **modulated, x_tangent=moved)[1]
+        moved = self.embedding.slopes(points)
+        slopes = modulated_siren_jvp(self.embedding(points), **modulated, x_tangent=moved)[1]
         if self.embedding.harmonics:
-            changes = _along_coordinates(self.embedding.evaluate_harmonics, points)[1]
+            changes = self.embedding.harmonic_slopes(points)
             changes = changes if points.dim() == 3 else changes.unsqueeze(1)
             slopes = slopes + changes @ harmonic_weights.transpose(-1, -2)
         return slopes.movedim(0, -1).reshape(*batch, *slopes.shape[-2:], len(slopes))
@@ -184,10 +190,3 @@ def _flattened(x: Tensor, z: Tensor) -> tuple[torch.Size, Tensor, Tensor]:
     batch = torch.broadcast_shapes(x.shape[:-2], z.shape[:-1])
     codes = z.expand(*batch, z.shape[-1]).reshape(-1, z.shape[-1])
     return batch, x if x.dim() == 2 else x.expand(*batch, *x.shape[-2:]).flatten(0, -3), codes
-
-
-def _along_coordinates(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Value of a function of points x (..., N, d), and its derivative (d, ...) along each coordinate."""
-    directions = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    found = [torch.func.jvp(function, (x,), (direction.expand_as(x),)) for direction in directions]
-    return found[0][0], torch.stack([result[1] for result in found])

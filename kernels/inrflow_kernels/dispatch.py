@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 
 from . import blocked, operators, reference
 from .arguments import SirenArguments, check_arguments, check_trunk_arguments
-from .operators import log_once
+from .operators import log_once, without_autocast
 from .tangents import check_maps, check_tangents
 
 BACKENDS = ("auto", "torch", "triton", "reference")
@@ -188,7 +188,7 @@ def modulated_siren_jvp(
             *arguments.reference_arguments(), offsets=arguments.offsets, tangents=moving.given()
         )
     precision = _precision(precision, arguments)
-    with torch.no_grad(), torch.autocast(arguments.x.device.type, enabled=False):
+    with torch.no_grad(), without_autocast(arguments.x.device):
         if chosen == "triton":
             from . import launch_forward
 
@@ -232,5 +232,5 @@ def modulated_siren_jacobian(
     trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     if chosen == "reference" or trained or _transformed(tensors):
         return reference.modulated_siren_jacobian(*arguments.reference_arguments(), maps=maps)
-    with torch.no_grad(), torch.autocast(arguments.x.device.type, enabled=False):
+    with torch.no_grad(), without_autocast(arguments.x.device):
         return blocked.jacobian(arguments, maps)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -31,6 +32,12 @@ def log_once(reason: str) -> None:
     if reason not in _logged:
         _logged.add(reason)
         logger.info("%s", reason)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """A context in which no automatic precision applies, on any device."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def _bundle(
@@ -59,7 +66,7 @@ def _siren(
     precision: str,
 ) -> Tensor:
     arguments = _bundle(x, shift, gain, output_weight, output_bias, hidden_weights, offsets)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         if backend == "triton":
             from . import launch_forward
 
@@ -93,7 +100,7 @@ def _siren_backward(
     """The wanted gradients, in the order of `SirenArguments.tensors`."""
     arguments = _bundle(x, shift, gain, output_weight, output_bias, hidden_weights, offsets)
     flags = Wanted.of(arguments, wanted)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         if backend == "triton":
             from . import launch_backward
 
@@ -123,7 +130,9 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple:
     single = (x, shift, gain, output_weight, output_bias)
     wanted = [flag for tensor, flag in zip(single, needed[:5], strict=True) if tensor is not None] + list(needed[5])
     if torch.is_grad_enabled():
-        arguments = _bundle(*single, hidden_weights, offsets)
+        # An argument may follow from another, and its gradient must not go there twice: views have no such history.
+        views = [None if tensor is None else tensor.view_as(tensor) for tensor in single]
+        arguments = _bundle(*views, [weight.view_as(weight) for weight in hidden_weights], offsets)  # type: ignore[arg-type]
         found = iter(_reference_gradients(arguments, wanted, grad))
     else:
         found = iter(_siren_backward(grad, *single, hidden_weights, offsets, backend, precision, wanted))

@@ -93,6 +93,19 @@ def test_second_derivatives_go_through_the_reference(small_blocks):
         torch.testing.assert_close(gradient, target, rtol=1e-9, atol=1e-9)
 
 
+def test_second_derivatives_are_right_where_one_argument_follows_from_another(small_blocks):
+    problem = make_problem(modulated="shift gain")
+
+    def inner_step(backend):
+        gain = problem.gain.clone().requires_grad_()
+        followed = (*problem.positional()[:2], problem.shift * gain, gain, *problem.positional()[4:])
+        value = modulated_siren(*followed, backend=backend)
+        (slope,) = torch.autograd.grad(value.square().sum(), gain, create_graph=True)
+        return slope.detach(), torch.autograd.grad(slope.square().sum(), gain)[0]
+
+    torch.testing.assert_close(inner_step("torch"), inner_step("reference"), rtol=1e-9, atol=1e-9)
+
+
 def test_features_and_their_gradients_equal_the_reference(small_blocks):
     problem = make_problem(points="per_sample", modulated="none").trainable()
     leaves = [problem.x, *problem.hidden_weights, problem.shift]
