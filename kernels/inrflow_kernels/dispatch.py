@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 
 from . import blocked, operators, reference
 from .arguments import SirenArguments, check_arguments, check_trunk_arguments
-from .operators import log_once, without_autocast
+from .operators import log_once, unless_too_large, without_autocast
 from .tangents import check_maps, check_tangents
 
 BACKENDS = ("auto", "torch", "triton", "reference")
@@ -192,10 +192,15 @@ def modulated_siren_jvp(
         if chosen == "triton":
             from . import launch_forward
 
-            reason = launch_forward.tangent_unserved_reason(arguments)
+            reason = launch_forward.tangent_unserved_reason(arguments, precision)
             if reason is None:
-                return launch_forward.tangents(arguments, moving, precision)
-            log_once(f"tangents of the SIREN run on torch: {reason}")
+                found = unless_too_large(
+                    "tangents of the SIREN run", lambda: launch_forward.tangents(arguments, moving, precision)
+                )
+                if found is not None:
+                    return found
+            else:
+                log_once(f"tangents of the SIREN run on torch: {reason}")
         return blocked.tangents(arguments, moving)
 
 

@@ -66,7 +66,7 @@ def compile_configuration(configuration: Configuration) -> dict:
         constants |= forward | dict(BN=launch_forward.SHARED_TRUNK_COLUMNS)
     elif configuration.kernel == BACKWARD:
         kernel = triton_backward.backward_kernel
-        launch = launch_common.backward_launch(width, configuration.layers)
+        launch = launch_common.backward_launch(width, configuration.layers, configuration.capability)
         store = width > 64 and (configuration.weights or configuration.gain)
         constants |= dict(
             HAS_GAIN=configuration.gain,
