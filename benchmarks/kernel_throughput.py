@@ -1,10 +1,11 @@
 """Throughput of the modulated SIREN: every provider, one table on screen, one JSON file.
 
-    python benchmarks/kernel_throughput.py [--out FILE] [--quick]
+    python benchmarks/kernel_throughput.py [--out FILE] [--quick] [--minutes M]
 
 With a CUDA device: correctness first, then forward, forward and backward, modulation gradients alone, shared trunk
-and tangents, for eager torch, torch.compile and the Triton kernels. Without one: the CPU rows, each measured in a
-process of its own so that its peak memory is its own. How to read the result: benchmarks/README.md.
+and tangents, for eager torch, torch.compile and the Triton kernels, the rows that matter most first; after 7 minutes
+no new row is begun. Without one: the CPU rows, each measured in a process of its own so that its peak memory is its
+own. How to read the result: benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import torch
 from inrflow_kernels import modulated_siren, modulated_siren_jvp, reference
+from kernel_correctness import check_correctness, random_siren
 
 MODES = ("forward", "forward+backward", "modulations only", "shared trunk", "tangents")
 # Eager evaluation of every pair at output modulation: what the shared trunk saves.
@@ -46,25 +48,9 @@ class Case:
 
 
 def problem(case: Case, device: torch.device) -> dict:
-    """Weights by Sitzmann's rule with w0 = 30, random codes; the same for every provider."""
-    generator = torch.Generator().manual_seed(0)
-
-    def uniform(*shape: int, bound: float = 1.0) -> torch.Tensor:
-        return ((torch.rand(*shape, generator=generator) * 2 - 1) * bound).to(device)
-
-    width, layers, samples = case.width, case.layers, case.samples
-    per_sample_output = case.mode == "shared trunk"
-    bound = (6 / width) ** 0.5
-    return dict(
-        x=uniform(case.points, 2),
-        hidden_weights=[
-            uniform(width, 2, bound=15.0),
-            *(uniform(width, width, bound=bound) for _ in range(layers - 1)),
-        ],
-        shift=uniform(layers, width) if per_sample_output else uniform(samples, layers, width),
-        gain=None,
-        output_weight=uniform(*([samples] if per_sample_output else []), case.channels, width, bound=bound),
-        output_bias=uniform(case.channels),
+    """Weights and codes, the same for every provider."""
+    return random_siren(
+        case.width, case.layers, case.samples, case.points, case.channels, case.mode == "shared trunk", device
     )
 
 
@@ -84,6 +70,8 @@ def evaluation(case: Case, arguments: dict) -> Callable[[], torch.Tensor]:
         precision = provider.partition(" ")[2]
         return lambda: _in_precision(function, precision, arguments)
     if provider.startswith("compile"):
+        # Rows compile the same function: without a fresh start the limit of recompilations would leave it eager.
+        torch.compiler.reset()
         compiled = torch.compile(reference.modulated_siren, dynamic=False)
         return lambda: _in_precision(compiled, provider.partition(" ")[2], arguments)
     backend, _, precision = provider.partition(" ")
@@ -93,7 +81,7 @@ def evaluation(case: Case, arguments: dict) -> Callable[[], torch.Tensor]:
 
 def _in_precision(function: Callable, precision: str, arguments: dict) -> torch.Tensor:
     device = arguments["x"].device.type
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     if precision in ("fp16", "bf16"):
         with torch.autocast(device, dtype=torch.float16 if precision == "fp16" else torch.bfloat16):
             return function(**arguments)
@@ -135,19 +123,13 @@ def _without_graph(function: Callable[[], object]) -> Callable[[], object]:
 
 def measure(case: Case) -> dict:
     """Seconds (median, 20 and 80 % quantiles), pairs per second and peak memory beyond what was there before."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     run = step(case, device)
     before = _start_of_peak(device)
-    seconds = []
-    for repeat in range(case.repeats + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if repeat:  # the first call compiles and warms up
-            seconds.append(time.perf_counter() - start)
+    run()  # compiles and warms up
+    if device.type == "cuda":  # what compilation took is not what a call takes
+        before = _start_of_peak(device)
+    seconds = _seconds_on_cuda(run) if device.type == "cuda" else _seconds_on_cpu(run, case.repeats)
     quantiles = torch.tensor(seconds, dtype=torch.float64).quantile(torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64))
     low, median, high = quantiles.tolist()
     return asdict(case) | dict(
@@ -158,6 +140,37 @@ def measure(case: Case) -> dict:
         peak_bytes=_peak(device) - before,
         share_of_floor=_share_of_floor(case, median, device),
     )
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _seconds_on_cpu(run: Callable[[], object], repeats: int) -> list[float]:
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def _seconds_on_cuda(run: Callable[[], object]) -> list[float]:
+    """Device time between events around each call, about a second of calls, queued so that the host runs ahead.
+
+    What a call launches beside its kernels counts; caches are as the call before left them.
+    """
+
+    def timed(repeats: int) -> list[float]:
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
+        events[0].record()
+        for event in events[1:]:
+            run()
+            event.record()
+        torch.cuda.synchronize()
+        return [a.elapsed_time(b) / 1e3 for a, b in zip(events[:-1], events[1:], strict=True)]
+
+    return timed(max(5, min(200, int(3 / max(sum(timed(3)), 1e-6)))))
 
 
 def _start_of_peak(device: torch.device) -> int:
@@ -223,48 +236,26 @@ def cpu_cases(quick: bool) -> list[Case]:
 
 
 def cuda_cases(quick: bool) -> list[Case]:
-    widths = (64,) if quick else (32, 64, 128, 256)
-    forward = ("eager", "compile", "compile tf32", "compile fp16", "compile bf16", "triton fast", "triton accurate")
+    """Rows on a GPU, what matters most first: a lease may end."""
     cases = []
-    for width in widths:
-        # Eager activations of width 256 at 640 x 4096 do not fit beside their gradients.
+    for width in (64,) if quick else (64, 128, 256, 32):
+        # Eager activations of width 128 at 640 x 4096 do not fit beside their gradients.
         samples = 640 if width <= 64 else 160
-        cases += [Case("forward", provider, width=width, samples=samples) for provider in (*forward, "triton bf16")]
+        main = width in (64, 128)
+        forward = ["eager", "compile fp16", "triton fast", "triton accurate", "triton bf16"]
+        cases += [Case("forward", p, width, samples=samples) for p in [*forward, *(["compile tf32"] if main else [])]]
         if width <= 128:
-            providers = ("eager", "compile tf32", "compile fp16", "triton fast")
-            cases += [Case("forward+backward", provider, width=width, samples=samples) for provider in providers]
-            cases += [Case("modulations only", provider, width=width, samples=samples) for provider in providers]
+            providers = ("eager", "compile fp16", *(["compile tf32"] if main else []), "triton fast")
+            cases += [Case("forward+backward", p, width, samples=samples) for p in providers]
+            cases += [Case("modulations only", p, width, samples=samples) for p in providers]
+        if width == 64:
+            trunk = (EVERY_PAIR, "eager", "triton fast", "triton accurate")
+            cases += [Case("shared trunk", provider) for provider in trunk]
+            cases += [Case("tangents", p, samples=80) for p in ("eager", "triton fast", "triton accurate")]
     cases += [Case("forward", "triton fast", layers=layers) for layers in (1, 2, 6)]
     cases += [Case("forward", "triton fast", samples=s, points=n) for s, n in ((1, 65536), (64, 1024), (4096, 256))]
-    cases += [Case("shared trunk", provider) for provider in (EVERY_PAIR, "eager", "triton fast", "triton accurate")]
-    cases += [Case("tangents", p, samples=80) for p in ("eager", "triton fast", "triton accurate")]
+    cases += [Case("forward", provider) for provider in ("compile", "compile bf16")]
     return cases
-
-
-def check_correctness() -> dict[str, float]:
-    """Relative root mean square errors against float64 on this device; raises AssertionError beyond their limits."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    case = Case("forward", "", samples=3, points=300)
-    arguments = problem(case, device)
-    double = {
-        name: [tensor.double() for tensor in value]
-        if isinstance(value, list)
-        else value
-        if value is None
-        else value.double()
-        for name, value in arguments.items()
-    }
-    exact = reference.modulated_siren(**double)
-    limits = {"torch": 5e-6}
-    if device.type == "cuda":
-        limits |= {"triton fast": 1e-3, "triton bf16": 1e-2, "triton accurate": 5e-6}
-    errors = {}
-    for name, limit in limits.items():
-        backend, _, precision = name.partition(" ")
-        found = modulated_siren(**arguments, backend=backend, precision=precision or "auto")
-        errors[name] = float((found.double() - exact).norm() / exact.norm())
-        assert errors[name] < limit, f"{name} is off by {errors[name]:.1e}; expected less than {limit:.0e}"
-    return errors
 
 
 def environment() -> dict:
@@ -308,8 +299,10 @@ def _in_this_process(case: Case) -> dict:
     try:
         return measure(case)
     except Exception as error:
-        torch.cuda.empty_cache()
-        return asdict(case) | dict(error=f"{type(error).__name__}: {error}".splitlines()[0])
+        failed = asdict(case) | dict(error=f"{type(error).__name__}: {error}".splitlines()[0])
+    # Only now is what the failed call held free to be given back.
+    torch.cuda.empty_cache()
+    return failed
 
 
 HEADER = ("mode", "provider", "H", "L", "S", "N", "median s", "20-80 % s", "M points/s", "peak MB", "of floor")
@@ -357,22 +350,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("kernel_throughput.json"), help="JSON file to write")
     parser.add_argument("--quick", action="store_true", help="small problems, one width on a GPU")
+    parser.add_argument(
+        "--minutes", type=float, help="begin no row later than this (default: 7 on a GPU, no limit on a CPU)"
+    )
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
         print(json.dumps(measure(Case(**json.loads(options.case)))))
         return
-    cuda = torch.cuda.is_available()
-    errors = check_correctness()
+    started, cuda = time.monotonic(), torch.cuda.is_available()
+    minutes = options.minutes or (7.0 if cuda else float("inf"))
+    backends = ["torch", *(["triton fast", "triton bf16", "triton accurate"] if cuda else [])]
+    errors = check_correctness(_device(), backends)
     print("relative errors against float64:", {name: f"{error:.1e}" for name, error in errors.items()}, flush=True)
-    rows = []
-    for case in cuda_cases(options.quick) if cuda else cpu_cases(options.quick):
-        rows.append(_in_this_process(case) if cuda else _in_own_process(case))
-        print(as_table(rows[-1:]).splitlines()[-1], flush=True)
+    rows: list[dict] = []
     report = dict(environment=environment(), errors=errors, rows=rows)
-    partial = options.out.with_name(options.out.name + ".partial")
-    partial.write_text(json.dumps(report, indent=1))
-    os.replace(partial, options.out)
+    for case in cuda_cases(options.quick) if cuda else cpu_cases(options.quick):
+        if time.monotonic() - started > 60 * minutes:
+            rows.append(asdict(case) | dict(error="not measured: the time was over"))
+        else:
+            rows.append(_in_this_process(case) if cuda else _in_own_process(case))
+        print(as_table(rows[-1:]).splitlines()[-1], flush=True)
+        partial = options.out.with_name(options.out.name + ".partial")
+        partial.write_text(json.dumps(report, indent=1))
+        os.replace(partial, options.out)
     print(f"\n{report['environment']}\n\n{as_table(rows)}\n")
     print("\n".join(gains(rows)))
 

@@ -159,6 +159,7 @@ class QueryConfig:
     std: bool = False
     derivatives: bool = False
     overwrite: bool = False
+    device: str = "auto"
     output: str | None = None
 
 
@@ -176,6 +177,7 @@ class PlotConfig:
     times: list[float] | None = None
     points: str | None = None
     resolution: int | None = None
+    device: str = "auto"
     output: str | None = None
 
 

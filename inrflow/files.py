@@ -109,7 +109,8 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
             header = file.metadata() or {}
             stored = json.loads(header["inrflow"])
             structure, metadata = stored["structure"], stored["metadata"]
-            tensors.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+            # Copies, because mapped memory is not aligned, on which the last bits of matrix products may depend.
+            tensors.update({key: file.get_tensor(key).clone() for key in file.keys()})  # noqa: SIM118
         return fill(structure), metadata
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; give a folder that inrflow train has written") from error

@@ -199,9 +199,10 @@ class Solution:
         decoder, size = model.decoder, model.code_size
         dtype = next(decoder.parameters()).dtype
         state, which = self.states(times)
-        code = state[:, :size].to(dtype)
         scale = model.normalisation.scale.double()
-        points = x.to(dtype)[:, None]  # every row a frame of one point
+        one_frame = bool((which == which[0]).all())
+        code = state[: 1 if one_frame else None, :size].to(dtype)
+        points = x.to(dtype).unsqueeze(0 if one_frame else 1)  # else every row is a frame of one point
         result: dict[str, Tensor] = {}
         jacobian: Tensor | None = None
         with torch.no_grad():
@@ -210,9 +211,9 @@ class Solution:
                 jacobian = basis.double()
                 mean = offset.double() + torch.einsum("rcz,rz->rc", jacobian, state[:, :size])
             else:
-                mean = decoder(points, code)[:, 0].double()
+                mean = decoder(points, code).flatten(0, 1).double()
                 if "std" in what or "dt" in what:
-                    jacobian = decoder.linearise(points, code)[1][:, 0].double()
+                    jacobian = decoder.linearise(points, code)[1].flatten(0, 1).double()
             if "mean" in what:
                 result["mean"] = model.normalisation.invert(mean)
             if "dt" in what:
@@ -222,13 +223,8 @@ class Solution:
             if "std" in what:
                 assert jacobian is not None
                 result["std"] = self._std(times, which, state, jacobian, x) * scale
-        if "dx" in what:
-            moving = points.detach().requires_grad_(True)
-            u = decoder(moving, code)
-            gradients = [
-                torch.autograd.grad(u[..., c].sum(), moving, retain_graph=True)[0][:, 0] for c in range(u.shape[-1])
-            ]
-            result["dx"] = torch.stack(gradients, 1).double() * scale[:, None]
+            if "dx" in what:
+                result["dx"] = decoder.slopes(points, code).flatten(0, 1).double() * scale[:, None]
         return result
 
     def _std(self, times: Tensor, which: Tensor, state: Tensor, jacobian: Tensor, x: Tensor) -> Tensor:

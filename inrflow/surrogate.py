@@ -22,6 +22,7 @@ from inrflow.data.normalisation import Normalisation
 from inrflow.data.observations import Observations
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.build import build_decoder, decoder_structure
+from inrflow.devices import choose_device
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField
@@ -108,9 +109,12 @@ class Surrogate:
         return save_tensors(Path(directory) / MODEL_FILE, state, metadata)
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str]) -> Surrogate:
-        """Read a run directory. Raises UserError where there is no finished model of this format in it."""
-        directory = Path(directory)
+    def load(cls, directory: str | os.PathLike[str], device: str = "cpu") -> Surrogate:
+        """Read a run directory; the decoder computes on `device` ("auto", "cpu" or "cuda").
+
+        Raises UserError where the device does not exist, or no finished model of this format is in the directory.
+        """
+        home, directory = choose_device(device), Path(directory)
         path = directory / MODEL_FILE
         if not path.exists():
             if not directory.exists():
@@ -135,7 +139,7 @@ class Surrogate:
             return cls(
                 description=Description.from_dict(metadata["description"]),
                 normalisation=Normalisation(**state["normalisation"]),
-                decoder=decoder.eval(),
+                decoder=decoder.eval().to(home),
                 field=field.eval(),
                 integrator=Integrator(**metadata["integrator"]),
                 prior=_state_prior(state["prior"]),

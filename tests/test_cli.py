@@ -102,6 +102,7 @@ def test_bad_test_data_is_one_clear_line(kind, data, tiny_run, elsewhere, inrflo
     (("train", "data.frames=1"), "data.frames=1"),
     (("train", "dynamics.method=euler"), "euler"),
     (("train", "device=abacus"), "abacus"),
+    (("query", "run=nowhere", "device=abacus"), "abacus"),
     (("train", "training"), "key=value"),
     (("train", "data.train=[1"), "data.train"),
     (("train", "resume=nowhere"), "nowhere"),

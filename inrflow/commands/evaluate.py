@@ -20,7 +20,7 @@ def run(arguments: list[str]) -> int:
     config: EvaluateConfig = resolve("evaluate", EvaluateConfig, arguments)
     if config.run is None:
         raise UserError("run=DIR is missing; give a run directory that inrflow train has written")
-    surrogate = Surrogate.load(config.run)
+    surrogate = Surrogate.load(config.run, config.device)
     test = config.data.test or surrogate.training.get("test")
     if test is None:
         raise UserError("data.test=FILE is missing; give a file with trajectories of the same system")

@@ -11,6 +11,7 @@ from rich.console import Console
 from inrflow.commands.report import show_errors
 from inrflow.config import Config
 from inrflow.data.trajectories import TrajectoryFile
+from inrflow.devices import choose_device
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.evaluation.references import fit_references
@@ -98,8 +99,7 @@ def check(config: Config) -> None:
         raise UserError(f"data.validation={config.data.validation:g}; give a share from 0 to below 1")
     if config.seed < 0:
         raise UserError(f"seed={config.seed}; give a number of 0 or more")
-    if config.device not in ("auto", "cpu"):
-        raise UserError(f"device={config.device}: this version computes on the CPU; give device=auto or device=cpu")
+    choose_device(config.device)
     if config.training.optimiser not in ("soap", "adamw"):
         raise UserError(f"training.optimiser={config.training.optimiser!r}; choose soap or adamw")
     if config.dynamics.method not in ("rk4", "dopri5"):

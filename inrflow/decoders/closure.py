@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
+from inrflow.devices import on_own_device
 
 _HELD_OUT = 0.2
 _BLOCKS = 10  # time blocks into which frames are cut where there are too few trajectories to hold some out
@@ -108,9 +109,11 @@ class ClosureDecoder(Decoder):
         """Code (..., R + d) of the affine decoder: z followed by g(z)."""
         return torch.cat([z, self.closure(z)], -1)
 
+    @on_own_device
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         return self.decoder(x, self.full_code(z))
 
+    @on_own_device
     def linearise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Value (B, N, C) and Jacobian Phi + Psi g'(z) (B, N, C, d) at codes z (B, d), points (N, d) or (B, N, d)."""
         offset, basis = self.decoder.basis(x)
@@ -132,7 +135,7 @@ class ClosureDecoder(Decoder):
         Raises ValueError where too few codes are given to hold some out.
         """
         random = np.random.default_rng([seed, 5])
-        kept, held = _split(codes.detach().to(self.spread), random)
+        kept, held = (part.to(self.spread) for part in _split(codes.detach().cpu(), random))
         size = self.code_size
         spread = kept.std(0)
         self.spread.copy_(spread.clamp(min=1e-6 * float(spread.max()) + 1e-30))

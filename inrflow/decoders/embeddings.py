@@ -39,9 +39,19 @@ class Embedding(nn.Module):
         """Network inputs (..., inputs) of points x (..., d)."""
         return (x - self.centre.to(x.dtype)) / self.half_length
 
+    def slopes(self, x: Tensor) -> Tensor:
+        """Derivatives (d, ..., inputs) of the network inputs along each coordinate."""
+        d = x.shape[-1]
+        unit = torch.eye(d, dtype=x.dtype, device=x.device) / self.half_length
+        return unit.view(d, *[1] * (x.dim() - 1), d).expand(d, *x.shape)
+
     def evaluate_harmonics(self, x: Tensor) -> Tensor:
         """Harmonics (..., M) of points x (..., d)."""
         return x.new_zeros((*x.shape[:-1], 0))
+
+    def harmonic_slopes(self, x: Tensor) -> Tensor:
+        """Derivatives (d, ..., M) of the harmonics along each coordinate."""
+        return x.new_zeros((x.shape[-1], *x.shape[:-1], 0))
 
 
 class SphericalEmbedding(Embedding):
@@ -96,13 +106,38 @@ class PeriodicEmbedding(Embedding):
             parts.append(super().forward(x)[..., self.raw])
         return torch.cat(parts, -1)
 
+    def slopes(self, x: Tensor) -> Tensor:
+        result = x.new_zeros((x.shape[-1], *x.shape[:-1], self.inputs))
+        size = len(self.multiples)
+        for place, i in enumerate(self.periodic):
+            rate = (2 * math.pi / self.period[i]) * self.multiples.to(x.dtype)
+            angle = x[..., i : i + 1] * rate
+            result[i, ..., 2 * size * place : 2 * size * (place + 1)] = torch.cat(
+                [rate * angle.cos(), -rate * angle.sin()], -1
+            )
+        for place, i in enumerate(self.raw):
+            result[i, ..., 2 * size * len(self.periodic) + place] = 1 / self.half_length
+        return result
+
+    def _frequencies(self, x: Tensor) -> Tensor:
+        """Wave vectors (M / 2, d) of the harmonics."""
+        period = torch.tensor(self.period, dtype=torch.float64).to(self.modes.device)
+        return (2 * math.pi * self.modes / period).to(x.dtype)
+
     def evaluate_harmonics(self, x: Tensor) -> Tensor:
         if not len(self.modes):
             return super().evaluate_harmonics(x)
-        frequency = 2 * math.pi * self.modes / torch.tensor(self.period, dtype=torch.float64, device=self.modes.device)
         # Unit mean square over the domain, like the constant.
-        angle = x @ frequency.to(x.dtype).T
+        angle = x @ self._frequencies(x).T
         return math.sqrt(2) * torch.cat([angle.cos(), angle.sin()], -1)
+
+    def harmonic_slopes(self, x: Tensor) -> Tensor:
+        if not len(self.modes):
+            return super().harmonic_slopes(x)
+        frequencies = self._frequencies(x)
+        angle = x @ frequencies.T
+        rates = frequencies.T.view(x.shape[-1], *[1] * (x.dim() - 1), -1)
+        return math.sqrt(2) * torch.cat([-angle.sin() * rates, angle.cos() * rates], -1)
 
 
 def _half_lattice(dimensions: int, largest: int) -> list[tuple[int, ...]]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding
+from inrflow.devices import on_own_device
 from inrflow.errors import UserError
 
 # DINo gives both axes of a grid as linspace(0, 0.5): its input scale has a meaning only for a side of this length.
@@ -86,6 +87,7 @@ class FourierFilterNet(Decoder):
         angles = [coordinates @ (share * weight).T for weight in self.filters]
         return [torch.cat([angle.sin(), angle.cos()], -1) for angle in angles]
 
+    @on_own_device
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """u (..., N, C), layer by layer as published; filters of shared points are evaluated once."""
         filters = [g[..., None, :, :] for g in self._filters(x)]
@@ -99,6 +101,7 @@ class FourierFilterNet(Decoder):
         assert hidden is not None
         return (hidden @ self.output + self.output_bias).transpose(-1, -2)
 
+    @on_own_device
     def basis(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Offset and basis by one sweep from the output back to the first layer.
 

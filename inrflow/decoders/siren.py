@@ -10,13 +10,15 @@ encoding is then one linear solve and many codes are decoded by one evaluation o
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from inrflow_kernels import modulated_siren, siren_features
+from inrflow_kernels import modulated_siren, modulated_siren_jacobian, modulated_siren_jvp, siren_features
 from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding
+from inrflow.devices import on_own_device
 
 MODULATIONS = ("shift", "scale", "output")
 
@@ -82,6 +84,7 @@ class ModulatedSiren(Decoder):
         """Number F of functions that the output layer combines: the constant, the harmonics and H sines."""
         return 1 + self.embedding.harmonics + self.width
 
+    @on_own_device
     def features(self, x: Tensor) -> Tensor:
         """Features (..., N, F) of points x (..., N, d): the constant, the harmonics, the unmodulated last layer."""
         parts = [torch.ones_like(x[..., :1]), self.embedding.evaluate_harmonics(x)]
@@ -90,6 +93,7 @@ class ModulatedSiren(Decoder):
             parts.append(siren_features(self.embedding(x), folded, self.w0 * torch.stack(list(self.biases))))
         return torch.cat(parts, -1)
 
+    @on_own_device
     def basis(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if not self.affine:
             return super().basis(x)
@@ -109,13 +113,59 @@ class ModulatedSiren(Decoder):
             return self.output.expand(*z.shape[:-1], *self.output.shape)
         return self.output + (z @ self.output_map.flatten(1)).unflatten(-1, self.output.shape)
 
+    @on_own_device
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         if self.affine:
-            features = self.features(x)
-            return features @ self.output_weights(z).transpose(-1, -2)
-        batch = torch.broadcast_shapes(x.shape[:-2], z.shape[:-1])
-        codes = z.expand(*batch, z.shape[-1]).reshape(-1, z.shape[-1])
-        points = x if x.dim() == 2 else x.expand(*batch, *x.shape[-2:]).flatten(0, -3)
+            return self.features(x) @ self.output_weights(z).transpose(-1, -2)
+        batch, points, codes = _flattened(x, z)
+        modulated, harmonic_weights = self._modulated(codes)
+        u = modulated_siren(self.embedding(points), **modulated)
+        if self.embedding.harmonics:
+            u = u + self.embedding.evaluate_harmonics(points) @ harmonic_weights.transpose(-1, -2)
+        return u.reshape(*batch, *u.shape[-2:])
+
+    @on_own_device
+    def linearise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        if self.affine:
+            return super().linearise(x, z)
+        modulated, harmonic_weights = self._modulated(z)
+        maps: dict[str, Any] = {}
+        if "shift" in self.modulation:
+            maps["shift_map"] = self.w0 * self.get_parameter("shift_map")
+        if "scale" in self.modulation:
+            maps["gain_map"] = self.get_parameter("scale_map")
+            biases = self.w0 * torch.stack(list(self.biases))
+            maps["shift_map"] = maps.get("shift_map", 0.0) + biases * maps["gain_map"]
+        split = 1 + self.embedding.harmonics
+        if "output" in self.modulation:
+            maps["output_weight_map"] = self.output_map[..., split:]
+            maps["output_bias_map"] = self.output_map[..., 0]
+        u, jacobian = modulated_siren_jacobian(self.embedding(x), **modulated, **maps)
+        if self.embedding.harmonics:
+            harmonics = self.embedding.evaluate_harmonics(x)
+            u = u + harmonics @ harmonic_weights.transpose(-1, -2)
+            if "output" in self.modulation:
+                moved = harmonics @ self.output_map[..., 1:split].flatten(0, 1).T
+                jacobian = jacobian + moved.unflatten(-1, (self.code_size, self.channels)).transpose(-1, -2)
+        return u, jacobian
+
+    @on_own_device
+    def slopes(self, x: Tensor, z: Tensor) -> Tensor:
+        if not self.depth:
+            return super().slopes(x, z)
+        batch, points, codes = _flattened(x, z)
+        modulated, harmonic_weights = self._modulated(codes)
+        moved = self.embedding.slopes(points)
+        slopes = modulated_siren_jvp(self.embedding(points), **modulated, x_tangent=moved)[1]
+        if self.embedding.harmonics:
+            changes = self.embedding.harmonic_slopes(points)
+            changes = changes if points.dim() == 3 else changes.unsqueeze(1)
+            slopes = slopes + changes @ harmonic_weights.transpose(-1, -2)
+        return slopes.movedim(0, -1).reshape(*batch, *slopes.shape[-2:], len(slopes))
+
+    def _modulated(self, codes: Tensor) -> tuple[dict[str, Any], Tensor]:
+        """Arguments of `modulated_siren`, all but the points, at codes (S, Z); output weights (S, C, M) of the
+        harmonics."""
         shift = self.w0 * torch.stack(list(self.biases))
         gain = None
         if "scale" in self.modulation:
@@ -125,17 +175,18 @@ class ModulatedSiren(Decoder):
             shift = shift + self.w0 * torch.einsum("sz,zlh->slh", codes, self.shift_map)
         weights = self.output_weights(codes)
         split = 1 + self.embedding.harmonics
-        folded = [self.w0 * w for w in self.weights]
-        backend = "reference" if torch._C._functorch.maybe_current_level() is not None else "auto"
-        u = modulated_siren(
-            self.embedding(points),
-            folded,
-            shift,
-            gain,
-            weights[..., split:].contiguous(),
-            weights[..., 0].contiguous(),
-            backend=backend,
-        )
-        if self.embedding.harmonics:
-            u = u + self.embedding.evaluate_harmonics(points) @ weights[..., 1:split].transpose(-1, -2)
-        return u.reshape(*batch, *u.shape[-2:])
+        arguments = {
+            "hidden_weights": [self.w0 * weight for weight in self.weights],
+            "shift": shift,
+            "gain": gain,
+            "output_weight": weights[..., split:].contiguous(),
+            "output_bias": weights[..., 0].contiguous(),
+        }
+        return arguments, weights[..., 1:split]
+
+
+def _flattened(x: Tensor, z: Tensor) -> tuple[torch.Size, Tensor, Tensor]:
+    """Leading dimensions of the result, points (N, d) that all codes share or (S, N, d), and codes (S, Z)."""
+    batch = torch.broadcast_shapes(x.shape[:-2], z.shape[:-1])
+    codes = z.expand(*batch, z.shape[-1]).reshape(-1, z.shape[-1])
+    return batch, x if x.dim() == 2 else x.expand(*batch, *x.shape[-2:]).flatten(0, -3), codes

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
+from inrflow.devices import device_of
 from inrflow.encoding.adam import adam_encode
 from inrflow.encoding.drift import Drift
 from inrflow.encoding.gauss_newton import gauss_newton
@@ -52,13 +53,17 @@ class Encoder:
     def _descend(
         self, decoder: Decoder, x: Tensor, u: Tensor, prior: GaussianPrior, covariance: bool
     ) -> tuple[Tensor, Tensor | None]:
+        """Codes (F, Z) and covariance of frames u (F, N, C) at points x (N, d), on the decoder's device."""
+        home = device_of(decoder)
+        away, x, u = u.device, x.to(home), u.to(home)
         if self.method == "solve":
-            return gauss_newton(decoder, x, u, prior, covariance=covariance)
+            mean, spread = gauss_newton(decoder, x, u, prior.to(home), covariance=covariance)
+            return mean.to(away), spread.to(away) if spread is not None else None
         if self.method == "adam":
             mean = adam_encode(decoder, x, u, self.iterations or 300, self.rate)
         else:
             mean = gradient_steps_encode(decoder, x, u, self.iterations or 3, self.rate)
-        return mean.double(), torch.zeros_like(prior.covariance) if covariance else None
+        return mean.to(away).double(), torch.zeros_like(prior.covariance) if covariance else None
 
 
 def encode(

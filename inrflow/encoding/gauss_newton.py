@@ -33,7 +33,7 @@ def gauss_newton(
     """
     dtype = next(decoder.parameters()).dtype
     x = x.to(dtype)
-    jitter = 1e-9 * prior.covariance.diagonal().max() * torch.eye(len(prior.mean), dtype=prior.covariance.dtype)
+    jitter = 1e-9 * prior.covariance.diagonal().max() * torch.eye(len(prior.mean)).to(prior.covariance)
     precision = torch.linalg.inv(prior.covariance + jitter)
     observed = torch.isfinite(u)
     values = torch.nan_to_num(u).double()
@@ -47,7 +47,7 @@ def gauss_newton(
         misfit = (error.square() * weight).flatten(1).sum(1)
         return misfit + torch.einsum("fz,zy,fy->f", deviation, precision, deviation)
 
-    damping = torch.full((len(u),), 1e-3, dtype=torch.float64)
+    damping = torch.full((len(u),), 1e-3, dtype=torch.float64, device=u.device)
     current = objective(codes)
     curvature = precision.expand(len(u), -1, -1)
     for _ in range(iterations):

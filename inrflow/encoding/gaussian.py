@@ -27,6 +27,10 @@ class GaussianPrior:
     covariance: Tensor
     noise: Tensor
 
+    def to(self, device: torch.device) -> "GaussianPrior":
+        """The prior on a device."""
+        return GaussianPrior(self.mean.to(device), self.covariance.to(device), self.noise.to(device))
+
     def truncated(self, size: int) -> "GaussianPrior":
         """Prior of the first `size` code dimensions."""
         return GaussianPrior(self.mean[:size], self.covariance[:size, :size], self.noise)

@@ -85,7 +85,7 @@ def _scaled_errors(surrogate: Surrogate, batch: TrajectoryBatch, window: int, fr
     for row in seen:  # the same number of points in every trajectory, other ones in each
         row[torch.as_tensor(random.permutation(points)[: round(fraction * points)])] = True
     first = batch.first_frames(window)
-    first = TrajectoryBatch(first.t, first.x, torch.where(seen[:, None, :, None], first.u, torch.nan))
+    first = TrajectoryBatch(first.t, first.x, torch.where(seen[:, None, :, None], first.u, torch.nan), first.delay)
     usable = (torch.isfinite(first.u).flatten(1).sum(1) >= _FEWEST).nonzero()[:, 0]
     errors = [torch.empty(0, batch.u.shape[-1], dtype=torch.float64)]
     if not len(usable):

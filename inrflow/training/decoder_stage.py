@@ -19,6 +19,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Symmetries, Transformations
 from inrflow.decoders.siren import ModulatedSiren
+from inrflow.devices import device_of
 from inrflow.encoding.equivariance import FeatureMotion
 from inrflow.encoding.gaussian import GaussianPrior, condition_groups
 from inrflow.encoding.modes import OutputModes, fit_output_modes
@@ -119,15 +120,18 @@ class DecoderTraining:
             kept = kept[torch.as_tensor(random.permutation(len(kept))[:limit])]
         if u.shape[1] > _FRAMES_PER_STEP:
             u = u[:, torch.as_tensor(random.permutation(u.shape[1])[:_FRAMES_PER_STEP])]
-        offset, basis = module.basis(x[:, kept].float())
-        residual = _residual(offset, basis, u[:, :, kept], solve_ridge(offset, basis, u[:, :, kept]))
-        return residual.square().sum() / torch.isfinite(u[:, :, kept]).sum()
+        home = device_of(module)
+        u = u[:, :, kept].to(home)
+        offset, basis = module.basis(x[:, kept].float().to(home))
+        residual = _residual(offset, basis, u, solve_ridge(offset, basis, u))
+        return residual.square().sum() / torch.isfinite(u).sum()
 
     @torch.no_grad()
     def score(self, module: nn.Module) -> float:
         """Error at held-out points of validation frames whose codes see the other points."""
         assert isinstance(module, ModulatedSiren)
-        x, u, kept, held = self.scored
+        home, (x, u, kept, held) = device_of(module), self.scored
+        x, u = x.to(home), u.to(home)
         offset, basis = module.basis(x)
         codes = solve_ridge(offset[:, kept], basis[:, kept], u[:, :, kept])
         if not len(held):

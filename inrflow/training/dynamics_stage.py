@@ -155,7 +155,7 @@ def rollout_error(
     with torch.no_grad():
         parameter = next(field.parameters())
         start = states.codes[:, first].to(parameter)
-        predicted = integrator(field, start, states.t[:, first:], check=False).double()
+        predicted = integrator(field, start, states.t[:, first:].to(start.device), check=False).double().cpu()
     error = judged.codes[:, first:].clone()
     error[..., :size] -= predicted[..., :size]
     seen = judged.observed[:, first:] & states.observed[:, first : first + 1]  # a start that nobody saw is no start

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
+from inrflow.devices import device_of
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.vector_field import VectorField
@@ -42,6 +43,7 @@ class RolloutTraining:
         rows = chosen[:, :1]
         times, seen = self.t[rows, index], self.observed[rows, index]
         target = self.codes[rows, index]
+        target, times, seen = (values.to(device_of(module)) for values in (target, times, seen))
         predicted = self.integrator(module, target[:, 0], times, check=False)[:, 1:]
         keep = seen[:, 1:] & torch.isfinite(times[:, 1:])
         error = torch.where(keep[..., None], predicted - target[:, 1:], 0.0)
@@ -70,17 +72,17 @@ class DataSpaceTraining:
         batch = self.source.batch(self.trajectories[which])
         rows = torch.as_tensor(which)
         first = int(self.states.observed[rows].float().argmax(1).max())
-        predicted = self.integrator(
-            module, self.states.codes[rows, first].float(), self.states.t[rows, first:], check=False
-        )
+        home = device_of(module)
+        start, times = self.states.codes[rows, first].float().to(home), self.states.t[rows, first:].to(home)
+        predicted = self.integrator(module, start, times, check=False)
         pick = torch.as_tensor(random.permutation(batch.u.shape[2])[: self.points])
-        u = batch.u[:, first:, pick]
+        u = batch.u[:, first:, pick].to(home)
         x = batch.x if batch.x.shape[1] == 1 else batch.x[:, first:]
         with torch.no_grad():
-            offset, basis = self.decoder.basis(x[:, :, pick].float())
+            offset, basis = self.decoder.basis(x[:, :, pick].float().to(home))
         codes = predicted[..., : self.decoder.code_size]
         decoded = offset + torch.einsum("stncz,stz->stnc", basis.expand(len(u), u.shape[1], *basis.shape[2:]), codes)
-        begun = self.states.observed[rows, first]  # a start that nobody saw is no start
+        begun = self.states.observed[rows, first].to(home)  # a start that nobody saw is no start
         keep = torch.isfinite(u) & torch.isfinite(decoded) & begun[:, None, None, None]
         return torch.where(keep, decoded - torch.nan_to_num(u), 0.0).square().sum() / keep.sum().clamp(min=1)
 

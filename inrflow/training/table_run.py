@@ -14,6 +14,7 @@ from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
+from inrflow.devices import choose_device
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.errors import UserError
 from inrflow.training.recorder import Recorder
@@ -80,7 +81,7 @@ def fit_table_decoder(
     options: dict[str, float] = {}
     if encoding.method == "gradient_steps":
         options = {"inner_rate": encoding.rate or GRADIENT_RATE, "inner_steps": encoding.iterations or 3}
-    module = stages.make(decoder, encoding.method, **options)
+    module = stages.make(decoder, encoding.method, **options).to(choose_device(config.device))
     settings = OptimiserSettings(config.training.optimiser, config.training.decoder_rate, config.training.weight_decay)
     stage = Stage("decoder", module, stages.loss, stages.score, optimiser=settings, seed=config.seed, validations=10)
     steps = choose_steps(stage)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
+from inrflow.devices import device_of
 from inrflow.encoding.adam import frame_errors
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gaussian import GaussianPrior, condition
@@ -146,7 +147,8 @@ class TableTraining:
         limit = max(64, _PAIRS_PER_STEP // max(1, len(chosen)))
         if len(kept) > limit:
             kept = kept[torch.as_tensor(random.permutation(len(kept))[:limit])]
-        x, u = x[..., kept, :], u[:, kept]
+        home = device_of(module)
+        x, u = x[..., kept, :].to(home), u[:, kept].to(home)
         at = torch.as_tensor(rows)[chosen[:, 0]], chosen[:, 1]
         if module.method == "gradient_steps":
             codes = self._inner_steps(module, x, u, create_graph=True)
@@ -191,9 +193,9 @@ class TableTraining:
     def codes(self, module: TableDecoder) -> Tensor:
         """Codes (S, T, Z) of all training frames, in the order of `training`; zero for frames that nobody observed."""
         if module.method == "adam":
-            return module.code_rate * module.table.detach().view(module.shape).clone()
+            return module.code_rate * module.table.detach().cpu().view(module.shape)
         if module.method == "gauss_newton":
-            return module.table.clone()
+            return module.table.cpu().clone()
         codes = torch.zeros(module.shape)
         for row, trajectory in enumerate(self.training):
             batch = self.source.batch([int(trajectory)])
@@ -235,7 +237,7 @@ def _gauss_newton_step(module: TableDecoder, x: Tensor, u: Tensor, rows: Tensor,
     count = observed.sum(1).clamp(min=1)
     residual = torch.where(observed, (u - decoded).flatten(1), 0.0)
     design = jacobian.flatten(1, 2) * observed[..., None]
-    eye = torch.eye(codes.shape[1], dtype=codes.dtype)
+    eye = torch.eye(codes.shape[1], dtype=codes.dtype, device=codes.device)
     curvature = design.transpose(1, 2) @ design / count[:, None, None] + _RIDGE * eye
     gradient = (residual[:, None] @ design)[:, 0] / count[:, None] - _RIDGE * codes
     damped = curvature + torch.diag_embed(damping[:, None] * curvature.diagonal(dim1=1, dim2=2))

@@ -20,6 +20,7 @@ from inrflow.decoders.base import Decoder
 from inrflow.decoders.closure import ClosureDecoder
 from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.decoders.siren import ModulatedSiren
+from inrflow.devices import choose_device
 from inrflow.dynamics.closed_form import RIDGES, ClosedForm, ClosedFormSearch
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.quadratic_fit import QuadraticForm
@@ -66,6 +67,7 @@ class Training:
 
     def __init__(self, config: Config, file: TrajectoryFile, directory: Path, recorder: Recorder, save_config) -> None:  # noqa: ANN001
         self.config, self.file, self.recorder, self.save_config = config, file, recorder, save_config
+        self.device = choose_device(config.device)
         self.drift: Drift | None = None  # of scattered rows between their times and the knots
         self.checkpoints, self.started = directory / "checkpoints", time.monotonic()
         data = config.data
@@ -149,7 +151,7 @@ class Training:
             if not wider.harmonics or (features > _HARMONIC_FEATURES[0] and wider.harmonics == embedding.harmonics):
                 break
             embedding = wider
-            decoder = ModulatedSiren(embedding, channels, 1, 0, 0)
+            decoder = ModulatedSiren(embedding, channels, 1, 0, 0).to(self.device)
             modes = self.fit_modes(training, decoder)
             left = float(modes.noise.mean())
             # Before the motion between knots is known, its share of the residual is no matter for a trunk.
@@ -171,7 +173,7 @@ class Training:
         w0 = config.w0 or (2.0 if periodic else 3.0)
         torch.manual_seed(self.config.seed)
         size = int(min(32 * channels, 96, max(4, self.source.times.numel())))
-        decoder = ModulatedSiren(embedding, channels, size, config.width, depth, w0)
+        decoder = ModulatedSiren(embedding, channels, size, config.width, depth, w0).to(self.device)
         rate = self.config.training.decoder_rate if periodic else self.config.training.decoder_rate / 3
         settings = OptimiserSettings(self.config.training.optimiser, rate, self.config.training.weight_decay)
         stage = Stage(
@@ -474,7 +476,7 @@ class Training:
         """A decoder whose further modes follow the leading codes, where held-out frames say that it pays."""
         wide = modes.truncated(min(len(modes.variances), _CLOSURE_MODES))
         decoder.set_output(wide.mean, wide.modes)
-        closed = ClosureDecoder(decoder, size)
+        closed = ClosureDecoder(decoder, size).to(self.device)
         observed = torch.where(codes.observed[..., None], codes.codes, torch.nan)
         errors = closed.fit(observed[..., : len(wide.variances)].float(), seed=self.config.seed)
         self.recorder.say(
@@ -532,7 +534,8 @@ class Training:
         field, note = linear, "closed form"
         trained = self.train_residual(linear, states, integrator, error, start_error, floor, decoder)
         if trained is not None and (not dynamics.linear or error(trained) < _CLEARLY_BETTER * start_error):
-            field, note = trained.double(), "closed form and trained residual" if dynamics.linear else "trained network"
+            field = trained.cpu().double()
+            note = "closed form and trained residual" if dynamics.linear else "trained network"
         self.recorder.say(
             f"dynamics: {note}, validation error {error(field):.2e} of the variance"
         )
@@ -594,6 +597,7 @@ class Training:
             field = with_residual(
                 linear, parts.depth, parts.quadratic_rank, start and parts.linear, self.config.seed, parts.linear
             )
+            field = field.to(self.device)
             return Stage(name, field, rollouts.loss, error, optimiser=optimiser, seed=self.config.seed, patience=0.4)
 
         starts = {"auto": (True, False), "least_squares": (True,), "zero": (False,)}

@@ -9,7 +9,8 @@ blocks, for its launches cost more than its cache saves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -105,6 +106,8 @@ def _output(part: SirenArguments, h: Tensor) -> Tensor:
 
 def backward(arguments: SirenArguments, grad: Tensor, wanted: Wanted) -> Gradients:
     """The wanted gradients of sum(grad * values), evaluating every block again."""
+    if arguments.trunk_shared and arguments.output_weight is not None:
+        return _shared_trunk_backward(arguments, grad, wanted)
     rows = rows_of_a_block(arguments, BACKWARD_BLOCK_BYTES)
     total = Gradients(arguments, wanted)
 
@@ -122,6 +125,22 @@ def backward(arguments: SirenArguments, grad: Tensor, wanted: Wanted) -> Gradien
             part.x = None
         total.add(part)
     return total
+
+
+def _shared_trunk_backward(arguments: SirenArguments, grad: Tensor, wanted: Wanted) -> Gradients:
+    """Gradients through the outputs of all samples to the trunk's features, then down the trunk once for each point."""
+    weight, bias = arguments.output_weight, arguments.output_bias
+    assert weight is not None and bias is not None
+    trunk = replace(arguments, output_weight=None, output_bias=None)
+    stacked = grad.transpose(0, 1).flatten(1)  # (N, S C)
+    back = stacked @ weight.expand(len(grad), -1, -1).flatten(0, 1)
+    gradients = backward(trunk, back.unsqueeze(0), replace(wanted, output_weight=False, output_bias=False))
+    if wanted.output_weight:
+        each = (stacked.T @ forward(trunk)[0]).view(len(grad), *weight.shape[-2:])
+        gradients.output_weight = each if weight.dim() == 3 else each.sum(0)
+    if wanted.output_bias:
+        gradients.output_bias = grad.sum(1) if bias.dim() == 2 else grad.sum((0, 1))
+    return gradients
 
 
 def _block_backward(
@@ -225,6 +244,24 @@ def tangents(arguments: SirenArguments, moving: Tangents) -> tuple[Tensor, Tenso
 
     run_shared_out(list(plan_blocks(arguments, rows)), run, threads_of(arguments))
     return values, changes
+
+
+def jacobian(arguments: SirenArguments, maps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Field values (S, N, C) and their Jacobian (S, N, C, Z) in a code without a graph, block by block; `maps` as in
+    the reference."""
+    rows = rows_of_a_block(arguments, FORWARD_BLOCK_BYTES)
+    values = arguments.new_result()
+    derivative = values.new_empty(*values.shape, next(iter(maps.values())).shape[0])
+
+    def run(blocks: Sequence[Block]) -> None:
+        for block in blocks:
+            part = block_arguments(arguments, block)
+            value, change = reference.modulated_siren_jacobian(*part.reference_arguments(), maps=maps)
+            block_rows(values, arguments, block).copy_(value)
+            block_rows(derivative, arguments, block).copy_(change)
+
+    run_shared_out(list(plan_blocks(arguments, rows)), run, threads_of(arguments))
+    return values, derivative
 
 
 def _part_of(name: str, tangent: Tensor, arguments: SirenArguments, block: Block) -> Tensor:

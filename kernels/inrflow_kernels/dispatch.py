@@ -17,8 +17,8 @@ from torch.autograd import forward_ad
 
 from . import blocked, operators, reference
 from .arguments import SirenArguments, check_arguments, check_trunk_arguments
-from .operators import log_once
-from .tangents import check_tangents
+from .operators import log_once, unless_too_large, without_autocast
+from .tangents import check_maps, check_tangents
 
 BACKENDS = ("auto", "torch", "triton", "reference")
 PRECISIONS = ("auto", "fast", "accurate", "bf16")
@@ -124,20 +124,27 @@ def modulated_siren(
     return operators.evaluate(arguments, chosen, precision)
 
 
-def siren_features(x: Tensor, hidden_weights: Sequence[Tensor], shift: Tensor, *, backend: str = "auto") -> Tensor:
+def siren_features(
+    x: Tensor, hidden_weights: Sequence[Tensor], shift: Tensor, *, backend: str = "auto", precision: str = "auto"
+) -> Tensor:
     """Last hidden activations (..., N, H) of the unmodulated trunk with shift (L, H) at points x (..., N, D).
 
-    Evaluated in blocks; the backward pass evaluates them again, so nothing but the result is kept.
-    Raises ValueError where shapes or names do not fit.
+    The backward pass evaluates them again, so nothing but the result is kept. backend and precision as in
+    `modulated_siren`. Raises ValueError where shapes or names do not fit.
     """
     x, weights, shift = check_trunk_arguments(x, hidden_weights, shift)
     points = x.reshape(-1, x.shape[-1])
     arguments = SirenArguments(points, weights, shift, None, None, None, None)
-    # The fused kernels never write features, so here torch is what auto and triton mean.
-    chosen = _choose("torch" if backend == "triton" else backend, arguments)
+    precision = _precision(precision, arguments)
+    chosen = _choose(backend, arguments)
     if chosen == "reference":
         return reference.siren_features(x, weights, shift)
-    return operators.evaluate(arguments, "torch", "accurate").view(*x.shape[:-1], -1)
+    if chosen == "triton":
+        # Every unit is the output of a sample of its own: the fused kernels then write the activations themselves.
+        unit = torch.eye(arguments.width, dtype=x.dtype, device=x.device).unsqueeze(1)
+        arguments = replace(arguments, output_weight=unit, output_bias=unit.new_zeros(arguments.width, 1))
+        return operators.evaluate(arguments, chosen, precision)[..., 0].T.reshape(*x.shape[:-1], -1)
+    return operators.evaluate(arguments, chosen, precision).view(*x.shape[:-1], -1)
 
 
 def modulated_siren_jvp(
@@ -181,12 +188,54 @@ def modulated_siren_jvp(
             *arguments.reference_arguments(), offsets=arguments.offsets, tangents=moving.given()
         )
     precision = _precision(precision, arguments)
-    with torch.no_grad(), torch.autocast(arguments.x.device.type, enabled=False):
+    with torch.no_grad(), without_autocast(arguments.x.device):
         if chosen == "triton":
             from . import launch_forward
 
-            reason = launch_forward.tangent_unserved_reason(arguments)
+            reason = launch_forward.tangent_unserved_reason(arguments, precision)
             if reason is None:
-                return launch_forward.tangents(arguments, moving, precision)
-            log_once(f"tangents of the SIREN run on torch: {reason}")
+                found = unless_too_large(
+                    "tangents of the SIREN run", lambda: launch_forward.tangents(arguments, moving, precision)
+                )
+                if found is not None:
+                    return found
+            else:
+                log_once(f"tangents of the SIREN run on torch: {reason}")
         return blocked.tangents(arguments, moving)
+
+
+def modulated_siren_jacobian(
+    x: Tensor,
+    hidden_weights: Sequence[Tensor],
+    shift: Tensor,
+    gain: Tensor | None,
+    output_weight: Tensor,
+    output_bias: Tensor,
+    *,
+    shift_map: Tensor | None = None,
+    gain_map: Tensor | None = None,
+    output_weight_map: Tensor | None = None,
+    output_bias_map: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Field values (S, N, C) and their Jacobian (S, N, C, Z) in the sample's code, on which the modulations depend
+    linearly: what Gauss-Newton encoding solves with.
+
+    Each map is the derivative (Z, ...) of its argument in the code, the same for all samples: shift_map and gain_map
+    (Z, L, H), output_weight_map (Z, C, H), output_bias_map (Z, C); those not given are zero. Computed by one sweep back
+    for each channel, in blocks, by torch on every device: the Triton kernels carry directions forward, which would cost
+    Z evaluations of the network instead of C. Where a gradient is wanted the reference computes both, differentiably.
+    Raises ValueError where shapes or names do not fit.
+    """
+    arguments = check_arguments(x, hidden_weights, shift, gain, output_weight, output_bias)
+    maps = check_maps(
+        arguments,
+        dict(shift=shift_map, gain=gain_map, output_weight=output_weight_map, output_bias=output_bias_map),
+    )
+    tensors = [*arguments.tensors(), *maps.values()]
+    chosen = _choose("torch" if backend == "triton" else backend, arguments)
+    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if chosen == "reference" or trained or _transformed(tensors):
+        return reference.modulated_siren_jacobian(*arguments.reference_arguments(), maps=maps)
+    with torch.no_grad(), without_autocast(arguments.x.device):
+        return blocked.jacobian(arguments, maps)

@@ -17,6 +17,7 @@ from .launch_common import (
     Precision,
     as_operand,
     backward_launch,
+    capability,
     constants,
     padded_coordinates,
     padded_output,
@@ -150,7 +151,7 @@ def _backward(
     many = arguments.trunk_shared and arguments.samples > 1
     network = _first_sample_outputs(arguments) if many else arguments
     weights_wanted = any(wanted.hidden_weights)
-    launch = backward_launch(width, layers)
+    launch = backward_launch(width, layers, capability(x.device))
     tiles = tile_table(network, launch.rows)
     count = tiles.shape[0]
     workers = programs(count, x.device, per_multiprocessor=1)

@@ -70,10 +70,19 @@ def forward_launch(width: int, accurate: bool, layers: int) -> Launch:
     return Launch(128, 8, chunk=128, resident=resident)
 
 
-def backward_launch(width: int, layers: int) -> Launch:
-    """Launch of the backward kernel. At width 128 the weights of more than 4 layers exceed the shared memory of
-    sm_80."""
-    return Launch(128, 8 if width >= 64 else 4, resident=width <= 64 or layers <= 4)
+def capability(device: torch.device) -> int:
+    """Compute capability as 10 times major plus minor; that of a device with everything where kernels are
+    interpreted."""
+    if device.type != "cuda":
+        return 90
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def backward_launch(width: int, layers: int, capability: int) -> Launch:
+    """Launch of the backward kernel. At width 128 the weights of 4 layers fit the shared memory of sm_90 and sm_100,
+    not that of sm_80."""
+    return Launch(128, 8 if width >= 64 else 4, resident=width <= 64 or (layers <= 4 and capability >= 90))
 
 
 def tangent_launch(width: int, accurate: bool) -> Launch:
@@ -88,7 +97,7 @@ def unserved_reason(arguments: SirenArguments) -> str | None:
     device = arguments.x.device
     if device.type != "cuda" and not INTERPRETED:
         return f"the tensors are on {device.type}, not on a CUDA device"
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+    if capability(device) < 80:
         return "the device's compute capability is below 8.0"
     if arguments.x.dtype != torch.float32:
         return f"{arguments.x.dtype} is beyond the kernels' accuracy"

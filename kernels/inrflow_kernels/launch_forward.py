@@ -16,6 +16,7 @@ from .launch_common import (
     Operands,
     Precision,
     as_operand,
+    capability,
     constants,
     forward_launch,
     padded_output,
@@ -76,11 +77,13 @@ def _shared_trunk(arguments: SirenArguments, operands: Operands, precision: Prec
     return result
 
 
-def tangent_unserved_reason(arguments: SirenArguments) -> str | None:
+def tangent_unserved_reason(arguments: SirenArguments, precision_name: str) -> str | None:
     """Why the Triton kernels cannot carry tangents in this call (one that they otherwise serve); None where they
     can."""
     if arguments.width > 128:
         return f"tangents at width {arguments.width} do not fit a multiprocessor"
+    if arguments.width == 128 and precision_name == "accurate" and capability(arguments.x.device) < 90:
+        return "accurate tangents at width 128 do not fit the registers below compute capability 9.0"
     return None
 
 

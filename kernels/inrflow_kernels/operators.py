@@ -7,8 +7,9 @@ Second derivatives (`create_graph`) differentiate the reference, whose memory gr
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch import Tensor
 from . import blocked, reference
 from .arguments import SirenArguments
 from .gradients import Wanted
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,23 @@ def log_once(reason: str) -> None:
     if reason not in _logged:
         _logged.add(reason)
         logger.info("%s", reason)
+
+
+def unless_too_large(what: str, launch: Callable[[], Result]) -> Result | None:
+    """What a Triton launch gives; None, logged once, where this device has too little shared memory or registers."""
+    from triton.runtime.errors import OutOfResources
+
+    try:
+        return launch()
+    except OutOfResources as error:
+        log_once(f"{what} on torch: {error}")
+        return None
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """A context in which no automatic precision applies, on any device."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def _bundle(
@@ -59,11 +79,13 @@ def _siren(
     precision: str,
 ) -> Tensor:
     arguments = _bundle(x, shift, gain, output_weight, output_bias, hidden_weights, offsets)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         if backend == "triton":
             from . import launch_forward
 
-            return launch_forward.forward(arguments, precision)
+            found = unless_too_large("the SIREN runs", lambda: launch_forward.forward(arguments, precision))
+            if found is not None:
+                return found
         return blocked.forward(arguments)
 
 
@@ -93,14 +115,20 @@ def _siren_backward(
     """The wanted gradients, in the order of `SirenArguments.tensors`."""
     arguments = _bundle(x, shift, gain, output_weight, output_bias, hidden_weights, offsets)
     flags = Wanted.of(arguments, wanted)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         if backend == "triton":
             from . import launch_backward
 
             reason = launch_backward.backward_unserved_reason(arguments, precision)
             if reason is None:
-                return launch_backward.backward(arguments, grad, flags, precision).found()
-            log_once(f"gradients of the SIREN run on torch: {reason}")
+                found = unless_too_large(
+                    "gradients of the SIREN run",
+                    lambda: launch_backward.backward(arguments, grad, flags, precision).found(),
+                )
+                if found is not None:
+                    return found
+            else:
+                log_once(f"gradients of the SIREN run on torch: {reason}")
         return blocked.backward(arguments, grad.contiguous(), flags).found()
 
 
@@ -123,7 +151,10 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple:
     single = (x, shift, gain, output_weight, output_bias)
     wanted = [flag for tensor, flag in zip(single, needed[:5], strict=True) if tensor is not None] + list(needed[5])
     if torch.is_grad_enabled():
-        arguments = _bundle(*single, hidden_weights, offsets)
+        # An argument may follow from another, and its gradient must not go there twice: views have no such history.
+        views: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in (*single, *hidden_weights)]
+        x, shift, gain, output_weight, output_bias, *hidden_weights = views
+        arguments = _bundle(x, shift, gain, output_weight, output_bias, hidden_weights, offsets)
         found = iter(_reference_gradients(arguments, wanted, grad))
     else:
         found = iter(_siren_backward(grad, *single, hidden_weights, offsets, backend, precision, wanted))

@@ -123,3 +123,53 @@ def modulated_siren_jvp(
     changes = [along(**{name: tangent[k] for name, tangent in tangents.items()}) for k in range(directions)]
     single = rows is None and u.dim() == 2
     return (u.unsqueeze(0) if single else u), torch.stack([du.unsqueeze(0) if single else du for du in changes])
+
+
+def modulated_siren_jacobian(
+    x: Tensor,
+    hidden_weights: Sequence[Tensor],
+    shift: Tensor,
+    gain: Tensor | None,
+    output_weight: Tensor,
+    output_bias: Tensor,
+    *,
+    maps: Mapping[str, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Field values (S, N, C) and their Jacobian (S, N, C, Z) in a code on which the modulations depend linearly.
+
+    `maps` holds the derivatives (Z, *argument's shape without samples) of any of shift, gain, output_weight,
+    output_bias. Differentiable. One sweep back from each channel, whatever the size Z of the code: directions carried
+    forward would each cost an evaluation of the network. No ragged points.
+    """
+    h, products, slopes = x, [], []
+    for layer, weight in enumerate(hidden_weights):
+        z = h @ weight.T
+        t = z if gain is None else _per_point(gain, layer, None) * z
+        t = t + _per_point(shift, layer, None)
+        products.append(z)
+        slopes.append(torch.cos(t))
+        h = torch.sin(t)
+    u = _add_bias(_output(h, output_weight, None), output_bias, None)
+    u = u.unsqueeze(0) if u.dim() == 2 else u
+
+    def sweep(channel: int) -> Tensor:
+        """The derivative (S or 1, N, Z) of one channel."""
+        back = output_weight[..., channel, :]
+        back = back if back.dim() == 1 else back.unsqueeze(1)
+        change: Tensor | float = 0.0
+        if "output_weight" in maps:
+            change = change + h @ maps["output_weight"][:, channel].T
+        if "output_bias" in maps:
+            change = change + maps["output_bias"][:, channel]
+        for layer in reversed(range(len(hidden_weights))):
+            delta = back * slopes[layer]
+            if "shift" in maps:
+                change = change + delta @ maps["shift"][:, layer].T
+            if "gain" in maps:
+                change = change + (delta * products[layer]) @ maps["gain"][:, layer].T
+            if layer:
+                back = (delta if gain is None else _per_point(gain, layer, None) * delta) @ hidden_weights[layer]
+        assert isinstance(change, Tensor)
+        return change.expand(*u.shape[:2], -1)
+
+    return u, torch.stack([sweep(channel) for channel in range(u.shape[-1])], 2)

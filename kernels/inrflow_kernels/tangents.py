@@ -1,5 +1,5 @@
-"""The directions of a Jacobian-vector product: K tangents of each argument that moves, checked against the
-arguments."""
+"""What an evaluation is differentiated along, checked against its arguments: the K tangents of a Jacobian-vector
+product, or the linear maps from a code to the arguments that it modulates."""
 
 from __future__ import annotations
 
@@ -45,3 +45,20 @@ def check_tangents(arguments: SirenArguments, given: dict[str, Tensor | None]) -
         if tuple(tangent.shape) != expected or directions == 0:
             raise ValueError(f"the tangent of {name} has shape {tuple(tangent.shape)}; expected (K, ...) = {expected}.")
     return Tangents(**{name: tangent.to(arguments.x.dtype) for name, tangent in moving.items()})
+
+
+def check_maps(arguments: SirenArguments, given: dict[str, Tensor | None]) -> dict[str, Tensor]:
+    """Maps (Z, *argument's shape without samples) that were given, in the arguments' dtype. Raises ValueError saying
+    what does not fit."""
+    maps = {name: linear_map for name, linear_map in given.items() if linear_map is not None}
+    if not maps:
+        raise ValueError(f"no map was given; expected at least one of {', '.join(given)}.")
+    size = next(iter(maps.values())).shape[0]
+    for name, linear_map in maps.items():
+        argument = getattr(arguments, name)
+        if argument is None:
+            raise ValueError(f"a map of {name} was given, but {name} is None.")
+        expected = (size, *argument.shape[-(1 if name == "output_bias" else 2) :])
+        if tuple(linear_map.shape) != expected or size == 0:
+            raise ValueError(f"the map of {name} has shape {tuple(linear_map.shape)}; expected (Z, ...) = {expected}.")
+    return {name: linear_map.to(arguments.x.dtype) for name, linear_map in maps.items()}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_math import dot, load_points, sine_cosine
+from .triton_math import dot, load_points, load_trunk, sine_cosine
 
 
 @triton.jit
@@ -56,8 +56,7 @@ def backward_kernel(
     square = unit[:, None] * H + unit[None, :]
     weights = ()
     if RESIDENT:
-        for layer in tl.static_range(L - 1):
-            weights = weights + (tl.load(HIDDEN + layer * H * H + square),)
+        weights = load_trunk(FIRST, HIDDEN, H, L, DP, PREC)
     if OUTPUT_SHARED and not MANY_OUTPUTS:
         output = tl.load(OUTPUT + unit[:, None] * 16 + channel[None, :])
     if WANT_WEIGHTS or STORE:
@@ -76,8 +75,11 @@ def backward_kernel(
         shift = SHIFT + sample * shift_stride + unit
         gain = GAIN + sample * L * H + unit
         # The activations and slopes of all layers, kept as operands.
-        points = load_points(X, x_row, lane, mask, 1.0, D, DP, PREC)
-        first = tl.load(FIRST + k[:, None] * H + unit[None, :])
+        points = load_points(X + x_row * D, lane, mask, 1.0, D, DP, PREC)
+        if RESIDENT:
+            first = weights[0][0]
+        else:
+            first = tl.load(FIRST + k[:, None] * H + unit[None, :])
         t = dot(points, first, tl.zeros((BM, H), tl.float32), INTERPRETED)
         h, slope = _layer_forward(t, shift, gain, HAS_GAIN, SINE, TYPE)
         activations = (h,)
@@ -87,7 +89,7 @@ def backward_kernel(
             if STORE:
                 tl.store(stored + (layer - 1) * stored_stride.to(tl.int64), activations[layer - 1], mask=mask[:, None])
             if RESIDENT:
-                weight = weights[layer - 1]
+                weight = weights[layer][0]
             else:
                 weight = tl.load(HIDDEN + (layer - 1) * H * H + square)
             t = dot(activations[layer - 1], weight, tl.zeros((BM, H), tl.float32), INTERPRETED)
@@ -149,7 +151,7 @@ def backward_kernel(
                 mask=(k == 2 * DP)[:, None] & (unit < H)[None, :],
             )
             if RESIDENT:
-                weight = weights[layer - 1]
+                weight = weights[layer][0]
             else:
                 weight = tl.load(HIDDEN + (layer - 1) * H * H + square)
             if STORE:
@@ -200,7 +202,7 @@ def backward_kernel(
                 if HAS_GAIN:
                     pull = pull * factor
                 total = tl.sum(delta * pull[None, :], axis=1) * unscale
-                tl.store(GRAD_X + (row + lane) * D + coordinate, total, mask=mask)
+                tl.store(GRAD_X + row * D + coordinate + lane * D, total, mask=mask)
     if WANT_WEIGHTS:
         for layer in tl.static_range(L - 1):
             target = GRAD_HIDDEN + (program * (L - 1) + layer) * H * H + square

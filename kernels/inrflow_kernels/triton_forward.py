@@ -32,7 +32,7 @@ def siren_kernel(
     channel = tl.arange(0, 16)
     weights = ()
     if RESIDENT:
-        weights = load_trunk(HIDDEN, H, L, PREC)
+        weights = load_trunk(FIRST, HIDDEN, H, L, DP, PREC)
         if OUTPUT_SHARED:
             resident = load_operand(OUTPUT + unit[:, None] * 16 + channel[None, :], H * 16, PREC)
     for tile in tl.range(tl.program_id(0), tile_count, tl.num_programs(0)):
@@ -40,7 +40,7 @@ def siren_kernel(
         x_row = tl.load(TILES + tile * 4 + 1).to(tl.int64)
         row = tl.load(TILES + tile * 4 + 2).to(tl.int64)
         mask = lane < tl.load(TILES + tile * 4 + 3)
-        points = load_points(X, x_row, lane, mask, 1.0, D, DP, PREC)
+        points = load_points(X, x_row + lane, mask, 1.0, D, DP, PREC)
         h = trunk(
             points, FIRST, HIDDEN, weights, SHIFT + sample * shift_stride, GAIN + sample * L * H,
             BM, H, HC, L, DP, RESIDENT, HAS_GAIN, PREC, SINE, SCALE, INTERPRETED,
@@ -55,7 +55,8 @@ def siren_kernel(
             u = matmul(h[chunk], output, u, PREC, INTERPRETED)
         bias = tl.load(BIAS + sample * bias_stride + channel, mask=channel < C, other=0.0)
         u = u * SCALE + bias[None, :]
-        tl.store(RESULT + (row + lane)[:, None] * C + channel[None, :], u, mask=mask[:, None] & (channel < C)[None, :])
+        target = RESULT + (row + lane)[:, None] * C + channel[None, :]
+        tl.store(target, u, mask=mask[:, None] & (channel < C)[None, :])
 
 
 @triton.jit
@@ -74,8 +75,8 @@ def shared_trunk_kernel(
     mask = row + lane < points_count
     weights = ()
     if RESIDENT:
-        weights = load_trunk(HIDDEN, H, L, PREC)
-    points = load_points(X, row, lane, mask, 1.0, D, DP, PREC)
+        weights = load_trunk(FIRST, HIDDEN, H, L, DP, PREC)
+    points = load_points(X, row + lane, mask, 1.0, D, DP, PREC)
     h = trunk(
         points, FIRST, HIDDEN, weights, SHIFT, SHIFT, BM, H, HC, L, DP, RESIDENT, False, PREC, SINE, SCALE, INTERPRETED
     )  # fmt: skip

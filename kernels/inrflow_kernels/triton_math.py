@@ -115,16 +115,16 @@ def matmul(a, b, acc, PREC: tl.constexpr, INTERPRETED: tl.constexpr):
 
 
 @triton.jit
-def load_points(X, first_row, lane, mask, factor, D: tl.constexpr, DP: tl.constexpr, PREC: tl.constexpr):
-    """(BM, 4 DP) operand [high | low | high | low] of factor * coordinates: against rows [high, high, low, low] of
-    the first weight, one product is exact to twice the operand's precision (a rounded first layer would cost most of
-    the error)."""
+def load_points(X, rows, mask, factor, D: tl.constexpr, DP: tl.constexpr, PREC: tl.constexpr):
+    """(BM, 4 DP) operand [high | low | high | low] of factor * coordinates at the given rows of X.
+
+    Against rows [high, high, low, low] of the first weight, one product is exact to twice the operand's precision (a
+    rounded first layer would cost most of the error).
+    """
     TYPE: tl.constexpr = tl.bfloat16 if PREC == "bf16" else tl.float16
     k = tl.arange(0, 4 * DP)
     column = k % DP
-    x = tl.load(
-        X + (first_row + lane)[:, None] * D + column[None, :], mask=mask[:, None] & (column < D)[None, :], other=0.0
-    )
+    x = tl.load(X + (rows[:, None] * D + column[None, :]), mask=mask[:, None] & (column < D)[None, :], other=0.0)
     x = x * factor
     high = x.to(TYPE).to(tl.float32)
     return tl.where((k // DP % 2 == 1)[None, :], x - high, high).to(TYPE)
@@ -143,10 +143,11 @@ def modulate(product, SHIFT, GAIN, HAS_GAIN: tl.constexpr, SCALE: tl.constexpr):
 
 
 @triton.jit
-def load_trunk(HIDDEN, H: tl.constexpr, L: tl.constexpr, PREC: tl.constexpr):
-    """All hidden weights as a tuple of operands, to stay on the multiprocessor for every tile."""
+def load_trunk(FIRST, HIDDEN, H: tl.constexpr, L: tl.constexpr, DP: tl.constexpr, PREC: tl.constexpr):
+    """All layers' weights as a tuple of operands, to stay on the multiprocessor for every tile."""
     unit = tl.arange(0, H)
-    weights = ()
+    k = tl.arange(0, 4 * DP)
+    weights = ((tl.load(FIRST + k[:, None] * H + unit[None, :]),),)
     for layer in tl.static_range(L - 1):
         pointers = HIDDEN + layer * H * H + unit[:, None] * H + unit[None, :]
         weights = weights + (load_operand(pointers, (L - 1) * H * H, PREC),)
@@ -186,12 +187,16 @@ def trunk(
     h = ()
     for out in tl.static_range(H // HC):
         column = out * HC + unit
-        t = dot(points, tl.load(FIRST + k[:, None] * H + column[None, :]), tl.zeros((BM, HC), tl.float32), INTERPRETED)
+        if RESIDENT:
+            first = weights[0][0]
+        else:
+            first = tl.load(FIRST + k[:, None] * H + column[None, :])
+        t = dot(points, first, tl.zeros((BM, HC), tl.float32), INTERPRETED)
         t = modulate(t, SHIFT + column, GAIN + column, HAS_GAIN, SCALE)
         h = h + (as_operand(sine(t, SINE), PREC),)
     if RESIDENT:
         for layer in tl.static_range(1, L):
-            t = matmul(h[0], weights[layer - 1], tl.zeros((BM, H), tl.float32), PREC, INTERPRETED)
+            t = matmul(h[0], weights[layer], tl.zeros((BM, H), tl.float32), PREC, INTERPRETED)
             t = modulate(t, SHIFT + layer * H + unit, GAIN + layer * H + unit, HAS_GAIN, SCALE)
             h = (as_operand(sine(t, SINE), PREC),)
     else:

@@ -43,15 +43,18 @@ def tangent_kernel(
     factor = tl.load(FACTOR)
     weights = ()
     if RESIDENT:
-        weights = load_trunk(HIDDEN, H, L, PREC)
+        weights = load_trunk(FIRST, HIDDEN, H, L, DP, PREC)
     group = tl.program_id(1)
     for tile in tl.range(tl.program_id(0), tile_count, tl.num_programs(0)):
         sample = tl.load(TILES + tile * 4).to(tl.int64)
         x_row = tl.load(TILES + tile * 4 + 1).to(tl.int64)
         row = tl.load(TILES + tile * 4 + 2).to(tl.int64)
         mask = lane < tl.load(TILES + tile * 4 + 3)
-        first = tl.load(FIRST + k[:, None] * H + unit[None, :])
-        points = load_points(X, x_row, lane, mask, 1.0, D, DP, PREC)
+        if RESIDENT:
+            first = weights[0][0]
+        else:
+            first = tl.load(FIRST + k[:, None] * H + unit[None, :])
+        points = load_points(X, x_row + lane, mask, 1.0, D, DP, PREC)
         h = as_operand(tl.zeros((BM, H), tl.float32), PREC)
         tangents = ()
         for layer in tl.static_range(L):
@@ -60,7 +63,7 @@ def tangent_kernel(
                 product = dot(points, first, tl.zeros((BM, H), tl.float32), INTERPRETED)
             else:
                 if RESIDENT:
-                    weight = weights[layer - 1]
+                    weight = weights[layer]
                 else:
                     pointers = HIDDEN + (layer - 1) * H * H + unit[:, None] * H + unit[None, :]
                     weight = load_operand(pointers, (L - 1) * H * H, PREC)
@@ -77,9 +80,7 @@ def tangent_kernel(
                 if layer > 0:
                     change = matmul(tangents[q], weight, change, PREC, INTERPRETED)
                 elif OF_X:
-                    moved = load_points(
-                        X_TANGENT + direction * x_direction, x_row, lane, mask, factor, D, DP, PREC
-                    )  # fmt: skip
+                    moved = load_points(X_TANGENT + direction * x_direction, x_row + lane, mask, factor, D, DP, PREC)
                     change = dot(moved, first, change, INTERPRETED)
                 change = change * (gain * RADIANS)[None, :]
                 if OF_GAIN:

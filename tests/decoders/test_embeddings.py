@@ -21,6 +21,25 @@ def test_raw_coordinates_keep_the_aspect_ratio_inside_one():
     assert embedding.evaluate_harmonics(corners).shape == (3, 0)
 
 
+@pytest.mark.parametrize(
+    "embedding",
+    [
+        Embedding([0, 0], [1, 3]),
+        PeriodicEmbedding([0, 0], [1, 3], [1.0, 3.0], wavenumbers=3, harmonics=2),
+        PeriodicEmbedding([0, 0], [1, 3], [0.0, 3.0]),
+    ],
+    ids=["raw", "periodic", "mixed"],
+)
+def test_slopes_are_the_derivatives(embedding):
+    x = grid(3, (1.0, 3.0)) + 0.1
+    for slopes, function in (
+        (embedding.slopes(x), embedding),
+        (embedding.harmonic_slopes(x), embedding.evaluate_harmonics),
+    ):
+        expected = torch.func.vmap(torch.func.jacfwd(function))(x)  # points x outputs x d
+        torch.testing.assert_close(slopes, expected.movedim(-1, 0))
+
+
 def test_a_single_point_is_a_box_too():
     assert torch.isfinite(Embedding([2.0], [2.0])(torch.tensor([[2.0]]))).all()
 

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
 from inrflow.decoders.siren import MODULATIONS, ModulatedSiren
 
@@ -83,6 +84,23 @@ def test_linearise_agrees_with_finite_differences(modulation, own_points):
         step[k] = 1e-5
         difference = (decoder(x, z + step) - decoder(x, z - step)) / 2e-5
         torch.testing.assert_close(jacobian[..., k], difference, rtol=0, atol=1e-7)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("own_points", [False, True], ids=["shared", "own"])
+@pytest.mark.parametrize("embedding", [PERIODIC, RAW], ids=["periodic", "raw"])
+@pytest.mark.parametrize("modulation", [("output",), ("shift", "scale"), MODULATIONS], ids="+".join)
+def test_slopes_agree_with_finite_differences(modulation, embedding, own_points):
+    decoder, z = siren(modulation, embedding), codes(4, 5)
+    x = points(4, 6) if own_points else points(6)
+    slopes = decoder.slopes(x, z)
+    assert slopes.shape == (4, 6, 2, 2)
+    for axis in range(2):
+        step = torch.zeros(2, dtype=torch.float64)
+        step[axis] = 1e-6
+        difference = (decoder(x + step, z) - decoder(x - step, z)) / 2e-6
+        torch.testing.assert_close(slopes[..., axis], difference, rtol=0, atol=1e-7)
+    torch.testing.assert_close(slopes, Decoder.slopes(decoder, x, z))
 
 
 @torch.no_grad()

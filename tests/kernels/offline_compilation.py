@@ -66,7 +66,7 @@ def compile_configuration(configuration: Configuration) -> dict:
         constants |= forward | dict(BN=launch_forward.SHARED_TRUNK_COLUMNS)
     elif configuration.kernel == BACKWARD:
         kernel = triton_backward.backward_kernel
-        launch = launch_common.backward_launch(width, configuration.layers)
+        launch = launch_common.backward_launch(width, configuration.layers, configuration.capability)
         store = width > 64 and (configuration.weights or configuration.gain)
         constants |= dict(
             HAS_GAIN=configuration.gain,
@@ -97,7 +97,18 @@ def compile_configuration(configuration: Configuration) -> dict:
     return _compile(kernel, constants, launch.warps, configuration)
 
 
-INTEGERS = {"tile_count": "i32", "directions": "i32", "points_count": "i32", "output_count": "i32"}
+# Strides that are multiples of 16 for every width: the launcher tells the compiler so, which joins memory accesses.
+ALIGNED_STRIDES = {
+    "shift_stride",
+    "output_stride",
+    "stored_stride",
+    "shift_direction",
+    "gain_direction",
+    "output_direction",
+    "shift_tangent_stride",
+    "gain_tangent_stride",
+    "output_tangent_stride",
+}
 OPERANDS = {"FIRST", "HIDDEN", "OUTPUT", "FEATURES", "STORED", "OUTPUT_TANGENT"}
 
 
@@ -115,7 +126,9 @@ def _compile(kernel, constants: dict, warps: int, configuration: Configuration) 
             signature[name] = "*i32" if name == "TILES" else operand if name in OPERANDS else "*fp32"
             aligned[(index,)] = [["tt.divisibility", 16]]
         else:
-            signature[name] = INTEGERS.get(name, "i32")
+            signature[name] = "i32"
+            if name in ALIGNED_STRIDES:
+                aligned[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", configuration.capability, 32)
     compiled = triton.compile(source, target=target, options=dict(num_warps=warps, num_stages=1))

@@ -1,6 +1,8 @@
 import pytest
 import torch
-from inrflow_kernels import blocked, modulated_siren, reference, siren_features
+from inrflow_kernels import blocked, blocks, modulated_siren, reference, siren_features
+from inrflow_kernels.arguments import check_arguments
+from inrflow_kernels.gradients import Wanted
 from siren_problems import MODES, make_problem
 
 
@@ -50,6 +52,32 @@ def test_only_the_wanted_gradients_are_computed(points, small_blocks):
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("shared_weight,shared_bias", [(False, False), (False, True), (True, False)])
+def test_gradients_through_a_shared_trunk_evaluate_it_once_for_each_point(
+    shared_weight, shared_bias, small_blocks, monkeypatch
+):
+    """What a backend that cannot form these gradients itself falls back to."""
+    problem = make_problem(modulated="output")
+    if shared_weight:
+        problem.output_weight = problem.output_weight[0]
+    if shared_bias:
+        problem.output_bias = problem.output_bias[0]
+    _, expected = gradients(problem, "reference")
+    trained = problem.trainable()
+    arguments = check_arguments(*trained.positional())
+    rows = []
+    monkeypatch.setattr(
+        blocked, "plan_blocks", lambda part, limit: rows.append(part.rows) or blocks.plan_blocks(part, limit)
+    )
+    shape = arguments.new_result()
+    grad = torch.linspace(-1, 1, shape.numel(), dtype=shape.dtype).view_as(shape)
+    found = blocked.backward(arguments, grad, Wanted.of(arguments, [True] * len(arguments.tensors()))).found()
+    by_name = dict(zip((id(tensor) for tensor in arguments.tensors()), found, strict=True))
+    for leaf, target in zip(trained.leaves(), expected, strict=True):
+        torch.testing.assert_close(by_name[id(leaf)], target, rtol=1e-10, atol=1e-10)
+    assert set(rows) == {problem.x.shape[0]}
+
+
 def test_second_derivatives_go_through_the_reference(small_blocks):
     problem = make_problem(points="per_sample", modulated="shift gain")
 
@@ -63,6 +91,19 @@ def test_second_derivatives_go_through_the_reference(small_blocks):
 
     for gradient, target in zip(coordinate_gradient_loss("torch"), coordinate_gradient_loss("reference"), strict=True):
         torch.testing.assert_close(gradient, target, rtol=1e-9, atol=1e-9)
+
+
+def test_second_derivatives_are_right_where_one_argument_follows_from_another(small_blocks):
+    problem = make_problem(modulated="shift gain")
+
+    def inner_step(backend):
+        gain = problem.gain.clone().requires_grad_()
+        followed = (*problem.positional()[:2], problem.shift * gain, gain, *problem.positional()[4:])
+        value = modulated_siren(*followed, backend=backend)
+        (slope,) = torch.autograd.grad(value.square().sum(), gain, create_graph=True)
+        return slope.detach(), torch.autograd.grad(slope.square().sum(), gain)[0]
+
+    torch.testing.assert_close(inner_step("torch"), inner_step("reference"), rtol=1e-9, atol=1e-9)
 
 
 def test_features_and_their_gradients_equal_the_reference(small_blocks):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from inrflow_kernels import modulated_siren, operators, reference, siren_features
+from inrflow_kernels import modulated_siren, modulated_siren_jvp, operators, reference, siren_features
 from siren_problems import make_problem
 
 
@@ -49,6 +49,31 @@ def test_a_fallback_is_logged_once(caplog, monkeypatch):
             modulated_siren(*problem.positional(), backend="triton")
     assert len(caplog.records) == 1
     assert "runs on torch" in caplog.text
+
+
+def test_a_kernel_that_is_too_large_for_the_device_leaves_the_work_to_torch(monkeypatch, caplog):
+    errors = pytest.importorskip("triton.runtime.errors")
+    from inrflow_kernels import launch_backward, launch_forward
+
+    def refuse(*arguments):
+        raise errors.OutOfResources(300_000, 232_448, "shared memory")
+
+    monkeypatch.setattr(operators, "_logged", set())
+    for module, name in ((launch_forward, "forward"), (launch_forward, "tangents"), (launch_backward, "backward")):
+        monkeypatch.setattr(module, name, refuse)
+    problem = make_problem(dtype=torch.float32).trainable()
+    exact = reference.modulated_siren(*problem.positional())
+    with caplog.at_level(logging.INFO, logger="inrflow_kernels"):
+        value = modulated_siren(*problem.positional(), backend="triton", precision="fast")
+        found = torch.autograd.grad(value.sum(), problem.shift)
+        still = [tensor.detach() for tensor in (problem.x, problem.shift)]
+        weights = [weight.detach() for weight in problem.hidden_weights]
+        output = problem.output_weight.detach(), problem.output_bias.detach()
+        tangent = torch.ones(1, *problem.shift.shape)
+        modulated_siren_jvp(still[0], weights, still[1], None, *output, shift_tangent=tangent, backend="triton")
+    torch.testing.assert_close(value, exact)
+    torch.testing.assert_close(found, torch.autograd.grad(exact.sum(), problem.shift))
+    assert len(caplog.records) == 3 and caplog.text.count("shared memory") == 3
 
 
 def test_mixed_dtypes_are_brought_to_the_widest():

@@ -17,14 +17,17 @@ SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 # On sm_90, instructions per activation and bytes of spills: measured figures with a little room.
 SM90_BUDGET = {
-    Configuration(FORWARD, 90): (5.6, 0),
-    Configuration(FORWARD, 90, gain=True): (6.1, 0),
-    Configuration(FORWARD, 90, width=128): (5.2, 0),
-    Configuration(FORWARD, 90, precision="accurate"): (19.2, 0),
-    Configuration(BACKWARD, 90, layers=3): (18.5, 0),
-    Configuration(BACKWARD, 90): (18.0, 128),
-    Configuration(BACKWARD, 90, weights=False): (12.8, 0),
-    Configuration(BACKWARD, 90, width=128, weights=False): (11.1, 208),
+    Configuration(FORWARD, 90): (5.3, 0),
+    Configuration(FORWARD, 90, gain=True): (5.8, 0),
+    Configuration(FORWARD, 90, width=128): (4.9, 0),
+    Configuration(FORWARD, 90, precision="accurate"): (18.9, 0),
+    Configuration(BACKWARD, 90, layers=3): (17.8, 0),
+    Configuration(BACKWARD, 90): (17.3, 128),
+    Configuration(BACKWARD, 90, points=True): (18.7, 128),
+    Configuration(BACKWARD, 90, gain=True): (27.7, 488),
+    Configuration(BACKWARD, 90, weights=False): (12.1, 0),
+    Configuration(BACKWARD, 90, width=128, weights=False): (10.6, 208),
+    Configuration(BACKWARD, 90, width=128): (14.4, 640),
 }
 
 
@@ -32,17 +35,19 @@ def stack_budget(configuration: Configuration) -> int:
     """Bytes of spills per thread that a configuration may have: the worst of those compiled, not what is hoped for."""
     if configuration.kernel in (FORWARD, SHARED):
         if configuration.capability == 80 and configuration.precision == "accurate":
-            return 1600 if configuration.width == 256 else 64
-        return 700 if configuration.width == 256 else 0
+            return 1600 if configuration.width == 256 else 80
+        return 720 if configuration.width == 256 else 0
+    if configuration.coordinates > 8:
+        return 2000
     if configuration.width <= 64:
-        return 600
-    return 1600 if configuration.capability == 80 else 1100
+        return 720
+    return 1100 if configuration.capability == 90 else 1600
 
 
 def check(configuration: Configuration, found: dict) -> None:
     opcodes = found["opcodes"]
-    assert found["shared"] <= SHARED_MEMORY[configuration.capability]
-    assert found["stack"] <= stack_budget(configuration)
+    assert found["shared"] <= SHARED_MEMORY[configuration.capability], "too much shared memory"
+    assert found["stack"] <= stack_budget(configuration), "too many spills"
     assert opcodes.get(TENSOR_CORES[configuration.capability], 0) > 0, "the products do not run on the tensor cores"
     assert not any(name in opcodes for name in ("RED", "REDG", "ATOM", "ATOMG")), "there are atomics"
     # libdevice's exact sine converts to integers and keeps a table in local memory for large arguments.
@@ -85,7 +90,8 @@ def test_every_kernel_compiles_for_every_architecture():
 
 
 def every_shipped_configuration():
-    """Every kernel, architecture, precision and width, with the options that change its registers most."""
+    """Every kernel, architecture, precision and width, with the options that change its registers most: some 340, which
+    take about 10 seconds each on a busy core."""
     for capability, precision, width in itertools.product(
         (80, 90, 100), ("fast", "accurate", "bf16"), (32, 64, 128, 256)
     ):
@@ -94,7 +100,7 @@ def every_shipped_configuration():
             yield Configuration(FORWARD, gain=True, output_shared=False, layers=layers, **common)
         yield Configuration(FORWARD, coordinates=16, channels=16, **common)
         yield Configuration(SHARED, channels=3, **common)
-        if width <= 128:
+        if width <= 64 or (width == 128 and (capability, precision) != (80, "accurate")):
             yield Configuration(TANGENT, gain=True, **common)
             yield Configuration(TANGENT, points=True, **common)
     for capability, precision, width in itertools.product((80, 90, 100), ("fast", "bf16"), (32, 64, 128)):

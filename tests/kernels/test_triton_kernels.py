@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from inrflow_kernels import modulated_siren, modulated_siren_jvp, operators, reference
+from inrflow_kernels import modulated_siren, modulated_siren_jvp, operators, reference, siren_features
 from siren_problems import MODES, make_problem, make_tangents, relative_error
 
 # Largest relative root mean square errors: of values, and of gradients and tangents.
@@ -83,6 +83,32 @@ def test_values_of_a_trunk_that_many_samples_share(width, channels, device):
     problem = make_problem(modulated="output", samples=45, count=150, channels=channels, width=width)
     assert value_error(problem, "fast", device) < VALUE_ERROR["fast"]
     assert value_error(problem, "accurate", device) < VALUE_ERROR["accurate"]
+
+
+@pytest.mark.parametrize("width,precision", [(32, "fast"), (64, "accurate"), (128, "bf16")])
+def test_features_of_a_trunk(width, precision, device):
+    problem = make_problem(modulated="none", width=width, count=150)
+    single = problem.to(torch.float32).map(lambda tensor: tensor.to(device))
+    options = dict(backend="triton", precision=precision)
+    found = siren_features(single.x, single.hidden_weights, single.shift, **options)
+    expected = reference.siren_features(problem.x, problem.hidden_weights, problem.shift)
+    assert relative_error(found.cpu(), expected) < VALUE_ERROR[precision]
+
+
+@pytest.mark.parametrize("precision", GRADIENT_ERROR)
+def test_gradients_of_features(precision, device):
+    problem = make_problem(modulated="none", points="per_sample", count=70).trainable()
+    single = problem.to(torch.float32).map(lambda tensor: tensor.to(device)).trainable()
+    gradients = []
+    for source, options in (
+        (single, dict(backend="triton", precision=precision)),
+        (problem, dict(backend="reference")),
+    ):
+        features = siren_features(source.x, source.hidden_weights, source.shift, **options)
+        weight = torch.linspace(-1, 1, features.numel(), dtype=torch.float64).cos().view_as(features).to(features)
+        leaves = [source.x, *source.hidden_weights, source.shift]
+        gradients.append(torch.autograd.grad((weight * features).sum(), leaves))
+    assert max(relative_error(a.cpu(), b) for a, b in zip(*gradients, strict=True)) < GRADIENT_ERROR[precision]
 
 
 @pytest.mark.parametrize("precision", GRADIENT_ERROR)
