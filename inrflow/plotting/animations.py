@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from matplotlib.animation import PillowWriter
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap, to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
 
 from inrflow.files import write_aside
 from inrflow.plotting.fields import channel_fields
 from inrflow.plotting.lines import draw_lines
-from inrflow.plotting.style import BEYOND, SIZE, TRUTH, dress_bar, moment_label, new_figure
+from inrflow.plotting.style import BEYOND, MODEL, SIZE, TRUTH, dress_bar, moment_label, new_figure
 from inrflow.plotting.views import WIDE
+
+_DPI = 100  # films are smaller than stills
 
 
 def animation(
@@ -74,28 +79,59 @@ def animation(
                 ax.set_ylim(*limits[name])
                 ax.set_ylabel(data.label(name), fontsize=SIZE)
                 ax.tick_params(labelsize=SIZE - 1.5)
+                if name == names[-1]:
+                    ax.set_xlabel(data.coordinates[0], fontsize=SIZE)
                 if name == names[0]:
                     ax.legend(fontsize=SIZE - 1, frameon=False, loc="upper right")
             else:
                 moved = view if data.x.ndim == 2 else data.view(frame)
                 drawn.append(moved.draw(ax, data.panels[name][frame], *styles[name]))
 
-    def write(partial: Path) -> None:
-        writer = PillowWriter(fps=frames_per_second)  # type: ignore[arg-type]
-        with writer.saving(figure, str(partial), 100):
-            for frame in chosen:
-                while drawn:
-                    drawn.pop().remove()
-                draw(frame)
-                if frame == chosen[0] and not lines:
-                    for place, (ax, name) in enumerate(zip(axes, names, strict=True)):
-                        view.dress(ax, bottom=not stacked or place == count - 1, left=stacked or place == 0)
-                        ax.set_title(name, fontsize=SIZE + 1)
-                        bar = figure.colorbar(
-                            drawn[place], ax=ax, aspect=15, pad=0.02, location="right" if stacked else "bottom"
-                        )
-                        dress_bar(bar, data.label(name))
-                writer.grab_frame()
-                figure.set_layout_engine("none")  # the first frame's layout serves all
+    figure.set_dpi(_DPI)
+    palette = _palette([colours for colours, _ in styles.values()])
+    pictures: list[Image.Image] = []
+    for frame in chosen:
+        while drawn:
+            drawn.pop().remove()
+        draw(frame)
+        if frame == chosen[0] and not lines:
+            for place, (ax, name) in enumerate(zip(axes, names, strict=True)):
+                view.dress(ax, bottom=not stacked or place == count - 1, left=stacked or place == 0)
+                ax.set_title(name, fontsize=SIZE + 1)
+                location: Literal["right", "bottom"] = "right" if stacked else "bottom"
+                dress_bar(
+                    figure.colorbar(drawn[place], ax=ax, aspect=15, pad=0.02, location=location), data.label(name)
+                )
+        pictures.append(_picture(figure, palette))
+        figure.set_layout_engine("none")  # the first frame's layout serves all
+    duration = int(1000 / frames_per_second)
+    return write_aside(
+        path,
+        lambda partial: pictures[0].save(
+            partial, format="GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0
+        ),
+    )
 
-    return write_aside(path, write)
+
+def _palette(maps: Sequence[Colormap]) -> Image.Image:
+    """The 256 colours of a film: those of its colour maps, greys for text, the colours of lines on white.
+
+    Chosen from a picture's pixels instead, they would leave out the ends of the colour bars, and flicker.
+    """
+    distinct = list({colours.name: colours for colours in maps}.values())
+    ramps = [colours(np.linspace(0, 1, 60))[:, :3] for colours in distinct]
+    white = np.ones(3)
+    for colour, shades in (("#000000", 32), (BEYOND, 14), (MODEL, 26)):
+        ramps.append(white + np.linspace(0, 1, shades)[:, None] * (np.array(to_rgb(colour)) - white))
+    table = np.round(255 * np.concatenate(ramps)).astype(np.uint8)
+    result = Image.new("P", (1, 1))
+    result.putpalette(table.ravel().tolist())
+    return result
+
+
+def _picture(figure: Figure, palette: Image.Image) -> Image.Image:
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    canvas.draw()
+    rgb = np.asarray(canvas.buffer_rgba())[..., :3]
+    return Image.fromarray(rgb).quantize(palette=palette, dither=Image.Dither.NONE)

@@ -74,7 +74,7 @@ def error_figure(
     ax.set_yscale("log")
     ax.margins(x=0.01)
     if calendar:
-        locator = AutoDateLocator(maxticks=7)
+        locator = AutoDateLocator(minticks=3, maxticks=7)
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     else:

@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from inrflow.data.calendar import number_to_date
 from inrflow.files import write_aside
@@ -73,8 +73,12 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
 
 def dress_bar(bar: Any, label: str) -> None:
-    """Few ticks and a label on a colour bar."""
+    """Few ticks and a label on a colour bar; a common power of ten stands above or beside it."""
     bar.locator = MaxNLocator(5)
+    bar.formatter = ScalarFormatter(useOffset=False, useMathText=True)
+    bar.formatter.set_powerlimits((-2, 3))
     bar.set_label(label, fontsize=SIZE)
     bar.ax.tick_params(labelsize=SIZE - 1.5, length=2)
     bar.update_ticks()
+    for axis in (bar.ax.xaxis, bar.ax.yaxis):
+        axis.get_offset_text().set_fontsize(SIZE - 1.5)

@@ -6,9 +6,11 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 from small_fields import CHANNELS, POINTS, TIMES, UNITS, T, fields, square
 
+import inrflow
 from inrflow import plotting
 
 
@@ -56,6 +58,21 @@ def test_animations_move_and_hold_at_most_the_asked_number_of_frames(kind, tmp_p
     assert [entry.name for entry in tmp_path.iterdir()] == ["film.gif"]
 
 
+def test_films_show_colour_bars_to_their_ends(tmp_path):
+    truth, forecast, std = fields(square())
+    path = plotting.animation(
+        tmp_path / "film.gif", TIMES, square(), truth, forecast, std, CHANNELS, channel="p", largest=2
+    )
+    with Image.open(path) as film:
+        for frame in range(film.n_frames):
+            film.seek(frame)
+            seen = np.asarray(film.convert("RGB")).reshape(-1, 3).astype(int)
+            for name in ("viridis", "RdBu_r", "magma_r"):
+                for end in (0.0, 1.0):
+                    colour = 255 * np.array(colormaps[name](end)[:3])
+                    assert (np.abs(seen - colour).max(1) < 8).sum() > 10, (name, end)
+
+
 def test_moving_points_are_drawn_where_they_are(tmp_path):
     x = np.random.default_rng(0).random((T, 40, 2))
     values = np.sin(5 * x[..., :1])
@@ -73,6 +90,7 @@ def test_nothing_of_matplotlib_is_changed_and_pyplot_is_not_needed(tmp_path, mon
     before = {key: value for key, value in matplotlib.rcParams.items() if key != "backend"}
     for name in [name for name in sys.modules if name.startswith("inrflow.plotting")]:
         monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(inrflow, "plotting", plotting)  # put back at the end
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it fails from here on
     fresh = importlib.import_module("inrflow.plotting")
     truth, forecast, std = fields(square())
