@@ -8,13 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from inrflow.aside import write_aside
 from inrflow.commands.report import show_errors
 from inrflow.config import Config
 from inrflow.data.trajectories import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.evaluation.references import fit_references
-from inrflow.files import write_aside, write_json
+from inrflow.files import write_json
 from inrflow.pdes.embedded import embedded_files
 from inrflow.settings import from_yaml, resolve, to_yaml
 from inrflow.surrogate import MODEL_FILE, Surrogate

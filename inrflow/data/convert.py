@@ -11,11 +11,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from inrflow.aside import written_hdf5
 from inrflow.data.blocks import VALUES_PER_BLOCK, blocks
 from inrflow.data.calendar import moments_to_numbers, parse_units
 from inrflow.data.columns import file_format, open_columns, open_netcdf
 from inrflow.data.description import Description
-from inrflow.data.files import written_hdf5
 from inrflow.data.schema import open_hdf5
 from inrflow.data.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.symmetries import Symmetries

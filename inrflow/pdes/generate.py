@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inrflow.aside import Aside
 from inrflow.data.description import Description
-from inrflow.data.files import Aside
 from inrflow.data.symmetries import Symmetries
 from inrflow.data.trajectories import write_trajectories
 from inrflow.pdes.simulate import Progress, Simulation, simulate

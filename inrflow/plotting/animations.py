@@ -13,7 +13,7 @@ from matplotlib.colors import Colormap, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from inrflow.files import write_aside
+from inrflow.aside import write_aside
 from inrflow.plotting.fields import channel_fields
 from inrflow.plotting.lines import draw_lines
 from inrflow.plotting.style import BEYOND, MODEL, SIZE, TRUTH, dress_bar, moment_label, new_figure

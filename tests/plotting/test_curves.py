@@ -22,7 +22,7 @@ def test_a_figure_that_cannot_be_written_leaves_nothing_and_the_old_one_stays(tm
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Figure, "savefig", fails)
-    with pytest.raises(UserError, match="disk is full"):
+    with pytest.raises(UserError, match="no space left on the disk"):
         plotting.error_figure(path, TIMES, {"model": TIMES + 2})
     assert [entry.name for entry in tmp_path.iterdir()] == ["error.png"] and path.read_bytes() == before
 
