@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +12,7 @@ from typing import Any
 
 import h5py
 
-from inrflow.errors import UserError
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FULL_TEXT = re.compile(r"No space left|os error (28|27|122)\b|File too large|Disk quota")  # of libraries in Rust
+from inrflow.errors import UserError, is_disk_full
 
 
 class Aside:
@@ -120,7 +115,7 @@ class _ForgivingFile(io.FileIO):
 def disk_failure(path: str | os.PathLike[str], error: BaseException) -> UserError | None:
     """What to tell the user where `error` says that `path` cannot be written; None where it says something else."""
     number = getattr(error, "errno", None)
-    if number in _FULL or _FULL_TEXT.search(str(error)):
+    if is_disk_full(error):
         return UserError(f"{path} could not be written: no space left on the disk (or quota); free some or choose "
                          "another place")
     if isinstance(error, OSError) and number is not None:
