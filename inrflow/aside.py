@@ -132,6 +132,8 @@ def write_aside(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> P
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UserError(f"{path} could not be written: {path.parent} is a file; choose another folder") from error
     except OSError as error:
         raise disk_failure(path, error) or error from error
     aside = Aside(path, overwrite=True)

@@ -28,7 +28,8 @@ def command_help(name: str, summary: str) -> str:
     if name == "train":
         chosen = dict(re.findall(r"- (\w+): (\w+)", (folder / "train.yaml").read_text(encoding="utf-8")))
         for group in _GROUPS:
-            lines += ["", *(f"  {line}" for line in _explained(folder / group / f"{chosen[group]}.yaml", group, defaults))]
+            path = folder / group / f"{chosen[group]}.yaml"
+            lines += ["", *(f"  {line}" for line in _explained(path, group, defaults))]
         lines += ["", "  published recipes and others, all of their settings at once:"]
         for path in sorted((folder / "experiment").glob("*.yaml")):
             about = " ".join(line.removeprefix("# ") for line in _comments(path) if "@package" not in line)

@@ -49,6 +49,10 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], /, *
     if Path(target).exists() and path.exists() and os.path.samefile(path, target):
         raise UserError(f"{path} cannot be converted onto itself; give another target")
     kind = file_format(path)
+    if kind != "netcdf" and (trajectory is not None or select):
+        given = "trajectory" if trajectory is not None else "select"
+        raise UserError(f"{given} is for NetCDF files, whose variables have named dimensions, and {path} is none; "
+                        "leave it out, or choose columns with channels=[...] and coordinates=[...]")
     if kind == "netcdf":
         _from_netcdf(path, target, overwrite, channels, coordinates, trajectory, select or {}, description)
     elif kind in ("csv", "hdf5"):
