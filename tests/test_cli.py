@@ -107,6 +107,9 @@ def test_bad_test_data_is_one_clear_line(kind, data, tiny_run, elsewhere, inrflo
     (("train", "data.train=[1"), "data.train"),
     (("train", "resume=nowhere"), "nowhere"),
     (("train", "data.test=nowhere.h5"), "nowhere.h5"),
+    (("train", f"data.test={__file__}"), "not an HDF5 file"),  # before any time is spent on training
+    (("train", "experiment=nothing"), "choose one of coral"),
+    (("convert", "data.h5", "a.h5", "select.x=1"), "select is for NetCDF"),
     (("evaluate",), "run=DIR is missing"),
     (("evaluate", "run=nowhere"), "does not exist"),
     (("plot",), "run=DIR is missing"),
@@ -179,6 +182,9 @@ def test_help_names_every_command_and_the_version_is_told(inrflow_command):
     assert inrflow_command("--version").out.strip() == inrflow.__version__
     for name in COMMANDS:
         assert inrflow_command(name, "--help").code == 0
+    train = inrflow_command("train", "--help").out
+    assert all(text in train for text in ("data.train=null", "dynamics.method=rk4", "seed=0", "experiment=dino"))
+    assert "# Share of the trajectories held out" in train and "run=null" in inrflow_command("plot", "--help").out
 
 
 # ---- a disk that is full, a run that is stopped: in a process of its own ----
