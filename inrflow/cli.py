@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from inrflow.errors import UserError
+from inrflow.errors import UserError, is_disk_full
 
 COMMANDS = {
     "train": "train a surrogate: data.train=FILE data.test=FILE training.minutes=5 (no file: the embedded wave data)",
@@ -15,7 +15,7 @@ COMMANDS = {
     "query": "values at any points and times: run=DIR observations=FILE points=FILE to=FILE std=true derivatives=true",
     "inspect": "what is in a data file or run directory: FILE",
     "convert": "any readable format to the project's schema: SOURCE TARGET",
-    "generate": "a data file from a PDE: pde=NAME trajectories=64 output=FILE",
+    "generate": "a data file from a PDE: pde=NAME trajectories=64 output=FILE (no pde: lists them)",
     "plot": "pictures and animation of a run: run=DIR",
 }
 
@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise UserError(f"unknown command {name!r}; choose from {', '.join(COMMANDS)}")
         if any(r in ("-h", "--help") for r in rest):
-            print(f"inrflow {name}: {COMMANDS[name]}")
+            from inrflow.commands.help import command_help
+
+            print(command_help(name, COMMANDS[name]))
             return 0
         return _command(name)(rest)
     except UserError as error:
@@ -51,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # of files that grow in place, such as metrics.jsonl
+        if not is_disk_full(error):
+            raise
+        place = f" while writing {error.filename}" if error.filename else ""
+        print(f"inrflow {name}: no space left on the disk (or quota){place}; free some and run again", file=sys.stderr)
+        return 2
 
 
 def _command(name: str) -> Callable[[list[str]], int]:
@@ -62,7 +70,11 @@ def _command(name: str) -> Callable[[list[str]], int]:
 def _help() -> str:
     lines = ["inrflow: observations of a field at any points and times in, a continuous field u(t, x) out", ""]
     lines += [f"  inrflow {name:<9} {text}" for name, text in COMMANDS.items()]
-    lines += ["", "Every key is a Hydra override key=value; `inrflow train --help` and the README say more."]
+    lines += [
+        "",
+        "Settings are given as key=value; `inrflow COMMAND --help` lists those of a command with their defaults.",
+        "Exit codes: 0, 2 for a mistake in what was given (told in one line), 1 for anything else.",
+    ]
     return "\n".join(lines)
 
 

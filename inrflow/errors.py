@@ -1,8 +1,21 @@
 """The one exception that means: the user can mend this."""
 
+from __future__ import annotations
+
+import errno
+import re
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_TEXT = re.compile(r"No space left|os error (28|27|122)\b|File too large|Disk quota")  # of libraries in Rust
+
 
 class UserError(Exception):
     """A mistake in what the user gave: one sentence saying what was found, what was expected and what to do.
 
     The command line prints the sentence on stderr without a traceback and exits with code 2.
     """
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, of the system or a library, says that the disk or the user's share of it is full."""
+    return getattr(error, "errno", None) in _FULL or _FULL_TEXT.search(str(error)) is not None

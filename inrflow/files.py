@@ -1,12 +1,9 @@
-"""Writing files so that nothing is lost: aside first, then renamed; nested state without pickles."""
+"""Nested state and JSON as files, without pickles, written aside and renamed."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from inrflow.aside import write_aside
 from inrflow.errors import UserError
-
-
-def write_aside(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then rename it to `path`; nothing is left behind on failure.
-
-    Raises UserError where the disk is full or the folder cannot be written.
-    """
-    path = Path(path)
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        write(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path} could not be written: the disk is full; free some space and run again") from error
-        raise UserError(
-            f"{path} could not be written ({error.strerror or error}); choose another output folder"
-        ) from error
-    except Exception as error:  # safetensors and HDF5 report a full disk as errors of their own
-        if "No space left" in str(error):
-            raise UserError(f"{path} could not be written: the disk is full; free some space and run again") from error
-        raise
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-    return path
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> Path:

@@ -99,6 +99,9 @@ def _explain(error: Exception, schema: type, overrides: Sequence[str]) -> str:
             listed = ", ".join(k for k in known if "." not in k)
             hint = f"; did you mean {near[0]}?" if near else f"; known keys: {listed}"
             return f"unknown key {key!r}{hint}"
+        if re.search(rf"[Cc]ould not find '{re.escape(key)}/", text):
+            options = ", ".join(sorted(path.stem for path in (config_directory() / key).glob("*.yaml")))
+            return f"{override} is unknown; choose one of {options}"
     first = " ".join(text.split("\n")[:1])
     for override in overrides:
         key, _, value = override.partition("=")

@@ -23,7 +23,9 @@ def run(arguments: list[str]) -> int:
     surrogate = Surrogate.load(config.run, config.device)
     test = config.data.test or surrogate.training.get("test")
     if test is None:
-        raise UserError("data.test=FILE is missing; give a file with trajectories of the same system")
+        raise UserError(
+            f"{config.run} was trained without a test file; give data.test=FILE with trajectories of the same system"
+        )
     references_path = Path(config.run) / REFERENCES_FILE
     references = References.load(references_path) if references_path.exists() else None
     directory = Path(config.output or default_output("evaluate"))

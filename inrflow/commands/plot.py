@@ -68,7 +68,10 @@ def _source(config: PlotConfig, surrogate: Surrogate) -> tuple[Path, Observe]:
     seen = config.observe
     path, frames = config.data.test, seen.frames
     if path is None:
-        trained = from_yaml(Path(str(config.run)) / "config.yaml", Config).data
+        stored = Path(str(config.run)) / "config.yaml"
+        if not stored.exists():
+            raise UserError(f"{config.run} has no config.yaml that names its test file; give data.test=FILE")
+        trained = from_yaml(stored, Config).data
         path = trained.test or trained.train
         if trained.test is None:
             frames = max(frames, int(surrogate.training["frames"]))
@@ -113,7 +116,7 @@ def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, obser
         truth, triangles = None, triangles if kept else None
     if len(t) * x.shape[-2] > _LARGEST:
         raise UserError(f"{len(t)} times at {x.shape[-2]} points are too many to draw; give fewer (resolution, times)")
-    rows = np.broadcast_to(x, (len(t), *x.shape[-2:])).reshape(-1, x.shape[-1])
+    rows = np.broadcast_to(x, (len(t), *x.shape[-2:])).reshape(-1, x.shape[-1]).copy()  # of one time: a read-only view
     answer = solution.query(np.repeat(t, x.shape[-2]), rows, std=True)
     mean, std = (np.asarray(answer[key]).reshape(len(t), x.shape[-2], -1) for key in ("mean", "std"))
     return _Scene(t, x, truth, mean, std, triangles, float(frames.t[0]) + surrogate.horizon)

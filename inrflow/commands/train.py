@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from inrflow.aside import write_aside
 from inrflow.commands.report import show_errors
 from inrflow.config import Config
 from inrflow.data.trajectories import TrajectoryFile
@@ -15,7 +16,7 @@ from inrflow.devices import choose_device
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.evaluation.references import fit_references
-from inrflow.files import write_aside, write_json
+from inrflow.files import write_json
 from inrflow.pdes.embedded import embedded_files
 from inrflow.settings import from_yaml, resolve, to_yaml
 from inrflow.surrogate import MODEL_FILE, Surrogate
@@ -49,8 +50,8 @@ def run(arguments: list[str]) -> int:
         if config.data.frames is None:
             config.data.frames = 10
     with TrajectoryFile(train_path) as file:
-        if test_path is not None and not Path(test_path).exists():
-            raise UserError(f"data.test={test_path} does not exist; give a file, or leave it out")
+        if test_path is not None:
+            _check_test(test_path, file)
         file.require_frames(2, "training")
         for key in ("train", "test"):  # a run can be resumed and evaluated from any folder
             value = getattr(config.data, key)
@@ -107,6 +108,20 @@ def check(config: Config) -> None:
     if config.dynamics.start not in ("auto", "least_squares", "zero"):
         raise UserError(f"dynamics.start={config.dynamics.start!r}; choose auto, least_squares or zero")
     check_recipe(config)
+
+
+def _check_test(path: str, trained: TrajectoryFile) -> None:
+    """Refuse a test file that cannot be evaluated on before time is spent on training. Raises UserError."""
+    if not Path(path).exists():
+        raise UserError(f"data.test={path} does not exist; give a file, or leave it out")
+    with TrajectoryFile(path) as file:
+        ours, theirs = trained.description, file.description
+        if ours.channels != theirs.channels or len(ours.coordinates) != len(theirs.coordinates):
+            raise UserError(
+                f"data.test={path} has channels {', '.join(theirs.channels)} in {len(theirs.coordinates)} coordinates, "
+                f"data.train {', '.join(ours.channels)} in {len(ours.coordinates)}; give files of the same system"
+            )
+        file.require_frames(2, "evaluation")
 
 
 def default_output(command: str) -> Path:

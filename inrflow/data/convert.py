@@ -11,11 +11,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from inrflow.aside import written_hdf5
 from inrflow.data.blocks import VALUES_PER_BLOCK, blocks
 from inrflow.data.calendar import moments_to_numbers, parse_units
 from inrflow.data.columns import file_format, open_columns, open_netcdf
 from inrflow.data.description import Description
-from inrflow.data.files import written_hdf5
 from inrflow.data.schema import open_hdf5
 from inrflow.data.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.symmetries import Symmetries
@@ -49,6 +49,10 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], /, *
     if Path(target).exists() and path.exists() and os.path.samefile(path, target):
         raise UserError(f"{path} cannot be converted onto itself; give another target")
     kind = file_format(path)
+    if kind != "netcdf" and (trajectory is not None or select):
+        given = "trajectory" if trajectory is not None else "select"
+        raise UserError(f"{given} is for NetCDF files, whose variables have named dimensions, and {path} is none; "
+                        "leave it out, or choose columns with channels=[...] and coordinates=[...]")
     if kind == "netcdf":
         _from_netcdf(path, target, overwrite, channels, coordinates, trajectory, select or {}, description)
     elif kind in ("csv", "hdf5"):

@@ -40,7 +40,7 @@ class TrajectorySource:
     ) -> None:
         if frames is not None and frames < 2:
             raise UserError(f"data.frames={frames}: dynamics need at least 2 frames of a trajectory; give 2 or more")
-        file.require_frames(2, "training")
+        file.require_frames(2)
         observed_points(seed, 0, file.points, points)  # refuses an impossible fraction before anything is read
         self.file, self.frames, self.fraction, self.same_points, self.seed = file, frames, points, same_points, seed
         self.description = file.description

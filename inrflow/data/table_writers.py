@@ -10,10 +10,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from inrflow.aside import Aside
 from inrflow.data.calendar import moments_to_numbers, parse_units
 from inrflow.data.columns import Grid, hyperslabs
 from inrflow.data.description import Description
-from inrflow.data.files import Aside
 from inrflow.errors import UserError
 
 _CHUNK_ROWS = 16384

@@ -10,8 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from inrflow.aside import Aside, written_hdf5
 from inrflow.data.description import Description
-from inrflow.data.files import Aside, written_hdf5
 from inrflow.data.schema import DATASETS, write_description
 from inrflow.errors import UserError
 

@@ -86,10 +86,24 @@ def simulate(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Simulation:
-    """Solve `pde` from random initial conditions and observe it; see `generate`, which writes what this returns.
+    """Solve `pde` from random initial conditions and observe it; `generate` writes what this returns.
 
-    `settings`: fields of Protocol that replace the protocol's own. Raises UserError for names and values that do not
-    exist or make no sense, and where the solution cannot be resolved.
+    `protocol`: a published or default way to make the data (`find_equation(pde).protocols`), of which `settings`
+    replace single ones: `frames` (each `dt` apart), `grid` (points per axis of the output), `dimensions`, `windows`
+    (trajectories cut one after the other from a run), `burn_in` (time before the first frame), `period` (length of each
+    axis) and `resolution` (points per axis of the solver).
+
+    `parameters`: for each name a number; `sample`, which draws from the equation's own range, or {"low": a, "high":
+    b}, drawn for each run, with environments for each environment; or a list with a value for each environment. Runs
+    take the environments in turn.
+
+    `points`: `grid`, or the number of random points, different ones in every trajectory or, with `shared_points`, the
+    same; values there are exact. `noise`: standard deviation, in units of each channel's own. `missing`: fraction of
+    the values not observed. `time_jitter`: frames after the first move by up to half this fraction of `dt`.
+    `progress`: called with the number of steps done and of all steps, possibly from other threads.
+
+    Initial conditions depend on `seed` and the run's index alone. `tolerance`: relative local error of a time step.
+    Raises UserError for names and values that do not exist or make no sense, and where the solution cannot be resolved.
     """
     equation = find_equation(pde)
     protocol, plan = _plan(equation, protocol, settings)

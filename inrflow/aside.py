@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from inrflow.errors import UserError
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+from inrflow.errors import UserError, is_disk_full
 
 
 class Aside:
@@ -28,7 +24,7 @@ class Aside:
     def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         self.path, self._overwrite = Path(path), overwrite
         self._check_target()
-        self.partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial")
+        self.partial = self.path.with_name(f".{self.path.stem}.{secrets.token_hex(4)}.partial{self.path.suffix}")
         self._forgiving: _ForgivingFile | None = None
 
     def _check_target(self) -> None:
@@ -57,14 +53,10 @@ class Aside:
             raise
         except Exception as error:
             failure = self._forgiving.failure if self._forgiving is not None else None
-            number = getattr(failure or error, "errno", None)
-            if number in _FULL:
-                raise UserError(f"no space left on the disk (or quota) while writing {self.path}; free some or choose "
-                                "another place, nothing was left behind") from error
-            if number in _DENIED:
-                raise UserError(f"cannot write {self.path}: {os.strerror(number)}; choose a folder that you may write "
-                                "to") from error
-            raise
+            told = disk_failure(self.path, failure or error)
+            if told is None:
+                raise
+            raise told from error
 
     def complete(self) -> None:
         """Make sure that the finished file is on the disk, and give it its name."""
@@ -120,24 +112,46 @@ class _ForgivingFile(io.FileIO):
         return done
 
 
-@contextmanager
-def written_aside(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary path to write to; it takes the place of `path` on success and is removed on any failure.
+def disk_failure(path: str | os.PathLike[str], error: BaseException) -> UserError | None:
+    """What to tell the user where `error` says that `path` cannot be written; None where it says something else."""
+    number = getattr(error, "errno", None)
+    if is_disk_full(error):
+        return UserError(f"{path} could not be written: no space left on the disk (or quota); free some or choose "
+                         "another place")
+    if isinstance(error, OSError) and number is not None:
+        return UserError(f"{path} could not be written ({os.strerror(number)}); choose a folder that you may write to")
+    return None
 
-    Raises UserError where `path` exists (unless `overwrite`), cannot be written, or the disk is full.
+
+def write_aside(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then rename it to `path`; nothing is left behind on failure.
+
+    The folder is made where it is missing; what was at `path` is replaced. Raises UserError where the disk is full or
+    the folder cannot be written.
     """
-    aside = Aside(path, overwrite)
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UserError(f"{path} could not be written: {path.parent} is a file; choose another folder") from error
+    except OSError as error:
+        raise disk_failure(path, error) or error from error
+    aside = Aside(path, overwrite=True)
     try:
         with aside.guard():
-            yield aside.partial
+            write(aside.partial)
         aside.complete()
     finally:
         aside.discard()
+    return path
 
 
 @contextmanager
 def written_hdf5(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[h5py.File]:
-    """As `written_aside`, with a new HDF5 file to write to."""
+    """Yield a new HDF5 file that takes the place of `path` on success and is removed on any failure.
+
+    Raises UserError as Aside does, and where the disk is full.
+    """
     aside = Aside(path, overwrite)
     try:
         with aside.guard(), h5py.File(aside.open_for_hdf5(), "w") as file:

@@ -1,0 +1,87 @@
+"""Errors of the model and of the reference forecasts against time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+from inrflow.data.calendar import number_to_date
+from inrflow.plotting.style import BEYOND, GREYS, MODEL, SIZE, new_figure, save_figure
+
+_TITLES = {
+    "pod_dmd": "POD + DMD",
+    "pod_dmd_symmetries": "POD + DMD, symmetries",
+    "climatology_ar1": "climatology + AR(1)",
+    "climatology_lim": "climatology + LIM",
+}
+
+
+def error_figure(
+    path: str | os.PathLike[str],
+    times: Any,
+    errors: Mapping[str, Any],
+    horizon: float | None = None,
+    ylabel: str = "NMSE",
+    *,
+    title: str | None = None,
+    time_units: str | None = None,
+) -> Path:
+    """Error against time, log scale: the model (the first of `errors`) and the reference forecasts, as a PNG.
+
+    Args:
+        times: (T,). errors: name -> (T,); values that are not positive or not finite leave gaps.
+        horizon: last time of training; what lies beyond is shaded.
+    """
+    times = np.asarray(times, np.float64)
+    calendar = number_to_date(float(times[0]), time_units) is not None
+    axis: Any = [np.datetime64(number_to_date(time, time_units)) for time in times] if calendar else times
+    figure = new_figure(6.0, 3.4, title)
+    ax = figure.subplots()
+    for place, (name, values) in enumerate(errors.items()):
+        values = np.asarray(values, np.float64)
+        values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+        style: dict[str, Any] = (
+            {"color": MODEL, "linewidth": 2.4, "zorder": 3}
+            if place == 0
+            else {"color": GREYS[(place - 1) % len(GREYS)], "linewidth": 1.3}
+        )
+        ax.plot(
+            axis,
+            values,
+            label=_TITLES.get(name, name.replace("_", " ")),
+            markersize=2.5,
+            marker="o" if len(times) <= 30 else None,
+            **style,
+        )
+    if horizon is not None and horizon < times[-1]:
+        edge: Any = np.datetime64(number_to_date(horizon, time_units)) if calendar else horizon
+        ax.axvspan(edge, axis[-1], color=BEYOND, alpha=0.07, linewidth=0)
+        ax.axvline(edge, color=BEYOND, linewidth=1.0, linestyle="--")
+        ax.annotate(
+            "beyond training",
+            (edge, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(2, 3),
+            textcoords="offset points",
+            fontsize=SIZE,
+            color=BEYOND,
+        )
+    ax.set_yscale("log")
+    ax.margins(x=0.01)
+    if calendar:
+        locator = AutoDateLocator(minticks=3, maxticks=7)
+        ax.xaxis.set_major_locator(locator)
+        ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    else:
+        ax.set_xlabel("t" + (f" [{time_units}]" if time_units else ""), fontsize=SIZE + 1)
+    ax.set_ylabel(ylabel, fontsize=SIZE + 1)
+    ax.tick_params(labelsize=SIZE)
+    ax.grid(True, which="major", color="0.9", linewidth=0.7)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=SIZE, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return save_figure(figure, path)

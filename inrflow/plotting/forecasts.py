@@ -1,0 +1,120 @@
+"""Still pictures of a forecast: truth, forecast, error and uncertainty at several times."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from inrflow.plotting.fields import channel_fields
+from inrflow.plotting.lines import line_figure
+from inrflow.plotting.style import BEYOND, SIZE, TRUTH, dress_bar, moment_label, new_figure, save_figure
+from inrflow.plotting.views import WIDE
+
+
+def forecast_figure(
+    path: str | os.PathLike[str],
+    t: Any,
+    x: Any,
+    truth: Any,
+    prediction: Any,
+    std: Any,
+    channels: Sequence[str],
+    units: Sequence[str] | None = None,
+    *,
+    channel: int | str = 0,
+    frames: int | Sequence[int] = 5,
+    title: str | None = None,
+    triangles: Any = None,
+    coordinates: Sequence[str] | None = None,
+    geometry: str | None = None,
+    time_units: str | None = None,
+    horizon: float | None = None,
+) -> Path:
+    """Truth, forecast, error and uncertainty of one channel of one trajectory at several times, as a PNG.
+
+    Args:
+        path: written aside and renamed. Raises UserError where it cannot be written.
+        t: (T,). x: (N, d) or (T, N, d). truth (or None), prediction, std (or None): (T, N, C) in data units, NaN where
+            not known.
+        channels, units: C names; units of the values.
+        channel: which one, by name or place.
+        frames: how many times, evenly spread, or the places of them.
+        triangles: (M, 3) corners of a mesh of the points.
+        coordinates, geometry, time_units: as a Description has them.
+        horizon: last time of training; later frames are marked as beyond it.
+    """
+    data = channel_fields(
+        t, x, truth, prediction, std, channels, units, channel, coordinates, geometry, triangles, time_units, horizon
+    )
+    places = (
+        np.unique(np.linspace(0, len(data.t) - 1, frames).round().astype(int))
+        if isinstance(frames, int)
+        else np.asarray(frames)
+    )
+    chosen = [int(place) for place in places]
+    if data.x.shape[-1] == 1:
+        return save_figure(line_figure(data, chosen, title), path)
+    views = [data.view(frame) for frame in chosen]
+    styles = data.styles(chosen)
+    names = list(styles)
+    wide = views[0].ratio > WIDE
+    rows, columns = (len(chosen), len(names)) if wide else (len(names), len(chosen))
+    width = 2.9 if wide else 1.9
+    height = width / views[0].ratio
+    figure = new_figure(
+        columns * width + 1.4, rows * (height + (0.16 if wide else 0.1)) + (1.2 if wide else 0.8), title
+    )
+    axes = figure.subplots(rows, columns, squeeze=False)
+    bars: dict[str, list[Axes]] = {}
+    drawn = {}
+    for j, (frame, view) in enumerate(zip(chosen, views, strict=True)):
+        for i, name in enumerate(names):
+            ax = axes[j, i] if wide else axes[i, j]
+            drawn[name] = view.draw(ax, data.panels[name][frame], *styles[name])
+            view.dress(ax, bottom=(j == len(chosen) - 1) if wide else i == len(names) - 1, left=(i if wide else j) == 0)
+            bars.setdefault("field" if name in ("truth", "forecast") else name, []).append(ax)
+            if name == "error":
+                _note_rmse(ax, data.panels["error"][frame])
+            if not wide and i == 0:
+                data.stamp(ax, frame)
+            if wide and j == 0:
+                ax.set_title(name, fontsize=SIZE + 0.5)
+        if wide:
+            beyond = data.beyond(frame)
+            axes[j, 0].set_ylabel(
+                moment_label(data.t[frame], time_units) + ("\nbeyond\ntraining" if beyond else ""),
+                fontsize=SIZE,
+                color=BEYOND if beyond else TRUTH,
+                rotation=0,
+                ha="right",
+                va="center",
+            )
+    if not wide:
+        for i, name in enumerate(names):
+            unit = axes[i, 0].get_ylabel()
+            axes[i, 0].set_ylabel(f"{name}\n{unit}", fontsize=SIZE + 0.5)
+    for kind, group in bars.items():
+        panel = "forecast" if kind == "field" else kind
+        bar = figure.colorbar(
+            drawn[panel], ax=group, location="bottom" if wide else "right", aspect=30, pad=0.02, fraction=0.05
+        )
+        dress_bar(bar, data.label(panel))
+    return save_figure(figure, path)
+
+
+def _note_rmse(ax: Axes, error: np.ndarray) -> None:
+    known = error[np.isfinite(error)]
+    if len(known):
+        ax.text(
+            0.03,
+            0.04,
+            f"RMSE {np.sqrt(np.mean(known**2)):.2g}",
+            transform=ax.transAxes,
+            fontsize=SIZE - 2,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0},
+        )

@@ -1,0 +1,84 @@
+"""What all figures share: colours, sizes, labels, and files written aside."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+from inrflow.aside import write_aside
+from inrflow.data.calendar import number_to_date
+
+MODEL, TRUTH, BEYOND = "#1f5fa8", "#222222", "#b5482a"
+GREYS = ("#8a8a8a", "#c98a2b", "#5b9a68", "#9a6fb0", "#b06a6a", "#4aa3b5", "#7d6b4f")
+SIZE, DPI = 8.0, 150  # of text, in points; of a picture, per inch
+HALF_WIDTH = 1.6448536269514722  # of the central 90 % interval, in standard deviations
+
+
+def palette(values: np.ndarray) -> tuple[Colormap, tuple[float, float]]:
+    """Colours and limits of a field: centred on zero where it takes both signs, else sequential."""
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    if low < 0 < high and min(-low, high) > 0.1 * max(-low, high):
+        size = max(-low, high)
+        return colours("RdBu_r"), (-size, size)
+    return colours("viridis"), (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def colours(name: str) -> Colormap:
+    """A colour map in which what is not known is grey."""
+    return colormaps[name].with_extremes(bad=(0.87, 0.87, 0.87))
+
+
+def robust_size(values: np.ndarray) -> float:
+    """A limit that a few extreme values do not set."""
+    known = np.abs(values[np.isfinite(values)])
+    return float(np.percentile(known, 99.8)) or 1e-12 if len(known) else 1.0
+
+
+def units_label(text: str | None) -> str:
+    """Units in brackets, exponents raised; nothing for what has none."""
+    if not text or text in ("1", "-"):
+        return ""
+    text = re.sub(r"(?<=[A-Za-z])-?\d", lambda m: m[0].translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")), text)
+    return f" [{text.replace('degC', '°C')}]"
+
+
+def moment_label(t: float, time_units: str | None) -> str:
+    """A date where times are dates, else the time and its units."""
+    date = number_to_date(t, time_units)
+    return date[:10] if date else f"t = {t:.4g}" + (f" {time_units}" if time_units else "")
+
+
+def new_figure(width: float, height: float, title: str | None) -> Figure:
+    """A figure of so many inches that pyplot knows nothing of."""
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title, fontsize=SIZE + 2, fontweight="bold")
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a PNG, aside and renamed."""
+    return write_aside(path, lambda partial: figure.savefig(partial, dpi=DPI, format="png"))
+
+
+def dress_bar(bar: Any, label: str) -> None:
+    """Few ticks and a label on a colour bar; a common power of ten stands above or beside it."""
+    bar.locator = MaxNLocator(5)
+    bar.formatter = ScalarFormatter(useOffset=False, useMathText=True)
+    bar.formatter.set_powerlimits((-2, 3))
+    bar.set_label(label, fontsize=SIZE)
+    bar.ax.tick_params(labelsize=SIZE - 1.5, length=2)
+    bar.update_ticks()
+    for axis in (bar.ax.xaxis, bar.ax.yaxis):
+        axis.get_offset_text().set_fontsize(SIZE - 1.5)

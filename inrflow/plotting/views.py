@@ -1,0 +1,174 @@
+"""How a field is drawn on its points: as an image, over triangles, as dots, on a map of the sphere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+from matplotlib.ticker import MultipleLocator
+from matplotlib.tri import Triangulation
+
+from inrflow.data.sphere import xyz_to_lonlat
+from inrflow.plotting.style import SIZE
+
+WIDE = 2.2  # panels wider than this many heights are stacked by time, one row for each
+_FLATTEST = 6.0  # maps of narrow bands are stretched to be no flatter than this
+_ALPHA = 1.4  # largest circumradius of a triangle that is drawn, in usual edges of its corners
+
+
+@dataclass
+class View:
+    """Points made ready for drawing.
+
+    kind: line, image, triangles or scatter. ratio: width over height of a panel. axes, cells: of an image, its columns
+    and rows and the cell of each point. triangles: corners. longitude: whether the axes are degrees of a map.
+    """
+
+    kind: str
+    x: np.ndarray
+    labels: tuple[str, ...]
+    ratio: float = 1.5
+    aspect: Literal["equal", "auto"] = "auto"
+    axes: list[np.ndarray] = field(default_factory=list)
+    cells: tuple[np.ndarray, np.ndarray] | None = None
+    triangles: np.ndarray | None = None
+    longitude: bool = False
+
+    def draw(self, ax: Axes, values: np.ndarray, colours: Colormap, limits: tuple[float, float]) -> Any:
+        """Draw values (N,) and return what was drawn, to colour a bar by and to remove."""
+        style: dict[str, Any] = {"cmap": colours, "vmin": limits[0], "vmax": limits[1]}
+        if self.kind == "image" and self.cells is not None:
+            image = np.full((len(self.axes[1]), len(self.axes[0])), np.nan)
+            image[self.cells[1], self.cells[0]] = values
+            return ax.pcolormesh(*self.axes, np.ma.masked_invalid(image), shading="nearest", **style)
+        if self.kind == "triangles" and self.triangles is not None:
+            known = np.isfinite(values)
+            triangles = self.triangles[known[self.triangles].all(1)]
+            if len(triangles):
+                return ax.tripcolor(
+                    Triangulation(self.x[:, 0], self.x[:, 1], triangles),
+                    np.where(known, values, 0.0),
+                    shading="gouraud",
+                    **style,
+                )
+        return ax.scatter(self.x[:, 0], self.x[:, 1], c=np.ma.masked_invalid(values), s=_dot(len(self.x)), **style)
+
+    def dress(self, ax: Axes, bottom: bool, left: bool) -> None:
+        """Ticks and labels on the outer panels alone."""
+        ax.set_aspect(self.aspect)
+        ax.set_facecolor("0.87")
+        low, high = self.x.min(0), self.x.max(0)
+        if self.kind != "image":
+            ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+        ax.tick_params(labelsize=SIZE - 1.5, length=2, labelbottom=bottom, labelleft=left)
+        if self.longitude:
+            for axis, range_, count in ((ax.xaxis, high[0] - low[0], 5), (ax.yaxis, high[1] - low[1], 3)):
+                axis.set_major_locator(
+                    MultipleLocator(next((step for step in (1, 2, 5, 10, 20, 30, 60) if range_ / step <= count), 90))
+                )
+            ax.xaxis.set_major_formatter(lambda value, _: degrees(value, "E", "W"))
+            ax.yaxis.set_major_formatter(lambda value, _: degrees(value, "N", "S"))
+            return
+        ax.locator_params(nbins=4)
+        if bottom:
+            ax.set_xlabel(self.labels[0], fontsize=SIZE)
+        if left:
+            ax.set_ylabel(self.labels[1], fontsize=SIZE)
+
+
+def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, triangles: np.ndarray | None) -> View:
+    """The rendering that fits points x (N, d)."""
+    labels = tuple(coordinates)
+    if x.shape[1] == 1:
+        return View("line", x, labels)
+    sphere = geometry == "sphere"
+    if sphere:
+        x, labels = map_coordinates(x), ("longitude", "latitude")
+    plane = x[:, :2]
+    size = np.maximum(np.ptp(plane, axis=0), 1e-12)
+    ratio = float(size[0] / size[1])
+    aspect: Literal["equal", "auto"] = "equal" if 0.1 < ratio < 10 else "auto"
+    if sphere and ratio > _FLATTEST:
+        ratio, aspect = _FLATTEST, "auto"
+    view = View("scatter", plane, labels[:2], min(max(ratio, 0.4), 8.0), aspect, longitude=sphere)
+    if x.shape[1] == 2:
+        axes, cells = lattice(plane)
+        if triangles is not None and not sphere:
+            view.kind, view.triangles = "triangles", np.asarray(triangles)
+        elif cells is not None:
+            view.kind, view.axes, view.cells = "image", axes, cells
+        elif len(plane) >= 10:
+            view.kind, view.triangles = "triangles", triangulate(plane / size if aspect == "auto" else plane)
+    return view
+
+
+def map_coordinates(x: np.ndarray) -> np.ndarray:
+    """Unit vectors as longitude and latitude, the map cut where its widest gap in longitude is."""
+    lonlat = xyz_to_lonlat(x)
+    meridians = np.unique(np.round(lonlat[:, 0], 3))
+    gaps = np.diff(np.append(meridians, meridians[0] + 360.0))
+    first = meridians[(gaps.argmax() + 1) % len(meridians)] if gaps.max() > 1.5 * np.median(gaps) else -180.0
+    lonlat[:, 0] = (lonlat[:, 0] - first + 1e-2) % 360.0 + first - 1e-2
+    return lonlat
+
+
+def lattice(x: np.ndarray) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndarray] | None]:
+    """Axes of a grid of which points x (N, 2) fill a good part, and the column and row of each; else (axes, None)."""
+    axes: list[np.ndarray] = []
+    places: list[np.ndarray] = []
+    for values in x.T:
+        tolerance = 1e-4 * max(np.ptp(values), 1e-12)
+        ordered = np.sort(values)
+        levels = ordered[np.append(True, np.diff(ordered) > tolerance)]
+        if len(levels) < 2:
+            return axes, None
+        steps = np.diff(levels)
+        counts = np.round(steps / steps.min())
+        even = np.abs(steps / steps.min() - counts).max() < 0.05
+        if even and counts.sum() < 1.5 * len(levels):  # even spacing, of which some lines may lack
+            spacing = (levels[-1] - levels[0]) / counts.sum()
+            axes.append(levels[0] + spacing * np.arange(int(counts.sum()) + 1))
+        else:
+            axes.append(levels)
+        places.append(
+            np.abs(axes[-1] - values[:, None]).argmin(1)
+            if len(axes[-1]) * len(x) < 1e7
+            else np.searchsorted(axes[-1], values - tolerance)
+        )
+    filled = len(np.unique(places[0] * len(axes[1]) + places[1]))
+    return axes, (places[0], places[1]) if filled == len(x) > 0.4 * len(axes[0]) * len(axes[1]) else None
+
+
+def triangulate(x: np.ndarray) -> np.ndarray:
+    """Delaunay triangles of points (N, 2), without those whose circumcircle is large beside the edges around: gaps.
+
+    The alpha shape of the points, with an alpha that follows their local spacing. No point lies in the circumcircle of
+    a Delaunay triangle, so that a large one is a hole, a dent or the outside.
+    """
+    mesh = Triangulation(x[:, 0], x[:, 1])
+    edges = mesh.edges
+    length = np.linalg.norm(x[edges[:, 0]] - x[edges[:, 1]], axis=1)
+    ends, lengths = np.concatenate([edges[:, 0], edges[:, 1]]), np.concatenate([length, length])
+    order = np.lexsort((lengths, ends))
+    starts = np.searchsorted(ends[order], np.arange(len(x) + 1))
+    usual = lengths[order][np.minimum((starts[:-1] + starts[1:]) // 2, len(order) - 1)]
+    corners = x[mesh.triangles]
+    sides = corners - np.roll(corners, 1, 1)
+    doubled_area = np.abs(sides[:, 0, 0] * sides[:, 1, 1] - sides[:, 0, 1] * sides[:, 1, 0])
+    radius = np.linalg.norm(sides, axis=-1).prod(1) / np.maximum(2 * doubled_area, 1e-300)
+    kept = radius < _ALPHA * usual[mesh.triangles].mean(1)
+    return mesh.triangles[kept] if kept.any() else mesh.triangles
+
+
+def _dot(points: int) -> float:
+    return float(np.clip(4000 / points, 1, 30))
+
+
+def degrees(value: float, positive: str, negative: str) -> str:
+    value = (value + 180.0) % 360.0 - 180.0 if positive == "E" else value
+    side = "" if abs(value) < 1e-9 or abs(abs(value) - 180) < 1e-9 else positive if value > 0 else negative
+    return f"{abs(value):g}°{side}"

@@ -1,0 +1,76 @@
+"""Errors against time and losses against steps: curves are the numbers that were measured."""
+
+import json
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from small_fields import TIMES, T
+
+from inrflow import plotting
+from inrflow.errors import UserError
+from inrflow.plotting import errors, losses
+
+
+def test_a_figure_that_cannot_be_written_leaves_nothing_and_the_old_one_stays(tmp_path, monkeypatch):
+    path = tmp_path / "error.png"
+    plotting.error_figure(path, TIMES, {"model": TIMES + 1})
+    before = path.read_bytes()
+
+    def fails(self, *arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", fails)
+    with pytest.raises(UserError, match="no space left on the disk"):
+        plotting.error_figure(path, TIMES, {"model": TIMES + 2})
+    assert [entry.name for entry in tmp_path.iterdir()] == ["error.png"] and path.read_bytes() == before
+
+
+def drawn_axes(monkeypatch, draw):
+    """The axes of the figure that `draw` would have written."""
+    kept = []
+    for module in (errors, losses):
+        monkeypatch.setattr(module, "save_figure", lambda figure, path: kept.append(figure) or path)
+    draw()
+    return kept[0].axes
+
+
+def test_error_figure_shows_model_references_and_horizon_on_a_log_scale(monkeypatch):
+    measured = {"inrflow": np.array([0.0, 1e-4, 1e-3, np.nan, 2e-3, 1.0]), "pod_dmd": np.full(T, 0.1)}
+    (ax,) = drawn_axes(monkeypatch, lambda: plotting.error_figure("-", TIMES, measured, horizon=1.2, ylabel="NMSE"))
+    assert ax.get_yscale() == "log" and ax.get_ylabel() == "NMSE"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["inrflow", "POD + DMD"]
+    model = ax.lines[0]
+    np.testing.assert_array_equal(model.get_ydata(), [np.nan, 1e-4, 1e-3, np.nan, 2e-3, 1.0])
+    assert model.get_linewidth() > ax.lines[1].get_linewidth()
+    assert any(list(line.get_xdata()) == [1.2, 1.2] for line in ax.lines)
+
+
+def test_error_figure_has_dates_for_calendar_times(tmp_path):
+    path = plotting.error_figure(
+        tmp_path / "e.png", 31.0 * np.arange(T), {"model": 1 + TIMES}, 62.0, time_units="days since 2000-01-01"
+    )
+    with Image.open(path) as picture:
+        assert picture.size[0] > 300
+
+
+def test_training_curves_come_from_the_log_by_stage(tmp_path, monkeypatch):
+    rows = [
+        {"stage": "decoder", "step": 0, "validation": 1.0},
+        {"stage": "decoder", "step": 10, "loss": 0.5},
+        {"stage": "decoder", "step": 20, "loss": 0.4, "validation": 0.6},
+        {"stage": "decoder", "step": 20, "loss": 0.3, "validation": 0.5},
+        {"stage": "dynamics", "step": 0},
+    ]
+    log = tmp_path / "metrics.jsonl"
+    log.write_text("\n".join(json.dumps(row) for row in rows) + '\n{"stage": "decoder", "st', encoding="utf-8")
+    stages = plotting.read_steps(log)
+    assert [row["step"] for row in stages["decoder"]] == [0, 10, 20] and stages["decoder"][2]["loss"] == 0.3
+    (ax,) = drawn_axes(monkeypatch, lambda: plotting.loss_figure("-", stages))
+    assert ax.get_title() == "decoder" and ax.get_yscale() == "log"
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.5, 0.3], [1.0, 0.5]]
+
+
+def test_a_run_without_steps_still_gives_a_figure(tmp_path):
+    assert plotting.loss_figure(tmp_path / "loss.png", {}).exists()

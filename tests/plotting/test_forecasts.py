@@ -1,0 +1,99 @@
+"""Pictures and animations of forecasts: whole files of every kind of points."""
+
+import importlib
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import colormaps
+from PIL import Image
+from small_fields import CHANNELS, POINTS, TIMES, UNITS, T, fields, square
+
+import inrflow
+from inrflow import plotting
+
+
+@pytest.mark.parametrize("kind", POINTS)
+def test_forecasts_on_every_kind_of_points_become_whole_pictures(kind, tmp_path):
+    x, options = POINTS[kind]
+    truth, forecast, std = fields(x)
+    full = plotting.forecast_figure(
+        tmp_path / "full.png",
+        TIMES,
+        x,
+        truth,
+        forecast,
+        std,
+        CHANNELS,
+        UNITS,
+        channel="p",
+        frames=2,
+        title="A title",
+        **options,
+    )
+    bare = plotting.forecast_figure(
+        tmp_path / "bare.png", TIMES, x, None, forecast, None, CHANNELS, frames=[0, 3], **options
+    )
+    for path in (full, bare):
+        with Image.open(path) as picture:
+            picture.load()
+            assert picture.format == "PNG" and min(picture.size) > 100
+            assert np.asarray(picture.convert("RGB")).reshape(-1, 3).std() > 5  # not an empty sheet
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bare.png", "full.png"]
+
+
+@pytest.mark.parametrize("kind", ["grid", "wide", "line", "map"])
+def test_animations_move_and_hold_at_most_the_asked_number_of_frames(kind, tmp_path):
+    x, options = POINTS[kind]
+    truth, forecast, std = fields(x)
+    path = plotting.animation(tmp_path / "film.gif", TIMES, x, truth, forecast, std, CHANNELS, largest=3, **options)
+    with Image.open(path) as film:
+        assert film.format == "GIF" and film.n_frames == 3
+        pictures = []
+        for frame in range(3):
+            film.seek(frame)
+            pictures.append(np.asarray(film.convert("RGB")).astype(int))
+    assert np.abs(pictures[0] - pictures[2]).mean() > 0.5
+    assert [entry.name for entry in tmp_path.iterdir()] == ["film.gif"]
+
+
+def test_films_show_colour_bars_to_their_ends(tmp_path):
+    truth, forecast, std = fields(square())
+    path = plotting.animation(
+        tmp_path / "film.gif", TIMES, square(), truth, forecast, std, CHANNELS, channel="p", largest=2
+    )
+    with Image.open(path) as film:
+        for frame in range(film.n_frames):
+            film.seek(frame)
+            seen = np.asarray(film.convert("RGB")).reshape(-1, 3).astype(int)
+            for name in ("viridis", "RdBu_r", "magma_r"):
+                for end in (0.0, 1.0):
+                    colour = 255 * np.array(colormaps[name](end)[:3])
+                    assert (np.abs(seen - colour).max(1) < 8).sum() > 10, (name, end)
+
+
+def test_moving_points_are_drawn_where_they_are(tmp_path):
+    x = np.random.default_rng(0).random((T, 40, 2))
+    values = np.sin(5 * x[..., :1])
+    assert plotting.forecast_figure(tmp_path / "a.png", TIMES, x, values, values, None, ("u",), frames=2).exists()
+    assert plotting.animation(tmp_path / "a.gif", TIMES, x, values, values, None, ("u",), largest=2).exists()
+
+
+def test_arrays_that_do_not_fit_together_are_refused():
+    truth, forecast, std = fields(square())
+    with pytest.raises(ValueError, match="uncertainty has shape"):
+        plotting.forecast_figure("unused.png", TIMES, square(), truth, forecast, std[:2], CHANNELS)
+
+
+def test_nothing_of_matplotlib_is_changed_and_pyplot_is_not_needed(tmp_path, monkeypatch):
+    before = {key: value for key, value in matplotlib.rcParams.items() if key != "backend"}
+    for name in [name for name in sys.modules if name.startswith("inrflow.plotting")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(inrflow, "plotting", plotting)  # put back at the end
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it fails from here on
+    fresh = importlib.import_module("inrflow.plotting")
+    truth, forecast, std = fields(square())
+    fresh.forecast_figure(tmp_path / "a.png", TIMES, square(), truth, forecast, std, CHANNELS)
+    fresh.animation(tmp_path / "a.gif", TIMES, square(), truth, forecast, std, CHANNELS, largest=2)
+    assert {key: matplotlib.rcParams[key] for key in before} == before

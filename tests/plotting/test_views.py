@@ -1,0 +1,67 @@
+"""How points are drawn: every value in its place, gaps left open, maps in one piece."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from small_fields import POINTS, sphere_points, square
+
+from inrflow.plotting.style import palette
+from inrflow.plotting.views import View, degrees, triangulate, view_of
+
+
+def test_a_grid_with_gaps_puts_every_value_into_its_own_cell():
+    """Shuffled points of a lattice of which some points, and one whole column, lack."""
+    random = np.random.default_rng(0)
+    x = square(8) * [2.0, 3.0] + 1e-7 * random.random((64, 2))
+    column, row = np.divmod(np.arange(64), 8)
+    kept = random.permutation(np.nonzero((column != 3) & (np.arange(64) % 11 != 5))[0])
+    view = view_of(x[kept], ("x", "y"), None, None)
+    assert view.kind == "image"
+    drawn = view.draw(Figure().subplots(), kept.astype(float), *palette(kept.astype(float)))
+    image = np.ma.asarray(drawn.get_array()).reshape(8, 8).filled(-1.0)
+    expected = np.full((8, 8), -1.0)
+    expected[row[kept], column[kept]] = kept
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_an_uneven_tensor_grid_is_an_image_and_scattered_points_are_not():
+    axis = np.array([0.0, 0.1, 0.3, 0.7, 1.5])
+    uneven = np.stack(np.meshgrid(axis, axis**2, indexing="ij"), -1).reshape(-1, 2)
+    assert view_of(uneven, ("x", "y"), None, None).kind == "image"
+    assert view_of(POINTS["scattered"][0], ("x", "y"), None, None).kind == "triangles"
+    assert view_of(uneven, ("x", "y"), None, np.array([[0, 1, 5]])).triangles.shape == (1, 3)
+
+
+def area(x, triangles):
+    a, b = x[triangles[:, 1]] - x[triangles[:, 0]], x[triangles[:, 2]] - x[triangles[:, 0]]
+    return 0.5 * np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()
+
+
+def test_triangles_leave_a_hole_open_and_cover_the_rest():
+    ring = [
+        radius * np.stack([np.cos(angle), np.sin(angle)], -1)
+        for radius in np.linspace(0.5, 1.5, 11)
+        for angle in [np.linspace(0, 2 * np.pi, int(60 * radius), endpoint=False) + radius]
+    ]
+    x = np.concatenate(ring)
+    triangles = triangulate(x)
+    assert np.linalg.norm(x[triangles].mean(1), axis=1).min() > 0.45
+    assert area(x, triangles) == pytest.approx(np.pi * (1.5**2 - 0.5**2), rel=0.02)
+
+
+def test_triangles_with_unknown_corners_are_left_out():
+    x = square(4)
+    view = View("triangles", x, ("x", "y"), triangles=triangulate(x + 0.01 * np.sin(7 * x[:, ::-1])))
+    values = np.arange(16.0)
+    values[5] = np.nan
+    drawn = view.draw(Figure().subplots(), values, *palette(values))
+    assert np.isfinite(drawn.get_array()).all()
+    shown = drawn._triangulation.triangles
+    assert len(shown) and 5 not in shown and len(shown) == (~(view.triangles == 5).any(1)).sum()
+
+
+def test_a_map_is_cut_where_no_points_are():
+    view = view_of(sphere_points(), ("x", "y", "z"), "sphere", None)
+    assert view.kind == "image" and view.longitude
+    assert np.ptp(view.x[:, 0]) == pytest.approx(60.0)  # 150 E to 150 W, in one piece
+    assert [degrees(value, "E", "W") for value in (150.0, 180.0, 210.0, 360.0)] == ["150°E", "180°", "150°W", "0°"]
