@@ -51,6 +51,7 @@ SIZES: dict[tuple[str, str], list[str]] = {
     ("navier_stokes", "dino"): ["decoder.code_size=100", "dynamics.width=512"],
     ("navier_stokes", "coral"): ["decoder.code_size=128"],
 }
+QUICK = ["data.copies=2", "decoder.largest_code_size=60", "dynamics.width=32"]
 REFERENCES = {"pod_dmd": "POD + DMD", "pod_dmd_symmetries": "POD + DMD, symmetries", "persistence": "persistence"}
 HEADER = ("data", "recipe", "seed", "minutes", "processor s", "steps", "in-t MSE", "out-t MSE", "peak MB")
 
@@ -205,7 +206,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
                     axis.axhline(sum(found) / len(found), color="0.4", linestyle=style, linewidth=1, label=label)
             axis.set(xscale="log", yscale="log", title=f"{name}: {title} the training horizon")
             axis.grid(alpha=0.3, which="both")
-            if panels is axes[-1]:
+            if name == names[-1]:
                 axis.set_xlabel("minutes of one core")
         panels[0].set_ylabel("mean squared error")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -234,7 +235,7 @@ def main() -> None:
     if options.train and not options.test:
         parser.error("--train needs --test")
     if options.quick:
-        options.minutes, options.seeds = [0.05, 0.1], options.seeds[:1]
+        options.minutes, options.seeds = [0.02, 0.04], options.seeds[:1]
     rows = json.loads(options.out.read_text())["rows"] if options.out.exists() and not options.quick else []
 
     def keep(row: dict[str, Any]) -> None:
@@ -265,7 +266,8 @@ def main() -> None:
                 sizes = SIZES.get((name, recipe.partition(",")[0]), [])
                 if missing:
                     case = base | {"recipe": recipe, "seed": seed, "minutes": missing}
-                    for row in child_rows(__file__, case | {"overrides": [*RECIPES[recipe], *sizes]}):
+                    quick = QUICK if options.quick else []
+                    for row in child_rows(__file__, case | {"overrides": [*RECIPES[recipe], *sizes, *quick]}):
                         keep(row)
     plot(rows, options.out.with_suffix(".png"))
     print(f"\n{environment()}\n\n{table(rows)}\n\nwritten to {options.out} and {options.out.with_suffix('.png')}")
