@@ -23,6 +23,7 @@ from rich.console import Console
 from torch import Tensor
 
 from inrflow.config import Config
+from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.sampling import observed_points
 from inrflow.data.source import TrajectorySource
@@ -37,6 +38,7 @@ from inrflow.settings import resolve
 from inrflow.training import steps
 from inrflow.training.recorder import Recorder
 from inrflow.training.table_run import GRADIENT_RATE, fit_table_decoder
+from inrflow.training.table_stage import SMALLEST_NOISE, shrunk_moments
 from inrflow.training.train import Training
 
 FRACTIONS = (1.0, 0.25, 0.05)
@@ -104,7 +106,21 @@ def train(
                 config, run.source, run.training, run.validation, run.embedding(),
                 lambda stage: steps.timed_steps(stage, 60 * minutes), recorder, folder,
             )
+            if decoder.affine:
+                prior = solved_prior(decoder, run.source.batch(run.training))
             return decoder, prior, run.source.normalisation
+
+
+def solved_prior(decoder: Decoder, batch: TrajectoryBatch) -> GaussianPrior:
+    """The prior of the solved codes of training frames: a descended table is not what the closed form finds."""
+    size, (x, u) = decoder.code_size, batch.groups()
+    wide = torch.eye(size, dtype=torch.float64) * 10
+    start = GaussianPrior(torch.zeros(size, dtype=torch.float64), wide, torch.full((u.shape[-1],), 1e-3).double())
+    with torch.no_grad():
+        codes = torch.cat([condition(*decoder.basis(p.float()), v, start)[0] for p, v in zip(x, u, strict=True)])
+        decoded = torch.cat([decoder(p.float(), c.float()) for p, c in zip(x, codes.split(u.shape[1]), strict=True)])
+    noise = (decoded - u.flatten(0, 1)).square().flatten(0, 1).nanmean(0).double()
+    return GaussianPrior(*shrunk_moments(codes), noise.clamp(min=SMALLEST_NOISE))
 
 
 def measure(
