@@ -79,8 +79,8 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         steps, decoder_error = timed("decoder", lambda: descend(stage, case.get("decoder_error", DECODER_ERROR)))
         modes = timed("modes", lambda: frames.fit_modes(decoder.double(), case["codes"])).truncated(case["codes"])
         decoder.set_output(modes.mean, modes.modes)
-        codes, held = timed("codes", lambda: run.codes(decoder.float(), modes.prior(), run.symmetries, 1))
-        search = run.search(codes, held, float(modes.noise.mean()))
+        book = timed("codes", lambda: run.code_book(decoder.float(), modes.prior()))
+        search = run.search(book.training, book.held, float(modes.noise.mean()))
         fit = timed("dynamics", lambda: search.search([len(modes.variances)]))
     return case | {
         "steps": steps,

@@ -83,9 +83,7 @@ class JointTraining:
         self.originals = len(trajectories)
         self.moves: Transformations | None = None
         if augmentation:
-            self.moves = augmentation.symmetries.sample(
-                np.random.default_rng([seed, 23]), len(self.rows), augmentation.extent, augmentation.period
-            )
+            self.moves = augmentation.sample(np.random.default_rng([seed, 23]), len(self.rows))
 
     def read(self, rows: np.ndarray) -> TrajectoryBatch:
         """Normalised trajectories of rows of the table."""

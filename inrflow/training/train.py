@@ -521,7 +521,6 @@ class Training:
         settings = FieldSettings(
             self.forcing_period(), dynamics.forcing_harmonics, dynamics.width, dynamics.depth, dynamics.quadratic_rank
         )
-        frames = training.codes.shape[1]
         taught, judged, first = self._judging(training, held)
         every = training if held is None else CodeData.join([training, held])
         early, full = fit, fit
