@@ -43,6 +43,7 @@ class DecoderConfig:
     code_size: int | None = None
     largest_code_size: int = 400
     closure: bool = False
+    periodic: bool = True
     filter_scale: float = 64.0
 
 
@@ -103,6 +104,7 @@ class TrainingConfig:
     rollout_rate: float = 2e-3
     batch: int = 64
     weight_decay: float = 0.0
+    joint: bool = False
 
 
 @dataclass

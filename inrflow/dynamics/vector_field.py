@@ -27,6 +27,8 @@ class FieldShape:
         width, depth: of the residual network; depth counts hidden layers, 0 for no network.
         forcing_period: period of an external forcing in internal time units, 0 for an autonomous field.
         forcing_harmonics: how many multiples of the forcing's frequency enter.
+        swish: the network's activations are learnable Swish and its last layer starts as any other (DINo's field)
+            instead of SiLU and zero.
     """
 
     state_size: int
@@ -37,9 +39,21 @@ class FieldShape:
     forcing_period: float = 0.0
     forcing_harmonics: int = 2
     products: int = 0
+    swish: bool = False
 
     def to_dict(self) -> dict:
         return asdict(self)
+
+
+class Swish(nn.Module):
+    """x sigmoid(softplus(beta) x) / 1.1 with a learned beta, 0.5 at the start, as in DINo (Yin et al., ICLR 2023)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(torch.nn.functional.softplus(self.beta) * x) / 1.1
 
 
 class VectorField(nn.Module):
@@ -65,11 +79,12 @@ class VectorField(nn.Module):
             inputs = size + (2 * shape.forcing_harmonics if shape.forcing_period else 0)
             layers: list[nn.Module] = []
             for _ in range(shape.depth):
-                layers += [nn.Linear(inputs, shape.width), nn.SiLU()]
+                layers += [nn.Linear(inputs, shape.width), Swish() if shape.swish else nn.SiLU()]
                 inputs = shape.width
             last = nn.Linear(inputs, size)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            if not shape.swish:
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
             self.residual = nn.Sequential(*layers, last)
 
     @property

@@ -48,6 +48,12 @@ def check_recipe(config: Config) -> None:
             f"encoding.method=closed_form needs a siren with output modulation, found decoder {settings.name} with "
             f"modulation {list(settings.modulation)}; give encoding.method=gauss_newton, adam or gradient_steps"
         )
+    if config.training.joint and (method != "adam" or config.dynamics.linear or not config.dynamics.depth):
+        raise UserError(
+            f"training.joint=true moves codes by Adam and trains a network alone as field, found encoding.method="
+            f"{method}, dynamics.linear={str(config.dynamics.linear).lower()}, dynamics.depth={config.dynamics.depth}; "
+            "give adam, false and 1 or more"
+        )
 
 
 def make_decoder(config: Config, embedding: Embedding, channels: int) -> Decoder:

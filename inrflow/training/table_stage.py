@@ -31,7 +31,7 @@ _RIDGE = 1e-3
 _HELD_OUT = 0.1
 _SCORED_FRAMES = 32
 _SHRINKAGE = 0.1
-_SMALLEST_NOISE = 1e-8
+SMALLEST_NOISE = 1e-8
 
 
 class TableDecoder(nn.Module):
@@ -212,11 +212,7 @@ class TableTraining:
         """
         every = self.codes(module)
         observed = torch.cat([self.source.batch([int(i)]).observed for i in self.training])
-        codes = every[observed].double()
-        centred = codes - codes.mean(0)
-        covariance = centred.T @ centred / max(1, len(codes) - 1)
-        diagonal = covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), dtype=codes.dtype)
-        covariance = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * (torch.diag(covariance.diagonal()) + 1e-3 * diagonal)
+        mean, covariance = shrunk_moments(every[observed].double())
         rows = np.unique(np.linspace(0, len(self.training) - 1, 8).astype(int))
         batch = self.source.batch(self.training[rows])
         seen = batch.observed.nonzero()
@@ -224,8 +220,17 @@ class TableTraining:
         x, u = self._frames(batch, seen)
         error = (module.decoder(x, every[torch.as_tensor(rows)[seen[:, 0]], seen[:, 1]]) - u).square()
         total, count = error.nan_to_num().sum((0, 1)), torch.isfinite(u).sum((0, 1))
-        noise = (total / count.clamp(min=1)).clamp(min=_SMALLEST_NOISE).double()
-        return GaussianPrior(codes.mean(0), covariance, noise)
+        noise = (total / count.clamp(min=1)).clamp(min=SMALLEST_NOISE).double()
+        return GaussianPrior(mean, covariance, noise)
+
+
+def shrunk_moments(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (Z,) and covariance (Z, Z), shrunk towards its diagonal, of codes (F, Z) of which there may be few."""
+    centred = codes - codes.mean(0)
+    covariance = centred.T @ centred / max(1, len(codes) - 1)
+    diagonal = covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), dtype=codes.dtype)
+    shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * (torch.diag(covariance.diagonal()) + 1e-3 * diagonal)
+    return codes.mean(0), shrunk
 
 
 @torch.no_grad()

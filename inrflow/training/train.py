@@ -38,6 +38,7 @@ from inrflow.surrogate import Surrogate
 from inrflow.training import dynamics_stage
 from inrflow.training.codes_stage import CodeBook, code_motion
 from inrflow.training.decoder_stage import Augmentation, DecoderTraining
+from inrflow.training.dino_run import fit_jointly, wrapping
 from inrflow.training.dynamics_stage import FieldSettings
 from inrflow.training.quadratic_stage import QuadraticStage
 from inrflow.training.recorder import Interrupted, Recorder
@@ -53,6 +54,7 @@ _MODES_SHARE, _CHECK_SHARE, _COPIES_SHARE = 0.15, 0.1, 0.15
 _ROUNDS = 3  # of codes and motion in turn, for scattered rows
 _MODE_ITERATIONS, _FEWEST_FOR_MODES, _MOST_FOR_MODES = 6, 8, 96
 _TABLE_SHARE = 0.45  # descended codes need the longer part of the time
+_JOINT_SHARE = 0.95
 _CLOSURE_MODES = 128
 _HARMONICS_SUFFICE, _SUFFICE_BETWEEN_KNOTS = 1e-5, 1e-2
 _RACE = 0.15
@@ -120,7 +122,7 @@ class Training:
         return make_embedding(
             self.box[0].tolist(),
             self.box[1].tolist(),
-            self.description.period,
+            self.description.period if self.config.decoder.periodic else None,
             self.description.geometry,
             self.config.decoder.wavenumbers,
             self._harmonics(features),
@@ -362,7 +364,7 @@ class Training:
     def run(self) -> Surrogate:
         """All stages."""
         if uses_table(self.config):
-            return self._run_table()
+            return self._run_jointly() if self.config.training.joint else self._run_table()
         config, say = self.config, self.recorder.say
         decoder, modes = self.fit_decoder()
         book = self.code_book(decoder, modes.prior())
@@ -413,6 +415,21 @@ class Training:
         search = self.search(codes, held, float(prior.noise.mean()))
         fit = self._closed_form(search, [decoder.code_size], codes, held)
         return self.finish(decoder, prior, search, fit, codes, held)
+
+    def _run_jointly(self) -> Surrogate:
+        """DINo's recipe: codes, decoder and field in the same iterations."""
+        embedding = self.embedding()
+        result = fit_jointly(
+            self.config, self.source, self.training, self.validation, embedding, self.augmentation(self.symmetries),
+            wrapping(self.box, self.description.period, embedding), self.scale,
+            lambda stage: self._steps("decoder", stage, _JOINT_SHARE, 1_000_000), self.recorder, self.checkpoints,
+        )
+        self.encoder = replace(self.encoder, iterations=result.iterations)
+        field = result.field.double()
+        return self.assemble(
+            result.decoder, result.prior, field, field, Integrator(), result.training, result.training, 0,
+            "trained network",
+        )
 
     def _closed_form(
         self, search: ClosedFormSearch, sizes: list[int], codes: CodeData, held: CodeData | None
@@ -506,7 +523,6 @@ class Training:
         settings = FieldSettings(
             self.forcing_period(), dynamics.forcing_harmonics, dynamics.width, dynamics.depth, dynamics.quadratic_rank
         )
-        frames = training.codes.shape[1]
         taught, judged, first = self._judging(training, held)
         every = training if held is None else CodeData.join([training, held])
         early, full = fit, fit
@@ -539,7 +555,6 @@ class Training:
         self.recorder.say(
             f"dynamics: {note}, validation error {error(field):.2e} of the variance"
         )
-        process = dynamics_stage.calibrated_process_noise(field, integrator, judged_states.since(first))
         final, final_states = field, states
         if field is linear:
             if quadratic is not None:  # refitted on all trajectories
@@ -547,7 +562,27 @@ class Training:
             else:
                 final = dynamics_stage.linear_field(full, settings)
             final_states = with_memory(training, size, None if quadratic is not None else full.directions)
-        mean, covariance = dynamics_stage.fit_state_prior(final_states, code_prior, size)
+        return self.assemble(
+            decoder, code_prior, field, final, integrator, final_states, judged_states.since(first), first, note
+        )
+
+    def assemble(
+        self,
+        decoder: Decoder,
+        code_prior: GaussianPrior,
+        field: VectorField,
+        final: VectorField,
+        integrator: Integrator,
+        states: CodeData,
+        judged: CodeData,
+        first: int,
+        note: str,
+    ) -> Surrogate:
+        """The surrogate of the `final` field, with priors of its states and the errors that `field`, which has not
+        seen the `judged` states, makes on them and on validation trajectories from frame `first` on."""
+        config, size = self.config, decoder.code_size
+        process = dynamics_stage.calibrated_process_noise(field, integrator, judged)
+        mean, covariance = dynamics_stage.fit_state_prior(states, code_prior, size)
         times = self.source.times
         elapsed = (times - times[:, :1]).nan_to_num(0.0)
         prior = StatePrior(
@@ -561,16 +596,17 @@ class Training:
                 "seed": config.seed,
                 "points": config.data.points,
                 "same_points": config.data.same_points,
-                "frames": frames,
+                "frames": times.shape[1],
                 "trajectories": len(self.source),
                 "symmetries": list(self.symmetries.names),
                 "dynamics": note,
-                "memory": fit.candidate.memory,
+                "memory": states.codes.shape[-1] - size,
                 "test": config.data.test,
             },
             self.encoder,
         )
-        unseen_batch = self.source.batch(self.validation[:16] if held is not None else self.training, normalised=False)
+        unseen = self.validation[:16] if len(self.validation) else self.training
+        unseen_batch = self.source.batch(unseen, normalised=False)
         prior.spread = calibrate(surrogate, unseen_batch, first + 1)
         self.recorder.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(prior.spread)})
         surrogate.field = final.double().eval()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_decoders import SIZE, filter_net, normal, points, siren, with_gaps
 
-from inrflow.encoding.adam import adam_encode, frame_errors
+from inrflow.encoding.adam import adam_encode, adam_path, frame_errors
 from inrflow.encoding.gaussian import GaussianPrior, condition
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 
@@ -53,6 +53,19 @@ def test_the_decoder_is_left_alone(encode):
         codes = encode(decoder, points(10), normal(2, 10, 2))
     assert not codes.requires_grad and all(p.grad is None and p.requires_grad for p in decoder.parameters())
     assert all(torch.equal(before[k], v) for k, v in decoder.state_dict().items())
+
+
+@pytest.mark.parametrize("gaps", [False, True], ids=["complete", "gaps"])
+@pytest.mark.parametrize("own_points", [False, True], ids=["shared", "own"])
+def test_descent_on_the_quadratic_form_passes_the_published_codes(own_points, gaps):
+    decoder = filter_net()
+    x = points(3, 10) if own_points else points(10)
+    u = normal(3, 10, 2, seed=4)
+    u = with_gaps(u) if gaps else u
+    published = adam_path(decoder, x, u, (3, 40), closed=False)
+    closed = adam_path(decoder, x, u, (3, 40))
+    assert not torch.allclose(published[0], published[1], atol=1e-2)
+    torch.testing.assert_close(closed, published, rtol=1e-7, atol=1e-9)
 
 
 def test_adam_keeps_the_best_step():

@@ -12,7 +12,7 @@ from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.training.steps import OptimiserSettings, Stage, _one_step
+from inrflow.training.steps import OptimiserSettings, Stage
 from inrflow.training.table_stage import METHODS, TableDecoder, TableTraining
 
 S, T, N = 4, 5, 40
@@ -58,9 +58,8 @@ def filter_net() -> FourierFilterNet:
 
 def train(training: TableTraining, module: TableDecoder, steps: int, rate: float = 1e-2) -> list[float]:
     stage = Stage("table", module, training.loss, training.score, optimiser=OptimiserSettings("adamw", rate))
-    parameters = stage.parameters(module)
-    optimiser = stage.optimiser.make(parameters)
-    return [_one_step(stage, module, parameters, optimiser, step, steps) for step in range(steps)]
+    optimiser = stage.make_optimiser(module)
+    return [stage.advance(module, optimiser, step, steps) for step in range(steps)]
 
 
 @pytest.mark.parametrize("training", LAYOUTS, indirect=True)

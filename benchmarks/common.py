@@ -1,0 +1,129 @@
+"""What the benchmarks share: data from `generate`, the device they ran on, child processes, fits, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inrflow.pdes.generate import generate
+
+#: Data sets of the DINo protocols on 32 x 32 points, by the arguments of `generate`.
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "wave": {"pde": "wave", "protocol": "dino", "grid": 32, "dt": 0.25},
+    "navier_stokes": {"pde": "navier_stokes", "protocol": "dino", "grid": 32, "parameters": {"viscosity": 1e-3}},
+}
+TRAIN_SEED, TEST_SEED = 0, 999
+
+
+def cache_folder() -> Path:
+    """Where generated data are kept between benchmarks."""
+    return Path(tempfile.gettempdir()) / "inrflow_benchmarks"
+
+
+def data_files(name: str, train: int = 64, test: int = 32, **changes: Any) -> tuple[Path, Path]:
+    """Training and test file of a protocol with so many trajectories, made on the first call and kept."""
+    settings = PROTOCOLS[name] | changes
+    label = "_".join(str(v) for v in (name, *(f"{k}{v}" for k, v in sorted(changes.items()))))
+    paths = []
+    for kind, trajectories, seed in (("train", train, TRAIN_SEED), ("test", test, TEST_SEED)):
+        path = cache_folder() / f"{label}_{kind}{trajectories}.h5"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            print(f"making {path}", flush=True)
+            generate(output=path, trajectories=trajectories, seed=seed, **settings)
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def environment() -> dict[str, Any]:
+    """What a figure depends on: device, threads, versions."""
+    return {
+        "device": processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def processor() -> str:
+    """The processor's name."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if found:
+            return int(found.group(1)) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def process_seconds(function: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
+    """Median processor time of calls after one that warms up, and what the last call returned."""
+    result = function()
+    seconds = []
+    for _ in range(repeats):
+        began = time.process_time()
+        result = function()
+        seconds.append(time.process_time() - began)
+    return sorted(seconds)[len(seconds) // 2], result
+
+
+def child_rows(script: str, case: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Rows that `script --case` prints as lines of JSON, as they come, from a process of its own with one thread.
+
+    A case that fails gives a row that says why.
+    """
+    command = [sys.executable, script, "--case", json.dumps(case)]
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith("{"):
+                yield json.loads(line)
+        if child.wait():
+            errors.seek(0)
+            reason = errors.read().strip().splitlines()[-1:] or [f"ended with status {child.returncode}"]
+            yield case | {"error": reason[0][:200]}
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """Slope of log cost against log size by least squares; NaN for fewer than two points."""
+    points = [(math.log(s), math.log(c)) for s, c in zip(sizes, costs, strict=True) if c > 0]
+    if len(points) < 2:
+        return float("nan")
+    x, y = zip(*points, strict=True)
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    spread = sum((v - mean_x) ** 2 for v in x)
+    return sum((a - mean_x) * (b - mean_y) for a, b in points) / spread if spread else float("nan")
+
+
+def as_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as a Markdown table; numbers with three digits."""
+
+    def cell(value: Any) -> str:
+        if value is None:
+            return ""
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
+    return "\n".join(lines + ["| " + " | ".join(map(cell, row)) + " |" for row in rows])

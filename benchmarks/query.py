@@ -1,0 +1,230 @@
+"""Cost of asking a surrogate: decoding against points and codes, memory against points, rollouts against horizon.
+
+    python benchmarks/query.py [--out FILE] [--quick]
+
+Decoders have the sizes of the published recipes and of inrflow's default; their weights are random, which costs the
+same. One thread, and a process of its own for every row. How to read the result: benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from common import as_table, child_rows, environment, exponent, peak_bytes
+from torch import Tensor
+
+from inrflow.decoders.base import Decoder
+from inrflow.decoders.closure import ClosureDecoder
+from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
+from inrflow.decoders.filter_net import FourierFilterNet
+from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.vector_field import FieldShape, VectorField
+from inrflow.files import write_json
+
+CODES, POINTS = 640, 1024
+CODES_OF_MEMORY = 64
+PUBLISHED = "filter net, as published"
+DECODERS = (
+    "SIREN, output modulation (default)",
+    "harmonics alone",
+    PUBLISHED,
+    "filter net, points not expanded",
+    "filter net, affine basis",
+    "SIREN, shift modulation (CORAL)",
+    "SIREN, shift and scale",
+    "closure, 16 of 100 codes",
+)
+FIELDS = {"linear": {"depth": 0}, "linear and network (default)": {"depth": 3}}
+_LOW, _HIGH, _PERIOD = [0.0, 0.0], [0.96875, 0.96875], [1.0, 1.0]
+
+
+def make(name: str) -> tuple[Decoder, Callable[[Decoder, Tensor, Tensor], Tensor]]:
+    """A decoder of one channel, and how it is asked: (decoder, x (N, 2), z (S, Z)) -> u (S, N, 1)."""
+    torch.manual_seed(0)
+    raw, periodic = Embedding(_LOW, _HIGH), PeriodicEmbedding(_LOW, _HIGH, _PERIOD, 2, 6)
+
+    def plain(decoder: Decoder, x: Tensor, z: Tensor) -> Tensor:
+        return decoder(x, z)
+
+    def expanded(decoder: Decoder, x: Tensor, z: Tensor) -> Tensor:
+        """Coordinates repeated for every code, so that every filter is evaluated for every pair."""
+        return decoder(x.expand(len(z), *x.shape).contiguous(), z)
+
+    def by_basis(decoder: Decoder, x: Tensor, z: Tensor) -> Tensor:
+        offset, basis = decoder.basis(x)
+        return offset + (z @ basis.flatten(0, 1).T).unflatten(-1, offset.shape)
+
+    if name.startswith("filter net"):
+        ask = {"as published": expanded, "points not expanded": plain, "affine basis": by_basis}
+        return FourierFilterNet(raw, 1, 100), ask[name.partition(", ")[2]]
+    if name.startswith("harmonics"):
+        return ModulatedSiren(periodic, 1, 100, 0, 0), plain
+    if "default" in name:
+        return ModulatedSiren(periodic, 1, 100, 128, 2, 2.0), plain
+    if name.startswith("closure"):
+        return ClosureDecoder(ModulatedSiren(periodic, 1, 100, 128, 2, 2.0), 16), plain
+    modulation = ["shift"] if "CORAL" in name else ["shift", "scale"]
+    return ModulatedSiren(raw, 1, 100, 64, 3, 5.0, modulation), plain
+
+
+def measure(case: dict[str, Any]) -> dict[str, Any]:
+    """Processor seconds of decoding `codes` codes at `points` points each, and the memory that it needs at its peak."""
+    torch.set_num_threads(1)
+    decoder, ask = make(case["decoder"])
+    x = torch.rand(case["points"], 2)
+    z = torch.randn(case["codes"], decoder.code_size)
+    with torch.no_grad():
+        ask(decoder, x, z[:8])  # the first call of its kind sets up what later ones use
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+        before = peak_bytes()
+        seconds = _seconds(lambda: ask(decoder, x, z))
+    pairs = case["points"] * case["codes"]
+    return case | {"seconds": seconds, "points_per_second": pairs / seconds, "peak_bytes": peak_bytes() - before}
+
+
+def _seconds(call: Callable[[], Any], least: float = 0.3) -> float:
+    """Processor time of a call: the smallest of several, for other programs can only lengthen it."""
+    best, spent, calls = float("inf"), 0.0, 0
+    while spent < least or calls < 2:
+        began = time.process_time()
+        call()
+        taken = time.process_time() - began
+        best, spent, calls = min(best, taken), spent + taken, calls + 1
+    return best
+
+
+def measure_rollout(field_name: str, horizon: int, shared: bool, trajectories: int = 32) -> dict[str, Any]:
+    """Processor seconds of integrating so many trajectories over `horizon` steps."""
+    torch.manual_seed(0)
+    field = VectorField(FieldShape(100, width=256, **FIELDS[field_name]))
+    times = torch.arange(horizon + 1, dtype=torch.float64)
+    if not shared:  # every trajectory has steps of its own, at most as long as the shared ones
+        steps = 1 - 0.5 * torch.rand(trajectories, horizon, dtype=torch.float64)
+        times = torch.cat([torch.zeros(trajectories, 1, dtype=torch.float64), steps.cumsum(1)], 1)
+    start, integrator = torch.randn(trajectories, 100), Integrator()
+    with torch.no_grad():
+        integrator(field, start, times[..., :2])
+        seconds = _seconds(lambda: integrator(field, start, times))
+    return {"field": field_name, "horizon": horizon, "times": "shared" if shared else "own", "seconds": seconds}
+
+
+def decode_table(rows: list[dict[str, Any]]) -> str:
+    """Decoding, with how much faster every decoder is than DINo's as published on the same problem."""
+    published = {(r["codes"], r["points"]): r for r in rows if r["decoder"] == PUBLISHED and "error" not in r}
+    lines = []
+    for row in rows:
+        if "error" in row:
+            lines.append([row["decoder"], row["codes"], row["points"], row["error"], "", "", ""])
+            continue
+        base = published.get((row["codes"], row["points"]))
+        faster = row["points_per_second"] / base["points_per_second"] if base else None
+        lines.append(
+            [row["decoder"], row["codes"], row["points"], row["seconds"], row["points_per_second"] / 1e6]
+            + [row["peak_bytes"] / 1e6, faster]
+        )
+    header = ("decoder", "codes", "points", "seconds", "M points/s", "peak MB", "times as fast as published")
+    return as_table(header, lines)
+
+
+def exponents(rows: list[dict[str, Any]], rollouts: list[dict[str, Any]]) -> list[str]:
+    """How cost grows: seconds and memory with points, seconds with codes, rollouts with the horizon."""
+    lines = []
+    for name in DECODERS:
+        found = [row for row in rows if row["decoder"] == name and "error" not in row]
+        along_points = [row for row in found if row["codes"] == CODES_OF_MEMORY]
+        along_codes = [row for row in found if row["points"] == POINTS and row["codes"] != CODES_OF_MEMORY]
+        points = [row["points"] for row in along_points]
+        time_exponent = exponent(points, [row["seconds"] for row in along_points])
+        memory = exponent(points[-2:], [row["peak_bytes"] for row in along_points[-2:]])
+        codes = exponent([row["codes"] for row in along_codes], [row["seconds"] for row in along_codes])
+        lines.append(
+            f"{name}: seconds ~ points^{time_exponent:.2f} and codes^{codes:.2f}, memory ~ points^{memory:.2f}"
+        )
+    for name in FIELDS:
+        by_kind = {}
+        for kind in ("shared", "own"):
+            some = [row for row in rollouts if (row["field"], row["times"]) == (name, kind)]
+            by_kind[kind] = exponent([r["horizon"] for r in some], [r["seconds"] for r in some]), some[-1]["seconds"]
+        ratio = by_kind["own"][1] / by_kind["shared"][1]
+        lines.append(
+            f"rollout, {name}: seconds ~ horizon^{by_kind['shared'][0]:.2f}; times of every trajectory's own cost "
+            f"{ratio:.2f} times the shared ones"
+        )
+    return lines
+
+
+def plot(rows: list[dict[str, Any]], rollouts: list[dict[str, Any]], path: Path) -> None:
+    """Throughput against codes, memory against points, rollout seconds against horizon."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(13, 5.2), layout="constrained")
+    for index, name in enumerate(DECODERS):
+        found = [row for row in rows if row["decoder"] == name and "error" not in row]
+        codes = [row for row in found if row["points"] == POINTS and row["codes"] != CODES_OF_MEMORY]
+        points = [row for row in found if row["codes"] == CODES_OF_MEMORY]
+        axes[0].plot(
+            [r["codes"] for r in codes], [r["points_per_second"] / 1e6 for r in codes], f"C{index}o-", label=name
+        )
+        axes[1].plot([r["points"] for r in points], [max(r["peak_bytes"], 1e5) / 1e6 for r in points], f"C{index}o-")
+    axes[0].set(xlabel="codes", ylabel="million points a second", title=f"decoding {POINTS} points for every code")
+    axes[1].set(xlabel="points", ylabel="peak MB", title=f"memory of decoding {CODES_OF_MEMORY} codes")
+    for style, kind in (("-", "shared"), ("--", "own")):
+        for index, name in enumerate(FIELDS):
+            some = [row for row in rollouts if (row["field"], row["times"]) == (name, kind)]
+            label = f"{name}, {kind} times"
+            axes[2].plot([r["horizon"] for r in some], [r["seconds"] for r in some], f"C{index}{style}", label=label)
+    axes[2].set(xlabel="horizon in steps", ylabel="seconds for 32 trajectories", title="rollouts")
+    axes[2].legend(fontsize="small")
+    for axis in axes:
+        axis.set(xscale="log", yscale="log")
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("query.json"), help="JSON file to write; PNG beside it")
+    parser.add_argument("--quick", action="store_true", help="few and small problems: a check")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.case:
+        print(json.dumps(measure(json.loads(options.case))), flush=True)
+        return
+    codes = (1, 32) if options.quick else (1, 10, 100, CODES)
+    points = (256, 1024) if options.quick else (256, 1024, 4096, 16384)
+    horizons = (5, 10) if options.quick else (10, 20, 40, 80, 160)
+    problems = [(count, POINTS) for count in codes] + [(CODES_OF_MEMORY, count) for count in points]
+    rows: list[dict[str, Any]] = []
+    rollouts: list[dict[str, Any]] = []
+    for name in (PUBLISHED, *(name for name in DECODERS if name != PUBLISHED)):
+        for count, where in problems:
+            rows += child_rows(__file__, {"decoder": name, "codes": count, "points": where})
+            print(decode_table([*rows[:-1], rows[-1]]).splitlines()[-1], flush=True)
+    for field in FIELDS:
+        for shared in (True, False):
+            rollouts += [measure_rollout(field, horizon, shared) for horizon in horizons]
+    write_json(options.out, {"environment": environment(), "decoding": rows, "rollouts": rollouts})
+    plot(rows, rollouts, options.out.with_suffix(".png"))
+    header = ("field", "times", "horizon", "seconds")
+    rolled = as_table(header, [[row[key] for key in header] for row in rollouts])
+    print(f"\n{environment()}\n\n{decode_table(rows)}\n\n{rolled}\n")
+    print("\n".join(exponents(rows, rollouts)))
+    print(f"written to {options.out} and {options.out.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    main()
