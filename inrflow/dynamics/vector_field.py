@@ -3,8 +3,8 @@
 A state s is the code z of the field followed by hidden memory m (which the decoder does not see), for systems whose
 frame is not their state, and by the context c: what stays constant along a trajectory (an equation's parameters, an
 environment). Every part but the fitted products is affine in it, A(c) = A_0 + sum_k c_k A_k and so on, and dc/dt = 0.
-The linear part (and the quadratic one, which a Galerkin projection of many PDEs has exactly) starts from least squares on
-observed transitions; the residual network starts at zero, so that training can only add what the closed form leaves.
+The linear part (and the quadratic one, which a Galerkin projection of many PDEs has exactly) starts from least squares
+on observed transitions; the residual network starts at zero, so that training can only add what the closed form leaves.
 """
 
 import math

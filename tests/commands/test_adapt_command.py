@@ -97,6 +97,6 @@ def test_mistakes_are_one_clear_line(arguments, said, family, elsewhere, inrflow
     assert not (elsewhere / "new").exists()
 
 
-def test_a_run_without_contexts_says_so(tiny_run, family, elsewhere, inrflow_command):
-    outcome = inrflow_command("adapt", f"run={tiny_run.run}", f"data.train={family[1]}", "output=new")
+def test_a_run_without_contexts_says_so(tiny_run, elsewhere, inrflow_command):
+    outcome = inrflow_command("adapt", f"run={tiny_run.run}", f"data.train={tiny_run.test}", "output=new")
     assert outcome.code == 2 and "no contexts" in outcome.err
