@@ -67,7 +67,7 @@ class Plain(Decoder):
     def __init__(self):
         super().__init__()
         self.code_size = 2
-        self.weight = torch.nn.Parameter(torch.eye(2).double())
+        self.weight = torch.nn.Parameter(torch.eye(2).double(), requires_grad=False)
 
     def basis(self, x):
         return torch.zeros(*x.shape[:-1], 1).double(), self.weight[:, None].expand(*x.shape[:-1], 1, 2)
