@@ -2,7 +2,8 @@
 
 An extended Kalman filter and its Rauch-Tung-Striebel smoother, which is one Gauss-Newton step on the (weakly
 constrained) window problem: each frame is encoded by the same regularised solve as in training, with the
-forecast from the frames before as its prior. Hidden memory, which no frame shows, is found from how the codes move.
+forecast from the frames before as its prior. Hidden memory, which no frame shows, is found from how the codes move, and
+so is a context, the part of the state that stays constant: the flow is linearised at a nominal context.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from inrflow.encoding.unseen import UnseenVariance
 
 _SURPRISING = 4.0  # variance factor above which noise is looked for
 
+_CONTEXT_STEP = 1e-4  # of central differences: truncation and rounding below 1e-8
+
 
 @dataclass
 class StatePrior:
-    """Gaussian model of states [code, memory] and of their motion.
+    """Gaussian model of states [code, memory, context] and of their motion.
 
     Attributes:
         mean: (n,) and covariance: (n, n) of a state at the start of a trajectory.
@@ -59,6 +62,27 @@ class StatePrior:
         """
         total = (variance.clamp(min=0) + self.noise) * factor * self.spread.square()
         return (total if self.unseen is None else total + self.unseen(x)).sqrt()
+
+    def context(self, size: int) -> ContextPrior:
+        """Prior of the last `size` dimensions."""
+        n = len(self.mean) - size
+        return ContextPrior(self.mean[n:], self.covariance[n:, n:])
+
+
+@dataclass
+class ContextPrior:
+    """What is known of contexts beforehand: mean (P,) or (S, P) and covariance (P, P), and the `nominal` ones (P,) or
+    (S, P) at which the flow is linearised, the mean if None."""
+
+    mean: Tensor
+    covariance: Tensor
+    nominal: Tensor | None = None
+
+    def select(self, rows: Tensor) -> ContextPrior:
+        """Those of some of S trajectories."""
+        mean, nominal = (v if v is None or v.dim() == 1 else v[rows] for v in (self.mean, self.nominal))
+        assert mean is not None
+        return ContextPrior(mean, self.covariance, nominal)
 
 
 @dataclass
@@ -113,22 +137,55 @@ class Dynamics:
         matrix = field_jacobian(self.field, now, state[None])[0]
         return Drift.of(matrix[:size, :size], rate[:size] - matrix[:size, :size] @ state[:size])
 
-    def propagate(self, covariance: Tensor, state: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    def propagate(
+        self, covariance: Tensor, start: Tensor, stop: Tensor, begin: Tensor, end: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Covariance at `end` and the linearised flow (S or 1, n, n), from `covariance` (S or 1, n, n) at `begin` (S,).
 
-        The field is linearised at the states (S, n); its error adds the process noise.
+        The field is linearised between the states `start` and `stop` (S, n) at both times, contexts through the flow
+        itself; the field's error adds the process noise.
         """
         gap = end - begin
+        middle = (start + stop) / 2
         if self.field.is_linear:
             same = bool((gap == gap[0]).all())
             gap = gap[:1] if same else gap
-            jacobian = self.field.matrix.detach()[None]
+            flow = torch.linalg.matrix_exp(self.field.matrix.detach()[None] * gap[:, None, None])
+        elif self.field.is_linear_at_context:
+            flow = self._flow_at_contexts(start, begin, end)
         else:
-            jacobian = field_jacobian(self.field, (begin + end) / 2, state)
-        flow = torch.linalg.matrix_exp(jacobian * gap[:, None, None])
+            jacobian = field_jacobian(self.field, (begin + end) / 2, middle)
+            flow = torch.linalg.matrix_exp(jacobian * gap[:, None, None])
+            if self.field.shape.context_size:
+                flow[:, :, self.field.shape.state_size :] = self.context_columns(start, begin, end)
         added = torch.diag_embed(self.process * gap.abs()[:, None])
         moved = flow @ covariance @ flow.transpose(1, 2) + added
         return (moved + moved.transpose(1, 2)) / 2, flow
+
+    def _flow_at_contexts(self, start: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+        """Flow (S, n, n) of a field that is linear given its context: exact, one exponential for each context."""
+        size = self.field.shape.state_size
+        distinct, which = torch.unique(
+            torch.cat([start[:, size:], (end - begin)[:, None]], 1), dim=0, return_inverse=True
+        )
+        matrices = self.field.matrix_at(distinct[:, :-1]).detach() * distinct[:, -1, None, None]
+        flow = torch.eye(start.shape[1], dtype=start.dtype).repeat(len(start), 1, 1)
+        flow[:, :size, :size] = torch.linalg.matrix_exp(matrices)[which]
+        flow[:, :, size:] = self.context_columns(start, begin, end)
+        return flow
+
+    def context_columns(self, start: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+        """Derivatives (S, n, P) of the states at `end` by the context, from states `start` at `begin` (S,).
+
+        Central differences in double precision: a context's unit is its spread over the training data.
+        """
+        size, contexts = self.field.shape.state_size, self.field.shape.context_size
+        moves = torch.zeros(2 * contexts, start.shape[1], dtype=torch.float64)
+        moves[:, size:] = _CONTEXT_STEP * torch.cat([torch.eye(contexts), -torch.eye(contexts)])
+        moved = (start[None] + moves[:, None]).flatten(0, 1)
+        times = torch.stack([begin, end], 1).repeat(2 * contexts, 1)
+        ends = self.flow(moved, times, check=False)[:, 1].reshape(2, contexts, *start.shape)
+        return ((ends[0] - ends[1]) / (2 * _CONTEXT_STEP)).permute(1, 2, 0)
 
 
 def field_jacobian(field: VectorField, t: Tensor, state: Tensor) -> Tensor:
@@ -139,7 +196,10 @@ def field_jacobian(field: VectorField, t: Tensor, state: Tensor) -> Tensor:
 
     with torch.no_grad():
         jacobian = torch.func.vmap(torch.func.jacrev(single))(state, t)
-        return jacobian + field.products.jacobian(state) if field.shape.products else jacobian
+    if not field.shape.products:
+        return jacobian
+    n, contexts = field.shape.state_size, field.shape.context_size
+    return jacobian + torch.nn.functional.pad(field.products.jacobian(state[:, :n]), (0, contexts, 0, contexts))
 
 
 def assimilate(
@@ -150,18 +210,25 @@ def assimilate(
     covariance: bool = True,
     smooth: bool = True,
     encoder: Encoder | None = None,
+    context: ContextPrior | None = None,
 ) -> StateEstimate:
     """States of a window of frames (S, K); `window.t` in internal units, values normalised.
 
-    The mean of frames without any observation is the forecast from those before.
+    The mean of frames without any observation is the forecast from those before. `context`: in place of the one in
+    `prior`.
     """
-    size = decoder.code_size
+    size, contexts = decoder.code_size, dynamics.field.shape.context_size
     frames = window.u.shape[1]
     first = window.first_frames(1)
     track = covariance or frames > 1
     drift = None if window.delay is None else dynamics.drift(prior.mean, size)
     code, spread = encode_with_covariance(decoder, first, prior.codes(size), track, encoder, drift)
-    mean, cov = _lift(code[:, 0], spread[:, 0] if spread is not None else None, prior, size)
+    mean, cov = _lift(code[:, 0], spread[:, 0] if spread is not None else None, prior, size, contexts)
+    nominal = None
+    if contexts:
+        context = context or prior.context(contexts)
+        mean, cov = _with_context(mean, cov, context)
+        nominal = (context.mean if context.nominal is None else context.nominal).expand(len(mean), contexts)
     means = [mean]
     covariances: list[Tensor | None] = [cov]
     known = decoder.affine and (encoder is None or encoder.method == "solve")
@@ -174,10 +241,14 @@ def assimilate(
         begin, end = window.t[:, k - 1], window.t[:, k]
         gone = torch.isnan(end)
         begin, end = begin.nan_to_num(), torch.where(gone, begin.nan_to_num(), end)
-        forecast = dynamics.flow(means[-1], torch.stack([begin, end], 1))[:, 1]
+        start = means[-1] if nominal is None else torch.cat([means[-1][:, :-contexts], nominal], 1)
+        forecast = dynamics.flow(start, torch.stack([begin, end], 1))[:, 1]
         latest = covariances[-1]
         assert latest is not None
-        expected, flow = dynamics.propagate(latest, (means[-1] + forecast) / 2, begin, end)
+        expected, flow = dynamics.propagate(latest, start, forecast, begin, end)
+        if nominal is not None:
+            away = means[-1][:, -contexts:] - nominal
+            forecast = forecast + (flow[:, :, -contexts:] @ away[..., None])[..., 0]
         frame = window.frames(slice(k, k + 1))
         mean, cov = _update(decoder, frame, forecast, expected, prior.noise, drift)
         if known:
@@ -208,13 +279,14 @@ def assimilate_noisy(
     window: TrajectoryBatch,
     covariance: bool = True,
     encoder: Encoder | None = None,
+    context: ContextPrior | None = None,
 ) -> StateEstimate:
     """As `assimilate`, for observations with more noise than training data: how much, the window itself tells.
 
     Trajectories whose innovations are far larger than the prior expects are assimilated anew with the white noise of
     largest evidence, each with its own. Covariances and `factor` do not count this noise: it is not in the field.
     """
-    estimate = assimilate(decoder, dynamics, prior, window, covariance, encoder=encoder)
+    estimate = assimilate(decoder, dynamics, prior, window, covariance, encoder=encoder, context=context)
     surprising = (estimate.factor > _SURPRISING).nonzero()[:, 0]
     if not len(surprising):
         return estimate
@@ -227,9 +299,11 @@ def assimilate_noisy(
     for level in added[added > 0].unique():
         rows = (added == level).nonzero()[:, 0]
         noisy = replace(prior, noise=prior.noise + level)
-        estimate = _merged(
-            estimate, assimilate(decoder, dynamics, noisy, window.select(rows), covariance, encoder=encoder), rows
+        known = None if context is None else context.select(rows)
+        other = assimilate(
+            decoder, dynamics, noisy, window.select(rows), covariance, encoder=encoder, context=known
         )
+        estimate = _merged(estimate, other, rows)
     return estimate
 
 
@@ -275,23 +349,36 @@ def _innovation(
     return quadratic, count
 
 
-def _lift(code: Tensor, spread: Tensor | None, prior: StatePrior, size: int) -> tuple[Tensor, Tensor | None]:
+def _lift(
+    code: Tensor, spread: Tensor | None, prior: StatePrior, size: int, contexts: int
+) -> tuple[Tensor, Tensor | None]:
     """Posterior of [code, memory] from that of the code: memory follows by its correlation with the code."""
-    n = len(prior.mean)
+    n = len(prior.mean) - contexts
     if n == size:
         return code, spread
-    cross = prior.covariance[size:, :size]
+    cross = prior.covariance[size:n, :size]
     block = prior.covariance[:size, :size]
     block = block + 1e-10 * block.diagonal().max() * torch.eye(size)
     gain = torch.linalg.solve(block, cross.T).T
-    mean = torch.cat([code, prior.mean[size:] + (code - prior.mean[:size]) @ gain.T], -1)
+    mean = torch.cat([code, prior.mean[size:n] + (code - prior.mean[:size]) @ gain.T], -1)
     if spread is None:
         return mean, None
-    rest = prior.covariance[size:, size:] - gain @ cross.T
+    rest = prior.covariance[size:n, size:n] - gain @ cross.T
     lower = gain @ spread
     top = torch.cat([spread, lower.transpose(1, 2)], -1)
     bottom = torch.cat([lower, rest + lower @ gain.T], -1)
     return mean, torch.cat([top, bottom], 1)
+
+
+def _with_context(mean: Tensor, cov: Tensor | None, context: ContextPrior) -> tuple[Tensor, Tensor | None]:
+    """[code, memory] (S, n) and its covariance, joined by a context that is independent of them."""
+    size = context.covariance.shape[0]
+    joined = torch.cat([mean, context.mean.expand(len(mean), size)], 1)
+    if cov is None:
+        return joined, None
+    whole = torch.nn.functional.pad(cov, (0, size, 0, size))
+    whole[:, -size:, -size:] = context.covariance
+    return joined, whole
 
 
 def _update(

@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": "what is in a data file or run directory: FILE",
     "convert": "any readable format to the project's schema: SOURCE TARGET",
     "generate": "a data file from a PDE: pde=NAME trajectories=64 output=FILE (no pde: lists them)",
+    "adapt": "a run for a new environment from a few of its trajectories: run=DIR data.train=FILE",
     "plot": "pictures and animation of a run: run=DIR",
 }
 

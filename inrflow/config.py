@@ -27,6 +27,7 @@ class ObserveConfig:
     frames: int = 1
     points: float | None = None
     noise: float = 0.0
+    context: str = "auto"
 
 
 @dataclass
@@ -66,6 +67,8 @@ class DynamicsConfig:
     width: int = 256
     depth: int = 3
     memory: int | None = None
+    context: str = "auto"
+    context_size: int | None = None
     forcing: bool | None = None
     forcing_harmonics: int = 2
     start: str = "auto"
@@ -137,6 +140,7 @@ class EvaluateObserveConfig:
     frames: int = 1
     points: float = 1.0
     noise: float = 0.0
+    context: str = "auto"
 
 
 @dataclass
@@ -146,6 +150,39 @@ class EvaluateConfig:
     run: str | None = None
     data: TestDataConfig = field(default_factory=TestDataConfig)
     observe: EvaluateObserveConfig = field(default_factory=EvaluateObserveConfig)
+    device: str = "auto"
+    output: str | None = None
+
+
+@dataclass
+class AdaptDataConfig:
+    """Trajectories of the new system: the first `frames` of the first `trajectories` (None: all), at `points`."""
+
+    train: str | None = None
+    test: str | None = None
+    frames: int | None = None
+    points: float = 1.0
+    same_points: bool = False
+    trajectories: int | None = None
+
+
+@dataclass
+class AdaptSettings:
+    """How much is fitted, and from how many symmetry copies of each trajectory, the original among them."""
+
+    strength: str = "context"
+    copies: int = 4
+
+
+@dataclass
+class AdaptConfig:
+    """What `inrflow adapt` is told."""
+
+    run: str | None = None
+    data: AdaptDataConfig = field(default_factory=AdaptDataConfig)
+    adapt: AdaptSettings = field(default_factory=AdaptSettings)
+    observe: EvaluateObserveConfig = field(default_factory=EvaluateObserveConfig)
+    seed: int = 0
     device: str = "auto"
     output: str | None = None
 

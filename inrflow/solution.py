@@ -69,7 +69,7 @@ class StatePath:
                 moved = cov
             else:
                 ends = torch.stack([begin, time])[:, None].expand(2, len(mean))
-                moved, _ = self.dynamics.propagate(cov, (state + mean[:, i]) / 2, ends[0], ends[1])
+                moved, _ = self.dynamics.propagate(cov, state, mean[:, i], ends[0], ends[1])
                 if k + 1 < len(row):  # between two observed frames both sides inform
                     share = float((time - row[k]) / (row[k + 1] - row[k]))
                     bridge = (1 - share) * self.estimate.covariance[k] + share * self.estimate.covariance[k + 1]
@@ -115,6 +115,26 @@ class Solution:
     def frames(self, t: Any, x: Any) -> Any:
         """Values (T, N, C) at all points x (N, d) at all times t (T,)."""
         return self._ask(t, x, ("mean",), grid=True)["mean"]
+
+    @property
+    def context(self) -> tuple[Tensor, Tensor]:
+        """The context (P,) of the trajectory and its covariance (P, P); P = 0 for a surrogate without contexts."""
+        n = self.surrogate.field.shape.state_size
+        assert self.estimate.covariance is not None
+        return self.estimate.mean[0, -1, n:], self.estimate.covariance[-1][0, n:, n:]
+
+    @property
+    def parameters(self) -> dict[str, tuple[float, float]]:
+        """Known parameters of the system as read off its context: name -> (estimate, standard deviation).
+
+        Empty for a surrogate that was not trained with parameters that vary.
+        """
+        known = self.surrogate.contexts
+        if known is None or known.map is None:
+            return {}
+        mean, covariance = known.map.parameters(*self.context)
+        spread = covariance.diagonal().clamp(min=0).sqrt()
+        return {name: (float(m), float(s)) for name, m, s in zip(known.names, mean, spread, strict=True)}
 
     def std(self, t: Any, x: Any) -> Any:
         """Standard deviation of an observation there: uncertainty of the state, of the forecast, and noise."""
@@ -241,7 +261,8 @@ class Solution:
             rows = which == k
             cov = covariances[k][0, :size, :size]
             variance[rows] = torch.einsum("rcz,zy,rcy->rc", jacobian[rows], cov, jacobian[rows])
-        return self.surrogate.prior.std(variance, self.estimate.factor[0], x)
+        widening = self.surrogate.widening(self.estimate.mean[0, -1])
+        return self.surrogate.prior.std(variance, self.estimate.factor[0], x) * widening
 
 
 def _blocks(times: Tensor) -> list[Tensor]:

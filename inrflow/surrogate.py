@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.assimilation import Dynamics, StateEstimate, StatePrior, assimilate_noisy
+from inrflow.assimilation import ContextPrior, Dynamics, StateEstimate, StatePrior, assimilate_noisy
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.frames import Frames
@@ -23,10 +23,13 @@ from inrflow.data.observations import Observations
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.build import build_decoder, decoder_structure
 from inrflow.devices import choose_device
+from inrflow.dynamics.context_solve import ContextEstimate, solve_context
+from inrflow.dynamics.contexts import Contexts
 from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField
-from inrflow.encoding.encode import Encoder
+from inrflow.encoding.encode import Encoder, encode
 from inrflow.encoding.unseen import UnseenVariance
 from inrflow.errors import UserError
 from inrflow.files import load_tensors, save_tensors
@@ -46,7 +49,7 @@ class Surrogate:
         description: of the training data (names, units, domain).
         normalisation: per channel.
         decoder: u = D(x; z), normalised units.
-        field: ds/dtau = f(tau, s) of states [code, memory], internal time.
+        field: ds/dtau = f(tau, s) of states [code, memory, context], internal time.
         integrator: how the field is integrated.
         prior: of states, of observed values around decoded ones, and of the field's error.
         scale: internal time from the data's time.
@@ -54,6 +57,7 @@ class Surrogate:
         horizon: time from the first to the last training frame, in the data's units.
         training: what else is known of the training, plain values (seed, fraction of points, ...).
         encoder: how the first observed frame is encoded; the solve, but for the published baselines.
+        contexts: those of the training environments and how parameters map to them; None without contexts.
     """
 
     description: Description
@@ -67,6 +71,12 @@ class Surrogate:
     horizon: float
     training: dict[str, Any]
     encoder: Encoder = Encoder()
+    contexts: Contexts | None = None
+
+    @property
+    def context_size(self) -> int:
+        """P, 0 without contexts."""
+        return self.field.shape.context_size
 
     @property
     def code_size(self) -> int:
@@ -93,6 +103,7 @@ class Surrogate:
             "normalisation": {"mean": self.normalisation.mean, "scale": self.normalisation.scale},
             "prior": asdict(self.prior),
             "box": torch.as_tensor(self.box),
+            "contexts": None if self.contexts is None else self.contexts.state(),
         }
         metadata = {
             "format": FORMAT,
@@ -148,6 +159,7 @@ class Surrogate:
                 horizon=metadata["horizon"],
                 training=metadata["training"],
                 encoder=Encoder(**metadata["encoder"]),
+                contexts=None if state.get("contexts") is None else Contexts.from_state(state["contexts"]),
             )
         except (KeyError, TypeError, RuntimeError, AttributeError) as error:
             reason = str(error).splitlines()[0]
@@ -155,24 +167,132 @@ class Surrogate:
 
     # ---- using ----
 
-    def estimate(self, window: TrajectoryBatch, covariance: bool = True) -> StateEstimate:
-        """States of a window of frames in data units: t (S, K), x (S or 1, K or 1, N, d), u (S, K, N, C)."""
+    def estimate(
+        self, window: TrajectoryBatch, covariance: bool = True, context: ContextPrior | None = None
+    ) -> StateEstimate:
+        """States of a window of frames in data units: t (S, K), x (S or 1, K or 1, N, d), u (S, K, N, C).
+
+        `context`: what is known of the contexts, in place of the surrogate's prior. Where a window holds several
+        frames, it is first found from how their codes move, and the flow is linearised there.
+        """
+        inner = self._inner(window)
+        if self.context_size and inner.u.shape[1] > 1:
+            context = context or self.prior.context(self.context_size)
+            context = ContextPrior(context.mean, context.covariance, self._nominal(inner, context))
+        return assimilate_noisy(
+            self.decoder, self.dynamics, self.prior, inner, covariance, encoder=self.encoder, context=context
+        )
+
+    def _inner(self, window: TrajectoryBatch) -> TrajectoryBatch:
+        """A window in internal time and normalised values."""
         delay = None if window.delay is None else window.delay / self.scale.unit
-        inner = TrajectoryBatch(self.scale.internal(window.t), window.x, self.normalisation.apply(window.u), delay)
-        return assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, encoder=self.encoder)
+        return TrajectoryBatch(self.scale.internal(window.t), window.x, self.normalisation.apply(window.u), delay)
+
+    def codes(self, window: TrajectoryBatch) -> CodeData:
+        """Codes of all frames of a window in data units, each by itself."""
+        return self._codes(self._inner(window))
+
+    def _codes(self, inner: TrajectoryBatch) -> CodeData:
+        prior = self.prior.codes(self.code_size)
+        drift = None if inner.delay is None else self.dynamics.drift(self.prior.mean, self.code_size)
+        return CodeData(encode(self.decoder, inner, prior, self.encoder, drift), inner.t, inner.observed)
+
+    def solve_context(self, states: CodeData, prior: ContextPrior | None = None) -> ContextEstimate:
+        """The context that explains trajectories of one system from their codes: one small Gauss-Newton solve."""
+        prior = prior or self.prior.context(self.context_size)
+        size = self.field.shape.state_size
+        return solve_context(
+            self.field, self.integrator, states, prior.mean, prior.covariance, self.prior.process[:size]
+        )
+
+    def _nominal(self, inner: TrajectoryBatch, prior: ContextPrior) -> Tensor:
+        """Contexts (S, P) of single trajectories, each from its own frames."""
+        mean = prior.mean.expand(len(inner), self.context_size)
+        if self.field.shape.state_size > self.code_size:  # memory has no value before the filter has run
+            return mean
+        codes = self._codes(inner)
+        found = [
+            self.solve_context(
+                CodeData(codes.codes[s : s + 1], codes.t[s : s + 1], codes.observed[s : s + 1]),
+                ContextPrior(mean[s], prior.covariance),
+            ).mean
+            for s in range(len(inner))
+        ]
+        return torch.stack(found)
+
+    def context_of(self, parameters: Mapping[str, float]) -> ContextPrior:
+        """The context of known parameters, by the map that training has fitted.
+
+        Raises UserError where the surrogate knows no such parameters or one is missing.
+        """
+        known = self.contexts
+        if known is None or known.map is None:
+            raise UserError(f"the surrogate of {self.description.name} was not trained with known parameters that "
+                            "vary; leave `parameters` out")
+        if set(parameters) != set(known.names):
+            raise UserError(f"parameters are given for {', '.join(parameters) or 'nothing'}; the surrogate needs "
+                            f"{', '.join(known.names)}")
+        values = torch.tensor([float(parameters[name]) for name in known.names], dtype=torch.float64)
+        prior = ContextPrior(known.map.contexts(values), known.map.error.clone())
+        self.warn_context(prior.mean)
+        return prior
 
     def assimilate(
-        self, observations: Observations | Sequence[Observations] | Mapping[int, Observations]
+        self,
+        observations: Observations | Sequence[Observations] | Mapping[int, Observations],
+        examples: Sequence[Observations] | None = None,
+        parameters: Mapping[str, float] | None = None,
     ) -> Any:
         """The solution that explains observations of one trajectory, a `Solution`.
 
         A sequence or a mapping of observations gives a list or a dict of solutions. Warns where the observations lie
         outside what the surrogate was trained on. Raises UserError where they do not fit its channels or coordinates.
+
+        Args:
+            examples: other trajectories of the same system, of several frames each: they tell its context.
+            parameters: known parameters of the system, by name, instead.
         """
-        if isinstance(observations, Mapping):
-            return {key: self.assimilate(value) for key, value in observations.items()}
-        if not isinstance(observations, Observations):
-            return [self.assimilate(value) for value in observations]
+        if examples is not None and parameters is not None:
+            raise UserError("both examples and parameters are given; either tells the context: give one of them")
+        if (examples is not None or parameters is not None) and not self.context_size:
+            raise UserError(f"the surrogate of {self.description.name} has no contexts, so examples and parameters "
+                            "tell it nothing; train on a file with several environments or parameters that vary")
+        context = self.context_of(parameters) if parameters is not None else None
+        if examples is not None:
+            context = self.context_from(examples)
+        return self._assimilate(observations, context)
+
+    def context_from(self, examples: Sequence[Observations]) -> ContextPrior:
+        """The context of the system that example trajectories of several frames belong to, with its uncertainty."""
+        parts = [self._codes(self._inner(self._window(example))) for example in examples]
+        if not parts or max(part.codes.shape[1] for part in parts) < 2:
+            raise UserError(f"{len(parts)} example trajectories are given, none with 2 frames; a context shows in how "
+                            "a field moves: give at least one with 2 or more")
+        frames = max(part.codes.shape[1] for part in parts)
+        found = self.solve_context(CodeData.join([_padded(part, frames) for part in parts]))
+        self.warn_context(found.mean)
+        return ContextPrior(found.mean, found.covariance)
+
+    def warn_context(self, context: Tensor) -> bool:
+        """Warn where a context (P,) is unlike those of training; whether it is."""
+        if self.contexts is None or not self.contexts.outside(context):
+            return False
+        warnings.warn(
+            f"the context lies outside the training distribution (squared distance "
+            f"{float(self.contexts.distance(context)):.1f}, limit {self.contexts.limit():.1f}): the forecast is an "
+            "extrapolation, and its intervals are widened",
+            stacklevel=4,
+        )
+        return True
+
+    def widening(self, states: Tensor) -> Tensor:
+        """Factor (...,) for the standard deviations of forecasts through states (..., n), 1 within the training's."""
+        if self.contexts is None:
+            return torch.ones_like(states[..., 0])
+        return self.contexts.widening(states[..., -self.contexts.size :])
+
+    def _window(self, observations: Observations) -> TrajectoryBatch:
+        """Observations of one trajectory as frames, data units. Raises UserError where they do not fit."""
         frames = observations.frames()
         d, channels = len(self.description.coordinates), len(self.description.channels)
         if frames.x.shape[-1] != d or frames.u.shape[-1] != channels:
@@ -181,20 +301,29 @@ class Surrogate:
                 f"surrogate of {self.description.name} has {d} ({', '.join(self.description.coordinates)}) and "
                 f"{channels} ({', '.join(self.description.channels)})"
             )
-        window = self._window(frames, len(observations))
-        self.warn_outside(self.outside(frames.x))
-        estimate = self.estimate(window)
+        return self._gathered(frames, len(observations))
+
+    def _assimilate(self, observations: Any, context: ContextPrior | None) -> Any:
+        if isinstance(observations, Mapping):
+            return {key: self._assimilate(value, context) for key, value in observations.items()}
+        if not isinstance(observations, Observations):
+            return [self._assimilate(value, context) for value in observations]
+        window = self._window(observations)
+        self.warn_outside(self.outside(observations.frames().x))
+        estimate = self.estimate(window, context=context)
         size = self.code_size
         distance = float(self.prior.codes(size).mahalanobis(estimate.mean[0, :, :size]).max())
         if distance > 25.0:
             warnings.warn(
                 f"the observed field is unlike the training data (its code lies {distance**0.5:.1f} standard "
                 "deviations from them): do not trust the forecast without checking it",
-                stacklevel=2,
+                stacklevel=3,
             )
+        if self.context_size and context is None:
+            self.warn_context(estimate.mean[0, -1, -self.context_size :])
         return Solution(self, estimate, as_torch=observations.kind == "torch")
 
-    def _window(self, frames: Frames, rows: int) -> TrajectoryBatch:
+    def _gathered(self, frames: Frames, rows: int) -> TrajectoryBatch:
         """Frames of one trajectory as a batch; rows that each have a time of their own are gathered around knots."""
         x, u = torch.as_tensor(frames.x), torch.as_tensor(frames.u)
         if not (self.decoder.affine and is_scattered(rows, len(frames))):
@@ -235,3 +364,11 @@ class Surrogate:
 def _state_prior(state: dict[str, Any]) -> StatePrior:
     unseen = state.get("unseen")
     return StatePrior(**{**state, "unseen": None if unseen is None else UnseenVariance(**unseen)})
+
+
+def _padded(data: CodeData, frames: int) -> CodeData:
+    """The same trajectories with `frames` frames, those added not observed."""
+    missing = frames - data.codes.shape[1]
+    pad = torch.nn.functional.pad
+    t = pad(data.t, (0, missing), value=torch.nan)
+    return CodeData(pad(data.codes, (0, 0, 0, missing)), t, pad(data.observed, (0, missing)))

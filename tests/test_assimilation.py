@@ -285,7 +285,7 @@ def test_covariance_moves_through_a_nonlinear_field_as_a_cloud_of_states_does():
     start, t = torch.tensor([[0.3, -0.2, 0.5]]).double(), torch.tensor([[0.0, 0.1]]).double()
     root = 1e-3 * torch.randn(3, 3, generator=torch.Generator().manual_seed(1)).double()
     ends = dynamics.flow(start, t)
-    moved, _ = dynamics.propagate(root @ root.T[None], (start + ends[:, 1]) / 2, t[:, 0], t[:, 1])
+    moved, _ = dynamics.propagate(root @ root.T[None], start, ends[:, 1], t[:, 0], t[:, 1])
     cloud = torch.cat([start + root.T, start - root.T])
     cloud = dynamics.flow(cloud, t.expand(6, 2))[:, 1]
     difference = (cloud[:3] - cloud[3:]) / 2
@@ -297,6 +297,7 @@ def test_process_noise_grows_with_the_gap_in_either_direction():
     _, dynamics, prior = parts(3, 3)
     for gap in (0.5, -0.5):
         begin, end = torch.zeros(2).double(), torch.full((2,), gap).double()
-        moved, flowed = dynamics.propagate(torch.zeros(1, 3, 3).double(), torch.zeros(2, 3).double(), begin, end)
+        still = torch.zeros(2, 3).double()
+        moved, flowed = dynamics.propagate(torch.zeros(1, 3, 3).double(), still, still, begin, end)
         torch.testing.assert_close(moved[0], torch.diag(prior.process) * 0.5)
         np.testing.assert_allclose(flowed[0], expm(system(3)[0] * gap), atol=1e-10)

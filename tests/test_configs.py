@@ -15,7 +15,7 @@ from inrflow import config
 from inrflow.settings import config_directory, from_yaml, resolve, to_yaml
 
 ROOT = Path(__file__).parents[1]
-OTHERS = ("evaluate", "query", "plot", "convert", "generate")
+OTHERS = ("evaluate", "query", "plot", "convert", "generate", "adapt")
 SCHEMAS = {"train": config.Config} | {name: getattr(config, f"{name.capitalize()}Config") for name in OTHERS}
 CHOICES = [f"{path.parent.name}={path.stem}" for path in sorted(config_directory().glob("*/*.yaml"))]
 

@@ -14,7 +14,7 @@ from inrflow.cli import COMMANDS
 from inrflow.settings import resolve
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-OTHERS = ("evaluate", "query", "plot", "convert", "generate")
+OTHERS = ("evaluate", "query", "plot", "convert", "generate", "adapt")
 SCHEMAS = {"train": config.Config} | {name: getattr(config, f"{name.capitalize()}Config") for name in OTHERS}
 
 

@@ -30,6 +30,6 @@ def run(arguments: list[str]) -> int:
     references = References.load(references_path) if references_path.exists() else None
     directory = Path(config.output or default_output("evaluate"))
     console = Console(stderr=True)
-    observe = Observe(config.observe.frames, config.observe.points, config.observe.noise)
+    observe = Observe(config.observe.frames, config.observe.points, config.observe.noise, config.observe.context)
     report_evaluation(surrogate, Path(test), observe, directory, console, references)
     return 0

@@ -83,7 +83,7 @@ def run(arguments: list[str]) -> int:
     if tested is not None:
         alone = config.data.test is None
         frames = source.times.shape[1] if alone else config.observe.frames
-        observe = Observe(frames, config.observe.points, config.observe.noise)
+        observe = Observe(frames, config.observe.points, config.observe.noise, config.observe.context)
         report_evaluation(surrogate, Path(tested), observe, directory, console, references)
     return 0
 

@@ -1,9 +1,10 @@
 """The vector field ds/dt = A s + b + forcing(t) + quadratic(s) + residual(s, t) that moves latent states.
 
 A state s is the code z of the field followed by hidden memory m (which the decoder does not see), for systems whose
-frame is not their state. The linear part (and the quadratic one, which a Galerkin projection of many PDEs has exactly)
-starts from least squares on observed transitions; the residual network starts at zero, so that training can only add
-what the closed form leaves.
+frame is not their state, and by the context c: what stays constant along a trajectory (an equation's parameters, an
+environment). Every part but the fitted products is affine in it, A(c) = A_0 + sum_k c_k A_k and so on, and dc/dt = 0.
+The linear part (and the quadratic one, which a Galerkin projection of many PDEs has exactly) starts from least squares
+on observed transitions; the residual network starts at zero, so that training can only add what the closed form leaves.
 """
 
 import math
@@ -29,6 +30,7 @@ class FieldShape:
         forcing_harmonics: how many multiples of the forcing's frequency enter.
         swish: the network's activations are learnable Swish and its last layer starts as any other (DINo's field)
             instead of SiLU and zero.
+        context_size: P, numbers at the end of a state that do not move and on which the parts depend affinely.
     """
 
     state_size: int
@@ -40,6 +42,7 @@ class FieldShape:
     forcing_harmonics: int = 2
     products: int = 0
     swish: bool = False
+    context_size: int = 0
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -57,17 +60,22 @@ class Swish(nn.Module):
 
 
 class VectorField(nn.Module):
-    """dynamics of states (..., n) at times t, a scalar or (...,), both in internal units (see `Surrogate`)."""
+    """dynamics of states (..., n + P) at times t, a scalar or (...,), both in internal units (see `Surrogate`)."""
 
     def __init__(self, shape: FieldShape) -> None:
         super().__init__()
         self.shape = shape
-        size = shape.state_size
+        size, contexts = shape.state_size, shape.context_size
         if shape.linear:
             self.matrix = nn.Parameter(torch.zeros(size, size))
             self.bias = nn.Parameter(torch.zeros(size))
+            if contexts:
+                self.context_matrix = nn.Parameter(torch.zeros(contexts, size, size))
+                self.context_bias = nn.Parameter(torch.zeros(contexts, size))
         if shape.forcing_period:
             self.forcing = nn.Parameter(torch.zeros(size, 2 * shape.forcing_harmonics))
+            if contexts:
+                self.context_forcing = nn.Parameter(torch.zeros(contexts, size, 2 * shape.forcing_harmonics))
         if shape.products:
             self.products = Products(size, shape.products)
         if shape.quadratic_rank:
@@ -75,13 +83,15 @@ class VectorField(nn.Module):
             self.quadratic_left = nn.Parameter(torch.randn(shape.quadratic_rank, size) * spread)
             self.quadratic_right = nn.Parameter(torch.randn(shape.quadratic_rank, size) * spread)
             self.quadratic_out = nn.Parameter(torch.zeros(size, shape.quadratic_rank))
+            if contexts:
+                self.context_quadratic_out = nn.Parameter(torch.zeros(contexts, size, shape.quadratic_rank))
         if shape.depth:
             inputs = size + (2 * shape.forcing_harmonics if shape.forcing_period else 0)
             layers: list[nn.Module] = []
             for _ in range(shape.depth):
                 layers += [nn.Linear(inputs, shape.width), Swish() if shape.swish else nn.SiLU()]
                 inputs = shape.width
-            last = nn.Linear(inputs, size)
+            last = nn.Linear(inputs, size * (1 + contexts))
             if not shape.swish:
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
@@ -89,8 +99,19 @@ class VectorField(nn.Module):
 
     @property
     def is_linear(self) -> bool:
-        """True when the field is affine in the state, whatever the time."""
+        """True when the field is affine in the whole state, whatever the time."""
+        return self.is_linear_at_context and not self.shape.context_size
+
+    @property
+    def is_linear_at_context(self) -> bool:
+        """True when the field of code and memory is affine in them, given the context."""
         return not (self.shape.products or self.shape.quadratic_rank or self.shape.depth)
+
+    def matrix_at(self, context: Tensor) -> Tensor:
+        """A(c) (..., n, n) of the linear part at contexts (..., P)."""
+        if not self.shape.context_size:
+            return self.matrix.expand(*context.shape[:-1], *self.matrix.shape)
+        return self.matrix + torch.einsum("...k,kij->...ij", context, self.context_matrix)
 
     def phases(self, t: Tensor) -> Tensor:
         """cos and sin of the forcing's harmonics at times t (...,), shape (..., 2 K)."""
@@ -100,25 +121,40 @@ class VectorField(nn.Module):
 
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
         rate = self.without_products(t, state)
-        return rate + self.products(state) if self.shape.products else rate
+        if not self.shape.products:
+            return rate
+        added = self.products(state[..., : self.shape.state_size])
+        return rate + torch.nn.functional.pad(added, (0, self.shape.context_size))
 
     def without_products(self, t: Tensor, state: Tensor) -> Tensor:
         """The rate but for the fitted products, whose derivative is known by itself."""
+        size, contexts = self.shape.state_size, self.shape.context_size
+        context = state[..., size:] if contexts else None
+        state = state[..., :size] if contexts else state
         rate = torch.zeros_like(state)
         if self.shape.linear:
             rate = torch.nn.functional.linear(state, self.matrix, self.bias)
+            if context is not None:
+                rate = rate + _combined(self.context_matrix, state, context) + context @ self.context_bias
         phases = None
         if self.shape.forcing_period:
             phases = self.phases(torch.as_tensor(t)).to(state.dtype)
             phases = phases.expand(*state.shape[:-1], phases.shape[-1])
             rate = rate + phases @ self.forcing.T
+            if context is not None:
+                rate = rate + _combined(self.context_forcing, phases, context)
         if self.shape.quadratic_rank:
             products = (state @ self.quadratic_left.T) * (state @ self.quadratic_right.T)
             rate = rate + products @ self.quadratic_out.T
+            if context is not None:
+                rate = rate + _combined(self.context_quadratic_out, products, context)
         if self.shape.depth:
-            inputs = state if phases is None else torch.cat([state, phases], -1)
-            rate = rate + self.residual(inputs)
-        return rate
+            outputs = self.residual(state if phases is None else torch.cat([state, phases], -1))
+            if context is not None:
+                parts = outputs.unflatten(-1, (1 + contexts, size))
+                outputs = parts[..., 0, :] + (context[..., None] * parts[..., 1:, :]).sum(-2)
+            rate = rate + outputs
+        return rate if context is None else torch.cat([rate, torch.zeros_like(context)], -1)
 
     def set_linear(self, matrix: Tensor, bias: Tensor, forcing: Tensor | None = None) -> None:
         """Set the linear part (and the forcing (n, 2 K)) to a fitted one."""
@@ -128,6 +164,12 @@ class VectorField(nn.Module):
             if forcing is not None:
                 self.forcing.copy_(forcing)
 
+    def set_context_linear(self, matrices: Tensor, biases: Tensor) -> None:
+        """Set what each context adds to the linear part: matrices (P, n, n) and biases (P, n)."""
+        with torch.no_grad():
+            self.context_matrix.copy_(matrices)
+            self.context_bias.copy_(biases)
+
     def set_quadratic(self, left: Tensor, right: Tensor, out: Tensor) -> None:
         """Set the first factors of the quadratic part; the remaining ones keep their start with zero output."""
         rank = len(left)
@@ -135,3 +177,9 @@ class VectorField(nn.Module):
             self.quadratic_left[:rank] = left.to(self.quadratic_left)
             self.quadratic_right[:rank] = right.to(self.quadratic_right)
             self.quadratic_out[:, :rank] = out.to(self.quadratic_out)
+
+
+def _combined(weights: Tensor, inputs: Tensor, context: Tensor) -> Tensor:
+    """sum_k c_k W_k inputs: weights (P, out, in), inputs (..., in), context (..., P)."""
+    parts = (inputs @ weights.flatten(0, 1).T).unflatten(-1, weights.shape[:2])
+    return (context[..., None] * parts).sum(-2)

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.assimilation import ContextPrior
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.environments import named_parameters
 from inrflow.data.sampling import observed_points
 from inrflow.data.source import TrajectorySource
 from inrflow.data.trajectories import TrajectoryFile
 from inrflow.errors import UserError
+from inrflow.evaluation.known_contexts import known_contexts, parameter_errors
 from inrflow.evaluation.metrics import ErrorTable, channel_variance
 from inrflow.evaluation.references import References
 from inrflow.evaluation.spread import predicted_std
@@ -29,11 +32,13 @@ _VALUES_PER_BLOCK = 2_000_000
 @dataclass(frozen=True)
 class Observe:
     """What of a test trajectory is seen: its first `frames`, a fraction of `points`, with `noise` added (in units of
-    the channel's standard deviation). `points` None: the fraction that training saw."""
+    the channel's standard deviation). `points` None: the fraction that training saw. `context`: which contexts the
+    trajectories have, see `known_contexts`."""
 
     frames: int = 1
     points: float | None = None
     noise: float = 0.0
+    context: str = "auto"
 
 
 @dataclass
@@ -53,13 +58,17 @@ def evaluate(
     references: References | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     with_std: bool = True,
+    context: ContextPrior | None = None,
 ) -> Evaluation:
     """Assimilate the first frames of every trajectory, forecast the rest, compare.
 
-    Raises UserError where the file does not fit the surrogate.
+    `context`: one for all trajectories, in place of what is known of theirs. Raises UserError where the file does not
+    fit the surrogate.
     """
     _check(surrogate, file, observe)
     source = TrajectorySource(file)
+    origin, contexts = ("given", context) if context is not None else known_contexts(surrogate, file, observe.context)
+    found: list[tuple[Tensor, Tensor]] = []  # contexts of the trajectories and their covariances
     seed, training = int(surrogate.training["seed"]), surrogate.training
     fraction = training["points"] if observe.points is None else observe.points
     split = fraction if fraction < 1.0 else training["points"]  # which points count as observed in the report
@@ -81,7 +90,11 @@ def evaluate(
         seen_points = _seen(chosen, points, fraction, training, seed)
         observed = _observed(window, seen_points, observe.noise, surrogate, noise)
         began = time.perf_counter()
-        estimate = surrogate.estimate(observed, covariance=with_std)
+        estimate = surrogate.estimate(observed, with_std, _of_trajectories(contexts, chosen))
+        if surrogate.context_size and estimate.covariance is not None:
+            at, spread = estimate.mean[:, -1], estimate.covariance[-1]
+            k = at.shape[1] - surrogate.context_size
+            found.append((at[:, k:], spread[:, k:, k:].expand(len(at), -1, -1)))
         seconds["encode"] += time.perf_counter() - began
         prediction, std, spent = _forecast(surrogate, estimate, batch, with_std)
         seconds["rollout"] += spent[0]
@@ -126,9 +139,32 @@ def evaluate(
         "observed": {"frames": observe.frames, "points": fraction, "noise": observe.noise},
         "points_split": "assimilated" if fraction < 1.0 else ("trained" if split < 1.0 else None),
         "horizon": surrogate.horizon,
+        "contexts": _context_report(surrogate, file, origin, found),
     }
     by_frame = {"inrflow": table.by_frame()} | {name: other.by_frame() for name, other in tables.items()}
     return Evaluation(report, source.times[0].numpy(), by_frame, example)
+
+
+def _of_trajectories(context: ContextPrior | None, chosen: np.ndarray) -> ContextPrior | None:
+    """The part of contexts that belongs to some trajectories."""
+    if context is None or context.mean.dim() == 1:
+        return context
+    return ContextPrior(context.mean[torch.as_tensor(chosen)], context.covariance)
+
+
+def _context_report(
+    surrogate: Surrogate, file: TrajectoryFile, origin: str, found: list[tuple[Tensor, Tensor]]
+) -> dict[str, Any] | None:
+    """Where contexts came from, and how well parameters are read off them where the file holds the true ones."""
+    known = surrogate.contexts
+    if known is None:
+        return None
+    report: dict[str, Any] = {"from": origin, "size": known.size}
+    true = named_parameters(file, known.names)
+    if origin != "parameters" and known.map is not None and true is not None and found:
+        means, spreads = torch.cat([mean for mean, _ in found]), torch.cat([spread for _, spread in found])
+        report["parameters"] = parameter_errors(surrogate, means, spreads, true)
+    return report
 
 
 def _check(surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.assimilation import StateEstimate
+from inrflow.assimilation import ContextPrior, StateEstimate
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.solution import StatePath
 from inrflow.surrogate import Surrogate
@@ -41,7 +41,8 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
                 half = _root(cov[s if len(cov) > 1 else 0, :size, :size]).to(design.dtype)
                 variance = (design[s if len(design) > 1 else 0] @ half).square().sum(-1).double()
                 result[row, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
-    return prior.std(result, estimate.factor[:, None, None, None], x)
+    widening = surrogate.widening(states[:, 0]).nan_to_num(1.0)[:, None, None, None]
+    return prior.std(result, estimate.factor[:, None, None, None], x) * widening
 
 
 def _root(covariance: Tensor) -> Tensor:
@@ -54,11 +55,14 @@ def _root(covariance: Tensor) -> Tensor:
     return vectors * values.clamp(min=0).sqrt()
 
 
-def calibrate(surrogate: Surrogate, batch: TrajectoryBatch, window: int) -> Tensor:
+def calibrate(
+    surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None
+) -> Tensor:
     """Factors (C,) for the standard deviations so that 90 % intervals hold 90 % of held-out forecasts.
 
     `batch` holds trajectories in data units that the surrogate was not fitted to; their first `window` frames are
-    assimilated, seen at all of their points and at few of them. Forecasts that diverge leave the factors at 1.
+    assimilated, seen at all of their points and at few of them, at known contexts where these are given. Forecasts that
+    diverge leave the factors at 1.
 
     Held-out trajectories are often easier than new ones (windows of the same runs). A scale found from m of them has a
     relative standard error of about 1 / sqrt(2 m), and intervals are narrowed no further than leaves room for it.
@@ -66,7 +70,7 @@ def calibrate(surrogate: Surrogate, batch: TrajectoryBatch, window: int) -> Tens
     ones = torch.ones(batch.u.shape[-1], dtype=torch.float64)
     if not surrogate.decoder.affine:
         return ones
-    every = torch.cat([_scaled_errors(surrogate, batch, window, fraction) for fraction in _FRACTIONS])
+    every = torch.cat([_scaled_errors(surrogate, batch, window, fraction, context) for fraction in _FRACTIONS])
     result = []
     for c in range(every.shape[1]):
         values = every[:, c][torch.isfinite(every[:, c])]
@@ -77,7 +81,9 @@ def calibrate(surrogate: Surrogate, batch: TrajectoryBatch, window: int) -> Tens
     return torch.maximum(factors, cautious).clamp(0.05, 1e3)
 
 
-def _scaled_errors(surrogate: Surrogate, batch: TrajectoryBatch, window: int, fraction: float) -> Tensor:
+def _scaled_errors(
+    surrogate: Surrogate, batch: TrajectoryBatch, window: int, fraction: float, context: ContextPrior | None
+) -> Tensor:
     """Errors (values, C) of forecasts from windows seen at a fraction of the points, in half widths of intervals."""
     points = batch.u.shape[2]
     seen = torch.zeros(len(batch), points, dtype=torch.bool)
@@ -91,7 +97,8 @@ def _scaled_errors(surrogate: Surrogate, batch: TrajectoryBatch, window: int, fr
     if not len(usable):
         return errors[0]
     batch = batch.select(usable)
-    estimate = surrogate.estimate(first.select(usable))
+    known = None if context is None else context.select(usable)
+    estimate = surrogate.estimate(first.select(usable), context=known)
     inner = surrogate.scale.internal(batch.t)
     truth = batch.undelayed().u
     for s in range(len(batch)):

@@ -181,8 +181,7 @@ def calibrated_process_noise(field: VectorField, integrator: Integrator, unseen:
     covariance = torch.zeros(1, start.shape[1], start.shape[1], dtype=torch.float64)
     predicted, actual = 0.0, 0.0
     for k in range(min(unseen.codes.shape[1] - 1, 20)):
-        middle = (path[:, k] + path[:, k + 1]) / 2
-        covariance, _ = dynamics.propagate(covariance, middle, times[:, k], times[:, k + 1])
+        covariance, _ = dynamics.propagate(covariance, path[:, k], path[:, k + 1], times[:, k], times[:, k + 1])
         predicted += float(covariance.diagonal(dim1=1, dim2=2).sum(1).mean())
         actual += float((unseen.codes[rows, k + 1] - path[:, k + 1]).square().sum(1).mean())
     return process * min(max(actual / max(predicted, 1e-300), 0.1), 1e3)

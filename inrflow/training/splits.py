@@ -7,8 +7,27 @@ import numpy as np
 from inrflow.data.sampling import split_trajectories
 
 
-def choose_split(trajectories: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (training, validation). A single trajectory has none to spare: it is validated in time."""
+def choose_split(
+    trajectories: int, fraction: float, seed: int, environment: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (training, validation). A single trajectory has none to spare: it is validated in time.
+
+    With the number `environment` (S,) of each trajectory's system, every system with several trajectories gives its
+    share to validation and keeps one at least.
+    """
     if trajectories == 1:
         return np.array([0]), np.array([], dtype=int)
-    return split_trajectories(trajectories, fraction, seed)
+    if environment is None or len(np.unique(environment)) == trajectories:
+        return split_trajectories(trajectories, fraction, seed)
+    training, validation = [], []
+    for number in np.unique(environment):
+        members = np.flatnonzero(environment == number)
+        if len(members) == 1:
+            training.append(members)
+            continue
+        kept, held = split_trajectories(len(members), fraction, seed + int(number))
+        training.append(members[kept])
+        validation.append(members[held])
+    if not validation:
+        return split_trajectories(trajectories, fraction, seed)
+    return np.sort(np.concatenate(training)), np.sort(np.concatenate(validation))

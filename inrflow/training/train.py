@@ -13,6 +13,7 @@ import torch
 from inrflow.assimilation import StatePrior
 from inrflow.config import Config
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.environments import environments_of
 from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Symmetries
 from inrflow.data.trajectories import TrajectoryFile
@@ -37,6 +38,7 @@ from inrflow.evaluation.spread import calibrate
 from inrflow.surrogate import Surrogate
 from inrflow.training import dynamics_stage
 from inrflow.training.codes_stage import CodeBook, code_motion
+from inrflow.training.context_stage import ContextStage
 from inrflow.training.decoder_stage import Augmentation, DecoderTraining
 from inrflow.training.dino_run import fit_jointly, wrapping
 from inrflow.training.dynamics_stage import FieldSettings
@@ -62,6 +64,7 @@ _LINEAR_SUFFICES = 3.0  # times the decoder's own error: better dynamics would h
 _GOOD_ENOUGH = 1e-6  # share of the variance below which single-precision rollouts have nothing to add
 _CLEARLY_BETTER = 0.95  # the closed form is refitted on all trajectories, the trained residual is not
 _HARMS = 0.8  # a symmetry is dropped when leaving it out lowers the validation error below this share
+_HARMS_CONTEXTS = 0.4  # of small candidates with contexts, whose errors vary more with the copies that are drawn
 
 
 class Training:
@@ -74,7 +77,9 @@ class Training:
         self.checkpoints, self.started = directory / "checkpoints", time.monotonic()
         data = config.data
         self.source = TrajectorySource(file, data.frames, data.points, data.same_points, config.seed)
-        self.training, self.validation = choose_split(len(self.source), data.validation, config.seed)
+        self.environments = environments_of(file, config.dynamics.context)
+        groups = None if self.environments is None else self.environments.index
+        self.training, self.validation = choose_split(len(self.source), data.validation, config.seed, groups)
         self.source.fit_normalisation(self.training)
         self.scale = TimeScale.of(self.source.times)
         self.description = file.description
@@ -304,6 +309,10 @@ class Training:
 
         def score(symmetries: Symmetries) -> float:
             training = book.with_copies(self.training, self.augmentation(symmetries), copies, self.config.seed)
+            if self.environments is not None and book.held is not None:
+                value = ContextStage(self, self.environments).quick_score(training, book.held, floor)
+                if value is not None:
+                    return value + floor
             sizes = self.sizes(modes, training)
             few = sorted({sizes[len(sizes) // 2], sizes[3 * len(sizes) // 4], sizes[-1]})
             return self.search(training, book.held, floor).search(few, ridges=(1e-10, 1e-6, 1e-3, 1.0)).score + floor
@@ -313,7 +322,7 @@ class Training:
         for name in self.symmetries.names:
             without = score(kept.without(name))
             self.recorder.log("symmetries", 0, name=name, kept=with_all, left_out=without)
-            if without < _HARMS * with_all:
+            if without < (_HARMS if self.environments is None else _HARMS_CONTEXTS) * with_all:
                 self.recorder.say(
                     f"symmetry {name} is dropped: without it the validation error falls from {with_all:.2e} to "
                     f"{without:.2e} of the variance"
@@ -386,6 +395,11 @@ class Training:
         held = book.held
         search = self.search(codes, held, float(modes.noise.mean()))
         fit = self._closed_form(search, self.sizes(modes, codes), codes, held)
+        if self.environments is not None:
+            stage = ContextStage(self, self.environments)
+            surrogate = stage.run(decoder, modes, codes, held, fit.score)
+            if surrogate is not None:
+                return surrogate
         quadratic = self._quadratic(fit, search.floor, self.sizes(modes, codes), codes, held)
         size = fit.candidate.size if quadratic is None else quadratic.size
         if config.decoder.closure and size < len(modes.variances):

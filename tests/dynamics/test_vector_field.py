@@ -122,3 +122,41 @@ def test_set_quadratic_sets_the_first_factors_and_leaves_the_others_without_effe
 def test_a_shape_survives_its_dictionary():
     shape = FieldShape(3, quadratic_rank=1, depth=2, forcing_period=2.5)
     assert FieldShape(**shape.to_dict()) == shape
+
+
+# ---- contexts ----
+
+WITH_CONTEXT = FieldShape(3, quadratic_rank=2, width=5, depth=1, forcing_period=4.0, forcing_harmonics=1,
+                          context_size=2)
+
+
+def at_context(field, context):
+    """The field without contexts that one with them is at a context: every part combined by hand."""
+    plain = VectorField(FieldShape(3, quadratic_rank=2, width=5, depth=1, forcing_period=4.0,
+                                   forcing_harmonics=1)).double()
+    state = {key: value.clone() for key, value in field.state_dict().items() if not key.startswith("context_")}
+    for name in ("matrix", "bias", "forcing", "quadratic_out"):
+        for k, c in enumerate(context):
+            state[name] += c * getattr(field, f"context_{name}")[k].detach()
+    for name in ("residual.2.weight", "residual.2.bias"):
+        first, *others = state[name].split(3)
+        state[name] = first + sum(c * other for c, other in zip(context, others, strict=True))
+    plain.load_state_dict(state)
+    return plain
+
+
+@pytest.mark.parametrize("context", [(0.0, 0.0), (0.7, -1.3)])
+def test_every_part_is_affine_in_the_context_and_the_context_stays(context):
+    field, s, t = filled(WITH_CONTEXT), states(4, 3), torch.linspace(0, 3, 4).double()
+    joined = torch.cat([s, torch.tensor(context, dtype=torch.float64).expand(4, 2)], 1)
+    rate = field(t, joined)
+    torch.testing.assert_close(rate[:, :3], at_context(field, context)(t, s), rtol=1e-12, atol=1e-12)
+    assert bool((rate[:, 3:] == 0).all())
+    matrix = field.matrix_at(torch.tensor(context, dtype=torch.float64))
+    torch.testing.assert_close(matrix, at_context(field, context).matrix)
+
+
+def test_a_field_with_a_context_is_linear_only_given_it():
+    field = VectorField(FieldShape(3, context_size=1))
+    assert field.is_linear_at_context and not field.is_linear
+    assert not VectorField(WITH_CONTEXT).is_linear_at_context

@@ -1,0 +1,171 @@
+"""`inrflow adapt`: a run directory for a new environment, from a trained run and a few trajectories of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from inrflow.adaptation.adapt import (
+    STRENGTHS,
+    Adaptation,
+    adapt_context,
+    batches_of,
+    mean_context,
+    nearest_environment,
+)
+from inrflow.assimilation import ContextPrior
+from inrflow.commands.runs import load_run
+from inrflow.commands.train import REFERENCES_FILE, default_output, report_evaluation
+from inrflow.config import AdaptConfig, Config
+from inrflow.data.source import TrajectorySource
+from inrflow.data.trajectories import TrajectoryFile
+from inrflow.errors import UserError
+from inrflow.evaluation.evaluate import Observe, evaluate
+from inrflow.evaluation.references import References
+from inrflow.files import write_aside, write_json
+from inrflow.settings import from_yaml, resolve, to_yaml
+from inrflow.surrogate import Surrogate
+
+
+def run(arguments: list[str]) -> int:
+    """Adapt, compare, save."""
+    config: AdaptConfig = resolve("adapt", AdaptConfig, arguments)
+    surrogate = load_run(config.run)
+    check(config)
+    directory = Path(config.output or default_output("adapt"))
+    if (directory / "config.yaml").exists():
+        raise UserError(f"{directory} holds a run already; choose another output=DIR")
+    console = Console(stderr=True)
+    with TrajectoryFile(str(config.data.train)) as file:
+        source = open_source(surrogate, file, config)
+        count = min(config.data.trajectories or len(source), len(source))
+        batches = batches_of(surrogate, source, np.arange(count), config.adapt.copies, config.seed)
+        adaptation = adapt_context(surrogate, batches)
+    told = tell(surrogate, adaptation, count, source.times.shape[1], console)
+    write_run(adaptation.surrogate, config, directory)
+    if config.data.test is not None:
+        told["errors"] = compare(surrogate, adaptation, config, console)
+    write_json(directory / "adaptation.json", told)
+    if config.data.test is not None:
+        references_path = directory / REFERENCES_FILE
+        references = References.load(references_path) if references_path.exists() else None
+        test = Path(config.data.test)
+        report_evaluation(adaptation.surrogate, test, observed(config), directory, console, references)
+    console.print(f"the adapted run is in {directory}", highlight=False)
+    return 0
+
+
+def check(config: AdaptConfig) -> None:
+    """Values that Hydra's types cannot check. Raises UserError."""
+    data, settings = config.data, config.adapt
+    if data.train is None:
+        raise UserError("data.train=FILE is missing; give a file with trajectories of the new system")
+    if data.test is not None and not Path(data.test).exists():
+        raise UserError(f"data.test={data.test} does not exist; give a file, or leave it out")
+    if settings.strength not in STRENGTHS:
+        raise UserError(f"adapt.strength={settings.strength!r}; choose from {', '.join(STRENGTHS)}")
+    if data.trajectories is not None and data.trajectories < 1:
+        raise UserError(f"data.trajectories={data.trajectories}; give a number of 1 or more")
+    if settings.copies < 1:
+        raise UserError(f"adapt.copies={settings.copies}; give a number of 1 or more")
+    if config.device not in ("auto", "cpu"):
+        raise UserError(f"device={config.device}: this version computes on the CPU; give device=auto or device=cpu")
+
+
+def open_source(surrogate: Surrogate, file: TrajectoryFile, config: AdaptConfig) -> TrajectorySource:
+    """The observed part of the file of the new system. Raises UserError where it does not fit the surrogate."""
+    ours, theirs = surrogate.description, file.description
+    if ours.channels != theirs.channels or len(ours.coordinates) != len(theirs.coordinates):
+        raise UserError(
+            f"{file.path} has channels {', '.join(theirs.channels)} in {len(theirs.coordinates)} coordinates; the "
+            f"surrogate was trained on {', '.join(ours.channels)} in {len(ours.coordinates)}: give a file of the same "
+            "kind of system"
+        )
+    return TrajectorySource(file, config.data.frames, config.data.points, config.data.same_points, config.seed)
+
+
+def observed(config: AdaptConfig) -> Observe:
+    """What forecasts of test trajectories see."""
+    seen = config.observe
+    return Observe(seen.frames, seen.points, seen.noise, seen.context)
+
+
+def tell(
+    surrogate: Surrogate, adaptation: Adaptation, trajectories: int, frames: int, console: Console
+) -> dict[str, Any]:
+    """Print what was adapted; the same as a report."""
+    estimate, contexts = adaptation.estimate, surrogate.contexts
+    told: dict[str, Any] = {
+        "strength": "context",
+        "trajectories": trajectories,
+        "frames": frames,
+        "adapted_numbers": adaptation.numbers,
+        "seconds": adaptation.seconds,
+    }
+    console.print(
+        f"adapted {adaptation.numbers} number{'s' * (adaptation.numbers != 1)} to {trajectories} "
+        f"trajector{'ies' if trajectories != 1 else 'y'} of {frames} frames in {adaptation.seconds:.3f} s",
+        highlight=False,
+    )
+    if estimate is None or contexts is None:
+        return told
+    told |= {
+        "context": estimate.mean.tolist(),
+        "context_covariance": estimate.covariance.tolist(),
+        "outside_training": surrogate.warn_context(estimate.mean),
+        "nearest_environment": contexts.nearest(estimate.mean),
+    }
+    if contexts.map is not None:
+        mean, covariance = contexts.map.parameters(estimate.mean, estimate.covariance)
+        spread = covariance.diagonal().clamp(min=0).sqrt()
+        told["parameters"] = {
+            name: {"mean": float(m), "std": float(s)} for name, m, s in zip(contexts.names, mean, spread, strict=True)
+        }
+        for name, m, s in zip(contexts.names, mean.tolist(), spread.tolist(), strict=True):
+            console.print(f"{name} = {m:.6g} (standard deviation {s:.2g})", highlight=False)
+    return told
+
+
+def compare(
+    surrogate: Surrogate, adaptation: Adaptation, config: AdaptConfig, console: Console
+) -> dict[str, dict[str, float | None]]:
+    """MSE of forecasts of the test file: before (mean training context), at the nearest environment's, adapted."""
+    assert config.data.test is not None
+    seen = observed(config)
+
+    def errors(model: Surrogate, context: ContextPrior | None) -> dict[str, float | None]:
+        with TrajectoryFile(config.data.test, check=False) as file:  # type: ignore[arg-type]
+            return evaluate(model, file, seen, with_std=False, context=context).report["mse"]
+
+    rows = {"mean context (before)": errors(surrogate, mean_context(surrogate))}
+    if adaptation.estimate is not None:
+        rows["nearest training environment"] = errors(surrogate, nearest_environment(surrogate, adaptation.estimate)[1])
+    rows["adapted"] = errors(adaptation.surrogate, None)
+    table = Table(title="MSE of forecasts of the test file")
+    for title in ("", "in-t", "out-t"):
+        table.add_column(title, justify="right" if title else "left")
+    for name, row in rows.items():
+        table.add_row(name, *("-" if row.get(k) is None else f"{row[k]:.2e}" for k in ("in_t", "out_t")))
+    console.print(table)
+    return rows
+
+
+def write_run(surrogate: Surrogate, config: AdaptConfig, directory: Path) -> None:
+    """A run directory that every other command takes, with the configuration of the run it came from."""
+    origin = Path(str(config.run))
+    surrogate.training["test"] = os.path.abspath(config.data.test) if config.data.test else None
+    trained: Config = from_yaml(origin / "config.yaml", Config) if (origin / "config.yaml").exists() else Config()
+    data = config.data
+    trained.data.train, trained.data.test = os.path.abspath(str(data.train)), surrogate.training["test"]
+    trained.data.frames, trained.data.points, trained.data.same_points = data.frames, data.points, data.same_points
+    surrogate.save(directory)
+    write_aside(directory / "config.yaml", lambda path: path.write_text(to_yaml(trained)))
+    write_aside(directory / "adapt.yaml", lambda path: path.write_text(to_yaml(config)))
+    if (origin / REFERENCES_FILE).exists():
+        write_aside(directory / REFERENCES_FILE, lambda path: shutil.copyfile(origin / REFERENCES_FILE, path))

@@ -1,0 +1,73 @@
+"""Which contexts the trajectories of a test file have, as far as is known, and how well unknown ones were found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.assimilation import ContextPrior
+from inrflow.data.environments import named_parameters
+from inrflow.data.trajectories import TrajectoryFile
+from inrflow.errors import UserError
+from inrflow.surrogate import Surrogate
+
+CHOICES = ("auto", "parameters", "environment", "unknown")
+
+
+def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "auto") -> tuple[str, ContextPrior | None]:
+    """Where the contexts of a file's trajectories come from, and what is known of them: means (S, P).
+
+    "parameters": from the file's by the trained map; "environment": those of the training environments with the same
+    id; "unknown": the surrogate's prior (None). "auto": the first that applies; an adapted surrogate has its own prior.
+    Raises UserError where the file lacks what is wanted.
+    """
+    if wanted not in CHOICES:
+        raise UserError(f"observe.context={wanted!r}; choose from {', '.join(CHOICES)}")
+    contexts = surrogate.contexts
+    if contexts is None or wanted == "unknown" or (wanted == "auto" and surrogate.training.get("adapted")):
+        return ("unknown" if contexts is not None else "none"), None
+    values = named_parameters(file, contexts.names)
+    if wanted in ("auto", "parameters") and contexts.map is not None and values is not None:
+        mean = contexts.map.contexts(torch.as_tensor(values))
+        assert contexts.parameters is not None
+        for row, parameters in enumerate(torch.as_tensor(values)):  # a training environment's own context is better
+            same = torch.isclose(contexts.parameters, parameters, rtol=1e-9, atol=0.0).all(1).nonzero()[:, 0]
+            if len(same):
+                mean[row] = contexts.values[same[0]]
+        return "parameters", ContextPrior(mean, contexts.map.error.clone())
+    if wanted == "parameters":
+        names = ", ".join(contexts.names) or "any"
+        raise UserError(f"observe.context=parameters, but {file.path} does not hold {names} as training did; give "
+                        "observe.context=unknown")
+    labels = contexts.labels.numpy()
+    numbers = file.environment
+    if numbers is not None and contexts.kind == "environment" and bool(np.isin(numbers, labels).all()):
+        mean = contexts.values[torch.as_tensor(np.searchsorted(labels, numbers))]
+        return "environment", ContextPrior(mean, 1e-9 * torch.eye(contexts.size, dtype=torch.float64))
+    if wanted == "environment":
+        raise UserError(f"observe.context=environment, but {file.path} holds environments that training did not; give "
+                        "observe.context=unknown")
+    return "unknown", None
+
+
+def parameter_errors(surrogate: Surrogate, contexts: Tensor, covariances: Tensor, true: np.ndarray) -> dict[str, Any]:
+    """Mean absolute and relative error of each parameter read off contexts (S, P), and its mean standard deviation."""
+    known = surrogate.contexts
+    assert known is not None and known.map is not None
+    found = [known.map.parameters(c, v) for c, v in zip(contexts, covariances, strict=True)]
+    estimate = torch.stack([mean for mean, _ in found]).numpy()
+    spread = torch.stack([cov.diagonal().clamp(min=0).sqrt() for _, cov in found]).numpy()
+    error = np.abs(estimate - true)
+    relative = error / np.maximum(np.abs(true), 1e-300)
+    return {
+        name: {
+            "mean_absolute_error": float(error[:, q].mean()),
+            "mean_relative_error": float(relative[:, q].mean()),
+            "largest_relative_error": float(relative[:, q].max()),
+            "mean_std": float(spread[:, q].mean()),
+        }
+        for q, name in enumerate(known.names)
+    }

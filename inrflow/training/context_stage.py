@@ -1,0 +1,261 @@
+"""Dynamics with contexts: which trajectories share one, the closed form that finds them, and the surrogate of it.
+
+Contexts are solved, not stepped: by alternating least squares on code transitions at the start, and again by
+Gauss-Newton for a field whose residual network was trained on top. The closed form stays a candidate on validation, and
+so does the field without contexts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.assimilation import ContextPrior, StatePrior
+from inrflow.data.environments import Environments
+from inrflow.decoders.base import Decoder
+from inrflow.dynamics.context_fit import ContextFit
+from inrflow.dynamics.context_moments import moments_of
+from inrflow.dynamics.context_search import ContextChoice, ContextSearch
+from inrflow.dynamics.context_solve import solve_context
+from inrflow.dynamics.contexts import Contexts
+from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.parameter_map import ParameterMap
+from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.vector_field import FieldShape, VectorField
+from inrflow.encoding.modes import OutputModes
+from inrflow.evaluation.spread import calibrate
+from inrflow.surrogate import Surrogate
+from inrflow.training import dynamics_stage
+
+if TYPE_CHECKING:
+    from inrflow.training.train import Training
+
+_UNKNOWN_SIZES = (1, 2)
+_QUICK_SIZE = 128
+_BEYOND = 1.5
+_POOR = 0.5  # share of the variance: a field that misses this much forecasts nothing
+_CLEARLY_BETTER = 0.95
+
+
+class ContextStage:
+    """Closed-form dynamics with contexts for a `Training` whose data hold environments."""
+
+    def __init__(self, training: Training, environments: Environments) -> None:
+        self.training, self.environments = training, environments
+        members = environments.index[training.training]
+        self.used = np.unique(members)  # environments with training trajectories
+        number = np.full(len(environments), -1)
+        number[self.used] = np.arange(len(self.used))
+        self.number = torch.as_tensor(number[environments.index])  # of every trajectory of the file, -1 not in training
+
+    def sizes_to_try(self, tell: bool = False) -> tuple[int, ...]:
+        """Context sizes: the one that is asked for, the number of known parameters, or one and two."""
+        wanted = self.training.config.dynamics.context_size
+        known = self.environments.parameters
+        if wanted is None and known is None:
+            sizes = list(_UNKNOWN_SIZES)
+        else:
+            sizes = [wanted if wanted is not None else known.shape[1]]  # type: ignore[union-attr]
+        possible = len(self.used) - 1
+        if max(sizes) > possible and tell:
+            self.training.recorder.say(
+                f"{len(self.used)} training environments tell {possible} context{'s' * (possible != 1)} apart; "
+                f"{possible} of {max(sizes)} used"
+            )
+        return tuple(sorted({min(size, possible) for size in sizes} - {0}))
+
+    def search(self, codes: CodeData, held: CodeData, floor: float) -> ContextSearch:
+        """The search on codes of training trajectories (originals, then their copies in turn) and of held-out ones."""
+        rows = self.number[torch.as_tensor(self.training.training)]
+        copies = len(codes.codes) // len(rows)
+        known = self.environments.parameters
+        return ContextSearch(
+            codes,
+            rows.repeat(copies),
+            len(self.used),
+            held,
+            self.number[torch.as_tensor(self.training.validation)],
+            None if known is None else torch.as_tensor(known[self.used]),
+            floor,
+            self.training.config.seed,
+        )
+
+    def quick_score(self, codes: CodeData, held: CodeData, floor: float) -> float | None:
+        """Validation error of one moderate candidate, share of the variance; None where there are no contexts."""
+        counts = self.sizes_to_try()
+        if not counts:
+            return None
+        search = self.search(codes, held, floor)
+        largest = min(_QUICK_SIZE, codes.codes.shape[-1], int(search.transitions / (1.2 * (1 + counts[0]))) - 1)
+        size = max(2, largest)
+        return search.score(search.fit(size, search.start(counts[0]), 1e-8, rounds=3))
+
+    def run(
+        self, decoder: Decoder, modes: OutputModes, codes: CodeData, held: CodeData | None, without: float
+    ) -> Surrogate | None:
+        """The surrogate; None where contexts do not help, which is told. `without`: validation error without them."""
+        say = self.training.recorder.say
+        counts = self.sizes_to_try(tell=True)
+        if held is None or not len(held.codes) or not counts:
+            say("contexts are not used: they need several environments and a held-out trajectory; give more")
+            return None
+        floor = float(modes.noise.mean())
+        search = self.search(codes, held, floor)
+        sizes = dynamics_stage.candidate_sizes(
+            modes.variances, search.transitions // (1 + counts[0]), self.training.config.decoder.code_size
+        )
+        choice = search.search(sizes, counts)
+        chosen = choice.candidate
+        say(
+            f"closed-form dynamics with contexts: {len(self.used)} environments, {chosen.contexts} numbers each, "
+            f"{chosen.size} codes, ridge {chosen.ridge:g}, validation error {choice.score:.2e} of the variance "
+            f"({without:.2e} without contexts, decoder alone {floor:.1e})"
+        )
+        self.training.recorder.log(
+            "contexts", 0, validation=choice.score, without=without, code_size=chosen.size, contexts=chosen.contexts
+        )
+        unknowns = (1 + chosen.contexts) * (1 + max(sizes))
+        if not search.determined(chosen.size, chosen.contexts) or choice.score > _POOR:
+            say(
+                f"the data do not determine the dynamics: {search.transitions} transitions for {unknowns} unknowns a "
+                f"code, held-out error {choice.score:.2g} of the variance; declare symmetries or give more trajectories"
+            )
+        if not choice.score + floor < _CLEARLY_BETTER * (without + floor):
+            say("contexts are not used: held-out trajectories are forecast as well without them")
+            return None
+        modes = modes.truncated(chosen.size)
+        decoder.set_output(modes.mean, modes.modes)  # type: ignore[operator]
+        return self.finish(decoder, modes, search, choice, codes, held)
+
+    def finish(
+        self, decoder: Decoder, modes: OutputModes, search: ContextSearch, choice: ContextChoice, codes: CodeData,
+        held: CodeData,
+    ) -> Surrogate:
+        """Residual training where it helps, priors, calibration; the closed form refitted on all trajectories."""
+        training, config, size = self.training, self.training.config, choice.candidate.size
+        floor = float(modes.prior().noise.mean())
+        rows = self.number[torch.as_tensor(training.training)]
+        rows = rows.repeat(len(codes.codes) // len(rows))
+        fit, held_contexts = choice.fit, search.held_contexts(choice.fit)
+        linear = context_field(fit, config.dynamics.width)
+        states = with_contexts(codes, size, fit.contexts[rows])
+        judged = with_contexts(held, size, held_contexts)
+        beyond = with_contexts(codes, size, _BEYOND * fit.contexts[rows])  # so that it serves outside the range too
+        step = dynamics_stage.integration_step(linear, beyond, choice.score + floor, config.dynamics.step)
+        dynamics = config.dynamics
+        integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
+
+        def error(field: VectorField) -> float:
+            return dynamics_stage.rollout_error(field, integrator, judged, held, 0, size)
+
+        start_error = error(linear)
+        field, contexts, note = linear, fit.contexts, "closed form"
+        trained = training.train_residual(linear, states, integrator, error, start_error, floor, decoder)
+        if trained is not None:
+            trained = trained.double()
+            solved, solved_held = self._solve_again(trained, integrator, codes, held, rows, held_contexts, size)
+            again = with_contexts(held, size, solved_held)
+            value = dynamics_stage.rollout_error(trained, integrator, again, held, 0, size)
+            if value < _CLEARLY_BETTER * start_error or not dynamics.linear:
+                field, contexts, judged, note = trained, solved, again, "closed form and trained residual"
+        final_error = error(field)
+        training.recorder.say(f"dynamics: {note}, validation error {final_error:.2e} of the variance")
+        process = dynamics_stage.calibrated_process_noise(field, integrator, judged)
+        process[size:] = 0.0
+        final = field
+        if field is linear:
+            everyone = CodeData.join([codes, held])
+            numbers = torch.cat([rows, search.held_environment])
+            kept = numbers >= 0
+            everyone = CodeData(everyone.codes[kept], everyone.t[kept], everyone.observed[kept])
+            full = search.fit(
+                size, fit.contexts, choice.candidate.ridge, moments=moments_of(everyone, numbers[kept], len(self.used))
+            )
+            final, contexts = context_field(full, config.dynamics.width), full.contexts
+        surrogate = self._surrogate(decoder, modes, field, integrator, process, codes, f"{note}, contexts")
+        batch = training.source.batch(training.validation[:16], normalised=False)
+        known = ContextPrior(judged.codes[:16, 0, size:], torch.eye(fit.context_size).double() * 1e-12)
+        surrogate.prior.spread = calibrate(surrogate, batch, 1, known)
+        surrogate.field = final.double().eval()
+        surrogate.contexts = self._contexts(contexts)
+        return surrogate
+
+    def _solve_again(
+        self, field: VectorField, integrator: Integrator, codes: CodeData, held: CodeData, rows: Tensor,
+        held_contexts: Tensor, size: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Contexts (E, P) of the training environments, and of held-out trajectories, in a trained field."""
+        count = held_contexts.shape[1]
+        mean, covariance = torch.zeros(count).double(), torch.eye(count).double()
+        solved = []
+        for e in range(len(self.used)):
+            chosen = (rows == e).nonzero()[:32, 0]
+            part = CodeData(codes.codes[chosen, :, :size], codes.t[chosen], codes.observed[chosen])
+            solved.append(solve_context(field, integrator, part, mean, covariance).mean)
+        contexts = torch.stack(solved)
+        again = held_contexts.clone()
+        numbers = self.number[torch.as_tensor(self.training.validation)]
+        again[numbers >= 0] = contexts[numbers[numbers >= 0]]
+        return contexts, again
+
+    def _surrogate(
+        self, decoder: Decoder, modes: OutputModes, field: VectorField, integrator: Integrator, process: Tensor,
+        codes: CodeData, note: str,
+    ) -> Surrogate:
+        training, config, contexts = self.training, self.training.config, field.shape.context_size
+        code_prior = modes.prior()
+        size = decoder.code_size
+        covariance = torch.eye(size + contexts, dtype=torch.float64)  # contexts are whitened
+        covariance[:size, :size] = code_prior.covariance
+        mean = torch.cat([code_prior.mean.double(), torch.zeros(contexts, dtype=torch.float64)])
+        channels = len(training.description.channels)
+        spread = torch.ones(channels).double()
+        prior = StatePrior(mean, covariance, code_prior.noise.double(), process, spread, training.unseen)
+        times = training.source.times
+        return Surrogate(
+            training.description, training.source.normalisation, decoder.eval(), field.double().eval(), integrator,
+            prior, training.scale, training.box, float((times - times[:, :1]).nan_to_num(0.0).max()),
+            {
+                "seed": config.seed,
+                "points": config.data.points,
+                "same_points": config.data.same_points,
+                "frames": codes.codes.shape[1],
+                "trajectories": len(training.source),
+                "symmetries": list(training.symmetries.names),
+                "dynamics": note,
+                "memory": 0,
+                "test": config.data.test,
+            },
+            training.encoder,
+        )
+
+    def _contexts(self, values: Tensor) -> Contexts:
+        environments = self.environments
+        labels = torch.as_tensor(environments.labels[self.used])
+        known = environments.parameters
+        if known is None:
+            return Contexts(environments.kind, values, labels)
+        parameters = torch.as_tensor(known[self.used])
+        fitted = ParameterMap.fit(parameters, values)
+        self.training.recorder.say(
+            f"contexts are a polynomial of degree {fitted.degree} of {', '.join(environments.names)} (error "
+            f"{float(fitted.error.diagonal().mean().sqrt()):.1e} of their spread)"
+        )
+        return Contexts(environments.kind, values, labels, environments.names, parameters, fitted)
+
+
+def context_field(fit: ContextFit, width: int) -> VectorField:
+    """The closed-form field alone, float64."""
+    field = VectorField(FieldShape(fit.operators.shape[1], context_size=fit.context_size, width=width)).double()
+    field.set_linear(fit.operators[0, :, 1:], fit.operators[0, :, 0])
+    field.set_context_linear(fit.operators[1:, :, 1:], fit.operators[1:, :, 0])
+    return field
+
+
+def with_contexts(data: CodeData, size: int, contexts: Tensor) -> CodeData:
+    """States: the leading `size` codes and the context (S, P) of each trajectory."""
+    constant = contexts[:, None].expand(-1, data.codes.shape[1], -1)
+    return CodeData(torch.cat([data.codes[..., :size], constant.to(data.codes)], -1), data.t, data.observed)

@@ -1,0 +1,102 @@
+"""`inrflow adapt` from a family of advected fields to a velocity not seen, and what every command makes of it."""
+
+import json
+import shutil
+
+import pytest
+
+import inrflow
+from inrflow.data.trajectories import TrajectoryFile
+from inrflow.pdes.generate import generate
+
+SETTINGS = {"grid": 24, "dimensions": 1, "dt": 0.05}
+VELOCITIES = [0.2, 0.3, 0.4, 0.5]
+NEW = {"velocity_x": 0.34}
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory, inrflow_command):
+    """A run trained on four velocities, and files of a fifth to adapt to and to test on."""
+    folder = tmp_path_factory.mktemp("family")
+    train = generate("advection", folder / "train.h5", trajectories=12, frames=6, parameters={"velocity_x": VELOCITIES},
+                     environments=4, seed=0, **SETTINGS)
+    few = generate("advection", folder / "few.h5", trajectories=5, frames=8, parameters=NEW, seed=5, **SETTINGS)
+    test = generate("advection", folder / "test.h5", trajectories=2, frames=8, parameters=NEW, seed=6, **SETTINGS)
+    outcome = inrflow_command("train", f"data.train={train}", f"output={folder / 'run'}", "training.minutes=0.02",
+                              "decoder.harmonics=8", "data.copies=8", "dynamics.depth=0")
+    assert outcome.code == 0, outcome.err
+    return folder / "run", few, test
+
+
+@pytest.fixture(scope="module")
+def adapted(family, tmp_path_factory, inrflow_command):
+    run, few, test = family
+    folder = tmp_path_factory.mktemp("adapted") / "run"
+    outcome = inrflow_command("adapt", f"run={run}", f"data.train={few}", "data.frames=6", "data.trajectories=1",
+                              f"data.test={test}", f"output={folder}")
+    assert outcome.code == 0, outcome.err
+    return folder, outcome
+
+
+def test_one_number_is_found_and_the_velocity_is_read_off(adapted):
+    folder, outcome = adapted
+    told = json.loads((folder / "adaptation.json").read_text())
+    assert told["adapted_numbers"] == 1 and told["seconds"] < 5 and not told["outside_training"]
+    assert told["parameters"]["velocity_x"]["mean"] == pytest.approx(0.34, rel=0.01)
+    assert "adapted 1 number to 1 trajectory of 6 frames" in outcome.err and "velocity_x = 0.34" in outcome.err
+
+
+def test_adapted_forecasts_beat_the_mean_and_the_nearest_context(adapted):
+    errors = json.loads((adapted[0] / "adaptation.json").read_text())["errors"]
+    best = errors["adapted"]["all"]
+    assert 10 * best < errors["mean context (before)"]["all"]
+    assert 10 * best < errors["nearest training environment"]["all"]
+
+
+def test_the_adapted_run_is_a_run_as_any(adapted, family, inrflow_command, tmp_path):
+    folder, test = adapted[0], family[2]
+    assert inrflow_command("inspect", folder).code == 0
+    outcome = inrflow_command("evaluate", f"run={folder}", f"data.test={test}", f"output={tmp_path / 'report'}")
+    assert outcome.code == 0, outcome.err
+    report = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    told = json.loads((folder / "adaptation.json").read_text())
+    assert report["mse"]["all"] == pytest.approx(told["errors"]["adapted"]["all"], rel=0.05)
+    assert report["contexts"]["from"] == "unknown"
+    assert report["contexts"]["parameters"]["velocity_x"]["mean_relative_error"] < 0.01
+
+
+def test_examples_tell_the_context_without_a_run_of_their_own(adapted, family):
+    surrogate, alone = inrflow.Surrogate.load(family[0]), inrflow.Surrogate.load(adapted[0])
+    with TrajectoryFile(family[1]) as file, TrajectoryFile(family[2]) as test:
+        def seen(source, trajectory, frames):
+            read = source.read(trajectory, slice(0, frames))
+            return inrflow.Observations(read.t, read.x, read.u)
+
+        examples = [seen(file, s, 6) for s in range(1, 5)]
+        truth = test.read(0)
+        forecast = surrogate.assimilate(seen(test, 0, 1), examples=examples)
+        told = surrogate.assimilate(seen(test, 0, 1), parameters=NEW)
+        own = alone.assimilate(seen(test, 0, 1))
+        window = surrogate.assimilate(seen(test, 0, 4))
+    errors = [((one.frames(truth.t, truth.x) - truth.u) ** 2).mean() for one in (own, forecast, told, window)]
+    assert max(errors[1:]) < 1.5 * errors[0] + 1e-7
+    assert forecast.parameters["velocity_x"][0] == pytest.approx(0.34, rel=0.01)
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    ((), "data.train=FILE is missing"),
+    (("data.train=few.h5", "adapt.strength=some"), "adapt.strength='some'"),
+    (("data.train=few.h5", "data.trajectories=0"), "data.trajectories=0"),
+    (("data.train=few.h5", "data.test=nowhere.h5"), "nowhere.h5"),
+    (("data.train=nowhere.h5",), "nowhere.h5"),
+])
+def test_mistakes_are_one_clear_line(arguments, said, family, elsewhere, inrflow_command):
+    shutil.copy(family[1], elsewhere / "few.h5")
+    outcome = inrflow_command("adapt", f"run={family[0]}", "output=new", *arguments)
+    assert outcome.code == 2 and said in outcome.err and len(outcome.err.strip().splitlines()) == 1, outcome.err
+    assert not (elsewhere / "new").exists()
+
+
+def test_a_run_without_contexts_says_so(tiny_run, elsewhere, inrflow_command):
+    outcome = inrflow_command("adapt", f"run={tiny_run.run}", f"data.train={tiny_run.test}", "output=new")
+    assert outcome.code == 2 and "no contexts" in outcome.err

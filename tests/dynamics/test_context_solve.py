@@ -1,0 +1,55 @@
+"""The context of a system by Gauss-Newton through the flow against contexts that are known."""
+
+import numpy as np
+import pytest
+import torch
+from context_systems import CONTEXTS, SIZE, operators, trajectories
+
+from inrflow.dynamics.context_solve import solve_context
+from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.vector_field import FieldShape, VectorField
+
+PRIOR = torch.zeros(CONTEXTS).double(), torch.eye(CONTEXTS).double()
+INTEGRATOR = Integrator(step=0.25)
+
+
+def known_field():
+    parts = operators()
+    field = VectorField(FieldShape(SIZE, context_size=CONTEXTS)).double()
+    field.set_linear(parts[0, :, 1:], parts[0, :, 0])
+    field.set_context_linear(parts[1:, :, 1:], parts[1:, :, 0])
+    return field
+
+
+@pytest.mark.parametrize("context", [[0.3, -0.2], [2.5, -2.0]])
+@pytest.mark.parametrize("irregular", [False, True])
+def test_a_context_is_found_near_and_far_from_its_mean(context, irregular):
+    data, _ = trajectories(operators(), [context], each=1, irregular=irregular)
+    found = solve_context(known_field(), INTEGRATOR, data, *PRIOR)
+    np.testing.assert_allclose(found.mean, context, atol=1e-3)
+    assert found.misfit < 1e-6 and float(found.covariance.diagonal().max()) < 1e-4
+
+
+def test_more_frames_say_more_and_none_leave_the_prior():
+    data, _ = trajectories(operators(), [[0.5, 0.5]], each=1, frames=8)
+    noisy = data.codes + 0.02 * torch.randn(data.codes.shape, generator=torch.Generator().manual_seed(0)).double()
+    spreads = []
+    for frames in (3, 8):
+        part = data.frames(frames)
+        part.codes = noisy[:, :frames]
+        spreads.append(float(solve_context(known_field(), INTEGRATOR, part, *PRIOR).covariance.diagonal().sum()))
+    assert spreads[1] < 0.7 * spreads[0]
+    found = solve_context(known_field(), INTEGRATOR, data.frames(1), *PRIOR)
+    torch.testing.assert_close(found.mean, PRIOR[0])
+    torch.testing.assert_close(found.covariance, PRIOR[1])
+
+
+def test_errors_are_within_the_standard_deviations_that_are_told():
+    errors = []
+    for seed in range(8):
+        data, _ = trajectories(operators(), [[0.5, -0.8]], each=1, seed=seed)
+        data.codes = data.codes + 0.03 * torch.randn(data.codes.shape, generator=torch.Generator().manual_seed(seed))
+        found = solve_context(known_field(), INTEGRATOR, data, *PRIOR)
+        errors.append((found.mean - torch.tensor([0.5, -0.8])) / found.covariance.diagonal().sqrt())
+    ratio = float(torch.stack(errors).square().mean().sqrt())
+    assert 0.2 < ratio < 1.6
