@@ -29,6 +29,8 @@ def observed_points(seed: int, trajectory: int, points: int, fraction: float, sa
 def split_trajectories(count: int, fraction: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Sorted indices (training, validation) of `count` trajectories.
 
+    What is held out is one stretch of neighbours in the file (which closes to a ring), its place drawn: trajectories
+    that were cut from one run, or follow one setting, stand side by side and must not be judged by their own likes.
     Both hold at least one trajectory where count > 1 and fraction > 0; a single trajectory is for training.
     Raises UserError where `fraction` is outside [0, 1) or `count` is below 1.
     """
@@ -38,8 +40,8 @@ def split_trajectories(count: int, fraction: float = 0.2, seed: int = 0) -> tupl
         raise UserError(f"the validation fraction is {fraction:g}; give a number from 0 to below 1")
     _require_seed(seed)
     held_out = min(count - 1, max(1, round(fraction * count))) if fraction > 0 else 0
-    shuffled = np.random.default_rng([seed, count]).permutation(count)
-    return np.sort(shuffled[held_out:]), np.sort(shuffled[:held_out])
+    ring = np.roll(np.arange(count), -int(np.random.default_rng([seed, count]).integers(count)))
+    return np.sort(ring[held_out:]), np.sort(ring[:held_out])
 
 
 def _require_seed(seed: int) -> None:

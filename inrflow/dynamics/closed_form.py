@@ -16,7 +16,7 @@ from torch import Tensor
 from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, with_memory
 from inrflow.dynamics.transitions import LinearFit, fit_irregular, flow, generator_of, transitions_of
 
-RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0)
+RIDGES = (1e-15, 1e-14, 1e-13, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0)
 _CLEARLY_BETTER = 0.98
 _FINALISTS = 12
 

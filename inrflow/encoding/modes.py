@@ -53,7 +53,7 @@ def fit_output_modes(
     features: Callable[[Tensor], Tensor],
     groups: Iterable[tuple[Tensor, Tensor]],
     iterations: int = 5,
-    floor: float = 1e-10,
+    floor: float = 1e-13,
     largest: int = 512,
     progress: Callable[[], None] = lambda: None,
     average: Callable[[GaussianPrior, Tensor], GaussianPrior] | None = None,

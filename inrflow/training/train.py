@@ -44,6 +44,7 @@ from inrflow.training.dino_run import fit_jointly, wrapping
 from inrflow.training.dynamics_stage import FieldSettings
 from inrflow.training.quadratic_stage import QuadraticStage
 from inrflow.training.recorder import Interrupted, Recorder
+from inrflow.training.refit_stage import Refit
 from inrflow.training.rollout_stage import DataSpaceTraining, RolloutTraining, with_residual
 from inrflow.training.scattered_stage import blocks_of, drift_of, refit_modes
 from inrflow.training.splits import choose_split
@@ -406,9 +407,9 @@ class Training:
             closed = self._closure(decoder, modes, size, codes)
             if closed is not None:
                 return self.finish(*closed, search, fit, codes, held, quadratic)
-        modes = modes.truncated(size)
-        decoder.set_output(modes.mean, modes.modes)
-        return self.finish(decoder, modes.prior(), search, fit, codes, held, quadratic)
+        chosen = modes.truncated(size)
+        decoder.set_output(chosen.mean, chosen.modes)
+        return self.finish(decoder, chosen.prior(), search, fit, codes, held, quadratic, modes)
 
     def _run_table(self) -> Surrogate:
         """The published recipes: codes descended with the decoder, no symmetries."""
@@ -498,8 +499,11 @@ class Training:
         if held is not None:
             return training, held, 0
         cut = max(2, int(0.8 * training.codes.shape[1]))  # one trajectory: its last frames judge what the first taught
-        originals = CodeData(*(v[: len(self.training)] for v in (training.codes, training.t, training.observed)))
-        return training.frames(cut), originals, cut - 1
+        return training.frames(cut), self._originals(training), cut - 1
+
+    def _originals(self, codes: CodeData) -> CodeData:
+        """Codes of the training trajectories without those of their copies."""
+        return CodeData(*(v[: len(self.training)] for v in (codes.codes, codes.t, codes.observed)))
 
     def _closure(
         self, decoder: ModulatedSiren, modes: OutputModes, size: int, codes: CodeData
@@ -530,8 +534,10 @@ class Training:
         training: CodeData,
         held: CodeData | None,
         quadratic: QuadraticForm | None = None,
+        modes: OutputModes | None = None,
     ) -> Surrogate:
-        """Residual training where it helps, then priors; the surrogate."""
+        """Residual training where it helps, then priors; the surrogate. With the `modes`, of which the decoder has the
+        leading ones, they are fitted anew to all trajectories in the end."""
         config, size = self.config, decoder.code_size
         dynamics = config.dynamics
         settings = FieldSettings(
@@ -576,9 +582,42 @@ class Training:
             else:
                 final = dynamics_stage.linear_field(full, settings)
             final_states = with_memory(training, size, None if quadratic is not None else full.directions)
-        return self.assemble(
+        surrogate = self.assemble(
             decoder, code_prior, field, final, integrator, final_states, judged_states.since(first), first, note
         )
+        if field is not linear or modes is None or held is None:
+            return surrogate
+        if fit.candidate.memory or self.source.knots is not None:
+            return surrogate
+        whole = np.arange(len(self.source))
+        augmentation = self.augmentation(self.symmetries)
+
+        def codes_of_all(refitted: ModulatedSiren, new: OutputModes) -> CodeData:
+            motion = code_motion(refitted, self.source, augmentation)
+            book = CodeBook.make(lambda i, a: self._encode(refitted, new.prior(), i, a), whole, whole[:0], motion)
+            return book.with_copies(whole, augmentation, config.training.steps.copies or 1, config.seed)
+
+        def field_of(codes: CodeData) -> VectorField:
+            count = codes.codes.shape[-1]
+            if quadratic is not None:
+                return QuadraticStage.refit(replace(quadratic, bias=codes.codes.new_zeros(count)), codes).field()
+            candidate = replace(fit.candidate, size=count)
+            return dynamics_stage.linear_field(search.fit(candidate, data=codes), settings)
+
+        def error_on(refitted: VectorField, codes: CodeData) -> float:
+            every = CodeData(*(v[: len(whole)] for v in (codes.codes, codes.t, codes.observed)))
+            count = refitted.shape.state_size
+            return dynamics_stage.rollout_error(
+                refitted, integrator, with_memory(every, count, None), every, 0, count
+            )
+
+        refit = Refit(
+            lambda d: self.fit_modes(DecoderTraining(self.source, whole, whole[:0], augmentation), d),
+            codes_of_all, field_of, error_on,
+        )
+        surrogate, before, after = refit(surrogate, modes, CodeData.join([self._originals(training), held]), final)
+        self.recorder.log("refit", 0, before=before, after=after, code_size=surrogate.code_size)
+        return surrogate
 
     def assemble(
         self,
