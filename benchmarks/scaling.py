@@ -154,6 +154,9 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             style = "ko--" if part == "all" else f"C{index}o-"
             panel.plot([row[axis] for row in some], values, style, markersize=4, label=part)
         panel.set(xscale="log", yscale="log", xlabel={"points": "points of a frame"}.get(axis, axis))
+        sizes = [row[axis] for row in some]
+        panel.set_xticks(sizes, [str(size) for size in sizes])
+        panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel("processor seconds to the fixed error")
     panels[0][-1].legend()

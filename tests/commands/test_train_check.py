@@ -23,6 +23,7 @@ from inrflow.settings import resolve
         ("decoder.modulation=[twist]", "decoder.modulation="),
         ("decoder.modulation=[shift]", "encoding.method=closed_form"),
         ("encoding.method=guess", "encoding.method="),
+        ("training.joint=true", "training.joint=true"),
         ("seed=-1", "seed=-1"),
     ],
 )
