@@ -11,6 +11,7 @@ environment from one trajectory of it. How to read the result: benchmarks/README
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -19,7 +20,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,14 +32,19 @@ from inrflow.data.source import TrajectorySource
 from inrflow.data.trajectories import TrajectoryFile
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.context_search import ContextSearch
+from inrflow.dynamics.context_solve import solve_context
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.time_scale import TimeScale
-from inrflow.encoding.gaussian import GaussianPrior
+from inrflow.dynamics.vector_field import VectorField
 from inrflow.pdes.generate import generate
+from inrflow.training.context_stage import context_field, with_contexts
 from inrflow.training.decoder_stage import Augmentation, DecoderTraining
-from inrflow.training.dynamics_stage import encode_trajectories
+from inrflow.training.dynamics_stage import encode_trajectories, rollout_error
 from inrflow.training.recorder import Recorder
+from inrflow.training.rollout_stage import RolloutTraining, with_residual
+from inrflow.training.steps import OptimiserSettings, Stage, run_stage, timed_steps
 
 HARMONICS = 6
 
@@ -71,7 +76,8 @@ class Problem:
 
 @dataclass(frozen=True)
 class Size:
-    """How large a run is: seconds for each method, test trajectories of each environment, copies, seeds, width."""
+    """How large a run is: seconds of training for each method, test trajectories of each environment, copies of training
+    trajectories, seeds, width of the networks, steps of their adaptation, training trajectories at most."""
 
     name: str
     seconds: float
@@ -80,10 +86,11 @@ class Size:
     seeds: int
     width: int
     adaptation_steps: int
+    most_trajectories: int = 16
 
 
 SIZES = {
-    "quick": Size("quick", 2.0, 2, 4, 1, 64, 20),
+    "quick": Size("quick", 1.0, 1, 4, 1, 64, 10, most_trajectories=2),
     "reduced": Size("reduced", 90.0, 8, 32, 1, 256, 200),
     "full": Size("full", 900.0, 32, 64, 3, 512, 500),
 }
@@ -151,16 +158,21 @@ class Prepared:
     left_out: float
 
 
-def prepare(problem: Problem, size: Size, seed: int, folder: Path, trajectories: int) -> Prepared:
+def prepare(problem: Problem, size: Size, seed: int, folder: Path) -> Prepared:
     """Generate the data, fit the decoder to the training trajectories, and encode everything."""
     begun = time.process_time()
-    E = problem.environments
+    E, trajectories = problem.environments, min(problem.trajectories, size.most_trajectories)
 
     def data(name: str, parameters: dict[str, list[float]], count: int, stream: int) -> TrajectoryFile:
         path = folder / f"{problem.name}_{name}.h5"
         generate(
-            problem.name, path, trajectories=count * len(next(iter(parameters.values()))), protocol="coda",
-            parameters=parameters, seed=10 * seed + stream, overwrite=True,
+            problem.name,
+            path,
+            trajectories=count * len(next(iter(parameters.values()))),
+            protocol="coda",
+            parameters=parameters,
+            seed=10 * seed + stream,
+            overwrite=True,
         )
         return TrajectoryFile(path)
 
@@ -178,16 +190,16 @@ def prepare(problem: Problem, size: Size, seed: int, folder: Path, trajectories:
     low, high = file.box
     embedding = make_embedding(low.tolist(), high.tolist(), description.period, description.geometry, 2, HARMONICS)
     decoder = ModulatedSiren(embedding, len(description.channels), 1, 0, 0).double()
-    modes = DecoderTraining(source, every, every[:0], moves).fit_modes(decoder, problem.code_size)
+    modes = DecoderTraining(source, every, every[:0], moves).fit_modes(
+        decoder, problem.code_size, trajectories=48, iterations=3
+    )
     decoder.set_output(modes.mean, modes.modes)
     prior, scale = modes.prior(), TimeScale.of(source.times)
 
     def encoded(of: TrajectorySource, rows: np.ndarray, copies: int = 1) -> CodeData:
         parts = [encode_trajectories(of, decoder, prior, rows, scale)]
         if copies > 1:
-            parts.append(
-                encode_trajectories(of, decoder, prior, np.tile(rows, copies - 1), scale, moves, seed=seed)
-            )
+            parts.append(encode_trajectories(of, decoder, prior, np.tile(rows, copies - 1), scale, moves, seed=seed))
         return CodeData.join(parts)
 
     def decode(codes: Tensor) -> Tensor:
@@ -270,19 +282,97 @@ def mean(values: list[float]) -> float:
     return float(np.mean(values))
 
 
+class AtContext(nn.Module):
+    """A field of codes and context at one context (P,), as a field of codes alone."""
+
+    def __init__(self, field: VectorField, context: Tensor) -> None:
+        super().__init__()
+        self.field, self.context = field, context
+
+    def forward(self, t: Tensor, state: Tensor) -> Tensor:
+        joined = torch.cat([state, self.context.to(state).expand(len(state), -1)], -1)
+        return self.field(t, joined)[..., : state.shape[-1]]
+
+
 def ours(problem: Problem, prepared: Prepared, size: Size, seed: int, recorder: Recorder, folder: Path) -> Row:
-    """Contexts that are solved: alternating least squares first, then a residual trained with contexts solved anew."""
-    raise NotImplementedError
+    """A field affine in contexts that are solved: alternating least squares, a trained residual, contexts solved anew.
+
+    A residual that starts on the closed form and one that starts from no motion race; the closed form alone stays a
+    candidate. Held-out trajectories decide.
+    """
+    began = time.process_time()
+    training, held, integrator = prepared.training, prepared.held, prepared.integrator
+    Z, E = training.data.codes.shape[-1], problem.environments
+    search = ContextSearch(
+        training.data, training.environment, E, held.data, held.environment, floor=prepared.left_out, seed=seed
+    )
+    choice = search.search([Z], [1, 2])
+    linear, contexts = context_field(choice.fit, size.width), choice.fit.contexts
+    P = contexts.shape[1]
+    prior = torch.zeros(P, dtype=torch.float64), torch.eye(P, dtype=torch.float64)
+
+    def error(field: VectorField) -> float:
+        judged = with_contexts(held.data, Z, contexts[held.environment])
+        return rollout_error(field, integrator, judged, held.data, 0, Z)
+
+    def solve(field: VectorField, data: CodeData) -> Tensor:
+        few = CodeData(data.codes[:8], data.t[:8], data.observed[:8])
+        return solve_context(copy.deepcopy(field).double(), integrator, few, *prior).mean
+
+    def stage(name: str, field: VectorField) -> Stage:
+        rollouts = RolloutTraining(with_contexts(training.data, Z, contexts[training.environment]), integrator, 64)
+        return Stage(name, field, rollouts.loss, error, optimiser=OptimiserSettings(), seed=seed, patience=0.5)
+
+    starts = [with_residual(linear, 3, 0, keep, seed) for keep in (True, False)]
+    steps = timed_steps(stage("timed", starts[0]), size.seconds)
+    race = max(20, round(0.15 * steps))
+    errors = [run_stage(stage(f"race_{i}", field), race, recorder, folder) for i, field in enumerate(starts)]
+    field = starts[int(np.argmin(errors))]
+    run_stage(stage("first", field), max(20, (steps - 2 * race) // 2), recorder, folder)
+    before, kept = error(field), contexts
+    contexts = torch.stack([solve(field, training.only(e)) for e in range(E)])
+    if error(field) > before:
+        contexts = kept
+    run_stage(stage("second", field), max(20, (steps - 2 * race) // 2), recorder, folder)
+    if error(field) > choice.score:
+        field, contexts = linear, choice.fit.contexts
+    field = field.double()
+    trained = time.process_time()
+    found = [solve(field, data) for data in prepared.adaptation]
+    adapted = time.process_time()
+    recorder.say(
+        f"ours: {P} contexts; validation {choice.score:.2e} in closed form, {min(errors):.2e} after the race, "
+        f"{error(field):.2e} at the end"
+    )
+    field = field.float()
+
+    def judge(tests: list[Test], values: list[Tensor]) -> float:
+        return mean([t.error(AtContext(field, c), integrator) for t, c in zip(tests, values, strict=True)])
+
+    return Row(
+        problem.name,
+        "ours",
+        seed,
+        judge(prepared.tests, list(contexts)),
+        judge(prepared.new_tests, found),
+        judge(prepared.new_tests, [contexts.mean(0)] * len(found)),
+        P,
+        (adapted - trained) / len(found),
+        trained - began,
+    )
 
 
-def run(problem: Problem, size: Size, seed: int, folder: Path, methods: list[str], console: Console) -> list[Row]:
-    """All methods on one problem and seed."""
-    prepared = prepare(problem, size, seed, folder, problem.trajectories)
+def run(
+    problem: Problem, size: Size, seed: int, folder: Path, methods: list[str], console: Console
+) -> tuple[list[Row], dict]:
+    """All methods on one problem and seed, and the error of the decoder alone."""
+    prepared = prepare(problem, size, seed, folder)
     Z = prepared.training.data.codes.shape[-1]
     console.print(
         f"{problem.name}, seed {seed}: {Z} codes, {len(prepared.training.data.codes)} training trajectories with "
         f"copies, decoder alone {prepared.floor:.2e} / {prepared.new_floor:.2e} (training / new environments), "
-        f"{prepared.seconds:.0f} s", highlight=False,
+        f"{prepared.seconds:.0f} s",
+        highlight=False,
     )
     rows = []
     for method in methods:
@@ -293,7 +383,15 @@ def run(problem: Problem, size: Size, seed: int, folder: Path, methods: list[str
                 row = baseline(method, problem, prepared, size, seed, recorder, folder)
         console.print(as_table([row]).splitlines()[-1], highlight=False)
         rows.append(row)
-    return rows
+    floors = dict(
+        problem=problem.name,
+        seed=seed,
+        codes=Z,
+        training_environments=prepared.floor,
+        new_environments=prepared.new_floor,
+        preparation_seconds=prepared.seconds,
+    )
+    return rows, floors
 
 
 HEADER = ("problem", "method", "seed", "in domain", "adapted", "mean context", "numbers", "adapt s", "train s")
@@ -310,6 +408,63 @@ def as_table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def over_seeds(rows: list[Row]) -> str:
+    """Mean and standard deviation over the seeds, as a Markdown table."""
+    lines = ["| problem | method | in domain | adapted | mean context |", "| --- | --- | --- | --- | --- |"]
+    for problem, method in dict.fromkeys((row.problem, row.method) for row in rows):
+        own = [row for row in rows if (row.problem, row.method) == (problem, method)]
+        cells = []
+        for key in ("in_domain", "adapted", "mean_context"):
+            values = np.array([getattr(row, key) for row in own])
+            cells.append(f"{values.mean():.2e} ({values.std():.1e})")
+        lines.append("| " + " | ".join([problem, method, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def draw(rows: list[Row], floors: list[dict], path: Path) -> None:
+    """In-domain, adapted and mean-context error of every method, seeds averaged; the decoder's floor as a line."""
+    from matplotlib.figure import Figure
+
+    problems = list(dict.fromkeys(row.problem for row in rows))
+    figure = Figure(figsize=(6 * len(problems), 4), layout="constrained")
+    for index, problem in enumerate(problems):
+        axes = figure.add_subplot(1, len(problems), index + 1)
+        methods = list(dict.fromkeys(row.method for row in rows if row.problem == problem))
+        for shift, key in enumerate(("in_domain", "adapted", "mean_context")):
+            heights = [
+                mean([getattr(row, key) for row in rows if (row.problem, row.method) == (problem, method)])
+                for method in methods
+            ]
+            axes.bar(np.arange(len(methods)) + 0.27 * (shift - 1), heights, 0.25, label=key.replace("_", " "))
+        floor = mean([entry["new_environments"] for entry in floors if entry["problem"] == problem])
+        axes.axhline(floor, color="black", linestyle=":", label="decoder alone")
+        axes.set(title=problem.replace("_", " "), ylabel="mean squared error", yscale="log")
+        axes.set_xticks(np.arange(len(methods)), methods)
+        axes.legend(fontsize=8)
+    partial = path.with_name(f".{path.name}")
+    figure.savefig(partial, format="png", dpi=120)
+    os.replace(partial, path)
+
+
+def write(path: Path, text: str) -> None:
+    """Written aside and renamed, so that an interruption leaves the last report whole."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def environment() -> dict:
+    """What the seconds depend on."""
+    name = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return dict(device=name, threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("adaptation"), help="folder for table, JSON and picture")
@@ -324,12 +479,20 @@ def main() -> None:
     size = replace(size, seconds=options.seconds or size.seconds, seeds=options.seeds or size.seeds)
     options.out.mkdir(parents=True, exist_ok=True)
     console = Console(width=200)
+    report: dict = {"environment": environment(), "size": asdict(size), "floors": [], "rows": []}
     rows: list[Row] = []
     for seed in range(size.seeds):
         for name in options.problems:
             with tempfile.TemporaryDirectory() as folder:
-                rows += run(PROBLEMS[name], size, seed, Path(folder), options.methods, console)
-    print(as_table(rows))
+                found, floors = run(PROBLEMS[name], size, seed, Path(folder), options.methods, console)
+            rows += found
+            report["floors"].append(floors)
+            report["rows"] = [asdict(row) for row in rows]
+            write(options.out / "adaptation.json", json.dumps(report, indent=1))
+    table = as_table(rows) if size.seeds == 1 else as_table(rows) + "\n\n" + over_seeds(rows)
+    write(options.out / "adaptation.md", table + "\n")
+    draw(rows, report["floors"], options.out / "adaptation.png")
+    print(f"\n{report['environment']}\n\n{table}")
 
 
 if __name__ == "__main__":
