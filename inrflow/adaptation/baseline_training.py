@@ -7,6 +7,8 @@ rollouts of each environment. An adaptation moves only what an environment owns.
 from __future__ import annotations
 
 import copy
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,11 +121,12 @@ def fit(
     directory: Path,
     seconds: float = 60.0,
     steps: int | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Train a network on all environments, in place; the best state on held-out trajectories is kept.
 
-    As many steps as `steps` says, or as fit into `seconds`. Returns the error on the held-out trajectories, share of
-    the variance.
+    As many steps as `steps` says, or as fit into `seconds` of the clock. Returns the error on the held-out
+    trajectories, share of the variance.
     """
     variance = variance_of(training.data)
     parts = [held.only(e) for e in range(len(held))]
@@ -138,7 +141,7 @@ def fit(
     stage = Stage(
         "environments", network, rollouts.loss, validate, optimiser=settings.optimiser, seed=settings.seed, patience=0.5
     )
-    steps = timed_steps(stage, seconds) if steps is None else steps
+    steps = timed_steps(stage, seconds, clock=clock) if steps is None else steps
     return run_stage(stage, steps, recorder, directory)
 
 
