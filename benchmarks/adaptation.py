@@ -69,8 +69,8 @@ def baseline(
     integrator = prepared.integrator
     folder = folder / method.replace(" ", "_")
     began = time.process_time()
-    seconds, clock = size.seconds, time.process_time
-    fit(network, prepared.training, prepared.held, integrator, settings, recorder, folder, seconds, clock=clock)
+    seconds, timer = size.seconds, time.process_time
+    fit(network, prepared.training, prepared.held, integrator, settings, recorder, folder, seconds, timer=timer)
     trained = time.process_time()
     fields = [
         adapt(network, data, integrator, settings, recorder, folder / f"environment_{e}")
@@ -137,7 +137,7 @@ def ours(problem: Problem, prepared: Prepared, size: Size, seed: int, recorder: 
 
     starts = [with_residual(linear, 3, 0, keep, seed) for keep in (True, False)]
     left = size.seconds - (time.process_time() - began)  # the search is part of the budget
-    steps = timed_steps(stage("timed", starts[0]), max(left, 0.2 * size.seconds), clock=time.process_time)
+    steps = timed_steps(stage("timed", starts[0]), max(left, 0.2 * size.seconds), timer=time.process_time)
     race = max(20, round(0.15 * steps))
     errors = [run_stage(stage(f"race_{i}", field), race, recorder, folder) for i, field in enumerate(starts)]
     field = starts[int(np.argmin(errors))]

@@ -7,7 +7,6 @@ rollouts of each environment. An adaptation moves only what an environment owns.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,11 +120,11 @@ def fit(
     directory: Path,
     seconds: float = 60.0,
     steps: int | None = None,
-    clock: Callable[[], float] = time.perf_counter,
+    timer: Callable[[], float] | None = None,
 ) -> float:
     """Train a network on all environments, in place; the best state on held-out trajectories is kept.
 
-    As many steps as `steps` says, or as fit into `seconds` of the clock. Returns the error on the held-out
+    As many steps as `steps` says, or as fit into `seconds` of the timer. Returns the error on the held-out
     trajectories, share of the variance.
     """
     variance = variance_of(training.data)
@@ -141,7 +140,7 @@ def fit(
     stage = Stage(
         "environments", network, rollouts.loss, validate, optimiser=settings.optimiser, seed=settings.seed, patience=0.5
     )
-    steps = timed_steps(stage, seconds, clock=clock) if steps is None else steps
+    steps = timed_steps(stage, seconds, timer=timer) if steps is None else steps
     return run_stage(stage, steps, recorder, directory)
 
 

@@ -53,19 +53,26 @@ def step_random(seed: int, stage: str, step: int) -> np.random.Generator:
     return np.random.default_rng([seed, step, *stage.encode()])
 
 
-def timed_steps(stage: Stage, seconds: float, smallest: int = 20, largest: int = 100_000) -> int:
-    """How many steps fit into `seconds`, from timing a few on a copy that is thrown away."""
+def timed_steps(
+    stage: Stage,
+    seconds: float,
+    smallest: int = 20,
+    largest: int = 100_000,
+    timer: Callable[[], float] | None = None,
+) -> int:
+    """How many steps fit into `seconds` of the timer (None: the clock), from timing a few on a copy thrown away."""
     if seconds <= 0:
         return 0
+    timer = timer or clock
     trial = copy.deepcopy(stage.module)
     optimiser = stage.make_optimiser(trial)
     durations: list[float] = []
-    started = clock()
+    started = timer()
     for step in range(2 + _TIMED_STEPS):
-        began = clock()
+        began = timer()
         stage.advance(trial, optimiser, step, 1000)
-        durations.append(clock() - began)
-        if step > 1 and clock() - started > _TIMED_SHARE * seconds:
+        durations.append(timer() - began)
+        if step > 1 and timer() - started > _TIMED_SHARE * seconds:
             break
     duration = sum(durations[2:]) / len(durations[2:])
     return int(min(max(seconds / max(duration, 1e-6), smallest), largest))

@@ -249,3 +249,8 @@ def test_the_rate_warms_up_and_falls_to_a_hundredth():
     peak = int(np.argmax(rates))
     assert peak == 19 and rates[peak] > 0.95 and (np.diff(rates[:peak]) > 0).all() and (np.diff(rates[peak:]) < 0).all()
     assert learning_rate(0, 0) > 0
+
+
+def test_steps_are_counted_by_the_given_timer():
+    ticks = iter(range(0, 1000, 2))  # every look at the timer is two seconds later than the last
+    assert timed_steps(stage(), 100.0, timer=lambda: float(next(ticks))) == 50
