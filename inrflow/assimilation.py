@@ -194,12 +194,16 @@ def field_jacobian(field: VectorField, t: Tensor, state: Tensor) -> Tensor:
     def single(one_state: Tensor, one_time: Tensor) -> Tensor:
         return field.without_products(one_time, one_state)
 
+    n, contexts = field.shape.state_size, field.shape.context_size
+    pad = (0, contexts, 0, contexts)
     with torch.no_grad():
         jacobian = torch.func.vmap(torch.func.jacrev(single))(state, t)
-    if not field.shape.products:
-        return jacobian
-    n, contexts = field.shape.state_size, field.shape.context_size
-    return jacobian + torch.nn.functional.pad(field.products.jacobian(state[:, :n]), (0, contexts, 0, contexts))
+        if field.shape.products:
+            jacobian = jacobian + torch.nn.functional.pad(field.products.jacobian(state[:, :n]), pad)
+        if field.shape.couplings:
+            context = state[:, n:] if contexts else None
+            jacobian = jacobian + torch.nn.functional.pad(field.couplings.jacobian(state[:, :n], context), pad)
+    return jacobian
 
 
 def assimilate(

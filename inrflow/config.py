@@ -10,8 +10,8 @@ from typing import Any
 class DataConfig:
     """Where the observations come from and how much of them is seen."""
 
-    train: str | None = None
-    test: str | None = None
+    train: Any = None
+    test: Any = None
     frames: int | None = None
     points: float = 1.0
     same_points: bool = False
@@ -46,6 +46,7 @@ class DecoderConfig:
     closure: bool = False
     periodic: bool = True
     filter_scale: float = 64.0
+    codes: str = "variance"
 
 
 @dataclass
@@ -145,9 +146,10 @@ class EvaluateObserveConfig:
 
 @dataclass
 class EvaluateConfig:
-    """What `inrflow evaluate` is told."""
+    """What `inrflow evaluate` is told. physics: which one of a run that knows several; None: found from the data."""
 
     run: str | None = None
+    physics: str | None = None
     data: TestDataConfig = field(default_factory=TestDataConfig)
     observe: EvaluateObserveConfig = field(default_factory=EvaluateObserveConfig)
     device: str = "auto"
@@ -192,6 +194,7 @@ class QueryConfig:
     """What `inrflow query` is told. std, derivatives: columns beside the values; to: None writes into `output`."""
 
     run: str | None = None
+    physics: str | None = None
     observations: str | None = None
     points: str | None = None
     to: str | None = None
@@ -207,6 +210,7 @@ class PlotConfig:
     """What `inrflow plot` is told. channel None: all; times, points, resolution: places never seen, None the test's."""
 
     run: str | None = None
+    physics: str | None = None
     data: TestDataConfig = field(default_factory=TestDataConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
     channel: str | None = None

@@ -97,33 +97,40 @@ class Surrogate:
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write `model.safetensors` into the directory: all tensors, and the structure as JSON in its header."""
-        state = {
+        state = {**self.state(), "field": self.field.state_dict()}
+        metadata = {"format": FORMAT, "version": VERSION, **self.metadata(), "field": self.field.shape.to_dict()}
+        return save_tensors(Path(directory) / MODEL_FILE, state, metadata)
+
+    def state(self) -> dict[str, Any]:
+        """All tensors but those of the field, for `save_tensors`."""
+        return {
             "decoder": self.decoder.state_dict(),
-            "field": self.field.state_dict(),
             "normalisation": {"mean": self.normalisation.mean, "scale": self.normalisation.scale},
             "prior": asdict(self.prior),
             "box": torch.as_tensor(self.box),
             "contexts": None if self.contexts is None else self.contexts.state(),
         }
-        metadata = {
-            "format": FORMAT,
-            "version": VERSION,
+
+    def metadata(self) -> dict[str, Any]:
+        """The structure of everything but the field, fit for JSON."""
+        return {
             "description": self.description.to_dict(),
             "decoder": decoder_structure(self.decoder),
-            "field": self.field.shape.to_dict(),
             "integrator": vars(self.integrator),
             "scale": vars(self.scale),
             "horizon": self.horizon,
             "training": self.training,
             "encoder": vars(self.encoder),
         }
-        return save_tensors(Path(directory) / MODEL_FILE, state, metadata)
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str], device: str = "cpu") -> Surrogate:
+    def load(
+        cls, directory: str | os.PathLike[str], device: str = "cpu", physics: str | None = None
+    ) -> Surrogate:
         """Read a run directory; the decoder computes on `device` ("auto", "cpu" or "cuda").
 
-        Raises UserError where the device does not exist, or no finished model of this format is in the directory.
+        `physics`: which one, of a run that knows several. Raises UserError where the device does not exist, no finished
+        model of this format is in the directory, or no such physics.
         """
         home, directory = choose_device(device), Path(directory)
         path = directory / MODEL_FILE
@@ -137,20 +144,43 @@ class Surrogate:
                 )
             raise UserError(f"{directory} holds no {MODEL_FILE}; give a run directory that inrflow train has written")
         state, metadata = load_tensors(path)
+        if metadata.get("format") == "inrflow-family":
+            from inrflow.family import Family
+
+            family = Family.read(path, state, metadata)
+            if physics is None:
+                raise UserError(f"{directory} knows several physics; give physics=NAME, one of "
+                                f"{', '.join(family.names)}")
+            found = family.surrogate(physics)
+            found.decoder.to(home)
+            return found
         if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
             raise UserError(
                 f"{path} has format {metadata.get('format')!r} version {metadata.get('version')!r}; this inrflow reads "
                 f"{FORMAT} version {VERSION}: train again with it"
             )
         try:
-            decoder = build_decoder(metadata["decoder"])
-            decoder.load_state_dict(state["decoder"])
             field = VectorField(FieldShape(**metadata["field"])).double()
             field.load_state_dict(state["field"])
+        except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+            raise _other_version(path, error) from error
+        found = cls.rebuilt(path, state, metadata, field)
+        found.decoder.to(home)
+        if physics not in (None, found.description.name):
+            raise UserError(f"physics={physics} is unknown; {directory} knows {found.description.name} alone: leave "
+                            "physics out")
+        return found
+
+    @classmethod
+    def rebuilt(cls, path: Path, state: dict[str, Any], metadata: dict[str, Any], field: VectorField) -> Surrogate:
+        """From what `state` and `metadata` gave, read from `path`, and a field."""
+        try:
+            decoder = build_decoder(metadata["decoder"])
+            decoder.load_state_dict(state["decoder"])
             return cls(
                 description=Description.from_dict(metadata["description"]),
                 normalisation=Normalisation(**state["normalisation"]),
-                decoder=decoder.eval().to(home),
+                decoder=decoder.eval(),
                 field=field.eval(),
                 integrator=Integrator(**metadata["integrator"]),
                 prior=_state_prior(state["prior"]),
@@ -162,8 +192,7 @@ class Surrogate:
                 contexts=None if state.get("contexts") is None else Contexts.from_state(state["contexts"]),
             )
         except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path} is of another version of inrflow ({reason}); train again with this one") from error
+            raise _other_version(path, error) from error
 
     # ---- using ----
 
@@ -364,6 +393,11 @@ class Surrogate:
 def _state_prior(state: dict[str, Any]) -> StatePrior:
     unseen = state.get("unseen")
     return StatePrior(**{**state, "unseen": None if unseen is None else UnseenVariance(**unseen)})
+
+
+def _other_version(path: Path, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0]
+    return UserError(f"{path} is of another version of inrflow ({reason}); train again with this one")
 
 
 def _padded(data: CodeData, frames: int) -> CodeData:

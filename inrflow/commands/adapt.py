@@ -28,6 +28,7 @@ from inrflow.data.trajectories import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.evaluation.references import References
+from inrflow.family import is_family
 from inrflow.files import write_aside, write_json
 from inrflow.settings import from_yaml, resolve, to_yaml
 from inrflow.surrogate import Surrogate
@@ -36,8 +37,12 @@ from inrflow.surrogate import Surrogate
 def run(arguments: list[str]) -> int:
     """Adapt, compare, save."""
     config: AdaptConfig = resolve("adapt", AdaptConfig, arguments)
-    surrogate = load_run(config.run)
     check(config)
+    if config.run is not None and is_family(config.run):
+        from inrflow.commands.adapt_physics import run_new_physics
+
+        return run_new_physics(config)
+    surrogate = load_run(config.run)
     directory = Path(config.output or default_output("adapt"))
     if (directory / "config.yaml").exists():
         raise UserError(f"{directory} holds a run already; choose another output=DIR")

@@ -6,27 +6,25 @@ from pathlib import Path
 
 from rich.console import Console
 
+from inrflow.commands.runs import load_run
 from inrflow.commands.train import REFERENCES_FILE, default_output, report_evaluation
 from inrflow.config import EvaluateConfig
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.evaluation.references import References
 from inrflow.settings import resolve
-from inrflow.surrogate import Surrogate
 
 
 def run(arguments: list[str]) -> int:
     """Evaluate and report."""
     config: EvaluateConfig = resolve("evaluate", EvaluateConfig, arguments)
-    if config.run is None:
-        raise UserError("run=DIR is missing; give a run directory that inrflow train has written")
-    surrogate = Surrogate.load(config.run, config.device)
+    surrogate = load_run(config.run, config.device, config.physics, config.data.test)
     test = config.data.test or surrogate.training.get("test")
     if test is None:
         raise UserError(
             f"{config.run} was trained without a test file; give data.test=FILE with trajectories of the same system"
         )
-    references_path = Path(config.run) / REFERENCES_FILE
+    references_path = Path(str(config.run)) / REFERENCES_FILE
     references = References.load(references_path) if references_path.exists() else None
     directory = Path(config.output or default_output("evaluate"))
     console = Console(stderr=True)

@@ -14,6 +14,7 @@ from inrflow.commands.report import show_errors
 from inrflow.config import Config
 from inrflow.data.inspect import describe
 from inrflow.errors import UserError
+from inrflow.family import Family, is_family
 from inrflow.plotting import read_steps
 from inrflow.settings import from_yaml
 from inrflow.surrogate import MODEL_FILE, Surrogate
@@ -60,7 +61,10 @@ def describe_run(directory: Path) -> list[tuple[str, str]]:
     if (directory / "config.yaml").exists():
         rows += _config_rows(from_yaml(directory / "config.yaml", Config))
     if finished:
-        rows += _model_rows(Surrogate.load(directory))
+        if is_family(directory):
+            rows += _family_rows(Family.load(directory))
+        else:
+            rows += _model_rows(Surrogate.load(directory))
     if (directory / "metrics.jsonl").exists():
         rows += _metrics_rows(directory / "metrics.jsonl")
     return rows
@@ -101,6 +105,19 @@ def _model_rows(surrogate: Surrogate) -> list[tuple[str, str]]:
         ("dynamics", f"{training.get('dynamics', '?')}; {memory} memory dimensions; {surrogate.integrator.method}"),
         ("parameters", f"{surrogate.parameters:,}"),
     ]
+
+
+def _family_rows(family: Family) -> list[tuple[str, str]]:
+    """The shared field, and a row for each physics."""
+    shape = family.field.shape
+    rows = [
+        ("physics", ", ".join(family.names)),
+        ("shared dynamics", f"{shape.state_size} codes, {shape.couplings} couplings, {shape.context_size} contexts"),
+    ]
+    for name, one, lost in zip(family.names, family.members.values(), family.lost, strict=True):
+        rows.append((name, f"channels {', '.join(one.description.channels)}; code of {one.code_size}; "
+                           f"{one.training['dynamics']}; {lost:.1g} of its operator not spanned"))
+    return rows
 
 
 def _metrics_rows(path: Path) -> list[tuple[str, str]]:

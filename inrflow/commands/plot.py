@@ -33,7 +33,7 @@ _LARGEST = 5_000_000
 def run(arguments: list[str]) -> int:
     """Assimilate one trajectory of a test file and draw."""
     config: PlotConfig = resolve("plot", PlotConfig, arguments)
-    surrogate = load_run(config.run, config.device)
+    surrogate = load_run(config.run, config.device, config.physics, config.data.test)
     _check(config, surrogate.description)
     path, observe = _source(config, surrogate)
     directory = Path(config.output or default_output("plot"))

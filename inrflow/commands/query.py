@@ -24,7 +24,8 @@ from inrflow.surrogate import Surrogate
 def run(arguments: list[str]) -> int:
     """Assimilate, answer, write."""
     config: QueryConfig = resolve("query", QueryConfig, arguments)
-    surrogate = load_run(config.run, config.device)
+    observed = None if config.observations is None else str(config.observations)
+    surrogate = load_run(config.run, config.device, config.physics, observed)
     if config.observations is None:
         raise UserError("observations=FILE is missing; give a file with t, the coordinates and the channels")
     if config.points is None:

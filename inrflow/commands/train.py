@@ -20,6 +20,7 @@ from inrflow.files import write_json
 from inrflow.pdes.embedded import embedded_files
 from inrflow.settings import from_yaml, resolve, to_yaml
 from inrflow.surrogate import MODEL_FILE, Surrogate
+from inrflow.training.harmonic_training import HarmonicTraining
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.table_run import check_recipe
 from inrflow.training.train import Training
@@ -36,8 +37,17 @@ def run(arguments: list[str]) -> int:
         if not (directory / "config.yaml").exists():
             raise UserError(f"resume={directory}: there is no config.yaml; give a folder of inrflow train")
         config = from_yaml(directory / "config.yaml", Config)
+        if several(config.data.train) is not None:
+            from inrflow.commands.train_several import run_several
+
+            config.output = str(directory)
+            return run_several(config, console, resumed=True)
     else:
         check(config)
+        if several(config.data.train) is not None:
+            from inrflow.commands.train_several import run_several
+
+            return run_several(config, console)
         directory = Path(config.output or default_output("train"))
         if (directory / "config.yaml").exists():
             raise UserError(
@@ -61,7 +71,8 @@ def run(arguments: list[str]) -> int:
             write_aside(directory / "config.yaml", lambda p: p.write_text(to_yaml(config)))
 
         recorder = Recorder(directory, console)
-        training = Training(config, file, directory, recorder, save_config)  # refuses what cannot be trained on
+        kind = HarmonicTraining if config.decoder.codes == "harmonics" else Training
+        training = kind(config, file, directory, recorder, save_config)  # refuses what cannot be trained on
         save_config()
         console.print(f"results go to {directory}", highlight=False)
         try:
@@ -88,6 +99,19 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def several(train: object) -> list[str] | None:
+    """The files of data.train where it is a list of several; None for one file or none.
+
+    Raises UserError for a list of fewer than two.
+    """
+    if train is None or isinstance(train, str):
+        return None
+    names = [str(name) for name in train]  # type: ignore[attr-defined]
+    if len(names) < 2:
+        raise UserError(f"data.train is a list of {len(names)}; give one file, or a list of two or more")
+    return names
+
+
 def check(config: Config) -> None:
     """Values that Hydra's types cannot check. Raises UserError."""
     if not 0 < config.data.points <= 1:
@@ -107,6 +131,8 @@ def check(config: Config) -> None:
         raise UserError(f"dynamics.method={config.dynamics.method!r}; choose rk4 or dopri5")
     if config.dynamics.start not in ("auto", "least_squares", "zero"):
         raise UserError(f"dynamics.start={config.dynamics.start!r}; choose auto, least_squares or zero")
+    if config.decoder.codes not in ("variance", "harmonics"):
+        raise UserError(f"decoder.codes={config.decoder.codes!r}; choose variance or harmonics")
     check_recipe(config)
 
 

@@ -2,7 +2,7 @@
 
 A state s is the code z of the field followed by hidden memory m (which the decoder does not see), for systems whose
 frame is not their state, and by the context c: what stays constant along a trajectory (an equation's parameters, an
-environment). Every part but the fitted products is affine in it, A(c) = A_0 + sum_k c_k A_k and so on, and dc/dt = 0.
+environment). Every part but the dense products is affine in it, A(c) = A_0 + sum_k c_k A_k and so on, and dc/dt = 0.
 The linear part (and the quadratic one, which a Galerkin projection of many PDEs has exactly) starts from least squares
 on observed transitions; the residual network starts at zero, so that training can only add what the closed form leaves.
 """
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from inrflow.dynamics.products import Products
+from inrflow.dynamics.products import Couplings, Products
 
 
 @dataclass
@@ -25,6 +25,7 @@ class FieldShape:
         linear: with a linear part.
         quadratic_rank: rank of the trained quadratic part, 0 for none.
         products: number of products of components in the fitted quadratic part, 0 for none.
+        couplings: number of triples in the sparse quadratic part, 0 for none.
         width, depth: of the residual network; depth counts hidden layers, 0 for no network.
         forcing_period: period of an external forcing in internal time units, 0 for an autonomous field.
         forcing_harmonics: how many multiples of the forcing's frequency enter.
@@ -42,6 +43,7 @@ class FieldShape:
     forcing_harmonics: int = 2
     products: int = 0
     swish: bool = False
+    couplings: int = 0
     context_size: int = 0
 
     def to_dict(self) -> dict:
@@ -78,6 +80,8 @@ class VectorField(nn.Module):
                 self.context_forcing = nn.Parameter(torch.zeros(contexts, size, 2 * shape.forcing_harmonics))
         if shape.products:
             self.products = Products(size, shape.products)
+        if shape.couplings:
+            self.couplings = Couplings(shape.couplings, contexts)
         if shape.quadratic_rank:
             spread = 1 / math.sqrt(size)
             self.quadratic_left = nn.Parameter(torch.randn(shape.quadratic_rank, size) * spread)
@@ -105,7 +109,7 @@ class VectorField(nn.Module):
     @property
     def is_linear_at_context(self) -> bool:
         """True when the field of code and memory is affine in them, given the context."""
-        return not (self.shape.products or self.shape.quadratic_rank or self.shape.depth)
+        return not (self.shape.products or self.shape.couplings or self.shape.quadratic_rank or self.shape.depth)
 
     def matrix_at(self, context: Tensor) -> Tensor:
         """A(c) (..., n, n) of the linear part at contexts (..., P)."""
@@ -121,10 +125,13 @@ class VectorField(nn.Module):
 
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
         rate = self.without_products(t, state)
-        if not self.shape.products:
-            return rate
-        added = self.products(state[..., : self.shape.state_size])
-        return rate + torch.nn.functional.pad(added, (0, self.shape.context_size))
+        size, contexts = self.shape.state_size, self.shape.context_size
+        code, context = state[..., :size], state[..., size:] if contexts else None
+        added = self.products(code) if self.shape.products else None
+        if self.shape.couplings:
+            coupled = self.couplings(code, context)
+            added = coupled if added is None else added + coupled
+        return rate if added is None else rate + torch.nn.functional.pad(added, (0, contexts))
 
     def without_products(self, t: Tensor, state: Tensor) -> Tensor:
         """The rate but for the fitted products, whose derivative is known by itself."""

@@ -93,12 +93,16 @@ def with_residual(
     """A float32 field that starts as the linear one (or, without `keep_linear`, as no motion) with parts to train."""
     torch.manual_seed(seed)
     products = linear.shape.products if keep_linear else 0
+    couplings = linear.shape.couplings if keep_linear else 0
     shape = replace(
-        linear.shape, depth=depth, quadratic_rank=quadratic_rank, linear=has_linear, products=products
+        linear.shape, depth=depth, quadratic_rank=quadratic_rank, linear=has_linear, products=products,
+        couplings=couplings,
     )
     field = VectorField(shape)
     if keep_linear:
         field.load_state_dict(linear.state_dict(), strict=False)
         if products:  # a closed form of very many numbers, which descent would not improve
             field.products.requires_grad_(False)
+        if couplings:
+            field.couplings.requires_grad_(False)
     return field

@@ -1,0 +1,69 @@
+"""`inrflow adapt` of a run on several physics: another one joins them.
+
+Its codes are coefficients of the harmonics that all share, so that nothing need be aligned. Its operator starts from
+what the others say of it: their weighted sum alone, a departure from it as strong as validation says, or nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from inrflow.adaptation.new_physics import add_physics, known_physics
+from inrflow.commands.train import default_output, report_evaluation
+from inrflow.commands.train_several import train_physics
+from inrflow.config import AdaptConfig, Config
+from inrflow.data.trajectories import TrajectoryFile
+from inrflow.errors import UserError
+from inrflow.evaluation.evaluate import Observe
+from inrflow.family import Family
+from inrflow.files import write_aside, write_json
+from inrflow.settings import to_yaml
+from inrflow.training.harmonic_training import has_harmonics
+from inrflow.training.recorder import Interrupted
+
+
+def run_new_physics(config: AdaptConfig) -> int:
+    """Fit the new physics, join it to the others, evaluate."""
+    family = Family.load(str(config.run))
+    path = str(config.data.train)
+    with TrajectoryFile(path) as file:
+        name = file.description.name
+        if name in family.members:
+            raise UserError(f"{path} is named {name}, which {config.run} knows already; give another physics, "
+                            "or another name")
+        if not has_harmonics(file):
+            raise UserError(f"{path} ({name}) is not periodic in all coordinates, the physics of {config.run} are; "
+                            "train it by itself")
+    directory = Path(config.output or default_output("adapt"))
+    if (directory / "config.yaml").exists():
+        raise UserError(f"{directory} holds a run already; choose another output=DIR")
+    console = Console(stderr=True)
+    trained = Config()
+    data = trained.data
+    data.train, data.test = os.path.abspath(path), config.data.test and os.path.abspath(config.data.test)
+    data.frames, data.points, data.same_points = config.data.frames, config.data.points, config.data.same_points
+    trained.decoder.codes, trained.dynamics.depth, trained.dynamics.context = "harmonics", 0, "none"
+    trained.seed = config.seed
+    known = known_physics(family)
+    try:
+        added = train_physics(trained, directory / "checkpoints" / name, console, known, config.data.trajectories)
+    except Interrupted:
+        console.print("stopped; nothing is written", highlight=False)
+        return 1
+    joined = add_physics(family, name, added)
+    joined.save(directory)
+    write_aside(directory / "config.yaml", lambda p: p.write_text(to_yaml(trained)))
+    write_aside(directory / "adapt.yaml", lambda p: p.write_text(to_yaml(config)))
+    write_json(directory / "adaptation.json", {"physics": name, "dynamics": known.note, "scores": known.scores,
+                                               "weights": dict(zip(known.names, known.weights, strict=True))})
+    console.print(f"{name} joins {', '.join(family.names)}: dynamics {known.note}; saved in {directory}",
+                  highlight=False)
+    if data.test is not None:
+        observe = Observe(config.observe.frames, config.observe.points, config.observe.noise)
+        with torch.no_grad():
+            report_evaluation(joined.surrogate(name), Path(data.test), observe, directory, console, None)
+    return 0

@@ -1,0 +1,123 @@
+"""`inrflow train data.train=[a.h5,b.h5]`: several physics in one run directory, with one shared latent dynamics.
+
+Each physics has the same share of the time and is fitted in closed form on all of its trajectories, so that the balance
+between them is not a matter of how many each has.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from inrflow.commands.train import default_output, report_evaluation, several
+from inrflow.config import Config
+from inrflow.data.trajectories import TrajectoryFile
+from inrflow.errors import UserError
+from inrflow.evaluation.evaluate import Observe
+from inrflow.family import Family
+from inrflow.files import write_aside, write_json
+from inrflow.settings import to_yaml
+from inrflow.surrogate import MODEL_FILE, Surrogate
+from inrflow.training.harmonic_training import HarmonicTraining, has_harmonics
+from inrflow.training.recorder import Interrupted, Recorder
+from inrflow.training.spectral_stage import KnownPhysics
+
+
+def run_several(config: Config, console: Console, resumed: bool = False) -> int:
+    """Train every physics, join them, evaluate each on its test file."""
+    files = several(config.data.train) or []
+    tests = config.data.test if isinstance(config.data.test, str | None) else [str(f) for f in config.data.test]
+    if isinstance(tests, str) or (tests is not None and len(tests) != len(files)):
+        count = 1 if isinstance(tests, str) else len(tests or [])
+        raise UserError(f"data.test names {count} files for {len(files)} of data.train; give a list with one for each")
+    directory = Path(config.output or default_output("train"))
+    if (directory / "config.yaml").exists() and not resumed:
+        raise UserError(f"{directory} holds a run already; choose another output=DIR, or continue it with "
+                        f"resume={directory}")
+    names = physics_names(files)
+    config.data.train = [os.path.abspath(name) for name in files]
+    config.data.test = None if tests is None else [os.path.abspath(name) for name in tests]
+    write_aside(directory / "config.yaml", lambda p: p.write_text(to_yaml(config)))
+    console.print(f"results go to {directory}", highlight=False)
+    members: dict[str, Surrogate] = {}
+    for index, name in enumerate(names):
+        part = part_of(config, index, len(names))
+        kept = directory / "checkpoints" / name
+        if (kept / MODEL_FILE).exists():  # finished before the run was stopped
+            members[name] = Surrogate.load(kept)
+            continue
+        console.print(f"[bold]{name}[/bold]", highlight=False)
+        try:
+            members[name] = train_physics(part, kept, console)
+        except Interrupted:
+            console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
+            return 1
+        members[name].save(kept)
+    family = Family.of(members, config.dynamics.context_size)
+    family.save(directory)
+    shape = family.field.shape
+    console.print(f"shared dynamics: {shape.state_size} codes, {shape.couplings} couplings, {shape.context_size} "
+                  f"contexts for {len(names)} physics; saved {directory / MODEL_FILE}", highlight=False)
+    for name, lost in zip(names, family.lost, strict=True):
+        if lost > 1e-3:
+            console.print(f"{100 * lost:.2g} % of the operator of {name} is not spanned by {shape.context_size} "
+                          "contexts; raise dynamics.context_size", highlight=False)
+    if config.data.test is not None:
+        evaluate_all(family, dict(zip(names, config.data.test, strict=True)), config, directory, console)
+    return 0
+
+
+def physics_names(files: list[str]) -> list[str]:
+    """Names of the physics in files. Raises UserError where a file cannot be used or two have one name."""
+    names: list[str] = []
+    for path in files:
+        with TrajectoryFile(path, check=False) as file:
+            name = file.description.name
+            if not has_harmonics(file):
+                raise UserError(f"{path} ({name}) is not periodic in all coordinates; several physics share the "
+                                "harmonics of a periodic domain: leave it out")
+        if name in names:
+            raise UserError(f"{path} is named {name} as another file is; give every physics a name of its own (the "
+                            "file's attribute name)")
+        names.append(name)
+    return names
+
+
+def part_of(config: Config, index: int, count: int) -> Config:
+    """The configuration of one physics: its files, its share of the time, closed-form dynamics."""
+    part = copy.deepcopy(config)
+    part.data.train = config.data.train[index]
+    part.data.test = None if config.data.test is None else config.data.test[index]
+    part.decoder.codes, part.dynamics.depth, part.dynamics.context = "harmonics", 0, "none"
+    part.training.minutes = config.training.minutes / count
+    return part
+
+
+def train_physics(
+    config: Config, directory: Path, console: Console, known: KnownPhysics | None = None,
+    trajectories: int | None = None,
+) -> Surrogate:
+    """One physics on its harmonics; from the first trajectories of its file, and what is known of others."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with TrajectoryFile(config.data.train) as file, Recorder(directory, console) as recorder:
+        return HarmonicTraining(config, file, directory, recorder, lambda: None, known, trajectories).run()
+
+
+def evaluate_all(
+    family: Family, tests: dict[str, str], config: Config, directory: Path, console: Console
+) -> None:
+    """evaluation.json of every physics in a folder of its name, and all of them together in the run directory."""
+    from inrflow.evaluation.evaluate import evaluate
+
+    observe = Observe(config.observe.frames, config.observe.points, config.observe.noise)
+    reports = {}
+    for name, path in tests.items():
+        console.print(f"[bold]{name}[/bold]", highlight=False)
+        surrogate = family.surrogate(name)
+        report_evaluation(surrogate, Path(path), observe, directory / name, console, None)
+        with TrajectoryFile(path, check=False) as file:
+            reports[name] = evaluate(surrogate, file, observe, with_std=False).report
+    write_json(directory / "evaluation.json", {"physics": reports})

@@ -1,0 +1,170 @@
+"""Quadratic dynamics of Fourier coefficients that commute with translations: which waves may drive which.
+
+With U_k the coefficients of exp(i k x), a field that commutes with all translations has the form
+dU_k/dt = A_k U_k + sum over p + q = k of W_pq U_p U_q: far fewer unknowns than all products. A forcing that depends on
+the place adds a constant b_k, the only part that need not commute. This module holds the bookkeeping between real codes
+(cosines and sines) and complex coefficients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.quadratic_fields import coalesced
+from inrflow.dynamics.vector_field import FieldShape, VectorField
+from inrflow.encoding.harmonic_codes import HarmonicLabels
+
+_ROOT = 2**-0.5
+
+
+class Waves:
+    """The complex coefficients of n real codes and the products that may drive each of them.
+
+    H waves, one of each pair {k, -k} and the constant first; L = 2 H - 1 with their opposites; C channels. Coefficients
+    are ordered by channel, then wave.
+
+    Attributes:
+        out: (M,) wave that the product of coefficients left (M,) and right (M,), of C * L, drives; sorted by wave.
+        ranges: (first, last) of the products of each wave.
+    """
+
+    def __init__(self, labels: HarmonicLabels, products: bool = True) -> None:
+        self.labels = labels
+        self.channels = int(labels.channel.max()) + 1
+        vectors = [tuple(v) for v in labels.waves.tolist()]
+        half = list(dict.fromkeys(vectors))
+        constant = (0,) * labels.waves.shape[1]
+        half.sort(key=lambda v: v != constant)
+        place = {v: i for i, v in enumerate(half)}
+        self.count = len(half)
+        self.cosine = torch.full((self.channels, self.count), -1, dtype=torch.int64)
+        self.sine = self.cosine.clone()
+        for code, (vector, sine, channel) in enumerate(
+            zip(vectors, labels.sine.tolist(), labels.channel.tolist(), strict=True)
+        ):
+            (self.sine if sine else self.cosine)[channel, place[vector]] = code
+        negative = [tuple(-c for c in v) for v in half[1:]]
+        every = {v: i for i, v in enumerate(half + negative)}
+        self._pairs(half, every if products else {})
+
+    def _pairs(self, half: list[tuple[int, ...]], every: dict[tuple[int, ...], int]) -> None:
+        full = max(1, len(every))
+        out, left, right = [], [], []
+        self.ranges: list[tuple[int, int]] = []
+        for wave, k in enumerate(half):
+            first = len(out)
+            for p, i in every.items():
+                j = every.get(tuple(a - b for a, b in zip(k, p, strict=True)))
+                if j is None:
+                    continue
+                for a in range(self.channels):
+                    for b in range(self.channels):
+                        if a * full + i <= b * full + j:
+                            out.append(wave)
+                            left.append(a * full + i)
+                            right.append(b * full + j)
+            self.ranges.append((first, len(out)))
+        self.out, self.left, self.right = (torch.tensor(v, dtype=torch.int64) for v in (out, left, right))
+
+    def coefficients(self, codes: Tensor) -> Tensor:
+        """Complex coefficients (..., C, L) of codes (..., n)."""
+        cosine, sine = codes[..., self.cosine], codes[..., self.sine.clamp(min=0)]
+        sine = torch.where(self.sine >= 0, sine, 0.0)
+        scale = torch.full((self.count,), _ROOT, dtype=codes.dtype)
+        scale[0] = 1.0
+        half = torch.complex(cosine * scale, -sine * scale)
+        return torch.cat([half, half[..., 1:].conj()], -1)
+
+    def codes(self, half: Tensor) -> Tensor:
+        """Codes (..., n) of coefficients (..., C, H)."""
+        scale = torch.full((self.count,), 1 / _ROOT, dtype=half.real.dtype)
+        scale[0] = 1.0
+        result = half.real.new_zeros(*half.shape[:-2], len(self.labels))
+        result[..., self.cosine] = half.real * scale
+        has = self.sine >= 0
+        result[..., self.sine[has]] = (-half.imag * scale)[..., has]
+        return result
+
+    def products(self, coefficients: Tensor) -> Tensor:
+        """Products (..., M) of coefficients (..., C, L)."""
+        flat = coefficients.flatten(-2)
+        return flat[..., self.left] * flat[..., self.right]
+
+    def rates(self, operator: SpectralOperator, coefficients: Tensor, products: Tensor) -> Tensor:
+        """Rates (..., C, H) by an operator, of coefficients (..., C, L) whose products are known."""
+        rate = torch.einsum("hca,...ah->...ch", operator.linear, coefficients[..., : self.count])
+        driven = operator.products * products[..., None, :]
+        return rate.index_add(-1, self.out, driven) + operator.constant
+
+    # ---- as a field of real codes ----
+
+    def field(self, operator: SpectralOperator, width: int = 256) -> VectorField:
+        """The real vector field (float64) of an operator."""
+        n = len(self.labels)
+        triples, weight = self._couplings(operator)
+        field = VectorField(FieldShape(n, couplings=len(weight), width=width)).double()
+        identity = torch.eye(n, dtype=torch.float64)
+        no_products = torch.zeros(len(self.out), dtype=torch.complex128)
+        zero = SpectralOperator(torch.zeros_like(operator.constant), operator.linear, operator.products * 0)
+        columns = self.codes(self.rates(zero, self.coefficients(identity), no_products.expand(n, -1)))
+        field.set_linear(columns.T, self.codes(operator.constant))
+        if len(weight):
+            field.couplings.set(triples, weight)
+        return field
+
+    def _couplings(self, operator: SpectralOperator) -> tuple[Tensor, Tensor]:
+        """Triples (3, K) and weights (K,) of products of real codes."""
+        full = 2 * self.count - 1
+
+        def parts(index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            """Cosine code, sine code (-1: none), sign of the sine and scale of coefficients."""
+            channel, wave = index // full, index % full
+            half = torch.where(wave < self.count, wave, wave - self.count + 1)
+            sign = 1.0 - 2.0 * (wave >= self.count).double()
+            return self.cosine[channel, half], self.sine[channel, half], sign, _scale(half)
+
+        cos_l, sin_l, sign_l, scale_l = parts(self.left)
+        cos_r, sin_r, sign_r, scale_r = parts(self.right)
+        scale = scale_l * scale_r / _scale(self.out)
+        triples, weights = [], []
+        for channel in range(self.channels):
+            w = operator.products[channel] * scale
+            x, y = w.real, w.imag
+            for out, even, odd in (
+                (self.cosine[channel, self.out], x, y),
+                (self.sine[channel, self.out], -y, x),
+            ):
+                for left, right, weight in (
+                    (cos_l, cos_r, even),
+                    (sin_l, sin_r, -even * sign_l * sign_r),
+                    (cos_l, sin_r, odd * sign_r),
+                    (sin_l, cos_r, odd * sign_l),
+                ):
+                    kept = (left >= 0) & (right >= 0) & (out >= 0) & (weight != 0)
+                    low, high = torch.minimum(left, right), torch.maximum(left, right)
+                    triples.append(torch.stack([out, low, high])[:, kept])
+                    weights.append(weight[kept])
+        return coalesced(torch.cat(triples, 1), torch.cat(weights))
+
+
+@dataclass
+class SpectralOperator:
+    """Unknowns of a field that commutes with translations, complex128.
+
+    Attributes:
+        constant: (C, H).
+        linear: (H, C, C), of each wave on itself.
+        products: (C, M) weights of the products.
+    """
+
+    constant: Tensor
+    linear: Tensor
+    products: Tensor
+
+
+def _scale(wave: Tensor) -> Tensor:
+    """Coefficient of exp(i k x) for a unit code: 1 for the constant, else 1 / sqrt(2)."""
+    return torch.where(wave > 0, torch.tensor(_ROOT, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64))

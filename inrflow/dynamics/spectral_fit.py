@@ -1,0 +1,261 @@
+"""Closed-form fits of quadratic dynamics that commute with translations, in integral form, corrected along the flow.
+
+As `quadratic_fit`, but every wave has its own few unknowns (see `spectral`), found by ridge regression on complex
+coefficients. A `base` field, of other physics say, may be given: what is fitted is then the departure from it, so that
+a strong ridge leaves the base alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.quadratic_fields import combined
+from inrflow.dynamics.quadratic_fit import _by_observed_frames, _lagrange
+from inrflow.dynamics.spectral import SpectralOperator, Waves
+from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.vector_field import VectorField
+from inrflow.encoding.harmonic_codes import HarmonicLabels
+
+RIDGES = (1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-2)
+_STENCIL, _BLOCK = 6, 256
+_SUBSTEP, _LINEAR_SUBSTEP = 0.5, 0.125  # of Runge-Kutta, internal time; linear fields keep faster waves and cost less
+_CONSTANT = 100.0  # the constant is hardly penalised
+_ROWS = 6.0  # transitions an unknown; more would only take longer
+_CLEARLY_BETTER = 0.99
+_WORSE = 1.05
+_COLLINEAR = 1e-6
+
+Block = tuple[Tensor, Tensor, Tensor, Tensor]  # durations, integrals of coefficients and of products, changes
+
+
+@dataclass(frozen=True)
+class SpectralForm:
+    """A fitted field of codes: that of the operator, added to the base of its fit.
+
+    Attributes:
+        waves, operator: what was fitted.
+        base: field of the same codes, None for none.
+        ridges: of the first fit and of each correction. score: validation error, share of the variance.
+    """
+
+    waves: Waves
+    operator: SpectralOperator
+    base: VectorField | None
+    ridges: tuple[float, ...] = ()
+    score: float = float("nan")
+
+    @property
+    def size(self) -> int:
+        """Number of codes."""
+        return len(self.waves.labels)
+
+    def field(self, width: int = 256) -> VectorField:
+        """The vector field, float64."""
+        own = self.waves.field(self.operator, width)
+        return own if self.base is None else combined([own, self.base], torch.ones(2), width)
+
+    def refit(self, states: CodeData) -> SpectralForm:
+        """The form fitted anew, with its ridges, to other codes."""
+        fit = SpectralFit(states, self.waves.labels, self.base, bool(len(self.waves.out)))
+        operator: SpectralOperator | None = None
+        for ridge in self.ridges:
+            solved = fit.solve(fit.blocks(operator), [ridge])[0]
+            operator = operator if solved is None else solved
+        return SpectralForm(self.waves, operator or self.operator, self.base, self.ridges, self.score)
+
+
+class SpectralFit:
+    """Fits on the leading codes of `states` that `labels` name; rows beyond what the unknowns need are left out."""
+
+    def __init__(
+        self, states: CodeData, labels: HarmonicLabels, base: VectorField | None = None, products: bool = True
+    ) -> None:
+        self.size, self.base = len(labels), base
+        self.waves = Waves(labels, products)
+        self.substep = _SUBSTEP if products else _LINEAR_SUBSTEP
+        largest = max(last - first for first, last in self.waves.ranges) + 1 + self.waves.channels
+        frames = max(1, states.codes.shape[1] - 1)
+        kept = max(8, math.ceil(_ROWS * largest / frames))
+        states = CodeData(states.codes[:kept, :, : self.size], states.t[:kept], states.observed[:kept])
+        self.constant = _CONSTANT * float(states.codes[states.observed].square().mean().sqrt())
+        self.groups = list(_by_observed_frames(states))
+
+    # ---- integrals ----
+
+    def blocks(self, operator: SpectralOperator | None) -> Iterator[Block]:
+        """Integrals along interpolating polynomials, or along the flow of an operator (and the base)."""
+        for codes, t in self.groups:
+            for k in range(codes.shape[1] - 1):
+                for rows in torch.arange(len(codes)).split(_BLOCK):
+                    step = (t[rows, k + 1] - t[rows, k])[:, None]
+                    if operator is None:
+                        yield self._interpolated(codes[rows], t[rows], k, step)
+                    else:
+                        yield self._followed(operator, codes[rows, k], codes[rows, k + 1], step)
+
+    def _interpolated(self, codes: Tensor, t: Tensor, k: int, step: Tensor) -> Block:
+        abscissas, quadrature = np.polynomial.legendre.leggauss(4)
+        nodes = torch.as_tensor((abscissas + 1) / 2)
+        frames = codes.shape[1]
+        width = min(_STENCIL, frames)
+        first = min(max(0, k - width // 2 + 1), frames - width)
+        basis = _lagrange(t[:, first : first + width], t[:, k][:, None] + nodes * step)
+        path = torch.einsum("bqm,bmn->qbn", basis, codes[:, first : first + width])
+        change = codes[:, k + 1] - codes[:, k]
+        linear, products = 0, 0
+        for weight, state in zip((quadrature / 2).tolist(), path, strict=True):
+            coefficients = self.waves.coefficients(state)
+            linear = linear + weight * coefficients
+            products = products + weight * self.waves.products(coefficients)
+            if self.base is not None:
+                change = change - weight * step * _rate(self.base, state)
+        return self._block(step, linear * step[..., None], products * step, change)  # type: ignore[operator]
+
+    def _followed(self, operator: SpectralOperator, state: Tensor, stop: Tensor, step: Tensor) -> Block:
+        start = self.waves.coefficients(stop - state)[..., : self.waves.count]
+        count = max(1, math.ceil(float(step.max()) / self.substep - 1e-6))
+        h = step / count
+        linear, products = 0, 0
+        end = state
+        for _ in range(count):
+            end, mean, mean_products = self._stage(operator, end, h)
+            linear, products = linear + mean, products + mean_products
+        own = self.waves.rates(
+            SpectralOperator(operator.constant * 0, operator.linear, operator.products), linear, products
+        ) + operator.constant * step[..., None]
+        missed = start - self.waves.coefficients(end - state)[..., : self.waves.count]
+        return step, linear, products.to(torch.complex64), missed + own  # type: ignore[union-attr]
+
+    def _block(self, step: Tensor, linear: Tensor, products: Tensor, change: Tensor) -> Block:
+        return step, linear, products.to(torch.complex64), self.waves.coefficients(change)[..., : self.waves.count]
+
+    def _stage(self, operator: SpectralOperator, state: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of Runge-Kutta: the state after it, integrals of coefficients and of products over it."""
+        rates, linear, products, at = 0, 0, 0, state
+        for weight, ahead in ((1, 0.5), (2, 0.5), (2, 1.0), (1, None)):
+            coefficients = self.waves.coefficients(at)
+            several = self.waves.products(coefficients)
+            rate = self.waves.codes(self.waves.rates(operator, coefficients, several))
+            if self.base is not None:
+                rate = rate + _rate(self.base, at)
+            rates = rates + weight * rate
+            linear, products = linear + weight * coefficients, products + weight * several
+            at = state if ahead is None else state + ahead * h * rate
+        part = h / 6
+        return state + part * rates, part[..., None] * linear, part * products
+
+    # ---- solves ----
+
+    def nothing(self) -> SpectralOperator:
+        """The operator that adds nothing to the base."""
+        waves, channels = self.waves, self.waves.channels
+        return SpectralOperator(
+            torch.zeros(channels, waves.count, dtype=torch.complex128),
+            torch.zeros(waves.count, channels, channels, dtype=torch.complex128),
+            torch.zeros(channels, len(waves.out), dtype=torch.complex128),
+        )
+
+    def weights(self, fields: list[VectorField]) -> Tensor:
+        """Weights (P,) of the sum of fields that explains the changes of the codes best, by least squares."""
+        gram, right = torch.zeros(len(fields), len(fields)).double(), torch.zeros(len(fields)).double()
+        base, self.base = self.base, None
+        try:
+            for (step, _, _, change), *moves in zip(
+                self.blocks(None), *(self._integrals(field) for field in fields), strict=True
+            ):
+                design = torch.stack([move.flatten() for move in moves], 1)
+                target = self.waves.codes(change).flatten()
+                assert len(step)
+                gram += design.T @ design
+                right += design.T @ target
+        finally:
+            self.base = base
+        gram.diagonal().add_(_COLLINEAR * gram.diagonal().mean())
+        return torch.linalg.solve(gram, right)
+
+    def _integrals(self, field: VectorField) -> Iterator[Tensor]:
+        """What a field would have changed, of each block along interpolating polynomials."""
+        none = SpectralFit.__new__(SpectralFit)
+        vars(none).update(vars(self))
+        none.base = field
+        plain = self.blocks(None)
+        for (*_, without), (*_, rest) in zip(plain, none.blocks(None), strict=True):
+            yield self.waves.codes(without - rest)
+
+    def solve(self, blocks: Iterator[Block], ridges: list[float]) -> list[SpectralOperator | None]:
+        """Operators for each ridge (relative to a coefficient's mean square), None where it is too small."""
+        parts = list(blocks)
+        step, linear, products, change = (torch.cat(part) for part in zip(*parts, strict=True))
+        waves, channels = self.waves, self.waves.channels
+        strength = float(linear.abs().square().sum(0).mean())
+        found = [self.nothing() for _ in ridges]
+        failed = [False] * len(ridges)
+        for wave, (first, last) in enumerate(waves.ranges):
+            constant = (self.constant * step).to(torch.complex128)
+            design = torch.cat([constant, linear[:, :, wave], products[:, first:last].to(torch.complex128)], 1)
+            target = change[:, :, wave]
+            dual = len(design) < design.shape[1]
+            gram = design @ design.mH if dual else design.mH @ design
+            right = target if dual else design.mH @ target
+            for index, ridge in enumerate(ridges):
+                regular = gram.clone()
+                regular.diagonal().add_(ridge * strength)
+                factor, info = torch.linalg.cholesky_ex(regular)
+                if int(info):
+                    failed[index] = True
+                    continue
+                solution = torch.cholesky_solve(right, factor)
+                solution = design.mH @ solution if dual else solution
+                operator = found[index]
+                operator.constant[:, wave] = solution[0] * self.constant
+                operator.linear[wave] = solution[1 : 1 + channels].T
+                operator.products[:, first:last] = solution[1 + channels :].T
+        return [None if bad else operator for bad, operator in zip(failed, found, strict=True)]
+
+    def rollout_error(self, operator: SpectralOperator, judged: CodeData, first: int) -> float:
+        """Error of rollouts from frame `first`, share of the variance; what the size cuts off counts."""
+        state, rest = judged.codes[:, first, : self.size], judged.codes[judged.observed].square().sum(1).mean()
+        total, count = 0.0, 0
+        for k in range(first, judged.codes.shape[1] - 1):
+            gap = (judged.t[:, k + 1] - judged.t[:, k]).nan_to_num(0.0)[:, None]
+            steps = max(1, math.ceil(float(gap.max()) / self.substep - 1e-6))
+            for _ in range(steps):
+                state = self._stage(operator, state, gap / steps)[0]
+            error = judged.codes[:, k + 1].clone()
+            error[:, : self.size] -= state
+            seen = judged.observed[:, k + 1] & judged.observed[:, first]
+            total += float(error[seen].square().sum())
+            count += int(seen.sum())
+            if not total < 1e6 * float(rest) * max(count, 1):
+                return float("inf")
+        return total / max(count, 1) / float(rest)
+
+    def search(self, judged: CodeData, first: int, corrections: int = 2) -> SpectralForm | None:
+        """The best by rollouts of `judged` codes from frame `first`; None where every one diverges."""
+        best: SpectralForm | None = None
+        operator: SpectralOperator | None = None
+        chosen: tuple[float, ...] = ()
+        for _ in range(corrections + 1):
+            leading: tuple[float, float, SpectralOperator] | None = None
+            for ridge, solved in zip(RIDGES, self.solve(self.blocks(operator), list(RIDGES)), strict=True):
+                score = float("inf") if solved is None else self.rollout_error(solved, judged, first)
+                if leading is not None and score > _WORSE * leading[0]:
+                    break  # errors only rise with the ridge from here on
+                if solved is not None and math.isfinite(score) and (leading is None or score < leading[0]):
+                    leading = score, ridge, solved
+            if leading is None or (best is not None and leading[0] > _CLEARLY_BETTER * best.score):
+                break
+            operator, chosen = leading[2], (*chosen, leading[1])
+            best = SpectralForm(self.waves, operator, self.base, chosen, leading[0])
+        return best
+
+
+def _rate(field: VectorField, state: Tensor) -> Tensor:
+    with torch.no_grad():
+        return field(torch.zeros((), dtype=torch.float64), state)

@@ -1,0 +1,153 @@
+"""Training on the harmonics of a periodic domain: dynamics that commute with translations, in closed form, in seconds.
+
+The decoder is the domain's Fourier basis, so that nothing of it is trained and codes mean the same for every physics;
+each wave has few unknowns, so that few trajectories determine them. What other physics have taught may be the start.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from inrflow.assimilation import StatePrior
+from inrflow.config import Config
+from inrflow.data.trajectories import TrajectoryFile
+from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.states import CodeData, with_memory
+from inrflow.encoding.harmonic_codes import HarmonicLabels, harmonic_modes
+from inrflow.encoding.modes import OutputModes
+from inrflow.errors import UserError
+from inrflow.evaluation.spread import calibrate
+from inrflow.surrogate import Surrogate
+from inrflow.training import dynamics_stage
+from inrflow.training.decoder_stage import DecoderTraining
+from inrflow.training.recorder import Recorder
+from inrflow.training.spectral_stage import KnownPhysics, SpectralStage
+from inrflow.training.splits import choose_split
+from inrflow.training.train import _GOOD_ENOUGH, _HARMONIC_FEATURES, Training
+
+_TRAJECTORIES, _COPIES = 32, 8  # copies under declared symmetries: only where trajectories are few
+_POINTS = 0.9  # harmonics a point
+_STATISTICS = 16  # trajectories from which the spectrum is taken
+
+
+def has_harmonics(file: TrajectoryFile) -> bool:
+    """Whether every coordinate of a file is periodic."""
+    period = file.description.period
+    return period is not None and all(value > 0 for value in period) and file.description.geometry is None
+
+
+class HarmonicTraining(Training):
+    """One training run with codes on the domain's harmonics.
+
+    `known`: what a run on other physics knows. `trajectories`: only the first ones of the file, None for all.
+    """
+
+    def __init__(
+        self, config: Config, file: TrajectoryFile, directory: Path, recorder: Recorder, save_config,  # noqa: ANN001
+        known: KnownPhysics | None = None, trajectories: int | None = None,
+    ) -> None:
+        super().__init__(config, file, directory, recorder, save_config)
+        self.known = known
+        if trajectories is not None:
+            count = min(trajectories, len(self.source))
+            self.training, self.validation = choose_split(count, config.data.validation, config.seed)
+            self.source.fit_normalisation(self.training)
+
+    def _harmonics(self, features: int) -> int:
+        points = round(self.file.points * self.config.data.points)  # of one frame, which must determine its codes
+        d = len(self.description.coordinates)
+        wanted = self.config.decoder.harmonics
+        return wanted if wanted is not None else max(1, int((min(features, _POINTS * points) ** (1 / d) - 1) // 2))
+
+    def run(self) -> Surrogate:
+        """Harmonics, codes, closed-form dynamics, a residual where it helps, priors."""
+        if not has_harmonics(self.file):
+            raise UserError(f"{self.file.path} is not periodic in all coordinates (period "
+                            f"{list(self.description.period or ())}), so its domain has no harmonics; give "
+                            "decoder.codes=variance")
+        decoder, modes, labels = self._decoder()
+        count = len(self.training)
+        copies = min(_COPIES, max(1, _TRAJECTORIES // count)) if len(self.symmetries) else 1
+        if self.config.data.copies is not None and len(self.symmetries):
+            copies = self.config.data.copies
+        codes, held = self.codes(decoder, modes.prior(), self.symmetries, copies)
+        taught, judged, first = self._judging(codes, held)
+        stage = SpectralStage(taught, judged, first, labels, self.recorder, self.known)
+        found = stage.search(self._whole_sizes(modes, labels))
+        every = codes if held is None else CodeData.join([held, codes])
+        modes = modes.truncated(found.size)
+        decoder.set_output(modes.mean, modes.modes)
+        prior, size = modes.prior(), found.size
+        floor = float(prior.noise.mean())
+        dynamics = self.config.dynamics
+        field = found.field(dynamics.width)
+        states, judged_states = with_memory(taught, size, None), with_memory(judged, size, None)
+        step = min(0.5, dynamics_stage.integration_step(field, states, found.score + floor, dynamics.step))
+        integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
+
+        def error(candidate) -> float:  # noqa: ANN001
+            return dynamics_stage.rollout_error(candidate, integrator, judged_states, judged, first, size)
+
+        start, note = error(field), "closed form"
+        final = found.refit(every).field(dynamics.width) if held is not None else field
+        if dynamics.depth and start > max(floor, _GOOD_ENOUGH):
+            trained = self.train_residual(field, states, integrator, error, start, floor, decoder)
+            if trained is not None and error(trained) < 0.95 * start:
+                field = final = trained.double()
+                note = "closed form and trained residual"
+        self.recorder.say(f"dynamics: {note}, validation error {error(field):.2e} of the variance")
+        process = dynamics_stage.calibrated_process_noise(field, integrator, judged_states.since(first))
+        times = self.source.times
+        spread = torch.ones(len(self.description.channels), dtype=torch.float64)
+        surrogate = Surrogate(
+            self.description, self.source.normalisation, decoder.eval(), field.double().eval(), integrator,
+            StatePrior(prior.mean.double(), prior.covariance.double(), prior.noise.double(), process, spread),
+            self.scale, self.box, float((times - times[:, :1]).nan_to_num(0.0).max()),
+            {
+                "seed": self.config.seed,
+                "points": self.config.data.points,
+                "same_points": self.config.data.same_points,
+                "frames": codes.codes.shape[1],
+                "trajectories": len(self.source),
+                "symmetries": list(self.symmetries.names),
+                "dynamics": f"{note}, commutes with translations",
+                "memory": 0,
+                "test": self.config.data.test,
+                "codes": labels.first(size).names(),
+            },
+        )
+        batch = self.source.batch(self.validation[:8] if held is not None else self.training[:8], normalised=False)
+        surrogate.prior.spread = calibrate(surrogate, batch, first + 1)
+        surrogate.field = final.double().eval()
+        return surrogate
+
+    def _decoder(self) -> tuple[ModulatedSiren, OutputModes, HarmonicLabels]:
+        """The widest basis that the points support, and the spectrum of the data on it."""
+        nobody = self.augmentation(self.symmetries.only([]))
+        chosen = self.training[:_STATISTICS]
+        statistics = DecoderTraining(self.source, chosen, np.array([], dtype=int), nobody)
+        embedding = self.embedding(_HARMONIC_FEATURES[-1])
+        decoder = ModulatedSiren(embedding, len(self.description.channels), 1, 0, 0)
+        largest = len(self.description.channels) * (1 + embedding.harmonics)
+        modes = statistics.fit_modes(decoder.double(), largest, iterations=2)
+        found = harmonic_modes(embedding, modes)
+        assert found is not None
+        modes, labels = found
+        decoder.set_output(modes.mean, modes.modes)
+        left = float(modes.noise.mean())
+        self.recorder.say(f"decoder: {embedding.harmonics} harmonics of the domain leave {left:.1e} of the variance, "
+                          "nothing is trained")
+        self.config.training.steps.decoder = 0
+        return decoder.float(), modes, labels
+
+    def _whole_sizes(self, modes: OutputModes, labels: HarmonicLabels) -> list[int]:
+        """Numbers of codes whose shells of waves are whole, for tails of the spectrum."""
+        sizes = dynamics_stage.candidate_sizes(modes.variances, 10**9, self.config.decoder.code_size)
+        whole = labels.whole_sizes()
+        return sorted({min((w for w in whole if w >= size), default=whole[-1]) for size in sizes})
+
+

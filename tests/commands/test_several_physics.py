@@ -1,0 +1,100 @@
+"""Several physics in one run: trained together, told apart by every command, and joined by another one later."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import inrflow
+from inrflow.commands.runs import load_run
+from inrflow.errors import UserError
+from inrflow.family import Family
+from inrflow.pdes.generate import generate
+from inrflow.surrogate import Surrogate
+
+NAMES = ("heat", "burgers")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Three equations on a line."""
+    folder = tmp_path_factory.mktemp("physics")
+    settings = {"trajectories": 4, "frames": 6, "grid": 16, "dimensions": 1}
+    return {name: generate(name, folder / f"{name}.h5", **settings) for name in (*NAMES, "wave")}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, files: dict[str, Path], inrflow_command) -> Path:
+    directory = tmp_path_factory.mktemp("several") / "run"
+    listed = f"[{files['heat']},{files['burgers']}]"
+    outcome = inrflow_command("train", f"data.train={listed}", f"output={directory}")
+    assert outcome.code == 0, outcome.err
+    return directory
+
+
+def test_contexts_span_the_operators_exactly(run: Path) -> None:
+    """The shared field at a physics' context, on its slots, is the field that was fitted to it alone."""
+    for name in NAMES:
+        shared, own = Surrogate.load(run, physics=name), Surrogate.load(run / "checkpoints" / name)
+        states = torch.randn(3, own.code_size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        zero = torch.zeros(()).double()
+        torch.testing.assert_close(shared.field(zero, states), own.field(zero, states), atol=1e-9, rtol=1e-9)
+    family = Family.load(run)
+    assert family.field.shape.context_size == 1
+    assert max(family.lost) < 1e-12
+
+
+def test_fewer_contexts_share_operators(run: Path) -> None:
+    """Without contexts there is one operator for all, and what it misses of each is told."""
+    alone = {name: Surrogate.load(run / "checkpoints" / name) for name in NAMES}
+    family = Family.of(alone, context_size=0)
+    assert family.field.shape.context_size == 0
+    assert min(family.lost) > 1e-3
+
+
+def test_physics_must_be_named_in_python(run: Path) -> None:
+    with pytest.raises(UserError, match="give physics=NAME, one of heat, burgers"):
+        inrflow.Surrogate.load(run)
+    with pytest.raises(UserError, match="physics=plasma is unknown"):
+        inrflow.Surrogate.load(run, physics="plasma")
+
+
+def test_evaluate_finds_the_physics_from_the_file(
+    run: Path, files: dict[str, Path], tmp_path: Path, inrflow_command
+) -> None:
+    assert load_run(str(run), data=str(files["burgers"])).description.name == "burgers"
+    outcome = inrflow_command("evaluate", f"run={run}", f"data.test={files['wave']}", f"output={tmp_path / 'other'}")
+    assert outcome.code == 2
+    assert "no physics has its channels; give physics=NAME, one of heat, burgers" in outcome.err
+
+
+def test_inspect_lists_the_physics(run: Path, inrflow_command) -> None:
+    outcome = inrflow_command("inspect", run)
+    assert outcome.code == 0, outcome.err
+    assert "heat, burgers" in outcome.out
+
+
+def test_files_of_one_name_are_refused(files: dict[str, Path], tmp_path: Path, inrflow_command) -> None:
+    listed = f"[{files['heat']},{files['heat']}]"
+    outcome = inrflow_command("train", f"data.train={listed}", f"output={tmp_path / 'run'}")
+    assert outcome.code == 2
+    assert "named heat as another file is" in outcome.err
+
+
+def test_adapt_adds_a_physics_and_leaves_the_others(
+    run: Path, files: dict[str, Path], tmp_path: Path, inrflow_command
+) -> None:
+    directory = tmp_path / "adapted"
+    outcome = inrflow_command(
+        "adapt", f"run={run}", f"data.train={files['wave']}", f"output={directory}"
+    )
+    assert outcome.code == 0, outcome.err
+    family = Family.load(directory)
+    assert family.names == ["heat", "burgers", "wave"]
+    before, after = Surrogate.load(run, physics="burgers"), Surrogate.load(directory, physics="burgers")
+    states = torch.randn(3, before.code_size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    zero = torch.zeros(()).double()
+    torch.testing.assert_close(after.field(zero, states), before.field(zero, states), atol=1e-9, rtol=1e-9)
+    again = inrflow_command("adapt", f"run={directory}", f"data.train={files['wave']}", f"output={tmp_path / 'again'}")
+    assert again.code == 2
+    assert "knows already" in again.err
