@@ -4,7 +4,7 @@
 
 A model of wave, heat, advection, Burgers and Gray-Scott meets Navier-Stokes, of which it sees 1, 2, 4, ...
 trajectories. It is compared with models from scratch: codes of most variance (the default of `inrflow train`), and
-codes on harmonics with dynamics that commute with translations, the structure that the physics share. Data are generated.
+codes on harmonics with dynamics that commute with translations, which all of them do. Data are generated.
 How to read the result: benchmarks/README.md.
 """
 

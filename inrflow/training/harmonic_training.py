@@ -58,7 +58,7 @@ class HarmonicTraining(Training):
             self.source.fit_normalisation(self.training)
 
     def _harmonics(self, features: int) -> int:
-        points = round(self.file.points * self.config.data.points)  # of one frame, which must determine its codes
+        points = round(self.source.points * self.config.data.points)  # of one frame, which must determine its codes
         d = len(self.description.coordinates)
         wanted = self.config.decoder.harmonics
         return wanted if wanted is not None else max(1, int((min(features, _POINTS * points) ** (1 / d) - 1) // 2))
@@ -74,7 +74,10 @@ class HarmonicTraining(Training):
         copies = min(_COPIES, max(1, _TRAJECTORIES // count)) if len(self.symmetries) else 1
         if self.config.data.copies is not None and len(self.symmetries):
             copies = self.config.data.copies
-        codes, held = self.codes(decoder, modes.prior(), self.symmetries, copies)
+        book = self.code_book(decoder, modes.prior())
+        codes, held = book.training, book.held
+        if copies > 1:
+            codes = book.with_copies(self.training, self.augmentation(self.symmetries), copies, self.config.seed)
         taught, judged, first = self._judging(codes, held)
         stage = SpectralStage(taught, judged, first, labels, self.recorder, self.known)
         found = stage.search(self._whole_sizes(modes, labels))
