@@ -121,7 +121,8 @@ class SpectralFit:
         start = self.waves.coefficients(stop - state)[..., : self.waves.count]
         count = max(1, math.ceil(float(step.max()) / self.substep - 1e-6))
         h = step / count
-        linear, products = 0, 0
+        zero = torch.zeros((), dtype=state.dtype)
+        linear, products = zero, zero
         end = state
         for _ in range(count):
             end, mean, mean_products = self._stage(operator, end, h)
@@ -130,14 +131,15 @@ class SpectralFit:
             SpectralOperator(operator.constant * 0, operator.linear, operator.products), linear, products
         ) + operator.constant * step[..., None]
         missed = start - self.waves.coefficients(end - state)[..., : self.waves.count]
-        return step, linear, products.to(torch.complex64), missed + own  # type: ignore[union-attr]
+        return step, linear, products.to(torch.complex64), missed + own
 
     def _block(self, step: Tensor, linear: Tensor, products: Tensor, change: Tensor) -> Block:
         return step, linear, products.to(torch.complex64), self.waves.coefficients(change)[..., : self.waves.count]
 
     def _stage(self, operator: SpectralOperator, state: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step of Runge-Kutta: the state after it, integrals of coefficients and of products over it."""
-        rates, linear, products, at = 0, 0, 0, state
+        zero = torch.zeros((), dtype=state.dtype)
+        rates, linear, products, at = zero, zero, zero, state
         for weight, ahead in ((1, 0.5), (2, 0.5), (2, 1.0), (1, None)):
             coefficients = self.waves.coefficients(at)
             several = self.waves.products(coefficients)

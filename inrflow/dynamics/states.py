@@ -17,6 +17,10 @@ class CodeData:
     t: Tensor
     observed: Tensor
 
+    def first(self, count: int) -> CodeData:
+        """The first so many trajectories."""
+        return CodeData(self.codes[:count], self.t[:count], self.observed[:count])
+
     def frames(self, stop: int) -> CodeData:
         """The first `stop` frames."""
         return CodeData(self.codes[:, :stop], self.t[:, :stop], self.observed[:, :stop])

@@ -7,8 +7,6 @@ so does the field without contexts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,12 +24,12 @@ from inrflow.dynamics.parameter_map import ParameterMap
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.vector_field import FieldShape, VectorField
 from inrflow.encoding.modes import OutputModes
+from inrflow.encoding.unseen import UnseenVariance
 from inrflow.evaluation.spread import calibrate
 from inrflow.surrogate import Surrogate
 from inrflow.training import dynamics_stage
-
-if TYPE_CHECKING:
-    from inrflow.training.train import Training
+from inrflow.training.residual_run import train_residual
+from inrflow.training.setup import TrainingSetup
 
 _UNKNOWN_SIZES = (1, 2)
 _QUICK_SIZE = 128
@@ -41,9 +39,9 @@ _CLEARLY_BETTER = 0.95
 
 
 class ContextStage:
-    """Closed-form dynamics with contexts for a `Training` whose data hold environments."""
+    """Closed-form dynamics with contexts for a training run whose data hold environments."""
 
-    def __init__(self, training: Training, environments: Environments) -> None:
+    def __init__(self, training: TrainingSetup, environments: Environments) -> None:
         self.training, self.environments = training, environments
         members = environments.index[training.training]
         self.used = np.unique(members)  # environments with training trajectories
@@ -94,9 +92,11 @@ class ContextStage:
         return search.score(search.fit(size, search.start(counts[0]), 1e-8, rounds=3))
 
     def run(
-        self, decoder: Decoder, modes: OutputModes, codes: CodeData, held: CodeData | None, without: float
+        self, decoder: Decoder, modes: OutputModes, codes: CodeData, held: CodeData | None, without: float,
+        unseen: UnseenVariance | None,
     ) -> Surrogate | None:
-        """The surrogate; None where contexts do not help, which is told. `without`: validation error without them."""
+        """The surrogate; None where contexts do not help, which is told. `without`: validation error without them;
+        `unseen`: what the decoder misses where no training frame has a point."""
         say = self.training.recorder.say
         counts = self.sizes_to_try(tell=True)
         if held is None or not len(held.codes) or not counts:
@@ -128,11 +128,11 @@ class ContextStage:
             return None
         modes = modes.truncated(chosen.size)
         decoder.set_output(modes.mean, modes.modes)  # type: ignore[operator]
-        return self.finish(decoder, modes, search, choice, codes, held)
+        return self.finish(decoder, modes, search, choice, codes, held, unseen)
 
     def finish(
         self, decoder: Decoder, modes: OutputModes, search: ContextSearch, choice: ContextChoice, codes: CodeData,
-        held: CodeData,
+        held: CodeData, unseen: UnseenVariance | None,
     ) -> Surrogate:
         """Residual training where it helps, priors, calibration; the closed form refitted on all trajectories."""
         training, config, size = self.training, self.training.config, choice.candidate.size
@@ -153,7 +153,7 @@ class ContextStage:
 
         start_error = error(linear)
         field, contexts, note = linear, fit.contexts, "closed form"
-        trained = training.train_residual(linear, states, integrator, error, start_error, floor, decoder)
+        trained = train_residual(training, linear, states, integrator, error, start_error, floor, decoder)
         if trained is not None:
             trained = trained.double()
             solved, solved_held = self._solve_again(trained, integrator, codes, held, rows, held_contexts, size)
@@ -175,7 +175,7 @@ class ContextStage:
                 size, fit.contexts, choice.candidate.ridge, moments=moments_of(everyone, numbers[kept], len(self.used))
             )
             final, contexts = context_field(full, config.dynamics.width), full.contexts
-        surrogate = self._surrogate(decoder, modes, field, integrator, process, codes, f"{note}, contexts")
+        surrogate = self._surrogate(decoder, modes, field, integrator, process, codes, f"{note}, contexts", unseen)
         batch = training.source.batch(training.validation[:16], normalised=False)
         known = ContextPrior(judged.codes[:16, 0, size:], torch.eye(fit.context_size).double() * 1e-12)
         surrogate.prior.spread = calibrate(surrogate, batch, 1, known)
@@ -203,7 +203,7 @@ class ContextStage:
 
     def _surrogate(
         self, decoder: Decoder, modes: OutputModes, field: VectorField, integrator: Integrator, process: Tensor,
-        codes: CodeData, note: str,
+        codes: CodeData, note: str, unseen: UnseenVariance | None,
     ) -> Surrogate:
         training, config, contexts = self.training, self.training.config, field.shape.context_size
         code_prior = modes.prior()
@@ -213,7 +213,7 @@ class ContextStage:
         mean = torch.cat([code_prior.mean.double(), torch.zeros(contexts, dtype=torch.float64)])
         channels = len(training.description.channels)
         spread = torch.ones(channels).double()
-        prior = StatePrior(mean, covariance, code_prior.noise.double(), process, spread, training.unseen)
+        prior = StatePrior(mean, covariance, code_prior.noise.double(), process, spread, unseen)
         times = training.source.times
         return Surrogate(
             training.description, training.source.normalisation, decoder.eval(), field.double().eval(), integrator,

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.assimilation import Dynamics
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.closed_form import ClosedForm
 from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.linearised import Dynamics
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField

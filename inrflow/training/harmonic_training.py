@@ -27,7 +27,8 @@ from inrflow.training.decoder_stage import DecoderTraining
 from inrflow.training.recorder import Recorder
 from inrflow.training.spectral_stage import KnownPhysics, SpectralStage
 from inrflow.training.splits import choose_split
-from inrflow.training.train import _GOOD_ENOUGH, _HARMONIC_FEATURES, Training
+from inrflow.training.setup import GOOD_ENOUGH, HARMONIC_FEATURES
+from inrflow.training.train import Training
 
 _TRAJECTORIES, _COPIES = 32, 8  # copies under declared symmetries: only where trajectories are few
 _POINTS = 0.9  # harmonics a point
@@ -78,7 +79,7 @@ class HarmonicTraining(Training):
         codes, held = book.training, book.held
         if copies > 1:
             codes = book.with_copies(self.training, self.augmentation(self.symmetries), copies, self.config.seed)
-        taught, judged, first = self._judging(codes, held)
+        taught, judged, first = self.judging(codes, held)
         stage = SpectralStage(taught, judged, first, labels, self.recorder, self.known)
         found = stage.search(self._whole_sizes(modes, labels))
         every = codes if held is None else CodeData.join([held, codes])
@@ -97,7 +98,7 @@ class HarmonicTraining(Training):
 
         start, note = error(field), "closed form"
         final = found.refit(every).field(dynamics.width) if held is not None else field
-        if dynamics.depth and start > max(floor, _GOOD_ENOUGH):
+        if dynamics.depth and start > max(floor, GOOD_ENOUGH):
             trained = self.train_residual(field, states, integrator, error, start, floor, decoder)
             if trained is not None and error(trained) < 0.95 * start:
                 field = final = trained.double()
@@ -133,7 +134,7 @@ class HarmonicTraining(Training):
         nobody = self.augmentation(self.symmetries.only([]))
         chosen = self.training[:_STATISTICS]
         statistics = DecoderTraining(self.source, chosen, np.array([], dtype=int), nobody)
-        embedding = self.embedding(_HARMONIC_FEATURES[-1])
+        embedding = self.embedding(HARMONIC_FEATURES[-1])
         decoder = ModulatedSiren(embedding, len(self.description.channels), 1, 0, 0)
         largest = len(self.description.channels) * (1 + embedding.harmonics)
         modes = statistics.fit_modes(decoder.double(), largest, iterations=2)

@@ -1,0 +1,184 @@
+"""The end of a run: a residual where it helps, priors and calibration, the choice refitted to all trajectories."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from inrflow.assimilation import StatePrior
+from inrflow.decoders.base import Decoder
+from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.states import CodeData, with_memory
+from inrflow.dynamics.vector_field import VectorField
+from inrflow.encoding.gaussian import GaussianPrior
+from inrflow.encoding.modes import OutputModes
+from inrflow.encoding.unseen import UnseenVariance
+from inrflow.evaluation.spread import calibrate
+from inrflow.surrogate import Surrogate
+from inrflow.training import dynamics_stage
+from inrflow.training.codes_run import make_code_book
+from inrflow.training.decoder_run import fit_modes
+from inrflow.training.decoder_stage import DecoderTraining
+from inrflow.training.dynamics_choice import ChosenDynamics
+from inrflow.training.dynamics_stage import FieldSettings
+from inrflow.training.quadratic_stage import QuadraticStage
+from inrflow.training.refit_stage import Refit
+from inrflow.training.residual_run import train_residual
+from inrflow.training.setup import CLEARLY_BETTER, TrainingSetup
+
+
+def finish(
+    setup: TrainingSetup,
+    decoder: Decoder,
+    code_prior: GaussianPrior,
+    chosen: ChosenDynamics,
+    unseen: UnseenVariance | None,
+    modes: OutputModes | None = None,
+) -> Surrogate:
+    """Residual training where it helps, then priors; the surrogate. With the `modes`, of which the decoder has the
+    leading ones, they are fitted anew to all trajectories in the end."""
+    search, fit, quadratic, training, held = chosen.search, chosen.fit, chosen.quadratic, chosen.codes, chosen.held
+    dynamics, size = setup.config.dynamics, decoder.code_size
+    settings = _field_settings(setup)
+    taught, judged, first = setup.judging(training, held)
+    every = training if held is None else CodeData.join([training, held])
+    early, full = fit, fit
+    if quadratic is not None:
+        linear = quadratic.field(dynamics.width)
+    else:
+        if held is None:
+            early = search.fit(fit.candidate, data=taught)
+        full = search.fit(fit.candidate, fit.scores, data=every)
+        linear = dynamics_stage.linear_field(early, settings)
+        first = max(first, 1 if fit.candidate.memory else 0)
+    directions = None if quadratic is not None else early.directions
+    states = with_memory(taught, size, directions)
+    judged_states = with_memory(judged, size, directions)
+    floor = float(code_prior.noise.mean())
+    begin = 1 if fit.candidate.memory else 0  # memory has no value at a trajectory's first frame
+    score = fit.score if quadratic is None else quadratic.score
+    step = dynamics_stage.integration_step(linear, states.since(begin), score + floor, dynamics.step)
+    integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
+
+    def error(field: VectorField) -> float:
+        return dynamics_stage.rollout_error(field, integrator, judged_states, judged, first, size)
+
+    start_error = error(linear)
+    field, note = linear, "closed form"
+    trained = train_residual(setup, linear, states, integrator, error, start_error, floor, decoder)
+    if trained is not None and (not dynamics.linear or error(trained) < CLEARLY_BETTER * start_error):
+        field = trained.cpu().double()
+        note = "closed form and trained residual" if dynamics.linear else "trained network"
+    setup.recorder.say(f"dynamics: {note}, validation error {error(field):.2e} of the variance")
+    final, final_states = field, states
+    if field is linear:
+        if quadratic is not None:  # refitted on all trajectories
+            final = QuadraticStage.refit(quadratic, every).field(dynamics.width)
+        else:
+            final = dynamics_stage.linear_field(full, settings)
+        final_states = with_memory(training, size, None if quadratic is not None else full.directions)
+    surrogate = assemble(
+        setup, decoder, code_prior, field, final, integrator, final_states, judged_states.since(first), first, note,
+        unseen,
+    )
+    if field is not linear or modes is None or held is None or fit.candidate.memory or setup.source.knots is not None:
+        return surrogate
+    return _on_all_trajectories(setup, surrogate, modes, chosen, final)
+
+
+def assemble(
+    setup: TrainingSetup,
+    decoder: Decoder,
+    code_prior: GaussianPrior,
+    field: VectorField,
+    final: VectorField,
+    integrator: Integrator,
+    states: CodeData,
+    judged: CodeData,
+    first: int,
+    note: str,
+    unseen: UnseenVariance | None,
+) -> Surrogate:
+    """The surrogate of the `final` field, with priors of its states and the errors that `field`, which has not
+    seen the `judged` states, makes on them and on validation trajectories from frame `first` on.
+
+    `unseen`: what the decoder misses where no training frame has a point.
+    """
+    config, size = setup.config, decoder.code_size
+    process = dynamics_stage.calibrated_process_noise(field, integrator, judged)
+    mean, covariance = dynamics_stage.fit_state_prior(states, code_prior, size)
+    times = setup.source.times
+    elapsed = (times - times[:, :1]).nan_to_num(0.0)
+    prior = StatePrior(
+        mean, covariance, code_prior.noise.double(), process, torch.ones(len(setup.description.channels)).double(),
+        unseen,
+    )
+    surrogate = Surrogate(
+        setup.description, setup.source.normalisation, decoder.eval(), field.double().eval(), integrator,
+        prior, setup.scale, setup.box, float(elapsed.max()),
+        {
+            "seed": config.seed,
+            "points": config.data.points,
+            "same_points": config.data.same_points,
+            "frames": times.shape[1],
+            "trajectories": len(setup.source),
+            "symmetries": list(setup.symmetries.names),
+            "dynamics": note,
+            "memory": states.codes.shape[-1] - size,
+            "test": config.data.test,
+        },
+        setup.encoder,
+    )
+    judging = setup.validation[:16] if len(setup.validation) else setup.training
+    prior.spread = calibrate(surrogate, setup.source.batch(judging, normalised=False), first + 1)
+    setup.recorder.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(prior.spread)})
+    surrogate.field = final.double().eval()
+    return surrogate
+
+
+def _on_all_trajectories(
+    setup: TrainingSetup, surrogate: Surrogate, modes: OutputModes, chosen: ChosenDynamics, final: VectorField
+) -> Surrogate:
+    """A surrogate of closed-form dynamics fitted anew, with its modes, to the trajectories of validation too."""
+    search, fit, quadratic = chosen.search, chosen.fit, chosen.quadratic
+    assert chosen.held is not None
+    integrator, settings = surrogate.integrator, _field_settings(setup)
+    whole = np.arange(len(setup.source))
+    augmentation = setup.augmentation(setup.symmetries)
+
+    def codes_of_all(refitted: ModulatedSiren, new: OutputModes) -> CodeData:
+        book = make_code_book(setup, refitted, new.prior(), whole, whole[:0])
+        return book.with_copies(whole, augmentation, setup.config.training.steps.copies or 1, setup.config.seed)
+
+    def field_of(codes: CodeData) -> VectorField:
+        count = codes.codes.shape[-1]
+        if quadratic is not None:
+            return QuadraticStage.refit(replace(quadratic, bias=codes.codes.new_zeros(count)), codes).field()
+        candidate = replace(fit.candidate, size=count)
+        return dynamics_stage.linear_field(search.fit(candidate, data=codes), settings)
+
+    def error_on(refitted: VectorField, codes: CodeData) -> float:
+        originals = codes.first(len(whole))
+        count = refitted.shape.state_size
+        return dynamics_stage.rollout_error(
+            refitted, integrator, with_memory(originals, count, None), originals, 0, count
+        )
+
+    refit = Refit(
+        lambda d: fit_modes(setup, DecoderTraining(setup.source, whole, whole[:0], augmentation), d),
+        codes_of_all, field_of, error_on,
+    )
+    every = CodeData.join([setup.originals(chosen.codes), chosen.held])
+    surrogate, before, after = refit(surrogate, modes, every, final)
+    setup.recorder.log("refit", 0, before=before, after=after, code_size=surrogate.code_size)
+    return surrogate
+
+
+def _field_settings(setup: TrainingSetup) -> FieldSettings:
+    dynamics = setup.config.dynamics
+    return FieldSettings(
+        setup.forcing_period(), dynamics.forcing_harmonics, dynamics.width, dynamics.depth, dynamics.quadratic_rank
+    )

@@ -1,0 +1,130 @@
+"""What a training run knows before anything is trained: configuration, data, split, symmetries, time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from inrflow.config import Config
+from inrflow.data.environments import environments_of
+from inrflow.data.source import TrajectorySource
+from inrflow.data.symmetries import Symmetries
+from inrflow.data.trajectories import TrajectoryFile
+from inrflow.decoders.embeddings import Embedding, make_embedding
+from inrflow.devices import choose_device
+from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.time_scale import TimeScale
+from inrflow.encoding.encode import Encoder
+from inrflow.errors import UserError
+from inrflow.training.decoder_stage import Augmentation
+from inrflow.training.recorder import Recorder
+from inrflow.training.splits import choose_split
+from inrflow.training.steps import Stage, timed_steps
+from inrflow.training.table_run import ADAM_RATE, GRADIENT_RATE
+
+HARMONIC_FEATURES = (200, 300)
+GOOD_ENOUGH = 1e-6  # share of the variance below which single-precision rollouts have nothing to add
+CLEARLY_BETTER = 0.95  # the closed form is refitted on all trajectories, the trained residual is not
+
+
+class TrainingSetup:
+    """What the parts of a training run share: the open file's training data, and how long there is for each part."""
+
+    def __init__(
+        self, config: Config, file: TrajectoryFile, directory: Path, recorder: Recorder, save_config: Callable[[], None]
+    ) -> None:
+        self.config, self.file, self.recorder, self.save_config = config, file, recorder, save_config
+        self.device = choose_device(config.device)
+        self.checkpoints, self.started = directory / "checkpoints", time.monotonic()
+        data = config.data
+        self.source = TrajectorySource(file, data.frames, data.points, data.same_points, config.seed)
+        self.environments = environments_of(file, config.dynamics.context)
+        groups = None if self.environments is None else self.environments.index
+        self.training, self.validation = choose_split(len(self.source), data.validation, config.seed, groups)
+        self.source.fit_normalisation(self.training)
+        self.scale = TimeScale.of(self.source.times)
+        self.description = file.description
+        self.box = file.box
+        self.symmetries = self._symmetries(data.symmetries)
+        encoding = config.encoding
+        descended = encoding.method in ("adam", "gradient_steps")
+        rate = encoding.rate or (ADAM_RATE if encoding.method == "adam" else GRADIENT_RATE)
+        self.encoder = Encoder(encoding.method, encoding.iterations or 0, rate) if descended else Encoder()
+
+    def _symmetries(self, wanted: object) -> Symmetries:
+        declared = self.description.symmetries
+        if wanted in ("declared", None):
+            return declared
+        if wanted == "none":
+            return declared.only([])
+        names = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]  # type: ignore[attr-defined]
+        if len(declared):
+            try:
+                return declared.only(names)
+            except UserError:
+                pass
+        return Symmetries.by_name(names, self.description, self.box)
+
+    def augmentation(self, symmetries: Symmetries) -> Augmentation:
+        """Random copies under these symmetries."""
+        extent = self.box[1] - self.box[0]
+        return Augmentation(symmetries, extent, self.description.period, self.source.normalisation.scale)
+
+    def _harmonics(self, features: int) -> int:
+        wanted, d = self.config.decoder.harmonics, len(self.description.coordinates)
+        if wanted is not None:
+            return wanted
+        points = round(self.source.points * self.config.data.points)
+        if not self.source.shared_points or len(self.symmetries):
+            points *= len(self.training)
+        largest = min(features, 0.7 * points)
+        return max(0, int((largest ** (1 / d) - 1) // 2))
+
+    def embedding(self, features: int = HARMONIC_FEATURES[0]) -> Embedding:
+        """The coordinate embedding that the data declare, with at most so many `features` of the domain's harmonics."""
+        return make_embedding(
+            self.box[0].tolist(),
+            self.box[1].tolist(),
+            self.description.period if self.config.decoder.periodic else None,
+            self.description.geometry,
+            self.config.decoder.wavenumbers,
+            self._harmonics(features),
+        )
+
+    def decided(self, name: str, choose: Callable[[], int]) -> int:
+        """A number of `training.steps`: that of the configuration, or else what `choose` says, then recorded."""
+        known = getattr(self.config.training.steps, name)
+        if known is None:
+            known = choose()
+            setattr(self.config.training.steps, name, known)
+            self.save_config()
+        return known
+
+    def steps(self, name: str, stage: Stage, share: float, largest: int) -> int:
+        """Steps of a stage: those of the configuration, or what its share of the time allows, then recorded."""
+        return self.decided(name, lambda: timed_steps(stage, self.seconds(share), largest=largest))
+
+    def seconds(self, share: float) -> float:
+        """A share of the time budget, less where little of it is left."""
+        budget = 60 * self.config.training.minutes
+        return min(share * budget, max(0.8 * (budget - (time.monotonic() - self.started)), 0.0))
+
+    def forcing_period(self) -> float:
+        """Period of the declared forcing, internal time; 0 for none."""
+        wanted = self.config.dynamics.forcing
+        period = self.description.time_period
+        if wanted and period is None:
+            raise UserError("dynamics.forcing=true, but the data declare no time_period; add the attribute to the file")
+        return 0.0 if period is None or wanted is False else period / self.scale.unit
+
+    def judging(self, training: CodeData, held: CodeData | None) -> tuple[CodeData, CodeData, int]:
+        """Codes that teach, codes that judge, and the frame from which they judge."""
+        if held is not None:
+            return training, held, 0
+        cut = max(2, int(0.8 * training.codes.shape[1]))  # one trajectory: its last frames judge what the first taught
+        return training.frames(cut), self.originals(training), cut - 1
+
+    def originals(self, codes: CodeData) -> CodeData:
+        """Codes of the training trajectories without those of their copies."""
+        return codes.first(len(self.training))
