@@ -16,7 +16,8 @@ from torch import Tensor
 from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, with_memory
 from inrflow.dynamics.transitions import LinearFit, fit_irregular, flow, generator_of, transitions_of
 
-RIDGES = (1e-15, 1e-14, 1e-13, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0)
+RIDGES = (1e-15, 1e-13, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1e-1, 1.0)
+_BETWEEN = (10**-0.5, 10**0.5)  # ridges beside those that do best
 _CLEARLY_BETTER = 0.98
 _FINALISTS = 12
 
@@ -118,7 +119,16 @@ class ClosedFormSearch:
 
         With `continuous` the rollouts are those of the continuous-time field, else of the fitted map of one step.
         """
-        total, count, variance = 0.0, 0, 0.0
+        totals, counts, variance = self._errors(candidate, continuous)
+        if not counts.sum():
+            return float("inf")
+        value = float(totals.sum() / counts.sum()) / max(variance, 1e-300)
+        return value if value == value else float("inf")
+
+    def _errors(self, candidate: Candidate, continuous: bool) -> tuple[Tensor, Tensor, float]:
+        """Summed squared errors and their number, (splits,), and the variance of the codes."""
+        totals, counts = torch.zeros(2, len(self.splits), dtype=torch.float64)
+        variance = 0.0
         for split, (fitted, judged, first) in enumerate(self.splits):
             model, mean, directions, uniform = self.step_model(split, candidate)
             states = with_memory(judged, candidate.size, directions)
@@ -144,17 +154,14 @@ class ClosedFormSearch:
                 error = judged.codes[:, frame].clone()
                 error[:, : candidate.size] -= predicted[:, : candidate.size]
                 seen = rows & begun & judged.observed[:, frame]
-                total += float(error[seen].square().sum())
-                count += int(seen.sum())
+                totals[split] += error[seen].square().sum()
+                counts[split] += seen.sum()
                 starting = ~begun & states.observed[:, frame]  # nothing observed before: the forecast begins here
                 anomaly = torch.where(starting[:, None], anomalies[:, frame], anomaly)
                 begun = begun | starting
             observed = fitted.codes[fitted.observed]
             variance += float((observed - observed.mean(0)).square().sum(1).mean()) / len(self.splits)
-        if not count:
-            return float("inf")
-        value = total / count / max(variance, 1e-300)
-        return value if value == value else float("inf")
+        return totals, counts, variance
 
     def _fits_step(self, split: int, candidate: Candidate) -> Tensor:
         key = (split, candidate.size if candidate.memory else -1, candidate.memory)
@@ -177,6 +184,14 @@ class ClosedFormSearch:
             for share, size, ridge, pull in itertools.product(memories, sizes, ridges, pulls)
         ]
         scores = {c: self.score(c) for c in candidates}
+        leading = list(dict.fromkeys((c.size, c.memory, c.pull) for c in sorted(candidates, key=lambda c: scores[c])))
+        for size, count, pull in leading[:_FINALISTS // 2]:  # between the ridges of the grid
+            alike = [c for c in candidates if (c.size, c.memory, c.pull) == (size, count, pull)]
+            ridge = min(alike, key=lambda c: scores[c]).ridge
+            for factor in _BETWEEN:
+                between = Candidate(size, count, ridge * factor, pull)
+                scores[between] = self.score(between)
+        candidates = list(scores)
         finalists = sorted(candidates, key=lambda c: scores[c])
         smallest = [min((c for c in candidates if c.size == size), key=lambda c: scores[c]) for size in sizes]
         finalists = list(dict.fromkeys([*finalists[:_FINALISTS], *smallest]))
@@ -186,7 +201,24 @@ class ClosedFormSearch:
         for candidate in finalists:  # simpler ones first: a larger one must be clearly better
             if finals[candidate] + self.floor < _CLEARLY_BETTER * (finals[best] + self.floor):
                 best = candidate
+        if len(self.splits) > 1:
+            best = self._cautious(best, finalists, uniform)
         return self.fit(best, finals)
+
+    def _cautious(self, best: Candidate, finalists: list[Candidate], continuous: bool) -> Candidate:
+        """The most regularised candidate that is no worse than the best by more than one standard error of the
+        difference: a few origins within one trajectory tell little (Breiman et al. 1984)."""
+        def means(candidate: Candidate) -> Tensor:
+            totals, counts, _ = self._errors(candidate, continuous)
+            return totals / counts.clamp(min=1)
+
+        reference = means(best)
+        allowed = [best]
+        for candidate in finalists:
+            excess = means(candidate) - reference
+            if float(excess.mean()) <= float(excess.std() / len(excess) ** 0.5):
+                allowed.append(candidate)
+        return max(allowed, key=lambda c: c.ridge)
 
     def fit(
         self, candidate: Candidate, scores: dict[Candidate, float] | None = None, data: CodeData | None = None

@@ -52,7 +52,9 @@ class Waves:
 
     def _pairs(self, half: list[tuple[int, ...]], every: dict[tuple[int, ...], int]) -> None:
         full = max(1, len(every))
-        out, left, right = [], [], []
+        out: list[int] = []
+        left: list[int] = []
+        right: list[int] = []
         self.ranges: list[tuple[int, int]] = []
         for wave, k in enumerate(half):
             first = len(out)
