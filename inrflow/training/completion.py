@@ -27,7 +27,7 @@ from inrflow.training.dynamics_stage import FieldSettings
 from inrflow.training.quadratic_stage import QuadraticStage
 from inrflow.training.refit_stage import Refit
 from inrflow.training.residual_run import train_residual
-from inrflow.training.setup import CLEARLY_BETTER, TrainingSetup
+from inrflow.training.setup import CLEARLY_BETTER, CLEARLY_BETTER_ON_FEW, TrainingSetup
 
 
 def finish(
@@ -69,7 +69,8 @@ def finish(
     start_error = error(linear)
     field, note = linear, "closed form"
     trained = train_residual(setup, linear, states, integrator, error, start_error, floor, decoder)
-    if trained is not None and (not dynamics.linear or error(trained) < CLEARLY_BETTER * start_error):
+    needed = CLEARLY_BETTER_ON_FEW if held is None else CLEARLY_BETTER
+    if trained is not None and (not dynamics.linear or error(trained) < needed * start_error):
         field = trained.cpu().double()
         note = "closed form and trained residual" if dynamics.linear else "trained network"
     setup.recorder.say(f"dynamics: {note}, validation error {error(field):.2e} of the variance")

@@ -16,7 +16,7 @@ from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.encoding.modes import OutputModes
 from inrflow.training.dynamics_stage import candidate_sizes
 from inrflow.training.quadratic_stage import QuadraticStage
-from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH, TrainingSetup
+from inrflow.training.setup import CLEARLY_BETTER, CLEARLY_BETTER_ON_FEW, GOOD_ENOUGH, TrainingSetup
 
 _QUADRATIC_SHARE = 0.2
 _LINEAR_SUFFICES = 3.0  # times the decoder's own error: better dynamics would hardly show
@@ -103,7 +103,8 @@ def choose_quadratic(
     settings.products = count
     setup.save_config()
     found = stage.search(sizes, count) if count else None
-    if found is None or found.score > CLEARLY_BETTER * fit.score:
+    needed = CLEARLY_BETTER if held is not None else CLEARLY_BETTER_ON_FEW
+    if found is None or found.score > needed * fit.score:
         return None
     setup.recorder.say(
         f"quadratic closed-form dynamics: {found.size} codes, {len(found.left)} products, ridges "

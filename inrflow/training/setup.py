@@ -26,6 +26,7 @@ from inrflow.training.table_run import ADAM_RATE, GRADIENT_RATE
 HARMONIC_FEATURES = (200, 300)
 GOOD_ENOUGH = 1e-6  # share of the variance below which single-precision rollouts have nothing to add
 CLEARLY_BETTER = 0.95  # the closed form is refitted on all trajectories, the trained residual is not
+CLEARLY_BETTER_ON_FEW = 0.5  # where the last frames of one trajectory choose and judge, and are not learned from after
 
 
 class TrainingSetup:
