@@ -106,11 +106,10 @@ class StateEstimate:
         """(S,) by which all variances of a trajectory, predicted ones too, are larger than those of the prior."""
         return variance_factor(self.quadratic, self.count)
 
-    def single(self, s: int) -> StateEstimate:
-        """The estimate of one trajectory of several."""
-        rows = slice(s, s + 1)
-        one = None if self.covariance is None else [c[rows] if len(c) > 1 else c for c in self.covariance]
-        return StateEstimate(self.t[rows], self.mean[rows], one, self.quadratic[rows], self.count[rows])
+    def select(self, rows: slice) -> StateEstimate:
+        """The estimates of some of the trajectories."""
+        some = None if self.covariance is None else [c[rows] if len(c) > 1 else c for c in self.covariance]
+        return StateEstimate(self.t[rows], self.mean[rows], some, self.quadratic[rows], self.count[rows])
 
 
 def assimilate(
