@@ -16,8 +16,10 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
+from inrflow.dynamics.contexts import training_limit
 from inrflow.dynamics.linearised import Dynamics
 from inrflow.dynamics.linearised import field_jacobian as field_jacobian
+from inrflow.dynamics.states import CodeData
 from inrflow.encoding.drift import Drift
 from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.evidence import NoiseEvidence, squared_innovation, variance_factor
@@ -38,6 +40,7 @@ class StatePrior:
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
         spread: (C,) factors that make standard deviations agree with held-out forecasts.
         unseen: what the decoder misses where no training frame has a point; None: not known.
+        farthest: largest squared Mahalanobis distance of a code of the training data from their own mean.
     """
 
     mean: Tensor
@@ -46,10 +49,20 @@ class StatePrior:
     process: Tensor
     spread: Tensor
     unseen: UnseenVariance | None = None
+    farthest: float = 0.0
 
     def codes(self, size: int) -> GaussianPrior:
         """Prior of the code alone."""
         return GaussianPrior(self.mean[:size], self.covariance[:size, :size], self.noise)
+
+    def reach(self, data: CodeData, size: int) -> float:
+        """The largest distance of codes (the first `size` dimensions of `data`), see `farthest`; 0 without any."""
+        codes = data.codes[data.observed][:, :size]
+        return float(self.codes(size).mahalanobis(codes).max()) if len(codes) else 0.0
+
+    def limit(self, size: int) -> float:
+        """The squared Mahalanobis distance up to which codes are like those of training."""
+        return training_limit(size, self.farthest)
 
     def std(self, variance: Tensor, factor: Tensor, x: Tensor) -> Tensor:
         """Standard deviation (..., N, C) of values at x (..., N, d) around decoded ones, normalised units.

@@ -159,6 +159,29 @@ def test_variance_between_the_training_points_is_added_and_saved(surrogate, tmp_
     np.testing.assert_allclose(asked, after[0, 1].sqrt(), rtol=1e-5)
 
 
+def test_codes_unlike_those_of_training_warn_and_widen_by_the_ratio_of_distances(surrogate):
+    limit = surrogate.prior.limit(SIZE)
+    assert limit == pytest.approx(22.458, abs=1e-3)  # chi squared of 6 degrees, 99.9 %, from tables
+    states = torch.zeros(2, SIZE).double()
+    states[:, 0] = torch.tensor([0.9, 2.0]).double() * (limit * surrogate.prior.covariance[0, 0]).sqrt()
+    torch.testing.assert_close(surrogate.widening(states, torch.ones(1)), torch.tensor([1.0, 2.0]).double())
+    # An interval that the liveliness of its window has widened already is not widened for the same reason again.
+    torch.testing.assert_close(surrogate.widening(states, torch.tensor([4.0])), torch.ones(2).double())
+    parts = {f.name: getattr(surrogate, f.name) for f in fields(surrogate)}
+    known = Surrogate(**{**parts, "prior": replace(surrogate.prior, farthest=5 * limit)})
+    torch.testing.assert_close(known.widening(states, torch.ones(1)), torch.ones(2).double())
+    x = torch.linspace(0, 1, 400).double()[:, None]
+    with torch.no_grad():
+        u = surrogate.decoder(x[None], states[1:])[0]
+    seen = Observations(0.0, x.numpy(), u.numpy())
+    with pytest.warns(UserWarning, match="unlike the training data"):
+        wide = surrogate.assimilate(seen)
+    narrow = known.assimilate(seen)
+    factor = float(wide.estimate.factor)
+    ratio = wide.std(0.0, x.numpy()) / narrow.std(0.0, x.numpy())
+    np.testing.assert_allclose(ratio, 2 / max(factor, 1.0) ** 0.5, rtol=0.02)
+
+
 def test_calibration_leaves_intervals_that_are_right(surrogate):
     held = truth(surrogate, seed=50).select(torch.arange(12))
     torch.testing.assert_close(calibrate(surrogate, held, 1), torch.ones(2).double(), rtol=0, atol=0.1)
