@@ -82,8 +82,8 @@ class StatePath:
                 between = (k < last) & (time != begin)
                 if bool(between.any()):  # between two observed frames both sides inform
                     after = (k + 1).clamp(max=knots.shape[1] - 1)
-                    share = torch.where(between, (time - knots[every, k]) / (knots[every, after] - knots[every, k]), 0.0)
-                    share = _shared(share)[:, None, None]
+                    share = (time - knots[every, k]) / (knots[every, after] - knots[every, k])
+                    share = _shared(torch.where(between, share, 0.0))[:, None, None]
                     bridge = (1 - share) * self._at_knots(k) + share * self._at_knots(after)
                     narrower = moved.diagonal(dim1=1, dim2=2).sum(1) < bridge.diagonal(dim1=1, dim2=2).sum(1)
                     moved = _either(_shared(~between | narrower), moved, bridge)
