@@ -27,6 +27,7 @@ from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gaussian import GaussianPrior, condition
 from inrflow.encoding.unseen import UnseenVariance
 
+_FAR = 5.0  # standard deviations
 _SURPRISING = 4.0  # variance factor above which noise is looked for
 
 
@@ -40,7 +41,7 @@ class StatePrior:
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
         spread: (C,) factors that make standard deviations agree with held-out forecasts.
         unseen: what the decoder misses where no training frame has a point; None: not known.
-        farthest: largest squared Mahalanobis distance of a code of the training data from their own mean.
+        farthest: largest squared Mahalanobis distance of a code of the training data from their mean; None: not known.
     """
 
     mean: Tensor
@@ -49,7 +50,7 @@ class StatePrior:
     process: Tensor
     spread: Tensor
     unseen: UnseenVariance | None = None
-    farthest: float = 0.0
+    farthest: float | None = None
 
     def codes(self, size: int) -> GaussianPrior:
         """Prior of the code alone."""
@@ -61,8 +62,9 @@ class StatePrior:
         return float(self.codes(size).mahalanobis(codes).max()) if len(codes) else 0.0
 
     def limit(self, size: int) -> float:
-        """The squared Mahalanobis distance up to which codes are like those of training."""
-        return training_limit(size, self.farthest)
+        """The squared Mahalanobis distance up to which codes are like those of training; where these are not known,
+        that of codes a few standard deviations off in every dimension."""
+        return _FAR**2 * size if self.farthest is None else training_limit(size, self.farthest)
 
     def std(self, variance: Tensor, factor: Tensor, x: Tensor) -> Tensor:
         """Standard deviation (..., N, C) of values at x (..., N, d) around decoded ones, normalised units.

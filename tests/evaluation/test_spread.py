@@ -160,6 +160,9 @@ def test_variance_between_the_training_points_is_added_and_saved(surrogate, tmp_
 
 
 def test_codes_unlike_those_of_training_warn_and_widen_by_the_ratio_of_distances(surrogate):
+    assert surrogate.prior.limit(SIZE) == 25 * SIZE  # the codes of training are not known
+    parts = {f.name: getattr(surrogate, f.name) for f in fields(surrogate)}
+    surrogate = Surrogate(**{**parts, "prior": replace(surrogate.prior, farthest=0.0)})
     limit = surrogate.prior.limit(SIZE)
     assert limit == pytest.approx(22.458, abs=1e-3)  # chi squared of 6 degrees, 99.9 %, from tables
     states = torch.zeros(2, SIZE).double()
@@ -167,7 +170,6 @@ def test_codes_unlike_those_of_training_warn_and_widen_by_the_ratio_of_distances
     torch.testing.assert_close(surrogate.widening(states, torch.ones(1)), torch.tensor([1.0, 2.0]).double())
     # An interval that the liveliness of its window has widened already is not widened for the same reason again.
     torch.testing.assert_close(surrogate.widening(states, torch.tensor([4.0])), torch.ones(2).double())
-    parts = {f.name: getattr(surrogate, f.name) for f in fields(surrogate)}
     known = Surrogate(**{**parts, "prior": replace(surrogate.prior, farthest=5 * limit)})
     torch.testing.assert_close(known.widening(states, torch.ones(1)), torch.ones(2).double())
     x = torch.linspace(0, 1, 400).double()[:, None]
