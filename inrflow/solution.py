@@ -306,7 +306,7 @@ class Solution:
             rows = which == k
             cov = covariances[k][0, :size, :size]
             variance[rows] = torch.einsum("rcz,zy,rcy->rc", jacobian[rows], cov, jacobian[rows])
-        widening = self.surrogate.widening(state, self.estimate.factor[0])[:, None]
+        widening = self.surrogate.widening(self.estimate)[0]
         return self.surrogate.prior.std(variance, self.estimate.factor[0], x) * widening
 
 

@@ -314,18 +314,18 @@ class Surrogate:
         )
         return True
 
-    def widening(self, states: Tensor, variance: Tensor) -> Tensor:
-        """Factor (...,) for the standard deviations of forecasts in states (..., n): 1 where code and context are like
-        those of training, see `dynamics.contexts.widening`; what is farther out, code or context, decides.
+    def widening(self, estimate: StateEstimate) -> Tensor:
+        """Factor (S,) for the standard deviations of forecasts: 1 where observed codes and the context are like those
+        of training, see `dynamics.contexts.widening`; what is farther out decides.
 
-        `variance`: `StateEstimate.factor` of the trajectories, broadcastable: what it widens already does not count.
+        What the estimate's own `factor` widens already does not count.
         """
-        size = self.code_size
-        distance = self.prior.codes(size).mahalanobis(states[..., :size]) / variance.clamp(min=1.0)
-        factor = widening(distance, self.prior.limit(size))
+        size, states = self.code_size, estimate.mean
+        distance = self.prior.codes(size).mahalanobis(states[..., :size]).nan_to_num(0.0).amax(1)
+        factor = widening(distance / estimate.factor.clamp(min=1.0), self.prior.limit(size))
         if self.contexts is None:
             return factor
-        return torch.maximum(factor, self.contexts.widening(states[..., -self.contexts.size :]))
+        return torch.maximum(factor, self.contexts.widening(states[:, -1, -self.contexts.size :]))
 
     def _window(self, observations: Observations) -> TrajectoryBatch:
         """Observations of one trajectory as frames, data units. Raises UserError where they do not fit."""

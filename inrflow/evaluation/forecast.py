@@ -87,7 +87,7 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
                 variance = (design[s if len(design) > 1 else 0] @ half).square().sum(-1).double()
                 result[rows, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
     result = result.masked_fill(torch.isnan(inner)[..., None, None], float("nan"))
-    widening = surrogate.widening(states, estimate.factor[:, None]).nan_to_num(1.0)[..., None, None]
+    widening = surrogate.widening(estimate)[:, None, None, None]
     return prior.std(result, estimate.factor[:, None, None, None], x) * widening
 
 

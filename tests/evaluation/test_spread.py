@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.assimilation import StatePrior
+from inrflow.assimilation import StateEstimate, StatePrior
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.normalisation import Normalisation
@@ -167,11 +167,13 @@ def test_codes_unlike_those_of_training_warn_and_widen_by_the_ratio_of_distances
     assert limit == pytest.approx(22.458, abs=1e-3)  # chi squared of 6 degrees, 99.9 %, from tables
     states = torch.zeros(2, SIZE).double()
     states[:, 0] = torch.tensor([0.9, 2.0]).double() * (limit * surrogate.prior.covariance[0, 0]).sqrt()
-    torch.testing.assert_close(surrogate.widening(states, torch.ones(1)), torch.tensor([1.0, 2.0]).double())
+    plain = StateEstimate(torch.zeros(2, 1), states[:, None], None, torch.zeros(2), torch.zeros(2))
+    torch.testing.assert_close(surrogate.widening(plain), torch.tensor([1.0, 2.0]).double())
     # An interval that the liveliness of its window has widened already is not widened for the same reason again.
-    torch.testing.assert_close(surrogate.widening(states, torch.tensor([4.0])), torch.ones(2).double())
+    lively = replace(plain, quadratic=torch.full((2,), 5e6), count=torch.full((2,), 1e6))
+    torch.testing.assert_close(surrogate.widening(lively), torch.ones(2).double())
     known = Surrogate(**{**parts, "prior": replace(surrogate.prior, farthest=5 * limit)})
-    torch.testing.assert_close(known.widening(states, torch.ones(1)), torch.ones(2).double())
+    torch.testing.assert_close(known.widening(plain), torch.ones(2).double())
     x = torch.linspace(0, 1, 400).double()[:, None]
     with torch.no_grad():
         u = surrogate.decoder(x[None], states[1:])[0]
