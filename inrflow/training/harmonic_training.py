@@ -25,9 +25,9 @@ from inrflow.surrogate import Surrogate
 from inrflow.training import dynamics_stage
 from inrflow.training.decoder_stage import DecoderTraining
 from inrflow.training.recorder import Recorder
+from inrflow.training.setup import GOOD_ENOUGH, HARMONIC_FEATURES
 from inrflow.training.spectral_stage import KnownPhysics, SpectralStage
 from inrflow.training.splits import choose_split
-from inrflow.training.setup import GOOD_ENOUGH, HARMONIC_FEATURES
 from inrflow.training.train import Training
 
 _TRAJECTORIES, _COPIES = 32, 8  # copies under declared symmetries: only where trajectories are few
