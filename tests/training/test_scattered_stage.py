@@ -17,8 +17,8 @@ SHIFT = Symmetries(np.array([[[0.0, 1.0]]]), np.zeros((1, 2, 2)), np.zeros((0, 1
 DESCRIPTION = Description("waves", ("u", "v"), ("x",), period=(1.0,), symmetries=SHIFT)
 
 # Told, so that a busy machine makes no difference.
-STEPS = [f"training.steps.{name}={count}" for name, count in {
-    "decoder": 0, "mode_trajectories": 8, "check_copies": 4, "copies": 16, "scattered": 2, "scattered_copies": 8}.items()]
+COUNTS = {"decoder": 0, "mode_trajectories": 8, "check_copies": 4, "copies": 16, "scattered": 2, "scattered_copies": 8}
+STEPS = [f"training.steps.{name}={count}" for name, count in COUNTS.items()]
 
 
 def field(n: int, t: np.ndarray, x: np.ndarray, seed: int) -> np.ndarray:
