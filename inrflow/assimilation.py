@@ -16,8 +16,10 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
+from inrflow.dynamics.contexts import training_limit
 from inrflow.dynamics.linearised import Dynamics
 from inrflow.dynamics.linearised import field_jacobian as field_jacobian
+from inrflow.dynamics.states import CodeData
 from inrflow.encoding.drift import Drift
 from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.evidence import NoiseEvidence, squared_innovation, variance_factor
@@ -25,6 +27,7 @@ from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gaussian import GaussianPrior, condition
 from inrflow.encoding.unseen import UnseenVariance
 
+_FAR = 5.0  # standard deviations
 _SURPRISING = 4.0  # variance factor above which noise is looked for
 
 
@@ -38,6 +41,7 @@ class StatePrior:
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
         spread: (C,) factors that make standard deviations agree with held-out forecasts.
         unseen: what the decoder misses where no training frame has a point; None: not known.
+        farthest: largest squared Mahalanobis distance of a code of the training data from their mean; None: not known.
     """
 
     mean: Tensor
@@ -46,10 +50,21 @@ class StatePrior:
     process: Tensor
     spread: Tensor
     unseen: UnseenVariance | None = None
+    farthest: float | None = None
 
     def codes(self, size: int) -> GaussianPrior:
         """Prior of the code alone."""
         return GaussianPrior(self.mean[:size], self.covariance[:size, :size], self.noise)
+
+    def reach(self, data: CodeData, size: int) -> float:
+        """The largest distance of codes (the first `size` dimensions of `data`), see `farthest`; 0 without any."""
+        codes = data.codes[data.observed][:, :size]
+        return float(self.codes(size).mahalanobis(codes).max()) if len(codes) else 0.0
+
+    def limit(self, size: int) -> float:
+        """The squared Mahalanobis distance up to which codes are like those of training; where these are not known,
+        that of codes a few standard deviations off in every dimension."""
+        return _FAR**2 * size if self.farthest is None else training_limit(size, self.farthest)
 
     def std(self, variance: Tensor, factor: Tensor, x: Tensor) -> Tensor:
         """Standard deviation (..., N, C) of values at x (..., N, d) around decoded ones, normalised units.
@@ -106,11 +121,10 @@ class StateEstimate:
         """(S,) by which all variances of a trajectory, predicted ones too, are larger than those of the prior."""
         return variance_factor(self.quadratic, self.count)
 
-    def single(self, s: int) -> StateEstimate:
-        """The estimate of one trajectory of several."""
-        rows = slice(s, s + 1)
-        one = None if self.covariance is None else [c[rows] if len(c) > 1 else c for c in self.covariance]
-        return StateEstimate(self.t[rows], self.mean[rows], one, self.quadratic[rows], self.count[rows])
+    def select(self, rows: slice) -> StateEstimate:
+        """The estimates of some of the trajectories."""
+        some = None if self.covariance is None else [c[rows] if len(c) > 1 else c for c in self.covariance]
+        return StateEstimate(self.t[rows], self.mean[rows], some, self.quadratic[rows], self.count[rows])
 
 
 def assimilate(

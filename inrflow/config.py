@@ -85,7 +85,8 @@ class StepsConfig:
     """Steps of the stages and sizes of the solves; None is set from the time budget and written to config.yaml.
 
     mode_trajectories: to which the output modes are fitted; check_copies, copies: of every trajectory under symmetries,
-    to check these and to train on; scattered: rounds in which motion and codes of scattered rows are found in turn.
+    to check these and to train on; scattered: rounds in which motion and codes of scattered rows are found in turn,
+    scattered_copies: of every trajectory in them.
     """
 
     decoder: int | None = None
@@ -95,6 +96,7 @@ class StepsConfig:
     check_copies: int | None = None
     copies: int | None = None
     scattered: int | None = None
+    scattered_copies: int | None = None
 
 
 @dataclass

@@ -24,7 +24,7 @@ from inrflow.decoders.base import Decoder
 from inrflow.decoders.build import build_decoder, decoder_structure
 from inrflow.devices import choose_device
 from inrflow.dynamics.context_solve import ContextEstimate, solve_context
-from inrflow.dynamics.contexts import Contexts
+from inrflow.dynamics.contexts import Contexts, widening
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.time_scale import TimeScale
@@ -314,11 +314,18 @@ class Surrogate:
         )
         return True
 
-    def widening(self, states: Tensor) -> Tensor:
-        """Factor (...,) for the standard deviations of forecasts through states (..., n), 1 within the training's."""
+    def widening(self, estimate: StateEstimate) -> Tensor:
+        """Factor (S,) for the standard deviations of forecasts: 1 where observed codes and the context are like those
+        of training, see `dynamics.contexts.widening`; what is farther out decides.
+
+        What the estimate's own `factor` widens already does not count.
+        """
+        size, states = self.code_size, estimate.mean
+        distance = self.prior.codes(size).mahalanobis(states[..., :size]).nan_to_num(0.0).amax(1)
+        factor = widening(distance / estimate.factor.clamp(min=1.0), self.prior.limit(size))
         if self.contexts is None:
-            return torch.ones_like(states[..., 0])
-        return self.contexts.widening(states[..., -self.contexts.size :])
+            return factor
+        return torch.maximum(factor, self.contexts.widening(states[:, -1, -self.contexts.size :]))
 
     def _window(self, observations: Observations) -> TrajectoryBatch:
         """Observations of one trajectory as frames, data units. Raises UserError where they do not fit."""
@@ -342,10 +349,11 @@ class Surrogate:
         estimate = self.estimate(window, context=context)
         size = self.code_size
         distance = float(self.prior.codes(size).mahalanobis(estimate.mean[0, :, :size]).max())
-        if distance > 25.0:
+        if distance > self.prior.limit(size):
             warnings.warn(
-                f"the observed field is unlike the training data (its code lies {distance**0.5:.1f} standard "
-                "deviations from them): do not trust the forecast without checking it",
+                f"the observed field is unlike the training data (squared distance of its code {distance:.4g}, limit "
+                f"{self.prior.limit(size):.4g}): do not trust the forecast without checking it; its intervals are "
+                "widened",
                 stacklevel=3,
             )
         if self.context_size and context is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -44,8 +45,8 @@ class Contexts:
 
     def limit(self) -> float:
         """Its 99.9 % quantile under the prior, or the farthest training environment where that lies beyond it."""
-        quantile = chi_squared_quantile(_QUANTILE, self.size)
-        return max(quantile, float(self.distance(self.values).max()) if len(self.values) else 0.0)
+        farthest = float(self.distance(self.values).max()) if len(self.values) else 0.0
+        return training_limit(self.size, farthest)
 
     def outside(self, context: Tensor) -> bool:
         """Whether a context (P,) lies beyond the limit."""
@@ -54,7 +55,7 @@ class Contexts:
     def widening(self, context: Tensor) -> Tensor:
         """Factor (...,) for the standard deviations of forecasts at contexts (..., P): 1 inside the limit, beyond it
         the ratio of the Mahalanobis distance to the limit's."""
-        return (self.distance(context) / self.limit()).clamp(min=1.0).sqrt()
+        return widening(self.distance(context), self.limit())
 
     def nearest(self, context: Tensor) -> int:
         """The training environment whose context is nearest to one (P,)."""
@@ -76,6 +77,19 @@ class Contexts:
         return cls(**state, names=names, map=None if stored is None else ParameterMap(**stored))
 
 
+def training_limit(dimensions: int, farthest: float) -> float:
+    """The squared Mahalanobis distance up to which something is like the training data: the 99.9 % quantile under
+    their Gaussian, or that of the `farthest` of them where it lies beyond."""
+    return max(chi_squared_quantile(_QUANTILE, dimensions), farthest)
+
+
+def widening(distance: Tensor, limit: float) -> Tensor:
+    """Factor (...,) for standard deviations at squared Mahalanobis distances (...,): 1 inside the limit, beyond it the
+    ratio of the distance to the limit's, neither squared."""
+    return (distance / limit).clamp(min=1.0).sqrt()
+
+
+@lru_cache
 def chi_squared_quantile(share: float, degrees: int) -> float:
     """The value below which a sum of squares of `degrees` standard normal numbers lies with probability `share`."""
     low, high = 0.0, 10.0 * (degrees + 10)

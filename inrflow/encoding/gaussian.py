@@ -37,18 +37,22 @@ class GaussianPrior:
 
     def factor(self) -> Tensor:
         """Square root L (Z, r) with L L^T = covariance, numerically null directions dropped."""
-        if bool((self.covariance == torch.diag(self.covariance.diagonal())).all()):
-            values, vectors = self.covariance.diagonal(), torch.eye(len(self.mean), dtype=self.covariance.dtype)
-        else:
-            values, vectors = torch.linalg.eigh(self.covariance)
+        values, vectors = self._spectrum()
         keep = values > 1e-14 * values.max().clamp(min=1e-300)
         return vectors[:, keep] * values[keep].sqrt()
 
     def mahalanobis(self, z: Tensor) -> Tensor:
-        """Mean squared distance per dimension, (...,), of codes z (..., Z) from the prior: about 1 inside."""
+        """Squared Mahalanobis distance (...,) of codes z (..., Z) from the prior: about Z inside."""
+        values, vectors = self._spectrum()
+        values = values.clamp(min=1e-6 * values.max())
+        return (((z - self.mean) @ vectors).square() / values).sum(-1)
+
+    def _spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and eigenvectors of the covariance; codes along the principal directions need no search."""
+        if bool((self.covariance == torch.diag(self.covariance.diagonal())).all()):
+            return self.covariance.diagonal(), torch.eye(len(self.mean), dtype=self.covariance.dtype)
         values, vectors = torch.linalg.eigh(self.covariance)
-        values = values.clamp(min=1e-6 * values[-1])
-        return (((z - self.mean) @ vectors).square() / values).mean(-1)
+        return values, vectors
 
 
 def condition(

@@ -18,11 +18,10 @@ from inrflow.data.sampling import observed_points
 from inrflow.data.source import TrajectorySource
 from inrflow.data.trajectories import TrajectoryFile
 from inrflow.errors import UserError
+from inrflow.evaluation.forecast import forecast
 from inrflow.evaluation.known_contexts import known_contexts, parameter_errors
-from inrflow.evaluation.metrics import ErrorTable, channel_variance
+from inrflow.evaluation.metrics import ChannelVariance, ErrorTable
 from inrflow.evaluation.references import References
-from inrflow.evaluation.spread import predicted_std
-from inrflow.solution import StatePath
 from inrflow.surrogate import Surrogate
 
 _BLOCK = 16
@@ -72,51 +71,49 @@ def evaluate(
     seed, training = int(surrogate.training["seed"]), surrogate.training
     fraction = training["points"] if observe.points is None else observe.points
     split = fraction if fraction < 1.0 else training["points"]  # which points count as observed in the report
-    indices = np.arange(len(source))
-    variance = channel_variance(source.batch([int(i)], normalised=False).u for i in indices)
-    channels = surrogate.description.channels
-    table = ErrorTable(channels, variance)
+    split = split if source.knots is None else 1.0  # rows of different times have no points in common
+    same = bool(training["same_points"])
+    channels, variance = surrogate.description.channels, ChannelVariance()
+    table = ErrorTable(channels)
     tables: dict[str, ErrorTable] = {}
     seconds = {"encode": 0.0, "rollout": 0.0, "decode": 0.0}
     decoded = 0
-    noise = np.random.default_rng([seed, 5])
+    random = np.random.default_rng([seed, 5])
     example: dict[str, Any] = {}
-    frames, points = source.times.shape[1], file.points
-    block = int(np.clip(_VALUES_PER_BLOCK // max(1, frames * points * len(channels)), 1, _BLOCK * 4))
+    indices, block = np.arange(len(source)), _block_length(source, surrogate)
     for start in range(0, len(source), block):
         chosen = indices[start : start + block]
         batch = source.batch(chosen, normalised=False)
+        points = batch.u.shape[2]
+        variance.update(batch.u)
         window = batch.first_frames(min(observe.frames, batch.u.shape[1]))
-        seen_points = _seen(chosen, points, fraction, training, seed)
-        observed = _observed(window, seen_points, observe.noise, surrogate, noise)
+        noise = None
+        if observe.noise:
+            drawn = torch.as_tensor(random.standard_normal(tuple(window.u.shape)), dtype=window.u.dtype)
+            noise = drawn * surrogate.normalisation.scale * observe.noise
+        seen = _look(window, None if fraction >= 1.0 else _points(chosen, points, fraction, seed, same), noise)
         began = time.perf_counter()
-        estimate = surrogate.estimate(observed, with_std, _of_trajectories(contexts, chosen))
+        estimate = surrogate.estimate(seen.window, with_std, _of_trajectories(contexts, chosen))
         if surrogate.context_size and estimate.covariance is not None:
             at, spread = estimate.mean[:, -1], estimate.covariance[-1]
             k = at.shape[1] - surrogate.context_size
             found.append((at[:, k:], spread[:, k:, k:].expand(len(at), -1, -1)))
         seconds["encode"] += time.perf_counter() - began
-        prediction, std, spent = _forecast(surrogate, estimate, batch, with_std)
-        seconds["rollout"] += spent[0]
-        seconds["decode"] += spent[1]
+        forecasts = forecast(surrogate, estimate, batch, with_std)
+        prediction = surrogate.normalisation.invert(forecasts.mean)
+        std = None if forecasts.std is None else forecasts.std * surrogate.normalisation.scale
+        seconds["rollout"] += forecasts.rollout_seconds
+        seconds["decode"] += forecasts.decode_seconds
         decoded += prediction[..., 0].numel()
-        elapsed = batch.t - batch.t[:, :1]
-        in_time = elapsed <= surrogate.horizon * (1 + 1e-6)
+        in_time = batch.t - batch.t[:, :1] <= surrogate.horizon * (1 + 1e-6)
         groups = None
         if split < 1.0:
             groups = torch.zeros(len(chosen), points, dtype=torch.bool)
-            for row, i in enumerate(chosen):
-                groups[row, observed_points(seed, int(i), points, split, bool(training["same_points"]))] = True
+            groups.scatter_(1, _points(chosen, points, split, seed, same), True)
         table.update(prediction, batch.u, in_time, groups, std)
         if references is not None:
-            full = torch.full_like(window.u, float("nan"))
-            if len(observed.x) == len(window.x) and observed.u.shape[2] == window.u.shape[2]:
-                full = observed.u
-            else:
-                for row, picked in enumerate(seen_points or []):
-                    full[row, :, picked] = observed.u[row, :, : len(picked)]
-            for name, forecast in references.forecast(batch.t, batch.x, full).items():
-                tables.setdefault(name, ErrorTable(channels, variance)).update(forecast, batch.u, in_time, groups)
+            for name, values in references.forecast(batch.t, batch.x, seen.everywhere).items():
+                tables.setdefault(name, ErrorTable(channels)).update(values, batch.u, in_time, groups)
         if not example:
             example = {
                 "t": batch.t[0].numpy(),
@@ -126,8 +123,9 @@ def evaluate(
                 "std": std[0].numpy() if std is not None else None,
             }
         progress(start + len(chosen), len(source))
-    report = table.report()
-    report["references"] = {name: other.errors() for name, other in tables.items()}
+    whole = variance.value()
+    report = table.report(whole)
+    report["references"] = {name: other.errors(whole) for name, other in tables.items()}
     report |= {
         "encode_seconds": seconds["encode"],
         "rollout_seconds": seconds["rollout"],
@@ -141,8 +139,14 @@ def evaluate(
         "horizon": surrogate.horizon,
         "contexts": _context_report(surrogate, file, origin, found),
     }
-    by_frame = {"inrflow": table.by_frame()} | {name: other.by_frame() for name, other in tables.items()}
+    by_frame = {"inrflow": table.by_frame(whole)}
+    by_frame |= {name: other.by_frame(whole) for name, other in tables.items()}
     return Evaluation(report, source.times[0].numpy(), by_frame, example)
+
+
+def _points(trajectories: np.ndarray, points: int, fraction: float, seed: int, same: bool) -> Tensor:
+    """Indices (S, n) of the points of each trajectory that are observed."""
+    return torch.as_tensor(np.stack([observed_points(seed, int(i), points, fraction, same) for i in trajectories]))
 
 
 def _of_trajectories(context: ContextPrior | None, chosen: np.ndarray) -> ContextPrior | None:
@@ -183,64 +187,41 @@ def _check(surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> None
         raise UserError(f"observe.noise={observe.noise:g}; give a standard deviation of 0 or more")
 
 
-def _seen(chosen: np.ndarray, points: int, fraction: float, training: dict, seed: int) -> list[np.ndarray] | None:
-    if fraction >= 1.0:
-        return None
-    return [observed_points(seed, int(i), points, fraction, bool(training["same_points"])) for i in chosen]
+@dataclass
+class _Seen:
+    """What is seen of the first frames of a block of trajectories, in data units.
+
+    Attributes:
+        everywhere: values at all points, NaN where not observed, (S, K, N, C).
+        window: the observed points alone, as they are assimilated.
+    """
+
+    everywhere: Tensor
+    window: TrajectoryBatch
 
 
-def _observed(
-    window: TrajectoryBatch,
-    seen: list[np.ndarray] | None,
-    noise: float,
-    surrogate: Surrogate,
-    random: np.random.Generator,
-) -> TrajectoryBatch:
-    """The observed part of a window: fewer points, noise added."""
-    x, u = window.x, window.u
-    if seen is not None:
-        u = torch.stack([u[row, :, picked] for row, picked in enumerate(seen)])
-        same = all(np.array_equal(seen[0], picked) for picked in seen)
-        if same and len(x) == 1:
-            x = x[:, :, seen[0]]
-        else:
-            x = x.expand(len(u), *x.shape[1:])
-            x = torch.stack([x[row, :, picked] for row, picked in enumerate(seen)])
-    if noise:
-        scale = surrogate.normalisation.scale * noise
-        u = u + torch.as_tensor(random.standard_normal(tuple(u.shape)), dtype=u.dtype) * scale
-    return TrajectoryBatch(window.t, x, u)
-
-
-def _forecast(
-    surrogate: Surrogate, estimate: Any, batch: TrajectoryBatch, with_std: bool
-) -> tuple[Tensor, Tensor | None, tuple[float, float]]:
-    """Prediction and standard deviation (S, T, N, C) at all frames of a batch; seconds of rollout and decoding."""
-    size = surrogate.code_size
-    began = time.perf_counter()
-    path = StatePath(surrogate, estimate)
-    shared = bool((batch.t == batch.t[:1]).all())
-    inner = surrogate.scale.internal(batch.t)
-    if shared:
-        states = path.mean(inner[0], check=False)
+def _look(window: TrajectoryBatch, points: Tensor | None, noise: Tensor | None) -> _Seen:
+    """Of a window's values those at some `points` (S, n) of each trajectory (None: all), with `noise` (S, K, N, C)."""
+    values = window.u if noise is None else window.u + noise
+    if points is None:
+        return _Seen(values, window.with_values(values))
+    rows = torch.arange(len(window))[:, None]
+    unseen = torch.ones(len(window), values.shape[2], dtype=torch.bool)
+    unseen[rows, points] = False
+    x, shared = window.x, bool((points == points[:1]).all())
+    if shared and len(x) == 1:
+        places = x[:, :, points[0]]
     else:
-        parts = []
-        for s in range(len(batch)):
-            one = StatePath(surrogate, estimate.single(s))
-            rows = torch.isfinite(inner[s])
-            state = torch.full((1, inner.shape[1], estimate.mean.shape[-1]), float("nan"), dtype=torch.float64)
-            state[:, rows] = one.mean(inner[s][rows], check=False)
-            parts.append(state)
-        states = torch.cat(parts)
-    rollout = time.perf_counter() - began
-    decoder, dtype = surrogate.decoder, next(surrogate.decoder.parameters()).dtype
-    codes = states[..., :size]
-    std = None
-    began = time.perf_counter()
-    with torch.no_grad():
-        x = batch.x.to(dtype)
-        prediction = surrogate.normalisation.invert(decoder(x, codes.to(dtype)))
-        decode = time.perf_counter() - began
-        if with_std and decoder.affine:
-            std = predicted_std(surrogate, estimate, states, inner, x) * surrogate.normalisation.scale
-    return prediction, std, (rollout, decode)
+        places = x.expand(len(window), *x.shape[1:]).transpose(1, 2)[rows, points].transpose(1, 2)
+    chosen = values.transpose(1, 2)[rows, points].transpose(1, 2)
+    delay = None if window.delay is None else window.delay.transpose(1, 2)[rows, points].transpose(1, 2)
+    everywhere = values.masked_fill(unseen[:, None, :, None], float("nan"))
+    return _Seen(everywhere, TrajectoryBatch(window.t, places, chosen, delay))
+
+
+def _block_length(source: TrajectorySource, surrogate: Surrogate) -> int:
+    """Trajectories that are forecast at once."""
+    values = source.times.shape[1] * source.points * len(surrogate.description.channels)
+    if source.knots is not None:  # every value has a state of its own
+        values *= surrogate.code_size
+    return int(np.clip(_VALUES_PER_BLOCK // max(1, values), 1, 4 * _BLOCK))

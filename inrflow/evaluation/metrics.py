@@ -43,27 +43,34 @@ def gaussian_crps(error: Tensor, std: Tensor) -> Tensor:
     return torch.where(certain, error.abs(), score)
 
 
-def channel_variance(blocks: Iterable[Array]) -> np.ndarray:
-    """Variance of each channel over blocks (..., C) of values, NaN ignored: (C,) float64; NaN where nothing is known.
+class ChannelVariance:
+    """Variance of each channel over blocks (..., C) of values, NaN ignored, none of which is kept.
 
-    Blocks are merged by counts, means and squared deviations (Chan et al. 1983), so that none is kept and a large mean
-    does no harm.
+    Blocks are merged by counts, means and squared deviations (Chan et al. 1983), so that a large mean does no harm.
     """
-    count: Any = 0.0
-    mean: Any = 0.0
-    deviation: Any = 0.0
-    for block in blocks:
+
+    def __init__(self) -> None:
+        self._count: Any = 0.0
+        self._mean: Any = 0.0
+        self._deviation: Any = 0.0
+
+    def update(self, block: Array) -> None:
+        """Add a block (..., C)."""
         values = _float64(block).reshape(-1, block.shape[-1]).cpu().numpy()
         known = np.isfinite(values)
         n = known.sum(0)
-        block_mean = np.where(known, values, 0.0).sum(0) / np.maximum(n, 1)
-        block_deviation = np.where(known, values - block_mean, 0.0)
-        total = np.maximum(count + n, 1)
-        shift = block_mean - mean
-        deviation = deviation + (block_deviation**2).sum(0) + shift**2 * count * n / total
-        mean = mean + shift * n / total
-        count = count + n
-    return np.where(np.asarray(count) > 0, deviation / np.maximum(count, 1), np.nan)
+        mean = np.where(known, values, 0.0).sum(0) / np.maximum(n, 1)
+        deviation = np.where(known, values - mean, 0.0)
+        total = np.maximum(self._count + n, 1)
+        shift = mean - self._mean
+        self._deviation = self._deviation + (deviation**2).sum(0) + shift**2 * self._count * n / total
+        self._mean = self._mean + shift * n / total
+        self._count = self._count + n
+
+    def value(self) -> np.ndarray:
+        """(C,) float64; NaN where nothing is known."""
+        count = np.asarray(self._count)
+        return np.where(count > 0, self._deviation / np.maximum(count, 1), np.nan)
 
 
 class ErrorTable:
@@ -71,14 +78,13 @@ class ErrorTable:
 
     Args:
         channels: C names.
-        variance: (C,) variance of each channel over the whole test set, by which NMSE and CRPS are normalised.
+
+    What it says is normalised by `variance` (C,), that of each channel over the whole test set, which is known in the
+    end.
     """
 
-    def __init__(self, channels: Sequence[str], variance: Any) -> None:
+    def __init__(self, channels: Sequence[str]) -> None:
         self.channels = tuple(channels)
-        self.variance = np.asarray(variance, np.float64)
-        if self.variance.shape != (len(self.channels),):
-            raise ValueError(f"variance has shape {self.variance.shape} for {len(self.channels)} channels")
         cells = (2, 3, len(self.channels))
         self._squared, self._count = np.zeros(cells), np.zeros(cells)
         self._inside, self._crps, self._intervals = np.zeros((3, len(self.channels)))
@@ -133,7 +139,7 @@ class ErrorTable:
 
     # ---- what it says ----
 
-    def report(self) -> dict[str, Any]:
+    def report(self, variance: Any) -> dict[str, Any]:
         """The error part of evaluation.json: `mse`, `nmse`, `per_channel`, `coverage_90`, `crps`.
 
         `mse` and `nmse` hold every group of GROUPS, the mean over channels of the per-channel value (channels without
@@ -142,31 +148,34 @@ class ErrorTable:
         central 90 % interval, averaged over channels; `crps` is the Gaussian CRPS in standard deviations of each
         channel, averaged over channels.
         """
+        variance = self._checked(variance)
         mse = self._mse()
-        nmse = mse / self._positive_variance()
+        nmse = mse / variance
         per_channel = {channel: {"mse": self._groups(mse[:, index]), "nmse": self._groups(nmse[:, index])}
                        for index, channel in enumerate(self.channels)}
         coverage = crps = None
         if self._std_told:
             with np.errstate(divide="ignore", invalid="ignore"):
                 coverage = _number(_mean(self._inside / self._intervals, self._intervals > 0))
-                crps = _number(_mean(self._crps / self._intervals / np.sqrt(self._positive_variance()),
-                                     (self._intervals > 0) & (self.variance > 0)))
-        return {**self.errors(), "per_channel": per_channel, "coverage_90": coverage, "crps": crps}
+                crps = _number(_mean(self._crps / self._intervals / np.sqrt(variance),
+                                     (self._intervals > 0) & (variance > 0)))
+        return {**self.errors(variance), "per_channel": per_channel, "coverage_90": coverage, "crps": crps}
 
-    def errors(self) -> dict[str, dict[str, float | None]]:
+    def errors(self, variance: Any) -> dict[str, dict[str, float | None]]:
         """`mse` and `nmse` alone, as the report gives them for a reference forecast."""
+        variance = self._checked(variance)
         mse = self._mse()
         known = np.stack([self._count[_cells(group)].sum((0, 1)) > 0 for group in GROUPS])
-        tables = {"mse": (mse, known), "nmse": (mse / self._positive_variance(), known & (self.variance > 0))}
+        tables = {"mse": (mse, known), "nmse": (mse / variance, known & (variance > 0))}
         return {name: self._groups([_mean(values, channels) for values, channels in zip(table, chosen, strict=True)])
                 for name, (table, chosen) in tables.items()}
 
-    def by_frame(self) -> np.ndarray:
+    def by_frame(self, variance: Any) -> np.ndarray:
         """NMSE of every frame by its place in the trajectory, mean over channels: (T,), NaN where nothing is known."""
+        variance = self._checked(variance)
         with np.errstate(divide="ignore", invalid="ignore"):
-            values = self._frame_squared / self._frame_count / self._positive_variance()
-        chosen = (self._frame_count > 0) & (self.variance > 0)
+            values = self._frame_squared / self._frame_count / variance
+        chosen = (self._frame_count > 0) & (variance > 0)
         return np.array([_mean(frame, channels) for frame, channels in zip(values, chosen, strict=True)])
 
     def _mse(self) -> np.ndarray:
@@ -175,8 +184,12 @@ class ErrorTable:
             return np.stack([self._squared[_cells(group)].sum((0, 1)) / self._count[_cells(group)].sum((0, 1))
                              for group in GROUPS])
 
-    def _positive_variance(self) -> np.ndarray:
-        return np.where(self.variance > 0, self.variance, np.nan)
+    def _checked(self, variance: Any) -> np.ndarray:
+        """(C,), NaN where it is not positive."""
+        given = np.asarray(variance, np.float64)
+        if given.shape != (len(self.channels),):
+            raise ValueError(f"variance has shape {given.shape} for {len(self.channels)} channels")
+        return np.where(given > 0, given, np.nan)
 
     def _groups(self, values: Iterable[float]) -> dict[str, float | None]:
         return {group: _number(value) if self._points_told or not group.endswith("_s") else None

@@ -23,6 +23,8 @@ from inrflow.plotting.style import (
 )
 from inrflow.plotting.views import View, view_of
 
+_EVEN = 0.7  # least over largest uncertainty of panels that show no pattern
+
 
 @dataclass
 class ChannelFields:
@@ -51,7 +53,10 @@ class ChannelFields:
             size = robust_size(self.panels["error"][frames])
             styles["error"] = colours("RdBu_r"), (-size, size)
         if "uncertainty" in self.panels:
-            styles["uncertainty"] = colours("magma_r"), (0.0, robust_size(self.panels["uncertainty"][frames]))
+            size = robust_size(self.panels["uncertainty"][frames])
+            even = np.nanpercentile(self.panels["uncertainty"][frames], 1) > _EVEN * size
+            # Nearly the same everywhere, it would be black all over at the end of the scale.
+            styles["uncertainty"] = colours("magma_r"), (0.0, 2 * size if even else size)
         return {name: styles[name] for name in self.panels}
 
     def line_limits(self, panel: str) -> tuple[float, float]:

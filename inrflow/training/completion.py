@@ -134,6 +134,7 @@ def assemble(
         setup.encoder,
     )
     judging = setup.validation[:16] if len(setup.validation) else setup.training
+    prior.farthest = max(prior.reach(data, size) for data in (states, judged))
     prior.spread = calibrate(surrogate, setup.source.batch(judging, normalised=False), first + 1)
     setup.recorder.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(prior.spread)})
     surrogate.field = final.double().eval()

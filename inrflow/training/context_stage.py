@@ -178,6 +178,7 @@ class ContextStage:
         surrogate = self._surrogate(decoder, modes, field, integrator, process, codes, f"{note}, contexts", unseen)
         batch = training.source.batch(training.validation[:16], normalised=False)
         known = ContextPrior(judged.codes[:16, 0, size:], torch.eye(fit.context_size).double() * 1e-12)
+        surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (codes, held))
         surrogate.prior.spread = calibrate(surrogate, batch, 1, known)
         surrogate.field = final.double().eval()
         surrogate.contexts = self._contexts(contexts)

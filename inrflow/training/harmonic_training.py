@@ -125,6 +125,7 @@ class HarmonicTraining(Training):
             },
         )
         batch = self.source.batch(self.validation[:8] if held is not None else self.training[:8], normalised=False)
+        surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (states, judged_states))
         surrogate.prior.spread = calibrate(surrogate, batch, first + 1)
         surrogate.field = final.double().eval()
         return surrogate

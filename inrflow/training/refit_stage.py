@@ -71,6 +71,7 @@ class Refit:
             surrogate.prior, mean=prior.mean, covariance=prior.covariance, noise=prior.noise,
             process=_resized(surrogate.prior.process, wanted),
         )
+        state.farthest = max(state.farthest or 0.0, state.reach(codes, wanted))
         return replace(surrogate, decoder=decoder.eval(), field=field.double().eval(), prior=state), before, after
 
 

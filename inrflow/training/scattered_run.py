@@ -26,9 +26,12 @@ def resolve_times(
     """Codes at the knots of scattered rows, with the motion between each row's time and its knot."""
     augmentation = setup.augmentation(setup.symmetries)
     elements = augmentation.sample(np.random.default_rng([31]), 32) if augmentation else None
-    copies = book.affordable(min(wanted_copies(setup), 16), setup.seconds(_COPIES_SHARE))
-    spent = 0.0
     best, steps = float("inf"), setup.config.training.steps
+    if steps.scattered_copies is None:
+        steps.scattered_copies = book.affordable(min(wanted_copies(setup), 16), setup.seconds(_COPIES_SHARE))
+        setup.save_config()
+    copies = steps.scattered_copies
+    spent = 0.0
     kept = decoder, modes, book
     rounds = _ROUNDS if steps.scattered is None else steps.scattered
     for number in range(rounds + 1):
@@ -40,8 +43,10 @@ def resolve_times(
         setup.recorder.log("scattered", number, validation=fit.score, noise=float(modes.noise.mean()))
         if error < best:
             best, kept = error, (decoder, modes, book)
-        if steps.scattered is None and number and 2 * spent > setup.seconds(1.0):
-            rounds = number  # another round would leave no time for the rest
+        if steps.scattered is None and number == 1:  # the first one tells how many leave time for the rest
+            rounds = min(_ROUNDS, number + int(setup.seconds(1.0) / (2 * max(spent, 1e-6))))
+            steps.scattered = rounds
+            setup.save_config()
         if number == rounds:
             break
         drift = drift_of(fit, setup.scale.unit)
@@ -54,6 +59,4 @@ def resolve_times(
         decoder.set_output(modes.mean, modes.modes)
         book = make_code_book(setup, decoder, modes.prior(), setup.training, setup.validation, drift)
         spent = time.monotonic() - began
-    steps.scattered = rounds
-    setup.save_config()
     return kept

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.assimilation import StatePrior
+from inrflow.assimilation import StateEstimate, StatePrior
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.normalisation import Normalisation
@@ -17,7 +17,8 @@ from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField
 from inrflow.encoding.unseen import UnseenVariance
-from inrflow.evaluation.spread import calibrate, predicted_std
+from inrflow.evaluation.forecast import predicted_std
+from inrflow.evaluation.spread import calibrate
 from inrflow.solution import StatePath
 from inrflow.surrogate import Surrogate
 
@@ -115,7 +116,7 @@ def test_a_noisy_trajectory_does_not_change_the_others(surrogate):
     torch.testing.assert_close(among.factor[others], alone.factor[others])
     found = among.covariance[0].diagonal(dim1=1, dim2=2).sum(1)
     assert len(found) == 4 and float(found[2]) > 10 * float(found[0])
-    torch.testing.assert_close(among.single(2).covariance[0][0], among.covariance[0][2])
+    torch.testing.assert_close(among.select(slice(2, 3)).covariance[0][0], among.covariance[0][2])
 
 
 def test_the_standard_deviation_is_that_of_the_dense_posterior(surrogate):
@@ -156,6 +157,33 @@ def test_variance_between_the_training_points_is_added_and_saved(surrogate, tmp_
     solution = changed.assimilate(Observations(one.t[0].numpy(), one.x[0, 0].numpy(), one.u[0].numpy()))
     asked = solution.std(batch.t[0, 1].numpy(), batch.x[0, 0].numpy())
     np.testing.assert_allclose(asked, after[0, 1].sqrt(), rtol=1e-5)
+
+
+def test_codes_unlike_those_of_training_warn_and_widen_by_the_ratio_of_distances(surrogate):
+    assert surrogate.prior.limit(SIZE) == 25 * SIZE  # the codes of training are not known
+    parts = {f.name: getattr(surrogate, f.name) for f in fields(surrogate)}
+    surrogate = Surrogate(**{**parts, "prior": replace(surrogate.prior, farthest=0.0)})
+    limit = surrogate.prior.limit(SIZE)
+    assert limit == pytest.approx(22.458, abs=1e-3)  # chi squared of 6 degrees, 99.9 %, from tables
+    states = torch.zeros(2, SIZE).double()
+    states[:, 0] = torch.tensor([0.9, 2.0]).double() * (limit * surrogate.prior.covariance[0, 0]).sqrt()
+    plain = StateEstimate(torch.zeros(2, 1), states[:, None], None, torch.zeros(2), torch.zeros(2))
+    torch.testing.assert_close(surrogate.widening(plain), torch.tensor([1.0, 2.0]).double())
+    # An interval that the liveliness of its window has widened already is not widened for the same reason again.
+    lively = replace(plain, quadratic=torch.full((2,), 5e6), count=torch.full((2,), 1e6))
+    torch.testing.assert_close(surrogate.widening(lively), torch.ones(2).double())
+    known = Surrogate(**{**parts, "prior": replace(surrogate.prior, farthest=5 * limit)})
+    torch.testing.assert_close(known.widening(plain), torch.ones(2).double())
+    x = torch.linspace(0, 1, 400).double()[:, None]
+    with torch.no_grad():
+        u = surrogate.decoder(x[None], states[1:])[0]
+    seen = Observations(0.0, x.numpy(), u.numpy())
+    with pytest.warns(UserWarning, match="unlike the training data"):
+        wide = surrogate.assimilate(seen)
+    narrow = known.assimilate(seen)
+    factor = float(wide.estimate.factor)
+    ratio = wide.std(0.0, x.numpy()) / narrow.std(0.0, x.numpy())
+    np.testing.assert_allclose(ratio, 2 / max(factor, 1.0) ** 0.5, rtol=0.02)
 
 
 def test_calibration_leaves_intervals_that_are_right(surrogate):

@@ -22,6 +22,14 @@ def test_colours_are_centred_for_fields_of_both_signs_and_shared_by_truth_and_fo
     np.testing.assert_allclose(data.panels["error"], 2 * forecast[..., 0] - truth[..., 0])
 
 
+def test_uncertainty_that_is_the_same_everywhere_is_drawn_in_the_middle_of_its_scale():
+    truth, forecast, std = fields(square())
+    for values, share in ((np.full_like(std, 0.3), 0.5), (np.linspace(0.01, 0.3, std.size).reshape(std.shape), 1.0)):
+        data = channel_fields(TIMES, square(), truth, forecast, values, CHANNELS, UNITS, "u", *[None] * 5)
+        low, high = data.styles([0, 3])["uncertainty"][1]
+        assert low == 0.0 and abs(np.max(values[[0, 3], :, 0]) / high - share) < 0.02
+
+
 def test_labels_carry_units_and_dates():
     assert units_label("m2/s2") == " [m²/s²]" and units_label("degC") == " [°C]" and units_label(None) == ""
     assert units_label("kg m-3") == " [kg m⁻³]"

@@ -1,0 +1,101 @@
+"""Forecasts at whole frames of trajectories: values, and the standard deviation of observations around them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrflow.assimilation import StateEstimate
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.solution import StatePath
+from inrflow.surrogate import Surrogate
+
+_JITTER = 1e-12
+_NUMBERS = 1 << 22  # of covariances held at once where every trajectory has its own
+
+
+@dataclass
+class Forecast:
+    """Values and standard deviation (None if not asked for, or not known) (S, T, N, C), normalised units; the seconds
+    that rollout and decoding took."""
+
+    mean: Tensor
+    std: Tensor | None
+    rollout_seconds: float
+    decode_seconds: float
+
+
+def forecast(surrogate: Surrogate, estimate: StateEstimate, batch: TrajectoryBatch, with_std: bool = True) -> Forecast:
+    """The forecast at all frames and points of a batch (data units) from states at its first frames.
+
+    Delayed values are forecast at their own times; their standard deviation is that of the frame. Forecasts that
+    diverge are not finite.
+    """
+    size, decoder = surrogate.code_size, surrogate.decoder
+    dtype = next(decoder.parameters()).dtype
+    began = time.perf_counter()
+    path = StatePath(surrogate, estimate)
+    inner = surrogate.scale.internal(batch.t)
+    states = path.mean(inner, check=False)
+    order = own = None
+    if batch.delay is not None:
+        times = surrogate.scale.internal(batch.t[:, :, None] + batch.delay)
+        times = torch.where(torch.isfinite(batch.u).any(-1), times, torch.nan).flatten(1)
+        times, order = times.sort(1)
+        own = path.mean(times, check=False)[..., :size].to(dtype)
+    rollout = time.perf_counter() - began
+    began = time.perf_counter()
+    with torch.no_grad():
+        x = batch.x.to(dtype)
+        if own is None or order is None:
+            mean = decoder(x, states[..., :size].to(dtype))
+        else:
+            every = x.expand(*batch.u.shape[:3], x.shape[-1]).flatten(1, 2)
+            rows = torch.arange(len(batch))[:, None]
+            mean = torch.empty(*order.shape, batch.u.shape[-1], dtype=dtype)
+            mean[rows, order] = decoder(every[rows, order][:, :, None], own)[:, :, 0]
+            mean = mean.unflatten(1, batch.u.shape[1:3])
+        decode = time.perf_counter() - began
+        std = predicted_std(surrogate, estimate, states, inner, x) if with_std and decoder.affine else None
+    return Forecast(mean, std, rollout, decode)
+
+
+def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor, inner: Tensor, x: Tensor) -> Tensor:
+    """Standard deviation (S, T, N, C), normalised units, of observations around an affine decoder's values.
+
+    Args:
+        states: (S, T, n) at internal times `inner` (S, T); x: (S or 1, T or 1, N, d).
+    """
+    size, prior = surrogate.code_size, surrogate.prior
+    with torch.no_grad():
+        basis = surrogate.decoder.basis(x.to(next(surrogate.decoder.parameters()).dtype))[1]
+    result = torch.full((*states.shape[:2], *basis.shape[2:4]), float("nan"), dtype=torch.float64)
+    length = len(states)
+    if not bool((inner == inner[:1]).all()):  # every trajectory has covariances of its own
+        length = max(1, _NUMBERS // states.shape[-1] ** 2)
+    for start in range(0, len(states), length):
+        rows = slice(start, start + length)
+        path = StatePath(surrogate, estimate.select(rows))
+        for k, cov in enumerate(path.covariance(inner[rows], states[rows])):
+            design = basis[rows if len(basis) > 1 else slice(None), k if basis.shape[1] > 1 else 0]
+            count = max(len(cov), len(design))
+            for s in range(count):
+                half = _root(cov[s if len(cov) > 1 else 0, :size, :size]).to(design.dtype)
+                variance = (design[s if len(design) > 1 else 0] @ half).square().sum(-1).double()
+                result[rows, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
+    result = result.masked_fill(torch.isnan(inner)[..., None, None], float("nan"))
+    widening = surrogate.widening(estimate)[:, None, None, None]
+    return prior.std(result, estimate.factor[:, None, None, None], x) * widening
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """L with L L^T = covariance, to the precision of float64."""
+    jitter = _JITTER * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype)
+    root, failed = torch.linalg.cholesky_ex(covariance + jitter)
+    if not failed:
+        return root
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt()
