@@ -37,7 +37,7 @@ class GaussianPrior:
 
     def factor(self) -> Tensor:
         """Square root L (Z, r) with L L^T = covariance, numerically null directions dropped."""
-        if bool((self.covariance == torch.diag(self.covariance.diagonal())).all()):
+        if _is_diagonal(self.covariance):
             values, vectors = self.covariance.diagonal(), torch.eye(len(self.mean), dtype=self.covariance.dtype)
         else:
             values, vectors = torch.linalg.eigh(self.covariance)
@@ -49,6 +49,11 @@ class GaussianPrior:
         values, vectors = torch.linalg.eigh(self.covariance)
         values = values.clamp(min=1e-6 * values[-1])
         return (((z - self.mean) @ vectors).square() / values).mean(-1)
+
+
+def _is_diagonal(matrix: Tensor) -> bool:
+    square = matrix.shape[0] == matrix.shape[1]
+    return square and bool(torch.count_nonzero(matrix) == torch.count_nonzero(matrix.diagonal()))
 
 
 def condition(
@@ -71,24 +76,35 @@ def condition(
 
 
 def condition_groups(
-    offset: Tensor, basis: Tensor, u: Tensor, prior: GaussianPrior, covariance: bool = False
+    offset: Tensor,
+    basis: Tensor,
+    u: Tensor,
+    prior: GaussianPrior,
+    covariance: bool = False,
+    which: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Posterior of the codes of frames in groups, each of which has points of its own.
 
     Args:
-        offset, basis: affine decoder at the points of each group, (G, N, C) and (G, N, C, Z).
+        offset, basis: affine decoder at the points of each group, (G, N, C) and (G, N, C, Z); with `which`, at M points
+            from which all groups have theirs, (M, C) and (M, C, Z).
         u: observed values (G, F, N, C), NaN where not observed.
         prior: prior and noise; float64.
         covariance: also return the posterior covariance.
+        which: (G, N) of the M points that each group has.
     Returns:
         mean (G, F, Z) and, if asked, covariance (G, 1, Z, Z) where all frames of each group miss the same values, else
         (G, F, Z, Z).
     """
     scale, factor = prior.noise.rsqrt(), prior.factor()
-    groups, frames = u.shape[:2]
-    whole = (basis.double() * scale[:, None]).flatten(1, 2)
-    target = ((u.double() - offset.double()[:, None]) * scale).flatten(2)
-    target = target - (whole @ prior.mean)[:, None]
+    groups, frames, points, channels = u.shape
+    whole = (basis.double() * scale[:, None]).reshape(-1, len(prior.mean))
+    expected = (offset.double() * scale).reshape(-1) + whole @ prior.mean
+    # Once for each point, however many solves see it.
+    whitened = whole * factor.diagonal() if _is_diagonal(factor) else whole @ factor
+    which = torch.arange(groups * points).view(groups, points) if which is None else which
+    place = (which[..., None] * channels + torch.arange(channels)).flatten(1)  # of each group's values in `whitened`
+    target = (u.double() * scale).flatten(2) - expected[place][:, None]
     observed = torch.isfinite(target)
     target = target.nan_to_num(0.0, 0.0, 0.0)
     alike = bool((observed == observed[:, :1]).all())
@@ -97,14 +113,16 @@ def condition_groups(
     seen = seen.flatten(0, 1)
     target = target if alike else target.flatten(0, 1)[:, None]
     means, spreads = [], []
-    length = block_length(whole.shape[1], factor.shape[1])
+    length = block_length(int(seen.sum(1).max()), factor.shape[1])
     for start in range(0, len(owner), length):
         block = slice(start, start + length)
-        rows = seen[block].any(0)
-        design, mask, values = whole[owner[block]], seen[block], target[block]
-        if not bool(rows.all()):
-            design, mask, values = design[:, rows], mask[:, rows], values[..., rows]
-        posterior = WhitenedPosterior((design @ factor) * mask[..., None])
+        rows, mask, values = place[owner[block]], seen[block], target[block]
+        if not bool(mask.all()):  # observed values first, as many as any of the solves has
+            order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(1).max())]
+            rows, mask = rows.gather(1, order), mask.gather(1, order)
+            values = values.gather(2, order[:, None].expand(-1, values.shape[1], -1))
+        design = whitened[rows]
+        posterior = WhitenedPosterior(design if bool(mask.all()) else design * mask[..., None])
         means.append(posterior.mean(values) @ factor.T)
         if covariance:
             spreads.append(factor @ posterior.covariance() @ factor.T)
