@@ -5,6 +5,7 @@ float64 whatever the decoder's precision: normal equations square the condition 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from inrflow.encoding.whitened import WhitenedPosterior, block_length
 
 @dataclass
 class GaussianPrior:
-    """Prior of codes, and the variance with which a decoded value misses an observed one.
+    """Prior of codes, and the variance with which a decoded value misses an observed one; not changed once in use.
 
     Attributes:
         mean: (Z,).
@@ -36,7 +37,11 @@ class GaussianPrior:
         return GaussianPrior(self.mean[:size], self.covariance[:size, :size], self.noise)
 
     def factor(self) -> Tensor:
-        """Square root L (Z, r) with L L^T = covariance, numerically null directions dropped."""
+        """Square root L (Z, r) with L L^T = covariance, numerically null directions dropped; found once."""
+        return self._factor
+
+    @cached_property
+    def _factor(self) -> Tensor:
         if _is_diagonal(self.covariance):
             values, vectors = self.covariance.diagonal(), torch.eye(len(self.mean), dtype=self.covariance.dtype)
         else:
