@@ -1,6 +1,7 @@
 """Seconds and error of encoding frames: closed form, Gauss-Newton, Adam as DINo takes it, CORAL's three steps.
 
-    python benchmarks/encoding.py [--data navier_stokes wave] [--minutes 2] [--out FILE] [--quick]
+    python benchmarks/encoding.py [--data navier_stokes wave] [--minutes 2] [--decoders NAME ...]
+        [--timed-steps 300] [--out FILE] [--quick]
 
 Decoders are trained alike (same data without symmetries, same processor time, one thread), then the first frames of
 unseen trajectories are encoded from all, a quarter and a twentieth of their points. Seconds are processor time of one
@@ -13,6 +14,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from inrflow.data.source import TrajectorySource
 from inrflow.data.trajectories import TrajectoryFile
 from inrflow.decoders.base import Decoder
 from inrflow.encoding.adam import adam_path
+from inrflow.encoding.encode import Encoder
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gaussian import GaussianPrior, condition
 from inrflow.encoding.gradient_steps import gradient_steps_encode
@@ -43,6 +46,7 @@ from inrflow.training.train import Training
 
 FRACTIONS = (1.0, 0.25, 0.05)
 ADAM_STEPS, ADAM_RATE = 300, 1e-2
+FRAMES = 10  # of every training trajectory
 #: Decoders, by what training is told of them.
 DECODERS: dict[str, list[str]] = {
     "SIREN, output modulation": [],
@@ -67,9 +71,9 @@ def methods(name: str, decoder: Decoder, prior: GaussianPrior) -> dict[str, Enco
         return lambda x, u: adam_path(decoder, x, u, (ADAM_STEPS,), ADAM_RATE, closed=closed)[0]
 
     def solve(x: Tensor, u: Tensor) -> Tensor:
-        if x.dim() == 2:
-            return condition(*decoder.basis(x), u, prior)[0]
-        return torch.cat([condition(*decoder.basis(p), v[None], prior)[0] for p, v in zip(x, u, strict=True)])
+        groups = (x[None], u[None]) if x.dim() == 2 else (x, u[:, None])
+        with torch.no_grad():
+            return Encoder()(decoder, *groups, prior, False)[0].flatten(0, 1)
 
     if not decoder.affine:
         return {
@@ -124,10 +128,10 @@ def solved_prior(decoder: Decoder, batch: TrajectoryBatch) -> GaussianPrior:
 
 
 def measure(
-    data: str, name: str, files: tuple[Path, Path], minutes: float, frames: int, repeats: int, seed: int
+    data: str, name: str, files: tuple[Path, Path], minutes: float, repeats: int, seed: int, timed_steps: int
 ) -> list[dict[str, Any]]:
-    """Rows of one decoder."""
-    decoder, prior, normalisation = train(name, files[0], minutes, frames, CODE_SIZES[data], seed)
+    """Rows of one decoder; where fewer than all of Adam's steps are timed, codes come from the quadratic form."""
+    decoder, prior, normalisation = train(name, files[0], minutes, FRAMES, CODE_SIZES[data], seed)
     with TrajectoryFile(files[1]) as file:
         source = TrajectorySource(file)
         batch = source.batch(range(len(source)), normalised=False)
@@ -141,7 +145,12 @@ def measure(
                 seen = [torch.as_tensor(observed_points(0, i, len(points), fraction)) for i in range(len(values))]
                 x = torch.stack([points[picked] for picked in seen])
                 u = torch.stack([values[i, picked] for i, picked in enumerate(seen)])
-            seconds, codes = process_seconds(lambda x=x, u=u, encode=encode: encode(x, u), repeats)
+            if method == f"Adam {ADAM_STEPS}" and decoder.affine and timed_steps < ADAM_STEPS:
+                few = partial(adam_path, decoder, x, u, (timed_steps,), ADAM_RATE, closed=False)
+                seconds = process_seconds(few, repeats)[0] * ADAM_STEPS / timed_steps
+                codes = adam_path(decoder, x, u, (ADAM_STEPS,), ADAM_RATE, closed=True)[0]
+            else:
+                seconds, codes = process_seconds(partial(encode, x, u), repeats)
             with torch.no_grad():
                 decoded = normalisation.invert(decoder(points, codes.float()))
             rows.append(
@@ -197,6 +206,10 @@ def main() -> None:
     parser.add_argument("--train", type=Path, help="training file, instead of generated data; --data names it")
     parser.add_argument("--test", type=Path, help="test file")
     parser.add_argument("--minutes", type=float, default=2.0, help="processor time for each decoder")
+    parser.add_argument("--decoders", nargs="+", default=list(DECODERS), choices=list(DECODERS))
+    parser.add_argument(
+        "--timed-steps", type=int, default=ADAM_STEPS, help="of Adam on affine decoders: all take that time each"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("encoding.json"), help="JSON file to write; PNG beside it")
     parser.add_argument("--quick", action="store_true", help="small data and seconds of training: a check")
@@ -211,8 +224,8 @@ def main() -> None:
         small = {"grid": 16, "frames": 14} if options.quick else {}
         generated = () if options.train else data_files(data, *((12, 4) if options.quick else (64, 32)), **small)
         files = (options.train, options.test) if options.train else generated
-        for name in DECODERS:
-            rows += measure(data, name, files, minutes, 10, repeats, options.seed)
+        for name in options.decoders:
+            rows += measure(data, name, files, minutes, repeats, options.seed, options.timed_steps)
             compare(rows)
             write_json(options.out, {"environment": environment(), "rows": rows})
             print(table([row for row in rows if (row["data"], row["decoder"]) == (data, name)]), flush=True)

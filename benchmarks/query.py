@@ -213,7 +213,8 @@ def main() -> None:
     for name in (PUBLISHED, *(name for name in DECODERS if name != PUBLISHED)):
         for count, where in problems:
             rows += child_rows(__file__, {"decoder": name, "codes": count, "points": where})
-            print(decode_table([*rows[:-1], rows[-1]]).splitlines()[-1], flush=True)
+            print(decode_table(rows).splitlines()[-1], flush=True)
+            write_json(options.out, {"environment": environment(), "decoding": rows})
     for field in FIELDS:
         for shared in (True, False):
             rollouts += [measure_rollout(field, horizon, shared) for horizon in horizons]

@@ -17,6 +17,9 @@ from inrflow.encoding.gaussian import GaussianPrior, condition_groups
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.whitened import block_length
 
+_MIXING = -7046029254386353131  # the golden ratio as a 64-bit number: neighbours of a grid mix far apart
+_WORTH_SHARING = 0.9  # distinct points, as a share of all, from which finding them costs more than it saves
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -112,6 +115,10 @@ def _solve(
     dtype = next(decoder.parameters()).dtype
     means, spreads = [], []
     length = block_length(u.shape[2] * u.shape[3], decoder.code_size)
+    common = common_points(x) if len(x) > 1 and delay is None else None
+    if common is not None and len(common[0]) <= length * x.shape[1]:
+        offset, basis = decoder.basis(common[0].to(dtype))
+        return condition_groups(offset, basis, u, prior, covariance, common[1])
     for start in range(0, len(x), length):
         offset, basis = decoder.basis(x[start : start + length].to(dtype))
         if delay is not None and drift is not None:
@@ -123,3 +130,20 @@ def _solve(
         return torch.cat(means), None
     width = max(s.shape[1] for s in spreads if s is not None)  # some miss different values in their frames, some do not
     return torch.cat(means), torch.cat([s.expand(-1, width, -1, -1) for s in spreads if s is not None])
+
+
+def common_points(x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The distinct points (M, d) of groups x (G, N, d) and which of them each group has (G, N), where some are shared;
+    else None. Groups that observe parts of one grid need the decoder's trunk at the grid alone.
+    """
+    bits = x.contiguous().view(torch.int64 if x.dtype == torch.float64 else torch.int32).flatten(0, -2).long()
+    mixed = torch.zeros_like(bits[:, 0])
+    for coordinate in bits.unbind(1):
+        mixed = (mixed ^ (mixed >> 29)) * _MIXING + coordinate * _MIXING
+    distinct, which = torch.unique(mixed, return_inverse=True)
+    if len(distinct) > _WORTH_SHARING * len(mixed):
+        return None
+    first = torch.empty_like(distinct).scatter_(0, which, torch.arange(len(which)))
+    if not torch.equal(bits[first[which]], bits):  # two points that mix to the same number
+        return None
+    return x.flatten(0, -2)[first], which.view(x.shape[:-1])

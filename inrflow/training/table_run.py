@@ -22,7 +22,7 @@ from inrflow.training.steps import OptimiserSettings, Stage, run_stage
 from inrflow.training.table_stage import METHODS, TableTraining
 
 DEFAULT_CODE_SIZE = 50
-ADAM_RATE, GRADIENT_RATE = 1e-2, 1.0
+ADAM_RATE, GRADIENT_RATE = 1e-2, 10.0
 
 
 def uses_table(config: Config) -> bool:

@@ -27,6 +27,7 @@ METHODS = ("adam", "gauss_newton", "gradient_steps")
 _TRAJECTORIES_PER_STEP = 16
 _FRAMES_PER_STEP = 64
 _PAIRS_PER_STEP = 2**14  # pairs of frame and point
+_PAIRS_OF_GRADIENT_STEPS = 2**12  # each costs several passes forward and back: more steps are worth more than points
 _RIDGE = 1e-3
 _HELD_OUT = 0.1
 _SCORED_FRAMES = 32
@@ -144,7 +145,8 @@ class TableTraining:
         chosen = seen[torch.as_tensor(random.permutation(len(seen))[:_FRAMES_PER_STEP])]
         x, u = self._frames(batch, chosen)
         kept = torch.arange(u.shape[1]) if self.all_points else self._split(u.shape[1])[0]
-        limit = max(64, _PAIRS_PER_STEP // max(1, len(chosen)))
+        pairs = _PAIRS_OF_GRADIENT_STEPS if module.method == "gradient_steps" else _PAIRS_PER_STEP
+        limit = max(64, pairs // max(1, len(chosen)))
         if len(kept) > limit:
             kept = kept[torch.as_tensor(random.permutation(len(kept))[:limit])]
         home = device_of(module)

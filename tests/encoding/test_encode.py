@@ -5,7 +5,7 @@ import torch
 from small_decoders import SIZE, normal, points, prior, siren, with_gaps
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.encoding.encode import encode, encode_with_covariance
+from inrflow.encoding.encode import common_points, encode, encode_with_covariance
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gaussian import condition
 
@@ -72,3 +72,36 @@ def test_padded_points_of_shorter_trajectories_count_for_nothing():
     x = torch.cat([data.x, data.x[:, :, -1:].expand(S, 1, 5, 2)], 2)
     u = torch.cat([data.u, torch.full((S, T, 5, 2), float("nan"), dtype=torch.float64)], 2)
     torch.testing.assert_close(encode(siren("output"), TrajectoryBatch(data.t, x, u), prior()), whole)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gaps", GAPS)
+def test_trajectories_that_observe_parts_of_one_grid_get_the_codes_of_their_own_points(gaps, monkeypatch):
+    decoder, data, grid = siren("output"), batch("own of each trajectory", gaps), points(14)
+    data.x = torch.stack([grid[torch.randperm(14, generator=torch.Generator().manual_seed(s))[:N]] for s in range(S)])[
+        :, None
+    ]
+    asked, basis = [], decoder.basis
+    monkeypatch.setattr(decoder, "basis", lambda x: asked.append(x.shape) or basis(x))
+    codes, spread = encode_with_covariance(decoder, data, prior(0.1))
+    assert len(asked) == 1 and N <= asked[0][0] <= 14  # the trunk once, at the points of the grid that anyone saw
+    for s in range(S):
+        for k in range(T):
+            mean, covariance = condition(*basis(data.x[s, 0]), data.u[s, k][None], prior(0.1), True)
+            torch.testing.assert_close(codes[s, k], mean[0], rtol=0, atol=1e-8)
+            torch.testing.assert_close(spread[s, k if spread.shape[1] > 1 else 0], covariance, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_common_points_are_found_exactly(dtype):
+    axis = torch.arange(16, dtype=dtype) / 16
+    grid = torch.cartesian_prod(axis, axis)
+    near = grid[:100] + torch.finfo(dtype).eps  # other points, by the last digit of most
+    x = torch.stack([grid[:100], grid[50:150], near, grid[:100].flip(0)])
+    distinct, which = common_points(x)
+    assert torch.equal(distinct[which], x)
+    assert len(distinct) == len(torch.unique(x.flatten(0, 1), dim=0))
+
+
+def test_points_that_nobody_shares_are_left_alone():
+    assert common_points(points(3, 20)) is None
