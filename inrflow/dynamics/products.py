@@ -33,11 +33,12 @@ class Products(nn.Module):
 
     def jacobian(self, state: Tensor) -> Tensor:
         """Derivative (..., n, n) of what the products add, at states (..., n)."""
-        flat = state.reshape(-1, state.shape[-1])
-        result = flat.new_zeros(len(flat), *self.weight.shape[:1], flat.shape[1])
-        for one, other in ((self.left, self.right), (self.right, self.left)):
-            result.index_add_(2, one, self.weight * flat[:, None, other])
-        return result.reshape(*state.shape, state.shape[-1])
+        size = state.shape[-1]
+        tensor = state.new_zeros(len(self.weight), size * size)  # d rate_i / d s_j = sum_k tensor_ijk s_k
+        weight = self.weight.to(state)
+        tensor.index_add_(1, self.left * size + self.right, weight)
+        tensor.index_add_(1, self.right * size + self.left, weight)
+        return torch.einsum("ijk,...k->...ij", tensor.unflatten(1, (size, size)), state)
 
     def set(self, left: Tensor, right: Tensor, weight: Tensor) -> None:
         """Set the pairs (K,) and their weights (n, K)."""
