@@ -1,6 +1,7 @@
 """A trained surrogate adapted to a new environment from a few of its trajectories.
 
 context: P numbers, by Gauss-Newton on the codes of the frames and of their symmetry copies; everything else is frozen.
+`further` goes on from there with the decoder and the field.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from inrflow.errors import UserError
 from inrflow.surrogate import Surrogate
 from inrflow.training.decoder_stage import Augmentation
 
-STRENGTHS = ("context",)
+STRENGTHS = ("context", "decoder", "all")
 
 
 @dataclass
