@@ -73,6 +73,11 @@ FAMILIES = {
         "wave", "speed", (0.03125, 0.04375, 0.05625, 0.06875, 0.08125, 0.09375), (0.0375, 0.05, 0.0625, 0.075, 0.0875),
         (0.02, 0.025, 0.1, 0.11, 0.125), {"grid": 32, "dt": 0.25}, overrides=("training.minutes=1",),
     ),
+    "burgers": Family(
+        "burgers", "viscosity", (0.02, 0.025, 0.031, 0.039, 0.048, 0.06), (0.0224, 0.028, 0.035, 0.0435, 0.054),
+        (0.0145, 0.0165, 0.07, 0.08), {"grid": 64, "dt": 0.05, "dimensions": 1}, trajectories=16,
+        overrides=("training.minutes=0.5", "dynamics.depth=0"),
+    ),
 }
 QUICK = Family(
     "wave", "speed", (0.03125, 0.0625, 0.09375), (0.05,), (0.11,), {"grid": 16, "dt": 0.25}, trajectories=4, tested=2,

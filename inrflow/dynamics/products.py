@@ -11,40 +11,54 @@ from torch import Tensor, nn
 
 
 class Products(nn.Module):
-    """W p(s) with p the products s_i s_j of a list of pairs; linear in W, which a least-squares fit sets.
+    """W(c) p(s) with p the products s_i s_j of a list of pairs; W(c) = W_0 + sum_k c_k W_k, set by a least-squares fit.
 
     Args:
         size: n, of the state.
         count: number of pairs.
+        contexts: P, of the contexts on which the weights depend.
     """
 
     left: Tensor
     right: Tensor
 
-    def __init__(self, size: int, count: int) -> None:
+    def __init__(self, size: int, count: int, contexts: int = 0) -> None:
         super().__init__()
         self.register_buffer("left", torch.zeros(count, dtype=torch.int64))
         self.register_buffer("right", torch.zeros(count, dtype=torch.int64))
         self.weight = nn.Parameter(torch.zeros(size, count))
+        if contexts:
+            self.context_weight = nn.Parameter(torch.zeros(contexts, size, count))
 
-    def forward(self, state: Tensor) -> Tensor:
-        """What the products add to the rates of states (..., n)."""
-        return products_of(state, self.left, self.right) @ self.weight.T
+    def forward(self, state: Tensor, context: Tensor | None = None) -> Tensor:
+        """What the products add to the rates of states (..., n) at contexts (..., P)."""
+        products = products_of(state, self.left, self.right)
+        rate = products @ self.weight.T
+        if context is None:
+            return rate
+        parts = (products @ self.context_weight.flatten(0, 1).T).unflatten(-1, self.context_weight.shape[:2])
+        return rate + (context[..., None] * parts).sum(-2)
 
-    def jacobian(self, state: Tensor) -> Tensor:
-        """Derivative (..., n, n) of what the products add, at states (..., n)."""
+    def jacobian(self, state: Tensor, context: Tensor | None = None) -> Tensor:
+        """Derivative (..., n, n) of what the products add, at states (..., n) and contexts (..., P)."""
         flat = state.reshape(-1, state.shape[-1])
+        weight = self.weight[None]
+        if context is not None:
+            added = torch.einsum("sk,knm->snm", context.reshape(len(flat), -1), self.context_weight)
+            weight = weight + added
         result = flat.new_zeros(len(flat), *self.weight.shape[:1], flat.shape[1])
         for one, other in ((self.left, self.right), (self.right, self.left)):
-            result.index_add_(2, one, self.weight * flat[:, None, other])
+            result.index_add_(2, one, weight * flat[:, None, other])
         return result.reshape(*state.shape, state.shape[-1])
 
-    def set(self, left: Tensor, right: Tensor, weight: Tensor) -> None:
-        """Set the pairs (K,) and their weights (n, K)."""
+    def set(self, left: Tensor, right: Tensor, weight: Tensor, context_weight: Tensor | None = None) -> None:
+        """Set the pairs (K,), their weights (n, K) and what each context adds to these (P, n, K)."""
         with torch.no_grad():
             self.left.copy_(left)
             self.right.copy_(right)
             self.weight.copy_(weight)
+            if context_weight is not None:
+                self.context_weight.copy_(context_weight)
 
 
 class Couplings(nn.Module):

@@ -8,8 +8,8 @@ import torch
 
 from inrflow.adaptation.field_refit import refitted_field
 from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.states import with_contexts
 from inrflow.dynamics.vector_field import FieldShape, VectorField
-from inrflow.training.context_stage import with_contexts
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "dynamics"))
 from context_systems import SIZE, operators, trajectories  # noqa: E402
