@@ -172,10 +172,14 @@ class AdaptDataConfig:
 
 @dataclass
 class AdaptSettings:
-    """How much is fitted, and from how many symmetry copies of each trajectory, the original among them."""
+    """How much is fitted, and from how many symmetry copies of each trajectory, the original among them.
+
+    scratch_minutes: budget of training from scratch on the same frames, for comparison; 0: none.
+    """
 
     strength: str = "context"
     copies: int = 4
+    scratch_minutes: float = 0.25
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """A trained surrogate adapted to a new environment from a few of its trajectories.
 
 context: P numbers, by Gauss-Newton on the codes of the frames and of their symmetry copies; everything else is frozen.
+`further` goes on from there with the decoder and the field.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from inrflow.errors import UserError
 from inrflow.surrogate import Surrogate
 from inrflow.training.decoder_stage import Augmentation
 
-STRENGTHS = ("context",)
+_LARGER = 2.0
+STRENGTHS = ("context", "decoder", "all")
 
 
 @dataclass
@@ -89,4 +91,8 @@ def batches_of(
     extent = surrogate.box[1] - surrogate.box[0]
     move = Augmentation(symmetries, extent, surrogate.description.period, surrogate.normalisation.scale)
     random = np.random.default_rng([seed, 23])
-    return [original] + [move(original, random) for _ in range(copies - 1)]
+    size = float(surrogate.codes(original).codes.square().mean())
+    moved = [move(original, random) for _ in range(copies - 1)]
+    # A symmetry keeps the size of orthonormal codes, but where the decoder knows its own grid alone: between the points
+    # of the grid it does not fit what it is shown.
+    return [original] + [one for one in moved if float(surrogate.codes(one).codes.square().mean()) < _LARGER * size]

@@ -19,6 +19,8 @@ from inrflow.adaptation.adapt import (
     mean_context,
     nearest_environment,
 )
+from inrflow.adaptation.further import Step, adapt_further
+from inrflow.adaptation.scratch import train_from_scratch
 from inrflow.assimilation import ContextPrior
 from inrflow.commands.runs import load_run
 from inrflow.commands.train import REFERENCES_FILE, default_output, report_evaluation
@@ -51,11 +53,19 @@ def run(arguments: list[str]) -> int:
         source = open_source(surrogate, file, config)
         count = min(config.data.trajectories or len(source), len(source))
         batches = batches_of(surrogate, source, np.arange(count), config.adapt.copies, config.seed)
-        adaptation = adapt_context(surrogate, batches)
-    told = tell(surrogate, adaptation, count, source.times.shape[1], console)
-    write_run(adaptation.surrogate, config, directory)
+        steps: list[Step] = []
+        if config.adapt.strength == "context":
+            adaptation = adapt_context(surrogate, batches)
+        else:
+            adaptation, steps = adapt_further(surrogate, batches, config.adapt.strength == "all")
+        told = tell(surrogate, adaptation, steps, config.adapt.strength, (count, source.times.shape[1]), console)
+        write_run(adaptation.surrogate, config, directory)
+        scratch = None
+        if config.data.test is not None and config.adapt.scratch_minutes:
+            trained = configuration_of(config)
+            scratch = train_from_scratch(trained, source, np.arange(count), config.adapt.scratch_minutes)
     if config.data.test is not None:
-        told["errors"] = compare(surrogate, adaptation, config, console)
+        told["errors"] = compare(surrogate, adaptation, scratch, config, console)
     write_json(directory / "adaptation.json", told)
     if config.data.test is not None:
         references_path = directory / REFERENCES_FILE
@@ -79,6 +89,10 @@ def check(config: AdaptConfig) -> None:
         raise UserError(f"data.trajectories={data.trajectories}; give a number of 1 or more")
     if settings.copies < 1:
         raise UserError(f"adapt.copies={settings.copies}; give a number of 1 or more")
+    if settings.scratch_minutes < 0:
+        raise UserError(
+            f"adapt.scratch_minutes={settings.scratch_minutes:g}; give a time above 0, or 0 for no comparison"
+        )
     if config.device not in ("auto", "cpu"):
         raise UserError(f"device={config.device}: this version computes on the CPU; give device=auto or device=cpu")
 
@@ -102,12 +116,14 @@ def observed(config: AdaptConfig) -> Observe:
 
 
 def tell(
-    surrogate: Surrogate, adaptation: Adaptation, trajectories: int, frames: int, console: Console
+    surrogate: Surrogate, adaptation: Adaptation, steps: list[Step], strength: str, seen: tuple[int, int],
+    console: Console,
 ) -> dict[str, Any]:
-    """Print what was adapted; the same as a report."""
+    """Print what was adapted; the same as a report. `seen`: numbers of trajectories and frames."""
     estimate, contexts = adaptation.estimate, surrogate.contexts
+    trajectories, frames = seen
     told: dict[str, Any] = {
-        "strength": "context",
+        "strength": strength,
         "trajectories": trajectories,
         "frames": frames,
         "adapted_numbers": adaptation.numbers,
@@ -118,6 +134,14 @@ def tell(
         f"trajector{'ies' if trajectories != 1 else 'y'} of {frames} frames in {adaptation.seconds:.3f} s",
         highlight=False,
     )
+    if steps:
+        told["steps"] = [vars(step) for step in steps]
+    for step in steps:
+        kept = "fitted anew" if step.pull is not None else "left as it was"
+        console.print(
+            f"{step.part}: {kept} (error of kept-back frames {step.before:.2e} before, {step.after:.2e} after)",
+            highlight=False,
+        )
     if estimate is None or contexts is None:
         return told
     told |= {
@@ -138,9 +162,10 @@ def tell(
 
 
 def compare(
-    surrogate: Surrogate, adaptation: Adaptation, config: AdaptConfig, console: Console
+    surrogate: Surrogate, adaptation: Adaptation, scratch: Surrogate | None, config: AdaptConfig, console: Console
 ) -> dict[str, dict[str, float | None]]:
-    """MSE of forecasts of the test file: before (mean training context), at the nearest environment's, adapted."""
+    """MSE of forecasts of the test file: before (mean training context), at the nearest environment's, adapted, and by
+    a model trained from `scratch` on the same frames."""
     assert config.data.test is not None
     seen = observed(config)
 
@@ -152,6 +177,9 @@ def compare(
     if adaptation.estimate is not None:
         rows["nearest training environment"] = errors(surrogate, nearest_environment(surrogate, adaptation.estimate)[1])
     rows["adapted"] = errors(adaptation.surrogate, None)
+    if scratch is not None:
+        scratch.horizon = surrogate.horizon  # what counts as in-t and out-t is the same for all
+        rows["from scratch, the same frames"] = errors(scratch, None)
     table = Table(title="MSE of forecasts of the test file")
     for title in ("", "in-t", "out-t"):
         table.add_column(title, justify="right" if title else "left")
@@ -161,12 +189,17 @@ def compare(
     return rows
 
 
+def configuration_of(config: AdaptConfig) -> Config:
+    """The configuration of the run that is adapted."""
+    path = Path(str(config.run)) / "config.yaml"
+    return from_yaml(path, Config) if path.exists() else Config()
+
+
 def write_run(surrogate: Surrogate, config: AdaptConfig, directory: Path) -> None:
     """A run directory that every other command takes, with the configuration of the run it came from."""
     origin = Path(str(config.run))
     surrogate.training["test"] = os.path.abspath(config.data.test) if config.data.test else None
-    trained: Config = from_yaml(origin / "config.yaml", Config) if (origin / "config.yaml").exists() else Config()
-    data = config.data
+    trained, data = configuration_of(config), config.data
     trained.data.train, trained.data.test = os.path.abspath(str(data.train)), surrogate.training["test"]
     trained.data.frames, trained.data.points, trained.data.same_points = data.frames, data.points, data.same_points
     surrogate.save(directory)

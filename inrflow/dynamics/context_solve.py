@@ -19,6 +19,7 @@ from inrflow.dynamics.vector_field import VectorField
 _STEP = 1e-4
 _ITERATIONS = 30
 _LAGS = (1, 2, 4, 8)
+_DIVERGED = 100.0  # times the variance of the states
 
 
 @dataclass
@@ -65,6 +66,11 @@ def solve_context(
             ends = integrator(field, joined, times, check=False)[:, 1, : start.shape[1]]
         return stop - ends.reshape(len(contexts), *stop.shape)
 
+    missed = residual(mean[None])[0].square().sum(1)
+    kept = missed < _DIVERGED * variance  # NaN is not: a span that diverges at the mean context tells nothing
+    if not bool(kept.any()):
+        return ContextEstimate(mean.clone(), covariance.clone(), float("nan"), 0)
+    start, stop, begin, end = (v[kept] for v in (start, stop, begin, end))
     estimate = damped_gauss_newton(residual, mean, covariance, noise_of(noise, end - begin, start.shape[1]))
     misfit = residual(estimate.mean[None])[0].square().sum(1).mean() / variance
     estimate.misfit = float(misfit)

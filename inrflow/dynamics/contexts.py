@@ -53,9 +53,12 @@ class Contexts:
         return float(self.distance(context)) > self.limit()
 
     def widening(self, context: Tensor) -> Tensor:
-        """Factor (...,) for the standard deviations of forecasts at contexts (..., P): 1 inside the limit, beyond it
-        the ratio of the Mahalanobis distance to the limit's."""
-        return widening(self.distance(context), self.limit())
+        """Factor (...,) for the standard deviations of forecasts at contexts (..., P), 1 near the mean context.
+
+        The operators are a regression on the contexts: at c their variance goes as [1, c] (sum_e [1, c_e][1, c_e]^T)^-1
+        [1, c]^T, which is 1 + |c|^2 for whitened contexts and 1 + P on the average over the training environments.
+        """
+        return ((1 + self.distance(context)) / (1 + self.size)).clamp(min=1.0).sqrt()
 
     def nearest(self, context: Tensor) -> int:
         """The training environment whose context is nearest to one (P,)."""

@@ -95,9 +95,9 @@ def field_jacobian(field: VectorField, t: Tensor, state: Tensor) -> Tensor:
     pad = (0, contexts, 0, contexts)
     with torch.no_grad():
         jacobian = torch.func.vmap(torch.func.jacrev(single))(state, t)
+        context = state[:, n:] if contexts else None
         if field.shape.products:
-            jacobian = jacobian + torch.nn.functional.pad(field.products.jacobian(state[:, :n]), pad)
+            jacobian = jacobian + torch.nn.functional.pad(field.products.jacobian(state[:, :n], context), pad)
         if field.shape.couplings:
-            context = state[:, n:] if contexts else None
             jacobian = jacobian + torch.nn.functional.pad(field.couplings.jacobian(state[:, :n], context), pad)
     return jacobian

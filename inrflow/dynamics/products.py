@@ -11,41 +11,58 @@ from torch import Tensor, nn
 
 
 class Products(nn.Module):
-    """W p(s) with p the products s_i s_j of a list of pairs; linear in W, which a least-squares fit sets.
+    """W(c) p(s) with p the products s_i s_j of a list of pairs; W(c) = W_0 + sum_k c_k W_k, set by a least-squares fit.
 
     Args:
         size: n, of the state.
         count: number of pairs.
+        contexts: P, of the contexts on which the weights depend.
     """
 
     left: Tensor
     right: Tensor
 
-    def __init__(self, size: int, count: int) -> None:
+    def __init__(self, size: int, count: int, contexts: int = 0) -> None:
         super().__init__()
         self.register_buffer("left", torch.zeros(count, dtype=torch.int64))
         self.register_buffer("right", torch.zeros(count, dtype=torch.int64))
         self.weight = nn.Parameter(torch.zeros(size, count))
+        if contexts:
+            self.context_weight = nn.Parameter(torch.zeros(contexts, size, count))
 
-    def forward(self, state: Tensor) -> Tensor:
-        """What the products add to the rates of states (..., n)."""
-        return products_of(state, self.left, self.right) @ self.weight.T
+    def forward(self, state: Tensor, context: Tensor | None = None) -> Tensor:
+        """What the products add to the rates of states (..., n) at contexts (..., P)."""
+        products = products_of(state, self.left, self.right)
+        rate = products @ self.weight.T
+        if context is None:
+            return rate
+        parts = (products @ self.context_weight.flatten(0, 1).T).unflatten(-1, self.context_weight.shape[:2])
+        return rate + (context[..., None] * parts).sum(-2)
 
-    def jacobian(self, state: Tensor) -> Tensor:
-        """Derivative (..., n, n) of what the products add, at states (..., n)."""
+    def jacobian(self, state: Tensor, context: Tensor | None = None) -> Tensor:
+        """Derivative (..., n, n) of what the products add, at states (..., n) and contexts (..., P)."""
+        result = self._derivative(self.weight, state)
+        if context is not None:
+            for k, weight in enumerate(self.context_weight):
+                result = result + context[..., k, None, None] * self._derivative(weight, state)
+        return result
+
+    def _derivative(self, weight: Tensor, state: Tensor) -> Tensor:
+        """Derivative of W p(s), through the tensor of its second derivatives: no memory for every state and pair."""
         size = state.shape[-1]
-        tensor = state.new_zeros(len(self.weight), size * size)  # d rate_i / d s_j = sum_k tensor_ijk s_k
-        weight = self.weight.to(state)
+        tensor, weight = state.new_zeros(len(weight), size * size), weight.to(state)
         tensor.index_add_(1, self.left * size + self.right, weight)
         tensor.index_add_(1, self.right * size + self.left, weight)
         return torch.einsum("ijk,...k->...ij", tensor.unflatten(1, (size, size)), state)
 
-    def set(self, left: Tensor, right: Tensor, weight: Tensor) -> None:
-        """Set the pairs (K,) and their weights (n, K)."""
+    def set(self, left: Tensor, right: Tensor, weight: Tensor, context_weight: Tensor | None = None) -> None:
+        """Set the pairs (K,), their weights (n, K) and what each context adds to these (P, n, K)."""
         with torch.no_grad():
             self.left.copy_(left)
             self.right.copy_(right)
             self.weight.copy_(weight)
+            if context_weight is not None:
+                self.context_weight.copy_(context_weight)
 
 
 class Couplings(nn.Module):

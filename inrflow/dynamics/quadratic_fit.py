@@ -4,13 +4,16 @@ A Galerkin projection of an equation with quadratic terms (Navier-Stokes, Burger
 this form. In integral form, s_{i+1} - s_i = [b A W] int [1, s, p(s)] dt, the unknowns enter linearly: the integral is
 taken first along polynomials through neighbouring frames, then along the fitted flow itself, whose miss is what the
 next fit explains (Gauss-Newton with the flow's own sensitivity left out). Times may be irregular.
+
+With contexts c at the end of the states the unknowns are affine in them: their features are those above and each of
+them times each context, W being left without contexts where it does not need them (a viscosity multiplies A alone).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +31,7 @@ _BLOCK = 2048
 _CONSTANT = 100.0  # the bias is hardly penalised: its feature is that many times a typical component
 _CLEARLY_BETTER = 0.99
 _WORSE = 1.05
+_DAMPING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class QuadraticForm:
     Attributes:
         bias, matrix: (n,), (n, n).
         left, right: pairs (K,); weight: (n, K).
+        context_bias, context_matrix, context_weight: what each of P contexts adds, (P, n), (P, n, n), (P, n, K); None
+            without contexts.
         ridges: of the first fit and of each correction, so that other data can be fitted alike.
         score: validation error.
     """
@@ -48,17 +54,32 @@ class QuadraticForm:
     weight: Tensor
     ridges: tuple[float, ...] = ()
     score: float = float("nan")
+    context_bias: Tensor | None = None
+    context_matrix: Tensor | None = None
+    context_weight: Tensor | None = None
+
+    @property
+    def contexts(self) -> int:
+        """Number P of contexts."""
+        return 0 if self.context_bias is None else len(self.context_bias)
 
     @property
     def size(self) -> int:
         """Number of state components."""
         return len(self.bias)
 
+    def scored(self, score: float) -> QuadraticForm:
+        """The same form with another validation error."""
+        return replace(self, score=score)
+
     def field(self, width: int = 256) -> VectorField:
         """The vector field, float64; `width` of a residual network that may be added to it."""
-        field = VectorField(FieldShape(self.size, products=len(self.left), width=width)).double()
+        shape = FieldShape(self.size, products=len(self.left), width=width, context_size=self.contexts)
+        field = VectorField(shape).double()
         field.set_linear(self.matrix, self.bias)
-        field.products.set(self.left, self.right, self.weight)
+        field.products.set(self.left, self.right, self.weight, self.context_weight)
+        if self.context_matrix is not None and self.context_bias is not None:
+            field.set_context_linear(self.context_matrix, self.context_bias)
         return field
 
 
@@ -68,24 +89,38 @@ class QuadraticFit:
     Args:
         states: all that are observed count.
         count: at most this many products, those of the components with the largest deviations.
+        contexts: P, at the end of the states.
+        coupled: the products' weights depend on the contexts too.
     """
 
-    def __init__(self, states: CodeData, count: int) -> None:
-        self.size = states.codes.shape[-1]
-        seen = states.codes[states.observed]
+    def __init__(self, states: CodeData, count: int, contexts: int = 0, coupled: bool = False) -> None:
+        self.size, self.contexts, self.coupled = states.codes.shape[-1] - contexts, contexts, coupled
+        seen = states.codes[states.observed][:, : self.size]
         deviation = seen.square().mean(0).sqrt()
         self.left, self.right = leading_pairs(deviation, count)
         self.constant = _CONSTANT * float(deviation.square().mean().sqrt())
-        self.groups = list(_by_observed_frames(states))
+        grouped = list(_by_observed_frames(states))
+        self.groups, self.members = [(codes, t) for codes, t, _ in grouped], [rows for _, _, rows in grouped]
         self.transitions = sum(codes.shape[0] * (codes.shape[1] - 1) for codes, _ in self.groups)
-        self.dual = self.transitions < 1 + self.size + len(self.left)
+        self.dual = self.transitions < self.unknowns
+
+    @property
+    def unknowns(self) -> int:
+        """Number of features F."""
+        plain = 1 + self.size + len(self.left)
+        return plain + self.contexts * (plain if self.coupled else 1 + self.size)
 
     # ---- integrals of the features ----
 
     def features(self, state: Tensor) -> Tensor:
-        """[constant, s, products] (..., F)."""
+        """[constant, s, products] and what of them goes with each context, (..., F), of states (..., n + P)."""
+        code, context = state[..., : self.size], state[..., self.size :]
         one = torch.full_like(state[..., :1], self.constant)
-        return torch.cat([one, state, products_of(state, self.left, self.right)], -1)
+        plain = torch.cat([one, code, products_of(code, self.left, self.right)], -1)
+        if not self.contexts:
+            return plain
+        dependent = plain if self.coupled else plain[..., : 1 + self.size]
+        return torch.cat([plain, (context[..., None] * dependent[..., None, :]).flatten(-2)], -1)
 
     def interpolated(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks of integrals (B, F) along interpolating polynomials, and changes (B, n) of the states."""
@@ -133,6 +168,34 @@ class QuadraticFit:
             state = state + mean @ theta
         return state, total
 
+    # ---- contexts ----
+
+    def solve_contexts(self, theta: Tensor, environment: Tensor, contexts: Tensor) -> Tensor:
+        """Contexts (E, P) that explain best what the flow of `theta` misses; one step from those in the states.
+
+        environment: (S,) number of each trajectory's.
+        """
+        count, dependent = self.contexts, 1 + self.size + (len(self.left) if self.coupled else 0)
+        plain = 1 + self.size + len(self.left)
+        directions = theta[plain:, : self.size].float().unflatten(0, (count, dependent))
+        hessian = torch.zeros(len(contexts), count, count, dtype=torch.float64)
+        gradient = torch.zeros(len(contexts), count, dtype=torch.float64)
+        for (total, change), rows in zip(self.followed(theta), self._environments(environment), strict=True):
+            missed = (change - total @ theta.float())[:, : self.size]
+            moved = torch.einsum("bf,kfn->bkn", total[:, :dependent], directions)
+            hessian.index_add_(0, rows, torch.einsum("bkn,bln->bkl", moved, moved).double())
+            gradient.index_add_(0, rows, torch.einsum("bkn,bn->bk", moved, missed).double())
+        damping = _DAMPING * hessian.diagonal(dim1=1, dim2=2).mean(1) + 1e-300
+        hessian = hessian + damping[:, None, None] * torch.eye(count, dtype=torch.float64)
+        return contexts + torch.linalg.solve(hessian, gradient[..., None])[..., 0]
+
+    def _environments(self, environment: Tensor) -> Iterator[Tensor]:
+        """The environments of the rows of each block, in the order in which blocks come."""
+        for (codes, _), members in zip(self.groups, self.members, strict=True):
+            for _ in range(codes.shape[1] - 1):
+                for rows in torch.arange(len(codes)).split(_BLOCK):
+                    yield environment[members[rows]]
+
     # ---- solves ----
 
     def solver(self, blocks: Iterator[tuple[Tensor, Tensor]]) -> Callable[[float], Tensor | None]:
@@ -147,8 +210,8 @@ class QuadraticFit:
             design, right = (torch.cat(part) for part in zip(*pairs, strict=True))
             gram, strength = design @ design.T, float(design[:, linear].square().sum(0).mean())
         else:
-            size = 1 + self.size + len(self.left)
-            gram, right = torch.zeros(size, size), torch.zeros(size, self.size)
+            size = self.unknowns
+            gram, right = torch.zeros(size, size), torch.zeros(size, self.size + self.contexts)
             for phi, change in blocks:
                 gram.addmm_(phi.T, phi)
                 right.addmm_(phi.T, change)
@@ -167,11 +230,33 @@ class QuadraticFit:
 
     def form(self, theta: Tensor, ridges: tuple[float, ...] = (), score: float = float("nan")) -> QuadraticForm:
         """The field of coefficients (F, n)."""
+        n, plain = self.size, 1 + self.size + len(self.left)
+        bias, matrix, weight = self._parts(theta[:plain, :n])
+        form = QuadraticForm(bias, matrix, self.left, self.right, weight, ridges, score)
+        if not self.contexts:
+            return form
+        parts = [self._parts(part) for part in theta[plain:, :n].chunk(self.contexts)]
+        biases, matrices, weights = (torch.stack(part) for part in zip(*parts, strict=True))
+        if not self.coupled:
+            weights = weight.new_zeros(self.contexts, *weight.shape)
+        return replace(form, context_bias=biases, context_matrix=matrices, context_weight=weights)
+
+    def coefficients(self, form: QuadraticForm) -> Tensor:
+        """The coefficients (F, n + P) of a form of this fit's pairs."""
+
+        def joined(bias: Tensor, matrix: Tensor, weight: Tensor) -> Tensor:
+            return torch.cat([bias[None] / self.constant, matrix.T, weight.T])
+
+        parts = [joined(form.bias, form.matrix, form.weight)]
+        if form.context_bias is not None and form.context_matrix is not None and form.context_weight is not None:
+            for bias, matrix, weight in zip(form.context_bias, form.context_matrix, form.context_weight, strict=True):
+                parts.append(joined(bias, matrix, weight if self.coupled else weight[:, :0]))
+        return torch.nn.functional.pad(torch.cat(parts), (0, self.contexts))
+
+    def _parts(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Bias (n,), matrix (n, n) and weights (n, K or 0) of coefficients."""
         n = self.size
-        return QuadraticForm(
-            theta[0] * self.constant, theta[1 : 1 + n].T.contiguous(), self.left, self.right,
-            theta[1 + n :].T.contiguous(), ridges, score,
-        )
+        return theta[0] * self.constant, theta[1 : 1 + n].T.contiguous(), theta[1 + n :].T.contiguous()
 
     def search(self, judge: Callable[[VectorField], float], corrections: int = 3) -> QuadraticForm | None:
         """The best field by `judge`, an error; None where every one diverges."""
@@ -204,15 +289,16 @@ class QuadraticFit:
         return self.form(theta, ridges)
 
 
-def _by_observed_frames(states: CodeData) -> Iterator[tuple[Tensor, Tensor]]:
-    """States (G, K, n), float64, and times (G, K) of trajectories that are observed at as many frames, gaps closed."""
+def _by_observed_frames(states: CodeData) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """States (G, K, n), float64, and times (G, K) of trajectories that are observed at as many frames, gaps closed, and
+    which trajectories (G,) these are."""
     counts = states.observed.sum(1)
     for count in counts.unique().tolist():
         if count < 2:
             continue
         rows = (counts == count).nonzero()[:, 0]
         frames = states.observed[rows].nonzero()[:, 1].reshape(len(rows), count)
-        yield states.codes[rows[:, None], frames].double(), states.t[rows[:, None], frames].double()
+        yield states.codes[rows[:, None], frames].double(), states.t[rows[:, None], frames].double(), rows
 
 
 def _lagrange(nodes: Tensor, t: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class SpectralFit:
         kept = max(8, math.ceil(_ROWS * largest / frames))
         states = CodeData(states.codes[:kept, :, : self.size], states.t[:kept], states.observed[:kept])
         self.constant = _CONSTANT * float(states.codes[states.observed].square().mean().sqrt())
-        self.groups = list(_by_observed_frames(states))
+        self.groups = [(codes, t) for codes, t, _ in _by_observed_frames(states)]
 
     # ---- integrals ----
 

@@ -109,3 +109,9 @@ class SeasonalMean:
 def _fourier(t: Tensor, period: float, harmonics: int) -> Tensor:
     angle = 2 * math.pi * t.double()[..., None] / period * torch.arange(1, harmonics + 1, dtype=torch.float64)
     return torch.cat([torch.ones_like(t.double())[..., None], angle.cos(), angle.sin()], -1)
+
+
+def with_contexts(data: CodeData, size: int, contexts: Tensor) -> CodeData:
+    """States: the leading `size` codes and the context (S, P) of each trajectory."""
+    constant = contexts[:, None].expand(-1, data.codes.shape[1], -1)
+    return CodeData(torch.cat([data.codes[..., :size], constant.to(data.codes)], -1), data.t, data.observed)

@@ -2,7 +2,7 @@
 
 A state s is the code z of the field followed by hidden memory m (which the decoder does not see), for systems whose
 frame is not their state, and by the context c: what stays constant along a trajectory (an equation's parameters, an
-environment). Every part but the dense products is affine in it, A(c) = A_0 + sum_k c_k A_k and so on, and dc/dt = 0.
+environment). Every part is affine in it, A(c) = A_0 + sum_k c_k A_k and so on, and dc/dt = 0.
 The linear part (and the quadratic one, which a Galerkin projection of many PDEs has exactly) starts from least squares
 on observed transitions; the residual network starts at zero, so that training can only add what the closed form leaves.
 """
@@ -79,7 +79,7 @@ class VectorField(nn.Module):
             if contexts:
                 self.context_forcing = nn.Parameter(torch.zeros(contexts, size, 2 * shape.forcing_harmonics))
         if shape.products:
-            self.products = Products(size, shape.products)
+            self.products = Products(size, shape.products, contexts)
         if shape.couplings:
             self.couplings = Couplings(shape.couplings, contexts)
         if shape.quadratic_rank:
@@ -127,7 +127,7 @@ class VectorField(nn.Module):
         rate = self.without_products(t, state)
         size, contexts = self.shape.state_size, self.shape.context_size
         code, context = state[..., :size], state[..., size:] if contexts else None
-        added = self.products(code) if self.shape.products else None
+        added = self.products(code, context) if self.shape.products else None
         if self.shape.couplings:
             coupled = self.couplings(code, context)
             added = coupled if added is None else added + coupled

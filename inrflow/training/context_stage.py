@@ -7,6 +7,9 @@ so does the field without contexts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,21 +24,47 @@ from inrflow.dynamics.context_solve import solve_context
 from inrflow.dynamics.contexts import Contexts
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.parameter_map import ParameterMap
-from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.dynamics.vector_field import FieldShape, VectorField
 from inrflow.encoding.modes import OutputModes
 from inrflow.encoding.unseen import UnseenVariance
 from inrflow.evaluation.spread import calibrate
 from inrflow.surrogate import Surrogate
 from inrflow.training import dynamics_stage
+from inrflow.training.context_quadratic import ContextQuadratic, refitted
+from inrflow.training.quadratic_stage import QuadraticStage
 from inrflow.training.residual_run import train_residual
-from inrflow.training.setup import TrainingSetup
+from inrflow.training.setup import GOOD_ENOUGH, TrainingSetup
 
 _UNKNOWN_SIZES = (1, 2)
 _QUICK_SIZE = 128
 _BEYOND = 1.5
 _POOR = 0.5  # share of the variance: a field that misses this much forecasts nothing
 _CLEARLY_BETTER = 0.95
+_QUADRATIC_SHARE = 0.1  # of the time, each of the passes over coefficients and contexts
+
+
+@dataclass(frozen=True)
+class ContextDynamics:
+    """Closed-form dynamics with contexts.
+
+    Attributes:
+        field: float64.
+        contexts: (E, P) of the training environments; held_contexts: (S, P) of the held-out trajectories.
+        score: validation error, share of the variance.
+        refit: field and contexts (E, P) from other codes and the numbers of their environments.
+    """
+
+    field: VectorField
+    contexts: Tensor
+    held_contexts: Tensor
+    score: float
+    refit: Callable[[CodeData, Tensor], tuple[VectorField, Tensor]]
+
+    @property
+    def size(self) -> int:
+        """Number of codes."""
+        return self.field.shape.state_size
 
 
 class ContextStage:
@@ -123,28 +152,73 @@ class ContextStage:
                 f"the data do not determine the dynamics: {search.transitions} transitions for {unknowns} unknowns a "
                 f"code, held-out error {choice.score:.2g} of the variance; declare symmetries or give more trajectories"
             )
-        if not choice.score + floor < _CLEARLY_BETTER * (without + floor):
+        found = self._quadratic(search, choice, codes, held, sizes) or self._linear(search, choice)
+        if not found.score + floor < _CLEARLY_BETTER * (without + floor):
             say("contexts are not used: held-out trajectories are forecast as well without them")
             return None
-        modes = modes.truncated(chosen.size)
+        modes = modes.truncated(found.size)
         decoder.set_output(modes.mean, modes.modes)  # type: ignore[operator]
-        return self.finish(decoder, modes, search, choice, codes, held, unseen)
+        return self.finish(decoder, modes, found, codes, held, unseen)
+
+    def _rows(self, codes: CodeData) -> Tensor:
+        """Number of the environment of each training trajectory and of its copies."""
+        rows = self.number[torch.as_tensor(self.training.training)]
+        return rows.repeat(len(codes.codes) // len(rows))
+
+    def _linear(self, search: ContextSearch, choice: ContextChoice) -> ContextDynamics:
+        """The chosen linear field as a candidate."""
+        fit, width, chosen = choice.fit, self.training.config.dynamics.width, choice.candidate
+
+        def refit(codes: CodeData, rows: Tensor) -> tuple[VectorField, Tensor]:
+            moments = moments_of(codes, rows, len(self.used))
+            full = search.fit(chosen.size, fit.contexts, chosen.ridge, moments=moments)
+            return context_field(full, width), full.contexts
+
+        field = context_field(fit, width)
+        return ContextDynamics(field, fit.contexts, search.held_contexts(fit), choice.score, refit)
+
+    def _quadratic(
+        self, search: ContextSearch, choice: ContextChoice, codes: CodeData, held: CodeData, sizes: list[int]
+    ) -> ContextDynamics | None:
+        """A quadratic field with contexts, where the linear one leaves something and validation prefers it."""
+        settings, minutes = self.training.config.dynamics, self.training.config.training.minutes
+        rows = search.held_environment
+        enough = choice.score < max(dynamics_stage.LINEAR_SUFFICES * search.floor, GOOD_ENOUGH)
+        if settings.products == 0 or not settings.linear or enough or bool((rows < 0).any()):
+            return None
+        stage = QuadraticStage(codes, held, 0, self.training.recorder)
+        count = stage.count(settings.products, 60 * minutes * _QUADRATIC_SHARE)
+        settings.products = count
+        self.training.save_config()
+        quadratic = ContextQuadratic(codes, self._rows(codes), held, rows, self.training.recorder)
+        found = quadratic.search(sizes, count, choice.fit.contexts) if count else None
+        if found is None or not found.score < _CLEARLY_BETTER * choice.score:
+            return None
+        self.training.recorder.say(
+            f"quadratic closed-form dynamics with contexts: {found.form.size} codes, {len(found.form.left)} products"
+            f"{', which depend on the contexts' if found.coupled else ''}, validation error {found.score:.2e} of the "
+            "variance"
+        )
+
+        def refit(codes: CodeData, rows: Tensor) -> tuple[VectorField, Tensor]:
+            again = refitted(found, codes, rows)
+            return again.form.field(settings.width), again.contexts
+
+        field = found.form.field(settings.width)
+        return ContextDynamics(field, found.contexts, found.contexts[rows], found.score, refit)
 
     def finish(
-        self, decoder: Decoder, modes: OutputModes, search: ContextSearch, choice: ContextChoice, codes: CodeData,
-        held: CodeData, unseen: UnseenVariance | None,
+        self, decoder: Decoder, modes: OutputModes, found: ContextDynamics, codes: CodeData, held: CodeData,
+        unseen: UnseenVariance | None,
     ) -> Surrogate:
         """Residual training where it helps, priors, calibration; the closed form refitted on all trajectories."""
-        training, config, size = self.training, self.training.config, choice.candidate.size
+        training, config, size = self.training, self.training.config, found.size
         floor = float(modes.prior().noise.mean())
-        rows = self.number[torch.as_tensor(training.training)]
-        rows = rows.repeat(len(codes.codes) // len(rows))
-        fit, held_contexts = choice.fit, search.held_contexts(choice.fit)
-        linear = context_field(fit, config.dynamics.width)
-        states = with_contexts(codes, size, fit.contexts[rows])
+        rows, held_contexts, linear = self._rows(codes), found.held_contexts, found.field
+        states = with_contexts(codes, size, found.contexts[rows])
         judged = with_contexts(held, size, held_contexts)
-        beyond = with_contexts(codes, size, _BEYOND * fit.contexts[rows])  # so that it serves outside the range too
-        step = dynamics_stage.integration_step(linear, beyond, choice.score + floor, config.dynamics.step)
+        beyond = with_contexts(codes, size, _BEYOND * found.contexts[rows])  # so that it serves outside the range too
+        step = dynamics_stage.integration_step(linear, beyond, found.score + floor, config.dynamics.step)
         dynamics = config.dynamics
         integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
 
@@ -152,7 +226,7 @@ class ContextStage:
             return dynamics_stage.rollout_error(field, integrator, judged, held, 0, size)
 
         start_error = error(linear)
-        field, contexts, note = linear, fit.contexts, "closed form"
+        field, contexts, note = linear, found.contexts, "closed form"
         trained = train_residual(training, linear, states, integrator, error, start_error, floor, decoder)
         if trained is not None:
             trained = trained.double()
@@ -168,16 +242,13 @@ class ContextStage:
         final = field
         if field is linear:
             everyone = CodeData.join([codes, held])
-            numbers = torch.cat([rows, search.held_environment])
+            numbers = torch.cat([rows, self.number[torch.as_tensor(training.validation)]])
             kept = numbers >= 0
             everyone = CodeData(everyone.codes[kept], everyone.t[kept], everyone.observed[kept])
-            full = search.fit(
-                size, fit.contexts, choice.candidate.ridge, moments=moments_of(everyone, numbers[kept], len(self.used))
-            )
-            final, contexts = context_field(full, config.dynamics.width), full.contexts
+            final, contexts = found.refit(everyone, numbers[kept])
         surrogate = self._surrogate(decoder, modes, field, integrator, process, codes, f"{note}, contexts", unseen)
         batch = training.source.batch(training.validation[:16], normalised=False)
-        known = ContextPrior(judged.codes[:16, 0, size:], torch.eye(fit.context_size).double() * 1e-12)
+        known = ContextPrior(judged.codes[:16, 0, size:], torch.eye(contexts.shape[1]).double() * 1e-12)
         surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (codes, held))
         surrogate.prior.spread = calibrate(surrogate, batch, 1, known)
         surrogate.field = final.double().eval()
@@ -254,9 +325,3 @@ def context_field(fit: ContextFit, width: int) -> VectorField:
     field.set_linear(fit.operators[0, :, 1:], fit.operators[0, :, 0])
     field.set_context_linear(fit.operators[1:, :, 1:], fit.operators[1:, :, 0])
     return field
-
-
-def with_contexts(data: CodeData, size: int, contexts: Tensor) -> CodeData:
-    """States: the leading `size` codes and the context (S, P) of each trajectory."""
-    constant = contexts[:, None].expand(-1, data.codes.shape[1], -1)
-    return CodeData(torch.cat([data.codes[..., :size], constant.to(data.codes)], -1), data.t, data.observed)

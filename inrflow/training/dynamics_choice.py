@@ -14,12 +14,11 @@ from inrflow.dynamics.quadratic_fit import QuadraticForm
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.encoding.modes import OutputModes
-from inrflow.training.dynamics_stage import candidate_sizes
+from inrflow.training.dynamics_stage import LINEAR_SUFFICES, candidate_sizes
 from inrflow.training.quadratic_stage import QuadraticStage
 from inrflow.training.setup import CLEARLY_BETTER, CLEARLY_BETTER_ON_FEW, GOOD_ENOUGH, TrainingSetup
 
 _QUADRATIC_SHARE = 0.2
-_LINEAR_SUFFICES = 3.0  # times the decoder's own error: better dynamics would hardly show
 _CLOSURE_MODES = 128
 
 
@@ -94,7 +93,7 @@ def choose_quadratic(
     settings = setup.config.dynamics
     if (
         settings.products == 0 or not settings.linear or fit.candidate.memory or setup.forcing_period()
-        or fit.score < max(_LINEAR_SUFFICES * floor, GOOD_ENOUGH)
+        or fit.score < max(LINEAR_SUFFICES * floor, GOOD_ENOUGH)
     ):
         return None
     taught, judged, first = setup.judging(codes, held)

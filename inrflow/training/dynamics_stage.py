@@ -23,6 +23,7 @@ from inrflow.encoding.encode import encode
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.training.decoder_stage import Augmentation, moved_batch
 
+LINEAR_SUFFICES = 3.0  # times the decoder's own error: better dynamics would hardly show
 _BLOCK = 16
 _TAILS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0)
 

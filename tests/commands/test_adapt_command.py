@@ -3,10 +3,15 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 import inrflow
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.adaptation.adapt import adapt_context, batches_of
+from inrflow.adaptation.further import adapt_further
+from inrflow.data.source import TrajectorySource
+from inrflow.data.trajectories import TrajectoryFile, write_trajectories
+from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.pdes.generate import generate
 
 SETTINGS = {"grid": 24, "dimensions": 1, "dt": 0.05}
@@ -33,7 +38,31 @@ def adapted(family, tmp_path_factory, inrflow_command):
     run, few, test = family
     folder = tmp_path_factory.mktemp("adapted") / "run"
     outcome = inrflow_command("adapt", f"run={run}", f"data.train={few}", "data.frames=6", "data.trajectories=1",
-                              f"data.test={test}", f"output={folder}")
+                              f"data.test={test}", "adapt.scratch_minutes=0.02", f"output={folder}")
+    assert outcome.code == 0, outcome.err
+    return folder, outcome
+
+
+@pytest.fixture(scope="module")
+def damped(family, tmp_path_factory):
+    """Files of a system that decays besides: no context of the family has that."""
+    folder = tmp_path_factory.mktemp("damped")
+    paths = []
+    for path in family[1:]:
+        with TrajectoryFile(path) as file:
+            t, x = file.read(0).t, file.read(0).x
+            u = [file.read(s).u * np.exp(-0.8 * t)[:, None, None] for s in range(file.trajectories)]
+            write_trajectories(folder / path.name, t, x[0] if x.ndim == 3 else x, np.stack(u), file.description)
+        paths.append(folder / path.name)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def everything(family, damped, tmp_path_factory, inrflow_command):
+    """The family adapted to the damped system with decoder and field."""
+    folder = tmp_path_factory.mktemp("all") / "run"
+    outcome = inrflow_command("adapt", f"run={family[0]}", f"data.train={damped[0]}", "data.frames=6",
+                              "adapt.strength=all", f"output={folder}")
     assert outcome.code == 0, outcome.err
     return folder, outcome
 
@@ -51,6 +80,37 @@ def test_adapted_forecasts_beat_the_mean_and_the_nearest_context(adapted):
     best = errors["adapted"]["all"]
     assert 10 * best < errors["mean context (before)"]["all"]
     assert 10 * best < errors["nearest training environment"]["all"]
+
+
+def test_training_from_scratch_on_the_same_frames_is_told(adapted):
+    errors = json.loads((adapted[0] / "adaptation.json").read_text())["errors"]
+    assert 10 * errors["adapted"]["all"] < errors["from scratch, the same frames"]["all"]
+    assert "from scratch, the same frames" in adapted[1].out + adapted[1].err
+
+
+def test_decoder_and_field_are_fitted_to_what_no_context_explains(everything, family, damped):
+    surrogate = inrflow.Surrogate.load(family[0])
+    with TrajectoryFile(damped[0]) as few, TrajectoryFile(damped[1]) as test:
+        batches = batches_of(surrogate, TrajectorySource(few, 6), np.arange(5), 4, 0)
+        models = [
+            adapt_context(surrogate, batches).surrogate,
+            adapt_further(surrogate, batches, field_too=False)[0].surrogate,
+            inrflow.Surrogate.load(everything[0]),
+        ]
+        context, decoder, field = (
+            evaluate(model, test, Observe(), with_std=False).report["mse"]["all"] for model in models
+        )
+    assert 4 * field < context and decoder < 1.05 * context
+
+
+def test_more_strength_is_told_with_its_numbers_and_reasons(everything):
+    folder, outcome = everything
+    told = json.loads((folder / "adaptation.json").read_text())
+    assert told["strength"] == "all" and told["adapted_numbers"] > 100 and "errors" not in told
+    assert [step["part"] for step in told["steps"]] == ["decoder", "field"]
+    field = told["steps"][1]
+    assert field["pull"] is not None and field["after"] < field["before"] and "field: fitted anew" in outcome.err
+    assert inrflow.Surrogate.load(folder).training["adapted"] == "all"
 
 
 def test_the_adapted_run_is_a_run_as_any(adapted, family, inrflow_command, tmp_path):
@@ -87,6 +147,8 @@ def test_examples_tell_the_context_without_a_run_of_their_own(adapted, family):
     ((), "data.train=FILE is missing"),
     (("data.train=few.h5", "adapt.strength=some"), "adapt.strength='some'"),
     (("data.train=few.h5", "data.trajectories=0"), "data.trajectories=0"),
+    (("data.train=few.h5", "adapt.scratch_minutes=-1"), "adapt.scratch_minutes=-1"),
+    (("data.train=few.h5", "adapt.strength=all", "data.trajectories=1", "data.frames=2"), "3 frames or more"),
     (("data.train=few.h5", "data.test=nowhere.h5"), "nowhere.h5"),
     (("data.train=nowhere.h5",), "nowhere.h5"),
 ])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from inrflow.dynamics.context_fit import whitened
 from inrflow.dynamics.contexts import Contexts, chi_squared_quantile
 from inrflow.dynamics.parameter_map import ParameterMap
 
@@ -45,10 +46,22 @@ def test_quantiles_of_chi_squared_are_those_of_tables(degrees, published):
     assert chi_squared_quantile(0.999, degrees) == pytest.approx(published, abs=1e-3)
 
 
-def test_contexts_beyond_the_quantile_are_outside_and_widen_by_the_ratio_of_distances():
+def test_contexts_beyond_the_quantile_are_outside():
     known = Contexts("parameters", CONTEXT, torch.arange(6), ("speed",), SPEED, ParameterMap.fit(SPEED, CONTEXT))
     assert not known.outside(torch.tensor([3.0])) and known.outside(torch.tensor([3.5]))
-    factors = known.widening(torch.tensor([[1.0], [2 * known.limit() ** 0.5]]))
-    torch.testing.assert_close(factors, torch.tensor([1.0, 2.0]))
     again = Contexts.from_state(known.state())
     assert again.names == ("speed",) and again.map is not None and again.nearest(torch.tensor([9.0])) == 5
+
+
+def test_intervals_widen_as_a_regression_on_the_contexts_does():
+    torch.manual_seed(0)
+    values = whitened(torch.randn(7, 2, dtype=torch.float64))[0]
+    known = Contexts("environment", values, torch.arange(7))
+    design = torch.cat([torch.ones(7, 1), values], 1).double()
+    inverse = torch.linalg.inv(design.T @ design)
+    asked = torch.tensor([[1.0, 2.0], [-3.0, 0.5], [4.0, 4.0]], dtype=torch.float64)
+    rows = torch.cat([torch.ones(3, 1), asked], 1).double()
+    variance = torch.einsum("ei,ij,ej->e", rows, inverse, rows)
+    average = torch.einsum("ei,ij,ej->e", design, inverse, design).mean()
+    torch.testing.assert_close(known.widening(asked), (variance / average).sqrt())
+    assert float(known.widening(torch.zeros(2).double())) == 1.0

@@ -1,0 +1,149 @@
+"""Adaptation beyond the context: the decoder's output layer, and the vector field, in closed form.
+
+Both are pulled towards what pretraining has found. How strongly, and whether they are touched at all, is decided on
+frames that were kept back: the last trajectory, or the last frames where there is one only. Then all frames count.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from inrflow.adaptation.adapt import Adaptation, adapt_context
+from inrflow.adaptation.field_refit import refitted_field
+from inrflow.adaptation.output_refit import refitted_output
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.states import CodeData
+from inrflow.errors import UserError
+from inrflow.surrogate import Surrogate
+
+PULLS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+_CLEARLY_BETTER = 0.95
+_KEPT_BACK = 0.3  # of the frames of a single trajectory
+
+Fit = Callable[[float], Surrogate]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one part of the adaptation came to: its pull, None where the part stayed as it was, and the error of
+    forecasts of kept-back frames, mean square in normalised units, before and after."""
+
+    part: str
+    pull: float | None
+    before: float
+    after: float
+
+
+def adapt_further(
+    surrogate: Surrogate, batches: list[TrajectoryBatch], field_too: bool
+) -> tuple[Adaptation, list[Step]]:
+    """Context, decoder and, if `field_too`, the vector field, from trajectories (data units) and copies of them.
+
+    Raises UserError as `adapt_context`, and where the decoder's output layer is not what the code sets.
+    """
+    decoder = surrogate.decoder
+    if not isinstance(decoder, ModulatedSiren) or not decoder.affine:
+        raise UserError("adapt.strength=decoder and all need a decoder whose code sets its output layer alone; give "
+                        "adapt.strength=context")
+    began = time.perf_counter()
+    parts = {"decoder": output_fit} | ({"field": field_fit} if field_too else {})
+    fitted, judged, window = kept_back(batches)
+    trial = adapt_context(surrogate, fitted).surrogate
+    steps: list[Step] = []
+    chosen: list[tuple[str, float]] = []
+    for name, prepare in parts.items():
+        fit = prepare(trial, fitted)
+        before = forecast_error(trial, judged, window)
+        best: tuple[float, float, Surrogate] | None = None
+        for pull in PULLS:
+            candidate = fit(pull)
+            error = forecast_error(candidate, judged, window)
+            if best is None or error < best[0]:
+                best = error, pull, candidate
+        assert best is not None
+        worthwhile = best[0] < _CLEARLY_BETTER * before
+        steps.append(Step(name, best[1] if worthwhile else None, before, best[0]))
+        if worthwhile:
+            trial = best[2]
+            chosen.append((name, best[1]))
+    adaptation = adapt_context(surrogate, batches)
+    result, numbers = adaptation.surrogate, adaptation.numbers
+    for name, pull in chosen:
+        result = parts[name](result, batches)(pull)
+        numbers += _numbers(result, name)
+    training = {**result.training, "adapted": "all" if field_too else "decoder"}
+    result = replace(result, training=training)
+    return Adaptation(result, numbers, time.perf_counter() - began, adaptation.estimate), steps
+
+
+def kept_back(batches: list[TrajectoryBatch]) -> tuple[list[TrajectoryBatch], TrajectoryBatch, int]:
+    """Batches to fit to, original frames to judge by, and how many of these are seen before the forecast."""
+    original = batches[0]
+    if len(original) > 1:
+        fewer = slice(0, len(original) - 1)
+        return [batch.select(fewer) for batch in batches], original.select(slice(len(original) - 1, None)), 1
+    frames = original.u.shape[1]
+    window = max(2, frames - max(1, round(_KEPT_BACK * frames)))
+    if window >= frames:
+        raise UserError(f"adaptation sees {frames} frames of one trajectory; adapt.strength=decoder and all keep some "
+                        "back to judge by: give 3 frames or more, or adapt.strength=context")
+    return [batch.first_frames(window) for batch in batches], original, window
+
+
+def forecast_error(surrogate: Surrogate, batch: TrajectoryBatch, window: int) -> float:
+    """Mean squared error, normalised units, of forecasts from frame `window` - 1 of a batch in data units."""
+    estimate = surrogate.estimate(batch.frames(slice(window - 1, window)), covariance=False)
+    inner = surrogate.scale.internal(batch.t)
+    states = surrogate.dynamics.flow(estimate.mean[:, -1], inner[:, window - 1 :], check=False)[:, 1:]
+    rest = batch.frames(slice(window, None))
+    dtype = next(surrogate.decoder.parameters()).dtype
+    with torch.no_grad():
+        decoded = surrogate.decoder(rest.x.to(dtype), states[..., : surrogate.code_size].to(dtype))
+    missed = (decoded - surrogate.normalisation.apply(rest.u)).double().square()
+    error = float(missed[torch.isfinite(rest.u)].mean())
+    return error if error == error else float("inf")
+
+
+def output_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:
+    """Pull -> the surrogate with its output layer fitted to the frames, at codes that its dynamics agree with."""
+    size = surrogate.code_size
+    codes = [surrogate.estimate(batch, covariance=False).mean[..., :size] for batch in batches]
+    inner = [batch.with_values(surrogate.normalisation.apply(batch.u)) for batch in batches]
+    variances = surrogate.prior.covariance.diagonal()[:size]
+
+    def fit(pull: float) -> Surrogate:
+        decoder = copy.deepcopy(surrogate.decoder)
+        assert isinstance(decoder, ModulatedSiren)
+        decoder.set_output(*refitted_output(decoder, inner, codes, variances, pull))
+        return replace(surrogate, decoder=decoder.eval())
+
+    return fit
+
+
+def field_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:
+    """Pull -> the surrogate with the affine part of its field fitted to how the codes of the frames move."""
+    size, contexts = surrogate.code_size, surrogate.context_size
+    codes = CodeData.join([surrogate.codes(batch) for batch in batches])
+    context = surrogate.prior.context(contexts).mean
+    constant = context.expand(*codes.codes.shape[:-1], contexts)
+    states = CodeData(torch.cat([codes.codes.double(), constant], -1), codes.t, codes.observed)
+    variances = surrogate.prior.covariance.diagonal()[:size]
+
+    def fit(pull: float) -> Surrogate:
+        field = refitted_field(surrogate.field, surrogate.integrator, states, variances, pull)
+        return replace(surrogate, field=field.eval())
+
+    return fit
+
+
+def _numbers(surrogate: Surrogate, part: str) -> int:
+    if part == "field":
+        return surrogate.field.matrix.numel() + surrogate.field.bias.numel()
+    assert isinstance(surrogate.decoder, ModulatedSiren)
+    return surrogate.decoder.output.numel() + surrogate.decoder.output_map.numel()

@@ -1,0 +1,82 @@
+"""The output layer of an affine decoder fitted anew to a few frames, pulled towards the one it had.
+
+u - D(x; z) = sum_k z~_k W_k psi(x), z~ = [1, z]: linear least squares for a correction W of the output weights. The
+pull acts as `pull` times as many frames of pretraining would that the present decoder explains exactly. In coordinates
+in which those codes and features are white, conjugate gradients need few iterations whatever values are missing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.decoders.siren import ModulatedSiren
+
+_ITERATIONS = 100
+_SETTLED = 1e-8
+_FLOOR = 1e-10
+
+
+def refitted_output(
+    decoder: ModulatedSiren, batches: list[TrajectoryBatch], codes: list[Tensor], variances: Tensor, pull: float
+) -> tuple[Tensor, Tensor]:
+    """Mean (C, F) and modes (Z, C, F) of the output layer, float64.
+
+    Args:
+        batches: normalised values; codes: (S, T, Z) of their frames.
+        variances: (Z,) of the codes in pretraining.
+        pull: weight of pretraining, in units of the weight of the frames.
+    """
+    spread = torch.cat([variances.new_ones(1), variances]).double().sqrt()
+    width = decoder.features_size
+    parts, gram, points = [], torch.zeros(width, width, dtype=torch.float64), 0
+    for batch, code in zip(batches, codes, strict=True):
+        x, u = batch.groups()
+        z = code.double().reshape(*u.shape[:2], -1)
+        with torch.no_grad():
+            features = decoder.features(x.to(decoder.output)).double()
+            missed = u.double() - decoder(x[:, None].to(decoder.output), z.to(decoder.output)).double()
+        parts.append((torch.cat([torch.ones_like(z[..., :1]), z], -1) * spread.reciprocal(), features, missed))
+        gram = gram + torch.einsum("gnf,gnh->fh", features, features)
+        points += features.shape[0] * features.shape[1]
+    values, vectors = torch.linalg.eigh(gram / points)
+    kept = values > _FLOOR * values[-1]
+    whitening = vectors[:, kept] / values[kept].sqrt()
+    parts = [(z, features @ whitening, missed) for z, features, missed in parts]
+    count = sum(int(torch.isfinite(missed).sum()) for _, _, missed in parts)
+
+    def transposed(values: list[Tensor]) -> Tensor:
+        total = torch.zeros(len(spread), decoder.channels, whitening.shape[1], dtype=torch.float64)
+        for (z, features, _), value in zip(parts, values, strict=True):
+            total = total + torch.einsum("gsk,gscf->kcf", z, torch.einsum("gsnc,gnf->gscf", value, features))
+        return total / count
+
+    def normal(weights: Tensor) -> Tensor:
+        forward = []
+        for z, features, missed in parts:
+            decoded = torch.einsum("gscf,gnf->gsnc", torch.einsum("gsk,kcf->gscf", z, weights), features)
+            forward.append(torch.where(torch.isfinite(missed), decoded, 0.0))
+        return transposed(forward) + pull / decoder.channels * weights
+
+    right = transposed([missed.nan_to_num(0.0) for _, _, missed in parts])
+    correction = conjugate_gradients(normal, right)
+    correction = (correction @ whitening.T) / spread[:, None, None]
+    return decoder.output.detach().double() + correction[0], decoder.output_map.detach().double() + correction[1:]
+
+
+def conjugate_gradients(operator, right: Tensor) -> Tensor:  # noqa: ANN001
+    """Solution of operator(x) = right, the operator symmetric and positive."""
+    solution, residual = torch.zeros_like(right), right.clone()
+    direction, size = residual.clone(), float(residual.square().sum())
+    goal = _SETTLED**2 * size
+    for _ in range(_ITERATIONS):
+        if size <= goal:
+            break
+        image = operator(direction)
+        step = size / float((direction * image).sum())
+        solution = solution + step * direction
+        residual = residual - step * image
+        before, size = size, float(residual.square().sum())
+        direction = residual + size / before * direction
+    return solution

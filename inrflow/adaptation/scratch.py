@@ -1,0 +1,41 @@
+"""What training from scratch on the same few frames comes to: the comparison that says whether pretraining helped."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from inrflow.config import Config, StepsConfig
+from inrflow.data.source import TrajectorySource
+from inrflow.data.trajectories import TrajectoryFile, write_trajectories
+from inrflow.surrogate import Surrogate
+from inrflow.training.recorder import Recorder
+from inrflow.training.train import Training
+
+
+def train_from_scratch(
+    trained: Config, source: TrajectorySource, trajectories: np.ndarray, minutes: float
+) -> Surrogate | None:
+    """A surrogate of these trajectories alone, with the settings of the pretrained run and a budget of its own.
+
+    None where every value has a time of its own: such rows are not frames that could be handed on.
+    """
+    if source.knots is not None:
+        return None
+    batch = source.batch(trajectories, normalised=False)
+    config = copy.deepcopy(trained)
+    config.data.frames, config.data.points = None, 1.0  # what is not to be seen has been left out here
+    config.dynamics.context, config.dynamics.memory, config.dynamics.products = "none", None, None
+    config.decoder.code_size = None
+    config.training.minutes, config.training.steps = minutes, StepsConfig()
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "few.h5"
+        x = batch.x.expand(len(batch), *batch.x.shape[1:]).numpy()
+        write_trajectories(path, batch.t.numpy(), x[:, 0] if x.shape[1] == 1 else x, batch.u.numpy(),
+                           source.description)
+        with TrajectoryFile(path) as file, Recorder(Path(scratch), Console(quiet=True)) as recorder:
+            return Training(config, file, Path(scratch), recorder, lambda: None).run()
