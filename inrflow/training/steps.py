@@ -20,7 +20,7 @@ from inrflow.training.recorder import CHECKPOINT_SECONDS, Interrupted, Recorder
 clock = time.perf_counter
 
 WARM_UP = 20
-_TIMED_STEPS = 5
+_TIMED_AT = (900, 600, 250, 150, 50)  # of 1000
 _TIMED_SHARE = 0.02  # of the time that there is: long steps are timed less often
 
 
@@ -60,7 +60,10 @@ def timed_steps(
     largest: int = 100_000,
     timer: Callable[[], float] | None = None,
 ) -> int:
-    """How many steps fit into `seconds` of the timer (None: the clock), from timing a few on a copy thrown away."""
+    """How many steps fit into `seconds` of the timer (None: the clock), from timing a few on a copy thrown away.
+
+    They are taken from all over the stage, late ones first: rollouts that grow make later steps longer.
+    """
     if seconds <= 0:
         return 0
     timer = timer or clock
@@ -68,11 +71,11 @@ def timed_steps(
     optimiser = stage.make_optimiser(trial)
     durations: list[float] = []
     started = timer()
-    for step in range(2 + _TIMED_STEPS):
+    for number, step in enumerate((0, 1, *_TIMED_AT)):
         began = timer()
         stage.advance(trial, optimiser, step, 1000)
         durations.append(timer() - began)
-        if step > 1 and timer() - started > _TIMED_SHARE * seconds:
+        if number > 1 and timer() - started > _TIMED_SHARE * seconds:
             break
     duration = sum(durations[2:]) / len(durations[2:])
     return int(min(max(seconds / max(duration, 1e-6), smallest), largest))
