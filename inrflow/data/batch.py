@@ -51,13 +51,6 @@ class TrajectoryBatch:
         """The same times and points with other values."""
         return TrajectoryBatch(self.t, self.x, u, self.delay)
 
-    def undelayed(self, share: float = 0.1) -> "TrajectoryBatch":
-        """Only the values seen within this share of the longest delay, taken for those of the frame's own time."""
-        if self.delay is None:
-            return self
-        near = self.delay.abs() <= share * self.delay.abs().max()
-        return TrajectoryBatch(self.t, self.x, torch.where(near[..., None], self.u, torch.nan))
-
     def transformed(self, transformations: Transformations) -> "TrajectoryBatch":
         """Every trajectory moved by its own symmetry: points moved, values turned."""
         x = self.x.expand(len(self.u), *self.x.shape[1:])
