@@ -159,7 +159,7 @@ def assimilate(
     known = decoder.affine and (encoder is None or encoder.method == "solve")
     quadratic, count = torch.zeros(2, len(mean), dtype=torch.float64)
     if known:
-        quadratic, count = _innovation(decoder, first, prior.mean.expand_as(mean), mean, prior.noise)
+        quadratic, count = _innovation(decoder, first, prior.mean.expand_as(mean), mean, prior.noise, drift)
     forecasts: list[tuple[Tensor, Tensor]] = []  # of the second frame on, and the flows that lead there
     flows: list[Tensor] = []
     for k in range(1, frames):
@@ -177,7 +177,7 @@ def assimilate(
         frame = window.frames(slice(k, k + 1))
         mean, cov = _update(decoder, frame, forecast, expected, prior.noise, drift)
         if known:
-            further = _innovation(decoder, frame, forecast, mean, prior.noise)
+            further = _innovation(decoder, frame, forecast, mean, prior.noise, drift)
             quadratic, count = quadratic + further[0], count + further[1]
         means.append(mean)
         covariances.append(cov)
@@ -217,7 +217,8 @@ def assimilate_noisy(
         return estimate
     chosen = window.select(surprising)
     evidence = NoiseEvidence(prior.codes(decoder.code_size), len(chosen))
-    for rows, frame, offset, basis in _affine_frames(decoder, chosen):
+    drift = None if window.delay is None else dynamics.drift(prior.mean, decoder.code_size)
+    for rows, frame, offset, basis in _affine_frames(decoder, chosen, drift):
         evidence.add(rows, offset, basis, frame)
     added = torch.zeros(len(window), dtype=torch.float64)
     added[surprising] = evidence.best()
@@ -247,27 +248,32 @@ def _merged(estimate: StateEstimate, other: StateEstimate, rows: Tensor) -> Stat
     return StateEstimate(estimate.t, mean, covariances, quadratic, count)
 
 
-def _affine_frames(decoder: Decoder, window: TrajectoryBatch) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Frames that share points: trajectories (F,), values u (F, N, C), offset (N, C) and basis (N, C, Z), float64."""
+def _affine_frames(
+    decoder: Decoder, window: TrajectoryBatch, drift: Drift | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Frames that share points: trajectories (F,), values u (F, N, C), offset (N, C) and basis (N, C, Z), float64;
+    with a drift, those of delayed values, which share none."""
     dtype = next(decoder.parameters()).dtype
     trajectories, frames = window.u.shape[:2]
     index = torch.arange(trajectories)
     for k in range(frames):
         points = window.x[:, k if window.x.shape[1] > 1 else 0]
         for g in range(len(points)):
-            rows = index if len(points) == 1 else index[g : g + 1]
+            rows = index if len(points) == 1 and window.delay is None else index[g : g + 1]
             with torch.no_grad():
                 offset, basis = decoder.basis(points[g].to(dtype))
+                if window.delay is not None and drift is not None:
+                    offset, basis = (v[0] for v in drift.carried(offset[None], basis[None], window.delay[g, k][None]))
             yield rows, window.u[rows, k], offset.double(), basis.double()
 
 
 def _innovation(
-    decoder: Decoder, frame: TrajectoryBatch, before: Tensor, after: Tensor, noise: Tensor
+    decoder: Decoder, frame: TrajectoryBatch, before: Tensor, after: Tensor, noise: Tensor, drift: Drift | None = None
 ) -> tuple[Tensor, Tensor]:
     """Squared innovation (S,) and number of values (S,) of a frame whose states were `before` and are now `after`."""
     size = decoder.code_size
     quadratic, count = torch.zeros(2, len(after), dtype=torch.float64)
-    for rows, u, offset, basis in _affine_frames(decoder, frame):
+    for rows, u, offset, basis in _affine_frames(decoder, frame, drift):
         expected, found = (offset + torch.einsum("ncz,sz->snc", basis, s[rows, :size]) for s in (before, after))
         quadratic[rows], number = squared_innovation(expected, found, u, noise)
         count[rows] = number.double()

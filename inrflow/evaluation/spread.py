@@ -26,8 +26,9 @@ def calibrate(
     assimilated, seen at all of their points and at few of them, at known contexts where these are given. Forecasts that
     diverge leave the factors at 1.
 
-    Held-out trajectories are often easier than new ones (windows of the same runs). A scale found from m of them has a
-    relative standard error of about 1 / sqrt(2 m), and intervals are narrowed no further than leaves room for it.
+    Held-out trajectories are often easier than new ones (windows of the same runs). A variance found from m of them
+    goes as chi squared with m degrees of freedom, and intervals are narrowed no further than its lower quantile of one
+    standard deviation leaves room for (by Wilson and Hilferty's normal approximation, 1931).
     """
     ones = torch.ones(batch.u.shape[-1], dtype=torch.float64)
     if not surrogate.decoder.affine:
@@ -39,7 +40,8 @@ def calibrate(
         values = values[:: max(1, len(values) // _VALUES)]
         result.append(values.quantile(0.9) if len(values) >= 10 else torch.tensor(1.0, dtype=torch.float64))
     factors = torch.stack(result).double()
-    cautious = (factors * (1 + (2 * len(batch)) ** -0.5)).clamp(max=1.0)
+    variance = 2 / (9 * len(batch))
+    cautious = (factors * (1 - variance - variance**0.5) ** -1.5).clamp(max=1.0)
     return torch.maximum(factors, cautious).clamp(0.05, 1e3)
 
 
