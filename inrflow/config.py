@@ -178,7 +178,7 @@ class AdaptSettings:
     """
 
     strength: str = "context"
-    copies: int = 4
+    copies: int | None = None
     scratch_minutes: float = 0.25
 
 

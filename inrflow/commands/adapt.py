@@ -35,6 +35,8 @@ from inrflow.files import write_aside, write_json
 from inrflow.settings import from_yaml, resolve, to_yaml
 from inrflow.surrogate import Surrogate
 
+_COPIES = 4  # for refits of decoder and field; moved copies tell a context nothing new
+
 
 def run(arguments: list[str]) -> int:
     """Adapt, compare, save."""
@@ -52,7 +54,8 @@ def run(arguments: list[str]) -> int:
     with TrajectoryFile(str(config.data.train)) as file:
         source = open_source(surrogate, file, config)
         count = min(config.data.trajectories or len(source), len(source))
-        batches = batches_of(surrogate, source, np.arange(count), config.adapt.copies, config.seed)
+        copies = config.adapt.copies or (1 if config.adapt.strength == "context" else _COPIES)
+        batches = batches_of(surrogate, source, np.arange(count), copies, config.seed)
         steps: list[Step] = []
         if config.adapt.strength == "context":
             adaptation = adapt_context(surrogate, batches)
@@ -87,7 +90,7 @@ def check(config: AdaptConfig) -> None:
         raise UserError(f"adapt.strength={settings.strength!r}; choose from {', '.join(STRENGTHS)}")
     if data.trajectories is not None and data.trajectories < 1:
         raise UserError(f"data.trajectories={data.trajectories}; give a number of 1 or more")
-    if settings.copies < 1:
+    if settings.copies is not None and settings.copies < 1:
         raise UserError(f"adapt.copies={settings.copies}; give a number of 1 or more")
     if settings.scratch_minutes < 0:
         raise UserError(
