@@ -28,7 +28,7 @@ from inrflow.config import AdaptConfig, Config
 from inrflow.data.source import TrajectorySource
 from inrflow.data.trajectories import TrajectoryFile
 from inrflow.errors import UserError
-from inrflow.evaluation.evaluate import Observe, evaluate
+from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
 from inrflow.evaluation.references import References
 from inrflow.family import is_family
 from inrflow.files import write_aside, write_json
@@ -102,13 +102,7 @@ def check(config: AdaptConfig) -> None:
 
 def open_source(surrogate: Surrogate, file: TrajectoryFile, config: AdaptConfig) -> TrajectorySource:
     """The observed part of the file of the new system. Raises UserError where it does not fit the surrogate."""
-    ours, theirs = surrogate.description, file.description
-    if ours.channels != theirs.channels or len(ours.coordinates) != len(theirs.coordinates):
-        raise UserError(
-            f"{file.path} has channels {', '.join(theirs.channels)} in {len(theirs.coordinates)} coordinates; the "
-            f"surrogate was trained on {', '.join(ours.channels)} in {len(ours.coordinates)}: give a file of the same "
-            "kind of system"
-        )
+    require_channels(surrogate, file, "a file of the same kind of system")
     return TrajectorySource(file, config.data.frames, config.data.points, config.data.same_points, config.seed)
 
 

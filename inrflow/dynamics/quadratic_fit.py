@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.products import leading_pairs, products_of
+from inrflow.dynamics.ridge_search import improves, leading_ridge
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.vector_field import FieldShape, VectorField
 
@@ -29,8 +30,6 @@ _STENCIL = 6  # frames of the interpolating polynomials
 _SUBSTEP = 0.5  # of Runge-Kutta, internal time
 _BLOCK = 2048
 _CONSTANT = 100.0  # the bias is hardly penalised: its feature is that many times a typical component
-_CLEARLY_BETTER = 0.99
-_WORSE = 1.05
 _DAMPING = 1e-6
 
 
@@ -265,15 +264,11 @@ class QuadraticFit:
         chosen: tuple[float, ...] = ()
         for iteration in range(corrections + 1):
             solve = self.solver(self.interpolated() if theta is None else self.followed(theta))
-            leading: tuple[float, float, Tensor] | None = None
-            for ridge in RIDGES if iteration else FIRST_RIDGES:
-                solution = solve(ridge)
-                score = float("inf") if solution is None else judge(self.form(solution).field())
-                if leading is not None and score > _WORSE * leading[0]:
-                    break  # errors only rise with the ridge from here on
-                if solution is not None and math.isfinite(score) and (leading is None or score < leading[0]):
-                    leading = score, ridge, solution
-            if leading is None or (best is not None and leading[0] > _CLEARLY_BETTER * best.score):
+            ridges = RIDGES if iteration else FIRST_RIDGES
+            leading = leading_ridge(
+                ((ridge, solve(ridge)) for ridge in ridges), lambda solution: judge(self.form(solution).field())
+            )
+            if leading is None or not improves(leading[0], None if best is None else best.score):
                 break
             theta, chosen = leading[2], (*chosen, leading[1])
             best = self.form(theta, chosen, leading[0])

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from inrflow.dynamics.quadratic_fields import combined
 from inrflow.dynamics.quadratic_fit import _by_observed_frames, _lagrange
+from inrflow.dynamics.ridge_search import improves, leading_ridge
 from inrflow.dynamics.spectral import SpectralOperator, Waves
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.vector_field import VectorField
@@ -27,8 +28,6 @@ _STENCIL, _BLOCK = 6, 256
 _SUBSTEP, _LINEAR_SUBSTEP = 0.5, 0.125  # of Runge-Kutta, internal time; linear fields keep faster waves and cost less
 _CONSTANT = 100.0  # the constant is hardly penalised
 _ROWS = 6.0  # transitions an unknown; more would only take longer
-_CLEARLY_BETTER = 0.99
-_WORSE = 1.05
 _COLLINEAR = 1e-6
 
 Block = tuple[Tensor, Tensor, Tensor, Tensor]  # durations, integrals of coefficients and of products, changes
@@ -244,14 +243,11 @@ class SpectralFit:
         operator: SpectralOperator | None = None
         chosen: tuple[float, ...] = ()
         for _ in range(corrections + 1):
-            leading: tuple[float, float, SpectralOperator] | None = None
-            for ridge, solved in zip(RIDGES, self.solve(self.blocks(operator), list(RIDGES)), strict=True):
-                score = float("inf") if solved is None else self.rollout_error(solved, judged, first)
-                if leading is not None and score > _WORSE * leading[0]:
-                    break  # errors only rise with the ridge from here on
-                if solved is not None and math.isfinite(score) and (leading is None or score < leading[0]):
-                    leading = score, ridge, solved
-            if leading is None or (best is not None and leading[0] > _CLEARLY_BETTER * best.score):
+            leading = leading_ridge(
+                zip(RIDGES, self.solve(self.blocks(operator), list(RIDGES)), strict=True),
+                lambda solved: self.rollout_error(solved, judged, first),
+            )
+            if leading is None or not improves(leading[0], None if best is None else best.score):
                 break
             operator, chosen = leading[2], (*chosen, leading[1])
             best = SpectralForm(self.waves, operator, self.base, chosen, leading[0])

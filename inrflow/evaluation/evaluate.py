@@ -171,14 +171,18 @@ def _context_report(
     return report
 
 
-def _check(surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> None:
+def require_channels(surrogate: Surrogate, file: TrajectoryFile, wanted: str) -> None:
+    """Raise UserError, which asks for `wanted`, where a file has not the surrogate's channels and coordinates."""
     ours, theirs = surrogate.description, file.description
     if ours.channels != theirs.channels or len(ours.coordinates) != len(theirs.coordinates):
         raise UserError(
             f"{file.path} has channels {', '.join(theirs.channels)} in {len(theirs.coordinates)} coordinates; the "
-            f"surrogate was trained on {', '.join(ours.channels)} in {len(ours.coordinates)}: give a file of the same "
-            "system"
+            f"surrogate was trained on {', '.join(ours.channels)} in {len(ours.coordinates)}: give {wanted}"
         )
+
+
+def _check(surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> None:
+    require_channels(surrogate, file, "a file of the same system")
     if observe.frames < 1:
         raise UserError(f"observe.frames={observe.frames}; at least one frame must be observed")
     if observe.points is not None and not 0 < observe.points <= 1:

@@ -108,31 +108,15 @@ def assemble(
 
     `unseen`: what the decoder misses where no training frame has a point.
     """
-    config, size = setup.config, decoder.code_size
+    size = decoder.code_size
     process = dynamics_stage.calibrated_process_noise(field, integrator, judged)
     mean, covariance = dynamics_stage.fit_state_prior(states, code_prior, size)
-    times = setup.source.times
-    elapsed = (times - times[:, :1]).nan_to_num(0.0)
     prior = StatePrior(
         mean, covariance, code_prior.noise.double(), process, torch.ones(len(setup.description.channels)).double(),
         unseen,
     )
-    surrogate = Surrogate(
-        setup.description, setup.source.normalisation, decoder.eval(), field.double().eval(), integrator,
-        prior, setup.scale, setup.box, float(elapsed.max()),
-        {
-            "seed": config.seed,
-            "points": config.data.points,
-            "same_points": config.data.same_points,
-            "frames": times.shape[1],
-            "trajectories": len(setup.source),
-            "symmetries": list(setup.symmetries.names),
-            "dynamics": note,
-            "memory": states.codes.shape[-1] - size,
-            "test": config.data.test,
-        },
-        setup.encoder,
-    )
+    memory = states.codes.shape[-1] - size
+    surrogate = setup.surrogate(decoder, field, integrator, prior, note, memory)
     judging = setup.validation[:16] if len(setup.validation) else setup.training
     prior.farthest = max(prior.reach(data, size) for data in (states, judged))
     prior.spread = calibrate(surrogate, setup.source.batch(judging, normalised=False), first + 1)
@@ -158,7 +142,7 @@ def _on_all_trajectories(
     def field_of(codes: CodeData) -> VectorField:
         count = codes.codes.shape[-1]
         if quadratic is not None:
-            return QuadraticStage.refit(replace(quadratic, bias=codes.codes.new_zeros(count)), codes).field()
+            return QuadraticStage.refit(quadratic, codes, count).field(settings.width)
         candidate = replace(fit.candidate, size=count)
         return dynamics_stage.linear_field(search.fit(candidate, data=codes), settings)
 

@@ -246,7 +246,7 @@ class ContextStage:
             kept = numbers >= 0
             everyone = CodeData(everyone.codes[kept], everyone.t[kept], everyone.observed[kept])
             final, contexts = found.refit(everyone, numbers[kept])
-        surrogate = self._surrogate(decoder, modes, field, integrator, process, codes, f"{note}, contexts", unseen)
+        surrogate = self._surrogate(decoder, modes, field, integrator, process, f"{note}, contexts", unseen)
         batch = training.source.batch(training.validation[:16], normalised=False)
         known = ContextPrior(judged.codes[:16, 0, size:], torch.eye(contexts.shape[1]).double() * 1e-12)
         surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (codes, held))
@@ -275,9 +275,9 @@ class ContextStage:
 
     def _surrogate(
         self, decoder: Decoder, modes: OutputModes, field: VectorField, integrator: Integrator, process: Tensor,
-        codes: CodeData, note: str, unseen: UnseenVariance | None,
+        note: str, unseen: UnseenVariance | None,
     ) -> Surrogate:
-        training, config, contexts = self.training, self.training.config, field.shape.context_size
+        training, contexts = self.training, field.shape.context_size
         code_prior = modes.prior()
         size = decoder.code_size
         covariance = torch.eye(size + contexts, dtype=torch.float64)  # contexts are whitened
@@ -286,23 +286,7 @@ class ContextStage:
         channels = len(training.description.channels)
         spread = torch.ones(channels).double()
         prior = StatePrior(mean, covariance, code_prior.noise.double(), process, spread, unseen)
-        times = training.source.times
-        return Surrogate(
-            training.description, training.source.normalisation, decoder.eval(), field.double().eval(), integrator,
-            prior, training.scale, training.box, float((times - times[:, :1]).nan_to_num(0.0).max()),
-            {
-                "seed": config.seed,
-                "points": config.data.points,
-                "same_points": config.data.same_points,
-                "frames": codes.codes.shape[1],
-                "trajectories": len(training.source),
-                "symmetries": list(training.symmetries.names),
-                "dynamics": note,
-                "memory": 0,
-                "test": config.data.test,
-            },
-            training.encoder,
-        )
+        return training.surrogate(decoder, field, integrator, prior, note)
 
     def _contexts(self, values: Tensor) -> Contexts:
         environments = self.environments

@@ -17,6 +17,7 @@ from inrflow.data.trajectories import TrajectoryFile
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_memory
+from inrflow.encoding.encode import Encoder
 from inrflow.encoding.harmonic_codes import HarmonicLabels, harmonic_modes
 from inrflow.encoding.modes import OutputModes
 from inrflow.errors import UserError
@@ -53,6 +54,7 @@ class HarmonicTraining(Training):
     ) -> None:
         super().__init__(config, file, directory, recorder, save_config)
         self.known = known
+        self.encoder = Encoder()  # codes on harmonics are solved, never descended
         if trajectories is not None:
             count = min(trajectories, len(self.source))
             self.training, self.validation = choose_split(count, config.data.validation, config.seed)
@@ -105,24 +107,11 @@ class HarmonicTraining(Training):
                 note = "closed form and trained residual"
         self.recorder.say(f"dynamics: {note}, validation error {error(field):.2e} of the variance")
         process = dynamics_stage.calibrated_process_noise(field, integrator, judged_states.since(first))
-        times = self.source.times
         spread = torch.ones(len(self.description.channels), dtype=torch.float64)
-        surrogate = Surrogate(
-            self.description, self.source.normalisation, decoder.eval(), field.double().eval(), integrator,
+        surrogate = self.surrogate(
+            decoder, field, integrator,
             StatePrior(prior.mean.double(), prior.covariance.double(), prior.noise.double(), process, spread),
-            self.scale, self.box, float((times - times[:, :1]).nan_to_num(0.0).max()),
-            {
-                "seed": self.config.seed,
-                "points": self.config.data.points,
-                "same_points": self.config.data.same_points,
-                "frames": codes.codes.shape[1],
-                "trajectories": len(self.source),
-                "symmetries": list(self.symmetries.names),
-                "dynamics": f"{note}, commutes with translations",
-                "memory": 0,
-                "test": self.config.data.test,
-                "codes": labels.first(size).names(),
-            },
+            f"{note}, commutes with translations", codes=labels.first(size).names(),
         )
         batch = self.source.batch(self.validation[:8] if held is not None else self.training[:8], normalised=False)
         surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (states, judged_states))

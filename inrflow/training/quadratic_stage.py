@@ -64,7 +64,7 @@ class QuadraticStage:
         return best
 
     @staticmethod
-    def refit(form: QuadraticForm, states: CodeData) -> QuadraticForm:
-        """The form fitted anew, with its ridges, to the codes of all trajectories."""
-        return QuadraticFit(with_memory(states, form.size, None), len(form.left)).refit(form.ridges)
+    def refit(form: QuadraticForm, states: CodeData, size: int | None = None) -> QuadraticForm:
+        """The form fitted anew, with its ridges, to the first `size` codes (None: as many) of all trajectories."""
+        return QuadraticFit(with_memory(states, size or form.size, None), len(form.left)).refit(form.ridges)
 

@@ -6,17 +6,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from inrflow.assimilation import StatePrior
 from inrflow.config import Config
 from inrflow.data.environments import environments_of
 from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Symmetries
 from inrflow.data.trajectories import TrajectoryFile
+from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.devices import choose_device
+from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.time_scale import TimeScale
+from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.encode import Encoder
 from inrflow.errors import UserError
+from inrflow.surrogate import Surrogate
 from inrflow.training.decoder_stage import Augmentation
 from inrflow.training.recorder import Recorder
 from inrflow.training.splits import choose_split
@@ -118,6 +123,30 @@ class TrainingSetup:
         if wanted and period is None:
             raise UserError("dynamics.forcing=true, but the data declare no time_period; add the attribute to the file")
         return 0.0 if period is None or wanted is False else period / self.scale.unit
+
+    def surrogate(
+        self, decoder: Decoder, field: VectorField, integrator: Integrator, prior: StatePrior, note: str,
+        memory: int = 0, **further: object,
+    ) -> Surrogate:
+        """A surrogate of this run's data. `note` names its dynamics; `further`: what else is known of the training."""
+        config, times = self.config, self.source.times
+        return Surrogate(
+            self.description, self.source.normalisation, decoder.eval(), field.double().eval(), integrator, prior,
+            self.scale, self.box, float((times - times[:, :1]).nan_to_num(0.0).max()),
+            {
+                "seed": config.seed,
+                "points": config.data.points,
+                "same_points": config.data.same_points,
+                "frames": times.shape[1],
+                "trajectories": len(self.source),
+                "symmetries": list(self.symmetries.names),
+                "dynamics": note,
+                "memory": memory,
+                "test": config.data.test,
+                **further,
+            },
+            self.encoder,
+        )
 
     def judging(self, training: CodeData, held: CodeData | None) -> tuple[CodeData, CodeData, int]:
         """Codes that teach, codes that judge, and the frame from which they judge."""
