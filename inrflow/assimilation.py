@@ -322,7 +322,8 @@ def _update(
     seen = torch.isfinite(u).flatten(1)
     zero = torch.zeros(n, dtype=mean.dtype)
     with torch.no_grad():
-        if decoder.affine and len(points) == 1 and len(cov) == 1 and bool((seen == seen[:1]).all()):
+        alike = frame.delay is None and len(points) == 1 and len(cov) == 1 and bool((seen == seen[:1]).all())
+        if decoder.affine and alike:
             if not bool(seen.any()):
                 return mean, cov
             offset, basis = decoder.basis(points[0].to(dtype))

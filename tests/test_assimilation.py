@@ -71,8 +71,9 @@ def flow(matrix, bias, gap):
     return whole[:n, :n], whole[:n, n]
 
 
-def posterior(system_parts, decoder, t, x, u):
-    """Mean (K, n) and covariance (K n, K n) of one trajectory's states given u (K, N, C) at x (N, 1) or (K, N, 1)."""
+def posterior(system_parts, decoder, t, x, u, delay=None):
+    """Mean (K, n) and covariance (K n, K n) of one trajectory's states given u (K, N, C) at x (N, 1) or (K, N, 1),
+    seen `delay` (K, N) after the times t."""
     matrix, bias, mean, covariance, process = system_parts
     K, n = len(t), len(bias)
     means, blocks = [mean], [[None] * K for _ in range(K)]
@@ -92,9 +93,11 @@ def posterior(system_parts, decoder, t, x, u):
             offset, basis = (part.numpy() for part in decoder.basis(torch.as_tensor(points)))
         for point, channel in np.argwhere(np.isfinite(u[k])):
             row = np.zeros(K * n)
-            row[k * n:k * n + decoder.code_size] = basis[point, channel]
+            F, c = flow(matrix, bias, 0.0 if delay is None else delay[k, point])
+            seen = np.pad(basis[point, channel], (0, n - decoder.code_size))
+            row[k * n:(k + 1) * n] = seen @ F
             rows.append(row)
-            values.append(u[k, point, channel] - offset[point, channel])
+            values.append(u[k, point, channel] - offset[point, channel] - seen @ c)
             noise.append(NOISE[channel])
     if not rows:
         return prior_mean.reshape(K, n), prior_covariance
@@ -114,19 +117,21 @@ def observations(decoder, trajectories=3, frames=5, points=6, own_points=False, 
     return t, x, u
 
 
-def assimilated(pieces, t, x, u, **options):
-    window = TrajectoryBatch(torch.as_tensor(t), torch.as_tensor(x), torch.as_tensor(u))
+def assimilated(pieces, t, x, u, delay=None, **options):
+    delayed = None if delay is None else torch.as_tensor(delay)
+    window = TrajectoryBatch(torch.as_tensor(t), torch.as_tensor(x), torch.as_tensor(u), delayed)
     return assimilate(*pieces, window, **options)
 
 
-def compare(estimate, n, system_parts, decoder, t, x, u, smooth=True, tolerance=1e-6):
+def compare(estimate, n, system_parts, decoder, t, x, u, smooth=True, tolerance=1e-6, delay=None):
     for s in range(len(t)):
         points = x[s if len(x) > 1 else 0]
         points = points[0] if len(points) == 1 else points
         for k in range(t.shape[1]):
             stop = t.shape[1] if smooth else k + 1
             seen_at = points if points.ndim == 2 else points[:stop]
-            mean, covariance = posterior(system_parts, decoder, t[s, :stop], seen_at, u[s, :stop])
+            late = None if delay is None else delay[s, :stop]
+            mean, covariance = posterior(system_parts, decoder, t[s, :stop], seen_at, u[s, :stop], late)
             np.testing.assert_allclose(estimate.mean[s, k], mean[k], atol=tolerance)
             found = estimate.covariance[k]
             block = slice(k * n, (k + 1) * n)
@@ -162,6 +167,17 @@ def test_missing_values_points_and_frames(own_points, smooth):
     u[2, 2, :, 1] = np.nan  # a channel
     estimate = assimilated(pieces, t, x, u, smooth=smooth)
     compare(estimate, 3, system(3), pieces[0], t, x, u, smooth)
+
+
+@pytest.mark.parametrize("trajectories", [1, 3])
+def test_values_seen_before_and_after_the_times_of_their_states(trajectories):
+    pieces = parts(3, 3)
+    t, x, u = observations(pieces[0], trajectories, own_points=True)
+    u[0, 1, 2:] = np.nan
+    delay = np.random.default_rng(5).uniform(-0.1, 0.1, u.shape[:3])
+    estimate = assimilated(pieces, t, x, u, delay)
+    # The carried basis is formed in single precision.
+    compare(estimate, 3, system(3), pieces[0], t, x, u, tolerance=1e-5, delay=delay)
 
 
 def test_a_first_frame_without_any_value_is_the_prior_that_later_frames_correct():
