@@ -8,7 +8,7 @@ so is a context, the part of the state that stays constant: the flow is linearis
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -136,23 +136,29 @@ def assimilate(
     smooth: bool = True,
     encoder: Encoder | None = None,
     context: ContextPrior | None = None,
+    around: Tensor | None = None,
 ) -> StateEstimate:
     """States of a window of frames (S, K); `window.t` in internal units, values normalised.
 
     The mean of frames without any observation is the forecast from those before. `context`: in place of the one in
-    `prior`.
+    `prior`. `around`: states (S, K, n) at which the motion between delayed values and the times of their frames is
+    linearised; by default the forecasts, and for the first frames what they are encoded to.
     """
     size, contexts = decoder.code_size, dynamics.field.shape.context_size
     frames = window.u.shape[1]
     first = window.first_frames(1)
     track = covariance or frames > 1
-    drift = None if window.delay is None else dynamics.drift(prior.mean, size)
-    code, spread = encode_with_covariance(decoder, first, prior.codes(size), track, encoder, drift)
-    mean, cov = _lift(code[:, 0], spread[:, 0] if spread is not None else None, prior, size, contexts)
+    context = (context or prior.context(contexts)) if contexts else None
     nominal = None
-    if contexts:
-        context = context or prior.context(contexts)
-        mean, cov = _with_context(mean, cov, context)
+    before = prior.mean.expand(len(window.u), -1) if around is None else around[:, 0]
+    for _ in range(2 if around is None and window.delay is not None and not dynamics.field.is_linear else 1):
+        drift = _drift(dynamics, window, before, size)
+        code, spread = encode_with_covariance(decoder, first, prior.codes(size), track, encoder, drift)
+        mean, cov = _lift(code[:, 0], spread[:, 0] if spread is not None else None, prior, size, contexts)
+        if context is not None:
+            mean, cov = _with_context(mean, cov, context)
+        before = mean
+    if context is not None:
         nominal = (context.mean if context.nominal is None else context.nominal).expand(len(mean), contexts)
     means = [mean]
     covariances: list[Tensor | None] = [cov]
@@ -175,6 +181,7 @@ def assimilate(
             away = means[-1][:, -contexts:] - nominal
             forecast = forecast + (flow[:, :, -contexts:] @ away[..., None])[..., 0]
         frame = window.frames(slice(k, k + 1))
+        drift = _drift(dynamics, window, forecast if around is None else around[:, k], size)
         mean, cov = _update(decoder, frame, forecast, expected, prior.noise, drift)
         if known:
             further = _innovation(decoder, frame, forecast, mean, prior.noise, drift)
@@ -208,17 +215,25 @@ def assimilate_noisy(
 ) -> StateEstimate:
     """As `assimilate`, for observations with more noise than training data: how much, the window itself tells.
 
+    Where values are delayed and the dynamics are not linear, a second pass linearises around the states of the first.
     Trajectories whose innovations are far larger than the prior expects are assimilated anew with the white noise of
     largest evidence, each with its own. Covariances and `factor` do not count this noise: it is not in the field.
     """
     estimate = assimilate(decoder, dynamics, prior, window, covariance, encoder=encoder, context=context)
+    around = None
+    if window.delay is not None and not dynamics.field.is_linear:
+        around = estimate.mean
+        estimate = assimilate(
+            decoder, dynamics, prior, window, covariance, encoder=encoder, context=context, around=around
+        )
     surprising = (estimate.factor > _SURPRISING).nonzero()[:, 0]
     if not len(surprising):
         return estimate
     chosen = window.select(surprising)
     evidence = NoiseEvidence(prior.codes(decoder.code_size), len(chosen))
-    drift = None if window.delay is None else dynamics.drift(prior.mean, decoder.code_size)
-    for rows, frame, offset, basis in _affine_frames(decoder, chosen, drift):
+    states = estimate.mean[surprising]
+    drifts = [_drift(dynamics, chosen, states[:, k], decoder.code_size) for k in range(chosen.u.shape[1])]
+    for rows, frame, offset, basis in _affine_frames(decoder, chosen, drifts):
         evidence.add(rows, offset, basis, frame)
     added = torch.zeros(len(window), dtype=torch.float64)
     added[surprising] = evidence.best()
@@ -227,7 +242,8 @@ def assimilate_noisy(
         noisy = replace(prior, noise=prior.noise + level)
         known = None if context is None else context.select(rows)
         other = assimilate(
-            decoder, dynamics, noisy, window.select(rows), covariance, encoder=encoder, context=known
+            decoder, dynamics, noisy, window.select(rows), covariance, encoder=encoder, context=known,
+            around=None if around is None else around[rows],
         )
         estimate = _merged(estimate, other, rows)
     return estimate
@@ -248,11 +264,18 @@ def _merged(estimate: StateEstimate, other: StateEstimate, rows: Tensor) -> Stat
     return StateEstimate(estimate.t, mean, covariances, quadratic, count)
 
 
+def _drift(dynamics: Dynamics, window: TrajectoryBatch, states: Tensor, size: int) -> Drift | None:
+    """How codes move around states (S, n), where the window's values are delayed."""
+    if window.delay is None:
+        return None
+    return dynamics.drift(states[0] if dynamics.field.is_linear else states, size)
+
+
 def _affine_frames(
-    decoder: Decoder, window: TrajectoryBatch, drift: Drift | None = None
+    decoder: Decoder, window: TrajectoryBatch, drifts: Sequence[Drift | None]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Frames that share points: trajectories (F,), values u (F, N, C), offset (N, C) and basis (N, C, Z), float64;
-    with a drift, those of delayed values, which share none."""
+    with drifts, one for each frame, those of delayed values, which share none."""
     dtype = next(decoder.parameters()).dtype
     trajectories, frames = window.u.shape[:2]
     index = torch.arange(trajectories)
@@ -262,9 +285,17 @@ def _affine_frames(
             rows = index if len(points) == 1 and window.delay is None else index[g : g + 1]
             with torch.no_grad():
                 offset, basis = decoder.basis(points[g].to(dtype))
+                drift = drifts[k]
                 if window.delay is not None and drift is not None:
-                    offset, basis = (v[0] for v in drift.carried(offset[None], basis[None], window.delay[g, k][None]))
+                    offset, basis = _carried(drift, g, offset, basis, window.delay[g, k])
             yield rows, window.u[rows, k], offset.double(), basis.double()
+
+
+def _carried(drift: Drift, trajectory: int, offset: Tensor, basis: Tensor, delay: Tensor) -> tuple[Tensor, Tensor]:
+    """Offset (N, C) and basis (N, C, Z) of one trajectory's values seen `delay` (N,) late."""
+    own = drift.of_groups(slice(trajectory, trajectory + 1))
+    carried = own.carried(offset[None], basis[None], delay[None])
+    return carried[0][0], carried[1][0]
 
 
 def _innovation(
@@ -273,7 +304,7 @@ def _innovation(
     """Squared innovation (S,) and number of values (S,) of a frame whose states were `before` and are now `after`."""
     size = decoder.code_size
     quadratic, count = torch.zeros(2, len(after), dtype=torch.float64)
-    for rows, u, offset, basis in _affine_frames(decoder, frame, drift):
+    for rows, u, offset, basis in _affine_frames(decoder, frame, [drift]):
         expected, found = (offset + torch.einsum("ncz,sz->snc", basis, s[rows, :size]) for s in (before, after))
         quadratic[rows], number = squared_innovation(expected, found, u, noise)
         count[rows] = number.double()
@@ -343,7 +374,7 @@ def _update(
             if decoder.affine:
                 offset, basis = decoder.basis(x.to(dtype))
                 if frame.delay is not None and drift is not None:
-                    offset, basis = (v[0] for v in drift.carried(offset[None], basis[None], frame.delay[s]))
+                    offset, basis = _carried(drift, s, offset, basis, frame.delay[s, 0])
             else:  # linearised at the best code, shifted so that it is affine around it
                 at = GaussianPrior(mean[s, :size], one[:size, :size], noise)
                 best, _ = gauss_newton(decoder, x, u[s : s + 1], at)

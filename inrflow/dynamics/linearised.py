@@ -23,16 +23,18 @@ class Dynamics:
         with torch.no_grad():
             return self.integrator(self.field, state, times, check)
 
-    def drift(self, state: Tensor, size: int) -> Drift:
-        """Motion of the first `size` dimensions, the code, around a state (n,): the field linearised there.
+    def drift(self, states: Tensor, size: int) -> Drift:
+        """Motion of the first `size` dimensions, the code, around states (n,) or (S, n): the field linearised there.
 
         Memory is taken to stay what it is in that state, and so is the forcing.
         """
-        now = torch.zeros(1, dtype=torch.float64)
+        rows = states.reshape(-1, states.shape[-1])
+        now = torch.zeros(len(rows), dtype=torch.float64)
         with torch.no_grad():
-            rate = self.field(now, state[None])[0]
-        matrix = field_jacobian(self.field, now, state[None])[0]
-        return Drift.of(matrix[:size, :size], rate[:size] - matrix[:size, :size] @ state[:size])
+            rate = self.field(now, rows)[:, :size]
+        matrix = field_jacobian(self.field, now, rows)[:, :size, :size]
+        bias = rate - (matrix @ rows[:, :size, None])[..., 0]
+        return Drift.of(matrix, bias) if states.dim() > 1 else Drift.of(matrix[0], bias[0])
 
     def propagate(
         self, covariance: Tensor, start: Tensor, stop: Tensor, begin: Tensor, end: Tensor

@@ -15,17 +15,23 @@ _MOST_TERMS = 40
 class Drift:
     """Affine motion of codes, d[1, z]/dt = G [1, z], as it holds around the times of the frames.
 
-    generator: (n + 1, n + 1) in units of the delays; codes beyond the first n stand still.
+    generator: (n + 1, n + 1), or (G, n + 1, n + 1) where each of G groups moves by its own, in units of the delays;
+        codes beyond the first n stand still.
     """
 
     generator: Tensor
 
     @classmethod
     def of(cls, matrix: Tensor, bias: Tensor) -> Drift:
-        """dz/dt = matrix z + bias."""
-        generator = torch.zeros(len(bias) + 1, len(bias) + 1, dtype=torch.float64)
-        generator[1:, 1:], generator[1:, 0] = matrix.detach().double(), bias.detach().double()
+        """dz/dt = matrix (..., n, n) z + bias (..., n)."""
+        size = bias.shape[-1]
+        generator = torch.zeros(*bias.shape[:-1], size + 1, size + 1, dtype=torch.float64)
+        generator[..., 1:, 1:], generator[..., 1:, 0] = matrix.detach().double(), bias.detach().double()
         return cls(generator)
+
+    def of_groups(self, rows: slice) -> Drift:
+        """The motion of some of the groups."""
+        return self if self.generator.dim() == 2 else Drift(self.generator[rows])
 
     def turned(self, mean: Tensor, directions: Tensor) -> Drift:
         """The same motion of codes y with z = mean + directions y, for orthonormal directions (Z, Y)."""
@@ -39,10 +45,11 @@ class Drift:
 
         A value offset + basis z(t + delay) is the row [offset, basis] exp(G delay) applied to [1, z(t)].
         """
-        size = len(self.generator) - 1
+        size = self.generator.shape[-1] - 1
         rows = torch.cat([offset[..., None], basis[..., :size]], -1).double()
         # The change is a small correction: single precision halves the time of its products.
         term, generator = rows.float(), self.generator.float()
+        generator = generator if generator.dim() == 2 else generator[:, None]
         total, delay = torch.zeros_like(term), delay.float()[..., None, None]
         smallest = _ENOUGH * float(rows.abs().max())
         for order in range(1, _MOST_TERMS):

@@ -122,7 +122,8 @@ def _solve(
     for start in range(0, len(x), length):
         offset, basis = decoder.basis(x[start : start + length].to(dtype))
         if delay is not None and drift is not None:
-            offset, basis = drift.carried(offset, basis, delay[start : start + length])
+            part = slice(start, start + length)
+            offset, basis = drift.of_groups(part).carried(offset, basis, delay[part])
         mean, spread = condition_groups(offset, basis, u[start : start + length], prior, covariance)
         means.append(mean)
         spreads.append(spread)
