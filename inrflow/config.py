@@ -86,7 +86,7 @@ class StepsConfig:
 
     mode_trajectories: to which the output modes are fitted; check_copies, copies: of every trajectory under symmetries,
     to check these and to train on; scattered: rounds in which motion and codes of scattered rows are found in turn,
-    scattered_copies: of every trajectory in them.
+    scattered_copies: of every trajectory in them; quadratic_rounds: further ones, along quadratic dynamics.
     """
 
     decoder: int | None = None
@@ -97,6 +97,7 @@ class StepsConfig:
     copies: int | None = None
     scattered: int | None = None
     scattered_copies: int | None = None
+    quadratic_rounds: int | None = None
 
 
 @dataclass

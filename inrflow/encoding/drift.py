@@ -35,10 +35,11 @@ class Drift:
 
     def turned(self, mean: Tensor, directions: Tensor) -> Drift:
         """The same motion of codes y with z = mean + directions y, for orthonormal directions (Z, Y)."""
-        size = len(self.generator) - 1
-        matrix, bias = torch.zeros(len(mean), len(mean), dtype=torch.float64), torch.zeros_like(mean)
-        matrix[:size, :size], bias[:size] = self.generator[1:, 1:], self.generator[1:, 0]
-        return Drift.of(directions.T @ matrix @ directions, directions.T @ (matrix @ mean + bias))
+        size, groups = self.generator.shape[-1] - 1, self.generator.shape[:-2]
+        matrix = torch.zeros(*groups, len(mean), len(mean), dtype=torch.float64)
+        bias = torch.zeros(*groups, len(mean), dtype=torch.float64)
+        matrix[..., :size, :size], bias[..., :size] = self.generator[..., 1:, 1:], self.generator[..., 1:, 0]
+        return Drift.of(directions.T @ matrix @ directions, (matrix @ mean + bias) @ directions)
 
     def carried(self, offset: Tensor, basis: Tensor, delay: Tensor) -> tuple[Tensor, Tensor]:
         """Offset (G, N, C) and basis (G, N, C, Z) of values seen `delay` (G, N) after the codes' time; float64.

@@ -7,18 +7,17 @@ import numpy as np
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.drift import Drift
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.training.codes_stage import CodeBook, code_motion
 from inrflow.training.decoder_stage import Augmentation
-from inrflow.training.dynamics_stage import copies_for, encode_trajectories
+from inrflow.training.dynamics_stage import DriftOf, copies_for, encode_trajectories
 from inrflow.training.recorder import Interrupted
 from inrflow.training.setup import TrainingSetup
 
 
 def solve_codes(
     setup: TrainingSetup, decoder: Decoder, prior: GaussianPrior, trajectories: np.ndarray,
-    augmentation: Augmentation | None = None, drift: Drift | None = None,
+    augmentation: Augmentation | None = None, drift: DriftOf | None = None,
 ) -> CodeData:
     """Codes of these trajectories; `drift`: motion of scattered rows between their times and the knots."""
     setup.recorder.begin("codes", len(trajectories))
@@ -37,7 +36,7 @@ def solve_codes(
 
 def make_code_book(
     setup: TrainingSetup, decoder: ModulatedSiren, prior: GaussianPrior, training: np.ndarray, validation: np.ndarray,
-    drift: Drift | None = None,
+    drift: DriftOf | None = None,
 ) -> CodeBook:
     """Codes of training and validation trajectories, and the means to copy them."""
 

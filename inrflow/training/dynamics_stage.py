@@ -23,6 +23,8 @@ from inrflow.encoding.encode import encode
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.training.decoder_stage import Augmentation, moved_batch
 
+#: Motion of the codes of trajectories, given their indices: one for all, or for each of their frames its own.
+DriftOf = Callable[[np.ndarray], Drift]
 LINEAR_SUFFICES = 3.0  # times the decoder's own error: better dynamics would hardly show
 _BLOCK = 16
 _TAILS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0)
@@ -37,11 +39,11 @@ def encode_trajectories(
     augmentation: Augmentation | None = None,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
-    drift: Drift | None = None,
+    drift: DriftOf | None = None,
 ) -> CodeData:
     """Codes of whole trajectories, moved by a random symmetry each if an augmentation is given; block by block.
 
-    `drift` carries delayed values to the times of their frames.
+    `drift` carries delayed values of some of the trajectories to the times of their frames.
     """
     parts = []
     random = np.random.default_rng([seed, 17])
@@ -49,7 +51,7 @@ def encode_trajectories(
         block = trajectories[start : start + _BLOCK]
         batch = moved_batch(source, block, augmentation, random)
         observed = batch.observed
-        codes = encode(decoder, batch, prior, drift=drift)
+        codes = encode(decoder, batch, prior, drift=None if drift is None else drift(block))
         parts.append(CodeData(codes, scale.internal(batch.t), observed))
         progress(start + len(block))
     return CodeData.join(parts)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.quadratic_fit import QuadraticForm
+from inrflow.dynamics.states import CodeData
 from inrflow.encoding.modes import OutputModes
 from inrflow.training.codes_run import make_code_book, wanted_copies
 from inrflow.training.codes_stage import CodeBook
 from inrflow.training.dynamics_choice import closed_form_search, sizes_to_try
-from inrflow.training.scattered_stage import blocks_of, drift_of, refit_modes
+from inrflow.training.dynamics_stage import DriftOf
+from inrflow.training.scattered_stage import drift_around, drift_of, refit_modes
 from inrflow.training.setup import TrainingSetup
 
 _ROUNDS = 3  # of codes and motion in turn
@@ -25,7 +30,6 @@ def resolve_times(
 ) -> tuple[ModulatedSiren, OutputModes, CodeBook]:
     """Codes at the knots of scattered rows, with the motion between each row's time and its knot."""
     augmentation = setup.augmentation(setup.symmetries)
-    elements = augmentation.sample(np.random.default_rng([31]), 32) if augmentation else None
     best, steps = float("inf"), setup.config.training.steps
     if steps.scattered_copies is None:
         steps.scattered_copies = book.affordable(min(wanted_copies(setup), 16), setup.seconds(_COPIES_SHARE))
@@ -49,14 +53,76 @@ def resolve_times(
             setup.save_config()
         if number == rounds:
             break
-        drift = drift_of(fit, setup.scale.unit)
-
-        def batches() -> list[TrajectoryBatch]:
-            return [setup.source.batch(block) for block in blocks_of(setup.training)]
-
-        modes, drift = refit_modes(decoder, modes, batches, drift, book.motion, elements)
-        decoder = copy.deepcopy(decoder)
-        decoder.set_output(modes.mean, modes.modes)
-        book = make_code_book(setup, decoder, modes.prior(), setup.training, setup.validation, drift)
+        decoder, modes, book = _moved(setup, decoder, modes, book, drift_of(fit, setup.scale.unit))
         spent = time.monotonic() - began
     return kept
+
+
+def _moved(
+    setup: TrainingSetup, decoder: ModulatedSiren, modes: OutputModes, book: CodeBook, drift: DriftOf
+) -> tuple[ModulatedSiren, OutputModes, CodeBook]:
+    """Modes and codes anew, rows carried to their knots by a motion."""
+    augmentation = setup.augmentation(setup.symmetries)
+    elements = augmentation.sample(np.random.default_rng([31]), 32) if augmentation else None
+    modes, drift = refit_modes(decoder, modes, setup.source, setup.training, drift, book.motion, elements)
+    decoder = copy.deepcopy(decoder)
+    decoder.set_output(modes.mean, modes.modes)
+    return decoder, modes, make_code_book(setup, decoder, modes.prior(), setup.training, setup.validation, drift)
+
+
+@dataclass(frozen=True)
+class QuadraticCodes:
+    """Quadratic dynamics with the codes they were found on, copies included, and what decodes these."""
+
+    quadratic: QuadraticForm
+    codes: CodeData
+    held: CodeData | None
+    decoder: ModulatedSiren
+    modes: OutputModes
+    book: CodeBook
+
+    @property
+    def error(self) -> float:
+        """Of held-out forecasts and of decoding, share of the variance."""
+        return self.quadratic.score + float(self.modes.noise.mean())
+
+
+def follow_quadratic_motion(
+    setup: TrainingSetup,
+    found: QuadraticCodes,
+    copies: int,
+    search: Callable[[OutputModes, CodeData, CodeData | None], QuadraticForm | None],
+    seconds: float,
+) -> QuadraticCodes:
+    """Codes of scattered rows that quadratic dynamics carry to their knots, each along the motion around its own
+    state, and those dynamics anew; as often as validation gains by it and the time allows.
+
+    `search` finds quadratic dynamics of codes; it took `seconds` the first time. Nothing is done where copies under
+    symmetries would have to be solved anew: their states are not known.
+    """
+    augmentation = setup.augmentation(setup.symmetries)
+    if augmentation and found.book.motion is None:
+        return found
+
+    def affordable() -> int:
+        return int(np.clip(setup.seconds(1.0) / max(seconds, 1e-3), 0, _ROUNDS))
+
+    rounds = setup.decided("quadratic_rounds", affordable)
+    for number in range(rounds):
+        size = found.quadratic.size
+        states = torch.zeros(len(setup.source), found.codes.codes.shape[1], size, dtype=torch.float64)
+        states[torch.as_tensor(setup.training)] = found.codes.codes[: len(setup.training), :, :size]
+        if found.held is not None:
+            states[torch.as_tensor(setup.validation)] = found.held.codes[..., :size]
+        drift = drift_around(found.quadratic.field(setup.config.dynamics.width), states, setup.scale.unit)
+        decoder, modes, book = _moved(setup, found.decoder, found.modes, found.book, drift)
+        codes = book.with_copies(setup.training, augmentation, copies, setup.config.seed)
+        form = search(modes, codes, book.held)
+        if form is None:
+            break
+        again = QuadraticCodes(form, codes, book.held, decoder, modes, book)
+        setup.recorder.log("scattered_quadratic", number, validation=form.score, noise=float(modes.noise.mean()))
+        if again.error >= found.error:
+            break
+        found = again
+    return found

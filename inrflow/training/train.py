@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from inrflow.decoders.base import Decoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.closed_form import ClosedFormSearch
 from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.quadratic_fit import QuadraticForm
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.gaussian import GaussianPrior
@@ -35,7 +37,7 @@ from inrflow.training.dynamics_choice import (
 )
 from inrflow.training.recorder import Recorder
 from inrflow.training.residual_run import train_residual
-from inrflow.training.scattered_run import resolve_times
+from inrflow.training.scattered_run import QuadraticCodes, follow_quadratic_motion, resolve_times
 from inrflow.training.setup import TrainingSetup
 from inrflow.training.steps import Stage
 from inrflow.training.symmetry_check import check_symmetries
@@ -81,7 +83,18 @@ class Training(TrainingSetup):
             surrogate = stage.run(decoder, modes, codes, held, fit.score, self.unseen)
             if surrogate is not None:
                 return surrogate
+        began = time.monotonic()
         quadratic = choose_quadratic(self, fit, search.floor, sizes, codes, held)
+        if quadratic is not None and self.source.knots is not None:
+
+            def again(modes: OutputModes, codes: CodeData, held: CodeData | None) -> QuadraticForm | None:
+                floor = float(modes.noise.mean())
+                return choose_quadratic(self, fit, floor, sizes_to_try(self, modes, codes), codes, held)
+
+            found = QuadraticCodes(quadratic, codes, held, decoder, modes, book)
+            found = follow_quadratic_motion(self, found, copies, again, time.monotonic() - began)
+            quadratic, codes, held = found.quadratic, found.codes, found.held
+            decoder, modes = found.decoder, found.modes
         chosen = ChosenDynamics(search, fit, codes, held, quadratic)
         if config.decoder.closure and chosen.size < len(modes.variances):
             closed = choose_closure(self, decoder, modes, chosen.size, codes)
