@@ -47,3 +47,22 @@ def test_a_turned_drift_moves_the_turned_codes():
     rate = turned.generator[1:, 1:] @ y + turned.generator[1:, 0]
     z = normal(SIZE, seed=6) + directions @ y
     torch.testing.assert_close(directions @ rate, MATRIX @ z + BIAS)
+
+
+def test_groups_with_motions_of_their_own_are_carried_each_by_its_own():
+    decoder, x, delay = siren("output"), points(3, 7), normal(3, 7, seed=4) / 2
+    matrices, biases = 0.5 * normal(3, SIZE, SIZE, seed=8), normal(3, SIZE, seed=9)
+    directions, mean = torch.linalg.qr(normal(SIZE, SIZE, seed=5))[0], normal(SIZE, seed=6)
+    every = Drift.of(matrices, biases)
+    with torch.no_grad():
+        basis = decoder.basis(x)
+        together = every.carried(*basis, delay)
+        turned = every.turned(mean, directions)
+        for g in range(3):
+            alone = Drift.of(matrices[g], biases[g])
+            rows = slice(g, g + 1)
+            for found in (alone, every.of_groups(rows)):
+                offset, carried = found.carried(basis[0][rows], basis[1][rows], delay[rows])
+                torch.testing.assert_close(together[0][rows], offset)
+                torch.testing.assert_close(together[1][rows], carried)
+            torch.testing.assert_close(turned.generator[g], alone.turned(mean, directions).generator)

@@ -4,12 +4,16 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from inrflow.data.description import Description
 from inrflow.data.observations import Observations
 from inrflow.data.symmetries import Symmetries
 from inrflow.data.writing import write_scattered, write_trajectories
+from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.vector_field import FieldShape, VectorField
 from inrflow.surrogate import Surrogate
+from inrflow.training.scattered_stage import drift_around
 
 TRAJECTORIES, ROWS, SPEED = 8, 400, 1.0
 WAVES = np.array([1.0, 2.0])
@@ -51,6 +55,21 @@ def run(tmp_path_factory, inrflow_command):
         "decoder.harmonics=3", "dynamics.depth=0", "dynamics.memory=0", *STEPS)
     assert outcome.code == 0, outcome.err
     return folder / "run"
+
+
+def test_the_motion_around_states_is_that_of_the_flow_through_them():
+    torch.manual_seed(0)
+    field = VectorField(FieldShape(3, quadratic_rank=3)).double()
+    for parameter in field.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    states, unit, gap = torch.randn(2, 4, 3).double(), 0.5, 1e-3
+    drift = drift_around(field, states, unit)(np.array([1]))
+    times = torch.tensor([[0.0, gap / unit]]).double().expand(4, -1)
+    moved = Integrator(step=1e-4)(field, states[1], times)[:, 1].detach()
+    start = torch.cat([torch.ones(4, 1).double(), states[1]], 1)
+    carried = torch.linalg.matrix_exp(drift.generator * gap) @ start[..., None]
+    torch.testing.assert_close(carried[:, 1:, 0], moved, rtol=0, atol=1e-5)  # the flow bends by the square of the gap
+    assert float((moved - states[1]).abs().max()) > 1e-3
 
 
 def test_scattered_rows_train_and_beat_persistence(run):
