@@ -109,13 +109,11 @@ def follow_quadratic_motion(
 
     rounds = setup.decided("quadratic_rounds", affordable)
     for number in range(rounds):
-        size = found.quadratic.size
-        states = torch.zeros(len(setup.source), found.codes.codes.shape[1], size, dtype=torch.float64)
-        states[torch.as_tensor(setup.training)] = found.codes.codes[: len(setup.training), :, :size]
-        if found.held is not None:
-            states[torch.as_tensor(setup.validation)] = found.held.codes[..., :size]
-        drift = drift_around(found.quadratic.field(setup.config.dynamics.width), states, setup.scale.unit)
-        decoder, modes, book = _moved(setup, found.decoder, found.modes, found.book, drift)
+        drift = _motion_of(setup, found.quadratic, found.codes, found.held)
+        # Codes of rows carried wrongly are wrong themselves: solved once more before modes are fitted to them.
+        book = make_code_book(setup, found.decoder, found.modes.prior(), setup.training, setup.validation, drift)
+        drift = _motion_of(setup, found.quadratic, book.training, book.held)
+        decoder, modes, book = _moved(setup, found.decoder, found.modes, book, drift)
         codes = book.with_copies(setup.training, augmentation, copies, setup.config.seed)
         form = search(modes, codes, book.held)
         if form is None:
@@ -126,3 +124,12 @@ def follow_quadratic_motion(
             break
         found = again
     return found
+
+
+def _motion_of(setup: TrainingSetup, form: QuadraticForm, codes: CodeData, held: CodeData | None) -> DriftOf:
+    """The motion of quadratic dynamics around the codes of training trajectories, originals first, and validation."""
+    states = torch.zeros(len(setup.source), codes.codes.shape[1], form.size, dtype=torch.float64)
+    states[torch.as_tensor(setup.training)] = codes.codes[: len(setup.training), :, : form.size]
+    if held is not None:
+        states[torch.as_tensor(setup.validation)] = held.codes[..., : form.size]
+    return drift_around(form.field(setup.config.dynamics.width), states, setup.scale.unit)
