@@ -26,8 +26,8 @@ from .launch_common import (
 )
 from .launch_forward import SHARED_TRUNK_COLUMNS
 
-# Partial sums of a tile are indexed with 32 bits.
-MAX_BACKWARD_ROWS = 1 << 26
+# Partial sums, at most 16 rows of the network's width for each tile, are indexed with 32 bits.
+MAX_PARTIAL_SUMS = (1 << 31) - 1
 
 
 def backward_unserved_reason(arguments: SirenArguments, precision_name: str) -> str | None:
@@ -38,8 +38,10 @@ def backward_unserved_reason(arguments: SirenArguments, precision_name: str) -> 
         return f"gradients at width {arguments.width} do not fit a multiprocessor"
     if arguments.layers > 5:
         return f"gradients through {arguments.layers} hidden layers do not fit a multiprocessor"
-    if arguments.rows > MAX_BACKWARD_ROWS:
-        return f"the partial sums of more than {MAX_BACKWARD_ROWS} rows are too many"
+    launch = backward_launch(arguments.width, arguments.layers, capability(arguments.x.device))
+    tiles = arguments.rows // launch.rows + arguments.samples
+    if tiles * 16 * arguments.width > MAX_PARTIAL_SUMS:
+        return f"the partial sums of {arguments.rows} rows of {arguments.samples} samples are too many"
     return None
 
 
@@ -189,19 +191,22 @@ def _backward(
         STORE=store, **meta,
     )  # fmt: skip
 
+    # What the kernel wrote is scaled; a power of two goes without rounding.
+    unscale = 1 / scale
+
     def over_tiles(partial: Tensor, per_sample: bool) -> Tensor:
         return sum_over_tiles(partial, network, launch.rows, per_sample)
 
     if gradients.x is not None:
         rows = grad_x.view(-1, *x.shape) if arguments.points_shared else grad_x.view(1, *x.shape)
-        gradients.x += rows.sum(0)
+        gradients.x.addcmul_(rows.sum(0), unscale)
     if gradients.shift is not None:
-        gradients.shift += over_tiles(grad_shift, gradients.shift.dim() == 3)
+        gradients.shift.addcmul_(over_tiles(grad_shift, gradients.shift.dim() == 3), unscale)
     if gradients.gain is not None:
         if store:
-            gradients.gain[:, 0] += over_tiles(grad_gain[:, 0], True)
+            gradients.gain[:, 0].addcmul_(over_tiles(grad_gain[:, 0], True), unscale)
         else:
-            gradients.gain += over_tiles(grad_gain, True)
+            gradients.gain.addcmul_(over_tiles(grad_gain, True), unscale)
     if gradients.output_bias is not None:
         gradients.output_bias += _bias_gradient(arguments, grad)
     if gradients.output_weight is not None:
@@ -210,22 +215,23 @@ def _backward(
             gradients.output_weight += per_sample if gradients.output_weight.dim() == 3 else per_sample.sum(0)
         else:
             total = grad_output.sum(0) if output_shared else over_tiles(grad_output, True)
-            gradients.output_weight += total[..., : arguments.channels].transpose(-1, -2)
+            gradients.output_weight.addcmul_(total[..., : arguments.channels].transpose(-1, -2), unscale)
     if gradients.hidden_weights[0] is not None:
         sums = grad_first.sum(0)
-        gradients.hidden_weights[0] += (sums[:padded] + sums[padded : 2 * padded])[: arguments.coordinates].T
+        sums = (sums[:padded] + sums[padded : 2 * padded])[: arguments.coordinates].T
+        gradients.hidden_weights[0].addcmul_(sums, unscale)
     if store:
-        _from_stored(stored, scale, arguments, gradients)
+        _from_stored(stored, unscale, arguments, gradients)
         return
     for layer, target in enumerate(gradients.hidden_weights[1:]):
         if target is not None:
-            target += grad_hidden[:, layer].sum(0).T
+            target.addcmul_(grad_hidden[:, layer].sum(0).T, unscale)
 
 
-def _from_stored(stored: Tensor, scale: Tensor, arguments: SirenArguments, gradients: Gradients) -> None:
+def _from_stored(stored: Tensor, unscale: Tensor, arguments: SirenArguments, gradients: Gradients) -> None:
     """Gradients of deeper layers' weights and gains from each layer's inputs and scaled gradients, in float32."""
     for layer in range(1, arguments.layers):
-        inputs, delta = stored[0, layer - 1].float(), stored[1, layer - 1].float() / scale
+        inputs, delta = stored[0, layer - 1].float(), stored[1, layer - 1].float() * unscale
         target = gradients.hidden_weights[layer]
         if arguments.gain is None:
             if target is not None:

@@ -3,7 +3,8 @@ multiprocessor.
 
 Gradients of modulations leave as one partial sum per tile, gradients of weights as one per program; both are reduced
 afterwards in a fixed order. There are no atomics: results are bitwise the same in every run. Gradients are multiplied
-by a power of two (SCALE, in device memory) before they are rounded to operands, so that fp16 keeps its precision.
+by a power of two (SCALE, in device memory) before they are rounded to operands, so that fp16 keeps its precision; the
+reduction takes it out again.
 """
 
 # Device code: its tuples grow with every layer.
@@ -36,7 +37,7 @@ def backward_kernel(
     WANT_X: tl.constexpr, WANT_GAIN: tl.constexpr, WANT_WEIGHTS: tl.constexpr, WANT_OUTPUT: tl.constexpr,
     STORE: tl.constexpr, RESIDENT: tl.constexpr, PREC: tl.constexpr, SINE: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of sum(GRAD * field), GRAD (rows, C).
+    """Gradients of SCALE * sum(GRAD * field), GRAD (rows, C).
 
     GRAD_SHIFT, GRAD_GAIN (T, L, H) per tile. WANT_WEIGHTS: GRAD_FIRST (P, 4 DP, H) and GRAD_HIDDEN (P, L-1, H, H) per
     program. STORE, instead of GRAD_HIDDEN and of GRAD_GAIN beyond the first layer, writes each layer's input and the
@@ -52,7 +53,6 @@ def backward_kernel(
     k = tl.arange(0, 4 * DP)
     program = tl.program_id(0)
     scale = tl.load(SCALE)
-    unscale = 1.0 / scale
     square = unit[:, None] * H + unit[None, :]
     weights = ()
     if RESIDENT:
@@ -68,7 +68,7 @@ def backward_kernel(
     if WANT_OUTPUT and OUTPUT_SHARED:
         grad_output = tl.zeros((H, 16), tl.float32)
     for tile in tl.range(program, tile_count, tl.num_programs(0)):
-        sample = tl.load(TILES + tile * 4).to(tl.int64)
+        sample = tl.load(TILES + tile * 4)
         x_row = tl.load(TILES + tile * 4 + 1).to(tl.int64)
         row = tl.load(TILES + tile * 4 + 2).to(tl.int64)
         mask = lane < tl.load(TILES + tile * 4 + 3)
@@ -76,10 +76,8 @@ def backward_kernel(
         gain = GAIN + sample * L * H + unit
         # The activations and slopes of all layers, kept as operands.
         points = load_points(X + x_row * D, lane, mask, 1.0, D, DP, PREC)
-        if RESIDENT:
-            first = weights[0][0]
-        else:
-            first = tl.load(FIRST + k[:, None] * H + unit[None, :])
+        # Fetched for every tile, not resident: its place in shared memory then serves others too.
+        first = tl.load(FIRST + k[:, None] * H + unit[None, :])
         t = dot(points, first, tl.zeros((BM, H), tl.float32), INTERPRETED)
         h, slope = _layer_forward(t, shift, gain, HAS_GAIN, SINE, TYPE)
         activations = (h,)
@@ -127,19 +125,13 @@ def backward_kernel(
                 else:
                     outer = dot(tl.trans(activations[L - 1]), grad, tl.zeros((H, 16), tl.float32), INTERPRETED)
                     target = GRAD_OUTPUT + tile * H * 16 + (unit[:, None] * 16 + channel[None, :])
-                    tl.store(target, outer * unscale)
+                    tl.store(target, outer)
             back = dot(grad, tl.trans(output), back, INTERPRETED)
         # Down the hidden layers. Rows beyond the tile's count have no gradient, so every sum over rows is right.
         partial = tile * (L * H)
         column = k % DP
-        x = tl.load(
-            X + x_row * D + (lane[None, :] * D + column[:, None]),
-            mask=mask[None, :] & (column < D)[:, None] & (k < 2 * DP)[:, None],
-            other=0.0,
-        )
-        high = x.to(TYPE).to(tl.float32)
-        augmented = tl.where((k >= DP)[:, None], x - high, high)
-        augmented = tl.where((k == 2 * DP)[:, None], 1.0, augmented).to(TYPE)
+        # Rows of the coordinates' high and low halves, and a row of ones.
+        augmented = tl.where((k == 2 * DP)[:, None], 1.0, tl.trans(points)).to(TYPE)
         for layer in tl.static_range(L - 1, 0, -1):
             delta = back * slopes[layer].to(tl.float32)
             rounded = delta.to(TYPE)
@@ -147,8 +139,8 @@ def backward_kernel(
             total = dot(augmented, rounded, tl.zeros((4 * DP, H), tl.float32), INTERPRETED)
             tl.store(
                 GRAD_SHIFT + partial + layer * H + (unit[None, :] + 0 * k[:, None]),
-                total * unscale,
-                mask=(k == 2 * DP)[:, None] & (unit < H)[None, :],
+                total,
+                mask=(k == 2 * DP)[:, None],
             )
             if RESIDENT:
                 weight = weights[layer][0]
@@ -161,9 +153,7 @@ def backward_kernel(
                 if WANT_GAIN and not STORE:
                     # d gain is the column sum of weight * (h^T delta): no division by the gain.
                     outer = dot(tl.trans(activations[layer - 1]), rounded, tl.zeros((H, H), tl.float32), INTERPRETED)
-                    tl.store(
-                        GRAD_GAIN + partial + layer * H + unit, tl.sum(outer * weight.to(tl.float32), axis=0) * unscale
-                    )
+                    tl.store(GRAD_GAIN + partial + layer * H + unit, tl.sum(outer * weight.to(tl.float32), axis=0))
                 rounded = (delta * factor[None, :]).to(TYPE)
             if WANT_WEIGHTS:
                 if HAS_GAIN and WANT_GAIN:
@@ -184,15 +174,15 @@ def backward_kernel(
         totals = dot(augmented, rounded, tl.zeros((4 * DP, H), tl.float32), INTERPRETED)
         tl.store(
             GRAD_SHIFT + partial + (unit[None, :] + 0 * k[:, None]),
-            totals * unscale,
-            mask=(k == 2 * DP)[:, None] & (unit < H)[None, :],
+            totals,
+            mask=(k == 2 * DP)[:, None],
         )
         if HAS_GAIN:
             factor = tl.load(gain)
             if WANT_GAIN:
                 coordinate = (column < D) & (k < 2 * DP)
                 exact = tl.load(FIRST_EXACT + column[:, None] * H + unit[None, :], mask=coordinate[:, None], other=0.0)
-                tl.store(GRAD_GAIN + partial + unit, tl.sum(totals * exact, axis=0) * unscale)
+                tl.store(GRAD_GAIN + partial + unit, tl.sum(totals * exact, axis=0))
             totals = totals * factor[None, :]
         if WANT_WEIGHTS or STORE:
             grad_first += totals
@@ -201,13 +191,13 @@ def backward_kernel(
                 pull = tl.load(FIRST_EXACT + coordinate * H + unit)
                 if HAS_GAIN:
                     pull = pull * factor
-                total = tl.sum(delta * pull[None, :], axis=1) * unscale
+                total = tl.sum(delta * pull[None, :], axis=1)
                 tl.store(GRAD_X + row * D + coordinate + lane * D, total, mask=mask)
     if WANT_WEIGHTS:
         for layer in tl.static_range(L - 1):
             target = GRAD_HIDDEN + (program * (L - 1) + layer) * H * H + square
-            tl.store(target, grad_hidden[layer] * unscale)
+            tl.store(target, grad_hidden[layer])
     if WANT_WEIGHTS or STORE:
-        tl.store(GRAD_FIRST + program * 4 * DP * H + k[:, None] * H + unit[None, :], grad_first * unscale)
+        tl.store(GRAD_FIRST + program * 4 * DP * H + k[:, None] * H + unit[None, :], grad_first)
     if WANT_OUTPUT and OUTPUT_SHARED and not MANY_OUTPUTS:
-        tl.store(GRAD_OUTPUT + program * H * 16 + unit[:, None] * 16 + channel[None, :], grad_output * unscale)
+        tl.store(GRAD_OUTPUT + program * H * 16 + unit[:, None] * 16 + channel[None, :], grad_output)
