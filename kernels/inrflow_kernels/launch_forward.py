@@ -51,8 +51,7 @@ def forward(arguments: SirenArguments, precision_name: str) -> Tensor:
     triton_forward.siren_kernel[(programs(tiles.shape[0], result.device),)](
         operands.x, operands.first, operands.hidden, operands.shift, operands.gain, planes, bias, result, tiles,
         tiles.shape[0], operands.shift_stride, 0 if shared else planes[0].numel(),
-        arguments.channels if bias.dim() == 2 else 0,
-        HAS_GAIN=arguments.gain is not None, OUTPUT_SHARED=shared, **meta,
+        HAS_GAIN=arguments.gain is not None, OUTPUT_SHARED=shared, BIAS_SHARED=bias.dim() == 1, **meta,
     )  # fmt: skip
     return result
 

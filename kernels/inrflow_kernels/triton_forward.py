@@ -21,9 +21,10 @@ from .triton_math import load_operand, load_points, load_trunk, matmul, trunk
 @triton.jit
 def siren_kernel(
     X, FIRST, HIDDEN, SHIFT, GAIN, OUTPUT, BIAS, RESULT, TILES, tile_count,
-    shift_stride, output_stride, bias_stride,
+    shift_stride, output_stride,
     D: tl.constexpr, DP: tl.constexpr, H: tl.constexpr, HC: tl.constexpr, L: tl.constexpr, C: tl.constexpr,
-    BM: tl.constexpr, RESIDENT: tl.constexpr, HAS_GAIN: tl.constexpr, OUTPUT_SHARED: tl.constexpr,
+    BM: tl.constexpr, RESIDENT: tl.constexpr,
+    HAS_GAIN: tl.constexpr, OUTPUT_SHARED: tl.constexpr, BIAS_SHARED: tl.constexpr,
     PREC: tl.constexpr, SINE: tl.constexpr, SCALE: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
     """RESULT (rows, C). Strides are those of a sample, 0 for what all samples share; OUTPUT is (H, 16) zero padded."""
@@ -53,7 +54,10 @@ def siren_kernel(
                 pointers = OUTPUT + sample * output_stride + (chunk * HC + unit)[:, None] * 16 + channel[None, :]
                 output = load_operand(pointers, H * 16, PREC)
             u = matmul(h[chunk], output, u, PREC, INTERPRETED)
-        bias = tl.load(BIAS + sample * bias_stride + channel, mask=channel < C, other=0.0)
+        if BIAS_SHARED:
+            bias = tl.load(BIAS + channel, mask=channel < C, other=0.0)
+        else:
+            bias = tl.load(BIAS + sample * C + channel, mask=channel < C, other=0.0)
         u = u * SCALE + bias[None, :]
         target = RESULT + (row + lane)[:, None] * C + channel[None, :]
         tl.store(target, u, mask=mask[:, None] & (channel < C)[None, :])

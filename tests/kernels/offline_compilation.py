@@ -60,7 +60,8 @@ def compile_configuration(configuration: Configuration) -> dict:
         forward |= dict(HC=launch.chunk, RESIDENT=launch.resident)
     if configuration.kernel == FORWARD:
         kernel = triton_forward.siren_kernel
-        constants |= forward | dict(HAS_GAIN=configuration.gain, OUTPUT_SHARED=configuration.output_shared)
+        shared = configuration.output_shared
+        constants |= forward | dict(HAS_GAIN=configuration.gain, OUTPUT_SHARED=shared, BIAS_SHARED=shared)
     elif configuration.kernel == SHARED:
         kernel = triton_forward.shared_trunk_kernel
         constants |= forward | dict(BN=launch_forward.SHARED_TRUNK_COLUMNS)
