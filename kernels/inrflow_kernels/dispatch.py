@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 
 from . import blocked, operators, reference
 from .arguments import SirenArguments, check_arguments, check_trunk_arguments
-from .operators import log_once, unless_too_large, without_autocast
+from .operators import log_once
 from .tangents import check_maps, check_tangents
 
 BACKENDS = ("auto", "torch", "triton", "reference")
@@ -188,20 +188,8 @@ def modulated_siren_jvp(
             *arguments.reference_arguments(), offsets=arguments.offsets, tangents=moving.given()
         )
     precision = _precision(precision, arguments)
-    with torch.no_grad(), without_autocast(arguments.x.device):
-        if chosen == "triton":
-            from . import launch_forward
-
-            reason = launch_forward.tangent_unserved_reason(arguments, precision)
-            if reason is None:
-                found = unless_too_large(
-                    "tangents of the SIREN run", lambda: launch_forward.tangents(arguments, moving, precision)
-                )
-                if found is not None:
-                    return found
-            else:
-                log_once(f"tangents of the SIREN run on torch: {reason}")
-        return blocked.tangents(arguments, moving)
+    with torch.no_grad():
+        return operators.tangents(arguments, moving, chosen, precision)
 
 
 def modulated_siren_jacobian(
@@ -237,5 +225,5 @@ def modulated_siren_jacobian(
     trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     if chosen == "reference" or trained or _transformed(tensors):
         return reference.modulated_siren_jacobian(*arguments.reference_arguments(), maps=maps)
-    with torch.no_grad(), without_autocast(arguments.x.device):
-        return blocked.jacobian(arguments, maps)
+    with torch.no_grad():
+        return operators.jacobian(arguments, maps)

@@ -1,13 +1,14 @@
-"""The evaluation and its gradients as torch operators, so that torch.compile sees one call and no loop over blocks.
+"""The evaluation and its derivatives as torch operators, so that torch.compile sees one call and no loop over blocks.
 
-`modulated_siren` and `modulated_siren_backward` carry the blocked and the Triton path alike; `backend` says which.
+`modulated_siren`, `modulated_siren_backward` and `modulated_siren_tangents` carry the blocked and the Triton path
+alike; `backend` says which. `modulated_siren_jacobian` is the blocked path's alone.
 Second derivatives (`create_graph`) differentiate the reference, whose memory grows with points times layers.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -17,15 +18,16 @@ from torch import Tensor
 from . import blocked, reference
 from .arguments import SirenArguments
 from .gradients import Wanted
+from .tangents import MOVABLE, Tangents
 
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-_PARAMETERS = (
-    "Tensor x, Tensor shift, Tensor? gain, Tensor? output_weight, Tensor? output_bias, Tensor[] hidden_weights, "
-    "int[]? offsets, str backend, str precision"
-)
+_TENSORS = "Tensor x, Tensor shift, Tensor? gain, Tensor? output_weight, Tensor? output_bias, Tensor[] hidden_weights"
+_PARAMETERS = f"{_TENSORS}, int[]? offsets, str backend, str precision"
+_TANGENTS = ", ".join(f"Tensor? {name}_tangent" for name in MOVABLE)
+_MAPS = ", ".join(f"Tensor? {name}_map" for name in MOVABLE[1:])
 _logged: set[str] = set()
 
 
@@ -176,16 +178,102 @@ def _reference_gradients(arguments: SirenArguments, wanted: list[bool], grad: Te
 torch.library.register_autograd(_siren, _differentiate, setup_context=_setup_context)
 
 
+@torch.library.custom_op(
+    "inrflow_kernels::modulated_siren_tangents",
+    mutates_args=(),
+    schema=f"({_PARAMETERS}, {_TANGENTS}) -> (Tensor, Tensor)",
+)
+def _siren_tangents(
+    x: Tensor,
+    shift: Tensor,
+    gain: Tensor | None,
+    output_weight: Tensor | None,
+    output_bias: Tensor | None,
+    hidden_weights: list[Tensor],
+    offsets: list[int] | None,
+    backend: str,
+    precision: str,
+    x_tangent: Tensor | None,
+    shift_tangent: Tensor | None,
+    gain_tangent: Tensor | None,
+    output_weight_tangent: Tensor | None,
+    output_bias_tangent: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    arguments = _bundle(x, shift, gain, output_weight, output_bias, hidden_weights, offsets)
+    moving = Tangents(x_tangent, shift_tangent, gain_tangent, output_weight_tangent, output_bias_tangent)
+    with without_autocast(x.device):
+        if backend == "triton":
+            from . import launch_forward
+
+            reason = launch_forward.tangent_unserved_reason(arguments, precision)
+            if reason is None:
+                found = unless_too_large(
+                    "tangents of the SIREN run", lambda: launch_forward.tangents(arguments, moving, precision)
+                )
+                if found is not None:
+                    return found
+            else:
+                log_once(f"tangents of the SIREN run on torch: {reason}")
+        return blocked.tangents(arguments, moving)
+
+
+@_siren_tangents.register_fake
+def _(x, shift, gain, output_weight, output_bias, hidden_weights, offsets, backend, precision, *tangents):
+    values = _bundle(x, shift, gain, output_weight, output_bias, hidden_weights, offsets).new_result()
+    return values, values.new_empty(Tangents(*tangents).directions, *values.shape)
+
+
+@torch.library.custom_op(
+    "inrflow_kernels::modulated_siren_jacobian",
+    mutates_args=(),
+    schema=f"({_TENSORS}, {_MAPS}) -> (Tensor, Tensor)",
+)
+def _siren_jacobian(
+    x: Tensor,
+    shift: Tensor,
+    gain: Tensor | None,
+    output_weight: Tensor | None,
+    output_bias: Tensor | None,
+    hidden_weights: list[Tensor],
+    shift_map: Tensor | None,
+    gain_map: Tensor | None,
+    output_weight_map: Tensor | None,
+    output_bias_map: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    arguments = _bundle(x, shift, gain, output_weight, output_bias, hidden_weights, None)
+    given = dict(zip(MOVABLE[1:], (shift_map, gain_map, output_weight_map, output_bias_map), strict=True))
+    with without_autocast(x.device):
+        return blocked.jacobian(arguments, {name: found for name, found in given.items() if found is not None})
+
+
+@_siren_jacobian.register_fake
+def _(x, shift, gain, output_weight, output_bias, hidden_weights, *maps):
+    values = _bundle(x, shift, gain, output_weight, output_bias, hidden_weights, None).new_result()
+    size = next(found for found in maps if found is not None).shape[0]
+    return values, values.new_empty(*values.shape, size)
+
+
+def _tensors(arguments: SirenArguments) -> tuple:
+    """The operators' tensor arguments."""
+    output = arguments.output_weight, arguments.output_bias
+    return arguments.x, arguments.shift, arguments.gain, *output, list(arguments.hidden_weights)
+
+
+def _offsets(arguments: SirenArguments) -> list[int] | None:
+    return None if arguments.offsets is None else list(arguments.offsets)
+
+
 def evaluate(arguments: SirenArguments, backend: str, precision: str) -> Tensor:
     """Values with gradients by the blocked ("torch") or the Triton path."""
-    return _siren(
-        arguments.x,
-        arguments.shift,
-        arguments.gain,
-        arguments.output_weight,
-        arguments.output_bias,
-        list(arguments.hidden_weights),
-        None if arguments.offsets is None else list(arguments.offsets),
-        backend,
-        precision,
-    )
+    return _siren(*_tensors(arguments), _offsets(arguments), backend, precision)
+
+
+def tangents(arguments: SirenArguments, moving: Tangents, backend: str, precision: str) -> tuple[Tensor, Tensor]:
+    """Values and tangents, without a graph, by the blocked ("torch") or the Triton path."""
+    moved = [getattr(moving, name) for name in MOVABLE]
+    return _siren_tangents(*_tensors(arguments), _offsets(arguments), backend, precision, *moved)
+
+
+def jacobian(arguments: SirenArguments, maps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Values and their Jacobian in a code, without a graph, by the blocked path."""
+    return _siren_jacobian(*_tensors(arguments), *(maps.get(name) for name in MOVABLE[1:]))
