@@ -20,6 +20,8 @@ class Decoder(nn.Module):
     channels: int
     #: True when u is affine in z, so that encoding is one linear solve (`basis` is then available).
     affine: bool = False
+    #: True when z holds a code for each channel, one after the other and all of one size, that the others do not see.
+    code_per_channel: bool = False
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         raise NotImplementedError

@@ -42,6 +42,7 @@ class FourierFilterNet(Decoder):
     """
 
     affine = True
+    code_per_channel = True
 
     def __init__(
         self, embedding: Embedding, channels: int, code_size: int, width: int = 64, depth: int = 3, scale: float = 64.0

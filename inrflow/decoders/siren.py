@@ -98,8 +98,8 @@ class ModulatedSiren(Decoder):
         if not self.affine:
             return super().basis(x)
         features = self.features(x)
-        basis = features @ self.output_map.flatten(0, 1).T
-        return features @ self.output.T, basis.unflatten(-1, (self.code_size, self.channels)).transpose(-1, -2)
+        basis = features @ self.output_map.transpose(0, 1).flatten(0, 1).T
+        return features @ self.output.T, basis.unflatten(-1, (self.channels, self.code_size))
 
     def set_output(self, mean: Tensor, modes: Tensor) -> None:
         """Replace the output layer: `mean` (C, F) and one (C, F) mode for each code dimension, `modes` (Z, C, F)."""

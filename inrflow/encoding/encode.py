@@ -112,25 +112,59 @@ def _solve(
     drift: Drift | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Groups in blocks whose bases fit into memory."""
+    separate = decoder.code_per_channel and delay is None  # dynamics, along which delayed values are carried, join codes
     dtype = next(decoder.parameters()).dtype
     means, spreads = [], []
     length = block_length(u.shape[2] * u.shape[3], decoder.code_size)
     common = common_points(x) if len(x) > 1 and delay is None else None
     if common is not None and len(common[0]) <= length * x.shape[1]:
         offset, basis = decoder.basis(common[0].to(dtype))
-        return condition_groups(offset, basis, u, prior, covariance, common[1])
+        return _condition(separate, offset, basis, u, prior, covariance, common[1])
     for start in range(0, len(x), length):
         offset, basis = decoder.basis(x[start : start + length].to(dtype))
         if delay is not None and drift is not None:
             part = slice(start, start + length)
             offset, basis = drift.of_groups(part).carried(offset, basis, delay[part])
-        mean, spread = condition_groups(offset, basis, u[start : start + length], prior, covariance)
+        mean, spread = _condition(separate, offset, basis, u[start : start + length], prior, covariance)
         means.append(mean)
         spreads.append(spread)
     if not covariance:
         return torch.cat(means), None
     width = max(s.shape[1] for s in spreads if s is not None)  # some miss different values in their frames, some do not
     return torch.cat(means), torch.cat([s.expand(-1, width, -1, -1) for s in spreads if s is not None])
+
+
+def _condition(
+    separate: bool,
+    offset: Tensor,
+    basis: Tensor,
+    u: Tensor,
+    prior: GaussianPrior,
+    covariance: bool,
+    which: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """As `condition_groups`; channel by channel where neither the basis (`separate`) nor the prior joins the channels'
+    codes, which solves a smaller system for each and finds the same."""
+    if not separate or prior.by_channel is None:
+        return condition_groups(offset, basis, u, prior, covariance, which)
+    means, spreads = [], []
+    for c, own in enumerate(prior.by_channel):
+        size = len(own.mean)
+        channel, part = slice(c, c + 1), slice(c * size, (c + 1) * size)
+        mean, spread = condition_groups(
+            offset[..., channel], basis[..., channel, part], u[..., channel], own, covariance, which
+        )
+        means.append(mean)
+        spreads.append(spread)
+    if not covariance:
+        return torch.cat(means, -1), None
+    width = max(s.shape[1] for s in spreads if s is not None)
+    whole = u.new_zeros(len(u), width, len(prior.mean), len(prior.mean), dtype=torch.float64)
+    for c, spread in enumerate(spreads):
+        assert spread is not None
+        size = spread.shape[-1]
+        whole[..., c * size : (c + 1) * size, c * size : (c + 1) * size] = spread
+    return torch.cat(means, -1), whole
 
 
 def common_points(x: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from inrflow.encoding.whitened import WhitenedPosterior, block_length
+from inrflow.encoding.whitened import SOLVE_NUMBERS, WhitenedPosterior, block_length
 
 
 @dataclass
@@ -35,6 +35,22 @@ class GaussianPrior:
     def truncated(self, size: int) -> "GaussianPrior":
         """Prior of the first `size` code dimensions."""
         return GaussianPrior(self.mean[:size], self.covariance[:size, :size], self.noise)
+
+    @cached_property
+    def by_channel(self) -> "list[GaussianPrior] | None":
+        """Priors of the equal parts of the code that each channel has, where the parts are independent; else None."""
+        channels = len(self.noise)
+        if channels == 1 or len(self.mean) % channels:
+            return None
+        size = len(self.mean) // channels
+        parts = [slice(c * size, (c + 1) * size) for c in range(channels)]
+        blocks = [self.covariance[part, part] for part in parts]
+        if torch.count_nonzero(self.covariance) != sum(int(torch.count_nonzero(block)) for block in blocks):
+            return None
+        return [
+            GaussianPrior(self.mean[part], block, self.noise[c : c + 1])
+            for c, (part, block) in enumerate(zip(parts, blocks, strict=True))
+        ]
 
     def factor(self) -> Tensor:
         """Square root L (Z, r) with L L^T = covariance, numerically null directions dropped; found once."""
@@ -108,31 +124,31 @@ def condition_groups(
     """
     scale, factor = prior.noise.rsqrt(), prior.factor()
     groups, frames, points, channels = u.shape
-    whole = (basis.double() * scale[:, None]).reshape(-1, len(prior.mean))
-    expected = (offset.double() * scale).reshape(-1) + whole @ prior.mean
     # Once for each point, however many solves see it.
-    whitened = whole * factor.diagonal() if _is_diagonal(factor) else whole @ factor
+    whole = basis.double()
+    whitened = whole * (scale[:, None] * factor.diagonal()) if _is_diagonal(factor) else whole @ factor * scale[:, None]
+    whitened = whitened.reshape(-1, channels * factor.shape[1])
+    expected = ((offset.double() + whole @ prior.mean) * scale).reshape(-1, channels)
     which = torch.arange(groups * points).view(groups, points) if which is None else which
-    place = (which[..., None] * channels + torch.arange(channels)).flatten(1)  # of each group's values in `whitened`
-    target = (u.double() * scale).flatten(2) - expected[place][:, None]
+    target = (u.double() * scale - expected[which][:, None]).flatten(2)
     observed = torch.isfinite(target)
-    target = target.nan_to_num(0.0, 0.0, 0.0)
-    alike = bool((observed == observed[:, :1]).all())
-    seen = observed[:, :1] if alike else observed  # what each solve sees
-    owner = torch.arange(groups).repeat_interleave(seen.shape[1])
-    seen = seen.flatten(0, 1)
+    alike = frames == 1 or bool((observed == observed[:, :1]).all())
+    seen = (observed[:, :1] if alike else observed).flatten(0, 1)  # what each solve sees
+    whole_frames = bool(seen.all())
+    if not whole_frames:
+        target = target.nan_to_num(0.0, 0.0, 0.0)
+    owner = torch.arange(groups) if alike else torch.arange(groups).repeat_interleave(frames)
     target = target if alike else target.flatten(0, 1)[:, None]
     means, spreads = [], []
-    length = block_length(int(seen.sum(1).max()), factor.shape[1])
+    length = block_length(int(seen.sum(1).max()), factor.shape[1], SOLVE_NUMBERS)
     for start in range(0, len(owner), length):
         block = slice(start, start + length)
-        rows, mask, values = place[owner[block]], seen[block], target[block]
-        if not bool(mask.all()):  # observed values first, as many as any of the solves has
-            order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(1).max())]
-            rows, mask = rows.gather(1, order), mask.gather(1, order)
-            values = values.gather(2, order[:, None].expand(-1, values.shape[1], -1))
-        design = whitened[rows]
-        posterior = WhitenedPosterior(design if bool(mask.all()) else design * mask[..., None])
+        place, values = which[owner[block]], target[block]
+        if whole_frames:
+            design = whitened.index_select(0, place.flatten()).view(len(place), -1, factor.shape[1])
+        else:
+            design, values = _observed(whitened.view(-1, channels, factor.shape[1]), place, seen[block], values)
+        posterior = WhitenedPosterior(design)
         means.append(posterior.mean(values) @ factor.T)
         if covariance:
             spreads.append(factor @ posterior.covariance() @ factor.T)
@@ -140,3 +156,16 @@ def condition_groups(
     if not covariance:
         return mean, None
     return mean, torch.cat(spreads).reshape(groups, -1, *prior.covariance.shape)
+
+
+def _observed(whitened: Tensor, place: Tensor, seen: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Design (B, P, r) and values (B, F, P) of B solves cut to as many values as any of them has; zero where one has
+    fewer.
+
+    whitened (M, C, r) at all points, place (B, N) of the solves' points in it, seen (B, N C), values (B, F, N C).
+    """
+    order = seen.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, : int(seen.sum(1).max())]
+    channels = whitened.shape[1]
+    rows = (place[..., None] * channels + torch.arange(channels)).flatten(1).gather(1, order)
+    design = whitened.flatten(0, 1)[rows] * seen.gather(1, order)[..., None]
+    return design, values.gather(2, order[:, None].expand(-1, values.shape[1], -1))

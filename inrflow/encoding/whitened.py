@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BLOCK_NUMBERS = 4_000_000  # of the largest array of one block of solves: 32 MB of float64
+BLOCK_NUMBERS = 4_000_000  # of the largest array held for one block of groups: 32 MB of float64
+#: Of the largest array of one batch of solves: a megabyte stays in the cache and is used again, while larger arrays
+#: are faulted in anew by every operation, which took longer than the solves.
+SOLVE_NUMBERS = 131_072
 
 
-def block_length(values: int, size: int) -> int:
-    """How many regressions of `values` values and `size` unknowns are solved together."""
-    return max(1, BLOCK_NUMBERS // max(1, max(values, size) * size))
+def block_length(values: int, size: int, numbers: int = BLOCK_NUMBERS) -> int:
+    """How many regressions of `values` values and `size` unknowns are treated together."""
+    return max(1, numbers // max(1, max(values, size) * size))
 
 
 class WhitenedPosterior:

@@ -214,7 +214,8 @@ class TableTraining:
         """
         every = self.codes(module)
         observed = torch.cat([self.source.batch([int(i)]).observed for i in self.training])
-        mean, covariance = shrunk_moments(every[observed].double())
+        parts = module.decoder.channels if module.decoder.code_per_channel else 1
+        mean, covariance = shrunk_moments(every[observed].double(), parts)
         rows = np.unique(np.linspace(0, len(self.training) - 1, 8).astype(int))
         batch = self.source.batch(self.training[rows])
         seen = batch.observed.nonzero()
@@ -226,12 +227,17 @@ class TableTraining:
         return GaussianPrior(mean, covariance, noise)
 
 
-def shrunk_moments(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (Z,) and covariance (Z, Z), shrunk towards its diagonal, of codes (F, Z) of which there may be few."""
+def shrunk_moments(codes: Tensor, parts: int = 1, shrinkage: float = _SHRINKAGE) -> tuple[Tensor, Tensor]:
+    """Mean (Z,) and covariance (Z, Z), shrunk towards its diagonal, of codes (F, Z) of which there may be few.
+
+    The `parts` of equal size that a code consists of are taken as independent.
+    """
     centred = codes - codes.mean(0)
     covariance = centred.T @ centred / max(1, len(codes) - 1)
     diagonal = covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), dtype=codes.dtype)
-    shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * (torch.diag(covariance.diagonal()) + 1e-3 * diagonal)
+    owner = torch.arange(codes.shape[1]) // (codes.shape[1] // parts)
+    covariance = torch.where(owner[:, None] == owner, covariance, 0.0)
+    shrunk = (1 - shrinkage) * covariance + shrinkage * (torch.diag(covariance.diagonal()) + 1e-3 * diagonal)
     return codes.mean(0), shrunk
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from small_decoders import SIZE, normal, points, prior, siren, with_gaps
+from small_decoders import SIZE, filter_net, normal, points, prior, siren, with_gaps
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.encoding.encode import common_points, encode, encode_with_covariance
 from inrflow.encoding.gauss_newton import gauss_newton
-from inrflow.encoding.gaussian import condition
+from inrflow.encoding.gaussian import GaussianPrior, condition
 
 S, T, N = 2, 3, 12
 LAYOUTS = {"shared": (1, 1), "own of each trajectory": (S, 1), "moving": (S, T), "moving, shared": (1, T)}
@@ -50,6 +50,27 @@ def test_every_frame_gets_its_own_posterior(modulation, layout, gaps):
             # The iterations of a batch end together, so a linearisation may be one step older or newer.
             torch.testing.assert_close(given, covariance, rtol=0, atol=1e-8 if modulation == "output" else 1e-2)
     torch.testing.assert_close(encode(decoder, data, prior(0.1)), codes)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("gaps", GAPS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_codes_that_each_channel_has_for_itself_are_those_of_the_joint_system(layout, gaps):
+    decoder, data, joined = filter_net(), batch(layout, gaps), prior(0.1)
+    owner = torch.arange(SIZE) // (SIZE // 2)
+    apart = GaussianPrior(joined.mean, torch.where(owner[:, None] == owner, joined.covariance, 0.0), joined.noise)
+    assert apart.by_channel is not None and joined.by_channel is None
+    codes, spread = encode_with_covariance(decoder, data, apart)
+    x = data.x.expand(S, T, N, 2)
+    for s in range(S):
+        for k in range(T):
+            mean, covariance = condition(*decoder.basis(x[s, k]), data.u[s, k][None], apart, True)
+            torch.testing.assert_close(codes[s, k], mean[0], rtol=0, atol=1e-9)
+            given = spread[s if len(spread) > 1 else 0, k if spread.shape[1] > 1 else 0]
+            torch.testing.assert_close(given, covariance, rtol=0, atol=1e-9)
+    torch.testing.assert_close(encode(decoder, data, apart), codes)
+    mean, _ = condition(*decoder.basis(x[0, 0]), data.u[0, 0][None], joined)
+    torch.testing.assert_close(encode(decoder, data, joined)[0, 0], mean[0], rtol=0, atol=1e-9)
 
 
 @torch.no_grad()
