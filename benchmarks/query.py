@@ -12,25 +12,40 @@ import argparse
 import contextlib
 import json
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import torch
 from common import as_table, child_rows, environment, exponent, peak_bytes
 from torch import Tensor
 
+from inrflow.assimilation import StatePrior
+from inrflow.data.description import Description
+from inrflow.data.normalisation import Normalisation
+from inrflow.data.observations import Observations
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.closure import ClosureDecoder
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField
 from inrflow.files import write_json
+from inrflow.solution import Solution
+from inrflow.surrogate import Surrogate
 
 CODES, POINTS = 640, 1024
+#: Questions to a solution: what is asked, and how times are given.
+QUESTIONS = {
+    "values of a frame": ("mean",),
+    "values, standard deviations, derivatives of a frame": ("mean", "std", "dx", "dt"),
+    "values at times of their own": ("mean",),
+}
 CODES_OF_MEMORY = 64
 PUBLISHED = "filter net, as published"
 DECODERS = (
@@ -92,6 +107,46 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     return case | {"seconds": seconds, "points_per_second": pairs / seconds, "peak_bytes": peak_bytes() - before}
 
 
+def measure_question(case: dict[str, Any]) -> dict[str, Any]:
+    """Processor seconds of a question to a solution, and memory at its peak beyond question and answer."""
+    torch.set_num_threads(1)
+    solution, count = make_solution(), case["points"]
+    x = torch.rand(count, 2, dtype=torch.float64)
+    own = "own" in case["question"]
+
+    def ask(n: int) -> dict[str, Tensor]:
+        times = torch.rand(n, dtype=torch.float64) * 8 if own else torch.tensor(3.3, dtype=torch.float64)
+        asked = QUESTIONS[case["question"]]
+        return solution.query(times, x[:n], std="std" in asked, derivatives="dx" in asked)
+
+    ask(8192)  # the first call of its kind sets up what later ones use
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    before, began = peak_bytes(), time.process_time()
+    answer = ask(count)
+    seconds = time.process_time() - began
+    held = sum(value.numel() * value.element_size() for value in answer.values()) + (8 * count if own else 0)
+    return case | {"seconds": seconds, "peak_bytes": peak_bytes() - before - held, "answer_bytes": held}
+
+
+def make_solution() -> Solution:
+    """A solution of inrflow's default sizes with random weights, seen in one frame of 32 x 32 points."""
+    decoder, _ = make("SIREN, output modulation (default)")
+    size = decoder.code_size
+    one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+    prior = StatePrior(zero, torch.eye(size, dtype=torch.float64), 1e-2 * one, zero + 1e-4, one)
+    field = VectorField(FieldShape(size)).double()
+    box = np.array([_LOW, _HIGH])
+    surrogate = Surrogate(
+        Description("random", ("u",), ("x", "y"), period=(1.0, 1.0)), Normalisation(0 * one, one), decoder, field,
+        Integrator(), prior, TimeScale(0.0, 1.0), box, 100.0, {},
+    )
+    seen = Observations(0 * one, torch.rand(POINTS, 2, dtype=torch.float64), torch.randn(1, POINTS, 1).double())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # noise is unlike any training data
+        return surrogate.assimilate(seen)
+
+
 def _seconds(call: Callable[[], Any], least: float = 0.3) -> float:
     """Processor time of a call: the smallest of several, for other programs can only lengthen it."""
     best, spent, calls = float("inf"), 0.0, 0
@@ -134,6 +189,17 @@ def decode_table(rows: list[dict[str, Any]]) -> str:
         )
     header = ("decoder", "codes", "points", "seconds", "M points/s", "peak MB", "times as fast as published")
     return as_table(header, lines)
+
+
+def question_table(rows: list[dict[str, Any]]) -> str:
+    """Questions to a solution."""
+    lines = [
+        [row["question"], row["points"], row["error"], "", ""]
+        if "error" in row
+        else [row["question"], row["points"], row["seconds"], row["answer_bytes"] / 1e6, row["peak_bytes"] / 1e6]
+        for row in rows
+    ]
+    return as_table(("question", "points", "seconds", "answer MB", "peak MB beyond question and answer"), lines)
 
 
 def exponents(rows: list[dict[str, Any]], rollouts: list[dict[str, Any]]) -> list[str]:
@@ -202,7 +268,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.case:
-        print(json.dumps(measure(json.loads(options.case))), flush=True)
+        case = json.loads(options.case)
+        print(json.dumps(measure_question(case) if "question" in case else measure(case)), flush=True)
         return
     codes = (1, 32) if options.quick else (1, 10, 100, CODES)
     points = (256, 1024) if options.quick else (256, 1024, 4096, 16384)
@@ -218,11 +285,17 @@ def main() -> None:
     for field in FIELDS:
         for shared in (True, False):
             rollouts += [measure_rollout(field, horizon, shared) for horizon in horizons]
-    write_json(options.out, {"environment": environment(), "decoding": rows, "rollouts": rollouts})
+    asked: list[dict[str, Any]] = []
+    for question in QUESTIONS:
+        for count in (1_000, 10_000) if options.quick else (10_000, 100_000, 1_000_000):
+            asked += child_rows(__file__, {"question": question, "points": count})
+    write_json(
+        options.out, {"environment": environment(), "decoding": rows, "rollouts": rollouts, "questions": asked}
+    )
     plot(rows, rollouts, options.out.with_suffix(".png"))
     header = ("field", "times", "horizon", "seconds")
     rolled = as_table(header, [[row[key] for key in header] for row in rollouts])
-    print(f"\n{environment()}\n\n{decode_table(rows)}\n\n{rolled}\n")
+    print(f"\n{environment()}\n\n{decode_table(rows)}\n\n{rolled}\n\n{question_table(asked)}\n")
     print("\n".join(exponents(rows, rollouts)))
     print(f"written to {options.out} and {options.out.with_suffix('.png')}")
 

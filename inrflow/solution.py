@@ -152,6 +152,7 @@ class Solution:
     def __init__(self, surrogate: Surrogate, estimate: StateEstimate, as_torch: bool = False) -> None:
         self.surrogate, self.estimate, self.as_torch = surrogate, estimate, as_torch
         self.path = StatePath(surrogate, estimate)
+        self._known: tuple[Tensor, list[Tensor]] | None = None
 
     def __call__(self, t: Any, x: Any) -> Any:
         """Values."""
@@ -197,7 +198,7 @@ class Solution:
         torch_out = isinstance(t, Tensor) or isinstance(x, Tensor)
         times, points = torch.as_tensor(np.asarray(t)) if not isinstance(t, Tensor) else t.detach(), x
         points = points.detach() if isinstance(points, Tensor) else torch.as_tensor(np.asarray(points))
-        times, points = times.double(), points.double()
+        times = times.double()
         d = len(self.surrogate.description.coordinates)
         if points.dim() == 1 and d == 1 and times.dim() <= 1 and len(points) != 1:
             points = points[:, None]
@@ -206,40 +207,72 @@ class Solution:
                 f"a query has t of shape {tuple(times.shape)} and x of shape {tuple(points.shape)}; expected t (R,) "
                 f"and x (R, {d}), or t and x of one frame or of a grid of times and points"
             )
-        if not bool(torch.isfinite(times).all()) or not bool(torch.isfinite(points).all()):
-            raise UserError("a query has times or coordinates that are not finite; remove those rows")
         single = points.dim() == 1
         if single:
             points = points[None]
-        if times.dim() == 0 and not grid:
-            shape: tuple[int, ...] = (len(points),)
-            times, rows = times.expand(len(points)), points
-        elif not grid and len(times) == len(points):
-            shape, rows = (len(points),), points
-        else:
-            times = times.reshape(-1)
-            shape = (len(times), len(points))
-            rows = points.repeat(len(times), 1)
-            times = times.repeat_interleave(len(points))
-        if not len(rows):
+        one_frame = times.dim() == 0 and not grid
+        times = times.reshape(-1)
+        if not len(points) or not len(times):
             raise UserError("a query has no points; give at least one")
-        self.surrogate.warn_outside(self.surrogate.outside(points))
-        blocks = [self._block(times[i], rows[i], what) for i in _blocks(times)] if len(times) else []
-        order = torch.cat(_blocks(times)).argsort()
-        result = {}
-        for key in what:
-            value = torch.cat([b[key] for b in blocks])[order]
-            value = value.reshape(*shape, *value.shape[1:])
-            value = value[0] if single and len(shape) == 1 and len(value) == 1 else value
-            result[key] = value if torch_out else value.numpy()
-        return result
+        self._check(times, points)
+        by_row = not grid and not one_frame and len(times) == len(points)
+        # Written block by block into the answer: beside it, a query needs no more memory for more points.
+        result: dict[str, Tensor] = {}
+        for place, found in (self._by_row if by_row else self._by_frame)(times, points, what):
+            for key, value in found.items():
+                if key not in result:
+                    sizes = (len(points),) if by_row else (len(times), len(points))
+                    result[key] = value.new_empty((*sizes, *value.shape[len(sizes) :]))
+                result[key][place] = value
+        if one_frame:
+            result = {key: value[0, 0] if single else value[0] for key, value in result.items()}
+        elif single and by_row:
+            result = {key: value[0] for key, value in result.items()}
+        return result if torch_out else {key: value.numpy() for key, value in result.items()}
+
+    def _check(self, times: Tensor, points: Tensor) -> None:
+        """Raise UserError for what is not finite; warn of points outside the box of the training data."""
+        finite, outside = bool(torch.isfinite(times).all()), 0
+        for block in points.split(_POINTS_PER_BLOCK):
+            finite = finite and bool(torch.isfinite(block).all())
+            outside += int(self.surrogate.outside(block).sum())
+        if not finite:
+            raise UserError("a query has times or coordinates that are not finite; remove those rows")
+        self.surrogate.warn_outside(outside, len(points))
+
+    def _by_row(self, times: Tensor, x: Tensor, what: tuple[str, ...]) -> Iterator[tuple[Any, dict[str, Tensor]]]:
+        """Rows in blocks, and the answers (B, ...) of each; in the order of time, so that a block needs few states."""
+        for block in torch.argsort(times, stable=True).split(_POINTS_PER_BLOCK):
+            states, which = self.states(times[block])
+            yield block, self._block(times[block], states, which, x[block].double(), what)
+
+    def _by_frame(self, times: Tensor, x: Tensor, what: tuple[str, ...]) -> Iterator[tuple[Any, dict[str, Tensor]]]:
+        """Blocks of times and points, and the answers (T, N, ...) of each."""
+        decoder = self.surrogate.decoder
+        dtype = next(decoder.parameters()).dtype
+        for chosen in torch.argsort(times, stable=True).split(_POINTS_PER_BLOCK):
+            states, which = self.states(times[chosen])
+            length = max(1, _POINTS_PER_BLOCK // len(chosen))
+            for start in range(0, len(x), length):
+                points = x[start : start + length].double()
+                if what == ("mean",):  # all times at once: a decoder with a shared trunk evaluates each point once
+                    with torch.no_grad():
+                        codes = states[which, : self.surrogate.code_size].to(dtype)
+                        mean = decoder(points.to(dtype), codes).double()
+                    found = {"mean": self.surrogate.normalisation.invert(mean)}
+                else:
+                    rows = which.repeat_interleave(len(points))
+                    again = times[chosen].repeat_interleave(len(points))
+                    found = self._block(again, states, rows, points.repeat(len(chosen), 1), what)
+                    found = {key: value.unflatten(0, (len(chosen), len(points))) for key, value in found.items()}
+                yield (chosen, slice(start, start + len(points))), found
 
     def states(self, times: Tensor) -> tuple[Tensor, Tensor]:
-        """States (R, n) and which of the distinct times (R,) each of the times (R,) is."""
+        """States (D, n) at the distinct times, and which of them each of the times (R,) is."""
         distinct, which = torch.unique(times, return_inverse=True)
         inner = self.surrogate.scale.internal(distinct)
         if len(inner) <= _EXACT_TIMES:
-            return self.path.mean(inner)[0][which], which
+            return self.path.mean(inner)[0], which
         # Very many times: cubic Hermite interpolation between states on a fine grid.
         cells = max(1, int(torch.ceil((inner[-1] - inner[0]) / _DENSE_STEP)))
         nodes = torch.linspace(float(inner[0]), float(inner[-1]), min(cells, 20_000) + 1, dtype=torch.float64)
@@ -256,16 +289,18 @@ class Solution:
             + s**2 * (3 - 2 * s) * states[cell + 1]
             + s**2 * (s - 1) * width * slopes[cell + 1]
         )
-        return value[which], which
+        return value, which
 
-    def _block(self, times: Tensor, x: Tensor, what: tuple[str, ...]) -> dict[str, Tensor]:
-        """One block of rows; each row is its own point and time."""
+    def _block(
+        self, times: Tensor, states: Tensor, which: Tensor, x: Tensor, what: tuple[str, ...]
+    ) -> dict[str, Tensor]:
+        """One block of rows; each row is its own point and time, and has the state `which` (R,) of states (D, n)."""
         model = self.surrogate
         decoder, size = model.decoder, model.code_size
         dtype = next(decoder.parameters()).dtype
-        state, which = self.states(times)
+        state = states[which]
         scale = model.normalisation.scale.double()
-        one_frame = bool((which == which[0]).all())
+        one_frame = len(states) == 1
         code = state[: 1 if one_frame else None, :size].to(dtype)
         points = x.to(dtype).unsqueeze(0 if one_frame else 1)  # else every row is a frame of one point
         result: dict[str, Tensor] = {}
@@ -283,16 +318,17 @@ class Solution:
                 result["mean"] = model.normalisation.invert(mean)
             if "dt" in what:
                 assert jacobian is not None
-                rate = model.field(model.scale.internal(times), state)[:, :size]
+                distinct = model.scale.internal(torch.unique(times))
+                rate = model.field(distinct, states)[which, :size]
                 result["dt"] = torch.einsum("rcz,rz->rc", jacobian, rate) * scale / model.scale.unit
             if "std" in what:
                 assert jacobian is not None
-                result["std"] = self._std(times, which, state, jacobian, x) * scale
+                result["std"] = self._std(times, which, jacobian, x) * scale
             if "dx" in what:
                 result["dx"] = decoder.slopes(points, code).flatten(0, 1).double() * scale[:, None]
         return result
 
-    def _std(self, times: Tensor, which: Tensor, state: Tensor, jacobian: Tensor, x: Tensor) -> Tensor:
+    def _std(self, times: Tensor, which: Tensor, jacobian: Tensor, x: Tensor) -> Tensor:
         size = self.surrogate.code_size
         inner = self.surrogate.scale.internal(torch.unique(times))
         count = min(_EXACT_TIMES, 2 + int((inner[-1] - inner[0]) / _DENSE_STEP))
@@ -300,7 +336,7 @@ class Solution:
             nodes = torch.linspace(float(inner[0]), float(inner[-1]), count, dtype=torch.float64)
             nearest = ((inner - inner[0]) / (inner[-1] - inner[0]) * (count - 1)).round().long()
             inner, which = nodes, nearest[which]
-        covariances = list(self.path.covariance(inner, self.path.mean(inner)))
+        covariances = self._covariances(inner)
         variance = torch.empty(jacobian.shape[:2], dtype=torch.float64)
         for k in which.unique().tolist():
             rows = which == k
@@ -309,7 +345,8 @@ class Solution:
         widening = self.surrogate.widening(self.estimate)[0]
         return self.surrogate.prior.std(variance, self.estimate.factor[0], x) * widening
 
-
-def _blocks(times: Tensor) -> list[Tensor]:
-    """Rows in blocks of bounded size, sorted by time so that a block needs few states."""
-    return list(torch.argsort(times, stable=True).split(_POINTS_PER_BLOCK))
+    def _covariances(self, inner: Tensor) -> list[Tensor]:
+        """Covariances at internal times (T,); those of the last call are kept, for many blocks ask for the same."""
+        if self._known is None or not torch.equal(self._known[0], inner):
+            self._known = inner, list(self.path.covariance(inner, self.path.mean(inner)))
+        return self._known[1]

@@ -345,7 +345,8 @@ class Surrogate:
         if not isinstance(observations, Observations):
             return [self._assimilate(value, context) for value in observations]
         window = self._window(observations)
-        self.warn_outside(self.outside(observations.frames().x))
+        outside = self.outside(observations.frames().x)
+        self.warn_outside(int(outside.sum()), outside.size)
         estimate = self.estimate(window, context=context)
         size = self.code_size
         distance = float(self.prior.codes(size).mahalanobis(estimate.mean[0, :, :size]).max())
@@ -383,16 +384,16 @@ class Surrogate:
             beyond &= np.asarray(self.description.period) == 0
         return beyond.any(-1)
 
-    def warn_outside(self, outside: np.ndarray) -> None:
-        """Warn, once, where any of the points asked for is `outside` the box of the training data."""
-        if not outside.any():
+    def warn_outside(self, outside: int, points: int) -> None:
+        """Warn, once, where any of so many points asked for lie `outside` the box of the training data."""
+        if not outside:
             return
         box = ", ".join(
             f"{name} {low:.4g} to {high:.4g}"
             for name, low, high in zip(self.description.coordinates, *self.box, strict=True)
         )
         warnings.warn(
-            f"{100 * outside.mean():.3g} % of the points lie outside the box of the training data ({box}): values "
+            f"{100 * outside / points:.3g} % of the points lie outside the box of the training data ({box}): values "
             "there are extrapolated",
             stacklevel=3,
         )

@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
             outside += int(surrogate.outside(table.x).sum())
             status.update(f"{rows} points")
     answers.warn()
-    surrogate.warn_outside(np.arange(rows) < outside)
+    surrogate.warn_outside(outside, rows)
     console.print(f"{rows} points in {time.perf_counter() - began:.3g} s, written to {target}", highlight=False,
                   soft_wrap=True)
     return 0

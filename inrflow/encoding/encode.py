@@ -112,7 +112,7 @@ def _solve(
     drift: Drift | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Groups in blocks whose bases fit into memory."""
-    separate = decoder.code_per_channel and delay is None  # dynamics, along which delayed values are carried, join codes
+    separate = decoder.code_per_channel and delay is None  # delayed values are carried by dynamics, which join codes
     dtype = next(decoder.parameters()).dtype
     means, spreads = [], []
     length = block_length(u.shape[2] * u.shape[3], decoder.code_size)
