@@ -1,6 +1,6 @@
 """Cost of asking a surrogate: decoding against points and codes, memory against points, rollouts against horizon.
 
-    python benchmarks/query.py [--out FILE] [--quick]
+    python benchmarks/query.py [--parts decoding rollouts questions] [--decoders NAME ...] [--out FILE] [--quick]
 
 Decoders have the sizes of the published recipes and of inrflow's default; their weights are random, which costs the
 same. One thread, and a process of its own for every row. How to read the result: benchmarks/README.md.
@@ -58,6 +58,7 @@ DECODERS = (
     "SIREN, shift and scale",
     "closure, 16 of 100 codes",
 )
+PARTS = ("decoding", "rollouts", "questions")
 FIELDS = {"linear": {"depth": 0}, "linear and network (default)": {"depth": 3}}
 _LOW, _HIGH, _PERIOD = [0.0, 0.0], [0.96875, 0.96875], [1.0, 1.0]
 
@@ -207,6 +208,8 @@ def exponents(rows: list[dict[str, Any]], rollouts: list[dict[str, Any]]) -> lis
     lines = []
     for name in DECODERS:
         found = [row for row in rows if row["decoder"] == name and "error" not in row]
+        if not found:
+            continue
         along_points = [row for row in found if row["codes"] == CODES_OF_MEMORY]
         along_codes = [row for row in found if row["points"] == POINTS and row["codes"] != CODES_OF_MEMORY]
         points = [row["points"] for row in along_points]
@@ -216,7 +219,7 @@ def exponents(rows: list[dict[str, Any]], rollouts: list[dict[str, Any]]) -> lis
         lines.append(
             f"{name}: seconds ~ points^{time_exponent:.2f} and codes^{codes:.2f}, memory ~ points^{memory:.2f}"
         )
-    for name in FIELDS:
+    for name in FIELDS if rollouts else ():
         by_kind = {}
         for kind in ("shared", "own"):
             some = [row for row in rollouts if (row["field"], row["times"]) == (name, kind)]
@@ -263,6 +266,8 @@ def plot(rows: list[dict[str, Any]], rollouts: list[dict[str, Any]], path: Path)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("query.json"), help="JSON file to write; PNG beside it")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--decoders", nargs="+", default=list(DECODERS), choices=list(DECODERS))
     parser.add_argument("--quick", action="store_true", help="few and small problems: a check")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -275,27 +280,34 @@ def main() -> None:
     points = (256, 1024) if options.quick else (256, 1024, 4096, 16384)
     horizons = (5, 10) if options.quick else (10, 20, 40, 80, 160)
     problems = [(count, POINTS) for count in codes] + [(CODES_OF_MEMORY, count) for count in points]
-    rows: list[dict[str, Any]] = []
-    rollouts: list[dict[str, Any]] = []
-    for name in (PUBLISHED, *(name for name in DECODERS if name != PUBLISHED)):
+    found: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+
+    def keep(part: str, row: dict[str, Any]) -> None:
+        found[part].append(row)
+        write_json(options.out, {"environment": environment()} | found)
+
+    # DINo's decoder first: the others are compared with it.
+    names = sorted(options.decoders, key=lambda name: name != PUBLISHED) if "decoding" in options.parts else []
+    for name in names:
         for count, where in problems:
-            rows += child_rows(__file__, {"decoder": name, "codes": count, "points": where})
-            print(decode_table(rows).splitlines()[-1], flush=True)
-            write_json(options.out, {"environment": environment(), "decoding": rows})
-    for field in FIELDS:
-        for shared in (True, False):
-            rollouts += [measure_rollout(field, horizon, shared) for horizon in horizons]
-    asked: list[dict[str, Any]] = []
-    for question in QUESTIONS:
-        for count in (1_000, 10_000) if options.quick else (10_000, 100_000, 1_000_000):
-            asked += child_rows(__file__, {"question": question, "points": count})
-    write_json(
-        options.out, {"environment": environment(), "decoding": rows, "rollouts": rollouts, "questions": asked}
-    )
+            for row in child_rows(__file__, {"decoder": name, "codes": count, "points": where}):
+                keep("decoding", row)
+                print(decode_table(found["decoding"]).splitlines()[-1], flush=True)
+    if "rollouts" in options.parts:
+        for field in FIELDS:
+            for shared in (True, False):
+                for horizon in horizons:
+                    keep("rollouts", measure_rollout(field, horizon, shared))
+    if "questions" in options.parts:
+        for question in QUESTIONS:
+            for count in (1_000, 10_000) if options.quick else (10_000, 100_000, 1_000_000):
+                for row in child_rows(__file__, {"question": question, "points": count}):
+                    keep("questions", row)
+    rows, rollouts = found["decoding"], found["rollouts"]
     plot(rows, rollouts, options.out.with_suffix(".png"))
     header = ("field", "times", "horizon", "seconds")
-    rolled = as_table(header, [[row[key] for key in header] for row in rollouts])
-    print(f"\n{environment()}\n\n{decode_table(rows)}\n\n{rolled}\n\n{question_table(asked)}\n")
+    tables = [decode_table(rows), as_table(header, [[row[key] for key in header] for row in rollouts])]
+    print("\n\n".join([f"\n{environment()}", *tables, question_table(found["questions"])]) + "\n")
     print("\n".join(exponents(rows, rollouts)))
     print(f"written to {options.out} and {options.out.with_suffix('.png')}")
 

@@ -122,6 +122,6 @@ class FourierFilterNet(Decoder):
                 adjoint = adjoint @ self.weights[layer - 1]
         assert own is not None
         # Channel c sees its own part of the code alone.
-        eye = torch.eye(self.channels, dtype=own.dtype, device=own.device)
-        basis = (eye[:, :, None] * own[..., None, None, :]).flatten(-2)
-        return offset[..., None].expand(*offset.shape, self.channels), basis
+        basis = own.new_zeros(*own.shape[:-1], self.channels, self.channels, own.shape[-1])
+        basis.diagonal(dim1=-3, dim2=-2).copy_(own[..., None])
+        return offset[..., None].expand(*offset.shape, self.channels), basis.flatten(-2)

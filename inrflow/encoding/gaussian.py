@@ -62,6 +62,11 @@ class GaussianPrior:
         keep = values > 1e-14 * values.max().clamp(min=1e-300)
         return vectors[:, keep] * values[keep].sqrt()
 
+    @cached_property
+    def lengths(self) -> Tensor | None:
+        """Standard deviations (Z,) along the axes where the prior has nothing but them, so that `factor` is diagonal."""
+        return self._factor.diagonal() if _is_diagonal(self._factor) else None
+
     def mahalanobis(self, z: Tensor) -> Tensor:
         """Squared Mahalanobis distance (...,) of codes z (..., Z) from the prior: about Z inside."""
         values, vectors = self._spectrum
@@ -122,11 +127,11 @@ def condition_groups(
         mean (G, F, Z) and, if asked, covariance (G, 1, Z, Z) where all frames of each group miss the same values, else
         (G, F, Z, Z).
     """
-    scale, factor = prior.noise.rsqrt(), prior.factor()
+    scale, factor, lengths = prior.noise.rsqrt(), prior.factor(), prior.lengths
     groups, frames, points, channels = u.shape
     # Once for each point, however many solves see it.
     whole = basis.double()
-    whitened = whole * (scale[:, None] * factor.diagonal()) if _is_diagonal(factor) else whole @ factor * scale[:, None]
+    whitened = whole @ factor * scale[:, None] if lengths is None else whole * (scale[:, None] * lengths)
     whitened = whitened.reshape(-1, channels * factor.shape[1])
     expected = ((offset.double() + whole @ prior.mean) * scale).reshape(-1, channels)
     which = torch.arange(groups * points).view(groups, points) if which is None else which
