@@ -304,12 +304,13 @@ def main() -> None:
                 for row in child_rows(__file__, {"question": question, "points": count}):
                     keep("questions", row)
     rows, rollouts = found["decoding"], found["rollouts"]
-    plot(rows, rollouts, options.out.with_suffix(".png"))
+    if rows and rollouts:
+        plot(rows, rollouts, options.out.with_suffix(".png"))
     header = ("field", "times", "horizon", "seconds")
     tables = [decode_table(rows), as_table(header, [[row[key] for key in header] for row in rollouts])]
     print("\n\n".join([f"\n{environment()}", *tables, question_table(found["questions"])]) + "\n")
     print("\n".join(exponents(rows, rollouts)))
-    print(f"written to {options.out} and {options.out.with_suffix('.png')}")
+    print(f"written to {options.out}")
 
 
 if __name__ == "__main__":

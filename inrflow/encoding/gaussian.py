@@ -64,7 +64,7 @@ class GaussianPrior:
 
     @cached_property
     def lengths(self) -> Tensor | None:
-        """Standard deviations (Z,) along the axes where the prior has nothing but them, so that `factor` is diagonal."""
+        """Standard deviations (Z,) of codes that are independent, which makes `factor` diagonal; else None."""
         return self._factor.diagonal() if _is_diagonal(self._factor) else None
 
     def mahalanobis(self, z: Tensor) -> Tensor:
