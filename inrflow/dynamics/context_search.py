@@ -88,11 +88,7 @@ class ContextSearch:
         """Contexts (E, P) to begin with: standardised known parameters and their squares, or from random starts."""
         if self.known is None:
             return fit_contexts(self.moments, contexts, _FIRST_RIDGE, self.seed)
-        values, _, _ = whitened(self.known) if self.known.shape[1] <= contexts else _leading(self.known, contexts)
-        while values.shape[1] < contexts:
-            extra = values[:, : contexts - values.shape[1]] ** 2
-            values = torch.cat([values, extra], 1)
-        return whitened(values[:, : len(values) - 1])[0]
+        return contexts_of_parameters(self.known, contexts)
 
     def fit(
         self, size: int, contexts: Tensor, ridge: float, rounds: int = 6, moments: Moments | None = None
@@ -183,6 +179,15 @@ def rollout_score(fit: ContextFit, contexts: Tensor, held: CodeData, step: float
         begun = begun | starting
     value = total / max(count, 1)
     return value if value == value and count else float("inf")
+
+
+def contexts_of_parameters(known: Tensor, contexts: int) -> Tensor:
+    """Whitened contexts (E, P) to begin with: standardised known parameters (E, Q) and their squares."""
+    values, _, _ = whitened(known) if known.shape[1] <= contexts else _leading(known, contexts)
+    while values.shape[1] < contexts:
+        extra = values[:, : contexts - values.shape[1]] ** 2
+        values = torch.cat([values, extra], 1)
+    return whitened(values[:, : len(values) - 1])[0]
 
 
 def _leading(values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -51,30 +51,55 @@ def solve_context(
         mean, covariance: prior, (P,) and (P, P).
         noise: (n,) variance that the field's own error adds to a state in a unit of time.
     """
-    start, stop, begin, end = _spans(states, longest)
-    if not len(start):
-        return ContextEstimate(mean.clone(), covariance.clone(), float("nan"), 0)
+    estimate = ContextEstimate(mean.clone(), covariance.clone(), float("nan"), 0)
     variance = states.codes[states.observed].square().sum(1).mean().clamp(min=1e-300)
-
-    def residual(contexts: Tensor) -> Tensor:
-        """What the flow misses (B, Q, n) at contexts (B, P)."""
-        joined = torch.cat(
-            [start.expand(len(contexts), -1, -1), contexts[:, None].expand(-1, len(start), -1)], -1
-        ).flatten(0, 1)
-        times = torch.stack([begin, end], 1).repeat(len(contexts), 1)
-        with torch.no_grad():
-            ends = integrator(field, joined, times, check=False)[:, 1, : start.shape[1]]
-        return stop - ends.reshape(len(contexts), *stop.shape)
-
-    missed = residual(mean[None])[0].square().sum(1)
-    kept = missed < _DIVERGED * variance  # NaN is not: a span that diverges at the mean context tells nothing
-    if not bool(kept.any()):
-        return ContextEstimate(mean.clone(), covariance.clone(), float("nan"), 0)
-    start, stop, begin, end = (v[kept] for v in (start, stop, begin, end))
-    estimate = damped_gauss_newton(residual, mean, covariance, noise_of(noise, end - begin, start.shape[1]))
-    misfit = residual(estimate.mean[None])[0].square().sum(1).mean() / variance
-    estimate.misfit = float(misfit)
+    spans = _spans(states, longest)
+    iterations = 0
+    for part in [spans[:1], spans][len(spans) < 2 :]:  # short ones cost little and come close
+        if not part:
+            break
+        flow = _Spans(field, integrator, part)
+        flow.keep(flow.residual(estimate.mean[None])[0].square().sum(1) < _DIVERGED * variance)
+        if not len(flow):
+            continue
+        least = noise_of(noise, flow.durations(), states.codes.shape[-1])
+        estimate = damped_gauss_newton(flow.residual, mean, covariance, least, estimate.mean)
+        iterations += estimate.iterations
+        estimate.misfit = float(estimate.misfit / variance)
+    estimate.iterations = iterations
     return estimate
+
+
+class _Spans:
+    """Spans of the observed states, those of as many frames in one batch, and what the flow misses at their ends."""
+
+    def __init__(self, field: VectorField, integrator: Integrator, groups: list[tuple[Tensor, ...]]) -> None:
+        self.field, self.integrator, self.groups = field, integrator, groups
+
+    def __len__(self) -> int:
+        return sum(len(start) for start, *_ in self.groups)
+
+    def durations(self) -> Tensor:
+        """(Q,) internal time."""
+        return torch.cat([end - begin for _, _, begin, end in self.groups])
+
+    def keep(self, kept: Tensor) -> None:
+        """Only some of the spans (Q,): one that diverges tells nothing. A comparison with NaN is false."""
+        parts = kept.split([len(start) for start, *_ in self.groups])
+        self.groups = [tuple(v[rows] for v in group) for group, rows in zip(self.groups, parts, strict=True)]
+
+    def residual(self, contexts: Tensor) -> Tensor:
+        """What the flow misses (B, Q, n) at contexts (B, P)."""
+        count, found = len(contexts), []
+        for start, stop, begin, end in self.groups:
+            if not len(start):
+                continue
+            joined = torch.cat([start.expand(count, -1, -1), contexts[:, None].expand(-1, len(start), -1)], -1)
+            times = torch.stack([begin, end], 1).repeat(count, 1)
+            with torch.no_grad():
+                ends = self.integrator(self.field, joined.flatten(0, 1), times, check=False)[:, 1, : start.shape[1]]
+            found.append(stop - ends.reshape(count, *stop.shape))
+        return torch.cat(found, 1)
 
 
 def noise_of(noise: Tensor | float, gap: Tensor, size: int) -> Tensor:
@@ -84,16 +109,17 @@ def noise_of(noise: Tensor | float, gap: Tensor, size: int) -> Tensor:
 
 
 def damped_gauss_newton(
-    residual: Callable[[Tensor], Tensor], mean: Tensor, covariance: Tensor, least: Tensor
+    residual: Callable[[Tensor], Tensor], mean: Tensor, covariance: Tensor, least: Tensor, start: Tensor | None = None
 ) -> ContextEstimate:
-    """Minimise the residuals (Q, n) over contexts with a Gaussian prior.
+    """Minimise the residuals (Q, n) over contexts with a Gaussian prior, from `start` (None: its mean). The misfit of
+    the estimate is the mean square of a residual.
 
     Residuals are weighed by one variance each column, estimated from the residuals themselves, at least `least`.
     Spans that share frames do not err independently: the covariance is widened by the number of spans a frame.
     """
     precision = torch.linalg.inv(covariance)
     size = len(mean)
-    context, damping, done = mean.clone(), 1e-2, 0
+    context, damping, done = (mean if start is None else start).clone(), 1e-2, 0
     current = residual(context[None])[0]
     weight = _weights(current, least)
     moves = _STEP * torch.cat([torch.eye(size), -torch.eye(size)]).double()
@@ -121,7 +147,8 @@ def damped_gauss_newton(
         if not moved or float(step @ curvature @ step) < 1e-6:
             break
         weight = _weights(current, least)
-    return ContextEstimate(context, torch.linalg.inv(curvature) * len(_LAGS), float("nan"), done)
+    misfit = float(current.square().sum(1).mean())
+    return ContextEstimate(context, torch.linalg.inv(curvature) * len(_LAGS), misfit, done)
 
 
 def _weights(residual: Tensor, least: Tensor) -> Tensor:
@@ -130,17 +157,15 @@ def _weights(residual: Tensor, least: Tensor) -> Tensor:
     return 1 / (least + common)
 
 
-def _spans(states: CodeData, longest: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Start and end states (Q, n) and times (Q,) of all spans of 1, 2, 4, ... frames with both ends observed."""
-    starts, stops, begins, ends = [], [], [], []
+def _spans(states: CodeData, longest: int) -> list[tuple[Tensor, ...]]:
+    """Start and end states (Q, n) and times (Q,) of all spans with both ends observed: of 1 frame, 2, 4, ... frames."""
+    groups: list[tuple[Tensor, ...]] = []
     frames = states.codes.shape[1]
     for lag in _LAGS:
         if lag > min(longest, frames - 1) and lag > 1:
             break
         both = states.observed[:, : frames - lag] & states.observed[:, lag:]
         s, k = both.nonzero(as_tuple=True)
-        starts.append(states.codes[s, k])
-        stops.append(states.codes[s, k + lag])
-        begins.append(states.t[s, k])
-        ends.append(states.t[s, k + lag])
-    return tuple(torch.cat(part) for part in (starts, stops, begins, ends))  # type: ignore[return-value]
+        if len(s):
+            groups.append((states.codes[s, k], states.codes[s, k + lag], states.t[s, k], states.t[s, k + lag]))
+    return groups

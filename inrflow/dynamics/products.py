@@ -6,6 +6,8 @@ part of the field, so that their number can be bounded.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -85,15 +87,49 @@ class Couplings(nn.Module):
             self.register_buffer(name, torch.zeros(count, dtype=torch.int64))
         self.weight = nn.Parameter(torch.zeros(count))
         self.context_weight = nn.Parameter(torch.zeros(contexts, count))
+        self._cached: tuple | None = None
 
     def weight_at(self, context: Tensor | None) -> Tensor:
-        """Weights (M,) or (..., M) at contexts (..., P)."""
-        return self.weight if context is None else self.weight + context @ self.context_weight
+        """Weights (M,), or (..., M) at contexts (..., P) on which they depend."""
+        return self.weight if context is None or not len(self.context_weight) else self.weight + context @ self.context_weight
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> Tensor:
         """What the products add to the rates of states (..., n)."""
+        if not torch.is_grad_enabled() and state.device.type == "cpu" and torch.backends.mkl.is_available():
+            return self._by_matrices(state, context)
         terms = self.weight_at(context) * state[..., self.left] * state[..., self.right]
         return torch.zeros_like(state).index_add_(-1, self.out, terms)
+
+    def _by_matrices(self, state: Tensor, context: Tensor | None) -> Tensor:
+        """The same by one sparse matrix for all contexts and one for each: some 20 times faster, without gradients."""
+        flat = state.reshape(-1, state.shape[-1]).T.contiguous()
+        left, right, (matrix, *further) = self._matrices(len(flat))
+        products = flat.index_select(0, left) * flat.index_select(0, right)
+        rate = matrix.to(state.dtype) @ products
+        if context is not None:
+            for k, one in enumerate(further):
+                rate = rate + context[..., k].reshape(-1) * (one.to(state.dtype) @ products)
+        return rate.T.reshape(state.shape)
+
+    def _matrices(self, size: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Pairs (K,), (K,) of components and the sparse matrices (n, K) of their weights, made anew when these change."""
+        key = [(w.data_ptr(), w._version, w.dtype) for w in (self.weight, self.context_weight)]
+        if self._cached is None or self._cached[0] != (size, key):
+            pairs, column = torch.unique(self.left * size + self.right, return_inverse=True)
+            indices = torch.stack([self.out, column])
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+                matrices = [
+                    torch.sparse_coo_tensor(indices, weight, (size, len(pairs)), check_invariants=False)
+                    .coalesce()
+                    .to_sparse_csr()
+                    for weight in [self.weight.detach(), *self.context_weight.detach()]
+                ]
+            self._cached = (size, key), (pairs // size, pairs % size, matrices)
+        return self._cached[1]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_cached": None}  # copies make their own
 
     def jacobian(self, state: Tensor, context: Tensor | None = None) -> Tensor:
         """Derivative (S, n, n) of what the products add, at states (S, n)."""

@@ -97,28 +97,40 @@ class Waves:
 
     def rates(self, operator: SpectralOperator, coefficients: Tensor, products: Tensor) -> Tensor:
         """Rates (..., C, H) by an operator, of coefficients (..., C, L) whose products are known."""
-        rate = torch.einsum("hca,...ah->...ch", operator.linear, coefficients[..., : self.count])
+        rate = torch.einsum("...hca,...ah->...ch", operator.linear, coefficients[..., : self.count])
+        if not operator.products.shape[-1]:
+            return rate + operator.constant
         driven = operator.products * products[..., None, :]
         return rate.index_add(-1, self.out, driven) + operator.constant
 
     # ---- as a field of real codes ----
 
     def field(self, operator: SpectralOperator, width: int = 256) -> VectorField:
-        """The real vector field (float64) of an operator."""
-        n = len(self.labels)
+        """The real vector field (float64) of an operator, with the contexts that it has."""
+        n, contexts = len(self.labels), operator.contexts
         triples, weight = self._couplings(operator)
-        field = VectorField(FieldShape(n, couplings=len(weight), width=width)).double()
-        identity = torch.eye(n, dtype=torch.float64)
-        no_products = torch.zeros(len(self.out), dtype=torch.complex128)
-        zero = SpectralOperator(torch.zeros_like(operator.constant), operator.linear, operator.products * 0)
-        columns = self.codes(self.rates(zero, self.coefficients(identity), no_products.expand(n, -1)))
-        field.set_linear(columns.T, self.codes(operator.constant))
-        if len(weight):
-            field.couplings.set(triples, weight)
+        shape = FieldShape(
+            n, couplings=len(triples[0]), width=width, context_size=len(contexts), context_couplings=operator.coupled
+        )
+        field = VectorField(shape).double()
+        field.set_linear(self._matrix(operator), self.codes(operator.constant))
+        if contexts:
+            field.set_context_linear(
+                torch.stack([self._matrix(one) for one in contexts]),
+                torch.stack([self.codes(one.constant) for one in contexts]),
+            )
+        if shape.couplings:
+            field.couplings.set(triples, weight[0], weight[1:] if operator.coupled else None)
         return field
 
+    def _matrix(self, operator: SpectralOperator) -> Tensor:
+        """The real matrix (n, n) of the linear part."""
+        identity = torch.eye(len(self.labels), dtype=torch.float64)
+        linear = torch.einsum("hca,sah->sch", operator.linear, self.coefficients(identity)[..., : self.count])
+        return self.codes(linear).T
+
     def _couplings(self, operator: SpectralOperator) -> tuple[Tensor, Tensor]:
-        """Triples (3, K) and weights (K,) of products of real codes."""
+        """Triples (3, K) of products of real codes and weights (1 + P, K): their own and what contexts add, if any."""
         full = 2 * self.count - 1
 
         def parts(index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -132,8 +144,9 @@ class Waves:
         cos_r, sin_r, sign_r, scale_r = parts(self.right)
         scale = scale_l * scale_r / _scale(self.out)
         triples, weights = [], []
+        several = torch.stack([operator.products, *(one.products for one in operator.contexts if operator.coupled)])
         for channel in range(self.channels):
-            w = operator.products[channel] * scale
+            w = several[:, channel] * scale
             x, y = w.real, w.imag
             for out, even, odd in (
                 (self.cosine[channel, self.out], x, y),
@@ -145,11 +158,11 @@ class Waves:
                     (cos_l, sin_r, odd * sign_r),
                     (sin_l, cos_r, odd * sign_l),
                 ):
-                    kept = (left >= 0) & (right >= 0) & (out >= 0) & (weight != 0)
+                    kept = (left >= 0) & (right >= 0) & (out >= 0) & (weight != 0).any(0)
                     low, high = torch.minimum(left, right), torch.maximum(left, right)
                     triples.append(torch.stack([out, low, high])[:, kept])
-                    weights.append(weight[kept])
-        return coalesced(torch.cat(triples, 1), torch.cat(weights))
+                    weights.append(weight[:, kept])
+        return coalesced(torch.cat(triples, 1), torch.cat(weights, 1))
 
 
 @dataclass
@@ -159,12 +172,31 @@ class SpectralOperator:
     Attributes:
         constant: (C, H).
         linear: (H, C, C), of each wave on itself.
-        products: (C, M) weights of the products.
+        products: (C, M) weights of the products; (C, 0) for none.
+        contexts: what each of P contexts adds; its products are none where they do not depend on contexts.
     """
 
     constant: Tensor
     linear: Tensor
     products: Tensor
+    contexts: tuple[SpectralOperator, ...] = ()
+
+    @property
+    def coupled(self) -> bool:
+        """Whether the products depend on contexts."""
+        return bool(self.contexts) and bool(self.contexts[0].products.shape[-1])
+
+    def at(self, context: Tensor) -> SpectralOperator:
+        """The operators of contexts (S, P), the parts that depend on them with a dimension (S,) in front."""
+        if not self.contexts:
+            return self
+
+        def affine(name: str) -> Tensor:
+            parts = torch.stack([getattr(one, name) for one in self.contexts])
+            return getattr(self, name) + torch.tensordot(context.to(parts), parts, 1)
+
+        products = affine("products") if self.coupled else self.products
+        return SpectralOperator(affine("constant"), affine("linear"), products)
 
 
 def _scale(wave: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 As `quadratic_fit`, but every wave has its own few unknowns (see `spectral`), found by ridge regression on complex
 coefficients. A `base` field, of other physics say, may be given: what is fitted is then the departure from it, so that
-a strong ridge leaves the base alone.
+a strong ridge leaves the base alone. With contexts the unknowns are affine in them, products where they need it.
 """
 
 from __future__ import annotations
@@ -70,33 +70,61 @@ class SpectralForm:
 
 
 class SpectralFit:
-    """Fits on the leading codes of `states` that `labels` name; rows beyond what the unknowns need are left out."""
+    """Fits on the leading codes of `states` that `labels` name; rows beyond what the unknowns need are left out.
+
+    contexts: (S, P) of the trajectories, None for none. coupled: the products depend on them too.
+    """
 
     def __init__(
-        self, states: CodeData, labels: HarmonicLabels, base: VectorField | None = None, products: bool = True
+        self,
+        states: CodeData,
+        labels: HarmonicLabels,
+        base: VectorField | None = None,
+        products: bool = True,
+        contexts: Tensor | None = None,
+        coupled: bool = False,
     ) -> None:
-        self.size, self.base = len(labels), base
+        self.size, self.base, self.coupled = len(labels), base, coupled
         self.waves = Waves(labels, products)
         self.substep = _SUBSTEP if products else _LINEAR_SUBSTEP
-        largest = max(last - first for first, last in self.waves.ranges) + 1 + self.waves.channels
+        contexts = states.codes.new_zeros(len(states.codes), 0) if contexts is None else contexts.to(states.codes)
+        self.contexts = contexts.shape[1]
+        several = max(last - first for first, last in self.waves.ranges)
+        once = 1 + self.waves.channels
+        largest = several + once + self.contexts * (once + several * coupled)
         frames = max(1, states.codes.shape[1] - 1)
-        kept = max(8, math.ceil(_ROWS * largest / frames))
-        states = CodeData(states.codes[:kept, :, : self.size], states.t[:kept], states.observed[:kept])
+        kept = min(len(states.codes), max(8, math.ceil(_ROWS * largest / frames)))
+        chosen = torch.arange(kept)
+        if self.contexts:  # files may hold one environment after the other
+            chosen = torch.linspace(0, len(states.codes) - 1, kept).round().long()
+        self.chosen = chosen
+        states = CodeData(states.codes[chosen, :, : self.size], states.t[chosen], states.observed[chosen])
         self.constant = _CONSTANT * float(states.codes[states.observed].square().mean().sqrt())
-        self.groups = [(codes, t) for codes, t, _ in _by_observed_frames(states)]
+        self.groups, self.members = [], []
+        for codes, t, rows in _by_observed_frames(states):
+            self.groups.append((codes, t))
+            self.members.append(chosen[rows])
+        self.row_contexts = contexts
 
     # ---- integrals ----
 
     def blocks(self, operator: SpectralOperator | None) -> Iterator[Block]:
         """Integrals along interpolating polynomials, or along the flow of an operator (and the base)."""
-        for codes, t in self.groups:
+        for (codes, t), members in zip(self.groups, self.members, strict=True):
             for k in range(codes.shape[1] - 1):
                 for rows in torch.arange(len(codes)).split(_BLOCK):
                     step = (t[rows, k + 1] - t[rows, k])[:, None]
                     if operator is None:
                         yield self._interpolated(codes[rows], t[rows], k, step)
                     else:
-                        yield self._followed(operator, codes[rows, k], codes[rows, k + 1], step)
+                        own = operator.at(self.row_contexts[members[rows]])
+                        yield self._followed(own, codes[rows, k], codes[rows, k + 1], step)
+
+    def rows(self) -> Iterator[Tensor]:
+        """Which trajectories the rows of each block are of, in the order of the blocks."""
+        for (codes, _), members in zip(self.groups, self.members, strict=True):
+            for _ in range(codes.shape[1] - 1):
+                yield from members.split(_BLOCK)
 
     def _interpolated(self, codes: Tensor, t: Tensor, k: int, step: Tensor) -> Block:
         abscissas, quadrature = np.polynomial.legendre.leggauss(4)
@@ -126,11 +154,13 @@ class SpectralFit:
         for _ in range(count):
             end, mean, mean_products = self._stage(operator, end, h)
             linear, products = linear + mean, products + mean_products
-        own = self.waves.rates(
-            SpectralOperator(operator.constant * 0, operator.linear, operator.products), linear, products
-        ) + operator.constant * step[..., None]
         missed = start - self.waves.coefficients(end - state)[..., : self.waves.count]
-        return step, linear, products.to(torch.complex64), missed + own
+        return step, linear, products.to(torch.complex64), missed + self.effect(operator, step, linear, products)
+
+    def effect(self, operator: SpectralOperator, step: Tensor, linear: Tensor, products: Tensor) -> Tensor:
+        """What an operator changes (S, C, H) over durations (S, 1) with these integrals."""
+        moving = SpectralOperator(torch.zeros_like(operator.constant), operator.linear, operator.products)
+        return self.waves.rates(moving, linear, products) + operator.constant * step[..., None]
 
     def _block(self, step: Tensor, linear: Tensor, products: Tensor, change: Tensor) -> Block:
         return step, linear, products.to(torch.complex64), self.waves.coefficients(change)[..., : self.waves.count]
@@ -156,11 +186,17 @@ class SpectralFit:
     def nothing(self) -> SpectralOperator:
         """The operator that adds nothing to the base."""
         waves, channels = self.waves, self.waves.channels
-        return SpectralOperator(
-            torch.zeros(channels, waves.count, dtype=torch.complex128),
-            torch.zeros(waves.count, channels, channels, dtype=torch.complex128),
-            torch.zeros(channels, len(waves.out), dtype=torch.complex128),
-        )
+
+        def zero(products: int, *contexts: SpectralOperator) -> SpectralOperator:
+            return SpectralOperator(
+                torch.zeros(channels, waves.count, dtype=torch.complex128),
+                torch.zeros(waves.count, channels, channels, dtype=torch.complex128),
+                torch.zeros(channels, products, dtype=torch.complex128),
+                contexts,
+            )
+
+        count = len(waves.out)
+        return zero(count, *(zero(count if self.coupled else 0) for _ in range(self.contexts)))
 
     def weights(self, fields: list[VectorField]) -> Tensor:
         """Weights (P,) of the sum of fields that explains the changes of the codes best, by least squares."""
@@ -193,13 +229,16 @@ class SpectralFit:
         """Operators for each ridge (relative to a coefficient's mean square), None where it is too small."""
         parts = list(blocks)
         step, linear, products, change = (torch.cat(part) for part in zip(*parts, strict=True))
+        contexts = self.row_contexts[torch.cat(list(self.rows()))].to(torch.complex128)
         waves, channels = self.waves, self.waves.channels
         strength = float(linear.abs().square().sum(0).mean())
         found = [self.nothing() for _ in ridges]
         failed = [False] * len(ridges)
         for wave, (first, last) in enumerate(waves.ranges):
             constant = (self.constant * step).to(torch.complex128)
-            design = torch.cat([constant, linear[:, :, wave], products[:, first:last].to(torch.complex128)], 1)
+            plain = torch.cat([constant, linear[:, :, wave], products[:, first:last].to(torch.complex128)], 1)
+            dependent = plain if self.coupled else plain[:, : 1 + channels]
+            design = torch.cat([plain, (contexts[:, :, None] * dependent[:, None]).flatten(1)], 1)
             target = change[:, :, wave]
             dual = len(design) < design.shape[1]
             gram = design @ design.mH if dual else design.mH @ design
@@ -213,14 +252,23 @@ class SpectralFit:
                     continue
                 solution = torch.cholesky_solve(right, factor)
                 solution = design.mH @ solution if dual else solution
-                operator = found[index]
-                operator.constant[:, wave] = solution[0] * self.constant
-                operator.linear[wave] = solution[1 : 1 + channels].T
-                operator.products[:, first:last] = solution[1 + channels :].T
+                sizes = [plain.shape[1]] + [dependent.shape[1]] * self.contexts
+                for part, values in zip([found[index], *found[index].contexts], solution.split(sizes), strict=True):
+                    part.constant[:, wave] = values[0] * self.constant
+                    part.linear[wave] = values[1 : 1 + channels].T
+                    if len(values) > 1 + channels:
+                        part.products[:, first:last] = values[1 + channels :].T
         return [None if bad else operator for bad, operator in zip(failed, found, strict=True)]
 
-    def rollout_error(self, operator: SpectralOperator, judged: CodeData, first: int) -> float:
-        """Error of rollouts from frame `first`, share of the variance; what the size cuts off counts."""
+    def rollout_error(
+        self, operator: SpectralOperator, judged: CodeData, first: int, contexts: Tensor | None = None
+    ) -> float:
+        """Error of rollouts from frame `first`, share of the variance; what the size cuts off counts.
+
+        contexts: (S, P) of the judged trajectories, where the operator has any.
+        """
+        if contexts is not None:
+            operator = operator.at(contexts)
         state, rest = judged.codes[:, first, : self.size], judged.codes[judged.observed].square().sum(1).mean()
         total, count = 0.0, 0
         for k in range(first, judged.codes.shape[1] - 1):
@@ -237,15 +285,26 @@ class SpectralFit:
                 return float("inf")
         return total / max(count, 1) / float(rest)
 
-    def search(self, judged: CodeData, first: int, corrections: int = 2) -> SpectralForm | None:
-        """The best by rollouts of `judged` codes from frame `first`; None where every one diverges."""
+    def search(
+        self,
+        judged: CodeData,
+        first: int,
+        corrections: int = 2,
+        contexts: Tensor | None = None,
+        start: SpectralOperator | None = None,
+    ) -> SpectralForm | None:
+        """The best by rollouts of `judged` codes from frame `first`; None where every one diverges.
+
+        contexts: (S, P) of the judged trajectories, where the fit has any. start: its flow, not polynomials through
+        frames, tells the first integrals.
+        """
         best: SpectralForm | None = None
-        operator: SpectralOperator | None = None
+        operator = start
         chosen: tuple[float, ...] = ()
         for _ in range(corrections + 1):
             leading = leading_ridge(
                 zip(RIDGES, self.solve(self.blocks(operator), list(RIDGES)), strict=True),
-                lambda solved: self.rollout_error(solved, judged, first),
+                lambda solved: self.rollout_error(solved, judged, first, contexts),
             )
             if leading is None or not improves(leading[0], None if best is None else best.score):
                 break

@@ -32,6 +32,7 @@ class FieldShape:
         swish: the network's activations are learnable Swish and its last layer starts as any other (DINo's field)
             instead of SiLU and zero.
         context_size: P, numbers at the end of a state that do not move and on which the parts depend affinely.
+        context_couplings: whether the sparse quadratic part is one of them.
     """
 
     state_size: int
@@ -45,6 +46,7 @@ class FieldShape:
     swish: bool = False
     couplings: int = 0
     context_size: int = 0
+    context_couplings: bool = True
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -81,7 +83,7 @@ class VectorField(nn.Module):
         if shape.products:
             self.products = Products(size, shape.products, contexts)
         if shape.couplings:
-            self.couplings = Couplings(shape.couplings, contexts)
+            self.couplings = Couplings(shape.couplings, contexts if shape.context_couplings else 0)
         if shape.quadratic_rank:
             spread = 1 / math.sqrt(size)
             self.quadratic_left = nn.Parameter(torch.randn(shape.quadratic_rank, size) * spread)

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from inrflow.assimilation import StatePrior
 from inrflow.config import Config
 from inrflow.data.trajectories import TrajectoryFile
 from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.context_search import contexts_of_parameters
 from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.spectral_fit import SpectralForm
 from inrflow.dynamics.states import CodeData, with_memory
+from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.harmonic_codes import HarmonicLabels, harmonic_modes
 from inrflow.encoding.modes import OutputModes
@@ -24,9 +28,11 @@ from inrflow.errors import UserError
 from inrflow.evaluation.spread import calibrate
 from inrflow.surrogate import Surrogate
 from inrflow.training import dynamics_stage
+from inrflow.training.context_stage import ContextDynamics, ContextStage
 from inrflow.training.decoder_stage import DecoderTraining
 from inrflow.training.recorder import Recorder
-from inrflow.training.setup import GOOD_ENOUGH, HARMONIC_FEATURES
+from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH, HARMONIC_FEATURES
+from inrflow.training.spectral_contexts import SpectralContexts
 from inrflow.training.spectral_stage import KnownPhysics, SpectralStage
 from inrflow.training.splits import choose_split
 from inrflow.training.train import Training
@@ -87,6 +93,10 @@ class HarmonicTraining(Training):
         every = codes if held is None else CodeData.join([held, codes])
         modes = modes.truncated(found.size)
         decoder.set_output(modes.mean, modes.modes)
+        if held is not None:
+            surrogate = self._with_contexts(decoder, modes, found, codes, held)
+            if surrogate is not None:
+                return surrogate
         prior, size = modes.prior(), found.size
         floor = float(prior.noise.mean())
         dynamics = self.config.dynamics
@@ -118,6 +128,40 @@ class HarmonicTraining(Training):
         surrogate.prior.spread = calibrate(surrogate, batch, first + 1)
         surrogate.field = final.double().eval()
         return surrogate
+
+    def _with_contexts(
+        self, decoder: ModulatedSiren, modes: OutputModes, plain: SpectralForm, codes: CodeData, held: CodeData
+    ) -> Surrogate | None:
+        """The surrogate with contexts of the environments, None where there are none or they do not help."""
+        if self.environments is None or self.known is not None:
+            return None
+        stage = ContextStage(self, self.environments)
+        counts, rows = stage.sizes_to_try(tell=True), stage.number[torch.as_tensor(self.training)]
+        held_rows = stage.number[torch.as_tensor(self.validation)]
+        if not counts or bool((held_rows < 0).any()):
+            self.recorder.say("contexts are not used: each environment needs a training and a held-out trajectory")
+            return None
+        known = self.environments.parameters
+        if known is not None:
+            known = contexts_of_parameters(torch.as_tensor(known[stage.used]), counts[0])
+        every = rows.repeat(len(codes.codes) // len(rows))
+        found = SpectralContexts(codes, every, held, held_rows, self.recorder).search(plain, counts, known)
+        if found is None or not found.score < CLEARLY_BETTER * plain.score:
+            self.recorder.say("contexts are not used: held-out trajectories are forecast as well without them")
+            return None
+        self.recorder.say(
+            f"dynamics with contexts: {len(stage.used)} environments, {found.contexts.shape[1]} numbers each, "
+            f"{'linear part and products' if found.form.operator.coupled else 'the linear part'} affine in them, "
+            f"validation error {found.score:.2e} of the variance ({plain.score:.2e} without contexts)"
+        )
+
+        def refit(states: CodeData, numbers: Tensor) -> tuple[VectorField, Tensor]:
+            again = found.refit(states, numbers)
+            return again.form.field(self.config.dynamics.width), again.contexts
+
+        field = found.form.field(self.config.dynamics.width)
+        dynamics = ContextDynamics(field, found.contexts, found.contexts[held_rows], found.score, refit)
+        return stage.finish(decoder, modes, dynamics, codes, held, None)
 
     def _decoder(self) -> tuple[ModulatedSiren, OutputModes, HarmonicLabels]:
         """The widest basis that the points support, and the spectrum of the data on it."""
