@@ -11,12 +11,12 @@ each new environment from one trajectory of it. How to read the result: benchmar
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import platform
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -26,20 +26,19 @@ from adaptation_data import HARMONICS, PROBLEMS, SIZES, Prepared, Problem, Size,
 from rich.console import Console
 from torch import Tensor, nn
 
+from inrflow.adaptation.adapt import adapt_context
 from inrflow.adaptation.baseline_training import BaselineSettings, adapt, fit
 from inrflow.adaptation.network_baselines import METHODS, Leads, NetworkShape
-from inrflow.dynamics.context_search import ContextSearch
+from inrflow.config import Config
 from inrflow.dynamics.context_solve import solve_context
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.local_field import LocalField
 from inrflow.dynamics.local_fit import fit_local
 from inrflow.dynamics.states import CodeData
-from inrflow.dynamics.vector_field import VectorField
-from inrflow.training.context_stage import context_field, with_contexts
-from inrflow.training.dynamics_stage import rollout_error
+from inrflow.errors import UserError
+from inrflow.settings import resolve
+from inrflow.training.harmonic_training import HarmonicTraining
 from inrflow.training.recorder import Recorder
-from inrflow.training.rollout_stage import RolloutTraining, with_residual
-from inrflow.training.steps import OptimiserSettings, Stage, run_stage, timed_steps
 
 
 @dataclass
@@ -106,59 +105,42 @@ class AtContext(nn.Module):
         return self.field(t, joined)[..., : state.shape[-1]]
 
 
-def ours(problem: Problem, prepared: Prepared, size: Size, seed: int, recorder: Recorder, folder: Path) -> Row:
-    """A field affine in contexts that are solved: alternating least squares, a trained residual, contexts solved anew.
-
-    A residual that starts on the closed form and one that starts from no motion race; the closed form alone stays a
-    candidate. Held-out trajectories decide.
-    """
+def ours(problem: Problem, prepared: Prepared, seed: int, recorder: Recorder, folder: Path) -> Row:
+    """What `inrflow train` makes of the training file and `inrflow adapt` of one trajectory of each new environment."""
     began = time.process_time()
-    training, held, integrator = prepared.training, prepared.held, prepared.integrator
-    Z, E = training.data.codes.shape[-1], problem.environments
-    search = ContextSearch(
-        training.data, training.environment, E, held.data, held.environment, floor=prepared.left_out, seed=seed
-    )
-    choice = search.search([Z], [1, 2])
-    linear, contexts = context_field(choice.fit, size.width), choice.fit.contexts
-    P = contexts.shape[1]
-    prior = torch.zeros(P, dtype=torch.float64), torch.eye(P, dtype=torch.float64)
-
-    def error(field: VectorField) -> float:
-        judged = with_contexts(held.data, Z, contexts[held.environment])
-        return rollout_error(field, integrator, judged, held.data, 0, Z)
-
-    def solve(field: VectorField, data: CodeData) -> Tensor:
-        few = CodeData(data.codes[:8], data.t[:8], data.observed[:8])
-        return solve_context(copy.deepcopy(field).double(), integrator, few, *prior).mean
-
-    def stage(name: str, field: VectorField) -> Stage:
-        rollouts = RolloutTraining(with_contexts(training.data, Z, contexts[training.environment]), integrator, 64)
-        return Stage(name, field, rollouts.loss, error, optimiser=OptimiserSettings(), seed=seed, patience=0.5)
-
-    starts = [with_residual(linear, 3, 0, keep, seed) for keep in (True, False)]
-    left = size.seconds - (time.process_time() - began)  # the search is part of the budget
-    steps = timed_steps(stage("timed", starts[0]), max(left, 0.2 * size.seconds), timer=time.process_time)
-    race = max(20, round(0.15 * steps))
-    errors = [run_stage(stage(f"race_{i}", field), race, recorder, folder) for i, field in enumerate(starts)]
-    field = starts[int(np.argmin(errors))]
-    run_stage(stage("first", field), max(20, (steps - 2 * race) // 2), recorder, folder)
-    before, kept = error(field), contexts
-    contexts = torch.stack([solve(field, training.only(e)) for e in range(E)])
-    if error(field) > before:
-        contexts = kept
-    run_stage(stage("second", field), max(20, (steps - 2 * race) // 2), recorder, folder)
-    if error(field) > choice.score:
-        field, contexts = linear, choice.fit.contexts
-    field = field.double()
+    file, new = prepared.files["training"].file, prepared.files["new"]
+    settings = [*problem.settings, f"data.train={file.path}", f"seed={seed}"]
+    surrogate = HarmonicTraining(resolve("train", Config, settings), file, folder, recorder, lambda: None).run()
+    contexts = surrogate.contexts
+    if contexts is None:
+        raise UserError("training found no use for contexts, so that there is nothing to adapt; read what it said")
     trained = time.process_time()
-    found = [solve(field, data) for data in prepared.adaptation]
+    found = []
+    for e in range(problem.new_environments):
+        estimate = adapt_context(surrogate, [new.batch(np.array([e]), normalised=False)]).estimate
+        assert estimate is not None
+        found.append(estimate.mean)
     adapted = time.process_time()
-    recorder.say(
-        f"ours: {P} contexts; validation {choice.score:.2e} in closed form, {min(errors):.2e} after the race, "
-        f"{error(field):.2e} at the end"
+
+    def decode(codes: Tensor) -> Tensor:
+        offset, basis = surrogate.decoder.basis(new.batch([0]).x[0, 0].float())
+        return surrogate.normalisation.invert(offset + torch.einsum("ncz,stz->stnc", basis.double(), codes)).detach()
+
+    def test(name: str, environments: int, first: int) -> list[Test]:
+        source, tests = prepared.files[name], []
+        for e in range(environments):
+            rows = np.arange(len(source))[first * environments + e :: environments]
+            batch = source.batch(rows, normalised=False)
+            tests.append(Test(surrogate.codes(batch), batch.u.double(), decode))
+        return tests
+
+    prepared = replace(
+        prepared, tests=test("tests", problem.environments, 0), new_tests=test("new", problem.new_environments, 1)
     )
+    number = {int(label): i for i, label in enumerate(contexts.labels)}
+    values = torch.stack([contexts.values[number[int(file.environment[e])]] for e in range(problem.environments)])
     seconds = trained - began, (adapted - trained) / len(found)
-    return row_of(problem, "ours", seed, field, integrator, prepared, contexts, found, seconds)
+    return row_of(problem, "ours", seed, surrogate.field, surrogate.integrator, prepared, values, found, seconds)
 
 
 def ours_local(problem: Problem, prepared: Prepared, seed: int, recorder: Recorder) -> Row:
@@ -169,7 +151,7 @@ def ours_local(problem: Problem, prepared: Prepared, seed: int, recorder: Record
     assert problem.local_step is not None
     began = time.process_time()
     integrator = Integrator(step=problem.local_step)
-    points = 4 * HARMONICS + 1  # cubes of the harmonics alias on none of them
+    points = 3 * HARMONICS + 2  # the few highest cubes alias on low harmonics: they are small, and points are time
     field = LocalField(prepared.decoder, prepared.low, prepared.period, points, degree=3, context_size=2)
     training = prepared.training
     kept = prepared.originals  # the copies follow them
@@ -183,7 +165,7 @@ def ours_local(problem: Problem, prepared: Prepared, seed: int, recorder: Record
     ]
     adapted = time.process_time()
     seconds = trained - began, (adapted - trained) / len(found)
-    return row_of(problem, "ours, local", seed, field, integrator, prepared, contexts, found, seconds)
+    return row_of(problem, "ours", seed, field, integrator, prepared, contexts, found, seconds)
 
 
 def row_of(
@@ -217,9 +199,10 @@ def row_of(
 
 
 def run(
-    problem: Problem, size: Size, seed: int, folder: Path, methods: list[str], console: Console
-) -> tuple[list[Row], dict]:
-    """All methods on one problem and seed, and the error of the decoder alone."""
+    problem: Problem, size: Size, seed: int, folder: Path, methods: list[str], console: Console,
+    save: Callable[[Row], None],
+) -> dict:
+    """All methods on one problem and seed, each row saved as it comes; returns the error of the decoder alone."""
     prepared = prepare(problem, size, seed, folder)
     Z = prepared.training.data.codes.shape[-1]
     console.print(
@@ -228,20 +211,20 @@ def run(
         f"{prepared.seconds:.0f} s",
         highlight=False,
     )
-    rows = []
     for method in methods:
         with Recorder(folder, console) as recorder:
-            if method == "ours, local":
-                if problem.local_step is None:
-                    continue
-                row = ours_local(problem, prepared, seed, recorder)
-            elif method == "ours":
-                row = ours(problem, prepared, size, seed, recorder, folder / "ours")
+            if method == "ours":
+                local = problem.local_step is not None
+                row = (
+                    ours_local(problem, prepared, seed, recorder)
+                    if local
+                    else ours(problem, prepared, seed, recorder, folder)
+                )
             else:
                 row = baseline(method, problem, prepared, size, seed, recorder, folder)
         console.print(as_table([row]).splitlines()[-1], highlight=False)
-        rows.append(row)
-    floors = dict(
+        save(row)
+    return dict(
         problem=problem.name,
         seed=seed,
         codes=Z,
@@ -249,10 +232,9 @@ def run(
         new_environments=prepared.new_floor,
         preparation_seconds=prepared.seconds,
     )
-    return rows, floors
 
 
-EVERY = [*METHODS, "ours", "ours, local"]
+EVERY = [*METHODS, "ours"]
 HEADER = ("problem", "method", "seed", "in domain", "adapted", "mean context", "numbers", "adapt s", "train s")
 
 
@@ -340,13 +322,17 @@ def main() -> None:
     console = Console(width=200)
     report: dict = {"environment": environment(), "size": asdict(size), "floors": [], "rows": []}
     rows: list[Row] = []
+
+    def save(row: Row) -> None:
+        rows.append(row)
+        report["rows"].append(asdict(row))
+        write(options.out / "adaptation.json", json.dumps(report, indent=1))
+
     for seed in range(size.seeds):
         for name in options.problems:
             with tempfile.TemporaryDirectory() as folder:
-                found, floors = run(PROBLEMS[name], size, seed, Path(folder), options.methods, console)
-            rows += found
+                floors = run(PROBLEMS[name], size, seed, Path(folder), options.methods, console, save)
             report["floors"].append(floors)
-            report["rows"] = [asdict(row) for row in rows]
             write(options.out / "adaptation.json", json.dumps(report, indent=1))
     table = as_table(rows) if size.seeds == 1 else as_table(rows) + "\n\n" + over_seeds(rows)
     write(options.out / "adaptation.md", table + "\n")

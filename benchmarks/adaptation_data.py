@@ -42,6 +42,7 @@ class Problem:
     code_size: int
     step: float
     leads: tuple[float, float]
+    settings: tuple[str, ...] = ()
     local_step: float | None = None
 
     @property
@@ -97,6 +98,7 @@ PROBLEMS = {
         code_size=128,
         step=1.0,
         leads=(1e-5, 1e-4),
+        settings=("dynamics.context=environment", "decoder.codes=harmonics", "dynamics.depth=0"),
     ),
 }
 
@@ -128,8 +130,10 @@ class Prepared:
 
     training, held: of the training environments (held-out trajectories choose the state of training). adaptation: for
     each new environment, one trajectory and its symmetry copies. tests, new_tests: fields and codes to forecast.
+    files: what all of it comes from, by name; a training environment's rows are as far apart as there are of them.
     """
 
+    files: dict[str, TrajectorySource]
     training: EnvironmentCodes
     held: EnvironmentCodes
     adaptation: list[CodeData]
@@ -206,6 +210,7 @@ def prepare(problem: Problem, size: Size, seed: int, folder: Path) -> Prepared:
     held_codes = encoded(held, np.arange(len(held)))
     judged, new_judged = test(tests, E, 0), test(new, problem.new_environments, 1)
     return Prepared(
+        files={"training": source, "held": held, "tests": tests, "new": new},
         training=EnvironmentCodes(joined, torch.arange(len(joined.codes)) % E),
         held=EnvironmentCodes(held_codes, torch.arange(len(held_codes.codes)) % E),
         adaptation=[encoded(new, np.array([e]), size.copies) for e in range(problem.new_environments)],

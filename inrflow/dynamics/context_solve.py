@@ -1,7 +1,7 @@
 """The context of a system from transitions of its states: P numbers by damped Gauss-Newton through the integrated flow.
 
-Any vector field with contexts, linear or not: derivatives by the context are central differences of the flow, P pairs
-of integrations in one batch. The posterior covariance comes from the same solve.
+Any vector field with contexts, linear or not: derivatives by the context are differences of the flow, P
+integrations in one batch. The posterior covariance comes from the same solve.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.vector_field import VectorField
 
 _STEP = 1e-4
-_ITERATIONS = 30
+_ITERATIONS, _FIRST_ITERATIONS = 30, 3
+_NEAR = 0.05  # of a context's spread
+_SETTLED = 1e-6  # square of a step in standard deviations of the posterior
 _LAGS = (1, 2, 4, 8)
 _DIVERGED = 100.0  # times the variance of the states
 
@@ -53,17 +55,21 @@ def solve_context(
     """
     estimate = ContextEstimate(mean.clone(), covariance.clone(), float("nan"), 0)
     variance = states.codes[states.observed].square().sum(1).mean().clamp(min=1e-300)
-    spans = _spans(states, longest)
+    lags = [lag for lag in _LAGS if lag <= max(1, min(longest, states.codes.shape[1] - 1))]
     iterations = 0
-    for part in [spans[:1], spans][len(spans) < 2 :]:  # short ones cost little and come close
-        if not part:
-            break
-        flow = _Spans(field, integrator, part)
-        flow.keep(flow.residual(estimate.mean[None])[0].square().sum(1) < _DIVERGED * variance)
+    for part in [lags[:1], lags][len(lags) < 2 :]:  # short spans cost little and come close
+        flow = _Spans(field, integrator, states, part)
         if not len(flow):
             continue
+        missed = flow.residual(estimate.mean[None])[0]
+        kept = missed.square().sum(1) < _DIVERGED * variance
+        if not bool(kept.any()):
+            continue
+        flow.keep(kept)
         least = noise_of(noise, flow.durations(), states.codes.shape[-1])
-        estimate = damped_gauss_newton(flow.residual, mean, covariance, least, estimate.mean)
+        most = _ITERATIONS if part == lags else _FIRST_ITERATIONS
+        start = estimate.mean, missed[kept]
+        estimate = damped_gauss_newton(flow.residual, mean, covariance, least, start, most)
         iterations += estimate.iterations
         estimate.misfit = float(estimate.misfit / variance)
     estimate.iterations = iterations
@@ -71,35 +77,46 @@ def solve_context(
 
 
 class _Spans:
-    """Spans of the observed states, those of as many frames in one batch, and what the flow misses at their ends."""
+    """Spans of so many frames between observed states (S, T, n), and what the flow misses at their ends.
 
-    def __init__(self, field: VectorField, integrator: Integrator, groups: list[tuple[Tensor, ...]]) -> None:
-        self.field, self.integrator, self.groups = field, integrator, groups
+    All spans that begin at one frame are stops of one integration.
+    """
+
+    def __init__(self, field: VectorField, integrator: Integrator, states: CodeData, lags: list[int]) -> None:
+        self.field, self.integrator = field, integrator
+        frames = states.codes.shape[1]
+        ends = torch.arange(frames)[:, None] + torch.tensor(lags)  # (T, L)
+        inside = ends < frames
+        ends = ends.clamp(max=frames - 1)
+        seen = states.observed[:, :, None] & states.observed[:, ends] & inside
+        rows, first = seen.any(-1).nonzero(as_tuple=True)
+        self.seen = seen[rows, first]  # (R, L)
+        self.start = states.codes[rows, first]
+        self.stop = states.codes[rows[:, None], ends[first]]
+        times = [states.t[rows, first]]
+        for lag in range(len(lags)):  # where nothing was seen, time stands still until the next stop
+            times.append(torch.where(self.seen[:, lag], states.t[rows, ends[first, lag]], times[-1]))
+        self.times = torch.stack(times, 1)
 
     def __len__(self) -> int:
-        return sum(len(start) for start, *_ in self.groups)
+        return int(self.seen.sum())
 
     def durations(self) -> Tensor:
         """(Q,) internal time."""
-        return torch.cat([end - begin for _, _, begin, end in self.groups])
+        return (self.times[:, 1:] - self.times[:, :1])[self.seen]
 
     def keep(self, kept: Tensor) -> None:
         """Only some of the spans (Q,): one that diverges tells nothing. A comparison with NaN is false."""
-        parts = kept.split([len(start) for start, *_ in self.groups])
-        self.groups = [tuple(v[rows] for v in group) for group, rows in zip(self.groups, parts, strict=True)]
+        self.seen = self.seen.masked_scatter(self.seen, kept)
 
     def residual(self, contexts: Tensor) -> Tensor:
         """What the flow misses (B, Q, n) at contexts (B, P)."""
-        count, found = len(contexts), []
-        for start, stop, begin, end in self.groups:
-            if not len(start):
-                continue
-            joined = torch.cat([start.expand(count, -1, -1), contexts[:, None].expand(-1, len(start), -1)], -1)
-            times = torch.stack([begin, end], 1).repeat(count, 1)
-            with torch.no_grad():
-                ends = self.integrator(self.field, joined.flatten(0, 1), times, check=False)[:, 1, : start.shape[1]]
-            found.append(stop - ends.reshape(count, *stop.shape))
-        return torch.cat(found, 1)
+        count, rows = len(contexts), len(self.start)
+        joined = torch.cat([self.start.expand(count, -1, -1), contexts[:, None].expand(-1, rows, -1)], -1)
+        with torch.no_grad():
+            path = self.integrator(self.field, joined.flatten(0, 1), self.times.repeat(count, 1), check=False)
+        ends = path[:, 1:, : self.start.shape[1]].unflatten(0, (count, rows))
+        return (self.stop - ends)[:, self.seen]
 
 
 def noise_of(noise: Tensor | float, gap: Tensor, size: int) -> Tensor:
@@ -109,33 +126,40 @@ def noise_of(noise: Tensor | float, gap: Tensor, size: int) -> Tensor:
 
 
 def damped_gauss_newton(
-    residual: Callable[[Tensor], Tensor], mean: Tensor, covariance: Tensor, least: Tensor, start: Tensor | None = None
+    residual: Callable[[Tensor], Tensor],
+    mean: Tensor,
+    covariance: Tensor,
+    least: Tensor,
+    start: tuple[Tensor, Tensor],
+    most: int,
 ) -> ContextEstimate:
-    """Minimise the residuals (Q, n) over contexts with a Gaussian prior, from `start` (None: its mean). The misfit of
-    the estimate is the mean square of a residual.
+    """Minimise the residuals (Q, n) over contexts with a Gaussian prior, from a context at which they are known, in at
+    most so many iterations. The misfit of the estimate is the mean square of a residual.
 
     Residuals are weighed by one variance each column, estimated from the residuals themselves, at least `least`.
     Spans that share frames do not err independently: the covariance is widened by the number of spans a frame.
     """
     precision = torch.linalg.inv(covariance)
-    size = len(mean)
-    context, damping, done = (mean if start is None else start).clone(), 1e-2, 0
-    current = residual(context[None])[0]
+    (context, current), damping, done = start, 1e-2, 0
     weight = _weights(current, least)
-    moves = _STEP * torch.cat([torch.eye(size), -torch.eye(size)]).double()
+    moves = _STEP * torch.eye(len(mean), dtype=torch.float64)
 
     def objective(values: Tensor, at: Tensor) -> float:
         value = float((values.square() * weight).sum() + (at - mean) @ precision @ (at - mean))
         return value if value == value else float("inf")
 
-    curvature = precision
-    for done in range(1, _ITERATIONS + 1):  # noqa: B007
-        ends = residual(context + moves)
-        jacobian = ((ends[size:] - ends[:size]) / (2 * _STEP)).permute(1, 2, 0)  # of the forecast
+    curvature, far = precision, True
+    for done in range(1, most + 1):  # noqa: B007
+        if far:  # near by, the last derivatives serve
+            jacobian = ((current - residual(context + moves)) / _STEP).permute(1, 2, 0)  # of the forecast
         weighted = jacobian * weight[..., None]
         curvature = torch.einsum("qnk,qnl->kl", weighted, jacobian) + precision
         gradient = torch.einsum("qnk,qn->k", weighted, current) - precision @ (context - mean)
         before, moved = objective(current, context), False
+        step = torch.linalg.solve(curvature, gradient)
+        if float(step @ curvature @ step) < _SETTLED:  # the objective's rounding could not tell whether it helps
+            context = context + step
+            break
         for _ in range(12):
             step = torch.linalg.solve(curvature + damping * torch.diag(curvature.diagonal()), gradient)
             proposed = residual((context + step)[None])[0]
@@ -144,7 +168,8 @@ def damped_gauss_newton(
                 damping = max(damping * 0.1, 1e-12)
                 break
             damping *= 10
-        if not moved or float(step @ curvature @ step) < 1e-6:
+        far = not moved or float(step.norm()) > _NEAR
+        if not moved:
             break
         weight = _weights(current, least)
     misfit = float(current.square().sum(1).mean())
@@ -155,17 +180,3 @@ def _weights(residual: Tensor, least: Tensor) -> Tensor:
     """1 / variance (Q, n): the spread of all residuals together, which a code's own must not undercut too far."""
     common = residual.square().mean().clamp(min=1e-300)
     return 1 / (least + common)
-
-
-def _spans(states: CodeData, longest: int) -> list[tuple[Tensor, ...]]:
-    """Start and end states (Q, n) and times (Q,) of all spans with both ends observed: of 1 frame, 2, 4, ... frames."""
-    groups: list[tuple[Tensor, ...]] = []
-    frames = states.codes.shape[1]
-    for lag in _LAGS:
-        if lag > min(longest, frames - 1) and lag > 1:
-            break
-        both = states.observed[:, : frames - lag] & states.observed[:, lag:]
-        s, k = both.nonzero(as_tuple=True)
-        if len(s):
-            groups.append((states.codes[s, k], states.codes[s, k + lag], states.t[s, k], states.t[s, k + lag]))
-    return groups

@@ -95,9 +95,17 @@ def field_jacobian(field: VectorField, t: Tensor, state: Tensor) -> Tensor:
 
     n, contexts = field.shape.state_size, field.shape.context_size
     pad = (0, contexts, 0, contexts)
+    shape = field.shape
+    affine = shape.linear and not (shape.forcing_period or shape.quadratic_rank or shape.depth)
     with torch.no_grad():
-        jacobian = torch.func.vmap(torch.func.jacrev(single))(state, t)
         context = state[:, n:] if contexts else None
+        if affine:
+            jacobian = torch.nn.functional.pad(field.matrix_at(state[:, n:]), pad).clone()
+            if contexts:
+                columns = torch.einsum("kij,sj->sik", field.context_matrix, state[:, :n])
+                jacobian[:, :n, n:] = columns + field.context_bias.T
+        else:
+            jacobian = torch.func.vmap(torch.func.jacrev(single))(state, t)
         if field.shape.products:
             jacobian = jacobian + torch.nn.functional.pad(field.products.jacobian(state[:, :n], context), pad)
         if field.shape.couplings:

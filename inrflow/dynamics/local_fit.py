@@ -20,6 +20,7 @@ from inrflow.dynamics.states import CodeData
 
 _STEP = 1e-5  # of the differences by the coefficients, which are of order one
 _SETTLED = 1e-3
+_SERVES = 0.1  # a slope by which the cost falls to less than this share is used again
 _MOST_TRANSITIONS = 64  # of each environment: they hold many more values than there are coefficients
 
 
@@ -49,7 +50,7 @@ def fit_local(
     for e in range(count):
         rows = environment == e
         parts.append(CodeData(data.codes[rows], data.t[rows], data.observed[rows]))
-    pooled = gauss_newton(field, data, first_guess(field, data), integrator, iterations)
+    pooled = gauss_newton(field, data, first_guess(field, data), integrator, iterations // 2)
     progress(f"local dynamics of all environments: misfit {pooled.misfit:.1e}")
     each = [gauss_newton(field, part, pooled.coefficients, integrator, iterations) for part in parts]
     progress(f"of each environment: misfit {max(one.misfit for one in each):.1e} at most")
@@ -103,8 +104,10 @@ def gauss_newton(field: LocalField, data: CodeData, start: Tensor, integrator: I
     missed = residual(found[None])[0]
     cost = float(missed.square().sum())
     curvature = eye
+    steep = True
     for _ in range(iterations):
-        slope = (missed - residual(found + _STEP * eye)) / _STEP
+        if steep:  # else the last slope still serves
+            slope = (missed - residual(found + _STEP * eye)) / _STEP
         if not bool(torch.isfinite(slope).all()):
             break
         curvature, gradient = slope @ slope.T, slope @ missed
@@ -117,8 +120,9 @@ def gauss_newton(field: LocalField, data: CodeData, start: Tensor, integrator: I
                 found, missed, cost, damping = proposed, ends, float(ends.square().sum()), max(damping / 10, 1e-10)
                 break
             damping *= 10
-        if not before - cost > _SETTLED * before:
+        if steep and not before - cost > _SETTLED * before:
             break
+        steep = cost > _SERVES * before
     return Estimate(found.reshape(start.shape), curvature, cost / len(begin))
 
 

@@ -91,7 +91,9 @@ class Couplings(nn.Module):
 
     def weight_at(self, context: Tensor | None) -> Tensor:
         """Weights (M,), or (..., M) at contexts (..., P) on which they depend."""
-        return self.weight if context is None or not len(self.context_weight) else self.weight + context @ self.context_weight
+        if context is None or not len(self.context_weight):
+            return self.weight
+        return self.weight + context @ self.context_weight
 
     def forward(self, state: Tensor, context: Tensor | None = None) -> Tensor:
         """What the products add to the rates of states (..., n)."""
@@ -112,7 +114,7 @@ class Couplings(nn.Module):
         return rate.T.reshape(state.shape)
 
     def _matrices(self, size: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Pairs (K,), (K,) of components and the sparse matrices (n, K) of their weights, made anew when these change."""
+        """Pairs (K,), (K,) of components and sparse matrices (n, K) of their weights, made anew when these change."""
         key = [(w.data_ptr(), w._version, w.dtype) for w in (self.weight, self.context_weight)]
         if self._cached is None or self._cached[0] != (size, key):
             pairs, column = torch.unique(self.left * size + self.right, return_inverse=True)

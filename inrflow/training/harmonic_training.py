@@ -33,7 +33,7 @@ from inrflow.training.decoder_stage import DecoderTraining
 from inrflow.training.recorder import Recorder
 from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH, HARMONIC_FEATURES
 from inrflow.training.spectral_contexts import SpectralContexts
-from inrflow.training.spectral_stage import KnownPhysics, SpectralStage
+from inrflow.training.spectral_stage import LARGEST_SIZE, KnownPhysics, SpectralStage
 from inrflow.training.splits import choose_split
 from inrflow.training.train import Training
 
@@ -89,7 +89,10 @@ class HarmonicTraining(Training):
             codes = book.with_copies(self.training, self.augmentation(self.symmetries), copies, self.config.seed)
         taught, judged, first = self.judging(codes, held)
         stage = SpectralStage(taught, judged, first, labels, self.recorder, self.known)
-        found = stage.search(self._whole_sizes(modes, labels))
+        sizes = self._whole_sizes(modes, labels)
+        if self.environments is not None and self.known is None:  # errors without contexts tell nothing of the size
+            sizes = [max((size for size in sizes if size <= LARGEST_SIZE), default=min(sizes))]
+        found = stage.search(sizes)
         every = codes if held is None else CodeData.join([held, codes])
         modes = modes.truncated(found.size)
         decoder.set_output(modes.mean, modes.modes)

@@ -17,6 +17,7 @@ _ROUNDS = 3
 _BETTER = 0.98
 _CLEARLY_BETTER = 0.95
 _ENOUGH = 1.2  # transitions for each unknown of a wave
+_CUT_OFF = 1.5  # times what the number of codes cuts off: no dynamics of so many come below that
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,11 @@ class SpectralContexts:
         self._warn(fit, max(counts))
         best: SpectralContextForm | None = None
         for count in counts:
+            if best is not None and best.score < _CUT_OFF * self._cut_off(len(labels)):
+                break
             begin = known if known is not None else start_contexts(fit, plain.operator, self.rows, count)
             best = self._better(best, self.fit(labels, plain.operator, begin, False))
-        if best is not None and products:
+        if best is not None and products and best.score > _CUT_OFF * self._cut_off(len(labels)):
             operator, score = best.form.operator, _CLEARLY_BETTER * best.score
             best = self._better(best, self.fit(labels, operator, best.contexts, True, score))
         return best
@@ -91,6 +94,11 @@ class SpectralContexts:
             )
             contexts, operator = solve_contexts(fit, form.operator, self.rows, contexts)
         return best
+
+    def _cut_off(self, size: int) -> float:
+        """Share of the variance of the held-out codes beyond the first `size`."""
+        codes = self.held.codes[self.held.observed].square().sum(0)
+        return float(codes[size:].sum() / codes.sum())
 
     @staticmethod
     def _extended(fit: SpectralFit, operator: SpectralOperator) -> SpectralOperator:

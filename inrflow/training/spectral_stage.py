@@ -12,7 +12,7 @@ from inrflow.encoding.harmonic_codes import HarmonicLabels
 from inrflow.errors import UserError
 from inrflow.training.recorder import Interrupted, Recorder
 
-_LARGEST_SIZE = 170
+LARGEST_SIZE = 170
 _GOOD_ENOUGH = 1e-9
 
 
@@ -67,7 +67,7 @@ class SpectralStage:
 
     def _quadratic(self, sizes: list[int], linear: SpectralForm | None) -> SpectralForm | None:
         """The best of quadratic fields and the linear one, from the largest size down."""
-        sizes = sorted({size for size in sizes if size <= _LARGEST_SIZE} or {min(sizes)}, reverse=True)[:2]
+        sizes = sorted({size for size in sizes if size <= LARGEST_SIZE} or {min(sizes)}, reverse=True)[:2]
         best = linear
         for size in sizes:
             found = SpectralFit(self.taught, self.labels.first(size)).search(self.judged, self.first)
