@@ -75,7 +75,7 @@ class Size:
 
 SIZES = {
     "quick": Size("quick", 1.0, 1, 4, 1, 64, 10, most_trajectories=2),
-    "reduced": Size("reduced", 60.0, 8, 32, 1, 256, 60),
+    "reduced": Size("reduced", 15.0, 4, 16, 3, 256, 60),
     "full": Size("full", 900.0, 32, 64, 3, 512, 500),
 }
 

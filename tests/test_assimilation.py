@@ -325,6 +325,21 @@ def test_the_jacobian_of_a_field_is_that_of_finite_differences():
         torch.testing.assert_close(found[:, :, j], difference, rtol=0, atol=1e-8)
 
 
+def test_the_jacobian_of_products_and_contexts_is_that_of_finite_differences():
+    torch.manual_seed(0)
+    field, h = VectorField(FieldShape(3, products=4, context_size=2)).double(), 1e-6
+    for parameter in field.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    field.products.context_weight.data.zero_()  # their derivative by the context is taken through the flow
+    states, t = torch.randn(4, 5).double(), torch.rand(4).double()
+    found = field_jacobian(field, t, states)
+    for j in range(5):
+        shift = h * torch.eye(5).double()[j]
+        with torch.no_grad():
+            difference = (field(t, states + shift) - field(t, states - shift)) / (2 * h)
+        torch.testing.assert_close(found[:, :, j], difference, rtol=0, atol=1e-8)
+
+
 def test_covariance_moves_through_a_nonlinear_field_as_a_cloud_of_states_does():
     field = nonlinear_field()
     dynamics = Dynamics(field, Integrator(step=0.02), torch.zeros(3).double())

@@ -50,7 +50,7 @@ def fit_local(
     for e in range(count):
         rows = environment == e
         parts.append(CodeData(data.codes[rows], data.t[rows], data.observed[rows]))
-    pooled = gauss_newton(field, data, first_guess(field, data), integrator, iterations // 2)
+    pooled = gauss_newton(field, data, first_guess(field, data), integrator, iterations // 2, _MOST_TRANSITIONS // 4)
     progress(f"local dynamics of all environments: misfit {pooled.misfit:.1e}")
     each = [gauss_newton(field, part, pooled.coefficients, integrator, iterations) for part in parts]
     progress(f"of each environment: misfit {max(one.misfit for one in each):.1e} at most")
@@ -85,9 +85,16 @@ def first_guess(field: LocalField, data: CodeData, ridge: float = 1e-6) -> Tenso
     return solved.reshape(field.coefficients.shape[1:])
 
 
-def gauss_newton(field: LocalField, data: CodeData, start: Tensor, integrator: Integrator, iterations: int) -> Estimate:
-    """Coefficients whose flow carries every frame to the next, by Levenberg and Marquardt's method."""
-    begin, end, times = transitions(data, _MOST_TRANSITIONS)
+def gauss_newton(
+    field: LocalField,
+    data: CodeData,
+    start: Tensor,
+    integrator: Integrator,
+    iterations: int,
+    most: int = _MOST_TRANSITIONS,
+) -> Estimate:
+    """Coefficients whose flow carries at `most` so many frames to the next, by Levenberg and Marquardt's method."""
+    begin, end, times = transitions(data, most)
     size = start.numel()
     eye = torch.eye(size, dtype=torch.float64)
 

@@ -1,7 +1,7 @@
 """Contexts of dynamics that commute with translations: where the environments differ, and how far each goes there.
 
 A field of all environments together misses what each has of its own: from that the contexts start (the leading
-directions of the departures of the linear part, in the metric of the data), then coefficients and contexts are solved
+directions of the departures, in the metric of the data), then coefficients and contexts are solved
 in turn, each by linear least squares along the flow of the last.
 """
 
@@ -18,21 +18,28 @@ _RIDGE = 1e-6  # of the departures, relative to the mean square of a wave of all
 _DAMPING = 1e-9
 
 
-def start_contexts(fit: SpectralFit, operator: SpectralOperator, environment: Tensor, count: int) -> Tensor:
+def start_contexts(
+    fit: SpectralFit, operator: SpectralOperator, environment: Tensor, count: int, coupled: bool = False
+) -> Tensor:
     """Whitened contexts (E, P), P at most `count` and E - 1, from the departures of each environment.
 
     Args:
         operator: of all environments, on the waves of `fit`, which has no contexts.
         environment: (S,) of the trajectories that `fit` was given, numbered from 0.
+        coupled: environments may differ in the strength of the products too.
     """
     waves, E = fit.waves, int(environment.max()) + 1
-    features = 1 + waves.channels
+    features = 1 + waves.channels * (1 + coupled)
+    nothing = torch.zeros_like(operator.linear)
     gram = torch.zeros(E, waves.count, features, features, dtype=torch.complex128)
     right = torch.zeros(E, waves.count, features, waves.channels, dtype=torch.complex128)
     for (step, linear, products, change), rows in zip(fit.blocks(operator), fit.rows(), strict=True):
         missed = (change - fit.effect(operator, step, linear, products)).transpose(1, 2)  # (B, H, C)
         constant = (fit.constant * step).to(linear)[..., None].expand(-1, waves.count, 1)
-        design = torch.cat([constant, linear[:, :, : waves.count].transpose(1, 2)], -1)  # (B, H, 1 + C)
+        design = torch.cat([constant, linear[:, :, : waves.count].transpose(1, 2)], -1)  # (B, H, features)
+        if coupled:
+            alone = SpectralOperator(torch.zeros_like(operator.constant), nothing, operator.products)
+            design = torch.cat([design, fit.effect(alone, step, linear, products).transpose(1, 2)], -1)
         gram.index_add_(0, environment[rows], torch.einsum("bhi,bhj->bhij", design.conj(), design))
         right.index_add_(0, environment[rows], torch.einsum("bhi,bhc->bhic", design.conj(), missed))
     pooled = gram.mean(0)

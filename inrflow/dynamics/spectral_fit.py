@@ -72,7 +72,8 @@ class SpectralForm:
 class SpectralFit:
     """Fits on the leading codes of `states` that `labels` name; rows beyond what the unknowns need are left out.
 
-    contexts: (S, P) of the trajectories, None for none. coupled: the products depend on them too.
+    contexts: (S, P) of the trajectories of several systems, whose rows are left out evenly then; None for one system.
+    coupled: the products depend on them too.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class SpectralFit:
         self.size, self.base, self.coupled = len(labels), base, coupled
         self.waves = Waves(labels, products)
         self.substep = _SUBSTEP if products else _LINEAR_SUBSTEP
+        several_systems = contexts is not None
         contexts = states.codes.new_zeros(len(states.codes), 0) if contexts is None else contexts.to(states.codes)
         self.contexts = contexts.shape[1]
         several = max(last - first for first, last in self.waves.ranges)
@@ -95,9 +97,8 @@ class SpectralFit:
         frames = max(1, states.codes.shape[1] - 1)
         kept = min(len(states.codes), max(8, math.ceil(_ROWS * largest / frames)))
         chosen = torch.arange(kept)
-        if self.contexts:  # files may hold one environment after the other
+        if several_systems:  # a file may hold one after the other
             chosen = torch.linspace(0, len(states.codes) - 1, kept).round().long()
-        self.chosen = chosen
         states = CodeData(states.codes[chosen, :, : self.size], states.t[chosen], states.observed[chosen])
         self.constant = _CONSTANT * float(states.codes[states.observed].square().mean().sqrt())
         self.groups, self.members = [], []

@@ -60,7 +60,7 @@ class SpectralContexts:
         if plain.base is not None:
             return None
         labels, products = plain.waves.labels, bool(len(plain.waves.out))
-        fit = SpectralFit(self.taught, labels, None, products)
+        fit = SpectralFit(self.taught, labels, None, products, self.taught.codes.new_zeros(len(self.rows), 0))
         self._warn(fit, max(counts))
         best: SpectralContextForm | None = None
         for count in counts:
@@ -69,8 +69,11 @@ class SpectralContexts:
             begin = known if known is not None else start_contexts(fit, plain.operator, self.rows, count)
             best = self._better(best, self.fit(labels, plain.operator, begin, False))
         if best is not None and products and best.score > _CUT_OFF * self._cut_off(len(labels)):
-            operator, score = best.form.operator, _CLEARLY_BETTER * best.score
-            best = self._better(best, self.fit(labels, operator, best.contexts, True, score))
+            begin, operator = best.contexts, best.form.operator
+            if known is None:
+                begin = start_contexts(fit, plain.operator, self.rows, begin.shape[1], True)
+                operator = plain.operator
+            best = self._better(best, self.fit(labels, operator, begin, True, best.score))
         return best
 
     def fit(

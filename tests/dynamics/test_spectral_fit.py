@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from spectral_systems import burgers, flows, labels_of
 
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.dynamics.integrate import Integrator
@@ -13,15 +14,6 @@ from inrflow.encoding.harmonic_codes import HarmonicLabels, harmonic_modes
 from inrflow.encoding.modes import OutputModes
 
 _RANDOM = torch.Generator().manual_seed(0)
-
-
-def labels_of(channels: int, dimensions: int, largest: int) -> HarmonicLabels:
-    embedding = make_embedding([0.0] * dimensions, [1.0] * dimensions, [1.0] * dimensions, None, 2, largest)
-    features = 1 + embedding.harmonics
-    mean = torch.zeros(channels, features).double()
-    found = harmonic_modes(embedding, OutputModes(mean, mean[None] + 1, torch.ones(1).double(), torch.ones(channels)))
-    assert found is not None
-    return found[1]
 
 
 def random_operator(waves: Waves, scale: float) -> SpectralOperator:
@@ -37,24 +29,10 @@ def random_operator(waves: Waves, scale: float) -> SpectralOperator:
     return operator
 
 
-def burgers(waves: Waves) -> SpectralOperator:
-    """A Burgers equation on a line: dU_k = -.05 k^2 U_k - .05 i k sum U_p U_q over all p + q = k."""
-    k = torch.arange(waves.count).double()
-    twice = torch.where(waves.left == waves.right, 1.0, 2.0).double()
-    return SpectralOperator(
-        torch.zeros(1, waves.count, dtype=torch.complex128),
-        (-0.05 * k.square()).to(torch.complex128)[:, None, None],
-        torch.complex(torch.zeros(len(waves.out)).double(), -0.05 * k[waves.out] * twice)[None],
-    )
-
-
 def line_of_trajectories(trajectories: int) -> tuple[HarmonicLabels, CodeData, Waves]:
     labels = labels_of(1, 1, 5)
     waves = Waves(labels)
-    start = torch.randn(trajectories, len(labels), generator=_RANDOM, dtype=torch.float64)
-    times = 0.25 * torch.arange(9).double().expand(trajectories, -1)
-    codes = Integrator(step=0.05)(waves.field(burgers(waves)), start, times).detach()
-    return labels, CodeData(codes, times, torch.ones(trajectories, 9, dtype=torch.bool)), waves
+    return labels, flows(waves, burgers(waves), trajectories, _RANDOM), waves
 
 
 def test_codes_are_those_of_a_fourier_series() -> None:
