@@ -13,8 +13,8 @@ from inrflow.dynamics.states import CodeData
 from inrflow.encoding.harmonic_codes import HarmonicLabels
 from inrflow.training.recorder import Interrupted, Recorder
 
-_ROUNDS = 3
-_BETTER = 0.98
+_ROUNDS = 12
+_BETTER = 0.95
 _CLEARLY_BETTER = 0.95
 _ENOUGH = 1.2  # transitions for each unknown of a wave
 _CUT_OFF = 1.5  # times what the number of codes cuts off: no dynamics of so many come below that
@@ -59,9 +59,23 @@ class SpectralContexts:
         """
         if plain.base is not None:
             return None
+        labels, best = plain.waves.labels, None
+        for products in (False, True)[: 1 + bool(len(plain.waves.out))]:  # products may stand for contexts, badly
+            fit = SpectralFit(self.taught, labels, None, products, self.taught.codes.new_zeros(len(self.rows), 0))
+            shared: SpectralForm | None = plain
+            if products != bool(len(plain.waves.out)):
+                shared = fit.search(self.held, 0)
+            if shared is not None:
+                best = self._better(best, self._search(fit, shared, counts, known))
+        return best
+
+    def _search(
+        self, fit: SpectralFit, plain: SpectralForm, counts: tuple[int, ...], known: Tensor | None
+    ) -> SpectralContextForm | None:
+        """The best of forms with the same features as `plain`, which `fit` has fitted."""
         labels, products = plain.waves.labels, bool(len(plain.waves.out))
-        fit = SpectralFit(self.taught, labels, None, products, self.taught.codes.new_zeros(len(self.rows), 0))
-        self._warn(fit, max(counts))
+        if products:
+            self._warn(fit, max(counts))
         best: SpectralContextForm | None = None
         for count in counts:
             if best is not None and best.score < _CUT_OFF * self._cut_off(len(labels)):

@@ -70,8 +70,8 @@ def viscous(labels):
 
 def test_a_viscosity_that_nobody_told_is_the_context(viscous):
     _, (found, without, listener) = viscous
-    assert correlation(found.contexts[:, 0], torch.tensor(VISCOSITIES).double()) > 1 - 1e-4
-    assert found.score < 1e-3 * without
+    assert correlation(found.contexts[:, 0], torch.tensor(VISCOSITIES).double()) > 1 - 1e-3
+    assert found.score < 3e-3 * without
     assert not listener.said
 
 
@@ -97,7 +97,7 @@ def test_products_depend_on_the_context_where_validation_says_so(labels):
     waves = Waves(labels)
     found, _, _ = found_contexts(labels, [burgers(waves, transport=a) for a in TRANSPORTS], waves)
     assert found.form.operator.coupled
-    assert correlation(found.contexts[:, 0], torch.tensor(TRANSPORTS).double()) > 1 - 1e-3
+    assert correlation(found.contexts[:, 0], torch.tensor(TRANSPORTS).double()) > 0.99
 
 
 def test_data_that_do_not_determine_the_dynamics_are_told(labels):

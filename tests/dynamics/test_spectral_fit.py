@@ -5,13 +5,11 @@ import torch
 from spectral_systems import burgers, flows, labels_of
 
 from inrflow.decoders.embeddings import make_embedding
-from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.quadratic_fields import combined, restricted
 from inrflow.dynamics.spectral import SpectralOperator, Waves
 from inrflow.dynamics.spectral_fit import SpectralFit
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.harmonic_codes import HarmonicLabels, harmonic_modes
-from inrflow.encoding.modes import OutputModes
+from inrflow.encoding.harmonic_codes import HarmonicLabels
 
 _RANDOM = torch.Generator().manual_seed(0)
 
