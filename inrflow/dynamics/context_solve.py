@@ -19,7 +19,7 @@ from inrflow.dynamics.vector_field import VectorField
 _STEP = 1e-4
 _ITERATIONS, _FIRST_ITERATIONS = 30, 3
 _NEAR = 0.05  # of a context's spread
-_SETTLED = 1e-6  # square of a step in standard deviations of the posterior
+_SETTLED = 1e-4  # square of a step in standard deviations of the posterior
 _LAGS = (1, 2, 4, 8)
 _DIVERGED = 100.0  # times the variance of the states
 
@@ -61,14 +61,14 @@ def solve_context(
         flow = _Spans(field, integrator, states, part)
         if not len(flow):
             continue
-        missed = flow.residual(estimate.mean[None])[0]
-        kept = missed.square().sum(1) < _DIVERGED * variance
+        missed = flow.residual(estimate.mean + _stencil(len(mean)))
+        kept = missed[0].square().sum(1) < _DIVERGED * variance
         if not bool(kept.any()):
             continue
         flow.keep(kept)
         least = noise_of(noise, flow.durations(), states.codes.shape[-1])
         most = _ITERATIONS if part == lags else _FIRST_ITERATIONS
-        start = estimate.mean, missed[kept]
+        start = estimate.mean, missed[:, kept]
         estimate = damped_gauss_newton(flow.residual, mean, covariance, least, start, most)
         iterations += estimate.iterations
         estimate.misfit = float(estimate.misfit / variance)
@@ -133,16 +133,17 @@ def damped_gauss_newton(
     start: tuple[Tensor, Tensor],
     most: int,
 ) -> ContextEstimate:
-    """Minimise the residuals (Q, n) over contexts with a Gaussian prior, from a context at which they are known, in at
-    most so many iterations. The misfit of the estimate is the mean square of a residual.
+    """Minimise the residuals (Q, n) over contexts with a Gaussian prior in at most so many iterations, from a context
+    on whose stencil they are known, (1 + P, Q, n). The misfit of the estimate is the mean square of a residual.
 
     Residuals are weighed by one variance each column, estimated from the residuals themselves, at least `least`.
     Spans that share frames do not err independently: the covariance is widened by the number of spans a frame.
     """
     precision = torch.linalg.inv(covariance)
-    (context, current), damping, done = start, 1e-2, 0
+    (context, values), damping, done = start, 1e-2, 0
+    current, jacobian = values[0], _slope(values)
     weight = _weights(current, least)
-    moves = _STEP * torch.eye(len(mean), dtype=torch.float64)
+    stencil = _stencil(len(mean))
 
     def objective(values: Tensor, at: Tensor) -> float:
         value = float((values.square() * weight).sum() + (at - mean) @ precision @ (at - mean))
@@ -150,8 +151,6 @@ def damped_gauss_newton(
 
     curvature, far = precision, True
     for done in range(1, most + 1):  # noqa: B007
-        if far:  # near by, the last derivatives serve
-            jacobian = ((current - residual(context + moves)) / _STEP).permute(1, 2, 0)  # of the forecast
         weighted = jacobian * weight[..., None]
         curvature = torch.einsum("qnk,qnl->kl", weighted, jacobian) + precision
         gradient = torch.einsum("qnk,qn->k", weighted, current) - precision @ (context - mean)
@@ -162,18 +161,29 @@ def damped_gauss_newton(
             break
         for _ in range(12):
             step = torch.linalg.solve(curvature + damping * torch.diag(curvature.diagonal()), gradient)
-            proposed = residual((context + step)[None])[0]
-            if objective(proposed, context + step) <= before:
-                context, current, moved = context + step, proposed, True
+            values = residual(context + step + (stencil if far else stencil[:1]))
+            if objective(values[0], context + step) <= before:
+                context, current, moved = context + step, values[0], True
+                jacobian = _slope(values) if far else jacobian  # near by, the last one serves
                 damping = max(damping * 0.1, 1e-12)
                 break
             damping *= 10
-        far = not moved or float(step.norm()) > _NEAR
+        far = float(step.norm()) > _NEAR
         if not moved:
             break
         weight = _weights(current, least)
     misfit = float(current.square().sum(1).mean())
     return ContextEstimate(context, torch.linalg.inv(curvature) * len(_LAGS), misfit, done)
+
+
+def _stencil(size: int) -> Tensor:
+    """Moves (1 + P, P) of a context by which derivatives are taken: they cost little beside the flow at the context."""
+    return _STEP * torch.cat([torch.zeros(1, size), torch.eye(size)]).double()
+
+
+def _slope(residuals: Tensor) -> Tensor:
+    """Derivatives (Q, n, P) of forecasts by the context from residuals (1 + P, Q, n) on its stencil."""
+    return ((residuals[0] - residuals[1:]) / _STEP).permute(1, 2, 0)
 
 
 def _weights(residual: Tensor, least: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def fit_local(
     for e in range(count):
         rows = environment == e
         parts.append(CodeData(data.codes[rows], data.t[rows], data.observed[rows]))
-    pooled = gauss_newton(field, data, first_guess(field, data), integrator, iterations // 2, _MOST_TRANSITIONS // 4)
+    pooled = gauss_newton(field, data, first_guess(field, data), integrator, iterations)
     progress(f"local dynamics of all environments: misfit {pooled.misfit:.1e}")
     each = [gauss_newton(field, part, pooled.coefficients, integrator, iterations) for part in parts]
     progress(f"of each environment: misfit {max(one.misfit for one in each):.1e} at most")
@@ -85,16 +85,9 @@ def first_guess(field: LocalField, data: CodeData, ridge: float = 1e-6) -> Tenso
     return solved.reshape(field.coefficients.shape[1:])
 
 
-def gauss_newton(
-    field: LocalField,
-    data: CodeData,
-    start: Tensor,
-    integrator: Integrator,
-    iterations: int,
-    most: int = _MOST_TRANSITIONS,
-) -> Estimate:
-    """Coefficients whose flow carries at `most` so many frames to the next, by Levenberg and Marquardt's method."""
-    begin, end, times = transitions(data, most)
+def gauss_newton(field: LocalField, data: CodeData, start: Tensor, integrator: Integrator, iterations: int) -> Estimate:
+    """Coefficients whose flow carries every frame to the next, by Levenberg and Marquardt's method."""
+    begin, end, times = transitions(data, _MOST_TRANSITIONS)
     size = start.numel()
     eye = torch.eye(size, dtype=torch.float64)
 
@@ -111,14 +104,14 @@ def gauss_newton(
     missed = residual(found[None])[0]
     cost = float(missed.square().sum())
     curvature = eye
-    steep = True
+    steep, at = True, found  # where the slope was taken
     for _ in range(iterations):
         if steep:  # else the last slope still serves
-            slope = (missed - residual(found + _STEP * eye)) / _STEP
+            slope, at = (missed - residual(found + _STEP * eye)) / _STEP, found
         if not bool(torch.isfinite(slope).all()):
             break
         curvature, gradient = slope @ slope.T, slope @ missed
-        before = cost
+        before, damping_before = cost, damping
         for _ in range(8):
             damped = curvature + damping * torch.diag(curvature.diagonal()) + 1e-14 * curvature.diagonal().mean() * eye
             proposed = found + torch.linalg.solve(damped, gradient)
@@ -129,7 +122,12 @@ def gauss_newton(
             damping *= 10
         if steep and not before - cost > _SETTLED * before:
             break
+        if cost == before:  # the old slope has led nowhere
+            damping = damping_before
         steep = cost > _SERVES * before
+    if at is not found:  # the curvature is the metric in which environments are compared
+        slope = (missed - residual(found + _STEP * eye)) / _STEP
+        curvature = slope @ slope.T
     return Estimate(found.reshape(start.shape), curvature, cost / len(begin))
 
 

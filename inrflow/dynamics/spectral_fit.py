@@ -27,7 +27,8 @@ RIDGES = (1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-2)
 _STENCIL, _BLOCK = 6, 256
 _SUBSTEP, _LINEAR_SUBSTEP = 0.5, 0.125  # of Runge-Kutta, internal time; linear fields keep faster waves and cost less
 _CONSTANT = 100.0  # the constant is hardly penalised
-_ROWS = 6.0  # transitions an unknown; more would only take longer
+_ROWS, _ROWS_OF_SEVERAL = 6.0, 24.0  # transitions an unknown; more would only take longer
+_TIES = 1.05  # of the best error: the largest ridge within that is the safest for systems that are not judged
 _COLLINEAR = 1e-6
 
 Block = tuple[Tensor, Tensor, Tensor, Tensor]  # durations, integrals of coefficients and of products, changes
@@ -95,7 +96,8 @@ class SpectralFit:
         once = 1 + self.waves.channels
         largest = several + once + self.contexts * (once + several * coupled)
         frames = max(1, states.codes.shape[1] - 1)
-        kept = min(len(states.codes), max(8, math.ceil(_ROWS * largest / frames)))
+        enough = _ROWS_OF_SEVERAL if several_systems else _ROWS
+        kept = min(len(states.codes), max(8, math.ceil(enough * largest / frames)))
         chosen = torch.arange(kept)
         if several_systems:  # a file may hold one after the other
             chosen = torch.linspace(0, len(states.codes) - 1, kept).round().long()
@@ -303,15 +305,30 @@ class SpectralFit:
         operator = start
         chosen: tuple[float, ...] = ()
         for _ in range(corrections + 1):
-            leading = leading_ridge(
-                zip(RIDGES, self.solve(self.blocks(operator), list(RIDGES)), strict=True),
-                lambda solved: self.rollout_error(solved, judged, first, contexts),
-            )
+            solved = self.solve(self.blocks(operator), list(RIDGES))
+            if contexts is None:
+                leading = leading_ridge(
+                    zip(RIDGES, solved, strict=True), lambda one: self.rollout_error(one, judged, first)
+                )
+            else:
+                leading = self._safest(solved, judged, first, contexts)
             if leading is None or not improves(leading[0], None if best is None else best.score):
                 break
             operator, chosen = leading[2], (*chosen, leading[1])
             best = SpectralForm(self.waves, operator, self.base, chosen, leading[0])
         return best
+
+    def _safest(
+        self, solved: list[SpectralOperator | None], judged: CodeData, first: int, contexts: Tensor
+    ) -> tuple[float, float, SpectralOperator] | None:
+        """Error, ridge and operator of the largest ridge that does about as well as the best one."""
+        found = [
+            (self.rollout_error(one, judged, first, contexts), ridge, one)
+            for ridge, one in zip(RIDGES, solved, strict=True)
+            if one is not None
+        ]
+        best = min((error for error, _, _ in found), default=math.inf)
+        return max((one for one in found if one[0] <= _TIES * best < math.inf), key=lambda one: one[1], default=None)
 
 
 def _rate(field: VectorField, state: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from inrflow.training.recorder import Interrupted, Recorder
 _ROUNDS = 12
 _BETTER = 0.95
 _CLEARLY_BETTER = 0.95
+_WORSE = 1.1  # times the error before: a refit that forecasts its own data worse has failed
 _ENOUGH = 1.2  # transitions for each unknown of a wave
 _CUT_OFF = 1.5  # times what the number of codes cuts off: no dynamics of so many come below that
 
@@ -33,11 +34,17 @@ class SpectralContextForm:
         return self.form.score
 
     def refit(self, states: CodeData, rows: Tensor) -> SpectralContextForm:
-        """Coefficients and contexts solved once more from other codes, whose environments are `rows`."""
-        operator, waves = self.form.operator, self.form.waves
-        fit = SpectralFit(states, waves.labels, None, bool(len(waves.out)), self.contexts[rows], operator.coupled)
+        """Coefficients solved once more from other codes, whose environments are `rows`; those there were, where the
+        new ones forecast these codes worse."""
+        operator, waves, contexts = self.form.operator, self.form.waves, self.contexts[rows]
+        fit = SpectralFit(states, waves.labels, None, bool(len(waves.out)), contexts, operator.coupled)
         solved = fit.solve(fit.blocks(operator), [self.form.ridges[-1]])[0]
-        form = SpectralForm(waves, solved or operator, None, self.form.ridges, self.score)
+        if solved is None:
+            return self
+        before, after = (fit.rollout_error(one, states, 0, contexts) for one in (operator, solved))
+        if not after < _WORSE * before:
+            return self
+        form = SpectralForm(waves, solved, None, self.form.ridges, self.score)
         return SpectralContextForm(form, self.contexts)
 
 

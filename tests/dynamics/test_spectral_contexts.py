@@ -150,3 +150,13 @@ def test_contexts_one_step_from_wrong_ones_come_close_to_the_truth_and_the_opera
     torch.testing.assert_close(at.linear[0, 1:, 0, 0].real, expected, rtol=5e-2, atol=0)
     start = start_contexts(SpectralFit(taught, labels, contexts=wrong[rows, :0]), mean, rows, 1)
     assert correlation(start[:, 0], true[:, 0]) > 0.99
+
+
+def test_a_refit_that_forecasts_its_own_data_worse_is_not_taken(viscous):
+    waves, (found, _, _) = viscous
+    taught, rows = family([burgers(waves, nu) for nu in VISCOSITIES], waves, 3, 5)
+    again = found.refit(taught, rows)
+    assert again.form.operator is not found.form.operator
+    wrong = CodeData(taught.codes + 10.0 * torch.randn_like(taught.codes), taught.t, taught.observed)
+    wrong.codes[0] *= 1e3  # one trajectory that no field of this kind follows
+    assert found.refit(wrong, rows) is found
