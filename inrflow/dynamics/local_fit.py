@@ -50,7 +50,7 @@ def fit_local(
     for e in range(count):
         rows = environment == e
         parts.append(CodeData(data.codes[rows], data.t[rows], data.observed[rows]))
-    pooled = gauss_newton(field, data, first_guess(field, data), integrator, iterations)
+    pooled = gauss_newton(field, data, first_guess(field, data), integrator, iterations // 2, metric=False)
     progress(f"local dynamics of all environments: misfit {pooled.misfit:.1e}")
     each = [gauss_newton(field, part, pooled.coefficients, integrator, iterations) for part in parts]
     progress(f"of each environment: misfit {max(one.misfit for one in each):.1e} at most")
@@ -85,8 +85,13 @@ def first_guess(field: LocalField, data: CodeData, ridge: float = 1e-6) -> Tenso
     return solved.reshape(field.coefficients.shape[1:])
 
 
-def gauss_newton(field: LocalField, data: CodeData, start: Tensor, integrator: Integrator, iterations: int) -> Estimate:
-    """Coefficients whose flow carries every frame to the next, by Levenberg and Marquardt's method."""
+def gauss_newton(
+    field: LocalField, data: CodeData, start: Tensor, integrator: Integrator, iterations: int, metric: bool = True
+) -> Estimate:
+    """Coefficients whose flow carries every frame to the next, by Levenberg and Marquardt's method.
+
+    metric: the curvature is wanted where they are, not where the last slope was taken.
+    """
     begin, end, times = transitions(data, _MOST_TRANSITIONS)
     size = start.numel()
     eye = torch.eye(size, dtype=torch.float64)
@@ -125,7 +130,7 @@ def gauss_newton(field: LocalField, data: CodeData, start: Tensor, integrator: I
         if cost == before:  # the old slope has led nowhere
             damping = damping_before
         steep = cost > _SERVES * before
-    if at is not found:  # the curvature is the metric in which environments are compared
+    if metric and at is not found:
         slope = (missed - residual(found + _STEP * eye)) / _STEP
         curvature = slope @ slope.T
     return Estimate(found.reshape(start.shape), curvature, cost / len(begin))

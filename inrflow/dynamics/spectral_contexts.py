@@ -85,6 +85,7 @@ def _in_terms_of(operator: SpectralOperator, mean: Tensor, factor: Tensor) -> Sp
         return torch.tensordot(weights.to(parts), parts, 1)
 
     contexts = tuple(
-        SpectralOperator(*(mixed(name, column) for name in ("constant", "linear", "products"))) for column in factor.T
+        SpectralOperator(mixed("constant", column), mixed("linear", column), mixed("products", column))
+        for column in factor.T
     )
     return SpectralOperator(at_mean.constant, at_mean.linear, at_mean.products, contexts)

@@ -144,9 +144,9 @@ class HarmonicTraining(Training):
         if not counts or bool((held_rows < 0).any()):
             self.recorder.say("contexts are not used: each environment needs a training and a held-out trajectory")
             return None
-        known = self.environments.parameters
-        if known is not None:
-            known = contexts_of_parameters(torch.as_tensor(known[stage.used]), counts[0])
+        parameters, known = self.environments.parameters, None
+        if parameters is not None:
+            known = contexts_of_parameters(torch.as_tensor(parameters[stage.used]), counts[0])
         every = rows.repeat(len(codes.codes) // len(rows))
         found = SpectralContexts(codes, every, held, held_rows, self.recorder).search(plain, counts, known)
         if found is None or not found.score < CLEARLY_BETTER * plain.score:
