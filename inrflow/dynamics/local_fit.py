@@ -7,6 +7,7 @@ coefficients of the environments are approximated as theta_0 + sum_j c_j theta_j
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,9 +51,14 @@ def fit_local(
     for e in range(count):
         rows = environment == e
         parts.append(CodeData(data.codes[rows], data.t[rows], data.observed[rows]))
-    pooled = gauss_newton(field, data, first_guess(field, data), integrator, iterations // 2, metric=False)
+    pooled = gauss_newton(field, data, first_guess(field, data), integrator, iterations // 2, rough=True)
     progress(f"local dynamics of all environments: misfit {pooled.misfit:.1e}")
-    each = [gauss_newton(field, part, pooled.coefficients, integrator, iterations) for part in parts]
+    each = []
+    for part in parts:
+        found = gauss_newton(field, part, pooled.coefficients, integrator, iterations)
+        if not math.isfinite(found.misfit):  # its flow diverges from there
+            found = gauss_newton(field, part, first_guess(field, part), integrator, iterations)
+        each.append(found)
     progress(f"of each environment: misfit {max(one.misfit for one in each):.1e} at most")
     operators, contexts = low_rank(each, field.context_size)
     with torch.no_grad():
@@ -86,13 +92,13 @@ def first_guess(field: LocalField, data: CodeData, ridge: float = 1e-6) -> Tenso
 
 
 def gauss_newton(
-    field: LocalField, data: CodeData, start: Tensor, integrator: Integrator, iterations: int, metric: bool = True
+    field: LocalField, data: CodeData, start: Tensor, integrator: Integrator, iterations: int, rough: bool = False
 ) -> Estimate:
     """Coefficients whose flow carries every frame to the next, by Levenberg and Marquardt's method.
 
-    metric: the curvature is wanted where they are, not where the last slope was taken.
+    rough: for a start: few frames, and the curvature is that where the last slope was taken.
     """
-    begin, end, times = transitions(data, _MOST_TRANSITIONS)
+    begin, end, times = transitions(data, _MOST_TRANSITIONS // 4 if rough else _MOST_TRANSITIONS)
     size = start.numel()
     eye = torch.eye(size, dtype=torch.float64)
 
@@ -130,7 +136,7 @@ def gauss_newton(
         if cost == before:  # the old slope has led nowhere
             damping = damping_before
         steep = cost > _SERVES * before
-    if metric and at is not found:
+    if not rough and at is not found:
         slope = (missed - residual(found + _STEP * eye)) / _STEP
         curvature = slope @ slope.T
     return Estimate(found.reshape(start.shape), curvature, cost / len(begin))
