@@ -52,13 +52,11 @@ def fit_local(
         rows = environment == e
         parts.append(CodeData(data.codes[rows], data.t[rows], data.observed[rows]))
     pooled = gauss_newton(field, data, first_guess(field, data), integrator, iterations // 2, rough=True)
+    each = [gauss_newton(field, part, pooled.coefficients, integrator, iterations) for part in parts]
+    if not all(math.isfinite(one.misfit) for one in each):  # the flow of an environment diverges from a rough start
+        pooled = gauss_newton(field, data, first_guess(field, data), integrator, iterations)
+        each = [gauss_newton(field, part, pooled.coefficients, integrator, iterations) for part in parts]
     progress(f"local dynamics of all environments: misfit {pooled.misfit:.1e}")
-    each = []
-    for part in parts:
-        found = gauss_newton(field, part, pooled.coefficients, integrator, iterations)
-        if not math.isfinite(found.misfit):  # its flow diverges from there
-            found = gauss_newton(field, part, first_guess(field, part), integrator, iterations)
-        each.append(found)
     progress(f"of each environment: misfit {max(one.misfit for one in each):.1e} at most")
     operators, contexts = low_rank(each, field.context_size)
     with torch.no_grad():
