@@ -18,14 +18,14 @@ from inrflow.surrogate import Surrogate
 from inrflow.training.harmonic_training import HarmonicTraining
 from inrflow.training.recorder import Recorder
 
-SETTINGS = {"grid": 24, "dimensions": 1, "dt": 0.2, "frames": 6}
+SETTINGS = {"grid": 24, "dimensions": 1, "dt": 0.2, "frames": 5}
 DIFFUSIVITIES = [0.002, 0.004, 0.006, 0.009]
 NEW = 0.0052
 
 
 def trained(path: Path, folder: Path, context: str) -> Surrogate:
     settings = [f"data.train={path}", f"dynamics.context={context}", "decoder.codes=harmonics", "dynamics.depth=0",
-                "decoder.harmonics=4", "dynamics.context_size=1"]
+                "decoder.harmonics=3", "dynamics.context_size=1"]
     config = resolve("train", Config, settings)
     folder.mkdir()
     with TrajectoryFile(path) as file, Recorder(folder, Console(quiet=True)) as recorder:
