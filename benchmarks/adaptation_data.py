@@ -143,7 +143,6 @@ class Prepared:
     seconds: float
     floor: float
     new_floor: float
-    left_out: float
     originals: int
     decoder: ModulatedSiren
     low: list[float]
@@ -220,7 +219,6 @@ def prepare(problem: Problem, size: Size, seed: int, folder: Path) -> Prepared:
         seconds=time.process_time() - begun,
         floor=float(np.mean([t.floor() for t in judged])),
         new_floor=float(np.mean([t.floor() for t in new_judged])),
-        left_out=float(modes.noise.mean()),
         originals=len(source),
         decoder=decoder,
         low=low.tolist(),
