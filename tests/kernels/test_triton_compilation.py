@@ -42,7 +42,7 @@ def stack_budget(configuration: Configuration) -> int:
         return 3100
     if configuration.width <= 64:
         return 1000 if configuration.capability == 100 else 720
-    return 1100 if configuration.capability == 90 else 1700
+    return 1100 if configuration.capability == 90 else 1800
 
 
 def check(configuration: Configuration, found: dict) -> None:
