@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+import inrflow.training.steps as training_steps
 from inrflow.assimilation import StatePrior
 from inrflow.config import Config
 from inrflow.data.environments import environments_of
@@ -42,7 +42,7 @@ class TrainingSetup:
     ) -> None:
         self.config, self.file, self.recorder, self.save_config = config, file, recorder, save_config
         self.device = choose_device(config.device)
-        self.checkpoints, self.started = directory / "checkpoints", time.monotonic()
+        self.checkpoints, self.started = directory / "checkpoints", training_steps.clock()
         data = config.data
         self.source = TrajectorySource(file, data.frames, data.points, data.same_points, config.seed)
         self.environments = environments_of(file, config.dynamics.context)
@@ -114,7 +114,7 @@ class TrainingSetup:
     def seconds(self, share: float) -> float:
         """A share of the time budget, less where little of it is left."""
         budget = 60 * self.config.training.minutes
-        return min(share * budget, max(0.8 * (budget - (time.monotonic() - self.started)), 0.0))
+        return min(share * budget, max(0.8 * (budget - (training_steps.clock() - self.started)), 0.0))
 
     def forcing_period(self) -> float:
         """Period of the declared forcing, internal time; 0 for none."""
