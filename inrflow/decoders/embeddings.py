@@ -119,23 +119,30 @@ class PeriodicEmbedding(Embedding):
             result[i, ..., 2 * size * len(self.periodic) + place] = 1 / self.half_length
         return result
 
-    def _frequencies(self, x: Tensor) -> Tensor:
-        """Wave vectors (M / 2, d) of the harmonics."""
-        period = torch.tensor(self.period, dtype=torch.float64).to(self.modes.device)
-        return (2 * math.pi * self.modes / period).to(x.dtype)
+    def _turns(self) -> Tensor:
+        """Wave vectors (M / 2, d) of the harmonics over 2 pi, float64."""
+        return self.modes.double() / torch.tensor(self.period, dtype=torch.float64).to(self.modes.device)
+
+    def _angle(self, x: Tensor) -> Tensor:
+        """Angles (..., M / 2) of the harmonics in [-pi, pi], in the precision of x.
+
+        Whole turns are taken off in float64: in float32 an angle of many turns is known to 1e-6 only, and closed-form
+        dynamics see that error.
+        """
+        turns = x.double() @ self._turns().T
+        return (2 * math.pi * (turns - turns.round())).to(x.dtype)
 
     def evaluate_harmonics(self, x: Tensor) -> Tensor:
         if not len(self.modes):
             return super().evaluate_harmonics(x)
         # Unit mean square over the domain, like the constant.
-        angle = x @ self._frequencies(x).T
+        angle = self._angle(x)
         return math.sqrt(2) * torch.cat([angle.cos(), angle.sin()], -1)
 
     def harmonic_slopes(self, x: Tensor) -> Tensor:
         if not len(self.modes):
             return super().harmonic_slopes(x)
-        frequencies = self._frequencies(x)
-        angle = x @ frequencies.T
+        angle, frequencies = self._angle(x), 2 * math.pi * self._turns().to(x.dtype)
         rates = frequencies.T.view(x.shape[-1], *[1] * (x.dim() - 1), -1)
         return math.sqrt(2) * torch.cat([-angle.sin() * rates, angle.cos() * rates], -1)
 

@@ -20,6 +20,7 @@ _SMALL = 48  # codes with which contexts are found from random starts
 _STARTS, _ROUNDS = 6, 40
 _DAMPING = 1e-3
 _SETTLED = 1e-6
+_ROUNDING = 1e-15  # of normal equations with unit diagonal
 
 
 @dataclass
@@ -123,17 +124,20 @@ def contexts_of(moments: Moments, operators: Tensor, rounds: int = 8) -> Tensor:
 def solve_operators(gram: Tensor, target: Tensor, contexts: Tensor, ridge: float) -> Tensor:
     """Operators (1 + P, n, m) that solve the normal equations gram (E, m, m), target (E, n, m) at contexts (E, P).
 
-    The ridge is relative to the mean diagonal of the moments and spares the bias of the mean field.
+    The ridge is relative to the mean diagonal of the moments and spares the bias of the mean field. Codes enter in units
+    of their own size, so that rounding does not drown the smallest of them.
     """
     weights = _with_one(contexts)
     parts, m = weights.shape[1], gram.shape[-1]
-    matrix = torch.einsum("ek,el,eij->kilj", weights, weights, gram).reshape(parts * m, parts * m)
-    right = torch.einsum("ek,eni->kin", weights, target).reshape(parts * m, -1)
-    strength = ridge * gram.sum(0).diagonal()[1:].mean()
-    added = strength.expand(parts * m).clone()
+    total = gram.sum(0).diagonal()
+    size = total.clamp(min=1e-300).sqrt()
+    scaled = gram / size[:, None] / size
+    matrix = torch.einsum("ek,el,eij->kilj", weights, weights, scaled).reshape(parts * m, parts * m)
+    right = torch.einsum("ek,eni->kin", weights, target / size).reshape(parts * m, -1)
+    added = (ridge * total[1:].mean() / size.square()).repeat(parts)
     added[0] = 0.0
-    matrix.diagonal().add_(added + 1e-13 * matrix.diagonal().mean())
-    return torch.linalg.solve(matrix, right).reshape(parts, m, -1).transpose(1, 2)
+    matrix.diagonal().add_(added + _ROUNDING)
+    return torch.linalg.solve(matrix, right).reshape(parts, m, -1).transpose(1, 2) / size
 
 
 def solve_contexts(gram: Tensor, target: Tensor, operators: Tensor, contexts: Tensor) -> Tensor:

@@ -8,18 +8,20 @@ transitions, P numbers against all its codes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from inrflow.dynamics.context_fit import ContextFit, contexts_of, fit_contexts, refine, whitened
 from inrflow.dynamics.context_moments import Moments, UniformMoments, moments_of
+from inrflow.dynamics.equivariant_operators import OperatorAverage
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.transitions import flow
 
 _FIRST_RIDGE = 1e-8
-_RIDGES = (1e-12, 1e-10, 1e-6, 1e-4, 1e-2)
+_RIDGES = (1e-16, 1e-12, 1e-10, 1e-6, 1e-4, 1e-2)
+_SMALL, _START_ROUNDS = 48, 40  # codes with which known parameters are bent into contexts
 _CLEARLY_BETTER = 0.95
 _ENOUGH = 1.2  # transitions for each unknown of a row of the operators
 _MOMENT_VALUES = 1.2e8
@@ -27,11 +29,12 @@ _MOMENT_VALUES = 1.2e8
 
 @dataclass(frozen=True)
 class ContextCandidate:
-    """size: codes; contexts: P; ridge: of the operators."""
+    """size: codes; contexts: P; ridge: of the operators; averaged: over the symmetries."""
 
     size: int
     contexts: int
     ridge: float
+    averaged: bool = False
 
 
 @dataclass
@@ -54,6 +57,7 @@ class ContextSearch:
         known: (E, Q) parameters of the environments to start from, None where nothing is known.
         floor: error of the decoder alone, share of the variance.
         seed: of the random starts.
+        average: over the symmetries that the copies show, where they move codes exactly.
     """
 
     def __init__(
@@ -66,10 +70,11 @@ class ContextSearch:
         known: Tensor | None = None,
         floor: float = 0.0,
         seed: int = 0,
+        average: OperatorAverage | None = None,
     ) -> None:
         self.moments = moments_of(training, environment, environments)
         self.held, self.held_environment = held, held_environment
-        self.known, self.floor, self.seed = known, floor, seed
+        self.known, self.floor, self.seed, self.average = known, floor, seed, average
         self.transitions = int(self.moments.counts.sum())
         seen = training.codes[training.observed]
         self.variance = float((seen - seen.mean(0)).square().sum(1).mean())
@@ -88,13 +93,18 @@ class ContextSearch:
         """Contexts (E, P) to begin with: standardised known parameters and their squares, or from random starts."""
         if self.known is None:
             return fit_contexts(self.moments, contexts, _FIRST_RIDGE, self.seed)
-        return contexts_of_parameters(self.known, contexts)
+        small = self.moments.truncated(min(_SMALL, self.moments.size))
+        return refine(small, contexts_of_parameters(self.known, contexts), _FIRST_RIDGE, _START_ROUNDS).contexts
 
     def fit(
-        self, size: int, contexts: Tensor, ridge: float, rounds: int = 6, moments: Moments | None = None
+        self, size: int, contexts: Tensor, ridge: float, rounds: int = 6, moments: Moments | None = None,
+        averaged: bool = False,
     ) -> ContextFit:
-        """A field for the first `size` codes."""
-        return refine((moments or self.moments).truncated(size), contexts, ridge, rounds)
+        """A field for the first `size` codes, `averaged` over the symmetries or not."""
+        found = refine((moments or self.moments).truncated(size), contexts, ridge, rounds)
+        if averaged and self.average is not None:
+            return replace(found, operators=self.average(found.operators))
+        return found
 
     def held_contexts(self, fit: ContextFit) -> Tensor:
         """Contexts (S, P) of the held-out trajectories in a field."""
@@ -121,7 +131,7 @@ class ContextSearch:
         limit = int((_MOMENT_VALUES / max(1, len(self.moments.counts))) ** 0.5)
 
         def try_one(candidate: ContextCandidate, start: Tensor) -> None:
-            fit = self.fit(candidate.size, start, candidate.ridge)
+            fit = self.fit(candidate.size, start, candidate.ridge, averaged=candidate.averaged)
             value = self.score(fit)
             fits[candidate], scores[candidate] = fit, value if value == value else float("inf")
 
@@ -134,10 +144,16 @@ class ContextSearch:
         for ridge in _RIDGES:
             try_one(ContextCandidate(best.size, best.contexts, ridge), fits[best].contexts)
         best = self._best(scores)
+        if self.average is not None:  # regressions that differ little by themselves differ more without their errors
+            largest = max(size for size in (candidate.size for candidate in scores))
+            for size in sorted({best.size, largest}):
+                for ridge in sorted({best.ridge, _RIDGES[0]}) if self.average.keeps(size) else ():
+                    try_one(ContextCandidate(size, best.contexts, ridge, True), fits[best].contexts)
+        best = self._best(scores)
         return ContextChoice(best, fits[best], scores[best], scores)
 
     def _best(self, scores: dict[ContextCandidate, float]) -> ContextCandidate:
-        ordered = sorted(scores, key=lambda c: (c.contexts, c.size, -c.ridge))
+        ordered = sorted(scores, key=lambda c: (c.contexts, c.averaged, c.size, -c.ridge))
         best = ordered[0]
         for candidate in ordered[1:]:
             if scores[candidate] + self.floor < _CLEARLY_BETTER * (scores[best] + self.floor):

@@ -98,18 +98,23 @@ class CodeMotion:
         moved[..., 0] += shift[:, None]
         return (moved - self._output).flatten(2) @ self._projection
 
-    def averaged(self, prior: GaussianPrior, transformations: Transformations) -> GaussianPrior:
-        """A prior of codes averaged over transformations of the fields."""
-        size = len(prior.mean)
-        points = torch.cat([prior.mean[None], torch.eye(size, dtype=torch.float64), torch.zeros(1, size).double()])
-        means, total = [], torch.zeros_like(prior.covariance)
-        for k in range(len(transformations)):
+    def affine(self, transformations: Transformations) -> Tensor:
+        """Matrices (K, 1 + Z, 1 + Z) of the motion of [1, code] under K transformations."""
+        size = len(self._modes)
+        points = torch.cat([torch.zeros(1, size), torch.eye(size)]).double()
+        result = torch.zeros(len(transformations), 1 + size, 1 + size, dtype=torch.float64)
+        result[:, 0, 0] = 1.0
+        for k, matrix in enumerate(result):
             one = Transformations(*(m[k : k + 1] for m in (transformations.A, transformations.b, transformations.Q)))
             moved = self(points[None], one)[0]
-            matrix = moved[1:-1] - moved[-1]
-            means.append(moved[0])
-            total += matrix.T @ prior.covariance @ matrix
-        every = torch.stack(means)
+            matrix[1:, 0], matrix[1:, 1:] = moved[0], (moved[1:] - moved[0]).T
+        return result
+
+    def averaged(self, prior: GaussianPrior, transformations: Transformations) -> GaussianPrior:
+        """A prior of codes averaged over transformations of the fields."""
+        moves = self.affine(transformations)
+        every = moves[:, 1:, 0] + moves[:, 1:, 1:] @ prior.mean
+        total = sum(turn @ prior.covariance @ turn.T for turn in moves[:, 1:, 1:])
         mean = every.mean(0)
         covariance = (total + (every - mean).T @ (every - mean)) / len(every)
         return GaussianPrior(mean, (covariance + covariance.T) / 2, prior.noise)

@@ -15,7 +15,7 @@ from torch import Tensor
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.encoding.whitened import WhitenedPosterior, block_length
 
-NOISE_FLOOR = 1e-11
+NOISE_FLOOR = 1e-14  # what float32 rounds off values of a few standard deviations
 
 
 @dataclass

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from inrflow.encoding.gaussian import GaussianPrior, condition
+from inrflow.encoding.maximisation import NOISE_FLOOR
 from inrflow.encoding.modes import OutputModes
 
-_NOISE_FLOOR = 1e-11
 
 
 def refit_variances(
@@ -55,6 +55,6 @@ def refit_variances(
             values += finite.sum((0, 1))
             count += len(u)
         variances = second / count
-        noise = torch.where(values > 0, residual / values.clamp(min=1), noise).clamp(min=_NOISE_FLOOR)
+        noise = torch.where(values > 0, residual / values.clamp(min=1), noise).clamp(min=NOISE_FLOOR)
     order = variances.argsort(descending=True)
     return OutputModes(modes.mean, modes.modes[order], variances[order], noise)

@@ -11,6 +11,7 @@ import torch
 
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.equivariant_operators import OperatorAverage
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.equivariance import CodeMotion
 from inrflow.training.decoder_stage import Augmentation, invariant_box
@@ -18,6 +19,7 @@ from inrflow.training.decoder_stage import Augmentation, invariant_box
 Encode = Callable[[np.ndarray, Augmentation | None], CodeData]
 
 _FEWEST = 2
+_ELEMENTS = 16  # of the group, over which operators are averaged
 
 
 @dataclass
@@ -71,6 +73,12 @@ class CodeBook:
             moved = self.motion(codes.codes, augmentation.sample(random, len(indices)))
             parts.append(CodeData(torch.where(codes.observed[..., None], moved, codes.codes), codes.t, codes.observed))
         return CodeData.join(parts)
+
+    def operator_average(self, augmentation: Augmentation) -> OperatorAverage | None:
+        """Averages operators on codes over these symmetries; None where codes are not moved exactly."""
+        if self.motion is None or not augmentation:
+            return None
+        return OperatorAverage(self.motion.affine(augmentation.sample(np.random.default_rng([19]), _ELEMENTS)))
 
 
 def code_motion(

@@ -22,6 +22,7 @@ from inrflow.dynamics.context_moments import moments_of
 from inrflow.dynamics.context_search import ContextChoice, ContextSearch
 from inrflow.dynamics.context_solve import solve_context
 from inrflow.dynamics.contexts import Contexts
+from inrflow.dynamics.equivariant_operators import OperatorAverage
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.parameter_map import ParameterMap
 from inrflow.dynamics.states import CodeData, with_contexts
@@ -94,7 +95,9 @@ class ContextStage:
             )
         return tuple(sorted({min(size, possible) for size in sizes} - {0}))
 
-    def search(self, codes: CodeData, held: CodeData, floor: float) -> ContextSearch:
+    def search(
+        self, codes: CodeData, held: CodeData, floor: float, average: OperatorAverage | None = None
+    ) -> ContextSearch:
         """The search on codes of training trajectories (originals, then their copies in turn) and of held-out ones."""
         rows = self.number[torch.as_tensor(self.training.training)]
         copies = len(codes.codes) // len(rows)
@@ -108,6 +111,7 @@ class ContextStage:
             None if known is None else torch.as_tensor(known[self.used]),
             floor,
             self.training.config.seed,
+            average,
         )
 
     def quick_score(self, codes: CodeData, held: CodeData, floor: float) -> float | None:
@@ -122,17 +126,17 @@ class ContextStage:
 
     def run(
         self, decoder: Decoder, modes: OutputModes, codes: CodeData, held: CodeData | None, without: float,
-        unseen: UnseenVariance | None,
+        unseen: UnseenVariance | None, average: OperatorAverage | None = None,
     ) -> Surrogate | None:
         """The surrogate; None where contexts do not help, which is told. `without`: validation error without them;
-        `unseen`: what the decoder misses where no training frame has a point."""
+        `unseen`: what the decoder misses where no training frame has a point; `average`: over the symmetries."""
         say = self.training.recorder.say
         counts = self.sizes_to_try(tell=True)
         if held is None or not len(held.codes) or not counts:
             say("contexts are not used: they need several environments and a held-out trajectory; give more")
             return None
         floor = float(modes.noise.mean())
-        search = self.search(codes, held, floor)
+        search = self.search(codes, held, floor, average)
         sizes = dynamics_stage.candidate_sizes(
             modes.variances, search.transitions // (1 + counts[0]), self.training.config.decoder.code_size
         )
@@ -140,7 +144,8 @@ class ContextStage:
         chosen = choice.candidate
         say(
             f"closed-form dynamics with contexts: {len(self.used)} environments, {chosen.contexts} numbers each, "
-            f"{chosen.size} codes, ridge {chosen.ridge:g}, validation error {choice.score:.2e} of the variance "
+            f"{chosen.size} codes, ridge {chosen.ridge:g}{', averaged over the symmetries' if chosen.averaged else ''}, "
+            f"validation error {choice.score:.2e} of the variance "
             f"({without:.2e} without contexts, decoder alone {floor:.1e})"
         )
         self.training.recorder.log(
@@ -171,7 +176,7 @@ class ContextStage:
 
         def refit(codes: CodeData, rows: Tensor) -> tuple[VectorField, Tensor]:
             moments = moments_of(codes, rows, len(self.used))
-            full = search.fit(chosen.size, fit.contexts, chosen.ridge, moments=moments)
+            full = search.fit(chosen.size, fit.contexts, chosen.ridge, moments=moments, averaged=chosen.averaged)
             return context_field(full, width), full.contexts
 
         field = context_field(fit, width)

@@ -32,6 +32,7 @@ _FRAMES_PER_STEP = 128
 _HELD_OUT = 0.1
 _TRAJECTORIES_LEFT_OUT = 16
 _GROUP_ELEMENTS = 48
+_FLOOR, _INVARIANT_FLOOR = 1e-13, 1e-17  # smallest variance of a mode, share of the largest
 
 
 class Augmentation:
@@ -198,9 +199,9 @@ class DecoderTraining:
             with torch.no_grad():
                 return module.features(points.to(module.output.dtype))
 
-        modes = fit_output_modes(
-            features, groups, iterations, largest=largest, progress=progress, average=average
-        )
+        # A span that the symmetries keep is worth its last modes: operators can be averaged over the group on it.
+        floor = _FLOOR if box is None else _INVARIANT_FLOOR
+        modes = fit_output_modes(features, groups, iterations, floor, largest, progress, average)
         return refit_variances(modes, features, self._further_groups(trajectories))
 
     def _further_groups(self, trajectories: int) -> list[tuple[Tensor, Tensor]]:

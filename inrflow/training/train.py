@@ -80,7 +80,8 @@ class Training(TrainingSetup):
         fit = choose_closed_form(self, search, sizes, codes, held)
         if self.environments is not None:
             stage = ContextStage(self, self.environments)
-            surrogate = stage.run(decoder, modes, codes, held, fit.score, self.unseen)
+            average = book.operator_average(self.augmentation(self.symmetries))
+            surrogate = stage.run(decoder, modes, codes, held, fit.score, self.unseen, average)
             if surrogate is not None:
                 return surrogate
         began = time.monotonic()
