@@ -8,6 +8,8 @@ import pytest
 import torch
 from pretended_device import AWAY, Pretended, PretendedDevice, take_there
 
+from inrflow.adaptation.further import adapt_further
+from inrflow.assimilation import StatePrior
 from inrflow.data.description import Description
 from inrflow.data.source import TrajectorySource
 from inrflow.data.trajectories import TrajectoryFile
@@ -17,8 +19,10 @@ from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.devices import choose_device
+from inrflow.dynamics.contexts import Contexts
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField
 from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.gaussian import GaussianPrior
@@ -177,6 +181,31 @@ def test_a_closure_is_fitted():
     given = torch.rand(5, 20, 7)
     here, there = on_both(closure(), lambda decoder: decoder.fit(given, steps=3).with_closure)
     assert there == pytest.approx(here, rel=1e-4)
+
+
+def test_adaptation_of_context_decoder_and_field(source):
+    batch = source.batch(ROWS, normalised=False)
+    torch.manual_seed(1)
+    field = VectorField(FieldShape(4, context_size=1)).double()
+    generator = 0.3 * torch.randn(2, 4, 4)
+    field.set_linear(generator[0], torch.zeros(4))
+    field.set_context_linear(generator[1:], torch.zeros(1, 4))
+    whole = StatePrior(
+        torch.zeros(5).double(), torch.eye(5).double(), torch.full((2,), 1e-3).double(),
+        torch.full((5,), 1e-4).double(), torch.ones(2).double(),
+    )
+    contexts = Contexts("environment", torch.tensor([[-1.0], [1.0]]).double(), torch.arange(2))
+
+    def adapted(decoder):
+        surrogate = Surrogate(WAVES, source.normalisation, decoder, field, Integrator("rk4", 0.1), whole,
+                              TimeScale(0.0, 0.2), np.array([[0.0], [1.0]]), 0.8, {}, contexts=contexts)
+        result = adapt_further(surrogate, [batch], True)[0]
+        output = result.surrogate.decoder.output
+        assert output.device == decoder.output.device
+        return result.estimate.mean, output.detach().cpu().double(), result.surrogate.field.matrix.detach()
+
+    for here, there in zip(*on_both(siren("output"), adapted), strict=True):
+        same(here, there)
 
 
 def test_a_model_is_loaded_onto_a_device_that_exists(tiny_run, monkeypatch):

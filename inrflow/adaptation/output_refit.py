@@ -35,8 +35,9 @@ def refitted_output(
         x, u = batch.groups()
         z = code.double().reshape(*u.shape[:2], -1)
         with torch.no_grad():
-            features = decoder.features(x.to(decoder.output)).double()
-            missed = u.double() - decoder(x[:, None].to(decoder.output), z.to(decoder.output)).double()
+            x = x.to(decoder.output.dtype)  # on the decoder's device by itself, and its answer comes back
+            features = decoder.features(x).double()
+            missed = u.double() - decoder(x[:, None], z.to(x.dtype)).double()
         parts.append((torch.cat([torch.ones_like(z[..., :1]), z], -1) * spread.reciprocal(), features, missed))
         gram = gram + torch.einsum("gnf,gnh->fh", features, features)
         points += features.shape[0] * features.shape[1]
@@ -62,7 +63,8 @@ def refitted_output(
     right = transposed([missed.nan_to_num(0.0) for _, _, missed in parts])
     correction = conjugate_gradients(normal, right)
     correction = (correction @ whitening.T) / spread[:, None, None]
-    return decoder.output.detach().double() + correction[0], decoder.output_map.detach().double() + correction[1:]
+    mean, modes = (v.detach().cpu().double() for v in (decoder.output, decoder.output_map))
+    return mean + correction[0], modes + correction[1:]
 
 
 def conjugate_gradients(operator, right: Tensor) -> Tensor:  # noqa: ANN001

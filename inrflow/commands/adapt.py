@@ -27,6 +27,7 @@ from inrflow.commands.train import REFERENCES_FILE, default_output, report_evalu
 from inrflow.config import AdaptConfig, Config
 from inrflow.data.source import TrajectorySource
 from inrflow.data.trajectories import TrajectoryFile
+from inrflow.devices import choose_device
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
 from inrflow.evaluation.references import References
@@ -46,7 +47,7 @@ def run(arguments: list[str]) -> int:
         from inrflow.commands.adapt_physics import run_new_physics
 
         return run_new_physics(config)
-    surrogate = load_run(config.run)
+    surrogate = load_run(config.run, config.device)
     directory = Path(config.output or default_output("adapt"))
     if (directory / "config.yaml").exists():
         raise UserError(f"{directory} holds a run already; choose another output=DIR")
@@ -66,6 +67,7 @@ def run(arguments: list[str]) -> int:
         scratch = None
         if config.data.test is not None and config.adapt.scratch_minutes:
             trained = configuration_of(config)
+            trained.device = config.device
             scratch = train_from_scratch(trained, source, np.arange(count), config.adapt.scratch_minutes)
     if config.data.test is not None:
         told["errors"] = compare(surrogate, adaptation, scratch, config, console)
@@ -96,8 +98,7 @@ def check(config: AdaptConfig) -> None:
         raise UserError(
             f"adapt.scratch_minutes={settings.scratch_minutes:g}; give a time above 0, or 0 for no comparison"
         )
-    if config.device not in ("auto", "cpu"):
-        raise UserError(f"device={config.device}: this version computes on the CPU; give device=auto or device=cpu")
+    choose_device(config.device)
 
 
 def open_source(surrogate: Surrogate, file: TrajectoryFile, config: AdaptConfig) -> TrajectorySource:

@@ -43,6 +43,7 @@ def run_new_physics(config: AdaptConfig) -> int:
         raise UserError(f"{directory} holds a run already; choose another output=DIR")
     console = Console(stderr=True)
     trained = Config()
+    trained.device = config.device
     data = trained.data
     data.train, data.test = os.path.abspath(path), config.data.test and os.path.abspath(config.data.test)
     data.frames, data.points, data.same_points = config.data.frames, config.data.points, config.data.same_points

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_ROUNDS = 3
+_ROUNDS = 4
 _INVARIANT = 1e-5
 
 

@@ -91,3 +91,14 @@ def test_the_search_judges_held_out_rollouts_and_knows_what_is_undetermined():
     assert search.determined(SIZE, 2) and not search.determined(200, 2)
     one = min(score for tried, score in choice.scores.items() if tried.contexts == 1)
     assert one > 100 * choice.score
+
+
+def test_the_smallest_codes_are_solved_as_well_as_the_largest():
+    random = np.random.default_rng(4)
+    exact, sizes = random.standard_normal((2, 3, 4)), np.array([1.0, 1.0, 1e-5, 1e-7])
+    moment = random.standard_normal((2, 40, 4)) * sizes
+    context = np.array([[1.0], [-1.0]])
+    target = np.stack([m @ (exact[0] + c * exact[1]).T for m, c in zip(moment, context[:, 0], strict=True)])
+    gram = torch.tensor(np.einsum("epi,epj->eij", moment, moment))
+    right = torch.tensor(np.einsum("epn,epi->eni", target, moment))
+    np.testing.assert_allclose(solve_operators(gram, right, torch.tensor(context), 0.0), exact, atol=1e-6)
