@@ -124,8 +124,8 @@ def contexts_of(moments: Moments, operators: Tensor, rounds: int = 8) -> Tensor:
 def solve_operators(gram: Tensor, target: Tensor, contexts: Tensor, ridge: float) -> Tensor:
     """Operators (1 + P, n, m) that solve the normal equations gram (E, m, m), target (E, n, m) at contexts (E, P).
 
-    The ridge is relative to the mean diagonal of the moments and spares the bias of the mean field. Codes enter in units
-    of their own size, so that rounding does not drown the smallest of them.
+    The ridge is relative to the mean diagonal of the moments and spares the bias of the mean field. Codes enter in
+    units of their own size, so that rounding does not drown the smallest of them.
     """
     weights = _with_one(contexts)
     parts, m = weights.shape[1], gram.shape[-1]

@@ -83,7 +83,8 @@ def fit_output_modes(
     # Frames that see more values than there are features say themselves how large the noise is; it is found faster from
     # below. With fewer values a small noise would be confirmed by interpolation, so it must be approached from above.
     typical = float(torch.stack([torch.isfinite(g[1]).float().mean() * len(g[0]) for g in groups]).median())
-    noise = ((1e-8 if typical > 1.2 * size else 1e-3) * total).clamp(min=NOISE_FLOOR)
+    determined = typical > 1.2 * size
+    noise = ((1e-8 if determined else 1e-3) * total).clamp(min=NOISE_FLOOR)
     prior = GaussianPrior(torch.zeros(dimension, dtype=torch.float64), covariance, noise)
     blocks = _blocks(groups, dimension)
     for _ in range(iterations):
@@ -91,7 +92,7 @@ def fit_output_modes(
         for x, u in blocks:
             psi = (features(x.flatten(0, 1)).double() @ whitening).unflatten(0, x.shape[:2])
             statistics.add(partial(_block_design, psi, channels), torch.zeros(()), u)
-        prior = statistics.maximise()
+        prior = statistics.maximise(swift=determined)
         if average is not None:
             prior = average(prior, whitening)
         progress()

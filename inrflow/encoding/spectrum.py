@@ -15,6 +15,7 @@ from inrflow.encoding.gaussian import GaussianPrior, condition
 from inrflow.encoding.maximisation import NOISE_FLOOR
 from inrflow.encoding.modes import OutputModes
 
+_DETERMINED = 1.2  # values of a frame for each code, from which on the noise is found swiftly
 
 
 def refit_variances(
@@ -39,7 +40,7 @@ def refit_variances(
     for _ in range(iterations):
         prior = GaussianPrior(torch.zeros_like(variances), torch.diag(variances), noise)
         second, count = torch.zeros_like(variances), 0
-        residual, values = torch.zeros_like(noise), torch.zeros_like(noise)
+        residual, leverage, values = torch.zeros(3, len(noise), dtype=torch.float64)
         for x, u in groups:
             psi = features(x).double()
             offset = psi @ modes.mean.double().T
@@ -51,10 +52,15 @@ def refit_variances(
             finite = torch.isfinite(error)
             average = spread if spread.dim() == 2 else spread.mean(0)
             uncertainty = torch.einsum("ncz,ncz->nc", basis @ average, basis)
-            residual += (error.square() + uncertainty).where(finite, 0.0).sum((0, 1))
+            residual += error.square().where(finite, 0.0).sum((0, 1))
+            leverage += uncertainty.expand_as(error).where(finite, 0.0).sum((0, 1)) / noise
             values += finite.sum((0, 1))
             count += len(u)
         variances = second / count
-        noise = torch.where(values > 0, residual / values.clamp(min=1), noise).clamp(min=NOISE_FLOOR)
+        if float(values.sum()) > _DETERMINED * count * len(variances):  # MacKay's fixed point, as in `maximise`
+            found = residual / (values - leverage).clamp(min=1)
+        else:
+            found = (residual + leverage * noise) / values.clamp(min=1)
+        noise = torch.where(values > 0, found, noise).clamp(min=NOISE_FLOOR)
     order = variances.argsort(descending=True)
     return OutputModes(modes.mean, modes.modes[order], variances[order], noise)

@@ -7,6 +7,7 @@ from context_systems import CONTEXTS, SIZE, operators, trajectories
 
 from inrflow.dynamics.context_solve import solve_context
 from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.vector_field import FieldShape, VectorField
 
 PRIOR = torch.zeros(CONTEXTS).double(), torch.eye(CONTEXTS).double()
@@ -53,3 +54,18 @@ def test_errors_are_within_the_standard_deviations_that_are_told():
         errors.append((found.mean - torch.tensor([0.5, -0.8])) / found.covariance.diagonal().sqrt())
     ratio = float(torch.stack(errors).square().mean().sqrt())
     assert 0.2 < ratio < 1.6
+
+
+class Autocatalysis(torch.nn.Module):
+    """ds/dt = (1 + c) s^2: at c = 0 infinite after a time of 1 / s."""
+
+    def forward(self, t, state):
+        s, c = state[:, :1], state[:, 1:]
+        return torch.cat([(1 + c) * s**2, torch.zeros_like(c)], 1)
+
+
+def test_spans_that_diverge_at_the_mean_context_tell_nothing():
+    t = torch.arange(10).double()[None]
+    data = CodeData((1 / (1 + 0.5 * t))[..., None], t, torch.ones(1, 10, dtype=torch.bool))
+    found = solve_context(Autocatalysis(), INTEGRATOR, data, torch.zeros(1).double(), 9 * torch.eye(1).double())
+    assert float(found.mean) == pytest.approx(-1.5, abs=1e-2) and found.misfit < 1e-6
