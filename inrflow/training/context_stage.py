@@ -142,11 +142,11 @@ class ContextStage:
         )
         choice = search.search(sizes, counts)
         chosen = choice.candidate
+        averaged = ", averaged over the symmetries" if chosen.averaged else ""
         say(
             f"closed-form dynamics with contexts: {len(self.used)} environments, {chosen.contexts} numbers each, "
-            f"{chosen.size} codes, ridge {chosen.ridge:g}, "
-            f"{'averaged over the symmetries, ' if chosen.averaged else ''}"
-            f"validation error {choice.score:.2e} of the variance ({without:.2e} without contexts, decoder alone {floor:.1e})"
+            f"{chosen.size} codes, ridge {chosen.ridge:g}{averaged}, validation error {choice.score:.2e} of the "
+            f"variance ({without:.2e} without contexts, decoder alone {floor:.1e})"
         )
         self.training.recorder.log(
             "contexts", 0, validation=choice.score, without=without, code_size=chosen.size, contexts=chosen.contexts
