@@ -12,6 +12,7 @@ from torch import Tensor
 from inrflow.dynamics.parameter_map import ParameterMap
 
 _QUANTILE = 0.999
+_MARGIN = 1.2  # of the squared distance
 
 
 @dataclass
@@ -44,9 +45,11 @@ class Contexts:
         return context.square().sum(-1)
 
     def limit(self) -> float:
-        """Its 99.9 % quantile under the prior, or the farthest training environment where that lies beyond it."""
-        farthest = float(self.distance(self.values).max()) if len(self.values) else 0.0
-        return training_limit(self.size, farthest)
+        """That of the farthest training environment and a margin: environments are few and chosen, often evenly, so
+        that a quantile of their Gaussian would lie far outside of all of them."""
+        if not len(self.values):
+            return chi_squared_quantile(_QUANTILE, self.size)
+        return _MARGIN * float(self.distance(self.values).max())
 
     def outside(self, context: Tensor) -> bool:
         """Whether a context (P,) lies beyond the limit."""

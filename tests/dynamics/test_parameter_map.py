@@ -46,9 +46,10 @@ def test_quantiles_of_chi_squared_are_those_of_tables(degrees, published):
     assert chi_squared_quantile(0.999, degrees) == pytest.approx(published, abs=1e-3)
 
 
-def test_contexts_beyond_the_quantile_are_outside():
+def test_contexts_beyond_those_of_training_and_a_margin_are_outside():
     known = Contexts("parameters", CONTEXT, torch.arange(6), ("speed",), SPEED, ParameterMap.fit(SPEED, CONTEXT))
-    assert not known.outside(torch.tensor([3.0])) and known.outside(torch.tensor([3.5]))
+    farthest = float(CONTEXT.abs().max())
+    assert not known.outside(torch.tensor([1.05 * farthest])) and known.outside(torch.tensor([-1.15 * farthest]))
     again = Contexts.from_state(known.state())
     assert again.names == ("speed",) and again.map is not None and again.nearest(torch.tensor([9.0])) == 5
 
