@@ -130,7 +130,7 @@ def solve_operators(gram: Tensor, target: Tensor, contexts: Tensor, ridge: float
     weights = _with_one(contexts)
     parts, m = weights.shape[1], gram.shape[-1]
     total = gram.sum(0).diagonal()
-    size = total.clamp(min=1e-300).sqrt()
+    size = total.clamp(min=1e-30 * float(total.max()) + 1e-300).sqrt()
     scaled = gram / size[:, None] / size
     matrix = torch.einsum("ek,el,eij->kilj", weights, weights, scaled).reshape(parts * m, parts * m)
     right = torch.einsum("ek,eni->kin", weights, target / size).reshape(parts * m, -1)

@@ -64,7 +64,7 @@ def fit_output_modes(
         features: map of points (N, d) to features (N, F); the first feature is the constant.
         groups: frames grouped by shared points, each x (N, d) and u (frames, N, C) with NaN = not observed.
         iterations: of expectation maximisation; one suffices where every frame sees many points.
-        floor: modes with less than this share of the largest variance are dropped.
+        floor: modes with less than this share of the largest variance are dropped, none where it is negative.
         largest: at most this many modes.
         progress: called after each iteration; an exception that it raises ends the fit.
         average: symmetrises a prior of the weights of the features times the given matrix (F, size).
@@ -101,7 +101,8 @@ def fit_output_modes(
     keep = min(int((variances > floor * variances[0]).sum()), largest)
     lost = variances[keep:].clamp(min=0).sum() / channels
     modes = vectors[:, :keep].T.reshape(keep, channels, size) @ whitening.T
-    return OutputModes(prior.mean.reshape(channels, size) @ whitening.T, modes, variances[:keep], prior.noise + lost)
+    kept = variances[:keep].clamp(min=0)
+    return OutputModes(prior.mean.reshape(channels, size) @ whitening.T, modes, kept, prior.noise + lost)
 
 
 def _blocks(groups: list[tuple[Tensor, Tensor]], dimension: int) -> list[tuple[Tensor, Tensor]]:

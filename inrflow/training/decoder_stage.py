@@ -32,7 +32,7 @@ _FRAMES_PER_STEP = 128
 _HELD_OUT = 0.1
 _TRAJECTORIES_LEFT_OUT = 16
 _GROUP_ELEMENTS = 48
-_FLOOR, _INVARIANT_FLOOR = 1e-13, 1e-17  # smallest variance of a mode, share of the largest
+_FLOOR = 1e-13  # smallest variance of a mode, share of the largest
 
 
 class Augmentation:
@@ -200,7 +200,7 @@ class DecoderTraining:
                 return module.features(points.to(module.output.dtype))
 
         # A span that the symmetries keep is worth its last modes: operators can be averaged over the group on it.
-        floor = _FLOOR if box is None else _INVARIANT_FLOOR
+        floor = _FLOOR if box is None else -1.0
         modes = fit_output_modes(features, groups, iterations, floor, largest, progress, average)
         return refit_variances(modes, features, self._further_groups(trajectories))
 
