@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 _ROUNDS = 4
-_INVARIANT = 1e-5
+_INVARIANT = 1e-4
 
 
 class OperatorAverage:
@@ -22,11 +22,15 @@ class OperatorAverage:
         self.moves = moves
 
     def keeps(self, size: int) -> bool:
-        """Whether the transformations map the span of the first `size` codes to itself, as rotations of it."""
+        """Whether the transformations map the span of the first `size` codes to itself.
+
+        There they represent a compact group, so that their determinants have modulus 1 in whatever metric the codes are
+        orthonormal; where they lead out of the span, what remains in it is less.
+        """
         if not 0 < size < self.moves.shape[-1]:
             return False
-        turns = self.moves[:, 1 : size + 1, 1 : size + 1]
-        return bool((turns @ turns.mT - torch.eye(size, dtype=turns.dtype)).abs().max() < _INVARIANT)
+        volumes = torch.linalg.slogdet(self.moves[:, 1 : size + 1, 1 : size + 1]).logabsdet
+        return bool(volumes.abs().max() < _INVARIANT)
 
     def __call__(self, operators: Tensor) -> Tensor:
         """The mean of operators (..., n, 1 + n), [bias, matrix], on a span that is kept."""
