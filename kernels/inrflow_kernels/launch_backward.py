@@ -45,6 +45,12 @@ def backward_unserved_reason(arguments: SirenArguments, precision_name: str) -> 
     return None
 
 
+def register_limit(padded: int) -> dict[str, int]:
+    """The compiler's option `maxnreg`, for many (padded) coordinates: all registers that a thread can have. Left to
+    choose there, the assembler may take 32 and spill 16 KB."""
+    return dict(maxnreg=255) if padded > 4 else {}
+
+
 def gradient_scale(grad: Tensor, precision: Precision) -> Tensor:
     """(1,) power of two that brings the largest gradient near 1, so that fp16 neither overflows nor loses digits."""
     if precision.operands == "bf16":
@@ -176,7 +182,7 @@ def _backward(
     grad_output = empty(workers if output_shared else count, width, 16) if want_output else none
     features = empty(network.rows, width, dtype=precision.dtype) if many else none
     stored = empty(2, layers - 1, network.rows, width, dtype=precision.dtype) if store else none
-    meta = constants(arguments, precision, launch)
+    meta = constants(arguments, precision, launch) | register_limit(padded)
     for unused in ("HC", "SCALE"):
         del meta[unused]
     triton_backward.backward_kernel[(workers,)](

@@ -132,7 +132,12 @@ def _compile(kernel, constants: dict, warps: int, configuration: Configuration) 
                 aligned[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", configuration.capability, 32)
-    compiled = triton.compile(source, target=target, options=dict(num_warps=warps, num_stages=1))
+    options = dict(num_warps=warps, num_stages=1)
+    if configuration.kernel == BACKWARD:
+        from inrflow_kernels.launch_backward import register_limit
+
+        options |= register_limit(constants["DP"])
+    compiled = triton.compile(source, target=target, options=options)
     assembly, usage = _disassemble(compiled.asm["cubin"])
     registers, stack = map(int, re.findall(r"REG:(\d+) STACK:(\d+)", usage)[0])
     opcodes = _opcodes(assembly)
