@@ -39,7 +39,8 @@ from inrflow.training.setup import GOOD_ENOUGH, TrainingSetup
 
 _UNKNOWN_SIZES = (1, 2)
 _QUICK_SIZE = 128
-_BEYOND = 1.5
+_BEYOND = 2.0
+_STEP_SHARE = 0.25  # of the error, by which the step is chosen: forecasts go farther than the training frames do
 _POOR = 0.5  # share of the variance: a field that misses this much forecasts nothing
 _CLEARLY_BETTER = 0.95
 _QUADRATIC_SHARE = 0.1  # of the time, each of the passes over coefficients and contexts
@@ -223,8 +224,8 @@ class ContextStage:
         states = with_contexts(codes, size, found.contexts[rows])
         judged = with_contexts(held, size, held_contexts)
         beyond = with_contexts(codes, size, _BEYOND * found.contexts[rows])  # so that it serves outside the range too
-        step = dynamics_stage.integration_step(linear, beyond, found.score + floor, config.dynamics.step)
         dynamics = config.dynamics
+        step = dynamics_stage.integration_step(linear, beyond, _STEP_SHARE * (found.score + floor), dynamics.step)
         integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
 
         def error(field: VectorField) -> float:
