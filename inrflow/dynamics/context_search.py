@@ -145,7 +145,7 @@ class ContextSearch:
             try_one(ContextCandidate(best.size, best.contexts, ridge), fits[best].contexts)
         best = self._best(scores)
         if self.average is not None:  # regressions that differ little by themselves differ more without their errors
-            largest = max(size for size in (candidate.size for candidate in scores))
+            largest = max(candidate.size for candidate in scores)
             for size in sorted({best.size, largest}):
                 for ridge in sorted({best.ridge, _RIDGES[0]}) if self.average.keeps(size) else ():
                     try_one(ContextCandidate(size, best.contexts, ridge, True), fits[best].contexts)

@@ -39,6 +39,5 @@ class OperatorAverage:
         back = torch.linalg.inv(moves)
         generators = torch.nn.functional.pad(operators, (0, 0, 1, 0)).reshape(-1, m, m)
         for _ in range(_ROUNDS):
-            generators = torch.stack([sum(b @ one @ g for g, b in zip(moves, back, strict=True)) for one in generators])
-            generators = generators / len(moves)
+            generators = torch.stack([(back @ one @ moves).mean(0) for one in generators])
         return generators.reshape(*operators.shape[:-2], m, m)[..., 1:, :]

@@ -113,8 +113,9 @@ class CodeMotion:
     def averaged(self, prior: GaussianPrior, transformations: Transformations) -> GaussianPrior:
         """A prior of codes averaged over transformations of the fields."""
         moves = self.affine(transformations)
-        every = moves[:, 1:, 0] + moves[:, 1:, 1:] @ prior.mean
-        total = sum(turn @ prior.covariance @ turn.T for turn in moves[:, 1:, 1:])
+        turns = moves[:, 1:, 1:]
+        every = moves[:, 1:, 0] + turns @ prior.mean
+        total = (turns @ prior.covariance @ turns.mT).sum(0)
         mean = every.mean(0)
         covariance = (total + (every - mean).T @ (every - mean)) / len(every)
         return GaussianPrior(mean, (covariance + covariance.T) / 2, prior.noise)
