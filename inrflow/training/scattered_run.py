@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.quadratic_fit import QuadraticForm
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.modes import OutputModes
+from inrflow.training import steps as training_steps
 from inrflow.training.codes_run import make_code_book, wanted_copies
 from inrflow.training.codes_stage import CodeBook
 from inrflow.training.dynamics_choice import closed_form_search, sizes_to_try
@@ -39,7 +39,7 @@ def resolve_times(
     kept = decoder, modes, book
     rounds = _ROUNDS if steps.scattered is None else steps.scattered
     for number in range(rounds + 1):
-        began = time.monotonic()
+        began = training_steps.clock()
         codes = book.with_copies(setup.training, augmentation, copies, setup.config.seed)
         search = closed_form_search(setup, codes, book.held, float(modes.noise.mean()))
         fit = search.search(sizes_to_try(setup, modes, codes), ridges=(1e-8, 1e-6, 1e-4, 1e-2, 1.0))
@@ -54,7 +54,7 @@ def resolve_times(
         if number == rounds:
             break
         decoder, modes, book = _moved(setup, decoder, modes, book, drift_of(fit, setup.scale.unit))
-        spent = time.monotonic() - began
+        spent = training_steps.clock() - began
     return kept
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.encoding.modes import OutputModes
 from inrflow.encoding.unseen import UnseenVariance
 from inrflow.surrogate import Surrogate
+from inrflow.training import steps
 from inrflow.training.codes_run import affordable_copies, make_code_book, solve_codes, wanted_copies
 from inrflow.training.codes_stage import CodeBook
 from inrflow.training.completion import assemble, finish
@@ -84,7 +84,7 @@ class Training(TrainingSetup):
             surrogate = stage.run(decoder, modes, codes, held, fit.score, self.unseen, average)
             if surrogate is not None:
                 return surrogate
-        began = time.monotonic()
+        began = steps.clock()
         quadratic = choose_quadratic(self, fit, search.floor, sizes, codes, held)
         if quadratic is not None and self.source.knots is not None:
 
@@ -93,7 +93,7 @@ class Training(TrainingSetup):
                 return choose_quadratic(self, fit, floor, sizes_to_try(self, modes, codes), codes, held)
 
             found = QuadraticCodes(quadratic, codes, held, decoder, modes, book)
-            found = follow_quadratic_motion(self, found, copies, again, time.monotonic() - began)
+            found = follow_quadratic_motion(self, found, copies, again, steps.clock() - began)
             quadratic, codes, held = found.quadratic, found.codes, found.held
             decoder, modes = found.decoder, found.modes
         chosen = ChosenDynamics(search, fit, codes, held, quadratic)
