@@ -39,7 +39,7 @@ def stack_budget(configuration: Configuration) -> int:
             return 1600 if configuration.width == 256 else 80
         return 720 if configuration.width == 256 else 0
     if configuration.coordinates > 8:
-        return 3100
+        return 2000
     if configuration.width <= 64:
         return 1000 if configuration.capability == 100 else 720
     return 1100 if configuration.capability == 90 else 1800
