@@ -8,9 +8,12 @@ from inrflow.training.spectral_stage import KnownPhysics
 
 
 def known_physics(family: Family) -> KnownPhysics:
-    """The fields of all physics of a family on its shared slots."""
-    fields = [family.field_of(context) for context in family.contexts]
-    return KnownPhysics(family.names, family.codes, fields)
+    """The fields of all physics of a family, each on its own codes."""
+    members = [family.surrogate(name) for name in family.names]
+    return KnownPhysics(
+        family.names, [list(one.training["codes"]) for one in members],
+        [len(one.description.channels) for one in members], [one.field for one in members],
+    )
 
 
 def add_physics(family: Family, name: str, added: Surrogate) -> Family:

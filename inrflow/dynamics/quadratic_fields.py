@@ -10,7 +10,9 @@ from inrflow.dynamics.vector_field import FieldShape, VectorField
 
 def coalesced(triples: Tensor, weight: Tensor, tolerance: float = 1e-14) -> tuple[Tensor, Tensor]:
     """Equal triples (3, K) joined, their weights (..., K) added; those of no weight are left out."""
-    distinct, which = torch.unique(triples, dim=1, return_inverse=True)
+    base = int(triples.max()) + 1 if triples.numel() else 1
+    keys, which = torch.unique((triples[0] * base + triples[1]) * base + triples[2], return_inverse=True)
+    distinct = torch.stack([keys // base**2, keys // base % base, keys % base])
     total = weight.new_zeros(*weight.shape[:-1], distinct.shape[1]).index_add(-1, which, weight)
     size = total.abs() if total.dim() == 1 else total.abs().amax(0)
     kept = size > tolerance * size.amax().clamp(min=1e-300) if size.numel() else size > 0

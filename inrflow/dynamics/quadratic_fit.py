@@ -15,10 +15,10 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.dynamics.integral_form import by_observed_frames, interpolated_path
 from inrflow.dynamics.products import leading_pairs, products_of
 from inrflow.dynamics.ridge_search import improves, leading_ridge
 from inrflow.dynamics.states import CodeData
@@ -26,7 +26,6 @@ from inrflow.dynamics.vector_field import FieldShape, VectorField
 
 RIDGES = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 FIRST_RIDGES = (1e-6, 1e-4, 1e-2)
-_STENCIL = 6  # frames of the interpolating polynomials
 _SUBSTEP = 0.5  # of Runge-Kutta, internal time
 _BLOCK = 2048
 _CONSTANT = 100.0  # the bias is hardly penalised: its feature is that many times a typical component
@@ -98,7 +97,7 @@ class QuadraticFit:
         deviation = seen.square().mean(0).sqrt()
         self.left, self.right = leading_pairs(deviation, count)
         self.constant = _CONSTANT * float(deviation.square().mean().sqrt())
-        grouped = list(_by_observed_frames(states))
+        grouped = list(by_observed_frames(states))
         self.groups, self.members = [(codes, t) for codes, t, _ in grouped], [rows for _, _, rows in grouped]
         self.transitions = sum(codes.shape[0] * (codes.shape[1] - 1) for codes, _ in self.groups)
         self.dual = self.transitions < self.unknowns
@@ -123,21 +122,13 @@ class QuadraticFit:
 
     def interpolated(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks of integrals (B, F) along interpolating polynomials, and changes (B, n) of the states."""
-        abscissas, quadrature = np.polynomial.legendre.leggauss(4)
-        nodes, weights = torch.as_tensor((abscissas + 1) / 2), (quadrature / 2).tolist()
         for codes, t in self.groups:
-            frames = codes.shape[1]
-            width = min(_STENCIL, frames)
-            for k in range(frames - 1):
-                first = min(max(0, k - width // 2 + 1), frames - width)
+            for k in range(codes.shape[1] - 1):
                 for rows in torch.arange(len(codes)).split(_BLOCK):
-                    near = t[rows, first : first + width]
-                    begin, step = t[rows, k], t[rows, k + 1] - t[rows, k]
-                    basis = _lagrange(near, begin[:, None] + nodes * step[:, None])
-                    path = torch.einsum("bqm,bmn->qbn", basis, codes[rows, first : first + width]).float()
-                    total = sum(w * self.features(s) for w, s in zip(weights, path, strict=True))
+                    path, weights = interpolated_path(codes[rows], t[rows], k)
+                    total = sum(w * self.features(s) for w, s in zip(weights, path.float(), strict=True))
                     change = (codes[rows, k + 1] - codes[rows, k]).float()
-                    yield total * step[:, None].float(), change
+                    yield total * (t[rows, k + 1] - t[rows, k])[:, None].float(), change
 
     def followed(self, theta: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks of integrals (B, F) along the flow of `theta` (F, n), and the changes that theta should have made."""
@@ -282,24 +273,3 @@ class QuadraticFit:
             theta = theta if solution is None else solution
         assert theta is not None
         return self.form(theta, ridges)
-
-
-def _by_observed_frames(states: CodeData) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """States (G, K, n), float64, and times (G, K) of trajectories that are observed at as many frames, gaps closed, and
-    which trajectories (G,) these are."""
-    counts = states.observed.sum(1)
-    for count in counts.unique().tolist():
-        if count < 2:
-            continue
-        rows = (counts == count).nonzero()[:, 0]
-        frames = states.observed[rows].nonzero()[:, 1].reshape(len(rows), count)
-        yield states.codes[rows[:, None], frames].double(), states.t[rows[:, None], frames].double(), rows
-
-
-def _lagrange(nodes: Tensor, t: Tensor) -> Tensor:
-    """Values (B, Q, M) at times t (B, Q) of the polynomials that are 1 at one of the nodes (B, M), 0 at the others."""
-    count = nodes.shape[1]
-    difference = nodes[:, :, None] - nodes[:, None, :] + torch.eye(count, dtype=nodes.dtype)
-    distance = t[:, :, None, None] - nodes[:, None, None, :]
-    own = torch.eye(count, dtype=torch.bool)
-    return torch.where(own, torch.ones_like(distance), distance / difference[:, None]).prod(-1)

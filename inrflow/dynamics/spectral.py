@@ -27,6 +27,7 @@ class Waves:
     are ordered by channel, then wave.
 
     Attributes:
+        vectors: (H, d) wave vectors, whole multiples of the fundamental ones.
         out: (M,) wave that the product of coefficients left (M,) and right (M,), of C * L, drives; sorted by wave.
         ranges: (first, last) of the products of each wave.
     """
@@ -40,6 +41,7 @@ class Waves:
         half.sort(key=lambda v: v != constant)
         place = {v: i for i, v in enumerate(half)}
         self.count = len(half)
+        self.vectors = torch.tensor(half, dtype=torch.int64).reshape(len(half), -1)
         self.cosine = torch.full((self.channels, self.count), -1, dtype=torch.int64)
         self.sine = self.cosine.clone()
         for code, (vector, sine, channel) in enumerate(
@@ -103,6 +105,14 @@ class Waves:
         driven = operator.products * products[..., None, :]
         return rate.index_add(-1, self.out, driven) + operator.constant
 
+    def nothing(self) -> SpectralOperator:
+        """The operator of no motion."""
+        return SpectralOperator(
+            torch.zeros(self.channels, self.count, dtype=torch.complex128),
+            torch.zeros(self.count, self.channels, self.channels, dtype=torch.complex128),
+            torch.zeros(self.channels, len(self.out), dtype=torch.complex128),
+        )
+
     # ---- as a field of real codes ----
 
     def field(self, operator: SpectralOperator, width: int = 256) -> VectorField:
@@ -128,6 +138,59 @@ class Waves:
         identity = torch.eye(len(self.labels), dtype=torch.float64)
         linear = torch.einsum("hca,sah->sch", operator.linear, self.coefficients(identity)[..., : self.count])
         return self.codes(linear).T
+
+    def operator(self, field: VectorField) -> SpectralOperator:
+        """The operator of a real quadratic field of these codes: what commutes with translations, and its bias."""
+        found = self.nothing()
+        found.constant = self.coefficients(field.bias.detach().double())[:, : self.count]
+        moved = self.coefficients(field.matrix.detach().double().T)[..., : self.count]  # of each code
+        for channel in range(self.channels):
+            even = moved[self.cosine[channel]]
+            odd = torch.where(self.sine[channel, :, None, None] >= 0, moved[self.sine[channel].clamp(min=0)], 0.0)
+            every = torch.arange(self.count)
+            unit = torch.where(every > 0, 2.0, 1.0).double() * _scale(every)
+            found.linear[:, :, channel] = (even + 1j * odd)[every, :, every] / unit[:, None]
+        if field.shape.couplings:
+            found.products = self._products_of(field)
+        return found
+
+    def _products_of(self, field: VectorField) -> Tensor:
+        """Weights (C, M) of the couplings of a real field: each code is a sum of the coefficients of k and of -k."""
+        full, part = 2 * self.count - 1, field.couplings
+        wave, sine = torch.zeros(len(self.labels), dtype=torch.int64), torch.zeros(len(self.labels)).bool()
+        channels = torch.zeros(len(self.labels), dtype=torch.int64)
+        for channel in range(self.channels):
+            for codes, odd in ((self.cosine[channel], False), (self.sine[channel], True)):
+                there = codes >= 0
+                wave[codes[there]] = there.nonzero()[:, 0]
+                sine[codes[there]], channels[codes[there]] = odd, channel
+        vectors = torch.cat([self.vectors, -self.vectors[1:]])
+
+        def halves(code: Tensor) -> list[tuple[Tensor, Tensor]]:
+            """Index and factor of both coefficients of a code; the constant has one."""
+            of, odd = wave[code], sine[code]
+            factor = torch.where(odd, 0.5j / _ROOT, torch.tensor(0.5 / _ROOT, dtype=torch.complex128))
+            one = torch.where(of > 0, factor, 1.0)
+            other = torch.where(of > 0, torch.where(odd, -factor, factor), 0.0)
+            return [(of, one), (torch.where(of > 0, of + self.count - 1, 0), other)]
+
+        out_wave, out_channel = wave[part.out], channels[part.out]
+        rate = torch.where(sine[part.out], -1j, torch.tensor(1.0, dtype=torch.complex128)) * _scale(out_wave)
+        rate = rate * part.weight.detach().double()
+        size = self.channels * full
+        keys = (self.out * size + self.left) * size + self.right
+        order = keys.argsort()
+        weights = torch.zeros(self.channels, len(self.out), dtype=torch.complex128)
+        for i, left in halves(part.left):
+            for j, right in halves(part.right):
+                a, b = channels[part.left] * full + i, channels[part.right] * full + j
+                key = (out_wave * size + torch.minimum(a, b)) * size + torch.maximum(a, b)
+                place = order[torch.searchsorted(keys[order], key).clamp(max=len(keys) - 1)]
+                kept = (keys[place] == key) & (vectors[i] + vectors[j] == vectors[out_wave]).all(1)
+                weights.index_put_(
+                    (out_channel[kept], place[kept]), (rate * left * right)[kept], accumulate=True
+                )
+        return weights
 
     def _couplings(self, operator: SpectralOperator) -> tuple[Tensor, Tensor]:
         """Triples (3, K) of products of real codes and weights (1 + P, K): their own and what contexts add, if any."""

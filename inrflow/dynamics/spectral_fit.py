@@ -1,22 +1,21 @@
 """Closed-form fits of quadratic dynamics that commute with translations, in integral form, corrected along the flow.
 
 As `quadratic_fit`, but every wave has its own few unknowns (see `spectral`), found by ridge regression on complex
-coefficients. A `base` field, of other physics say, may be given: what is fitted is then the departure from it, so that
-a strong ridge leaves the base alone. With contexts the unknowns are affine in them, products where they need it.
+coefficients. An operator may be known beforehand (from other physics, or from an equation that was found): the ridge
+then pulls towards it instead of towards nothing, so that what the data do not determine stays as it was known.
+With contexts the unknowns are affine in them, products where they need it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.quadratic_fields import combined
-from inrflow.dynamics.quadratic_fit import _by_observed_frames, _lagrange
+from inrflow.dynamics.integral_form import by_observed_frames, interpolated_path
 from inrflow.dynamics.ridge_search import improves, leading_ridge
 from inrflow.dynamics.spectral import SpectralOperator, Waves
 from inrflow.dynamics.states import CodeData
@@ -24,11 +23,13 @@ from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.harmonic_codes import HarmonicLabels
 
 RIDGES = (1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-2)
-_STENCIL, _BLOCK = 6, 256
-_SUBSTEP, _LINEAR_SUBSTEP = 0.5, 0.125  # of Runge-Kutta, internal time; linear fields keep faster waves and cost less
+_BLOCK = 256
+_SUBSTEP, _LINEAR_SUBSTEP = 0.25, 0.125  # of Runge-Kutta, internal time; linear fields keep faster waves and cost less
 _CONSTANT = 100.0  # the constant is hardly penalised
 _ROWS, _ROWS_OF_SEVERAL = 6.0, 24.0  # transitions an unknown; more would only take longer
 _TIES = 1.05  # of the best error: the largest ridge within that is the safest for systems that are not judged
+_STORED = 2.5e7  # products of coefficients that are kept at once
+_FEWEST = 8  # trajectories that are never left out
 _COLLINEAR = 1e-6
 
 Block = tuple[Tensor, Tensor, Tensor, Tensor]  # durations, integrals of coefficients and of products, changes
@@ -36,38 +37,34 @@ Block = tuple[Tensor, Tensor, Tensor, Tensor]  # durations, integrals of coeffic
 
 @dataclass(frozen=True)
 class SpectralForm:
-    """A fitted field of codes: that of the operator, added to the base of its fit.
+    """A fitted field of codes.
 
     Attributes:
-        waves, operator: what was fitted.
-        base: field of the same codes, None for none.
+        waves, operator: what was fitted. prior: to which the ridge pulled, None for nothing.
         ridges: of the first fit and of each correction. score: validation error, share of the variance.
+        equation: the coefficients are polynomials in the wavenumber (see `symbols`).
     """
 
     waves: Waves
     operator: SpectralOperator
-    base: VectorField | None
+    prior: SpectralOperator | None = None
     ridges: tuple[float, ...] = ()
     score: float = float("nan")
+    equation: bool = False
 
     @property
     def size(self) -> int:
         """Number of codes."""
         return len(self.waves.labels)
 
+    @property
+    def substep(self) -> float:
+        """Step of Runge-Kutta along whose flow the operator was fitted, internal time."""
+        return substep(self.waves)
+
     def field(self, width: int = 256) -> VectorField:
         """The vector field, float64."""
-        own = self.waves.field(self.operator, width)
-        return own if self.base is None else combined([own, self.base], torch.ones(2), width)
-
-    def refit(self, states: CodeData) -> SpectralForm:
-        """The form fitted anew, with its ridges, to other codes."""
-        fit = SpectralFit(states, self.waves.labels, self.base, bool(len(self.waves.out)))
-        operator: SpectralOperator | None = None
-        for ridge in self.ridges:
-            solved = fit.solve(fit.blocks(operator), [ridge])[0]
-            operator = operator if solved is None else solved
-        return SpectralForm(self.waves, operator or self.operator, self.base, self.ridges, self.score)
+        return self.waves.field(self.operator, width)
 
 
 class SpectralFit:
@@ -75,20 +72,25 @@ class SpectralFit:
 
     contexts: (S, P) of the trajectories of several systems, whose rows are left out evenly then; None for one system.
     coupled: the products depend on them too.
+    prior: operator to which the ridge pulls, None for none; of one system only.
+    waves: bookkeeping of the labels; made where None is given, with `products` or without.
+    transitions: at most about so many are looked at; None: as many as memory allows.
     """
 
     def __init__(
         self,
         states: CodeData,
         labels: HarmonicLabels,
-        base: VectorField | None = None,
+        prior: SpectralOperator | None = None,
         products: bool = True,
         contexts: Tensor | None = None,
         coupled: bool = False,
+        waves: Waves | None = None,
+        transitions: float | None = None,
     ) -> None:
-        self.size, self.base, self.coupled = len(labels), base, coupled
-        self.waves = Waves(labels, products)
-        self.substep = _SUBSTEP if products else _LINEAR_SUBSTEP
+        self.size, self.prior, self.coupled = len(labels), prior, coupled
+        self.waves = Waves(labels, products) if waves is None else waves
+        self.substep = substep(self.waves)
         several_systems = contexts is not None
         contexts = states.codes.new_zeros(len(states.codes), 0) if contexts is None else contexts.to(states.codes)
         self.contexts = contexts.shape[1]
@@ -97,14 +99,17 @@ class SpectralFit:
         largest = several + once + self.contexts * (once + several * coupled)
         frames = max(1, states.codes.shape[1] - 1)
         enough = _ROWS_OF_SEVERAL if several_systems else _ROWS
-        kept = min(len(states.codes), max(8, math.ceil(enough * largest / frames)))
+        most = enough * largest if transitions is None else min(enough * largest, transitions)
+        if not several_systems:
+            most = min(most, _STORED / max(len(self.waves.out), 1))
+        kept = min(len(states.codes), max(_FEWEST, math.ceil(most / frames)))
         chosen = torch.arange(kept)
         if several_systems:  # a file may hold one after the other
             chosen = torch.linspace(0, len(states.codes) - 1, kept).round().long()
         states = CodeData(states.codes[chosen, :, : self.size], states.t[chosen], states.observed[chosen])
         self.constant = _CONSTANT * float(states.codes[states.observed].square().mean().sqrt())
         self.groups, self.members = [], []
-        for codes, t, rows in _by_observed_frames(states):
+        for codes, t, rows in by_observed_frames(states):
             self.groups.append((codes, t))
             self.members.append(chosen[rows])
         self.row_contexts = contexts
@@ -112,7 +117,7 @@ class SpectralFit:
     # ---- integrals ----
 
     def blocks(self, operator: SpectralOperator | None) -> Iterator[Block]:
-        """Integrals along interpolating polynomials, or along the flow of an operator (and the base)."""
+        """Integrals along interpolating polynomials, or along the flow of an operator."""
         for (codes, t), members in zip(self.groups, self.members, strict=True):
             for k in range(codes.shape[1] - 1):
                 for rows in torch.arange(len(codes)).split(_BLOCK):
@@ -129,23 +134,20 @@ class SpectralFit:
             for _ in range(codes.shape[1] - 1):
                 yield from members.split(_BLOCK)
 
+    def gathered(self, operator: SpectralOperator | None) -> Block:
+        """All blocks in one."""
+        step, linear, products, change = (torch.cat(part) for part in zip(*self.blocks(operator), strict=True))
+        return step, linear, products, change
+
     def _interpolated(self, codes: Tensor, t: Tensor, k: int, step: Tensor) -> Block:
-        abscissas, quadrature = np.polynomial.legendre.leggauss(4)
-        nodes = torch.as_tensor((abscissas + 1) / 2)
-        frames = codes.shape[1]
-        width = min(_STENCIL, frames)
-        first = min(max(0, k - width // 2 + 1), frames - width)
-        basis = _lagrange(t[:, first : first + width], t[:, k][:, None] + nodes * step)
-        path = torch.einsum("bqm,bmn->qbn", basis, codes[:, first : first + width])
-        change = codes[:, k + 1] - codes[:, k]
-        linear, products = 0, 0
-        for weight, state in zip((quadrature / 2).tolist(), path, strict=True):
+        path, weights = interpolated_path(codes, t, k)
+        linear, products = torch.zeros(()), torch.zeros(())
+        for weight, state in zip(weights, path, strict=True):
             coefficients = self.waves.coefficients(state)
             linear = linear + weight * coefficients
             products = products + weight * self.waves.products(coefficients)
-            if self.base is not None:
-                change = change - weight * step * _rate(self.base, state)
-        return self._block(step, linear * step[..., None], products * step, change)  # type: ignore[operator]
+        change = self.waves.coefficients(codes[:, k + 1] - codes[:, k])[..., : self.waves.count]
+        return step, linear * step[..., None], (products * step).to(torch.complex64), change
 
     def _followed(self, operator: SpectralOperator, state: Tensor, stop: Tensor, step: Tensor) -> Block:
         start = self.waves.coefficients(stop - state)[..., : self.waves.count]
@@ -165,9 +167,6 @@ class SpectralFit:
         moving = SpectralOperator(torch.zeros_like(operator.constant), operator.linear, operator.products)
         return self.waves.rates(moving, linear, products) + operator.constant * step[..., None]
 
-    def _block(self, step: Tensor, linear: Tensor, products: Tensor, change: Tensor) -> Block:
-        return step, linear, products.to(torch.complex64), self.waves.coefficients(change)[..., : self.waves.count]
-
     def _stage(self, operator: SpectralOperator, state: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step of Runge-Kutta: the state after it, integrals of coefficients and of products over it."""
         zero = torch.zeros((), dtype=state.dtype)
@@ -176,8 +175,6 @@ class SpectralFit:
             coefficients = self.waves.coefficients(at)
             several = self.waves.products(coefficients)
             rate = self.waves.codes(self.waves.rates(operator, coefficients, several))
-            if self.base is not None:
-                rate = rate + _rate(self.base, at)
             rates = rates + weight * rate
             linear, products = linear + weight * coefficients, products + weight * several
             at = state if ahead is None else state + ahead * h * rate
@@ -187,7 +184,7 @@ class SpectralFit:
     # ---- solves ----
 
     def nothing(self) -> SpectralOperator:
-        """The operator that adds nothing to the base."""
+        """The operator of no motion."""
         waves, channels = self.waves, self.waves.channels
 
         def zero(products: int, *contexts: SpectralOperator) -> SpectralOperator:
@@ -201,32 +198,18 @@ class SpectralFit:
         count = len(waves.out)
         return zero(count, *(zero(count if self.coupled else 0) for _ in range(self.contexts)))
 
-    def weights(self, fields: list[VectorField]) -> Tensor:
-        """Weights (P,) of the sum of fields that explains the changes of the codes best, by least squares."""
-        gram, right = torch.zeros(len(fields), len(fields)).double(), torch.zeros(len(fields)).double()
-        base, self.base = self.base, None
-        try:
-            for (step, _, _, change), *moves in zip(
-                self.blocks(None), *(self._integrals(field) for field in fields), strict=True
-            ):
-                design = torch.stack([move.flatten() for move in moves], 1)
-                target = self.waves.codes(change).flatten()
-                assert len(step)
-                gram += design.T @ design
-                right += design.T @ target
-        finally:
-            self.base = base
+    def weights(self, operators: list[SpectralOperator]) -> Tensor:
+        """Weights (P,) of the sum of operators that explains the changes of the codes best, by least squares."""
+        gram, right = torch.zeros(len(operators), len(operators)).double(), torch.zeros(len(operators)).double()
+        for step, linear, products, change in self.blocks(None):
+            design = torch.stack([
+                self.waves.codes(self.effect(one, step, linear, products.to(torch.complex128))).flatten()
+                for one in operators
+            ], 1)
+            gram += design.T @ design
+            right += design.T @ self.waves.codes(change).flatten()
         gram.diagonal().add_(_COLLINEAR * gram.diagonal().mean())
         return torch.linalg.solve(gram, right)
-
-    def _integrals(self, field: VectorField) -> Iterator[Tensor]:
-        """What a field would have changed, of each block along interpolating polynomials."""
-        none = SpectralFit.__new__(SpectralFit)
-        vars(none).update(vars(self))
-        none.base = field
-        plain = self.blocks(None)
-        for (*_, without), (*_, rest) in zip(plain, none.blocks(None), strict=True):
-            yield self.waves.codes(without - rest)
 
     def solve(self, blocks: Iterator[Block], ridges: list[float]) -> list[SpectralOperator | None]:
         """Operators for each ridge (relative to a coefficient's mean square), None where it is too small."""
@@ -243,6 +226,9 @@ class SpectralFit:
             dependent = plain if self.coupled else plain[:, : 1 + channels]
             design = torch.cat([plain, (contexts[:, :, None] * dependent[:, None]).flatten(1)], 1)
             target = change[:, :, wave]
+            known = None if self.prior is None else self._unknowns(self.prior, wave)
+            if known is not None:
+                target = target - design @ known
             dual = len(design) < design.shape[1]
             gram = design @ design.mH if dual else design.mH @ design
             right = target if dual else design.mH @ target
@@ -255,6 +241,8 @@ class SpectralFit:
                     continue
                 solution = torch.cholesky_solve(right, factor)
                 solution = design.mH @ solution if dual else solution
+                if known is not None:
+                    solution = solution + known
                 sizes = [plain.shape[1]] + [dependent.shape[1]] * self.contexts
                 for part, values in zip([found[index], *found[index].contexts], solution.split(sizes), strict=True):
                     part.constant[:, wave] = values[0] * self.constant
@@ -262,6 +250,22 @@ class SpectralFit:
                     if len(values) > 1 + channels:
                         part.products[:, first:last] = values[1 + channels :].T
         return [None if bad else operator for bad, operator in zip(failed, found, strict=True)]
+
+    def _unknowns(self, operator: SpectralOperator, wave: int) -> Tensor:
+        """The unknowns (F, C) of one wave, as `solve` has them."""
+        first, last = self.waves.ranges[wave]
+        return torch.cat([
+            operator.constant[:, wave][None] / self.constant, operator.linear[wave].T,
+            operator.products[:, first:last].T,
+        ])
+
+    def refit(self, form: SpectralForm) -> SpectralForm:
+        """A form of a search on other codes, fitted to these with its ridges."""
+        operator = self.prior
+        for ridge in form.ridges:
+            solved = self.solve(self.blocks(operator), [ridge])[0]
+            operator = operator if solved is None else solved
+        return replace(form, operator=operator or form.operator)
 
     def rollout_error(
         self, operator: SpectralOperator, judged: CodeData, first: int, contexts: Tensor | None = None
@@ -302,7 +306,7 @@ class SpectralFit:
         frames, tells the first integrals.
         """
         best: SpectralForm | None = None
-        operator = start
+        operator = self.prior if start is None else start
         chosen: tuple[float, ...] = ()
         for _ in range(corrections + 1):
             solved = self.solve(self.blocks(operator), list(RIDGES))
@@ -315,7 +319,7 @@ class SpectralFit:
             if leading is None or not improves(leading[0], None if best is None else best.score):
                 break
             operator, chosen = leading[2], (*chosen, leading[1])
-            best = SpectralForm(self.waves, operator, self.base, chosen, leading[0])
+            best = SpectralForm(self.waves, operator, self.prior, chosen, leading[0])
         return best
 
     def _safest(
@@ -330,7 +334,12 @@ class SpectralFit:
         best = min((error for error, _, _ in found), default=math.inf)
         return max((one for one in found if one[0] <= _TIES * best < math.inf), key=lambda one: one[1], default=None)
 
+    def known(self, judged: CodeData, first: int) -> SpectralForm:
+        """The prior as it is, with its error."""
+        assert self.prior is not None
+        return SpectralForm(self.waves, self.prior, self.prior, (), self.rollout_error(self.prior, judged, first))
 
-def _rate(field: VectorField, state: Tensor) -> Tensor:
-    with torch.no_grad():
-        return field(torch.zeros((), dtype=torch.float64), state)
+
+def substep(waves: Waves) -> float:
+    """Step of Runge-Kutta for fields with these products, internal time."""
+    return _SUBSTEP if len(waves.out) else _LINEAR_SUBSTEP

@@ -38,6 +38,11 @@ class HarmonicLabels:
         """Those of the leading codes."""
         return HarmonicLabels(self.waves[:size], self.sine[:size], self.channel[:size])
 
+    def of_channel(self, channel: int) -> HarmonicLabels:
+        """Those of one channel."""
+        own = self.channel == channel
+        return HarmonicLabels(self.waves[own], self.sine[own], self.channel[own])
+
     def whole_sizes(self) -> list[int]:
         """Numbers of leading codes that end with a whole shell of equal wavenumbers."""
         square = self.waves.square().sum(1)

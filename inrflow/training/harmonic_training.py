@@ -33,7 +33,7 @@ from inrflow.training.decoder_stage import DecoderTraining
 from inrflow.training.recorder import Recorder
 from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH, HARMONIC_FEATURES
 from inrflow.training.spectral_contexts import SpectralContexts
-from inrflow.training.spectral_stage import LARGEST_SIZE, KnownPhysics, SpectralStage
+from inrflow.training.spectral_stage import LARGEST_SIZE, KnownPhysics, SpectralStage, refitted
 from inrflow.training.splits import choose_split
 from inrflow.training.train import Training
 
@@ -105,14 +105,16 @@ class HarmonicTraining(Training):
         dynamics = self.config.dynamics
         field = found.field(dynamics.width)
         states, judged_states = with_memory(taught, size, None), with_memory(judged, size, None)
-        step = min(0.5, dynamics_stage.integration_step(field, states, found.score + floor, dynamics.step))
+        step = found.substep  # along whose flow the products were fitted
+        if field.is_linear:
+            step = min(step, dynamics_stage.integration_step(field, states, found.score + floor, dynamics.step))
         integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
 
         def error(candidate) -> float:  # noqa: ANN001
             return dynamics_stage.rollout_error(candidate, integrator, judged_states, judged, first, size)
 
         start, note = error(field), "closed form"
-        final = found.refit(every).field(dynamics.width) if held is not None else field
+        final = refitted(found, every).field(dynamics.width) if held is not None else field
         if dynamics.depth and start > max(floor, GOOD_ENOUGH):
             trained = self.train_residual(field, states, integrator, error, start, floor, decoder)
             if trained is not None and error(trained) < 0.95 * start:
@@ -174,7 +176,7 @@ class HarmonicTraining(Training):
         embedding = self.embedding(HARMONIC_FEATURES[-1])
         decoder = ModulatedSiren(embedding, len(self.description.channels), 1, 0, 0)
         largest = len(self.description.channels) * (1 + embedding.harmonics)
-        modes = statistics.fit_modes(decoder.double(), largest, iterations=2)
+        modes = statistics.fit_modes(decoder.double(), largest)
         found = harmonic_modes(embedding, modes)
         assert found is not None
         modes, labels = found

@@ -64,8 +64,6 @@ class SpectralContexts:
 
         `plain`: the form without contexts. `known`: (E, P) contexts to begin with, None to find them.
         """
-        if plain.base is not None:
-            return None
         labels, best = plain.waves.labels, None
         for products in (False, True)[: 1 + bool(len(plain.waves.out))]:  # products may stand for contexts, badly
             fit = SpectralFit(self.taught, labels, None, products, self.taught.codes.new_zeros(len(self.rows), 0))

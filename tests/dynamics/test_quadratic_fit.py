@@ -7,9 +7,10 @@ from rich.console import Console
 from torchdiffeq import odeint
 
 from inrflow.dynamics.context_fit import whitened
+from inrflow.dynamics.integral_form import lagrange
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.products import Products
-from inrflow.dynamics.quadratic_fit import QuadraticFit, _lagrange
+from inrflow.dynamics.quadratic_fit import QuadraticFit
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.training.context_quadratic import ContextQuadratic
 from inrflow.training.recorder import Recorder
@@ -80,7 +81,7 @@ def test_a_refit_on_the_same_data_repeats_the_search():
 def test_lagrange_polynomials_reproduce_polynomials():
     nodes = torch.tensor([[0.0, 1.0, 2.5, 3.0]], dtype=torch.float64)
     t = torch.tensor([[0.3, 2.9]], dtype=torch.float64)
-    values = _lagrange(nodes, t) @ (nodes[0] ** 3 - 2 * nodes[0])[:, None]
+    values = lagrange(nodes, t) @ (nodes[0] ** 3 - 2 * nodes[0])[:, None]
     torch.testing.assert_close(values[0, :, 0], t[0] ** 3 - 2 * t[0])
 
 

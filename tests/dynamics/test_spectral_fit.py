@@ -98,15 +98,27 @@ def test_burgers_is_found_from_one_trajectory() -> None:
     assert float((rate - expected).square().sum() / expected.square().sum()) < 1e-2
 
 
-def test_a_base_that_is_the_truth_is_kept() -> None:
-    """Weights of known fields are solved; with the truth among them nothing is left to fit."""
+def test_a_prior_that_is_the_truth_is_kept() -> None:
+    """Weights of known operators are solved; with the truth as the prior nothing is left to fit."""
     labels, taught, waves = line_of_trajectories(1)
-    truth = waves.field(burgers(waves))
-    other = waves.field(random_operator(waves, 0.1))
+    truth, other = burgers(waves), random_operator(waves, 0.1)
     weights = SpectralFit(taught, labels).weights([truth, other])
     assert weights.tolist() == pytest.approx([1.0, 0.0], abs=0.05)
     fit = SpectralFit(taught, labels, truth)
-    assert fit.rollout_error(fit.nothing(), taught, 0) < 1e-5
+    assert fit.known(taught, 0).score < 1e-5
+    departed = fit.solve(fit.blocks(truth), [1e3])[0]
+    assert departed is not None
+    assert float((departed.products - truth.products).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize(("channels", "dimensions"), [(1, 2), (2, 1)])
+def test_operator_of_a_real_field_gives_the_field_back(channels: int, dimensions: int) -> None:
+    waves = Waves(labels_of(channels, dimensions, 2))
+    field = waves.field(random_operator(waves, 1.0))
+    again = waves.field(waves.operator(field))
+    codes = torch.randn(4, len(waves.labels), generator=_RANDOM, dtype=torch.float64)
+    zero = torch.zeros(()).double()
+    torch.testing.assert_close(again(zero, codes), field(zero, codes))
 
 
 def test_sums_and_restrictions_of_fields() -> None:
