@@ -1,4 +1,4 @@
-"""Algebra of sparse quadratic fields ds/dt = b + A s + couplings: sums, restrictions, and lists of triples joined."""
+"""Algebra of sparse quadratic fields ds/dt = b + A s + couplings: restrictions, and lists of triples joined."""
 
 from __future__ import annotations
 
@@ -17,23 +17,6 @@ def coalesced(triples: Tensor, weight: Tensor, tolerance: float = 1e-14) -> tupl
     size = total.abs() if total.dim() == 1 else total.abs().amax(0)
     kept = size > tolerance * size.amax().clamp(min=1e-300) if size.numel() else size > 0
     return distinct[:, kept], total[..., kept]
-
-
-def combined(fields: list[VectorField], weights: Tensor, width: int = 256) -> VectorField:
-    """The weighted sum of quadratic fields of the same codes, float64."""
-    triples = [torch.stack([f.couplings.out, f.couplings.left, f.couplings.right])
-               if f.shape.couplings else torch.zeros(3, 0, dtype=torch.int64) for f in fields]
-    values = [w * f.couplings.weight.detach() if f.shape.couplings else torch.zeros(0, dtype=torch.float64)
-              for w, f in zip(weights.tolist(), fields, strict=True)]
-    joined, weight = coalesced(torch.cat(triples, 1), torch.cat(values))
-    result = VectorField(FieldShape(fields[0].shape.state_size, couplings=len(weight), width=width)).double()
-    result.set_linear(
-        sum(w * f.matrix.detach() for w, f in zip(weights.tolist(), fields, strict=True)),  # type: ignore[arg-type]
-        sum(w * f.bias.detach() for w, f in zip(weights.tolist(), fields, strict=True)),  # type: ignore[arg-type]
-    )
-    if len(weight):
-        result.couplings.set(joined, weight)
-    return result
 
 
 def restricted(field: VectorField, places: list[int]) -> VectorField:
