@@ -22,6 +22,7 @@ from inrflow.training.scattered_stage import drift_around, drift_of, refit_modes
 from inrflow.training.setup import TrainingSetup
 
 _ROUNDS = 3  # of codes and motion in turn
+_ROUNDS_SHARE = 0.25  # quadratic dynamics and their rounds come after
 _COPIES_SHARE = 0.1
 
 
@@ -48,7 +49,7 @@ def resolve_times(
         if error < best:
             best, kept = error, (decoder, modes, book)
         if steps.scattered is None and number == 1:  # the first one tells how many leave time for the rest
-            rounds = min(_ROUNDS, number + int(setup.seconds(1.0) / (2 * max(spent, 1e-6))))
+            rounds = min(_ROUNDS, number + int(setup.seconds(_ROUNDS_SHARE) / max(spent, 1e-6)))
             steps.scattered = rounds
             setup.save_config()
         if number == rounds:
