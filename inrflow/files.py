@@ -48,7 +48,14 @@ def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, A
     structure = strip(state, "state")
     # One entry: the order of several would differ from run to run, and the bytes of equal models with it.
     header = {"inrflow": json.dumps({"structure": structure, "metadata": metadata or {}})}
-    return write_aside(path, lambda p: save_file(tensors, p, metadata=header))
+
+    def write(partial: Path) -> None:
+        partial.touch()
+        mode = partial.stat().st_mode  # as other files of the user: safetensors' own are for the user alone
+        save_file(tensors, partial, metadata=header)
+        partial.chmod(mode)
+
+    return write_aside(path, write)
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:

@@ -124,3 +124,9 @@ def test_to_cpu_is_a_copy():
     with torch.no_grad():
         layer.weight.fill_(9.0)
     assert float(kept["weight"].max()) < 9 and not kept["weight"].requires_grad
+
+
+def test_models_are_as_readable_as_other_files(tmp_path):
+    (tmp_path / "plain").write_text("")
+    save_tensors(tmp_path / "model.safetensors", {"a": torch.ones(2)})
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
