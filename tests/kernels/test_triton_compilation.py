@@ -41,7 +41,7 @@ def stack_budget(configuration: Configuration) -> int:
     if configuration.coordinates > 8:
         return 2000
     if configuration.width <= 64:
-        return 1000 if configuration.capability == 100 else 720
+        return 1000 if configuration.capability == 100 else 760
     return 1100 if configuration.capability == 90 else 1800
 
 
