@@ -181,7 +181,8 @@ def assimilate(
             away = means[-1][:, -contexts:] - nominal
             forecast = forecast + (flow[:, :, -contexts:] @ away[..., None])[..., 0]
         frame = window.frames(slice(k, k + 1))
-        drift = _drift(dynamics, window, forecast if around is None else around[:, k], size)
+        if not dynamics.field.is_linear:  # else all codes move alike, at all times
+            drift = _drift(dynamics, window, forecast if around is None else around[:, k], size)
         mean, cov = _update(decoder, frame, forecast, expected, prior.noise, drift)
         if known:
             further = _innovation(decoder, frame, forecast, mean, prior.noise, drift)
@@ -232,7 +233,9 @@ def assimilate_noisy(
     chosen = window.select(surprising)
     evidence = NoiseEvidence(prior.codes(decoder.code_size), len(chosen))
     states = estimate.mean[surprising]
-    drifts = [_drift(dynamics, chosen, states[:, k], decoder.code_size) for k in range(chosen.u.shape[1])]
+    frames, alike = chosen.u.shape[1], dynamics.field.is_linear
+    drifts = [_drift(dynamics, chosen, states[:, k], decoder.code_size) for k in range(1 if alike else frames)]
+    drifts = drifts * frames if alike else drifts
     for rows, frame, offset, basis in _affine_frames(decoder, chosen, drifts):
         evidence.add(rows, offset, basis, frame)
     added = torch.zeros(len(window), dtype=torch.float64)

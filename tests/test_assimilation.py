@@ -314,30 +314,27 @@ def test_delayed_values_under_nonlinear_dynamics_give_the_states_they_came_from(
     assert errors["second pass"] < 2e-3
 
 
-def test_the_jacobian_of_a_field_is_that_of_finite_differences():
-    field, h = nonlinear_field(), 1e-6
-    states, t = torch.randn(4, 3).double(), torch.rand(4).double()
+def compare_with_finite_differences(field, states):
+    t, h = torch.rand(len(states)).double(), 1e-6
     found = field_jacobian(field, t, states)
-    for j in range(3):
-        shift = h * torch.eye(3).double()[j]
+    for j in range(states.shape[1]):
+        shift = h * torch.eye(states.shape[1]).double()[j]
         with torch.no_grad():
             difference = (field(t, states + shift) - field(t, states - shift)) / (2 * h)
         torch.testing.assert_close(found[:, :, j], difference, rtol=0, atol=1e-8)
+
+
+def test_the_jacobian_of_a_field_is_that_of_finite_differences():
+    compare_with_finite_differences(nonlinear_field(), torch.randn(4, 3).double())
 
 
 def test_the_jacobian_of_products_and_contexts_is_that_of_finite_differences():
     torch.manual_seed(0)
-    field, h = VectorField(FieldShape(3, products=4, context_size=2)).double(), 1e-6
+    field = VectorField(FieldShape(3, products=4, context_size=2)).double()
     for parameter in field.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     field.products.context_weight.data.zero_()  # their derivative by the context is taken through the flow
-    states, t = torch.randn(4, 5).double(), torch.rand(4).double()
-    found = field_jacobian(field, t, states)
-    for j in range(5):
-        shift = h * torch.eye(5).double()[j]
-        with torch.no_grad():
-            difference = (field(t, states + shift) - field(t, states - shift)) / (2 * h)
-        torch.testing.assert_close(found[:, :, j], difference, rtol=0, atol=1e-8)
+    compare_with_finite_differences(field, torch.randn(4, 5).double())
 
 
 def test_covariance_moves_through_a_nonlinear_field_as_a_cloud_of_states_does():
