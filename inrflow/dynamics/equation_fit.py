@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inrflow.dynamics.equation import LocalEquation
 from inrflow.dynamics.integral_form import by_observed_frames, interpolated_path
+from inrflow.dynamics.linearised import field_jacobian
 from inrflow.dynamics.local_basis import LocalBasis
 from inrflow.dynamics.local_products import LocalProducts
 from inrflow.dynamics.local_terms import Term, to_plain
@@ -24,6 +26,8 @@ from inrflow.dynamics.vector_field import VectorField
 _STABLE = 1.5  # of the fastest rate times the step, for Runge and Kutta's method
 _LEAST_STEPS, _MOST_STEPS = 4, 64
 _NUDGE = 1e-6
+_GROWTH = 5.0
+_TRIED = 3  # blocks of transitions by which equations are compared
 _BLOCK = 16
 
 
@@ -62,47 +66,109 @@ class EquationFit:
         self.products = [j for j, term in enumerate(self.terms) if len(term) > 1]
         self.blocks = list(_chosen(states, most))
 
-    def gathered(self, field: VectorField | None, contexts: Tensor | None = None) -> list[NormalEquations]:
-        """Normal equations of each environment, along polynomials through frames or along the flow of a field.
+    def gathered(self, equation: LocalEquation | None, contexts: Tensor | None = None) -> list[NormalEquations]:
+        """Normal equations of each environment, along polynomials through frames or around the flow of an equation.
 
-        contexts: (E, P) of the environments, where the field has any. A step that the flow misses by more than the
-        field moves is left out.
+        contexts: (E, P) of the environments, where the equation has any. A step that the flow misses by more than the
+        field moves goes along its polynomial. Without a force, what a coefficient adds on the way is carried to the end
+        by the flow's linear part (Newton's method, but for that); with one, the path is bent to end at the next frame.
         """
         found = [
             NormalEquations.empty(len(self.terms) * self.basis.channels, self.basis.code_size)
             for _ in range(self.environments)
         ]
-        steps = 0 if field is None else steps_of(field, self.states, contexts)
+        field = steps = carried = None
+        if equation is not None:
+            field = equation.field(self.basis)
+            steps = steps_of(field, self.states, contexts)
         for block in self.blocks:
             start, end = block.codes[:, block.frame], block.codes[:, block.frame + 1]
             gap = block.t[:, block.frame + 1] - block.t[:, block.frame]
             where = self.environment[block.rows]
-            if field is None:
-                path, weights = interpolated_path(block.codes, block.t, block.frame)
-                good = torch.ones(len(start), dtype=torch.bool)
-            else:
+            good = torch.zeros(len(start), dtype=torch.bool)
+            if equation is not None and field is not None and steps is not None:
                 state = start if contexts is None else torch.cat([start, contexts[where]], 1)
                 path = flow_path(field, state, block.t[:, block.frame], gap, steps)[..., : start.shape[1]]
                 missed = end - path[-1]
                 good = missed.square().sum(1) < (end - start).square().sum(1)
-                path = path + torch.linspace(0, 1, steps + 1, dtype=path.dtype)[:, None, None] * missed
-                weights = simpson(steps)
-            if not bool(good.any()):
-                continue
-            design = self._design(path[:, good], weights) * gap[good, None, None]
-            for e in where[good].unique().tolist():
-                own = where[good] == e
-                found[e].add(design[own], (end - start)[good][own], gap[good][own])
+                if carried is None or carried[0] != float(gap.max()):
+                    newton = equation.force is None
+                    carried = float(gap.max()), self._carried(field, float(gap.max()), steps) if newton else None
+                if carried[1] is not None:
+                    design = self._design(path[:, good], simpson(steps), carried[1]) * gap[good, None, None]
+                    own = _coefficients(equation, contexts, where[good])
+                    change = missed[good] + torch.einsum("bzu,bu->bz", design, own)
+                else:
+                    along = torch.linspace(0, 1, steps + 1, dtype=path.dtype)[:, None, None]
+                    design = self._design((path + along * missed)[:, good], simpson(steps)) * gap[good, None, None]
+                    change = (end - start)[good]
+                self._add(found, where[good], design, change, gap[good])
+            rest = ~good
+            if bool(rest.any()):
+                path, weights = interpolated_path(block.codes, block.t, block.frame)
+                design = self._design(path[:, rest], weights) * gap[rest, None, None]
+                self._add(found, where[rest], design, (end - start)[rest], gap[rest])
         return found
 
-    def _design(self, path: Tensor, weights: Sequence[float]) -> Tensor:
-        """Mean rates (B, Z, J C) along a path (Q, B, Z) that a unit of each coefficient gives."""
-        basis, J, C = self.basis, len(self.terms), self.basis.channels
+    @staticmethod
+    def _add(
+        found: list[NormalEquations], where: Tensor, design: Tensor, change: Tensor, gap: Tensor
+    ) -> None:
+        for e in where.unique().tolist():
+            own = where == e
+            found[e].add(design[own], change[own], gap[own])
+
+    def missed(self, equation: LocalEquation, contexts: Tensor | None = None) -> float:
+        """Share of the change between frames that the flow misses, at most 1 of each transition; of some of them."""
+        field, total, moved = equation.field(self.basis), 0.0, 0.0
+        steps = steps_of(field, self.states, contexts)
+        for block in self.blocks[:: max(1, len(self.blocks) // _TRIED)]:
+            start, change = block.codes[:, block.frame], block.codes[:, block.frame + 1] - block.codes[:, block.frame]
+            gap = block.t[:, block.frame + 1] - block.t[:, block.frame]
+            state = start if contexts is None else torch.cat([start, contexts[self.environment[block.rows]]], 1)
+            path = flow_path(field, state, block.t[:, block.frame], gap, steps)[-1, :, : start.shape[1]]
+            size = change.square().sum(1)
+            error = (start + change - path).square().sum(1).nan_to_num(torch.inf)
+            total, moved = total + float(torch.minimum(error, size).sum()), moved + float(size.sum())
+        return total / max(moved, 1e-300)
+
+    def _carried(self, field: VectorField, gap: float, steps: int) -> list[Tensor] | None:
+        """(Z, Z) from each of the steps + 1 nodes to the end of a gap, by the field linearised at the mean state.
+
+        None where that grows so much that it says little of other states.
+        """
+        size = self.basis.code_size
+        mean = self.states.codes[self.states.observed].double().mean(0)
+        state = torch.cat([mean, torch.zeros(field.shape.context_size, dtype=torch.float64)])
+        jacobian = field_jacobian(field, torch.zeros(1, dtype=torch.float64), state[None])[0, :size, :size]
+        one = torch.linalg.matrix_exp(jacobian * gap / steps)
+        if not float(torch.linalg.matrix_norm(torch.linalg.matrix_power(one, steps), 2)) < _GROWTH:
+            return None
+        found = [torch.eye(size, dtype=torch.float64)]
+        for _ in range(steps):
+            found.append(found[-1] @ one)
+        return found[::-1]
+
+    def _design(self, path: Tensor, weights: Sequence[float], carried: Sequence[Tensor] | None = None) -> Tensor:
+        """Mean rates (B, Z, J C) along a path (Q, B, Z) that a unit of each coefficient gives, each of them `carried`
+        by a matrix (Z, Z) of its node."""
+        if carried is None:
+            return self._projected(self._spectra(path, weights))
+        total = torch.zeros(1)
+        for states, weight, matrix in zip(path, weights, carried, strict=True):
+            rates = self._projected(self._spectra(states[None], [weight]))
+            total = total + torch.einsum("zy,byu->bzu", matrix, rates)
+        return total
+
+    def _spectra(self, path: Tensor, weights: Sequence[float]) -> Tensor:
+        """Sum (B, J, K) over a path (Q, B, Z) of weights times the Fourier coefficients of all terms."""
+        basis = self.basis
         average = torch.einsum("q,qbz->bz", torch.tensor(weights, dtype=path.dtype), path)
-        linear = basis.coefficients(average)  # (B, C, K)
-        spectra = torch.zeros(path.shape[1], J, basis.count, dtype=torch.complex128)
+        offset = basis.coefficients(torch.zeros_like(average)) * (sum(weights) - 1)
+        linear = basis.coefficients(average) + offset  # (B, C, K)
+        spectra = torch.zeros(path.shape[1], len(self.terms), basis.count, dtype=torch.complex128)
         if self.products:
-            products = LocalProducts(to_plain([self.terms[j] for j in self.products]), C)
+            products = LocalProducts(to_plain([self.terms[j] for j in self.products]), basis.channels)
             products.attach(basis)
             for states, weight in zip(path, weights, strict=True):
                 spectra[:, self.products] += weight * products.spectra(states)
@@ -110,9 +176,21 @@ class EquationFit:
             if len(term) == 1:
                 spectra[:, j] = linear[:, term[0].channel] * basis.symbol(term[0])
             elif not term:
-                spectra[:, j, 0] = 1.0
-        each = [basis.project_channel(spectra, c) for c in range(C)]
+                spectra[:, j, 0] = sum(weights)
+        return spectra
+
+    def _projected(self, spectra: Tensor) -> Tensor:
+        """Rates (B, Z, J C) of the codes by terms (B, J, K) in each channel."""
+        each = [self.basis.project_channel(spectra, c) for c in range(self.basis.channels)]
         return torch.stack(each, -1).permute(0, 2, 1, 3).flatten(2)
+
+
+def _coefficients(equation: LocalEquation, contexts: Tensor | None, where: Tensor) -> Tensor:
+    """Coefficients (B, J C) of an equation in the environments `where` (B,)."""
+    operators = equation.several.flatten(1)
+    if contexts is None:
+        return operators[0].expand(len(where), -1)
+    return operators[0] + contexts[where] @ operators[1:]
 
 
 def _chosen(states: CodeData, most: int) -> Iterator[Transitions]:

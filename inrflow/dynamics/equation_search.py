@@ -24,14 +24,16 @@ from inrflow.dynamics.states import CodeData
 #: Validation error, share of the variance, of an equation with the contexts (E, P) of the training environments.
 Judge = Callable[[LocalEquation, Tensor], float]
 
-_ROUNDS, _REFINING = 16, 6
+_ROUNDS, _SHARED, _REFINING = 16, 6, 6  # rounds in all, for all systems together before each has contexts, for fewer terms
 _PATIENCE = 3  # rounds without a gain
 _HISTORY = 5
 _RIDGE = 1e-12
+_FIRST_RIDGES = (1e-12, 1e-6, 1e-4, 1e-3, 1e-2)
 _FORCED = 0.5  # share of the misfit that a force must take off
 _LEVELS = (1.2, 2.0, 4.0)  # times the misfit with all terms, to which terms are struck out
 _SIMPLER = 1.05  # times the error: an equation of fewer terms is taken up to here
 _SETTLED = 0.97
+_ROUGH = 0.02  # share of the change: paths that leave more are too wrong to say which terms are needed
 _POOR, _DIVERGED = 0.5, 2.0  # share of the variance
 _HOPELESS = 0.5  # share of the change that polynomials through frames leave: so much is not explained by these terms
 
@@ -75,12 +77,18 @@ class EquationSearch:
         pooled = total.solve(kept, forced, _RIDGE)
         if total.misfit(pooled, forced) > _HOPELESS:
             return None
-        contexts = self.known
-        if contexts is None:
-            contexts = torch.zeros(fit.environments, 0, dtype=torch.float64)
-            if count:
-                contexts = leading_contexts(departures(parts, pooled, kept), total.gram, count)
-        best = self._rounds(fit, parts, contexts, forced, _LEVELS[0], _ROUNDS)
+        nothing = torch.zeros(fit.environments, 0, dtype=torch.float64)
+        best = self._rounds(fit, parts, nothing, forced, _LEVELS[0], _ROUNDS if not count else _SHARED)
+        if best is None:
+            return None
+        if count:
+            parts = self._gathered(fit, best.equation, nothing)
+            contexts = self.known
+            if contexts is None:
+                total = NormalEquations.total(parts)
+                pooled = best.equation.weights.flatten()
+                contexts = leading_contexts(departures(parts, pooled, total.something()), total.gram, count)
+            best = self._rounds(fit, parts, contexts, forced, _LEVELS[0], _ROUNDS)
         tried = best.equation.count if best is not None else 0
         for level in _LEVELS[1:] if best is not None and best.score < _POOR else ():
             parts = self._gathered(fit, best.equation, best.contexts)
@@ -97,17 +105,18 @@ class EquationSearch:
                 best = simpler
         return best
 
-    def refit(self, found: FoundEquation, states: CodeData, environment: Tensor | None = None) -> FoundEquation:
-        """The same terms fitted once more to other codes, whose environments are among those of training."""
-        fit = EquationFit(self.basis, states, found.equation.terms, environment)
-        field = found.equation.field(self.basis)
-        used = torch.unique(fit.environment)
-        parts = fit.gathered(field, found.contexts if found.contexts.shape[1] else None)
-        kept = (found.equation.several != 0).flatten()
+    def refit(self, found: FoundEquation, rows: Tensor | None = None) -> FoundEquation:
+        """The same terms fitted once more, along the flow found, to the codes of this search.
+
+        rows: (S,) numbers of their environments among those of the equation that was found.
+        """
+        if rows is None:
+            rows = torch.zeros(len(self.states.codes), dtype=torch.int64)
+        fit = EquationFit(self.basis, self.states, found.equation.terms, rows)
+        parts = self._gathered(fit, found.equation, found.contexts)
         forced = found.equation.force is not None
-        own = found.contexts[: len(parts)]
-        joined = NormalEquations.joined([parts[i] for i in used.tolist()], own[used])
-        flat = joined.solve(kept, forced, _RIDGE)
+        joined = NormalEquations.joined(parts, found.contexts[: len(parts)])
+        flat = joined.solve((found.equation.several != 0).flatten(), forced, _RIDGE)
         return FoundEquation(self._equation(fit, joined, flat, forced), found.contexts, found.score, found.misfit)
 
     def _rounds(
@@ -121,14 +130,16 @@ class EquationSearch:
         inputs: list[Tensor] = []
         outputs: list[Tensor] = []
         before: tuple[Tensor, Tensor] | None = None  # coefficients that were needed, and their values in units
-        unchanged = 0
+        unchanged, rough, least = 0, level == _LEVELS[0], float("inf")
         for round_ in range(most):
             if not fixed:
                 contexts = alternate(parts, contexts, every if before is None else before[0], forced, False, _RIDGE)[1]
             joined = NormalEquations.joined(parts, contexts)
-            needed = joined.needed(every, forced, level)
-            flat = joined.solve(needed, forced, _RIDGE)
+            needed = every if rough else joined.needed(every, forced, level)
+            ridge = self._safe_ridge(fit, joined, contexts, needed, forced) if round_ == 0 and rough else _RIDGE
+            flat = joined.solve(needed, forced, ridge)
             misfit, state = joined.misfit(flat, forced), flat * units
+            rough = rough and misfit > _ROUGH
             if before is not None and fixed and torch.equal(needed, before[0]):
                 inputs, outputs = [*inputs, before[1]][-_HISTORY:], [*outputs, state][-_HISTORY:]
                 state = accelerated(inputs, outputs)
@@ -141,13 +152,23 @@ class EquationSearch:
             unchanged = 0 if best is None or score < _SETTLED * best.score else unchanged + 1
             if best is None or score < best.score:
                 best = FoundEquation(equation, contexts, score, misfit)
-            diverges = not best.score < _DIVERGED
-            if unchanged > _PATIENCE or (diverges and round_ >= _PATIENCE):
+            if misfit < _SETTLED * least:
+                least, unchanged = misfit, min(unchanged, _PATIENCE)
+            if unchanged > _PATIENCE or (round_ >= _PATIENCE and not best.score < _DIVERGED and least > _HOPELESS):
                 break
             parts = self._gathered(fit, equation, contexts)
-            if not sum(part.gaps for part in parts):
-                break
         return best if best is not None and best.score < float("inf") else None
+
+    def _safe_ridge(
+        self, fit: EquationFit, joined: NormalEquations, contexts: Tensor, needed: Tensor, forced: bool
+    ) -> float:
+        """The ridge of a first guess whose flow misses least: polynomials through frames may tell fields that explode."""
+
+        def missed(ridge: float) -> float:
+            equation = self._equation(fit, joined, joined.solve(needed, forced, ridge), forced)
+            return fit.missed(equation, contexts if contexts.shape[1] else None)
+
+        return min(_FIRST_RIDGES, key=missed)
 
     def _forced(self, total: NormalEquations, kept: Tensor) -> bool:
         with_, without = (total.misfit(total.solve(kept, one, _RIDGE), one) for one in (True, False))
@@ -156,7 +177,7 @@ class EquationSearch:
     def _gathered(self, fit: EquationFit, equation: LocalEquation | None, contexts: Tensor) -> list[NormalEquations]:
         if equation is None:
             return fit.gathered(None)
-        return fit.gathered(equation.field(self.basis), contexts if equation.several.shape[0] > 1 else None)
+        return fit.gathered(equation, contexts if len(equation.several) > 1 else None)
 
     def _equation(self, fit: EquationFit, joined: NormalEquations, flat: Tensor, forced: bool) -> LocalEquation:
         weights = flat.reshape(-1, len(fit.terms), self.basis.channels)

@@ -258,7 +258,7 @@ class ContextStage:
         surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (codes, held))
         surrogate.prior.spread = calibrate(surrogate, batch, 1, known)
         surrogate.field = final.double().eval()
-        surrogate.contexts = self._contexts(contexts)
+        surrogate.contexts = self.known_contexts(contexts)
         return surrogate
 
     def _solve_again(
@@ -294,7 +294,9 @@ class ContextStage:
         prior = StatePrior(mean, covariance, code_prior.noise.double(), process, spread, unseen)
         return training.surrogate(decoder, field, integrator, prior, note)
 
-    def _contexts(self, values: Tensor) -> Contexts:
+    def known_contexts(self, values: Tensor) -> Contexts:
+        """What a surrogate knows of contexts (E, P) of the training environments, and of parameters, where there are
+        any."""
         environments = self.environments
         labels = torch.as_tensor(environments.labels[self.used])
         known = environments.parameters

@@ -6,13 +6,14 @@ them: no symmetry need be declared, and a handful of trajectories tells its coef
 
 from __future__ import annotations
 
-import time
+import copy
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.assimilation import StatePrior
+from inrflow.assimilation import ContextPrior, StatePrior
 from inrflow.dynamics.context_search import contexts_of_parameters
 from inrflow.dynamics.equation import LocalEquation
 from inrflow.dynamics.equation_fit import steps_of
@@ -25,11 +26,12 @@ from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.harmonic_codes import HarmonicLabels
 from inrflow.encoding.modes import OutputModes
 from inrflow.evaluation.forecast import forecast
+from inrflow.evaluation.known_contexts import known_contexts
 from inrflow.evaluation.spread import calibrate
 from inrflow.surrogate import Surrogate
 from inrflow.training import dynamics_stage
 from inrflow.training.codes_run import make_code_book
-from inrflow.training.context_stage import ContextDynamics, ContextStage
+from inrflow.training.context_stage import ContextStage
 from inrflow.training.harmonic_decoder import harmonic_decoder, has_harmonics
 from inrflow.training.recorder import Interrupted
 from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH, TrainingSetup
@@ -38,6 +40,10 @@ _CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred 
 _NEAR_FLOOR = 5.0  # times what the harmonics leave: an equation that comes so near explains the data
 _POOR = 0.5  # share of the variance: an equation that misses this much forecasts nothing
 _NEGLIGIBLE = 0.1  # of the noise: waves that hold less are left out
+_TRUSTED = 1e-2  # share of the variance, where the last frames of the training trajectories judge
+_CALIBRATED = 16  # trajectories
+_WORSE = 1.5  # times the error before: a refit that forecasts worse has failed
+_BEYOND = 1.5  # contexts that the step must be stable for, times those of training
 _HALVINGS = 2
 _LIVELY, _MARGIN = 64, 1.5  # states that the final step must be stable for, and how much livelier others may be
 _ACCURATE = 0.02  # share of the validation error that the integration may add
@@ -59,9 +65,14 @@ def equation_run(setup: TrainingSetup) -> EquationRun | None:
 
 
 def validation_error(setup: TrainingSetup, surrogate: Surrogate) -> float:
-    """NMSE of forecasts of the validation trajectories from their first frame, infinite where one diverges."""
+    """NMSE of forecasts of the validation trajectories from their first frame, infinite where one diverges.
+
+    Trajectories have the contexts of their training environments, where the surrogate knows any.
+    """
     batch = setup.source.batch(setup.validation, normalised=False)
-    estimate = surrogate.estimate(batch.frames(slice(0, 1)), covariance=False)
+    _, context = known_contexts(surrogate, setup.file)
+    known = None if context is None else context.select(torch.as_tensor(setup.validation))
+    estimate = surrogate.estimate(batch.first_frames(1), covariance=False, context=known)
     found = forecast(surrogate, estimate, batch, with_std=False).mean[:, 1:]
     truth = surrogate.normalisation.apply(batch.u)[:, 1:]
     error = float((found - truth)[torch.isfinite(truth)].square().mean())
@@ -90,6 +101,18 @@ class _Run:
     """One search and its surrogate."""
 
     def __init__(self, setup: TrainingSetup) -> None:
+        self.stage = self.known = None
+        self.rows = self.judged_rows = torch.zeros(0, dtype=torch.int64)
+        if setup.environments is not None:
+            setup = _with_every_environment(setup)
+            stage = ContextStage(setup, setup.environments)  # type: ignore[arg-type]
+            self.counts = stage.sizes_to_try()
+            if self.counts:
+                self.stage, self.rows = stage, stage.number[torch.as_tensor(setup.training)]
+                self.judged_rows = stage.number[torch.as_tensor(setup.validation)] if len(setup.validation) else self.rows
+                parameters = setup.environments.parameters  # type: ignore[union-attr]
+                if parameters is not None:
+                    self.known = contexts_of_parameters(torch.as_tensor(parameters[stage.used]), self.counts[0])
         self.setup, self.recorder = setup, setup.recorder
         self.decoder, modes, self.labels = harmonic_decoder(setup)
         self.modes = modes.truncated(self._size(modes, self.labels))
@@ -98,26 +121,12 @@ class _Run:
         book = make_code_book(setup, self.decoder, self.modes.prior(), setup.training, setup.validation)
         self.codes, self.held = book.training, book.held
         self.taught, self.judged, self.first = setup.judging(self.codes, self.held)
-        mean, scale = (torch.as_tensor(v).double().flatten() for v in (
-            setup.source.normalisation.mean, setup.source.normalisation.scale))
-        self.scale = scale
-        shift = mean / scale
+        mean, self.scale = (
+            torch.as_tensor(v).double().flatten()
+            for v in (setup.source.normalisation.mean, setup.source.normalisation.scale)
+        )
+        shift = mean / self.scale
         self.basis = LocalBasis(self.decoder, torch.where(shift.abs() <= _CENTRED, shift, 0.0))
-        self.stage = self.rows = self.held_rows = self.known = None
-        if setup.environments is not None and self.held is not None:
-            self._contexts()
-
-    def _contexts(self) -> None:
-        setup = self.setup
-        stage = ContextStage(setup, setup.environments)  # type: ignore[arg-type]
-        held = stage.number[torch.as_tensor(setup.validation)]
-        if not stage.sizes_to_try() or bool((held < 0).any()):
-            return
-        self.stage, self.held_rows = stage, held
-        self.rows = stage.number[torch.as_tensor(setup.training)]
-        parameters = setup.environments.parameters  # type: ignore[union-attr]
-        if parameters is not None:
-            self.known = contexts_of_parameters(torch.as_tensor(parameters[stage.used]), stage.sizes_to_try()[0])
 
     def _size(self, modes: OutputModes, labels: HarmonicLabels) -> int:
         """Codes of whole shells of waves: as many as hold more than a small part of the noise, up to the limit."""
@@ -130,28 +139,24 @@ class _Run:
     # ---- the search ----
 
     def run(self) -> EquationRun | None:
-        began = time.monotonic()
+        """Search, tell, and make the surrogate."""
         found = self._search()
         if found is None or found.score > _POOR:
             self.recorder.say("no local equation was found that holds for held-out trajectories")
             return None
         self._tell(found)
-        if found.contexts.shape[1]:
-            surrogate = self._with_contexts(found)
-        else:
-            surrogate = self._surrogate(found)
-        settled = self._enough(found.score)
-        self.recorder.log("equation", 1, validation=found.score, code_size=self.basis.code_size,
-                          seconds=time.monotonic() - began)
-        surrogate.training["equation"] = self._written(found.equation)
-        return EquationRun(surrogate, settled)
+        self.recorder.log("equation", 1, validation=found.score, code_size=self.basis.code_size)
+        apart = self.held is not None  # else nobody else can be judged by the same trajectories
+        settled = self._enough(found.score) if apart else found.score < _TRUSTED
+        return EquationRun(self._surrogate(found), settled) if apart or settled else None
 
     def _search(self) -> FoundEquation | None:
         """The best of all libraries, few terms at first, and of all numbers of contexts."""
         channels, dimensions = self.basis.channels, self.basis.dimensions
         base: list[Term] = [(), *linear_terms(channels, dimensions)]
-        search = EquationSearch(self.basis, self.taught, self._judge, self.rows, self.known, self._check)
-        counts = (0,) if self.stage is None else self.stage.sizes_to_try()
+        rows = None if self.stage is None else self.rows
+        search = EquationSearch(self.basis, self.taught, self._judge, rows, self.known, self._check)
+        counts = (0,) if self.stage is None else self.counts
         best: FoundEquation | None = None
         for number, library in enumerate([[], *libraries(channels, dimensions)]):
             found = None
@@ -176,71 +181,69 @@ class _Run:
 
     def _judge(self, equation: LocalEquation, contexts: Tensor) -> float:
         field = equation.field(self.basis)
-        states = self._states(self.judged, contexts, self.held_rows)
+        states = self._states(self.judged, contexts, self.judged_rows)
         steps = steps_of(field, self.judged, contexts if contexts.shape[1] else None)
         size = self.basis.code_size
         return dynamics_stage.rollout_error(
             field, Integrator(step=1 / steps), states, self.judged, self.first, size
         )
 
-    def _states(self, data: CodeData, contexts: Tensor, rows: Tensor | None) -> CodeData:
+    def _states(self, data: CodeData, contexts: Tensor, rows: Tensor) -> CodeData:
         size = self.basis.code_size
-        if not contexts.shape[1] or rows is None:
+        if not contexts.shape[1]:
             return CodeData(data.codes[..., :size], data.t, data.observed)
         return with_contexts(data, size, contexts[rows])
 
     # ---- the surrogate ----
 
     def _surrogate(self, found: FoundEquation) -> Surrogate:
-        setup, size = self.setup, self.basis.code_size
+        """Step, refit to all trajectories, process noise, priors, calibration."""
+        setup, size, count = self.setup, self.basis.code_size, found.contexts.shape[1]
         dynamics = setup.config.dynamics
         field = found.equation.field(self.basis, dynamics.width)
-        judged = self._states(self.judged, found.contexts, None)
-        step = self._step(field, judged, found.score)
+        judged = self._states(self.judged, found.contexts, self.judged_rows)
+        step = self._step(field, judged, found)
         integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
-        every = self.codes if self.held is None else CodeData.join([self.codes, self.held])
-        final = self._refitted(found, every).field(self.basis, dynamics.width)
+        final = self._refitted(found)
         process = dynamics_stage.calibrated_process_noise(field, integrator, judged.since(self.first))
+        process[size:] = 0.0
         prior = self.modes.prior()
+        covariance = torch.eye(size + count, dtype=torch.float64)  # contexts are whitened
+        covariance[:size, :size] = prior.covariance
+        mean = torch.cat([prior.mean.double(), torch.zeros(count, dtype=torch.float64)])
         surrogate = setup.surrogate(
             self.decoder, field, integrator,
-            StatePrior(prior.mean.double(), prior.covariance.double(), prior.noise.double(), process,
-                       torch.ones(self.basis.channels).double()),
-            "local equation", codes=self.labels.first(size).names(), symmetries=[],
+            StatePrior(mean, covariance, prior.noise.double(), process, torch.ones(self.basis.channels).double()),
+            "local equation" + (", contexts" if count else ""), codes=self.labels.first(size).names(), symmetries=[],
+            equation=self._written(found.equation),
         )
-        judging = setup.validation[:16] if self.held is not None else setup.training
-        surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (self.codes, judged))
-        surrogate.prior.spread = calibrate(surrogate, setup.source.batch(judging, normalised=False), self.first + 1)
-        surrogate.field = final.eval()
+        surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (self.codes, self.judged))
+        judging = (setup.validation if self.held is not None else setup.training)[:_CALIBRATED]
+        context = None
+        if count:
+            tight = 1e-12 * torch.eye(count, dtype=torch.float64)
+            context = ContextPrior(found.contexts[self.judged_rows[:_CALIBRATED]], tight)
+        batch = setup.source.batch(judging, normalised=False)
+        surrogate.prior.spread = calibrate(surrogate, batch, self.first + 1, context)
+        surrogate.field = final.equation.field(self.basis, dynamics.width).eval()
+        if count and self.stage is not None:
+            surrogate.contexts = self.stage.known_contexts(final.contexts)
         return surrogate
 
-    def _refitted(self, found: FoundEquation, every: CodeData) -> LocalEquation:
+    def _refitted(self, found: FoundEquation) -> FoundEquation:
         """The equation fitted once more to all trajectories, or as it was where it then forecasts them worse."""
-        search = EquationSearch(self.basis, every, self._judge)
-        again = search.refit(found, every).equation
-        return again if self._judge(again, found.contexts) < 1.5 * found.score else found.equation
+        data = [self.codes] if self.held is None else [self.codes, self.held]
+        rows = torch.cat([self.rows, self.judged_rows]) if self.held is not None else self.rows
+        search = EquationSearch(self.basis, CodeData.join(data), self._judge)
+        again = search.refit(found, rows if self.stage is not None else None)
+        return again if self._judge(again.equation, again.contexts) < _WORSE * found.score else found
 
-    def _with_contexts(self, found: FoundEquation) -> Surrogate:
-        stage = self.stage
-        assert stage is not None and self.held is not None and self.held_rows is not None
-        width = self.setup.config.dynamics.width
-
-        def refit(states: CodeData, numbers: Tensor) -> tuple[VectorField, Tensor]:
-            search = EquationSearch(self.basis, states, self._judge, numbers, self.known)
-            again = search.refit(found, states, numbers)
-            return again.equation.field(self.basis, width), again.contexts
-
-        field = found.equation.field(self.basis, width)
-        dynamics = ContextDynamics(field, found.contexts, found.contexts[self.held_rows], found.score, refit)
-        surrogate = stage.finish(self.decoder, self.modes, dynamics, self.codes, self.held, None)
-        surrogate.training.update(symmetries=[], dynamics="local equation, contexts")
-        return surrogate
-
-    def _step(self, field: VectorField, judged: CodeData, score: float) -> float:
+    def _step(self, field: VectorField, judged: CodeData, found: FoundEquation) -> float:
         """A stable step whose error in rollouts is a small part of the validation error."""
-        size = self.basis.code_size
-        every = CodeData(self.codes.codes[..., :size], self.codes.t, self.codes.observed)
-        steps = round(_MARGIN * steps_of(field, CodeData.join([every, judged]), None, _LIVELY))
+        contexts = _BEYOND * found.contexts if found.contexts.shape[1] else None
+        size, data = self.basis.code_size, [self.codes] if self.held is None else [self.codes, self.held]
+        every = CodeData.join([CodeData(one.codes[..., :size], one.t, one.observed) for one in data])
+        steps = round(_MARGIN * steps_of(field, every, contexts, _LIVELY))
         rows = judged.observed.all(1).nonzero()[:16, 0]
         if not len(rows):
             return 1 / steps
@@ -253,7 +256,7 @@ class _Run:
             ]
         for halving, path in enumerate(found[:-1]):
             error = float((path - found[-1]).square().sum(-1).mean() / variance)
-            if error < _ACCURATE * (score + self.noise):
+            if error < _ACCURATE * (found.score + self.noise):
                 return 1 / (steps * 2**halving)
         return 1 / (steps * 2**_HALVINGS)
 
@@ -272,6 +275,16 @@ class _Run:
         )
         for line in self._written(found.equation):
             self.recorder.say(f"  {line}")
+
+
+def _with_every_environment(setup: TrainingSetup) -> TrainingSetup:
+    """The setup, or one that trains on all trajectories and is judged in time, where an environment has none to spare."""
+    index = setup.environments.index  # type: ignore[union-attr]
+    if len(setup.validation) and set(index[setup.validation]) <= set(index[setup.training]):
+        return setup
+    whole = copy.copy(setup)
+    whole.training, whole.validation = np.arange(len(setup.source)), np.arange(0)
+    return whole
 
 
 def clearly_better(setup: TrainingSetup, equation: Surrogate, other: Surrogate) -> bool:
