@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, with_memory
+from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, past_frames, with_memory
 from inrflow.dynamics.transitions import LinearFit, fit_irregular, flow, generator_of, transitions_of
 
 RIDGES = (1e-15, 1e-13, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1e-1, 1.0)
@@ -30,6 +30,11 @@ class Candidate:
     memory: int
     ridge: float
     pull: str = "change"
+
+    @property
+    def past(self) -> int:
+        """Frames before the present one that the memory looks back on."""
+        return past_frames(self.size, self.memory)
 
 
 @dataclass
@@ -132,7 +137,7 @@ class ClosedFormSearch:
         for split, (fitted, judged, first) in enumerate(self.splits):
             model, mean, directions, uniform = self.step_model(split, candidate)
             states = with_memory(judged, candidate.size, directions)
-            first = max(first, 1 if candidate.memory else 0)
+            first = max(first, candidate.past)
             unit = float(self._fits_step(split, candidate)) if uniform else 1.0
             if uniform and continuous:
                 model, uniform = _affine(*generator_of(model, unit)), False

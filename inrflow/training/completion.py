@@ -11,7 +11,7 @@ from inrflow.assimilation import StatePrior
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.integrate import Integrator
-from inrflow.dynamics.states import CodeData, with_memory
+from inrflow.dynamics.states import CodeData, frames_needed, with_memory
 from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.encoding.modes import OutputModes
@@ -53,14 +53,14 @@ def finish(
             early = search.fit(fit.candidate, data=taught)
         full = search.fit(fit.candidate, fit.scores, data=every)
         linear = dynamics_stage.linear_field(early, settings)
-        first = max(first, 1 if fit.candidate.memory else 0)
-    directions = None if quadratic is not None else early.directions
+    if held is not None:  # forecasts are judged from the window that tells a state
+        first = min(frames_needed(size, chosen.memory) - 1, judged.codes.shape[1] - 2)
+    first = max(first, chosen.past)
+    directions = early.directions
     states = with_memory(taught, size, directions)
     judged_states = with_memory(judged, size, directions)
     floor = float(code_prior.noise.mean())
-    begin = 1 if fit.candidate.memory else 0  # memory has no value at a trajectory's first frame
-    score = fit.score if quadratic is None else quadratic.score
-    step = dynamics_stage.integration_step(linear, states.since(begin), score + floor, dynamics.step)
+    step = dynamics_stage.integration_step(linear, states.since(chosen.past), chosen.score + floor, dynamics.step)
     integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
 
     def error(field: VectorField) -> float:
@@ -77,10 +77,10 @@ def finish(
     final, final_states = field, states
     if field is linear:
         if quadratic is not None:  # refitted on all trajectories
-            final = QuadraticStage.refit(quadratic, every).field(dynamics.width)
+            final = QuadraticStage.refit(quadratic, with_memory(every, size, directions)).field(dynamics.width)
         else:
             final = dynamics_stage.linear_field(full, settings)
-        final_states = with_memory(training, size, None if quadratic is not None else full.directions)
+        final_states = with_memory(training, size, full.directions)
     surrogate = assemble(
         setup, decoder, code_prior, field, final, integrator, final_states, judged_states.since(first), first, note,
         unseen,

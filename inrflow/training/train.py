@@ -35,6 +35,7 @@ from inrflow.training.dynamics_choice import (
     closed_form_search,
     sizes_to_try,
 )
+from inrflow.training.memory_choice import choose_memory
 from inrflow.training.recorder import Recorder
 from inrflow.training.residual_run import train_residual
 from inrflow.training.scattered_run import QuadraticCodes, follow_quadratic_motion, resolve_times
@@ -96,7 +97,7 @@ class Training(TrainingSetup):
             found = follow_quadratic_motion(self, found, copies, again, steps.clock() - began)
             quadratic, codes, held = found.quadratic, found.codes, found.held
             decoder, modes = found.decoder, found.modes
-        chosen = ChosenDynamics(search, fit, codes, held, quadratic)
+        chosen = choose_memory(self, ChosenDynamics(search, fit, codes, held, quadratic), sizes)
         if config.decoder.closure and chosen.size < len(modes.variances):
             closed = choose_closure(self, decoder, modes, chosen.size, codes)
             if closed is not None:
