@@ -24,7 +24,7 @@ def show_errors(report: dict[str, Any], console: Console) -> None:
         cells = [_cell(errors[kind].get(group)) for kind in ("mse", "nmse") for group in groups]
         table.add_row(name, *cells, style="bold" if name == "inrflow" else None)
     console.print(table)
-    seen, needed = report["observed"]["frames"], report["frames_needed"]
+    seen, needed = report["observed"]["frames"], report.get("frames_needed", 1)
     if seen < needed:
         console.print(short_window(seen, needed), style="bold", highlight=False)
     elif needed > 1:

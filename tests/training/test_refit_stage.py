@@ -77,8 +77,8 @@ def refit_to(weights: torch.Tensor, errors: list[float]) -> Refit:
 def test_a_refit_gains_the_directions_of_held_out_trajectories(decoder, weights):
     found = modes_of(weights[:SEEN])
     surrogate = surrogate_of(decoder, found)
-    refitted, before, after = refit_to(weights, [1.0, 0.9])(surrogate, found, codes_of(decoder, weights), decay(SEEN))
-    assert (before, after) == (1.0, 0.9)
+    refitted, after = refit_to(weights, [0.9])(surrogate, found, before=1.0)
+    assert after == 0.9
     assert surrogate.code_size == SEEN < refitted.code_size == TRAJECTORIES
     assert forecast_error(refitted, weights) < 1e-3 * forecast_error(surrogate, weights)
     assert len(refitted.prior.mean) == len(refitted.prior.process) == TRAJECTORIES
@@ -88,7 +88,7 @@ def test_a_refit_gains_the_directions_of_held_out_trajectories(decoder, weights)
 def test_a_size_that_validation_chose_is_kept(decoder, weights):
     found = modes_of(weights[:4])
     surrogate = surrogate_of(decoder, found.truncated(3))
-    refitted, _, _ = refit_to(weights, [1.0, 1.0])(surrogate, found, codes_of(decoder, weights), decay(3))
+    refitted, _ = refit_to(weights, [1.0])(surrogate, found, before=1.0)
     assert refitted is not surrogate and refitted.code_size == 3
 
 
@@ -97,6 +97,6 @@ def test_a_refit_that_forecasts_worse_leaves_the_surrogate_as_it_was(after, deco
     found = modes_of(weights[:SEEN])
     surrogate = surrogate_of(decoder, found)
     output, field = surrogate.decoder.output_map.detach().clone(), surrogate.field
-    refitted, _, _ = refit_to(weights, [1.0, after])(surrogate, found, codes_of(decoder, weights), decay(SEEN))
+    refitted, _ = refit_to(weights, [after])(surrogate, found, before=1.0)
     assert refitted is surrogate and refitted.field is field
     assert torch.equal(refitted.decoder.output_map, output)
