@@ -172,6 +172,22 @@ class ClosedFormSearch:
         key = (split, candidate.size if candidate.memory else -1, candidate.memory)
         return self._fits[key][0].transitions.step.median()
 
+    @property
+    def uniform(self) -> bool:
+        """Whether all steps between observed training frames are equal."""
+        return transitions_of(self.training.codes[..., :1], self.training.t, self.training.observed).uniform
+
+    @property
+    def pulls(self) -> tuple[str, ...]:
+        """What a ridge may pull to."""
+        return ("change", "mean") if self.uniform else ("change",)
+
+    def finals(self, candidates: Sequence[Candidate], count: int) -> dict[Candidate, float]:
+        """The best `count` candidates by the maps of one step, with their scores in continuous time."""
+        scores = {c: self.score(c) for c in candidates}
+        leading = sorted(candidates, key=lambda c: scores[c])[:count]
+        return {c: self.score(c, continuous=True) for c in leading} if self.uniform else {c: scores[c] for c in leading}
+
     def search(
         self, sizes: Sequence[int], memories: Sequence[float] = (0.0,), ridges: Sequence[float] = RIDGES
     ) -> ClosedForm:
@@ -182,8 +198,7 @@ class ClosedFormSearch:
             memories: numbers of memory dimensions to try, as shares of the code size.
             ridges: to try, with both pulls.
         """
-        uniform = transitions_of(self.training.codes[..., :1], self.training.t, self.training.observed).uniform
-        pulls = ("change", "mean") if uniform else ("change",)
+        pulls, uniform = self.pulls, self.uniform
         candidates = [
             Candidate(size, round(share * size), ridge, pull)
             for share, size, ridge, pull in itertools.product(memories, sizes, ridges, pulls)

@@ -8,12 +8,11 @@ has to gain much, for it asks the user for several frames before a forecast.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inrflow.dynamics.closed_form import ClosedForm, ClosedFormSearch
+from inrflow.dynamics.closed_form import Candidate, ClosedForm, ClosedFormSearch
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.quadratic_fit import QuadraticFit, QuadraticForm
 from inrflow.dynamics.states import CodeData, frames_needed, with_memory
@@ -27,9 +26,10 @@ from inrflow.training.setup import GOOD_ENOUGH, TrainingSetup
 _MUCH_BETTER = 0.2  # times the error without memory
 _PAYS = 0.5  # times the error, for a further order of memory or products
 _CLEARLY = 0.98  # times the error, for more codes
-_ORDERS = ((0.5, 1.0), (2.0,), (3.0,))  # memory as shares of the code size, by the frames it looks back on
+_LONGEST = 3  # frames that memory looks back on, with a rate of every code for each
 _RIDGES = (1e-15, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0)
-_SIZES, _LARGEST_STATE = 5, 512
+_SIZES, _LARGEST_STATE = 4, 512
+_FINALISTS = 3  # of each size, judged in continuous time
 _QUADRATIC_SIZES, _QUADRATIC_STATE, _QUADRATIC_STEP = 2, 200, 0.5
 _DETERMINED = 1.2  # transitions a state dimension
 
@@ -48,11 +48,12 @@ def choose_memory(setup: TrainingSetup, chosen: ChosenDynamics, sizes: list[int]
     ):
         return chosen
     trial = _Trial(setup, chosen, frames_needed(1, orders))
-    linear = min(trial.search().score(c, continuous=True) for c in _finalists(chosen.fit))
-    free = linear if chosen.quadratic is None else min(linear, trial.quadratic_error(chosen.quadratic))
+    free = min(trial.search().finals(list(chosen.fit.scores), 2 * _FINALISTS).values())
+    if chosen.quadratic is not None:
+        free = min(free, trial.quadratic_error(chosen.quadratic))
     best: ClosedForm | None = None
-    for shares in _ORDERS[:orders]:
-        found = trial.best_linear(sizes, shares)
+    for order in range(1, orders + 1):
+        found = trial.best_linear(sizes, order)
         if found is not None and (best is None or found.score + floor < _PAYS * (best.score + floor)):
             best = found
         if best is not None and best.score < max(floor, GOOD_ENOUGH):
@@ -60,7 +61,7 @@ def choose_memory(setup: TrainingSetup, chosen: ChosenDynamics, sizes: list[int]
     if best is None:
         return chosen
     result = replace(chosen, search=trial.search(), fit=best, quadratic=None)
-    if settings.products and best.score < _PAYS * linear and best.score > max(LINEAR_SUFFICES * floor, GOOD_ENOUGH):
+    if settings.products and best.score < _PAYS * free and best.score > max(LINEAR_SUFFICES * floor, GOOD_ENOUGH):
         found_quadratic = trial.best_quadratic(best, sizes, settings.products)
         if found_quadratic is not None and found_quadratic.score < _PAYS * best.score:
             result = found_quadratic.replacing(result)
@@ -81,7 +82,7 @@ def choose_memory(setup: TrainingSetup, chosen: ChosenDynamics, sizes: list[int]
 def longest_memory(frames: int) -> int:
     """Frames that memory may look back on so that half of a trajectory is still forecast from the window it needs; 0
     where the trajectories are too short for any."""
-    return max((k for k in range(1, len(_ORDERS) + 1) if frames - frames_needed(1, k) >= max(2, frames // 2)),
+    return max((k for k in range(1, _LONGEST + 1) if frames - frames_needed(1, k) >= max(2, frames // 2)),
                default=0)
 
 
@@ -126,24 +127,27 @@ class _Trial:
         stage = QuadraticStage(self.chosen.codes, self.held, self.window - 1, self.setup.recorder)
         return stage.error(form.field())
 
-    def best_linear(self, sizes: list[int], shares: tuple[float, ...]) -> ClosedForm | None:
-        """The best linear dynamics with memory of these shares; None where there is no size that the data determine."""
-        best: ClosedForm | None = None
+    def best_linear(self, sizes: list[int], order: int) -> ClosedForm | None:
+        """The best linear dynamics with memory of this order; None where there is no size that the data determine."""
+        best: tuple[Candidate, float] | None = None
         floor = self.chosen.search.floor
-        for size in self._possible(sizes, max(shares), _LARGEST_STATE, _SIZES):
-            found = self.search().search([size], shares, _RIDGES)
+        for size in self._possible(sizes, order, _LARGEST_STATE, _SIZES):
+            search = self.search()
+            grid = [Candidate(size, order * size, ridge, pull) for ridge in _RIDGES for pull in search.pulls]
+            found = search.finals(grid, _FINALISTS)
             if self.setup.recorder.stopping:
                 raise Interrupted
-            if best is None or found.score + floor < _CLEARLY * (best.score + floor):
-                best = found
-        return best
+            candidate = min(found, key=lambda c: found[c])
+            if best is None or found[candidate] + floor < _CLEARLY * (best[1] + floor):
+                best = candidate, found[candidate]
+        return None if best is None else self.search().fit(best[0], {best[0]: best[1]})
 
     def best_quadratic(self, linear: ClosedForm, sizes: list[int], count: int) -> _WithProducts | None:
         """The best dynamics with products of states whose memory is as long as that of the linear ones."""
-        share = linear.candidate.memory / linear.candidate.size
+        order = linear.candidate.past
         best: _WithProducts | None = None
-        for size in self._possible(sizes, share, _QUADRATIC_STATE, _QUADRATIC_SIZES):
-            candidate = replace(linear.candidate, size=size, memory=round(share * size))
+        for size in self._possible(sizes, order, _QUADRATIC_STATE, _QUADRATIC_SIZES):
+            candidate = replace(linear.candidate, size=size, memory=order * size)
             states_of = self.search().fit(candidate)
             states = with_memory(self.chosen.codes, size, states_of.directions)
             judged = with_memory(self.held, size, states_of.directions)
@@ -160,20 +164,13 @@ class _Trial:
                 best = _WithProducts(form, states_of)
         return best
 
-    def _possible(self, sizes: list[int], share: float, largest: int, count: int) -> list[int]:
+    def _possible(self, sizes: list[int], order: int, largest: int, count: int) -> list[int]:
         """At most so many of the sizes, spread evenly, whose states are determined by the data and not too large."""
-        past = frames_needed(1, int(np.ceil(share))) - 2
         seen = self.chosen.codes.observed
-        transitions = int((seen[:, past + 1 :] & seen[:, past:-1]).sum())
-        limit = min(largest, int(transitions / _DETERMINED))
-        fitting = [size for size in sizes if size + round(share * size) <= limit] or [int(limit / (1 + share))]
-        fitting = [size for size in fitting if size > 0]
+        transitions = int((seen[:, order + 1 :] & seen[:, order:-1]).sum())
+        limit = min(largest, int(transitions / _DETERMINED)) // (1 + order)
+        fitting = sorted({size for size in (min(size, limit) for size in sizes) if size > 0})
         if not fitting:
             return []
         chosen = np.linspace(0, len(fitting) - 1, min(count, len(fitting))).round().astype(int)
         return [fitting[i] for i in chosen]
-
-
-def _finalists(fit: ClosedForm, count: int = 8) -> Iterator:
-    """The candidate that was chosen and the best of those it was chosen from."""
-    return iter(dict.fromkeys([fit.candidate, *sorted(fit.scores, key=lambda c: fit.scores[c])[:count]]))
