@@ -48,9 +48,9 @@ def choose_memory(setup: TrainingSetup, chosen: ChosenDynamics, sizes: list[int]
     ):
         return chosen
     trial = _Trial(setup, chosen, frames_needed(1, orders))
-    free = min(trial.search().finals(list(chosen.fit.scores), 2 * _FINALISTS).values())
-    if chosen.quadratic is not None:
-        free = min(free, trial.quadratic_error(chosen.quadratic))
+    free = trial.memory_free()
+    if not np.isfinite(free):
+        return chosen
     best: ClosedForm | None = None
     for order in range(1, orders + 1):
         found = trial.best_linear(sizes, order)
@@ -122,10 +122,14 @@ class _Trial:
             self.chosen.codes, self.held, before.period, before.harmonics, window=self.window, floor=before.floor
         )
 
-    def quadratic_error(self, form: QuadraticForm) -> float:
-        """Of memory-free quadratic dynamics."""
-        stage = QuadraticStage(self.chosen.codes, self.held, self.window - 1, self.setup.recorder)
-        return stage.error(form.field())
+    def memory_free(self) -> float:
+        """Error of the best dynamics without memory among all that were finalists or chosen before."""
+        search, quadratic = self.search(), self.chosen.quadratic
+        errors = [search.score(c, continuous=True) for c in {self.chosen.fit.candidate, *self.chosen.fit.scores}]
+        if quadratic is not None:
+            stage = QuadraticStage(self.chosen.codes, self.held, self.window - 1, self.setup.recorder)
+            errors.append(stage.error(quadratic.field()))
+        return min(errors)
 
     def best_linear(self, sizes: list[int], order: int) -> ClosedForm | None:
         """The best linear dynamics with memory of this order; None where there is no size that the data determine."""
