@@ -30,6 +30,8 @@ _LONGEST = 3  # frames that memory looks back on, with a rate of every code for 
 _RIDGES = (1e-15, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0)
 _SIZES, _LARGEST_STATE = 4, 512
 _FINALISTS = 3  # of each size, judged in continuous time
+# Where steps are unequal every fit follows the flow of every transition, and rates of rates are too crude for states.
+_UNEQUAL_RIDGES, _UNEQUAL_STATE, _UNEQUAL_TRANSITIONS = (1e-10, 1e-6, 1e-2), 256, 2048
 _QUADRATIC_SIZES, _QUADRATIC_STATE, _QUADRATIC_STEP = 2, 200, 0.5
 _DETERMINED = 1.2  # transitions a state dimension
 
@@ -47,7 +49,10 @@ def choose_memory(setup: TrainingSetup, chosen: ChosenDynamics, sizes: list[int]
         or setup.source.knots is not None or not chosen.score > max(LINEAR_SUFFICES * floor, GOOD_ENOUGH)
     ):
         return chosen
-    trial = _Trial(setup, chosen, frames_needed(1, orders))
+    uniform = chosen.search.uniform
+    orders = orders if uniform else 1
+    trial = _Trial(setup, chosen, chosen.codes, frames_needed(1, orders))
+    trial = trial if uniform else trial.shortened()
     free = trial.memory_free()
     if not np.isfinite(free):
         return chosen
@@ -108,7 +113,15 @@ class _Trial:
 
     setup: TrainingSetup
     chosen: ChosenDynamics
+    taught: CodeData
     window: int
+    ridges: tuple[float, ...] = _RIDGES
+    largest: int = _LARGEST_STATE
+
+    def shortened(self) -> _Trial:
+        """The trial on fewer trajectories (originals come first), with fewer and smaller candidates."""
+        count = max(1, _UNEQUAL_TRANSITIONS // self.taught.codes.shape[1])
+        return replace(self, taught=self.taught.first(count), ridges=_UNEQUAL_RIDGES, largest=_UNEQUAL_STATE)
 
     @property
     def held(self) -> CodeData:
@@ -119,13 +132,15 @@ class _Trial:
         """A search that judges from the window; one for each size, for it holds on to all states it has seen."""
         before = self.chosen.search
         return ClosedFormSearch(
-            self.chosen.codes, self.held, before.period, before.harmonics, window=self.window, floor=before.floor
+            self.taught, self.held, before.period, before.harmonics, window=self.window, floor=before.floor
         )
 
     def memory_free(self) -> float:
         """Error of the best dynamics without memory among all that were finalists or chosen before."""
         search, quadratic = self.search(), self.chosen.quadratic
-        errors = [search.score(c, continuous=True) for c in {self.chosen.fit.candidate, *self.chosen.fit.scores}]
+        scores = self.chosen.fit.scores
+        tried = {self.chosen.fit.candidate, *sorted(scores, key=lambda c: scores[c])[:_FINALISTS * len(self.ridges)]}
+        errors = [search.score(c, continuous=True) for c in tried]
         if quadratic is not None:
             stage = QuadraticStage(self.chosen.codes, self.held, self.window - 1, self.setup.recorder)
             errors.append(stage.error(quadratic.field()))
@@ -135,9 +150,9 @@ class _Trial:
         """The best linear dynamics with memory of this order; None where there is no size that the data determine."""
         best: tuple[Candidate, float] | None = None
         floor = self.chosen.search.floor
-        for size in self._possible(sizes, order, _LARGEST_STATE, _SIZES):
+        for size in self._possible(sizes, order, self.largest, _SIZES):
             search = self.search()
-            grid = [Candidate(size, order * size, ridge, pull) for ridge in _RIDGES for pull in search.pulls]
+            grid = [Candidate(size, order * size, ridge, pull) for ridge in self.ridges for pull in search.pulls]
             found = search.finals(grid, _FINALISTS)
             if self.setup.recorder.stopping:
                 raise Interrupted
@@ -153,7 +168,7 @@ class _Trial:
         for size in self._possible(sizes, order, _QUADRATIC_STATE, _QUADRATIC_SIZES):
             candidate = replace(linear.candidate, size=size, memory=order * size)
             states_of = self.search().fit(candidate)
-            states = with_memory(self.chosen.codes, size, states_of.directions)
+            states = with_memory(self.taught, size, states_of.directions)
             judged = with_memory(self.held, size, states_of.directions)
 
             def error(field: VectorField, judged: CodeData = judged, size: int = size) -> float:
@@ -170,7 +185,7 @@ class _Trial:
 
     def _possible(self, sizes: list[int], order: int, largest: int, count: int) -> list[int]:
         """At most so many of the sizes, spread evenly, whose states are determined by the data and not too large."""
-        seen = self.chosen.codes.observed
+        seen = self.taught.observed
         transitions = int((seen[:, order + 1 :] & seen[:, order:-1]).sum())
         limit = min(largest, int(transitions / _DETERMINED)) // (1 + order)
         fitting = sorted({size for size in (min(size, limit) for size in sizes) if size > 0})
