@@ -62,6 +62,7 @@ class EncodingConfig:
 class DynamicsConfig:
     """The vector field and its integration; None is chosen on validation."""
 
+    equation: bool = True
     linear: bool = True
     products: int | None = None
     quadratic_rank: int = 0

@@ -26,6 +26,7 @@ from inrflow.devices import choose_device
 from inrflow.dynamics.context_solve import ContextEstimate, solve_context
 from inrflow.dynamics.contexts import Contexts, widening
 from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.local_basis import LocalBasis
 from inrflow.dynamics.states import CodeData, frames_needed, short_window
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField
@@ -182,6 +183,8 @@ class Surrogate:
         try:
             decoder = build_decoder(metadata["decoder"])
             decoder.load_state_dict(state["decoder"])
+            if field.shape.local:
+                field.attach(LocalBasis(decoder, field.local.shift))
             return cls(
                 description=Description.from_dict(metadata["description"]),
                 normalisation=Normalisation(**state["normalisation"]),

@@ -21,7 +21,8 @@ from inrflow.family import Family
 from inrflow.files import write_aside, write_json
 from inrflow.settings import to_yaml
 from inrflow.surrogate import MODEL_FILE, Surrogate
-from inrflow.training.harmonic_training import HarmonicTraining, has_harmonics
+from inrflow.training.harmonic_decoder import has_harmonics
+from inrflow.training.harmonic_training import HarmonicTraining
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.spectral_stage import KnownPhysics
 

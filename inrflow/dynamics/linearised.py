@@ -108,6 +108,8 @@ def field_jacobian(field: VectorField, t: Tensor, state: Tensor) -> Tensor:
             jacobian = torch.func.vmap(torch.func.jacrev(single))(state, t)
         if field.shape.products:
             jacobian = jacobian + torch.nn.functional.pad(field.products.jacobian(state[:, :n], context), pad)
+        if field.shape.local:
+            jacobian = jacobian + torch.nn.functional.pad(field.local.jacobian(state[:, :n], context), pad)
         if field.shape.couplings:
             jacobian = jacobian + torch.nn.functional.pad(field.couplings.jacobian(state[:, :n], context), pad)
     return jacobian

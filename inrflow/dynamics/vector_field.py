@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from inrflow.dynamics.local_basis import LocalBasis
+from inrflow.dynamics.local_products import LocalProducts
 from inrflow.dynamics.products import Couplings, Products
 
 
@@ -33,6 +35,8 @@ class FieldShape:
             instead of SiLU and zero.
         context_size: P, numbers at the end of a state that do not move and on which the parts depend affinely.
         context_couplings: whether the sparse quadratic part is one of them.
+        local: products of derivatives of the decoded field (`local_terms.to_plain`), None for none; they need a decoder
+            (`VectorField.attach`). channels: of that field.
     """
 
     state_size: int
@@ -47,6 +51,8 @@ class FieldShape:
     couplings: int = 0
     context_size: int = 0
     context_couplings: bool = True
+    local: list | None = None
+    channels: int = 0
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -84,6 +90,8 @@ class VectorField(nn.Module):
             self.products = Products(size, shape.products, contexts)
         if shape.couplings:
             self.couplings = Couplings(shape.couplings, contexts if shape.context_couplings else 0)
+        if shape.local:
+            self.local = LocalProducts(shape.local, shape.channels, contexts)
         if shape.quadratic_rank:
             spread = 1 / math.sqrt(size)
             self.quadratic_left = nn.Parameter(torch.randn(shape.quadratic_rank, size) * spread)
@@ -111,7 +119,8 @@ class VectorField(nn.Module):
     @property
     def is_linear_at_context(self) -> bool:
         """True when the field of code and memory is affine in them, given the context."""
-        return not (self.shape.products or self.shape.couplings or self.shape.quadratic_rank or self.shape.depth)
+        return not (self.shape.products or self.shape.couplings or self.shape.local or self.shape.quadratic_rank
+                    or self.shape.depth)
 
     def matrix_at(self, context: Tensor) -> Tensor:
         """A(c) (..., n, n) of the linear part at contexts (..., P)."""
@@ -133,6 +142,9 @@ class VectorField(nn.Module):
         if self.shape.couplings:
             coupled = self.couplings(code, context)
             added = coupled if added is None else added + coupled
+        if self.shape.local:
+            local = self.local(code, context)
+            added = local if added is None else added + local
         return rate if added is None else rate + torch.nn.functional.pad(added, (0, contexts))
 
     def without_products(self, t: Tensor, state: Tensor) -> Tensor:
@@ -172,6 +184,10 @@ class VectorField(nn.Module):
             self.bias.copy_(bias)
             if forcing is not None:
                 self.forcing.copy_(forcing)
+
+    def attach(self, basis: LocalBasis) -> None:
+        """Give the local products the basis of the decoder whose codes the states are."""
+        self.local.attach(basis)
 
     def set_context_linear(self, matrices: Tensor, biases: Tensor) -> None:
         """Set what each context adds to the linear part: matrices (P, n, n) and biases (P, n)."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.closed_form import ClosedForm
+from inrflow.dynamics.equation_fit import steps_of
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.linearised import Dynamics
 from inrflow.dynamics.states import CodeData
@@ -103,6 +104,10 @@ def integration_step(field: VectorField, states: CodeData, floor: float, largest
     """The largest step of rk4, halved from `largest`, whose error in a rollout is a small part of `floor`."""
     if field.shape.depth or field.shape.quadratic_rank or len(states.codes) == 0:
         return largest
+    if field.shape.local:
+        size = field.shape.state_size
+        contexts = states.codes[:, 0, size:].unique(dim=0) if field.shape.context_size else None
+        largest = min(largest, 1 / steps_of(field, states, contexts))
     rows = torch.isfinite(states.t).all(1).nonzero()[:64, 0]
     if not len(rows):
         return largest

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,30 +21,22 @@ from inrflow.dynamics.spectral_fit import SpectralForm
 from inrflow.dynamics.states import CodeData, with_memory
 from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.encode import Encoder
-from inrflow.encoding.harmonic_codes import HarmonicLabels, harmonic_modes
+from inrflow.encoding.harmonic_codes import HarmonicLabels
 from inrflow.encoding.modes import OutputModes
 from inrflow.errors import UserError
 from inrflow.evaluation.spread import calibrate
 from inrflow.surrogate import Surrogate
 from inrflow.training import dynamics_stage
 from inrflow.training.context_stage import ContextDynamics, ContextStage
-from inrflow.training.decoder_stage import DecoderTraining
+from inrflow.training.harmonic_decoder import harmonic_decoder, has_harmonics
 from inrflow.training.recorder import Recorder
-from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH, HARMONIC_FEATURES
+from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH
 from inrflow.training.spectral_contexts import SpectralContexts
 from inrflow.training.spectral_stage import LARGEST_SIZE, KnownPhysics, SpectralStage, refitted
 from inrflow.training.splits import choose_split
 from inrflow.training.train import Training
 
 _TRAJECTORIES, _COPIES = 32, 8  # copies under declared symmetries: only where trajectories are few
-_POINTS = 0.9  # harmonics a point
-_STATISTICS = 16  # trajectories from which the spectrum is taken
-
-
-def has_harmonics(file: TrajectoryFile) -> bool:
-    """Whether every coordinate of a file is periodic."""
-    period = file.description.period
-    return period is not None and all(value > 0 for value in period) and file.description.geometry is None
 
 
 class HarmonicTraining(Training):
@@ -66,19 +57,14 @@ class HarmonicTraining(Training):
             self.training, self.validation = choose_split(count, config.data.validation, config.seed)
             self.source.fit_normalisation(self.training)
 
-    def _harmonics(self, features: int) -> int:
-        points = round(self.source.points * self.config.data.points)  # of one frame, which must determine its codes
-        d = len(self.description.coordinates)
-        wanted = self.config.decoder.harmonics
-        return wanted if wanted is not None else max(1, int((min(features, _POINTS * points) ** (1 / d) - 1) // 2))
-
     def run(self) -> Surrogate:
         """Harmonics, codes, closed-form dynamics, a residual where it helps, priors."""
         if not has_harmonics(self.file):
             raise UserError(f"{self.file.path} is not periodic in all coordinates (period "
                             f"{list(self.description.period or ())}), so its domain has no harmonics; give "
                             "decoder.codes=variance")
-        decoder, modes, labels = self._decoder()
+        decoder, modes, labels = harmonic_decoder(self)
+        self.config.training.steps.decoder = 0
         count = len(self.training)
         copies = min(_COPIES, max(1, _TRAJECTORIES // count)) if len(self.symmetries) else 1
         if self.config.data.copies is not None and len(self.symmetries):
@@ -167,25 +153,6 @@ class HarmonicTraining(Training):
         field = found.form.field(self.config.dynamics.width)
         dynamics = ContextDynamics(field, found.contexts, found.contexts[held_rows], found.score, refit)
         return stage.finish(decoder, modes, dynamics, codes, held, None)
-
-    def _decoder(self) -> tuple[ModulatedSiren, OutputModes, HarmonicLabels]:
-        """The widest basis that the points support, and the spectrum of the data on it."""
-        nobody = self.augmentation(self.symmetries.only([]))
-        chosen = self.training[:_STATISTICS]
-        statistics = DecoderTraining(self.source, chosen, np.array([], dtype=int), nobody)
-        embedding = self.embedding(HARMONIC_FEATURES[-1])
-        decoder = ModulatedSiren(embedding, len(self.description.channels), 1, 0, 0)
-        largest = len(self.description.channels) * (1 + embedding.harmonics)
-        modes = statistics.fit_modes(decoder.double(), largest)
-        found = harmonic_modes(embedding, modes)
-        assert found is not None
-        modes, labels = found
-        decoder.set_output(modes.mean, modes.modes)
-        left = float(modes.noise.mean())
-        self.recorder.say(f"decoder: {embedding.harmonics} harmonics of the domain leave {left:.1e} of the variance, "
-                          "nothing is trained")
-        self.config.training.steps.decoder = 0
-        return decoder.float(), modes, labels
 
     def _whole_sizes(self, modes: OutputModes, labels: HarmonicLabels) -> list[int]:
         """Numbers of codes whose shells of waves are whole, for tails of the spectrum."""

@@ -23,7 +23,7 @@ from inrflow.training.quadratic_stage import QuadraticStage
 from inrflow.training.recorder import Interrupted
 from inrflow.training.setup import GOOD_ENOUGH, TrainingSetup
 
-_MUCH_BETTER = 0.2  # times the error without memory
+MUCH_BETTER = 0.2  # times the error without memory
 _PAYS = 0.5  # times the error, for a further order of memory or products
 _CLEARLY = 0.98  # times the error, for more codes
 _LONGEST = 3  # frames that memory looks back on, with a rate of every code for each
@@ -72,7 +72,7 @@ def choose_memory(setup: TrainingSetup, chosen: ChosenDynamics, sizes: list[int]
             result = found_quadratic.replacing(result)
     setup.recorder.log("memory", 0, validation=result.score, memory_free=free, code_size=result.size,
                        memory=result.memory)
-    if result.score > _MUCH_BETTER * free:
+    if result.score > MUCH_BETTER * free:
         return chosen
     needed = frames_needed(result.size, result.memory)
     setup.recorder.say(

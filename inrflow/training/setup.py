@@ -87,15 +87,16 @@ class TrainingSetup:
         largest = min(features, 0.7 * points)
         return max(0, int((largest ** (1 / d) - 1) // 2))
 
-    def embedding(self, features: int = HARMONIC_FEATURES[0]) -> Embedding:
-        """The coordinate embedding that the data declare, with at most so many `features` of the domain's harmonics."""
+    def embedding(self, features: int = HARMONIC_FEATURES[0], harmonics: int | None = None) -> Embedding:
+        """The coordinate embedding that the data declare, with at most so many `features` of the domain's harmonics, or
+        with those up to the wavenumber `harmonics`."""
         return make_embedding(
             self.box[0].tolist(),
             self.box[1].tolist(),
             self.description.period if self.config.decoder.periodic else None,
             self.description.geometry,
             self.config.decoder.wavenumbers,
-            self._harmonics(features),
+            self._harmonics(features) if harmonics is None else harmonics,
         )
 
     def decided(self, name: str, choose: Callable[[], int]) -> int:

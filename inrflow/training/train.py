@@ -34,6 +34,7 @@ from inrflow.training.dynamics_choice import (
     closed_form_search,
     sizes_to_try,
 )
+from inrflow.training.equation_run import clearly_better, equation_run
 from inrflow.training.memory_choice import choose_memory
 from inrflow.training.recorder import Recorder
 from inrflow.training.residual_run import train_residual
@@ -57,6 +58,16 @@ class Training(TrainingSetup):
         """All stages."""
         if uses_table(self.config):
             return self._run_jointly() if self.config.training.joint else self._run_table()
+        equation = equation_run(self)
+        if equation is not None and (equation.settled or not len(self.validation)):
+            return equation.surrogate
+        surrogate = self._run_codes()
+        if equation is not None and clearly_better(self, equation.surrogate, surrogate):
+            return equation.surrogate
+        return surrogate
+
+    def _run_codes(self) -> Surrogate:
+        """Codes of most variance, and the dynamics that suit them best."""
         config, say = self.config, self.recorder.say
         decoder, modes = self.fit_decoder()
         book = self.code_book(decoder, modes.prior())

@@ -1,0 +1,175 @@
+"""The search for a local equation: which terms, of what strength, and how they depend on contexts.
+
+Coefficients are a fixed point: those that explain the transitions along the flow that they make, found with Anderson's
+acceleration (1965). In every round terms that nothing speaks for are struck out, the one that is missed least first, so
+that the equation holds beyond the data that told it; the next round sees all of them again. Held-out trajectories judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.equation import LocalEquation
+from inrflow.dynamics.equation_contexts import alternate, departures, leading_contexts
+from inrflow.dynamics.equation_fit import EquationFit
+from inrflow.dynamics.local_basis import LocalBasis
+from inrflow.dynamics.local_terms import Term
+from inrflow.dynamics.normal_equations import NormalEquations
+from inrflow.dynamics.states import CodeData
+
+#: Validation error, share of the variance, of an equation with the contexts (E, P) of the training environments.
+Judge = Callable[[LocalEquation, Tensor], float]
+
+_ROUNDS, _REFINING = 16, 6
+_PATIENCE = 3  # rounds without a gain
+_HISTORY = 5
+_RIDGE = 1e-12
+_FORCED = 0.5  # share of the misfit that a force must take off
+_LEVELS = (1.2, 2.0, 4.0)  # times the misfit with all terms, to which terms are struck out
+_SIMPLER = 1.05  # times the error: an equation of fewer terms is taken up to here
+_SETTLED = 0.97
+_POOR, _DIVERGED = 0.5, 2.0  # share of the variance
+_HOPELESS = 0.5  # share of the change that polynomials through frames leave: so much is not explained by these terms
+
+
+@dataclass(frozen=True)
+class FoundEquation:
+    """An equation, the contexts (E, P) of its training environments, its validation error, the misfit of a step."""
+
+    equation: LocalEquation
+    contexts: Tensor
+    score: float
+    misfit: float
+
+
+@dataclass
+class EquationSearch:
+    """Search on codes of training trajectories.
+
+    Attributes:
+        basis, states: of the codes.
+        judge: tells the validation error.
+        environment: (S,) numbers from 0; None for one system.
+        known: (E, P) contexts that are known; None to find them.
+        progress: called after every round; an exception that it raises ends the search.
+    """
+
+    basis: LocalBasis
+    states: CodeData
+    judge: Judge
+    environment: Tensor | None = None
+    known: Tensor | None = None
+    progress: Callable[[], None] = lambda: None
+
+    def search(self, terms: Sequence[Term], count: int = 0) -> FoundEquation | None:
+        """The best equation of these terms and so many contexts; None where none was found that can be integrated."""
+        fit = EquationFit(self.basis, self.states, terms, self.environment)
+        parts = fit.gathered(None)
+        total = NormalEquations.total(parts)
+        kept = total.something()
+        forced = self._forced(total, kept)
+        pooled = total.solve(kept, forced, _RIDGE)
+        if total.misfit(pooled, forced) > _HOPELESS:
+            return None
+        contexts = self.known
+        if contexts is None:
+            contexts = torch.zeros(fit.environments, 0, dtype=torch.float64)
+            if count:
+                contexts = leading_contexts(departures(parts, pooled, kept), total.gram, count)
+        best = self._rounds(fit, parts, contexts, forced, _LEVELS[0], _ROUNDS)
+        tried = best.equation.count if best is not None else 0
+        for level in _LEVELS[1:] if best is not None and best.score < _POOR else ():
+            parts = self._gathered(fit, best.equation, best.contexts)
+            joined = NormalEquations.joined(parts, best.contexts)
+            fewer = int(joined.needed(joined.something(), forced, level).sum())
+            if fewer >= tried:
+                continue
+            tried = fewer
+            simpler = self._rounds(fit, parts, best.contexts, forced, level, _REFINING)
+            if (
+                simpler is not None and simpler.score < _SIMPLER * best.score
+                and simpler.equation.count < best.equation.count
+            ):
+                best = simpler
+        return best
+
+    def refit(self, found: FoundEquation, states: CodeData, environment: Tensor | None = None) -> FoundEquation:
+        """The same terms fitted once more to other codes, whose environments are among those of training."""
+        fit = EquationFit(self.basis, states, found.equation.terms, environment)
+        field = found.equation.field(self.basis)
+        used = torch.unique(fit.environment)
+        parts = fit.gathered(field, found.contexts if found.contexts.shape[1] else None)
+        kept = (found.equation.several != 0).flatten()
+        forced = found.equation.force is not None
+        own = found.contexts[: len(parts)]
+        joined = NormalEquations.joined([parts[i] for i in used.tolist()], own[used])
+        flat = joined.solve(kept, forced, _RIDGE)
+        return FoundEquation(self._equation(fit, joined, flat, forced), found.contexts, found.score, found.misfit)
+
+    def _rounds(
+        self, fit: EquationFit, parts: list[NormalEquations], contexts: Tensor, forced: bool, level: float, most: int
+    ) -> FoundEquation | None:
+        """The best on the way to the fixed point, with the fewest terms that leave `level` times what all leave."""
+        fixed = self.known is not None or not contexts.shape[1]
+        every = NormalEquations.total(parts).something().repeat(1 + contexts.shape[1])
+        units = NormalEquations.total(parts).units().repeat(1 + contexts.shape[1])
+        best: FoundEquation | None = None
+        inputs: list[Tensor] = []
+        outputs: list[Tensor] = []
+        before: tuple[Tensor, Tensor] | None = None  # coefficients that were needed, and their values in units
+        unchanged = 0
+        for round_ in range(most):
+            if not fixed:
+                contexts = alternate(parts, contexts, every if before is None else before[0], forced, False, _RIDGE)[1]
+            joined = NormalEquations.joined(parts, contexts)
+            needed = joined.needed(every, forced, level)
+            flat = joined.solve(needed, forced, _RIDGE)
+            misfit, state = joined.misfit(flat, forced), flat * units
+            if before is not None and fixed and torch.equal(needed, before[0]):
+                inputs, outputs = [*inputs, before[1]][-_HISTORY:], [*outputs, state][-_HISTORY:]
+                state = accelerated(inputs, outputs)
+            else:
+                inputs, outputs = [], []
+            before = needed, state
+            equation = self._equation(fit, joined, state / units, forced)
+            score = self.judge(equation, contexts)
+            self.progress()
+            unchanged = 0 if best is None or score < _SETTLED * best.score else unchanged + 1
+            if best is None or score < best.score:
+                best = FoundEquation(equation, contexts, score, misfit)
+            diverges = not best.score < _DIVERGED
+            if unchanged > _PATIENCE or (diverges and round_ >= _PATIENCE):
+                break
+            parts = self._gathered(fit, equation, contexts)
+            if not sum(part.gaps for part in parts):
+                break
+        return best if best is not None and best.score < float("inf") else None
+
+    def _forced(self, total: NormalEquations, kept: Tensor) -> bool:
+        with_, without = (total.misfit(total.solve(kept, one, _RIDGE), one) for one in (True, False))
+        return with_ < _FORCED * without
+
+    def _gathered(self, fit: EquationFit, equation: LocalEquation | None, contexts: Tensor) -> list[NormalEquations]:
+        if equation is None:
+            return fit.gathered(None)
+        return fit.gathered(equation.field(self.basis), contexts if equation.several.shape[0] > 1 else None)
+
+    def _equation(self, fit: EquationFit, joined: NormalEquations, flat: Tensor, forced: bool) -> LocalEquation:
+        weights = flat.reshape(-1, len(fit.terms), self.basis.channels)
+        weights = weights if len(weights) > 1 else weights[0]
+        return LocalEquation(fit.terms, weights, joined.force(flat) if forced else None)
+
+
+def accelerated(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
+    """The next input of a fixed-point iteration from the last ones and what came out (Anderson 1965)."""
+    if len(inputs) < 2:
+        return outputs[-1]
+    missed = torch.stack([(out - one).flatten() for one, out in zip(inputs, outputs, strict=True)])
+    moved = torch.stack([out.flatten() for out in outputs])
+    steps = (missed[1:] - missed[:-1]).T
+    share = torch.linalg.lstsq(steps, missed[-1:].T, driver="gelsd").solution[:, 0]
+    return outputs[-1] - ((moved[1:] - moved[:-1]).T @ share).reshape(outputs[-1].shape)

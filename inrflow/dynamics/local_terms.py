@@ -1,0 +1,110 @@
+"""Terms of a local equation: products of a few factors, each a derivative of a channel at the point itself.
+
+What happens at a point of a field depends on what is there: values, slopes, curvatures. The rate of change is then a
+polynomial in a few derivatives, the same at all points, and a few numbers say all of it. A flow's velocity is not quite
+local, but the gradient of an inverse Laplacian (of its vorticity), so that is a factor too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_MOST_TERMS = 400  # of a library; beyond them degrees are lowered
+
+
+class Factor(NamedTuple):
+    """The derivative of a channel along `axes` (none: the value), of its inverse Laplacian where `inverse`."""
+
+    channel: int
+    axes: tuple[int, ...] = ()
+    inverse: bool = False
+
+
+Term = tuple[Factor, ...]  # a product; of nothing: 1
+
+
+def linear_terms(channels: int, dimensions: int) -> list[Term]:
+    """A value, derivatives up to the second order and the squared Laplacian's, of every channel."""
+    orders: list[tuple[int, ...]] = [axes for n in range(3) for axes in _axes(dimensions, n)]
+    found: list[Term] = [(Factor(c, axes),) for c in range(channels) for axes in orders]
+    return found + [(Factor(c, FOURTH),) for c in range(channels)]
+
+
+#: Marks the squared Laplacian, whose single derivatives would be too many.
+FOURTH = (-1,)
+
+
+def reaction_terms(channels: int, degree: int = 3) -> list[Term]:
+    """Monomials of the values of degree 2 and more."""
+    values = [Factor(c) for c in range(channels)]
+    return [
+        term for n in range(2, degree + 1) for term in itertools.combinations_with_replacement(values, n)
+    ]
+
+
+def transport_terms(channels: int, dimensions: int, order: int = 2) -> list[Term]:
+    """Products of two derivatives, with one derivative at least and `order` of them at most."""
+    factors = [Factor(c, axes) for c in range(channels) for n in range(order + 1) for axes in _axes(dimensions, n)]
+    return [
+        (one, other)
+        for one, other in itertools.combinations_with_replacement(factors, 2)
+        if 0 < len(one.axes) + len(other.axes) <= order
+    ]
+
+
+def stirring_terms(channels: int, dimensions: int) -> list[Term]:
+    """Slopes of channels times slopes of inverse Laplacians: transport by the flow whose vorticity a channel is."""
+    if dimensions == 1:
+        return []
+    axes = range(dimensions)
+    return [
+        (Factor(c, (b,)), Factor(e, (a,), True))
+        for c in range(channels) for e in range(channels) for a in axes for b in axes
+    ]
+
+
+def libraries(channels: int, dimensions: int) -> list[list[Term]]:
+    """Nonlinear terms worth trying, few at first: reactions, with transport, with stirring; few channels only."""
+    found: list[list[Term]] = []
+    terms: list[Term] = []
+    for more in (
+        reaction_terms(channels), transport_terms(channels, dimensions), stirring_terms(channels, dimensions)
+    ):
+        if more and len(terms) + len(more) <= _MOST_TERMS:
+            terms = terms + more
+            found.append(terms)
+    return found
+
+
+def to_plain(terms: Sequence[Term]) -> list:
+    """As nested lists, fit for JSON."""
+    return [[[f.channel, list(f.axes), f.inverse] for f in term] for term in terms]
+
+
+def from_plain(plain: Sequence) -> list[Term]:
+    """The inverse of `to_plain`."""
+    return [tuple(Factor(int(c), tuple(axes), bool(inverse)) for c, axes, inverse in term) for term in plain]
+
+
+def name_of(term: Term, channels: Sequence[str], coordinates: Sequence[str]) -> str:
+    """A term as a reader would write it: u v^2, u u_x, lap^2 u."""
+    if not term:
+        return "1"
+    names = [_factor_name(factor, channels, coordinates) for factor in term]
+    counted = [(name, names.count(name)) for name in dict.fromkeys(names)]
+    return " ".join(name if n == 1 else f"{name}^{n}" for name, n in counted)
+
+
+def _factor_name(factor: Factor, channels: Sequence[str], coordinates: Sequence[str]) -> str:
+    name = channels[factor.channel]
+    if factor.axes == FOURTH:
+        return f"lap^2 {name}"
+    if factor.inverse:
+        name = f"(lap^-1 {name})"
+    return name + ("_" + "".join(coordinates[a] for a in factor.axes) if factor.axes else "")
+
+
+def _axes(dimensions: int, order: int) -> list[tuple[int, ...]]:
+    return list(itertools.combinations_with_replacement(range(dimensions), order))

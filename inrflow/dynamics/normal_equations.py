@@ -1,0 +1,148 @@
+"""Normal equations of the coefficients of an equation, with a constant rate of every code beside them where wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_PRECISION = 1e-13  # of the sums, relative to the mean square of a term
+_NOTHING = 1e-20
+_REFRESHED = 16  # eliminations after which the inverse is formed anew
+
+
+@dataclass
+class NormalEquations:
+    """Sums over transitions of codes: change = gap (mean rates of U terms) coefficients, and gap times a force.
+
+    A constant rate of every code (a force that depends on the place) is taken off exactly, by projection.
+
+    Attributes:
+        gram (U, U), right (U,), square: of design and change.
+        by_code (Z, U), change_by_code (Z,), gaps: sums of the gap times design and change, and of its square.
+    """
+
+    gram: Tensor
+    right: Tensor
+    square: float
+    by_code: Tensor
+    change_by_code: Tensor
+    gaps: float
+
+    @classmethod
+    def empty(cls, unknowns: int, codes: int) -> NormalEquations:
+        """Of no transition."""
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.float64)
+
+        return cls(zeros(unknowns, unknowns), zeros(unknowns), 0.0, zeros(codes, unknowns), zeros(codes), 0.0)
+
+    def add(self, design: Tensor, change: Tensor, gap: Tensor) -> None:
+        """Add transitions: design (B, Z, U), change (B, Z), gap (B,)."""
+        flat = design.flatten(0, 1)
+        self.gram += flat.T @ flat
+        self.right += flat.T @ change.flatten()
+        self.square += float(change.square().sum())
+        self.by_code += torch.einsum("b,bzu->zu", gap, design)
+        self.change_by_code += gap @ change
+        self.gaps += float(gap.square().sum())
+
+    @staticmethod
+    def total(parts: list[NormalEquations]) -> NormalEquations:
+        """Of the transitions of all parts."""
+        result = NormalEquations.empty(len(parts[0].right), len(parts[0].change_by_code))
+        for part in parts:
+            for name, value in vars(part).items():
+                setattr(result, name, getattr(result, name) + value)
+        return result
+
+    @staticmethod
+    def joined(parts: list[NormalEquations], contexts: Tensor) -> NormalEquations:
+        """Of coefficients that are affine in the contexts (E, P) of the parts: (1 + P) U unknowns, one force."""
+        size = contexts.shape[1] + 1
+        unknowns = len(parts[0].right)
+        result = NormalEquations.empty(size * unknowns, len(parts[0].change_by_code))
+        for part, context in zip(parts, contexts, strict=True):
+            weights = torch.cat([context.new_ones(1), context])
+            result.gram += torch.kron(torch.outer(weights, weights), part.gram)
+            result.right += torch.kron(weights, part.right)
+            result.by_code += torch.kron(weights[None], part.by_code)
+            result.change_by_code += part.change_by_code
+            result.square += part.square
+            result.gaps += part.gaps
+        return result
+
+    def reduced(self, forced: bool) -> tuple[Tensor, Tensor, float]:
+        """gram, right hand side and square, where `forced` without what a constant rate of every code explains."""
+        if not forced or not self.gaps:
+            return self.gram, self.right, self.square
+        return (
+            self.gram - self.by_code.T @ self.by_code / self.gaps,
+            self.right - self.by_code.T @ self.change_by_code / self.gaps,
+            self.square - float(self.change_by_code.square().sum()) / self.gaps,
+        )
+
+    def solve(self, kept: Tensor, forced: bool, ridge: float = 0.0) -> Tensor:
+        """Coefficients (U,), 0 where not `kept`; the ridge is relative to the mean square of each term."""
+        gram, right, _ = self.reduced(forced)
+        places = kept.nonzero()[:, 0]
+        solution = torch.zeros_like(right)
+        if len(places):
+            own, unit = _scaled(gram, places)
+            own = own + ridge * torch.eye(len(places), dtype=gram.dtype)
+            solution[places] = torch.linalg.solve(own, right[places] / unit) / unit
+        return solution
+
+    def misfit(self, solution: Tensor, forced: bool) -> float:
+        """Mean square of what a solution leaves of the change, share of the change's own."""
+        gram, right, square = self.reduced(forced)
+        return max(float(square - 2 * solution @ right + solution @ gram @ solution), 0.0) / max(self.square, 1e-300)
+
+    def force(self, solution: Tensor) -> Tensor:
+        """The constant rates (Z,) that go with a solution."""
+        return (self.change_by_code - self.by_code @ solution) / self.gaps
+
+    def units(self) -> Tensor:
+        """Root mean square (U,) of the terms, up to a common factor: coefficients times it are comparable."""
+        return self.gram.diagonal().clamp(min=1e-300).sqrt()
+
+    def something(self) -> Tensor:
+        """Which (U,) of the terms are not zero throughout."""
+        return self.gram.diagonal() > _NOTHING * self.gram.diagonal().max()
+
+    def elimination(self, kept: Tensor, forced: bool) -> list[tuple[Tensor, float]]:
+        """Coefficients kept (U,) and misfit, from those given to none, each time without the one missed least."""
+        gram, right, square = self.reduced(forced)
+        kept = kept & self.something()
+        places = kept.nonzero()[:, 0]
+        found: list[tuple[Tensor, float]] = []
+        inverse = scaled = right.new_zeros(0)
+        while len(places):
+            if len(found) % _REFRESHED == 0:
+                own, unit = _scaled(gram, places)
+                inverse, scaled = torch.linalg.inv(own), right[places] / unit
+            solution = inverse @ scaled
+            misfit = max(square - float(solution @ scaled), 0.0) / max(self.square, 1e-300)
+            found.append((torch.zeros_like(kept).index_fill(0, places, True), misfit))
+            least = int((solution.square() / inverse.diagonal()).argmin())
+            rest = torch.arange(len(places)) != least
+            column = inverse[rest, least]
+            inverse = inverse[rest][:, rest] - torch.outer(column, column) / inverse[least, least]
+            places, scaled = places[rest], scaled[rest]
+        return found
+
+    def needed(self, kept: Tensor, forced: bool, level: float) -> Tensor:
+        """The fewest (U,) of some coefficients that leave at most `level` times what all of them leave."""
+        several = self.elimination(kept, forced)
+        if not several:
+            return torch.zeros_like(kept)
+        return [one for one, misfit in several if misfit <= level * several[0][1] + _PRECISION][-1]
+
+
+def _scaled(gram: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrix of some coefficients in units of their terms' mean square, barely regular, and these units' roots."""
+    unit = gram.diagonal()[places].clamp(min=1e-300).sqrt()
+    own = gram[places][:, places] / unit / unit[:, None]
+    return own + _PRECISION * torch.eye(len(places), dtype=gram.dtype), unit

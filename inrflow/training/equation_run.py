@@ -1,0 +1,289 @@
+"""A local equation as a candidate: found on the harmonics of a periodic domain, and taken where validation says so.
+
+What an equation with a few terms can hold, it holds for all fields, whatever the training trajectories have shown of
+them: no symmetry need be declared, and a handful of trajectories tells its coefficients.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrflow.assimilation import StatePrior
+from inrflow.dynamics.context_search import contexts_of_parameters
+from inrflow.dynamics.equation import LocalEquation
+from inrflow.dynamics.equation_fit import steps_of
+from inrflow.dynamics.equation_search import EquationSearch, FoundEquation
+from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.local_basis import LocalBasis
+from inrflow.dynamics.local_terms import Term, libraries, linear_terms
+from inrflow.dynamics.states import CodeData, with_contexts
+from inrflow.dynamics.vector_field import VectorField
+from inrflow.encoding.harmonic_codes import HarmonicLabels
+from inrflow.encoding.modes import OutputModes
+from inrflow.evaluation.forecast import forecast
+from inrflow.evaluation.spread import calibrate
+from inrflow.surrogate import Surrogate
+from inrflow.training import dynamics_stage
+from inrflow.training.codes_run import make_code_book
+from inrflow.training.context_stage import ContextDynamics, ContextStage
+from inrflow.training.harmonic_decoder import harmonic_decoder, has_harmonics
+from inrflow.training.memory_choice import MUCH_BETTER
+from inrflow.training.recorder import Interrupted
+from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH, TrainingSetup
+
+_CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred before products are formed
+_NEAR_FLOOR = 5.0  # times what the harmonics leave: an equation that comes so near explains the data
+_POOR = 0.5  # share of the variance: an equation that misses this much forecasts nothing
+_NEGLIGIBLE = 0.1  # of the noise: waves that hold less are left out
+_HALVINGS = 2
+_LIVELY, _MARGIN = 64, 1.5  # states that the final step must be stable for, and how much livelier others may be
+_ACCURATE = 0.02  # share of the validation error that the integration may add
+
+
+@dataclass(frozen=True)
+class EquationRun:
+    """A surrogate whose dynamics are a local equation, and whether there is no need to look further."""
+
+    surrogate: Surrogate
+    settled: bool
+
+
+def equation_run(setup: TrainingSetup) -> EquationRun | None:
+    """The surrogate of a local equation; None where the data or the settings do not allow one, or none is found."""
+    if not _possible(setup):
+        return None
+    return _Run(setup).run()
+
+
+def validation_error(setup: TrainingSetup, surrogate: Surrogate, frames: int = 1) -> float:
+    """NMSE of forecasts of the validation trajectories from their first frames, infinite where one diverges."""
+    batch = setup.source.batch(setup.validation, normalised=False)
+    estimate = surrogate.estimate(batch.frames(slice(0, frames)), covariance=False)
+    found = forecast(surrogate, estimate, batch, with_std=False).mean[:, frames:]
+    truth = surrogate.normalisation.apply(batch.u)[:, frames:]
+    error = float((found - truth)[torch.isfinite(truth)].square().mean())
+    return error / float(truth.square().nanmean()) if error == error else float("inf")
+
+
+def _possible(setup: TrainingSetup) -> bool:
+    config, dynamics = setup.config, setup.config.dynamics
+    return (
+        dynamics.equation
+        and dynamics.linear
+        and not dynamics.memory
+        and not dynamics.quadratic_rank
+        and dynamics.start == "auto"
+        and not config.decoder.closure
+        and config.decoder.periodic
+        and list(config.decoder.modulation) == ["output"]
+        and setup.source.knots is None
+        and not setup.forcing_period()
+        and has_harmonics(setup.file)
+        and len(setup.description.coordinates) <= 3
+    )
+
+
+class _Run:
+    """One search and its surrogate."""
+
+    def __init__(self, setup: TrainingSetup) -> None:
+        self.setup, self.recorder = setup, setup.recorder
+        self.decoder, modes, self.labels = harmonic_decoder(setup)
+        self.modes = modes.truncated(self._size(modes, self.labels))
+        self.decoder.set_output(self.modes.mean, self.modes.modes)
+        self.noise = float(self.modes.prior().noise.mean())
+        book = make_code_book(setup, self.decoder, self.modes.prior(), setup.training, setup.validation)
+        self.codes, self.held = book.training, book.held
+        self.taught, self.judged, self.first = setup.judging(self.codes, self.held)
+        mean, scale = (torch.as_tensor(v).double().flatten() for v in (
+            setup.source.normalisation.mean, setup.source.normalisation.scale))
+        self.scale = scale
+        shift = mean / scale
+        self.basis = LocalBasis(self.decoder, torch.where(shift.abs() <= _CENTRED, shift, 0.0))
+        self.stage = self.rows = self.held_rows = self.known = None
+        if setup.environments is not None and self.held is not None:
+            self._contexts()
+
+    def _contexts(self) -> None:
+        setup = self.setup
+        stage = ContextStage(setup, setup.environments)  # type: ignore[arg-type]
+        held = stage.number[torch.as_tensor(setup.validation)]
+        if not stage.sizes_to_try() or bool((held < 0).any()):
+            return
+        self.stage, self.held_rows = stage, held
+        self.rows = stage.number[torch.as_tensor(setup.training)]
+        parameters = setup.environments.parameters  # type: ignore[union-attr]
+        if parameters is not None:
+            self.known = contexts_of_parameters(torch.as_tensor(parameters[stage.used]), stage.sizes_to_try()[0])
+
+    def _size(self, modes: OutputModes, labels: HarmonicLabels) -> int:
+        """Codes of whole shells of waves: as many as hold more than a small part of the noise, up to the limit."""
+        decoder = self.setup.config.decoder
+        whole = [size for size in labels.whole_sizes() if size <= (decoder.code_size or decoder.largest_code_size)]
+        tail = modes.variances.flip(0).cumsum(0).flip(0)
+        noise = _NEGLIGIBLE * float(modes.noise.sum())
+        return next((size for size in whole if size == len(tail) or float(tail[size]) <= noise), whole[-1])
+
+    # ---- the search ----
+
+    def run(self) -> EquationRun | None:
+        began = time.monotonic()
+        found = self._search()
+        if found is None or found.score > _POOR:
+            self.recorder.say("no local equation was found that holds for held-out trajectories")
+            return None
+        self._tell(found)
+        if found.contexts.shape[1]:
+            surrogate = self._with_contexts(found)
+        else:
+            surrogate = self._surrogate(found)
+        settled = self._enough(found.score)
+        self.recorder.log("equation", 1, validation=found.score, code_size=self.basis.code_size,
+                          seconds=time.monotonic() - began)
+        surrogate.training["equation"] = self._written(found.equation)
+        return EquationRun(surrogate, settled)
+
+    def _search(self) -> FoundEquation | None:
+        """The best of all libraries, few terms at first, and of all numbers of contexts."""
+        channels, dimensions = self.basis.channels, self.basis.dimensions
+        base: list[Term] = [(), *linear_terms(channels, dimensions)]
+        search = EquationSearch(self.basis, self.taught, self._judge, self.rows, self.known, self._check)
+        counts = (0,) if self.stage is None else self.stage.sizes_to_try()
+        best: FoundEquation | None = None
+        for number, library in enumerate([[], *libraries(channels, dimensions)]):
+            found = None
+            for count in counts:
+                one = search.search([*base, *library], count)
+                if one is not None and (found is None or one.score < CLEARLY_BETTER * found.score):
+                    found = one
+            if found is not None:
+                self.recorder.log("equation", 0, library=number, terms=found.equation.count, validation=found.score)
+                if best is None or found.score < CLEARLY_BETTER * best.score:
+                    best = found
+                if self._enough(best.score):
+                    break
+        return best
+
+    def _enough(self, score: float) -> bool:
+        return score < max(_NEAR_FLOOR * self.noise, GOOD_ENOUGH * 1e-3)
+
+    def _check(self) -> None:
+        if self.recorder.stopping:  # nothing to save: the equation follows from the data
+            raise Interrupted
+
+    def _judge(self, equation: LocalEquation, contexts: Tensor) -> float:
+        field = equation.field(self.basis)
+        states = self._states(self.judged, contexts, self.held_rows)
+        steps = steps_of(field, self.judged, contexts if contexts.shape[1] else None)
+        size = self.basis.code_size
+        return dynamics_stage.rollout_error(
+            field, Integrator(step=1 / steps), states, self.judged, self.first, size
+        )
+
+    def _states(self, data: CodeData, contexts: Tensor, rows: Tensor | None) -> CodeData:
+        size = self.basis.code_size
+        if not contexts.shape[1] or rows is None:
+            return CodeData(data.codes[..., :size], data.t, data.observed)
+        return with_contexts(data, size, contexts[rows])
+
+    # ---- the surrogate ----
+
+    def _surrogate(self, found: FoundEquation) -> Surrogate:
+        setup, size = self.setup, self.basis.code_size
+        dynamics = setup.config.dynamics
+        field = found.equation.field(self.basis, dynamics.width)
+        judged = self._states(self.judged, found.contexts, None)
+        step = self._step(field, judged, found.score)
+        integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
+        every = self.codes if self.held is None else CodeData.join([self.codes, self.held])
+        final = self._refitted(found, every).field(self.basis, dynamics.width)
+        process = dynamics_stage.calibrated_process_noise(field, integrator, judged.since(self.first))
+        prior = self.modes.prior()
+        surrogate = setup.surrogate(
+            self.decoder, field, integrator,
+            StatePrior(prior.mean.double(), prior.covariance.double(), prior.noise.double(), process,
+                       torch.ones(self.basis.channels).double()),
+            "local equation", codes=self.labels.first(size).names(), symmetries=[],
+        )
+        judging = setup.validation[:16] if self.held is not None else setup.training
+        surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (self.codes, judged))
+        surrogate.prior.spread = calibrate(surrogate, setup.source.batch(judging, normalised=False), self.first + 1)
+        surrogate.field = final.eval()
+        return surrogate
+
+    def _refitted(self, found: FoundEquation, every: CodeData) -> LocalEquation:
+        """The equation fitted once more to all trajectories, or as it was where it then forecasts them worse."""
+        search = EquationSearch(self.basis, every, self._judge)
+        again = search.refit(found, every).equation
+        return again if self._judge(again, found.contexts) < 1.5 * found.score else found.equation
+
+    def _with_contexts(self, found: FoundEquation) -> Surrogate:
+        stage = self.stage
+        assert stage is not None and self.held is not None and self.held_rows is not None
+        width = self.setup.config.dynamics.width
+
+        def refit(states: CodeData, numbers: Tensor) -> tuple[VectorField, Tensor]:
+            search = EquationSearch(self.basis, states, self._judge, numbers, self.known)
+            again = search.refit(found, states, numbers)
+            return again.equation.field(self.basis, width), again.contexts
+
+        field = found.equation.field(self.basis, width)
+        dynamics = ContextDynamics(field, found.contexts, found.contexts[self.held_rows], found.score, refit)
+        surrogate = stage.finish(self.decoder, self.modes, dynamics, self.codes, self.held, None)
+        surrogate.training.update(symmetries=[], dynamics="local equation, contexts")
+        return surrogate
+
+    def _step(self, field: VectorField, judged: CodeData, score: float) -> float:
+        """A stable step whose error in rollouts is a small part of the validation error."""
+        size = self.basis.code_size
+        every = CodeData(self.codes.codes[..., :size], self.codes.t, self.codes.observed)
+        steps = round(_MARGIN * steps_of(field, CodeData.join([every, judged]), None, _LIVELY))
+        rows = judged.observed.all(1).nonzero()[:16, 0]
+        if not len(rows):
+            return 1 / steps
+        start, times = judged.codes[rows, self.first], judged.t[rows, self.first :]
+        variance = judged.codes[judged.observed].square().sum(1).mean()
+        with torch.no_grad():
+            found = [
+                Integrator(step=1 / (steps * 2**halving))(field, start, times, check=False)
+                for halving in range(_HALVINGS + 1)
+            ]
+        for halving, path in enumerate(found[:-1]):
+            error = float((path - found[-1]).square().sum(-1).mean() / variance)
+            if error < _ACCURATE * (score + self.noise):
+                return 1 / (steps * 2**halving)
+        return 1 / (steps * 2**_HALVINGS)
+
+    # ---- what is said ----
+
+    def _written(self, equation: LocalEquation) -> list[str]:
+        description = self.setup.description
+        units = [*self.scale.tolist(), self.setup.scale.unit]
+        return equation.written(description.channels, description.coordinates, units)
+
+    def _tell(self, found: FoundEquation) -> None:
+        contexts = f", {found.contexts.shape[1]} contexts" if found.contexts.shape[1] else ""
+        self.recorder.say(
+            f"local equation: {found.equation.count} terms{contexts}, {self.basis.code_size} codes, validation error "
+            f"{found.score:.2e} of the variance (harmonics alone leave {self.noise:.1e})"
+        )
+        for line in self._written(found.equation):
+            self.recorder.say(f"  {line}")
+
+
+def clearly_better(setup: TrainingSetup, equation: Surrogate, other: Surrogate) -> bool:
+    """Whether validation prefers the equation to other dynamics, both from as many frames as either needs; those that
+    need several must be far better to be kept."""
+    if not len(setup.validation):
+        return False
+    frames = max(equation.window, other.window)
+    mine, theirs = validation_error(setup, equation, frames), validation_error(setup, other, frames)
+    setup.recorder.say(f"validation error of forecasts: {mine:.2e} of the variance by the local equation, {theirs:.2e} "
+                       "by codes of most variance")
+    return mine * (MUCH_BETTER if other.window > equation.window else 1.0) < theirs
+
+
