@@ -1,5 +1,7 @@
 """What validation chose, fitted anew to all trajectories: directions that only held-out ones show are gained."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from inrflow.assimilation import StatePrior
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.integrate import Integrator
-from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.states import CodeData, memory_directions, with_memory
 from inrflow.dynamics.vector_field import FieldShape, VectorField
 from inrflow.encoding.modes import OutputModes
 from inrflow.surrogate import Surrogate
@@ -100,3 +102,19 @@ def test_a_refit_that_forecasts_worse_leaves_the_surrogate_as_it_was(after, deco
     refitted, _ = refit_to(weights, [after])(surrogate, found, before=1.0)
     assert refitted is surrogate and refitted.field is field
     assert torch.equal(refitted.decoder.output_map, output)
+
+
+def test_memory_gets_a_prior_and_process_noise_of_its_own(decoder, weights):
+    found = modes_of(weights[:SEEN])
+    surrogate = surrogate_of(decoder, found)
+    surrogate.prior.process = torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
+
+    def states(codes: CodeData) -> CodeData:
+        size = codes.codes.shape[-1]
+        return with_memory(codes, size, memory_directions(codes, size, size))
+
+    refit = replace(refit_to(weights, [1.0]), states=states, field=lambda codes: decay(2 * codes.codes.shape[-1]))
+    refitted, _ = refit(surrogate, found, before=1.0)
+    assert refitted.prior.process.tolist() == [1.0] + [2.0] * 5 + [3.0] + [4.0] * 5
+    assert len(refitted.prior.mean) == len(refitted.prior.covariance) == refitted.field.shape.state_size == 12
+    assert refitted.window == 3 and refitted.training["memory"] == 6
