@@ -22,9 +22,9 @@ class DataConfig:
 
 @dataclass
 class ObserveConfig:
-    """What of a test trajectory is assimilated before the forecast."""
+    """What of a test trajectory is assimilated before the forecast; frames None: as many as forecasts need."""
 
-    frames: int = 1
+    frames: int | None = None
     points: float | None = None
     noise: float = 0.0
     context: str = "auto"

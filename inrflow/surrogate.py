@@ -27,7 +27,7 @@ from inrflow.dynamics.context_solve import ContextEstimate, solve_context
 from inrflow.dynamics.contexts import Contexts, widening
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.local_basis import LocalBasis
-from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.states import CodeData, frames_needed, short_window
 from inrflow.dynamics.time_scale import TimeScale
 from inrflow.dynamics.vector_field import FieldShape, VectorField
 from inrflow.encoding.encode import Encoder, encode
@@ -83,6 +83,11 @@ class Surrogate:
     def code_size(self) -> int:
         """Z, without memory."""
         return self.decoder.code_size
+
+    @property
+    def window(self) -> int:
+        """Observed frames that a forecast needs: 1, or several where memory completes a frame to a state."""
+        return frames_needed(self.code_size, self.field.shape.state_size - self.code_size)
 
     @property
     def parameters(self) -> int:
@@ -301,7 +306,7 @@ class Surrogate:
             raise UserError(f"{len(parts)} example trajectories are given, none with 2 frames; a context shows in how "
                             "a field moves: give at least one with 2 or more")
         frames = max(part.codes.shape[1] for part in parts)
-        found = self.solve_context(CodeData.join([_padded(part, frames) for part in parts]))
+        found = self.solve_context(CodeData.join([part.padded(frames) for part in parts]))
         self.warn_context(found.mean)
         return ContextPrior(found.mean, found.covariance)
 
@@ -350,6 +355,8 @@ class Surrogate:
         window = self._window(observations)
         outside = self.outside(observations.frames().x)
         self.warn_outside(int(outside.sum()), outside.size)
+        if (seen := int(window.observed.sum())) < self.window:
+            warnings.warn(short_window(seen, self.window), stacklevel=3)
         estimate = self.estimate(window, context=context)
         size = self.code_size
         distance = float(self.prior.codes(size).mahalanobis(estimate.mean[0, :, :size]).max())
@@ -410,11 +417,3 @@ def _state_prior(state: dict[str, Any]) -> StatePrior:
 def _other_version(path: Path, error: Exception) -> UserError:
     reason = str(error).splitlines()[0]
     return UserError(f"{path} is of another version of inrflow ({reason}); train again with this one")
-
-
-def _padded(data: CodeData, frames: int) -> CodeData:
-    """The same trajectories with `frames` frames, those added not observed."""
-    missing = frames - data.codes.shape[1]
-    pad = torch.nn.functional.pad
-    t = pad(data.t, (0, missing), value=torch.nan)
-    return CodeData(pad(data.codes, (0, 0, 0, missing)), t, pad(data.observed, (0, missing)))

@@ -96,13 +96,15 @@ def _model_rows(surrogate: Surrogate) -> list[tuple[str, str]]:
     decoder = surrogate.decoder
     kind = type(decoder).__name__ + (", affine in the code" if decoder.affine else "")
     symmetries = ", ".join(training.get("symmetries") or []) or "none"
-    memory = training.get("memory", 0)
+    memory = f"{training.get('memory', 0)} memory dimensions"
+    if surrogate.window > 1:
+        memory += f" (forecasts need at least {surrogate.window} observed frames)"
     return [
         ("system", f"{about.name}: channels {channels}"),
         ("domain", f"{box}; horizon {horizon}"),
         ("training data", f"{training.get('trajectories', '?')} trajectories; symmetries used: {symmetries}"),
         ("decoder", f"{kind}; code of {surrogate.code_size}"),
-        ("dynamics", f"{training.get('dynamics', '?')}; {memory} memory dimensions; {surrogate.integrator.method}"),
+        ("dynamics", f"{training.get('dynamics', '?')}; {memory}; {surrogate.integrator.method}"),
         ("parameters", f"{surrogate.parameters:,}"),
     ]
 

@@ -66,7 +66,7 @@ def _check(config: PlotConfig, about: Description) -> None:
 def _source(config: PlotConfig, surrogate: Surrogate) -> tuple[Path, Observe]:
     """The file to draw, and what of it is observed: without a test file, the training frames of the training file."""
     seen = config.observe
-    path, frames = config.data.test, seen.frames
+    path, frames = config.data.test, surrogate.window if seen.frames is None else seen.frames
     if path is None:
         stored = Path(str(config.run)) / "config.yaml"
         if not stored.exists():

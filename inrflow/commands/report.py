@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from inrflow.dynamics.states import short_window
+
 
 def show_errors(report: dict[str, Any], console: Console) -> None:
     """Print MSE and NMSE before and after the training horizon, and on observed and unobserved points."""
@@ -22,6 +24,14 @@ def show_errors(report: dict[str, Any], console: Console) -> None:
         cells = [_cell(errors[kind].get(group)) for kind in ("mse", "nmse") for group in groups]
         table.add_row(name, *cells, style="bold" if name == "inrflow" else None)
     console.print(table)
+    seen, needed = report["observed"]["frames"], report.get("frames_needed", 1)
+    if seen < needed:
+        console.print(short_window(seen, needed), style="bold", highlight=False)
+    elif needed > 1:
+        console.print(
+            f"forecasts begin from {seen} observed frames: single frames do not tell the state of this system, "
+            f"{needed} are needed (observe.frames={needed})", highlight=False, soft_wrap=True,
+        )
     seconds = f"encoding {report['encode_seconds']:.3f} s, rollout {report['rollout_seconds']:.3f} s, "
     seconds += f"decoding {report['decode_points_per_second'] / 1e6:.3g} million points/s"
     console.print(f"{report['trajectories']} trajectories; {seconds}", highlight=False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, with_memory
+from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, past_frames, with_memory
 from inrflow.dynamics.transitions import LinearFit, fit_irregular, flow, generator_of, transitions_of
 
 RIDGES = (1e-15, 1e-13, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1e-1, 1.0)
@@ -30,6 +30,11 @@ class Candidate:
     memory: int
     ridge: float
     pull: str = "change"
+
+    @property
+    def past(self) -> int:
+        """Frames before the present one that the memory looks back on."""
+        return past_frames(self.size, self.memory)
 
 
 @dataclass
@@ -132,7 +137,7 @@ class ClosedFormSearch:
         for split, (fitted, judged, first) in enumerate(self.splits):
             model, mean, directions, uniform = self.step_model(split, candidate)
             states = with_memory(judged, candidate.size, directions)
-            first = max(first, 1 if candidate.memory else 0)
+            first = max(first, candidate.past)
             unit = float(self._fits_step(split, candidate)) if uniform else 1.0
             if uniform and continuous:
                 model, uniform = _affine(*generator_of(model, unit)), False
@@ -167,6 +172,22 @@ class ClosedFormSearch:
         key = (split, candidate.size if candidate.memory else -1, candidate.memory)
         return self._fits[key][0].transitions.step.median()
 
+    @property
+    def uniform(self) -> bool:
+        """Whether all steps between observed training frames are equal."""
+        return transitions_of(self.training.codes[..., :1], self.training.t, self.training.observed).uniform
+
+    @property
+    def pulls(self) -> tuple[str, ...]:
+        """What a ridge may pull to."""
+        return ("change", "mean") if self.uniform else ("change",)
+
+    def finals(self, candidates: Sequence[Candidate], count: int) -> dict[Candidate, float]:
+        """The best `count` candidates by the maps of one step, with their scores in continuous time."""
+        scores = {c: self.score(c) for c in candidates}
+        leading = sorted(candidates, key=lambda c: scores[c])[:count]
+        return {c: self.score(c, continuous=True) for c in leading} if self.uniform else {c: scores[c] for c in leading}
+
     def search(
         self, sizes: Sequence[int], memories: Sequence[float] = (0.0,), ridges: Sequence[float] = RIDGES
     ) -> ClosedForm:
@@ -177,8 +198,7 @@ class ClosedFormSearch:
             memories: numbers of memory dimensions to try, as shares of the code size.
             ridges: to try, with both pulls.
         """
-        uniform = transitions_of(self.training.codes[..., :1], self.training.t, self.training.observed).uniform
-        pulls = ("change", "mean") if uniform else ("change",)
+        pulls, uniform = self.pulls, self.uniform
         candidates = [
             Candidate(size, round(share * size), ridge, pull)
             for share, size, ridge, pull in itertools.product(memories, sizes, ridges, pulls)

@@ -29,41 +29,76 @@ class CodeData:
         """The frames from `first` on."""
         return CodeData(self.codes[:, first:], self.t[:, first:], self.observed[:, first:])
 
+    def padded(self, frames: int) -> CodeData:
+        """The same trajectories with `frames` frames, those added not observed."""
+        missing = frames - self.codes.shape[1]
+        pad = torch.nn.functional.pad
+        t = pad(self.t, (0, missing), value=torch.nan)
+        return CodeData(pad(self.codes, (0, 0, 0, missing)), t, pad(self.observed, (0, missing)))
+
     @staticmethod
     def join(parts: list[CodeData]) -> CodeData:
         """All trajectories of several parts."""
         return CodeData(*(torch.cat([getattr(p, k) for p in parts]) for k in ("codes", "t", "observed")))
 
 
+def past_frames(size: int, memory: int) -> int:
+    """Frames before the present one that so much memory of so many codes looks back on."""
+    return math.ceil(memory / size)
+
+
+def frames_needed(size: int, memory: int) -> int:
+    """Observed frames that tell a state: one without memory, else one more than memory looks at, against noise."""
+    return past_frames(size, memory) + 2 if memory else 1
+
+
+def short_window(seen: int, needed: int) -> str:
+    """What to tell the user of fewer observed frames than a forecast needs."""
+    return (
+        f"only {seen} observed frame{'s' if seen > 1 else ''}: this system's state does not show in single frames; "
+        f"forecasts need at least {needed} observed frames (observe.frames={needed})"
+    )
+
+
 def memory_directions(data: CodeData, size: int, memory: int) -> Tensor:
-    """(size, memory) directions of the leading `size` codes along which the field moves most between frames."""
-    velocity, valid = _velocity(data, size)
+    """(size, memory) directions of the leading `size` codes along which the field moves most between frames.
+
+    Beyond `size` they begin anew, for the rates of rates that `with_memory` goes on to; where there are `size` of them,
+    they are the axes themselves.
+    """
+    velocity, valid = _rate(data.codes[..., :size], data)
     moves = velocity[valid]
     _, vectors = torch.linalg.eigh(moves.T @ moves)
-    return vectors.flip(1)[:, :memory]
+    axes = [torch.eye(size, dtype=moves.dtype)] * (memory // size)
+    return torch.cat([*axes, vectors.flip(1)[:, : memory % size]], 1)
 
 
 def with_memory(data: CodeData, size: int, directions: Tensor | None) -> CodeData:
     """States: the leading `size` codes, and their rate of change since the frame before along the directions.
 
-    Where a system's frame is not its state, the recent past completes it (Takens 1981); the first frame of a trajectory
-    has no past and does not count.
+    Directions (size, M) beyond the first `size` are of the rate of change of that rate, and so on. Where a system's
+    frame is not its state, the recent past completes it (Takens 1981); the first frames of a trajectory, one for each
+    order, have no such past and do not count.
     """
+    codes, valid = data.codes[..., :size], data.observed
     if directions is None or directions.shape[1] == 0:
-        return CodeData(data.codes[..., :size], data.t, data.observed)
-    velocity, valid = _velocity(data, size)
-    return CodeData(torch.cat([data.codes[..., :size], velocity @ directions], -1), data.t, valid)
+        return CodeData(codes, data.t, valid)
+    parts, rate = [codes], codes
+    for order in directions.split(size, 1):
+        rate, valid = _rate(rate, CodeData(rate, data.t, valid))
+        parts.append(rate @ order)
+    return CodeData(torch.cat(parts, -1), data.t, valid)
 
 
-def _velocity(data: CodeData, size: int) -> tuple[Tensor, Tensor]:
-    codes = data.codes[..., :size]
-    velocity = torch.zeros_like(codes)
+def _rate(values: Tensor, data: CodeData) -> tuple[Tensor, Tensor]:
+    """Rate of change (S, T, n) of values since the frame before, and the frames (S, T) where both were observed."""
+    rate = torch.zeros_like(values)
     step = (data.t[:, 1:] - data.t[:, :-1]).nan_to_num(1.0).clamp(min=1e-12)
-    velocity[:, 1:] = (codes[:, 1:] - codes[:, :-1]) / step[..., None]
+    rate[:, 1:] = (values[:, 1:] - values[:, :-1]) / step[..., None]
     valid = data.observed.clone()
     valid[:, 1:] &= data.observed[:, :-1]
     valid[:, 0] = False
-    return velocity, valid
+    return rate, valid
 
 
 @dataclass

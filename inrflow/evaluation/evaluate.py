@@ -30,11 +30,11 @@ _VALUES_PER_BLOCK = 2_000_000
 
 @dataclass(frozen=True)
 class Observe:
-    """What of a test trajectory is seen: its first `frames`, a fraction of `points`, with `noise` added (in units of
-    the channel's standard deviation). `points` None: the fraction that training saw. `context`: which contexts the
-    trajectories have, see `known_contexts`."""
+    """What of a test trajectory is seen: its first `frames` (None: as many as forecasts need), a fraction of `points`
+    (None: the one that training saw), with `noise` added (in units of the channel's standard deviation). `context`:
+    which contexts the trajectories have, see `known_contexts`."""
 
-    frames: int = 1
+    frames: int | None = 1
     points: float | None = None
     noise: float = 0.0
     context: str = "auto"
@@ -65,6 +65,7 @@ def evaluate(
     fit the surrogate.
     """
     _check(surrogate, file, observe)
+    seen_frames = surrogate.window if observe.frames is None else observe.frames
     source = TrajectorySource(file)
     origin, contexts = ("given", context) if context is not None else known_contexts(surrogate, file, observe.context)
     found: list[tuple[Tensor, Tensor]] = []  # contexts of the trajectories and their covariances
@@ -86,7 +87,7 @@ def evaluate(
         batch = source.batch(chosen, normalised=False)
         points = batch.u.shape[2]
         variance.update(batch.u)
-        window = batch.first_frames(min(observe.frames, batch.u.shape[1]))
+        window = batch.first_frames(min(seen_frames, batch.u.shape[1]))
         noise = None
         if observe.noise:
             drawn = torch.as_tensor(random.standard_normal(tuple(window.u.shape)), dtype=window.u.dtype)
@@ -133,8 +134,9 @@ def evaluate(
         "parameters": surrogate.parameters,
         "code_size": surrogate.code_size,
         "memory": surrogate.training.get("memory", 0),
+        "frames_needed": surrogate.window,
         "trajectories": len(source),
-        "observed": {"frames": observe.frames, "points": fraction, "noise": observe.noise},
+        "observed": {"frames": seen_frames, "points": fraction, "noise": observe.noise},
         "points_split": "assimilated" if fraction < 1.0 else ("trained" if split < 1.0 else None),
         "horizon": surrogate.horizon,
         "contexts": _context_report(surrogate, file, origin, found),
@@ -183,7 +185,7 @@ def require_channels(surrogate: Surrogate, file: TrajectoryFile, wanted: str) ->
 
 def _check(surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> None:
     require_channels(surrogate, file, "a file of the same system")
-    if observe.frames < 1:
+    if observe.frames is not None and observe.frames < 1:
         raise UserError(f"observe.frames={observe.frames}; at least one frame must be observed")
     if observe.points is not None and not 0 < observe.points <= 1:
         raise UserError(f"observe.points={observe.points:g}; give a fraction above 0 and at most 1")

@@ -11,7 +11,7 @@ from inrflow.assimilation import StatePrior
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.integrate import Integrator
-from inrflow.dynamics.states import CodeData, with_memory
+from inrflow.dynamics.states import CodeData, frames_needed, memory_directions, with_memory
 from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.encoding.modes import OutputModes
@@ -53,14 +53,14 @@ def finish(
             early = search.fit(fit.candidate, data=taught)
         full = search.fit(fit.candidate, fit.scores, data=every)
         linear = dynamics_stage.linear_field(early, settings)
-        first = max(first, 1 if fit.candidate.memory else 0)
-    directions = None if quadratic is not None else early.directions
+    if held is not None:  # forecasts are judged from the window that tells a state
+        first = min(frames_needed(size, chosen.memory) - 1, judged.codes.shape[1] - 2)
+    first = max(first, chosen.past)
+    directions = early.directions
     states = with_memory(taught, size, directions)
     judged_states = with_memory(judged, size, directions)
     floor = float(code_prior.noise.mean())
-    begin = 1 if fit.candidate.memory else 0  # memory has no value at a trajectory's first frame
-    score = fit.score if quadratic is None else quadratic.score
-    step = dynamics_stage.integration_step(linear, states.since(begin), score + floor, dynamics.step)
+    step = dynamics_stage.integration_step(linear, states.since(chosen.past), chosen.score + floor, dynamics.step)
     integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
 
     def error(field: VectorField) -> float:
@@ -77,17 +77,21 @@ def finish(
     final, final_states = field, states
     if field is linear:
         if quadratic is not None:  # refitted on all trajectories
-            final = QuadraticStage.refit(quadratic, every).field(dynamics.width)
+            final = QuadraticStage.refit(quadratic, with_memory(every, size, directions)).field(dynamics.width)
         else:
             final = dynamics_stage.linear_field(full, settings)
-        final_states = with_memory(training, size, None if quadratic is not None else full.directions)
+        final_states = with_memory(training, size, full.directions)
     surrogate = assemble(
         setup, decoder, code_prior, field, final, integrator, final_states, judged_states.since(first), first, note,
         unseen,
     )
-    if field is not linear or modes is None or held is None or fit.candidate.memory or setup.source.knots is not None:
+    if field is not linear or modes is None or held is None or setup.source.knots is not None:
         return surrogate
-    return _on_all_trajectories(setup, surrogate, modes, chosen, final)
+    every = CodeData.join([setup.originals(training), held])
+    before = dynamics_stage.rollout_error(
+        final, integrator, with_memory(every, size, full.directions), every, first, size
+    )
+    return _on_all_trajectories(setup, surrogate, modes, chosen, first, before)
 
 
 def assemble(
@@ -126,11 +130,13 @@ def assemble(
 
 
 def _on_all_trajectories(
-    setup: TrainingSetup, surrogate: Surrogate, modes: OutputModes, chosen: ChosenDynamics, final: VectorField
+    setup: TrainingSetup, surrogate: Surrogate, modes: OutputModes, chosen: ChosenDynamics, first: int, before: float
 ) -> Surrogate:
-    """A surrogate of closed-form dynamics fitted anew, with its modes, to the trajectories of validation too."""
+    """A surrogate of closed-form dynamics fitted anew, with its modes, to the trajectories of validation too.
+
+    `before`: error of rollouts of all trajectories from frame `first`.
+    """
     search, fit, quadratic = chosen.search, chosen.fit, chosen.quadratic
-    assert chosen.held is not None
     integrator, settings = surrogate.integrator, _field_settings(setup)
     whole = np.arange(len(setup.source))
     augmentation = setup.augmentation(setup.symmetries)
@@ -139,26 +145,31 @@ def _on_all_trajectories(
         book = make_code_book(setup, refitted, new.prior(), whole, whole[:0])
         return book.with_copies(whole, augmentation, setup.config.training.steps.copies or 1, setup.config.seed)
 
+    def memory_of(codes: CodeData) -> int:
+        return round(chosen.memory / chosen.size * codes.codes.shape[-1])
+
+    def states_of(codes: CodeData) -> CodeData:
+        size, memory = codes.codes.shape[-1], memory_of(codes)
+        return with_memory(codes, size, memory_directions(codes, size, memory) if memory else None)
+
     def field_of(codes: CodeData) -> VectorField:
-        count = codes.codes.shape[-1]
         if quadratic is not None:
-            return QuadraticStage.refit(quadratic, codes, count).field(settings.width)
-        candidate = replace(fit.candidate, size=count)
+            states = states_of(codes)
+            return QuadraticStage.refit(quadratic, states, states.codes.shape[-1]).field(settings.width)
+        candidate = replace(fit.candidate, size=codes.codes.shape[-1], memory=memory_of(codes))
         return dynamics_stage.linear_field(search.fit(candidate, data=codes), settings)
 
     def error_on(refitted: VectorField, codes: CodeData) -> float:
-        originals = codes.first(len(whole))
-        count = refitted.shape.state_size
+        originals, states = codes.first(len(whole)), states_of(codes).first(len(whole))
         return dynamics_stage.rollout_error(
-            refitted, integrator, with_memory(originals, count, None), originals, 0, count
+            refitted, integrator, states, originals, first, originals.codes.shape[-1]
         )
 
     refit = Refit(
         lambda d: fit_modes(setup, DecoderTraining(setup.source, whole, whole[:0], augmentation), d),
-        codes_of_all, field_of, error_on,
+        codes_of_all, field_of, error_on, states_of,
     )
-    every = CodeData.join([setup.originals(chosen.codes), chosen.held])
-    surrogate, before, after = refit(surrogate, modes, every, final)
+    surrogate, after = refit(surrogate, modes, before)
     setup.recorder.log("refit", 0, before=before, after=after, code_size=surrogate.code_size)
     return surrogate
 

@@ -27,7 +27,7 @@ class ChosenDynamics:
     """What was chosen and from what.
 
     Attributes:
-        search, fit: linear closed form; quadratic: in its place, where validation prefers it.
+        search, fit: linear closed form; quadratic: in its place, of the same memory, where validation prefers it.
         codes, held: of the training trajectories and their copies, originals first, and of validation ones, if any.
     """
 
@@ -40,7 +40,22 @@ class ChosenDynamics:
     @property
     def size(self) -> int:
         """Number of codes."""
-        return self.fit.candidate.size if self.quadratic is None else self.quadratic.size
+        return self.fit.candidate.size if self.quadratic is None else self.quadratic.size - self.memory
+
+    @property
+    def memory(self) -> int:
+        """Number of memory dimensions."""
+        return self.fit.candidate.memory
+
+    @property
+    def past(self) -> int:
+        """Frames before the present one that memory looks back on."""
+        return self.fit.candidate.past
+
+    @property
+    def score(self) -> float:
+        """Validation error, share of the variance of the codes."""
+        return self.fit.score if self.quadratic is None else self.quadratic.score
 
 
 def closed_form_search(

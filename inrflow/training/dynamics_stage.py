@@ -28,6 +28,7 @@ from inrflow.training.decoder_stage import Augmentation, moved_batch
 DriftOf = Callable[[np.ndarray], Drift]
 LINEAR_SUFFICES = 3.0  # times the decoder's own error: better dynamics would hardly show
 _BLOCK = 16
+MOVED_BLOCK = 2  # trajectories whose frames may each have a motion of their own: a matrix of all codes for every frame
 _TAILS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0)
 
 
@@ -48,8 +49,9 @@ def encode_trajectories(
     """
     parts = []
     random = np.random.default_rng([seed, 17])
-    for start in range(0, len(trajectories), _BLOCK):
-        block = trajectories[start : start + _BLOCK]
+    length = _BLOCK if drift is None else MOVED_BLOCK
+    for start in range(0, len(trajectories), length):
+        block = trajectories[start : start + length]
         batch = moved_batch(source, block, augmentation, random)
         observed = batch.observed
         codes = encode(decoder, batch, prior, drift=None if drift is None else drift(block))

@@ -33,6 +33,7 @@ from inrflow.training import dynamics_stage
 from inrflow.training.codes_run import make_code_book
 from inrflow.training.context_stage import ContextStage
 from inrflow.training.harmonic_decoder import harmonic_decoder, has_harmonics
+from inrflow.training.memory_choice import MUCH_BETTER
 from inrflow.training.recorder import Interrupted
 from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH, TrainingSetup
 
@@ -64,17 +65,17 @@ def equation_run(setup: TrainingSetup) -> EquationRun | None:
     return _Run(setup).run()
 
 
-def validation_error(setup: TrainingSetup, surrogate: Surrogate) -> float:
-    """NMSE of forecasts of the validation trajectories from their first frame, infinite where one diverges.
+def validation_error(setup: TrainingSetup, surrogate: Surrogate, frames: int = 1) -> float:
+    """NMSE of forecasts of the validation trajectories from their first frames, infinite where one diverges.
 
     Trajectories have the contexts of their training environments, where the surrogate knows any.
     """
     batch = setup.source.batch(setup.validation, normalised=False)
     _, context = known_contexts(surrogate, setup.file)
     known = None if context is None else context.select(torch.as_tensor(setup.validation))
-    estimate = surrogate.estimate(batch.first_frames(1), covariance=False, context=known)
-    found = forecast(surrogate, estimate, batch, with_std=False).mean[:, 1:]
-    truth = surrogate.normalisation.apply(batch.u)[:, 1:]
+    estimate = surrogate.estimate(batch.first_frames(frames), covariance=False, context=known)
+    found = forecast(surrogate, estimate, batch, with_std=False).mean[:, frames:]
+    truth = surrogate.normalisation.apply(batch.u)[:, frames:]
     error = float((found - truth)[torch.isfinite(truth)].square().mean())
     return error / float(truth.square().nanmean()) if error == error else float("inf")
 
@@ -288,12 +289,14 @@ def _with_every_environment(setup: TrainingSetup) -> TrainingSetup:
 
 
 def clearly_better(setup: TrainingSetup, equation: Surrogate, other: Surrogate) -> bool:
-    """Whether validation prefers the equation to other dynamics."""
+    """Whether validation prefers the equation to other dynamics, both from as many frames as either needs; those that
+    need several must be far better to be kept."""
     if not len(setup.validation):
         return False
-    mine, theirs = validation_error(setup, equation), validation_error(setup, other)
+    frames = max(equation.window, other.window)
+    mine, theirs = validation_error(setup, equation, frames), validation_error(setup, other, frames)
     setup.recorder.say(f"validation error of forecasts: {mine:.2e} of the variance by the local equation, {theirs:.2e} "
                        "by codes of most variance")
-    return mine < theirs
+    return mine * (MUCH_BETTER if other.window > equation.window else 1.0) < theirs
 
 

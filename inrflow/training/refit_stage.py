@@ -18,6 +18,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.modes import OutputModes
 from inrflow.surrogate import Surrogate
+from inrflow.training.dynamics_stage import fit_state_prior
 
 _WORSE = 1.5  # times the error before: a refit that forecasts its own data worse has failed
 
@@ -32,25 +33,24 @@ class Refit:
             first.
         field: codes -> the closed-form field of the size that their decoder has.
         error: field, codes -> mean squared error of rollouts of the original trajectories, share of the variance.
+        states: codes -> the states of that field, memory appended where it has some.
     """
 
     modes: Callable[[ModulatedSiren], OutputModes]
     codes: Callable[[ModulatedSiren, OutputModes], CodeData]
     field: Callable[[CodeData], VectorField]
     error: Callable[[VectorField, CodeData], float]
+    states: Callable[[CodeData], CodeData] = lambda codes: codes
 
-    def __call__(
-        self, surrogate: Surrogate, found: OutputModes, every: CodeData, every_field: VectorField
-    ) -> tuple[Surrogate, float, float]:
-        """The surrogate refitted, or as it was where that fails; its error on all trajectories before and after.
+    def __call__(self, surrogate: Surrogate, found: OutputModes, before: float) -> tuple[Surrogate, float]:
+        """The surrogate refitted, or as it was where that fails; its error on all trajectories afterwards.
 
         Args:
             surrogate: with the modes of the training trajectories.
             found: all of these modes, before their number was chosen.
-            every, every_field: codes of all trajectories under them, and the field fitted to these.
+            before: error on all trajectories, of codes under these modes and a field fitted to them.
         """
         size = surrogate.code_size
-        before = self.error(every_field, every)
         decoder = copy.deepcopy(surrogate.decoder)
         assert isinstance(decoder, ModulatedSiren)
         modes = self.modes(decoder.double())
@@ -65,18 +65,27 @@ class Refit:
         field = self.field(codes)
         after = self.error(field, codes)
         if not after < _WORSE * before:
-            return surrogate, before, after
+            return surrogate, after
         prior = modes.prior()
-        state = replace(
-            surrogate.prior, mean=prior.mean, covariance=prior.covariance, noise=prior.noise,
-            process=_resized(surrogate.prior.process, wanted),
-        )
+        mean, covariance = fit_state_prior(self.states(codes), prior, wanted)
+        process = _of_blocks(surrogate.prior.process, size, len(mean), wanted)
+        state = replace(surrogate.prior, mean=mean, covariance=covariance, noise=prior.noise, process=process)
         state.farthest = max(state.farthest or 0.0, state.reach(codes, wanted))
-        return replace(surrogate, decoder=decoder.eval(), field=field.double().eval(), prior=state), before, after
+        training = {**surrogate.training, "memory": len(mean) - wanted}
+        return replace(
+            surrogate, decoder=decoder.eval(), field=field.double().eval(), prior=state, training=training
+        ), after
+
+
+def _of_blocks(process: Tensor, size: int, states: int, wanted: int) -> Tensor:
+    """Process noise of `states` dimensions in blocks of `wanted` (codes, their rates, ...), from blocks of `size`."""
+    lengths = [min(wanted, states - start) for start in range(0, states, wanted)]
+    blocks = list(process.split(size))
+    return torch.cat([_resized(blocks[min(k, len(blocks) - 1)], length) for k, length in enumerate(lengths)])
 
 
 def _resized(process: Tensor, size: int) -> Tensor:
-    """Process noise of so many code dimensions: those beyond the known ones are like the last of them."""
+    """Process noise of so many dimensions: those beyond the known ones are like the last of them."""
     if size <= len(process):
         return process[:size]
     return torch.cat([process, process[-1:].expand(size - len(process))])

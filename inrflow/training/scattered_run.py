@@ -54,17 +54,18 @@ def resolve_times(
             setup.save_config()
         if number == rounds:
             break
-        decoder, modes, book = _moved(setup, decoder, modes, book, drift_of(fit, setup.scale.unit))
+        decoder, modes, book = _moved(setup, decoder, modes, book, drift_of(fit, setup.scale.unit), number)
         spent = training_steps.clock() - began
     return kept
 
 
 def _moved(
-    setup: TrainingSetup, decoder: ModulatedSiren, modes: OutputModes, book: CodeBook, drift: DriftOf
+    setup: TrainingSetup, decoder: ModulatedSiren, modes: OutputModes, book: CodeBook, drift: DriftOf, number: int
 ) -> tuple[ModulatedSiren, OutputModes, CodeBook]:
-    """Modes and codes anew, rows carried to their knots by a motion."""
+    """Modes and codes anew, rows carried to their knots by a motion; `number` of the round: each averages over other
+    symmetries."""
     augmentation = setup.augmentation(setup.symmetries)
-    elements = augmentation.sample(np.random.default_rng([31]), 32) if augmentation else None
+    elements = augmentation.sample(np.random.default_rng([31, number]), 32) if augmentation else None
     modes, drift = refit_modes(decoder, modes, setup.source, setup.training, drift, book.motion, elements)
     decoder = copy.deepcopy(decoder)
     decoder.set_output(modes.mean, modes.modes)
@@ -92,39 +93,46 @@ def follow_quadratic_motion(
     setup: TrainingSetup,
     found: QuadraticCodes,
     copies: int,
-    search: Callable[[OutputModes, CodeData, CodeData | None], QuadraticForm | None],
-    seconds: float,
+    search: Callable[[OutputModes, CodeData, CodeData | None, int], QuadraticForm | None],
 ) -> QuadraticCodes:
     """Codes of scattered rows that quadratic dynamics carry to their knots, each along the motion around its own
     state, and those dynamics anew; as often as validation gains by it and the time allows.
 
-    `search` finds quadratic dynamics of codes; it took `seconds` the first time. Nothing is done where copies under
-    symmetries would have to be solved anew: their states are not known.
+    The first round is what makes the motion right to second order, and gains most: it is made whatever the clock says,
+    and tells how many more there is time for. `search` finds quadratic dynamics of codes, of about so many. Nothing is
+    done where copies under symmetries would have to be solved anew: their states are not known.
     """
     augmentation = setup.augmentation(setup.symmetries)
     if augmentation and found.book.motion is None:
         return found
-
-    def affordable() -> int:
-        return int(np.clip(setup.seconds(1.0) / max(seconds, 1e-3), 0, _ROUNDS))
-
-    rounds = setup.decided("quadratic_rounds", affordable)
-    for number in range(rounds):
+    known, done = setup.config.training.steps.quadratic_rounds, 0
+    while done < (1 if known is None else known):
+        began = training_steps.clock()
         drift = _motion_of(setup, found.quadratic, found.codes, found.held)
         # Codes of rows carried wrongly are wrong themselves: solved once more before modes are fitted to them.
         book = make_code_book(setup, found.decoder, found.modes.prior(), setup.training, setup.validation, drift)
         drift = _motion_of(setup, found.quadratic, book.training, book.held)
-        decoder, modes, book = _moved(setup, found.decoder, found.modes, book, drift)
+        decoder, modes, book = _moved(setup, found.decoder, found.modes, book, drift, _ROUNDS + done)
         codes = book.with_copies(setup.training, augmentation, copies, setup.config.seed)
-        form = search(modes, codes, book.held)
+        form = search(modes, codes, book.held, found.quadratic.size)
         if form is None:
             break
         again = QuadraticCodes(form, codes, book.held, decoder, modes, book)
-        setup.recorder.log("scattered_quadratic", number, validation=form.score, noise=float(modes.noise.mean()))
+        setup.recorder.log("scattered_quadratic", done, validation=form.score, noise=float(modes.noise.mean()))
         if again.error >= found.error:
             break
-        found = again
+        found, done = again, done + 1
+        if known is None:
+            further = setup.seconds(1.0) / max(training_steps.clock() - began, 1e-3)
+            known = setup.config.training.steps.quadratic_rounds = 1 + int(min(further, _ROUNDS - 1))
+            setup.save_config()
     return found
+
+
+def sizes_near(sizes: list[int], size: int) -> list[int]:
+    """Of the code sizes to try the one next to a size that was good, and the next larger one."""
+    place = min(range(len(sizes)), key=lambda i: abs(sizes[i] - size))
+    return sizes[place : place + 2]
 
 
 def _motion_of(setup: TrainingSetup, form: QuadraticForm, codes: CodeData, held: CodeData | None) -> DriftOf:

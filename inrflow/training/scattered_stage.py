@@ -25,7 +25,7 @@ from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.encoding.maximisation import Statistics
 from inrflow.encoding.modes import OutputModes
 from inrflow.encoding.whitened import block_length
-from inrflow.training.dynamics_stage import DriftOf
+from inrflow.training.dynamics_stage import MOVED_BLOCK, DriftOf
 
 _ITERATIONS = 1
 
@@ -97,6 +97,6 @@ def _turned(modes: OutputModes, prior: GaussianPrior, drift: DriftOf) -> tuple[O
     return modes, lambda trajectories: drift(trajectories).turned(prior.mean, directions)
 
 
-def blocks_of(indices: np.ndarray, length: int = 16) -> list[np.ndarray]:
+def blocks_of(indices: np.ndarray, length: int = MOVED_BLOCK) -> list[np.ndarray]:
     """Trajectories in blocks."""
     return [indices[start : start + length] for start in range(0, len(indices), length)]

@@ -19,7 +19,6 @@ from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.encoding.modes import OutputModes
 from inrflow.encoding.unseen import UnseenVariance
 from inrflow.surrogate import Surrogate
-from inrflow.training import steps
 from inrflow.training.codes_run import affordable_copies, make_code_book, solve_codes, wanted_copies
 from inrflow.training.codes_stage import CodeBook
 from inrflow.training.completion import assemble, finish
@@ -36,9 +35,10 @@ from inrflow.training.dynamics_choice import (
     sizes_to_try,
 )
 from inrflow.training.equation_run import clearly_better, equation_run
+from inrflow.training.memory_choice import choose_memory
 from inrflow.training.recorder import Recorder
 from inrflow.training.residual_run import train_residual
-from inrflow.training.scattered_run import QuadraticCodes, follow_quadratic_motion, resolve_times
+from inrflow.training.scattered_run import QuadraticCodes, follow_quadratic_motion, resolve_times, sizes_near
 from inrflow.training.setup import TrainingSetup
 from inrflow.training.steps import Stage
 from inrflow.training.symmetry_check import check_symmetries
@@ -95,19 +95,18 @@ class Training(TrainingSetup):
             surrogate = stage.run(decoder, modes, codes, held, fit.score, self.unseen, average)
             if surrogate is not None:
                 return surrogate
-        began = steps.clock()
         quadratic = choose_quadratic(self, fit, search.floor, sizes, codes, held)
         if quadratic is not None and self.source.knots is not None:
 
-            def again(modes: OutputModes, codes: CodeData, held: CodeData | None) -> QuadraticForm | None:
-                floor = float(modes.noise.mean())
-                return choose_quadratic(self, fit, floor, sizes_to_try(self, modes, codes), codes, held)
+            def again(modes: OutputModes, codes: CodeData, held: CodeData | None, size: int) -> QuadraticForm | None:
+                near = sizes_near(sizes_to_try(self, modes, codes), size)
+                return choose_quadratic(self, fit, float(modes.noise.mean()), near, codes, held)
 
             found = QuadraticCodes(quadratic, codes, held, decoder, modes, book)
-            found = follow_quadratic_motion(self, found, copies, again, steps.clock() - began)
+            found = follow_quadratic_motion(self, found, copies, again)
             quadratic, codes, held = found.quadratic, found.codes, found.held
             decoder, modes = found.decoder, found.modes
-        chosen = ChosenDynamics(search, fit, codes, held, quadratic)
+        chosen = choose_memory(self, ChosenDynamics(search, fit, codes, held, quadratic), sizes)
         if config.decoder.closure and chosen.size < len(modes.variances):
             closed = choose_closure(self, decoder, modes, chosen.size, codes)
             if closed is not None:

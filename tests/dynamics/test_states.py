@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from inrflow.dynamics.integrate import Integrator
-from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, with_memory
+from inrflow.dynamics.states import (
+    CodeData,
+    SeasonalMean,
+    frames_needed,
+    memory_directions,
+    past_frames,
+    with_memory,
+)
 from inrflow.dynamics.transitions import LinearFit, fit_irregular, transitions_of
 from inrflow.dynamics.vector_field import FieldShape, VectorField
 
@@ -47,6 +54,19 @@ def test_memory_is_the_rate_of_change_since_the_frame_before_along_the_direction
     np.testing.assert_array_equal(states.codes[..., :2], codes[..., :2])
     np.testing.assert_allclose(states.codes[:, 1:, 2:], rate @ directions.numpy(), rtol=1e-12)
     assert not states.observed[:, 0].any() and states.observed[:, 1:].all()
+
+
+def test_longer_memory_goes_on_to_rates_of_rates():
+    codes = np.random.default_rng(6).standard_normal((2, 7, 3))
+    seen = data(codes, 0.5 * np.arange(7.0))
+    directions = memory_directions(seen, 2, 5)
+    states = with_memory(seen, 2, directions)
+    rates = [np.diff(codes[..., :2], k, axis=1) / 0.5**k for k in (1, 2, 3)]
+    np.testing.assert_allclose(states.codes[:, 1:, 2:4], rates[0], rtol=1e-12)
+    np.testing.assert_allclose(states.codes[:, 2:, 4:6], rates[1], rtol=1e-12)
+    np.testing.assert_allclose(states.codes[:, 3:, 6:], rates[2] @ directions.numpy()[:, 4:], rtol=1e-12)
+    assert states.observed[0].tolist() == [False] * 3 + [True] * 4
+    assert (past_frames(2, 5), frames_needed(2, 5), frames_needed(2, 0)) == (3, 5, 1)
 
 
 def test_frames_whose_past_is_missing_do_not_count():

@@ -1,5 +1,7 @@
 """What validation chose, fitted anew to all trajectories: directions that only held-out ones show are gained."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from inrflow.assimilation import StatePrior
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.integrate import Integrator
-from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.states import CodeData, memory_directions, with_memory
 from inrflow.dynamics.vector_field import FieldShape, VectorField
 from inrflow.encoding.modes import OutputModes
 from inrflow.surrogate import Surrogate
@@ -77,8 +79,8 @@ def refit_to(weights: torch.Tensor, errors: list[float]) -> Refit:
 def test_a_refit_gains_the_directions_of_held_out_trajectories(decoder, weights):
     found = modes_of(weights[:SEEN])
     surrogate = surrogate_of(decoder, found)
-    refitted, before, after = refit_to(weights, [1.0, 0.9])(surrogate, found, codes_of(decoder, weights), decay(SEEN))
-    assert (before, after) == (1.0, 0.9)
+    refitted, after = refit_to(weights, [0.9])(surrogate, found, before=1.0)
+    assert after == 0.9
     assert surrogate.code_size == SEEN < refitted.code_size == TRAJECTORIES
     assert forecast_error(refitted, weights) < 1e-3 * forecast_error(surrogate, weights)
     assert len(refitted.prior.mean) == len(refitted.prior.process) == TRAJECTORIES
@@ -88,7 +90,7 @@ def test_a_refit_gains_the_directions_of_held_out_trajectories(decoder, weights)
 def test_a_size_that_validation_chose_is_kept(decoder, weights):
     found = modes_of(weights[:4])
     surrogate = surrogate_of(decoder, found.truncated(3))
-    refitted, _, _ = refit_to(weights, [1.0, 1.0])(surrogate, found, codes_of(decoder, weights), decay(3))
+    refitted, _ = refit_to(weights, [1.0])(surrogate, found, before=1.0)
     assert refitted is not surrogate and refitted.code_size == 3
 
 
@@ -97,6 +99,22 @@ def test_a_refit_that_forecasts_worse_leaves_the_surrogate_as_it_was(after, deco
     found = modes_of(weights[:SEEN])
     surrogate = surrogate_of(decoder, found)
     output, field = surrogate.decoder.output_map.detach().clone(), surrogate.field
-    refitted, _, _ = refit_to(weights, [1.0, after])(surrogate, found, codes_of(decoder, weights), decay(SEEN))
+    refitted, _ = refit_to(weights, [after])(surrogate, found, before=1.0)
     assert refitted is surrogate and refitted.field is field
     assert torch.equal(refitted.decoder.output_map, output)
+
+
+def test_memory_gets_a_prior_and_process_noise_of_its_own(decoder, weights):
+    found = modes_of(weights[:SEEN])
+    surrogate = surrogate_of(decoder, found)
+    surrogate.prior.process = torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
+
+    def states(codes: CodeData) -> CodeData:
+        size = codes.codes.shape[-1]
+        return with_memory(codes, size, memory_directions(codes, size, size))
+
+    refit = replace(refit_to(weights, [1.0]), states=states, field=lambda codes: decay(2 * codes.codes.shape[-1]))
+    refitted, _ = refit(surrogate, found, before=1.0)
+    assert refitted.prior.process.tolist() == [1.0] + [2.0] * 5 + [3.0] + [4.0] * 5
+    assert len(refitted.prior.mean) == len(refitted.prior.covariance) == refitted.field.shape.state_size == 12
+    assert refitted.window == 3 and refitted.training["memory"] == 6

@@ -13,6 +13,7 @@ from inrflow.data.writing import write_scattered, write_trajectories
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.vector_field import FieldShape, VectorField
 from inrflow.surrogate import Surrogate
+from inrflow.training.scattered_run import sizes_near
 from inrflow.training.scattered_stage import drift_around
 
 TRAJECTORIES, ROWS, SPEED = 8, 400, 1.0
@@ -125,3 +126,8 @@ def test_scattered_test_rows_are_judged_at_their_own_times(run, tmp_path, inrflo
     # of a few per cent of those values that are taken for what is seen at the windows' centres.
     assert report["nmse"]["all"] < 0.01
     assert report["coverage_90"] > 0.75
+
+
+@pytest.mark.parametrize(("size", "near"), [(10, [8, 20]), (19, [20, 50]), (50, [50]), (90, [50])])
+def test_rounds_look_for_dynamics_of_about_as_many_codes_as_before(size, near):
+    assert sizes_near([3, 8, 20, 50], size) == near
