@@ -26,7 +26,7 @@ from inrflow.dynamics.vector_field import VectorField
 _STABLE = 1.5  # of the fastest rate times the step, for Runge and Kutta's method
 _LEAST_STEPS, _MOST_STEPS = 4, 64
 _NUDGE = 1e-6
-_GROWTH = 5.0
+_GROWTH = 100.0
 _TRIED = 3  # blocks of transitions by which equations are compared
 _BLOCK = 16
 
@@ -94,7 +94,9 @@ class EquationFit:
                 if carried is None or carried[0] != float(gap.max()):
                     newton = equation.force is None
                     carried = float(gap.max()), self._carried(field, float(gap.max()), steps) if newton else None
-                if carried[1] is not None:
+                if not bool(good.any()):
+                    pass
+                elif carried[1] is not None:
                     design = self._design(path[:, good], simpson(steps), carried[1]) * gap[good, None, None]
                     own = _coefficients(equation, contexts, where[good])
                     change = missed[good] + torch.einsum("bzu,bu->bz", design, own)
@@ -102,7 +104,8 @@ class EquationFit:
                     along = torch.linspace(0, 1, steps + 1, dtype=path.dtype)[:, None, None]
                     design = self._design((path + along * missed)[:, good], simpson(steps)) * gap[good, None, None]
                     change = (end - start)[good]
-                self._add(found, where[good], design, change, gap[good])
+                if bool(good.any()):
+                    self._add(found, where[good], design, change, gap[good])
             rest = ~good
             if bool(rest.any()):
                 path, weights = interpolated_path(block.codes, block.t, block.frame)
