@@ -153,7 +153,13 @@ class TrajectorySource:
                 )
         mean = total / count
         scale = (square / count - mean.square()).clamp(min=0).sqrt()
-        scale = torch.where(scale > 1e-12 * (mean + reference).abs().clamp(min=1e-300), scale, torch.ones_like(scale))
+        varies = scale > 1e-12 * (mean + reference).abs().clamp(min=1e-300)
+        if not varies.any():
+            raise UserError(
+                f"{self.file.path}: every observed value of a channel is the same ({(mean + reference).tolist()}), so "
+                "that there is nothing to learn; give data that vary"
+            )
+        scale = torch.where(varies, scale, torch.ones_like(scale))
         self.normalisation = Normalisation((reference + mean).float(), scale.float())
         return self.normalisation
 

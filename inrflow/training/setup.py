@@ -64,7 +64,7 @@ class TrainingSetup:
             return declared
         if wanted == "none":
             return declared.only([])
-        names = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]  # type: ignore[attr-defined]
+        names = [str(name) for name in wanted] if isinstance(wanted, list | tuple) else [str(wanted)]
         if len(declared):
             try:
                 return declared.only(names)
