@@ -104,6 +104,8 @@ def run(arguments: list[str]) -> int:
         frames = source.times.shape[1] if alone else config.observe.frames
         observe = Observe(frames, config.observe.points, config.observe.noise, config.observe.context)
         report_evaluation(surrogate, Path(tested), observe, directory, console, references)
+    else:
+        console.print("nothing was kept back to evaluate on; give data.test=FILE to inrflow evaluate", highlight=False)
     return 0
 
 
