@@ -12,8 +12,8 @@ def choose_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices (training, validation). A single trajectory has none to spare: it is validated in time.
 
-    So are, where `in_time`, fewer than make one of the held-out `fraction`: what two or three trajectories span, another
-    one does not lie in, whatever was learned of the dynamics.
+    So are, where `in_time`, fewer than make one of the held-out `fraction`: what two or three trajectories span,
+    another one does not lie in, whatever was learned of the dynamics.
 
     With the number `environment` (S,) of each trajectory's system, every system with several trajectories gives its
     share to validation and keeps one at least.
