@@ -59,6 +59,7 @@ class TrajectorySource:
         self.normalisation = Normalisation(
             torch.zeros(len(file.description.channels)), torch.ones(len(file.description.channels))
         )
+        self.varies = torch.ones(len(file.description.channels), dtype=torch.bool)
 
     def __len__(self) -> int:
         return self.file.trajectories
@@ -134,7 +135,10 @@ class TrajectorySource:
         return TrajectoryBatch(torch.cat([p.t for p in parts]), x, u, delay)
 
     def fit_normalisation(self, trajectories: Sequence[int] | np.ndarray) -> Normalisation:
-        """Mean and standard deviation of each channel over the named trajectories; kept and returned."""
+        """Mean and standard deviation of each channel over the named trajectories; kept and returned.
+
+        `varies` (C,) tells which channels have several values; the others have a scale of 1.
+        """
         channels = len(self.description.channels)
         count, total, square = (torch.zeros(channels, dtype=torch.float64) for _ in range(3))
         reference = torch.zeros(channels, dtype=torch.float64)
@@ -153,13 +157,8 @@ class TrajectorySource:
                 )
         mean = total / count
         scale = (square / count - mean.square()).clamp(min=0).sqrt()
-        varies = scale > 1e-12 * (mean + reference).abs().clamp(min=1e-300)
-        if not varies.any():
-            raise UserError(
-                f"{self.file.path}: every observed value of a channel is the same ({(mean + reference).tolist()}), so "
-                "that there is nothing to learn; give data that vary"
-            )
-        scale = torch.where(varies, scale, torch.ones_like(scale))
+        self.varies = scale > 1e-12 * (mean + reference).abs().clamp(min=1e-300)
+        scale = torch.where(self.varies, scale, torch.ones_like(scale))
         self.normalisation = Normalisation((reference + mean).float(), scale.float())
         return self.normalisation
 

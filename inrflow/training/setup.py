@@ -56,6 +56,10 @@ class TrainingSetup:
         in_time = alone and self.source.times.shape[1] >= _FRAMES_TO_SPARE
         self.training, self.validation = choose_split(len(self.source), data.validation, config.seed, groups, in_time)
         self.source.fit_normalisation(self.training)
+        if not self.source.varies.any():
+            values = ", ".join(f"{value:g}" for value in self.source.normalisation.mean.tolist())
+            raise UserError(f"{file.path}: every observed value of a channel is the same ({values}), so that there is "
+                            "nothing to learn; give data that vary")
         self.scale = TimeScale.of(self.source.times)
         encoding = config.encoding
         descended = encoding.method in ("adam", "gradient_steps")
