@@ -197,6 +197,12 @@ def test_data_without_any_variation_are_one_clear_line(data, inrflow_command):
     assert outcome.code == 2 and "nothing to learn" in outcome.err and len(outcome.err.splitlines()) == 1
 
 
+def test_values_in_one_frame_alone_are_one_clear_line(data, inrflow_command):
+    spoil(data, "u", replaced(np.s_[:, 1:], np.nan))
+    outcome = inrflow_command("train", "data.train=data.h5")
+    assert one_line(outcome, "data.h5", "two of its frames"), outcome.err
+
+
 def test_coordinates_in_another_order_are_one_clear_line(data, tiny_run, inrflow_command):
     renamed(data, "coordinates", ["y", "x"])
     for command in ("evaluate", "plot"):

@@ -60,6 +60,9 @@ class TrainingSetup:
             values = ", ".join(f"{value:g}" for value in self.source.normalisation.mean.tolist())
             raise UserError(f"{file.path}: every observed value of a channel is the same ({values}), so that there is "
                             "nothing to learn; give data that vary")
+        if self.source.observed_frames < 2:
+            raise UserError(f"{file.path}: no trajectory has values in two of its frames, so that no dynamics show; "
+                            "give more frames")
         self.scale = TimeScale.of(self.source.times)
         encoding = config.encoding
         descended = encoding.method in ("adam", "gradient_steps")
