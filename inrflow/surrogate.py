@@ -350,7 +350,7 @@ class Surrogate:
             return {key: self._assimilate(value, context) for key, value in observations.items()}
         if not isinstance(observations, Observations):
             if isinstance(observations, str) or not isinstance(observations, Sequence):
-                raise UserError(f"assimilate takes Observations(t, x, u), or a list or dictionary of them; found a "
+                raise UserError("assimilate takes Observations(t, x, u), or a list or dictionary of them; found "
                                 f"{type(observations).__name__}")
             return [self._assimilate(value, context) for value in observations]
         window = self._window(observations)
