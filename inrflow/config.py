@@ -16,6 +16,7 @@ class DataConfig:
     points: float = 1.0
     same_points: bool = False
     symmetries: Any = "declared"
+    equation: str = "auto"
     copies: int | None = None
     validation: float = 0.2
 

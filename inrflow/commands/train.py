@@ -20,6 +20,7 @@ from inrflow.files import write_json
 from inrflow.pdes.embedded import embedded_files
 from inrflow.settings import from_yaml, resolve, to_yaml
 from inrflow.surrogate import MODEL_FILE, Surrogate
+from inrflow.training.flow_stage import EQUATIONS
 from inrflow.training.harmonic_training import HarmonicTraining
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.table_run import check_recipe
@@ -82,7 +83,7 @@ def run(arguments: list[str]) -> int:
             console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
             return 1
         surrogate.save(directory)
-        source = training.source
+        source = training.observed
         references = fit_references(
             source.batch(training.training, normalised=False),
             source.batch(training.validation, normalised=False) if len(training.validation) else None,
@@ -133,6 +134,8 @@ def check(config: Config) -> None:
         raise UserError(f"dynamics.start={config.dynamics.start!r}; choose auto, least_squares or zero")
     if config.decoder.codes not in ("variance", "harmonics"):
         raise UserError(f"decoder.codes={config.decoder.codes!r}; choose variance or harmonics")
+    if config.data.equation not in EQUATIONS:
+        raise UserError(f"data.equation={config.data.equation!r}; choose {', '.join(EQUATIONS[:-1])} or {EQUATIONS[-1]}")
     check_recipe(config)
 
 

@@ -35,6 +35,7 @@ from inrflow.training.dynamics_choice import (
     closed_form_search,
     sizes_to_try,
 )
+from inrflow.training.flow_stage import completed_by_equation
 from inrflow.training.recorder import Recorder
 from inrflow.training.residual_run import train_residual
 from inrflow.training.scattered_run import QuadraticCodes, follow_quadratic_motion, resolve_times
@@ -58,7 +59,12 @@ class Training(TrainingSetup):
         if uses_table(self.config):
             return self._run_jointly() if self.config.training.joint else self._run_table()
         config, say = self.config, self.recorder.say
+        completed = completed_by_equation(self)
+        if completed is not None:
+            self.source = completed.source
         decoder, modes = self.fit_decoder()
+        if completed is not None:
+            self.unseen = completed.unseen
         book = self.code_book(decoder, modes.prior())
         if len(self.symmetries):
             kept = check_symmetries(self, book, modes)
