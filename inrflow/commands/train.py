@@ -135,7 +135,7 @@ def check(config: Config) -> None:
     if config.decoder.codes not in ("variance", "harmonics"):
         raise UserError(f"decoder.codes={config.decoder.codes!r}; choose variance or harmonics")
     if config.data.equation not in EQUATIONS:
-        raise UserError(f"data.equation={config.data.equation!r}; choose {', '.join(EQUATIONS[:-1])} or {EQUATIONS[-1]}")
+        raise UserError(f"data.equation={config.data.equation!r}; choose {' or '.join(EQUATIONS)}")
     check_recipe(config)
 
 

@@ -30,12 +30,19 @@ def boundary_conditions(elements: TaylorHood, observed: np.ndarray, velocity: np
     mean, deviation = velocity.mean(0), velocity.std(0).max(-1)
     changing = np.sqrt(np.square(velocity.std(0)).sum(-1).mean())
     still = _STILL * np.sqrt(np.square(velocity).sum(-1).mean())
-    known = {int(i): mean[k] for k, i in enumerate(observed) if deviation[k] <= _STEADY * changing}
+    known = {int(i): mean[k] for k, i in enumerate(observed) if deviation[k] <= max(_STEADY * changing, still)}
     seen = set(observed.tolist())
     middle = {tuple(edge): elements.vertices + i for i, edge in enumerate(elements.edges.tolist())}
     found: dict[int, np.ndarray] = {}
     later = []
-    for stretch in stretches(elements):
+    around = loops(elements)
+    outer = max(around, key=lambda loop: np.ptp(elements.nodes[loop], axis=0).prod(), default=[])
+    parts: list[list[int]] = []
+    for loop in around:
+        told = [known.get(i, np.full(2, np.inf)) for i in loop if i in seen]
+        wall = loop is not outer and told and np.linalg.norm(told, axis=1).max() <= still
+        parts += [[*loop, loop[0]]] if wall else stretches(elements, loop)  # nothing flows into one side of a hole
+    for stretch in parts:
         closed = stretch[0] == stretch[-1]
         steady = _steady(stretch, closed, seen, known)
         values = [known[i] for i, held in zip(stretch, steady, strict=True) if held and i in known]
@@ -64,8 +71,8 @@ def boundary_conditions(elements: TaylorHood, observed: np.ndarray, velocity: np
     return Boundary(nodes, np.array([found[int(i)] for i in nodes]).reshape(-1, 2))
 
 
-def stretches(elements: TaylorHood) -> list[list[int]]:
-    """Vertices of the boundary in their order, from corner to corner; a loop without corners ends where it begins."""
+def loops(elements: TaylorHood) -> list[list[int]]:
+    """Vertices of the boundary in their order, one list for each closed line of it."""
     neighbours: dict[int, list[int]] = {}
     for i, j in elements.edges[elements.boundary].tolist():
         neighbours.setdefault(i, []).append(j)
@@ -79,17 +86,21 @@ def stretches(elements: TaylorHood) -> list[list[int]]:
             if not following:
                 break
             loop.append(following[0])
-        if len(loop) < 3 or loop[0] not in neighbours[loop[-1]]:
-            continue  # loops that touch in a vertex have no one order
-        x = elements.nodes[loop]
-        before, after = x - np.roll(x, 1, axis=0), np.roll(x, -1, axis=0) - x
-        cosine = (before * after).sum(1) / np.linalg.norm(before, axis=1) / np.linalg.norm(after, axis=1)
-        corners = np.flatnonzero(cosine < _CORNER)
-        if not len(corners):
-            result.append([*loop, loop[0]])
-        for first, last in zip(corners, [*corners[1:], corners[0] + len(loop)] if len(corners) else [], strict=True):
-            result.append([loop[k % len(loop)] for k in range(first, last + 1)])
+        if len(loop) > 2 and loop[0] in neighbours[loop[-1]]:  # lines that touch in a vertex have no one order
+            result.append(loop)
     return result
+
+
+def stretches(elements: TaylorHood, loop: list[int]) -> list[list[int]]:
+    """A loop from corner to corner; one without corners ends where it begins."""
+    x = elements.nodes[loop]
+    before, after = x - np.roll(x, 1, axis=0), np.roll(x, -1, axis=0) - x
+    cosine = (before * after).sum(1) / np.linalg.norm(before, axis=1) / np.linalg.norm(after, axis=1)
+    corners = np.flatnonzero(cosine < _CORNER)
+    if not len(corners):
+        return [[*loop, loop[0]]]
+    following = [*corners[1:], corners[0] + len(loop)]
+    return [[loop[k % len(loop)] for k in range(a, b + 1)] for a, b in zip(corners, following, strict=True)]
 
 
 def _steady(stretch: list[int], closed: bool, seen: set[int], known: dict[int, np.ndarray]) -> list[bool]:

@@ -1,7 +1,7 @@
 """Values of a flow at the nodes of its mesh that nobody observed, where the equation of the flow is known.
 
-The viscosity, and how strongly observations pull, are those with which observed nodes that were kept aside are met best;
-what is missed there says whether to believe the result.
+The viscosity, and how strongly observations pull, are those with which observed nodes that were kept aside are met
+best; what is missed there says whether to believe the result.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def steps_of(elements: TaylorHood, observed: ObservedFlow, trajectories: int = 1
 
 
 def find_model(elements: TaylorHood, observed: ObservedFlow, seed: int) -> FlowModel | None:
-    """Viscosity and strength for these observations; None where too few nodes could be kept aside, or no flow is stable."""
+    """Viscosity and strength for these observations; None where too few nodes can be spared, or no flow is stable."""
     boundary = boundary_conditions(elements, observed.nodes, observed.velocity)
     inner = np.flatnonzero(~np.isin(observed.nodes, boundary.nodes))
     count = round(_ASIDE * len(inner))
@@ -104,7 +104,7 @@ def find_model(elements: TaylorHood, observed: ObservedFlow, seed: int) -> FlowM
     rough, few = (min(len(observed.t), count) for count in (_ROUGH_FRAMES, _SEARCH_FRAMES))
     size = np.sqrt(np.square(observed.velocity).sum(-1).mean()) * np.sqrt(elements.area.sum())
     decades = np.log10(_REYNOLDS[1] / _REYNOLDS[0])
-    tries = np.log(size) - np.linspace(*np.log(_REYNOLDS), round(_PER_DECADE * decades) + 1)
+    tries = np.log(size) - np.linspace(np.log(_REYNOLDS[0]), np.log(_REYNOLDS[1]), round(_PER_DECADE * decades) + 1)
     viscosity = np.exp(
         _least(
             lambda nu: float(missed(np.exp(nu), _STRENGTHS[0], rough).mean()),
@@ -177,7 +177,7 @@ def _spread(
 def _start_among(
     states: np.ndarray, elements: TaylorHood, boundary: Boundary, observed: ObservedFlow
 ) -> np.ndarray:
-    """The first frame's velocity (M, 2): the combination of states (F, M, 2) that fits it best, and what is left spread."""
+    """The first frame's velocity (M, 2): the combination of states (F, M, 2) that fits it, and what is left, spread."""
     mean = states.mean(0)
     flat = (states - mean).reshape(len(states), -1)
     _, size, modes = np.linalg.svd(flat, full_matrices=False)

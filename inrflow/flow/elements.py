@@ -1,5 +1,5 @@
-"""Taylor-Hood elements on straight triangles: velocities of second order on vertices and midpoints of edges, pressures of
-first order on vertices (Taylor and Hood 1973)."""
+"""Taylor-Hood elements on straight triangles: velocities of second order on vertices and midpoints of edges, pressures
+of first order on vertices (Taylor and Hood 1973)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TaylorHood:
     """Matrices of a mesh of V vertices and M nodes (the vertices, then the midpoints of the edges).
 
     Attributes:
-        nodes: (M, 2). vertices: V. edges: (M - V, 2), the ends of each. boundary: (M - V,) bool, which have one triangle.
+        nodes: (M, 2). vertices: V. edges: (M - V, 2), the ends of each. boundary: (M - V,) bool, those of one triangle.
         triangles: (E, 3), counter-clockwise. area: (E,).
         mass, stiffness: (M, M), integrals of phi_a phi_b and of their gradients' product.
         divergence: two of (V, M), integrals of a pressure function times d phi/dx and d phi/dy.

@@ -26,7 +26,7 @@ _UNSTABLE = 20.0  # times the fastest that was observed
 
 @dataclass
 class Followed:
-    """A flow at the observed times: velocity (T, M, 2) at all nodes of the elements, pressure (T, V) at the vertices."""
+    """A flow at observed times: velocity (T, M, 2) at the nodes of the elements, pressure (T, V) at the vertices."""
 
     velocity: np.ndarray
     pressure: np.ndarray

@@ -1,7 +1,7 @@
 """Before a decoder is trained: values between the observed points, from an equation that the data obey.
 
-Between points that nobody observed, smooth interpolation is all that data alone allow. Where they obey a known equation,
-observations that are followed by it say more. It is used where observed nodes that were kept aside say so.
+At points that nobody observed, smooth interpolation is all that data alone allow. Where they obey a known equation,
+a flow that follows it and the observations says more. It is used where observed nodes that were kept aside say so.
 """
 
 from __future__ import annotations
