@@ -14,7 +14,7 @@ from scipy.interpolate import CubicSpline
 from inrflow.flow.elements import TaylorHood
 
 _CORNER = np.cos(np.pi / 3)  # a turn by more than this parts two stretches
-_STEADY, _STILL = 0.02, 1e-3  # shares of the velocity's deviation in time, and of its size
+_STEADY, _STILL = 0.1, 5e-3  # shares of the velocity's deviation in time, and of its size
 
 
 @dataclass

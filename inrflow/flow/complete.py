@@ -22,6 +22,7 @@ _ROUGH_FRAMES, _SEARCH_FRAMES = 16, 30
 _REYNOLDS = (1e1, 1e5)  # of the square root of the mesh's area
 _PER_DECADE, _REFINEMENTS = 2, 7
 _CLEARLY_WORSE = 1.5
+_UNSTABLE = 1e6  # what a flow misses that has no stable step
 _SMALLEST_MODE = 1e-2  # share of the largest
 _NEIGHBOURS = 64
 
@@ -96,7 +97,7 @@ def find_model(elements: TaylorHood, observed: ObservedFlow, seed: int) -> FlowM
         short = seen.frames(frames)
         flow = NudgedFlow(elements, boundary, short.nodes, strength).follow(short.t, short.velocity, start, viscosity)
         if flow is None:
-            return np.full(3, np.inf)
+            return np.full(3, _UNSTABLE)
         late = slice(frames // 2, frames)
         values = _values(elements, flow, short)[late, kept_aside.nodes]
         return np.square(values - kept_aside.values[late]).mean((0, 1)) / scale
@@ -114,7 +115,7 @@ def find_model(elements: TaylorHood, observed: ObservedFlow, seed: int) -> FlowM
     )
     strength = min(_STRENGTHS, key=lambda s: float(missed(viscosity, s, few).mean()))
     error = missed(viscosity, strength, len(observed.t))
-    if not np.isfinite(error).all():
+    if not (error < _UNSTABLE).all():
         return None
     plain = _smooth(elements.nodes[seen.nodes], seen.values, elements.nodes[kept_aside.nodes]) - kept_aside.values
     return FlowModel(float(viscosity), strength, error, np.square(plain).mean((0, 1)) / scale)
