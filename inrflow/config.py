@@ -25,6 +25,7 @@ class DataConfig:
     points: float = limited(1.0, above=0, most=1)
     same_points: bool = False
     symmetries: Any = "declared"
+    equation: str = limited("auto", choices=("auto", "none", "incompressible_flow"))
     copies: int | None = limited(None, least=1)
     validation: float = limited(0.2, least=0, below=1)
 
@@ -96,7 +97,8 @@ class StepsConfig:
 
     mode_trajectories: to which the output modes are fitted; check_copies, copies: of every trajectory under symmetries,
     to check these and to train on; scattered: rounds in which motion and codes of scattered rows are found in turn,
-    scattered_copies: of every trajectory in them; quadratic_rounds: further ones, along quadratic dynamics.
+    scattered_copies: of every trajectory in them; quadratic_rounds: further ones, along quadratic dynamics;
+    libraries: of terms that are tried for a local equation.
     """
 
     decoder: int | None = limited(None, least=0)
@@ -107,6 +109,7 @@ class StepsConfig:
     copies: int | None = limited(None, least=0)
     scattered: int | None = limited(None, least=0)
     scattered_copies: int | None = limited(None, least=0)
+    libraries: int | None = limited(None, least=1)
     quadratic_rounds: int | None = limited(None, least=0)
 
 

@@ -90,7 +90,7 @@ def run(arguments: list[str]) -> int:
             console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
             return 1
         surrogate.save(directory)
-        source = training.source
+        source = training.observed
         references = fit_references(
             source.batch(training.training, normalised=False),
             source.batch(training.validation, normalised=False) if len(training.validation) else None,

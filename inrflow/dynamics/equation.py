@@ -85,7 +85,8 @@ class LocalEquation:
                 if weight:
                     for factor in term:
                         weight /= scale[factor.channel]
-                    parts.append(f"{weight * scale[c] / units[-1]:+.4g} {name_of(term, channels, coordinates)}".rstrip())
+                    told = name_of(term, channels, coordinates) if term else ""
+                    parts.append(f"{weight * scale[c] / units[-1]:+.4g} {told}".rstrip())
             if self.force is not None:
                 parts.append("+ force(place)")
             lines.append(f"d{name}/dt = {' '.join(parts) or '0'}".replace("= +", "= "))

@@ -1,8 +1,9 @@
 """The search for a local equation: which terms, of what strength, and how they depend on contexts.
 
 Coefficients are a fixed point: those that explain the transitions along the flow that they make, found with Anderson's
-acceleration (1965). In every round terms that nothing speaks for are struck out, the one that is missed least first, so
-that the equation holds beyond the data that told it; the next round sees all of them again. Held-out trajectories judge.
+acceleration (1965). In every round terms that nothing speaks for are struck out, the one that is missed least first,
+so that the equation holds beyond the data that told it; the next round sees all of them again. Held-out trajectories
+judge.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from inrflow.dynamics.states import CodeData
 #: Validation error, share of the variance, of an equation with the contexts (E, P) of the training environments.
 Judge = Callable[[LocalEquation, Tensor], float]
 
-_ROUNDS, _SHARED, _REFINING = 16, 6, 6  # rounds in all, for all systems together before each has contexts, for fewer terms
+_ROUNDS, _REFINING = 16, 6  # rounds in all, and for fewer terms
+_SHARED = 6  # rounds for all systems together, before each has contexts
 _PATIENCE = 3  # rounds without a gain
 _HISTORY = 5
 _RIDGE = 1e-12
@@ -89,8 +91,10 @@ class EquationSearch:
                 pooled = best.equation.weights.flatten()
                 contexts = leading_contexts(departures(parts, pooled, total.something()), total.gram, count)
             best = self._rounds(fit, parts, contexts, forced, _LEVELS[0], _ROUNDS)
-        tried = best.equation.count if best is not None else 0
-        for level in _LEVELS[1:] if best is not None and best.score < _POOR else ():
+        if best is None or best.score > _POOR:
+            return best
+        tried = best.equation.count
+        for level in _LEVELS[1:]:
             parts = self._gathered(fit, best.equation, best.contexts)
             joined = NormalEquations.joined(parts, best.contexts)
             fewer = int(joined.needed(joined.something(), forced, level).sum())
@@ -162,7 +166,7 @@ class EquationSearch:
     def _safe_ridge(
         self, fit: EquationFit, joined: NormalEquations, contexts: Tensor, needed: Tensor, forced: bool
     ) -> float:
-        """The ridge of a first guess whose flow misses least: polynomials through frames may tell fields that explode."""
+        """The ridge of a first guess whose flow misses least: along polynomials, fields are found that explode."""
 
         def missed(ridge: float) -> float:
             equation = self._equation(fit, joined, joined.solve(needed, forced, ridge), forced)

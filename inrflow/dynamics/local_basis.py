@@ -1,4 +1,4 @@
-"""Codes of a periodic domain as Fourier coefficients of fields, their derivatives on a grid, and the way back to codes."""
+"""Codes of a periodic domain as Fourier coefficients of fields, their derivatives on a grid, and the way back."""
 
 from __future__ import annotations
 

@@ -36,11 +36,13 @@ from inrflow.training.harmonic_decoder import harmonic_decoder, has_harmonics
 from inrflow.training.memory_choice import MUCH_BETTER
 from inrflow.training.recorder import Interrupted
 from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH, TrainingSetup
+from inrflow.training.steps import clock
 
 _CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred before products are formed
 _NEAR_FLOOR = 5.0  # times what the harmonics leave: an equation that comes so near explains the data
 _POOR = 0.5  # share of the variance: an equation that misses this much forecasts nothing
 _NEGLIGIBLE = 0.1  # of the noise: waves that hold less are left out
+_SHARE = 0.3  # of the time, that larger libraries may take where a smaller one serves
 _TRUSTED = 1e-2  # share of the variance, where the last frames of the training trajectories judge
 _CALIBRATED = 16  # trajectories
 _WORSE = 1.5  # times the error before: a refit that forecasts worse has failed
@@ -110,7 +112,8 @@ class _Run:
             self.counts = stage.sizes_to_try()
             if self.counts:
                 self.stage, self.rows = stage, stage.number[torch.as_tensor(setup.training)]
-                self.judged_rows = stage.number[torch.as_tensor(setup.validation)] if len(setup.validation) else self.rows
+                held = setup.validation if len(setup.validation) else setup.training
+                self.judged_rows = stage.number[torch.as_tensor(held)]
                 parameters = setup.environments.parameters  # type: ignore[union-attr]
                 if parameters is not None:
                     self.known = contexts_of_parameters(torch.as_tensor(parameters[stage.used]), self.counts[0])
@@ -159,7 +162,16 @@ class _Run:
         search = EquationSearch(self.basis, self.taught, self._judge, rows, self.known, self._check)
         counts = (0,) if self.stage is None else self.counts
         best: FoundEquation | None = None
-        for number, library in enumerate([[], *libraries(channels, dimensions)]):
+        several = [[], *libraries(channels, dimensions)]
+        known, spent = self.setup.config.training.steps.libraries, 0.0
+        for number, library in enumerate(several):
+            if known is not None and number >= known:
+                break
+            if known is None and best is not None and best.score < _TRUSTED:  # good already: more only if time allows
+                expected = spent * (len(base) + len(library)) ** 2 / (len(base) + len(several[number - 1])) ** 2
+                if expected > self.setup.seconds(_SHARE):
+                    break
+            started = clock()
             found = None
             for count in counts:
                 one = search.search([*base, *library], count)
@@ -171,6 +183,10 @@ class _Run:
                     best = found
                 if self._enough(best.score):
                     break
+            spent = clock() - started
+        if known is None:
+            self.setup.config.training.steps.libraries = number + 1
+            self.setup.save_config()
         return best
 
     def _enough(self, score: float) -> bool:
@@ -251,12 +267,12 @@ class _Run:
         start, times = judged.codes[rows, self.first], judged.t[rows, self.first :]
         variance = judged.codes[judged.observed].square().sum(1).mean()
         with torch.no_grad():
-            found = [
+            paths = [
                 Integrator(step=1 / (steps * 2**halving))(field, start, times, check=False)
                 for halving in range(_HALVINGS + 1)
             ]
-        for halving, path in enumerate(found[:-1]):
-            error = float((path - found[-1]).square().sum(-1).mean() / variance)
+        for halving, path in enumerate(paths[:-1]):
+            error = float((path - paths[-1]).square().sum(-1).mean() / variance)
             if error < _ACCURATE * (found.score + self.noise):
                 return 1 / (steps * 2**halving)
         return 1 / (steps * 2**_HALVINGS)
@@ -279,7 +295,7 @@ class _Run:
 
 
 def _with_every_environment(setup: TrainingSetup) -> TrainingSetup:
-    """The setup, or one that trains on all trajectories and is judged in time, where an environment has none to spare."""
+    """The setup, or one that trains on all trajectories and is judged in time, where some environment has one alone."""
     index = setup.environments.index  # type: ignore[union-attr]
     if len(setup.validation) and set(index[setup.validation]) <= set(index[setup.training]):
         return setup

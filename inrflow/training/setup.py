@@ -46,6 +46,7 @@ class TrainingSetup:
         self.checkpoints, self.started = directory / "checkpoints", training_steps.clock()
         data = config.data
         self.source = TrajectorySource(file, data.frames, data.points, data.same_points, config.seed)
+        self.observed = self.source  # what was seen, whatever is made of it later
         self.environments = environments_of(file, config.dynamics.context)
         groups = None if self.environments is None else self.environments.index
         self.description = file.description

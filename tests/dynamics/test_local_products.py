@@ -32,7 +32,8 @@ def test_a_product_is_formed_without_aliasing_and_projected():
 
 def test_the_jacobian_is_that_of_differences_and_contexts_act_affinely():
     basis = basis_of(2, (1.0, 2.0), 2, shift=0.3)
-    terms = [(Factor(0), Factor(1), Factor(1)), (Factor(0, (0,)), Factor(1, (1,), True)), (Factor(1), Factor(1, (0, 1)))]
+    stirred, curved = (Factor(0, (0,)), Factor(1, (1,), True)), (Factor(1), Factor(1, (0, 1)))
+    terms = [(Factor(0), Factor(1), Factor(1)), stirred, curved]
     random = torch.Generator().manual_seed(0)
     weights = torch.randn(2, 4, 2, generator=random, dtype=torch.float64)
     field = LocalEquation(((Factor(0, (0, 0)),), *terms), weights).field(basis)
