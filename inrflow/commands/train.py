@@ -136,7 +136,7 @@ def check(config: Config) -> None:
     check_recipe(config)
 
 
-def _check_test(path: str, trained: TrajectoryFile, frames: int) -> None:
+def _check_test(path: str, trained: TrajectoryFile, frames: int | None) -> None:
     """Refuse a test file that cannot be evaluated on before time is spent on training. Raises UserError."""
     if not Path(path).exists():
         raise UserError(f"data.test={path} does not exist; give a file, or leave it out")
@@ -145,7 +145,7 @@ def _check_test(path: str, trained: TrajectoryFile, frames: int) -> None:
         if not ours.same_system(theirs):
             raise UserError(f"data.test={path} has {theirs.layout}, data.train {ours.layout}; give files of the same "
                             "system")
-        file.require_frames(max(2, frames), "evaluation")
+        file.require_frames(max(2, frames or 1), "evaluation")
 
 
 def default_output(command: str) -> Path:

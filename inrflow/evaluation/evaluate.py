@@ -67,7 +67,7 @@ def evaluate(
     _check(surrogate, file, observe)
     seen_frames = surrogate.window if observe.frames is None else observe.frames
     source = TrajectorySource(file)
-    if observe.frames > source.times.shape[1]:
+    if observe.frames is not None and observe.frames > source.times.shape[1]:
         raise UserError(f"observe.frames={observe.frames}, but no trajectory of {file.path} has more than "
                         f"{source.times.shape[1]} frames; give no more")
     origin, contexts = ("given", context) if context is not None else known_contexts(surrogate, file, observe.context)

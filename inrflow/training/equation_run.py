@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import inrflow.training.steps as training_steps
 from inrflow.assimilation import ContextPrior, StatePrior
 from inrflow.dynamics.context_search import contexts_of_parameters
 from inrflow.dynamics.equation import LocalEquation
@@ -36,7 +37,6 @@ from inrflow.training.harmonic_decoder import harmonic_decoder, has_harmonics
 from inrflow.training.memory_choice import MUCH_BETTER
 from inrflow.training.recorder import Interrupted
 from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH, TrainingSetup
-from inrflow.training.steps import clock
 
 _CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred before products are formed
 _NEAR_FLOOR = 5.0  # times what the harmonics leave: an equation that comes so near explains the data
@@ -163,7 +163,7 @@ class _Run:
         counts = (0,) if self.stage is None else self.counts
         best: FoundEquation | None = None
         several = [[], *libraries(channels, dimensions)]
-        known, spent = self.setup.config.training.steps.libraries, 0.0
+        known, spent, tried = self.setup.config.training.steps.libraries, 0.0, 0
         for number, library in enumerate(several):
             if known is not None and number >= known:
                 break
@@ -171,7 +171,7 @@ class _Run:
                 expected = spent * (len(base) + len(library)) ** 2 / (len(base) + len(several[number - 1])) ** 2
                 if expected > self.setup.seconds(_SHARE):
                     break
-            started = clock()
+            started, tried = training_steps.clock(), number + 1
             found = None
             for count in counts:
                 one = search.search([*base, *library], count)
@@ -183,9 +183,9 @@ class _Run:
                     best = found
                 if self._enough(best.score):
                     break
-            spent = clock() - started
+            spent = training_steps.clock() - started
         if known is None:
-            self.setup.config.training.steps.libraries = number + 1
+            self.setup.config.training.steps.libraries = tried
             self.setup.save_config()
         return best
 
