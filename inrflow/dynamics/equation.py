@@ -42,6 +42,11 @@ class LocalEquation:
         """Number of terms of all channels."""
         return int(self.kept.sum())
 
+    @property
+    def coefficients(self) -> int:
+        """Number of coefficients that are not 0, what contexts add among them."""
+        return int((self.weights != 0).sum())
+
     def field(self, basis: LocalBasis, width: int = 256) -> VectorField:
         """The vector field (float64) of codes of this basis."""
         weights, size = self.several, basis.code_size

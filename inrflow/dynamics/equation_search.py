@@ -25,7 +25,7 @@ from inrflow.dynamics.states import CodeData
 #: Validation error, share of the variance, of an equation with the contexts (E, P) of the training environments.
 Judge = Callable[[LocalEquation, Tensor], float]
 
-_ROUNDS, _REFINING = 16, 6  # rounds in all, and for fewer terms
+_ROUNDS, _REFINING = 40, 10  # rounds at most, and for fewer terms
 _SHARED = 6  # rounds for all systems together, before each has contexts
 _PATIENCE = 3  # rounds without a gain
 _HISTORY = 5
@@ -69,6 +69,9 @@ class EquationSearch:
     known: Tensor | None = None
     progress: Callable[[], None] = lambda: None
 
+    def __post_init__(self) -> None:
+        self.closest: FoundEquation  # of the last rounds, the one whose steps miss least
+
     def search(self, terms: Sequence[Term], count: int = 0) -> FoundEquation | None:
         """The best equation of these terms and so many contexts; None where none was found that can be integrated."""
         fit = EquationFit(self.basis, self.states, terms, self.environment)
@@ -93,18 +96,18 @@ class EquationSearch:
             best = self._rounds(fit, parts, contexts, forced, _LEVELS[0], _ROUNDS)
         if best is None or best.score > _POOR:
             return best
-        tried = best.equation.count
+        tried = best.equation.coefficients
         for level in _LEVELS[1:]:
-            parts = self._gathered(fit, best.equation, best.contexts)
-            joined = NormalEquations.joined(parts, best.contexts)
+            parts = self._gathered(fit, self.closest.equation, self.closest.contexts)
+            joined = NormalEquations.joined(parts, self.closest.contexts)
             fewer = int(joined.needed(joined.something(), forced, level).sum())
             if fewer >= tried:
                 continue
             tried = fewer
-            simpler = self._rounds(fit, parts, best.contexts, forced, level, _REFINING)
+            simpler = self._rounds(fit, parts, self.closest.contexts, forced, level, _REFINING)
             if (
                 simpler is not None and simpler.score < _SIMPLER * best.score
-                and simpler.equation.count < best.equation.count
+                and simpler.equation.coefficients < best.equation.coefficients
             ):
                 best = simpler
         return best
@@ -156,6 +159,8 @@ class EquationSearch:
             unchanged = 0 if best is None or score < _SETTLED * best.score else unchanged + 1
             if best is None or score < best.score:
                 best = FoundEquation(equation, contexts, score, misfit)
+            if misfit < least or round_ == 0:
+                self.closest = FoundEquation(equation, contexts, score, misfit)
             if misfit < _SETTLED * least:
                 least, unchanged = misfit, min(unchanged, _PATIENCE)
             if unchanged > _PATIENCE or (round_ >= _PATIENCE and not best.score < _DIVERGED and least > _HOPELESS):

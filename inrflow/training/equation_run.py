@@ -21,7 +21,7 @@ from inrflow.dynamics.equation_fit import steps_of
 from inrflow.dynamics.equation_search import EquationSearch, FoundEquation
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.local_basis import LocalBasis
-from inrflow.dynamics.local_terms import Term, libraries, linear_terms
+from inrflow.dynamics.local_terms import libraries
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.harmonic_codes import HarmonicLabels
@@ -157,24 +157,23 @@ class _Run:
     def _search(self) -> FoundEquation | None:
         """The best of all libraries, few terms at first, and of all numbers of contexts."""
         channels, dimensions = self.basis.channels, self.basis.dimensions
-        base: list[Term] = [(), *linear_terms(channels, dimensions)]
         rows = None if self.stage is None else self.rows
         search = EquationSearch(self.basis, self.taught, self._judge, rows, self.known, self._check)
         counts = (0,) if self.stage is None else self.counts
         best: FoundEquation | None = None
-        several = [[], *libraries(channels, dimensions)]
+        several = libraries(channels, dimensions)
         known, spent, tried = self.setup.config.training.steps.libraries, 0.0, 0
         for number, library in enumerate(several):
             if known is not None and number >= known:
                 break
             if known is None and best is not None and best.score < _TRUSTED:  # good already: more only if time allows
-                expected = spent * (len(base) + len(library)) ** 2 / (len(base) + len(several[number - 1])) ** 2
+                expected = spent * len(library) ** 2 / len(several[number - 1]) ** 2
                 if expected > self.setup.seconds(_SHARE):
                     break
             started, tried = training_steps.clock(), number + 1
             found = None
             for count in counts:
-                one = search.search([*base, *library], count)
+                one = search.search(library, count)
                 if one is not None and (found is None or one.score < CLEARLY_BETTER * found.score):
                     found = one
             if found is not None:
