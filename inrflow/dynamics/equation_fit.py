@@ -145,7 +145,8 @@ class EquationFit:
         state = torch.cat([mean, torch.zeros(field.shape.context_size, dtype=torch.float64)])
         jacobian = field_jacobian(field, torch.zeros(1, dtype=torch.float64), state[None])[0, :size, :size]
         one = torch.linalg.matrix_exp(jacobian * gap / steps)
-        if not float(torch.linalg.matrix_norm(torch.linalg.matrix_power(one, steps), 2)) < _GROWTH:
+        whole = torch.linalg.matrix_power(one, steps)
+        if not bool(torch.isfinite(whole).all()) or not float(torch.linalg.matrix_norm(whole, 2)) < _GROWTH:
             return None
         found = [torch.eye(size, dtype=torch.float64)]
         for _ in range(steps):

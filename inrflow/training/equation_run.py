@@ -151,7 +151,10 @@ class _Run:
         self._tell(found)
         self.recorder.log("equation", 1, validation=found.score, code_size=self.basis.code_size)
         apart = self.held is not None  # else nobody else can be judged by the same trajectories
-        settled = self._enough(found.score) if apart else found.score < _TRUSTED
+        linear = all(len(term) < 2 for term, kept in zip(
+            found.equation.terms, found.equation.kept.reshape(-1, self.basis.channels).any(1), strict=True) if kept)
+        # What is linear is linear in any codes, and those of most variance may hold more of it.
+        settled = self._enough(found.score) and not linear if apart else found.score < _TRUSTED
         return EquationRun(self._surrogate(found), settled) if apart or settled else None
 
     def _search(self) -> FoundEquation | None:
