@@ -105,6 +105,7 @@ def _model_rows(surrogate: Surrogate) -> list[tuple[str, str]]:
         ("training data", f"{training.get('trajectories', '?')} trajectories; symmetries used: {symmetries}"),
         ("decoder", f"{kind}; code of {surrogate.code_size}"),
         ("dynamics", f"{training.get('dynamics', '?')}; {memory}; {surrogate.integrator.method}"),
+        *(("equation" if i == 0 else "", line) for i, line in enumerate(training.get("equation") or ())),
         ("parameters", f"{surrogate.parameters:,}"),
     ]
 

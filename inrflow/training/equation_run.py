@@ -35,14 +35,13 @@ from inrflow.training.codes_run import make_code_book
 from inrflow.training.context_stage import ContextStage
 from inrflow.training.harmonic_decoder import harmonic_decoder, has_harmonics
 from inrflow.training.memory_choice import MUCH_BETTER
-from inrflow.training.recorder import Interrupted
 from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH, TrainingSetup
 
 _CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred before products are formed
 _NEAR_FLOOR = 5.0  # times what the harmonics leave: an equation that comes so near explains the data
 _POOR = 0.5  # share of the variance: an equation that misses this much forecasts nothing
 _NEGLIGIBLE = 0.1  # of the noise: waves that hold less are left out
-_SHARE = 0.3  # of the time, that larger libraries may take where a smaller one serves
+_SHARE = 0.5  # of the time
 _TRUSTED = 1e-2  # share of the variance, where the last frames of the training trajectories judge
 _CALIBRATED = 16  # trajectories
 _WORSE = 1.5  # times the error before: a refit that forecasts worse has failed
@@ -161,19 +160,22 @@ class _Run:
         """The best of all libraries, few terms at first, and of all numbers of contexts."""
         channels, dimensions = self.basis.channels, self.basis.dimensions
         rows = None if self.stage is None else self.rows
-        search = EquationSearch(self.basis, self.taught, self._judge, rows, self.known, self._check)
+        steps, wanted = self.setup.config.training.steps, self.setup.config.training.steps.equation
+        until, made = training_steps.clock() + self.setup.seconds(_SHARE), 0
+
+        def more() -> bool:
+            nonlocal made
+            going = made < wanted if wanted is not None else training_steps.clock() < until
+            made += going
+            return going
+
+        search = EquationSearch(self.basis, self.taught, self._judge, rows, self.known, more)
         counts = (0,) if self.stage is None else self.counts
         best: FoundEquation | None = None
         several = libraries(channels, dimensions)
-        known, spent, tried = self.setup.config.training.steps.libraries, 0.0, 0
         for number, library in enumerate(several):
-            if known is not None and number >= known:
+            if number and not more():
                 break
-            if known is None and best is not None and best.score < _TRUSTED:  # good already: more only if time allows
-                expected = spent * len(library) ** 2 / len(several[number - 1]) ** 2
-                if expected > self.setup.seconds(_SHARE):
-                    break
-            started, tried = training_steps.clock(), number + 1
             found = None
             for count in counts:
                 one = search.search(library, count)
@@ -185,18 +187,13 @@ class _Run:
                     best = found
                 if self._enough(best.score):
                     break
-            spent = training_steps.clock() - started
-        if known is None:
-            self.setup.config.training.steps.libraries = tried
+        if wanted is None:
+            steps.equation = made
             self.setup.save_config()
         return best
 
     def _enough(self, score: float) -> bool:
         return score < max(_NEAR_FLOOR * self.noise, GOOD_ENOUGH * 1e-3)
-
-    def _check(self) -> None:
-        if self.recorder.stopping:  # nothing to save: the equation follows from the data
-            raise Interrupted
 
     def _judge(self, equation: LocalEquation, contexts: Tensor) -> float:
         field = equation.field(self.basis)
