@@ -312,6 +312,6 @@ def clearly_better(setup: TrainingSetup, equation: Surrogate, other: Surrogate) 
     mine, theirs = validation_error(setup, equation, frames), validation_error(setup, other, frames)
     setup.recorder.say(f"validation error of forecasts: {mine:.2e} of the variance by the local equation, {theirs:.2e} "
                        "by codes of most variance")
-    return mine * (MUCH_BETTER if other.window > equation.window else 1.0) < theirs
+    return mine * (MUCH_BETTER if other.window > equation.window else 1.0) < CLEARLY_BETTER * theirs
 
 
