@@ -251,12 +251,12 @@ class _Run:
         start, times = judged.codes[rows, self.first], judged.t[rows, self.first :]
         variance = judged.codes[judged.observed].square().sum(1).mean()
         with torch.no_grad():
-            found = [
+            paths = [
                 Integrator(step=1 / (steps * 2**halving))(field, start, times, check=False)
                 for halving in range(_HALVINGS + 1)
             ]
-        for halving, path in enumerate(found[:-1]):
-            error = float((path - found[-1]).square().sum(-1).mean() / variance)
+        for halving, path in enumerate(paths[:-1]):
+            error = float((path - paths[-1]).square().sum(-1).mean() / variance)
             if error < _ACCURATE * (found.score + self.noise):
                 return 1 / (steps * 2**halving)
         return 1 / (steps * 2**_HALVINGS)
