@@ -7,6 +7,7 @@ them: no symmetry need be declared, and a handful of trajectories tells its coef
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +20,10 @@ from inrflow.dynamics.equation import LocalEquation
 from inrflow.dynamics.equation_fit import steps_of
 from inrflow.dynamics.equation_search import EquationSearch, FoundEquation
 from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.known_terms import known_libraries
 from inrflow.dynamics.local_basis import LocalBasis
 from inrflow.dynamics.local_terms import Term, libraries, linear_terms
+from inrflow.dynamics.shared_equation import to_record
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.harmonic_codes import HarmonicLabels
@@ -52,17 +55,25 @@ _ACCURATE = 0.02  # share of the validation error that the integration may add
 
 @dataclass(frozen=True)
 class EquationRun:
-    """A surrogate whose dynamics are a local equation, and whether there is no need to look further."""
+    """A surrogate whose dynamics are a local equation, whether there is no need to look further, and from which terms.
+
+    scores: validation errors of all lists of terms that were tried, by name.
+    """
 
     surrogate: Surrogate
     settled: bool
+    library: str
+    scores: dict[str, float]
 
 
-def equation_run(setup: TrainingSetup) -> EquationRun | None:
-    """The surrogate of a local equation; None where the data or the settings do not allow one, or none is found."""
+def equation_run(setup: TrainingSetup, known: Sequence[Term] = ()) -> EquationRun | None:
+    """The surrogate of a local equation; None where the data or the settings do not allow one, or none is found.
+
+    known: terms that other physics need, which are tried first.
+    """
     if not _possible(setup):
         return None
-    return _Run(setup).run()
+    return _Run(setup, known).run()
 
 
 def validation_error(setup: TrainingSetup, surrogate: Surrogate, frames: int = 1) -> float:
@@ -101,7 +112,8 @@ def _possible(setup: TrainingSetup) -> bool:
 class _Run:
     """One search and its surrogate."""
 
-    def __init__(self, setup: TrainingSetup) -> None:
+    def __init__(self, setup: TrainingSetup, known_terms: Sequence[Term] = ()) -> None:
+        self.known_terms, self.library, self.scores = known_terms, "", {}  # type: Sequence[Term], str, dict[str, float]
         self.stage = self.known = None
         self.rows = self.judged_rows = torch.zeros(0, dtype=torch.int64)
         if setup.environments is not None:
@@ -149,29 +161,37 @@ class _Run:
         self.recorder.log("equation", 1, validation=found.score, code_size=self.basis.code_size)
         apart = self.held is not None  # else nobody else can be judged by the same trajectories
         settled = self._enough(found.score) if apart else found.score < _TRUSTED
-        return EquationRun(self._surrogate(found), settled) if apart or settled else None
+        return EquationRun(self._surrogate(found), settled, self.library, self.scores) if apart or settled else None
 
     def _search(self) -> FoundEquation | None:
         """The best of all libraries, few terms at first, and of all numbers of contexts."""
-        channels, dimensions = self.basis.channels, self.basis.dimensions
-        base: list[Term] = [(), *linear_terms(channels, dimensions)]
         rows = None if self.stage is None else self.rows
         search = EquationSearch(self.basis, self.taught, self._judge, rows, self.known, self._check)
         counts = (0,) if self.stage is None else self.counts
         best: FoundEquation | None = None
-        for number, library in enumerate([[], *libraries(channels, dimensions)]):
+        for name, library in self._libraries().items():
             found = None
             for count in counts:
-                one = search.search([*base, *library], count)
+                one = search.search(library, count)
                 if one is not None and (found is None or one.score < CLEARLY_BETTER * found.score):
                     found = one
             if found is not None:
-                self.recorder.log("equation", 0, library=number, terms=found.equation.count, validation=found.score)
+                self.recorder.log("equation", 0, library=name, terms=found.equation.count, validation=found.score)
+                self.scores[name] = found.score
                 if best is None or found.score < CLEARLY_BETTER * best.score:
-                    best = found
+                    best, self.library = found, name
                 if self._enough(best.score):
                     break
         return best
+
+    def _libraries(self) -> dict[str, list[Term]]:
+        """Lists of terms to try, in this order."""
+        channels, dimensions = self.basis.channels, self.basis.dimensions
+        base: list[Term] = [(), *linear_terms(channels, dimensions)]
+        found = known_libraries(self.known_terms, channels, dimensions) if self.known_terms else {}
+        for number, library in enumerate([[], *libraries(channels, dimensions)]):
+            found[f"library {number}"] = [*base, *library]
+        return found
 
     def _enough(self, score: float) -> bool:
         return score < max(_NEAR_FLOOR * self.noise, GOOD_ENOUGH * 1e-3)
@@ -229,6 +249,8 @@ class _Run:
         surrogate.field = final.equation.field(self.basis, dynamics.width).eval()
         if count and self.stage is not None:
             surrogate.contexts = self.stage.known_contexts(final.contexts)
+        else:
+            surrogate.training["local"] = to_record(final.equation, self.basis)
         return surrogate
 
     def _refitted(self, found: FoundEquation) -> FoundEquation:

@@ -40,16 +40,34 @@ def test_contexts_span_the_operators_exactly(run: Path) -> None:
         zero = torch.zeros(()).double()
         torch.testing.assert_close(shared.field(zero, states), own.field(zero, states), atol=1e-9, rtol=1e-9)
     family = Family.load(run)
-    assert family.field.shape.context_size == 1
-    assert max(family.lost) < 1e-12
+    assert family.equation is not None and family.operators is None
+    assert family.equation.contexts.shape == (2, 1) and max(family.lost.values()) < 1e-12
 
 
-def test_fewer_contexts_share_operators(run: Path) -> None:
-    """Without contexts there is one operator for all, and what it misses of each is told."""
+def test_fewer_contexts_share_dynamics(run: Path) -> None:
+    """Without contexts there is one equation for all, and what it misses of each is told."""
     alone = {name: Surrogate.load(run / "checkpoints" / name) for name in NAMES}
     family = Family.of(alone, context_size=0)
-    assert family.field.shape.context_size == 0
-    assert min(family.lost) > 1e-3
+    assert family.equation is not None and family.equation.contexts.shape == (2, 0)
+    assert max(family.lost.values()) > 1e-3
+
+
+def test_physics_without_an_equation_share_a_quadratic_field_beside_it(
+    run: Path, files: dict[str, Path], tmp_path: Path, inrflow_command
+) -> None:
+    directory = tmp_path / "mixed"
+    listed = f"[{files['heat']},{files['wave']}]"
+    outcome = inrflow_command("train", f"data.train={listed}", "dynamics.equation=false", f"output={directory}")
+    assert outcome.code == 0, outcome.err
+    plain = Family.load(directory)
+    assert plain.equation is None and plain.operators is not None and max(plain.lost.values()) < 1e-12
+    mixed = Family.of({"wave": plain.surrogate("wave"), "burgers": Family.load(run).surrogate("burgers")})
+    assert mixed.equation is not None and mixed.operators is not None and list(mixed.lost) == ["burgers", "wave"]
+    mixed.save(tmp_path)
+    states = torch.randn(2, mixed.members["wave"].code_size, generator=torch.Generator().manual_seed(1)).double()
+    zero = torch.zeros(()).double()
+    before, after = plain.surrogate("wave"), Surrogate.load(tmp_path, physics="wave")
+    torch.testing.assert_close(after.field(zero, states), before.field(zero, states), atol=1e-9, rtol=1e-9)
 
 
 def test_physics_must_be_named_in_python(run: Path) -> None:
