@@ -8,13 +8,15 @@ from inrflow.training.spectral_stage import KnownPhysics
 
 
 def known_physics(family: Family) -> KnownPhysics:
-    """The terms of the shared equation that are needed, and the quadratic fields of the physics that have no equation,
-    each on its own codes."""
+    """The terms that those with an equation need, and the quadratic fields of the others, each on its own codes."""
     members = {name: family.surrogate(name) for name in family.names if "local" not in family.members[name].training}
+    others = [name for name in family.names if name not in members]
     return KnownPhysics(
         list(members), [list(one.training["codes"]) for one in members.values()],
         [len(one.description.channels) for one in members.values()], [one.field for one in members.values()],
-        terms=() if family.equation is None else family.equation.needed_terms(),
+        terms={} if family.equation is None else {
+            name: family.equation.needed_terms(index) for index, name in enumerate(others)
+        },
     )
 
 

@@ -1,30 +1,31 @@
-"""Terms that known physics need, as small libraries for a new one: with fewer unknowns less data tells them."""
+"""Terms that known physics need, as small libraries for a new one: less data tells fewer unknowns."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from inrflow.dynamics.local_terms import FOURTH, Factor, Term, reaction_terms, stirring_terms, transport_terms
 
 
-def known_libraries(known: Sequence[Term], channels: int, dimensions: int) -> dict[str, list[Term]]:
-    """By name: the known terms alone, and with each group of nonlinear terms that none of the known physics may need.
+def known_libraries(known: Mapping[str, Sequence[Term]], channels: int, dimensions: int) -> dict[str, list[Term]]:
+    """By name, the shortest first: the terms of each known physics, alone and with a group of nonlinear terms more.
 
     Nobody has said which channel of the new physics plays the part of which known one, nor along which axis: a known
     term stands for all that renaming both makes of it.
     """
-    terms = _distinct([(), *(one for term in known for one in _renamed(term, channels, dimensions))])
-    found = {"known terms": terms}
     groups = {
-        "reactions": reaction_terms(channels), "transport": transport_terms(channels, dimensions),
-        "stirring": stirring_terms(channels, dimensions),
+        "": [], " and reactions": reaction_terms(channels), " and transport": transport_terms(channels, dimensions),
+        " and stirring": stirring_terms(channels, dimensions),
     }
-    for name, group in groups.items():
-        joined = _distinct([*terms, *group])
-        if len(joined) > len(terms):
-            found[f"known terms and {name}"] = joined
-    return found
+    found: dict[str, list[Term]] = {}
+    for name, terms in known.items():
+        own = [(), *(one for term in terms for one in _renamed(term, channels, dimensions))]
+        for more, group in groups.items():
+            library = _distinct([*own, *group])
+            if not any(_same(library, other) for other in found.values()):
+                found[f"terms of {name}{more}"] = library
+    return dict(sorted(found.items(), key=lambda item: len(item[1])))
 
 
 def _renamed(term: Term, channels: int, dimensions: int) -> Iterator[Term]:
@@ -48,3 +49,7 @@ def _distinct(terms: Iterable[Term]) -> list[Term]:
     for term in terms:
         found.setdefault(tuple(sorted(term)), term)
     return list(found.values())
+
+
+def _same(terms: Sequence[Term], others: Sequence[Term]) -> bool:
+    return {tuple(sorted(term)) for term in terms} == {tuple(sorted(term)) for term in others}

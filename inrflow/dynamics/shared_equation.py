@@ -15,7 +15,7 @@ from inrflow.dynamics.local_products import LocalProducts
 from inrflow.dynamics.local_terms import Term, from_plain, to_plain
 
 _SAMPLES = 8  # states by which terms are measured
-_NEEDED = 1e-4  # of the largest rate of its channel: what a term must contribute to count as needed
+_NEEDED = 1e-3  # of the largest rate of its channel: what a term must contribute to count as needed
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,13 @@ class SharedEquation:
         chosen = tuple(term for term, one in zip(self.terms, needed.tolist(), strict=True) if one)
         return LocalEquation(chosen, weights[needed][:, :channels].contiguous(), force)
 
-    def needed_terms(self) -> tuple[Term, ...]:
-        """The terms that do more than a negligible part of what moves a channel of some physics."""
-        whole = torch.cat([self.contexts.new_ones(len(self.contexts), 1), self.contexts], 1)
-        rates = (torch.einsum("ep,pjc->ejc", whole, self.weights) * self.own * self.sizes).abs()
-        needed = (rates > _NEEDED * rates.amax(1, keepdim=True)).any(-1).any(0)
-        return tuple(term for term, one in zip(self.terms, needed.tolist(), strict=True) if one)
+    def needed_terms(self, index: int) -> tuple[Term, ...]:
+        """The terms of one physics that do more than a negligible part of what moves one of its channels."""
+        one = self.equation(index, self.own.shape[-1], None)
+        sizes = self.sizes[self.own[index].any(1)]
+        rates = (one.weights * sizes).abs()
+        needed = (rates > _NEEDED * rates.amax(0)).any(1)
+        return tuple(term for term, kept in zip(one.terms, needed.tolist(), strict=True) if kept)
 
     # ---- storing ----
 

@@ -7,7 +7,7 @@ them: no symmetry need be declared, and a handful of trajectories tells its coef
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,14 +66,14 @@ class EquationRun:
     scores: dict[str, float]
 
 
-def equation_run(setup: TrainingSetup, known: Sequence[Term] = ()) -> EquationRun | None:
+def equation_run(setup: TrainingSetup, known: Mapping[str, Sequence[Term]] | None = None) -> EquationRun | None:
     """The surrogate of a local equation; None where the data or the settings do not allow one, or none is found.
 
-    known: terms that other physics need, which are tried first.
+    known: terms that other physics need, by their names, which are tried first.
     """
     if not _possible(setup):
         return None
-    return _Run(setup, known).run()
+    return _Run(setup, known or {}).run()
 
 
 def validation_error(setup: TrainingSetup, surrogate: Surrogate, frames: int = 1) -> float:
@@ -112,8 +112,9 @@ def _possible(setup: TrainingSetup) -> bool:
 class _Run:
     """One search and its surrogate."""
 
-    def __init__(self, setup: TrainingSetup, known_terms: Sequence[Term] = ()) -> None:
-        self.known_terms, self.library, self.scores = known_terms, "", {}  # type: Sequence[Term], str, dict[str, float]
+    def __init__(self, setup: TrainingSetup, known_terms: Mapping[str, Sequence[Term]]) -> None:
+        self.known_terms, self.library = known_terms, ""
+        self.scores: dict[str, float] = {}
         self.stage = self.known = None
         self.rows = self.judged_rows = torch.zeros(0, dtype=torch.int64)
         if setup.environments is not None:
@@ -180,15 +181,15 @@ class _Run:
                 self.scores[name] = found.score
                 if best is None or found.score < CLEARLY_BETTER * best.score:
                     best, self.library = found, name
-                if self._enough(best.score):
-                    break
+                if self._enough(best.score) and (self.held is not None or not self.known_terms):
+                    break  # the last frames of what has taught tell little of a short list: the others are tried, too
         return best
 
     def _libraries(self) -> dict[str, list[Term]]:
         """Lists of terms to try, in this order."""
         channels, dimensions = self.basis.channels, self.basis.dimensions
         base: list[Term] = [(), *linear_terms(channels, dimensions)]
-        found = known_libraries(self.known_terms, channels, dimensions) if self.known_terms else {}
+        found = known_libraries(self.known_terms, channels, dimensions)
         for number, library in enumerate([[], *libraries(channels, dimensions)]):
             found[f"library {number}"] = [*base, *library]
         return found

@@ -65,7 +65,7 @@ class HarmonicTraining(Training):
                             f"{list(self.description.period or ())}), so its domain has no harmonics; give "
                             "decoder.codes=variance")
         known = self.known
-        equation = equation_run(self, () if known is None else known.terms)
+        equation = equation_run(self, {} if known is None else known.terms)
         if equation is not None and (equation.settled or not len(self.validation)):
             return self._taken(equation)
         surrogate = self._run_waves()

@@ -40,7 +40,7 @@ class KnownPhysics:
         codes: names of the codes of each.
         channels: number of channels of each.
         fields: of each on its codes.
-        terms: that the local equations of further physics need.
+        terms: that the local equations of further physics need, by their names.
         note, scores, weights: set by the search: what was taken from them, validation errors, weights of their sum.
     """
 
@@ -48,7 +48,7 @@ class KnownPhysics:
     codes: list[list[str]]
     channels: list[int]
     fields: list[VectorField]
-    terms: tuple[Term, ...] = ()
+    terms: dict[str, tuple[Term, ...]] = field(default_factory=dict)
     note: str = ""
     scores: dict[str, float] = field(default_factory=dict)
     weights: list[float] = field(default_factory=list)
