@@ -1,12 +1,16 @@
 """Several physics in one run: trained together, told apart by every command, and joined by another one later."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import inrflow
 from inrflow.commands.runs import load_run
+from inrflow.data.trajectories import TrajectoryFile, write_trajectories
 from inrflow.errors import UserError
 from inrflow.family import Family
 from inrflow.pdes.generate import generate
@@ -116,3 +120,22 @@ def test_adapt_adds_a_physics_and_leaves_the_others(
     again = inrflow_command("adapt", f"run={directory}", f"data.train={files['wave']}", f"output={tmp_path / 'again'}")
     assert again.code == 2
     assert "knows already" in again.err
+
+
+def test_a_new_physics_takes_the_terms_of_a_known_one_where_they_suffice(
+    run: Path, tmp_path: Path, inrflow_command
+) -> None:
+    """Burgers' equation of another viscosity, under another name, from two trajectories."""
+    settings = {"trajectories": 2, "frames": 6, "grid": 16, "dimensions": 1, "parameters": {"viscosity": 0.035}}
+    with TrajectoryFile(generate("burgers", tmp_path / "burgers.h5", seed=5, **settings)) as file:
+        parts = [file.read(i) for i in range(2)]
+        write_trajectories(
+            tmp_path / "traffic.h5", file.times()[0], parts[0].x, np.stack([np.asarray(part.u) for part in parts]),
+            replace(file.description, name="traffic"),
+        )
+    directory = tmp_path / "adapted"
+    outcome = inrflow_command("adapt", f"run={run}", f"data.train={tmp_path / 'traffic.h5'}", f"output={directory}")
+    assert outcome.code == 0, outcome.err
+    report = json.loads((directory / "adaptation.json").read_text())
+    assert report["dynamics"] == "terms of burgers" and report["scores"]["terms of burgers"] < 1e-3
+    assert "u u_x" in Surrogate.load(directory, physics="traffic").training["equation"][0]
