@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from inrflow.errors import UserError, is_disk_full
 
@@ -44,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(command_help(name, COMMANDS[name]))
             return 0
-        return _command(name)(rest)
+        with _stopped_by_sigterm():
+            return _command(name)(rest)
     except UserError as error:
         print(f"inrflow {name}: {error}", file=sys.stderr)
         return 2
@@ -60,6 +64,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f" while writing {error.filename}" if error.filename else ""
         print(f"inrflow {name}: no space left on the disk (or quota){place}; free some and run again", file=sys.stderr)
         return 2
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does, so that half-written files are removed and the end is told."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield  # whoever called has plans of its own
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

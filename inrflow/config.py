@@ -6,47 +6,57 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+def limited(
+    default: Any, *, least: float | None = None, above: float | None = None, most: float | None = None,
+    below: float | None = None, choices: tuple[str, ...] = (),
+) -> Any:
+    """A setting with limits that types cannot express; `settings.check_limits` holds values to them. None is free."""
+    limits = {"least": least, "above": above, "most": most, "below": below, "choices": choices}
+    return field(default=default, metadata=limits)
+
+
 @dataclass
 class DataConfig:
     """Where the observations come from and how much of them is seen."""
 
     train: Any = None
     test: Any = None
-    frames: int | None = None
-    points: float = 1.0
+    frames: int | None = limited(None, least=2)
+    points: float = limited(1.0, above=0, most=1)
     same_points: bool = False
     symmetries: Any = "declared"
-    copies: int | None = None
-    validation: float = 0.2
+    equation: str = limited("auto", choices=("auto", "none", "incompressible_flow"))
+    copies: int | None = limited(None, least=1)
+    validation: float = limited(0.2, least=0, below=1)
 
 
 @dataclass
 class ObserveConfig:
     """What of a test trajectory is assimilated before the forecast; frames None: as many as forecasts need."""
 
-    frames: int | None = None
-    points: float | None = None
-    noise: float = 0.0
-    context: str = "auto"
+    frames: int | None = limited(None, least=1)
+    points: float | None = limited(None, above=0, most=1)
+    noise: float = limited(0.0, least=0)
+    context: str = limited("auto", choices=("auto", "parameters", "environment", "unknown"))
 
 
 @dataclass
 class DecoderConfig:
     """The decoder; None is chosen from the data."""
 
-    name: str = "siren"
+    name: str = limited("siren", choices=("siren", "filter_net"))
     modulation: list[str] = field(default_factory=lambda: ["output"])
-    width: int = 128
-    depth: int | None = None
-    w0: float | None = None
-    wavenumbers: int = 2
-    harmonics: int | None = None
-    code_size: int | None = None
-    largest_code_size: int = 400
+    width: int = limited(128, least=1)
+    depth: int | None = limited(None, least=1)
+    w0: float | None = limited(None, above=0)
+    wavenumbers: int = limited(2, least=1)
+    harmonics: int | None = limited(None, least=0)
+    code_size: int | None = limited(None, least=1)
+    largest_code_size: int = limited(400, least=1)
     closure: bool = False
     periodic: bool = True
-    filter_scale: float = 64.0
-    codes: str = "variance"
+    filter_scale: float = limited(64.0, above=0)
+    codes: str = limited("variance", choices=("variance", "harmonics"))
 
 
 @dataclass
@@ -54,8 +64,8 @@ class EncodingConfig:
     """How codes are found: closed_form, gauss_newton, adam or gradient_steps."""
 
     method: str = "closed_form"
-    iterations: int | None = None
-    rate: float | None = None
+    iterations: int | None = limited(None, least=1)
+    rate: float | None = limited(None, above=0)
 
 
 @dataclass
@@ -64,20 +74,20 @@ class DynamicsConfig:
 
     equation: bool = True
     linear: bool = True
-    products: int | None = None
-    quadratic_rank: int = 0
-    width: int = 256
-    depth: int = 3
-    memory: int | None = None
+    products: int | None = limited(None, least=0)
+    quadratic_rank: int = limited(0, least=0)
+    width: int = limited(256, least=1)
+    depth: int = limited(3, least=0)
+    memory: int | None = limited(None, least=0)
     context: str = "auto"
-    context_size: int | None = None
+    context_size: int | None = limited(None, least=1)
     forcing: bool | None = None
-    forcing_harmonics: int = 2
-    start: str = "auto"
-    method: str = "rk4"
-    step: float = 1.0
-    rtol: float = 1e-5
-    atol: float = 1e-6
+    forcing_harmonics: int = limited(2, least=1)
+    start: str = limited("auto", choices=("auto", "least_squares", "zero"))
+    method: str = limited("rk4", choices=("rk4", "dopri5"))
+    step: float = limited(1.0, above=0)
+    rtol: float = limited(1e-5, above=0)
+    atol: float = limited(1e-6, above=0)
     adjoint: bool = False
 
 
@@ -87,31 +97,33 @@ class StepsConfig:
 
     mode_trajectories: to which the output modes are fitted; check_copies, copies: of every trajectory under symmetries,
     to check these and to train on; scattered: rounds in which motion and codes of scattered rows are found in turn,
-    scattered_copies: of every trajectory in them; quadratic_rounds: further ones, along quadratic dynamics.
+    scattered_copies: of every trajectory in them; quadratic_rounds: further ones, along quadratic dynamics;
+    libraries: of terms that are tried for a local equation.
     """
 
-    decoder: int | None = None
-    rollout: int | None = None
-    data: int | None = None
-    mode_trajectories: int | None = None
-    check_copies: int | None = None
-    copies: int | None = None
-    scattered: int | None = None
-    scattered_copies: int | None = None
-    quadratic_rounds: int | None = None
+    decoder: int | None = limited(None, least=0)
+    rollout: int | None = limited(None, least=0)
+    data: int | None = limited(None, least=0)
+    mode_trajectories: int | None = limited(None, least=0)
+    check_copies: int | None = limited(None, least=0)
+    copies: int | None = limited(None, least=0)
+    scattered: int | None = limited(None, least=0)
+    scattered_copies: int | None = limited(None, least=0)
+    libraries: int | None = limited(None, least=1)
+    quadratic_rounds: int | None = limited(None, least=0)
 
 
 @dataclass
 class TrainingConfig:
     """Budget and optimisation."""
 
-    minutes: float = 2.0
+    minutes: float = limited(2.0, above=0)
     steps: StepsConfig = field(default_factory=StepsConfig)
-    optimiser: str = "soap"
-    decoder_rate: float = 3e-3
-    rollout_rate: float = 2e-3
-    batch: int = 64
-    weight_decay: float = 0.0
+    optimiser: str = limited("soap", choices=("soap", "adamw"))
+    decoder_rate: float = limited(3e-3, above=0)
+    rollout_rate: float = limited(2e-3, above=0)
+    batch: int = limited(64, least=1)
+    weight_decay: float = limited(0.0, least=0)
     joint: bool = False
 
 
@@ -125,7 +137,7 @@ class Config:
     encoding: EncodingConfig = field(default_factory=EncodingConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    seed: int = 0
+    seed: int = limited(0, least=0)
     device: str = "auto"
     output: str | None = None
     resume: str | None = None
@@ -142,10 +154,10 @@ class TestDataConfig:
 class EvaluateObserveConfig:
     """What of a test trajectory is assimilated before the forecast."""
 
-    frames: int = 1
-    points: float = 1.0
-    noise: float = 0.0
-    context: str = "auto"
+    frames: int = limited(1, least=1)
+    points: float = limited(1.0, above=0, most=1)
+    noise: float = limited(0.0, least=0)
+    context: str = limited("auto", choices=("auto", "parameters", "environment", "unknown"))
 
 
 @dataclass
@@ -166,10 +178,10 @@ class AdaptDataConfig:
 
     train: str | None = None
     test: str | None = None
-    frames: int | None = None
-    points: float = 1.0
+    frames: int | None = limited(None, least=2)
+    points: float = limited(1.0, above=0, most=1)
     same_points: bool = False
-    trajectories: int | None = None
+    trajectories: int | None = limited(None, least=1)
 
 
 @dataclass
@@ -180,8 +192,8 @@ class AdaptSettings:
     """
 
     strength: str = "context"
-    copies: int | None = None
-    scratch_minutes: float = 0.25
+    copies: int | None = limited(None, least=1)
+    scratch_minutes: float = limited(0.25, least=0)
 
 
 @dataclass
@@ -192,7 +204,7 @@ class AdaptConfig:
     data: AdaptDataConfig = field(default_factory=AdaptDataConfig)
     adapt: AdaptSettings = field(default_factory=AdaptSettings)
     observe: EvaluateObserveConfig = field(default_factory=EvaluateObserveConfig)
-    seed: int = 0
+    seed: int = limited(0, least=0)
     device: str = "auto"
     output: str | None = None
 
@@ -222,12 +234,12 @@ class PlotConfig:
     data: TestDataConfig = field(default_factory=TestDataConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
     channel: str | None = None
-    trajectory: int = 0
-    frames: int = 5
+    trajectory: int = limited(0, least=0)
+    frames: int = limited(5, least=1)
     animation: bool = True
     times: list[float] | None = None
     points: str | None = None
-    resolution: int | None = None
+    resolution: int | None = limited(None, least=2)
     device: str = "auto"
     output: str | None = None
 
@@ -247,7 +259,7 @@ class ConvertConfig:
     licence: str | None = None
     period: list[float] | None = None
     geometry: str | None = None
-    time_period: float | None = None
+    time_period: float | None = limited(None, above=0)
     symmetries: list[str] | None = None
     overwrite: bool = False
 

@@ -163,6 +163,11 @@ class Solution:
         return self._ask(t, x, ("mean",), grid=True)["mean"]
 
     @property
+    def start(self) -> float:
+        """Time of the first observation."""
+        return float(self.surrogate.scale.external(self.estimate.t[0, 0]))
+
+    @property
     def context(self) -> tuple[Tensor, Tensor]:
         """The context (P,) of the trajectory and its covariance (P, P); P = 0 for a surrogate without contexts."""
         n = self.surrogate.field.shape.state_size
@@ -235,10 +240,10 @@ class Solution:
         finite, outside = bool(torch.isfinite(times).all()), 0
         for block in points.split(_POINTS_PER_BLOCK):
             finite = finite and bool(torch.isfinite(block).all())
-            outside += int(self.surrogate.outside(block).sum())
+            outside += int(self.surrogate.extent.outside(block).sum())
         if not finite:
             raise UserError("a query has times or coordinates that are not finite; remove those rows")
-        self.surrogate.warn_outside(outside, len(points))
+        self.surrogate.extent.warn_outside(outside, len(points))
 
     def _by_row(self, times: Tensor, x: Tensor, what: tuple[str, ...]) -> Iterator[tuple[Any, dict[str, Tensor]]]:
         """Rows in blocks, and the answers (B, ...) of each; in the order of time, so that a block needs few states."""

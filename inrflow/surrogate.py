@@ -33,6 +33,7 @@ from inrflow.dynamics.vector_field import FieldShape, VectorField
 from inrflow.encoding.encode import Encoder, encode
 from inrflow.encoding.unseen import UnseenVariance
 from inrflow.errors import UserError
+from inrflow.extent import Extent
 from inrflow.files import load_tensors, save_tensors
 from inrflow.solution import Solution
 
@@ -98,6 +99,11 @@ class Surrogate:
     def dynamics(self) -> Dynamics:
         """The vector field with its integrator and error."""
         return Dynamics(self.field, self.integrator, self.prior.process)
+
+    @property
+    def extent(self) -> Extent:
+        """What was seen of space and time."""
+        return Extent(self.description, self.box, self.horizon)
 
     # ---- storing ----
 
@@ -351,10 +357,13 @@ class Surrogate:
         if isinstance(observations, Mapping):
             return {key: self._assimilate(value, context) for key, value in observations.items()}
         if not isinstance(observations, Observations):
+            if isinstance(observations, str) or not isinstance(observations, Sequence):
+                raise UserError("assimilate takes Observations(t, x, u), or a list or dictionary of them; found "
+                                f"{type(observations).__name__}")
             return [self._assimilate(value, context) for value in observations]
         window = self._window(observations)
-        outside = self.outside(observations.frames().x)
-        self.warn_outside(int(outside.sum()), outside.size)
+        outside = self.extent.outside(observations.frames().x)
+        self.extent.warn_outside(int(outside.sum()), outside.size)
         if (seen := int(window.observed.sum())) < self.window:
             warnings.warn(short_window(seen, self.window), stacklevel=3)
         estimate = self.estimate(window, context=context)
@@ -382,31 +391,6 @@ class Surrogate:
         knots = Knots.spaced(float(t.min()), float(t.max()), _KNOT_SPACING * self.scale.unit)
         place, values, delay, _ = knots.gather(t, places, frames.u[seen])
         return TrajectoryBatch(*(torch.as_tensor(v)[None] for v in (knots.times, place, values, delay.astype(float))))
-
-    def outside(self, x: np.ndarray | Tensor) -> np.ndarray:
-        """Which of the points (..., d) leave the box of the training data along coordinates that are not periodic."""
-        points = np.asarray(x)
-        if self.description.geometry == "sphere":
-            return np.zeros(points.shape[:-1], bool)
-        margin = 1e-6 * (self.box[1] - self.box[0] + 1e-300)
-        beyond = (points < self.box[0] - margin) | (points > self.box[1] + margin)
-        if self.description.period is not None:
-            beyond &= np.asarray(self.description.period) == 0
-        return beyond.any(-1)
-
-    def warn_outside(self, outside: int, points: int) -> None:
-        """Warn, once, where any of so many points asked for lie `outside` the box of the training data."""
-        if not outside:
-            return
-        box = ", ".join(
-            f"{name} {low:.4g} to {high:.4g}"
-            for name, low, high in zip(self.description.coordinates, *self.box, strict=True)
-        )
-        warnings.warn(
-            f"{100 * outside / points:.3g} % of the points lie outside the box of the training data ({box}): values "
-            "there are extrapolated",
-            stacklevel=3,
-        )
 
 
 def _state_prior(state: dict[str, Any]) -> StatePrior:

@@ -41,6 +41,11 @@ def other_format(path):
         file.attrs["format"] = "something else"
 
 
+def renamed(path, attribute, names):
+    with h5py.File(path, "r+") as file:
+        file.attrs[attribute] = names
+
+
 def replaced(index, value):
     def change(values):
         values = values.copy()
@@ -61,7 +66,10 @@ SPOILT = {
     "duplicate times": (lambda path: spoil(path, "t", replaced(2, 0.25)), "increas"),
     "mismatched shapes": (lambda path: spoil(path, "u", lambda u: u[:, :, :-1]), "shape"),
     "coordinates not finite": (lambda path: spoil(path, "x", replaced((3, 0), np.inf)), "finite"),
+    "coordinates that are fill values": (lambda path: spoil(path, "x", replaced((3, 0), 9.97e36)), "beyond"),
     "infinite values": (lambda path: spoil(path, "u", replaced((0, 0, 0, 0), np.inf)), "infinite"),
+    "fill values": (lambda path: spoil(path, "u", replaced((0, 0, 0, 0), 9.97e36)), "beyond"),
+    "a channel that is no file name": (lambda path: renamed(path, "channels", ["u", "du/dt"]), "rename"),
     "all-NaN channel": (lambda path: spoil(path, "u", replaced(np.s_[..., 1], np.nan)), "channel"),
     "one frame only": (lambda path: (spoil(path, "u", lambda u: u[:, :1]), spoil(path, "t", lambda t: t[:1])), "frame"),
     "zero points": (lambda path: (spoil(path, "u", lambda u: u[:, :, :0]), spoil(path, "x", lambda x: x[:0])), "point"),
@@ -99,6 +107,13 @@ def test_bad_test_data_is_one_clear_line(kind, data, tiny_run, elsewhere, inrflo
     (("train", "minutes=3"), "did you mean training.minutes?"),
     (("train", "training.minutes=soon"), "training.minutes=soon"),
     (("train", "training.minutes=0"), "training.minutes=0"),
+    (("train", "training.minutes=inf"), "training.minutes=inf"),
+    (("train", "decoder.width=0"), "decoder.width=0"),
+    (("train", "data.symmetries=3"), "symmetry '3'"),
+    (("train", "data.test="), "data.test= is empty"),
+    (("train", "+nothing=1"), "unknown key 'nothing'"),
+    (("train", "output='run"), "output='run"),
+    (("evaluate", "observe.noise=nan"), "observe.noise=nan"),
     (("train", "data.points=1.5"), "data.points=1.5"),
     (("train", "data.frames=1"), "data.frames=1"),
     (("train", "dynamics.method=euler"), "euler"),
@@ -174,6 +189,48 @@ def test_a_test_file_of_another_system_is_one_clear_line(tiny_run, elsewhere, in
                            "frames=3").code == 0
     for command in ("evaluate", "plot"):
         assert one_line(inrflow_command(command, f"run={tiny_run.run}", "data.test=heat.h5"), "heat.h5", "channels")
+
+
+def test_data_without_any_variation_are_one_clear_line(data, inrflow_command):
+    spoil(data, "u", np.ones_like)
+    outcome = inrflow_command("train", "data.train=data.h5")
+    assert outcome.code == 2 and "nothing to learn" in outcome.err and len(outcome.err.splitlines()) == 1
+
+
+def test_values_in_one_frame_alone_are_one_clear_line(data, inrflow_command):
+    spoil(data, "u", replaced(np.s_[:, 1:], np.nan))
+    outcome = inrflow_command("train", "data.train=data.h5")
+    assert one_line(outcome, "data.h5", "two of its frames"), outcome.err
+
+
+def test_coordinates_in_another_order_are_one_clear_line(data, tiny_run, inrflow_command):
+    renamed(data, "coordinates", ["y", "x"])
+    for command in ("evaluate", "plot"):
+        outcome = inrflow_command(command, f"run={tiny_run.run}", "data.test=data.h5")
+        assert one_line(outcome, "data.h5", "coordinates y, x"), outcome.err
+    outcome = inrflow_command("train", f"data.train={tiny_run.train}", "data.test=data.h5")
+    assert one_line(outcome, "data.h5", "coordinates y, x"), outcome.err
+
+
+def test_more_observed_frames_than_there_are_is_one_clear_line(tiny_run, inrflow_command):
+    outcome = inrflow_command("evaluate", f"run={tiny_run.run}", "observe.frames=11")
+    assert one_line(outcome, "observe.frames=11", "10 frames"), outcome.err
+    outcome = inrflow_command("train", f"data.train={tiny_run.train}", f"data.test={tiny_run.test}",
+                              "observe.frames=11")
+    assert one_line(outcome, "needs at least 11"), outcome.err
+
+
+def test_a_resumed_run_takes_no_other_settings(tiny_run, inrflow_command):
+    outcome = inrflow_command("train", f"resume={tiny_run.run}", "training.minutes=9")
+    assert one_line(outcome, "leave out training.minutes=9")
+
+
+@pytest.mark.parametrize("content", ["a: [b", "- a list", "training: {minutes: -1}"])
+def test_a_damaged_configuration_is_one_clear_line(content, tiny_run, elsewhere, inrflow_command):
+    shutil.copytree(tiny_run.run, "run")
+    Path("run/config.yaml").write_text(content)
+    for arguments in (("inspect", "run"), ("train", "resume=run"), ("plot", "run=run")):
+        assert one_line(inrflow_command(*arguments), "config.yaml"), arguments
 
 
 def test_help_names_every_command_and_the_version_is_told(inrflow_command):

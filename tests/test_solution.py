@@ -118,3 +118,9 @@ def test_points_outside_and_times_that_are_no_numbers_are_told(monkeypatch):
         solution(float("inf"), places())
     with pytest.raises(UserError, match="no points"):
         solution(TIMES, places(0))
+
+
+@pytest.mark.parametrize("given", ["seen.csv", (np.zeros(1), np.zeros((1, 2)), np.zeros((1, 2))), None])
+def test_what_is_no_observations_is_told(given, tiny_run):
+    with pytest.raises(UserError, match="assimilate takes Observations"):
+        Surrogate.load(tiny_run.run).assimilate(given)

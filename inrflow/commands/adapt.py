@@ -82,7 +82,7 @@ def run(arguments: list[str]) -> int:
 
 
 def check(config: AdaptConfig) -> None:
-    """Values that Hydra's types cannot check. Raises UserError."""
+    """What the limits of single settings do not say. Raises UserError."""
     data, settings = config.data, config.adapt
     if data.train is None:
         raise UserError("data.train=FILE is missing; give a file with trajectories of the new system")
@@ -90,14 +90,6 @@ def check(config: AdaptConfig) -> None:
         raise UserError(f"data.test={data.test} does not exist; give a file, or leave it out")
     if settings.strength not in STRENGTHS:
         raise UserError(f"adapt.strength={settings.strength!r}; choose from {', '.join(STRENGTHS)}")
-    if data.trajectories is not None and data.trajectories < 1:
-        raise UserError(f"data.trajectories={data.trajectories}; give a number of 1 or more")
-    if settings.copies is not None and settings.copies < 1:
-        raise UserError(f"adapt.copies={settings.copies}; give a number of 1 or more")
-    if settings.scratch_minutes < 0:
-        raise UserError(
-            f"adapt.scratch_minutes={settings.scratch_minutes:g}; give a time above 0, or 0 for no comparison"
-        )
     choose_device(config.device)
 
 

@@ -21,7 +21,7 @@ from inrflow.data.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.data.tables import read_points
 from inrflow.data.trajectories import TrajectoryFile
 from inrflow.errors import UserError
-from inrflow.evaluation.evaluate import Observe, evaluate
+from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
 from inrflow.evaluation.references import References
 from inrflow.plotting import animation, error_figure, forecast_figure, loss_figure, read_steps
 from inrflow.settings import from_yaml, resolve
@@ -53,11 +53,8 @@ def run(arguments: list[str]) -> int:
 def _check(config: PlotConfig, about: Description) -> None:
     if config.channel is not None and config.channel not in about.channels:
         raise UserError(f"channel={config.channel} is unknown; choose one of {', '.join(about.channels)}")
-    if config.frames < 1:
-        raise UserError(f"frames={config.frames}; give the number of times to draw, 1 or more")
-    if config.resolution is not None and (config.resolution < 2 or config.points is not None):
-        problem = "goes with points=FILE" if config.points else "is too low"
-        raise UserError(f"resolution={config.resolution} {problem}; give points per axis, 2 or more, or points=FILE")
+    if config.resolution is not None and config.points is not None:
+        raise UserError(f"resolution={config.resolution} and points={config.points} both say where to draw; give one")
     times = config.times
     if times is not None and (not times or not np.isfinite(times).all() or (np.diff(times) <= 0).any()):
         raise UserError(f"times={times}; give increasing times in units of the data")
@@ -75,11 +72,6 @@ def _source(config: PlotConfig, surrogate: Surrogate) -> tuple[Path, Observe]:
         path = trained.test or trained.train
         if trained.test is None:
             frames = max(frames, int(surrogate.training["frames"]))
-    if frames < 1 or seen.noise < 0 or (seen.points is not None and not 0 < seen.points <= 1):
-        raise UserError(
-            f"observe.frames={frames} observe.points={seen.points} observe.noise={seen.noise:g}; give 1 frame or more, "
-            "a fraction of points above 0 and at most 1, and a noise of 0 or more"
-        )
     return Path(str(path)), Observe(frames, seen.points, seen.noise)
 
 
@@ -97,15 +89,10 @@ class _Scene:
 
 
 def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> _Scene:
-    about = surrogate.description
     if not 0 <= config.trajectory < file.trajectories:
         last = file.trajectories - 1
         raise UserError(f"trajectory={config.trajectory}; {file.path} has the trajectories 0 to {last}")
-    if file.description.channels != about.channels or len(file.description.coordinates) != len(about.coordinates):
-        raise UserError(
-            f"{file.path} has channels {', '.join(file.description.channels)} in {len(file.description.coordinates)} "
-            f"coordinates; the surrogate was trained on {', '.join(about.channels)} in {len(about.coordinates)}"
-        )
+    require_channels(surrogate, file, "a file of the same system")
     frames = file.read(config.trajectory)
     solution = surrogate.assimilate(_observed(config, surrogate, frames, observe))
     triangles = file.read_extra("triangles") if "triangles" in file.extra else None

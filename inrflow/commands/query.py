@@ -39,10 +39,11 @@ def run(arguments: list[str]) -> int:
         for table in PointReader(config.points, surrogate.description):
             writer.append(table, answers.columns(table))
             rows += len(table)
-            outside += int(surrogate.outside(table.x).sum())
+            outside += int(surrogate.extent.outside(table.x).sum())
             status.update(f"{rows} points")
     answers.warn()
-    surrogate.warn_outside(outside, rows)
+    surrogate.extent.warn_outside(outside, rows)
+    surrogate.extent.warn_beyond(answers.beyond, rows)
     console.print(f"{rows} points in {time.perf_counter() - began:.3g} s, written to {target}", highlight=False,
                   soft_wrap=True)
     return 0
@@ -68,6 +69,7 @@ class _Answers:
         self._solutions: dict[int, Solution] = {}
         self._warned: list[str] = []
         self._assumed = False
+        self.beyond = 0  # of the points answered so far, those beyond the time span of training
 
     def columns(self, table: PointTable) -> dict[str, np.ndarray]:
         """The new columns of a block of points. Raises UserError for points of a trajectory that was not observed."""
@@ -83,7 +85,9 @@ class _Answers:
             asked = {"std": self.config.std, "derivatives": self.config.derivatives}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of points outside: told once, for all blocks
-                answer = self._solution(number).query(table.t[rows], table.x[rows], **asked)
+                solution = self._solution(number)
+                answer = solution.query(table.t[rows], table.x[rows], **asked)
+            self.beyond += int(self.surrogate.extent.beyond(table.t[rows], solution.start).sum())
             for c, channel in enumerate(about.channels):
                 values = {channel: answer["mean"][..., c]}
                 if self.config.std:

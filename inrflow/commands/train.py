@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from datetime import datetime
 from pathlib import Path
 
@@ -36,7 +37,11 @@ def run(arguments: list[str]) -> int:
         directory = Path(config.resume)
         if not (directory / "config.yaml").exists():
             raise UserError(f"resume={directory}: there is no config.yaml; give a folder of inrflow train")
+        device = config.device
         config = from_yaml(directory / "config.yaml", Config)
+        _only_resume(arguments, directory)
+        if any(item.startswith("device=") for item in arguments):  # of the machine, which may be another one
+            config.device = device
         if several(config.data.train) is not None:
             from inrflow.commands.train_several import run_several
 
@@ -61,8 +66,11 @@ def run(arguments: list[str]) -> int:
             config.data.frames = 10
     with TrajectoryFile(train_path) as file:
         if test_path is not None:
-            _check_test(test_path, file)
+            _check_test(test_path, file, config.observe.frames)
         file.require_frames(2, "training")
+        if config.data.frames is not None and config.data.frames > file.frames:
+            warnings.warn(f"data.frames={config.data.frames}, but {train_path} has {file.frames}: all are trained on",
+                          stacklevel=2)
         for key in ("train", "test"):  # a run can be resumed and evaluated from any folder
             value = getattr(config.data, key)
             setattr(config.data, key, os.path.abspath(value) if value else None)
@@ -82,7 +90,7 @@ def run(arguments: list[str]) -> int:
             console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
             return 1
         surrogate.save(directory)
-        source = training.source
+        source = training.observed
         references = fit_references(
             source.batch(training.training, normalised=False),
             source.batch(training.validation, normalised=False) if len(training.validation) else None,
@@ -96,7 +104,17 @@ def run(arguments: list[str]) -> int:
         frames = source.times.shape[1] if alone else config.observe.frames
         observe = Observe(frames, config.observe.points, config.observe.noise, config.observe.context)
         report_evaluation(surrogate, Path(tested), observe, directory, console, references)
+    else:
+        console.print("nothing was kept back to evaluate on; give data.test=FILE to inrflow evaluate", highlight=False)
     return 0
+
+
+def _only_resume(arguments: list[str], directory: Path) -> None:
+    """A run goes on as it began: refuse settings that would be silently ignored. Raises UserError."""
+    others = [item for item in arguments if item.split("=", 1)[0] not in ("resume", "device")]
+    if others:
+        raise UserError(f"resume={directory} goes on with the settings of that run; leave out {', '.join(others)}, or "
+                        "train anew in another output=DIR")
 
 
 def several(train: object) -> list[str] | None:
@@ -113,41 +131,21 @@ def several(train: object) -> list[str] | None:
 
 
 def check(config: Config) -> None:
-    """Values that Hydra's types cannot check. Raises UserError."""
-    if not 0 < config.data.points <= 1:
-        raise UserError(f"data.points={config.data.points:g}; give a fraction above 0 and at most 1")
-    if not 0 < config.training.minutes:
-        raise UserError(f"training.minutes={config.training.minutes:g}; give a time above 0")
-    if config.data.frames is not None and config.data.frames < 2:
-        raise UserError(f"data.frames={config.data.frames}: dynamics need at least 2 frames; give 2 or more")
-    if not 0 <= config.data.validation < 1:
-        raise UserError(f"data.validation={config.data.validation:g}; give a share from 0 to below 1")
-    if config.seed < 0:
-        raise UserError(f"seed={config.seed}; give a number of 0 or more")
+    """What depends on more than one setting, or on the machine. Raises UserError."""
     choose_device(config.device)
-    if config.training.optimiser not in ("soap", "adamw"):
-        raise UserError(f"training.optimiser={config.training.optimiser!r}; choose soap or adamw")
-    if config.dynamics.method not in ("rk4", "dopri5"):
-        raise UserError(f"dynamics.method={config.dynamics.method!r}; choose rk4 or dopri5")
-    if config.dynamics.start not in ("auto", "least_squares", "zero"):
-        raise UserError(f"dynamics.start={config.dynamics.start!r}; choose auto, least_squares or zero")
-    if config.decoder.codes not in ("variance", "harmonics"):
-        raise UserError(f"decoder.codes={config.decoder.codes!r}; choose variance or harmonics")
     check_recipe(config)
 
 
-def _check_test(path: str, trained: TrajectoryFile) -> None:
+def _check_test(path: str, trained: TrajectoryFile, frames: int | None) -> None:
     """Refuse a test file that cannot be evaluated on before time is spent on training. Raises UserError."""
     if not Path(path).exists():
         raise UserError(f"data.test={path} does not exist; give a file, or leave it out")
     with TrajectoryFile(path) as file:
         ours, theirs = trained.description, file.description
-        if ours.channels != theirs.channels or len(ours.coordinates) != len(theirs.coordinates):
-            raise UserError(
-                f"data.test={path} has channels {', '.join(theirs.channels)} in {len(theirs.coordinates)} coordinates, "
-                f"data.train {', '.join(ours.channels)} in {len(ours.coordinates)}; give files of the same system"
-            )
-        file.require_frames(2, "evaluation")
+        if not ours.same_system(theirs):
+            raise UserError(f"data.test={path} has {theirs.layout}, data.train {ours.layout}; give files of the same "
+                            "system")
+        file.require_frames(max(2, frames or 1), "evaluation")
 
 
 def default_output(command: str) -> Path:

@@ -48,6 +48,9 @@ class Description:
         if len(set(names)) < len(names) or not all(names):
             raise UserError(f"channels {list(self.channels)} and coordinates {list(self.coordinates)} must be "
                             f"different names, none empty and none of them {' or '.join(RESERVED)}; rename them")
+        if any("/" in name for name in names):  # these become names of files, and of datasets of HDF5 and NetCDF files
+            raise UserError(f"channels {list(self.channels)} and coordinates {list(self.coordinates)} hold a /; rename "
+                            "them without it")
         if self.units is not None and len(self.units) != channels:
             raise UserError(f"units has {len(self.units)} values for {channels} channels; give one for each channel")
         if self.period is not None:
@@ -68,6 +71,15 @@ class Description:
         if (self.symmetries.d, self.symmetries.channels) != (d, channels):
             raise UserError(f"symmetries act on {self.symmetries.d} coordinates and {self.symmetries.channels} "
                             f"channels, the data have {d} and {channels}")
+
+    def same_system(self, other: Description) -> bool:
+        """Whether another data set has these channels and coordinates, in this order."""
+        return (self.channels, self.coordinates) == (other.channels, other.coordinates)
+
+    @property
+    def layout(self) -> str:
+        """Channels and coordinates in words."""
+        return f"channels {', '.join(self.channels)} at coordinates {', '.join(self.coordinates)}"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, fit for JSON."""

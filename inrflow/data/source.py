@@ -59,6 +59,8 @@ class TrajectorySource:
         self.normalisation = Normalisation(
             torch.zeros(len(file.description.channels)), torch.ones(len(file.description.channels))
         )
+        self.observed_frames = 0
+        self.varies = torch.ones(len(file.description.channels), dtype=torch.bool)
 
     def __len__(self) -> int:
         return self.file.trajectories
@@ -134,12 +136,18 @@ class TrajectorySource:
         return TrajectoryBatch(torch.cat([p.t for p in parts]), x, u, delay)
 
     def fit_normalisation(self, trajectories: Sequence[int] | np.ndarray) -> Normalisation:
-        """Mean and standard deviation of each channel over the named trajectories; kept and returned."""
+        """Mean and standard deviation of each channel over the named trajectories; kept and returned.
+
+        `varies` (C,) tells which channels have several values; the others have a scale of 1. `observed_frames`: of the
+        trajectory that has most.
+        """
         channels = len(self.description.channels)
         count, total, square = (torch.zeros(channels, dtype=torch.float64) for _ in range(3))
         reference = torch.zeros(channels, dtype=torch.float64)
         for index, i in enumerate(trajectories):
-            u = self._read(int(i)).u.reshape(-1, channels).double()
+            u = self._read(int(i)).u
+            self.observed_frames = max(self.observed_frames, int(torch.isfinite(u).any(-1).any(-1).sum()))
+            u = u.reshape(-1, channels).double()
             if index == 0:
                 reference = u.nanmean(0).nan_to_num()
             finite = torch.isfinite(u)
@@ -153,7 +161,8 @@ class TrajectorySource:
                 )
         mean = total / count
         scale = (square / count - mean.square()).clamp(min=0).sqrt()
-        scale = torch.where(scale > 1e-12 * (mean + reference).abs().clamp(min=1e-300), scale, torch.ones_like(scale))
+        self.varies = scale > 1e-12 * (mean + reference).abs().clamp(min=1e-300)
+        scale = torch.where(self.varies, scale, torch.ones_like(scale))
         self.normalisation = Normalisation((reference + mean).float(), scale.float())
         return self.normalisation
 

@@ -124,6 +124,9 @@ class ClosedFormSearch:
 
         With `continuous` the rollouts are those of the continuous-time field, else of the fitted map of one step.
         """
+        fewest = min(self.training.codes.shape[1] - 1, *(fitted.codes.shape[1] for fitted, _, _ in self.splits))
+        if candidate.memory and fewest < 3:  # memory is known from the second frame on: no transition would be left
+            return float("inf")
         totals, counts, variance = self._errors(candidate, continuous)
         if not counts.sum():
             return float("inf")

@@ -42,6 +42,11 @@ class LocalEquation:
         """Number of terms of all channels."""
         return int(self.kept.sum())
 
+    @property
+    def coefficients(self) -> int:
+        """Number of coefficients that are not 0, what contexts add among them."""
+        return int((self.weights != 0).sum())
+
     def field(self, basis: LocalBasis, width: int = 256) -> VectorField:
         """The vector field (float64) of codes of this basis."""
         weights, size = self.several, basis.code_size
@@ -85,7 +90,8 @@ class LocalEquation:
                 if weight:
                     for factor in term:
                         weight /= scale[factor.channel]
-                    parts.append(f"{weight * scale[c] / units[-1]:+.4g} {name_of(term, channels, coordinates)}".rstrip())
+                    told = name_of(term, channels, coordinates) if term else ""
+                    parts.append(f"{weight * scale[c] / units[-1]:+.4g} {told}".rstrip())
             if self.force is not None:
                 parts.append("+ force(place)")
             lines.append(f"d{name}/dt = {' '.join(parts) or '0'}".replace("= +", "= "))

@@ -26,7 +26,7 @@ from inrflow.dynamics.vector_field import VectorField
 _STABLE, _ACCURATE = 1.5, 0.1  # of the fastest rate times the step, for Runge and Kutta's method
 _LEAST_STEPS, _MOST_STEPS = 4, 64
 _NUDGE = 1e-6
-_GROWTH = 5.0
+_GROWTH = 100.0
 _TRIED = 3  # blocks of transitions by which equations are compared
 _BLOCK = 16
 
@@ -94,7 +94,9 @@ class EquationFit:
                 if carried is None or carried[0] != float(gap.max()):
                     newton = equation.force is None
                     carried = float(gap.max()), self._carried(field, float(gap.max()), steps) if newton else None
-                if carried[1] is not None:
+                if not bool(good.any()):
+                    pass
+                elif carried[1] is not None:
                     design = self._design(path[:, good], simpson(steps), carried[1]) * gap[good, None, None]
                     own = _coefficients(equation, contexts, where[good])
                     change = missed[good] + torch.einsum("bzu,bu->bz", design, own)
@@ -102,7 +104,8 @@ class EquationFit:
                     along = torch.linspace(0, 1, steps + 1, dtype=path.dtype)[:, None, None]
                     design = self._design((path + along * missed)[:, good], simpson(steps)) * gap[good, None, None]
                     change = (end - start)[good]
-                self._add(found, where[good], design, change, gap[good])
+                if bool(good.any()):
+                    self._add(found, where[good], design, change, gap[good])
             rest = ~good
             if bool(rest.any()):
                 path, weights = interpolated_path(block.codes, block.t, block.frame)
@@ -142,7 +145,8 @@ class EquationFit:
         state = torch.cat([mean, torch.zeros(field.shape.context_size, dtype=torch.float64)])
         jacobian = field_jacobian(field, torch.zeros(1, dtype=torch.float64), state[None])[0, :size, :size]
         one = torch.linalg.matrix_exp(jacobian * gap / steps)
-        if not float(torch.linalg.matrix_norm(torch.linalg.matrix_power(one, steps), 2)) < _GROWTH:
+        whole = torch.linalg.matrix_power(one, steps)
+        if not bool(torch.isfinite(whole).all()) or not float(torch.linalg.matrix_norm(whole, 2)) < _GROWTH:
             return None
         found = [torch.eye(size, dtype=torch.float64)]
         for _ in range(steps):

@@ -1,8 +1,9 @@
 """The search for a local equation: which terms, of what strength, and how they depend on contexts.
 
 Coefficients are a fixed point: those that explain the transitions along the flow that they make, found with Anderson's
-acceleration (1965). In every round terms that nothing speaks for are struck out, the one that is missed least first, so
-that the equation holds beyond the data that told it; the next round sees all of them again. Held-out trajectories judge.
+acceleration (1965). In every round terms that nothing speaks for are struck out, the one that is missed least first,
+so that the equation holds beyond the data that told it; the next round sees all of them again. Held-out trajectories
+judge.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from inrflow.dynamics.states import CodeData
 #: Validation error, share of the variance, of an equation with the contexts (E, P) of the training environments.
 Judge = Callable[[LocalEquation, Tensor], float]
 
-_ROUNDS, _SHARED, _REFINING = 16, 6, 6  # rounds in all, for all systems together before each has contexts, for fewer terms
+_ROUNDS, _REFINING = 40, 10  # rounds at most, and for fewer terms
+_SHARED = 6  # rounds for all systems together, before each has contexts
 _PATIENCE = 3  # rounds without a gain
 _HISTORY = 5
 _RIDGE = 1e-12
@@ -67,6 +69,9 @@ class EquationSearch:
     known: Tensor | None = None
     progress: Callable[[], None] = lambda: None
 
+    def __post_init__(self) -> None:
+        self.closest: FoundEquation  # of the last rounds, the one whose steps miss least
+
     def search(self, terms: Sequence[Term], count: int = 0) -> FoundEquation | None:
         """The best equation of these terms and so many contexts; None where none was found that can be integrated."""
         fit = EquationFit(self.basis, self.states, terms, self.environment)
@@ -89,18 +94,20 @@ class EquationSearch:
                 pooled = best.equation.weights.flatten()
                 contexts = leading_contexts(departures(parts, pooled, total.something()), total.gram, count)
             best = self._rounds(fit, parts, contexts, forced, _LEVELS[0], _ROUNDS)
-        tried = best.equation.count if best is not None else 0
-        for level in _LEVELS[1:] if best is not None and best.score < _POOR else ():
-            parts = self._gathered(fit, best.equation, best.contexts)
-            joined = NormalEquations.joined(parts, best.contexts)
+        if best is None or best.score > _POOR:
+            return best
+        tried = best.equation.coefficients
+        for level in _LEVELS[1:]:
+            parts = self._gathered(fit, self.closest.equation, self.closest.contexts)
+            joined = NormalEquations.joined(parts, self.closest.contexts)
             fewer = int(joined.needed(joined.something(), forced, level).sum())
             if fewer >= tried:
                 continue
             tried = fewer
-            simpler = self._rounds(fit, parts, best.contexts, forced, level, _REFINING)
+            simpler = self._rounds(fit, parts, self.closest.contexts, forced, level, _REFINING)
             if (
                 simpler is not None and simpler.score < _SIMPLER * best.score
-                and simpler.equation.count < best.equation.count
+                and simpler.equation.coefficients < best.equation.coefficients
             ):
                 best = simpler
         return best
@@ -152,6 +159,8 @@ class EquationSearch:
             unchanged = 0 if best is None or score < _SETTLED * best.score else unchanged + 1
             if best is None or score < best.score:
                 best = FoundEquation(equation, contexts, score, misfit)
+            if misfit < least or round_ == 0:
+                self.closest = FoundEquation(equation, contexts, score, misfit)
             if misfit < _SETTLED * least:
                 least, unchanged = misfit, min(unchanged, _PATIENCE)
             if unchanged > _PATIENCE or (round_ >= _PATIENCE and not best.score < _DIVERGED and least > _HOPELESS):
@@ -162,7 +171,7 @@ class EquationSearch:
     def _safe_ridge(
         self, fit: EquationFit, joined: NormalEquations, contexts: Tensor, needed: Tensor, forced: bool
     ) -> float:
-        """The ridge of a first guess whose flow misses least: polynomials through frames may tell fields that explode."""
+        """The ridge of a first guess whose flow misses least: along polynomials, fields are found that explode."""
 
         def missed(ridge: float) -> float:
             equation = self._equation(fit, joined, joined.solve(needed, forced, ridge), forced)

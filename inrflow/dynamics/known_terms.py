@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from inrflow.dynamics.local_terms import FOURTH, Factor, Term, reaction_terms, stirring_terms, transport_terms
+from inrflow.dynamics.local_terms import Factor, Term, reaction_terms, stirring_terms, transport_terms
 
 
 def known_libraries(known: Mapping[str, Sequence[Term]], channels: int, dimensions: int) -> dict[str, list[Term]]:
@@ -30,15 +30,12 @@ def known_libraries(known: Mapping[str, Sequence[Term]], channels: int, dimensio
 
 def _renamed(term: Term, channels: int, dimensions: int) -> Iterator[Term]:
     there = sorted({factor.channel for factor in term})
-    along = sorted({axis for factor in term if factor.axes != FOURTH for axis in factor.axes})
+    along = sorted({axis for factor in term for axis in factor.axes if axis >= 0})  # others mark Laplacians
     for names in itertools.product(range(channels), repeat=len(there)):
         for axes in itertools.permutations(range(dimensions), len(along)):
             channel, axis = dict(zip(there, names, strict=True)), dict(zip(along, axes, strict=True))
             yield tuple(
-                Factor(
-                    channel[f.channel],
-                    f.axes if f.axes == FOURTH else tuple(sorted(axis[a] for a in f.axes)), f.inverse,
-                )
+                Factor(channel[f.channel], tuple(sorted(axis.get(a, a) for a in f.axes)), f.inverse)
                 for f in term
             )
 

@@ -1,4 +1,4 @@
-"""Codes of a periodic domain as Fourier coefficients of fields, their derivatives on a grid, and the way back to codes."""
+"""Codes of a periodic domain as Fourier coefficients of fields, their derivatives on a grid, and the way back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import PeriodicEmbedding
-from inrflow.dynamics.local_terms import FOURTH, Factor
+from inrflow.dynamics.local_terms import FOURTH, LAPLACIAN, Factor
 
 _TRUNK_WAVES = {1: 64, 2: 16, 3: 8}  # largest wavenumber that is looked at where a network has functions of its own
 _DEGREE = 3
@@ -83,8 +83,8 @@ class LocalBasis:
         if key not in self._symbols:
             square = self.vectors.square().sum(1)
             symbol = torch.ones(self.count, dtype=torch.complex128)
-            if factor.axes == FOURTH:
-                symbol = (square**2).to(torch.complex128)
+            if factor.axes in (LAPLACIAN, FOURTH):
+                symbol = (-square if factor.axes == LAPLACIAN else square**2).to(torch.complex128)
             else:
                 for axis in factor.axes:
                     symbol = symbol * 1j * self.vectors[:, axis]

@@ -25,15 +25,20 @@ class Factor(NamedTuple):
 Term = tuple[Factor, ...]  # a product; of nothing: 1
 
 
+#: In place of axes: the Laplacian, and the squared one, whose single derivatives would be too many.
+LAPLACIAN, FOURTH = (-2,), (-1,)
+
+
+def isotropic_terms(channels: int) -> list[Term]:
+    """1, and a value, a Laplacian and a squared one of every channel: what is linear and has no preferred direction."""
+    return [(), *[(Factor(c, axes),) for axes in ((), LAPLACIAN, FOURTH) for c in range(channels)]]
+
+
 def linear_terms(channels: int, dimensions: int) -> list[Term]:
-    """A value, derivatives up to the second order and the squared Laplacian's, of every channel."""
+    """1, a value, derivatives up to the second order and the squared Laplacian, of every channel."""
     orders: list[tuple[int, ...]] = [axes for n in range(3) for axes in _axes(dimensions, n)]
     found: list[Term] = [(Factor(c, axes),) for c in range(channels) for axes in orders]
-    return found + [(Factor(c, FOURTH),) for c in range(channels)]
-
-
-#: Marks the squared Laplacian, whose single derivatives would be too many.
-FOURTH = (-1,)
+    return [(), *found, *[(Factor(c, FOURTH),) for c in range(channels)]]
 
 
 def reaction_terms(channels: int, degree: int = 3) -> list[Term]:
@@ -66,9 +71,10 @@ def stirring_terms(channels: int, dimensions: int) -> list[Term]:
 
 
 def libraries(channels: int, dimensions: int) -> list[list[Term]]:
-    """Nonlinear terms worth trying, few at first: reactions, with transport, with stirring; few channels only."""
-    found: list[list[Term]] = []
-    terms: list[Term] = []
+    """Lists of terms worth trying, few at first: what has no preferred direction, with reactions; all linear terms with
+    reactions, with transport, with stirring. Those that many channels would make too long are left out."""
+    found = [isotropic_terms(channels), isotropic_terms(channels) + reaction_terms(channels)]
+    terms = linear_terms(channels, dimensions)
     for more in (
         reaction_terms(channels), transport_terms(channels, dimensions), stirring_terms(channels, dimensions)
     ):
@@ -99,8 +105,8 @@ def name_of(term: Term, channels: Sequence[str], coordinates: Sequence[str]) -> 
 
 def _factor_name(factor: Factor, channels: Sequence[str], coordinates: Sequence[str]) -> str:
     name = channels[factor.channel]
-    if factor.axes == FOURTH:
-        return f"lap^2 {name}"
+    if factor.axes in (LAPLACIAN, FOURTH):
+        return f"lap {name}" if factor.axes == LAPLACIAN else f"lap^2 {name}"
     if factor.inverse:
         name = f"(lap^-1 {name})"
     return name + ("_" + "".join(coordinates[a] for a in factor.axes) if factor.axes else "")

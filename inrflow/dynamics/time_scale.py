@@ -18,6 +18,10 @@ class TimeScale:
         """Internal times of data times."""
         return (t.double() - self.origin) / self.unit
 
+    def external(self, tau: Tensor) -> Tensor:
+        """Data times of internal times."""
+        return tau.double() * self.unit + self.origin
+
     @classmethod
     def of(cls, times: Tensor) -> TimeScale:
         """From training times (S, T), NaN-padded."""

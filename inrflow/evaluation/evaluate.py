@@ -67,6 +67,9 @@ def evaluate(
     _check(surrogate, file, observe)
     seen_frames = surrogate.window if observe.frames is None else observe.frames
     source = TrajectorySource(file)
+    if observe.frames is not None and observe.frames > source.times.shape[1]:
+        raise UserError(f"observe.frames={observe.frames}, but no trajectory of {file.path} has more than "
+                        f"{source.times.shape[1]} frames; give no more")
     origin, contexts = ("given", context) if context is not None else known_contexts(surrogate, file, observe.context)
     found: list[tuple[Tensor, Tensor]] = []  # contexts of the trajectories and their covariances
     seed, training = int(surrogate.training["seed"]), surrogate.training
@@ -176,11 +179,8 @@ def _context_report(
 def require_channels(surrogate: Surrogate, file: TrajectoryFile, wanted: str) -> None:
     """Raise UserError, which asks for `wanted`, where a file has not the surrogate's channels and coordinates."""
     ours, theirs = surrogate.description, file.description
-    if ours.channels != theirs.channels or len(ours.coordinates) != len(theirs.coordinates):
-        raise UserError(
-            f"{file.path} has channels {', '.join(theirs.channels)} in {len(theirs.coordinates)} coordinates; the "
-            f"surrogate was trained on {', '.join(ours.channels)} in {len(ours.coordinates)}: give {wanted}"
-        )
+    if not ours.same_system(theirs):
+        raise UserError(f"{file.path} has {theirs.layout}; the surrogate was trained on {ours.layout}: give {wanted}")
 
 
 def _check(surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> None:

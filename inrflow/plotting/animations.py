@@ -16,7 +16,7 @@ from PIL import Image
 from inrflow.aside import write_aside
 from inrflow.plotting.fields import channel_fields
 from inrflow.plotting.lines import draw_lines
-from inrflow.plotting.style import BEYOND, MODEL, SIZE, TRUTH, dress_bar, moment_label, new_figure
+from inrflow.plotting.style import BEYOND, MODEL, SIZE, TRUTH, dress_bar, new_figure
 from inrflow.plotting.views import WIDE
 
 _DPI = 100  # films are smaller than stills
@@ -67,7 +67,7 @@ def animation(
     def draw(frame: int) -> None:
         beyond = data.beyond(frame)
         figure.supxlabel(
-            moment_label(data.t[frame], time_units) + (" · beyond training" if beyond else ""),
+            data.moment(frame) + (" · beyond training" if beyond else ""),
             fontsize=SIZE + 1,
             color=BEYOND if beyond else TRUTH,
         )

@@ -84,13 +84,17 @@ class ChannelFields:
         labels = {"truth": self.name, "forecast": self.name, "error": "error", "uncertainty": "std"}
         return f"{labels[panel]}{self.units}"
 
+    def moment(self, frame: int) -> str:
+        """When a frame was, in words."""
+        return moment_label(self.t[frame], self.time_units, float(np.diff(self.t).min(initial=np.inf)))
+
     def beyond(self, frame: int) -> bool:
         return self.horizon is not None and bool(self.t[frame] > self.horizon)
 
     def stamp(self, ax: Axes, frame: int) -> None:
         beyond = self.beyond(frame)
         ax.set_title(
-            moment_label(self.t[frame], self.time_units) + ("\nbeyond training" if beyond else ""),
+            self.moment(frame) + ("\nbeyond training" if beyond else ""),
             fontsize=SIZE,
             color=BEYOND if beyond else TRUTH,
         )

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from inrflow.plotting.fields import channel_fields
 from inrflow.plotting.lines import line_figure
-from inrflow.plotting.style import BEYOND, SIZE, TRUTH, dress_bar, moment_label, new_figure, save_figure
+from inrflow.plotting.style import BEYOND, SIZE, TRUTH, dress_bar, new_figure, save_figure
 from inrflow.plotting.views import WIDE
 
 
@@ -87,7 +87,7 @@ def forecast_figure(
         if wide:
             beyond = data.beyond(frame)
             axes[j, 0].set_ylabel(
-                moment_label(data.t[frame], time_units) + ("\nbeyond\ntraining" if beyond else ""),
+                data.moment(frame) + ("\nbeyond\ntraining" if beyond else ""),
                 fontsize=SIZE,
                 color=BEYOND if beyond else TRUTH,
                 rotation=0,

@@ -16,7 +16,7 @@ from inrflow.plotting.style import BEYOND, MODEL, SIZE, new_figure, save_figure
 def read_steps(path: str | os.PathLike[str]) -> dict[str, list[dict[str, Any]]]:
     """Rows of a metrics.jsonl by stage and in order of steps; the later of two rows of a step, no line that was cut."""
     stages: dict[str, dict[int, dict[str, Any]]] = {}
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:

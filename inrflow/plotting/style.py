@@ -52,10 +52,15 @@ def units_label(text: str | None) -> str:
     return f" [{text.replace('degC', '°C')}]"
 
 
-def moment_label(t: float, time_units: str | None) -> str:
-    """A date where times are dates, else the time and its units."""
+def moment_label(t: float, time_units: str | None, step: float = np.inf) -> str:
+    """A date where times are dates, else the time and its units; in digits that tell it from times a `step` away."""
     date = number_to_date(t, time_units)
-    return date[:10] if date else f"t = {t:.4g}" + (f" {time_units}" if time_units else "")
+    if date:
+        return date[:10]
+    written = f"{t:.4g}"
+    if 0 < step < 1e-3 * abs(t):
+        written = f"{t:.{max(0, -int(np.floor(np.log10(step))))}f}"
+    return f"t = {written}" + (f" {time_units}" if time_units else "")
 
 
 def new_figure(width: float, height: float, title: str | None) -> Figure:

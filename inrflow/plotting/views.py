@@ -17,6 +17,7 @@ from inrflow.plotting.style import SIZE
 
 WIDE = 2.2  # panels wider than this many heights are stacked by time, one row for each
 _FLATTEST = 6.0  # maps of narrow bands are stretched to be no flatter than this
+_MARGIN = 0.04  # of the extent, around dots
 _ALPHA = 1.4  # largest circumradius of a triangle that is drawn, in usual edges of its corners
 
 
@@ -26,6 +27,7 @@ class View:
 
     kind: line, image, triangles or scatter. ratio: width over height of a panel. axes, cells: of an image, its columns
     and rows and the cell of each point. triangles: corners. longitude: whether the axes are degrees of a map.
+    shown: which of the points these are, where not all can be drawn.
     """
 
     kind: str
@@ -37,9 +39,11 @@ class View:
     cells: tuple[np.ndarray, np.ndarray] | None = None
     triangles: np.ndarray | None = None
     longitude: bool = False
+    shown: np.ndarray | None = None
 
     def draw(self, ax: Axes, values: np.ndarray, colours: Colormap, limits: tuple[float, float]) -> Any:
         """Draw values (N,) and return what was drawn, to colour a bar by and to remove."""
+        values = values if self.shown is None else values[self.shown]
         style: dict[str, Any] = {"cmap": colours, "vmin": limits[0], "vmax": limits[1]}
         if self.kind == "image" and self.cells is not None:
             image = np.full((len(self.axes[1]), len(self.axes[0])), np.nan)
@@ -63,7 +67,11 @@ class View:
         ax.set_facecolor("0.87")
         low, high = self.x.min(0), self.x.max(0)
         if self.kind != "image":
-            ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+            size = np.ptp(self.x, axis=0)
+            flat = np.where(size > 0, size, size.max() or 1.0)  # points on a line, or one alone, have no limits
+            margin = np.where((size > 0) & (self.kind == "triangles"), 0.0, _MARGIN * flat)
+            (left_, bottom_), (right, top) = low - margin, high + margin
+            ax.set(xlim=(left_, right), ylim=(bottom_, top))
         ax.tick_params(labelsize=SIZE - 1.5, length=2, labelbottom=bottom, labelleft=left)
         if self.longitude:
             for axis, range_, count in ((ax.xaxis, high[0] - low[0], 5), (ax.yaxis, high[1] - low[1], 3)):
@@ -81,11 +89,18 @@ class View:
 
 
 def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, triangles: np.ndarray | None) -> View:
-    """The rendering that fits points x (N, d)."""
+    """The rendering that fits points x (N, d); in space, of those in the plane through the middle, or near it."""
     labels = tuple(coordinates)
     if x.shape[1] == 1:
         return View("line", x, labels)
     sphere = geometry == "sphere"
+    if x.shape[1] > 2 and not sphere:
+        shown = middle(x[:, 2:])
+        heights = zip(labels[2:], x[shown, 2:].mean(0), strict=True)
+        height = ", ".join(f"{name} = {value:.3g}" for name, value in heights)
+        view = view_of(x[shown, :2], (f"{labels[0]}  ({height})", labels[1]), None, None)
+        view.shown = shown
+        return view
     if sphere:
         x, labels = map_coordinates(x), ("longitude", "latitude")
     plane = x[:, :2]
@@ -101,9 +116,20 @@ def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, tri
             view.kind, view.triangles = "triangles", np.asarray(triangles)
         elif cells is not None:
             view.kind, view.axes, view.cells = "image", axes, cells
-        elif len(plane) >= 10:
+        elif len(plane) >= 10 and np.ptp(plane, axis=0).min() > 0:
             view.kind, view.triangles = "triangles", triangulate(plane / size if aspect == "auto" else plane)
     return view
+
+
+def middle(heights: np.ndarray) -> np.ndarray:
+    """Places of the points that lie in the middle of the further coordinates (N, d - 2): one plane of a lattice, else
+    the nearest quarter."""
+    size = np.maximum(np.ptp(heights, axis=0), 1e-12)
+    centre = heights.min(0) + size / 2
+    distance = np.abs((heights - centre) / size).max(1)
+    nearest = heights[distance.argmin()]
+    plane = np.flatnonzero((np.abs(heights - nearest) <= 1e-6 * size).all(1))
+    return plane if len(plane) >= 10 else np.sort(np.argsort(distance, kind="stable")[: max(1, len(heights) // 4)])
 
 
 def map_coordinates(x: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import inrflow.training.steps as training_steps
 from inrflow.assimilation import ContextPrior, StatePrior
 from inrflow.dynamics.context_search import contexts_of_parameters
 from inrflow.dynamics.equation import LocalEquation
@@ -22,7 +23,7 @@ from inrflow.dynamics.equation_search import EquationSearch, FoundEquation
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.known_terms import known_libraries
 from inrflow.dynamics.local_basis import LocalBasis
-from inrflow.dynamics.local_terms import Term, libraries, linear_terms
+from inrflow.dynamics.local_terms import Term, libraries
 from inrflow.dynamics.shared_equation import to_record
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.dynamics.vector_field import VectorField
@@ -44,6 +45,7 @@ _CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred 
 _NEAR_FLOOR = 5.0  # times what the harmonics leave: an equation that comes so near explains the data
 _POOR = 0.5  # share of the variance: an equation that misses this much forecasts nothing
 _NEGLIGIBLE = 0.1  # of the noise: waves that hold less are left out
+_SHARE = 0.3  # of the time, that larger libraries may take where a smaller one serves
 _TRUSTED = 1e-2  # share of the variance, where the last frames of the training trajectories judge
 _CALIBRATED = 16  # trajectories
 _WORSE = 1.5  # times the error before: a refit that forecasts worse has failed
@@ -55,13 +57,18 @@ _ACCURATE = 0.02  # share of the validation error that the integration may add
 
 @dataclass(frozen=True)
 class EquationRun:
-    """A surrogate whose dynamics are a local equation, whether there is no need to look further, and from which terms.
+    """A surrogate whose dynamics are a local equation.
 
-    scores: validation errors of all lists of terms that were tried, by name.
+    Attributes:
+        settled: there is no need to look further.
+        explained: there is none on the same harmonics.
+        library: which list of terms it is of.
+        scores: validation errors of all lists that were tried.
     """
 
     surrogate: Surrogate
     settled: bool
+    explained: bool
     library: str
     scores: dict[str, float]
 
@@ -123,7 +130,8 @@ class _Run:
             self.counts = stage.sizes_to_try()
             if self.counts:
                 self.stage, self.rows = stage, stage.number[torch.as_tensor(setup.training)]
-                self.judged_rows = stage.number[torch.as_tensor(setup.validation)] if len(setup.validation) else self.rows
+                held = setup.validation if len(setup.validation) else setup.training
+                self.judged_rows = stage.number[torch.as_tensor(held)]
                 parameters = setup.environments.parameters  # type: ignore[union-attr]
                 if parameters is not None:
                     self.known = contexts_of_parameters(torch.as_tensor(parameters[stage.used]), self.counts[0])
@@ -161,37 +169,61 @@ class _Run:
         self._tell(found)
         self.recorder.log("equation", 1, validation=found.score, code_size=self.basis.code_size)
         apart = self.held is not None  # else nobody else can be judged by the same trajectories
-        settled = self._enough(found.score) if apart else found.score < _TRUSTED
-        return EquationRun(self._surrogate(found), settled, self.library, self.scores) if apart or settled else None
+        linear = all(len(term) < 2 for term, kept in zip(
+            found.equation.terms, found.equation.kept.reshape(-1, self.basis.channels).any(1), strict=True) if kept)
+        explained = self._enough(found.score) if apart else found.score < _TRUSTED
+        # What is linear is linear in any codes, and those of most variance may hold more of it.
+        settled = explained and not (linear and apart)
+        if not apart and not settled:
+            return None
+        return EquationRun(self._surrogate(found), settled, explained, self.library, self.scores)
 
     def _search(self) -> FoundEquation | None:
         """The best of all libraries, few terms at first, and of all numbers of contexts."""
+        channels, dimensions = self.basis.channels, self.basis.dimensions
         rows = None if self.stage is None else self.rows
         search = EquationSearch(self.basis, self.taught, self._judge, rows, self.known, self._check)
-        counts = (0,) if self.stage is None else self.counts
         best: FoundEquation | None = None
-        for name, library in self._libraries().items():
-            found = None
-            for count in counts:
-                one = search.search(library, count)
-                if one is not None and (found is None or one.score < CLEARLY_BETTER * found.score):
-                    found = one
-            if found is not None:
-                self.recorder.log("equation", 0, library=name, terms=found.equation.count, validation=found.score)
-                self.scores[name] = found.score
-                if best is None or found.score < CLEARLY_BETTER * best.score:
-                    best, self.library = found, name
-                if self._enough(best.score) and (self.held is not None or not self.known_terms):
-                    break  # the last frames of what has taught tell little of a short list: the others are tried, too
+        for name, library in known_libraries(self.known_terms, channels, dimensions).items():
+            best = self._better(search, name, library, best)
+            # The last frames of what has taught tell little of short lists: then all of them are tried.
+            if best is not None and self._enough(best.score) and self.held is not None:
+                return best
+        several = libraries(channels, dimensions)
+        known, spent, tried = self.setup.config.training.steps.libraries, 0.0, 0
+        for number, library in enumerate(several):
+            if known is not None and number >= known:
+                break
+            if known is None and best is not None and best.score < _TRUSTED:  # good already: more only if time allows
+                expected = spent * len(library) ** 2 / len(several[number - 1]) ** 2
+                if expected > self.setup.seconds(_SHARE):
+                    break
+            started, tried = training_steps.clock(), number + 1
+            best = self._better(search, f"library {number}", library, best)
+            if best is not None and self._enough(best.score):
+                break
+            spent = training_steps.clock() - started
+        if known is None:
+            self.setup.config.training.steps.libraries = tried
+            self.setup.save_config()
         return best
 
-    def _libraries(self) -> dict[str, list[Term]]:
-        """Lists of terms to try, in this order."""
-        channels, dimensions = self.basis.channels, self.basis.dimensions
-        base: list[Term] = [(), *linear_terms(channels, dimensions)]
-        found = known_libraries(self.known_terms, channels, dimensions)
-        for number, library in enumerate([[], *libraries(channels, dimensions)]):
-            found[f"library {number}"] = [*base, *library]
+    def _better(
+        self, search: EquationSearch, name: str, library: list[Term], best: FoundEquation | None
+    ) -> FoundEquation | None:
+        """The best so far, or what is found with a library if it is clearly better."""
+        found: FoundEquation | None = None
+        for count in (0,) if self.stage is None else self.counts:
+            one = search.search(library, count)
+            if one is not None and (found is None or one.score < CLEARLY_BETTER * found.score):
+                found = one
+        if found is None:
+            return best
+        self.recorder.log("equation", 0, library=name, terms=found.equation.count, validation=found.score)
+        self.scores[name] = found.score
+        if best is not None and not found.score < CLEARLY_BETTER * best.score:
+            return best
+        self.library = name
         return found
 
     def _enough(self, score: float) -> bool:
@@ -302,7 +334,7 @@ class _Run:
 
 
 def _with_every_environment(setup: TrainingSetup) -> TrainingSetup:
-    """The setup, or one that trains on all trajectories and is judged in time, where an environment has none to spare."""
+    """The setup, or one that trains on all trajectories and is judged in time, where some environment has one alone."""
     index = setup.environments.index  # type: ignore[union-attr]
     if len(setup.validation) and set(index[setup.validation]) <= set(index[setup.training]):
         return setup

@@ -66,7 +66,7 @@ class HarmonicTraining(Training):
                             "decoder.codes=variance")
         known = self.known
         equation = equation_run(self, {} if known is None else known.terms)
-        if equation is not None and (equation.settled or not len(self.validation)):
+        if equation is not None and (equation.explained or not len(self.validation)):
             return self._taken(equation)
         surrogate = self._run_waves()
         if equation is not None and clearly_better(self, equation.surrogate, surrogate):

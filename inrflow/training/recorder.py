@@ -6,6 +6,8 @@ import json
 import math
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,21 +19,23 @@ CHECKPOINT_SECONDS = 30.0
 _PLAIN_SECONDS = 20.0
 
 
-class Interrupted(Exception):
-    """Ctrl-C or SIGTERM came; the state has been saved."""
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM came; what `resume` needs has been saved."""
 
 
 class Recorder:
     """Logs of one run directory; use as a context manager.
 
-    Ctrl-C and SIGTERM do not stop at once: they set `stopping`, and the training loop saves its state and raises
-    Interrupted at the end of its step.
+    Ctrl-C and SIGTERM raise Interrupted at once, for what is solved in closed form is solved anew by `resume`. Only a
+    loop that is `saving` goes on to the end of its step: they set `stopping`, and it saves its state and raises.
+    A second signal does not wait.
     """
 
     def __init__(self, directory: Path, console: Console | None = None) -> None:
         self.directory = directory
         self.console = console or Console(stderr=True)
         self.stopping = False
+        self._saving = False
         self._started = time.monotonic()
         self._task: TaskID | None = None
         self._tensorboard: Any = None
@@ -72,8 +76,19 @@ class Recorder:
             self._tensorboard.close()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.stopping or not self._saving:
+            raise Interrupted
         self.stopping = True
         self.say("stopping: saving the state of training first")
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """While the body runs, which looks at `stopping` after every step, a signal only sets that."""
+        self._saving = True
+        try:
+            yield
+        finally:
+            self._saving = False
 
     def say(self, message: str) -> None:
         """One line for the user."""

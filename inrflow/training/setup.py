@@ -30,6 +30,7 @@ from inrflow.training.table_run import ADAM_RATE, GRADIENT_RATE
 
 HARMONIC_FEATURES = (200, 300)
 GOOD_ENOUGH = 1e-6  # share of the variance below which single-precision rollouts have nothing to add
+_FRAMES_TO_SPARE = 5  # of which the last is held out
 CLEARLY_BETTER = 0.95  # the closed form is refitted on all trajectories, the trained residual is not
 CLEARLY_BETTER_ON_FEW = 0.5  # where the last frames of one trajectory choose and judge, and are not learned from after
 
@@ -45,14 +46,25 @@ class TrainingSetup:
         self.checkpoints, self.started = directory / "checkpoints", training_steps.clock()
         data = config.data
         self.source = TrajectorySource(file, data.frames, data.points, data.same_points, config.seed)
+        self.observed = self.source  # what was seen, whatever is made of it later
         self.environments = environments_of(file, config.dynamics.context)
         groups = None if self.environments is None else self.environments.index
-        self.training, self.validation = choose_split(len(self.source), data.validation, config.seed, groups)
-        self.source.fit_normalisation(self.training)
-        self.scale = TimeScale.of(self.source.times)
         self.description = file.description
         self.box = file.box
         self.symmetries = self._symmetries(data.symmetries)
+        # Moved copies and harmonics make much of few trajectories, so that they can spare one.
+        alone = groups is None and not len(self.symmetries) and config.decoder.codes == "variance"
+        in_time = alone and self.source.times.shape[1] >= _FRAMES_TO_SPARE
+        self.training, self.validation = choose_split(len(self.source), data.validation, config.seed, groups, in_time)
+        self.source.fit_normalisation(self.training)
+        if not self.source.varies.any():
+            values = ", ".join(f"{value:g}" for value in self.source.normalisation.mean.tolist())
+            raise UserError(f"{file.path}: every observed value of a channel is the same ({values}), so that there is "
+                            "nothing to learn; give data that vary")
+        if self.source.observed_frames < 2:
+            raise UserError(f"{file.path}: no trajectory has values in two of its frames, so that no dynamics show; "
+                            "give more frames")
+        self.scale = TimeScale.of(self.source.times)
         encoding = config.encoding
         descended = encoding.method in ("adam", "gradient_steps")
         rate = encoding.rate or (ADAM_RATE if encoding.method == "adam" else GRADIENT_RATE)
@@ -64,7 +76,7 @@ class TrainingSetup:
             return declared
         if wanted == "none":
             return declared.only([])
-        names = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]  # type: ignore[attr-defined]
+        names = [str(name) for name in wanted] if isinstance(wanted, list | tuple) else [str(wanted)]
         if len(declared):
             try:
                 return declared.only(names)

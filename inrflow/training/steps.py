@@ -167,31 +167,32 @@ def run_stage(stage: Stage, steps: int, recorder: Recorder, directory: Path) -> 
         }
         save_tensors(checkpoint, state)
 
-    for step in range(first, steps):
-        loss = stage.advance(module, optimiser, step, steps)
-        running = loss if running is None else 0.95 * running + 0.05 * loss
-        done = step + 1
-        if done % every == 0 or done == steps:
-            row: dict[str, float] = {"loss": running}
-            if stage.validate is not None:
-                error = _error(stage, module)
-                row["validation"] = error
-                lowest = min(lowest, error)
-                if error <= stage.tolerance * lowest and (stage.tolerance > 1.0 or error < best):
-                    best, best_state, best_step = error, to_cpu(module.state_dict()), done
-            recorder.log(stage.name, done, **row)
-            note = "  ".join(f"{k} {v:.2e}" for k, v in row.items())
-            recorder.advance(done, note)
-            if stage.validate is not None and done - best_step > stage.patience * steps:
-                break
-        else:
-            recorder.advance(done, f"loss {running:.2e}" if done % 10 == 0 else "") if done % 10 == 0 else None
-        if recorder.stopping:
-            save(done)
-            raise Interrupted
-        if time.monotonic() - saved > CHECKPOINT_SECONDS:
-            save(done)
-            saved = time.monotonic()
+    with recorder.saving():
+        for step in range(first, steps):
+            loss = stage.advance(module, optimiser, step, steps)
+            running = loss if running is None else 0.95 * running + 0.05 * loss
+            done = step + 1
+            if done % every == 0 or done == steps:
+                row: dict[str, float] = {"loss": running}
+                if stage.validate is not None:
+                    error = _error(stage, module)
+                    row["validation"] = error
+                    lowest = min(lowest, error)
+                    if error <= stage.tolerance * lowest and (stage.tolerance > 1.0 or error < best):
+                        best, best_state, best_step = error, to_cpu(module.state_dict()), done
+                recorder.log(stage.name, done, **row)
+                note = "  ".join(f"{k} {v:.2e}" for k, v in row.items())
+                recorder.advance(done, note)
+                if stage.validate is not None and done - best_step > stage.patience * steps:
+                    break
+            else:
+                recorder.advance(done, f"loss {running:.2e}" if done % 10 == 0 else "") if done % 10 == 0 else None
+            if recorder.stopping:
+                save(done)
+                raise Interrupted
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                save(done)
+                saved = time.monotonic()
     recorder.end()
     if first < steps:
         save(steps)

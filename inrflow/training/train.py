@@ -35,6 +35,7 @@ from inrflow.training.dynamics_choice import (
     sizes_to_try,
 )
 from inrflow.training.equation_run import clearly_better, equation_run
+from inrflow.training.flow_stage import completed_by_equation
 from inrflow.training.memory_choice import choose_memory
 from inrflow.training.recorder import Recorder
 from inrflow.training.residual_run import train_residual
@@ -69,7 +70,12 @@ class Training(TrainingSetup):
     def _run_codes(self) -> Surrogate:
         """Codes of most variance, and the dynamics that suit them best."""
         config, say = self.config, self.recorder.say
+        completed = completed_by_equation(self)
+        if completed is not None:
+            self.source = completed.source
         decoder, modes = self.fit_decoder()
+        if completed is not None:
+            self.unseen = completed.unseen
         book = self.code_book(decoder, modes.prior())
         if len(self.symmetries):
             kept = check_symmetries(self, book, modes)

@@ -126,6 +126,18 @@ def test_points_outside_the_box_are_answered_with_one_warning_line(tiny_run, obs
     assert all(np.isfinite(float(row["u"])) for row in rows_of(tmp_path / "a.csv"))
 
 
+def test_times_beyond_those_of_training_are_answered_with_one_warning_line(tiny_run, observed, tmp_path,
+                                                                           inrflow_command):
+    points = write_rows(tmp_path / "p.csv", ("trajectory", "t", "x", "y"),
+                        [(i % 2 * 2, t, 0.5, 0.5) for i, t in enumerate((-0.5, 0, 0.5, 1.0, 1.01))])
+    outcome = inrflow_command("query", f"run={tiny_run.run}", f"observations={observed}", f"points={points}",
+                              f"to={tmp_path / 'a.csv'}")
+    assert outcome.code == 0
+    warned = [line for line in outcome.err.splitlines() if "time span of training" in line]
+    assert len(warned) == 1 and "40 %" in warned[0] and "more than 1 after it" in warned[0]
+    assert all(np.isfinite(float(row["u"])) for row in rows_of(tmp_path / "a.csv"))
+
+
 def test_trajectories_without_observations_are_named_and_nothing_is_written(tiny_run, observed, tmp_path,
                                                                             inrflow_command):
     points = write_rows(tmp_path / "p.csv", ("trajectory", "t", "x", "y"), [(i, 0.5, 0.5, 0.5) for i in range(4)])

@@ -152,6 +152,15 @@ def test_very_short_single_trajectories_still_give_a_field(frames):
     assert torch.isfinite(fit.matrix).all() and torch.isfinite(fit.bias).all()
 
 
+@pytest.mark.parametrize("frames", [2, 3, 4, 5])
+def test_memory_that_would_leave_no_transition_is_not_chosen(frames):
+    """A single trajectory, whose parts are fitted on: memory costs the first frame of each."""
+    codes = oscillators(np.arange(float(frames)), 1)
+    search = ClosedFormSearch(codes, None)
+    assert search.score(Candidate(2, 2, 1e-4)) == float("inf")
+    assert search.search([1, 2], (0.0, 0.5, 1.0), RIDGES).candidate.memory == 0
+
+
 def test_a_forced_system_is_found_around_its_seasonal_mean():
     period, w = 9.0, 2 * np.pi / 9.0
 

@@ -13,7 +13,7 @@ from inrflow.dynamics.states import CodeData
 from tests.dynamics.local_systems import basis_of, burgers, trajectories
 
 PERIOD = (2 * math.pi,)
-TERMS = [(), *linear_terms(1, 1), *libraries(1, 1)[-1]]
+TERMS = libraries(1, 1)[-1]
 
 
 def judge_of(basis, held, rows=None):
@@ -77,7 +77,7 @@ def test_terms_that_explain_nothing_give_no_equation():
     random = torch.Generator().manual_seed(0)
     codes = torch.randn(6, 5, basis.code_size, generator=random, dtype=torch.float64)  # no law joins these frames
     data = CodeData(codes, torch.arange(5).double().expand(6, -1), torch.ones(6, 5, dtype=torch.bool))
-    assert EquationSearch(basis, data, lambda equation, contexts: 0.0).search([(), *linear_terms(1, 1)]) is None
+    assert EquationSearch(basis, data, lambda equation, contexts: 0.0).search(linear_terms(1, 1)) is None
 
 
 def test_the_fastest_rate_is_the_largest_eigenvalue_of_the_linear_part():

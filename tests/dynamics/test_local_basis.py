@@ -8,7 +8,7 @@ import torch
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.local_basis import LocalBasis, has_local_basis
-from inrflow.dynamics.local_terms import FOURTH, Factor
+from inrflow.dynamics.local_terms import FOURTH, LAPLACIAN, Factor
 from tests.dynamics.local_systems import basis_of, harmonic_decoder
 
 
@@ -27,14 +27,15 @@ def test_derivatives_of_a_decoded_field_are_those_of_its_harmonics():
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_the_inverse_laplacian_and_the_squared_one_of_a_plane_wave():
+def test_the_laplacian_its_inverse_and_its_square_of_a_plane_wave():
     basis = basis_of(1, (2 * math.pi, 2 * math.pi), 2)
     x, y = torch.cartesian_prod(*[2 * math.pi * torch.arange(basis.points).double() / basis.points] * 2).T
     wave = torch.cos(x + 2 * y)
     codes = basis.project(basis.spectrum(wave[None, None]))
-    found = basis.fields(basis.coefficients(codes), [Factor(0, (1,), True), Factor(0, FOURTH)])[0]
+    found = basis.fields(basis.coefficients(codes), [Factor(0, (1,), True), Factor(0, FOURTH), Factor(0, LAPLACIAN)])[0]
     torch.testing.assert_close(found[0], 2 * torch.sin(x + 2 * y) / 5, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(found[1], 25 * wave, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found[2], -5 * wave, rtol=1e-9, atol=1e-9)
 
 
 def test_projection_takes_a_field_of_codes_back_to_them_whatever_the_modes():

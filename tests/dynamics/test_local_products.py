@@ -7,7 +7,7 @@ import torch
 from inrflow.dynamics.equation import LocalEquation
 from inrflow.dynamics.linearised import field_jacobian
 from inrflow.dynamics.local_products import LocalProducts
-from inrflow.dynamics.local_terms import Factor, from_plain, libraries, linear_terms, name_of, to_plain
+from inrflow.dynamics.local_terms import LAPLACIAN, Factor, from_plain, libraries, name_of, to_plain
 from tests.dynamics.local_systems import basis_of, points_of
 
 U, U_X = Factor(0), Factor(0, (0,))
@@ -32,7 +32,8 @@ def test_a_product_is_formed_without_aliasing_and_projected():
 
 def test_the_jacobian_is_that_of_differences_and_contexts_act_affinely():
     basis = basis_of(2, (1.0, 2.0), 2, shift=0.3)
-    terms = [(Factor(0), Factor(1), Factor(1)), (Factor(0, (0,)), Factor(1, (1,), True)), (Factor(1), Factor(1, (0, 1)))]
+    stirred, curved = (Factor(0, (0,)), Factor(1, (1,), True)), (Factor(1), Factor(1, (0, 1)))
+    terms = [(Factor(0), Factor(1), Factor(1)), stirred, curved]
     random = torch.Generator().manual_seed(0)
     weights = torch.randn(2, 4, 2, generator=random, dtype=torch.float64)
     field = LocalEquation(((Factor(0, (0, 0)),), *terms), weights).field(basis)
@@ -53,10 +54,10 @@ def test_the_jacobian_is_that_of_differences_and_contexts_act_affinely():
 
 
 def test_terms_survive_their_plain_form_and_are_named_as_a_reader_would():
-    terms = [(), *linear_terms(2, 2), *libraries(2, 2)[-1]]
+    terms = [*libraries(2, 2)[-1], (Factor(0, LAPLACIAN),)]
     assert from_plain(to_plain(terms)) == terms and len(set(terms)) == len(terms)
     names = [name_of(term, ("u", "v"), ("x", "y")) for term in terms]
-    assert names[0] == "1" and {"u", "v_xy", "lap^2 u", "u v^2", "u u_x", "u_x (lap^-1 v)_y"} <= set(names)
+    assert names[0] == "1" and {"u", "v_xy", "lap u", "lap^2 u", "u v^2", "u u_x", "u_x (lap^-1 v)_y"} <= set(names)
     assert len(set(names)) == len(names)
 
 

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from small_fields import POINTS, sphere_points, square
 
-from inrflow.plotting.style import palette
+from inrflow.plotting.style import moment_label, palette
 from inrflow.plotting.views import View, degrees, triangulate, view_of
 
 
@@ -65,3 +65,29 @@ def test_a_map_is_cut_where_no_points_are():
     assert view.kind == "image" and view.longitude
     assert np.ptp(view.x[:, 0]) == pytest.approx(60.0)  # 150 E to 150 W, in one piece
     assert [degrees(value, "E", "W") for value in (150.0, 180.0, 210.0, 360.0)] == ["150°E", "180°", "150°W", "0°"]
+
+
+def test_points_in_space_are_drawn_as_the_plane_through_their_middle_with_its_own_values():
+    axis = np.arange(6) / 6
+    x = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    view = view_of(x, ("x", "y", "z"), None, None)
+    assert view.kind == "image" and len(view.x) == 36 and "z = 0." in view.labels[0]
+    drawn = view.draw(Figure().subplots(), x[:, 2], *palette(x[:, 2]))
+    assert np.unique(drawn.get_array()).size == 1
+    cloud = view_of(np.random.default_rng(0).random((80, 3)), ("x", "y", "z"), None, None)
+    assert len(cloud.x) == 20 and cloud.shown is not None
+
+
+@pytest.mark.parametrize("x", [np.zeros((1, 2)), np.stack([np.arange(12.0), np.zeros(12)], -1)])
+def test_one_point_and_points_on_a_line_have_room_around_them(x, recwarn):
+    ax = Figure().subplots()
+    view = view_of(x, ("x", "y"), None, None)
+    view.draw(ax, np.ones(len(x)), *palette(np.ones(len(x))))
+    view.dress(ax, bottom=True, left=True)
+    assert ax.get_ylim()[0] < 0 < ax.get_ylim()[1] and not recwarn.list
+
+
+def test_labels_tell_times_apart_however_large_they_are():
+    assert moment_label(0.25, None, 0.25) == "t = 0.25"
+    assert moment_label(1_700_000_900.0, "s", 900.0) == "t = 1700000900 s"
+    assert moment_label(1234.56, None, 0.01) == "t = 1234.56"

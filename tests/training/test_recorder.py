@@ -8,7 +8,7 @@ import signal
 import pytest
 from rich.console import Console
 
-from inrflow.training.recorder import Recorder
+from inrflow.training.recorder import Interrupted, Recorder
 
 
 def recorder(folder, output=None):
@@ -37,13 +37,25 @@ def test_metrics_are_appended_as_strict_json(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_to_stop_and_the_old_handler_comes_back(tmp_path, number):
-    before, output = signal.getsignal(number), io.StringIO()
-    with recorder(tmp_path, output) as recording:
-        assert not recording.stopping
+def test_a_signal_stops_at_once_and_the_old_handler_comes_back(tmp_path, number):
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted), recorder(tmp_path):
         os.kill(os.getpid(), number)
-        assert recording.stopping and "saving" in output.getvalue()
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_loop_that_saves_is_asked_to_stop_and_only_a_second_signal_does_not_wait(tmp_path, number):
+    output = io.StringIO()
+    with recorder(tmp_path, output) as recording:
+        with recording.saving():
+            assert not recording.stopping
+            os.kill(os.getpid(), number)
+            assert recording.stopping and "saving" in output.getvalue()
+            with pytest.raises(Interrupted):
+                os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), number)
 
 
 def test_handlers_and_files_are_restored_after_an_error(tmp_path):

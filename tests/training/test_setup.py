@@ -1,6 +1,7 @@
 """What a training run knows of its time."""
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from inrflow.config import Config
@@ -27,3 +28,24 @@ def test_what_is_left_of_the_time_is_told_by_the_clock_of_the_steps(tmp_path, mo
     assert setup.seconds(0.25) == 8 and setup.seconds(0.05) == 6
     now[0] += 100
     assert setup.seconds(0.25) == 0
+
+
+def setup_of(path, tmp_path, *overrides):
+    config: Config = resolve("train", Config, [f"data.train={path}", *overrides])
+    with TrajectoryFile(path) as file, Recorder(tmp_path, Console(quiet=True)) as recorder:
+        return TrainingSetup(config, file, tmp_path, recorder, lambda: None)
+
+
+@pytest.mark.parametrize(("trajectories", "frames", "overrides", "held_out"), [
+    (3, 6, (), 0),  # another trajectory does not lie in what two span
+    (3, 6, ("data.validation=0.4",), 1),
+    (5, 6, (), 1),
+    (3, 4, (), 1),  # no frames to spare either
+])
+def test_few_trajectories_are_validated_in_time(trajectories, frames, overrides, held_out, tmp_path):
+    u = np.random.default_rng(0).normal(size=(trajectories, frames, 5, 1)).astype(np.float32)
+    path = tmp_path / "train.h5"
+    write_trajectories(path, np.arange(float(frames)), np.linspace(0, 1, 5)[:, None], u,
+                       Description("noise", ("u",), ("x",)))
+    setup = setup_of(path, tmp_path, *overrides)
+    assert len(setup.validation) == held_out and len(setup.training) == trajectories - held_out

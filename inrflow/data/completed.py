@@ -1,0 +1,35 @@
+"""Training data whose values at further points were found from the observed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.source import TrajectorySource
+
+
+class CompletedSource(TrajectorySource):
+    """A source with values at the same points for all of its trajectories.
+
+    Args:
+        source: of the observations; its normalisation stays.
+        x: (M, d) points.
+        values: (T, M, C) of each trajectory, in data units; NaN where not even these are known.
+    """
+
+    def __init__(self, source: TrajectorySource, x: np.ndarray, values: Sequence[np.ndarray]) -> None:
+        super().__init__(source.file, source.frames, seed=source.seed)
+        self.points, self.normalisation = len(x), source.normalisation
+        points = torch.as_tensor(x)[None, None]
+        self._cache = {
+            i: TrajectoryBatch(self.times[i : i + 1], points, torch.as_tensor(u, dtype=torch.float32)[None])
+            for i, u in enumerate(values)
+        }
+
+    @property
+    def shared_points(self) -> bool:
+        """All trajectories share their points."""
+        return True
