@@ -77,7 +77,7 @@ class Size:
 
 
 QUICK = Size(4, 2, 12, 6, (1, 2), 0.02, singles=False)
-REDUCED = Size(16, 8, 32, 20, (1, 2, 4, 16), 0.5)
+REDUCED = Size(16, 8, 32, 20, (1, 2, 4), 0.5)
 FULL = Size(32, 32, 32, 20, (1, 2, 4, 8, 16, 32, 64), 2.0)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from inrflow.assimilation import ContextPrior, StatePrior
 from inrflow.dynamics.context_search import contexts_of_parameters
 from inrflow.dynamics.equation import LocalEquation
 from inrflow.dynamics.equation_fit import steps_of
+from inrflow.dynamics.equation_refinement import refined
 from inrflow.dynamics.equation_search import EquationSearch, FoundEquation
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.known_terms import known_libraries
@@ -45,6 +46,7 @@ _CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred 
 _NEAR_FLOOR = 5.0  # times what the harmonics leave: an equation that comes so near explains the data
 _POOR = 0.5  # share of the variance: an equation that misses this much forecasts nothing
 _NEGLIGIBLE = 0.1  # of the noise: waves that hold less are left out
+_NOISY = 1e-4  # share of the variance that harmonics leave: so much noise weakens fits of single steps
 _SHARE = 0.3  # of the time, that larger libraries may take where a smaller one serves
 _TRUSTED = 1e-2  # share of the variance, where the last frames of the training trajectories judge
 _CALIBRATED = 16  # trajectories
@@ -122,6 +124,7 @@ class _Run:
     def __init__(self, setup: TrainingSetup, known_terms: Mapping[str, Sequence[Term]]) -> None:
         self.known_terms, self.library = known_terms, ""
         self.scores: dict[str, float] = {}
+        self.along = False  # whether the coefficients are those of whole trajectories
         self.stage = self.known = None
         self.rows = self.judged_rows = torch.zeros(0, dtype=torch.int64)
         if setup.environments is not None:
@@ -166,6 +169,7 @@ class _Run:
         if found is None or found.score > _POOR:
             self.recorder.say("no local equation was found that holds for held-out trajectories")
             return None
+        found = self._refined(found)
         self._tell(found)
         self.recorder.log("equation", 1, validation=found.score, code_size=self.basis.code_size)
         apart = self.held is not None  # else nobody else can be judged by the same trajectories
@@ -225,6 +229,18 @@ class _Run:
             return best
         self.library = name
         return found
+
+    def _refined(self, found: FoundEquation) -> FoundEquation:
+        """The equation along whole trajectories, where noise weakens fits of single steps and validation prefers it."""
+        if self.noise < _NOISY or found.contexts.shape[1]:
+            return found
+        equation = refined(found.equation, self.basis, self.taught)
+        score = self._judge(equation, found.contexts)
+        self.recorder.log("equation", 0, refined=score, validation=found.score)
+        if not score < found.score:
+            return found
+        self.along = True
+        return FoundEquation(equation, found.contexts, score, found.misfit)
 
     def _enough(self, score: float) -> bool:
         return score < max(_NEAR_FLOOR * self.noise, GOOD_ENOUGH * 1e-3)
@@ -291,6 +307,8 @@ class _Run:
         data = [self.codes] if self.held is None else [self.codes, self.held]
         rows = torch.cat([self.rows, self.judged_rows]) if self.held is not None else self.rows
         search = EquationSearch(self.basis, CodeData.join(data), self._judge)
+        if self.along:
+            return replace(found, equation=refined(found.equation, self.basis, CodeData.join(data)))
         again = search.refit(found, rows if self.stage is not None else None)
         return again if self._judge(again.equation, again.contexts) < _WORSE * found.score else found
 
