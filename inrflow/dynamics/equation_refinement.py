@@ -34,6 +34,8 @@ def refined(equation: LocalEquation, basis: LocalBasis, states: CodeData) -> Loc
     if not 0 < equation.count <= MOST_COEFFICIENTS:
         return equation
     whole = states.observed[:, 0].nonzero()[:, 0]
+    if not len(whole):
+        return equation
     whole = whole[torch.linspace(0, len(whole) - 1, min(len(whole), _TRAJECTORIES)).round().long()]
     some = CodeData(states.codes[whole], states.t[whole], states.observed[whole])
     fit = EquationFit(basis, some, equation.terms)
