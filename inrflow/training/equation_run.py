@@ -138,7 +138,7 @@ class _Run:
                 if parameters is not None:
                     self.known = contexts_of_parameters(torch.as_tensor(parameters[stage.used]), self.counts[0])
         self.setup, self.recorder = setup, setup.recorder
-        self.decoder, modes, self.labels = harmonic_decoder(setup)
+        self.decoder, modes, self.labels = harmonic_decoder(setup, determined=True)
         self.modes = modes.truncated(self._size(modes, self.labels))
         self.decoder.set_output(self.modes.mean, self.modes.modes)
         self.noise = float(self.modes.prior().noise.mean())

@@ -21,22 +21,28 @@ def has_harmonics(file: TrajectoryFile) -> bool:
     return period is not None and all(value > 0 for value in period) and file.description.geometry is None
 
 
-def resolved_harmonics(setup: TrainingSetup, features: int) -> int:
+def resolved_harmonics(setup: TrainingSetup, features: int, determined: bool = False) -> int:
     """Largest wavenumber: that of the configuration, or what the points of one frame determine, so many functions at
-    most."""
+    most; where they must be `determined`, the smaller of both."""
     points = round(setup.source.points * setup.config.data.points)
     d = len(setup.description.coordinates)
     wanted = setup.config.decoder.harmonics
-    return wanted if wanted is not None else max(1, int((min(features, _POINTS * points) ** (1 / d) - 1) // 2))
+    possible = max(1, int((min(features, _POINTS * points) ** (1 / d) - 1) // 2))
+    if wanted is None:
+        return possible
+    return min(wanted, possible) if determined else wanted
 
 
-def harmonic_decoder(setup: TrainingSetup) -> tuple[ModulatedSiren, OutputModes, HarmonicLabels]:
-    """The widest basis that the points support, the spectrum of the data on it, and which wave each code is."""
+def harmonic_decoder(
+    setup: TrainingSetup, determined: bool = False
+) -> tuple[ModulatedSiren, OutputModes, HarmonicLabels]:
+    """The widest basis that the points support, the spectrum of the data on it, and which wave each code is; see
+    `resolved_harmonics`."""
     nobody = setup.augmentation(setup.symmetries.only([]))
     chosen = setup.training[:_STATISTICS]
     statistics = DecoderTraining(setup.source, chosen, np.array([], dtype=int), nobody)
     features = HARMONIC_FEATURES[-1]
-    embedding = setup.embedding(features, resolved_harmonics(setup, features))
+    embedding = setup.embedding(features, resolved_harmonics(setup, features, determined))
     decoder = ModulatedSiren(embedding, len(setup.description.channels), 1, 0, 0)
     largest = len(setup.description.channels) * (1 + embedding.harmonics)
     modes = statistics.fit_modes(decoder.double(), largest)
