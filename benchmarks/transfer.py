@@ -260,7 +260,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
             axis.plot([r["trajectories"] for r in ends], [r["nmse"] for r in ends], style, label=label, markersize=6)
             for row in rows:
                 if row not in ends and label != RELATED:
-                    axis.annotate(f"{label} diverges", (row["trajectories"], 0.82), xycoords=("data", "axes fraction"), fontsize=7)
+                    axis.annotate(f"{label} diverges", (row["trajectories"], 0.82), fontsize=7,
+                                  xycoords=("data", "axes fraction"))
         symmetries = "" if kind[0] == "none" else f", {kind[0]} symmetries"
         axis.set(xscale="log", yscale="log", xlabel="trajectories of Navier-Stokes", title=kind[1] + symmetries)
         axis.set_xticks(result["size"]["counts"], [str(c) for c in result["size"]["counts"]])
