@@ -38,8 +38,8 @@ from inrflow.training.train import Training
 PHYSICS = ("wave", "heat", "advection", "burgers", "gray_scott")
 TARGET, FLOW = "navier_stokes", "another_flow"
 VARIANCE, WAVES = "scratch, variance codes", "scratch, wave by wave"
-SCRATCH, PRETRAINED, RELATED = "scratch, local equation", "pretrained", "pretrained, a flow among them"
-LABELS = {VARIANCE: "o:", WAVES: "v:", SCRATCH: "s-", PRETRAINED: "^--", RELATED: "D--"}
+SCRATCH, PRETRAINED, RELATED = "scratch, default", "pretrained", "pretrained, a flow among them"
+LABELS = {VARIANCE: "o:", WAVES: "v:", SCRATCH: "s-", PRETRAINED: "^--", RELATED: "x:"}
 COPIES = 8  # symmetry copies of models from variance codes, so that a run takes a minute
 VISCOSITY = 5e-3  # of the other flow, five times that of the target
 
@@ -232,8 +232,8 @@ def show(result: dict[str, Any], console: Console) -> None:
             if plain is not None and known is not None:
                 helps = f"{plain / known:.3g} times better" if known < 0.95 * plain else (
                     f"no better ({known / plain:.3g} times the error)")
-                console.print(f"{row[1]}, {row[2]} trajectories, {row[0]} symmetries: {label} is {helps} than a local "
-                              "equation from scratch", highlight=False)
+                console.print(f"{row[1]}, {row[2]} trajectories, {row[0]} symmetries: {label} is {helps} than from "
+                              "scratch", highlight=False)
     if result["joint"]:
         table = Table(title="Joint model against single-physics models: NMSE and seconds")
         for title in ("symmetries", "physics", "single", "joint", "ratio", "single s", "joint s"):
@@ -256,7 +256,12 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for axis, kind in zip(axes[0], kinds, strict=True):
         for label, style in LABELS.items():
             rows = [r for r in result["curves"] if (r["symmetries"], r["condition"]) == kind and r["model"] == label]
-            axis.plot([r["trajectories"] for r in rows], [r["nmse"] for r in rows], style, label=label, markersize=5)
+            ends = [r for r in rows if r["nmse"] < float("inf")]
+            axis.plot([r["trajectories"] for r in ends], [r["nmse"] for r in ends], style, label=label, markersize=6)
+            for row in rows:
+                if row not in ends and label != RELATED:
+                    axis.annotate(f"{label} diverges", (row["trajectories"], 0.82), fontsize=7,
+                                  xycoords=("data", "axes fraction"))
         symmetries = "" if kind[0] == "none" else f", {kind[0]} symmetries"
         axis.set(xscale="log", yscale="log", xlabel="trajectories of Navier-Stokes", title=kind[1] + symmetries)
         axis.set_xticks(result["size"]["counts"], [str(c) for c in result["size"]["counts"]])
