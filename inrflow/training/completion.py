@@ -85,6 +85,7 @@ def finish(
         setup, decoder, code_prior, field, final, integrator, final_states, judged_states.since(first), first, note,
         unseen,
     )
+    setup.judged = replace(surrogate, field=field.double().eval())
     if field is not linear or modes is None or held is None or setup.source.knots is not None:
         return surrogate
     every = CodeData.join([setup.originals(training), held])

@@ -8,7 +8,7 @@ so does the field without contexts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -259,6 +259,7 @@ class ContextStage:
         surrogate.prior.spread = calibrate(surrogate, batch, 1, known)
         surrogate.field = final.double().eval()
         surrogate.contexts = self.known_contexts(contexts)
+        training.judged = replace(surrogate, field=field.double().eval())
         return surrogate
 
     def _solve_again(

@@ -61,6 +61,7 @@ class EquationRun:
     """A surrogate whose dynamics are a local equation.
 
     Attributes:
+        judged: the same before its refit to all trajectories: those of validation have taught it nothing.
         settled: there is no need to look further.
         explained: there is none on the same harmonics.
         library: which list of terms it is of.
@@ -68,6 +69,7 @@ class EquationRun:
     """
 
     surrogate: Surrogate
+    judged: Surrogate
     settled: bool
     explained: bool
     library: str
@@ -179,7 +181,9 @@ class _Run:
         settled = explained and not (linear and apart)
         if not apart and not settled:
             return None
-        return EquationRun(self._surrogate(found), settled, explained, self.library, self.scores)
+        surrogate = self._surrogate(found)
+        judged = replace(surrogate, field=found.equation.field(self.basis).eval())
+        return EquationRun(surrogate, judged, settled, explained, self.library, self.scores)
 
     def _search(self) -> FoundEquation | None:
         """The best of all libraries, few terms at first, and of all numbers of contexts."""
@@ -356,11 +360,13 @@ def _with_every_environment(setup: TrainingSetup) -> TrainingSetup:
     return whole
 
 
-def clearly_better(setup: TrainingSetup, equation: Surrogate, other: Surrogate) -> bool:
-    """Whether validation prefers the equation to other dynamics, both from as many frames as either needs; those that
-    need several must be far better to be kept."""
+def clearly_better(setup: TrainingSetup, run: EquationRun, surrogate: Surrogate) -> bool:
+    """Whether validation prefers the equation to another surrogate, both as they were before they were fitted to the
+    trajectories of validation too, and from as many frames as either needs; what needs several must be far better to be
+    kept."""
     if not len(setup.validation):
         return False
+    equation, other = run.judged, setup.judged or surrogate
     frames = max(equation.window, other.window)
     mine, theirs = validation_error(setup, equation, frames), validation_error(setup, other, frames)
     setup.recorder.say(f"validation error of forecasts: {mine:.2e} of the variance by the local equation, {theirs:.2e} "

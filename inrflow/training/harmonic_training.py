@@ -6,6 +6,7 @@ each wave has few unknowns, so that few trajectories determine them. What other 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -69,7 +70,7 @@ class HarmonicTraining(Training):
         if equation is not None and (equation.explained or not len(self.validation)):
             return self._taken(equation)
         surrogate = self._run_waves()
-        if equation is not None and clearly_better(self, equation.surrogate, surrogate):
+        if equation is not None and clearly_better(self, equation, surrogate):
             return self._taken(equation)
         return surrogate
 
@@ -134,6 +135,7 @@ class HarmonicTraining(Training):
         batch = self.source.batch(self.validation[:8] if held is not None else self.training[:8], normalised=False)
         surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (states, judged_states))
         surrogate.prior.spread = calibrate(surrogate, batch, first + 1)
+        self.judged = replace(surrogate, field=field.double().eval())
         surrogate.field = final.double().eval()
         return surrogate
 

@@ -38,6 +38,8 @@ CLEARLY_BETTER_ON_FEW = 0.5  # where the last frames of one trajectory choose an
 class TrainingSetup:
     """What the parts of a training run share: the open file's training data, and how long there is for each part."""
 
+    judged: Surrogate | None = None  # before its refit to all trajectories: validation has taught it nothing
+
     def __init__(
         self, config: Config, file: TrajectoryFile, directory: Path, recorder: Recorder, save_config: Callable[[], None]
     ) -> None:

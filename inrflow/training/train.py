@@ -63,7 +63,7 @@ class Training(TrainingSetup):
         if equation is not None and (equation.settled or not len(self.validation)):
             return equation.surrogate
         surrogate = self._run_codes()
-        if equation is not None and clearly_better(self, equation.surrogate, surrogate):
+        if equation is not None and clearly_better(self, equation, surrogate):
             return equation.surrogate
         return surrogate
 
