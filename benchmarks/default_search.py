@@ -164,9 +164,9 @@ def run(case: dict[str, Any]) -> None:
             spent = time.process_time() - began
         observe = Observe(FRAMES[case["data"]] if alone else None, 1.0)
         report = evaluate(surrogate, test, observe, with_std=False).report
-    nmse = {key: report["nmse"][key] for key in ("in_t", "out_t")}
+    nmse = {key: report["nmse"][key] for key in ("all", "in_t", "out_t")}
     row = {key: case[key] for key in ("data", "alternative", "seed", "minutes", "overrides")} | {
-        "test": nmse["out_t"] if alone or None in nmse.values() else sum(nmse.values()) / 2,  # spans of equal length
+        "test": nmse["out_t" if alone else "all"],
         "nmse": nmse,
         "validation": validation.of(surrogate),
         "code_size": surrogate.code_size,
@@ -273,16 +273,16 @@ def main() -> None:
     files = data_sets(options)
     print("\n".join(as_table(HEADER, []).splitlines()), flush=True)
     for alternative in ALTERNATIVES:
-        for name, (train, test) in files.items():
+        for name, paths in files.items():
             default = known(name, DEFAULT)
             if alternative.name not in wanted or name not in alternative.data or known(name, alternative.name):
                 continue
             if alternative.codes is not None and default is None:  # it failed
                 continue
-            case = {"data": name, "train": str(train), "test": str(test), "alternative": alternative.name}
-            case |= {"seed": options.seed, "minutes": options.minutes, "verbose": options.verbose}
-            case["overrides"] = alternative.settings(default["code_size"] if default else 0)
-            for row in child_rows(__file__, case):
+            settings = alternative.settings(default["code_size"] if default else 0)
+            case = {"data": name, "train": str(paths[0]), "test": str(paths[1]), "alternative": alternative.name}
+            asked = {"seed": options.seed, "minutes": options.minutes, "verbose": options.verbose}
+            for row in child_rows(__file__, case | asked | {"overrides": settings}):
                 keep(row)
     shown = sorted((r for r in rows if mine(r) and r["data"] in files), key=lambda r: list(FRAMES).index(r["data"]))
     print(f"\n{environment() | {'threads': 1}}\n\n{table(shown)}\n\n{verdicts(shown)}\n\nwritten to {options.out}")
