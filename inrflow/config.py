@@ -98,7 +98,7 @@ class StepsConfig:
     mode_trajectories: to which the output modes are fitted; check_copies, copies: of every trajectory under symmetries,
     to check these and to train on; scattered: rounds in which motion and codes of scattered rows are found in turn,
     scattered_copies: of every trajectory in them; quadratic_rounds: further ones, along quadratic dynamics;
-    libraries: of terms that are tried for a local equation.
+    equation: rounds of the search for a local equation.
     """
 
     decoder: int | None = limited(None, least=0)
@@ -109,7 +109,7 @@ class StepsConfig:
     copies: int | None = limited(None, least=0)
     scattered: int | None = limited(None, least=0)
     scattered_copies: int | None = limited(None, least=0)
-    libraries: int | None = limited(None, least=1)
+    equation: int | None = limited(None, least=0)
     quadratic_rounds: int | None = limited(None, least=0)
 
 

@@ -8,15 +8,19 @@ from inrflow.training.spectral_stage import KnownPhysics
 
 
 def known_physics(family: Family) -> KnownPhysics:
-    """The fields of all physics of a family, each on its own codes."""
-    members = [family.surrogate(name) for name in family.names]
+    """The terms that those with an equation need, and the quadratic fields of the others, each on its own codes."""
+    members = {name: family.surrogate(name) for name in family.names if "local" not in family.members[name].training}
+    others = [name for name in family.names if name not in members]
     return KnownPhysics(
-        family.names, [list(one.training["codes"]) for one in members],
-        [len(one.description.channels) for one in members], [one.field for one in members],
+        list(members), [list(one.training["codes"]) for one in members.values()],
+        [len(one.description.channels) for one in members.values()], [one.field for one in members.values()],
+        terms={} if family.equation is None else {
+            name: family.equation.needed_terms(index) for index, name in enumerate(others)
+        },
     )
 
 
 def add_physics(family: Family, name: str, added: Surrogate) -> Family:
-    """The family with another member. The operators of the others stay what they were: a context is added."""
+    """The family with another member. The dynamics of the others stay what they were: a context is added."""
     members = {known: family.surrogate(known) for known in family.names}
     return Family.of({**members, name: added})

@@ -1,7 +1,8 @@
 """`inrflow adapt` of a run on several physics: another one joins them.
 
-Its codes are coefficients of the harmonics that all share, so that nothing need be aligned. Its operator starts from
-what the others say of it: their weighted sum alone, a departure from it as strong as validation says, or nothing of it.
+Its codes are coefficients of the harmonics that all share, so that nothing need be aligned. Terms that the others need
+are tried first, alone and with a few more; validation decides between them and all terms. Where no local equation is
+found, its operator starts from what the others' operators say of it, or from nothing.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def run_new_physics(config: AdaptConfig) -> int:
     write_aside(directory / "config.yaml", lambda p: p.write_text(to_yaml(trained)))
     write_aside(directory / "adapt.yaml", lambda p: p.write_text(to_yaml(config)))
     write_json(directory / "adaptation.json", {"physics": name, "dynamics": known.note, "scores": known.scores,
-                                               "weights": dict(zip(known.names, known.weights, strict=True))})
+                                               "weights": dict(zip(known.names, known.weights, strict=False))})
     console.print(f"{name} joins {', '.join(family.names)}: dynamics {known.note}; saved in {directory}",
                   highlight=False)
     if data.test is not None:

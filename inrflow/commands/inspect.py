@@ -105,20 +105,18 @@ def _model_rows(surrogate: Surrogate) -> list[tuple[str, str]]:
         ("training data", f"{training.get('trajectories', '?')} trajectories; symmetries used: {symmetries}"),
         ("decoder", f"{kind}; code of {surrogate.code_size}"),
         ("dynamics", f"{training.get('dynamics', '?')}; {memory}; {surrogate.integrator.method}"),
+        *(("equation" if i == 0 else "", line) for i, line in enumerate(training.get("equation") or ())),
         ("parameters", f"{surrogate.parameters:,}"),
     ]
 
 
 def _family_rows(family: Family) -> list[tuple[str, str]]:
-    """The shared field, and a row for each physics."""
-    shape = family.field.shape
-    rows = [
-        ("physics", ", ".join(family.names)),
-        ("shared dynamics", f"{shape.state_size} codes, {shape.couplings} couplings, {shape.context_size} contexts"),
-    ]
-    for name, one, lost in zip(family.names, family.members.values(), family.lost, strict=True):
+    """What is shared, and a row for each physics."""
+    rows = [("physics", ", ".join(family.names)), ("shared dynamics", family.about)]
+    lost = family.lost
+    for name, one in family.members.items():
         rows.append((name, f"channels {', '.join(one.description.channels)}; code of {one.code_size}; "
-                           f"{one.training['dynamics']}; {lost:.1g} of its operator not spanned"))
+                           f"{one.training['dynamics']}; {lost[name]:.1g} of its dynamics not spanned"))
     return rows
 
 

@@ -1,7 +1,8 @@
 """`inrflow train data.train=[a.h5,b.h5]`: several physics in one run directory, with one shared latent dynamics.
 
 Each physics has the same share of the time and is fitted in closed form on all of its trajectories, so that the balance
-between them is not a matter of how many each has.
+between them is not a matter of how many each has. Those that a local equation holds share one, the others a quadratic
+field.
 """
 
 from __future__ import annotations
@@ -59,13 +60,11 @@ def run_several(config: Config, console: Console, resumed: bool = False) -> int:
         members[name].save(kept)
     family = Family.of(members, config.dynamics.context_size)
     family.save(directory)
-    shape = family.field.shape
-    console.print(f"shared dynamics: {shape.state_size} codes, {shape.couplings} couplings, {shape.context_size} "
-                  f"contexts for {len(names)} physics; saved {directory / MODEL_FILE}", highlight=False)
-    for name, lost in zip(names, family.lost, strict=True):
+    console.print(f"shared dynamics: {family.about}; saved {directory / MODEL_FILE}", highlight=False)
+    for name, lost in family.lost.items():
         if lost > 1e-3:
-            console.print(f"{100 * lost:.2g} % of the operator of {name} is not spanned by {shape.context_size} "
-                          "contexts; raise dynamics.context_size", highlight=False)
+            console.print(f"{100 * lost:.2g} % of the dynamics of {name} is not spanned by the contexts; raise "
+                          "dynamics.context_size", highlight=False)
     if config.data.test is not None:
         evaluate_all(family, dict(zip(names, config.data.test, strict=True)), config, directory, console)
     return 0

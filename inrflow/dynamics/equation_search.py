@@ -59,7 +59,7 @@ class EquationSearch:
         judge: tells the validation error.
         environment: (S,) numbers from 0; None for one system.
         known: (E, P) contexts that are known; None to find them.
-        progress: called after every round; an exception that it raises ends the search.
+        more: asked before every round but the first of a library; False ends the search with what there is.
     """
 
     basis: LocalBasis
@@ -67,7 +67,7 @@ class EquationSearch:
     judge: Judge
     environment: Tensor | None = None
     known: Tensor | None = None
-    progress: Callable[[], None] = lambda: None
+    more: Callable[[], bool] = lambda: True
 
     def __post_init__(self) -> None:
         self.closest: FoundEquation  # of the last rounds, the one whose steps miss least
@@ -97,7 +97,7 @@ class EquationSearch:
         if best is None or best.score > _POOR:
             return best
         tried = best.equation.coefficients
-        for level in _LEVELS[1:]:
+        for level in _LEVELS[1:] if self.more() else ():
             parts = self._gathered(fit, self.closest.equation, self.closest.contexts)
             joined = NormalEquations.joined(parts, self.closest.contexts)
             fewer = int(joined.needed(joined.something(), forced, level).sum())
@@ -139,6 +139,8 @@ class EquationSearch:
         before: tuple[Tensor, Tensor] | None = None  # coefficients that were needed, and their values in units
         unchanged, rough, least = 0, level == _LEVELS[0], float("inf")
         for round_ in range(most):
+            if round_ and not self.more():
+                break
             if not fixed:
                 contexts = alternate(parts, contexts, every if before is None else before[0], forced, False, _RIDGE)[1]
             joined = NormalEquations.joined(parts, contexts)
@@ -155,7 +157,6 @@ class EquationSearch:
             before = needed, state
             equation = self._equation(fit, joined, state / units, forced)
             score = self.judge(equation, contexts)
-            self.progress()
             unchanged = 0 if best is None or score < _SETTLED * best.score else unchanged + 1
             if best is None or score < best.score:
                 best = FoundEquation(equation, contexts, score, misfit)

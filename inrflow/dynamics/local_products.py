@@ -72,6 +72,8 @@ class LocalProducts(nn.Module):
         for rows in self._blocks(codes):
             fields = self.basis.fields(self.basis.coefficients(codes[rows]), self.factors)
             parts.append(self.basis.spectrum(self._products(fields)))
+        if not parts:
+            return torch.zeros(0, len(self.terms), self.basis.count, dtype=torch.complex128)
         return torch.cat(parts)
 
     def jacobian(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
@@ -118,4 +120,4 @@ class LocalProducts(nn.Module):
         assert self.basis is not None
         points = self.basis.points**self.basis.dimensions
         size = max(1, _BLOCK // (points * (len(self.terms) + len(self.factors))))
-        return torch.arange(len(codes)).split(size)
+        return torch.arange(len(codes)).split(size) if len(codes) else ()

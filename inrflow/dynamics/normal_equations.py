@@ -90,7 +90,7 @@ class NormalEquations:
         places = kept.nonzero()[:, 0]
         solution = torch.zeros_like(right)
         if len(places):
-            own, unit = _scaled(gram, places)
+            own, unit = _scaled(gram, self.gram, places)
             own = own + ridge * torch.eye(len(places), dtype=gram.dtype)
             solution[places] = torch.linalg.solve(own, right[places] / unit) / unit
         return solution
@@ -121,7 +121,7 @@ class NormalEquations:
         inverse = scaled = right.new_zeros(0)
         while len(places):
             if len(found) % _REFRESHED == 0:
-                own, unit = _scaled(gram, places)
+                own, unit = _scaled(gram, self.gram, places)
                 inverse, scaled = torch.linalg.inv(own), right[places] / unit
             solution = inverse @ scaled
             misfit = max(square - float(solution @ scaled), 0.0) / max(self.square, 1e-300)
@@ -141,8 +141,11 @@ class NormalEquations:
         return [one for one, misfit in several if misfit <= level * several[0][1] + _PRECISION][-1]
 
 
-def _scaled(gram: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """The matrix of some coefficients in units of their terms' mean square, barely regular, and these units' roots."""
-    unit = gram.diagonal()[places].clamp(min=1e-300).sqrt()
+def _scaled(gram: Tensor, whole: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix of some coefficients in units of their terms' mean square, barely regular, and these units' roots.
+
+    The units are those of the `whole` sums: of a term that a force explains nothing is left to measure it by.
+    """
+    unit = whole.diagonal()[places].clamp(min=1e-300).sqrt()
     own = gram[places][:, places] / unit / unit[:, None]
     return own + _PRECISION * torch.eye(len(places), dtype=gram.dtype), unit

@@ -7,7 +7,8 @@ them: no symmetry need be declared, and a handful of trajectories tells its coef
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,10 +19,13 @@ from inrflow.assimilation import ContextPrior, StatePrior
 from inrflow.dynamics.context_search import contexts_of_parameters
 from inrflow.dynamics.equation import LocalEquation
 from inrflow.dynamics.equation_fit import steps_of
+from inrflow.dynamics.equation_refinement import refined
 from inrflow.dynamics.equation_search import EquationSearch, FoundEquation
 from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.known_terms import known_libraries
 from inrflow.dynamics.local_basis import LocalBasis
-from inrflow.dynamics.local_terms import libraries
+from inrflow.dynamics.local_terms import Term, libraries
+from inrflow.dynamics.shared_equation import to_record
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.dynamics.vector_field import VectorField
 from inrflow.encoding.harmonic_codes import HarmonicLabels
@@ -35,14 +39,14 @@ from inrflow.training.codes_run import make_code_book
 from inrflow.training.context_stage import ContextStage
 from inrflow.training.harmonic_decoder import harmonic_decoder, has_harmonics
 from inrflow.training.memory_choice import MUCH_BETTER
-from inrflow.training.recorder import Interrupted
 from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH, TrainingSetup
 
 _CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred before products are formed
 _NEAR_FLOOR = 5.0  # times what the harmonics leave: an equation that comes so near explains the data
 _POOR = 0.5  # share of the variance: an equation that misses this much forecasts nothing
 _NEGLIGIBLE = 0.1  # of the noise: waves that hold less are left out
-_SHARE = 0.3  # of the time, that larger libraries may take where a smaller one serves
+_NOISY = 1e-4  # share of the variance that harmonics leave: so much noise weakens fits of single steps
+_SHARE = 0.5  # of the time
 _TRUSTED = 1e-2  # share of the variance, where the last frames of the training trajectories judge
 _CALIBRATED = 16  # trajectories
 _WORSE = 1.5  # times the error before: a refit that forecasts worse has failed
@@ -54,17 +58,30 @@ _ACCURATE = 0.02  # share of the validation error that the integration may add
 
 @dataclass(frozen=True)
 class EquationRun:
-    """A surrogate whose dynamics are a local equation, and whether there is no need to look further."""
+    """A surrogate whose dynamics are a local equation.
+
+    Attributes:
+        settled: there is no need to look further.
+        explained: there is none on the same harmonics.
+        library: which list of terms it is of.
+        scores: validation errors of all lists that were tried.
+    """
 
     surrogate: Surrogate
     settled: bool
+    explained: bool
+    library: str
+    scores: dict[str, float]
 
 
-def equation_run(setup: TrainingSetup) -> EquationRun | None:
-    """The surrogate of a local equation; None where the data or the settings do not allow one, or none is found."""
+def equation_run(setup: TrainingSetup, known: Mapping[str, Sequence[Term]] | None = None) -> EquationRun | None:
+    """The surrogate of a local equation; None where the data or the settings do not allow one, or none is found.
+
+    known: terms that other physics need, by their names, which are tried first.
+    """
     if not _possible(setup):
         return None
-    return _Run(setup).run()
+    return _Run(setup, known or {}).run()
 
 
 def validation_error(setup: TrainingSetup, surrogate: Surrogate, frames: int = 1) -> float:
@@ -103,7 +120,10 @@ def _possible(setup: TrainingSetup) -> bool:
 class _Run:
     """One search and its surrogate."""
 
-    def __init__(self, setup: TrainingSetup) -> None:
+    def __init__(self, setup: TrainingSetup, known_terms: Mapping[str, Sequence[Term]]) -> None:
+        self.known_terms, self.library = known_terms, ""
+        self.scores: dict[str, float] = {}
+        self.along = False  # whether the coefficients are those of whole trajectories
         self.stage = self.known = None
         self.rows = self.judged_rows = torch.zeros(0, dtype=torch.int64)
         if setup.environments is not None:
@@ -148,55 +168,81 @@ class _Run:
         if found is None or found.score > _POOR:
             self.recorder.say("no local equation was found that holds for held-out trajectories")
             return None
+        found = self._refined(found)
         self._tell(found)
         self.recorder.log("equation", 1, validation=found.score, code_size=self.basis.code_size)
         apart = self.held is not None  # else nobody else can be judged by the same trajectories
         linear = all(len(term) < 2 for term, kept in zip(
             found.equation.terms, found.equation.kept.reshape(-1, self.basis.channels).any(1), strict=True) if kept)
+        explained = self._enough(found.score) if apart else found.score < _TRUSTED
         # What is linear is linear in any codes, and those of most variance may hold more of it.
-        settled = self._enough(found.score) and not linear if apart else found.score < _TRUSTED
-        return EquationRun(self._surrogate(found), settled) if apart or settled else None
+        settled = explained and not (linear and apart)
+        if not apart and not settled:
+            return None
+        return EquationRun(self._surrogate(found), settled, explained, self.library, self.scores)
 
     def _search(self) -> FoundEquation | None:
         """The best of all libraries, few terms at first, and of all numbers of contexts."""
         channels, dimensions = self.basis.channels, self.basis.dimensions
         rows = None if self.stage is None else self.rows
-        search = EquationSearch(self.basis, self.taught, self._judge, rows, self.known, self._check)
-        counts = (0,) if self.stage is None else self.counts
+        steps, wanted = self.setup.config.training.steps, self.setup.config.training.steps.equation
+        until, made = training_steps.clock() + self.setup.seconds(_SHARE), 0
+
+        def more() -> bool:
+            nonlocal made
+            going = made < wanted if wanted is not None else training_steps.clock() < until
+            made += going
+            return going
+
+        search = EquationSearch(self.basis, self.taught, self._judge, rows, self.known, more)
         best: FoundEquation | None = None
-        several = libraries(channels, dimensions)
-        known, spent, tried = self.setup.config.training.steps.libraries, 0.0, 0
-        for number, library in enumerate(several):
-            if known is not None and number >= known:
+        several = dict(known_libraries(self.known_terms, channels, dimensions))
+        known = len(several)
+        several |= {f"library {i}": library for i, library in enumerate(libraries(channels, dimensions))}
+        for number, (name, library) in enumerate(several.items()):
+            if number and not more():
                 break
-            if known is None and best is not None and best.score < _TRUSTED:  # good already: more only if time allows
-                expected = spent * len(library) ** 2 / len(several[number - 1]) ** 2
-                if expected > self.setup.seconds(_SHARE):
-                    break
-            started, tried = training_steps.clock(), number + 1
-            found = None
-            for count in counts:
-                one = search.search(library, count)
-                if one is not None and (found is None or one.score < CLEARLY_BETTER * found.score):
-                    found = one
-            if found is not None:
-                self.recorder.log("equation", 0, library=number, terms=found.equation.count, validation=found.score)
-                if best is None or found.score < CLEARLY_BETTER * best.score:
-                    best = found
-                if self._enough(best.score):
-                    break
-            spent = training_steps.clock() - started
-        if known is None:
-            self.setup.config.training.steps.libraries = tried
+            best = self._better(search, name, library, best)
+            # The last frames of what has taught tell little of short lists: then all of them are tried.
+            if best is not None and self._enough(best.score) and (number >= known or self.held is not None):
+                break
+        if wanted is None:
+            steps.equation = made
             self.setup.save_config()
         return best
 
+    def _better(
+        self, search: EquationSearch, name: str, library: list[Term], best: FoundEquation | None
+    ) -> FoundEquation | None:
+        """The best so far, or what is found with a library if it is clearly better."""
+        found: FoundEquation | None = None
+        for count in (0,) if self.stage is None else self.counts:
+            one = search.search(library, count)
+            if one is not None and (found is None or one.score < CLEARLY_BETTER * found.score):
+                found = one
+        if found is None:
+            return best
+        self.recorder.log("equation", 0, library=name, terms=found.equation.count, validation=found.score)
+        self.scores[name] = found.score
+        if best is not None and not found.score < CLEARLY_BETTER * best.score:
+            return best
+        self.library = name
+        return found
+
+    def _refined(self, found: FoundEquation) -> FoundEquation:
+        """The equation along whole trajectories, where noise weakens fits of single steps and validation prefers it."""
+        if self.noise < _NOISY or found.contexts.shape[1]:
+            return found
+        equation = refined(found.equation, self.basis, self.taught)
+        score = self._judge(equation, found.contexts)
+        self.recorder.log("equation", 0, refined=score, validation=found.score)
+        if not score < found.score:
+            return found
+        self.along = True
+        return FoundEquation(equation, found.contexts, score, found.misfit)
+
     def _enough(self, score: float) -> bool:
         return score < max(_NEAR_FLOOR * self.noise, GOOD_ENOUGH * 1e-3)
-
-    def _check(self) -> None:
-        if self.recorder.stopping:  # nothing to save: the equation follows from the data
-            raise Interrupted
 
     def _judge(self, equation: LocalEquation, contexts: Tensor) -> float:
         field = equation.field(self.basis)
@@ -247,6 +293,8 @@ class _Run:
         surrogate.field = final.equation.field(self.basis, dynamics.width).eval()
         if count and self.stage is not None:
             surrogate.contexts = self.stage.known_contexts(final.contexts)
+        else:
+            surrogate.training["local"] = to_record(final.equation, self.basis)
         return surrogate
 
     def _refitted(self, found: FoundEquation) -> FoundEquation:
@@ -254,6 +302,8 @@ class _Run:
         data = [self.codes] if self.held is None else [self.codes, self.held]
         rows = torch.cat([self.rows, self.judged_rows]) if self.held is not None else self.rows
         search = EquationSearch(self.basis, CodeData.join(data), self._judge)
+        if self.along:
+            return replace(found, equation=refined(found.equation, self.basis, CodeData.join(data)))
         again = search.refit(found, rows if self.stage is not None else None)
         return again if self._judge(again.equation, again.contexts) < _WORSE * found.score else found
 
@@ -315,6 +365,6 @@ def clearly_better(setup: TrainingSetup, equation: Surrogate, other: Surrogate) 
     mine, theirs = validation_error(setup, equation, frames), validation_error(setup, other, frames)
     setup.recorder.say(f"validation error of forecasts: {mine:.2e} of the variance by the local equation, {theirs:.2e} "
                        "by codes of most variance")
-    return mine * (MUCH_BETTER if other.window > equation.window else 1.0) < theirs
+    return mine * (MUCH_BETTER if other.window > equation.window else 1.0) < CLEARLY_BETTER * theirs
 
 

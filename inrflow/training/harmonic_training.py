@@ -28,6 +28,7 @@ from inrflow.evaluation.spread import calibrate
 from inrflow.surrogate import Surrogate
 from inrflow.training import dynamics_stage
 from inrflow.training.context_stage import ContextDynamics, ContextStage
+from inrflow.training.equation_run import EquationRun, clearly_better, equation_run
 from inrflow.training.harmonic_decoder import harmonic_decoder, has_harmonics
 from inrflow.training.recorder import Recorder
 from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH
@@ -58,11 +59,27 @@ class HarmonicTraining(Training):
             self.source.fit_normalisation(self.training)
 
     def run(self) -> Surrogate:
-        """Harmonics, codes, closed-form dynamics, a residual where it helps, priors."""
+        """A local equation, or else the dynamics of single waves, whichever validation prefers."""
         if not has_harmonics(self.file):
             raise UserError(f"{self.file.path} is not periodic in all coordinates (period "
                             f"{list(self.description.period or ())}), so its domain has no harmonics; give "
                             "decoder.codes=variance")
+        known = self.known
+        equation = equation_run(self, {} if known is None else known.terms)
+        if equation is not None and (equation.explained or not len(self.validation)):
+            return self._taken(equation)
+        surrogate = self._run_waves()
+        if equation is not None and clearly_better(self, equation.surrogate, surrogate):
+            return self._taken(equation)
+        return surrogate
+
+    def _taken(self, equation: EquationRun) -> Surrogate:
+        if self.known is not None:
+            self.known.note, self.known.scores = equation.library, equation.scores
+        return equation.surrogate
+
+    def _run_waves(self) -> Surrogate:
+        """Harmonics, codes, closed-form dynamics wave by wave, a residual where it helps, priors."""
         decoder, modes, labels = harmonic_decoder(self)
         self.config.training.steps.decoder = 0
         count = len(self.training)

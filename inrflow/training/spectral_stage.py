@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from inrflow.dynamics.local_terms import Term
 from inrflow.dynamics.quadratic_fields import restricted
 from inrflow.dynamics.spectral import SpectralOperator, Waves
 from inrflow.dynamics.spectral_fit import SpectralFit, SpectralForm
@@ -39,6 +40,7 @@ class KnownPhysics:
         codes: names of the codes of each.
         channels: number of channels of each.
         fields: of each on its codes.
+        terms: that the local equations of further physics need, by their names.
         note, scores, weights: set by the search: what was taken from them, validation errors, weights of their sum.
     """
 
@@ -46,6 +48,7 @@ class KnownPhysics:
     codes: list[list[str]]
     channels: list[int]
     fields: list[VectorField]
+    terms: dict[str, tuple[Term, ...]] = field(default_factory=dict)
     note: str = ""
     scores: dict[str, float] = field(default_factory=dict)
     weights: list[float] = field(default_factory=list)
@@ -93,7 +96,7 @@ class SpectralStage:
         best = self._logged(linear.search(self.judged, self.first), "linear")
         if best is None or best.score > _GOOD_ENOUGH:
             best = self._quadratic(sizes, best)
-        if self.known is not None:
+        if self.known is not None and self.known.names:
             best = self._from_known(self.known, best, sizes)
         if best is None:
             raise UserError("every field that was fitted diverges; give more trajectories or a shorter data.frames")

@@ -1,12 +1,16 @@
 """Several physics in one run: trained together, told apart by every command, and joined by another one later."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import inrflow
 from inrflow.commands.runs import load_run
+from inrflow.data.trajectories import TrajectoryFile, write_trajectories
 from inrflow.errors import UserError
 from inrflow.family import Family
 from inrflow.pdes.generate import generate
@@ -40,16 +44,34 @@ def test_contexts_span_the_operators_exactly(run: Path) -> None:
         zero = torch.zeros(()).double()
         torch.testing.assert_close(shared.field(zero, states), own.field(zero, states), atol=1e-9, rtol=1e-9)
     family = Family.load(run)
-    assert family.field.shape.context_size == 1
-    assert max(family.lost) < 1e-12
+    assert family.equation is not None and family.operators is None
+    assert family.equation.contexts.shape == (2, 1) and max(family.lost.values()) < 1e-12
 
 
-def test_fewer_contexts_share_operators(run: Path) -> None:
-    """Without contexts there is one operator for all, and what it misses of each is told."""
+def test_fewer_contexts_share_dynamics(run: Path) -> None:
+    """Without contexts there is one equation for all, and what it misses of each is told."""
     alone = {name: Surrogate.load(run / "checkpoints" / name) for name in NAMES}
     family = Family.of(alone, context_size=0)
-    assert family.field.shape.context_size == 0
-    assert min(family.lost) > 1e-3
+    assert family.equation is not None and family.equation.contexts.shape == (2, 0)
+    assert max(family.lost.values()) > 1e-3
+
+
+def test_physics_without_an_equation_share_a_quadratic_field_beside_it(
+    run: Path, files: dict[str, Path], tmp_path: Path, inrflow_command
+) -> None:
+    directory = tmp_path / "mixed"
+    listed = f"[{files['heat']},{files['wave']}]"
+    outcome = inrflow_command("train", f"data.train={listed}", "dynamics.equation=false", f"output={directory}")
+    assert outcome.code == 0, outcome.err
+    plain = Family.load(directory)
+    assert plain.equation is None and plain.operators is not None and max(plain.lost.values()) < 1e-12
+    mixed = Family.of({"wave": plain.surrogate("wave"), "burgers": Family.load(run).surrogate("burgers")})
+    assert mixed.equation is not None and mixed.operators is not None and list(mixed.lost) == ["burgers", "wave"]
+    mixed.save(tmp_path)
+    states = torch.randn(2, mixed.members["wave"].code_size, generator=torch.Generator().manual_seed(1)).double()
+    zero = torch.zeros(()).double()
+    before, after = plain.surrogate("wave"), Surrogate.load(tmp_path, physics="wave")
+    torch.testing.assert_close(after.field(zero, states), before.field(zero, states), atol=1e-9, rtol=1e-9)
 
 
 def test_physics_must_be_named_in_python(run: Path) -> None:
@@ -98,3 +120,22 @@ def test_adapt_adds_a_physics_and_leaves_the_others(
     again = inrflow_command("adapt", f"run={directory}", f"data.train={files['wave']}", f"output={tmp_path / 'again'}")
     assert again.code == 2
     assert "knows already" in again.err
+
+
+def test_a_new_physics_takes_the_terms_of_a_known_one_where_they_suffice(
+    run: Path, tmp_path: Path, inrflow_command
+) -> None:
+    """Burgers' equation of another viscosity, under another name, from two trajectories."""
+    settings = {"trajectories": 2, "frames": 6, "grid": 16, "dimensions": 1, "parameters": {"viscosity": 0.035}}
+    with TrajectoryFile(generate("burgers", tmp_path / "burgers.h5", seed=5, **settings)) as file:
+        parts = [file.read(i) for i in range(2)]
+        write_trajectories(
+            tmp_path / "traffic.h5", file.times()[0], parts[0].x, np.stack([np.asarray(part.u) for part in parts]),
+            replace(file.description, name="traffic"),
+        )
+    directory = tmp_path / "adapted"
+    outcome = inrflow_command("adapt", f"run={run}", f"data.train={tmp_path / 'traffic.h5'}", f"output={directory}")
+    assert outcome.code == 0, outcome.err
+    report = json.loads((directory / "adaptation.json").read_text())
+    assert report["dynamics"] == "terms of burgers" and report["scores"]["terms of burgers"] < 1e-3
+    assert "u u_x" in Surrogate.load(directory, physics="traffic").training["equation"][0]

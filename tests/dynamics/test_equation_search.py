@@ -91,6 +91,18 @@ def test_the_fastest_rate_is_the_largest_eigenvalue_of_the_linear_part():
     assert abs(sum(w * (i / 8) ** 3 for i, w in enumerate(simpson(8))) - 0.25) < 1e-12
 
 
+def test_paths_of_linear_fields_are_exact_in_few_steps_whatever_the_gaps():
+    basis = basis_of(1, PERIOD, 6)
+    field = LocalEquation(((Factor(0, (0,)),), ()), torch.tensor([[3.0], [0.5]]).double()).field(basis)
+    states = torch.randn(3, basis.code_size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gaps = torch.tensor([0.5, 1.0, 0.5]).double()
+    path = flow_path(field, states, torch.zeros(3).double(), gaps, 4)
+    for row, gap in enumerate(gaps):
+        times = torch.linspace(0, 1, 5).double() * gap
+        fine = Integrator(step=1e-3)(field, states[row : row + 1], times[None])[0]
+        torch.testing.assert_close(path[:, row], fine.detach(), rtol=1e-6, atol=1e-6)
+
+
 def test_acceleration_solves_a_linear_fixed_point_in_as_many_steps_as_it_has_dimensions():
     matrix = torch.diag(torch.tensor([0.9, -0.8, 0.5]).double())
     shift = torch.tensor([1.0, 2.0, 3.0]).double()

@@ -59,3 +59,11 @@ def test_terms_survive_their_plain_form_and_are_named_as_a_reader_would():
     names = [name_of(term, ("u", "v"), ("x", "y")) for term in terms]
     assert names[0] == "1" and {"u", "v_xy", "lap u", "lap^2 u", "u v^2", "u u_x", "u_x (lap^-1 v)_y"} <= set(names)
     assert len(set(names)) == len(names)
+
+
+def test_no_states_have_no_products():
+    basis = basis_of(1, (2 * math.pi,), 2)
+    products = LocalProducts(to_plain([(U, U_X)]), 1).double()
+    products.attach(basis)
+    nothing = torch.zeros(0, basis.code_size, dtype=torch.float64)
+    assert products.spectra(nothing).shape == (0, 1, basis.count) and products(nothing).shape == nothing.shape

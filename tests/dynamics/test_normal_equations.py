@@ -63,3 +63,13 @@ def test_joined_systems_are_one_regression_on_terms_times_contexts():
     torch.testing.assert_close(joined.force(found), force, rtol=1e-6, atol=1e-6)
     total = NormalEquations.total(parts)
     assert total.gaps == sum(part.gaps for part in parts)
+
+
+def test_a_term_that_a_force_explains_is_no_trouble():
+    design, change, gap, _, _ = system(seed=3)
+    design = torch.cat([design, gap.new_ones(len(gap), design.shape[1], 1) * gap[:, None, None]], 2)
+    normal = of(design, change, gap)
+    every = torch.ones(6, dtype=torch.bool)
+    found = normal.solve(every, True)
+    assert bool(torch.isfinite(found).all()) and normal.misfit(found, True) < 1e-9
+    assert not bool(normal.needed(every, True, 1.2)[5])
