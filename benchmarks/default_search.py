@@ -284,7 +284,8 @@ def main() -> None:
             asked = {"seed": options.seed, "minutes": options.minutes, "verbose": options.verbose}
             for row in child_rows(__file__, case | asked | {"overrides": settings}):
                 keep(row)
-    shown = sorted((r for r in rows if mine(r) and r["data"] in files), key=lambda r: list(FRAMES).index(r["data"]))
+    shown = [row for row in rows if mine(row) and row["data"] in files]
+    shown.sort(key=lambda row: (list(FRAMES).index(row["data"]), names.index(row["alternative"])))
     print(f"\n{environment() | {'threads': 1}}\n\n{table(shown)}\n\n{verdicts(shown)}\n\nwritten to {options.out}")
 
 
