@@ -207,8 +207,9 @@ def verdicts(rows: Sequence[dict[str, Any]]) -> str:
         judged = [row for row in good if row["validation"] is not None]
         chosen = min(judged, key=lambda row: row["validation"]) if judged else default
         ratio = default["test"] / best["test"]
+        within = "yes" if ratio <= WITHIN else "no"
         lines.append(
-            [name, best["alternative"], best["test"], default["test"], ratio, "yes" if ratio <= WITHIN else "no"]
+            [name, best["alternative"], best["test"], default["test"], ratio, within if len(good) > 1 else "not known"]
             + [chosen["alternative"], chosen["test"] / best["test"], len(good)]
         )
     header = ("data", "best", "its error", "default", "default / best", "within 20 %", "lowest validation", "it / best")
