@@ -19,10 +19,11 @@ import torch
 
 from inrflow.pdes.generate import generate
 
-#: Data sets of the DINo protocols on 32 x 32 points, by the arguments of `generate`.
+#: Data sets on 32 x 32 points, waves and Navier-Stokes those of the DINo protocols, by the arguments of `generate`.
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "wave": {"pde": "wave", "protocol": "dino", "grid": 32, "dt": 0.25},
     "navier_stokes": {"pde": "navier_stokes", "protocol": "dino", "grid": 32, "parameters": {"viscosity": 1e-3}},
+    "gray_scott": {"pde": "gray_scott", "grid": 32},
 }
 TRAIN_SEED, TEST_SEED = 0, 999
 
