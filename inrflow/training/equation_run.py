@@ -87,8 +87,9 @@ def equation_run(setup: TrainingSetup, known: Mapping[str, Sequence[Term]] | Non
 
 
 def validation_error(setup: TrainingSetup, surrogate: Surrogate, frames: int = 1) -> float:
-    """NMSE of forecasts of the validation trajectories from their first frames, infinite where one diverges; of the last
-    third of the frames, for what grows with time shows there.
+    """NMSE of forecasts of the validation trajectories from their first frames, infinite where one diverges.
+
+    Of the last third of the frames, for what grows with time shows there.
 
     Trajectories have the contexts of their training environments, where the surrogate knows any.
     """
