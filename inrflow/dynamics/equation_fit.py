@@ -64,6 +64,8 @@ class EquationFit:
         self.environment = torch.zeros(len(states.codes), dtype=torch.int64) if environment is None else environment
         self.environments = int(self.environment.max()) + 1
         self.products = [j for j, term in enumerate(self.terms) if len(term) > 1]
+        self.formed = LocalProducts(to_plain([self.terms[j] for j in self.products]), basis.channels)
+        self.formed.attach(basis)
         self.blocks = list(_chosen(states, most))
 
     def gathered(self, equation: LocalEquation | None, contexts: Tensor | None = None) -> list[NormalEquations]:
@@ -77,7 +79,8 @@ class EquationFit:
             NormalEquations.empty(len(self.terms) * self.basis.channels, self.basis.code_size)
             for _ in range(self.environments)
         ]
-        field = steps = carried = None
+        field = carried = None
+        steps = 0
         if equation is not None:
             field = equation.field(self.basis)
             steps = _LEAST_STEPS if field.is_linear else steps_of(field, self.states, contexts)
@@ -86,7 +89,7 @@ class EquationFit:
             gap = block.t[:, block.frame + 1] - block.t[:, block.frame]
             where = self.environment[block.rows]
             good = torch.zeros(len(start), dtype=torch.bool)
-            if equation is not None and field is not None and steps is not None:
+            if equation is not None and field is not None:
                 state = start if contexts is None else torch.cat([start, contexts[where]], 1)
                 path = flow_path(field, state, block.t[:, block.frame], gap, steps)[..., : start.shape[1]]
                 missed = end - path[-1]
@@ -94,9 +97,8 @@ class EquationFit:
                 if carried is None or carried[0] != float(gap.max()):
                     newton = equation.force is None
                     carried = float(gap.max()), self._carried(field, float(gap.max()), steps) if newton else None
-                if not bool(good.any()):
-                    pass
-                elif carried[1] is not None:
+            if equation is not None and carried is not None and bool(good.any()):
+                if carried[1] is not None:
                     design = self._design(path[:, good], simpson(steps), carried[1]) * gap[good, None, None]
                     own = _coefficients(equation, contexts, where[good])
                     change = missed[good] + torch.einsum("bzu,bu->bz", design, own)
@@ -104,8 +106,7 @@ class EquationFit:
                     along = torch.linspace(0, 1, steps + 1, dtype=path.dtype)[:, None, None]
                     design = self._design((path + along * missed)[:, good], simpson(steps)) * gap[good, None, None]
                     change = (end - start)[good]
-                if bool(good.any()):
-                    self._add(found, where[good], design, change, gap[good])
+                self._add(found, where[good], design, change, gap[good])
             rest = ~good
             if bool(rest.any()):
                 path, weights = interpolated_path(block.codes, block.t, block.frame)
@@ -172,10 +173,8 @@ class EquationFit:
         linear = basis.coefficients(average) + offset  # (B, C, K)
         spectra = torch.zeros(path.shape[1], len(self.terms), basis.count, dtype=torch.complex128)
         if self.products:
-            products = LocalProducts(to_plain([self.terms[j] for j in self.products]), basis.channels)
-            products.attach(basis)
             for states, weight in zip(path, weights, strict=True):
-                spectra[:, self.products] += weight * products.spectra(states)
+                spectra[:, self.products] += weight * self.formed.spectra(states)
         for j, term in enumerate(self.terms):
             if len(term) == 1:
                 spectra[:, j] = linear[:, term[0].channel] * basis.symbol(term[0])

@@ -137,7 +137,3 @@ class LocalBasis:
         own = torch.cat([self.coefficients(self.modes.new_zeros(1, self.code_size)), modes])[:, factor.channel]
         codes = self.project_channel(own * self.symbol(factor), out)
         return codes[1:].T.contiguous(), codes[0]
-
-    def speed(self) -> float:
-        """Length of the longest wave vector."""
-        return float(self.vectors.square().sum(1).max().sqrt())

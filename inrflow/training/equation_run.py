@@ -306,20 +306,21 @@ class _Run:
 
     def _refitted(self, found: FoundEquation) -> FoundEquation:
         """The equation fitted once more to all trajectories, or as it was where it then forecasts them worse."""
-        data = [self.codes] if self.held is None else [self.codes, self.held]
-        rows = torch.cat([self.rows, self.judged_rows]) if self.held is not None else self.rows
-        search = EquationSearch(self.basis, CodeData.join(data), self._judge)
+        every = self._everyone()
         if self.along:
-            return replace(found, equation=refined(found.equation, self.basis, CodeData.join(data)))
-        again = search.refit(found, rows if self.stage is not None else None)
+            return replace(found, equation=refined(found.equation, self.basis, every))
+        rows = torch.cat([self.rows, self.judged_rows]) if self.held is not None else self.rows
+        again = EquationSearch(self.basis, every, self._judge).refit(found, rows if self.stage is not None else None)
         return again if self._judge(again.equation, again.contexts) < _WORSE * found.score else found
+
+    def _everyone(self) -> CodeData:
+        """Codes of all trajectories, those of validation last."""
+        return self.codes if self.held is None else CodeData.join([self.codes, self.held])
 
     def _step(self, field: VectorField, judged: CodeData, found: FoundEquation) -> float:
         """A stable step whose error in rollouts is a small part of the validation error."""
         contexts = _BEYOND * found.contexts if found.contexts.shape[1] else None
-        size, data = self.basis.code_size, [self.codes] if self.held is None else [self.codes, self.held]
-        every = CodeData.join([CodeData(one.codes[..., :size], one.t, one.observed) for one in data])
-        steps = round(_MARGIN * steps_of(field, every, contexts, _LIVELY))
+        steps = round(_MARGIN * steps_of(field, self._everyone(), contexts, _LIVELY))
         rows = judged.observed.all(1).nonzero()[:16, 0]
         if not len(rows):
             return 1 / steps
