@@ -173,10 +173,17 @@ def assimilate(
         gone = torch.isnan(end)
         begin, end = begin.nan_to_num(), torch.where(gone, begin.nan_to_num(), end)
         start = means[-1] if nominal is None else torch.cat([means[-1][:, :-contexts], nominal], 1)
-        forecast = dynamics.flow(start, torch.stack([begin, end], 1))[:, 1]
+        forecast = dynamics.flow(start, torch.stack([begin, end], 1), check=False)[:, 1]
+        lost = ~torch.isfinite(forecast).all(1)  # few observations may tell states that the dynamics do not know
+        if bool(lost.any()):
+            states = forecast.shape[1] - contexts
+            mean = torch.cat([prior.mean[:states].to(start).expand(len(start), -1), start[:, states:]], 1)
+            forecast = torch.where(lost[:, None], mean, forecast)
         latest = covariances[-1]
         assert latest is not None
         expected, flow = dynamics.propagate(latest, start, forecast, begin, end)
+        if bool(lost.any()):
+            expected, flow = _forgotten(expected, flow, latest, prior, lost, contexts)
         if nominal is not None:
             away = means[-1][:, -contexts:] - nominal
             forecast = forecast + (flow[:, :, -contexts:] @ away[..., None])[..., 0]
@@ -203,6 +210,21 @@ def assimilate(
             covariances[k] = cov + gain @ (later - expected) @ gain.transpose(1, 2)
     kept = [c for c in covariances if c is not None] if covariance else None
     return StateEstimate(window.t, torch.stack(means, 1), kept, quadratic, count)
+
+
+def _forgotten(
+    expected: Tensor, flow: Tensor, before: Tensor, prior: StatePrior, lost: Tensor, contexts: int
+) -> tuple[Tensor, Tensor]:
+    """Covariances and flows (S, n, n) where trajectories that are `lost` (S,) keep their contexts alone."""
+    rows, size = len(lost), expected.shape[-1]
+    states = size - contexts
+    anew = torch.zeros(rows, size, size, dtype=expected.dtype)
+    anew[:, :states, :states] = prior.covariance[:states, :states]
+    anew[:, states:, states:] = before[:, states:, states:]
+    still = torch.zeros(size, size, dtype=flow.dtype)
+    still[states:, states:] = torch.eye(contexts, dtype=flow.dtype)
+    where = lost[:, None, None]
+    return torch.where(where, anew, expected.expand(rows, -1, -1)), torch.where(where, still, flow.expand(rows, -1, -1))
 
 
 def assimilate_noisy(

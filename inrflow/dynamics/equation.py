@@ -43,6 +43,12 @@ class LocalEquation:
         return int(self.kept.sum())
 
     @property
+    def linear(self) -> bool:
+        """Whether no product of factors is needed."""
+        needed = (self.several != 0).any(0).any(1).tolist()
+        return not any(kept and len(term) > 1 for kept, term in zip(needed, self.terms, strict=True))
+
+    @property
     def coefficients(self) -> int:
         """Number of coefficients that are not 0, what contexts add among them."""
         return int((self.weights != 0).sum())

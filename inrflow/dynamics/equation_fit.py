@@ -100,7 +100,7 @@ class EquationFit:
             if equation is not None and carried is not None and bool(good.any()):
                 if carried[1] is not None:
                     design = self._design(path[:, good], simpson(steps), carried[1]) * gap[good, None, None]
-                    own = _coefficients(equation, contexts, where[good])
+                    own = coefficients_of(equation, contexts, where[good])
                     change = missed[good] + torch.einsum("bzu,bu->bz", design, own)
                 else:
                     along = torch.linspace(0, 1, steps + 1, dtype=path.dtype)[:, None, None]
@@ -188,7 +188,7 @@ class EquationFit:
         return torch.stack(each, -1).permute(0, 2, 1, 3).flatten(2)
 
 
-def _coefficients(equation: LocalEquation, contexts: Tensor | None, where: Tensor) -> Tensor:
+def coefficients_of(equation: LocalEquation, contexts: Tensor | None, where: Tensor) -> Tensor:
     """Coefficients (B, J C) of an equation in the environments `where` (B,)."""
     operators = equation.several.flatten(1)
     if contexts is None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from inrflow.dynamics.equation import LocalEquation
 from inrflow.dynamics.equation_contexts import alternate, departures, leading_contexts
 from inrflow.dynamics.equation_fit import EquationFit
+from inrflow.dynamics.equation_refinement import refinable
 from inrflow.dynamics.local_basis import LocalBasis
 from inrflow.dynamics.local_terms import Term
 from inrflow.dynamics.normal_equations import NormalEquations
@@ -37,17 +38,22 @@ _SIMPLER = 1.05  # times the error: an equation of fewer terms is taken up to he
 _SETTLED = 0.97
 _ROUGH = 0.02  # share of the change: paths that leave more are too wrong to say which terms are needed
 _POOR, _DIVERGED = 0.5, 2.0  # share of the variance
+_NEAR, _SLOW = 0.02, 0.5  # share of the variance from which rounds must gain this much
 _HOPELESS = 0.5  # share of the change that polynomials through frames leave: so much is not explained by these terms
 
 
 @dataclass(frozen=True)
 class FoundEquation:
-    """An equation, the contexts (E, P) of its training environments, its validation error, the misfit of a step."""
+    """An equation, the contexts (E, P) of its training environments, its validation error, the misfit of a step.
+
+    along: what it has been refined along (`equation_refinement`); nothing where sums over steps are all there is.
+    """
 
     equation: LocalEquation
     contexts: Tensor
     score: float
     misfit: float
+    along: str = ""
 
 
 @dataclass
@@ -60,6 +66,8 @@ class EquationSearch:
         environment: (S,) numbers from 0; None for one system.
         known: (E, P) contexts that are known; None to find them.
         more: asked before every round but the first of a library; False ends the search with what there is.
+        enough: whether an error is so small that it remains to strike out terms. Above it a list short enough to be
+            refined along the exact flow is left to that as soon as rounds gain little.
     """
 
     basis: LocalBasis
@@ -68,6 +76,7 @@ class EquationSearch:
     environment: Tensor | None = None
     known: Tensor | None = None
     more: Callable[[], bool] = lambda: True
+    enough: Callable[[float], bool] = lambda error: True
 
     def __post_init__(self) -> None:
         self.closest: FoundEquation  # of the last rounds, the one whose steps miss least
@@ -94,7 +103,7 @@ class EquationSearch:
                 pooled = best.equation.weights.flatten()
                 contexts = leading_contexts(departures(parts, pooled, total.something()), total.gram, count)
             best = self._rounds(fit, parts, contexts, forced, _LEVELS[0], _ROUNDS)
-        if best is None or best.score > _POOR:
+        if best is None or best.score > _POOR or self._left(fit, best.score):
             return best
         tried = best.equation.coefficients
         for level in _LEVELS[1:] if self.more() else ():
@@ -137,7 +146,7 @@ class EquationSearch:
         inputs: list[Tensor] = []
         outputs: list[Tensor] = []
         before: tuple[Tensor, Tensor] | None = None  # coefficients that were needed, and their values in units
-        unchanged, rough, least = 0, level == _LEVELS[0], float("inf")
+        unchanged, rough, least, last = 0, level == _LEVELS[0], float("inf"), float("inf")
         for round_ in range(most):
             if round_ and not self.more():
                 break
@@ -164,10 +173,17 @@ class EquationSearch:
                 self.closest = FoundEquation(equation, contexts, score, misfit)
             if misfit < _SETTLED * least:
                 least, unchanged = misfit, min(unchanged, _PATIENCE)
-            if unchanged > _PATIENCE or (round_ >= _PATIENCE and not best.score < _DIVERGED and least > _HOPELESS):
+            slow = score > _SLOW * last and best.score < _NEAR and self._left(fit, best.score)
+            last = score
+            hopeless = round_ >= _PATIENCE and not best.score < _DIVERGED and least > _HOPELESS
+            if slow or hopeless or unchanged > _PATIENCE:
                 break
             parts = self._gathered(fit, equation, contexts)
         return best if best is not None and best.score < float("inf") else None
+
+    def _left(self, fit: EquationFit, error: float) -> bool:
+        """Whether what remains is left to the refinement."""
+        return bool(fit.products) and refinable(fit.terms, self.basis.channels) and not self.enough(error)
 
     def _safe_ridge(
         self, fit: EquationFit, joined: NormalEquations, contexts: Tensor, needed: Tensor, forced: bool

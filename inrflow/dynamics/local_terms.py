@@ -29,9 +29,14 @@ Term = tuple[Factor, ...]  # a product; of nothing: 1
 LAPLACIAN, FOURTH = (-2,), (-1,)
 
 
+def diffusion_terms(channels: int) -> list[Term]:
+    """1, and a value and a Laplacian of every channel."""
+    return [(), *[(Factor(c, axes),) for axes in ((), LAPLACIAN) for c in range(channels)]]
+
+
 def isotropic_terms(channels: int) -> list[Term]:
-    """1, and a value, a Laplacian and a squared one of every channel: what is linear and has no preferred direction."""
-    return [(), *[(Factor(c, axes),) for axes in ((), LAPLACIAN, FOURTH) for c in range(channels)]]
+    """The same and a squared Laplacian of every channel: what is linear and has no preferred direction."""
+    return [*diffusion_terms(channels), *[(Factor(c, FOURTH),) for c in range(channels)]]
 
 
 def linear_terms(channels: int, dimensions: int) -> list[Term]:
@@ -71,9 +76,11 @@ def stirring_terms(channels: int, dimensions: int) -> list[Term]:
 
 
 def libraries(channels: int, dimensions: int) -> list[list[Term]]:
-    """Lists of terms worth trying, few at first: what has no preferred direction, with reactions; all linear terms with
-    reactions, with transport, with stirring. Those that many channels would make too long are left out."""
-    found = [isotropic_terms(channels), isotropic_terms(channels) + reaction_terms(channels)]
+    """Lists of terms worth trying, few at first: what has no preferred direction, diffusion with reactions, both; all
+    linear terms with reactions, with transport, with stirring. Those that many channels would make too long are left
+    out."""
+    found = [isotropic_terms(channels)]
+    found += [own + reaction_terms(channels) for own in (diffusion_terms(channels), isotropic_terms(channels))]
     terms = linear_terms(channels, dimensions)
     for more in (
         reaction_terms(channels), transport_terms(channels, dimensions), stirring_terms(channels, dimensions)

@@ -7,7 +7,7 @@ them: no symmetry need be declared, and a handful of trajectories tells its coef
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from inrflow.assimilation import ContextPrior, StatePrior
 from inrflow.dynamics.context_search import contexts_of_parameters
 from inrflow.dynamics.equation import LocalEquation
 from inrflow.dynamics.equation_fit import steps_of
-from inrflow.dynamics.equation_refinement import refined
+from inrflow.dynamics.equation_refinement import STEPS, WHOLE, EquationRefinement
 from inrflow.dynamics.equation_search import EquationSearch, FoundEquation
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.known_terms import known_libraries
@@ -46,6 +46,8 @@ _NEAR_FLOOR = 5.0  # times what the harmonics leave: an equation that comes so n
 _POOR = 0.5  # share of the variance: an equation that misses this much forecasts nothing
 _NEGLIGIBLE = 0.1  # of the noise: waves that hold less are left out
 _NOISY = 1e-4  # share of the variance that harmonics leave: so much noise weakens fits of single steps
+_LEVELS = (1.2, 2.0, 4.0)  # times the misfit with all terms, to which terms are struck out
+_SIMPLER = 1.05  # times the error: an equation of fewer terms is taken up to here
 _SHARE = 0.5  # of the time
 _TRUSTED = 1e-2  # share of the variance, where the last frames of the training trajectories judge
 _CALIBRATED = 16  # trajectories
@@ -128,7 +130,6 @@ class _Run:
     def __init__(self, setup: TrainingSetup, known_terms: Mapping[str, Sequence[Term]]) -> None:
         self.known_terms, self.library = known_terms, ""
         self.scores: dict[str, float] = {}
-        self.along = False  # whether the coefficients are those of whole trajectories
         self.stage = self.known = None
         self.rows = self.judged_rows = torch.zeros(0, dtype=torch.int64)
         if setup.environments is not None:
@@ -173,15 +174,12 @@ class _Run:
         if found is None or found.score > _POOR:
             self.recorder.say("no local equation was found that holds for held-out trajectories")
             return None
-        found = self._refined(found)
         self._tell(found)
         self.recorder.log("equation", 1, validation=found.score, code_size=self.basis.code_size)
         apart = self.held is not None  # else nobody else can be judged by the same trajectories
-        linear = all(len(term) < 2 for term, kept in zip(
-            found.equation.terms, found.equation.kept.reshape(-1, self.basis.channels).any(1), strict=True) if kept)
         explained = self._enough(found.score) if apart else found.score < _TRUSTED
         # What is linear is linear in any codes, and those of most variance may hold more of it.
-        settled = explained and not (linear and apart)
+        settled = explained and not (found.equation.linear and apart)
         if not apart and not settled:
             return None
         surrogate = self._surrogate(found)
@@ -201,7 +199,7 @@ class _Run:
             made += going
             return going
 
-        search = EquationSearch(self.basis, self.taught, self._judge, rows, self.known, more)
+        search = EquationSearch(self.basis, self.taught, self._judge, rows, self.known, more, self._enough)
         best: FoundEquation | None = None
         several = dict(known_libraries(self.known_terms, channels, dimensions))
         known = len(several)
@@ -229,6 +227,7 @@ class _Run:
                 found = one
         if found is None:
             return best
+        found = self._refined(found, search.more)
         self.recorder.log("equation", 0, library=name, terms=found.equation.count, validation=found.score)
         self.scores[name] = found.score
         if best is not None and not found.score < CLEARLY_BETTER * best.score:
@@ -236,17 +235,43 @@ class _Run:
         self.library = name
         return found
 
-    def _refined(self, found: FoundEquation) -> FoundEquation:
-        """The equation along whole trajectories, where noise weakens fits of single steps and validation prefers it."""
-        if self.noise < _NOISY or found.contexts.shape[1]:
+    def _refined(self, found: FoundEquation, more: Callable[[], bool]) -> FoundEquation:
+        """The equation along its exact flow, where it leaves much or data are noisy, and validation prefers it so."""
+        if found.score > _POOR:
             return found
-        equation = refined(found.equation, self.basis, self.taught)
-        score = self._judge(equation, found.contexts)
+        if self.noise > _NOISY and self.held is not None:
+            found = self._along(found, WHOLE, more)
+        if found.equation.linear or self._enough(found.score):
+            return found
+        found = self._along(found, STEPS, more)
+        return self._fewer(found, more) if found.along == STEPS else found
+
+    def _fewer(self, found: FoundEquation, more: Callable[[], bool]) -> FoundEquation:
+        """The same with as few terms as explain the data: others are what breaks loose away from the data."""
+        refinement = self._refinement(self.taught, self.rows, STEPS, more)
+        for level in _LEVELS if more() else ():
+            equation, contexts = refinement.refined(found.equation, found.contexts, level=level)
+            score = self._judge(equation, contexts)
+            self.recorder.log("equation", 0, refined=score, validation=found.score, terms=equation.count)
+            good = score < _SIMPLER * found.score or self._enough(score)
+            if good and equation.coefficients < found.equation.coefficients:
+                found = FoundEquation(equation, contexts, score, found.misfit, STEPS)
+        return found
+
+    def _along(self, found: FoundEquation, windows: str, more: Callable[[], bool]) -> FoundEquation:
+        """The equation fitted along whole trajectories with the terms that it has, or along steps with its whole list
+        (over whole trajectories, that would explain the noise), if validation prefers it."""
+        refinement = self._refinement(self.taught, self.rows, windows, more)
+        equation, contexts = refinement.refined(found.equation, found.contexts, every=windows == STEPS)
+        score = self._judge(equation, contexts)
         self.recorder.log("equation", 0, refined=score, validation=found.score)
-        if not score < found.score:
-            return found
-        self.along = True
-        return FoundEquation(equation, found.contexts, score, found.misfit)
+        return FoundEquation(equation, contexts, score, found.misfit, windows) if score < found.score else found
+
+    def _refinement(
+        self, states: CodeData, rows: Tensor, windows: str, more: Callable[[], bool] = lambda: True
+    ) -> EquationRefinement:
+        environment = rows if self.stage is not None else None
+        return EquationRefinement(self.basis, states, environment, self.known is not None, windows, more)
 
     def _enough(self, score: float) -> bool:
         return score < max(_NEAR_FLOOR * self.noise, GOOD_ENOUGH * 1e-3)
@@ -307,10 +332,16 @@ class _Run:
     def _refitted(self, found: FoundEquation) -> FoundEquation:
         """The equation fitted once more to all trajectories, or as it was where it then forecasts them worse."""
         every = self._everyone()
-        if self.along:
-            return replace(found, equation=refined(found.equation, self.basis, every))
-        rows = torch.cat([self.rows, self.judged_rows]) if self.held is not None else self.rows
-        again = EquationSearch(self.basis, every, self._judge).refit(found, rows if self.stage is not None else None)
+        apart = self.held is not None
+        rows = torch.cat([self.rows, self.judged_rows]) if apart and self.stage is not None else self.rows
+        if found.along:
+            if not apart:
+                return found
+            equation, contexts = self._refinement(every, rows, found.along).refined(found.equation, found.contexts)
+            again = replace(found, equation=equation, contexts=contexts)
+        else:
+            own = rows if self.stage is not None else None
+            again = EquationSearch(self.basis, every, self._judge).refit(found, own)
         return again if self._judge(again.equation, again.contexts) < _WORSE * found.score else found
 
     def _everyone(self) -> CodeData:
