@@ -5,8 +5,8 @@
 Environments of Gray-Scott (feed and kill rate) and of Navier-Stokes (viscosity) at 32 x 32; the training environments,
 the new ones, horizon and time steps are those of Kirchmeyer et al. (2022). The decoder is fitted once; the published
 methods then see the same codes (declared symmetries included), the same integrator and the same processor time; ours is
-`inrflow train` on the file, or local dynamics in the same codes. Each method adapts to each new environment from one
-trajectory of it. How to read the result: benchmarks/README.md.
+`inrflow train` on the file, told nothing but that there are environments. Each method adapts to each new environment
+from one trajectory of it. How to read the result: benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -23,22 +23,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from adaptation_data import HARMONICS, PROBLEMS, SIZES, Prepared, Problem, Size, Test, prepare
+from adaptation_data import PROBLEMS, SIZES, Prepared, Problem, Size, prepare
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 from inrflow.adaptation.adapt import adapt_context
 from inrflow.adaptation.baseline_training import BaselineSettings, adapt, fit
 from inrflow.adaptation.network_baselines import METHODS, Leads, NetworkShape
+from inrflow.assimilation import ContextPrior
 from inrflow.config import Config
-from inrflow.dynamics.context_solve import solve_context
-from inrflow.dynamics.integrate import Integrator
-from inrflow.dynamics.local_field import LocalField
-from inrflow.dynamics.local_fit import fit_local
-from inrflow.dynamics.states import CodeData
+from inrflow.evaluation.forecast import forecast
 from inrflow.settings import resolve
-from inrflow.training.harmonic_training import HarmonicTraining
 from inrflow.training.recorder import Recorder
+from inrflow.training.train import Training
 
 
 @dataclass
@@ -80,38 +77,27 @@ def baseline(
         problem.name,
         method,
         seed,
-        mean([test.error(network.of(e), integrator) for e, test in enumerate(prepared.tests)]),
-        mean([test.error(field, integrator) for field, test in zip(fields, prepared.new_tests, strict=True)]),
-        mean([test.error(network.mean(), integrator) for test in prepared.new_tests]),
+        mean_of([test.error(network.of(e), integrator) for e, test in enumerate(prepared.tests)]),
+        mean_of([test.error(field, integrator) for field, test in zip(fields, prepared.new_tests, strict=True)]),
+        mean_of([test.error(network.mean(), integrator) for test in prepared.new_tests]),
         network.adapted_numbers,
         (adapted - trained) / len(fields),
         trained - began,
     )
 
 
-def mean(values: list[float]) -> float:
+def mean_of(values: list[float]) -> float:
     return float(np.mean(values))
 
 
-class AtContext(nn.Module):
-    """A field of codes and context at one context (P,), as a field of codes alone."""
-
-    def __init__(self, field: nn.Module, context: Tensor) -> None:
-        super().__init__()
-        self.field, self.context = field, context
-
-    def forward(self, t: Tensor, state: Tensor) -> Tensor:
-        joined = torch.cat([state, self.context.to(state).expand(len(state), -1)], -1)
-        return self.field(t, joined)[..., : state.shape[-1]]
-
-
-def ours(problem: Problem, prepared: Prepared, seed: int, recorder: Recorder, folder: Path) -> Row:
+def ours(problem: Problem, prepared: Prepared, size: Size, seed: int, recorder: Recorder, folder: Path) -> Row:
     """What `inrflow train` makes of the training file and `inrflow adapt` of one trajectory of each new environment."""
     began = time.process_time()
     file, new = prepared.files["training"].file, prepared.files["new"]
-    settings = [*problem.settings, f"data.train={file.path}", f"seed={seed}"]
-    surrogate = HarmonicTraining(resolve("train", Config, settings), file, folder, recorder, lambda: None).run()
-    contexts = surrogate.contexts
+    settings = [f"data.train={file.path}", "dynamics.context=environment", f"seed={seed}"]
+    config = resolve("train", Config, [*settings, f"training.minutes={size.minutes}"])
+    surrogate = Training(config, file, folder, recorder, lambda: None).run()
+    contexts, numbers = surrogate.contexts, surrogate.context_size
     trained = time.process_time()
     found = []
     for e in range(problem.new_environments):
@@ -121,81 +107,27 @@ def ours(problem: Problem, prepared: Prepared, seed: int, recorder: Recorder, fo
         found.append(torch.zeros(0) if estimate is None else estimate.mean)
     adapted = time.process_time()
 
-    def decode(codes: Tensor) -> Tensor:
-        offset, basis = surrogate.decoder.basis(new.batch([0]).x[0, 0].float())
-        return surrogate.normalisation.invert(offset + torch.einsum("ncz,stz->stnc", basis.double(), codes)).detach()
+    def judge(name: str, values: list[Tensor], first: int) -> float:
+        """Mean squared error of forecasts from the first frame, environment by environment."""
+        source, errors = prepared.files[name], []
+        for e, value in enumerate(values):
+            batch = source.batch(np.arange(len(source))[first * len(values) + e :: len(values)], normalised=False)
+            known = None
+            if numbers:
+                known = ContextPrior(value.expand(len(batch), -1), 1e-12 * torch.eye(numbers, dtype=torch.float64))
+            start = surrogate.estimate(batch.first_frames(1), covariance=False, context=known)
+            mean = surrogate.normalisation.invert(forecast(surrogate, start, batch, with_std=False).mean)
+            errors.append(float((mean - batch.u).square().mean()))
+        return float("inf") if any(error != error for error in errors) else mean_of(errors)
 
-    def test(name: str, environments: int, first: int) -> list[Test]:
-        source, tests = prepared.files[name], []
-        for e in range(environments):
-            rows = np.arange(len(source))[first * environments + e :: environments]
-            batch = source.batch(rows, normalised=False)
-            tests.append(Test(surrogate.codes(batch), batch.u.double(), decode))
-        return tests
-
-    prepared = replace(
-        prepared, tests=test("tests", problem.environments, 0), new_tests=test("new", problem.new_environments, 1)
-    )
-    values = torch.zeros(problem.environments, 0)
+    values = [torch.zeros(0)] * problem.environments
     if contexts is not None:
         number = {int(label): i for i, label in enumerate(contexts.labels)}
-        values = torch.stack([contexts.values[number[int(file.environment[e])]] for e in range(problem.environments)])
-    seconds = trained - began, (adapted - trained) / len(found)
-    return row_of(problem, "ours", seed, surrogate.field, surrogate.integrator, prepared, values, found, seconds)
-
-
-def ours_local(problem: Problem, prepared: Prepared, seed: int, recorder: Recorder) -> Row:
-    """Local dynamics whose coefficients and contexts are solved: no training, and no copies, for it knows translations.
-
-    Two numbers for each environment, as in the published methods.
-    """
-    assert problem.local_step is not None
-    began = time.process_time()
-    integrator = Integrator(step=problem.local_step)
-    points = 3 * HARMONICS + 2  # the few highest cubes alias on low harmonics: they are small, and points are time
-    field = LocalField(prepared.decoder, prepared.low, prepared.period, points, degree=3, context_size=2)
-    training = prepared.training
-    kept = prepared.originals  # the copies follow them
-    data = CodeData(training.data.codes[:kept], training.data.t[:kept], training.data.observed[:kept])
-    contexts = fit_local(field, data, training.environment[:kept], integrator, progress=recorder.say)
-    trained = time.process_time()
-    prior = torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
-    found = [
-        solve_context(field, integrator, CodeData(one.codes[:1], one.t[:1], one.observed[:1]), *prior, longest=1).mean
-        for one in prepared.adaptation
-    ]
-    adapted = time.process_time()
-    seconds = trained - began, (adapted - trained) / len(found)
-    return row_of(problem, "ours", seed, field, integrator, prepared, contexts, found, seconds)
-
-
-def row_of(
-    problem: Problem,
-    method: str,
-    seed: int,
-    field: nn.Module,
-    integrator: Integrator,
-    prepared: Prepared,
-    contexts: Tensor,
-    found: list[Tensor],
-    seconds: tuple[float, float],
-) -> Row:
-    """The row of a field with contexts (E, P) of the training environments and those found of the new ones."""
-    field = field.float()
-
-    def judge(tests: list[Test], values: list[Tensor]) -> float:
-        return mean([t.error(AtContext(field, c), integrator) for t, c in zip(tests, values, strict=True)])
-
+        values = [contexts.values[number[int(file.environment[e])]] for e in range(problem.environments)]
+    average = torch.stack(values).mean(0)
     return Row(
-        problem.name,
-        method,
-        seed,
-        judge(prepared.tests, list(contexts)),
-        judge(prepared.new_tests, found),
-        judge(prepared.new_tests, [contexts.mean(0)] * len(found)),
-        contexts.shape[1],
-        seconds[1],
-        seconds[0],
+        problem.name, "ours", seed, judge("tests", values, 0), judge("new", found, 1),
+        judge("new", [average] * len(found), 1), numbers, (adapted - trained) / len(found), trained - began,
     )
 
 
@@ -215,12 +147,7 @@ def run(
     for method in methods:
         with Recorder(folder, console) as recorder:
             if method == "ours":
-                local = problem.local_step is not None
-                row = (
-                    ours_local(problem, prepared, seed, recorder)
-                    if local
-                    else ours(problem, prepared, seed, recorder, folder)
-                )
+                row = ours(problem, prepared, size, seed, recorder, folder)
             else:
                 row = baseline(method, problem, prepared, size, seed, recorder, folder)
         console.print(as_table([row]).splitlines()[-1], highlight=False)
@@ -274,11 +201,11 @@ def draw(rows: list[Row], floors: list[dict], path: Path) -> None:
         methods = list(dict.fromkeys(row.method for row in rows if row.problem == problem))
         for shift, key in enumerate(("in_domain", "adapted", "mean_context")):
             heights = [
-                mean([getattr(row, key) for row in rows if (row.problem, row.method) == (problem, method)])
+                mean_of([getattr(row, key) for row in rows if (row.problem, row.method) == (problem, method)])
                 for method in methods
             ]
             axes.bar(np.arange(len(methods)) + 0.27 * (shift - 1), heights, 0.25, label=key.replace("_", " "))
-        floor = mean([entry["new_environments"] for entry in floors if entry["problem"] == problem])
+        floor = mean_of([entry["new_environments"] for entry in floors if entry["problem"] == problem])
         axes.axhline(floor, color="black", linestyle=":", label="decoder alone")
         axes.set(title=problem.replace("_", " "), ylabel="mean squared error", yscale="log")
         axes.set_xticks(np.arange(len(methods)), methods)

@@ -32,7 +32,6 @@ class Problem:
 
     parameters: of the training environments and of the new ones. trajectories: of each training environment. code_size:
     codes kept. step: largest step of the integrator, in frames. leads: weight and lipschitz of LEADS' penalty.
-    local_step: of local dynamics, whose diffusion is as fast as the equation's own; None where transport rules.
     """
 
     name: str
@@ -42,8 +41,6 @@ class Problem:
     code_size: int
     step: float
     leads: tuple[float, float]
-    settings: tuple[str, ...] = ()
-    local_step: float | None = None
 
     @property
     def environments(self) -> int:
@@ -60,7 +57,7 @@ class Size:
 
     seconds: of training for each method. tests: trajectories of each environment. copies: under random symmetries, of
     trajectories of training and adaptation. width: of the networks. adaptation_steps: of the baselines.
-    most_trajectories: of a training environment.
+    most_trajectories: of a training environment. minutes: of our training.
     """
 
     name: str
@@ -71,10 +68,11 @@ class Size:
     width: int
     adaptation_steps: int
     most_trajectories: int = 16
+    minutes: float = 2.0
 
 
 SIZES = {
-    "quick": Size("quick", 1.0, 1, 4, 1, 64, 10, most_trajectories=2),
+    "quick": Size("quick", 1.0, 1, 4, 1, 64, 10, most_trajectories=2, minutes=0.1),
     "reduced": Size("reduced", 15.0, 4, 16, 3, 256, 60),
     "full": Size("full", 900.0, 32, 64, 3, 512, 500),
 }
@@ -88,7 +86,6 @@ PROBLEMS = {
         code_size=256,
         step=0.5,
         leads=(1e-3, 1e-2),
-        local_step=0.1,
     ),
     "navier_stokes": Problem(
         "navier_stokes",
@@ -98,7 +95,6 @@ PROBLEMS = {
         code_size=128,
         step=1.0,
         leads=(1e-5, 1e-4),
-        settings=("dynamics.context=environment", "decoder.codes=harmonics", "dynamics.depth=0"),
     ),
 }
 
@@ -143,10 +139,6 @@ class Prepared:
     seconds: float
     floor: float
     new_floor: float
-    originals: int
-    decoder: ModulatedSiren
-    low: list[float]
-    period: tuple[float, ...]
 
 
 def prepare(problem: Problem, size: Size, seed: int, folder: Path) -> Prepared:
@@ -219,8 +211,4 @@ def prepare(problem: Problem, size: Size, seed: int, folder: Path) -> Prepared:
         seconds=time.process_time() - begun,
         floor=float(np.mean([t.floor() for t in judged])),
         new_floor=float(np.mean([t.floor() for t in new_judged])),
-        originals=len(source),
-        decoder=decoder,
-        low=low.tolist(),
-        period=description.period,
     )

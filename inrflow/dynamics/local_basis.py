@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import PeriodicEmbedding
 from inrflow.dynamics.local_terms import FOURTH, LAPLACIAN, Factor
+from inrflow.dynamics.sparse_columns import SparseColumns
 
 _TRUNK_WAVES = {1: 64, 2: 16, 3: 8}  # largest wavenumber that is looked at where a network has functions of its own
 _DEGREE = 3
@@ -24,6 +26,24 @@ def has_local_basis(decoder: Decoder) -> bool:
         decoder.affine and isinstance(embedding, PeriodicEmbedding) and not embedding.raw
         and len(embedding.period) in _TRUNK_WAVES
     )
+
+
+def _grid_points(waves: int, degree: int) -> int:
+    """Points along an axis by which no product of so many factors is mistaken for a resolved wave; their number has
+    small prime factors, and is transformed fast."""
+    return next(n for n in itertools.count((degree + 1) * waves + 2, 2) if _is_smooth(n))
+
+
+def _indices(waves: int, points: int) -> Tensor:
+    """Where the waves kept lie in a spectrum of so many points."""
+    return torch.tensor([*range(waves + 1), *range(points - waves, points)])
+
+
+def _is_smooth(number: int) -> bool:
+    for prime in (2, 3, 5):
+        while number % prime == 0:
+            number //= prime
+    return number == 1
 
 
 class LocalBasis:
@@ -44,7 +64,7 @@ class LocalBasis:
         d = self.dimensions = len(period)
         own = embedding.largest_harmonic
         self.waves = k = own if own and not getattr(decoder, "width", 0) else max(own, _TRUNK_WAVES[d])
-        self.points = n = (_DEGREE + 1) * k + 2  # no product of so many factors is mistaken for a resolved wave
+        self.points = n = _grid_points(k, _DEGREE)
         axes = [length * torch.arange(n, dtype=torch.float64) / n for length in period]
         with torch.no_grad():
             exact = copy.deepcopy(decoder).cpu().double()
@@ -53,7 +73,7 @@ class LocalBasis:
         self.channels, self.code_size = basis.shape[1:]
         self.shift = shift.double()
         grid = fields.permute(2, 1, 0).reshape(1 + self.code_size, self.channels, *[n] * d)
-        self._full, self._last = torch.tensor([*range(k + 1), *range(n - k, n)]), torch.arange(k + 1)
+        self._full, self._last = _indices(k, n), torch.arange(k + 1)
         coefficients = self._crop(torch.fft.rfftn(grid, dim=tuple(range(-d, 0)), norm="forward"))
         self.count = coefficients.shape[-1]  # K, of one half of all waves
         self.offset = torch.view_as_real(coefficients[0]).flatten()
@@ -61,8 +81,18 @@ class LocalBasis:
         weight = torch.where(self._index(d - 1) > 0, 2.0, 1.0).double()  # the other half is the conjugate
         weighted = (self.modes.unflatten(1, (self.channels, self.count, 2)) * weight[:, None]).flatten(1)
         self.projection = torch.linalg.solve(weighted @ self.modes.T, weighted).T.contiguous()  # (C K 2, Z)
+        self._gathered = SparseColumns.of(self.modes), SparseColumns.of(self.projection)
         self.vectors = torch.stack([2 * math.pi / period[a] * self._index(a).double() for a in range(d)], -1)  # (K, d)
         self._symbols: dict[tuple, Tensor] = {}
+
+    def of_degree(self, degree: int) -> LocalBasis:
+        """The same basis on a grid for products of at most so many factors."""
+        points = _grid_points(self.waves, degree)
+        if degree >= _DEGREE or points >= self.points:
+            return self
+        other = copy.copy(self)
+        other.points, other._full = points, _indices(self.waves, points)
+        return other
 
     def _index(self, axis: int) -> Tensor:
         """Wavenumber (K,) of each coefficient along an axis."""
@@ -95,7 +125,8 @@ class LocalBasis:
 
     def coefficients(self, codes: Tensor, whole: bool = True) -> Tensor:
         """Complex coefficients (..., C, K) of fields of codes (..., Z), without the offset unless `whole`."""
-        flat = codes @ self.modes
+        modes = self._gathered[0]
+        flat = codes @ self.modes if modes is None else modes(codes)
         flat = flat + self.offset if whole else flat
         return torch.view_as_complex(flat.unflatten(-1, (self.channels, self.count, 2)))
 
@@ -118,7 +149,9 @@ class LocalBasis:
 
     def project(self, coefficients: Tensor) -> Tensor:
         """Codes (..., Z) nearest to fields of coefficients (..., C, K): least squares over the box."""
-        return torch.view_as_real(coefficients).flatten(-3) @ self.projection
+        flat = torch.view_as_real(coefficients).flatten(-3)
+        projection = self._gathered[1]
+        return flat @ self.projection if projection is None else projection(flat)
 
     def project_channel(self, coefficients: Tensor, channel: int) -> Tensor:
         """Codes (..., Z) nearest to fields of coefficients (..., K) in one channel, 0 in the others."""

@@ -38,7 +38,7 @@ class LocalProducts(nn.Module):
 
     def attach(self, basis: LocalBasis) -> None:
         """Use a basis, whose codes are those of the states."""
-        self.basis = basis
+        self.basis = basis.of_degree(max((len(term) for term in self.terms), default=1))
         self.shift.copy_(basis.shift)
 
     def set(self, weight: Tensor) -> None:

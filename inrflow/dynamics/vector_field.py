@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from inrflow.dynamics.local_basis import LocalBasis
 from inrflow.dynamics.local_products import LocalProducts
 from inrflow.dynamics.products import Couplings, Products
+from inrflow.dynamics.sparse_columns import SparseColumns
 
 
 @dataclass
@@ -75,6 +76,7 @@ class VectorField(nn.Module):
     def __init__(self, shape: FieldShape) -> None:
         super().__init__()
         self.shape = shape
+        self._sparse: tuple[tuple, tuple[SparseColumns | None, SparseColumns | None]] | None = None
         size, contexts = shape.state_size, shape.context_size
         if shape.linear:
             self.matrix = nn.Parameter(torch.zeros(size, size))
@@ -154,9 +156,12 @@ class VectorField(nn.Module):
         state = state[..., :size] if contexts else state
         rate = torch.zeros_like(state)
         if self.shape.linear:
-            rate = torch.nn.functional.linear(state, self.matrix, self.bias)
+            own, added = self._sparse_parts()
+            rate = torch.nn.functional.linear(state, self.matrix, self.bias) if own is None else own(state) + self.bias
             if context is not None:
-                rate = rate + _combined(self.context_matrix, state, context) + context @ self.context_bias
+                parts = None if added is None else added(state).unflatten(-1, (contexts, size))
+                moved = _combined(self.context_matrix, state, context) if parts is None else _weighted(parts, context)
+                rate = rate + moved + context @ self.context_bias
         phases = None
         if self.shape.forcing_period:
             phases = self.phases(torch.as_tensor(t)).to(state.dtype)
@@ -176,6 +181,18 @@ class VectorField(nn.Module):
                 outputs = parts[..., 0, :] + (context[..., None] * parts[..., 1:, :]).sum(-2)
             rate = rate + outputs
         return rate if context is None else torch.cat([rate, torch.zeros_like(context)], -1)
+
+    def _sparse_parts(self) -> tuple[SparseColumns | None, SparseColumns | None]:
+        """The linear part of an equation on harmonics, each of which moves a few others: gathers, where nobody asks for
+        derivatives by its numbers."""
+        if not self.shape.local or torch.is_grad_enabled():
+            return None, None
+        several = [self.matrix, *([self.context_matrix] if self.shape.context_size else [])]
+        key = tuple((one.data_ptr(), one._version) for one in several)
+        if self._sparse is None or self._sparse[0] != key:
+            parts = [SparseColumns.of(one.flatten(0, -2).T) for one in several]
+            self._sparse = key, (parts[0], parts[1] if len(parts) > 1 else None)
+        return self._sparse[1]
 
     def set_linear(self, matrix: Tensor, bias: Tensor, forcing: Tensor | None = None) -> None:
         """Set the linear part (and the forcing (n, 2 K)) to a fitted one."""
@@ -206,5 +223,9 @@ class VectorField(nn.Module):
 
 def _combined(weights: Tensor, inputs: Tensor, context: Tensor) -> Tensor:
     """sum_k c_k W_k inputs: weights (P, out, in), inputs (..., in), context (..., P)."""
-    parts = (inputs @ weights.flatten(0, 1).T).unflatten(-1, weights.shape[:2])
+    return _weighted((inputs @ weights.flatten(0, 1).T).unflatten(-1, weights.shape[:2]), context)
+
+
+def _weighted(parts: Tensor, context: Tensor) -> Tensor:
+    """sum_k c_k parts_k: parts (..., P, n), context (..., P)."""
     return (context[..., None] * parts).sum(-2)
