@@ -82,7 +82,7 @@ FAMILIES = {
     "gray_scott": Family(  # reaction rate: the feed, within and beyond the box of the CoDA protocol
         "gray_scott", "feed", (0.03, 0.032, 0.034, 0.036, 0.038, 0.04), (0.031, 0.035, 0.039),
         (0.027, 0.0285, 0.0415, 0.043), {"grid": 64, "dt": 20.0, "dimensions": 1}, trajectories=16,
-        overrides=("training.minutes=0.5", "dynamics.depth=0"),
+        overrides=("training.minutes=2", "dynamics.depth=0"),
     ),
 }
 QUICK = Family(
