@@ -6,6 +6,7 @@ from typing import Any
 
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding, SphericalEmbedding
+from inrflow.decoders.node_functions import NodeFunctions
 from inrflow.decoders.siren import ModulatedSiren
 
 
@@ -13,6 +14,10 @@ def embedding_structure(embedding: Embedding) -> dict[str, Any]:
     """Plain values from which `build_embedding` makes the same embedding."""
     if isinstance(embedding, SphericalEmbedding):
         return {"kind": "sphere", "dimensions": embedding.inputs}
+    if isinstance(embedding, NodeFunctions):
+        count, functions = embedding.weights.shape
+        size = {"count": count, "functions": functions, "support": embedding.support}
+        return {"kind": "nodes", "inner": embedding_structure(embedding.inner), **size}
     low = (embedding.centre - embedding.half_extent).tolist()
     high = (embedding.centre + embedding.half_extent).tolist()
     if isinstance(embedding, PeriodicEmbedding):
@@ -31,6 +36,8 @@ def build_embedding(structure: dict[str, Any]) -> Embedding:
     """The embedding of a structure."""
     values = dict(structure)
     kind = values.pop("kind")
+    if kind == "nodes":
+        return NodeFunctions(build_embedding(values.pop("inner")), **values)
     return {"sphere": SphericalEmbedding, "periodic": PeriodicEmbedding, "raw": Embedding}[kind](**values)
 
 

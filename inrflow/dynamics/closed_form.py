@@ -122,15 +122,19 @@ class ClosedFormSearch:
     def score(self, candidate: Candidate, continuous: bool = False) -> float:
         """Mean squared error of the rollouts over the variance of the codes, all of them: what is cut off counts.
 
-        With `continuous` the rollouts are those of the continuous-time field, else of the fitted map of one step.
+        Of several origins it is the geometric mean: what little data before an early origin cannot tell, whatever the
+        candidate, must not hide what the later ones say. With `continuous` the rollouts are those of the
+        continuous-time field, else of the fitted map of one step.
         """
         fewest = min(self.training.codes.shape[1] - 1, *(fitted.codes.shape[1] for fitted, _, _ in self.splits))
         if candidate.memory and fewest < 3:  # memory is known from the second frame on: no transition would be left
             return float("inf")
         totals, counts, variance = self._errors(candidate, continuous)
-        if not counts.sum():
+        judged = counts > 0
+        if not judged.any():
             return float("inf")
-        value = float(totals.sum() / counts.sum()) / max(variance, 1e-300)
+        errors = totals[judged] / counts[judged] / max(variance, 1e-300)
+        value = float(errors.clamp(min=1e-30).log().mean().exp())
         return value if value == value else float("inf")
 
     def _errors(self, candidate: Candidate, continuous: bool) -> tuple[Tensor, Tensor, float]:
@@ -232,8 +236,8 @@ class ClosedFormSearch:
         """The most regularised candidate that is no worse than the best by more than one standard error of the
         difference: a few origins within one trajectory tell little (Breiman et al. 1984)."""
         def means(candidate: Candidate) -> Tensor:
-            totals, counts, _ = self._errors(candidate, continuous)
-            return totals / counts.clamp(min=1)
+            totals, counts, variance = self._errors(candidate, continuous)
+            return (totals / counts.clamp(min=1) / max(variance, 1e-300)).clamp(min=1e-30).log()
 
         reference = means(best)
         allowed = [best]

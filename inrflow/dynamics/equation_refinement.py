@@ -28,6 +28,7 @@ from inrflow.dynamics.states import CodeData
 STEPS, WHOLE = "steps", "whole trajectories"
 MOST_COEFFICIENTS = 48  # of all channels: each is nudged in every round
 _TRAJECTORIES, _STEPS = 6, 48  # whole trajectories, or single steps in each environment at most
+_QUICK_STEPS, _FEWEST_STEPS = 96, 12  # in all, but so many in each, where equations are compared
 _ROUNDS, _TRIES = 12, 6
 _NUDGE = 1e-5
 _COARSER, _LEAST_STEPS = 0.7, 4  # steps of tangents, of those of the flow: they need to be stable, not accurate
@@ -62,16 +63,17 @@ class EquationRefinement:
         fixed: whether contexts are known and stay.
         windows: WHOLE trajectories from their first frames on, or STEPS from one frame to the next.
         more: asked before every round; False ends the refinement with what there is.
+        quick: fewer steps do, as to compare equations.
     """
 
     def __init__(
         self, basis: LocalBasis, states: CodeData, environment: Tensor | None = None, fixed: bool = False,
-        windows: str = STEPS, more: Callable[[], bool] = lambda: True,
+        windows: str = STEPS, more: Callable[[], bool] = lambda: True, quick: bool = False,
     ) -> None:
         self.basis, self.states, self.fixed, self.more = basis, states, fixed, more
         self.environment = torch.zeros(len(states.codes), dtype=torch.int64) if environment is None else environment
         self.environments = int(self.environment.max()) + 1 if len(self.environment) else 0
-        self.windows = self._whole() if windows == WHOLE else self._steps()
+        self.windows = self._whole() if windows == WHOLE else self._steps(quick)
 
     def refined(
         self, equation: LocalEquation, contexts: Tensor, every: bool = False, level: float | None = None
@@ -131,14 +133,15 @@ class EquationRefinement:
         codes, t, seen = self.states.codes[rows].double(), self.states.t[rows], self.states.observed[rows]
         return _Windows(codes[:, 0], t, codes[:, 1:], seen[:, 1:], self.environment[rows])
 
-    def _steps(self) -> _Windows:
+    def _steps(self, quick: bool) -> _Windows:
         """Steps between neighbouring frames, evenly spread over those of each environment."""
+        most = min(_STEPS, max(_FEWEST_STEPS, _QUICK_STEPS // max(1, self.environments))) if quick else _STEPS
         both = self.states.observed[:, :-1] & self.states.observed[:, 1:]
         rows, frames = both.nonzero(as_tuple=True)
         chosen = []
         for e in range(self.environments):
             own = (self.environment[rows] == e).nonzero()[:, 0]
-            chosen.append(own[_spread(len(own), _STEPS)])
+            chosen.append(own[_spread(len(own), most)])
         kept = torch.cat(chosen) if chosen else rows
         rows, frames = rows[kept], frames[kept]
         codes = self.states.codes.double()

@@ -86,7 +86,7 @@ def generator_of(step_map: Tensor, step: float) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eig(step_map[1:, 1:])
     negative_real = (values.imag.abs() < 1e-9 * values.abs().clamp(min=1e-300)) & (values.real <= 0)
     magnitude = values.abs().clamp(min=1e-300).log().clamp(-_FASTEST, _FASTEST)
-    angle = torch.where(negative_real, 0.0, values.angle()).clamp(-2.5, 2.5)
+    angle = torch.where(negative_real, 0.0, values.angle())
     logarithm = torch.complex(torch.where(negative_real, -_FASTEST, magnitude), angle)
     inverse = torch.linalg.inv(vectors)
     # The affine column by itself, b = log(M) (M - 1)^-1 c: on [1, s] a mode at rest that drifts has no eigenvectors.

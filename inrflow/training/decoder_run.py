@@ -68,15 +68,18 @@ def fit_decoder(setup: TrainingSetup) -> tuple[ModulatedSiren, OutputModes, Unse
         tolerance=2.0, patience=0.5,
     )
     steps = setup.steps("decoder", stage, _SHARE if dense else _SHARE / 2, 3000)
-    unseen = None
+    unseen, mends = None, False
     if not dense:
         error = run_stage(stage, steps, setup.recorder, setup.checkpoints)
         setup.recorder.say(f"decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
         unseen = training.unseen_variance(decoder.double())
+        mends = training.mends_at_nodes(decoder)
         decoder = decoder.float()
     training.all_points = True
     final = replace(stage, name="decoder_all_points", validate=None)
     run_stage(final, steps, setup.recorder, setup.checkpoints)
+    if mends:
+        training.mend_at_nodes(decoder.double())
     modes = fit_modes(setup, training, decoder)
     if plain is not None:
         error = training.held_out_error(decoder, modes)

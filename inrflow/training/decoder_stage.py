@@ -23,6 +23,7 @@ from inrflow.devices import device_of
 from inrflow.encoding.equivariance import FeatureMotion
 from inrflow.encoding.gaussian import GaussianPrior, condition_groups
 from inrflow.encoding.modes import OutputModes, fit_output_modes
+from inrflow.encoding.node_rest import between_nodes, with_node_functions
 from inrflow.encoding.spectrum import refit_variances
 from inrflow.encoding.unseen import MOST_POINTS, UnseenVariance, unseen_variance
 
@@ -140,10 +141,10 @@ class DecoderTraining:
         residual = _residual(offset[:, held], basis[:, held], u[:, :, held], codes)
         return float(residual.square().sum() / torch.isfinite(u[:, :, held]).sum().clamp(min=1))
 
-    def unseen_variance(self, module: ModulatedSiren) -> UnseenVariance | None:
-        """What the decoder misses at points that no frame shows, while its trunk has not seen the held-out points.
+    def fixed_points(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Points x (N, d) that all frames share, some of the frames u (F, N, C) there, and the points held out.
 
-        None where other trajectories show other points, or symmetries move them.
+        None where other trajectories show other points, symmetries move them, or they are many.
         """
         first = self.source.batch(self.training[:1])
         fixed = first.x.shape[:2] == (1, 1) and (len(self.source) == 1 or self.source.shared_points)
@@ -152,10 +153,39 @@ class DecoderTraining:
         if not fixed or self.augmentation or points > MOST_POINTS or not len(held):
             return None
         x, u = self.source.batch(self.training[:_TRAJECTORIES_LEFT_OUT]).groups()
-        with torch.no_grad():
-            features = module.features(x[0].to(module.output.dtype))
         pick = torch.linspace(0, u.shape[1] - 1, min(u.shape[1], _FRAMES_PER_STEP)).long()
-        return unseen_variance(x[0], features, u[0, pick], held)
+        return x[0], u[0, pick], held
+
+    def unseen_variance(self, module: ModulatedSiren) -> UnseenVariance | None:
+        """What the decoder misses at points that no frame shows, while its trunk has not seen the held-out points.
+
+        None where points are not fixed.
+        """
+        fixed = self.fixed_points()
+        if fixed is None:
+            return None
+        x, u, held = fixed
+        return unseen_variance(x, _features(module, x), u, held)
+
+    def mends_at_nodes(self, module: ModulatedSiren) -> bool:
+        """Whether functions through what the features leave at fixed points do no harm at points held out, which the
+        trunk has not seen yet."""
+        fixed = self.fixed_points()
+        if fixed is None:
+            return False
+        x, u, held = fixed
+        if not bool(torch.isfinite(u).flatten(1).all(1).any()):
+            return False
+        missed, mended = between_nodes(module.embedding, x, _features(module, x), u, held)
+        return mended <= missed
+
+    def mend_at_nodes(self, module: ModulatedSiren) -> None:
+        """Join functions to the decoder's features that take up what these leave at the fixed points."""
+        fixed = self.fixed_points()
+        if fixed is not None:
+            x, u, _ = fixed
+            module.embedding = with_node_functions(module.embedding, x, _features(module, x), u) or module.embedding
+
     @torch.no_grad()
     def held_out_error(self, module: ModulatedSiren, modes: OutputModes) -> float:
         """Error at held-out points of validation frames whose codes see the others, with the modes and their prior."""
@@ -212,6 +242,11 @@ class DecoderTraining:
             return []
         chosen = random.permutation(every)[:trajectories]
         return _grouped(moved_batch(self.source, chosen, self.augmentation, random), 4 * trajectories, random)
+
+
+def _features(module: ModulatedSiren, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return module.features(x.to(module.output))
 
 
 def _grouped(batch: TrajectoryBatch, most: int, random: np.random.Generator) -> list[tuple[Tensor, Tensor]]:

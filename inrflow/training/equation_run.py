@@ -116,6 +116,7 @@ def _possible(setup: TrainingSetup) -> bool:
         and dynamics.start == "auto"
         and not config.decoder.closure
         and config.decoder.periodic
+        and config.decoder.harmonics != 0
         and list(config.decoder.modulation) == ["output"]
         and setup.source.knots is None
         and not setup.forcing_period()
@@ -268,10 +269,11 @@ class _Run:
         return FoundEquation(equation, contexts, score, found.misfit, windows) if score < found.score else found
 
     def _refinement(
-        self, states: CodeData, rows: Tensor, windows: str, more: Callable[[], bool] = lambda: True
+        self, states: CodeData, rows: Tensor, windows: str, more: Callable[[], bool] = lambda: True,
+        quick: bool = True,
     ) -> EquationRefinement:
         environment = rows if self.stage is not None else None
-        return EquationRefinement(self.basis, states, environment, self.known is not None, windows, more)
+        return EquationRefinement(self.basis, states, environment, self.known is not None, windows, more, quick)
 
     def _enough(self, score: float) -> bool:
         return score < max(_NEAR_FLOOR * self.noise, GOOD_ENOUGH * 1e-3)
@@ -337,7 +339,8 @@ class _Run:
         if found.along:
             if not apart:
                 return found
-            equation, contexts = self._refinement(every, rows, found.along).refined(found.equation, found.contexts)
+            refinement = self._refinement(every, rows, found.along, quick=False)
+            equation, contexts = refinement.refined(found.equation, found.contexts)
             again = replace(found, equation=equation, contexts=contexts)
         else:
             own = rows if self.stage is not None else None

@@ -8,6 +8,7 @@ from inrflow.data.trajectories import TrajectoryFile
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.harmonic_codes import HarmonicLabels, harmonic_modes
 from inrflow.encoding.modes import OutputModes
+from inrflow.errors import UserError
 from inrflow.training.decoder_stage import DecoderTraining
 from inrflow.training.setup import HARMONIC_FEATURES, TrainingSetup
 
@@ -37,7 +38,10 @@ def harmonic_decoder(
     setup: TrainingSetup, determined: bool = False
 ) -> tuple[ModulatedSiren, OutputModes, HarmonicLabels]:
     """The widest basis that the points support, the spectrum of the data on it, and which wave each code is; see
-    `resolved_harmonics`."""
+    `resolved_harmonics`. Raises UserError where the configuration wants none."""
+    if setup.config.decoder.harmonics == 0:
+        raise UserError("decoder.harmonics=0 leaves nothing to hold these codes, which are weights of the domain's "
+                        "harmonics; leave it out or give 1 or more, or give decoder.codes=variance")
     nobody = setup.augmentation(setup.symmetries.only([]))
     chosen = setup.training[:_STATISTICS]
     statistics = DecoderTraining(setup.source, chosen, np.array([], dtype=int), nobody)

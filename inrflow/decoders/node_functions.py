@@ -1,0 +1,88 @@
+"""Functions that mend a trunk at the fixed points of a mesh or of sensors, beside its features.
+
+A network that is smooth enough to be right between the points does not pass through the values at them: what it leaves
+there is small but has nothing of noise, and forecasts would never be better than it. Radial functions of compact
+support (Wendland 1995) interpolate that rest: at the points nothing is left, far from all of them nothing is added.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from inrflow.decoders.embeddings import Embedding
+
+_BLOCK = 4096  # points whose distances to all nodes are in memory at once
+_NUGGET = 1e-8
+_SUPPORT = 8.0  # in units of the typical distance of neighbours
+_TINY = 1e-24
+
+
+class NodeFunctions(Embedding):
+    """An embedding whose harmonics are joined by K functions, each a sum of radial functions around M nodes.
+
+    Args:
+        inner: what the network sees; distances are taken between its inputs.
+        count: number M of nodes. functions: number K. support: distance at which a radial function has come to zero.
+    """
+
+    nodes: Tensor
+    weights: Tensor
+
+    def __init__(self, inner: Embedding, count: int, functions: int, support: float) -> None:
+        torch.nn.Module.__init__(self)
+        self.inner, self.inputs, self.support = inner, inner.inputs, support
+        self.register_buffer("nodes", torch.zeros(count, inner.inputs, dtype=torch.float64))
+        self.register_buffer("weights", torch.zeros(count, functions, dtype=torch.float64))
+
+    @classmethod
+    def through(cls, inner: Embedding, x: Tensor, values: Tensor) -> NodeFunctions:
+        """Functions with the given values (M, K) at the points x (M, d), which must be distinct."""
+        nodes = inner(x.double())
+        distance = torch.cdist(nodes, nodes)
+        distance.fill_diagonal_(torch.inf)
+        result = cls(inner, len(x), values.shape[1], _SUPPORT * float(distance.amin(1).median()))
+        result.nodes = nodes
+        kernel = result._kernel(nodes) + _NUGGET * torch.eye(len(x), dtype=torch.float64, device=x.device)
+        result.weights = torch.cholesky_solve(values.double(), torch.linalg.cholesky(kernel))
+        return result
+
+    @property
+    def harmonics(self) -> int:
+        """Number of functions that reach the output directly: the domain's harmonics and those of the nodes."""
+        return self.inner.harmonics + self.weights.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+    def slopes(self, x: Tensor) -> Tensor:
+        return self.inner.slopes(x)
+
+    def evaluate_harmonics(self, x: Tensor) -> Tensor:
+        inputs = self.inner(x.double()).reshape(-1, self.inputs)
+        weights = self.weights.double()
+        values = torch.cat([self._kernel(part) @ weights for part in inputs.split(_BLOCK)])
+        return torch.cat([self.inner.evaluate_harmonics(x), values.to(x.dtype).reshape(*x.shape[:-1], -1)], -1)
+
+    def harmonic_slopes(self, x: Tensor) -> Tensor:
+        inputs = self.inner(x.double()).reshape(-1, self.inputs)
+        slopes = self.inner.slopes(x.double()).reshape(x.shape[-1], -1, self.inputs)
+        nodes, weights = self.nodes.double(), self.weights.double()
+        parts = []
+        for points, rates in zip(inputs.split(_BLOCK), slopes.split(_BLOCK, 1), strict=True):
+            near = -20 / self.support**2 * (1 - self._distance(points)).clamp(min=0) ** 3
+            along = torch.einsum("dpi,pi->dp", rates, points)[..., None] - torch.einsum("dpi,mi->dpm", rates, nodes)
+            parts.append((near * along) @ weights)
+        values = torch.cat(parts, 1).to(x.dtype).reshape(x.shape[-1], *x.shape[:-1], -1)
+        return torch.cat([self.inner.harmonic_slopes(x), values], -1)
+
+    def _distance(self, inputs: Tensor) -> Tensor:
+        """Distances (P, M) of inputs (P, inputs) to the nodes, in units of the support."""
+        nodes = self.nodes.double()
+        squares = sum((inputs[:, i : i + 1] - nodes[:, i]).square() for i in range(self.inputs))
+        assert isinstance(squares, Tensor)
+        return (squares + _TINY).sqrt() / self.support  # a derivative at the nodes too
+
+    def _kernel(self, inputs: Tensor) -> Tensor:
+        distance = self._distance(inputs)
+        return (1 - distance).clamp(min=0) ** 4 * (4 * distance + 1)
