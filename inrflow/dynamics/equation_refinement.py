@@ -105,6 +105,7 @@ class EquationRefinement:
             before = _size(left)
             if level is not None and not round_:
                 kept = NormalEquations.joined(parts, best[1]).needed(kept, False, level)
+                wanted = kept.unflatten(0, (-1, *wanted.shape)).any(0)
                 before = float("inf")
             for _ in range(_TRIES):
                 tried = self._solved(parts, *best, kept, damping, sums)

@@ -46,8 +46,8 @@ _NEAR_FLOOR = 5.0  # times what the harmonics leave: an equation that comes so n
 _POOR = 0.5  # share of the variance: an equation that misses this much forecasts nothing
 _NEGLIGIBLE = 0.1  # of the noise: waves that hold less are left out
 _NOISY = 1e-4  # share of the variance that harmonics leave: so much noise weakens fits of single steps
-_LEVELS = (1.2, 2.0, 4.0)  # times the misfit with all terms, to which terms are struck out
-_SIMPLER = 1.05  # times the error: an equation of fewer terms is taken up to here
+_LEVELS = (4.0, 2.0, 1.2)  # times the misfit with all terms, to which terms are struck out
+_SIMPLER = 1.2  # times the error in all: an equation of fewer terms is taken up to here
 _SHARE = 0.5  # of the time
 _TRUSTED = 1e-2  # share of the variance, where the last frames of the training trajectories judge
 _CALIBRATED = 16  # trajectories
@@ -242,6 +242,8 @@ class _Run:
             return found
         if self.noise > _NOISY and self.held is not None:
             found = self._along(found, WHOLE, more)
+            if found.along == WHOLE:
+                found = self._fewer(found, more)
         if found.equation.linear or self._enough(found.score):
             return found
         found = self._along(found, STEPS, more)
@@ -249,14 +251,16 @@ class _Run:
 
     def _fewer(self, found: FoundEquation, more: Callable[[], bool]) -> FoundEquation:
         """The same with as few terms as explain the data: others are what breaks loose away from the data."""
-        refinement = self._refinement(self.taught, self.rows, STEPS, more)
-        for level in _LEVELS if more() else ():
+        refinement = self._refinement(self.taught, self.rows, found.along, more)
+        for level in _LEVELS:
+            if not more():
+                break
             equation, contexts = refinement.refined(found.equation, found.contexts, level=level)
             score = self._judge(equation, contexts)
             self.recorder.log("equation", 0, refined=score, validation=found.score, terms=equation.count)
-            good = score < _SIMPLER * found.score or self._enough(score)
+            good = score + self.noise < _SIMPLER * (found.score + self.noise)
             if good and equation.coefficients < found.equation.coefficients:
-                found = FoundEquation(equation, contexts, score, found.misfit, STEPS)
+                return replace(found, equation=equation, contexts=contexts, score=score)
         return found
 
     def _along(self, found: FoundEquation, windows: str, more: Callable[[], bool]) -> FoundEquation:
