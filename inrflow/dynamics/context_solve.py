@@ -19,9 +19,9 @@ from inrflow.dynamics.vector_field import VectorField
 _STEP = 1e-4
 _ITERATIONS, _FIRST_ITERATIONS = 30, 3
 _NEAR = 0.05  # of a context's spread
-_SETTLED = 1e-4  # square of a step in standard deviations of the posterior
+_SETTLED, _ENOUGH = 1e-4, 1e-2  # square of a step in standard deviations of the posterior; of the step not taken
 _TOLD = 0.05  # of the standard deviation of the prior: what short spans tell so well is told
-_FIRST_STARTS = 5  # frames: each holds as many equations as there are codes
+_FIRST_STARTS = 3  # frames: each holds as many equations as there are codes
 _LAGS = (1, 2, 4, 8)
 _DIVERGED = 100.0  # times the variance of the states
 
@@ -154,7 +154,7 @@ def damped_gauss_newton(
     Spans that share frames do not err independently: the covariance is widened by the number of spans a frame.
     """
     precision = torch.linalg.inv(covariance)
-    (context, values), damping, done = start, 1e-2, 0
+    (context, values), damping, done = start, 1e-3, 0
     current, jacobian = values[0], _slope(values)
     weight = _weights(current, least)
     stencil = _stencil(len(mean))
@@ -163,21 +163,24 @@ def damped_gauss_newton(
         value = float((values.square() * weight).sum() + (at - mean) @ precision @ (at - mean))
         return value if value == value else float("inf")
 
-    curvature, far = precision, True
+    curvature, far, last = precision, True, torch.zeros_like(mean)
     for done in range(1, most + 1):  # noqa: B007
         weighted = jacobian * weight[..., None]
         curvature = torch.einsum("qnk,qnl->kl", weighted, jacobian) + precision
         gradient = torch.einsum("qnk,qn->k", weighted, current) - precision @ (context - mean)
         before, moved = objective(current, context), False
         step = torch.linalg.solve(curvature, gradient)
-        if float(step @ curvature @ step) < _SETTLED:  # the objective's rounding could not tell whether it helps
+        size = float(step @ curvature @ step)
+        # The objective's rounding could not tell whether this step helps, or the next one would be so small: steps
+        # shrink by the same factor at least.
+        if size < _SETTLED or size * size < _ENOUGH * float(last @ curvature @ last):
             context = context + step
             break
         for _ in range(12):
             step = torch.linalg.solve(curvature + damping * torch.diag(curvature.diagonal()), gradient)
             values = residual(context + step + (stencil if far else stencil[:1]))
             if objective(values[0], context + step) <= before:
-                context, current, moved = context + step, values[0], True
+                context, current, last, moved = context + step, values[0], step, True
                 jacobian = _slope(values) if far else jacobian  # near by, the last one serves
                 damping = max(damping * 0.1, 1e-12)
                 break
