@@ -314,6 +314,21 @@ def test_delayed_values_under_nonlinear_dynamics_give_the_states_they_came_from(
     assert errors["second pass"] < 2e-3
 
 
+def test_a_forecast_that_diverges_is_forgotten_and_the_next_frame_stands_for_itself():
+    decoder, dynamics, prior = parts(3, 3)
+    torch.manual_seed(1)
+    dynamics.field = VectorField(FieldShape(3, quadratic_rank=3)).double()
+    for parameter in dynamics.field.parameters():
+        torch.nn.init.normal_(parameter, std=5.0)
+    t = torch.tensor([[0.0, 50.0]]).double()
+    x = torch.linspace(-2, 2, 8).double()[None, None, :, None].expand(1, 2, 8, 1)
+    u = decoder(x, torch.tensor([[[0.9, -0.7, 0.5], [-0.4, 0.8, 0.6]]]).double()).detach()
+    assert not bool(torch.isfinite(dynamics.flow(torch.ones(1, 3).double(), t, check=False)).all())
+    found = assimilate(decoder, dynamics, prior, TrajectoryBatch(t, x, u))
+    alone = assimilate(decoder, dynamics, prior, TrajectoryBatch(t[:, 1:], x[:, 1:], u[:, 1:]))
+    torch.testing.assert_close(found.mean[:, 1], alone.mean[:, 0], rtol=1e-6, atol=1e-6)
+
+
 def compare_with_finite_differences(field, states):
     t, h = torch.rand(len(states)).double(), 1e-6
     found = field_jacobian(field, t, states)

@@ -29,9 +29,10 @@ def has_local_basis(decoder: Decoder) -> bool:
 
 
 def _grid_points(waves: int, degree: int) -> int:
-    """Points along an axis by which no product of so many factors is mistaken for a resolved wave; their number has
-    small prime factors, and is transformed fast."""
-    return next(n for n in itertools.count((degree + 1) * waves + 2, 2) if _is_smooth(n))
+    """Points along an axis by which no product of so many factors is mistaken for a resolved wave; their number is even
+    and has small prime factors, and is transformed fast."""
+    least = (degree + 1) * waves + 2
+    return next(n for n in itertools.count(least + least % 2, 2) if _is_smooth(n))
 
 
 def _indices(waves: int, points: int) -> Tensor:

@@ -71,3 +71,34 @@ def test_spans_that_diverge_at_the_mean_context_tell_nothing():
     data = CodeData((1 / (1 + 0.5 * t))[..., None], t, torch.ones(1, 10, dtype=torch.bool))
     found = solve_context(Autocatalysis(), INTEGRATOR, data, torch.zeros(1).double(), 9 * torch.eye(1).double())
     assert float(found.mean) == pytest.approx(-1.5, abs=1e-2) and found.misfit < 1e-6
+
+
+class Counted(Integrator):
+    """Counts its integrations."""
+
+    calls = 0
+
+    def __call__(self, *arguments, **options):
+        Counted.calls += 1
+        return super().__call__(*arguments, **options)
+
+
+class Growth(torch.nn.Module):
+    """dp/dt = (1 + c) p (1 - p), of many populations."""
+
+    is_linear_at_context = False
+
+    def forward(self, t, state):
+        p, c = state[:, :-1], state[:, -1:]
+        return torch.cat([(1 + c) * p * (1 - p), torch.zeros_like(c)], 1)
+
+
+def test_a_context_that_short_spans_tell_takes_a_handful_of_integrations_and_is_as_good():
+    random = torch.Generator().manual_seed(0)
+    start, t = torch.rand(1, 1, 40, generator=random, dtype=torch.float64), torch.arange(10).double()[None, :, None] / 4
+    codes = 1 / (1 + (1 / start - 1) * torch.exp(-1.3 * t))
+    data = CodeData(codes, t[..., 0], torch.ones(1, 10, dtype=torch.bool))
+    Counted.calls = 0
+    found = solve_context(Growth(), Counted(step=0.05), data, torch.zeros(1).double(), torch.eye(1).double())
+    assert float(found.mean) == pytest.approx(0.3, abs=1e-4)
+    assert Counted.calls <= 4

@@ -65,3 +65,15 @@ def test_a_domain_that_is_not_periodic_has_no_such_basis():
     assert not has_local_basis(raw)
     with pytest.raises(ValueError, match="periodic"):
         LocalBasis(raw, torch.zeros(1))
+
+
+def test_a_coarser_grid_gives_the_same_quadratic_products():
+    basis = basis_of(1, (2.0, 3.0), 9)
+    coarse = basis.of_degree(2)
+    assert coarse.points < basis.points and basis.of_degree(3) is basis
+    codes = torch.randn(2, basis.code_size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rates = []
+    for one in (basis, coarse):
+        fields = one.fields(one.coefficients(codes), [Factor(0), Factor(0, (0,))])
+        rates.append(one.project(one.spectrum(fields[:, :1] * fields[:, 1:])))
+    torch.testing.assert_close(rates[0], rates[1], rtol=1e-9, atol=1e-9)

@@ -254,3 +254,12 @@ def test_noise_in_irregular_transitions_costs_accuracy_in_proportion():
         matrix, _ = fit_irregular(transitions_of(noisy, times, everywhere(states)), 0.0)
         errors.append(float((matrix - tensor(A)).norm()))
     assert errors[0] < 0.01 and 5 < errors[1] / errors[0] < 20
+
+
+@pytest.mark.parametrize("turn", [0.82, 0.95, 0.999])
+def test_waves_up_to_half_the_rate_of_frames_keep_their_frequency(turn):
+    angle, fit = turn * np.pi, np.eye(3)
+    fit[1:, 1:] = 0.99 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix, _ = generator_of(tensor(fit), 0.5)
+    assert np.linalg.eigvals(matrix.numpy()).imag.max() == pytest.approx(angle / 0.5)
+    np.testing.assert_allclose(expm(0.5 * matrix.numpy()), fit[1:, 1:], atol=1e-9)

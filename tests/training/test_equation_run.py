@@ -10,11 +10,13 @@ from rich.console import Console
 from inrflow.config import Config
 from inrflow.data.source import TrajectorySource
 from inrflow.data.trajectories import TrajectoryFile
+from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.pdes.generate import generate
 from inrflow.settings import resolve
 from inrflow.surrogate import Surrogate
 from inrflow.training.equation_run import EquationRun, equation_run
+from inrflow.training.harmonic_training import HarmonicTraining
 from inrflow.training.recorder import Recorder
 from inrflow.training.train import Training
 
@@ -88,3 +90,12 @@ def test_a_linear_equation_leaves_the_last_word_to_a_comparison(tmp_path):
 @pytest.mark.parametrize("override", ["dynamics.equation=false", "dynamics.memory=4", "decoder.periodic=false"])
 def test_settings_that_exclude_an_equation_are_obeyed(burgers, tmp_path, override):
     assert run_on(burgers[1], tmp_path / "run", override) is None
+
+
+def test_without_harmonics_there_is_no_equation_and_codes_on_them_are_refused(burgers, tmp_path):
+    _, train, _, _ = burgers
+    assert run_on(train, tmp_path / "run", "decoder.harmonics=0") is None
+    config = resolve("train", Config, [f"data.train={train}", "decoder.harmonics=0", "decoder.codes=harmonics"])
+    with TrajectoryFile(train) as file, Recorder(tmp_path, Console(quiet=True)) as recorder:
+        with pytest.raises(UserError, match="decoder.harmonics=0"):
+            HarmonicTraining(config, file, tmp_path, recorder, lambda: None).run()
