@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inrflow.decoders.embeddings import Embedding
 
-_BLOCK = 4096  # points whose distances to all nodes are in memory at once
+_BLOCK = 256  # points whose distances to all nodes are formed at once: they stay in cache
 _NUGGET = 1e-8
 _SUPPORT = 8.0  # in units of the typical distance of neighbours
 _TINY = 1e-24
@@ -70,7 +70,8 @@ class NodeFunctions(Embedding):
         nodes, weights = self.nodes.double(), self.weights.double()
         parts = []
         for points, rates in zip(inputs.split(_BLOCK), slopes.split(_BLOCK, 1), strict=True):
-            near = -20 / self.support**2 * (1 - self._distance(points)).clamp(min=0) ** 3
+            inside = (1 - self._distance(points)).clamp(min=0)
+            near = -20 / self.support**2 * inside.square() * inside
             along = torch.einsum("dpi,pi->dp", rates, points)[..., None] - torch.einsum("dpi,mi->dpm", rates, nodes)
             parts.append((near * along) @ weights)
         values = torch.cat(parts, 1).to(x.dtype).reshape(x.shape[-1], *x.shape[:-1], -1)
@@ -85,4 +86,5 @@ class NodeFunctions(Embedding):
 
     def _kernel(self, inputs: Tensor) -> Tensor:
         distance = self._distance(inputs)
-        return (1 - distance).clamp(min=0) ** 4 * (4 * distance + 1)
+        square = (1 - distance).clamp(min=0).square()  # far faster than a power
+        return square.square() * (4 * distance + 1)

@@ -174,7 +174,7 @@ class DecoderTraining:
         if fixed is None:
             return False
         x, u, held = fixed
-        if not bool(torch.isfinite(u).flatten(1).all(1).any()):
+        if not bool(torch.isfinite(u).flatten(1).all(1).any()) or len(x.unique(dim=0)) < len(x):
             return False
         missed, mended = between_nodes(module.embedding, x, _features(module, x), u, held)
         return mended <= missed
