@@ -31,7 +31,7 @@ class SparseColumns:
     def __call__(self, x: Tensor) -> Tensor:
         """(..., m) of x (..., n)."""
         weight = self.weight.to(x.dtype)
-        total = x[..., self.index[0]] * weight[0]
+        total = x.index_select(-1, self.index[0]) * weight[0]
         for index, one in zip(self.index[1:], weight[1:], strict=True):
-            total = total + x[..., index] * one
+            total = torch.addcmul(total, x.index_select(-1, index), one)
         return total

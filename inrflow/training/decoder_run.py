@@ -68,7 +68,7 @@ def fit_decoder(setup: TrainingSetup) -> tuple[ModulatedSiren, OutputModes, Unse
         tolerance=2.0, patience=0.5,
     )
     steps = setup.steps("decoder", stage, _SHARE if dense else _SHARE / 2, 3000)
-    unseen, mends = None, False
+    unseen, mends = None, dense  # where all points are known, nothing between them is asked
     if not dense:
         error = run_stage(stage, steps, setup.recorder, setup.checkpoints)
         setup.recorder.say(f"decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
