@@ -18,7 +18,7 @@ from inrflow.dynamics.vector_field import VectorField
 
 _STEP = 1e-4
 _ITERATIONS, _FIRST_ITERATIONS = 30, 3
-_NEAR = 0.05  # of a context's spread
+_NEAR = 0.1  # of a context's spread
 _SETTLED, _ENOUGH = 1e-4, 1e-2  # square of a step in standard deviations of the posterior; of the step not taken
 _TOLD = 0.05  # of the standard deviation of the prior: what short spans tell so well is told
 _FIRST_STARTS = 3  # frames: each holds as many equations as there are codes

@@ -61,8 +61,8 @@ class LocalProducts(nn.Module):
         for rows in self._blocks(flat):
             own = weight if weight.dim() == 2 else weight[rows]
             fields = self.basis.fields(self.basis.coefficients(flat[rows]), self.factors)
-            pointwise = self._products(fields).transpose(-1, -2) @ own  # (B, M, C)
-            rates.append(self.basis.project(self.basis.spectrum(pointwise.transpose(-1, -2))))
+            pointwise = own.transpose(-1, -2) @ self._products(fields)  # (B, C, M)
+            rates.append(self.basis.project(self.basis.spectrum(pointwise)))
         return torch.cat(rates).reshape(codes.shape) if rates else torch.zeros_like(codes)
 
     def spectra(self, codes: Tensor) -> Tensor:
