@@ -208,7 +208,7 @@ def draw(rows: list[Row], floors: list[dict], path: Path) -> None:
             ]
             axes.bar(np.arange(len(methods)) + 0.27 * (shift - 1), heights, 0.25, label=key.replace("_", " "))
         floor = mean_of([entry["new_environments"] for entry in floors if entry["problem"] == problem])
-        axes.axhline(floor, color="black", linestyle=":", label="decoder alone")
+        axes.axhline(floor, color="black", linestyle=":", label="codes of the networks alone")
         axes.set(title=problem.replace("_", " "), ylabel="mean squared error", yscale="log")
         axes.set_xticks(np.arange(len(methods)), methods)
         axes.legend(fontsize=8)
