@@ -18,6 +18,13 @@ _SUPPORT = 8.0  # in units of the typical distance of neighbours
 _TINY = 1e-24
 
 
+def spacings(points: Tensor) -> Tensor:
+    """Distance (M,) of each of the points (M, d) to the nearest other."""
+    distance = torch.cdist(points, points)
+    distance.fill_diagonal_(torch.inf)
+    return distance.amin(1)
+
+
 class NodeFunctions(Embedding):
     """An embedding whose harmonics are joined by K functions, each a sum of radial functions around M nodes.
 
@@ -39,9 +46,7 @@ class NodeFunctions(Embedding):
     def through(cls, inner: Embedding, x: Tensor, values: Tensor) -> NodeFunctions:
         """Functions with the given values (M, K) at the points x (M, d), which must be distinct."""
         nodes = inner(x.double())
-        distance = torch.cdist(nodes, nodes)
-        distance.fill_diagonal_(torch.inf)
-        result = cls(inner, len(x), values.shape[1], _SUPPORT * float(distance.amin(1).median()))
+        result = cls(inner, len(x), values.shape[1], _SUPPORT * float(spacings(nodes).median()))
         result.nodes = nodes
         kernel = result._kernel(nodes) + _NUGGET * torch.eye(len(x), dtype=torch.float64, device=x.device)
         result.weights = torch.cholesky_solve(values.double(), torch.linalg.cholesky(kernel))

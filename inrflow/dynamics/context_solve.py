@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.integrate import Integrator
-from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.states import CodeData, evenly_spread
 from inrflow.dynamics.vector_field import VectorField
 
 _STEP = 1e-4
@@ -114,7 +114,7 @@ class _Spans:
 
     def thin(self, most: int) -> None:
         """Only so many of the frames to start from, evenly spread."""
-        rows = torch.linspace(0, len(self.start) - 1, min(most, len(self.start))).round().long()
+        rows = evenly_spread(len(self.start), most)
         self.seen, self.start, self.stop, self.times = (
             one[rows] for one in (self.seen, self.start, self.stop, self.times)
         )

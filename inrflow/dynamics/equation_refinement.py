@@ -23,7 +23,7 @@ from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.local_basis import LocalBasis
 from inrflow.dynamics.local_terms import Term
 from inrflow.dynamics.normal_equations import NormalEquations
-from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.states import CodeData, evenly_spread
 
 STEPS, WHOLE = "steps", "whole trajectories"
 MOST_COEFFICIENTS = 48  # of all channels: each is nudged in every round
@@ -96,7 +96,7 @@ class EquationRefinement:
         for round_ in range(_ROUNDS):
             if not self.more():
                 break
-            sums = NormalEquations.joined(fit.gathered(*self._at(*best)), best[1]) if fit is not None else None
+            sums = NormalEquations.joined(fit.gathered(best[0], _if_any(best[1])), best[1]) if fit is not None else None
             if not reused:
                 design = self._tangents(*best, wanted, sums)
             if not bool(torch.isfinite(design).all()):
@@ -125,12 +125,9 @@ class EquationRefinement:
                 break
         return best
 
-    def _at(self, equation: LocalEquation, contexts: Tensor) -> tuple[LocalEquation, Tensor | None]:
-        return equation, contexts if contexts.shape[1] else None
-
     def _whole(self) -> _Windows:
         rows = self.states.observed[:, 0].nonzero()[:, 0]
-        rows = rows[_spread(len(rows), _TRAJECTORIES * self.environments)]
+        rows = rows[evenly_spread(len(rows), _TRAJECTORIES * self.environments)]
         codes, t, seen = self.states.codes[rows].double(), self.states.t[rows], self.states.observed[rows]
         return _Windows(codes[:, 0], t, codes[:, 1:], seen[:, 1:], self.environment[rows])
 
@@ -142,7 +139,7 @@ class EquationRefinement:
         chosen = []
         for e in range(self.environments):
             own = (self.environment[rows] == e).nonzero()[:, 0]
-            chosen.append(own[_spread(len(own), most)])
+            chosen.append(own[evenly_spread(len(own), most)])
         kept = torch.cat(chosen) if chosen else rows
         rows, frames = rows[kept], frames[kept]
         codes = self.states.codes.double()
@@ -156,7 +153,7 @@ class EquationRefinement:
         field = equation.field(self.basis)
         if contexts.shape[1]:
             start = torch.cat([start, contexts[windows.environment]], 1)
-        steps = steps or steps_of(field, self.states, contexts if contexts.shape[1] else None)
+        steps = steps or steps_of(field, self.states, _if_any(contexts))
         with torch.no_grad():
             path = Integrator(step=1 / steps)(field, start, windows.t, check=False)
         return torch.where(windows.seen[..., None], windows.later - path[:, 1:, : self.basis.code_size], 0.0)
@@ -166,7 +163,7 @@ class EquationRefinement:
     ) -> Tensor:
         """What a unit of each coefficient that is wanted adds to later frames (B, K, Z, J C), the force following."""
         several = equation.several
-        steps = steps_of(equation.field(self.basis), self.states, contexts if contexts.shape[1] else None)
+        steps = steps_of(equation.field(self.basis), self.states, _if_any(contexts))
         steps = max(_LEAST_STEPS, math.ceil(_COARSER * steps))
         base = self._missed(self._forced(equation, several, contexts, sums), contexts, steps)
         design = base.new_zeros(*base.shape, several[0].numel())
@@ -220,6 +217,5 @@ def _size(missed: Tensor) -> float:
     return size if size == size else float("inf")
 
 
-def _spread(count: int, most: int) -> Tensor:
-    """Numbers below a count, at most so many, evenly spread."""
-    return torch.linspace(0, count - 1, min(count, most)).round().long() if count else torch.zeros(0, dtype=torch.int64)
+def _if_any(contexts: Tensor) -> Tensor | None:
+    return contexts if contexts.shape[1] else None

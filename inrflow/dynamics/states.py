@@ -141,6 +141,11 @@ class SeasonalMean:
         return -matrix @ constant, (derivative - self.coefficients[1:] @ matrix.T).T
 
 
+def evenly_spread(count: int, most: int) -> Tensor:
+    """Numbers below a count, at most so many, evenly spread."""
+    return torch.linspace(0, count - 1, min(count, most)).round().long() if count else torch.zeros(0, dtype=torch.int64)
+
+
 def _fourier(t: Tensor, period: float, harmonics: int) -> Tensor:
     angle = 2 * math.pi * t.double()[..., None] / period * torch.arange(1, harmonics + 1, dtype=torch.float64)
     return torch.cat([torch.ones_like(t.double())[..., None], angle.cos(), angle.sin()], -1)

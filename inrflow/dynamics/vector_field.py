@@ -159,9 +159,8 @@ class VectorField(nn.Module):
             own, added = self._sparse_parts()
             rate = torch.nn.functional.linear(state, self.matrix, self.bias) if own is None else own(state) + self.bias
             if context is not None:
-                parts = None if added is None else added(state).unflatten(-1, (contexts, size))
-                moved = _combined(self.context_matrix, state, context) if parts is None else _weighted(parts, context)
-                rate = rate + moved + context @ self.context_bias
+                parts = state @ self.context_matrix.flatten(0, 1).T if added is None else added(state)
+                rate = rate + _weighted(parts.unflatten(-1, (contexts, size)), context) + context @ self.context_bias
         phases = None
         if self.shape.forcing_period:
             phases = self.phases(torch.as_tensor(t)).to(state.dtype)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.node_functions import NodeFunctions
+from inrflow.encoding.unseen import complete_frames, ridge_weights
 
 _RIDGE = 1e-8
 _LEFT = 1e-9  # share of the field's variance that the patterns may leave at the points
@@ -23,10 +24,10 @@ def with_node_functions(inner: Embedding, x: Tensor, features: Tensor, u: Tensor
 
     None where no frame is complete, or nothing is left.
     """
-    values = _columns(u)
+    values, features = complete_frames(u), features.double()
     if not values.shape[1]:
         return None
-    rest = values - features.double() @ _weights(features, values)
+    rest = values - features @ ridge_weights(features, values, _RIDGE)
     patterns, strength, _ = torch.linalg.svd(rest, full_matrices=False)
     left = strength.square().flip(0).cumsum(0).flip(0) / values.square().sum()
     count = min(int((left > _LEFT).sum()), _MOST)
@@ -40,22 +41,9 @@ def between_nodes(inner: Embedding, x: Tensor, features: Tensor, u: Tensor, held
     functions that pass through all that these leave at the other points."""
     kept = torch.ones(len(x), dtype=torch.bool)
     kept[held] = False
-    values, features = _columns(u), features.double()
-    weights = _weights(features[kept], values[kept])
+    values, features = complete_frames(u), features.double()
+    weights = ridge_weights(features[kept], values[kept], _RIDGE)
     missed = values[held] - features[held] @ weights
     rest = NodeFunctions.through(inner, x[kept], values[kept] - features[kept] @ weights)
     mended = missed - rest.evaluate_harmonics(x[held].double())[:, inner.harmonics :]
     return float(missed.square().mean()), float(mended.square().mean())
-
-
-def _columns(u: Tensor) -> Tensor:
-    """Complete frames (frames, N, C) as columns (N, frames C), float64."""
-    complete = torch.isfinite(u).flatten(1).all(1)
-    return u[complete].double().transpose(0, 1).flatten(1)
-
-
-def _weights(features: Tensor, values: Tensor) -> Tensor:
-    features = features.double()
-    gram = features.T @ features
-    damping = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    return torch.linalg.solve(gram + damping, features.T @ values)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inrflow.decoders.node_functions import spacings
+
 MOST_POINTS = 4096  # more are taken to be dense enough
 _RIDGES = tuple(10.0**k for k in range(-10, 0))
 _NEIGHBOURS = 4
@@ -41,9 +43,7 @@ class UnseenVariance:
     @classmethod
     def between(cls, points: Tensor, variance: Tensor) -> UnseenVariance:
         """From the variance (M, C) that shows at points (M, d) when they are left out."""
-        distance = torch.cdist(points.double(), points.double())
-        distance.fill_diagonal_(torch.inf)
-        return cls(points.double(), distance.amin(1), variance.double())
+        return cls(points.double(), spacings(points.double()), variance.double())
 
     def __call__(self, x: Tensor) -> Tensor:
         """Variance (..., C) at points x (..., d)."""
@@ -78,6 +78,17 @@ def left_out_errors(features: Tensor, values: Tensor) -> tuple[Tensor, float]:
     return best, chosen
 
 
+def complete_frames(u: Tensor) -> Tensor:
+    """Frames u (F, N, C) that miss no value, as columns (N, F' C), float64."""
+    complete = torch.isfinite(u).flatten(1).all(1)
+    return u[complete].double().transpose(0, 1).flatten(1)
+
+
+def ridge_weights(features: Tensor, values: Tensor, ridge: float) -> Tensor:
+    """Weights (F, K) of features (N, F) nearest to values (N, K); the ridge is a share of the features' mean square."""
+    return torch.linalg.solve(_damped(features.T @ features, ridge), features.T @ values)
+
+
 def _damped(gram: Tensor, ridge: float) -> Tensor:
     return gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
 
@@ -88,19 +99,18 @@ def unseen_variance(x: Tensor, features: Tensor, u: Tensor, held: Tensor) -> Uns
     Variances follow what shows when single points are left out, and are scaled, for each channel, so that 90 % of the
     errors at held points lie within the 90 % interval. Frames that miss a value are not used.
     """
-    complete = torch.isfinite(u).flatten(1).all(1)
+    values = complete_frames(u)
     kept = torch.ones(len(x), dtype=torch.bool)
     kept[held] = False
     channels = u.shape[-1]
-    if not bool(complete.any()) or not len(held) or int(kept.sum()) < 2:
+    if not values.shape[1] or not len(held) or int(kept.sum()) < 2:
         return UnseenVariance.none(x.shape[-1], channels)
     features = features.double()
-    values = u[complete].double().transpose(0, 1)  # points, frames, channels
-    design, known = features[kept], values[kept].flatten(1)
+    design, known = features[kept], values[kept]
     missed, ridge = left_out_errors(design, known)
     result = UnseenVariance.between(x[kept], missed.unflatten(1, (-1, channels)).square().mean(1))
-    weights = torch.linalg.solve(_damped(design.T @ design, ridge), design.T @ known)
-    error = (values[held].flatten(1) - features[held] @ weights).unflatten(1, (-1, channels)).abs()
+    weights = ridge_weights(design, known, ridge)
+    error = (values[held] - features[held] @ weights).unflatten(1, (-1, channels)).abs()
     scaled = error / result(x[held]).clamp(min=1e-30).sqrt()[:, None] / _NORMAL_90
     factor = scaled.flatten(0, 1).quantile(0.9, dim=0)
     return UnseenVariance(result.points, result.spacing, result.variance * factor.square())

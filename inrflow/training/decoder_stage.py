@@ -25,7 +25,7 @@ from inrflow.encoding.gaussian import GaussianPrior, condition_groups
 from inrflow.encoding.modes import OutputModes, fit_output_modes
 from inrflow.encoding.node_rest import between_nodes, with_node_functions
 from inrflow.encoding.spectrum import refit_variances
-from inrflow.encoding.unseen import MOST_POINTS, UnseenVariance, unseen_variance
+from inrflow.encoding.unseen import MOST_POINTS, UnseenVariance, complete_frames, unseen_variance
 
 _RIDGE = 1e-3
 _POINTS_PER_STEP = 2048
@@ -174,7 +174,7 @@ class DecoderTraining:
         if fixed is None:
             return False
         x, u, held = fixed
-        if not bool(torch.isfinite(u).flatten(1).all(1).any()) or len(x.unique(dim=0)) < len(x):
+        if not complete_frames(u).shape[1] or len(x.unique(dim=0)) < len(x):
             return False
         missed, mended = between_nodes(module.embedding, x, _features(module, x), u, held)
         return mended <= missed

@@ -242,18 +242,14 @@ class _Run:
             return found
         if self.noise > _NOISY and self.held is not None:
             found = self._along(found, WHOLE, more)
-            if found.along == WHOLE:
-                found = self._fewer(found, more)
         if found.equation.linear or self._enough(found.score):
             return found
-        found = self._along(found, STEPS, more)
-        return self._fewer(found, more) if found.along == STEPS else found
+        return self._along(found, STEPS, more)
 
-    def _fewer(self, found: FoundEquation, more: Callable[[], bool]) -> FoundEquation:
+    def _fewer(self, found: FoundEquation, refinement: EquationRefinement) -> FoundEquation:
         """The same with as few terms as explain the data: others are what breaks loose away from the data."""
-        refinement = self._refinement(self.taught, self.rows, found.along, more)
         for level in _LEVELS:
-            if not more():
+            if not refinement.more():
                 break
             equation, contexts = refinement.refined(found.equation, found.contexts, level=level)
             score = self._judge(equation, contexts)
@@ -265,12 +261,14 @@ class _Run:
 
     def _along(self, found: FoundEquation, windows: str, more: Callable[[], bool]) -> FoundEquation:
         """The equation fitted along whole trajectories with the terms that it has, or along steps with its whole list
-        (over whole trajectories, that would explain the noise), if validation prefers it."""
+        (over whole trajectories, that would explain the noise), then with fewer, if validation prefers it."""
         refinement = self._refinement(self.taught, self.rows, windows, more)
         equation, contexts = refinement.refined(found.equation, found.contexts, every=windows == STEPS)
         score = self._judge(equation, contexts)
         self.recorder.log("equation", 0, refined=score, validation=found.score)
-        return FoundEquation(equation, contexts, score, found.misfit, windows) if score < found.score else found
+        if not score < found.score:
+            return found
+        return self._fewer(FoundEquation(equation, contexts, score, found.misfit, windows), refinement)
 
     def _refinement(
         self, states: CodeData, rows: Tensor, windows: str, more: Callable[[], bool] = lambda: True,
