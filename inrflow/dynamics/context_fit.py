@@ -9,12 +9,16 @@ the operators), and in the end whitened over the environments: mean 0, covarianc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from inrflow.dynamics.context_moments import Moments
+
+#: Operators (1 + P, n, m) from normal equations gram (E, m, m) and target (E, n, m), contexts (E, P) and a ridge.
+OperatorSolve = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 _SMALL = 48  # codes with which contexts are found from random starts
 _STARTS, _ROUNDS = 6, 40
@@ -76,8 +80,15 @@ def fit_contexts(moments: Moments, context_size: int, ridge: float, seed: int = 
     return refine(small, best, ridge).contexts
 
 
-def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, move_contexts: bool = True) -> ContextFit:
-    """The field for all codes of `moments`, from contexts (E, P); these are solved again too if `move_contexts`."""
+def refine(
+    moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, move_contexts: bool = True,
+    solve: OperatorSolve | None = None,
+) -> ContextFit:
+    """The field for all codes of `moments`, from contexts (E, P); these are solved again too if `move_contexts`.
+
+    solve: in place of `solve_operators`, for operators of a certain form.
+    """
+    solve = solve or solve_operators
     equations = moments.first_guess()
     total = max(float(moments.variance().sum()), 1e-300)
     move_contexts = move_contexts and contexts.shape[1] > 0
@@ -86,15 +97,15 @@ def refine(moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, mo
         value = float(moments.error(generators_at(operators, contexts)).sum()) / total
         return value if value == value else float("inf")
 
-    operators = solve_operators(*equations, contexts, ridge)
+    operators = solve(*equations, contexts, ridge)
     best = ContextFit(operators, contexts, missed(operators, contexts))
     for _ in range(rounds):
         equations = moments.about(best.generators())
         contexts = best.contexts
-        operators = solve_operators(*equations, contexts, ridge)
+        operators = solve(*equations, contexts, ridge)
         for _ in range(2 if move_contexts else 0):
             contexts = solve_contexts(*equations, operators, contexts)
-            operators = solve_operators(*equations, contexts, ridge)
+            operators = solve(*equations, contexts, ridge)
         found = ContextFit(operators, contexts, missed(operators, contexts))
         if not found.residual < best.residual:  # fast dynamics: the correction is right for small changes only
             operators, contexts = (best.operators + operators) / 2, (best.contexts + contexts) / 2

@@ -7,7 +7,7 @@ transitions, P numbers against all its codes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,25 +16,32 @@ from torch import Tensor
 from inrflow.dynamics.context_fit import ContextFit, contexts_of, fit_contexts, refine, whitened
 from inrflow.dynamics.context_moments import Moments, UniformMoments, moments_of
 from inrflow.dynamics.equivariant_operators import OperatorAverage
+from inrflow.dynamics.local_operators import LOCAL_LISTS, LocalOperators
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.transitions import flow
 
 _FIRST_RIDGE = 1e-8
 _RIDGES = (1e-16, 1e-12, 1e-10, 1e-6, 1e-4, 1e-2)
+_LOCAL_RIDGE = 1e-14
 _SMALL, _START_ROUNDS = 48, 40  # codes with which known parameters are bent into contexts
 _CLEARLY_BETTER = 0.95
+_SIMPLER = 1.05  # times the error: operators of an equation are taken up to here
 _ENOUGH = 1.2  # transitions for each unknown of a row of the operators
 _MOMENT_VALUES = 1.2e8
+
+FREE, AVERAGED = "free", "averaged"
+#: What operators are held to: nothing, the mean over the symmetries, a local equation of the terms of a list.
+FORMS = (FREE, AVERAGED, *LOCAL_LISTS)
 
 
 @dataclass(frozen=True)
 class ContextCandidate:
-    """size: codes; contexts: P; ridge: of the operators; averaged: over the symmetries."""
+    """size: codes; contexts: P; ridge: of the operators; form: what these are held to, one of `FORMS`."""
 
     size: int
     contexts: int
     ridge: float
-    averaged: bool = False
+    form: str = FREE
 
 
 @dataclass
@@ -58,6 +65,7 @@ class ContextSearch:
         floor: error of the decoder alone, share of the variance.
         seed: of the random starts.
         average: over the symmetries that the copies show, where they move codes exactly.
+        local: operators of local equations by the name of their list of terms, where the decoder has any.
     """
 
     def __init__(
@@ -71,10 +79,12 @@ class ContextSearch:
         floor: float = 0.0,
         seed: int = 0,
         average: OperatorAverage | None = None,
+        local: Mapping[str, LocalOperators] | None = None,
     ) -> None:
         self.moments = moments_of(training, environment, environments)
         self.held, self.held_environment = held, held_environment
         self.known, self.floor, self.seed, self.average = known, floor, seed, average
+        self.local = local or {}
         self.transitions = int(self.moments.counts.sum())
         seen = training.codes[training.observed]
         self.variance = float((seen - seen.mean(0)).square().sum(1).mean())
@@ -98,11 +108,12 @@ class ContextSearch:
 
     def fit(
         self, size: int, contexts: Tensor, ridge: float, rounds: int = 6, moments: Moments | None = None,
-        averaged: bool = False,
+        form: str = FREE,
     ) -> ContextFit:
-        """A field for the first `size` codes, `averaged` over the symmetries or not."""
-        found = refine((moments or self.moments).truncated(size), contexts, ridge, rounds)
-        if averaged and self.average is not None:
+        """A field for the first `size` codes, its operators held to a form."""
+        solve = self.local[form].truncated(size).solve if form in self.local else None
+        found = refine((moments or self.moments).truncated(size), contexts, ridge, rounds, solve=solve)
+        if form == AVERAGED and self.average is not None:
             return replace(found, operators=self.average(found.operators))
         return found
 
@@ -131,7 +142,7 @@ class ContextSearch:
         limit = int((_MOMENT_VALUES / max(1, len(self.moments.counts))) ** 0.5)
 
         def try_one(candidate: ContextCandidate, start: Tensor) -> None:
-            fit = self.fit(candidate.size, start, candidate.ridge, averaged=candidate.averaged)
+            fit = self.fit(candidate.size, start, candidate.ridge, form=candidate.form)
             value = self.score(fit)
             fits[candidate], scores[candidate] = fit, value if value == value else float("inf")
 
@@ -148,12 +159,18 @@ class ContextSearch:
             largest = max(candidate.size for candidate in scores)
             for size in sorted({best.size, largest}):
                 for ridge in sorted({best.ridge, _RIDGES[0]}) if self.average.keeps(size) else ():
-                    try_one(ContextCandidate(size, best.contexts, ridge, True), fits[best].contexts)
+                    try_one(ContextCandidate(size, best.contexts, ridge, AVERAGED), fits[best].contexts)
         best = self._best(scores)
+        for name in self.local:  # a few numbers in all, which hold for other contexts as they do for these
+            one = ContextCandidate(best.size, best.contexts, _LOCAL_RIDGE, name)
+            try_one(one, fits[best].contexts)
+            if scores[one] + self.floor < _SIMPLER * (scores[best] + self.floor):
+                best = one
+                break
         return ContextChoice(best, fits[best], scores[best], scores)
 
     def _best(self, scores: dict[ContextCandidate, float]) -> ContextCandidate:
-        ordered = sorted(scores, key=lambda c: (c.contexts, c.averaged, c.size, -c.ridge))
+        ordered = sorted(scores, key=lambda c: (c.contexts, c.form != FREE, c.size, -c.ridge))
         best = ordered[0]
         for candidate in ordered[1:]:
             if scores[candidate] + self.floor < _CLEARLY_BETTER * (scores[best] + self.floor):

@@ -7,7 +7,7 @@ so does the field without contexts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,11 +19,12 @@ from inrflow.data.environments import Environments
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.context_fit import ContextFit
 from inrflow.dynamics.context_moments import moments_of
-from inrflow.dynamics.context_search import ContextChoice, ContextSearch
+from inrflow.dynamics.context_search import AVERAGED, FREE, ContextChoice, ContextSearch
 from inrflow.dynamics.context_solve import solve_context
 from inrflow.dynamics.contexts import Contexts
 from inrflow.dynamics.equivariant_operators import OperatorAverage
 from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.local_operators import LOCAL_LISTS, LocalOperators
 from inrflow.dynamics.parameter_map import ParameterMap
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.dynamics.vector_field import FieldShape, VectorField
@@ -40,10 +41,11 @@ from inrflow.training.setup import GOOD_ENOUGH, TrainingSetup
 _UNKNOWN_SIZES = (1, 2)
 _QUICK_SIZE = 128
 _BEYOND = 2.0
-_STEP_SHARE = 0.25  # of the error, by which the step is chosen: forecasts go farther than the training frames do
+_STEP_SHARE = 0.005  # of the error, by which the step is chosen: forecasts go farther than training, in time and contexts
 _POOR = 0.5  # share of the variance: a field that misses this much forecasts nothing
 _CLEARLY_BETTER = 0.95
 _QUADRATIC_SHARE = 0.1  # of the time, each of the passes over coefficients and contexts
+_TOLD = {FREE: "", AVERAGED: ", averaged over the symmetries"} | dict.fromkeys(LOCAL_LISTS, ", of a local equation")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ class ContextStage:
         return tuple(sorted({min(size, possible) for size in sizes} - {0}))
 
     def search(
-        self, codes: CodeData, held: CodeData, floor: float, average: OperatorAverage | None = None
+        self, codes: CodeData, held: CodeData, floor: float, average: OperatorAverage | None = None,
+        local: Mapping[str, LocalOperators] | None = None,
     ) -> ContextSearch:
         """The search on codes of training trajectories (originals, then their copies in turn) and of held-out ones."""
         rows = self.number[torch.as_tensor(self.training.training)]
@@ -113,6 +116,7 @@ class ContextStage:
             floor,
             self.training.config.seed,
             average,
+            local,
         )
 
     def quick_score(self, codes: CodeData, held: CodeData, floor: float) -> float | None:
@@ -137,16 +141,16 @@ class ContextStage:
             say("contexts are not used: they need several environments and a held-out trajectory; give more")
             return None
         floor = float(modes.noise.mean())
-        search = self.search(codes, held, floor, average)
+        search = self.search(codes, held, floor, average, LocalOperators.lists(decoder))
         sizes = dynamics_stage.candidate_sizes(
             modes.variances, search.transitions // (1 + counts[0]), self.training.config.decoder.code_size
         )
         choice = search.search(sizes, counts)
         chosen = choice.candidate
-        averaged = ", averaged over the symmetries" if chosen.averaged else ""
+        form = _TOLD[chosen.form]
         say(
             f"closed-form dynamics with contexts: {len(self.used)} environments, {chosen.contexts} numbers each, "
-            f"{chosen.size} codes, ridge {chosen.ridge:g}{averaged}, validation error {choice.score:.2e} of the "
+            f"{chosen.size} codes, ridge {chosen.ridge:g}{form}, validation error {choice.score:.2e} of the "
             f"variance ({without:.2e} without contexts, decoder alone {floor:.1e})"
         )
         self.training.recorder.log(
@@ -177,7 +181,7 @@ class ContextStage:
 
         def refit(codes: CodeData, rows: Tensor) -> tuple[VectorField, Tensor]:
             moments = moments_of(codes, rows, len(self.used))
-            full = search.fit(chosen.size, fit.contexts, chosen.ridge, moments=moments, averaged=chosen.averaged)
+            full = search.fit(chosen.size, fit.contexts, chosen.ridge, moments=moments, form=chosen.form)
             return context_field(full, width), full.contexts
 
         field = context_field(fit, width)
