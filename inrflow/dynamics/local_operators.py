@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from inrflow.decoders.base import Decoder
+from inrflow.decoders.embeddings import PeriodicEmbedding
 from inrflow.dynamics.local_basis import LocalBasis, has_local_basis
 from inrflow.dynamics.local_terms import Term, isotropic_terms, linear_terms
 
@@ -55,8 +56,9 @@ class LocalOperators:
         """Those of all lists of terms by their names."""
         if not has_local_basis(decoder):
             return {}
-        dimensions = len(decoder.embedding.period)  # type: ignore[union-attr]
-        several = isotropic_terms(decoder.channels), linear_terms(decoder.channels, dimensions)
+        embedding = decoder.embedding
+        assert isinstance(embedding, PeriodicEmbedding)
+        several = isotropic_terms(decoder.channels), linear_terms(decoder.channels, len(embedding.period))
         found = {name: cls.of(decoder, terms) for name, terms in zip(LOCAL_LISTS, several, strict=True)}
         return {name: one for name, one in found.items() if one is not None}
 

@@ -41,7 +41,7 @@ from inrflow.training.setup import GOOD_ENOUGH, TrainingSetup
 _UNKNOWN_SIZES = (1, 2)
 _QUICK_SIZE = 128
 _BEYOND = 2.0
-_STEP_SHARE = 0.005  # of the error, by which the step is chosen: forecasts go farther than training, in time and contexts
+_STEP_SHARE = 0.005  # of the error, by which the step is chosen: forecasts go farther, in time and in contexts
 _POOR = 0.5  # share of the variance: a field that misses this much forecasts nothing
 _CLEARLY_BETTER = 0.95
 _QUADRATIC_SHARE = 0.1  # of the time, each of the passes over coefficients and contexts

@@ -132,7 +132,7 @@ def choose_closure(
     setup: TrainingSetup, decoder: ModulatedSiren, modes: OutputModes, size: int, codes: CodeData
 ) -> tuple[Decoder, GaussianPrior] | None:
     """A decoder whose further modes follow the leading codes, where held-out frames say that it pays."""
-    wide = modes.truncated(min(len(modes.variances), _CLOSURE_MODES))
+    wide = modes.truncated(min(len(modes.variances), max(_CLOSURE_MODES, 2 * size)))
     decoder.set_output(wide.mean, wide.modes)
     closed = ClosureDecoder(decoder, size).to(setup.device)
     observed = torch.where(codes.observed[..., None], codes.codes, torch.nan)
