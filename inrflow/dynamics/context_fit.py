@@ -116,7 +116,7 @@ def refine(
         best = found
         if settled:
             break
-    return _in_gauge(best) if move_contexts else best
+    return in_gauge(best) if move_contexts else best
 
 
 def contexts_of(moments: Moments, operators: Tensor, rounds: int = 8) -> Tensor:
@@ -175,7 +175,7 @@ def whitened(contexts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (contexts - mean) @ (vectors / values.sqrt()), mean, factor
 
 
-def _in_gauge(fit: ContextFit) -> ContextFit:
+def in_gauge(fit: ContextFit) -> ContextFit:
     """The same field with whitened contexts."""
     contexts, mean, factor = whitened(fit.contexts)
     base = fit.operators[0] + torch.einsum("k,kij->ij", mean, fit.operators[1:])

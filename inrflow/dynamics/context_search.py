@@ -17,6 +17,7 @@ from inrflow.dynamics.context_fit import ContextFit, contexts_of, fit_contexts, 
 from inrflow.dynamics.context_moments import Moments, UniformMoments, moments_of
 from inrflow.dynamics.equivariant_operators import OperatorAverage
 from inrflow.dynamics.local_operators import LOCAL_LISTS, LocalOperators
+from inrflow.dynamics.local_refinement import refined_along
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.transitions import flow
 
@@ -25,7 +26,8 @@ _RIDGES = (1e-16, 1e-12, 1e-10, 1e-6, 1e-4, 1e-2)
 _LOCAL_RIDGE = 1e-14
 _SMALL, _START_ROUNDS = 48, 40  # codes with which known parameters are bent into contexts
 _CLEARLY_BETTER = 0.95
-_SIMPLER = 1.05  # times the error: operators of an equation are taken up to here
+_SIMPLER, _WORSE = 1.05, 2.0  # times the misfit, and the error of rollouts: an equation is taken up to here
+_SMOOTHED = 16  # trajectories
 _ENOUGH = 1.2  # transitions for each unknown of a row of the operators
 _MOMENT_VALUES = 1.2e8
 
@@ -81,6 +83,7 @@ class ContextSearch:
         average: OperatorAverage | None = None,
         local: Mapping[str, LocalOperators] | None = None,
     ) -> None:
+        self.training, self.environment = training, environment
         self.moments = moments_of(training, environment, environments)
         self.held, self.held_environment = held, held_environment
         self.known, self.floor, self.seed, self.average = known, floor, seed, average
@@ -107,12 +110,18 @@ class ContextSearch:
         return refine(small, contexts_of_parameters(self.known, contexts), _FIRST_RIDGE, _START_ROUNDS).contexts
 
     def fit(
-        self, size: int, contexts: Tensor, ridge: float, rounds: int = 6, moments: Moments | None = None,
-        form: str = FREE,
+        self, size: int, contexts: Tensor, ridge: float, rounds: int = 6, form: str = FREE,
+        data: tuple[CodeData, Tensor] | None = None,
     ) -> ContextFit:
-        """A field for the first `size` codes, its operators held to a form."""
-        solve = self.local[form].truncated(size).solve if form in self.local else None
-        found = refine((moments or self.moments).truncated(size), contexts, ridge, rounds, solve=solve)
+        """A field for the first `size` codes, its operators held to a form; of other `data` than those of training,
+        codes and the number of the environment of each."""
+        moments = self.moments if data is None else moments_of(*data, len(self.moments.counts))
+        moments = moments.truncated(size)
+        if form in self.local:
+            local = self.local[form].truncated(size)
+            found = refine(moments, contexts, ridge, rounds, solve=local.solve)
+            return refined_along(local, found, moments, *(data or (self.training, self.environment)))
+        found = refine(moments, contexts, ridge, rounds)
         if form == AVERAGED and self.average is not None:
             return replace(found, operators=self.average(found.operators))
         return found
@@ -131,6 +140,29 @@ class ContextSearch:
         """Mean squared error of rollouts of the held-out trajectories over the variance of the codes; what the field's
         size cuts off counts."""
         return rollout_score(fit, self.held_contexts(fit), self.held, self._step()) / self.variance
+
+    def misfit(self, fit: ContextFit) -> float:
+        """Mean squared distance of the held-out trajectories from the nearest paths of the field, over the variance.
+
+        Rollouts start from codes with noise, which a field that is too weak damps: it may forecast noisy codes better
+        than the true one. Nearest paths start where they like, and tell how good the field is.
+        """
+        size, total, count = fit.operators.shape[1], 0.0, 0
+        generators = fit.generators(self.held_contexts(fit)[:_SMOOTHED])
+        for generator, codes, t, observed in zip(
+            generators, self.held.codes, self.held.t, self.held.observed, strict=False
+        ):
+            frames = observed.nonzero()[:, 0]
+            if len(frames) < 2:
+                continue
+            whole = torch.linalg.matrix_exp(generator * (t[frames] - t[frames[0]])[:, None, None])
+            design = whole[:, 1:, 1:].flatten(0, 1)
+            target = codes[frames, :size].double().flatten() - whole[:, 1:, 0].flatten()
+            start = torch.linalg.lstsq(design, target[:, None]).solution
+            total += float((target - (design @ start)[:, 0]).square().sum())
+            count += len(frames)
+        value = total / max(count, 1) / self.variance
+        return value if value == value and count else float("inf")
 
     def _step(self) -> float | None:
         return self.moments.step if isinstance(self.moments, UniformMoments) else None
@@ -164,7 +196,8 @@ class ContextSearch:
         for name in self.local:  # a few numbers in all, which hold for other contexts as they do for these
             one = ContextCandidate(best.size, best.contexts, _LOCAL_RIDGE, name)
             try_one(one, fits[best].contexts)
-            if scores[one] + self.floor < _SIMPLER * (scores[best] + self.floor):
+            as_good = scores[one] + self.floor < _WORSE * (scores[best] + self.floor)
+            if as_good and self.misfit(fits[one]) < _SIMPLER * self.misfit(fits[best]):
                 best = one
                 break
         return ContextChoice(best, fits[best], scores[best], scores)

@@ -18,7 +18,6 @@ from inrflow.assimilation import ContextPrior, StatePrior
 from inrflow.data.environments import Environments
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.context_fit import ContextFit
-from inrflow.dynamics.context_moments import moments_of
 from inrflow.dynamics.context_search import AVERAGED, FREE, ContextChoice, ContextSearch
 from inrflow.dynamics.context_solve import solve_context
 from inrflow.dynamics.contexts import Contexts
@@ -180,8 +179,7 @@ class ContextStage:
         fit, width, chosen = choice.fit, self.training.config.dynamics.width, choice.candidate
 
         def refit(codes: CodeData, rows: Tensor) -> tuple[VectorField, Tensor]:
-            moments = moments_of(codes, rows, len(self.used))
-            full = search.fit(chosen.size, fit.contexts, chosen.ridge, moments=moments, form=chosen.form)
+            full = search.fit(chosen.size, fit.contexts, chosen.ridge, form=chosen.form, data=(codes, rows))
             return context_field(full, width), full.contexts
 
         field = context_field(fit, width)
