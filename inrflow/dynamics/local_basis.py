@@ -83,7 +83,8 @@ class LocalBasis:
         weighted = (self.modes.unflatten(1, (self.channels, self.count, 2)) * weight[:, None]).flatten(1)
         self.projection = torch.linalg.solve(weighted @ self.modes.T, weighted).T.contiguous()  # (C K 2, Z)
         self._gathered = SparseColumns.of(self.modes), SparseColumns.of(self.projection)
-        self.vectors = torch.stack([2 * math.pi / period[a] * self._index(a).double() for a in range(d)], -1)  # (K, d)
+        self.wavenumbers = torch.stack([self._index(a) for a in range(d)], -1)  # (K, d)
+        self.vectors = 2 * math.pi * self.wavenumbers.double() / torch.tensor(period, dtype=torch.float64)
         self._symbols: dict[tuple, Tensor] = {}
 
     def of_degree(self, degree: int) -> LocalBasis:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from inrflow.dynamics.harmonic_jacobian import HarmonicJacobian
 from inrflow.dynamics.local_basis import LocalBasis
 from inrflow.dynamics.local_terms import Factor, Term, from_plain
 
@@ -35,10 +36,12 @@ class LocalProducts(nn.Module):
         self.shift: Tensor
         self.register_buffer("shift", torch.zeros(channels))  # that of the basis, so that it can be made again
         self.basis: LocalBasis | None = None
+        self.harmonic: HarmonicJacobian | None = None
 
     def attach(self, basis: LocalBasis) -> None:
         """Use a basis, whose codes are those of the states."""
         self.basis = basis.of_degree(max((len(term) for term in self.terms), default=1))
+        self.harmonic = HarmonicJacobian.of(self.basis)
         self.shift.copy_(basis.shift)
 
     def set(self, weight: Tensor) -> None:
@@ -85,6 +88,8 @@ class LocalProducts(nn.Module):
         result = torch.empty(len(codes), codes.shape[-1], codes.shape[-1], dtype=codes.dtype)
         fields = basis.fields(basis.coefficients(codes), self.factors)
         slopes = self._slopes(fields, weight)  # (S, C, F, M)
+        if self.harmonic is not None:
+            return torch.stack([self.harmonic(one, self.factors) for one in slopes]) if len(codes) else result
         block = max(1, _BLOCK // (len(self.factors) * fields.shape[-1]))
         for columns in torch.arange(len(unit)).split(block):
             moved = basis.fields(basis.coefficients(unit[columns], whole=False), self.factors)  # (B, F, M)

@@ -48,6 +48,7 @@ _NEGLIGIBLE = 0.1  # of the noise: waves that hold less are left out
 _NOISY = 1e-4  # share of the variance that harmonics leave: so much noise weakens fits of single steps
 _LEVELS = (4.0, 2.0, 1.2)  # times the misfit with all terms, to which terms are struck out
 _SIMPLER = 1.2  # times the error in all: an equation of fewer terms is taken up to here
+_WIDER = 1.5  # times as many codes as elsewhere: an equation of one system has no more coefficients for them
 _SHARE = 0.5  # of the time
 _TRUSTED = 1e-2  # share of the variance, where the last frames of the training trajectories judge
 _CALIBRATED = 16  # trajectories
@@ -162,7 +163,8 @@ class _Run:
     def _size(self, modes: OutputModes, labels: HarmonicLabels) -> int:
         """Codes of whole shells of waves: as many as hold more than a small part of the noise, up to the limit."""
         decoder = self.setup.config.decoder
-        whole = [size for size in labels.whole_sizes() if size <= (decoder.code_size or decoder.largest_code_size)]
+        most = decoder.largest_code_size if self.stage is not None else round(_WIDER * decoder.largest_code_size)
+        whole = [size for size in labels.whole_sizes() if size <= (decoder.code_size or most)]
         tail = modes.variances.flip(0).cumsum(0).flip(0)
         noise = _NEGLIGIBLE * float(modes.noise.sum())
         return next((size for size in whole if size == len(tail) or float(tail[size]) <= noise), whole[-1])
