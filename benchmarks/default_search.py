@@ -199,7 +199,7 @@ def verdicts(rows: Sequence[dict[str, Any]]) -> str:
     """For each data set, how far the default is from the best."""
     lines: list[list[Any]] = []
     for name in dict.fromkeys(row["data"] for row in rows):
-        good = [row for row in rows if row["data"] == name and row.get("test") is not None]
+        good = [row for row in rows if row["data"] == name and isinstance(row.get("test"), float)]  # not "inf"
         default = next((row for row in good if row["alternative"] == DEFAULT), None)
         if default is None:
             continue

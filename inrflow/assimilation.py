@@ -24,7 +24,7 @@ from inrflow.encoding.drift import Drift
 from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.evidence import NoiseEvidence, squared_innovation, variance_factor
 from inrflow.encoding.gauss_newton import gauss_newton
-from inrflow.encoding.gaussian import GaussianPrior, condition
+from inrflow.encoding.gaussian import GaussianPrior, condition, condition_each
 from inrflow.encoding.unseen import UnseenVariance
 
 _FAR = 5.0  # standard deviations
@@ -388,6 +388,12 @@ def _update(
             step, spread = condition(torch.zeros_like(offset), basis, target, GaussianPrior(zero, cov[0], noise), True)
             assert spread is not None
             return mean + step, spread[None]
+        shared = frame.delay is None and len(points) == 1 and bool(seen.all()) and seen.shape[1] > n
+        if decoder.affine and shared:
+            offset, basis = _with_memory(*decoder.basis(points[0].to(dtype)), n - size)
+            target = u.double() - offset - torch.einsum("ncz,sz->snc", basis, mean)
+            step, spread = condition_each(basis, target, cov, noise)
+            return mean + step, spread
         means, spreads = [], []
         for s in range(len(mean)):
             x = points[s if len(points) > 1 else 0]

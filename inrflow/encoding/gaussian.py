@@ -12,6 +12,8 @@ from torch import Tensor
 
 from inrflow.encoding.whitened import SOLVE_NUMBERS, WhitenedPosterior, block_length
 
+_JITTER = 1e-14  # of the largest variance: covariances are singular where codes are known exactly
+
 
 @dataclass
 class GaussianPrior:
@@ -104,6 +106,34 @@ def condition(
     if spread is None:
         return mean[0], None
     return mean[0], spread[0, 0] if spread.shape[1] == 1 else spread[0]
+
+
+def condition_each(basis: Tensor, u: Tensor, covariances: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Posterior of codes of which each has a prior of its own, and all observe the same points.
+
+    What the points tell is summed once for all, so that a solve costs as the codes do, however many points there are.
+
+    Args:
+        basis: (N, C, Z), more values than codes. u: values (F, N, C), all observed, less what the mean codes decode to.
+        covariances: (F, Z, Z). noise: (C,).
+    Returns:
+        what is added to the mean codes (F, Z), and the covariances (F, Z, Z).
+    """
+    design = (basis.double() * noise.rsqrt()[:, None]).flatten(0, 1)
+    told = (u.double() * noise.rsqrt()).flatten(1) @ design
+    gram = design.T @ design
+    eye = torch.eye(design.shape[1], dtype=torch.float64)
+    means, spreads = [], []
+    for one, right in zip(covariances, told, strict=True):
+        lower, failed = torch.linalg.cholesky_ex(one + _JITTER * one.diagonal().max() * eye)
+        if failed:
+            values, vectors = torch.linalg.eigh(one)
+            lower = vectors * values.clamp(min=0).sqrt()
+        cholesky = torch.linalg.cholesky(eye + lower.T @ gram @ lower)
+        half = torch.linalg.solve_triangular(cholesky, lower.T, upper=False)
+        spreads.append(half.T @ half)
+        means.append(half.T @ (half @ right))
+    return torch.stack(means), torch.stack(spreads)
 
 
 def condition_groups(

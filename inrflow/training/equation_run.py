@@ -51,7 +51,7 @@ _SIMPLER = 1.2  # times the error in all: an equation of fewer terms is taken up
 _WIDER = 1.5  # times as many codes as elsewhere: an equation of one system has no more coefficients for them
 _SHARE = 0.5  # of the time
 _TRUSTED = 1e-2  # share of the variance, where the last frames of the training trajectories judge
-_CALIBRATED = 16  # trajectories
+_CALIBRATED, _MANY = 16, 400  # trajectories, half of them where there are so many codes: covariances cost their cube
 _WORSE = 1.5  # times the error before: a refit that forecasts worse has failed
 _BEYOND = 1.5  # contexts that the step must be stable for, times those of training
 _HALVINGS = 2
@@ -321,11 +321,12 @@ class _Run:
             equation=self._written(found.equation),
         )
         surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (self.codes, self.judged))
-        judging = (setup.validation if self.held is not None else setup.training)[:_CALIBRATED]
+        calibrated = _CALIBRATED if size <= _MANY else _CALIBRATED // 2
+        judging = (setup.validation if self.held is not None else setup.training)[:calibrated]
         context = None
         if count:
             tight = 1e-12 * torch.eye(count, dtype=torch.float64)
-            context = ContextPrior(found.contexts[self.judged_rows[:_CALIBRATED]], tight)
+            context = ContextPrior(found.contexts[self.judged_rows[:calibrated]], tight)
         batch = setup.source.batch(judging, normalised=False)
         surrogate.prior.spread = calibrate(surrogate, batch, self.first + 1, context)
         surrogate.field = final.equation.field(self.basis, dynamics.width).eval()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inrflow.encoding.gaussian import GaussianPrior, condition
+from inrflow.encoding.gaussian import GaussianPrior, condition, condition_each
 
 CHANNELS = 2
 
@@ -100,3 +100,17 @@ def test_truncated_prior_is_the_marginal():
     part = prior.truncated(3)
     torch.testing.assert_close(part.covariance, prior.covariance[:3, :3])
     torch.testing.assert_close(part.mean, prior.mean[:3])
+
+
+@pytest.mark.parametrize("rank", [5, 3], ids=["any code", "codes known exactly in some directions"])
+def test_codes_with_priors_of_their_own_have_the_textbook_posterior(rank):
+    offset, basis, u, prior = problem(30, 5)
+    roots = torch.randn(len(u), 5, rank, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    covariances = roots @ roots.mT
+    means = torch.randn(len(u), 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    missed = u - offset - torch.einsum("ncz,fz->fnc", basis, means)
+    steps, spreads = condition_each(basis, missed, covariances, prior.noise)
+    for mean, covariance, frame, step, spread in zip(means, covariances, u, steps, spreads, strict=True):
+        expected = textbook(offset, basis, frame, GaussianPrior(mean, covariance, prior.noise))
+        torch.testing.assert_close(mean + step, expected[0], rtol=0, atol=1e-9)
+        torch.testing.assert_close(spread, expected[1], rtol=0, atol=1e-9)
