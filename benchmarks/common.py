@@ -17,7 +17,10 @@ from typing import Any
 
 import torch
 
+from inrflow.allocation import keep_freed_memory
 from inrflow.pdes.generate import generate
+
+keep_freed_memory()  # as the commands do
 
 #: Data sets on 32 x 32 points, waves and Navier-Stokes those of the DINo protocols, by the arguments of `generate`.
 PROTOCOLS: dict[str, dict[str, Any]] = {

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from inrflow.allocation import keep_freed_memory
 from inrflow.errors import UserError, is_disk_full
 
 COMMANDS = {
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, rest = arguments[0], arguments[1:]
     # Threads that spin while they wait are up to 40 times slower beside another busy process; read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    keep_freed_memory()
     warnings.showwarning = _show_warning  # one line each, without the source of the warning
     try:
         if name not in COMMANDS:
