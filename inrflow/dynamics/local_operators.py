@@ -14,6 +14,7 @@ from torch import Tensor
 
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import PeriodicEmbedding
+from inrflow.dynamics.equation import LocalEquation
 from inrflow.dynamics.local_basis import LocalBasis, has_local_basis
 from inrflow.dynamics.local_terms import Term, isotropic_terms, linear_terms
 
@@ -21,25 +22,31 @@ from inrflow.dynamics.local_terms import Term, isotropic_terms, linear_terms
 LOCAL_LISTS = ("isotropic", "linear")
 
 _MOST_VALUES = 2e7  # of all matrices
+_NOTHING = 1e-9  # of what the strongest term does
 _ROUNDING = 1e-14  # of normal equations with unit diagonal
 
 
 class LocalOperators:
-    """The span of the operators [bias, matrix] `matrices` (J, n, 1 + n)."""
+    """The span of operators [bias, matrix].
 
-    def __init__(self, matrices: Tensor) -> None:
-        self.matrices = matrices
+    Args:
+        terms: linear ones, each of which drives each channel.
+        matrices: (J, n, 1 + n) of the terms in turn, in the first channel, the second and so on.
+    """
+
+    def __init__(self, terms: Sequence[Term], matrices: Tensor) -> None:
+        self.terms, self.matrices = tuple(terms), matrices
 
     @classmethod
-    def of(cls, decoder: Decoder, terms: Sequence[Term]) -> LocalOperators | None:
-        """Those of linear terms on the codes of a decoder, each in each channel; None where it has no derivatives in
-        closed form (`has_local_basis`), or codes are so many that they would fill the memory."""
+    def of(cls, decoder: Decoder, terms: Sequence[Term], shift: Tensor | None = None) -> LocalOperators | None:
+        """Those of the codes of a decoder, of values plus a shift (C,); None where it has no derivatives in closed form
+        (`has_local_basis`), or codes are so many that they would fill the memory."""
         if not has_local_basis(decoder):
             return None
         channels = len(terms) * decoder.channels
         if channels * decoder.code_size**2 > _MOST_VALUES:
             return None
-        basis = LocalBasis(decoder, torch.zeros(decoder.channels, dtype=torch.float64))
+        basis = LocalBasis(decoder, torch.zeros(decoder.channels, dtype=torch.float64) if shift is None else shift)
         matrices = []
         for term in terms:
             for out in range(basis.channels):
@@ -49,26 +56,36 @@ class LocalOperators:
                     bias = basis.unity(out)
                     matrix = bias.new_zeros(len(bias), len(bias))
                 matrices.append(torch.cat([bias[:, None], matrix], 1))
-        return cls(torch.stack(matrices))
+        return cls(terms, torch.stack(matrices))
 
     @classmethod
-    def lists(cls, decoder: Decoder) -> dict[str, LocalOperators]:
+    def lists(cls, decoder: Decoder, shift: Tensor | None = None) -> dict[str, LocalOperators]:
         """Those of all lists of terms by their names."""
         if not has_local_basis(decoder):
             return {}
         embedding = decoder.embedding
         assert isinstance(embedding, PeriodicEmbedding)
         several = isotropic_terms(decoder.channels), linear_terms(decoder.channels, len(embedding.period))
-        found = {name: cls.of(decoder, terms) for name, terms in zip(LOCAL_LISTS, several, strict=True)}
+        found = {name: cls.of(decoder, terms, shift) for name, terms in zip(LOCAL_LISTS, several, strict=True)}
         return {name: one for name, one in found.items() if one is not None}
 
     def truncated(self, size: int) -> LocalOperators:
         """On the first `size` codes."""
-        return LocalOperators(self.matrices[:, :size, : size + 1])
+        return LocalOperators(self.terms, self.matrices[:, :size, : size + 1])
 
     def operators(self, coefficients: Tensor) -> Tensor:
         """Operators (1 + P, n, m) of coefficients (1 + P, J)."""
         return torch.einsum("kj,jnm->knm", coefficients, self.matrices)
+
+    def equation(self, operators: Tensor) -> LocalEquation:
+        """The equation whose operators (1 + P, n, m) these are."""
+        flat = self.matrices.flatten(1)
+        unit = flat.norm(dim=1, keepdim=True).clamp(min=1e-300)
+        scaled = flat / unit
+        normal = scaled @ scaled.T + _ROUNDING * torch.eye(len(flat), dtype=flat.dtype)
+        does = torch.linalg.solve(normal, scaled @ operators.flatten(1).T).T
+        does = torch.where(does.abs() > _NOTHING * does.abs().max(), does, 0.0)
+        return LocalEquation(self.terms, (does / unit[:, 0]).unflatten(1, (len(self.terms), -1)))
 
     def solve(self, gram: Tensor, target: Tensor, contexts: Tensor, ridge: float) -> Tensor:
         """Operators (1 + P, n, m) of this span that solve the normal equations gram (E, m, m), target (E, n, m) at

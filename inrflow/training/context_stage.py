@@ -56,6 +56,7 @@ class ContextDynamics:
         contexts: (E, P) of the training environments; held_contexts: (S, P) of the held-out trajectories.
         score: validation error, share of the variance.
         refit: field and contexts (E, P) from other codes and the numbers of their environments.
+        equation: lines that a reader would write, where the dynamics are those of a local equation.
     """
 
     field: VectorField
@@ -63,6 +64,7 @@ class ContextDynamics:
     held_contexts: Tensor
     score: float
     refit: Callable[[CodeData, Tensor], tuple[VectorField, Tensor]]
+    equation: list[str] | None = None
 
     @property
     def size(self) -> int:
@@ -140,7 +142,7 @@ class ContextStage:
             say("contexts are not used: they need several environments and a held-out trajectory; give more")
             return None
         floor = float(modes.noise.mean())
-        search = self.search(codes, held, floor, average, LocalOperators.lists(decoder))
+        search = self.search(codes, held, floor, average, LocalOperators.lists(decoder, self.training.term_shift()))
         sizes = dynamics_stage.candidate_sizes(
             modes.variances, search.transitions // (1 + counts[0]), self.training.config.decoder.code_size
         )
@@ -183,7 +185,13 @@ class ContextStage:
             return context_field(full, width), full.contexts
 
         field = context_field(fit, width)
-        return ContextDynamics(field, fit.contexts, search.held_contexts(fit), choice.score, refit)
+        equation = None
+        if chosen.form in search.local:
+            local = search.local[chosen.form].truncated(chosen.size)
+            equation = self.training.written(local.equation(fit.operators))
+            for line in equation:
+                self.training.recorder.say(f"  {line}")
+        return ContextDynamics(field, fit.contexts, search.held_contexts(fit), choice.score, refit, equation)
 
     def _quadratic(
         self, search: ContextSearch, choice: ContextChoice, codes: CodeData, held: CodeData, sizes: list[int]
@@ -255,6 +263,8 @@ class ContextStage:
             everyone = CodeData(everyone.codes[kept], everyone.t[kept], everyone.observed[kept])
             final, contexts = found.refit(everyone, numbers[kept])
         surrogate = self._surrogate(decoder, modes, field, integrator, process, f"{note}, contexts", unseen)
+        if found.equation is not None and field is linear:
+            surrogate.training["equation"] = found.equation
         batch = training.source.batch(training.validation[:16], normalised=False)
         known = ContextPrior(judged.codes[:16, 0, size:], torch.eye(contexts.shape[1]).double() * 1e-12)
         surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (codes, held))

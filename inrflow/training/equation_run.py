@@ -41,7 +41,6 @@ from inrflow.training.harmonic_decoder import harmonic_decoder, has_harmonics
 from inrflow.training.memory_choice import MUCH_BETTER
 from inrflow.training.setup import CLEARLY_BETTER, GOOD_ENOUGH, TrainingSetup
 
-_CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred before products are formed
 _NEAR_FLOOR = 5.0  # times what the harmonics leave: an equation that comes so near explains the data
 _POOR = 0.5  # share of the variance: an equation that misses this much forecasts nothing
 _NEGLIGIBLE = 0.1  # of the noise: waves that hold less are left out
@@ -153,12 +152,7 @@ class _Run:
         book = make_code_book(setup, self.decoder, self.modes.prior(), setup.training, setup.validation)
         self.codes, self.held = book.training, book.held
         self.taught, self.judged, self.first = setup.judging(self.codes, self.held)
-        mean, self.scale = (
-            torch.as_tensor(v).double().flatten()
-            for v in (setup.source.normalisation.mean, setup.source.normalisation.scale)
-        )
-        shift = mean / self.scale
-        self.basis = LocalBasis(self.decoder, torch.where(shift.abs() <= _CENTRED, shift, 0.0))
+        self.basis = LocalBasis(self.decoder, setup.term_shift())
 
     def _size(self, modes: OutputModes, labels: HarmonicLabels) -> int:
         """Codes of whole shells of waves: as many as hold more than a small part of the noise, up to the limit."""
@@ -318,7 +312,7 @@ class _Run:
             self.decoder, field, integrator,
             StatePrior(mean, covariance, prior.noise.double(), process, torch.ones(self.basis.channels).double()),
             "local equation" + (", contexts" if count else ""), codes=self.labels.first(size).names(), symmetries=[],
-            equation=self._written(found.equation),
+            equation=setup.written(found.equation),
         )
         surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (self.codes, self.judged))
         calibrated = _CALIBRATED if size <= _MANY else _CALIBRATED // 2
@@ -378,18 +372,13 @@ class _Run:
 
     # ---- what is said ----
 
-    def _written(self, equation: LocalEquation) -> list[str]:
-        description = self.setup.description
-        units = [*self.scale.tolist(), self.setup.scale.unit]
-        return equation.written(description.channels, description.coordinates, units)
-
     def _tell(self, found: FoundEquation) -> None:
         contexts = f", {found.contexts.shape[1]} contexts" if found.contexts.shape[1] else ""
         self.recorder.say(
             f"local equation: {found.equation.count} terms{contexts}, {self.basis.code_size} codes, validation error "
             f"{found.score:.2e} of the variance (harmonics alone leave {self.noise:.1e})"
         )
-        for line in self._written(found.equation):
+        for line in self.setup.written(found.equation):
             self.recorder.say(f"  {line}")
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 import inrflow.training.steps as training_steps
 from inrflow.assimilation import StatePrior
 from inrflow.config import Config
@@ -15,6 +18,7 @@ from inrflow.data.trajectories import TrajectoryFile
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.devices import choose_device
+from inrflow.dynamics.equation import LocalEquation
 from inrflow.dynamics.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.time_scale import TimeScale
@@ -30,6 +34,7 @@ from inrflow.training.table_run import ADAM_RATE, GRADIENT_RATE
 
 HARMONIC_FEATURES = (200, 300)
 GOOD_ENOUGH = 1e-6  # share of the variance below which single-precision rollouts have nothing to add
+_CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred before terms are formed
 _FRAMES_TO_SPARE = 5  # of which the last is held out
 CLEARLY_BETTER = 0.95  # the closed form is refitted on all trajectories, the trained residual is not
 CLEARLY_BETTER_ON_FEW = 0.5  # where the last frames of one trajectory choose and judge, and are not learned from after
@@ -162,6 +167,18 @@ class TrainingSetup:
             },
             self.encoder,
         )
+
+    def term_shift(self) -> Tensor:
+        """(C,) added to normalised values, so that terms of an equation are of the data's own values; 0 where these lie
+        many deviations from 0, and products are better formed of centred ones."""
+        mean, scale = (v.double().flatten() for v in (self.source.normalisation.mean, self.source.normalisation.scale))
+        shift = mean / scale
+        return torch.where(shift.abs() <= _CENTRED, shift, 0.0)
+
+    def written(self, equation: LocalEquation) -> list[str]:
+        """One line a channel, in the data's units."""
+        units = [*self.source.normalisation.scale.double().flatten().tolist(), self.scale.unit]
+        return equation.written(self.description.channels, self.description.coordinates, units)
 
     def judging(self, training: CodeData, held: CodeData | None) -> tuple[CodeData, CodeData, int]:
         """Codes that teach, codes that judge, and the frame from which they judge."""

@@ -67,3 +67,12 @@ def test_a_domain_that_does_not_repeat_has_none(period):
     decoder = ModulatedSiren(make_embedding([0.0], [1.0], period, None, 2, 0), 1, 3, 8, 1)
     assert LocalOperators.of(decoder, isotropic_terms(1)) is None
     assert LocalOperators.lists(decoder) == {}
+
+
+def test_the_equation_of_operators_is_read_off_them():
+    local = LocalOperators.of(DECODER, isotropic_terms(CHANNELS), torch.tensor([0.3, -0.2]).double())
+    weights = torch.zeros(2, len(local.terms), CHANNELS).double()
+    weights[0, 2, 0], weights[:, 3, 1], weights[0, 0, 1] = 1.0, torch.tensor([0.6, 0.1]).double(), 0.05
+    found = local.equation(local.operators(weights.flatten(1)))
+    torch.testing.assert_close(found.weights, weights, rtol=1e-9, atol=1e-12)
+    assert found.written(["u", "v"], ["x"], [1.0, 1.0, 1.0]) == ["du/dt = 1 v", "dv/dt = 0.05 +0.6 lap u"]
