@@ -115,6 +115,8 @@ class ModulatedSiren(Decoder):
 
     @on_own_device
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        if self.affine and x.shape[:-2].numel() == 1:
+            return self._at_shared_points(x, z)
         if self.affine:
             return self.features(x) @ self.output_weights(z).transpose(-1, -2)
         batch, points, codes = _flattened(x, z)
@@ -123,6 +125,23 @@ class ModulatedSiren(Decoder):
         if self.embedding.harmonics:
             u = u + self.embedding.evaluate_harmonics(points) @ harmonic_weights.transpose(-1, -2)
         return u.reshape(*batch, *u.shape[-2:])
+
+    def _at_shared_points(self, x: Tensor, z: Tensor) -> Tensor:
+        """Values (..., N, C) of an affine decoder at points x (1, ..., N, d) of all codes, as one matrix product: with
+        the output weights of every code, or with the basis at the points, whichever is less work."""
+        features, codes = self.features(x).flatten(0, -2), z.reshape(-1, z.shape[-1])
+        points, functions = features.shape
+        batch = torch.broadcast_shapes(x.shape[:-2], z.shape[:-1])
+        by_weights = len(codes) * functions * (self.code_size + points)
+        by_basis = points * self.code_size * (functions + len(codes))
+        if by_basis < by_weights:
+            basis = (features @ self.output_map.flatten(0, 1).T).unflatten(1, (self.code_size, -1))  # (N, Z, C)
+            offset = (features @ self.output.T).flatten()
+            values = torch.addmm(offset, codes, basis.transpose(0, 1).flatten(1))
+            return values.reshape(*batch, points, -1)
+        weights = self.output_weights(codes)
+        values = (weights.flatten(0, 1) @ features.T).unflatten(0, (len(codes), -1))  # (S, C, N)
+        return values.transpose(1, 2).reshape(*batch, points, -1)
 
     @on_own_device
     def linearise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:

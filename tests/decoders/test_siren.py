@@ -154,3 +154,16 @@ def test_unknown_and_empty_modulations_are_refused():
     for modulation in ((), ("shift", "phase")):
         with pytest.raises(ValueError, match="modulation"):
             siren(modulation)
+
+
+@pytest.mark.parametrize("codes", [3, 400], ids=["by output weights", "by the basis"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_points_that_all_codes_share_are_decoded_as_points_of_each(codes, channels):
+    torch.manual_seed(0)
+    decoder = ModulatedSiren(PeriodicEmbedding([0, 0], [1, 1], [1.0, 1.0], 2, 2), channels, 6, 16, 2, 2.0).double()
+    x, z = torch.rand(7, 2, dtype=torch.float64), torch.randn(codes, 6, dtype=torch.float64)
+    expected = decoder(x.expand(codes, -1, -1), z)
+    torch.testing.assert_close(decoder(x, z), expected, rtol=1e-12, atol=1e-12)
+    pairs = decoder(x[None, None], z.unflatten(0, (1, codes)))
+    assert pairs.shape == (1, codes, 7, channels)
+    torch.testing.assert_close(pairs[0], expected, rtol=1e-12, atol=1e-12)
