@@ -85,9 +85,9 @@ def make(name: str) -> tuple[Decoder, Callable[[Decoder, Tensor, Tensor], Tensor
     if name.startswith("harmonics"):
         return ModulatedSiren(periodic, 1, 100, 0, 0), plain
     if "default" in name:
-        return ModulatedSiren(periodic, 1, 100, 256, 2, 2.0), plain
+        return ModulatedSiren(periodic, 1, 100, 128, 2, 2.0), plain
     if name.startswith("closure"):
-        return ClosureDecoder(ModulatedSiren(periodic, 1, 100, 256, 2, 2.0), 16), plain
+        return ClosureDecoder(ModulatedSiren(periodic, 1, 100, 128, 2, 2.0), 16), plain
     modulation = ["shift"] if "CORAL" in name else ["shift", "scale"]
     return ModulatedSiren(raw, 1, 100, 64, 3, 5.0, modulation), plain
 
