@@ -63,6 +63,7 @@ def test_groups_with_motions_of_their_own_are_carried_each_by_its_own():
             rows = slice(g, g + 1)
             for found in (alone, every.of_groups(rows)):
                 offset, carried = found.carried(basis[0][rows], basis[1][rows], delay[rows])
-                torch.testing.assert_close(together[0][rows], offset)
-                torch.testing.assert_close(together[1][rows], carried)
+                # Products are in single precision, and processors round those of one group and of three differently.
+                torch.testing.assert_close(together[0][rows], offset, rtol=1.3e-6, atol=1e-5)
+                torch.testing.assert_close(together[1][rows], carried, rtol=1.3e-6, atol=1e-5)
             torch.testing.assert_close(turned.generator[g], alone.turned(mean, directions).generator)
