@@ -378,22 +378,19 @@ def _update(
     seen = torch.isfinite(u).flatten(1)
     zero = torch.zeros(n, dtype=mean.dtype)
     with torch.no_grad():
-        alike = frame.delay is None and len(points) == 1 and len(cov) == 1 and bool((seen == seen[:1]).all())
-        if decoder.affine and alike:
-            if not bool(seen.any()):
-                return mean, cov
-            offset, basis = decoder.basis(points[0].to(dtype))
-            offset, basis = _with_memory(offset, basis, n - size)
+        shared = decoder.affine and frame.delay is None and len(points) == 1
+        alike = shared and len(cov) == 1 and bool((seen == seen[:1]).all())
+        if alike and not bool(seen.any()):
+            return mean, cov
+        if alike or (shared and bool(seen.all()) and seen.shape[1] > n):
+            offset, basis = _with_memory(*decoder.basis(points[0].to(dtype)), n - size)
             target = u.double() - offset - torch.einsum("ncz,sz->snc", basis, mean)
+            if not alike:
+                step, each = condition_each(basis, target, cov, noise)
+                return mean + step, each
             step, spread = condition(torch.zeros_like(offset), basis, target, GaussianPrior(zero, cov[0], noise), True)
             assert spread is not None
             return mean + step, spread[None]
-        shared = frame.delay is None and len(points) == 1 and bool(seen.all()) and seen.shape[1] > n
-        if decoder.affine and shared:
-            offset, basis = _with_memory(*decoder.basis(points[0].to(dtype)), n - size)
-            target = u.double() - offset - torch.einsum("ncz,sz->snc", basis, mean)
-            step, spread = condition_each(basis, target, cov, noise)
-            return mean + step, spread
         means, spreads = [], []
         for s in range(len(mean)):
             x = points[s if len(points) > 1 else 0]

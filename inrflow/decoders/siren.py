@@ -97,7 +97,10 @@ class ModulatedSiren(Decoder):
     def basis(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if not self.affine:
             return super().basis(x)
-        features = self.features(x)
+        return self._basis_of(self.features(x))
+
+    def _basis_of(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Offset (..., N, C) and basis (..., N, C, Z) of an affine decoder where its features are (..., N, F)."""
         basis = features @ self.output_map.transpose(0, 1).flatten(0, 1).T
         return features @ self.output.T, basis.unflatten(-1, (self.channels, self.code_size))
 
@@ -135,9 +138,8 @@ class ModulatedSiren(Decoder):
         by_weights = len(codes) * functions * (self.code_size + points)
         by_basis = points * self.code_size * (functions + len(codes))
         if by_basis < by_weights:
-            basis = (features @ self.output_map.flatten(0, 1).T).unflatten(1, (self.code_size, -1))  # (N, Z, C)
-            offset = (features @ self.output.T).flatten()
-            values = torch.addmm(offset, codes, basis.transpose(0, 1).flatten(1))
+            offset, basis = self._basis_of(features)
+            values = torch.addmm(offset.flatten(), codes, basis.flatten(0, 1).T)
             return values.reshape(*batch, points, -1)
         weights = self.output_weights(codes)
         values = (weights.flatten(0, 1) @ features.T).unflatten(0, (len(codes), -1))  # (S, C, N)

@@ -22,12 +22,12 @@ class HarmonicJacobian:
 
     Args:
         basis: on whose grid the products are formed without aliasing.
-        waves (Z, d), amplitude (Z,) complex, channel (Z,): of the codes.
+        place (Z,) of the codes' waves among the coefficients kept, amplitude (Z,) complex, channel (Z,).
     """
 
-    def __init__(self, basis: LocalBasis, waves: Tensor, amplitude: Tensor, channel: Tensor) -> None:
-        self.basis, self.amplitude = basis, amplitude
-        self.place = torch.zeros(len(waves), dtype=torch.int64)  # of the wave among the coefficients kept
+    def __init__(self, basis: LocalBasis, place: Tensor, amplitude: Tensor, channel: Tensor) -> None:
+        self.basis, self.place, self.amplitude = basis, place, amplitude
+        waves = basis.wavenumbers[place]
         self.own = [(channel == c).nonzero()[:, 0] for c in range(basis.channels)]
         still = (waves == 0).all(1)
         self.scale = 1 / (torch.where(still, 2.0, 1.0) * amplitude.abs().square())
@@ -53,9 +53,7 @@ class HarmonicJacobian:
             return None
         amplitude = modes.flatten(1).gather(1, place[:, None])[:, 0]
         amplitude = torch.where((waves[wave] == 0).all(1), amplitude / 2, amplitude)
-        found = cls(basis, waves[wave], amplitude, channel)
-        found.place = wave
-        return found
+        return cls(basis, wave, amplitude, channel)
 
     def _where(self, waves: Tensor) -> Tensor:
         """Place (...,) of waves (..., d) in the flat spectrum of the grid; that of an entry behind it where a product's

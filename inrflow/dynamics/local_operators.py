@@ -90,15 +90,14 @@ class LocalOperators:
     def solve(self, gram: Tensor, target: Tensor, contexts: Tensor, ridge: float) -> Tensor:
         """Operators (1 + P, n, m) of this span that solve the normal equations gram (E, m, m), target (E, n, m) at
         contexts (E, P) best; the ridge is relative to what each matrix does."""
-        matrix, right = self.normal_equations(gram, target, contexts)
-        unit = matrix.diagonal().clamp(min=1e-300).sqrt()
-        scaled = matrix / unit / unit[:, None]
-        scaled.diagonal().add_(ridge + _ROUNDING)
-        found = torch.linalg.solve(scaled, right / unit) / unit
+        scaled, right, unit = self.normal_equations(gram, target, contexts)
+        scaled.diagonal().add_(ridge)
+        found = torch.linalg.solve(scaled, right) / unit
         return self.operators(found.unflatten(0, (-1, len(self.matrices))))
 
-    def normal_equations(self, gram: Tensor, target: Tensor, contexts: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the coefficients, ((1 + P) J, (1 + P) J) and ((1 + P) J,)."""
+    def normal_equations(self, gram: Tensor, target: Tensor, contexts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the coefficients, in units in which the diagonal is 1 but for rounding: matrix ((1 + P) J, (1 + P) J),
+        right side and units ((1 + P) J,), by which a solution is divided."""
         weights = torch.cat([contexts.new_ones(len(contexts), 1), contexts], 1)
         parts, count = weights.shape[1], len(self.matrices)
         flat = self.matrices.flatten(1)
@@ -109,4 +108,8 @@ class LocalOperators:
                 inner = torch.stack([flat @ (one @ both).flatten() for one in self.matrices], 1)
                 normal[other, :, k], normal[k, :, other] = inner, inner.T
         right = torch.einsum("ek,enm,jnm->kj", weights, target, self.matrices).flatten()
-        return normal.reshape(parts * count, parts * count), right
+        matrix = normal.reshape(parts * count, parts * count)
+        unit = matrix.diagonal().clamp(min=1e-300).sqrt()
+        scaled = matrix / unit / unit[:, None]
+        scaled.diagonal().add_(_ROUNDING)
+        return scaled, right / unit, unit

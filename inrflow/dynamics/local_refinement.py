@@ -7,6 +7,7 @@ makes it too weak. Over a whole trajectory the field moves much, and a handful o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -59,13 +60,14 @@ def refined_along(
     whole = _trajectories(data, environment, len(fit.contexts), size)
     coefficients = needed_coefficients(local, fit, moments)
     kept = coefficients != 0
-    if whole is None or not 0 < int(kept.sum()) <= _MOST:
+    shared = int(kept.sum())
+    if whole is None or not 0 < shared <= _MOST:
         return fit
 
     def generators(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         several = torch.zeros_like(coefficients)
-        several[kept] = values[: int(kept.sum())]
-        contexts = values[int(kept.sum()) :].reshape(fit.contexts.shape)
+        several[kept] = values[:shared]
+        contexts = values[shared:].reshape(fit.contexts.shape)
         operators = local.operators(several)
         return operators, contexts, generators_at(operators, contexts)
 
@@ -77,7 +79,8 @@ def refined_along(
     left = torch.cat(missed(values))
     for _ in range(_ROUNDS):
         before = float(left.square().sum())
-        tangents = _tangents(missed, values, int(kept.sum()), fit.contexts.shape[1], left)
+        sizes = [one.states[:, 1:].numel() for one in whole]
+        tangents = _tangents(missed, values, shared, fit.contexts.shape[1], left, sizes)
         unit = tangents.norm(dim=0).clamp(min=1e-300)
         step = torch.linalg.lstsq(tangents / unit, left[:, None], rcond=_SMALLEST, driver="gelsd").solution[:, 0] / unit
         for halving in range(_TRIES):
@@ -98,12 +101,9 @@ def needed_coefficients(local: LocalOperators, fit: ContextFit, moments: Moments
     """Coefficients (1 + P, J) of the fit, those 0 without which the transitions are explained about as well; those that
     do least are left out first, and the others take up what they did."""
     every = fit.generators()
-    matrix, right = local.normal_equations(*moments.about(every), fit.contexts)
-    unit = matrix.diagonal().clamp(min=1e-300).sqrt()
-    scaled, right = matrix / unit / unit[:, None], right / unit
-    scaled.diagonal().add_(1e-14)
+    scaled, right, unit = local.normal_equations(*moments.about(every), fit.contexts)
     allowed = _NEEDLESS * float(moments.error(every).sum())
-    kept = matrix.diagonal() > 0
+    kept = scaled.diagonal() > 0.5  # 1, or next to nothing where a matrix does nothing
     while int(kept.sum()) > 1:
         places = kept.nonzero()[:, 0]
         inverse = torch.linalg.inv(scaled[places][:, places])
@@ -118,9 +118,11 @@ def needed_coefficients(local: LocalOperators, fit: ContextFit, moments: Moments
     return (found / unit).unflatten(0, (-1, len(local.matrices)))
 
 
-def _tangents(missed, values: Tensor, shared: int, contexts: int, left: Tensor) -> Tensor:  # noqa: ANN001
-    """Derivatives (M, V) of what is missed by every value, of which the first `shared` move all environments."""
-    sizes = [len(one) for one in missed(values)]
+def _tangents(
+    missed: Callable[..., list[Tensor]], values: Tensor, shared: int, contexts: int, left: Tensor, sizes: list[int]
+) -> Tensor:
+    """Derivatives (M, V) of what is missed by every value, of which the first `shared` move all environments; `left`
+    (M,) is what the values miss, so many numbers (`sizes`) in each environment."""
     columns = []
     for place in range(len(values)):
         nudge = _NUDGE * (float(values[place].abs()) if place < shared else 1.0)
