@@ -1,7 +1,8 @@
 """Closed-form dynamics chosen on validation: how many codes, how much memory, which ridge.
 
 Every candidate is a linear field fitted by least squares and judged by rollouts that it has not seen: of held-out
-trajectories, or, where there is a single one, from several origins within it (fitted on what came before).
+trajectories, or, where there is a single one, of short blocks that are left out of it. As short blocks do not show
+whether a forecast stays within bounds, candidates must show that by themselves.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from inrflow.dynamics.left_out import Fold, blocks_left_out
 from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, past_frames, with_memory
 from inrflow.dynamics.transitions import LinearFit, fit_irregular, flow, generator_of, transitions_of
 
@@ -20,6 +22,8 @@ RIDGES = (1e-15, 1e-13, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1e-1, 1.0)
 _BETWEEN = (10**-0.5, 10**0.5)  # ridges beside those that do best
 _CLEARLY_BETTER = 0.98
 _FINALISTS = 12
+_SCREEN, _SCREENED = 4, 6  # of many folds every so many screen the candidates, of which one in so many goes on
+_BEYOND = 1.5  # times what was seen, and its growth: how far a forecast may go
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class ClosedFormSearch:
 
     Args:
         training: codes of the training trajectories and of their symmetry copies.
-        validation: codes of held-out trajectories; None to judge by rolling origins within `training`, whose first
+        validation: codes of held-out trajectories; None to judge by blocks left out of `training`, whose first
             `originals` trajectories are no copies.
         period, harmonics: of an external forcing, period 0 for none.
         originals: see `validation`.
@@ -82,27 +86,18 @@ class ClosedFormSearch:
         floor: float = 0.0,
     ) -> None:
         self.training, self.period, self.harmonics, self.floor = training, period, harmonics, floor
-        self.splits: list[tuple[CodeData, CodeData, int]] = []  # fitted on, judged on, first forecast frame
-        if validation is not None:
-            self.splits.append((training, validation, window - 1))
-        else:
-            frames = training.codes.shape[1]
-            original = CodeData(training.codes[:originals], training.t[:originals], training.observed[:originals])
-            horizon = max(2, frames // 5)
-            for share in (0.5, 0.6, 0.7, 0.8):
-                origin = max(2, int(share * frames))
-                if origin + 1 < frames:
-                    self.splits.append(
-                        (training.frames(origin), original.frames(min(frames, origin + horizon)), origin - 1)
-                    )
-        if not self.splits:
-            self.splits.append((training, training, window - 1))
+        self.originals = originals
+        self.folds = [] if validation is None else [Fold(training, validation, window - 1)]
+        self.left_out = validation is None
+        if validation is None:
+            self.folds = blocks_left_out(training, originals) or [Fold(training, training, window - 1)]
         self._fits: dict = {}
 
-    def step_model(self, split: int, candidate: Candidate) -> tuple[Tensor, SeasonalMean, Tensor | None, bool]:
-        """Affine map of a unit step (uniform data) or generator (otherwise) of the anomalies, and their mean."""
-        key = (split, candidate.size if candidate.memory else -1, candidate.memory)
-        data = self.splits[split][0] if split >= 0 else self.training
+    def step_model(self, fold: int, candidate: Candidate) -> tuple[Tensor, SeasonalMean, Tensor | None, bool]:
+        """Affine map of a unit step (uniform data) or generator (otherwise) of the anomalies, and their mean; of what
+        a fold is fitted to, or, for fold -1, of all training codes."""
+        key = self._key(fold, candidate)
+        data = self.folds[fold].fitted if fold >= 0 else self.training
         if key not in self._fits:
             directions = memory_directions(data, candidate.size, candidate.memory) if candidate.memory else None
             size = candidate.size if candidate.memory else data.codes.shape[-1]
@@ -119,17 +114,20 @@ class ClosedFormSearch:
         matrix, bias = fit_irregular(fit.transitions.truncated(n), candidate.ridge)
         return _affine(matrix, bias), mean, directions, False
 
-    def score(self, candidate: Candidate, continuous: bool = False) -> float:
+    def score(self, candidate: Candidate, continuous: bool = False, every: int = 1) -> float:
         """Mean squared error of the rollouts over the variance of the codes, all of them: what is cut off counts.
 
-        Of several origins it is the geometric mean: what little data before an early origin cannot tell, whatever the
-        candidate, must not hide what the later ones say. With `continuous` the rollouts are those of the
-        continuous-time field, else of the fitted map of one step.
+        Of several blocks left out it is the geometric mean: one that is hard to tell, whatever the candidate, must not
+        hide what the others say. There, forecasts that leave by far what was seen are worth nothing. With `continuous`
+        the rollouts are those of the continuous-time field, else of the fitted map of one step. `every`: of the folds,
+        only every so many.
         """
-        fewest = min(self.training.codes.shape[1] - 1, *(fitted.codes.shape[1] for fitted, _, _ in self.splits))
+        fewest = min(self.training.codes.shape[1] - 1, *(fold.fitted.codes.shape[1] for fold in self.folds))
         if candidate.memory and fewest < 3:  # memory is known from the second frame on: no transition would be left
             return float("inf")
-        totals, counts, variance = self._errors(candidate, continuous)
+        if self.left_out and not self._bounded(candidate):
+            return float("inf")
+        totals, counts, variance = self._errors(candidate, continuous, every)
         judged = counts > 0
         if not judged.any():
             return float("inf")
@@ -137,15 +135,17 @@ class ClosedFormSearch:
         value = float(errors.clamp(min=1e-30).log().mean().exp())
         return value if value == value else float("inf")
 
-    def _errors(self, candidate: Candidate, continuous: bool) -> tuple[Tensor, Tensor, float]:
-        """Summed squared errors and their number, (splits,), and the variance of the codes."""
-        totals, counts = torch.zeros(2, len(self.splits), dtype=torch.float64)
-        variance = 0.0
-        for split, (fitted, judged, first) in enumerate(self.splits):
-            model, mean, directions, uniform = self.step_model(split, candidate)
+    def _errors(self, candidate: Candidate, continuous: bool, every: int) -> tuple[Tensor, Tensor, float]:
+        """Summed squared errors and their number, (folds,), zero where not judged, and the variance of the codes."""
+        totals, counts = torch.zeros(2, len(self.folds), dtype=torch.float64)
+        variance, numbers = 0.0, range(0, len(self.folds), every)
+        for number in numbers:
+            fold = self.folds[number]
+            judged = fold.judged
+            model, mean, directions, uniform = self.step_model(number, candidate)
             states = with_memory(judged, candidate.size, directions)
-            first = max(first, candidate.past)
-            unit = float(self._fits_step(split, candidate)) if uniform else 1.0
+            first = max(fold.first, candidate.past)
+            unit = self._unit(number, candidate) if uniform else 1.0
             if uniform and continuous:
                 model, uniform = _affine(*generator_of(model, unit)), False
             generator = None if uniform else model
@@ -166,18 +166,51 @@ class ClosedFormSearch:
                 error = judged.codes[:, frame].clone()
                 error[:, : candidate.size] -= predicted[:, : candidate.size]
                 seen = rows & begun & judged.observed[:, frame]
-                totals[split] += error[seen].square().sum()
-                counts[split] += seen.sum()
+                totals[number] += error[seen].square().sum()
+                counts[number] += seen.sum()
                 starting = ~begun & states.observed[:, frame]  # nothing observed before: the forecast begins here
                 anomaly = torch.where(starting[:, None], anomalies[:, frame], anomaly)
                 begun = begun | starting
-            observed = fitted.codes[fitted.observed]
-            variance += float((observed - observed.mean(0)).square().sum(1).mean()) / len(self.splits)
+            observed = fold.fitted.codes[fold.fitted.observed]
+            variance += float((observed - observed.mean(0)).square().sum(1).mean()) / len(numbers)
         return totals, counts, variance
 
-    def _fits_step(self, split: int, candidate: Candidate) -> Tensor:
-        key = (split, candidate.size if candidate.memory else -1, candidate.memory)
-        return self._fits[key][0].transitions.step.median()
+    def _bounded(self, candidate: Candidate) -> bool:
+        """Whether forecasts from the last frames, half as long as what was seen, go not far beyond it.
+
+        As far as is allowed in any case, and as much farther as the trajectories themselves grew since their first
+        half.
+        """
+        model, mean, directions, uniform = self.step_model(-1, candidate)
+        original = self.training.first(self.originals)
+        states = with_memory(original, candidate.size, directions)
+        anomalies = states.codes - mean(states.t.nan_to_num())
+        size = anomalies[..., : candidate.size].norm(dim=-1) * states.observed
+        half = size.shape[1] // 2
+        largest, early = float(size.max()), float(size[:, :half].max()) if half else 0.0
+        limit = _BEYOND * largest * max(1.0, largest / early if early else 1.0)
+        if not uniform:
+            steps = original.t[:, 1:] - original.t[:, :-1]
+            model = torch.linalg.matrix_exp(model * float(steps[steps.isfinite()].median()))
+        frames = torch.arange(size.shape[1]).expand_as(size)
+        last = torch.where(states.observed, frames, 0).amax(1)
+        rows = states.observed.any(1).nonzero()[:, 0]
+        anomaly = anomalies[rows, last[rows]]
+        anomaly = torch.cat([torch.ones_like(anomaly[:, :1]), anomaly], 1)
+        for _ in range(half):
+            anomaly = anomaly @ model.T
+            if not bool((anomaly[:, 1 : candidate.size + 1].norm(dim=1) <= limit).all()):
+                return False
+        return True
+
+    @staticmethod
+    def _key(fold: int, candidate: Candidate) -> tuple[int, int, int]:
+        """What a fit depends on: without memory, that of fewer codes is part of that of all."""
+        return fold, candidate.size if candidate.memory else -1, candidate.memory
+
+    def _unit(self, fold: int, candidate: Candidate) -> float:
+        """The step of uniform data."""
+        return float(self._fits[self._key(fold, candidate)][0].transitions.step.median())
 
     @property
     def uniform(self) -> bool:
@@ -210,7 +243,8 @@ class ClosedFormSearch:
             Candidate(size, round(share * size), ridge, pull)
             for share, size, ridge, pull in itertools.product(memories, sizes, ridges, pulls)
         ]
-        scores = {c: self.score(c) for c in candidates}
+        scores = {c: self.score(c) for c in self._screened(candidates)}
+        candidates = list(scores)
         leading = list(dict.fromkeys((c.size, c.memory, c.pull) for c in sorted(candidates, key=lambda c: scores[c])))
         for size, count, pull in leading[:_FINALISTS // 2]:  # between the ridges of the grid
             alike = [c for c in candidates if (c.size, c.memory, c.pull) == (size, count, pull)]
@@ -220,7 +254,7 @@ class ClosedFormSearch:
                 scores[between] = self.score(between)
         candidates = list(scores)
         finalists = sorted(candidates, key=lambda c: scores[c])
-        smallest = [min((c for c in candidates if c.size == size), key=lambda c: scores[c]) for size in sizes]
+        smallest = [min((c for c in candidates if c.size == size), key=lambda c: scores[c]) for size in set(sizes)]
         finalists = list(dict.fromkeys([*finalists[:_FINALISTS], *smallest]))
         finals = {c: self.score(c, continuous=True) for c in finalists} if uniform else scores
         finalists.sort(key=lambda c: (c.memory, c.size, -c.ridge, c.pull))
@@ -228,24 +262,17 @@ class ClosedFormSearch:
         for candidate in finalists:  # simpler ones first: a larger one must be clearly better
             if finals[candidate] + self.floor < _CLEARLY_BETTER * (finals[best] + self.floor):
                 best = candidate
-        if len(self.splits) > 1:
-            best = self._cautious(best, finalists, uniform)
         return self.fit(best, finals)
 
-    def _cautious(self, best: Candidate, finalists: list[Candidate], continuous: bool) -> Candidate:
-        """The most regularised candidate that is no worse than the best by more than one standard error of the
-        difference: a few origins within one trajectory tell little (Breiman et al. 1984)."""
-        def means(candidate: Candidate) -> Tensor:
-            totals, counts, variance = self._errors(candidate, continuous)
-            return (totals / counts.clamp(min=1) / max(variance, 1e-300)).clamp(min=1e-30).log()
-
-        reference = means(best)
-        allowed = [best]
-        for candidate in finalists:
-            excess = means(candidate) - reference
-            if float(excess.mean()) <= float(excess.std() / len(excess) ** 0.5):
-                allowed.append(candidate)
-        return max(allowed, key=lambda c: c.ridge)
+    def _screened(self, candidates: list[Candidate]) -> list[Candidate]:
+        """All candidates, or, of many folds, those that are best by a few of them, and the best of each size."""
+        if len(self.folds) < 2 * _SCREEN:
+            return candidates
+        scores = {c: self.score(c, every=_SCREEN) for c in candidates}
+        ranked = sorted(candidates, key=lambda c: scores[c])
+        kept = ranked[: max(3 * _FINALISTS, len(ranked) // _SCREENED)]
+        sizes = {c.size for c in candidates}
+        return list(dict.fromkeys([*kept, *(next(c for c in ranked if c.size == size) for size in sizes)]))
 
     def fit(
         self, candidate: Candidate, scores: dict[Candidate, float] | None = None, data: CodeData | None = None
@@ -256,7 +283,7 @@ class ClosedFormSearch:
             self._fits = {k: v for k, v in self._fits.items() if k[0] >= 0}
         model, mean, directions, uniform = self.step_model(-1, candidate)
         if uniform:
-            matrix, bias = generator_of(model, float(self._fits_step(-1, candidate)))
+            matrix, bias = generator_of(model, self._unit(-1, candidate))
         else:
             matrix, bias = model[1:, 1:], model[1:, 0]
         mean_bias, forcing = mean.forcing(matrix)

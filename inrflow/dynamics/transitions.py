@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 _FASTEST = 2.0  # decay or growth of more than e^2 in a time step cannot be told from noise, and rk4 blows up on it
-_FARTHEST, _ORDER = 200.0, 18  # of a Taylor flow: norm of generator times time, and terms (rounding error at norm 1)
+_FARTHEST = 200.0  # norm of generator times time of a flow
+_REACH, _ORDER = 4.0, 40  # that norm in one Taylor step, and terms: few products for each unit, and rounding error e^4
+_CONVERGED = 0.99  # times the error before: further corrections of a fit would gain less
 
 
 @dataclass
@@ -101,7 +103,7 @@ def generator_of(step_map: Tensor, step: float) -> tuple[Tensor, Tensor]:
 def flow(generator: Tensor, states: Tensor, times: Tensor) -> Tensor:
     """exp(generator times_p) states_p: states (P, n) carried over a time (P,) each; NaN where that is out of reach.
 
-    Taylor series in steps of norm 1 at most: far cheaper than a matrix exponential for each time.
+    Taylor series in a few steps: far cheaper than a matrix exponential for each time.
     """
     if not len(times):
         return states
@@ -109,13 +111,15 @@ def flow(generator: Tensor, states: Tensor, times: Tensor) -> Tensor:
     reach = float((size.sum(0).max() * size.sum(1).max()).sqrt() * times.abs().max())  # bounds the spectral norm
     if not reach <= _FARTHEST:
         return torch.full_like(states, float("nan"))
-    substeps = max(1, math.ceil(reach))
+    substeps = max(1, math.ceil(reach / _REACH))
     step = (times / substeps)[:, None]
     for _ in range(substeps):
-        term = states
+        term, enough = states, 1e-17 * float(states.abs().max())
         for order in range(1, _ORDER + 1):
             term = (step / order) * (term @ generator.T)
             states = states + term
+            if not float(term.abs().max()) > enough:
+                break
     return states
 
 
@@ -136,9 +140,11 @@ def fit_irregular(transitions: Transitions, ridge: float, corrections: int = 8) 
             middle = flow(augmented, start, transitions.step / 2)
             predicted = flow(augmented, middle, transitions.step / 2)
             error = float((end - predicted).square().sum())
-            if not error < best_error:
+            if error < best_error:
+                best = augmented
+            if not error < _CONVERGED * best_error:
                 break
-            best, best_error = augmented, error
+            best_error = error
             # A change of the generator acts along the whole step; seen from its middle, first-order effects of the flow
             # cancel and Simpson's rule is the integral.
             residual = flow(augmented, end - predicted, -transitions.step / 2)

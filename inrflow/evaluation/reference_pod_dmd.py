@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.dynamics.left_out import blocks
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.evaluation.reference_modes import coefficients, leading_modes, march, regular_step, step_pairs
 
 RANKS = (1, 2, 5, 10, 20, 30, 50, 70, 100, 150, 200, 300)
 RIDGES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
-_ORIGINS = (0.5, 0.6, 0.7, 0.8)  # of a trajectory's frames: where forecasts start that judge rank and ridge
-_HORIZON = 0.2  # of the frames: how far these go
-_LONGEST = 200  # and at most so many frames
 _FEW = 4  # trajectories below which all are fitted, and held-out frames judge in place of held-out trajectories
 _SMALLEST_NOISE = 1e-8  # variance, normalised, that modes are taken to miss at least
 
@@ -79,16 +77,16 @@ def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, s
     """Fit to trajectories on shared points, in data units, whose times are multiples of `step` apart.
 
     Rank and ridge are those whose free-running forecasts of the validation trajectories, from their first frame, err
-    least. Without these a quarter of the trajectories is held out, or where there are few of them, forecasts start from
-    several frames after half of the time, fitted to what is before. `copies` are symmetry copies of the training
-    trajectories, fitted with them. The last fit is to everything. None where fewer than two complete frames follow one
-    another.
+    least. Without these a quarter of the trajectories is held out, or where there are few of them, short blocks of
+    frames are left out and forecast, as for the codes of a single trajectory. `copies` are symmetry copies of the
+    training trajectories, fitted with them. The last fit is to everything. None where fewer than two complete frames
+    follow one another.
     """
     if validation is None and len(training) >= _FEW:
         kept = len(training) - len(training) // _FEW
         folds = [([batch.select(slice(0, kept)) for batch in (training, *copies)], training.select(slice(kept, None)))]
     elif validation is None:
-        folds = _rolling_origins(training, copies)
+        folds = _blocks(training, copies)
     else:
         folds = [([training, *copies], validation)]
     everything = [training, *copies] if validation is None else [training, validation, *copies]
@@ -105,13 +103,11 @@ def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, s
     return _Projection(everything, step).model(rank, ridge)
 
 
-def _rolling_origins(batch: TrajectoryBatch,
-                     copies: Sequence[TrajectoryBatch]) -> list[tuple[list[TrajectoryBatch], TrajectoryBatch]]:
+def _blocks(batch: TrajectoryBatch,
+            copies: Sequence[TrajectoryBatch]) -> list[tuple[list[TrajectoryBatch], TrajectoryBatch]]:
     frames = batch.t.shape[1]
-    horizon = max(1, min(round(_HORIZON * frames), _LONGEST))
-    origins = sorted({max(2, round(fraction * frames)) for fraction in _ORIGINS})
-    return [([part.first_frames(origin) for part in (batch, *copies)],
-             batch.frames(slice(origin - 1, origin + horizon))) for origin in origins if origin < frames]
+    return [([part.frames(span) for part in (batch, *copies) for span in (slice(0, begin), slice(end, None))
+              if len(range(frames)[span])], batch.frames(slice(begin - 1, end))) for begin, end in blocks(frames)]
 
 
 def _complete(batch: TrajectoryBatch) -> Tensor:

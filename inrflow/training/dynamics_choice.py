@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+import math
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -10,15 +12,19 @@ from inrflow.decoders.base import Decoder
 from inrflow.decoders.closure import ClosureDecoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.closed_form import RIDGES, ClosedForm, ClosedFormSearch
+from inrflow.dynamics.left_out import transitions_in
 from inrflow.dynamics.quadratic_fit import QuadraticForm
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.encoding.modes import OutputModes
-from inrflow.training.dynamics_stage import LINEAR_SUFFICES, candidate_sizes
+from inrflow.training.dynamics_stage import LINEAR_SUFFICES, FieldSettings, candidate_sizes, linear_field
 from inrflow.training.quadratic_stage import QuadraticStage
 from inrflow.training.setup import CLEARLY_BETTER, CLEARLY_BETTER_ON_FEW, GOOD_ENOUGH, TrainingSetup
 
 _QUADRATIC_SHARE = 0.2
+_OF_MOST = (0.7, 0.78, 0.85, 0.92, 1.0)  # shares of as many codes as there are transitions of a single trajectory
+_TOLD = 0.01  # share of the variance: forecasts that err by less show that the data do determine the dynamics
+_APART = 1.5  # the most by which code sizes to try there differ
 _CLOSURE_MODES = 128
 
 
@@ -74,7 +80,7 @@ def closed_form_search(
 
 def sizes_to_try(setup: TrainingSetup, modes: OutputModes, training: CodeData) -> list[int]:
     """Code sizes to try."""
-    return candidate_sizes(modes.variances, _transitions(training), setup.config.decoder.code_size)
+    return candidate_sizes(modes.variances, transitions_in(training), setup.config.decoder.code_size)
 
 
 def choose_closed_form(
@@ -83,16 +89,19 @@ def choose_closed_form(
     """The closed-form dynamics that validation prefers, told to the user."""
     memory = setup.config.dynamics.memory
     memories = (0.0, 0.5, 1.0) if memory is None and held is None else (0.0,)
+    transitions = transitions_in(codes)
+    if held is None and not setup.config.decoder.code_size:
+        sizes = _closer(sizes, min(transitions, codes.codes.shape[-1]))
     if memory:
         sizes = sizes if setup.config.decoder.code_size else [max(memory, min(sizes, key=lambda z: abs(z - memory)))]
         memories = (memory / sizes[0],)
     fit = search.search(sizes, memories, RIDGES)
-    chosen, transitions = fit.candidate, _transitions(codes)
+    chosen = fit.candidate
     setup.recorder.say(
         f"closed-form dynamics: {chosen.size} codes, {chosen.memory} memory, ridge {chosen.ridge:g}, validation "
         f"error {fit.score:.2e} of the variance (decoder alone {search.floor:.1e})"
     )
-    if transitions < 1.2 * (chosen.size + chosen.memory):
+    if transitions < 1.2 * (chosen.size + chosen.memory) and fit.score > _TOLD:
         setup.recorder.say(
             f"the data do not determine the dynamics: {transitions} transitions for {chosen.size + chosen.memory} "
             "state dimensions; declare symmetries or give more trajectories"
@@ -117,8 +126,16 @@ def choose_quadratic(
     settings.products = count
     setup.save_config()
     found = stage.search(sizes, count) if count else None
-    needed = CLEARLY_BETTER if held is not None else CLEARLY_BETTER_ON_FEW
-    if found is None or found.score > needed * fit.score:
+    if found is None:
+        return None
+    needed, linear = CLEARLY_BETTER, fit.score
+    if held is None:  # the linear dynamics were judged by blocks left out, these by the last frames: both by the latter
+        needed = CLEARLY_BETTER_ON_FEW
+        determined = max(1, int(transitions_in(taught) / 1.2))
+        fewer = replace(fit.candidate, size=min(fit.candidate.size, determined))
+        early = closed_form_search(setup, taught, None, floor).fit(fewer)
+        linear = stage.error(linear_field(early, FieldSettings(0.0, 0, settings.width, 0, 0)))
+    if found.score > needed * linear:
         return None
     setup.recorder.say(
         f"quadratic closed-form dynamics: {found.size} codes, {len(found.left)} products, ridges "
@@ -149,6 +166,11 @@ def choose_closure(
     return closed.eval(), prior
 
 
-def _transitions(codes: CodeData) -> int:
-    """Number of pairs of successive observed frames."""
-    return int((codes.observed[:, 1:] & codes.observed[:, :-1]).sum())
+def _closer(sizes: list[int], most: int) -> list[int]:
+    """Code sizes with others in between, and up to as many as there are transitions: where a single trajectory is to be
+    forecast, how many are best depends as much on the number of transitions as on the spectrum."""
+    closer = {min(size, most) for size in sizes} | {max(1, round(share * most)) for share in _OF_MOST}
+    for low, high in itertools.pairwise(sorted(closer)):
+        parts = math.ceil(math.log(high / low) / math.log(_APART))
+        closer |= {round(low * (high / low) ** (part / parts)) for part in range(1, parts)}
+    return sorted(closer)

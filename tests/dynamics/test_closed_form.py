@@ -126,23 +126,54 @@ def test_memory_is_chosen_where_frames_hide_the_velocity(times):
     assert relative_error(fit, held_out, 1, first=1) < (1e-6 if times.ndim == 1 else 0.2)
 
 
-def test_rolling_origins_judge_a_single_trajectory():
-    times = np.arange(60.0) * 0.5
-    single = oscillators(times, 1, nuisance=2, level=0.02)
+def test_blocks_left_out_judge_a_single_trajectory():
+    single = oscillators(np.arange(60.0) * 0.5, 1, nuisance=2, level=0.02)
     early = single.frames(45)
-    search = ClosedFormSearch(early, None)
-    assert [(a.codes.shape[1], b.codes.shape[1], first) for a, b, first in search.splits] == [
-        (22, 31, 21), (27, 36, 26), (31, 40, 30), (36, 45, 35)]  # fitted on what came before the forecast begins
-    fit = search.search([1, 2, 4], ridges=RIDGES)
+    fit = ClosedFormSearch(early, None).search([1, 2, 4], ridges=RIDGES)
     assert fit.candidate.size == 2
     assert relative_error(fit, single, first=45) < 0.05  # frames that the search has not seen at all
 
 
-def test_copies_are_fitted_on_but_not_judged_by_rolling_origins():
+def test_copies_are_fitted_on_but_not_judged():
     times = np.arange(30.0)
     data = CodeData.join([oscillators(times, 1), oscillators(times, 3, seed=5)])
     search = ClosedFormSearch(data, None, originals=1)
-    assert all(len(fitted.codes) == 4 and len(judged.codes) == 1 for fitted, judged, _ in search.splits)
+    assert all(len(fold.judged.codes) == 1 and len(fold.fitted.codes) in (4, 8) for fold in search.folds)
+
+
+def many_frequencies(frames, pairs=12):
+    """Codes of one trajectory: as many undamped oscillations of incommensurable frequencies."""
+    random = np.random.default_rng(3)
+    t = np.arange(float(frames))
+    phases = 0.6 * np.sqrt(2 + np.arange(pairs))[:, None] * t + random.uniform(0, 6, (pairs, 1))
+    codes = torch.as_tensor(np.concatenate([np.cos(phases), np.sin(phases)]).T[None])
+    return CodeData(codes, torch.as_tensor(t[None]), torch.ones(1, frames, dtype=torch.bool))
+
+
+def test_nearly_as_many_codes_as_transitions_are_found_worth_their_number():
+    """Early origins could not tell these from noise: half of the frames determine no map of 24 codes."""
+    single = many_frequencies(40)
+    fit = ClosedFormSearch(single.frames(30), None).search([4, 12, 20, 24], ridges=(1e-12, 1e-6, 1e-2))
+    assert fit.candidate.size == 24
+    assert relative_error(fit, single, 24, first=30) < 1e-3
+
+
+def test_forecasts_that_leave_what_was_seen_by_far_are_worth_nothing():
+    growing = np.exp(0.8)
+    unstable = torch.as_tensor(1e-6 * growing ** np.arange(40.0))[None, :, None]
+    steady = torch.cos(torch.arange(40.0).double())[None, :, None]
+    codes = torch.cat([steady, torch.sin(torch.arange(40.0).double())[None, :, None], unstable], -1)
+    single = CodeData(codes, torch.arange(40.0).double()[None], torch.ones(1, 40, dtype=torch.bool)).frames(18)
+    search = ClosedFormSearch(single, None)
+    assert search.score(Candidate(3, 0, 1e-12)) == float("inf")  # e^0.8 a frame: 1.8 so far, 1300 times that to come
+    assert search.score(Candidate(2, 0, 1e-12)) < 1e-4
+
+
+def test_a_single_trajectory_that_grows_may_go_on_growing():
+    growth = torch.exp(0.1 * torch.arange(40.0).double())[None, :, None]
+    single = CodeData(growth, torch.arange(40.0).double()[None], torch.ones(1, 40, dtype=torch.bool))
+    fit = ClosedFormSearch(single.frames(30), None).search([1], ridges=(1e-12, 1e-4, 1.0))
+    assert fit.matrix.item() == pytest.approx(0.1, rel=1e-3)
 
 
 @pytest.mark.parametrize("frames", [2, 3, 4])
