@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,14 +15,18 @@ from inrflow.dynamics.quadratic_fit import QuadraticForm
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.encoding.modes import OutputModes
-from inrflow.training.dynamics_stage import LINEAR_SUFFICES, FieldSettings, candidate_sizes, linear_field
+from inrflow.training.dynamics_stage import (
+    LINEAR_SUFFICES,
+    FieldSettings,
+    candidate_sizes,
+    closer_sizes,
+    linear_field,
+)
 from inrflow.training.quadratic_stage import QuadraticStage
 from inrflow.training.setup import CLEARLY_BETTER, CLEARLY_BETTER_ON_FEW, GOOD_ENOUGH, TrainingSetup
 
 _QUADRATIC_SHARE = 0.2
-_OF_MOST = (0.7, 0.78, 0.85, 0.92, 1.0)  # shares of as many codes as there are transitions of a single trajectory
-_TOLD = 0.01  # share of the variance: forecasts that err by less show that the data do determine the dynamics
-_APART = 1.5  # the most by which code sizes to try there differ
+_TOLD = 0.01  # of the variance: forecasts that err by less show that the data do determine the dynamics
 _CLOSURE_MODES = 128
 
 
@@ -91,7 +93,7 @@ def choose_closed_form(
     memories = (0.0, 0.5, 1.0) if memory is None and held is None else (0.0,)
     transitions = transitions_in(codes)
     if held is None and not setup.config.decoder.code_size:
-        sizes = _closer(sizes, min(transitions, codes.codes.shape[-1]))
+        sizes = closer_sizes(sizes, min(transitions, codes.codes.shape[-1]))
     if memory:
         sizes = sizes if setup.config.decoder.code_size else [max(memory, min(sizes, key=lambda z: abs(z - memory)))]
         memories = (memory / sizes[0],)
@@ -164,13 +166,3 @@ def choose_closure(
     share = errors.with_closure / max(errors.without_closure, 1e-300)
     prior.noise = wide.noise.double() + share * (prior.noise - wide.noise.double()).clamp(min=0)
     return closed.eval(), prior
-
-
-def _closer(sizes: list[int], most: int) -> list[int]:
-    """Code sizes with others in between, and up to as many as there are transitions: where a single trajectory is to be
-    forecast, how many are best depends as much on the number of transitions as on the spectrum."""
-    closer = {min(size, most) for size in sizes} | {max(1, round(share * most)) for share in _OF_MOST}
-    for low, high in itertools.pairwise(sorted(closer)):
-        parts = math.ceil(math.log(high / low) / math.log(_APART))
-        closer |= {round(low * (high / low) ** (part / parts)) for part in range(1, parts)}
-    return sorted(closer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ DriftOf = Callable[[np.ndarray], Drift]
 LINEAR_SUFFICES = 3.0  # times the decoder's own error: better dynamics would hardly show
 _BLOCK = 16
 MOVED_BLOCK = 2  # trajectories whose frames may each have a motion of their own: a matrix of all codes for every frame
+_OF_MOST = (0.7, 0.78, 0.85, 0.92, 1.0)  # shares of as many codes as there are transitions of a single trajectory
+_APART = 1.5  # the most by which code sizes to try there differ
 _TAILS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0)
 
 
@@ -69,6 +72,16 @@ def candidate_sizes(variances: Tensor, transitions: int, fixed: int | None = Non
     limit = max(2, int(transitions / 1.2))
     chosen = sorted({max(1, min(size, limit)) for size in sizes})
     return chosen
+
+
+def closer_sizes(sizes: list[int], most: int) -> list[int]:
+    """Code sizes with others in between, and up to as many as there are transitions: where a single trajectory is to be
+    forecast, how many are best depends as much on the number of transitions as on the spectrum."""
+    closer = {min(size, most) for size in sizes} | {max(1, round(share * most)) for share in _OF_MOST}
+    for low, high in itertools.pairwise(sorted(closer)):
+        parts = math.ceil(math.log(high / low) / math.log(_APART))
+        closer |= {round(low * (high / low) ** (part / parts)) for part in range(1, parts)}
+    return sorted(closer)
 
 
 def copies_for(trajectories: int, symmetries: int, wanted: int | None) -> int:
