@@ -15,6 +15,7 @@ import numpy as np
 from inrflow.dynamics.states import CodeData
 
 _BLOCK, _BLOCKS = 2, 20  # frames in each, and how many
+_FEWEST, _PLENTY = 4, 10_000  # blocks at least, fewer than that from so many transitions on: each fold fits to all
 _EARLIEST = 10  # no block begins within one frame of so many
 
 
@@ -32,8 +33,8 @@ def transitions_in(data: CodeData) -> int:
     return int((data.observed[:, 1:] & data.observed[:, :-1]).sum())
 
 
-def blocks(frames: int) -> list[tuple[int, int]]:
-    """First frames of short blocks, evenly spread over so many frames, and those after their last.
+def blocks(frames: int, count: int = _BLOCKS) -> list[tuple[int, int]]:
+    """First frames of so many short blocks, evenly spread over so many frames, and those after their last.
 
     Empty where there are too few frames to leave anything out.
     """
@@ -41,7 +42,7 @@ def blocks(frames: int) -> list[tuple[int, int]]:
     earliest, latest = max(2, frames // _EARLIEST), frames - length
     if latest < earliest:
         return []
-    begins = np.unique(np.linspace(earliest, latest, _BLOCKS).round().astype(int))
+    begins = np.unique(np.linspace(earliest, latest, count).round().astype(int))
     return [(int(begin), int(begin) + length) for begin in begins]
 
 
@@ -51,7 +52,8 @@ def blocks_left_out(training: CodeData, originals: int) -> list[Fold]:
     Empty where trajectories are too short.
     """
     original, folds = training.first(originals), []
-    for begin, end in blocks(training.codes.shape[1]):
+    count = min(_BLOCKS, max(_FEWEST, _BLOCKS * _PLENTY // max(1, transitions_in(training))))
+    for begin, end in blocks(training.codes.shape[1], count):
         parts = [part for part in (training.frames(begin), training.since(end)) if part.codes.shape[1] > 1]
         longest = max(part.codes.shape[1] for part in parts)
         folds.append(Fold(CodeData.join([part.padded(longest) for part in parts]), original.frames(end), begin - 1))

@@ -43,3 +43,9 @@ def test_copies_teach_and_the_originals_judge():
     for fold in blocks_left_out(numbered(30, 5), 2):
         assert len(fold.judged.codes) == 2
         assert transitions_in(fold.fitted) in (5 * 26, 5 * 27)  # two or three are left out of each
+
+
+def test_many_trajectories_need_fewer_folds():
+    assert len(blocks_left_out(numbered(41, 250), 250)) == 20
+    assert len(blocks_left_out(numbered(41, 500), 500)) == 10
+    assert len(blocks_left_out(numbered(41, 5000), 5000)) == 4
