@@ -8,6 +8,7 @@ whether a forecast stays within bounds, candidates must show that by themselves.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ from inrflow.dynamics.transitions import LinearFit, fit_irregular, flow, generat
 RIDGES = (1e-15, 1e-13, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1e-1, 1.0)
 _BETWEEN = (10**-0.5, 10**0.5)  # ridges beside those that do best
 _CLEARLY_BETTER = 0.98
-_FINALISTS = 12
+_FINALISTS, _DIVERGED = 12, 4  # and how many times as many are looked at where they diverge
 _SCREEN, _SCREENED = 4, 6  # of many folds every so many screen the candidates, of which one in so many goes on
 _BEYOND = 1.5  # times what was seen, and its growth: how far a forecast may go
 
@@ -125,7 +126,7 @@ class ClosedFormSearch:
         fewest = min(self.training.codes.shape[1] - 1, *(fold.fitted.codes.shape[1] for fold in self.folds))
         if candidate.memory and fewest < 3:  # memory is known from the second frame on: no transition would be left
             return float("inf")
-        if self.left_out and not self._bounded(candidate):
+        if self.left_out and not self._bounded(candidate, continuous):
             return float("inf")
         totals, counts, variance = self._errors(candidate, continuous, every)
         judged = counts > 0
@@ -175,7 +176,7 @@ class ClosedFormSearch:
             variance += float((observed - observed.mean(0)).square().sum(1).mean()) / len(numbers)
         return totals, counts, variance
 
-    def _bounded(self, candidate: Candidate) -> bool:
+    def _bounded(self, candidate: Candidate, continuous: bool) -> bool:
         """Whether forecasts from the last frames, half as long as what was seen, go not far beyond it.
 
         As far as is allowed in any case, and as much farther as the trajectories themselves grew since their first
@@ -189,7 +190,9 @@ class ClosedFormSearch:
         half = size.shape[1] // 2
         largest, early = float(size.max()), float(size[:, :half].max()) if half else 0.0
         limit = _BEYOND * largest * max(1.0, largest / early if early else 1.0)
-        if not uniform:
+        if uniform and continuous:  # flows of nearly singular maps may be far from these
+            model = torch.linalg.matrix_exp(_affine(*generator_of(model, 1.0)))
+        elif not uniform:
             steps = original.t[:, 1:] - original.t[:, :-1]
             model = torch.linalg.matrix_exp(model * float(steps[steps.isfinite()].median()))
         frames = torch.arange(size.shape[1]).expand_as(size)
@@ -223,10 +226,20 @@ class ClosedFormSearch:
         return ("change", "mean") if self.uniform else ("change",)
 
     def finals(self, candidates: Sequence[Candidate], count: int) -> dict[Candidate, float]:
-        """The best `count` candidates by the maps of one step, with their scores in continuous time."""
+        """The best `count` candidates by the maps of one step, with their scores in continuous time; more, where some
+        of them diverge only there."""
         scores = {c: self.score(c) for c in candidates}
-        leading = sorted(candidates, key=lambda c: scores[c])[:count]
-        return {c: self.score(c, continuous=True) for c in leading} if self.uniform else {c: scores[c] for c in leading}
+        ranked = sorted(candidates, key=lambda c: scores[c])
+        return self._in_continuous_time(ranked, count) if self.uniform else {c: scores[c] for c in ranked[:count]}
+
+    def _in_continuous_time(self, ranked: Sequence[Candidate], count: int) -> dict[Candidate, float]:
+        """Scores of the flows of as many candidates as it takes for `count` that do not diverge."""
+        found: dict[Candidate, float] = {}
+        for candidate in ranked[: _DIVERGED * count]:
+            found[candidate] = self.score(candidate, continuous=True)
+            if sum(math.isfinite(score) for score in found.values()) == count:
+                break
+        return found
 
     def search(
         self, sizes: Sequence[int], memories: Sequence[float] = (0.0,), ridges: Sequence[float] = RIDGES
@@ -253,10 +266,11 @@ class ClosedFormSearch:
                 between = Candidate(size, count, ridge * factor, pull)
                 scores[between] = self.score(between)
         candidates = list(scores)
-        finalists = sorted(candidates, key=lambda c: scores[c])
-        smallest = [min((c for c in candidates if c.size == size), key=lambda c: scores[c]) for size in set(sizes)]
-        finalists = list(dict.fromkeys([*finalists[:_FINALISTS], *smallest]))
-        finals = {c: self.score(c, continuous=True) for c in finalists} if uniform else scores
+        ranked = sorted(candidates, key=lambda c: scores[c])
+        smallest = [next(c for c in ranked if c.size == size) for size in set(sizes)]
+        finals = self._in_continuous_time(ranked, _FINALISTS) if uniform else scores
+        finalists = list(dict.fromkeys([*(finals if uniform else ranked[:_FINALISTS]), *smallest]))
+        finals = finals | {c: self.score(c, continuous=True) for c in smallest if c not in finals}
         finalists.sort(key=lambda c: (c.memory, c.size, -c.ridge, c.pull))
         best = finalists[0]
         for candidate in finalists:  # simpler ones first: a larger one must be clearly better

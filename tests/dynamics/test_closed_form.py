@@ -158,6 +158,16 @@ def test_nearly_as_many_codes_as_transitions_are_found_worth_their_number():
     assert relative_error(fit, single, 24, first=30) < 1e-3
 
 
+@pytest.mark.parametrize("memories", [(0.0,), (0.0, 1.0)], ids=["alone", "memory"])
+def test_more_codes_than_frames_do_not_make_forecasts_diverge(memories):
+    """The map of a step is singular there, and its logarithm may be anything."""
+    single = many_frequencies(40, 14)
+    nuisance = 1e-4 * torch.as_tensor(np.random.default_rng(0).standard_normal((1, 40, 32)))
+    single = CodeData(torch.cat([single.codes, nuisance], -1), single.t, single.observed)
+    fit = ClosedFormSearch(single.frames(30), None).search([60], memories, ridges=(1e-12, 1e-8, 1e-4))
+    assert relative_error(fit, single, 28, first=30) < 0.5
+
+
 def test_forecasts_that_leave_what_was_seen_by_far_are_worth_nothing():
     growing = np.exp(0.8)
     unstable = torch.as_tensor(1e-6 * growing ** np.arange(40.0))[None, :, None]
