@@ -44,6 +44,7 @@ QUICK = ("heat, noise",)
 TAUGHT = 0.8  # of the frames
 MEMORIES = (0.0, 0.5, 1.0)
 ORIGINS, HORIZON = (0.5, 0.6, 0.7, 0.8), 0.2  # shares of the frames: where forecasts start, and how far they go
+_LEADING = 40  # candidates that are best by the test in steps, of which the best in continuous time is looked for
 NOTHING = 1e-10  # share of the variance below which errors are rounding
 HEADER = ("system", "seed", "frames", "best of all, by test", "size", "blocks", "/ best", "size", "s", "origins",
           "/ best", "size", "s")
@@ -82,8 +83,8 @@ def measure(name: str, seed: int, u: Tensor) -> dict[str, Any]:
         Candidate(size, round(share * size), ridge, pull)
         for size in sizes for share in MEMORIES for ridge in RIDGES for pull in test.pulls
     ]
-    errors = {c: test.score(c) for c in grid}
-    best = min(grid, key=lambda c: errors[c])
+    errors = test.finals(grid, _LEADING)
+    best = min(errors, key=lambda c: errors[c])
     row: dict[str, Any] = {
         "system": name, "seed": seed, "frames": taught, "best": errors[best], "best_size": shown(best)
     }
@@ -93,9 +94,10 @@ def measure(name: str, seed: int, u: Tensor) -> dict[str, Any]:
         began = time.process_time()
         found: ClosedForm = search.search(sizes, MEMORIES)
         row[f"{way}_seconds"] = time.process_time() - began
-        row[way], row[f"{way}_size"] = test.score(found.candidate, continuous=True), shown(found.candidate)
-        row[f"{way}_ratio"] = max(row[way], NOTHING) / max(row["best"], NOTHING)
-    return row
+        error = test.score(found.candidate, continuous=True)
+        row[way], row[f"{way}_size"] = error, shown(found.candidate)
+        row[f"{way}_ratio"] = max(error, NOTHING) / max(row["best"], NOTHING)
+    return {key: None if value == math.inf else value for key, value in row.items()}
 
 
 def shown(candidate: Candidate) -> str:
@@ -113,7 +115,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def verdict(rows: list[dict[str, Any]]) -> str:
     """Geometric means of the ratios to the best, each at most 100 so that no single one decides."""
     means = {
-        way: math.exp(sum(math.log(min(row[f"{way}_ratio"], 100.0)) for row in rows) / len(rows))
+        way: math.exp(sum(math.log(min(row[f"{way}_ratio"] or math.inf, 100.0)) for row in rows) / len(rows))
         for way in ("blocks", "origins")
     }
     return f"times the best, geometric mean: blocks {means['blocks']:.2f}, origins {means['origins']:.2f}"
