@@ -1,4 +1,4 @@
-"""How well a single trajectory chooses its own linear dynamics: by blocks left out (the default) or by rolling origins.
+"""How well a single trajectory chooses its own linear dynamics: by frames left out (the default) or rolling origins.
 
     python benchmarks/single_trajectory.py [--systems NAME ...] [--files FILE ...] [--seeds 0] [--out FILE] [--quick]
 
@@ -46,7 +46,7 @@ MEMORIES = (0.0, 0.5, 1.0)
 ORIGINS, HORIZON = (0.5, 0.6, 0.7, 0.8), 0.2  # shares of the frames: where forecasts start, and how far they go
 _LEADING = 40  # candidates that are best by the test in steps, of which the best in continuous time is looked for
 NOTHING = 1e-10  # share of the variance below which errors are rounding
-HEADER = ("system", "seed", "frames", "best of all, by test", "size", "blocks", "/ best", "size", "s", "origins",
+HEADER = ("system", "seed", "frames", "best of all, by test", "size", "left out", "/ best", "size", "s", "origins",
           "/ best", "size", "s")
 
 
@@ -89,7 +89,7 @@ def measure(name: str, seed: int, u: Tensor) -> dict[str, Any]:
         "system": name, "seed": seed, "frames": taught, "best": errors[best], "best_size": shown(best)
     }
     for way, search in (
-        ("blocks", ClosedFormSearch(codes, None)), ("origins", by_origins(ClosedFormSearch(codes, None)))
+        ("left_out", ClosedFormSearch(codes, None)), ("origins", by_origins(ClosedFormSearch(codes, None)))
     ):
         began = time.process_time()
         found: ClosedForm = search.search(sizes, MEMORIES)
@@ -107,7 +107,7 @@ def shown(candidate: Candidate) -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     keys = ["system", "seed", "frames", "best", "best_size"]
-    for way in ("blocks", "origins"):
+    for way in ("left_out", "origins"):
         keys += [way, f"{way}_ratio", f"{way}_size", f"{way}_seconds"]
     return as_table(HEADER, [[row[key] for key in keys] for row in rows])
 
@@ -116,9 +116,9 @@ def verdict(rows: list[dict[str, Any]]) -> str:
     """Geometric means of the ratios to the best, each at most 100 so that no single one decides."""
     means = {
         way: math.exp(sum(math.log(min(row[f"{way}_ratio"] or math.inf, 100.0)) for row in rows) / len(rows))
-        for way in ("blocks", "origins")
+        for way in ("left_out", "origins")
     }
-    return f"times the best, geometric mean: blocks {means['blocks']:.2f}, origins {means['origins']:.2f}"
+    return f"times the best, geometric mean: left out {means['left_out']:.2f}, origins {means['origins']:.2f}"
 
 
 def main() -> None:

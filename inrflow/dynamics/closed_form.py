@@ -1,8 +1,8 @@
 """Closed-form dynamics chosen on validation: how many codes, how much memory, which ridge.
 
 Every candidate is a linear field fitted by least squares and judged by rollouts that it has not seen: of held-out
-trajectories, or, where there is a single one, of short blocks that are left out of it. As short blocks do not show
-whether a forecast stays within bounds, candidates must show that by themselves.
+trajectories, or, where there is a single one, of frames that are left out of it. As these do not show whether a
+forecast stays within bounds, candidates must show that by themselves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.left_out import Fold, blocks_left_out
+from inrflow.dynamics.left_out import Fold, folds_of
 from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, past_frames, with_memory
 from inrflow.dynamics.transitions import LinearFit, fit_irregular, flow, generator_of, transitions_of
 
@@ -24,6 +24,8 @@ _BETWEEN = (10**-0.5, 10**0.5)  # ridges beside those that do best
 _CLEARLY_BETTER = 0.98
 _FINALISTS, _DIVERGED = 12, 4  # and how many times as many are looked at where they diverge
 _SCREEN, _SCREENED = 4, 6  # of many folds every so many screen the candidates, of which one in so many goes on
+_ALIKE, _ALIKE_IN_NOISE = 1.5, 1.2  # times the least error of a single trajectory: does about as well
+_NOISY, _MEMORY_PAYS = 0.1, 0.5  # share of the variance; times the error without memory
 _BEYOND = 1.5  # times what was seen, and its growth: how far a forecast may go
 
 
@@ -68,7 +70,7 @@ class ClosedFormSearch:
 
     Args:
         training: codes of the training trajectories and of their symmetry copies.
-        validation: codes of held-out trajectories; None to judge by blocks left out of `training`, whose first
+        validation: codes of held-out trajectories; None to judge by frames left out of `training`, whose first
             `originals` trajectories are no copies.
         period, harmonics: of an external forcing, period 0 for none.
         originals: see `validation`.
@@ -91,7 +93,7 @@ class ClosedFormSearch:
         self.folds = [] if validation is None else [Fold(training, validation, window - 1)]
         self.left_out = validation is None
         if validation is None:
-            self.folds = blocks_left_out(training, originals) or [Fold(training, training, window - 1)]
+            self.folds = folds_of(training, originals, self.uniform) or [Fold(training, training, window - 1)]
         self._fits: dict = {}
 
     def step_model(self, fold: int, candidate: Candidate) -> tuple[Tensor, SeasonalMean, Tensor | None, bool]:
@@ -118,7 +120,7 @@ class ClosedFormSearch:
     def score(self, candidate: Candidate, continuous: bool = False, every: int = 1) -> float:
         """Mean squared error of the rollouts over the variance of the codes, all of them: what is cut off counts.
 
-        Of several blocks left out it is the geometric mean: one that is hard to tell, whatever the candidate, must not
+        Of several frames left out it is the geometric mean: one that is hard to tell, whatever the candidate, must not
         hide what the others say. There, forecasts that leave by far what was seen are worth nothing. With `continuous`
         the rollouts are those of the continuous-time field, else of the fitted map of one step. `every`: of the folds,
         only every so many.
@@ -147,34 +149,57 @@ class ClosedFormSearch:
             states = with_memory(judged, candidate.size, directions)
             first = max(fold.first, candidate.past)
             unit = self._unit(number, candidate) if uniform else 1.0
-            if uniform and continuous:
-                model, uniform = _affine(*generator_of(model, unit)), False
             generator = None if uniform else model
+            if uniform and continuous:
+                generator = _affine(*generator_of(model, unit))
+                model = torch.linalg.matrix_exp(unit * generator)
             anomalies = states.codes - mean(states.t.nan_to_num())
             anomalies = torch.cat([torch.ones_like(anomalies[..., :1]), anomalies], -1)
-            anomaly, begun = anomalies[:, first], states.observed[:, first]
-            for frame in range(first + 1, states.codes.shape[1]):
-                step = states.t[:, frame] - states.t[:, frame - 1]
-                rows = torch.isfinite(step)
-                step = step.nan_to_num(0.0)
-                if uniform and bool(((step - unit).abs() < 1e-3 * unit).all()):
-                    anomaly = anomaly @ model.T
-                else:
-                    if generator is None:
-                        generator = _affine(*generator_of(model, unit))
-                    anomaly = flow(generator, anomaly, step)
-                predicted = anomaly[:, 1:] + mean(states.t[:, frame].nan_to_num())
-                error = judged.codes[:, frame].clone()
-                error[:, : candidate.size] -= predicted[:, : candidate.size]
-                seen = rows & begun & judged.observed[:, frame]
-                totals[number] += error[seen].square().sum()
-                counts[number] += seen.sum()
-                starting = ~begun & states.observed[:, frame]  # nothing observed before: the forecast begins here
-                anomaly = torch.where(starting[:, None], anomalies[:, frame], anomaly)
-                begun = begun | starting
+            steps = states.t[:, first + 1 :] - states.t[:, first:-1]
+            if uniform and bool(states.observed[:, first:].all()) and bool(((steps - unit).abs() < 1e-3 * unit).all()):
+                path = [anomalies[:, first]]
+                for _ in range(steps.shape[1]):
+                    path.append(path[-1] @ model.T)
+                predicted = torch.stack(path[1:], 1)[..., 1:] + mean(states.t[:, first + 1 :])
+                error = judged.codes[:, first + 1 :].clone()
+                error[..., : candidate.size] -= predicted[..., : candidate.size]
+                totals[number], counts[number] = error.square().sum(), error[..., 0].numel()
+            else:
+                totals[number], counts[number] = self._in_gaps(
+                    candidate, judged, states, anomalies, mean, first, model, generator, unit if uniform else None
+                )
             observed = fold.fitted.codes[fold.fitted.observed]
             variance += float((observed - observed.mean(0)).square().sum(1).mean()) / len(numbers)
         return totals, counts, variance
+
+    def _in_gaps(
+        self, candidate: Candidate, judged: CodeData, states: CodeData, anomalies: Tensor, mean: SeasonalMean,
+        first: int, model: Tensor, generator: Tensor | None, unit: float | None,
+    ) -> tuple[float, int]:
+        """Summed squared errors of rollouts and their number where steps differ, or frames are not observed."""
+        total, count = 0.0, 0
+        anomaly, begun = anomalies[:, first], states.observed[:, first]
+        for frame in range(first + 1, states.codes.shape[1]):
+            step = states.t[:, frame] - states.t[:, frame - 1]
+            rows = torch.isfinite(step)
+            step = step.nan_to_num(0.0)
+            if unit is not None and bool(((step - unit).abs() < 1e-3 * unit).all()):
+                anomaly = anomaly @ model.T
+            else:
+                if generator is None:
+                    assert unit is not None
+                    generator = _affine(*generator_of(model, unit))
+                anomaly = flow(generator, anomaly, step)
+            predicted = anomaly[:, 1:] + mean(states.t[:, frame].nan_to_num())
+            error = judged.codes[:, frame].clone()
+            error[:, : candidate.size] -= predicted[:, : candidate.size]
+            seen = rows & begun & judged.observed[:, frame]
+            total += float(error[seen].square().sum())
+            count += int(seen.sum())
+            starting = ~begun & states.observed[:, frame]  # nothing observed before: the forecast begins here
+            anomaly = torch.where(starting[:, None], anomalies[:, frame], anomaly)
+            begun = begun | starting
+        return total, count
 
     def _bounded(self, candidate: Candidate, continuous: bool) -> bool:
         """Whether forecasts from the last frames, half as long as what was seen, go not far beyond it.
@@ -265,9 +290,11 @@ class ClosedFormSearch:
             for factor in _BETWEEN:
                 between = Candidate(size, count, ridge * factor, pull)
                 scores[between] = self.score(between)
+        if self.left_out:
+            return self._fit_most_codes(scores)
         candidates = list(scores)
         ranked = sorted(candidates, key=lambda c: scores[c])
-        smallest = [next(c for c in ranked if c.size == size) for size in set(sizes)]
+        smallest = _best_of_each(ranked)
         finals = self._in_continuous_time(ranked, _FINALISTS) if uniform else scores
         finalists = list(dict.fromkeys([*(finals if uniform else ranked[:_FINALISTS]), *smallest]))
         finals = finals | {c: self.score(c, continuous=True) for c in smallest if c not in finals}
@@ -278,6 +305,33 @@ class ClosedFormSearch:
                 best = candidate
         return self.fit(best, finals)
 
+    def _fit_most_codes(self, scores: dict[Candidate, float]) -> ClosedForm:
+        """The choice of a single trajectory, whose flow forecasts as well as its map of one step does."""
+        flows: dict[Candidate, float] = {}
+        best = self._most_codes(scores)
+        while self.uniform and best not in flows and len(flows) < _DIVERGED * _FINALISTS:
+            flows[best] = self.score(best, continuous=True)
+            scores = scores | flows
+            best = self._most_codes(scores)
+        return self.fit(best, scores)
+
+    def _most_codes(self, scores: dict[Candidate, float]) -> Candidate:
+        """The best candidate with as many codes as do about as well as the best, and with memory only where it pays.
+
+        All transitions of a single trajectory determine more codes than those of a fold do, the ridge holds back what
+        they do not determine, and what is cut off is missed ever more as a forecast goes on. Where forecasts miss much
+        whatever the size, noise does more harm than what is cut off: as few codes as do about as well. Memory asks for
+        several frames before every forecast.
+        """
+        best = min(scores, key=lambda c: scores[c])
+        alone = min((c for c in scores if not c.memory), key=lambda c: scores[c], default=best)
+        if _MEMORY_PAYS * (scores[alone] + self.floor) <= scores[best] + self.floor:
+            best = alone
+        noisy = scores[best] > _NOISY
+        limit = (_ALIKE_IN_NOISE if noisy else _ALIKE) * (scores[best] + self.floor)
+        alike = [c for c in scores if bool(c.memory) == bool(best.memory) and scores[c] + self.floor <= limit]
+        return min(alike or [best], key=lambda c: (c.size if noisy else -c.size, c.memory, scores[c]))
+
     def _screened(self, candidates: list[Candidate]) -> list[Candidate]:
         """All candidates, or, of many folds, those that are best by a few of them, and the best of each size."""
         if len(self.folds) < 2 * _SCREEN:
@@ -285,8 +339,7 @@ class ClosedFormSearch:
         scores = {c: self.score(c, every=_SCREEN) for c in candidates}
         ranked = sorted(candidates, key=lambda c: scores[c])
         kept = ranked[: max(3 * _FINALISTS, len(ranked) // _SCREENED)]
-        sizes = {c.size for c in candidates}
-        return list(dict.fromkeys([*kept, *(next(c for c in ranked if c.size == size) for size in sizes)]))
+        return list(dict.fromkeys([*kept, *_best_of_each(ranked)]))
 
     def fit(
         self, candidate: Candidate, scores: dict[Candidate, float] | None = None, data: CodeData | None = None
@@ -303,6 +356,14 @@ class ClosedFormSearch:
         mean_bias, forcing = mean.forcing(matrix)
         score = scores[candidate] if scores else float("nan")
         return ClosedForm(candidate, directions, matrix, bias + mean_bias, forcing, score, scores or {})
+
+
+def _best_of_each(ranked: Sequence[Candidate]) -> list[Candidate]:
+    """The first candidate of each size, with memory and without."""
+    found: dict[tuple[int, bool], Candidate] = {}
+    for candidate in ranked:
+        found.setdefault((candidate.size, candidate.memory > 0), candidate)
+    return list(found.values())
 
 
 def _affine(matrix: Tensor, bias: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""What candidates for the dynamics are judged by: held-out trajectories, or blocks of frames left out of a single one.
+"""What candidates for the dynamics are judged by: held-out trajectories, or single frames left out of a trajectory.
 
-The equation does not depend on time, so transitions after a block that is left out teach as much about it as those
+The equation does not depend on time, so transitions after a frame that is left out teach as much about it as those
 before: nearly all frames teach in every fold, and there are many folds (Bergmeir, Hyndman and Koo 2018 on
-cross-validation of autoregressions). Origins within a trajectory, each fitted on what came before alone, leave so
+cross-validation of autoregressions). The forecast of the frame that is left out goes on through frames that are fitted
+to: they tell what becomes of its error. Origins within a trajectory, each fitted on what came before alone, leave so
 little that candidates of many codes seem worse than they are.
 """
 
@@ -14,9 +15,10 @@ import numpy as np
 
 from inrflow.dynamics.states import CodeData
 
-_BLOCK, _BLOCKS = 2, 20  # frames in each, and how many
-_FEWEST, _PLENTY = 4, 10_000  # blocks at least, fewer than that from so many transitions on: each fold fits to all
-_EARLIEST = 10  # no block begins within one frame of so many
+_FOLDS, _UNEQUAL = 24, 12  # and where steps are unequal: every fit follows the flow of every transition there
+_FEWEST, _PLENTY = 4, 10_000  # folds at least, fewer than that from so many transitions on: each is fitted to all
+_EARLIEST = 10  # no frame among the first one of so many is left out
+_HORIZON = 0.4  # of the frames: how far forecasts go on
 
 
 @dataclass(frozen=True)
@@ -33,28 +35,28 @@ def transitions_in(data: CodeData) -> int:
     return int((data.observed[:, 1:] & data.observed[:, :-1]).sum())
 
 
-def blocks(frames: int, count: int = _BLOCKS) -> list[tuple[int, int]]:
-    """First frames of so many short blocks, evenly spread over so many frames, and those after their last.
+def frames_left_out(frames: int, count: int = _FOLDS) -> list[tuple[int, int]]:
+    """Frames to leave out one at a time, evenly spread over so many, and where forecasts from before them end.
 
-    Empty where there are too few frames to leave anything out.
+    Empty where there are too few frames to leave any out.
     """
-    length = _BLOCK if frames > 3 else 1
-    earliest, latest = max(2, frames // _EARLIEST), frames - length
-    if latest < earliest:
+    earliest = max(2, frames // _EARLIEST)
+    if frames <= earliest:
         return []
-    begins = np.unique(np.linspace(earliest, latest, count).round().astype(int))
-    return [(int(begin), int(begin) + length) for begin in begins]
+    out = np.unique(np.linspace(earliest, frames - 1, count).round().astype(int))
+    return [(int(frame), min(frames, int(frame) + 1 + int(_HORIZON * frames))) for frame in out]
 
 
-def blocks_left_out(training: CodeData, originals: int) -> list[Fold]:
-    """Folds of short blocks of frames, left out of all trajectories and forecast in the first `originals` of them.
+def folds_of(training: CodeData, originals: int, uniform: bool = True) -> list[Fold]:
+    """Folds of single frames, left out of all trajectories and forecast in the first `originals` of them.
 
-    Empty where trajectories are too short.
+    `uniform`: whether all steps are equal. Empty where trajectories are too short.
     """
     original, folds = training.first(originals), []
-    count = min(_BLOCKS, max(_FEWEST, _BLOCKS * _PLENTY // max(1, transitions_in(training))))
-    for begin, end in blocks(training.codes.shape[1], count):
-        parts = [part for part in (training.frames(begin), training.since(end)) if part.codes.shape[1] > 1]
+    most = _FOLDS if uniform else _UNEQUAL
+    count = min(most, max(_FEWEST, most * _PLENTY // max(1, transitions_in(training))))
+    for frame, end in frames_left_out(training.codes.shape[1], count):
+        parts = [part for part in (training.frames(frame), training.since(frame + 1)) if part.codes.shape[1] > 1]
         longest = max(part.codes.shape[1] for part in parts)
-        folds.append(Fold(CodeData.join([part.padded(longest) for part in parts]), original.frames(end), begin - 1))
+        folds.append(Fold(CodeData.join([part.padded(longest) for part in parts]), original.frames(end), frame - 1))
     return folds

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.dynamics.left_out import blocks
+from inrflow.dynamics.left_out import frames_left_out
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.evaluation.reference_modes import coefficients, leading_modes, march, regular_step, step_pairs
 
@@ -77,8 +77,8 @@ def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, s
     """Fit to trajectories on shared points, in data units, whose times are multiples of `step` apart.
 
     Rank and ridge are those whose free-running forecasts of the validation trajectories, from their first frame, err
-    least. Without these a quarter of the trajectories is held out, or where there are few of them, short blocks of
-    frames are left out and forecast, as for the codes of a single trajectory. `copies` are symmetry copies of the
+    least. Without these a quarter of the trajectories is held out, or where there are few of them, single frames are
+    left out and forecast, as for the codes of a single trajectory. `copies` are symmetry copies of the
     training trajectories, fitted with them. The last fit is to everything. None where fewer than two complete frames
     follow one another.
     """
@@ -86,7 +86,7 @@ def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, s
         kept = len(training) - len(training) // _FEW
         folds = [([batch.select(slice(0, kept)) for batch in (training, *copies)], training.select(slice(kept, None)))]
     elif validation is None:
-        folds = _blocks(training, copies)
+        folds = _frames_left_out(training, copies)
     else:
         folds = [([training, *copies], validation)]
     everything = [training, *copies] if validation is None else [training, validation, *copies]
@@ -103,11 +103,11 @@ def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, s
     return _Projection(everything, step).model(rank, ridge)
 
 
-def _blocks(batch: TrajectoryBatch,
-            copies: Sequence[TrajectoryBatch]) -> list[tuple[list[TrajectoryBatch], TrajectoryBatch]]:
+def _frames_left_out(batch: TrajectoryBatch,
+                     copies: Sequence[TrajectoryBatch]) -> list[tuple[list[TrajectoryBatch], TrajectoryBatch]]:
     frames = batch.t.shape[1]
-    return [([part.frames(span) for part in (batch, *copies) for span in (slice(0, begin), slice(end, None))
-              if len(range(frames)[span])], batch.frames(slice(begin - 1, end))) for begin, end in blocks(frames)]
+    return [([part.frames(span) for part in (batch, *copies) for span in (slice(0, out), slice(out + 1, None))
+              if len(range(frames)[span])], batch.frames(slice(out - 1, end))) for out, end in frames_left_out(frames)]
 
 
 def _complete(batch: TrajectoryBatch) -> Tensor:

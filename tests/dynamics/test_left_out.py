@@ -1,9 +1,9 @@
-"""Folds of a single trajectory: blocks left out, everything else fitted to, nothing of a block seen."""
+"""Folds of a single trajectory: frames left out, everything else fitted to, nothing of what is left out seen."""
 
 import pytest
 import torch
 
-from inrflow.dynamics.left_out import blocks_left_out, transitions_in
+from inrflow.dynamics.left_out import folds_of, transitions_in
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.transitions import transitions_of
 
@@ -15,37 +15,36 @@ def numbered(frames, trajectories=1):
 
 
 @pytest.mark.parametrize("frames", [3, 4, 5, 8, 20, 43, 80, 200])
-def test_no_transition_that_is_fitted_touches_what_is_judged(frames):
-    folds = blocks_left_out(numbered(frames), 1)
+def test_no_transition_that_is_fitted_touches_the_frame_left_out(frames):
+    folds = folds_of(numbered(frames), 1)
     assert folds
     for fold in folds:
-        judged = set(range(fold.first + 1, fold.judged.codes.shape[1]))
-        assert judged and len(judged) <= 2
+        left_out = fold.first + 1
         pairs = transitions_of(fold.fitted.codes, fold.fitted.t, fold.fitted.observed)
-        assert len(pairs.start) >= 1
+        assert len(pairs.start) == frames - 1 - (1 if left_out == frames - 1 else 2)
         for start, end in zip(pairs.start[:, 0].tolist(), pairs.end[:, 0].tolist(), strict=True):
-            assert end == start + 1 and not {start, end} & judged
-        assert len(pairs.start) >= frames - 1 - len(judged) - 1
+            assert end == start + 1 and left_out not in (start, end)
 
 
-def test_blocks_cover_a_trajectory_to_its_end_and_nearly_all_of_it_teaches():
-    folds = blocks_left_out(numbered(80), 1)
-    assert len(folds) == 20
-    assert folds[-1].judged.codes.shape[1] == 80 and folds[0].first < 10
-    assert all(transitions_in(fold.fitted) >= 76 for fold in folds)
+def test_frames_left_out_are_spread_to_the_end_and_forecasts_go_on():
+    folds = folds_of(numbered(80), 1)
+    assert len(folds) == 24
+    assert folds[0].first < 10 and folds[-1].first == 78
+    assert [fold.judged.codes.shape[1] - fold.first - 2 for fold in (folds[0], folds[-1])] == [32, 0]
+    assert folds[-1].judged.codes.shape[1] == 80
 
 
 def test_two_frames_leave_nothing_out():
-    assert blocks_left_out(numbered(2), 1) == []
+    assert folds_of(numbered(2), 1) == []
 
 
 def test_copies_teach_and_the_originals_judge():
-    for fold in blocks_left_out(numbered(30, 5), 2):
+    for fold in folds_of(numbered(30, 5), 2):
         assert len(fold.judged.codes) == 2
-        assert transitions_in(fold.fitted) in (5 * 26, 5 * 27)  # two or three are left out of each
+        assert transitions_in(fold.fitted) in (5 * 27, 5 * 28)  # one or two are left out of each
 
 
 def test_many_trajectories_need_fewer_folds():
-    assert len(blocks_left_out(numbered(41, 250), 250)) == 20
-    assert len(blocks_left_out(numbered(41, 500), 500)) == 10
-    assert len(blocks_left_out(numbered(41, 5000), 5000)) == 4
+    assert len(folds_of(numbered(41, 250), 250)) == 24
+    assert len(folds_of(numbered(41, 500), 500)) == 12
+    assert len(folds_of(numbered(41, 5000), 5000)) == 4

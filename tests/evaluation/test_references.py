@@ -133,7 +133,7 @@ def test_pod_dmd_fills_gaps_of_partly_observed_frames():
     assert relative(forecast["pod_dmd"], test.u) < 1e-5
 
 
-def test_pod_dmd_of_one_trajectory_is_chosen_by_blocks_left_out():
+def test_pod_dmd_of_one_trajectory_is_chosen_by_frames_left_out():
     long = waves(1, 90, 9)
     training, validation = long.first_frames(50), long.frames(slice(50, 60))
     noisy = training.u + 1e-3 * training.u.std((0, 1, 2)) * torch.randn(training.u.shape, generator=torch.Generator()
