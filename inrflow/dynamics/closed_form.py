@@ -320,8 +320,8 @@ class ClosedFormSearch:
 
         All transitions of a single trajectory determine more codes than those of a fold do, the ridge holds back what
         they do not determine, and what is cut off is missed ever more as a forecast goes on. Where forecasts miss much
-        whatever the size, noise does more harm than what is cut off: as few codes as do about as well. Memory asks for
-        several frames before every forecast.
+        whatever the size, noise does more harm than what is cut off: as few codes as do about as well, and of equals
+        the most regularised. Memory asks for several frames before every forecast.
         """
         best = min(scores, key=lambda c: scores[c])
         alone = min((c for c in scores if not c.memory), key=lambda c: scores[c], default=best)
@@ -330,7 +330,12 @@ class ClosedFormSearch:
         noisy = scores[best] > _NOISY
         limit = (_ALIKE_IN_NOISE if noisy else _ALIKE) * (scores[best] + self.floor)
         alike = [c for c in scores if bool(c.memory) == bool(best.memory) and scores[c] + self.floor <= limit]
-        return min(alike or [best], key=lambda c: (c.size if noisy else -c.size, c.memory, scores[c]))
+        chosen = min(alike or [best], key=lambda c: (c.size if noisy else -c.size, c.memory, scores[c]))
+        if not noisy:
+            return chosen
+        equals = [c for c in alike if (c.size, c.memory) == (chosen.size, chosen.memory)]
+        equals = [c for c in equals if _CLEARLY_BETTER * (scores[c] + self.floor) <= scores[chosen] + self.floor]
+        return max(equals or [chosen], key=lambda c: c.ridge)
 
     def _screened(self, candidates: list[Candidate]) -> list[Candidate]:
         """All candidates, or, of many folds, those that are best by a few of them, and the best of each size."""

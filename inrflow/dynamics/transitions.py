@@ -160,4 +160,20 @@ def fit_irregular(transitions: Transitions, ridge: float, corrections: int = 8) 
         update = torch.zeros_like(augmented)
         update[1:] = torch.linalg.solve(gram, target).T
         augmented = augmented + update
-    return best[1:, 1:], best[1:, 0]
+    return _slow_enough(best[1:, 1:], best[1:, 0], float(transitions.step.median()))
+
+
+def _slow_enough(matrix: Tensor, bias: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """The nearest generator and bias without decays, growths or turns that steps of this length cannot tell from noise.
+
+    Weakly held back, a fit takes what it cannot tell to be over at once, which no explicit integrator follows.
+    """
+    values, vectors = torch.linalg.eig(matrix)
+    slow = torch.complex(
+        values.real.clamp(-_FASTEST / step, _FASTEST / step), values.imag.clamp(-math.pi / step, math.pi / step)
+    )
+    if bool((slow == values).all()):
+        return matrix, bias
+    inverse = torch.linalg.inv(vectors)
+    share = torch.where(slow == values, torch.ones_like(values), slow / values)  # where it rests stays
+    return ((vectors * slow) @ inverse).real, ((vectors * share) @ (inverse @ bias.to(vectors))).real

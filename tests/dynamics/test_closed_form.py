@@ -181,6 +181,8 @@ def test_a_single_trajectory_takes_the_most_codes_that_do_about_as_well():
 def test_where_noise_hides_the_dynamics_it_takes_the_fewest():
     scores = {(4, 0, 1e-6): 0.25, (8, 0, 1e-6): 0.22, (12, 0, 1e-4): 0.2, (16, 0, 1e-6): 0.21}
     assert chosen_of(scores) == Candidate(8, 0, 1e-6)
+    equals = {(8, 0, 1e-4): 0.221, (8, 0, 1e-2): 0.223, (8, 0, 1.0): 0.235}
+    assert chosen_of(scores | equals) == Candidate(8, 0, 1e-2)
 
 
 def test_memory_has_to_halve_the_error():

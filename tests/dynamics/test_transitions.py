@@ -239,6 +239,23 @@ def test_irregular_and_uniform_fits_agree_where_both_apply():
     np.testing.assert_allclose(bias, expected[1], atol=1e-8)
 
 
+def test_what_is_over_within_a_step_is_slow_enough_for_an_integrator_and_rests_where_it_did():
+    """A mode that decays by e^6 in every step: rk4 diverges on it with a step as long."""
+    states, times = irregular(count=12)
+    fast = torch.zeros_like(states[..., :1])
+    fast[:, 0] = 1.0
+    for frame in range(1, states.shape[1]):
+        decay = torch.exp(-6 * (times[:, frame] - times[:, frame - 1]))[:, None]
+        fast[:, frame] = 0.3 + decay * (fast[:, frame - 1] - 0.3)
+    pairs = transitions_of(torch.cat([states, fast], -1), times, everywhere(states))
+    matrix, bias = fit_irregular(pairs, 0.0)
+    fastest = 2 / float(pairs.step.median())
+    assert float(torch.linalg.eigvals(matrix).real.min()) > -1.001 * fastest
+    assert -float(torch.linalg.solve(matrix, bias)[-1]) == pytest.approx(0.3, abs=0.02)
+    slow, _ = fit_irregular(transitions_of(states, times, everywhere(states)), 0.0)
+    np.testing.assert_allclose(matrix[:-1, :-1], slow, atol=0.05)
+
+
 def test_the_ridge_of_an_irregular_fit_shrinks_the_generator():
     states, times = irregular()
     pairs = transitions_of(states, times, everywhere(states))
