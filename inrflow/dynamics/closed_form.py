@@ -64,6 +64,11 @@ class ClosedForm:
     score: float
     scores: dict[Candidate, float] = field(default_factory=dict)
 
+    @property
+    def least(self) -> float:
+        """The least error of all candidates: what searches are compared by, for the choice need not have it."""
+        return min(self.scores.values(), default=self.score)
+
 
 class ClosedFormSearch:
     """Fits and judges candidates.

@@ -44,7 +44,7 @@ def resolve_times(
         codes = book.with_copies(setup.training, augmentation, copies, setup.config.seed)
         search = closed_form_search(setup, codes, book.held, float(modes.noise.mean()))
         fit = search.search(sizes_to_try(setup, modes, codes), ridges=(1e-8, 1e-6, 1e-4, 1e-2, 1.0))
-        error = fit.score + float(modes.noise.mean())
+        error = fit.least + float(modes.noise.mean())
         setup.recorder.log("scattered", number, validation=fit.score, noise=float(modes.noise.mean()))
         if error < best:
             best, kept = error, (decoder, modes, book)

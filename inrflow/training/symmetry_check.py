@@ -35,8 +35,8 @@ def check_symmetries(setup: TrainingSetup, book: CodeBook, modes: OutputModes) -
         sizes = sizes_to_try(setup, modes, training)
         few = sorted({sizes[len(sizes) // 2], sizes[3 * len(sizes) // 4], sizes[-1]})
         search = closed_form_search(setup, training, book.held, floor)
-        found = search.search(few, ridges=_RIDGES).score
-        return (found if math.isfinite(found) else search.search(few, ridges=_HEAVIER_RIDGES).score) + floor
+        found = search.search(few, ridges=_RIDGES).least
+        return (found if math.isfinite(found) else search.search(few, ridges=_HEAVIER_RIDGES).least) + floor
 
     share = _HARMS if setup.environments is None else _HARMS_CONTEXTS
     kept = setup.symmetries

@@ -247,3 +247,8 @@ def test_a_field_can_be_fitted_to_other_data_with_the_chosen_candidate():
     again = search.fit(fit.candidate, data=exact)
     np.testing.assert_allclose(again.matrix, OSCILLATOR, atol=1e-6)
     assert float((fit.matrix - again.matrix).abs().max()) > 1e-4
+
+
+def test_searches_are_compared_by_the_least_error_not_by_that_of_the_choice():
+    fit = ClosedFormSearch(oscillators(np.arange(40.0), 1, nuisance=4, level=0.05), None).search([1, 2, 4, 6])
+    assert fit.least == min(fit.scores.values()) <= fit.score == fit.scores[fit.candidate]

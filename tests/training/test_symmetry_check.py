@@ -56,7 +56,7 @@ def test_forecasts_that_diverge_at_light_ridges_are_judged_at_heavier_ones(check
         def search(self, sizes, ridges):
             tried.append(ridges)
             found = float("inf") if ridges == symmetry_check._RIDGES else 0.5
-            return type("Found", (), {"score": found})
+            return type("Found", (), {"least": found})
 
     monkeypatch.setattr(symmetry_check, "closed_form_search", lambda *_: Search())
     assert len(checked()) == 2
