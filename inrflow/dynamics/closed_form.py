@@ -26,6 +26,7 @@ _FINALISTS, _DIVERGED = 12, 4  # and how many times as many are looked at where 
 _SCREEN, _SCREENED = 4, 6  # of many folds every so many screen the candidates, of which one in so many goes on
 _ALIKE, _ALIKE_IN_NOISE = 1.5, 1.2  # times the least error of a single trajectory: does about as well
 _NOISY, _MEMORY_PAYS = 0.1, 0.5  # share of the variance; times the error without memory
+_WEAKEST_APART = 1e-10  # weaker ridges do the same where steps are unequal
 _BEYOND = 1.5  # times what was seen, and its growth: how far a forecast may go
 
 
@@ -282,6 +283,8 @@ class ClosedFormSearch:
             ridges: to try, with both pulls.
         """
         pulls, uniform = self.pulls, self.uniform
+        if not uniform and max(ridges) > _WEAKEST_APART:  # each fit follows all transitions: no two that are the same
+            ridges = [ridge for ridge in ridges if ridge >= _WEAKEST_APART]
         candidates = [
             Candidate(size, round(share * size), ridge, pull)
             for share, size, ridge, pull in itertools.product(memories, sizes, ridges, pulls)

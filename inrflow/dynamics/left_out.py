@@ -17,6 +17,7 @@ from inrflow.dynamics.states import CodeData
 
 _FOLDS, _UNEQUAL = 24, 12  # and where steps are unequal: every fit follows the flow of every transition there
 _FEWEST, _PLENTY = 4, 10_000  # folds at least, fewer than that from so many transitions on: each is fitted to all
+_COPIED, _COPIED_UNEQUAL = 1024, 512  # transitions up to which copies are fitted to in folds
 _EARLIEST = 10  # no frame among the first one of so many is left out
 _HORIZON = 0.4  # of the frames: how far forecasts go on
 
@@ -48,10 +49,14 @@ def frames_left_out(frames: int, count: int = _FOLDS) -> list[tuple[int, int]]:
 
 
 def folds_of(training: CodeData, originals: int, uniform: bool = True) -> list[Fold]:
-    """Folds of single frames, left out of all trajectories and forecast in the first `originals` of them.
+    """Folds of single frames, left out of trajectories and forecast in the first `originals` of them.
+
+    Of symmetry copies, which come after the originals, only so many are fitted to that folds stay cheap.
 
     `uniform`: whether all steps are equal. Empty where trajectories are too short.
     """
+    copied = _COPIED if uniform else _COPIED_UNEQUAL
+    training = training.first(max(originals, copied // training.codes.shape[1]))
     original, folds = training.first(originals), []
     most = _FOLDS if uniform else _UNEQUAL
     count = min(most, max(_FEWEST, most * _PLENTY // max(1, transitions_in(training))))

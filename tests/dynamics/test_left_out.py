@@ -48,3 +48,9 @@ def test_many_trajectories_need_fewer_folds():
     assert len(folds_of(numbered(41, 250), 250)) == 24
     assert len(folds_of(numbered(41, 500), 500)) == 12
     assert len(folds_of(numbered(41, 5000), 5000)) == 4
+
+
+def test_few_copies_are_fitted_to_in_folds():
+    folds = folds_of(numbered(65, 200), 1)
+    assert transitions_in(folds[0].fitted) == (1024 // 65) * 62
+    assert transitions_in(folds_of(numbered(65, 200), 1, uniform=False)[0].fitted) == (512 // 65) * 62
