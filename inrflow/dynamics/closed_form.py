@@ -108,6 +108,8 @@ class ClosedFormSearch:
         key = self._key(fold, candidate)
         data = self.folds[fold].fitted if fold >= 0 else self.training
         if key not in self._fits:
+            if candidate.memory:  # one size with memory at a time: sums of many would fill the memory
+                self._fits = {k: v for k, v in self._fits.items() if k[0] != fold or k[1] < 0}
             directions = memory_directions(data, candidate.size, candidate.memory) if candidate.memory else None
             size = candidate.size if candidate.memory else data.codes.shape[-1]
             states = with_memory(data, size, directions)
@@ -289,7 +291,7 @@ class ClosedFormSearch:
             Candidate(size, round(share * size), ridge, pull)
             for share, size, ridge, pull in itertools.product(memories, sizes, ridges, pulls)
         ]
-        scores = {c: self.score(c) for c in self._screened(candidates)}
+        scores = {c: self.score(c) for c in sorted(self._screened(candidates), key=lambda c: (c.memory, c.size))}
         candidates = list(scores)
         leading = list(dict.fromkeys((c.size, c.memory, c.pull) for c in sorted(candidates, key=lambda c: scores[c])))
         for size, count, pull in leading[:_FINALISTS // 2]:  # between the ridges of the grid
