@@ -44,7 +44,7 @@ QUICK = ("heat, noise",)
 TAUGHT = 0.8  # of the frames
 MEMORIES = (0.0, 0.5, 1.0)
 ORIGINS, HORIZON = (0.5, 0.6, 0.7, 0.8), 0.2  # shares of the frames: where forecasts start, and how far they go
-_LEADING = 40  # candidates that are best by the test in steps, of which the best in continuous time is looked for
+LEADING = 40  # candidates that are best by the test in steps, of which the best in continuous time is looked for
 NOTHING = 1e-10  # share of the variance below which errors are rounding
 HEADER = ("system", "seed", "frames", "best of all, by test", "size", "left out", "/ best", "size", "s", "origins",
           "/ best", "size", "s")
@@ -79,11 +79,7 @@ def measure(name: str, seed: int, u: Tensor) -> dict[str, Any]:
     most = min(taught - 1, len(variances))
     sizes = closer_sizes(candidate_sizes(variances, taught - 1), most)
     test = ClosedFormSearch(codes, every, window=taught)
-    grid = [
-        Candidate(size, round(share * size), ridge, pull)
-        for size in sizes for share in MEMORIES for ridge in RIDGES for pull in test.pulls
-    ]
-    errors = test.finals(grid, _LEADING)
+    errors = test.finals(test.grid(sizes, MEMORIES, RIDGES), LEADING)
     best = min(errors, key=lambda c: errors[c])
     row: dict[str, Any] = {
         "system": name, "seed": seed, "frames": taught, "best": errors[best], "best_size": shown(best)

@@ -96,10 +96,9 @@ class ClosedFormSearch:
     ) -> None:
         self.training, self.period, self.harmonics, self.floor = training, period, harmonics, floor
         self.originals = originals
-        self.folds = [] if validation is None else [Fold(training, validation, window - 1)]
         self.left_out = validation is None
-        if validation is None:
-            self.folds = folds_of(training, originals, self.uniform) or [Fold(training, training, window - 1)]
+        self.folds = folds_of(training, originals, self.uniform) if validation is None else []
+        self.folds = self.folds or [Fold(training, training if validation is None else validation, window - 1)]
         self._fits: dict = {}
 
     def step_model(self, fold: int, candidate: Candidate) -> tuple[Tensor, SeasonalMean, Tensor | None, bool]:
@@ -173,41 +172,11 @@ class ClosedFormSearch:
                 error[..., : candidate.size] -= predicted[..., : candidate.size]
                 totals[number], counts[number] = error.square().sum(), error[..., 0].numel()
             else:
-                totals[number], counts[number] = self._in_gaps(
+                totals[number], counts[number] = _in_gaps(
                     candidate, judged, states, anomalies, mean, first, model, generator, unit if uniform else None
                 )
-            observed = fold.fitted.codes[fold.fitted.observed]
-            variance += float((observed - observed.mean(0)).square().sum(1).mean()) / len(numbers)
+            variance += fold.variance / len(numbers)
         return totals, counts, variance
-
-    def _in_gaps(
-        self, candidate: Candidate, judged: CodeData, states: CodeData, anomalies: Tensor, mean: SeasonalMean,
-        first: int, model: Tensor, generator: Tensor | None, unit: float | None,
-    ) -> tuple[float, int]:
-        """Summed squared errors of rollouts and their number where steps differ, or frames are not observed."""
-        total, count = 0.0, 0
-        anomaly, begun = anomalies[:, first], states.observed[:, first]
-        for frame in range(first + 1, states.codes.shape[1]):
-            step = states.t[:, frame] - states.t[:, frame - 1]
-            rows = torch.isfinite(step)
-            step = step.nan_to_num(0.0)
-            if unit is not None and bool(((step - unit).abs() < 1e-3 * unit).all()):
-                anomaly = anomaly @ model.T
-            else:
-                if generator is None:
-                    assert unit is not None
-                    generator = _affine(*generator_of(model, unit))
-                anomaly = flow(generator, anomaly, step)
-            predicted = anomaly[:, 1:] + mean(states.t[:, frame].nan_to_num())
-            error = judged.codes[:, frame].clone()
-            error[:, : candidate.size] -= predicted[:, : candidate.size]
-            seen = rows & begun & judged.observed[:, frame]
-            total += float(error[seen].square().sum())
-            count += int(seen.sum())
-            starting = ~begun & states.observed[:, frame]  # nothing observed before: the forecast begins here
-            anomaly = torch.where(starting[:, None], anomalies[:, frame], anomaly)
-            begun = begun | starting
-        return total, count
 
     def _bounded(self, candidate: Candidate, continuous: bool) -> bool:
         """Whether forecasts from the last frames, half as long as what was seen, go not far beyond it.
@@ -258,6 +227,11 @@ class ClosedFormSearch:
         """What a ridge may pull to."""
         return ("change", "mean") if self.uniform else ("change",)
 
+    def grid(self, sizes: Sequence[int], memories: Sequence[float], ridges: Sequence[float]) -> list[Candidate]:
+        """Candidates of every size, share of memory, ridge and pull."""
+        every = itertools.product(memories, sizes, ridges, self.pulls)
+        return [Candidate(size, round(share * size), ridge, pull) for share, size, ridge, pull in every]
+
     def finals(self, candidates: Sequence[Candidate], count: int) -> dict[Candidate, float]:
         """The best `count` candidates by the maps of one step, with their scores in continuous time; more, where some
         of them diverge only there."""
@@ -284,13 +258,10 @@ class ClosedFormSearch:
             memories: numbers of memory dimensions to try, as shares of the code size.
             ridges: to try, with both pulls.
         """
-        pulls, uniform = self.pulls, self.uniform
+        uniform = self.uniform
         if not uniform and max(ridges) > _WEAKEST_APART:  # each fit follows all transitions: no two that are the same
             ridges = [ridge for ridge in ridges if ridge >= _WEAKEST_APART]
-        candidates = [
-            Candidate(size, round(share * size), ridge, pull)
-            for share, size, ridge, pull in itertools.product(memories, sizes, ridges, pulls)
-        ]
+        candidates = self.grid(sizes, memories, ridges)
         scores = {c: self.score(c) for c in sorted(self._screened(candidates), key=lambda c: (c.memory, c.size))}
         candidates = list(scores)
         leading = list(dict.fromkeys((c.size, c.memory, c.pull) for c in sorted(candidates, key=lambda c: scores[c])))
@@ -371,6 +342,36 @@ class ClosedFormSearch:
         mean_bias, forcing = mean.forcing(matrix)
         score = scores[candidate] if scores else float("nan")
         return ClosedForm(candidate, directions, matrix, bias + mean_bias, forcing, score, scores or {})
+
+
+def _in_gaps(
+    candidate: Candidate, judged: CodeData, states: CodeData, anomalies: Tensor, mean: SeasonalMean,
+    first: int, model: Tensor, generator: Tensor | None, unit: float | None,
+) -> tuple[float, int]:
+    """Summed squared errors of rollouts and their number where steps differ, or frames are not observed."""
+    total, count = 0.0, 0
+    anomaly, begun = anomalies[:, first], states.observed[:, first]
+    for frame in range(first + 1, states.codes.shape[1]):
+        step = states.t[:, frame] - states.t[:, frame - 1]
+        rows = torch.isfinite(step)
+        step = step.nan_to_num(0.0)
+        if unit is not None and bool(((step - unit).abs() < 1e-3 * unit).all()):
+            anomaly = anomaly @ model.T
+        else:
+            if generator is None:
+                assert unit is not None
+                generator = _affine(*generator_of(model, unit))
+            anomaly = flow(generator, anomaly, step)
+        predicted = anomaly[:, 1:] + mean(states.t[:, frame].nan_to_num())
+        error = judged.codes[:, frame].clone()
+        error[:, : candidate.size] -= predicted[:, : candidate.size]
+        seen = rows & begun & judged.observed[:, frame]
+        total += float(error[seen].square().sum())
+        count += int(seen.sum())
+        starting = ~begun & states.observed[:, frame]  # nothing observed before: the forecast begins here
+        anomaly = torch.where(starting[:, None], anomalies[:, frame], anomaly)
+        begun = begun | starting
+    return total, count
 
 
 def _best_of_each(ranked: Sequence[Candidate]) -> list[Candidate]:

@@ -198,7 +198,7 @@ def coefficients_of(equation: LocalEquation, contexts: Tensor | None, where: Ten
 
 def _chosen(states: CodeData, most: int) -> Iterator[Transitions]:
     """About so many transitions, evenly spread over trajectories and times, in blocks."""
-    total = int((states.observed[:, 1:] & states.observed[:, :-1]).sum())
+    total = states.transitions
     for codes, t, rows in by_observed_frames(states):
         steps = codes.shape[1] - 1
         count = max(1, min(len(codes) * steps, round(most * len(codes) * steps / max(total, 1))))

@@ -10,6 +10,7 @@ little that candidates of many codes seem worse than they are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -30,10 +31,11 @@ class Fold:
     judged: CodeData
     first: int
 
-
-def transitions_in(data: CodeData) -> int:
-    """Number of pairs of successive observed frames."""
-    return int((data.observed[:, 1:] & data.observed[:, :-1]).sum())
+    @cached_property
+    def variance(self) -> float:
+        """Of the codes that are fitted, all together."""
+        observed = self.fitted.codes[self.fitted.observed]
+        return float((observed - observed.mean(0)).square().sum(1).mean())
 
 
 def frames_left_out(frames: int, count: int = _FOLDS) -> list[tuple[int, int]]:
@@ -59,7 +61,7 @@ def folds_of(training: CodeData, originals: int, uniform: bool = True) -> list[F
     training = training.first(max(originals, copied // training.codes.shape[1]))
     original, folds = training.first(originals), []
     most = _FOLDS if uniform else _UNEQUAL
-    count = min(most, max(_FEWEST, most * _PLENTY // max(1, transitions_in(training))))
+    count = min(most, max(_FEWEST, most * _PLENTY // max(1, training.transitions)))
     for frame, end in frames_left_out(training.codes.shape[1], count):
         parts = [part for part in (training.frames(frame), training.since(frame + 1)) if part.codes.shape[1] > 1]
         longest = max(part.codes.shape[1] for part in parts)

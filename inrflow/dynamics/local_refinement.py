@@ -77,9 +77,9 @@ def refined_along(
 
     values = torch.cat([coefficients[kept], fit.contexts.flatten()])
     left = torch.cat(missed(values))
+    sizes = [one.states[:, 1:].numel() for one in whole]
     for _ in range(_ROUNDS):
         before = float(left.square().sum())
-        sizes = [one.states[:, 1:].numel() for one in whole]
         tangents = _tangents(missed, values, shared, fit.contexts.shape[1], left, sizes)
         unit = tangents.norm(dim=0).clamp(min=1e-300)
         step = torch.linalg.lstsq(tangents / unit, left[:, None], rcond=_SMALLEST, driver="gelsd").solution[:, 0] / unit

@@ -17,6 +17,11 @@ class CodeData:
     t: Tensor
     observed: Tensor
 
+    @property
+    def transitions(self) -> int:
+        """Number of pairs of successive observed frames."""
+        return int((self.observed[:, 1:] & self.observed[:, :-1]).sum())
+
     def first(self, count: int) -> CodeData:
         """The first so many trajectories."""
         return CodeData(self.codes[:count], self.t[:count], self.observed[:count])

@@ -105,9 +105,13 @@ def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, s
 
 def _frames_left_out(batch: TrajectoryBatch,
                      copies: Sequence[TrajectoryBatch]) -> list[tuple[list[TrajectoryBatch], TrajectoryBatch]]:
-    frames = batch.t.shape[1]
-    return [([part.frames(span) for part in (batch, *copies) for span in (slice(0, out), slice(out + 1, None))
-              if len(range(frames)[span])], batch.frames(slice(out - 1, end))) for out, end in frames_left_out(frames)]
+    frames, folds = batch.t.shape[1], []
+    for out, end in frames_left_out(frames):
+        fitted = [part.first_frames(out) for part in (batch, *copies)]
+        if out + 1 < frames:
+            fitted += [part.frames(slice(out + 1, None)) for part in (batch, *copies)]
+        folds.append((fitted, batch.frames(slice(out - 1, end))))
+    return folds
 
 
 def _complete(batch: TrajectoryBatch) -> Tensor:

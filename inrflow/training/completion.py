@@ -22,8 +22,7 @@ from inrflow.training import dynamics_stage
 from inrflow.training.codes_run import make_code_book
 from inrflow.training.decoder_run import fit_modes
 from inrflow.training.decoder_stage import DecoderTraining
-from inrflow.training.dynamics_choice import ChosenDynamics
-from inrflow.training.dynamics_stage import FieldSettings
+from inrflow.training.dynamics_choice import ChosenDynamics, field_settings
 from inrflow.training.quadratic_stage import QuadraticStage
 from inrflow.training.refit_stage import Refit
 from inrflow.training.residual_run import train_residual
@@ -42,7 +41,7 @@ def finish(
     leading ones, they are fitted anew to all trajectories in the end."""
     search, fit, quadratic, training, held = chosen.search, chosen.fit, chosen.quadratic, chosen.codes, chosen.held
     dynamics, size = setup.config.dynamics, decoder.code_size
-    settings = _field_settings(setup)
+    settings = field_settings(setup)
     taught, judged, first = setup.judging(training, held)
     every = training if held is None else CodeData.join([training, held])
     early, full = fit, fit
@@ -138,7 +137,7 @@ def _on_all_trajectories(
     `before`: error of rollouts of all trajectories from frame `first`.
     """
     search, fit, quadratic = chosen.search, chosen.fit, chosen.quadratic
-    integrator, settings = surrogate.integrator, _field_settings(setup)
+    integrator, settings = surrogate.integrator, field_settings(setup)
     whole = np.arange(len(setup.source))
     augmentation = setup.augmentation(setup.symmetries)
 
@@ -173,10 +172,3 @@ def _on_all_trajectories(
     surrogate, after = refit(surrogate, modes, before)
     setup.recorder.log("refit", 0, before=before, after=after, code_size=surrogate.code_size)
     return surrogate
-
-
-def _field_settings(setup: TrainingSetup) -> FieldSettings:
-    dynamics = setup.config.dynamics
-    return FieldSettings(
-        setup.forcing_period(), dynamics.forcing_harmonics, dynamics.width, dynamics.depth, dynamics.quadratic_rank
-    )

@@ -10,12 +10,12 @@ from inrflow.decoders.base import Decoder
 from inrflow.decoders.closure import ClosureDecoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.closed_form import RIDGES, ClosedForm, ClosedFormSearch
-from inrflow.dynamics.left_out import transitions_in
 from inrflow.dynamics.quadratic_fit import QuadraticForm
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.gaussian import GaussianPrior
 from inrflow.encoding.modes import OutputModes
 from inrflow.training.dynamics_stage import (
+    DETERMINED,
     LINEAR_SUFFICES,
     FieldSettings,
     candidate_sizes,
@@ -82,7 +82,15 @@ def closed_form_search(
 
 def sizes_to_try(setup: TrainingSetup, modes: OutputModes, training: CodeData) -> list[int]:
     """Code sizes to try."""
-    return candidate_sizes(modes.variances, transitions_in(training), setup.config.decoder.code_size)
+    return candidate_sizes(modes.variances, training.transitions, setup.config.decoder.code_size)
+
+
+def field_settings(setup: TrainingSetup) -> FieldSettings:
+    """What the configuration says of the vector field."""
+    dynamics = setup.config.dynamics
+    return FieldSettings(
+        setup.forcing_period(), dynamics.forcing_harmonics, dynamics.width, dynamics.depth, dynamics.quadratic_rank
+    )
 
 
 def choose_closed_form(
@@ -91,7 +99,7 @@ def choose_closed_form(
     """The closed-form dynamics that validation prefers, told to the user."""
     memory = setup.config.dynamics.memory
     memories = (0.0, 0.5, 1.0) if memory is None and held is None else (0.0,)
-    transitions = transitions_in(codes)
+    transitions = codes.transitions
     if held is None and not setup.config.decoder.code_size:
         sizes = closer_sizes(sizes, min(transitions, codes.codes.shape[-1]))
     if memory:
@@ -103,7 +111,7 @@ def choose_closed_form(
         f"closed-form dynamics: {chosen.size} codes, {chosen.memory} memory, ridge {chosen.ridge:g}, validation "
         f"error {fit.score:.2e} of the variance (decoder alone {search.floor:.1e})"
     )
-    if transitions < 1.2 * (chosen.size + chosen.memory) and fit.score > _TOLD:
+    if transitions < DETERMINED * (chosen.size + chosen.memory) and fit.score > _TOLD:
         setup.recorder.say(
             f"the data do not determine the dynamics: {transitions} transitions for {chosen.size + chosen.memory} "
             "state dimensions; declare symmetries or give more trajectories"
@@ -131,12 +139,12 @@ def choose_quadratic(
     if found is None:
         return None
     needed, linear = CLEARLY_BETTER, fit.score
-    if held is None:  # the linear dynamics were judged by blocks left out, these by the last frames: both by the latter
+    if held is None:  # the linear dynamics were judged by frames left out, these by the last frames: both by the latter
         needed = CLEARLY_BETTER_ON_FEW
-        determined = max(1, int(transitions_in(taught) / 1.2))
+        determined = max(1, int(taught.transitions / DETERMINED))
         fewer = replace(fit.candidate, size=min(fit.candidate.size, determined))
         early = closed_form_search(setup, taught, None, floor).fit(fewer)
-        linear = stage.error(linear_field(early, FieldSettings(0.0, 0, settings.width, 0, 0)))
+        linear = stage.error(linear_field(early, field_settings(setup)))
     if found.score > needed * linear:
         return None
     setup.recorder.say(

@@ -27,6 +27,7 @@ from inrflow.training.decoder_stage import Augmentation, moved_batch
 
 #: Motion of the codes of trajectories, given their indices: one for all, or for each of their frames its own.
 DriftOf = Callable[[np.ndarray], Drift]
+DETERMINED = 1.2  # transitions a state dimension
 LINEAR_SUFFICES = 3.0  # times the decoder's own error: better dynamics would hardly show
 _BLOCK = 16
 MOVED_BLOCK = 2  # trajectories whose frames may each have a motion of their own: a matrix of all codes for every frame
@@ -69,7 +70,7 @@ def candidate_sizes(variances: Tensor, transitions: int, fixed: int | None = Non
         return [min(fixed, len(variances))]
     tail = variances.flip(0).cumsum(0).flip(0) / variances.sum()
     sizes = {int((tail > share).sum()) for share in _TAILS} | {len(variances)}
-    limit = max(2, int(transitions / 1.2))
+    limit = max(2, int(transitions / DETERMINED))
     chosen = sorted({max(1, min(size, limit)) for size in sizes})
     return chosen
 

@@ -18,7 +18,7 @@ from inrflow.dynamics.quadratic_fit import QuadraticFit, QuadraticForm
 from inrflow.dynamics.states import CodeData, frames_needed, with_memory
 from inrflow.dynamics.vector_field import VectorField
 from inrflow.training.dynamics_choice import ChosenDynamics
-from inrflow.training.dynamics_stage import LINEAR_SUFFICES, rollout_error
+from inrflow.training.dynamics_stage import DETERMINED, LINEAR_SUFFICES, rollout_error
 from inrflow.training.quadratic_stage import QuadraticStage
 from inrflow.training.recorder import Interrupted
 from inrflow.training.setup import GOOD_ENOUGH, TrainingSetup
@@ -33,7 +33,6 @@ _FINALISTS = 3  # of each size, judged in continuous time
 # Where steps are unequal every fit follows the flow of every transition, and rates of rates are too crude for states.
 _UNEQUAL_RIDGES, _UNEQUAL_STATE, _UNEQUAL_TRANSITIONS = (1e-10, 1e-6, 1e-2), 256, 2048
 _QUADRATIC_SIZES, _QUADRATIC_STATE, _QUADRATIC_STEP = 2, 200, 0.5
-_DETERMINED = 1.2  # transitions a state dimension
 
 
 def choose_memory(setup: TrainingSetup, chosen: ChosenDynamics, sizes: list[int]) -> ChosenDynamics:
@@ -187,7 +186,7 @@ class _Trial:
         """At most so many of the sizes, spread evenly, whose states are determined by the data and not too large."""
         seen = self.taught.observed
         transitions = int((seen[:, order + 1 :] & seen[:, order:-1]).sum())
-        limit = min(largest, int(transitions / _DETERMINED)) // (1 + order)
+        limit = min(largest, int(transitions / DETERMINED)) // (1 + order)
         fitting = sorted({size for size in (min(size, limit) for size in sizes) if size > 0})
         if not fitting:
             return []

@@ -32,7 +32,7 @@ class QuadraticStage:
         """Number of products: as wanted, or what normal equations of their size allow in the time."""
         if wanted is not None:
             return wanted
-        transitions = int((self.taught.observed[:, 1:] & self.taught.observed[:, :-1]).sum())
+        transitions = self.taught.transitions
         features = math.sqrt(max(seconds, 0.0) * _SPEED / (_PASSES * max(1, transitions)))
         return int(min(_LARGEST_COUNT, max(0, features)))
 

@@ -138,7 +138,7 @@ class SpectralContexts:
         """Say where there are fewer transitions than a wave's unknowns."""
         features = 1 + fit.waves.channels
         unknowns = max(last - first for first, last in fit.waves.ranges) + features * (1 + contexts)
-        transitions = int((self.taught.observed[:, 1:] & self.taught.observed[:, :-1]).sum())
+        transitions = self.taught.transitions
         if transitions < _ENOUGH * unknowns:
             self.recorder.say(
                 f"the data do not determine the dynamics: {transitions} transitions for {unknowns} unknowns of a wave; "

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from inrflow.dynamics.left_out import folds_of, transitions_in
+from inrflow.dynamics.left_out import folds_of
 from inrflow.dynamics.states import CodeData
 from inrflow.dynamics.transitions import transitions_of
 
@@ -41,7 +41,7 @@ def test_two_frames_leave_nothing_out():
 def test_copies_teach_and_the_originals_judge():
     for fold in folds_of(numbered(30, 5), 2):
         assert len(fold.judged.codes) == 2
-        assert transitions_in(fold.fitted) in (5 * 27, 5 * 28)  # one or two are left out of each
+        assert fold.fitted.transitions in (5 * 27, 5 * 28)  # one or two are left out of each
 
 
 def test_many_trajectories_need_fewer_folds():
@@ -52,5 +52,5 @@ def test_many_trajectories_need_fewer_folds():
 
 def test_few_copies_are_fitted_to_in_folds():
     folds = folds_of(numbered(65, 200), 1)
-    assert transitions_in(folds[0].fitted) == (1024 // 65) * 62
-    assert transitions_in(folds_of(numbered(65, 200), 1, uniform=False)[0].fitted) == (512 // 65) * 62
+    assert folds[0].fitted.transitions == (1024 // 65) * 62
+    assert folds_of(numbered(65, 200), 1, uniform=False)[0].fitted.transitions == (512 // 65) * 62
