@@ -24,15 +24,15 @@ import torch
 from common import as_table, child_rows, data_files, environment, peak_bytes
 from rich.console import Console
 
-from inrflow.config import Config
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import Config
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.evaluation.evaluate import Observe, evaluate
-from inrflow.evaluation.reference_points import symmetric_copies
-from inrflow.evaluation.references import fit_references
-from inrflow.files import write_json
-from inrflow.settings import resolve
-from inrflow.training import steps
-from inrflow.training.dino_stage import JointStage
+from inrflow.evaluation.references.points import symmetric_copies
+from inrflow.evaluation.references.registry import fit_references
+from inrflow.runtime.tensor_files import write_json
+from inrflow.training.parts import loop as steps
+from inrflow.training.parts.joint import JointStage
 from inrflow.training.recorder import Recorder
 from inrflow.training.train import Training
 

@@ -27,14 +27,14 @@ from adaptation_data import PROBLEMS, SIZES, Prepared, Problem, Size, prepare
 from rich.console import Console
 from torch import Tensor
 
-from inrflow.adaptation.adapt import adapt_context
-from inrflow.adaptation.baseline_training import BaselineSettings, adapt, fit
-from inrflow.adaptation.network_baselines import METHODS, Leads, NetworkShape
-from inrflow.assimilation import ContextPrior
-from inrflow.config import Config
+from benchmarks.baselines.environment_networks import METHODS, Leads, NetworkShape
+from benchmarks.baselines.training import BaselineSettings, adapt, fit
+from inrflow.adaptation.context import adapt_context
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import Config
 from inrflow.evaluation.forecast import forecast
-from inrflow.settings import resolve
-from inrflow.training import steps as training_steps
+from inrflow.model.state_prior import ContextPrior
+from inrflow.training.parts import loop as training_steps
 from inrflow.training.recorder import Recorder
 from inrflow.training.train import Training
 

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.adaptation.baseline_training import EnvironmentCodes
+from benchmarks.baselines.training import EnvironmentCodes
+from inrflow.data.augmentation import Augmentation
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
-from inrflow.data.trajectories import TrajectoryFile
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.states import CodeData
-from inrflow.dynamics.time_scale import TimeScale
 from inrflow.pdes.generate import generate
-from inrflow.training.decoder_stage import Augmentation, DecoderTraining
-from inrflow.training.dynamics_stage import encode_trajectories
+from inrflow.training.judge import encode_trajectories
+from inrflow.training.parts.trunk import DecoderTraining
 
 HARMONICS = 6
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from inrflow.allocation import keep_freed_memory
 from inrflow.pdes.generate import generate
+from inrflow.runtime.memory import keep_freed_memory
 
 keep_freed_memory()  # as the commands do
 

@@ -35,14 +35,18 @@ import torch
 from common import as_table, child_rows, data_files, environment, peak_bytes
 from rich.console import Console
 
-from inrflow.config import Config
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import Config
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.evaluation.forecast import forecast
-from inrflow.files import write_json
-from inrflow.settings import resolve
-from inrflow.surrogate import Surrogate
-from inrflow.training import completion, context_stage, equation_run, harmonic_training, steps
+from inrflow.model.surrogate import Surrogate
+from inrflow.runtime.tensor_files import write_json
+from inrflow.training import complete as completion
+from inrflow.training.parts import environments as context_stage
+from inrflow.training.parts import loop as steps
+from inrflow.training.recipes import local_equation as equation_run
+from inrflow.training.recipes import translation_equivariant as harmonic_training
 from inrflow.training.recorder import Recorder
 from inrflow.training.train import Training
 

@@ -25,24 +25,24 @@ from common import as_table, data_files, environment, process_seconds
 from rich.console import Console
 from torch import Tensor
 
-from inrflow.config import Config
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import Config
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.sampling import observed_points
 from inrflow.data.source import TrajectorySource
-from inrflow.data.trajectories import TrajectoryFile
 from inrflow.decoders.base import Decoder
 from inrflow.encoding.adam import adam_path
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.gauss_newton import gauss_newton
-from inrflow.encoding.gaussian import GaussianPrior, condition
 from inrflow.encoding.gradient_steps import gradient_steps_encode
-from inrflow.files import write_json
-from inrflow.settings import resolve
-from inrflow.training import steps
+from inrflow.encoding.posterior import GaussianPrior, condition
+from inrflow.runtime.tensor_files import write_json
+from inrflow.training.parts import loop as steps
+from inrflow.training.parts.auto_decoder import SMALLEST_NOISE, shrunk_moments
+from inrflow.training.recipes.auto_decoding import GRADIENT_RATE, fit_table_decoder
 from inrflow.training.recorder import Recorder
-from inrflow.training.table_run import GRADIENT_RATE, fit_table_decoder
-from inrflow.training.table_stage import SMALLEST_NOISE, shrunk_moments
 from inrflow.training.train import Training
 
 FRACTIONS = (1.0, 0.25, 0.05)

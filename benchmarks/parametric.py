@@ -28,15 +28,15 @@ import matplotlib
 import torch
 from common import as_table, cache_folder, child_rows, environment
 
-from inrflow.adaptation.adapt import mean_context, nearest_environment
-from inrflow.assimilation import ContextPrior
+from inrflow.adaptation.context import mean_context, nearest_environment
 from inrflow.cli import main as inrflow
-from inrflow.data.trajectories import TrajectoryFile
-from inrflow.dynamics.context_solve import ContextEstimate
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.evaluation.evaluate import Observe, evaluate
-from inrflow.files import write_json
+from inrflow.model.state_prior import ContextPrior
+from inrflow.model.surrogate import Surrogate
 from inrflow.pdes.generate import generate
-from inrflow.surrogate import Surrogate
+from inrflow.runtime.tensor_files import write_json
 
 FRAMES, HORIZON = 10, 20
 INTERVALS = 2  # trajectories on which intervals are judged

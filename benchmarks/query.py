@@ -23,7 +23,6 @@ import torch
 from common import as_table, child_rows, environment, exponent, peak_bytes
 from torch import Tensor
 
-from inrflow.assimilation import StatePrior
 from inrflow.data.description import Description
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.observations import Observations
@@ -32,12 +31,13 @@ from inrflow.decoders.closure import ClosureDecoder
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.integrate import Integrator
-from inrflow.dynamics.time_scale import TimeScale
-from inrflow.dynamics.vector_field import FieldShape, VectorField
-from inrflow.files import write_json
-from inrflow.solution import Solution
-from inrflow.surrogate import Surrogate
+from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.time_scale import TimeScale
+from inrflow.model.solution import Solution
+from inrflow.model.state_prior import StatePrior
+from inrflow.model.surrogate import Surrogate
+from inrflow.runtime.tensor_files import write_json
 
 CODES, POINTS = 640, 1024
 #: Questions to a solution: what is asked, and how times are given.

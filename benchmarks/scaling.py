@@ -23,14 +23,14 @@ import torch
 from common import as_table, child_rows, data_files, environment, exponent, peak_bytes
 from rich.console import Console
 
-from inrflow.config import Config
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import Config
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.files import write_json
-from inrflow.settings import resolve
-from inrflow.training.decoder_stage import DecoderTraining
+from inrflow.runtime.tensor_files import write_json
+from inrflow.training.parts.loop import OptimiserSettings, Stage
+from inrflow.training.parts.trunk import DecoderTraining
 from inrflow.training.recorder import Recorder
-from inrflow.training.steps import OptimiserSettings, Stage
 from inrflow.training.train import Training
 
 DECODER_ERROR = 3e-3  # share of the variance, at held-out points of validation frames

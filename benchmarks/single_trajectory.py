@@ -18,14 +18,14 @@ import torch
 from common import as_table, environment
 from torch import Tensor
 
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
-from inrflow.data.trajectories import TrajectoryFile
-from inrflow.dynamics.closed_form import RIDGES, Candidate, ClosedForm, ClosedFormSearch
-from inrflow.dynamics.left_out import Fold
+from inrflow.dynamics.fitting.folds import Fold
+from inrflow.dynamics.fitting.linear_search import RIDGES, Candidate, ClosedForm, ClosedFormSearch
 from inrflow.dynamics.states import CodeData
-from inrflow.files import write_json
 from inrflow.pdes.simulate import simulate
-from inrflow.training.dynamics_stage import candidate_sizes, closer_sizes
+from inrflow.runtime.tensor_files import write_json
+from inrflow.training.judge import candidate_sizes, closer_sizes
 
 #: Single trajectories, by the arguments of `generate`.
 SYSTEMS: dict[str, dict[str, Any]] = {

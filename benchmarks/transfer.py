@@ -24,14 +24,14 @@ from rich.table import Table
 
 from inrflow.adaptation.new_physics import add_physics, known_physics
 from inrflow.commands.train_several import part_of, train_physics
-from inrflow.config import Config
-from inrflow.data.trajectories import TrajectoryFile, write_trajectories
+from inrflow.config.schema import Config
+from inrflow.data.formats.trajectory_file import TrajectoryFile, write_trajectories
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
-from inrflow.family import Family
+from inrflow.model.family import Family
+from inrflow.model.surrogate import Surrogate
 from inrflow.pdes.generate import generate
-from inrflow.surrogate import Surrogate
-from inrflow.training.harmonic_training import HarmonicTraining
+from inrflow.training.recipes.translation_equivariant import HarmonicTraining
 from inrflow.training.recorder import Recorder
 from inrflow.training.train import Training
 

@@ -7,13 +7,17 @@ from inrflow.errors import UserError
 
 if TYPE_CHECKING:
     from inrflow.data.observations import Observations
-    from inrflow.solution import Solution
-    from inrflow.surrogate import Surrogate
+    from inrflow.model.solution import Solution
+    from inrflow.model.surrogate import Surrogate
 
 __all__ = ["Observations", "Solution", "Surrogate", "UserError", "__version__"]
 __version__ = "0.1.0"
 
-_HOMES = {"Observations": "inrflow.data.observations", "Solution": "inrflow.solution", "Surrogate": "inrflow.surrogate"}
+_HOMES = {
+    "Observations": "inrflow.data.observations",
+    "Solution": "inrflow.model.solution",
+    "Surrogate": "inrflow.model.surrogate",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from inrflow.allocation import keep_freed_memory
 from inrflow.errors import UserError, is_disk_full
+from inrflow.runtime.memory import keep_freed_memory
 
 COMMANDS = {
     "train": "train a surrogate: data.train=FILE data.test=FILE training.minutes=5 (no file: the embedded wave data)",

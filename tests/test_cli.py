@@ -164,8 +164,8 @@ def test_a_run_directory_that_cannot_be_used_is_one_clear_line(command, kind, ti
     elif kind == "other version":
         inrflow.Surrogate.load(tiny_run.run).save(run)
         (run / "config.yaml").write_text("data: {future: 1}\n")
-        state, metadata = inrflow.files.load_tensors(run / "model.safetensors")
-        inrflow.files.save_tensors(run / "model.safetensors", state, metadata | {"version": 99})
+        state, metadata = inrflow.runtime.tensor_files.load_tensors(run / "model.safetensors")
+        inrflow.runtime.tensor_files.save_tensors(run / "model.safetensors", state, metadata | {"version": 99})
     if command == "resume":
         if kind == "interrupted":
             pytest.skip("this is what resume is for")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inrflow import config
 from inrflow.cli import COMMANDS
-from inrflow.settings import resolve
+from inrflow.config import schema as config
+from inrflow.config.resolve import resolve
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 OTHERS = ("evaluate", "query", "plot", "convert", "generate", "adapt")

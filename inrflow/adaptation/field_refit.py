@@ -13,9 +13,9 @@ import copy
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
-from inrflow.dynamics.vector_field import VectorField
 
 _ROUNDS = 3
 

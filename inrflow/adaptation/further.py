@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from inrflow.adaptation.adapt import Adaptation, adapt_context
+from inrflow.adaptation.context import Adaptation, adapt_context
 from inrflow.adaptation.field_refit import refitted_field
 from inrflow.adaptation.output_refit import refitted_output
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.states import CodeData
 from inrflow.errors import UserError
-from inrflow.surrogate import Surrogate
+from inrflow.model.surrogate import Surrogate
 
 PULLS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _CLEARLY_BETTER = 0.95

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from inrflow.family import Family
-from inrflow.surrogate import Surrogate
-from inrflow.training.spectral_stage import KnownPhysics
+from inrflow.model.family import Family
+from inrflow.model.surrogate import Surrogate
+from inrflow.training.parts.spectral import KnownPhysics
 
 
 def known_physics(family: Family) -> KnownPhysics:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from inrflow.config import Config, StepsConfig
+from inrflow.config.schema import Config, StepsConfig
+from inrflow.data.formats.trajectory_file import TrajectoryFile, write_trajectories
 from inrflow.data.source import TrajectorySource
-from inrflow.data.trajectories import TrajectoryFile, write_trajectories
-from inrflow.surrogate import Surrogate
+from inrflow.model.surrogate import Surrogate
 from inrflow.training.recorder import Recorder
 from inrflow.training.train import Training
 

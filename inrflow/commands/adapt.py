@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from inrflow.adaptation.adapt import (
+from inrflow.adaptation.context import (
     STRENGTHS,
     Adaptation,
     adapt_context,
@@ -21,20 +21,20 @@ from inrflow.adaptation.adapt import (
 )
 from inrflow.adaptation.further import Step, adapt_further
 from inrflow.adaptation.scratch import train_from_scratch
-from inrflow.assimilation import ContextPrior
+from inrflow.commands.run_directory import REFERENCES_FILE, default_output, report_evaluation
 from inrflow.commands.runs import load_run
-from inrflow.commands.train import REFERENCES_FILE, default_output, report_evaluation
-from inrflow.config import AdaptConfig, Config
+from inrflow.config.resolve import from_yaml, resolve, to_yaml
+from inrflow.config.schema import AdaptConfig, Config
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
-from inrflow.data.trajectories import TrajectoryFile
-from inrflow.devices import choose_device
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
-from inrflow.evaluation.references import References
-from inrflow.family import is_family
-from inrflow.files import write_aside, write_json
-from inrflow.settings import from_yaml, resolve, to_yaml
-from inrflow.surrogate import Surrogate
+from inrflow.evaluation.references.registry import References
+from inrflow.model.family import is_family
+from inrflow.model.state_prior import ContextPrior
+from inrflow.model.surrogate import Surrogate
+from inrflow.runtime.devices import choose_device
+from inrflow.runtime.tensor_files import write_aside, write_json
 
 _COPIES = 4  # for refits of decoder and field; moved copies tell a context nothing new
 

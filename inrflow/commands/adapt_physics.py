@@ -14,16 +14,16 @@ import torch
 from rich.console import Console
 
 from inrflow.adaptation.new_physics import add_physics, known_physics
-from inrflow.commands.train import default_output, report_evaluation
+from inrflow.commands.run_directory import default_output, report_evaluation
 from inrflow.commands.train_several import train_physics
-from inrflow.config import AdaptConfig, Config
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.config.resolve import to_yaml
+from inrflow.config.schema import AdaptConfig, Config
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe
-from inrflow.family import Family
-from inrflow.files import write_aside, write_json
-from inrflow.settings import to_yaml
-from inrflow.training.harmonic_training import has_harmonics
+from inrflow.model.family import Family
+from inrflow.runtime.tensor_files import write_aside, write_json
+from inrflow.training.recipes.translation_equivariant import has_harmonics
 from inrflow.training.recorder import Interrupted
 
 

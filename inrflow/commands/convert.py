@@ -7,11 +7,11 @@ from dataclasses import asdict
 from rich.console import Console
 
 from inrflow.commands.inspect import show
-from inrflow.config import ConvertConfig
-from inrflow.data.convert import READABLE, convert
-from inrflow.data.inspect import describe
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import ConvertConfig
+from inrflow.data.formats.convert import READABLE, convert
+from inrflow.data.formats.inspect import describe
 from inrflow.errors import UserError
-from inrflow.settings import resolve
 
 
 def run(arguments: list[str]) -> int:

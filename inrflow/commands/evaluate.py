@@ -6,13 +6,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from inrflow.commands.run_directory import REFERENCES_FILE, default_output, report_evaluation
 from inrflow.commands.runs import load_run
-from inrflow.commands.train import REFERENCES_FILE, default_output, report_evaluation
-from inrflow.config import EvaluateConfig
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import EvaluateConfig
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe
-from inrflow.evaluation.references import References
-from inrflow.settings import resolve
+from inrflow.evaluation.references.registry import References
 
 
 def run(arguments: list[str]) -> int:

@@ -10,13 +10,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from inrflow.commands.inspect import show
-from inrflow.commands.train import default_output
-from inrflow.config import GenerateConfig
-from inrflow.data.inspect import describe
+from inrflow.commands.run_directory import default_output
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import GenerateConfig
+from inrflow.data.formats.inspect import describe
 from inrflow.errors import UserError
 from inrflow.pdes.equations import EQUATIONS
 from inrflow.pdes.generate import generate
-from inrflow.settings import resolve
 
 
 def run(arguments: list[str]) -> int:

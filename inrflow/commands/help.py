@@ -8,8 +8,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from inrflow import config
-from inrflow.settings import config_directory, resolve
+from inrflow.config import schema as config
+from inrflow.config.resolve import config_directory, resolve
 
 _GROUPS = ("data", "decoder", "encoding", "dynamics", "training")
 _BEFORE_KEYS = {"inspect": "FILE", "convert": "SOURCE TARGET [key=value ...]"}

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from inrflow.commands.report import show_errors
-from inrflow.config import Config
-from inrflow.data.inspect import describe
+from inrflow.config.resolve import from_yaml
+from inrflow.config.schema import Config
+from inrflow.data.formats.inspect import describe
 from inrflow.errors import UserError
-from inrflow.family import Family, is_family
+from inrflow.model.family import Family, is_family
+from inrflow.model.surrogate import MODEL_FILE, Surrogate
 from inrflow.plotting import read_steps
-from inrflow.settings import from_yaml
-from inrflow.surrogate import MODEL_FILE, Surrogate
 
 
 def run(arguments: list[str]) -> int:

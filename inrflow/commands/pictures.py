@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from inrflow.evaluation.evaluate import Evaluation
+from inrflow.model.surrogate import Surrogate
 from inrflow.plotting import error_figure, forecast_figure
-from inrflow.surrogate import Surrogate
 
 
 def draw(

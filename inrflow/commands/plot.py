@@ -10,22 +10,22 @@ import numpy as np
 from matplotlib.tri import Triangulation
 from rich.console import Console
 
+from inrflow.commands.run_directory import REFERENCES_FILE, default_output
 from inrflow.commands.runs import load_run
-from inrflow.commands.train import REFERENCES_FILE, default_output
-from inrflow.config import Config, PlotConfig
+from inrflow.config.resolve import from_yaml, resolve
+from inrflow.config.schema import Config, PlotConfig
 from inrflow.data.description import Description
+from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
+from inrflow.data.formats.tables import read_points
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.frames import Frames
 from inrflow.data.observations import Observations
 from inrflow.data.sampling import observed_points
-from inrflow.data.sphere import lonlat_to_xyz, xyz_to_lonlat
-from inrflow.data.tables import read_points
-from inrflow.data.trajectories import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
-from inrflow.evaluation.references import References
+from inrflow.evaluation.references.registry import References
+from inrflow.model.surrogate import Surrogate
 from inrflow.plotting import animation, error_figure, forecast_figure, loss_figure, read_steps
-from inrflow.settings import from_yaml, resolve
-from inrflow.surrogate import Surrogate
 
 _LARGEST = 5_000_000
 

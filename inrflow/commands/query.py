@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from inrflow.commands.run_directory import default_output
 from inrflow.commands.runs import load_run
-from inrflow.commands.train import default_output
-from inrflow.config import QueryConfig
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import QueryConfig
+from inrflow.data.formats.tables import PointReader, PointTable, PointWriter, read_observations
 from inrflow.data.observations import Observations
-from inrflow.data.tables import PointReader, PointTable, PointWriter, read_observations
 from inrflow.errors import UserError
-from inrflow.settings import resolve
-from inrflow.solution import Solution
-from inrflow.surrogate import Surrogate
+from inrflow.model.solution import Solution
+from inrflow.model.surrogate import Surrogate
 
 
 def run(arguments: list[str]) -> int:

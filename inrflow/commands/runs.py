@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from inrflow.data.schema import open_hdf5, read_description
+from inrflow.data.formats.schema import open_hdf5, read_description
 from inrflow.errors import UserError
-from inrflow.family import Family, is_family
-from inrflow.surrogate import Surrogate
+from inrflow.model.family import Family, is_family
+from inrflow.model.surrogate import Surrogate
 
 
 def load_run(

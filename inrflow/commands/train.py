@@ -1,32 +1,29 @@
 """`inrflow train`: a run directory with the model, its configuration, metrics, evaluation and plots."""
 
+
 from __future__ import annotations
 
 import os
 import warnings
-from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from inrflow.aside import write_aside
-from inrflow.commands.report import show_errors
-from inrflow.config import Config
-from inrflow.data.trajectories import TrajectoryFile
-from inrflow.devices import choose_device
+from inrflow.commands.run_directory import REFERENCES_FILE, default_output, report_evaluation, several
+from inrflow.config.resolve import from_yaml, resolve, to_yaml
+from inrflow.config.schema import Config
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
-from inrflow.evaluation.evaluate import Observe, evaluate
-from inrflow.evaluation.references import fit_references
-from inrflow.files import write_json
+from inrflow.evaluation.evaluate import Observe
+from inrflow.evaluation.references.registry import fit_references
+from inrflow.model.surrogate import MODEL_FILE
 from inrflow.pdes.embedded import embedded_files
-from inrflow.settings import from_yaml, resolve, to_yaml
-from inrflow.surrogate import MODEL_FILE, Surrogate
-from inrflow.training.harmonic_training import HarmonicTraining
+from inrflow.runtime.atomic_files import write_aside
+from inrflow.runtime.devices import choose_device
+from inrflow.training.recipes.auto_decoding import check_recipe
+from inrflow.training.recipes.translation_equivariant import HarmonicTraining
 from inrflow.training.recorder import Interrupted, Recorder
-from inrflow.training.table_run import check_recipe
 from inrflow.training.train import Training
-
-REFERENCES_FILE = "references.safetensors"
 
 
 def run(arguments: list[str]) -> int:
@@ -117,17 +114,6 @@ def _only_resume(arguments: list[str], directory: Path) -> None:
                         "train anew in another output=DIR")
 
 
-def several(train: object) -> list[str] | None:
-    """The files of data.train where it is a list of several; None for one file or none.
-
-    Raises UserError for a list of fewer than two.
-    """
-    if train is None or isinstance(train, str):
-        return None
-    names = [str(name) for name in train]  # type: ignore[attr-defined]
-    if len(names) < 2:
-        raise UserError(f"data.train is a list of {len(names)}; give one file, or a list of two or more")
-    return names
 
 
 def check(config: Config) -> None:
@@ -148,13 +134,6 @@ def _check_test(path: str, trained: TrajectoryFile, frames: int | None) -> None:
         file.require_frames(max(2, frames or 1), "evaluation")
 
 
-def default_output(command: str) -> Path:
-    """outputs/<command>/<date-time>, a folder that does not exist yet."""
-    base = Path("outputs") / command / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    folder, number = base, 1
-    while folder.exists():
-        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return folder
 
 
 def _rest(config: Config, path: str | os.PathLike[str]) -> str | None:
@@ -165,18 +144,5 @@ def _rest(config: Config, path: str | os.PathLike[str]) -> str | None:
         return str(path) if file.frames > config.data.frames else None
 
 
-def report_evaluation(
-    surrogate: Surrogate, path: Path, observe: Observe, directory: Path, console: Console, references
-) -> None:  # noqa: ANN001
-    """Evaluate on a file; evaluation.json, plots and a table."""
-    from inrflow.commands.pictures import draw
-
-    with TrajectoryFile(path) as file:
-        evaluation = evaluate(surrogate, file, observe, references)
-        triangles = file.read_extra("triangles") if "triangles" in file.extra else None
-    write_json(directory / "evaluation.json", evaluation.report)
-    draw(directory, surrogate, evaluation, triangles)
-    show_errors(evaluation.report, Console(width=None if console.is_terminal else 140))
-    console.print(f"report and plots are in {directory}", highlight=False)
 
 

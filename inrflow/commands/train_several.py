@@ -13,19 +13,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from inrflow.commands.train import default_output, report_evaluation, several
-from inrflow.config import Config
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.commands.run_directory import default_output, report_evaluation, several
+from inrflow.config.resolve import to_yaml
+from inrflow.config.schema import Config
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe
-from inrflow.family import Family
-from inrflow.files import write_aside, write_json
-from inrflow.settings import to_yaml
-from inrflow.surrogate import MODEL_FILE, Surrogate
-from inrflow.training.harmonic_decoder import has_harmonics
-from inrflow.training.harmonic_training import HarmonicTraining
+from inrflow.model.family import Family
+from inrflow.model.surrogate import MODEL_FILE, Surrogate
+from inrflow.runtime.tensor_files import write_aside, write_json
+from inrflow.training.parts.harmonics import has_harmonics
+from inrflow.training.parts.spectral import KnownPhysics
+from inrflow.training.recipes.translation_equivariant import HarmonicTraining
 from inrflow.training.recorder import Interrupted, Recorder
-from inrflow.training.spectral_stage import KnownPhysics
 
 
 def run_several(config: Config, console: Console, resumed: bool = False) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 
 KINDS = ("auto", "none", "environment", "trajectory", "parameters")

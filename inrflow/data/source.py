@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.data.knots import Knots, is_scattered
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.sampling import observed_points
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.data.time_bins import Knots, is_scattered
 from inrflow.errors import UserError
 
 _CACHE_BYTES = 2 * 1024**3

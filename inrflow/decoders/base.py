@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from inrflow.devices import on_own_device
+from inrflow.runtime.devices import on_own_device
 
 _TANGENTS = 2**17  # codes x points x code dimensions linearised at once: 64 MiB per layer 128 wide in float32
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
-from inrflow.devices import on_own_device
+from inrflow.runtime.devices import on_own_device
 
 _HELD_OUT = 0.2
 _BLOCKS = 10  # time blocks into which frames are cut where there are too few trajectories to hold some out

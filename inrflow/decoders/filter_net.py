@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding
-from inrflow.devices import on_own_device
 from inrflow.errors import UserError
+from inrflow.runtime.devices import on_own_device
 
 # DINo gives both axes of a grid as linspace(0, 0.5): its input scale has a meaning only for a side of this length.
 _SIDE = 0.5

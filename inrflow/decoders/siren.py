@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding
-from inrflow.devices import on_own_device
+from inrflow.runtime.devices import on_own_device
 
 MODULATIONS = ("shift", "scale", "output")
 

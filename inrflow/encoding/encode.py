@@ -9,13 +9,13 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
-from inrflow.devices import device_of
 from inrflow.encoding.adam import adam_encode
-from inrflow.encoding.drift import Drift
+from inrflow.encoding.delayed_values import Drift
 from inrflow.encoding.gauss_newton import gauss_newton
-from inrflow.encoding.gaussian import GaussianPrior, condition_groups
 from inrflow.encoding.gradient_steps import gradient_steps_encode
-from inrflow.encoding.whitened import block_length
+from inrflow.encoding.posterior import GaussianPrior, condition_groups
+from inrflow.numerics.batched_regression import block_length
+from inrflow.runtime.devices import device_of
 
 _MIXING = -7046029254386353131  # the golden ratio as a 64-bit number: neighbours of a grid mix far apart
 _WORTH_SHARING = 0.9  # distinct points, as a share of all, from which finding them costs more than it saves

@@ -16,7 +16,7 @@ from torch import Tensor
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.symmetries import Symmetries, Transformations
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.encoding.gaussian import GaussianPrior
+from inrflow.encoding.posterior import GaussianPrior
 
 _EXACT = 1e-9  # relative residual of R below which the span counts as invariant
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inrflow.encoding.gaussian import GaussianPrior
+from inrflow.encoding.posterior import GaussianPrior
 
 FREEDOM = 4.0  # values that the prior of the variance factor, mean 1, is worth
 _PENALTY = 2.0  # nats by which added noise must improve the evidence

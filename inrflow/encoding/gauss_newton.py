@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inrflow.decoders.base import Decoder
-from inrflow.encoding.gaussian import GaussianPrior
+from inrflow.encoding.posterior import GaussianPrior
 
 # A frame has settled when a step would move it by less than 1e-4 posterior standard deviations; where the decoder fits
 # it badly (an objective far above the number of values) that would be precision without meaning.

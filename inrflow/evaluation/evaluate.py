@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.assimilation import ContextPrior
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.environments import named_parameters
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.sampling import observed_points
 from inrflow.data.source import TrajectorySource
-from inrflow.data.trajectories import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.evaluation.forecast import forecast
 from inrflow.evaluation.known_contexts import known_contexts, parameter_errors
 from inrflow.evaluation.metrics import ChannelVariance, ErrorTable
-from inrflow.evaluation.references import References
-from inrflow.surrogate import Surrogate
+from inrflow.evaluation.references.registry import References
+from inrflow.model.state_prior import ContextPrior
+from inrflow.model.surrogate import Surrogate
 
 _BLOCK = 16
 _VALUES_PER_BLOCK = 2_000_000

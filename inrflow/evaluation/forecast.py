@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrflow.assimilation import StateEstimate
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.solution import StatePath
-from inrflow.surrogate import Surrogate
+from inrflow.model.state_path import StatePath
+from inrflow.model.state_prior import StateEstimate
+from inrflow.model.surrogate import Surrogate
 
 _JITTER = 1e-12
 _NUMBERS = 1 << 22  # of covariances held at once where every trajectory has its own
@@ -37,7 +37,7 @@ def forecast(surrogate: Surrogate, estimate: StateEstimate, batch: TrajectoryBat
     size, decoder = surrogate.code_size, surrogate.decoder
     dtype = next(decoder.parameters()).dtype
     began = time.perf_counter()
-    path = StatePath(surrogate, estimate)
+    path = StatePath(surrogate.dynamics, estimate)
     inner = surrogate.scale.internal(batch.t)
     states = path.mean(inner, check=False)
     order = own = None
@@ -78,7 +78,7 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
         length = max(1, _NUMBERS // states.shape[-1] ** 2)
     for start in range(0, len(states), length):
         rows = slice(start, start + length)
-        path = StatePath(surrogate, estimate.select(rows))
+        path = StatePath(surrogate.dynamics, estimate.select(rows))
         for k, cov in enumerate(path.covariance(inner[rows], states[rows])):
             design = basis[rows if len(basis) > 1 else slice(None), k if basis.shape[1] > 1 else 0]
             count = max(len(cov), len(design))

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.assimilation import ContextPrior
 from inrflow.data.environments import named_parameters
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
-from inrflow.surrogate import Surrogate
+from inrflow.model.state_prior import ContextPrior
+from inrflow.model.surrogate import Surrogate
 
 CHOICES = ("auto", "parameters", "environment", "unknown")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from inrflow.data.description import Description
+from inrflow.data.formats.trajectory_file import write_trajectories
 from inrflow.data.symmetries import Symmetries
-from inrflow.data.trajectories import write_trajectories
 from inrflow.pdes.wave import default_wave
 
 _VERSION = 2

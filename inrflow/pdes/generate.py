@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from inrflow.aside import Aside
 from inrflow.data.description import Description
+from inrflow.data.formats.trajectory_file import write_trajectories
 from inrflow.data.symmetries import Symmetries
-from inrflow.data.trajectories import write_trajectories
 from inrflow.pdes.simulate import Simulation, simulate
+from inrflow.runtime.atomic_files import Aside
 
 
 def generate(

@@ -13,11 +13,11 @@ from matplotlib.colors import Colormap, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from inrflow.aside import write_aside
 from inrflow.plotting.fields import channel_fields
 from inrflow.plotting.lines import draw_lines
 from inrflow.plotting.style import BEYOND, MODEL, SIZE, TRUTH, dress_bar, new_figure
 from inrflow.plotting.views import WIDE
+from inrflow.runtime.atomic_files import write_aside
 
 _DPI = 100  # films are smaller than stills
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-from inrflow.data.calendar import number_to_date
+from inrflow.data.formats.calendar import number_to_date
 from inrflow.plotting.style import BEYOND, GREYS, MODEL, SIZE, new_figure, save_figure
 
 _TITLES = {

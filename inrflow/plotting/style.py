@@ -14,8 +14,8 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from inrflow.aside import write_aside
-from inrflow.data.calendar import number_to_date
+from inrflow.data.formats.calendar import number_to_date
+from inrflow.runtime.atomic_files import write_aside
 
 MODEL, TRUTH, BEYOND = "#1f5fa8", "#222222", "#b5482a"
 GREYS = ("#8a8a8a", "#c98a2b", "#5b9a68", "#9a6fb0", "#b06a6a", "#4aa3b5", "#7d6b4f")

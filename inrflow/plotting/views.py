@@ -12,7 +12,7 @@ from matplotlib.colors import Colormap
 from matplotlib.ticker import MultipleLocator
 from matplotlib.tri import Triangulation
 
-from inrflow.data.sphere import xyz_to_lonlat
+from inrflow.data.formats.sphere import xyz_to_lonlat
 from inrflow.plotting.style import SIZE
 
 WIDE = 2.2  # panels wider than this many heights are stacked by time, one row for each

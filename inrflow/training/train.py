@@ -6,27 +6,35 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from inrflow.config import Config
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.config.schema import Config
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.closed_form import ClosedFormSearch
-from inrflow.dynamics.integrate import Integrator
-from inrflow.dynamics.quadratic_fit import QuadraticForm
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.fitting.linear_search import ClosedFormSearch
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.libraries.quadratic import QuadraticForm
 from inrflow.dynamics.states import CodeData
-from inrflow.dynamics.vector_field import VectorField
-from inrflow.encoding.gaussian import GaussianPrior
-from inrflow.encoding.modes import OutputModes
-from inrflow.encoding.unseen import UnseenVariance
-from inrflow.surrogate import Surrogate
-from inrflow.training.codes_run import affordable_copies, make_code_book, solve_codes, wanted_copies
-from inrflow.training.codes_stage import CodeBook
-from inrflow.training.completion import assemble, finish
-from inrflow.training.context_stage import ContextStage
-from inrflow.training.decoder_run import fit_decoder, fit_modes
-from inrflow.training.decoder_stage import DecoderTraining
-from inrflow.training.dino_run import fit_jointly, wrapping
-from inrflow.training.dynamics_choice import (
+from inrflow.encoding.posterior import GaussianPrior
+from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.modes import OutputModes
+from inrflow.model.surrogate import Surrogate
+from inrflow.training.complete import assemble, finish
+from inrflow.training.parts.asynchronous import QuadraticCodes, follow_quadratic_motion, resolve_times, sizes_near
+from inrflow.training.parts.codes import CodeBook, affordable_copies, make_code_book, solve_codes, wanted_copies
+from inrflow.training.parts.decoder import fit_decoder, fit_modes
+from inrflow.training.parts.delay_embedding import choose_memory
+from inrflow.training.parts.environments import ContextStage
+from inrflow.training.parts.loop import Stage
+from inrflow.training.parts.mesh_flow import completed_by_equation
+from inrflow.training.parts.rollouts import train_residual
+from inrflow.training.parts.symmetries import check_symmetries
+from inrflow.training.parts.trunk import DecoderTraining
+from inrflow.training.problem import TrainingSetup
+from inrflow.training.recipes.auto_decoding import fit_table_decoder, uses_table
+from inrflow.training.recipes.joint import fit_jointly, wrapping
+from inrflow.training.recipes.local_equation import clearly_better, equation_run
+from inrflow.training.recipes.reduced_order import (
     ChosenDynamics,
     choose_closed_form,
     choose_closure,
@@ -34,16 +42,7 @@ from inrflow.training.dynamics_choice import (
     closed_form_search,
     sizes_to_try,
 )
-from inrflow.training.equation_run import clearly_better, equation_run
-from inrflow.training.flow_stage import completed_by_equation
-from inrflow.training.memory_choice import choose_memory
 from inrflow.training.recorder import Recorder
-from inrflow.training.residual_run import train_residual
-from inrflow.training.scattered_run import QuadraticCodes, follow_quadratic_motion, resolve_times, sizes_near
-from inrflow.training.setup import TrainingSetup
-from inrflow.training.steps import Stage
-from inrflow.training.symmetry_check import check_symmetries
-from inrflow.training.table_run import fit_table_decoder, uses_table
 
 _COPIES_SHARE = 0.15
 _TABLE_SHARE = 0.45  # descended codes need the longer part of the time

@@ -1,18 +1,14 @@
 """The refitted affine part of a field on systems whose exact flow is known."""
 
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from context_systems import SIZE, operators, trajectories  # noqa: E402
 
 from inrflow.adaptation.field_refit import refitted_field
-from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import with_contexts
-from inrflow.dynamics.vector_field import FieldShape, VectorField
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "dynamics"))
-from context_systems import SIZE, operators, trajectories  # noqa: E402
 
 CONTEXT = torch.tensor([[0.7]], dtype=torch.float64)
 VARIANCES = torch.ones(SIZE, dtype=torch.float64)

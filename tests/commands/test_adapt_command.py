@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import inrflow
-from inrflow.adaptation.adapt import adapt_context, batches_of
+from inrflow.adaptation.context import adapt_context, batches_of
 from inrflow.adaptation.further import adapt_further
+from inrflow.data.formats.trajectory_file import TrajectoryFile, write_trajectories
 from inrflow.data.source import TrajectorySource
-from inrflow.data.trajectories import TrajectoryFile, write_trajectories
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.pdes.generate import generate
 

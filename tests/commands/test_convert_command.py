@@ -1,6 +1,6 @@
 import pytest
 
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 
 CSV = "t,x,y,p\n0,0,0,1\n0,1,0,2\n1,0,0,3\n1,1,0,4\n"
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.pdes.equations import EQUATIONS
 
 SMALL = ("trajectories=2", "grid=8", "resolution=16", "frames=3")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import inrflow
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 
 SETTINGS = ("training.minutes=0.1", "decoder.harmonics=2", "dynamics.products=0", "data.frames=8", "data.copies=4")
 

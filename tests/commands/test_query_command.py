@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import inrflow
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 
 
 def rows_of(path):
@@ -42,7 +42,7 @@ def points(tmp_path):
 
 def solution_of(tiny_run, observed, number):
     surrogate = inrflow.Surrogate.load(tiny_run.run)
-    return surrogate.assimilate(inrflow.data.tables.read_observations(observed, surrogate.description)[number])
+    return surrogate.assimilate(inrflow.data.formats.tables.read_observations(observed, surrogate.description)[number])
 
 
 def test_a_csv_gains_the_columns_of_the_contract_with_the_solutions_values(tiny_run, observed, points, tmp_path,
@@ -103,7 +103,7 @@ def test_blocks_give_what_one_pass_gives(tiny_run, observed, tmp_path, inrflow_c
                         [(0, random.uniform(0, 2), *random.uniform(0, 1.75, 2)) for _ in range(50)])
     answers = []
     for rows in (16384, 7):
-        monkeypatch.setattr("inrflow.data.tables.PointReader.__init__.__defaults__", (rows,))
+        monkeypatch.setattr("inrflow.data.formats.tables.PointReader.__init__.__defaults__", (rows,))
         target = tmp_path / f"answers{rows}.csv"
         assert inrflow_command("query", f"run={tiny_run.run}", f"observations={observed}", f"points={points}",
                                f"to={target}").code == 0

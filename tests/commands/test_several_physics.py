@@ -10,11 +10,11 @@ import torch
 
 import inrflow
 from inrflow.commands.runs import load_run
-from inrflow.data.trajectories import TrajectoryFile, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile, write_trajectories
 from inrflow.errors import UserError
-from inrflow.family import Family
+from inrflow.model.family import Family
+from inrflow.model.surrogate import Surrogate
 from inrflow.pdes.generate import generate
-from inrflow.surrogate import Surrogate
 
 NAMES = ("heat", "burgers")
 

@@ -3,9 +3,9 @@
 import pytest
 
 from inrflow.commands.train import check
-from inrflow.config import Config
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import Config
 from inrflow.errors import UserError
-from inrflow.settings import resolve
 
 
 @pytest.mark.parametrize(

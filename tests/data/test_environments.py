@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from inrflow.data.environments import environments_of, named_parameters
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.pdes.generate import generate
 

@@ -6,10 +6,10 @@ import torch
 from small_data import WAVE, field
 
 from inrflow.data import source as source_module
+from inrflow.data.formats.trajectory_file import TrajectoryFile, TrajectoryWriter, write_scattered, write_trajectories
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.sampling import observed_points
 from inrflow.data.source import TrajectorySource
-from inrflow.data.trajectories import TrajectoryFile, TrajectoryWriter, write_scattered, write_trajectories
 from inrflow.errors import UserError
 
 S, T, N, C = 4, 6, 9, 2

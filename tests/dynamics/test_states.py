@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.dynamics.integrate import Integrator
+from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fitting.linear import LinearFit, fit_irregular, transitions_of
+from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import (
     CodeData,
     SeasonalMean,
@@ -13,8 +15,6 @@ from inrflow.dynamics.states import (
     past_frames,
     with_memory,
 )
-from inrflow.dynamics.transitions import LinearFit, fit_irregular, transitions_of
-from inrflow.dynamics.vector_field import FieldShape, VectorField
 
 
 def data(codes, times, observed=None):

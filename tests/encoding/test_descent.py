@@ -5,8 +5,8 @@ import torch
 from small_decoders import SIZE, filter_net, normal, points, siren, with_gaps
 
 from inrflow.encoding.adam import adam_encode, adam_path, frame_errors
-from inrflow.encoding.gaussian import GaussianPrior, condition
 from inrflow.encoding.gradient_steps import gradient_steps_encode
+from inrflow.encoding.posterior import GaussianPrior, condition
 
 
 def test_frame_errors_average_over_observed_values_alone():

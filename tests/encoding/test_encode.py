@@ -7,7 +7,7 @@ from small_decoders import SIZE, filter_net, normal, points, prior, siren, with_
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.encoding.encode import common_points, encode, encode_with_covariance
 from inrflow.encoding.gauss_newton import gauss_newton
-from inrflow.encoding.gaussian import GaussianPrior, condition
+from inrflow.encoding.posterior import GaussianPrior, condition
 
 S, T, N = 2, 3, 12
 LAYOUTS = {"shared": (1, 1), "own of each trajectory": (S, 1), "moving": (S, T), "moving, shared": (1, T)}

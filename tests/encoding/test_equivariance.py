@@ -11,7 +11,7 @@ from inrflow.decoders.embeddings import PeriodicEmbedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.encode import encode
 from inrflow.encoding.equivariance import CodeMotion, FeatureMotion
-from inrflow.encoding.gaussian import GaussianPrior
+from inrflow.encoding.posterior import GaussianPrior
 
 BOX = np.array([[0.0, 0.0], [0.9, 0.9]])
 PERIOD = (1.0, 1.0)

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import multivariate_t
 
 from inrflow.encoding.evidence import FREEDOM, NoiseEvidence, squared_innovation, variance_factor
-from inrflow.encoding.gaussian import GaussianPrior, condition
+from inrflow.encoding.posterior import GaussianPrior, condition
 
 SIZE, POINTS, CHANNELS = 5, 12, 2
 

@@ -5,7 +5,7 @@ import torch
 from small_decoders import SIZE, filter_net, normal, points, prior, siren, with_gaps
 
 from inrflow.encoding.gauss_newton import gauss_newton
-from inrflow.encoding.gaussian import condition
+from inrflow.encoding.posterior import condition
 
 
 @pytest.mark.parametrize("make", [lambda: siren("output"), filter_net], ids=["siren", "filter net"])

@@ -7,14 +7,15 @@ import pytest
 import torch
 from inrflow_kernels import modulated_siren, operators, siren_features
 
+from inrflow.data.augmentation import Augmentation
 from inrflow.data.description import Description
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
-from inrflow.data.trajectories import TrajectoryFile
-from inrflow.data.writing import write_trajectories
 from inrflow.decoders import siren
 from inrflow.decoders.embeddings import PeriodicEmbedding
-from inrflow.training.decoder_stage import Augmentation, DecoderTraining
-from inrflow.training.table_stage import TableTraining
+from inrflow.training.parts.auto_decoder import TableTraining
+from inrflow.training.parts.trunk import DecoderTraining
 
 STEPS = 4
 WAVES = Description("waves", ("u",), ("x",), period=(1.0,))

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from inrflow.data.trajectories import TrajectoryFile
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.pdes.equations import EQUATIONS
 from inrflow.pdes.generate import generate

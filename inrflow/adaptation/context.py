@@ -1,0 +1,98 @@
+"""A trained surrogate adapted to a new environment from a few of its trajectories.
+
+context: P numbers, by Gauss-Newton on the codes of the frames and of their symmetry copies; everything else is frozen.
+`further` goes on from there with the decoder and the field.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.data.augmentation import Augmentation
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.source import TrajectorySource
+from inrflow.dynamics.contexts.posterior import ContextEstimate
+from inrflow.dynamics.states import CodeData
+from inrflow.errors import UserError
+from inrflow.model.state_prior import ContextPrior
+from inrflow.model.surrogate import Surrogate
+
+_LARGER = 2.0
+STRENGTHS = ("context", "decoder", "all")
+
+
+@dataclass
+class Adaptation:
+    """An adapted surrogate, the number of its adapted numbers, the seconds it took, and the context's solve."""
+
+    surrogate: Surrogate
+    numbers: int
+    seconds: float
+    estimate: ContextEstimate | None
+
+
+def adapt_context(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Adaptation:
+    """The context of one system from batches of its trajectories (data units), and a surrogate that knows it.
+
+    Raises UserError where the surrogate has no contexts, or no trajectory two frames.
+    """
+    if not surrogate.context_size:
+        raise UserError(
+            f"the surrogate of {surrogate.description.name} has no contexts, so adapt.strength=context has nothing to "
+            "fit; train on several environments"
+        )
+    if max(batch.u.shape[1] for batch in batches) < 2:
+        raise UserError("adaptation sees 1 frame of a trajectory; a context shows in how a field moves: give 2 or more")
+    began = time.perf_counter()
+    codes = CodeData.join([surrogate.codes(batch) for batch in batches])
+    estimate = surrogate.solve_context(codes)
+    adapted = with_context(surrogate, estimate.mean, estimate.covariance)
+    return Adaptation(adapted, surrogate.context_size, time.perf_counter() - began, estimate)
+
+
+def with_context(surrogate: Surrogate, mean: Tensor, covariance: Tensor) -> Surrogate:
+    """The same surrogate with another prior of its context: mean (P,), covariance (P, P)."""
+    prior, size = surrogate.prior, surrogate.context_size
+    n = len(prior.mean) - size
+    whole_mean, whole = prior.mean.clone(), prior.covariance.clone()
+    whole_mean[n:], whole[n:, n:] = mean, covariance
+    training = {**surrogate.training, "adapted": "context"}
+    return replace(surrogate, prior=replace(prior, mean=whole_mean, covariance=whole), training=training)
+
+
+def nearest_environment(surrogate: Surrogate, estimate: ContextEstimate) -> tuple[int, ContextPrior]:
+    """The training environment whose context is nearest to the one found, and that context."""
+    assert surrogate.contexts is not None
+    number = surrogate.contexts.nearest(estimate.mean)
+    covariance = 1e-9 * torch.eye(surrogate.context_size, dtype=torch.float64)
+    return number, ContextPrior(surrogate.contexts.values[number], covariance)
+
+
+def mean_context(surrogate: Surrogate) -> ContextPrior:
+    """The mean context of the training environments, without adaptation."""
+    size = surrogate.context_size
+    return ContextPrior(torch.zeros(size).double(), 1e-9 * torch.eye(size, dtype=torch.float64))
+
+
+def batches_of(
+    surrogate: Surrogate, source: TrajectorySource, trajectories: np.ndarray, copies: int, seed: int
+) -> list[TrajectoryBatch]:
+    """The trajectories in data units, and `copies` - 1 copies under the symmetries that training used."""
+    original = source.batch(trajectories, normalised=False)
+    names = surrogate.training.get("symmetries") or []
+    if not names or copies < 2:
+        return [original]
+    symmetries = surrogate.description.symmetries.only(list(names))
+    extent = surrogate.box[1] - surrogate.box[0]
+    move = Augmentation(symmetries, extent, surrogate.description.period, surrogate.normalisation.scale)
+    random = np.random.default_rng([seed, 23])
+    size = float(surrogate.codes(original).codes.square().mean())
+    moved = [move(original, random) for _ in range(copies - 1)]
+    # A symmetry keeps the size of orthonormal codes, but where the decoder knows its own grid alone: between the points
+    # of the grid it does not fit what it is shown.
+    return [original] + [one for one in moved if float(surrogate.codes(one).codes.square().mean()) < _LARGER * size]

@@ -1,0 +1,300 @@
+"""The two layouts of the schema behind one face: frames on a grid of (trajectory, time, point), and scattered rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from inrflow.data.description import Description
+from inrflow.data.formats.blocks import blocks, gather
+from inrflow.data.frames import Frames, place_rows
+from inrflow.errors import UserError
+
+_LARGEST = 1e30  # beyond are fill values, and squares that single precision cannot hold
+_OFF_SPHERE = 1e-3  # how far from 1 the length of a unit vector may be: float32 coordinates pass, mistakes do not
+
+
+class Layout(ABC):
+    """What both layouts offer; `points` is the largest number of points of a frame."""
+
+    name: str
+    point_layout: str
+    trajectories: int
+    frames: int
+    points: int
+
+    def __init__(self, file: h5py.File, path: Path, description: Description) -> None:
+        self.file, self.path, self.description = file, path, description
+
+    @abstractmethod
+    def times(self) -> np.ndarray:
+        """(S, T) float64, NaN padded."""
+
+    @abstractmethod
+    def count(self, trajectory: int) -> int:
+        """The number of frames of a trajectory."""
+
+    @abstractmethod
+    def check_values(self) -> np.ndarray:
+        """Stream through u as far as needed and x; the box (2, d) of the coordinates. UserError where they are bad."""
+
+    @abstractmethod
+    def read(self, trajectory: int, chosen: np.ndarray, points: np.ndarray | None) -> Frames:
+        """The frames with indices `chosen` of one trajectory."""
+
+    def fail(self, dataset: str, found: str, remedy: str) -> UserError:
+        """A UserError that names file and dataset."""
+        return UserError(f"{self.path}: {dataset} {found}; {remedy}")
+
+    def dataset(self, name: str, kinds: str = "fiu") -> h5py.Dataset:
+        """A dataset of the file, of a numeric type."""
+        dataset = self.file.get(name)
+        if not isinstance(dataset, h5py.Dataset):
+            raise self.fail(name, f"is missing (there are: {', '.join(sorted(self.file)) or 'no datasets'})",
+                            f"add the dataset {name}")
+        if dataset.dtype.kind not in kinds:
+            expected = "integers" if kinds == "iu" else "numbers"
+            raise self.fail(name, f"has type {dataset.dtype}, expected {expected}", f"store {expected}")
+        if dataset.size == 0:
+            raise self.fail(name, f"has shape {dataset.shape}: {self.empty(name, dataset.shape)}", "store some data")
+        return dataset
+
+    def empty(self, name: str, shape: tuple[int, ...]) -> str:
+        """What a shape with a zero in it lacks."""
+        axes = {("u", 4): ("trajectories", "times", "points", "channels"), ("x", 2): ("points", "coordinates"),
+                ("x", 3): ("trajectories", "points", "coordinates"),
+                ("x", 4): ("trajectories", "times", "points", "coordinates"),
+                ("t", 1): ("times",), ("t", 2): ("trajectories", "times")}.get((name, len(shape)), ())
+        lacking = [axis for axis, size in zip(axes, shape, strict=False) if size == 0]
+        return " and ".join(f"zero {axis}" for axis in lacking) or "empty"
+
+    def checked_values(self, u: np.ndarray, where: str) -> np.ndarray:
+        """Values as read, after making sure that none is infinite or as good as that."""
+        largest = np.abs(u).max(initial=0, where=~np.isnan(u))
+        if largest > _LARGEST:
+            found = "infinite values" if np.isinf(largest) else f"values beyond {_LARGEST:g}"
+            raise self.fail("u", f"holds {found} in {where}", "mark missing values as NaN and remove the rest")
+        return u
+
+    def widened(self, box: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """The box (2, d), made to hold the points x (n, d) too, after checking that they lie on the geometry."""
+        if self.description.geometry == "sphere" and (np.abs(np.linalg.norm(x, axis=1) - 1) > _OFF_SPHERE).any():
+            raise self.fail("x", "holds points that are not unit vectors although geometry is sphere",
+                            "divide each by its length or drop the attribute geometry")
+        if (np.abs(x) > _LARGEST).any():
+            raise self.fail("x", f"holds coordinates beyond {_LARGEST:g}", "every point needs its place")
+        lowest, highest = np.min(x, 0, initial=np.inf), np.max(x, 0, initial=-np.inf)
+        return np.stack([np.minimum(box[0], lowest), np.maximum(box[1], highest)])
+
+    def missing_channels(self, found: np.ndarray) -> UserError:
+        """The error for channels without a single value."""
+        names = [name for name, seen in zip(self.description.channels, found, strict=True) if not seen]
+        return self.fail("u", f"has no value at all in channel {', '.join(names)} (all NaN)",
+                         "remove the channel or supply its values")
+
+
+class FrameLayout(Layout):
+    """t (T,) or (S, T); x (N, d), (S, N, d) or (S, T, N, d); u (S, T, N, C)."""
+
+    name = "frames"
+
+    def __init__(self, file: h5py.File, path: Path, description: Description) -> None:
+        super().__init__(file, path, description)
+        self.t, self.x, self.u = (self.dataset(name) for name in ("t", "x", "u"))
+        d, channels = len(description.coordinates), len(description.channels)
+        if self.u.ndim != 4:
+            raise self.fail("u", f"has shape {self.u.shape}, expected (trajectories, times, points, channels)",
+                            "add the missing axis")
+        S, T, N, C = self.u.shape
+        if channels != C:
+            raise self.fail("u", f"has {C} channels (shape {self.u.shape}) but the file names {channels}: "
+                            f"{', '.join(description.channels)}", "make them agree")
+        self.trajectories, self.points = S, N
+        if self.t.shape not in ((T,), (S, T)):
+            raise self.fail("t", f"has shape {self.t.shape} but u has shape {self.u.shape}, expected "
+                            f"{(T,)} or {(S, T)}", "make them agree")
+        layouts = {(N, d): "shared", (S, N, d): "per_trajectory", (S, T, N, d): "moving"}
+        if self.x.shape not in layouts:
+            raise self.fail("x", f"has shape {self.x.shape} but u has shape {self.u.shape} and there are {d} "
+                            f"coordinates ({', '.join(description.coordinates)}), "
+                            f"expected {(N, d)}, {(S, N, d)} or {(S, T, N, d)}", "make them agree")
+        self.point_layout = layouts[self.x.shape]
+        self._times = self._checked_times()
+        self._counts = np.isfinite(self._times).sum(1)
+        self.frames = int(self._counts.max())
+        self._times = self._times[:, :self.frames]
+
+    def _checked_times(self) -> np.ndarray:
+        t = self.t[()].astype(np.float64)
+        rows = np.atleast_2d(t)
+        for index, row in enumerate(rows):
+            where = f"of trajectory {index} " if t.ndim == 2 else ""
+            valid = int(np.isfinite(row).sum())
+            bad = np.flatnonzero(~np.isfinite(row[:valid]))
+            if np.isinf(row).any() or len(bad) or (t.ndim == 1 and valid < len(row)) or valid == 0:
+                at = int(np.flatnonzero(~np.isfinite(row))[0])
+                raise self.fail("t", f"{where}holds {row[at]} at frame {at}; times must be finite numbers"
+                                + (" with NaN only as padding at the end" if t.ndim == 2 else ""),
+                                "supply the time or remove the frame")
+            steps = np.diff(row[:valid])
+            if (steps <= 0).any():
+                at = int(np.flatnonzero(steps <= 0)[0])
+                kind = "the same time twice" if steps[at] == 0 else "decreasing times"
+                raise self.fail("t", f"{where}holds {kind}: {row[at]:g}, {row[at + 1]:g} at frames {at}, {at + 1}",
+                                "times must increase strictly, sort the frames and keep one for each time")
+        return np.broadcast_to(rows, (self.trajectories, rows.shape[1])).copy()
+
+    def times(self) -> np.ndarray:
+        return self._times.copy()
+
+    def count(self, trajectory: int) -> int:
+        return int(self._counts[trajectory])
+
+    def check_values(self) -> np.ndarray:
+        found = np.zeros(self.u.shape[-1], bool)
+        if (self._counts == self.u.shape[1]).all():
+            parts = blocks(self.u.shape)
+        else:  # values of padded frames do not count
+            parts = ((slice(s, s + 1), *part) for s, count in enumerate(self._counts.tolist())
+                     for part in blocks((count, *self.u.shape[2:])))
+        for part in parts:
+            found |= np.isfinite(self.u[part]).any(axis=(0, 1, 2))
+            if found.all():
+                break
+        else:
+            raise self.missing_channels(found)
+        box = np.array([[np.inf], [-np.inf]]).repeat(self.x.shape[-1], 1)
+        for part in blocks(self.x.shape):
+            x = self.x[part].astype(np.float64)
+            if self.point_layout == "moving":
+                frame = np.arange(part[1].start, part[1].stop)
+                x = x[frame < self._counts[part[0], None]]
+            if not np.isfinite(x).all():
+                raise self.fail("x", "holds coordinates that are not finite", "every point needs its place; where "
+                                "frames have fewer points, repeat one and set u to NaN there")
+            box = self.widened(box, x.reshape(-1, x.shape[-1]))
+        return box
+
+    def read(self, trajectory: int, chosen: np.ndarray, points: np.ndarray | None) -> Frames:
+        points = np.arange(self.points) if points is None else points
+        if self.point_layout == "shared":
+            x = gather(self.x, 0, (), (points,))
+        elif self.point_layout == "per_trajectory":
+            x = gather(self.x, 1, (trajectory,), (points,))
+        else:
+            x = gather(self.x, 1, (trajectory,), (chosen, points))
+        u = gather(self.u, 1, (trajectory,), (chosen, points), np.float32)
+        return Frames(self._times[trajectory, chosen], x, self.checked_values(u, f"trajectory {trajectory}"))
+
+
+class ScatteredLayout(Layout):
+    """trajectory (R,), t (R,), x (R, d), u (R, C): each row an observation of its own.
+
+    Rows of equal trajectory and time make a frame. Only runs of such rows are kept in memory, so that an ordered file
+    of any length has an index as small as its number of frames.
+    """
+
+    name = "scattered"
+    point_layout = "moving"
+
+    def __init__(self, file: h5py.File, path: Path, description: Description) -> None:
+        super().__init__(file, path, description)
+        self.t, self.x, self.u = (self.dataset(name) for name in ("t", "x", "u"))
+        self.id = self.dataset("trajectory", "iu")
+        rows = self.u.shape[0]
+        expected = {"trajectory": (rows,), "t": (rows,), "x": (rows, len(description.coordinates)),
+                    "u": (rows, len(description.channels))}
+        for name, shape in expected.items():
+            if self.file[name].shape != shape:
+                raise self.fail(name, f"has shape {self.file[name].shape}, expected {shape} (rows as in u, "
+                                f"{len(description.coordinates)} coordinates, {len(description.channels)} channels)",
+                                "make the shapes agree")
+        self._index_rows()
+
+    def _index_rows(self) -> None:
+        starts: list[np.ndarray] = []
+        ids: list[np.ndarray] = []
+        times: list[np.ndarray] = []
+        last: tuple[int, float] | None = None
+        rows = len(self.t)
+        for (part,) in blocks((rows,)):
+            identity, t = self.id[part].astype(np.int64), self.t[part].astype(np.float64)
+            if not np.isfinite(t).all():
+                at = part.start + int(np.flatnonzero(~np.isfinite(t))[0])
+                raise self.fail("t", f"holds {self.t[at]} in row {at}", "times must be finite, remove the row")
+            if identity.min() < 0:
+                raise self.fail("trajectory", f"holds {identity.min()}", "number trajectories from 0")
+            new = np.ones(len(t), bool)
+            new[1:] = (identity[1:] != identity[:-1]) | (t[1:] != t[:-1])
+            new[0] = last is None or last != (identity[0], t[0])
+            last = (int(identity[-1]), float(t[-1]))
+            starts.append(np.flatnonzero(new) + part.start)
+            ids.append(identity[new])
+            times.append(t[new])
+        start, identity, t = np.concatenate(starts), np.concatenate(ids), np.concatenate(times)
+        length = np.diff(np.append(start, rows))
+        order = np.lexsort((start, t, identity))
+        self._start, self._length, identity, t = start[order], length[order], identity[order], t[order]
+        # Runs of one frame lie side by side now; frames of one trajectory too.
+        new = np.append(True, (identity[1:] != identity[:-1]) | (t[1:] != t[:-1]))
+        self._frame_run = np.append(np.flatnonzero(new), len(new))  # first run of each frame
+        self._frame_t, frame_id = t[new], identity[new]
+        self.ids, first = np.unique(frame_id, return_index=True)
+        self._first = np.append(first, len(frame_id))  # first frame of each trajectory
+        sizes = np.add.reduceat(self._length, self._frame_run[:-1])
+        self.trajectories, self.points = len(self.ids), int(sizes.max())
+        self.frames = int(np.diff(self._first).max())
+
+    def count(self, trajectory: int) -> int:
+        return int(self._first[trajectory + 1] - self._first[trajectory])
+
+    def times(self) -> np.ndarray:
+        padded = np.full((self.trajectories, self.frames), np.nan)
+        for index in range(self.trajectories):
+            t = self._frame_t[self._first[index]:self._first[index + 1]]
+            padded[index, :len(t)] = t
+        return padded
+
+    def check_values(self) -> np.ndarray:
+        found = np.zeros(self.u.shape[1], bool)
+        for part in blocks(self.u.shape):
+            found |= np.isfinite(self.u[part]).any(0)
+            if found.all():
+                break
+        else:
+            raise self.missing_channels(found)
+        box = np.array([[np.inf], [-np.inf]]).repeat(self.x.shape[-1], 1)
+        for part in blocks(self.x.shape):
+            x = self.x[part].astype(np.float64)
+            if not np.isfinite(x).all():
+                at = part[0].start + int(np.flatnonzero(~np.isfinite(x).all(1))[0])
+                raise self.fail("x", f"holds {self.x[at].tolist()} in row {at}", "coordinates must be finite, "
+                                "remove the row")
+            box = self.widened(box, x)
+        return box
+
+    def read(self, trajectory: int, chosen: np.ndarray, points: np.ndarray | None) -> Frames:
+        first = int(self._first[trajectory])
+        runs = self._frame_run[first + chosen]
+        run_counts = self._frame_run[first + chosen + 1] - runs
+        run = _ranges(runs, run_counts)
+        row = _ranges(self._start[run], self._length[run])
+        counts = np.add.reduceat(self._length[run], np.cumsum(run_counts) - run_counts)
+        x = gather(self.x, 0, (), (row,))
+        u = self.checked_values(gather(self.u, 0, (), (row,), np.float32), f"trajectory {self.ids[trajectory]}")
+        frame, column = np.repeat(np.arange(len(chosen)), counts), _ranges(np.zeros_like(counts), counts)
+        placed = place_rows(self._frame_t[first + chosen], frame, column, x, u, collapse=False)
+        if points is None:
+            return placed
+        wide = np.full((len(chosen), self.points, u.shape[-1]), np.nan, np.float32)
+        place = np.repeat(placed.x[:, :1], self.points, 1)
+        wide[:, :placed.u.shape[1]], place[:, :placed.u.shape[1]] = placed.u, placed.x
+        return Frames(placed.t, place[:, points], wide[:, points])
+
+
+def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """starts[0], starts[0] + 1, ... (counts[0] of them), starts[1], ... as one array."""
+    return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))

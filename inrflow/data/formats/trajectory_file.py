@@ -1,0 +1,158 @@
+"""Trajectory files: the project's schema read lazily. Content is checked on opening, only what is asked for is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import h5py
+import numpy as np
+
+from inrflow.data.formats.layouts import FrameLayout, Layout, ScatteredLayout
+from inrflow.data.formats.schema import DATASETS, open_hdf5, read_description
+from inrflow.data.formats.writing import TrajectoryWriter, write_scattered, write_trajectories
+from inrflow.data.frames import Frames
+from inrflow.errors import UserError
+
+__all__ = ["Frames", "TrajectoryFile", "TrajectoryWriter", "write_scattered", "write_trajectories"]
+
+
+class TrajectoryFile:
+    """A file of S trajectories with C channels at up to T times and N points in d dimensions, either layout.
+
+    Scattered rows of equal time form a frame, so that both layouts read alike. `check=False` skips the pass through
+    the coordinates and values (for a file checked before). Raises UserError, naming file and dataset, where the file
+    is missing or is not what the schema says.
+
+    Attributes: path, description, trajectories (S), frames (largest T), points (largest N),
+    layout ("frames" | "scattered"), point_layout ("shared" | "per_trajectory" | "moving"), parameters (S, P) float64
+    or None, environment (S,) int64 or None, ids (S,): the number of each trajectory in the file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], check: bool = True) -> None:
+        self.path = Path(path)
+        self._file = open_hdf5(self.path)
+        self._box: np.ndarray | None = None
+        try:
+            self.description = read_description(self._file, self.path)
+            scattered = "trajectory" in self._file
+            kind = ScatteredLayout if scattered else FrameLayout
+            self._layout: Layout = kind(self._file, self.path, self.description)
+            self.layout, self.point_layout = self._layout.name, self._layout.point_layout
+            self.trajectories, self.frames = self._layout.trajectories, self._layout.frames
+            self.points = self._layout.points
+            self.ids = self._layout.ids if isinstance(self._layout, ScatteredLayout) else np.arange(self.trajectories)
+            self.parameters = self._context("parameters", 2, "fiu", np.float64)
+            self.environment = self._context("environment", 1, "iu", np.int64)
+            if check:
+                self._box = self._layout.check_values()
+        except OSError as error:
+            self._file.close()
+            raise UserError(f"{self.path} cannot be read ({str(error).splitlines()[0]}); it is damaged, copy or "
+                            "generate it again") from error
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _context(self, name: str, axes: int, kinds: str, dtype: type) -> np.ndarray | None:
+        if name not in self._file:
+            return None
+        dataset = self._layout.dataset(name, kinds)
+        if dataset.ndim != axes or len(dataset) != self.trajectories:
+            raise UserError(f"{self.path}: {name} has shape {dataset.shape} for {self.trajectories} trajectories; "
+                            "give one row for each")
+        value = dataset[()].astype(dtype)
+        if not np.isfinite(value).all():
+            raise UserError(f"{self.path}: {name} holds values that are not finite; give every trajectory its {name} "
+                            "or remove the dataset")
+        return value
+
+    def __enter__(self) -> TrajectoryFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; nothing can be read afterwards."""
+        self._file.close()
+
+    # ---- times and places ----
+
+    def times(self) -> np.ndarray:
+        """Times of all trajectories, (S, T) float64; shorter trajectories end in NaN."""
+        return self._layout.times()
+
+    @property
+    def shared_times(self) -> bool:
+        """Whether all trajectories have the same times."""
+        times = self.times()
+        return bool(np.array_equal(times, times[:1].repeat(len(times), 0), equal_nan=True))
+
+    @property
+    def box(self) -> np.ndarray:
+        """Lowest and highest coordinates, (2, d) float64."""
+        if self._box is None:
+            self._box = self._layout.check_values()
+        return self._box.copy()
+
+    def require_frames(self, count: int = 2, purpose: str = "a forecast") -> None:
+        """Raise UserError where no trajectory has at least `count` frames."""
+        if self.frames < count:
+            raise UserError(f"{self.path}: t has {self.frames} frame{'s' if self.frames != 1 else ''} in a trajectory "
+                            f"at most, {purpose} needs at least {count}; give a file with more times")
+
+    # ---- values ----
+
+    def read(self, trajectory: int, frames: slice | Sequence[int] | np.ndarray | None = None,
+             points: np.ndarray | None = None) -> Frames:
+        """Frames of one trajectory: its valid ones (without padding), of these the chosen `frames` and `points`.
+
+        Raises IndexError where an index does not exist, UserError where values are infinite or the file is damaged.
+        """
+        if not -self.trajectories <= trajectory < self.trajectories:
+            raise IndexError(f"trajectory {trajectory} of {self.trajectories}")
+        trajectory = trajectory % self.trajectories
+        count = self._layout.count(trajectory)
+        chosen = np.arange(count)
+        chosen = chosen if frames is None else chosen[frames if isinstance(frames, slice) else np.asarray(frames, int)]
+        if not len(chosen):
+            raise IndexError(f"no frames chosen from the {count} of trajectory {trajectory}")
+        if points is not None:
+            points = np.arange(self.points)[np.asarray(points)]
+            if not len(points):
+                raise IndexError(f"no points chosen from {self.points}")
+        try:
+            return self._layout.read(trajectory, chosen, points)
+        except OSError as error:
+            raise UserError(f"{self.path}: trajectory {trajectory} cannot be read ({str(error).splitlines()[0]}); the "
+                            "file is damaged, copy or generate it again") from error
+
+    @property
+    def rows(self) -> int:
+        """The number of rows R of the scattered layout."""
+        return len(self._file["t"]) if self.layout == "scattered" else 0
+
+    def read_rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Rows of the scattered layout in the order of the file: trajectory (R,), t (R,), x (R, d), u (R, C)."""
+        types = {"trajectory": np.int64, "t": np.float64, "x": np.float64, "u": np.float32}
+        number, t, x, u = (self._file[name][start:stop].astype(dtype) for name, dtype in types.items())
+        return number, t, x, u
+
+    # ---- what else is in the file ----
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """Names of datasets beyond the schema (`lonlat`, `triangles`, ...)."""
+        return tuple(name for name in self._file if name not in DATASETS and isinstance(self._file[name], h5py.Dataset))
+
+    def extra_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Their shapes."""
+        return {name: self._file[name].shape for name in self.extra}
+
+    def read_extra(self, name: str) -> np.ndarray:
+        """A dataset beyond the schema, whole. Raises KeyError where there is none."""
+        return self._file[name][()]

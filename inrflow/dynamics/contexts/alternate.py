@@ -1,0 +1,194 @@
+"""Linear fields with contexts in closed form: A(c) = A_0 + sum_k c_k A_k, the A_k and the contexts of the training
+environments found together by alternating least squares on code transitions.
+
+Given contexts, the operators are one linear solve over all environments; given operators, each context is a solve of P
+numbers. Between rounds the normal equations are renewed about the current field, so that the result is that of the
+exact flow, not of a finite difference. Contexts are damped, not shrunk (a ridge on them would make them vanish into
+the operators), and in the end whitened over the environments: mean 0, covariance 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.fitting.moments import Moments
+
+#: Operators (1 + P, n, m) from normal equations gram (E, m, m) and target (E, n, m), contexts (E, P) and a ridge.
+OperatorSolve = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+
+_SMALL = 48  # codes with which contexts are found from random starts
+_STARTS, _ROUNDS = 6, 40
+_DAMPING = 1e-3
+_SETTLED = 1e-6
+_ROUNDING = 1e-15  # of normal equations with unit diagonal
+
+
+@dataclass
+class ContextFit:
+    """A linear field with contexts.
+
+    Attributes:
+        operators: (1 + P, n, 1 + n), [bias, matrix] of the mean field and of what a unit of each context adds.
+        contexts: (E, P) of the training environments, whitened.
+        residual: what the flow misses of the transitions, share of the change over a step.
+    """
+
+    operators: Tensor
+    contexts: Tensor
+    residual: float
+
+    @property
+    def context_size(self) -> int:
+        """P."""
+        return self.contexts.shape[1]
+
+    def generators(self, contexts: Tensor | None = None) -> Tensor:
+        """Generators (E, 1 + n, 1 + n) on [1, s] at contexts (E, P), those of the training environments if None."""
+        return generators_at(self.operators, self.contexts if contexts is None else contexts)
+
+
+def generators_at(operators: Tensor, contexts: Tensor) -> Tensor:
+    """Generators (E, 1 + n, 1 + n) on [1, s] of operators (1 + P, n, 1 + n) at contexts (E, P)."""
+    field = torch.einsum("ek,kij->eij", _with_one(contexts), operators)
+    return torch.nn.functional.pad(field, (0, 0, 1, 0))
+
+
+def fit_contexts(moments: Moments, context_size: int, ridge: float, seed: int = 0) -> Tensor:
+    """Contexts (E, P) of the environments when nothing is known of them, whitened; from several random starts.
+
+    At most E - 1 contexts can be told apart.
+    """
+    environments = len(moments.counts)
+    size = min(context_size, environments - 1)
+    small = moments.truncated(min(_SMALL, moments.size))
+    equations = small.first_guess()
+    random = torch.Generator().manual_seed(seed)
+    best, lowest = torch.zeros(environments, size, dtype=torch.float64), float("inf")
+    for _ in range(_STARTS):
+        contexts = whitened(torch.randn(environments, size, dtype=torch.float64, generator=random))[0]
+        operators = solve_operators(*equations, contexts, ridge)
+        for _ in range(_ROUNDS):
+            contexts = whitened(solve_contexts(*equations, operators, contexts))[0]
+            operators = solve_operators(*equations, contexts, ridge)
+        misfit = _misfit(*equations, operators, contexts)
+        if misfit < lowest:
+            best, lowest = contexts, misfit
+    return refine(small, best, ridge).contexts
+
+
+def refine(
+    moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, move_contexts: bool = True,
+    solve: OperatorSolve | None = None,
+) -> ContextFit:
+    """The field for all codes of `moments`, from contexts (E, P); these are solved again too if `move_contexts`.
+
+    solve: in place of `solve_operators`, for operators of a certain form.
+    """
+    solve = solve or solve_operators
+    equations = moments.first_guess()
+    total = max(float(moments.variance().sum()), 1e-300)
+    move_contexts = move_contexts and contexts.shape[1] > 0
+
+    def missed(operators: Tensor, contexts: Tensor) -> float:
+        value = float(moments.error(generators_at(operators, contexts)).sum()) / total
+        return value if value == value else float("inf")
+
+    operators = solve(*equations, contexts, ridge)
+    best = ContextFit(operators, contexts, missed(operators, contexts))
+    for _ in range(rounds):
+        equations = moments.about(best.generators())
+        contexts = best.contexts
+        operators = solve(*equations, contexts, ridge)
+        for _ in range(2 if move_contexts else 0):
+            contexts = solve_contexts(*equations, operators, contexts)
+            operators = solve(*equations, contexts, ridge)
+        found = ContextFit(operators, contexts, missed(operators, contexts))
+        if not found.residual < best.residual:  # fast dynamics: the correction is right for small changes only
+            operators, contexts = (best.operators + operators) / 2, (best.contexts + contexts) / 2
+            found = ContextFit(operators, contexts, missed(operators, contexts))
+            if not found.residual < best.residual:
+                break
+        settled = best.residual - found.residual < _SETTLED * found.residual
+        best = found
+        if settled:
+            break
+    return in_gauge(best) if move_contexts else best
+
+
+def contexts_of(moments: Moments, operators: Tensor, rounds: int = 8) -> Tensor:
+    """Contexts (E, P) of other environments in a field that is known, from their mean."""
+    contexts = torch.zeros(len(moments.counts), len(operators) - 1, dtype=torch.float64)
+    equations = moments.first_guess()
+    for _ in range(rounds):
+        before = contexts
+        contexts = solve_contexts(*equations, operators, contexts)
+        if float((contexts - before).abs().max()) < _SETTLED:
+            break
+        equations = moments.about(generators_at(operators, contexts))
+    return contexts
+
+
+def solve_operators(gram: Tensor, target: Tensor, contexts: Tensor, ridge: float) -> Tensor:
+    """Operators (1 + P, n, m) that solve the normal equations gram (E, m, m), target (E, n, m) at contexts (E, P).
+
+    The ridge is relative to the mean diagonal of the moments and spares the bias of the mean field. Codes enter in
+    units of their own size, so that rounding does not drown the smallest of them.
+    """
+    weights = _with_one(contexts)
+    parts, m = weights.shape[1], gram.shape[-1]
+    total = gram.sum(0).diagonal()
+    size = total.clamp(min=1e-30 * float(total.max()) + 1e-300).sqrt()
+    scaled = gram / size[:, None] / size
+    matrix = torch.einsum("ek,el,eij->kilj", weights, weights, scaled).reshape(parts * m, parts * m)
+    right = torch.einsum("ek,eni->kin", weights, target / size).reshape(parts * m, -1)
+    added = (ridge * total[1:].mean() / size.square()).repeat(parts)
+    added[0] = 0.0
+    matrix.diagonal().add_(added + _ROUNDING)
+    return torch.linalg.solve(matrix, right).reshape(parts, m, -1).transpose(1, 2) / size
+
+
+def solve_contexts(gram: Tensor, target: Tensor, operators: Tensor, contexts: Tensor) -> Tensor:
+    """Contexts (E, P) that fit each environment best given the operators; a damped step from `contexts`."""
+    base, directions = operators[0], operators[1:]
+    moved = torch.einsum("kni,eij->eknj", directions, gram)
+    hessian = torch.einsum("eknj,lnj->ekl", moved, directions)
+    missed = target - torch.einsum("ni,eij->enj", base, gram)
+    gradient = torch.einsum("enj,knj->ek", missed, directions) - torch.einsum("ekl,el->ek", hessian, contexts)
+    damping = _DAMPING * hessian.diagonal(dim1=1, dim2=2).mean(1)
+    damping = damping + 1e-300
+    damped = hessian + damping[:, None, None] * torch.eye(hessian.shape[-1], dtype=hessian.dtype)
+    return contexts + torch.linalg.solve(damped, gradient[..., None])[..., 0]
+
+
+def whitened(contexts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Contexts of mean 0 and covariance 1 over the environments, and mean and factor W: contexts = mean + white W^T."""
+    mean = contexts.mean(0)
+    values, vectors = torch.linalg.eigh((contexts - mean).T @ (contexts - mean) / len(contexts))
+    values = values.clamp(min=1e-12 * values.max().clamp(min=1e-300)).flip(0)
+    vectors = vectors.flip(1)
+    vectors = vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0)
+    factor = vectors * values.sqrt()
+    return (contexts - mean) @ (vectors / values.sqrt()), mean, factor
+
+
+def in_gauge(fit: ContextFit) -> ContextFit:
+    """The same field with whitened contexts."""
+    contexts, mean, factor = whitened(fit.contexts)
+    base = fit.operators[0] + torch.einsum("k,kij->ij", mean, fit.operators[1:])
+    directions = torch.einsum("kl,kij->lij", factor, fit.operators[1:])
+    return ContextFit(torch.cat([base[None], directions]), contexts, fit.residual)
+
+
+def _misfit(gram: Tensor, target: Tensor, operators: Tensor, contexts: Tensor) -> float:
+    """Residual of the normal equations' least squares problem, up to a constant."""
+    field = torch.einsum("ek,kij->eij", _with_one(contexts), operators)
+    return float((torch.einsum("eni,eij->enj", field, gram) * field - 2 * field * target).sum())
+
+
+def _with_one(contexts: Tensor) -> Tensor:
+    return torch.cat([torch.ones_like(contexts[:, :1]) if contexts.shape[1] else
+                      contexts.new_ones(len(contexts), 1), contexts], 1)

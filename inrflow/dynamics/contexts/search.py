@@ -1,0 +1,270 @@
+"""Closed-form dynamics with contexts chosen on validation: how many codes, how many contexts, which ridge.
+
+Candidates are judged by rollouts of held-out trajectories of the same environments; a trajectory whose environment is
+not among those of training (as where every trajectory has a context of its own) gets its context from its own
+transitions, P numbers against all its codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.contexts.alternate import ContextFit, contexts_of, fit_contexts, refine, whitened
+from inrflow.dynamics.fitting.group_average import OperatorAverage
+from inrflow.dynamics.fitting.linear import flow
+from inrflow.dynamics.fitting.moments import Moments, UniformMoments, moments_of
+from inrflow.dynamics.fitting.operators_along_trajectories import refined_along
+from inrflow.dynamics.fitting.operators_of_pde import LOCAL_LISTS, LocalOperators
+from inrflow.dynamics.states import CodeData
+
+_FIRST_RIDGE = 1e-8
+_RIDGES = (1e-16, 1e-12, 1e-10, 1e-6, 1e-4, 1e-2)
+_LOCAL_RIDGE = 1e-14
+_SMALL, _START_ROUNDS = 48, 40  # codes with which known parameters are bent into contexts
+_CLEARLY_BETTER = 0.95
+_SIMPLER, _WORSE = 1.05, 2.0  # times the misfit, and the error of rollouts: an equation is taken up to here
+_SMOOTHED = 16  # trajectories
+_ENOUGH = 1.2  # transitions for each unknown of a row of the operators
+_MOMENT_VALUES = 1.2e8
+
+FREE, AVERAGED = "free", "averaged"
+#: What operators are held to: nothing, the mean over the symmetries, a local equation of the terms of a list.
+FORMS = (FREE, AVERAGED, *LOCAL_LISTS)
+
+
+@dataclass(frozen=True)
+class ContextCandidate:
+    """size: codes; contexts: P; ridge: of the operators; form: what these are held to, one of `FORMS`."""
+
+    size: int
+    contexts: int
+    ridge: float
+    form: str = FREE
+
+
+@dataclass
+class ContextChoice:
+    """What was chosen, the field, its validation error (share of the variance of the codes), and what was tried."""
+
+    candidate: ContextCandidate
+    fit: ContextFit
+    score: float
+    scores: dict[ContextCandidate, float] = field(default_factory=dict)
+
+
+class ContextSearch:
+    """Fits and judges fields with contexts.
+
+    Args:
+        training, environment: codes (S, T, n) of training trajectories and copies, and which environment (S,) each
+            belongs to, numbered from 0 to `environments` - 1.
+        held, held_environment: of held-out trajectories; -1 where the environment is not among those of training.
+        known: (E, Q) parameters of the environments to start from, None where nothing is known.
+        floor: error of the decoder alone, share of the variance.
+        seed: of the random starts.
+        average: over the symmetries that the copies show, where they move codes exactly.
+        local: operators of local equations by the name of their list of terms, where the decoder has any.
+    """
+
+    def __init__(
+        self,
+        training: CodeData,
+        environment: Tensor,
+        environments: int,
+        held: CodeData,
+        held_environment: Tensor,
+        known: Tensor | None = None,
+        floor: float = 0.0,
+        seed: int = 0,
+        average: OperatorAverage | None = None,
+        local: Mapping[str, LocalOperators] | None = None,
+    ) -> None:
+        self.training, self.environment = training, environment
+        self.moments = moments_of(training, environment, environments)
+        self.held, self.held_environment = held, held_environment
+        self.known, self.floor, self.seed, self.average = known, floor, seed, average
+        self.local = local or {}
+        self.transitions = int(self.moments.counts.sum())
+        seen = training.codes[training.observed]
+        self.variance = float((seen - seen.mean(0)).square().sum(1).mean())
+        self.strangers = (held_environment < 0).nonzero()[:, 0]
+        self.stranger_moments: Moments | None = None
+        if len(self.strangers):
+            rows = self.strangers
+            part = CodeData(held.codes[rows], held.t[rows], held.observed[rows])
+            self.stranger_moments = moments_of(part, torch.arange(len(rows)), len(rows))
+
+    def determined(self, size: int, contexts: int) -> bool:
+        """Whether there are more transitions than unknowns."""
+        return self.transitions >= _ENOUGH * (1 + contexts) * (1 + size)
+
+    def start(self, contexts: int) -> Tensor:
+        """Contexts (E, P) to begin with: standardised known parameters and their squares, or from random starts."""
+        if self.known is None:
+            return fit_contexts(self.moments, contexts, _FIRST_RIDGE, self.seed)
+        small = self.moments.truncated(min(_SMALL, self.moments.size))
+        return refine(small, contexts_of_parameters(self.known, contexts), _FIRST_RIDGE, _START_ROUNDS).contexts
+
+    def fit(
+        self, size: int, contexts: Tensor, ridge: float, rounds: int = 6, form: str = FREE,
+        data: tuple[CodeData, Tensor] | None = None,
+    ) -> ContextFit:
+        """A field for the first `size` codes, its operators held to a form; of other `data` than those of training,
+        codes and the number of the environment of each."""
+        moments = self.moments if data is None else moments_of(*data, len(self.moments.counts))
+        moments = moments.truncated(size)
+        if form in self.local:
+            local = self.local[form].truncated(size)
+            found = refine(moments, contexts, ridge, rounds, solve=local.solve)
+            return refined_along(local, found, moments, *(data or (self.training, self.environment)))
+        found = refine(moments, contexts, ridge, rounds)
+        if form == AVERAGED and self.average is not None:
+            return replace(found, operators=self.average(found.operators))
+        return found
+
+    def held_contexts(self, fit: ContextFit) -> Tensor:
+        """Contexts (S, P) of the held-out trajectories in a field."""
+        contexts = torch.zeros(len(self.held.codes), fit.context_size, dtype=torch.float64)
+        known = self.held_environment >= 0
+        contexts[known] = fit.contexts[self.held_environment[known]]
+        if self.stranger_moments is not None:
+            size = fit.operators.shape[1]
+            contexts[self.strangers] = contexts_of(self.stranger_moments.truncated(size), fit.operators)
+        return contexts
+
+    def score(self, fit: ContextFit) -> float:
+        """Mean squared error of rollouts of the held-out trajectories over the variance of the codes; what the field's
+        size cuts off counts."""
+        return rollout_score(fit, self.held_contexts(fit), self.held, self._step()) / self.variance
+
+    def misfit(self, fit: ContextFit) -> float:
+        """Mean squared distance of the held-out trajectories from the nearest paths of the field, over the variance.
+
+        Rollouts start from codes with noise, which a field that is too weak damps: it may forecast noisy codes better
+        than the true one. Nearest paths start where they like, and tell how good the field is.
+        """
+        size, total, count = fit.operators.shape[1], 0.0, 0
+        generators = fit.generators(self.held_contexts(fit)[:_SMOOTHED])
+        for generator, codes, t, observed in zip(
+            generators, self.held.codes, self.held.t, self.held.observed, strict=False
+        ):
+            frames = observed.nonzero()[:, 0]
+            if len(frames) < 2:
+                continue
+            whole = torch.linalg.matrix_exp(generator * (t[frames] - t[frames[0]])[:, None, None])
+            design = whole[:, 1:, 1:].flatten(0, 1)
+            target = codes[frames, :size].double().flatten() - whole[:, 1:, 0].flatten()
+            start = torch.linalg.lstsq(design, target[:, None]).solution
+            total += float((target - (design @ start)[:, 0]).square().sum())
+            count += len(frames)
+        value = total / max(count, 1) / self.variance
+        return value if value == value and count else float("inf")
+
+    def _step(self) -> float | None:
+        return self.moments.step if isinstance(self.moments, UniformMoments) else None
+
+    def search(self, sizes: Sequence[int], counts: Sequence[int]) -> ContextChoice:
+        """The best of the code sizes and context sizes, simpler ones first: more must be clearly better."""
+        scores: dict[ContextCandidate, float] = {}
+        fits: dict[ContextCandidate, ContextFit] = {}
+        limit = int((_MOMENT_VALUES / max(1, len(self.moments.counts))) ** 0.5)
+
+        def try_one(candidate: ContextCandidate, start: Tensor) -> None:
+            fit = self.fit(candidate.size, start, candidate.ridge, form=candidate.form)
+            value = self.score(fit)
+            fits[candidate], scores[candidate] = fit, value if value == value else float("inf")
+
+        for count in counts:
+            start = self.start(count)
+            possible = [size for size in sizes if self.determined(size, start.shape[1]) and size <= limit]
+            for size in _spread(possible or [min(sizes)], 6):
+                try_one(ContextCandidate(size, start.shape[1], _FIRST_RIDGE), start)
+        best = self._best(scores)
+        for ridge in _RIDGES:
+            try_one(ContextCandidate(best.size, best.contexts, ridge), fits[best].contexts)
+        best = self._best(scores)
+        if self.average is not None:  # regressions that differ little by themselves differ more without their errors
+            largest = max(candidate.size for candidate in scores)
+            for size in sorted({best.size, largest}):
+                for ridge in sorted({best.ridge, _RIDGES[0]}) if self.average.keeps(size) else ():
+                    try_one(ContextCandidate(size, best.contexts, ridge, AVERAGED), fits[best].contexts)
+        best = self._best(scores)
+        for name in self.local:  # a few numbers in all, which hold for other contexts as they do for these
+            one = ContextCandidate(best.size, best.contexts, _LOCAL_RIDGE, name)
+            try_one(one, fits[best].contexts)
+            as_good = scores[one] + self.floor < _WORSE * (scores[best] + self.floor)
+            if as_good and self.misfit(fits[one]) < _SIMPLER * self.misfit(fits[best]):
+                best = one
+                break
+        return ContextChoice(best, fits[best], scores[best], scores)
+
+    def _best(self, scores: dict[ContextCandidate, float]) -> ContextCandidate:
+        ordered = sorted(scores, key=lambda c: (c.contexts, c.form != FREE, c.size, -c.ridge))
+        best = ordered[0]
+        for candidate in ordered[1:]:
+            if scores[candidate] + self.floor < _CLEARLY_BETTER * (scores[best] + self.floor):
+                best = candidate
+        return best
+
+
+def rollout_score(fit: ContextFit, contexts: Tensor, held: CodeData, step: float | None) -> float:
+    """Mean squared error of rollouts of trajectories at contexts (S, P) from their first observed frames.
+
+    step: the time step that all frames share, if they do.
+    """
+    size = fit.operators.shape[1]
+    distinct, which = torch.unique(contexts, dim=0, return_inverse=True)
+    generators = fit.generators(distinct)
+    maps = torch.linalg.matrix_exp(generators * step) if step else None
+    states = torch.cat([torch.ones_like(held.codes[..., :1]), held.codes[..., :size]], -1).double()
+    state, begun = states[:, 0], held.observed[:, 0]
+    total, count = 0.0, 0
+    for frame in range(1, states.shape[1]):
+        gap = held.t[:, frame] - held.t[:, frame - 1]
+        valid = torch.isfinite(gap)
+        gap = gap.nan_to_num(0.0)
+        if step and maps is not None and bool(((gap - step).abs()[valid] < 1e-3 * step).all()):
+            state = torch.einsum("sij,sj->si", maps[which], state)
+        else:
+            moved = torch.empty_like(state)
+            for index, generator in enumerate(generators):
+                rows = which == index
+                moved[rows] = flow(generator, state[rows], gap[rows])
+            state = moved
+        error = held.codes[:, frame].double().clone()
+        error[:, :size] -= state[:, 1:]
+        seen = valid & begun & held.observed[:, frame]
+        total += float(error[seen].square().sum())
+        count += int(seen.sum())
+        starting = ~begun & held.observed[:, frame]
+        state = torch.where(starting[:, None], states[:, frame], state)
+        begun = begun | starting
+    value = total / max(count, 1)
+    return value if value == value and count else float("inf")
+
+
+def contexts_of_parameters(known: Tensor, contexts: int) -> Tensor:
+    """Whitened contexts (E, P) to begin with: standardised known parameters (E, Q) and their squares."""
+    values, _, _ = whitened(known) if known.shape[1] <= contexts else _leading(known, contexts)
+    while values.shape[1] < contexts:
+        extra = values[:, : contexts - values.shape[1]] ** 2
+        values = torch.cat([values, extra], 1)
+    return whitened(values[:, : len(values) - 1])[0]
+
+
+def _leading(values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    white, mean, factor = whitened((values - values.mean(0)) / values.std(0, correction=0).clamp(min=1e-12))
+    return white[:, :count], mean, factor[:, :count]
+
+
+def _spread(values: Sequence[int], count: int) -> list[int]:
+    """At most `count` of the values, evenly spread and the last among them."""
+    ordered = sorted(set(values))
+    if len(ordered) <= count:
+        return ordered
+    picked = torch.linspace(0, len(ordered) - 1, count).round().long().tolist()
+    return [ordered[i] for i in picked]

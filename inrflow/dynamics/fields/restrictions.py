@@ -1,0 +1,44 @@
+"""Algebra of sparse quadratic fields ds/dt = b + A s + couplings: restrictions, and lists of triples joined."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.fields.sum import FieldShape, VectorField
+
+
+def coalesced(triples: Tensor, weight: Tensor, tolerance: float = 1e-14) -> tuple[Tensor, Tensor]:
+    """Equal triples (3, K) joined, their weights (..., K) added; those of no weight are left out."""
+    base = int(triples.max()) + 1 if triples.numel() else 1
+    keys, which = torch.unique((triples[0] * base + triples[1]) * base + triples[2], return_inverse=True)
+    distinct = torch.stack([keys // base**2, keys // base % base, keys % base])
+    total = weight.new_zeros(*weight.shape[:-1], distinct.shape[1]).index_add(-1, which, weight)
+    size = total.abs() if total.dim() == 1 else total.abs().amax(0)
+    kept = size > tolerance * size.amax().clamp(min=1e-300) if size.numel() else size > 0
+    return distinct[:, kept], total[..., kept]
+
+
+def restricted(field: VectorField, places: list[int]) -> VectorField:
+    """A quadratic field on some of its codes, in the order of `places`; -1 for a code that it does not have."""
+    size = field.shape.state_size
+    there = torch.tensor(places)
+    inverse = torch.full((size,), -1, dtype=torch.int64)
+    inverse[there[there >= 0]] = (there >= 0).nonzero()[:, 0]
+    matrix = torch.zeros(len(places), len(places), dtype=torch.float64)
+    rows = (there >= 0).nonzero()[:, 0]
+    matrix[rows[:, None], rows] = field.matrix.detach().double()[there[rows][:, None], there[rows]]
+    bias = torch.zeros(len(places), dtype=torch.float64)
+    bias[rows] = field.bias.detach().double()[there[rows]]
+    triples, weight = torch.zeros(3, 0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
+    if field.shape.couplings:
+        part = field.couplings
+        triples = inverse[torch.stack([part.out, part.left, part.right])]
+        kept = (triples >= 0).all(0) & (part.weight.detach() != 0)
+        triples, weight = triples[:, kept], part.weight.detach().double()[kept]
+        triples = torch.stack([triples[0], triples[1:].amin(0), triples[1:].amax(0)])
+    result = VectorField(FieldShape(len(places), couplings=len(weight), width=field.shape.width)).double()
+    result.set_linear(matrix, bias)
+    if len(weight):
+        result.couplings.set(triples, weight)
+    return result

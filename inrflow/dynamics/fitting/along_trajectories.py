@@ -1,0 +1,221 @@
+"""Coefficients of an equation refined along its exact flow, by the method of Levenberg and Marquardt.
+
+Sums along bent paths find an equation in few rounds, but stop short of the best coefficients where a step between
+frames is long, for what a change does on the way is carried to the end by the flow around the mean state only. Here the
+flow itself is differentiated. Over single steps that is right for clean frames; noise in the states that terms are
+formed of makes such fits too weak, for the shorter a step, the less the field moves against the noise. Over a whole
+trajectory it moves much and the noise is no larger.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.contexts.of_equations import alternate
+from inrflow.dynamics.fitting.transitions_of_pde import EquationFit, coefficients_of, steps_of
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.libraries.fourier_grid import LocalBasis
+from inrflow.dynamics.libraries.pde import LocalEquation
+from inrflow.dynamics.libraries.pde_terms import Term
+from inrflow.dynamics.states import CodeData, evenly_spread
+from inrflow.numerics.normal_equations import NormalEquations
+
+STEPS, WHOLE = "steps", "whole trajectories"
+MOST_COEFFICIENTS = 48  # of all channels: each is nudged in every round
+_TRAJECTORIES, _STEPS = 6, 48  # whole trajectories, or single steps in each environment at most
+_QUICK_STEPS, _FEWEST_STEPS = 96, 12  # in all, but so many in each, where equations are compared
+_ROUNDS, _TRIES = 12, 6
+_NUDGE = 1e-5
+_COARSER, _LEAST_STEPS = 0.7, 4  # steps of tangents, of those of the flow: they need to be stable, not accurate
+_DAMPING, _LEAST_DAMPING, _EASED = 1e-7, 1e-12, 10.0
+_RIDGE = 1e-12
+_SETTLED = 0.97  # of the sum of squares
+_SERVES = 0.7  # tangents along which it falls to less than this share are used again: they cost most of a round
+
+
+def refinable(terms: Sequence[Term], channels: int) -> bool:
+    """Whether so many terms may all be needed."""
+    return 0 < len(terms) * channels <= MOST_COEFFICIENTS
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Stretches of trajectories: states (B, Z) at times t (B, K + 1), later ones (B, K, Z), whether those were seen."""
+
+    start: Tensor
+    t: Tensor
+    later: Tensor
+    seen: Tensor
+    environment: Tensor
+
+
+class EquationRefinement:
+    """Least squares of what the flow of an equation misses of the frames that follow.
+
+    Args:
+        basis, states: of the codes.
+        environment: (S,) numbers from 0; None for one system.
+        fixed: whether contexts are known and stay.
+        windows: WHOLE trajectories from their first frames on, or STEPS from one frame to the next.
+        more: asked before every round; False ends the refinement with what there is.
+        quick: fewer steps do, as to compare equations.
+    """
+
+    def __init__(
+        self, basis: LocalBasis, states: CodeData, environment: Tensor | None = None, fixed: bool = False,
+        windows: str = STEPS, more: Callable[[], bool] = lambda: True, quick: bool = False,
+    ) -> None:
+        self.basis, self.states, self.fixed, self.more = basis, states, fixed, more
+        self.environment = torch.zeros(len(states.codes), dtype=torch.int64) if environment is None else environment
+        self.environments = int(self.environment.max()) + 1 if len(self.environment) else 0
+        self.windows = self._whole() if windows == WHOLE else self._steps(quick)
+
+    def refined(
+        self, equation: LocalEquation, contexts: Tensor, every: bool = False, level: float | None = None
+    ) -> tuple[LocalEquation, Tensor]:
+        """The equation, and its contexts (E, P), whose flow is nearest to the frames that follow.
+
+        every: all terms of the equation's list may be needed, not only those that it has taken.
+        level: times the misfit of all its coefficients, to which those that least is missed of are struck out first.
+        A force follows from the transitions for any coefficients. Where nothing nearer is found, what was given.
+        """
+        wanted = torch.ones_like(equation.kept) if every else equation.kept
+        if not 0 < int(wanted.sum()) <= MOST_COEFFICIENTS or not len(self.windows.start):
+            return equation, contexts
+        kept = wanted.repeat(1 + contexts.shape[1]) if every else (equation.several != 0).flatten()
+        damping, reused = _DAMPING, False
+        best, left = (equation, contexts), self._missed(equation, contexts)
+        forced = equation.force is not None
+        fit = EquationFit(self.basis, self.states, equation.terms, self.environment) if forced else None
+        design = torch.zeros(0)
+        for round_ in range(_ROUNDS):
+            if not self.more():
+                break
+            sums = NormalEquations.joined(fit.gathered(best[0], _if_any(best[1])), best[1]) if fit is not None else None
+            if not reused:
+                design = self._tangents(*best, wanted, sums)
+            if not bool(torch.isfinite(design).all()):
+                break
+            parts = self._parts(design, left, *best)
+            before = _size(left)
+            if level is not None and not round_:
+                kept = NormalEquations.joined(parts, best[1]).needed(kept, False, level)
+                wanted = kept.unflatten(0, (-1, *wanted.shape)).any(0)
+                before = float("inf")
+            for _ in range(_TRIES):
+                tried = self._solved(parts, *best, kept, damping, sums)
+                missed = self._missed(*tried)
+                if _size(missed) < before:
+                    break
+                damping *= _EASED
+            else:
+                if not reused:
+                    break
+                reused = False
+                continue
+            best, left = tried, missed
+            damping = max(damping / _EASED, _LEAST_DAMPING)
+            stale, reused = reused, _size(left) < _SERVES * before and before < float("inf")
+            if not (stale or _size(left) < _SETTLED * before):
+                break
+        return best
+
+    def _whole(self) -> _Windows:
+        rows = self.states.observed[:, 0].nonzero()[:, 0]
+        rows = rows[evenly_spread(len(rows), _TRAJECTORIES * self.environments)]
+        codes, t, seen = self.states.codes[rows].double(), self.states.t[rows], self.states.observed[rows]
+        return _Windows(codes[:, 0], t, codes[:, 1:], seen[:, 1:], self.environment[rows])
+
+    def _steps(self, quick: bool) -> _Windows:
+        """Steps between neighbouring frames, evenly spread over those of each environment."""
+        most = min(_STEPS, max(_FEWEST_STEPS, _QUICK_STEPS // max(1, self.environments))) if quick else _STEPS
+        both = self.states.observed[:, :-1] & self.states.observed[:, 1:]
+        rows, frames = both.nonzero(as_tuple=True)
+        chosen = []
+        for e in range(self.environments):
+            own = (self.environment[rows] == e).nonzero()[:, 0]
+            chosen.append(own[evenly_spread(len(own), most)])
+        kept = torch.cat(chosen) if chosen else rows
+        rows, frames = rows[kept], frames[kept]
+        codes = self.states.codes.double()
+        t = torch.stack([self.states.t[rows, frames], self.states.t[rows, frames + 1]], 1)
+        seen = torch.ones(len(rows), 1, dtype=torch.bool)
+        return _Windows(codes[rows, frames], t, codes[rows, frames + 1][:, None], seen, self.environment[rows])
+
+    def _missed(self, equation: LocalEquation, contexts: Tensor, steps: int | None = None) -> Tensor:
+        """What the flow leaves (B, K, Z) of the frames that follow, by so many steps from one to the next."""
+        windows, start = self.windows, self.windows.start
+        field = equation.field(self.basis)
+        if contexts.shape[1]:
+            start = torch.cat([start, contexts[windows.environment]], 1)
+        steps = steps or steps_of(field, self.states, _if_any(contexts))
+        with torch.no_grad():
+            path = Integrator(step=1 / steps)(field, start, windows.t, check=False)
+        return torch.where(windows.seen[..., None], windows.later - path[:, 1:, : self.basis.code_size], 0.0)
+
+    def _tangents(
+        self, equation: LocalEquation, contexts: Tensor, wanted: Tensor, sums: NormalEquations | None
+    ) -> Tensor:
+        """What a unit of each coefficient that is wanted adds to later frames (B, K, Z, J C), the force following."""
+        several = equation.several
+        steps = steps_of(equation.field(self.basis), self.states, _if_any(contexts))
+        steps = max(_LEAST_STEPS, math.ceil(_COARSER * steps))
+        base = self._missed(self._forced(equation, several, contexts, sums), contexts, steps)
+        design = base.new_zeros(*base.shape, several[0].numel())
+        for place in wanted.nonzero()[:, 0].tolist():
+            weights = several.clone()
+            weights[0].view(-1)[place] += _NUDGE
+            moved = self._missed(self._forced(equation, weights, contexts, sums), contexts, steps)
+            design[..., place] = (base - moved) / _NUDGE
+        return design
+
+    def _forced(
+        self, equation: LocalEquation, several: Tensor, contexts: Tensor, sums: NormalEquations | None
+    ) -> LocalEquation:
+        """The equation with other weights (1 + P, J, C), and the force that goes with them."""
+        force = equation.force if sums is None else sums.force(several.flatten())
+        return replace(equation, weights=several.reshape_as(equation.weights), force=force)
+
+    def _parts(
+        self, design: Tensor, missed: Tensor, equation: LocalEquation, contexts: Tensor
+    ) -> list[NormalEquations]:
+        """Normal equations of the coefficients of each environment."""
+        parts = []
+        for e in range(self.environments):
+            own = self.windows.environment == e
+            rows, left = design[own].flatten(0, 1), missed[own].flatten(0, 1)
+            part = NormalEquations.empty(design.shape[-1], design.shape[-2])
+            now = coefficients_of(equation, contexts, torch.tensor([e]))[0]
+            part.add(rows, left + rows @ now, torch.ones(len(rows), dtype=torch.float64))
+            parts.append(part)
+        return parts
+
+    def _solved(
+        self, parts: list[NormalEquations], equation: LocalEquation, contexts: Tensor, kept: Tensor, damping: float,
+        sums: NormalEquations | None,
+    ) -> tuple[LocalEquation, Tensor]:
+        """The best coefficients and contexts by linearised flows, with a pull towards those that there are."""
+        unit = damping * NormalEquations.total(parts).gram.diagonal() / len(parts)
+        pulled = []
+        for e, part in enumerate(parts):
+            now = coefficients_of(equation, contexts, torch.tensor([e]))[0]
+            pulled.append(replace(part, gram=part.gram + unit.diag(), right=part.right + unit * now,
+                                  square=part.square + float(unit @ now.square())))
+        contexts = alternate(pulled, contexts, kept, False, self.fixed, _RIDGE)[1]
+        flat = NormalEquations.joined(pulled, contexts).solve(kept, False, _RIDGE)
+        return self._forced(equation, flat.reshape_as(equation.several), contexts, sums), contexts
+
+
+def _size(missed: Tensor) -> float:
+    """Sum of squares, infinite where a flow diverged."""
+    size = float(missed.square().sum())
+    return size if size == size else float("inf")
+
+
+def _if_any(contexts: Tensor) -> Tensor | None:
+    return contexts if contexts.shape[1] else None

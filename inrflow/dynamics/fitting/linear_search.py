@@ -1,0 +1,389 @@
+"""Closed-form dynamics chosen on validation: how many codes, how much memory, which ridge.
+
+Every candidate is a linear field fitted by least squares and judged by rollouts that it has not seen: of held-out
+trajectories, or, where there is a single one, of frames that are left out of it. As these do not show whether a
+forecast stays within bounds, candidates must show that by themselves.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.fitting.folds import Fold, folds_of
+from inrflow.dynamics.fitting.linear import LinearFit, fit_irregular, flow, generator_of, transitions_of
+from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, past_frames, with_memory
+
+RIDGES = (1e-15, 1e-13, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1e-1, 1.0)
+_BETWEEN = (10**-0.5, 10**0.5)  # ridges beside those that do best
+_CLEARLY_BETTER = 0.98
+_FINALISTS, _DIVERGED = 12, 4  # and how many times as many are looked at where they diverge
+_SCREEN, _SCREENED = 4, 6  # of many folds every so many screen the candidates, of which one in so many goes on
+_ALIKE, _ALIKE_IN_NOISE = 1.5, 1.2  # times the least error of a single trajectory: does about as well
+_NOISY, _MEMORY_PAYS = 0.1, 0.5  # share of the variance; times the error without memory
+_WEAKEST_APART = 1e-10  # weaker ridges do the same where steps are unequal
+_BEYOND = 1.5  # times what was seen, and its growth: how far a forecast may go
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """size: codes; memory: hidden dimensions; ridge and what it pulls to ("change": no change, "mean": the mean)."""
+
+    size: int
+    memory: int
+    ridge: float
+    pull: str = "change"
+
+    @property
+    def past(self) -> int:
+        """Frames before the present one that the memory looks back on."""
+        return past_frames(self.size, self.memory)
+
+
+@dataclass
+class ClosedForm:
+    """A linear field ds/dt = A s + b + forcing(t) on states [codes, memory], and how well it forecasts.
+
+    Attributes:
+        candidate: what was chosen.
+        directions: (size, memory) of the memory, None without.
+        matrix, bias, forcing: of the field; forcing (n, 2 K) or None.
+        score: validation error, share of the variance of the codes.
+        scores: of all candidates tried.
+    """
+
+    candidate: Candidate
+    directions: Tensor | None
+    matrix: Tensor
+    bias: Tensor
+    forcing: Tensor | None
+    score: float
+    scores: dict[Candidate, float] = field(default_factory=dict)
+
+    @property
+    def least(self) -> float:
+        """The least error of all candidates: what searches are compared by, for the choice need not have it."""
+        return min(self.scores.values(), default=self.score)
+
+
+class ClosedFormSearch:
+    """Fits and judges candidates.
+
+    Args:
+        training: codes of the training trajectories and of their symmetry copies.
+        validation: codes of held-out trajectories; None to judge by frames left out of `training`, whose first
+            `originals` trajectories are no copies.
+        period, harmonics: of an external forcing, period 0 for none.
+        originals: see `validation`.
+        window: frames that are known before a forecast of a validation trajectory begins.
+        floor: error of the decoder itself, share of the variance: smaller differences than it decide nothing.
+    """
+
+    def __init__(
+        self,
+        training: CodeData,
+        validation: CodeData | None,
+        period: float = 0.0,
+        harmonics: int = 2,
+        originals: int = 1,
+        window: int = 1,
+        floor: float = 0.0,
+    ) -> None:
+        self.training, self.period, self.harmonics, self.floor = training, period, harmonics, floor
+        self.originals = originals
+        self.left_out = validation is None
+        self.folds = folds_of(training, originals, self.uniform) if validation is None else []
+        self.folds = self.folds or [Fold(training, training if validation is None else validation, window - 1)]
+        self._fits: dict = {}
+
+    def step_model(self, fold: int, candidate: Candidate) -> tuple[Tensor, SeasonalMean, Tensor | None, bool]:
+        """Affine map of a unit step (uniform data) or generator (otherwise) of the anomalies, and their mean; of what
+        a fold is fitted to, or, for fold -1, of all training codes."""
+        key = self._key(fold, candidate)
+        data = self.folds[fold].fitted if fold >= 0 else self.training
+        if key not in self._fits:
+            if candidate.memory:  # one size with memory at a time: sums of many would fill the memory
+                self._fits = {k: v for k, v in self._fits.items() if k[0] != fold or k[1] < 0}
+            directions = memory_directions(data, candidate.size, candidate.memory) if candidate.memory else None
+            size = candidate.size if candidate.memory else data.codes.shape[-1]
+            states = with_memory(data, size, directions)
+            mean = SeasonalMean.fit(states, self.period, self.harmonics)
+            anomalies = CodeData(states.codes - mean(states.t.nan_to_num()), states.t, states.observed)
+            pairs = transitions_of(anomalies.codes, anomalies.t, anomalies.observed)
+            self._fits[key] = LinearFit(pairs), mean, directions
+        fit, mean, directions = self._fits[key]
+        n = candidate.size + candidate.memory
+        mean = SeasonalMean(mean.coefficients[:, :n], mean.period)
+        if fit.transitions.uniform:
+            return fit.step_map(n, candidate.ridge, candidate.pull), mean, directions, True
+        matrix, bias = fit_irregular(fit.transitions.truncated(n), candidate.ridge)
+        return _affine(matrix, bias), mean, directions, False
+
+    def score(self, candidate: Candidate, continuous: bool = False, every: int = 1) -> float:
+        """Mean squared error of the rollouts over the variance of the codes, all of them: what is cut off counts.
+
+        Of several frames left out it is the geometric mean: one that is hard to tell, whatever the candidate, must not
+        hide what the others say. There, forecasts that leave by far what was seen are worth nothing. With `continuous`
+        the rollouts are those of the continuous-time field, else of the fitted map of one step. `every`: of the folds,
+        only every so many.
+        """
+        fewest = min(self.training.codes.shape[1] - 1, *(fold.fitted.codes.shape[1] for fold in self.folds))
+        if candidate.memory and fewest < 3:  # memory is known from the second frame on: no transition would be left
+            return float("inf")
+        if self.left_out and not self._bounded(candidate, continuous):
+            return float("inf")
+        totals, counts, variance = self._errors(candidate, continuous, every)
+        judged = counts > 0
+        if not judged.any():
+            return float("inf")
+        errors = totals[judged] / counts[judged] / max(variance, 1e-300)
+        value = float(errors.clamp(min=1e-30).log().mean().exp())
+        return value if value == value else float("inf")
+
+    def _errors(self, candidate: Candidate, continuous: bool, every: int) -> tuple[Tensor, Tensor, float]:
+        """Summed squared errors and their number, (folds,), zero where not judged, and the variance of the codes."""
+        totals, counts = torch.zeros(2, len(self.folds), dtype=torch.float64)
+        variance, numbers = 0.0, range(0, len(self.folds), every)
+        for number in numbers:
+            fold = self.folds[number]
+            judged = fold.judged
+            model, mean, directions, uniform = self.step_model(number, candidate)
+            states = with_memory(judged, candidate.size, directions)
+            first = max(fold.first, candidate.past)
+            unit = self._unit(number, candidate) if uniform else 1.0
+            generator = None if uniform else model
+            if uniform and continuous:
+                generator = _affine(*generator_of(model, unit))
+                model = torch.linalg.matrix_exp(unit * generator)
+            anomalies = states.codes - mean(states.t.nan_to_num())
+            anomalies = torch.cat([torch.ones_like(anomalies[..., :1]), anomalies], -1)
+            steps = states.t[:, first + 1 :] - states.t[:, first:-1]
+            if uniform and bool(states.observed[:, first:].all()) and bool(((steps - unit).abs() < 1e-3 * unit).all()):
+                path = [anomalies[:, first]]
+                for _ in range(steps.shape[1]):
+                    path.append(path[-1] @ model.T)
+                predicted = torch.stack(path[1:], 1)[..., 1:] + mean(states.t[:, first + 1 :])
+                error = judged.codes[:, first + 1 :].clone()
+                error[..., : candidate.size] -= predicted[..., : candidate.size]
+                totals[number], counts[number] = error.square().sum(), error[..., 0].numel()
+            else:
+                totals[number], counts[number] = _in_gaps(
+                    candidate, judged, states, anomalies, mean, first, model, generator, unit if uniform else None
+                )
+            variance += fold.variance / len(numbers)
+        return totals, counts, variance
+
+    def _bounded(self, candidate: Candidate, continuous: bool) -> bool:
+        """Whether forecasts from the last frames, half as long as what was seen, go not far beyond it.
+
+        As far as is allowed in any case, and as much farther as the trajectories themselves grew since their first
+        half.
+        """
+        model, mean, directions, uniform = self.step_model(-1, candidate)
+        original = self.training.first(self.originals)
+        states = with_memory(original, candidate.size, directions)
+        anomalies = states.codes - mean(states.t.nan_to_num())
+        size = anomalies[..., : candidate.size].norm(dim=-1) * states.observed
+        half = size.shape[1] // 2
+        largest, early = float(size.max()), float(size[:, :half].max()) if half else 0.0
+        limit = _BEYOND * largest * max(1.0, largest / early if early else 1.0)
+        if uniform and continuous:  # flows of nearly singular maps may be far from these
+            model = torch.linalg.matrix_exp(_affine(*generator_of(model, 1.0)))
+        elif not uniform:
+            steps = original.t[:, 1:] - original.t[:, :-1]
+            model = torch.linalg.matrix_exp(model * float(steps[steps.isfinite()].median()))
+        frames = torch.arange(size.shape[1]).expand_as(size)
+        last = torch.where(states.observed, frames, 0).amax(1)
+        rows = states.observed.any(1).nonzero()[:, 0]
+        anomaly = anomalies[rows, last[rows]]
+        anomaly = torch.cat([torch.ones_like(anomaly[:, :1]), anomaly], 1)
+        for _ in range(half):
+            anomaly = anomaly @ model.T
+            if not bool((anomaly[:, 1 : candidate.size + 1].norm(dim=1) <= limit).all()):
+                return False
+        return True
+
+    @staticmethod
+    def _key(fold: int, candidate: Candidate) -> tuple[int, int, int]:
+        """What a fit depends on: without memory, that of fewer codes is part of that of all."""
+        return fold, candidate.size if candidate.memory else -1, candidate.memory
+
+    def _unit(self, fold: int, candidate: Candidate) -> float:
+        """The step of uniform data."""
+        return float(self._fits[self._key(fold, candidate)][0].transitions.step.median())
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all steps between observed training frames are equal."""
+        return transitions_of(self.training.codes[..., :1], self.training.t, self.training.observed).uniform
+
+    @property
+    def pulls(self) -> tuple[str, ...]:
+        """What a ridge may pull to."""
+        return ("change", "mean") if self.uniform else ("change",)
+
+    def grid(self, sizes: Sequence[int], memories: Sequence[float], ridges: Sequence[float]) -> list[Candidate]:
+        """Candidates of every size, share of memory, ridge and pull."""
+        every = itertools.product(memories, sizes, ridges, self.pulls)
+        return [Candidate(size, round(share * size), ridge, pull) for share, size, ridge, pull in every]
+
+    def finals(self, candidates: Sequence[Candidate], count: int) -> dict[Candidate, float]:
+        """The best `count` candidates by the maps of one step, with their scores in continuous time; more, where some
+        of them diverge only there."""
+        scores = {c: self.score(c) for c in candidates}
+        ranked = sorted(candidates, key=lambda c: scores[c])
+        return self._in_continuous_time(ranked, count) if self.uniform else {c: scores[c] for c in ranked[:count]}
+
+    def _in_continuous_time(self, ranked: Sequence[Candidate], count: int) -> dict[Candidate, float]:
+        """Scores of the flows of as many candidates as it takes for `count` that do not diverge."""
+        found: dict[Candidate, float] = {}
+        for candidate in ranked[: _DIVERGED * count]:
+            found[candidate] = self.score(candidate, continuous=True)
+            if sum(math.isfinite(score) for score in found.values()) == count:
+                break
+        return found
+
+    def search(
+        self, sizes: Sequence[int], memories: Sequence[float] = (0.0,), ridges: Sequence[float] = RIDGES
+    ) -> ClosedForm:
+        """The best candidate, fitted on all training codes.
+
+        Args:
+            sizes: numbers of codes to try.
+            memories: numbers of memory dimensions to try, as shares of the code size.
+            ridges: to try, with both pulls.
+        """
+        uniform = self.uniform
+        if not uniform and max(ridges) > _WEAKEST_APART:  # each fit follows all transitions: no two that are the same
+            ridges = [ridge for ridge in ridges if ridge >= _WEAKEST_APART]
+        candidates = self.grid(sizes, memories, ridges)
+        scores = {c: self.score(c) for c in sorted(self._screened(candidates), key=lambda c: (c.memory, c.size))}
+        candidates = list(scores)
+        leading = list(dict.fromkeys((c.size, c.memory, c.pull) for c in sorted(candidates, key=lambda c: scores[c])))
+        for size, count, pull in leading[:_FINALISTS // 2]:  # between the ridges of the grid
+            alike = [c for c in candidates if (c.size, c.memory, c.pull) == (size, count, pull)]
+            ridge = min(alike, key=lambda c: scores[c]).ridge
+            for factor in _BETWEEN:
+                between = Candidate(size, count, ridge * factor, pull)
+                scores[between] = self.score(between)
+        if self.left_out:
+            return self._fit_most_codes(scores)
+        candidates = list(scores)
+        ranked = sorted(candidates, key=lambda c: scores[c])
+        smallest = _best_of_each(ranked)
+        finals = self._in_continuous_time(ranked, _FINALISTS) if uniform else scores
+        finalists = list(dict.fromkeys([*(finals if uniform else ranked[:_FINALISTS]), *smallest]))
+        finals = finals | {c: self.score(c, continuous=True) for c in smallest if c not in finals}
+        finalists.sort(key=lambda c: (c.memory, c.size, -c.ridge, c.pull))
+        best = finalists[0]
+        for candidate in finalists:  # simpler ones first: a larger one must be clearly better
+            if finals[candidate] + self.floor < _CLEARLY_BETTER * (finals[best] + self.floor):
+                best = candidate
+        return self.fit(best, finals)
+
+    def _fit_most_codes(self, scores: dict[Candidate, float]) -> ClosedForm:
+        """The choice of a single trajectory, whose flow forecasts as well as its map of one step does."""
+        flows: dict[Candidate, float] = {}
+        best = self._most_codes(scores)
+        while self.uniform and best not in flows and len(flows) < _DIVERGED * _FINALISTS:
+            flows[best] = self.score(best, continuous=True)
+            scores = scores | flows
+            best = self._most_codes(scores)
+        return self.fit(best, scores)
+
+    def _most_codes(self, scores: dict[Candidate, float]) -> Candidate:
+        """The best candidate with as many codes as do about as well as the best, and with memory only where it pays.
+
+        All transitions of a single trajectory determine more codes than those of a fold do, the ridge holds back what
+        they do not determine, and what is cut off is missed ever more as a forecast goes on. Where forecasts miss much
+        whatever the size, noise does more harm than what is cut off: as few codes as do about as well, and of equals
+        the most regularised. Memory asks for several frames before every forecast.
+        """
+        best = min(scores, key=lambda c: scores[c])
+        alone = min((c for c in scores if not c.memory), key=lambda c: scores[c], default=best)
+        if _MEMORY_PAYS * (scores[alone] + self.floor) <= scores[best] + self.floor:
+            best = alone
+        noisy = scores[best] > _NOISY
+        limit = (_ALIKE_IN_NOISE if noisy else _ALIKE) * (scores[best] + self.floor)
+        alike = [c for c in scores if bool(c.memory) == bool(best.memory) and scores[c] + self.floor <= limit]
+        chosen = min(alike or [best], key=lambda c: (c.size if noisy else -c.size, c.memory, scores[c]))
+        if not noisy:
+            return chosen
+        equals = [c for c in alike if (c.size, c.memory) == (chosen.size, chosen.memory)]
+        equals = [c for c in equals if _CLEARLY_BETTER * (scores[c] + self.floor) <= scores[chosen] + self.floor]
+        return max(equals or [chosen], key=lambda c: c.ridge)
+
+    def _screened(self, candidates: list[Candidate]) -> list[Candidate]:
+        """All candidates, or, of many folds, those that are best by a few of them, and the best of each size."""
+        if len(self.folds) < 2 * _SCREEN:
+            return candidates
+        scores = {c: self.score(c, every=_SCREEN) for c in candidates}
+        ranked = sorted(candidates, key=lambda c: scores[c])
+        kept = ranked[: max(3 * _FINALISTS, len(ranked) // _SCREENED)]
+        return list(dict.fromkeys([*kept, *_best_of_each(ranked)]))
+
+    def fit(
+        self, candidate: Candidate, scores: dict[Candidate, float] | None = None, data: CodeData | None = None
+    ) -> ClosedForm:
+        """The field of one candidate, from all training codes or from `data`."""
+        if data is not None:
+            self.training = data
+            self._fits = {k: v for k, v in self._fits.items() if k[0] >= 0}
+        model, mean, directions, uniform = self.step_model(-1, candidate)
+        if uniform:
+            matrix, bias = generator_of(model, self._unit(-1, candidate))
+        else:
+            matrix, bias = model[1:, 1:], model[1:, 0]
+        mean_bias, forcing = mean.forcing(matrix)
+        score = scores[candidate] if scores else float("nan")
+        return ClosedForm(candidate, directions, matrix, bias + mean_bias, forcing, score, scores or {})
+
+
+def _in_gaps(
+    candidate: Candidate, judged: CodeData, states: CodeData, anomalies: Tensor, mean: SeasonalMean,
+    first: int, model: Tensor, generator: Tensor | None, unit: float | None,
+) -> tuple[float, int]:
+    """Summed squared errors of rollouts and their number where steps differ, or frames are not observed."""
+    total, count = 0.0, 0
+    anomaly, begun = anomalies[:, first], states.observed[:, first]
+    for frame in range(first + 1, states.codes.shape[1]):
+        step = states.t[:, frame] - states.t[:, frame - 1]
+        rows = torch.isfinite(step)
+        step = step.nan_to_num(0.0)
+        if unit is not None and bool(((step - unit).abs() < 1e-3 * unit).all()):
+            anomaly = anomaly @ model.T
+        else:
+            if generator is None:
+                assert unit is not None
+                generator = _affine(*generator_of(model, unit))
+            anomaly = flow(generator, anomaly, step)
+        predicted = anomaly[:, 1:] + mean(states.t[:, frame].nan_to_num())
+        error = judged.codes[:, frame].clone()
+        error[:, : candidate.size] -= predicted[:, : candidate.size]
+        seen = rows & begun & judged.observed[:, frame]
+        total += float(error[seen].square().sum())
+        count += int(seen.sum())
+        starting = ~begun & states.observed[:, frame]  # nothing observed before: the forecast begins here
+        anomaly = torch.where(starting[:, None], anomalies[:, frame], anomaly)
+        begun = begun | starting
+    return total, count
+
+
+def _best_of_each(ranked: Sequence[Candidate]) -> list[Candidate]:
+    """The first candidate of each size, with memory and without."""
+    found: dict[tuple[int, bool], Candidate] = {}
+    for candidate in ranked:
+        found.setdefault((candidate.size, candidate.memory > 0), candidate)
+    return list(found.values())
+
+
+def _affine(matrix: Tensor, bias: Tensor) -> Tensor:
+    """Generator (n + 1, n + 1) on [1, s] of ds/dt = matrix s + bias."""
+    generator = torch.zeros(len(bias) + 1, len(bias) + 1, dtype=matrix.dtype)
+    generator[1:, 1:], generator[1:, 0] = matrix, bias
+    return generator

@@ -1,0 +1,162 @@
+"""Second moments of code transitions, environment by environment: all that a linear field with contexts is fitted from.
+
+The generator G of the affine flow on [1, s] is found from the integral form of the equation. About a current guess of
+G, what the exact flow misses, pulled back to the middle of its step, is (to second order) the change of G times the
+integral of the state over the step. So each environment gives normal equations G (M M^T) = (T M^T), of moments M and
+targets T. With equal steps M and T are linear in the state at the start and one pass over the data gives the normal
+equations of every guess; with unequal ones they are summed anew for each guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.fitting.linear import Transitions, flow, transitions_of
+from inrflow.dynamics.states import CodeData
+
+
+@dataclass
+class UniformMoments:
+    """Environments with one common step: start, cross and end (E, m, m), sums of s s^T, s' s^T and s' s'^T over the
+    transitions s -> s' on [1, codes]; m = n + 1."""
+
+    start: Tensor
+    cross: Tensor
+    end: Tensor
+    step: float
+    counts: Tensor
+
+    @property
+    def size(self) -> int:
+        """Number of codes n."""
+        return self.start.shape[-1] - 1
+
+    def truncated(self, size: int) -> UniformMoments:
+        """The moments of the first `size` codes."""
+        m = size + 1
+        parts = (self.start[:, :m, :m], self.cross[:, :m, :m], self.end[:, :m, :m])
+        return UniformMoments(*parts, self.step, self.counts)
+
+    def first_guess(self) -> tuple[Tensor, Tensor]:
+        """Normal equations (E, m, m) and (E, n, m) of the trapezoidal rule, which needs no guess."""
+        both = self.start + self.cross + self.cross.transpose(1, 2) + self.end
+        change = self.cross - self.start + self.end - self.cross.transpose(1, 2)
+        return both * (self.step / 2) ** 2, (change * (self.step / 2))[:, 1:]
+
+    def about(self, generators: Tensor) -> tuple[Tensor, Tensor]:
+        """Normal equations (E, m, m) and (E, n, m) about generators (E, m, m)."""
+        half = torch.linalg.matrix_exp(generators * (self.step / 2))
+        back = torch.linalg.matrix_exp(-generators * (self.step / 2))
+        whole = half @ half
+        eye = torch.eye(half.shape[-1], dtype=half.dtype)
+        mean = (eye + 4 * half + whole) * (self.step / 6)  # Simpson's rule
+        gram = mean @ self.start @ mean.transpose(1, 2)
+        missed = back @ (self.cross - whole @ self.start) @ mean.transpose(1, 2)
+        return gram, (missed + generators @ gram)[:, 1:]
+
+    def error(self, generators: Tensor) -> Tensor:
+        """Sum of squares (E,) of what the flow misses at the end of the steps."""
+        whole = torch.linalg.matrix_exp(generators * self.step)
+        parts = self.end - 2 * whole @ self.cross.transpose(1, 2) + whole @ self.start @ whole.transpose(1, 2)
+        return parts.diagonal(dim1=1, dim2=2).sum(1)
+
+    def variance(self) -> Tensor:
+        """Sum of squares (E,) of the change over a step: what no motion at all misses."""
+        return (self.end - 2 * self.cross + self.start).diagonal(dim1=1, dim2=2).sum(1)
+
+
+@dataclass
+class IrregularMoments:
+    """Environments with steps of any length: transitions of each, on [1, codes]."""
+
+    transitions: list[Transitions]
+
+    @property
+    def size(self) -> int:
+        """Number of codes n."""
+        return self.transitions[0].start.shape[-1] - 1
+
+    @property
+    def counts(self) -> Tensor:
+        """Transitions (E,) of each environment."""
+        return torch.tensor([len(pairs.start) for pairs in self.transitions])
+
+    def truncated(self, size: int) -> IrregularMoments:
+        """The first `size` codes."""
+        return IrregularMoments([pairs.truncated(size + 1) for pairs in self.transitions])
+
+    def first_guess(self) -> tuple[Tensor, Tensor]:
+        """As `UniformMoments.first_guess`."""
+        parts = [
+            _products(pairs.step[:, None] * (pairs.start + pairs.end) / 2, pairs.end - pairs.start)
+            for pairs in self.transitions
+        ]
+        return _stacked(parts)
+
+    def about(self, generators: Tensor) -> tuple[Tensor, Tensor]:
+        """As `UniformMoments.about`."""
+        parts = []
+        for pairs, generator in zip(self.transitions, generators, strict=True):
+            middle = flow(generator, pairs.start, pairs.step / 2)
+            predicted = flow(generator, middle, pairs.step / 2)
+            missed = flow(generator, pairs.end - predicted, -pairs.step / 2)
+            moment = pairs.step[:, None] * (pairs.start + 4 * middle + predicted) / 6
+            gram, target = _products(moment, missed)
+            parts.append((gram, target + (generator @ gram)[1:]))
+        return _stacked(parts)
+
+    def error(self, generators: Tensor) -> Tensor:
+        """As `UniformMoments.error`."""
+        missed = [
+            (pairs.end - flow(generator, pairs.start, pairs.step)).square().sum()
+            for pairs, generator in zip(self.transitions, generators, strict=True)
+        ]
+        return torch.stack(missed)
+
+    def variance(self) -> Tensor:
+        """As `UniformMoments.variance`."""
+        return torch.stack([(pairs.end - pairs.start).square().sum() for pairs in self.transitions])
+
+
+Moments = UniformMoments | IrregularMoments
+
+
+def moments_of(data: CodeData, environment: Tensor, environments: int) -> Moments:
+    """Moments of codes of trajectories that belong to environments (S,) numbered from 0.
+
+    An environment without any transition has moments of zero.
+    """
+    every = []
+    for e in range(environments):
+        rows = environment == e
+        pairs = transitions_of(data.codes[rows], data.t[rows], data.observed[rows]) if bool(rows.any()) else None
+        if pairs is None:
+            empty = data.codes.new_zeros(0, data.codes.shape[-1]).double()
+            pairs = Transitions(empty, empty, empty[:, 0], empty[:, 0])
+        one = torch.ones(len(pairs.start), 1, dtype=torch.float64)
+        every.append(
+            Transitions(torch.cat([one, pairs.start], 1), torch.cat([one, pairs.end], 1), pairs.t, pairs.step)
+        )
+    steps = torch.cat([pairs.step for pairs in every])
+    if not len(steps) or not bool((steps - steps[0]).abs().max() < 1e-4 * steps[0].abs()):
+        return IrregularMoments(every)
+    start, cross, end = (
+        torch.stack([a(pairs).T @ b(pairs) for pairs in every])
+        for a, b in (
+            (lambda p: p.start, lambda p: p.start),
+            (lambda p: p.end, lambda p: p.start),
+            (lambda p: p.end, lambda p: p.end),
+        )
+    )
+    return UniformMoments(start, cross, end, float(steps.median()), torch.tensor([len(p.start) for p in every]))
+
+
+def _products(moment: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    return moment.T @ moment, (target.T @ moment)[1:]
+
+
+def _stacked(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.stack([gram for gram, _ in parts]), torch.stack([target for _, target in parts])

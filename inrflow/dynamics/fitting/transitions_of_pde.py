@@ -1,0 +1,279 @@
+"""Least-squares fits of a local equation to transitions of codes, in integral form.
+
+s_{i+1} - s_i is the integral of the rates, which are linear in the coefficients of the terms: along polynomials through
+the frames at first, then along the flow of what was found, bent so that it ends where the next frame is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.fields.local import LocalProducts
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.fitting.integral_form import by_observed_frames, interpolated_path
+from inrflow.dynamics.flow.linearised import field_jacobian
+from inrflow.dynamics.libraries.fourier_grid import LocalBasis
+from inrflow.dynamics.libraries.pde import LocalEquation
+from inrflow.dynamics.libraries.pde_terms import Term, to_plain
+from inrflow.dynamics.states import CodeData
+from inrflow.numerics.normal_equations import NormalEquations
+
+_STABLE, _ACCURATE = 1.5, 0.1  # of the fastest rate times the step, for Runge and Kutta's method
+_LEAST_STEPS, _MOST_STEPS = 4, 64
+_NUDGE = 1e-6
+_GROWTH = 100.0
+_TRIED = 3  # blocks of transitions by which equations are compared
+_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """Steps between successive observed frames, those of one block at the same place of their trajectories.
+
+    Attributes:
+        codes: (B, T, Z) of all observed frames at times t (B, T); the step is from frame `frame` to the next.
+        rows: (B,) trajectories they are of.
+    """
+
+    codes: Tensor
+    t: Tensor
+    frame: int
+    rows: Tensor
+
+
+class EquationFit:
+    """Transitions of codes and the terms that may explain them.
+
+    Args:
+        basis: of the codes, of which `states` has as many.
+        terms: J candidates.
+        environment: (S,) numbers from 0, of systems whose sums are kept apart; None for one system.
+        most: about so many transitions, evenly spread; each holds as many equations as there are codes.
+    """
+
+    def __init__(
+        self, basis: LocalBasis, states: CodeData, terms: Sequence[Term], environment: Tensor | None = None,
+        most: int = 96,
+    ) -> None:
+        self.basis, self.states, self.terms = basis, states, tuple(terms)
+        self.environment = torch.zeros(len(states.codes), dtype=torch.int64) if environment is None else environment
+        self.environments = int(self.environment.max()) + 1
+        self.products = [j for j, term in enumerate(self.terms) if len(term) > 1]
+        self.formed = LocalProducts(to_plain([self.terms[j] for j in self.products]), basis.channels)
+        self.formed.attach(basis)
+        self.blocks = list(_chosen(states, most))
+
+    def gathered(self, equation: LocalEquation | None, contexts: Tensor | None = None) -> list[NormalEquations]:
+        """Normal equations of each environment, along polynomials through frames or around the flow of an equation.
+
+        contexts: (E, P) of the environments, where the equation has any. A step that the flow misses by more than the
+        field moves goes along its polynomial. Without a force, what a coefficient adds on the way is carried to the end
+        by the flow's linear part (Newton's method, but for that); with one, the path is bent to end at the next frame.
+        """
+        found = [
+            NormalEquations.empty(len(self.terms) * self.basis.channels, self.basis.code_size)
+            for _ in range(self.environments)
+        ]
+        field = carried = None
+        steps = 0
+        if equation is not None:
+            field = equation.field(self.basis)
+            steps = _LEAST_STEPS if field.is_linear else steps_of(field, self.states, contexts)
+        for block in self.blocks:
+            start, end = block.codes[:, block.frame], block.codes[:, block.frame + 1]
+            gap = block.t[:, block.frame + 1] - block.t[:, block.frame]
+            where = self.environment[block.rows]
+            good = torch.zeros(len(start), dtype=torch.bool)
+            if equation is not None and field is not None:
+                state = start if contexts is None else torch.cat([start, contexts[where]], 1)
+                path = flow_path(field, state, block.t[:, block.frame], gap, steps)[..., : start.shape[1]]
+                missed = end - path[-1]
+                good = missed.square().sum(1) < (end - start).square().sum(1)
+                if carried is None or carried[0] != float(gap.max()):
+                    newton = equation.force is None
+                    carried = float(gap.max()), self._carried(field, float(gap.max()), steps) if newton else None
+            if equation is not None and carried is not None and bool(good.any()):
+                if carried[1] is not None:
+                    design = self._design(path[:, good], simpson(steps), carried[1]) * gap[good, None, None]
+                    own = coefficients_of(equation, contexts, where[good])
+                    change = missed[good] + torch.einsum("bzu,bu->bz", design, own)
+                else:
+                    along = torch.linspace(0, 1, steps + 1, dtype=path.dtype)[:, None, None]
+                    design = self._design((path + along * missed)[:, good], simpson(steps)) * gap[good, None, None]
+                    change = (end - start)[good]
+                self._add(found, where[good], design, change, gap[good])
+            rest = ~good
+            if bool(rest.any()):
+                path, weights = interpolated_path(block.codes, block.t, block.frame)
+                design = self._design(path[:, rest], weights) * gap[rest, None, None]
+                self._add(found, where[rest], design, (end - start)[rest], gap[rest])
+        return found
+
+    @staticmethod
+    def _add(
+        found: list[NormalEquations], where: Tensor, design: Tensor, change: Tensor, gap: Tensor
+    ) -> None:
+        for e in where.unique().tolist():
+            own = where == e
+            found[e].add(design[own], change[own], gap[own])
+
+    def missed(self, equation: LocalEquation, contexts: Tensor | None = None) -> float:
+        """Share of the change between frames that the flow misses, at most 1 of each transition; of some of them."""
+        field, total, moved = equation.field(self.basis), 0.0, 0.0
+        steps = steps_of(field, self.states, contexts)
+        for block in self.blocks[:: max(1, len(self.blocks) // _TRIED)]:
+            start, change = block.codes[:, block.frame], block.codes[:, block.frame + 1] - block.codes[:, block.frame]
+            gap = block.t[:, block.frame + 1] - block.t[:, block.frame]
+            state = start if contexts is None else torch.cat([start, contexts[self.environment[block.rows]]], 1)
+            path = flow_path(field, state, block.t[:, block.frame], gap, steps)[-1, :, : start.shape[1]]
+            size = change.square().sum(1)
+            error = (start + change - path).square().sum(1).nan_to_num(torch.inf)
+            total, moved = total + float(torch.minimum(error, size).sum()), moved + float(size.sum())
+        return total / max(moved, 1e-300)
+
+    def _carried(self, field: VectorField, gap: float, steps: int) -> list[Tensor] | None:
+        """(Z, Z) from each of the steps + 1 nodes to the end of a gap, by the field linearised at the mean state.
+
+        None where that grows so much that it says little of other states.
+        """
+        size = self.basis.code_size
+        mean = self.states.codes[self.states.observed].double().mean(0)
+        state = torch.cat([mean, torch.zeros(field.shape.context_size, dtype=torch.float64)])
+        jacobian = field_jacobian(field, torch.zeros(1, dtype=torch.float64), state[None])[0, :size, :size]
+        one = torch.linalg.matrix_exp(jacobian * gap / steps)
+        whole = torch.linalg.matrix_power(one, steps)
+        if not bool(torch.isfinite(whole).all()) or not float(torch.linalg.matrix_norm(whole, 2)) < _GROWTH:
+            return None
+        found = [torch.eye(size, dtype=torch.float64)]
+        for _ in range(steps):
+            found.append(found[-1] @ one)
+        return found[::-1]
+
+    def _design(self, path: Tensor, weights: Sequence[float], carried: Sequence[Tensor] | None = None) -> Tensor:
+        """Mean rates (B, Z, J C) along a path (Q, B, Z) that a unit of each coefficient gives, each of them `carried`
+        by a matrix (Z, Z) of its node."""
+        if carried is None:
+            return self._projected(self._spectra(path, weights))
+        total = torch.zeros(1)
+        for states, weight, matrix in zip(path, weights, carried, strict=True):
+            rates = self._projected(self._spectra(states[None], [weight]))
+            total = total + torch.einsum("zy,byu->bzu", matrix, rates)
+        return total
+
+    def _spectra(self, path: Tensor, weights: Sequence[float]) -> Tensor:
+        """Sum (B, J, K) over a path (Q, B, Z) of weights times the Fourier coefficients of all terms."""
+        basis = self.basis
+        average = torch.einsum("q,qbz->bz", torch.tensor(weights, dtype=path.dtype), path)
+        offset = basis.coefficients(torch.zeros_like(average)) * (sum(weights) - 1)
+        linear = basis.coefficients(average) + offset  # (B, C, K)
+        spectra = torch.zeros(path.shape[1], len(self.terms), basis.count, dtype=torch.complex128)
+        if self.products:
+            for states, weight in zip(path, weights, strict=True):
+                spectra[:, self.products] += weight * self.formed.spectra(states)
+        for j, term in enumerate(self.terms):
+            if len(term) == 1:
+                spectra[:, j] = linear[:, term[0].channel] * basis.symbol(term[0])
+            elif not term:
+                spectra[:, j, 0] = sum(weights)
+        return spectra
+
+    def _projected(self, spectra: Tensor) -> Tensor:
+        """Rates (B, Z, J C) of the codes by terms (B, J, K) in each channel."""
+        each = [self.basis.project_channel(spectra, c) for c in range(self.basis.channels)]
+        return torch.stack(each, -1).permute(0, 2, 1, 3).flatten(2)
+
+
+def coefficients_of(equation: LocalEquation, contexts: Tensor | None, where: Tensor) -> Tensor:
+    """Coefficients (B, J C) of an equation in the environments `where` (B,)."""
+    operators = equation.several.flatten(1)
+    if contexts is None:
+        return operators[0].expand(len(where), -1)
+    return operators[0] + contexts[where] @ operators[1:]
+
+
+def _chosen(states: CodeData, most: int) -> Iterator[Transitions]:
+    """About so many transitions, evenly spread over trajectories and times, in blocks."""
+    total = states.transitions
+    for codes, t, rows in by_observed_frames(states):
+        steps = codes.shape[1] - 1
+        count = max(1, min(len(codes) * steps, round(most * len(codes) * steps / max(total, 1))))
+        chosen = torch.linspace(0, len(codes) * steps - 1, count).round().long()
+        for frame in range(steps):
+            own = chosen[chosen % steps == frame] // steps
+            for block in own.split(_BLOCK) if len(own) else ():
+                yield Transitions(codes[block], t[block], frame, rows[block])
+
+
+def steps_of(field: VectorField, states: CodeData, contexts: Tensor | None = None, most: int = 8) -> int:
+    """Steps of Runge and Kutta's method between two frames that the fastest rates allow; an even number.
+
+    The rates are those around `most` of the liveliest states, at the given contexts (E, P) of a field that has any.
+    Steps of a linear field, which cost little, are accurate and not only stable: a wave keeps its phase.
+    """
+    gap = float((states.t[:, 1:] - states.t[:, :-1]).nan_to_num(0.0).max())
+    seen = states.codes[states.observed][:, : field.shape.state_size].double()
+    if not field.is_linear_at_context:
+        seen = seen[seen.square().sum(1).topk(min(most, len(seen))).indices]
+    else:
+        seen = seen[:1]
+    if contexts is not None:
+        each = contexts.repeat_interleave(len(seen), 0)
+        seen = torch.cat([seen.repeat(len(contexts), 1), each], 1)
+    largest = _ACCURATE if field.is_linear_at_context else _STABLE
+    steps = math.ceil(gap * fastest_rate(field, seen) / largest / 2) * 2
+    return min(max(steps, _LEAST_STEPS), _MOST_STEPS)
+
+
+def fastest_rate(field: VectorField, states: Tensor, iterations: int = 24) -> float:
+    """About the largest absolute eigenvalue of the field's derivative around states (S, n): growth under its powers."""
+    size = field.shape.state_size
+    move = torch.zeros_like(states)
+    move[:, :size] = torch.linspace(1.0, 2.0, size, dtype=states.dtype)
+    now = torch.zeros(len(states), dtype=torch.float64)
+    growth: list[Tensor] = []
+    with torch.no_grad():
+        here = field(now, states)
+        length = _NUDGE * (1 + states[:, :size].norm(dim=1, keepdim=True))
+        for _ in range(iterations):
+            move = length * move / move.norm(dim=1, keepdim=True).clamp(min=1e-300)
+            move = field(now, states + move) - here
+            growth.append((move.norm(dim=1) / length[:, 0]).clamp(min=1e-300))
+    return float(torch.stack(growth[iterations // 2 :]).log().mean(0).exp().max())
+
+
+def flow_path(field: VectorField, start: Tensor, begin: Tensor, gap: Tensor, steps: int) -> Tensor:
+    """States (steps + 1, B, n) on the way from `start` (B, n) at times `begin` (B,) to `gap` (B,) later."""
+    states, state, h = [start], start, (gap / steps)[:, None]
+    with torch.no_grad():
+        if field.is_linear:
+            return _linear_path(field, start, gap, steps)
+        for _ in range(steps):
+            one = field(begin, state)
+            two = field(begin, state + h / 2 * one)
+            three = field(begin, state + h / 2 * two)
+            four = field(begin, state + h * three)
+            state = state + h / 6 * (one + 2 * two + 2 * three + four)
+            states.append(state)
+    return torch.stack(states)
+
+
+def _linear_path(field: VectorField, start: Tensor, gap: Tensor, steps: int) -> Tensor:
+    """The same along an affine field, exactly: one matrix for all that have the same gap."""
+    path = start.expand(steps + 1, *start.shape).clone()
+    affine = torch.nn.functional.pad(torch.cat([field.matrix, field.bias[:, None]], 1), (0, 0, 0, 1))
+    for value in gap.unique():
+        rows = gap == value
+        one = torch.linalg.matrix_exp(affine * value / steps)[:-1]
+        for i in range(steps):
+            path[i + 1, rows] = path[i, rows] @ one[:, :-1].T + one[:, -1]
+    return path
+
+
+def simpson(steps: int) -> list[float]:
+    """Weights, which sum to 1, of values at an even number of equal steps (Simpson's rule)."""
+    return [(1 if i in (0, steps) else 4 if i % 2 else 2) / (3 * steps) for i in range(steps + 1)]

@@ -1,0 +1,150 @@
+"""Dynamics whose coefficients are polynomials in the wavenumber: those of an equation with constant coefficients.
+
+A term d^a u_c multiplies the coefficient of exp(i k x) by (i k)^a, a term d^a u_c d^b u_e the product of those of p and
+q by (i p)^a (i q)^b: the same few real numbers for all waves. They are found by least squares on all waves at once, so
+that a handful of transitions determines couplings which, wave by wave, no amount of smooth data would: where hardly
+anything moves in two short waves, nothing there says how they drive a third.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.libraries.spectral import Block, SpectralFit, SpectralForm
+from inrflow.dynamics.libraries.waves import SpectralOperator, Waves
+from inrflow.dynamics.states import CodeData
+from inrflow.numerics.ridge import improves, leading_ridge
+
+RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4)
+_ORDER = 2  # of derivatives in a term, all factors together; linear terms have the squared Laplacian too
+_STORED = 1e8  # values of all terms at all products, kept at once
+
+Derivative = tuple[int, ...]  # axes
+
+
+class SymbolFit:
+    """Terms of an equation on the transitions of a `SpectralFit`, whose integrals are shared."""
+
+    def __init__(self, fit: SpectralFit) -> None:
+        self.fit, self.waves = fit, fit.waves
+        self.linear, self.products = linear_symbols(self.waves), product_symbols(self.waves)
+
+    @property
+    def terms(self) -> int:
+        """Number of unknowns of each channel."""
+        return 1 + self.waves.channels * len(self.linear) + len(self.products)
+
+    def features(self, block: Block) -> Tensor:
+        """Integrals (B, H, J) of all terms: a constant, linear ones, products."""
+        step, linear, products, _ = block
+        waves = self.waves
+        constant = torch.zeros(len(step), waves.count, dtype=torch.complex128)
+        constant[:, 0] = step[:, 0]
+        columns = [constant]
+        for channel in range(waves.channels):
+            columns += [linear[:, channel, : waves.count] * symbol for symbol in self.linear]
+        several = products.to(torch.complex128)
+        for symbol in self.products:
+            columns.append(torch.zeros_like(constant).index_add(1, waves.out, several * symbol))
+        return torch.stack(columns, -1)
+
+    def solve(self, block: Block, ridges: tuple[float, ...]) -> list[SpectralOperator]:
+        """Operators for each ridge, relative to the mean square of each term."""
+        features, change = self.features(block), block[3].transpose(1, 2)
+        design = torch.view_as_real(features).transpose(2, 3).reshape(-1, features.shape[-1])
+        target = torch.view_as_real(change).transpose(2, 3).reshape(-1, self.waves.channels)
+        unit = design.square().mean(0).sqrt().clamp(min=1e-300)
+        design = design / unit
+        gram, right = design.T @ design, design.T @ target
+        found = []
+        for ridge in ridges:
+            regular = gram.clone()
+            regular.diagonal().add_(ridge * len(design))
+            found.append(self.operator(torch.linalg.solve(regular, right) / unit[:, None]))
+        return found
+
+    def operator(self, coefficients: Tensor) -> SpectralOperator:
+        """The operator of coefficients (J, C) of the terms, for each channel's rate."""
+        waves, orders = self.waves, len(self.linear)
+        result = waves.nothing()
+        values = coefficients.to(torch.complex128)
+        result.constant[:, 0] = values[0]
+        for channel in range(waves.channels):
+            own = values[1 + channel * orders : 1 + (channel + 1) * orders]  # (orders, C)
+            result.linear[:, :, channel] = self.linear.T @ own
+        if len(self.products):
+            result.products = values[1 + waves.channels * orders :].T @ self.products
+        return result
+
+    def search(self, judged: CodeData, first: int, corrections: int = 2) -> SpectralForm | None:
+        """The best by rollouts of `judged` codes from frame `first`; None where every one diverges."""
+        best: SpectralForm | None = None
+        operator: SpectralOperator | None = None
+        for _ in range(corrections + 1):
+            solved = self.solve(self.fit.gathered(operator), RIDGES)
+            leading = leading_ridge(
+                zip(RIDGES, solved, strict=True), lambda one: self.fit.rollout_error(one, judged, first)
+            )
+            if leading is None or not improves(leading[0], None if best is None else best.score):
+                break
+            operator = leading[2]
+            best = SpectralForm(self.waves, operator, None, (leading[1],), leading[0], equation=True)
+        return best
+
+    def refit(self, found: SpectralForm) -> SpectralForm:
+        """The form fitted once more with its ridge, along its own flow, to the transitions of this fit."""
+        operator = self.solve(self.fit.gathered(found.operator), found.ridges[:1])[0]
+        return replace(found, operator=operator)
+
+
+def linear_symbols(waves: Waves) -> Tensor:
+    """(i k)^a (K, H) of all derivatives up to the second order, and of the squared Laplacian."""
+    k = waves.vectors.double()
+    several = [_symbol(k, axes) for axes in derivatives(k.shape[1], _ORDER)]
+    return torch.stack([*several, (k.square().sum(1) ** 2).to(torch.complex128)])
+
+
+def product_symbols(waves: Waves) -> Tensor:
+    """Symbols (K, M) at every product of all pairs of factors, derivatives of channels, up to a total order."""
+    if not len(waves.out):
+        return torch.zeros(0, 0, dtype=torch.complex128)
+    full = 2 * waves.count - 1
+    k = torch.cat([waves.vectors, -waves.vectors[1:]]).double()
+    left, right = waves.left // full, waves.right // full
+    p, q = k[waves.left % full], k[waves.right % full]
+    distinct = waves.left != waves.right
+    axes = derivatives(k.shape[1], _ORDER)
+    at_p, at_q = {a: _symbol(p, a) for a in axes}, {a: _symbol(q, a) for a in axes}
+    factors = list(itertools.product(range(waves.channels), axes))
+    found = []
+    for one, (c, a) in enumerate(factors):
+        for e, b in factors[one:]:
+            if len(a) + len(b) <= _ORDER:
+                both = ((left == c) & (right == e)) * at_p[a] * at_q[b]
+                found.append(both + (distinct & (right == c) & (left == e)) * at_q[a] * at_p[b])
+    return torch.stack(found)
+
+
+def derivatives(dimensions: int, order: int) -> list[Derivative]:
+    """All derivatives up to an order, as lists of axes."""
+    return [
+        axes for n in range(order + 1) for axes in itertools.combinations_with_replacement(range(dimensions), n)
+    ]
+
+
+def transitions_wanted(waves: Waves) -> float:
+    """How many transitions may be looked at, that the terms at all products take bounded time and memory."""
+    factors = waves.channels * len(derivatives(waves.vectors.shape[1], _ORDER))
+    return _STORED / (factors * (factors + 1) / 2) / max(len(waves.out), 1)
+
+
+def _symbol(k: Tensor, axes: Derivative) -> Tensor:
+    """(i k)^a of wave vectors (N, d)."""
+    result = torch.ones(len(k), dtype=torch.complex128)
+    for axis in axes:
+        result = result * 1j * k[:, axis]
+    return result

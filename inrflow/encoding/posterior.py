@@ -1,0 +1,206 @@
+"""Encoding as one linear solve: the Gaussian posterior of codes given observed values of an affine decoder.
+
+Model: u = offset + basis z + noise, z ~ N(mean, covariance), noise ~ N(0, variance of the channel). All solves run in
+float64 whatever the decoder's precision: normal equations square the condition number.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from inrflow.numerics.batched_regression import SOLVE_NUMBERS, WhitenedPosterior, block_length
+
+_JITTER = 1e-14  # of the largest variance: covariances are singular where codes are known exactly
+
+
+@dataclass
+class GaussianPrior:
+    """Prior of codes, and the variance with which a decoded value misses an observed one; not changed once in use.
+
+    Attributes:
+        mean: (Z,).
+        covariance: (Z, Z).
+        noise: (C,) variance of each channel (observation noise and what the decoder cannot represent), normalised
+            units.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    noise: Tensor
+
+    def to(self, device: torch.device) -> "GaussianPrior":
+        """The prior on a device."""
+        return GaussianPrior(self.mean.to(device), self.covariance.to(device), self.noise.to(device))
+
+    def truncated(self, size: int) -> "GaussianPrior":
+        """Prior of the first `size` code dimensions."""
+        return GaussianPrior(self.mean[:size], self.covariance[:size, :size], self.noise)
+
+    @cached_property
+    def by_channel(self) -> "list[GaussianPrior] | None":
+        """Priors of the equal parts of the code that each channel has, where the parts are independent; else None."""
+        channels = len(self.noise)
+        if channels == 1 or len(self.mean) % channels:
+            return None
+        size = len(self.mean) // channels
+        parts = [slice(c * size, (c + 1) * size) for c in range(channels)]
+        blocks = [self.covariance[part, part] for part in parts]
+        if torch.count_nonzero(self.covariance) != sum(int(torch.count_nonzero(block)) for block in blocks):
+            return None
+        return [
+            GaussianPrior(self.mean[part], block, self.noise[c : c + 1])
+            for c, (part, block) in enumerate(zip(parts, blocks, strict=True))
+        ]
+
+    def factor(self) -> Tensor:
+        """Square root L (Z, r) with L L^T = covariance, numerically null directions dropped; found once."""
+        return self._factor
+
+    @cached_property
+    def _factor(self) -> Tensor:
+        values, vectors = self._spectrum
+        keep = values > 1e-14 * values.max().clamp(min=1e-300)
+        return vectors[:, keep] * values[keep].sqrt()
+
+    @cached_property
+    def lengths(self) -> Tensor | None:
+        """Standard deviations (Z,) of codes that are independent, which makes `factor` diagonal; else None."""
+        return self._factor.diagonal() if _is_diagonal(self._factor) else None
+
+    def mahalanobis(self, z: Tensor) -> Tensor:
+        """Squared Mahalanobis distance (...,) of codes z (..., Z) from the prior: about Z inside."""
+        values, vectors = self._spectrum
+        values = values.clamp(min=1e-6 * values.max())
+        return (((z - self.mean) @ vectors).square() / values).sum(-1)
+
+    @cached_property
+    def _spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues and eigenvectors of the covariance; codes along the principal directions need no search."""
+        if _is_diagonal(self.covariance):
+            return self.covariance.diagonal(), torch.eye(len(self.mean), dtype=self.covariance.dtype)
+        values, vectors = torch.linalg.eigh(self.covariance)
+        return values, vectors
+
+
+def _is_diagonal(matrix: Tensor) -> bool:
+    square = matrix.shape[0] == matrix.shape[1]
+    return square and bool(torch.count_nonzero(matrix) == torch.count_nonzero(matrix.diagonal()))
+
+
+def condition(
+    offset: Tensor, basis: Tensor, u: Tensor, prior: GaussianPrior, covariance: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Posterior of the codes of frames that share points.
+
+    Args:
+        offset, basis: affine decoder at the points, (N, C) and (N, C, Z).
+        u: observed values (F, N, C), NaN where not observed.
+        prior: prior and noise; float64.
+        covariance: also return the posterior covariance.
+    Returns:
+        mean (F, Z) and, if asked, covariance (Z, Z) where all frames miss the same values, else (F, Z, Z).
+    """
+    mean, spread = condition_groups(offset[None], basis[None], u[None], prior, covariance)
+    if spread is None:
+        return mean[0], None
+    return mean[0], spread[0, 0] if spread.shape[1] == 1 else spread[0]
+
+
+def condition_each(basis: Tensor, u: Tensor, covariances: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Posterior of codes of which each has a prior of its own, and all observe the same points.
+
+    What the points tell is summed once for all, so that a solve costs as the codes do, however many points there are.
+
+    Args:
+        basis: (N, C, Z), more values than codes. u: values (F, N, C), all observed, less what the mean codes decode to.
+        covariances: (F, Z, Z). noise: (C,).
+    Returns:
+        what is added to the mean codes (F, Z), and the covariances (F, Z, Z).
+    """
+    design = (basis.double() * noise.rsqrt()[:, None]).flatten(0, 1)
+    told = (u.double() * noise.rsqrt()).flatten(1) @ design
+    gram = design.T @ design
+    eye = torch.eye(design.shape[1], dtype=torch.float64)
+    means, spreads = [], []
+    for one, right in zip(covariances, told, strict=True):
+        lower, failed = torch.linalg.cholesky_ex(one + _JITTER * one.diagonal().max() * eye)
+        if failed:
+            values, vectors = torch.linalg.eigh(one)
+            lower = vectors * values.clamp(min=0).sqrt()
+        cholesky = torch.linalg.cholesky(eye + lower.T @ gram @ lower)
+        half = torch.linalg.solve_triangular(cholesky, lower.T, upper=False)
+        spreads.append(half.T @ half)
+        means.append(half.T @ (half @ right))
+    return torch.stack(means), torch.stack(spreads)
+
+
+def condition_groups(
+    offset: Tensor,
+    basis: Tensor,
+    u: Tensor,
+    prior: GaussianPrior,
+    covariance: bool = False,
+    which: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Posterior of the codes of frames in groups, each of which has points of its own.
+
+    Args:
+        offset, basis: affine decoder at the points of each group, (G, N, C) and (G, N, C, Z); with `which`, at M points
+            from which all groups have theirs, (M, C) and (M, C, Z).
+        u: observed values (G, F, N, C), NaN where not observed.
+        prior: prior and noise; float64.
+        covariance: also return the posterior covariance.
+        which: (G, N) of the M points that each group has.
+    Returns:
+        mean (G, F, Z) and, if asked, covariance (G, 1, Z, Z) where all frames of each group miss the same values, else
+        (G, F, Z, Z).
+    """
+    scale, factor, lengths = prior.noise.rsqrt(), prior.factor(), prior.lengths
+    groups, frames, points, channels = u.shape
+    # Once for each point, however many solves see it.
+    whole = basis.double()
+    whitened = whole @ factor * scale[:, None] if lengths is None else whole * (scale[:, None] * lengths)
+    whitened = whitened.reshape(-1, channels * factor.shape[1])
+    expected = ((offset.double() + whole @ prior.mean) * scale).reshape(-1, channels)
+    which = torch.arange(groups * points).view(groups, points) if which is None else which
+    target = (u.double() * scale - expected[which][:, None]).flatten(2)
+    observed = torch.isfinite(target)
+    alike = frames == 1 or bool((observed == observed[:, :1]).all())
+    seen = (observed[:, :1] if alike else observed).flatten(0, 1)  # what each solve sees
+    whole_frames = bool(seen.all())
+    if not whole_frames:
+        target = target.nan_to_num(0.0, 0.0, 0.0)
+    owner = torch.arange(groups) if alike else torch.arange(groups).repeat_interleave(frames)
+    target = target if alike else target.flatten(0, 1)[:, None]
+    means, spreads = [], []
+    length = block_length(int(seen.sum(1).max()), factor.shape[1], SOLVE_NUMBERS)
+    for start in range(0, len(owner), length):
+        block = slice(start, start + length)
+        place, values = which[owner[block]], target[block]
+        if whole_frames:
+            design = whitened.index_select(0, place.flatten()).view(len(place), -1, factor.shape[1])
+        else:
+            design, values = _observed(whitened.view(-1, channels, factor.shape[1]), place, seen[block], values)
+        posterior = WhitenedPosterior(design)
+        means.append(posterior.mean(values) @ factor.T)
+        if covariance:
+            spreads.append(factor @ posterior.covariance() @ factor.T)
+    mean = prior.mean + torch.cat(means).reshape(groups, frames, -1)
+    if not covariance:
+        return mean, None
+    return mean, torch.cat(spreads).reshape(groups, -1, *prior.covariance.shape)
+
+
+def _observed(whitened: Tensor, place: Tensor, seen: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Design (B, P, r) and values (B, F, P) of B solves cut to as many values as any of them has; zero where one has
+    fewer.
+
+    whitened (M, C, r) at all points, place (B, N) of the solves' points in it, seen (B, N C), values (B, F, N C).
+    """
+    order = seen.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, : int(seen.sum(1).max())]
+    channels = whitened.shape[1]
+    rows = (place[..., None] * channels + torch.arange(channels)).flatten(1).gather(1, order)
+    design = whitened.flatten(0, 1)[rows] * seen.gather(1, order)[..., None]
+    return design, values.gather(2, order[:, None].expand(-1, values.shape[1], -1))

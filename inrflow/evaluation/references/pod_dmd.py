@@ -1,0 +1,184 @@
+"""POD + DMD: the reduced-order forecast that a user of shared points and uniform time steps has at hand.
+
+Proper orthogonal decomposition of the channels, each normalised, and a least-squares affine map of one time step on the
+leading coefficients (dynamic mode decomposition on projected snapshots, Schmid 2010). Rank and ridge are chosen by
+free-running forecasts of data that were not fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.dynamics.fitting.folds import frames_left_out
+from inrflow.encoding.posterior import GaussianPrior
+from inrflow.evaluation.references.modes import coefficients, leading_modes, march, regular_step, step_pairs
+
+RANKS = (1, 2, 5, 10, 20, 30, 50, 70, 100, 150, 200, 300)
+RIDGES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
+_FEW = 4  # trajectories below which all are fitted, and held-out frames judge in place of held-out trajectories
+_SMALLEST_NOISE = 1e-8  # variance, normalised, that modes are taken to miss at least
+
+
+@dataclass
+class PodDmd:
+    """A fitted POD + DMD forecast at N points.
+
+    Attributes:
+        step: time step, in units of t.
+        mean, scale: (C,) normalisation of the channels.
+        modes: (N C, r).
+        step_map: (1 + r, r): z_next = [1, z] @ step_map.
+        prior: of the coefficients, and the variance that the modes leave.
+        ridge: chosen, relative to the mean square of the regressors.
+    """
+
+    step: float
+    mean: Tensor
+    scale: Tensor
+    modes: Tensor
+    step_map: Tensor
+    prior: GaussianPrior
+    ridge: float
+
+    @property
+    def rank(self) -> int:
+        """The number of modes r."""
+        return self.modes.shape[1]
+
+    def forecast(self, t: Tensor, observed: Tensor) -> Tensor | None:
+        """Forecast at times t (S, T) from values of the first n frames (S, n, N, C), NaN = not observed: (S, T, N, C).
+
+        Observed frames are given as their own projection, gaps filled. None where times are not whole steps apart.
+        """
+        if t.shape[1] > 1 and regular_step(t, self.step) is None:
+            return None
+        normalised = (observed - self.mean) / self.scale
+        offset = torch.zeros(observed.shape[2:], dtype=torch.float64)
+        start, seen = coefficients(normalised, offset, self.modes, self.prior)
+        path = march(t, self.step, self.prior.mean, start, seen, partial(_advance, self.step_map))
+        return (path @ self.modes.T).reshape(*t.shape, *observed.shape[2:]) * self.scale + self.mean
+
+
+def _advance(step_map: Tensor, z: Tensor, steps: Tensor) -> Tensor:
+    counts = torch.round(steps).long()
+    for taken in range(int(counts.max())):
+        z = torch.where((counts > taken)[:, None], step_map[0] + z @ step_map[1:], z)
+    return z
+
+
+def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, step: float,
+                copies: Sequence[TrajectoryBatch] = ()) -> PodDmd | None:
+    """Fit to trajectories on shared points, in data units, whose times are multiples of `step` apart.
+
+    Rank and ridge are those whose free-running forecasts of the validation trajectories, from their first frame, err
+    least. Without these a quarter of the trajectories is held out, or where there are few of them, single frames are
+    left out and forecast, as for the codes of a single trajectory. `copies` are symmetry copies of the
+    training trajectories, fitted with them. The last fit is to everything. None where fewer than two complete frames
+    follow one another.
+    """
+    if validation is None and len(training) >= _FEW:
+        kept = len(training) - len(training) // _FEW
+        folds = [([batch.select(slice(0, kept)) for batch in (training, *copies)], training.select(slice(kept, None)))]
+    elif validation is None:
+        folds = _frames_left_out(training, copies)
+    else:
+        folds = [([training, *copies], validation)]
+    everything = [training, *copies] if validation is None else [training, validation, *copies]
+    pairs = [int(step_pairs(batch.t, _complete(batch), step).sum()) for batch in everything]
+    if sum(pairs) < 2:
+        return None
+    fits = [_Projection(fitted, step) for fitted, held in folds
+            if any(bool(step_pairs(batch.t, _complete(batch), step).any()) for batch in fitted)]
+    largest = min((fit.largest_rank for fit in fits), default=1)
+    cells = [(rank, ridge) for rank in (*(rank for rank in RANKS if rank < largest), largest) for ridge in RIDGES]
+    errors = sum((fit.rollout_errors(held, cells) for fit, (_, held) in zip(fits, folds, strict=False)),
+                 torch.zeros(len(cells), dtype=torch.float64))
+    rank, ridge = cells[int(errors.argmin())]
+    return _Projection(everything, step).model(rank, ridge)
+
+
+def _frames_left_out(batch: TrajectoryBatch,
+                     copies: Sequence[TrajectoryBatch]) -> list[tuple[list[TrajectoryBatch], TrajectoryBatch]]:
+    frames, folds = batch.t.shape[1], []
+    for out, end in frames_left_out(frames):
+        fitted = [part.first_frames(out) for part in (batch, *copies)]
+        if out + 1 < frames:
+            fitted += [part.frames(slice(out + 1, None)) for part in (batch, *copies)]
+        folds.append((fitted, batch.frames(slice(out - 1, end))))
+    return folds
+
+
+def _complete(batch: TrajectoryBatch) -> Tensor:
+    """Frames without a missing value, (S, T) bool."""
+    return torch.isfinite(batch.u).flatten(2).all(-1) & torch.isfinite(batch.t)
+
+
+class _Projection:
+    """Modes of complete frames, their coefficients, and the sums from which the map of every rank follows."""
+
+    def __init__(self, batches: Sequence[TrajectoryBatch], step: float) -> None:
+        complete = [_complete(batch) for batch in batches]
+        rows = torch.cat([batch.u[frames].double() for batch, frames in zip(batches, complete, strict=True)])
+        self.shape = rows.shape[1:]
+        flat = rows.flatten(0, 1)
+        self.step, self.mean = step, flat.mean(0)
+        deviation = flat.std(0, unbiased=False)
+        self.scale = torch.where(deviation > 0, deviation, 1.0)
+        rows = rows.sub_(self.mean).div_(self.scale).flatten(1)
+        self.modes = leading_modes(rows, max(RANKS))
+        self.rows, self.codes = rows, rows @ self.modes
+        before, after, start = [], [], 0
+        for batch, frames in zip(batches, complete, strict=True):
+            stop = start + int(frames.sum())
+            z = rows.new_zeros(*frames.shape, self.modes.shape[1])
+            z[frames] = self.codes[start:stop]
+            pairs = step_pairs(batch.t, frames, step)
+            before.append(z[:, :-1][pairs])
+            after.append(z[:, 1:][pairs])
+            start = stop
+        regressors = torch.cat(before)
+        self.largest_rank = max(1, min(self.modes.shape[1], len(regressors) - 1))
+        regressors = torch.cat([torch.ones_like(regressors[:, :1]), regressors], 1)
+        self.gram, self.cross = regressors.T @ regressors, regressors.T @ torch.cat(after)
+
+    def step_map(self, rank: int, ridge: float) -> Tensor:
+        """Least squares with a ridge relative to the mean square of the regressors, (1 + rank, rank)."""
+        gram = self.gram[:rank + 1, :rank + 1].clone()
+        gram.diagonal().add_(ridge * float(gram.diagonal().mean()))
+        return torch.linalg.solve(gram, self.cross[:rank + 1, :rank]).contiguous()
+
+    def rollout_errors(self, held: TrajectoryBatch, cells: list[tuple[int, float]]) -> Tensor:
+        """Summed squared error of forecasts from the first complete frame of every trajectory, for each cell: (cells,).
+
+        In normalised data units, from coefficients alone: what the modes do not hold and what the coefficients miss
+        are orthogonal. Infinite where a forecast diverges.
+        """
+        complete = _complete(held)
+        frame = torch.arange(held.t.shape[1])
+        first = torch.where(complete, frame, len(frame)).amin(1, keepdim=True)
+        rows = ((held.u.double() - self.mean) / self.scale).flatten(2).nan_to_num(0.0)
+        truth, size = rows @ self.modes, rows.square().sum(-1)
+        judged, start = complete & (frame > first), frame <= first
+        errors = []
+        for rank, ridge in cells:
+            z = truth[..., :rank]
+            path = march(held.t, self.step, z.new_zeros(rank), z, start,
+                         partial(_advance, self.step_map(rank, ridge)))
+            error = size - z.square().sum(-1) + (path - z).square().sum(-1)
+            errors.append(torch.where(judged, error, 0.0).sum())
+        return torch.stack(errors).nan_to_num(torch.inf, torch.inf)
+
+    def model(self, rank: int, ridge: float) -> PodDmd:
+        """The forecast of one rank and ridge."""
+        rank = min(rank, self.largest_rank)
+        modes, z = self.modes[:, :rank].contiguous(), self.codes[:, :rank]
+        missed = (self.rows - z @ modes.T).square().mean(0).reshape(self.shape).mean(0)
+        centred = z - z.mean(0)
+        prior = GaussianPrior(z.mean(0), centred.T @ centred / len(z), missed.clamp(min=_SMALLEST_NOISE))
+        return PodDmd(self.step, self.mean, self.scale, modes, self.step_map(rank, ridge), prior, ridge)

@@ -1,0 +1,332 @@
+"""Assimilation: the states of trajectories that explain observations scattered over a window of time.
+
+An extended Kalman filter and its Rauch-Tung-Striebel smoother, which is one Gauss-Newton step on the (weakly
+constrained) window problem: each frame is encoded by the same regularised solve as in training, with the
+forecast from the frames before as its prior. Hidden memory, which no frame shows, is found from how the codes move, and
+so is a context, the part of the state that stays constant: the flow is linearised at a nominal context.
+"""
+
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.decoders.base import Decoder
+from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.flow.linearised import field_jacobian as field_jacobian
+from inrflow.encoding.delayed_values import Drift
+from inrflow.encoding.encode import Encoder, encode_with_covariance
+from inrflow.encoding.evidence import NoiseEvidence, squared_innovation
+from inrflow.encoding.gauss_newton import gauss_newton
+from inrflow.encoding.posterior import GaussianPrior, condition, condition_each
+from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
+
+_SURPRISING = 4.0  # variance factor above which noise is looked for
+
+
+
+
+
+
+
+
+def assimilate(
+    decoder: Decoder,
+    dynamics: Dynamics,
+    prior: StatePrior,
+    window: TrajectoryBatch,
+    covariance: bool = True,
+    smooth: bool = True,
+    encoder: Encoder | None = None,
+    context: ContextPrior | None = None,
+    around: Tensor | None = None,
+) -> StateEstimate:
+    """States of a window of frames (S, K); `window.t` in internal units, values normalised.
+
+    The mean of frames without any observation is the forecast from those before. `context`: in place of the one in
+    `prior`. `around`: states (S, K, n) at which the motion between delayed values and the times of their frames is
+    linearised; by default the forecasts, and for the first frames what they are encoded to.
+    """
+    size, contexts = decoder.code_size, dynamics.field.shape.context_size
+    frames = window.u.shape[1]
+    first = window.first_frames(1)
+    track = covariance or frames > 1
+    context = (context or prior.context(contexts)) if contexts else None
+    nominal = None
+    before = prior.mean.expand(len(window.u), -1) if around is None else around[:, 0]
+    for _ in range(2 if around is None and window.delay is not None and not dynamics.field.is_linear else 1):
+        drift = _drift(dynamics, window, before, size)
+        code, spread = encode_with_covariance(decoder, first, prior.codes(size), track, encoder, drift)
+        mean, cov = _lift(code[:, 0], spread[:, 0] if spread is not None else None, prior, size, contexts)
+        if context is not None:
+            mean, cov = _with_context(mean, cov, context)
+        before = mean
+    if context is not None:
+        nominal = (context.mean if context.nominal is None else context.nominal).expand(len(mean), contexts)
+    means = [mean]
+    covariances: list[Tensor | None] = [cov]
+    known = decoder.affine and (encoder is None or encoder.method == "solve")
+    quadratic, count = torch.zeros(2, len(mean), dtype=torch.float64)
+    if known:
+        quadratic, count = _innovation(decoder, first, prior.mean.expand_as(mean), mean, prior.noise, drift)
+    forecasts: list[tuple[Tensor, Tensor]] = []  # of the second frame on, and the flows that lead there
+    flows: list[Tensor] = []
+    for k in range(1, frames):
+        begin, end = window.t[:, k - 1], window.t[:, k]
+        gone = torch.isnan(end)
+        begin, end = begin.nan_to_num(), torch.where(gone, begin.nan_to_num(), end)
+        start = means[-1] if nominal is None else torch.cat([means[-1][:, :-contexts], nominal], 1)
+        forecast = dynamics.flow(start, torch.stack([begin, end], 1), check=False)[:, 1]
+        lost = ~torch.isfinite(forecast).all(1)  # few observations may tell states that the dynamics do not know
+        if bool(lost.any()):
+            states = forecast.shape[1] - contexts
+            mean = torch.cat([prior.mean[:states].to(start).expand(len(start), -1), start[:, states:]], 1)
+            forecast = torch.where(lost[:, None], mean, forecast)
+        latest = covariances[-1]
+        assert latest is not None
+        expected, flow = dynamics.propagate(latest, start, forecast, begin, end)
+        if bool(lost.any()):
+            expected, flow = _forgotten(expected, flow, latest, prior, lost, contexts)
+        if nominal is not None:
+            away = means[-1][:, -contexts:] - nominal
+            forecast = forecast + (flow[:, :, -contexts:] @ away[..., None])[..., 0]
+        frame = window.frames(slice(k, k + 1))
+        if not dynamics.field.is_linear:  # else all codes move alike, at all times
+            drift = _drift(dynamics, window, forecast if around is None else around[:, k], size)
+        mean, cov = _update(decoder, frame, forecast, expected, prior.noise, drift)
+        if known:
+            further = _innovation(decoder, frame, forecast, mean, prior.noise, drift)
+            quadratic, count = quadratic + further[0], count + further[1]
+        means.append(mean)
+        covariances.append(cov)
+        forecasts.append((forecast, expected))
+        flows.append(flow)
+    if smooth and frames > 1:
+        for k in range(frames - 2, -1, -1):
+            forecast, expected = forecasts[k]
+            cov, later, flow = covariances[k], covariances[k + 1], flows[k]
+            assert cov is not None and later is not None
+            jitter = 1e-12 * expected.diagonal(dim1=1, dim2=2).amax(1)[:, None, None] * torch.eye(expected.shape[-1])
+            gain = torch.linalg.solve(expected + jitter, flow @ cov).transpose(1, 2)
+            step = means[k + 1] - forecast
+            means[k] = means[k] + (gain @ step[..., None])[..., 0]
+            covariances[k] = cov + gain @ (later - expected) @ gain.transpose(1, 2)
+    kept = [c for c in covariances if c is not None] if covariance else None
+    return StateEstimate(window.t, torch.stack(means, 1), kept, quadratic, count)
+
+
+def _forgotten(
+    expected: Tensor, flow: Tensor, before: Tensor, prior: StatePrior, lost: Tensor, contexts: int
+) -> tuple[Tensor, Tensor]:
+    """Covariances and flows (S, n, n) where trajectories that are `lost` (S,) keep their contexts alone."""
+    rows, size = len(lost), expected.shape[-1]
+    states = size - contexts
+    anew = torch.zeros(rows, size, size, dtype=expected.dtype)
+    anew[:, :states, :states] = prior.covariance[:states, :states]
+    anew[:, states:, states:] = before[:, states:, states:]
+    still = torch.zeros(size, size, dtype=flow.dtype)
+    still[states:, states:] = torch.eye(contexts, dtype=flow.dtype)
+    where = lost[:, None, None]
+    return torch.where(where, anew, expected.expand(rows, -1, -1)), torch.where(where, still, flow.expand(rows, -1, -1))
+
+
+def assimilate_noisy(
+    decoder: Decoder,
+    dynamics: Dynamics,
+    prior: StatePrior,
+    window: TrajectoryBatch,
+    covariance: bool = True,
+    encoder: Encoder | None = None,
+    context: ContextPrior | None = None,
+) -> StateEstimate:
+    """As `assimilate`, for observations with more noise than training data: how much, the window itself tells.
+
+    Where values are delayed and the dynamics are not linear, a second pass linearises around the states of the first.
+    Trajectories whose innovations are far larger than the prior expects are assimilated anew with the white noise of
+    largest evidence, each with its own. Covariances and `factor` do not count this noise: it is not in the field.
+    """
+    estimate = assimilate(decoder, dynamics, prior, window, covariance, encoder=encoder, context=context)
+    around = None
+    if window.delay is not None and not dynamics.field.is_linear:
+        around = estimate.mean
+        estimate = assimilate(
+            decoder, dynamics, prior, window, covariance, encoder=encoder, context=context, around=around
+        )
+    surprising = (estimate.factor > _SURPRISING).nonzero()[:, 0]
+    if not len(surprising):
+        return estimate
+    chosen = window.select(surprising)
+    evidence = NoiseEvidence(prior.codes(decoder.code_size), len(chosen))
+    states = estimate.mean[surprising]
+    frames, alike = chosen.u.shape[1], dynamics.field.is_linear
+    drifts = [_drift(dynamics, chosen, states[:, k], decoder.code_size) for k in range(1 if alike else frames)]
+    drifts = drifts * frames if alike else drifts
+    for rows, frame, offset, basis in _affine_frames(decoder, chosen, drifts):
+        evidence.add(rows, offset, basis, frame)
+    added = torch.zeros(len(window), dtype=torch.float64)
+    added[surprising] = evidence.best()
+    for level in added[added > 0].unique():
+        rows = (added == level).nonzero()[:, 0]
+        noisy = replace(prior, noise=prior.noise + level)
+        known = None if context is None else context.select(rows)
+        other = assimilate(
+            decoder, dynamics, noisy, window.select(rows), covariance, encoder=encoder, context=known,
+            around=None if around is None else around[rows],
+        )
+        estimate = _merged(estimate, other, rows)
+    return estimate
+
+
+def _merged(estimate: StateEstimate, other: StateEstimate, rows: Tensor) -> StateEstimate:
+    """The estimate with the trajectories `rows` replaced by those of another."""
+    covariances = None
+    if estimate.covariance is not None and other.covariance is not None:
+        covariances = []
+        for old, new in zip(estimate.covariance, other.covariance, strict=True):
+            if len(rows) < len(estimate.mean):
+                old = old.expand(len(estimate.mean), -1, -1).clone()
+                old[rows] = new.expand(len(rows), -1, -1)
+            covariances.append(old if len(rows) < len(estimate.mean) else new)
+    mean, quadratic, count = estimate.mean.clone(), estimate.quadratic.clone(), estimate.count.clone()
+    mean[rows], quadratic[rows], count[rows] = other.mean, other.quadratic, other.count
+    return StateEstimate(estimate.t, mean, covariances, quadratic, count)
+
+
+def _drift(dynamics: Dynamics, window: TrajectoryBatch, states: Tensor, size: int) -> Drift | None:
+    """How codes move around states (S, n), where the window's values are delayed."""
+    if window.delay is None:
+        return None
+    return dynamics.drift(states[0] if dynamics.field.is_linear else states, size)
+
+
+def _affine_frames(
+    decoder: Decoder, window: TrajectoryBatch, drifts: Sequence[Drift | None]
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Frames that share points: trajectories (F,), values u (F, N, C), offset (N, C) and basis (N, C, Z), float64;
+    with drifts, one for each frame, those of delayed values, which share none."""
+    dtype = next(decoder.parameters()).dtype
+    trajectories, frames = window.u.shape[:2]
+    index = torch.arange(trajectories)
+    for k in range(frames):
+        points = window.x[:, k if window.x.shape[1] > 1 else 0]
+        for g in range(len(points)):
+            rows = index if len(points) == 1 and window.delay is None else index[g : g + 1]
+            with torch.no_grad():
+                offset, basis = decoder.basis(points[g].to(dtype))
+                drift = drifts[k]
+                if window.delay is not None and drift is not None:
+                    offset, basis = _carried(drift, g, offset, basis, window.delay[g, k])
+            yield rows, window.u[rows, k], offset.double(), basis.double()
+
+
+def _carried(drift: Drift, trajectory: int, offset: Tensor, basis: Tensor, delay: Tensor) -> tuple[Tensor, Tensor]:
+    """Offset (N, C) and basis (N, C, Z) of one trajectory's values seen `delay` (N,) late."""
+    own = drift.of_groups(slice(trajectory, trajectory + 1))
+    carried = own.carried(offset[None], basis[None], delay[None])
+    return carried[0][0], carried[1][0]
+
+
+def _innovation(
+    decoder: Decoder, frame: TrajectoryBatch, before: Tensor, after: Tensor, noise: Tensor, drift: Drift | None = None
+) -> tuple[Tensor, Tensor]:
+    """Squared innovation (S,) and number of values (S,) of a frame whose states were `before` and are now `after`."""
+    size = decoder.code_size
+    quadratic, count = torch.zeros(2, len(after), dtype=torch.float64)
+    for rows, u, offset, basis in _affine_frames(decoder, frame, [drift]):
+        expected, found = (offset + torch.einsum("ncz,sz->snc", basis, s[rows, :size]) for s in (before, after))
+        quadratic[rows], number = squared_innovation(expected, found, u, noise)
+        count[rows] = number.double()
+    return quadratic, count
+
+
+def _lift(
+    code: Tensor, spread: Tensor | None, prior: StatePrior, size: int, contexts: int
+) -> tuple[Tensor, Tensor | None]:
+    """Posterior of [code, memory] from that of the code: memory follows by its correlation with the code."""
+    n = len(prior.mean) - contexts
+    if n == size:
+        return code, spread
+    cross = prior.covariance[size:n, :size]
+    block = prior.covariance[:size, :size]
+    block = block + 1e-10 * block.diagonal().max() * torch.eye(size)
+    gain = torch.linalg.solve(block, cross.T).T
+    mean = torch.cat([code, prior.mean[size:n] + (code - prior.mean[:size]) @ gain.T], -1)
+    if spread is None:
+        return mean, None
+    rest = prior.covariance[size:n, size:n] - gain @ cross.T
+    lower = gain @ spread
+    top = torch.cat([spread, lower.transpose(1, 2)], -1)
+    bottom = torch.cat([lower, rest + lower @ gain.T], -1)
+    return mean, torch.cat([top, bottom], 1)
+
+
+def _with_context(mean: Tensor, cov: Tensor | None, context: ContextPrior) -> tuple[Tensor, Tensor | None]:
+    """[code, memory] (S, n) and its covariance, joined by a context that is independent of them."""
+    size = context.covariance.shape[0]
+    joined = torch.cat([mean, context.mean.expand(len(mean), size)], 1)
+    if cov is None:
+        return joined, None
+    whole = torch.nn.functional.pad(cov, (0, size, 0, size))
+    whole[:, -size:, -size:] = context.covariance
+    return joined, whole
+
+
+def _update(
+    decoder: Decoder, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor, drift: Drift | None = None
+) -> tuple[Tensor, Tensor]:
+    """Condition forecasts (S, n) with covariance (S or 1, n, n) on one frame, its delayed values carried by `drift`."""
+    size, n = decoder.code_size, mean.shape[1]
+    dtype = next(decoder.parameters()).dtype
+    points, u = frame.x[:, 0], frame.u[:, 0]
+    seen = torch.isfinite(u).flatten(1)
+    zero = torch.zeros(n, dtype=mean.dtype)
+    with torch.no_grad():
+        shared = decoder.affine and frame.delay is None and len(points) == 1
+        alike = shared and len(cov) == 1 and bool((seen == seen[:1]).all())
+        if alike and not bool(seen.any()):
+            return mean, cov
+        if alike or (shared and bool(seen.all()) and seen.shape[1] > n):
+            offset, basis = _with_memory(*decoder.basis(points[0].to(dtype)), n - size)
+            target = u.double() - offset - torch.einsum("ncz,sz->snc", basis, mean)
+            if not alike:
+                step, each = condition_each(basis, target, cov, noise)
+                return mean + step, each
+            step, spread = condition(torch.zeros_like(offset), basis, target, GaussianPrior(zero, cov[0], noise), True)
+            assert spread is not None
+            return mean + step, spread[None]
+        means, spreads = [], []
+        for s in range(len(mean)):
+            x = points[s if len(points) > 1 else 0]
+            one = cov[s if len(cov) > 1 else 0]
+            if not bool(seen[s].any()):
+                means.append(mean[s])
+                spreads.append(one)
+                continue
+            if decoder.affine:
+                offset, basis = decoder.basis(x.to(dtype))
+                if frame.delay is not None and drift is not None:
+                    offset, basis = _carried(drift, s, offset, basis, frame.delay[s, 0])
+            else:  # linearised at the best code, shifted so that it is affine around it
+                at = GaussianPrior(mean[s, :size], one[:size, :size], noise)
+                best, _ = gauss_newton(decoder, x, u[s : s + 1], at)
+                value, jacobian = decoder.linearise(x.to(dtype), best.to(dtype))
+                basis = jacobian[0]
+                offset = value[0] - torch.einsum("ncz,z->nc", basis, best[0].to(dtype))
+            offset, basis = _with_memory(offset, basis, n - size)
+            target = u[s : s + 1].double() - offset - torch.einsum("ncz,z->nc", basis, mean[s])
+            step, spread = condition(torch.zeros_like(offset), basis, target, GaussianPrior(zero, one, noise), True)
+            assert spread is not None
+            means.append(mean[s] + step[0])
+            spreads.append(spread)
+    return torch.stack(means), torch.stack(spreads)
+
+
+def _with_memory(offset: Tensor, basis: Tensor, memory: int) -> tuple[Tensor, Tensor]:
+    """The decoder does not see memory: its basis there is zero; float64."""
+    basis = basis.double()
+    return offset.double(), torch.cat([basis, basis.new_zeros(*basis.shape[:-1], memory)], -1)

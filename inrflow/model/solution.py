@@ -1,0 +1,254 @@
+"""A solution: one assimilated trajectory, a field u(t, x) that can be asked for values, derivatives and uncertainty."""
+
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.errors import UserError
+from inrflow.model.state_path import StatePath
+from inrflow.model.state_prior import StateEstimate
+
+if TYPE_CHECKING:
+    from inrflow.model.surrogate import Surrogate
+
+_POINTS_PER_BLOCK = 4096
+_EXACT_TIMES = 512
+_DENSE_STEP = 0.125
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+class Solution:
+    """u(t, x) of one trajectory. Made by `Surrogate.assimilate`; numpy in, numpy out, torch in, torch out.
+
+    Calling it and all its methods take times and points as
+        t (R,) and x (R, d): R single points, values (R, C);
+        t scalar and x (N, d): one frame, values (N, C);
+        t (T,) and x (N, d) with T different from N: all points at all times, values (T, N, C) (as `frames` does).
+    Units are those of the training data.
+    """
+
+    def __init__(self, surrogate: Surrogate, estimate: StateEstimate, as_torch: bool = False) -> None:
+        self.surrogate, self.estimate, self.as_torch = surrogate, estimate, as_torch
+        self.path = StatePath(surrogate.dynamics, estimate)
+        self._known: tuple[Tensor, list[Tensor]] | None = None
+
+    def __call__(self, t: Any, x: Any) -> Any:
+        """Values."""
+        return self._ask(t, x, ("mean",))["mean"]
+
+    def frames(self, t: Any, x: Any) -> Any:
+        """Values (T, N, C) at all points x (N, d) at all times t (T,)."""
+        return self._ask(t, x, ("mean",), grid=True)["mean"]
+
+    @property
+    def start(self) -> float:
+        """Time of the first observation."""
+        return float(self.surrogate.scale.external(self.estimate.t[0, 0]))
+
+    @property
+    def context(self) -> tuple[Tensor, Tensor]:
+        """The context (P,) of the trajectory and its covariance (P, P); P = 0 for a surrogate without contexts."""
+        n = self.surrogate.field.shape.state_size
+        assert self.estimate.covariance is not None
+        return self.estimate.mean[0, -1, n:], self.estimate.covariance[-1][0, n:, n:]
+
+    @property
+    def parameters(self) -> dict[str, tuple[float, float]]:
+        """Known parameters of the system as read off its context: name -> (estimate, standard deviation).
+
+        Empty for a surrogate that was not trained with parameters that vary.
+        """
+        known = self.surrogate.contexts
+        if known is None or known.map is None:
+            return {}
+        mean, covariance = known.map.parameters(*self.context)
+        spread = covariance.diagonal().clamp(min=0).sqrt()
+        return {name: (float(m), float(s)) for name, m, s in zip(known.names, mean, spread, strict=True)}
+
+    def std(self, t: Any, x: Any) -> Any:
+        """Standard deviation of an observation there: uncertainty of the state, of the forecast, and noise."""
+        return self._ask(t, x, ("std",))["std"]
+
+    def derivatives(self, t: Any, x: Any) -> dict[str, Any]:
+        """`dx`: du/dx (..., C, d), and `dt`: du/dt (..., C)."""
+        return self._ask(t, x, ("dx", "dt"))
+
+    def query(self, t: Any, x: Any, std: bool = False, derivatives: bool = False) -> dict[str, Any]:
+        """`mean` and, if asked, `std`, `dx`, `dt` in one pass."""
+        return self._ask(t, x, ("mean", *(("std",) if std else ()), *(("dx", "dt") if derivatives else ())))
+
+    def _ask(self, t: Any, x: Any, what: tuple[str, ...], grid: bool = False) -> dict[str, Any]:
+        torch_out = isinstance(t, Tensor) or isinstance(x, Tensor)
+        times, points = torch.as_tensor(np.asarray(t)) if not isinstance(t, Tensor) else t.detach(), x
+        points = points.detach() if isinstance(points, Tensor) else torch.as_tensor(np.asarray(points))
+        times = times.double()
+        d = len(self.surrogate.description.coordinates)
+        if points.dim() == 1 and d == 1 and times.dim() <= 1 and len(points) != 1:
+            points = points[:, None]
+        if points.dim() < 1 or points.shape[-1] != d or points.dim() > 2 or times.dim() > 1:
+            raise UserError(
+                f"a query has t of shape {tuple(times.shape)} and x of shape {tuple(points.shape)}; expected t (R,) "
+                f"and x (R, {d}), or t and x of one frame or of a grid of times and points"
+            )
+        single = points.dim() == 1
+        if single:
+            points = points[None]
+        one_frame = times.dim() == 0 and not grid
+        times = times.reshape(-1)
+        if not len(points) or not len(times):
+            raise UserError("a query has no points; give at least one")
+        self._check(times, points)
+        by_row = not grid and not one_frame and len(times) == len(points)
+        # Written block by block into the answer: beside it, a query needs no more memory for more points.
+        result: dict[str, Tensor] = {}
+        for place, found in (self._by_row if by_row else self._by_frame)(times, points, what):
+            for key, value in found.items():
+                if key not in result:
+                    sizes = (len(points),) if by_row else (len(times), len(points))
+                    result[key] = value.new_empty((*sizes, *value.shape[len(sizes) :]))
+                result[key][place] = value
+        if one_frame:
+            result = {key: value[0, 0] if single else value[0] for key, value in result.items()}
+        elif single and by_row:
+            result = {key: value[0] for key, value in result.items()}
+        return result if torch_out else {key: value.numpy() for key, value in result.items()}
+
+    def _check(self, times: Tensor, points: Tensor) -> None:
+        """Raise UserError for what is not finite; warn of points outside the box of the training data."""
+        finite, outside = bool(torch.isfinite(times).all()), 0
+        for block in points.split(_POINTS_PER_BLOCK):
+            finite = finite and bool(torch.isfinite(block).all())
+            outside += int(self.surrogate.extent.outside(block).sum())
+        if not finite:
+            raise UserError("a query has times or coordinates that are not finite; remove those rows")
+        self.surrogate.extent.warn_outside(outside, len(points))
+
+    def _by_row(self, times: Tensor, x: Tensor, what: tuple[str, ...]) -> Iterator[tuple[Any, dict[str, Tensor]]]:
+        """Rows in blocks, and the answers (B, ...) of each; in the order of time, so that a block needs few states."""
+        for block in torch.argsort(times, stable=True).split(_POINTS_PER_BLOCK):
+            states, which = self.states(times[block])
+            yield block, self._block(times[block], states, which, x[block].double(), what)
+
+    def _by_frame(self, times: Tensor, x: Tensor, what: tuple[str, ...]) -> Iterator[tuple[Any, dict[str, Tensor]]]:
+        """Blocks of times and points, and the answers (T, N, ...) of each."""
+        decoder = self.surrogate.decoder
+        dtype = next(decoder.parameters()).dtype
+        for chosen in torch.argsort(times, stable=True).split(_POINTS_PER_BLOCK):
+            states, which = self.states(times[chosen])
+            length = max(1, _POINTS_PER_BLOCK // len(chosen))
+            for start in range(0, len(x), length):
+                points = x[start : start + length].double()
+                if what == ("mean",):  # all times at once: a decoder with a shared trunk evaluates each point once
+                    with torch.no_grad():
+                        codes = states[which, : self.surrogate.code_size].to(dtype)
+                        mean = decoder(points.to(dtype), codes).double()
+                    found = {"mean": self.surrogate.normalisation.invert(mean)}
+                else:
+                    rows = which.repeat_interleave(len(points))
+                    again = times[chosen].repeat_interleave(len(points))
+                    found = self._block(again, states, rows, points.repeat(len(chosen), 1), what)
+                    found = {key: value.unflatten(0, (len(chosen), len(points))) for key, value in found.items()}
+                yield (chosen, slice(start, start + len(points))), found
+
+    def states(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """States (D, n) at the distinct times, and which of them each of the times (R,) is."""
+        distinct, which = torch.unique(times, return_inverse=True)
+        inner = self.surrogate.scale.internal(distinct)
+        if len(inner) <= _EXACT_TIMES:
+            return self.path.mean(inner)[0], which
+        # Very many times: cubic Hermite interpolation between states on a fine grid.
+        cells = max(1, int(torch.ceil((inner[-1] - inner[0]) / _DENSE_STEP)))
+        nodes = torch.linspace(float(inner[0]), float(inner[-1]), min(cells, 20_000) + 1, dtype=torch.float64)
+        nodes = torch.unique(torch.cat([nodes, self.estimate.t[0][torch.isfinite(self.estimate.t[0])]]))
+        states = self.path.mean(nodes)[0]
+        with torch.no_grad():
+            slopes = self.surrogate.field(nodes, states)
+        cell = (torch.searchsorted(nodes, inner, right=True) - 1).clamp(0, len(nodes) - 2)
+        width = (nodes[cell + 1] - nodes[cell])[:, None]
+        s = (inner - nodes[cell])[:, None] / width
+        value = (
+            (1 + 2 * s) * (1 - s) ** 2 * states[cell]
+            + s * (1 - s) ** 2 * width * slopes[cell]
+            + s**2 * (3 - 2 * s) * states[cell + 1]
+            + s**2 * (s - 1) * width * slopes[cell + 1]
+        )
+        return value, which
+
+    def _block(
+        self, times: Tensor, states: Tensor, which: Tensor, x: Tensor, what: tuple[str, ...]
+    ) -> dict[str, Tensor]:
+        """One block of rows; each row is its own point and time, and has the state `which` (R,) of states (D, n)."""
+        model = self.surrogate
+        decoder, size = model.decoder, model.code_size
+        dtype = next(decoder.parameters()).dtype
+        state = states[which]
+        scale = model.normalisation.scale.double()
+        one_frame = len(states) == 1
+        code = state[: 1 if one_frame else None, :size].to(dtype)
+        points = x.to(dtype).unsqueeze(0 if one_frame else 1)  # else every row is a frame of one point
+        result: dict[str, Tensor] = {}
+        jacobian: Tensor | None = None
+        with torch.no_grad():
+            if decoder.affine:
+                offset, basis = decoder.basis(x.to(dtype))
+                jacobian = basis.double()
+                mean = offset.double() + torch.einsum("rcz,rz->rc", jacobian, state[:, :size])
+            else:
+                mean = decoder(points, code).flatten(0, 1).double()
+                if "std" in what or "dt" in what:
+                    jacobian = decoder.linearise(points, code)[1].flatten(0, 1).double()
+            if "mean" in what:
+                result["mean"] = model.normalisation.invert(mean)
+            if "dt" in what:
+                assert jacobian is not None
+                distinct = model.scale.internal(torch.unique(times))
+                rate = model.field(distinct, states)[which, :size]
+                result["dt"] = torch.einsum("rcz,rz->rc", jacobian, rate) * scale / model.scale.unit
+            if "std" in what:
+                assert jacobian is not None
+                result["std"] = self._std(times, which, jacobian, x) * scale
+            if "dx" in what:
+                result["dx"] = decoder.slopes(points, code).flatten(0, 1).double() * scale[:, None]
+        return result
+
+    def _std(self, times: Tensor, which: Tensor, jacobian: Tensor, x: Tensor) -> Tensor:
+        size = self.surrogate.code_size
+        inner = self.surrogate.scale.internal(torch.unique(times))
+        count = min(_EXACT_TIMES, 2 + int((inner[-1] - inner[0]) / _DENSE_STEP))
+        if len(inner) > max(count, 64):  # covariances change slowly: the nearest of a few times serves
+            nodes = torch.linspace(float(inner[0]), float(inner[-1]), count, dtype=torch.float64)
+            nearest = ((inner - inner[0]) / (inner[-1] - inner[0]) * (count - 1)).round().long()
+            inner, which = nodes, nearest[which]
+        covariances = self._covariances(inner)
+        variance = torch.empty(jacobian.shape[:2], dtype=torch.float64)
+        for k in which.unique().tolist():
+            rows = which == k
+            cov = covariances[k][0, :size, :size]
+            variance[rows] = torch.einsum("rcz,zy,rcy->rc", jacobian[rows], cov, jacobian[rows])
+        widening = self.surrogate.widening(self.estimate)[0]
+        return self.surrogate.prior.std(variance, self.estimate.factor[0], x) * widening
+
+    def _covariances(self, inner: Tensor) -> list[Tensor]:
+        """Covariances at internal times (T,); those of the last call are kept, for many blocks ask for the same."""
+        if self._known is None or not torch.equal(self._known[0], inner):
+            self._known = inner, list(self.path.covariance(inner, self.path.mean(inner)))
+        return self._known[1]

@@ -1,0 +1,130 @@
+"""State paths: states of assimilated trajectories as functions of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.model.state_prior import StateEstimate
+
+
+class StatePath:
+    """States of S trajectories as functions of internal time, through the states at the observed frames.
+
+    Between two observed frames the path is the flow from the earlier one plus a linear share of what that flow misses
+    at the later one, so it is continuous and passes through both; after the last frame it is the free forecast, before
+    the first the flow backwards.
+    """
+
+    def __init__(self, dynamics: Dynamics, estimate: StateEstimate) -> None:
+        self.dynamics, self.estimate = dynamics, estimate
+
+    def mean(self, times: Tensor, check: bool = True) -> Tensor:
+        """States (S, T, n) at increasing times: (T,) shared by all trajectories, or (S, T), padded with NaN."""
+        knots, states = self.estimate.t, self.estimate.mean
+        times = times.expand(len(knots), times.shape[-1])
+        result = torch.full((*times.shape, states.shape[-1]), float("nan"), dtype=torch.float64)
+        last = _last_knot(knots)
+        segments = _segments(knots, times)
+        for k in segments[torch.isfinite(times)].unique().tolist():
+            inside = torch.isfinite(times) & (segments == k)
+            rows = inside.any(1).nonzero()[:, 0]
+            asked, place = _packed(times[rows], inside[rows], backwards=k < 0)
+            here = max(k, 0)
+            begin, follows = knots[rows, here : here + 1], (k >= 0) & (last[rows] > k)
+            # After its last knot a trajectory stays at the last time asked for, which costs nothing.
+            end = torch.where(follows, knots[rows, min(here + 1, knots.shape[1] - 1)], asked[:, -1])[:, None]
+            path = self.dynamics.flow(states[rows, here], torch.cat([begin, asked, end], 1), check)
+            found = path[:, 1:-1]
+            if bool(follows.any()):
+                missed = states[rows, min(here + 1, knots.shape[1] - 1)] - path[:, -1]
+                share = torch.where(follows[:, None], (asked - begin) / (end - begin), 0.0)
+                found = found + share[..., None] * torch.where(follows[:, None], missed, 0.0)[:, None]
+            row, column = inside[rows].nonzero(as_tuple=True)
+            result[rows[row], column] = found[row, place[row, column]]
+        return result
+
+    def covariance(self, times: Tensor, mean: Tensor) -> Iterator[Tensor]:
+        """Covariances, one tensor (S or 1, n, n) for each of increasing times (T,) or (S, T); `mean` as from `mean`.
+
+        A 1 where all trajectories share it. Where a trajectory's times are padded with NaN, its covariance is that of
+        its last time.
+        """
+        knots, every = self.estimate.t, torch.arange(len(self.estimate.t))
+        last = _last_knot(knots)
+        times = _filled(times.expand(len(knots), times.shape[-1]))
+        segments = _segments(knots, times).clamp(min=0)
+        previous: tuple[Tensor, Tensor, Tensor] | None = None
+        for i in range(times.shape[1]):
+            k, time = segments[:, i], times[:, i]
+            begin, cov, state = knots[every, k], self._at_knots(k), self.estimate.mean[every, k]
+            if previous is not None:
+                further = (previous[0] >= begin) & (time >= begin)
+                begin = torch.where(further, previous[0], begin)
+                cov = _either(further, previous[1], cov)
+                state = torch.where(further[:, None], previous[2], state)
+            moved = cov
+            if bool((time != begin).any()):
+                moved, _ = self.dynamics.propagate(cov, state, mean[:, i], begin, time)
+                moved = _either(time == begin, cov, moved)
+                between = (k < last) & (time != begin)
+                if bool(between.any()):  # between two observed frames both sides inform
+                    after = (k + 1).clamp(max=knots.shape[1] - 1)
+                    share = (time - knots[every, k]) / (knots[every, after] - knots[every, k])
+                    share = _shared(torch.where(between, share, 0.0))[:, None, None]
+                    bridge = (1 - share) * self._at_knots(k) + share * self._at_knots(after)
+                    narrower = moved.diagonal(dim1=1, dim2=2).sum(1) < bridge.diagonal(dim1=1, dim2=2).sum(1)
+                    moved = _either(_shared(~between | narrower), moved, bridge)
+            yield moved
+            previous = (time, moved, mean[:, i])
+
+    def _at_knots(self, k: Tensor) -> Tensor:
+        """Covariances (S or 1, n, n) at the knot k (S,) of every trajectory."""
+        covariances = self.estimate.covariance
+        assert covariances is not None
+        if bool((k == k[0]).all()):
+            return covariances[int(k[0])]
+        return torch.stack([covariances[j][s if len(covariances[j]) > 1 else 0] for s, j in enumerate(k.tolist())])
+
+
+def _last_knot(knots: Tensor) -> Tensor:
+    return torch.isfinite(knots).sum(1) - 1
+
+
+def _segments(knots: Tensor, times: Tensor) -> Tensor:
+    """Index (S, T) of the knot before each time, -1 before the first one; knots (S, K) padded with NaN at the end."""
+    return torch.searchsorted(knots.nan_to_num(nan=float("inf")).contiguous(), times.contiguous(), right=True) - 1
+
+
+def _packed(times: Tensor, inside: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:
+    """The times (S, T) that are `inside`, moved to the front and the last of them repeated, (S, M), latest first if
+    `backwards`; and the column (S, T) in which each of them is now."""
+    place = (inside.flip(1) if backwards else inside).cumsum(1) - 1
+    place = place.flip(1) if backwards else place
+    counts = inside.sum(1)
+    row, column = inside.nonzero(as_tuple=True)
+    packed = times.new_empty(len(times), int(counts.max()))
+    packed[row, place[row, column]] = times[row, column]
+    last = packed.gather(1, counts[:, None] - 1)
+    return torch.where(torch.arange(packed.shape[1]) < counts[:, None], packed, last), place
+
+
+def _filled(times: Tensor) -> Tensor:
+    """Times (S, T) whose padding at the end repeats the last of them."""
+    last = times.gather(1, (torch.isfinite(times).sum(1, keepdim=True) - 1).clamp(min=0))
+    return torch.where(torch.isnan(times), last, times)
+
+
+def _shared(values: Tensor) -> Tensor:
+    """Values (S,), or (1,) where all are the same."""
+    return values[:1] if bool((values == values[0]).all()) else values
+
+
+def _either(chosen: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Matrices (S or 1, n, n) of `one` where `chosen` (S or 1,), else of `other`."""
+    if bool(chosen.all()):
+        return one
+    return torch.where(chosen[:, None, None], one, other) if bool(chosen.any()) else other

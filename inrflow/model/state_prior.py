@@ -1,0 +1,112 @@
+"""State priors: Gaussian models of states, contexts and their estimates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from inrflow.dynamics.contexts.known import training_limit
+from inrflow.dynamics.flow.linearised import field_jacobian as field_jacobian
+from inrflow.dynamics.states import CodeData
+from inrflow.encoding.evidence import variance_factor
+from inrflow.encoding.posterior import GaussianPrior
+from inrflow.encoding.prior.interpolation_error import UnseenVariance
+
+_FAR = 5.0  # standard deviations
+
+
+@dataclass
+class StatePrior:
+    """Gaussian model of states [code, memory, context] and of their motion.
+
+    Attributes:
+        mean: (n,) and covariance: (n, n) of a state at the start of a trajectory.
+        noise: (C,) variance of an observed value around the decoded one, normalised units.
+        process: (n,) variance that the vector field's error adds to a state per internal unit of time.
+        spread: (C,) factors that make standard deviations agree with held-out forecasts.
+        unseen: what the decoder misses where no training frame has a point; None: not known.
+        farthest: largest squared Mahalanobis distance of a code of the training data from their mean; None: not known.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    noise: Tensor
+    process: Tensor
+    spread: Tensor
+    unseen: UnseenVariance | None = None
+    farthest: float | None = None
+
+    def codes(self, size: int) -> GaussianPrior:
+        """Prior of the code alone."""
+        return GaussianPrior(self.mean[:size], self.covariance[:size, :size], self.noise)
+
+    def reach(self, data: CodeData, size: int) -> float:
+        """The largest distance of codes (the first `size` dimensions of `data`), see `farthest`; 0 without any."""
+        codes = data.codes[data.observed][:, :size]
+        return float(self.codes(size).mahalanobis(codes).max()) if len(codes) else 0.0
+
+    def limit(self, size: int) -> float:
+        """The squared Mahalanobis distance up to which codes are like those of training; where these are not known,
+        that of codes a few standard deviations off in every dimension."""
+        return _FAR**2 * size if self.farthest is None else training_limit(size, self.farthest)
+
+    def std(self, variance: Tensor, factor: Tensor, x: Tensor) -> Tensor:
+        """Standard deviation (..., N, C) of values at x (..., N, d) around decoded ones, normalised units.
+
+        Args:
+            variance: (..., N, C) that the covariance of the state gives.
+            factor: broadcastable to it, `StateEstimate.factor` of the trajectory.
+        """
+        total = (variance.clamp(min=0) + self.noise) * factor * self.spread.square()
+        return (total if self.unseen is None else total + self.unseen(x)).sqrt()
+
+    def context(self, size: int) -> ContextPrior:
+        """Prior of the last `size` dimensions."""
+        n = len(self.mean) - size
+        return ContextPrior(self.mean[n:], self.covariance[n:, n:])
+
+
+@dataclass
+class ContextPrior:
+    """What is known of contexts beforehand: mean (P,) or (S, P) and covariance (P, P), and the `nominal` ones (P,) or
+    (S, P) at which the flow is linearised, the mean if None."""
+
+    mean: Tensor
+    covariance: Tensor
+    nominal: Tensor | None = None
+
+    def select(self, rows: Tensor) -> ContextPrior:
+        """Those of some of S trajectories."""
+        mean, nominal = (v if v is None or v.dim() == 1 else v[rows] for v in (self.mean, self.nominal))
+        assert mean is not None
+        return ContextPrior(mean, self.covariance, nominal)
+
+
+@dataclass
+class StateEstimate:
+    """States at the observed frames.
+
+    Attributes:
+        t: internal times (S, K).
+        mean: (S, K, n).
+        covariance: K tensors (S or 1, n, n); a 1 where all trajectories share it. None if not asked for.
+        quadratic: (S,) squared innovation of the whole window, and
+        count: (S,) number of values it sums over; 0 where it is not known.
+    """
+
+    t: Tensor
+    mean: Tensor
+    covariance: list[Tensor] | None
+    quadratic: Tensor
+    count: Tensor
+
+    @property
+    def factor(self) -> Tensor:
+        """(S,) by which all variances of a trajectory, predicted ones too, are larger than those of the prior."""
+        return variance_factor(self.quadratic, self.count)
+
+    def select(self, rows: slice) -> StateEstimate:
+        """The estimates of some of the trajectories."""
+        some = None if self.covariance is None else [c[rows] if len(c) > 1 else c for c in self.covariance]
+        return StateEstimate(self.t[rows], self.mean[rows], some, self.quadratic[rows], self.count[rows])

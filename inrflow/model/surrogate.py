@@ -1,0 +1,404 @@
+"""The public face: a trained Surrogate, and the Solution it makes of observations, a field to be asked anywhere."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.description import Description
+from inrflow.data.frames import Frames
+from inrflow.data.normalisation import Normalisation
+from inrflow.data.observations import Observations
+from inrflow.data.time_bins import Knots, is_scattered
+from inrflow.decoders.base import Decoder
+from inrflow.decoders.registry import build_decoder, decoder_structure
+from inrflow.dynamics.contexts.known import Contexts, widening
+from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
+from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.time_scale import TimeScale
+from inrflow.dynamics.libraries.fourier_grid import LocalBasis
+from inrflow.dynamics.states import CodeData, frames_needed, short_window
+from inrflow.encoding.encode import Encoder, encode
+from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.errors import UserError
+from inrflow.model.assimilation import Dynamics, assimilate_noisy
+from inrflow.model.extent import Extent
+from inrflow.model.solution import Solution
+from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
+from inrflow.runtime.devices import choose_device
+from inrflow.runtime.tensor_files import load_tensors, save_tensors
+
+MODEL_FILE = "model.safetensors"
+_KNOT_SPACING = 0.5  # internal time units between the knots of observations whose times all differ
+FORMAT = "inrflow-surrogate"
+VERSION = 1
+
+
+@dataclass
+class Surrogate:
+    """A decoder, a vector field, and what both need to meet data: normalisation, time scale and priors.
+
+    Attributes:
+        description: of the training data (names, units, domain).
+        normalisation: per channel.
+        decoder: u = D(x; z), normalised units.
+        field: ds/dtau = f(tau, s) of states [code, memory, context], internal time.
+        integrator: how the field is integrated.
+        prior: of states, of observed values around decoded ones, and of the field's error.
+        scale: internal time from the data's time.
+        box: lowest and highest coordinates of the training data, (2, d).
+        horizon: time from the first to the last training frame, in the data's units.
+        training: what else is known of the training, plain values (seed, fraction of points, ...).
+        encoder: how the first observed frame is encoded; the solve, but for the published baselines.
+        contexts: those of the training environments and how parameters map to them; None without contexts.
+    """
+
+    description: Description
+    normalisation: Normalisation
+    decoder: Decoder
+    field: VectorField
+    integrator: Integrator
+    prior: StatePrior
+    scale: TimeScale
+    box: np.ndarray
+    horizon: float
+    training: dict[str, Any]
+    encoder: Encoder = Encoder()
+    contexts: Contexts | None = None
+
+    @property
+    def context_size(self) -> int:
+        """P, 0 without contexts."""
+        return self.field.shape.context_size
+
+    @property
+    def code_size(self) -> int:
+        """Z, without memory."""
+        return self.decoder.code_size
+
+    @property
+    def window(self) -> int:
+        """Observed frames that a forecast needs: 1, or several where memory completes a frame to a state."""
+        return frames_needed(self.code_size, self.field.shape.state_size - self.code_size)
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained or fitted numbers of decoder and vector field."""
+        return sum(p.numel() for m in (self.decoder, self.field) for p in m.parameters())
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """The vector field with its integrator and error."""
+        return Dynamics(self.field, self.integrator, self.prior.process)
+
+    @property
+    def extent(self) -> Extent:
+        """What was seen of space and time."""
+        return Extent(self.description, self.box, self.horizon)
+
+    # ---- storing ----
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write `model.safetensors` into the directory: all tensors, and the structure as JSON in its header."""
+        state = {**self.state(), "field": self.field.state_dict()}
+        metadata = {"format": FORMAT, "version": VERSION, **self.metadata(), "field": self.field.shape.to_dict()}
+        return save_tensors(Path(directory) / MODEL_FILE, state, metadata)
+
+    def state(self) -> dict[str, Any]:
+        """All tensors but those of the field, for `save_tensors`."""
+        return {
+            "decoder": self.decoder.state_dict(),
+            "normalisation": {"mean": self.normalisation.mean, "scale": self.normalisation.scale},
+            "prior": asdict(self.prior),
+            "box": torch.as_tensor(self.box),
+            "contexts": None if self.contexts is None else self.contexts.state(),
+        }
+
+    def metadata(self) -> dict[str, Any]:
+        """The structure of everything but the field, fit for JSON."""
+        return {
+            "description": self.description.to_dict(),
+            "decoder": decoder_structure(self.decoder),
+            "integrator": vars(self.integrator),
+            "scale": vars(self.scale),
+            "horizon": self.horizon,
+            "training": self.training,
+            "encoder": vars(self.encoder),
+        }
+
+    @classmethod
+    def load(
+        cls, directory: str | os.PathLike[str], device: str = "cpu", physics: str | None = None
+    ) -> Surrogate:
+        """Read a run directory; the decoder computes on `device` ("auto", "cpu" or "cuda").
+
+        `physics`: which one, of a run that knows several. Raises UserError where the device does not exist, no finished
+        model of this format is in the directory, or no such physics.
+        """
+        home, directory = choose_device(device), Path(directory)
+        path = directory / MODEL_FILE
+        if not path.exists():
+            if not directory.exists():
+                raise UserError(f"run directory {directory} does not exist; give one that inrflow train has written")
+            if (directory / "config.yaml").exists():
+                raise UserError(
+                    f"{directory} holds a training run that has not finished: continue it with "
+                    f"inrflow train resume={directory}"
+                )
+            raise UserError(f"{directory} holds no {MODEL_FILE}; give a run directory that inrflow train has written")
+        state, metadata = load_tensors(path)
+        if metadata.get("format") == "inrflow-family":
+            from inrflow.model.family import Family
+
+            family = Family.read(path, state, metadata)
+            if physics is None:
+                raise UserError(f"{directory} knows several physics; give physics=NAME, one of "
+                                f"{', '.join(family.names)}")
+            found = family.surrogate(physics)
+            found.decoder.to(home)
+            return found
+        if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+            raise UserError(
+                f"{path} has format {metadata.get('format')!r} version {metadata.get('version')!r}; this inrflow reads "
+                f"{FORMAT} version {VERSION}: train again with it"
+            )
+        try:
+            field = VectorField(FieldShape(**metadata["field"])).double()
+            field.load_state_dict(state["field"])
+        except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+            raise _other_version(path, error) from error
+        found = cls.rebuilt(path, state, metadata, field)
+        found.decoder.to(home)
+        if physics not in (None, found.description.name):
+            raise UserError(f"physics={physics} is unknown; {directory} knows {found.description.name} alone: leave "
+                            "physics out")
+        return found
+
+    @classmethod
+    def rebuilt(cls, path: Path, state: dict[str, Any], metadata: dict[str, Any], field: VectorField) -> Surrogate:
+        """From what `state` and `metadata` gave, read from `path`, and a field."""
+        try:
+            decoder = build_decoder(metadata["decoder"])
+            decoder.load_state_dict(state["decoder"])
+            if field.shape.local:
+                field.attach(LocalBasis(decoder, field.local.shift))
+            return cls(
+                description=Description.from_dict(metadata["description"]),
+                normalisation=Normalisation(**state["normalisation"]),
+                decoder=decoder.eval(),
+                field=field.eval(),
+                integrator=Integrator(**metadata["integrator"]),
+                prior=_state_prior(state["prior"]),
+                scale=TimeScale(**metadata["scale"]),
+                box=state["box"].numpy(),
+                horizon=metadata["horizon"],
+                training=metadata["training"],
+                encoder=Encoder(**metadata["encoder"]),
+                contexts=None if state.get("contexts") is None else Contexts.from_state(state["contexts"]),
+            )
+        except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+            raise _other_version(path, error) from error
+
+    # ---- using ----
+
+    def estimate(
+        self, window: TrajectoryBatch, covariance: bool = True, context: ContextPrior | None = None
+    ) -> StateEstimate:
+        """States of a window of frames in data units: t (S, K), x (S or 1, K or 1, N, d), u (S, K, N, C).
+
+        `context`: what is known of the contexts, in place of the surrogate's prior. Where a window holds several
+        frames, it is first found from how their codes move, and the flow is linearised there.
+        """
+        inner = self._inner(window)
+        if self.context_size and inner.u.shape[1] > 1:
+            context = context or self.prior.context(self.context_size)
+            context = ContextPrior(context.mean, context.covariance, self._nominal(inner, context))
+        return assimilate_noisy(
+            self.decoder, self.dynamics, self.prior, inner, covariance, encoder=self.encoder, context=context
+        )
+
+    def _inner(self, window: TrajectoryBatch) -> TrajectoryBatch:
+        """A window in internal time and normalised values."""
+        delay = None if window.delay is None else window.delay / self.scale.unit
+        return TrajectoryBatch(self.scale.internal(window.t), window.x, self.normalisation.apply(window.u), delay)
+
+    def codes(self, window: TrajectoryBatch) -> CodeData:
+        """Codes of all frames of a window in data units, each by itself."""
+        return self._codes(self._inner(window))
+
+    def _codes(self, inner: TrajectoryBatch) -> CodeData:
+        prior = self.prior.codes(self.code_size)
+        drift = None if inner.delay is None else self.dynamics.drift(self.prior.mean, self.code_size)
+        return CodeData(encode(self.decoder, inner, prior, self.encoder, drift), inner.t, inner.observed)
+
+    def solve_context(self, states: CodeData, prior: ContextPrior | None = None) -> ContextEstimate:
+        """The context that explains trajectories of one system from their codes: one small Gauss-Newton solve."""
+        prior = prior or self.prior.context(self.context_size)
+        size = self.field.shape.state_size
+        return solve_context(
+            self.field, self.integrator, states, prior.mean, prior.covariance, self.prior.process[:size]
+        )
+
+    def _nominal(self, inner: TrajectoryBatch, prior: ContextPrior) -> Tensor:
+        """Contexts (S, P) of single trajectories, each from its own frames."""
+        mean = prior.mean.expand(len(inner), self.context_size)
+        if self.field.shape.state_size > self.code_size:  # memory has no value before the filter has run
+            return mean
+        codes = self._codes(inner)
+        found = [
+            self.solve_context(
+                CodeData(codes.codes[s : s + 1], codes.t[s : s + 1], codes.observed[s : s + 1]),
+                ContextPrior(mean[s], prior.covariance),
+            ).mean
+            for s in range(len(inner))
+        ]
+        return torch.stack(found)
+
+    def context_of(self, parameters: Mapping[str, float]) -> ContextPrior:
+        """The context of known parameters, by the map that training has fitted.
+
+        Raises UserError where the surrogate knows no such parameters or one is missing.
+        """
+        known = self.contexts
+        if known is None or known.map is None:
+            raise UserError(f"the surrogate of {self.description.name} was not trained with known parameters that "
+                            "vary; leave `parameters` out")
+        if set(parameters) != set(known.names):
+            raise UserError(f"parameters are given for {', '.join(parameters) or 'nothing'}; the surrogate needs "
+                            f"{', '.join(known.names)}")
+        values = torch.tensor([float(parameters[name]) for name in known.names], dtype=torch.float64)
+        prior = ContextPrior(known.map.contexts(values), known.map.error.clone())
+        self.warn_context(prior.mean)
+        return prior
+
+    def assimilate(
+        self,
+        observations: Observations | Sequence[Observations] | Mapping[int, Observations],
+        examples: Sequence[Observations] | None = None,
+        parameters: Mapping[str, float] | None = None,
+    ) -> Any:
+        """The solution that explains observations of one trajectory, a `Solution`.
+
+        A sequence or a mapping of observations gives a list or a dict of solutions. Warns where the observations lie
+        outside what the surrogate was trained on. Raises UserError where they do not fit its channels or coordinates.
+
+        Args:
+            examples: other trajectories of the same system, of several frames each: they tell its context.
+            parameters: known parameters of the system, by name, instead.
+        """
+        if examples is not None and parameters is not None:
+            raise UserError("both examples and parameters are given; either tells the context: give one of them")
+        if (examples is not None or parameters is not None) and not self.context_size:
+            raise UserError(f"the surrogate of {self.description.name} has no contexts, so examples and parameters "
+                            "tell it nothing; train on a file with several environments or parameters that vary")
+        context = self.context_of(parameters) if parameters is not None else None
+        if examples is not None:
+            context = self.context_from(examples)
+        return self._assimilate(observations, context)
+
+    def context_from(self, examples: Sequence[Observations]) -> ContextPrior:
+        """The context of the system that example trajectories of several frames belong to, with its uncertainty."""
+        parts = [self._codes(self._inner(self._window(example))) for example in examples]
+        if not parts or max(part.codes.shape[1] for part in parts) < 2:
+            raise UserError(f"{len(parts)} example trajectories are given, none with 2 frames; a context shows in how "
+                            "a field moves: give at least one with 2 or more")
+        frames = max(part.codes.shape[1] for part in parts)
+        found = self.solve_context(CodeData.join([part.padded(frames) for part in parts]))
+        self.warn_context(found.mean)
+        return ContextPrior(found.mean, found.covariance)
+
+    def warn_context(self, context: Tensor) -> bool:
+        """Warn where a context (P,) is unlike those of training; whether it is."""
+        if self.contexts is None or not self.contexts.outside(context):
+            return False
+        warnings.warn(
+            f"the context lies outside the training distribution (squared distance "
+            f"{float(self.contexts.distance(context)):.1f}, limit {self.contexts.limit():.1f}): the forecast is an "
+            "extrapolation, and its intervals are widened",
+            stacklevel=4,
+        )
+        return True
+
+    def widening(self, estimate: StateEstimate) -> Tensor:
+        """Factor (S,) for the standard deviations of forecasts: 1 where observed codes and the context are like those
+        of training, see `dynamics.contexts.widening`; what is farther out decides.
+
+        What the estimate's own `factor` widens already does not count.
+        """
+        size, states = self.code_size, estimate.mean
+        distance = self.prior.codes(size).mahalanobis(states[..., :size]).nan_to_num(0.0).amax(1)
+        factor = widening(distance / estimate.factor.clamp(min=1.0), self.prior.limit(size))
+        if self.contexts is None:
+            return factor
+        return torch.maximum(factor, self.contexts.widening(states[:, -1, -self.contexts.size :]))
+
+    def _window(self, observations: Observations) -> TrajectoryBatch:
+        """Observations of one trajectory as frames, data units. Raises UserError where they do not fit."""
+        frames = observations.frames()
+        d, channels = len(self.description.coordinates), len(self.description.channels)
+        if frames.x.shape[-1] != d or frames.u.shape[-1] != channels:
+            raise UserError(
+                f"the observations have {frames.x.shape[-1]} coordinates and {frames.u.shape[-1]} channels; the "
+                f"surrogate of {self.description.name} has {d} ({', '.join(self.description.coordinates)}) and "
+                f"{channels} ({', '.join(self.description.channels)})"
+            )
+        return self._gathered(frames, len(observations))
+
+    def _assimilate(self, observations: Any, context: ContextPrior | None) -> Any:
+        if isinstance(observations, Mapping):
+            return {key: self._assimilate(value, context) for key, value in observations.items()}
+        if not isinstance(observations, Observations):
+            if isinstance(observations, str) or not isinstance(observations, Sequence):
+                raise UserError("assimilate takes Observations(t, x, u), or a list or dictionary of them; found "
+                                f"{type(observations).__name__}")
+            return [self._assimilate(value, context) for value in observations]
+        window = self._window(observations)
+        outside = self.extent.outside(observations.frames().x)
+        self.extent.warn_outside(int(outside.sum()), outside.size)
+        if (seen := int(window.observed.sum())) < self.window:
+            warnings.warn(short_window(seen, self.window), stacklevel=3)
+        estimate = self.estimate(window, context=context)
+        size = self.code_size
+        distance = float(self.prior.codes(size).mahalanobis(estimate.mean[0, :, :size]).max())
+        if distance > self.prior.limit(size):
+            warnings.warn(
+                f"the observed field is unlike the training data (squared distance of its code {distance:.4g}, limit "
+                f"{self.prior.limit(size):.4g}): do not trust the forecast without checking it; its intervals are "
+                "widened",
+                stacklevel=3,
+            )
+        if self.context_size and context is None:
+            self.warn_context(estimate.mean[0, -1, -self.context_size :])
+        return Solution(self, estimate, as_torch=observations.kind == "torch")
+
+    def _gathered(self, frames: Frames, rows: int) -> TrajectoryBatch:
+        """Frames of one trajectory as a batch; rows that each have a time of their own are gathered around knots."""
+        x, u = torch.as_tensor(frames.x), torch.as_tensor(frames.u)
+        if not (self.decoder.affine and is_scattered(rows, len(frames))):
+            return TrajectoryBatch(torch.as_tensor(frames.t)[None], x[None] if x.dim() == 3 else x[None, None], u[None])
+        seen = np.isfinite(frames.u).any(-1)
+        t = np.broadcast_to(frames.t[:, None], seen.shape)[seen]
+        places = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))[seen]
+        knots = Knots.spaced(float(t.min()), float(t.max()), _KNOT_SPACING * self.scale.unit)
+        place, values, delay, _ = knots.gather(t, places, frames.u[seen])
+        return TrajectoryBatch(*(torch.as_tensor(v)[None] for v in (knots.times, place, values, delay.astype(float))))
+
+
+def _state_prior(state: dict[str, Any]) -> StatePrior:
+    unseen = state.get("unseen")
+    return StatePrior(**{**state, "unseen": None if unseen is None else UnseenVariance(**unseen)})
+
+
+def _other_version(path: Path, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0]
+    return UserError(f"{path} is of another version of inrflow ({reason}); train again with this one")

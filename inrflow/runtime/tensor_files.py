@@ -1,0 +1,92 @@
+"""Nested state and JSON as files, without pickles, written aside and renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import write_aside
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> Path:
+    """Write JSON, aside and renamed."""
+    return write_aside(path, lambda p: p.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n"))
+
+
+def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, Any] | None = None) -> Path:
+    """Save nested dicts, lists, numbers, strings and tensors as one safetensors file whose header holds the structure.
+
+    Tuples come back as lists, tensors with the strides they had. Raises TypeError for anything else, UserError as
+    `write_aside` does.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def strip(value: Any, key: str) -> Any:
+        if isinstance(value, Tensor):
+            while key in tensors:  # "a.b" beside "a" with a "b" in it
+                key += "'"
+            tensors[key] = value.detach().cpu().contiguous().clone()
+            if value.is_contiguous() or 0 in value.stride():
+                return {"__tensor__": key}
+            return {"__tensor__": key, "stride": list(value.stride())}  # products depend on it in their last bits
+        if isinstance(value, dict):
+            return {"__items__": [[k, strip(v, f"{key}.{k}")] for k, v in value.items()]}
+        if isinstance(value, list | tuple):
+            return [strip(v, f"{key}.{i}") for i, v in enumerate(value)]
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise TypeError(f"cannot store a {type(value).__name__} at {key}")
+
+    structure = strip(state, "state")
+    # One entry: the order of several would differ from run to run, and the bytes of equal models with it.
+    header = {"inrflow": json.dumps({"structure": structure, "metadata": metadata or {}})}
+
+    def write(partial: Path) -> None:
+        partial.touch()
+        mode = partial.stat().st_mode  # as other files of the user: safetensors' own are for the user alone
+        save_file(tensors, partial, metadata=header)
+        partial.chmod(mode)
+
+    return write_aside(path, write)
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
+    """What `save_tensors` saved: the state and the metadata. Raises UserError where the file is not such a file."""
+    tensors: dict[str, Tensor] = {}
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "__tensor__" in value:
+                stored = tensors[value["__tensor__"]]
+                if "stride" in value:
+                    stored = torch.empty_strided(stored.shape, value["stride"], dtype=stored.dtype).copy_(stored)
+                return stored
+            return {k: fill(v) for k, v in value["__items__"]}
+        return [fill(v) for v in value] if isinstance(value, list) else value
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            stored = json.loads(header["inrflow"])
+            structure, metadata = stored["structure"], stored["metadata"]
+            # Copies, because mapped memory is not aligned, on which the last bits of matrix products may depend.
+            tensors.update({key: file.get_tensor(key).clone() for key in file.keys()})  # noqa: SIM118
+        return fill(structure), metadata
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; give a folder that inrflow train has written") from error
+    except Exception as error:
+        found = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not a file that inrflow has saved ({found}); train again or restore it") from error
+
+
+def to_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A detached copy of a state dict in main memory."""
+    return {k: v.detach().cpu().clone() for k, v in state.items()}

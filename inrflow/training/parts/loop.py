@@ -1,0 +1,201 @@
+"""The training loop of one stage: a fixed number of steps, validated, checkpointed, resumable, best state kept."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inrflow.runtime.tensor_files import load_tensors, save_tensors, to_cpu
+from inrflow.training.recorder import CHECKPOINT_SECONDS, Interrupted, Recorder
+
+#: What `timed_steps` measures by. On a machine shared with others, processor time says what a step costs.
+clock = time.perf_counter
+
+WARM_UP = 20
+_TIMED_AT = (900, 600, 250, 150, 50)  # of 1000
+_TIMED_SHARE = 0.02  # of the time that there is: long steps are timed less often
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """name: "soap" (Vyas et al. 2024; second-order-like, the best known setting) or "adamw"."""
+
+    name: str = "soap"
+    rate: float = 1e-3
+    weight_decay: float = 0.0
+    clip: float = 1.0
+
+    def make(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of these parameters."""
+        if self.name == "soap":
+            from pytorch_optimizer import SOAP
+
+            return SOAP(parameters, lr=self.rate, weight_decay=self.weight_decay, precondition_frequency=10)
+        return torch.optim.AdamW(parameters, lr=self.rate, weight_decay=self.weight_decay, betas=(0.9, 0.99))
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Share of the full rate at a step: linear warm-up, then a cosine down to 1 %."""
+    warm = min(1.0, (step + 1) / WARM_UP)
+    return warm * (0.99 * 0.5 * (1 + math.cos(math.pi * step / max(steps, 1))) + 0.01)
+
+
+def step_random(seed: int, stage: str, step: int) -> np.random.Generator:
+    """The random numbers of one step, a function of seed, stage and step alone, so that a resumed run repeats them."""
+    return np.random.default_rng([seed, step, *stage.encode()])
+
+
+def timed_steps(
+    stage: Stage,
+    seconds: float,
+    smallest: int = 20,
+    largest: int = 100_000,
+    timer: Callable[[], float] | None = None,
+) -> int:
+    """How many steps fit into `seconds` of the timer (None: the clock), from timing a few on a copy thrown away.
+
+    They are taken from all over the stage, late ones first: rollouts that grow make later steps longer.
+    """
+    if seconds <= 0:
+        return 0
+    timer = timer or clock
+    trial = copy.deepcopy(stage.module)
+    optimiser = stage.make_optimiser(trial)
+    durations: list[float] = []
+    started = timer()
+    for number, step in enumerate((0, 1, *_TIMED_AT)):
+        began = timer()
+        stage.advance(trial, optimiser, step, 1000)
+        durations.append(timer() - began)
+        if number > 1 and timer() - started > _TIMED_SHARE * seconds:
+            break
+    duration = sum(durations[2:]) / len(durations[2:])
+    return int(min(max(seconds / max(duration, 1e-6), smallest), largest))
+
+
+@dataclass
+class Stage:
+    """One stage of training.
+
+    Attributes:
+        name: of the stage; also names its checkpoint and its random numbers.
+        module: what is trained, in place.
+        loss: (module, step, steps, random) -> scalar tensor.
+        validate: module -> error, smaller is better; None to keep the last state.
+        parameters: which parameters of the module are trained.
+        patience: stop when this share of the steps has passed without a better validation error; 1 for never.
+        tolerance: keep the latest state whose validation error is within this factor of the best.
+    """
+
+    name: str
+    module: nn.Module
+    loss: Callable[[nn.Module, int, int, np.random.Generator], Tensor]
+    validate: Callable[[nn.Module], float] | None = None
+    parameters: Callable[[nn.Module], list[nn.Parameter]] = field(
+        default=lambda module: [p for p in module.parameters() if p.requires_grad]
+    )
+    optimiser: OptimiserSettings = OptimiserSettings()
+    seed: int = 0
+    patience: float = 1.0
+    tolerance: float = 1.0
+    validations: int = 25
+
+    def make_optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of the trained parameters."""
+        return self.optimiser.make(self.parameters(module))
+
+    def advance(self, module: nn.Module, optimiser: torch.optim.Optimizer, step: int, steps: int) -> float:
+        """One step; returns its loss."""
+        for group in optimiser.param_groups:
+            group["lr"] = self.optimiser.rate * learning_rate(step, steps)
+        loss = self.loss(module, step, steps, step_random(self.seed, self.name, step))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(module), self.optimiser.clip)
+        if bool(torch.isfinite(norm)):
+            optimiser.step()
+        return float(loss.detach())
+
+
+def _error(stage: Stage, module: nn.Module) -> float:
+    """Validation error; infinite where it is no number, which nothing would be better than."""
+    assert stage.validate is not None
+    error = stage.validate(module)
+    return error if error == error else float("inf")
+
+
+def run_stage(stage: Stage, steps: int, recorder: Recorder, directory: Path) -> float:
+    """Run a stage to its end, from its checkpoint where one exists; the module ends in its best state.
+
+    Returns the best validation error. Raises Interrupted after saving, when the recorder is told to stop.
+    """
+    module, checkpoint = stage.module, directory / f"{stage.name}.safetensors"
+    optimiser = stage.make_optimiser(module)
+    first, best, best_state, best_step = 0, float("inf"), to_cpu(module.state_dict()), 0
+    lowest = float("inf")
+    if checkpoint.exists():
+        state, _ = load_tensors(checkpoint)
+        module.load_state_dict(state["module"])
+        optimiser.load_state_dict(state["optimiser"])
+        first, best, best_state, best_step = state["step"], state["best"], state["best_state"], state["best_step"]
+        lowest = state["lowest"]
+    elif stage.validate is not None:
+        best = lowest = _error(stage, module)
+        recorder.log(stage.name, 0, validation=best)
+    every = max(1, steps // stage.validations)
+    saved = time.monotonic()
+    recorder.begin(stage.name, steps, first)
+    running: float | None = None
+
+    def save(step: int) -> None:
+        state = {
+            "module": module.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "step": step,
+            "best": best,
+            "best_state": best_state,
+            "best_step": best_step,
+            "lowest": lowest,
+        }
+        save_tensors(checkpoint, state)
+
+    with recorder.saving():
+        for step in range(first, steps):
+            loss = stage.advance(module, optimiser, step, steps)
+            running = loss if running is None else 0.95 * running + 0.05 * loss
+            done = step + 1
+            if done % every == 0 or done == steps:
+                row: dict[str, float] = {"loss": running}
+                if stage.validate is not None:
+                    error = _error(stage, module)
+                    row["validation"] = error
+                    lowest = min(lowest, error)
+                    if error <= stage.tolerance * lowest and (stage.tolerance > 1.0 or error < best):
+                        best, best_state, best_step = error, to_cpu(module.state_dict()), done
+                recorder.log(stage.name, done, **row)
+                note = "  ".join(f"{k} {v:.2e}" for k, v in row.items())
+                recorder.advance(done, note)
+                if stage.validate is not None and done - best_step > stage.patience * steps:
+                    break
+            else:
+                recorder.advance(done, f"loss {running:.2e}" if done % 10 == 0 else "") if done % 10 == 0 else None
+            if recorder.stopping:
+                save(done)
+                raise Interrupted
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                save(done)
+                saved = time.monotonic()
+    recorder.end()
+    if first < steps:
+        save(steps)
+    if stage.validate is not None:
+        module.load_state_dict(best_state)
+    return best

@@ -1,0 +1,259 @@
+"""First stage: the trunk of an affine decoder, trained through the solve of its codes (variable projection).
+
+At each step the codes of a batch of frames are solved by ridge regression and held fixed while the trunk moves: at the
+solved code, the gradient of the (regularised) loss with respect to the weights is that of the residual alone (Golub and
+Pereyra 1973). Some points are held out of every trajectory: what the decoder makes of them says when to stop. In the
+end the output layer, the code dimensions, their prior and the noise are fitted in closed form to all points.
+"""
+
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inrflow.data.augmentation import Augmentation, moved_batch
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.source import TrajectorySource
+from inrflow.decoders.siren import ModulatedSiren
+from inrflow.encoding.equivariance import FeatureMotion
+from inrflow.encoding.posterior import GaussianPrior, condition_groups
+from inrflow.encoding.prior.cross_validated_variances import refit_variances
+from inrflow.encoding.prior.interpolation_error import MOST_POINTS, UnseenVariance, complete_frames, unseen_variance
+from inrflow.encoding.prior.modes import OutputModes, fit_output_modes
+from inrflow.encoding.prior.rbf_residual import between_nodes, with_node_functions
+from inrflow.runtime.devices import device_of
+
+_RIDGE = 1e-3
+_POINTS_PER_STEP = 2048
+_FRAMES_PER_STEP = 128
+_HELD_OUT = 0.1
+_TRAJECTORIES_LEFT_OUT = 16
+_GROUP_ELEMENTS = 48
+_FLOOR = 1e-13  # smallest variance of a mode, share of the largest
+
+
+
+
+
+
+
+
+def invariant_box(decoder: ModulatedSiren, source: TrajectorySource, augmentation: Augmentation) -> np.ndarray | None:
+    """The box (2, d) over which the features are known, where the symmetries keep their span; else None."""
+    if not augmentation or not decoder.affine or decoder.depth or not decoder.embedding.harmonics:
+        return None
+    box, period = source.file.box, augmentation.period
+    if period is not None:
+        box = np.stack([box[0], np.where(np.asarray(period) > 0, box[0] + np.asarray(period), box[1])])
+    motion = FeatureMotion.of(decoder, source.normalisation, box)
+    exact = motion.exact_under(augmentation.symmetries, augmentation.extent, augmentation.period)
+    return box if exact else None
+
+
+class DecoderTraining:
+    """Losses and scores of the trunk on a source of trajectories.
+
+    Batches are moved by `augmentation` in data units, then normalised. Frames of one step share a trajectory's points.
+    """
+
+    def __init__(
+        self, source: TrajectorySource, training: np.ndarray, validation: np.ndarray, augmentation: Augmentation
+    ) -> None:
+        self.source, self.augmentation = source, augmentation
+        self.training, self.validation = training, validation
+        self.all_points = False  # the last part of the stage sees the held-out points too
+        points = source.batch(training[:1]).u.shape[2]
+        self.together = max(1, min(len(training), _POINTS_PER_STEP // points))
+        scored = source.batch(validation[:8] if len(validation) else training[:8])
+        frames = np.unique(np.linspace(0, scored.u.shape[1] - 1, 10).astype(int))
+        scored = TrajectoryBatch(
+            scored.t[:, frames], scored.x if scored.x.shape[1] == 1 else scored.x[:, frames], scored.u[:, frames]
+        )
+        x, u = scored.groups()
+        self.scored = x.float(), u, *self._split(u.shape[2])
+
+    @staticmethod
+    def _split(points: int) -> tuple[Tensor, Tensor]:
+        """Indices of kept and held-out points; the same for a point whatever the width to which its batch is padded."""
+        held = torch.as_tensor(np.random.default_rng([0]).random(points) < _HELD_OUT)
+        if points < 20:
+            held[:] = False
+        return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+
+    def groups(self, random: np.random.Generator, trajectories: int) -> tuple[Tensor, Tensor]:
+        """A random batch: x (G, N, d) and normalised u (G, F, N, C)."""
+        chosen = random.choice(self.training, trajectories, replace=trajectories > len(self.training))
+        return moved_batch(self.source, chosen, self.augmentation, random).groups()
+
+    def loss(self, module: nn.Module, step: int, steps: int, random: np.random.Generator) -> Tensor:
+        """Residual of a batch at its solved codes, mean square in normalised units."""
+        assert isinstance(module, ModulatedSiren)
+        shared = self.source.shared_points and not self.augmentation
+        x, u = self.groups(random, min(len(self.training), 16) if shared else self.together)
+        kept = torch.arange(u.shape[2]) if self.all_points else self._split(u.shape[2])[0]
+        limit = max(64, _POINTS_PER_STEP // len(x))
+        if len(kept) > limit:
+            kept = kept[torch.as_tensor(random.permutation(len(kept))[:limit])]
+        if u.shape[1] > _FRAMES_PER_STEP:
+            u = u[:, torch.as_tensor(random.permutation(u.shape[1])[:_FRAMES_PER_STEP])]
+        home = device_of(module)
+        u = u[:, :, kept].to(home)
+        offset, basis = module.basis(x[:, kept].float().to(home))
+        residual = _residual(offset, basis, u, solve_ridge(offset, basis, u))
+        return residual.square().sum() / torch.isfinite(u).sum()
+
+    @torch.no_grad()
+    def score(self, module: nn.Module) -> float:
+        """Error at held-out points of validation frames whose codes see the other points."""
+        assert isinstance(module, ModulatedSiren)
+        home, (x, u, kept, held) = device_of(module), self.scored
+        x, u = x.to(home), u.to(home)
+        offset, basis = module.basis(x)
+        codes = solve_ridge(offset[:, kept], basis[:, kept], u[:, :, kept])
+        if not len(held):
+            held = kept
+        residual = _residual(offset[:, held], basis[:, held], u[:, :, held], codes)
+        return float(residual.square().sum() / torch.isfinite(u[:, :, held]).sum().clamp(min=1))
+
+    def fixed_points(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Points x (N, d) that all frames share, some of the frames u (F, N, C) there, and the points held out.
+
+        None where other trajectories show other points, symmetries move them, or they are many.
+        """
+        first = self.source.batch(self.training[:1])
+        fixed = first.x.shape[:2] == (1, 1) and (len(self.source) == 1 or self.source.shared_points)
+        points = first.u.shape[2]
+        _, held = self._split(points)
+        if not fixed or self.augmentation or points > MOST_POINTS or not len(held):
+            return None
+        x, u = self.source.batch(self.training[:_TRAJECTORIES_LEFT_OUT]).groups()
+        pick = torch.linspace(0, u.shape[1] - 1, min(u.shape[1], _FRAMES_PER_STEP)).long()
+        return x[0], u[0, pick], held
+
+    def unseen_variance(self, module: ModulatedSiren) -> UnseenVariance | None:
+        """What the decoder misses at points that no frame shows, while its trunk has not seen the held-out points.
+
+        None where points are not fixed.
+        """
+        fixed = self.fixed_points()
+        if fixed is None:
+            return None
+        x, u, held = fixed
+        return unseen_variance(x, _features(module, x), u, held)
+
+    def mends_at_nodes(self, module: ModulatedSiren) -> bool:
+        """Whether functions through what the features leave at fixed points do no harm at points held out, which the
+        trunk has not seen yet."""
+        fixed = self.fixed_points()
+        if fixed is None:
+            return False
+        x, u, held = fixed
+        if not complete_frames(u).shape[1] or len(x.unique(dim=0)) < len(x):
+            return False
+        missed, mended = between_nodes(module.embedding, x, _features(module, x), u, held)
+        return mended <= missed
+
+    def mend_at_nodes(self, module: ModulatedSiren) -> None:
+        """Join functions to the decoder's features that take up what these leave at the fixed points."""
+        fixed = self.fixed_points()
+        if fixed is not None:
+            x, u, _ = fixed
+            module.embedding = with_node_functions(module.embedding, x, _features(module, x), u) or module.embedding
+
+    @torch.no_grad()
+    def held_out_error(self, module: ModulatedSiren, modes: OutputModes) -> float:
+        """Error at held-out points of validation frames whose codes see the others, with the modes and their prior."""
+        x, u, kept, held = self.scored
+        fitted = copy.deepcopy(module).double()
+        fitted.set_output(modes.mean, modes.modes)
+        offset, basis = fitted.basis(x.double())
+        codes, _ = condition_groups(offset[:, kept], basis[:, kept], u[:, :, kept], modes.prior())
+        if not len(held):
+            held = kept
+        residual = _residual(offset[:, held], basis[:, held], u[:, :, held].double(), codes)
+        return float(residual.square().sum() / torch.isfinite(u[:, :, held]).sum().clamp(min=1))
+
+    def fit_modes(
+        self, module: ModulatedSiren, largest: int, trajectories: int = 96, iterations: int = 6,
+        progress: Callable[[], None] = lambda: None,
+    ) -> OutputModes:
+        """Output layer, code dimensions, prior and noise from the given features, in closed form on all points.
+
+        At most `trajectories` (of moving points: 4 frames for each) are looked at; `progress` is called after each of
+        the iterations.
+        """
+        random = np.random.default_rng([11])
+        box = invariant_box(module, self.source, self.augmentation)
+        average: Callable[[GaussianPrior, Tensor], GaussianPrior] | None = None
+        if box is not None:  # the prior is averaged over the group instead of fitted to moved trajectories
+            motion = FeatureMotion.of(module, self.source.normalisation, box)
+            elements = self.augmentation.sample(random, _GROUP_ELEMENTS)
+
+            def average(prior: GaussianPrior, whitening: Tensor) -> GaussianPrior:
+                return motion.averaged(prior, whitening, elements)
+
+        if self.augmentation and box is None:
+            chosen = random.choice(self.training, trajectories, replace=len(self.training) < trajectories)
+        else:
+            chosen = random.permutation(self.training)[: trajectories if not self.source.shared_points else None]
+        moved = self.augmentation if box is None else None
+        groups = _grouped(moved_batch(self.source, chosen, moved, random), 4 * trajectories, random)
+
+        def features(points: Tensor) -> Tensor:
+            with torch.no_grad():
+                return module.features(points.to(module.output.dtype))
+
+        # A span that the symmetries keep is worth its last modes: operators can be averaged over the group on it.
+        floor = _FLOOR if box is None else -1.0
+        modes = fit_output_modes(features, groups, iterations, floor, largest, progress, average)
+        return refit_variances(modes, features, self._further_groups(trajectories))
+
+    def _further_groups(self, trajectories: int) -> list[tuple[Tensor, Tensor]]:
+        """Frames to which the modes are not fitted: of validation, and of fresh copies of all trajectories."""
+        random = np.random.default_rng([13])
+        every = np.concatenate([self.training, self.validation]) if self.augmentation else self.validation
+        if not len(every):
+            return []
+        chosen = random.permutation(every)[:trajectories]
+        return _grouped(moved_batch(self.source, chosen, self.augmentation, random), 4 * trajectories, random)
+
+
+def _features(module: ModulatedSiren, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return module.features(x.to(module.output))
+
+
+def _grouped(batch: TrajectoryBatch, most: int, random: np.random.Generator) -> list[tuple[Tensor, Tensor]]:
+    """Frames grouped by shared points, at most so many groups: where points move, every frame is one of its own."""
+    x, u = batch.groups()
+    pick = torch.as_tensor(random.permutation(len(x))[:most]) if len(x) > most else slice(None)
+    return list(zip(x[pick], u[pick], strict=True))
+
+
+def _residual(offset: Tensor, basis: Tensor, u: Tensor, codes: Tensor) -> Tensor:
+    """Decoded minus observed (G, F, N, C), 0 where not observed."""
+    decoded = offset[:, None] + torch.einsum("gncz,gfz->gfnc", basis, codes)
+    return torch.where(torch.isfinite(u), decoded - torch.nan_to_num(u), 0.0)
+
+
+def solve_ridge(offset: Tensor, basis: Tensor, u: Tensor) -> Tensor:
+    """Ridge codes (G, F, Z), detached, of frames u (G, F, N, C); offset (G, N, C), basis (G, N, C, Z)."""
+    offset, basis = offset.detach(), basis.detach()
+    design = basis.flatten(1, 2)
+    target = (u - offset[:, None]).flatten(2)
+    observed = torch.isfinite(target)
+    eye = torch.eye(design.shape[-1], dtype=design.dtype, device=design.device)
+    if bool(observed.all()):
+        gram = design.transpose(1, 2) @ design / design.shape[1] + _RIDGE * eye
+        right = target @ design / design.shape[1]
+        return torch.linalg.solve(gram, right.transpose(1, 2)).transpose(1, 2)
+    weight = observed.to(design.dtype)
+    share = weight.sum(-1).clamp(min=1.0)
+    gram = torch.einsum("gpz,gfp,gpy->gfzy", design, weight, design) / share[..., None, None] + _RIDGE * eye
+    right = (torch.nan_to_num(target) * weight) @ design / share[..., None]
+    return torch.linalg.solve(gram, right[..., None])[..., 0]

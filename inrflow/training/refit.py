@@ -1,0 +1,91 @@
+"""Last stage: what validation has chosen, fitted once more to all trajectories, those of validation among them.
+
+Few trajectories show few directions of the space of fields: modes that have not seen the held-out ones cannot express
+what only those show. Variances and noise stay those that held-out frames have told: no others are left to tell them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.states import CodeData
+from inrflow.encoding.prior.modes import OutputModes
+from inrflow.model.surrogate import Surrogate
+from inrflow.training.judge import fit_state_prior
+
+_WORSE = 1.5  # times the error before: a refit that forecasts its own data worse has failed
+
+
+@dataclass(frozen=True)
+class Refit:
+    """How to fit modes, codes and dynamics to all trajectories.
+
+    Attributes:
+        modes: decoder -> its output modes.
+        codes: decoder with its modes and their prior set -> codes of all trajectories and of their copies, originals
+            first.
+        field: codes -> the closed-form field of the size that their decoder has.
+        error: field, codes -> mean squared error of rollouts of the original trajectories, share of the variance.
+        states: codes -> the states of that field, memory appended where it has some.
+    """
+
+    modes: Callable[[ModulatedSiren], OutputModes]
+    codes: Callable[[ModulatedSiren, OutputModes], CodeData]
+    field: Callable[[CodeData], VectorField]
+    error: Callable[[VectorField, CodeData], float]
+    states: Callable[[CodeData], CodeData] = lambda codes: codes
+
+    def __call__(self, surrogate: Surrogate, found: OutputModes, before: float) -> tuple[Surrogate, float]:
+        """The surrogate refitted, or as it was where that fails; its error on all trajectories afterwards.
+
+        Args:
+            surrogate: with the modes of the training trajectories.
+            found: all of these modes, before their number was chosen.
+            before: error on all trajectories, of codes under these modes and a field fitted to them.
+        """
+        size = surrogate.code_size
+        decoder = copy.deepcopy(surrogate.decoder)
+        assert isinstance(decoder, ModulatedSiren)
+        modes = self.modes(decoder.double())
+        wanted = len(modes.variances) if size == len(found.variances) else min(size, len(modes.variances))
+        variances = modes.variances.clone()
+        shared = min(len(variances), len(found.variances))
+        variances[:shared] = torch.maximum(variances[:shared], found.variances[:shared])
+        modes = OutputModes(modes.mean, modes.modes, variances, torch.maximum(modes.noise, found.noise))
+        modes = modes.truncated(wanted)
+        decoder.set_output(modes.mean, modes.modes)
+        codes = self.codes(decoder.float(), modes)
+        field = self.field(codes)
+        after = self.error(field, codes)
+        if not after < _WORSE * before:
+            return surrogate, after
+        prior = modes.prior()
+        mean, covariance = fit_state_prior(self.states(codes), prior, wanted)
+        process = _of_blocks(surrogate.prior.process, size, len(mean), wanted)
+        state = replace(surrogate.prior, mean=mean, covariance=covariance, noise=prior.noise, process=process)
+        state.farthest = max(state.farthest or 0.0, state.reach(codes, wanted))
+        training = {**surrogate.training, "memory": len(mean) - wanted}
+        return replace(
+            surrogate, decoder=decoder.eval(), field=field.double().eval(), prior=state, training=training
+        ), after
+
+
+def _of_blocks(process: Tensor, size: int, states: int, wanted: int) -> Tensor:
+    """Process noise of `states` dimensions in blocks of `wanted` (codes, their rates, ...), from blocks of `size`."""
+    lengths = [min(wanted, states - start) for start in range(0, states, wanted)]
+    blocks = list(process.split(size))
+    return torch.cat([_resized(blocks[min(k, len(blocks) - 1)], length) for k, length in enumerate(lengths)])
+
+
+def _resized(process: Tensor, size: int) -> Tensor:
+    """Process noise of so many dimensions: those beyond the known ones are like the last of them."""
+    if size <= len(process):
+        return process[:size]
+    return torch.cat([process, process[-1:].expand(size - len(process))])

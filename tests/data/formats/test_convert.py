@@ -1,0 +1,206 @@
+"""Conversion: the same numbers from every format, described as far as the file tells; the rest is named."""
+
+import h5py
+import numpy as np
+import pytest
+import xarray
+from small_data import WAVE, field, with_symmetries
+
+from inrflow.data.formats import convert as convert_module
+from inrflow.data.formats.convert import convert
+from inrflow.data.formats.sphere import lonlat_to_xyz
+from inrflow.data.formats.trajectory_file import TrajectoryFile, write_scattered, write_trajectories
+from inrflow.errors import UserError
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "converted.h5"
+
+
+def sea(path, land=True, **coordinates):
+    """A gridded sea temperature with land, as an atlas would hold it: (time, lat, lon), dates, degrees, metadata."""
+    random = np.random.default_rng(0)
+    lat, lon = np.array([-5.0, 0.0, 5.0]), np.array([0.0, 90.0, 180.0, 270.0])
+    sst = random.random((6, 3, 4)).astype(np.float32) + 28
+    if land:
+        sst[:, 1, 2] = np.nan
+        sst[2, 0, 0] = np.nan
+    time = np.array(["2006-04-16", "2006-05-16T12", "2006-06-16", "2006-07-16T12", "2006-08-16T12", "2006-09-16"],
+                    "datetime64[ns]")
+    data = xarray.Dataset({"sst": (("time", "lat", "lon"), sst, {"units": "degC"}),
+                           "area": (("lat", "lon"), np.ones((3, 4)))},
+                          {"time": time, "lat": lat, "lon": lon}, {"title": "an atlas", "license": "free"})
+    data.to_netcdf(path, engine="h5netcdf", encoding={"time": {"units": "days since 2000-01-01", "dtype": "f8"}})
+    return lat, lon, sst
+
+
+def test_a_gridded_sea_becomes_unit_vectors_without_land(tmp_path, target):
+    lat, lon, sst = sea(tmp_path / "sea.nc")
+    convert(tmp_path / "sea.nc", target, time_period=365.25)
+    kept = np.delete(np.arange(12), 6)
+    degrees = np.stack(np.meshgrid(lon, lat), -1).reshape(-1, 2)[kept]
+    with TrajectoryFile(target) as file:
+        about = file.description
+        assert (about.channels, about.coordinates, about.geometry) == (("sst",), ("x", "y", "z"), "sphere")
+        assert (about.units, about.time_units, about.time_period) == (("degC",), "days since 2000-01-01", 365.25)
+        assert (about.name, about.source, about.licence) == ("sea", "an atlas", "free")
+        assert file.times()[0, :2].tolist() == [2297.0, 2327.5]
+        frames = file.read(0)
+        np.testing.assert_allclose(frames.x, lonlat_to_xyz(degrees[:, 0], degrees[:, 1]), atol=1e-15)
+        np.testing.assert_array_equal(frames.u[..., 0], sst.reshape(6, 12)[:, kept])
+        np.testing.assert_array_equal(file.read_extra("lonlat"), degrees)
+
+
+def test_large_grids_pass_in_blocks(tmp_path, target, monkeypatch):
+    _, _, sst = sea(tmp_path / "sea.nc", land=False)
+    original = convert_module.blocks
+    monkeypatch.setattr(convert_module, "blocks", lambda shape: original(shape, 25))  # two frames of 12 points
+    convert(tmp_path / "sea.nc", target)
+    with TrajectoryFile(target) as file:
+        np.testing.assert_array_equal(file.read(0).u[..., 0], sst.reshape(6, 12))
+
+
+def test_an_unstructured_mesh_with_members_and_two_channels(tmp_path, target):
+    random = np.random.default_rng(0)
+    u, v = random.random((5, 2, 9)).astype("f"), random.random((2, 9, 5)).astype("f")
+    x, y = random.random(9), random.random(9)
+    xarray.Dataset({"u": (("time", "member", "node"), u, {"units": "m"}), "v": (("member", "node", "time"), v),
+                    "x": ("node", x), "y": ("node", y)}, {"time": np.arange(5.0)}).to_netcdf(tmp_path / "a.nc",
+                                                                                           engine="h5netcdf")
+    convert(tmp_path / "a.nc", target, name="mesh", symmetries=["reflection"])
+    with TrajectoryFile(target) as file:
+        assert file.description.name == "mesh" and file.description.units == ("m", "")
+        assert file.description.symmetries.names == ("reflection_x", "reflection_y")
+        assert file.description.channels == ("u", "v") and file.trajectories == 2 and file.point_layout == "shared"
+        frames = file.read(1)
+        np.testing.assert_array_equal(frames.x, np.stack([x, y], -1))
+        np.testing.assert_array_equal(frames.u, np.stack([u[:, 1], v[1].T], -1))
+
+
+def test_a_level_is_selected_and_plain_grids_keep_their_axes(tmp_path, target):
+    values = np.random.default_rng(0).random((3, 2, 4, 5)).astype("f")
+    xarray.Dataset({"u": (("t", "level", "y", "x"), values)},
+                   {"t": np.arange(3.0), "y": np.arange(4.0), "x": np.arange(5.0) / 10}).to_netcdf(
+                       tmp_path / "a.nc", engine="h5netcdf")
+    with pytest.raises(UserError, match=r"level \(2\).*select="):
+        convert(tmp_path / "a.nc", target)
+    convert(tmp_path / "a.nc", target, select={"level": 1}, period=(4.0, 0.5))
+    with TrajectoryFile(target) as file:
+        assert file.description.coordinates == ("y", "x") and file.description.period == (4.0, 0.5)
+        np.testing.assert_array_equal(file.read(0).u[..., 0], values[:, 1].reshape(3, 20))
+        np.testing.assert_array_equal(file.read(0).x[6], [1.0, 0.1])
+
+
+def test_a_csv_of_frames_becomes_frames_and_one_of_rows_rows(tmp_path, target):
+    t, x, u = field(2, 3, 4)
+    lines = ["trajectory,t,x,y,u,v"]
+    lines += [f"{s + 3},{float(t[f])!r},{float(x[n, 0])!r},{float(x[n, 1])!r},{u[s, f, n, 0]:.9g},{u[s, f, n, 1]:.9g}"
+              for s in range(2) for f in range(3) for n in range(4)]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    convert(tmp_path / "a.csv", target)
+    with TrajectoryFile(target) as file:
+        assert file.layout == "frames" and file.point_layout == "shared" and file.description.channels == ("u", "v")
+        for s in range(2):
+            np.testing.assert_array_equal(file.read(s).u, u[s])
+    (tmp_path / "a.csv").write_text("\n".join(lines[:5] + lines[7:]))
+    convert(tmp_path / "a.csv", target, overwrite=True)
+    with TrajectoryFile(target) as file:
+        assert file.layout == "scattered" and file.rows == 22
+        np.testing.assert_array_equal(file.read(1).u, u[1])
+
+
+def test_a_csv_of_stations_with_dates_and_degrees(tmp_path, target):
+    (tmp_path / "a.csv").write_text("time,lon,lat,sst\n2006-04-16,10,0,28\n2006-04-17,20,5,29\n")
+    convert(tmp_path / "a.csv", target)
+    with TrajectoryFile(target) as file:
+        assert file.description.geometry == "sphere" and file.description.time_units == "hours since 1970-01-01"
+        assert file.times().tolist() == [[318096.0, 318120.0]]
+
+
+def test_flat_hdf5_with_named_columns(tmp_path, target):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["t"], file["r"], file["p"] = [0.0, 0.0, 1.0], [0.1, 0.2, 0.1], [5.0, 6.0, 7.0]
+    with pytest.raises(UserError, match="coordinates=.*channels="):
+        convert(tmp_path / "a.h5", target)
+    convert(tmp_path / "a.h5", target, coordinates=["r"], channels=["p"])
+    with TrajectoryFile(target) as file:
+        assert file.description.coordinates == ("r",) and file.rows == 3
+
+
+@pytest.mark.parametrize("layout", ["frames", "one trajectory", "rows"])
+def test_npz_arrays(tmp_path, target, layout):
+    t, x, u = field()
+    if layout == "rows":
+        np.savez(tmp_path / "a.npz", t=np.arange(4.0), x=x[:4], u=u[0, 0, :4], trajectory=np.array([0, 0, 1, 1]))
+    else:
+        np.savez(tmp_path / "a.npz", t=t, x=x, u=u if layout == "frames" else u[0], channels=["p", "q"], weights=x)
+    convert(tmp_path / "a.npz", target)
+    with TrajectoryFile(target) as file:
+        assert file.trajectories == {"frames": 3, "one trajectory": 1, "rows": 2}[layout]
+        if layout == "rows":
+            assert file.layout == "scattered" and file.description.channels == ("u0", "u1")
+        else:
+            assert file.description.channels == ("p", "q") and file.extra == ("weights",)
+            np.testing.assert_array_equal(file.read(0).u, u[0])
+
+
+@pytest.mark.parametrize("layout", ["frames", "scattered"])
+def test_own_files_are_packed_anew(tmp_path, target, layout):
+    t, x, u = field(3, 20, 300)
+    about = with_symmetries()
+    if layout == "frames":
+        write_trajectories(tmp_path / "a.h5", t, x, u, about, environment=[1, 2, 2],
+                           extra={"triangles": np.ones((2, 3), int)})
+    else:
+        write_scattered(tmp_path / "a.h5", np.repeat([1, 4], 9000), np.tile(t, 900), np.tile(x, (60, 1)),
+                        u.reshape(-1, 2), about)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:  # as another program might store it
+        values = file["u"][()]
+        del file["u"]
+        file["u"] = values
+    convert(tmp_path / "a.h5", target)
+    with TrajectoryFile(tmp_path / "a.h5") as old, TrajectoryFile(target) as new:
+        assert new.description == old.description and new.extra == old.extra and new.layout == layout
+        for s in range(old.trajectories):
+            for name in ("t", "x", "u"):
+                np.testing.assert_array_equal(getattr(new.read(s), name), getattr(old.read(s), name))
+    with h5py.File(target) as file:
+        assert file["u"].compression == "gzip"
+    with pytest.raises(UserError, match="leave out"):
+        convert(tmp_path / "a.h5", tmp_path / "b.h5", name="other")
+
+
+def test_what_cannot_be_converted_is_named(tmp_path, target):
+    t, x, u = field()
+    np.savez(tmp_path / "few.npz", t=t)
+    np.savez(tmp_path / "objects.npz", t=np.array([{}], object), x=x, u=u)
+    np.savez(tmp_path / "names.npz", t=t, x=x, u=u, channels=["u"])
+    np.savez(tmp_path / "shapes.npz", t=t[:3], x=x, u=u)
+    (tmp_path / "a.bin").write_bytes(b"\x89PNG\0\0")
+    (tmp_path / "a.csv").write_text("t,x,y\n0,0,0\n")
+    sea(tmp_path / "sea.nc")
+    for name, words, options in (
+            ("few.npz", "expected t, x and u", {}), ("objects.npz", "plain", {}), ("names.npz", "give one each", {}),
+            ("shapes.npz", "do not fit", {}), ("a.bin", "CSV, HDF5, NetCDF", {}), ("a.csv", "channels=", {}),
+            ("absent.nc", "does not exist", {}), ("sea.nc", "no variable salt.*sst", {"channels": ["salt"]}),
+            ("sea.nc", "no dimension depth", {"select": {"depth": 0}}), ("sea.nc", "lat has 3", {"select": {"lat": 3}}),
+            ("sea.nc", "no dimension runs", {"trajectory": "runs"}), ("sea.nc", "unknown option colour", {"colour": 1}),
+            ("sea.nc", "coordinates=", {"coordinates": ["lat"]})):
+        with pytest.raises(UserError, match=words) as caught:
+            convert(tmp_path / name, target, **options)
+        assert "\n" not in str(caught.value)
+        assert not target.exists()
+
+
+def test_the_target_is_not_written_over(tmp_path, target):
+    sea(tmp_path / "sea.nc")
+    target.write_text("precious")
+    with pytest.raises(UserError, match="exists already"):
+        convert(tmp_path / "sea.nc", target)
+    with pytest.raises(UserError, match="onto itself"):
+        convert(tmp_path / "sea.nc", tmp_path / "sea.nc", overwrite=True)
+    assert target.read_text() == "precious" and sorted(p.name for p in tmp_path.iterdir()) == ["converted.h5", "sea.nc"]
+    write_trajectories(tmp_path / "own.h5", *field(), WAVE)
+    with pytest.raises(UserError, match="exists already"):
+        convert(tmp_path / "own.h5", target)

@@ -1,0 +1,97 @@
+"""Descriptions of files: statistics against numpy, and a screenful that names what matters."""
+
+import h5py
+import numpy as np
+import pytest
+from small_data import WAVE, field, with_symmetries
+
+from inrflow.data.description import Description
+from inrflow.data.formats import inspect
+from inrflow.data.formats.inspect import channel_statistics, describe
+from inrflow.data.formats.sphere import lonlat_to_xyz
+from inrflow.data.formats.trajectory_file import TrajectoryFile, write_scattered, write_trajectories
+from inrflow.errors import UserError
+
+
+@pytest.mark.parametrize("layout", ["frames", "scattered"])
+def test_statistics_stream_and_agree_with_numpy(tmp_path, layout, monkeypatch):
+    t, x, u = field(4, 6, 50)
+    u[..., 1] = 1e4 + u[..., 1]  # a mean far from zero costs no digits
+    u[0, 1, :, 0] = u[2, :, 3, 1] = np.nan
+    rows = u.reshape(-1, 2).astype(np.float64)
+    if layout == "frames":
+        write_trajectories(tmp_path / "a.h5", t, x, u, WAVE)
+    else:
+        write_scattered(tmp_path / "a.h5", np.zeros(1200, int), np.arange(1200.0), np.tile(x, (24, 1)), rows, WAVE)
+    monkeypatch.setattr(inspect, "VALUES_PER_BLOCK", 130)
+    with TrajectoryFile(tmp_path / "a.h5") as file:
+        mean, deviation, missing = channel_statistics(file)
+    np.testing.assert_allclose(mean, np.nanmean(rows, 0), rtol=1e-12)
+    np.testing.assert_allclose(deviation, np.nanstd(rows, 0), rtol=1e-10)
+    np.testing.assert_allclose(missing, np.isnan(rows).mean(0), rtol=1e-12)
+
+
+def test_padding_is_no_missing_value(tmp_path):
+    t, x, u = field()
+    times = np.tile(t, (3, 1))
+    times[1, 2:] = np.nan
+    write_trajectories(tmp_path / "a.h5", times, x, u, WAVE)
+    with TrajectoryFile(tmp_path / "a.h5") as file:
+        assert channel_statistics(file)[2].tolist() == [0.0, 0.0]
+
+
+def test_a_trajectory_file_in_a_screenful(tmp_path):
+    t, x, u = field()
+    u[:, :, 0, 1] = np.nan
+    about = Description.from_dict({**with_symmetries().to_dict(), "parameter_names": ["speed"]})
+    write_trajectories(tmp_path / "a.h5", np.linspace(0, 2, 5), x, u, about, parameters=[[1.0], [2.5], [2.0]],
+                       environment=[0, 1, 1], extra={"triangles": np.zeros((4, 3), int)})
+    rows = dict(describe(tmp_path / "a.h5"))
+    assert len(rows) <= 20 and all("\n" not in text for text in rows.values())
+    assert rows["sizes"] == "3 trajectories x 5 frames x 7 points x 2 channels"
+    assert rows["times"] == "0 to 2 s, every 0.5, shared by all trajectories"
+    assert "(period 1)" in rows["coordinates"] and rows["coordinates"].count("period") == 1
+    mean, deviation = u[..., 0].mean(), u[..., 0].std()
+    assert rows["channel u"] == f"mean {mean:.4g} m, standard deviation {deviation:.4g} m, 0 % missing"
+    assert rows["channel v"].endswith("14.3 % missing")
+    assert rows["symmetries"] == "translation_x, translation_y, reflection_x, reflection_y"
+    assert rows["parameters"] == "speed 1 to 2.5" and rows["environments"] == "2"
+    assert rows["also in file"] == "triangles (4, 3)" and rows["licence"] == "free" and rows["source"] == "made here"
+
+
+def test_irregular_own_times_dates_and_the_sphere_are_told(tmp_path):
+    _, _, u = field()
+    about = Description("globe", ("u", "v"), ("x", "y", "z"), geometry="sphere", time_units="hours since 1970-01-01",
+                        time_period=8766.0)
+    times = np.array([[318096.0, 318120, 318168, np.nan, np.nan], [318096, 318097, 318100, 318110, 318120],
+                      [318096, 318097, 318100, 318110, 318120]])
+    x = lonlat_to_xyz(np.arange(7) * 40.0, np.linspace(-5, 5, 7))
+    write_trajectories(tmp_path / "a.h5", times, x, u, about)
+    rows = dict(describe(tmp_path / "a.h5"))
+    assert "(2006-04-16 to 2006-04-19)" in rows["times"] and "irregular: steps 1 to 48" in rows["times"]
+    assert "own times" in rows["times"] and "3 to 5 frames" in rows["times"] and "period 8766" in rows["times"]
+    assert "sphere, latitude -5 to 5" in rows["coordinates"] and rows["symmetries"] == "none declared"
+
+
+def test_scattered_rows_are_counted(tmp_path):
+    write_scattered(tmp_path / "a.h5", np.zeros(9, int), np.arange(9.0), np.ones((9, 2)), np.ones((9, 2)), WAVE)
+    rows = dict(describe(tmp_path / "a.h5"))
+    assert rows["layout"].startswith("scattered") and rows["sizes"].endswith("9 rows")
+
+
+def test_tables_and_archives_are_told_by_their_columns(tmp_path):
+    (tmp_path / "a.csv").write_text("t,x,y\n0,0,0\n1,0,0\n")
+    rows = dict(describe(tmp_path / "a.csv"))
+    assert rows["format"] == "CSV" and rows["rows"] == "2" and rows["columns"] == "t, x, y"
+    np.savez(tmp_path / "a.npz", t=np.zeros(2), u=np.zeros(2))
+    assert dict(describe(tmp_path / "a.npz"))["arrays"] == "t, u"
+    with pytest.raises(UserError, match="does not exist"):
+        describe(tmp_path / "absent.h5")
+
+
+def test_infinite_values_are_named(tmp_path):
+    write_trajectories(tmp_path / "a.h5", *field(), WAVE)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["u"][0, 0, 0, 0] = np.inf
+    with pytest.raises(UserError, match="infinite"):
+        describe(tmp_path / "a.h5")

@@ -1,0 +1,68 @@
+"""Parameters to contexts and back against a map that is known: a context that is the squared speed."""
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow.dynamics.contexts.alternate import whitened
+from inrflow.dynamics.contexts.known import Contexts, chi_squared_quantile
+from inrflow.dynamics.contexts.parameter_map import ParameterMap
+
+SPEED = torch.linspace(0.5, 1.5, 6).double()[:, None]
+CONTEXT = (SPEED**2 - 1.0) / 0.6
+
+
+def test_a_squared_speed_is_found_to_be_one_and_read_off_beyond_the_range():
+    fitted = ParameterMap.fit(SPEED, CONTEXT)
+    assert fitted.degree == 2 and float(fitted.error.diagonal().max()) < 1e-9
+    for speed in (0.3, 0.9, 2.0):
+        context = fitted.contexts(torch.tensor([speed]))
+        np.testing.assert_allclose(context, [(speed**2 - 1) / 0.6], atol=1e-5)
+        mean, covariance = fitted.parameters(context, 1e-8 * torch.eye(1).double())
+        np.testing.assert_allclose(mean, [speed], rtol=1e-4)
+        expected = np.sqrt(1e-8 + float(fitted.error)) * 0.6 / (2 * speed)  # by the derivative of the root
+        np.testing.assert_allclose(covariance.sqrt(), [[expected]], rtol=1e-2)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_parameters_are_told_apart_by_two_contexts(seed):
+    random = np.random.default_rng(seed)
+    parameters = torch.tensor(random.uniform(1, 2, (12, 2)))
+    a, b = parameters.T
+    contexts = torch.stack([a + 0.1 * b**2, b + 0.2 * a * b], 1)
+    fitted = ParameterMap.fit(parameters, contexts)
+    mean, _ = fitted.parameters(fitted.contexts(torch.tensor([1.2, 1.7])), 1e-9 * torch.eye(2).double())
+    np.testing.assert_allclose(mean, [1.2, 1.7], atol=1e-3)
+
+
+def test_a_straight_line_stays_one_where_contexts_are_noisy():
+    noise = 0.05 * torch.randn(6, 1, generator=torch.Generator().manual_seed(0)).double()
+    fitted = ParameterMap.fit(SPEED, SPEED + noise)
+    assert fitted.degree == 1 and 1e-4 < float(fitted.error) < 0.05
+
+
+@pytest.mark.parametrize(("degrees", "published"), [(1, 10.828), (2, 13.816), (5, 20.515)])
+def test_quantiles_of_chi_squared_are_those_of_tables(degrees, published):
+    assert chi_squared_quantile(0.999, degrees) == pytest.approx(published, abs=1e-3)
+
+
+def test_contexts_beyond_those_of_training_and_a_margin_are_outside():
+    known = Contexts("parameters", CONTEXT, torch.arange(6), ("speed",), SPEED, ParameterMap.fit(SPEED, CONTEXT))
+    farthest = float(CONTEXT.abs().max())
+    assert not known.outside(torch.tensor([1.05 * farthest])) and known.outside(torch.tensor([-1.15 * farthest]))
+    again = Contexts.from_state(known.state())
+    assert again.names == ("speed",) and again.map is not None and again.nearest(torch.tensor([9.0])) == 5
+
+
+def test_intervals_widen_as_a_regression_on_the_contexts_does():
+    torch.manual_seed(0)
+    values = whitened(torch.randn(7, 2, dtype=torch.float64))[0]
+    known = Contexts("environment", values, torch.arange(7))
+    design = torch.cat([torch.ones(7, 1), values], 1).double()
+    inverse = torch.linalg.inv(design.T @ design)
+    asked = torch.tensor([[1.0, 2.0], [-3.0, 0.5], [4.0, 4.0]], dtype=torch.float64)
+    rows = torch.cat([torch.ones(3, 1), asked], 1).double()
+    variance = torch.einsum("ei,ij,ej->e", rows, inverse, rows)
+    average = torch.einsum("ei,ij,ej->e", design, inverse, design).mean()
+    torch.testing.assert_close(known.widening(asked), (variance / average).sqrt())
+    assert float(known.widening(torch.zeros(2).double())) == 1.0

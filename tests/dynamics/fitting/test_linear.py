@@ -1,0 +1,282 @@
+"""Closed-form dynamics against generators that are known and flows by scipy's matrix exponential."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import expm, logm
+
+from inrflow.dynamics.fitting.linear import LinearFit, Transitions, fit_irregular, flow, generator_of, transitions_of
+
+A = np.array([[-0.05, 0.9, 0.0, 0.1], [-0.9, -0.05, 0.2, 0.0], [0.0, 0.0, -0.3, 0.4], [0.1, 0.0, -0.4, -0.3]])
+B = np.array([0.3, -0.2, 0.1, 0.05])
+
+
+def affine(matrix, bias):
+    generator = np.zeros((len(bias) + 1, len(bias) + 1))
+    generator[1:, 1:], generator[1:, 0] = matrix, bias
+    return generator
+
+
+def tensor(value):
+    return torch.as_tensor(value, dtype=torch.float64)
+
+
+def trajectories(times, matrix=A, bias=B, seed=0):
+    """States (S, T, n) at times (S, T), exact."""
+    random = np.random.default_rng(seed)
+    states = []
+    for t in times:
+        start = np.append(1.0, random.standard_normal(len(bias)))
+        states.append([(expm(affine(matrix, bias) * (one - t[0])) @ start)[1:] for one in t])
+    return tensor(np.array(states)), tensor(times)
+
+
+def uniform(step=1.0, count=6, frames=8):
+    return trajectories(np.tile(np.arange(frames) * step, (count, 1)))
+
+
+def irregular(count=6, frames=8, seed=3):
+    random = np.random.default_rng(seed)
+    return trajectories(np.cumsum(random.uniform(0.3, 1.6, (count, frames)), 1))
+
+
+def everywhere(states):
+    return torch.ones(states.shape[:2], dtype=torch.bool)
+
+
+# ---- pairs of frames ----
+
+
+def test_transitions_join_successive_observed_frames_of_one_trajectory():
+    states = torch.arange(12, dtype=torch.float32).reshape(2, 6, 1)
+    times = tensor([[0, 1, 2, 4, 5, 6], [0, 1, 3, 4, np.nan, np.nan]])
+    observed = torch.tensor([[1, 0, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0]], dtype=torch.bool)
+    pairs = transitions_of(states, times, observed)
+    assert pairs.start[:, 0].tolist() == [0, 2, 7, 8] and pairs.end[:, 0].tolist() == [2, 3, 8, 9]
+    assert pairs.t.tolist() == [0, 2, 1, 3] and pairs.step.tolist() == [2, 2, 2, 1]
+    assert pairs.start.dtype == torch.float64 and not pairs.uniform
+    assert pairs.truncated(1).start.shape == (4, 1)
+
+
+def test_steps_are_uniform_up_to_rounding_only():
+    def pairs(step):
+        return Transitions(torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(3), tensor(step))
+
+    assert pairs([0.1, 0.1 + 1e-9, 0.1]).uniform and not pairs([0.1, 0.101, 0.1]).uniform
+
+
+# ---- uniform steps ----
+
+
+@pytest.mark.parametrize("step", [0.25, 1.0, 2.0])
+@pytest.mark.parametrize("pull", ["change", "mean"])
+def test_the_generator_is_recovered_from_uniform_transitions(step, pull):
+    states, times = uniform(step)
+    fit = LinearFit(transitions_of(states, times, everywhere(states)))
+    step_map = fit.step_map(4, 0.0, pull)
+    np.testing.assert_allclose(step_map, expm(affine(A, B) * step), atol=1e-9)
+    matrix, bias = generator_of(step_map, step)
+    np.testing.assert_allclose(matrix, A, atol=1e-8)
+    np.testing.assert_allclose(bias, B, atol=1e-8)
+
+
+def test_the_leading_block_is_the_regression_on_the_leading_codes():
+    random = np.random.default_rng(5)
+    start, end = random.standard_normal((30, 6)), random.standard_normal((30, 6))
+    fit = LinearFit(Transitions(tensor(start), tensor(end), torch.zeros(30), torch.ones(30)))
+    design = np.hstack([np.ones((30, 1)), start[:, :3]])
+    direct = np.linalg.lstsq(design, end[:, :3], rcond=None)[0]
+    for pull in ("change", "mean"):
+        step_map = fit.step_map(3, 0.0, pull)
+        np.testing.assert_allclose(step_map[1:, 0], direct[0], atol=1e-9)
+        np.testing.assert_allclose(step_map[1:, 1:], direct[1:].T, atol=1e-9)
+        np.testing.assert_array_equal(step_map[0], [1, 0, 0, 0])
+
+
+@pytest.mark.parametrize("pull", ["change", "mean"])
+def test_the_ridge_is_that_of_the_augmented_least_squares_problem(pull):
+    random = np.random.default_rng(6)
+    start, end = random.standard_normal((20, 3)) + 0.5, random.standard_normal((20, 3))
+    ridge = 0.3
+    strength = ridge * (start**2).sum(0).mean()
+    design = np.vstack([np.insert(start, 0, 1.0, 1), np.insert(np.sqrt(strength) * np.eye(3), 0, 0.0, 1)])
+    target = end - start if pull == "change" else end
+    direct = np.linalg.lstsq(design, np.vstack([target, np.zeros((3, 3))]), rcond=None)[0]
+    pairs = Transitions(tensor(start), tensor(end), torch.zeros(20), torch.ones(20))
+    found = LinearFit(pairs).step_map(3, ridge, pull).numpy()
+    np.testing.assert_allclose(found[1:, 1:] - (np.eye(3) if pull == "change" else 0), direct[1:].T, atol=1e-9)
+    np.testing.assert_allclose(found[1:, 0], direct[0], atol=1e-9)
+
+
+def test_a_strong_ridge_pulls_to_no_change_or_to_the_mean():
+    states, times = uniform()
+    pairs = transitions_of(states, times, everywhere(states))
+    fit = LinearFit(pairs)
+    still, mean = fit.step_map(4, 1e8, "change"), fit.step_map(4, 1e8, "mean")
+    np.testing.assert_allclose(still[1:, 1:], np.eye(4), atol=1e-6)
+    np.testing.assert_allclose(still[1:, 0], (pairs.end - pairs.start).mean(0), atol=1e-6)
+    np.testing.assert_allclose(mean[1:, 1:], np.zeros((4, 4)), atol=1e-6)
+    np.testing.assert_allclose(mean[1:, 0], pairs.end.mean(0), atol=1e-6)
+
+
+def test_the_ridge_does_not_depend_on_the_unit_of_the_codes():
+    states, times = uniform()
+    maps = [LinearFit(transitions_of(scale * states, times, everywhere(states))).step_map(4, 0.1)[1:, 1:]
+            for scale in (1.0, 1e3)]
+    np.testing.assert_allclose(maps[0], maps[1], atol=1e-9)
+
+
+# ---- generators ----
+
+
+@pytest.mark.parametrize("step", [0.3, 1.0])
+def test_generator_of_inverts_the_exponential_with_oscillating_growing_and_decaying_modes(step):
+    random = np.random.default_rng(8)
+    basis = random.standard_normal((5, 5))
+    blocks = np.zeros((5, 5))
+    blocks[:2, :2] = [[0.1, 2.2], [-2.2, 0.1]]  # growing, 2.2 radians a unit
+    blocks[2:4, 2:4] = [[-0.5, 0.7], [-0.7, -0.5]]
+    blocks[4, 4] = -1.5
+    matrix, bias = basis @ blocks @ np.linalg.inv(basis), random.standard_normal(5)
+    found, constant = generator_of(tensor(expm(affine(matrix, bias) * step)), step)
+    np.testing.assert_allclose(found, matrix, atol=1e-10)
+    np.testing.assert_allclose(constant, bias, atol=1e-10)
+
+
+def test_generator_of_agrees_with_scipys_logarithm_of_a_fitted_map():
+    random = np.random.default_rng(9)
+    step_map = affine(np.eye(4) + 0.2 * random.standard_normal((4, 4)), random.standard_normal(4))
+    step_map[0, 0] = 1.0
+    matrix, bias = generator_of(tensor(step_map), 0.5)
+    expected = logm(step_map).real / 0.5
+    np.testing.assert_allclose(matrix, expected[1:, 1:], atol=1e-9)
+    np.testing.assert_allclose(bias, expected[1:, 0], atol=1e-9)
+
+
+def test_a_negative_real_eigenvalue_becomes_a_fast_decay_and_the_others_stay():
+    random = np.random.default_rng(10)
+    basis, _ = np.linalg.qr(random.standard_normal((3, 3)))
+    step_map = affine(basis @ np.diag([0.9, 0.5, -0.3]) @ basis.T, np.zeros(3))
+    step_map[0, 0] = 1.0
+    matrix, bias = generator_of(tensor(step_map), 1.0)
+    assert torch.isfinite(matrix).all()
+    np.testing.assert_allclose(basis.T @ matrix.numpy() @ basis, np.diag([np.log(0.9), np.log(0.5), -2.0]), atol=1e-10)
+    np.testing.assert_allclose(bias, 0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("eigenvalue", "rate"), [(0.0, -2.0), (1e-8, -2.0), (1e4, 2.0)])
+def test_rates_beyond_what_a_step_can_tell_are_limited(eigenvalue, rate):
+    step_map = affine(np.diag([0.9, eigenvalue]), np.zeros(2))
+    step_map[0, 0] = 1.0
+    matrix, _ = generator_of(tensor(step_map), 1.0)
+    np.testing.assert_allclose(matrix, np.diag([np.log(0.9), rate]), atol=1e-10)
+
+
+def test_the_fixed_point_stays_where_a_rate_is_limited():
+    step_map = affine(np.diag([0.5, -0.4]), np.array([1.0, 2.8]))  # at rest in (2, 2)
+    step_map[0, 0] = 1.0
+    matrix, bias = generator_of(tensor(step_map), 1.0)
+    np.testing.assert_allclose(matrix.numpy() @ np.array([2.0, 2.0]) + bias.numpy(), 0, atol=1e-10)
+
+
+@pytest.mark.parametrize("rates", [(0.0, 0.0), (0.0, -0.5), (1e-13, -1e-9), (1e-5, 3e-7)])
+def test_drift_of_modes_at_rest_or_almost_at_rest_is_kept(rates):
+    basis, bias = np.array([[1.0, 0.5], [-0.3, 1.0]]), np.array([0.7, -0.2])
+    matrix = basis @ np.diag(rates) @ np.linalg.inv(basis)
+    found, constant = generator_of(tensor(expm(affine(matrix, bias) * 0.5)), 0.5)
+    np.testing.assert_allclose(found, matrix, atol=1e-12)
+    np.testing.assert_allclose(constant, bias, atol=1e-9)
+
+
+def test_critical_damping_whose_eigenvectors_coincide_has_its_generator():
+    matrix, bias = np.array([[0.1, 1.0], [-0.36, -1.1]]), np.array([0.7, -0.2])  # both rates -0.5
+    found, constant = generator_of(tensor(expm(affine(matrix, bias))), 1.0)
+    np.testing.assert_allclose(found, matrix, atol=1e-6)
+    np.testing.assert_allclose(constant, bias, atol=1e-6)
+
+
+# ---- unequal steps ----
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_flow_is_the_matrix_exponential_over_times_of_each_state(scale):
+    random = np.random.default_rng(11)
+    states, times = random.standard_normal((7, 5)), scale * random.uniform(-1, 1, 7)
+    generator = affine(A, B)
+    expected = np.stack([expm(generator * t) @ s for s, t in zip(states, times, strict=True)])
+    found = flow(tensor(generator), tensor(states), tensor(times))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def test_flow_says_that_it_cannot_reach_what_is_too_far():
+    assert torch.isnan(flow(1e6 * torch.eye(2).double(), torch.ones(3, 2).double(), torch.ones(3).double())).all()
+    assert flow(torch.eye(2).double(), torch.ones(0, 2).double(), torch.ones(0).double()).shape == (0, 2)
+
+
+def test_the_generator_is_recovered_from_irregular_transitions():
+    states, times = irregular()
+    matrix, bias = fit_irregular(transitions_of(states, times, everywhere(states)), 0.0)
+    np.testing.assert_allclose(matrix, A, atol=1e-8)
+    np.testing.assert_allclose(bias, B, atol=1e-8)
+
+
+def test_missing_frames_make_longer_steps_of_the_same_flow():
+    states, times = uniform(0.5, count=8)
+    observed = torch.as_tensor(np.random.default_rng(1).random((8, 8)) > 0.3)
+    pairs = transitions_of(states, times, observed)
+    assert not pairs.uniform
+    matrix, bias = fit_irregular(pairs, 0.0)
+    np.testing.assert_allclose(matrix, A, atol=1e-8)
+    np.testing.assert_allclose(bias, B, atol=1e-8)
+
+
+def test_irregular_and_uniform_fits_agree_where_both_apply():
+    states, times = uniform()
+    pairs = transitions_of(states, times, everywhere(states))
+    matrix, bias = fit_irregular(pairs, 0.0)
+    expected = generator_of(LinearFit(pairs).step_map(4, 0.0), 1.0)
+    np.testing.assert_allclose(matrix, expected[0], atol=1e-8)
+    np.testing.assert_allclose(bias, expected[1], atol=1e-8)
+
+
+def test_what_is_over_within_a_step_is_slow_enough_for_an_integrator_and_rests_where_it_did():
+    """A mode that decays by e^6 in every step: rk4 diverges on it with a step as long."""
+    states, times = irregular(count=12)
+    fast = torch.zeros_like(states[..., :1])
+    fast[:, 0] = 1.0
+    for frame in range(1, states.shape[1]):
+        decay = torch.exp(-6 * (times[:, frame] - times[:, frame - 1]))[:, None]
+        fast[:, frame] = 0.3 + decay * (fast[:, frame - 1] - 0.3)
+    pairs = transitions_of(torch.cat([states, fast], -1), times, everywhere(states))
+    matrix, bias = fit_irregular(pairs, 0.0)
+    fastest = 2 / float(pairs.step.median())
+    assert float(torch.linalg.eigvals(matrix).real.min()) > -1.001 * fastest
+    assert -float(torch.linalg.solve(matrix, bias)[-1]) == pytest.approx(0.3, abs=0.02)
+    slow, _ = fit_irregular(transitions_of(states, times, everywhere(states)), 0.0)
+    np.testing.assert_allclose(matrix[:-1, :-1], slow, atol=0.05)
+
+
+def test_the_ridge_of_an_irregular_fit_shrinks_the_generator():
+    states, times = irregular()
+    pairs = transitions_of(states, times, everywhere(states))
+    norms = [float(fit_irregular(pairs, ridge)[0].norm()) for ridge in (0.0, 1e-2, 1.0, 1e6)]
+    assert norms[0] > norms[1] > norms[2] > norms[3] and norms[3] < 1e-4
+
+
+def test_noise_in_irregular_transitions_costs_accuracy_in_proportion():
+    states, times = irregular(count=40)
+    errors = []
+    for level in (1e-3, 1e-2):
+        noisy = states + level * torch.randn(states.shape, generator=torch.Generator().manual_seed(0)).double()
+        matrix, _ = fit_irregular(transitions_of(noisy, times, everywhere(states)), 0.0)
+        errors.append(float((matrix - tensor(A)).norm()))
+    assert errors[0] < 0.01 and 5 < errors[1] / errors[0] < 20
+
+
+@pytest.mark.parametrize("turn", [0.82, 0.95, 0.999])
+def test_waves_up_to_half_the_rate_of_frames_keep_their_frequency(turn):
+    angle, fit = turn * np.pi, np.eye(3)
+    fit[1:, 1:] = 0.99 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix, _ = generator_of(tensor(fit), 0.5)
+    assert np.linalg.eigvals(matrix.numpy()).imag.max() == pytest.approx(angle / 0.5)
+    np.testing.assert_allclose(expm(0.5 * matrix.numpy()), fit[1:, 1:], atol=1e-9)

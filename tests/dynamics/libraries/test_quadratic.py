@@ -1,0 +1,141 @@
+"""Quadratic closed-form dynamics against systems whose equations are known."""
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torchdiffeq import odeint
+
+from inrflow.dynamics.contexts.alternate import whitened
+from inrflow.dynamics.fields.quadratic import Products
+from inrflow.dynamics.fitting.integral_form import lagrange
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.libraries.quadratic import QuadraticFit
+from inrflow.dynamics.states import CodeData, with_contexts
+from inrflow.training.parts.quadratic_with_contexts import ContextQuadratic
+from inrflow.training.recorder import Recorder
+
+
+def lorenz(t, s):
+    """A slowed Lorenz system in units of order one."""
+    x, y, z = s.unbind(-1)
+    return 0.1 * torch.stack([10 * (y - x), 28 * x - y - 20 * x * z, 20 * x * y - 8 / 3 * z], -1)
+
+
+def trajectories(count, frames, irregular, seed=0):
+    random = np.random.default_rng(seed)
+    start = torch.as_tensor(random.uniform(-0.5, 0.5, (count, 3)) + [0, 0, 1])
+    steps = 1 + (random.uniform(-0.4, 0.4, (count, frames - 1)) if irregular else np.zeros((count, frames - 1)))
+    t = torch.as_tensor(0.4 * np.concatenate([np.zeros((count, 1)), steps.cumsum(1)], 1))
+    codes = torch.stack(
+        [odeint(lorenz, s, times, rtol=1e-9, atol=1e-10) for s, times in zip(start, t, strict=True)]
+    )
+    return CodeData(codes, t / 0.4, torch.ones(count, frames, dtype=torch.bool))
+
+
+def error_of(field, data):
+    with torch.no_grad():
+        predicted = Integrator(step=0.1)(field, data.codes[:, 0], data.t)
+    return float((predicted - data.codes).square().mean() / data.codes.square().mean())
+
+
+@pytest.mark.parametrize("irregular", [False, True])
+def test_quadratic_dynamics_are_found_from_transitions(irregular):
+    training, unseen = trajectories(24, 10, irregular), trajectories(4, 8, irregular, seed=1)
+    form = QuadraticFit(training, 6).search(lambda field: error_of(field, unseen))
+    assert form is not None
+    assert len(form.ridges) > 1  # corrections along the flow were made
+    assert form.score < 1e-6
+    scaled = form.matrix / 0.4  # of a unit of the data's time
+    expected = torch.tensor([[-1.0, 1.0, 0.0], [2.8, -0.1, 0.0], [0.0, 0.0, -0.8 / 3]], dtype=torch.float64)
+    assert float((scaled - expected).abs().max()) < 0.03
+
+
+def test_fewer_transitions_than_unknowns_give_the_solution_of_the_normal_equations():
+    data = trajectories(2, 4, False)
+    fit = QuadraticFit(data, 6)
+    assert fit.dual
+    short = fit.solver(fit.interpolated())(1e-3)
+    fit.dual = False
+    tall = fit.solver(fit.interpolated())(1e-3)
+    torch.testing.assert_close(short, tall, rtol=1e-2, atol=1e-4)
+
+
+def test_frames_that_nobody_observed_are_bridged():
+    whole = trajectories(12, 10, False)
+    observed = whole.observed.clone()
+    observed[::2, 4] = False
+    codes = torch.where(observed[..., None], whole.codes, torch.nan)
+    form = QuadraticFit(CodeData(codes, whole.t, observed), 6).refit((1e-6, 1e-7, 1e-7))
+    assert error_of(form.field(), trajectories(4, 6, False, seed=2)) < 1e-3
+
+
+def test_a_refit_on_the_same_data_repeats_the_search():
+    data = trajectories(12, 8, False)
+    fit = QuadraticFit(data, 6)
+    found = fit.search(lambda field: error_of(field, data), corrections=1)
+    again = QuadraticFit(data, 6).refit(found.ridges)
+    torch.testing.assert_close(again.weight, found.weight)
+
+
+def test_lagrange_polynomials_reproduce_polynomials():
+    nodes = torch.tensor([[0.0, 1.0, 2.5, 3.0]], dtype=torch.float64)
+    t = torch.tensor([[0.3, 2.9]], dtype=torch.float64)
+    values = lagrange(nodes, t) @ (nodes[0] ** 3 - 2 * nodes[0])[:, None]
+    torch.testing.assert_close(values[0, :, 0], t[0] ** 3 - 2 * t[0])
+
+
+def family(contexts, each=12, frames=10, seed=0):
+    """Trajectories of Lorenz systems whose linear and quadratic terms depend on a context (E, 1)."""
+    random = np.random.default_rng(seed)
+    codes = []
+    for context in contexts[:, 0].tolist():
+        def rate(t, s, c=context):
+            x, y, z = s.unbind(-1)
+            products = (1 + 0.2 * c) * torch.stack([torch.zeros_like(x), -x * z, x * y], -1)
+            return 0.1 * (torch.stack([10 * (y - x), (28 + 4 * c) * x - y, -8 / 3 * z], -1) + 20 * products)
+
+        start = torch.as_tensor(random.uniform(-0.5, 0.5, (each, 3)) + [0, 0, 1])
+        codes.append(odeint(rate, start, 0.4 * torch.arange(frames).double(), rtol=1e-8, atol=1e-9).transpose(0, 1))
+    codes = torch.cat(codes)
+    data = CodeData(codes, torch.arange(frames).double().expand(len(codes), -1),
+                    torch.ones(len(codes), frames, dtype=torch.bool))
+    return data, torch.arange(len(contexts)).repeat_interleave(each)
+
+
+TRUE = torch.tensor([[-1.5], [-0.5], [0.5], [1.5]], dtype=torch.float64) / 1.25**0.5
+
+
+def test_coefficients_of_a_family_are_affine_in_the_context():
+    data, rows = family(TRUE)
+    fit = QuadraticFit(with_contexts(data, 3, TRUE[rows]), 6, contexts=1, coupled=True)
+    unseen, held = family(TRUE, each=2, seed=1)
+    form = fit.search(lambda field: error_of(field, with_contexts(unseen, 3, TRUE[held])))
+    assert form is not None and form.score < 1e-5
+    expected = torch.zeros(3, 3, dtype=torch.float64)
+    expected[1, 0] = 0.4 * 0.4
+    assert float((form.context_matrix[0] - expected).abs().max()) < 0.02
+    xz = ((form.left == 0) & (form.right == 2)).nonzero()[0, 0]
+    assert float(form.context_weight[0, 1, xz]) == pytest.approx(-0.4 * 2 * 0.2, abs=0.02)
+    torch.testing.assert_close(fit.form(fit.coefficients(form)).context_weight, form.context_weight)
+
+
+def test_contexts_are_found_with_the_coefficients(tmp_path):
+    data, rows = family(TRUE)
+    rough = whitened(TRUE + torch.tensor([[0.5], [-0.5], [0.4], [-0.3]], dtype=torch.float64))[0]
+    unseen, held = family(TRUE, each=2, seed=1)
+    search = ContextQuadratic(data, rows, unseen, held, Recorder(tmp_path, Console(quiet=True)))
+    wrong = search._fit_at(rough, 3, 6, True).search(lambda field: search.error(field, rough))
+    found = search.fit(3, 6, rough, True)
+    assert found.score < 0.1 * wrong.score
+    assert float((found.contexts - TRUE).abs().max()) < 0.15
+
+
+def test_the_jacobian_of_products_with_contexts_is_that_of_their_rate():
+    torch.manual_seed(0)
+    products = Products(3, 4, contexts=2).double()
+    products.set(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 2, 1, 2]), torch.randn(3, 4), torch.randn(2, 3, 4))
+    state, context = torch.randn(5, 3).double(), torch.randn(5, 2).double()
+    jacobian = torch.autograd.functional.jacobian
+    expected = torch.stack([jacobian(lambda s, c=c: products(s, c), s) for s, c in zip(state, context, strict=True)])
+    torch.testing.assert_close(products.jacobian(state, context), expected)

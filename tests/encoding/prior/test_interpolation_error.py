@@ -1,0 +1,90 @@
+"""Variance between observed points: against fits repeated without each point, and against fields that are known."""
+
+import pytest
+import torch
+
+from inrflow.encoding.prior.interpolation_error import UnseenVariance, left_out_errors, unseen_variance
+
+HALF = 1.6448536269514722
+
+
+def normal(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def uniform(*shape, seed):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_errors_are_those_of_fits_without_each_point():
+    features, values = normal(30, 8, seed=1), normal(30, 3, seed=2)
+    missed, ridge = left_out_errors(features, values)
+    strength = ridge * (features.T @ features).diagonal().mean()
+    for i in (0, 7, 29):
+        rows = torch.arange(30) != i
+        gram = features[rows].T @ features[rows] + strength * torch.eye(8, dtype=torch.float64)
+        weights = torch.linalg.solve(gram, features[rows].T @ values[rows])
+        torch.testing.assert_close(missed[i], values[i] - features[i] @ weights)
+
+
+def test_variance_vanishes_at_observed_points_and_grows_between_them():
+    points = uniform(50, 2, seed=3)
+    unseen = UnseenVariance.between(points, torch.full((50, 2), 0.3, dtype=torch.float64))
+    torch.testing.assert_close(unseen(points), torch.zeros(50, 2).double(), rtol=0, atol=1e-10)
+    away = unseen(torch.tensor([[[5.0, 5.0]]], dtype=torch.float64))
+    torch.testing.assert_close(away, torch.full((1, 1, 2), 0.3).double())
+    spacing = unseen.spacing[0]
+    near = points[:1] + torch.tensor([[0.01, 0.0]], dtype=torch.float64) * spacing
+    assert 0 < float(unseen(near).max()) < 1e-3
+
+
+def test_without_points_there_is_no_variance_anywhere():
+    unseen = UnseenVariance.none(3, 2)
+    torch.testing.assert_close(unseen(uniform(4, 5, 3, seed=1)), torch.zeros(4, 5, 2).double())
+
+
+def waves(x, count, seed, rough=1.0):
+    """Random fields (count, N, 2), the first channel four times the second; rougher at the right for rough > 1."""
+    phase, direction = 6.28 * uniform(count, 40, seed=seed), 6 * normal(40, 2, seed=seed + 1)
+    weight = normal(count, 40, seed=seed + 2)
+    place = torch.cat([x[:, :1] ** rough, x[:, 1:]], 1)
+    field = (weight[:, None] * torch.cos((place @ direction.T)[None] + phase[:, None])).sum(-1)
+    return torch.stack([4 * field, field], -1)
+
+
+def random_features(x, seed=9):
+    """As many as there are points and more, so that the fit passes through the observed values."""
+    return torch.cos(x @ (5 * normal(150, 2, seed=seed)).T + 6.28 * uniform(150, seed=seed + 1))
+
+
+@pytest.mark.parametrize("rough", [1.0, 3.0])
+def test_intervals_hold_their_share_at_points_that_nobody_saw(rough):
+    x = uniform(160, 2, seed=4)
+    u = waves(x, 30, seed=20, rough=rough)
+    held = torch.arange(0, 160, 8)
+    unseen = unseen_variance(x, random_features(x), u, held)
+    fresh = uniform(300, 2, seed=5)
+    truth = waves(fresh, 30, seed=20, rough=rough)
+    kept = torch.ones(160, dtype=torch.bool)
+    kept[held] = False
+    design, values = random_features(x[kept]), u[:, kept].transpose(0, 1).flatten(1)
+    _, ridge = left_out_errors(design, values)
+    gram = design.T @ design
+    gram = gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+    weights = torch.linalg.solve(gram, design.T @ values)
+    fitted = (random_features(fresh) @ weights).unflatten(1, (30, 2)).transpose(0, 1)
+    std = unseen(fresh).sqrt()
+    inside = ((fitted - truth).abs() <= HALF * std).double().mean((0, 1))
+    # Twenty held points, hardly independent of each other, set the scale: some percent either way.
+    torch.testing.assert_close(inside, torch.full((2,), 0.9).double(), rtol=0, atol=0.09)
+
+
+def test_frames_that_miss_values_are_left_out_and_without_complete_frames_nothing_is_known():
+    x, held = uniform(60, 2, seed=4), torch.arange(0, 60, 6)
+    u = waves(x, 10, seed=20)
+    gappy = u.clone()
+    gappy[6:, 3] = torch.nan
+    some, few = (unseen_variance(x, random_features(x), v, held) for v in (gappy, u[:6]))
+    torch.testing.assert_close(some.variance, few.variance)
+    u[:, 3] = torch.nan
+    assert len(unseen_variance(x, random_features(x), u, held).points) == 0

@@ -1,0 +1,57 @@
+"""What features leave at fixed points, taken up by functions around them; noise is told from structure."""
+
+import torch
+
+from inrflow.decoders.embeddings import Embedding
+from inrflow.encoding.prior.rbf_residual import between_nodes, with_node_functions
+
+INNER = Embedding([0, 0], [1, 1])
+
+
+def scene(noise: float = 0.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Points, features that are too few, and frames of a smooth field there."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.rand(200, 2, generator=random, dtype=torch.float64)
+    features = torch.stack([torch.ones(200), x[:, 0], x[:, 1]], -1)
+    t = torch.linspace(0, 6, 12, dtype=torch.float64)
+    u = torch.stack([torch.sin(4 * x[:, 0] + t[:, None]), torch.cos(4 * x[:, 1] - t[:, None])], -1)
+    return x, features, u + noise * torch.randn(u.shape, generator=random, dtype=torch.float64)
+
+
+def left(features: torch.Tensor, u: torch.Tensor) -> float:
+    columns = u.movedim(1, 0).flatten(1)
+    missed = columns - features @ torch.linalg.lstsq(features, columns).solution
+    return float(missed.square().mean() / columns.square().mean())
+
+
+def test_features_and_functions_together_leave_nothing_at_the_points():
+    x, features, u = scene()
+    functions = with_node_functions(INNER, x, features, u)
+    assert functions is not None and functions.harmonics == 4  # the field has four patterns: sin and cos of each
+    together = torch.cat([features, functions.evaluate_harmonics(x)], -1)
+    assert left(features, u) > 1e-2 and left(together, u) < 1e-8
+
+
+def test_frames_that_miss_values_are_left_out_and_without_any_other_there_are_no_functions():
+    x, features, u = scene()
+    u[3, 5] = torch.nan
+    functions = with_node_functions(INNER, x, features, u)
+    assert functions is not None and bool(torch.isfinite(functions.weights).all())
+    u[:, 5] = torch.nan
+    assert with_node_functions(INNER, x, features, u) is None
+
+
+def test_nothing_is_added_where_nothing_is_left():
+    x, features, u = scene()
+    u = torch.einsum("np,fpc->fnc", features, torch.ones(4, 3, 2, dtype=torch.float64))
+    assert with_node_functions(INNER, x, features, u) is None
+
+
+def test_structure_helps_at_points_left_out_and_noise_does_harm():
+    held = torch.arange(0, 200, 10)
+    for noise, helps in ((0.0, True), (0.5, False)):
+        x, features, u = scene(noise)
+        if not helps:  # all of the structure is known
+            u = u - scene()[2]
+        missed, mended = between_nodes(INNER, x, features, u, held)
+        assert (mended < missed) == helps

@@ -1,0 +1,203 @@
+"""Coverage of predicted intervals on synthetic Gaussian data, for which the exact posterior is known."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.description import Description
+from inrflow.data.normalisation import Normalisation
+from inrflow.data.observations import Observations
+from inrflow.decoders.embeddings import Embedding
+from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.time_scale import TimeScale
+from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.evaluation.calibration import calibrate
+from inrflow.evaluation.forecast import predicted_std
+from inrflow.model.state_path import StatePath
+from inrflow.model.state_prior import StateEstimate, StatePrior
+from inrflow.model.surrogate import Surrogate
+
+SIZE, POINTS, FRAMES, TRAJECTORIES = 6, 60, 5, 150
+NOISE = torch.tensor([1e-4, 4e-4], dtype=torch.float64)
+HALF = 1.6448536269514722
+
+
+def normal(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def surrogate() -> Surrogate:
+    """Of two channels whose codes turn in three planes; its prior is the truth."""
+    torch.manual_seed(0)
+    decoder = ModulatedSiren(Embedding([0.0], [1.0]), 2, SIZE, width=16, w0=6.0).double()
+    field = VectorField(FieldShape(SIZE)).double()
+    root = normal(SIZE, SIZE, seed=1)
+    field.set_linear(0.4 * (root - root.T), torch.zeros(SIZE).double())
+    variances = torch.logspace(0, -2, SIZE).double()
+    prior = StatePrior(
+        torch.zeros(SIZE).double(), torch.diag(variances), NOISE, torch.zeros(SIZE).double(), torch.ones(2).double()
+    )
+    return Surrogate(
+        Description("synthetic", ("u", "v"), ("x",)), Normalisation(torch.zeros(2).double(), torch.ones(2).double()),
+        decoder, field, Integrator(step=0.1), prior, TimeScale(0.0, 1.0), np.array([[0.0], [1.0]]), 4.0, {},
+    )
+
+
+def truth(surrogate, amplitude=1.0, seed=10):
+    """Trajectories drawn from the prior, all departures times `amplitude` (a number or one for each)."""
+    variances = surrogate.prior.covariance.diagonal()
+    start = normal(TRAJECTORIES, SIZE, seed=seed) * variances.sqrt()
+    t = torch.arange(float(FRAMES)).double().expand(TRAJECTORIES, FRAMES)
+    states = surrogate.dynamics.flow(start, t)
+    x = torch.linspace(0, 1, POINTS).double()[None, None, :, None]
+    with torch.no_grad():
+        offset, basis = surrogate.decoder.basis(x[0, 0])
+    misfit = normal(TRAJECTORIES, FRAMES, POINTS, 2, seed=seed + 1) * NOISE.sqrt()
+    scale = torch.as_tensor(amplitude).double().reshape(-1, 1, 1, 1)
+    return TrajectoryBatch(t, x, offset + scale * (torch.einsum("ncz,stz->stnc", basis, states) + misfit))
+
+
+def forecast_errors(surrogate, batch, seen, noise=0.0):
+    """Errors in standard deviations, (S, T, N, C), of forecasts from the first frame at the first `seen` points."""
+    window = batch.first_frames(1)
+    u = window.u + noise * normal(*window.u.shape, seed=33)
+    u[:, :, torch.randperm(POINTS, generator=torch.Generator().manual_seed(2))[seen:]] = torch.nan
+    estimate = surrogate.estimate(TrajectoryBatch(window.t, window.x, u))
+    states = StatePath(surrogate.dynamics, estimate).mean(batch.t[0])
+    std = predicted_std(surrogate, estimate, states, batch.t, batch.x)
+    with torch.no_grad():
+        return (surrogate.decoder(batch.x, states) - batch.u) / std
+
+
+def coverage(errors):
+    return float((errors.abs() <= HALF).double().mean())
+
+
+@pytest.mark.parametrize("seen", [POINTS, 4, 2])
+def test_intervals_hold_their_share_whatever_is_seen(surrogate, seen):
+    errors = forecast_errors(surrogate, truth(surrogate), seen)
+    # Values of a trajectory are not independent: the binomial error is that of its codes, SIZE a trajectory.
+    tolerance = 3 * np.sqrt(0.09 / (TRAJECTORIES * SIZE)) + 0.01
+    assert coverage(errors) == pytest.approx(0.9, abs=tolerance)
+
+
+@pytest.mark.parametrize("seen", [POINTS, 8])
+def test_windows_livelier_or_calmer_than_the_training_data_have_wider_or_narrower_intervals(surrogate, seen):
+    amplitude = torch.exp(normal(TRAJECTORIES, seed=3))
+    batch = truth(surrogate, amplitude)
+    assert coverage(forecast_errors(surrogate, batch, seen)) == pytest.approx(0.9, abs=0.05)
+    errors = forecast_errors(surrogate, batch, POINTS)
+    calm, lively = amplitude < 0.5, amplitude > 2.0
+    assert coverage(errors[calm]) == pytest.approx(0.9, abs=0.07)
+    assert coverage(errors[lively]) == pytest.approx(0.9, abs=0.05)
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.5])
+@pytest.mark.parametrize("seen", [POINTS, 12])
+def test_noise_in_the_window_is_noticed(surrogate, noise, seen):
+    errors = forecast_errors(surrogate, truth(surrogate), seen, noise)
+    assert coverage(errors) == pytest.approx(0.9, abs=0.06)
+
+
+def test_a_noisy_trajectory_does_not_change_the_others(surrogate):
+    batch = truth(surrogate).select(torch.arange(4)).first_frames(1)
+    alone = surrogate.estimate(batch)
+    noisy = batch.u.clone()
+    noisy[2] += 0.5 * normal(*noisy[2].shape, seed=5)
+    among = surrogate.estimate(TrajectoryBatch(batch.t, batch.x, noisy))
+    others = torch.tensor([0, 1, 3])
+    torch.testing.assert_close(among.mean[others], alone.mean[others])
+    torch.testing.assert_close(among.factor[others], alone.factor[others])
+    found = among.covariance[0].diagonal(dim1=1, dim2=2).sum(1)
+    assert len(found) == 4 and float(found[2]) > 10 * float(found[0])
+    torch.testing.assert_close(among.select(slice(2, 3)).covariance[0][0], among.covariance[0][2])
+
+
+def test_the_standard_deviation_is_that_of_the_dense_posterior(surrogate):
+    batch = truth(surrogate)
+    window = batch.first_frames(1)
+    estimate = surrogate.estimate(window)
+    with torch.no_grad():
+        basis = surrogate.decoder.basis(batch.x[0, 0])[1]
+    design = basis.flatten(0, 1)
+    noise = NOISE.repeat(POINTS)
+    covariance = torch.linalg.inv(torch.linalg.inv(surrogate.prior.covariance) + design.T @ (design / noise[:, None]))
+    flow = torch.linalg.matrix_exp(3.0 * surrogate.field.matrix.detach())
+    expected = (design @ flow @ covariance @ flow.T * design).sum(1).reshape(POINTS, 2) + NOISE
+    states = StatePath(surrogate.dynamics, estimate).mean(batch.t[0])
+    std = predicted_std(surrogate, estimate, states, batch.t, batch.x)
+    factor = estimate.factor[:, None, None]
+    torch.testing.assert_close(std[:, 3].square(), factor * expected, rtol=1e-6, atol=0)
+
+
+def test_variance_between_the_training_points_is_added_and_saved(surrogate, tmp_path):
+    batch = truth(surrogate).select(torch.arange(2))
+    estimate = surrogate.estimate(batch.first_frames(1))
+    states = StatePath(surrogate.dynamics, estimate).mean(batch.t[0])
+    points = batch.x[0, 0, ::2]
+    unseen = UnseenVariance.between(points, torch.full((len(points), 2), 0.5, dtype=torch.float64))
+    parts = {f.name: getattr(surrogate, f.name) for f in fields(surrogate)}
+    changed = Surrogate(**{**parts, "prior": replace(surrogate.prior, unseen=unseen)})
+    changed.save(tmp_path)
+    before, after, loaded = (
+        predicted_std(s, estimate, states, batch.t, batch.x).square()
+        for s in (surrogate, changed, Surrogate.load(tmp_path))
+    )
+    torch.testing.assert_close((after - before)[:, :, ::2], torch.zeros(2, FRAMES, len(points), 2).double())
+    torch.testing.assert_close((after - before)[0, 1], unseen(batch.x[0, 0]), rtol=1e-6, atol=1e-12)
+    assert float((after - before)[:, :, 1::2].min()) > 0.05
+    torch.testing.assert_close(loaded, after, rtol=1e-6, atol=0)
+    one = TrajectoryBatch(batch.t[:1, :1], batch.x, batch.u[:1, :1])
+    solution = changed.assimilate(Observations(one.t[0].numpy(), one.x[0, 0].numpy(), one.u[0].numpy()))
+    asked = solution.std(batch.t[0, 1].numpy(), batch.x[0, 0].numpy())
+    np.testing.assert_allclose(asked, after[0, 1].sqrt(), rtol=1e-5)
+
+
+def test_codes_unlike_those_of_training_warn_and_widen_by_the_ratio_of_distances(surrogate):
+    assert surrogate.prior.limit(SIZE) == 25 * SIZE  # the codes of training are not known
+    parts = {f.name: getattr(surrogate, f.name) for f in fields(surrogate)}
+    surrogate = Surrogate(**{**parts, "prior": replace(surrogate.prior, farthest=0.0)})
+    limit = surrogate.prior.limit(SIZE)
+    assert limit == pytest.approx(22.458, abs=1e-3)  # chi squared of 6 degrees, 99.9 %, from tables
+    states = torch.zeros(2, SIZE).double()
+    states[:, 0] = torch.tensor([0.9, 2.0]).double() * (limit * surrogate.prior.covariance[0, 0]).sqrt()
+    plain = StateEstimate(torch.zeros(2, 1), states[:, None], None, torch.zeros(2), torch.zeros(2))
+    torch.testing.assert_close(surrogate.widening(plain), torch.tensor([1.0, 2.0]).double())
+    # An interval that the liveliness of its window has widened already is not widened for the same reason again.
+    lively = replace(plain, quadratic=torch.full((2,), 5e6), count=torch.full((2,), 1e6))
+    torch.testing.assert_close(surrogate.widening(lively), torch.ones(2).double())
+    known = Surrogate(**{**parts, "prior": replace(surrogate.prior, farthest=5 * limit)})
+    torch.testing.assert_close(known.widening(plain), torch.ones(2).double())
+    x = torch.linspace(0, 1, 400).double()[:, None]
+    with torch.no_grad():
+        u = surrogate.decoder(x[None], states[1:])[0]
+    seen = Observations(0.0, x.numpy(), u.numpy())
+    with pytest.warns(UserWarning, match="unlike the training data"):
+        wide = surrogate.assimilate(seen)
+    narrow = known.assimilate(seen)
+    factor = float(wide.estimate.factor)
+    ratio = wide.std(0.0, x.numpy()) / narrow.std(0.0, x.numpy())
+    np.testing.assert_allclose(ratio, 2 / max(factor, 1.0) ** 0.5, rtol=0.02)
+
+
+def test_calibration_leaves_intervals_that_are_right(surrogate):
+    held = truth(surrogate, seed=50).select(torch.arange(12))
+    torch.testing.assert_close(calibrate(surrogate, held, 1), torch.ones(2).double(), rtol=0, atol=0.1)
+
+
+def test_calibration_widens_intervals_that_are_too_narrow(surrogate):
+    def with_errors(seed):  # the field errs, which the process noise does not say
+        batch = truth(surrogate, seed=seed)
+        batch.u[:, 1:] += 5 * NOISE.sqrt() * normal(*batch.u[:, 1:].shape, seed=seed + 5)
+        return batch
+
+    factors = calibrate(surrogate, with_errors(60).select(torch.arange(12)), 1)
+    errors = forecast_errors(surrogate, with_errors(70), POINTS)
+    assert coverage(errors) < 0.6
+    assert coverage(errors / factors) == pytest.approx(0.9, abs=0.08)

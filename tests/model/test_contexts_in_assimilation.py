@@ -1,0 +1,116 @@
+"""Contexts as states that stay: the linearised flow, the filter and what it learns of a context from a window."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import expm
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.decoders.base import Decoder
+from inrflow.dynamics.contexts.posterior import solve_context
+from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.states import CodeData
+from inrflow.model.assimilation import Dynamics, assimilate
+from inrflow.model.state_prior import ContextPrior, StatePrior
+
+INTEGRATOR = Integrator(step=0.05)
+
+
+def rotation(quadratic=0):
+    """A rotation whose rate is 0.5 + 0.2 c, with a drift that depends on c; some quadratic part if wanted."""
+    torch.manual_seed(0)
+    field = VectorField(FieldShape(2, quadratic_rank=quadratic, context_size=1)).double()
+    turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double()
+    field.set_linear(0.5 * turn, torch.tensor([0.1, 0.0]).double())
+    field.set_context_linear(0.2 * turn[None], torch.tensor([[0.0, 0.05]]).double())
+    if quadratic:
+        torch.nn.init.normal_(field.quadratic_out, std=0.1)
+        torch.nn.init.normal_(field.context_quadratic_out, std=0.1)
+    return field
+
+
+def exact_flow(state, gap):
+    c = state[2]
+    matrix = np.zeros((3, 3))
+    matrix[1:, 1:] = (0.5 + 0.2 * c) * np.array([[0, 1], [-1, 0]])
+    matrix[1:, 0] = [0.1, 0.05 * c]
+    return np.append((expm(matrix * gap) @ np.append(1.0, state[:2]))[1:], c)
+
+
+@pytest.mark.parametrize("gap", [0.3, 2.0])
+def test_the_linearised_flow_is_the_derivative_of_the_exact_one_in_state_and_context(gap):
+    dynamics = Dynamics(rotation(), INTEGRATOR, torch.zeros(3).double())
+    start = torch.tensor([[0.7, -0.4, 0.3], [0.1, 1.2, -1.5]]).double()
+    begin, end = torch.zeros(2).double(), torch.full((2,), gap).double()
+    stop = dynamics.flow(start, torch.stack([begin, end], 1))[:, 1]
+    _, flow = dynamics.propagate(torch.eye(3).double()[None], start, stop, begin, end)
+    for row in range(2):
+        s = start[row].numpy()
+        differences = [(exact_flow(s + 1e-6 * e, gap) - exact_flow(s - 1e-6 * e, gap)) / 2e-6 for e in np.eye(3)]
+        np.testing.assert_allclose(flow[row], np.stack(differences, 1), atol=1e-6)
+
+
+def test_context_columns_of_a_nonlinear_field_are_those_of_automatic_differentiation():
+    field = rotation(quadratic=2)
+    dynamics = Dynamics(field, INTEGRATOR, torch.zeros(3).double())
+    start, times = torch.tensor([[0.7, -0.4, 0.3]]).double(), torch.tensor([[0.0, 0.8]]).double()
+    columns = dynamics.context_columns(start, times[:, 0], times[:, 1])
+    expected = torch.autograd.functional.jacobian(lambda s: INTEGRATOR(field, s, times)[0, 1], start)[:, 0, 2:]
+    torch.testing.assert_close(columns[0], expected, atol=1e-7, rtol=0)
+
+
+class Plain(Decoder):
+    """Two values at two points are the code itself."""
+
+    affine = True
+
+    def __init__(self):
+        super().__init__()
+        self.code_size = 2
+        self.weight = torch.nn.Parameter(torch.eye(2).double(), requires_grad=False)
+
+    def basis(self, x):
+        return torch.zeros(*x.shape[:-1], 1).double(), self.weight[:, None].expand(*x.shape[:-1], 1, 2)
+
+    def forward(self, x, z):
+        offset, basis = self.basis(x)
+        return offset + torch.einsum("...ncz,...z->...nc", basis, z)
+
+
+PRIOR = StatePrior(torch.zeros(3).double(), torch.eye(3).double(), torch.full((1,), 1e-6).double(),
+                   torch.tensor([1e-10, 1e-10, 0.0]).double(), torch.ones(1).double())
+
+
+def window(context, frames=6, step=1.0):
+    start = np.array([1.0, 0.3, context])
+    states = np.stack([exact_flow(start, step * k)[:2] for k in range(frames)])
+    t = torch.arange(frames).double()[None] * step
+    return TrajectoryBatch(t, torch.zeros(1, 1, 2, 1).double(), torch.tensor(states)[None, ..., None])
+
+
+@pytest.mark.parametrize("context", [0.2, 2.8])
+def test_a_window_tells_the_context_near_and_far_from_its_mean(context):
+    seen = window(context)
+    dynamics = Dynamics(rotation(), INTEGRATOR, PRIOR.process)
+    codes = CodeData(seen.u[..., 0], seen.t, torch.ones(1, 6, dtype=torch.bool))
+    nominal = solve_context(dynamics.field, INTEGRATOR, codes, torch.zeros(1).double(), torch.eye(1).double()).mean
+    prior = ContextPrior(torch.zeros(1).double(), torch.eye(1).double(), nominal)
+    estimate = assimilate(Plain(), dynamics, PRIOR, seen, context=prior)
+    deviation = float(estimate.covariance[-1][0, 2, 2].sqrt())
+    assert abs(float(estimate.mean[0, -1, 2]) - context) < 3 * deviation < 0.02
+    torch.testing.assert_close(estimate.mean[0, :, 2], estimate.mean[0, -1, 2].expand(6), atol=1e-4, rtol=0)
+
+
+def test_one_frame_says_nothing_of_the_context_and_its_uncertainty_grows_into_the_forecast():
+    dynamics = Dynamics(rotation(), INTEGRATOR, PRIOR.process)
+    estimate = assimilate(Plain(), dynamics, PRIOR, window(1.0, frames=1))
+    assert float(estimate.mean[0, 0, 2]) == 0.0 and float(estimate.covariance[0][0, 2, 2]) == 1.0
+    start = estimate.mean[:, 0]
+    times = torch.tensor([[0.0, 3.0]]).double()
+    stop = dynamics.flow(start, times)[:, 1]
+    moved, _ = dynamics.propagate(estimate.covariance[0], start, stop, times[:, 0], times[:, 1])
+    draws = np.random.default_rng(0).standard_normal(4000)
+    ends = np.stack([exact_flow(np.array([1.0, 0.3, c]), 3.0)[:2] for c in 0.1 * draws])
+    dynamics_spread = moved[0, :2, :2].numpy() * 0.1**2  # linear: a tenth of the deviation, where the flow is linear
+    np.testing.assert_allclose(np.cov(ends.T), dynamics_spread, atol=0.1 * dynamics_spread.max())

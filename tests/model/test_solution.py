@@ -1,0 +1,126 @@
+"""Questions to a solution: rows, frames and grids agree with each other and with the decoder, in blocks of any size."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import inrflow.model.solution
+from inrflow.data.description import Description
+from inrflow.data.normalisation import Normalisation
+from inrflow.data.observations import Observations
+from inrflow.decoders.embeddings import Embedding
+from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.time_scale import TimeScale
+from inrflow.errors import UserError
+from inrflow.evaluation.forecast import predicted_std
+from inrflow.model.state_prior import StatePrior
+from inrflow.model.surrogate import Surrogate
+
+SIZE, TIMES, POINTS = 4, torch.tensor([2.5, 0.0, 0.7]).double(), 11
+
+
+def make(*modulation):
+    """A solution of two channels in two dimensions, of a decoder with such modulation, seen once at 9 points."""
+    torch.manual_seed(0)
+    decoder = ModulatedSiren(Embedding([0.0, 0.0], [1.0, 1.0]), 2, SIZE, 8, 2, 4.0, modulation).double()
+    field = VectorField(FieldShape(SIZE)).double()
+    field.set_linear(0.3 * torch.tensor(np.rot90(np.diag([1.0, -1.0, 1.0, -1.0])).copy()), torch.zeros(SIZE).double())
+    prior = StatePrior(
+        torch.zeros(SIZE).double(), torch.eye(SIZE).double(), torch.tensor([1e-2, 2e-2]).double(),
+        torch.zeros(SIZE).double(), torch.ones(2).double(),
+    )
+    scaled = Normalisation(torch.tensor([0.5, -1.0]).double(), torch.tensor([2.0, 3.0]).double())
+    surrogate = Surrogate(
+        Description("synthetic", ("u", "v"), ("x", "y")), scaled, decoder, field, Integrator(step=0.1), prior,
+        TimeScale(0.0, 1.0), np.array([[0.0, 0.0], [1.0, 1.0]]), 4.0, {},
+    )
+    x = torch.rand(9, 2, generator=torch.Generator().manual_seed(1)).double()
+    seen = torch.randn(1, 9, 2, generator=torch.Generator().manual_seed(2)).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # noise is unlike the training data
+        return surrogate.assimilate(Observations(torch.zeros(1).double(), x, seen))
+
+
+def places(count=POINTS):
+    return torch.rand(count, 2, generator=torch.Generator().manual_seed(3)).double()
+
+
+@pytest.mark.parametrize("modulation", [("output",), ("shift",)])
+def test_rows_frames_and_grids_are_the_decoder_at_the_states(modulation):
+    solution, x = make(*modulation), places()
+    states = solution.path.mean(TIMES.sort().values)[0][TIMES.argsort().argsort()]
+    with torch.no_grad():
+        expected = solution.surrogate.normalisation.invert(solution.surrogate.decoder(x, states))
+    torch.testing.assert_close(solution.frames(TIMES, x), expected)
+    torch.testing.assert_close(solution(TIMES, x), expected)
+    torch.testing.assert_close(solution(TIMES[1], x), expected[1])
+    torch.testing.assert_close(solution(TIMES[2], x[4]), expected[2, 4])
+    torch.testing.assert_close(solution(TIMES.repeat_interleave(POINTS), x.repeat(3, 1)), expected.flatten(0, 1))
+    assert solution.frames(TIMES[1], x).shape == (1, POINTS, 2) and isinstance(solution(0.5, x.numpy()), np.ndarray)
+
+
+@pytest.mark.parametrize("modulation", [("output",), ("shift",)])
+def test_a_grid_and_its_rows_have_the_same_spread_and_derivatives(modulation):
+    solution, x = make(*modulation), places()
+    grid = solution._ask(TIMES, x, ("mean", "std", "dx", "dt"), grid=True)
+    rows = solution.query(TIMES.repeat_interleave(POINTS), x.repeat(3, 1), std=True, derivatives=True)
+    for key, value in grid.items():
+        torch.testing.assert_close(value.flatten(0, 1), rows[key])
+    step = 1e-5
+    slope = (solution.frames(TIMES + step, x) - solution.frames(TIMES - step, x)) / (2 * step)
+    torch.testing.assert_close(grid["dt"][[0, 2]], slope[[0, 2]], rtol=1e-3, atol=1e-4)
+    moved = torch.tensor([0.0, step]).double()
+    slope = (solution.frames(TIMES, x + moved) - solution.frames(TIMES, x - moved)) / (2 * step)
+    torch.testing.assert_close(grid["dx"][..., 1], slope, rtol=1e-5, atol=1e-6)
+    if modulation == ("output",):
+        inner = TIMES.sort().values[None]
+        spread = predicted_std(solution.surrogate, solution.estimate, solution.path.mean(inner), inner, x[None, None])
+        expected = spread[0][TIMES.argsort().argsort()] * solution.surrogate.normalisation.scale
+        torch.testing.assert_close(grid["std"], expected)
+
+
+@pytest.mark.parametrize("what", [("mean",), ("mean", "std", "dx", "dt")])
+def test_blocks_change_nothing_and_bound_what_a_decoder_sees(what, monkeypatch):
+    solution, x = make("output"), places()
+    own = torch.linspace(2.0, 0.1, POINTS).double()
+    asked = [(TIMES, x, True), (TIMES[0], x, False), (own, x, False)]
+    whole = [solution._ask(t, p, what, grid) for t, p, grid in asked]
+    monkeypatch.setattr(inrflow.solution, "_POINTS_PER_BLOCK", 6)
+    seen = []
+    plain = type(solution.surrogate.decoder).features
+
+    def watched(decoder, points):
+        seen.append(points.numel() // 2)
+        return plain(decoder, points)
+
+    monkeypatch.setattr(type(solution.surrogate.decoder), "features", watched)
+    for (t, p, grid), expected in zip(asked, whole, strict=True):
+        found = solution._ask(t, p, what, grid)
+        for key in what:
+            torch.testing.assert_close(found[key], expected[key])
+    assert seen and max(seen) <= 6
+
+
+def test_points_outside_and_times_that_are_no_numbers_are_told(monkeypatch):
+    solution, x = make("output"), places()
+    monkeypatch.setattr(inrflow.solution, "_POINTS_PER_BLOCK", 4)
+    x[[2, 9], 0] = 3.0
+    with pytest.warns(UserWarning, match="18.2 % of the points lie outside"):
+        solution(0.0, x)
+    x[9, 1] = torch.nan
+    with pytest.raises(UserError, match="not finite"):
+        solution(0.0, x)
+    with pytest.raises(UserError, match="not finite"):
+        solution(float("inf"), places())
+    with pytest.raises(UserError, match="no points"):
+        solution(TIMES, places(0))
+
+
+@pytest.mark.parametrize("given", ["seen.csv", (np.zeros(1), np.zeros((1, 2)), np.zeros((1, 2))), None])
+def test_what_is_no_observations_is_told(given, tiny_run):
+    with pytest.raises(UserError, match="assimilate takes Observations"):
+        Surrogate.load(tiny_run.run).assimilate(given)

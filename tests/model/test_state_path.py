@@ -1,0 +1,92 @@
+"""Paths of states through observed frames: trajectories at times of their own, in one batch as one by one."""
+
+import pytest
+import torch
+
+from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.model.assimilation import Dynamics
+from inrflow.model.state_path import StatePath
+from inrflow.model.state_prior import StateEstimate
+
+SIZE, TRAJECTORIES = 3, 4
+NAN = float("nan")
+KNOTS = torch.tensor([[0.0, 1.0, 2.5], [0.5, 1.5, NAN], [0.0, 1.0, 2.5], [0.2, NAN, NAN]]).double()
+TIMES = torch.tensor(
+    [[-0.5, 0.0, 0.4, 1.0, 2.0, 3.0], [0.5, 0.7, 1.5, 1.6, 4.0, NAN], [1.2, 2.5, 2.6, NAN, NAN, NAN],
+     [-1.0, -0.5, 0.1, 0.2, 0.3, 5.0]]
+).double()
+
+
+class Model:
+    """What a path needs of a surrogate."""
+
+    def __init__(self, linear: bool) -> None:
+        torch.manual_seed(0)
+        field = VectorField(FieldShape(SIZE, depth=0 if linear else 1, width=8)).double()
+        field.set_linear(0.3 * torch.randn(SIZE, SIZE).double(), 0.1 * torch.ones(SIZE).double())
+        if not linear:
+            for parameter in field.parameters():
+                parameter.data += 0.05 * torch.randn_like(parameter)
+        self.dynamics = Dynamics(field, Integrator(step=0.05), 0.01 * torch.ones(SIZE).double())
+
+
+def estimate(knots: torch.Tensor, same: bool = False) -> StateEstimate:
+    generator = torch.Generator().manual_seed(1)
+    count = len(knots)
+    mean = torch.randn(count, knots.shape[1], SIZE, generator=generator, dtype=torch.float64)
+    roots = torch.randn(knots.shape[1], 1 if same else count, SIZE, SIZE, generator=generator, dtype=torch.float64)
+    covariance = [root @ root.transpose(1, 2) + 0.1 * torch.eye(SIZE).double() for root in roots]
+    return StateEstimate(knots, mean, covariance, torch.zeros(count), torch.zeros(count))
+
+
+def alone(whole: StateEstimate, s: int) -> StateEstimate:
+    """One trajectory with its own knots only."""
+    one = whole.select(slice(s, s + 1))
+    count = int(torch.isfinite(one.t).sum())
+    assert one.covariance is not None
+    return StateEstimate(one.t[:, :count], one.mean[:, :count], one.covariance[:count], one.quadratic, one.count)
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_trajectories_at_times_of_their_own_are_as_one_by_one(linear):
+    model, whole = Model(linear), estimate(KNOTS)
+    path = StatePath(model.dynamics, whole)
+    states = path.mean(TIMES)
+    covariances = torch.stack(list(path.covariance(TIMES, states)), 1)
+    for s in range(TRAJECTORIES):
+        times = TIMES[s][torch.isfinite(TIMES[s])]
+        single = StatePath(model.dynamics, alone(whole, s))
+        expected = single.mean(times)
+        count = len(times)
+        torch.testing.assert_close(states[s, :count], expected[0], rtol=0, atol=1e-7)
+        assert torch.isnan(states[s, count:]).all()
+        found = torch.stack(list(single.covariance(times, expected)), 1)[0]
+        torch.testing.assert_close(covariances[s, :count], found, rtol=1e-6, atol=1e-7)
+
+
+def test_a_path_passes_through_its_knots_and_is_the_exact_flow_beyond_them():
+    model, whole = Model(True), estimate(KNOTS)
+    states = StatePath(model.dynamics, whole).mean(TIMES)
+    torch.testing.assert_close(states[0, 1], whole.mean[0, 0])
+    torch.testing.assert_close(states[0, 3], whole.mean[0, 1])
+    torch.testing.assert_close(states[2, 1], whole.mean[2, 2])
+    matrix, bias = model.dynamics.field.matrix.detach(), 0.1 * torch.ones(SIZE).double()
+    rest = torch.linalg.solve(matrix, bias)
+    for s, column, knot in ((0, 0, 0), (0, 5, 2), (3, 0, 0), (3, 5, 0)):
+        gap = TIMES[s, column] - KNOTS[s, knot]
+        expected = torch.linalg.matrix_exp(matrix * gap) @ (whole.mean[s, knot] + rest) - rest
+        torch.testing.assert_close(states[s, column], expected, rtol=1e-6, atol=1e-7)
+
+
+def test_the_covariance_of_a_linear_flow_is_shared_where_times_and_knots_are():
+    model = Model(True)
+    model.dynamics.process = torch.zeros(SIZE).double()
+    whole = estimate(KNOTS[:1].expand(TRAJECTORIES, 3), same=True)
+    times = torch.tensor([2.5, 3.0, 4.5]).double()
+    path = StatePath(model.dynamics, whole)
+    found = list(path.covariance(times, path.mean(times)))
+    flow = torch.linalg.matrix_exp(2.0 * model.dynamics.field.matrix.detach())
+    assert whole.covariance is not None
+    assert [len(one) for one in found] == [1, 1, 1]
+    torch.testing.assert_close(found[2][0], flow @ whole.covariance[2][0] @ flow.T)

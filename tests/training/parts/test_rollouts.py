@@ -1,0 +1,139 @@
+"""Losses of rollouts: the exact field has none, frames that nobody saw do not count, and training starts as the fit."""
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.decoders.base import Decoder
+from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.states import CodeData
+from inrflow.training.parts.rollouts import DataSpaceTraining, RolloutTraining, with_residual
+
+MATRIX = torch.tensor([[-0.1, 0.7], [-0.7, -0.1]], dtype=torch.float64)
+STEP = Integrator(step=0.1)
+
+
+def linear(matrix=MATRIX):
+    field = VectorField(FieldShape(2)).double()
+    field.set_linear(matrix, torch.zeros(2))
+    return field
+
+
+def states(count=5, frames=8, seed=0):
+    random = np.random.default_rng(seed)
+    t = torch.as_tensor(np.cumsum(random.uniform(0.3, 1.2, (count, frames)), 1))
+    start = torch.as_tensor(random.standard_normal((count, 2)))
+    flows = torch.linalg.matrix_exp(MATRIX * (t - t[:, :1])[..., None, None])
+    return CodeData(torch.einsum("stij,sj->sti", flows, start), t, torch.ones(count, frames, dtype=torch.bool))
+
+
+def loss(training, field, step=100, steps=100, seed=0):
+    return float(training.loss(field, step, steps, np.random.default_rng(seed)).detach())
+
+
+def test_the_exact_field_has_no_loss_and_another_has():
+    training = RolloutTraining(states(), STEP, batch=16)
+    assert loss(training, linear().float()) < 1e-9 < 1e-3 < loss(training, linear(0.9 * MATRIX).float())
+
+
+def test_frames_without_observation_and_padding_do_not_count():
+    seen = states()
+    seen.observed[:, 4] = False
+    seen.codes[:, 4] = 1e3
+    seen.observed[2, 5:], seen.t[2, 5:], seen.codes[2, 5:] = False, float("nan"), float("nan")
+    field = linear().float()
+    for step in (0, 10, 100):
+        training = RolloutTraining(seen, STEP, batch=64)
+        value = training.loss(field, step, 100, np.random.default_rng(step))
+        value.backward()
+        assert float(value.detach()) < 1e-9 and torch.isfinite(field.matrix.grad).all()
+
+
+def test_rollouts_grow_to_their_full_length():
+    lengths = []
+
+    class Watching:
+        def __call__(self, field, start, times, check=True):
+            lengths.append(times.shape[1] - 1)
+            return STEP(field, start, times, check)
+
+    training = RolloutTraining(states(), Watching(), batch=4)
+    for step in range(100):
+        loss(training, linear().float(), step)
+    assert lengths[0] == 1 and max(lengths) == 7 and lengths[34:] == [7] * 66 and lengths == sorted(lengths)
+    lengths.clear()
+    loss(RolloutTraining(states(), Watching(), batch=4, longest=3), linear().float())
+    assert lengths == [3]
+
+
+def test_the_loss_is_the_squared_error_as_share_of_the_variance():
+    seen = states(count=1, frames=3)
+    training = RolloutTraining(seen, STEP, batch=4)  # the only full rollout: from the first frame
+    field = linear(0.5 * MATRIX)
+    with torch.no_grad():
+        rolled = STEP(field, seen.codes[:, 0], seen.t)
+    error = (rolled - seen.codes)[0, 1:].square().sum(1).mean()
+    variance = (seen.codes[0] - seen.codes[0].mean(0)).square().sum(1).mean()
+    assert loss(training, field.float()) == pytest.approx(float(error / variance), rel=1e-4)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_training_starts_as_the_linear_field_or_as_no_motion(keep):
+    field = linear()
+    trained = with_residual(field, depth=2, quadratic_rank=3, keep_linear=keep, seed=1)
+    z = torch.randn(5, 2)
+    expected = field(torch.tensor(0.0), z.double()).float() if keep else torch.zeros(5, 2)
+    torch.testing.assert_close(trained(torch.tensor(0.0), z), expected)
+    again = with_residual(field, depth=2, quadratic_rank=3, keep_linear=keep, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), again.parameters(), strict=True))
+    assert next(trained.parameters()).dtype == torch.float32
+
+
+# ---- data space ----
+
+
+class Ramp(Decoder):
+    """u = z_0 + z_1 x."""
+
+    affine, code_size, channels = True, 2, 1
+
+    def basis(self, x):
+        return torch.zeros_like(x), torch.stack([torch.ones_like(x), x], -1)
+
+
+class Source:
+    """Trajectories whose frames are those of the codes."""
+
+    def __init__(self, seen):
+        self.x = torch.linspace(-1, 1, 6)[:, None].double()
+        offset, basis = Ramp().basis(self.x)
+        self.u = torch.einsum("ncz,stz->stnc", basis, seen.codes).float()
+        self.t = seen.t
+
+    def batch(self, trajectories):
+        return TrajectoryBatch(self.t[trajectories], self.x[None, None], self.u[trajectories])
+
+
+def data_space(seen, **options):
+    return DataSpaceTraining(Source(seen), np.arange(len(seen.codes)), seen, Ramp(), STEP, **options)
+
+
+def test_in_data_space_too_the_exact_field_has_no_loss():
+    seen = states()
+    assert loss(data_space(seen), linear().float()) < 1e-9 < 1e-3 < loss(data_space(seen), linear(0.9 * MATRIX).float())
+
+
+def test_in_data_space_missing_values_and_unseen_starts_do_not_count():
+    seen = states()
+    training = data_space(seen, points=4)
+    training.source.u[:, 3] = float("nan")
+    training.source.u[1, 5, 2] = float("nan")
+    for where in ((0, slice(0, 2)), (1, 2)):  # at frame 2, where all rollouts may begin, the code of one is not known
+        seen.observed[where], seen.codes[where], training.source.u[where] = False, 0.0, float("nan")
+    field = linear().float()
+    for seed in range(5):
+        value = training.loss(field, 0, 1, np.random.default_rng(seed))
+        value.backward()
+        assert float(value.detach()) < 1e-9 and torch.isfinite(field.matrix.grad).all()

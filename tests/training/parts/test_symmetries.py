@@ -1,0 +1,71 @@
+"""Declared symmetries against data: fields that all travel to the right may be shifted, but not mirrored."""
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import Config
+from inrflow.data.description import Description
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_trajectories
+from inrflow.data.symmetries import Symmetries
+from inrflow.training.parts import symmetries as symmetry_check
+from inrflow.training.parts.symmetries import check_symmetries, speaks_against
+from inrflow.training.recorder import Recorder
+from inrflow.training.train import Training
+
+POINTS, FRAMES, TRAJECTORIES = 16, 6, 8
+
+
+@pytest.fixture
+def checked(tmp_path):
+    """Gives the symmetries that are kept of travelling waves for which translation and reflection are claimed."""
+    random = np.random.default_rng(0)
+    x, t = np.arange(POINTS)[:, None] / POINTS, np.linspace(0, 0.5, FRAMES)
+    waves = np.array([1, 2])
+    amplitude, phase = random.normal(size=(TRAJECTORIES, 1, 1, 2)), 6 * random.random((TRAJECTORIES, 1, 1, 2))
+    angle = 2 * np.pi * waves * (x[None, None] - t[None, :, None, None]) + phase
+    u = (amplitude * np.sin(angle)).sum(-1, keepdims=True).astype(np.float32)
+    plain = Description("waves", ("u",), ("x",), period=(1.0,))
+    claimed = Symmetries.by_name(["translation", "reflection"], plain, np.array([[0.0], [1.0]]))
+    description = Description("waves", ("u",), ("x",), period=(1.0,), symmetries=claimed)
+    write_trajectories(tmp_path / "train.h5", t, x, u, description)
+    settings = ["decoder.harmonics=2", "training.minutes=0.05", "training.steps.mode_trajectories=4",
+                "training.steps.check_copies=2"]
+    config: Config = resolve("train", Config, [f"data.train={tmp_path / 'train.h5'}", *settings])
+
+    def check() -> tuple[str, ...]:
+        with TrajectoryFile(tmp_path / "train.h5") as file, Recorder(tmp_path, Console(quiet=True)) as recorder:
+            run = Training(config, file, tmp_path, recorder, lambda: None)
+            assert len(run.symmetries) == 2
+            decoder, modes = run.fit_decoder()
+            return check_symmetries(run, run.code_book(decoder, modes.prior()), modes).names
+
+    return check
+
+
+def test_a_wrong_symmetry_is_dropped_and_a_right_one_kept(checked):
+    assert checked() == ("translation_x",)
+
+
+def test_forecasts_that_diverge_at_light_ridges_are_judged_at_heavier_ones(checked, monkeypatch):
+    tried = []
+
+    class Search:
+        def search(self, sizes, ridges):
+            tried.append(ridges)
+            found = float("inf") if ridges == symmetry_check._RIDGES else 0.5
+            return type("Found", (), {"least": found})
+
+    monkeypatch.setattr(symmetry_check, "closed_form_search", lambda *_: Search())
+    assert len(checked()) == 2
+    assert tried == 3 * [symmetry_check._RIDGES, symmetry_check._HEAVIER_RIDGES]
+
+
+@pytest.mark.parametrize(("kept", "left_out", "expected"), [
+    (1.0, 0.1, True), (1.0, 0.9, False), (float("inf"), 0.1, False), (1.0, float("nan"), False),
+    (float("inf"), float("inf"), False), (0.1, float("inf"), False),
+])
+def test_only_finite_errors_speak_against_a_symmetry(kept, left_out, expected):
+    assert speaks_against(kept, left_out) is expected

@@ -1,0 +1,33 @@
+"""Choices between dynamics, on codes that are made up."""
+
+from types import SimpleNamespace
+
+import torch
+
+from inrflow.decoders.embeddings import make_embedding
+from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.states import CodeData
+from inrflow.encoding.prior.modes import OutputModes
+from inrflow.training.recipes.reduced_order import choose_closure
+
+MODES, SIZE = 170, 140  # more codes than the modes that a closure follows by itself
+
+
+def test_a_closure_is_tried_for_however_many_codes():
+    random = torch.Generator().manual_seed(0)
+    embedding = make_embedding([0.0], [1.0], (1.0,), None, 2, 90)
+    decoder = ModulatedSiren(embedding, 1, 1, 0, 0)
+    vectors = torch.eye(decoder.features_size)[:MODES, None, :].double()
+    variances = 0.9 ** torch.arange(MODES).double()
+    mean, noise = torch.zeros(1, decoder.features_size).double(), torch.tensor([1e-6]).double()
+    modes = OutputModes(mean, vectors, variances, noise)
+    codes = torch.randn(6, 8, MODES, generator=random, dtype=torch.float64) * variances.sqrt()
+    codes[..., SIZE] = 0.1 * (codes[..., 0] ** 2 - 1)  # what a function of the leading codes may say
+    data = CodeData(codes, torch.arange(8.0).expand(6, -1), torch.ones(6, 8, dtype=torch.bool))
+    said = []
+    setup = SimpleNamespace(
+        device=torch.device("cpu"), config=SimpleNamespace(seed=0), recorder=SimpleNamespace(say=said.append)
+    )
+    found = choose_closure(setup, decoder, modes, SIZE, data)
+    assert said[0].startswith("closure: held-out error of the further modes")
+    assert found is None or found[0].code_size == SIZE

@@ -1,0 +1,120 @@
+"""Codes of training frames and what is estimated from them: sizes worth trying, steps, noise, errors of rollouts."""
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow.dynamics.fitting.linear_search import Candidate, ClosedForm
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.states import CodeData
+from inrflow.encoding.posterior import GaussianPrior
+from inrflow.training.judge import (
+    FieldSettings,
+    calibrated_process_noise,
+    candidate_sizes,
+    copies_for,
+    fit_state_prior,
+    integration_step,
+    linear_field,
+    process_noise,
+    rollout_error,
+)
+
+MATRIX = torch.tensor([[-0.1, 1.1], [-1.1, -0.1]], dtype=torch.float64)
+SETTINGS = FieldSettings(0.0, 2, 16, 0, 0)
+FINE = Integrator(step=0.05)
+
+
+def field():
+    return linear_field(ClosedForm(Candidate(2, 0, 0.0), None, MATRIX, torch.zeros(2).double(), None, 0.0), SETTINGS)
+
+
+def states(count=200, frames=6, noise=0.0, seed=0):
+    """Exact flow, plus white noise of variance `noise` a unit of time that the state keeps."""
+    random = np.random.default_rng(seed)
+    t = torch.as_tensor(np.cumsum(random.uniform(0.3, 1.2, (count, frames)), 1))
+    codes = [torch.as_tensor(random.standard_normal((count, 2)))]
+    for k in range(frames - 1):
+        gap = (t[:, k + 1] - t[:, k])[:, None]
+        moved = torch.einsum("sij,sj->si", torch.linalg.matrix_exp(MATRIX * gap[..., None]), codes[-1])
+        codes.append(moved + (noise * gap).sqrt() * torch.as_tensor(random.standard_normal((count, 2))))
+    return CodeData(torch.stack(codes, 1), t, torch.ones(count, frames, dtype=torch.bool))
+
+
+def test_process_noise_is_the_variance_that_a_unit_of_time_adds():
+    found = process_noise(field(), FINE, states(noise=0.04, count=1000))
+    np.testing.assert_allclose(found, [0.04, 0.04], rtol=0.1)
+    assert float(process_noise(field(), FINE, states()).max()) < 1e-10
+
+
+def test_process_noise_that_explains_rollouts_already_stays():
+    seen = states(noise=0.04, count=32, frames=8)
+    ratio = calibrated_process_noise(field(), FINE, seen) / process_noise(field(), FINE, seen)
+    assert 0.7 < float(ratio.min()) <= float(ratio.max()) < 1.4
+
+
+def test_errors_of_rollouts_are_shares_of_the_variance_of_what_was_seen():
+    seen = states(noise=0.01)
+    seen.observed[:, 3] = False
+    seen.codes[:, 3] = 1e3
+    with torch.no_grad():
+        rolled = FINE(field(), seen.codes[:, 0], seen.t)
+    kept = [1, 2, 4, 5]
+    error = (rolled - seen.codes)[:, kept].square().sum(-1).mean()
+    variance = seen.codes[:, [0, *kept]].square().sum(-1).mean()
+    assert rollout_error(field(), FINE, seen, seen, 0, 2) == pytest.approx(float(error / variance), rel=1e-9)
+
+
+def test_codes_that_are_cut_off_count_as_error():
+    seen = states()
+    wide = CodeData(torch.cat([seen.codes, torch.ones(200, 6, 1).double()], -1), seen.t, seen.observed)
+    variance = float(wide.codes.square().sum(-1).mean())
+    assert rollout_error(field(), FINE, seen, wide, 0, 2) == pytest.approx(1.0 / variance, rel=1e-6)
+
+
+def test_rollouts_whose_start_nobody_saw_do_not_count():
+    seen = states()
+    seen.observed[7, 0], seen.codes[7, 0] = False, 0.0
+    assert rollout_error(field(), FINE, seen, seen, 0, 2) < 1e-10
+    seen.observed[:, 0] = False
+    assert rollout_error(field(), FINE, seen, seen, 0, 2) == float("inf")
+
+
+def test_the_step_of_integration_is_as_large_as_the_floor_allows():
+    seen = states(count=20)
+    steps = [integration_step(field(), seen, floor) for floor in (1e2, 1e-3, 1e-6, 1e-30)]
+    assert steps[0] == 1.0 and steps == sorted(steps, reverse=True) and steps[-1] == 1 / 16
+    with torch.no_grad():
+        error = Integrator(step=steps[2])(field(), seen.codes[:, 0], seen.t) - seen.codes
+    assert float(error.square().sum(-1).mean() / seen.codes.square().sum(-1).mean()) < 0.04 * 1e-6
+
+
+def test_sizes_follow_the_spectrum_as_far_as_the_transitions_reach():
+    variances = 10.0 ** -torch.arange(8).double()
+    sizes = candidate_sizes(variances, 10_000)
+    assert sizes == sorted(set(sizes)) and sizes[-1] == 8 and sizes[0] == 1
+    tails = [float(variances[size:].sum() / variances.sum()) for size in sizes]
+    assert any(1e-5 < tail < 1e-3 for tail in tails)
+    assert max(candidate_sizes(variances, 6)) == 5 and max(candidate_sizes(variances, 0)) == 2
+    assert candidate_sizes(variances, 10_000, fixed=3) == [3] and candidate_sizes(variances, 10_000, fixed=99) == [8]
+
+
+def test_copies_only_where_there_are_symmetries():
+    assert copies_for(32, 0, 16) == 1 and copies_for(32, 2, 16) == 16
+    assert copies_for(32, 2, None) == 32 and copies_for(1, 1, None) == 64 and copies_for(10_000, 1, None) == 4
+
+
+def test_the_prior_of_memory_is_its_regression_on_the_code():
+    random = np.random.default_rng(1)
+    code = random.standard_normal((20_000, 2)) * [1.0, 0.5]
+    memory = code @ [[0.7], [-0.4]] + 3.0 + 0.2 * random.standard_normal((20_000, 1))
+    seen = torch.as_tensor(np.hstack([code, memory]))[None]
+    data = CodeData(seen, torch.arange(20_000.0)[None], torch.ones(1, 20_000, dtype=torch.bool))
+    variances = torch.tensor([1.0, 0.25], dtype=torch.float64)
+    prior = GaussianPrior(torch.zeros(2).double(), torch.diag(variances), torch.ones(1).double())
+    mean, covariance = fit_state_prior(data, prior, 2)
+    np.testing.assert_allclose(mean, [0, 0, 3], atol=0.01)
+    np.testing.assert_allclose(covariance, [[1, 0, 0.7], [0, 0.25, -0.1], [0.7, -0.1, 0.49 + 0.04 + 0.04]], atol=0.01)
+    np.testing.assert_array_equal(covariance[:2, :2], prior.covariance)
+    mean, covariance = fit_state_prior(CodeData(seen[..., :2], data.t, data.observed), prior, 2)
+    assert torch.equal(mean, prior.mean) and torch.equal(covariance, prior.covariance)
