@@ -31,8 +31,8 @@ from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.evaluation.references.points import symmetric_copies
 from inrflow.evaluation.references.registry import fit_references
 from inrflow.runtime.tensor_files import write_json
-from inrflow.training.parts import loop as steps
-from inrflow.training.parts.joint import JointStage
+from inrflow.training import loop as steps
+from inrflow.training.recipes.joint import JointStage
 from inrflow.training.recorder import Recorder
 from inrflow.training.train import Training
 

@@ -34,7 +34,7 @@ from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.state_prior import ContextPrior
-from inrflow.training.parts import loop as training_steps
+from inrflow.training import loop as training_steps
 from inrflow.training.recorder import Recorder
 from inrflow.training.train import Training
 

@@ -43,8 +43,8 @@ from inrflow.evaluation.forecast import forecast
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.tensor_files import write_json
 from inrflow.training import complete as completion
+from inrflow.training import loop as steps
 from inrflow.training.parts import environments as context_stage
-from inrflow.training.parts import loop as steps
 from inrflow.training.recipes import local_equation as equation_run
 from inrflow.training.recipes import translation_equivariant as harmonic_training
 from inrflow.training.recorder import Recorder

@@ -28,7 +28,7 @@ from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.runtime.tensor_files import write_json
-from inrflow.training.parts.loop import OptimiserSettings, Stage
+from inrflow.training.loop import OptimiserSettings, Stage
 from inrflow.training.parts.trunk import DecoderTraining
 from inrflow.training.recorder import Recorder
 from inrflow.training.train import Training

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks.baselines.environment_networks import BoundField, EnvironmentNetwork
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
-from inrflow.training.parts.loop import OptimiserSettings, Stage, run_stage, timed_steps
+from inrflow.training.loop import OptimiserSettings, Stage, run_stage, timed_steps
 from inrflow.training.recorder import Recorder
 
 _GROWING = 1 / 3  # share of the steps over which rollouts grow to their full length

@@ -13,8 +13,10 @@ from inrflow.config.schema import Config, StepsConfig
 from inrflow.data.formats.trajectory_file import TrajectoryFile, write_trajectories
 from inrflow.data.source import TrajectorySource
 from inrflow.model.surrogate import Surrogate
+from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder
-from inrflow.training.train import Training
+from inrflow.training.run import start_run
+from inrflow.training.train import train
 
 
 def train_from_scratch(
@@ -37,5 +39,5 @@ def train_from_scratch(
         x = batch.x.expand(len(batch), *batch.x.shape[1:]).numpy()
         write_trajectories(path, batch.t.numpy(), x[:, 0] if x.shape[1] == 1 else x, batch.u.numpy(),
                            source.description)
-        with TrajectoryFile(path) as file, Recorder(Path(scratch), Console(quiet=True)) as recorder:
-            return Training(config, file, Path(scratch), recorder, lambda: None).run()
+        with TrajectoryFile(path) as file, Recorder(Path(scratch), Console(quiet=True)) as log:
+            return train(start_run(Problem.of(config, file), log))

@@ -23,7 +23,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family
 from inrflow.runtime.tensor_files import write_aside, write_json
-from inrflow.training.recipes.translation_equivariant import has_harmonics
+from inrflow.training.problem import has_harmonics
 from inrflow.training.recorder import Interrupted
 
 
@@ -60,10 +60,10 @@ def run_new_physics(config: AdaptConfig) -> int:
     joined.save(directory)
     write_aside(directory / "config.yaml", lambda p: p.write_text(to_yaml(trained)))
     write_aside(directory / "adapt.yaml", lambda p: p.write_text(to_yaml(config)))
-    write_json(directory / "adaptation.json", {"physics": name, "dynamics": known.note, "scores": known.scores,
-                                               "weights": dict(zip(known.names, known.weights, strict=False))})
-    console.print(f"{name} joins {', '.join(family.names)}: dynamics {known.note}; saved in {directory}",
-                  highlight=False)
+    transfer = added.training.get("transfer", {})
+    write_json(directory / "adaptation.json", {"physics": name, **transfer})
+    console.print(f"{name} joins {', '.join(family.names)}: dynamics {transfer.get('dynamics', '')}; saved in "
+                  f"{directory}", highlight=False)
     if data.test is not None:
         observe = Observe(config.observe.frames, config.observe.points, config.observe.noise)
         with torch.no_grad():

@@ -1,6 +1,5 @@
 """`inrflow train`: a run directory with the model, its configuration, metrics, evaluation and plots."""
 
-
 from __future__ import annotations
 
 import os
@@ -20,10 +19,11 @@ from inrflow.model.surrogate import MODEL_FILE
 from inrflow.pdes.embedded import embedded_files
 from inrflow.runtime.atomic_files import write_aside
 from inrflow.runtime.devices import choose_device
+from inrflow.training.problem import Problem
 from inrflow.training.recipes.auto_decoding import check_recipe
-from inrflow.training.recipes.translation_equivariant import HarmonicTraining
 from inrflow.training.recorder import Interrupted, Recorder
-from inrflow.training.train import Training
+from inrflow.training.run import start_run
+from inrflow.training.train import train
 
 
 def run(arguments: list[str]) -> int:
@@ -72,25 +72,20 @@ def run(arguments: list[str]) -> int:
             value = getattr(config.data, key)
             setattr(config.data, key, os.path.abspath(value) if value else None)
 
-        def save_config() -> None:
-            write_aside(directory / "config.yaml", lambda p: p.write_text(to_yaml(config)))
-
-        recorder = Recorder(directory, console)
-        kind = HarmonicTraining if config.decoder.codes == "harmonics" else Training
-        training = kind(config, file, directory, recorder, save_config)  # refuses what cannot be trained on
-        save_config()
+        problem = Problem.of(config, file)  # refuses what cannot be trained on
+        write_aside(directory / "config.yaml", lambda p: p.write_text(to_yaml(config)))
         console.print(f"results go to {directory}", highlight=False)
         try:
-            with recorder:
-                surrogate = training.run()
+            with Recorder(directory, console) as log:
+                surrogate = train(start_run(problem, log))
         except Interrupted:
             console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
             return 1
         surrogate.save(directory)
-        source = training.observed
+        source = problem.observed
         references = fit_references(
-            source.batch(training.training, normalised=False),
-            source.batch(training.validation, normalised=False) if len(training.validation) else None,
+            source.batch(problem.train, normalised=False),
+            source.batch(problem.validation, normalised=False) if len(problem.validation) else None,
             file.description,
         )
         references.save(directory / REFERENCES_FILE)
@@ -114,8 +109,6 @@ def _only_resume(arguments: list[str], directory: Path) -> None:
                         "train anew in another output=DIR")
 
 
-
-
 def check(config: Config) -> None:
     """What depends on more than one setting, or on the machine. Raises UserError."""
     choose_device(config.device)
@@ -134,15 +127,9 @@ def _check_test(path: str, trained: TrajectoryFile, frames: int | None) -> None:
         file.require_frames(max(2, frames or 1), "evaluation")
 
 
-
-
 def _rest(config: Config, path: str | os.PathLike[str]) -> str | None:
     """Without a test file, the frames after the training ones are the test, where there are any."""
     if config.data.frames is None:
         return None
     with TrajectoryFile(path, check=False) as file:
         return str(path) if file.frames > config.data.frames else None
-
-
-
-

@@ -22,10 +22,11 @@ from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family
 from inrflow.model.surrogate import MODEL_FILE, Surrogate
 from inrflow.runtime.tensor_files import write_aside, write_json
-from inrflow.training.parts.harmonics import has_harmonics
 from inrflow.training.parts.spectral import KnownPhysics
-from inrflow.training.recipes.translation_equivariant import HarmonicTraining
+from inrflow.training.problem import Problem, has_harmonics
 from inrflow.training.recorder import Interrupted, Recorder
+from inrflow.training.run import start_run
+from inrflow.training.train import train
 
 
 def run_several(config: Config, console: Console, resumed: bool = False) -> int:
@@ -102,8 +103,8 @@ def train_physics(
 ) -> Surrogate:
     """One physics on its harmonics; from the first trajectories of its file, and what is known of others."""
     directory.mkdir(parents=True, exist_ok=True)
-    with TrajectoryFile(config.data.train) as file, Recorder(directory, console) as recorder:
-        return HarmonicTraining(config, file, directory, recorder, lambda: None, known, trajectories).run()
+    with TrajectoryFile(config.data.train) as file, Recorder(directory, console) as log:
+        return train(start_run(Problem.of(config, file, trajectories, known), log))
 
 
 def evaluate_all(

@@ -119,8 +119,8 @@ class TrainingConfig:
 
     minutes: float = limited(2.0, above=0)
     steps: StepsConfig = field(default_factory=StepsConfig)
-    optimiser: str = limited("soap", choices=("soap", "adamw"))
-    decoder_rate: float = limited(3e-3, above=0)
+    optimiser: str = limited("soap", choices=("soap", "adamw", "adam"))
+    decoder_rate: float | None = limited(None, above=0)
     rollout_rate: float = limited(2e-3, above=0)
     batch: int = limited(64, least=1)
     weight_decay: float = limited(0.0, least=0)
@@ -137,6 +137,7 @@ class Config:
     encoding: EncodingConfig = field(default_factory=EncodingConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    recipe: str = "auto"
     seed: int = limited(0, least=0)
     device: str = "auto"
     output: str | None = None

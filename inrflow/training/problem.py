@@ -1,18 +1,22 @@
-"""What a training run knows before anything is trained: configuration, data, split, symmetries, time."""
+"""The learning problem: data, split, symmetries, environments and settings of one training run. Immutable."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-import inrflow.training.parts.loop as training_steps
 from inrflow.config.schema import Config
 from inrflow.data.augmentation import Augmentation
-from inrflow.data.environments import environments_of
+from inrflow.data.description import Description
+from inrflow.data.environments import Environments, environments_of
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.sampling import split_trajectories
 from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Symmetries
 from inrflow.decoders.base import Decoder
@@ -23,92 +27,127 @@ from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.encode import Encoder
+from inrflow.encoding.prior.interpolation_error import UnseenVariance
 from inrflow.errors import UserError
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.devices import choose_device
-from inrflow.training.parts.loop import Stage, timed_steps
-from inrflow.training.parts.split import choose_split
-from inrflow.training.recipes.auto_decoding import ADAM_RATE, GRADIENT_RATE
-from inrflow.training.recorder import Recorder
 
-HARMONIC_FEATURES = (200, 300)
-GOOD_ENOUGH = 1e-6  # share of the variance below which single-precision rollouts have nothing to add
+HARMONIC_FEATURES = (200, 300)  # functions of the domain's harmonics: few, then as many as are ever used
 _CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred before terms are formed
-_FRAMES_TO_SPARE = 5  # of which the last is held out
-CLEARLY_BETTER = 0.95  # the closed form is refitted on all trajectories, the trained residual is not
-CLEARLY_BETTER_ON_FEW = 0.5  # where the last frames of one trajectory choose and judge, and are not learned from after
+_FRAMES_TO_SPARE = 5  # frames from which on the last ones can be held out
 
 
-class TrainingSetup:
-    """What the parts of a training run share: the open file's training data, and how long there is for each part."""
+@dataclass(frozen=True)
+class Problem:
+    """What is to be learned. Variants (a completed source, fewer symmetries, another split) come from `replace`.
 
-    judged: Surrogate | None = None  # before its refit to all trajectories: validation has taught it nothing
+    Attributes:
+        config: settings of the run; never written.
+        file: the open data file.
+        source: trajectories that the decoder is trained on; observed: the same before anything was filled in.
+        train, validation: indices of trajectories. Without validation trajectories the last frames are held out.
+        symmetries: those that are used; environments: groups of trajectories with a context of their own.
+        interpolation_error: variance between the observed points, where it is known before training.
+        pretrained: dynamics of other physics that may be reused.
+    """
 
-    def __init__(
-        self, config: Config, file: TrajectoryFile, directory: Path, recorder: Recorder, save_config: Callable[[], None]
-    ) -> None:
-        self.config, self.file, self.recorder, self.save_config = config, file, recorder, save_config
-        self.device = choose_device(config.device)
-        self.checkpoints, self.started = directory / "checkpoints", training_steps.clock()
+    config: Config
+    file: TrajectoryFile
+    source: TrajectorySource
+    observed: TrajectorySource
+    train: np.ndarray
+    validation: np.ndarray
+    symmetries: Symmetries
+    environments: Environments | None
+    scale: TimeScale
+    device: torch.device
+    interpolation_error: UnseenVariance | None = None
+    pretrained: Any = None
+
+    @classmethod
+    def of(
+        cls, config: Config, file: TrajectoryFile, trajectories: int | None = None, pretrained: Any = None
+    ) -> Problem:
+        """The problem that a configuration poses on an open file.
+
+        Args:
+            trajectories: only the first ones of the file, None for all.
+            pretrained: what a run on other physics has learned (`KnownPhysics`).
+        Raises:
+            UserError: for data that show no dynamics.
+        """
         data = config.data
-        self.source = TrajectorySource(file, data.frames, data.points, data.same_points, config.seed)
-        self.observed = self.source  # what was seen, whatever is made of it later
-        self.environments = environments_of(file, config.dynamics.context)
-        groups = None if self.environments is None else self.environments.index
-        self.description = file.description
-        self.box = file.box
-        self.symmetries = self._symmetries(data.symmetries)
+        source = TrajectorySource(file, data.frames, data.points, data.same_points, config.seed)
+        environments = environments_of(file, config.dynamics.context)
+        groups = None if environments is None else environments.index
+        symmetries = _symmetries(data.symmetries, file)
         # Moved copies and harmonics make much of few trajectories, so that they can spare one.
-        alone = groups is None and not len(self.symmetries) and config.decoder.codes == "variance"
-        in_time = alone and self.source.times.shape[1] >= _FRAMES_TO_SPARE
-        self.training, self.validation = choose_split(len(self.source), data.validation, config.seed, groups, in_time)
-        self.source.fit_normalisation(self.training)
-        if not self.source.varies.any():
-            values = ", ".join(f"{value:g}" for value in self.source.normalisation.mean.tolist())
+        alone = groups is None and not len(symmetries) and config.decoder.codes == "variance"
+        in_time = alone and source.times.shape[1] >= _FRAMES_TO_SPARE
+        if trajectories is None:
+            train, validation = choose_split(len(source), data.validation, config.seed, groups, in_time)
+        else:
+            train, validation = choose_split(min(trajectories, len(source)), data.validation, config.seed)
+        source.fit_normalisation(train)
+        if not source.varies.any():
+            values = ", ".join(f"{value:g}" for value in source.normalisation.mean.tolist())
             raise UserError(f"{file.path}: every observed value of a channel is the same ({values}), so that there is "
                             "nothing to learn; give data that vary")
-        if self.source.observed_frames < 2:
+        if source.observed_frames < 2:
             raise UserError(f"{file.path}: no trajectory has values in two of its frames, so that no dynamics show; "
                             "give more frames")
-        self.scale = TimeScale.of(self.source.times)
-        encoding = config.encoding
-        descended = encoding.method in ("adam", "gradient_steps")
-        rate = encoding.rate or (ADAM_RATE if encoding.method == "adam" else GRADIENT_RATE)
-        self.encoder = Encoder(encoding.method, encoding.iterations or 0, rate) if descended else Encoder()
+        return cls(config, file, source, source, train, validation, symmetries, environments,
+                   TimeScale.of(source.times), choose_device(config.device), pretrained=pretrained)
 
-    def _symmetries(self, wanted: object) -> Symmetries:
-        declared = self.description.symmetries
-        if wanted in ("declared", None):
-            return declared
-        if wanted == "none":
-            return declared.only([])
-        names = [str(name) for name in wanted] if isinstance(wanted, list | tuple) else [str(wanted)]
-        if len(declared):
-            try:
-                return declared.only(names)
-            except UserError:
-                pass
-        return Symmetries.by_name(names, self.description, self.box)
+    @classmethod
+    def open(cls, path: str | Path, config: Config | None = None) -> Problem:
+        """The problem of a data file, with default settings where none are given. The file stays open.
 
-    def augmentation(self, symmetries: Symmetries) -> Augmentation:
-        """Random copies under these symmetries."""
+        Raises UserError for a file that cannot be read or trained on.
+        """
+        config = Config() if config is None else config
+        return cls.of(config, TrajectoryFile(path))
+
+    # ---- what the data are ----
+
+    @property
+    def description(self) -> Description:
+        """Names, units, periods and geometry."""
+        return self.file.description
+
+    @cached_property
+    def box(self) -> np.ndarray:
+        """(2, d) corners of the data's bounding box."""
+        return self.file.box
+
+    @property
+    def forcing_period(self) -> float:
+        """Period of the declared forcing, internal time; 0 for none. Raises UserError where it is asked for in vain."""
+        wanted, period = self.config.dynamics.forcing, self.description.time_period
+        if wanted and period is None:
+            raise UserError("dynamics.forcing=true, but the data declare no time_period; add the attribute to the file")
+        return 0.0 if period is None or wanted is False else period / self.scale.unit
+
+    @property
+    def has_harmonics(self) -> bool:
+        """Whether the domain is a box that is periodic in all coordinates."""
+        return has_harmonics(self.file)
+
+    def augmentation(self, symmetries: Symmetries | None = None) -> Augmentation:
+        """Random symmetry copies, under the symmetries in use or others."""
+        symmetries = self.symmetries if symmetries is None else symmetries
         extent = self.box[1] - self.box[0]
         return Augmentation(symmetries, extent, self.description.period, self.source.normalisation.scale)
 
-    def _harmonics(self, features: int) -> int:
-        wanted, d = self.config.decoder.harmonics, len(self.description.coordinates)
-        if wanted is not None:
-            return wanted
-        points = round(self.source.points * self.config.data.points)
-        if not self.source.shared_points or len(self.symmetries):
-            points *= len(self.training)
-        largest = min(features, 0.7 * points)
-        return max(0, int((largest ** (1 / d) - 1) // 2))
+    def with_symmetries(self, symmetries: Symmetries) -> Problem:
+        """The problem under other symmetries."""
+        return replace(self, symmetries=symmetries)
+
+    # ---- codes ----
 
     def embedding(self, features: int = HARMONIC_FEATURES[0], harmonics: int | None = None) -> Embedding:
-        """The coordinate embedding that the data declare, with at most so many `features` of the domain's harmonics, or
-        with those up to the wavenumber `harmonics`."""
+        """The coordinate embedding, with at most `features` harmonics of the domain, or all up to a wavenumber."""
         return make_embedding(
             self.box[0].tolist(),
             self.box[1].tolist(),
@@ -118,37 +157,58 @@ class TrainingSetup:
             self._harmonics(features) if harmonics is None else harmonics,
         )
 
-    def decided(self, name: str, choose: Callable[[], int]) -> int:
-        """A number of `training.steps`: that of the configuration, or else what `choose` says, then recorded."""
-        known = getattr(self.config.training.steps, name)
-        if known is None:
-            known = choose()
-            setattr(self.config.training.steps, name, known)
-            self.save_config()
-        return known
+    def _harmonics(self, features: int) -> int:
+        wanted, d = self.config.decoder.harmonics, len(self.description.coordinates)
+        if wanted is not None:
+            return wanted
+        points = round(self.source.points * self.config.data.points)
+        if not self.source.shared_points or len(self.symmetries):
+            points *= len(self.train)
+        largest = min(features, 0.7 * points)
+        return max(0, int((largest ** (1 / d) - 1) // 2))
 
-    def steps(self, name: str, stage: Stage, share: float, largest: int) -> int:
-        """Steps of a stage: those of the configuration, or what its share of the time allows, then recorded."""
-        return self.decided(name, lambda: timed_steps(stage, self.seconds(share), largest=largest))
+    def judging(self, train: CodeData, validation: CodeData | None) -> tuple[CodeData, CodeData, int]:
+        """Codes to fit to, codes to judge by, and the frame from which forecasts of the latter begin.
 
-    def seconds(self, share: float) -> float:
-        """A share of the time budget, less where little of it is left."""
-        budget = 60 * self.config.training.minutes
-        return min(share * budget, max(0.8 * (budget - (training_steps.clock() - self.started)), 0.0))
+        Without validation trajectories the last fifth of the frames of the training ones is held out.
+        """
+        if validation is not None:
+            return train, validation, 0
+        cut = max(2, int(0.8 * train.codes.shape[1]))
+        return train.frames(cut), self.originals(train), cut - 1
 
-    def forcing_period(self) -> float:
-        """Period of the declared forcing, internal time; 0 for none."""
-        wanted = self.config.dynamics.forcing
-        period = self.description.time_period
-        if wanted and period is None:
-            raise UserError("dynamics.forcing=true, but the data declare no time_period; add the attribute to the file")
-        return 0.0 if period is None or wanted is False else period / self.scale.unit
+    def originals(self, codes: CodeData) -> CodeData:
+        """Codes of the training trajectories without those of their copies."""
+        return codes.first(len(self.train))
+
+    # ---- equations ----
+
+    def term_shift(self) -> Tensor:
+        """(C,) added to normalised values, so that terms of an equation are of the data's own values; 0 where these lie
+        many deviations from 0, and products are better formed of centred ones."""
+        mean, scale = (v.double().flatten() for v in (self.source.normalisation.mean, self.source.normalisation.scale))
+        shift = mean / scale
+        return torch.where(shift.abs() <= _CENTRED, shift, 0.0)
+
+    def written(self, equation: LocalEquation) -> list[str]:
+        """One line a channel, in the data's units."""
+        units = [*self.source.normalisation.scale.double().flatten().tolist(), self.scale.unit]
+        return equation.written(self.description.channels, self.description.coordinates, units)
+
+    # ---- the result ----
+
+    def encoder(self) -> Encoder:
+        """The configured encoder: least squares, or steps of descent."""
+        encoding = self.config.encoding
+        if encoding.method not in ("adam", "gradient_steps"):
+            return Encoder()
+        return Encoder(encoding.method, encoding.iterations or 0, encoding_rate(self.config))
 
     def surrogate(
         self, decoder: Decoder, field: VectorField, integrator: Integrator, prior: StatePrior, note: str,
-        memory: int = 0, **further: object,
+        memory: int = 0, encoder: Encoder | None = None, **metadata: object,
     ) -> Surrogate:
-        """A surrogate of this run's data. `note` names its dynamics; `further`: what else is known of the training."""
+        """A surrogate of these data. `note` names its dynamics; `metadata` is kept with it."""
         config, times = self.config, self.source.times
         return Surrogate(
             self.description, self.source.normalisation, decoder.eval(), field.double().eval(), integrator, prior,
@@ -163,30 +223,63 @@ class TrainingSetup:
                 "dynamics": note,
                 "memory": memory,
                 "test": config.data.test,
-                **further,
+                **metadata,
             },
-            self.encoder,
+            self.encoder() if encoder is None else encoder,
         )
 
-    def term_shift(self) -> Tensor:
-        """(C,) added to normalised values, so that terms of an equation are of the data's own values; 0 where these lie
-        many deviations from 0, and products are better formed of centred ones."""
-        mean, scale = (v.double().flatten() for v in (self.source.normalisation.mean, self.source.normalisation.scale))
-        shift = mean / scale
-        return torch.where(shift.abs() <= _CENTRED, shift, 0.0)
 
-    def written(self, equation: LocalEquation) -> list[str]:
-        """One line a channel, in the data's units."""
-        units = [*self.source.normalisation.scale.double().flatten().tolist(), self.scale.unit]
-        return equation.written(self.description.channels, self.description.coordinates, units)
+def has_harmonics(file: TrajectoryFile) -> bool:
+    """Whether every coordinate of a file is periodic."""
+    period = file.description.period
+    return period is not None and all(value > 0 for value in period) and file.description.geometry is None
 
-    def judging(self, training: CodeData, held: CodeData | None) -> tuple[CodeData, CodeData, int]:
-        """Codes that teach, codes that judge, and the frame from which they judge."""
-        if held is not None:
-            return training, held, 0
-        cut = max(2, int(0.8 * training.codes.shape[1]))  # one trajectory: its last frames judge what the first taught
-        return training.frames(cut), self.originals(training), cut - 1
 
-    def originals(self, codes: CodeData) -> CodeData:
-        """Codes of the training trajectories without those of their copies."""
-        return codes.first(len(self.training))
+def encoding_rate(config: Config) -> float:
+    """Step size of descended codes: the configured one, or the best known of the method."""
+    return config.encoding.rate or (1e-2 if config.encoding.method == "adam" else 10.0)
+
+
+def _symmetries(wanted: object, file: TrajectoryFile) -> Symmetries:
+    """The declared symmetries, none of them, or named ones."""
+    declared = file.description.symmetries
+    if wanted in ("declared", None):
+        return declared
+    if wanted == "none":
+        return declared.only([])
+    names = [str(name) for name in wanted] if isinstance(wanted, list | tuple) else [str(wanted)]
+    if len(declared):
+        try:
+            return declared.only(names)
+        except UserError:
+            pass
+    return Symmetries.by_name(names, file.description, file.box)
+
+
+def choose_split(
+    trajectories: int, fraction: float, seed: int, environment: np.ndarray | None = None, in_time: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (training, validation). A single trajectory has none to spare: it is validated in time.
+
+    So are, where `in_time`, fewer than make one of the held-out `fraction`: what two or three trajectories span,
+    another one does not lie in, whatever was learned of the dynamics.
+
+    With the number `environment` (S,) of each trajectory's system, every system with several trajectories gives its
+    share to validation and keeps one at least.
+    """
+    if trajectories == 1 or (in_time and fraction * trajectories < 1):
+        return np.arange(trajectories), np.array([], dtype=int)
+    if environment is None or len(np.unique(environment)) == trajectories:
+        return split_trajectories(trajectories, fraction, seed)
+    training, validation = [], []
+    for number in np.unique(environment):
+        members = np.flatnonzero(environment == number)
+        if len(members) == 1:
+            training.append(members)
+            continue
+        kept, held = split_trajectories(len(members), fraction, seed + int(number))
+        training.append(members[kept])
+        validation.append(members[held])
+    if not validation:
+        return split_trajectories(trajectories, fraction, seed)
+    return np.sort(np.concatenate(training)), np.sort(np.concatenate(validation))

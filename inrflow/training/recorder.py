@@ -1,4 +1,4 @@
-"""What a run tells of itself: metrics.jsonl, TensorBoard where it is installed, and a progress line with time left."""
+"""The record of a run: metrics.jsonl, candidates.json, decisions.yaml, TensorBoard where installed, and progress."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,12 +16,40 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from inrflow.runtime.tensor_files import write_json
+
+CANDIDATES_FILE, DECISIONS_FILE = "candidates.json", "decisions.json"
 CHECKPOINT_SECONDS = 30.0
 _PLAIN_SECONDS = 20.0
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM came; what `resume` needs has been saved."""
+
+
+@dataclass
+class Tried:
+    """One row of candidates.json: a model that was fitted, its error on held-out data and why it was not taken.
+
+    Attributes:
+        recipe, candidate: which recipe made it, and what it is in a few words.
+        code_size, memory, contexts: dimensions of a state; unknowns: numbers of its dynamics that were fitted.
+        seconds: from the row before.
+        validation_error, floor: of rollouts and of the decoder alone, shares of the variance; None for no number.
+        taken: whether it became the surrogate; why: else, what spoke against it.
+    """
+
+    recipe: str
+    candidate: str
+    code_size: int
+    validation_error: float | None
+    floor: float | None = None
+    unknowns: int | None = None
+    memory: int = 0
+    contexts: int = 0
+    seconds: float = 0.0
+    taken: bool = False
+    why: str = ""
 
 
 class Recorder:
@@ -49,6 +78,10 @@ class Recorder:
             disable=not self.console.is_terminal,
         )
         self._stage, self._steps, self._told = "", 0, self._started
+        self.candidates: list[Tried] = []
+        self.not_applied: list[dict[str, str]] = []
+        self._decisions: dict[str, int] = {}
+        self._last_tried = self._started
 
     def __enter__(self) -> Recorder:
         self._metrics = open(self.directory / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115
@@ -89,6 +122,45 @@ class Recorder:
             yield
         finally:
             self._saving = False
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints of training loops."""
+        return self.directory / "checkpoints"
+
+    def tried(self, row: Tried) -> Tried:
+        """Add a row to candidates.json; it may be changed until the run ends. Returns it."""
+        now = time.monotonic()
+        row.seconds, self._last_tried = round(now - self._last_tried, 3), now
+        for key in ("validation_error", "floor"):
+            value = getattr(row, key)
+            setattr(row, key, None if value is None or not math.isfinite(value) else float(value))
+        self.candidates.append(row)
+        self.save_candidates()
+        return row
+
+    def skip(self, recipe: str, why: str) -> None:
+        """Record why a recipe was not tried."""
+        self.not_applied.append({"recipe": recipe, "why": why})
+        self.save_candidates()
+
+    def save_candidates(self) -> None:
+        """Write candidates.json."""
+        rows = [asdict(row) for row in self.candidates]
+        chosen = next((i for i, row in enumerate(self.candidates) if row.taken), None)
+        write_json(self.directory / CANDIDATES_FILE, {
+            "chosen": chosen, "candidates": rows, "not_applied": self.not_applied, "decisions": self._decisions,
+        })
+
+    def read_decisions(self) -> dict[str, int]:
+        """Decisions of the run that was stopped in this directory; none where there was none."""
+        path = self.directory / DECISIONS_FILE
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def save_decisions(self, decisions: Mapping[str, int]) -> None:
+        """Write decisions.json, by which a resumed run repeats."""
+        self._decisions = dict(decisions)
+        write_json(self.directory / DECISIONS_FILE, self._decisions)
 
     def say(self, message: str) -> None:
         """One line for the user."""

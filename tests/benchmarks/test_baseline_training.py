@@ -17,7 +17,7 @@ from benchmarks.baselines.training import (
 )
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
-from inrflow.training.parts.loop import OptimiserSettings
+from inrflow.training.loop import OptimiserSettings
 from inrflow.training.recorder import Recorder
 
 FRAMES = 4

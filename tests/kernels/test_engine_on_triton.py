@@ -14,8 +14,8 @@ from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders import siren
 from inrflow.decoders.embeddings import PeriodicEmbedding
-from inrflow.training.parts.auto_decoder import TableTraining
 from inrflow.training.parts.trunk import DecoderTraining
+from inrflow.training.recipes.auto_decoding import TableTraining
 
 STEPS = 4
 WAVES = Description("waves", ("u",), ("x",), period=(1.0,))

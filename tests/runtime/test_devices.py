@@ -30,9 +30,9 @@ from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.devices import choose_device
 from inrflow.training.judge import rollout_error
-from inrflow.training.parts.auto_decoder import TableTraining
 from inrflow.training.parts.rollouts import DataSpaceTraining, RolloutTraining
 from inrflow.training.parts.trunk import DecoderTraining
+from inrflow.training.recipes.auto_decoding import TableTraining
 
 WAVES = Description("waves", ("u", "v"), ("x",), period=(1.0,))
 ROWS = np.arange(3)

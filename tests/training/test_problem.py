@@ -9,7 +9,7 @@ from inrflow.config.schema import Config
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.training.parts import loop as steps
+from inrflow.training import loop as steps
 from inrflow.training.problem import TrainingSetup
 from inrflow.training.recorder import Recorder
 

@@ -1,16 +1,15 @@
-"""Codes of rows that each have a time of their own: knots, motion and prior found in turn.
+"""Codes of rows that each have a time of their own: frame times, motion and prior solved in turn.
 
-Rows around a knot stand, to begin with, for the field at its time. From the codes that this gives follow closed-form
-dynamics, which carry the decoder's basis to every row's own time; with it, codes and their prior are solved again. Each
-round leaves of the error of the times what the motion was wrong by. Rounds whose forecasts validate no better are
-discarded.
+Rows around a frame's time stand, to begin with, for the field at that time. From the codes that this gives follow
+closed-form dynamics, which carry the decoder's basis to every row's own time; with it, codes and their prior are solved
+again. Each round leaves of the error of the times what the motion was wrong by. Rounds whose forecasts validate no
+better are discarded.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -31,13 +30,17 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.expectation_maximisation import Statistics
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.numerics.batched_regression import block_length
-from inrflow.training.judge import MOVED_BLOCK, DriftOf
-from inrflow.training.parts import loop as training_steps
-from inrflow.training.parts.codes import CodeBook, make_code_book, wanted_copies
-from inrflow.training.problem import TrainingSetup
-from inrflow.training.recipes.reduced_order import closed_form_search, sizes_to_try
+from inrflow.training.parts.codes import MOVED_BLOCK, DriftOf, TrainingCodes, encode_all, wanted_copies
+from inrflow.training.parts.decoder import FittedDecoder
+from inrflow.training.parts.linear import ChosenDynamics, linear_search, sizes_to_try
+from inrflow.training.parts.quadratic import choose_quadratic
+from inrflow.training.run import Run
 
 _ITERATIONS = 1
+_ROUNDS = 3  # of codes and motion in turn
+_ROUNDS_SHARE = 0.25  # of the time: quadratic dynamics and their rounds come after
+_COPIES_SHARE = 0.1
+_RIDGES = (1e-8, 1e-6, 1e-4, 1e-2, 1.0)
 
 
 def drift_of(fit: ClosedForm, unit: float) -> DriftOf:
@@ -111,124 +114,107 @@ def blocks_of(indices: np.ndarray, length: int = MOVED_BLOCK) -> list[np.ndarray
     """Trajectories in blocks."""
     return [indices[start : start + length] for start in range(0, len(indices), length)]
 
-_ROUNDS = 3  # of codes and motion in turn
-_ROUNDS_SHARE = 0.25  # quadratic dynamics and their rounds come after
-_COPIES_SHARE = 0.1
+def resolve_times(run: Run, fitted: FittedDecoder, codes: TrainingCodes) -> tuple[FittedDecoder, TrainingCodes]:
+    """Codes at the frame times of asynchronous rows, with the motion between each row's time and its frame's."""
+    augmentation, budget = run.problem.augmentation(), run.budget
+    copies = budget.decide(
+        "scattered_copies", lambda: codes.affordable(min(wanted_copies(run), 16), budget.seconds(_COPIES_SHARE))
+    )
+    best, spent, number = float("inf"), 0.0, 0
+    kept = fitted, codes
+    rounds = budget.known("scattered")
+    while True:
+        began, noise = budget.elapsed, float(fitted.modes.noise.mean())
+        copied = codes.with_copies(run.problem.train, augmentation, copies, run.config.seed)
+        search = linear_search(run, copied, codes.validation, noise)
+        fit = search.search(sizes_to_try(run, fitted.modes, copied), ridges=_RIDGES)
+        run.log.log("asynchronous", number, validation=fit.score, noise=noise)
+        if fit.least + noise < best:
+            best, kept = fit.least + noise, (fitted, codes)
+        if rounds is None and number == 1:  # the first round tells how many there is time for
 
+            def affordable(spent: float = spent) -> int:
+                return min(_ROUNDS, 1 + int(budget.seconds(_ROUNDS_SHARE) / max(spent, 1e-6)))
 
-def resolve_times(
-    setup: TrainingSetup, decoder: ModulatedSiren, modes: OutputModes, book: CodeBook
-) -> tuple[ModulatedSiren, OutputModes, CodeBook]:
-    """Codes at the knots of scattered rows, with the motion between each row's time and its knot."""
-    augmentation = setup.augmentation(setup.symmetries)
-    best, steps = float("inf"), setup.config.training.steps
-    if steps.scattered_copies is None:
-        steps.scattered_copies = book.affordable(min(wanted_copies(setup), 16), setup.seconds(_COPIES_SHARE))
-        setup.save_config()
-    copies = steps.scattered_copies
-    spent = 0.0
-    kept = decoder, modes, book
-    rounds = _ROUNDS if steps.scattered is None else steps.scattered
-    for number in range(rounds + 1):
-        began = training_steps.clock()
-        codes = book.with_copies(setup.training, augmentation, copies, setup.config.seed)
-        search = closed_form_search(setup, codes, book.held, float(modes.noise.mean()))
-        fit = search.search(sizes_to_try(setup, modes, codes), ridges=(1e-8, 1e-6, 1e-4, 1e-2, 1.0))
-        error = fit.least + float(modes.noise.mean())
-        setup.recorder.log("scattered", number, validation=fit.score, noise=float(modes.noise.mean()))
-        if error < best:
-            best, kept = error, (decoder, modes, book)
-        if steps.scattered is None and number == 1:  # the first one tells how many leave time for the rest
-            rounds = min(_ROUNDS, number + int(setup.seconds(_ROUNDS_SHARE) / max(spent, 1e-6)))
-            steps.scattered = rounds
-            setup.save_config()
-        if number == rounds:
-            break
-        decoder, modes, book = _moved(setup, decoder, modes, book, drift_of(fit, setup.scale.unit), number)
-        spent = training_steps.clock() - began
-    return kept
+            rounds = budget.decide("scattered", affordable)
+        if number == (_ROUNDS if rounds is None else rounds):
+            return kept
+        fitted, codes = _moved(run, fitted, codes, drift_of(fit, run.problem.scale.unit), number)
+        spent, number = budget.elapsed - began, number + 1
 
 
 def _moved(
-    setup: TrainingSetup, decoder: ModulatedSiren, modes: OutputModes, book: CodeBook, drift: DriftOf, number: int
-) -> tuple[ModulatedSiren, OutputModes, CodeBook]:
-    """Modes and codes anew, rows carried to their knots by a motion; `number` of the round: each averages over other
+    run: Run, fitted: FittedDecoder, codes: TrainingCodes, drift: DriftOf, number: int
+) -> tuple[FittedDecoder, TrainingCodes]:
+    """Modes and codes anew, rows carried to their frames' times by a motion; each round averages over other
     symmetries."""
-    augmentation = setup.augmentation(setup.symmetries)
+    augmentation = run.problem.augmentation()
     elements = augmentation.sample(np.random.default_rng([31, number]), 32) if augmentation else None
-    modes, drift = refit_modes(decoder, modes, setup.source, setup.training, drift, book.motion, elements)
-    decoder = copy.deepcopy(decoder)
+    modes, drift = refit_modes(
+        fitted.decoder, fitted.modes, run.problem.source, run.problem.train, drift, codes.motion, elements
+    )
+    decoder = copy.deepcopy(fitted.decoder)
     decoder.set_output(modes.mean, modes.modes)
-    return decoder, modes, make_code_book(setup, decoder, modes.prior(), setup.training, setup.validation, drift)
-
-
-@dataclass(frozen=True)
-class QuadraticCodes:
-    """Quadratic dynamics with the codes they were found on, copies included, and what decodes these."""
-
-    quadratic: QuadraticForm
-    codes: CodeData
-    held: CodeData | None
-    decoder: ModulatedSiren
-    modes: OutputModes
-    book: CodeBook
-
-    @property
-    def error(self) -> float:
-        """Of held-out forecasts and of decoding, share of the variance."""
-        return self.quadratic.score + float(self.modes.noise.mean())
+    return replace(fitted, decoder=decoder, modes=modes), encode_all(run, decoder, modes.prior(), drift)
 
 
 def follow_quadratic_motion(
-    setup: TrainingSetup,
-    found: QuadraticCodes,
-    copies: int,
-    search: Callable[[OutputModes, CodeData, CodeData | None, int], QuadraticForm | None],
-) -> QuadraticCodes:
-    """Codes of scattered rows that quadratic dynamics carry to their knots, each along the motion around its own
-    state, and those dynamics anew; as often as validation gains by it and the time allows.
+    run: Run, fitted: FittedDecoder, codes: TrainingCodes, chosen: ChosenDynamics, copies: int
+) -> tuple[FittedDecoder, ChosenDynamics]:
+    """Codes of asynchronous rows that quadratic dynamics carry to their frames' times, and those dynamics anew.
 
-    The first round is what makes the motion right to second order, and gains most: it is made whatever the clock says,
-    and tells how many more there is time for. `search` finds quadratic dynamics of codes, of about so many. Nothing is
-    done where copies under symmetries would have to be solved anew: their states are not known.
+    Each row moves along the motion around its own state; as often as validation gains by it and the time allows. The
+    first round is what makes the motion right to second order, and gains most: it is always made. Nothing is done
+    where copies under symmetries would have to be solved anew: their states are not known.
     """
-    augmentation = setup.augmentation(setup.symmetries)
-    if augmentation and found.book.motion is None:
-        return found
-    known, done = setup.config.training.steps.quadratic_rounds, 0
-    while done < (1 if known is None else known):
-        began = training_steps.clock()
-        drift = _motion_of(setup, found.quadratic, found.codes, found.held)
+    augmentation = run.problem.augmentation()
+    if chosen.quadratic is None or (augmentation and codes.motion is None):
+        return fitted, chosen
+    done, noise = 0, float(fitted.modes.noise.mean())
+    while done < _known(run):
+        began = run.budget.elapsed
+        assert chosen.quadratic is not None
+        drift = _motion_of(run, chosen.quadratic, chosen.train, chosen.validation)
         # Codes of rows carried wrongly are wrong themselves: solved once more before modes are fitted to them.
-        book = make_code_book(setup, found.decoder, found.modes.prior(), setup.training, setup.validation, drift)
-        drift = _motion_of(setup, found.quadratic, book.training, book.held)
-        decoder, modes, book = _moved(setup, found.decoder, found.modes, book, drift, _ROUNDS + done)
-        codes = book.with_copies(setup.training, augmentation, copies, setup.config.seed)
-        form = search(modes, codes, book.held, found.quadratic.size)
-        if form is None:
+        again = encode_all(run, fitted.decoder, fitted.modes.prior(), drift)
+        drift = _motion_of(run, chosen.quadratic, again.train, again.validation)
+        moved, again = _moved(run, fitted, again, drift, _ROUNDS + done)
+        copied = again.with_copies(run.problem.train, augmentation, copies, run.config.seed)
+        left = float(moved.modes.noise.mean())
+        near = sizes_near(sizes_to_try(run, moved.modes, copied), chosen.quadratic.size)
+        linear = replace(chosen, quadratic=None, train=copied, validation=again.validation)
+        trial = choose_quadratic(run, linear, left, near)
+        if trial.quadratic is None:
             break
-        again = QuadraticCodes(form, codes, book.held, decoder, modes, book)
-        setup.recorder.log("scattered_quadratic", done, validation=form.score, noise=float(modes.noise.mean()))
-        if again.error >= found.error:
+        run.log.log("asynchronous_quadratic", done, validation=trial.quadratic.score, noise=left)
+        if trial.quadratic.score + left >= chosen.quadratic.score + noise:
+            trial.row.why = "a further round of motion does not lower the validation error"
             break
-        found, done = again, done + 1
-        if known is None:
-            further = setup.seconds(1.0) / max(training_steps.clock() - began, 1e-3)
-            known = setup.config.training.steps.quadratic_rounds = 1 + int(min(further, _ROUNDS - 1))
-            setup.save_config()
-    return found
+        chosen.row.why = "a further round of motion lowers the validation error"
+        fitted, chosen, noise, done = moved, trial, left, done + 1
+        spent = run.budget.elapsed - began
+        if run.budget.known("quadratic_rounds") is None:
+            further = run.budget.seconds(1.0) / max(spent, 1e-3)
+            run.budget.record("quadratic_rounds", 1 + int(min(further, _ROUNDS - 1)))
+    return fitted, chosen
+
+
+def _known(run: Run) -> int:
+    rounds = run.budget.known("quadratic_rounds")
+    return 1 if rounds is None else rounds
 
 
 def sizes_near(sizes: list[int], size: int) -> list[int]:
-    """Of the code sizes to try the one next to a size that was good, and the next larger one."""
+    """Of some code sizes the one next to a given one, and the next larger one."""
     place = min(range(len(sizes)), key=lambda i: abs(sizes[i] - size))
     return sizes[place : place + 2]
 
 
-def _motion_of(setup: TrainingSetup, form: QuadraticForm, codes: CodeData, held: CodeData | None) -> DriftOf:
+def _motion_of(run: Run, form: QuadraticForm, train: CodeData, validation: CodeData | None) -> DriftOf:
     """The motion of quadratic dynamics around the codes of training trajectories, originals first, and validation."""
-    states = torch.zeros(len(setup.source), codes.codes.shape[1], form.size, dtype=torch.float64)
-    states[torch.as_tensor(setup.training)] = codes.codes[: len(setup.training), :, : form.size]
-    if held is not None:
-        states[torch.as_tensor(setup.validation)] = held.codes[..., : form.size]
-    return drift_around(form.field(setup.config.dynamics.width), states, setup.scale.unit)
+    problem = run.problem
+    states = torch.zeros(len(problem.source), train.codes.shape[1], form.size, dtype=torch.float64)
+    states[torch.as_tensor(problem.train)] = train.codes[: len(problem.train), :, : form.size]
+    if validation is not None:
+        states[torch.as_tensor(problem.validation)] = validation.codes[..., : form.size]
+    return drift_around(form.field(run.config.dynamics.width), states, problem.scale.unit)

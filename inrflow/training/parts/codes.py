@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,50 +10,58 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from inrflow.data.augmentation import Augmentation
+from inrflow.data.augmentation import Augmentation, moved_batch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fitting.group_average import OperatorAverage
+from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.states import CodeData
+from inrflow.encoding.delayed_values import Drift
+from inrflow.encoding.encode import encode
 from inrflow.encoding.equivariance import CodeMotion
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.training.judge import DriftOf, copies_for, encode_trajectories
 from inrflow.training.parts.trunk import invariant_box
-from inrflow.training.problem import TrainingSetup
 from inrflow.training.recorder import Interrupted
+from inrflow.training.run import Run
 
 Encode = Callable[[np.ndarray, Augmentation | None], CodeData]
+#: Motion of the codes of trajectories, given their indices: one for all, or for each of their frames its own.
+DriftOf = Callable[[np.ndarray], Drift]
 
+_BLOCK = 16
+MOVED_BLOCK = 2  # trajectories whose frames may each have a motion of their own: a matrix of all codes for every frame
 _FEWEST = 2
 _ELEMENTS = 16  # of the group, over which operators are averaged
 
 
 @dataclass
-class CodeBook:
+class TrainingCodes:
     """Codes of the original trajectories, and whatever their copies need.
 
     Attributes:
-        training, held: codes of the training and of the validation trajectories, None without the latter.
+        train, validation: codes of the training and of the validation trajectories, None without the latter.
         seconds: that a fresh solve of all training trajectories takes.
         motion: moves codes instead of solving anew; None where that would not be exact.
         encode: solves trajectories, moved at random where an augmentation is given.
     """
 
-    training: CodeData
-    held: CodeData | None
+    train: CodeData
+    validation: CodeData | None
     seconds: float
     motion: CodeMotion | None
     encode: Encode
 
     @classmethod
-    def make(cls, encode: Encode, training: np.ndarray, validation: np.ndarray, motion: CodeMotion | None) -> CodeBook:
+    def make(
+        cls, encode: Encode, training: np.ndarray, validation: np.ndarray, motion: CodeMotion | None
+    ) -> TrainingCodes:
         """Solve the originals, timed."""
         began = time.perf_counter()
         codes = encode(training, None)
         seconds = time.perf_counter() - began
-        held = encode(validation, None) if len(validation) else None
-        return cls(codes, held, seconds, motion, encode)
+        apart = encode(validation, None) if len(validation) else None
+        return cls(codes, apart, seconds, motion, encode)
 
     def affordable(self, copies: int, seconds: float) -> int:
         """As many of the wanted copies (the original among them) as are solved within the time, but at least two."""
@@ -68,13 +77,13 @@ class CodeBook:
         `indices` are the training trajectories in the order of the codes.
         """
         if copies <= 1 or not augmentation:
-            return self.training
+            return self.train
         repeated = np.tile(indices, copies - 1)
         if self.motion is None:
-            return CodeData.join([self.training, self.encode(repeated, augmentation)])
-        parts = [self.training]
+            return CodeData.join([self.train, self.encode(repeated, augmentation)])
+        parts = [self.train]
         random = np.random.default_rng([seed, 17])
-        codes = self.training
+        codes = self.train
         for _ in range(copies - 1):
             moved = self.motion(codes.codes, augmentation.sample(random, len(indices)))
             parts.append(CodeData(torch.where(codes.observed[..., None], moved, codes.codes), codes.t, codes.observed))
@@ -96,44 +105,82 @@ def code_motion(
 
 
 def solve_codes(
-    setup: TrainingSetup, decoder: Decoder, prior: GaussianPrior, trajectories: np.ndarray,
+    run: Run, decoder: Decoder, prior: GaussianPrior, trajectories: np.ndarray,
     augmentation: Augmentation | None = None, drift: DriftOf | None = None,
 ) -> CodeData:
-    """Codes of these trajectories; `drift`: motion of scattered rows between their times and the knots."""
-    setup.recorder.begin("codes", len(trajectories))
+    """Codes of some trajectories; `drift`: motion of asynchronous rows from their times to those of the frames."""
+    run.log.begin("codes", len(trajectories))
 
     def progress(done: int) -> None:
-        setup.recorder.advance(done)
-        if setup.recorder.stopping:  # nothing to save: codes follow from the decoder
+        run.log.advance(done)
+        if run.log.stopping:  # nothing to save: codes follow from the decoder
             raise Interrupted
 
     codes = encode_trajectories(
-        setup.source, decoder, prior, trajectories, setup.scale, augmentation, setup.config.seed, progress, drift
+        run.problem.source, decoder, prior, trajectories, run.problem.scale, augmentation, run.config.seed, progress,
+        drift,
     )
-    setup.recorder.end()
+    run.log.end()
     return codes
 
 
-def make_code_book(
-    setup: TrainingSetup, decoder: ModulatedSiren, prior: GaussianPrior, training: np.ndarray, validation: np.ndarray,
-    drift: DriftOf | None = None,
-) -> CodeBook:
-    """Codes of training and validation trajectories, and the means to copy them."""
+def encode_all(
+    run: Run, decoder: ModulatedSiren, prior: GaussianPrior, drift: DriftOf | None = None,
+    train: np.ndarray | None = None, validation: np.ndarray | None = None,
+) -> TrainingCodes:
+    """Codes of training and validation trajectories (by default those of the problem), and the means to copy them."""
+    train = run.problem.train if train is None else train
+    validation = run.problem.validation if validation is None else validation
 
     def encode(trajectories: np.ndarray, augmentation: Augmentation | None) -> CodeData:
-        return solve_codes(setup, decoder, prior, trajectories, augmentation, drift)
+        return solve_codes(run, decoder, prior, trajectories, augmentation, drift)
 
-    motion = code_motion(decoder, setup.source, setup.augmentation(setup.symmetries))
-    return CodeBook.make(encode, training, validation, motion)
+    motion = code_motion(decoder, run.problem.source, run.problem.augmentation())
+    return TrainingCodes.make(encode, train, validation, motion)
 
 
-def wanted_copies(setup: TrainingSetup) -> int:
+def wanted_copies(run: Run) -> int:
     """Copies of every trajectory that the symmetries of the run deserve, were there time for all."""
-    return copies_for(len(setup.training), len(setup.symmetries), setup.config.data.copies)
+    return copies_for(len(run.problem.train), len(run.problem.symmetries), run.config.data.copies)
 
 
 def affordable_copies(
-    setup: TrainingSetup, book: CodeBook, name: str, wanted: int, share: float, passes: int = 1
+    run: Run, codes: TrainingCodes, name: str, wanted: int, share: float, passes: int = 1
 ) -> int:
     """Copies of every trajectory: those of the configuration, or what a share of the time allows, then recorded."""
-    return setup.decided(name, lambda: book.affordable(wanted, setup.seconds(share) / passes))
+    return run.budget.decide(name, lambda: codes.affordable(wanted, run.budget.seconds(share) / passes))
+
+
+def encode_trajectories(
+    source: TrajectorySource,
+    decoder: Decoder,
+    prior: GaussianPrior,
+    trajectories: np.ndarray,
+    scale: TimeScale,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+    drift: DriftOf | None = None,
+) -> CodeData:
+    """Codes of whole trajectories, moved by a random symmetry each if an augmentation is given; block by block.
+
+    `drift` carries delayed values of some of the trajectories to the times of their frames.
+    """
+    parts = []
+    random = np.random.default_rng([seed, 17])
+    length = _BLOCK if drift is None else MOVED_BLOCK
+    for start in range(0, len(trajectories), length):
+        block = trajectories[start : start + length]
+        batch = moved_batch(source, block, augmentation, random)
+        observed = batch.observed
+        codes = encode(decoder, batch, prior, drift=None if drift is None else drift(block))
+        parts.append(CodeData(codes, scale.internal(batch.t), observed))
+        progress(start + len(block))
+    return CodeData.join(parts)
+
+
+def copies_for(trajectories: int, symmetries: int, wanted: int | None) -> int:
+    """How many copies of every training trajectory are made, the original among them."""
+    if not symmetries:
+        return 1
+    return wanted if wanted is not None else int(np.clip(math.ceil(1024 / trajectories), 4, 64))

@@ -1,126 +1,223 @@
-"""The affine decoder of a run: harmonics of the domain where they suffice, else a trained trunk; then output modes."""
+"""Affine decoders: the harmonics of the domain, or a trained SIREN trunk; and the POD modes of their features."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from inrflow.data.completed import CompletedSource
+from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.siren import ModulatedSiren
+from inrflow.encoding.prior.harmonic_modes import HarmonicLabels, harmonic_modes
 from inrflow.encoding.prior.interpolation_error import UnseenVariance
 from inrflow.encoding.prior.modes import OutputModes
-from inrflow.training.parts.loop import OptimiserSettings, Stage, run_stage
+from inrflow.errors import UserError
+from inrflow.training.loop import OptimiserSettings, Stage, run_stage
+from inrflow.training.margins import BETTER, HARMONICS_SUFFICE, HARMONICS_SUFFICE_ASYNCHRONOUS
 from inrflow.training.parts.trunk import DecoderTraining
-from inrflow.training.problem import CLEARLY_BETTER, HARMONIC_FEATURES, TrainingSetup
+from inrflow.training.problem import HARMONIC_FEATURES
 from inrflow.training.recorder import Interrupted
+from inrflow.training.run import Run
 
 _SHARE, _MODES_SHARE = 0.3, 0.15
 _MODE_ITERATIONS, _FEWEST_FOR_MODES, _MOST_FOR_MODES = 6, 8, 96
+_POINTS = 0.9  # harmonics a point
+_STATISTICS = 16  # trajectories from which the spectrum of harmonics is taken
+_RATE = 3e-3  # of the optimiser, a third of it off periodic domains
 _DENSE_W0 = 30.0  # where the points are dense enough to show all that a field has
-_HARMONICS_SUFFICE, _SUFFICE_BETWEEN_KNOTS = 1e-5, 1e-2
 
 
-def fit_decoder(setup: TrainingSetup) -> tuple[ModulatedSiren, OutputModes, UnseenVariance | None]:
-    """Trunk and output modes of an affine decoder, set as its output, and what it misses where no frame has a point."""
-    config = setup.config.decoder
-    channels = len(setup.description.channels)
-    training = DecoderTraining(
-        setup.source, setup.training, setup.validation, setup.augmentation(setup.symmetries)
+@dataclass(frozen=True)
+class FittedDecoder:
+    """An affine decoder with its POD modes set as output.
+
+    Attributes:
+        modes: all of them, of which the decoder may take the leading ones.
+        interpolation_error: what it misses where no training frame has a point; None: not known.
+        missed: error at held-out points, share of the variance.
+    """
+
+    decoder: ModulatedSiren
+    modes: OutputModes
+    interpolation_error: UnseenVariance | None
+    missed: float = float("nan")
+
+    def leading(self, size: int) -> FittedDecoder:
+        """The decoder of the leading modes."""
+        modes = self.modes.truncated(size)
+        self.decoder.set_output(modes.mean, modes.modes)
+        return replace(self, decoder=self.decoder.float(), modes=modes)
+
+
+def harmonics_alone(embedding: Embedding, channels: int) -> ModulatedSiren:
+    """The decoder of the domain's harmonics, without a trunk."""
+    return ModulatedSiren(embedding, channels, 1, 0, 0)
+
+
+def fit_decoder(run: Run) -> FittedDecoder:
+    """The domain's harmonics where they suffice, else a trained SIREN trunk where it meets held-out points better."""
+    problem = run.problem
+    harmonics = _fit_harmonics(run)
+    sufficient = HARMONICS_SUFFICE if problem.source.knots is None else HARMONICS_SUFFICE_ASYNCHRONOUS
+    # Before the motion of asynchronous rows is known, its share of the residual is no matter for a trunk.
+    if harmonics is not None and float(harmonics.modes.noise.mean()) < sufficient:
+        run.budget.record("decoder", 0)
+        return _with_interpolation_error(run, harmonics)
+    trunk = fit_trunk(run, scored=harmonics is not None)
+    if harmonics is None:
+        return trunk
+    better = trunk.missed < BETTER * harmonics.missed
+    run.log.say(
+        f"decoder: held-out points are missed by {harmonics.missed:.1e} of the variance without a trunk and "
+        f"{trunk.missed:.1e} with it, so it is {'kept' if better else 'left out'}"
     )
-    embedding = setup.embedding()
-    plain: tuple[ModulatedSiren, OutputModes, float] | None = None
-    for features in HARMONIC_FEATURES if not config.depth else ():
-        wider = setup.embedding(features)
-        if not wider.harmonics or (features > HARMONIC_FEATURES[0] and wider.harmonics == embedding.harmonics):
+    return trunk if better else _with_interpolation_error(run, harmonics)
+
+
+def _with_interpolation_error(run: Run, fitted: FittedDecoder) -> FittedDecoder:
+    error = _frames(run).unseen_variance(fitted.decoder.double())
+    return replace(fitted, interpolation_error=error).leading(len(fitted.modes.variances))
+
+
+def _fit_harmonics(run: Run) -> FittedDecoder | None:
+    """The domain's harmonics, few or many, whichever meet held-out points better; None where there are none."""
+    problem, best = run.problem, None
+    if run.config.decoder.depth:
+        return None
+    frames = _frames(run)
+    sufficient = HARMONICS_SUFFICE if problem.source.knots is None else HARMONICS_SUFFICE_ASYNCHRONOUS
+    known = -1
+    for features in HARMONIC_FEATURES:
+        embedding = problem.embedding(features)
+        if not embedding.harmonics or embedding.harmonics == known:
             break
-        embedding = wider
-        decoder = ModulatedSiren(embedding, channels, 1, 0, 0).to(setup.device)
-        modes = fit_modes(setup, training, decoder)
+        known = embedding.harmonics
+        decoder = harmonics_alone(embedding, len(problem.description.channels)).to(problem.device)
+        modes = fit_modes(run, frames, decoder)
         left = float(modes.noise.mean())
-        # Before the motion between knots is known, its share of the residual is no matter for a trunk.
-        enough = left < (_HARMONICS_SUFFICE if setup.source.knots is None else _SUFFICE_BETWEEN_KNOTS)
-        setup.recorder.say(
+        run.log.say(
             f"decoder: {embedding.harmonics} harmonics of the domain leave {left:.1e} of the variance"
-            + (", so no trunk is trained" if enough else "")
+            + (", so no trunk is trained" if left < sufficient else "")
         )
-        missed = training.held_out_error(decoder, modes)
-        if plain is None or missed < plain[2]:
-            plain = decoder, modes, missed
-        if enough:
-            setup.config.training.steps.decoder = 0
-            setup.save_config()
-            unseen = training.unseen_variance(decoder)
-            return *_with_modes(decoder, modes), unseen
-    periodic = setup.description.period is not None and any(p > 0 for p in setup.description.period)
-    dense = isinstance(setup.source, CompletedSource)  # nothing between its points is left to be guessed
-    depth = config.depth or (2 if periodic else 6)
-    w0 = config.w0 or (2.0 if periodic else _DENSE_W0 if dense else 3.0)
-    torch.manual_seed(setup.config.seed)
-    size = int(min(32 * channels, 96, max(4, setup.source.times.numel())))
-    decoder = ModulatedSiren(embedding, channels, size, config.width, depth, w0).to(setup.device)
-    rate = setup.config.training.decoder_rate if periodic else setup.config.training.decoder_rate / 3
-    settings = OptimiserSettings(setup.config.training.optimiser, rate, setup.config.training.weight_decay)
+        fitted = FittedDecoder(decoder, modes, None, frames.held_out_error(decoder, modes))
+        if left < sufficient or best is None or fitted.missed < best.missed:
+            best = fitted
+        if left < sufficient:
+            break
+    return best
+
+
+def fit_trunk(run: Run, scored: bool = False) -> FittedDecoder:
+    """A SIREN trunk trained with its codes solved at every step (variable projection), and its POD modes.
+
+    `scored`: with its error at held-out points.
+    """
+    problem, settings = run.problem, run.config.decoder
+    frames, channels = _frames(run), len(problem.description.channels)
+    periodic = problem.description.period is not None and any(p > 0 for p in problem.description.period)
+    dense = isinstance(problem.source, CompletedSource)  # nothing between its points is left to be guessed
+    depth = settings.depth or (2 if periodic else 6)
+    w0 = settings.w0 or (2.0 if periodic else _DENSE_W0 if dense else 3.0)
+    torch.manual_seed(run.config.seed)
+    size = int(min(32 * channels, 96, max(4, problem.source.times.numel())))
+    embedding = problem.embedding(HARMONIC_FEATURES[0] if settings.depth else HARMONIC_FEATURES[-1])
+    decoder = ModulatedSiren(embedding, channels, size, settings.width, depth, w0).to(problem.device)
+    training = run.config.training
+    rate = training.decoder_rate or (_RATE if periodic else _RATE / 3)
     stage = Stage(
-        "decoder", decoder, training.loss, training.score, optimiser=settings, seed=setup.config.seed,
-        tolerance=2.0, patience=0.5,
+        "decoder", decoder, frames.loss, frames.score, seed=run.config.seed, tolerance=2.0, patience=0.5,
+        optimiser=OptimiserSettings(training.optimiser, rate, training.weight_decay), title="SIREN trunk",
     )
-    steps = setup.steps("decoder", stage, _SHARE if dense else _SHARE / 2, 3000)
-    unseen, mends = None, dense  # where all points are known, nothing between them is asked
+    steps = run.budget.steps("decoder", stage, _SHARE if dense else _SHARE / 2, 3000)
+    interpolation_error, mends = None, dense  # where all points are known, nothing between them is asked
     if not dense:
-        error = run_stage(stage, steps, setup.recorder, setup.checkpoints)
-        setup.recorder.say(f"decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
-        unseen = training.unseen_variance(decoder.double())
-        mends = training.mends_at_nodes(decoder)
+        error = run_stage(stage, steps, run.log)
+        run.log.say(f"SIREN trunk: {steps} steps, error at held-out points {error:.2e} of the variance")
+        interpolation_error = frames.unseen_variance(decoder.double())
+        mends = frames.mends_at_nodes(decoder)
         decoder = decoder.float()
-    training.all_points = True
-    final = replace(stage, name="decoder_all_points", validate=None)
-    run_stage(final, steps, setup.recorder, setup.checkpoints)
+    frames.all_points = True
+    run_stage(replace(stage, name="decoder_all_points", validate=None, title="SIREN trunk, all points"), steps, run.log)
     if mends:
-        training.mend_at_nodes(decoder.double())
-    modes = fit_modes(setup, training, decoder)
-    if plain is not None:
-        error = training.held_out_error(decoder, modes)
-        better = error < CLEARLY_BETTER * plain[2]
-        setup.recorder.say(
-            f"decoder: held-out points are missed by {plain[2]:.1e} of the variance without a trunk and "
-            f"{error:.1e} with it, so it is {'kept' if better else 'left out'}"
-        )
-        if not better:
-            unseen = training.unseen_variance(plain[0].double())
-            return *_with_modes(*plain[:2]), unseen
-    return *_with_modes(decoder, modes), unseen
+        frames.mend_at_nodes(decoder.double())
+    modes = fit_modes(run, frames, decoder)
+    missed = frames.held_out_error(decoder, modes) if scored else float("nan")
+    return FittedDecoder(decoder, modes, interpolation_error, missed).leading(len(modes.variances))
 
 
-def fit_modes(setup: TrainingSetup, training: DecoderTraining, decoder: ModulatedSiren) -> OutputModes:
+def _frames(run: Run) -> DecoderTraining:
+    problem = run.problem
+    return DecoderTraining(problem.source, problem.train, problem.validation, problem.augmentation())
+
+
+def fit_modes(run: Run, training: DecoderTraining, decoder: ModulatedSiren) -> OutputModes:
     """Output modes of the decoder's features, from as many trajectories as the time allows."""
-    largest = setup.config.decoder.largest_code_size
+    largest = run.config.decoder.largest_code_size
 
     def affordable() -> int:
         began = time.perf_counter()
         training.fit_modes(decoder.double(), largest, trajectories=4, iterations=1)
         each = (time.perf_counter() - began) / 4
-        trajectories = setup.seconds(_MODES_SHARE) / (_MODE_ITERATIONS * max(each, 1e-6))
+        trajectories = run.budget.seconds(_MODES_SHARE) / (_MODE_ITERATIONS * max(each, 1e-6))
         return int(np.clip(trajectories, _FEWEST_FOR_MODES, _MOST_FOR_MODES))
 
-    trajectories = setup.decided("mode_trajectories", affordable)
-    setup.recorder.begin("modes", _MODE_ITERATIONS)
+    trajectories = run.budget.decide("mode_trajectories", affordable)
+    run.log.begin("modes", _MODE_ITERATIONS)
     done = 0
 
     def progress() -> None:
         nonlocal done
         done += 1
-        setup.recorder.advance(done)
-        if setup.recorder.stopping:  # nothing to save: the modes follow from the decoder
+        run.log.advance(done)
+        if run.log.stopping:  # nothing to save: the modes follow from the decoder
             raise Interrupted
 
     modes = training.fit_modes(decoder.double(), largest, trajectories, _MODE_ITERATIONS, progress)
-    setup.recorder.end()
+    run.log.end()
     return modes
 
 
-def _with_modes(decoder: ModulatedSiren, modes: OutputModes) -> tuple[ModulatedSiren, OutputModes]:
+def resolved_harmonics(run: Run, features: int, determined: bool = False) -> int:
+    """Largest wavenumber of the basis: the configured one, else what the points of one frame determine.
+
+    Args:
+        features: the most functions.
+        determined: whether the points limit a configured wavenumber too.
+    """
+    points = round(run.problem.source.points * run.config.data.points)
+    d = len(run.problem.description.coordinates)
+    wanted = run.config.decoder.harmonics
+    possible = max(1, int((min(features, _POINTS * points) ** (1 / d) - 1) // 2))
+    if wanted is None:
+        return possible
+    return min(wanted, possible) if determined else wanted
+
+
+def harmonic_decoder(
+    run: Run, determined: bool = False
+) -> tuple[ModulatedSiren, OutputModes, HarmonicLabels]:
+    """The widest basis of harmonics that the points support, the spectrum of the data on it, and the wave of each code.
+
+    Raises UserError where the configuration excludes harmonics. See `resolved_harmonics`.
+    """
+    if run.config.decoder.harmonics == 0:
+        raise UserError("decoder.harmonics=0 leaves nothing to hold these codes, which are weights of the domain's "
+                        "harmonics; leave it out or give 1 or more, or give decoder.codes=variance")
+    nothing = run.problem.augmentation(run.problem.symmetries.only([]))
+    statistics = DecoderTraining(run.problem.source, run.problem.train[:_STATISTICS], np.array([], dtype=int), nothing)
+    features = HARMONIC_FEATURES[-1]
+    embedding = run.problem.embedding(features, resolved_harmonics(run, features, determined))
+    decoder = harmonics_alone(embedding, len(run.problem.description.channels))
+    largest = len(run.problem.description.channels) * (1 + embedding.harmonics)
+    modes = statistics.fit_modes(decoder.double(), largest)
+    labelled = harmonic_modes(embedding, modes)
+    assert labelled is not None
+    modes, labels = labelled
     decoder.set_output(modes.mean, modes.modes)
-    return decoder.float(), modes
+    left = float(modes.noise.mean())
+    run.log.say(f"decoder: {embedding.harmonics} harmonics of the domain leave {left:.1e} of the variance, nothing is "
+                "trained")
+    return decoder.float(), modes, labels

@@ -1,9 +1,9 @@
-"""Hidden memory where single frames do not tell what comes next, judged on held-out trajectories from short windows.
+"""Delay embedding where single frames do not determine what follows (Takens 1981), judged from short windows.
 
-Systems whose frame is not their state (a wave whose velocity is not seen) leave memory-free dynamics an error far
-above the decoder's own. There the recent past is added to the state, and what that gains is measured fairly: all
-dynamics, those without memory too, forecast held-out trajectories from the end of the same window of frames. Memory
-has to gain much, for it asks the user for several frames before a forecast.
+Systems whose frame is not their state (a wave whose velocity is not observed) leave dynamics without memory an error
+far above the decoder's own. There delayed codes, as rates, are added to the state. All dynamics, those without delays
+too, forecast held-out trajectories from the end of the same window; delays have to gain much, for they ask the user
+for several frames before a forecast.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from inrflow.dynamics.fitting.linear_search import Candidate, ClosedForm, Closed
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.quadratic import QuadraticFit, QuadraticForm
 from inrflow.dynamics.states import CodeData, frames_needed, with_memory
-from inrflow.training.judge import DETERMINED, LINEAR_SUFFICES, rollout_error
-from inrflow.training.parts.quadratic import QuadraticStage
-from inrflow.training.problem import GOOD_ENOUGH, TrainingSetup
-from inrflow.training.recipes.reduced_order import ChosenDynamics
-from inrflow.training.recorder import Interrupted
+from inrflow.training.judge import rollout_error
+from inrflow.training.margins import DECODER_LIMITED, DETERMINED, LONGER_MEMORY, LONGER_WINDOW, MORE_CODES, ROUNDING
+from inrflow.training.parts.linear import ChosenDynamics
+from inrflow.training.parts.quadratic import QuadraticSearch
+from inrflow.training.recorder import Interrupted, Tried
+from inrflow.training.run import Run
 
-MUCH_BETTER = 0.2  # times the error without memory
-_PAYS = 0.5  # times the error, for a further order of memory or products
-_CLEARLY = 0.98  # times the error, for more codes
 _LONGEST = 3  # frames that memory looks back on, with a rate of every code for each
 _RIDGES = (1e-15, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0)
 _SIZES, _LARGEST_STATE = 4, 512
@@ -35,52 +33,59 @@ _UNEQUAL_RIDGES, _UNEQUAL_STATE, _UNEQUAL_TRANSITIONS = (1e-10, 1e-6, 1e-2), 256
 _QUADRATIC_SIZES, _QUADRATIC_STATE, _QUADRATIC_STEP = 2, 200, 0.5
 
 
-def choose_memory(setup: TrainingSetup, chosen: ChosenDynamics, sizes: list[int]) -> ChosenDynamics:
-    """The dynamics chosen without memory, or some with memory where these forecast far better.
+def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenDynamics:
+    """The dynamics chosen without delays, or some with delays where these forecast far better.
 
-    Tried where the configuration leaves memory open, there are held-out trajectories to judge by, and the dynamics
-    chosen so far leave clearly more than the decoder does. `sizes`: numbers of codes to try.
+    Tried where the configuration leaves them open, there are validation trajectories, and the dynamics chosen so far
+    leave clearly more than the decoder does. `sizes`: numbers of codes to try.
     """
-    settings, floor = setup.config.dynamics, chosen.search.floor
-    orders = longest_memory(setup.source.times.shape[1])
+    settings, floor = run.config.dynamics, chosen.search.floor
+    orders = longest_memory(run.problem.source.times.shape[1])
     if (
-        settings.memory is not None or not settings.linear or chosen.held is None or not orders
-        or setup.source.knots is not None or not chosen.score > max(LINEAR_SUFFICES * floor, GOOD_ENOUGH)
+        settings.memory is not None or chosen.validation is None or not orders
+        or run.problem.source.knots is not None or not chosen.score > max(DECODER_LIMITED * floor, ROUNDING)
     ):
         return chosen
     uniform = chosen.search.uniform
     orders = orders if uniform else 1
-    trial = _Trial(setup, chosen, chosen.codes, frames_needed(1, orders))
+    trial = _Trial(run, chosen, chosen.train, frames_needed(1, orders))
     trial = trial if uniform else trial.shortened()
     free = trial.memory_free()
     if not np.isfinite(free):
         return chosen
     best: ClosedForm | None = None
     for order in range(1, orders + 1):
-        found = trial.best_linear(sizes, order)
-        if found is not None and (best is None or found.score + floor < _PAYS * (best.score + floor)):
-            best = found
-        if best is not None and best.score < max(floor, GOOD_ENOUGH):
+        fit = trial.best_linear(sizes, order)
+        if fit is not None and (best is None or fit.score + floor < LONGER_MEMORY * (best.score + floor)):
+            best = fit
+        if best is not None and best.score < max(floor, ROUNDING):
             break
     if best is None:
         return chosen
     result = replace(chosen, search=trial.search(), fit=best, quadratic=None)
-    if settings.products and best.score < _PAYS * free and best.score > max(LINEAR_SUFFICES * floor, GOOD_ENOUGH):
-        found_quadratic = trial.best_quadratic(best, sizes, settings.products)
-        if found_quadratic is not None and found_quadratic.score < _PAYS * best.score:
-            result = found_quadratic.replacing(result)
-    setup.recorder.log("memory", 0, validation=result.score, memory_free=free, code_size=result.size,
-                       memory=result.memory)
-    if result.score > MUCH_BETTER * free:
+    count = settings.products if settings.products is not None else run.budget.known("products")
+    if count and best.score < LONGER_MEMORY * free and best.score > max(DECODER_LIMITED * floor, ROUNDING):
+        quadratic = trial.best_quadratic(best, sizes, count)
+        if quadratic is not None and quadratic.score < LONGER_MEMORY * best.score:
+            result = quadratic.replacing(result)
+    run.log.log("memory", 0, validation=result.score, memory_free=free, code_size=result.size, memory=result.memory)
+    state = result.size + result.memory
+    row = run.log.tried(Tried(
+        "reduced_order", f"{'linear' if result.quadratic is None else 'quadratic'} dynamics with delays", result.size,
+        result.score, floor, state * (state + 1), result.memory,
+    ))
+    if result.score > LONGER_WINDOW * free:
+        row.why = f"does not pay for the frames it needs: {free:.2e} without delays from the same frames"
         return chosen
+    chosen.row.why = f"single frames do not determine what follows: {free:.2e} without delays"
     needed = frames_needed(result.size, result.memory)
-    setup.recorder.say(
-        f"single frames do not tell what comes next: {result.memory} memory dimensions beside {result.size} codes"
+    run.log.say(
+        f"delay embedding: {result.memory} delayed dimensions beside {result.size} codes"
         f"{'' if result.quadratic is None else ', with products'} lower the validation error of forecasts from "
         f"{trial.window} frames from {free:.2e} to {result.score:.2e} of the variance; forecasts need at least "
         f"{needed} observed frames (observe.frames={needed})"
     )
-    return result
+    return replace(result, row=row)
 
 
 def longest_memory(frames: int) -> int:
@@ -110,28 +115,28 @@ class _WithProducts:
 class _Trial:
     """Candidates judged on held-out trajectories from the last of `window` frames on."""
 
-    setup: TrainingSetup
+    run: Run
     chosen: ChosenDynamics
-    taught: CodeData
+    train: CodeData
     window: int
     ridges: tuple[float, ...] = _RIDGES
     largest: int = _LARGEST_STATE
 
     def shortened(self) -> _Trial:
         """The trial on fewer trajectories (originals come first), with fewer and smaller candidates."""
-        count = max(1, _UNEQUAL_TRANSITIONS // self.taught.codes.shape[1])
-        return replace(self, taught=self.taught.first(count), ridges=_UNEQUAL_RIDGES, largest=_UNEQUAL_STATE)
+        count = max(1, _UNEQUAL_TRANSITIONS // self.train.codes.shape[1])
+        return replace(self, train=self.train.first(count), ridges=_UNEQUAL_RIDGES, largest=_UNEQUAL_STATE)
 
     @property
-    def held(self) -> CodeData:
-        assert self.chosen.held is not None
-        return self.chosen.held
+    def validation(self) -> CodeData:
+        assert self.chosen.validation is not None
+        return self.chosen.validation
 
     def search(self) -> ClosedFormSearch:
         """A search that judges from the window; one for each size, for it holds on to all states it has seen."""
         before = self.chosen.search
         return ClosedFormSearch(
-            self.taught, self.held, before.period, before.harmonics, window=self.window, floor=before.floor
+            self.train, self.validation, before.period, before.harmonics, window=self.window, floor=before.floor
         )
 
     def memory_free(self) -> float:
@@ -141,7 +146,7 @@ class _Trial:
         tried = {self.chosen.fit.candidate, *sorted(scores, key=lambda c: scores[c])[:_FINALISTS * len(self.ridges)]}
         errors = [search.score(c, continuous=True) for c in tried]
         if quadratic is not None:
-            stage = QuadraticStage(self.chosen.codes, self.held, self.window - 1, self.setup.recorder)
+            stage = QuadraticSearch(self.chosen.train, self.validation, self.window - 1, self.run.log)
             errors.append(stage.error(quadratic.field()))
         return min(errors)
 
@@ -153,10 +158,10 @@ class _Trial:
             search = self.search()
             grid = [Candidate(size, order * size, ridge, pull) for ridge in self.ridges for pull in search.pulls]
             found = search.finals(grid, _FINALISTS)
-            if self.setup.recorder.stopping:
+            if self.run.log.stopping:
                 raise Interrupted
             candidate = min(found, key=lambda c: found[c])
-            if best is None or found[candidate] + floor < _CLEARLY * (best[1] + floor):
+            if best is None or found[candidate] + floor < MORE_CODES * (best[1] + floor):
                 best = candidate, found[candidate]
         return None if best is None else self.search().fit(best[0], {best[0]: best[1]})
 
@@ -167,16 +172,16 @@ class _Trial:
         for size in self._possible(sizes, order, _QUADRATIC_STATE, _QUADRATIC_SIZES):
             candidate = replace(linear.candidate, size=size, memory=order * size)
             states_of = self.search().fit(candidate)
-            states = with_memory(self.taught, size, states_of.directions)
-            judged = with_memory(self.held, size, states_of.directions)
+            states = with_memory(self.train, size, states_of.directions)
+            judged = with_memory(self.validation, size, states_of.directions)
 
             def error(field: VectorField, judged: CodeData = judged, size: int = size) -> float:
                 return rollout_error(
-                    field, Integrator(step=_QUADRATIC_STEP), judged, self.held, self.window - 1, size
+                    field, Integrator(step=_QUADRATIC_STEP), judged, self.validation, self.window - 1, size
                 )
 
             form = QuadraticFit(states, count).search(error)
-            if self.setup.recorder.stopping:
+            if self.run.log.stopping:
                 raise Interrupted
             if form is not None and (best is None or form.score < best.score):
                 best = _WithProducts(form, states_of)
@@ -184,7 +189,7 @@ class _Trial:
 
     def _possible(self, sizes: list[int], order: int, largest: int, count: int) -> list[int]:
         """At most so many of the sizes, spread evenly, whose states are determined by the data and not too large."""
-        seen = self.taught.observed
+        seen = self.train.observed
         transitions = int((seen[:, order + 1 :] & seen[:, order:-1]).sum())
         limit = min(largest, int(transitions / DETERMINED)) // (1 + order)
         fitting = sorted({size for size in (min(size, limit) for size in sizes) if size > 0})

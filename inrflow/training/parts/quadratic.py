@@ -1,70 +1,207 @@
-"""Quadratic closed-form dynamics as a candidate: how many codes and products, judged by held-out rollouts."""
+"""Quadratic dynamics of codes (operator inference): how many codes and products, without and with contexts."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from torch import Tensor
+
+from inrflow.dynamics.contexts.alternate import whitened
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.quadratic import QuadraticFit, QuadraticForm
-from inrflow.dynamics.states import CodeData, with_memory
+from inrflow.dynamics.states import CodeData, with_contexts, with_memory
 from inrflow.training.judge import rollout_error
-from inrflow.training.recorder import Interrupted, Recorder
+from inrflow.training.margins import (
+    BETTER,
+    BETTER_ON_FEW,
+    COUPLED_CONTEXTS,
+    DECODER_LIMITED,
+    DETERMINED,
+    ROUNDING,
+)
+from inrflow.training.parts.linear import ChosenDynamics, linear_field, linear_search
+from inrflow.training.recorder import Interrupted, Recorder, Tried
+from inrflow.training.run import Run
 
-_LARGEST_SIZE, _LARGEST_COUNT = 200, 4000
+_SHARE = 0.2  # of the time
+_LARGEST_SIZE, _LARGEST_COUNT, _SIZES_WITH_CONTEXTS = 200, 4000, 3
 _STEP = 0.5
 _SPEED = 1e10  # multiplications a second of one core, a cautious figure
 _PASSES = 3
-_DETERMINED = 2.0  # transitions an unknown: from there on a larger field only gains
+_PLENTY = 2.0  # transitions an unknown: from there on a larger field only gains
+_ROUNDS = 3
+
+
+def number_of_products(run: Run, train: CodeData, share: float = _SHARE) -> int:
+    """Number of products: the configured one, or as many as the time allows normal equations for; then recorded."""
+    wanted = run.config.dynamics.products
+
+    def affordable() -> int:
+        features = math.sqrt(max(share * run.budget.total, 0.0) * _SPEED / (_PASSES * max(1, train.transitions)))
+        return int(min(_LARGEST_COUNT, max(0, features)))
+
+    return wanted if wanted is not None else run.budget.decide("products", affordable)
+
+
+def choose_quadratic(
+    run: Run, chosen: ChosenDynamics, floor: float, sizes: list[int]
+) -> ChosenDynamics:
+    """Quadratic dynamics in place of the linear ones, where these leave something and validation prefers the former."""
+    settings, fit, validation = run.config.dynamics, chosen.fit, chosen.validation
+    if (
+        settings.products == 0 or fit.candidate.memory or run.problem.forcing_period
+        or fit.score < max(DECODER_LIMITED * floor, ROUNDING)
+    ):
+        return chosen
+    train, judged, first = run.problem.judging(chosen.train, validation)
+    search = QuadraticSearch(train, judged, first, run.log)
+    count = number_of_products(run, train)
+    form = search.search(sizes, count) if count else None
+    if form is None:
+        return chosen
+    needed, linear = BETTER, fit.score
+    if validation is None:  # linear dynamics were judged by frames left out: here both are by the last frames
+        needed = BETTER_ON_FEW
+        determined = max(1, int(train.transitions / DETERMINED))
+        fewer = replace(fit.candidate, size=min(fit.candidate.size, determined))
+        linear = search.error(linear_field(run, linear_search(run, train, None, floor).fit(fewer)))
+    row = run.log.tried(Tried(
+        "reduced_order", f"quadratic dynamics, {len(form.left)} products", form.size, form.score, floor,
+        form.size * (1 + form.size + len(form.left)),
+    ))
+    if form.score > needed * linear:
+        row.why = f"not clearly better than linear dynamics ({linear:.2e})"
+        return chosen
+    chosen.row.why = "quadratic dynamics have a lower validation error"
+    run.log.say(
+        f"quadratic dynamics: {form.size} codes, {len(form.left)} products, ridges "
+        f"{', '.join(f'{r:g}' for r in form.ridges)}, validation error {form.score:.2e} of the variance"
+    )
+    run.log.log("quadratic", 1, validation=form.score, code_size=form.size)
+    return replace(chosen, quadratic=form, row=row)
 
 
 @dataclass(frozen=True)
-class QuadraticStage:
-    """Search on the codes of training trajectories `taught`, judged on those `judged` from frame `first` on."""
+class QuadraticSearch:
+    """Search for quadratic dynamics of training codes, judged on others from frame `first` on."""
 
-    taught: CodeData
-    judged: CodeData
+    train: CodeData
+    validation: CodeData
     first: int
-    recorder: Recorder
-
-    def count(self, wanted: int | None, seconds: float) -> int:
-        """Number of products: as wanted, or what normal equations of their size allow in the time."""
-        if wanted is not None:
-            return wanted
-        transitions = self.taught.transitions
-        features = math.sqrt(max(seconds, 0.0) * _SPEED / (_PASSES * max(1, transitions)))
-        return int(min(_LARGEST_COUNT, max(0, features)))
+    log: Recorder
 
     def error(self, field: VectorField) -> float:
         """Validation error, share of the variance of the codes: what the size cuts off counts."""
         size = field.shape.state_size
-        states = with_memory(self.judged, size, None)
-        return rollout_error(field, Integrator(step=_STEP), states, self.judged, self.first, size)
+        states = with_memory(self.validation, size, None)
+        return rollout_error(field, Integrator(step=_STEP), states, self.validation, self.first, size)
 
     def search(self, sizes: list[int], count: int) -> QuadraticForm | None:
         """The best of all sizes; None where each of them diverges."""
         largest = min(_LARGEST_SIZE, max(sizes))
-        sizes = sorted({min(size, largest) for size in sizes}, reverse=True)
         best: QuadraticForm | None = None
         worse = 0
-        for size in sizes:
-            fit = QuadraticFit(with_memory(self.taught, size, None), count)
-            found = fit.search(self.error)
-            if self.recorder.stopping:
+        for size in sorted({min(size, largest) for size in sizes}, reverse=True):
+            fit = QuadraticFit(with_memory(self.train, size, None), count)
+            form = fit.search(self.error)
+            if self.log.stopping:
                 raise Interrupted
-            if found is not None:
-                self.recorder.log("quadratic", 0, code_size=size, validation=found.score)
-            if found is not None and (best is None or found.score < best.score):
-                best, worse = found, 0
+            if form is not None:
+                self.log.log("quadratic", 0, code_size=size, validation=form.score)
+            if form is not None and (best is None or form.score < best.score):
+                best, worse = form, 0
             else:
                 worse += 1
-            if worse > 1 or (best is not None and fit.transitions > _DETERMINED * (1 + size + len(fit.left))):
+            if worse > 1 or (best is not None and fit.transitions > _PLENTY * (1 + size + len(fit.left))):
                 break
         return best
 
-    @staticmethod
-    def refit(form: QuadraticForm, states: CodeData, size: int | None = None) -> QuadraticForm:
-        """The form fitted anew, with its ridges, to the first `size` codes (None: as many) of all trajectories."""
-        return QuadraticFit(with_memory(states, size or form.size, None), len(form.left)).refit(form.ridges)
 
+def refitted(form: QuadraticForm, states: CodeData, size: int | None = None) -> QuadraticForm:
+    """The form fitted anew, with its ridges, to the first `size` codes (None: as many) of all trajectories."""
+    return QuadraticFit(with_memory(states, size or form.size, None), len(form.left)).refit(form.ridges)
+
+
+@dataclass(frozen=True)
+class QuadraticWithContexts:
+    """A quadratic form with the contexts (E, P) of its environments, and whether products depend on them too."""
+
+    form: QuadraticForm
+    contexts: Tensor
+    coupled: bool
+
+    @property
+    def score(self) -> float:
+        """Validation error, share of the variance of the codes."""
+        return self.form.score
+
+
+@dataclass(frozen=True)
+class QuadraticContextSearch:
+    """Search for quadratic dynamics affine in contexts.
+
+    Attributes:
+        train, rows: codes of training trajectories and copies, and the numbers of their environments.
+        validation, validation_rows: the same of held-out trajectories, of environments of training.
+    """
+
+    train: CodeData
+    rows: Tensor
+    validation: CodeData
+    validation_rows: Tensor
+    log: Recorder
+
+    def search(self, sizes: list[int], count: int, start: Tensor) -> QuadraticWithContexts | None:
+        """The best of all sizes from contexts (E, P), with at most so many products; None where each diverges."""
+        best: QuadraticWithContexts | None = None
+        for size in sorted({min(size, _LARGEST_SIZE) for size in sizes}, reverse=True)[:_SIZES_WITH_CONTEXTS]:
+            candidate = self.fit(size, count, start, False)
+            if candidate is None:
+                continue
+            self.log.log("quadratic_contexts", 0, code_size=size, validation=candidate.score)
+            if best is not None and not candidate.score < best.score:
+                break
+            best = candidate
+        if best is None:
+            return None
+        coupled = self.fit(best.form.size, count // (1 + start.shape[1]), best.contexts, True)
+        return coupled if coupled is not None and coupled.score < BETTER * best.score else best
+
+    def fit(self, size: int, count: int, contexts: Tensor, coupled: bool) -> QuadraticWithContexts | None:
+        """Coefficients and contexts in turn, from contexts (E, P); None where every field diverges."""
+        fit = self._fit_at(contexts, size, count, coupled)
+        form = fit.search(lambda field: self.error(field, contexts))
+        if form is None:
+            return None
+        best = QuadraticWithContexts(form, contexts, coupled)
+        for _ in range(_ROUNDS):
+            if self.log.stopping:
+                raise Interrupted
+            theta = fit.coefficients(best.form)
+            moved = fit.solve_contexts(theta, self.rows, best.contexts)
+            contexts = whitened(moved)[0]
+            fit = self._fit_at(contexts, size, count, coupled)
+            form = fit.refit(best.form.ridges)
+            candidate = QuadraticWithContexts(form.scored(self.error(form.field(), contexts)), contexts, coupled)
+            if not candidate.score < COUPLED_CONTEXTS * best.score:
+                break
+            best = candidate
+        return best
+
+    def error(self, field: VectorField, contexts: Tensor) -> float:
+        """Validation error, share of the variance of the codes: what the size cuts off counts."""
+        size = field.shape.state_size
+        states = with_contexts(self.validation, size, contexts[self.validation_rows])
+        return rollout_error(field, Integrator(step=_STEP), states, self.validation, 0, size)
+
+    def _fit_at(self, contexts: Tensor, size: int, count: int, coupled: bool) -> QuadraticFit:
+        return QuadraticFit(with_contexts(self.train, size, contexts[self.rows]), count, contexts.shape[1], coupled)
+
+
+def refitted_with_contexts(chosen: QuadraticWithContexts, states: CodeData, rows: Tensor) -> QuadraticWithContexts:
+    """The form fitted anew, with its ridges and contexts, to codes whose environments are `rows`."""
+    data = with_contexts(states, chosen.form.size, chosen.contexts[rows])
+    fit = QuadraticFit(data, len(chosen.form.left), chosen.contexts.shape[1], chosen.coupled)
+    return QuadraticWithContexts(fit.refit(chosen.form.ridges), chosen.contexts, chosen.coupled)

@@ -1,5 +1,4 @@
-"""Third stage: what the closed form leaves, trained by rollouts of growing length through the integrator, in codes;
-and, where frames are seen too sparsely for codes to stand for the data, in data space last."""
+"""Training of network vector fields by descent on rollouts through the integrator."""
 
 from __future__ import annotations
 
@@ -12,14 +11,20 @@ from torch import Tensor, nn
 
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.fields.sum import FieldShape, VectorField
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.states import CodeData
-from inrflow.errors import UserError
+from inrflow.dynamics.states import CodeData, with_memory
+from inrflow.encoding.posterior import GaussianPrior
+from inrflow.encoding.prior.interpolation_error import UnseenVariance
 from inrflow.runtime.devices import device_of
-from inrflow.training.parts.loop import OptimiserSettings, Stage, run_stage
-from inrflow.training.problem import GOOD_ENOUGH, TrainingSetup
+from inrflow.training.candidate import Candidate, Score
+from inrflow.training.judge import rollout_error
+from inrflow.training.loop import OptimiserSettings, Stage, run_stage
+from inrflow.training.margins import ROUNDING
+from inrflow.training.run import Run
 
+_SHARE, _DATA_SHARE = 0.45, 0.1  # of the time
+_RACE = 0.15  # share of the steps in which several starts compete
 _GROWING = 1 / 3  # share of the steps over which rollouts grow to their full length
 
 
@@ -91,85 +96,129 @@ class DataSpaceTraining:
         return torch.where(keep, decoded - torch.nan_to_num(u), 0.0).square().sum() / keep.sum().clamp(min=1)
 
 
-def with_residual(
-    linear: VectorField, depth: int, quadratic_rank: int, keep_linear: bool, seed: int, has_linear: bool = True
-) -> VectorField:
-    """A float32 field that starts as the linear one (or, without `keep_linear`, as no motion) with parts to train."""
-    torch.manual_seed(seed)
-    products = linear.shape.products if keep_linear else 0
-    couplings = linear.shape.couplings if keep_linear else 0
-    shape = replace(
-        linear.shape, depth=depth, quadratic_rank=quadratic_rank, linear=has_linear, products=products,
-        couplings=couplings,
-    )
-    field = VectorField(shape)
-    if keep_linear:
-        field.load_state_dict(linear.state_dict(), strict=False)
-        if products:  # a closed form of very many numbers, which descent would not improve
-            field.products.requires_grad_(False)
-        if couplings:
-            field.couplings.requires_grad_(False)
-    return field
+def with_residual(field: VectorField, depth: int, keep: bool, seed: int) -> VectorField:
+    """A float32 field with a network to train: beside the terms of a closed-form field, or (not `keep`) from zero.
 
-_SHARE, _DATA_SHARE = 0.45, 0.1
-_RACE = 0.15  # share of the steps in which two starts compete
+    Fitted products are kept as they are: descent would not improve so many numbers.
+    """
+    torch.manual_seed(seed)
+    shape = replace(
+        field.shape, depth=depth, products=field.shape.products if keep else 0,
+        couplings=field.shape.couplings if keep else 0,
+    )
+    trained = VectorField(shape)
+    if keep:
+        trained.load_state_dict(field.state_dict(), strict=False)
+        for part in (p for name in ("products", "couplings") if (p := getattr(trained, name, None)) is not None):
+            part.requires_grad_(False)
+    return trained
+
+
+def network_candidate(
+    run: Run, recipe: str, decoder: Decoder, prior: GaussianPrior, train: CodeData, validation: CodeData | None,
+    interpolation_error: UnseenVariance | None = None, field: VectorField | None = None,
+) -> Candidate:
+    """A candidate whose vector field is trained by descent alone, no closed form before it.
+
+    Args:
+        train: codes of training trajectories, originals first, and of copies; validation: of held-out ones.
+        field: what is trained; by default a network of the configured depth and width.
+    """
+    problem, settings, size = run.problem, run.config.dynamics, decoder.code_size
+    fitted, judged, first = problem.judging(train, validation)
+    states, judged_states = with_memory(fitted, size, None), with_memory(judged, size, None)
+    integrator = Integrator(settings.method, settings.step, settings.rtol, settings.atol, settings.adjoint)
+    floor = float(prior.noise.mean())
+
+    def error(one: VectorField) -> float:
+        return rollout_error(one, integrator, judged_states, judged, first, size)
+
+    if field is None:
+        torch.manual_seed(run.config.seed)
+        field = VectorField(FieldShape(
+            size, linear=False, width=settings.width, depth=max(1, settings.depth),
+            forcing_period=problem.forcing_period, forcing_harmonics=settings.forcing_harmonics,
+        ))
+    trained = train_field(run, [field], states, integrator, error, decoder).cpu().double()
+    score = Score(error(trained), floor, sum(p.numel() for p in trained.parameters()))
+    run.log.say(f"network field: validation error {score.error:.2e} of the variance")
+    return Candidate(
+        problem, recipe, "trained network", decoder, prior, trained, integrator, states, judged_states, first, score,
+        interpolation_error=interpolation_error,
+    )
 
 
 def train_residual(
-    setup: TrainingSetup, linear: VectorField, states: CodeData, integrator: Integrator,
-    error: Callable[..., float], start_error: float, floor: float, decoder: Decoder,
+    run: Run, field: VectorField, states: CodeData, integrator: Integrator, error: Callable[..., float],
+    start_error: float, floor: float, decoder: Decoder,
 ) -> VectorField | None:
-    """The field with trained parts, or None where the closed form leaves nothing to train."""
-    config = setup.config.training
-    parts = setup.config.dynamics
-    if not (parts.depth or parts.quadratic_rank):
+    """A closed-form field with a trained network beside it; None where it leaves nothing to train.
+
+    Args:
+        field: float64, in closed form, with validation error `start_error`; `error` gives that of other fields.
+        floor: error of the decoder alone.
+    """
+    settings = run.config.dynamics
+    if not settings.depth:
         return None
-    if (parts.linear and start_error < max(floor, GOOD_ENOUGH)) or setup.config.training.steps.rollout == 0:
-        setup.config.training.steps.rollout = 0
-        setup.save_config()
-        setup.recorder.say("the closed form leaves nothing to train")
+    if start_error < max(floor, ROUNDING) or run.budget.known("rollout") == 0:
+        run.budget.record("rollout", 0)
+        run.log.say("closed-form dynamics leave nothing to train")
         return None
+    starts = {"auto": (True, False), "least_squares": (True,), "zero": (False,)}
+    wanted = starts[settings.start]
+    if field.shape.products and True in wanted:  # quadratic dynamics are not met by a network from zero
+        wanted = (True,)
+    fields = [with_residual(field, settings.depth, keep, run.config.seed) for keep in wanted]
+    return train_field(run, fields, states, integrator, error, decoder)
+
+
+def train_field(
+    run: Run, fields: list[VectorField], states: CodeData, integrator: Integrator, error: Callable[..., float],
+    decoder: Decoder,
+) -> VectorField:
+    """The best of some fields, trained on rollouts of training states, then in the data where codes are uncertain.
+
+    Several fields compete over the first steps. Ends in the state of least validation error.
+    """
+    config = run.config.training
     rollouts = RolloutTraining(states, integrator, config.batch)
     optimiser = OptimiserSettings(config.optimiser, config.rollout_rate, config.weight_decay)
 
-    def stage(name: str, start: bool) -> Stage:
-        field = with_residual(
-            linear, parts.depth, parts.quadratic_rank, start and parts.linear, setup.config.seed, parts.linear
-        )
-        field = field.to(setup.device)
-        return Stage(name, field, rollouts.loss, error, optimiser=optimiser, seed=setup.config.seed, patience=0.4)
+    def stage(name: str, title: str, field: VectorField) -> Stage:
+        return Stage(name, field.to(run.problem.device), rollouts.loss, error, optimiser=optimiser,
+                     seed=run.config.seed, patience=0.4, title=title)
 
-    starts = {"auto": (True, False), "least_squares": (True,), "zero": (False,)}
-    if parts.start not in starts:
-        raise UserError(f"dynamics.start={parts.start!r}; choose from {', '.join(starts)}")
-    main = stage("rollout", parts.start != "zero" and parts.linear)
-    steps = setup.steps("rollout", main, _SHARE, 20_000)
-    wanted = starts[parts.start] if parts.linear else (False,)
-    if linear.shape.products and True in wanted:  # it has won already
-        wanted = (True,)
-    races = [stage("race_least_squares" if s else "race_zero", s) for s in wanted]
-    if len(races) > 1:
-        errors = [run_stage(race, max(20, int(_RACE * steps)), setup.recorder, setup.checkpoints) for race in races]
+    main = stage("rollout", "network field", fields[0])
+    steps = run.budget.steps("rollout", main, _SHARE, 20_000)
+    first = int(_RACE * steps)
+    if len(fields) > 1:
+        starts = [("race_least_squares", "from closed form"), ("race_zero", "from zero")]
+        races = [stage(name, f"network field {title}", one) for (name, title), one in zip(starts, fields, strict=True)]
+        errors = [run_stage(race, max(20, first), run.log) for race in races]
         best = int(np.argmin(errors))
-        setup.recorder.say(
-            f"start of the field: {'least squares' if best == 0 else 'zero'} "
-            f"(validation {errors[0]:.2e} against {errors[1]:.2e})"
-        )
+        run.log.say(f"network field: started {starts[best][1]} (validation error {errors[best]:.2e} against "
+                    f"{errors[1 - best]:.2e})")
         main = replace(main, module=races[best].module)
-    error_after = run_stage(main, max(20, steps - int(_RACE * steps) * len(races)), setup.recorder, setup.checkpoints)
+    error_after = run_stage(main, max(20, steps - first * len(fields)), run.log)
     field = main.module
     assert isinstance(field, VectorField)
-    values = setup.source.batch(setup.training[:1]).u
-    seen = float(torch.isfinite(values).flatten(2).sum(-1).float().mean())
-    stand = seen >= 2 * decoder.code_size or setup.source.knots is not None
-    if decoder.affine and not stand:  # codes alone do not stand for the data
-        original = setup.originals(states)
-        data = DataSpaceTraining(setup.source, setup.training, original, decoder, integrator)
+    if decoder.affine and not _codes_determined(run, decoder):
+        original = run.problem.originals(states)
+        data = DataSpaceTraining(run.problem.source, run.problem.train, original, decoder, integrator)
         last = Stage(
             "data", field, data.loss, error, optimiser=replace(optimiser, rate=optimiser.rate / 5),
-            seed=setup.config.seed,
+            seed=run.config.seed, title="network field in the data",
         )
-        steps = setup.steps("data", last, _DATA_SHARE, 5000)
-        error_after = run_stage(last, steps, setup.recorder, setup.checkpoints)
-    setup.recorder.log("rollout_final", steps, validation=error_after)
+        steps = run.budget.steps("data", last, _DATA_SHARE, 5000)
+        error_after = run_stage(last, steps, run.log)
+    run.log.log("rollout_final", steps, validation=error_after)
     return field
+
+
+def _codes_determined(run: Run, decoder: Decoder) -> bool:
+    """Whether frames have values enough that codes stand for the data."""
+    source = run.problem.source
+    values = source.batch(run.problem.train[:1]).u
+    observed = float(torch.isfinite(values).flatten(2).sum(-1).float().mean())
+    return observed >= 2 * decoder.code_size or source.knots is not None

@@ -1,15 +1,18 @@
-"""Dynamics that commute with translations: how many waves, and how far from an equation or from what is known.
+"""Search for dynamics that commute with translations: how many waves, and how far from an equation or known physics.
 
-Fields are fitted wave by wave, and as an equation whose coefficients are polynomials in the wavenumber; what other
-physics have taught is a further start. A fit wave by wave may depart from each. Validation chooses.
+Fields are fitted wave by wave, and as an equation whose coefficients are polynomials in the wavenumber; the dynamics of
+other physics are a further start. A fit wave by wave may depart from each. Validation chooses.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from inrflow.dynamics.contexts.of_waves import solve_contexts, start_contexts
 from inrflow.dynamics.fields.restrictions import restricted
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.libraries.pde_terms import Term
@@ -20,7 +23,7 @@ from inrflow.dynamics.libraries.waves import SpectralOperator, Waves
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels
 from inrflow.errors import UserError
-from inrflow.training.problem import CLEARLY_BETTER, CLEARLY_BETTER_ON_FEW
+from inrflow.training.margins import BETTER, BETTER_ON_FEW
 from inrflow.training.recorder import Interrupted, Recorder
 
 _MOST_PRODUCTS = 15_000  # of coefficients, in one field
@@ -31,7 +34,7 @@ _GROWTH = 1.6  # of their number at a time: with more, the flow of the new ones 
 _ROUNDING = 1e-9  # share of the largest couplings of any physics below which one has none
 
 
-@dataclass
+@dataclass(frozen=True)
 class KnownPhysics:
     """What a run on other physics knows, for a new one.
 
@@ -41,7 +44,6 @@ class KnownPhysics:
         channels: number of channels of each.
         fields: of each on its codes.
         terms: that the local equations of further physics need, by their names.
-        note, scores, weights: set by the search: what was taken from them, validation errors, weights of their sum.
     """
 
     names: list[str]
@@ -49,9 +51,6 @@ class KnownPhysics:
     channels: list[int]
     fields: list[VectorField]
     terms: dict[str, tuple[Term, ...]] = field(default_factory=dict)
-    note: str = ""
-    scores: dict[str, float] = field(default_factory=dict)
-    weights: list[float] = field(default_factory=list)
 
     def operator(self, index: int, waves: Waves) -> SpectralOperator:
         """One physics on some waves; nothing where it has no codes."""
@@ -80,20 +79,25 @@ class KnownPhysics:
 
 
 @dataclass
-class SpectralStage:
-    """Search on codes of training trajectories `taught`, judged on those `judged` from frame `first` on."""
+class SpectralSearch:
+    """Search on training codes, judged on others from frame `first` on.
 
-    taught: CodeData
-    judged: CodeData
+    Attributes:
+        transfer: set by a search with known physics: what was taken from them, validation errors, weights of their sum.
+    """
+
+    train: CodeData
+    validation: CodeData
     first: int
     labels: HarmonicLabels
-    recorder: Recorder
+    log: Recorder
     known: KnownPhysics | None = None
+    transfer: dict[str, Any] = field(default_factory=dict)
 
     def search(self, sizes: list[int]) -> SpectralForm:
         """The best of linear and quadratic fields of all sizes, from nothing and from the known physics."""
-        linear = SpectralFit(self.taught, self.labels.first(max(sizes)), products=False)
-        best = self._logged(linear.search(self.judged, self.first), "linear")
+        linear = SpectralFit(self.train, self.labels.first(max(sizes)), products=False)
+        best = self._logged(linear.search(self.validation, self.first), "linear")
         if best is None or best.score > _GOOD_ENOUGH:
             best = self._quadratic(sizes, best)
         if self.known is not None and self.known.names:
@@ -101,12 +105,12 @@ class SpectralStage:
         if best is None:
             raise UserError("every field that was fitted diverges; give more trajectories or a shorter data.frames")
         kind = "an equation with constant coefficients" if best.equation else "fitted wave by wave"
-        self.recorder.say(
+        self.log.say(
             f"closed-form dynamics that commute with translations, {kind}: {best.size} codes, {len(best.waves.out)} "
             f"products, ridges {', '.join(f'{r:g}' for r in best.ridges) or 'none'}, validation error {best.score:.2e} "
             "of the variance"
         )
-        self.recorder.log("spectral", 1, validation=best.score, code_size=best.size)
+        self.log.log("spectral", 1, validation=best.score, code_size=best.size)
         return best
 
     def _quadratic(self, sizes: list[int], linear: SpectralForm | None) -> SpectralForm | None:
@@ -132,18 +136,18 @@ class SpectralStage:
         return found
 
     def _equation(self, waves: Waves) -> SpectralForm | None:
-        fit = SpectralFit(self.taught, waves.labels, waves=waves, transitions=transitions_wanted(waves))
-        return self._logged(SymbolFit(fit).search(self.judged, self.first), "equation")
+        fit = SpectralFit(self.train, waves.labels, waves=waves, transitions=transitions_wanted(waves))
+        return self._logged(SymbolFit(fit).search(self.validation, self.first), "equation")
 
     def _wave_by_wave(self, waves: Waves, prior: SpectralOperator | None = None) -> SpectralForm | None:
-        fit = SpectralFit(self.taught, waves.labels, prior, waves=waves)
-        return self._logged(fit.search(self.judged, self.first), "free" if prior is None else "departing")
+        fit = SpectralFit(self.train, waves.labels, prior, waves=waves)
+        return self._logged(fit.search(self.validation, self.first), "free" if prior is None else "departing")
 
     def _logged(self, found: SpectralForm | None, kind: str) -> SpectralForm | None:
-        if self.recorder.stopping:
+        if self.log.stopping:
             raise Interrupted
         if found is not None:
-            self.recorder.log("spectral", 0, code_size=found.size, kind=kind, validation=found.score)
+            self.log.log("spectral", 0, code_size=found.size, kind=kind, validation=found.score)
         return found
 
     # ---- from what is known ----
@@ -152,14 +156,13 @@ class SpectralStage:
         """The best of `best`, a sum of the known fields, their products seen through maps, and departures from both."""
         waves = best.waves if best is not None and len(best.waves.out) else self._affordable(sizes)[-1]
         operators = [known.operator(i, waves) for i in range(len(known.names))]
-        weights = SpectralFit(self.taught, waves.labels, waves=waves).weights(operators)
-        known.weights = weights.tolist()
+        weights = SpectralFit(self.train, waves.labels, waves=waves).weights(operators)
         total = waves.nothing()
-        for weight, one in zip(known.weights, operators, strict=True):
+        for weight, one in zip(weights.tolist(), operators, strict=True):
             total.constant += weight * one.constant
             total.linear += weight * one.linear
             total.products += weight * one.products
-        alone = SpectralFit(self.taught, waves.labels, total, waves=waves).known(self.judged, self.first)
+        alone = SpectralFit(self.train, waves.labels, total, waves=waves).known(self.validation, self.first)
         found: dict[str, SpectralForm | None] = {
             "from nothing": best, "sum of known physics": alone,
             "departing from their sum": self._wave_by_wave(waves, total),
@@ -170,17 +173,20 @@ class SpectralStage:
                 name = known.names[index]
                 found[f"products of {name}"] = form
                 found[f"departing from products of {name}"] = self._wave_by_wave(form.waves, form.operator)
-        known.scores = {key: one.score for key, one in found.items() if one is not None and one.score < float("inf")}
-        self.recorder.log("known_physics", 0, **{key.replace(" ", "_"): value for key, value in known.scores.items()})
-        self.recorder.say("validation error with what is known: "
-                          + ", ".join(f"{value:.2e} {key}" for key, value in known.scores.items()))
-        if not known.scores:
+        scores = {key: one.score for key, one in found.items() if one is not None and one.score < float("inf")}
+        self.log.log("known_physics", 0, **{key.replace(" ", "_"): value for key, value in scores.items()})
+        self.log.say("validation error with known physics: "
+                     + ", ".join(f"{value:.2e} {key}" for key, value in scores.items()))
+        if not scores:
             return None
-        known.note = min(known.scores, key=known.scores.__getitem__)
-        needed = CLEARLY_BETTER if self.first == 0 else CLEARLY_BETTER_ON_FEW
-        if best is not None and known.scores[known.note] > needed * best.score:
-            known.note = "from nothing"
-        return found[known.note]
+        choice = min(scores, key=scores.__getitem__)
+        needed = BETTER if self.first == 0 else BETTER_ON_FEW
+        if best is not None and scores[choice] > needed * best.score:
+            choice = "from nothing"
+        self.transfer.update(
+            dynamics=choice, scores=scores, weights=dict(zip(known.names, weights.tolist(), strict=True))
+        )
+        return found[choice]
 
     def _transferred(self, known: KnownPhysics, index: int, sizes: list[int]) -> SpectralForm | None:
         """The products of one known physics, seen through maps of the new one's own."""
@@ -196,7 +202,7 @@ class SpectralStage:
             wanted = min(largest, _GROWTH * rising[-1])
             rising.append(min(w for w in whole if w >= wanted))
         return self._logged(transferred_form(
-            self.taught, self.labels, rising, lambda labels: known.latent(index, labels, covered[-1]), self.judged,
+            self.train, self.labels, rising, lambda labels: known.latent(index, labels, covered[-1]), self.validation,
             self.first,
         ), "transferred")
 
@@ -218,3 +224,141 @@ def _with_channels(labels: HarmonicLabels, count: int) -> HarmonicLabels:
     one = labels.of_channel(0)
     channel = torch.arange(count).repeat(len(one))
     return HarmonicLabels(one.waves.repeat_interleave(count, 0), one.sine.repeat_interleave(count), channel)
+
+_ROUNDS = 12
+_WORSE = 1.1  # times the error before: a refit that forecasts its own data worse has failed
+_ENOUGH = 1.2  # transitions for each unknown of a wave
+_CUT_OFF = 1.5  # times what the number of codes cuts off: no dynamics of so many come below that
+
+
+@dataclass(frozen=True)
+class SpectralContextForm:
+    """A form whose operator has contexts, and those (E, P) of the training environments."""
+
+    form: SpectralForm
+    contexts: Tensor
+
+    @property
+    def score(self) -> float:
+        """Validation error, share of the variance of the codes."""
+        return self.form.score
+
+    def refit(self, states: CodeData, rows: Tensor) -> SpectralContextForm:
+        """Coefficients solved once more from other codes, whose environments are `rows`; those there were, where the
+        new ones forecast these codes worse."""
+        operator, waves, contexts = self.form.operator, self.form.waves, self.contexts[rows]
+        fit = SpectralFit(states, waves.labels, None, bool(len(waves.out)), contexts, operator.coupled)
+        solved = fit.solve(fit.blocks(operator), [self.form.ridges[-1]])[0]
+        if solved is None:
+            return self
+        before, after = (fit.rollout_error(one, states, 0, contexts) for one in (operator, solved))
+        if not after < _WORSE * before:
+            return self
+        form = SpectralForm(waves, solved, None, self.form.ridges, self.score)
+        return SpectralContextForm(form, self.contexts)
+
+
+@dataclass(frozen=True)
+class SpectralContexts:
+    """Search on codes of training trajectories whose environments are `rows` (S,), judged on held-out ones of the
+    environments `validation_rows`, all of them among those of training."""
+
+    train: CodeData
+    rows: Tensor
+    validation: CodeData
+    validation_rows: Tensor
+    log: Recorder
+
+    def search(self, plain: SpectralForm, counts: tuple[int, ...], known: Tensor | None) -> SpectralContextForm | None:
+        """The best with so many contexts, more of them and products that depend on them only where clearly better.
+
+        `plain`: the form without contexts. `known`: (E, P) contexts to begin with, None to find them.
+        """
+        labels, best = plain.waves.labels, None
+        for products in (False, True)[: 1 + bool(len(plain.waves.out))]:  # products may stand for contexts, badly
+            fit = SpectralFit(self.train, labels, None, products, self.train.codes.new_zeros(len(self.rows), 0))
+            shared: SpectralForm | None = plain
+            if products != bool(len(plain.waves.out)):
+                shared = fit.search(self.validation, 0)
+            if shared is not None:
+                best = self._better(best, self._search(fit, shared, counts, known))
+        return best
+
+    def _search(
+        self, fit: SpectralFit, plain: SpectralForm, counts: tuple[int, ...], known: Tensor | None
+    ) -> SpectralContextForm | None:
+        """The best of forms with the same features as `plain`, which `fit` has fitted."""
+        labels, products = plain.waves.labels, bool(len(plain.waves.out))
+        if products:
+            self._warn(fit, max(counts))
+        best: SpectralContextForm | None = None
+        for count in counts:
+            if best is not None and best.score < _CUT_OFF * self._cut_off(len(labels)):
+                break
+            begin = known if known is not None else start_contexts(fit, plain.operator, self.rows, count)
+            best = self._better(best, self.fit(labels, plain.operator, begin, False))
+        if best is not None and products and best.score > _CUT_OFF * self._cut_off(len(labels)):
+            begin, operator = best.contexts, best.form.operator
+            if known is None:
+                begin = start_contexts(fit, plain.operator, self.rows, begin.shape[1], True)
+                operator = plain.operator
+            best = self._better(best, self.fit(labels, operator, begin, True, best.score))
+        return best
+
+    def fit(
+        self, labels: HarmonicLabels, operator: SpectralOperator, contexts: Tensor, coupled: bool,
+        needed: float = float("inf"),
+    ) -> SpectralContextForm | None:
+        """Coefficients and contexts in turn, from contexts (E, P); None where every field diverges, or where the first
+        is not better than `needed`."""
+        products = bool(operator.products.shape[1])
+        best: SpectralContextForm | None = None
+        for _ in range(_ROUNDS):
+            if self.log.stopping:
+                raise Interrupted
+            fit = SpectralFit(self.train, labels, None, products, contexts[self.rows], coupled)
+            form = fit.search(self.validation, 0, 1, contexts[self.validation_rows], self._extended(fit, operator))
+            if form is None or not form.score < (needed if best is None else BETTER * best.score):
+                break
+            best = SpectralContextForm(form, contexts)
+            self.log.log(
+                "spectral_contexts", 0, contexts=contexts.shape[1], coupled=coupled, validation=form.score
+            )
+            contexts, operator = solve_contexts(fit, form.operator, self.rows, contexts)
+        return best
+
+    def _cut_off(self, size: int) -> float:
+        """Share of the variance of the held-out codes beyond the first `size`."""
+        codes = self.validation.codes[self.validation.observed].square().sum(0)
+        return float(codes[size:].sum() / codes.sum())
+
+    @staticmethod
+    def _extended(fit: SpectralFit, operator: SpectralOperator) -> SpectralOperator:
+        """The operator with as many contexts as the fit has, those that it lacks adding nothing."""
+        contexts = operator.contexts if operator.coupled == fit.coupled else ()
+        nothing = fit.nothing().contexts
+        if operator.contexts and not contexts:
+            contexts = tuple(
+                SpectralOperator(one.constant, one.linear, none.products)
+                for one, none in zip(operator.contexts, nothing, strict=True)
+            )
+        return SpectralOperator(operator.constant, operator.linear, operator.products, contexts or nothing)
+
+    def _warn(self, fit: SpectralFit, contexts: int) -> None:
+        """Say where there are fewer transitions than a wave's unknowns."""
+        features = 1 + fit.waves.channels
+        unknowns = max(last - first for first, last in fit.waves.ranges) + features * (1 + contexts)
+        transitions = self.train.transitions
+        if transitions < _ENOUGH * unknowns:
+            self.log.say(
+                f"the data do not determine the dynamics: {transitions} transitions for {unknowns} unknowns of a wave; "
+                "declare symmetries or give more trajectories"
+            )
+
+    @staticmethod
+    def _better(
+        best: SpectralContextForm | None, found: SpectralContextForm | None
+    ) -> SpectralContextForm | None:
+        if found is None or (best is not None and not found.score < BETTER * best.score):
+            return best
+        return found

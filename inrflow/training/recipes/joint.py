@@ -1,85 +1,85 @@
-"""`training.joint=true`: a run of DINo's training, and the number of encoding steps chosen on validation."""
+"""Recipe: DINo, codes, decoder and vector field trained in the same iterations (Yin et al., ICLR 2023)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from inrflow.config.schema import Config
 from inrflow.data.augmentation import Augmentation
+from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
+from inrflow.data.symmetries import Transformations
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding
 from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.adam import adam_path
+from inrflow.encoding.encode import Encoder
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.training.judge import copies_for
-from inrflow.training.parts.auto_decoder import SMALLEST_NOISE, shrunk_moments
-from inrflow.training.parts.joint import JointModule, JointStage, JointTraining, table_data
-from inrflow.training.parts.loop import OptimiserSettings, Stage, run_stage
-from inrflow.training.recipes.auto_decoding import ADAM_RATE, make_decoder
-from inrflow.training.recorder import Recorder
+from inrflow.training.candidate import Candidate, Score
+from inrflow.training.judge import rollout_error
+from inrflow.training.loop import OptimiserSettings, Stage, run_stage, step_random
+from inrflow.training.parts.codes import copies_for
+from inrflow.training.problem import Problem, encoding_rate
+from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, make_decoder, shrunk_moments
+from inrflow.training.run import Run
 
 ENCODING_STEPS = (60, 100, 300, 500, 1000)
 _JUDGED = 16  # validation trajectories on which the number of encoding steps is chosen
+_SHARE = 0.95  # of the time
+_RATE = 3e-3
+_FORCING, _FORCING_DECAY, _FORCING_EVERY = 0.99, 0.99, 100
+_PAIRS = 2**14  # pairs of frame and point decoded at once
 
 
-@dataclass
-class JointResult:
-    """What joint training leaves: the decoder, the prior of its codes, the field, the codes of the training
-    trajectories, and the number of Adam steps that encode a frame best."""
+class JointRecipe:
+    """DINo: a table of codes, a decoder and a network field, all by descent; no closed form and no validation."""
 
-    decoder: Decoder
-    prior: GaussianPrior
-    field: VectorField
-    training: CodeData
-    iterations: int
+    name = "dino"
 
+    def applies(self, problem: Problem, best: Candidate | None) -> str | None:
+        """None, or why decoder and dynamics are not trained together."""
+        return None if problem.config.training.joint else "training.joint=false"
 
-def fit_jointly(
-    config: Config,
-    source: TrajectorySource,
-    training: np.ndarray,
-    validation: np.ndarray,
-    embedding: Embedding,
-    augmentation: Augmentation,
-    wrap: tuple[np.ndarray, np.ndarray] | None,
-    scale: TimeScale,
-    choose_steps: Callable[[Stage], int],
-    recorder: Recorder,
-    checkpoints: Path,
-) -> JointResult:
-    """Train decoder, codes and field in the same iterations; symmetry copies are further rows of the table."""
-    torch.manual_seed(config.seed)
-    decoder = make_decoder(config, embedding, len(source.description.channels))
-    parts, settings = config.dynamics, config.training
-    shape = FieldShape(decoder.code_size, linear=False, width=parts.width, depth=parts.depth, swish=True)
-    copies = copies_for(len(training), len(augmentation.symmetries), config.data.copies)
-    joint = JointTraining(source, training, scale, augmentation, copies, settings.batch, wrap, config.seed)
-    module = JointModule(decoder, VectorField(shape), len(joint.rows), source.times.shape[1])
-    stage = JointStage(
-        "joint",
-        module,
-        loss=lambda *unused: torch.zeros(()),
-        optimiser=OptimiserSettings("adam", settings.decoder_rate),
-        seed=config.seed,
-        training=joint,
-        code_rate=settings.rollout_rate,
-    )
-    steps = choose_steps(stage)
-    run_stage(stage, steps, recorder, checkpoints)
-    recorder.say(f"joint training: {steps} iterations, {len(joint.rows)} sequences of which {joint.batch} at a time")
-    data = table_data(joint, module)
-    prior = _prior(source, training, decoder, data)
-    iterations = _choose_iterations(config, source, validation, module, joint)
-    recorder.say(f"encoding: {iterations} Adam steps")
-    return JointResult(decoder.eval(), prior, module.field, data, iterations)
+    def propose(self, run: Run) -> Iterator[Candidate]:
+        """The jointly trained model."""
+        problem, config = run.problem, run.config
+        torch.manual_seed(config.seed)
+        embedding = problem.embedding()
+        decoder = make_decoder(config, embedding, len(problem.description.channels))
+        parts, settings, augmentation = config.dynamics, config.training, problem.augmentation()
+        shape = FieldShape(decoder.code_size, linear=False, width=parts.width, depth=parts.depth, swish=True)
+        copies = copies_for(len(problem.train), len(problem.symmetries), config.data.copies)
+        joint = JointTraining(
+            problem.source, problem.train, problem.scale, augmentation, copies, settings.batch,
+            wrapping(problem.box, problem.description.period, embedding), config.seed,
+        )
+        module = JointModule(decoder, VectorField(shape), len(joint.rows), problem.source.times.shape[1])
+        stage = JointStage(
+            "joint", module, loss=lambda *unused: torch.zeros(()),
+            optimiser=OptimiserSettings(settings.optimiser, settings.decoder_rate or _RATE), seed=config.seed,
+            training=joint, code_rate=settings.rollout_rate, title="joint training",
+        )
+        steps = run.budget.steps("decoder", stage, _SHARE, 1_000_000)
+        run_stage(stage, steps, run.log)
+        run.log.say(f"joint training: {steps} iterations, {len(joint.rows)} sequences, {joint.batch} in each")
+        codes = table_data(joint, module)
+        prior = _prior(problem.source, problem.train, decoder, codes)
+        iterations = _choose_iterations(run, module, joint)
+        run.log.say(f"encoding: {iterations} Adam steps")
+        field, integrator = module.field.double(), Integrator()
+        error = rollout_error(field, integrator, codes, codes, 0, decoder.code_size)
+        yield Candidate(
+            problem, self.name, "trained network", decoder.eval(), prior, field, integrator, codes, codes, 0,
+            Score(error, float(prior.noise.mean()), sum(p.numel() for p in field.parameters())),
+            encoder=Encoder("adam", iterations, encoding_rate(config)),
+        )
 
 
 @torch.no_grad()
@@ -94,17 +94,18 @@ def _prior(source: TrajectorySource, training: np.ndarray, decoder: Decoder, dat
 
 
 def _choose_iterations(
-    config: Config, source: TrajectorySource, validation: np.ndarray, module: JointModule, joint: JointTraining
+    run: Run, module: JointModule, joint: JointTraining
 ) -> int:
     """The number of Adam steps whose codes of first frames give the best rollouts of validation trajectories, judged
     in the data. More steps fit a frame better, and lead the code away from those that the field knows."""
+    config, source, validation = run.config, run.problem.source, run.problem.validation
     if config.encoding.iterations:
         return config.encoding.iterations
     batch = source.batch(validation[:_JUDGED] if len(validation) else joint.rows[: min(_JUDGED, joint.originals)])
     times, observed = joint.scale.internal(batch.t), torch.isfinite(batch.u)
     x = batch.x[:, 0].float()
     starts = adam_path(
-        module.decoder, x[0] if len(x) == 1 else x, batch.u[:, 0], ENCODING_STEPS, config.encoding.rate or ADAM_RATE
+        module.decoder, x[0] if len(x) == 1 else x, batch.u[:, 0], ENCODING_STEPS, encoding_rate(config)
     )
 
     def error(start: torch.Tensor) -> float:
@@ -123,3 +124,166 @@ def wrapping(box: np.ndarray, period: tuple[float, ...] | None, embedding: Embed
         return None
     return box[0], np.asarray(period)
 
+
+class JointModule(nn.Module):
+    """A decoder, a field and the table of codes: what the stage trains and its checkpoint holds.
+
+    Attributes:
+        table: one parameter (T, Z) for each trajectory, so that an optimiser can leave those of others alone.
+    """
+
+    def __init__(self, decoder: Decoder, field: VectorField, trajectories: int, frames: int) -> None:
+        super().__init__()
+        self.decoder, self.field = decoder, field
+        self.table = nn.ParameterList(torch.zeros(frames, decoder.code_size) for _ in range(trajectories))
+
+    @torch.no_grad()
+    def codes(self) -> Tensor:
+        """All codes, (S, T, Z)."""
+        return torch.stack([row.detach() for row in self.table])
+
+
+class JointTraining:
+    """The losses of an iteration and their gradients, on trajectories and symmetry copies of them.
+
+    Args:
+        source: normalised trajectories.
+        trajectories: their indices; those of training.
+        scale: internal time.
+        augmentation: symmetries of the copies, if any.
+        copies: rows of the table for each trajectory; the first holds the trajectory itself, the others fixed random
+            symmetry copies of it, as so many further training sequences.
+        batch: trajectories in an iteration.
+        wrap: low corner and period (d,) each, 0 where there is none: points of copies are put back into the period.
+    """
+
+    def __init__(
+        self,
+        source: TrajectorySource,
+        trajectories: np.ndarray,
+        scale: TimeScale,
+        augmentation: Augmentation | None = None,
+        copies: int = 1,
+        batch: int = 32,
+        wrap: tuple[np.ndarray, np.ndarray] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.source, self.scale, self.wrap, self.seed = source, scale, wrap, seed
+        self.integrator = Integrator()  # one step of rk4 a frame
+        self.copies = copies if augmentation else 1
+        self.rows = np.tile(trajectories, self.copies)
+        self.batch = min(batch, len(self.rows))
+        self.originals = len(trajectories)
+        self.moves: Transformations | None = None
+        if augmentation:
+            self.moves = augmentation.sample(np.random.default_rng([seed, 23]), len(self.rows))
+
+    def read(self, rows: np.ndarray) -> TrajectoryBatch:
+        """Normalised trajectories of rows of the table."""
+        plain = self.source.batch(self.rows[rows], normalised=self.moves is None)
+        if self.moves is None:
+            return plain
+        moves, x = self.moves, plain.x.expand(len(rows), *plain.x.shape[1:])
+        chosen = Transformations(moves.A[rows], moves.b[rows], moves.Q[rows])
+        moved = TrajectoryBatch(plain.t, x, plain.u).transformed(chosen)
+        same = torch.as_tensor(rows < self.originals)[:, None, None, None]
+        points = moved.x
+        if self.wrap is not None:
+            low, period = (torch.as_tensor(v, dtype=x.dtype) for v in self.wrap)
+            inside = low + torch.remainder(points - low, torch.where(period > 0, period, 1.0))
+            points = torch.where(period > 0, inside, points)
+        u = torch.where(same, plain.u, moved.u)
+        return TrajectoryBatch(plain.t, torch.where(same, x, points), self.source.normalisation.apply(u))
+
+    def rows_of(self, step: int) -> np.ndarray:
+        """Rows in the batch of iteration `step`: every pass visits all rows once, in a random order of its own."""
+        batches = -(-len(self.rows) // self.batch)
+        order = np.random.default_rng([self.seed, 29, step // batches]).permutation(len(self.rows))
+        return np.sort(order[step % batches :: batches])
+
+    def accumulate(self, module: JointModule, step: int, random: np.random.Generator) -> tuple[float, float]:
+        """Add the gradients of iteration `step`; returns the error of decoded frames and that of rollouts in code."""
+        rows = self.rows_of(step)
+        batch = self.read(rows)
+        return self.decoded_error(module, batch, rows), self.rollout_error(module, batch, rows, step, random)
+
+    @staticmethod
+    def decoded_error(module: JointModule, batch: TrajectoryBatch, rows: np.ndarray) -> float:
+        """Mean squared error of the decoded frames, normalised units; gradients of decoder and codes are added."""
+        observed = torch.isfinite(batch.u)
+        count = observed.sum().clamp(min=1)
+        frames, points = batch.u.shape[1:3]
+        together = max(1, min(len(rows), _PAIRS // (frames * points)))
+        total = 0.0
+        for start in range(0, len(rows), together):
+            part = slice(start, start + together)
+            codes = torch.stack([module.table[row] for row in rows[part]])
+            x = batch.x if len(batch.x) == 1 else batch.x[part]
+            decoded = module.decoder(x.float(), codes)
+            error = torch.where(observed[part], decoded - torch.nan_to_num(batch.u[part]), 0.0)
+            loss = error.square().sum() / count
+            loss.backward()
+            total += float(loss.detach())
+        return total
+
+    def rollout_error(
+        self, module: JointModule, batch: TrajectoryBatch, rows: np.ndarray, step: int, random: np.random.Generator
+    ) -> float:
+        """Mean squared error of rollouts in code with teacher forcing; the gradient of the field is added."""
+        codes = torch.stack([module.table[row].detach() for row in rows])
+        seen, times = batch.observed, self.scale.internal(batch.t)
+        forced = random.random(codes.shape[1]) < teacher_forcing(step)
+        state, total = codes[:, 0], codes.new_zeros(())
+        for frame in range(codes.shape[1] - 1):
+            if forced[frame]:
+                state = torch.where(seen[:, frame, None], codes[:, frame], state)
+            state = self.integrator(module.field, state, times[:, frame : frame + 2], check=False)[:, 1]
+            error = torch.where(seen[:, frame + 1, None], state - codes[:, frame + 1], 0.0)
+            total = total + error.square().sum()
+            state = torch.where(torch.isfinite(state), state, codes[:, frame])  # past the end of a short trajectory
+        loss = total / (codes.shape[-1] * seen.sum().clamp(min=1))
+        loss.backward()
+        return float(loss.detach())
+
+
+def teacher_forcing(step: int) -> float:
+    """The probability that a rollout of iteration `step` is put back on the codes at a frame."""
+    return _FORCING * _FORCING_DECAY ** (step // _FORCING_EVERY)
+
+
+@dataclass
+class JointStage(Stage):
+    """A stage whose step is one iteration of DINo.
+
+    Attributes:
+        training: what an iteration does.
+        code_rate: of codes and field; `optimiser.rate` is that of the decoder.
+    """
+
+    training: JointTraining | None = None
+    code_rate: float = 1e-3
+
+    def make_optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
+        """The configured optimiser, the decoder at a rate of its own."""
+        assert isinstance(module, JointModule)
+        slow = [*module.field.parameters(), *module.table]
+        return self.optimiser.make([
+            {"params": list(module.decoder.parameters()), "lr": self.optimiser.rate},
+            {"params": slow, "lr": self.code_rate},
+        ])
+
+    def advance(self, module: nn.Module, optimiser: torch.optim.Optimizer, step: int, steps: int) -> float:
+        """One iteration at constant rates; returns the error of decoded frames."""
+        assert isinstance(module, JointModule) and self.training is not None
+        optimiser.zero_grad(set_to_none=True)
+        decoded, rollout = self.training.accumulate(module, step, step_random(self.seed, self.name, step))
+        if decoded + rollout < float("inf"):
+            optimiser.step()
+        return decoded
+
+
+def table_data(training: JointTraining, module: JointModule) -> CodeData:
+    """Codes, internal times and observed frames of the trajectories themselves, without copies."""
+    batch = training.source.batch(training.rows[: training.originals])
+    codes = module.codes()[: training.originals]
+    return CodeData(codes.double(), training.scale.internal(batch.t), batch.observed)

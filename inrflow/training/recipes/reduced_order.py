@@ -1,176 +1,251 @@
-"""Which closed-form dynamics a run takes: linear or quadratic, of how many codes, and whether further modes follow."""
+"""Recipe: POD codes with linear or quadratic dynamics in closed form (DMD, operator inference), and what they need.
+
+Delays where single frames are no state, contexts where trajectories belong to several systems, a network beside the
+closed form where it lowers the error of held-out forecasts.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
+import numpy as np
 import torch
 
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.closure import ClosureDecoder
-from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.fitting.linear_search import RIDGES, ClosedForm, ClosedFormSearch
-from inrflow.dynamics.libraries.quadratic import QuadraticForm
-from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.states import CodeData, frames_needed, memory_directions, with_memory
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.encoding.prior.modes import OutputModes
-from inrflow.training.judge import (
-    DETERMINED,
-    LINEAR_SUFFICES,
-    FieldSettings,
-    candidate_sizes,
-    closer_sizes,
-    linear_field,
-)
-from inrflow.training.parts.quadratic import QuadraticStage
-from inrflow.training.problem import CLEARLY_BETTER, CLEARLY_BETTER_ON_FEW, GOOD_ENOUGH, TrainingSetup
+from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.model.surrogate import Surrogate
+from inrflow.training.candidate import Candidate, Refitted, Score
+from inrflow.training.judge import integration_step, rollout_error
+from inrflow.training.parts.asynchronous import follow_quadratic_motion, resolve_times
+from inrflow.training.parts.codes import affordable_copies, encode_all, wanted_copies
+from inrflow.training.parts.decoder import FittedDecoder, fit_decoder, fit_modes
+from inrflow.training.parts.delay_embedding import choose_memory
+from inrflow.training.parts.environments import ContextDynamicsSearch, context_candidates
+from inrflow.training.parts.linear import ChosenDynamics, choose_linear, linear_field, linear_search, sizes_to_try
+from inrflow.training.parts.mesh_flow import complete_by_flow
+from inrflow.training.parts.quadratic import choose_quadratic, refitted
+from inrflow.training.parts.refit import Refit
+from inrflow.training.parts.rollouts import train_residual
+from inrflow.training.parts.symmetries import check_symmetries
+from inrflow.training.parts.trunk import DecoderTraining
+from inrflow.training.problem import Problem
+from inrflow.training.recipes.base import uses_solved_codes
+from inrflow.training.run import Run
 
-_QUADRATIC_SHARE = 0.2
-_TOLD = 0.01  # of the variance: forecasts that err by less show that the data do determine the dynamics
+_COPIES_SHARE = 0.15
 _CLOSURE_MODES = 128
 
 
-@dataclass(frozen=True)
-class ChosenDynamics:
-    """What was chosen and from what.
+class ReducedOrderRecipe:
+    """POD codes of an affine decoder, dynamics in closed form."""
 
-    Attributes:
-        search, fit: linear closed form; quadratic: in its place, of the same memory, where validation prefers it.
-        codes, held: of the training trajectories and their copies, originals first, and of validation ones, if any.
-    """
+    name = "reduced_order"
 
-    search: ClosedFormSearch
-    fit: ClosedForm
-    codes: CodeData
-    held: CodeData | None
-    quadratic: QuadraticForm | None = None
+    def applies(self, problem: Problem, best: Candidate | None) -> str | None:
+        """None, or why POD codes are not tried."""
+        if not uses_solved_codes(problem):
+            return "the configured decoder and encoding have no codes in closed form"
+        if not problem.config.dynamics.linear:
+            return "dynamics.linear=false asks for a network alone"
+        if problem.config.decoder.codes == "harmonics":
+            return "decoder.codes=harmonics asks for codes on the domain's harmonics"
+        if best is not None and best.explained:
+            if not len(problem.validation):
+                return f"{best.recipe} explains the data, and no trajectories are held out to compare by"
+            # What is linear is linear in any codes, and POD codes may hold more of it.
+            if not best.field.is_linear_at_context:
+                return f"{best.recipe} explains the data"
+        return None
 
-    @property
-    def size(self) -> int:
-        """Number of codes."""
-        return self.fit.candidate.size if self.quadratic is None else self.quadratic.size - self.memory
-
-    @property
-    def memory(self) -> int:
-        """Number of memory dimensions."""
-        return self.fit.candidate.memory
-
-    @property
-    def past(self) -> int:
-        """Frames before the present one that memory looks back on."""
-        return self.fit.candidate.past
-
-    @property
-    def score(self) -> float:
-        """Validation error, share of the variance of the codes."""
-        return self.fit.score if self.quadratic is None else self.quadratic.score
-
-
-def closed_form_search(
-    setup: TrainingSetup, training: CodeData, held: CodeData | None, floor: float
-) -> ClosedFormSearch:
-    """The search for closed-form dynamics on these codes."""
-    return ClosedFormSearch(
-        training,
-        held,
-        setup.forcing_period(),
-        setup.config.dynamics.forcing_harmonics,
-        originals=len(setup.training),
-        floor=floor,
-    )
-
-
-def sizes_to_try(setup: TrainingSetup, modes: OutputModes, training: CodeData) -> list[int]:
-    """Code sizes to try."""
-    return candidate_sizes(modes.variances, training.transitions, setup.config.decoder.code_size)
-
-
-def field_settings(setup: TrainingSetup) -> FieldSettings:
-    """What the configuration says of the vector field."""
-    dynamics = setup.config.dynamics
-    return FieldSettings(
-        setup.forcing_period(), dynamics.forcing_harmonics, dynamics.width, dynamics.depth, dynamics.quadratic_rank
-    )
-
-
-def choose_closed_form(
-    setup: TrainingSetup, search: ClosedFormSearch, sizes: list[int], codes: CodeData, held: CodeData | None
-) -> ClosedForm:
-    """The closed-form dynamics that validation prefers, told to the user."""
-    memory = setup.config.dynamics.memory
-    memories = (0.0, 0.5, 1.0) if memory is None and held is None else (0.0,)
-    transitions = codes.transitions
-    if held is None and not setup.config.decoder.code_size:
-        sizes = closer_sizes(sizes, min(transitions, codes.codes.shape[-1]))
-    if memory:
-        sizes = sizes if setup.config.decoder.code_size else [max(memory, min(sizes, key=lambda z: abs(z - memory)))]
-        memories = (memory / sizes[0],)
-    fit = search.search(sizes, memories, RIDGES)
-    chosen = fit.candidate
-    setup.recorder.say(
-        f"closed-form dynamics: {chosen.size} codes, {chosen.memory} memory, ridge {chosen.ridge:g}, validation "
-        f"error {fit.score:.2e} of the variance (decoder alone {search.floor:.1e})"
-    )
-    if transitions < DETERMINED * (chosen.size + chosen.memory) and fit.score > _TOLD:
-        setup.recorder.say(
-            f"the data do not determine the dynamics: {transitions} transitions for {chosen.size + chosen.memory} "
-            "state dimensions; declare symmetries or give more trajectories"
+    def propose(self, run: Run) -> Iterator[Candidate]:
+        """Candidates of the best closed form, without and with a trained network beside it."""
+        completed = complete_by_flow(run)
+        if completed is not None:
+            run = run.on(completed)
+        fitted = fit_decoder(run)
+        if completed is not None:
+            fitted = replace(fitted, interpolation_error=completed.interpolation_error)
+        codes = encode_all(run, fitted.decoder, fitted.modes.prior())
+        if len(run.problem.symmetries):
+            kept = check_symmetries(run, codes, fitted.modes)
+            if len(kept) < len(run.problem.symmetries):
+                run = run.on(run.problem.with_symmetries(kept))
+                problem = run.problem
+                frames = DecoderTraining(problem.source, problem.train, problem.validation, problem.augmentation())
+                modes = fit_modes(run, frames, fitted.decoder)
+                fitted = replace(fitted, modes=modes).leading(len(modes.variances))
+                codes = encode_all(run, fitted.decoder, modes.prior())
+            run.log.say(f"symmetries: {', '.join(run.problem.symmetries.names) or 'none'}")
+        if run.problem.source.knots is not None:
+            fitted, codes = resolve_times(run, fitted, codes)
+        copies = affordable_copies(run, codes, "copies", wanted_copies(run), _COPIES_SHARE)
+        train = codes.with_copies(run.problem.train, run.problem.augmentation(), copies, run.config.seed)
+        noise = float(fitted.modes.noise.mean())
+        sizes = sizes_to_try(run, fitted.modes, train)
+        search = linear_search(run, train, codes.validation, noise)
+        chosen = choose_linear(run, search, sizes, train, codes.validation)
+        if run.problem.environments is not None:
+            average = codes.operator_average(run.problem.augmentation())
+            dynamics = ContextDynamicsSearch(run).search(
+                fitted.decoder, fitted.modes, train, codes.validation, chosen.score, average
+            )
+            if dynamics is not None:
+                assert codes.validation is not None
+                chosen.row.why = "dynamics with contexts have a lower validation error"
+                fitted = fitted.leading(dynamics.size)
+                yield from context_candidates(
+                    run, self.name, fitted.decoder, fitted.modes, dynamics, train, codes.validation,
+                    fitted.interpolation_error,
+                )
+                return
+        chosen = choose_quadratic(run, chosen, search.floor, sizes)
+        if run.problem.source.knots is not None:
+            fitted, chosen = follow_quadratic_motion(run, fitted, codes, chosen, copies)
+        chosen = choose_memory(run, chosen, sizes)
+        decoder: Decoder = fitted.decoder
+        prior: GaussianPrior | None = None
+        if run.config.decoder.closure and chosen.size < len(fitted.modes.variances):
+            decoder, prior = choose_closure(run, fitted, chosen.size, chosen.train)
+        if prior is not None:
+            yield from closed_form_candidates(run, self.name, decoder, prior, chosen, fitted.interpolation_error)
+            return
+        leading = fitted.leading(chosen.size)
+        yield from closed_form_candidates(
+            run, self.name, leading.decoder, leading.modes.prior(), chosen, fitted.interpolation_error, fitted
         )
-    setup.recorder.log("closed_form", 0, validation=fit.score, code_size=chosen.size, memory=chosen.memory)
-    return fit
 
 
-def choose_quadratic(
-    setup: TrainingSetup, fit: ClosedForm, floor: float, sizes: list[int], codes: CodeData, held: CodeData | None
-) -> QuadraticForm | None:
-    """Quadratic closed-form dynamics, where the linear ones leave something and validation prefers them."""
-    settings = setup.config.dynamics
-    if (
-        settings.products == 0 or not settings.linear or fit.candidate.memory or setup.forcing_period()
-        or fit.score < max(LINEAR_SUFFICES * floor, GOOD_ENOUGH)
-    ):
-        return None
-    taught, judged, first = setup.judging(codes, held)
-    stage = QuadraticStage(taught, judged, first, setup.recorder)
-    count = stage.count(settings.products, 60 * setup.config.training.minutes * _QUADRATIC_SHARE)
-    settings.products = count
-    setup.save_config()
-    found = stage.search(sizes, count) if count else None
-    if found is None:
-        return None
-    needed, linear = CLEARLY_BETTER, fit.score
-    if held is None:  # the linear dynamics were judged by frames left out, these by the last frames: both by the latter
-        needed = CLEARLY_BETTER_ON_FEW
-        determined = max(1, int(taught.transitions / DETERMINED))
-        fewer = replace(fit.candidate, size=min(fit.candidate.size, determined))
-        early = closed_form_search(setup, taught, None, floor).fit(fewer)
-        linear = stage.error(linear_field(early, field_settings(setup)))
-    if found.score > needed * linear:
-        return None
-    setup.recorder.say(
-        f"quadratic closed-form dynamics: {found.size} codes, {len(found.left)} products, ridges "
-        f"{', '.join(f'{r:g}' for r in found.ridges)}, validation error {found.score:.2e} of the variance"
+def closed_form_candidates(
+    run: Run, recipe: str, decoder: Decoder, prior: GaussianPrior, chosen: ChosenDynamics,
+    interpolation_error: UnseenVariance | None, fitted: FittedDecoder | None = None,
+) -> Iterator[Candidate]:
+    """Candidates of linear or quadratic dynamics: the closed form, then one with a trained network beside it.
+
+    Args:
+        decoder, prior: of as many codes as the dynamics have.
+        fitted: all modes, of which the decoder has the leading ones: then they are refitted to all trajectories.
+    """
+    problem, settings, size = run.problem, run.config.dynamics, decoder.code_size
+    fit, quadratic, validation = chosen.fit, chosen.quadratic, chosen.validation
+    train, judged, first = problem.judging(chosen.train, validation)
+    every = chosen.train if validation is None else CodeData.join([chosen.train, validation])
+    early = fit
+    if quadratic is not None:
+        field = quadratic.field(settings.width)
+    else:
+        if validation is None:
+            early = chosen.search.fit(fit.candidate, data=train)
+        field = linear_field(run, early)
+    if validation is not None:  # forecasts are judged from the window that determines a state
+        first = min(frames_needed(size, chosen.memory) - 1, judged.codes.shape[1] - 2)
+    first = max(first, chosen.past)
+    states = with_memory(train, size, early.directions)
+    judged_states = with_memory(judged, size, early.directions)
+    floor = float(prior.noise.mean())
+    step = integration_step(field, states.since(chosen.past), chosen.score + floor, settings.step)
+    integrator = Integrator(settings.method, step, settings.rtol, settings.atol, settings.adjoint)
+
+    def error(other: VectorField) -> float:
+        return rollout_error(other, integrator, judged_states, judged, first, size)
+
+    full = fit if quadratic is not None else chosen.search.fit(fit.candidate, fit.scores, data=every)
+
+    def refit() -> Refitted:
+        if quadratic is None:
+            return Refitted(linear_field(run, full), with_memory(chosen.train, size, full.directions))
+        again = refitted(quadratic, with_memory(every, size, early.directions))
+        return Refitted(again.field(settings.width), with_memory(chosen.train, size, full.directions))
+
+    def refit_decoder(surrogate: Surrogate) -> Surrogate:
+        assert fitted is not None and validation is not None
+        whole = CodeData.join([problem.originals(chosen.train), validation])
+        before = rollout_error(
+            surrogate.field, integrator, with_memory(whole, size, full.directions), whole, first, size
+        )
+        return _on_all_trajectories(run, surrogate, fitted, chosen, first, before)
+
+    refits_decoder = fitted is not None and validation is not None and problem.source.knots is None
+    candidate = Candidate(
+        problem, recipe, "closed form", decoder, prior, field, integrator, states, judged_states, first,
+        Score(error(field), floor, chosen.row.unknowns or 0), interpolation_error=interpolation_error, refit=refit,
+        refit_decoder=refit_decoder if refits_decoder else None, row=chosen.row,
     )
-    setup.recorder.log("quadratic", 1, validation=found.score, code_size=found.size)
-    return found
+    yield candidate
+    trained = train_residual(run, field, states, integrator, error, candidate.score.error, floor, decoder)
+    if trained is None:
+        return
+    trained = trained.cpu().double()
+    yield replace(
+        candidate, name="closed form and trained residual", field=trained, refit=None, refit_decoder=None, row=None,
+        score=Score(error(trained), floor, sum(p.numel() for p in trained.parameters())),
+    )
 
 
 def choose_closure(
-    setup: TrainingSetup, decoder: ModulatedSiren, modes: OutputModes, size: int, codes: CodeData
-) -> tuple[Decoder, GaussianPrior] | None:
-    """A decoder whose further modes follow the leading codes, where held-out frames say that it pays."""
+    run: Run, fitted: FittedDecoder, size: int, codes: CodeData
+) -> tuple[Decoder, GaussianPrior | None]:
+    """A decoder whose further modes are functions of the leading codes; no prior where held-out frames reject it."""
+    modes = fitted.modes
     wide = modes.truncated(min(len(modes.variances), max(_CLOSURE_MODES, 2 * size)))
-    decoder.set_output(wide.mean, wide.modes)
-    closed = ClosureDecoder(decoder, size).to(setup.device)
+    fitted.decoder.set_output(wide.mean, wide.modes)
+    closed = ClosureDecoder(fitted.decoder, size).to(run.problem.device)
     observed = torch.where(codes.observed[..., None], codes.codes, torch.nan)
-    errors = closed.fit(observed[..., : len(wide.variances)].float(), seed=setup.config.seed)
-    setup.recorder.say(
+    errors = closed.fit(observed[..., : len(wide.variances)].float(), seed=run.config.seed)
+    run.log.say(
         f"closure: held-out error of the further modes {errors.without_closure:.2e} without it, "
         f"{errors.with_closure:.2e} with it" + ("" if errors.worthwhile else "; it is left out")
     )
     if not errors.worthwhile:
-        return None
+        return fitted.decoder, None
     prior = modes.truncated(size).prior()
     share = errors.with_closure / max(errors.without_closure, 1e-300)
     prior.noise = wide.noise.double() + share * (prior.noise - wide.noise.double()).clamp(min=0)
     return closed.eval(), prior
+
+
+def _on_all_trajectories(
+    run: Run, surrogate: Surrogate, fitted: FittedDecoder, chosen: ChosenDynamics, first: int, before: float
+) -> Surrogate:
+    """A surrogate of closed-form dynamics refitted, with its modes, to the validation trajectories too.
+
+    `before`: error of rollouts of all trajectories from frame `first`.
+    """
+    fit, quadratic, problem = chosen.fit, chosen.quadratic, run.problem
+    whole = np.arange(len(problem.source))
+    augmentation = problem.augmentation()
+
+    def codes_of_all(decoder, modes):  # noqa: ANN001, ANN202
+        codes = encode_all(run, decoder, modes.prior(), train=whole, validation=whole[:0])
+        return codes.with_copies(whole, augmentation, run.budget.known("copies") or 1, run.config.seed)
+
+    def memory_of(codes: CodeData) -> int:
+        return round(chosen.memory / chosen.size * codes.codes.shape[-1])
+
+    def states_of(codes: CodeData) -> CodeData:
+        size, memory = codes.codes.shape[-1], memory_of(codes)
+        return with_memory(codes, size, memory_directions(codes, size, memory) if memory else None)
+
+    def field_of(codes: CodeData) -> VectorField:
+        if quadratic is not None:
+            states = states_of(codes)
+            return refitted(quadratic, states, states.codes.shape[-1]).field(run.config.dynamics.width)
+        candidate = replace(fit.candidate, size=codes.codes.shape[-1], memory=memory_of(codes))
+        return linear_field(run, chosen.search.fit(candidate, data=codes))
+
+    def error_on(field: VectorField, codes: CodeData) -> float:
+        originals, states = codes.first(len(whole)), states_of(codes).first(len(whole))
+        return rollout_error(field, surrogate.integrator, states, originals, first, originals.codes.shape[-1])
+
+    refit = Refit(
+        lambda decoder: fit_modes(run, DecoderTraining(problem.source, whole, whole[:0], augmentation), decoder),
+        codes_of_all, field_of, error_on, states_of,
+    )
+    surrogate, after = refit(surrogate, fitted.modes, before)
+    run.log.log("refit", 0, before=before, after=after, code_size=surrogate.code_size)
+    return surrogate

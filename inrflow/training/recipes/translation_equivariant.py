@@ -1,182 +1,160 @@
-"""Training on the harmonics of a periodic domain: dynamics that commute with translations, in closed form, in seconds.
+"""Recipe: dynamics that commute with translations, wave by wave in closed form, on the harmonics of a periodic domain.
 
 The decoder is the domain's Fourier basis, so that nothing of it is trained and codes mean the same for every physics;
-each wave has few unknowns, so that few trajectories determine them. What other physics have taught may be the start.
+each wave has few unknowns, so that few trajectories determine them. Dynamics of other physics may be the start.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from inrflow.config.schema import Config
-from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.contexts.search import contexts_of_parameters
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.spectral import SpectralForm
 from inrflow.dynamics.states import CodeData, with_memory
-from inrflow.encoding.encode import Encoder
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.errors import UserError
-from inrflow.evaluation.calibration import calibrate
-from inrflow.model.state_prior import StatePrior
-from inrflow.model.surrogate import Surrogate
-from inrflow.training import judge as dynamics_stage
-from inrflow.training.parts.environments import ContextDynamics, ContextStage
-from inrflow.training.parts.harmonics import harmonic_decoder, has_harmonics
-from inrflow.training.parts.spectral import LARGEST_SIZE, KnownPhysics, SpectralStage, refitted
-from inrflow.training.parts.spectral_with_contexts import SpectralContexts
-from inrflow.training.parts.split import choose_split
-from inrflow.training.problem import CLEARLY_BETTER, GOOD_ENOUGH
-from inrflow.training.recipes.local_equation import EquationRun, clearly_better, equation_run
-from inrflow.training.recorder import Recorder
-from inrflow.training.train import Training
+from inrflow.training.candidate import Candidate, Refitted, Score
+from inrflow.training.judge import integration_step, rollout_error
+from inrflow.training.margins import BETTER
+from inrflow.training.parts.codes import encode_all
+from inrflow.training.parts.decoder import harmonic_decoder
+from inrflow.training.parts.environments import ContextDynamics, ContextGroups, context_candidates
+from inrflow.training.parts.linear import candidate_sizes
+from inrflow.training.parts.rollouts import train_residual
+from inrflow.training.parts.spectral import LARGEST_SIZE, SpectralContexts, SpectralSearch, refitted
+from inrflow.training.problem import Problem
+from inrflow.training.recorder import Tried
+from inrflow.training.run import Run
 
 _TRAJECTORIES, _COPIES = 32, 8  # copies under declared symmetries: only where trajectories are few
 
 
-class HarmonicTraining(Training):
-    """One training run with codes on the domain's harmonics.
+class TranslationEquivariantRecipe:
+    """Linear and quadratic dynamics of Fourier coefficients."""
 
-    `known`: what a run on other physics knows. `trajectories`: only the first ones of the file, None for all.
-    """
+    name = "translation_equivariant"
 
-    def __init__(
-        self, config: Config, file: TrajectoryFile, directory: Path, recorder: Recorder, save_config,  # noqa: ANN001
-        known: KnownPhysics | None = None, trajectories: int | None = None,
-    ) -> None:
-        super().__init__(config, file, directory, recorder, save_config)
-        self.known = known
-        self.encoder = Encoder()  # codes on harmonics are solved, never descended
-        if trajectories is not None:
-            count = min(trajectories, len(self.source))
-            self.training, self.validation = choose_split(count, config.data.validation, config.seed)
-            self.source.fit_normalisation(self.training)
-
-    def run(self) -> Surrogate:
-        """A local equation, or else the dynamics of single waves, whichever validation prefers."""
-        if not has_harmonics(self.file):
-            raise UserError(f"{self.file.path} is not periodic in all coordinates (period "
-                            f"{list(self.description.period or ())}), so its domain has no harmonics; give "
+    def applies(self, problem: Problem, best: Candidate | None) -> str | None:
+        """None, or why codes on harmonics are not tried. Raises UserError where they are asked for in vain."""
+        if problem.config.decoder.codes != "harmonics":
+            return "decoder.codes=variance asks for POD codes"
+        if not problem.has_harmonics:
+            raise UserError(f"{problem.file.path} is not periodic in all coordinates (period "
+                            f"{list(problem.description.period or ())}), so its domain has no harmonics; give "
                             "decoder.codes=variance")
-        known = self.known
-        equation = equation_run(self, {} if known is None else known.terms)
-        if equation is not None and (equation.explained or not len(self.validation)):
-            return self._taken(equation)
-        surrogate = self._run_waves()
-        if equation is not None and clearly_better(self, equation, surrogate):
-            return self._taken(equation)
-        return surrogate
+        if best is not None and best.explained:
+            return f"{best.recipe} explains the data"
+        if best is not None and not len(problem.validation):
+            return f"no trajectories are held out to compare with {best.recipe}"
+        return None
 
-    def _taken(self, equation: EquationRun) -> Surrogate:
-        if self.known is not None:
-            self.known.note, self.known.scores = equation.library, equation.scores
-        return equation.surrogate
-
-    def _run_waves(self) -> Surrogate:
-        """Harmonics, codes, closed-form dynamics wave by wave, a residual where it helps, priors."""
-        decoder, modes, labels = harmonic_decoder(self)
-        self.config.training.steps.decoder = 0
-        count = len(self.training)
-        copies = min(_COPIES, max(1, _TRAJECTORIES // count)) if len(self.symmetries) else 1
-        if self.config.data.copies is not None and len(self.symmetries):
-            copies = self.config.data.copies
-        book = self.code_book(decoder, modes.prior())
-        codes, held = book.training, book.held
+    def propose(self, run: Run) -> Iterator[Candidate]:
+        """The best field without contexts or with them, without and with a trained network beside it."""
+        problem, config, pretrained = run.problem, run.config, run.problem.pretrained
+        decoder, modes, labels = harmonic_decoder(run)
+        run.budget.record("decoder", 0)
+        count = len(problem.train)
+        copies = min(_COPIES, max(1, _TRAJECTORIES // count)) if len(problem.symmetries) else 1
+        if config.data.copies is not None and len(problem.symmetries):
+            copies = config.data.copies
+        codes = encode_all(run, decoder, modes.prior())
+        train, validation = codes.train, codes.validation
         if copies > 1:
-            codes = book.with_copies(self.training, self.augmentation(self.symmetries), copies, self.config.seed)
-        taught, judged, first = self.judging(codes, held)
-        stage = SpectralStage(taught, judged, first, labels, self.recorder, self.known)
-        sizes = self._whole_sizes(modes, labels)
-        if self.environments is not None and self.known is None:  # errors without contexts tell nothing of the size
+            train = codes.with_copies(problem.train, problem.augmentation(), copies, config.seed)
+        fitted, judged, first = problem.judging(train, validation)
+        search = SpectralSearch(fitted, judged, first, labels, run.log, pretrained)
+        sizes = _whole_sizes(modes, labels, config.decoder.code_size)
+        if problem.environments is not None and pretrained is None:  # errors without contexts tell nothing of the size
             sizes = [max((size for size in sizes if size <= LARGEST_SIZE), default=min(sizes))]
-        found = stage.search(sizes)
-        every = codes if held is None else CodeData.join([held, codes])
-        modes = modes.truncated(found.size)
+        form = search.search(sizes)
+        modes = modes.truncated(form.size)
         decoder.set_output(modes.mean, modes.modes)
-        if held is not None:
-            surrogate = self._with_contexts(decoder, modes, found, codes, held)
-            if surrogate is not None:
-                return surrogate
-        prior, size = modes.prior(), found.size
+        prior, size = modes.prior(), form.size
         floor = float(prior.noise.mean())
-        dynamics = self.config.dynamics
-        field = found.field(dynamics.width)
-        states, judged_states = with_memory(taught, size, None), with_memory(judged, size, None)
-        step = found.substep  # along whose flow the products were fitted
+        field = form.field(config.dynamics.width)
+        kind = "an equation with constant coefficients" if form.equation else "fitted wave by wave"
+        row = run.log.tried(Tried(
+            self.name, f"{kind}, {len(form.waves.out)} products", size, form.score, floor,
+            sum(int((p != 0).sum()) for p in field.parameters()),
+        ))
+        if validation is not None and problem.environments is not None and pretrained is None:
+            dynamics = _with_contexts(run, form, train, validation, floor)
+            if dynamics is not None:
+                row.why = "dynamics with contexts have a lower validation error"
+                yield from context_candidates(run, self.name, decoder, modes, dynamics, train, validation)
+                return
+        settings = config.dynamics
+        states, judged_states = with_memory(fitted, size, None), with_memory(judged, size, None)
+        step = form.substep  # along whose flow the products were fitted
         if field.is_linear:
-            step = min(step, dynamics_stage.integration_step(field, states, found.score + floor, dynamics.step))
-        integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
+            step = min(step, integration_step(field, states, form.score + floor, settings.step))
+        integrator = Integrator(settings.method, step, settings.rtol, settings.atol, settings.adjoint)
 
-        def error(candidate) -> float:  # noqa: ANN001
-            return dynamics_stage.rollout_error(candidate, integrator, judged_states, judged, first, size)
+        def error(other: VectorField) -> float:
+            return rollout_error(other, integrator, judged_states, judged, first, size)
 
-        start, note = error(field), "closed form"
-        final = refitted(found, every).field(dynamics.width) if held is not None else field
-        if dynamics.depth and start > max(floor, GOOD_ENOUGH):
-            trained = self.train_residual(field, states, integrator, error, start, floor, decoder)
-            if trained is not None and error(trained) < 0.95 * start:
-                field = final = trained.double()
-                note = "closed form and trained residual"
-        self.recorder.say(f"dynamics: {note}, validation error {error(field):.2e} of the variance")
-        process = dynamics_stage.calibrated_process_noise(field, integrator, judged_states.since(first))
-        spread = torch.ones(len(self.description.channels), dtype=torch.float64)
-        surrogate = self.surrogate(
-            decoder, field, integrator,
-            StatePrior(prior.mean.double(), prior.covariance.double(), prior.noise.double(), process, spread),
-            f"{note}, commutes with translations", codes=labels.first(size).names(),
+        every = train if validation is None else CodeData.join([validation, train])
+        metadata: dict[str, object] = {"codes": labels.first(size).names()}
+        if pretrained is not None:
+            metadata["transfer"] = search.transfer
+        candidate = Candidate(
+            problem, self.name, "closed form, commutes with translations", decoder, prior, field, integrator, states,
+            judged_states, first, Score(error(field), floor, row.unknowns or 0),
+            refit=(lambda: Refitted(refitted(form, every).field(settings.width))) if validation is not None else None,
+            metadata=metadata, row=row,
         )
-        batch = self.source.batch(self.validation[:8] if held is not None else self.training[:8], normalised=False)
-        surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (states, judged_states))
-        surrogate.prior.spread = calibrate(surrogate, batch, first + 1)
-        self.judged = replace(surrogate, field=field.double().eval())
-        surrogate.field = final.double().eval()
-        return surrogate
+        yield candidate
+        trained = train_residual(run, field, states, integrator, error, candidate.score.error, floor, decoder)
+        if trained is not None:
+            trained = trained.cpu().double()
+            yield replace(
+                candidate, name="closed form and trained residual, commutes with translations", field=trained,
+                refit=None, row=None, score=Score(error(trained), floor, sum(p.numel() for p in trained.parameters())),
+            )
 
-    def _with_contexts(
-        self, decoder: ModulatedSiren, modes: OutputModes, plain: SpectralForm, codes: CodeData, held: CodeData
-    ) -> Surrogate | None:
-        """The surrogate with contexts of the environments, None where there are none or they do not help."""
-        if self.environments is None or self.known is not None:
-            return None
-        stage = ContextStage(self, self.environments)
-        counts, rows = stage.sizes_to_try(tell=True), stage.number[torch.as_tensor(self.training)]
-        held_rows = stage.number[torch.as_tensor(self.validation)]
-        if not counts or bool((held_rows < 0).any()):
-            self.recorder.say("contexts are not used: each environment needs a training and a held-out trajectory")
-            return None
-        parameters, known = self.environments.parameters, None
-        if parameters is not None:
-            known = contexts_of_parameters(torch.as_tensor(parameters[stage.used]), counts[0])
-        every = rows.repeat(len(codes.codes) // len(rows))
-        found = SpectralContexts(codes, every, held, held_rows, self.recorder).search(plain, counts, known)
-        if found is None or not found.score < CLEARLY_BETTER * plain.score:
-            self.recorder.say("contexts are not used: held-out trajectories are forecast as well without them")
-            return None
-        self.recorder.say(
-            f"dynamics with contexts: {len(stage.used)} environments, {found.contexts.shape[1]} numbers each, "
-            f"{'linear part and products' if found.form.operator.coupled else 'the linear part'} affine in them, "
-            f"validation error {found.score:.2e} of the variance ({plain.score:.2e} without contexts)"
-        )
 
-        def refit(states: CodeData, numbers: Tensor) -> tuple[VectorField, Tensor]:
-            again = found.refit(states, numbers)
-            return again.form.field(self.config.dynamics.width), again.contexts
+def _with_contexts(
+    run: Run, plain: SpectralForm, train: CodeData, validation: CodeData, floor: float
+) -> ContextDynamics | None:
+    """Dynamics with contexts of the environments, None where there are none or they do not help."""
+    groups, width = ContextGroups(run.problem), run.config.dynamics.width
+    counts = groups.sizes(run.log.say)
+    rows, validation_rows = groups.train(len(train.codes) // len(run.problem.train)), groups.validation
+    if not counts or bool((validation_rows < 0).any()):
+        run.log.say("contexts are not used: each environment needs a training and a held-out trajectory")
+        return None
+    search = SpectralContexts(train, rows, validation, validation_rows, run.log)
+    form = search.search(plain, counts, groups.known_start(counts[0]))
+    if form is None or not form.score < BETTER * plain.score:
+        run.log.say("contexts are not used: they do not lower the error of held-out forecasts")
+        return None
+    affine = "linear part and products" if form.form.operator.coupled else "the linear part"
+    run.log.say(
+        f"dynamics with contexts: {len(groups.used)} environments, {form.contexts.shape[1]} numbers each, {affine} "
+        f"affine in them, validation error {form.score:.2e} of the variance ({plain.score:.2e} without contexts)"
+    )
 
-        field = found.form.field(self.config.dynamics.width)
-        dynamics = ContextDynamics(field, found.contexts, found.contexts[held_rows], found.score, refit)
-        return stage.finish(decoder, modes, dynamics, codes, held, None)
+    def refit(states: CodeData, numbers: Tensor) -> tuple[VectorField, Tensor]:
+        again = form.refit(states, numbers)
+        return again.form.field(width), again.contexts
 
-    def _whole_sizes(self, modes: OutputModes, labels: HarmonicLabels) -> list[int]:
-        """Numbers of codes whose shells of waves are whole, for tails of the spectrum."""
-        sizes = dynamics_stage.candidate_sizes(modes.variances, 10**9, self.config.decoder.code_size)
-        whole = labels.whole_sizes()
-        return sorted({min((w for w in whole if w >= size), default=whole[-1]) for size in sizes})
+    field = form.form.field(width)
+    row = run.log.tried(Tried(
+        "translation_equivariant", f"wave by wave with contexts, {affine} affine in them", form.form.size, form.score,
+        floor, sum(int((p != 0).sum()) for p in field.parameters()), contexts=form.contexts.shape[1],
+    ))
+    return ContextDynamics(field, form.contexts, form.contexts[validation_rows], form.score, refit, row)
+
+
+def _whole_sizes(modes: OutputModes, labels: HarmonicLabels, fixed: int | None) -> list[int]:
+    """Numbers of codes whose shells of waves are whole, for tails of the spectrum."""
+    whole = labels.whole_sizes()
+    sizes = candidate_sizes(modes.variances, 10**9, fixed)
+    return sorted({min((w for w in whole if w >= size), default=whole[-1]) for size in sizes})
 
 

@@ -11,7 +11,7 @@ from inrflow.dynamics.libraries.spectral import SpectralFit
 from inrflow.dynamics.libraries.waves import SpectralOperator, Waves
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels
-from inrflow.training.parts.spectral_with_contexts import SpectralContextForm, SpectralContexts
+from inrflow.training.parts.spectral import SpectralContextForm, SpectralContexts
 
 VISCOSITIES = (0.03, 0.04, 0.055, 0.07)
 TRANSPORTS = (0.03, 0.04, 0.055, 0.07)

@@ -12,7 +12,7 @@ from inrflow.dynamics.fitting.integral_form import lagrange
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.quadratic import QuadraticFit
 from inrflow.dynamics.states import CodeData, with_contexts
-from inrflow.training.parts.quadratic_with_contexts import ContextQuadratic
+from inrflow.training.parts.quadratic import ContextQuadratic
 from inrflow.training.recorder import Recorder
 
 

@@ -11,7 +11,7 @@ from inrflow.dynamics.fitting.linear_search import ClosedFormSearch
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_memory
 from inrflow.training.parts.delay_embedding import choose_memory, longest_memory
-from inrflow.training.recipes.reduced_order import ChosenDynamics
+from inrflow.training.parts.linear import ChosenDynamics
 
 TIMES = np.arange(12.0)
 

@@ -13,9 +13,9 @@ from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.dynamics.fields.sum import FieldShape, VectorField
 from inrflow.dynamics.flow.time_scale import TimeScale
-from inrflow.training.parts import joint as dino_stage
-from inrflow.training.parts.joint import JointModule, JointStage, JointTraining, table_data, teacher_forcing
-from inrflow.training.parts.loop import OptimiserSettings
+from inrflow.training.loop import OptimiserSettings
+from inrflow.training.recipes import joint as dino_stage
+from inrflow.training.recipes.joint import JointModule, JointStage, JointTraining, table_data, teacher_forcing
 
 S, T, GRID = 5, 4, 6
 

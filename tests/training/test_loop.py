@@ -9,8 +9,8 @@ import torch
 from rich.console import Console
 
 from inrflow.runtime.tensor_files import load_tensors
-from inrflow.training.parts import loop as steps_module
-from inrflow.training.parts.loop import OptimiserSettings, Stage, learning_rate, run_stage, step_random, timed_steps
+from inrflow.training import loop as steps_module
+from inrflow.training.loop import OptimiserSettings, Stage, learning_rate, run_stage, step_random, timed_steps
 from inrflow.training.recorder import Interrupted, Recorder
 
 

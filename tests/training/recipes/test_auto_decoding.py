@@ -12,8 +12,8 @@ from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.training.parts.auto_decoder import METHODS, TableDecoder, TableTraining
-from inrflow.training.parts.loop import OptimiserSettings, Stage
+from inrflow.training.loop import OptimiserSettings, Stage
+from inrflow.training.recipes.auto_decoding import METHODS, TableDecoder, TableTraining
 
 S, T, N = 4, 5, 40
 LAYOUTS = {"shared": (N,), "own": (S, N), "moving": (S, T, N)}

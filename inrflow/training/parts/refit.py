@@ -1,7 +1,7 @@
-"""Last stage: what validation has chosen, fitted once more to all trajectories, those of validation among them.
+"""Refit of modes, codes and dynamics to all trajectories, those of validation among them.
 
-Few trajectories show few directions of the space of fields: modes that have not seen the held-out ones cannot express
-what only those show. Variances and noise stay those that held-out frames have told: no others are left to tell them.
+Few trajectories show few directions of the space of fields: modes of the training trajectories cannot express what only
+the validation ones show. Variances and noise stay those of held-out frames: no others are left to estimate them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.judge import fit_state_prior
-
-_WORSE = 1.5  # times the error before: a refit that forecasts its own data worse has failed
+from inrflow.training.complete import state_prior
+from inrflow.training.margins import REFIT_FAILED
 
 
 @dataclass(frozen=True)
@@ -42,32 +41,32 @@ class Refit:
     error: Callable[[VectorField, CodeData], float]
     states: Callable[[CodeData], CodeData] = lambda codes: codes
 
-    def __call__(self, surrogate: Surrogate, found: OutputModes, before: float) -> tuple[Surrogate, float]:
+    def __call__(self, surrogate: Surrogate, fitted: OutputModes, before: float) -> tuple[Surrogate, float]:
         """The surrogate refitted, or as it was where that fails; its error on all trajectories afterwards.
 
         Args:
             surrogate: with the modes of the training trajectories.
-            found: all of these modes, before their number was chosen.
+            fitted: all of these modes, before their number was chosen.
             before: error on all trajectories, of codes under these modes and a field fitted to them.
         """
         size = surrogate.code_size
         decoder = copy.deepcopy(surrogate.decoder)
         assert isinstance(decoder, ModulatedSiren)
         modes = self.modes(decoder.double())
-        wanted = len(modes.variances) if size == len(found.variances) else min(size, len(modes.variances))
+        wanted = len(modes.variances) if size == len(fitted.variances) else min(size, len(modes.variances))
         variances = modes.variances.clone()
-        shared = min(len(variances), len(found.variances))
-        variances[:shared] = torch.maximum(variances[:shared], found.variances[:shared])
-        modes = OutputModes(modes.mean, modes.modes, variances, torch.maximum(modes.noise, found.noise))
+        shared = min(len(variances), len(fitted.variances))
+        variances[:shared] = torch.maximum(variances[:shared], fitted.variances[:shared])
+        modes = OutputModes(modes.mean, modes.modes, variances, torch.maximum(modes.noise, fitted.noise))
         modes = modes.truncated(wanted)
         decoder.set_output(modes.mean, modes.modes)
         codes = self.codes(decoder.float(), modes)
         field = self.field(codes)
         after = self.error(field, codes)
-        if not after < _WORSE * before:
+        if not after < REFIT_FAILED * before:
             return surrogate, after
         prior = modes.prior()
-        mean, covariance = fit_state_prior(self.states(codes), prior, wanted)
+        mean, covariance = state_prior(self.states(codes), prior, wanted)
         process = _of_blocks(surrogate.prior.process, size, len(mean), wanted)
         state = replace(surrogate.prior, mean=mean, covariance=covariance, noise=prior.noise, process=process)
         state.farthest = max(state.farthest or 0.0, state.reach(codes, wanted))

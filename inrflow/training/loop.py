@@ -1,4 +1,4 @@
-"""The training loop of one stage: a fixed number of steps, validated, checkpointed, resumable, best state kept."""
+"""The training loop: a fixed number of steps of descent, validated, checkpointed, resumable, best state kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,6 @@ from torch import Tensor, nn
 from inrflow.runtime.tensor_files import load_tensors, save_tensors, to_cpu
 from inrflow.training.recorder import CHECKPOINT_SECONDS, Interrupted, Recorder
 
-#: What `timed_steps` measures by. On a machine shared with others, processor time says what a step costs.
-clock = time.perf_counter
-
 WARM_UP = 20
 _TIMED_AT = (900, 600, 250, 150, 50)  # of 1000
 _TIMED_SHARE = 0.02  # of the time that there is: long steps are timed less often
@@ -26,19 +23,21 @@ _TIMED_SHARE = 0.02  # of the time that there is: long steps are timed less ofte
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """name: "soap" (Vyas et al. 2024; second-order-like, the best known setting) or "adamw"."""
+    """An optimiser by name: soap (Vyas et al. 2024; the best known setting), adamw or adam."""
 
     name: str = "soap"
     rate: float = 1e-3
     weight_decay: float = 0.0
     clip: float = 1.0
 
-    def make(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser of these parameters."""
+    def make(self, parameters: list[nn.Parameter] | list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser of some parameters, or of groups of them with rates of their own."""
         if self.name == "soap":
             from pytorch_optimizer import SOAP
 
             return SOAP(parameters, lr=self.rate, weight_decay=self.weight_decay, precondition_frequency=10)
+        if self.name == "adam":
+            return torch.optim.Adam(parameters, lr=self.rate)
         return torch.optim.AdamW(parameters, lr=self.rate, weight_decay=self.weight_decay, betas=(0.9, 0.99))
 
 
@@ -58,15 +57,14 @@ def timed_steps(
     seconds: float,
     smallest: int = 20,
     largest: int = 100_000,
-    timer: Callable[[], float] | None = None,
+    timer: Callable[[], float] = time.perf_counter,
 ) -> int:
-    """How many steps fit into `seconds` of the timer (None: the clock), from timing a few on a copy thrown away.
+    """How many steps fit into `seconds` of the timer from timing a few on a copy thrown away.
 
     They are taken from all over the stage, late ones first: rollouts that grow make later steps longer.
     """
     if seconds <= 0:
         return 0
-    timer = timer or clock
     trial = copy.deepcopy(stage.module)
     optimiser = stage.make_optimiser(trial)
     durations: list[float] = []
@@ -86,13 +84,14 @@ class Stage:
     """One stage of training.
 
     Attributes:
-        name: of the stage; also names its checkpoint and its random numbers.
+        name: names its checkpoint and its random numbers.
         module: what is trained, in place.
         loss: (module, step, steps, random) -> scalar tensor.
         validate: module -> error, smaller is better; None to keep the last state.
         parameters: which parameters of the module are trained.
         patience: stop when this share of the steps has passed without a better validation error; 1 for never.
         tolerance: keep the latest state whose validation error is within this factor of the best.
+        title: what the log calls it; by default its name.
     """
 
     name: str
@@ -107,6 +106,7 @@ class Stage:
     patience: float = 1.0
     tolerance: float = 1.0
     validations: int = 25
+    title: str = ""
 
     def make_optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
         """The optimiser of the trained parameters."""
@@ -132,13 +132,14 @@ def _error(stage: Stage, module: nn.Module) -> float:
     return error if error == error else float("inf")
 
 
-def run_stage(stage: Stage, steps: int, recorder: Recorder, directory: Path) -> float:
+def run_stage(stage: Stage, steps: int, log: Recorder) -> float:
     """Run a stage to its end, from its checkpoint where one exists; the module ends in its best state.
 
-    Returns the best validation error. Raises Interrupted after saving, when the recorder is told to stop.
+    Returns the best validation error. Raises Interrupted after saving, when the log is told to stop.
     """
-    module, checkpoint = stage.module, directory / f"{stage.name}.safetensors"
+    module, checkpoint = stage.module, log.checkpoints / f"{stage.name}.safetensors"
     optimiser = stage.make_optimiser(module)
+    title = stage.title or stage.name
     first, best, best_state, best_step = 0, float("inf"), to_cpu(module.state_dict()), 0
     lowest = float("inf")
     if checkpoint.exists():
@@ -149,10 +150,10 @@ def run_stage(stage: Stage, steps: int, recorder: Recorder, directory: Path) -> 
         lowest = state["lowest"]
     elif stage.validate is not None:
         best = lowest = _error(stage, module)
-        recorder.log(stage.name, 0, validation=best)
+        log.log(title, 0, validation=best)
     every = max(1, steps // stage.validations)
     saved = time.monotonic()
-    recorder.begin(stage.name, steps, first)
+    log.begin(title, steps, first)
     running: float | None = None
 
     def save(step: int) -> None:
@@ -167,7 +168,7 @@ def run_stage(stage: Stage, steps: int, recorder: Recorder, directory: Path) -> 
         }
         save_tensors(checkpoint, state)
 
-    with recorder.saving():
+    with log.saving():
         for step in range(first, steps):
             loss = stage.advance(module, optimiser, step, steps)
             running = loss if running is None else 0.95 * running + 0.05 * loss
@@ -180,20 +181,20 @@ def run_stage(stage: Stage, steps: int, recorder: Recorder, directory: Path) -> 
                     lowest = min(lowest, error)
                     if error <= stage.tolerance * lowest and (stage.tolerance > 1.0 or error < best):
                         best, best_state, best_step = error, to_cpu(module.state_dict()), done
-                recorder.log(stage.name, done, **row)
+                log.log(title, done, **row)
                 note = "  ".join(f"{k} {v:.2e}" for k, v in row.items())
-                recorder.advance(done, note)
+                log.advance(done, note)
                 if stage.validate is not None and done - best_step > stage.patience * steps:
                     break
             else:
-                recorder.advance(done, f"loss {running:.2e}" if done % 10 == 0 else "") if done % 10 == 0 else None
-            if recorder.stopping:
+                log.advance(done, f"loss {running:.2e}" if done % 10 == 0 else "") if done % 10 == 0 else None
+            if log.stopping:
                 save(done)
                 raise Interrupted
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 save(done)
                 saved = time.monotonic()
-    recorder.end()
+    log.end()
     if first < steps:
         save(steps)
     if stage.validate is not None:

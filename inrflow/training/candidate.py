@@ -1,0 +1,103 @@
+"""Candidates: fitted models that may become the surrogate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from inrflow.decoders.base import Decoder
+from inrflow.dynamics.contexts.known import Contexts
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.states import CodeData
+from inrflow.encoding.encode import Encoder
+from inrflow.encoding.posterior import GaussianPrior
+from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.model.surrogate import Surrogate
+from inrflow.training.problem import Problem
+from inrflow.training.recorder import Tried
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a candidate forecasts held-out data.
+
+    Attributes:
+        error: mean squared error of rollouts, share of the variance.
+        floor: what its decoder alone leaves.
+        unknowns: numbers of its dynamics that were fitted.
+    """
+
+    error: float
+    floor: float
+    unknowns: int
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """A candidate's dynamics fitted once more, to all trajectories.
+
+    Attributes:
+        field: float64.
+        states: of the trajectories that give the prior; None: those of the candidate.
+        contexts: of the training environments, where there are any.
+        metadata: kept with the surrogate.
+    """
+
+    field: VectorField
+    states: CodeData | None = None
+    contexts: Contexts | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A fitted model that may become the surrogate. It has not seen the held-out data.
+
+    Attributes:
+        problem: as the recipe sees it: with a completed source, or fewer symmetries.
+        recipe, name: which recipe made it, and what it is in a few words.
+        states: (S, T, n) states of the training trajectories; validation: of those it is judged by.
+        first: frame from which forecasts of the latter begin; first + 1 frames are needed for a forecast.
+        context_size: P, constant numbers at the end of a state; contexts: (S, P) of the validation trajectories.
+        explained: whether the law explains the data, so that nothing better can be expected on the same basis.
+        refit: fits the dynamics once more to all trajectories; refit_decoder: the decoder too, of a whole surrogate.
+        calibrated: how many trajectories calibrate its standard deviations.
+        metadata: kept with the surrogate.
+        row: of candidates.json; None: to be added.
+    """
+
+    problem: Problem
+    recipe: str
+    name: str
+    decoder: Decoder
+    code_prior: GaussianPrior
+    field: VectorField
+    integrator: Integrator
+    states: CodeData
+    validation: CodeData
+    first: int
+    score: Score
+    context_size: int = 0
+    contexts: Tensor | None = None
+    explained: bool = False
+    interpolation_error: UnseenVariance | None = None
+    encoder: Encoder | None = None
+    refit: Callable[[], Refitted] | None = None
+    refit_decoder: Callable[[Surrogate], Surrogate] | None = None
+    calibrated: int = 16
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    row: Tried | None = None
+
+    @property
+    def code_size(self) -> int:
+        """Number of codes."""
+        return self.decoder.code_size
+
+    @property
+    def memory(self) -> int:
+        """Number of delayed dimensions of a state."""
+        return self.states.codes.shape[-1] - self.code_size - self.context_size

@@ -1,0 +1,31 @@
+"""The protocol of recipes: ways to candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+from inrflow.training.candidate import Candidate
+from inrflow.training.problem import Problem
+from inrflow.training.run import Run
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """A way to candidates.
+
+    `applies` returns None, or one line that says why the recipe is not tried, given the best candidate so far.
+    `propose` yields candidates; an earlier one of the same recipe is replaced by a clearly better later one.
+    """
+
+    name: str
+
+    def applies(self, problem: Problem, best: Candidate | None) -> str | None: ...
+
+    def propose(self, run: Run) -> Iterator[Candidate]: ...
+
+
+def uses_solved_codes(problem: Problem) -> bool:
+    """Whether codes are weights of an affine SIREN, solved by least squares."""
+    decoder, encoding = problem.config.decoder, problem.config.encoding
+    return decoder.name == "siren" and list(decoder.modulation) == ["output"] and encoding.method == "closed_form"

@@ -1,0 +1,65 @@
+"""Recipe: the neural path, a modulated SIREN and a network vector field trained by descent through the integrator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.training.candidate import Candidate
+from inrflow.training.parts.codes import affordable_copies, encode_all, wanted_copies
+from inrflow.training.parts.decoder import FittedDecoder, fit_trunk
+from inrflow.training.parts.rollouts import network_candidate
+from inrflow.training.problem import Problem
+from inrflow.training.recipes.auto_decoding import auto_decode
+from inrflow.training.recipes.base import uses_solved_codes
+from inrflow.training.run import Run
+
+_COPIES_SHARE = 0.15
+
+
+class NeuralRecipe:
+    """A modulated SIREN with a network vector field, no search for a closed form before it.
+
+    Codes of an output modulation are solved (variable projection), those of other modulations descended with the
+    decoder. The field is trained on rollouts through torchdiffeq.
+
+    Args:
+        field: code size -> the vector field to train, by default a network of the configured depth and width.
+        decoder: run -> the fitted affine decoder, by default a SIREN trunk.
+    """
+
+    name = "neural"
+
+    def __init__(
+        self, field: Callable[[int], VectorField] | None = None, decoder: Callable[[Run], FittedDecoder] = fit_trunk
+    ) -> None:
+        self.field, self.decoder = field, decoder
+
+    def applies(self, problem: Problem, best: Candidate | None) -> str | None:
+        """None, or why it is not tried beside closed forms."""
+        asked = problem.config.recipe == self.name or self.field is not None
+        if asked or (uses_solved_codes(problem) and not problem.config.dynamics.linear):
+            return None
+        return "dynamics in closed form are searched for instead; recipe=neural asks for it"
+
+    def propose(self, run: Run) -> Iterator[Candidate]:
+        """The trained model."""
+        if not uses_solved_codes(run.problem):
+            run = run.on(run.problem.with_symmetries(run.problem.symmetries.only([])))
+            decoder, prior, train, validation = auto_decode(run)
+            field = None if self.field is None else self.field(decoder.code_size)
+            yield network_candidate(run, self.name, decoder, prior, train, validation, field=field)
+            return
+        problem = run.problem
+        fitted = self.decoder(run)
+        size = run.config.decoder.code_size
+        if size is not None:
+            fitted = fitted.leading(min(size, len(fitted.modes.variances)))
+        prior = fitted.modes.prior()
+        codes = encode_all(run, fitted.decoder, prior)
+        copies = affordable_copies(run, codes, "copies", wanted_copies(run), _COPIES_SHARE)
+        train = codes.with_copies(problem.train, problem.augmentation(), copies, run.config.seed)
+        field = None if self.field is None else self.field(fitted.decoder.code_size)
+        yield network_candidate(
+            run, self.name, fitted.decoder, prior, train, codes.validation, fitted.interpolation_error, field
+        )

@@ -1,0 +1,49 @@
+"""A run: the problem, the judge, the budget and the log that every part of training is given."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+
+from inrflow.config.schema import Config
+from inrflow.training.budget import Budget, Clock
+from inrflow.training.judge import Judge
+from inrflow.training.problem import Problem
+from inrflow.training.recorder import Recorder
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        problem: what is to be learned.
+        judge: of the problem as it was posed.
+        budget: time that is left and decisions; log: what the run tells and records.
+    """
+
+    problem: Problem
+    judge: Judge
+    budget: Budget
+    log: Recorder
+
+    @classmethod
+    def of(cls, problem: Problem, budget: Budget, log: Recorder) -> Run:
+        """A run on a problem."""
+        return cls(problem, Judge(problem), budget, log)
+
+    @property
+    def config(self) -> Config:
+        """Settings of the run."""
+        return self.problem.config
+
+    def on(self, problem: Problem) -> Run:
+        """The run on a variant of its problem; the judge stays."""
+        return replace(self, problem=problem)
+
+
+def start_run(problem: Problem, log: Recorder, clock: Clock = time.perf_counter) -> Run:
+    """A run with the configured budget, and the decisions of the configuration and of a run that was stopped."""
+    training = problem.config.training
+    decisions = {**log.read_decisions(), **{k: v for k, v in asdict(training.steps).items() if v is not None}}
+    return Run.of(problem, Budget(training.minutes, decisions, clock, log.save_decisions), log)
