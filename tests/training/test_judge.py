@@ -1,5 +1,7 @@
 """Codes of training frames and what is estimated from them: sizes worth trying, steps, noise, errors of rollouts."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,25 +10,21 @@ from inrflow.dynamics.fitting.linear_search import Candidate, ClosedForm
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.training.judge import (
-    FieldSettings,
-    calibrated_process_noise,
-    candidate_sizes,
-    copies_for,
-    fit_state_prior,
-    integration_step,
-    linear_field,
-    process_noise,
-    rollout_error,
-)
+from inrflow.training.complete import calibrated_process_noise, process_noise, state_prior
+from inrflow.training.judge import integration_step, rollout_error
+from inrflow.training.parts.codes import copies_for
+from inrflow.training.parts.linear import candidate_sizes, linear_field
 
 MATRIX = torch.tensor([[-0.1, 1.1], [-1.1, -0.1]], dtype=torch.float64)
-SETTINGS = FieldSettings(0.0, 2, 16, 0, 0)
+RUN = SimpleNamespace(
+    problem=SimpleNamespace(forcing_period=0.0),
+    config=SimpleNamespace(dynamics=SimpleNamespace(forcing_harmonics=2, width=16)),
+)
 FINE = Integrator(step=0.05)
 
 
 def field():
-    return linear_field(ClosedForm(Candidate(2, 0, 0.0), None, MATRIX, torch.zeros(2).double(), None, 0.0), SETTINGS)
+    return linear_field(RUN, ClosedForm(Candidate(2, 0, 0.0), None, MATRIX, torch.zeros(2).double(), None, 0.0))
 
 
 def states(count=200, frames=6, noise=0.0, seed=0):
@@ -112,9 +110,9 @@ def test_the_prior_of_memory_is_its_regression_on_the_code():
     data = CodeData(seen, torch.arange(20_000.0)[None], torch.ones(1, 20_000, dtype=torch.bool))
     variances = torch.tensor([1.0, 0.25], dtype=torch.float64)
     prior = GaussianPrior(torch.zeros(2).double(), torch.diag(variances), torch.ones(1).double())
-    mean, covariance = fit_state_prior(data, prior, 2)
+    mean, covariance = state_prior(data, prior, 2)
     np.testing.assert_allclose(mean, [0, 0, 3], atol=0.01)
     np.testing.assert_allclose(covariance, [[1, 0, 0.7], [0, 0.25, -0.1], [0.7, -0.1, 0.49 + 0.04 + 0.04]], atol=0.01)
     np.testing.assert_array_equal(covariance[:2, :2], prior.covariance)
-    mean, covariance = fit_state_prior(CodeData(seen[..., :2], data.t, data.observed), prior, 2)
+    mean, covariance = state_prior(CodeData(seen[..., :2], data.t, data.observed), prior, 2)
     assert torch.equal(mean, prior.mean) and torch.equal(covariance, prior.covariance)

@@ -43,7 +43,7 @@ def stage(optimiser="adamw", module=None, loss=regression, **options):
 
 def run(one, steps, folder):
     with recorder(folder) as recording:
-        return run_stage(one, steps, recording, folder)
+        return run_stage(one, steps, recording)
 
 
 def stopping_at(recording, at):
@@ -73,7 +73,7 @@ def test_an_interrupted_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp
             part = stage(optimiser, network(seed=at), stopping_at(recording, at)) if at != stops[0] else \
                 stage(optimiser, loss=stopping_at(recording, at))
             with pytest.raises(Interrupted):
-                run_stage(part, 40, recording, folder)
+                run_stage(part, 40, recording)
     resumed = stage(optimiser, network(seed=77))  # whatever it starts from, the checkpoint counts
     assert run(resumed, 40, folder) == expected
     assert same_state(resumed.module, whole.module)

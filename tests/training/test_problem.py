@@ -1,39 +1,30 @@
-"""What a training run knows of its time."""
+"""The problem that a configuration poses on a file, and the budget of a run on it."""
 
 import numpy as np
 import pytest
-from rich.console import Console
+from runs import run_on
 
-from inrflow.config.resolve import resolve
-from inrflow.config.schema import Config
 from inrflow.data.description import Description
-from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.training import loop as steps
-from inrflow.training.problem import TrainingSetup
-from inrflow.training.recorder import Recorder
+from inrflow.training.budget import Budget
 
 
-def test_what_is_left_of_the_time_is_told_by_the_clock_of_the_steps(tmp_path, monkeypatch):
-    u = np.random.default_rng(0).normal(size=(4, 3, 5, 1)).astype(np.float32)
-    path = tmp_path / "train.h5"
-    write_trajectories(path, np.arange(3.0), np.linspace(0, 1, 5)[:, None], u, Description("noise", ("u",), ("x",)))
-    config: Config = resolve("train", Config, [f"data.train={path}", "training.minutes=2"])
+def test_a_share_of_the_time_is_less_where_little_is_left_by_the_injected_clock():
     now = [1000.0]
-    monkeypatch.setattr(steps, "clock", lambda: now[0])
-    with TrajectoryFile(path) as file, Recorder(tmp_path, Console(quiet=True)) as recorder:
-        setup = TrainingSetup(config, file, tmp_path, recorder, lambda: None)
-    assert setup.seconds(0.25) == 30
+    budget = Budget(2.0, clock=lambda: now[0])
+    assert budget.seconds(0.25) == 30
     now[0] += 110  # 10 of 120 seconds are left
-    assert setup.seconds(0.25) == 8 and setup.seconds(0.05) == 6
+    assert budget.seconds(0.25) == 8 and budget.seconds(0.05) == 6
     now[0] += 100
-    assert setup.seconds(0.25) == 0
+    assert budget.seconds(0.25) == 0
 
 
-def setup_of(path, tmp_path, *overrides):
-    config: Config = resolve("train", Config, [f"data.train={path}", *overrides])
-    with TrajectoryFile(path) as file, Recorder(tmp_path, Console(quiet=True)) as recorder:
-        return TrainingSetup(config, file, tmp_path, recorder, lambda: None)
+def test_decisions_are_made_once_recorded_and_repeated():
+    recorded = []
+    budget = Budget(1.0, {"steps": 7, "open": None}, record=recorded.append)
+    assert budget.decide("steps", lambda: pytest.fail("known")) == 7 and not recorded
+    assert budget.decide("open", lambda: 3) == 3 and budget.decide("open", lambda: 4) == 3
+    assert recorded == [{"steps": 7, "open": 3}] and budget.known("copies") is None
 
 
 @pytest.mark.parametrize(("trajectories", "frames", "overrides", "held_out"), [
@@ -47,5 +38,6 @@ def test_few_trajectories_are_validated_in_time(trajectories, frames, overrides,
     path = tmp_path / "train.h5"
     write_trajectories(path, np.arange(float(frames)), np.linspace(0, 1, 5)[:, None], u,
                        Description("noise", ("u",), ("x",)))
-    setup = setup_of(path, tmp_path, *overrides)
-    assert len(setup.validation) == held_out and len(setup.training) == trajectories - held_out
+    with run_on(path, tmp_path, *overrides) as run:
+        problem = run.problem
+    assert len(problem.validation) == held_out and len(problem.train) == trajectories - held_out

@@ -3,17 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
+from runs import trained_on
 
-from inrflow.config.resolve import resolve
-from inrflow.config.schema import Config
 from inrflow.data.description import Description
-from inrflow.data.formats.trajectory_file import TrajectoryFile, write_trajectories
+from inrflow.data.formats.trajectory_file import write_trajectories
 from inrflow.data.observations import Observations
 from inrflow.decoders.rbf_features import NodeFunctions
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.recorder import Recorder
-from inrflow.training.train import Training
 
 FRAMES = 30
 
@@ -30,12 +26,9 @@ def run(tmp_path_factory):
     x, t = np.random.default_rng(0).random((300, 2)), 0.4 * np.arange(FRAMES)
     path = folder / "mesh.h5"
     write_trajectories(path, t, x, waves(x, t)[None], Description("waves", ("u",), ("x", "y")))
-    settings = [f"data.train={path}", "training.steps.decoder=40", "decoder.width=16", "decoder.depth=2",
+    settings = ["training.steps.decoder=40", "decoder.width=16", "decoder.depth=2",
                 "training.optimiser=adamw", "dynamics.depth=0", "training.minutes=0.1"]
-    config = resolve("train", Config, settings)
-    with TrajectoryFile(path) as file, Recorder(folder, Console(quiet=True)) as recorder:
-        surrogate = Training(config, file, folder, recorder, lambda: None).run()
-    return folder, x, t, surrogate
+    return folder, x, t, trained_on(path, folder, *settings)
 
 
 def test_values_at_the_points_are_met_and_forecast(run):

@@ -10,8 +10,10 @@ from inrflow.config.schema import DynamicsConfig
 from inrflow.dynamics.fitting.linear_search import ClosedFormSearch
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_memory
+from inrflow.training.budget import Budget
 from inrflow.training.parts.delay_embedding import choose_memory, longest_memory
 from inrflow.training.parts.linear import ChosenDynamics
+from inrflow.training.recorder import Tried
 
 TIMES = np.arange(12.0)
 
@@ -56,14 +58,18 @@ def swings(count: int, seed: int) -> np.ndarray:
 def choice(training: np.ndarray, held: np.ndarray, sizes=(1,), memory=None, products=0) -> ChosenDynamics:
     """What is chosen after the best linear dynamics without memory."""
     taught, judged = codes(training), codes(held)
-    setup = SimpleNamespace(
-        config=SimpleNamespace(dynamics=DynamicsConfig(memory=memory, products=products)),
-        source=SimpleNamespace(times=np.broadcast_to(TIMES, training.shape[:2]), knots=None),
-        recorder=SimpleNamespace(stopping=False, say=lambda message: None, log=lambda *values, **named: None),
+    log = SimpleNamespace(
+        stopping=False, say=lambda message: None, log=lambda *values, **named: None, tried=lambda row: row
+    )
+    source = SimpleNamespace(times=np.broadcast_to(TIMES, training.shape[:2]), knots=None)
+    run = SimpleNamespace(
+        config=SimpleNamespace(dynamics=DynamicsConfig(memory=memory, products=products)), log=log,
+        problem=SimpleNamespace(source=source), budget=Budget(1.0),
     )
     search = ClosedFormSearch(taught, judged)
-    before = ChosenDynamics(search, search.search(list(sizes)), taught, judged)
-    return choose_memory(setup, before, list(sizes))  # type: ignore[arg-type]
+    row = Tried("reduced_order", "linear dynamics", 1, None)
+    before = ChosenDynamics(search, search.search(list(sizes)), taught, judged, row)
+    return choose_memory(run, before, list(sizes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("frequencies", "past"), [((0.7,), 1), ((0.7, 1.6), 3)])

@@ -4,17 +4,12 @@
 import numpy as np
 import pytest
 from meshes import REYNOLDS, kovasznay, rectangle  # noqa: E402
-from rich.console import Console
+from runs import run_on
 
-from inrflow.config.resolve import resolve
-from inrflow.config.schema import Config
 from inrflow.data.description import Description
-from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import TrajectoryWriter
 from inrflow.errors import UserError
-from inrflow.training.parts.mesh_flow import completed_by_equation
-from inrflow.training.problem import TrainingSetup
-from inrflow.training.recorder import Recorder
+from inrflow.training.parts.mesh_flow import complete_by_flow
 
 FLOW = Description("flow", ("u", "v", "p"), ("x", "y"), units=("m/s", "m/s", "m2/s2"))
 
@@ -27,31 +22,29 @@ def stage(folder, field, *settings, description=FLOW, mesh=True, points=0.8, tra
     with TrajectoryWriter(path, description, extra={"triangles": triangles} if mesh else None) as writer:
         for _ in range(trajectories):
             writer.append(np.linspace(0, 0.8, 9), x, u)
-    config: Config = resolve("train", Config, [f"data.train={path}", f"data.points={points}", *settings])
-    with TrajectoryFile(path) as file, Recorder(folder, Console(quiet=True)) as recorder:
-        said: list[str] = []
-        recorder.say = said.append  # type: ignore[method-assign]
-        setup = TrainingSetup(config, file, folder, recorder, lambda: None)
-        return setup, completed_by_equation(setup), said
+    said: list[str] = []
+    with run_on(path, folder, f"data.points={points}", *settings, said=said) as run:
+        return run.problem, complete_by_flow(run), said
 
 
 @pytest.mark.parametrize("trajectories", [1, 2])
 def test_a_flow_is_completed_at_all_nodes_of_its_mesh(tmp_path, trajectories):
-    setup, completed, said = stage(tmp_path, kovasznay, trajectories=trajectories)
+    problem, completed, said = stage(tmp_path, kovasznay, trajectories=trajectories)
     assert completed is not None and "used" in said[0]
     batch = completed.source.batch(np.arange(trajectories), normalised=False)
     x, _ = rectangle(14, 10)
     assert len(batch) == trajectories and completed.source.shared_points
     np.testing.assert_array_equal(batch.x[0, 0, : len(x)], x)
-    seen = setup.source.observed_points(0)
+    seen = problem.source.observed_points(0)
     true = kovasznay(x)
     np.testing.assert_allclose(batch.u[0, :, seen], np.repeat(true[None, seen], 9, axis=0), atol=1e-6)
     unseen = np.setdiff1d(np.arange(len(x)), seen)
     error = np.square(batch.u[0, -1].numpy()[unseen] - true[unseen]).mean(0) / true.var(0)
     assert error.mean() < 0.01
-    expected = completed.unseen(batch.x[0, 0, unseen])
-    assert (expected > 0).all() and float(completed.unseen(batch.x[0, 0, seen]).max()) < 1e-6 * float(expected.min())
-    assert setup.observed is setup.source and setup.observed.batch([0]).u.shape[2] == len(seen)
+    expected = completed.interpolation_error(batch.x[0, 0, unseen])
+    at_observed = float(completed.interpolation_error(batch.x[0, 0, seen]).max())
+    assert (expected > 0).all() and at_observed < 1e-6 * float(expected.min())
+    assert problem.observed is problem.source and problem.observed.batch([0]).u.shape[2] == len(seen)
     assert float(said[0].split("viscosity ")[1].split(":")[0]) == pytest.approx(1 / REYNOLDS, rel=0.1)
 
 

@@ -82,11 +82,11 @@ def test_the_loss_is_the_squared_error_as_share_of_the_variance():
 @pytest.mark.parametrize("keep", [True, False])
 def test_training_starts_as_the_linear_field_or_as_no_motion(keep):
     field = linear()
-    trained = with_residual(field, depth=2, quadratic_rank=3, keep_linear=keep, seed=1)
+    trained = with_residual(field, depth=2, keep=keep, seed=1)
     z = torch.randn(5, 2)
     expected = field(torch.tensor(0.0), z.double()).float() if keep else torch.zeros(5, 2)
     torch.testing.assert_close(trained(torch.tensor(0.0), z), expected)
-    again = with_residual(field, depth=2, quadratic_rank=3, keep_linear=keep, seed=1)
+    again = with_residual(field, depth=2, keep=keep, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), again.parameters(), strict=True))
     assert next(trained.parameters()).dtype == torch.float32
 

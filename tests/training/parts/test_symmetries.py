@@ -2,18 +2,15 @@
 
 import numpy as np
 import pytest
-from rich.console import Console
+from runs import run_on
 
-from inrflow.config.resolve import resolve
-from inrflow.config.schema import Config
 from inrflow.data.description import Description
-from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.symmetries import Symmetries
 from inrflow.training.parts import symmetries as symmetry_check
-from inrflow.training.parts.symmetries import check_symmetries, speaks_against
-from inrflow.training.recorder import Recorder
-from inrflow.training.train import Training
+from inrflow.training.parts.codes import encode_all
+from inrflow.training.parts.decoder import fit_decoder
+from inrflow.training.parts.symmetries import check_symmetries, harms
 
 POINTS, FRAMES, TRAJECTORIES = 16, 6, 8
 
@@ -33,14 +30,12 @@ def checked(tmp_path):
     write_trajectories(tmp_path / "train.h5", t, x, u, description)
     settings = ["decoder.harmonics=2", "training.minutes=0.05", "training.steps.mode_trajectories=4",
                 "training.steps.check_copies=2"]
-    config: Config = resolve("train", Config, [f"data.train={tmp_path / 'train.h5'}", *settings])
 
     def check() -> tuple[str, ...]:
-        with TrajectoryFile(tmp_path / "train.h5") as file, Recorder(tmp_path, Console(quiet=True)) as recorder:
-            run = Training(config, file, tmp_path, recorder, lambda: None)
-            assert len(run.symmetries) == 2
-            decoder, modes = run.fit_decoder()
-            return check_symmetries(run, run.code_book(decoder, modes.prior()), modes).names
+        with run_on(tmp_path / "train.h5", tmp_path, *settings) as run:
+            assert len(run.problem.symmetries) == 2
+            fitted = fit_decoder(run)
+            return check_symmetries(run, encode_all(run, fitted.decoder, fitted.modes.prior()), fitted.modes).names
 
     return check
 
@@ -58,7 +53,7 @@ def test_forecasts_that_diverge_at_light_ridges_are_judged_at_heavier_ones(check
             found = float("inf") if ridges == symmetry_check._RIDGES else 0.5
             return type("Found", (), {"least": found})
 
-    monkeypatch.setattr(symmetry_check, "closed_form_search", lambda *_: Search())
+    monkeypatch.setattr(symmetry_check, "linear_search", lambda *_: Search())
     assert len(checked()) == 2
     assert tried == 3 * [symmetry_check._RIDGES, symmetry_check._HEAVIER_RIDGES]
 
@@ -68,4 +63,4 @@ def test_forecasts_that_diverge_at_light_ridges_are_judged_at_heavier_ones(check
     (float("inf"), float("inf"), False), (0.1, float("inf"), False),
 ])
 def test_only_finite_errors_speak_against_a_symmetry(kept, left_out, expected):
-    assert speaks_against(kept, left_out) is expected
+    assert harms(kept, left_out) is expected

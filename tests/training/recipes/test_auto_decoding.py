@@ -13,7 +13,7 @@ from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.training.loop import OptimiserSettings, Stage
-from inrflow.training.recipes.auto_decoding import METHODS, TableDecoder, TableTraining
+from inrflow.training.recipes.auto_decoding import METHODS, AutoDecoder, AutoDecoderTraining
 
 S, T, N = 4, 5, 40
 LAYOUTS = {"shared": (N,), "own": (S, N), "moving": (S, T, N)}
@@ -28,7 +28,7 @@ def one_thread():
 
 
 @pytest.fixture
-def training(tmp_path, request) -> TableTraining:
+def training(tmp_path, request) -> AutoDecoderTraining:
     """Two waves of random amplitude and phase, a fifth of the values and one whole frame missing."""
     random = np.random.default_rng(0)
     x = random.random((*LAYOUTS[getattr(request, "param", "shared")], 2))
@@ -43,7 +43,7 @@ def training(tmp_path, request) -> TableTraining:
     write_trajectories(path, t, x, u.astype(np.float32), Description("waves", ("a", "b"), ("x", "y")))
     source = TrajectorySource(TrajectoryFile(path))
     source.fit_normalisation(np.arange(3))
-    return TableTraining(source, np.arange(3), np.arange(3, 4))
+    return AutoDecoderTraining(source, np.arange(3), np.arange(3, 4))
 
 
 def siren(*modulation: str) -> ModulatedSiren:
@@ -56,7 +56,7 @@ def filter_net() -> FourierFilterNet:
     return FourierFilterNet(Embedding([0, 0], [1, 1]), 2, 8, width=16, scale=16.0)
 
 
-def train(training: TableTraining, module: TableDecoder, steps: int, rate: float = 1e-2) -> list[float]:
+def train(training: AutoDecoderTraining, module: AutoDecoder, steps: int, rate: float = 1e-2) -> list[float]:
     stage = Stage("table", module, training.loss, training.score, optimiser=OptimiserSettings("adamw", rate))
     optimiser = stage.make_optimiser(module)
     return [stage.advance(module, optimiser, step, steps) for step in range(steps)]
@@ -81,7 +81,7 @@ def test_training_lowers_the_loss_and_the_error_of_unseen_trajectories(training,
     assert bool((codes[0] != 0).any(-1).all())
 
 
-def ridge_codes(decoder: Decoder, training: TableTraining, ridge: float) -> torch.Tensor:
+def ridge_codes(decoder: Decoder, training: AutoDecoderTraining, ridge: float) -> torch.Tensor:
     batch = training.source.batch(training.training)
     offset, basis = (v.double() for v in decoder.basis(batch.x[0, 0].float()))
     codes = torch.zeros(3, T, decoder.code_size, dtype=torch.float64)
@@ -161,6 +161,6 @@ def test_unknown_methods_are_refused(training):
 
 
 def test_held_out_points_stay_the_same_when_batches_are_padded():
-    kept, held = TableTraining._split(50)
+    kept, held = AutoDecoderTraining._split(50)
     assert set(kept.tolist()) | set(held.tolist()) == set(range(50)) and len(held)
-    assert torch.equal(TableTraining._split(80)[1][: len(held)], held)
+    assert torch.equal(AutoDecoderTraining._split(80)[1][: len(held)], held)

@@ -1,5 +1,6 @@
 """Choices between dynamics, on codes that are made up."""
 
+import re
 from types import SimpleNamespace
 
 import torch
@@ -8,6 +9,7 @@ from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.modes import OutputModes
+from inrflow.training.parts.decoder import FittedDecoder
 from inrflow.training.recipes.reduced_order import choose_closure
 
 MODES, SIZE = 170, 140  # more codes than the modes that a closure follows by itself
@@ -24,10 +26,15 @@ def test_a_closure_is_tried_for_however_many_codes():
     codes = torch.randn(6, 8, MODES, generator=random, dtype=torch.float64) * variances.sqrt()
     codes[..., SIZE] = 0.1 * (codes[..., 0] ** 2 - 1)  # what a function of the leading codes may say
     data = CodeData(codes, torch.arange(8.0).expand(6, -1), torch.ones(6, 8, dtype=torch.bool))
-    said = []
-    setup = SimpleNamespace(
-        device=torch.device("cpu"), config=SimpleNamespace(seed=0), recorder=SimpleNamespace(say=said.append)
+    said: list[str] = []
+    run = SimpleNamespace(
+        problem=SimpleNamespace(device=torch.device("cpu")), config=SimpleNamespace(seed=0),
+        log=SimpleNamespace(say=said.append),
     )
-    found = choose_closure(setup, decoder, modes, SIZE, data)
-    assert said[0].startswith("closure: held-out error of the further modes")
-    assert found is None or found[0].code_size == SIZE
+    closed, prior = choose_closure(run, FittedDecoder(decoder, modes, None), SIZE, data)
+    without, with_it = (float(word) for word in re.findall(r"\d\.\d+e-\d+", said[0]))
+    assert (prior is not None) == (with_it < 0.65 * without)
+    if prior is None:
+        assert closed is decoder
+    else:
+        assert closed.code_size == SIZE and len(prior.mean) == SIZE

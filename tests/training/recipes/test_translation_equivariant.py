@@ -6,17 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
+from runs import trained_on
 
 from inrflow.adaptation.context import adapt_context
-from inrflow.config.resolve import resolve
-from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.model.surrogate import Surrogate
 from inrflow.pdes.generate import generate
-from inrflow.training.recipes.translation_equivariant import HarmonicTraining
-from inrflow.training.recorder import Recorder
 
 SETTINGS = {"grid": 24, "dimensions": 1, "dt": 0.2, "frames": 5}
 DIFFUSIVITIES = [0.002, 0.004, 0.006, 0.009]
@@ -26,10 +22,7 @@ NEW = 0.0052
 def trained(path: Path, folder: Path, context: str) -> Surrogate:
     settings = [f"data.train={path}", f"dynamics.context={context}", "decoder.codes=harmonics", "dynamics.depth=0",
                 "decoder.harmonics=3", "dynamics.context_size=1"]
-    config = resolve("train", Config, settings)
-    folder.mkdir()
-    with TrajectoryFile(path) as file, Recorder(folder, Console(quiet=True)) as recorder:
-        return HarmonicTraining(config, file, folder, recorder, lambda: None).run()
+    return trained_on(path, folder, *settings[1:])
 
 
 @pytest.fixture(scope="module")

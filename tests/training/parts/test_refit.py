@@ -14,7 +14,7 @@ from inrflow.dynamics.states import CodeData, memory_directions, with_memory
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.refit import Refit
+from inrflow.training.parts.refit import Refit
 
 TRAJECTORIES, SEEN, FRAMES = 6, 2, 5
 
