@@ -77,7 +77,7 @@ def test_an_interrupted_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp
     resumed = stage(optimiser, network(seed=77))  # whatever it starts from, the checkpoint counts
     assert run(resumed, 40, folder) == expected
     assert same_state(resumed.module, whole.module)
-    last = [load_tensors(path / "fit.safetensors")[0]["module"] for path in (tmp_path / "whole", folder)]
+    last = [load_tensors(path / "checkpoints" / "fit.safetensors")[0]["module"] for path in (tmp_path / "whole", folder)]
     assert all(torch.equal(last[0][key], last[1][key]) for key in last[0])  # the last state too, not only the best
 
 
@@ -102,7 +102,7 @@ def test_checkpoints_are_written_as_time_passes(tmp_path, monkeypatch):
 
     with pytest.raises(RuntimeError, match="power cut"):
         run(stage(loss=failing), 30, tmp_path)
-    assert load_tensors(tmp_path / "fit.safetensors")[0]["step"] == 12
+    assert load_tensors(tmp_path / "checkpoints" / "fit.safetensors")[0]["step"] == 12
     whole, resumed = stage(), stage(module=network(seed=5))
     run(whole, 30, tmp_path / "whole")
     run(resumed, 30, tmp_path)
@@ -173,7 +173,7 @@ def test_where_no_error_is_finite_the_start_is_kept(tmp_path):
 def test_without_validation_the_last_state_is_kept(tmp_path):
     one = stage(validate=None)
     assert run(one, 20, tmp_path) == math.inf
-    last = load_tensors(tmp_path / "fit.safetensors")[0]["module"]
+    last = load_tensors(tmp_path / "checkpoints" / "fit.safetensors")[0]["module"]
     assert all(torch.equal(value, last[key]) for key, value in one.module.state_dict().items())
     assert not same_state(one.module, network())
 
