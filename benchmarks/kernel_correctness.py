@@ -4,9 +4,11 @@ tangents against float64, and the same bits in repeated runs."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from inrflow_kernels import modulated_siren, modulated_siren_jvp, reference
+from inrflow_kernels.arguments import SirenArguments
 from torch import Tensor
 
 # Largest relative root mean square errors of values, gradients and tangents.
@@ -36,6 +38,11 @@ def random_siren(
         output_weight=uniform(*([samples] if shared_trunk else []), channels, width, bound=bound),
         output_bias=uniform(channels),
     )
+
+
+def by_reference(**arguments: Any) -> Tensor:
+    """Field values by the definition, evaluated by torch."""
+    return reference.modulated_siren(SirenArguments(**arguments))
 
 
 def _mapped(arguments: dict, function: Callable[[Tensor], Tensor]) -> dict:
@@ -77,9 +84,9 @@ def check_correctness(device: torch.device, backends: list[str], small: bool = F
         for shared_trunk in (False, True):
             arguments = random_siren(width, 4, 3, 40 if small else 300, 2, shared_trunk, device)
             exact = _mapped(arguments, Tensor.double)
-            expected = _values_and_gradients(exact, reference.modulated_siren)
+            expected = _values_and_gradients(exact, by_reference)
             moved = dict(shift=torch.ones(2, *arguments["shift"].shape, device=device))
-            expected_moved = reference.modulated_siren_jvp(**exact, tangents=_mapped(moved, Tensor.double))[1]
+            expected_moved = reference.modulated_siren_jvp(SirenArguments(**exact), _mapped(moved, Tensor.double))[1]
             for name in backends:
                 backend, _, precision = name.partition(" ")
                 options = dict(backend=backend, precision=precision or "auto")

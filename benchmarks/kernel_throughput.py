@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from inrflow_kernels import modulated_siren, modulated_siren_jvp, reference
-from kernel_correctness import check_correctness, random_siren
+from inrflow_kernels import modulated_siren, modulated_siren_jvp
+from kernel_correctness import by_reference, check_correctness, random_siren
 
 MODES = ("forward", "forward+backward", "modulations only", "shared trunk", "tangents")
 # Eager evaluation of every pair at output modulation: what the shared trunk saves.
@@ -66,13 +66,11 @@ def evaluation(case: Case, arguments: dict) -> Callable[[], torch.Tensor]:
     if provider == EVERY_PAIR:
         arguments = _expanded(arguments, case.samples)
     if provider.startswith("eager"):
-        function = reference.modulated_siren
-        precision = provider.partition(" ")[2]
-        return lambda: _in_precision(function, precision, arguments)
+        return lambda: _in_precision(by_reference, provider.partition(" ")[2], arguments)
     if provider.startswith("compile"):
         # Rows compile the same function: without a fresh start the limit of recompilations would leave it eager.
         torch.compiler.reset()
-        compiled = torch.compile(reference.modulated_siren, dynamic=False)
+        compiled = torch.compile(by_reference, dynamic=False)
         return lambda: _in_precision(compiled, provider.partition(" ")[2], arguments)
     backend, _, precision = provider.partition(" ")
     options = dict(backend={"blocked": "torch"}.get(backend, backend), precision=precision or "auto")
