@@ -83,8 +83,7 @@ class SirenArguments:
 
     def named(self) -> dict[str, Tensor]:
         """Tensors that are present, by name, without the hidden weights."""
-        tensors = {name: getattr(self, name) for name in SAMPLE_DIMS}
-        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        return {name: tensor for name in SAMPLE_DIMS if (tensor := getattr(self, name)) is not None}
 
     def per_sample(self) -> list[Tensor]:
         """Tensors that differ between samples."""
@@ -197,18 +196,19 @@ def _check_trunk(x: Tensor, weights: tuple[Tensor, ...]) -> None:
     )
     for layer, weight in enumerate(weights):
         expected = (width, coordinates if layer == 0 else width)
-        _require(
-            tuple(weight.shape) == expected,
-            f"hidden_weights[{layer}] has shape {tuple(weight.shape)}; expected {expected}.",
-        )
+        if weight.shape != expected:
+            raise ValueError(f"hidden_weights[{layer}] has shape {tuple(weight.shape)}; expected {expected}.")
 
 
 def _in_common_dtype(arguments: SirenArguments) -> SirenArguments:
     """Arguments in float64 if any of them is, else in float32. Raises ValueError if one is not floating point."""
     tensors = arguments.tensors()
     for tensor in tensors:
-        _require(tensor.is_floating_point(), f"found a {tensor.dtype} tensor; expected floating point tensors.")
+        if not tensor.is_floating_point():
+            raise ValueError(f"found a {tensor.dtype} tensor; expected floating point tensors.")
     dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+    if all(tensor.dtype == dtype for tensor in tensors):
+        return arguments
     return arguments.map(lambda tensor: tensor.to(dtype))
 
 
@@ -245,11 +245,10 @@ def check_arguments(
         if tensor is None:
             continue
         dims = (SAMPLE_DIMS[name],) if name == "gain" else (SAMPLE_DIMS[name], len(shape))
-        shared = "" if name == "gain" else f"{shape} or "
-        _require(
-            tensor.dim() in dims and tuple(tensor.shape[-len(shape) :]) == shape,
-            f"{name} has shape {tuple(tensor.shape)}; expected {shared}(S, {', '.join(map(str, shape))}).",
-        )
+        if tensor.dim() not in dims or tensor.shape[-len(shape) :] != shape:
+            shared = "" if name == "gain" else f"{shape} or "
+            per_sample = f"(S, {', '.join(map(str, shape))})"
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected {shared}{per_sample}.")
     _require(
         1 <= channels <= MAX_CHANNELS, f"output_weight gives {channels} channels; between 1 and {MAX_CHANNELS} work."
     )
@@ -261,10 +260,10 @@ def check_arguments(
     )
     samples = arguments.samples
     for tensor in arguments.per_sample():
-        _require(
-            tensor.shape[0] == samples,
-            f"a per-sample tensor of shape {tuple(tensor.shape)} does not fit the {samples} samples of the others.",
-        )
+        if tensor.shape[0] != samples:
+            raise ValueError(
+                f"a per-sample tensor of shape {tuple(tensor.shape)} does not fit the {samples} samples of the others."
+            )
     return arguments
 
 

@@ -56,7 +56,7 @@ def test_only_the_wanted_gradients_are_computed(points, small_blocks):
 def test_gradients_through_a_shared_trunk_evaluate_it_once_for_each_point(
     shared_weight, shared_bias, small_blocks, monkeypatch
 ):
-    """What a backend that cannot form these gradients itself falls back to."""
+    """The fallback of backends that do not support these gradients."""
     problem = make_problem(modulated="output")
     if shared_weight:
         problem.output_weight = problem.output_weight[0]

@@ -13,7 +13,7 @@ TANGENT_ERROR = {"fast": 1.2e-3, "bf16": 1.5e-2, "accurate": 2e-6}
 
 @pytest.fixture(autouse=True)
 def unwritten_memory_is_nan(monkeypatch):
-    """What a kernel leaves unwritten in its results or partial sums shows as NaN."""
+    """Fill new memory with NaN, so that results and partial sums left unwritten show."""
     pytest.importorskip("triton")
     new_empty = torch.Tensor.new_empty
 
@@ -26,7 +26,7 @@ def unwritten_memory_is_nan(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def triton_serves(monkeypatch):
-    """A fallback to torch would pass every comparison: make it an error."""
+    """Make a fallback to torch, which would pass every comparison, an error."""
 
     def refuse(reason):
         raise AssertionError(f"fell back: {reason}")
