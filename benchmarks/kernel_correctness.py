@@ -1,12 +1,14 @@
-"""Whether the modulated SIREN's backends are right on this device, before anything is timed: values, gradients and
-tangents against float64, and the same bits in repeated runs."""
+"""Correctness of the modulated SIREN's backends on this device: values, gradients and tangents against float64, and
+bitwise reproducibility."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from inrflow_kernels import modulated_siren, modulated_siren_jvp, reference
+from inrflow_kernels.arguments import SirenArguments
 from torch import Tensor
 
 # Largest relative root mean square errors of values, gradients and tangents.
@@ -17,8 +19,10 @@ REPEATS = 10
 def random_siren(
     width: int, layers: int, samples: int, points: int, channels: int, shared_trunk: bool, device: torch.device
 ) -> dict:
-    """Arguments of `modulated_siren` by Sitzmann's rule with w0 = 30 and random codes: shifts of every sample, or
-    with `shared_trunk` output layers of every sample. Always the same numbers."""
+    """Random arguments of `modulated_siren` by Sitzmann's initialisation with w0 = 30 and a fixed seed.
+
+    Shifts are per sample, or output layers with `shared_trunk`.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def uniform(*shape: int, bound: float = 1.0) -> Tensor:
@@ -38,8 +42,13 @@ def random_siren(
     )
 
 
+def by_reference(**arguments: Any) -> Tensor:
+    """Field values by the definition, evaluated by torch."""
+    return reference.modulated_siren(SirenArguments(**arguments))
+
+
 def _mapped(arguments: dict, function: Callable[[Tensor], Tensor]) -> dict:
-    """The function of every tensor among the arguments."""
+    """Arguments with a function applied to every tensor."""
 
     def mapped(value: Tensor | list[Tensor] | None) -> Tensor | list[Tensor] | None:
         if value is None:
@@ -61,25 +70,25 @@ def _values_and_gradients(arguments: dict, evaluate: Callable[..., Tensor]) -> l
     return [value.detach(), *torch.autograd.grad((weight * value).sum(), _leaves(trained))]
 
 
-def relative_error(found: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest relative root mean square error of the tensors."""
-    pairs = zip(found, expected, strict=True)
+def relative_error(computed: list[Tensor], expected: list[Tensor]) -> float:
+    """Largest relative root mean square error of the tensors."""
+    pairs = zip(computed, expected, strict=True)
     return max(float((a.double() - b.double()).norm() / b.double().norm()) for a, b in pairs)
 
 
 def check_correctness(device: torch.device, backends: list[str], small: bool = False) -> dict[str, float]:
-    """Largest error of each backend ("torch", "triton fast", ...) over widths, kinds of modulation and derivatives.
+    """Largest relative error of each backend ("torch", "triton fast", ...) over widths, modulations and derivatives.
 
-    Raises AssertionError where an error exceeds its limit or repeated runs differ. `small`: one width and few points.
+    Raises AssertionError if an error exceeds its limit or repeated runs differ. `small`: one width and few points.
     """
     errors = dict.fromkeys(backends, 0.0)
     for width in (32,) if small else (32, 64, 128, 256):
         for shared_trunk in (False, True):
             arguments = random_siren(width, 4, 3, 40 if small else 300, 2, shared_trunk, device)
             exact = _mapped(arguments, Tensor.double)
-            expected = _values_and_gradients(exact, reference.modulated_siren)
+            expected = _values_and_gradients(exact, by_reference)
             moved = dict(shift=torch.ones(2, *arguments["shift"].shape, device=device))
-            expected_moved = reference.modulated_siren_jvp(**exact, tangents=_mapped(moved, Tensor.double))[1]
+            expected_moved = reference.modulated_siren_jvp(SirenArguments(**exact), _mapped(moved, Tensor.double))[1]
             for name in backends:
                 backend, _, precision = name.partition(" ")
                 options = dict(backend=backend, precision=precision or "auto")
@@ -87,14 +96,14 @@ def check_correctness(device: torch.device, backends: list[str], small: bool = F
                 def evaluate(options: dict = options, **given: Tensor) -> Tensor:
                     return modulated_siren(**given, **options)  # type: ignore[arg-type]
 
-                found = _values_and_gradients(arguments, evaluate)
+                computed = _values_and_gradients(arguments, evaluate)
                 tangents = modulated_siren_jvp(**arguments, shift_tangent=moved["shift"], **options)[1]
-                error = max(relative_error(found, expected), relative_error([tangents], [expected_moved]))
+                error = max(relative_error(computed, expected), relative_error([tangents], [expected_moved]))
                 where = f"{name} at width {width}, {'shared trunk' if shared_trunk else 'shifts'}"
                 assert error < LIMITS[name], f"{where} is off by {error:.1e}; expected less than {LIMITS[name]:.0e}"
                 for _ in range(1 if small else REPEATS):
                     again = _values_and_gradients(arguments, evaluate)
-                    same = all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+                    same = all(torch.equal(a, b) for a, b in zip(computed, again, strict=True))
                     assert same or backend == "torch", f"{where} differs from run to run"
                 errors[name] = max(errors[name], error)
     return errors

@@ -1,11 +1,11 @@
-"""Throughput of the modulated SIREN: every provider, one table on screen, one JSON file.
+"""Throughput of the modulated SIREN by provider, as a table and a JSON file.
 
     python benchmarks/kernel_throughput.py [--out FILE] [--quick] [--minutes M]
 
-With a CUDA device: correctness first, then forward, forward and backward, modulation gradients alone, shared trunk
-and tangents, for eager torch, torch.compile and the Triton kernels, the rows that matter most first; after 7 minutes
-no new row is begun. Without one: the CPU rows, each measured in a process of its own so that its peak memory is its
-own. How to read the result: benchmarks/README.md.
+With a CUDA device: a check of correctness, then forward, forward and backward, modulation gradients alone, shared
+trunk and tangents, for eager torch, torch.compile and the Triton kernels, most important rows first; no row begins
+after 7 minutes. Without one: the CPU rows, each in its own process to measure its peak memory. Columns are explained in
+benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from inrflow_kernels import modulated_siren, modulated_siren_jvp, reference
-from kernel_correctness import check_correctness, random_siren
+from inrflow_kernels import modulated_siren, modulated_siren_jvp
+from kernel_correctness import by_reference, check_correctness, random_siren
 
 MODES = ("forward", "forward+backward", "modulations only", "shared trunk", "tangents")
-# Eager evaluation of every pair at output modulation: what the shared trunk saves.
+# Eager evaluation of every (sample, point) pair under output modulation, as without a shared trunk.
 EVERY_PAIR = "eager, every pair"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row's problem and how it is computed."""
+    """Problem and provider of one row."""
 
     mode: str
     provider: str
@@ -55,24 +55,22 @@ def problem(case: Case, device: torch.device) -> dict:
 
 
 def _expanded(arguments: dict, samples: int) -> dict:
-    """The same values with every (sample, point) pair evaluated: what an implementation unaware of sharing does."""
+    """Arguments of the same values that make every (sample, point) pair be evaluated."""
     x = arguments["x"].expand(samples, -1, -1)
     return arguments | dict(x=x, shift=arguments["shift"].expand(samples, -1, -1))
 
 
 def evaluation(case: Case, arguments: dict) -> Callable[[], torch.Tensor]:
-    """The provider's forward function of the given arguments, for timing."""
+    """Provider's forward function of the given arguments."""
     provider = case.provider
     if provider == EVERY_PAIR:
         arguments = _expanded(arguments, case.samples)
     if provider.startswith("eager"):
-        function = reference.modulated_siren
-        precision = provider.partition(" ")[2]
-        return lambda: _in_precision(function, precision, arguments)
+        return lambda: _in_precision(by_reference, provider.partition(" ")[2], arguments)
     if provider.startswith("compile"):
-        # Rows compile the same function: without a fresh start the limit of recompilations would leave it eager.
+        # Rows compile the same function; without a reset the recompilation limit would leave it eager.
         torch.compiler.reset()
-        compiled = torch.compile(reference.modulated_siren, dynamic=False)
+        compiled = torch.compile(by_reference, dynamic=False)
         return lambda: _in_precision(compiled, provider.partition(" ")[2], arguments)
     backend, _, precision = provider.partition(" ")
     options = dict(backend={"blocked": "torch"}.get(backend, backend), precision=precision or "auto")
@@ -89,7 +87,7 @@ def _in_precision(function: Callable, precision: str, arguments: dict) -> torch.
 
 
 def step(case: Case, device: torch.device) -> Callable[[], object]:
-    """What is timed: one evaluation, or one evaluation and its gradients."""
+    """Function to time: one evaluation, or one evaluation and its gradients."""
     arguments = problem(case, device)
     if case.mode == "tangents":
         tangent = torch.ones(8, *arguments["shift"].shape, device=device)
@@ -122,12 +120,12 @@ def _without_graph(function: Callable[[], object]) -> Callable[[], object]:
 
 
 def measure(case: Case) -> dict:
-    """Seconds (median, 20 and 80 % quantiles), pairs per second and peak memory beyond what was there before."""
+    """Seconds (median, 20 and 80 % quantiles), pairs per second and additional peak memory in bytes."""
     device = _device()
     run = step(case, device)
     before = _start_of_peak(device)
     run()  # compiles and warms up
-    if device.type == "cuda":  # what compilation took is not what a call takes
+    if device.type == "cuda":  # exclude the memory of compilation
         before = _start_of_peak(device)
     seconds = _seconds_on_cuda(run) if device.type == "cuda" else _seconds_on_cpu(run, case.repeats)
     quantiles = torch.tensor(seconds, dtype=torch.float64).quantile(torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64))
@@ -156,9 +154,9 @@ def _seconds_on_cpu(run: Callable[[], object], repeats: int) -> list[float]:
 
 
 def _seconds_on_cuda(run: Callable[[], object]) -> list[float]:
-    """Device time between events around each call, about a second of calls, queued so that the host runs ahead.
+    """Device time between events around queued calls, for about a second in all.
 
-    What a call launches beside its kernels counts; caches are as the call before left them.
+    Includes everything a call launches; caches are not flushed between calls.
     """
 
     def timed(repeats: int) -> list[float]:
@@ -174,7 +172,7 @@ def _seconds_on_cuda(run: Callable[[], object]) -> list[float]:
 
 
 def _start_of_peak(device: torch.device) -> int:
-    """Reset the peak where that can be done, and return the bytes in use now."""
+    """Bytes in use now; resets the peak where possible."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
@@ -184,7 +182,7 @@ def _start_of_peak(device: torch.device) -> int:
 
 
 def _peak(device: torch.device) -> int:
-    """Peak bytes since the start of the peak; of the process, where it cannot be reset (not Linux)."""
+    """Peak bytes since `_start_of_peak`, or of the process where the peak cannot be reset (not Linux)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
@@ -196,10 +194,10 @@ def _peak(device: torch.device) -> int:
 
 
 def _share_of_floor(case: Case, seconds: float, device: torch.device) -> float | None:
-    """Binding floor over measured time, on CUDA devices, of the Triton kernels.
+    """Ratio of the hardware bound to the measured time of the Triton kernels; None for others.
 
-    The special function unit issues 16 sines a clock and multiprocessor; the tensor cores do 1024 (sm_80) or 2048
-    (sm_90 and later) fused 16-bit multiply-adds. The backward pass needs two sines and three products for one.
+    Per clock and multiprocessor, the special function unit computes 16 sines and the tensor cores 1024 (sm_80) or 2048
+    (sm_90 and later) 16-bit multiply-adds. The backward pass needs two sines and three products per forward one.
     """
     if device.type != "cuda" or case.mode not in ("forward", "forward+backward") or "triton" not in case.provider:
         return None
@@ -236,7 +234,7 @@ def cpu_cases(quick: bool) -> list[Case]:
 
 
 def cuda_cases(quick: bool) -> list[Case]:
-    """Rows on a GPU, what matters most first: a lease may end."""
+    """Rows for a GPU, most important first."""
     cases = []
     for width in (64,) if quick else (64, 128, 256, 32):
         # Eager activations of width 128 at 640 x 4096 do not fit beside their gradients.
@@ -259,7 +257,7 @@ def cuda_cases(quick: bool) -> list[Case]:
 
 
 def environment() -> dict:
-    """What a figure depends on: device, threads, versions."""
+    """Device, threads and versions on which figures depend."""
     cuda = torch.cuda.is_available()
     try:
         import triton
@@ -286,7 +284,7 @@ def _processor() -> str:
 
 
 def _in_own_process(case: Case) -> dict:
-    """Measure in a new process, whose peak memory is then this row's alone. A case that fails says why."""
+    """Measurement in a new process, whose peak memory is that of this row; the reason if it fails."""
     command = [sys.executable, __file__, "--case", json.dumps(asdict(case))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -300,7 +298,7 @@ def _in_this_process(case: Case) -> dict:
         return measure(case)
     except Exception as error:
         failed = asdict(case) | dict(error=f"{type(error).__name__}: {error}".splitlines()[0])
-    # Only now is what the failed call held free to be given back.
+    # The failed call's tensors are released only here.
     torch.cuda.empty_cache()
     return failed
 
@@ -329,7 +327,7 @@ def as_table(rows: list[dict]) -> str:
 
 
 def gains(rows: list[dict]) -> list[str]:
-    """Per mode and width, how much faster and smaller the first provider of the mode is than each other one."""
+    """Speed and memory of each provider relative to the first of its mode and size, in sentences."""
     lines, baselines = [], {}
     for row in rows:
         if "error" in row:

@@ -1,7 +1,7 @@
-"""Fused evaluation of modulated SIRENs: Triton kernels on the GPU, cache-sized blocks on the CPU, one definition.
+"""Modulated SIRENs: one definition, Triton kernels for CUDA devices, cache-sized blocks for the CPU.
 
-What callers use is below; `reference` defines what they compute. Importing needs torch alone: where Triton is missing,
-or cannot serve a call, torch computes it.
+The public functions are imported here; `reference` defines their results. Only torch is required: without Triton,
+`backend="auto"` computes with torch.
 """
 
 from .dispatch import modulated_siren, modulated_siren_jacobian, modulated_siren_jvp, siren_features

@@ -1,31 +1,31 @@
-"""The functions callers use, and the choice of who computes them.
+"""Public functions, and the choice of the backend that computes them.
 
-Callers do not choose: `auto` takes the Triton kernels on a CUDA device, the blocked path elsewhere, and the reference
-wherever a function transform or forward-mode derivative is under way, or the problem is so small that there is nothing
-to save. A backend that was asked for by name and cannot serve falls back the same way; each reason is logged once.
+"auto" selects the Triton kernels for CUDA tensors where they support the call, the blocked torch path otherwise, and
+the reference under a `torch.func` transform or forward-mode derivative or for problems that fit one block. A backend
+selected by name falls back in the same order; each reason is logged once.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import blocked, operators, reference
-from .arguments import SirenArguments, check_arguments, check_trunk_arguments
+from . import operators, reference
+from .arguments import SirenArguments, check_arguments, check_derivatives, check_trunk_arguments
+from .cpu import blocked
 from .operators import log_once
-from .tangents import check_maps, check_tangents
 
 BACKENDS = ("auto", "torch", "triton", "reference")
 PRECISIONS = ("auto", "fast", "accurate", "bf16")
 
 
-def _transformed(tensors: Sequence[Tensor]) -> bool:
-    """Whether a torch.func transform or a forward-mode derivative is under way on any of the tensors."""
+def _transformed(tensors: Iterable[Tensor]) -> bool:
+    """Whether a torch.func transform is active or one of the tensors carries a forward-mode tangent."""
     if torch.compiler.is_compiling():
         return False
     if torch._C._are_functorch_transforms_active():
@@ -35,24 +35,38 @@ def _transformed(tensors: Sequence[Tensor]) -> bool:
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
+def _trained(tensors: Iterable[Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def _fits_one_block(arguments: SirenArguments) -> bool:
     on_cpu = arguments.x.device.type == "cpu"
-    return on_cpu and arguments.rows <= blocked.rows_of_a_block(arguments, blocked.BACKWARD_BLOCK_BYTES)
+    return on_cpu and arguments.rows <= blocked.rows_per_block(arguments, blocked.BACKWARD_BLOCK_BYTES)
+
+
+def _triton_is_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def _triton_reason(arguments: SirenArguments) -> str | None:
-    """Why the Triton kernels cannot serve, in words; None where they can."""
-    if importlib.util.find_spec("triton") is None:
+    """Why the Triton kernels do not support a call; None if they do."""
+    if not _triton_is_installed():
         return "triton is not installed"
-    from . import launch_common
+    from .triton import launch
 
-    return launch_common.unserved_reason(arguments)
+    return launch.unsupported_reason(arguments)
+
+
+def _check_backend(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}.")
+    if backend == "triton" and not _triton_is_installed():
+        raise ImportError("backend is 'triton', but triton is not installed; install triton or choose backend='auto'.")
 
 
 def _choose(backend: str, arguments: SirenArguments) -> str:
-    """The backend that serves: torch, triton or reference."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}.")
+    """Backend that computes the call: torch, triton or reference."""
+    _check_backend(backend)
     if backend == "reference":
         return backend
     if _transformed(arguments.tensors()):
@@ -74,8 +88,7 @@ def _precision(precision: str, arguments: SirenArguments) -> str:
         raise ValueError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}.")
     if precision != "auto":
         return precision
-    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments.tensors())
-    return "fast" if trained else "accurate"
+    return "fast" if _trained(arguments.tensors()) else "accurate"
 
 
 def modulated_siren(
@@ -90,37 +103,35 @@ def modulated_siren(
     backend: str = "auto",
     precision: str = "auto",
 ) -> Tensor:
-    """Field values of a modulated SIREN, u = V h_L + c with h_{l+1} = sin(gain_l * (W_l h_l) + shift_l) and h_0 = x.
+    """Values of a modulated SIREN, u = V h_L + c with h_{l+1} = sin(gain_l * (W_l h_l) + shift_l) and h_0 = x.
 
-    Shapes, with S samples, N points, D <= 16 coordinates, width H, L layers, C <= 16 channels; the frequency w0 and the
-    hidden biases are folded in by the caller:
+    Shapes, with S samples, N points, D <= 16 coordinates, width H, L hidden layers and C <= 16 channels; the frequency
+    w0 and the hidden biases are folded in by the caller:
 
-    - x: (N, D) shared by all samples, (S, N, D) per sample, or ragged (R, D) with `offsets` (S+1,), sample s owning the
-      rows offsets[s]:offsets[s+1]
+    - x: (N, D) shared by all samples, (S, N, D) per sample, or ragged (R, D) with `offsets` (S+1,), where sample s owns
+      the rows offsets[s]:offsets[s+1]
     - hidden_weights: L tensors, the first (H, D), the others (H, H)
     - shift: (L, H), or (S, L, H) per sample; gain: None or (S, L, H)
     - output_weight: (C, H) or (S, C, H); output_bias: (C,) or (S, C)
 
-    Returns (S, N, C), or (R, C) for ragged points; (1, N, C) where nothing is per sample. All in float64 if any
-    argument is, else in float32. Where only the output layer is per sample and the points are shared, the hidden layers
-    run once per point. First derivatives cost one more evaluation and no stored activations; second derivatives
-    (create_graph) and torch.func transforms go through the reference.
+    Returns (S, N, C), or (R, C) for ragged points; (1, N, C) if nothing is per sample. The dtype is float64 if any
+    argument is float64, else float32. If only the output layer is per sample and the points are shared, the hidden
+    layers are evaluated once per point. First derivatives store no activations and evaluate the network once more;
+    second derivatives (create_graph) and torch.func transforms use the reference.
 
-    backend: auto, torch (blocks of rows), triton (fused kernels) or reference. precision, of the Triton kernels alone:
-    fast (fp16 operands, fp32 accumulation: errors of some 3e-4 of the values), accurate (like float32; gradients are
-    then formed by torch), bf16, or auto: fast where a gradient is wanted, else accurate.
-    Raises ValueError where shapes, dtypes or names do not fit.
+    backend: "auto", "torch" (blocks of rows), "triton" (fused kernels) or "reference".
+    precision of the Triton kernels: "fast" (fp16 operands, fp32 accumulation: relative error about 3e-4), "accurate"
+    (as float32; gradients are computed by torch), "bf16", or "auto": fast where a gradient is required, else accurate.
+    Raises ValueError for shapes, dtypes or names that do not fit, ImportError for backend "triton" without triton.
     """
     arguments = check_arguments(x, hidden_weights, shift, gain, output_weight, output_bias, offsets)
     precision = _precision(precision, arguments)
     chosen = _choose(backend, arguments)
     if chosen == "reference":
-        return reference.modulated_siren(*arguments.reference_arguments(), offsets=arguments.offsets)
+        return reference.modulated_siren(arguments)
     if chosen == "torch" and arguments.trunk_shared:
-        trunk = replace(arguments, output_weight=None, output_bias=None)
-        features = operators.evaluate(trunk, chosen, precision)[0]
-        assert arguments.output_weight is not None and arguments.output_bias is not None
-        return blocked.contract_outputs(features, arguments.output_weight, arguments.output_bias)
+        features = operators.evaluate(arguments.trunk(), chosen, precision)[0]
+        return blocked.contract_outputs(features, *arguments.output)
     return operators.evaluate(arguments, chosen, precision)
 
 
@@ -129,22 +140,22 @@ def siren_features(
 ) -> Tensor:
     """Last hidden activations (..., N, H) of the unmodulated trunk with shift (L, H) at points x (..., N, D).
 
-    The backward pass evaluates them again, so nothing but the result is kept. backend and precision as in
-    `modulated_siren`. Raises ValueError where shapes or names do not fit.
+    The backward pass evaluates the network once more and stores only the result. backend, precision and errors as in
+    `modulated_siren`.
     """
-    x, weights, shift = check_trunk_arguments(x, hidden_weights, shift)
-    points = x.reshape(-1, x.shape[-1])
-    arguments = SirenArguments(points, weights, shift, None, None, None, None)
+    arguments = check_trunk_arguments(x, hidden_weights, shift)
     precision = _precision(precision, arguments)
     chosen = _choose(backend, arguments)
     if chosen == "reference":
-        return reference.siren_features(x, weights, shift)
-    if chosen == "triton":
-        # Every unit is the output of a sample of its own: the fused kernels then write the activations themselves.
-        unit = torch.eye(arguments.width, dtype=x.dtype, device=x.device).unsqueeze(1)
+        features = reference.siren_features(arguments)
+    elif chosen == "triton":
+        # The kernels write outputs only: the activations are those of H samples, each with a unit output weight.
+        unit = torch.eye(arguments.width, dtype=arguments.x.dtype, device=x.device).unsqueeze(1)
         arguments = replace(arguments, output_weight=unit, output_bias=unit.new_zeros(arguments.width, 1))
-        return operators.evaluate(arguments, chosen, precision)[..., 0].T.reshape(*x.shape[:-1], -1)
-    return operators.evaluate(arguments, chosen, precision).view(*x.shape[:-1], -1)
+        features = operators.evaluate(arguments, chosen, precision)[..., 0].T
+    else:
+        features = operators.evaluate(arguments, chosen, precision)
+    return features.reshape(*x.shape[:-1], arguments.width)
 
 
 def modulated_siren_jvp(
@@ -164,12 +175,12 @@ def modulated_siren_jvp(
     backend: str = "auto",
     precision: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Field values and their directional derivatives in K directions, carried forward in one pass.
+    """Values and directional derivatives in K directions by one forward-mode pass (Jacobian-vector products).
 
-    Each tangent is (K, *shape of its argument); those not given are zero. With tangents of modulations, the columns of
-    a decoder's Jacobian (Gauss-Newton encoding); with tangents of x, derivatives of the field in space.
-    Returns values as `modulated_siren` does, and tangents (K, *values' shape). Where a gradient is wanted the reference
-    computes both, differentiably; precision auto is accurate. Raises ValueError where shapes or names do not fit.
+    Each tangent is (K, *shape of its argument); omitted ones are zero. Tangents of x give spatial derivatives of the
+    field, tangents of the modulations columns of its Jacobian.
+    Returns the values of `modulated_siren` and their tangents (K, *values' shape). Where a gradient is required, the
+    reference computes both, differentiably. Other arguments and errors as in `modulated_siren`.
     """
     arguments = check_arguments(x, hidden_weights, shift, gain, output_weight, output_bias, offsets)
     given = dict(
@@ -179,17 +190,14 @@ def modulated_siren_jvp(
         output_weight=output_weight_tangent,
         output_bias=output_bias_tangent,
     )
-    moving = check_tangents(arguments, given)
-    tensors = [*arguments.tensors(), *moving.given().values()]
+    tangents = check_derivatives(arguments, given, "tangent")
+    tensors = [*arguments.tensors(), *tangents.values()]
     chosen = _choose(backend, arguments)
-    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    if chosen == "reference" or trained or _transformed(tensors):
-        return reference.modulated_siren_jvp(
-            *arguments.reference_arguments(), offsets=arguments.offsets, tangents=moving.given()
-        )
+    if chosen == "reference" or _trained(tensors) or _transformed(tensors):
+        return reference.modulated_siren_jvp(arguments, tangents)
     precision = _precision(precision, arguments)
     with torch.no_grad():
-        return operators.tangents(arguments, moving, chosen, precision)
+        return operators.tangents(arguments, tangents, chosen, precision)
 
 
 def modulated_siren_jacobian(
@@ -206,24 +214,21 @@ def modulated_siren_jacobian(
     output_bias_map: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Field values (S, N, C) and their Jacobian (S, N, C, Z) in the sample's code, on which the modulations depend
-    linearly: what Gauss-Newton encoding solves with.
+    """Values (S, N, C) and their Jacobian (S, N, C, Z) in the samples' codes, for Gauss-Newton encoding.
 
-    Each map is the derivative (Z, ...) of its argument in the code, the same for all samples: shift_map and gain_map
-    (Z, L, H), output_weight_map (Z, C, H), output_bias_map (Z, C); those not given are zero. Computed by one sweep back
-    for each channel, in blocks, by torch on every device: the Triton kernels carry directions forward, which would cost
-    Z evaluations of the network instead of C. Where a gradient is wanted the reference computes both, differentiably.
-    Raises ValueError where shapes or names do not fit.
+    The modulations are linear in the code. Each map is the derivative of its argument in the code, shared by all
+    samples: shift_map and gain_map (Z, L, H), output_weight_map (Z, C, H), output_bias_map (Z, C); omitted ones are
+    zero. Computed by torch on every device, in blocks, with one reverse sweep per channel: the forward mode of the
+    Triton kernels would cost Z evaluations of the network instead of C. Where a gradient is required, the reference
+    computes both, differentiably. Points are shared or per sample; other arguments and errors as in `modulated_siren`.
     """
     arguments = check_arguments(x, hidden_weights, shift, gain, output_weight, output_bias)
-    maps = check_maps(
-        arguments,
-        dict(shift=shift_map, gain=gain_map, output_weight=output_weight_map, output_bias=output_bias_map),
-    )
+    given = dict(shift=shift_map, gain=gain_map, output_weight=output_weight_map, output_bias=output_bias_map)
+    maps = check_derivatives(arguments, given, "map")
     tensors = [*arguments.tensors(), *maps.values()]
+    _check_backend(backend)
     chosen = _choose("torch" if backend == "triton" else backend, arguments)
-    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    if chosen == "reference" or trained or _transformed(tensors):
-        return reference.modulated_siren_jacobian(*arguments.reference_arguments(), maps=maps)
+    if chosen == "reference" or _trained(tensors) or _transformed(tensors):
+        return reference.modulated_siren_jacobian(arguments, maps)
     with torch.no_grad():
         return operators.jacobian(arguments, maps)

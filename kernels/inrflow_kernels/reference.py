@@ -1,43 +1,50 @@
-"""The definition of the modulated SIREN in plain torch: every faster path is compared with this one.
+"""Definition of the modulated SIREN and its derivatives in plain torch, to which every backend is compared.
 
     h_0 = x,   h_{l+1} = sin(gain_l * (W_l h_l) + shift_l),   u = V h_L + c
 
-(Sitzmann et al. 2020, arXiv:2006.09661, with the modulations of Mehta et al. 2021, arXiv:2104.03960, as the caller
-computes them). The frequency w0 and the hidden biases are folded into W and shift by the caller. Any floating dtype,
-any device, differentiable twice, and open to every `torch.func` transform.
+SIREN: Sitzmann et al. 2020, arXiv:2006.09661; modulations: Mehta et al. 2021, arXiv:2104.03960. The frequency w0 and
+the hidden biases are folded into W and shift by the caller. All functions accept unchecked arguments of any floating
+dtype on any device, are twice differentiable and support every `torch.func` transform.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from .arguments import SirenArguments
 
-def sample_of_rows(offsets: Sequence[int] | Tensor, device: torch.device | None = None) -> Tensor:
-    """(R,) sample number of every row of a ragged point set with offsets (S+1,)."""
-    bounds = torch.as_tensor(offsets, device=device)
-    return torch.repeat_interleave(torch.arange(bounds.numel() - 1, device=bounds.device), bounds.diff())
+
+def _samples_of_rows(arguments: SirenArguments) -> Tensor | None:
+    """(R,) sample numbers of ragged points' rows; None for points (..., N, D)."""
+    if arguments.offsets is None:
+        return None
+    counts = torch.as_tensor(arguments.offsets, device=arguments.x.device).diff()
+    return torch.repeat_interleave(torch.arange(counts.numel(), device=counts.device), counts)
 
 
 def _per_point(modulation: Tensor, layer: int, rows: Tensor | None) -> Tensor:
-    """Layer `layer` of a modulation (L, H) or (S, L, H), shaped to broadcast against activations (..., N, H)."""
+    """Layer `layer` of a modulation (L, H) or (S, L, H), broadcastable against activations (..., N, H)."""
     if modulation.dim() == 2:
         return modulation[layer]
     return modulation[:, layer].unsqueeze(1) if rows is None else modulation[rows, layer]
 
 
-def siren_features(x: Tensor, hidden_weights: Sequence[Tensor], shift: Tensor) -> Tensor:
-    """Last hidden activations (..., N, H) of the unmodulated trunk at points x (..., N, D)."""
-    h = x
-    for layer, weight in enumerate(hidden_weights):
-        h = torch.sin(h @ weight.T + shift[layer])
-    return h
+def _scaled(arguments: SirenArguments, layer: int, values: Tensor, rows: Tensor | None) -> Tensor:
+    """gain_l * values."""
+    return values if arguments.gain is None else _per_point(arguments.gain, layer, rows) * values
 
 
-def _output(h: Tensor, weight: Tensor, rows: Tensor | None) -> Tensor:
-    """Activations times output weights, (N, C), (S, N, C) or (R, C)."""
+def _layer(arguments: SirenArguments, layer: int, h: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Product W_l h_l and preactivation gain_l * (W_l h_l) + shift_l."""
+    product = h @ arguments.hidden_weights[layer].T
+    return product, _scaled(arguments, layer, product, rows) + _per_point(arguments.shift, layer, rows)
+
+
+def _linear(h: Tensor, weight: Tensor, rows: Tensor | None) -> Tensor:
+    """Products (N, C), (S, N, C) or (R, C) of activations and output weights."""
     if weight.dim() == 2:
         return h @ weight.T
     if rows is None:
@@ -51,125 +58,94 @@ def _add_bias(u: Tensor, bias: Tensor, rows: Tensor | None) -> Tensor:
     return u + bias
 
 
-def modulated_siren(
-    x: Tensor,
-    hidden_weights: Sequence[Tensor],
-    shift: Tensor,
-    gain: Tensor | None,
-    output_weight: Tensor,
-    output_bias: Tensor,
-    *,
-    offsets: Sequence[int] | Tensor | None = None,
-) -> Tensor:
-    """Field values (S, N, C), or (R, C) for ragged points. Shapes as in `inrflow_kernels.modulated_siren`."""
-    rows = None if offsets is None else sample_of_rows(offsets, x.device)
-    h = x
-    for layer, weight in enumerate(hidden_weights):
-        z = h @ weight.T
-        if gain is not None:
-            z = _per_point(gain, layer, rows) * z
-        h = torch.sin(z + _per_point(shift, layer, rows))
-    u = _add_bias(_output(h, output_weight, rows), output_bias, rows)
+def _field(arguments: SirenArguments, h: Tensor, rows: Tensor | None) -> Tensor:
+    """Field values (S, N, C) or (R, C) from the last hidden activations."""
+    weight, bias = arguments.output
+    u = _add_bias(_linear(h, weight, rows), bias, rows)
     return u.unsqueeze(0) if rows is None and u.dim() == 2 else u
 
 
-def modulated_siren_jvp(
-    x: Tensor,
-    hidden_weights: Sequence[Tensor],
-    shift: Tensor,
-    gain: Tensor | None,
-    output_weight: Tensor,
-    output_bias: Tensor,
-    *,
-    tangents: Mapping[str, Tensor],
-    offsets: Sequence[int] | Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Field values and their tangents (K, *values' shape) in K directions.
+def siren_features(arguments: SirenArguments) -> Tensor:
+    """Last hidden activations (N, H), (S, N, H) or, for ragged points, (R, H)."""
+    rows, h = _samples_of_rows(arguments), arguments.x
+    for layer in range(arguments.layers):
+        h = torch.sin(_layer(arguments, layer, h, rows)[1])
+    return h
 
-    `tangents` holds (K, *argument's shape) of any of x, shift, gain, output_weight, output_bias. Differentiable.
-    """
-    rows = None if offsets is None else sample_of_rows(offsets, x.device)
-    h, products, slopes = x, [], []
-    for layer, weight in enumerate(hidden_weights):
-        z = h @ weight.T
-        t = z if gain is None else _per_point(gain, layer, rows) * z
-        t = t + _per_point(shift, layer, rows)
-        products.append(z)
+
+def modulated_siren(arguments: SirenArguments) -> Tensor:
+    """Field values (S, N, C), or (R, C) for ragged points."""
+    return _field(arguments, siren_features(arguments), _samples_of_rows(arguments))
+
+
+def _linearised_trunk(arguments: SirenArguments, rows: Tensor | None) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Last hidden activations, and each layer's product W h and slope, the cosine of its preactivation."""
+    h, products, slopes = arguments.x, [], []
+    for layer in range(arguments.layers):
+        product, t = _layer(arguments, layer, h, rows)
+        products.append(product)
         slopes.append(torch.cos(t))
         h = torch.sin(t)
-    u = _add_bias(_output(h, output_weight, rows), output_bias, rows)
+    return h, products, slopes
 
-    def along(**tangent: Tensor) -> Tensor:
-        """The derivative of u in one direction: the chain rule, layer by layer."""
-        moved = tangent.get("x")
-        for layer, weight in enumerate(hidden_weights):
-            terms = []
-            if moved is not None:
-                change = moved @ weight.T
-                terms.append(change if gain is None else _per_point(gain, layer, rows) * change)
+
+def modulated_siren_jvp(arguments: SirenArguments, tangents: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Field values and their tangents (K, *values' shape) in K directions, by the chain rule layer by layer.
+
+    `tangents` holds (K, *argument's shape) for any of x, shift, gain, output_weight and output_bias.
+    """
+    rows = _samples_of_rows(arguments)
+    h, products, slopes = _linearised_trunk(arguments, rows)
+    u = _field(arguments, h, rows)
+
+    def derivative(tangent: Mapping[str, Tensor]) -> Tensor:
+        """Derivative of u in one direction."""
+        dh = tangent.get("x")
+        for layer, weight in enumerate(arguments.hidden_weights):
+            terms = [] if dh is None else [_scaled(arguments, layer, dh @ weight.T, rows)]
             if "gain" in tangent:
                 terms.append(_per_point(tangent["gain"], layer, rows) * products[layer])
             if "shift" in tangent:
                 terms.append(_per_point(tangent["shift"], layer, rows))
-            moved = slopes[layer] * sum(terms) if terms else None
+            dh = slopes[layer] * sum(terms) if terms else None
         du = torch.zeros_like(u)
-        if moved is not None:
-            du = du + _output(moved, output_weight, rows)
+        if dh is not None:
+            du = du + _linear(dh, arguments.output[0], rows)
         if "output_weight" in tangent:
-            du = du + _output(h, tangent["output_weight"], rows)
+            du = du + _linear(h, tangent["output_weight"], rows)
         return _add_bias(du, tangent["output_bias"], rows) if "output_bias" in tangent else du
 
     directions = next(iter(tangents.values())).shape[0]
-    changes = [along(**{name: tangent[k] for name, tangent in tangents.items()}) for k in range(directions)]
-    single = rows is None and u.dim() == 2
-    return (u.unsqueeze(0) if single else u), torch.stack([du.unsqueeze(0) if single else du for du in changes])
+    return u, torch.stack([derivative({name: t[k] for name, t in tangents.items()}) for k in range(directions)])
 
 
-def modulated_siren_jacobian(
-    x: Tensor,
-    hidden_weights: Sequence[Tensor],
-    shift: Tensor,
-    gain: Tensor | None,
-    output_weight: Tensor,
-    output_bias: Tensor,
-    *,
-    maps: Mapping[str, Tensor],
-) -> tuple[Tensor, Tensor]:
-    """Field values (S, N, C) and their Jacobian (S, N, C, Z) in a code on which the modulations depend linearly.
+def modulated_siren_jacobian(arguments: SirenArguments, maps: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Field values (S, N, C) and their Jacobian (S, N, C, Z) in a code of which the modulations are linear functions.
 
-    `maps` holds the derivatives (Z, *argument's shape without samples) of any of shift, gain, output_weight,
-    output_bias. Differentiable. One sweep back from each channel, whatever the size Z of the code: directions carried
-    forward would each cost an evaluation of the network. No ragged points.
+    `maps` holds the derivatives (Z, *argument's shape without samples) of any of shift, gain, output_weight and
+    output_bias. One reverse sweep per channel, whatever the size Z of the code. Ragged points are not supported.
     """
-    h, products, slopes = x, [], []
-    for layer, weight in enumerate(hidden_weights):
-        z = h @ weight.T
-        t = z if gain is None else _per_point(gain, layer, None) * z
-        t = t + _per_point(shift, layer, None)
-        products.append(z)
-        slopes.append(torch.cos(t))
-        h = torch.sin(t)
-    u = _add_bias(_output(h, output_weight, None), output_bias, None)
-    u = u.unsqueeze(0) if u.dim() == 2 else u
+    h, products, slopes = _linearised_trunk(arguments, None)
+    u = _field(arguments, h, None)
 
     def sweep(channel: int) -> Tensor:
-        """The derivative (S or 1, N, Z) of one channel."""
-        back = output_weight[..., channel, :]
+        """Derivative (S, N, Z) of one channel."""
+        back = arguments.output[0][..., channel, :]
         back = back if back.dim() == 1 else back.unsqueeze(1)
-        change: Tensor | float = 0.0
+        total: Tensor | float = 0.0
         if "output_weight" in maps:
-            change = change + h @ maps["output_weight"][:, channel].T
+            total = total + h @ maps["output_weight"][:, channel].T
         if "output_bias" in maps:
-            change = change + maps["output_bias"][:, channel]
-        for layer in reversed(range(len(hidden_weights))):
+            total = total + maps["output_bias"][:, channel]
+        for layer in reversed(range(arguments.layers)):
             delta = back * slopes[layer]
             if "shift" in maps:
-                change = change + delta @ maps["shift"][:, layer].T
+                total = total + delta @ maps["shift"][:, layer].T
             if "gain" in maps:
-                change = change + (delta * products[layer]) @ maps["gain"][:, layer].T
+                total = total + (delta * products[layer]) @ maps["gain"][:, layer].T
             if layer:
-                back = (delta if gain is None else _per_point(gain, layer, None) * delta) @ hidden_weights[layer]
-        assert isinstance(change, Tensor)
-        return change.expand(*u.shape[:2], -1)
+                back = _scaled(arguments, layer, delta, None) @ arguments.hidden_weights[layer]
+        assert isinstance(total, Tensor)
+        return total.expand(*u.shape[:2], -1)
 
     return u, torch.stack([sweep(channel) for channel in range(u.shape[-1])], 2)

@@ -1,4 +1,4 @@
-"""What the throughput benchmark would run on a GPU, on tiny problems: kernels are interpreted, events are stand-ins."""
+"""GPU rows of the throughput benchmark on tiny problems, with interpreted kernels and simulated events."""
 
 from dataclasses import replace
 

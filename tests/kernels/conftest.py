@@ -1,4 +1,4 @@
-"""Without a GPU the Triton kernels run in Triton's interpreter. It must be chosen before their modules are imported."""
+"""Runs the Triton kernels in Triton's interpreter without a GPU, which must be chosen before their import."""
 
 import os
 
@@ -11,6 +11,6 @@ if not torch.cuda.is_available():
 
 @pytest.fixture
 def device() -> torch.device:
-    """Where the Triton kernels run here: the GPU, or the CPU by interpretation."""
+    """Device of the Triton kernels: the GPU, or the CPU by interpretation."""
     pytest.importorskip("triton")
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

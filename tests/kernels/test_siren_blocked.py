@@ -1,15 +1,15 @@
 import pytest
 import torch
-from inrflow_kernels import blocked, blocks, modulated_siren, reference, siren_features
-from inrflow_kernels.arguments import check_arguments
-from inrflow_kernels.gradients import Wanted
+from inrflow_kernels import modulated_siren, reference, siren_features
+from inrflow_kernels.arguments import SirenArguments, check_arguments
+from inrflow_kernels.cpu import blocked, blocks
 from siren_problems import MODES, make_problem
 
 
 @pytest.fixture(params=[100, 8], ids=["several-samples-a-block", "parts-of-a-sample"])
 def small_blocks(request, monkeypatch):
     """Blocks of few rows, so that small problems have several, with a ragged last one."""
-    monkeypatch.setattr(blocked, "rows_of_a_block", lambda arguments, block_bytes: request.param)
+    monkeypatch.setattr(blocked, "rows_per_block", lambda arguments, block_bytes: request.param)
 
 
 def gradients(problem, backend):
@@ -56,7 +56,7 @@ def test_only_the_wanted_gradients_are_computed(points, small_blocks):
 def test_gradients_through_a_shared_trunk_evaluate_it_once_for_each_point(
     shared_weight, shared_bias, small_blocks, monkeypatch
 ):
-    """What a backend that cannot form these gradients itself falls back to."""
+    """The fallback of backends that do not support these gradients."""
     problem = make_problem(modulated="output")
     if shared_weight:
         problem.output_weight = problem.output_weight[0]
@@ -71,7 +71,7 @@ def test_gradients_through_a_shared_trunk_evaluate_it_once_for_each_point(
     )
     shape = arguments.new_result()
     grad = torch.linspace(-1, 1, shape.numel(), dtype=shape.dtype).view_as(shape)
-    found = blocked.backward(arguments, grad, Wanted.of(arguments, [True] * len(arguments.tensors()))).found()
+    found = blocked.backward(arguments, grad, [True] * len(arguments.tensors())).tensors()
     by_name = dict(zip((id(tensor) for tensor in arguments.tensors()), found, strict=True))
     for leaf, target in zip(trained.leaves(), expected, strict=True):
         torch.testing.assert_close(by_name[id(leaf)], target, rtol=1e-10, atol=1e-10)
@@ -116,13 +116,13 @@ def test_features_and_their_gradients_equal_the_reference(small_blocks):
         return value, first, torch.autograd.grad(first[0].square().sum(), leaves)
 
     found = both(lambda *arguments: siren_features(*arguments, backend="torch"))
-    expected = both(reference.siren_features)
+    expected = both(lambda *arguments: reference.siren_features(SirenArguments(*arguments)))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_float32_is_as_accurate_as_eager_float32():
     problem = make_problem(modulated="shift gain", count=300, width=64, layers=4, frequency=30.0)
-    exact = reference.modulated_siren(*problem.positional())
+    exact = reference.modulated_siren(problem.arguments())
     single = problem.to(torch.float32)
     errors = [
         float((modulated_siren(*single.positional(), backend=backend) - exact).norm() / exact.norm())

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from inrflow_kernels import modulated_siren, modulated_siren_jvp, operators, reference, siren_features
+from inrflow_kernels.arguments import SirenArguments
 from siren_problems import make_problem
 
 
@@ -17,7 +18,7 @@ def test_function_transforms_are_served(backend):
         return modulated_siren(x, weights, one_shift, None, output_weight, output_bias, backend=backend)[0]
 
     def expected(x, one_shift):
-        return reference.modulated_siren(x, weights, one_shift, None, output_weight, output_bias)[0]
+        return reference.modulated_siren(SirenArguments(x, weights, one_shift, None, output_weight, output_bias))[0]
 
     x = problem.x
     for transform in (
@@ -36,7 +37,9 @@ def test_forward_mode_through_dual_numbers_is_served():
         value = modulated_siren(dual, *problem.positional()[1:], backend="torch")
         tangent = torch.autograd.forward_ad.unpack_dual(value).tangent
     _, expected = torch.func.jvp(
-        lambda x: reference.modulated_siren(x, *problem.positional()[1:]), (problem.x,), (torch.ones_like(problem.x),)
+        lambda x: reference.modulated_siren(SirenArguments(x, *problem.positional()[1:])),
+        (problem.x,),
+        (torch.ones_like(problem.x),),
     )
     torch.testing.assert_close(tangent, expected)
 
@@ -53,7 +56,7 @@ def test_a_fallback_is_logged_once(caplog, monkeypatch):
 
 def test_a_kernel_that_is_too_large_for_the_device_leaves_the_work_to_torch(monkeypatch, caplog):
     errors = pytest.importorskip("triton.runtime.errors")
-    from inrflow_kernels import launch_backward, launch_forward
+    from inrflow_kernels.triton import launch_backward, launch_forward
 
     def refuse(*arguments):
         raise errors.OutOfResources(300_000, 232_448, "shared memory")
@@ -62,7 +65,7 @@ def test_a_kernel_that_is_too_large_for_the_device_leaves_the_work_to_torch(monk
     for module, name in ((launch_forward, "forward"), (launch_forward, "tangents"), (launch_backward, "backward")):
         monkeypatch.setattr(module, name, refuse)
     problem = make_problem(dtype=torch.float32).trainable()
-    exact = reference.modulated_siren(*problem.positional())
+    exact = reference.modulated_siren(problem.arguments())
     with caplog.at_level(logging.INFO, logger="inrflow_kernels"):
         value = modulated_siren(*problem.positional(), backend="triton", precision="fast")
         found = torch.autograd.grad(value.sum(), problem.shift)
@@ -117,14 +120,39 @@ def test_features_refuse_per_sample_shifts():
         siren_features(problem.x, problem.hidden_weights, problem.shift)
 
 
-def test_package_works_where_triton_is_missing():
-    script = """
+def without_triton(script: str) -> None:
+    """Run a script in a process that cannot import triton."""
+    prelude = """
 import sys
 sys.modules["triton"] = None
 import torch
-from inrflow_kernels import modulated_siren
-u = modulated_siren(torch.zeros(5, 2), [torch.zeros(8, 2)], torch.zeros(1, 8), None, torch.zeros(1, 8), torch.ones(1),
-                    backend="triton")
-assert u.shape == (1, 5, 1) and bool((u == 1).all())
+from inrflow_kernels import modulated_siren, modulated_siren_jacobian, modulated_siren_jvp, siren_features
+arguments = torch.zeros(9000, 2), [torch.zeros(64, 2)], torch.zeros(1, 64), None, torch.zeros(1, 64), torch.ones(1)
 """
-    subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+    subprocess.run([sys.executable, "-c", prelude + script], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def test_torch_computes_where_triton_is_missing():
+    without_triton("""
+for backend in ("auto", "torch", "reference"):
+    u = modulated_siren(*arguments, backend=backend)
+    assert u.shape == (1, 9000, 1) and bool((u == 1).all())
+""")
+
+
+def test_triton_that_is_missing_cannot_be_chosen_by_name():
+    without_triton("""
+calls = [
+    lambda: modulated_siren(*arguments, backend="triton"),
+    lambda: modulated_siren_jvp(*arguments, shift_tangent=torch.ones(1, 1, 64), backend="triton"),
+    lambda: modulated_siren_jacobian(*arguments, shift_map=torch.ones(1, 1, 64), backend="triton"),
+    lambda: siren_features(*arguments[:3], backend="triton"),
+]
+for call in calls:
+    try:
+        call()
+    except ImportError as error:
+        assert "install triton or choose backend='auto'" in str(error)
+    else:
+        raise AssertionError("no error")
+""")

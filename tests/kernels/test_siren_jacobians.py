@@ -1,6 +1,8 @@
 import pytest
 import torch
-from inrflow_kernels import blocked, modulated_siren_jacobian, reference
+from inrflow_kernels import modulated_siren_jacobian, reference
+from inrflow_kernels.arguments import SirenArguments
+from inrflow_kernels.cpu import blocked
 from siren_problems import make_problem
 
 NAMES = ("shift", "gain", "output_weight", "output_bias")
@@ -34,7 +36,8 @@ def by_function_transform(problem, maps):
 
     def field(code, sample):
         x = problem.x[sample] if problem.x.dim() == 3 else problem.x
-        return reference.modulated_siren(x, problem.hidden_weights, *(part(name, sample, code) for name in NAMES))[0]
+        parts = (part(name, sample, code) for name in NAMES)
+        return reference.modulated_siren(SirenArguments(x, problem.hidden_weights, *parts))[0]
 
     samples = next((getattr(problem, n).shape[0] for n in NAMES[:3] if getattr(problem, n).dim() == 3), 1)
     zero = torch.zeros(SIZE, dtype=torch.float64)
@@ -51,7 +54,7 @@ def call(problem, maps, **options):
 @pytest.mark.parametrize("points", ["shared", "per_sample"])
 @pytest.mark.parametrize("rows", [10, 60])
 def test_jacobian_equals_that_of_the_function_transform(points, backend, rows, monkeypatch):
-    monkeypatch.setattr(blocked, "rows_of_a_block", lambda arguments, block_bytes: rows)
+    monkeypatch.setattr(blocked, "rows_per_block", lambda arguments, block_bytes: rows)
     problem = make_problem(points=points, modulated="shift gain output")
     maps = make_maps(problem)
     torch.testing.assert_close(call(problem, maps, backend=backend), by_function_transform(problem, maps))

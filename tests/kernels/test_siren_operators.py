@@ -7,26 +7,15 @@ from inrflow_kernels import (
     operators,
     siren_features,
 )
-from inrflow_kernels.arguments import check_arguments
-from siren_problems import MOVABLE, make_problem, make_tangents
+from inrflow_kernels.arguments import SAMPLE_DIMS, check_arguments
+from siren_problems import make_problem, make_tangents
 
 BACKENDS = ["torch", "triton"]
 
 
 def operator_arguments(problem, backend):
     arguments = check_arguments(*problem.positional(), problem.options.get("offsets"))
-    offsets = None if arguments.offsets is None else list(arguments.offsets)
-    return (
-        arguments.x,
-        arguments.shift,
-        arguments.gain,
-        arguments.output_weight,
-        arguments.output_bias,
-        list(arguments.hidden_weights),
-        offsets,
-        backend,
-        "fast",
-    )
+    return *operators.flatten(arguments), backend, "fast"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -69,9 +58,9 @@ def test_operators_of_derivatives_are_registered_as_torch_expects(backend, devic
     problem = problem.map(lambda tensor: tensor.to(device))
     arguments = operator_arguments(problem, backend)
     tangents = {name: tangent.to(device) for name, tangent in make_tangents(problem, directions=2).items()}
-    torch.library.opcheck(operators._siren_tangents, (*arguments, *(tangents[name] for name in MOVABLE)))
+    torch.library.opcheck(operators._siren_tangents, (*arguments, *(tangents[name] for name in SAMPLE_DIMS)))
     maps = [torch.ones(4, 2, 32, device=device), None, None, torch.ones(4, 2, device=device)]
-    torch.library.opcheck(operators._siren_jacobian, (*arguments[:6], *maps))
+    torch.library.opcheck(operators._siren_jacobian, (*arguments[:7], *maps))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import math
 
 import torch
 from inrflow_kernels import reference
+from inrflow_kernels.arguments import SirenArguments
 from siren_problems import make_problem
 
 
@@ -25,7 +26,7 @@ def by_hand(problem, sample, point):
 
 def test_reference_is_the_formula_evaluated_by_scalars():
     problem = make_problem(modulated="shift gain output", points="per_sample", count=3, width=8)
-    value = reference.modulated_siren(*problem.positional())
+    value = reference.modulated_siren(problem.arguments())
     expected = torch.tensor(
         [[by_hand(problem, s, problem.x[s, n]) for n in range(3)] for s in range(3)], dtype=value.dtype
     )
@@ -34,7 +35,7 @@ def test_reference_is_the_formula_evaluated_by_scalars():
 
 def test_ragged_rows_belong_to_the_sample_their_offsets_name():
     problem = make_problem(modulated="shift gain output", points="ragged", counts=(2, 0, 3), width=8)
-    value = reference.modulated_siren(*problem.positional(), **problem.options)
+    value = reference.modulated_siren(problem.arguments())
     expected = torch.tensor(
         [by_hand(problem, s, problem.x[r]) for r, s in enumerate((0, 0, 2, 2, 2))], dtype=value.dtype
     )
@@ -43,7 +44,7 @@ def test_ragged_rows_belong_to_the_sample_their_offsets_name():
 
 def test_without_anything_per_sample_the_result_has_one_sample():
     problem = make_problem(modulated="none", count=5)
-    assert reference.modulated_siren(*problem.positional()).shape == (1, 5, 2)
+    assert reference.modulated_siren(problem.arguments()).shape == (1, 5, 2)
 
 
 def test_reference_is_twice_differentiable():
@@ -51,6 +52,6 @@ def test_reference_is_twice_differentiable():
     leaves = problem.leaves()
 
     def function(x, first, second, *rest):
-        return reference.modulated_siren(x, [first, second], *rest)
+        return reference.modulated_siren(SirenArguments(x, [first, second], *rest))
 
     assert torch.autograd.gradgradcheck(function, leaves)

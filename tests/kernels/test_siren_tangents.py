@@ -1,6 +1,8 @@
 import pytest
 import torch
-from inrflow_kernels import blocked, modulated_siren_jvp, reference
+from inrflow_kernels import modulated_siren_jvp, reference
+from inrflow_kernels.arguments import SirenArguments
+from inrflow_kernels.cpu import blocked
 from siren_problems import MODES, make_problem, make_tangents
 
 
@@ -12,7 +14,7 @@ def by_function_transform(problem, tangents):
         keys = ("x", "hidden_weights", "shift", "gain", "output_weight", "output_bias")
         arguments = dict(zip(keys, problem.positional(), strict=True))
         arguments |= dict(zip(names, moving, strict=True))
-        return reference.modulated_siren(**arguments, **problem.options)
+        return reference.modulated_siren(SirenArguments(**arguments, **problem.options))
 
     primals = tuple(getattr(problem, name) for name in names)
     results = [
@@ -30,7 +32,7 @@ def call(problem, tangents, **options):
 @pytest.mark.parametrize("backend", ["torch", "reference"])
 @pytest.mark.parametrize("points,modulated", MODES)
 def test_tangents_equal_those_of_the_function_transform(points, modulated, backend, monkeypatch):
-    monkeypatch.setattr(blocked, "rows_of_a_block", lambda arguments, block_bytes: 60)
+    monkeypatch.setattr(blocked, "rows_per_block", lambda arguments, block_bytes: 60)
     problem = make_problem(points=points, modulated=modulated)
     tangents = make_tangents(problem)
     torch.testing.assert_close(call(problem, tangents, backend=backend), by_function_transform(problem, tangents))

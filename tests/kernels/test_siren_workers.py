@@ -1,7 +1,8 @@
 import pytest
 import torch
-from inrflow_kernels import blocked, modulated_siren
-from inrflow_kernels.workers import run_shared_out
+from inrflow_kernels import modulated_siren
+from inrflow_kernels.cpu import blocked
+from inrflow_kernels.cpu.workers import run_in_parallel
 from siren_problems import make_problem
 
 
@@ -14,11 +15,11 @@ def four_threads():
 
 
 def test_parts_are_consecutive_and_results_in_order(four_threads):
-    assert run_shared_out(range(10), list, 4) == [[0, 1], [2, 3, 4], [5, 6], [7, 8, 9]]
+    assert run_in_parallel(range(10), list, 4) == [[0, 1], [2, 3, 4], [5, 6], [7, 8, 9]]
 
 
 def test_workers_leave_threads_and_gradient_mode_as_they_were(four_threads):
-    modes = run_shared_out(range(8), lambda part: (torch.is_grad_enabled(), torch.get_num_threads()), 4)
+    modes = run_in_parallel(range(8), lambda part: (torch.is_grad_enabled(), torch.get_num_threads()), 4)
     assert modes == [(False, 1)] * 4
     assert torch.is_grad_enabled()
     assert torch.get_num_threads() == 4
@@ -26,12 +27,12 @@ def test_workers_leave_threads_and_gradient_mode_as_they_were(four_threads):
 
 def test_an_error_in_a_worker_reaches_the_caller(four_threads):
     with pytest.raises(ZeroDivisionError):
-        run_shared_out(range(4), lambda part: [1 // item for item in part], 4)
+        run_in_parallel(range(4), lambda part: [1 // item for item in part], 4)
 
 
 @pytest.mark.parametrize("points", ["shared", "per_sample", "ragged"])
 def test_gradients_are_bitwise_the_same_in_every_run(points, four_threads, monkeypatch):
-    monkeypatch.setattr(blocked, "rows_of_a_block", lambda arguments, block_bytes: 8)
+    monkeypatch.setattr(blocked, "rows_per_block", lambda arguments, block_bytes: 8)
     problem = make_problem(points=points, modulated="shift gain output", dtype=torch.float32)
     runs = []
     for _ in range(3):

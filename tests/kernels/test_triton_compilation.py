@@ -1,4 +1,4 @@
-"""What the compiler makes of the shipped kernels for sm_80, sm_90 and sm_100, read without a GPU.
+"""Resources of the shipped kernels compiled for sm_80, sm_90 and sm_100, without a GPU.
 
 By default a representative subset is compiled; with INRFLOW_RUN_SLOW=1 in the environment, every kernel in every mode.
 """
@@ -12,10 +12,10 @@ pytest.importorskip("triton")
 
 from offline_compilation import BACKWARD, FORWARD, SHARED, TANGENT, Configuration, resources  # noqa: E402
 
-# Bytes of shared memory that a program may take; offline compilation does not check them.
+# Bytes of shared memory available to a program, which offline compilation does not check.
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 TENSOR_CORES = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
-# On sm_90: instructions per activation, bytes of spills, bytes of shared memory; measured figures with a little room.
+# On sm_90: instructions per activation, bytes of spills, bytes of shared memory; measured, with a small margin.
 SM90_BUDGET = {
     Configuration(FORWARD, 90): (5.3, 0, 36 * 1024),
     Configuration(FORWARD, 90, gain=True): (5.7, 0, 36 * 1024),
@@ -33,7 +33,7 @@ SM90_BUDGET = {
 
 
 def stack_budget(configuration: Configuration) -> int:
-    """Bytes of spills per thread that a configuration may have: the worst of those compiled, not what is hoped for."""
+    """Largest number of bytes of spills per thread of a configuration, as measured on the compiled ones."""
     if configuration.kernel in (FORWARD, SHARED):
         if configuration.capability == 80 and configuration.precision == "accurate":
             return 1600 if configuration.width == 256 else 80
@@ -92,8 +92,7 @@ def test_every_kernel_compiles_for_every_architecture():
 
 
 def every_shipped_configuration():
-    """Every kernel, architecture, precision and width, with the options that change its registers most: some 340, which
-    take about 10 seconds each on a busy core."""
+    """Every kernel, architecture, precision and width with the options that change its registers most, about 340."""
     for capability, precision, width in itertools.product(
         (80, 90, 100), ("fast", "accurate", "bf16"), (32, 64, 128, 256)
     ):

@@ -13,7 +13,7 @@ TANGENT_ERROR = {"fast": 1.2e-3, "bf16": 1.5e-2, "accurate": 2e-6}
 
 @pytest.fixture(autouse=True)
 def unwritten_memory_is_nan(monkeypatch):
-    """What a kernel leaves unwritten in its results or partial sums shows as NaN."""
+    """Fill new memory with NaN, so that results and partial sums left unwritten show."""
     pytest.importorskip("triton")
     new_empty = torch.Tensor.new_empty
 
@@ -26,7 +26,7 @@ def unwritten_memory_is_nan(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def triton_serves(monkeypatch):
-    """A fallback to torch would pass every comparison: make it an error."""
+    """Make a fallback to torch, which would pass every comparison, an error."""
 
     def refuse(reason):
         raise AssertionError(f"fell back: {reason}")
@@ -38,7 +38,7 @@ def triton_serves(monkeypatch):
 def value_error(problem, precision, device):
     single = problem.to(torch.float32).map(lambda tensor: tensor.to(device))
     found = modulated_siren(*single.positional(), **problem.options, backend="triton", precision=precision)
-    return relative_error(found.cpu(), reference.modulated_siren(*problem.positional(), **problem.options))
+    return relative_error(found.cpu(), reference.modulated_siren(problem.arguments()))
 
 
 def gradients(problem, device, **options):
@@ -91,7 +91,7 @@ def test_features_of_a_trunk(width, precision, device):
     single = problem.to(torch.float32).map(lambda tensor: tensor.to(device))
     options = dict(backend="triton", precision=precision)
     found = siren_features(single.x, single.hidden_weights, single.shift, **options)
-    expected = reference.siren_features(problem.x, problem.hidden_weights, problem.shift)
+    expected = reference.siren_features(problem.arguments())
     assert relative_error(found.cpu(), expected) < VALUE_ERROR[precision]
 
 
@@ -127,7 +127,7 @@ def test_gradients_at_every_width(width, layers, modulated, device):
 
 @pytest.mark.parametrize("points", ["shared", "per_sample", "ragged"])
 def test_weight_gradients_at_width_128_in_several_groups_of_samples(points, device, monkeypatch):
-    from inrflow_kernels import launch_backward
+    from inrflow_kernels.triton import launch_backward
 
     monkeypatch.setattr(launch_backward, "STORED_BYTES", 1)
     problem = make_problem(points=points, width=128, modulated="shift gain output")
@@ -213,7 +213,7 @@ def test_tangents_at_every_width(width, device):
 
 def tangent_error(problem, tangents_of, precision, device):
     tangents = tangents_of(problem)
-    expected = reference.modulated_siren_jvp(*problem.positional(), **problem.options, tangents=tangents)
+    expected = reference.modulated_siren_jvp(problem.arguments(), tangents)
     single = problem.to(torch.float32).map(lambda tensor: tensor.to(device))
     named = {f"{name}_tangent": tangent.float().to(device) for name, tangent in tangents.items()}
     values, changes = modulated_siren_jvp(

@@ -1,8 +1,7 @@
-"""Compiles the shipped kernels for GPUs that are not there and reads what the assembler made of them.
+"""Compiles the shipped kernels for absent GPUs and reads registers, memory and instructions from the assembly.
 
-Run as a script it compiles the configurations named on standard input (JSON, one a line) and prints their resources the
-same way: the tests start it in a process of its own, because kernels are interpreted or compiled once and for all when
-their module is first imported.
+As a script it compiles the configurations on standard input (JSON, one per line) and prints their resources likewise.
+The tests run it in a separate process, since a kernel's module decides at import whether it is interpreted or compiled.
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ class Configuration:
 
 def compile_configuration(configuration: Configuration) -> dict:
     """Registers, stack and shared memory in bytes, warps, instructions per activation and counts of opcodes."""
-    from inrflow_kernels import launch_common, launch_forward, triton_backward, triton_forward, triton_tangent
+    from inrflow_kernels.triton import backward, forward, launch, launch_forward, tangent
 
-    precision = launch_common.PRECISIONS[configuration.precision]
+    precision = launch.PRECISIONS[configuration.precision]
     width, accurate = configuration.width, configuration.precision == "accurate"
     constants = dict(
         D=configuration.coordinates,
-        DP=launch_common.padded_coordinates(configuration.coordinates),
+        DP=launch.padded_coordinates(configuration.coordinates),
         H=width,
         L=configuration.layers,
         C=configuration.channels,
@@ -54,20 +53,20 @@ def compile_configuration(configuration: Configuration) -> dict:
         SINE=precision.sine,
         INTERPRETED=False,
     )
-    forward = dict(SCALE=1 / precision.scale)
+    scaled = dict(SCALE=1 / precision.scale)
     if configuration.kernel in (FORWARD, SHARED):
-        launch = launch_common.forward_launch(width, accurate, configuration.layers)
-        forward |= dict(HC=launch.chunk, RESIDENT=launch.resident)
+        shape = launch.forward_launch(width, accurate, configuration.layers)
+        scaled |= dict(HC=shape.chunk, RESIDENT=shape.resident)
     if configuration.kernel == FORWARD:
-        kernel = triton_forward.siren_kernel
+        kernel = forward.siren_kernel
         shared = configuration.output_shared
-        constants |= forward | dict(HAS_GAIN=configuration.gain, OUTPUT_SHARED=shared, BIAS_SHARED=shared)
+        constants |= scaled | dict(HAS_GAIN=configuration.gain, OUTPUT_SHARED=shared, BIAS_SHARED=shared)
     elif configuration.kernel == SHARED:
-        kernel = triton_forward.shared_trunk_kernel
-        constants |= forward | dict(BN=launch_forward.SHARED_TRUNK_COLUMNS)
+        kernel = forward.shared_trunk_kernel
+        constants |= scaled | dict(BN=launch_forward.SHARED_TRUNK_COLUMNS)
     elif configuration.kernel == BACKWARD:
-        kernel = triton_backward.backward_kernel
-        launch = launch_common.backward_launch(width, configuration.layers, configuration.capability)
+        kernel = backward.backward_kernel
+        shape = launch.backward_launch(width, configuration.layers, configuration.capability)
         store = width > 64 and (configuration.weights or configuration.gain)
         constants |= dict(
             HAS_GAIN=configuration.gain,
@@ -78,14 +77,14 @@ def compile_configuration(configuration: Configuration) -> dict:
             WANT_WEIGHTS=configuration.weights and not store,
             WANT_OUTPUT=configuration.weights and not configuration.many,
             STORE=store,
-            RESIDENT=launch.resident,
+            RESIDENT=shape.resident,
         )
     else:
-        kernel = triton_tangent.tangent_kernel
-        launch = launch_common.tangent_launch(width, accurate)
-        constants |= forward | dict(
-            DIRECTIONS=launch.directions,
-            RESIDENT=launch.resident,
+        kernel = tangent.tangent_kernel
+        shape = launch.tangent_launch(width, accurate)
+        constants |= scaled | dict(
+            DIRECTIONS=shape.directions,
+            RESIDENT=shape.resident,
             HAS_GAIN=configuration.gain,
             OF_X=configuration.points,
             OF_SHIFT=not configuration.points,
@@ -94,11 +93,11 @@ def compile_configuration(configuration: Configuration) -> dict:
             OF_BIAS=False,
             RADIANS=1.0 / precision.scale,
         )
-    constants["BM"] = launch.rows
-    return _compile(kernel, constants, launch.warps, configuration)
+    constants["BM"] = shape.rows
+    return _compile(kernel, constants, shape.warps, configuration)
 
 
-# Strides that are multiples of 16 for every width: the launcher tells the compiler so, which joins memory accesses.
+# Strides that are multiples of 16 at every width, of which the launcher informs the compiler to merge memory accesses.
 ALIGNED_STRIDES = {
     "shift_stride",
     "output_stride",
@@ -134,7 +133,7 @@ def _compile(kernel, constants: dict, warps: int, configuration: Configuration) 
     target = GPUTarget("cuda", configuration.capability, 32)
     options = dict(num_warps=warps, num_stages=1)
     if configuration.kernel == BACKWARD:
-        from inrflow_kernels.launch_backward import register_limit
+        from inrflow_kernels.triton.launch_backward import register_limit
 
         options |= register_limit(constants["DP"])
     compiled = triton.compile(source, target=target, options=options)

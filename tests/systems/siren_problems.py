@@ -1,10 +1,11 @@
-"""Small random SIREN problems that the kernel tests share."""
+"""Small random SIREN problems for the kernel tests."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
 import torch
+from inrflow_kernels.arguments import SAMPLE_DIMS, SirenArguments
 from torch import Tensor
 
 
@@ -20,6 +21,10 @@ class Problem:
 
     def positional(self) -> tuple:
         return (self.x, self.hidden_weights, self.shift, self.gain, self.output_weight, self.output_bias)
+
+    def arguments(self) -> SirenArguments:
+        """Unchecked arguments of the reference."""
+        return SirenArguments(*self.positional(), **self.options)
 
     def leaves(self) -> list[Tensor]:
         gain = [] if self.gain is None else [self.gain]
@@ -96,21 +101,21 @@ MODES = [
     for modulated in ("none", "shift", "gain", "output", "shift gain output")
 ]
 
-MOVABLE = ("x", "shift", "gain", "output_weight", "output_bias")
 
-
-def make_tangents(problem: Problem, directions: int = 3, names: tuple[str, ...] = MOVABLE, scale: float = 1.0) -> dict:
+def make_tangents(
+    problem: Problem, directions: int = 3, names: tuple[str, ...] = tuple(SAMPLE_DIMS), scale: float = 1.0
+) -> dict:
     """Random tangents (K, *shape) of the named arguments that the problem has."""
     generator = torch.Generator().manual_seed(1)
-    found = {}
+    tangents = {}
     for name in names:
         argument = getattr(problem, name)
         if argument is not None:
             shape = (directions, *argument.shape)
-            found[name] = scale * torch.randn(shape, generator=generator, dtype=torch.float64).to(argument.dtype)
-    return found
+            tangents[name] = scale * torch.randn(shape, generator=generator, dtype=torch.float64).to(argument.dtype)
+    return tangents
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
+def relative_error(computed: Tensor, expected: Tensor) -> float:
     """Root mean square error relative to the expected values'."""
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
+    return float((computed.double() - expected.double()).norm() / expected.double().norm())

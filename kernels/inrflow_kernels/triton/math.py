@@ -1,11 +1,11 @@
-"""Device functions that the kernels share: sines, split 16-bit operands, matrix products, the trunk of one tile.
+"""Device functions of all kernels: sine and cosine, split 16-bit operands, matrix products, the trunk of one tile.
 
-Precision (`PREC`): "fp16" and "bf16" round the operands of every product and accumulate in float32; "fp16x3" carries
-each operand as a sum of two halves and keeps three of the four partial products, which is float32-like. Activations
-lie in [-1, 1], where fp16 is more exact than tf32 or bf16 at the same rate.
+Precision (`PREC`): "fp16" and "bf16" round the operands of every product and accumulate in float32; "fp16x3" splits
+each operand into a sum of two fp16 numbers and computes three of the four partial products, with errors like those of
+float32. Activations lie in [-1, 1], where fp16 is more accurate than tf32 or bf16 at the same throughput.
 """
 
-# Device code: its tuples grow with every layer.
+# Device code, where tuples grow from layer to layer.
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from triton.language.extra.cuda import libdevice
 
 @triton.jit
 def _half_turn_reduction(t):
-    """Turns t -> s in [-1/4, 1/4] and the sign bit of (-1)^k, with t = k/2 + s exactly (|t| < 2^21)."""
-    shifted = t * 2.0 + 12582912.0  # 1.5 * 2^23: the sum's low mantissa bits are the nearest integer k
+    """Exact range reduction t = k/2 + s, |t| < 2^21, in turns: s in [-1/4, 1/4] and the sign bit of (-1)^k."""
+    shifted = t * 2.0 + 12582912.0  # adding 1.5 * 2^23 leaves the nearest integer k in the low mantissa bits
     s = tl.fma(shifted - 12582912.0, -0.5, t)
     return s, (shifted.to(tl.int32, bitcast=True) & 1) << 31
 
@@ -30,7 +30,7 @@ def _flip(value, sign):
 
 @triton.jit
 def _sine_polynomial(s):
-    """sin(2 pi s) for |s| <= 1/4, minimax in s^2."""
+    """sin(2 pi s), |s| <= 1/4, by a minimax polynomial in s^2."""
     u = s * s
     p = tl.fma(u, 39.536706, -76.5497823)
     p = tl.fma(u, p, 81.6010041)
@@ -41,7 +41,7 @@ def _sine_polynomial(s):
 
 @triton.jit
 def _cosine_polynomial(s):
-    """cos(2 pi s) for |s| <= 1/4, minimax in s^2."""
+    """cos(2 pi s), |s| <= 1/4, by a minimax polynomial in s^2."""
     u = s * s
     p = tl.fma(u, -24.9822378, 60.1440151)
     p = tl.fma(u, p, -85.4535716)
@@ -52,7 +52,7 @@ def _cosine_polynomial(s):
 
 @triton.jit
 def sine(t, SINE: tl.constexpr):
-    """sin(t): `fast` (the special function unit) and `plain` (interpreter alone) take radians, `exact` takes turns."""
+    """sin(t), with t in radians for "fast" (special function unit) and "plain" (interpreter), in turns for "exact"."""
     if SINE == "fast":
         return libdevice.fast_sinf(t)
     elif SINE == "plain":
@@ -64,7 +64,7 @@ def sine(t, SINE: tl.constexpr):
 
 @triton.jit
 def sine_cosine(t, SINE: tl.constexpr):
-    """sin(t) and cos(t), t in the unit of `sine`."""
+    """sin(t) and cos(t), with t in the unit of `sine`."""
     if SINE == "fast":
         return libdevice.fast_sinf(t), libdevice.fast_cosf(t)
     elif SINE == "plain":
@@ -76,7 +76,7 @@ def sine_cosine(t, SINE: tl.constexpr):
 
 @triton.jit
 def as_operand(a, PREC: tl.constexpr):
-    """float32 values as the tuple of 16-bit operands that stands for them."""
+    """Tuple of 16-bit operands whose sum represents float32 values."""
     if PREC == "fp16x3":
         high = a.to(tl.float16)
         return high, (a - high.to(tl.float32)).to(tl.float16)
@@ -88,7 +88,7 @@ def as_operand(a, PREC: tl.constexpr):
 
 @triton.jit
 def load_operand(pointers, low_plane, PREC: tl.constexpr):
-    """Weights already in the operand type; with fp16x3 the low halves lie `low_plane` elements later."""
+    """Operands stored in memory; those of fp16x3 have their low parts `low_plane` elements after the high parts."""
     if PREC == "fp16x3":
         return tl.load(pointers), tl.load(pointers + low_plane)
     else:
@@ -97,8 +97,7 @@ def load_operand(pointers, low_plane, PREC: tl.constexpr):
 
 @triton.jit
 def dot(a, b, acc, INTERPRETED: tl.constexpr):
-    """acc + a b with 16-bit operands. The interpreter multiplies bfloat16 as integers, so there operands are
-    widened."""
+    """acc + a b with 16-bit operands, widened in the interpreter, which multiplies bfloat16 as integers."""
     if INTERPRETED:
         return tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
     else:
@@ -107,7 +106,7 @@ def dot(a, b, acc, INTERPRETED: tl.constexpr):
 
 @triton.jit
 def matmul(a, b, acc, PREC: tl.constexpr, INTERPRETED: tl.constexpr):
-    """acc + a b for operand tuples, the small partial products first."""
+    """acc + a b for operand tuples, smaller partial products first."""
     if PREC == "fp16x3":
         acc = dot(a[1], b[0], acc, INTERPRETED)
         acc = dot(a[0], b[1], acc, INTERPRETED)
@@ -118,8 +117,8 @@ def matmul(a, b, acc, PREC: tl.constexpr, INTERPRETED: tl.constexpr):
 def load_points(X, rows, mask, factor, D: tl.constexpr, DP: tl.constexpr, PREC: tl.constexpr):
     """(BM, 4 DP) operand [high | low | high | low] of factor * coordinates at the given rows of X.
 
-    Against rows [high, high, low, low] of the first weight, one product is exact to twice the operand's precision (a
-    rounded first layer would cost most of the error).
+    Multiplied by rows [high, high, low, low] of the first weight, it gives the product to twice the precision of an
+    operand. Rounding the first layer instead would dominate the error.
     """
     TYPE: tl.constexpr = tl.bfloat16 if PREC == "bf16" else tl.float16
     k = tl.arange(0, 4 * DP)
@@ -132,7 +131,7 @@ def load_points(X, rows, mask, factor, D: tl.constexpr, DP: tl.constexpr, PREC: 
 
 @triton.jit
 def modulate(product, SHIFT, GAIN, HAS_GAIN: tl.constexpr, SCALE: tl.constexpr):
-    """gain * product + shift; SCALE undoes the power of two that the weights were multiplied with."""
+    """gain * product + shift, where SCALE cancels the power of two in the weights."""
     shift = tl.load(SHIFT)
     if HAS_GAIN:
         return tl.fma(product, (tl.load(GAIN) * SCALE)[None, :], shift[None, :])
@@ -144,7 +143,7 @@ def modulate(product, SHIFT, GAIN, HAS_GAIN: tl.constexpr, SCALE: tl.constexpr):
 
 @triton.jit
 def load_trunk(FIRST, HIDDEN, H: tl.constexpr, L: tl.constexpr, DP: tl.constexpr, PREC: tl.constexpr):
-    """All layers' weights as a tuple of operands, to stay on the multiprocessor for every tile."""
+    """Operands of all layers' weights, resident on the multiprocessor for all tiles."""
     unit = tl.arange(0, H)
     k = tl.arange(0, 4 * DP)
     weights = ((tl.load(FIRST + k[:, None] * H + unit[None, :]),),)
@@ -160,7 +159,7 @@ def _wide_layer(
     BM: tl.constexpr, H: tl.constexpr, HC: tl.constexpr, L: tl.constexpr,
     HAS_GAIN: tl.constexpr, PREC: tl.constexpr, SINE: tl.constexpr, SCALE: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """One hidden layer with the activations as a tuple of HC-wide chunks and the weights streamed."""
+    """One hidden layer with activations in a tuple of HC-wide chunks and weights streamed from memory."""
     unit = tl.arange(0, HC)
     result = ()
     for out in tl.static_range(H // HC):
@@ -181,7 +180,7 @@ def trunk(
     BM: tl.constexpr, H: tl.constexpr, HC: tl.constexpr, L: tl.constexpr, DP: tl.constexpr, RESIDENT: tl.constexpr,
     HAS_GAIN: tl.constexpr, PREC: tl.constexpr, SINE: tl.constexpr, SCALE: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """Last hidden activations of a tile, a tuple of H / HC operands. SHIFT and GAIN point at the tile's sample."""
+    """Last hidden activations of a tile in H / HC chunks of operands. SHIFT and GAIN point to the tile's sample."""
     unit = tl.arange(0, HC)
     k = tl.arange(0, 4 * DP)
     h = ()
@@ -200,7 +199,7 @@ def trunk(
             t = modulate(t, SHIFT + layer * H + unit, GAIN + layer * H + unit, HAS_GAIN, SCALE)
             h = (as_operand(sine(t, SINE), PREC),)
     else:
-        # A dynamic loop: unrolled, the streamed weights of all layers would be fetched at once and spill.
+        # A dynamic loop: unrolled, the compiler loads all layers' streamed weights at once and spills registers.
         for layer in tl.range(1, L):
             h = _wide_layer(
                 h, layer, HIDDEN, SHIFT, GAIN, BM, H, HC, L, HAS_GAIN, PREC, SINE, SCALE, INTERPRETED

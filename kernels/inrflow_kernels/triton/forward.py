@@ -1,13 +1,13 @@
-"""Forward kernels: a tile of points runs through all layers without its activations leaving the multiprocessor.
+"""Forward kernels, which evaluate all layers of a tile of points without storing its activations.
 
-`siren_kernel` evaluates (sample, point) pairs; `shared_trunk_kernel` is for output modulation alone, where the
-activations of a point are the same for all samples and are contracted with all their output weights at once.
+`siren_kernel` evaluates (sample, point) pairs. `shared_trunk_kernel` is for output modulation alone: all samples share
+the activations of a point, which are multiplied by all their output weights at once.
 
-The tile table TILES holds int32 rows (sample, first row of X, first row of the result, number of rows), which serves
-shared, per-sample and ragged point sets alike. Programs are persistent and share the tiles out among them.
+The tile table TILES has int32 rows (sample, first row of X, first row of the result, number of rows) and represents
+shared, per-sample and ragged points alike. Programs are persistent; each processes every num_programs-th tile.
 """
 
-# Device code: its tuples grow with every layer.
+# Device code, where tuples grow from layer to layer.
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_math import load_operand, load_points, load_trunk, matmul, trunk
+from .math import load_operand, load_points, load_trunk, matmul, trunk
 
 
 @triton.jit
@@ -27,7 +27,7 @@ def siren_kernel(
     HAS_GAIN: tl.constexpr, OUTPUT_SHARED: tl.constexpr, BIAS_SHARED: tl.constexpr,
     PREC: tl.constexpr, SINE: tl.constexpr, SCALE: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """RESULT (rows, C). Strides are those of a sample, 0 for what all samples share; OUTPUT is (H, 16) zero padded."""
+    """RESULT (rows, C). Strides are per sample, 0 for shared arguments; OUTPUT is (H, 16), zero padded."""
     lane = tl.arange(0, BM)
     unit = tl.arange(0, HC)
     channel = tl.arange(0, 16)
@@ -70,8 +70,8 @@ def shared_trunk_kernel(
     BM: tl.constexpr, BN: tl.constexpr, RESIDENT: tl.constexpr,
     PREC: tl.constexpr, SINE: tl.constexpr, SCALE: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """RESULT (S, N, C) of OUTPUT (H, S C padded to BN), operands, and BIAS (S C). One tile of points per program of the
-    first grid axis; the second axis shares the outputs out, each program evaluating the trunk of its tile anew."""
+    """RESULT (S, N, C) from OUTPUT (H, S C padded to BN), operands, and BIAS (S C). The first grid axis runs over tiles
+    of points, the second over groups of outputs; every program evaluates the trunk of its tile."""
     lane = tl.arange(0, BM)
     unit = tl.arange(0, HC)
     column = tl.arange(0, BN)

@@ -1,11 +1,9 @@
-"""Forward-mode kernel: a tile's activations and their tangents in several directions, carried through the network
-together.
+"""Forward-mode kernel: activations of a tile and their tangents in several directions, layer by layer.
 
-The columns of a decoder's Jacobian with respect to its modulations (Gauss-Newton encoding) and field derivatives with
-respect to coordinates are directions of one launch; DIRECTIONS of them share one evaluation of the activations.
+DIRECTIONS tangents share one evaluation of the activations.
 """
 
-# Device code: its tuples grow with every layer.
+# Device code, where tuples grow from layer to layer.
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_math import as_operand, dot, load_operand, load_points, load_trunk, matmul, sine_cosine
+from .math import as_operand, dot, load_operand, load_points, load_trunk, matmul, sine_cosine
 
 
 @triton.jit
@@ -28,12 +26,12 @@ def tangent_kernel(
     OF_X: tl.constexpr, OF_SHIFT: tl.constexpr, OF_GAIN: tl.constexpr, OF_OUTPUT: tl.constexpr, OF_BIAS: tl.constexpr,
     PREC: tl.constexpr, SINE: tl.constexpr, SCALE: tl.constexpr, RADIANS: tl.constexpr, INTERPRETED: tl.constexpr,
 ):  # fmt: skip
-    """RESULT (rows, C) and RESULT_TANGENT (K, rows, C) for K directions, DIRECTIONS of them at a place of the second
-    grid axis; the first axis shares the tiles out.
+    """RESULT (rows, C) and RESULT_TANGENT (K, rows, C) in K directions. The first grid axis runs over tiles, the second
+    over groups of DIRECTIONS directions.
 
-    `*_direction` are strides from one direction to the next, `*_stride` from one sample to the next. FACTOR (1,) is a
-    power of two that tangents are multiplied with on the way, so that they keep their precision as operands. RADIANS is
-    what turns a product of scaled weights into radians, the unit of all tangents.
+    `*_direction` are strides between directions, `*_stride` between samples. FACTOR (1,) is a power of two by which
+    tangents are scaled inside the kernel, to stay within the range of operands. RADIANS converts a product of scaled
+    weights to radians, the unit of all tangents.
     """
     lane = tl.arange(0, BM)
     unit = tl.arange(0, H)

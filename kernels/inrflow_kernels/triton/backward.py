@@ -1,13 +1,11 @@
-"""Backward kernel: a tile's activations are evaluated again and its gradients formed without leaving the
-multiprocessor.
+"""Backward kernel, which evaluates a tile's activations again and computes its gradients in one pass.
 
-Gradients of modulations leave as one partial sum per tile, gradients of weights as one per program; both are reduced
-afterwards in a fixed order. There are no atomics: results are bitwise the same in every run. Gradients are multiplied
-by a power of two (SCALE, in device memory) before they are rounded to operands, so that fp16 keeps its precision; the
-reduction takes it out again.
+It writes partial sums, one per tile for gradients of modulations and one per program for gradients of weights, which
+the launch reduces in a fixed order. Without atomics, results are bitwise reproducible. Gradients are scaled by a power
+of two (SCALE, in device memory) before rounding to operands, to stay within the range of fp16; the reduction undoes it.
 """
 
-# Device code: its tuples grow with every layer.
+# Device code, where tuples grow from layer to layer.
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -15,12 +13,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_math import dot, load_points, load_trunk, sine_cosine
+from .math import dot, load_points, load_trunk, sine_cosine
 
 
 @triton.jit
 def _layer_forward(t, SHIFT, GAIN, HAS_GAIN: tl.constexpr, SINE: tl.constexpr, TYPE: tl.constexpr):
-    """Activation and slope, as operands, of one layer from its product."""
+    """Activation and slope of one layer, as operands, from its product W h."""
     if HAS_GAIN:
         t = t * tl.load(GAIN)[None, :]
     h, slope = sine_cosine(t + tl.load(SHIFT)[None, :], SINE)
@@ -40,11 +38,11 @@ def backward_kernel(
     """Gradients of SCALE * sum(GRAD * field), GRAD (rows, C).
 
     GRAD_SHIFT, GRAD_GAIN (T, L, H) per tile. WANT_WEIGHTS: GRAD_FIRST (P, 4 DP, H) and GRAD_HIDDEN (P, L-1, H, H) per
-    program. STORE, instead of GRAD_HIDDEN and of GRAD_GAIN beyond the first layer, writes each layer's input and the
-    gradient at its preactivation to STORED (2, L-1, rows, H), for a matrix product outside.
-    WANT_OUTPUT: GRAD_OUTPUT (P, H, 16) per program where OUTPUT is shared, else (T, H, 16) per tile. MANY_OUTPUTS (one
-    trunk, all samples' outputs): GRAD is (S, N, C), OUTPUT (H, S C padded to 64), and the tile's activations go to
-    FEATURES (N, H) for the outputs' own gradient. FIRST_EXACT (D, H) is the first weight in float32.
+    program. STORE: each layer's input and the gradient at its preactivation are written to STORED (2, L-1, rows, H),
+    from which the launch computes GRAD_HIDDEN, and GRAD_GAIN beyond the first layer, by matrix products.
+    WANT_OUTPUT: GRAD_OUTPUT (P, H, 16) per program if OUTPUT is shared, else (T, H, 16) per tile. MANY_OUTPUTS (a trunk
+    shared by the outputs of all samples): GRAD is (S, N, C), OUTPUT (H, S C padded to 64), and the last activations are
+    written to FEATURES (N, H) for the gradient of the outputs. FIRST_EXACT (D, H) is the first weight in float32.
     """
     TYPE: tl.constexpr = tl.bfloat16 if PREC == "bf16" else tl.float16
     lane = tl.arange(0, BM)
@@ -74,9 +72,9 @@ def backward_kernel(
         mask = lane < tl.load(TILES + tile * 4 + 3)
         shift = SHIFT + sample * shift_stride + unit
         gain = GAIN + sample * L * H + unit
-        # The activations and slopes of all layers, kept as operands.
+        # Activations and slopes of all layers, kept as operands.
         points = load_points(X + x_row * D, lane, mask, 1.0, D, DP, PREC)
-        # Fetched for every tile, not resident: its place in shared memory then serves others too.
+        # Loaded for every tile: resident, it would occupy shared memory throughout.
         first = tl.load(FIRST + k[:, None] * H + unit[None, :])
         t = dot(points, first, tl.zeros((BM, H), tl.float32), INTERPRETED)
         h, slope = _layer_forward(t, shift, gain, HAS_GAIN, SINE, TYPE)
@@ -94,7 +92,7 @@ def backward_kernel(
             h, slope = _layer_forward(t, shift + layer * H, gain + layer * H, HAS_GAIN, SINE, TYPE)
             activations = activations + (h,)
             slopes = slopes + (slope,)
-        # Through the output layer.
+        # The output layer.
         back = tl.zeros((BM, H), tl.float32)
         if MANY_OUTPUTS:
             tl.store(FEATURES + row * H + (lane[:, None] * H + unit[None, :]), activations[L - 1], mask=mask[:, None])
@@ -127,15 +125,15 @@ def backward_kernel(
                     target = GRAD_OUTPUT + tile * H * 16 + (unit[:, None] * 16 + channel[None, :])
                     tl.store(target, outer)
             back = dot(grad, tl.trans(output), back, INTERPRETED)
-        # Down the hidden layers. Rows beyond the tile's count have no gradient, so every sum over rows is right.
+        # The hidden layers. Rows beyond the tile's count have zero gradient and add nothing to sums over rows.
         partial = tile * (L * H)
         column = k % DP
-        # Rows of the coordinates' high and low halves, and a row of ones.
+        # Rows of the coordinates' high and low parts, and a row of ones.
         augmented = tl.where((k == 2 * DP)[:, None], 1.0, tl.trans(points)).to(TYPE)
         for layer in tl.static_range(L - 1, 0, -1):
             delta = back * slopes[layer].to(tl.float32)
             rounded = delta.to(TYPE)
-            # Sums over rows as one small matrix product: shuffles would cost more than the tensor cores.
+            # Sums over rows as a small matrix product, cheaper on tensor cores than shuffles.
             total = dot(augmented, rounded, tl.zeros((4 * DP, H), tl.float32), INTERPRETED)
             tl.store(
                 GRAD_SHIFT + partial + layer * H + (unit[None, :] + 0 * k[:, None]),
@@ -151,7 +149,7 @@ def backward_kernel(
             if HAS_GAIN:
                 factor = tl.load(gain + layer * H)
                 if WANT_GAIN and not STORE:
-                    # d gain is the column sum of weight * (h^T delta): no division by the gain.
+                    # d gain = column sums of weight * (h^T delta), without dividing by the gain.
                     outer = dot(tl.trans(activations[layer - 1]), rounded, tl.zeros((H, H), tl.float32), INTERPRETED)
                     tl.store(GRAD_GAIN + partial + layer * H + unit, tl.sum(outer * weight.to(tl.float32), axis=0))
                 rounded = (delta * factor[None, :]).to(TYPE)
@@ -168,7 +166,7 @@ def backward_kernel(
                         replaced = replaced + (grad_hidden[other],)
                 grad_hidden = replaced
             back = dot(rounded, tl.trans(weight), tl.zeros((BM, H), tl.float32), INTERPRETED)
-        # The first layer: one product gives sums against [x high | x low | 1], that is weight and shift gradients.
+        # The first layer: one product with [x high | x low | 1] gives the gradients of weight and shift.
         delta = back * slopes[0].to(tl.float32)
         rounded = delta.to(TYPE)
         totals = dot(augmented, rounded, tl.zeros((4 * DP, H), tl.float32), INTERPRETED)

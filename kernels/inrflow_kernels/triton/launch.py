@@ -1,5 +1,4 @@
-"""What all launches of the Triton kernels share: the calls they serve, precisions, operands, tile tables, tile
-shapes."""
+"""Common parts of all launches: supported calls, precisions, operands, tile tables and tile shapes."""
 
 from __future__ import annotations
 
@@ -8,27 +7,36 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-# Fused multiply-adds are part of the kernels' measured accuracy and speed; the compiler's default is about to change.
+# Measured accuracy and speed include fused multiply-adds; the compiler's default differs between Triton versions.
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 import torch
 import triton
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
-from .arguments import SirenArguments
+from ..arguments import SirenArguments
+
+
+class UnsupportedCall(Exception):
+    """Reason why a kernel does not support a call that the forward kernels support."""
+
+
+# Exceptions of a launch after which torch computes the call: OutOfResources means that the device has too little shared
+# memory or too few registers for a kernel.
+REFUSALS = (UnsupportedCall, OutOfResources)
 
 INTERPRETED = triton.knobs.runtime.interpret
 WIDTHS = (32, 64, 128, 256)
 MAX_LAYERS = 6
 TURN = 2 * math.pi
-# Weights of accurate mode are multiplied by this power of two, or their low halves would be subnormal in fp16.
+# Power of two by which weights are scaled in accurate mode, so that their low parts are not subnormal in fp16.
 ACCURATE_SCALE = 64.0
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How a precision name of the public functions is carried out: operands, sine, unit of its argument, weight
-    scale."""
+    """Implementation of a precision: operands, sine, whether its argument is in turns, and scale of the weights."""
 
     operands: str
     sine: str
@@ -50,8 +58,8 @@ PRECISIONS = {
 
 @dataclass(frozen=True)
 class Launch:
-    """Compile-time shape of a kernel: rows of a tile, warps, and for the forward kernels the width of an activation
-    chunk; `resident` keeps all weights on the multiprocessor; `directions` of a tangent kernel go together."""
+    """Compile-time shape of a kernel: rows per tile, warps, width of an activation chunk (forward kernels), whether
+    all weights stay resident on the multiprocessor, tangent directions per program (tangent kernel)."""
 
     rows: int
     warps: int
@@ -61,7 +69,7 @@ class Launch:
 
 
 def forward_launch(width: int, accurate: bool, layers: int) -> Launch:
-    """Launch of the forward kernels. At width 128 the weights of 6 layers exceed the shared memory of sm_80."""
+    """Shape of the forward kernels. At width 128 the weights of 6 layers exceed the shared memory of sm_80."""
     if width <= 64:
         return Launch(128, 4, chunk=width)
     if accurate:
@@ -71,8 +79,7 @@ def forward_launch(width: int, accurate: bool, layers: int) -> Launch:
 
 
 def capability(device: torch.device) -> int:
-    """Compute capability as 10 times major plus minor; that of a device with everything where kernels are
-    interpreted."""
+    """Compute capability, 10 times major plus minor; 90 in the interpreter, so that every kernel is tested."""
     if device.type != "cuda":
         return 90
     major, minor = torch.cuda.get_device_capability(device)
@@ -80,20 +87,20 @@ def capability(device: torch.device) -> int:
 
 
 def backward_launch(width: int, layers: int, capability: int) -> Launch:
-    """Launch of the backward kernel. At width 128 the weights of 4 layers fit the shared memory of sm_90 and sm_100,
-    not that of sm_80."""
+    """Shape of the backward kernel. At width 128 the weights of 4 layers fit the shared memory of sm_90 and sm_100 but
+    not of sm_80."""
     return Launch(128, 8 if width >= 64 else 4, resident=width <= 64 or (layers <= 4 and capability >= 90))
 
 
 def tangent_launch(width: int, accurate: bool) -> Launch:
-    """Launch of the tangent kernel."""
+    """Shape of the tangent kernel."""
     if width <= 64 and not accurate:
         return Launch(128, 8 if width == 64 else 4, directions=2)
     return Launch(64, 4, resident=False, directions=1)
 
 
-def unserved_reason(arguments: SirenArguments) -> str | None:
-    """Why the Triton kernels cannot evaluate this call, in words; None where they can."""
+def unsupported_reason(arguments: SirenArguments) -> str | None:
+    """Why the kernels cannot evaluate a call; None if they can."""
     device = arguments.x.device
     if device.type != "cuda" and not INTERPRETED:
         return f"the tensors are on {device.type}, not on a CUDA device"
@@ -111,19 +118,19 @@ def unserved_reason(arguments: SirenArguments) -> str | None:
 
 
 def padded_coordinates(coordinates: int) -> int:
-    """Coordinates padded to 4, 8 or 16: four groups of them are the first product's inner dimension (16, 32 or 64)."""
+    """Coordinates padded to 4, 8 or 16; the first product's inner dimension is four times as large."""
     return max(4, triton.next_power_of_2(coordinates))
 
 
 def programs(work: int, device: torch.device, per_multiprocessor: int = 2) -> int:
-    """Persistent programs for `work` tiles. Fixed for a device, so that partial sums are the same in every run."""
+    """Number of persistent programs for `work` tiles, fixed for a device so that partial sums are reproducible."""
     if device.type != "cuda":
         return min(work, 3)
     return min(work, per_multiprocessor * torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def tile_table(arguments: SirenArguments, rows: int) -> Tensor:
-    """(T, 4) int32 of (sample, first row of x, first row of the result, rows), ordered by sample."""
+    """(T, 4) int32 rows (sample, first row of x, first row of the result, number of rows), ordered by sample."""
     device = arguments.x.device
     if arguments.offsets is None:
         count = arguments.x.shape[-2]
@@ -150,13 +157,13 @@ def tile_table(arguments: SirenArguments, rows: int) -> Tensor:
 
 
 def halves(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """High and low part of values as operands: their sum has twice the operand's precision."""
+    """High and low parts of values as operands, whose sum has twice the precision of one."""
     high = values.to(dtype)
     return high, (values - high.float()).to(dtype)
 
 
 def as_operand(values: Tensor, precision: Precision) -> Tensor:
-    """Values in the operand type; with fp16x3 the plane of high halves, then the plane of low halves."""
+    """Values in the operand type; for fp16x3 a plane of high parts followed by one of low parts."""
     if precision.operands == "fp16x3":
         return torch.stack(halves(values, precision.dtype))
     return values.to(precision.dtype).contiguous()
@@ -164,7 +171,7 @@ def as_operand(values: Tensor, precision: Precision) -> Tensor:
 
 @dataclass(frozen=True)
 class Operands:
-    """The network's parameters as the kernels read them (units: `turns` of the precision; scaled by its scale)."""
+    """Parameters of the network as the kernels read them, in the unit and scale of the precision."""
 
     x: Tensor
     first: Tensor
@@ -196,12 +203,12 @@ class Operands:
 
 
 def padded_output(weight: Tensor) -> Tensor:
-    """(..., H, 16) transposed and zero padded from (..., C, H)."""
+    """Output weights (..., C, H) transposed and zero padded to (..., H, 16)."""
     return torch.nn.functional.pad(weight.transpose(-1, -2), (0, 16 - weight.shape[-2]))
 
 
 def constants(arguments: SirenArguments, precision: Precision, launch: Launch) -> dict[str, Any]:
-    """The constants that every kernel takes."""
+    """Compile-time constants of every kernel."""
     return dict(
         D=arguments.coordinates,
         DP=padded_coordinates(arguments.coordinates),
