@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
+from inrflow.decoders.registry import register_decoder
 from inrflow.runtime.devices import on_own_device
 
 _HELD_OUT = 0.2
@@ -47,6 +48,7 @@ class ClosureErrors:
         return self.with_closure < 0.65 * self.without_closure
 
 
+@register_decoder("closure")
 class ClosureDecoder(Decoder):
     """An affine decoder of which d code dimensions are free and the others follow.
 
@@ -86,8 +88,7 @@ class ClosureDecoder(Decoder):
         self.weights[-1].zero_()
 
     def structure(self) -> dict[str, Any]:
-        """Arguments, beside the affine decoder, that make a decoder of the same shape."""
-        return {"code_size": self.code_size, "width": self.width, "depth": self.depth}
+        return {"decoder": self.decoder, "code_size": self.code_size, "width": self.width, "depth": self.depth}
 
     def closure(self, z: Tensor) -> Tensor:
         """g(z) (..., R): the remaining code dimensions at codes z (..., d)."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding
+from inrflow.decoders.registry import register_decoder
 from inrflow.errors import UserError
 from inrflow.runtime.devices import on_own_device
 
@@ -25,6 +26,7 @@ from inrflow.runtime.devices import on_own_device
 _SIDE = 0.5
 
 
+@register_decoder("filter_net")
 class FourierFilterNet(Decoder):
     """Fourier multiplicative filter net whose code enters every layer as a shift; affine in the code.
 
@@ -72,8 +74,8 @@ class FourierFilterNet(Decoder):
         self.output_bias = uniform(width, 1)
 
     def structure(self) -> dict[str, Any]:
-        """Arguments, beside the embedding, that make a decoder of the same shape."""
         return {
+            "embedding": self.embedding,
             "channels": self.channels,
             "code_size": self.code_size,
             "width": self.width,

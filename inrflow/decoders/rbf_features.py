@@ -7,10 +7,13 @@ support (Wendland 1995) interpolate that rest: at the points nothing is left, fa
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from inrflow.decoders.embeddings import Embedding
+from inrflow.decoders.registry import register_embedding
 
 _BLOCK = 256  # points whose distances to all nodes are formed at once: they stay in cache
 _NUGGET = 1e-8
@@ -25,6 +28,7 @@ def spacings(points: Tensor) -> Tensor:
     return distance.amin(1)
 
 
+@register_embedding("nodes")
 class NodeFunctions(Embedding):
     """An embedding whose harmonics are joined by K functions, each a sum of radial functions around M nodes.
 
@@ -41,6 +45,10 @@ class NodeFunctions(Embedding):
         self.inner, self.inputs, self.support = inner, inner.inputs, support
         self.register_buffer("nodes", torch.zeros(count, inner.inputs, dtype=torch.float64))
         self.register_buffer("weights", torch.zeros(count, functions, dtype=torch.float64))
+
+    def structure(self) -> dict[str, Any]:
+        count, functions = self.weights.shape
+        return {"inner": self.inner, "count": count, "functions": functions, "support": self.support}
 
     @classmethod
     def through(cls, inner: Embedding, x: Tensor, values: Tensor) -> NodeFunctions:

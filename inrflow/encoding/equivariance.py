@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.symmetries import Symmetries, Transformations
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.base import AffineDecoder
 from inrflow.encoding.posterior import GaussianPrior
 
 _EXACT = 1e-9  # relative residual of R below which the span counts as invariant
@@ -36,7 +36,7 @@ class FeatureMotion:
         self._inverse = torch.linalg.pinv(self._features)
 
     @classmethod
-    def of(cls, decoder: ModulatedSiren, normalisation: Normalisation, box: np.ndarray) -> FeatureMotion:
+    def of(cls, decoder: AffineDecoder, normalisation: Normalisation, box: np.ndarray) -> FeatureMotion:
         """Of the features of a decoder, in float64."""
         exact = copy.deepcopy(decoder).double()
         return cls(exact.features, exact.features_size, normalisation, box)
@@ -84,7 +84,7 @@ class FeatureMotion:
 class CodeMotion:
     """Moves codes of an affine decoder (output modulation) as transformations move the fields that they stand for."""
 
-    def __init__(self, decoder: ModulatedSiren, normalisation: Normalisation, box: np.ndarray) -> None:
+    def __init__(self, decoder: AffineDecoder, normalisation: Normalisation, box: np.ndarray) -> None:
         self.features = FeatureMotion.of(decoder, normalisation, box)
         self._output = decoder.output.detach().double()
         self._modes = decoder.output_map.detach().double().flatten(1)

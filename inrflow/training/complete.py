@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from inrflow.decoders.base import Decoder
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.base import AffineDecoder, Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, memory_directions, with_memory
@@ -141,7 +140,7 @@ def _on_all_trajectories(
     whole = np.arange(len(setup.source))
     augmentation = setup.augmentation(setup.symmetries)
 
-    def codes_of_all(refitted: ModulatedSiren, new: OutputModes) -> CodeData:
+    def codes_of_all(refitted: AffineDecoder, new: OutputModes) -> CodeData:
         book = make_code_book(setup, refitted, new.prior(), whole, whole[:0])
         return book.with_copies(whole, augmentation, setup.config.training.steps.copies or 1, setup.config.seed)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.decoders.base import Decoder
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.base import AffineDecoder, Decoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedFormSearch
 from inrflow.dynamics.flow.integrate import Integrator
@@ -157,12 +156,12 @@ class Training(TrainingSetup):
 
     # ---- parts that are also run alone ----
 
-    def fit_decoder(self) -> tuple[ModulatedSiren, OutputModes]:
+    def fit_decoder(self) -> tuple[AffineDecoder, OutputModes]:
         """Trunk and output modes of an affine decoder."""
         decoder, modes, self.unseen = fit_decoder(self)
         return decoder, modes
 
-    def code_book(self, decoder: ModulatedSiren, prior: GaussianPrior) -> CodeBook:
+    def code_book(self, decoder: AffineDecoder, prior: GaussianPrior) -> CodeBook:
         """Codes of training and validation trajectories, and the means to copy them."""
         return make_code_book(self, decoder, prior, self.training, self.validation)
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding, SphericalEmbedding
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import NodeFunctions
-from inrflow.decoders.registry import build_embedding, embedding_structure
+from inrflow.decoders.registry import build_decoder, decoder_structure
 
 
 def nodes(count: int = 40) -> torch.Tensor:
@@ -72,8 +73,10 @@ def test_points_on_a_sphere_have_distances_through_it():
 def test_a_structure_and_its_buffers_make_the_same_functions():
     x = nodes()
     functions = NodeFunctions.through(INNER[1], x, values(x))
-    again = build_embedding(embedding_structure(functions))
-    again.load_state_dict(functions.state_dict())
+    decoder = HarmonicDecoder(functions, 1)
+    twin = build_decoder(decoder_structure(decoder))
+    twin.load_state_dict(decoder.state_dict())
+    again = twin.embedding
     torch.testing.assert_close(again.evaluate_harmonics(x), functions.evaluate_harmonics(x))
     torch.testing.assert_close(again.forward(x), functions.forward(x))
 

@@ -7,7 +7,9 @@ import torch
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.symmetries import Symmetries
+from inrflow.decoders.base import AffineDecoder
 from inrflow.decoders.embeddings import PeriodicEmbedding
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.encode import encode
 from inrflow.encoding.equivariance import CodeMotion, FeatureMotion
@@ -24,14 +26,14 @@ TILT = Symmetries(np.array([[[0.0, -1, 0], [1, 0, 0]]]), np.zeros((1, 2, 2)), np
 NORMALISATION = Normalisation(torch.tensor([0.4, -1.0]), torch.tensor([2.0, 0.5]))
 
 
-def decoder(depth: int = 0) -> ModulatedSiren:
+def decoder(depth: int = 0) -> AffineDecoder:
     torch.manual_seed(0)
     embedding = PeriodicEmbedding([0, 0], [1, 1], PERIOD, harmonics=1)
-    siren = ModulatedSiren(embedding, 2, 1, 8 if depth else 0, depth)
-    size = 2 * siren.features_size
-    siren.set_output(torch.randn(2, siren.features_size), torch.linalg.qr(torch.randn(size, size))[0].reshape(
+    made = ModulatedSiren(embedding, 2, 1, 8, depth) if depth else HarmonicDecoder(embedding, 2)
+    size = 2 * made.features_size
+    made.set_output(torch.randn(2, made.features_size), torch.linalg.qr(torch.randn(size, size))[0].reshape(
         size, 2, -1))
-    return siren
+    return made
 
 
 def test_moved_codes_are_those_of_moved_observations():

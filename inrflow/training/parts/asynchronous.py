@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Transformations
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.base import AffineDecoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedForm
 from inrflow.dynamics.flow.integrate import Integrator
@@ -59,7 +59,7 @@ def drift_around(field: VectorField, states: Tensor, unit: float) -> DriftOf:
 
 
 def refit_modes(
-    decoder: ModulatedSiren,
+    decoder: AffineDecoder,
     modes: OutputModes,
     source: TrajectorySource,
     trajectories: np.ndarray,
@@ -117,8 +117,8 @@ _COPIES_SHARE = 0.1
 
 
 def resolve_times(
-    setup: TrainingSetup, decoder: ModulatedSiren, modes: OutputModes, book: CodeBook
-) -> tuple[ModulatedSiren, OutputModes, CodeBook]:
+    setup: TrainingSetup, decoder: AffineDecoder, modes: OutputModes, book: CodeBook
+) -> tuple[AffineDecoder, OutputModes, CodeBook]:
     """Codes at the knots of scattered rows, with the motion between each row's time and its knot."""
     augmentation = setup.augmentation(setup.symmetries)
     best, steps = float("inf"), setup.config.training.steps
@@ -150,8 +150,8 @@ def resolve_times(
 
 
 def _moved(
-    setup: TrainingSetup, decoder: ModulatedSiren, modes: OutputModes, book: CodeBook, drift: DriftOf, number: int
-) -> tuple[ModulatedSiren, OutputModes, CodeBook]:
+    setup: TrainingSetup, decoder: AffineDecoder, modes: OutputModes, book: CodeBook, drift: DriftOf, number: int
+) -> tuple[AffineDecoder, OutputModes, CodeBook]:
     """Modes and codes anew, rows carried to their knots by a motion; `number` of the round: each averages over other
     symmetries."""
     augmentation = setup.augmentation(setup.symmetries)
@@ -169,7 +169,7 @@ class QuadraticCodes:
     quadratic: QuadraticForm
     codes: CodeData
     held: CodeData | None
-    decoder: ModulatedSiren
+    decoder: AffineDecoder
     modes: OutputModes
     book: CodeBook
 

@@ -11,8 +11,7 @@ import torch
 
 from inrflow.data.augmentation import Augmentation
 from inrflow.data.source import TrajectorySource
-from inrflow.decoders.base import Decoder
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.base import AffineDecoder, Decoder
 from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.equivariance import CodeMotion
@@ -88,7 +87,7 @@ class CodeBook:
 
 
 def code_motion(
-    decoder: ModulatedSiren, source: TrajectorySource, augmentation: Augmentation
+    decoder: AffineDecoder, source: TrajectorySource, augmentation: Augmentation
 ) -> CodeMotion | None:
     """What moves codes under these symmetries, None where only a fresh solve is exact."""
     box = invariant_box(decoder, source, augmentation)
@@ -115,7 +114,7 @@ def solve_codes(
 
 
 def make_code_book(
-    setup: TrainingSetup, decoder: ModulatedSiren, prior: GaussianPrior, training: np.ndarray, validation: np.ndarray,
+    setup: TrainingSetup, decoder: AffineDecoder, prior: GaussianPrior, training: np.ndarray, validation: np.ndarray,
     drift: DriftOf | None = None,
 ) -> CodeBook:
     """Codes of training and validation trajectories, and the means to copy them."""

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 
 from inrflow.data.completed import CompletedSource
+from inrflow.decoders.base import AffineDecoder
+from inrflow.decoders.harmonics import HarmonicDecoder
+from inrflow.decoders.registry import decoder_class
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.prior.interpolation_error import UnseenVariance
 from inrflow.encoding.prior.modes import OutputModes
@@ -23,7 +26,7 @@ _DENSE_W0 = 30.0  # where the points are dense enough to show all that a field h
 _HARMONICS_SUFFICE, _SUFFICE_BETWEEN_KNOTS = 1e-5, 1e-2
 
 
-def fit_decoder(setup: TrainingSetup) -> tuple[ModulatedSiren, OutputModes, UnseenVariance | None]:
+def fit_decoder(setup: TrainingSetup) -> tuple[AffineDecoder, OutputModes, UnseenVariance | None]:
     """Trunk and output modes of an affine decoder, set as its output, and what it misses where no frame has a point."""
     config = setup.config.decoder
     channels = len(setup.description.channels)
@@ -31,13 +34,13 @@ def fit_decoder(setup: TrainingSetup) -> tuple[ModulatedSiren, OutputModes, Unse
         setup.source, setup.training, setup.validation, setup.augmentation(setup.symmetries)
     )
     embedding = setup.embedding()
-    plain: tuple[ModulatedSiren, OutputModes, float] | None = None
+    plain: tuple[AffineDecoder, OutputModes, float] | None = None
     for features in HARMONIC_FEATURES if not config.depth else ():
         wider = setup.embedding(features)
         if not wider.harmonics or (features > HARMONIC_FEATURES[0] and wider.harmonics == embedding.harmonics):
             break
         embedding = wider
-        decoder = ModulatedSiren(embedding, channels, 1, 0, 0).to(setup.device)
+        decoder: AffineDecoder = HarmonicDecoder(embedding, channels).to(setup.device)
         modes = fit_modes(setup, training, decoder)
         left = float(modes.noise.mean())
         # Before the motion between knots is known, its share of the residual is no matter for a trunk.
@@ -60,7 +63,10 @@ def fit_decoder(setup: TrainingSetup) -> tuple[ModulatedSiren, OutputModes, Unse
     w0 = config.w0 or (2.0 if periodic else _DENSE_W0 if dense else 3.0)
     torch.manual_seed(setup.config.seed)
     size = int(min(32 * channels, 96, max(4, setup.source.times.numel())))
-    decoder = ModulatedSiren(embedding, channels, size, config.width, depth, w0).to(setup.device)
+    own = decoder_class(config.name)
+    assert issubclass(own, AffineDecoder)
+    network = (config.width, depth, w0) if issubclass(own, ModulatedSiren) else ()
+    decoder = own(embedding, channels, size, *network).to(setup.device)
     rate = setup.config.training.decoder_rate if periodic else setup.config.training.decoder_rate / 3
     settings = OptimiserSettings(setup.config.training.optimiser, rate, setup.config.training.weight_decay)
     stage = Stage(
@@ -73,12 +79,12 @@ def fit_decoder(setup: TrainingSetup) -> tuple[ModulatedSiren, OutputModes, Unse
         error = run_stage(stage, steps, setup.recorder, setup.checkpoints)
         setup.recorder.say(f"decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
         unseen = training.unseen_variance(decoder.double())
-        mends = training.mends_at_nodes(decoder)
+        mends = isinstance(decoder, ModulatedSiren) and training.mends_at_nodes(decoder)
         decoder = decoder.float()
     training.all_points = True
     final = replace(stage, name="decoder_all_points", validate=None)
     run_stage(final, steps, setup.recorder, setup.checkpoints)
-    if mends:
+    if mends and isinstance(decoder, ModulatedSiren):
         training.mend_at_nodes(decoder.double())
     modes = fit_modes(setup, training, decoder)
     if plain is not None:
@@ -94,7 +100,7 @@ def fit_decoder(setup: TrainingSetup) -> tuple[ModulatedSiren, OutputModes, Unse
     return *_with_modes(decoder, modes), unseen
 
 
-def fit_modes(setup: TrainingSetup, training: DecoderTraining, decoder: ModulatedSiren) -> OutputModes:
+def fit_modes(setup: TrainingSetup, training: DecoderTraining, decoder: AffineDecoder) -> OutputModes:
     """Output modes of the decoder's features, from as many trajectories as the time allows."""
     largest = setup.config.decoder.largest_code_size
 
@@ -121,6 +127,6 @@ def fit_modes(setup: TrainingSetup, training: DecoderTraining, decoder: Modulate
     return modes
 
 
-def _with_modes(decoder: ModulatedSiren, modes: OutputModes) -> tuple[ModulatedSiren, OutputModes]:
+def _with_modes(decoder: AffineDecoder, modes: OutputModes) -> tuple[AffineDecoder, OutputModes]:
     decoder.set_output(modes.mean, modes.modes)
     return decoder.float(), modes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels, harmonic_modes
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.errors import UserError
@@ -36,7 +36,7 @@ def resolved_harmonics(setup: TrainingSetup, features: int, determined: bool = F
 
 def harmonic_decoder(
     setup: TrainingSetup, determined: bool = False
-) -> tuple[ModulatedSiren, OutputModes, HarmonicLabels]:
+) -> tuple[HarmonicDecoder, OutputModes, HarmonicLabels]:
     """The widest basis that the points support, the spectrum of the data on it, and which wave each code is; see
     `resolved_harmonics`. Raises UserError where the configuration wants none."""
     if setup.config.decoder.harmonics == 0:
@@ -47,7 +47,7 @@ def harmonic_decoder(
     statistics = DecoderTraining(setup.source, chosen, np.array([], dtype=int), nobody)
     features = HARMONIC_FEATURES[-1]
     embedding = setup.embedding(features, resolved_harmonics(setup, features, determined))
-    decoder = ModulatedSiren(embedding, len(setup.description.channels), 1, 0, 0)
+    decoder = HarmonicDecoder(embedding, len(setup.description.channels))
     largest = len(setup.description.channels) * (1 + embedding.harmonics)
     modes = statistics.fit_modes(decoder.double(), largest)
     found = harmonic_modes(embedding, modes)

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from inrflow.data.augmentation import Augmentation, moved_batch
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
+from inrflow.decoders.base import AffineDecoder
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.equivariance import FeatureMotion
 from inrflow.encoding.posterior import GaussianPrior, condition_groups
@@ -43,9 +45,9 @@ _FLOOR = 1e-13  # smallest variance of a mode, share of the largest
 
 
 
-def invariant_box(decoder: ModulatedSiren, source: TrajectorySource, augmentation: Augmentation) -> np.ndarray | None:
+def invariant_box(decoder: AffineDecoder, source: TrajectorySource, augmentation: Augmentation) -> np.ndarray | None:
     """The box (2, d) over which the features are known, where the symmetries keep their span; else None."""
-    if not augmentation or not decoder.affine or decoder.depth or not decoder.embedding.harmonics:
+    if not augmentation or not isinstance(decoder, HarmonicDecoder) or not decoder.embedding.harmonics:
         return None
     box, period = source.file.box, augmentation.period
     if period is not None:
@@ -92,7 +94,7 @@ class DecoderTraining:
 
     def loss(self, module: nn.Module, step: int, steps: int, random: np.random.Generator) -> Tensor:
         """Residual of a batch at its solved codes, mean square in normalised units."""
-        assert isinstance(module, ModulatedSiren)
+        assert isinstance(module, AffineDecoder)
         shared = self.source.shared_points and not self.augmentation
         x, u = self.groups(random, min(len(self.training), 16) if shared else self.together)
         kept = torch.arange(u.shape[2]) if self.all_points else self._split(u.shape[2])[0]
@@ -110,7 +112,7 @@ class DecoderTraining:
     @torch.no_grad()
     def score(self, module: nn.Module) -> float:
         """Error at held-out points of validation frames whose codes see the other points."""
-        assert isinstance(module, ModulatedSiren)
+        assert isinstance(module, AffineDecoder)
         home, (x, u, kept, held) = device_of(module), self.scored
         x, u = x.to(home), u.to(home)
         offset, basis = module.basis(x)
@@ -135,7 +137,7 @@ class DecoderTraining:
         pick = torch.linspace(0, u.shape[1] - 1, min(u.shape[1], _FRAMES_PER_STEP)).long()
         return x[0], u[0, pick], held
 
-    def unseen_variance(self, module: ModulatedSiren) -> UnseenVariance | None:
+    def unseen_variance(self, module: AffineDecoder) -> UnseenVariance | None:
         """What the decoder misses at points that no frame shows, while its trunk has not seen the held-out points.
 
         None where points are not fixed.
@@ -166,7 +168,7 @@ class DecoderTraining:
             module.embedding = with_node_functions(module.embedding, x, _features(module, x), u) or module.embedding
 
     @torch.no_grad()
-    def held_out_error(self, module: ModulatedSiren, modes: OutputModes) -> float:
+    def held_out_error(self, module: AffineDecoder, modes: OutputModes) -> float:
         """Error at held-out points of validation frames whose codes see the others, with the modes and their prior."""
         x, u, kept, held = self.scored
         fitted = copy.deepcopy(module).double()
@@ -179,7 +181,7 @@ class DecoderTraining:
         return float(residual.square().sum() / torch.isfinite(u[:, :, held]).sum().clamp(min=1))
 
     def fit_modes(
-        self, module: ModulatedSiren, largest: int, trajectories: int = 96, iterations: int = 6,
+        self, module: AffineDecoder, largest: int, trajectories: int = 96, iterations: int = 6,
         progress: Callable[[], None] = lambda: None,
     ) -> OutputModes:
         """Output layer, code dimensions, prior and noise from the given features, in closed form on all points.
@@ -223,7 +225,7 @@ class DecoderTraining:
         return _grouped(moved_batch(self.source, chosen, self.augmentation, random), 4 * trajectories, random)
 
 
-def _features(module: ModulatedSiren, x: Tensor) -> Tensor:
+def _features(module: AffineDecoder, x: Tensor) -> Tensor:
     with torch.no_grad():
         return module.features(x.to(module.output))
 

@@ -10,9 +10,11 @@ import torch
 
 from inrflow.config.schema import Config
 from inrflow.data.source import TrajectorySource
-from inrflow.decoders.base import Decoder
+from inrflow.decoders.base import AffineDecoder, Decoder
+from inrflow.decoders.closure import ClosureDecoder
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
+from inrflow.decoders.registry import decoder_class, decoder_names
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.errors import UserError
@@ -28,7 +30,7 @@ ADAM_RATE, GRADIENT_RATE = 1e-2, 10.0
 def uses_table(config: Config) -> bool:
     """Whether the configuration leaves the path of closed-form codes."""
     return (
-        config.decoder.name != "siren"
+        not issubclass(decoder_class(config.decoder.name), AffineDecoder)
         or tuple(config.decoder.modulation) != ("output",)
         or config.encoding.method != "closed_form"
     )
@@ -37,16 +39,20 @@ def uses_table(config: Config) -> bool:
 def check_recipe(config: Config) -> None:
     """Raise UserError for a decoder and an encoding that cannot work together."""
     settings, method = config.decoder, config.encoding.method
-    if settings.name not in ("siren", "filter_net"):
-        raise UserError(f"decoder.name={settings.name!r}; choose siren or filter_net")
+    if settings.name not in decoder_names():
+        raise UserError(f"decoder.name={settings.name!r}; choose from {', '.join(decoder_names())}, or import the "
+                        "module that registers it")
+    if issubclass(decoder_class(settings.name), ClosureDecoder):
+        raise UserError(f"decoder.name={settings.name} is fitted to another decoder; give decoder.closure=true")
     if not settings.modulation or set(settings.modulation) - {"shift", "scale", "output"}:
         raise UserError(f"decoder.modulation={list(settings.modulation)}; give a subset of [shift, scale, output]")
     if method not in ("closed_form", *METHODS):
         raise UserError(f"encoding.method={method!r}; choose from closed_form, {', '.join(METHODS)}")
     if method == "closed_form" and uses_table(config):
         raise UserError(
-            f"encoding.method=closed_form needs a siren with output modulation, found decoder {settings.name} with "
-            f"modulation {list(settings.modulation)}; give encoding.method=gauss_newton, adam or gradient_steps"
+            "encoding.method=closed_form needs a siren with output modulation or another decoder with a linear output "
+            f"layer, found decoder {settings.name} with modulation {list(settings.modulation)}; give "
+            "encoding.method=gauss_newton, adam or gradient_steps"
         )
     if config.training.joint and (method != "adam" or config.dynamics.linear or not config.dynamics.depth):
         raise UserError(
@@ -60,13 +66,13 @@ def make_decoder(config: Config, embedding: Embedding, channels: int) -> Decoder
     """A decoder of the configured kind and code size."""
     settings = config.decoder
     size = settings.code_size or DEFAULT_CODE_SIZE * channels
-    if settings.name == "filter_net":
-        return FourierFilterNet(embedding, channels, size, settings.width, settings.depth or 3, settings.filter_scale)
-    periodic = type(embedding).__name__ == "PeriodicEmbedding"
-    return ModulatedSiren(
-        embedding, channels, size, settings.width, settings.depth or 3, settings.w0 or (2.0 if periodic else 5.0),
-        settings.modulation,
-    )
+    own, depth = decoder_class(settings.name), settings.depth or 3
+    if issubclass(own, FourierFilterNet):
+        return own(embedding, channels, size, settings.width, depth, settings.filter_scale)
+    if issubclass(own, ModulatedSiren):
+        w0 = settings.w0 or (2.0 if embedding.oscillates else 5.0)
+        return own(embedding, channels, size, settings.width, depth, w0, settings.modulation)
+    return own(embedding, channels, size)
 
 
 def fit_table_decoder(

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from inrflow.decoders.base import Decoder
+from inrflow.decoders.base import AffineDecoder, Decoder
 from inrflow.decoders.closure import ClosureDecoder
-from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fitting.linear_search import RIDGES, ClosedForm, ClosedFormSearch
 from inrflow.dynamics.libraries.quadratic import QuadraticForm
 from inrflow.dynamics.states import CodeData
@@ -156,7 +155,7 @@ def choose_quadratic(
 
 
 def choose_closure(
-    setup: TrainingSetup, decoder: ModulatedSiren, modes: OutputModes, size: int, codes: CodeData
+    setup: TrainingSetup, decoder: AffineDecoder, modes: OutputModes, size: int, codes: CodeData
 ) -> tuple[Decoder, GaussianPrior] | None:
     """A decoder whose further modes follow the leading codes, where held-out frames say that it pays."""
     wide = modes.truncated(min(len(modes.variances), max(_CLOSURE_MODES, 2 * size)))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.base import AffineDecoder
 from inrflow.dynamics.contexts.search import contexts_of_parameters
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
@@ -140,7 +140,7 @@ class HarmonicTraining(Training):
         return surrogate
 
     def _with_contexts(
-        self, decoder: ModulatedSiren, modes: OutputModes, plain: SpectralForm, codes: CodeData, held: CodeData
+        self, decoder: AffineDecoder, modes: OutputModes, plain: SpectralForm, codes: CodeData, held: CodeData
     ) -> Surrogate | None:
         """The surrogate with contexts of the environments, None where there are none or they do not help."""
         if self.environments is None or self.known is not None:
