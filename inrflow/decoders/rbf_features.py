@@ -29,7 +29,7 @@ def spacings(points: Tensor) -> Tensor:
 
 
 @register_embedding("nodes")
-class NodeFunctions(Embedding):
+class RadialFeatures(Embedding):
     """An embedding whose harmonics are joined by K functions, each a sum of radial functions around M nodes.
 
     Args:
@@ -51,7 +51,7 @@ class NodeFunctions(Embedding):
         return {"inner": self.inner, "count": count, "functions": functions, "support": self.support}
 
     @classmethod
-    def through(cls, inner: Embedding, x: Tensor, values: Tensor) -> NodeFunctions:
+    def through(cls, inner: Embedding, x: Tensor, values: Tensor) -> RadialFeatures:
         """Functions with the given values (M, K) at the points x (M, d), which must be distinct."""
         nodes = inner(x.double())
         result = cls(inner, len(x), values.shape[1], _SUPPORT * float(spacings(nodes).median()))

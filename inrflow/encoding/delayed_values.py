@@ -12,7 +12,7 @@ _MOST_TERMS = 40
 
 
 @dataclass(frozen=True)
-class Drift:
+class AffineMotion:
     """Affine motion of codes, d[1, z]/dt = G [1, z], as it holds around the times of the frames.
 
     generator: (n + 1, n + 1), or (G, n + 1, n + 1) where each of G groups moves by its own, in units of the delays;
@@ -22,24 +22,24 @@ class Drift:
     generator: Tensor
 
     @classmethod
-    def of(cls, matrix: Tensor, bias: Tensor) -> Drift:
+    def of(cls, matrix: Tensor, bias: Tensor) -> AffineMotion:
         """dz/dt = matrix (..., n, n) z + bias (..., n)."""
         size = bias.shape[-1]
         generator = torch.zeros(*bias.shape[:-1], size + 1, size + 1, dtype=torch.float64)
         generator[..., 1:, 1:], generator[..., 1:, 0] = matrix.detach().double(), bias.detach().double()
         return cls(generator)
 
-    def of_groups(self, rows: slice) -> Drift:
+    def of_groups(self, rows: slice) -> AffineMotion:
         """The motion of some of the groups."""
-        return self if self.generator.dim() == 2 else Drift(self.generator[rows])
+        return self if self.generator.dim() == 2 else AffineMotion(self.generator[rows])
 
-    def turned(self, mean: Tensor, directions: Tensor) -> Drift:
+    def turned(self, mean: Tensor, directions: Tensor) -> AffineMotion:
         """The same motion of codes y with z = mean + directions y, for orthonormal directions (Z, Y)."""
         size, groups = self.generator.shape[-1] - 1, self.generator.shape[:-2]
         matrix = torch.zeros(*groups, len(mean), len(mean), dtype=torch.float64)
         bias = torch.zeros(*groups, len(mean), dtype=torch.float64)
         matrix[..., :size, :size], bias[..., :size] = self.generator[..., 1:, 1:], self.generator[..., 1:, 0]
-        return Drift.of(directions.T @ matrix @ directions, (matrix @ mean + bias) @ directions)
+        return AffineMotion.of(directions.T @ matrix @ directions, (matrix @ mean + bias) @ directions)
 
     def carried(self, offset: Tensor, basis: Tensor, delay: Tensor) -> tuple[Tensor, Tensor]:
         """Offset (G, N, C) and basis (G, N, C, Z) of values seen `delay` (G, N) after the codes' time; float64.

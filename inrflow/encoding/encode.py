@@ -10,7 +10,7 @@ from torch import Tensor
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.encoding.adam import adam_encode
-from inrflow.encoding.delayed_values import Drift
+from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition_groups
@@ -38,12 +38,12 @@ class Encoder:
         prior: GaussianPrior,
         covariance: bool,
         delay: Tensor | None = None,
-        drift: Drift | None = None,
+        motion: AffineMotion | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Codes (G, F, Z) and covariance (G, 1 or F, Z, Z) of frames u (G, F, N, C) at the points x (G, N, d) of each
-        group; with a drift, of values seen with delays (G, N), where the decoder is affine."""
+        group; with a motion, of values seen with delays (G, N), where the decoder is affine."""
         if self.method == "solve" and decoder.affine:
-            return _solve(decoder, x, u, prior, covariance, delay, drift)
+            return _solve(decoder, x, u, prior, covariance, delay, motion)
         means, spreads = [], []
         for points, values in zip(x, u, strict=True):
             mean, spread = self._descend(decoder, points, values, prior, covariance)
@@ -74,13 +74,13 @@ def encode(
     batch: TrajectoryBatch,
     prior: GaussianPrior,
     encoder: Encoder | None = None,
-    drift: Drift | None = None,
+    motion: AffineMotion | None = None,
 ) -> Tensor:
     """Posterior mean codes (S, T, Z), float64, of every frame by itself; unobserved frames get the prior mean.
 
-    `drift` tells how codes move between a frame's time and the times of its delayed values.
+    `motion` tells how codes move between a frame's time and the times of its delayed values.
     """
-    return encode_with_covariance(decoder, batch, prior, False, encoder, drift)[0]
+    return encode_with_covariance(decoder, batch, prior, False, encoder, motion)[0]
 
 
 @torch.no_grad()
@@ -90,12 +90,12 @@ def encode_with_covariance(
     prior: GaussianPrior,
     covariance: bool = True,
     encoder: Encoder | None = None,
-    drift: Drift | None = None,
+    motion: AffineMotion | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """As `encode`, with the posterior covariance (S or 1, T or 1, Z, Z)."""
     trajectories, frames = batch.u.shape[:2]
     x, u = batch.groups()
-    codes, spread = (encoder or Encoder())(decoder, x, u, prior, covariance, batch.delays(), drift)
+    codes, spread = (encoder or Encoder())(decoder, x, u, prior, covariance, batch.delays(), motion)
     codes = codes.reshape(trajectories, frames, -1)
     if spread is None or len(x) == trajectories or (len(x) == 1 and spread.shape[1] == 1):
         return codes, spread
@@ -109,7 +109,7 @@ def _solve(
     prior: GaussianPrior,
     covariance: bool,
     delay: Tensor | None,
-    drift: Drift | None,
+    motion: AffineMotion | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Groups in blocks whose bases fit into memory."""
     separate = decoder.code_per_channel and delay is None  # delayed values are carried by dynamics, which join codes
@@ -122,9 +122,9 @@ def _solve(
         return _condition(separate, offset, basis, u, prior, covariance, common[1])
     for start in range(0, len(x), length):
         offset, basis = decoder.basis(x[start : start + length].to(dtype))
-        if delay is not None and drift is not None:
+        if delay is not None and motion is not None:
             part = slice(start, start + length)
-            offset, basis = drift.of_groups(part).carried(offset, basis, delay[part])
+            offset, basis = motion.of_groups(part).carried(offset, basis, delay[part])
         mean, spread = _condition(separate, offset, basis, u[start : start + length], prior, covariance)
         means.append(mean)
         spreads.append(spread)

@@ -21,7 +21,7 @@ from inrflow.encoding.posterior import GaussianPrior
 _EXACT = 1e-9  # relative residual of R below which the span counts as invariant
 
 
-class FeatureMotion:
+class FeatureAction:
     """How transformations act on the output weights of features (..., F) of points (..., d), the first constant."""
 
     def __init__(
@@ -36,7 +36,7 @@ class FeatureMotion:
         self._inverse = torch.linalg.pinv(self._features)
 
     @classmethod
-    def of(cls, decoder: AffineDecoder, normalisation: Normalisation, box: np.ndarray) -> FeatureMotion:
+    def of(cls, decoder: AffineDecoder, normalisation: Normalisation, box: np.ndarray) -> FeatureAction:
         """Of the features of a decoder, in float64."""
         exact = copy.deepcopy(decoder).double()
         return cls(exact.features, exact.features_size, normalisation, box)
@@ -81,11 +81,11 @@ class FeatureMotion:
         return GaussianPrior(mean, (covariance + covariance.T) / 2, prior.noise)
 
 
-class CodeMotion:
+class CodeAction:
     """Moves codes of an affine decoder (output modulation) as transformations move the fields that they stand for."""
 
     def __init__(self, decoder: AffineDecoder, normalisation: Normalisation, box: np.ndarray) -> None:
-        self.features = FeatureMotion.of(decoder, normalisation, box)
+        self.features = FeatureAction.of(decoder, normalisation, box)
         self._output = decoder.output.detach().double()
         self._modes = decoder.output_map.detach().double().flatten(1)
         self._projection = torch.linalg.pinv(self._modes)

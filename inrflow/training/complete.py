@@ -12,7 +12,7 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, memory_directions, with_memory
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.evaluation.calibration import calibrate
 from inrflow.model.state_prior import StatePrior
@@ -33,7 +33,7 @@ def finish(
     decoder: Decoder,
     code_prior: GaussianPrior,
     chosen: ChosenDynamics,
-    unseen: UnseenVariance | None,
+    unseen: InterpolationError | None,
     modes: OutputModes | None = None,
 ) -> Surrogate:
     """Residual training where it helps, then priors; the surrogate. With the `modes`, of which the decoder has the
@@ -104,7 +104,7 @@ def assemble(
     judged: CodeData,
     first: int,
     note: str,
-    unseen: UnseenVariance | None,
+    unseen: InterpolationError | None,
 ) -> Surrogate:
     """The surrogate of the `final` field, with priors of its states and the errors that `field`, which has not
     seen the `judged` states, makes on them and on validation trajectories from frame `first` on.

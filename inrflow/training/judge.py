@@ -21,12 +21,12 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.delayed_values import Drift
+from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import encode
 from inrflow.encoding.posterior import GaussianPrior
 
 #: Motion of the codes of trajectories, given their indices: one for all, or for each of their frames its own.
-DriftOf = Callable[[np.ndarray], Drift]
+MotionOf = Callable[[np.ndarray], AffineMotion]
 DETERMINED = 1.2  # transitions a state dimension
 LINEAR_SUFFICES = 3.0  # times the decoder's own error: better dynamics would hardly show
 _BLOCK = 16
@@ -45,20 +45,20 @@ def encode_trajectories(
     augmentation: Augmentation | None = None,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
-    drift: DriftOf | None = None,
+    motion: MotionOf | None = None,
 ) -> CodeData:
     """Codes of whole trajectories, moved by a random symmetry each if an augmentation is given; block by block.
 
-    `drift` carries delayed values of some of the trajectories to the times of their frames.
+    `motion` carries delayed values of some of the trajectories to the times of their frames.
     """
     parts = []
     random = np.random.default_rng([seed, 17])
-    length = _BLOCK if drift is None else MOVED_BLOCK
+    length = _BLOCK if motion is None else MOVED_BLOCK
     for start in range(0, len(trajectories), length):
         block = trajectories[start : start + length]
         batch = moved_batch(source, block, augmentation, random)
         observed = batch.observed
-        codes = encode(decoder, batch, prior, drift=None if drift is None else drift(block))
+        codes = encode(decoder, batch, prior, motion=None if motion is None else motion(block))
         parts.append(CodeData(codes, scale.internal(batch.t), observed))
         progress(start + len(block))
     return CodeData.join(parts)

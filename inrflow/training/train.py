@@ -15,7 +15,7 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.quadratic import QuadraticForm
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.complete import assemble, finish
@@ -51,7 +51,7 @@ _JOINT_SHARE = 0.95
 class Training(TrainingSetup):
     """One training run on an open file; `run` returns the surrogate."""
 
-    unseen: UnseenVariance | None = None  # what the decoder misses where no training frame has a point
+    unseen: InterpolationError | None = None  # what the decoder misses where no training frame has a point
 
     def run(self) -> Surrogate:
         """All stages."""

@@ -22,7 +22,7 @@ _NORMAL_90 = 1.6448536269514722
 
 
 @dataclass
-class UnseenVariance:
+class InterpolationError:
     """Variance of the decoder's error as a function of place: none at the observed points, growing between them.
 
     Attributes:
@@ -36,12 +36,12 @@ class UnseenVariance:
     variance: Tensor
 
     @classmethod
-    def none(cls, dimensions: int, channels: int) -> UnseenVariance:
+    def none(cls, dimensions: int, channels: int) -> InterpolationError:
         """No variance anywhere."""
         return cls(*(torch.zeros(0, *shape, dtype=torch.float64) for shape in ((dimensions,), (), (channels,))))
 
     @classmethod
-    def between(cls, points: Tensor, variance: Tensor) -> UnseenVariance:
+    def between(cls, points: Tensor, variance: Tensor) -> InterpolationError:
         """From the variance (M, C) that shows at points (M, d) when they are left out."""
         return cls(points.double(), spacings(points.double()), variance.double())
 
@@ -61,7 +61,7 @@ class UnseenVariance:
         return local * share[:, None]
 
 
-def left_out_errors(features: Tensor, values: Tensor) -> tuple[Tensor, float]:
+def leave_one_out_errors(features: Tensor, values: Tensor) -> tuple[Tensor, float]:
     """What ridge regression of values (N, K) on features (N, F) of all other points misses at each, (N, K); the ridge.
 
     The ridge, a share of the features' mean square, is the one for which that is least. No regression is repeated: the
@@ -93,7 +93,7 @@ def _damped(gram: Tensor, ridge: float) -> Tensor:
     return gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
 
 
-def unseen_variance(x: Tensor, features: Tensor, u: Tensor, held: Tensor) -> UnseenVariance:
+def interpolation_error(x: Tensor, features: Tensor, u: Tensor, held: Tensor) -> InterpolationError:
     """From frames u (F, N, C) at points x (N, d) with features (N, F) of a trunk that never saw the points `held`.
 
     Variances follow what shows when single points are left out, and are scaled, for each channel, so that 90 % of the
@@ -104,13 +104,13 @@ def unseen_variance(x: Tensor, features: Tensor, u: Tensor, held: Tensor) -> Uns
     kept[held] = False
     channels = u.shape[-1]
     if not values.shape[1] or not len(held) or int(kept.sum()) < 2:
-        return UnseenVariance.none(x.shape[-1], channels)
+        return InterpolationError.none(x.shape[-1], channels)
     features = features.double()
     design, known = features[kept], values[kept]
-    missed, ridge = left_out_errors(design, known)
-    result = UnseenVariance.between(x[kept], missed.unflatten(1, (-1, channels)).square().mean(1))
+    missed, ridge = leave_one_out_errors(design, known)
+    result = InterpolationError.between(x[kept], missed.unflatten(1, (-1, channels)).square().mean(1))
     weights = ridge_weights(design, known, ridge)
     error = (values[held] - features[held] @ weights).unflatten(1, (-1, channels)).abs()
     scaled = error / result(x[held]).clamp(min=1e-30).sqrt()[:, None] / _NORMAL_90
     factor = scaled.flatten(0, 1).quantile(0.9, dim=0)
-    return UnseenVariance(result.points, result.spacing, result.variance * factor.square())
+    return InterpolationError(result.points, result.spacing, result.variance * factor.square())

@@ -1,7 +1,7 @@
 """What the features of a trunk leave at fixed points of observation, and functions that take it up.
 
 The rest at the points is the same few patterns in all frames, as the field itself is. Its principal patterns become
-features beside those of the trunk (`NodeFunctions`); whether that is right between the points, too, is asked where
+features beside those of the trunk (`RadialFeatures`); whether that is right between the points, too, is asked where
 points were left out: noise, which nothing should pass through, is told from structure there.
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from inrflow.decoders.embeddings import Embedding
-from inrflow.decoders.rbf_features import NodeFunctions
+from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.encoding.prior.interpolation_error import complete_frames, ridge_weights
 
 _RIDGE = 1e-8
@@ -19,7 +19,7 @@ _LEFT = 1e-9  # share of the field's variance that the patterns may leave at the
 _MOST = 192  # 96 left more of vortices at the points than their forecasts miss
 
 
-def with_node_functions(inner: Embedding, x: Tensor, features: Tensor, u: Tensor) -> NodeFunctions | None:
+def with_radial_features(inner: Embedding, x: Tensor, features: Tensor, u: Tensor) -> RadialFeatures | None:
     """The embedding with functions for what the features (N, F) leave of frames u (frames, N, C) at points x (N, d).
 
     None where no frame is complete, or nothing is left.
@@ -33,10 +33,12 @@ def with_node_functions(inner: Embedding, x: Tensor, features: Tensor, u: Tensor
     count = min(int((left > _LEFT).sum()), _MOST)
     if not count:
         return None
-    return NodeFunctions.through(inner, x, patterns[:, :count] * len(x) ** 0.5)
+    return RadialFeatures.through(inner, x, patterns[:, :count] * len(x) ** 0.5)
 
 
-def between_nodes(inner: Embedding, x: Tensor, features: Tensor, u: Tensor, held: Tensor) -> tuple[float, float]:
+def errors_between_points(
+    inner: Embedding, x: Tensor, features: Tensor, u: Tensor, held: Tensor
+) -> tuple[float, float]:
     """Mean square of what is missed at the points `held`, of which nothing was known: by the features, and with
     functions that pass through all that these leave at the other points."""
     kept = torch.ones(len(x), dtype=torch.bool)
@@ -44,6 +46,6 @@ def between_nodes(inner: Embedding, x: Tensor, features: Tensor, u: Tensor, held
     values, features = complete_frames(u), features.double()
     weights = ridge_weights(features[kept], values[kept], _RIDGE)
     missed = values[held] - features[held] @ weights
-    rest = NodeFunctions.through(inner, x[kept], values[kept] - features[kept] @ weights)
+    rest = RadialFeatures.through(inner, x[kept], values[kept] - features[kept] @ weights)
     mended = missed - rest.evaluate_harmonics(x[held].double())[:, inner.harmonics :]
     return float(missed.square().mean()), float(mended.square().mean())

@@ -25,13 +25,13 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.dynamics.libraries.quadratic import QuadraticForm
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.delayed_values import Drift
-from inrflow.encoding.equivariance import CodeMotion
+from inrflow.encoding.delayed_values import AffineMotion
+from inrflow.encoding.equivariance import CodeAction
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.expectation_maximisation import Statistics
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.numerics.batched_regression import block_length
-from inrflow.training.judge import MOVED_BLOCK, DriftOf
+from inrflow.training.judge import MOVED_BLOCK, MotionOf
 from inrflow.training.parts import loop as training_steps
 from inrflow.training.parts.codes import CodeBook, make_code_book, wanted_copies
 from inrflow.training.problem import TrainingSetup
@@ -40,22 +40,22 @@ from inrflow.training.recipes.reduced_order import closed_form_search, sizes_to_
 _ITERATIONS = 1
 
 
-def drift_of(fit: ClosedForm, unit: float) -> DriftOf:
+def motion_of(fit: ClosedForm, unit: float) -> MotionOf:
     """The motion of the leading codes under closed-form dynamics without memory and forcing, in the data's time: the
     same for all trajectories."""
-    drift = Drift.of(fit.matrix / unit, fit.bias / unit)
-    return lambda _: drift
+    motion = AffineMotion.of(fit.matrix / unit, fit.bias / unit)
+    return lambda _: motion
 
 
-def drift_around(field: VectorField, states: Tensor, unit: float) -> DriftOf:
+def motion_around(field: VectorField, states: Tensor, unit: float) -> MotionOf:
     """The motion of the leading codes around states (S, K, n) of trajectories, in the data's time."""
     dynamics, size = Dynamics(field, Integrator(), torch.zeros(states.shape[-1])), states.shape[-1]
 
-    def drift(trajectories: np.ndarray) -> Drift:
-        around = dynamics.drift(states[torch.as_tensor(trajectories)].flatten(0, 1), size)
-        return Drift(around.generator / unit)
+    def motion(trajectories: np.ndarray) -> AffineMotion:
+        around = dynamics.motion(states[torch.as_tensor(trajectories)].flatten(0, 1), size)
+        return AffineMotion(around.generator / unit)
 
-    return drift
+    return motion
 
 
 def refit_modes(
@@ -63,21 +63,21 @@ def refit_modes(
     modes: OutputModes,
     source: TrajectorySource,
     trajectories: np.ndarray,
-    drift: DriftOf,
-    motion: CodeMotion | None,
+    motion: MotionOf,
+    action: CodeAction | None,
     elements: Transformations | None,
     iterations: int = _ITERATIONS,
-) -> tuple[OutputModes, DriftOf]:
+) -> tuple[OutputModes, MotionOf]:
     """Modes, prior and noise of codes whose values are seen with delays, by expectation maximisation within the span;
-    and the drift of codes of these modes.
+    and the motion of codes of these modes.
 
-    `motion` and `elements` average the prior over symmetries, where that is exact.
+    `action` and `elements` average the prior over symmetries, where that is exact.
     """
     prior = modes.prior()
     for _ in range(iterations):
         statistics = Statistics.empty(prior)
         for block in blocks_of(trajectories):
-            batch, moved = source.batch(block), drift(block)
+            batch, moved = source.batch(block), motion(block)
             x, u = batch.groups()
             delay = batch.delays()
             assert delay is not None
@@ -89,12 +89,12 @@ def refit_modes(
                 offset, basis = moved.of_groups(part).carried(offset, basis, delay[part])
                 statistics.add(basis.matmul, offset, u[part])
         prior = statistics.maximise(swift=True)
-        if motion is not None and elements is not None:
-            prior = motion.averaged(prior, elements)
-    return _turned(modes, prior, drift)
+        if action is not None and elements is not None:
+            prior = action.averaged(prior, elements)
+    return _turned(modes, prior, motion)
 
 
-def _turned(modes: OutputModes, prior: GaussianPrior, drift: DriftOf) -> tuple[OutputModes, DriftOf]:
+def _turned(modes: OutputModes, prior: GaussianPrior, motion: MotionOf) -> tuple[OutputModes, MotionOf]:
     """Modes along the principal directions of a prior of their codes."""
     variances, vectors = torch.linalg.eigh(prior.covariance)
     variances, vectors = variances.flip(0).clamp(min=0), vectors.flip(1)
@@ -104,7 +104,7 @@ def _turned(modes: OutputModes, prior: GaussianPrior, drift: DriftOf) -> tuple[O
     turned: Tensor = torch.einsum("zy,zcf->ycf", directions, modes.modes)
     lost = variances[keep:].sum() / len(prior.noise)
     modes = OutputModes(mean, turned, variances[:keep], prior.noise + lost)
-    return modes, lambda trajectories: drift(trajectories).turned(prior.mean, directions)
+    return modes, lambda trajectories: motion(trajectories).turned(prior.mean, directions)
 
 
 def blocks_of(indices: np.ndarray, length: int = MOVED_BLOCK) -> list[np.ndarray]:
@@ -144,22 +144,22 @@ def resolve_times(
             setup.save_config()
         if number == rounds:
             break
-        decoder, modes, book = _moved(setup, decoder, modes, book, drift_of(fit, setup.scale.unit), number)
+        decoder, modes, book = _moved(setup, decoder, modes, book, motion_of(fit, setup.scale.unit), number)
         spent = training_steps.clock() - began
     return kept
 
 
 def _moved(
-    setup: TrainingSetup, decoder: AffineDecoder, modes: OutputModes, book: CodeBook, drift: DriftOf, number: int
+    setup: TrainingSetup, decoder: AffineDecoder, modes: OutputModes, book: CodeBook, motion: MotionOf, number: int
 ) -> tuple[AffineDecoder, OutputModes, CodeBook]:
     """Modes and codes anew, rows carried to their knots by a motion; `number` of the round: each averages over other
     symmetries."""
     augmentation = setup.augmentation(setup.symmetries)
     elements = augmentation.sample(np.random.default_rng([31, number]), 32) if augmentation else None
-    modes, drift = refit_modes(decoder, modes, setup.source, setup.training, drift, book.motion, elements)
+    modes, motion = refit_modes(decoder, modes, setup.source, setup.training, motion, book.action, elements)
     decoder = copy.deepcopy(decoder)
     decoder.set_output(modes.mean, modes.modes)
-    return decoder, modes, make_code_book(setup, decoder, modes.prior(), setup.training, setup.validation, drift)
+    return decoder, modes, make_code_book(setup, decoder, modes.prior(), setup.training, setup.validation, motion)
 
 
 @dataclass(frozen=True)
@@ -193,16 +193,16 @@ def follow_quadratic_motion(
     done where copies under symmetries would have to be solved anew: their states are not known.
     """
     augmentation = setup.augmentation(setup.symmetries)
-    if augmentation and found.book.motion is None:
+    if augmentation and found.book.action is None:
         return found
     known, done = setup.config.training.steps.quadratic_rounds, 0
     while done < (1 if known is None else known):
         began = training_steps.clock()
-        drift = _motion_of(setup, found.quadratic, found.codes, found.held)
+        motion = _motion_of(setup, found.quadratic, found.codes, found.held)
         # Codes of rows carried wrongly are wrong themselves: solved once more before modes are fitted to them.
-        book = make_code_book(setup, found.decoder, found.modes.prior(), setup.training, setup.validation, drift)
-        drift = _motion_of(setup, found.quadratic, book.training, book.held)
-        decoder, modes, book = _moved(setup, found.decoder, found.modes, book, drift, _ROUNDS + done)
+        book = make_code_book(setup, found.decoder, found.modes.prior(), setup.training, setup.validation, motion)
+        motion = _motion_of(setup, found.quadratic, book.training, book.held)
+        decoder, modes, book = _moved(setup, found.decoder, found.modes, book, motion, _ROUNDS + done)
         codes = book.with_copies(setup.training, augmentation, copies, setup.config.seed)
         form = search(modes, codes, book.held, found.quadratic.size)
         if form is None:
@@ -225,10 +225,10 @@ def sizes_near(sizes: list[int], size: int) -> list[int]:
     return sizes[place : place + 2]
 
 
-def _motion_of(setup: TrainingSetup, form: QuadraticForm, codes: CodeData, held: CodeData | None) -> DriftOf:
+def _motion_of(setup: TrainingSetup, form: QuadraticForm, codes: CodeData, held: CodeData | None) -> MotionOf:
     """The motion of quadratic dynamics around the codes of training trajectories, originals first, and validation."""
     states = torch.zeros(len(setup.source), codes.codes.shape[1], form.size, dtype=torch.float64)
     states[torch.as_tensor(setup.training)] = codes.codes[: len(setup.training), :, : form.size]
     if held is not None:
         states[torch.as_tensor(setup.validation)] = held.codes[..., : form.size]
-    return drift_around(form.field(setup.config.dynamics.width), states, setup.scale.unit)
+    return motion_around(form.field(setup.config.dynamics.width), states, setup.scale.unit)

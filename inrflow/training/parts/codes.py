@@ -14,9 +14,9 @@ from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import AffineDecoder, Decoder
 from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.equivariance import CodeMotion
+from inrflow.encoding.equivariance import CodeAction
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.training.judge import DriftOf, copies_for, encode_trajectories
+from inrflow.training.judge import MotionOf, copies_for, encode_trajectories
 from inrflow.training.parts.trunk import invariant_box
 from inrflow.training.problem import TrainingSetup
 from inrflow.training.recorder import Interrupted
@@ -34,28 +34,28 @@ class CodeBook:
     Attributes:
         training, held: codes of the training and of the validation trajectories, None without the latter.
         seconds: that a fresh solve of all training trajectories takes.
-        motion: moves codes instead of solving anew; None where that would not be exact.
+        action: moves codes instead of solving anew; None where that would not be exact.
         encode: solves trajectories, moved at random where an augmentation is given.
     """
 
     training: CodeData
     held: CodeData | None
     seconds: float
-    motion: CodeMotion | None
+    action: CodeAction | None
     encode: Encode
 
     @classmethod
-    def make(cls, encode: Encode, training: np.ndarray, validation: np.ndarray, motion: CodeMotion | None) -> CodeBook:
+    def make(cls, encode: Encode, training: np.ndarray, validation: np.ndarray, action: CodeAction | None) -> CodeBook:
         """Solve the originals, timed."""
         began = time.perf_counter()
         codes = encode(training, None)
         seconds = time.perf_counter() - began
         held = encode(validation, None) if len(validation) else None
-        return cls(codes, held, seconds, motion, encode)
+        return cls(codes, held, seconds, action, encode)
 
     def affordable(self, copies: int, seconds: float) -> int:
         """As many of the wanted copies (the original among them) as are solved within the time, but at least two."""
-        if self.motion is not None or copies <= _FEWEST:
+        if self.action is not None or copies <= _FEWEST:
             return copies
         return int(np.clip(1 + seconds / max(self.seconds, 1e-6), _FEWEST, copies))
 
@@ -69,36 +69,36 @@ class CodeBook:
         if copies <= 1 or not augmentation:
             return self.training
         repeated = np.tile(indices, copies - 1)
-        if self.motion is None:
+        if self.action is None:
             return CodeData.join([self.training, self.encode(repeated, augmentation)])
         parts = [self.training]
         random = np.random.default_rng([seed, 17])
         codes = self.training
         for _ in range(copies - 1):
-            moved = self.motion(codes.codes, augmentation.sample(random, len(indices)))
+            moved = self.action(codes.codes, augmentation.sample(random, len(indices)))
             parts.append(CodeData(torch.where(codes.observed[..., None], moved, codes.codes), codes.t, codes.observed))
         return CodeData.join(parts)
 
     def operator_average(self, augmentation: Augmentation) -> OperatorAverage | None:
         """Averages operators on codes over these symmetries; None where codes are not moved exactly."""
-        if self.motion is None or not augmentation:
+        if self.action is None or not augmentation:
             return None
-        return OperatorAverage(self.motion.affine(augmentation.sample(np.random.default_rng([19]), _ELEMENTS)))
+        return OperatorAverage(self.action.affine(augmentation.sample(np.random.default_rng([19]), _ELEMENTS)))
 
 
-def code_motion(
+def code_action(
     decoder: AffineDecoder, source: TrajectorySource, augmentation: Augmentation
-) -> CodeMotion | None:
+) -> CodeAction | None:
     """What moves codes under these symmetries, None where only a fresh solve is exact."""
     box = invariant_box(decoder, source, augmentation)
-    return None if box is None else CodeMotion(decoder, source.normalisation, box)
+    return None if box is None else CodeAction(decoder, source.normalisation, box)
 
 
 def solve_codes(
     setup: TrainingSetup, decoder: Decoder, prior: GaussianPrior, trajectories: np.ndarray,
-    augmentation: Augmentation | None = None, drift: DriftOf | None = None,
+    augmentation: Augmentation | None = None, motion: MotionOf | None = None,
 ) -> CodeData:
-    """Codes of these trajectories; `drift`: motion of scattered rows between their times and the knots."""
+    """Codes of these trajectories; `motion`: motion of scattered rows between their times and the knots."""
     setup.recorder.begin("codes", len(trajectories))
 
     def progress(done: int) -> None:
@@ -107,7 +107,7 @@ def solve_codes(
             raise Interrupted
 
     codes = encode_trajectories(
-        setup.source, decoder, prior, trajectories, setup.scale, augmentation, setup.config.seed, progress, drift
+        setup.source, decoder, prior, trajectories, setup.scale, augmentation, setup.config.seed, progress, motion
     )
     setup.recorder.end()
     return codes
@@ -115,15 +115,15 @@ def solve_codes(
 
 def make_code_book(
     setup: TrainingSetup, decoder: AffineDecoder, prior: GaussianPrior, training: np.ndarray, validation: np.ndarray,
-    drift: DriftOf | None = None,
+    motion: MotionOf | None = None,
 ) -> CodeBook:
     """Codes of training and validation trajectories, and the means to copy them."""
 
     def encode(trajectories: np.ndarray, augmentation: Augmentation | None) -> CodeData:
-        return solve_codes(setup, decoder, prior, trajectories, augmentation, drift)
+        return solve_codes(setup, decoder, prior, trajectories, augmentation, motion)
 
-    motion = code_motion(decoder, setup.source, setup.augmentation(setup.symmetries))
-    return CodeBook.make(encode, training, validation, motion)
+    action = code_action(decoder, setup.source, setup.augmentation(setup.symmetries))
+    return CodeBook.make(encode, training, validation, action)
 
 
 def wanted_copies(setup: TrainingSetup) -> int:

@@ -13,7 +13,7 @@ from inrflow.decoders.base import AffineDecoder
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.registry import decoder_class
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.training.parts.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.parts.trunk import DecoderTraining
@@ -26,7 +26,7 @@ _DENSE_W0 = 30.0  # where the points are dense enough to show all that a field h
 _HARMONICS_SUFFICE, _SUFFICE_BETWEEN_KNOTS = 1e-5, 1e-2
 
 
-def fit_decoder(setup: TrainingSetup) -> tuple[AffineDecoder, OutputModes, UnseenVariance | None]:
+def fit_decoder(setup: TrainingSetup) -> tuple[AffineDecoder, OutputModes, InterpolationError | None]:
     """Trunk and output modes of an affine decoder, set as its output, and what it misses where no frame has a point."""
     config = setup.config.decoder
     channels = len(setup.description.channels)
@@ -55,7 +55,7 @@ def fit_decoder(setup: TrainingSetup) -> tuple[AffineDecoder, OutputModes, Unsee
         if enough:
             setup.config.training.steps.decoder = 0
             setup.save_config()
-            unseen = training.unseen_variance(decoder)
+            unseen = training.interpolation_error(decoder)
             return *_with_modes(decoder, modes), unseen
     periodic = setup.description.period is not None and any(p > 0 for p in setup.description.period)
     dense = isinstance(setup.source, CompletedSource)  # nothing between its points is left to be guessed
@@ -78,14 +78,14 @@ def fit_decoder(setup: TrainingSetup) -> tuple[AffineDecoder, OutputModes, Unsee
     if not dense:
         error = run_stage(stage, steps, setup.recorder, setup.checkpoints)
         setup.recorder.say(f"decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
-        unseen = training.unseen_variance(decoder.double())
-        mends = isinstance(decoder, ModulatedSiren) and training.mends_at_nodes(decoder)
+        unseen = training.interpolation_error(decoder.double())
+        mends = isinstance(decoder, ModulatedSiren) and training.radial_features_help(decoder)
         decoder = decoder.float()
     training.all_points = True
     final = replace(stage, name="decoder_all_points", validate=None)
     run_stage(final, steps, setup.recorder, setup.checkpoints)
     if mends and isinstance(decoder, ModulatedSiren):
-        training.mend_at_nodes(decoder.double())
+        training.add_radial_features(decoder.double())
     modes = fit_modes(setup, training, decoder)
     if plain is not None:
         error = training.held_out_error(decoder, modes)
@@ -95,7 +95,7 @@ def fit_decoder(setup: TrainingSetup) -> tuple[AffineDecoder, OutputModes, Unsee
             f"{error:.1e} with it, so it is {'kept' if better else 'left out'}"
         )
         if not better:
-            unseen = training.unseen_variance(plain[0].double())
+            unseen = training.interpolation_error(plain[0].double())
             return *_with_modes(*plain[:2]), unseen
     return *_with_modes(decoder, modes), unseen
 

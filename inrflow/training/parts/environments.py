@@ -26,7 +26,7 @@ from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.fitting.operators_of_pde import LOCAL_LISTS, LocalOperators
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_contexts
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.evaluation.calibration import calibrate
 from inrflow.model.state_prior import ContextPrior, StatePrior
@@ -132,7 +132,7 @@ class ContextStage:
 
     def run(
         self, decoder: Decoder, modes: OutputModes, codes: CodeData, held: CodeData | None, without: float,
-        unseen: UnseenVariance | None, average: OperatorAverage | None = None,
+        unseen: InterpolationError | None, average: OperatorAverage | None = None,
     ) -> Surrogate | None:
         """The surrogate; None where contexts do not help, which is told. `without`: validation error without them;
         `unseen`: what the decoder misses where no training frame has a point; `average`: over the symmetries."""
@@ -225,7 +225,7 @@ class ContextStage:
 
     def finish(
         self, decoder: Decoder, modes: OutputModes, found: ContextDynamics, codes: CodeData, held: CodeData,
-        unseen: UnseenVariance | None,
+        unseen: InterpolationError | None,
     ) -> Surrogate:
         """Residual training where it helps, priors, calibration; the closed form refitted on all trajectories."""
         training, config, size = self.training, self.training.config, found.size
@@ -294,7 +294,7 @@ class ContextStage:
 
     def _surrogate(
         self, decoder: Decoder, modes: OutputModes, field: VectorField, integrator: Integrator, process: Tensor,
-        note: str, unseen: UnseenVariance | None,
+        note: str, unseen: InterpolationError | None,
     ) -> Surrogate:
         training, contexts = self.training, field.shape.context_size
         code_prior = modes.prior()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from inrflow.data.completed import CompletedSource
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError
 from inrflow.mesh_flow.complete import FlowModel, ObservedFlow, complete, find_model, steps_of
 from inrflow.mesh_flow.elements import TaylorHood
@@ -30,7 +30,7 @@ class Completed:
     """A source with values at all nodes, and what they miss where nothing was observed."""
 
     source: CompletedSource
-    unseen: UnseenVariance
+    unseen: InterpolationError
 
 
 def completed_by_equation(setup: TrainingSetup) -> Completed | None:
@@ -125,5 +125,5 @@ def _completed(
     first = flows[int(setup.training[0])]
     variance = torch.as_tensor(model.missed * first.values.var((0, 1))) / scale.square()
     points = torch.as_tensor(elements.nodes[first.nodes])
-    unseen = UnseenVariance.between(points, variance.expand(len(points), -1).clone())
+    unseen = InterpolationError.between(points, variance.expand(len(points), -1).clone())
     return Completed(CompletedSource(source, elements.nodes, values), unseen)

@@ -22,12 +22,17 @@ from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import AffineDecoder
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.encoding.equivariance import FeatureMotion
+from inrflow.encoding.equivariance import FeatureAction
 from inrflow.encoding.posterior import GaussianPrior, condition_groups
 from inrflow.encoding.prior.cross_validated_variances import refit_variances
-from inrflow.encoding.prior.interpolation_error import MOST_POINTS, UnseenVariance, complete_frames, unseen_variance
+from inrflow.encoding.prior.interpolation_error import (
+    MOST_POINTS,
+    InterpolationError,
+    complete_frames,
+    interpolation_error,
+)
 from inrflow.encoding.prior.modes import OutputModes, fit_output_modes
-from inrflow.encoding.prior.rbf_residual import between_nodes, with_node_functions
+from inrflow.encoding.prior.rbf_residual import errors_between_points, with_radial_features
 from inrflow.runtime.devices import device_of
 
 _RIDGE = 1e-3
@@ -52,8 +57,8 @@ def invariant_box(decoder: AffineDecoder, source: TrajectorySource, augmentation
     box, period = source.file.box, augmentation.period
     if period is not None:
         box = np.stack([box[0], np.where(np.asarray(period) > 0, box[0] + np.asarray(period), box[1])])
-    motion = FeatureMotion.of(decoder, source.normalisation, box)
-    exact = motion.exact_under(augmentation.symmetries, augmentation.extent, augmentation.period)
+    action = FeatureAction.of(decoder, source.normalisation, box)
+    exact = action.exact_under(augmentation.symmetries, augmentation.extent, augmentation.period)
     return box if exact else None
 
 
@@ -137,7 +142,7 @@ class DecoderTraining:
         pick = torch.linspace(0, u.shape[1] - 1, min(u.shape[1], _FRAMES_PER_STEP)).long()
         return x[0], u[0, pick], held
 
-    def unseen_variance(self, module: AffineDecoder) -> UnseenVariance | None:
+    def interpolation_error(self, module: AffineDecoder) -> InterpolationError | None:
         """What the decoder misses at points that no frame shows, while its trunk has not seen the held-out points.
 
         None where points are not fixed.
@@ -146,9 +151,9 @@ class DecoderTraining:
         if fixed is None:
             return None
         x, u, held = fixed
-        return unseen_variance(x, _features(module, x), u, held)
+        return interpolation_error(x, _features(module, x), u, held)
 
-    def mends_at_nodes(self, module: ModulatedSiren) -> bool:
+    def radial_features_help(self, module: ModulatedSiren) -> bool:
         """Whether functions through what the features leave at fixed points do no harm at points held out, which the
         trunk has not seen yet."""
         fixed = self.fixed_points()
@@ -157,15 +162,15 @@ class DecoderTraining:
         x, u, held = fixed
         if not complete_frames(u).shape[1] or len(x.unique(dim=0)) < len(x):
             return False
-        missed, mended = between_nodes(module.embedding, x, _features(module, x), u, held)
+        missed, mended = errors_between_points(module.embedding, x, _features(module, x), u, held)
         return mended <= missed
 
-    def mend_at_nodes(self, module: ModulatedSiren) -> None:
+    def add_radial_features(self, module: ModulatedSiren) -> None:
         """Join functions to the decoder's features that take up what these leave at the fixed points."""
         fixed = self.fixed_points()
         if fixed is not None:
             x, u, _ = fixed
-            module.embedding = with_node_functions(module.embedding, x, _features(module, x), u) or module.embedding
+            module.embedding = with_radial_features(module.embedding, x, _features(module, x), u) or module.embedding
 
     @torch.no_grad()
     def held_out_error(self, module: AffineDecoder, modes: OutputModes) -> float:
@@ -193,11 +198,11 @@ class DecoderTraining:
         box = invariant_box(module, self.source, self.augmentation)
         average: Callable[[GaussianPrior, Tensor], GaussianPrior] | None = None
         if box is not None:  # the prior is averaged over the group instead of fitted to moved trajectories
-            motion = FeatureMotion.of(module, self.source.normalisation, box)
+            action = FeatureAction.of(module, self.source.normalisation, box)
             elements = self.augmentation.sample(random, _GROUP_ELEMENTS)
 
             def average(prior: GaussianPrior, whitening: Tensor) -> GaussianPrior:
-                return motion.averaged(prior, whitening, elements)
+                return action.averaged(prior, whitening, elements)
 
         if self.augmentation and box is None:
             chosen = random.choice(self.training, trajectories, replace=len(self.training) < trajectories)
