@@ -1,4 +1,4 @@
-"""Coordinate embeddings: what the first layer of a decoder sees of a point x.
+"""Coordinate embeddings: inputs of the first layer of a decoder at points x, and harmonics of the domain.
 
 An embedding also names the harmonics of the domain, where the domain is periodic: functions that the output layer
 combines directly, beside the features of the network.

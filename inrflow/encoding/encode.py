@@ -1,4 +1,4 @@
-"""Observations to codes, whatever the decoder and the layout of the points."""
+"""Encoding: codes from observed frames, for any decoder and any layout of the points."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ from inrflow.numerics.batched_regression import block_length
 from inrflow.runtime.devices import device_of
 
 _MIXING = -7046029254386353131  # the golden ratio as a 64-bit number: neighbours of a grid mix far apart
-_WORTH_SHARING = 0.9  # distinct points, as a share of all, from which finding them costs more than it saves
+_WORTH_SHARING = 0.9  # largest share of distinct points for which evaluating these alone saves time
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """How codes are found. "solve": the closed form where the decoder is affine, else Gauss-Newton; "adam" and
-    "gradient_steps" are the published descents, `iterations` steps at `rate`, without prior and uncertainty."""
+    """An encoding method.
+
+    Attributes:
+        method: "solve" is the Gaussian posterior, in closed form where the decoder is affine, else by Gauss-Newton;
+            "adam" and "gradient_steps" are the published descents (DINo, CORAL), without prior and uncertainty.
+        iterations, rate: of the descents; 0 iterations are the published number.
+    """
 
     method: str = "solve"
     iterations: int = 0
@@ -41,7 +46,7 @@ class Encoder:
         motion: AffineMotion | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Codes (G, F, Z) and covariance (G, 1 or F, Z, Z) of frames u (G, F, N, C) at the points x (G, N, d) of each
-        group; with a motion, of values seen with delays (G, N), where the decoder is affine."""
+        group. With `delay` (G, N) and `motion`, for affine decoders: of values observed later than their frame."""
         if self.method == "solve" and decoder.affine:
             return _solve(decoder, x, u, prior, covariance, delay, motion)
         means, spreads = [], []
@@ -76,9 +81,9 @@ def encode(
     encoder: Encoder | None = None,
     motion: AffineMotion | None = None,
 ) -> Tensor:
-    """Posterior mean codes (S, T, Z), float64, of every frame by itself; unobserved frames get the prior mean.
+    """Posterior mean codes (S, T, Z), float64, of each frame by itself; the prior mean for unobserved frames.
 
-    `motion` tells how codes move between a frame's time and the times of its delayed values.
+    `motion`: of codes between the time of a frame and the times of its delayed values.
     """
     return encode_with_covariance(decoder, batch, prior, False, encoder, motion)[0]
 
@@ -111,8 +116,8 @@ def _solve(
     delay: Tensor | None,
     motion: AffineMotion | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Groups in blocks whose bases fit into memory."""
-    separate = decoder.code_per_channel and delay is None  # delayed values are carried by dynamics, which join codes
+    """Closed-form posterior, by blocks of groups whose bases fit into memory."""
+    separate = decoder.code_per_channel and delay is None  # the dynamics that carry delayed values couple codes
     dtype = next(decoder.parameters()).dtype
     means, spreads = [], []
     length = block_length(u.shape[2] * u.shape[3], decoder.code_size)
@@ -130,7 +135,7 @@ def _solve(
         spreads.append(spread)
     if not covariance:
         return torch.cat(means), None
-    width = max(s.shape[1] for s in spreads if s is not None)  # some miss different values in their frames, some do not
+    width = max(s.shape[1] for s in spreads if s is not None)  # 1 where all frames of a block miss the same values
     return torch.cat(means), torch.cat([s.expand(-1, width, -1, -1) for s in spreads if s is not None])
 
 
@@ -143,8 +148,8 @@ def _condition(
     covariance: bool,
     which: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `condition_groups`; channel by channel where neither the basis (`separate`) nor the prior joins the channels'
-    codes, which solves a smaller system for each and finds the same."""
+    """`condition_groups`, with one smaller system per channel where neither the basis (`separate`) nor the prior
+    couples the codes of different channels: the posterior is the same."""
     if not separate or prior.by_channel is None:
         return condition_groups(offset, basis, u, prior, covariance, which)
     means, spreads = [], []
@@ -168,8 +173,8 @@ def _condition(
 
 
 def common_points(x: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The distinct points (M, d) of groups x (G, N, d) and which of them each group has (G, N), where some are shared;
-    else None. Groups that observe parts of one grid need the decoder's trunk at the grid alone.
+    """Distinct points (M, d) of groups x (G, N, d) and the index (G, N) of each point among them; None where hardly any
+    are shared. Where groups observe subsets of one grid, the decoder need only be evaluated on the grid.
     """
     bits = x.contiguous().view(torch.int64 if x.dtype == torch.float64 else torch.int32).flatten(0, -2).long()
     mixed = torch.zeros_like(bits[:, 0])
