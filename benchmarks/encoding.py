@@ -34,14 +34,14 @@ from inrflow.data.sampling import observed_points
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
 from inrflow.encoding.adam import adam_path
-from inrflow.encoding.encode import Encoder
+from inrflow.encoding.encode import GRADIENT_RATE, Encoder
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.runtime.tensor_files import write_json
 from inrflow.training.parts import loop as steps
 from inrflow.training.parts.auto_decoder import SMALLEST_NOISE, shrunk_moments
-from inrflow.training.recipes.auto_decoding import GRADIENT_RATE, fit_table_decoder
+from inrflow.training.recipes.auto_decoding import fit_table_decoder
 from inrflow.training.recorder import Recorder
 from inrflow.training.train import Training
 

@@ -17,6 +17,8 @@ from inrflow.encoding.posterior import GaussianPrior, condition_groups
 from inrflow.numerics.batched_regression import block_length
 from inrflow.runtime.devices import device_of
 
+# Default rates: that of DINo; plain gradient steps on errors that are means over a frame need a far larger one.
+ADAM_RATE, GRADIENT_RATE = 1e-2, 10.0
 _MIXING = -7046029254386353131  # the golden ratio as a 64-bit number: neighbours of a grid mix far apart
 _WORTH_SHARING = 0.9  # largest share of distinct points for which evaluating these alone saves time
 
@@ -33,7 +35,14 @@ class Encoder:
 
     method: str = "solve"
     iterations: int = 0
-    rate: float = 1e-2
+    rate: float = ADAM_RATE
+
+    @classmethod
+    def of(cls, method: str, iterations: int | None = None, rate: float | None = None) -> Encoder:
+        """The encoder of a configured method: closed_form, gauss_newton, adam or gradient_steps."""
+        if method not in ("adam", "gradient_steps"):
+            return cls()
+        return cls(method, iterations or 0, rate or (ADAM_RATE if method == "adam" else GRADIENT_RATE))
 
     def __call__(
         self,

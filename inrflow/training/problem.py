@@ -29,7 +29,6 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.devices import choose_device
 from inrflow.training.parts.loop import Stage, timed_steps
 from inrflow.training.parts.split import choose_split
-from inrflow.training.recipes.auto_decoding import ADAM_RATE, GRADIENT_RATE
 from inrflow.training.recorder import Recorder
 
 HARMONIC_FEATURES = (200, 300)
@@ -73,9 +72,7 @@ class TrainingSetup:
                             "give more frames")
         self.scale = TimeScale.of(self.source.times)
         encoding = config.encoding
-        descended = encoding.method in ("adam", "gradient_steps")
-        rate = encoding.rate or (ADAM_RATE if encoding.method == "adam" else GRADIENT_RATE)
-        self.encoder = Encoder(encoding.method, encoding.iterations or 0, rate) if descended else Encoder()
+        self.encoder = Encoder.of(encoding.method, encoding.iterations, encoding.rate)
 
     def _symmetries(self, wanted: object) -> Symmetries:
         declared = self.description.symmetries

@@ -46,7 +46,7 @@ def test_a_decoder_of_ones_own_is_trained_saved_and_loaded(elsewhere, inrflow_co
     write_trajectories(elsewhere / "waves.h5", t, x, waves(x, t)[None], Description("waves", ("u",), ("x", "y")))
     outcome = inrflow_command(
         "train", "data.train=waves.h5", "output=run", "decoder.name=test_waves", "training.steps.decoder=30",
-        "training.optimiser=adamw", "dynamics.depth=0", "training.minutes=0.05", "data.frames=20",
+        "training.optimiser=adamw", "dynamics.depth=0", "training.minutes=0.02", "data.frames=20",
     )
     assert outcome.code == 0, outcome.err
     loaded = Surrogate.load(elsewhere / "run")

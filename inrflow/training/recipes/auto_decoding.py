@@ -16,6 +16,7 @@ from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.registry import decoder_class, decoder_names
 from inrflow.decoders.siren import ModulatedSiren
+from inrflow.encoding.encode import GRADIENT_RATE
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.errors import UserError
 from inrflow.runtime.devices import choose_device
@@ -24,7 +25,6 @@ from inrflow.training.parts.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.recorder import Recorder
 
 DEFAULT_CODE_SIZE = 50
-ADAM_RATE, GRADIENT_RATE = 1e-2, 10.0
 
 
 def uses_table(config: Config) -> bool:

@@ -18,12 +18,13 @@ from inrflow.dynamics.fields.sum import FieldShape, VectorField
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.adam import adam_path
+from inrflow.encoding.encode import ADAM_RATE
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.judge import copies_for
 from inrflow.training.parts.auto_decoder import SMALLEST_NOISE, shrunk_moments
 from inrflow.training.parts.joint import JointModule, JointStage, JointTraining, table_data
 from inrflow.training.parts.loop import OptimiserSettings, Stage, run_stage
-from inrflow.training.recipes.auto_decoding import ADAM_RATE, make_decoder
+from inrflow.training.recipes.auto_decoding import make_decoder
 from inrflow.training.recorder import Recorder
 
 ENCODING_STEPS = (60, 100, 300, 500, 1000)
