@@ -20,6 +20,11 @@ from inrflow.encoding.prior.expectation_maximisation import NOISE_FLOOR, Statist
 from inrflow.numerics.batched_regression import block_length
 
 _FEATURE_FLOOR = 1e-9
+# Observed values of a frame per feature from which on the noise is updated by MacKay's fixed point, and from which on
+# it starts small. Measured with Fourier features on Kuramoto-Sivashinsky and Burgers, 1.13 and 1.16 values per feature,
+# noise 0 to 1e-2: the fixed point takes 4e-5 to 1e-4 of spurious noise off clean data and leaves errors of noisy frames
+# within 10 %; a small start as well made these up to 1.8 times larger at random points.
+_DETERMINED, _WELL_DETERMINED = 1.05, 1.2
 
 
 @dataclass
@@ -81,11 +86,10 @@ def fit_output_modes(
     # The first prior is that of a ridge on the weights of the features themselves: variances proportional to their
     # strength. The iterations fit the spectrum.
     covariance = torch.diag(torch.kron(10 * total.clamp(min=1e-12), strength / strength.sum()))
-    # Frames with more values than features determine the noise, and the iterations converge faster from below. With
-    # fewer values a small noise would be confirmed by interpolation, so the start must be above it.
+    # Frames with many more values than features determine the noise, and the iterations converge faster from below.
+    # With fewer values a small noise would be confirmed by interpolation, so the start must be above it.
     typical = float(torch.stack([torch.isfinite(g[1]).float().mean() * len(g[0]) for g in groups]).median())
-    determined = typical > 1.2 * size
-    noise = ((1e-8 if determined else 1e-3) * total).clamp(min=NOISE_FLOOR)
+    noise = ((1e-8 if typical > _WELL_DETERMINED * size else 1e-3) * total).clamp(min=NOISE_FLOOR)
     prior = GaussianPrior(torch.zeros(dimension, dtype=torch.float64), covariance, noise)
     blocks = _blocks(groups, dimension)
     for _ in range(iterations):
@@ -93,7 +97,7 @@ def fit_output_modes(
         for x, u in blocks:
             psi = (features(x.flatten(0, 1)).double() @ whitening).unflatten(0, x.shape[:2])
             statistics.add(partial(_block_design, psi, channels), torch.zeros(()), u)
-        prior = statistics.maximise(swift=determined)
+        prior = statistics.maximise(swift=typical > _DETERMINED * size)
         if average is not None:
             prior = average(prior, whitening)
         progress()
