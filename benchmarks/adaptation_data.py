@@ -16,7 +16,7 @@ from inrflow.data.augmentation import Augmentation
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.embeddings import make_embedding
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.states import CodeData
@@ -173,7 +173,7 @@ def prepare(problem: Problem, size: Size, seed: int, folder: Path) -> Prepared:
     moves = Augmentation(description.symmetries, extent, description.period, normalisation.scale)
     low, high = file.box
     embedding = make_embedding(low.tolist(), high.tolist(), description.period, description.geometry, 2, HARMONICS)
-    decoder = ModulatedSiren(embedding, len(description.channels), 1, 0, 0).double()
+    decoder = HarmonicDecoder(embedding, len(description.channels)).double()
     modes = DecoderTraining(source, every, every[:0], moves).fit_modes(
         decoder, problem.code_size, trajectories=48, iterations=3
     )

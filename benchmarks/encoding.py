@@ -22,6 +22,7 @@ from typing import Any
 import matplotlib
 import torch
 from common import as_table, data_files, environment, process_seconds
+from inrflow.training.parts.auto_decoder import SMALLEST_NOISE, shrunk_moments
 from rich.console import Console
 from torch import Tensor
 
@@ -34,13 +35,13 @@ from inrflow.data.sampling import observed_points
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
 from inrflow.encoding.adam import adam_path
-from inrflow.encoding.encode import Encoder
+from inrflow.encoding.encode import GRADIENT_RATE, Encoder
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.runtime.tensor_files import write_json
-from inrflow.training import loop as steps
-from inrflow.training.recipes.auto_decoding import GRADIENT_RATE, SMALLEST_NOISE, fit_table_decoder, shrunk_moments
+from inrflow.training.parts import loop as steps
+from inrflow.training.recipes.auto_decoding import fit_table_decoder
 from inrflow.training.recorder import Recorder
 from inrflow.training.train import Training
 

@@ -30,6 +30,7 @@ from inrflow.decoders.base import Decoder
 from inrflow.decoders.closure import ClosureDecoder
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
 from inrflow.decoders.filter_net import FourierFilterNet
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.sum import FieldShape, VectorField
 from inrflow.dynamics.flow.integrate import Integrator
@@ -83,7 +84,7 @@ def make(name: str) -> tuple[Decoder, Callable[[Decoder, Tensor, Tensor], Tensor
         ask = {"as published": expanded, "points not expanded": plain, "affine basis": by_basis}
         return FourierFilterNet(raw, 1, 100), ask[name.partition(", ")[2]]
     if name.startswith("harmonics"):
-        return ModulatedSiren(periodic, 1, 100, 0, 0), plain
+        return HarmonicDecoder(periodic, 1, 100), plain
     if "default" in name:
         return ModulatedSiren(periodic, 1, 100, 128, 2, 2.0), plain
     if name.startswith("closure"):

@@ -17,7 +17,7 @@ from inrflow.adaptation.context import Adaptation, adapt_context
 from inrflow.adaptation.field_refit import refitted_field
 from inrflow.adaptation.output_refit import refitted_output
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.base import AffineDecoder, has_output_layer
 from inrflow.dynamics.states import CodeData
 from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
@@ -48,7 +48,7 @@ def adapt_further(
     Raises UserError as `adapt_context`, and where the decoder's output layer is not what the code sets.
     """
     decoder = surrogate.decoder
-    if not isinstance(decoder, ModulatedSiren) or not decoder.affine:
+    if not has_output_layer(decoder):
         raise UserError("adapt.strength=decoder and all need a decoder whose code sets its output layer alone; give "
                         "adapt.strength=context")
     began = time.perf_counter()
@@ -119,7 +119,7 @@ def output_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:
 
     def fit(pull: float) -> Surrogate:
         decoder = copy.deepcopy(surrogate.decoder)
-        assert isinstance(decoder, ModulatedSiren)
+        assert isinstance(decoder, AffineDecoder)
         decoder.set_output(*refitted_output(decoder, inner, codes, variances, pull))
         return replace(surrogate, decoder=decoder.eval())
 
@@ -145,5 +145,5 @@ def field_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:
 def _numbers(surrogate: Surrogate, part: str) -> int:
     if part == "field":
         return surrogate.field.matrix.numel() + surrogate.field.bias.numel()
-    assert isinstance(surrogate.decoder, ModulatedSiren)
+    assert isinstance(surrogate.decoder, AffineDecoder)
     return surrogate.decoder.output.numel() + surrogate.decoder.output_map.numel()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.base import AffineDecoder
 
 _ITERATIONS = 100
 _SETTLED = 1e-8
@@ -19,7 +19,7 @@ _FLOOR = 1e-10
 
 
 def refitted_output(
-    decoder: ModulatedSiren, batches: list[TrajectoryBatch], codes: list[Tensor], variances: Tensor, pull: float
+    decoder: AffineDecoder, batches: list[TrajectoryBatch], codes: list[Tensor], variances: Tensor, pull: float
 ) -> tuple[Tensor, Tensor]:
     """Mean (C, F) and modes (Z, C, F) of the output layer, float64.
 

@@ -44,7 +44,7 @@ class ObserveConfig:
 class DecoderConfig:
     """The decoder; None is chosen from the data."""
 
-    name: str = limited("siren", choices=("siren", "filter_net"))
+    name: str = "siren"  # any that is registered, see inrflow.decoders.registry
     modulation: list[str] = field(default_factory=lambda: ["output"])
     width: int = limited(128, least=1)
     depth: int | None = limited(None, least=1)

@@ -1,4 +1,9 @@
-"""What every decoder is: a map (x, z) -> u that can also be linearised in the code."""
+"""Decoders: maps (x, z) -> u from points and a code to field values, which can also be linearised in the code."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -9,21 +14,29 @@ _TANGENTS = 2**17  # codes x points x code dimensions linearised at once: 64 MiB
 
 
 class Decoder(nn.Module):
-    """u = D(x; z), in normalised units of the channels.
+    """Decoder u = D(x; z), in normalised units of the channels.
 
     Shapes: x (..., N, d) and z (..., Z); their leading dimensions broadcast against each other, and points that are
     shared by several codes (a leading 1, or none) are evaluated once wherever the decoder allows it. u is (..., N, C).
     Tensors are taken to the decoder's device and results back to that of x.
+
+    A decoder of one's own defines `forward` and `structure`, sets `channels` and `code_size`, and is registered by
+    `inrflow.decoders.registry.register_decoder`; `basis` as well where it is affine in the code.
     """
 
     code_size: int
     channels: int
     #: True when u is affine in z, so that encoding is one linear solve (`basis` is then available).
     affine: bool = False
-    #: True when z holds a code for each channel, one after the other and all of one size, that the others do not see.
+    #: True when z holds one code per channel, all of the same size, and no channel depends on the code of another.
     code_per_channel: bool = False
 
+    def structure(self) -> dict[str, Any]:
+        """Arguments of the constructor: plain values, or modules that are registered themselves."""
+        raise NotImplementedError(f"{type(self).__name__} does not define structure()")
+
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """Field values u (..., N, C) at points x (..., N, d) of codes z (..., Z)."""
         raise NotImplementedError
 
     def basis(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,3 +76,87 @@ class Decoder(nn.Module):
                 for channel in range(u.shape[-1])
             ]
         return torch.stack(parts, -2)
+
+
+class AffineDecoder(Decoder):
+    """Decoder whose code sets a linear output layer over features of the points alone.
+
+        u_c(x; z) = (output_c + sum_k z_k output_map_kc) . features(x)
+
+    So u is affine in z, and code dimensions are output modes: `set_output` replaces them by any others over the same
+    features, for example the principal components of the training data (`inrflow.encoding.prior.modes`).
+
+    A subclass defines `features` and calls `draw_output` at the end of its constructor. One that lets codes act
+    elsewhere too sets `affine` to False and overrides `forward`; see `has_output_layer`.
+
+    Attributes:
+        output: (C, F) output weights at the zero code.
+        output_map: (Z, C, F) output weights of each code dimension.
+    """
+
+    affine = True
+    output: nn.Parameter
+    output_map: nn.Parameter
+
+    def features(self, x: Tensor) -> Tensor:
+        """Features (..., N, F) of points x (..., N, d); the first is the constant 1."""
+        raise NotImplementedError
+
+    @property
+    def features_size(self) -> int:
+        """Number F of features."""
+        return self.output.shape[-1]
+
+    def draw_output(self, features_size: int, by_code: bool = True) -> None:
+        """Random output layer over F features for `channels` and `code_size`; without `output_map` unless `by_code`."""
+        drawn = torch.empty(self.channels, features_size).uniform_(-1, 1)
+        self.output = nn.Parameter(drawn * math.sqrt(1 / features_size))
+        if by_code:
+            modes = torch.randn(self.code_size, self.channels, features_size)
+            self.output_map = nn.Parameter(modes / math.sqrt(features_size))
+
+    def set_output(self, mean: Tensor, modes: Tensor) -> None:
+        """Replace the output layer: `mean` (C, F) and one (C, F) mode for each code dimension, `modes` (Z, C, F)."""
+        self.output = nn.Parameter(mean.to(self.output))
+        self.output_map = nn.Parameter(modes.to(self.output))
+        self.code_size = len(modes)
+
+    def output_weights(self, z: Tensor) -> Tensor:
+        """Weights (..., C, F) of the output layer at codes z (..., Z)."""
+        return self.output + (z @ self.output_map.flatten(1)).unflatten(-1, self.output.shape)
+
+    @on_own_device
+    def basis(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self._basis_of(self.features(x)) if self.affine else super().basis(x)
+
+    def _basis_of(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Offset (..., N, C) and basis (..., N, C, Z) where the features are (..., N, F)."""
+        basis = features @ self.output_map.transpose(0, 1).flatten(0, 1).T
+        return features @ self.output.T, basis.unflatten(-1, (self.channels, self.code_size))
+
+    @on_own_device
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        if x.shape[:-2].numel() == 1:
+            return self._at_shared_points(x, z)
+        return self.features(x) @ self.output_weights(z).transpose(-1, -2)
+
+    def _at_shared_points(self, x: Tensor, z: Tensor) -> Tensor:
+        """Values (..., N, C) at points x (1, ..., N, d) of all codes, as one matrix product: with the output weights of
+        every code, or with the basis at the points, whichever is less work."""
+        features, codes = self.features(x).flatten(0, -2), z.reshape(-1, z.shape[-1])
+        points, functions = features.shape
+        batch = torch.broadcast_shapes(x.shape[:-2], z.shape[:-1])
+        by_weights = len(codes) * functions * (self.code_size + points)
+        by_basis = points * self.code_size * (functions + len(codes))
+        if by_basis < by_weights:
+            offset, basis = self._basis_of(features)
+            values = torch.addmm(offset.flatten(), codes, basis.flatten(0, 1).T)
+            return values.reshape(*batch, points, -1)
+        weights = self.output_weights(codes)
+        values = (weights.flatten(0, 1) @ features.T).unflatten(0, (len(codes), -1))  # (S, C, N)
+        return values.transpose(1, 2).reshape(*batch, points, -1)
+
+
+def has_output_layer(decoder: Decoder) -> TypeGuard[AffineDecoder]:
+    """Whether codes set the output layer of a decoder and nothing else, so that `set_output` may replace them."""
+    return isinstance(decoder, AffineDecoder) and decoder.affine

@@ -1,11 +1,11 @@
-"""A closure on the code: few code dimensions that drive the many modes of an affine decoder.
+"""Nonlinear manifold decoder: weak modes of an affine decoder as functions of its leading ones (a closure).
 
     u = phi0(x) + Phi(x) z + Psi(x) g(z)
 
-Phi are the first d modes of an affine decoder, ordered by variance, Psi all the others, and g a small network fitted to
-the codes of training frames: where a field is transported, the weak modes follow the strong ones along a curved
-manifold. Decoding stays one basis evaluation and a product. It never beats the affine decoder with all its modes, so it
-is worth having only where the size of the code is the constraint.
+Phi are the first d modes of an affine decoder, ordered by variance, Psi the others, and g a small network fitted to the
+codes of training frames: in transported fields the weak modes are functions of the strong ones (Barnett, Farhat and
+Maday, J. Comput. Phys. 2023). Decoding remains one evaluation of the basis and a product. It cannot be more
+accurate than the affine decoder with all its modes, so it helps only where the size of the code is limited.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
+from inrflow.decoders.registry import register_decoder
 from inrflow.runtime.devices import on_own_device
 
 _HELD_OUT = 0.2
-_BLOCKS = 10  # time blocks into which frames are cut where there are too few trajectories to hold some out
+_BLOCKS = 10  # time blocks of each trajectory, of which some are held out where trajectories are few
 _BATCH = 512
 _RATE = 3e-3
 _VALIDATIONS = 50
@@ -32,9 +33,9 @@ class ClosureErrors:
     """Errors of held-out frames, relative L2 in code space (equal to that of the field for orthonormal modes).
 
     Attributes:
-        with_closure: what is left when z drives the other modes.
-        without_closure: what is left with the first d modes alone, the others zero.
-        residual: mean square that is left with the closure, summed over code dimensions, normalised units.
+        with_closure: error with the other modes given by g(z).
+        without_closure: error with the first d modes alone.
+        residual: mean squared error with the closure, summed over code dimensions, normalised units.
     """
 
     with_closure: float
@@ -47,8 +48,9 @@ class ClosureErrors:
         return self.with_closure < 0.65 * self.without_closure
 
 
+@register_decoder("closure")
 class ClosureDecoder(Decoder):
-    """An affine decoder of which d code dimensions are free and the others follow.
+    """An affine decoder of which d code dimensions are free and the others are functions of these.
 
     Args:
         decoder: fitted affine decoder, its code dimensions ordered by variance and orthonormal in the data's metric.
@@ -73,7 +75,7 @@ class ClosureDecoder(Decoder):
         self.weights = nn.ParameterList(torch.empty(b, a) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
         self.biases = nn.ParameterList(torch.empty(b) for b in sizes[1:])
         self._initialise(torch.Generator().manual_seed(0))
-        # Standard deviations of the codes: g sees and gives numbers of order one.
+        # Standard deviations of the codes: inputs and outputs of g are of order one.
         self.register_buffer("spread", torch.ones(decoder.code_size))
 
     @torch.no_grad()
@@ -86,8 +88,7 @@ class ClosureDecoder(Decoder):
         self.weights[-1].zero_()
 
     def structure(self) -> dict[str, Any]:
-        """Arguments, beside the affine decoder, that make a decoder of the same shape."""
-        return {"code_size": self.code_size, "width": self.width, "depth": self.depth}
+        return {"decoder": self.decoder, "code_size": self.code_size, "width": self.width, "depth": self.depth}
 
     def closure(self, z: Tensor) -> Tensor:
         """g(z) (..., R): the remaining code dimensions at codes z (..., d)."""
@@ -97,7 +98,7 @@ class ClosureDecoder(Decoder):
         return (hidden @ self.weights[-1].T + self.biases[-1]) * self.spread[self.code_size :]
 
     def _closure_slope(self, z: Tensor) -> Tensor:
-        """g'(z) (..., R, d), carried forward through the layers."""
+        """Jacobian g'(z) (..., R, d), in forward mode."""
         hidden = z / self.spread[: self.code_size]
         slope = torch.diag(1 / self.spread[: self.code_size])
         for layer in range(self.depth):
@@ -124,15 +125,15 @@ class ClosureDecoder(Decoder):
         return u, phi + psi.flatten(-3, -2).matmul(slope).unflatten(-2, psi.shape[-3:-1])
 
     def fit(self, codes: Tensor, steps: int = 2000, seed: int = 0) -> ClosureErrors:
-        """Regress g on codes of the affine decoder, in place; the best state on held-out frames is kept.
+        """Fit g to codes of the affine decoder, in place; the state with the least held-out error is kept.
 
         Args:
-            codes: (S, T, R + d), or (F, R + d) of one trajectory in order of time; rows that are not finite are left
-                out. Whole trajectories are held out where there are five or more, else blocks of successive frames:
-                neighbours in time are too alike to judge by.
+            codes: (S, T, R + d), or (F, R + d) of one trajectory in order of time; rows that are not finite are
+                ignored. Whole trajectories are held out where there are five or more, else blocks of successive
+                frames, as neighbours in time are too similar for validation.
             steps: of Adam.
-            seed: of the held-out part, the batches and the start of g.
-        Raises ValueError where too few codes are given to hold some out.
+            seed: of the split, the batches and the initial weights.
+        Raises ValueError for too few codes to hold some out.
         """
         random = np.random.default_rng([seed, 5])
         kept, held = (part.to(self.spread) for part in _split(codes.detach().cpu(), random))
@@ -173,7 +174,7 @@ class ClosureDecoder(Decoder):
 
 
 def _split(codes: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Codes (S, T, Z) or (T, Z) as those to fit on and those held out, (F, Z) each."""
+    """Training and held-out codes (F, Z), from codes (S, T, Z) or (T, Z)."""
     codes = codes[None] if codes.dim() == 2 else codes
     trajectories, frames = codes.shape[:2]
     if trajectories >= 5:

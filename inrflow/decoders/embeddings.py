@@ -1,17 +1,21 @@
-"""Coordinate embeddings: what the first layer of a decoder sees of a point x.
+"""Coordinate embeddings: inputs of the first layer of a decoder at points x, and harmonics of the domain.
 
-An embedding also names the domain's own harmonics (where the domain is periodic): functions that reach the output
-directly, beside the network's features, so that what is linear and smooth on the domain costs nothing.
+An embedding also names the harmonics of the domain, where the domain is periodic: functions that the output layer
+combines directly, beside the features of the network.
 """
 
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from inrflow.decoders.registry import register_embedding
 
+
+@register_embedding("raw")
 class Embedding(nn.Module):
     """Maps coordinates (..., d) to network inputs (..., inputs); base class and the raw embedding.
 
@@ -20,15 +24,21 @@ class Embedding(nn.Module):
     """
 
     centre: Tensor
+    #: True when the inputs are sines, as those of a hidden layer of a SIREN are.
+    oscillates: bool = False
 
     def __init__(self, low: Sequence[float], high: Sequence[float]) -> None:
         super().__init__()
+        self.low, self.high = [float(value) for value in low], [float(value) for value in high]
         low_, high_ = torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
         half_length = float((high_ - low_).max()) / 2 or 1.0
         self.register_buffer("centre", (low_ + high_) / 2)
-        self.half_extent = (high_ - low_) / 2
         self.half_length = half_length
         self.inputs = len(low)
+
+    def structure(self) -> dict[str, Any]:
+        """Arguments of the constructor as plain values."""
+        return {"low": self.low, "high": self.high}
 
     @property
     def harmonics(self) -> int:
@@ -54,13 +64,18 @@ class Embedding(nn.Module):
         return x.new_zeros((x.shape[-1], *x.shape[:-1], 0))
 
 
+@register_embedding("sphere")
 class SphericalEmbedding(Embedding):
-    """Unit vectors of a sphere enter as they are: smooth everywhere, no seam and no poles."""
+    """Unit vectors of a sphere as they are: smooth everywhere, without seam and poles."""
 
     def __init__(self, dimensions: int = 3) -> None:
         super().__init__([-1.0] * dimensions, [1.0] * dimensions)
 
+    def structure(self) -> dict[str, Any]:
+        return {"dimensions": self.inputs}
 
+
+@register_embedding("periodic")
 class PeriodicEmbedding(Embedding):
     """sin and cos of the first wavenumbers of every periodic coordinate; other coordinates raw.
 
@@ -68,10 +83,11 @@ class PeriodicEmbedding(Embedding):
         low, high: box of the data, for the coordinates that are not periodic.
         period: period of each coordinate, 0 where it is not periodic.
         wavenumbers: how many multiples of the fundamental frequency the network sees (2 is the best known setting).
-        harmonics: largest wavenumber, in each coordinate, of the real Fourier basis that reaches the output directly;
-            it spans the whole tensor product (2 K + 1)^d - 1 and exists only where every coordinate is periodic.
+        harmonics: largest wavenumber K of the harmonics in each coordinate. They are the real Fourier basis of the
+            whole tensor product, (2 K + 1)^d - 1 functions, and exist only where every coordinate is periodic.
     """
 
+    oscillates = True
     multiples: Tensor
     modes: Tensor
 
@@ -92,6 +108,10 @@ class PeriodicEmbedding(Embedding):
         self.register_buffer("multiples", torch.arange(1, wavenumbers + 1, dtype=torch.float64))
         modes = _half_lattice(len(self.period), harmonics) if harmonics and not self.raw else []
         self.register_buffer("modes", torch.tensor(modes, dtype=torch.float64).reshape(-1, len(self.period)))
+
+    def structure(self) -> dict[str, Any]:
+        size = {"wavenumbers": len(self.multiples), "harmonics": self.largest_harmonic}
+        return {**super().structure(), "period": list(self.period), **size}
 
     @property
     def harmonics(self) -> int:

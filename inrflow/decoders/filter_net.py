@@ -4,8 +4,8 @@
     h_l = g_l(x) * (B_l h_{l-1} + b_l + A_l z)          l = 1 .. L,    g_l(x) = [sin(W_l x), cos(W_l x)]
     u   = w . h_L + c
 
-Every filter g depends on x alone and every other step is affine, so u is exactly affine in z. One net with one output
-serves all channels: each channel has a code of its own, and z holds them one after the other.
+The filters g depend on x alone and all other steps are affine, so u is affine in z. One net with one output serves all
+channels: each channel has its own code, and z is their concatenation.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding
+from inrflow.decoders.registry import register_decoder
 from inrflow.errors import UserError
 from inrflow.runtime.devices import on_own_device
 
-# DINo gives both axes of a grid as linspace(0, 0.5): its input scale has a meaning only for a side of this length.
+# DINo's grids have both axes linspace(0, 0.5); its input scale refers to a side of this length.
 _SIDE = 0.5
 
 
+@register_decoder("filter_net")
 class FourierFilterNet(Decoder):
     """Fourier multiplicative filter net whose code enters every layer as a shift; affine in the code.
 
@@ -72,8 +74,8 @@ class FourierFilterNet(Decoder):
         self.output_bias = uniform(width, 1)
 
     def structure(self) -> dict[str, Any]:
-        """Arguments, beside the embedding, that make a decoder of the same shape."""
         return {
+            "embedding": self.embedding,
             "channels": self.channels,
             "code_size": self.code_size,
             "width": self.width,
@@ -104,10 +106,10 @@ class FourierFilterNet(Decoder):
 
     @on_own_device
     def basis(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Offset and basis by one sweep from the output back to the first layer.
+        """Offset and basis by one reverse sweep from the output to the first layer.
 
-        The sweep carries du/dh_l (..., N, H), the weights with which a layer's values reach the output; what they make
-        of b_l and A_l z adds up to offset and basis. It costs one evaluation of the net, however many codes there are.
+        The sweep carries the adjoint du/dh_l (..., N, H); its products with b_l and A_l sum to offset and basis. The
+        cost is one evaluation of the net for any number of codes.
         """
         filters = self._filters(x)
         offset: Tensor = self.output_bias
@@ -121,7 +123,7 @@ class FourierFilterNet(Decoder):
             if layer:
                 adjoint = adjoint @ self.weights[layer - 1]
         assert own is not None
-        # Channel c sees its own part of the code alone.
+        # Channel c depends on its own part of the code alone.
         basis = own.new_zeros(*own.shape[:-1], self.channels, self.channels, own.shape[-1])
         basis.diagonal(dim1=-3, dim2=-2).copy_(own[..., None])
         return offset[..., None].expand(*offset.shape, self.channels), basis.flatten(-2)

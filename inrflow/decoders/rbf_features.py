@@ -1,36 +1,40 @@
-"""Functions that mend a trunk at the fixed points of a mesh or of sensors, beside its features.
+"""Radial features around the fixed points of a mesh or of sensors, beside the features of a network.
 
-A network that is smooth enough to be right between the points does not pass through the values at them: what it leaves
-there is small but has nothing of noise, and forecasts would never be better than it. Radial functions of compact
-support (Wendland 1995) interpolate that rest: at the points nothing is left, far from all of them nothing is added.
+A smooth network leaves a small deterministic residual at the points it was fitted to, which bounds the accuracy of
+forecasts from below. Radial functions of compact support (Wendland 1995) interpolate it: exact at the points, zero far
+from all of them.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from inrflow.decoders.embeddings import Embedding
+from inrflow.decoders.registry import register_embedding
 
-_BLOCK = 256  # points whose distances to all nodes are formed at once: they stay in cache
+_BLOCK = 256  # points per block of distances to all nodes, which then stays in cache
 _NUGGET = 1e-8
-_SUPPORT = 8.0  # in units of the typical distance of neighbours
+_SUPPORT = 8.0  # in units of the median distance of nearest neighbours
 _TINY = 1e-24
 
 
 def spacings(points: Tensor) -> Tensor:
-    """Distance (M,) of each of the points (M, d) to the nearest other."""
+    """Distance (M,) from each of the points (M, d) to its nearest neighbour."""
     distance = torch.cdist(points, points)
     distance.fill_diagonal_(torch.inf)
     return distance.amin(1)
 
 
-class NodeFunctions(Embedding):
-    """An embedding whose harmonics are joined by K functions, each a sum of radial functions around M nodes.
+@register_embedding("nodes")
+class RadialFeatures(Embedding):
+    """An embedding with K further functions beside its harmonics, each a sum of radial functions around M nodes.
 
     Args:
-        inner: what the network sees; distances are taken between its inputs.
-        count: number M of nodes. functions: number K. support: distance at which a radial function has come to zero.
+        inner: embedding of the network; distances are taken between its inputs.
+        count: number M of nodes. functions: number K. support: radius of the radial functions.
     """
 
     nodes: Tensor
@@ -42,9 +46,13 @@ class NodeFunctions(Embedding):
         self.register_buffer("nodes", torch.zeros(count, inner.inputs, dtype=torch.float64))
         self.register_buffer("weights", torch.zeros(count, functions, dtype=torch.float64))
 
+    def structure(self) -> dict[str, Any]:
+        count, functions = self.weights.shape
+        return {"inner": self.inner, "count": count, "functions": functions, "support": self.support}
+
     @classmethod
-    def through(cls, inner: Embedding, x: Tensor, values: Tensor) -> NodeFunctions:
-        """Functions with the given values (M, K) at the points x (M, d), which must be distinct."""
+    def through(cls, inner: Embedding, x: Tensor, values: Tensor) -> RadialFeatures:
+        """Functions that take the values (M, K) at the points x (M, d), which must be distinct."""
         nodes = inner(x.double())
         result = cls(inner, len(x), values.shape[1], _SUPPORT * float(spacings(nodes).median()))
         result.nodes = nodes
@@ -54,7 +62,7 @@ class NodeFunctions(Embedding):
 
     @property
     def harmonics(self) -> int:
-        """Number of functions that reach the output directly: the domain's harmonics and those of the nodes."""
+        """Number of the domain's harmonics and the radial functions together."""
         return self.inner.harmonics + self.weights.shape[1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,9 +95,9 @@ class NodeFunctions(Embedding):
         nodes = self.nodes.double()
         squares = sum((inputs[:, i : i + 1] - nodes[:, i]).square() for i in range(self.inputs))
         assert isinstance(squares, Tensor)
-        return (squares + _TINY).sqrt() / self.support  # a derivative at the nodes too
+        return (squares + _TINY).sqrt() / self.support  # differentiable at the nodes
 
     def _kernel(self, inputs: Tensor) -> Tensor:
         distance = self._distance(inputs)
-        square = (1 - distance).clamp(min=0).square()  # far faster than a power
+        square = (1 - distance).clamp(min=0).square()  # much faster than pow
         return square.square() * (4 * distance + 1)

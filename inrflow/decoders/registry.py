@@ -1,80 +1,115 @@
-"""Decoders from plain descriptions and back: what a saved model says of its decoder."""
+"""Registry of decoders and embeddings: how a saved model names its decoder.
+
+A decoder of one's own is saved and loaded like those of the package once its module is imported:
+
+    @register_decoder("polynomial")
+    class Polynomial(Decoder):
+        def structure(self): return {"channels": self.channels, "code_size": self.code_size}
+
+`structure()` gives the arguments of the constructor; weights are kept apart, by `state_dict`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from torch import nn
 
 from inrflow.decoders.base import Decoder
-from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding, SphericalEmbedding
-from inrflow.decoders.rbf_features import NodeFunctions
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.errors import UserError
+
+_CLASSES: dict[str, type[nn.Module]] = {}  # decoders and the embeddings that they hold
+
+Class = TypeVar("Class", bound=type[nn.Module])
 
 
-def embedding_structure(embedding: Embedding) -> dict[str, Any]:
-    """Plain values from which `build_embedding` makes the same embedding."""
-    if isinstance(embedding, SphericalEmbedding):
-        return {"kind": "sphere", "dimensions": embedding.inputs}
-    if isinstance(embedding, NodeFunctions):
-        count, functions = embedding.weights.shape
-        size = {"count": count, "functions": functions, "support": embedding.support}
-        return {"kind": "nodes", "inner": embedding_structure(embedding.inner), **size}
-    low = (embedding.centre - embedding.half_extent).tolist()
-    high = (embedding.centre + embedding.half_extent).tolist()
-    if isinstance(embedding, PeriodicEmbedding):
-        return {
-            "kind": "periodic",
-            "low": low,
-            "high": high,
-            "period": list(embedding.period),
-            "wavenumbers": len(embedding.multiples),
-            "harmonics": embedding.largest_harmonic,
-        }
-    return {"kind": "raw", "low": low, "high": high}
+@runtime_checkable
+class Structured(Protocol):
+    """A decoder, or the embedding of one: what can be made anew from the arguments of its constructor."""
+
+    def structure(self) -> dict[str, Any]: ...
 
 
-def build_embedding(structure: dict[str, Any]) -> Embedding:
-    """The embedding of a structure."""
-    values = dict(structure)
-    kind = values.pop("kind")
-    if kind == "nodes":
-        return NodeFunctions(build_embedding(values.pop("inner")), **values)
-    return {"sphere": SphericalEmbedding, "periodic": PeriodicEmbedding, "raw": Embedding}[kind](**values)
+def register_decoder(name: str) -> Callable[[Class], Class]:
+    """Class decorator: saved models call a decoder of this class `name`.
+
+    Raises ValueError where another class has the name.
+    """
+
+    def register(own: Class) -> Class:
+        other = _CLASSES.get(name, own)
+        if (other.__module__, other.__qualname__) != (own.__module__, own.__qualname__):
+            raise ValueError(f"the name {name!r} belongs to {other.__module__}.{other.__qualname__}; choose another")
+        _CLASSES[name] = own
+        return own
+
+    return register
 
 
-def decoder_structure(decoder: Decoder) -> dict[str, Any]:
-    """Plain values from which `build_decoder` makes a decoder of the same shape."""
-    if isinstance(decoder, ModulatedSiren):
-        return {
-            "kind": "siren",
-            "embedding": embedding_structure(decoder.embedding),
-            "channels": decoder.channels,
-            "code_size": decoder.code_size,
-            "width": decoder.width,
-            "depth": decoder.depth,
-            "w0": decoder.w0,
-            "modulation": list(decoder.modulation),
-        }
-    from inrflow.decoders.closure import ClosureDecoder
-    from inrflow.decoders.filter_net import FourierFilterNet
+register_embedding = register_decoder
 
-    if isinstance(decoder, FourierFilterNet):
-        return {"kind": "filter_net", "embedding": embedding_structure(decoder.embedding), **decoder.structure()}
-    if isinstance(decoder, ClosureDecoder):
-        return {"kind": "closure", "affine": decoder_structure(decoder.decoder), **decoder.structure()}
-    raise TypeError(f"no structure for {type(decoder).__name__}")
+
+def decoder_class(name: str) -> type[Decoder]:
+    """The decoder class of a name. Raises UserError where none is registered."""
+    own = _class(name)
+    if not issubclass(own, Decoder):
+        raise UserError(f"{name!r} is an embedding, not a decoder; choose from {', '.join(decoder_names())}")
+    return own
+
+
+def decoder_names() -> list[str]:
+    """Names of all registered decoders."""
+    return sorted(name for name, one in _CLASSES.items() if issubclass(one, Decoder))
+
+
+def _class(name: str) -> type[nn.Module]:
+    if name not in _CLASSES:
+        raise UserError(
+            f"no decoder is registered as {name!r}, only {', '.join(decoder_names())}; import the module that defines "
+            f"it, with @register_decoder({name!r}) above the class"
+        )
+    return _CLASSES[name]
+
+
+def decoder_structure(decoder: Structured) -> dict[str, Any]:
+    """Plain values from which `build_decoder` makes a decoder of the same shape: its name and its `structure()`.
+
+    Raises UserError for a class that is not registered.
+    """
+    own = type(decoder)
+    name = next((name for name, one in _CLASSES.items() if one is own), None)
+    if name is None:
+        raise UserError(
+            f"the decoder {own.__module__}.{own.__qualname__} is not registered, so a model that has it cannot be "
+            "saved; put @register_decoder(NAME) above the class"
+        )
+    values = decoder.structure().items()
+    return {"kind": name, **{key: decoder_structure(v) if isinstance(v, Structured) else v for key, v in values}}
 
 
 def build_decoder(structure: dict[str, Any]) -> Decoder:
-    """The decoder of a structure, its weights still to be loaded."""
+    """The decoder of a structure, its weights still to be loaded.
+
+    Raises UserError for a name that is not registered.
+    """
+    decoder_class(_current(structure)["kind"])
+    decoder = _build(structure)
+    assert isinstance(decoder, Decoder)
+    return decoder
+
+
+def _build(structure: dict[str, Any]) -> nn.Module:
+    values = _current(structure)
+    own = _class(values.pop("kind"))
+    return own(**{key: _build(v) if isinstance(v, dict) and "kind" in v else v for key, v in values.items()})
+
+
+def _current(structure: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a structure, in the words of this version where an earlier one wrote it."""
     values = dict(structure)
-    kind = values.pop("kind")
-    if kind == "closure":
-        from inrflow.decoders.closure import ClosureDecoder
-
-        return ClosureDecoder(build_decoder(values.pop("affine")), **values)
-    embedding = build_embedding(values.pop("embedding"))
-    if kind == "siren":
-        return ModulatedSiren(embedding, **values)
-    from inrflow.decoders.filter_net import FourierFilterNet
-
-    return FourierFilterNet(embedding, **values)
+    if values["kind"] == "siren" and values["depth"] == 0:  # once the harmonics alone
+        return {"kind": "harmonics", **{key: values[key] for key in ("embedding", "channels", "code_size")}}
+    if values["kind"] == "closure" and "affine" in values:
+        values["decoder"] = values.pop("affine")
+    return values

@@ -4,8 +4,8 @@
     h_l = sin(w0 * (1 + scale_l(z)) * (W_l h_{l-1} + b_l) + w0 * shift_l(z))          l = 1 .. L
     u   = output(z) [1, harmonics(x), h_L]
 
-With output modulation alone the trunk (everything below the last line) is shared by all codes and u is affine in z:
-encoding is then one linear solve and many codes are decoded by one evaluation of the trunk and a matrix product.
+With output modulation alone the trunk (the layers h) is shared by all codes and u is affine in z: encoding is then one
+linear solve, and many codes are decoded by one evaluation of the trunk and a matrix product.
 """
 
 import math
@@ -16,25 +16,27 @@ import torch
 from inrflow_kernels import modulated_siren, modulated_siren_jacobian, modulated_siren_jvp, siren_features
 from torch import Tensor, nn
 
-from inrflow.decoders.base import Decoder
+from inrflow.decoders.base import AffineDecoder
 from inrflow.decoders.embeddings import Embedding
+from inrflow.decoders.registry import register_decoder
 from inrflow.runtime.devices import on_own_device
 
 MODULATIONS = ("shift", "scale", "output")
 
 
-class ModulatedSiren(Decoder):
-    """SIREN decoder with any subset of shift, scale and output modulation.
+@register_decoder("siren")
+class ModulatedSiren(AffineDecoder):
+    """SIREN decoder with any subset of shift, scale and output modulation; affine in the code with output alone.
 
     Args:
-        embedding: coordinate embedding; its harmonics reach the output directly.
+        embedding: coordinate embedding; its harmonics are features beside those of the network.
         channels: number C of channels of u.
         code_size: Z. With output modulation it can be changed later by `set_output`.
-        width, depth: hidden width H and number L of sine layers; depth 0 leaves the harmonics alone.
+        width, depth: hidden width H and number L of sine layers, at least 1 (without layers: `HarmonicDecoder`).
         w0: frequency scale. Pre-activations are w0 times what the linear layer gives, so w0 sets how many oscillations
             the first layer spreads over the domain (inputs lie in [-1, 1]): 2 behind a periodic embedding, which
             oscillates already, 5 to 10 for smooth fields of raw coordinates, 30 for images.
-        modulation: what the code does, a subset of ("shift", "scale", "output").
+        modulation: what the code modulates, a non-empty subset of ("shift", "scale", "output").
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class ModulatedSiren(Decoder):
         unknown = set(modulation) - set(MODULATIONS)
         if unknown or not modulation:
             raise ValueError(f"modulation must be a non-empty subset of {MODULATIONS}, found {tuple(modulation)}")
+        if depth < 1:
+            raise ValueError(f"a SIREN has 1 layer or more, found depth={depth}; HarmonicDecoder has no network")
         self.embedding = embedding
-        self.channels, self.code_size, self.depth, self.w0 = channels, code_size, depth, w0
-        self.width = width if depth else 0
+        self.channels, self.code_size = channels, code_size
+        self.width, self.depth, self.w0 = width, depth, w0
         self.modulation = tuple(m for m in MODULATIONS if m in modulation)
         self.affine = self.modulation == ("output",)
         # SIREN initialisation: the first layer U(-1/n, 1/n), the others U(-sqrt(6/n)/w0, sqrt(6/n)/w0), so that every
@@ -62,9 +66,8 @@ class ModulatedSiren(Decoder):
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         inputs = embedding.inputs
-        hidden_input = type(embedding).__name__ == "PeriodicEmbedding"
         for layer in range(depth):
-            bound = math.sqrt(6 / inputs) / w0 if layer or hidden_input else 1 / inputs
+            bound = math.sqrt(6 / inputs) / w0 if layer or embedding.oscillates else 1 / inputs
             self.weights.append(nn.Parameter(torch.empty(width, inputs).uniform_(-bound, bound)))
             self.biases.append(nn.Parameter(torch.empty(width).uniform_(-bound, bound)))
             inputs = width
@@ -73,77 +76,47 @@ class ModulatedSiren(Decoder):
                 spread = 0.3 if name == "scale" else 1.0 / w0
                 initial = torch.empty(code_size, depth, width).uniform_(-1, 1) * spread / math.sqrt(code_size)
                 self.register_parameter(f"{name}_map", nn.Parameter(initial))
-        features = self.features_size
-        self.output = nn.Parameter(torch.empty(channels, features).uniform_(-1, 1) * math.sqrt(1 / features))
-        if "output" in self.modulation:
-            initial = torch.randn(code_size, channels, features) / math.sqrt(features)
-            self.output_map = nn.Parameter(initial)
+        self.draw_output(self.features_size, "output" in self.modulation)
+
+    def structure(self) -> dict[str, Any]:
+        return {
+            "embedding": self.embedding,
+            "channels": self.channels,
+            "code_size": self.code_size,
+            "width": self.width,
+            "depth": self.depth,
+            "w0": self.w0,
+            "modulation": list(self.modulation),
+        }
 
     @property
     def features_size(self) -> int:
-        """Number F of functions that the output layer combines: the constant, the harmonics and H sines."""
+        """Number F of features: the constant, the harmonics and H sines."""
         return 1 + self.embedding.harmonics + self.width
 
     @on_own_device
     def features(self, x: Tensor) -> Tensor:
         """Features (..., N, F) of points x (..., N, d): the constant, the harmonics, the unmodulated last layer."""
-        parts = [torch.ones_like(x[..., :1]), self.embedding.evaluate_harmonics(x)]
-        if self.depth:
-            folded = [self.w0 * w for w in self.weights]
-            parts.append(siren_features(self.embedding(x), folded, self.w0 * torch.stack(list(self.biases))))
-        return torch.cat(parts, -1)
-
-    @on_own_device
-    def basis(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.affine:
-            return super().basis(x)
-        return self._basis_of(self.features(x))
-
-    def _basis_of(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Offset (..., N, C) and basis (..., N, C, Z) of an affine decoder where its features are (..., N, F)."""
-        basis = features @ self.output_map.transpose(0, 1).flatten(0, 1).T
-        return features @ self.output.T, basis.unflatten(-1, (self.channels, self.code_size))
-
-    def set_output(self, mean: Tensor, modes: Tensor) -> None:
-        """Replace the output layer: `mean` (C, F) and one (C, F) mode for each code dimension, `modes` (Z, C, F)."""
-        self.output = nn.Parameter(mean.to(self.output))
-        self.output_map = nn.Parameter(modes.to(self.output))
-        self.code_size = len(modes)
+        folded = [self.w0 * w for w in self.weights]
+        sines = siren_features(self.embedding(x), folded, self.w0 * torch.stack(list(self.biases)))
+        return torch.cat([torch.ones_like(x[..., :1]), self.embedding.evaluate_harmonics(x), sines], -1)
 
     def output_weights(self, z: Tensor) -> Tensor:
         """Weights (..., C, F) of the output layer at codes z (..., Z)."""
-        if "output" not in self.modulation:
-            return self.output.expand(*z.shape[:-1], *self.output.shape)
-        return self.output + (z @ self.output_map.flatten(1)).unflatten(-1, self.output.shape)
+        if "output" in self.modulation:
+            return super().output_weights(z)
+        return self.output.expand(*z.shape[:-1], *self.output.shape)
 
     @on_own_device
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        if self.affine and x.shape[:-2].numel() == 1:
-            return self._at_shared_points(x, z)
         if self.affine:
-            return self.features(x) @ self.output_weights(z).transpose(-1, -2)
+            return super().forward(x, z)
         batch, points, codes = _flattened(x, z)
         modulated, harmonic_weights = self._modulated(codes)
         u = modulated_siren(self.embedding(points), **modulated)
         if self.embedding.harmonics:
             u = u + self.embedding.evaluate_harmonics(points) @ harmonic_weights.transpose(-1, -2)
         return u.reshape(*batch, *u.shape[-2:])
-
-    def _at_shared_points(self, x: Tensor, z: Tensor) -> Tensor:
-        """Values (..., N, C) of an affine decoder at points x (1, ..., N, d) of all codes, as one matrix product: with
-        the output weights of every code, or with the basis at the points, whichever is less work."""
-        features, codes = self.features(x).flatten(0, -2), z.reshape(-1, z.shape[-1])
-        points, functions = features.shape
-        batch = torch.broadcast_shapes(x.shape[:-2], z.shape[:-1])
-        by_weights = len(codes) * functions * (self.code_size + points)
-        by_basis = points * self.code_size * (functions + len(codes))
-        if by_basis < by_weights:
-            offset, basis = self._basis_of(features)
-            values = torch.addmm(offset.flatten(), codes, basis.flatten(0, 1).T)
-            return values.reshape(*batch, points, -1)
-        weights = self.output_weights(codes)
-        values = (weights.flatten(0, 1) @ features.T).unflatten(0, (len(codes), -1))  # (S, C, N)
-        return values.transpose(1, 2).reshape(*batch, points, -1)
 
     @on_own_device
     def linearise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,8 +145,6 @@ class ModulatedSiren(Decoder):
 
     @on_own_device
     def slopes(self, x: Tensor, z: Tensor) -> Tensor:
-        if not self.depth:
-            return super().slopes(x, z)
         batch, points, codes = _flattened(x, z)
         modulated, harmonic_weights = self._modulated(codes)
         moved = self.embedding.slopes(points)

@@ -1,10 +1,10 @@
 """Encoding by descent: the code moved by Adam until the decoder fits the frame (DINo, Yin et al., ICLR 2023).
 
-The published way of encoding, kept as the baseline. Its result depends on the number of steps, which regularises it:
-longer fits drift away from the codes seen in training, so choose the steps on validation.
+Kept as the published baseline. Early stopping is its only regularisation, so the number of steps is chosen on
+validation: longer fits leave the region of codes seen in training.
 
-Where the decoder is affine in its code, as DINo's is, the error of a frame is a quadratic form of the code. The same
-steps are then taken on that form, which costs next to nothing beside evaluating the decoder at each of them.
+Where the decoder is affine in its code, as that of DINo is, the error of a frame is a quadratic form of the code, and
+the same steps are taken on that form, without evaluations of the decoder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from inrflow.decoders.base import Decoder
 def frame_errors(decoder: Decoder, x: Tensor, u: Tensor, z: Tensor) -> Tensor:
     """Mean squared error (F,) over the observed values of each frame; 0 where nothing is observed.
 
-    x (N, d) or (F, N, d), u (F, N, C) with NaN = not observed, z (F, Z).
+    Args:
+        x: points (N, d) or (F, N, d). u: values (F, N, C), NaN where not observed. z: codes (F, Z).
     """
     observed = torch.isfinite(u)
     error = torch.where(observed, decoder(x, z) - torch.nan_to_num(u), 0.0)
@@ -32,8 +33,8 @@ def adam_encode(
 ) -> Tensor:
     """Codes (F, Z) of frames u (F, N, C) at points x (N, d) or (F, N, d), in the decoder's precision.
 
-    Every frame is moved by itself from `start` (F, Z), zero if not given, and keeps the best code that it passed, the
-    last included. The decoder's parameters and their gradients are left alone.
+    Each frame descends from `start` (F, Z), zero by default, and keeps the best of the codes it passed. Parameters of
+    the decoder and their gradients are not touched.
     """
     return adam_path(decoder, x, u, (steps,), rate, start)[0]
 
@@ -47,10 +48,10 @@ def adam_path(
     start: Tensor | None = None,
     closed: bool | None = None,
 ) -> list[Tensor]:
-    """What `adam_encode` gives after each of several numbers of steps, in increasing order, from one descent.
+    """Results of `adam_encode` after each of several increasing numbers of steps, from one descent.
 
-    `closed`: whether the descent goes by the quadratic form of an affine decoder (None: where there is one) or
-    evaluates the decoder at every step, as published. Both pass the same codes, up to rounding.
+    `closed`: use the quadratic form of an affine decoder; None: where the decoder is affine. Without it the decoder is
+    evaluated at every step, as published; both pass the same codes up to rounding.
     """
     dtype = next(decoder.parameters()).dtype
     x, u = x.to(dtype), u.to(dtype)
@@ -61,7 +62,7 @@ def adam_path(
     codes.requires_grad_(True)
     optimiser = torch.optim.Adam([codes], lr=rate)
     best, lowest = codes.detach().clone(), codes.new_full((len(u),), float("inf"))
-    found = []
+    results = []
     for step in range(steps[-1] + 1):
         with torch.enable_grad():
             error = errors(codes)
@@ -71,10 +72,10 @@ def adam_path(
         lowest = torch.where(better, error.detach(), lowest)
         best = torch.where(better[:, None], codes.detach(), best)
         if step in steps:
-            found.append(best.to(dtype))
+            results.append(best.to(dtype))
         if step < steps[-1]:
             optimiser.step()
-    return found
+    return results
 
 
 @torch.no_grad()

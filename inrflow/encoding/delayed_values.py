@@ -1,4 +1,4 @@
-"""What rows that were seen a little before or after a frame's time say of the code at that time."""
+"""Values observed a little before or after the time of a frame, as linear observations of the code at that time."""
 
 from __future__ import annotations
 
@@ -7,44 +7,46 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_ENOUGH = 1e-6  # of the largest entry; the noise of observations is larger
-_MOST_TERMS = 40
+_TOLERANCE = 1e-6  # of the series, relative to its largest entry: below the noise of observations
+_MAX_TERMS = 40
 
 
 @dataclass(frozen=True)
-class Drift:
-    """Affine motion of codes, d[1, z]/dt = G [1, z], as it holds around the times of the frames.
+class AffineMotion:
+    """Affine vector field of codes, d[1, z]/dt = G [1, z], valid around the times of frames.
 
-    generator: (n + 1, n + 1), or (G, n + 1, n + 1) where each of G groups moves by its own, in units of the delays;
-        codes beyond the first n stand still.
+    Attributes:
+        generator: (n + 1, n + 1), or (G, n + 1, n + 1) for groups that each have their own; per unit of the delays.
+            Codes beyond the first n are constant.
     """
 
     generator: Tensor
 
     @classmethod
-    def of(cls, matrix: Tensor, bias: Tensor) -> Drift:
-        """dz/dt = matrix (..., n, n) z + bias (..., n)."""
+    def of(cls, matrix: Tensor, bias: Tensor) -> AffineMotion:
+        """The field dz/dt = matrix (..., n, n) z + bias (..., n)."""
         size = bias.shape[-1]
         generator = torch.zeros(*bias.shape[:-1], size + 1, size + 1, dtype=torch.float64)
         generator[..., 1:, 1:], generator[..., 1:, 0] = matrix.detach().double(), bias.detach().double()
         return cls(generator)
 
-    def of_groups(self, rows: slice) -> Drift:
-        """The motion of some of the groups."""
-        return self if self.generator.dim() == 2 else Drift(self.generator[rows])
+    def of_groups(self, rows: slice) -> AffineMotion:
+        """The motion of a slice of the groups."""
+        return self if self.generator.dim() == 2 else AffineMotion(self.generator[rows])
 
-    def turned(self, mean: Tensor, directions: Tensor) -> Drift:
-        """The same motion of codes y with z = mean + directions y, for orthonormal directions (Z, Y)."""
+    def turned(self, mean: Tensor, directions: Tensor) -> AffineMotion:
+        """The same motion in coordinates y with z = mean + directions y; directions (Z, Y) orthonormal."""
         size, groups = self.generator.shape[-1] - 1, self.generator.shape[:-2]
         matrix = torch.zeros(*groups, len(mean), len(mean), dtype=torch.float64)
         bias = torch.zeros(*groups, len(mean), dtype=torch.float64)
         matrix[..., :size, :size], bias[..., :size] = self.generator[..., 1:, 1:], self.generator[..., 1:, 0]
-        return Drift.of(directions.T @ matrix @ directions, (matrix @ mean + bias) @ directions)
+        return AffineMotion.of(directions.T @ matrix @ directions, (matrix @ mean + bias) @ directions)
 
     def carried(self, offset: Tensor, basis: Tensor, delay: Tensor) -> tuple[Tensor, Tensor]:
-        """Offset (G, N, C) and basis (G, N, C, Z) of values seen `delay` (G, N) after the codes' time; float64.
+        """Offset (G, N, C) and basis (G, N, C, Z), float64, of values observed `delay` (G, N) after the codes' time.
 
-        A value offset + basis z(t + delay) is the row [offset, basis] exp(G delay) applied to [1, z(t)].
+        The value offset + basis z(t + delay) is the row [offset, basis] exp(G delay) applied to [1, z(t)]; the
+        exponential is summed as its power series.
         """
         size = self.generator.shape[-1] - 1
         rows = torch.cat([offset[..., None], basis[..., :size]], -1).double()
@@ -52,8 +54,8 @@ class Drift:
         term, generator = rows.float(), self.generator.float()
         generator = generator if generator.dim() == 2 else generator[:, None]
         total, delay = torch.zeros_like(term), delay.float()[..., None, None]
-        smallest = _ENOUGH * float(rows.abs().max())
-        for order in range(1, _MOST_TERMS):
+        smallest = _TOLERANCE * float(rows.abs().max())
+        for order in range(1, _MAX_TERMS):
             term = (term @ generator) * (delay / order)
             total += term
             if float(term.abs().max()) < smallest:

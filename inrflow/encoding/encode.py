@@ -1,4 +1,4 @@
-"""Observations to codes, whatever the decoder and the layout of the points."""
+"""Encoding: codes from observed frames, for any decoder and any layout of the points."""
 
 from __future__ import annotations
 
@@ -10,25 +10,39 @@ from torch import Tensor
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.encoding.adam import adam_encode
-from inrflow.encoding.delayed_values import Drift
+from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition_groups
 from inrflow.numerics.batched_regression import block_length
 from inrflow.runtime.devices import device_of
 
+# Default rates: that of DINo; plain gradient steps on errors that are means over a frame need a far larger one.
+ADAM_RATE, GRADIENT_RATE = 1e-2, 10.0
 _MIXING = -7046029254386353131  # the golden ratio as a 64-bit number: neighbours of a grid mix far apart
-_WORTH_SHARING = 0.9  # distinct points, as a share of all, from which finding them costs more than it saves
+_WORTH_SHARING = 0.9  # largest share of distinct points for which evaluating these alone saves time
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """How codes are found. "solve": the closed form where the decoder is affine, else Gauss-Newton; "adam" and
-    "gradient_steps" are the published descents, `iterations` steps at `rate`, without prior and uncertainty."""
+    """An encoding method.
+
+    Attributes:
+        method: "solve" is the Gaussian posterior, in closed form where the decoder is affine, else by Gauss-Newton;
+            "adam" and "gradient_steps" are the published descents (DINo, CORAL), without prior and uncertainty.
+        iterations, rate: of the descents; 0 iterations are the published number.
+    """
 
     method: str = "solve"
     iterations: int = 0
-    rate: float = 1e-2
+    rate: float = ADAM_RATE
+
+    @classmethod
+    def of(cls, method: str, iterations: int | None = None, rate: float | None = None) -> Encoder:
+        """The encoder of a configured method: closed_form, gauss_newton, adam or gradient_steps."""
+        if method not in ("adam", "gradient_steps"):
+            return cls()
+        return cls(method, iterations or 0, rate or (ADAM_RATE if method == "adam" else GRADIENT_RATE))
 
     def __call__(
         self,
@@ -38,12 +52,12 @@ class Encoder:
         prior: GaussianPrior,
         covariance: bool,
         delay: Tensor | None = None,
-        drift: Drift | None = None,
+        motion: AffineMotion | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Codes (G, F, Z) and covariance (G, 1 or F, Z, Z) of frames u (G, F, N, C) at the points x (G, N, d) of each
-        group; with a drift, of values seen with delays (G, N), where the decoder is affine."""
+        group. With `delay` (G, N) and `motion`, for affine decoders: of values observed later than their frame."""
         if self.method == "solve" and decoder.affine:
-            return _solve(decoder, x, u, prior, covariance, delay, drift)
+            return _solve(decoder, x, u, prior, covariance, delay, motion)
         means, spreads = [], []
         for points, values in zip(x, u, strict=True):
             mean, spread = self._descend(decoder, points, values, prior, covariance)
@@ -74,13 +88,13 @@ def encode(
     batch: TrajectoryBatch,
     prior: GaussianPrior,
     encoder: Encoder | None = None,
-    drift: Drift | None = None,
+    motion: AffineMotion | None = None,
 ) -> Tensor:
-    """Posterior mean codes (S, T, Z), float64, of every frame by itself; unobserved frames get the prior mean.
+    """Posterior mean codes (S, T, Z), float64, of each frame by itself; the prior mean for unobserved frames.
 
-    `drift` tells how codes move between a frame's time and the times of its delayed values.
+    `motion`: of codes between the time of a frame and the times of its delayed values.
     """
-    return encode_with_covariance(decoder, batch, prior, False, encoder, drift)[0]
+    return encode_with_covariance(decoder, batch, prior, False, encoder, motion)[0]
 
 
 @torch.no_grad()
@@ -90,12 +104,12 @@ def encode_with_covariance(
     prior: GaussianPrior,
     covariance: bool = True,
     encoder: Encoder | None = None,
-    drift: Drift | None = None,
+    motion: AffineMotion | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """As `encode`, with the posterior covariance (S or 1, T or 1, Z, Z)."""
     trajectories, frames = batch.u.shape[:2]
     x, u = batch.groups()
-    codes, spread = (encoder or Encoder())(decoder, x, u, prior, covariance, batch.delays(), drift)
+    codes, spread = (encoder or Encoder())(decoder, x, u, prior, covariance, batch.delays(), motion)
     codes = codes.reshape(trajectories, frames, -1)
     if spread is None or len(x) == trajectories or (len(x) == 1 and spread.shape[1] == 1):
         return codes, spread
@@ -109,10 +123,10 @@ def _solve(
     prior: GaussianPrior,
     covariance: bool,
     delay: Tensor | None,
-    drift: Drift | None,
+    motion: AffineMotion | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Groups in blocks whose bases fit into memory."""
-    separate = decoder.code_per_channel and delay is None  # delayed values are carried by dynamics, which join codes
+    """Closed-form posterior, by blocks of groups whose bases fit into memory."""
+    separate = decoder.code_per_channel and delay is None  # the dynamics that carry delayed values couple codes
     dtype = next(decoder.parameters()).dtype
     means, spreads = [], []
     length = block_length(u.shape[2] * u.shape[3], decoder.code_size)
@@ -122,15 +136,15 @@ def _solve(
         return _condition(separate, offset, basis, u, prior, covariance, common[1])
     for start in range(0, len(x), length):
         offset, basis = decoder.basis(x[start : start + length].to(dtype))
-        if delay is not None and drift is not None:
+        if delay is not None and motion is not None:
             part = slice(start, start + length)
-            offset, basis = drift.of_groups(part).carried(offset, basis, delay[part])
+            offset, basis = motion.of_groups(part).carried(offset, basis, delay[part])
         mean, spread = _condition(separate, offset, basis, u[start : start + length], prior, covariance)
         means.append(mean)
         spreads.append(spread)
     if not covariance:
         return torch.cat(means), None
-    width = max(s.shape[1] for s in spreads if s is not None)  # some miss different values in their frames, some do not
+    width = max(s.shape[1] for s in spreads if s is not None)  # 1 where all frames of a block miss the same values
     return torch.cat(means), torch.cat([s.expand(-1, width, -1, -1) for s in spreads if s is not None])
 
 
@@ -143,8 +157,8 @@ def _condition(
     covariance: bool,
     which: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `condition_groups`; channel by channel where neither the basis (`separate`) nor the prior joins the channels'
-    codes, which solves a smaller system for each and finds the same."""
+    """`condition_groups`, with one smaller system per channel where neither the basis (`separate`) nor the prior
+    couples the codes of different channels: the posterior is the same."""
     if not separate or prior.by_channel is None:
         return condition_groups(offset, basis, u, prior, covariance, which)
     means, spreads = [], []
@@ -168,8 +182,8 @@ def _condition(
 
 
 def common_points(x: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The distinct points (M, d) of groups x (G, N, d) and which of them each group has (G, N), where some are shared;
-    else None. Groups that observe parts of one grid need the decoder's trunk at the grid alone.
+    """Distinct points (M, d) of groups x (G, N, d) and the index (G, N) of each point among them; None where hardly any
+    are shared. Where groups observe subsets of one grid, the decoder need only be evaluated on the grid.
     """
     bits = x.contiguous().view(torch.int64 if x.dtype == torch.float64 else torch.int32).flatten(0, -2).long()
     mixed = torch.zeros_like(bits[:, 0])

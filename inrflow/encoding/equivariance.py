@@ -1,7 +1,8 @@
-"""Codes of moved fields without solving anew: where a symmetry maps the span of the decoder's features into itself.
+"""Action of symmetries on the codes of an affine decoder whose features span an invariant space.
 
-The harmonics of a periodic domain are such features. There psi(g x) = R psi(x) for a matrix R of each transformation g,
-so that the field moved by g has the output weights Q W R^-1, and its code is their projection on the modes.
+The harmonics of a periodic domain are such features: psi(g x) = R psi(x) with a matrix R for each transformation g. The
+transformed field has the output weights Q W R^-1, and its code is their projection on the modes, so that codes of
+transformed trajectories need no encoding.
 """
 
 from __future__ import annotations
@@ -15,14 +16,19 @@ from torch import Tensor
 
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.symmetries import Symmetries, Transformations
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.base import AffineDecoder
 from inrflow.encoding.posterior import GaussianPrior
 
 _EXACT = 1e-9  # relative residual of R below which the span counts as invariant
 
 
-class FeatureMotion:
-    """How transformations act on the output weights of features (..., F) of points (..., d), the first constant."""
+class FeatureAction:
+    """Action of transformations on output weights.
+
+    Args:
+        features: map of points (..., d) to F features (..., F), the first constant; float64.
+        size: F. normalisation: of the channels. box: lowest and highest coordinates (2, d).
+    """
 
     def __init__(
         self, features: Callable[[Tensor], Tensor], size: int, normalisation: Normalisation, box: np.ndarray
@@ -36,62 +42,65 @@ class FeatureMotion:
         self._inverse = torch.linalg.pinv(self._features)
 
     @classmethod
-    def of(cls, decoder: ModulatedSiren, normalisation: Normalisation, box: np.ndarray) -> FeatureMotion:
-        """Of the features of a decoder, in float64."""
+    def of(cls, decoder: AffineDecoder, normalisation: Normalisation, box: np.ndarray) -> FeatureAction:
+        """The action on the output weights of a decoder, in float64."""
         exact = copy.deepcopy(decoder).double()
         return cls(exact.features, exact.features_size, normalisation, box)
 
     def exact_under(self, symmetries: Symmetries, extent: np.ndarray, period: tuple[float, ...] | None) -> bool:
-        """Whether the symmetries keep the span of the features, up to rounding."""
+        """Whether the span of the features is invariant under the symmetries, up to rounding."""
         probe = symmetries.sample(np.random.default_rng([29]), 8, extent, period)
         moved = self._moved(probe)
         error = self._features @ (self._inverse @ moved) - moved
         return bool(error.abs().max() < _EXACT * moved.abs().max())
 
     def _moved(self, transformations: Transformations) -> Tensor:
-        """psi at the points that the inverse transformations bring to the sample, (K, M, F)."""
+        """Features (K, M, F) at the sample points under the inverse transformations."""
         back = torch.linalg.inv(torch.as_tensor(transformations.A))
         points = (self._points - torch.as_tensor(transformations.b)[:, None]) @ back.mT
         with torch.no_grad():
             return self._evaluate(points)
 
     def actions(self, transformations: Transformations) -> tuple[Tensor, Tensor, Tensor]:
-        """Q (K, C, C), R (K, F, F) and s (K, C): weights W (C, F) of normalised values become Q W R, plus s on the
-        constant feature."""
+        """Matrices Q (K, C, C), R (K, F, F) and shifts s (K, C): output weights W (C, F) of a normalised field become
+        Q W R, plus s on the constant feature."""
         turn = torch.as_tensor(transformations.Q)
         shift = (turn @ self._mean - self._mean) / self._scale
         return turn * self._scale / self._scale[:, None], (self._inverse @ self._moved(transformations)).mT, shift
 
     def averaged(self, prior: GaussianPrior, whitening: Tensor, transformations: Transformations) -> GaussianPrior:
-        """Prior of weights (C size,) of whitened features psi @ whitening, averaged over the transformations."""
+        """Average over transformations of a prior of weights (C size,) of the features psi @ whitening."""
         channels, size = len(self._mean), whitening.shape[1]
         inverse = torch.linalg.pinv(whitening)
         constant = inverse[:, 0]
-        means = []
+        parts = []
         total = torch.zeros_like(prior.covariance)
         for turn, rotation, shift in zip(*self.actions(transformations), strict=True):
             inner = (inverse @ rotation.T @ whitening).contiguous()  # column weights: w -> inner w
             whole = torch.kron(turn, inner)
-            means.append(whole @ prior.mean + torch.kron(shift, constant))
+            parts.append(whole @ prior.mean + torch.kron(shift, constant))
             total += whole @ prior.covariance @ whole.T
-        every = torch.stack(means)
-        mean = every.mean(0)
-        covariance = (total + (every - mean).T @ (every - mean)) / len(every)
+        means = torch.stack(parts)
+        mean = means.mean(0)
+        covariance = (total + (means - mean).T @ (means - mean)) / len(means)
         assert len(mean) == channels * size
         return GaussianPrior(mean, (covariance + covariance.T) / 2, prior.noise)
 
 
-class CodeMotion:
-    """Moves codes of an affine decoder (output modulation) as transformations move the fields that they stand for."""
+class CodeAction:
+    """Action of transformations on the codes of an affine decoder: codes of transformed fields.
 
-    def __init__(self, decoder: ModulatedSiren, normalisation: Normalisation, box: np.ndarray) -> None:
-        self.features = FeatureMotion.of(decoder, normalisation, box)
+    Exact where `FeatureAction.exact_under` holds and the modes span an invariant space; else a projection.
+    """
+
+    def __init__(self, decoder: AffineDecoder, normalisation: Normalisation, box: np.ndarray) -> None:
+        self.features = FeatureAction.of(decoder, normalisation, box)
         self._output = decoder.output.detach().double()
         self._modes = decoder.output_map.detach().double().flatten(1)
         self._projection = torch.linalg.pinv(self._modes)
 
     def __call__(self, codes: Tensor, transformations: Transformations) -> Tensor:
-        """Codes (S, T, Z) of the fields that S transformations make of those of `codes` (S, T, Z); float64."""
+        """Codes (S, T, Z) of the fields of `codes` (S, T, Z), transformed by one of S transformations each; float64."""
         turn, rotation, shift = self.features.actions(transformations)
         weights = self._output + (codes @ self._modes).unflatten(-1, self._output.shape)
         moved = torch.einsum("sij,stjf->stif", turn, weights) @ rotation[:, None]
@@ -99,7 +108,7 @@ class CodeMotion:
         return (moved - self._output).flatten(2) @ self._projection
 
     def affine(self, transformations: Transformations) -> Tensor:
-        """Matrices (K, 1 + Z, 1 + Z) of the motion of [1, code] under K transformations."""
+        """Matrices (K, 1 + Z, 1 + Z) of the action on [1, code] of K transformations."""
         size = len(self._modes)
         points = torch.cat([torch.zeros(1, size), torch.eye(size)]).double()
         result = torch.zeros(len(transformations), 1 + size, 1 + size, dtype=torch.float64)
@@ -111,11 +120,11 @@ class CodeMotion:
         return result
 
     def averaged(self, prior: GaussianPrior, transformations: Transformations) -> GaussianPrior:
-        """A prior of codes averaged over transformations of the fields."""
+        """Average of a prior of codes over transformations of the fields."""
         moves = self.affine(transformations)
         turns = moves[:, 1:, 1:]
-        every = moves[:, 1:, 0] + turns @ prior.mean
+        means = moves[:, 1:, 0] + turns @ prior.mean
         total = (turns @ prior.covariance @ turns.mT).sum(0)
-        mean = every.mean(0)
-        covariance = (total + (every - mean).T @ (every - mean)) / len(every)
+        mean = means.mean(0)
+        covariance = (total + (means - mean).T @ (means - mean)) / len(means)
         return GaussianPrior(mean, (covariance + covariance.T) / 2, prior.noise)

@@ -1,10 +1,10 @@
-"""What a window of observations says of itself: how noisy it is, and how far it departs from the prior.
+"""Marginal likelihood of a window of observations: estimates of its noise and of its overall variance.
 
 A frame of n values y with prior N(m, B P B^T + R) has the squared innovation Q = (y - m)^T (B P B^T + R)^-1 (y - m),
-which is n on average (the consistency check of Kalman filters, Bar-Shalom et al. 2001, 5.4). A window whose Q is
-larger is livelier than the training data, or noisier. Both are estimated: an overall variance factor s with an inverse
-gamma prior, which makes predictions Student distributed, and a variance r of white noise added to the channels' own,
-by the marginal likelihood of y ~ N(m, s (B P B^T + R + r)).
+with mean n (the consistency check of Kalman filters, Bar-Shalom et al. 2001, 5.4). A larger Q means stronger variation
+than in the training data, or more noise. Two numbers are estimated from y ~ N(m, s (B P B^T + R + r)): a variance
+factor s with an inverse gamma prior, under which predictions are Student distributed, and the variance r of white noise
+in addition to that of the channels.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from torch import Tensor
 
 from inrflow.encoding.posterior import GaussianPrior
 
-FREEDOM = 4.0  # values that the prior of the variance factor, mean 1, is worth
-_PENALTY = 2.0  # nats by which added noise must improve the evidence
-_FACTOR = 8.0  # between the noise levels tried first
-_HALVINGS = (4.0, 2.0, 0.5, 0.25)  # and then around the best of them
+FREEDOM = 4.0  # degrees of freedom of the prior of the variance factor, whose mean is 1
+_PENALTY = 2.0  # nats by which added noise must improve the log evidence
+_FACTOR = 8.0  # between successive noise levels of the coarse search
+_FINE = (4.0, 2.0, 0.5, 0.25)  # noise levels of the fine search, in units of the best coarse one
 
 
 def variance_factor(quadratic: Tensor, count: Tensor) -> Tensor:
-    """Posterior variance factor (...) of windows with squared innovation `quadratic` of `count` values."""
+    """Estimate (...) of the variance factor from squared innovations `quadratic` (...) of `count` (...) values."""
     return (FREEDOM + quadratic) / (FREEDOM + count)
 
 
 def squared_innovation(before: Tensor, after: Tensor, u: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Q (F,) and number of values (F,) of frames u (F, N, C), NaN where not observed.
+    """Squared innovation Q (F,) and number of values (F,) of frames u (F, N, C), NaN where not observed.
 
-    Uses Q = (y - m)^T R^-1 (y - B z), z the posterior mean: no matrix is inverted.
+    Uses Q = (y - m)^T R^-1 (y - B z) with the posterior mean z, which needs no matrix inverse.
 
     Args:
         before, after: values (F, N, C) decoded at the prior and at the posterior mean, float64.
@@ -40,9 +40,11 @@ def squared_innovation(before: Tensor, after: Tensor, u: Tensor, noise: Tensor) 
 
 
 class NoiseEvidence:
-    """Marginal likelihood of the variance of added noise, for windows of frames that are each drawn from the prior.
+    """Log evidence of the variance of added noise, for windows of frames that are independent draws from the prior.
 
-    The frames of a window enter one by one through `add`; correlation between them is not used.
+    Args:
+        prior: of the codes of each frame. windows: their number.
+    Frames are added by `add`.
     """
 
     def __init__(self, prior: GaussianPrior, windows: int) -> None:
@@ -51,7 +53,7 @@ class NoiseEvidence:
         self._frames: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
 
     def add(self, windows: Tensor, offset: Tensor, basis: Tensor, u: Tensor) -> None:
-        """Frames u (F, N, C) of the windows (F,), seen through the affine decoder offset (N, C), basis (N, C, Z)."""
+        """Add frames u (F, N, C) of windows (F,), observed through an affine decoder (N, C), (N, C, Z)."""
         basis = basis.double()
         target = u.double() - offset.double() - basis @ self.prior.mean
         seen = torch.isfinite(target)
@@ -87,7 +89,8 @@ class NoiseEvidence:
         return -0.5 * logarithm - 0.5 * (count + FREEDOM) * torch.log1p(quadratic / FREEDOM)
 
     def best(self, largest: float = 4.0) -> Tensor:
-        """Variance (windows,) of added noise with the largest evidence, to a factor of about sqrt(2); 0 for none."""
+        """Variance (windows,) of added noise with the largest evidence, within a factor of about sqrt(2), at most
+        `largest`; 0 where no noise is the best."""
         best = torch.zeros(self.windows, dtype=torch.float64)
         score = self(0.0) + _PENALTY
         level = largest
@@ -95,7 +98,7 @@ class NoiseEvidence:
             best, score = self._better(best, score, torch.tensor(level).double())
             level /= _FACTOR
         coarse = best.clone()
-        for factor in _HALVINGS:
+        for factor in _FINE:
             for value in coarse[coarse > 0].unique():
                 tried, evidence = float(value) * factor, self(float(value) * factor)
                 better = (coarse == value) & (evidence > score)

@@ -29,7 +29,8 @@ def gauss_newton(
 ) -> tuple[Tensor, Tensor | None]:
     """Most probable codes (F, Z), float64, of frames u (F, N, C) at points x (N, d) or (F, N, d).
 
-    Starts from `start` (F, Z) or the prior mean; the covariance (F, Z, Z), if asked, is that of the last linearisation.
+    Starts from `start` (F, Z) or the prior mean. With `covariance`, also the posterior covariance (F, Z, Z) of the last
+    linearisation (Laplace approximation).
     """
     dtype = next(decoder.parameters()).dtype
     x = x.to(dtype)

@@ -1,5 +1,5 @@
-"""Encoding by a few gradient steps from zero, for decoders meta-trained to need no more (CORAL, Serrano et al., NeurIPS
-2023; the second-order meta-learning is that of CAVIA, Zintgraf et al., ICML 2019)."""
+"""Encoding by a few gradient steps from zero, for decoders that are meta-trained for it (CORAL, Serrano et al., NeurIPS
+2023; second-order meta-learning as in CAVIA, Zintgraf et al., ICML 2019)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def gradient_steps_encode(
 ) -> Tensor:
     """Codes (F, Z) of frames u (F, N, C) at points x (N, d) or (F, N, d) after `steps` inner steps from the zero code.
 
-    Each step is plain descent on the frame's own mean squared error over its observed values. With `create_graph` the
-    codes can be differentiated with respect to the decoder's parameters, through the inner steps (second order); else
-    they are detached. The rate must be that with which the decoder was trained; errors are means over a frame, so codes
-    of order one want rates of order one (1e-2 was seen to leave the codes near zero and the decoder unable to train).
+    Each step is gradient descent on the mean squared error of the frame's observed values. With `create_graph` the
+    codes can be differentiated in the parameters of the decoder through the inner steps (second order); else they are
+    detached. `rate` must be that of training. As errors are means over a frame, codes of order one need rates of order
+    one or more; at 1e-2 codes stay near zero and the decoder does not train.
     """
     dtype = next(decoder.parameters()).dtype
     x, u = x.to(dtype), u.to(dtype)

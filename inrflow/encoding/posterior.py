@@ -1,4 +1,4 @@
-"""Encoding as one linear solve: the Gaussian posterior of codes given observed values of an affine decoder.
+"""Gaussian posterior of codes given observed values of an affine decoder: encoding by one linear solve.
 
 Model: u = offset + basis z + noise, z ~ N(mean, covariance), noise ~ N(0, variance of the channel). All solves run in
 float64 whatever the decoder's precision: normal equations square the condition number.
@@ -17,13 +17,13 @@ _JITTER = 1e-14  # of the largest variance: covariances are singular where codes
 
 @dataclass
 class GaussianPrior:
-    """Prior of codes, and the variance with which a decoded value misses an observed one; not changed once in use.
+    """Gaussian prior of codes, with the variance of observed values around decoded ones. Not to be changed once used:
+    factors are kept.
 
     Attributes:
         mean: (Z,).
         covariance: (Z, Z).
-        noise: (C,) variance of each channel (observation noise and what the decoder cannot represent), normalised
-            units.
+        noise: (C,) variance of each channel, of observation noise and truncation together, normalised units.
     """
 
     mean: Tensor
@@ -40,7 +40,7 @@ class GaussianPrior:
 
     @cached_property
     def by_channel(self) -> "list[GaussianPrior] | None":
-        """Priors of the equal parts of the code that each channel has, where the parts are independent; else None."""
+        """Priors of the codes of single channels, Z / C each, where these are independent; else None."""
         channels = len(self.noise)
         if channels == 1 or len(self.mean) % channels:
             return None
@@ -55,7 +55,7 @@ class GaussianPrior:
         ]
 
     def factor(self) -> Tensor:
-        """Square root L (Z, r) with L L^T = covariance, numerically null directions dropped; found once."""
+        """Square root L (Z, r) with L L^T = covariance, without its numerical null space."""
         return self._factor
 
     @cached_property
@@ -66,18 +66,18 @@ class GaussianPrior:
 
     @cached_property
     def lengths(self) -> Tensor | None:
-        """Standard deviations (Z,) of codes that are independent, which makes `factor` diagonal; else None."""
+        """Standard deviations (Z,) of independent codes, for which `factor` is diagonal; else None."""
         return self._factor.diagonal() if _is_diagonal(self._factor) else None
 
     def mahalanobis(self, z: Tensor) -> Tensor:
-        """Squared Mahalanobis distance (...,) of codes z (..., Z) from the prior: about Z inside."""
+        """Squared Mahalanobis distance (...,) of codes z (..., Z) from the prior mean; Z on average under the prior."""
         values, vectors = self._spectrum
         values = values.clamp(min=1e-6 * values.max())
         return (((z - self.mean) @ vectors).square() / values).sum(-1)
 
     @cached_property
     def _spectrum(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues and eigenvectors of the covariance; codes along the principal directions need no search."""
+        """Eigenvalues and eigenvectors of the covariance; at once where it is diagonal."""
         if _is_diagonal(self.covariance):
             return self.covariance.diagonal(), torch.eye(len(self.mean), dtype=self.covariance.dtype)
         values, vectors = torch.linalg.eigh(self.covariance)
@@ -109,22 +109,23 @@ def condition(
 
 
 def condition_each(basis: Tensor, u: Tensor, covariances: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Posterior of codes of which each has a prior of its own, and all observe the same points.
+    """Posteriors under priors that differ between frames, which all observe the same points.
 
-    What the points tell is summed once for all, so that a solve costs as the codes do, however many points there are.
+    The Gram matrix of the basis is shared, so that the cost of each solve depends on the code size alone.
 
     Args:
-        basis: (N, C, Z), more values than codes. u: values (F, N, C), all observed, less what the mean codes decode to.
-        covariances: (F, Z, Z). noise: (C,).
+        basis: (N, C, Z), with more values than codes.
+        u: observed values (F, N, C) minus decoded prior means; none missing.
+        covariances: (F, Z, Z) of the priors. noise: (C,).
     Returns:
-        what is added to the mean codes (F, Z), and the covariances (F, Z, Z).
+        posterior minus prior means (F, Z), and posterior covariances (F, Z, Z).
     """
     design = (basis.double() * noise.rsqrt()[:, None]).flatten(0, 1)
-    told = (u.double() * noise.rsqrt()).flatten(1) @ design
+    projected = (u.double() * noise.rsqrt()).flatten(1) @ design
     gram = design.T @ design
     eye = torch.eye(design.shape[1], dtype=torch.float64)
     means, spreads = [], []
-    for one, right in zip(covariances, told, strict=True):
+    for one, right in zip(covariances, projected, strict=True):
         lower, failed = torch.linalg.cholesky_ex(one + _JITTER * one.diagonal().max() * eye)
         if failed:
             values, vectors = torch.linalg.eigh(one)
@@ -144,22 +145,22 @@ def condition_groups(
     covariance: bool = False,
     which: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Posterior of the codes of frames in groups, each of which has points of its own.
+    """Posterior of the codes of frames in groups; the frames of a group share points.
 
     Args:
         offset, basis: affine decoder at the points of each group, (G, N, C) and (G, N, C, Z); with `which`, at M points
-            from which all groups have theirs, (M, C) and (M, C, Z).
+            of which each group observes some, (M, C) and (M, C, Z).
         u: observed values (G, F, N, C), NaN where not observed.
         prior: prior and noise; float64.
         covariance: also return the posterior covariance.
-        which: (G, N) of the M points that each group has.
+        which: (G, N) indices of the points of each group among the M.
     Returns:
         mean (G, F, Z) and, if asked, covariance (G, 1, Z, Z) where all frames of each group miss the same values, else
         (G, F, Z, Z).
     """
     scale, factor, lengths = prior.noise.rsqrt(), prior.factor(), prior.lengths
     groups, frames, points, channels = u.shape
-    # Once for each point, however many solves see it.
+    # Whitened once for each point, however many solves use it.
     whole = basis.double()
     whitened = whole @ factor * scale[:, None] if lengths is None else whole * (scale[:, None] * lengths)
     whitened = whitened.reshape(-1, channels * factor.shape[1])
@@ -168,7 +169,7 @@ def condition_groups(
     target = (u.double() * scale - expected[which][:, None]).flatten(2)
     observed = torch.isfinite(target)
     alike = frames == 1 or bool((observed == observed[:, :1]).all())
-    seen = (observed[:, :1] if alike else observed).flatten(0, 1)  # what each solve sees
+    seen = (observed[:, :1] if alike else observed).flatten(0, 1)  # by each solve
     whole_frames = bool(seen.all())
     if not whole_frames:
         target = target.nan_to_num(0.0, 0.0, 0.0)
@@ -194,10 +195,12 @@ def condition_groups(
 
 
 def _observed(whitened: Tensor, place: Tensor, seen: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Design (B, P, r) and values (B, F, P) of B solves cut to as many values as any of them has; zero where one has
-    fewer.
+    """Design (B, P, r) and values (B, F, P) of B solves, packed to the largest number P of observed values and padded
+    with zeros.
 
-    whitened (M, C, r) at all points, place (B, N) of the solves' points in it, seen (B, N C), values (B, F, N C).
+    Args:
+        whitened: (M, C, r) at all points. place: (B, N) of the points of each solve among these.
+        seen: (B, N C) which values are observed. values: (B, F, N C).
     """
     order = seen.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, : int(seen.sum(1).max())]
     channels = whitened.shape[1]

@@ -19,7 +19,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.dynamics.flow.linearised import field_jacobian as field_jacobian
-from inrflow.encoding.delayed_values import Drift
+from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.evidence import NoiseEvidence, squared_innovation
 from inrflow.encoding.gauss_newton import gauss_newton
@@ -60,8 +60,8 @@ def assimilate(
     nominal = None
     before = prior.mean.expand(len(window.u), -1) if around is None else around[:, 0]
     for _ in range(2 if around is None and window.delay is not None and not dynamics.field.is_linear else 1):
-        drift = _drift(dynamics, window, before, size)
-        code, spread = encode_with_covariance(decoder, first, prior.codes(size), track, encoder, drift)
+        motion = _motion(dynamics, window, before, size)
+        code, spread = encode_with_covariance(decoder, first, prior.codes(size), track, encoder, motion)
         mean, cov = _lift(code[:, 0], spread[:, 0] if spread is not None else None, prior, size, contexts)
         if context is not None:
             mean, cov = _with_context(mean, cov, context)
@@ -73,7 +73,7 @@ def assimilate(
     known = decoder.affine and (encoder is None or encoder.method == "solve")
     quadratic, count = torch.zeros(2, len(mean), dtype=torch.float64)
     if known:
-        quadratic, count = _innovation(decoder, first, prior.mean.expand_as(mean), mean, prior.noise, drift)
+        quadratic, count = _innovation(decoder, first, prior.mean.expand_as(mean), mean, prior.noise, motion)
     forecasts: list[tuple[Tensor, Tensor]] = []  # of the second frame on, and the flows that lead there
     flows: list[Tensor] = []
     for k in range(1, frames):
@@ -97,10 +97,10 @@ def assimilate(
             forecast = forecast + (flow[:, :, -contexts:] @ away[..., None])[..., 0]
         frame = window.frames(slice(k, k + 1))
         if not dynamics.field.is_linear:  # else all codes move alike, at all times
-            drift = _drift(dynamics, window, forecast if around is None else around[:, k], size)
-        mean, cov = _update(decoder, frame, forecast, expected, prior.noise, drift)
+            motion = _motion(dynamics, window, forecast if around is None else around[:, k], size)
+        mean, cov = _update(decoder, frame, forecast, expected, prior.noise, motion)
         if known:
-            further = _innovation(decoder, frame, forecast, mean, prior.noise, drift)
+            further = _innovation(decoder, frame, forecast, mean, prior.noise, motion)
             quadratic, count = quadratic + further[0], count + further[1]
         means.append(mean)
         covariances.append(cov)
@@ -164,9 +164,9 @@ def assimilate_noisy(
     evidence = NoiseEvidence(prior.codes(decoder.code_size), len(chosen))
     states = estimate.mean[surprising]
     frames, alike = chosen.u.shape[1], dynamics.field.is_linear
-    drifts = [_drift(dynamics, chosen, states[:, k], decoder.code_size) for k in range(1 if alike else frames)]
-    drifts = drifts * frames if alike else drifts
-    for rows, frame, offset, basis in _affine_frames(decoder, chosen, drifts):
+    motions = [_motion(dynamics, chosen, states[:, k], decoder.code_size) for k in range(1 if alike else frames)]
+    motions = motions * frames if alike else motions
+    for rows, frame, offset, basis in _affine_frames(decoder, chosen, motions):
         evidence.add(rows, offset, basis, frame)
     added = torch.zeros(len(window), dtype=torch.float64)
     added[surprising] = evidence.best()
@@ -197,18 +197,18 @@ def _merged(estimate: StateEstimate, other: StateEstimate, rows: Tensor) -> Stat
     return StateEstimate(estimate.t, mean, covariances, quadratic, count)
 
 
-def _drift(dynamics: Dynamics, window: TrajectoryBatch, states: Tensor, size: int) -> Drift | None:
+def _motion(dynamics: Dynamics, window: TrajectoryBatch, states: Tensor, size: int) -> AffineMotion | None:
     """How codes move around states (S, n), where the window's values are delayed."""
     if window.delay is None:
         return None
-    return dynamics.drift(states[0] if dynamics.field.is_linear else states, size)
+    return dynamics.motion(states[0] if dynamics.field.is_linear else states, size)
 
 
 def _affine_frames(
-    decoder: Decoder, window: TrajectoryBatch, drifts: Sequence[Drift | None]
+    decoder: Decoder, window: TrajectoryBatch, motions: Sequence[AffineMotion | None]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Frames that share points: trajectories (F,), values u (F, N, C), offset (N, C) and basis (N, C, Z), float64;
-    with drifts, one for each frame, those of delayed values, which share none."""
+    with motions, one for each frame, those of delayed values, which share none."""
     dtype = next(decoder.parameters()).dtype
     trajectories, frames = window.u.shape[:2]
     index = torch.arange(trajectories)
@@ -218,26 +218,29 @@ def _affine_frames(
             rows = index if len(points) == 1 and window.delay is None else index[g : g + 1]
             with torch.no_grad():
                 offset, basis = decoder.basis(points[g].to(dtype))
-                drift = drifts[k]
-                if window.delay is not None and drift is not None:
-                    offset, basis = _carried(drift, g, offset, basis, window.delay[g, k])
+                motion = motions[k]
+                if window.delay is not None and motion is not None:
+                    offset, basis = _carried(motion, g, offset, basis, window.delay[g, k])
             yield rows, window.u[rows, k], offset.double(), basis.double()
 
 
-def _carried(drift: Drift, trajectory: int, offset: Tensor, basis: Tensor, delay: Tensor) -> tuple[Tensor, Tensor]:
+def _carried(
+    motion: AffineMotion, trajectory: int, offset: Tensor, basis: Tensor, delay: Tensor
+) -> tuple[Tensor, Tensor]:
     """Offset (N, C) and basis (N, C, Z) of one trajectory's values seen `delay` (N,) late."""
-    own = drift.of_groups(slice(trajectory, trajectory + 1))
+    own = motion.of_groups(slice(trajectory, trajectory + 1))
     carried = own.carried(offset[None], basis[None], delay[None])
     return carried[0][0], carried[1][0]
 
 
 def _innovation(
-    decoder: Decoder, frame: TrajectoryBatch, before: Tensor, after: Tensor, noise: Tensor, drift: Drift | None = None
+    decoder: Decoder, frame: TrajectoryBatch, before: Tensor, after: Tensor, noise: Tensor,
+    motion: AffineMotion | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Squared innovation (S,) and number of values (S,) of a frame whose states were `before` and are now `after`."""
     size = decoder.code_size
     quadratic, count = torch.zeros(2, len(after), dtype=torch.float64)
-    for rows, u, offset, basis in _affine_frames(decoder, frame, [drift]):
+    for rows, u, offset, basis in _affine_frames(decoder, frame, [motion]):
         expected, found = (offset + torch.einsum("ncz,sz->snc", basis, s[rows, :size]) for s in (before, after))
         quadratic[rows], number = squared_innovation(expected, found, u, noise)
         count[rows] = number.double()
@@ -277,9 +280,10 @@ def _with_context(mean: Tensor, cov: Tensor | None, context: ContextPrior) -> tu
 
 
 def _update(
-    decoder: Decoder, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor, drift: Drift | None = None
+    decoder: Decoder, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor,
+    motion: AffineMotion | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Condition forecasts (S, n) with covariance (S or 1, n, n) on one frame, its delayed values carried by `drift`."""
+    """Condition forecasts (S, n) with covariance (S or 1, n, n) on one frame, delayed values carried by `motion`."""
     size, n = decoder.code_size, mean.shape[1]
     dtype = next(decoder.parameters()).dtype
     points, u = frame.x[:, 0], frame.u[:, 0]
@@ -309,8 +313,8 @@ def _update(
                 continue
             if decoder.affine:
                 offset, basis = decoder.basis(x.to(dtype))
-                if frame.delay is not None and drift is not None:
-                    offset, basis = _carried(drift, s, offset, basis, frame.delay[s, 0])
+                if frame.delay is not None and motion is not None:
+                    offset, basis = _carried(motion, s, offset, basis, frame.delay[s, 0])
             else:  # linearised at the best code, shifted so that it is affine around it
                 at = GaussianPrior(mean[s, :size], one[:size, :size], noise)
                 best, _ = gauss_newton(decoder, x, u[s : s + 1], at)

@@ -11,7 +11,7 @@ from inrflow.dynamics.flow.linearised import field_jacobian as field_jacobian
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.evidence import variance_factor
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 
 _FAR = 5.0  # standard deviations
 
@@ -34,7 +34,7 @@ class StatePrior:
     noise: Tensor
     process: Tensor
     spread: Tensor
-    unseen: UnseenVariance | None = None
+    unseen: InterpolationError | None = None
     farthest: float | None = None
 
     def codes(self, size: int) -> GaussianPrior:

@@ -29,7 +29,7 @@ from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.dynamics.states import CodeData, frames_needed, short_window
 from inrflow.encoding.encode import Encoder, encode
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy
 from inrflow.model.extent import Extent
@@ -238,8 +238,8 @@ class Surrogate:
 
     def _codes(self, inner: TrajectoryBatch) -> CodeData:
         prior = self.prior.codes(self.code_size)
-        drift = None if inner.delay is None else self.dynamics.drift(self.prior.mean, self.code_size)
-        return CodeData(encode(self.decoder, inner, prior, self.encoder, drift), inner.t, inner.observed)
+        motion = None if inner.delay is None else self.dynamics.motion(self.prior.mean, self.code_size)
+        return CodeData(encode(self.decoder, inner, prior, self.encoder, motion), inner.t, inner.observed)
 
     def solve_context(self, states: CodeData, prior: ContextPrior | None = None) -> ContextEstimate:
         """The context that explains trajectories of one system from their codes: one small Gauss-Newton solve."""
@@ -396,7 +396,7 @@ class Surrogate:
 
 def _state_prior(state: dict[str, Any]) -> StatePrior:
     unseen = state.get("unseen")
-    return StatePrior(**{**state, "unseen": None if unseen is None else UnseenVariance(**unseen)})
+    return StatePrior(**{**state, "unseen": None if unseen is None else InterpolationError(**unseen)})
 
 
 def _other_version(path: Path, error: Exception) -> UserError:

@@ -15,7 +15,7 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
@@ -84,7 +84,7 @@ class Candidate:
     context_size: int = 0
     contexts: Tensor | None = None
     explained: bool = False
-    interpolation_error: UnseenVariance | None = None
+    interpolation_error: InterpolationError | None = None
     encoder: Encoder | None = None
     refit: Callable[[], Refitted] | None = None
     refit_decoder: Callable[[Surrogate], Surrogate] | None = None

@@ -27,7 +27,7 @@ from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.encode import Encoder
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
@@ -62,7 +62,7 @@ class Problem:
     environments: Environments | None
     scale: TimeScale
     device: torch.device
-    interpolation_error: UnseenVariance | None = None
+    interpolation_error: InterpolationError | None = None
     pretrained: Any = None
 
     @classmethod
@@ -200,9 +200,7 @@ class Problem:
     def encoder(self) -> Encoder:
         """The configured encoder: least squares, or steps of descent."""
         encoding = self.config.encoding
-        if encoding.method not in ("adam", "gradient_steps"):
-            return Encoder()
-        return Encoder(encoding.method, encoding.iterations or 0, encoding_rate(self.config))
+        return Encoder.of(encoding.method, encoding.iterations, encoding.rate)
 
     def surrogate(
         self, decoder: Decoder, field: VectorField, integrator: Integrator, prior: StatePrior, note: str,
@@ -233,11 +231,6 @@ def has_harmonics(file: TrajectoryFile) -> bool:
     """Whether every coordinate of a file is periodic."""
     period = file.description.period
     return period is not None and all(value > 0 for value in period) and file.description.geometry is None
-
-
-def encoding_rate(config: Config) -> float:
-    """Step size of descended codes: the configured one, or the best known of the method."""
-    return config.encoding.rate or (1e-2 if config.encoding.method == "adam" else 10.0)
 
 
 def _symmetries(wanted: object, file: TrajectoryFile) -> Symmetries:

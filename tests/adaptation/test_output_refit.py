@@ -6,7 +6,7 @@ import torch
 from inrflow.adaptation.output_refit import conjugate_gradients, refitted_output
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.embeddings import make_embedding
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.harmonics import HarmonicDecoder
 
 CODES, POINTS = 3, 30
 
@@ -16,8 +16,8 @@ def problem():
     """A harmonic decoder of two channels, frames of another one, with missing values, and codes."""
     torch.manual_seed(0)
     embedding = make_embedding([0.0], [1.0], (1.0,), None, 2, 2)
-    decoder = ModulatedSiren(embedding, 2, CODES, 0, 0).double()
-    truth = ModulatedSiren(embedding, 2, CODES, 0, 0).double()
+    decoder = HarmonicDecoder(embedding, 2, CODES).double()
+    truth = HarmonicDecoder(embedding, 2, CODES).double()
     batches, codes = [], []
     for trajectories, frames in ((2, 4), (1, 3)):
         x = torch.rand(trajectories, 1, POINTS, 1, dtype=torch.float64)

@@ -124,8 +124,6 @@ def test_it_wraps_a_siren_and_trains_g_alone():
     assert u.shape == (4, 7, 2) and jacobian.shape == (4, 7, 2, 3)
     trained = {name for name, p in decoder.named_parameters() if p.requires_grad}
     assert trained and not any(name.startswith("decoder.") for name in trained)
-    twin = ClosureDecoder(siren, **decoder.structure())
-    twin.load_state_dict(decoder.state_dict())
 
 
 def test_what_cannot_carry_a_closure_is_refused():

@@ -87,13 +87,6 @@ def test_gradients_of_the_basis_reach_every_weight():
     assert all(p.grad is not None and bool((p.grad != 0).any()) for p in decoder.parameters())
 
 
-def test_structure_makes_a_decoder_of_the_same_shape():
-    decoder = net(depth=2, scale=10.0)
-    twin = FourierFilterNet(decoder.embedding, **decoder.structure()).double()
-    twin.load_state_dict(decoder.state_dict())
-    torch.testing.assert_close(twin(points(5), codes(10)), decoder(points(5), codes(10)), rtol=0, atol=0)
-
-
 def test_other_embeddings_serve():
     decoder = FourierFilterNet(SphericalEmbedding(), 1, 4, width=8)
     assert decoder(torch.nn.functional.normalize(torch.randn(5, 3), dim=-1), torch.randn(2, 4)).shape == (2, 5, 1)

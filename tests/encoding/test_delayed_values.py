@@ -4,7 +4,7 @@ import torch
 from small_decoders import SIZE, normal, points, prior, siren
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.encoding.delayed_values import Drift
+from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import encode
 
 MATRIX, BIAS = 0.5 * normal(SIZE, SIZE, seed=2), normal(SIZE, seed=3)
@@ -20,7 +20,7 @@ def test_carried_bases_give_the_values_of_the_moved_code():
     decoder, x, z = siren("output"), points(3, 7), normal(SIZE)
     delay = normal(3, 7, seed=4) / 2
     with torch.no_grad():
-        offset, basis = Drift.of(MATRIX, BIAS).carried(*decoder.basis(x), delay)
+        offset, basis = AffineMotion.of(MATRIX, BIAS).carried(*decoder.basis(x), delay)
         for g in range(3):
             for n in range(7):
                 expected = decoder(x[g, n : n + 1], flowed(z, delay[g, n]))[0]
@@ -35,14 +35,14 @@ def test_codes_of_delayed_values_are_those_of_the_frames_time():
                          for i, d in enumerate(delay.flatten())]).reshape(2, 3, 30, 2)
     batch = TrajectoryBatch(torch.zeros(2, 3), x, u, delay)
     wide = prior(1e-8)
-    found = encode(decoder, batch, wide, drift=Drift.of(MATRIX, BIAS))
+    found = encode(decoder, batch, wide, motion=AffineMotion.of(MATRIX, BIAS))
     torch.testing.assert_close(found, codes, rtol=0, atol=1e-3)
     assert float((encode(decoder, batch, wide) - codes).abs().max()) > 0.1
 
 
 def test_a_turned_drift_moves_the_turned_codes():
     directions = torch.linalg.qr(normal(SIZE, SIZE, seed=5))[0]
-    turned = Drift.of(MATRIX, BIAS).turned(normal(SIZE, seed=6), directions)
+    turned = AffineMotion.of(MATRIX, BIAS).turned(normal(SIZE, seed=6), directions)
     y = normal(SIZE, seed=7)
     rate = turned.generator[1:, 1:] @ y + turned.generator[1:, 0]
     z = normal(SIZE, seed=6) + directions @ y
@@ -53,13 +53,13 @@ def test_groups_with_motions_of_their_own_are_carried_each_by_its_own():
     decoder, x, delay = siren("output"), points(3, 7), normal(3, 7, seed=4) / 2
     matrices, biases = 0.5 * normal(3, SIZE, SIZE, seed=8), normal(3, SIZE, seed=9)
     directions, mean = torch.linalg.qr(normal(SIZE, SIZE, seed=5))[0], normal(SIZE, seed=6)
-    every = Drift.of(matrices, biases)
+    every = AffineMotion.of(matrices, biases)
     with torch.no_grad():
         basis = decoder.basis(x)
         together = every.carried(*basis, delay)
         turned = every.turned(mean, directions)
         for g in range(3):
-            alone = Drift.of(matrices[g], biases[g])
+            alone = AffineMotion.of(matrices[g], biases[g])
             rows = slice(g, g + 1)
             for found in (alone, every.of_groups(rows)):
                 offset, carried = found.carried(basis[0][rows], basis[1][rows], delay[rows])

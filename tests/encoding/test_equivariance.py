@@ -7,10 +7,12 @@ import torch
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.symmetries import Symmetries
+from inrflow.decoders.base import AffineDecoder
 from inrflow.decoders.embeddings import PeriodicEmbedding
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.encode import encode
-from inrflow.encoding.equivariance import CodeMotion, FeatureMotion
+from inrflow.encoding.equivariance import CodeAction, FeatureAction
 from inrflow.encoding.posterior import GaussianPrior
 
 BOX = np.array([[0.0, 0.0], [0.9, 0.9]])
@@ -24,14 +26,14 @@ TILT = Symmetries(np.array([[[0.0, -1, 0], [1, 0, 0]]]), np.zeros((1, 2, 2)), np
 NORMALISATION = Normalisation(torch.tensor([0.4, -1.0]), torch.tensor([2.0, 0.5]))
 
 
-def decoder(depth: int = 0) -> ModulatedSiren:
+def decoder(depth: int = 0) -> AffineDecoder:
     torch.manual_seed(0)
     embedding = PeriodicEmbedding([0, 0], [1, 1], PERIOD, harmonics=1)
-    siren = ModulatedSiren(embedding, 2, 1, 8 if depth else 0, depth)
-    size = 2 * siren.features_size
-    siren.set_output(torch.randn(2, siren.features_size), torch.linalg.qr(torch.randn(size, size))[0].reshape(
+    made = ModulatedSiren(embedding, 2, 1, 8, depth) if depth else HarmonicDecoder(embedding, 2)
+    size = 2 * made.features_size
+    made.set_output(torch.randn(2, made.features_size), torch.linalg.qr(torch.randn(size, size))[0].reshape(
         size, 2, -1))
-    return siren
+    return made
 
 
 def test_moved_codes_are_those_of_moved_observations():
@@ -46,42 +48,42 @@ def test_moved_codes_are_those_of_moved_observations():
     transformations = GROUP.sample(np.random.default_rng(0), 3, BOX[1] - BOX[0], PERIOD)
     moved = TrajectoryBatch(torch.zeros(3, 2), x, u).transformed(transformations)
     expected = encode(model, TrajectoryBatch(moved.t, moved.x, NORMALISATION.apply(moved.u)), prior)
-    motion = CodeMotion(model, NORMALISATION, BOX)
-    torch.testing.assert_close(motion(codes, transformations), expected, rtol=0, atol=1e-6)
+    action = CodeAction(model, NORMALISATION, BOX)
+    torch.testing.assert_close(action(codes, transformations), expected, rtol=0, atol=1e-6)
     assert float((expected - codes).abs().max()) > 0.1
 
 
 def test_the_matrices_of_a_motion_move_codes():
     model = decoder().double()
-    motion = CodeMotion(model, NORMALISATION, BOX)
+    action = CodeAction(model, NORMALISATION, BOX)
     transformations = GROUP.sample(np.random.default_rng(0), 3, BOX[1] - BOX[0], PERIOD)
     codes = torch.randn(3, 2, model.code_size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    moves = motion.affine(transformations)
+    moves = action.affine(transformations)
     found = moves[:, None, 1:, 0] + torch.einsum("kij,ktj->kti", moves[:, 1:, 1:], codes)
-    torch.testing.assert_close(found, motion(codes, transformations), atol=1e-12, rtol=0)
+    torch.testing.assert_close(found, action(codes, transformations), atol=1e-12, rtol=0)
     assert float((moves[:, 0] - torch.eye(len(moves[0])).double()[0]).abs().max()) == 0
 
 
 @pytest.mark.parametrize(("depth", "symmetries", "exact"), [(0, GROUP, True), (0, TILT, False), (1, GROUP, False)])
 def test_only_spans_that_symmetries_keep_count_as_exact(depth, symmetries, exact):
-    motion = FeatureMotion.of(decoder(depth), NORMALISATION, BOX)
-    assert motion.exact_under(symmetries, BOX[1] - BOX[0], PERIOD) == exact
+    action = FeatureAction.of(decoder(depth), NORMALISATION, BOX)
+    assert action.exact_under(symmetries, BOX[1] - BOX[0], PERIOD) == exact
 
 
 def test_an_averaged_prior_is_that_of_moved_weights():
     model = decoder().double()
     size = model.features_size
-    motion = FeatureMotion.of(model, NORMALISATION, BOX)
+    action = FeatureAction.of(model, NORMALISATION, BOX)
     random = torch.Generator().manual_seed(1)
     root, whitening = (torch.randn(n, n, generator=random, dtype=torch.float64) for n in (2 * size, size))
     prior = GaussianPrior(torch.ones(2 * size).double(), root @ root.T, torch.ones(2).double())
     transformations = GROUP.sample(np.random.default_rng(0), 3, BOX[1] - BOX[0], PERIOD)
-    averaged = motion.averaged(prior, whitening, transformations)
+    averaged = action.averaged(prior, whitening, transformations)
     # Draws whose moments are exactly those of the prior, moved one by one.
     draws = prior.mean + torch.cat([root, -root], 1).T * (2 * size) ** 0.5
     weights = draws.unflatten(-1, (2, size)) @ whitening.T
     moved = []
-    for turn, rotation, shift in zip(*motion.actions(transformations), strict=True):
+    for turn, rotation, shift in zip(*action.actions(transformations), strict=True):
         new = turn @ weights @ rotation
         new[..., 0] += shift
         moved.append(new @ torch.linalg.inv(whitening).T)

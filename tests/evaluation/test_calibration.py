@@ -15,7 +15,7 @@ from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.sum import FieldShape, VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.time_scale import TimeScale
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.evaluation.calibration import calibrate
 from inrflow.evaluation.forecast import predicted_std
 from inrflow.model.state_path import StatePath
@@ -141,7 +141,7 @@ def test_variance_between_the_training_points_is_added_and_saved(surrogate, tmp_
     estimate = surrogate.estimate(batch.first_frames(1))
     states = StatePath(surrogate.dynamics, estimate).mean(batch.t[0])
     points = batch.x[0, 0, ::2]
-    unseen = UnseenVariance.between(points, torch.full((len(points), 2), 0.5, dtype=torch.float64))
+    unseen = InterpolationError.between(points, torch.full((len(points), 2), 0.5, dtype=torch.float64))
     parts = {f.name: getattr(surrogate, f.name) for f in fields(surrogate)}
     changed = Surrogate(**{**parts, "prior": replace(surrogate.prior, unseen=unseen)})
     changed.save(tmp_path)

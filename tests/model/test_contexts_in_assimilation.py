@@ -18,7 +18,7 @@ INTEGRATOR = Integrator(step=0.05)
 
 
 def rotation(quadratic=0):
-    """A rotation whose rate is 0.5 + 0.2 c, with a drift that depends on c; some quadratic part if wanted."""
+    """A rotation whose rate is 0.5 + 0.2 c, with a motion that depends on c; some quadratic part if wanted."""
     torch.manual_seed(0)
     field = VectorField(FieldShape(2, quadratic_rank=quadratic, context_size=1)).double()
     turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double()

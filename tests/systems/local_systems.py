@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inrflow.decoders.embeddings import make_embedding
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.dynamics.libraries.pde import LocalEquation
@@ -16,10 +16,10 @@ from inrflow.dynamics.libraries.pde_terms import Factor, Term
 from inrflow.dynamics.states import CodeData
 
 
-def harmonic_decoder(channels: int, period: tuple[float, ...], waves: int) -> ModulatedSiren:
+def harmonic_decoder(channels: int, period: tuple[float, ...], waves: int) -> HarmonicDecoder:
     """Every channel has the harmonics up to a wavenumber; codes are their weights."""
     low = [0.0] * len(period)
-    decoder = ModulatedSiren(make_embedding(low, list(period), period, None, 2, waves), channels, 1, 0, 0).double()
+    decoder = HarmonicDecoder(make_embedding(low, list(period), period, None, 2, waves), channels).double()
     count = decoder.features_size
     decoder.set_output(torch.zeros(channels, count), torch.eye(channels * count).reshape(-1, channels, count))
     return decoder

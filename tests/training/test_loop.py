@@ -77,7 +77,9 @@ def test_an_interrupted_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp
     resumed = stage(optimiser, network(seed=77))  # whatever it starts from, the checkpoint counts
     assert run(resumed, 40, folder) == expected
     assert same_state(resumed.module, whole.module)
-    last = [load_tensors(path / "checkpoints" / "fit.safetensors")[0]["module"] for path in (tmp_path / "whole", folder)]
+    last = [
+        load_tensors(path / "checkpoints" / "fit.safetensors")[0]["module"] for path in (tmp_path / "whole", folder)
+    ]
     assert all(torch.equal(last[0][key], last[1][key]) for key in last[0])  # the last state too, not only the best
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.encoding.delayed_values import Drift
+from inrflow.encoding.delayed_values import AffineMotion
 
 _CONTEXT_STEP = 1e-4  # of central differences: truncation and rounding below 1e-8
 
@@ -23,7 +23,7 @@ class Dynamics:
         with torch.no_grad():
             return self.integrator(self.field, state, times, check)
 
-    def drift(self, states: Tensor, size: int) -> Drift:
+    def motion(self, states: Tensor, size: int) -> AffineMotion:
         """Motion of the first `size` dimensions, the code, around states (n,) or (S, n): the field linearised there.
 
         Memory is taken to stay what it is in that state, and so is the forcing.
@@ -34,7 +34,7 @@ class Dynamics:
             rate = self.field(now, rows)[:, :size]
         matrix = field_jacobian(self.field, now, rows)[:, :size, :size]
         bias = rate - (matrix @ rows[:, :size, None])[..., 0]
-        return Drift.of(matrix, bias) if states.dim() > 1 else Drift.of(matrix[0], bias[0])
+        return AffineMotion.of(matrix, bias) if states.dim() > 1 else AffineMotion.of(matrix[0], bias[0])
 
     def propagate(
         self, covariance: Tensor, start: Tensor, stop: Tensor, begin: Tensor, end: Tensor

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import PeriodicEmbedding
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.libraries.pde_terms import FOURTH, LAPLACIAN, Factor
 from inrflow.numerics.sparse_columns import SparseColumns
 
@@ -64,7 +65,7 @@ class LocalBasis:
         period = embedding.period
         d = self.dimensions = len(period)
         own = embedding.largest_harmonic
-        self.waves = k = own if own and not getattr(decoder, "width", 0) else max(own, _TRUNK_WAVES[d])
+        self.waves = k = own if own and isinstance(decoder, HarmonicDecoder) else max(own, _TRUNK_WAVES[d])
         self.points = n = _grid_points(k, _DEGREE)
         axes = [length * torch.arange(n, dtype=torch.float64) / n for length in period]
         with torch.no_grad():

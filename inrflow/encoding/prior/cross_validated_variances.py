@@ -1,9 +1,9 @@
-"""Variances of codes measured on frames that the modes were not fitted to.
+"""Variances of codes estimated on held-out frames (cross-validated eigenvalues).
 
-The eigenvalues of a sample covariance are biased: the leading ones too large, the trailing ones too small, by orders of
-magnitude where frames are few and alike (Ledoit and Wolf 2004). A prior with such variances trusts itself where it
-should not: sparse frames are encoded worse and every interval is too narrow. Measured along the same directions on
-other frames, the variances have no such bias (Bartz 2016, "Cross-validation based nonlinear shrinkage").
+Eigenvalues of a sample covariance are biased: the leading ones are too large, the trailing ones too small, by orders of
+magnitude where frames are few and alike (Ledoit and Wolf 2004). A prior with such variances encodes sparse frames worse
+and makes intervals too narrow. Variances along the same directions in frames that the modes were not fitted to have no
+such bias (Bartz 2016, "Cross-validation based nonlinear shrinkage").
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.encoding.prior.expectation_maximisation import NOISE_FLOOR
 from inrflow.encoding.prior.modes import OutputModes
 
-_DETERMINED = 1.2  # values of a frame for each code, from which on the noise is found swiftly
+_DETERMINED = 1.2  # observed values per code, from which on MacKay's fixed point is used for the noise
 
 
 def refit_variances(
@@ -24,13 +24,13 @@ def refit_variances(
     groups: Sequence[tuple[Tensor, Tensor]],
     iterations: int = 3,
 ) -> OutputModes:
-    """The same modes with variances and noise from other frames, by expectation maximisation; ordered by variance.
+    """The same modes with variances and noise of other frames, by expectation maximisation; ordered by variance.
 
     Args:
         modes: as fitted.
         features: map of points (N, d) to features (N, F).
         groups: frames that the modes were not fitted to, grouped by shared points, each x (N, d) and u (frames, N, C)
-            with NaN = not observed. With none of them the modes are returned as they are.
+            with NaN = not observed. Without any the modes are returned unchanged.
     """
     groups = [(x, u[torch.isfinite(u).flatten(1).any(1)]) for x, u in groups]
     groups = [(x, u) for x, u in groups if len(u)]
@@ -58,9 +58,9 @@ def refit_variances(
             count += len(u)
         variances = second / count
         if float(values.sum()) > _DETERMINED * count * len(variances):  # MacKay's fixed point, as in `maximise`
-            found = residual / (values - leverage).clamp(min=1)
+            estimate = residual / (values - leverage).clamp(min=1)
         else:
-            found = (residual + leverage * noise) / values.clamp(min=1)
-        noise = torch.where(values > 0, found, noise).clamp(min=NOISE_FLOOR)
+            estimate = (residual + leverage * noise) / values.clamp(min=1)
+        noise = torch.where(values > 0, estimate, noise).clamp(min=NOISE_FLOOR)
     order = variances.argsort(descending=True)
     return OutputModes(modes.mean, modes.modes[order], variances[order], noise)

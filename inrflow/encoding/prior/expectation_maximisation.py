@@ -1,7 +1,7 @@
-"""Expectation maximisation of a Gaussian prior of codes and of the noise, from frames that see any points.
+"""Expectation maximisation of a Gaussian prior of codes and of the noise, from frames with any points observed.
 
-Each iteration solves all frames with the prior at hand and collects the moments of their posteriors; the prior of the
-next iteration is the one that would have produced them (Tipping and Bishop 1999, with missing data).
+The E step encodes all frames under the present prior and sums the moments of their posteriors; the M step takes the
+prior and noise of largest likelihood given these (Tipping and Bishop 1999, with missing data).
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from torch import Tensor
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.numerics.batched_regression import WhitenedPosterior, block_length
 
-NOISE_FLOOR = 1e-14  # what float32 rounds off values of a few standard deviations
+NOISE_FLOOR = 1e-14  # rounding of float32 values of a few standard deviations
 
 
 @dataclass
 class Statistics:
-    """Moments of the codes of all frames seen so far, in the whitened coordinates of the prior, and of what they leave.
+    """Sufficient statistics of the E step, in the whitened coordinates of the prior.
 
-    `first` (r,), `second` (r, r), `count` of frames; `residual` and `values` (C,): sum and number of squared errors;
-    `leverage` (C,): how many of the values the codes take up.
+    Attributes:
+        prior, factor: the prior and its square root (Z, r).
+        first, second, count: sums over frames of the posterior mean (r,) and second moment (r, r), number of frames.
+        residual, values, leverage: by channel (C,), the sum of squared residuals, the number of observed values, and
+            the number of these that the codes fit (the trace of the projection).
     """
 
     prior: GaussianPrior
@@ -37,7 +40,7 @@ class Statistics:
 
     @classmethod
     def empty(cls, prior: GaussianPrior) -> Statistics:
-        """Nothing seen yet."""
+        """Statistics of no frames."""
         factor = prior.factor()
         size, channels = factor.shape[1], len(prior.noise)
         first, second = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
@@ -45,9 +48,10 @@ class Statistics:
         return cls(prior, factor, first, second, residual, values, leverage)
 
     def add(self, design: Callable[[Tensor], Tensor], offset: Tensor, u: Tensor) -> None:
-        """Frames u (G, F, N, C), NaN = not observed, of G groups that share points.
+        """Add frames u (G, F, N, C), NaN = not observed; the frames of each of the G groups share points.
 
-        `design` maps a matrix (Z, r) to the decoder's basis times it, (G, N, C, r); offset (G, N, C) or a scalar.
+        `design` maps a matrix (Z, r) to the product of the decoder's basis with it, (G, N, C, r); `offset` is (G, N, C)
+        or a scalar.
         """
         noise = self.prior.noise
         scale = noise.rsqrt()
@@ -68,7 +72,7 @@ class Statistics:
             self._add(whole[owner[block]], target[block][:, None], observed[block], channels)
 
     def _add(self, design: Tensor, target: Tensor, observed: Tensor, channels: int) -> None:
-        """Designs (B, P, r) with targets (B, F, P), all observed where `observed` (B, P) says."""
+        """Add whitened designs (B, P, r) with targets (B, F, P) that are observed where `observed` (B, P) is true."""
         used = observed.any(1)
         if not bool(used.all()):
             design, target, observed = design[used], target[used], observed[used]
@@ -92,10 +96,10 @@ class Statistics:
         self.count += codes.shape[0] * frames
 
     def maximise(self, swift: bool = False) -> GaussianPrior:
-        """The prior and noise that make these moments most likely; the old ones where nothing was seen.
+        """M step: prior and noise of largest likelihood; unchanged without frames.
 
-        `swift`: the noise by the fixed point of MacKay (1992), residual over values that no code takes up. Expectation
-        maximisation has the same one, and creeps towards it where codes take up most of the values.
+        `swift`: the noise is residual / (values - leverage), the fixed point of MacKay (1992). Expectation maximisation
+        has the same fixed point, but converges slowly to it where the leverage is close to the number of values.
         """
         if not self.count:
             return self.prior

@@ -1,7 +1,7 @@
-"""Codes on the harmonics of a periodic domain: the same functions for every physics, ordered by wavenumber.
+"""Fourier modes in place of POD modes: codes are coefficients of single harmonics, ordered by wavenumber.
 
-Codes in order of variance are best for one data set, but mean something else for the next. Fourier coefficients mean
-the same for all: what one physics has taught of them can be asked of another.
+POD modes are optimal for one data set and differ between data sets. Fourier coefficients mean the same in all, so that
+what is learned of one physics carries over to another.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _SMALL = 1e-12
 
 @dataclass(frozen=True)
 class HarmonicLabels:
-    """What each code is the coefficient of: sqrt(2) cos or sin of a wave vector, or the constant, in one channel.
+    """Harmonic of each code: sqrt(2) cos or sin of a wave vector, or the constant, in one channel.
 
     Attributes:
-        waves: (Z, d) whole multiples of the fundamental wavenumbers, one of each pair {k, -k}.
-        sine: (Z,) whether of the sine.
-        channel: (Z,).
+        waves: (Z, d) integer multiples of the fundamental wavenumbers, one of each pair {k, -k}.
+        sine: (Z,) true for the sine.
+        channel: (Z,) index of the channel.
     """
 
     waves: Tensor
@@ -35,34 +35,35 @@ class HarmonicLabels:
         return len(self.waves)
 
     def first(self, size: int) -> HarmonicLabels:
-        """Those of the leading codes."""
+        """Labels of the first `size` codes."""
         return HarmonicLabels(self.waves[:size], self.sine[:size], self.channel[:size])
 
     def of_channel(self, channel: int) -> HarmonicLabels:
-        """Those of one channel."""
+        """Labels of the codes of one channel."""
         own = self.channel == channel
         return HarmonicLabels(self.waves[own], self.sine[own], self.channel[own])
 
     def whole_sizes(self) -> list[int]:
-        """Numbers of leading codes that end with a whole shell of equal wavenumbers."""
+        """Numbers of leading codes that end with a complete shell of equal wavenumber."""
         square = self.waves.square().sum(1)
         ends = (square[1:] != square[:-1]).nonzero()[:, 0] + 1
         return [*ends.tolist(), len(self)]
 
     def names(self) -> list[str]:
-        """A name for each code, equal for equal functions whatever the number of dimensions."""
-        found = []
+        """Name of each code, the same for the same function in any number of dimensions."""
+        names = []
         for wave, sine, channel in zip(self.waves.tolist(), self.sine.tolist(), self.channel.tolist(), strict=True):
             while wave and wave[-1] == 0:
                 wave.pop()
-            found.append(f"{channel}:{','.join(map(str, wave))}:{'sin' if sine else 'cos'}")
-        return found
+            names.append(f"{channel}:{','.join(map(str, wave))}:{'sin' if sine else 'cos'}")
+        return names
 
 
 def harmonic_modes(embedding: Embedding, modes: OutputModes) -> tuple[OutputModes, HarmonicLabels] | None:
-    """The same statistics with the domain's harmonics as modes, by wavenumber; None where there are none.
+    """Modes that are single harmonics of the domain, ordered by wavenumber, with the variances that `modes` give them.
 
-    Whole shells only; coefficients vary independently, as those of fields without a preferred place do.
+    Coefficients are taken to be independent, as they are for statistically homogeneous fields. None where the domain
+    has no harmonics or the features are not the harmonics alone.
     """
     if not isinstance(embedding, PeriodicEmbedding) or not embedding.harmonics:
         return None
@@ -71,10 +72,10 @@ def harmonic_modes(embedding: Embedding, modes: OutputModes) -> tuple[OutputMode
     waves = torch.cat([torch.zeros(1, half.shape[1], dtype=torch.int64), half, half])
     sine = torch.cat([torch.zeros(1 + len(half)), torch.ones(len(half))]).bool()
     features = len(waves)
-    if modes.modes.shape[2] != features:  # a trunk has functions of its own
+    if modes.modes.shape[2] != features:  # a trunk adds features
         return None
     square = waves.square().sum(1)
-    key = (square * (4 * features) + 2 * _rank(waves) + sine)
+    key = square * (4 * features) + 2 * _rank(waves) + sine
     order = key.argsort()
     second = modes.mean.square() + torch.einsum("zcf,z->cf", modes.modes.square(), modes.variances)
     feature = order.repeat_interleave(channels)
@@ -89,5 +90,5 @@ def harmonic_modes(embedding: Embedding, modes: OutputModes) -> tuple[OutputMode
 
 
 def _rank(waves: Tensor) -> Tensor:
-    """A number for each wave vector (F, d), equal for equal ones."""
+    """Rank of each wave vector (F, d) in lexicographic order; equal vectors have equal ranks."""
     return torch.unique(waves, dim=0, return_inverse=True)[1]

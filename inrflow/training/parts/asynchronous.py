@@ -17,20 +17,20 @@ from torch import Tensor
 
 from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Transformations
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.base import AffineDecoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedForm
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.dynamics.libraries.quadratic import QuadraticForm
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.delayed_values import Drift
-from inrflow.encoding.equivariance import CodeMotion
+from inrflow.encoding.delayed_values import AffineMotion
+from inrflow.encoding.equivariance import CodeAction
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.expectation_maximisation import Statistics
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.numerics.batched_regression import block_length
-from inrflow.training.parts.codes import MOVED_BLOCK, DriftOf, TrainingCodes, encode_all, wanted_copies
+from inrflow.training.parts.codes import MOVED_BLOCK, MotionOf, TrainingCodes, encode_all, wanted_copies
 from inrflow.training.parts.decoder import FittedDecoder
 from inrflow.training.parts.linear import ChosenDynamics, linear_search, sizes_to_try
 from inrflow.training.parts.quadratic import choose_quadratic
@@ -43,44 +43,44 @@ _COPIES_SHARE = 0.1
 _RIDGES = (1e-8, 1e-6, 1e-4, 1e-2, 1.0)
 
 
-def drift_of(fit: ClosedForm, unit: float) -> DriftOf:
+def motion_of(fit: ClosedForm, unit: float) -> MotionOf:
     """The motion of the leading codes under closed-form dynamics without memory and forcing, in the data's time: the
     same for all trajectories."""
-    drift = Drift.of(fit.matrix / unit, fit.bias / unit)
-    return lambda _: drift
+    motion = AffineMotion.of(fit.matrix / unit, fit.bias / unit)
+    return lambda _: motion
 
 
-def drift_around(field: VectorField, states: Tensor, unit: float) -> DriftOf:
+def motion_around(field: VectorField, states: Tensor, unit: float) -> MotionOf:
     """The motion of the leading codes around states (S, K, n) of trajectories, in the data's time."""
     dynamics, size = Dynamics(field, Integrator(), torch.zeros(states.shape[-1])), states.shape[-1]
 
-    def drift(trajectories: np.ndarray) -> Drift:
-        around = dynamics.drift(states[torch.as_tensor(trajectories)].flatten(0, 1), size)
-        return Drift(around.generator / unit)
+    def motion(trajectories: np.ndarray) -> AffineMotion:
+        around = dynamics.motion(states[torch.as_tensor(trajectories)].flatten(0, 1), size)
+        return AffineMotion(around.generator / unit)
 
-    return drift
+    return motion
 
 
 def refit_modes(
-    decoder: ModulatedSiren,
+    decoder: AffineDecoder,
     modes: OutputModes,
     source: TrajectorySource,
     trajectories: np.ndarray,
-    drift: DriftOf,
-    motion: CodeMotion | None,
+    motion: MotionOf,
+    action: CodeAction | None,
     elements: Transformations | None,
     iterations: int = _ITERATIONS,
-) -> tuple[OutputModes, DriftOf]:
+) -> tuple[OutputModes, MotionOf]:
     """Modes, prior and noise of codes whose values are seen with delays, by expectation maximisation within the span;
-    and the drift of codes of these modes.
+    and the motion of codes of these modes.
 
-    `motion` and `elements` average the prior over symmetries, where that is exact.
+    `action` and `elements` average the prior over symmetries, where that is exact.
     """
     prior = modes.prior()
     for _ in range(iterations):
         statistics = Statistics.empty(prior)
         for block in blocks_of(trajectories):
-            batch, moved = source.batch(block), drift(block)
+            batch, moved = source.batch(block), motion(block)
             x, u = batch.groups()
             delay = batch.delays()
             assert delay is not None
@@ -92,12 +92,12 @@ def refit_modes(
                 offset, basis = moved.of_groups(part).carried(offset, basis, delay[part])
                 statistics.add(basis.matmul, offset, u[part])
         prior = statistics.maximise(swift=True)
-        if motion is not None and elements is not None:
-            prior = motion.averaged(prior, elements)
-    return _turned(modes, prior, drift)
+        if action is not None and elements is not None:
+            prior = action.averaged(prior, elements)
+    return _turned(modes, prior, motion)
 
 
-def _turned(modes: OutputModes, prior: GaussianPrior, drift: DriftOf) -> tuple[OutputModes, DriftOf]:
+def _turned(modes: OutputModes, prior: GaussianPrior, motion: MotionOf) -> tuple[OutputModes, MotionOf]:
     """Modes along the principal directions of a prior of their codes."""
     variances, vectors = torch.linalg.eigh(prior.covariance)
     variances, vectors = variances.flip(0).clamp(min=0), vectors.flip(1)
@@ -107,7 +107,7 @@ def _turned(modes: OutputModes, prior: GaussianPrior, drift: DriftOf) -> tuple[O
     turned: Tensor = torch.einsum("zy,zcf->ycf", directions, modes.modes)
     lost = variances[keep:].sum() / len(prior.noise)
     modes = OutputModes(mean, turned, variances[:keep], prior.noise + lost)
-    return modes, lambda trajectories: drift(trajectories).turned(prior.mean, directions)
+    return modes, lambda trajectories: motion(trajectories).turned(prior.mean, directions)
 
 
 def blocks_of(indices: np.ndarray, length: int = MOVED_BLOCK) -> list[np.ndarray]:
@@ -139,23 +139,23 @@ def resolve_times(run: Run, fitted: FittedDecoder, codes: TrainingCodes) -> tupl
             rounds = budget.decide("scattered", affordable)
         if number == (_ROUNDS if rounds is None else rounds):
             return kept
-        fitted, codes = _moved(run, fitted, codes, drift_of(fit, run.problem.scale.unit), number)
+        fitted, codes = _moved(run, fitted, codes, motion_of(fit, run.problem.scale.unit), number)
         spent, number = budget.elapsed - began, number + 1
 
 
 def _moved(
-    run: Run, fitted: FittedDecoder, codes: TrainingCodes, drift: DriftOf, number: int
+    run: Run, fitted: FittedDecoder, codes: TrainingCodes, motion: MotionOf, number: int
 ) -> tuple[FittedDecoder, TrainingCodes]:
     """Modes and codes anew, rows carried to their frames' times by a motion; each round averages over other
     symmetries."""
     augmentation = run.problem.augmentation()
     elements = augmentation.sample(np.random.default_rng([31, number]), 32) if augmentation else None
-    modes, drift = refit_modes(
-        fitted.decoder, fitted.modes, run.problem.source, run.problem.train, drift, codes.motion, elements
+    modes, motion = refit_modes(
+        fitted.decoder, fitted.modes, run.problem.source, run.problem.train, motion, codes.action, elements
     )
     decoder = copy.deepcopy(fitted.decoder)
     decoder.set_output(modes.mean, modes.modes)
-    return replace(fitted, decoder=decoder, modes=modes), encode_all(run, decoder, modes.prior(), drift)
+    return replace(fitted, decoder=decoder, modes=modes), encode_all(run, decoder, modes.prior(), motion)
 
 
 def follow_quadratic_motion(
@@ -168,17 +168,17 @@ def follow_quadratic_motion(
     where copies under symmetries would have to be solved anew: their states are not known.
     """
     augmentation = run.problem.augmentation()
-    if chosen.quadratic is None or (augmentation and codes.motion is None):
+    if chosen.quadratic is None or (augmentation and codes.action is None):
         return fitted, chosen
     done, noise = 0, float(fitted.modes.noise.mean())
     while done < _known(run):
         began = run.budget.elapsed
         assert chosen.quadratic is not None
-        drift = _motion_of(run, chosen.quadratic, chosen.train, chosen.validation)
+        motion = _motion_of(run, chosen.quadratic, chosen.train, chosen.validation)
         # Codes of rows carried wrongly are wrong themselves: solved once more before modes are fitted to them.
-        again = encode_all(run, fitted.decoder, fitted.modes.prior(), drift)
-        drift = _motion_of(run, chosen.quadratic, again.train, again.validation)
-        moved, again = _moved(run, fitted, again, drift, _ROUNDS + done)
+        again = encode_all(run, fitted.decoder, fitted.modes.prior(), motion)
+        motion = _motion_of(run, chosen.quadratic, again.train, again.validation)
+        moved, again = _moved(run, fitted, again, motion, _ROUNDS + done)
         copied = again.with_copies(run.problem.train, augmentation, copies, run.config.seed)
         left = float(moved.modes.noise.mean())
         near = sizes_near(sizes_to_try(run, moved.modes, copied), chosen.quadratic.size)
@@ -210,11 +210,11 @@ def sizes_near(sizes: list[int], size: int) -> list[int]:
     return sizes[place : place + 2]
 
 
-def _motion_of(run: Run, form: QuadraticForm, train: CodeData, validation: CodeData | None) -> DriftOf:
+def _motion_of(run: Run, form: QuadraticForm, train: CodeData, validation: CodeData | None) -> MotionOf:
     """The motion of quadratic dynamics around the codes of training trajectories, originals first, and validation."""
     problem = run.problem
     states = torch.zeros(len(problem.source), train.codes.shape[1], form.size, dtype=torch.float64)
     states[torch.as_tensor(problem.train)] = train.codes[: len(problem.train), :, : form.size]
     if validation is not None:
         states[torch.as_tensor(problem.validation)] = validation.codes[..., : form.size]
-    return drift_around(form.field(run.config.dynamics.width), states, problem.scale.unit)
+    return motion_around(form.field(run.config.dynamics.width), states, problem.scale.unit)

@@ -12,14 +12,13 @@ import torch
 
 from inrflow.data.augmentation import Augmentation, moved_batch
 from inrflow.data.source import TrajectorySource
-from inrflow.decoders.base import Decoder
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.base import AffineDecoder, Decoder
 from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.delayed_values import Drift
+from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import encode
-from inrflow.encoding.equivariance import CodeMotion
+from inrflow.encoding.equivariance import CodeAction
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.parts.trunk import invariant_box
 from inrflow.training.recorder import Interrupted
@@ -27,7 +26,7 @@ from inrflow.training.run import Run
 
 Encode = Callable[[np.ndarray, Augmentation | None], CodeData]
 #: Motion of the codes of trajectories, given their indices: one for all, or for each of their frames its own.
-DriftOf = Callable[[np.ndarray], Drift]
+MotionOf = Callable[[np.ndarray], AffineMotion]
 
 _BLOCK = 16
 MOVED_BLOCK = 2  # trajectories whose frames may each have a motion of their own: a matrix of all codes for every frame
@@ -42,30 +41,30 @@ class TrainingCodes:
     Attributes:
         train, validation: codes of the training and of the validation trajectories, None without the latter.
         seconds: that a fresh solve of all training trajectories takes.
-        motion: moves codes instead of solving anew; None where that would not be exact.
+        action: moves codes instead of solving anew; None where that would not be exact.
         encode: solves trajectories, moved at random where an augmentation is given.
     """
 
     train: CodeData
     validation: CodeData | None
     seconds: float
-    motion: CodeMotion | None
+    action: CodeAction | None
     encode: Encode
 
     @classmethod
     def make(
-        cls, encode: Encode, training: np.ndarray, validation: np.ndarray, motion: CodeMotion | None
+        cls, encode: Encode, training: np.ndarray, validation: np.ndarray, action: CodeAction | None
     ) -> TrainingCodes:
         """Solve the originals, timed."""
         began = time.perf_counter()
         codes = encode(training, None)
         seconds = time.perf_counter() - began
         apart = encode(validation, None) if len(validation) else None
-        return cls(codes, apart, seconds, motion, encode)
+        return cls(codes, apart, seconds, action, encode)
 
     def affordable(self, copies: int, seconds: float) -> int:
         """As many of the wanted copies (the original among them) as are solved within the time, but at least two."""
-        if self.motion is not None or copies <= _FEWEST:
+        if self.action is not None or copies <= _FEWEST:
             return copies
         return int(np.clip(1 + seconds / max(self.seconds, 1e-6), _FEWEST, copies))
 
@@ -79,36 +78,36 @@ class TrainingCodes:
         if copies <= 1 or not augmentation:
             return self.train
         repeated = np.tile(indices, copies - 1)
-        if self.motion is None:
+        if self.action is None:
             return CodeData.join([self.train, self.encode(repeated, augmentation)])
         parts = [self.train]
         random = np.random.default_rng([seed, 17])
         codes = self.train
         for _ in range(copies - 1):
-            moved = self.motion(codes.codes, augmentation.sample(random, len(indices)))
+            moved = self.action(codes.codes, augmentation.sample(random, len(indices)))
             parts.append(CodeData(torch.where(codes.observed[..., None], moved, codes.codes), codes.t, codes.observed))
         return CodeData.join(parts)
 
     def operator_average(self, augmentation: Augmentation) -> OperatorAverage | None:
         """Averages operators on codes over these symmetries; None where codes are not moved exactly."""
-        if self.motion is None or not augmentation:
+        if self.action is None or not augmentation:
             return None
-        return OperatorAverage(self.motion.affine(augmentation.sample(np.random.default_rng([19]), _ELEMENTS)))
+        return OperatorAverage(self.action.affine(augmentation.sample(np.random.default_rng([19]), _ELEMENTS)))
 
 
-def code_motion(
-    decoder: ModulatedSiren, source: TrajectorySource, augmentation: Augmentation
-) -> CodeMotion | None:
+def code_action(
+    decoder: AffineDecoder, source: TrajectorySource, augmentation: Augmentation
+) -> CodeAction | None:
     """What moves codes under these symmetries, None where only a fresh solve is exact."""
     box = invariant_box(decoder, source, augmentation)
-    return None if box is None else CodeMotion(decoder, source.normalisation, box)
+    return None if box is None else CodeAction(decoder, source.normalisation, box)
 
 
 def solve_codes(
     run: Run, decoder: Decoder, prior: GaussianPrior, trajectories: np.ndarray,
-    augmentation: Augmentation | None = None, drift: DriftOf | None = None,
+    augmentation: Augmentation | None = None, motion: MotionOf | None = None,
 ) -> CodeData:
-    """Codes of some trajectories; `drift`: motion of asynchronous rows from their times to those of the frames."""
+    """Codes of some trajectories; `motion`: motion of asynchronous rows from their times to those of the frames."""
     run.log.begin("codes", len(trajectories))
 
     def progress(done: int) -> None:
@@ -118,14 +117,14 @@ def solve_codes(
 
     codes = encode_trajectories(
         run.problem.source, decoder, prior, trajectories, run.problem.scale, augmentation, run.config.seed, progress,
-        drift,
+        motion,
     )
     run.log.end()
     return codes
 
 
 def encode_all(
-    run: Run, decoder: ModulatedSiren, prior: GaussianPrior, drift: DriftOf | None = None,
+    run: Run, decoder: AffineDecoder, prior: GaussianPrior, motion: MotionOf | None = None,
     train: np.ndarray | None = None, validation: np.ndarray | None = None,
 ) -> TrainingCodes:
     """Codes of training and validation trajectories (by default those of the problem), and the means to copy them."""
@@ -133,10 +132,10 @@ def encode_all(
     validation = run.problem.validation if validation is None else validation
 
     def encode(trajectories: np.ndarray, augmentation: Augmentation | None) -> CodeData:
-        return solve_codes(run, decoder, prior, trajectories, augmentation, drift)
+        return solve_codes(run, decoder, prior, trajectories, augmentation, motion)
 
-    motion = code_motion(decoder, run.problem.source, run.problem.augmentation())
-    return TrainingCodes.make(encode, train, validation, motion)
+    action = code_action(decoder, run.problem.source, run.problem.augmentation())
+    return TrainingCodes.make(encode, train, validation, action)
 
 
 def wanted_copies(run: Run) -> int:
@@ -160,20 +159,20 @@ def encode_trajectories(
     augmentation: Augmentation | None = None,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
-    drift: DriftOf | None = None,
+    motion: MotionOf | None = None,
 ) -> CodeData:
     """Codes of whole trajectories, moved by a random symmetry each if an augmentation is given; block by block.
 
-    `drift` carries delayed values of some of the trajectories to the times of their frames.
+    `motion` carries delayed values of some of the trajectories to the times of their frames.
     """
     parts = []
     random = np.random.default_rng([seed, 17])
-    length = _BLOCK if drift is None else MOVED_BLOCK
+    length = _BLOCK if motion is None else MOVED_BLOCK
     for start in range(0, len(trajectories), length):
         block = trajectories[start : start + length]
         batch = moved_batch(source, block, augmentation, random)
         observed = batch.observed
-        codes = encode(decoder, batch, prior, drift=None if drift is None else drift(block))
+        codes = encode(decoder, batch, prior, motion=None if motion is None else motion(block))
         parts.append(CodeData(codes, scale.internal(batch.t), observed))
         progress(start + len(block))
     return CodeData.join(parts)

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from inrflow.data.completed import CompletedSource
-from inrflow.decoders.embeddings import Embedding
+from inrflow.decoders.base import AffineDecoder
+from inrflow.decoders.harmonics import HarmonicDecoder
+from inrflow.decoders.registry import decoder_class
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels, harmonic_modes
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.errors import UserError
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
@@ -40,9 +42,9 @@ class FittedDecoder:
         missed: error at held-out points, share of the variance.
     """
 
-    decoder: ModulatedSiren
+    decoder: AffineDecoder
     modes: OutputModes
-    interpolation_error: UnseenVariance | None
+    interpolation_error: InterpolationError | None
     missed: float = float("nan")
 
     def leading(self, size: int) -> FittedDecoder:
@@ -50,11 +52,6 @@ class FittedDecoder:
         modes = self.modes.truncated(size)
         self.decoder.set_output(modes.mean, modes.modes)
         return replace(self, decoder=self.decoder.float(), modes=modes)
-
-
-def harmonics_alone(embedding: Embedding, channels: int) -> ModulatedSiren:
-    """The decoder of the domain's harmonics, without a trunk."""
-    return ModulatedSiren(embedding, channels, 1, 0, 0)
 
 
 def fit_decoder(run: Run) -> FittedDecoder:
@@ -78,7 +75,7 @@ def fit_decoder(run: Run) -> FittedDecoder:
 
 
 def _with_interpolation_error(run: Run, fitted: FittedDecoder) -> FittedDecoder:
-    error = _frames(run).unseen_variance(fitted.decoder.double())
+    error = _frames(run).interpolation_error(fitted.decoder.double())
     return replace(fitted, interpolation_error=error).leading(len(fitted.modes.variances))
 
 
@@ -95,7 +92,7 @@ def _fit_harmonics(run: Run) -> FittedDecoder | None:
         if not embedding.harmonics or embedding.harmonics == known:
             break
         known = embedding.harmonics
-        decoder = harmonics_alone(embedding, len(problem.description.channels)).to(problem.device)
+        decoder: AffineDecoder = HarmonicDecoder(embedding, len(problem.description.channels)).to(problem.device)
         modes = fit_modes(run, frames, decoder)
         left = float(modes.noise.mean())
         run.log.say(
@@ -124,7 +121,10 @@ def fit_trunk(run: Run, scored: bool = False) -> FittedDecoder:
     torch.manual_seed(run.config.seed)
     size = int(min(32 * channels, 96, max(4, problem.source.times.numel())))
     embedding = problem.embedding(HARMONIC_FEATURES[0] if settings.depth else HARMONIC_FEATURES[-1])
-    decoder = ModulatedSiren(embedding, channels, size, settings.width, depth, w0).to(problem.device)
+    own = decoder_class(settings.name)
+    assert issubclass(own, AffineDecoder)
+    network = (settings.width, depth, w0) if issubclass(own, ModulatedSiren) else ()
+    decoder = own(embedding, channels, size, *network).to(problem.device)
     training = run.config.training
     rate = training.decoder_rate or (_RATE if periodic else _RATE / 3)
     stage = Stage(
@@ -136,13 +136,13 @@ def fit_trunk(run: Run, scored: bool = False) -> FittedDecoder:
     if not dense:
         error = run_stage(stage, steps, run.log)
         run.log.say(f"SIREN trunk: {steps} steps, error at held-out points {error:.2e} of the variance")
-        interpolation_error = frames.unseen_variance(decoder.double())
-        mends = frames.mends_at_nodes(decoder)
+        interpolation_error = frames.interpolation_error(decoder.double())
+        mends = isinstance(decoder, ModulatedSiren) and frames.radial_features_help(decoder)
         decoder = decoder.float()
     frames.all_points = True
     run_stage(replace(stage, name="decoder_all_points", validate=None, title="SIREN trunk, all points"), steps, run.log)
-    if mends:
-        frames.mend_at_nodes(decoder.double())
+    if mends and isinstance(decoder, ModulatedSiren):
+        frames.add_radial_features(decoder.double())
     modes = fit_modes(run, frames, decoder)
     missed = frames.held_out_error(decoder, modes) if scored else float("nan")
     return FittedDecoder(decoder, modes, interpolation_error, missed).leading(len(modes.variances))
@@ -153,7 +153,7 @@ def _frames(run: Run) -> DecoderTraining:
     return DecoderTraining(problem.source, problem.train, problem.validation, problem.augmentation())
 
 
-def fit_modes(run: Run, training: DecoderTraining, decoder: ModulatedSiren) -> OutputModes:
+def fit_modes(run: Run, training: DecoderTraining, decoder: AffineDecoder) -> OutputModes:
     """Output modes of the decoder's features, from as many trajectories as the time allows."""
     largest = run.config.decoder.largest_code_size
 
@@ -198,7 +198,7 @@ def resolved_harmonics(run: Run, features: int, determined: bool = False) -> int
 
 def harmonic_decoder(
     run: Run, determined: bool = False
-) -> tuple[ModulatedSiren, OutputModes, HarmonicLabels]:
+) -> tuple[HarmonicDecoder, OutputModes, HarmonicLabels]:
     """The widest basis of harmonics that the points support, the spectrum of the data on it, and the wave of each code.
 
     Raises UserError where the configuration excludes harmonics. See `resolved_harmonics`.
@@ -210,7 +210,7 @@ def harmonic_decoder(
     statistics = DecoderTraining(run.problem.source, run.problem.train[:_STATISTICS], np.array([], dtype=int), nothing)
     features = HARMONIC_FEATURES[-1]
     embedding = run.problem.embedding(features, resolved_harmonics(run, features, determined))
-    decoder = harmonics_alone(embedding, len(run.problem.description.channels))
+    decoder = HarmonicDecoder(embedding, len(run.problem.description.channels))
     largest = len(run.problem.description.channels) * (1 + embedding.harmonics)
     modes = statistics.fit_modes(decoder.double(), largest)
     labelled = harmonic_modes(embedding, modes)

@@ -25,7 +25,7 @@ from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.fitting.operators_of_pde import LOCAL_LISTS, LocalOperators
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_contexts
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import integration_step, rollout_error
@@ -263,7 +263,7 @@ class ContextDynamicsSearch:
 
 def context_candidates(
     run: Run, recipe: str, decoder: Decoder, modes: OutputModes, dynamics: ContextDynamics, codes: CodeData,
-    validation: CodeData, interpolation_error: UnseenVariance | None = None,
+    validation: CodeData, interpolation_error: InterpolationError | None = None,
 ) -> Iterator[Candidate]:
     """Candidates of dynamics with contexts: the closed form, then one with a trained network beside it.
 

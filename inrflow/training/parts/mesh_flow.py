@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from inrflow.data.completed import CompletedSource
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError
 from inrflow.mesh_flow.complete import FlowModel, ObservedFlow, complete, find_model, steps_of
 from inrflow.mesh_flow.elements import TaylorHood
@@ -118,5 +118,5 @@ def _completed(
     first = flows[int(run.problem.train[0])]
     variance = torch.as_tensor(model.missed * first.values.var((0, 1))) / scale.square()
     points = torch.as_tensor(elements.nodes[first.nodes])
-    unseen = UnseenVariance.between(points, variance.expand(len(points), -1).clone())
+    unseen = InterpolationError.between(points, variance.expand(len(points), -1).clone())
     return replace(run.problem, source=CompletedSource(source, elements.nodes, values), interpolation_error=unseen)

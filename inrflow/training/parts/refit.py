@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.base import AffineDecoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.modes import OutputModes
@@ -35,8 +35,8 @@ class Refit:
         states: codes -> the states of that field, memory appended where it has some.
     """
 
-    modes: Callable[[ModulatedSiren], OutputModes]
-    codes: Callable[[ModulatedSiren, OutputModes], CodeData]
+    modes: Callable[[AffineDecoder], OutputModes]
+    codes: Callable[[AffineDecoder, OutputModes], CodeData]
     field: Callable[[CodeData], VectorField]
     error: Callable[[VectorField, CodeData], float]
     states: Callable[[CodeData], CodeData] = lambda codes: codes
@@ -51,7 +51,7 @@ class Refit:
         """
         size = surrogate.code_size
         decoder = copy.deepcopy(surrogate.decoder)
-        assert isinstance(decoder, ModulatedSiren)
+        assert isinstance(decoder, AffineDecoder)
         modes = self.modes(decoder.double())
         wanted = len(modes.variances) if size == len(fitted.variances) else min(size, len(modes.variances))
         variances = modes.variances.clone()

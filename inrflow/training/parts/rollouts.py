@@ -15,7 +15,7 @@ from inrflow.dynamics.fields.sum import FieldShape, VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_memory
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.runtime.devices import device_of
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.judge import rollout_error
@@ -116,7 +116,7 @@ def with_residual(field: VectorField, depth: int, keep: bool, seed: int) -> Vect
 
 def network_candidate(
     run: Run, recipe: str, decoder: Decoder, prior: GaussianPrior, train: CodeData, validation: CodeData | None,
-    interpolation_error: UnseenVariance | None = None, field: VectorField | None = None,
+    interpolation_error: InterpolationError | None = None, field: VectorField | None = None,
 ) -> Candidate:
     """A candidate whose vector field is trained by descent alone, no closed form before it.
 

@@ -19,13 +19,20 @@ from torch import Tensor, nn
 from inrflow.data.augmentation import Augmentation, moved_batch
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
+from inrflow.decoders.base import AffineDecoder
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.encoding.equivariance import FeatureMotion
+from inrflow.encoding.equivariance import FeatureAction
 from inrflow.encoding.posterior import GaussianPrior, condition_groups
 from inrflow.encoding.prior.cross_validated_variances import refit_variances
-from inrflow.encoding.prior.interpolation_error import MOST_POINTS, UnseenVariance, complete_frames, unseen_variance
+from inrflow.encoding.prior.interpolation_error import (
+    MOST_POINTS,
+    InterpolationError,
+    complete_frames,
+    interpolation_error,
+)
 from inrflow.encoding.prior.modes import OutputModes, fit_output_modes
-from inrflow.encoding.prior.rbf_residual import between_nodes, with_node_functions
+from inrflow.encoding.prior.rbf_residual import errors_between_points, with_radial_features
 from inrflow.runtime.devices import device_of
 
 _RIDGE = 1e-3
@@ -43,15 +50,15 @@ _FLOOR = 1e-13  # smallest variance of a mode, share of the largest
 
 
 
-def invariant_box(decoder: ModulatedSiren, source: TrajectorySource, augmentation: Augmentation) -> np.ndarray | None:
+def invariant_box(decoder: AffineDecoder, source: TrajectorySource, augmentation: Augmentation) -> np.ndarray | None:
     """The box (2, d) over which the features are known, where the symmetries keep their span; else None."""
-    if not augmentation or not decoder.affine or decoder.depth or not decoder.embedding.harmonics:
+    if not augmentation or not isinstance(decoder, HarmonicDecoder) or not decoder.embedding.harmonics:
         return None
     box, period = source.file.box, augmentation.period
     if period is not None:
         box = np.stack([box[0], np.where(np.asarray(period) > 0, box[0] + np.asarray(period), box[1])])
-    motion = FeatureMotion.of(decoder, source.normalisation, box)
-    exact = motion.exact_under(augmentation.symmetries, augmentation.extent, augmentation.period)
+    action = FeatureAction.of(decoder, source.normalisation, box)
+    exact = action.exact_under(augmentation.symmetries, augmentation.extent, augmentation.period)
     return box if exact else None
 
 
@@ -92,7 +99,7 @@ class DecoderTraining:
 
     def loss(self, module: nn.Module, step: int, steps: int, random: np.random.Generator) -> Tensor:
         """Residual of a batch at its solved codes, mean square in normalised units."""
-        assert isinstance(module, ModulatedSiren)
+        assert isinstance(module, AffineDecoder)
         shared = self.source.shared_points and not self.augmentation
         x, u = self.groups(random, min(len(self.training), 16) if shared else self.together)
         kept = torch.arange(u.shape[2]) if self.all_points else self._split(u.shape[2])[0]
@@ -110,7 +117,7 @@ class DecoderTraining:
     @torch.no_grad()
     def score(self, module: nn.Module) -> float:
         """Error at held-out points of validation frames whose codes see the other points."""
-        assert isinstance(module, ModulatedSiren)
+        assert isinstance(module, AffineDecoder)
         home, (x, u, kept, held) = device_of(module), self.scored
         x, u = x.to(home), u.to(home)
         offset, basis = module.basis(x)
@@ -135,7 +142,7 @@ class DecoderTraining:
         pick = torch.linspace(0, u.shape[1] - 1, min(u.shape[1], _FRAMES_PER_STEP)).long()
         return x[0], u[0, pick], held
 
-    def unseen_variance(self, module: ModulatedSiren) -> UnseenVariance | None:
+    def interpolation_error(self, module: AffineDecoder) -> InterpolationError | None:
         """What the decoder misses at points that no frame shows, while its trunk has not seen the held-out points.
 
         None where points are not fixed.
@@ -144,9 +151,9 @@ class DecoderTraining:
         if fixed is None:
             return None
         x, u, held = fixed
-        return unseen_variance(x, _features(module, x), u, held)
+        return interpolation_error(x, _features(module, x), u, held)
 
-    def mends_at_nodes(self, module: ModulatedSiren) -> bool:
+    def radial_features_help(self, module: ModulatedSiren) -> bool:
         """Whether functions through what the features leave at fixed points do no harm at points held out, which the
         trunk has not seen yet."""
         fixed = self.fixed_points()
@@ -155,18 +162,18 @@ class DecoderTraining:
         x, u, held = fixed
         if not complete_frames(u).shape[1] or len(x.unique(dim=0)) < len(x):
             return False
-        missed, mended = between_nodes(module.embedding, x, _features(module, x), u, held)
+        missed, mended = errors_between_points(module.embedding, x, _features(module, x), u, held)
         return mended <= missed
 
-    def mend_at_nodes(self, module: ModulatedSiren) -> None:
+    def add_radial_features(self, module: ModulatedSiren) -> None:
         """Join functions to the decoder's features that take up what these leave at the fixed points."""
         fixed = self.fixed_points()
         if fixed is not None:
             x, u, _ = fixed
-            module.embedding = with_node_functions(module.embedding, x, _features(module, x), u) or module.embedding
+            module.embedding = with_radial_features(module.embedding, x, _features(module, x), u) or module.embedding
 
     @torch.no_grad()
-    def held_out_error(self, module: ModulatedSiren, modes: OutputModes) -> float:
+    def held_out_error(self, module: AffineDecoder, modes: OutputModes) -> float:
         """Error at held-out points of validation frames whose codes see the others, with the modes and their prior."""
         x, u, kept, held = self.scored
         fitted = copy.deepcopy(module).double()
@@ -179,7 +186,7 @@ class DecoderTraining:
         return float(residual.square().sum() / torch.isfinite(u[:, :, held]).sum().clamp(min=1))
 
     def fit_modes(
-        self, module: ModulatedSiren, largest: int, trajectories: int = 96, iterations: int = 6,
+        self, module: AffineDecoder, largest: int, trajectories: int = 96, iterations: int = 6,
         progress: Callable[[], None] = lambda: None,
     ) -> OutputModes:
         """Output layer, code dimensions, prior and noise from the given features, in closed form on all points.
@@ -191,11 +198,11 @@ class DecoderTraining:
         box = invariant_box(module, self.source, self.augmentation)
         average: Callable[[GaussianPrior, Tensor], GaussianPrior] | None = None
         if box is not None:  # the prior is averaged over the group instead of fitted to moved trajectories
-            motion = FeatureMotion.of(module, self.source.normalisation, box)
+            action = FeatureAction.of(module, self.source.normalisation, box)
             elements = self.augmentation.sample(random, _GROUP_ELEMENTS)
 
             def average(prior: GaussianPrior, whitening: Tensor) -> GaussianPrior:
-                return motion.averaged(prior, whitening, elements)
+                return action.averaged(prior, whitening, elements)
 
         if self.augmentation and box is None:
             chosen = random.choice(self.training, trajectories, replace=len(self.training) < trajectories)
@@ -223,7 +230,7 @@ class DecoderTraining:
         return _grouped(moved_batch(self.source, chosen, self.augmentation, random), 4 * trajectories, random)
 
 
-def _features(module: ModulatedSiren, x: Tensor) -> Tensor:
+def _features(module: AffineDecoder, x: Tensor) -> Tensor:
     with torch.no_grad():
         return module.features(x.to(module.output))
 

@@ -13,11 +13,14 @@ from inrflow.data.augmentation import Augmentation, moved_batch
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
-from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
+from inrflow.decoders.closure import ClosureDecoder
+from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
+from inrflow.decoders.registry import decoder_class, decoder_names
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.adam import frame_errors
+from inrflow.encoding.encode import GRADIENT_RATE
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition
@@ -28,8 +31,8 @@ from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.parts.codes import solve_codes
 from inrflow.training.parts.linear import choose_linear, linear_search
 from inrflow.training.parts.rollouts import network_candidate
-from inrflow.training.problem import Problem, encoding_rate
-from inrflow.training.recipes.base import uses_solved_codes
+from inrflow.training.problem import Problem
+from inrflow.training.recipes.base import has_solved_codes, uses_solved_codes
 from inrflow.training.recipes.reduced_order import closed_form_candidates
 from inrflow.training.run import Run
 
@@ -82,17 +85,20 @@ class AutoDecodingRecipe:
 def check_recipe(config: Config) -> None:
     """Raise UserError for a decoder and an encoding that cannot work together."""
     settings, method = config.decoder, config.encoding.method
-    solved = settings.name == "siren" and list(settings.modulation) == ["output"]
-    if settings.name not in ("siren", "filter_net"):
-        raise UserError(f"decoder.name={settings.name!r}; choose siren or filter_net")
+    if settings.name not in decoder_names():
+        raise UserError(f"decoder.name={settings.name!r}; choose from {', '.join(decoder_names())}, or import the "
+                        "module that registers it")
+    if issubclass(decoder_class(settings.name), ClosureDecoder):
+        raise UserError(f"decoder.name={settings.name} is fitted to another decoder; give decoder.closure=true")
     if not settings.modulation or set(settings.modulation) - {"shift", "scale", "output"}:
         raise UserError(f"decoder.modulation={list(settings.modulation)}; give a subset of [shift, scale, output]")
     if method not in ("closed_form", *METHODS):
         raise UserError(f"encoding.method={method!r}; choose from closed_form, {', '.join(METHODS)}")
-    if method == "closed_form" and not solved:
+    if method == "closed_form" and not has_solved_codes(config):
         raise UserError(
-            f"encoding.method=closed_form needs a siren with output modulation, found decoder {settings.name} with "
-            f"modulation {list(settings.modulation)}; give encoding.method=gauss_newton, adam or gradient_steps"
+            "encoding.method=closed_form needs a siren with output modulation or another decoder with a linear output "
+            f"layer, found decoder {settings.name} with modulation {list(settings.modulation)}; give "
+            "encoding.method=gauss_newton, adam or gradient_steps"
         )
     if config.training.joint and (method != "adam" or config.dynamics.linear or not config.dynamics.depth):
         raise UserError(
@@ -106,13 +112,13 @@ def make_decoder(config: Config, embedding: Embedding, channels: int) -> Decoder
     """A decoder of the configured kind and code size."""
     settings = config.decoder
     size = settings.code_size or DEFAULT_CODE_SIZE * channels
-    if settings.name == "filter_net":
-        return FourierFilterNet(embedding, channels, size, settings.width, settings.depth or 3, settings.filter_scale)
-    periodic = isinstance(embedding, PeriodicEmbedding)
-    return ModulatedSiren(
-        embedding, channels, size, settings.width, settings.depth or 3, settings.w0 or (2.0 if periodic else 5.0),
-        settings.modulation,
-    )
+    own, depth = decoder_class(settings.name), settings.depth or 3
+    if issubclass(own, FourierFilterNet):
+        return own(embedding, channels, size, settings.width, depth, settings.filter_scale)
+    if issubclass(own, ModulatedSiren):
+        w0 = settings.w0 or (2.0 if embedding.oscillates else 5.0)
+        return own(embedding, channels, size, settings.width, depth, w0, settings.modulation)
+    return own(embedding, channels, size)
 
 
 def auto_decode(run: Run) -> tuple[Decoder, GaussianPrior, CodeData, CodeData | None]:
@@ -133,7 +139,7 @@ def fit_auto_decoder(run: Run, share: float = _SHARE) -> tuple[Decoder, Gaussian
     frames = AutoDecoderTraining(problem.source, problem.train, problem.validation)
     options: dict[str, float] = {}
     if config.encoding.method == "gradient_steps":
-        options = {"inner_rate": encoding_rate(config), "inner_steps": config.encoding.iterations or 3}
+        options = {"inner_rate": config.encoding.rate or GRADIENT_RATE, "inner_steps": config.encoding.iterations or 3}
     module = frames.make(decoder, config.encoding.method, **options).to(problem.device)
     training = config.training
     optimiser = OptimiserSettings(training.optimiser, training.decoder_rate or _RATE, training.weight_decay)

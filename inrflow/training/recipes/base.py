@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
+from inrflow.config.schema import Config
+from inrflow.decoders.base import AffineDecoder
+from inrflow.decoders.registry import decoder_class
 from inrflow.training.candidate import Candidate
 from inrflow.training.problem import Problem
 from inrflow.training.run import Run
@@ -26,6 +29,12 @@ class Recipe(Protocol):
 
 
 def uses_solved_codes(problem: Problem) -> bool:
-    """Whether codes are weights of an affine SIREN, solved by least squares."""
-    decoder, encoding = problem.config.decoder, problem.config.encoding
-    return decoder.name == "siren" and list(decoder.modulation) == ["output"] and encoding.method == "closed_form"
+    """Whether codes are weights of an affine decoder, solved by least squares."""
+    return has_solved_codes(problem.config)
+
+
+def has_solved_codes(config: Config) -> bool:
+    """Whether a configuration has an affine decoder with codes in closed form."""
+    decoder = config.decoder
+    affine = issubclass(decoder_class(decoder.name), AffineDecoder) and list(decoder.modulation) == ["output"]
+    return affine and config.encoding.method == "closed_form"

@@ -20,13 +20,13 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.adam import adam_path
-from inrflow.encoding.encode import Encoder
+from inrflow.encoding.encode import ADAM_RATE, Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.judge import rollout_error
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage, step_random
 from inrflow.training.parts.codes import copies_for
-from inrflow.training.problem import Problem, encoding_rate
+from inrflow.training.problem import Problem
 from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, make_decoder, shrunk_moments
 from inrflow.training.run import Run
 
@@ -78,7 +78,7 @@ class JointRecipe:
         yield Candidate(
             problem, self.name, "trained network", decoder.eval(), prior, field, integrator, codes, codes, 0,
             Score(error, float(prior.noise.mean()), sum(p.numel() for p in field.parameters())),
-            encoder=Encoder("adam", iterations, encoding_rate(config)),
+            encoder=Encoder.of("adam", iterations, config.encoding.rate),
         )
 
 
@@ -105,7 +105,7 @@ def _choose_iterations(
     times, observed = joint.scale.internal(batch.t), torch.isfinite(batch.u)
     x = batch.x[:, 0].float()
     starts = adam_path(
-        module.decoder, x[0] if len(x) == 1 else x, batch.u[:, 0], ENCODING_STEPS, encoding_rate(config)
+        module.decoder, x[0] if len(x) == 1 else x, batch.u[:, 0], ENCODING_STEPS, config.encoding.rate or ADAM_RATE
     )
 
     def error(start: torch.Tensor) -> float:

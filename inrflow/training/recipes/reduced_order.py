@@ -18,7 +18,7 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, memory_directions, with_memory
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.encoding.prior.interpolation_error import UnseenVariance
+from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import integration_step, rollout_error
@@ -123,7 +123,7 @@ class ReducedOrderRecipe:
 
 def closed_form_candidates(
     run: Run, recipe: str, decoder: Decoder, prior: GaussianPrior, chosen: ChosenDynamics,
-    interpolation_error: UnseenVariance | None, fitted: FittedDecoder | None = None,
+    interpolation_error: InterpolationError | None, fitted: FittedDecoder | None = None,
 ) -> Iterator[Candidate]:
     """Candidates of linear or quadratic dynamics: the closed form, then one with a trained network beside it.
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from inrflow.encoding.prior.interpolation_error import UnseenVariance, left_out_errors, unseen_variance
+from inrflow.encoding.prior.interpolation_error import InterpolationError, interpolation_error, leave_one_out_errors
 
 HALF = 1.6448536269514722
 
@@ -18,7 +18,7 @@ def uniform(*shape, seed):
 
 def test_errors_are_those_of_fits_without_each_point():
     features, values = normal(30, 8, seed=1), normal(30, 3, seed=2)
-    missed, ridge = left_out_errors(features, values)
+    missed, ridge = leave_one_out_errors(features, values)
     strength = ridge * (features.T @ features).diagonal().mean()
     for i in (0, 7, 29):
         rows = torch.arange(30) != i
@@ -29,7 +29,7 @@ def test_errors_are_those_of_fits_without_each_point():
 
 def test_variance_vanishes_at_observed_points_and_grows_between_them():
     points = uniform(50, 2, seed=3)
-    unseen = UnseenVariance.between(points, torch.full((50, 2), 0.3, dtype=torch.float64))
+    unseen = InterpolationError.between(points, torch.full((50, 2), 0.3, dtype=torch.float64))
     torch.testing.assert_close(unseen(points), torch.zeros(50, 2).double(), rtol=0, atol=1e-10)
     away = unseen(torch.tensor([[[5.0, 5.0]]], dtype=torch.float64))
     torch.testing.assert_close(away, torch.full((1, 1, 2), 0.3).double())
@@ -39,7 +39,7 @@ def test_variance_vanishes_at_observed_points_and_grows_between_them():
 
 
 def test_without_points_there_is_no_variance_anywhere():
-    unseen = UnseenVariance.none(3, 2)
+    unseen = InterpolationError.none(3, 2)
     torch.testing.assert_close(unseen(uniform(4, 5, 3, seed=1)), torch.zeros(4, 5, 2).double())
 
 
@@ -62,13 +62,13 @@ def test_intervals_hold_their_share_at_points_that_nobody_saw(rough):
     x = uniform(160, 2, seed=4)
     u = waves(x, 30, seed=20, rough=rough)
     held = torch.arange(0, 160, 8)
-    unseen = unseen_variance(x, random_features(x), u, held)
+    unseen = interpolation_error(x, random_features(x), u, held)
     fresh = uniform(300, 2, seed=5)
     truth = waves(fresh, 30, seed=20, rough=rough)
     kept = torch.ones(160, dtype=torch.bool)
     kept[held] = False
     design, values = random_features(x[kept]), u[:, kept].transpose(0, 1).flatten(1)
-    _, ridge = left_out_errors(design, values)
+    _, ridge = leave_one_out_errors(design, values)
     gram = design.T @ design
     gram = gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
     weights = torch.linalg.solve(gram, design.T @ values)
@@ -84,7 +84,7 @@ def test_frames_that_miss_values_are_left_out_and_without_complete_frames_nothin
     u = waves(x, 10, seed=20)
     gappy = u.clone()
     gappy[6:, 3] = torch.nan
-    some, few = (unseen_variance(x, random_features(x), v, held) for v in (gappy, u[:6]))
+    some, few = (interpolation_error(x, random_features(x), v, held) for v in (gappy, u[:6]))
     torch.testing.assert_close(some.variance, few.variance)
     u[:, 3] = torch.nan
-    assert len(unseen_variance(x, random_features(x), u, held).points) == 0
+    assert len(interpolation_error(x, random_features(x), u, held).points) == 0

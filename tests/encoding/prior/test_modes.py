@@ -130,3 +130,15 @@ def test_frames_without_values_change_nothing():
     one, other = (fit_output_modes(features, [(GRID, v)]) for v in (u, padded))
     torch.testing.assert_close(one.variances, other.variances)
     torch.testing.assert_close(one.noise, other.noise)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-2])
+def test_hardly_more_points_than_features_determine_the_noise(noise):
+    """10 points, 9 independent features: clean data leave nothing, noise its own variance."""
+    x = torch.arange(10, dtype=torch.float64)[:, None] / 10
+    weights, _ = true_fields(400)
+    modes = fit_output_modes(features, [(x, values(weights, x, noise))], iterations=6)
+    if noise:
+        assert modes.noise.tolist() == pytest.approx([noise**2, noise**2], rel=0.5)
+    else:
+        assert float(modes.noise.max()) < 1e-9

@@ -3,7 +3,7 @@
 import torch
 
 from inrflow.decoders.embeddings import Embedding
-from inrflow.encoding.prior.rbf_residual import between_nodes, with_node_functions
+from inrflow.encoding.prior.rbf_residual import errors_between_points, with_radial_features
 
 INNER = Embedding([0, 0], [1, 1])
 
@@ -26,7 +26,7 @@ def left(features: torch.Tensor, u: torch.Tensor) -> float:
 
 def test_features_and_functions_together_leave_nothing_at_the_points():
     x, features, u = scene()
-    functions = with_node_functions(INNER, x, features, u)
+    functions = with_radial_features(INNER, x, features, u)
     assert functions is not None and functions.harmonics == 4  # the field has four patterns: sin and cos of each
     together = torch.cat([features, functions.evaluate_harmonics(x)], -1)
     assert left(features, u) > 1e-2 and left(together, u) < 1e-8
@@ -35,16 +35,16 @@ def test_features_and_functions_together_leave_nothing_at_the_points():
 def test_frames_that_miss_values_are_left_out_and_without_any_other_there_are_no_functions():
     x, features, u = scene()
     u[3, 5] = torch.nan
-    functions = with_node_functions(INNER, x, features, u)
+    functions = with_radial_features(INNER, x, features, u)
     assert functions is not None and bool(torch.isfinite(functions.weights).all())
     u[:, 5] = torch.nan
-    assert with_node_functions(INNER, x, features, u) is None
+    assert with_radial_features(INNER, x, features, u) is None
 
 
 def test_nothing_is_added_where_nothing_is_left():
     x, features, u = scene()
     u = torch.einsum("np,fpc->fnc", features, torch.ones(4, 3, 2, dtype=torch.float64))
-    assert with_node_functions(INNER, x, features, u) is None
+    assert with_radial_features(INNER, x, features, u) is None
 
 
 def test_structure_helps_at_points_left_out_and_noise_does_harm():
@@ -53,5 +53,5 @@ def test_structure_helps_at_points_left_out_and_noise_does_harm():
         x, features, u = scene(noise)
         if not helps:  # all of the structure is known
             u = u - scene()[2]
-        missed, mended = between_nodes(INNER, x, features, u, held)
+        missed, mended = errors_between_points(INNER, x, features, u, held)
         assert (mended < missed) == helps

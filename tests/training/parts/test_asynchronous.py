@@ -13,7 +13,7 @@ from inrflow.data.symmetries import Symmetries
 from inrflow.dynamics.fields.sum import FieldShape, VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.parts.asynchronous import drift_around, sizes_near
+from inrflow.training.parts.asynchronous import motion_around, sizes_near
 
 TRAJECTORIES, ROWS, SPEED = 8, 400, 1.0
 WAVES = np.array([1.0, 2.0])
@@ -63,11 +63,11 @@ def test_the_motion_around_states_is_that_of_the_flow_through_them():
     for parameter in field.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     states, unit, gap = torch.randn(2, 4, 3).double(), 0.5, 1e-3
-    drift = drift_around(field, states, unit)(np.array([1]))
+    motion = motion_around(field, states, unit)(np.array([1]))
     times = torch.tensor([[0.0, gap / unit]]).double().expand(4, -1)
     moved = Integrator(step=1e-4)(field, states[1], times)[:, 1].detach()
     start = torch.cat([torch.ones(4, 1).double(), states[1]], 1)
-    carried = torch.linalg.matrix_exp(drift.generator * gap) @ start[..., None]
+    carried = torch.linalg.matrix_exp(motion.generator * gap) @ start[..., None]
     torch.testing.assert_close(carried[:, 1:, 0], moved, rtol=0, atol=1e-5)  # the flow bends by the square of the gap
     assert float((moved - states[1]).abs().max()) > 1e-3
 

@@ -8,7 +8,7 @@ from runs import trained_on
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import write_trajectories
 from inrflow.data.observations import Observations
-from inrflow.decoders.rbf_features import NodeFunctions
+from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.model.surrogate import Surrogate
 
 FRAMES = 30
@@ -33,7 +33,7 @@ def run(tmp_path_factory):
 
 def test_values_at_the_points_are_met_and_forecast(run):
     _, x, t, surrogate = run
-    assert isinstance(surrogate.decoder.embedding, NodeFunctions)
+    assert isinstance(surrogate.decoder.embedding, RadialFeatures)
     assert float(surrogate.prior.noise.max()) < 1e-6
     solution = surrogate.assimilate(Observations(t[:20], x, waves(x, t)[:20]))
     error = np.square(solution.frames(t[20:], x) - waves(x, t)[20:]).mean()

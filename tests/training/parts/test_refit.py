@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inrflow.decoders.embeddings import make_embedding
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.fields.sum import FieldShape, VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, memory_directions, with_memory
@@ -21,7 +21,7 @@ TRAJECTORIES, SEEN, FRAMES = 6, 2, 5
 
 @pytest.fixture
 def decoder():
-    return ModulatedSiren(make_embedding([0.0], [1.0], [1.0], None, harmonics=3), 1, 1, 0, 0)
+    return HarmonicDecoder(make_embedding([0.0], [1.0], [1.0], None, harmonics=3), 1)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def modes_of(weights: torch.Tensor) -> OutputModes:
     return OutputModes(mean, vectors[keep][:, None], values[keep] ** 2 / len(rows), torch.tensor([1e-6]).double())
 
 
-def codes_of(decoder: ModulatedSiren, weights: torch.Tensor) -> CodeData:
+def codes_of(decoder: HarmonicDecoder, weights: torch.Tensor) -> CodeData:
     codes = weights @ decoder.output_map.detach().double()[:, 0].T
     return CodeData(codes, torch.arange(FRAMES).double().expand(len(weights), -1), torch.ones(codes.shape[:2]) > 0)
 
@@ -52,7 +52,7 @@ def decay(size: int, rate: float = float(np.log(0.9))) -> VectorField:
     return field
 
 
-def surrogate_of(decoder: ModulatedSiren, modes: OutputModes) -> Surrogate:
+def surrogate_of(decoder: HarmonicDecoder, modes: OutputModes) -> Surrogate:
     """A surrogate of which only what a refit changes is there."""
     decoder.set_output(modes.mean, modes.modes)
     size, prior = len(modes.variances), modes.prior()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 
 from inrflow.decoders.embeddings import make_embedding
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.training.parts.decoder import FittedDecoder
@@ -18,7 +18,7 @@ MODES, SIZE = 170, 140  # more codes than the modes that a closure follows by it
 def test_a_closure_is_tried_for_however_many_codes():
     random = torch.Generator().manual_seed(0)
     embedding = make_embedding([0.0], [1.0], (1.0,), None, 2, 90)
-    decoder = ModulatedSiren(embedding, 1, 1, 0, 0)
+    decoder = HarmonicDecoder(embedding, 1)
     vectors = torch.eye(decoder.features_size)[:MODES, None, :].double()
     variances = 0.9 ** torch.arange(MODES).double()
     mean, noise = torch.zeros(1, decoder.features_size).double(), torch.tensor([1e-6]).double()
