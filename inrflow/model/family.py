@@ -23,14 +23,15 @@ from inrflow.dynamics.contexts.shared_equation import (
     to_record,
 )
 from inrflow.dynamics.contexts.shared_operators import SharedOperators
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.quadratic import Couplings
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.errors import UserError
 from inrflow.model.surrogate import MODEL_FILE, Surrogate
 from inrflow.runtime.tensor_files import load_tensors, save_tensors
 
 FORMAT = "inrflow-family"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass
@@ -69,8 +70,9 @@ class Family:
             parts.append(f"a local equation of {shape[1]} terms, {shape[0] - 1} contexts for {len(self.equation.lost)} "
                          "physics")
         if self.operators is not None:
-            field = self.operators.field.shape
-            parts.append(f"{field.state_size} codes, {field.couplings} couplings, {field.context_size} contexts for "
+            field, couplings = self.operators.field, self.operators.field.get(Couplings)
+            count = 0 if couplings is None else couplings.count
+            parts.append(f"{field.state_size} codes, {count} couplings, {field.context_size} contexts for "
                          f"{len(self.operators.lost)} physics")
         return "; ".join(parts)
 
@@ -155,7 +157,7 @@ class Family:
                             "files, data.train=[a.h5,b.h5]")
         equation, operators = metadata["equation"], metadata["operators"]
         members = {
-            name: Surrogate.rebuilt(path, state["members"][name], about, VectorField(FieldShape(1)))
+            name: Surrogate.rebuilt(path, state["members"][name], about, VectorField(1))
             for name, about in metadata["members"].items()
         }
         return cls(

@@ -67,7 +67,7 @@ class Solution:
     @property
     def context(self) -> tuple[Tensor, Tensor]:
         """The context (P,) of the trajectory and its covariance (P, P); P = 0 for a surrogate without contexts."""
-        n = self.surrogate.field.shape.state_size
+        n = self.surrogate.field.state_size
         assert self.estimate.covariance is not None
         return self.estimate.mean[0, -1, n:], self.estimate.covariance[-1][0, n:, n:]
 

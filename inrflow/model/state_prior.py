@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from inrflow.dynamics.contexts.known import training_limit
-from inrflow.dynamics.flow.linearised import field_jacobian as field_jacobian
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.evidence import variance_factor
 from inrflow.encoding.posterior import GaussianPrior

@@ -23,10 +23,9 @@ from inrflow.decoders.base import Decoder
 from inrflow.decoders.registry import build_decoder, decoder_structure
 from inrflow.dynamics.contexts.known import Contexts, widening
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.time_scale import TimeScale
-from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.dynamics.states import CodeData, frames_needed, short_window
 from inrflow.encoding.encode import Encoder, encode
 from inrflow.encoding.prior.interpolation_error import UnseenVariance
@@ -41,7 +40,7 @@ from inrflow.runtime.tensor_files import load_tensors, save_tensors
 MODEL_FILE = "model.safetensors"
 _KNOT_SPACING = 0.5  # internal time units between the knots of observations whose times all differ
 FORMAT = "inrflow-surrogate"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -79,7 +78,7 @@ class Surrogate:
     @property
     def context_size(self) -> int:
         """P, 0 without contexts."""
-        return self.field.shape.context_size
+        return self.field.context_size
 
     @property
     def code_size(self) -> int:
@@ -89,7 +88,7 @@ class Surrogate:
     @property
     def window(self) -> int:
         """Observed frames that a forecast needs: 1, or several where memory completes a frame to a state."""
-        return frames_needed(self.code_size, self.field.shape.state_size - self.code_size)
+        return frames_needed(self.code_size, self.field.state_size - self.code_size)
 
     @property
     def parameters(self) -> int:
@@ -111,7 +110,7 @@ class Surrogate:
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write `model.safetensors` into the directory: all tensors, and the structure as JSON in its header."""
         state = {**self.state(), "field": self.field.state_dict()}
-        metadata = {"format": FORMAT, "version": VERSION, **self.metadata(), "field": self.field.shape.to_dict()}
+        metadata = {"format": FORMAT, "version": VERSION, **self.metadata(), "field": self.field.structure()}
         return save_tensors(Path(directory) / MODEL_FILE, state, metadata)
 
     def state(self) -> dict[str, Any]:
@@ -173,7 +172,7 @@ class Surrogate:
                 f"{FORMAT} version {VERSION}: train again with it"
             )
         try:
-            field = VectorField(FieldShape(**metadata["field"])).double()
+            field = VectorField.from_structure(metadata["field"]).double()
             field.load_state_dict(state["field"])
         except (KeyError, TypeError, RuntimeError, AttributeError) as error:
             raise _other_version(path, error) from error
@@ -190,8 +189,7 @@ class Surrogate:
         try:
             decoder = build_decoder(metadata["decoder"])
             decoder.load_state_dict(state["decoder"])
-            if field.shape.local:
-                field.attach(LocalBasis(decoder, field.local.shift))
+            field.bind(decoder)
             return cls(
                 description=Description.from_dict(metadata["description"]),
                 normalisation=Normalisation(**state["normalisation"]),
@@ -244,7 +242,7 @@ class Surrogate:
     def solve_context(self, states: CodeData, prior: ContextPrior | None = None) -> ContextEstimate:
         """The context that explains trajectories of one system from their codes: one small Gauss-Newton solve."""
         prior = prior or self.prior.context(self.context_size)
-        size = self.field.shape.state_size
+        size = self.field.state_size
         return solve_context(
             self.field, self.integrator, states, prior.mean, prior.covariance, self.prior.process[:size]
         )
@@ -252,7 +250,7 @@ class Surrogate:
     def _nominal(self, inner: TrajectoryBatch, prior: ContextPrior) -> Tensor:
         """Contexts (S, P) of single trajectories, each from its own frames."""
         mean = prior.mean.expand(len(inner), self.context_size)
-        if self.field.shape.state_size > self.code_size:  # memory has no value before the filter has run
+        if self.field.state_size > self.code_size:  # memory has no value before the filter has run
             return mean
         codes = self._codes(inner)
         found = [

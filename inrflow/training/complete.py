@@ -46,7 +46,7 @@ def finish(
     every = training if held is None else CodeData.join([training, held])
     early, full = fit, fit
     if quadratic is not None:
-        linear = quadratic.field(dynamics.width)
+        linear = quadratic.field()
     else:
         if held is None:
             early = search.fit(fit.candidate, data=taught)
@@ -76,7 +76,7 @@ def finish(
     final, final_states = field, states
     if field is linear:
         if quadratic is not None:  # refitted on all trajectories
-            final = QuadraticStage.refit(quadratic, with_memory(every, size, directions)).field(dynamics.width)
+            final = QuadraticStage.refit(quadratic, with_memory(every, size, directions)).field()
         else:
             final = dynamics_stage.linear_field(full, settings)
         final_states = with_memory(training, size, full.directions)
@@ -155,7 +155,7 @@ def _on_all_trajectories(
     def field_of(codes: CodeData) -> VectorField:
         if quadratic is not None:
             states = states_of(codes)
-            return QuadraticStage.refit(quadratic, states, states.codes.shape[-1]).field(settings.width)
+            return QuadraticStage.refit(quadratic, states, states.codes.shape[-1]).field()
         candidate = replace(fit.candidate, size=codes.codes.shape[-1], memory=memory_of(codes))
         return dynamics_stage.linear_field(search.fit(candidate, data=codes), settings)
 

@@ -14,7 +14,9 @@ from torch import Tensor
 from inrflow.data.augmentation import Augmentation, moved_batch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.local import LocalProducts
+from inrflow.dynamics.fields.network import NetworkTerm
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedForm
 from inrflow.dynamics.fitting.transitions_of_pde import steps_of
 from inrflow.dynamics.flow.integrate import Integrator
@@ -100,27 +102,24 @@ class FieldSettings:
     forcing_harmonics: int
     width: int
     depth: int
-    quadratic_rank: int
 
 
 def linear_field(fit: ClosedForm, settings: FieldSettings) -> VectorField:
     """The closed-form field alone, float64."""
-    n = len(fit.bias)
-    shape = FieldShape(
-        n, forcing_period=settings.forcing_period, forcing_harmonics=settings.forcing_harmonics, width=settings.width
-    )
-    field = VectorField(shape).double()
+    field = VectorField.of(
+        len(fit.bias), forcing_period=settings.forcing_period, forcing_harmonics=settings.forcing_harmonics
+    ).double()
     field.set_linear(fit.matrix, fit.bias, fit.forcing)
     return field
 
 
 def integration_step(field: VectorField, states: CodeData, floor: float, largest: float = 1.0) -> float:
     """The largest step of rk4, halved from `largest`, whose error in a rollout is a small part of `floor`."""
-    if field.shape.depth or field.shape.quadratic_rank or len(states.codes) == 0:
+    if field.get(NetworkTerm) is not None or len(states.codes) == 0:
         return largest
-    if field.shape.local:
-        size = field.shape.state_size
-        contexts = states.codes[:, 0, size:].unique(dim=0) if field.shape.context_size else None
+    if field.get(LocalProducts) is not None:
+        size = field.state_size
+        contexts = states.codes[:, 0, size:].unique(dim=0) if field.context_size else None
         largest = min(largest, 1 / steps_of(field, states, contexts))
     rows = torch.isfinite(states.t).all(1).nonzero()[:64, 0]
     if not len(rows):

@@ -12,7 +12,7 @@ from inrflow.data.normalisation import Normalisation
 from inrflow.data.observations import Observations
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.errors import UserError
@@ -27,7 +27,7 @@ def make(*modulation):
     """A solution of two channels in two dimensions, of a decoder with such modulation, seen once at 9 points."""
     torch.manual_seed(0)
     decoder = ModulatedSiren(Embedding([0.0, 0.0], [1.0, 1.0]), 2, SIZE, 8, 2, 4.0, modulation).double()
-    field = VectorField(FieldShape(SIZE)).double()
+    field = VectorField.of(SIZE).double()
     field.set_linear(0.3 * torch.tensor(np.rot90(np.diag([1.0, -1.0, 1.0, -1.0])).copy()), torch.zeros(SIZE).double())
     prior = StatePrior(
         torch.zeros(SIZE).double(), torch.eye(SIZE).double(), torch.tensor([1e-2, 2e-2]).double(),
@@ -89,7 +89,7 @@ def test_blocks_change_nothing_and_bound_what_a_decoder_sees(what, monkeypatch):
     own = torch.linspace(2.0, 0.1, POINTS).double()
     asked = [(TIMES, x, True), (TIMES[0], x, False), (own, x, False)]
     whole = [solution._ask(t, p, what, grid) for t, p, grid in asked]
-    monkeypatch.setattr(inrflow.solution, "_POINTS_PER_BLOCK", 6)
+    monkeypatch.setattr(inrflow.model.solution, "_POINTS_PER_BLOCK", 6)
     seen = []
     plain = type(solution.surrogate.decoder).features
 
@@ -107,7 +107,7 @@ def test_blocks_change_nothing_and_bound_what_a_decoder_sees(what, monkeypatch):
 
 def test_points_outside_and_times_that_are_no_numbers_are_told(monkeypatch):
     solution, x = make("output"), places()
-    monkeypatch.setattr(inrflow.solution, "_POINTS_PER_BLOCK", 4)
+    monkeypatch.setattr(inrflow.model.solution, "_POINTS_PER_BLOCK", 4)
     x[[2, 9], 0] = 3.0
     with pytest.warns(UserWarning, match="18.2 % of the points lie outside"):
         solution(0.0, x)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.restrictions import restricted
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.model.surrogate import Surrogate
 
 
@@ -61,21 +62,19 @@ class SharedOperators:
         directions = contexts.T @ (operators - mean) / len(fields)
         missed = (operators - mean - contexts @ directions) * unit
         lost = (missed.square().sum(1) / (operators * unit).square().sum(1).clamp(min=1e-300)).tolist()
-        field = _shared(len(codes), triples, mean, directions, max(f.shape.width for f in fields))
+        field = _shared(len(codes), triples, mean, directions)
         return cls(codes, field, contexts, lost)
 
     def field_of(self, context: Tensor) -> VectorField:
         """The field of all slots at a context (P,)."""
         size, shared = len(self.codes), self.field
-        if not shared.shape.context_size:
+        if not shared.context_size:
             return shared
-        count = shared.shape.couplings
-        result = VectorField(FieldShape(size, couplings=count, width=shared.shape.width)).double()
-        result.set_linear(
-            shared.matrix_at(context).detach(), (shared.bias + context @ shared.context_bias).detach()
-        )
-        if count:
-            result.couplings.set(_triples(shared), shared.couplings.weight_at(context).detach())
+        couplings, linear = shared.get(Couplings), shared.linear
+        result = VectorField.of(size, couplings=0 if couplings is None else couplings.count).double()
+        result.set_linear(shared.matrix_at(context), (linear.bias + context @ linear.context_bias).detach())
+        if couplings is not None:
+            result.term(Couplings).set(_triples(shared), couplings.weight_at(context).detach())
         return result
 
     def own_field(self, index: int, codes: Sequence[str]) -> VectorField:
@@ -91,12 +90,12 @@ class SharedOperators:
 
     def metadata(self) -> dict[str, Any]:
         """The rest, fit for JSON."""
-        return {"codes": self.codes, "lost": self.lost, "field": self.field.shape.to_dict()}
+        return {"codes": self.codes, "lost": self.lost, "field": self.field.structure()}
 
     @classmethod
     def rebuilt(cls, state: dict[str, Any], metadata: dict[str, Any]) -> SharedOperators:
         """From what `state` and `metadata` gave."""
-        field = VectorField(FieldShape(**metadata["field"])).double()
+        field = VectorField.from_structure(metadata["field"]).double()
         field.load_state_dict(state["field"])
         return cls(metadata["codes"], field.eval(), state["contexts"], metadata["lost"])
 
@@ -107,22 +106,23 @@ def _places(codes: list[str], own: list[str]) -> list[int]:
 
 
 def _triples(field: VectorField) -> Tensor:
-    if not field.shape.couplings:
+    couplings = field.get(Couplings)
+    if couplings is None:
         return torch.zeros(3, 0, dtype=torch.int64)
-    return torch.stack([field.couplings.out, field.couplings.left, field.couplings.right])
+    return torch.stack([couplings.out, couplings.left, couplings.right])
 
 
 def _flat(field: VectorField, triples: Tensor) -> Tensor:
     """bias, matrix and the weights of the given triples, one after the other."""
     weight = torch.zeros(triples.shape[1], dtype=torch.float64)
-    own = _triples(field)
-    if own.shape[1]:
-        size = field.shape.state_size
+    own, couplings = _triples(field), field.get(Couplings)
+    if couplings is not None:
+        size = field.state_size
         keys = (triples[0] * size + triples[1]) * size + triples[2]
         mine = (own[0] * size + own[1]) * size + own[2]
         order = keys.argsort()
-        weight.index_add_(0, order[torch.searchsorted(keys[order], mine)], field.couplings.weight.detach().double())
-    return torch.cat([field.bias.detach().double(), field.matrix.detach().double().flatten(), weight])
+        weight.index_add_(0, order[torch.searchsorted(keys[order], mine)], couplings.weight.detach().double())
+    return torch.cat([field.linear.bias.detach().double(), field.linear.matrix.detach().double().flatten(), weight])
 
 
 def _deviation(codes: list[str], members: Mapping[str, Surrogate]) -> Tensor:
@@ -136,15 +136,15 @@ def _deviation(codes: list[str], members: Mapping[str, Surrogate]) -> Tensor:
     return (total / count.clamp(min=1)).sqrt()
 
 
-def _shared(size: int, triples: Tensor, mean: Tensor, directions: Tensor, width: int) -> VectorField:
+def _shared(size: int, triples: Tensor, mean: Tensor, directions: Tensor) -> VectorField:
     contexts, count = len(directions), triples.shape[1]
-    field = VectorField(FieldShape(size, couplings=count, context_size=contexts, width=width)).double()
+    field = VectorField.of(size, couplings=count, context_size=contexts).double()
     cut = size + size * size
     field.set_linear(mean[size:cut].reshape(size, size), mean[:size])
     if contexts:
         field.set_context_linear(directions[:, size:cut].reshape(contexts, size, size), directions[:, :size])
     if count:
-        field.couplings.set(triples, mean[cut:], directions[:, cut:])
+        field.term(Couplings).set(triples, mean[cut:], directions[:, cut:])
     return field.eval()
 
 

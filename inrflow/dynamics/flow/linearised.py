@@ -32,7 +32,7 @@ class Dynamics:
         now = torch.zeros(len(rows), dtype=torch.float64)
         with torch.no_grad():
             rate = self.field(now, rows)[:, :size]
-        matrix = field_jacobian(self.field, now, rows)[:, :size, :size]
+        matrix = self.field.jacobian(now, rows)[:, :size, :size]
         bias = rate - (matrix @ rows[:, :size, None])[..., 0]
         return Drift.of(matrix, bias) if states.dim() > 1 else Drift.of(matrix[0], bias[0])
 
@@ -49,25 +49,25 @@ class Dynamics:
         if self.field.is_linear:
             same = bool((gap == gap[0]).all())
             gap = gap[:1] if same else gap
-            flow = torch.linalg.matrix_exp(self.field.matrix.detach()[None] * gap[:, None, None])
+            flow = torch.linalg.matrix_exp(self.field.matrix_at() * gap[:, None, None])
         elif self.field.is_linear_at_context:
             flow = self._flow_at_contexts(start, begin, end)
         else:
-            jacobian = field_jacobian(self.field, (begin + end) / 2, middle)
+            jacobian = self.field.jacobian((begin + end) / 2, middle)
             flow = torch.linalg.matrix_exp(jacobian * gap[:, None, None])
-            if self.field.shape.context_size:
-                flow[:, :, self.field.shape.state_size :] = self.context_columns(start, begin, end)
+            if self.field.context_size:
+                flow[:, :, self.field.state_size :] = self.context_columns(start, begin, end)
         added = torch.diag_embed(self.process * gap.abs()[:, None])
         moved = flow @ covariance @ flow.transpose(1, 2) + added
         return (moved + moved.transpose(1, 2)) / 2, flow
 
     def _flow_at_contexts(self, start: Tensor, begin: Tensor, end: Tensor) -> Tensor:
         """Flow (S, n, n) of a field that is linear given its context: exact, one exponential for each context."""
-        size = self.field.shape.state_size
+        size = self.field.state_size
         distinct, which = torch.unique(
             torch.cat([start[:, size:], (end - begin)[:, None]], 1), dim=0, return_inverse=True
         )
-        matrices = self.field.matrix_at(distinct[:, :-1]).detach() * distinct[:, -1, None, None]
+        matrices = self.field.matrix_at(distinct[:, :-1]) * distinct[:, -1, None, None]
         flow = torch.eye(start.shape[1], dtype=start.dtype).repeat(len(start), 1, 1)
         flow[:, :size, :size] = torch.linalg.matrix_exp(matrices)[which]
         flow[:, :, size:] = self.context_columns(start, begin, end)
@@ -78,38 +78,10 @@ class Dynamics:
 
         Central differences in double precision: a context's unit is its spread over the training data.
         """
-        size, contexts = self.field.shape.state_size, self.field.shape.context_size
+        size, contexts = self.field.state_size, self.field.context_size
         moves = torch.zeros(2 * contexts, start.shape[1], dtype=torch.float64)
         moves[:, size:] = _CONTEXT_STEP * torch.cat([torch.eye(contexts), -torch.eye(contexts)])
         moved = (start[None] + moves[:, None]).flatten(0, 1)
         times = torch.stack([begin, end], 1).repeat(2 * contexts, 1)
         ends = self.flow(moved, times, check=False)[:, 1].reshape(2, contexts, *start.shape)
         return ((ends[0] - ends[1]) / (2 * _CONTEXT_STEP)).permute(1, 2, 0)
-
-
-def field_jacobian(field: VectorField, t: Tensor, state: Tensor) -> Tensor:
-    """df/ds (S, n, n) at states (S, n) and times (S,)."""
-
-    def single(one_state: Tensor, one_time: Tensor) -> Tensor:
-        return field.without_products(one_time, one_state)
-
-    n, contexts = field.shape.state_size, field.shape.context_size
-    pad = (0, contexts, 0, contexts)
-    shape = field.shape
-    affine = shape.linear and not (shape.forcing_period or shape.quadratic_rank or shape.depth)
-    with torch.no_grad():
-        context = state[:, n:] if contexts else None
-        if affine:
-            jacobian = torch.nn.functional.pad(field.matrix_at(state[:, n:]), pad).clone()
-            if contexts:
-                columns = torch.einsum("kij,sj->sik", field.context_matrix, state[:, :n])
-                jacobian[:, :n, n:] = columns + field.context_bias.T
-        else:
-            jacobian = torch.func.vmap(torch.func.jacrev(single))(state, t)
-        if field.shape.products:
-            jacobian = jacobian + torch.nn.functional.pad(field.products.jacobian(state[:, :n], context), pad)
-        if field.shape.local:
-            jacobian = jacobian + torch.nn.functional.pad(field.local.jacobian(state[:, :n], context), pad)
-        if field.shape.couplings:
-            jacobian = jacobian + torch.nn.functional.pad(field.couplings.jacobian(state[:, :n], context), pad)
-    return jacobian

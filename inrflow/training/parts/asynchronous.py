@@ -231,4 +231,4 @@ def _motion_of(setup: TrainingSetup, form: QuadraticForm, codes: CodeData, held:
     states[torch.as_tensor(setup.training)] = codes.codes[: len(setup.training), :, : form.size]
     if held is not None:
         states[torch.as_tensor(setup.validation)] = held.codes[..., : form.size]
-    return drift_around(form.field(setup.config.dynamics.width), states, setup.scale.unit)
+    return drift_around(form.field(), states, setup.scale.unit)

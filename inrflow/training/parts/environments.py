@@ -21,7 +21,7 @@ from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.contexts.parameter_map import ParameterMap
 from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.contexts.search import AVERAGED, FREE, ContextChoice, ContextSearch
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.fitting.operators_of_pde import LOCAL_LISTS, LocalOperators
 from inrflow.dynamics.flow.integrate import Integrator
@@ -69,7 +69,7 @@ class ContextDynamics:
     @property
     def size(self) -> int:
         """Number of codes."""
-        return self.field.shape.state_size
+        return self.field.state_size
 
 
 class ContextStage:
@@ -178,13 +178,13 @@ class ContextStage:
 
     def _linear(self, search: ContextSearch, choice: ContextChoice) -> ContextDynamics:
         """The chosen linear field as a candidate."""
-        fit, width, chosen = choice.fit, self.training.config.dynamics.width, choice.candidate
+        fit, chosen = choice.fit, choice.candidate
 
         def refit(codes: CodeData, rows: Tensor) -> tuple[VectorField, Tensor]:
             full = search.fit(chosen.size, fit.contexts, chosen.ridge, form=chosen.form, data=(codes, rows))
-            return context_field(full, width), full.contexts
+            return context_field(full), full.contexts
 
-        field = context_field(fit, width)
+        field = context_field(fit)
         equation = None
         if chosen.form in search.local:
             local = search.local[chosen.form].truncated(chosen.size)
@@ -218,9 +218,9 @@ class ContextStage:
 
         def refit(codes: CodeData, rows: Tensor) -> tuple[VectorField, Tensor]:
             again = refitted(found, codes, rows)
-            return again.form.field(settings.width), again.contexts
+            return again.form.field(), again.contexts
 
-        field = found.form.field(settings.width)
+        field = found.form.field()
         return ContextDynamics(field, found.contexts, found.contexts[rows], found.score, refit)
 
     def finish(
@@ -296,7 +296,7 @@ class ContextStage:
         self, decoder: Decoder, modes: OutputModes, field: VectorField, integrator: Integrator, process: Tensor,
         note: str, unseen: UnseenVariance | None,
     ) -> Surrogate:
-        training, contexts = self.training, field.shape.context_size
+        training, contexts = self.training, field.context_size
         code_prior = modes.prior()
         size = decoder.code_size
         covariance = torch.eye(size + contexts, dtype=torch.float64)  # contexts are whitened
@@ -324,9 +324,9 @@ class ContextStage:
         return Contexts(environments.kind, values, labels, environments.names, parameters, fitted)
 
 
-def context_field(fit: ContextFit, width: int) -> VectorField:
+def context_field(fit: ContextFit) -> VectorField:
     """The closed-form field alone, float64."""
-    field = VectorField(FieldShape(fit.operators.shape[1], context_size=fit.context_size, width=width)).double()
+    field = VectorField.of(fit.operators.shape[1], context_size=fit.context_size).double()
     field.set_linear(fit.operators[0, :, 1:], fit.operators[0, :, 0])
     field.set_context_linear(fit.operators[1:, :, 1:], fit.operators[1:, :, 0])
     return field

@@ -38,7 +38,7 @@ class QuadraticStage:
 
     def error(self, field: VectorField) -> float:
         """Validation error, share of the variance of the codes: what the size cuts off counts."""
-        size = field.shape.state_size
+        size = field.state_size
         states = with_memory(self.judged, size, None)
         return rollout_error(field, Integrator(step=_STEP), states, self.judged, self.first, size)
 

@@ -84,7 +84,7 @@ class ContextQuadratic:
 
     def error(self, field: VectorField, contexts: Tensor) -> float:
         """Validation error, share of the variance of the codes: what the size cuts off counts."""
-        size = field.shape.state_size
+        size = field.state_size
         states = with_contexts(self.held, size, contexts[self.held_rows])
         return rollout_error(field, Integrator(step=_STEP), states, self.held, 0, size)
 

@@ -12,6 +12,11 @@ from torch import Tensor, nn
 
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
+from inrflow.dynamics.fields.base import build_term
+from inrflow.dynamics.fields.forcing import ForcingTerm
+from inrflow.dynamics.fields.linear import LinearTerm
+from inrflow.dynamics.fields.network import NetworkTerm
+from inrflow.dynamics.fields.quadratic import Products
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
@@ -91,25 +96,31 @@ class DataSpaceTraining:
         return torch.where(keep, decoded - torch.nan_to_num(u), 0.0).square().sum() / keep.sum().clamp(min=1)
 
 
-def with_residual(
-    linear: VectorField, depth: int, quadratic_rank: int, keep_linear: bool, seed: int, has_linear: bool = True
+def with_network(
+    field: VectorField, width: int, depth: int, keep: bool, seed: int, has_linear: bool = True
 ) -> VectorField:
-    """A float32 field that starts as the linear one (or, without `keep_linear`, as no motion) with parts to train."""
+    """A float32 copy of a field with a network added that starts at zero.
+
+    Args:
+        keep: start from the field's values; without it the affine term and the forcing start at zero, and quadratic
+            terms, which descent would not improve, are left out; with it they are frozen.
+        has_linear: without it the affine term is left out.
+    """
     torch.manual_seed(seed)
-    products = linear.shape.products if keep_linear else 0
-    couplings = linear.shape.couplings if keep_linear else 0
-    shape = replace(
-        linear.shape, depth=depth, quadratic_rank=quadratic_rank, linear=has_linear, products=products,
-        couplings=couplings,
-    )
-    field = VectorField(shape)
-    if keep_linear:
-        field.load_state_dict(linear.state_dict(), strict=False)
-        if products:  # a closed form of very many numbers, which descent would not improve
-            field.products.requires_grad_(False)
-        if couplings:
-            field.couplings.requires_grad_(False)
-    return field
+    forcing = field.get(ForcingTerm)
+    period, harmonics = (0.0, 2) if forcing is None else (forcing.period, forcing.harmonics)
+    network = NetworkTerm(field.state_size, width, depth, field.context_size, period, harmonics)
+    terms = [build_term(one) for one in field.structure()["terms"]]
+    affine = [term for term in terms if term.degree in (0, 1) and (has_linear or not isinstance(term, LinearTerm))]
+    others = [term for term in terms if term.degree not in (0, 1) and (keep or term.degree != 2)]
+    result = VectorField(field.state_size, [*affine, network, *others], field.context_size)
+    if keep:
+        result.load_state_dict(field.state_dict(), strict=False)
+    for term in others:
+        term.requires_grad_(term.degree != 2)
+    return result
+
+
 
 _SHARE, _DATA_SHARE = 0.45, 0.1
 _RACE = 0.15  # share of the steps in which two starts compete
@@ -122,7 +133,7 @@ def train_residual(
     """The field with trained parts, or None where the closed form leaves nothing to train."""
     config = setup.config.training
     parts = setup.config.dynamics
-    if not (parts.depth or parts.quadratic_rank):
+    if not parts.depth:
         return None
     if (parts.linear and start_error < max(floor, GOOD_ENOUGH)) or setup.config.training.steps.rollout == 0:
         setup.config.training.steps.rollout = 0
@@ -133,8 +144,8 @@ def train_residual(
     optimiser = OptimiserSettings(config.optimiser, config.rollout_rate, config.weight_decay)
 
     def stage(name: str, start: bool) -> Stage:
-        field = with_residual(
-            linear, parts.depth, parts.quadratic_rank, start and parts.linear, setup.config.seed, parts.linear
+        field = with_network(
+            linear, parts.width, parts.depth, start and parts.linear, setup.config.seed, parts.linear
         )
         field = field.to(setup.device)
         return Stage(name, field, rollouts.loss, error, optimiser=optimiser, seed=setup.config.seed, patience=0.4)
@@ -145,7 +156,7 @@ def train_residual(
     main = stage("rollout", parts.start != "zero" and parts.linear)
     steps = setup.steps("rollout", main, _SHARE, 20_000)
     wanted = starts[parts.start] if parts.linear else (False,)
-    if linear.shape.products and True in wanted:  # it has won already
+    if linear.get(Products) is not None and True in wanted:  # it has won already
         wanted = (True,)
     races = [stage("race_least_squares" if s else "race_zero", s) for s in wanted]
     if len(races) > 1:

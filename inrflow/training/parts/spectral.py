@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.restrictions import restricted
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.libraries.pde_terms import Term
@@ -75,8 +76,13 @@ class KnownPhysics:
 
     def coupled(self) -> list[int]:
         """The physics that have quadratic terms."""
-        largest = [float(f.couplings.weight.detach().abs().max()) if f.shape.couplings else 0.0 for f in self.fields]
+        largest = [_largest_coupling(field) for field in self.fields]
         return [i for i, value in enumerate(largest) if value > _ROUNDING * max(largest)]
+
+
+def _largest_coupling(field: VectorField) -> float:
+    couplings = field.get(Couplings)
+    return 0.0 if couplings is None else float(couplings.weight.detach().abs().max())
 
 
 @dataclass

@@ -14,7 +14,7 @@ from inrflow.data.augmentation import Augmentation
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.adam import adam_path
@@ -59,10 +59,10 @@ def fit_jointly(
     torch.manual_seed(config.seed)
     decoder = make_decoder(config, embedding, len(source.description.channels))
     parts, settings = config.dynamics, config.training
-    shape = FieldShape(decoder.code_size, linear=False, width=parts.width, depth=parts.depth, swish=True)
+    field = VectorField.of(decoder.code_size, linear=False, width=parts.width, depth=parts.depth, swish=True)
     copies = copies_for(len(training), len(augmentation.symmetries), config.data.copies)
     joint = JointTraining(source, training, scale, augmentation, copies, settings.batch, wrap, config.seed)
-    module = JointModule(decoder, VectorField(shape), len(joint.rows), source.times.shape[1])
+    module = JointModule(decoder, field, len(joint.rows), source.times.shape[1])
     stage = JointStage(
         "joint",
         module,

@@ -112,7 +112,6 @@ def _possible(setup: TrainingSetup) -> bool:
         dynamics.equation
         and dynamics.linear
         and not dynamics.memory
-        and not dynamics.quadratic_rank
         and dynamics.start == "auto"
         and not config.decoder.closure
         and config.decoder.periodic
@@ -297,7 +296,7 @@ class _Run:
         """Step, refit to all trajectories, process noise, priors, calibration."""
         setup, size, count = self.setup, self.basis.code_size, found.contexts.shape[1]
         dynamics = setup.config.dynamics
-        field = found.equation.field(self.basis, dynamics.width)
+        field = found.equation.field(self.basis)
         judged = self._states(self.judged, found.contexts, self.judged_rows)
         step = self._step(field, judged, found)
         integrator = Integrator(dynamics.method, step, dynamics.rtol, dynamics.atol, dynamics.adjoint)
@@ -323,7 +322,7 @@ class _Run:
             context = ContextPrior(found.contexts[self.judged_rows[:calibrated]], tight)
         batch = setup.source.batch(judging, normalised=False)
         surrogate.prior.spread = calibrate(surrogate, batch, self.first + 1, context)
-        surrogate.field = final.equation.field(self.basis, dynamics.width).eval()
+        surrogate.field = final.equation.field(self.basis).eval()
         if count and self.stage is not None:
             surrogate.contexts = self.stage.known_contexts(final.contexts)
         else:

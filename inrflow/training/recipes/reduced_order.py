@@ -89,7 +89,7 @@ def field_settings(setup: TrainingSetup) -> FieldSettings:
     """What the configuration says of the vector field."""
     dynamics = setup.config.dynamics
     return FieldSettings(
-        setup.forcing_period(), dynamics.forcing_harmonics, dynamics.width, dynamics.depth, dynamics.quadratic_rank
+        setup.forcing_period(), dynamics.forcing_harmonics, dynamics.width, dynamics.depth
     )
 
 

@@ -107,7 +107,7 @@ class HarmonicTraining(Training):
         prior, size = modes.prior(), found.size
         floor = float(prior.noise.mean())
         dynamics = self.config.dynamics
-        field = found.field(dynamics.width)
+        field = found.field()
         states, judged_states = with_memory(taught, size, None), with_memory(judged, size, None)
         step = found.substep  # along whose flow the products were fitted
         if field.is_linear:
@@ -118,7 +118,7 @@ class HarmonicTraining(Training):
             return dynamics_stage.rollout_error(candidate, integrator, judged_states, judged, first, size)
 
         start, note = error(field), "closed form"
-        final = refitted(found, every).field(dynamics.width) if held is not None else field
+        final = refitted(found, every).field() if held is not None else field
         if dynamics.depth and start > max(floor, GOOD_ENOUGH):
             trained = self.train_residual(field, states, integrator, error, start, floor, decoder)
             if trained is not None and error(trained) < 0.95 * start:
@@ -167,9 +167,9 @@ class HarmonicTraining(Training):
 
         def refit(states: CodeData, numbers: Tensor) -> tuple[VectorField, Tensor]:
             again = found.refit(states, numbers)
-            return again.form.field(self.config.dynamics.width), again.contexts
+            return again.form.field(), again.contexts
 
-        field = found.form.field(self.config.dynamics.width)
+        field = found.form.field()
         dynamics = ContextDynamics(field, found.contexts, found.contexts[held_rows], found.score, refit)
         return stage.finish(decoder, modes, dynamics, codes, held, None)
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.linalg import expm
 
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.network import NetworkTerm
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import IntegrationError, Integrator
 from inrflow.errors import UserError
 
@@ -14,7 +15,7 @@ B = torch.tensor([0.2, -0.1, 0.05], dtype=torch.float64)
 
 
 def linear_field(matrix=A, bias=B):
-    field = VectorField(FieldShape(len(bias))).double()
+    field = VectorField.of(len(bias)).double()
     field.set_linear(matrix, bias)
     return field
 
@@ -77,7 +78,7 @@ def test_backwards_in_time_leads_back_to_the_start(integrator):
 
 
 def test_forcing_is_seen_at_absolute_times_of_each_trajectory():
-    field = VectorField(FieldShape(1, forcing_period=3.0, forcing_harmonics=1)).double()
+    field = VectorField.of(1, forcing_period=3.0, forcing_harmonics=1).double()
     field.set_linear(torch.zeros(1, 1), torch.zeros(1), torch.tensor([[0.7, -0.4]]))
     w = 2 * np.pi / 3.0
     times = np.array([[0.3, 1.1, 2.9], [-1.0, 0.0, 5.5]])
@@ -91,7 +92,7 @@ def test_forcing_is_seen_at_absolute_times_of_each_trajectory():
 
 def test_a_batch_is_the_loop_over_its_trajectories():
     torch.manual_seed(0)
-    field = VectorField(FieldShape(3, depth=1, width=8, quadratic_rank=2, forcing_period=2.0)).double()
+    field = VectorField.of(3, depth=1, width=8, products=2, forcing_period=2.0).double()
     for parameter in field.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     start, times = starts_and_times()
@@ -132,7 +133,7 @@ def test_gradients_pass_padding_as_if_it_were_not_there():
         field = linear_field()
         states = Integrator(step=10.0)(field, torch.as_tensor(s), torch.as_tensor(t))
         states[torch.isfinite(torch.as_tensor(t))].square().sum().backward()
-        gradients.append(field.matrix.grad)
+        gradients.append(field.linear.matrix.grad)
     torch.testing.assert_close(gradients[0], gradients[1] + gradients[2], rtol=1e-12, atol=1e-12)
 
 
@@ -154,9 +155,9 @@ def test_adjoint_gradients_are_those_through_the_stored_steps(method):
     gradients = []
     for adjoint in (False, True):
         torch.manual_seed(1)
-        field = VectorField(FieldShape(3, depth=1, width=6)).double()
+        field = VectorField.of(3, depth=1, width=6).double()
         field.set_linear(A, B)
-        torch.nn.init.normal_(field.residual[-1].weight, std=0.1)
+        torch.nn.init.normal_(field.term(NetworkTerm).layers[-1].weight, std=0.1)
         initial = torch.tensor(start, requires_grad=True)
         integrator = Integrator(method, step=0.02, rtol=1e-10, atol=1e-11, adjoint=adjoint)
         integrator(field, initial, torch.as_tensor(times)).square().sum().backward()
@@ -177,7 +178,7 @@ def test_gradients_with_respect_to_the_field_match_finite_differences():
 
 
 def test_divergence_is_reported_with_trajectory_time_step_and_norm():
-    field = VectorField(FieldShape(1)).double()
+    field = VectorField.of(1).double()
     field.set_linear(torch.tensor([[3.0]]), torch.zeros(1))
     start = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     times = torch.arange(0.0, 9.0, 1.5, dtype=torch.float64)
@@ -189,7 +190,7 @@ def test_divergence_is_reported_with_trajectory_time_step_and_norm():
 
 
 def test_states_that_are_not_finite_are_a_divergence_too():
-    field = VectorField(FieldShape(1)).double()
+    field = VectorField.of(1).double()
     field.set_linear(torch.tensor([[500.0]]), torch.zeros(1))
     start, times = torch.ones(1, 1, dtype=torch.float64), torch.arange(0.0, 60.0, dtype=torch.float64)
     with pytest.raises(IntegrationError, match="diverged at t=1 "):
