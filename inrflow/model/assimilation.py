@@ -28,12 +28,6 @@ from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 _SURPRISING = 4.0  # variance factor above which noise is looked for
 
 
-
-
-
-
-
-
 def assimilate(
     decoder: Decoder,
     dynamics: Dynamics,

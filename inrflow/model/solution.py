@@ -4,36 +4,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.data.description import Description
+from inrflow.data.normalisation import Normalisation
+from inrflow.decoders.base import Decoder
+from inrflow.dynamics.contexts.known import Contexts
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.errors import UserError
+from inrflow.model.extent import Extent
 from inrflow.model.state_path import StatePath
-from inrflow.model.state_prior import StateEstimate
-
-if TYPE_CHECKING:
-    from inrflow.model.surrogate import Surrogate
+from inrflow.model.state_prior import StateEstimate, StatePrior
 
 _POINTS_PER_BLOCK = 4096
 _EXACT_TIMES = 512
 _DENSE_STEP = 0.125
 
 
+class Model(Protocol):
+    """What a solution needs of its surrogate; see `Surrogate`."""
 
+    description: Description
+    normalisation: Normalisation
+    decoder: Decoder
+    field: VectorField
+    prior: StatePrior
+    scale: TimeScale
+    contexts: Contexts | None
 
+    @property
+    def code_size(self) -> int: ...
 
+    @property
+    def dynamics(self) -> Dynamics: ...
 
+    @property
+    def extent(self) -> Extent: ...
 
-
-
-
-
-
-
-
+    def widening(self, estimate: StateEstimate) -> Tensor: ...
 
 
 class Solution:
@@ -46,7 +60,7 @@ class Solution:
     Units are those of the training data.
     """
 
-    def __init__(self, surrogate: Surrogate, estimate: StateEstimate, as_torch: bool = False) -> None:
+    def __init__(self, surrogate: Model, estimate: StateEstimate, as_torch: bool = False) -> None:
         self.surrogate, self.estimate, self.as_torch = surrogate, estimate, as_torch
         self.path = StatePath(surrogate.dynamics, estimate)
         self._known: tuple[Tensor, list[Tensor]] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -35,6 +36,12 @@ class StatePrior:
     spread: Tensor
     unseen: UnseenVariance | None = None
     farthest: float | None = None
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> StatePrior:
+        """From nested values as `dataclasses.asdict` gives them."""
+        unseen = state.get("unseen")
+        return cls(**{**state, "unseen": None if unseen is None else UnseenVariance(**unseen)})
 
     def codes(self, size: int) -> GaussianPrior:
         """Prior of the code alone."""

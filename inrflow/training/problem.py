@@ -146,7 +146,7 @@ class TrainingSetup:
 
     def surrogate(
         self, decoder: Decoder, field: VectorField, integrator: Integrator, prior: StatePrior, note: str,
-        memory: int = 0, **further: object,
+        memory: int = 0, code_names: list[str] | None = None, **further: object,
     ) -> Surrogate:
         """A surrogate of this run's data. `note` names its dynamics; `further`: what else is known of the training."""
         config, times = self.config, self.source.times
@@ -166,6 +166,7 @@ class TrainingSetup:
                 **further,
             },
             self.encoder,
+            code_names=code_names,
         )
 
     def term_shift(self) -> Tensor:

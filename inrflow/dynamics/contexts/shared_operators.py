@@ -5,7 +5,7 @@ The slots of the shared space are functions (a harmonic in one channel): a physi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch import Tensor
 from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.restrictions import restricted
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.model.surrogate import Surrogate
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,25 @@ class SharedOperators:
     lost: list[float]
 
     @classmethod
-    def of(cls, members: Mapping[str, Surrogate], context_size: int | None = None) -> SharedOperators:
-        """The shared field of surrogates whose codes are named (`training["codes"]`) and whose fields are quadratic.
+    def of(
+        cls, names: Sequence[Sequence[str]], fields: Sequence[VectorField], variances: Sequence[Tensor],
+        context_size: int | None = None,
+    ) -> SharedOperators:
+        """The shared field of E physics.
 
         E physics have E operators: E - 1 contexts span them exactly (the default), fewer the leading directions of
         their spread, in the units that codes of the members vary by.
+
+        Args:
+            names: of the codes of each physics.
+            fields: quadratic, of these codes.
+            variances: of these codes, (Z,) each.
         """
-        codes = list(dict.fromkeys(name for one in members.values() for name in one.training["codes"]))
-        fields = [
-            restricted(one.field, _places(codes, one.training["codes"])) for one in members.values()
-        ]
+        codes = list(dict.fromkeys(name for own in names for name in own))
+        fields = [restricted(field, _places(codes, own)) for field, own in zip(fields, names, strict=True)]
         triples = torch.cat([_triples(field) for field in fields], 1)
         triples = torch.unique(triples, dim=1)
-        deviation = _deviation(codes, members)
+        deviation = _deviation(codes, names, variances)
         operators = torch.stack([_flat(field, triples) for field in fields])
         unit = torch.cat([
             torch.ones(len(codes), dtype=torch.float64), deviation.repeat(len(codes)),
@@ -100,7 +105,7 @@ class SharedOperators:
         return cls(metadata["codes"], field.eval(), state["contexts"], metadata["lost"])
 
 
-def _places(codes: list[str], own: list[str]) -> list[int]:
+def _places(codes: list[str], own: Sequence[str]) -> list[int]:
     place = {name: i for i, name in enumerate(own)}
     return [place.get(name, -1) for name in codes]
 
@@ -125,13 +130,13 @@ def _flat(field: VectorField, triples: Tensor) -> Tensor:
     return torch.cat([field.linear.bias.detach().double(), field.linear.matrix.detach().double().flatten(), weight])
 
 
-def _deviation(codes: list[str], members: Mapping[str, Surrogate]) -> Tensor:
-    """Standard deviation (n,) of the codes, over the members that have them."""
+def _deviation(codes: list[str], names: Sequence[Sequence[str]], variances: Sequence[Tensor]) -> Tensor:
+    """Standard deviation (n,) of the codes, over the physics that have them."""
     total, count = torch.zeros(len(codes)).double(), torch.zeros(len(codes)).double()
     slots = {code: i for i, code in enumerate(codes)}
-    for one in members.values():
-        index = torch.tensor([slots[code] for code in one.training["codes"]])
-        total[index] += one.prior.covariance.diagonal().double()
+    for own, variance in zip(names, variances, strict=True):
+        index = torch.tensor([slots[code] for code in own])
+        total[index] += variance.double()
         count[index] += 1
     return (total / count.clamp(min=1)).sqrt()
 

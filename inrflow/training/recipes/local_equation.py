@@ -310,8 +310,8 @@ class _Run:
         surrogate = setup.surrogate(
             self.decoder, field, integrator,
             StatePrior(mean, covariance, prior.noise.double(), process, torch.ones(self.basis.channels).double()),
-            "local equation" + (", contexts" if count else ""), codes=self.labels.first(size).names(), symmetries=[],
-            equation=setup.written(found.equation),
+            "local equation" + (", contexts" if count else ""), code_names=self.labels.first(size).names(),
+            symmetries=[], equation=setup.written(found.equation),
         )
         surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (self.codes, self.judged))
         calibrated = _CALIBRATED if size <= _MANY else _CALIBRATED // 2
@@ -326,7 +326,7 @@ class _Run:
         if count and self.stage is not None:
             surrogate.contexts = self.stage.known_contexts(final.contexts)
         else:
-            surrogate.training["local"] = to_record(final.equation, self.basis)
+            surrogate.pde = to_record(final.equation, self.basis)
         return surrogate
 
     def _refitted(self, found: FoundEquation) -> FoundEquation:

@@ -130,7 +130,7 @@ class HarmonicTraining(Training):
         surrogate = self.surrogate(
             decoder, field, integrator,
             StatePrior(prior.mean.double(), prior.covariance.double(), prior.noise.double(), process, spread),
-            f"{note}, commutes with translations", codes=labels.first(size).names(),
+            f"{note}, commutes with translations", code_names=labels.first(size).names(),
         )
         batch = self.source.batch(self.validation[:8] if held is not None else self.training[:8], normalised=False)
         surrogate.prior.farthest = max(surrogate.prior.reach(data, size) for data in (states, judged_states))
