@@ -65,6 +65,11 @@ class Solution:
         self.path = StatePath(surrogate.dynamics, estimate)
         self._known: tuple[Tensor, list[Tensor]] | None = None
 
+    def __repr__(self) -> str:
+        about, knots = self.surrogate.description, self.estimate.t[0]
+        return (f"Solution({about.name}: {', '.join(about.channels)} of t, {', '.join(about.coordinates)}; "
+                f"{int(torch.isfinite(knots).sum())} observed frames from t={self.start:g})")
+
     def __call__(self, t: Any, x: Any) -> Any:
         """Values."""
         return self._ask(t, x, ("mean",))["mean"]
