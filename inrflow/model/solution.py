@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from inrflow.model.state_path import StatePath
 from inrflow.model.state_prior import StateEstimate, StatePrior
 
 _POINTS_PER_BLOCK = 4096
-_EXACT_TIMES = 512
+_EXACT_TIMES, _FEW_TIMES = 512, 64
 _DENSE_STEP = 0.125
 
 
@@ -152,13 +153,17 @@ class Solution:
         return result if torch_out else {key: value.numpy() for key, value in result.items()}
 
     def _check(self, times: Tensor, points: Tensor) -> None:
-        """Raise UserError for what is not finite; warn of points outside the box of the training data."""
+        """Raise UserError for what is not finite or too far in time; warn of points outside the box of the training
+        data."""
         finite, outside = bool(torch.isfinite(times).all()), 0
         for block in points.split(_POINTS_PER_BLOCK):
             finite = finite and bool(torch.isfinite(block).all())
             outside += int(self.surrogate.extent.outside(block).sum())
         if not finite:
             raise UserError("a query has times or coordinates that are not finite; remove those rows")
+        knots = self.estimate.t[0][torch.isfinite(self.estimate.t[0])]
+        first, last = self.surrogate.scale.external(knots[[0, -1]]).tolist()
+        self.surrogate.extent.require_reach(times.numpy(), first, last)
         self.surrogate.extent.warn_outside(outside, len(points))
 
     def _by_row(self, times: Tensor, x: Tensor, what: tuple[str, ...]) -> Iterator[tuple[Any, dict[str, Tensor]]]:
@@ -194,9 +199,10 @@ class Solution:
         inner = self.surrogate.scale.internal(distinct)
         if len(inner) <= _EXACT_TIMES:
             return self.path.mean(inner)[0], which
-        # Very many times: cubic Hermite interpolation between states on a fine grid.
-        cells = max(1, int(torch.ceil((inner[-1] - inner[0]) / _DENSE_STEP)))
-        nodes = torch.linspace(float(inner[0]), float(inner[-1]), min(cells, 20_000) + 1, dtype=torch.float64)
+        # Very many times: cubic Hermite interpolation between states at the ends of the fine cells that hold any.
+        nodes = _cell_ends(inner, _DENSE_STEP)
+        if len(nodes) > len(inner):
+            return self.path.mean(inner)[0], which
         nodes = torch.unique(torch.cat([nodes, self.estimate.t[0][torch.isfinite(self.estimate.t[0])]]))
         states = self.path.mean(nodes)[0]
         with torch.no_grad():
@@ -252,11 +258,14 @@ class Solution:
     def _std(self, times: Tensor, which: Tensor, jacobian: Tensor, x: Tensor) -> Tensor:
         size = self.surrogate.code_size
         inner = self.surrogate.scale.internal(torch.unique(times))
-        count = min(_EXACT_TIMES, 2 + int((inner[-1] - inner[0]) / _DENSE_STEP))
-        if len(inner) > max(count, 64):  # covariances change slowly: the nearest of a few times serves
-            nodes = torch.linspace(float(inner[0]), float(inner[-1]), count, dtype=torch.float64)
-            nearest = ((inner - inner[0]) / (inner[-1] - inner[0]) * (count - 1)).round().long()
-            inner, which = nodes, nearest[which]
+        if len(inner) > _FEW_TIMES:  # covariances change slowly: those at the nearest of a few times
+            nodes = _cell_ends(inner, _DENSE_STEP)
+            if len(nodes) > _EXACT_TIMES:
+                nodes = inner[torch.linspace(0, len(inner) - 1, _EXACT_TIMES).round().long()]
+            if len(nodes) < len(inner):
+                above = torch.searchsorted(nodes, inner).clamp(1, len(nodes) - 1)
+                nearest = torch.where(nodes[above] - inner < inner - nodes[above - 1], above, above - 1)
+                inner, which = nodes, nearest[which]
         covariances = self._covariances(inner)
         variance = torch.empty(jacobian.shape[:2], dtype=torch.float64)
         for k in which.unique().tolist():
@@ -271,3 +280,12 @@ class Solution:
         if self._known is None or not torch.equal(self._known[0], inner):
             self._known = inner, list(self.path.covariance(inner, self.path.mean(inner)))
         return self._known[1]
+
+
+def _cell_ends(times: Tensor, width: float) -> Tensor:
+    """The ends of the cells of about this width, from the first to the last of increasing times, that hold any."""
+    first, span = times[0], times[-1] - times[0]
+    cells = max(1.0, math.ceil(float(span) / width))
+    index = torch.unique(((times - first) / span * cells).floor().clamp(max=cells - 1))
+    index = torch.unique(torch.cat([index, index + 1]))
+    return torch.where(index == cells, times[-1], first + index * (span / cells))

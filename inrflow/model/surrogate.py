@@ -23,6 +23,7 @@ from inrflow.dynamics.contexts.known import Contexts, widening
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
 from inrflow.dynamics.contexts.shared_equation import PdeRecord
 from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow.affine import has_exact_flow
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.states import CodeData, frames_needed, short_window
@@ -37,6 +38,8 @@ from inrflow.model.window import window_of
 from inrflow.runtime.devices import choose_device
 
 FORMAT = "inrflow-surrogate"
+_REACH, _REACH_STEPS = 100.0, 1000.0  # minutes of integration for a few hundred codes
+_REACH_EXACT = 1e6  # phases of waves are known to nine digits there, in double precision
 
 
 @dataclass(repr=False)
@@ -108,8 +111,12 @@ class Surrogate:
 
     @property
     def extent(self) -> Extent:
-        """What was seen of space and time."""
-        return Extent(self.description, self.box, self.horizon)
+        """What was seen of space and time, and how far forecasts reach: `_REACH_EXACT` horizons of fields with an exact
+        flow, whose cost does not grow with the lead time; otherwise `_REACH` horizons or `_REACH_STEPS` time steps."""
+        far = _REACH_EXACT * self.horizon
+        if not has_exact_flow(self.field):
+            far = max(_REACH * self.horizon, _REACH_STEPS * self.scale.unit)
+        return Extent(self.description, self.box, self.horizon, far)
 
     # ---- storing ----
 
@@ -345,9 +352,11 @@ class Surrogate:
                 raise UserError("assimilate takes Observations(t, x, u), or a list or dictionary of them; found "
                                 f"{type(observations).__name__}")
             return [self._assimilate(value, context) for value in observations]
+        frames, extent = observations.frames(), self.extent
+        extent.require_gaps(frames.t)
         window = self._window(observations)
-        outside = self.extent.outside(observations.frames().x)
-        self.extent.warn_outside(int(outside.sum()), outside.size)
+        outside = extent.outside(frames.x)
+        extent.warn_outside(int(outside.sum()), outside.size)
         if (seen := int(window.observed.sum())) < self.window:
             warnings.warn(short_window(seen, self.window), stacklevel=3)
         estimate = self.estimate(window, context=context)

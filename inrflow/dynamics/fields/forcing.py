@@ -43,6 +43,12 @@ class ForcingTerm(FieldTerm):
     def jacobian(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
         return z.new_zeros(len(z), self.state_size, self.state_size)
 
+    def weight_at(self, c: Tensor | None) -> Tensor:
+        """Coefficients (n, 2 K), or (..., n, 2 K) at contexts (..., P)."""
+        if c is None or not self.context_size:
+            return self.weight
+        return self.weight + torch.einsum("...k,knj->...nj", c, self.context_weight)
+
     def set(self, weight: Tensor) -> None:
         """Set the coefficients (n, 2 K), those of the cosines first."""
         with torch.no_grad():

@@ -94,13 +94,13 @@ class VectorField(nn.Module):
     @property
     def is_linear_at_context(self) -> bool:
         """Whether the field of code and delayed codes is affine in them, given the context."""
-        return all(term.degree in (0, 1) for term in self._terms)
+        return all(term.degree in (0, 1) for term in self.summands)
 
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
         """Rates (..., n + P); those of the context are 0."""
         z, c = self._parts(state)
         t, rate = torch.as_tensor(t), None
-        for term in self._terms:
+        for term in self.summands:
             part = term(t, z, c)
             rate = part if rate is None else rate + part
         if rate is None:
@@ -112,7 +112,7 @@ class VectorField(nn.Module):
         z, c = self._parts(state)
         n, total = self.state_size, torch.zeros(len(z), state.shape[1], state.shape[1]).to(state)
         with torch.no_grad():
-            for term in self._terms:
+            for term in self.summands:
                 total[:, :n, :n] += term.jacobian(t, z, c)
             if c is not None:  # every term is affine in it
                 none = self(t, torch.cat([z, torch.zeros_like(c)], 1))[:, :n]
@@ -130,14 +130,14 @@ class VectorField(nn.Module):
         zero = torch.zeros(math.prod(shape), self.state_size).to(like)
         total = torch.zeros(len(zero), self.state_size, self.state_size).to(like)
         with torch.no_grad():
-            for term in self._terms:
+            for term in self.summands:
                 if term.degree == 1:
                     total += term.jacobian(zero[:, 0], zero, c)
         return total.reshape(*shape, self.state_size, self.state_size)
 
     def bind(self, decoder: Decoder) -> None:
         """Give the terms the decoder whose codes the states are."""
-        for term in self._terms:
+        for term in self.summands:
             term.bind(decoder)
 
     def set_linear(self, matrix: Tensor, bias: Tensor, forcing: Tensor | None = None) -> None:
@@ -155,7 +155,7 @@ class VectorField(nn.Module):
         `term_structure` does."""
         return {
             "state_size": self.state_size, "context_size": self.context_size,
-            "terms": [term_structure(term) for term in self._terms],
+            "terms": [term_structure(term) for term in self.summands],
         }
 
     @classmethod
@@ -165,7 +165,8 @@ class VectorField(nn.Module):
         return cls(structure["state_size"], terms, structure["context_size"])
 
     @property
-    def _terms(self) -> Iterable[FieldTerm]:
+    def summands(self) -> Iterable[FieldTerm]:
+        """The terms in the order of summation."""
         return cast("Iterable[FieldTerm]", self.terms.values())
 
     def _parts(self, state: Tensor) -> tuple[Tensor, Tensor | None]:

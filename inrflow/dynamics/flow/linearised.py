@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.encoding.delayed_values import Drift
 
+_SHORT = 8.0  # internal time units over which the noise of a gap is added as if the flow did not move it
 _CONTEXT_STEP = 1e-4  # of central differences: truncation and rounding below 1e-8
 
 
@@ -42,35 +45,36 @@ class Dynamics:
         """Covariance at `end` and the linearised flow (S or 1, n, n), from `covariance` (S or 1, n, n) at `begin` (S,).
 
         The field is linearised between the states `start` and `stop` (S, n) at both times, contexts through the flow
-        itself; the field's error adds the process noise.
+        itself; the field's error adds the process noise. Over a gap of several internal time units the noise is moved
+        by the flow as well: flow and noise of a short gap are doubled until they cover the whole one.
         """
         gap = end - begin
-        middle = (start + stop) / 2
-        if self.field.is_linear:
-            same = bool((gap == gap[0]).all())
-            gap = gap[:1] if same else gap
-            flow = torch.linalg.matrix_exp(self.field.matrix_at() * gap[:, None, None])
-        elif self.field.is_linear_at_context:
-            flow = self._flow_at_contexts(start, begin, end)
-        else:
-            jacobian = self.field.jacobian((begin + end) / 2, middle)
-            flow = torch.linalg.matrix_exp(jacobian * gap[:, None, None])
-            if self.field.context_size:
-                flow[:, :, self.field.state_size :] = self.context_columns(start, begin, end)
-        added = torch.diag_embed(self.process * gap.abs()[:, None])
+        if self.field.is_linear and bool((gap == gap[0]).all()):
+            gap = gap[:1]
+        doublings = _doublings(float(gap.abs().max()))
+        short = gap / 2**doublings
+        flow = self._flow(start, stop, begin, end, short)
+        added = torch.diag_embed(self.process * short.abs()[:, None])
+        for _ in range(doublings):
+            added = added + flow @ added @ flow.transpose(1, 2)
+            flow = flow @ flow
+        if self.field.context_size:
+            flow[:, :, self.field.state_size :] = self.context_columns(start, begin, end)
         moved = flow @ covariance @ flow.transpose(1, 2) + added
         return (moved + moved.transpose(1, 2)) / 2, flow
 
-    def _flow_at_contexts(self, start: Tensor, begin: Tensor, end: Tensor) -> Tensor:
-        """Flow (S, n, n) of a field that is linear given its context: exact, one exponential for each context."""
-        size = self.field.state_size
-        distinct, which = torch.unique(
-            torch.cat([start[:, size:], (end - begin)[:, None]], 1), dim=0, return_inverse=True
-        )
-        matrices = self.field.matrix_at(distinct[:, :-1]) * distinct[:, -1, None, None]
+    def _flow(self, start: Tensor, stop: Tensor, begin: Tensor, end: Tensor, gap: Tensor) -> Tensor:
+        """Flow (S or 1, n, n) of the linearised field over a `gap` (S or 1,); its columns of contexts do not count."""
+        field, n = self.field, self.field.state_size
+        if field.is_linear:
+            return torch.linalg.matrix_exp(field.matrix_at() * gap[:, None, None])
+        if not field.is_linear_at_context:
+            jacobian = field.jacobian((begin + end) / 2, (start + stop) / 2)
+            return torch.linalg.matrix_exp(jacobian * gap[:, None, None])
+        distinct, which = torch.unique(torch.cat([start[:, n:], gap[:, None]], 1), dim=0, return_inverse=True)
+        matrices = field.matrix_at(distinct[:, :-1]) * distinct[:, -1, None, None]
         flow = torch.eye(start.shape[1], dtype=start.dtype).repeat(len(start), 1, 1)
-        flow[:, :size, :size] = torch.linalg.matrix_exp(matrices)[which]
-        flow[:, :, size:] = self.context_columns(start, begin, end)
+        flow[:, :n, :n] = torch.linalg.matrix_exp(matrices)[which]
         return flow
 
     def context_columns(self, start: Tensor, begin: Tensor, end: Tensor) -> Tensor:
@@ -85,3 +89,8 @@ class Dynamics:
         times = torch.stack([begin, end], 1).repeat(2 * contexts, 1)
         ends = self.flow(moved, times, check=False)[:, 1].reshape(2, contexts, *start.shape)
         return ((ends[0] - ends[1]) / (2 * _CONTEXT_STEP)).permute(1, 2, 0)
+
+
+def _doublings(gap: float) -> int:
+    """How often a short gap is doubled to a long one."""
+    return max(0, math.ceil(math.log2(gap / _SHORT))) if gap > _SHORT and math.isfinite(gap) else 0

@@ -1,10 +1,13 @@
 """The integrator against exact flows, itself at other step sizes, and what it says when a trajectory diverges."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import expm
 
+import inrflow.dynamics.flow.integrate
 from inrflow.dynamics.fields.network import NetworkTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import IntegrationError, Integrator
@@ -235,3 +238,30 @@ def test_a_start_that_is_not_finite_is_one_clear_line(method):
     with pytest.raises(IntegrationError, match="norm nan") as caught:
         Integrator(method)(Explosion(), start, torch.tensor([0.0, 1.0], dtype=torch.float64))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+@pytest.mark.parametrize("end", [1e9, 1e21, 1e300, float("inf")])
+def test_times_too_far_to_be_stepped_to_are_refused_at_once(method, end):
+    class Slow(torch.nn.Module):
+        def forward(self, t, state):
+            return 1e6 * torch.sin(state)  # stiff: the adaptive method needs small steps too
+
+    start, times = torch.ones(1, 2, dtype=torch.float64), torch.tensor([0.0, end], dtype=torch.float64)
+    if method == "rk4":
+        with pytest.raises(IntegrationError, match="more than 1.04858e\\+06: forecast less far"):
+            Integrator(method, step=0.1)(Slow(), start, times)
+        assert torch.isnan(Integrator(method, step=0.1)(Slow(), start, times, check=False)[:, 1]).all()
+    elif not math.isfinite(end):
+        with pytest.raises(IntegrationError):
+            Integrator(method)(Slow(), start, times)
+
+
+def test_steps_that_are_not_kept_are_the_same_steps(monkeypatch):
+    field = VectorField.of(3, depth=1, width=6).double()
+    for parameter in field.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    start, times = torch.randn(2, 3).double(), torch.tensor([0.0, 3.0, 3.1]).double()
+    kept = Integrator(step=0.07)(field, start, times).detach()  # with gradients all states are kept
+    monkeypatch.setattr(inrflow.dynamics.flow.integrate, "_KEPT", 5)
+    np.testing.assert_array_equal(solve(Integrator(step=0.07), field, start, times), kept)
