@@ -109,7 +109,6 @@ ALTERNATIVES = (
     Alternative("no products", ("dynamics.products=0",), SINGLE[:1]),
     Alternative("one forcing harmonic", ("dynamics.forcing_harmonics=1",), SINGLE[1:]),
     Alternative("four forcing harmonics", ("dynamics.forcing_harmonics=4",), SINGLE[1:]),
-    Alternative("quadratic rank 8", ("dynamics.quadratic_rank=8",), SINGLE),
     Alternative("decoder rate 1e-2", ("training.decoder_rate=0.01",), TRUNKS),
     Alternative("no harmonics", ("decoder.harmonics=0",), TRUNKS[:2]),
     Alternative("shift and scale", ("experiment=shift_scale",)),

@@ -32,7 +32,7 @@ from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.model.solution import Solution
@@ -137,7 +137,7 @@ def make_solution() -> Solution:
     size = decoder.code_size
     one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     prior = StatePrior(zero, torch.eye(size, dtype=torch.float64), 1e-2 * one, zero + 1e-4, one)
-    field = VectorField(FieldShape(size)).double()
+    field = VectorField.of(size).double()
     box = np.array([_LOW, _HIGH])
     surrogate = Surrogate(
         Description("random", ("u",), ("x", "y"), period=(1.0, 1.0)), Normalisation(0 * one, one), decoder, field,
@@ -163,7 +163,7 @@ def _seconds(call: Callable[[], Any], least: float = 0.3) -> float:
 def measure_rollout(field_name: str, horizon: int, shared: bool, trajectories: int = 32) -> dict[str, Any]:
     """Processor seconds of integrating so many trajectories over `horizon` steps."""
     torch.manual_seed(0)
-    field = VectorField(FieldShape(100, width=256, **FIELDS[field_name]))
+    field = VectorField.of(100, width=256, **FIELDS[field_name])
     times = torch.arange(horizon + 1, dtype=torch.float64)
     if not shared:  # every trajectory has steps of its own, at most as long as the shared ones
         steps = 1 - 0.5 * torch.rand(trajectories, horizon, dtype=torch.float64)

@@ -30,7 +30,7 @@ def refitted_field(
         variances: (n,) of the codes in pretraining.
         pull: weight of pretraining, in units of the weight of the transitions.
     """
-    size = field.shape.state_size
+    size = field.state_size
     both = states.observed[:, :-1] & states.observed[:, 1:]
     s, k = both.nonzero(as_tuple=True)
     start, stop = states.codes[s, k], states.codes[s, k + 1]
@@ -57,6 +57,6 @@ def _corrected(field: VectorField, correction: Tensor) -> VectorField:
     """The field with [bias, matrix] (n, 1 + n) added."""
     result = copy.deepcopy(field).double()
     with torch.no_grad():
-        result.bias.add_(correction[:, 0])
-        result.matrix.add_(correction[:, 1:])
+        result.linear.bias.add_(correction[:, 0])
+        result.linear.matrix.add_(correction[:, 1:])
     return result

@@ -144,6 +144,6 @@ def field_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:
 
 def _numbers(surrogate: Surrogate, part: str) -> int:
     if part == "field":
-        return surrogate.field.matrix.numel() + surrogate.field.bias.numel()
+        return surrogate.field.linear.matrix.numel() + surrogate.field.linear.bias.numel()
     assert isinstance(surrogate.decoder, AffineDecoder)
     return surrogate.decoder.output.numel() + surrogate.decoder.output_map.numel()

@@ -9,10 +9,10 @@ from inrflow.training.parts.spectral import KnownPhysics
 
 def known_physics(family: Family) -> KnownPhysics:
     """The terms that those with an equation need, and the quadratic fields of the others, each on its own codes."""
-    members = {name: family.surrogate(name) for name in family.names if "local" not in family.members[name].training}
+    members = {name: family.surrogate(name) for name in family.names if family.members[name].pde is None}
     others = [name for name in family.names if name not in members]
     return KnownPhysics(
-        list(members), [list(one.training["codes"]) for one in members.values()],
+        list(members), [list(one.code_names or []) for one in members.values()],
         [len(one.description.channels) for one in members.values()], [one.field for one in members.values()],
         terms={} if family.equation is None else {
             name: family.equation.needed_terms(index) for index, name in enumerate(others)

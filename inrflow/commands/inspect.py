@@ -16,7 +16,8 @@ from inrflow.config.schema import Config
 from inrflow.data.formats.inspect import describe
 from inrflow.errors import UserError
 from inrflow.model.family import Family, is_family
-from inrflow.model.surrogate import MODEL_FILE, Surrogate
+from inrflow.model.store import MODEL_FILE
+from inrflow.model.surrogate import Surrogate
 from inrflow.plotting import read_steps
 
 

@@ -15,7 +15,7 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.evaluation.references.registry import fit_references
-from inrflow.model.surrogate import MODEL_FILE
+from inrflow.model.store import MODEL_FILE
 from inrflow.pdes.embedded import embedded_files
 from inrflow.runtime.atomic_files import write_aside
 from inrflow.runtime.devices import choose_device

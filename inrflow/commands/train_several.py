@@ -20,7 +20,8 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family
-from inrflow.model.surrogate import MODEL_FILE, Surrogate
+from inrflow.model.store import MODEL_FILE
+from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.tensor_files import write_aside, write_json
 from inrflow.training.parts.spectral import KnownPhysics
 from inrflow.training.problem import Problem, has_harmonics

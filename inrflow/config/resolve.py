@@ -98,10 +98,18 @@ def to_yaml(config: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
+_RETIRED = (("dynamics", "quadratic_rank"),)  # keys of earlier versions that change nothing any more
+
+
 def from_yaml(path: Path, schema: type) -> Any:
     """Read back what `to_yaml` wrote."""
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path))
+        stored = OmegaConf.load(path)
+        for group, key in _RETIRED:
+            settings = stored.get(group) if isinstance(stored, DictConfig) else None
+            if isinstance(settings, DictConfig):
+                settings.pop(key, None)
+        merged = OmegaConf.merge(OmegaConf.structured(schema), stored)
         settings = OmegaConf.to_object(merged)
         check_limits(settings)
         return settings

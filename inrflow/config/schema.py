@@ -75,7 +75,6 @@ class DynamicsConfig:
     equation: bool = True
     linear: bool = True
     products: int | None = limited(None, least=0)
-    quadratic_rank: int = limited(0, least=0)
     width: int = limited(256, least=1)
     depth: int = limited(3, least=0)
     memory: int | None = limited(None, least=0)

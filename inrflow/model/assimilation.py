@@ -18,7 +18,6 @@ from torch import Tensor
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.flow.linearised import Dynamics
-from inrflow.dynamics.flow.linearised import field_jacobian as field_jacobian
 from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.evidence import NoiseEvidence, squared_innovation
@@ -27,12 +26,6 @@ from inrflow.encoding.posterior import GaussianPrior, condition, condition_each
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 
 _SURPRISING = 4.0  # variance factor above which noise is looked for
-
-
-
-
-
-
 
 
 def assimilate(
@@ -52,7 +45,7 @@ def assimilate(
     `prior`. `around`: states (S, K, n) at which the motion between delayed values and the times of their frames is
     linearised; by default the forecasts, and for the first frames what they are encoded to.
     """
-    size, contexts = decoder.code_size, dynamics.field.shape.context_size
+    size, contexts = decoder.code_size, dynamics.field.context_size
     frames = window.u.shape[1]
     first = window.first_frames(1)
     track = covariance or frames > 1

@@ -1,7 +1,8 @@
-"""What a surrogate has seen of space and time, and the warnings where a query leaves it."""
+"""The box and time span of the training data: warnings where a query leaves them, and the farthest lead time."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -9,20 +10,29 @@ import numpy as np
 from torch import Tensor
 
 from inrflow.data.description import Description
+from inrflow.errors import UserError
 
 _MARGIN = 1e-6  # of the width, for coordinates and times that were rounded
 
 
 @dataclass(frozen=True)
 class Extent:
-    """The box (2, d) of the training data's coordinates, and the time from their first to their last frame."""
+    """The training data's extent in space and time.
+
+    Attributes:
+        description: of the data.
+        box: lowest and highest coordinates (2, d).
+        horizon: time from the first to the last frame.
+        reach: the longest lead time that is answered, in the data's units.
+    """
 
     description: Description
     box: np.ndarray
     horizon: float
+    reach: float = math.inf
 
     def outside(self, x: np.ndarray | Tensor) -> np.ndarray:
-        """Which of the points (..., d) leave the box along coordinates that are not periodic."""
+        """Which of the points (..., d) lie outside the box along coordinates that are not periodic."""
         points = np.asarray(x)
         if self.description.geometry == "sphere":
             return np.zeros(points.shape[:-1], bool)
@@ -36,6 +46,32 @@ class Extent:
         """Which of the times t lie before the first observation, at `start`, or farther after it than training saw."""
         margin = _MARGIN * self.horizon
         return (t < start - margin) | (t > start + self.horizon + margin)
+
+    def require_reach(self, t: np.ndarray, first: float, last: float) -> None:
+        """Raise UserError where times t lie farther than `reach` from all observations, from `first` to `last`."""
+        lead = np.maximum(t - last, first - t)
+        far = lead > self.reach
+        if not far.any():
+            return
+        worst, units = int(lead.argmax()), f" {self.description.time_units}" if self.description.time_units else ""
+        raise UserError(
+            f"{int(far.sum())} of {t.size} times lie too far from the observations (t={first:.6g} to {last:.6g}), the "
+            f"farthest, t={float(t[worst]):.6g}, by {lead[worst] / self.horizon:.3g} horizons; the time span of "
+            f"training, the horizon, is {self.horizon:.4g}{units}, and a forecast reaches {self.reach:.4g}{units} "
+            f"({self.reach / self.horizon:.4g} horizons): remove these points, or check the unit of their times"
+        )
+
+    def require_gaps(self, t: np.ndarray) -> None:
+        """Raise UserError where two observations at increasing times t have more than `reach` between them."""
+        gaps = np.diff(t)
+        if not (gaps > self.reach).any():
+            return
+        widest = int(gaps.argmax())
+        raise UserError(
+            f"the observations at t={t[widest]:.6g} and t={t[widest + 1]:.6g} lie {gaps[widest] / self.horizon:.3g} "
+            f"horizons apart; the time span of training, the horizon, is {self.horizon:.4g}, and forecasts reach "
+            f"{self.reach / self.horizon:.4g} horizons: assimilate them separately, or check the unit of their times"
+        )
 
     def warn_outside(self, outside: int, points: int) -> None:
         """Warn, once, where any of so many points asked for lie `outside` the box."""

@@ -23,14 +23,14 @@ from inrflow.dynamics.contexts.shared_equation import (
     to_record,
 )
 from inrflow.dynamics.contexts.shared_operators import SharedOperators
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.quadratic import Couplings
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.errors import UserError
-from inrflow.model.surrogate import MODEL_FILE, Surrogate
-from inrflow.runtime.tensor_files import load_tensors, save_tensors
+from inrflow.model.store import StoredModel, model_format, read_model, reader, write_model
+from inrflow.model.surrogate import Surrogate
 
 FORMAT = "inrflow-family"
-VERSION = 2
 
 
 @dataclass
@@ -38,10 +38,10 @@ class Family:
     """Several physics.
 
     Attributes:
-        members: surrogates by name; their fields are not used, `surrogate` puts in the shared one. What a member keeps
-            of its own equation (`training["local"]`) is its force and its shift.
-        equation: of the members that have one, in their order; None where none has.
-        operators: of the others, in their order; None where all have an equation.
+        members: surrogates by name; their fields are not used, `surrogate` puts in the shared one. Of its own PDE a
+            member keeps its force and its shift.
+        equation: shared by the members that have a PDE, in their order; None where none has.
+        operators: shared by the others, in their order; None where all have a PDE.
     """
 
     members: dict[str, Surrogate]
@@ -56,9 +56,9 @@ class Family:
     @property
     def lost(self) -> dict[str, float]:
         """Share of each physics' own dynamics that the contexts do not span."""
-        with_, without = _parted(self.members)
-        mine = [*(self.equation.lost if self.equation else []), *(self.operators.lost if self.operators else [])]
-        return dict(zip([*with_, *without], mine, strict=True))
+        pdes, others = _by_kind(self.members)
+        lost = [*(self.equation.lost if self.equation else []), *(self.operators.lost if self.operators else [])]
+        return dict(zip([*pdes, *others], lost, strict=True))
 
     @property
     def about(self) -> str:
@@ -69,8 +69,9 @@ class Family:
             parts.append(f"a local equation of {shape[1]} terms, {shape[0] - 1} contexts for {len(self.equation.lost)} "
                          "physics")
         if self.operators is not None:
-            field = self.operators.field.shape
-            parts.append(f"{field.state_size} codes, {field.couplings} couplings, {field.context_size} contexts for "
+            field, couplings = self.operators.field, self.operators.field.get(Couplings)
+            count = 0 if couplings is None else couplings.count
+            parts.append(f"{field.state_size} codes, {count} couplings, {field.context_size} contexts for "
                          f"{len(self.operators.lost)} physics")
         return "; ".join(parts)
 
@@ -80,37 +81,39 @@ class Family:
 
         E physics of one kind are spanned by E - 1 contexts exactly (the default), fewer leave something of each.
         """
-        with_, without = _parted(members)
-        shared, kept = None, dict(members)
-        if with_:
+        pdes, others = _by_kind(members)
+        equation, operators, kept = None, None, dict(members)
+        if pdes:
             equations, sizes = [], []
-            for name, one in with_.items():
-                record = one.training["local"]
-                equation, shift = from_record(record)
-                equations.append(equation)
+            for name, one in pdes.items():
+                assert one.pde is not None
+                own, shift = from_record(one.pde)
+                equations.append(own)
                 prior = one.prior.codes(one.code_size)
-                sizes.append(term_sizes(LocalBasis(one.decoder, shift), equation.terms, prior.mean, prior.covariance))
-                own = {"force": record["force"], "shift": record["shift"]}
-                kept[name] = replace(one, training={**one.training, "local": own})
-            shared = SharedEquation.of(equations, sizes, context_size)
-        return cls(kept, shared, SharedOperators.of(without, context_size) if without else None)
+                sizes.append(term_sizes(LocalBasis(one.decoder, shift), own.terms, prior.mean, prior.covariance))
+                kept[name] = replace(one, pde={**one.pde, "terms": [], "weights": []})
+            equation = SharedEquation.of(equations, sizes, context_size)
+        if others:
+            variances = [one.prior.covariance.diagonal() for one in others.values()]
+            fields = [one.field for one in others.values()]
+            operators = SharedOperators.of([_names(one) for one in others.values()], fields, variances, context_size)
+        return cls(kept, equation, operators)
 
     def surrogate(self, name: str) -> Surrogate:
         """The surrogate of one physics. Raises UserError where there is none of that name."""
         if name not in self.members:
             raise UserError(f"physics={name} is unknown; this run knows {', '.join(self.names)}: choose one of them")
         member = self.members[name]
-        with_, without = _parted(self.members)
-        if name in without:
+        pdes, others = _by_kind(self.members)
+        if name in others:
             assert self.operators is not None
-            field = self.operators.own_field(list(without).index(name), member.training["codes"])
+            field = self.operators.own_field(list(others).index(name), _names(member))
             return replace(member, field=field.eval())
-        assert self.equation is not None
-        record, channels = member.training["local"], len(member.description.channels)
-        basis = LocalBasis(member.decoder, shift_of(record))
-        equation = self.equation.equation(list(with_).index(name), channels, force_of(record))
-        training = {**member.training, "local": to_record(equation, basis)}
-        return replace(member, field=equation.field(basis).eval(), training=training)
+        assert self.equation is not None and member.pde is not None
+        basis = LocalBasis(member.decoder, shift_of(member.pde))
+        channels = len(member.description.channels)
+        equation = self.equation.equation(list(pdes).index(name), channels, force_of(member.pde))
+        return replace(member, field=equation.field(basis).eval(), pde=to_record(equation, basis))
 
     def find(self, description: Description) -> str:
         """The name of the physics that a data file belongs to: by its name, else by channels and coordinates.
@@ -140,44 +143,61 @@ class Family:
             "members": {name: one.state() for name, one in self.members.items()},
         }
         metadata: dict[str, Any] = {
-            "format": FORMAT,
-            "version": VERSION,
             **{kind: None if one is None else one.metadata() for kind, one in shared.items()},
             "members": {name: one.metadata() for name, one in self.members.items()},
         }
-        return save_tensors(Path(directory) / MODEL_FILE, state, metadata)
-
-    @classmethod
-    def read(cls, path: Path, state: dict[str, Any], metadata: dict[str, Any]) -> Family:
-        """From what `load_tensors` found in a model file. Raises UserError where it is not of this format."""
-        if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
-            raise UserError(f"{path} holds no several physics of this version of inrflow; train again with a list of "
-                            "files, data.train=[a.h5,b.h5]")
-        equation, operators = metadata["equation"], metadata["operators"]
-        members = {
-            name: Surrogate.rebuilt(path, state["members"][name], about, VectorField(FieldShape(1)))
-            for name, about in metadata["members"].items()
-        }
-        return cls(
-            members,
-            None if equation is None else SharedEquation.rebuilt(state["equation"], equation),
-            None if operators is None else SharedOperators.rebuilt(state["operators"], operators),
-        )
+        return write_model(directory, FORMAT, state, metadata)
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Family:
-        """Read a run directory of several physics."""
-        path = Path(directory) / MODEL_FILE
-        return cls.read(path, *load_tensors(path))
+        """Read a run directory of several physics. Raises UserError where it holds no such model."""
+        stored = read_model(directory)
+        if stored.format != FORMAT:
+            raise UserError(f"{stored.path} holds one physics; train with a list of files, data.train=[a.h5,b.h5], for "
+                            "several")
+        return cls.from_stored(stored)
+
+    @classmethod
+    def from_stored(cls, stored: StoredModel) -> Family:
+        """From a model file of several physics."""
+        state, metadata = stored.state, stored.metadata
+        try:
+            equation, operators = metadata["equation"], metadata["operators"]
+            members = {
+                name: Surrogate.from_stored(stored, state["members"][name], about, VectorField(1))
+                for name, about in metadata["members"].items()
+            }
+            return cls(
+                members,
+                None if equation is None else SharedEquation.rebuilt(state["equation"], equation),
+                None if operators is None else SharedOperators.rebuilt(state["operators"], operators),
+            )
+        except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+            raise stored.other_version(error) from error
+
+
+@reader(FORMAT)
+def _read(stored: StoredModel, physics: str | None) -> Surrogate:
+    family = Family.from_stored(stored)
+    if physics is None:
+        raise UserError(f"{stored.path.parent} knows several physics; give physics=NAME, one of "
+                        f"{', '.join(family.names)}")
+    return family.surrogate(physics)
 
 
 def is_family(directory: str | os.PathLike[str]) -> bool:
-    """Whether a run directory holds several physics."""
-    path = Path(directory) / MODEL_FILE
-    return path.exists() and load_tensors(path)[1].get("format") == FORMAT
+    """Whether a run directory holds several physics, by the header of its model file."""
+    return model_format(directory) == FORMAT
 
 
-def _parted(members: Mapping[str, Surrogate]) -> tuple[dict[str, Surrogate], dict[str, Surrogate]]:
-    """Those with a local equation, and those without."""
-    with_ = {name: one for name, one in members.items() if "local" in one.training}
-    return with_, {name: one for name, one in members.items() if name not in with_}
+def _names(member: Surrogate) -> list[str]:
+    if member.code_names is None:
+        raise UserError(f"the codes of {member.description.name} are not harmonics of its domain, which several "
+                        "physics share; train it with decoder.codes=harmonics")
+    return member.code_names
+
+
+def _by_kind(members: Mapping[str, Surrogate]) -> tuple[dict[str, Surrogate], dict[str, Surrogate]]:
+    """Those whose field is the projection of a PDE, and the others."""
+    pdes = {name: one for name, one in members.items() if one.pde is not None}
+    return pdes, {name: one for name, one in members.items() if name not in pdes}

@@ -3,37 +3,52 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.data.description import Description
+from inrflow.data.normalisation import Normalisation
+from inrflow.decoders.base import Decoder
+from inrflow.dynamics.contexts.known import Contexts
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.errors import UserError
+from inrflow.model.extent import Extent
 from inrflow.model.state_path import StatePath
-from inrflow.model.state_prior import StateEstimate
-
-if TYPE_CHECKING:
-    from inrflow.model.surrogate import Surrogate
+from inrflow.model.state_prior import StateEstimate, StatePrior
 
 _POINTS_PER_BLOCK = 4096
-_EXACT_TIMES = 512
+_EXACT_TIMES, _FEW_TIMES = 512, 64
 _DENSE_STEP = 0.125
 
 
+class Model(Protocol):
+    """What a solution needs of its surrogate; see `Surrogate`."""
 
+    description: Description
+    normalisation: Normalisation
+    decoder: Decoder
+    field: VectorField
+    prior: StatePrior
+    scale: TimeScale
+    contexts: Contexts | None
 
+    @property
+    def code_size(self) -> int: ...
 
+    @property
+    def dynamics(self) -> Dynamics: ...
 
+    @property
+    def extent(self) -> Extent: ...
 
-
-
-
-
-
-
-
+    def widening(self, estimate: StateEstimate) -> Tensor: ...
 
 
 class Solution:
@@ -46,10 +61,15 @@ class Solution:
     Units are those of the training data.
     """
 
-    def __init__(self, surrogate: Surrogate, estimate: StateEstimate, as_torch: bool = False) -> None:
+    def __init__(self, surrogate: Model, estimate: StateEstimate, as_torch: bool = False) -> None:
         self.surrogate, self.estimate, self.as_torch = surrogate, estimate, as_torch
         self.path = StatePath(surrogate.dynamics, estimate)
         self._known: tuple[Tensor, list[Tensor]] | None = None
+
+    def __repr__(self) -> str:
+        about, knots = self.surrogate.description, self.estimate.t[0]
+        return (f"Solution({about.name}: {', '.join(about.channels)} of t, {', '.join(about.coordinates)}; "
+                f"{int(torch.isfinite(knots).sum())} observed frames from t={self.start:g})")
 
     def __call__(self, t: Any, x: Any) -> Any:
         """Values."""
@@ -67,7 +87,7 @@ class Solution:
     @property
     def context(self) -> tuple[Tensor, Tensor]:
         """The context (P,) of the trajectory and its covariance (P, P); P = 0 for a surrogate without contexts."""
-        n = self.surrogate.field.shape.state_size
+        n = self.surrogate.field.state_size
         assert self.estimate.covariance is not None
         return self.estimate.mean[0, -1, n:], self.estimate.covariance[-1][0, n:, n:]
 
@@ -133,13 +153,17 @@ class Solution:
         return result if torch_out else {key: value.numpy() for key, value in result.items()}
 
     def _check(self, times: Tensor, points: Tensor) -> None:
-        """Raise UserError for what is not finite; warn of points outside the box of the training data."""
+        """Raise UserError for what is not finite or too far in time; warn of points outside the box of the training
+        data."""
         finite, outside = bool(torch.isfinite(times).all()), 0
         for block in points.split(_POINTS_PER_BLOCK):
             finite = finite and bool(torch.isfinite(block).all())
             outside += int(self.surrogate.extent.outside(block).sum())
         if not finite:
             raise UserError("a query has times or coordinates that are not finite; remove those rows")
+        knots = self.estimate.t[0][torch.isfinite(self.estimate.t[0])]
+        first, last = self.surrogate.scale.external(knots[[0, -1]]).tolist()
+        self.surrogate.extent.require_reach(times.numpy(), first, last)
         self.surrogate.extent.warn_outside(outside, len(points))
 
     def _by_row(self, times: Tensor, x: Tensor, what: tuple[str, ...]) -> Iterator[tuple[Any, dict[str, Tensor]]]:
@@ -175,9 +199,10 @@ class Solution:
         inner = self.surrogate.scale.internal(distinct)
         if len(inner) <= _EXACT_TIMES:
             return self.path.mean(inner)[0], which
-        # Very many times: cubic Hermite interpolation between states on a fine grid.
-        cells = max(1, int(torch.ceil((inner[-1] - inner[0]) / _DENSE_STEP)))
-        nodes = torch.linspace(float(inner[0]), float(inner[-1]), min(cells, 20_000) + 1, dtype=torch.float64)
+        # Very many times: cubic Hermite interpolation between states at the ends of the fine cells that hold any.
+        nodes = _cell_ends(inner, _DENSE_STEP)
+        if len(nodes) > len(inner):
+            return self.path.mean(inner)[0], which
         nodes = torch.unique(torch.cat([nodes, self.estimate.t[0][torch.isfinite(self.estimate.t[0])]]))
         states = self.path.mean(nodes)[0]
         with torch.no_grad():
@@ -233,11 +258,14 @@ class Solution:
     def _std(self, times: Tensor, which: Tensor, jacobian: Tensor, x: Tensor) -> Tensor:
         size = self.surrogate.code_size
         inner = self.surrogate.scale.internal(torch.unique(times))
-        count = min(_EXACT_TIMES, 2 + int((inner[-1] - inner[0]) / _DENSE_STEP))
-        if len(inner) > max(count, 64):  # covariances change slowly: the nearest of a few times serves
-            nodes = torch.linspace(float(inner[0]), float(inner[-1]), count, dtype=torch.float64)
-            nearest = ((inner - inner[0]) / (inner[-1] - inner[0]) * (count - 1)).round().long()
-            inner, which = nodes, nearest[which]
+        if len(inner) > _FEW_TIMES:  # covariances change slowly: those at the nearest of a few times
+            nodes = _cell_ends(inner, _DENSE_STEP)
+            if len(nodes) > _EXACT_TIMES:
+                nodes = inner[torch.linspace(0, len(inner) - 1, _EXACT_TIMES).round().long()]
+            if len(nodes) < len(inner):
+                above = torch.searchsorted(nodes, inner).clamp(1, len(nodes) - 1)
+                nearest = torch.where(nodes[above] - inner < inner - nodes[above - 1], above, above - 1)
+                inner, which = nodes, nearest[which]
         covariances = self._covariances(inner)
         variance = torch.empty(jacobian.shape[:2], dtype=torch.float64)
         for k in which.unique().tolist():
@@ -252,3 +280,12 @@ class Solution:
         if self._known is None or not torch.equal(self._known[0], inner):
             self._known = inner, list(self.path.covariance(inner, self.path.mean(inner)))
         return self._known[1]
+
+
+def _cell_ends(times: Tensor, width: float) -> Tensor:
+    """The ends of the cells of about this width, from the first to the last of increasing times, that hold any."""
+    first, span = times[0], times[-1] - times[0]
+    cells = max(1.0, math.ceil(float(span) / width))
+    index = torch.unique(((times - first) / span * cells).floor().clamp(max=cells - 1))
+    index = torch.unique(torch.cat([index, index + 1]))
+    return torch.where(index == cells, times[-1], first + index * (span / cells))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from inrflow.dynamics.contexts.known import training_limit
-from inrflow.dynamics.flow.linearised import field_jacobian as field_jacobian
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.evidence import variance_factor
 from inrflow.encoding.posterior import GaussianPrior
@@ -36,6 +36,12 @@ class StatePrior:
     spread: Tensor
     unseen: InterpolationError | None = None
     farthest: float | None = None
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> StatePrior:
+        """From nested values as `dataclasses.asdict` gives them."""
+        unseen = state.get("unseen")
+        return cls(**{**state, "unseen": None if unseen is None else InterpolationError(**unseen)})
 
     def codes(self, size: int) -> GaussianPrior:
         """Prior of the code alone."""

@@ -15,38 +15,36 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
-from inrflow.data.frames import Frames
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.observations import Observations
-from inrflow.data.time_bins import Knots, is_scattered
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.registry import build_decoder, decoder_structure
 from inrflow.dynamics.contexts.known import Contexts, widening
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.contexts.shared_equation import PdeRecord
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow.affine import has_exact_flow
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.time_scale import TimeScale
-from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.dynamics.states import CodeData, frames_needed, short_window
 from inrflow.encoding.encode import Encoder, encode
-from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy
 from inrflow.model.extent import Extent
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
+from inrflow.model.store import StoredModel, check_numbers, check_parameters, load_model, reader, write_model
+from inrflow.model.window import window_of
 from inrflow.runtime.devices import choose_device
-from inrflow.runtime.tensor_files import load_tensors, save_tensors
 
-MODEL_FILE = "model.safetensors"
-_KNOT_SPACING = 0.5  # internal time units between the knots of observations whose times all differ
 FORMAT = "inrflow-surrogate"
-VERSION = 1
+_REACH, _REACH_STEPS = 100.0, 1000.0  # minutes of integration for a few hundred codes
+_REACH_EXACT = 1e6  # phases of waves are known to nine digits there, in double precision
 
 
-@dataclass
+@dataclass(repr=False)
 class Surrogate:
-    """A decoder, a vector field, and what both need to meet data: normalisation, time scale and priors.
+    """A decoder, a vector field, and what relates both to data: normalisation, time scale and priors.
 
     Attributes:
         description: of the training data (names, units, domain).
@@ -58,9 +56,11 @@ class Surrogate:
         scale: internal time from the data's time.
         box: lowest and highest coordinates of the training data, (2, d).
         horizon: time from the first to the last training frame, in the data's units.
-        training: what else is known of the training, plain values (seed, fraction of points, ...).
+        training: notes of the training for reports, plain values (seed, fraction of points, ...).
         encoder: how the first observed frame is encoded; the solve, but for the published baselines.
         contexts: those of the training environments and how parameters map to them; None without contexts.
+        code_names: of the Z codes, where each is a harmonic of the domain in one channel; None otherwise.
+        pde: whose projection onto the codes the field is; None where it is no such projection or has contexts.
     """
 
     description: Description
@@ -75,11 +75,19 @@ class Surrogate:
     training: dict[str, Any]
     encoder: Encoder = Encoder()
     contexts: Contexts | None = None
+    code_names: list[str] | None = None
+    pde: PdeRecord | None = None
+
+    def __repr__(self) -> str:
+        about = self.description
+        terms = " + ".join(self.field.terms) or "no terms"
+        return (f"Surrogate({about.name}: {', '.join(about.channels)} of t, {', '.join(about.coordinates)}; "
+                f"{type(self.decoder).__name__}, code of {self.code_size}; {terms}; {self.parameters:,} parameters)")
 
     @property
     def context_size(self) -> int:
         """P, 0 without contexts."""
-        return self.field.shape.context_size
+        return self.field.context_size
 
     @property
     def code_size(self) -> int:
@@ -89,7 +97,7 @@ class Surrogate:
     @property
     def window(self) -> int:
         """Observed frames that a forecast needs: 1, or several where memory completes a frame to a state."""
-        return frames_needed(self.code_size, self.field.shape.state_size - self.code_size)
+        return frames_needed(self.code_size, self.field.state_size - self.code_size)
 
     @property
     def parameters(self) -> int:
@@ -103,16 +111,22 @@ class Surrogate:
 
     @property
     def extent(self) -> Extent:
-        """What was seen of space and time."""
-        return Extent(self.description, self.box, self.horizon)
+        """What was seen of space and time, and how far forecasts reach: `_REACH_EXACT` horizons of fields with an exact
+        flow, whose cost does not grow with the lead time; otherwise `_REACH` horizons or `_REACH_STEPS` time steps."""
+        far = _REACH_EXACT * self.horizon
+        if not has_exact_flow(self.field):
+            far = max(_REACH * self.horizon, _REACH_STEPS * self.scale.unit)
+        return Extent(self.description, self.box, self.horizon, far)
 
     # ---- storing ----
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write `model.safetensors` into the directory: all tensors, and the structure as JSON in its header."""
+        """Write `model.safetensors` into the directory: all tensors, and the structure as JSON in its header.
+
+        Raises UserError where a term of the field is not registered.
+        """
         state = {**self.state(), "field": self.field.state_dict()}
-        metadata = {"format": FORMAT, "version": VERSION, **self.metadata(), "field": self.field.shape.to_dict()}
-        return save_tensors(Path(directory) / MODEL_FILE, state, metadata)
+        return write_model(directory, FORMAT, state, {**self.metadata(), "field": self.field.structure()})
 
     def state(self) -> dict[str, Any]:
         """All tensors but those of the field, for `save_tensors`."""
@@ -134,6 +148,8 @@ class Surrogate:
             "horizon": self.horizon,
             "training": self.training,
             "encoder": vars(self.encoder),
+            "code_names": self.code_names,
+            "pde": self.pde,
         }
 
     @classmethod
@@ -143,71 +159,57 @@ class Surrogate:
         """Read a run directory; the decoder computes on `device` ("auto", "cpu" or "cuda").
 
         `physics`: which one, of a run that knows several. Raises UserError where the device does not exist, no finished
-        model of this format is in the directory, or no such physics.
+        model is in the directory, its numbers are not those of a model, or it knows no such physics.
         """
-        home, directory = choose_device(device), Path(directory)
-        path = directory / MODEL_FILE
-        if not path.exists():
-            if not directory.exists():
-                raise UserError(f"run directory {directory} does not exist; give one that inrflow train has written")
-            if (directory / "config.yaml").exists():
-                raise UserError(
-                    f"{directory} holds a training run that has not finished: continue it with "
-                    f"inrflow train resume={directory}"
-                )
-            raise UserError(f"{directory} holds no {MODEL_FILE}; give a run directory that inrflow train has written")
-        state, metadata = load_tensors(path)
-        if metadata.get("format") == "inrflow-family":
-            from inrflow.model.family import Family
-
-            family = Family.read(path, state, metadata)
-            if physics is None:
-                raise UserError(f"{directory} knows several physics; give physics=NAME, one of "
-                                f"{', '.join(family.names)}")
-            found = family.surrogate(physics)
-            found.decoder.to(home)
-            return found
-        if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
-            raise UserError(
-                f"{path} has format {metadata.get('format')!r} version {metadata.get('version')!r}; this inrflow reads "
-                f"{FORMAT} version {VERSION}: train again with it"
-            )
-        try:
-            field = VectorField(FieldShape(**metadata["field"])).double()
-            field.load_state_dict(state["field"])
-        except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-            raise _other_version(path, error) from error
-        found = cls.rebuilt(path, state, metadata, field)
-        found.decoder.to(home)
-        if physics not in (None, found.description.name):
-            raise UserError(f"physics={physics} is unknown; {directory} knows {found.description.name} alone: leave "
-                            "physics out")
-        return found
+        home = choose_device(device)
+        surrogate = load_model(directory, physics)
+        surrogate.decoder.to(home)
+        return surrogate
 
     @classmethod
-    def rebuilt(cls, path: Path, state: dict[str, Any], metadata: dict[str, Any], field: VectorField) -> Surrogate:
-        """From what `state` and `metadata` gave, read from `path`, and a field."""
+    def from_stored(
+        cls, stored: StoredModel, state: Mapping[str, Any], metadata: Mapping[str, Any], field: VectorField
+    ) -> Surrogate:
+        """From what `state` and `metadata` gave, a part of `stored`, and a field. Raises UserError where they are not
+        those of a surrogate."""
         try:
             decoder = build_decoder(metadata["decoder"])
             decoder.load_state_dict(state["decoder"])
-            if field.shape.local:
-                field.attach(LocalBasis(decoder, field.local.shift))
-            return cls(
+            field.bind(decoder)
+            surrogate = cls(
                 description=Description.from_dict(metadata["description"]),
                 normalisation=Normalisation(**state["normalisation"]),
                 decoder=decoder.eval(),
                 field=field.eval(),
                 integrator=Integrator(**metadata["integrator"]),
-                prior=_state_prior(state["prior"]),
+                prior=StatePrior.from_state(state["prior"]),
                 scale=TimeScale(**metadata["scale"]),
                 box=state["box"].numpy(),
                 horizon=metadata["horizon"],
                 training=metadata["training"],
                 encoder=Encoder(**metadata["encoder"]),
                 contexts=None if state.get("contexts") is None else Contexts.from_state(state["contexts"]),
+                code_names=metadata["code_names"],
+                pde=metadata["pde"],
             )
         except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-            raise _other_version(path, error) from error
+            raise stored.other_version(error) from error
+        surrogate._check(stored.path)
+        return surrogate
+
+    def _check(self, path: Path) -> None:
+        """Raise UserError for numbers that no fitted model has."""
+        prior, name, box = self.prior, self.description.name, torch.as_tensor(self.box)
+        for key, finite in (("mean", self.normalisation.mean), ("box", box), ("prior.mean", prior.mean),
+                            ("prior.covariance", prior.covariance), ("scale.origin", self.scale.origin)):
+            check_numbers(path, f"{name}: {key}", finite)
+        for key, positive in (("scale", self.normalisation.scale), ("scale.unit", self.scale.unit),
+                              ("horizon", self.horizon)):
+            check_numbers(path, f"{name}: {key}", positive, 0.0, above=True)
+        for key, variance in (("noise", prior.noise), ("process", prior.process), ("spread", prior.spread)):
+            check_numbers(path, f"{name}: prior.{key}", variance, 0.0)
+        check_parameters(path, f"{name}: decoder", self.decoder)
+        check_parameters(path, f"{name}: field", self.field)
 
     # ---- using ----
 
@@ -244,7 +246,7 @@ class Surrogate:
     def solve_context(self, states: CodeData, prior: ContextPrior | None = None) -> ContextEstimate:
         """The context that explains trajectories of one system from their codes: one small Gauss-Newton solve."""
         prior = prior or self.prior.context(self.context_size)
-        size = self.field.shape.state_size
+        size = self.field.state_size
         return solve_context(
             self.field, self.integrator, states, prior.mean, prior.covariance, self.prior.process[:size]
         )
@@ -252,7 +254,7 @@ class Surrogate:
     def _nominal(self, inner: TrajectoryBatch, prior: ContextPrior) -> Tensor:
         """Contexts (S, P) of single trajectories, each from its own frames."""
         mean = prior.mean.expand(len(inner), self.context_size)
-        if self.field.shape.state_size > self.code_size:  # memory has no value before the filter has run
+        if self.field.state_size > self.code_size:  # memory has no value before the filter has run
             return mean
         codes = self._codes(inner)
         found = [
@@ -342,18 +344,6 @@ class Surrogate:
             return factor
         return torch.maximum(factor, self.contexts.widening(states[:, -1, -self.contexts.size :]))
 
-    def _window(self, observations: Observations) -> TrajectoryBatch:
-        """Observations of one trajectory as frames, data units. Raises UserError where they do not fit."""
-        frames = observations.frames()
-        d, channels = len(self.description.coordinates), len(self.description.channels)
-        if frames.x.shape[-1] != d or frames.u.shape[-1] != channels:
-            raise UserError(
-                f"the observations have {frames.x.shape[-1]} coordinates and {frames.u.shape[-1]} channels; the "
-                f"surrogate of {self.description.name} has {d} ({', '.join(self.description.coordinates)}) and "
-                f"{channels} ({', '.join(self.description.channels)})"
-            )
-        return self._gathered(frames, len(observations))
-
     def _assimilate(self, observations: Any, context: ContextPrior | None) -> Any:
         if isinstance(observations, Mapping):
             return {key: self._assimilate(value, context) for key, value in observations.items()}
@@ -362,9 +352,11 @@ class Surrogate:
                 raise UserError("assimilate takes Observations(t, x, u), or a list or dictionary of them; found "
                                 f"{type(observations).__name__}")
             return [self._assimilate(value, context) for value in observations]
+        frames, extent = observations.frames(), self.extent
+        extent.require_gaps(frames.t)
         window = self._window(observations)
-        outside = self.extent.outside(observations.frames().x)
-        self.extent.warn_outside(int(outside.sum()), outside.size)
+        outside = extent.outside(frames.x)
+        extent.warn_outside(int(outside.sum()), outside.size)
         if (seen := int(window.observed.sum())) < self.window:
             warnings.warn(short_window(seen, self.window), stacklevel=3)
         estimate = self.estimate(window, context=context)
@@ -381,24 +373,22 @@ class Surrogate:
             self.warn_context(estimate.mean[0, -1, -self.context_size :])
         return Solution(self, estimate, as_torch=observations.kind == "torch")
 
-    def _gathered(self, frames: Frames, rows: int) -> TrajectoryBatch:
-        """Frames of one trajectory as a batch; rows that each have a time of their own are gathered around knots."""
-        x, u = torch.as_tensor(frames.x), torch.as_tensor(frames.u)
-        if not (self.decoder.affine and is_scattered(rows, len(frames))):
-            return TrajectoryBatch(torch.as_tensor(frames.t)[None], x[None] if x.dim() == 3 else x[None, None], u[None])
-        seen = np.isfinite(frames.u).any(-1)
-        t = np.broadcast_to(frames.t[:, None], seen.shape)[seen]
-        places = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))[seen]
-        knots = Knots.spaced(float(t.min()), float(t.max()), _KNOT_SPACING * self.scale.unit)
-        place, values, delay, _ = knots.gather(t, places, frames.u[seen])
-        return TrajectoryBatch(*(torch.as_tensor(v)[None] for v in (knots.times, place, values, delay.astype(float))))
+    def _window(self, observations: Observations) -> TrajectoryBatch:
+        """Observations of one trajectory as frames, data units. Raises UserError where they do not fit."""
+        return window_of(observations, self.description, self.scale.unit, self.decoder.affine)
 
 
-def _state_prior(state: dict[str, Any]) -> StatePrior:
-    unseen = state.get("unseen")
-    return StatePrior(**{**state, "unseen": None if unseen is None else InterpolationError(**unseen)})
-
-
-def _other_version(path: Path, error: Exception) -> UserError:
-    reason = str(error).splitlines()[0]
-    return UserError(f"{path} is of another version of inrflow ({reason}); train again with this one")
+@reader(FORMAT)
+def _read(stored: StoredModel, physics: str | None) -> Surrogate:
+    """The surrogate of a file of one physics, whose name alone may be asked for."""
+    state, metadata = stored.state, stored.metadata
+    try:
+        field = VectorField.from_structure(metadata["field"]).double()
+        field.load_state_dict(state["field"])
+    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise stored.other_version(error) from error
+    surrogate = Surrogate.from_stored(stored, state, metadata, field)
+    if physics not in (None, surrogate.description.name):
+        raise UserError(f"physics={physics} is unknown; {stored.path.parent} knows {surrogate.description.name} alone: "
+                        "leave physics out")
+    return surrogate

@@ -80,11 +80,24 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
             # Copies, because mapped memory is not aligned, on which the last bits of matrix products may depend.
             tensors.update({key: file.get_tensor(key).clone() for key in file.keys()})  # noqa: SIM118
         return fill(structure), metadata
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; give a folder that inrflow train has written") from error
     except Exception as error:
-        found = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not a file that inrflow has saved ({found}); train again or restore it") from error
+        raise _unreadable(path, error) from error
+
+
+def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The metadata of a file of `save_tensors`, from its header alone. Raises UserError as `load_tensors` does."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})["inrflow"])["metadata"]
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | os.PathLike[str], error: Exception) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path} does not exist; give a folder that inrflow train has written")
+    found = " ".join(str(error).split())[:200]
+    return UserError(f"{path} is not a file that inrflow has saved ({found}); train again or restore it")
 
 
 def to_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:

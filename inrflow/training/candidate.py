@@ -10,6 +10,7 @@ from torch import Tensor
 
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.known import Contexts
+from inrflow.dynamics.contexts.shared_equation import PdeRecord
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
@@ -44,13 +45,13 @@ class Refitted:
         field: float64.
         states: of the trajectories that give the prior; None: those of the candidate.
         contexts: of the training environments, where there are any.
-        metadata: kept with the surrogate.
+        pde: whose projection onto the codes the field is, where it is one.
     """
 
     field: VectorField
     states: CodeData | None = None
     contexts: Contexts | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    pde: PdeRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Candidate:
         context_size: P, constant numbers at the end of a state; contexts: (S, P) of the validation trajectories.
         explained: whether the law explains the data, so that nothing better can be expected on the same basis.
         refit: fits the dynamics once more to all trajectories; refit_decoder: the decoder too, of a whole surrogate.
+        code_names: of codes that are harmonics of the domain.
         calibrated: how many trajectories calibrate its standard deviations.
         metadata: kept with the surrogate.
         row: of candidates.json; None: to be added.
@@ -88,6 +90,7 @@ class Candidate:
     encoder: Encoder | None = None
     refit: Callable[[], Refitted] | None = None
     refit_decoder: Callable[[Surrogate], Surrogate] | None = None
+    code_names: list[str] | None = None
     calibrated: int = 16
     metadata: Mapping[str, Any] = field(default_factory=dict)
     row: Tried | None = None

@@ -41,7 +41,7 @@ def complete(candidate: Candidate, log: Recorder) -> Surrogate:
     if refitted is not None:
         surrogate.field = refitted.field.double().eval()
         surrogate.contexts = refitted.contexts
-        surrogate.training.update(refitted.metadata)
+        surrogate.pde = refitted.pde
     if candidate.refit_decoder is not None:
         surrogate = candidate.refit_decoder(surrogate)
     return surrogate
@@ -64,7 +64,7 @@ def assemble(candidate: Candidate, states: CodeData | None = None) -> Surrogate:
     memory = states.codes.shape[-1] - size - contexts
     return problem.surrogate(
         candidate.decoder, candidate.field, candidate.integrator, prior, candidate.name, memory, candidate.encoder,
-        **candidate.metadata,
+        candidate.code_names, **candidate.metadata,
     )
 
 

@@ -204,7 +204,7 @@ class Problem:
 
     def surrogate(
         self, decoder: Decoder, field: VectorField, integrator: Integrator, prior: StatePrior, note: str,
-        memory: int = 0, encoder: Encoder | None = None, **metadata: object,
+        memory: int = 0, encoder: Encoder | None = None, code_names: list[str] | None = None, **metadata: object,
     ) -> Surrogate:
         """A surrogate of these data. `note` names its dynamics; `metadata` is kept with it."""
         config, times = self.config, self.source.times
@@ -224,6 +224,7 @@ class Problem:
                 **metadata,
             },
             self.encoder() if encoder is None else encoder,
+            code_names=code_names,
         )
 
 

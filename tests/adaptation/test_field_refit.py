@@ -6,7 +6,7 @@ import torch
 from context_systems import SIZE, operators, trajectories  # noqa: E402
 
 from inrflow.adaptation.field_refit import refitted_field
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import with_contexts
 
@@ -19,7 +19,7 @@ INTEGRATOR = Integrator(step=0.125)
 def system():
     """A field of one context, and exact trajectories of a system whose operator differs from it."""
     parts = operators(contexts=1)
-    field = VectorField(FieldShape(SIZE, context_size=1)).double()
+    field = VectorField.of(SIZE, context_size=1).double()
     field.set_linear(parts[0, :, 1:], parts[0, :, 0])
     field.set_context_linear(parts[1:, :, 1:], parts[1:, :, 0])
     other = parts.clone()
@@ -30,7 +30,8 @@ def system():
 def generator_of(field):
     """[bias, matrix] at the context."""
     with torch.no_grad():
-        return torch.cat([(field.bias + CONTEXT[0] @ field.context_bias)[:, None], field.matrix_at(CONTEXT[0])], 1)
+        bias = field.linear.bias + CONTEXT[0] @ field.linear.context_bias
+        return torch.cat([bias[:, None], field.matrix_at(CONTEXT[0])], 1)
 
 
 @pytest.mark.parametrize("irregular", [False, True])

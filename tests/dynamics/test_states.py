@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear import LinearFit, fit_irregular, transitions_of
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import (
@@ -137,7 +137,7 @@ def test_forcing_makes_the_mean_a_solution_of_the_field():
     times = torch.linspace(0, 30, 61, dtype=torch.float64)[None]
     mean = SeasonalMean.fit(data(seasonal(times.numpy(), 9.0), times), 9.0, 2)
     bias, forcing = mean.forcing(matrix)
-    field = VectorField(FieldShape(2, forcing_period=9.0, forcing_harmonics=2)).double()
+    field = VectorField.of(2, forcing_period=9.0, forcing_harmonics=2).double()
     field.set_linear(matrix, bias, forcing)
     with torch.no_grad():
         found = Integrator(step=0.05)(field, mean(times[:, 0]), times)
@@ -149,7 +149,7 @@ def test_deviations_from_the_mean_relax_with_the_matrix():
     times = torch.tensor([[2.0, 3.7]], dtype=torch.float64)
     coefficients = torch.as_tensor(np.random.default_rng(4).standard_normal((5, 2)))
     mean = SeasonalMean(coefficients, 9.0)
-    field = VectorField(FieldShape(2, forcing_period=9.0, forcing_harmonics=2)).double()
+    field = VectorField.of(2, forcing_period=9.0, forcing_harmonics=2).double()
     field.set_linear(matrix, *mean.forcing(matrix))
     deviation = torch.tensor([[0.4, -1.0]], dtype=torch.float64)
     with torch.no_grad():
@@ -167,7 +167,7 @@ def test_memory_and_irregular_steps_are_a_system_of_their_own_only_approximately
         states = with_memory(seen, 1, memory_directions(seen, 1, memory) if memory else None)
         pairs = transitions_of(states.codes, states.t, states.observed)
         matrix, bias = fit_irregular(pairs, 1e-10)
-        field = VectorField(FieldShape(1 + memory)).double()
+        field = VectorField.of(1 + memory).double()
         field.set_linear(matrix, bias)
         with torch.no_grad():
             end = Integrator(step=0.1)(field, pairs.start, torch.stack([pairs.t, pairs.t + pairs.step], 1))[:, 1]

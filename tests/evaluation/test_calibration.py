@@ -12,7 +12,7 @@ from inrflow.data.normalisation import Normalisation
 from inrflow.data.observations import Observations
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.encoding.prior.interpolation_error import InterpolationError
@@ -36,7 +36,7 @@ def surrogate() -> Surrogate:
     """Of two channels whose codes turn in three planes; its prior is the truth."""
     torch.manual_seed(0)
     decoder = ModulatedSiren(Embedding([0.0], [1.0]), 2, SIZE, width=16, w0=6.0).double()
-    field = VectorField(FieldShape(SIZE)).double()
+    field = VectorField.of(SIZE).double()
     root = normal(SIZE, SIZE, seed=1)
     field.set_linear(0.4 * (root - root.T), torch.zeros(SIZE).double())
     variances = torch.logspace(0, -2, SIZE).double()
@@ -128,7 +128,7 @@ def test_the_standard_deviation_is_that_of_the_dense_posterior(surrogate):
     design = basis.flatten(0, 1)
     noise = NOISE.repeat(POINTS)
     covariance = torch.linalg.inv(torch.linalg.inv(surrogate.prior.covariance) + design.T @ (design / noise[:, None]))
-    flow = torch.linalg.matrix_exp(3.0 * surrogate.field.matrix.detach())
+    flow = torch.linalg.matrix_exp(3.0 * surrogate.field.linear.matrix.detach())
     expected = (design @ flow @ covariance @ flow.T * design).sum(1).reshape(POINTS, 2) + NOISE
     states = StatePath(surrogate.dynamics, estimate).mean(batch.t[0])
     std = predicted_std(surrogate, estimate, states, batch.t, batch.x)

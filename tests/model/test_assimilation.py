@@ -7,9 +7,10 @@ from scipy.linalg import expm
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.quadratic import Products, leading_pairs
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.model.assimilation import Dynamics, assimilate, assimilate_noisy, field_jacobian
+from inrflow.model.assimilation import Dynamics, assimilate, assimilate_noisy
 from inrflow.model.state_prior import StatePrior
 
 CHANNELS = 2
@@ -56,7 +57,7 @@ def system(n, seed=0):
 
 def parts(n, size, seed=0, decoder=Waves):
     matrix, bias, mean, covariance, process = system(n, seed)
-    field = VectorField(FieldShape(n)).double()
+    field = VectorField.of(n).double()
     field.set_linear(torch.as_tensor(matrix), torch.as_tensor(bias))
     prior = StatePrior(torch.as_tensor(mean), torch.as_tensor(covariance), torch.as_tensor(NOISE),
                        torch.as_tensor(process), torch.ones(CHANNELS, dtype=torch.float64))
@@ -207,7 +208,7 @@ def test_memory_that_no_frame_shows_is_found_as_the_joint_posterior_finds_it(smo
 def test_memory_converges_to_the_truth_from_a_window():
     """Positions of a pendulum: one frame says nothing of its velocity, a few frames say all."""
     matrix = torch.tensor([[0.0, 1.0], [-0.49, 0.0]], dtype=torch.float64)
-    field = VectorField(FieldShape(2)).double()
+    field = VectorField.of(2).double()
     field.set_linear(matrix, torch.zeros(2))
     prior = StatePrior(torch.zeros(2).double(), torch.eye(2).double(), torch.full((2,), 1e-8).double(),
                        torch.full((2,), 1e-10).double(), torch.ones(2).double())
@@ -277,21 +278,29 @@ def test_a_decoder_that_is_not_affine_gives_the_most_probable_states_of_exact_da
     torch.testing.assert_close(estimate.mean, truth, rtol=0, atol=5e-3)
 
 
-def nonlinear_field():
-    torch.manual_seed(0)
-    field = VectorField(FieldShape(3, quadratic_rank=2, depth=1, width=6, forcing_period=4.0)).double()
+def random_field(std, seed, size=3, **sizes):
+    """A field with all products of its components and other terms, all parameters of which are random."""
+    torch.manual_seed(seed)
+    count = size * (size + 1) // 2
+    field = VectorField.of(size, products=count, **sizes).double()
     for parameter in field.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
+        torch.nn.init.normal_(parameter, std=std)
+    left, right = leading_pairs(torch.ones(size), count)
+    field.term(Products).left.copy_(left)
+    field.term(Products).right.copy_(right)
+    return field
+
+
+def nonlinear_field():
+    field = random_field(0.4, 0, depth=1, width=6, forcing_period=4.0)
+    field.term(Products).weight.data.mul_(0.5)
     return field
 
 
 def test_delayed_values_under_nonlinear_dynamics_give_the_states_they_came_from():
     """The prior's mean is far away: motion linearised there would carry values wrongly."""
     decoder, dynamics, prior = parts(3, 3)
-    torch.manual_seed(1)
-    dynamics.field = VectorField(FieldShape(3, quadratic_rank=3)).double()
-    for parameter in dynamics.field.parameters():
-        torch.nn.init.normal_(parameter, std=0.45)
+    dynamics.field = random_field(0.3, 1)
     prior.mean, prior.noise = torch.zeros(3).double(), torch.full((2,), 1e-6).double()
     dynamics.process = torch.full((3,), 1e-6).double()
     start = torch.tensor([[0.9, -0.7, 0.5], [-0.4, 0.8, 0.6]]).double()
@@ -317,10 +326,7 @@ def test_delayed_values_under_nonlinear_dynamics_give_the_states_they_came_from(
 
 def test_a_forecast_that_diverges_is_forgotten_and_the_next_frame_stands_for_itself():
     decoder, dynamics, prior = parts(3, 3)
-    torch.manual_seed(1)
-    dynamics.field = VectorField(FieldShape(3, quadratic_rank=3)).double()
-    for parameter in dynamics.field.parameters():
-        torch.nn.init.normal_(parameter, std=5.0)
+    dynamics.field = random_field(5.0, 1)
     t = torch.tensor([[0.0, 50.0]]).double()
     x = torch.linspace(-2, 2, 8).double()[None, None, :, None].expand(1, 2, 8, 1)
     u = decoder(x, torch.tensor([[[0.9, -0.7, 0.5], [-0.4, 0.8, 0.6]]]).double()).detach()
@@ -332,7 +338,7 @@ def test_a_forecast_that_diverges_is_forgotten_and_the_next_frame_stands_for_its
 
 def compare_with_finite_differences(field, states):
     t, h = torch.rand(len(states)).double(), 1e-6
-    found = field_jacobian(field, t, states)
+    found = field.jacobian(t, states)
     for j in range(states.shape[1]):
         shift = h * torch.eye(states.shape[1]).double()[j]
         with torch.no_grad():
@@ -345,11 +351,7 @@ def test_the_jacobian_of_a_field_is_that_of_finite_differences():
 
 
 def test_the_jacobian_of_products_and_contexts_is_that_of_finite_differences():
-    torch.manual_seed(0)
-    field = VectorField(FieldShape(3, products=4, context_size=2)).double()
-    for parameter in field.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
-    field.products.context_weight.data.zero_()  # their derivative by the context is taken through the flow
+    field = random_field(0.4, 0, context_size=2, depth=1, width=4)
     compare_with_finite_differences(field, torch.randn(4, 5).double())
 
 

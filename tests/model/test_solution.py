@@ -1,6 +1,8 @@
 """Questions to a solution: rows, frames and grids agree with each other and with the decoder, in blocks of any size."""
 
+import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ from inrflow.data.normalisation import Normalisation
 from inrflow.data.observations import Observations
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.errors import UserError
 from inrflow.evaluation.forecast import predicted_std
+from inrflow.model.solution import Solution
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
 
@@ -27,7 +30,7 @@ def make(*modulation):
     """A solution of two channels in two dimensions, of a decoder with such modulation, seen once at 9 points."""
     torch.manual_seed(0)
     decoder = ModulatedSiren(Embedding([0.0, 0.0], [1.0, 1.0]), 2, SIZE, 8, 2, 4.0, modulation).double()
-    field = VectorField(FieldShape(SIZE)).double()
+    field = VectorField.of(SIZE).double()
     field.set_linear(0.3 * torch.tensor(np.rot90(np.diag([1.0, -1.0, 1.0, -1.0])).copy()), torch.zeros(SIZE).double())
     prior = StatePrior(
         torch.zeros(SIZE).double(), torch.eye(SIZE).double(), torch.tensor([1e-2, 2e-2]).double(),
@@ -89,7 +92,7 @@ def test_blocks_change_nothing_and_bound_what_a_decoder_sees(what, monkeypatch):
     own = torch.linspace(2.0, 0.1, POINTS).double()
     asked = [(TIMES, x, True), (TIMES[0], x, False), (own, x, False)]
     whole = [solution._ask(t, p, what, grid) for t, p, grid in asked]
-    monkeypatch.setattr(inrflow.solution, "_POINTS_PER_BLOCK", 6)
+    monkeypatch.setattr(inrflow.model.solution, "_POINTS_PER_BLOCK", 6)
     seen = []
     plain = type(solution.surrogate.decoder).features
 
@@ -107,7 +110,7 @@ def test_blocks_change_nothing_and_bound_what_a_decoder_sees(what, monkeypatch):
 
 def test_points_outside_and_times_that_are_no_numbers_are_told(monkeypatch):
     solution, x = make("output"), places()
-    monkeypatch.setattr(inrflow.solution, "_POINTS_PER_BLOCK", 4)
+    monkeypatch.setattr(inrflow.model.solution, "_POINTS_PER_BLOCK", 4)
     x[[2, 9], 0] = 3.0
     with pytest.warns(UserWarning, match="18.2 % of the points lie outside"):
         solution(0.0, x)
@@ -124,3 +127,66 @@ def test_points_outside_and_times_that_are_no_numbers_are_told(monkeypatch):
 def test_what_is_no_observations_is_told(given, tiny_run):
     with pytest.raises(UserError, match="assimilate takes Observations"):
         Surrogate.load(tiny_run.run).assimilate(given)
+
+
+# ---- far in time: the training data span 4 time units ----
+
+
+def nonlinear(solution):
+    """The same observations under a field that has no exact flow."""
+    surrogate = solution.surrogate
+    quadratic = VectorField.of(SIZE, products=1).double()
+    quadratic.set_linear(surrogate.field.linear.matrix, surrogate.field.linear.bias)
+    return Solution(replace(surrogate, field=quadratic, integrator=Integrator(step=1.0)), solution.estimate)
+
+
+def test_affine_fields_answer_far_ahead_at_once():
+    solution, x = make("output"), places()
+    began = time.perf_counter()
+    for t in (5e4, 3.9e6):
+        answer = solution.query(t, x, std=True, derivatives=True)
+        angle = 0.3 * t
+        state = solution.estimate.mean[0, 0]
+        turned = state @ torch.linalg.matrix_exp(angle * solution.surrogate.field.linear.matrix.detach().T / 0.3)
+        expected = solution.surrogate.decoder(x, turned).detach()
+        torch.testing.assert_close(answer["mean"], solution.surrogate.normalisation.invert(expected), rtol=0, atol=1e-5)
+        assert all(bool(torch.isfinite(value).all()) for value in answer.values())
+    assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("t", [4e6 + 10, 1e21, 1e300, -1e21])
+def test_times_beyond_reach_are_refused_in_one_sentence(t):
+    solution, x = make("output"), places()
+    with pytest.raises(UserError, match=r"1 of 11 times lie too far .*t=0 to 0.*the horizon, is 4.*1e\+06 horizons"):
+        solution(torch.tensor([*[0.0] * 10, t]).double(), x)
+    with pytest.raises(UserError, match="too far from the observations"):
+        solution.std(t, x)
+
+
+def test_fields_without_an_exact_flow_reach_less_far():
+    solution, x = nonlinear(make("output")), places()
+    assert bool(torch.isfinite(solution(999.0, x)).all())  # 1000 time steps are more than 100 horizons of 4
+    with pytest.raises(UserError, match=r"t=1200, by 300 horizons.*reaches 1000 \(250 horizons\)"):
+        solution(1200.0, x)
+
+
+@pytest.mark.parametrize("far", [3e3, 3e6])
+def test_a_far_row_does_not_change_the_others(far):
+    """More times than are integrated one by one: states and spreads are interpolated."""
+    solution = make("output")
+    solution.surrogate.prior.process += 1e-3
+    t, x = torch.linspace(0.0, 8.0, 700).double(), places(700)
+    alone = solution.query(t, x, std=True, derivatives=True)
+    whole = solution.query(torch.cat([t, torch.tensor([far]).double()]), torch.cat([x, x[:1]]), std=True,
+                           derivatives=True)
+    for key, value in alone.items():
+        torch.testing.assert_close(whole[key][:-1], value, rtol=0.02, atol=1e-3)
+    exact = torch.stack([solution(one, place) for one, place in zip(t[::50], x[::50], strict=True)])
+    torch.testing.assert_close(whole["mean"][:-1][::50], exact, rtol=0, atol=1e-3)
+
+
+def test_observations_at_a_wrong_unit_of_time_are_refused():
+    surrogate = nonlinear(make("output")).surrogate
+    t, x, u = np.array([0.0, 1.0, 1e21]), places().numpy(), np.zeros((3, POINTS, 2))
+    with pytest.raises(UserError, match=r"observations at t=1 and t=1e\+21 lie 2.5e\+20 horizons apart"):
+        surrogate.assimilate(Observations(t, x, u))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.model.assimilation import Dynamics
 from inrflow.model.state_path import StatePath
@@ -23,7 +23,7 @@ class Model:
 
     def __init__(self, linear: bool) -> None:
         torch.manual_seed(0)
-        field = VectorField(FieldShape(SIZE, depth=0 if linear else 1, width=8)).double()
+        field = VectorField.of(SIZE, depth=0 if linear else 1, width=8).double()
         field.set_linear(0.3 * torch.randn(SIZE, SIZE).double(), 0.1 * torch.ones(SIZE).double())
         if not linear:
             for parameter in field.parameters():
@@ -71,7 +71,7 @@ def test_a_path_passes_through_its_knots_and_is_the_exact_flow_beyond_them():
     torch.testing.assert_close(states[0, 1], whole.mean[0, 0])
     torch.testing.assert_close(states[0, 3], whole.mean[0, 1])
     torch.testing.assert_close(states[2, 1], whole.mean[2, 2])
-    matrix, bias = model.dynamics.field.matrix.detach(), 0.1 * torch.ones(SIZE).double()
+    matrix, bias = model.dynamics.field.linear.matrix.detach(), 0.1 * torch.ones(SIZE).double()
     rest = torch.linalg.solve(matrix, bias)
     for s, column, knot in ((0, 0, 0), (0, 5, 2), (3, 0, 0), (3, 5, 0)):
         gap = TIMES[s, column] - KNOTS[s, knot]
@@ -86,7 +86,7 @@ def test_the_covariance_of_a_linear_flow_is_shared_where_times_and_knots_are():
     times = torch.tensor([2.5, 3.0, 4.5]).double()
     path = StatePath(model.dynamics, whole)
     found = list(path.covariance(times, path.mean(times)))
-    flow = torch.linalg.matrix_exp(2.0 * model.dynamics.field.matrix.detach())
+    flow = torch.linalg.matrix_exp(2.0 * model.dynamics.field.linear.matrix.detach())
     assert whole.covariance is not None
     assert [len(one) for one in found] == [1, 1, 1]
     torch.testing.assert_close(found[2][0], flow @ whole.covariance[2][0] @ flow.T)

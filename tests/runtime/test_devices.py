@@ -19,7 +19,7 @@ from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.contexts.known import Contexts
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.states import CodeData
@@ -69,7 +69,7 @@ def filter_net() -> FourierFilterNet:
 
 def vector_field() -> VectorField:
     torch.manual_seed(0)
-    return VectorField(FieldShape(4, depth=1, width=8, forcing_period=1.0, forcing_harmonics=1))
+    return VectorField.of(4, depth=1, width=8, forcing_period=1.0, forcing_harmonics=1)
 
 
 def prior() -> GaussianPrior:
@@ -187,7 +187,7 @@ def test_a_closure_is_fitted():
 def test_adaptation_of_context_decoder_and_field(source):
     batch = source.batch(ROWS, normalised=False)
     torch.manual_seed(1)
-    field = VectorField(FieldShape(4, context_size=1)).double()
+    field = VectorField.of(4, context_size=1).double()
     generator = 0.3 * torch.randn(2, 4, 4)
     field.set_linear(generator[0], torch.zeros(4))
     field.set_context_linear(generator[1:], torch.zeros(1, 4))
@@ -203,7 +203,7 @@ def test_adaptation_of_context_decoder_and_field(source):
         result = adapt_further(surrogate, [batch], True)[0]
         output = result.surrogate.decoder.output
         assert output.device == decoder.output.device
-        return result.estimate.mean, output.detach().cpu().double(), result.surrogate.field.matrix.detach()
+        return result.estimate.mean, output.detach().cpu().double(), result.surrogate.field.linear.matrix.detach()
 
     for here, there in zip(*on_both(siren("output"), adapted), strict=True):
         same(here, there)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -122,25 +122,38 @@ def term_sizes(basis: LocalBasis, terms: Sequence[Term], mean: Tensor, covarianc
     return result
 
 
-def to_record(equation: LocalEquation, basis: LocalBasis) -> dict[str, Any]:
-    """An equation of one system and the shift of its basis as plain values, for a surrogate's `training`."""
+class PdeRecord(TypedDict):
+    """A PDE of one system in plain values.
+
+    Keys: terms (J,) as `to_plain` gives them; weights (J, C); force (Z,) or None; shift (C,), added to normalised
+    values before terms are formed.
+    """
+
+    terms: list
+    weights: list
+    force: list[float] | None
+    shift: list[float]
+
+
+def to_record(equation: LocalEquation, basis: LocalBasis) -> PdeRecord:
+    """An equation of one system and the shift of its basis as plain values."""
     return {
         "terms": to_plain(equation.terms), "weights": equation.several[0].tolist(),
         "force": None if equation.force is None else equation.force.tolist(), "shift": basis.shift.tolist(),
     }
 
 
-def from_record(record: dict[str, Any]) -> tuple[LocalEquation, Tensor]:
+def from_record(record: PdeRecord) -> tuple[LocalEquation, Tensor]:
     """The equation and the shift (C,) that `to_record` was given."""
     weights = torch.tensor(record["weights"], dtype=torch.float64)
     return LocalEquation(tuple(from_plain(record["terms"])), weights, force_of(record)), shift_of(record)
 
 
-def force_of(record: dict[str, Any]) -> Tensor | None:
+def force_of(record: PdeRecord) -> Tensor | None:
     """The force (Z,) of a record."""
     return None if record["force"] is None else torch.tensor(record["force"], dtype=torch.float64)
 
 
-def shift_of(record: dict[str, Any]) -> Tensor:
+def shift_of(record: PdeRecord) -> Tensor:
     """The shift (C,) of a record."""
     return torch.tensor(record["shift"], dtype=torch.float64)

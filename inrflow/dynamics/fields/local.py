@@ -1,45 +1,57 @@
-"""The nonlinear part of a local equation, as a part of a vector field of codes.
+"""Products of derivatives of the decoded field as a term of a vector field: the nonlinear terms of a PDE.
 
-Codes become fields, the products of a few of their derivatives are formed at the points of a grid, and the rates are
-projected back onto the codes: a Galerkin method whose equation is learned.
+A pseudospectral Galerkin method whose equation is learned: codes are synthesised to fields on a grid that is fine
+enough to avoid aliasing, the products are formed there, and the rates are projected back onto the codes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from inrflow.decoders.base import Decoder
+from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.fields.harmonic_jacobian import HarmonicJacobian
 from inrflow.dynamics.libraries.fourier_grid import LocalBasis
-from inrflow.dynamics.libraries.pde_terms import Factor, Term, from_plain
+from inrflow.dynamics.libraries.pde_terms import Factor, Term, from_plain, to_plain
 
 _BLOCK = 2**19  # values of all products at the grid's points, kept at once
 
 
-class LocalProducts(nn.Module):
-    """Rates of codes (S, Z): the projection of sum_j theta_j(c) phi_j(u), theta(c) = theta_0 + sum_k c_k theta_k.
+@register_term("local")
+class LocalProducts(FieldTerm):
+    """The projection of sum_j theta_j(c) phi_j(u) onto codes (S, Z), theta(c) = theta_0 + sum_k c_k theta_k.
 
     Args:
-        terms: J products phi_j of two and more factors (plain lists or `Term`).
+        terms: J products phi_j of two or more factors (plain lists or `Term`).
         channels: C, each with coefficients of its own.
         context_size: P.
-    `attach` must be called before use: what a decoder tells is not stored a second time.
+
+    The decoder's basis is not stored with the term: call `attach` or `bind` before use.
     """
 
     def __init__(self, terms: Sequence, channels: int, context_size: int = 0) -> None:
         super().__init__()
+        self.channels, self.context_size = channels, context_size
         self.terms: list[Term] = from_plain(terms)
         self.factors: list[Factor] = list(dict.fromkeys(f for term in self.terms for f in term))
         self.weight = nn.Parameter(torch.zeros(1 + context_size, len(self.terms), channels))
         self.shift: Tensor
-        self.register_buffer("shift", torch.zeros(channels))  # that of the basis, so that it can be made again
+        self.register_buffer("shift", torch.zeros(channels))  # of the basis, from which `bind` makes it again
         self.basis: LocalBasis | None = None
         self.harmonic: HarmonicJacobian | None = None
 
+    def structure(self) -> dict[str, Any]:
+        return {"terms": to_plain(self.terms), "channels": self.channels, "context_size": self.context_size}
+
+    def bind(self, decoder: Decoder) -> None:
+        self.attach(LocalBasis(decoder, self.shift))
+
     def attach(self, basis: LocalBasis) -> None:
-        """Use a basis, whose codes are those of the states."""
+        """Use a basis whose codes are the states."""
         self.basis = basis.of_degree(max((len(term) for term in self.terms), default=1))
         self.harmonic = HarmonicJacobian.of(self.basis)
         self.shift.copy_(basis.shift)
@@ -55,18 +67,17 @@ class LocalProducts(nn.Module):
             return self.weight[0]
         return self.weight[0] + torch.einsum("sk,kjc->sjc", context, self.weight[1:])
 
-    def forward(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
-        """Rates (..., Z) of codes (..., Z) at contexts (..., P)."""
+    def forward(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
         assert self.basis is not None, "attach a basis first"
-        flat = codes.reshape(-1, codes.shape[-1])
-        weight = self.weight_at(None if context is None else context.reshape(-1, context.shape[-1])).to(flat)
+        flat = z.reshape(-1, z.shape[-1])
+        weight = self.weight_at(None if c is None else c.reshape(-1, c.shape[-1])).to(flat)
         rates = []
         for rows in self._blocks(flat):
             own = weight if weight.dim() == 2 else weight[rows]
             fields = self.basis.fields(self.basis.coefficients(flat[rows]), self.factors)
             pointwise = own.transpose(-1, -2) @ self._products(fields)  # (B, C, M)
             rates.append(self.basis.project(self.basis.spectrum(pointwise)))
-        return torch.cat(rates).reshape(codes.shape) if rates else torch.zeros_like(codes)
+        return torch.cat(rates).reshape(z.shape) if rates else torch.zeros_like(z)
 
     def spectra(self, codes: Tensor) -> Tensor:
         """Fourier coefficients (S, J, K) of all products, for codes (S, Z)."""
@@ -79,21 +90,20 @@ class LocalProducts(nn.Module):
             return torch.zeros(0, len(self.terms), self.basis.count, dtype=torch.complex128)
         return torch.cat(parts)
 
-    def jacobian(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
-        """Derivative (S, Z, Z) of the rates at codes (S, Z) and contexts (S, P)."""
+    def jacobian(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
         basis = self.basis
         assert basis is not None, "attach a basis first"
-        weight = self.weight_at(context).to(codes).expand(len(codes), -1, -1)
-        unit = torch.eye(codes.shape[-1], dtype=codes.dtype)
-        result = torch.empty(len(codes), codes.shape[-1], codes.shape[-1], dtype=codes.dtype)
-        fields = basis.fields(basis.coefficients(codes), self.factors)
+        weight = self.weight_at(c).to(z).expand(len(z), -1, -1)
+        unit = torch.eye(z.shape[-1], dtype=z.dtype)
+        result = torch.empty(len(z), z.shape[-1], z.shape[-1], dtype=z.dtype)
+        fields = basis.fields(basis.coefficients(z), self.factors)
         slopes = self._slopes(fields, weight)  # (S, C, F, M)
         if self.harmonic is not None:
-            return torch.stack([self.harmonic(one, self.factors) for one in slopes]) if len(codes) else result
+            return torch.stack([self.harmonic(one, self.factors) for one in slopes]) if len(z) else result
         block = max(1, _BLOCK // (len(self.factors) * fields.shape[-1]))
         for columns in torch.arange(len(unit)).split(block):
             moved = basis.fields(basis.coefficients(unit[columns], whole=False), self.factors)  # (B, F, M)
-            for s in range(len(codes)):
+            for s in range(len(z)):
                 pointwise = torch.einsum("cfm,bfm->bcm", slopes[s], moved)
                 result[s][:, columns] = basis.project(basis.spectrum(pointwise)).T
         return result

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.quadratic import Couplings
+from inrflow.dynamics.fields.sum import VectorField
 
 
 def coalesced(triples: Tensor, weight: Tensor, tolerance: float = 1e-14) -> tuple[Tensor, Tensor]:
@@ -21,24 +22,24 @@ def coalesced(triples: Tensor, weight: Tensor, tolerance: float = 1e-14) -> tupl
 
 def restricted(field: VectorField, places: list[int]) -> VectorField:
     """A quadratic field on some of its codes, in the order of `places`; -1 for a code that it does not have."""
-    size = field.shape.state_size
+    size = field.state_size
     there = torch.tensor(places)
     inverse = torch.full((size,), -1, dtype=torch.int64)
     inverse[there[there >= 0]] = (there >= 0).nonzero()[:, 0]
     matrix = torch.zeros(len(places), len(places), dtype=torch.float64)
     rows = (there >= 0).nonzero()[:, 0]
-    matrix[rows[:, None], rows] = field.matrix.detach().double()[there[rows][:, None], there[rows]]
+    matrix[rows[:, None], rows] = field.linear.matrix.detach().double()[there[rows][:, None], there[rows]]
     bias = torch.zeros(len(places), dtype=torch.float64)
-    bias[rows] = field.bias.detach().double()[there[rows]]
+    bias[rows] = field.linear.bias.detach().double()[there[rows]]
     triples, weight = torch.zeros(3, 0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
-    if field.shape.couplings:
-        part = field.couplings
+    part = field.get(Couplings)
+    if part is not None:
         triples = inverse[torch.stack([part.out, part.left, part.right])]
         kept = (triples >= 0).all(0) & (part.weight.detach() != 0)
         triples, weight = triples[:, kept], part.weight.detach().double()[kept]
         triples = torch.stack([triples[0], triples[1:].amin(0), triples[1:].amax(0)])
-    result = VectorField(FieldShape(len(places), couplings=len(weight), width=field.shape.width)).double()
+    result = VectorField.of(len(places), couplings=len(weight)).double()
     result.set_linear(matrix, bias)
     if len(weight):
-        result.couplings.set(triples, weight)
+        result.term(Couplings).set(triples, weight)
     return result

@@ -16,7 +16,6 @@ from torch import Tensor
 from inrflow.dynamics.fields.local import LocalProducts
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.integral_form import by_observed_frames, interpolated_path
-from inrflow.dynamics.flow.linearised import field_jacobian
 from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.libraries.pde_terms import Term, to_plain
@@ -143,8 +142,8 @@ class EquationFit:
         """
         size = self.basis.code_size
         mean = self.states.codes[self.states.observed].double().mean(0)
-        state = torch.cat([mean, torch.zeros(field.shape.context_size, dtype=torch.float64)])
-        jacobian = field_jacobian(field, torch.zeros(1, dtype=torch.float64), state[None])[0, :size, :size]
+        state = torch.cat([mean, torch.zeros(field.context_size, dtype=torch.float64)])
+        jacobian = field.jacobian(torch.zeros(1, dtype=torch.float64), state[None])[0, :size, :size]
         one = torch.linalg.matrix_exp(jacobian * gap / steps)
         whole = torch.linalg.matrix_power(one, steps)
         if not bool(torch.isfinite(whole).all()) or not float(torch.linalg.matrix_norm(whole, 2)) < _GROWTH:
@@ -216,7 +215,7 @@ def steps_of(field: VectorField, states: CodeData, contexts: Tensor | None = Non
     Steps of a linear field, which cost little, are accurate and not only stable: a wave keeps its phase.
     """
     gap = float((states.t[:, 1:] - states.t[:, :-1]).nan_to_num(0.0).max())
-    seen = states.codes[states.observed][:, : field.shape.state_size].double()
+    seen = states.codes[states.observed][:, : field.state_size].double()
     if not field.is_linear_at_context:
         seen = seen[seen.square().sum(1).topk(min(most, len(seen))).indices]
     else:
@@ -231,7 +230,7 @@ def steps_of(field: VectorField, states: CodeData, contexts: Tensor | None = Non
 
 def fastest_rate(field: VectorField, states: Tensor, iterations: int = 24) -> float:
     """About the largest absolute eigenvalue of the field's derivative around states (S, n): growth under its powers."""
-    size = field.shape.state_size
+    size = field.state_size
     move = torch.zeros_like(states)
     move[:, :size] = torch.linspace(1.0, 2.0, size, dtype=states.dtype)
     now = torch.zeros(len(states), dtype=torch.float64)
@@ -265,7 +264,7 @@ def flow_path(field: VectorField, start: Tensor, begin: Tensor, gap: Tensor, ste
 def _linear_path(field: VectorField, start: Tensor, gap: Tensor, steps: int) -> Tensor:
     """The same along an affine field, exactly: one matrix for all that have the same gap."""
     path = start.expand(steps + 1, *start.shape).clone()
-    affine = torch.nn.functional.pad(torch.cat([field.matrix, field.bias[:, None]], 1), (0, 0, 0, 1))
+    affine = torch.nn.functional.pad(torch.cat([field.linear.matrix, field.linear.bias[:, None]], 1), (0, 0, 0, 1))
     for value in gap.unique():
         rows = gap == value
         one = torch.linalg.matrix_exp(affine * value / steps)[:-1]

@@ -1,17 +1,25 @@
 """Integration of latent states through torchdiffeq, every trajectory at its own times in one batch.
 
-Each interval between two query times is mapped to s in [0, 1] and integrated as ds/ds' = dt_i f(t_i + s' dt_i, s): one
-batched call an interval, whatever the steps of the single trajectories.
+Each interval between two query times is mapped to s in [0, 1] and integrated as dz/ds = dt_i f(t_i + s dt_i, z): one
+batched call an interval, whatever the steps of the single trajectories. Long intervals of affine fields are crossed by
+one matrix exponential.
 """
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow.affine import affine_flow, has_exact_flow
 from inrflow.errors import UserError
+
+_FAR, _MANY = 4.0, 256  # internal time units and steps of an interval, beyond both of which an exact flow is used
+_MOST = 2.0**20  # steps of an interval: minutes for a few codes
+_KEPT = 128  # steps whose states are kept at once
 
 
 class IntegrationError(UserError):
@@ -59,24 +67,39 @@ class Integrator:
         widest = float(gap.abs().max())
         if widest == 0.0:
             return state
+        recorded = torch.is_grad_enabled()
+        parts = widest / self.step
+        if widest > _FAR and parts > _MANY and not recorded and has_exact_flow(field):
+            return affine_flow(cast(VectorField, field), state, begin, gap)
+        if self.method == "rk4" and not parts <= _MOST:
+            if not check:
+                return torch.full_like(state, float("nan"))
+            raise IntegrationError(
+                f"the forecast from t={float(begin[0]):g} needs {parts:.3g} steps over {widest:.3g} internal time "
+                f"units, more than {_MOST:g}: forecast less far"
+            )
         scale = gap.to(state.dtype)[:, None]
 
         def rate(s: Tensor, y: Tensor) -> Tensor:
             return scale * field(begin + s.double() * gap, y)
 
         if self.method == "rk4":
-            steps = max(1, math.ceil(widest / self.step - 1e-6))
+            steps = max(1, math.ceil(parts - 1e-6))
             grid = torch.linspace(0, 1, steps + 1, dtype=state.dtype, device=state.device)
             options: dict = {}
         else:
             grid = torch.tensor([0.0, 1.0], dtype=state.dtype, device=state.device)
-            options = {"rtol": self.rtol, "atol": self.atol}
+            options = {"rtol": self.rtol, "atol": self.atol, "options": {"max_num_steps": int(_MOST)}}
         try:
             if self.adjoint:
                 parameters = tuple(p for p in field.parameters() if p.requires_grad)
                 options["adjoint_params"] = parameters
                 return odeint_adjoint(_Rate(rate), state, grid, method=self.method, **options)[-1]
-            return odeint(rate, state, grid, method=self.method, **options)[-1]
+            # torchdiffeq keeps the states of all steps: without gradients a few at a time will do.
+            length = len(grid) if recorded else _KEPT
+            for first in range(0, len(grid) - 1, length):
+                state = odeint(rate, state, grid[first : first + length + 1], method=self.method, **options)[-1]
+            return state
         except AssertionError as error:  # torchdiffeq answers a collapsed step or NaN states with a bare assert
             if not check:
                 return torch.full_like(state, float("nan"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.encoding.delayed_values import AffineMotion
 
+_SHORT = 8.0  # internal time units over which the noise of a gap is added as if the flow did not move it
 _CONTEXT_STEP = 1e-4  # of central differences: truncation and rounding below 1e-8
 
 
@@ -32,7 +35,7 @@ class Dynamics:
         now = torch.zeros(len(rows), dtype=torch.float64)
         with torch.no_grad():
             rate = self.field(now, rows)[:, :size]
-        matrix = field_jacobian(self.field, now, rows)[:, :size, :size]
+        matrix = self.field.jacobian(now, rows)[:, :size, :size]
         bias = rate - (matrix @ rows[:, :size, None])[..., 0]
         return AffineMotion.of(matrix, bias) if states.dim() > 1 else AffineMotion.of(matrix[0], bias[0])
 
@@ -42,35 +45,36 @@ class Dynamics:
         """Covariance at `end` and the linearised flow (S or 1, n, n), from `covariance` (S or 1, n, n) at `begin` (S,).
 
         The field is linearised between the states `start` and `stop` (S, n) at both times, contexts through the flow
-        itself; the field's error adds the process noise.
+        itself; the field's error adds the process noise. Over a gap of several internal time units the noise is moved
+        by the flow as well: flow and noise of a short gap are doubled until they cover the whole one.
         """
         gap = end - begin
-        middle = (start + stop) / 2
-        if self.field.is_linear:
-            same = bool((gap == gap[0]).all())
-            gap = gap[:1] if same else gap
-            flow = torch.linalg.matrix_exp(self.field.matrix.detach()[None] * gap[:, None, None])
-        elif self.field.is_linear_at_context:
-            flow = self._flow_at_contexts(start, begin, end)
-        else:
-            jacobian = field_jacobian(self.field, (begin + end) / 2, middle)
-            flow = torch.linalg.matrix_exp(jacobian * gap[:, None, None])
-            if self.field.shape.context_size:
-                flow[:, :, self.field.shape.state_size :] = self.context_columns(start, begin, end)
-        added = torch.diag_embed(self.process * gap.abs()[:, None])
+        if self.field.is_linear and bool((gap == gap[0]).all()):
+            gap = gap[:1]
+        doublings = _doublings(float(gap.abs().max()))
+        short = gap / 2**doublings
+        flow = self._flow(start, stop, begin, end, short)
+        added = torch.diag_embed(self.process * short.abs()[:, None])
+        for _ in range(doublings):
+            added = added + flow @ added @ flow.transpose(1, 2)
+            flow = flow @ flow
+        if self.field.context_size:
+            flow[:, :, self.field.state_size :] = self.context_columns(start, begin, end)
         moved = flow @ covariance @ flow.transpose(1, 2) + added
         return (moved + moved.transpose(1, 2)) / 2, flow
 
-    def _flow_at_contexts(self, start: Tensor, begin: Tensor, end: Tensor) -> Tensor:
-        """Flow (S, n, n) of a field that is linear given its context: exact, one exponential for each context."""
-        size = self.field.shape.state_size
-        distinct, which = torch.unique(
-            torch.cat([start[:, size:], (end - begin)[:, None]], 1), dim=0, return_inverse=True
-        )
-        matrices = self.field.matrix_at(distinct[:, :-1]).detach() * distinct[:, -1, None, None]
+    def _flow(self, start: Tensor, stop: Tensor, begin: Tensor, end: Tensor, gap: Tensor) -> Tensor:
+        """Flow (S or 1, n, n) of the linearised field over a `gap` (S or 1,); its columns of contexts do not count."""
+        field, n = self.field, self.field.state_size
+        if field.is_linear:
+            return torch.linalg.matrix_exp(field.matrix_at() * gap[:, None, None])
+        if not field.is_linear_at_context:
+            jacobian = field.jacobian((begin + end) / 2, (start + stop) / 2)
+            return torch.linalg.matrix_exp(jacobian * gap[:, None, None])
+        distinct, which = torch.unique(torch.cat([start[:, n:], gap[:, None]], 1), dim=0, return_inverse=True)
+        matrices = field.matrix_at(distinct[:, :-1]) * distinct[:, -1, None, None]
         flow = torch.eye(start.shape[1], dtype=start.dtype).repeat(len(start), 1, 1)
-        flow[:, :size, :size] = torch.linalg.matrix_exp(matrices)[which]
-        flow[:, :, size:] = self.context_columns(start, begin, end)
+        flow[:, :n, :n] = torch.linalg.matrix_exp(matrices)[which]
         return flow
 
     def context_columns(self, start: Tensor, begin: Tensor, end: Tensor) -> Tensor:
@@ -78,7 +82,7 @@ class Dynamics:
 
         Central differences in double precision: a context's unit is its spread over the training data.
         """
-        size, contexts = self.field.shape.state_size, self.field.shape.context_size
+        size, contexts = self.field.state_size, self.field.context_size
         moves = torch.zeros(2 * contexts, start.shape[1], dtype=torch.float64)
         moves[:, size:] = _CONTEXT_STEP * torch.cat([torch.eye(contexts), -torch.eye(contexts)])
         moved = (start[None] + moves[:, None]).flatten(0, 1)
@@ -87,29 +91,6 @@ class Dynamics:
         return ((ends[0] - ends[1]) / (2 * _CONTEXT_STEP)).permute(1, 2, 0)
 
 
-def field_jacobian(field: VectorField, t: Tensor, state: Tensor) -> Tensor:
-    """df/ds (S, n, n) at states (S, n) and times (S,)."""
-
-    def single(one_state: Tensor, one_time: Tensor) -> Tensor:
-        return field.without_products(one_time, one_state)
-
-    n, contexts = field.shape.state_size, field.shape.context_size
-    pad = (0, contexts, 0, contexts)
-    shape = field.shape
-    affine = shape.linear and not (shape.forcing_period or shape.quadratic_rank or shape.depth)
-    with torch.no_grad():
-        context = state[:, n:] if contexts else None
-        if affine:
-            jacobian = torch.nn.functional.pad(field.matrix_at(state[:, n:]), pad).clone()
-            if contexts:
-                columns = torch.einsum("kij,sj->sik", field.context_matrix, state[:, :n])
-                jacobian[:, :n, n:] = columns + field.context_bias.T
-        else:
-            jacobian = torch.func.vmap(torch.func.jacrev(single))(state, t)
-        if field.shape.products:
-            jacobian = jacobian + torch.nn.functional.pad(field.products.jacobian(state[:, :n], context), pad)
-        if field.shape.local:
-            jacobian = jacobian + torch.nn.functional.pad(field.local.jacobian(state[:, :n], context), pad)
-        if field.shape.couplings:
-            jacobian = jacobian + torch.nn.functional.pad(field.couplings.jacobian(state[:, :n], context), pad)
-    return jacobian
+def _doublings(gap: float) -> int:
+    """How often a short gap is doubled to a long one."""
+    return max(0, math.ceil(math.log2(gap / _SHORT))) if gap > _SHORT and math.isfinite(gap) else 0

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.local import LocalProducts
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.libraries.fourier_grid import LocalBasis
-from inrflow.dynamics.libraries.pde_terms import Term, name_of, to_plain
+from inrflow.dynamics.libraries.pde_terms import Term, name_of
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,14 @@ class LocalEquation:
         """Number of coefficients that are not 0, what contexts add among them."""
         return int((self.weights != 0).sum())
 
-    def field(self, basis: LocalBasis, width: int = 256) -> VectorField:
+    def field(self, basis: LocalBasis) -> VectorField:
         """The vector field (float64) of codes of this basis."""
         weights, size = self.several, basis.code_size
         needed = (weights != 0).any(0)  # (J, C)
         products = [j for j, term in enumerate(self.terms) if len(term) > 1 and bool(needed[j].any())]
-        shape = FieldShape(
-            size, width=width, local=to_plain([self.terms[j] for j in products]) or None, channels=basis.channels,
-            context_size=len(weights) - 1,
-        )
-        field = VectorField(shape).double()
+        field = VectorField.of(
+            size, local=[self.terms[j] for j in products], channels=basis.channels, context_size=len(weights) - 1
+        ).double()
         matrices = torch.zeros(len(weights), size, size, dtype=torch.float64)
         biases = torch.zeros(len(weights), size, dtype=torch.float64)
         for j, term in enumerate(self.terms):
@@ -76,11 +75,12 @@ class LocalEquation:
         if self.force is not None:
             biases[0] += self.force
         field.set_linear(matrices[0], biases[0])
-        if shape.context_size:
+        if field.context_size:
             field.set_context_linear(matrices[1:], biases[1:])
         if products:
-            field.local.set(weights[:, products])
-            field.attach(basis)
+            local = field.term(LocalProducts)
+            local.set(weights[:, products])
+            local.attach(basis)
         return field
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str], units: Sequence[float]) -> list[str]:

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.fields.quadratic import leading_pairs, products_of
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.quadratic import Products, leading_pairs, products_of
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.integral_form import by_observed_frames, interpolated_path
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.ridge import improves, leading_ridge
@@ -70,12 +70,11 @@ class QuadraticForm:
         """The same form with another validation error."""
         return replace(self, score=score)
 
-    def field(self, width: int = 256) -> VectorField:
-        """The vector field, float64; `width` of a residual network that may be added to it."""
-        shape = FieldShape(self.size, products=len(self.left), width=width, context_size=self.contexts)
-        field = VectorField(shape).double()
+    def field(self) -> VectorField:
+        """The vector field, float64."""
+        field = VectorField.of(self.size, products=len(self.left), context_size=self.contexts).double()
         field.set_linear(self.matrix, self.bias)
-        field.products.set(self.left, self.right, self.weight, self.context_weight)
+        field.term(Products).set(self.left, self.right, self.weight, self.context_weight)
         if self.context_matrix is not None and self.context_bias is not None:
             field.set_context_linear(self.context_matrix, self.context_bias)
         return field

@@ -62,9 +62,9 @@ class SpectralForm:
         """Step of Runge-Kutta along whose flow the operator was fitted, internal time."""
         return substep(self.waves)
 
-    def field(self, width: int = 256) -> VectorField:
+    def field(self) -> VectorField:
         """The vector field, float64."""
-        return self.waves.field(self.operator, width)
+        return self.waves.field(self.operator)
 
 
 class SpectralFit:

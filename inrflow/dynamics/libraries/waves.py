@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.restrictions import coalesced
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels
 
 _ROOT = 2**-0.5
@@ -115,22 +116,22 @@ class Waves:
 
     # ---- as a field of real codes ----
 
-    def field(self, operator: SpectralOperator, width: int = 256) -> VectorField:
+    def field(self, operator: SpectralOperator) -> VectorField:
         """The real vector field (float64) of an operator, with the contexts that it has."""
         n, contexts = len(self.labels), operator.contexts
         triples, weight = self._couplings(operator)
-        shape = FieldShape(
-            n, couplings=len(triples[0]), width=width, context_size=len(contexts), context_couplings=operator.coupled
-        )
-        field = VectorField(shape).double()
+        count = len(triples[0])
+        field = VectorField.of(
+            n, couplings=count, context_size=len(contexts), context_couplings=operator.coupled
+        ).double()
         field.set_linear(self._matrix(operator), self.codes(operator.constant))
         if contexts:
             field.set_context_linear(
                 torch.stack([self._matrix(one) for one in contexts]),
                 torch.stack([self.codes(one.constant) for one in contexts]),
             )
-        if shape.couplings:
-            field.couplings.set(triples, weight[0], weight[1:] if operator.coupled else None)
+        if count:
+            field.term(Couplings).set(triples, weight[0], weight[1:] if operator.coupled else None)
         return field
 
     def _matrix(self, operator: SpectralOperator) -> Tensor:
@@ -142,21 +143,22 @@ class Waves:
     def operator(self, field: VectorField) -> SpectralOperator:
         """The operator of a real quadratic field of these codes: what commutes with translations, and its bias."""
         found = self.nothing()
-        found.constant = self.coefficients(field.bias.detach().double())[:, : self.count]
-        moved = self.coefficients(field.matrix.detach().double().T)[..., : self.count]  # of each code
+        found.constant = self.coefficients(field.linear.bias.detach().double())[:, : self.count]
+        moved = self.coefficients(field.linear.matrix.detach().double().T)[..., : self.count]  # of each code
         for channel in range(self.channels):
             even = moved[self.cosine[channel]]
             odd = torch.where(self.sine[channel, :, None, None] >= 0, moved[self.sine[channel].clamp(min=0)], 0.0)
             every = torch.arange(self.count)
             unit = torch.where(every > 0, 2.0, 1.0).double() * _scale(every)
             found.linear[:, :, channel] = (even + 1j * odd)[every, :, every] / unit[:, None]
-        if field.shape.couplings:
-            found.products = self._products_of(field)
+        couplings = field.get(Couplings)
+        if couplings is not None:
+            found.products = self._products_of(couplings)
         return found
 
-    def _products_of(self, field: VectorField) -> Tensor:
+    def _products_of(self, part: Couplings) -> Tensor:
         """Weights (C, M) of the couplings of a real field: each code is a sum of the coefficients of k and of -k."""
-        full, part = 2 * self.count - 1, field.couplings
+        full = 2 * self.count - 1
         wave, sine = torch.zeros(len(self.labels), dtype=torch.int64), torch.zeros(len(self.labels)).bool()
         channels = torch.zeros(len(self.labels), dtype=torch.int64)
         for channel in range(self.channels):

@@ -217,4 +217,4 @@ def _motion_of(run: Run, form: QuadraticForm, train: CodeData, validation: CodeD
     states[torch.as_tensor(problem.train)] = train.codes[: len(problem.train), :, : form.size]
     if validation is not None:
         states[torch.as_tensor(problem.validation)] = validation.codes[..., : form.size]
-    return motion_around(form.field(run.config.dynamics.width), states, problem.scale.unit)
+    return motion_around(form.field(), states, problem.scale.unit)

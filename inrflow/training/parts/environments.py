@@ -20,7 +20,7 @@ from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.contexts.parameter_map import ParameterMap
 from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.contexts.search import AVERAGED, FREE, ContextChoice, ContextSearch, contexts_of_parameters
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.fitting.operators_of_pde import LOCAL_LISTS, LocalOperators
 from inrflow.dynamics.flow.integrate import Integrator
@@ -129,7 +129,7 @@ class ContextDynamics:
     @property
     def size(self) -> int:
         """Number of codes."""
-        return self.field.shape.state_size
+        return self.field.state_size
 
 
 class ContextDynamicsSearch:
@@ -208,17 +208,17 @@ class ContextDynamicsSearch:
     def _tried(self, name: str, field: VectorField, contexts: Tensor, score: float, floor: float) -> Tried:
         count = sum(p.numel() for p in field.parameters())
         return self.run.log.tried(Tried(
-            "reduced_order", name, field.shape.state_size, score, floor, count, contexts=contexts.shape[1]
+            "reduced_order", name, field.state_size, score, floor, count, contexts=contexts.shape[1]
         ))
 
     def _linear(self, search: ContextSearch, choice: ContextChoice) -> ContextDynamics:
-        fit, width, chosen = choice.fit, self.run.config.dynamics.width, choice.candidate
+        fit, chosen = choice.fit, choice.candidate
 
         def refit(codes: CodeData, rows: Tensor) -> tuple[VectorField, Tensor]:
             full = search.fit(chosen.size, fit.contexts, chosen.ridge, form=chosen.form, data=(codes, rows))
-            return context_field(full, width), full.contexts
+            return context_field(full), full.contexts
 
-        field, metadata = context_field(fit, width), {}
+        field, metadata = context_field(fit), {}
         if chosen.form in search.local:
             local = search.local[chosen.form].truncated(chosen.size)
             metadata = {"equation": self.run.problem.written(local.equation(fit.operators))}
@@ -243,7 +243,7 @@ class ContextDynamicsSearch:
         if chosen is None:
             return None
         coupled = ", which depend on the contexts" if chosen.coupled else ""
-        field = chosen.form.field(settings.width)
+        field = chosen.form.field()
         row = self._tried(f"quadratic dynamics with contexts, {len(chosen.form.left)} products{coupled}", field,
                           chosen.contexts, chosen.score, search.floor)
         if not chosen.score < BETTER * choice.score:
@@ -256,7 +256,7 @@ class ContextDynamicsSearch:
 
         def refit(codes: CodeData, rows: Tensor) -> tuple[VectorField, Tensor]:
             again = refitted_with_contexts(chosen, codes, rows)
-            return again.form.field(settings.width), again.contexts
+            return again.form.field(), again.contexts
 
         return ContextDynamics(field, chosen.contexts, chosen.contexts[rows], chosen.score, refit, row)
 
@@ -332,9 +332,9 @@ def _solve_again(
     return contexts, again
 
 
-def context_field(fit: ContextFit, width: int) -> VectorField:
+def context_field(fit: ContextFit) -> VectorField:
     """The vector field of linear dynamics affine in contexts, float64."""
-    field = VectorField(FieldShape(fit.operators.shape[1], context_size=fit.context_size, width=width)).double()
+    field = VectorField.of(fit.operators.shape[1], context_size=fit.context_size).double()
     field.set_linear(fit.operators[0, :, 1:], fit.operators[0, :, 0])
     field.set_context_linear(fit.operators[1:, :, 1:], fit.operators[1:, :, 0])
     return field

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import RIDGES, ClosedForm, ClosedFormSearch
 from inrflow.dynamics.libraries.quadratic import QuadraticForm
 from inrflow.dynamics.states import CodeData
@@ -133,10 +133,9 @@ def choose_linear(
 
 def linear_field(run: Run, fit: ClosedForm) -> VectorField:
     """The vector field of fitted linear dynamics, float64."""
-    shape = FieldShape(
+    field = VectorField.of(
         len(fit.bias), forcing_period=run.problem.forcing_period,
-        forcing_harmonics=run.config.dynamics.forcing_harmonics, width=run.config.dynamics.width,
-    )
-    field = VectorField(shape).double()
+        forcing_harmonics=run.config.dynamics.forcing_harmonics,
+    ).double()
     field.set_linear(fit.matrix, fit.bias, fit.forcing)
     return field

@@ -94,7 +94,7 @@ class QuadraticSearch:
 
     def error(self, field: VectorField) -> float:
         """Validation error, share of the variance of the codes: what the size cuts off counts."""
-        size = field.shape.state_size
+        size = field.state_size
         states = with_memory(self.validation, size, None)
         return rollout_error(field, Integrator(step=_STEP), states, self.validation, self.first, size)
 
@@ -192,7 +192,7 @@ class QuadraticContextSearch:
 
     def error(self, field: VectorField, contexts: Tensor) -> float:
         """Validation error, share of the variance of the codes: what the size cuts off counts."""
-        size = field.shape.state_size
+        size = field.state_size
         states = with_contexts(self.validation, size, contexts[self.validation_rows])
         return rollout_error(field, Integrator(step=_STEP), states, self.validation, 0, size)
 

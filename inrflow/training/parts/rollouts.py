@@ -11,7 +11,11 @@ from torch import Tensor, nn
 
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.base import build_term
+from inrflow.dynamics.fields.forcing import ForcingTerm
+from inrflow.dynamics.fields.network import NetworkTerm
+from inrflow.dynamics.fields.quadratic import Products
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_memory
 from inrflow.encoding.posterior import GaussianPrior
@@ -96,22 +100,28 @@ class DataSpaceTraining:
         return torch.where(keep, decoded - torch.nan_to_num(u), 0.0).square().sum() / keep.sum().clamp(min=1)
 
 
-def with_residual(field: VectorField, depth: int, keep: bool, seed: int) -> VectorField:
-    """A float32 field with a network to train: beside the terms of a closed-form field, or (not `keep`) from zero.
+def with_network(
+    field: VectorField, width: int, depth: int, keep: bool, seed: int
+) -> VectorField:
+    """A float32 copy of a field with a network added that starts at zero.
 
-    Fitted products are kept as they are: descent would not improve so many numbers.
+    Args:
+        keep: start from the field's values; without it the affine term and the forcing start at zero, and quadratic
+            terms, which descent would not improve, are left out; with it they are frozen.
     """
     torch.manual_seed(seed)
-    shape = replace(
-        field.shape, depth=depth, products=field.shape.products if keep else 0,
-        couplings=field.shape.couplings if keep else 0,
-    )
-    trained = VectorField(shape)
+    forcing = field.get(ForcingTerm)
+    period, harmonics = (0.0, 2) if forcing is None else (forcing.period, forcing.harmonics)
+    network = NetworkTerm(field.state_size, width, depth, field.context_size, period, harmonics)
+    terms = [build_term(one) for one in field.structure()["terms"]]
+    affine = [term for term in terms if term.degree in (0, 1)]
+    others = [term for term in terms if term.degree not in (0, 1) and (keep or term.degree != 2)]
+    result = VectorField(field.state_size, [*affine, network, *others], field.context_size)
     if keep:
-        trained.load_state_dict(field.state_dict(), strict=False)
-        for part in (p for name in ("products", "couplings") if (p := getattr(trained, name, None)) is not None):
-            part.requires_grad_(False)
-    return trained
+        result.load_state_dict(field.state_dict(), strict=False)
+    for term in others:
+        term.requires_grad_(term.degree != 2)
+    return result
 
 
 def network_candidate(
@@ -135,10 +145,10 @@ def network_candidate(
 
     if field is None:
         torch.manual_seed(run.config.seed)
-        field = VectorField(FieldShape(
+        field = VectorField.of(
             size, linear=False, width=settings.width, depth=max(1, settings.depth),
             forcing_period=problem.forcing_period, forcing_harmonics=settings.forcing_harmonics,
-        ))
+        )
     trained = train_field(run, [field], states, integrator, error, decoder).cpu().double()
     score = Score(error(trained), floor, sum(p.numel() for p in trained.parameters()))
     run.log.say(f"network field: validation error {score.error:.2e} of the variance")
@@ -167,9 +177,9 @@ def train_residual(
         return None
     starts = {"auto": (True, False), "least_squares": (True,), "zero": (False,)}
     wanted = starts[settings.start]
-    if field.shape.products and True in wanted:  # quadratic dynamics are not met by a network from zero
+    if field.get(Products) is not None and True in wanted:  # quadratic dynamics are not met by a network from zero
         wanted = (True,)
-    fields = [with_residual(field, settings.depth, keep, run.config.seed) for keep in wanted]
+    fields = [with_network(field, settings.width, settings.depth, keep, run.config.seed) for keep in wanted]
     return train_field(run, fields, states, integrator, error, decoder)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.contexts.of_waves import solve_contexts, start_contexts
+from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.restrictions import restricted
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.libraries.pde_terms import Term
@@ -74,7 +75,7 @@ class KnownPhysics:
 
     def coupled(self) -> list[int]:
         """The physics that have quadratic terms."""
-        largest = [float(f.couplings.weight.detach().abs().max()) if f.shape.couplings else 0.0 for f in self.fields]
+        largest = [_largest_coupling(field) for field in self.fields]
         return [i for i, value in enumerate(largest) if value > _ROUNDING * max(largest)]
 
 
@@ -205,6 +206,11 @@ class SpectralSearch:
             self.train, self.labels, rising, lambda labels: known.latent(index, labels, covered[-1]), self.validation,
             self.first,
         ), "transferred")
+
+
+def _largest_coupling(field: VectorField) -> float:
+    couplings = field.get(Couplings)
+    return 0.0 if couplings is None else float(couplings.weight.detach().abs().max())
 
 
 def refitted(form: SpectralForm, states: CodeData) -> SpectralForm:

@@ -15,7 +15,7 @@ from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Transformations
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.states import CodeData
@@ -54,13 +54,13 @@ class JointRecipe:
         embedding = problem.embedding()
         decoder = make_decoder(config, embedding, len(problem.description.channels))
         parts, settings, augmentation = config.dynamics, config.training, problem.augmentation()
-        shape = FieldShape(decoder.code_size, linear=False, width=parts.width, depth=parts.depth, swish=True)
+        field = VectorField.of(decoder.code_size, linear=False, width=parts.width, depth=parts.depth, swish=True)
         copies = copies_for(len(problem.train), len(problem.symmetries), config.data.copies)
         joint = JointTraining(
             problem.source, problem.train, problem.scale, augmentation, copies, settings.batch,
             wrapping(problem.box, problem.description.period, embedding), config.seed,
         )
-        module = JointModule(decoder, VectorField(shape), len(joint.rows), problem.source.times.shape[1])
+        module = JointModule(decoder, field, len(joint.rows), problem.source.times.shape[1])
         stage = JointStage(
             "joint", module, loss=lambda *unused: torch.zeros(()),
             optimiser=OptimiserSettings(settings.optimiser, settings.decoder_rate or _RATE), seed=config.seed,

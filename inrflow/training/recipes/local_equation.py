@@ -262,25 +262,21 @@ class _Search:
         """The equation as a candidate. Linear ones do not end the search: POD codes may hold more of what is linear."""
         problem, size, count = self.run.problem, self.basis.code_size, best.contexts.shape[1]
         dynamics, equation = self.run.config.dynamics, best.equation
-        field = equation.field(self.basis, dynamics.width)
+        field = equation.field(self.basis)
         validation = self._states(self.validation, best.contexts, self.validation_rows)
         integrator = Integrator(
             dynamics.method, self._step(field, validation, best), dynamics.rtol, dynamics.atol, dynamics.adjoint
         )
-        metadata: dict[str, Any] = {
-            "codes": self.labels.first(size).names(), "symmetries": [], "equation": problem.written(equation),
-        }
+        metadata: dict[str, Any] = {"symmetries": [], "equation": problem.written(equation)}
         if problem.pretrained is not None:
             metadata["transfer"] = {"dynamics": self.library, "scores": self.scores, "weights": {}}
 
         def refit() -> Refitted:
             final = self._refitted(best)
-            contexts, record = None, {}
+            field = final.equation.field(self.basis)
             if count and self.groups is not None:
-                contexts = self.groups.contexts(final.contexts, self.run.log.say)
-            else:
-                record = {"local": to_record(final.equation, self.basis)}
-            return Refitted(final.equation.field(self.basis, dynamics.width), contexts=contexts, metadata=record)
+                return Refitted(field, contexts=self.groups.contexts(final.contexts, self.run.log.say))
+            return Refitted(field, pde=to_record(final.equation, self.basis))
 
         return Candidate(
             problem, "local_equation", "local equation" + (", contexts" if count else ""), self.decoder,
@@ -288,7 +284,8 @@ class _Search:
             self.first, Score(best.score, self.noise, equation.coefficients), count,
             best.contexts[self.validation_rows] if count else None,
             explained=self._enough(best.score) if self.apart else best.score < TRUSTED,
-            refit=refit, calibrated=16 if size <= _MANY else 8, metadata=metadata, row=self.row,
+            refit=refit, code_names=self.labels.first(size).names(),
+            calibrated=16 if size <= _MANY else 8, metadata=metadata, row=self.row,
         )
 
     def _refitted(self, best: FoundEquation) -> FoundEquation:

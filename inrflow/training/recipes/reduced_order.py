@@ -137,7 +137,7 @@ def closed_form_candidates(
     every = chosen.train if validation is None else CodeData.join([chosen.train, validation])
     early = fit
     if quadratic is not None:
-        field = quadratic.field(settings.width)
+        field = quadratic.field()
     else:
         if validation is None:
             early = chosen.search.fit(fit.candidate, data=train)
@@ -160,7 +160,7 @@ def closed_form_candidates(
         if quadratic is None:
             return Refitted(linear_field(run, full), with_memory(chosen.train, size, full.directions))
         again = refitted(quadratic, with_memory(every, size, early.directions))
-        return Refitted(again.field(settings.width), with_memory(chosen.train, size, full.directions))
+        return Refitted(again.field(), with_memory(chosen.train, size, full.directions))
 
     def refit_decoder(surrogate: Surrogate) -> Surrogate:
         assert fitted is not None and validation is not None
@@ -234,7 +234,7 @@ def _on_all_trajectories(
     def field_of(codes: CodeData) -> VectorField:
         if quadratic is not None:
             states = states_of(codes)
-            return refitted(quadratic, states, states.codes.shape[-1]).field(run.config.dynamics.width)
+            return refitted(quadratic, states, states.codes.shape[-1]).field()
         candidate = replace(fit.candidate, size=codes.codes.shape[-1], memory=memory_of(codes))
         return linear_field(run, chosen.search.fit(candidate, data=codes))
 

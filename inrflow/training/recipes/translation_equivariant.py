@@ -76,7 +76,7 @@ class TranslationEquivariantRecipe:
         decoder.set_output(modes.mean, modes.modes)
         prior, size = modes.prior(), form.size
         floor = float(prior.noise.mean())
-        field = form.field(config.dynamics.width)
+        field = form.field()
         kind = "an equation with constant coefficients" if form.equation else "fitted wave by wave"
         row = run.log.tried(Tried(
             self.name, f"{kind}, {len(form.waves.out)} products", size, form.score, floor,
@@ -99,14 +99,12 @@ class TranslationEquivariantRecipe:
             return rollout_error(other, integrator, judged_states, judged, first, size)
 
         every = train if validation is None else CodeData.join([validation, train])
-        metadata: dict[str, object] = {"codes": labels.first(size).names()}
-        if pretrained is not None:
-            metadata["transfer"] = search.transfer
+        metadata = {} if pretrained is None else {"transfer": search.transfer}
         candidate = Candidate(
             problem, self.name, "closed form, commutes with translations", decoder, prior, field, integrator, states,
             judged_states, first, Score(error(field), floor, row.unknowns or 0),
-            refit=(lambda: Refitted(refitted(form, every).field(settings.width))) if validation is not None else None,
-            metadata=metadata, row=row,
+            refit=(lambda: Refitted(refitted(form, every).field())) if validation is not None else None,
+            code_names=labels.first(size).names(), metadata=metadata, row=row,
         )
         yield candidate
         trained = train_residual(run, field, states, integrator, error, candidate.score.error, floor, decoder)
@@ -122,7 +120,7 @@ def _with_contexts(
     run: Run, plain: SpectralForm, train: CodeData, validation: CodeData, floor: float
 ) -> ContextDynamics | None:
     """Dynamics with contexts of the environments, None where there are none or they do not help."""
-    groups, width = ContextGroups(run.problem), run.config.dynamics.width
+    groups = ContextGroups(run.problem)
     counts = groups.sizes(run.log.say)
     rows, validation_rows = groups.train(len(train.codes) // len(run.problem.train)), groups.validation
     if not counts or bool((validation_rows < 0).any()):
@@ -141,9 +139,9 @@ def _with_contexts(
 
     def refit(states: CodeData, numbers: Tensor) -> tuple[VectorField, Tensor]:
         again = form.refit(states, numbers)
-        return again.form.field(width), again.contexts
+        return again.form.field(), again.contexts
 
-    field = form.form.field(width)
+    field = form.form.field()
     row = run.log.tried(Tried(
         "translation_equivariant", f"wave by wave with contexts, {affine} affine in them", form.form.size, form.score,
         floor, sum(int((p != 0).sum()) for p in field.parameters()), contexts=form.contexts.shape[1],

@@ -6,7 +6,7 @@ import torch
 from context_systems import CONTEXTS, SIZE, operators, trajectories
 
 from inrflow.dynamics.contexts.posterior import solve_context
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 
@@ -16,7 +16,7 @@ INTEGRATOR = Integrator(step=0.25)
 
 def known_field():
     parts = operators()
-    field = VectorField(FieldShape(SIZE, context_size=CONTEXTS)).double()
+    field = VectorField.of(SIZE, context_size=CONTEXTS).double()
     field.set_linear(parts[0, :, 1:], parts[0, :, 0])
     field.set_context_linear(parts[1:, :, 1:], parts[1:, :, 0])
     return field

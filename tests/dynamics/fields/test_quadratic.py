@@ -6,6 +6,8 @@ import torch
 
 from inrflow.dynamics.fields.quadratic import Couplings, Products, leading_pairs
 
+NOW = torch.zeros(())
+
 
 def test_the_jacobian_is_the_derivative_of_the_products():
     torch.manual_seed(0)
@@ -13,8 +15,8 @@ def test_the_jacobian_is_the_derivative_of_the_products():
     left, right = leading_pairs(torch.ones(4), 10)
     part.set(left, right, torch.randn(4, 10, dtype=torch.float64))
     state = torch.randn(3, 4, dtype=torch.float64)
-    expected = torch.stack([torch.autograd.functional.jacobian(part, s) for s in state])
-    torch.testing.assert_close(part.jacobian(state), expected)
+    expected = torch.stack([torch.autograd.functional.jacobian(lambda z: part(NOW, z), s) for s in state])
+    torch.testing.assert_close(part.jacobian(NOW, state), expected)
 
 
 def test_pairs_of_components_that_vary_most_are_kept():
@@ -33,7 +35,7 @@ def test_couplings_without_gradients_are_those_with_them_also_after_their_weight
         for m, (out, left, right) in enumerate(triples.T.tolist()):
             weight = part.weight[m] + context @ part.context_weight[:, m]
             expected[..., out] += (weight * state[..., left] * state[..., right]).detach()
-        torch.testing.assert_close(part(state, context).detach(), expected)
+        torch.testing.assert_close(part(NOW, state, context).detach(), expected)
         with torch.no_grad():
-            torch.testing.assert_close(part(state, context), expected)
-            torch.testing.assert_close(copy.deepcopy(part)(state, context), expected)
+            torch.testing.assert_close(part(NOW, state, context), expected)
+            torch.testing.assert_close(copy.deepcopy(part)(NOW, state, context), expected)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.linalg import expm
 
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import Candidate, ClosedFormSearch
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_memory
@@ -30,8 +30,7 @@ def oscillators(times, count, nuisance=0, seed=0, level=0.1, noise=0.0):
 
 def rolled_out(fit, codes, period=0.0, first=0):
     """Forecast codes by an independent integration of the field that was found."""
-    shape = FieldShape(len(fit.bias), forcing_period=period, forcing_harmonics=2)
-    field = VectorField(shape).double()
+    field = VectorField.of(len(fit.bias), forcing_period=period, forcing_harmonics=2).double()
     field.set_linear(fit.matrix, fit.bias, fit.forcing)
     states = with_memory(codes, fit.candidate.size, fit.directions)
     with torch.no_grad():

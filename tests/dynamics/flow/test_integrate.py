@@ -1,11 +1,15 @@
 """The integrator against exact flows, itself at other step sizes, and what it says when a trajectory diverges."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import expm
 
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+import inrflow.dynamics.flow.integrate
+from inrflow.dynamics.fields.network import NetworkTerm
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import IntegrationError, Integrator
 from inrflow.errors import UserError
 
@@ -14,7 +18,7 @@ B = torch.tensor([0.2, -0.1, 0.05], dtype=torch.float64)
 
 
 def linear_field(matrix=A, bias=B):
-    field = VectorField(FieldShape(len(bias))).double()
+    field = VectorField.of(len(bias)).double()
     field.set_linear(matrix, bias)
     return field
 
@@ -77,7 +81,7 @@ def test_backwards_in_time_leads_back_to_the_start(integrator):
 
 
 def test_forcing_is_seen_at_absolute_times_of_each_trajectory():
-    field = VectorField(FieldShape(1, forcing_period=3.0, forcing_harmonics=1)).double()
+    field = VectorField.of(1, forcing_period=3.0, forcing_harmonics=1).double()
     field.set_linear(torch.zeros(1, 1), torch.zeros(1), torch.tensor([[0.7, -0.4]]))
     w = 2 * np.pi / 3.0
     times = np.array([[0.3, 1.1, 2.9], [-1.0, 0.0, 5.5]])
@@ -91,7 +95,7 @@ def test_forcing_is_seen_at_absolute_times_of_each_trajectory():
 
 def test_a_batch_is_the_loop_over_its_trajectories():
     torch.manual_seed(0)
-    field = VectorField(FieldShape(3, depth=1, width=8, quadratic_rank=2, forcing_period=2.0)).double()
+    field = VectorField.of(3, depth=1, width=8, products=2, forcing_period=2.0).double()
     for parameter in field.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     start, times = starts_and_times()
@@ -132,7 +136,7 @@ def test_gradients_pass_padding_as_if_it_were_not_there():
         field = linear_field()
         states = Integrator(step=10.0)(field, torch.as_tensor(s), torch.as_tensor(t))
         states[torch.isfinite(torch.as_tensor(t))].square().sum().backward()
-        gradients.append(field.matrix.grad)
+        gradients.append(field.linear.matrix.grad)
     torch.testing.assert_close(gradients[0], gradients[1] + gradients[2], rtol=1e-12, atol=1e-12)
 
 
@@ -154,9 +158,9 @@ def test_adjoint_gradients_are_those_through_the_stored_steps(method):
     gradients = []
     for adjoint in (False, True):
         torch.manual_seed(1)
-        field = VectorField(FieldShape(3, depth=1, width=6)).double()
+        field = VectorField.of(3, depth=1, width=6).double()
         field.set_linear(A, B)
-        torch.nn.init.normal_(field.residual[-1].weight, std=0.1)
+        torch.nn.init.normal_(field.term(NetworkTerm).layers[-1].weight, std=0.1)
         initial = torch.tensor(start, requires_grad=True)
         integrator = Integrator(method, step=0.02, rtol=1e-10, atol=1e-11, adjoint=adjoint)
         integrator(field, initial, torch.as_tensor(times)).square().sum().backward()
@@ -177,7 +181,7 @@ def test_gradients_with_respect_to_the_field_match_finite_differences():
 
 
 def test_divergence_is_reported_with_trajectory_time_step_and_norm():
-    field = VectorField(FieldShape(1)).double()
+    field = VectorField.of(1).double()
     field.set_linear(torch.tensor([[3.0]]), torch.zeros(1))
     start = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     times = torch.arange(0.0, 9.0, 1.5, dtype=torch.float64)
@@ -189,7 +193,7 @@ def test_divergence_is_reported_with_trajectory_time_step_and_norm():
 
 
 def test_states_that_are_not_finite_are_a_divergence_too():
-    field = VectorField(FieldShape(1)).double()
+    field = VectorField.of(1).double()
     field.set_linear(torch.tensor([[500.0]]), torch.zeros(1))
     start, times = torch.ones(1, 1, dtype=torch.float64), torch.arange(0.0, 60.0, dtype=torch.float64)
     with pytest.raises(IntegrationError, match="diverged at t=1 "):
@@ -234,3 +238,30 @@ def test_a_start_that_is_not_finite_is_one_clear_line(method):
     with pytest.raises(IntegrationError, match="norm nan") as caught:
         Integrator(method)(Explosion(), start, torch.tensor([0.0, 1.0], dtype=torch.float64))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+@pytest.mark.parametrize("end", [1e9, 1e21, 1e300, float("inf")])
+def test_times_too_far_to_be_stepped_to_are_refused_at_once(method, end):
+    class Slow(torch.nn.Module):
+        def forward(self, t, state):
+            return 1e6 * torch.sin(state)  # stiff: the adaptive method needs small steps too
+
+    start, times = torch.ones(1, 2, dtype=torch.float64), torch.tensor([0.0, end], dtype=torch.float64)
+    if method == "rk4":
+        with pytest.raises(IntegrationError, match="more than 1.04858e\\+06: forecast less far"):
+            Integrator(method, step=0.1)(Slow(), start, times)
+        assert torch.isnan(Integrator(method, step=0.1)(Slow(), start, times, check=False)[:, 1]).all()
+    elif not math.isfinite(end):
+        with pytest.raises(IntegrationError):
+            Integrator(method)(Slow(), start, times)
+
+
+def test_steps_that_are_not_kept_are_the_same_steps(monkeypatch):
+    field = VectorField.of(3, depth=1, width=6).double()
+    for parameter in field.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    start, times = torch.randn(2, 3).double(), torch.tensor([0.0, 3.0, 3.1]).double()
+    kept = Integrator(step=0.07)(field, start, times).detach()  # with gradients all states are kept
+    monkeypatch.setattr(inrflow.dynamics.flow.integrate, "_KEPT", 5)
+    np.testing.assert_array_equal(solve(Integrator(step=0.07), field, start, times), kept)

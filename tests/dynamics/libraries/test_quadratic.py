@@ -15,6 +15,8 @@ from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.training.parts.quadratic import ContextQuadratic
 from inrflow.training.recorder import Recorder
 
+NOW = torch.zeros(())
+
 
 def lorenz(t, s):
     """A slowed Lorenz system in units of order one."""
@@ -133,9 +135,9 @@ def test_contexts_are_found_with_the_coefficients(tmp_path):
 
 def test_the_jacobian_of_products_with_contexts_is_that_of_their_rate():
     torch.manual_seed(0)
-    products = Products(3, 4, contexts=2).double()
+    products = Products(3, 4, context_size=2).double()
     products.set(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 2, 1, 2]), torch.randn(3, 4), torch.randn(2, 3, 4))
     state, context = torch.randn(5, 3).double(), torch.randn(5, 2).double()
-    jacobian = torch.autograd.functional.jacobian
-    expected = torch.stack([jacobian(lambda s, c=c: products(s, c), s) for s, c in zip(state, context, strict=True)])
-    torch.testing.assert_close(products.jacobian(state, context), expected)
+    pairs, jacobian = zip(state, context, strict=True), torch.autograd.functional.jacobian
+    expected = torch.stack([jacobian(lambda s, c=c: products(NOW, s, c), s) for s, c in pairs])
+    torch.testing.assert_close(products.jacobian(NOW, state, context), expected)

@@ -5,6 +5,7 @@ import torch
 from spectral_systems import burgers, labels_of, line_of_trajectories, random_operator
 
 from inrflow.decoders.embeddings import make_embedding
+from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.restrictions import restricted
 from inrflow.dynamics.libraries.spectral import SpectralFit
 from inrflow.dynamics.libraries.waves import Waves
@@ -40,7 +41,7 @@ def test_real_field_equals_the_complex_one(channels: int, dimensions: int) -> No
     expected = waves.codes(waves.rates(operator, coefficients, waves.products(coefficients)))
     field = waves.field(operator)
     torch.testing.assert_close(field(torch.zeros(()).double(), codes), expected)
-    jacobian = field.couplings.jacobian(codes) + field.matrix
+    jacobian = field.term(Couplings).jacobian(torch.zeros(4), codes) + field.linear.matrix
     differentiated = torch.func.vmap(torch.func.jacrev(lambda s: field(torch.zeros(()).double(), s)))(codes)
     torch.testing.assert_close(jacobian, differentiated)
 

@@ -10,7 +10,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.data.observations import Observations
 from inrflow.data.symmetries import Symmetries
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.parts.asynchronous import motion_around, sizes_near
@@ -59,7 +59,7 @@ def run(tmp_path_factory, inrflow_command):
 
 def test_the_motion_around_states_is_that_of_the_flow_through_them():
     torch.manual_seed(0)
-    field = VectorField(FieldShape(3, quadratic_rank=3)).double()
+    field = VectorField.of(3, depth=1, width=8).double()
     for parameter in field.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     states, unit, gap = torch.randn(2, 4, 3).double(), 0.5, 1e-3

@@ -8,7 +8,7 @@ import torch
 
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.harmonics import HarmonicDecoder
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, memory_directions, with_memory
 from inrflow.encoding.prior.modes import OutputModes
@@ -47,7 +47,7 @@ def codes_of(decoder: HarmonicDecoder, weights: torch.Tensor) -> CodeData:
 
 
 def decay(size: int, rate: float = float(np.log(0.9))) -> VectorField:
-    field = VectorField(FieldShape(size)).double()
+    field = VectorField.of(size).double()
     field.set_linear(rate * torch.eye(size).double(), torch.zeros(size).double())
     return field
 
@@ -116,5 +116,5 @@ def test_memory_gets_a_prior_and_process_noise_of_its_own(decoder, weights):
     refit = replace(refit_to(weights, [1.0]), states=states, field=lambda codes: decay(2 * codes.codes.shape[-1]))
     refitted, _ = refit(surrogate, found, before=1.0)
     assert refitted.prior.process.tolist() == [1.0] + [2.0] * 5 + [3.0] + [4.0] * 5
-    assert len(refitted.prior.mean) == len(refitted.prior.covariance) == refitted.field.shape.state_size == 12
+    assert len(refitted.prior.mean) == len(refitted.prior.covariance) == refitted.field.state_size == 12
     assert refitted.window == 3 and refitted.training["memory"] == 6

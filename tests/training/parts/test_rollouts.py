@@ -6,17 +6,17 @@ import torch
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
-from inrflow.training.parts.rollouts import DataSpaceTraining, RolloutTraining, with_residual
+from inrflow.training.parts.rollouts import DataSpaceTraining, RolloutTraining, with_network
 
 MATRIX = torch.tensor([[-0.1, 0.7], [-0.7, -0.1]], dtype=torch.float64)
 STEP = Integrator(step=0.1)
 
 
 def linear(matrix=MATRIX):
-    field = VectorField(FieldShape(2)).double()
+    field = VectorField.of(2).double()
     field.set_linear(matrix, torch.zeros(2))
     return field
 
@@ -48,7 +48,7 @@ def test_frames_without_observation_and_padding_do_not_count():
         training = RolloutTraining(seen, STEP, batch=64)
         value = training.loss(field, step, 100, np.random.default_rng(step))
         value.backward()
-        assert float(value.detach()) < 1e-9 and torch.isfinite(field.matrix.grad).all()
+        assert float(value.detach()) < 1e-9 and torch.isfinite(field.linear.matrix.grad).all()
 
 
 def test_rollouts_grow_to_their_full_length():
@@ -82,11 +82,11 @@ def test_the_loss_is_the_squared_error_as_share_of_the_variance():
 @pytest.mark.parametrize("keep", [True, False])
 def test_training_starts_as_the_linear_field_or_as_no_motion(keep):
     field = linear()
-    trained = with_residual(field, depth=2, keep=keep, seed=1)
+    trained = with_network(field, width=16, depth=2, keep=keep, seed=1)
     z = torch.randn(5, 2)
     expected = field(torch.tensor(0.0), z.double()).float() if keep else torch.zeros(5, 2)
     torch.testing.assert_close(trained(torch.tensor(0.0), z), expected)
-    again = with_residual(field, depth=2, keep=keep, seed=1)
+    again = with_network(field, width=16, depth=2, keep=keep, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), again.parameters(), strict=True))
     assert next(trained.parameters()).dtype == torch.float32
 
@@ -136,4 +136,4 @@ def test_in_data_space_missing_values_and_unseen_starts_do_not_count():
     for seed in range(5):
         value = training.loss(field, 0, 1, np.random.default_rng(seed))
         value.backward()
-        assert float(value.detach()) < 1e-9 and torch.isfinite(field.matrix.grad).all()
+        assert float(value.detach()) < 1e-9 and torch.isfinite(field.linear.matrix.grad).all()

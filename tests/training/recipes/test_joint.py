@@ -11,7 +11,7 @@ from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Symmetries
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.training.loop import OptimiserSettings
 from inrflow.training.recipes import joint as dino_stage
@@ -54,7 +54,7 @@ def joint(source: TrajectorySource, batch: int = 3, **options) -> tuple[JointTra
     torch.manual_seed(0)
     training = JointTraining(source, np.arange(S), TimeScale.of(source.times), batch=batch, **options)
     decoder = FourierFilterNet(Embedding([0, 0], [1, 1]), 2, 8, width=12, scale=16.0)
-    field = VectorField(FieldShape(8, linear=False, width=10, depth=2, swish=True))
+    field = VectorField.of(8, linear=False, width=10, depth=2, swish=True)
     module = JointModule(decoder, field, len(training.rows), T)
     for row in module.table:
         torch.nn.init.normal_(row, std=0.3)

@@ -1,0 +1,86 @@
+"""Terms of vector fields: the protocol, and the registry by whose names fields are saved."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from inrflow.decoders.base import Decoder
+from inrflow.errors import UserError
+
+TERMS: dict[str, type[FieldTerm]] = {}
+T = TypeVar("T", bound="type[FieldTerm]")
+
+
+class FieldTerm(nn.Module):
+    """One summand of dz/dt = sum_k f_k(t, z; c), affine in the context c.
+
+    A subclass implements `forward` and is registered with `@register_term("name")`, so that a field that has it can be
+    saved and loaded. It keeps every argument of its constructor as an attribute of the same name, or overrides
+    `structure`.
+
+    Attributes:
+        degree: of the polynomial in z at given t and c: 0 for none of z, 1 for affine with coefficients that are
+            constant in time, 2 for quadratic, None for any other function.
+        name: under which the class is registered.
+    """
+
+    degree: ClassVar[int | None] = None
+    name: ClassVar[str] = ""
+
+    def forward(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """Rates (..., n) of states z (..., n) at times t, () or (...,), and contexts c (..., P); internal time."""
+        raise NotImplementedError
+
+    def jacobian(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """Derivative (S, n, n) by z at times t (S,), states z (S, n) and contexts c (S, P); by default automatic."""
+        if c is None:
+            return torch.func.vmap(torch.func.jacrev(self, argnums=1))(t, z)
+        return torch.func.vmap(torch.func.jacrev(self, argnums=1))(t, z, c)
+
+    def structure(self) -> dict[str, Any]:
+        """The arguments of the constructor, plain values fit for JSON."""
+        return {name: getattr(self, name) for name in list(inspect.signature(type(self).__init__).parameters)[1:]}
+
+    def bind(self, decoder: Decoder) -> None:
+        """Receive the decoder whose codes the states are; after construction and after loading. By default nothing."""
+
+
+def register_term(name: str) -> Callable[[T], T]:
+    """Class decorator: register a term under `name`. Raises ValueError where another class has it."""
+
+    def register(term: T) -> T:
+        other = TERMS.get(name)
+        if other is not None and (other.__module__, other.__qualname__) != (term.__module__, term.__qualname__):
+            raise ValueError(f"the term {name!r} is registered by {other.__module__}.{other.__qualname__}")
+        term.name = name
+        TERMS[name] = term
+        return term
+
+    return register
+
+
+def term_structure(term: FieldTerm) -> dict[str, Any]:
+    """The name and structure of a term. Raises UserError where its class is not registered."""
+    if TERMS.get(term.name) is not type(term):
+        raise UserError(f'the term {type(term).__name__} is not registered: decorate its class with '
+                        '@register_term("name") to save a field that has it')
+    return {"term": term.name, **term.structure()}
+
+
+def build_term(structure: dict[str, Any]) -> FieldTerm:
+    """The term of a structure, its parameters still to be loaded. Raises UserError where its name is unknown."""
+    arguments = dict(structure)
+    name = arguments.pop("term")
+    if name not in TERMS:
+        raise UserError(f"the vector field has a term {name!r}, which is not registered; import the module that "
+                        f'defines it with @register_term("{name}") first (registered: {", ".join(sorted(TERMS))})')
+    try:
+        return TERMS[name](**arguments)
+    except TypeError as error:
+        raise UserError(f"the saved term {name!r} does not fit its class {TERMS[name].__name__} ({error}); load it "
+                        "with the version of the class that saved it") from error

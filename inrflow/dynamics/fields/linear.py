@@ -1,0 +1,74 @@
+"""The affine term A(c) z + b(c)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from inrflow.dynamics.fields.base import FieldTerm, register_term
+from inrflow.numerics.sparse_columns import SparseColumns
+
+
+@register_term("linear")
+class LinearTerm(FieldTerm):
+    """A(c) z + b(c), with A(c) = A_0 + sum_k c_k A_k and b(c) likewise; zero until `set` or training.
+
+    Args:
+        state_size: n.
+        context_size: P.
+        sparse: the matrices hold a few numbers in each row, as those of differential operators on harmonics do: without
+            gradients, products with them are gathers.
+    """
+
+    degree = 1
+
+    def __init__(self, state_size: int, context_size: int = 0, sparse: bool = False) -> None:
+        super().__init__()
+        self.state_size, self.context_size, self.sparse = state_size, context_size, sparse
+        self.matrix = nn.Parameter(torch.zeros(state_size, state_size))
+        self.bias = nn.Parameter(torch.zeros(state_size))
+        if context_size:
+            self.context_matrix = nn.Parameter(torch.zeros(context_size, state_size, state_size))
+            self.context_bias = nn.Parameter(torch.zeros(context_size, state_size))
+        self._gathers: tuple[tuple, tuple[SparseColumns | None, SparseColumns | None]] | None = None
+
+    def forward(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
+        own, added = self._sparse_parts()
+        rate = nn.functional.linear(z, self.matrix, self.bias) if own is None else own(z) + self.bias
+        if c is None or not self.context_size:
+            return rate
+        parts = z @ self.context_matrix.flatten(0, 1).T if added is None else added(z)
+        return rate + weighted(parts.unflatten(-1, self.context_bias.shape), c) + c @ self.context_bias
+
+    def jacobian(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
+        if c is None or not self.context_size:
+            return self.matrix.expand(len(z), *self.matrix.shape)
+        return self.matrix + torch.einsum("sk,kij->sij", c, self.context_matrix)
+
+    def set(self, matrix: Tensor, bias: Tensor) -> None:
+        """Set A_0 (n, n) and b_0 (n,)."""
+        with torch.no_grad():
+            self.matrix.copy_(matrix)
+            self.bias.copy_(bias)
+
+    def set_context(self, matrices: Tensor, biases: Tensor) -> None:
+        """Set A_k (P, n, n) and b_k (P, n), what each number of the context adds."""
+        with torch.no_grad():
+            self.context_matrix.copy_(matrices)
+            self.context_bias.copy_(biases)
+
+    def _sparse_parts(self) -> tuple[SparseColumns | None, SparseColumns | None]:
+        """Products with A_0 and with all A_k as gathers; None where gradients are recorded or rows are too full."""
+        if not self.sparse or torch.is_grad_enabled():
+            return None, None
+        matrices = [self.matrix, *([self.context_matrix] if self.context_size else [])]
+        key = tuple((one.data_ptr(), one._version) for one in matrices)
+        if self._gathers is None or self._gathers[0] != key:
+            parts = [SparseColumns.of(one.flatten(0, -2).T) for one in matrices]
+            self._gathers = key, (parts[0], parts[1] if len(parts) > 1 else None)
+        return self._gathers[1]
+
+
+def weighted(parts: Tensor, c: Tensor) -> Tensor:
+    """sum_k c_k parts_k (..., n) of parts (..., P, n) and contexts (..., P)."""
+    return (c[..., None] * parts).sum(-2)

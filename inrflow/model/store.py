@@ -1,0 +1,122 @@
+"""Model files: one safetensors file a run directory, tensors in it and the structure as JSON in its header.
+
+A vector field is saved by the registered names of its terms; `store_v1` reads files from before that. Whether a file
+holds one physics or several is said by its header, and the reader registered for that format makes the model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inrflow.errors import UserError
+from inrflow.model.store_v1 import upgraded
+from inrflow.runtime.tensor_files import load_metadata, load_tensors, save_tensors
+
+MODEL_FILE = "model.safetensors"
+VERSIONS = {"inrflow-surrogate": 2, "inrflow-family": 3}  # of the formats that are written
+Reader = Callable[["StoredModel", str | None], Any]
+_READERS: dict[str, Reader] = {}
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """What a model file holds.
+
+    Attributes:
+        path: of the file.
+        format: what it is, the name of a reader.
+        state: nested tensors.
+        metadata: nested plain values.
+    """
+
+    path: Path
+    format: str
+    state: dict[str, Any]
+    metadata: dict[str, Any]
+
+    def other_version(self, error: Exception) -> UserError:
+        """The error of a file whose parts do not fit this version."""
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return UserError(f"{self.path} is of another version of inrflow ({reason}); train again with this one")
+
+
+def reader(name: str) -> Callable[[Reader], Reader]:
+    """Decorator: the function that makes the model of a file of this format, of the named physics or of none."""
+
+    def register(function: Reader) -> Reader:
+        _READERS[name] = function
+        return function
+
+    return register
+
+
+def write_model(directory: str | os.PathLike[str], name: str, state: Any, metadata: Mapping[str, Any]) -> Path:
+    """Write the model file of a run directory, atomically."""
+    return save_tensors(Path(directory) / MODEL_FILE, state, {"format": name, "version": VERSIONS[name], **metadata})
+
+
+def model_format(directory: str | os.PathLike[str]) -> str | None:
+    """The format of the model in a run directory, from the file's header alone; None without a model."""
+    path = Path(directory) / MODEL_FILE
+    return load_metadata(path).get("format") if path.exists() else None
+
+
+def read_model(directory: str | os.PathLike[str]) -> StoredModel:
+    """The model file of a run directory in the present format.
+
+    Raises UserError where there is no finished model, or none that this version reads.
+    """
+    directory = Path(directory)
+    path = directory / MODEL_FILE
+    if not path.exists():
+        if not directory.exists():
+            raise UserError(f"run directory {directory} does not exist; give one that inrflow train has written")
+        if (directory / "config.yaml").exists():
+            raise UserError(f"{directory} holds a training run that has not finished: continue it with "
+                            f"inrflow train resume={directory}")
+        raise UserError(f"{directory} holds no {MODEL_FILE}; give a run directory that inrflow train has written")
+    state, metadata = load_tensors(path)
+    state, metadata = upgraded(path, state, metadata)
+    name, version = metadata.get("format"), metadata.get("version")
+    if name not in _READERS or version != VERSIONS[name]:
+        known = ", ".join(f"{key} up to version {number}" for key, number in VERSIONS.items())
+        raise UserError(f"{path} has format {name!r} version {version!r}; this inrflow reads {known}: train again with "
+                        "it")
+    return StoredModel(path, name, state, metadata)
+
+
+def load_model(directory: str | os.PathLike[str], physics: str | None = None) -> Any:
+    """The model of a run directory, the named `physics` where it holds several. Raises UserError as `read_model`."""
+    stored = read_model(directory)
+    return _READERS[stored.format](stored, physics)
+
+
+# ---- values that no fitted model has ----
+
+
+def check_numbers(
+    path: Path, name: str, values: Tensor | float, least: float | None = None, above: bool = False
+) -> None:
+    """Raise UserError where values are not finite, below `least`, or (`above`) equal to it."""
+    tensor = torch.as_tensor(values)
+    bad = ~torch.isfinite(tensor)
+    if least is not None:
+        bad |= (tensor <= least) if above else (tensor < least)
+    if bool(bad.any()):
+        limit = "" if least is None else f" {'above' if above else 'of at least'} {least:g}"
+        raise UserError(f"{path}: {name} holds {float(tensor[bad].flatten()[0]):g} where a finite number{limit} is "
+                        "expected; the file is damaged: restore it or train again")
+
+
+def check_parameters(path: Path, name: str, module: nn.Module) -> None:
+    """Raise UserError where a parameter or buffer of a module is not finite."""
+    for key, value in module.state_dict().items():
+        if value.is_floating_point() or value.is_complex():
+            check_numbers(path, f"{name}.{key}", value.abs())

@@ -1,0 +1,43 @@
+"""Covariances moved over long gaps, against closed forms and many short gaps."""
+
+import math
+
+import pytest
+import torch
+
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.linearised import Dynamics
+
+
+def linear(matrix, contexts=0):
+    field = VectorField.of(len(matrix), context_size=contexts).double()
+    field.set_linear(matrix, torch.zeros(len(matrix)))
+    if contexts:
+        field.set_context_linear(0.1 * matrix[None], torch.zeros(1, len(matrix)))
+    process = torch.cat([torch.full((len(matrix),), 0.01), torch.zeros(contexts)]).double()
+    return Dynamics(field, Integrator(step=0.1), process)
+
+
+TURN = torch.tensor([[-0.05, 0.3], [-0.3, -0.05]]).double()
+
+
+@pytest.mark.parametrize("contexts", [0, 1])
+def test_a_long_gap_is_as_many_short_ones(contexts):
+    dynamics, size = linear(TURN, contexts), 2 + contexts
+    covariance = torch.eye(size).double()[None]
+    state = torch.zeros(1, size).double()
+    whole, _ = dynamics.propagate(covariance, state, state, torch.zeros(1), torch.tensor([64.0]))
+    for k in range(8):
+        begin = torch.tensor([8.0 * k])
+        covariance, _ = dynamics.propagate(covariance, state, state, begin, begin + 8)
+    torch.testing.assert_close(whole[:, :2, :2], covariance[:, :2, :2], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("gap", [1e3, 1e6, 1e9])
+def test_far_ahead_the_spread_of_a_decaying_field_stays_that_of_its_noise(gap):
+    state = torch.zeros(1, 2).double()
+    moved, _ = linear(TURN).propagate(torch.eye(2).double()[None], state, state, torch.zeros(1), torch.tensor([gap]))
+    short = gap / 2 ** math.ceil(math.log2(gap / 8))  # noise is added once in each of these
+    expected = 0.01 * short / (1 - math.exp(-0.1 * short))
+    torch.testing.assert_close(moved[0], expected * torch.eye(2).double(), rtol=1e-6, atol=1e-12)

@@ -1,0 +1,189 @@
+"""Model files: round trips, files of earlier versions, terms of a user's own, and files that are damaged."""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import inrflow
+import inrflow.dynamics.fields.base as base
+import inrflow.runtime.tensor_files as tensor_files
+from inrflow.dynamics.fields.base import FieldTerm, register_term
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.errors import UserError
+from inrflow.model.family import Family, is_family
+from inrflow.model.store import MODEL_FILE, model_format
+from inrflow.model.surrogate import Surrogate
+from inrflow.runtime.tensor_files import load_tensors, save_tensors
+
+FORMAT_1 = Path(__file__).parent / "format_1"
+EXPECTED = json.loads((FORMAT_1 / "expected.json").read_text())
+
+
+def answers(surrogate, asked):
+    seen = {name: np.array(values) for name, values in asked["observations"].items()}
+    t, x = np.array(asked["t"]), np.array(asked["x"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        solution = surrogate.assimilate(inrflow.Observations(seen["t"], seen["x"], seen["u"]))
+        answer = solution.query(t, x, std=True, derivatives=True)
+    return {"u": answer["mean"], "std": answer["std"], "du_dx": answer["dx"], "du_dt": answer["dt"]}
+
+
+def compare(surrogate, asked):
+    for name, values in answers(surrogate, asked).items():
+        expected = np.array(asked[name])
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(values, expected.reshape(values.shape), rtol=1e-4, atol=1e-5 * scale, err_msg=name)
+    assert surrogate.code_size == asked["code_size"] and surrogate.parameters == asked["parameters"]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_files_of_format_1_give_the_answers_that_they_gave(name):
+    asked = EXPECTED[name]
+    compare(Surrogate.load(FORMAT_1 / asked["run"], physics=asked["physics"]), asked)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_model_that_is_saved_and_loaded_gives_the_same_answers(name, tmp_path):
+    asked = EXPECTED[name]
+    run = FORMAT_1 / asked["run"]
+    model = Family.load(run) if asked["physics"] else Surrogate.load(run)
+    model.save(tmp_path)
+    again = Surrogate.load(tmp_path, physics=asked["physics"])
+    compare(again, asked)
+    again.save(tmp_path / "again")
+    once = Surrogate.load(tmp_path / "again")
+    for key, value in answers(again, asked).items():
+        np.testing.assert_array_equal(answers(once, asked)[key], value)
+    assert once.pde == again.pde and once.code_names == again.code_names
+
+
+def test_what_a_file_holds_is_told_by_its_header_alone(monkeypatch):
+    several, single = FORMAT_1 / EXPECTED["physics/heat"]["run"], FORMAT_1 / "codes"
+    monkeypatch.setattr(tensor_files, "load_tensors", None)
+    assert is_family(several) and not is_family(single) and not is_family(FORMAT_1)
+    assert (model_format(several), model_format(single)) == ("inrflow-family", "inrflow-surrogate")
+
+
+def test_a_directory_without_a_model_is_refused_with_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="does not exist; give one that inrflow train has written"):
+        Surrogate.load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no model.safetensors"):
+        Surrogate.load(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(UserError, match="has not finished: continue it with inrflow train resume="):
+        Surrogate.load(tmp_path)
+
+
+def test_a_physics_is_asked_for_by_its_name():
+    several = FORMAT_1 / EXPECTED["physics/heat"]["run"]
+    with pytest.raises(UserError, match="knows several physics; give physics=NAME, one of"):
+        Surrogate.load(several)
+    with pytest.raises(UserError, match="physics=sound is unknown; this run knows"):
+        Surrogate.load(several, physics="sound")
+    with pytest.raises(UserError, match="physics=sound is unknown; .* knows burgers alone"):
+        Surrogate.load(FORMAT_1 / "equation", physics="sound")
+    with pytest.raises(UserError, match="holds one physics"):
+        Family.load(FORMAT_1 / "equation")
+
+
+def changed(directory, change):
+    """A copy of a stored model, in the present format, whose state and metadata a function has changed."""
+    Surrogate.load(FORMAT_1 / "codes").save(directory)
+    state, metadata = load_tensors(directory / MODEL_FILE)
+    change(state, metadata)
+    save_tensors(directory / MODEL_FILE, state, metadata)
+    return directory
+
+
+@pytest.mark.parametrize(("part", "key", "value", "message"), [
+    ("normalisation", "scale", -1.0, "wave: scale holds -1 where a finite number above 0"),
+    ("normalisation", "scale", float("nan"), "wave: scale holds nan"),
+    ("normalisation", "mean", float("inf"), "wave: mean holds inf where a finite number is expected"),
+    ("prior", "noise", float("nan"), "wave: prior.noise holds nan"),
+    ("prior", "noise", -1e-3, "wave: prior.noise holds -0.001 where a finite number of at least 0"),
+    ("prior", "spread", -1.0, "wave: prior.spread holds -1"),
+    ("prior", "covariance", float("nan"), "wave: prior.covariance holds nan"),
+    ("field", "terms.linear.matrix", float("nan"), "wave: field.terms.linear.matrix holds nan"),
+    ("decoder", "output", float("inf"), "wave: decoder.output holds inf"),
+])
+def test_numbers_that_no_model_has_are_refused(tmp_path, part, key, value, message):
+    def damage(state, metadata):
+        state[part][key].view(-1)[0] = value
+
+    with pytest.raises(UserError, match=message):
+        Surrogate.load(changed(tmp_path, damage))
+
+
+def test_damaged_and_later_files_are_refused_in_one_line(tmp_path):
+    def later(state, metadata):
+        metadata["version"] = 99
+
+    def without_decoder(state, metadata):
+        del metadata["decoder"]
+
+    def without_matrix(state, metadata):
+        del state["field"]["terms.linear.matrix"]
+
+    for change, message in ((later, "version 99; this inrflow reads inrflow-surrogate up to version 2"),
+                            (without_decoder, "another version of inrflow .'decoder'"),
+                            (without_matrix, "another version of inrflow")):
+        with pytest.raises(UserError, match=message) as caught:
+            Surrogate.load(changed(tmp_path, change))
+        assert "\n" not in str(caught.value)
+    shutil.copy(FORMAT_1 / "codes" / MODEL_FILE, tmp_path)
+    state, metadata = load_tensors(tmp_path / MODEL_FILE)
+    del metadata["field"]["depth"]
+    save_tensors(tmp_path / MODEL_FILE, state, metadata)
+    with pytest.raises(UserError, match="is damaged .*depth"):
+        Surrogate.load(tmp_path)
+
+
+def test_fields_of_given_rank_of_earlier_files_are_refused_with_what_to_do(tmp_path):
+    state, metadata = load_tensors(FORMAT_1 / "codes" / MODEL_FILE)
+    metadata["field"]["quadratic_rank"] = 4
+    save_tensors(tmp_path / MODEL_FILE, state, metadata)
+    with pytest.raises(UserError, match="quadratic part of given rank .*train again with dynamics.products"):
+        Surrogate.load(tmp_path)
+
+
+def test_a_term_of_a_users_own_is_saved_and_needs_its_registration_to_be_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "TERMS", dict(base.TERMS))
+
+    @register_term("damping")
+    class Damping(FieldTerm):
+        def __init__(self, state_size):
+            super().__init__()
+            self.state_size = state_size
+            self.rate = nn.Parameter(torch.full((state_size,), 0.3))
+
+        def forward(self, t, z, c=None):
+            return -self.rate * z.square().sum(-1, keepdim=True) * z
+
+    surrogate = Surrogate.load(FORMAT_1 / "codes")
+    linear = surrogate.field.linear
+    surrogate.field = VectorField(linear.state_size, [linear, Damping(linear.state_size)]).double()
+    surrogate.save(tmp_path)
+    asked = EXPECTED["codes"]
+    for key, value in answers(Surrogate.load(tmp_path), asked).items():
+        np.testing.assert_array_equal(value, answers(surrogate, asked)[key])
+        assert np.isfinite(value).all()
+    base.TERMS.pop("damping")
+    with pytest.raises(UserError, match="a term 'damping', which is not registered; import the module"):
+        Surrogate.load(tmp_path)
+    with pytest.raises(UserError, match="Damping is not registered"):
+        surrogate.save(tmp_path)
+
+
+def test_surrogates_and_solutions_are_written_in_a_line(tmp_path):
+    surrogate = Surrogate.load(FORMAT_1 / "equation")
+    asked = EXPECTED["equation"]["observations"]
+    solution = surrogate.assimilate(inrflow.Observations(*(np.array(asked[name]) for name in "txu")))
+    for value in (surrogate, solution):
+        assert len(repr(value)) < 200 and "\n" not in repr(value) and "burgers" in repr(value)
