@@ -242,7 +242,7 @@ def test_help_names_every_command_and_the_version_is_told(inrflow_command):
         assert inrflow_command(name, "--help").code == 0
     train = inrflow_command("train", "--help").out
     assert all(text in train for text in ("data.train=null", "dynamics.method=rk4", "seed=0", "experiment=dino"))
-    assert "# Share of the trajectories held out" in train and "run=null" in inrflow_command("plot", "--help").out
+    assert "Share of the trajectories held out" in train and "run=null" in inrflow_command("plot", "--help").out
 
 
 # ---- a disk that is full, a run that is stopped: in a process of its own ----

@@ -36,15 +36,15 @@ class Completed:
 def completed_by_equation(setup: TrainingSetup) -> Completed | None:
     """The training data completed by the flow that they show, or None where that is not asked for or does not help.
 
-    Raises UserError where `data.equation` asks for what the data cannot have.
+    Raises UserError where `data.completion` asks for what the data cannot have.
     """
-    wanted = setup.config.data.equation
+    wanted = setup.config.data.completion
     if wanted == "none":
         return None
     obstacle = _obstacle(setup)
     if obstacle:
         if wanted != "auto":
-            raise UserError(f"data.equation={wanted}: {obstacle}; leave it out, or change the data")
+            raise UserError(f"data.completion={wanted}: {obstacle}; leave it out, or change the data")
         return None
     file, source, say = setup.file, setup.source, setup.recorder.say
     x = file.read(0, slice(0, 1)).x
@@ -52,7 +52,7 @@ def completed_by_equation(setup: TrainingSetup) -> Completed | None:
         elements = TaylorHood.of(x, file.read_extra("triangles"))
     except ValueError as error:
         if wanted != "auto":
-            raise UserError(f"data.equation={wanted}: {error} in `triangles`; give a mesh") from error
+            raise UserError(f"data.completion={wanted}: {error} in `triangles`; give a mesh") from error
         return None
     flows = [_observed(setup, i) for i in range(len(source))]
     first = flows[int(setup.training[0])]
