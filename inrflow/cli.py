@@ -1,4 +1,7 @@
-"""The command line: `inrflow COMMAND key=value ...`. Exit code 0, 2 for a user's mistake, 1 for anything else."""
+"""The command line: `inrflow COMMAND key=value ...`.
+
+Exit code 0; 2 for a user's mistake, told in one line; 130 for Ctrl-C; 1 for anything else.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from inrflow.commands.screen import printable
 from inrflow.errors import UserError, is_disk_full
 from inrflow.runtime.memory import keep_freed_memory
+
+_INTERRUPTED = 130  # as shells have it for Ctrl-C
 
 COMMANDS = {
     "train": "train a surrogate: data.train=FILE data.test=FILE training.minutes=5 (no file: the embedded wave data)",
@@ -49,14 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(command_help(name, COMMANDS[name]))
             return 0
+        _check(name, rest)
         with _stopped_by_sigterm():
             return _command(name)(rest)
     except UserError as error:
-        print(f"inrflow {name}: {error}", file=sys.stderr)
+        print(f"inrflow {printable(name)}: {printable(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"inrflow {name}: stopped", file=sys.stderr)
-        return 1
+        return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -81,6 +88,18 @@ def _stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def _check(name: str, arguments: list[str]) -> None:
+    """Tell mistakes in the settings before the command is imported, which takes seconds. Raises UserError."""
+    from inrflow.commands.run_directory import require_run
+    from inrflow.config.resolve import resolve
+    from inrflow.config.schema import SCHEMAS
+
+    if name in SCHEMAS:
+        settings = resolve(name, SCHEMAS[name], [item for item in arguments if "=" in item or name != "convert"])
+        if getattr(settings, "run", None) is not None:
+            require_run(settings.run)
+
+
 def _command(name: str) -> Callable[[list[str]], int]:
     from importlib import import_module
 
@@ -93,14 +112,14 @@ def _help() -> str:
     lines += [
         "",
         "Settings are given as key=value; `inrflow COMMAND --help` lists those of a command with their defaults.",
-        "Exit codes: 0, 2 for a mistake in what was given (told in one line), 1 for anything else.",
+        "Exit codes: 0, 2 for a mistake in what was given (told in one line), 130 when interrupted, 1 otherwise.",
     ]
     return "\n".join(lines)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
     if issubclass(category, UserWarning) and "matplotlib" not in str(filename):
-        print(f"inrflow: warning: {message}", file=sys.stderr)
+        print(f"inrflow: warning: {printable(message)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

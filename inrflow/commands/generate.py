@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from inrflow.commands.inspect import show
 from inrflow.commands.run_directory import default_output
+from inrflow.commands.screen import screen, show
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import GenerateConfig
 from inrflow.data.formats.inspect import describe
@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> int:
         task = progress.add_task(f"solving {config.pde}", total=None)
         options["progress"] = lambda done, total: progress.update(task, completed=done, total=total)
         path = generate(output=output, **options)
-    show(describe(path), Console())
+    show(describe(path), screen())
     return 0
 
 

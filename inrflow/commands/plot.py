@@ -10,10 +10,9 @@ import numpy as np
 from matplotlib.tri import Triangulation
 from rich.console import Console
 
-from inrflow.commands.run_directory import REFERENCES_FILE, default_output
-from inrflow.commands.runs import load_run
-from inrflow.config.resolve import from_yaml, resolve
-from inrflow.config.schema import Config, PlotConfig
+from inrflow.commands.run_directory import RunDirectory, default_output, load_run
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import PlotConfig
 from inrflow.data.description import Description
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.data.formats.tables import read_points
@@ -23,9 +22,9 @@ from inrflow.data.observations import Observations
 from inrflow.data.sampling import observed_points
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
-from inrflow.evaluation.references.registry import References
+from inrflow.evaluation.references.registry import title_of
 from inrflow.model.surrogate import Surrogate
-from inrflow.plotting import animation, error_figure, forecast_figure, loss_figure, read_steps
+from inrflow.plotting import animation, error_figure, forecast_figure, loss_figure
 
 _LARGEST = 5_000_000
 
@@ -65,10 +64,10 @@ def _source(config: PlotConfig, surrogate: Surrogate) -> tuple[Path, Observe]:
     seen = config.observe
     path, frames = config.data.test, surrogate.window if seen.frames is None else seen.frames
     if path is None:
-        stored = Path(str(config.run)) / "config.yaml"
-        if not stored.exists():
+        run = RunDirectory(Path(str(config.run)))
+        if not run.begun:
             raise UserError(f"{config.run} has no config.yaml that names its test file; give data.test=FILE")
-        trained = from_yaml(stored, Config).data
+        trained = run.config().data
         path = trained.test or trained.train
         if trained.test is None:
             frames = max(frames, int(surrogate.training["frames"]))
@@ -186,19 +185,18 @@ def _draw_forecasts(config: PlotConfig, about: Description, scene: _Scene, direc
 def _draw_errors(
     config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, observe: Observe, directory: Path
 ) -> Path:
-    stored = Path(str(config.run)) / REFERENCES_FILE
-    references = References.load(stored) if stored.exists() else None
+    references = RunDirectory(Path(str(config.run))).references()
     evaluation = evaluate(surrogate, file, observe, references, with_std=False)
     about, times = surrogate.description, evaluation.times
     horizon = float(times[0]) + surrogate.horizon
+    errors = {title_of(name): values for name, values in evaluation.by_frame.items()}
     return error_figure(
-        directory / "errors.png", times, evaluation.by_frame, horizon, title=about.name, time_units=about.time_units
+        directory / "errors.png", times, errors, horizon, title=about.name, time_units=about.time_units
     )
 
 
 def _draw_training(run_directory: Path, directory: Path, name: str) -> list[Path]:
     """Losses of the trained stages; nothing where all was solved in closed form."""
-    metrics = run_directory / "metrics.jsonl"
-    stages = read_steps(metrics) if metrics.exists() else {}
+    stages = RunDirectory(run_directory).steps()
     trained = {stage: rows for stage, rows in stages.items() if sum("loss" in row for row in rows) > 1}
     return [loss_figure(directory / "training.png", trained, title=name)] if trained else []

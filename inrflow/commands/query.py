@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from inrflow.commands.run_directory import default_output
-from inrflow.commands.runs import load_run
+from inrflow.commands.run_directory import default_output, load_run
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import QueryConfig
 from inrflow.data.formats.tables import PointReader, PointTable, PointWriter, read_observations
@@ -24,19 +23,14 @@ from inrflow.model.surrogate import Surrogate
 def run(arguments: list[str]) -> int:
     """Assimilate, answer, write."""
     config: QueryConfig = resolve("query", QueryConfig, arguments)
-    observed = None if config.observations is None else str(config.observations)
-    surrogate = load_run(config.run, config.device, config.physics, observed)
-    if config.observations is None:
-        raise UserError("observations=FILE is missing; give a file with t, the coordinates and the channels")
-    if config.points is None:
-        raise UserError("points=FILE is missing; give a file with t and the coordinates")
+    surrogate = load_run(config.run, config.device, config.physics, config.observations)
     target = _target(config)
     console = Console(stderr=True)
     began = time.perf_counter()
-    answers = _Answers(surrogate, read_observations(config.observations, surrogate.description), config)
+    answers = _Answers(surrogate, read_observations(str(config.observations), surrogate.description), config)
     rows = outside = 0
     with PointWriter(target, surrogate.description, config.overwrite) as writer, console.status("reading") as status:
-        for table in PointReader(config.points, surrogate.description):
+        for table in PointReader(str(config.points), surrogate.description):
             writer.append(table, answers.columns(table))
             rows += len(table)
             outside += int(surrogate.extent.outside(table.x).sum())

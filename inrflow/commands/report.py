@@ -1,24 +1,31 @@
-"""The report of an evaluation on the screen: errors of the model beside those of the reference forecasts."""
+"""Reports: errors beside those of the reference forecasts, candidate models, and the pictures of an evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from inrflow.commands.screen import printable, show
 from inrflow.dynamics.states import short_window
+from inrflow.evaluation.evaluate import Evaluation
 from inrflow.evaluation.metrics import METRICS
 from inrflow.evaluation.references.registry import title_of
+from inrflow.model.surrogate import Surrogate
 
+_MOST = 14  # candidates that are shown
 _GROUPS = {"in_t": "in-t", "out_t": "out-t", "in_s": "in-s", "out_s": "out-s"}
 
 
-def show_errors(report: dict[str, Any], console: Console) -> None:
+def show_errors(report: dict[str, Any], console: Console, physics: str = "") -> None:
     """Print errors before and after the training horizon and on observed and unobserved points, and what else the
-    registered metrics give a title."""
-    console.print(_error_table(report))
+    registered metrics give a title; with the name of the physics where there are several."""
+    console.print(_error_table(report, physics))
     seen, needed = report["observed"]["frames"], report.get("frames_needed", 1)
     if seen < needed:
         console.print(short_window(seen, needed), style="bold", highlight=False)
@@ -42,12 +49,13 @@ def error_lines(report: dict[str, Any]) -> Iterator[str]:
                 yield title.format(report[key])
 
 
-def _error_table(report: dict[str, Any]) -> Table:
+def _error_table(report: dict[str, Any], physics: str) -> Table:
     """The metrics that are given by groups of frames and points; a row for the model and for each reference."""
     shown = {key: title for metric in METRICS.values() for key, title in metric.titles.items()
              if isinstance(report.get(key), dict)}
     groups = {key: [group for group in _GROUPS if report[key].get(group) is not None] for key in shown}
-    table = Table(title="forecast errors on the test data (mean over channels)")
+    of = f" of {printable(physics)}" if physics else ""
+    table = Table(title=Text(f"forecast errors on the test data{of} (mean over channels)"))
     table.add_column("")
     for key, title in shown.items():
         for group in groups[key]:
@@ -55,9 +63,89 @@ def _error_table(report: dict[str, Any]) -> Table:
     rows = {"inrflow": report} | {title_of(name): errors for name, errors in report["references"].items()}
     for name, errors in rows.items():
         cells = [_cell(errors.get(key, {}).get(group)) for key in shown for group in groups[key]]
-        table.add_row(name, *cells, style="bold" if name == "inrflow" else None)
+        table.add_row(Text(printable(name)), *cells, style="bold" if name == "inrflow" else None)
     return table
+
+
+def show_candidates(report: dict[str, Any], console: Console) -> None:
+    """Print candidates.json as a table, and a line for each recipe that did not apply.
+
+    Raises KeyError, TypeError or ValueError where it is not in that format.
+    """
+    candidates, chosen = report["candidates"], report["chosen"]
+    shown = _shown(candidates, chosen)
+    some = f", {len(shown)} of {len(candidates)}" if len(shown) < len(candidates) else ""
+    title = f"candidate models{some} (error of held-out forecasts, share of the variance)"
+    table = Table(title=title, box=None, padding=(0, 2, 0, 0))
+    sizes = {"code_size": "codes", "memory": "memory", "contexts": "contexts"}
+    sizes = {key: name for key, name in sizes.items() if key == "code_size" or any(one[key] for one in candidates)}
+    for name in ("recipe", "candidate"):
+        table.add_column(name, overflow="fold")
+    for name in (*sizes.values(), "unknowns", "seconds", "error", "decoder's"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for index in shown:
+        one = candidates[index]
+        words = [one["recipe"], one["candidate"], *(f"{one[key]:d}" for key in sizes), _count(one["unknowns"]),
+                 f"{one['seconds']:.3g}", _cell(one["validation_error"]), _cell(one["floor"]),
+                 _verdict(one, index == chosen)]
+        table.add_row(*(Text(printable(word)) for word in words), style="bold" if index == chosen else None)
+    rows = [("not applied" if place == 0 else "", f"{one['recipe']}: {one['why']}")
+            for place, one in enumerate(report["not_applied"])]
+    if candidates:
+        console.print(table, highlight=False)
+    if rows:
+        show(rows, console)
+
+
+def _shown(candidates: list[dict[str, Any]], chosen: int | None) -> list[int]:
+    """The chosen one, those taken on the way and the best of the others, in the order in which they were tried."""
+    def rank(index: int) -> tuple[bool, bool, float]:
+        error = candidates[index]["validation_error"]
+        return index != chosen, not candidates[index]["taken"], float("inf") if error is None else error
+
+    return sorted(sorted(range(len(candidates)), key=rank)[:_MOST])
+
+
+def _verdict(candidate: dict[str, Any], chosen: bool) -> str:
+    why = candidate["why"]
+    if chosen:
+        return f"chosen: {why}" if why else "chosen"
+    if candidate["taken"]:
+        return f"taken, later replaced: {why}" if why else "taken, later replaced"
+    return why
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,d}"
 
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.2e}"
+
+
+def draw(
+    directory: Path, surrogate: Surrogate, evaluation: Evaluation, triangles: np.ndarray | None = None
+) -> list[Path]:
+    """Draw the forecast of one trajectory for every channel, and errors against time; returns the files."""
+    from inrflow.plotting import error_figure, forecast_figure
+
+    example, description = evaluation.example, surrogate.description
+    times = evaluation.times
+    horizon = float(times[0]) + surrogate.horizon
+    written = []
+    for index, channel in enumerate(description.channels):
+        path = directory / f"forecast_{channel}.png"
+        forecast_figure(
+            path, example["t"], example["x"], example["truth"], example["prediction"], example["std"],
+            description.channels, description.units, channel=index, title=description.name, triangles=triangles,
+            coordinates=description.coordinates, geometry=description.geometry, time_units=description.time_units,
+            horizon=horizon,
+        )
+        written.append(path)
+    path = directory / "errors.png"
+    error_figure(
+        path, times, {title_of(name): errors for name, errors in evaluation.by_frame.items()}, horizon, "NMSE",
+        title=description.name, time_units=description.time_units,
+    )
+    return [*written, path]

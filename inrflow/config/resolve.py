@@ -72,6 +72,8 @@ def check_limits(settings: Any, prefix: str = "") -> None:
             check_limits(value, f"{key}.")
         elif value == "":  # what a shell makes of a variable that is not set
             raise UserError(f"{key}= is empty; give a value, or leave it out")
+        elif value is None and limits.required:
+            raise UserError(f"{key}={limits.required}")
         elif not limits.allow(value):
             shown = f"{value:g}" if isinstance(value, float) else value
             raise UserError(f"{key}={shown}; give {limits}")

@@ -12,6 +12,7 @@ __all__ = ["SCHEMAS", "AdaptConfig", "Config", "ConvertConfig", "EvaluateConfig"
            "PlotConfig", "QueryConfig", "StepsConfig"]
 
 _RUN = "Run directory of inrflow train."
+_NO_RUN = "DIR is missing; give a run directory that inrflow train has written"
 _DEVICE = "auto, cpu, cuda or cuda:N."
 _PHYSICS = "Which physics, for a run on several. null: found from the data."
 
@@ -31,7 +32,7 @@ class TestDataConfig:
 class EvaluateConfig:
     """Errors of forecasts beside those of the reference forecasts."""
 
-    run: str | None = setting(None, _RUN)
+    run: str | None = setting(None, _RUN, required=_NO_RUN)
     physics: str | None = setting(None, _PHYSICS)
     data: TestDataConfig = field(default_factory=TestDataConfig)
     observe: ObserveConfig = field(default_factory=_whole_first_frame)
@@ -45,7 +46,8 @@ class EvaluateConfig:
 class AdaptDataConfig:
     """Trajectories of the new system."""
 
-    train: str | None = setting(None, "Data file.")
+    train: str | None = setting(None, "Data file.", required="FILE is missing; give a file with trajectories of the "
+                                "new system")
     test: str | None = setting(None, "File on which forecasts before and after are compared. null: none.")
     frames: int | None = setting(None, "Use the first frames of every trajectory. null: all.", least=2)
     points: float = setting(1.0, "Fraction of the points observed: a seeded random subset of each trajectory.",
@@ -71,7 +73,7 @@ class AdaptSettings:
 class AdaptConfig:
     """Adapt a run to a new system from a few of its trajectories; the result is a run directory."""
 
-    run: str | None = setting(None, _RUN)
+    run: str | None = setting(None, _RUN, required=_NO_RUN)
     data: AdaptDataConfig = field(default_factory=AdaptDataConfig)
     adapt: AdaptSettings = field(default_factory=AdaptSettings)
     observe: ObserveConfig = field(default_factory=_whole_first_frame)
@@ -87,10 +89,13 @@ class QueryConfig:
     Files are CSV, HDF5 or NetCDF, with a column trajectory where there are several.
     """
 
-    run: str | None = setting(None, _RUN)
+    run: str | None = setting(None, _RUN, required=_NO_RUN)
     physics: str | None = setting(None, _PHYSICS)
-    observations: str | None = setting(None, "File with t, the coordinates and the channels.")
-    points: str | None = setting(None, "File with t and the coordinates.")
+    observations: str | None = setting(
+        None, "File with t, the coordinates and the channels.",
+        required="FILE is missing; give a file with t, the coordinates and the channels")
+    points: str | None = setting(None, "File with t and the coordinates.",
+                                 required="FILE is missing; give a file with t and the coordinates")
     to: str | None = setting(None, "The answer: .csv, .h5 or .nc. null: the name of points, in the folder output.")
     std: bool = setting(False, "Add the standard deviation of each channel.")
     derivatives: bool = setting(False, "Add the derivatives of each channel by the coordinates and time.")
@@ -103,7 +108,7 @@ class QueryConfig:
 class PlotConfig:
     """Pictures of a run: truth, forecast, error and uncertainty of one trajectory, errors against time, losses."""
 
-    run: str | None = setting(None, _RUN)
+    run: str | None = setting(None, _RUN, required=_NO_RUN)
     physics: str | None = setting(None, _PHYSICS)
     data: TestDataConfig = field(default_factory=TestDataConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)

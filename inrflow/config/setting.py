@@ -11,7 +11,8 @@ from typing import Any
 class Limits:
     """What the type of a setting does not say: bounds of a number, or a choice of words. A null is always allowed.
 
-    `text` marks values that are taken literally (a path, or a list of them) although their type is open.
+    `text` marks values that are taken literally (a path, or a list of them) although their type is open. `required` is
+    what to give where a command cannot do without: "FILE is missing; give a file with ...".
     """
 
     least: float | None = None
@@ -20,6 +21,7 @@ class Limits:
     below: float | None = None
     choices: tuple[str, ...] = ()
     text: bool = False
+    required: str = ""
 
     def allow(self, value: Any) -> bool:
         """Whether a value is within them."""

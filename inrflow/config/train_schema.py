@@ -103,7 +103,8 @@ class DynamicsConfig:
     context: str = setting(
         "auto", "Per-system constants (such as viscosity) as an input of the model: none; environment (one per "
         "environment id), trajectory (one each), parameters (those of the file); auto: parameters where some vary, "
-        "else environment where there are several.", choices=("auto", "none", "environment", "trajectory", "parameters"))
+        "else environment where there are several.",
+        choices=("auto", "none", "environment", "trajectory", "parameters"))
     context_size: int | None = setting(None, "Size of the context. null: the number of parameters that vary, else one "
                                        "or two.", least=1)
     forcing: bool | None = setting(None, "Periodic forcing of the data's time_period. null: where one is declared.")

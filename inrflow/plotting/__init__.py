@@ -8,6 +8,6 @@ centred on white. Imports go one way: style, views, fields, lines, then the figu
 from inrflow.plotting.animations import animation
 from inrflow.plotting.errors import error_figure
 from inrflow.plotting.forecasts import forecast_figure
-from inrflow.plotting.losses import loss_figure, read_steps
+from inrflow.plotting.losses import loss_figure
 
-__all__ = ["animation", "error_figure", "forecast_figure", "loss_figure", "read_steps"]
+__all__ = ["animation", "error_figure", "forecast_figure", "loss_figure"]
