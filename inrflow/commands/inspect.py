@@ -48,13 +48,12 @@ def show_run(directory: Path) -> None:
         raise UserError(f"{directory} holds neither a run nor an evaluation; give a data file or a run directory")
     parts: list[str] = []
     if run.begun or run.finished:
-        parts.append(_printed(console, lambda out: show(describe_run(run), out)))
+        parts.append(_printed(console, show, describe_run(run)))
     for name, write in ((CANDIDATES_FILE, show_candidates), (EVALUATION_FILE, _show_evaluation)):
-        report = reports[name]
-        if report is None:
+        if reports[name] is None:
             continue
         try:
-            parts.append(_printed(console, lambda out, write=write, report=report: write(report, out)))
+            parts.append(_printed(console, write, reports[name]))
         except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, IndexError) as error:
             raise UserError(f"{directory / name} is not in the format of this inrflow ({error!r}); remove it, or write "
                             "it again") from error
@@ -157,11 +156,12 @@ def _show_evaluation(report: dict[str, Any], console: Console) -> None:
         show_errors(one, console, name)
 
 
-def _printed(console: Console, write: Callable[[Console], None]) -> str:
+def _printed(console: Console, write: Callable[[Any, Console], None], content: Any) -> str:
     """What `write` prints on a console like this one: nothing is shown of a file that turns out to be damaged."""
     from rich.console import Console
 
     text = io.StringIO()
-    write(Console(file=text, width=console.width, force_terminal=console.is_terminal, no_color=console.no_color))
+    like = {"width": console.width, "force_terminal": console.is_terminal, "no_color": console.no_color}
+    write(content, Console(file=text, **like))  # type: ignore[arg-type]
     return text.getvalue()
 

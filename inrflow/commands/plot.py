@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.tri import Triangulation
@@ -24,7 +22,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
 from inrflow.evaluation.references.registry import title_of
 from inrflow.model.surrogate import Surrogate
-from inrflow.plotting import animation, error_figure, forecast_figure, loss_figure
+from inrflow.plotting import Scene, animation, error_figure, forecast_figure, loss_figure
 
 _LARGEST = 5_000_000
 
@@ -74,26 +72,15 @@ def _source(config: PlotConfig, surrogate: Surrogate) -> tuple[Path, Observe]:
     return Path(str(path)), Observe(frames, seen.points, seen.noise)
 
 
-@dataclass
-class _Scene:
-    """What is drawn: t (T,), x (N, d) or (T, N, d); truth, mean, std (T, N, C); triangles of a mesh of the points."""
-
-    t: np.ndarray
-    x: np.ndarray
-    truth: np.ndarray | None
-    mean: np.ndarray
-    std: np.ndarray
-    triangles: np.ndarray | None
-    horizon: float
-
-
-def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> _Scene:
+def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> Scene:
+    """One trajectory, assimilated and forecast at the times and points to draw."""
     if not 0 <= config.trajectory < file.trajectories:
         last = file.trajectories - 1
         raise UserError(f"trajectory={config.trajectory}; {file.path} has the trajectories 0 to {last}")
     require_channels(surrogate, file, "a file of the same system")
     frames = file.read(config.trajectory)
-    solution = surrogate.assimilate(_observed(config, surrogate, frames, observe))
+    observations = _observed(config, surrogate, frames, observe)
+    solution = surrogate.assimilate(observations)
     triangles = file.read_extra("triangles") if "triangles" in file.extra else None
     t, x = frames.t, frames.x
     truth: np.ndarray | None = frames.u
@@ -105,7 +92,12 @@ def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, obser
     rows = np.broadcast_to(x, (len(t), *x.shape[-2:])).reshape(-1, x.shape[-1]).copy()  # of one time: a read-only view
     answer = solution.query(np.repeat(t, x.shape[-2]), rows, std=True)
     mean, std = (np.asarray(answer[key]).reshape(len(t), x.shape[-2], -1) for key in ("mean", "std"))
-    return _Scene(t, x, truth, mean, std, triangles, float(frames.t[0]) + surrogate.horizon)
+    about, seen = surrogate.description, observations.frames()
+    return Scene(
+        t, x, mean, about.channels, truth, std, about.units, triangles, about.coordinates, about.geometry,
+        about.time_units, float(frames.t[0]) + surrogate.horizon, float(seen.t[-1]),
+        seen.x if seen.x.ndim == 2 and len(seen.x) < frames.u.shape[1] else None,
+    )
 
 
 def _observed(config: PlotConfig, surrogate: Surrogate, frames: Frames, observe: Observe) -> Observations:
@@ -163,22 +155,14 @@ def _lattice(count: int, surrogate: Surrogate, places: np.ndarray, triangles: np
     return grid
 
 
-def _draw_forecasts(config: PlotConfig, about: Description, scene: _Scene, directory: Path) -> list[Path]:
-    style: dict[str, Any] = {
-        "title": f"{about.name}, trajectory {config.trajectory}",
-        "triangles": scene.triangles,
-        "coordinates": about.coordinates,
-        "geometry": about.geometry,
-        "time_units": about.time_units,
-        "horizon": scene.horizon,
-    }
-    fields = (scene.t, scene.x, scene.truth, scene.mean, scene.std, about.channels, about.units)
+def _draw_forecasts(config: PlotConfig, about: Description, scene: Scene, directory: Path) -> list[Path]:
+    title = f"{about.name}, trajectory {config.trajectory}"
     written = []
     for channel in about.channels if config.channel is None else (config.channel,):
         still = directory / f"forecast_{channel}.png"
-        written.append(forecast_figure(still, *fields, channel=channel, frames=config.frames, **style))
+        written.append(forecast_figure(still, scene, channel=channel, frames=config.frames, title=title))
         if config.animation and len(scene.t) > 1:
-            written.append(animation(directory / f"forecast_{channel}.gif", *fields, channel=channel, **style))
+            written.append(animation(directory / f"forecast_{channel}.gif", scene, channel=channel, title=title))
     return written
 
 

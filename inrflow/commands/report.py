@@ -19,6 +19,7 @@ from inrflow.evaluation.references.registry import title_of
 from inrflow.model.surrogate import Surrogate
 
 _MOST = 14  # candidates that are shown
+_SPARSE = 0.6  # share of the points up to which the observed ones are marked
 _GROUPS = {"in_t": "in-t", "out_t": "out-t", "in_s": "in-s", "out_s": "out-s"}
 
 
@@ -75,13 +76,13 @@ def show_candidates(report: dict[str, Any], console: Console) -> None:
     candidates, chosen = report["candidates"], report["chosen"]
     shown = _shown(candidates, chosen)
     some = f", {len(shown)} of {len(candidates)}" if len(shown) < len(candidates) else ""
-    title = f"candidate models{some} (error of held-out forecasts, share of the variance)"
+    title = f"candidate models{some}: error of held-out forecasts and its floor, the decoder's (share of variance)"
     table = Table(title=title, box=None, padding=(0, 2, 0, 0))
     sizes = {"code_size": "codes", "memory": "memory", "contexts": "contexts"}
     sizes = {key: name for key, name in sizes.items() if key == "code_size" or any(one[key] for one in candidates)}
     for name in ("recipe", "candidate"):
         table.add_column(name, overflow="fold")
-    for name in (*sizes.values(), "unknowns", "seconds", "error", "decoder's"):
+    for name in (*sizes.values(), "unknowns", "seconds", "error", "floor"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
     for index in shown:
@@ -128,24 +129,26 @@ def draw(
     directory: Path, surrogate: Surrogate, evaluation: Evaluation, triangles: np.ndarray | None = None
 ) -> list[Path]:
     """Draw the forecast of one trajectory for every channel, and errors against time; returns the files."""
-    from inrflow.plotting import error_figure, forecast_figure
+    from inrflow.plotting import Scene, error_figure, forecast_figure
 
-    example, description = evaluation.example, surrogate.description
-    times = evaluation.times
+    example, about = evaluation.example, surrogate.description
+    times, observed = evaluation.times, np.isfinite(example["observed"]).any(-1)
     horizon = float(times[0]) + surrogate.horizon
-    written = []
-    for index, channel in enumerate(description.channels):
-        path = directory / f"forecast_{channel}.png"
-        forecast_figure(
-            path, example["t"], example["x"], example["truth"], example["prediction"], example["std"],
-            description.channels, description.units, channel=index, title=description.name, triangles=triangles,
-            coordinates=description.coordinates, geometry=description.geometry, time_units=description.time_units,
-            horizon=horizon,
-        )
-        written.append(path)
-    path = directory / "errors.png"
-    error_figure(
-        path, times, {title_of(name): errors for name, errors in evaluation.by_frame.items()}, horizon, "NMSE",
-        title=description.name, time_units=description.time_units,
+    scene = Scene(
+        example["t"], example["x"], example["prediction"], about.channels, example["truth"], example["std"],
+        about.units, triangles, about.coordinates, about.geometry, about.time_units, horizon,
+        assimilated=float(example["t"][len(observed) - 1]), sensors=sensors(example["x"], observed),
     )
-    return [*written, path]
+    written = [forecast_figure(directory / f"forecast_{channel}.png", scene, channel=channel, title=about.name)
+               for channel in about.channels]
+    errors = {title_of(name): values for name, values in evaluation.by_frame.items()}
+    written.append(error_figure(directory / "errors.png", times, errors, horizon, title=about.name,
+                                time_units=about.time_units))
+    return written
+
+
+def sensors(x: np.ndarray, observed: np.ndarray) -> np.ndarray | None:
+    """Places (n, d) of points x (N, d) or (T, N, d) at which any of the first K frames is observed, (K, N) bool; None
+    where points move, or nearly all are observed."""
+    seen = observed.any(0)
+    return x[seen] if x.ndim == 2 and seen.sum() <= _SPARSE * len(seen) else None

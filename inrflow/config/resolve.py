@@ -60,6 +60,7 @@ def resolve(name: str, schema: type, overrides: Sequence[str]) -> Any:
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, schema, given)) from error
     check_limits(settings)
+    _require(settings)
     return settings
 
 
@@ -72,11 +73,19 @@ def check_limits(settings: Any, prefix: str = "") -> None:
             check_limits(value, f"{key}.")
         elif value == "":  # what a shell makes of a variable that is not set
             raise UserError(f"{key}= is empty; give a value, or leave it out")
-        elif value is None and limits.required:
-            raise UserError(f"{key}={limits.required}")
         elif not limits.allow(value):
             shown = f"{value:g}" if isinstance(value, float) else value
             raise UserError(f"{key}={shown}; give {limits}")
+
+
+def _require(settings: Any, prefix: str = "") -> None:
+    """Raise UserError for a setting that the command cannot do without."""
+    for item in fields(settings):
+        value, limits = getattr(settings, item.name), item.metadata.get("limits", Limits())
+        if is_dataclass(value):
+            _require(value, f"{prefix}{item.name}.")
+        elif value is None and limits.required:
+            raise UserError(f"{prefix}{item.name}={limits.required}")
 
 
 def to_yaml(config: Any) -> str:

@@ -1,4 +1,4 @@
-"""What training logged: losses and validation errors of every stage."""
+"""Losses and validation errors of every stage of training."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def loss_figure(
     curves: dict[str, dict[str, np.ndarray]] = {}
     for stage, rows in steps_by_stage.items():
         for name in ("loss", "validation"):
-            points = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
-            if len(points) >= 2:
-                curves.setdefault(stage, {})[name] = np.array(points, np.float64)
+            pairs = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
+            if len(pairs) >= 2:
+                curves.setdefault(stage, {})[name] = np.array(pairs, np.float64)
     figure = new_figure(3.2 * max(1, len(curves)) + 0.4, 2.9, title)
     axes = np.ravel(figure.subplots(1, max(1, len(curves)), squeeze=False))
     for ax, (stage, measured) in zip(axes, curves.items(), strict=False):

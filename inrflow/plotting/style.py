@@ -14,7 +14,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from inrflow.data.formats.calendar import number_to_date
+from inrflow.data.formats.calendar import number_to_date, parse_units
 from inrflow.runtime.atomic_files import write_aside
 
 MODEL, TRUTH, BEYOND = "#1f5fa8", "#222222", "#b5482a"
@@ -53,10 +53,12 @@ def units_label(text: str | None) -> str:
 
 
 def moment_label(t: float, time_units: str | None, step: float = np.inf) -> str:
-    """A date where times are dates, else the time and its units; in digits that tell it from times a `step` away."""
+    """A date where times are dates, with the hour where steps are shorter than a day; else the time and its units, in
+    digits that tell it from times a `step` away."""
     date = number_to_date(t, time_units)
     if date:
-        return date[:10]
+        calendar = parse_units(time_units)
+        return date[:16].replace("T", " ") if calendar is not None and step * calendar[0] < 86400 else date[:10]
     written = f"{t:.4g}"
     if 0 < step < 1e-3 * abs(t):
         written = f"{t:.{max(0, -int(np.floor(np.log10(step))))}f}"

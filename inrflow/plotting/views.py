@@ -18,6 +18,7 @@ from inrflow.plotting.style import SIZE
 WIDE = 2.2  # panels wider than this many heights are stacked by time, one row for each
 _FLATTEST = 6.0  # maps of narrow bands are stretched to be no flatter than this
 _MARGIN = 0.04  # of the extent, around dots
+_STATIONS = 120  # scattered points up to this number are drawn as dots: triangles would show what nobody measured
 _ALPHA = 1.4  # largest circumradius of a triangle that is drawn, in usual edges of its corners
 
 
@@ -59,12 +60,24 @@ class View:
                     shading="gouraud",
                     **style,
                 )
+        if len(self.x) <= _STATIONS:
+            style |= {"edgecolors": "0.2", "linewidths": 0.4}
         return ax.scatter(self.x[:, 0], self.x[:, 1], c=np.ma.masked_invalid(values), s=_dot(len(self.x)), **style)
+
+    def mark(self, ax: Axes, sensors: np.ndarray) -> Any:
+        """Mark the places (n, d) of sensors and return the marks; in space, all of them."""
+        if self.longitude:
+            sensors = xyz_to_lonlat(sensors)
+            first = self.x[:, 0].min()
+            sensors[:, 0] = (sensors[:, 0] - first + 1e-2) % 360.0 + first - 1e-2
+        size = float(np.clip(300 / max(1, len(sensors)), 0.6, 9))
+        return ax.scatter(sensors[:, 0], sensors[:, 1], s=size, c="none" if len(sensors) <= 30 else "k", edgecolors="k",
+                          linewidths=0.6 if len(sensors) <= 30 else 0.0)
 
     def dress(self, ax: Axes, bottom: bool, left: bool) -> None:
         """Ticks and labels on the outer panels alone."""
         ax.set_aspect(self.aspect)
-        ax.set_facecolor("0.87")
+        ax.set_facecolor("white" if self.kind == "scatter" else "0.87")
         low, high = self.x.min(0), self.x.max(0)
         if self.kind != "image":
             size = np.ptp(self.x, axis=0)
@@ -116,7 +129,7 @@ def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, tri
             view.kind, view.triangles = "triangles", np.asarray(triangles)
         elif cells is not None:
             view.kind, view.axes, view.cells = "image", axes, cells
-        elif len(plane) >= 10 and np.ptp(plane, axis=0).min() > 0:
+        elif len(plane) > _STATIONS and np.ptp(plane, axis=0).min() > 0:
             view.kind, view.triangles = "triangles", triangulate(plane / size if aspect == "auto" else plane)
     return view
 

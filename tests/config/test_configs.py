@@ -37,7 +37,14 @@ def test_every_command_but_inspect_has_a_configuration_whose_settings_are_explai
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_without_overrides_a_configuration_is_that_of_its_dataclass(name):
-    assert resolve(name, SCHEMAS[name], []) == SCHEMAS[name]()
+    needed = {"evaluate": ["run"], "query": ["run", "observations", "points"], "plot": ["run"],
+              "adapt": ["run", "data.train"]}.get(name, [])
+    expected = SCHEMAS[name]()
+    for count, key in enumerate(needed):
+        with pytest.raises(UserError, match=f"{key}=.* is missing"):
+            resolve(name, SCHEMAS[name], [f"{given}=a" for given in needed[:count]])
+        setattr(expected.data if "." in key else expected, key.split(".")[-1], "a")
+    assert resolve(name, SCHEMAS[name], [f"{key}=a" for key in needed]) == expected
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -126,7 +133,7 @@ def test_a_file_of_settings_that_is_damaged_or_hostile_is_told_in_one_line(conte
 
 
 def test_evaluation_observes_one_whole_frame_by_default():
-    built = resolve("evaluate", EvaluateConfig, [])
+    built = resolve("evaluate", EvaluateConfig, ["run=a"])
     assert (built.observe.frames, built.observe.points) == (1, 1.0)
     assert (Config().observe.frames, Config().observe.points) == (None, None)
 
