@@ -1,6 +1,6 @@
 """The command line: `inrflow COMMAND key=value ...`.
 
-Exit code 0; 2 for a user's mistake, told in one line; 130 for Ctrl-C; 1 for anything else.
+Exit code 0; 2 for a user's mistake, reported in one line; 130 for Ctrl-C; 1 for anything else.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _INTERRUPTED = 130  # as shells have it for Ctrl-C
 COMMANDS = {
     "train": "train a surrogate: data.train=FILE data.test=FILE training.minutes=5 (no file: the embedded wave data)",
     "evaluate": "forecast a test file and report errors: run=DIR data.test=FILE observe.frames=1",
-    "query": "values at any points and times: run=DIR observations=FILE points=FILE to=FILE std=true derivatives=true",
-    "inspect": "what is in a data file or run directory: FILE",
-    "convert": "any readable format to the project's schema: SOURCE TARGET",
-    "generate": "a data file from a PDE: pde=NAME trajectories=64 output=FILE (no pde: lists them)",
-    "adapt": "a run for a new environment from a few of its trajectories: run=DIR data.train=FILE",
-    "plot": "pictures and animation of a run: run=DIR",
+    "query": "predict values at points: run=DIR observations=FILE points=FILE to=FILE std=true derivatives=true",
+    "inspect": "describe a data file or run directory: FILE",
+    "convert": "convert any readable format to the project's schema: SOURCE TARGET",
+    "generate": "simulate trajectories of a PDE: pde=NAME trajectories=64 output=FILE (no pde: lists them)",
+    "adapt": "adapt a run to a new system from a few of its trajectories: run=DIR data.train=FILE",
+    "plot": "draw pictures and an animation of a run: run=DIR",
 }
 
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     name, rest = arguments[0], arguments[1:]
-    # Threads that spin while they wait are up to 40 times slower beside another busy process; read when torch loads.
+    # Threads that spin while they wait are up to 40 times slower beside another busy process; torch reads it on import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     keep_freed_memory()
     warnings.showwarning = _show_warning  # one line each, without the source of the warning
@@ -64,6 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"inrflow {name}: stopped", file=sys.stderr)
         return _INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print(f"inrflow {name}: not enough memory; free some, or give fewer frames, points or trajectories",
+              file=sys.stderr)
+        return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -75,11 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an error, of Python or torch, says that memory is exhausted."""
+    texts = ("can't allocate memory", "out of memory", "can't start new thread")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
+
+
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does, so that half-written files are removed and the end is told."""
+    """Treat SIGTERM as Ctrl-C, so that half-written files are removed."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield  # whoever called has plans of its own
+        yield  # the caller handles signals
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -89,7 +101,7 @@ def _stopped_by_sigterm() -> Iterator[None]:
 
 
 def _check(name: str, arguments: list[str]) -> None:
-    """Tell mistakes in the settings before the command is imported, which takes seconds. Raises UserError."""
+    """Raise UserError for mistakes in the settings before the command is imported, which takes seconds."""
     from inrflow.commands.run_directory import require_run
     from inrflow.config.resolve import resolve
     from inrflow.config.schema import SCHEMAS
@@ -112,7 +124,7 @@ def _help() -> str:
     lines += [
         "",
         "Settings are given as key=value; `inrflow COMMAND --help` lists those of a command with their defaults.",
-        "Exit codes: 0, 2 for a mistake in what was given (told in one line), 130 when interrupted, 1 otherwise.",
+        "Exit codes: 0, 2 for a mistake in what was given (reported in one line), 130 when interrupted, 1 otherwise.",
     ]
     return "\n".join(lines)
 

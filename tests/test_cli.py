@@ -356,6 +356,20 @@ def test_ctrl_c_is_told_in_a_line_and_ends_with_130(monkeypatch, capsys):
     assert capsys.readouterr().err == "inrflow inspect: stopped\n"
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 GB")])
+def test_exhausted_memory_is_one_line_and_other_errors_are_raised(error, monkeypatch, capsys):
+    from inrflow import cli
+
+    def fails(arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "_command", lambda name: fails)
+    assert cli.main(["inspect", "."]) == 1 and "not enough memory" in capsys.readouterr().err
+    error = RuntimeError("a bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["inspect", "."])
+
+
 def test_messages_cannot_steer_the_terminal(elsewhere, inrflow_command):
     outcome = inrflow_command("inspect", "no\x1b[2Jwhere")
     assert outcome.code == 2 and "\x1b" not in outcome.err and "\\x1b[2J" in outcome.err

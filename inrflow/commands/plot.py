@@ -58,7 +58,7 @@ def _check(config: PlotConfig, about: Description) -> None:
 
 
 def _source(config: PlotConfig, surrogate: Surrogate) -> tuple[Path, Observe]:
-    """The file to draw, and what of it is observed: without a test file, the training frames of the training file."""
+    """The file to draw and its observations; without a test file, the training frames of the training file."""
     seen = config.observe
     path, frames = config.data.test, surrogate.window if seen.frames is None else seen.frames
     if path is None:
@@ -119,7 +119,7 @@ def _observed(config: PlotConfig, surrogate: Surrogate, frames: Frames, observe:
 def _elsewhere(
     config: PlotConfig, surrogate: Surrogate, frames: Frames, triangles: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Times (T,) and points (N, d) that the user asks for, and whether the points are still those of the data."""
+    """Times (T,) and points (N, d) that the user wants, and whether the points are those of the data."""
     t = frames.t if config.times is None else np.asarray(config.times, np.float64)
     if config.points is not None:
         table = read_points(config.points, surrogate.description)
@@ -132,8 +132,8 @@ def _elsewhere(
 
 
 def _lattice(count: int, surrogate: Surrogate, places: np.ndarray, triangles: np.ndarray | None) -> np.ndarray:
-    """`count` points along each axis of the domain, of a sphere along meridians and parallels; in more than two
-    dimensions a plane through the middle. Where the data are a mesh, only points inside it."""
+    """A grid of `count` points along each axis of the domain (of a sphere along meridians and parallels), in more than
+    two dimensions of the plane through the middle; of a mesh, only points inside it."""
     about = surrogate.description
     if about.geometry == "sphere":
         places = xyz_to_lonlat(places)
@@ -180,7 +180,7 @@ def _draw_errors(
 
 
 def _draw_training(run_directory: Path, directory: Path, name: str) -> list[Path]:
-    """Losses of the trained stages; nothing where all was solved in closed form."""
+    """Draw the losses of the trained stages; nothing where all was solved in closed form."""
     stages = RunDirectory(run_directory).steps()
     trained = {stage: rows for stage, rows in stages.items() if sum("loss" in row for row in rows) > 1}
     return [loss_figure(directory / "training.png", trained, title=name)] if trained else []

@@ -1,4 +1,4 @@
-"""`inrflow query`: a file of points with the values there added, streamed in blocks."""
+"""`inrflow query`: values at the points of a file, streamed in blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from inrflow.commands.run_directory import default_output, load_run
+from inrflow.commands.run_directory import default_output, load_run, make_folder
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import QueryConfig
 from inrflow.data.formats.tables import PointReader, PointTable, PointWriter, read_observations
@@ -44,10 +44,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _target(config: QueryConfig) -> Path:
-    """Where the answer goes; never one of the inputs."""
+    """The file of the answer. Raises UserError where it is one of the inputs."""
     if config.to is None:
-        folder = Path(config.output or default_output("query"))
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(Path(config.output or default_output("query")))
         return folder / Path(str(config.points)).name
     for source in (str(config.observations), str(config.points)):
         if os.path.exists(config.to) and os.path.exists(source) and os.path.samefile(config.to, source):
@@ -56,7 +55,7 @@ def _target(config: QueryConfig) -> Path:
 
 
 class _Answers:
-    """Solutions of the observed trajectories, each made when it is first asked for."""
+    """Solutions of the observed trajectories, each assimilated at its first use."""
 
     def __init__(self, surrogate: Surrogate, observations: dict[int, Observations], config: QueryConfig) -> None:
         self.surrogate, self.observations, self.config = surrogate, observations, config
@@ -78,7 +77,7 @@ class _Answers:
             rows = numbers == number
             asked = {"std": self.config.std, "derivatives": self.config.derivatives}
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of points outside: told once, for all blocks
+                warnings.simplefilter("ignore", UserWarning)  # of points outside: given once, for all blocks
                 solution = self._solution(number)
                 answer = solution.query(table.t[rows], table.x[rows], **asked)
             self.beyond += int(self.surrogate.extent.beyond(table.t[rows], solution.start).sum())
@@ -111,7 +110,7 @@ class _Answers:
         return self._solutions[number]
 
     def warn(self) -> None:
-        """One line for each thing that was odd, however many trajectories it concerns."""
+        """Warn once for each kind of problem, however many trajectories it concerns."""
         if self._assumed:
             warnings.warn(
                 f"{self.config.points} has no column trajectory: its points are answered for trajectory "

@@ -132,6 +132,17 @@ def default_output(command: str) -> Path:
     return folder
 
 
+def make_folder(folder: Path) -> Path:
+    """The folder, made where it is missing. Raises UserError where that is not possible."""
+    from inrflow.runtime.atomic_files import disk_failure
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_failure(folder, error) or error from error
+    return folder
+
+
 def require_run(run: str) -> None:
     """Raise UserError where there is no such run directory."""
     if not Path(run).exists():

@@ -1,4 +1,4 @@
-"""From `key=value` to a configuration: overrides composed by Hydra, checked, and mistakes told in one line."""
+"""From `key=value` to a configuration: overrides composed by Hydra, checked, mistakes reported in one line."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ __all__ = ["SCHEMAS", "AdaptConfig", "Config", "ConvertConfig", "EvaluateConfig"
 _RUN = "Run directory of inrflow train."
 _NO_RUN = "DIR is missing; give a run directory that inrflow train has written"
 _DEVICE = "auto, cpu, cuda or cuda:N."
-_PHYSICS = "Which physics, for a run on several. null: found from the data."
+_PHYSICS = "Which physics, for a run on several. null: the one that the data belong to."
 
 
 def _whole_first_frame() -> ObserveConfig:

@@ -1,4 +1,4 @@
-"""The same panels moving in time, as a GIF."""
+"""Animations of the panels of a forecast."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inrflow.plotting.style import BEYOND, MODEL, SIZE, dress_bar, new_figure
 from inrflow.plotting.views import WIDE
 from inrflow.runtime.atomic_files import write_aside
 
-_DPI = 100  # films are smaller than stills
+_DPI = 100  # smaller than stills
 
 
 def animation(
@@ -98,9 +98,9 @@ def animation(
 
 
 def _palette(maps: Sequence[Colormap]) -> Image.Image:
-    """The 256 colours of a film: those of its colour maps, greys for text, the colours of lines on white.
+    """The 256 colours of an animation: its colour maps, greys for text, the colours of lines on white.
 
-    Chosen from a picture's pixels instead, they would leave out the ends of the colour bars, and flicker.
+    A palette chosen from the pixels of each frame would flicker and miss the ends of the colour bars.
     """
     distinct = list({colours.name: colours for colours in maps}.values())
     ramps = [colours(np.linspace(0, 1, 60))[:, :3] for colours in distinct]

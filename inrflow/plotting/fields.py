@@ -37,7 +37,7 @@ class Scene:
         triangles: (M, 3) corners of a mesh of the points.
         coordinates, geometry, time_units: as a Description has them.
         horizon: last time of training; later frames are marked as beyond it.
-        assimilated: last time with an observation that was assimilated; later frames are forecasts. None: not told.
+        assimilated: last time with an observation that was assimilated; later frames are forecasts. None: no titles.
         sensors: (n, d) places that were observed, to be marked; None where all points were.
     """
 

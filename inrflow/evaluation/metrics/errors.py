@@ -19,7 +19,7 @@ from inrflow.evaluation.metrics.statistics import ChannelStatistics
 
 GROUPS = ("all", "in_t", "out_t", "in_s", "out_s", "in_t_in_s", "in_t_out_s", "out_t_in_s", "out_t_out_s")
 
-# Cells of the sums: time (in, out) by points (observed, unobserved, not told apart).
+# Cells of the sums: time (in, out) by points (observed, unobserved, either).
 _TIMES = {"in_t": slice(0, 1), "out_t": slice(1, 2)}
 _POINTS = {"in_s": slice(0, 1), "out_s": slice(1, 2)}
 

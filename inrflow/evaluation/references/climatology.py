@@ -1,4 +1,4 @@
-"""Climatology: what is usual at each phase of a declared period, and forecasts of the anomalies that start from it.
+"""Climatology: the mean field at each phase of a declared period, and linear forecasts of the anomalies around it.
 
 The references of seasonal forecasting: the mean seasonal cycle, damped persistence of the leading anomaly modes (an
 AR(1) for each), and the linear inverse model of the same modes (Penland and Sardeshmukh 1995), which couples them.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _HARMONICS = 2
 _MODES = 2
-_SMALLEST_NOISE = 1e-8  # variance, normalised, that modes are taken to miss at least
+_SMALLEST_NOISE = 1e-8  # least residual variance of the modes, in normalised units
 _ON_PHASE = 0.15  # times closer than this fraction of a bin to its phase belong to it
 
 
@@ -59,7 +59,7 @@ class Climatology(Reference):
         return fit_climatology(stacked(train, validation), description.time_period, mean_field(train, validation))
 
     def mean(self, t: Tensor) -> Tensor:
-        """The usual field at times t (...,): (..., N, C). NaN times give NaN."""
+        """The mean field of the phases of times t (...,): (..., N, C). NaN times give NaN."""
         if self.bins == 0:
             return torch.einsum("...k,knc->...nc", _harmonics(t / self.period, len(self.fields)), self.fields)
         position = t / self.period * self.bins - self.offset
@@ -71,7 +71,7 @@ class Climatology(Reference):
         return (1 - weight) * self.fields[low] + weight * self.fields[(low + 1) % self.bins]
 
     def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor:
-        """The usual field, whatever is observed."""
+        """The mean field of each time's phase."""
         return self.mean(t)
 
 
@@ -80,7 +80,7 @@ class _AnomalyForecast(Reference):
     """Climatology, and a linear forecast of the leading modes of the anomalies around it.
 
     Attributes:
-        climatology: what is usual.
+        climatology: the mean field of each phase.
         step: time step, in units of t.
         scale: (C,) standard deviation of the anomalies of each channel.
         modes: (N C, r).
@@ -133,7 +133,7 @@ class _AnomalyForecast(Reference):
         raise NotImplementedError
 
     def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor:
-        """What is usual, and the anomalies to come."""
+        """The mean field and the forecast anomaly."""
         usual = self.climatology.mean(t)
         anomalies = (observed.double() - usual[:, : observed.shape[1]]) / self.scale
         start, seen = coefficients(anomalies, torch.zeros_like(anomalies[0, 0]), self.modes, self.prior)
@@ -192,10 +192,15 @@ def _harmonics(phase: Tensor, count: int) -> Tensor:
 
 
 def fit_climatology(batch: TrajectoryBatch, period: float, fallback: Tensor) -> Climatology | None:
-    """Climatology of trajectories that share their points, in data units; None where they span less than one period.
+    """Fit a climatology to trajectories that share their points; None where they span less than one period.
 
     Times that fall on few phases of the period (months of a year) get a mean for each phase, others a regression on
-    two harmonics. fallback (N, C): the field where a point lacks observations.
+    two harmonics.
+
+    Args:
+        batch: values in data units.
+        period: in units of t.
+        fallback: (N, C), the field where a point lacks observations.
     """
     t, u = batch.t, batch.u.double()
     valid = torch.isfinite(t)

@@ -1,4 +1,4 @@
-"""POD + DMD: the reduced-order forecast that a user of shared points and uniform time steps has at hand.
+"""POD + DMD, the usual reduced-order forecast on shared points and uniform time steps.
 
 Proper orthogonal decomposition of the channels, each normalised, and a least-squares affine map of one time step on the
 leading coefficients (dynamic mode decomposition on projected snapshots, Schmid 2010). Rank and ridge are chosen by
@@ -25,8 +25,8 @@ from inrflow.evaluation.references.training_data import split, stacked
 
 RANKS = (1, 2, 5, 10, 20, 30, 50, 70, 100, 150, 200, 300)
 RIDGES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
-_FEW = 4  # trajectories below which all are fitted, and held-out frames judge in place of held-out trajectories
-_SMALLEST_NOISE = 1e-8  # variance, normalised, that modes are taken to miss at least
+_FEW = 4  # trajectories below which single frames are held out in place of trajectories
+_SMALLEST_NOISE = 1e-8  # least residual variance of the modes, in normalised units
 
 
 @dataclass
@@ -96,10 +96,9 @@ def _advance(step_map: Tensor, z: Tensor, steps: Tensor) -> Tensor:
 def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, step: float) -> PodDmd | None:
     """Fit to trajectories on shared points, in data units, whose times are multiples of `step` apart.
 
-    Rank and ridge are those whose free-running forecasts of the validation trajectories, from their first frame, err
-    least. Without these a quarter of the trajectories is held out, or where there are few of them, single frames are
-    left out and forecast, as for the codes of a single trajectory. The last fit is to everything. None where fewer
-    than two complete frames follow one another.
+    Rank and ridge have the least error in free-running forecasts of the validation trajectories from their first
+    frame. Without these, a quarter of the trajectories is held out; of fewer than four trajectories, single frames. The
+    final fit is to all data. None where fewer than two complete frames follow one another.
     """
     if validation is None and len(training) >= _FEW:
         kept = len(training) - len(training) // _FEW
@@ -112,11 +111,11 @@ def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, s
     pairs = [int(step_pairs(batch.t, _complete(batch), step).sum()) for batch in everything]
     if sum(pairs) < 2:
         return None
-    fits = [_Projection(fitted, step) for fitted, held in folds
+    fits = [_Projection(fitted, step) for fitted, _ in folds
             if any(bool(step_pairs(batch.t, _complete(batch), step).any()) for batch in fitted)]
     largest = min((fit.largest_rank for fit in fits), default=1)
     cells = [(rank, ridge) for rank in (*(rank for rank in RANKS if rank < largest), largest) for ridge in RIDGES]
-    errors = sum((fit.rollout_errors(held, cells) for fit, (_, held) in zip(fits, folds, strict=False)),
+    errors = sum((fit.rollout_errors(test, cells) for fit, (_, test) in zip(fits, folds, strict=False)),
                  torch.zeros(len(cells), dtype=torch.float64))
     rank, ridge = cells[int(errors.argmin())]
     return _Projection(everything, step).model(rank, ridge)
@@ -139,7 +138,7 @@ def _complete(batch: TrajectoryBatch) -> Tensor:
 
 
 class _Projection:
-    """Modes of complete frames, their coefficients, and the sums from which the map of every rank follows."""
+    """Modes of complete frames, their coefficients, and the normal equations of the map of every rank."""
 
     def __init__(self, batches: Sequence[TrajectoryBatch], step: float) -> None:
         complete = [_complete(batch) for batch in batches]
@@ -172,25 +171,25 @@ class _Projection:
         gram.diagonal().add_(ridge * float(gram.diagonal().mean()))
         return torch.linalg.solve(gram, self.cross[:rank + 1, :rank]).contiguous()
 
-    def rollout_errors(self, held: TrajectoryBatch, cells: list[tuple[int, float]]) -> Tensor:
-        """Summed squared error of forecasts from the first complete frame of every trajectory, for each cell: (cells,).
+    def rollout_errors(self, test: TrajectoryBatch, cells: list[tuple[int, float]]) -> Tensor:
+        """Summed squared errors (cells,) of forecasts from the first complete frame of every trajectory.
 
-        In normalised data units, from coefficients alone: what the modes do not hold and what the coefficients miss
-        are orthogonal. Infinite where a forecast diverges.
+        In normalised data units, from coefficients alone: the residual of the modes and the error in their span are
+        orthogonal. Infinite where a forecast diverges.
         """
-        complete = _complete(held)
-        frame = torch.arange(held.t.shape[1])
+        complete = _complete(test)
+        frame = torch.arange(test.t.shape[1])
         first = torch.where(complete, frame, len(frame)).amin(1, keepdim=True)
-        rows = ((held.u.double() - self.mean) / self.scale).flatten(2).nan_to_num(0.0)
+        rows = ((test.u.double() - self.mean) / self.scale).flatten(2).nan_to_num(0.0)
         truth, size = rows @ self.modes, rows.square().sum(-1)
-        judged, start = complete & (frame > first), frame <= first
+        scored, start = complete & (frame > first), frame <= first
         errors = []
         for rank, ridge in cells:
             z = truth[..., :rank]
-            path = march(held.t, self.step, z.new_zeros(rank), z, start,
+            path = march(test.t, self.step, z.new_zeros(rank), z, start,
                          partial(_advance, self.step_map(rank, ridge)))
             error = size - z.square().sum(-1) + (path - z).square().sum(-1)
-            errors.append(torch.where(judged, error, 0.0).sum())
+            errors.append(torch.where(scored, error, 0.0).sum())
         return torch.stack(errors).nan_to_num(torch.inf, torch.inf)
 
     def model(self, rank: int, ridge: float) -> PodDmd:

@@ -40,10 +40,14 @@ def nearest(targets: Tensor, sources: Tensor, period: Tensor | None = None) -> T
 
 def filled(u: Tensor, sources: Tensor, targets: Tensor | None, otherwise: Tensor, period: Tensor | None,
            neighbours: dict[bytes, Tensor]) -> Tensor:
-    """Values u (N, C) at sources (N, d), NaN where not observed, as complete values at targets (M, d).
+    """Complete values (M, C) at targets (M, d) from values u (N, C) at sources (N, d), NaN where not observed.
 
-    A value not observed is that of the nearest observed point, or `otherwise` (C,) for a channel without any. targets
-    None: the sources themselves. `neighbours` remembers those of masks met before, for one pair of sources and targets.
+    Nearest-neighbour interpolation from the observed points.
+
+    Args:
+        targets: None for the sources themselves.
+        otherwise: (C,) values of channels that are observed nowhere.
+        neighbours: cache of the nearest points by mask, for one pair of sources and targets.
     """
     complete = otherwise.to(u).repeat(len(u if targets is None else targets), 1)
     for channel in range(u.shape[1]):
