@@ -151,4 +151,4 @@ def sensors(x: np.ndarray, observed: np.ndarray) -> np.ndarray | None:
     """Places (n, d) of points x (N, d) or (T, N, d) at which any of the first K frames is observed, (K, N) bool; None
     where points move, or nearly all are observed."""
     seen = observed.any(0)
-    return x[seen] if x.ndim == 2 and seen.sum() <= _SPARSE * len(seen) else None
+    return x[seen] if x.ndim == 2 and seen.sum() <= _SPARSE * x.shape[0] else None

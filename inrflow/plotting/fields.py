@@ -72,7 +72,7 @@ class Scene:
             if not never.all():
                 for name in values:
                     values[name][:, never] = np.nan
-        panels = {name: values[name] for name in ("truth", "model") if name in values}
+        panels = {name: field for name, field in values.items() if name != "std"}
         if "truth" in values:
             panels["error"] = values["model"] - values["truth"]
         if "std" in values:
