@@ -24,11 +24,11 @@ import torch
 from common import as_table, child_rows, data_files, environment, peak_bytes
 from rich.console import Console
 
+from benchmarks.baselines.symmetric_copies import fit_with_copies
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.evaluation.evaluate import Observe, evaluate
-from inrflow.evaluation.references.points import symmetric_copies
 from inrflow.evaluation.references.registry import fit_references
 from inrflow.runtime.tensor_files import write_json
 from inrflow.training import loop as steps
@@ -139,8 +139,10 @@ def references(case: dict[str, Any]) -> None:
         began = time.process_time()
         fitted = setup.source.batch(setup.training, normalised=False)
         held = setup.source.batch(setup.validation, normalised=False)
-        copies = symmetric_copies(fitted, train.description, case["copies"], case["seed"])
-        models = fit_references(fitted, held, train.description, copies=copies)
+        models = fit_references(fitted, held, train.description)
+        moved = fit_with_copies(fitted, held, train.description, case["copies"], case["seed"])
+        if moved is not None:
+            models.fitted["pod_dmd_symmetries"] = moved
         spent = time.process_time() - began
         errors: dict[str, list[torch.Tensor]] = {}
         batch = _batch(test)

@@ -1,4 +1,7 @@
-"""The command line: `inrflow COMMAND key=value ...`. Exit code 0, 2 for a user's mistake, 1 for anything else."""
+"""The command line: `inrflow COMMAND key=value ...`.
+
+Exit code 0; 2 for a user's mistake, reported in one line; 130 for Ctrl-C; 1 for anything else.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,21 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from inrflow.commands.screen import printable
 from inrflow.errors import UserError, is_disk_full
 from inrflow.runtime.memory import keep_freed_memory
+
+_INTERRUPTED = 130  # as shells have it for Ctrl-C
 
 COMMANDS = {
     "train": "train a surrogate: data.train=FILE data.test=FILE training.minutes=5 (no file: the embedded wave data)",
     "evaluate": "forecast a test file and report errors: run=DIR data.test=FILE observe.frames=1",
-    "query": "values at any points and times: run=DIR observations=FILE points=FILE to=FILE std=true derivatives=true",
-    "inspect": "what is in a data file or run directory: FILE",
-    "convert": "any readable format to the project's schema: SOURCE TARGET",
-    "generate": "a data file from a PDE: pde=NAME trajectories=64 output=FILE (no pde: lists them)",
-    "adapt": "a run for a new environment from a few of its trajectories: run=DIR data.train=FILE",
-    "plot": "pictures and animation of a run: run=DIR",
+    "query": "predict values at points: run=DIR observations=FILE points=FILE to=FILE std=true derivatives=true",
+    "inspect": "describe a data file or run directory: FILE",
+    "convert": "convert any readable format to the project's schema: SOURCE TARGET",
+    "generate": "simulate trajectories of a PDE: pde=NAME trajectories=64 output=FILE (no pde: lists them)",
+    "adapt": "adapt a run to a new system from a few of its trajectories: run=DIR data.train=FILE",
+    "plot": "draw pictures and an animation of a run: run=DIR",
 }
 
 
@@ -37,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     name, rest = arguments[0], arguments[1:]
-    # Threads that spin while they wait are up to 40 times slower beside another busy process; read when torch loads.
+    # Threads that spin while they wait are up to 40 times slower beside another busy process; torch reads it on import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     keep_freed_memory()
     warnings.showwarning = _show_warning  # one line each, without the source of the warning
@@ -49,13 +55,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(command_help(name, COMMANDS[name]))
             return 0
+        _check(name, rest)
         with _stopped_by_sigterm():
             return _command(name)(rest)
     except UserError as error:
-        print(f"inrflow {name}: {error}", file=sys.stderr)
+        print(f"inrflow {printable(name)}: {printable(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"inrflow {name}: stopped", file=sys.stderr)
+        return _INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        print(f"inrflow {name}: not enough memory; free some, or give fewer frames, points or trajectories",
+              file=sys.stderr)
         return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,17 +81,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an error, of Python or torch, says that memory is exhausted."""
+    texts = ("can't allocate memory", "out of memory", "can't start new thread")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
+
+
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does, so that half-written files are removed and the end is told."""
+    """Treat SIGTERM as Ctrl-C, so that half-written files are removed."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield  # whoever called has plans of its own
+        yield  # the caller handles signals
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _check(name: str, arguments: list[str]) -> None:
+    """Raise UserError for mistakes in the settings before the command is imported, which takes seconds."""
+    from inrflow.commands.run_directory import require_run
+    from inrflow.config.resolve import resolve
+    from inrflow.config.schema import SCHEMAS
+
+    if name in SCHEMAS:
+        settings = resolve(name, SCHEMAS[name], [item for item in arguments if "=" in item or name != "convert"])
+        if getattr(settings, "run", None) is not None:
+            require_run(settings.run)
 
 
 def _command(name: str) -> Callable[[list[str]], int]:
@@ -93,14 +124,14 @@ def _help() -> str:
     lines += [
         "",
         "Settings are given as key=value; `inrflow COMMAND --help` lists those of a command with their defaults.",
-        "Exit codes: 0, 2 for a mistake in what was given (told in one line), 1 for anything else.",
+        "Exit codes: 0, 2 for a mistake in what was given (reported in one line), 130 when interrupted, 1 otherwise.",
     ]
     return "\n".join(lines)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:  # noqa: ANN001
     if issubclass(category, UserWarning) and "matplotlib" not in str(filename):
-        print(f"inrflow: warning: {message}", file=sys.stderr)
+        print(f"inrflow: warning: {printable(message)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,6 @@ def test_bad_test_data_is_one_clear_line(kind, data, tiny_run, elsewhere, inrflo
     (("train", "data.frames=1"), "data.frames=1"),
     (("train", "dynamics.method=euler"), "euler"),
     (("train", "device=abacus"), "abacus"),
-    (("query", "run=nowhere", "device=abacus"), "abacus"),
     (("train", "training"), "key=value"),
     (("train", "data.train=[1"), "data.train"),
     (("train", "resume=nowhere"), "nowhere"),
@@ -129,7 +128,12 @@ def test_bad_test_data_is_one_clear_line(kind, data, tiny_run, elsewhere, inrflo
     (("evaluate",), "run=DIR is missing"),
     (("evaluate", "run=nowhere"), "does not exist"),
     (("plot",), "run=DIR is missing"),
-    (("query", "run=nowhere"), "does not exist"),
+    (("query", "run=nowhere", "observations=data.h5", "points=data.h5"), "does not exist"),
+    (("query", "run=."), "observations=FILE is missing"),
+    (("adapt", "run=."), "data.train=FILE is missing"),
+    (("convert", "data.h5"), "expected SOURCE TARGET"),
+    (("generate",), "pde is missing"),
+    (("train", "seed=${oc.env:HOME}"), "not looked up"),
 ])
 def test_wrong_arguments_are_one_clear_line(arguments, said, data, elsewhere, inrflow_command):
     if arguments[0] == "train" and not any("data.train" in item for item in arguments):
@@ -171,7 +175,8 @@ def test_a_run_directory_that_cannot_be_used_is_one_clear_line(command, kind, ti
             pytest.skip("this is what resume is for")
         outcome = inrflow_command("train", "resume=run")
     else:
-        outcome = inrflow_command(command, "run=run")
+        more = ("observations=a.csv", "points=a.csv") if command == "query" else ()
+        outcome = inrflow_command(command, "run=run", *more)
     assert one_line(outcome, "run"), outcome.err
     if kind == "interrupted":
         assert "resume=run" in outcome.err
@@ -242,7 +247,7 @@ def test_help_names_every_command_and_the_version_is_told(inrflow_command):
         assert inrflow_command(name, "--help").code == 0
     train = inrflow_command("train", "--help").out
     assert all(text in train for text in ("data.train=null", "dynamics.method=rk4", "seed=0", "experiment=dino"))
-    assert "# Share of the trajectories held out" in train and "run=null" in inrflow_command("plot", "--help").out
+    assert "Share of the trajectories held out" in train and "run=null" in inrflow_command("plot", "--help").out
 
 
 # ---- a disk that is full, a run that is stopped: in a process of its own ----
@@ -312,3 +317,59 @@ def test_a_stopped_training_says_how_to_go_on(tiny_data, elsewhere, inrflow_comm
     assert child.returncode == 1 and "resume=run" in err and "Traceback" not in err, err
     assert "unfinished" in inrflow_command("inspect", "run").out
     assert one_line(inrflow_command("evaluate", "run=run", f"data.test={tiny_data[1]}"), "resume=run")
+
+
+WRONG_CALLS = """
+import io, json, sys
+from contextlib import redirect_stderr
+from inrflow.cli import main
+
+told = []
+for arguments in json.loads(sys.argv[1]):
+    with redirect_stderr(io.StringIO()) as err:
+        code = main(arguments)
+    told.append((code, err.getvalue()))
+print(json.dumps([told, sorted({"torch", "scipy", "h5py", "matplotlib"} & set(sys.modules))]))
+"""
+
+
+def test_wrong_calls_are_told_before_anything_heavy_is_imported(elsewhere):
+    calls = [("trian",), ("train", "seeds=1"), ("train", "data.points=2"), ("evaluate",), ("plot", "run=nowhere"),
+             ("query", "run=."), ("adapt", "run=."), ("convert", "a.csv"), ("inspect",), ("inspect", "nowhere"),
+             ("generate", "trajectory=3")]
+    child = process([json.dumps(calls)], WRONG_CALLS)
+    out, err = child.communicate(timeout=100)
+    told, imported = json.loads(out)
+    assert not err and not imported
+    for call, (code, said) in zip(calls, told, strict=True):
+        assert code == 2 and len(said.splitlines()) == 1, (call, code, said)
+
+
+def test_ctrl_c_is_told_in_a_line_and_ends_with_130(monkeypatch, capsys):
+    from inrflow import cli
+
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_command", lambda name: interrupted)
+    assert cli.main(["inspect", "."]) == 130
+    assert capsys.readouterr().err == "inrflow inspect: stopped\n"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 GB")])
+def test_exhausted_memory_is_one_line_and_other_errors_are_raised(error, monkeypatch, capsys):
+    from inrflow import cli
+
+    def fails(arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "_command", lambda name: fails)
+    assert cli.main(["inspect", "."]) == 1 and "not enough memory" in capsys.readouterr().err
+    error = RuntimeError("a bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["inspect", "."])
+
+
+def test_messages_cannot_steer_the_terminal(elsewhere, inrflow_command):
+    outcome = inrflow_command("inspect", "no\x1b[2Jwhere")
+    assert outcome.code == 2 and "\x1b" not in outcome.err and "\\x1b[2J" in outcome.err

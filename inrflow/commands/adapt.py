@@ -21,8 +21,7 @@ from inrflow.adaptation.context import (
 )
 from inrflow.adaptation.further import Step, adapt_further
 from inrflow.adaptation.scratch import train_from_scratch
-from inrflow.commands.run_directory import REFERENCES_FILE, default_output, report_evaluation
-from inrflow.commands.runs import load_run
+from inrflow.commands.run_directory import REFERENCES_FILE, default_output, load_run, report_evaluation
 from inrflow.config.resolve import from_yaml, resolve, to_yaml
 from inrflow.config.schema import AdaptConfig, Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile

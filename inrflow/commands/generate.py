@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from inrflow.commands.inspect import show
-from inrflow.commands.run_directory import default_output
+from inrflow.commands.run_directory import default_output, make_folder
+from inrflow.commands.screen import screen, show
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import GenerateConfig
 from inrflow.data.formats.inspect import describe
@@ -20,12 +20,12 @@ from inrflow.pdes.generate import generate
 
 
 def run(arguments: list[str]) -> int:
-    """Solve and write; without a known equation, list those there are."""
+    """Solve and write; without the name of an equation, list them."""
     config: GenerateConfig = resolve("generate", GenerateConfig, arguments)
     if config.pde not in EQUATIONS:
         _list_equations(Console())
-        found = "is missing" if config.pde is None else f"{config.pde!r} is unknown"
-        raise UserError(f"pde {found}; choose one of {', '.join(EQUATIONS)}")
+        problem = "is missing" if config.pde is None else f"{config.pde!r} is unknown"
+        raise UserError(f"pde {problem}; choose one of {', '.join(EQUATIONS)}")
     options = asdict(config)
     output = options.pop("output") or _default_file(config.pde)
     console = Console(stderr=True)
@@ -33,14 +33,12 @@ def run(arguments: list[str]) -> int:
         task = progress.add_task(f"solving {config.pde}", total=None)
         options["progress"] = lambda done, total: progress.update(task, completed=done, total=total)
         path = generate(output=output, **options)
-    show(describe(path), Console())
+    show(describe(path), screen())
     return 0
 
 
 def _default_file(pde: str) -> Path:
-    folder = default_output("generate")
-    folder.mkdir(parents=True)
-    return folder / f"{pde}.h5"
+    return make_folder(default_output("generate")) / f"{pde}.h5"
 
 
 def _list_equations(console: Console) -> None:

@@ -1,50 +1,56 @@
-"""`inrflow COMMAND --help`: every key of a command with its default, explained by the comments of its configuration."""
+"""`inrflow COMMAND --help`: every key of a command with its default, its limits and what it means."""
 
 from __future__ import annotations
 
-import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from inrflow.config import schema as config
-from inrflow.config.resolve import config_directory, resolve
+from inrflow.config.resolve import config_directory
+from inrflow.config.schema import SCHEMAS
 
-_GROUPS = ("data", "decoder", "encoding", "dynamics", "training")
 _BEFORE_KEYS = {"inspect": "FILE", "convert": "SOURCE TARGET [key=value ...]"}
+_WIDTH = 100
 
 
 def command_help(name: str, summary: str) -> str:
     """The text for one command."""
     lines = [f"inrflow {name}: {summary}", "", f"usage: inrflow {name} {_BEFORE_KEYS.get(name, '[key=value ...]')}"]
-    schema = getattr(config, "Config" if name == "train" else f"{name.capitalize()}Config", None)
-    if schema is None:
+    if name not in SCHEMAS:
         return "\n".join(lines)
-    folder = config_directory()
-    lines += ["", *(f"  {line}" for line in _comments(folder / f"{name}.yaml")), ""]
-    defaults = list(_keys(resolve(name, schema, ())))
-    lines += [f"  {line}" for line in defaults if name != "train" or line.split(".")[0] not in _GROUPS]
+    lines += ["", *_about(SCHEMAS[name]), "", *_settings(SCHEMAS[name]())]
     if name == "train":
-        chosen = dict(re.findall(r"- (\w+): (\w+)", (folder / "train.yaml").read_text(encoding="utf-8")))
-        for group in _GROUPS:
-            path = folder / group / f"{chosen[group]}.yaml"
-            lines += ["", *(f"  {line}" for line in _explained(path, group, defaults))]
-        lines += ["", "  published recipes and others, all of their settings at once:"]
-        for path in sorted((folder / "experiment").glob("*.yaml")):
-            about = " ".join(line.removeprefix("# ") for line in _comments(path) if "@package" not in line)
-            lines.append(f"  experiment={path.stem}  {about}")
+        lines += ["", "experiments, several settings at once:"]
+        for path in sorted((config_directory() / "experiment").glob("*.yaml")):
+            lines += [f"  experiment={path.stem}", *_wrapped(_comment(path), "      ")]
     return "\n".join(lines)
 
 
-def _keys(settings: Any, prefix: str = "") -> Iterator[str]:
-    """`key=default` of every setting."""
+def _settings(settings: Any, prefix: str = "") -> Iterator[str]:
+    """`key=default` of every setting and its meaning, groups after the others."""
+    groups = []
     for item in fields(settings):
-        value = getattr(settings, item.name)
+        value, key = getattr(settings, item.name), f"{prefix}{item.name}"
         if is_dataclass(value):
-            yield from _keys(value, f"{prefix}{item.name}.")
-        else:
-            yield f"{prefix}{item.name}={_written(value)}"
+            groups.append((key, value))
+            continue
+        limits, meaning = str(item.metadata["limits"]), item.metadata["about"]
+        yield f"  {key}={_written(value)}"
+        yield from _wrapped(meaning + (f" [{limits}]" if limits and limits not in meaning else ""), "      ")
+    for key, value in groups:
+        yield from ["", *_about(type(value))]
+        yield from _settings(value, f"{key}.")
+
+
+def _about(schema: type) -> list[str]:
+    """The docstring of a configuration, without its line breaks."""
+    return _wrapped(" ".join((schema.__doc__ or "").split()), "")
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)
 
 
 def _written(value: Any) -> str:
@@ -54,19 +60,7 @@ def _written(value: Any) -> str:
     return f"[{','.join(map(_written, value))}]" if isinstance(value, list) else str(value)
 
 
-def _comments(path: Path) -> list[str]:
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-
-
-def _explained(path: Path, group: str, defaults: list[str]) -> Iterator[str]:
-    """The comments of a group's file, each before the keys that it explains; then the keys that have none."""
-    left = [line for line in defaults if line.startswith(f"{group}.")]
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
-            yield line
-        else:
-            key = f"{group}.{line.split(':')[0]}"
-            for found in [item for item in left if item.startswith((f"{key}=", f"{key}."))]:
-                left.remove(found)
-                yield found
-    yield from left
+def _comment(path: Path) -> str:
+    """The comment at the head of an experiment."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return " ".join(line.removeprefix("# ") for line in lines if line.startswith("# ") and "@package" not in line)

@@ -2,76 +2,88 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
-from inrflow.commands.report import show_errors
-from inrflow.config.resolve import from_yaml
-from inrflow.config.schema import Config
-from inrflow.data.formats.inspect import describe
+from inrflow.commands.run_directory import CANDIDATES_FILE, EVALUATION_FILE, RunDirectory, damaged
+from inrflow.commands.screen import screen, show
 from inrflow.errors import UserError
-from inrflow.model.family import Family, is_family
-from inrflow.model.store import MODEL_FILE
-from inrflow.model.surrogate import Surrogate
-from inrflow.plotting import read_steps
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from inrflow.config.schema import Config
+    from inrflow.model.family import Family
+    from inrflow.model.surrogate import Surrogate
+
+_STAGES = 12  # of training whose validation errors are shown
+_LINES = 15  # of an equation
 
 
 def run(arguments: list[str]) -> int:
     """Describe one file or directory."""
     if len(arguments) != 1:
         raise UserError(f"{len(arguments)} names are given; expected one FILE, a data file or a run directory")
-    path, console = Path(arguments[0]), Console()
-    if not path.is_dir():
-        show(describe(path), console)
+    path = Path(arguments[0])
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a data file or a run directory")
+    if path.is_dir():
+        show_run(path)
         return 0
-    report = _evaluation(path)
-    if (path / "config.yaml").exists() or (path / MODEL_FILE).exists():
-        show(describe_run(path), console)
-    elif report is None:
-        raise UserError(f"{path} holds neither a run nor an evaluation; give a data file or a folder of inrflow train")
-    if report is not None:
-        try:
-            show_errors(report, console)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path / 'evaluation.json'} is not a report of this inrflow; evaluate again") from error
+    from inrflow.data.formats.inspect import describe
+
+    show(describe(path), screen())
     return 0
 
 
-def show(rows: Sequence[tuple[str, str]], console: Console) -> None:
-    """Print labelled rows."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table, highlight=False, markup=False)
+def show_run(directory: Path) -> None:
+    """Print all that a run directory holds. Raises UserError where it holds nothing, or something is damaged."""
+    from inrflow.commands.report import show_candidates
+
+    run, console = RunDirectory(directory), screen()
+    reports = {name: run.json(name) for name in (CANDIDATES_FILE, EVALUATION_FILE)}
+    if not run.begun and not run.finished and reports[EVALUATION_FILE] is None:
+        raise UserError(f"{directory} holds neither a run nor an evaluation; give a data file or a run directory")
+    parts: list[str] = []
+    if run.begun or run.finished:
+        parts.append(_printed(console, show, describe_run(run)))
+    for name, write in ((CANDIDATES_FILE, show_candidates), (EVALUATION_FILE, _show_evaluation)):
+        if reports[name] is None:
+            continue
+        try:
+            parts.append(_printed(console, write, reports[name]))
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, IndexError) as error:
+            raise UserError(f"{directory / name} is not in the format of this inrflow ({error!r}); remove it, or write "
+                            "it again") from error
+    console.file.write("\n".join(parts))
 
 
-def describe_run(directory: Path) -> list[tuple[str, str]]:
-    """(label, text) rows that describe a run directory. Raises UserError where it cannot be read."""
+def describe_run(run: RunDirectory) -> list[tuple[str, object]]:
+    """(label, text) rows on data and model of a run. Raises UserError where they cannot be read."""
+    from inrflow.model.family import Family, is_family
+    from inrflow.model.surrogate import Surrogate
+
+    directory = run.path
     size = sum(item.stat().st_size for item in directory.rglob("*") if item.is_file())
-    rows = [("run", f"{directory} ({size / 1e6:.3g} MB)")]
-    finished = (directory / MODEL_FILE).exists()
-    rows.append(("state", "finished" if finished else
+    rows: list[tuple[str, object]] = [("run", f"{directory} ({size / 1e6:.3g} MB)")]
+    rows.append(("state", "finished" if run.finished else
                  f"unfinished; continue with: inrflow train resume={directory}"))
-    if (directory / "config.yaml").exists():
-        rows += _config_rows(from_yaml(directory / "config.yaml", Config))
-    if finished:
-        if is_family(directory):
-            rows += _family_rows(Family.load(directory))
-        else:
-            rows += _model_rows(Surrogate.load(directory))
-    if (directory / "metrics.jsonl").exists():
-        rows += _metrics_rows(directory / "metrics.jsonl")
-    return rows
+    if run.begun:
+        rows += _config_rows(run.config())
+    if run.finished:
+        try:
+            rows += _family_rows(Family.load(directory)) if is_family(directory) else \
+                _model_rows(Surrogate.load(directory))
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # a damaged file fails in as many ways as there are numbers in it
+            raise damaged(directory, error) from error
+    return rows + _metrics_rows(run)
 
 
-def _config_rows(config: Config) -> list[tuple[str, str]]:
+def _config_rows(config: Config) -> Iterable[tuple[str, object]]:
     data = config.data
     seen = [f"the first {data.frames} frames" if data.frames else "all frames"]
     seen.append(f"{100 * data.points:g} % of the points" if data.points < 1 else "all points")
@@ -83,7 +95,7 @@ def _config_rows(config: Config) -> list[tuple[str, str]]:
     ]
 
 
-def _model_rows(surrogate: Surrogate) -> list[tuple[str, str]]:
+def _model_rows(surrogate: Surrogate) -> Iterable[tuple[str, object]]:
     about, training = surrogate.description, surrogate.training
     units = about.units or ("",) * len(about.channels)
     channels = ", ".join(f"{name} [{unit}]" if unit else name for name, unit in zip(about.channels, units, strict=True))
@@ -100,20 +112,23 @@ def _model_rows(surrogate: Surrogate) -> list[tuple[str, str]]:
     memory = f"{training.get('memory', 0)} memory dimensions"
     if surrogate.window > 1:
         memory += f" (forecasts need at least {surrogate.window} observed frames)"
+    equation = list(training.get("equation") or ())
+    if len(equation) > _LINES:
+        equation = [*equation[:_LINES], f"... {len(equation) - _LINES} more lines"]
     return [
         ("system", f"{about.name}: channels {channels}"),
         ("domain", f"{box}; horizon {horizon}"),
         ("training data", f"{training.get('trajectories', '?')} trajectories; symmetries used: {symmetries}"),
         ("decoder", f"{kind}; code of {surrogate.code_size}"),
         ("dynamics", f"{training.get('dynamics', '?')}; {memory}; {surrogate.integrator.method}"),
-        *(("equation" if i == 0 else "", line) for i, line in enumerate(training.get("equation") or ())),
+        *(("equation" if i == 0 else "", line) for i, line in enumerate(equation)),
         ("parameters", f"{surrogate.parameters:,}"),
     ]
 
 
-def _family_rows(family: Family) -> list[tuple[str, str]]:
+def _family_rows(family: Family) -> Iterable[tuple[str, object]]:
     """What is shared, and a row for each physics."""
-    rows = [("physics", ", ".join(family.names)), ("shared dynamics", family.about)]
+    rows: list[tuple[str, object]] = [("physics", ", ".join(family.names)), ("shared dynamics", family.about)]
     lost = family.lost
     for name, one in family.members.items():
         rows.append((name, f"channels {', '.join(one.description.channels)}; code of {one.code_size}; "
@@ -121,24 +136,32 @@ def _family_rows(family: Family) -> list[tuple[str, str]]:
     return rows
 
 
-def _metrics_rows(path: Path) -> list[tuple[str, str]]:
-    """What held-out data said at the end of each stage."""
+def _metrics_rows(run: RunDirectory) -> list[tuple[str, object]]:
+    """Validation error at the end of each stage."""
     ends = []
-    for stage, steps in read_steps(path).items():
-        measured = [row for row in steps if isinstance(row.get("validation"), int | float)]
+    for stage, steps in run.steps().items():
+        measured = [row["validation"] for row in steps if isinstance(row.get("validation"), float)]
         if measured:
-            ends.append(f"{stage} {measured[-1]['validation']:.2e}")
-    return [("validation", ", ".join(ends) + " (share of the variance, last of each stage)")] if ends else []
+            ends.append(f"{stage} {measured[-1]:.2e}")
+    more = f"{len(ends) - _STAGES} earlier stages, " if len(ends) > _STAGES else ""
+    text = f"{more}{', '.join(ends[-_STAGES:])} (share of the variance, last of each stage)"
+    return [("validation", text)] if ends else []
 
 
-def _evaluation(directory: Path) -> dict[str, Any] | None:
-    path = directory / "evaluation.json"
-    if not path.exists():
-        return None
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); evaluate again") from error
-    if not isinstance(report, dict):
-        raise UserError(f"{path} is not a report of inrflow; evaluate again")
-    return report
+def _show_evaluation(report: dict[str, Any], console: Console) -> None:
+    """Errors, of a run on several physics those of each."""
+    from inrflow.commands.report import show_errors
+
+    for name, one in report["physics"].items() if "physics" in report else [("", report)]:
+        show_errors(one, console, name)
+
+
+def _printed(console: Console, write: Callable[[Any, Console], None], content: Any) -> str:
+    """What `write` prints on a console like this one: nothing is shown of a file that turns out to be damaged."""
+    from rich.console import Console
+
+    text = io.StringIO()
+    like = {"width": console.width, "force_terminal": console.is_terminal, "no_color": console.no_color}
+    write(content, Console(file=text, **like))  # type: ignore[arg-type]
+    return text.getvalue()
+

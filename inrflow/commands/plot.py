@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.tri import Triangulation
 from rich.console import Console
 
-from inrflow.commands.run_directory import REFERENCES_FILE, default_output
-from inrflow.commands.runs import load_run
-from inrflow.config.resolve import from_yaml, resolve
-from inrflow.config.schema import Config, PlotConfig
+from inrflow.commands.run_directory import RunDirectory, default_output, load_run
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import PlotConfig
 from inrflow.data.description import Description
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.data.formats.tables import read_points
@@ -23,9 +20,9 @@ from inrflow.data.observations import Observations
 from inrflow.data.sampling import observed_points
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
-from inrflow.evaluation.references.registry import References
+from inrflow.evaluation.references.registry import title_of
 from inrflow.model.surrogate import Surrogate
-from inrflow.plotting import animation, error_figure, forecast_figure, loss_figure, read_steps
+from inrflow.plotting import Scene, animation, error_figure, forecast_figure, loss_figure
 
 _LARGEST = 5_000_000
 
@@ -61,40 +58,29 @@ def _check(config: PlotConfig, about: Description) -> None:
 
 
 def _source(config: PlotConfig, surrogate: Surrogate) -> tuple[Path, Observe]:
-    """The file to draw, and what of it is observed: without a test file, the training frames of the training file."""
+    """The file to draw and its observations; without a test file, the training frames of the training file."""
     seen = config.observe
     path, frames = config.data.test, surrogate.window if seen.frames is None else seen.frames
     if path is None:
-        stored = Path(str(config.run)) / "config.yaml"
-        if not stored.exists():
+        run = RunDirectory(Path(str(config.run)))
+        if not run.begun:
             raise UserError(f"{config.run} has no config.yaml that names its test file; give data.test=FILE")
-        trained = from_yaml(stored, Config).data
+        trained = run.config().data
         path = trained.test or trained.train
         if trained.test is None:
             frames = max(frames, int(surrogate.training["frames"]))
     return Path(str(path)), Observe(frames, seen.points, seen.noise)
 
 
-@dataclass
-class _Scene:
-    """What is drawn: t (T,), x (N, d) or (T, N, d); truth, mean, std (T, N, C); triangles of a mesh of the points."""
-
-    t: np.ndarray
-    x: np.ndarray
-    truth: np.ndarray | None
-    mean: np.ndarray
-    std: np.ndarray
-    triangles: np.ndarray | None
-    horizon: float
-
-
-def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> _Scene:
+def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, observe: Observe) -> Scene:
+    """One trajectory, assimilated and forecast at the times and points to draw."""
     if not 0 <= config.trajectory < file.trajectories:
         last = file.trajectories - 1
         raise UserError(f"trajectory={config.trajectory}; {file.path} has the trajectories 0 to {last}")
     require_channels(surrogate, file, "a file of the same system")
     frames = file.read(config.trajectory)
-    solution = surrogate.assimilate(_observed(config, surrogate, frames, observe))
+    observations = _observed(config, surrogate, frames, observe)
+    solution = surrogate.assimilate(observations)
     triangles = file.read_extra("triangles") if "triangles" in file.extra else None
     t, x = frames.t, frames.x
     truth: np.ndarray | None = frames.u
@@ -106,7 +92,12 @@ def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, obser
     rows = np.broadcast_to(x, (len(t), *x.shape[-2:])).reshape(-1, x.shape[-1]).copy()  # of one time: a read-only view
     answer = solution.query(np.repeat(t, x.shape[-2]), rows, std=True)
     mean, std = (np.asarray(answer[key]).reshape(len(t), x.shape[-2], -1) for key in ("mean", "std"))
-    return _Scene(t, x, truth, mean, std, triangles, float(frames.t[0]) + surrogate.horizon)
+    about, seen = surrogate.description, observations.frames()
+    return Scene(
+        t, x, mean, about.channels, truth, std, about.units, triangles, about.coordinates, about.geometry,
+        about.time_units, float(frames.t[0]) + surrogate.horizon, float(seen.t[-1]),
+        seen.x if seen.x.ndim == 2 and len(seen.x) < frames.u.shape[1] else None,
+    )
 
 
 def _observed(config: PlotConfig, surrogate: Surrogate, frames: Frames, observe: Observe) -> Observations:
@@ -128,7 +119,7 @@ def _observed(config: PlotConfig, surrogate: Surrogate, frames: Frames, observe:
 def _elsewhere(
     config: PlotConfig, surrogate: Surrogate, frames: Frames, triangles: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Times (T,) and points (N, d) that the user asks for, and whether the points are still those of the data."""
+    """Times (T,) and points (N, d) that the user wants, and whether the points are those of the data."""
     t = frames.t if config.times is None else np.asarray(config.times, np.float64)
     if config.points is not None:
         table = read_points(config.points, surrogate.description)
@@ -141,8 +132,8 @@ def _elsewhere(
 
 
 def _lattice(count: int, surrogate: Surrogate, places: np.ndarray, triangles: np.ndarray | None) -> np.ndarray:
-    """`count` points along each axis of the domain, of a sphere along meridians and parallels; in more than two
-    dimensions a plane through the middle. Where the data are a mesh, only points inside it."""
+    """A grid of `count` points along each axis of the domain (of a sphere along meridians and parallels), in more than
+    two dimensions of the plane through the middle; of a mesh, only points inside it."""
     about = surrogate.description
     if about.geometry == "sphere":
         places = xyz_to_lonlat(places)
@@ -164,41 +155,32 @@ def _lattice(count: int, surrogate: Surrogate, places: np.ndarray, triangles: np
     return grid
 
 
-def _draw_forecasts(config: PlotConfig, about: Description, scene: _Scene, directory: Path) -> list[Path]:
-    style: dict[str, Any] = {
-        "title": f"{about.name}, trajectory {config.trajectory}",
-        "triangles": scene.triangles,
-        "coordinates": about.coordinates,
-        "geometry": about.geometry,
-        "time_units": about.time_units,
-        "horizon": scene.horizon,
-    }
-    fields = (scene.t, scene.x, scene.truth, scene.mean, scene.std, about.channels, about.units)
+def _draw_forecasts(config: PlotConfig, about: Description, scene: Scene, directory: Path) -> list[Path]:
+    title = f"{about.name}, trajectory {config.trajectory}"
     written = []
     for channel in about.channels if config.channel is None else (config.channel,):
         still = directory / f"forecast_{channel}.png"
-        written.append(forecast_figure(still, *fields, channel=channel, frames=config.frames, **style))
+        written.append(forecast_figure(still, scene, channel=channel, frames=config.frames, title=title))
         if config.animation and len(scene.t) > 1:
-            written.append(animation(directory / f"forecast_{channel}.gif", *fields, channel=channel, **style))
+            written.append(animation(directory / f"forecast_{channel}.gif", scene, channel=channel, title=title))
     return written
 
 
 def _draw_errors(
     config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, observe: Observe, directory: Path
 ) -> Path:
-    stored = Path(str(config.run)) / REFERENCES_FILE
-    references = References.load(stored) if stored.exists() else None
+    references = RunDirectory(Path(str(config.run))).references()
     evaluation = evaluate(surrogate, file, observe, references, with_std=False)
     about, times = surrogate.description, evaluation.times
     horizon = float(times[0]) + surrogate.horizon
+    errors = {title_of(name): values for name, values in evaluation.by_frame.items()}
     return error_figure(
-        directory / "errors.png", times, evaluation.by_frame, horizon, title=about.name, time_units=about.time_units
+        directory / "errors.png", times, errors, horizon, title=about.name, time_units=about.time_units
     )
 
 
 def _draw_training(run_directory: Path, directory: Path, name: str) -> list[Path]:
-    """Losses of the trained stages; nothing where all was solved in closed form."""
-    metrics = run_directory / "metrics.jsonl"
-    stages = read_steps(metrics) if metrics.exists() else {}
+    """Draw the losses of the trained stages; nothing where all was solved in closed form."""
+    stages = RunDirectory(run_directory).steps()
     trained = {stage: rows for stage, rows in stages.items() if sum("loss" in row for row in rows) > 1}
     return [loss_figure(directory / "training.png", trained, title=name)] if trained else []

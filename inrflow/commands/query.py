@@ -1,4 +1,4 @@
-"""`inrflow query`: a file of points with the values there added, streamed in blocks."""
+"""`inrflow query`: values at the points of a file, streamed in blocks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from inrflow.commands.run_directory import default_output
-from inrflow.commands.runs import load_run
+from inrflow.commands.run_directory import default_output, load_run, make_folder
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import QueryConfig
 from inrflow.data.formats.tables import PointReader, PointTable, PointWriter, read_observations
@@ -24,19 +23,14 @@ from inrflow.model.surrogate import Surrogate
 def run(arguments: list[str]) -> int:
     """Assimilate, answer, write."""
     config: QueryConfig = resolve("query", QueryConfig, arguments)
-    observed = None if config.observations is None else str(config.observations)
-    surrogate = load_run(config.run, config.device, config.physics, observed)
-    if config.observations is None:
-        raise UserError("observations=FILE is missing; give a file with t, the coordinates and the channels")
-    if config.points is None:
-        raise UserError("points=FILE is missing; give a file with t and the coordinates")
+    surrogate = load_run(config.run, config.device, config.physics, config.observations)
     target = _target(config)
     console = Console(stderr=True)
     began = time.perf_counter()
-    answers = _Answers(surrogate, read_observations(config.observations, surrogate.description), config)
+    answers = _Answers(surrogate, read_observations(str(config.observations), surrogate.description), config)
     rows = outside = 0
     with PointWriter(target, surrogate.description, config.overwrite) as writer, console.status("reading") as status:
-        for table in PointReader(config.points, surrogate.description):
+        for table in PointReader(str(config.points), surrogate.description):
             writer.append(table, answers.columns(table))
             rows += len(table)
             outside += int(surrogate.extent.outside(table.x).sum())
@@ -50,10 +44,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _target(config: QueryConfig) -> Path:
-    """Where the answer goes; never one of the inputs."""
+    """The file of the answer. Raises UserError where it is one of the inputs."""
     if config.to is None:
-        folder = Path(config.output or default_output("query"))
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(Path(config.output or default_output("query")))
         return folder / Path(str(config.points)).name
     for source in (str(config.observations), str(config.points)):
         if os.path.exists(config.to) and os.path.exists(source) and os.path.samefile(config.to, source):
@@ -62,7 +55,7 @@ def _target(config: QueryConfig) -> Path:
 
 
 class _Answers:
-    """Solutions of the observed trajectories, each made when it is first asked for."""
+    """Solutions of the observed trajectories, each assimilated at its first use."""
 
     def __init__(self, surrogate: Surrogate, observations: dict[int, Observations], config: QueryConfig) -> None:
         self.surrogate, self.observations, self.config = surrogate, observations, config
@@ -84,7 +77,7 @@ class _Answers:
             rows = numbers == number
             asked = {"std": self.config.std, "derivatives": self.config.derivatives}
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of points outside: told once, for all blocks
+                warnings.simplefilter("ignore", UserWarning)  # of points outside: given once, for all blocks
                 solution = self._solution(number)
                 answer = solution.query(table.t[rows], table.x[rows], **asked)
             self.beyond += int(self.surrogate.extent.beyond(table.t[rows], solution.start).sum())
@@ -117,7 +110,7 @@ class _Answers:
         return self._solutions[number]
 
     def warn(self) -> None:
-        """One line for each thing that was odd, however many trajectories it concerns."""
+        """Warn once for each kind of problem, however many trajectories it concerns."""
         if self._assumed:
             warnings.warn(
                 f"{self.config.points} has no column trajectory: its points are answered for trajectory "

@@ -1,43 +1,154 @@
-"""The table of errors on the screen: the model beside the reference forecasts."""
+"""Reports: errors beside those of the reference forecasts, candidate models, and the pictures of an evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from inrflow.commands.screen import printable, show
 from inrflow.dynamics.states import short_window
+from inrflow.evaluation.evaluate import Evaluation
+from inrflow.evaluation.metrics import METRICS
+from inrflow.evaluation.references.registry import title_of
+from inrflow.model.surrogate import Surrogate
+
+_MOST = 14  # candidates that are shown
+_SPARSE = 0.6  # share of the points up to which the observed ones are marked
+_GROUPS = {"in_t": "in-t", "out_t": "out-t", "in_s": "in-s", "out_s": "out-s"}
 
 
-def show_errors(report: dict[str, Any], console: Console) -> None:
-    """Print MSE and NMSE before and after the training horizon, and on observed and unobserved points."""
-    groups = [g for g in ("in_t", "out_t", "in_s", "out_s") if report["mse"].get(g) is not None]
-    titles = {"in_t": "in-t", "out_t": "out-t", "in_s": "in-s", "out_s": "out-s"}
-    table = Table(title="forecast errors on the test data (mean over channels)")
-    table.add_column("")
-    for kind in ("MSE", "NMSE"):
-        for group in groups:
-            table.add_column(f"{kind} {titles[group]}", justify="right")
-    rows = {"inrflow": report, **report["references"]}
-    for name, errors in rows.items():
-        cells = [_cell(errors[kind].get(group)) for kind in ("mse", "nmse") for group in groups]
-        table.add_row(name, *cells, style="bold" if name == "inrflow" else None)
-    console.print(table)
+def show_errors(report: dict[str, Any], console: Console, physics: str = "") -> None:
+    """Print errors before and after the training horizon and on observed and unobserved points, and what else the
+    registered metrics give a title; with the name of the physics where there are several."""
+    console.print(_error_table(report, physics))
     seen, needed = report["observed"]["frames"], report.get("frames_needed", 1)
     if seen < needed:
         console.print(short_window(seen, needed), style="bold", highlight=False)
     elif needed > 1:
         console.print(
-            f"forecasts begin from {seen} observed frames: single frames do not tell the state of this system, "
-            f"{needed} are needed (observe.frames={needed})", highlight=False, soft_wrap=True,
+            f"forecasts start from {seen} observed frames; this system's state needs at least {needed} "
+            f"(observe.frames={needed})", highlight=False, soft_wrap=True,
         )
     seconds = f"encoding {report['encode_seconds']:.3f} s, rollout {report['rollout_seconds']:.3f} s, "
     seconds += f"decoding {report['decode_points_per_second'] / 1e6:.3g} million points/s"
     console.print(f"{report['trajectories']} trajectories; {seconds}", highlight=False)
-    if report.get("coverage_90") is not None:
-        console.print(f"90 % intervals hold {100 * report['coverage_90']:.1f} % of the values", highlight=False)
+    for line in error_lines(report):
+        console.print(line, highlight=False, markup=False)
+
+
+def error_lines(report: dict[str, Any]) -> Iterator[str]:
+    """A line for each number in the report that a registered metric gives a title."""
+    for metric in METRICS.values():
+        for key, title in metric.titles.items():
+            if isinstance(report.get(key), int | float):
+                yield title.format(report[key])
+
+
+def _error_table(report: dict[str, Any], physics: str) -> Table:
+    """The metrics that are given by groups of frames and points; a row for the model and for each reference."""
+    shown = {key: title for metric in METRICS.values() for key, title in metric.titles.items()
+             if isinstance(report.get(key), dict)}
+    groups = {key: [group for group in _GROUPS if report[key].get(group) is not None] for key in shown}
+    of = f" of {printable(physics)}" if physics else ""
+    table = Table(title=Text(f"forecast errors on the test data{of} (mean over channels)"))
+    table.add_column("")
+    for key, title in shown.items():
+        for group in groups[key]:
+            table.add_column(f"{title} {_GROUPS[group]}", justify="right")
+    rows = {"inrflow": report} | {title_of(name): errors for name, errors in report["references"].items()}
+    for name, errors in rows.items():
+        cells = [_cell(errors.get(key, {}).get(group)) for key in shown for group in groups[key]]
+        table.add_row(Text(printable(name)), *cells, style="bold" if name == "inrflow" else None)
+    return table
+
+
+def show_candidates(report: dict[str, Any], console: Console) -> None:
+    """Print candidates.json as a table, and a line for each recipe that did not apply.
+
+    Raises KeyError, TypeError or ValueError where it is not in that format.
+    """
+    candidates, chosen = report["candidates"], report["chosen"]
+    shown = _shown(candidates, chosen)
+    some = f", {len(shown)} of {len(candidates)}" if len(shown) < len(candidates) else ""
+    title = f"candidate models{some}: error of held-out forecasts and its floor, the decoder's (share of variance)"
+    table = Table(title=title, box=None, padding=(0, 2, 0, 0))
+    sizes = {"code_size": "codes", "memory": "memory", "contexts": "contexts"}
+    sizes = {key: name for key, name in sizes.items() if key == "code_size" or any(one[key] for one in candidates)}
+    for name in ("recipe", "candidate"):
+        table.add_column(name, overflow="fold")
+    for name in (*sizes.values(), "unknowns", "seconds", "error", "floor"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for index in shown:
+        one = candidates[index]
+        words = [one["recipe"], one["candidate"], *(f"{one[key]:d}" for key in sizes), _count(one["unknowns"]),
+                 f"{one['seconds']:.3g}", _cell(one["validation_error"]), _cell(one["floor"]),
+                 _verdict(one, index == chosen)]
+        table.add_row(*(Text(printable(word)) for word in words), style="bold" if index == chosen else None)
+    rows = [("not applied" if place == 0 else "", f"{one['recipe']}: {one['why']}")
+            for place, one in enumerate(report["not_applied"])]
+    if candidates:
+        console.print(table, highlight=False)
+    if rows:
+        show(rows, console)
+
+
+def _shown(candidates: list[dict[str, Any]], chosen: int | None) -> list[int]:
+    """The chosen one, those taken on the way and the best of the others, in the order in which they were tried."""
+    def rank(index: int) -> tuple[bool, bool, float]:
+        error = candidates[index]["validation_error"]
+        return index != chosen, not candidates[index]["taken"], float("inf") if error is None else error
+
+    return sorted(sorted(range(len(candidates)), key=rank)[:_MOST])
+
+
+def _verdict(candidate: dict[str, Any], chosen: bool) -> str:
+    why = candidate["why"]
+    if chosen:
+        return f"chosen: {why}" if why else "chosen"
+    if candidate["taken"]:
+        return f"taken, later replaced: {why}" if why else "taken, later replaced"
+    return why
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,d}"
 
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.2e}"
+
+
+def draw(
+    directory: Path, surrogate: Surrogate, evaluation: Evaluation, triangles: np.ndarray | None = None
+) -> list[Path]:
+    """Draw the forecast of one trajectory for every channel, and errors against time; returns the files."""
+    from inrflow.plotting import Scene, error_figure, forecast_figure
+
+    example, about = evaluation.example, surrogate.description
+    times, observed = evaluation.times, np.isfinite(example["observed"]).any(-1)
+    horizon = float(times[0]) + surrogate.horizon
+    scene = Scene(
+        example["t"], example["x"], example["prediction"], about.channels, example["truth"], example["std"],
+        about.units, triangles, about.coordinates, about.geometry, about.time_units, horizon,
+        assimilated=float(example["t"][len(observed) - 1]), sensors=sensors(example["x"], observed),
+    )
+    written = [forecast_figure(directory / f"forecast_{channel}.png", scene, channel=channel, title=about.name)
+               for channel in about.channels]
+    errors = {title_of(name): values for name, values in evaluation.by_frame.items()}
+    written.append(error_figure(directory / "errors.png", times, errors, horizon, title=about.name,
+                                time_units=about.time_units))
+    return written
+
+
+def sensors(x: np.ndarray, observed: np.ndarray) -> np.ndarray | None:
+    """Places (n, d) of points x (N, d) or (T, N, d) at which any of the first K frames is observed, (K, N) bool; None
+    where points move, or nearly all are observed."""
+    seen = observed.any(0)
+    return x[seen] if x.ndim == 2 and seen.sum() <= _SPARSE * x.shape[0] else None

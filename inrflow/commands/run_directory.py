@@ -1,20 +1,113 @@
-"""Run directories: where a command writes, which files it holds, and how a run is loaded."""
+"""A run on disk: the names of its files, how they are read and written, and where new ones go.
+
+This module is light: torch is imported when a model is.
+"""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from inrflow.commands.report import show_errors
-from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
-from inrflow.evaluation.evaluate import Observe, evaluate
-from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.tensor_files import write_json
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from inrflow.config.schema import Config
+    from inrflow.evaluation.observe import Observe
+    from inrflow.evaluation.references.registry import References
+    from inrflow.model.surrogate import Surrogate
+
+CONFIG_FILE = "config.yaml"
+MODEL_FILE = "model.safetensors"
+METRICS_FILE = "metrics.jsonl"
+EVALUATION_FILE = "evaluation.json"
+CANDIDATES_FILE = "candidates.json"
 REFERENCES_FILE = "references.safetensors"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A folder that `inrflow train` or `inrflow adapt` writes."""
+
+    path: Path
+
+    @classmethod
+    def new(cls, output: str | None, command: str) -> RunDirectory:
+        """The folder `output`, or a new one of the command. Raises UserError where it holds a run already."""
+        run = cls(Path(output or default_output(command)))
+        if run.begun:
+            raise UserError(f"{run.path} holds a run already; choose another output=DIR, or continue it with "
+                            f"resume={run.path}")
+        return run
+
+    @property
+    def begun(self) -> bool:
+        """Whether a training was started here."""
+        return (self.path / CONFIG_FILE).exists()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it holds a model."""
+        return (self.path / MODEL_FILE).exists()
+
+    def config(self) -> Config:
+        """The configuration it was trained with. Raises UserError where there is none that can be read."""
+        from inrflow.config.resolve import from_yaml
+        from inrflow.config.schema import Config
+
+        return from_yaml(self.path / CONFIG_FILE, Config)
+
+    def write_config(self, config: Any, name: str = CONFIG_FILE) -> None:
+        """Write a configuration atomically."""
+        from inrflow.config.resolve import to_yaml
+        from inrflow.runtime.atomic_files import write_aside
+
+        write_aside(self.path / name, lambda path: path.write_text(to_yaml(config), encoding="utf-8"))
+
+    def references(self) -> References | None:
+        """The reference forecasts, if any were fitted. Raises UserError where the file is damaged."""
+        from inrflow.evaluation.references.registry import References
+
+        path = self.path / REFERENCES_FILE
+        return References.load(path) if path.exists() else None
+
+    def json(self, name: str) -> dict[str, Any] | None:
+        """A JSON file of the run; None without it. Raises UserError where it holds something else."""
+        path = self.path / name
+        if not path.exists():
+            return None
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{path} cannot be read ({error}); remove it, or write it again") from error
+        if not isinstance(value, dict):
+            raise UserError(f"{path} was not written by inrflow; remove it, or write it again")
+        return value
+
+    def steps(self) -> dict[str, list[dict[str, Any]]]:
+        """Rows of metrics.jsonl, see `read_steps`; none without the file."""
+        path = self.path / METRICS_FILE
+        return read_steps(path) if path.exists() else {}
+
+
+def read_steps(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Rows of a metrics.jsonl by stage and in order of steps.
+
+    Of two rows of a step the later counts; lines that were cut or are no rows are ignored.
+    """
+    stages: dict[str, dict[int, dict[str, Any]]] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and isinstance(row.get("stage"), str) and isinstance(row.get("step"), int):
+            stages.setdefault(row["stage"], {})[row["step"]] = row
+    return {stage: [rows[step] for step in sorted(rows)] for stage, rows in stages.items()}
 
 
 def several(train: object) -> list[str] | None:
@@ -39,16 +132,73 @@ def default_output(command: str) -> Path:
     return folder
 
 
+def make_folder(folder: Path) -> Path:
+    """The folder, made where it is missing. Raises UserError where that is not possible."""
+    from inrflow.runtime.atomic_files import disk_failure
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_failure(folder, error) or error from error
+    return folder
+
+
+def require_run(run: str) -> None:
+    """Raise UserError where there is no such run directory."""
+    if not Path(run).exists():
+        raise UserError(f"run directory {run} does not exist; give one that inrflow train has written")
+
+
+def load_run(
+    run: str | None, device: str = "auto", physics: str | None = None, data: str | None = None
+) -> Surrogate:
+    """The surrogate of a run directory, its decoder on the device.
+
+    Of several physics it is the one named, or the one that a `data` file belongs to. Raises UserError where no run is
+    named, it holds none or a damaged one, or the physics is not known.
+    """
+    from inrflow.data.formats.schema import open_hdf5, read_description
+    from inrflow.model.family import Family, is_family
+    from inrflow.model.surrogate import Surrogate
+
+    if run is None:
+        raise UserError("run=DIR is missing; give a run directory that inrflow train has written")
+    try:
+        if physics is not None or data is None or not is_family(run):
+            return Surrogate.load(run, device, physics)
+        family = Family.load(run)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file fails in as many ways as there are numbers in it
+        raise damaged(run, error) from error
+    if Path(data).suffix.lower() not in (".h5", ".hdf5"):
+        raise UserError(f"{data} does not say to which physics it belongs; give physics=NAME, one of "
+                        f"{', '.join(family.names)}")
+    with open_hdf5(Path(data)) as file:
+        return family.surrogate(family.find(read_description(file, Path(data))))
+
+
+def damaged(run: str | Path, error: Exception) -> UserError:
+    """What to say of a model file that cannot be loaded."""
+    why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return UserError(f"{Path(run) / MODEL_FILE} is damaged or of another version ({why}); restore it, or train again")
+
+
 def report_evaluation(
-    surrogate: Surrogate, path: Path, observe: Observe, directory: Path, console: Console, references
-) -> None:  # noqa: ANN001
-    """Evaluate on a file; evaluation.json, plots and a table."""
-    from inrflow.commands.pictures import draw
+    surrogate: Surrogate, path: Path, observe: Observe, directory: Path, console: Console,
+    references: References | None
+) -> None:
+    """Evaluate on a file; write evaluation.json and pictures into the directory, print a table."""
+    from inrflow.commands.report import draw, show_errors
+    from inrflow.commands.screen import screen
+    from inrflow.data.formats.trajectory_file import TrajectoryFile
+    from inrflow.evaluation.evaluate import evaluate
+    from inrflow.runtime.tensor_files import write_json
 
     with TrajectoryFile(path) as file:
         evaluation = evaluate(surrogate, file, observe, references)
         triangles = file.read_extra("triangles") if "triangles" in file.extra else None
-    write_json(directory / "evaluation.json", evaluation.report)
+    write_json(directory / EVALUATION_FILE, evaluation.report)
     draw(directory, surrogate, evaluation, triangles)
-    show_errors(evaluation.report, Console(width=None if console.is_terminal else 140))
+    show_errors(evaluation.report, screen())
     console.print(f"report and plots are in {directory}", highlight=False)

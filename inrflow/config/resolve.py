@@ -1,162 +1,243 @@
-"""Configurations from Hydra: one resolver for checkout and wheel, overrides checked, errors in one line."""
+"""From `key=value` to a configuration: overrides composed by Hydra, checked, mistakes reported in one line."""
 
 from __future__ import annotations
 
 import difflib
-import math
 import re
-from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
+from inrflow.config.setting import Limits
 from inrflow.errors import UserError
 
-_TEXT_KEYS = (
-    *("train", "test", "run", "resume", "output", "observations", "points", "to"),
-    *("name", "source", "licence", "time_units"),
-)
+#: Old keys of settings and their present names; both are read, on the command line and in config.yaml of a run.
+ALIASES = {"data.equation": "data.completion"}
+_RETIRED = ("dynamics.quadratic_rank",)  # settings of earlier runs that change nothing any more
+
+_LARGEST_FILE = 1_000_000  # bytes of a config.yaml
 
 
 def config_directory() -> Path:
-    """Where the YAML files are: inside the installed package, or beside it in a checkout."""
+    """The folder `configs`: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     for candidate in (package / "configs", package.parent / "configs"):
-        if (candidate / "train.yaml").exists():
+        if (candidate / "experiment").is_dir():
             return candidate
     raise UserError(f"no configs folder was found in or beside {package}; install inrflow again")
 
 
 def resolve(name: str, schema: type, overrides: Sequence[str]) -> Any:
-    """The configuration `name`.yaml checked against a dataclass, with overrides; returns an instance of the dataclass.
+    """The configuration of a command with overrides, as an instance of its dataclass.
 
-    Entries of a dictionary are set as `dictionary.entry=value`, whether there yet or not. Raises UserError, in one
-    line, for unknown keys and values that do not fit or are beyond their limits.
+    `experiment=NAME` takes the settings of configs/experiment/NAME.yaml, and so does `recipe=NAME` where that file
+    exists and no other experiment is given. Entries of a dictionary are set as `dictionary.entry=value`. Values of text
+    settings are taken literally. Raises UserError, in one line, for unknown keys and values that do not fit or are
+    beyond their limits.
     """
-    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
-    free = tuple(f"{item.name}." for item in fields(schema) if str(item.type).startswith("dict["))
-    quoted = [f"++{_quoted(o)}" if o.startswith(free) else _quoted(o) for o in overrides]
+    given = [_renamed(override) for override in overrides]
+    chosen = {key: value for key, _, value in (override.partition("=") for override in given)}
+    if "recipe" in chosen and "experiment" not in chosen and chosen["recipe"] in _experiments():
+        given.append(f"experiment={chosen['recipe']}")
+    store = ConfigStore.instance()
+    store.store(name=f"{name}_schema", node=schema)
+    group = [{"experiment": None}] if name == "train" else []
+    store.store(name=name, node={"defaults": [f"{name}_schema", *group, "_self_"]})
+    quoted = [_quoted(override, schema) for override in given]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            config = compose(name, overrides=quoted)
-        settings = OmegaConf.to_object(config)
+            settings = OmegaConf.to_object(compose(name, overrides=quoted))
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error, schema, [o for o in overrides if not o.startswith(free)])) from error
+        raise UserError(_explain(error, schema, given)) from error
     check_limits(settings)
+    _require(settings)
     return settings
 
 
 def check_limits(settings: Any, prefix: str = "") -> None:
-    """Hold a configuration to the limits that its dataclasses declare with `config.limited`. Raises UserError."""
+    """Hold a configuration to the limits that its dataclasses declare. Raises UserError."""
     for item in fields(settings):
         value, key = getattr(settings, item.name), f"{prefix}{item.name}"
+        limits = item.metadata.get("limits", Limits())
         if is_dataclass(value):
             check_limits(value, f"{key}.")
         elif value == "":  # what a shell makes of a variable that is not set
             raise UserError(f"{key}= is empty; give a value, or leave it out")
-        elif item.metadata and value is not None and not _within(value, **item.metadata):
+        elif not limits.allow(value):
             shown = f"{value:g}" if isinstance(value, float) else value
-            raise UserError(f"{key}={shown}; give {_allowed(**item.metadata)}")
+            raise UserError(f"{key}={shown}; give {limits}")
 
 
-def _within(
-    value: Any, least: float | None, above: float | None, most: float | None, below: float | None,
-    choices: tuple[str, ...],
-) -> bool:
-    if choices:
-        return value in choices
-    return (
-        math.isfinite(value)
-        and (least is None or value >= least)
-        and (above is None or value > above)
-        and (most is None or value <= most)
-        and (below is None or value < below)
-    )
-
-
-def _allowed(
-    least: float | None, above: float | None, most: float | None, below: float | None, choices: tuple[str, ...]
-) -> str:
-    """The limits in words."""
-    if choices:
-        return f"{', '.join(choices[:-1])} or {choices[-1]}"
-    words = {"of at least": least, "above": above, "of at most": most, "below": below}
-    return "a number " + " and ".join(f"{word} {limit:g}" for word, limit in words.items() if limit is not None)
+def _require(settings: Any, prefix: str = "") -> None:
+    """Raise UserError for a setting that the command cannot do without."""
+    for item in fields(settings):
+        value, limits = getattr(settings, item.name), item.metadata.get("limits", Limits())
+        if is_dataclass(value):
+            _require(value, f"{prefix}{item.name}.")
+        elif value is None and limits.required:
+            raise UserError(f"{prefix}{item.name}={limits.required}")
 
 
 def to_yaml(config: Any) -> str:
-    """A configuration as YAML text."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-_RETIRED = (("dynamics", "quadratic_rank"),)  # keys of earlier versions that change nothing any more
+    """A configuration as YAML text, in ASCII."""
+    return yaml.safe_dump(asdict(config), sort_keys=False, width=120)
 
 
 def from_yaml(path: Path, schema: type) -> Any:
-    """Read back what `to_yaml` wrote."""
+    """Read back what `to_yaml` wrote, or an older inrflow: missing settings have their defaults.
+
+    Raises UserError where the file is damaged, or its values do not fit.
+    """
     try:
-        stored = OmegaConf.load(path)
-        for group, key in _RETIRED:
-            settings = stored.get(group) if isinstance(stored, DictConfig) else None
-            if isinstance(settings, DictConfig):
-                settings.pop(key, None)
-        merged = OmegaConf.merge(OmegaConf.structured(schema), stored)
-        settings = OmegaConf.to_object(merged)
+        if path.stat().st_size > _LARGEST_FILE:
+            raise UserError(f"it has more than {_LARGEST_FILE} bytes")
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise UserError("it holds YAML aliases")  # a few of which can stand for billions of values
+        values = yaml.safe_load(text) or {}
+        if not isinstance(values, dict):
+            raise UserError("it holds no settings")
+        for old, new in ALIASES.items():
+            _move(values, old.split("."), new.split("."))
+        for group, _, key in (name.partition(".") for name in _RETIRED):
+            if isinstance(values.get(group), dict):
+                values[group].pop(key, None)
+        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), _literal(values)))
         check_limits(settings)
         return settings
-    except (OmegaConfBaseException, YAMLError, OSError, ValueError, UserError) as error:
-        raise UserError(f"{path} is not a configuration of this inrflow ({str(error).splitlines()[0]})") from error
+    except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, TypeError, AttributeError, ArithmeticError,
+            RecursionError, UserError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is not a configuration of this inrflow ({reason})") from error
 
 
-def _quoted(override: str) -> str:
-    """Paths and plain text may hold characters that Hydra's grammar keeps for itself: quote them."""
-    if "=" not in override:
-        raise UserError(f"{override!r} is not of the form key=value")
-    override = override.lstrip("+~")  # with which Hydra adds keys that its schema lacks, or takes some away
-    key, value = override.split("=", 1)
-    last = key.rsplit(".", 1)[-1]
-    plain = re.fullmatch(r"[\w./\\:+-]*", value) is not None
-    number = re.fullmatch(r"[-+\d.eE]+", value) is not None
-    if last in _TEXT_KEYS and not plain and not number and not value.startswith(("'", '"', "[")):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"{key}='{escaped}'"
-    return override
+def keys(schema: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every key of a configuration, those of its groups after them, with its type as it is written."""
+    for item in fields(schema):
+        hint = get_type_hints(schema)[item.name]
+        yield f"{prefix}{item.name}", str(item.type)
+        if is_dataclass(hint):
+            yield from keys(hint, f"{prefix}{item.name}.")  # type: ignore[arg-type]
 
 
-def _keys(config: DictConfig, prefix: str = "") -> list[str]:
-    result = []
-    for key in map(str, config):
-        name = f"{prefix}{key}"
-        result.append(name)
-        if not OmegaConf.is_missing(config, key) and isinstance(config[key], DictConfig):
-            result += _keys(config[key], f"{name}.")
+@cache
+def _hints(schema: type) -> dict[str, str]:
+    return dict(keys(schema))
+
+
+def _free(key: str, schema: type) -> bool:
+    """Whether a key is an entry of a dictionary."""
+    return any(key.startswith(f"{name}.") for name, hint in _hints(schema).items() if hint.startswith("dict["))
+
+
+@cache
+def _experiments() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in (config_directory() / "experiment").glob("*.yaml")))
+
+
+@cache
+def _texts(schema: type, prefix: str = "") -> dict[str, bool]:
+    """Keys whose values are text, and whether they hold (also) lists of it."""
+    result: dict[str, bool] = {}
+    for item in fields(schema):
+        hint, key, kind = get_type_hints(schema)[item.name], f"{prefix}{item.name}", str(item.type)
+        if is_dataclass(hint):
+            result |= _texts(hint, f"{key}.")  # type: ignore[arg-type]
+        elif item.metadata["limits"].text or kind.removesuffix(" | None") in ("str", "list[str]"):
+            result[key] = kind != "str" and kind != "str | None"
     return result
 
 
+def _renamed(override: str) -> str:
+    """An override without Hydra's signs for adding and removing keys, under the present name of its key."""
+    if "=" not in override:
+        raise UserError(f"{override!r} is not of the form key=value")
+    key, _, value = override.lstrip("+~").partition("=")
+    return f"{ALIASES.get(key, key)}={value}"
+
+
+def _quoted(override: str, schema: type) -> str:
+    """An override whose text Hydra takes literally, whatever characters it holds."""
+    key, _, value = override.partition("=")
+    texts = _texts(schema)
+    if value[:1] in ("'", '"', "[") and (len(value) < 2 or value[-1] != {"[": "]"}.get(value[0], value[0])):
+        raise UserError(f"{override} cannot be read: {value[0]} has no counterpart at the end")
+    if key not in texts or value == "null":
+        if "${" in value:
+            raise UserError(f"{override} names a variable, which is not looked up; give its value")
+        return f"++{override}" if key not in _hints(schema) and _free(key, schema) else override
+    if texts[key] and value.startswith("[") and value.endswith("]"):
+        items = [item.strip() for item in re.findall(r"""(?:'[^']*'|"[^"]*"|[^,])+""", value[1:-1])]
+        return f"{key}=[{','.join(_quote(item) for item in items)}]"
+    if str(_hints(schema)[key]).startswith("list["):
+        return f"{key}=[{_quote(value)}]"
+    return f"{key}={_quote(value)}"
+
+
+def _quote(text: str) -> str:
+    """Text in quotes of Hydra's grammar, `${` escaped; text that comes in quotes keeps their content."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
+    text = _escaped(text)
+    text = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    text = re.sub(r"(\\+)$", r"\1\1", text)
+    return f"'{text}'"
+
+
+def _escaped(text: str) -> str:
+    """Text in which OmegaConf finds no variables to look up."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def _literal(value: Any) -> Any:
+    """Values whose text is taken as it is."""
+    if isinstance(value, dict):
+        return {key: _literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    return _escaped(value) if isinstance(value, str) else value
+
+
+def _move(values: dict[str, Any], old: list[str], new: list[str]) -> None:
+    """Give a value under an old key, if there is one, its new key."""
+    place: Any = values
+    for part in old[:-1]:
+        place = place.get(part) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or old[-1] not in place:
+        return
+    value, place = place.pop(old[-1]), values
+    for part in new[:-1]:
+        place = place.setdefault(part, {})
+    place.setdefault(new[-1], value)
+
+
 def _explain(error: Exception, schema: type, overrides: Sequence[str]) -> str:
+    """One line on what is wrong with the overrides."""
     text = str(error.__cause__ or error)
-    known = _keys(OmegaConf.structured(schema))
+    known = list(_hints(schema))
     if isinstance(error, OverrideParseException):
         return f"{error.override} cannot be read ({text.splitlines()[0]}); put quotes around what is not plain"
     for override in overrides:
-        key = override.split("=", 1)[0].lstrip("+~")
-        if key not in known and "/" not in key and key != "experiment":
-            near = difflib.get_close_matches(key, known, 1) or difflib.get_close_matches(key.split(".")[-1], known, 1)
-            listed = ", ".join(k for k in known if "." not in k)
-            hint = f"; did you mean {near[0]}?" if near else f"; known keys: {listed}"
+        key = override.partition("=")[0]
+        if key not in known and "/" not in key and key != "experiment" and not _free(key, schema):
+            names = [*known, *ALIASES]
+            near = difflib.get_close_matches(key, names, 1) or difflib.get_close_matches(key.split(".")[-1], names, 1)
+            listed = ", ".join(name for name in known if "." not in name)
+            hint = f"; did you mean {ALIASES.get(near[0], near[0])}?" if near else f"; known keys: {listed}"
             return f"unknown key {key!r}{hint}"
         if re.search(rf"[Cc]ould not find '{re.escape(key)}/", text):
-            options = ", ".join(sorted(path.stem for path in (config_directory() / key).glob("*.yaml")))
-            return f"{override} is unknown; choose one of {options}"
+            return f"{override} is unknown; choose one of {', '.join(_experiments())}"
     first = " ".join(text.split("\n")[:1])
     for override in overrides:
         key, _, value = override.partition("=")

@@ -1,292 +1,178 @@
-"""The configuration of a run: dataclasses that Hydra checks every override against. `configs/` holds the values."""
+"""The configurations of all commands: dataclasses that overrides on the command line are checked against."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
+from inrflow.config.setting import setting
+from inrflow.config.train_schema import Config, ObserveConfig, StepsConfig
 
-def limited(
-    default: Any, *, least: float | None = None, above: float | None = None, most: float | None = None,
-    below: float | None = None, choices: tuple[str, ...] = (),
-) -> Any:
-    """A setting with limits that types cannot express; `settings.check_limits` holds values to them. None is free."""
-    limits = {"least": least, "above": above, "most": most, "below": below, "choices": choices}
-    return field(default=default, metadata=limits)
+__all__ = ["SCHEMAS", "AdaptConfig", "Config", "ConvertConfig", "EvaluateConfig", "GenerateConfig", "ObserveConfig",
+           "PlotConfig", "QueryConfig", "StepsConfig"]
 
-
-@dataclass
-class DataConfig:
-    """Where the observations come from and how much of them is seen."""
-
-    train: Any = None
-    test: Any = None
-    frames: int | None = limited(None, least=2)
-    points: float = limited(1.0, above=0, most=1)
-    same_points: bool = False
-    symmetries: Any = "declared"
-    equation: str = limited("auto", choices=("auto", "none", "incompressible_flow"))
-    copies: int | None = limited(None, least=1)
-    validation: float = limited(0.2, least=0, below=1)
+_RUN = "Run directory of inrflow train."
+_NO_RUN = "DIR is missing; give a run directory that inrflow train has written"
+_DEVICE = "auto, cpu, cuda or cuda:N."
+_PHYSICS = "Which physics, for a run on several. null: the one that the data belong to."
 
 
-@dataclass
-class ObserveConfig:
-    """What of a test trajectory is assimilated before the forecast; frames None: as many as forecasts need."""
-
-    frames: int | None = limited(None, least=1)
-    points: float | None = limited(None, above=0, most=1)
-    noise: float = limited(0.0, least=0)
-    context: str = limited("auto", choices=("auto", "parameters", "environment", "unknown"))
-
-
-@dataclass
-class DecoderConfig:
-    """The decoder; None is chosen from the data."""
-
-    name: str = "siren"  # any that is registered, see inrflow.decoders.registry
-    modulation: list[str] = field(default_factory=lambda: ["output"])
-    width: int = limited(128, least=1)
-    depth: int | None = limited(None, least=1)
-    w0: float | None = limited(None, above=0)
-    wavenumbers: int = limited(2, least=1)
-    harmonics: int | None = limited(None, least=0)
-    code_size: int | None = limited(None, least=1)
-    largest_code_size: int = limited(400, least=1)
-    closure: bool = False
-    periodic: bool = True
-    filter_scale: float = limited(64.0, above=0)
-    codes: str = limited("variance", choices=("variance", "harmonics"))
-
-
-@dataclass
-class EncodingConfig:
-    """How codes are found: closed_form, gauss_newton, adam or gradient_steps."""
-
-    method: str = "closed_form"
-    iterations: int | None = limited(None, least=1)
-    rate: float | None = limited(None, above=0)
-
-
-@dataclass
-class DynamicsConfig:
-    """The vector field and its integration; None is chosen on validation."""
-
-    equation: bool = True
-    linear: bool = True
-    products: int | None = limited(None, least=0)
-    width: int = limited(256, least=1)
-    depth: int = limited(3, least=0)
-    memory: int | None = limited(None, least=0)
-    context: str = "auto"
-    context_size: int | None = limited(None, least=1)
-    forcing: bool | None = None
-    forcing_harmonics: int = limited(2, least=1)
-    start: str = limited("auto", choices=("auto", "least_squares", "zero"))
-    method: str = limited("rk4", choices=("rk4", "dopri5"))
-    step: float = limited(1.0, above=0)
-    rtol: float = limited(1e-5, above=0)
-    atol: float = limited(1e-6, above=0)
-    adjoint: bool = False
-
-
-@dataclass
-class StepsConfig:
-    """Steps of the stages and sizes of the solves; None is set from the time budget and written to config.yaml.
-
-    mode_trajectories: to which the output modes are fitted; check_copies, copies: of every trajectory under symmetries,
-    to check these and to train on; scattered: rounds in which motion and codes of scattered rows are found in turn,
-    scattered_copies: of every trajectory in them; quadratic_rounds: further ones, along quadratic dynamics;
-    equation: rounds of the search for a local equation.
-    """
-
-    decoder: int | None = limited(None, least=0)
-    rollout: int | None = limited(None, least=0)
-    data: int | None = limited(None, least=0)
-    mode_trajectories: int | None = limited(None, least=0)
-    check_copies: int | None = limited(None, least=0)
-    copies: int | None = limited(None, least=0)
-    scattered: int | None = limited(None, least=0)
-    scattered_copies: int | None = limited(None, least=0)
-    equation: int | None = limited(None, least=0)
-    quadratic_rounds: int | None = limited(None, least=0)
-
-
-@dataclass
-class TrainingConfig:
-    """Budget and optimisation."""
-
-    minutes: float = limited(2.0, above=0)
-    steps: StepsConfig = field(default_factory=StepsConfig)
-    optimiser: str = limited("soap", choices=("soap", "adamw", "adam"))
-    decoder_rate: float | None = limited(None, above=0)
-    rollout_rate: float = limited(2e-3, above=0)
-    batch: int = limited(64, least=1)
-    weight_decay: float = limited(0.0, least=0)
-    joint: bool = False
-
-
-@dataclass
-class Config:
-    """Everything `inrflow train` is told."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    observe: ObserveConfig = field(default_factory=ObserveConfig)
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    encoding: EncodingConfig = field(default_factory=EncodingConfig)
-    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    recipe: str = "auto"
-    seed: int = limited(0, least=0)
-    device: str = "auto"
-    output: str | None = None
-    resume: str | None = None
+def _whole_first_frame() -> ObserveConfig:
+    return ObserveConfig(frames=1, points=1.0)
 
 
 @dataclass
 class TestDataConfig:
-    """The file to evaluate on; None: the one that the run was trained with."""
+    """The file to forecast."""
 
-    test: str | None = None
-
-
-@dataclass
-class EvaluateObserveConfig:
-    """What of a test trajectory is assimilated before the forecast."""
-
-    frames: int = limited(1, least=1)
-    points: float = limited(1.0, above=0, most=1)
-    noise: float = limited(0.0, least=0)
-    context: str = limited("auto", choices=("auto", "parameters", "environment", "unknown"))
+    test: str | None = setting(None, "Data file. null: the one that the run was trained with.")
 
 
 @dataclass
 class EvaluateConfig:
-    """What `inrflow evaluate` is told. physics: which one of a run that knows several; None: found from the data."""
+    """Errors of forecasts beside those of the reference forecasts."""
 
-    run: str | None = None
-    physics: str | None = None
+    run: str | None = setting(None, _RUN, required=_NO_RUN)
+    physics: str | None = setting(None, _PHYSICS)
     data: TestDataConfig = field(default_factory=TestDataConfig)
-    observe: EvaluateObserveConfig = field(default_factory=EvaluateObserveConfig)
-    device: str = "auto"
-    output: str | None = None
+    observe: ObserveConfig = field(default_factory=_whole_first_frame)
+    device: str = setting("auto", _DEVICE)
+    output: str | None = setting(
+        None, "Folder of evaluation.json and pictures. null: outputs/evaluate/<date-time>."
+    )
 
 
 @dataclass
 class AdaptDataConfig:
-    """Trajectories of the new system: the first `frames` of the first `trajectories` (None: all), at `points`."""
+    """Trajectories of the new system."""
 
-    train: str | None = None
-    test: str | None = None
-    frames: int | None = limited(None, least=2)
-    points: float = limited(1.0, above=0, most=1)
-    same_points: bool = False
-    trajectories: int | None = limited(None, least=1)
+    train: str | None = setting(None, "Data file.", required="FILE is missing; give a file with trajectories of the "
+                                "new system")
+    test: str | None = setting(None, "File on which forecasts before and after are compared. null: none.")
+    frames: int | None = setting(None, "Use the first frames of every trajectory. null: all.", least=2)
+    points: float = setting(1.0, "Fraction of the points observed: a seeded random subset of each trajectory.",
+                            above=0, most=1)
+    same_points: bool = setting(False, "Observe the same subset of points in all trajectories.")
+    trajectories: int | None = setting(None, "Use the first trajectories. null: all.", least=1)
 
 
 @dataclass
 class AdaptSettings:
-    """How much is fitted, and from how many symmetry copies of each trajectory, the original among them.
+    """How much of the model is fitted."""
 
-    scratch_minutes: budget of training from scratch on the same frames, for comparison; 0: none.
-    """
-
-    strength: str = "context"
-    copies: int | None = limited(None, least=1)
-    scratch_minutes: float = limited(0.25, least=0)
+    strength: str = setting("context", "context: a few numbers, everything else frozen. decoder: its output layer too. "
+                            "all: the affine part of the vector field too. The last two are solved in closed form, "
+                            "pulled towards the pretrained values, where kept-back frames favour it.")
+    copies: int | None = setting(None, "Total copies of each trajectory under the symmetries of the run, counting the "
+                                 "original. null: 1 for a context, else 4.", least=1)
+    scratch_minutes: float = setting(0.25, "With data.test: budget of training a model from scratch on the same "
+                                     "frames, for comparison. 0: none.", least=0)
 
 
 @dataclass
 class AdaptConfig:
-    """What `inrflow adapt` is told."""
+    """Adapt a run to a new system from a few of its trajectories; the result is a run directory."""
 
-    run: str | None = None
+    run: str | None = setting(None, _RUN, required=_NO_RUN)
     data: AdaptDataConfig = field(default_factory=AdaptDataConfig)
     adapt: AdaptSettings = field(default_factory=AdaptSettings)
-    observe: EvaluateObserveConfig = field(default_factory=EvaluateObserveConfig)
-    seed: int = limited(0, least=0)
-    device: str = "auto"
-    output: str | None = None
+    observe: ObserveConfig = field(default_factory=_whole_first_frame)
+    seed: int = setting(0, "Seed of all random choices.", least=0)
+    device: str = setting("auto", _DEVICE)
+    output: str | None = setting(None, "The new run directory. null: outputs/adapt/<date-time>.")
 
 
 @dataclass
 class QueryConfig:
-    """What `inrflow query` is told. std, derivatives: columns beside the values; to: None writes into `output`."""
+    """Values at any points and times, from observations of the same trajectories.
 
-    run: str | None = None
-    physics: str | None = None
-    observations: str | None = None
-    points: str | None = None
-    to: str | None = None
-    std: bool = False
-    derivatives: bool = False
-    overwrite: bool = False
-    device: str = "auto"
-    output: str | None = None
+    Files are CSV, HDF5 or NetCDF, with a column trajectory where there are several.
+    """
+
+    run: str | None = setting(None, _RUN, required=_NO_RUN)
+    physics: str | None = setting(None, _PHYSICS)
+    observations: str | None = setting(
+        None, "File with t, the coordinates and the channels.",
+        required="FILE is missing; give a file with t, the coordinates and the channels")
+    points: str | None = setting(None, "File with t and the coordinates.",
+                                 required="FILE is missing; give a file with t and the coordinates")
+    to: str | None = setting(None, "The answer: .csv, .h5 or .nc. null: the name of points, in the folder output.")
+    std: bool = setting(False, "Add the standard deviation of each channel.")
+    derivatives: bool = setting(False, "Add the derivatives of each channel by the coordinates and time.")
+    overwrite: bool = setting(False, "Replace the file `to` if it exists.")
+    device: str = setting("auto", _DEVICE)
+    output: str | None = setting(None, "Folder of the answer without `to`. null: outputs/query/<date-time>.")
 
 
 @dataclass
 class PlotConfig:
-    """What `inrflow plot` is told. channel None: all; times, points, resolution: places never seen, None the test's."""
+    """Pictures of a run: truth, forecast, error and uncertainty of one trajectory, errors against time, losses."""
 
-    run: str | None = None
-    physics: str | None = None
+    run: str | None = setting(None, _RUN, required=_NO_RUN)
+    physics: str | None = setting(None, _PHYSICS)
     data: TestDataConfig = field(default_factory=TestDataConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
-    channel: str | None = None
-    trajectory: int = limited(0, least=0)
-    frames: int = limited(5, least=1)
-    animation: bool = True
-    times: list[float] | None = None
-    points: str | None = None
-    resolution: int | None = limited(None, least=2)
-    device: str = "auto"
-    output: str | None = None
+    channel: str | None = setting(None, "Channel to draw. null: all.")
+    trajectory: int = setting(0, "Number of the trajectory.", least=0)
+    frames: int = setting(5, "Times in the still picture.", least=1)
+    animation: bool = setting(True, "Draw the animation as well.")
+    times: list[float] | None = setting(None, "Times to draw, [0.1,0.2]. null: those of the data.")
+    points: str | None = setting(None, "File of points to draw. null: those of the data.")
+    resolution: int | None = setting(None, "Draw on a grid of so many points along each axis instead.", least=2)
+    device: str = setting("auto", _DEVICE)
+    output: str | None = setting(None, "Folder of the pictures. null: outputs/plot/<date-time>.")
 
 
 @dataclass
 class ConvertConfig:
-    """What `inrflow convert` is told beside source and target; None is taken from the file."""
+    """Names and facts beside source and target; null: as the source has them."""
 
-    channels: list[str] | None = None
-    coordinates: list[str] | None = None
-    trajectory: str | None = None
-    select: dict[str, int] = field(default_factory=dict)
-    name: str | None = None
-    units: list[str] | None = None
-    time_units: str | None = None
-    source: str | None = None
-    licence: str | None = None
-    period: list[float] | None = None
-    geometry: str | None = None
-    time_period: float | None = limited(None, above=0)
-    symmetries: list[str] | None = None
-    overwrite: bool = False
+    channels: list[str] | None = setting(None, "Variables or columns that are channels.")
+    coordinates: list[str] | None = setting(None, "Variables or columns that are coordinates.")
+    trajectory: str | None = setting(None, "Dimension of a NetCDF file along which trajectories are stacked.")
+    select: dict[str, int] = setting({}, "select.DIMENSION=INDEX: one entry of a further dimension of a NetCDF file.")
+    name: str | None = setting(None, "Name of the system.")
+    units: list[str] | None = setting(None, "Units of the channels.")
+    time_units: str | None = setting(None, "Units of t.")
+    source: str | None = setting(None, "Where the data come from.")
+    licence: str | None = setting(None, "Licence of the data.")
+    period: list[float] | None = setting(None, "Period of each coordinate, 0 where there is none.")
+    geometry: str | None = setting(None, "sphere, or null.")
+    time_period: float | None = setting(None, "Period of an external forcing, in units of t.", above=0)
+    symmetries: list[str] | None = setting(None, "Names of symmetries of the system.")
+    overwrite: bool = setting(False, "Replace the target if it exists.")
 
 
 @dataclass
 class GenerateConfig:
-    """What `inrflow generate` is told; None is the protocol's own. points: "grid" or a number of random points."""
+    """Trajectories of a known equation (null: as its protocol says); `inrflow generate` alone lists the equations."""
 
-    pde: str | None = None
-    trajectories: int = 64
-    output: str | None = None
-    protocol: str | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)
-    environments: int | None = None
-    frames: int | None = None
-    dt: float | None = None
-    grid: int | None = None
-    dimensions: int | None = None
-    windows: int | None = None
-    burn_in: float | None = None
-    period: float | None = None
-    resolution: int | None = None
-    points: Any = "grid"
-    shared_points: bool = False
-    noise: float = 0.0
-    missing: float = 0.0
-    time_jitter: float = 0.0
-    tolerance: float = 1e-7
-    seed: int = 0
-    overwrite: bool = False
+    pde: str | None = setting(None, "Name of the equation.")
+    trajectories: int = setting(64, "Number of trajectories.")
+    output: str | None = setting(None, "File to write. null: in outputs/generate/<date-time>.")
+    protocol: str | None = setting(None, "Published protocol of the data.")
+    parameters: dict[str, Any] = setting({}, "parameters.NAME=VALUE: a number, sample, {low: a, high: b}, or a list "
+                                         "with one value for each environment.")
+    environments: int | None = setting(None, "Number of systems with parameters of their own.")
+    frames: int | None = setting(None, "Frames of each trajectory.")
+    dt: float | None = setting(None, "Time between frames.")
+    grid: int | None = setting(None, "Points along each axis of the output.")
+    dimensions: int | None = setting(None, "Number of coordinates.")
+    windows: int | None = setting(None, "Trajectories cut from each simulation.")
+    burn_in: float | None = setting(None, "Time before the first of them.")
+    period: float | None = setting(None, "Length of the periodic domain.")
+    resolution: int | None = setting(None, "Points along each axis of the solver.")
+    points: Any = setting("grid", "grid, or a number of random points in each trajectory.")
+    shared_points: bool = setting(False, "The same random points in all trajectories.")
+    noise: float = setting(0.0, "Standard deviation of added noise, in units of each channel's standard deviation.")
+    missing: float = setting(0.0, "Fraction of values left out at random.")
+    time_jitter: float = setting(0.0, "Random shift of each frame's time, as a fraction of dt.")
+    tolerance: float = setting(1e-7, "Tolerance of the solver.")
+    seed: int = setting(0, "Seed of all random choices.")
+    overwrite: bool = setting(False, "Replace the file if it exists.")
+
+
+SCHEMAS: dict[str, type] = {
+    "train": Config, "evaluate": EvaluateConfig, "query": QueryConfig, "convert": ConvertConfig,
+    "generate": GenerateConfig, "adapt": AdaptConfig, "plot": PlotConfig,
+}

@@ -14,21 +14,23 @@ from inrflow.model.surrogate import Surrogate
 _NORMAL_90 = 1.6448536269514722
 _VALUES = 100_000
 _FRACTIONS = (1.0, 0.25, 0.0625)  # of the points, observed in the held-out windows
-_FEWEST = 8  # values in a window
+_FEWEST = 8  # values in a window that can be assimilated
 
 
 def calibrate(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None
 ) -> Tensor:
-    """Factors (C,) for the standard deviations so that 90 % intervals hold 90 % of held-out forecasts.
+    """Factors (C,) on the standard deviations with which 90% intervals hold 90% of held-out values.
 
-    `batch` holds trajectories in data units that the surrogate was not fitted to; their first `window` frames are
-    assimilated, seen at all of their points and at few of them, at known contexts where these are given. Forecasts that
-    diverge leave the factors at 1.
+    A variance estimated from m trajectories follows a chi-squared distribution with m degrees of freedom. As held-out
+    trajectories are often easier than new ones (windows of the same runs), intervals are narrowed no further than its
+    lower one-sigma quantile allows (normal approximation of Wilson and Hilferty, 1931). Forecasts that diverge leave
+    the factors at 1.
 
-    Held-out trajectories are often easier than new ones (windows of the same runs). A variance found from m of them
-    goes as chi squared with m degrees of freedom, and intervals are narrowed no further than its lower quantile of one
-    standard deviation leaves room for (by Wilson and Hilferty's normal approximation, 1931).
+    Args:
+        batch: trajectories in data units that the surrogate was not fitted to.
+        window: number of first frames assimilated, at all of their points and at fractions of them.
+        context: known contexts of the trajectories, or None.
     """
     ones = torch.ones(batch.u.shape[-1], dtype=torch.float64)
     if not surrogate.decoder.affine:
@@ -48,11 +50,12 @@ def calibrate(
 def _scaled_errors(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, fraction: float, context: ContextPrior | None
 ) -> Tensor:
-    """Errors (values, C) of forecasts from windows seen at a fraction of the points, in half widths of intervals."""
+    """Errors (values, C) of forecasts from windows observed at a fraction of the points, in half widths of the
+    intervals."""
     points = batch.u.shape[2]
     seen = torch.zeros(len(batch), points, dtype=torch.bool)
     random = np.random.default_rng([7])
-    for row in seen:  # the same number of points in every trajectory, other ones in each
+    for row in seen:  # a subset of its own for every trajectory
         row[torch.as_tensor(random.permutation(points)[: round(fraction * points)])] = True
     first = batch.first_frames(window)
     first = TrajectoryBatch(first.t, first.x, torch.where(seen[:, None, :, None], first.u, torch.nan), first.delay)
@@ -62,7 +65,7 @@ def _scaled_errors(
     batch = batch.select(usable)
     known = None if context is None else context.select(usable)
     estimate = surrogate.estimate(first.select(usable), context=known)
-    found = forecast(surrogate, estimate, batch)
-    assert found.std is not None
-    error = (found.mean - surrogate.normalisation.apply(batch.u)).double()
-    return (error.abs() / found.std / _NORMAL_90).flatten(0, 2)
+    predicted = forecast(surrogate, estimate, batch)
+    assert predicted.std is not None
+    error = (predicted.mean - surrogate.normalisation.apply(batch.u)).double()
+    return (error.abs() / predicted.std / _NORMAL_90).flatten(0, 2)

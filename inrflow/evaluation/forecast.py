@@ -1,4 +1,4 @@
-"""Forecasts at whole frames of trajectories: values, and the standard deviation of observations around them."""
+"""Forecasts at the frames of trajectories: values, and the standard deviation of observations around them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
 
 _JITTER = 1e-12
-_NUMBERS = 1 << 22  # of covariances held at once where every trajectory has its own
+_NUMBERS = 1 << 22  # in the covariances held at once where every trajectory has its own
 
 
 @dataclass
 class Forecast:
-    """Values and standard deviation (None if not asked for, or not known) (S, T, N, C), normalised units; the seconds
-    that rollout and decoding took."""
+    """A forecast in normalised units.
+
+    Attributes:
+        mean: (S, T, N, C).
+        std: (S, T, N, C); None if not asked for, or the decoder is not affine in the code.
+        rollout_seconds, decode_seconds: time spent.
+    """
 
     mean: Tensor
     std: Tensor | None
@@ -29,9 +34,9 @@ class Forecast:
 
 
 def forecast(surrogate: Surrogate, estimate: StateEstimate, batch: TrajectoryBatch, with_std: bool = True) -> Forecast:
-    """The forecast at all frames and points of a batch (data units) from states at its first frames.
+    """Forecast all frames and points of a batch (data units) from the estimated states of its first frames.
 
-    Delayed values are forecast at their own times; their standard deviation is that of the frame. Forecasts that
+    Values with a delay are forecast at their own times, with the standard deviation of their frame. Forecasts that
     diverge are not finite.
     """
     size, decoder = surrogate.code_size, surrogate.decoder
@@ -64,10 +69,12 @@ def forecast(surrogate: Surrogate, estimate: StateEstimate, batch: TrajectoryBat
 
 
 def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor, inner: Tensor, x: Tensor) -> Tensor:
-    """Standard deviation (S, T, N, C), normalised units, of observations around an affine decoder's values.
+    """Standard deviation (S, T, N, C), in normalised units, of observations around the values of an affine decoder.
 
     Args:
-        states: (S, T, n) at internal times `inner` (S, T); x: (S or 1, T or 1, N, d).
+        states: (S, T, n).
+        inner: (S, T) internal times of the states; NaN gives NaN.
+        x: (S or 1, T or 1, N, d).
     """
     size, prior = surrogate.code_size, surrogate.prior
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Which contexts the trajectories of a test file have, as far as is known, and how well unknown ones were found."""
+"""Known contexts of the trajectories of a test file, and errors of the parameters that contexts are mapped to."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ CHOICES = ("auto", "parameters", "environment", "unknown")
 
 
 def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "auto") -> tuple[str, ContextPrior | None]:
-    """Where the contexts of a file's trajectories come from, and what is known of them: means (S, P).
+    """The origin of the contexts of a file's trajectories, and the contexts: means (S, P), or None for the surrogate's
+    prior.
 
-    "parameters": from the file's by the trained map; "environment": those of the training environments with the same
-    id; "unknown": the surrogate's prior (None). "auto": the first that applies; an adapted surrogate has its own prior.
-    Raises UserError where the file lacks what is wanted.
+    Origins: "parameters" (those of the file, by the trained map), "environment" (those of the training environments
+    with the same ids), "unknown" (the prior), "none" (the surrogate has no contexts). "auto" takes the first that
+    applies; an adapted surrogate its own prior. Raises UserError where the file lacks what is wanted.
     """
     if wanted not in CHOICES:
         raise UserError(f"observe.context={wanted!r}; choose from {', '.join(CHOICES)}")
@@ -54,12 +55,13 @@ def known_contexts(surrogate: Surrogate, file: TrajectoryFile, wanted: str = "au
 
 
 def parameter_errors(surrogate: Surrogate, contexts: Tensor, covariances: Tensor, true: np.ndarray) -> dict[str, Any]:
-    """Mean absolute and relative error of each parameter read off contexts (S, P), and its mean standard deviation."""
+    """Errors of the parameters that contexts (S, P) are mapped to: for each, mean absolute, mean relative and largest
+    relative error, and the mean predicted standard deviation."""
     known = surrogate.contexts
     assert known is not None and known.map is not None
-    found = [known.map.parameters(c, v) for c, v in zip(contexts, covariances, strict=True)]
-    estimate = torch.stack([mean for mean, _ in found]).numpy()
-    spread = torch.stack([cov.diagonal().clamp(min=0).sqrt() for _, cov in found]).numpy()
+    estimates = [known.map.parameters(c, v) for c, v in zip(contexts, covariances, strict=True)]
+    estimate = torch.stack([mean for mean, _ in estimates]).numpy()
+    spread = torch.stack([cov.diagonal().clamp(min=0).sqrt() for _, cov in estimates]).numpy()
     error = np.abs(estimate - true)
     relative = error / np.maximum(np.abs(true), 1e-300)
     return {

@@ -1,13 +1,15 @@
 """Figures of forecasts, errors and training, written as PNG and GIF without touching matplotlib's global state.
 
 Fields on (nearly) regular grids are drawn as images, on a sphere as maps, on scattered points of the plane over
-triangles, in one dimension as lines. Truth and forecast share their colours; fields of both signs and errors are
-centred on white. Imports go one way: style, views, fields, lines, then the figures.
+triangles, few scattered points as dots, in one dimension as lines. Truth and model share their colours; fields of both
+signs and errors are centred on white. Frames up to the last observed one are titled as assimilated, and what was
+observed is marked. Imports go one way: style, views, fields, lines, then the figures.
 """
 
 from inrflow.plotting.animations import animation
 from inrflow.plotting.errors import error_figure
+from inrflow.plotting.fields import Scene
 from inrflow.plotting.forecasts import forecast_figure
-from inrflow.plotting.losses import loss_figure, read_steps
+from inrflow.plotting.losses import loss_figure
 
-__all__ = ["animation", "error_figure", "forecast_figure", "loss_figure", "read_steps"]
+__all__ = ["Scene", "animation", "error_figure", "forecast_figure", "loss_figure"]

@@ -1,4 +1,4 @@
-"""The same panels moving in time, as a GIF."""
+"""Animations of the panels of a forecast."""
 
 from __future__ import annotations
 
@@ -13,46 +13,30 @@ from matplotlib.colors import Colormap, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from inrflow.plotting.fields import channel_fields
+from inrflow.plotting.fields import Scene
 from inrflow.plotting.lines import draw_lines
-from inrflow.plotting.style import BEYOND, MODEL, SIZE, TRUTH, dress_bar, new_figure
+from inrflow.plotting.style import BEYOND, MODEL, SIZE, dress_bar, new_figure
 from inrflow.plotting.views import WIDE
 from inrflow.runtime.atomic_files import write_aside
 
-_DPI = 100  # films are smaller than stills
+_DPI = 100  # smaller than stills
 
 
 def animation(
     path: str | os.PathLike[str],
-    t: Any,
-    x: Any,
-    truth: Any,
-    prediction: Any,
-    std: Any,
-    channels: Sequence[str],
-    units: Sequence[str] | None = None,
+    scene: Scene,
     *,
     channel: int | str = 0,
     title: str | None = None,
-    triangles: Any = None,
-    coordinates: Sequence[str] | None = None,
-    geometry: str | None = None,
-    time_units: str | None = None,
-    horizon: float | None = None,
     frames_per_second: float = 8.0,
     largest: int = 60,
 ) -> Path:
-    """Truth, forecast, error and uncertainty of one channel moving in time, as a GIF of at most `largest` frames.
-
-    The other arguments are those of `forecast_figure`.
-    """
-    data = channel_fields(
-        t, x, truth, prediction, std, channels, units, channel, coordinates, geometry, triangles, time_units, horizon
-    )
+    """Draw truth, model, error and uncertainty of one channel moving in time, as a GIF of at most `largest` frames."""
+    data = scene.channel(channel)
     chosen = np.unique(np.linspace(0, len(data.t) - 1, min(largest, len(data.t))).round().astype(int)).tolist()
     lines = data.x.shape[-1] == 1
     view = data.view(chosen[0])
-    names = [name for name in ("forecast", "error") if name in data.panels] if lines else list(data.panels)
+    names = [name for name in ("model", "error") if name in data.panels] if lines else list(data.panels)
     stacked = lines or view.ratio > WIDE
     width = 4.2 if stacked else 2.3
     height = 1.7 if lines else width / view.ratio
@@ -63,17 +47,14 @@ def animation(
     styles = {} if lines else data.styles(chosen)
     limits = {name: data.line_limits(name) for name in names} if lines else {}
     drawn: list[Any] = []
+    marks: list[Any] = []
 
     def draw(frame: int) -> None:
-        beyond = data.beyond(frame)
-        figure.supxlabel(
-            data.moment(frame) + (" · beyond training" if beyond else ""),
-            fontsize=SIZE + 1,
-            color=BEYOND if beyond else TRUTH,
-        )
+        words = " · ".join(filter(None, (data.moment(frame), data.status(frame))))
+        figure.supxlabel(words, fontsize=SIZE + 1, color=data.colour(frame))
         for ax, name in zip(axes, names, strict=True):
             if lines:
-                position = (data.x if data.x.ndim == 2 else data.x[frame])[:, 0]
+                position = data.places(frame)[:, 0]
                 ax.clear()
                 draw_lines(ax, data, name, frame, position, np.argsort(position))
                 ax.set_ylim(*limits[name])
@@ -86,13 +67,16 @@ def animation(
             else:
                 moved = view if data.x.ndim == 2 else data.view(frame)
                 drawn.append(moved.draw(ax, data.panels[name][frame], *styles[name]))
+                if data.marked(name, frame) and data.sensors is not None:
+                    marks.append(moved.mark(ax, data.sensors))
 
     figure.set_dpi(_DPI)
     palette = _palette([colours for colours, _ in styles.values()])
     pictures: list[Image.Image] = []
     for frame in chosen:
-        while drawn:
-            drawn.pop().remove()
+        for artists in (drawn, marks):
+            while artists:
+                artists.pop().remove()
         draw(frame)
         if frame == chosen[0] and not lines:
             for place, (ax, name) in enumerate(zip(axes, names, strict=True)):
@@ -114,9 +98,9 @@ def animation(
 
 
 def _palette(maps: Sequence[Colormap]) -> Image.Image:
-    """The 256 colours of a film: those of its colour maps, greys for text, the colours of lines on white.
+    """The 256 colours of an animation: its colour maps, greys for text, the colours of lines on white.
 
-    Chosen from a picture's pixels instead, they would leave out the ends of the colour bars, and flicker.
+    A palette chosen from the pixels of each frame would flicker and miss the ends of the colour bars.
     """
     distinct = list({colours.name: colours for colours in maps}.values())
     ramps = [colours(np.linspace(0, 1, 60))[:, :3] for colours in distinct]

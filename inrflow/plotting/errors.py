@@ -13,13 +13,6 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from inrflow.data.formats.calendar import number_to_date
 from inrflow.plotting.style import BEYOND, GREYS, MODEL, SIZE, new_figure, save_figure
 
-_TITLES = {
-    "pod_dmd": "POD + DMD",
-    "pod_dmd_symmetries": "POD + DMD, symmetries",
-    "climatology_ar1": "climatology + AR(1)",
-    "climatology_lim": "climatology + LIM",
-}
-
 
 def error_figure(
     path: str | os.PathLike[str],
@@ -34,7 +27,7 @@ def error_figure(
     """Error against time, log scale: the model (the first of `errors`) and the reference forecasts, as a PNG.
 
     Args:
-        times: (T,). errors: name -> (T,); values that are not positive or not finite leave gaps.
+        times: (T,). errors: label -> (T,); values that are not positive or not finite leave gaps.
         horizon: last time of training; what lies beyond is shaded.
     """
     times = np.asarray(times, np.float64)
@@ -53,7 +46,7 @@ def error_figure(
         ax.plot(
             axis,
             values,
-            label=_TITLES.get(name, name.replace("_", " ")),
+            label=name,
             markersize=2.5,
             marker="o" if len(times) <= 30 else None,
             **style,

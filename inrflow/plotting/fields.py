@@ -1,4 +1,4 @@
-"""One channel of a trajectory made ready for drawing: its panels, their colours, limits and labels."""
+"""What is drawn: a trajectory, and one channel of it with its panels, their colours, limits and labels."""
 
 from __future__ import annotations
 
@@ -27,36 +27,105 @@ _EVEN = 0.7  # least over largest uncertainty of panels that show no pattern
 
 
 @dataclass
-class ChannelFields:
-    """One channel of a trajectory and what is drawn of it."""
+class Scene:
+    """One trajectory to draw.
 
+    Attributes:
+        t: (T,). x: (N, d) or (T, N, d).
+        prediction: (T, N, C) in data units; truth, std: the same or None. NaN where not known.
+        channels, units: C names; units of the values.
+        triangles: (M, 3) corners of a mesh of the points.
+        coordinates, geometry, time_units: as a Description has them.
+        horizon: last time of training; later frames are marked as beyond it.
+        assimilated: last time with an observation that was assimilated; later frames are forecasts. None: no titles.
+        sensors: (n, d) places that were observed, to be marked; None where all points were.
+    """
+
+    t: Any
+    x: Any
+    prediction: Any
+    channels: Sequence[str]
+    truth: Any = None
+    std: Any = None
+    units: Sequence[str] | None = None
+    triangles: Any = None
+    coordinates: Sequence[str] | None = None
+    geometry: str | None = None
+    time_units: str | None = None
+    horizon: float | None = None
+    assimilated: float | None = None
+    sensors: Any = None
+
+    def channel(self, channel: int | str) -> ChannelFields:
+        """One channel made ready for drawing. Raises ValueError where shapes do not fit together."""
+        index = list(self.channels).index(channel) if isinstance(channel, str) else channel
+        t, x = np.asarray(self.t, np.float64), np.asarray(self.x, np.float64)
+        shape = (len(t), x.shape[-2], len(self.channels))
+        values: dict[str, np.ndarray] = {}
+        for name, array in (("truth", self.truth), ("model", self.prediction), ("std", self.std)):
+            if array is not None:
+                if np.shape(array) != shape:
+                    raise ValueError(f"{name} has shape {np.shape(array)}; t, x and channels say {shape}")
+                values[name] = np.array(array, np.float64)[..., index]
+        if "truth" in values and x.ndim == 2:
+            never = ~np.isfinite(values["truth"]).any(0)  # land, or the inside of a body
+            if not never.all():
+                for name in values:
+                    values[name][:, never] = np.nan
+        panels = {name: field for name, field in values.items() if name != "std"}
+        if "truth" in values:
+            panels["error"] = values["model"] - values["truth"]
+        if "std" in values:
+            panels["std"] = values["std"]
+        sensors = None if self.sensors is None else np.asarray(self.sensors, np.float64)
+        units = units_label(self.units[index] if self.units else None)
+        return ChannelFields(self, t, x, panels, self.channels[index], units, sensors)
+
+
+@dataclass
+class ChannelFields:
+    """One channel of a trajectory: arrays (T, N) of the panels truth, model, error and std, as far as there are."""
+
+    scene: Scene
     t: np.ndarray
     x: np.ndarray
     panels: dict[str, np.ndarray]
     name: str
     units: str
-    coordinates: Sequence[str]
-    geometry: str | None
-    triangles: np.ndarray | None
-    time_units: str | None
-    horizon: float | None
+    sensors: np.ndarray | None
+
+    @property
+    def coordinates(self) -> Sequence[str]:
+        """Names of the coordinates."""
+        return self.scene.coordinates or ("x", "y", "z")[: self.x.shape[-1]]
+
+    def places(self, frame: int) -> np.ndarray:
+        """The points (N, d) of a frame."""
+        return self.x if self.x.ndim == 2 else self.x[frame]
 
     def view(self, frame: int) -> View:
-        x = self.x if self.x.ndim == 2 else self.x[frame]
-        return view_of(x, self.coordinates, self.geometry, self.triangles)
+        """How the points of a frame are drawn."""
+        triangles = None if self.scene.triangles is None else np.asarray(self.scene.triangles)
+        return view_of(self.places(frame), self.coordinates, self.scene.geometry, triangles)
+
+    def marked(self, panel: str, frame: int) -> bool:
+        """Whether the sensors are drawn into a panel: that of the truth, where the frame was assimilated."""
+        first = "truth" if "truth" in self.panels else "model"
+        return self.sensors is not None and panel == first and self.assimilated(frame)
 
     def styles(self, frames: Sequence[int]) -> dict[str, tuple[Colormap, tuple[float, float]]]:
-        fields = self.panels.get("truth", self.panels["forecast"])[frames]
+        """Colours and limits of each panel, over some frames."""
+        fields = self.panels.get("truth", self.panels["model"])[frames]
         shared = palette(fields)
-        styles = {"truth": shared, "forecast": shared}
+        styles = {"truth": shared, "model": shared}
         if "error" in self.panels:
             size = robust_size(self.panels["error"][frames])
             styles["error"] = colours("RdBu_r"), (-size, size)
-        if "uncertainty" in self.panels:
-            size = robust_size(self.panels["uncertainty"][frames])
-            even = np.nanpercentile(self.panels["uncertainty"][frames], 1) > _EVEN * size
+        if "std" in self.panels:
+            size = robust_size(self.panels["std"][frames])
+            even = np.nanpercentile(self.panels["std"][frames], 1) > _EVEN * size
             # Nearly the same everywhere, it would be black all over at the end of the scale.
-            styles["uncertainty"] = colours("magma_r"), (0.0, 2 * size if even else size)
+            styles["std"] = colours("magma_r"), (0.0, 2 * size if even else size)
         return {name: styles[name] for name in self.panels}
 
     def line_limits(self, panel: str) -> tuple[float, float]:
@@ -66,7 +135,7 @@ class ChannelFields:
         shown = np.concatenate(
             [
                 self.panels[name].ravel()
-                for name in ("truth", "forecast", "error")
+                for name in ("truth", "model", "error")
                 if name in self.panels and (name == "error") == (panel == "error")
             ]
         )
@@ -74,71 +143,38 @@ class ChannelFields:
         low, high = float(shown.min()), float(shown.max())
         if panel == "error":
             high = max(high, -low, 1e-12)
-            if "uncertainty" in self.panels:
-                high = max(high, min(3 * high, HALF_WIDTH * robust_size(self.panels["uncertainty"])))
+            if "std" in self.panels:
+                high = max(high, min(3 * high, HALF_WIDTH * robust_size(self.panels["std"])))
             low = -high
         margin = 0.08 * max(high - low, 1e-12)
         return low - margin, high + margin
 
     def label(self, panel: str) -> str:
-        labels = {"truth": self.name, "forecast": self.name, "error": "error", "uncertainty": "std"}
+        """What a panel's values are, with their units."""
+        labels = {"truth": self.name, "model": self.name, "error": "error", "std": "std. deviation"}
         return f"{labels[panel]}{self.units}"
 
     def moment(self, frame: int) -> str:
         """When a frame was, in words."""
-        return moment_label(self.t[frame], self.time_units, float(np.diff(self.t).min(initial=np.inf)))
+        return moment_label(self.t[frame], self.scene.time_units, float(np.diff(self.t).min(initial=np.inf)))
 
     def beyond(self, frame: int) -> bool:
-        return self.horizon is not None and bool(self.t[frame] > self.horizon)
+        """Whether a frame is later than all of training."""
+        return self.scene.horizon is not None and bool(self.t[frame] > self.scene.horizon)
+
+    def assimilated(self, frame: int) -> bool:
+        """Whether observations up to this frame's time were assimilated, so that it is no forecast."""
+        return self.scene.assimilated is not None and bool(self.t[frame] <= self.scene.assimilated)
+
+    def status(self, frame: int) -> str:
+        """What the model's values of a frame are: assimilated or a forecast, and whether beyond training."""
+        kind = [] if self.scene.assimilated is None else ["assimilated" if self.assimilated(frame) else "forecast"]
+        return ", ".join([*kind, *(["beyond training"] if self.beyond(frame) else [])])
 
     def stamp(self, ax: Axes, frame: int) -> None:
-        beyond = self.beyond(frame)
-        ax.set_title(
-            self.moment(frame) + ("\nbeyond training" if beyond else ""),
-            fontsize=SIZE,
-            color=BEYOND if beyond else TRUTH,
-        )
+        """Title a column with its time and status."""
+        ax.set_title(f"{self.moment(frame)}\n{self.status(frame)}".rstrip(), fontsize=SIZE, color=self.colour(frame))
 
-
-def channel_fields(
-    t: Any,
-    x: Any,
-    truth: Any,
-    prediction: Any,
-    std: Any,
-    channels: Sequence[str],
-    units: Sequence[str] | None,
-    channel: int | str,
-    coordinates: Sequence[str] | None,
-    geometry: str | None,
-    triangles: Any,
-    time_units: str | None,
-    horizon: float | None,
-) -> ChannelFields:
-    index = channels.index(channel) if isinstance(channel, str) else channel
-    t, x = np.asarray(t, np.float64), np.asarray(x, np.float64)
-    shape = (len(t), x.shape[-2], len(channels))
-    values: dict[str, np.ndarray] = {}
-    for name, array in (("truth", truth), ("forecast", prediction), ("uncertainty", std)):
-        if array is not None:
-            if np.shape(array) != shape:
-                raise ValueError(f"{name} has shape {np.shape(array)}; t, x and channels say {shape}")
-            values[name] = np.asarray(array, np.float64)[..., index]
-    panels = {name: field for name, field in values.items() if name != "uncertainty"}
-    if "truth" in values:
-        panels["error"] = values["forecast"] - values["truth"]
-    if "uncertainty" in values:
-        panels["uncertainty"] = values["uncertainty"]
-    names = coordinates or ("x", "y", "z")[: x.shape[-1]]
-    return ChannelFields(
-        t,
-        x,
-        panels,
-        channels[index],
-        units_label(units[index] if units else None),
-        names,
-        geometry,
-        None if triangles is None else np.asarray(triangles),
-        time_units,
-        horizon,
-    )
+    def colour(self, frame: int) -> str:
+        """Colour of the words on a frame."""
+        return BEYOND if self.beyond(frame) else TRUTH

@@ -1,56 +1,36 @@
-"""Still pictures of a forecast: truth, forecast, error and uncertainty at several times."""
+"""Still pictures of a forecast: truth, model, error and uncertainty at several times."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from inrflow.plotting.fields import channel_fields
+from inrflow.plotting.fields import Scene
 from inrflow.plotting.lines import line_figure
-from inrflow.plotting.style import BEYOND, SIZE, TRUTH, dress_bar, new_figure, save_figure
+from inrflow.plotting.style import SIZE, dress_bar, new_figure, save_figure
 from inrflow.plotting.views import WIDE
 
 
 def forecast_figure(
     path: str | os.PathLike[str],
-    t: Any,
-    x: Any,
-    truth: Any,
-    prediction: Any,
-    std: Any,
-    channels: Sequence[str],
-    units: Sequence[str] | None = None,
+    scene: Scene,
     *,
     channel: int | str = 0,
     frames: int | Sequence[int] = 5,
     title: str | None = None,
-    triangles: Any = None,
-    coordinates: Sequence[str] | None = None,
-    geometry: str | None = None,
-    time_units: str | None = None,
-    horizon: float | None = None,
 ) -> Path:
-    """Truth, forecast, error and uncertainty of one channel of one trajectory at several times, as a PNG.
+    """Draw truth, model, error and uncertainty of one channel at several times as a PNG.
 
     Args:
-        path: written aside and renamed. Raises UserError where it cannot be written.
-        t: (T,). x: (N, d) or (T, N, d). truth (or None), prediction, std (or None): (T, N, C) in data units, NaN where
-            not known.
-        channels, units: C names; units of the values.
+        path: replaced atomically. Raises UserError where it cannot be written.
         channel: which one, by name or place.
         frames: how many times, evenly spread, or the places of them.
-        triangles: (M, 3) corners of a mesh of the points.
-        coordinates, geometry, time_units: as a Description has them.
-        horizon: last time of training; later frames are marked as beyond it.
     """
-    data = channel_fields(
-        t, x, truth, prediction, std, channels, units, channel, coordinates, geometry, triangles, time_units, horizon
-    )
+    data = scene.channel(channel)
     places = (
         np.unique(np.linspace(0, len(data.t) - 1, frames).round().astype(int))
         if isinstance(frames, int)
@@ -76,35 +56,35 @@ def forecast_figure(
         for i, name in enumerate(names):
             ax = axes[j, i] if wide else axes[i, j]
             drawn[name] = view.draw(ax, data.panels[name][frame], *styles[name])
+            if data.marked(name, frame) and data.sensors is not None:
+                view.mark(ax, data.sensors)
             view.dress(ax, bottom=(j == len(chosen) - 1) if wide else i == len(names) - 1, left=(i if wide else j) == 0)
-            bars.setdefault("field" if name in ("truth", "forecast") else name, []).append(ax)
+            bars.setdefault("field" if name in ("truth", "model") else name, []).append(ax)
             if name == "error":
                 _note_rmse(ax, data.panels["error"][frame])
             if not wide and i == 0:
                 data.stamp(ax, frame)
             if wide and j == 0:
-                ax.set_title(name, fontsize=SIZE + 0.5)
+                ax.set_title(name, fontsize=SIZE + 0.5, fontweight="bold")
         if wide:
-            beyond = data.beyond(frame)
-            axes[j, 0].set_ylabel(
-                data.moment(frame) + ("\nbeyond\ntraining" if beyond else ""),
-                fontsize=SIZE,
-                color=BEYOND if beyond else TRUTH,
-                rotation=0,
-                ha="right",
-                va="center",
-            )
+            words = "\n".join([data.moment(frame), *data.status(frame).split(", ")]).rstrip()
+            _beside(axes[j, 0], words, color=data.colour(frame), rotation=0)
     if not wide:
         for i, name in enumerate(names):
-            unit = axes[i, 0].get_ylabel()
-            axes[i, 0].set_ylabel(f"{name}\n{unit}", fontsize=SIZE + 0.5)
+            _beside(axes[i, 0], name, fontweight="bold", rotation=90)
     for kind, group in bars.items():
-        panel = "forecast" if kind == "field" else kind
+        panel = "model" if kind == "field" else kind
         bar = figure.colorbar(
             drawn[panel], ax=group, location="bottom" if wide else "right", aspect=30, pad=0.02, fraction=0.05
         )
         dress_bar(bar, data.label(panel))
     return save_figure(figure, path)
+
+
+def _beside(ax: Axes, words: str, **style: object) -> None:
+    """Write to the left of a panel, beside the label of its axis."""
+    ax.annotate(words, (0, 0.5), xycoords=ax.yaxis.label, xytext=(-6, 0), textcoords="offset points", ha="right",
+                va="center", multialignment="center", fontsize=SIZE, **style)  # type: ignore[arg-type]
 
 
 def _note_rmse(ax: Axes, error: np.ndarray) -> None:

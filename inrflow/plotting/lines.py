@@ -1,4 +1,4 @@
-"""Fields in one dimension, drawn as curves with the 90 % interval around them."""
+"""Fields in one dimension, drawn as curves with the 90% interval around them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from inrflow.plotting.style import HALF_WIDTH, MODEL, SIZE, TRUTH, new_figure
 
 
 def line_figure(data: ChannelFields, chosen: list[int], title: str | None) -> Figure:
-    """One dimension: truth and forecast in one panel with the 90 % interval, the error below."""
-    rows = [name for name in ("forecast", "error") if name in data.panels]
+    """Truth and model in one panel with the 90% interval, the error below, at chosen frames."""
+    rows = [name for name in ("model", "error") if name in data.panels]
     figure = new_figure(2.1 * len(chosen) + 0.7, 1.9 * len(rows) + 0.7, title)
     axes = figure.subplots(len(rows), len(chosen), sharex=True, sharey="row", squeeze=False)
     for j, frame in enumerate(chosen):
-        x = (data.x if data.x.ndim == 2 else data.x[frame])[:, 0]
+        x = data.places(frame)[:, 0]
         order = np.argsort(x)
         for i, name in enumerate(rows):
             draw_lines(axes[i, j], data, name, frame, x, order)
@@ -30,10 +30,11 @@ def line_figure(data: ChannelFields, chosen: list[int], title: str | None) -> Fi
 
 
 def draw_lines(ax: Axes, data: ChannelFields, name: str, frame: int, x: np.ndarray, order: np.ndarray) -> None:
-    spread = data.panels["uncertainty"][frame] * HALF_WIDTH if "uncertainty" in data.panels else None
+    """Draw one panel at a frame: its values at x (N,), in the `order` of x."""
+    spread = data.panels["std"][frame] * HALF_WIDTH if "std" in data.panels else None
     values = data.panels[name][frame]
     if spread is not None:
-        middle = values if name == "forecast" else 0.0 * values
+        middle = values if name == "model" else 0.0 * values
         ax.fill_between(
             x[order],
             (middle - spread)[order],
@@ -41,10 +42,13 @@ def draw_lines(ax: Axes, data: ChannelFields, name: str, frame: int, x: np.ndarr
             color=MODEL,
             alpha=0.2,
             linewidth=0,
-            label="90 % interval",
+            label="90% interval",
         )
-    if name == "forecast" and "truth" in data.panels:
+    if name == "model" and "truth" in data.panels:
         ax.plot(x[order], data.panels["truth"][frame][order], color=TRUTH, linewidth=1.6, label="truth")
+    if name == "model" and "truth" in data.panels and data.sensors is not None and data.assimilated(frame):
+        at = order[np.searchsorted(x[order], data.sensors[:, 0]).clip(max=len(x) - 1)]
+        ax.plot(x[at], data.panels["truth"][frame][at], "o", color=TRUTH, markersize=2.5, label="observed")
     ax.plot(
-        x[order], values[order], color=MODEL, linewidth=1.2, linestyle="--" if name == "forecast" else "-", label=name
+        x[order], values[order], color=MODEL, linewidth=1.2, linestyle="--" if name == "model" else "-", label=name
     )

@@ -1,8 +1,7 @@
-"""What training logged: losses and validation errors of every stage."""
+"""Losses and validation errors of every stage of training."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,33 +12,20 @@ import numpy as np
 from inrflow.plotting.style import BEYOND, MODEL, SIZE, new_figure, save_figure
 
 
-def read_steps(path: str | os.PathLike[str]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of a metrics.jsonl by stage and in order of steps; the later of two rows of a step, no line that was cut."""
-    stages: dict[str, dict[int, dict[str, Any]]] = {}
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and "stage" in row and "step" in row:
-            stages.setdefault(row["stage"], {})[int(row["step"])] = row
-    return {stage: [rows[step] for step in sorted(rows)] for stage, rows in stages.items()}
-
-
 def loss_figure(
     path: str | os.PathLike[str], steps_by_stage: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str | None = None
 ) -> Path:
     """Training loss and validation error of every stage against its steps, log scale, as a PNG.
 
-    steps_by_stage: stage -> rows with `step` and, each where it was measured, `loss` and `validation` (as `read_steps`
-    gives them). Stages with fewer than two such rows are left out.
+    steps_by_stage: stage -> rows with `step` and, each where it was measured, `loss` and `validation` (as metrics.jsonl
+    has them). Stages with fewer than two such rows are left out.
     """
     curves: dict[str, dict[str, np.ndarray]] = {}
     for stage, rows in steps_by_stage.items():
         for name in ("loss", "validation"):
-            points = np.array([(row["step"], row[name]) for row in rows if row.get(name) is not None], np.float64)
-            if len(points) >= 2:
-                curves.setdefault(stage, {})[name] = points
+            pairs = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), int | float)]
+            if len(pairs) >= 2:
+                curves.setdefault(stage, {})[name] = np.array(pairs, np.float64)
     figure = new_figure(3.2 * max(1, len(curves)) + 0.4, 2.9, title)
     axes = np.ravel(figure.subplots(1, max(1, len(curves)), squeeze=False))
     for ax, (stage, measured) in zip(axes, curves.items(), strict=False):

@@ -1,4 +1,4 @@
-"""What all figures share: colours, sizes, labels, and files written aside."""
+"""Colours, sizes and labels of all figures, and saving them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from inrflow.data.formats.calendar import number_to_date
+from inrflow.data.formats.calendar import number_to_date, parse_units
 from inrflow.runtime.atomic_files import write_aside
 
 MODEL, TRUTH, BEYOND = "#1f5fa8", "#222222", "#b5482a"
@@ -34,18 +34,18 @@ def palette(values: np.ndarray) -> tuple[Colormap, tuple[float, float]]:
 
 
 def colours(name: str) -> Colormap:
-    """A colour map in which what is not known is grey."""
+    """A colour map in which unknown values are grey."""
     return colormaps[name].with_extremes(bad=(0.87, 0.87, 0.87))
 
 
 def robust_size(values: np.ndarray) -> float:
-    """A limit that a few extreme values do not set."""
+    """A colour limit that a few extreme values do not determine: the 99.8th percentile of |values|."""
     known = np.abs(values[np.isfinite(values)])
     return float(np.percentile(known, 99.8)) or 1e-12 if len(known) else 1.0
 
 
 def units_label(text: str | None) -> str:
-    """Units in brackets, exponents raised; nothing for what has none."""
+    """Units in brackets, exponents raised; empty without units."""
     if not text or text in ("1", "-"):
         return ""
     text = re.sub(r"(?<=[A-Za-z])-?\d", lambda m: m[0].translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")), text)
@@ -53,10 +53,12 @@ def units_label(text: str | None) -> str:
 
 
 def moment_label(t: float, time_units: str | None, step: float = np.inf) -> str:
-    """A date where times are dates, else the time and its units; in digits that tell it from times a `step` away."""
+    """A date where times are dates, with the hour where steps are shorter than a day; else the time and its units, in
+    digits that tell it from times a `step` away."""
     date = number_to_date(t, time_units)
     if date:
-        return date[:10]
+        calendar = parse_units(time_units)
+        return date[:16].replace("T", " ") if calendar is not None and step * calendar[0] < 86400 else date[:10]
     written = f"{t:.4g}"
     if 0 < step < 1e-3 * abs(t):
         written = f"{t:.{max(0, -int(np.floor(np.log10(step))))}f}"
@@ -64,7 +66,7 @@ def moment_label(t: float, time_units: str | None, step: float = np.inf) -> str:
 
 
 def new_figure(width: float, height: float, title: str | None) -> Figure:
-    """A figure of so many inches that pyplot knows nothing of."""
+    """A figure of width x height inches, outside of pyplot's state."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
     FigureCanvasAgg(figure)
     if title:
@@ -73,12 +75,12 @@ def new_figure(width: float, height: float, title: str | None) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a PNG, aside and renamed."""
+    """Write a PNG atomically."""
     return write_aside(path, lambda partial: figure.savefig(partial, dpi=DPI, format="png"))
 
 
 def dress_bar(bar: Any, label: str) -> None:
-    """Few ticks and a label on a colour bar; a common power of ten stands above or beside it."""
+    """Set few ticks and a label on a colour bar; a common power of ten stands above or beside it."""
     bar.locator = MaxNLocator(5)
     bar.formatter = ScalarFormatter(useOffset=False, useMathText=True)
     bar.formatter.set_powerlimits((-2, 3))

@@ -1,4 +1,4 @@
-"""How a field is drawn on its points: as an image, over triangles, as dots, on a map of the sphere."""
+"""Rendering of a field on its points: as an image, over triangles, as dots, on a map of the sphere."""
 
 from __future__ import annotations
 
@@ -18,16 +18,22 @@ from inrflow.plotting.style import SIZE
 WIDE = 2.2  # panels wider than this many heights are stacked by time, one row for each
 _FLATTEST = 6.0  # maps of narrow bands are stretched to be no flatter than this
 _MARGIN = 0.04  # of the extent, around dots
+_STATIONS = 120  # scattered points up to this number are drawn as dots: triangles would show what nobody measured
 _ALPHA = 1.4  # largest circumradius of a triangle that is drawn, in usual edges of its corners
 
 
 @dataclass
 class View:
-    """Points made ready for drawing.
+    """A rendering of N points.
 
-    kind: line, image, triangles or scatter. ratio: width over height of a panel. axes, cells: of an image, its columns
-    and rows and the cell of each point. triangles: corners. longitude: whether the axes are degrees of a map.
-    shown: which of the points these are, where not all can be drawn.
+    Attributes:
+        kind: line, image, triangles or scatter.
+        x: (N, 2) places in the panel. labels: of the axes.
+        ratio: width over height of a panel. aspect: of its axes.
+        axes, cells: of an image, its columns and rows, and the column and row of each point.
+        triangles: (M, 3) corners.
+        longitude: whether the axes are degrees of a map.
+        shown: indices of the points that are drawn, where not all can be.
     """
 
     kind: str
@@ -42,7 +48,7 @@ class View:
     shown: np.ndarray | None = None
 
     def draw(self, ax: Axes, values: np.ndarray, colours: Colormap, limits: tuple[float, float]) -> Any:
-        """Draw values (N,) and return what was drawn, to colour a bar by and to remove."""
+        """Draw values (N,) and return the artist."""
         values = values if self.shown is None else values[self.shown]
         style: dict[str, Any] = {"cmap": colours, "vmin": limits[0], "vmax": limits[1]}
         if self.kind == "image" and self.cells is not None:
@@ -59,12 +65,23 @@ class View:
                     shading="gouraud",
                     **style,
                 )
+        if len(self.x) <= _STATIONS:
+            style |= {"edgecolors": "0.2", "linewidths": 0.4}
         return ax.scatter(self.x[:, 0], self.x[:, 1], c=np.ma.masked_invalid(values), s=_dot(len(self.x)), **style)
 
+    def mark(self, ax: Axes, sensors: np.ndarray) -> Any:
+        """Mark the places (n, d) of sensors and return the marks; in space, all of them."""
+        if self.longitude:
+            sensors = xyz_to_lonlat(sensors)
+            first = self.x[:, 0].min()
+            sensors[:, 0] = (sensors[:, 0] - first + 1e-2) % 360.0 + first - 1e-2
+        size = float(np.clip(400 / max(1, len(sensors)), 0.8, 9))
+        return ax.scatter(sensors[:, 0], sensors[:, 1], s=size, c="k", edgecolors="w", linewidths=0.15 * size**0.5)
+
     def dress(self, ax: Axes, bottom: bool, left: bool) -> None:
-        """Ticks and labels on the outer panels alone."""
+        """Set limits, ticks and labels of a panel; tick labels only at the outer ones."""
         ax.set_aspect(self.aspect)
-        ax.set_facecolor("0.87")
+        ax.set_facecolor("white" if self.kind == "scatter" else "0.87")
         low, high = self.x.min(0), self.x.max(0)
         if self.kind != "image":
             size = np.ptp(self.x, axis=0)
@@ -89,7 +106,7 @@ class View:
 
 
 def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, triangles: np.ndarray | None) -> View:
-    """The rendering that fits points x (N, d); in space, of those in the plane through the middle, or near it."""
+    """The rendering that fits points x (N, d); in space, of those in or near the plane through the middle."""
     labels = tuple(coordinates)
     if x.shape[1] == 1:
         return View("line", x, labels)
@@ -116,14 +133,14 @@ def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, tri
             view.kind, view.triangles = "triangles", np.asarray(triangles)
         elif cells is not None:
             view.kind, view.axes, view.cells = "image", axes, cells
-        elif len(plane) >= 10 and np.ptp(plane, axis=0).min() > 0:
+        elif len(plane) > _STATIONS and np.ptp(plane, axis=0).min() > 0:
             view.kind, view.triangles = "triangles", triangulate(plane / size if aspect == "auto" else plane)
     return view
 
 
 def middle(heights: np.ndarray) -> np.ndarray:
-    """Places of the points that lie in the middle of the further coordinates (N, d - 2): one plane of a lattice, else
-    the nearest quarter."""
+    """Indices of the points in the middle of the further coordinates (N, d - 2): one plane of a lattice, else the
+    nearest quarter."""
     size = np.maximum(np.ptp(heights, axis=0), 1e-12)
     centre = heights.min(0) + size / 2
     distance = np.abs((heights - centre) / size).max(1)
@@ -133,7 +150,7 @@ def middle(heights: np.ndarray) -> np.ndarray:
 
 
 def map_coordinates(x: np.ndarray) -> np.ndarray:
-    """Unit vectors as longitude and latitude, the map cut where its widest gap in longitude is."""
+    """Longitude and latitude (N, 2) in degrees of unit vectors (N, 3), the map cut at the widest gap in longitude."""
     lonlat = xyz_to_lonlat(x)
     meridians = np.unique(np.round(lonlat[:, 0], 3))
     gaps = np.diff(np.append(meridians, meridians[0] + 360.0))
@@ -143,7 +160,7 @@ def map_coordinates(x: np.ndarray) -> np.ndarray:
 
 
 def lattice(x: np.ndarray) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndarray] | None]:
-    """Axes of a grid of which points x (N, 2) fill a good part, and the column and row of each; else (axes, None)."""
+    """Axes of the grid that points x (N, 2) mostly fill, and the column and row of each point; else (axes, None)."""
     axes: list[np.ndarray] = []
     places: list[np.ndarray] = []
     for values in x.T:
@@ -170,10 +187,10 @@ def lattice(x: np.ndarray) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndarr
 
 
 def triangulate(x: np.ndarray) -> np.ndarray:
-    """Delaunay triangles of points (N, 2), without those whose circumcircle is large beside the edges around: gaps.
+    """Delaunay triangles of points (N, 2) without those that span gaps.
 
-    The alpha shape of the points, with an alpha that follows their local spacing. No point lies in the circumcircle of
-    a Delaunay triangle, so that a large one is a hole, a dent or the outside.
+    The alpha shape of the points, with alpha proportional to their local spacing: no point lies in the circumcircle of
+    a Delaunay triangle, so that a large circumcircle is a hole, a dent or the outside.
     """
     mesh = Triangulation(x[:, 0], x[:, 1])
     edges = mesh.edges
@@ -195,6 +212,7 @@ def _dot(points: int) -> float:
 
 
 def degrees(value: float, positive: str, negative: str) -> str:
+    """A longitude or latitude in words, with the letters of its two sides."""
     value = (value + 180.0) % 360.0 - 180.0 if positive == "E" else value
     side = "" if abs(value) < 1e-9 or abs(abs(value) - 180) < 1e-9 else positive if value > 0 else negative
     return f"{abs(value):g}°{side}"

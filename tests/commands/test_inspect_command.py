@@ -1,6 +1,10 @@
+import json
 import shutil
 
+import h5py
 import pytest
+
+from inrflow.runtime.tensor_files import load_tensors, save_tensors
 
 
 def test_a_data_file_is_described_in_a_screenful(tiny_data, inrflow_command):
@@ -26,6 +30,91 @@ def test_an_unfinished_run_says_how_to_resume(tiny_run, tmp_path, inrflow_comman
     outcome = inrflow_command("inspect", folder)
     text = "".join(outcome.out.split())
     assert outcome.code == 0 and f"unfinished;continuewith:inrflowtrainresume={folder}" in text
+
+
+def candidate(recipe, words, error, floor=1e-6, **others):
+    return {"recipe": recipe, "candidate": words, "code_size": 16, "memory": 0, "contexts": 0, "unknowns": 4352,
+            "seconds": 1.25, "validation_error": error, "floor": floor, "taken": False, "why": "", **others}
+
+
+CANDIDATES = {
+    "chosen": 1,
+    "candidates": [
+        candidate("reduced_order", "linear, POD", 3.1e-2, taken=True),
+        candidate("local_equation", "7 terms", 4.2e-5, unknowns=7, taken=True, why="10 times lower error"),
+        candidate("reduced_order", "quadratic, [red]POD[/red]", None, memory=4, why="its forecasts diverge"),
+        *(candidate("reduced_order", f"size {n}", 1.0 + n, why="no lower error") for n in range(30)),
+    ],
+    "not_applied": [{"recipe": "coral", "why": "only by name"}, {"recipe": "translation_equivariant", "why": "not "
+                                                                  "periodic in y"}],
+    "decisions": {"decoder": 300},
+}
+
+
+def test_candidates_are_a_table_with_what_was_chosen_and_why_others_were_not(tiny_run, tmp_path, inrflow_command):
+    run = shutil.copytree(tiny_run.run, tmp_path / "run")
+    (run / "candidates.json").write_text(json.dumps(CANDIDATES))
+    outcome = inrflow_command("inspect", run)
+    lines = outcome.out.splitlines()
+    assert outcome.code == 0 and len(lines) < 60
+    chosen = next(line for line in lines if "7 terms" in line)
+    for text in ("local_equation", "16", "1.25", "4.20e-05", "1.00e-06", "chosen: 10 times lower error"):
+        assert text in chosen
+    assert any("linear, POD" in line and "taken, later replaced" in line for line in lines)
+    assert "14 of 33" in outcome.out and "size 3" in outcome.out and "size 29" not in outcome.out
+    assert "coral: only by name" in outcome.out and "translation_equivariant: not periodic in y" in outcome.out
+    assert "memory" in next(line for line in lines if "unknowns" in line and "recipe" in line)
+
+
+def test_all_candidates_are_shown_where_they_are_few(tmp_path, tiny_run, inrflow_command):
+    run = shutil.copytree(tiny_run.run, tmp_path / "run")
+    (run / "candidates.json").write_text(json.dumps(CANDIDATES | {"candidates": CANDIDATES["candidates"][:3]}))
+    out = inrflow_command("inspect", run).out
+    assert "[red]POD[/red]" in out and "its forecasts diverge" in out and "of 3" not in out
+
+
+@pytest.mark.parametrize("change", [
+    {"candidates": 3}, {"candidates": [{}]}, {"chosen": "x", "candidates": [{"recipe": 1}]}, {"not_applied": [1]},
+    {"candidates": [candidate("a", "b", "c")]},
+])
+def test_damaged_candidates_are_one_clear_line(change, tiny_run, tmp_path, inrflow_command):
+    run = shutil.copytree(tiny_run.run, tmp_path / "run")
+    (run / "candidates.json").write_text(json.dumps(CANDIDATES | change))
+    outcome = inrflow_command("inspect", run)
+    assert outcome.code == 2 and "candidates.json" in outcome.err and len(outcome.err.splitlines()) == 1
+    assert not outcome.out
+
+
+@pytest.mark.parametrize("change", [
+    {"box": "abc"}, {"decoder": {}}, {"horizon": "x"}, {"training": {"equation": 3}}, {"training": 7}, {"field": {}},
+    {"scale": {"origin": 0}}, {"description": {"channels": []}}, {"integrator": {"method": 3, "step": 0}},
+])
+def test_a_damaged_model_is_one_clear_line(change, tiny_run, tmp_path, inrflow_command):
+    run = shutil.copytree(tiny_run.run, tmp_path / "run")
+    state, metadata = load_tensors(run / "model.safetensors")
+    state |= {key: value for key, value in change.items() if key in state}
+    save_tensors(run / "model.safetensors", state, metadata | {k: v for k, v in change.items() if k in metadata})
+    outcome = inrflow_command("inspect", run)
+    if outcome.code == 2:
+        assert "model.safetensors" in outcome.err and len(outcome.err.splitlines()) == 1
+    else:
+        assert outcome.code == 0
+
+
+def test_reports_of_several_physics_are_shown_by_name(tiny_run, tmp_path, inrflow_command):
+    report = json.loads((tiny_run.run / "evaluation.json").read_text())
+    (tmp_path / "evaluation.json").write_text(json.dumps({"physics": {"wave": report, "heat": report}}))
+    out = inrflow_command("inspect", tmp_path).out
+    assert "test data of wave" in out and "test data of heat" in out
+
+
+def test_names_in_a_file_cannot_steer_the_terminal(tiny_data, tmp_path, inrflow_command):
+    path = shutil.copy(tiny_data[0], tmp_path / "data.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["name"] = "wave\x1b[2J\x07"
+        file.attrs["time_units"] = "s\x1b]0;title"
+    out = inrflow_command("inspect", path).out
+    assert "\x1b" not in out and "\\x1b[2J" in out
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"mse": 1}'])

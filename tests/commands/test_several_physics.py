@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import inrflow
-from inrflow.commands.runs import load_run
+from inrflow.commands.run_directory import load_run
 from inrflow.data.formats.trajectory_file import TrajectoryFile, write_trajectories
 from inrflow.errors import UserError
 from inrflow.model.family import Family

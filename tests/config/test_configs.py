@@ -4,56 +4,144 @@ import os
 import subprocess
 import sys
 import zipfile
-from dataclasses import is_dataclass
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
 
-from inrflow.config import schema as config
-from inrflow.config.resolve import config_directory, from_yaml, resolve, to_yaml
+from inrflow.cli import COMMANDS
+from inrflow.config.resolve import ALIASES, config_directory, from_yaml, keys, resolve, to_yaml
+from inrflow.config.schema import SCHEMAS, Config, EvaluateConfig, GenerateConfig
+from inrflow.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-OTHERS = ("evaluate", "query", "plot", "convert", "generate", "adapt")
-SCHEMAS = {"train": config.Config} | {name: getattr(config, f"{name.capitalize()}Config") for name in OTHERS}
-CHOICES = [f"{path.parent.name}={path.stem}" for path in sorted(config_directory().glob("*/*.yaml"))]
+EXPERIMENTS = [path.stem for path in sorted((config_directory() / "experiment").glob("*.yaml"))]
 
 
-def test_there_is_a_file_for_every_schema_and_no_other():
-    assert {path.stem for path in config_directory().glob("*.yaml")} == set(SCHEMAS)
+def test_every_command_but_inspect_has_a_configuration_whose_settings_are_explained():
+    assert set(SCHEMAS) == set(COMMANDS) - {"inspect"}
+
+    def explained(schema):
+        assert schema.__doc__
+        for item in fields(schema):
+            if "about" not in item.metadata:
+                explained(item.default_factory().__class__)
+            else:
+                assert item.metadata["about"].endswith(".") or "[" in item.metadata["about"], item.name
+
+    for schema in SCHEMAS.values():
+        explained(schema)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_top_level_configurations_build_their_dataclass(name):
-    built = resolve(name, SCHEMAS[name], [])
-    assert isinstance(built, SCHEMAS[name])
+def test_without_overrides_a_configuration_is_that_of_its_dataclass(name):
+    needed = {"evaluate": ["run"], "query": ["run", "observations", "points"], "plot": ["run"],
+              "adapt": ["run", "data.train"]}.get(name, [])
+    expected = SCHEMAS[name]()
+    for count, key in enumerate(needed):
+        with pytest.raises(UserError, match=f"{key}=.* is missing"):
+            resolve(name, SCHEMAS[name], [f"{given}=a" for given in needed[:count]])
+        setattr(expected.data if "." in key else expected, key.split(".")[-1], "a")
+    assert resolve(name, SCHEMAS[name], [f"{key}=a" for key in needed]) == expected
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_of_a_group_builds_and_sets_what_its_file_says(choice):
-    built = resolve("train", config.Config, [choice])
-    assert is_dataclass(built)
-    group, name = choice.split("=")
-    content = yaml.safe_load((config_directory() / group / f"{name}.yaml").read_text()) or {}
-    place = built if group == "experiment" else getattr(built, group)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_sets_what_its_file_says(name):
+    content = yaml.safe_load((config_directory() / "experiment" / f"{name}.yaml").read_text())
 
     def compare(values, found):
         for key, value in values.items():
-            if key == "defaults":
-                continue
             if isinstance(value, dict):
                 compare(value, getattr(found, key))
             else:
                 assert getattr(found, key) == value, key
 
-    compare(content, place)
+    compare(content, resolve("train", Config, [f"experiment={name}"]))
+
+
+@pytest.mark.parametrize("name", ["neural", "coral", "dino"])
+def test_a_recipe_brings_the_settings_of_its_experiment_unless_another_is_given(name):
+    assert resolve("train", Config, [f"recipe={name}"]) == resolve("train", Config, [f"experiment={name}"])
+    assert resolve("train", Config, [f"recipe={name}", "decoder.width=7"]).decoder.width == 7
+    other = resolve("train", Config, [f"recipe={name}", "experiment=shift_scale"])
+    assert other.recipe == name and other.decoder.modulation == ["shift", "scale", "output"]
+
+
+@pytest.mark.parametrize("name", ["auto", "local_equation", "translation_equivariant", "reduced_order"])
+def test_other_recipes_change_no_setting_but_their_own(name):
+    expected = Config()
+    expected.recipe = name
+    assert resolve("train", Config, [f"recipe={name}"]) == expected
+
+
+@pytest.mark.parametrize(("old", "new"), ALIASES.items())
+def test_old_keys_are_read_on_the_command_line_and_in_files_of_runs(old, new, tmp_path):
+    known = dict(keys(Config))
+    assert old not in known and new in known
+    assert resolve("train", Config, ["data.equation=none"]).data.completion == "none"
+    (tmp_path / "config.yaml").write_text("data: {equation: none, points: 0.5}\nseed: 3\n")
+    read = from_yaml(tmp_path / "config.yaml", Config)
+    assert (read.data.completion, read.data.points, read.seed, read.recipe) == ("none", 0.5, 3, "auto")
+
+
+@pytest.mark.parametrize("text", ["é.h5", "日本", "true", "1e3", "a b (1).h5", "${oc.env:HOME}", "a\\${b}", "it's",
+                                  "a\\", "a,b", "x=y", "{a}", "~/a", "nul", '"', "a'b\"c"])
+def test_text_is_taken_as_it_is_and_read_back_so(text, tmp_path):
+    built = resolve("train", Config, [f"output={text}"] if text != '"' else ["output='\"'"])
+    assert built.output == text
+    (tmp_path / "config.yaml").write_text(to_yaml(built), encoding="ascii")
+    assert from_yaml(tmp_path / "config.yaml", Config) == built
+
+
+def test_lists_of_text_are_taken_as_they_are():
+    built = resolve("train", Config, ["data.train=[é 1.h5, 'b,c.h5',5]", "decoder.modulation=shift"])
+    assert built.data.train == ["é 1.h5", "b,c.h5", "5"] and built.decoder.modulation == ["shift"]
+    assert resolve("train", Config, ["output=null"]).output is None
+
+
+@pytest.mark.parametrize(("override", "said"), [
+    ("seed=${oc.env:HOME}", "is not looked up"),
+    ("output='a", "no counterpart"),
+    ("data.train=[a", "no counterpart"),
+    ("recipe=best", "recipe=best; give auto, local_equation"),
+    ("data.equaton=none", "did you mean data.completion?"),
+])
+def test_values_that_cannot_be_meant_are_told(override, said):
+    with pytest.raises(UserError) as caught:
+        resolve("train", Config, [override])
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_variables_in_entries_of_dictionaries_are_not_looked_up_either():
+    assert resolve("generate", GenerateConfig, ["parameters.speed=2"]).parameters == {"speed": 2}
+    with pytest.raises(UserError, match="not looked up"):
+        resolve("generate", GenerateConfig, ["parameters.speed=${oc.env:HOME}"])
+
+
+@pytest.mark.parametrize("content", [
+    "a: &a [1, 1]\nb: &b [*a, *a]\noutput: [*b, *b]", "output: " + "[" * 3000, "seed: .inf", "training: 3", "- 1", "3",
+    "data: {points: !!python/object:os.system {}}", "seed: &a\n  b: *a", "\x00", "seed: 1e400", "data: {equation: 3}",
+    "output: \xff", "seed: " + "9" * 5000,
+])
+def test_a_file_of_settings_that_is_damaged_or_hostile_is_told_in_one_line(content, tmp_path):
+    (tmp_path / "config.yaml").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError) as caught:
+        from_yaml(tmp_path / "config.yaml", Config)
+    assert "config.yaml is not a configuration" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_evaluation_observes_one_whole_frame_by_default():
+    built = resolve("evaluate", EvaluateConfig, ["run=a"])
+    assert (built.observe.frames, built.observe.points) == (1, 1.0)
+    assert (Config().observe.frames, Config().observe.points) == (None, None)
 
 
 def test_a_configuration_is_read_back_as_it_was_written(tmp_path):
-    built = resolve("train", config.Config, ["training.minutes=3", "data.train=some file (1).h5", "seed=4"])
+    built = resolve("train", Config, ["training.minutes=3", "data.train=some file (1).h5", "seed=4"])
     (tmp_path / "config.yaml").write_text(to_yaml(built))
-    assert from_yaml(tmp_path / "config.yaml", config.Config) == built and built.data.train == "some file (1).h5"
+    assert from_yaml(tmp_path / "config.yaml", Config) == built and built.data.train == "some file (1).h5"
 
 
 @pytest.mark.skipif(find_spec("hatchling") is None, reason="the wheel is built where hatchling is installed")

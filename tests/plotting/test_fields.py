@@ -1,32 +1,32 @@
 """Panels of a channel: colours, limits and labels say what the arrays say."""
 
 import numpy as np
-from small_fields import CHANNELS, TIMES, UNITS, fields, square
+from small_fields import CHANNELS, TIMES, UNITS, T, fields, square
 
-from inrflow.plotting.fields import channel_fields
+from inrflow.plotting import Scene
 from inrflow.plotting.style import moment_label, palette, units_label
 
 
-def test_colours_are_centred_for_fields_of_both_signs_and_shared_by_truth_and_forecast():
+def test_colours_are_centred_for_fields_of_both_signs_and_shared_by_truth_and_model():
     assert palette(np.array([-1.0, 3.0, np.nan]))[1] == (-3.0, 3.0)
     assert palette(np.array([15.0, 31.0]))[1] == (15.0, 31.0)
     low, high = palette(np.full(3, 2.0))[1]
     assert low < 2.0 < high
     truth, forecast, std = fields(square())
-    data = channel_fields(TIMES, square(), truth, 2 * forecast, std, CHANNELS, UNITS, "u", *[None] * 5)
+    data = Scene(TIMES, square(), 2 * forecast, CHANNELS, truth, std, UNITS).channel("u")
     styles = data.styles([0, 3])
-    assert styles["truth"] == styles["forecast"] == palette(truth[[0, 3], :, 0])
+    assert styles["truth"] == styles["model"] == palette(truth[[0, 3], :, 0])
     assert styles["error"][1][0] == -styles["error"][1][1]
-    assert styles["uncertainty"][1][0] == 0.0
-    assert list(styles) == ["truth", "forecast", "error", "uncertainty"]
+    assert styles["std"][1][0] == 0.0
+    assert list(styles) == ["truth", "model", "error", "std"]
     np.testing.assert_allclose(data.panels["error"], 2 * forecast[..., 0] - truth[..., 0])
 
 
 def test_uncertainty_that_is_the_same_everywhere_is_drawn_in_the_middle_of_its_scale():
     truth, forecast, std = fields(square())
     for values, share in ((np.full_like(std, 0.3), 0.5), (np.linspace(0.01, 0.3, std.size).reshape(std.shape), 1.0)):
-        data = channel_fields(TIMES, square(), truth, forecast, values, CHANNELS, UNITS, "u", *[None] * 5)
-        low, high = data.styles([0, 3])["uncertainty"][1]
+        data = Scene(TIMES, square(), forecast, CHANNELS, truth, values, UNITS).channel("u")
+        low, high = data.styles([0, 3])["std"][1]
         assert low == 0.0 and abs(np.max(values[[0, 3], :, 0]) / high - share) < 0.02
 
 
@@ -35,3 +35,26 @@ def test_labels_carry_units_and_dates():
     assert units_label("kg m-3") == " [kg m⁻³]"
     assert moment_label(31.0, "days since 2000-01-01") == "2000-02-01"
     assert moment_label(0.25, "s") == "t = 0.25 s"
+    assert moment_label(7.0, "hours since 2000-01-01", 1.0) == "2000-01-01 07:00"
+    assert moment_label(48.0, "hours since 2000-01-01", 24.0) == "2000-01-03"
+
+
+def test_frames_are_assimilated_up_to_the_last_observation_and_forecasts_after_it():
+    truth, forecast, std = fields(square())
+    scene = {"truth": truth, "std": std, "horizon": 1.2, "sensors": square()[:5]}
+    data = Scene(TIMES, square(), forecast, CHANNELS, **scene, assimilated=TIMES[1]).channel(0)
+    assert [data.status(frame) for frame in range(T)] == [
+        "assimilated", "assimilated", "forecast", *["forecast, beyond training"] * 3]
+    assert [data.marked("truth", frame) for frame in range(3)] == [True, True, False]
+    assert not data.marked("model", 0) and not data.marked("error", 0)
+    untold = Scene(TIMES, square(), forecast, CHANNELS, **scene).channel(0)
+    assert untold.status(0) == "" and not untold.marked("truth", 0)
+
+
+def test_points_where_the_truth_is_never_known_stay_empty_in_all_panels():
+    truth, forecast, std = fields(square())
+    truth[:, 7], truth[0, 8] = np.nan, np.nan
+    data = Scene(TIMES, square(), forecast, CHANNELS, truth, std).channel("u")
+    for name in ("model", "std", "error"):
+        assert np.isnan(data.panels[name][:, 7]).all()
+    assert np.isfinite(data.panels["model"][:, 8]).all() and np.isfinite(forecast).all()

@@ -12,29 +12,17 @@ from small_fields import CHANNELS, POINTS, TIMES, UNITS, T, fields, square
 
 import inrflow
 from inrflow import plotting
+from inrflow.plotting import Scene
 
 
 @pytest.mark.parametrize("kind", POINTS)
 def test_forecasts_on_every_kind_of_points_become_whole_pictures(kind, tmp_path):
     x, options = POINTS[kind]
     truth, forecast, std = fields(x)
-    full = plotting.forecast_figure(
-        tmp_path / "full.png",
-        TIMES,
-        x,
-        truth,
-        forecast,
-        std,
-        CHANNELS,
-        UNITS,
-        channel="p",
-        frames=2,
-        title="A title",
-        **options,
-    )
-    bare = plotting.forecast_figure(
-        tmp_path / "bare.png", TIMES, x, None, forecast, None, CHANNELS, frames=[0, 3], **options
-    )
+    scene = Scene(TIMES, x, forecast, CHANNELS, truth, std, UNITS, assimilated=0.5, sensors=x[::9], **options)
+    full = plotting.forecast_figure(tmp_path / "full.png", scene, channel="p", frames=2, title="A title")
+    scene = Scene(TIMES, x, forecast, CHANNELS, **options)
+    bare = plotting.forecast_figure(tmp_path / "bare.png", scene, frames=[0, 3])
     for path in (full, bare):
         with Image.open(path) as picture:
             picture.load()
@@ -47,7 +35,8 @@ def test_forecasts_on_every_kind_of_points_become_whole_pictures(kind, tmp_path)
 def test_animations_move_and_hold_at_most_the_asked_number_of_frames(kind, tmp_path):
     x, options = POINTS[kind]
     truth, forecast, std = fields(x)
-    path = plotting.animation(tmp_path / "film.gif", TIMES, x, truth, forecast, std, CHANNELS, largest=3, **options)
+    scene = Scene(TIMES, x, forecast, CHANNELS, truth, std, assimilated=0.5, sensors=x[::9], **options)
+    path = plotting.animation(tmp_path / "film.gif", scene, largest=3)
     with Image.open(path) as film:
         assert film.format == "GIF" and film.n_frames == 3
         pictures = []
@@ -60,9 +49,8 @@ def test_animations_move_and_hold_at_most_the_asked_number_of_frames(kind, tmp_p
 
 def test_films_show_colour_bars_to_their_ends(tmp_path):
     truth, forecast, std = fields(square())
-    path = plotting.animation(
-        tmp_path / "film.gif", TIMES, square(), truth, forecast, std, CHANNELS, channel="p", largest=2
-    )
+    scene = Scene(TIMES, square(), forecast, CHANNELS, truth, std)
+    path = plotting.animation(tmp_path / "film.gif", scene, channel="p", largest=2)
     with Image.open(path) as film:
         for frame in range(film.n_frames):
             film.seek(frame)
@@ -76,14 +64,15 @@ def test_films_show_colour_bars_to_their_ends(tmp_path):
 def test_moving_points_are_drawn_where_they_are(tmp_path):
     x = np.random.default_rng(0).random((T, 40, 2))
     values = np.sin(5 * x[..., :1])
-    assert plotting.forecast_figure(tmp_path / "a.png", TIMES, x, values, values, None, ("u",), frames=2).exists()
-    assert plotting.animation(tmp_path / "a.gif", TIMES, x, values, values, None, ("u",), largest=2).exists()
+    scene = Scene(TIMES, x, values, ("u",), values)
+    assert plotting.forecast_figure(tmp_path / "a.png", scene, frames=2).exists()
+    assert plotting.animation(tmp_path / "a.gif", scene, largest=2).exists()
 
 
 def test_arrays_that_do_not_fit_together_are_refused():
     truth, forecast, std = fields(square())
-    with pytest.raises(ValueError, match="uncertainty has shape"):
-        plotting.forecast_figure("unused.png", TIMES, square(), truth, forecast, std[:2], CHANNELS)
+    with pytest.raises(ValueError, match="std has shape"):
+        plotting.forecast_figure("unused.png", Scene(TIMES, square(), forecast, CHANNELS, truth, std[:2]))
 
 
 def test_nothing_of_matplotlib_is_changed_and_pyplot_is_not_needed(tmp_path, monkeypatch):
@@ -94,6 +83,7 @@ def test_nothing_of_matplotlib_is_changed_and_pyplot_is_not_needed(tmp_path, mon
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it fails from here on
     fresh = importlib.import_module("inrflow.plotting")
     truth, forecast, std = fields(square())
-    fresh.forecast_figure(tmp_path / "a.png", TIMES, square(), truth, forecast, std, CHANNELS)
-    fresh.animation(tmp_path / "a.gif", TIMES, square(), truth, forecast, std, CHANNELS, largest=2)
+    scene = fresh.Scene(TIMES, square(), forecast, CHANNELS, truth, std)
+    fresh.forecast_figure(tmp_path / "a.png", scene)
+    fresh.animation(tmp_path / "a.gif", scene, largest=2)
     assert {key: matplotlib.rcParams[key] for key in before} == before

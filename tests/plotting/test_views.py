@@ -29,6 +29,7 @@ def test_an_uneven_tensor_grid_is_an_image_and_scattered_points_are_not():
     uneven = np.stack(np.meshgrid(axis, axis**2, indexing="ij"), -1).reshape(-1, 2)
     assert view_of(uneven, ("x", "y"), None, None).kind == "image"
     assert view_of(POINTS["scattered"][0], ("x", "y"), None, None).kind == "triangles"
+    assert view_of(POINTS["stations"][0], ("x", "y"), None, None).kind == "scatter"
     assert view_of(uneven, ("x", "y"), None, np.array([[0, 1, 5]])).triangles.shape == (1, 3)
 
 

@@ -29,8 +29,9 @@ def sphere_points():
 
 POINTS = {
     "grid": (square(), {}),
-    "scattered": (np.random.default_rng(0).random((80, 2)), {}),
-    "wide": (np.random.default_rng(1).random((80, 2)) * [4, 1], {"horizon": 1.0, "time_units": "s"}),
+    "scattered": (np.random.default_rng(0).random((150, 2)), {}),
+    "stations": (np.random.default_rng(0).random((20, 2)), {}),
+    "wide": (np.random.default_rng(1).random((150, 2)) * [4, 1], {"horizon": 1.0, "time_units": "s"}),
     "line": (np.linspace(0, 1, 30)[:, None], {"horizon": 1.0}),
     "map": (sphere_points(), {"geometry": "sphere", "time_units": "days since 2000-01-01"}),
     "space": (np.random.default_rng(2).random((60, 3)), {}),

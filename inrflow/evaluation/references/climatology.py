@@ -1,4 +1,4 @@
-"""Climatology: what is usual at each phase of a declared period, and forecasts of the anomalies that start from it.
+"""Climatology: the mean field at each phase of a declared period, and linear forecasts of the anomalies around it.
 
 The references of seasonal forecasting: the mean seasonal cycle, damped persistence of the leading anomaly modes (an
 AR(1) for each), and the linear inverse model of the same modes (Penland and Sardeshmukh 1995), which couples them.
@@ -8,76 +8,58 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.description import Description
 from inrflow.encoding.posterior import GaussianPrior
+from inrflow.evaluation.references.base import Reference
 from inrflow.evaluation.references.modes import coefficients, leading_modes, march, regular_step, step_pairs
+from inrflow.evaluation.references.training_data import mean_field, stacked
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _HARMONICS = 2
 _MODES = 2
-_SMALLEST_NOISE = 1e-8  # variance, normalised, that modes are taken to miss at least
+_SMALLEST_NOISE = 1e-8  # least residual variance of the modes, in normalised units
 _ON_PHASE = 0.15  # times closer than this fraction of a bin to its phase belong to it
 
 
 @dataclass
-class AnomalyModes:
-    """Regressions of the leading anomaly modes on themselves one step before.
-
-    Attributes:
-        step: time step, in units of t.
-        scale: (C,) standard deviation of the anomalies of each channel.
-        modes: (N C, r).
-        persistence: (r,) lag-one regression coefficient of each mode.
-        propagator: (r, r) regression of all modes on all, z_next = z @ propagator.
-        prior: of the coefficients, and the variance that the modes leave.
-    """
-
-    step: float
-    scale: Tensor
-    modes: Tensor
-    persistence: Tensor
-    propagator: Tensor
-    prior: GaussianPrior
-
-    def forecast(self, t: Tensor, anomalies: Tensor) -> dict[str, Tensor]:
-        """Anomalies to come, (S, T, N C) in units of `scale`, by damped persistence (`ar1`) and coupled (`lim`)."""
-        start, seen = coefficients(anomalies / self.scale, torch.zeros_like(anomalies[0, 0]), self.modes, self.prior)
-        eigenvalues, vectors = torch.linalg.eig(self.propagator)
-        inverse = torch.linalg.pinv(vectors)
-
-        def damped(z: Tensor, steps: Tensor) -> Tensor:
-            return z * self.persistence ** steps[:, None]
-
-        def coupled(z: Tensor, steps: Tensor) -> Tensor:
-            return ((z.to(vectors) @ vectors * eigenvalues ** steps[:, None]) @ inverse).real
-
-        return {name: march(t, self.step, self.prior.mean, start, seen, advance) @ self.modes.T
-                for name, advance in (("ar1", damped), ("lim", coupled))}
-
-
-@dataclass
-class Climatology:
-    """The mean field for each phase of a period, at N points that all trajectories share.
+class Climatology(Reference):
+    """The mean field for each phase of the declared period, at N points that all trajectories share.
 
     Attributes:
         period: in units of t.
         bins: number of phases with a mean of their own; 0: harmonic regression.
         offset: phase of the first bin, in bins.
         fields: (bins, N, C) means, or (1 + 2 harmonics, N, C) coefficients of 1, cos, sin, cos 2, sin 2 ...
-        anomalies: forecasts of what differs from it; None where times are irregular or there are too few.
     """
 
     period: float
     bins: int
     offset: float
     fields: Tensor
-    anomalies: AnomalyModes | None = None
+
+    name = "climatology"
+    title = "climatology"
+    on_shared_points = True
+
+    @classmethod
+    def fit(
+        cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
+    ) -> Climatology | None:
+        """None where no period is declared, or the data span less than one."""
+        if description.time_period is None:
+            return None
+        return fit_climatology(stacked(train, validation), description.time_period, mean_field(train, validation))
 
     def mean(self, t: Tensor) -> Tensor:
-        """The usual field at times t (...,): (..., N, C). NaN times give NaN."""
+        """The mean field of the phases of times t (...,): (..., N, C). NaN times give NaN."""
         if self.bins == 0:
             return torch.einsum("...k,knc->...nc", _harmonics(t / self.period, len(self.fields)), self.fields)
         position = t / self.period * self.bins - self.offset
@@ -88,18 +70,117 @@ class Climatology:
         low = low.nan_to_num(0.0).long() % self.bins
         return (1 - weight) * self.fields[low] + weight * self.fields[(low + 1) % self.bins]
 
-    def forecast(self, t: Tensor, observed: Tensor) -> dict[str, Tensor]:
-        """`climatology`, and where times allow `climatology_ar1` and `climatology_lim`: each (S, T, N, C).
+    def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor:
+        """The mean field of each time's phase."""
+        return self.mean(t)
 
-        t (S, T); observed (S, n, N, C), values of the first n frames, NaN where not observed.
-        """
-        usual = self.mean(t)
-        forecasts = {"climatology": usual}
-        if self.anomalies is not None:
-            departures = self.anomalies.forecast(t, observed - usual[:, :observed.shape[1]])
-            forecasts |= {f"climatology_{name}": usual + departure.reshape(usual.shape) * self.anomalies.scale
-                          for name, departure in departures.items()}
-        return forecasts
+
+@dataclass
+class _AnomalyForecast(Reference):
+    """Climatology, and a linear forecast of the leading modes of the anomalies around it.
+
+    Attributes:
+        climatology: the mean field of each phase.
+        step: time step, in units of t.
+        scale: (C,) standard deviation of the anomalies of each channel.
+        modes: (N C, r).
+        propagator: regression of the modes on themselves one step before, see the subclasses.
+        prior: of the coefficients, and the variance that the modes leave.
+    """
+
+    climatology: Climatology
+    step: float
+    scale: Tensor
+    modes: Tensor
+    propagator: Tensor
+    prior: GaussianPrior
+
+    on_shared_points = True
+
+    @classmethod
+    def fit(
+        cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
+    ) -> Self | None:
+        """None where there is no climatology, times are irregular, or there are too few of them."""
+        climatology = Climatology.fit(train, validation, description)
+        together = stacked(train, validation)
+        step = regular_step(together.t)
+        if climatology is None or step is None:
+            return None
+        t, u = together.t, together.u.double()
+        anomalies = u - climatology.mean(t)
+        deviation = anomalies.square().nanmean((0, 1, 2)).sqrt()
+        scale = torch.where(deviation > 0, deviation, 1.0)
+        frames = (anomalies / scale).nan_to_num(0.0).flatten(2)
+        usable = torch.isfinite(u).flatten(2).any(-1) & torch.isfinite(t)
+        pairs = step_pairs(t, usable, step)
+        if not bool((deviation > 0).any()) or int(pairs.sum()) < 2 * _MODES:
+            return None
+        modes = leading_modes(frames[usable], _MODES)
+        z = frames @ modes
+        left = (frames[usable] - z[usable] @ modes.T).square().mean(0).reshape(u.shape[2:]).mean(0)
+        variance = z[usable].square().mean(0)
+        prior = GaussianPrior(torch.zeros_like(variance), torch.diag(variance), left.clamp(min=_SMALLEST_NOISE))
+        return cls(climatology, step, scale, modes, cls.regression(z[:, :-1][pairs], z[:, 1:][pairs]), prior)
+
+    @staticmethod
+    def regression(before: Tensor, after: Tensor) -> Tensor:
+        """Least squares of coefficients (P, r) on those one step before."""
+        raise NotImplementedError
+
+    def advance(self, z: Tensor, steps: Tensor) -> Tensor:
+        """Coefficients (S, r) after numbers of steps (S,)."""
+        raise NotImplementedError
+
+    def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor:
+        """The mean field and the forecast anomaly."""
+        usual = self.climatology.mean(t)
+        anomalies = (observed.double() - usual[:, : observed.shape[1]]) / self.scale
+        start, seen = coefficients(anomalies, torch.zeros_like(anomalies[0, 0]), self.modes, self.prior)
+        path = march(t, self.step, self.prior.mean, start, seen, self.advance)
+        return usual + (path @ self.modes.T).reshape(usual.shape) * self.scale
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """The inverse of `state`."""
+        nested = {"climatology": Climatology(**state["climatology"]), "prior": GaussianPrior(**state["prior"])}
+        return cls(**{**state, **nested})
+
+
+@dataclass
+class DampedAnomalies(_AnomalyForecast):
+    """Damped persistence of each mode, an AR(1): `propagator` (r,) holds the lag-one regression coefficients."""
+
+    name = "climatology_ar1"
+    title = "climatology + AR(1)"
+
+    @staticmethod
+    def regression(before: Tensor, after: Tensor) -> Tensor:
+        """Of each mode on itself, between 0 and 1."""
+        return ((before * after).sum(0) / before.square().sum(0)).clamp(0.0, 1.0)
+
+    def advance(self, z: Tensor, steps: Tensor) -> Tensor:
+        """Powers of the coefficients."""
+        return z * self.propagator ** steps[:, None]
+
+
+@dataclass
+class LinearInverseModel(_AnomalyForecast):
+    """The linear inverse model of the modes, which couples them: z_next = z @ `propagator` (r, r)."""
+
+    name = "climatology_lim"
+    title = "climatology + LIM"
+
+    @staticmethod
+    def regression(before: Tensor, after: Tensor) -> Tensor:
+        """Of all modes on all, scaled down to the unit circle where it grows."""
+        propagator = torch.linalg.lstsq(before, after, driver="gelsd").solution.contiguous()
+        return propagator / max(1.0, float(torch.linalg.eigvals(propagator).abs().max()))
+
+    def advance(self, z: Tensor, steps: Tensor) -> Tensor:
+        """Real powers of the propagator, by its eigenvectors."""
+        eigenvalues, vectors = torch.linalg.eig(self.propagator)
+        return ((z.to(vectors) @ vectors * eigenvalues ** steps[:, None]) @ torch.linalg.pinv(vectors)).real
 
 
 def _harmonics(phase: Tensor, count: int) -> Tensor:
@@ -111,15 +192,19 @@ def _harmonics(phase: Tensor, count: int) -> Tensor:
 
 
 def fit_climatology(batch: TrajectoryBatch, period: float, fallback: Tensor) -> Climatology | None:
-    """Climatology of trajectories that share their points, in data units; None where they span less than one period.
+    """Fit a climatology to trajectories that share their points; None where they span less than one period.
 
     Times that fall on few phases of the period (months of a year) get a mean for each phase, others a regression on
-    two harmonics. fallback (N, C): the field where a point lacks observations.
+    two harmonics.
+
+    Args:
+        batch: values in data units.
+        period: in units of t.
+        fallback: (N, C), the field where a point lacks observations.
     """
     t, u = batch.t, batch.u.double()
     valid = torch.isfinite(t)
     times, values = t[valid], u[valid]
-    step = regular_step(t)
     spacing = torch.diff(t, dim=1)
     spacing = spacing[torch.isfinite(spacing)]
     if not len(spacing) or float(times.max() - times.min() + 1.5 * spacing.median()) < period:
@@ -133,10 +218,7 @@ def fit_climatology(batch: TrajectoryBatch, period: float, fallback: Tensor) -> 
         fields = torch.where(count > 0, total / count.clamp(min=1), fallback)
     else:
         fields = _regression(times / period, values, fallback)
-    result = Climatology(period, bins, offset, fields)
-    if step is not None:
-        result.anomalies = _fit_anomalies(result, step, t, u)
-    return result
+    return Climatology(period, bins, offset, fields)
 
 
 def _phases(phase: Tensor, bins: int) -> tuple[int, float, Tensor]:
@@ -164,24 +246,3 @@ def _regression(phase: Tensor, values: Tensor, fallback: Tensor) -> Tensor:
     fields = solved.permute(2, 0, 1).contiguous()
     fields[0] += fallback
     return fields
-
-
-def _fit_anomalies(climatology: Climatology, step: float, t: Tensor, u: Tensor) -> AnomalyModes | None:
-    anomalies = u - climatology.mean(t)
-    deviation = anomalies.square().nanmean((0, 1, 2)).sqrt()
-    scale = torch.where(deviation > 0, deviation, 1.0)
-    frames = (anomalies / scale).nan_to_num(0.0).flatten(2)
-    usable = torch.isfinite(u).flatten(2).any(-1) & torch.isfinite(t)
-    pairs = step_pairs(t, usable, step)
-    if not bool((deviation > 0).any()) or int(pairs.sum()) < 2 * _MODES:
-        return None
-    modes = leading_modes(frames[usable], _MODES)
-    z = frames @ modes
-    before, after = z[:, :-1][pairs], z[:, 1:][pairs]
-    persistence = ((before * after).sum(0) / before.square().sum(0)).clamp(0.0, 1.0)
-    propagator = torch.linalg.lstsq(before, after, driver="gelsd").solution.contiguous()
-    growth = float(torch.linalg.eigvals(propagator).abs().max())
-    left = (frames[usable] - z[usable] @ modes.T).square().mean(0).reshape(u.shape[2:]).mean(0)
-    variance = z[usable].square().mean(0)
-    prior = GaussianPrior(torch.zeros_like(variance), torch.diag(variance), left.clamp(min=_SMALLEST_NOISE))
-    return AnomalyModes(step, scale, modes, persistence, propagator / max(1.0, growth), prior)

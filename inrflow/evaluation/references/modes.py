@@ -1,4 +1,4 @@
-"""What the references on leading modes share: coefficients of frames with gaps, and the march from frame to frame."""
+"""Leading modes, their coefficients in frames with gaps, and rollouts from frame to frame."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from inrflow.encoding.posterior import GaussianPrior, condition
 
-_REGULAR = 0.1  # steps may miss a whole multiple by this fraction: months of a calendar are regular
-_SMALLEST = 1e-7  # singular values below this part of the largest are rounding
+_REGULAR = 0.1  # tolerated deviation from whole multiples of a step: months of a calendar are regular
+_SMALLEST = 1e-7  # singular values below this fraction of the largest are rounding
 _LARGEST_GRAM = 4096
 
 
@@ -31,8 +31,8 @@ def leading_modes(rows: Tensor, count: int) -> Tensor:
     """Leading right singular vectors of rows (F, M) as orthonormal columns (M, r): r at most `count`.
 
     From the eigenvectors of the smaller Gram matrix (method of snapshots, Sirovich 1987), which resolves singular
-    values down to 1e-7 of the largest, about the rounding of the data; smaller ones are left out. Where both sides are
-    large, every k-th row stands for all.
+    values down to 1e-7 of the largest, about the rounding of the data; smaller ones are left out. Where both
+    dimensions are large, every k-th row is used.
     """
     if min(rows.shape) > _LARGEST_GRAM:
         rows = rows[:: -(-len(rows) // _LARGEST_GRAM)]
@@ -47,10 +47,10 @@ def leading_modes(rows: Tensor, count: int) -> Tensor:
 
 
 def coefficients(u: Tensor, offset: Tensor, modes: Tensor, prior: GaussianPrior) -> tuple[Tensor, Tensor]:
-    """Coefficients of frames u (..., N, C), NaN = not observed, of orthonormal modes (N C, r): (..., r).
+    """Coefficients (..., r) of orthonormal modes (N C, r) in frames u (..., N, C), and which frames hold any value.
 
-    Complete frames are projected; the others are solved by regularised least squares with the Gaussian prior (gappy
-    POD, Everson and Sirovich 1995). Also returns which frames hold any value, (...,) bool.
+    Complete frames are projected; frames with gaps (NaN) are solved by regularised least squares with the Gaussian
+    prior (gappy POD, Everson and Sirovich 1995).
     """
     frames = (u - offset).reshape(-1, len(modes))
     observed = torch.isfinite(frames)
@@ -66,13 +66,13 @@ def coefficients(u: Tensor, offset: Tensor, modes: Tensor, prior: GaussianPrior)
 
 def march(t: Tensor, step: float, start: Tensor, observed: Tensor, seen: Tensor,
           advance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Coefficients at all frames, (S, T, r): those of observed frames, and between and after them the forecast.
+    """Coefficients (S, T, r) at all frames: those of observed frames, and the forecast between and after them.
 
     Args:
         t: (S, T), NaN-padded. step: unit of the intervals handed to `advance`.
         start: (r,) coefficients before anything is observed.
         observed: (S, n, r) coefficients of the first n frames, of which `seen` (S, n) bool are known.
-        advance: (S, r) coefficients and (S,) numbers of steps to the coefficients then.
+        advance: from coefficients (S, r) and numbers of steps (S,) to the coefficients after them.
     """
     intervals = (torch.diff(t, dim=1) / step).nan_to_num(0.0)
     z, path = start.expand(len(t), -1), []
@@ -86,6 +86,6 @@ def march(t: Tensor, step: float, start: Tensor, observed: Tensor, seen: Tensor,
 
 
 def step_pairs(t: Tensor, usable: Tensor, step: float) -> Tensor:
-    """Frames from which usable data lead one step on to the next frame, (S, T-1) bool."""
+    """Which frames are followed by the next after one step, both usable, (S, T-1) bool."""
     one = (torch.diff(t, dim=1) / step - 1).abs() <= _REGULAR
     return one & usable[:, :-1] & usable[:, 1:]

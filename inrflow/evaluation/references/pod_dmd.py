@@ -1,4 +1,4 @@
-"""POD + DMD: the reduced-order forecast that a user of shared points and uniform time steps has at hand.
+"""POD + DMD, the usual reduced-order forecast on shared points and uniform time steps.
 
 Proper orthogonal decomposition of the channels, each normalised, and a least-squares affine map of one time step on the
 leading coefficients (dynamic mode decomposition on projected snapshots, Schmid 2010). Rank and ridge are chosen by
@@ -10,23 +10,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.description import Description
 from inrflow.dynamics.fitting.folds import frames_left_out
 from inrflow.encoding.posterior import GaussianPrior
+from inrflow.evaluation.references.base import Reference
 from inrflow.evaluation.references.modes import coefficients, leading_modes, march, regular_step, step_pairs
+from inrflow.evaluation.references.training_data import split, stacked
 
 RANKS = (1, 2, 5, 10, 20, 30, 50, 70, 100, 150, 200, 300)
 RIDGES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
-_FEW = 4  # trajectories below which all are fitted, and held-out frames judge in place of held-out trajectories
-_SMALLEST_NOISE = 1e-8  # variance, normalised, that modes are taken to miss at least
+_FEW = 4  # trajectories below which single frames are held out in place of trajectories
+_SMALLEST_NOISE = 1e-8  # least residual variance of the modes, in normalised units
 
 
 @dataclass
-class PodDmd:
+class PodDmd(Reference):
     """A fitted POD + DMD forecast at N points.
 
     Attributes:
@@ -46,19 +50,36 @@ class PodDmd:
     prior: GaussianPrior
     ridge: float
 
+    name = "pod_dmd"
+    title = "POD + DMD"
+    on_shared_points = True
+
+    @classmethod
+    def fit(
+        cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
+    ) -> PodDmd | None:
+        """None where times are not multiples of one step, or fewer than two complete frames follow one another."""
+        step = regular_step(stacked(train, validation).t)
+        return None if step is None else fit_pod_dmd(*split(train, validation), step)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> PodDmd:
+        """The inverse of `state`."""
+        return cls(**{**state, "prior": GaussianPrior(**state["prior"])})
+
     @property
     def rank(self) -> int:
         """The number of modes r."""
         return self.modes.shape[1]
 
-    def forecast(self, t: Tensor, observed: Tensor) -> Tensor | None:
-        """Forecast at times t (S, T) from values of the first n frames (S, n, N, C), NaN = not observed: (S, T, N, C).
+    def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor | None:
+        """Observed frames as their own projection, gaps filled; then steps of the map.
 
-        Observed frames are given as their own projection, gaps filled. None where times are not whole steps apart.
+        None where times are not whole steps apart.
         """
         if t.shape[1] > 1 and regular_step(t, self.step) is None:
             return None
-        normalised = (observed - self.mean) / self.scale
+        normalised = (observed.double() - self.mean) / self.scale
         offset = torch.zeros(observed.shape[2:], dtype=torch.float64)
         start, seen = coefficients(normalised, offset, self.modes, self.prior)
         path = march(t, self.step, self.prior.mean, start, seen, partial(_advance, self.step_map))
@@ -72,44 +93,41 @@ def _advance(step_map: Tensor, z: Tensor, steps: Tensor) -> Tensor:
     return z
 
 
-def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, step: float,
-                copies: Sequence[TrajectoryBatch] = ()) -> PodDmd | None:
+def fit_pod_dmd(training: TrajectoryBatch, validation: TrajectoryBatch | None, step: float) -> PodDmd | None:
     """Fit to trajectories on shared points, in data units, whose times are multiples of `step` apart.
 
-    Rank and ridge are those whose free-running forecasts of the validation trajectories, from their first frame, err
-    least. Without these a quarter of the trajectories is held out, or where there are few of them, single frames are
-    left out and forecast, as for the codes of a single trajectory. `copies` are symmetry copies of the
-    training trajectories, fitted with them. The last fit is to everything. None where fewer than two complete frames
-    follow one another.
+    Rank and ridge have the least error in free-running forecasts of the validation trajectories from their first
+    frame. Without these, a quarter of the trajectories is held out; of fewer than four trajectories, single frames. The
+    final fit is to all data. None where fewer than two complete frames follow one another.
     """
     if validation is None and len(training) >= _FEW:
         kept = len(training) - len(training) // _FEW
-        folds = [([batch.select(slice(0, kept)) for batch in (training, *copies)], training.select(slice(kept, None)))]
+        folds = [([training.select(slice(0, kept))], training.select(slice(kept, None)))]
     elif validation is None:
-        folds = _frames_left_out(training, copies)
+        folds = _frames_left_out(training)
     else:
-        folds = [([training, *copies], validation)]
-    everything = [training, *copies] if validation is None else [training, validation, *copies]
+        folds = [([training], validation)]
+    everything = [training] if validation is None else [training, validation]
     pairs = [int(step_pairs(batch.t, _complete(batch), step).sum()) for batch in everything]
     if sum(pairs) < 2:
         return None
-    fits = [_Projection(fitted, step) for fitted, held in folds
+    fits = [_Projection(fitted, step) for fitted, _ in folds
             if any(bool(step_pairs(batch.t, _complete(batch), step).any()) for batch in fitted)]
     largest = min((fit.largest_rank for fit in fits), default=1)
     cells = [(rank, ridge) for rank in (*(rank for rank in RANKS if rank < largest), largest) for ridge in RIDGES]
-    errors = sum((fit.rollout_errors(held, cells) for fit, (_, held) in zip(fits, folds, strict=False)),
+    errors = sum((fit.rollout_errors(test, cells) for fit, (_, test) in zip(fits, folds, strict=False)),
                  torch.zeros(len(cells), dtype=torch.float64))
     rank, ridge = cells[int(errors.argmin())]
     return _Projection(everything, step).model(rank, ridge)
 
 
-def _frames_left_out(batch: TrajectoryBatch,
-                     copies: Sequence[TrajectoryBatch]) -> list[tuple[list[TrajectoryBatch], TrajectoryBatch]]:
+def _frames_left_out(batch: TrajectoryBatch) -> list[tuple[list[TrajectoryBatch], TrajectoryBatch]]:
+    """Folds of trajectories without single frames, each with the frames around the one left out."""
     frames, folds = batch.t.shape[1], []
     for out, end in frames_left_out(frames):
-        fitted = [part.first_frames(out) for part in (batch, *copies)]
+        fitted = [batch.first_frames(out)]
         if out + 1 < frames:
-            fitted += [part.frames(slice(out + 1, None)) for part in (batch, *copies)]
+            fitted.append(batch.frames(slice(out + 1, None)))
         folds.append((fitted, batch.frames(slice(out - 1, end))))
     return folds
 
@@ -120,7 +138,7 @@ def _complete(batch: TrajectoryBatch) -> Tensor:
 
 
 class _Projection:
-    """Modes of complete frames, their coefficients, and the sums from which the map of every rank follows."""
+    """Modes of complete frames, their coefficients, and the normal equations of the map of every rank."""
 
     def __init__(self, batches: Sequence[TrajectoryBatch], step: float) -> None:
         complete = [_complete(batch) for batch in batches]
@@ -153,25 +171,25 @@ class _Projection:
         gram.diagonal().add_(ridge * float(gram.diagonal().mean()))
         return torch.linalg.solve(gram, self.cross[:rank + 1, :rank]).contiguous()
 
-    def rollout_errors(self, held: TrajectoryBatch, cells: list[tuple[int, float]]) -> Tensor:
-        """Summed squared error of forecasts from the first complete frame of every trajectory, for each cell: (cells,).
+    def rollout_errors(self, test: TrajectoryBatch, cells: list[tuple[int, float]]) -> Tensor:
+        """Summed squared errors (cells,) of forecasts from the first complete frame of every trajectory.
 
-        In normalised data units, from coefficients alone: what the modes do not hold and what the coefficients miss
-        are orthogonal. Infinite where a forecast diverges.
+        In normalised data units, from coefficients alone: the residual of the modes and the error in their span are
+        orthogonal. Infinite where a forecast diverges.
         """
-        complete = _complete(held)
-        frame = torch.arange(held.t.shape[1])
+        complete = _complete(test)
+        frame = torch.arange(test.t.shape[1])
         first = torch.where(complete, frame, len(frame)).amin(1, keepdim=True)
-        rows = ((held.u.double() - self.mean) / self.scale).flatten(2).nan_to_num(0.0)
+        rows = ((test.u.double() - self.mean) / self.scale).flatten(2).nan_to_num(0.0)
         truth, size = rows @ self.modes, rows.square().sum(-1)
-        judged, start = complete & (frame > first), frame <= first
+        scored, start = complete & (frame > first), frame <= first
         errors = []
         for rank, ridge in cells:
             z = truth[..., :rank]
-            path = march(held.t, self.step, z.new_zeros(rank), z, start,
+            path = march(test.t, self.step, z.new_zeros(rank), z, start,
                          partial(_advance, self.step_map(rank, ridge)))
             error = size - z.square().sum(-1) + (path - z).square().sum(-1)
-            errors.append(torch.where(judged, error, 0.0).sum())
+            errors.append(torch.where(scored, error, 0.0).sum())
         return torch.stack(errors).nan_to_num(torch.inf, torch.inf)
 
     def model(self, rank: int, ridge: float) -> PodDmd:

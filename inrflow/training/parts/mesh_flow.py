@@ -29,15 +29,15 @@ _MOST_NODES = 50_000
 def complete_by_flow(run: Run) -> Problem | None:
     """The problem with training data completed by their own flow; None where that is excluded or does not help.
 
-    Raises UserError where `data.equation` asks for what the data cannot have.
+    Raises UserError where `data.completion` asks for what the data cannot have.
     """
-    wanted = run.config.data.equation
+    wanted = run.config.data.completion
     if wanted == "none":
         return None
     obstacle = _obstacle(run)
     if obstacle:
         if wanted != "auto":
-            raise UserError(f"data.equation={wanted}: {obstacle}; leave it out, or change the data")
+            raise UserError(f"data.completion={wanted}: {obstacle}; leave it out, or change the data")
         return None
     file, source, say = run.problem.file, run.problem.source, run.log.say
     x = file.read(0, slice(0, 1)).x
@@ -45,7 +45,7 @@ def complete_by_flow(run: Run) -> Problem | None:
         elements = TaylorHood.of(x, file.read_extra("triangles"))
     except ValueError as error:
         if wanted != "auto":
-            raise UserError(f"data.equation={wanted}: {error} in `triangles`; give a mesh") from error
+            raise UserError(f"data.completion={wanted}: {error} in `triangles`; give a mesh") from error
         return None
     flows = [_observed(run, i) for i in range(len(source))]
     first = flows[int(run.problem.train[0])]

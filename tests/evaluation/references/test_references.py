@@ -8,11 +8,11 @@ import torch
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
-from inrflow.data.symmetries import Symmetries
 from inrflow.errors import UserError
+from inrflow.evaluation.references.base import REFERENCES, Reference, register_reference
 from inrflow.evaluation.references.modes import leading_modes, regular_step
-from inrflow.evaluation.references.points import nearest, symmetric_copies
-from inrflow.evaluation.references.registry import References, fit_references
+from inrflow.evaluation.references.points import nearest
+from inrflow.evaluation.references.registry import References, fit_references, title_of
 from inrflow.runtime.tensor_files import save_tensors
 
 SIDE, PERIOD = 8, 1.0
@@ -105,7 +105,7 @@ def test_training_mean_is_the_mean_field_on_training_points_and_the_channel_mean
 def test_pod_dmd_forecasts_linear_waves_to_rounding_far_beyond_the_training_horizon():
     training, validation, test = waves(20, 8, 4), waves(5, 8, 5), waves(6, 40, 6, start=2.5)
     references = fit_references(training, validation, DESCRIPTION)
-    assert references.pod_dmd.rank >= 12  # two phases and two states of three wavenumbers
+    assert references.fitted["pod_dmd"].rank >= 12  # two phases and two states of three wavenumbers
     forecast = references.forecast(test.t, test.x, test.u[:, :1])
     assert relative(forecast["pod_dmd"], test.u) < 1e-9
     assert relative(forecast["persistence"], test.u) > 0.5
@@ -152,48 +152,9 @@ def test_pod_dmd_leaves_out_what_is_incomplete_or_padded_and_is_absent_without_t
     references = fit_references(training, None, DESCRIPTION)
     assert relative(references.forecast(test.t, test.x, test.u[:, :1])["pod_dmd"], test.u) < 1e-9
     training.u[:, ::2, 0] = torch.nan
-    assert fit_references(training, None, DESCRIPTION).pod_dmd is None
+    assert "pod_dmd" not in fit_references(training, None, DESCRIPTION).fitted
     irregular = TrajectoryBatch(test.t + 0.1 * torch.rand(test.t.shape), test.x, test.u)
-    assert fit_references(irregular, None, DESCRIPTION).pod_dmd is None
-
-
-def test_symmetry_copies_give_the_dynamics_of_directions_that_training_never_saw():
-    along_x, along_y = waves(12, 8, 10, ((1, 0),)), waves(6, 20, 11, ((0, 1),))
-    exchange = Symmetries.by_name(["exchange", "translation"], DESCRIPTION)
-    description = dataclasses.replace(DESCRIPTION, symmetries=exchange)
-    references = fit_references(along_x, None, description, copies=symmetric_copies(along_x, description, 6))
-    forecast = references.forecast(along_y.t, along_y.x, along_y.u[:, :1])
-    assert relative(forecast["pod_dmd"], along_y.u) > 0.5
-    assert relative(forecast["pod_dmd_symmetries"], along_y.u) < 1e-6
-
-
-# ---- symmetry copies ----
-
-def test_symmetry_copies_are_the_solution_at_moved_points():
-    """A travelling wave with a turned vector: copies hold whole cells' shifts of it, values turned along."""
-    turned = np.array([[[0.0, 1.0], [1.0, 0.0]]])
-    swap = np.array([[[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]])
-    symmetries = Symmetries(np.array([[[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]]), np.zeros((1, 2, 2)), swap, turned)
-    description = dataclasses.replace(DESCRIPTION, symmetries=symmetries)
-    x = grid()
-    u = torch.stack([torch.cos(2 * torch.pi * x[0, 0, :, 0]), torch.sin(4 * torch.pi * x[0, 0, :, 1])], -1)
-    batch = TrajectoryBatch(torch.zeros(1, 1, dtype=torch.float64), x, u[None, None])
-    copies = symmetric_copies(batch, description, 12, seed=3)
-    field = u.reshape(SIDE, SIDE, 2)
-    shifts = [torch.roll(field, shift, 0) for shift in range(SIDE)]
-    orbit = shifts + [f.transpose(0, 1).flip(-1) for f in shifts]
-    orbit += [torch.roll(f, shift, 0) for f in orbit[SIDE:] for shift in range(SIDE)]
-    found = {next(i for i, f in enumerate(orbit) if torch.allclose(copy.u[0, 0].reshape(SIDE, SIDE, 2), f))
-             for copy in copies}
-    assert len(copies) == 12 and len(found) > 3
-
-
-def test_symmetry_copies_off_the_points_are_left_out():
-    scattered = TrajectoryBatch(torch.zeros(1, 1, dtype=torch.float64), torch.rand(1, 1, 30, 2, dtype=torch.float64),
-                                torch.rand(1, 1, 30, 2))
-    description = dataclasses.replace(DESCRIPTION, symmetries=Symmetries.by_name("translation", DESCRIPTION))
-    assert symmetric_copies(scattered, description, 3) == []
-    assert symmetric_copies(scattered, DESCRIPTION, 3) == []
+    assert "pod_dmd" not in fit_references(irregular, None, DESCRIPTION).fitted
 
 
 # ---- climatology ----
@@ -228,7 +189,7 @@ def test_monthly_climatology_is_the_mean_of_each_calendar_month():
     months = np.arange(60) % 12
     values = batch.u[0, :, :, 0].numpy()
     expected = np.stack([values[months[:43] == month].mean(0) for month in months])
-    assert references.climatology.bins == 12
+    assert references.fitted["climatology"].bins == 12
     np.testing.assert_allclose(forecast.numpy(), expected, rtol=1e-12)
     between = future.t[:, :1] + 1.5 * YEAR / 12  # between two months: the mean of both
     halfway = references.forecast(between, future.x, future.u[:, :1])["climatology"][0, 0, :, 0]
@@ -239,13 +200,13 @@ def test_climatology_of_times_all_over_the_year_is_a_regression_on_two_harmonics
     batch, _ = seasons(400, years=YEAR * 1.2345, anomaly=0.0)
     batch.u[0, 5:200:7, 3] = torch.nan
     description = dataclasses.replace(SEASONAL, time_period=YEAR * 1.2345 * 0.9731)
-    assert fit_references(batch, None, description).climatology.bins == 0
+    assert fit_references(batch, None, description).fitted["climatology"].bins == 0
     days = torch.arange(0, 3 * YEAR, 501.7, dtype=torch.float64)[None]
     phase = 2 * torch.pi * days[..., None, None] / YEAR
     x = batch.x
     truth = 20 + torch.sin(phase) * (1 + x[0]) + 0.3 * torch.cos(2 * phase) * x[0] ** 2
     references = fit_references(TrajectoryBatch(days, x, truth), None, SEASONAL)
-    assert references.climatology.bins == 0
+    assert references.fitted["climatology"].bins == 0
     later = days[:, :9] + 5.3 * YEAR
     phase = 2 * torch.pi * later[..., None, None] / YEAR
     expected = 20 + torch.sin(phase) * (1 + x[0]) + 0.3 * torch.cos(2 * phase) * x[0] ** 2
@@ -255,8 +216,8 @@ def test_climatology_of_times_all_over_the_year_is_a_regression_on_two_harmonics
 
 def test_less_than_a_period_gives_no_climatology():
     batch, _ = seasons(11)
-    assert fit_references(batch, None, SEASONAL).climatology is None
-    assert fit_references(seasons(12)[0], None, SEASONAL).climatology is not None
+    assert "climatology" not in fit_references(batch, None, SEASONAL).fitted
+    assert "climatology" in fit_references(seasons(12)[0], None, SEASONAL).fitted
 
 
 def test_anomaly_forecasts_follow_the_regression_of_the_modes():
@@ -300,6 +261,68 @@ def test_references_come_back_from_their_file_bit_for_bit(tmp_path):
                                               "climatology_lim", "pod_dmd"}
     assert all(torch.equal(forecast[name], expected[name]) for name in expected)
     assert [entry.name for entry in tmp_path.iterdir()] == ["references.safetensors"]
+
+
+def test_a_file_with_the_fixed_references_of_version_1_is_still_read(tmp_path):
+    batch, _ = seasons(43, noise=0.3)
+    references = fit_references(batch, None, SEASONAL)
+    mean, damped, coupled, dmd = (references.fitted[name] for name in ("training_mean", "climatology_ar1",
+                                                                        "climatology_lim", "pod_dmd"))
+    anomalies = damped.state() | {"persistence": damped.propagator, "propagator": coupled.propagator}
+    climatology = anomalies.pop("climatology")
+    old = {"channel_mean": mean.channel_mean, "period": None, "points": mean.points, "mean_field": mean.field,
+           "climatology": climatology | {"anomalies": anomalies}, "pod_dmd": dmd.state(), "pod_dmd_symmetries": None}
+    path = save_tensors(tmp_path / "references.safetensors", old, {"kind": "inrflow-references"})
+    expected = references.forecast(batch.t, batch.x, batch.u[:, :3])
+    forecast = References.load(path).forecast(batch.t, batch.x, batch.u[:, :3])
+    assert list(forecast) == list(expected) and all(torch.equal(forecast[name], expected[name]) for name in expected)
+
+
+@dataclasses.dataclass
+class FirstFrame(Reference):
+    """A reference of a user's own: the first observed frame, times a fitted factor."""
+
+    factor: float
+
+    name, title = "first_frame", "first frame, scaled"
+
+    @classmethod
+    def fit(cls, train, validation, description):
+        return cls(2.0)
+
+    def forecast(self, t, x, observed):
+        return (self.factor * observed[:, :1]).expand(*t.shape, *observed.shape[2:])
+
+
+@pytest.fixture
+def registered():
+    register_reference(FirstFrame)
+    yield
+    REFERENCES.pop("first_frame", None)
+
+
+def test_a_registered_reference_is_fitted_saved_and_forecast(registered, tmp_path):
+    batch = waves(8, 6, 0)
+    references = fit_references(batch, None, DESCRIPTION)
+    again = References.load(references.save(tmp_path / "references.safetensors"))
+    forecast = again.forecast(batch.t, batch.x, batch.u[:, :1])
+    torch.testing.assert_close(forecast["first_frame"][:, 3], 2 * batch.u[:, 0])
+    assert title_of("first_frame") == "first frame, scaled" and title_of("pod_dmd") == "POD + DMD"
+    del REFERENCES["first_frame"]
+    with pytest.warns(UserWarning, match="first_frame, which is not registered"):
+        assert "pod_dmd" in References.load(tmp_path / "references.safetensors").fitted
+
+
+def test_names_of_references_are_unique(registered):
+    with pytest.raises(ValueError, match="registered already"):
+        register_reference(type("Other", (FirstFrame,), {}))
+
+
+@pytest.mark.parametrize("state", [{}, {"states": {}}, {"points": None, "states": {"pod_dmd": {"step": 1.0}}}])
+def test_a_file_that_lacks_something_is_refused_in_one_line(state, tmp_path):
+    save_tensors(tmp_path / "a.safetensors", state, {"kind": "inrflow-references", "version": 2})
+    with pytest.raises(UserError, match="reference forecasts of this inrflow"):
+        References.load(tmp_path / "a.safetensors")
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):

@@ -63,8 +63,8 @@ def test_other_data_are_left_alone_unless_the_equation_is_asked_for(tmp_path, ch
     _, completed, said = stage(tmp_path, kovasznay, **changed)
     assert completed is None and not said
     (tmp_path / "flow.h5").unlink()
-    with pytest.raises(UserError, match="data.equation"):
-        stage(tmp_path, kovasznay, "data.equation=incompressible_flow", **changed)
+    with pytest.raises(UserError, match="data.completion"):
+        stage(tmp_path, kovasznay, "data.completion=incompressible_flow", **changed)
 
 
 def test_it_can_be_forbidden_and_must_fit_into_the_time(tmp_path):
@@ -77,4 +77,4 @@ def test_it_can_be_forbidden_and_must_fit_into_the_time(tmp_path):
 
 def test_an_unknown_equation_is_a_mistake(inrflow_command, tiny_data, elsewhere):
     outcome = inrflow_command("train", f"data.train={tiny_data[0]}", "data.equation=heat")
-    assert outcome.code == 2 and "data.equation" in outcome.err and "incompressible_flow" in outcome.err
+    assert outcome.code == 2 and "data.completion" in outcome.err and "incompressible_flow" in outcome.err

@@ -8,7 +8,9 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from inrflow.evaluation.metrics import GROUPS, ChannelVariance, ErrorTable, gaussian_crps
+from inrflow.evaluation.metrics import GROUPS, Block, ChannelStatistics, Intervals, SquaredErrors
+from inrflow.evaluation.metrics.base import report_of
+from inrflow.evaluation.metrics.intervals import gaussian_crps
 
 S, T, N, C = 5, 6, 7, 2
 
@@ -24,6 +26,25 @@ def problem():
     return prediction, truth, in_time, observed
 
 
+class Table:
+    """Errors and intervals of two channels of given variance over the test set; below 0: nothing is known of it."""
+
+    def __init__(self, variance):
+        channels = ChannelStatistics(("u", "v"))
+        deviation = np.sqrt(np.where(np.asarray(variance) < 0, np.nan, variance))
+        channels.update(torch.as_tensor(np.stack([deviation, -deviation])))
+        self.errors, self.intervals = SquaredErrors(channels), Intervals(channels)
+
+    def update(self, prediction, truth, in_time, observed=None, std=None):
+        arrays = (prediction, truth, in_time, observed, std)
+        block = Block(*(None if array is None else torch.as_tensor(np.array(array)) for array in arrays))
+        self.errors.update(block)
+        self.intervals.update(block)
+
+    def report(self):
+        return report_of([self.errors, self.intervals])
+
+
 def direct(prediction, truth, chosen):
     """MSE of each channel by one plain mean in float64."""
     error = prediction.astype(float) - truth
@@ -33,10 +54,10 @@ def direct(prediction, truth, chosen):
 def test_every_group_is_the_plain_mean_over_its_values_whatever_the_blocks(problem):
     prediction, truth, in_time, observed = problem
     variance = np.nanvar(truth.astype(float), (0, 1, 2))
-    table = ErrorTable(("u", "v"))
+    table = Table(variance)
     for block in (slice(0, 2), slice(2, 5)):
-        table.update(torch.as_tensor(prediction[block]), truth[block], in_time[block], observed[block])
-    report = table.report(variance)
+        table.update(prediction[block], truth[block], in_time[block], observed[block])
+    report = table.report()
     early, late = in_time[:, :, None].repeat(N, 2), ~in_time[:, :, None].repeat(N, 2)
     seen = observed[:, None, :].repeat(T, 1)
     expected = {"all": early | late, "in_t": early, "out_t": late, "in_s": seen, "out_s": ~seen,
@@ -54,14 +75,14 @@ def test_every_group_is_the_plain_mean_over_its_values_whatever_the_blocks(probl
 
 def test_groups_that_do_not_apply_are_null(problem):
     prediction, truth, in_time, _ = problem
-    table = ErrorTable(("u", "v"))
+    table = Table([1.0, 1.0])
     table.update(prediction, truth, np.ones_like(in_time))
-    report = table.report([1.0, 1.0])
+    report = table.report()
     assert {group for group in GROUPS if report["mse"][group] is not None} == {"all", "in_t"}
     assert report["coverage_90"] is None and report["crps"] is None
-    observed = ErrorTable(("u", "v"))
+    observed = Table([1.0, 1.0])
     observed.update(prediction, truth, np.ones_like(in_time), np.ones((S, N), bool))
-    assert {group for group in GROUPS if observed.report([1.0, 1.0])["nmse"][group] is not None} == \
+    assert {group for group in GROUPS if observed.report()["nmse"][group] is not None} == \
         {"all", "in_t", "in_s", "in_t_in_s"}
 
 
@@ -70,9 +91,9 @@ def test_a_prediction_that_is_not_finite_makes_its_groups_null_and_no_others(pro
     prediction, truth = prediction.copy(), truth.copy()
     prediction[0, -1, 0], truth[0, -1, 0] = np.inf, 1.0
     prediction[1, 0, 0], truth[1, 0, 0] = np.nan, np.nan  # unknown: of no account
-    table = ErrorTable(("u", "v"))
+    table = Table([1.0, 1.0])
     table.update(prediction, truth, in_time)
-    mse = table.errors([1.0, 1.0])["mse"]
+    mse = table.report()["mse"]
     assert mse["out_t"] is None and mse["all"] is None
     assert mse["in_t"] == pytest.approx(direct(prediction, truth, in_time[:, :, None].repeat(N, 2)).mean())
 
@@ -81,10 +102,10 @@ def test_a_channel_without_variance_or_values_is_left_out_of_the_mean(problem):
     prediction, truth, in_time, _ = problem
     truth = truth.copy()
     truth[..., 1] = np.nan
-    for variance in ([2.0, 0.0], [2.0, np.nan]):
-        table = ErrorTable(("u", "v"))
+    for variance in ([2.0, 0.0], [2.0, -1.0]):
+        table = Table(variance)
         table.update(prediction, truth, in_time)
-        report = table.report(variance)
+        report = table.report()
         assert report["nmse"]["all"] == pytest.approx(report["mse"]["all"] / 2.0)
         assert report["per_channel"]["v"]["nmse"]["all"] is None
 
@@ -107,9 +128,9 @@ def test_coverage_and_crps_of_honest_and_of_overconfident_intervals():
     in_time = np.ones((4, 50), bool)
     reports = {}
     for factor in (1.0, 0.5):
-        table = ErrorTable(("u", "v"))
+        table = Table(scale**2)
         table.update(np.zeros_like(truth), truth, in_time, std=np.broadcast_to(factor * scale, truth.shape))
-        reports[factor] = table.report(scale**2)
+        reports[factor] = table.report()
     assert reports[1.0]["coverage_90"] == pytest.approx(0.9, abs=0.005)
     assert reports[0.5]["coverage_90"] == pytest.approx(2 * stats.norm.cdf(0.5 * 1.6448536) - 1, abs=0.005)
     assert reports[1.0]["crps"] == pytest.approx(1 / math.sqrt(math.pi), abs=0.005)  # E CRPS of the true N(0, 1)
@@ -119,10 +140,10 @@ def test_coverage_and_crps_of_honest_and_of_overconfident_intervals():
 def test_error_by_frame_follows_the_place_in_the_trajectory(problem):
     prediction, truth, in_time, _ = problem
     variance = np.array([2.0, 3.0])
-    table = ErrorTable(("u", "v"))
+    table = Table(variance)
     table.update(prediction[:, :4], truth[:, :4], in_time[:, :4])
     table.update(prediction, truth, in_time)
-    frames = table.by_frame(variance)
+    frames = table.errors.by_frame()
     every = np.ones((S, N), bool)
     assert frames.shape == (T,)
     for frame in range(T):
@@ -134,9 +155,8 @@ def test_variance_of_blocks_with_a_large_mean_is_that_of_the_whole():
     values = random.normal(size=(9, 11, 3)) * [1.0, 1e-3, 1.0] + [0.0, 1e4, -5.0]
     values[random.random(values.shape) < 0.3] = np.nan
     values[..., 2] = np.nan
-    running = ChannelVariance()
-    for block in (values[:2], torch.as_tensor(values[2:3]), values[3:]):
-        running.update(block)
-    got = running.value()
-    np.testing.assert_allclose(got[:2], np.nanvar(values[..., :2], (0, 1)), rtol=1e-9)
-    assert np.isnan(got[2])
+    running = ChannelStatistics(("a", "b", "c"))
+    for block in (values[:2], values[2:3], values[3:]):
+        running.update(torch.as_tensor(block))
+    np.testing.assert_allclose(running.variance[:2], np.nanvar(values[..., :2], (0, 1)), rtol=1e-9)
+    assert np.isnan(running.variance[2])

@@ -1,0 +1,37 @@
+"""What the commands print: labelled rows, and text of files that cannot steer the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WIDTH = 120  # of tables that go to a file or a pipe
+
+
+def screen() -> Console:
+    """A console on standard output, as wide as the terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _WIDTH)
+
+
+def printable(text: object) -> str:
+    """Text in which control characters are written out, `\\x1b` for an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def show(rows: Sequence[tuple[str, object]], console: Console) -> None:
+    """Print labelled rows."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in rows:
+        table.add_row(Text(printable(label)), Text(printable(text)))
+    console.print(table, highlight=False)

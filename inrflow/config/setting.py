@@ -1,0 +1,55 @@
+"""Settings: a field of a configuration with its default, what it means, and its limits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the type of a setting does not say: bounds of a number, or a choice of words. A null is always allowed.
+
+    `text` marks values that are taken literally (a path, or a list of them) although their type is open. `required` is
+    what to give where a command cannot do without: "FILE is missing; give a file with ...".
+    """
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    text: bool = False
+    required: str = ""
+
+    def allow(self, value: Any) -> bool:
+        """Whether a value is within them."""
+        if self.choices:
+            return value in self.choices
+        bounds = (self.least, self.above, self.most, self.below)
+        if value is None or all(bound is None for bound in bounds):
+            return True
+        return (
+            math.isfinite(value)
+            and (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        """In words; empty without any."""
+        if self.choices:
+            return f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
+        words = {"of at least": self.least, "above": self.above, "of at most": self.most, "below": self.below}
+        bounds = [f"{word} {limit:g}" for word, limit in words.items() if limit is not None]
+        return f"a number {' and '.join(bounds)}" if bounds else ""
+
+
+def setting(default: Any, about: str, **limits: Any) -> Any:
+    """A field of a configuration: its default, one or two sentences for `--help`, and its `Limits`."""
+    metadata = {"about": about, "limits": Limits(**limits)}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)

@@ -1,0 +1,67 @@
+"""A run on disk: its files are read whole or refused in one line."""
+
+import json
+
+import pytest
+
+from inrflow.commands import run_directory
+from inrflow.commands.run_directory import RunDirectory, default_output, make_folder, read_steps
+from inrflow.config.schema import Config
+from inrflow.errors import UserError
+from inrflow.model.surrogate import MODEL_FILE
+
+
+def test_rows_of_metrics_come_by_stage_the_later_of_two_counts_and_damaged_ones_are_ignored(tmp_path):
+    rows = [
+        {"stage": "decoder", "step": 20, "loss": 0.4},
+        {"stage": "decoder", "step": 0, "validation": 1.0},
+        {"stage": "decoder", "step": 20, "loss": 0.3},
+        {"stage": "dynamics", "step": 0},
+        {"stage": ["decoder"], "step": 1}, {"stage": "decoder", "step": None}, {"step": 3}, 7,
+    ]
+    log = tmp_path / "metrics.jsonl"
+    lines = [json.dumps(row) for row in rows] + ["[" * 5000, "1" * 5000, '{"stage": "decoder", "st']
+    log.write_text("\n".join(lines), encoding="utf-8")
+    assert read_steps(log) == {
+        "decoder": [{"stage": "decoder", "step": 0, "validation": 1.0}, {"stage": "decoder", "step": 20, "loss": 0.3}],
+        "dynamics": [{"stage": "dynamics", "step": 0}],
+    }
+    assert RunDirectory(tmp_path).steps() == read_steps(log) and RunDirectory(tmp_path / "none").steps() == {}
+
+
+def test_a_new_run_takes_no_folder_that_holds_one(tmp_path):
+    config = Config()
+    config.output = "é"
+    run = RunDirectory.new(str(tmp_path / "run"), "train")
+    assert not run.begun
+    run.write_config(config)
+    assert run.begun and not run.finished and run.config() == config
+    with pytest.raises(UserError, match="holds a run already"):
+        RunDirectory.new(str(tmp_path / "run"), "train")
+
+
+def test_the_default_output_is_a_folder_that_does_not_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = default_output("train")
+    first.mkdir(parents=True)
+    second = default_output("train")
+    assert first.parent.as_posix() == "outputs/train" and second != first and not second.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "[" * 5000, "1" * 5000, "\x00"])
+def test_json_that_is_damaged_is_refused_in_one_line(content, tmp_path):
+    (tmp_path / "evaluation.json").write_text(content)
+    with pytest.raises(UserError, match="evaluation.json") as caught:
+        RunDirectory(tmp_path).json("evaluation.json")
+    assert "\n" not in str(caught.value) and RunDirectory(tmp_path).json("candidates.json") is None
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+    with pytest.raises(UserError, match="could not be written"):
+        make_folder(tmp_path / "file" / "a")
+
+
+def test_names_of_files_are_those_of_the_model():
+    assert run_directory.MODEL_FILE == MODEL_FILE
