@@ -10,7 +10,8 @@ import numpy as np
 from rich.console import Console
 
 from inrflow.config.schema import Config, StepsConfig
-from inrflow.data.formats.trajectory_file import TrajectoryFile, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.recorder import Recorder

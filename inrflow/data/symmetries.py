@@ -9,19 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from inrflow.errors import UserError
 
-if TYPE_CHECKING:
-    from inrflow.data.description import Description
-
 NAMES = ("translation", "reflection", "exchange", "rotation_z")
 _SMALL = 1e-9  # entries below it count as zero when a generator is classified
 _REACH = 0.1  # an unbounded generator moves points by at most this fraction of the extent
+
+
+class Domain(Protocol):
+    """What named symmetries depend on, as inrflow.data.description.Description has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def channels(self) -> tuple[str, ...]: ...
+    @property
+    def coordinates(self) -> tuple[str, ...]: ...
+    @property
+    def period(self) -> tuple[float, ...] | None: ...
+    @property
+    def geometry(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -135,7 +147,7 @@ class Symmetries:
                    np.zeros((0, d, d + 1)), np.zeros((0, channels, channels)))
 
     @classmethod
-    def by_name(cls, names: str | Iterable[str], description: Description,
+    def by_name(cls, names: str | Iterable[str], domain: Domain,
                 box: np.ndarray | None = None) -> Symmetries:
         """The named symmetries of the described domain, all channels taken as scalars.
 
@@ -145,9 +157,9 @@ class Symmetries:
         symmetries that the domain cannot have.
         """
         names = [names] if isinstance(names, str) else list(names)
-        d, channels = len(description.coordinates), len(description.channels)
-        sphere = description.geometry == "sphere"
-        period = np.zeros(d) if description.period is None else np.array(description.period)
+        d, channels = len(domain.coordinates), len(domain.channels)
+        sphere = domain.geometry == "sphere"
+        period = np.zeros(d) if domain.period is None else np.array(domain.period)
         generators: list[np.ndarray] = []
         maps: list[np.ndarray] = []
         for name in names:
@@ -166,8 +178,8 @@ class Symmetries:
             elif name == "exchange" and not sphere:
                 pairs = [(i, j) for i in range(d) for j in range(i + 1, d) if np.isclose(period[i], period[j])]
                 if not pairs:
-                    raise UserError(f"symmetry exchange needs two axes of equal period; {description.name} has "
-                                    f"coordinates {', '.join(description.coordinates)} with period {period.tolist()}")
+                    raise UserError(f"symmetry exchange needs two axes of equal period; {domain.name} has "
+                                    f"coordinates {', '.join(domain.coordinates)} with period {period.tolist()}")
                 for i, j in pairs:
                     exchange = np.eye(d, d + 1)
                     exchange[[i, j]] = exchange[[j, i]]
@@ -177,15 +189,15 @@ class Symmetries:
                 rotation[0, 1], rotation[1, 0] = -1.0, 1.0
                 generators.append(rotation)
             elif name in NAMES:
-                domain = "a sphere" if sphere else "no sphere"
-                raise UserError(f"symmetry {name} does not apply to {description.name}, whose domain is {domain}; "
+                kind = "a sphere" if sphere else "no sphere"
+                raise UserError(f"symmetry {name} does not apply to {domain.name}, whose domain is {kind}; "
                                 f"choose from {'reflection, rotation_z' if sphere else ', '.join(NAMES[:3])}")
             else:
                 raise UserError(f"unknown symmetry {name!r}; choose from {', '.join(NAMES)}, or declared, or none")
         identity = np.eye(channels)
         return cls(np.array(generators).reshape(-1, d, d + 1), np.zeros((len(generators), channels, channels)),
                    np.array(maps).reshape(-1, d, d + 1), np.tile(identity, (len(maps), 1, 1)),
-                   coordinates=description.coordinates)
+                   coordinates=domain.coordinates)
 
     def only(self, names: str | Sequence[str]) -> Symmetries:
         """Those whose label or family is named: `reflection` stands for reflection_x, reflection_y and so on.

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from inrflow.data.description import Description
-from inrflow.data.formats.trajectory_file import write_trajectories
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.symmetries import Symmetries
 from inrflow.pdes.wave import default_wave
 

@@ -26,6 +26,29 @@ def blocks(shape: Sequence[int], values: int = VALUES_PER_BLOCK) -> Iterator[tup
         yield (slice(start, min(start + step, shape[0])), *(slice(0, size) for size in shape[1:]))
 
 
+def hyperslabs(shape: Sequence[int], start: int, stop: int) -> Iterator[tuple[tuple[slice, ...], int, int]]:
+    """Cut the C-order range [start, stop) of an array of `shape` into rectangular parts: (slices, first, last), where
+    [first, last) is the part's place in the range."""
+    begin = start
+    while start < stop:
+        # The longest rectangle from here: grow over trailing axes while start is aligned and enough is left.
+        axis, size = len(shape), 1
+        while axis > 0 and start % (size * shape[axis - 1]) == 0 and stop - start >= size * shape[axis - 1]:
+            axis -= 1
+            size *= shape[axis]
+        if axis == 0:
+            count, extent = 1, size
+        else:
+            room = shape[axis - 1] - start // size % shape[axis - 1]
+            count = min(room, (stop - start) // size)
+            extent = count * size
+        place = np.unravel_index(start, shape)
+        yield (tuple(slice(int(p), int(p) + 1) for p in place[:max(axis - 1, 0)])
+               + ((slice(int(place[axis - 1]), int(place[axis - 1]) + count),) if axis else ())
+               + tuple(slice(0, n) for n in shape[axis:])), start - begin, start - begin + extent
+        start += extent
+
+
 def spans(indices: np.ndarray, gap: int, longest: int) -> Iterator[tuple[int, int]]:
     """Cut sorted unique `indices` into runs [first, last) of positions: indices of one run are at most `gap` apart and
     reach over at most `longest`, so that each run is one contiguous read with little waste."""

@@ -10,10 +10,10 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.blocks import blocks, gather
+from inrflow.data.formats.schema import LARGEST
 from inrflow.data.frames import Frames, place_rows
 from inrflow.errors import UserError
 
-_LARGEST = 1e30  # beyond are fill values, and squares that single precision cannot hold
 _OFF_SPHERE = 1e-3  # how far from 1 the length of a unit vector may be: float32 coordinates pass, mistakes do not
 
 
@@ -74,8 +74,8 @@ class Layout(ABC):
     def checked_values(self, u: np.ndarray, where: str) -> np.ndarray:
         """Values as read, after making sure that none is infinite or as good as that."""
         largest = np.abs(u).max(initial=0, where=~np.isnan(u))
-        if largest > _LARGEST:
-            found = "infinite values" if np.isinf(largest) else f"values beyond {_LARGEST:g}"
+        if largest > LARGEST:
+            found = "infinite values" if np.isinf(largest) else f"values beyond {LARGEST:g}"
             raise self.fail("u", f"holds {found} in {where}", "mark missing values as NaN and remove the rest")
         return u
 
@@ -84,8 +84,8 @@ class Layout(ABC):
         if self.description.geometry == "sphere" and (np.abs(np.linalg.norm(x, axis=1) - 1) > _OFF_SPHERE).any():
             raise self.fail("x", "holds points that are not unit vectors although geometry is sphere",
                             "divide each by its length or drop the attribute geometry")
-        if (np.abs(x) > _LARGEST).any():
-            raise self.fail("x", f"holds coordinates beyond {_LARGEST:g}", "every point needs its place")
+        if (np.abs(x) > LARGEST).any():
+            raise self.fail("x", f"holds coordinates beyond {LARGEST:g}", "every point needs its place")
         lowest, highest = np.min(x, 0, initial=np.inf), np.max(x, 0, initial=-np.inf)
         return np.stack([np.minimum(box[0], lowest), np.maximum(box[1], highest)])
 

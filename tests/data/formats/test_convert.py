@@ -6,10 +6,11 @@ import pytest
 import xarray
 from small_data import WAVE, field, with_symmetries
 
-from inrflow.data.formats import convert as convert_module
+from inrflow.data.formats.builtin import netcdf
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.sphere import lonlat_to_xyz
-from inrflow.data.formats.trajectory_file import TrajectoryFile, write_scattered, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.errors import UserError
 
 
@@ -54,8 +55,8 @@ def test_a_gridded_sea_becomes_unit_vectors_without_land(tmp_path, target):
 
 def test_large_grids_pass_in_blocks(tmp_path, target, monkeypatch):
     _, _, sst = sea(tmp_path / "sea.nc", land=False)
-    original = convert_module.blocks
-    monkeypatch.setattr(convert_module, "blocks", lambda shape: original(shape, 25))  # two frames of 12 points
+    original = netcdf.blocks
+    monkeypatch.setattr(netcdf, "blocks", lambda shape: original(shape, 25))  # two frames of 12 points
     convert(tmp_path / "sea.nc", target)
     with TrajectoryFile(target) as file:
         np.testing.assert_array_equal(file.read(0).u[..., 0], sst.reshape(6, 12))
@@ -83,7 +84,7 @@ def test_a_level_is_selected_and_plain_grids_keep_their_axes(tmp_path, target):
     xarray.Dataset({"u": (("t", "level", "y", "x"), values)},
                    {"t": np.arange(3.0), "y": np.arange(4.0), "x": np.arange(5.0) / 10}).to_netcdf(
                        tmp_path / "a.nc", engine="h5netcdf")
-    with pytest.raises(UserError, match=r"level \(2\).*select="):
+    with pytest.raises(UserError, match=r"level \(2\).*select.DIMENSION=INDEX"):
         convert(tmp_path / "a.nc", target)
     convert(tmp_path / "a.nc", target, select={"level": 1}, period=(4.0, 0.5))
     with TrajectoryFile(target) as file:
@@ -182,7 +183,7 @@ def test_what_cannot_be_converted_is_named(tmp_path, target):
     sea(tmp_path / "sea.nc")
     for name, words, options in (
             ("few.npz", "expected t, x and u", {}), ("objects.npz", "plain", {}), ("names.npz", "give one each", {}),
-            ("shapes.npz", "do not fit", {}), ("a.bin", "CSV, HDF5, NetCDF", {}), ("a.csv", "channels=", {}),
+            ("shapes.npz", "do not fit", {}), ("a.bin", "CSV, flat HDF5.*, npz.*, NetCDF", {}), ("a.csv", "channels=", {}),
             ("absent.nc", "does not exist", {}), ("sea.nc", "no variable salt.*sst", {"channels": ["salt"]}),
             ("sea.nc", "no dimension depth", {"select": {"depth": 0}}), ("sea.nc", "lat has 3", {"select": {"lat": 3}}),
             ("sea.nc", "no dimension runs", {"trajectory": "runs"}), ("sea.nc", "unknown option colour", {"colour": 1}),

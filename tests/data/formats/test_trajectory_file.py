@@ -10,7 +10,8 @@ from small_data import WAVE, field, with_symmetries
 from inrflow.data.description import Description
 from inrflow.data.formats import blocks as blocks_module
 from inrflow.data.formats import layouts
-from inrflow.data.formats.trajectory_file import TrajectoryFile, write_scattered, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.errors import UserError
 
 T, X, U = field()

@@ -10,7 +10,8 @@ from small_data import WAVE, field
 
 from inrflow.data.description import Description
 from inrflow.data.formats.tables import PointTable, write_points
-from inrflow.data.formats.trajectory_file import TrajectoryFile, TrajectoryWriter, write_scattered, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import TrajectoryWriter, write_scattered, write_trajectories
 from inrflow.errors import UserError
 
 T, X, U = field()

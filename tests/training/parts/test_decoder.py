@@ -8,7 +8,8 @@ from rich.console import Console
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.description import Description
-from inrflow.data.formats.trajectory_file import TrajectoryFile, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.observations import Observations
 from inrflow.decoders.rbf_features import NodeFunctions
 from inrflow.model.surrogate import Surrogate
