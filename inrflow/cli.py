@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from inrflow.errors import UserError, is_disk_full
 from inrflow.runtime.memory import keep_freed_memory
+from inrflow.runtime.safe_names import printable
 
 COMMANDS = {
     "train": "train a surrogate: data.train=FILE data.test=FILE training.minutes=5 (no file: the embedded wave data)",
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _stopped_by_sigterm():
             return _command(name)(rest)
     except UserError as error:
-        print(f"inrflow {name}: {error}", file=sys.stderr)
+        print(f"inrflow {name}: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"inrflow {name}: stopped", file=sys.stderr)

@@ -250,6 +250,7 @@ class ConvertConfig:
 
     channels: list[str] | None = None
     coordinates: list[str] | None = None
+    time: str | None = None
     trajectory: str | None = None
     select: dict[str, int] = field(default_factory=dict)
     name: str | None = None

@@ -10,7 +10,7 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.blocks import blocks, gather
-from inrflow.data.formats.schema import LARGEST
+from inrflow.data.formats.schema import LARGEST, resolves
 from inrflow.data.frames import Frames, place_rows
 from inrflow.errors import UserError
 
@@ -51,10 +51,10 @@ class Layout(ABC):
 
     def dataset(self, name: str, kinds: str = "fiu") -> h5py.Dataset:
         """A dataset of the file, of a numeric type."""
-        dataset = self.file.get(name)
+        dataset = self.file[name] if resolves(self.file, name) else None
         if not isinstance(dataset, h5py.Dataset):
-            raise self.fail(name, f"is missing (there are: {', '.join(sorted(self.file)) or 'no datasets'})",
-                            f"add the dataset {name}")
+            others = ", ".join(sorted(set(self.file) - {name})) or "no datasets"
+            raise self.fail(name, f"is missing (there are: {others})", f"add the dataset {name}")
         if dataset.dtype.kind not in kinds:
             expected = "integers" if kinds == "iu" else "numbers"
             raise self.fail(name, f"has type {dataset.dtype}, expected {expected}", f"store {expected}")

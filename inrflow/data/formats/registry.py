@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, PointTable, Roles, observations_of, spanning_columns
-from inrflow.data.formats.schema import damage_as_user_error
+from inrflow.data.formats.schema import damage_as_user_error, require_storable
 from inrflow.data.formats.table_writers import TableWriter
 from inrflow.data.observations import Observations
 from inrflow.data.symmetries import Symmetries
@@ -49,6 +49,7 @@ class ReadOptions:
         symmetries = values.pop("symmetries", ())
         try:
             described = Description(channels=tuple(channels), coordinates=tuple(coordinates), **values)
+            require_storable(described)
             return replace(described, symmetries=Symmetries.by_name(symmetries, described)) if symmetries else described
         except UserError as error:
             raise UserError(f"{path}: {error}") from error

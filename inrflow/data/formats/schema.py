@@ -24,6 +24,7 @@ VERSION = 1
 DATASETS = ("trajectory", "t", "x", "u", "parameters", "environment", "symmetries")
 SYMMETRY_DATASETS = ("generators", "generators_channels", "maps", "maps_channels")
 LARGEST = 1e30  # beyond are fill values, and squares that single precision cannot hold
+_LARGEST_ATTRIBUTE = 64000  # bytes that HDF5 keeps of an attribute; a text is a reference of 16 bytes
 _UNSTORED, _COMPRESSION = 1e9, 1100  # bytes that nothing need be stored for; the most that gzip gains is 1032
 _TEXTS = ("time_units", "source", "licence", "geometry")
 
@@ -83,13 +84,13 @@ def open_hdf5(path: Path) -> h5py.File:
 def _check_items(group: h5py.Group, path: Path) -> None:
     """Raise UserError where an item of a group lies in another file, or cannot be as large as it says."""
     for name in group:
-        if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
             raise UserError(f"{path}: {name} is a link to another file, which is not followed; copy the data into the "
                             "file")
-        try:
-            item = group.get(name)
-        except RuntimeError:  # a link that leads to itself; whoever needs it finds nothing
+        if isinstance(link, h5py.SoftLink) and not resolves(group, name):
             continue
+        item = group[name]
         if not isinstance(item, h5py.Dataset):
             continue
         if item.is_virtual or item.external:
@@ -99,6 +100,14 @@ def _check_items(group: h5py.Group, path: Path) -> None:
             raise UserError(f"{path}: {name} has shape {item.shape}, {size / 1e9:.3g} GB, but "
                             f"{item.id.get_storage_size() / 1e6:.3g} MB are stored; it is damaged or was never filled, "
                             "write it again")
+
+
+def resolves(group: h5py.Group, name: str) -> bool:
+    """Whether a link leads to an item, and not nowhere or to itself."""
+    try:
+        return group.get(name) is not None
+    except RuntimeError:
+        return False
 
 
 def is_trajectories(file: h5py.File) -> bool:
@@ -186,13 +195,25 @@ def _read_symmetries(file: h5py.File, coordinates: tuple[str, ...], channels: in
     return Symmetries(**known, coordinates=coordinates)
 
 
+def require_storable(description: Description) -> None:
+    """Raise UserError where there are more names than an attribute of a file can hold."""
+    for key in ("channels", "coordinates"):
+        count, most = len(getattr(description, key)), _LARGEST_ATTRIBUTE // 16
+        if count > most:
+            raise UserError(f"{count} {key} are more than the {most} that a file can name; choose some with "
+                            f"{key}=[...]")
+
+
 def write_description(file: h5py.File, description: Description) -> None:
     """Write the attributes and the group of symmetries of the schema into an open file."""
+    require_storable(description)
     strings = h5py.string_dtype()
     file.attrs["format"], file.attrs["version"], file.attrs["name"] = FORMAT, VERSION, description.name
     for key in ("channels", "coordinates", "units"):
-        if getattr(description, key) is not None:
-            file.attrs.create(key, np.array(getattr(description, key), object), dtype=strings)
+        values = getattr(description, key)
+        if values is None:
+            continue
+        file.attrs.create(key, np.array(values, object), dtype=strings)
     for key in (*_TEXTS, "period", "time_period"):
         if getattr(description, key) is not None:
             file.attrs[key] = getattr(description, key)

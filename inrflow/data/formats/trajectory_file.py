@@ -12,7 +12,7 @@ import numpy as np
 
 from inrflow.data.formats.blocks import VALUES_PER_BLOCK
 from inrflow.data.formats.layouts import FrameLayout, Layout, ScatteredLayout
-from inrflow.data.formats.schema import DATASETS, damage_as_user_error, open_hdf5, read_description
+from inrflow.data.formats.schema import DATASETS, damage_as_user_error, open_hdf5, read_description, resolves
 from inrflow.data.frames import Frames
 from inrflow.errors import UserError
 
@@ -171,8 +171,8 @@ class TrajectoryFile:
     @property
     def extra(self) -> tuple[str, ...]:
         """Names of datasets beyond the schema (`lonlat`, `triangles`, ...)."""
-        return tuple(name for name in self._file if name not in DATASETS
-                     and name in self._file and isinstance(self._file[name], h5py.Dataset))
+        return tuple(name for name in self._file if name not in DATASETS and resolves(self._file, name)
+                     and isinstance(self._file[name], h5py.Dataset))
 
     def extra_shapes(self) -> dict[str, tuple[int, ...]]:
         """Their shapes."""

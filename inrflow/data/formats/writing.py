@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,7 +37,7 @@ class TrajectoryWriter:
                  extra: Mapping[str, np.ndarray] | None = None, source: str | os.PathLike[str] | None = None) -> None:
         self.path, self.description, self._source = Path(path), description, Path(source or path)
         self._extra = dict(extra or {})
-        _refuse_taken(self._extra)
+        require_extra_names(self._extra)
         self._target = AtomicFile(path, overwrite, _reader_check(path, source))
         self._times: list[np.ndarray] = []
         self._parameters: list[np.ndarray] = []
@@ -241,10 +241,12 @@ def _reader_check(path: str | os.PathLike[str], source: str | os.PathLike[str] |
     return lambda partial: TrajectoryFile(partial, check=source is not None, name=source or path).close()
 
 
-def _refuse_taken(extra: Mapping[str, np.ndarray]) -> None:
-    taken = sorted(set(extra) & set(DATASETS))
-    if taken:
-        raise UserError(f"the extra dataset {', '.join(taken)} has a name of the schema; rename it")
+def require_extra_names(extra: Iterable[str]) -> None:
+    """Raise UserError where a dataset beyond the schema has a name that it cannot have."""
+    for name in extra:
+        if name in DATASETS or not name or "/" in name or name == ".":
+            raise UserError(f"the further dataset {name!r} has a name that the schema uses or HDF5 cannot hold; "
+                            "rename it")
 
 
 def _write_extra(file: h5py.File, extra: Mapping[str, np.ndarray]) -> None:
@@ -298,7 +300,7 @@ def write_scattered(path: str | os.PathLike[str], trajectory: Any, t: Any, x: An
     if not np.isfinite(t).all():
         raise UserError(f"{source or path} has times that are not finite; remove those rows")
     _check_places(x, u, str(source or path))
-    _refuse_taken(extra or {})
+    require_extra_names(extra or {})
     order = np.lexsort((t, trajectory))
     with written_hdf5(path, overwrite, _reader_check(path, source)) as file:
         write_description(file, description)

@@ -389,21 +389,6 @@ def test_a_truncated_file_is_named(path):
         TrajectoryFile(path)
 
 
-def test_values_damaged_within_the_file_are_named_when_they_are_read(path):
-    write_trajectories(path, T, X, U, WAVE)
-    with h5py.File(path) as file:
-        chunk = file["u"].id.get_chunk_info(2)
-    content = bytearray(path.read_bytes())
-    content[chunk.byte_offset:chunk.byte_offset + chunk.size] = bytes(chunk.size)
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="damaged"):
-        TrajectoryFile(path)
-    with TrajectoryFile(path, check=False) as file:  # as where the damage lies beyond what opening looks at
-        np.testing.assert_array_equal(file.read(0).u, U[0])
-        with pytest.raises(UserError, match="trajectory 2 cannot be read .*damaged"):
-            file.read(2)
-
-
 def test_the_suffix_does_not_matter(tmp_path):
     write_trajectories(tmp_path / "wave.dat", T, X, U, WAVE)
     with TrajectoryFile(tmp_path / "wave.dat") as file:

@@ -104,7 +104,7 @@ def test_whole_arrays_that_do_not_fit_are_refused(path):
         changed[index] = value
         with pytest.raises(UserError, match="wave.h5"):
             write_scattered(path, *changed, WAVE)
-    with pytest.raises(UserError, match="extra dataset t"):
+    with pytest.raises(UserError, match="further dataset 't'"):
         write_trajectories(path, T, X, U, WAVE, extra={"t": T})
     with pytest.raises(UserError, match="no trajectory"), TrajectoryWriter(path, WAVE):
         pass

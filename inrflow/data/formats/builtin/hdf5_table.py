@@ -11,7 +11,7 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
 from inrflow.data.formats.registry import register_format
-from inrflow.data.formats.schema import damage_as_user_error, open_hdf5
+from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, resolves
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.formats.table_writers import CHUNK_ROWS, TableWriter, units_of_columns
 from inrflow.errors import UserError
@@ -41,12 +41,12 @@ class Hdf5Columns(Columns):
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, open_hdf5(path)
         with damage_as_user_error(path):
-            items = {name: self._file.get(name) for name in self._file}
+            items = {name: self._file[name] for name in self._file if resolves(self._file, name)}
             flat = {name: item for name, item in items.items() if isinstance(item, h5py.Dataset) and item.ndim == 1}
             lengths = {len(item) for item in flat.values()}
         if len(lengths) != 1:
             holds = ", ".join(f"{name} {item.shape if isinstance(item, h5py.Dataset) else '(group)'}"
-                              for name, item in items.items() if item is not None) or "nothing"
+                              for name, item in items.items()) or "nothing"
             self._file.close()
             raise UserError(f"{path} holds {holds}; expected the project's schema, or 1-D datasets of equal "
                             "length named as the columns of a table")

@@ -16,7 +16,7 @@ from inrflow.data.formats.builtin.netcdf_table import STANDARD_CALENDARS, Netcdf
 from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units
 from inrflow.data.formats.columns import TIMES, Columns
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
-from inrflow.data.formats.schema import damage_as_user_error, open_hdf5
+from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, resolves
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, rotated_to_lonlat
 from inrflow.data.formats.table_writers import TableWriter
 from inrflow.data.formats.writing import TrajectoryWriter
@@ -41,7 +41,7 @@ class NetcdfFormat(Format):
         if not h5py.is_hdf5(path):
             return False
         with open_hdf5(path) as file:
-            items = (file.get(name) for name in file)
+            items = [file[name] for name in file if resolves(file, name)]
             return "_NCProperties" in file.attrs or any(isinstance(item, h5py.Dataset) and "CLASS" in item.attrs
                                                         for item in items)
 

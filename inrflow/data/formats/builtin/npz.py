@@ -12,8 +12,10 @@ import numpy as np
 
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
 from inrflow.data.formats.schema import damage_as_user_error
-from inrflow.data.formats.writing import write_scattered, write_trajectories
+from inrflow.data.formats.writing import require_extra_names, write_scattered, write_trajectories
 from inrflow.errors import UserError
+
+_USED = {"t", "x", "u", "trajectory", "channels", "coordinates", "parameters", "environment"}
 
 
 @register_format
@@ -70,6 +72,7 @@ class NpzContent(Content):
         headers = _headers(path)
         if not {"t", "x", "u"} <= set(headers):
             raise UserError(f"{path} holds the arrays {', '.join(headers) or 'none'}; expected t, x and u")
+        require_extra_names(set(headers) - _USED)
         kinds = {name: headers[name][1] for name in ("t", "x", "u")}
         if any(kind.kind not in "fiu" for kind in kinds.values()) or not headers["x"][0] or not headers["u"][0]:
             raise UserError(f"{path}: t, x and u have types {', '.join(map(str, kinds.values()))} and shapes "

@@ -14,7 +14,7 @@ from inrflow.data.formats.blocks import VALUES_PER_BLOCK, blocks
 from inrflow.data.formats.builtin.trajectory_summary import trajectory_rows
 from inrflow.data.formats.columns import PointTable
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
-from inrflow.data.formats.schema import damage_as_user_error, is_trajectories, open_hdf5
+from inrflow.data.formats.schema import damage_as_user_error, is_trajectories, open_hdf5, resolves
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
@@ -92,9 +92,9 @@ class TrajectoryContent(Content):
             for name, value in old.attrs.items():
                 new.attrs[name] = value
             for name in old:
-                item = old.get(name)
-                if item is None:  # a link that leads nowhere
+                if not resolves(old, name):
                     continue
+                item = old[name]
                 if not isinstance(item, h5py.Dataset) or item.size * item.dtype.itemsize < 1 << 16:
                     old.copy(name, new)
                     continue
