@@ -25,7 +25,7 @@ def train_from_scratch(
 
     None where every value has a time of its own: such rows are not frames that could be handed on.
     """
-    if source.knots is not None:
+    if source.time_bins is not None:
         return None
     batch = source.batch(trajectories, normalised=False)
     config = copy.deepcopy(trained)

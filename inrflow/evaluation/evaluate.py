@@ -75,7 +75,7 @@ def evaluate(
     seed, training = int(surrogate.training["seed"]), surrogate.training
     fraction = training["points"] if observe.points is None else observe.points
     split = fraction if fraction < 1.0 else training["points"]  # which points count as observed in the report
-    split = split if source.knots is None else 1.0  # rows of different times have no points in common
+    split = split if source.time_bins is None else 1.0  # rows of different times have no points in common
     same = bool(training["same_points"])
     channels, variance = surrogate.description.channels, ChannelVariance()
     table = ErrorTable(channels)
@@ -228,6 +228,6 @@ def _look(window: TrajectoryBatch, points: Tensor | None, noise: Tensor | None) 
 def _block_length(source: TrajectorySource, surrogate: Surrogate) -> int:
     """Trajectories that are forecast at once."""
     values = source.times.shape[1] * source.points * len(surrogate.description.channels)
-    if source.knots is not None:  # every value has a state of its own
+    if source.time_bins is not None:  # every value has a state of its own
         values *= surrogate.code_size
     return int(np.clip(_VALUES_PER_BLOCK // max(1, values), 1, 4 * _BLOCK))

@@ -18,7 +18,7 @@ from inrflow.data.description import Description
 from inrflow.data.frames import Frames
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.observations import Observations
-from inrflow.data.time_bins import Knots, is_scattered
+from inrflow.data.time_bins import TimeBins, is_scattered
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.registry import build_decoder, decoder_structure
 from inrflow.dynamics.contexts.known import Contexts, widening
@@ -39,7 +39,7 @@ from inrflow.runtime.devices import choose_device
 from inrflow.runtime.tensor_files import load_tensors, save_tensors
 
 MODEL_FILE = "model.safetensors"
-_KNOT_SPACING = 0.5  # internal time units between the knots of observations whose times all differ
+_BIN_WIDTH = 0.5  # internal time units, of the bins of observations whose times all differ
 FORMAT = "inrflow-surrogate"
 VERSION = 1
 
@@ -382,16 +382,16 @@ class Surrogate:
         return Solution(self, estimate, as_torch=observations.kind == "torch")
 
     def _gathered(self, frames: Frames, rows: int) -> TrajectoryBatch:
-        """Frames of one trajectory as a batch; rows that each have a time of their own are gathered around knots."""
+        """Frames of one trajectory as a batch; rows that each have a time of their own are gathered in time bins."""
         x, u = torch.as_tensor(frames.x), torch.as_tensor(frames.u)
         if not (self.decoder.affine and is_scattered(rows, len(frames))):
             return TrajectoryBatch(torch.as_tensor(frames.t)[None], x[None] if x.dim() == 3 else x[None, None], u[None])
         seen = np.isfinite(frames.u).any(-1)
         t = np.broadcast_to(frames.t[:, None], seen.shape)[seen]
         places = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))[seen]
-        knots = Knots.spaced(float(t.min()), float(t.max()), _KNOT_SPACING * self.scale.unit)
-        place, values, delay, _ = knots.gather(t, places, frames.u[seen])
-        return TrajectoryBatch(*(torch.as_tensor(v)[None] for v in (knots.times, place, values, delay.astype(float))))
+        bins = TimeBins.of_width(float(t.min()), float(t.max()), _BIN_WIDTH * self.scale.unit)
+        place, values, delay, _ = bins.gather(t, places, frames.u[seen])
+        return TrajectoryBatch(*(torch.as_tensor(v)[None] for v in (bins.times, place, values, delay.astype(float))))
 
 
 def _state_prior(state: dict[str, Any]) -> StatePrior:

@@ -11,6 +11,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.symmetries import Symmetries
 from inrflow.pdes.wave import default_wave
+from inrflow.runtime.atomic_files import make_folder
 
 _VERSION = 2
 
@@ -31,7 +32,7 @@ def embedded_files(console: Console | None = None) -> tuple[Path, Path]:
         if not path.exists():
             if console is not None:
                 console.print(f"making the embedded wave data: {path}", highlight=False)
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             wave = default_wave(trajectories, seed)
             description = Description(
                 name="wave",

@@ -31,7 +31,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class DataProtocol:
     """How a data set is made from an equation: its fields are the defaults of `generate`.
 
     The run starts from a random field, is carried on for `burn_in` units of time (with `burn_in_parameters` where
@@ -95,7 +95,7 @@ class Equation:
     formula: ClassVar[str]
     dimensions: ClassVar[tuple[int, ...]] = (1, 2, 3)
     degree: ClassVar[int] = 1  # of the nonlinear term in u: how much must be cut to avoid aliasing; 1: there is none
-    protocols: ClassVar[Mapping[str, Protocol]]  # the first is the default
+    protocols: ClassVar[Mapping[str, DataProtocol]]  # the first is the default
 
     def channels(self, dimensions: int) -> tuple[str, ...]:
         return ("u",)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from inrflow.errors import UserError
-from inrflow.pdes.equation import AXES, Equation, EquationSymmetries, Protocol
+from inrflow.pdes.equation import AXES, DataProtocol, Equation, EquationSymmetries
 from inrflow.pdes.equations import find_equation
 from inrflow.pdes.exponential import UnresolvedError
 from inrflow.pdes.parameters import environment_count, parameter_values
@@ -135,13 +135,13 @@ def simulate(
     )
 
 
-def _plan(equation: Equation, name: str | None, settings: Mapping[str, Any]) -> tuple[str, Protocol]:
+def _plan(equation: Equation, name: str | None, settings: Mapping[str, Any]) -> tuple[str, DataProtocol]:
     """The name and content of the protocol, with the caller's settings in place of its own and all of them checked."""
     name = name or next(iter(equation.protocols))
     if name not in equation.protocols:
         names = ", ".join(equation.protocols)
         raise UserError(f"Unknown protocol {name!r} for {equation.name}: choose one of {names}.")
-    known = [item.name for item in fields(Protocol) if not item.name.endswith("parameters")]
+    known = [item.name for item in fields(DataProtocol) if not item.name.endswith("parameters")]
     unknown = [key for key in settings if key not in known]
     if unknown:
         raise UserError(f"Unknown setting {unknown[0]!r} of a simulation: choose from {', '.join(known)}.")
@@ -194,7 +194,7 @@ def _random_points(period: Sequence[float], count: int, sets: int, seed: int) ->
     return torch.from_numpy(np.stack(draws)) * torch.tensor(period, dtype=torch.float64)
 
 
-def _times(plan: Protocol, trajectories: int, jitter: float, seed: int) -> np.ndarray:
+def _times(plan: DataProtocol, trajectories: int, jitter: float, seed: int) -> np.ndarray:
     """Times (S, T) within each trajectory, from 0. Jittered ones are moved by up to half of `jitter` times dt; the
     first stays.
     """
@@ -214,7 +214,7 @@ class _Solving:
     """
 
     equation: Equation
-    plan: Protocol
+    plan: DataProtocol
     grid: SpectralGrid
     x: Tensor | None
     t: np.ndarray

@@ -85,7 +85,7 @@ def finish(
         unseen,
     )
     setup.judged = replace(surrogate, field=field.double().eval())
-    if field is not linear or modes is None or held is None or setup.source.knots is not None:
+    if field is not linear or modes is None or held is None or setup.source.time_bins is not None:
         return surrogate
     every = CodeData.join([setup.originals(training), held])
     before = dynamics_stage.rollout_error(

@@ -86,7 +86,7 @@ class Training(TrainingSetup):
                 decoder = decoder.float()
                 book = self.code_book(decoder, modes.prior())
             say(f"symmetries: {', '.join(self.symmetries.names) or 'none'}")
-        if self.source.knots is not None:
+        if self.source.time_bins is not None:
             decoder, modes, book = resolve_times(self, decoder, modes, book)
         copies = affordable_copies(self, book, "copies", wanted_copies(self), _COPIES_SHARE)
         codes = book.with_copies(self.training, self.augmentation(self.symmetries), copies, config.seed)
@@ -101,7 +101,7 @@ class Training(TrainingSetup):
             if surrogate is not None:
                 return surrogate
         quadratic = choose_quadratic(self, fit, search.floor, sizes, codes, held)
-        if quadratic is not None and self.source.knots is not None:
+        if quadratic is not None and self.source.time_bins is not None:
 
             def again(modes: OutputModes, codes: CodeData, held: CodeData | None, size: int) -> QuadraticForm | None:
                 near = sizes_near(sizes_to_try(self, modes, codes), size)

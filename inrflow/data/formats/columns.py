@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -194,6 +195,19 @@ def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.
         raise
 
 
+def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, u: np.ndarray) -> None:
+    """Warn where rows with values share trajectory, time and place, and say how many of them contradict each other."""
+    used = ~np.isnan(u).all(-1)
+    keys = np.column_stack([trajectory, t, x])[used]
+    order = np.lexsort(keys.T)
+    keys, values = keys[order], u[used][order]
+    repeated = (keys[1:] == keys[:-1]).all(1)
+    if repeated.any():
+        apart = repeated & (np.abs(values[1:] - values[:-1]) > 0).any(1)
+        warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
+                      f"{apart.sum()} with other values; all are used", stacklevel=2)
+
+
 def observations_of(columns: Columns, path: Path, description: Description, strict: bool = True,
                     time: str | None = None) -> dict[int, Observations]:
     """Observations by trajectory number, from columns with one for each channel; those of `path`, for messages.
@@ -218,6 +232,7 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
         raise UserError(f"{path} has no rows; give at least one observation")
     trajectory, u = np.concatenate([table.trajectory for table in tables]), np.concatenate(values)
     t, x = np.concatenate([table.t for table in tables]), np.concatenate([table.x for table in tables])
+    warn_of_duplicates(path, trajectory, t, x, u)
     observations: dict[int, Observations] = {}
     for number in np.unique(trajectory).tolist():
         chosen = trajectory == number

@@ -41,7 +41,7 @@ def fit_decoder(setup: TrainingSetup) -> tuple[ModulatedSiren, OutputModes, Unse
         modes = fit_modes(setup, training, decoder)
         left = float(modes.noise.mean())
         # Before the motion between knots is known, its share of the residual is no matter for a trunk.
-        enough = left < (_HARMONICS_SUFFICE if setup.source.knots is None else _SUFFICE_BETWEEN_KNOTS)
+        enough = left < (_HARMONICS_SUFFICE if setup.source.time_bins is None else _SUFFICE_BETWEEN_KNOTS)
         setup.recorder.say(
             f"decoder: {embedding.harmonics} harmonics of the domain leave {left:.1e} of the variance"
             + (", so no trunk is trained" if enough else "")

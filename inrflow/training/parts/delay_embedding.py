@@ -45,7 +45,7 @@ def choose_memory(setup: TrainingSetup, chosen: ChosenDynamics, sizes: list[int]
     orders = longest_memory(setup.source.times.shape[1])
     if (
         settings.memory is not None or not settings.linear or chosen.held is None or not orders
-        or setup.source.knots is not None or not chosen.score > max(LINEAR_SUFFICES * floor, GOOD_ENOUGH)
+        or setup.source.time_bins is not None or not chosen.score > max(LINEAR_SUFFICES * floor, GOOD_ENOUGH)
     ):
         return chosen
     uniform = chosen.search.uniform

@@ -161,7 +161,7 @@ def train_residual(
     assert isinstance(field, VectorField)
     values = setup.source.batch(setup.training[:1]).u
     seen = float(torch.isfinite(values).flatten(2).sum(-1).float().mean())
-    stand = seen >= 2 * decoder.code_size or setup.source.knots is not None
+    stand = seen >= 2 * decoder.code_size or setup.source.time_bins is not None
     if decoder.affine and not stand:  # codes alone do not stand for the data
         original = setup.originals(states)
         data = DataSpaceTraining(setup.source, setup.training, original, decoder, integrator)

@@ -118,7 +118,7 @@ def _possible(setup: TrainingSetup) -> bool:
         and config.decoder.periodic
         and config.decoder.harmonics != 0
         and list(config.decoder.modulation) == ["output"]
-        and setup.source.knots is None
+        and setup.source.time_bins is None
         and not setup.forcing_period()
         and has_harmonics(setup.file)
         and len(setup.description.coordinates) <= 3

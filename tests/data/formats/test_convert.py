@@ -1,6 +1,7 @@
 """Conversion: the same numbers from every format, described as far as the file tells; the rest is named."""
 
 import os
+import warnings
 
 import h5py
 import numpy as np
@@ -296,3 +297,13 @@ def test_the_column_of_times_may_have_other_names(tmp_path, target, name):
     convert(tmp_path / "a.csv", target, time="when" if name == "when" else None)
     with TrajectoryFile(target) as file:
         assert file.description.channels == ("u",) and np.diff(file.times()[0]).tolist() == [24.0]
+
+
+def test_repeated_rows_are_reported(tmp_path, target):
+    (tmp_path / "a.csv").write_text("t,x,u\n0,0,1\n0,0,1\n0,1,2\n0,1,85\n1,0,\n1,0,3\n")
+    with pytest.warns(UserWarning, match="a.csv: 2 of 5 rows repeat the time and place of another, 1 with other values"):
+        convert(tmp_path / "a.csv", target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (tmp_path / "b.csv").write_text("t,x,u\n0,0,1\n0,1,1\n1,0,2\n")
+        convert(tmp_path / "b.csv", tmp_path / "b.h5")
