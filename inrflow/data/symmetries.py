@@ -1,8 +1,8 @@
-"""Symmetries: the transformations of space and values that turn solutions of a system into solutions.
+"""Symmetries: transformations of space and values that map solutions of a system to solutions.
 
-A continuous one is given by its generator: coordinates move as dx/ds = G x + g while values turn as du/ds = R u; a
-discrete one is a map x -> A x + b, u -> Q u. Values turn linearly: no symmetry adds an offset to them. Random elements
-of the group they generate multiply the training data.
+A continuous symmetry is given by its generator, dx/ds = G x + g and du/ds = R u; a discrete one by its map,
+x -> A x + b and u -> Q u. Values are transformed linearly, without offset. Training data are augmented by random
+elements of the generated group.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Transformations:
     def apply(self, x: Any, u: Any) -> tuple[Any, Any]:
         """Transform x (count, ..., d) and u (count, ..., C), numpy or torch; dtypes are kept.
 
-        A missing (NaN) value makes only those channels missing that depend on it.
+        Channels that depend on a missing (NaN) value become missing.
         """
         if len(x) != len(self) or len(u) != len(self):
             raise ValueError(f"x and u have {len(x)} and {len(u)} leading entries for {len(self)} transformations")
@@ -138,7 +138,7 @@ class Symmetries:
     def __hash__(self) -> int:
         return hash(self.names)
 
-    # ---- making them ----
+    # ---- construction ----
 
     @classmethod
     def empty(cls, d: int, channels: int) -> Symmetries:
@@ -200,7 +200,7 @@ class Symmetries:
                    coordinates=domain.coordinates)
 
     def only(self, names: str | Sequence[str]) -> Symmetries:
-        """Those whose label or family is named: `reflection` stands for reflection_x, reflection_y and so on.
+        """The symmetries whose label or family is named: `reflection` stands for reflection_x, reflection_y and so on.
 
         Raises UserError where a name matches none.
         """
@@ -232,10 +232,10 @@ class Symmetries:
         return tuple(name if names.count(name) == 1 else f"{name}_{names[:index].count(name)}"
                      for index, name in enumerate(names))
 
-    # ---- storing them ----
+    # ---- storage ----
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists, fit for JSON."""
+        """As plain lists, for JSON."""
         return {"generators": self.generators.tolist(), "generators_channels": self.generators_channels.tolist(),
                 "maps": self.maps.tolist(), "maps_channels": self.maps_channels.tolist(), "names": list(self.names),
                 "coordinates": list(self.coordinates), "d": self.d, "channels": self.channels}
@@ -249,14 +249,14 @@ class Symmetries:
                   np.array(stored["maps_channels"]).reshape(-1, channels, channels))
         return cls(spaces[0], values[0], spaces[1], values[1], tuple(stored["names"]), tuple(stored["coordinates"]))
 
-    # ---- using them ----
+    # ---- random elements ----
 
     def sample(self, rng: np.random.Generator, count: int, extent: Any, period: Any = None) -> Transformations:
         """`count` random elements of the generated group, for a domain of size extent (d,) and period (d,) or None.
 
         Each continuous symmetry acts with a parameter drawn uniformly: a translation along periodic directions over the
-        whole period, a rotation over the full turn, anything unbounded so far that it moves points by at most 10 % of
-        the extent. Each discrete one acts with probability 1/2. They act in random order.
+        whole period, a rotation over the full turn, an unbounded one so that it moves points by at most 10 % of the
+        extent. Each discrete one acts with probability 1/2. They act in random order.
         """
         d, channels, K, M = self.d, self.channels, len(self.generators), len(self.maps)
         extent = np.broadcast_to(np.asarray(extent, np.float64), (d,))
@@ -285,7 +285,7 @@ class Symmetries:
 
 def _parameter_range(generator: np.ndarray, turning: np.ndarray, extent: np.ndarray,
                      period: np.ndarray) -> tuple[float, float]:
-    """The interval from which the parameter s of one continuous symmetry is drawn."""
+    """Interval of the parameter s of one continuous symmetry, from which random elements are drawn."""
     d = len(generator)
     G, g = generator[:, :d], generator[:, d]
     along = np.abs(g) > _SMALL

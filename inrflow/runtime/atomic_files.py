@@ -45,7 +45,7 @@ class AtomicFile:
             self.partial, self._lock = _new_temporary(self.path)
 
     def open_for_hdf5(self) -> Any:
-        """The file as an object that h5py and h5netcdf write to; a failing disk shows when the next `guard` ends."""
+        """The file as an object that h5py and h5netcdf write to; the next `guard` raises failures of the disk."""
         with self.guard():
             self._hdf5 = _DeferredFailureFile(self.partial)
         return self._hdf5

@@ -1,4 +1,4 @@
-"""Reading parts of large HDF5 datasets: in blocks that fit in memory, and only where something is wanted."""
+"""Partial reads of large arrays: blocks that fit in memory, contiguous spans, rectangular slabs."""
 
 from __future__ import annotations
 

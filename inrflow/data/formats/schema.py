@@ -1,4 +1,4 @@
-"""The project's own file schema, version 1: its names, and its attributes as a Description and back."""
+"""The project's file schema, version 1: names, attributes to and from a Description, and checks on opening."""
 
 from __future__ import annotations
 

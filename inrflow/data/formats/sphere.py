@@ -1,4 +1,4 @@
-"""Longitude and latitude in degrees, and the unit vectors that the engine computes with."""
+"""Longitude and latitude in degrees, to and from the unit vectors that the engine computes with."""
 
 from __future__ import annotations
 

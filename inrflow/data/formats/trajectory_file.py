@@ -1,4 +1,4 @@
-"""Trajectory files: the project's schema read lazily. Content is checked on opening, only what is asked for is read."""
+"""Trajectory files: the project's schema, checked on opening and read lazily."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class TrajectoryFile:
             number, t, x, u = (self._file[name][start:stop].astype(dtype) for name, dtype in types.items())
         return number, t, x, self._layout.checked_values(u, f"rows {start} to {start + len(u) - 1}")
 
-    # ---- what else is in the file ----
+    # ---- further datasets ----
 
     @property
     def extra(self) -> tuple[str, ...]:
