@@ -1,4 +1,4 @@
-"""The embedded default data as files, made once and cached."""
+"""The embedded default data as files, generated once and cached."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def embedded_files(console: Console | None = None) -> tuple[Path, Path]:
         path = folder / f"wave_{kind}_{_VERSION}.h5"
         if not path.exists():
             if console is not None:
-                console.print(f"making the embedded wave data: {path}", highlight=False)
+                console.print(f"generating the embedded wave data: {path}", highlight=False)
             make_folder(folder)
             wave = default_wave(trajectories, seed)
             description = Description(

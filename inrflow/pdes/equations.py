@@ -1,4 +1,4 @@
-"""The equations that `generate` knows, each a small declaration; the longest, Navier-Stokes, has its own file."""
+"""The registered equations, each a small declaration; Navier-Stokes has its own module."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ EQUATIONS: dict[str, Equation] = {
 
 
 def find_equation(name: str) -> Equation:
-    """The equation of that name. UserError, with the names there are, where there is none."""
+    """The equation of a name. Raises UserError, which lists the names, where there is none."""
     if name not in EQUATIONS:
         raise UserError(f"Unknown pde {name!r}: choose one of {', '.join(EQUATIONS)}.")
     return EQUATIONS[name]
