@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import xarray
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -153,3 +154,11 @@ def test_terminal_escapes_in_names_are_not_printed(tmp_path):
     assert all(text.isprintable() for _, text in describe(tmp_path / "a.csv"))
     convert(tmp_path / "a.csv", tmp_path / "b.h5")
     assert any("\\x1b[31mu" in label for label, _ in describe(tmp_path / "b.h5"))
+
+
+def test_files_without_values_are_not_promised(tmp_path):
+    np.savez(tmp_path / "a.npz", t=np.zeros(2), x=np.zeros((0, 1)), u=np.zeros((1, 2, 0, 1)))
+    xarray.Dataset({"u": (("t", "x"), np.zeros((2, 0)))}, {"t": [0.0, 1.0], "x": np.zeros(0)}).to_netcdf(
+        tmp_path / "a.nc", engine="h5netcdf")
+    for name in ("a.npz", "a.nc"):
+        assert "cannot write it as it is" in dict(describe(tmp_path / name))["note"]

@@ -107,6 +107,10 @@ class NetcdfContent(Content):
         self._stacked = trajectory or next((dim for dim in TRAJECTORY_DIMENSIONS if dim in data.dims), None)
         names = self._names = _channels(path, data, options.channels, self._time, self._stacked)
         self._space = [dim for dim in data[names[0]].dims if dim not in (self._time, self._stacked)]
+        empty = [dim for dim in data[names[0]].dims if not data.sizes[dim]]
+        if empty:
+            raise UserError(f"{path}: the dimension {', '.join(map(str, empty))} has no entries; give a file with "
+                            "values")
         axes, self._x, self._lonlat = _points(path, data, options.coordinates, self._space,
                                               options.description.get("geometry"), names)
         self._t, calendar = _times(path, data, time)

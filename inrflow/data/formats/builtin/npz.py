@@ -77,6 +77,9 @@ class NpzContent(Content):
         if any(kind.kind not in "fiu" for kind in kinds.values()) or not headers["x"][0] or not headers["u"][0]:
             raise UserError(f"{path}: t, x and u have types {', '.join(map(str, kinds.values()))} and shapes "
                             f"{', '.join(str(headers[name][0]) for name in kinds)}; expected arrays of numbers")
+        empty = [name for name in kinds if 0 in headers[name][0]]
+        if empty:
+            raise UserError(f"{path}: {empty[0]} has shape {headers[empty[0]][0]}, without entries; store some data")
         for name in ("parameters", "environment", "trajectory"):
             shape, dtype = headers.get(name, ((0,), np.dtype(int)))
             if dtype.kind not in ("fiu" if name == "parameters" else "iu") or not shape:
