@@ -22,7 +22,7 @@ from typing import Any
 import matplotlib
 import torch
 from common import as_table, data_files, environment, process_seconds
-from inrflow.training.parts.auto_decoder import SMALLEST_NOISE, shrunk_moments
+from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, shrunk_moments
 from rich.console import Console
 from torch import Tensor
 

@@ -25,7 +25,8 @@ from rich.table import Table
 from inrflow.adaptation.new_physics import add_physics, known_physics
 from inrflow.commands.train_several import part_of, train_physics
 from inrflow.config.schema import Config
-from inrflow.data.formats.trajectory_file import TrajectoryFile, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.model.family import Family

@@ -13,9 +13,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from inrflow.commands.screen import printable
 from inrflow.errors import UserError, is_disk_full
 from inrflow.runtime.memory import keep_freed_memory
+from inrflow.runtime.safe_names import printable
 
 _INTERRUPTED = 130  # as shells have it for Ctrl-C
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _stopped_by_sigterm():
             return _command(name)(rest)
     except UserError as error:
-        print(f"inrflow {printable(name)}: {printable(error)}", file=sys.stderr)
+        print(f"inrflow {printable(name)}: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"inrflow {name}: stopped", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""Errors of the user, which the command line reports without a traceback."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ class UserError(Exception):
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, of the system or a library, says that the disk or the user's share of it is full."""
+    """Whether an error of the system or a library means that the disk, or the user's quota, is full."""
     return getattr(error, "errno", None) in _FULL or _FULL_TEXT.search(str(error)) is not None

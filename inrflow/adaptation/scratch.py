@@ -10,7 +10,8 @@ import numpy as np
 from rich.console import Console
 
 from inrflow.config.schema import Config, StepsConfig
-from inrflow.data.formats.trajectory_file import TrajectoryFile, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.problem import Problem
@@ -26,7 +27,7 @@ def train_from_scratch(
 
     None where every value has a time of its own: such rows are not frames that could be handed on.
     """
-    if source.knots is not None:
+    if source.time_bins is not None:
         return None
     batch = source.batch(trajectories, normalised=False)
     config = copy.deepcopy(trained)

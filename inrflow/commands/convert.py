@@ -13,14 +13,15 @@ def run(arguments: list[str]) -> int:
     """Convert, and describe the result."""
     files = [argument for argument in arguments if "=" not in argument]
     config: ConvertConfig = resolve("convert", ConvertConfig, [item for item in arguments if "=" in item])
-    if len(files) != 2:
-        raise UserError(f"{len(files)} files are given; expected SOURCE TARGET")
     from rich.console import Console
 
     from inrflow.commands.screen import screen, show
     from inrflow.data.formats.convert import convert
     from inrflow.data.formats.inspect import describe
+    from inrflow.data.formats.registry import readable
 
+    if len(files) != 2:
+        raise UserError(f"{len(files)} files are given; expected SOURCE TARGET, a source in {readable()}")
     source, target = files
     options = {key: value for key, value in asdict(config).items() if value not in (None, {})}
     with Console(stderr=True).status("converting"):

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from inrflow.runtime.safe_names import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,11 +19,6 @@ def screen() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else _WIDTH)
-
-
-def printable(text: object) -> str:
-    """Text in which control characters are written out, `\\x1b` for an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def show(rows: Sequence[tuple[str, object]], console: Console) -> None:

@@ -129,6 +129,7 @@ class ConvertConfig:
 
     channels: list[str] | None = setting(None, "Variables or columns that are channels.")
     coordinates: list[str] | None = setting(None, "Variables or columns that are coordinates.")
+    time: str | None = setting(None, "Variable or column of the times. null: recognised by its name or units.")
     trajectory: str | None = setting(None, "Dimension of a NetCDF file along which trajectories are stacked.")
     select: dict[str, int] = setting({}, "select.DIMENSION=INDEX: one entry of a further dimension of a NetCDF file.")
     name: str | None = setting(None, "Name of the system.")

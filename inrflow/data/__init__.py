@@ -1,1 +1,1 @@
-"""Data: files, observations and symmetries, checked where they enter and read only as far as they are asked for."""
+"""Data: observations, trajectory files, batches, symmetries. All input is checked here, and files are read lazily."""

@@ -11,7 +11,7 @@ from inrflow.data.symmetries import Symmetries, Transformations
 
 
 class Augmentation:
-    """Random symmetry copies of trajectories: points moved, values turned. None of it where no symmetry is known."""
+    """Random symmetry copies of trajectories: points moved, values transformed. False where no symmetry is known."""
 
     def __init__(self, symmetries: Symmetries, extent: np.ndarray, period: tuple[float, ...] | None, scale: Tensor):
         self.symmetries, self.extent, self.period, self.scale = symmetries, extent, period, scale.numpy()
@@ -20,7 +20,7 @@ class Augmentation:
         return len(self.symmetries) > 0
 
     def __call__(self, batch: TrajectoryBatch, random: np.random.Generator) -> TrajectoryBatch:
-        """Every trajectory of the batch (data units) moved by a random element of the group."""
+        """Every trajectory of the batch (data units), moved by its own random element of the group."""
         return batch.transformed(self.sample(random, len(batch))) if self else batch
 
     def sample(self, random: np.random.Generator, count: int) -> Transformations:

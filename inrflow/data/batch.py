@@ -1,4 +1,4 @@
-"""Trajectories in memory: the stacked tensors on which the solves and the training steps work."""
+"""Batches of trajectories as stacked tensors, on which solves and training steps work."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ class TrajectoryBatch:
 
     Attributes:
         t: times (S, T), float64; NaN pads the end of a shorter trajectory.
-        x: points (S or 1, T or 1, N, d); a 1 says that trajectories or frames share their points.
+        x: points (S or 1, T or 1, N, d); 1 where trajectories or frames share their points.
         u: values (S, T, N, C), in normalised units; NaN = not observed.
-        delay: how long after its frame's time each value was seen, (S, T, N) in the units of t; None for not at all.
+        delay: time offset of each value from its frame's time, (S, T, N) in the units of t; None where there is none.
     """
 
     t: Tensor
@@ -52,13 +52,13 @@ class TrajectoryBatch:
         return TrajectoryBatch(self.t, self.x, u, self.delay)
 
     def transformed(self, transformations: Transformations) -> "TrajectoryBatch":
-        """Every trajectory moved by its own symmetry: points moved, values turned."""
+        """Every trajectory under its own symmetry: points moved, values transformed."""
         x = self.x.expand(len(self.u), *self.x.shape[1:])
         moved_x, moved_u = transformations.apply(x, self.u)
         return TrajectoryBatch(self.t, torch.as_tensor(moved_x), torch.as_tensor(moved_u), self.delay)
 
     def delays(self) -> Tensor | None:
-        """The delays of the groups, (G, N)."""
+        """Time offsets of the groups, (G, N)."""
         return None if self.delay is None else self.delay.flatten(0, 1)
 
     def groups(self) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Training data whose values at further points were found from the observed ones."""
+"""Sources with values at unobserved points, computed from the observed ones."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from inrflow.data.source import TrajectorySource
 
 
 class CompletedSource(TrajectorySource):
-    """A source with values at the same points for all of its trajectories.
+    """A source whose trajectories all have values at the same points.
 
     Args:
         source: of the observations; its normalisation stays.
         x: (M, d) points.
-        values: (T, M, C) of each trajectory, in data units; NaN where not even these are known.
+        values: (T, M, C) of each trajectory, in data units; NaN where unknown.
     """
 
     def __init__(self, source: TrajectorySource, x: np.ndarray, values: Sequence[np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""Description: what is known of a data set besides its numbers. It is stored with every model trained on the data."""
+"""Description of a data set: names, units, domain, symmetries. It is stored with every model trained on the data."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Description:
         if len(set(names)) < len(names) or not all(names):
             raise UserError(f"channels {list(self.channels)} and coordinates {list(self.coordinates)} must be "
                             f"different names, none empty and none of them {' or '.join(RESERVED)}; rename them")
-        if any("/" in name for name in names):  # these become names of files, and of datasets of HDF5 and NetCDF files
+        if any("/" in name for name in names):  # they name files, and datasets of HDF5 and NetCDF files
             raise UserError(f"channels {list(self.channels)} and coordinates {list(self.coordinates)} hold a /; rename "
                             "them without it")
         if self.units is not None and len(self.units) != channels:
@@ -78,11 +78,11 @@ class Description:
 
     @property
     def layout(self) -> str:
-        """Channels and coordinates in words."""
+        """Channels and coordinates, for messages."""
         return f"channels {', '.join(self.channels)} at coordinates {', '.join(self.coordinates)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, fit for JSON."""
+        """As plain values, for JSON."""
         stored = {item.name: getattr(self, item.name) for item in fields(self)}
         stored["symmetries"] = self.symmetries.to_dict()
         return {key: list(value) if isinstance(value, tuple) else value for key, value in stored.items()}

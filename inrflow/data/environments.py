@@ -1,4 +1,4 @@
-"""Environments: which trajectories of a file belong to one system, and what is known of it."""
+"""Environments: groups of trajectories of one system, by parameters, environment number or trajectory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ KINDS = ("auto", "none", "environment", "trajectory", "parameters")
 class Environments:
     """Systems of a trajectory file, numbered from 0.
 
-    kind: what tells them apart, "parameters", "environment" or "trajectory". index: (S,) of each trajectory. labels:
-    (E,) ids of the file ("environment"), else the numbers. parameters: (E, Q) those that vary, None where unknown or
-    not to be used. names: Q of them.
+    kind: what distinguishes them, "parameters", "environment" or "trajectory". index: (S,) the environment of each
+    trajectory. labels: (E,) the file's own numbers ("environment"), else 0, 1, .... parameters: (E, Q) the values of
+    parameters that vary, None where unknown or not used. names: their Q names.
     """
 
     kind: str
@@ -81,7 +81,7 @@ def varying_parameters(file: TrajectoryFile) -> tuple[tuple[str, ...], np.ndarra
 
 def named_parameters(file: TrajectoryFile, names: tuple[str, ...]) -> np.ndarray | None:
     """Values (S, Q) of the named parameters, None where the file lacks one of them."""
-    held = parameter_names(file)
-    if file.parameters is None or not names or not set(names) <= set(held):
+    available = parameter_names(file)
+    if file.parameters is None or not names or not set(names) <= set(available):
         return None
-    return file.parameters[:, [held.index(name) for name in names]]
+    return file.parameters[:, [available.index(name) for name in names]]

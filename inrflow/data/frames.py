@@ -1,4 +1,4 @@
-"""Frames: observations of one trajectory, arranged by time. The form in which all data reach the engine."""
+"""Frames: observations of one trajectory, arranged by time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Frames:
 
     @property
     def moving(self) -> bool:
-        """Whether every frame has points of its own."""
+        """Whether each frame has its own points."""
         return self.x.ndim == 3
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ def group_rows(t: np.ndarray, x: np.ndarray, u: np.ndarray, collapse: bool = Tru
 
 def place_rows(times: np.ndarray, frame: np.ndarray, column: np.ndarray, x: np.ndarray, u: np.ndarray,
                collapse: bool = True) -> Frames:
-    """Put row r at frame[r], column[r] of padded frames; every frame must hold a row in column 0."""
+    """Padded frames with row r at frame[r], column[r]; every frame must have a row in column 0."""
     width = int(column.max()) + 1
     placed_u = np.full((len(times), width, u.shape[-1]), np.nan, np.float32)
     placed_u[frame, column] = u

@@ -1,4 +1,4 @@
-"""Per-channel normalisation, stored with the model."""
+"""Normalisation of each channel to mean 0 and deviation 1, stored with the model."""
 
 from __future__ import annotations
 

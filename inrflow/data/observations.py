@@ -1,4 +1,4 @@
-"""Observations: what was measured of one trajectory, in whatever shape it is at hand."""
+"""Observations of one trajectory, as rows or frames, numpy or torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Observations:
 
     Accepted, numpy or torch (or lists):
     rows t (R,), x (R, d), u (R, C); frames t (T,), x (N, d) or (T, N, d), u (T, N, C); one frame t scalar, x (N, d),
-    u (N, C). Where there is one channel its axis may be left out, except from u (T, N) with T = N, which is taken for
-    rows of N channels. Raises UserError where shapes do not fit, times or coordinates of observed values are not
+    u (N, C). The axis of a single channel may be left out, except from u (T, N) with T = N, which is read as rows of N
+    channels. Raises UserError where shapes do not fit, times or coordinates of observed values are not
     finite, values are infinite, or nothing is observed.
 
-    Attributes: kind ("numpy" | "torch", what came in), device (of a torch u, else None), channels C, dimensions d.
+    Attributes: kind ("numpy" | "torch", of the input), device (of a torch u, else None), channels C, dimensions d.
     """
 
     def __init__(self, t: Any, x: Any, u: Any) -> None:
@@ -80,8 +80,8 @@ def _arranged(t: np.ndarray, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, 
     if x.ndim == 3 and len(x) != T:
         raise problem
     if x.ndim == 2 and T == N:
-        if u.ndim in (1, 2) and len(u) == T:  # u (R, R) too is rows: an axis of channels is left out only where it
-            return t, x, u.reshape(T, -1)     # cannot be mistaken
+        if u.ndim in (1, 2) and len(u) == T:  # u (R, R) is read as rows, too: an axis of channels may be left
+            return t, x, u.reshape(T, -1)     # out only where that is unambiguous
     if u.shape == (T, N):
         u = u[..., None]
     elif T == 1 and u.ndim in (1, 2) and len(u) == N:  # one frame without its axis

@@ -1,4 +1,4 @@
-"""Which points are observed and which trajectories are held out: seeded choices that training and evaluation share."""
+"""Seeded choices of observed points and held-out trajectories, shared by training and evaluation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def observed_points(seed: int, trajectory: int, points: int, fraction: float, sa
     """Sorted indices of the observed subset of `points` points of one trajectory, at least one.
 
     A function of seed, trajectory index and fraction alone (`same`: of seed and fraction, one subset for all
-    trajectories), so that whoever reads the same file with the same fraction sees the same points.
+    trajectories), so that training and evaluation on the same file observe the same points.
     Raises UserError where `fraction` is outside (0, 1].
     """
     if not 0.0 < fraction <= 1.0:
@@ -29,9 +29,9 @@ def observed_points(seed: int, trajectory: int, points: int, fraction: float, sa
 def split_trajectories(count: int, fraction: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Sorted indices (training, validation) of `count` trajectories.
 
-    What is held out is one stretch of neighbours in the file (which closes to a ring), its place drawn: trajectories
-    that were cut from one run, or follow one setting, stand side by side and must not be judged by their own likes.
-    Both hold at least one trajectory where count > 1 and fraction > 0; a single trajectory is for training.
+    One contiguous stretch of the file (taken as a ring), at a random place, is held out: trajectories that were cut
+    from one run, or share a setting, lie side by side, and would leak into a validation set drawn one by one. Both
+    hold at least one trajectory where count > 1 and fraction > 0; a single trajectory is for training.
     Raises UserError where `fraction` is outside [0, 1) or `count` is below 1.
     """
     if count < 1:

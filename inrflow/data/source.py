@@ -1,4 +1,4 @@
-"""Training data as the stages want them: normalised batches of whole trajectories from a file of any size."""
+"""Sources of training data: normalised batches of whole trajectories from a file of any size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.sampling import observed_points
-from inrflow.data.time_bins import Knots, is_scattered
+from inrflow.data.time_bins import TimeBins, is_scattered
 from inrflow.errors import UserError
 
 _CACHE_BYTES = 2 * 1024**3
@@ -26,8 +26,8 @@ class TrajectorySource:
         points: fraction of points observed, a seeded subset of each trajectory.
         same_points: one subset for all trajectories.
         seed: of the subset.
-    Scattered rows whose times all differ are gathered around `knots` in time, and know their delays.
-    Values that fit into 2 GiB are kept in memory once read; larger files are read as they are asked for.
+    Scattered rows whose times all differ are gathered in `time_bins`, and have `delay`s from the bins' centres. Values
+    that fit into 2 GiB are kept in memory once read; larger files are read as they are asked for.
     """
 
     def __init__(
@@ -41,18 +41,18 @@ class TrajectorySource:
         if frames is not None and frames < 2:
             raise UserError(f"data.frames={frames}: dynamics need at least 2 frames of a trajectory; give 2 or more")
         file.require_frames(2)
-        observed_points(seed, 0, file.points, points)  # refuses an impossible fraction before anything is read
+        observed_points(seed, 0, file.points, points)  # raises for an impossible fraction before anything is read
         self.file, self.frames, self.fraction, self.same_points, self.seed = file, frames, points, same_points, seed
         self.description = file.description
         times = file.times()
-        self.knots: Knots | None = None
+        self.time_bins: TimeBins | None = None
         if file.layout == "scattered" and is_scattered(file.rows, int(np.isfinite(times).sum())):
             spans = np.nanmin(times), np.nanmax(times)
-            self.knots = Knots.over(float(spans[0]), float(spans[1]), points * file.rows / file.trajectories)
-            times = np.tile(self.knots.times, (file.trajectories, 1))
+            self.time_bins = TimeBins.for_rows(float(spans[0]), float(spans[1]), points * file.rows / file.trajectories)
+            times = np.tile(self.time_bins.times, (file.trajectories, 1))
         count = times.shape[1] if frames is None else min(frames, times.shape[1])
         self.times = torch.as_tensor(times[:, :count])
-        self.points = file.points if self.knots is None else max(1, round(file.rows / times.size))
+        self.points = file.points if self.time_bins is None else max(1, round(file.rows / times.size))
         size = len(times) * count * max(1, round(self.points * points)) * len(file.description.channels) * 4
         self._keep = size <= _CACHE_BYTES
         self._cache: dict[int, TrajectoryBatch] = {}
@@ -80,8 +80,8 @@ class TrajectorySource:
         if trajectory in self._cache:
             return self._cache[trajectory]
         limit = self.times.shape[1]
-        if self.knots is not None:
-            return self._read_scattered(trajectory, self.knots)
+        if self.time_bins is not None:
+            return self._read_scattered(trajectory, self.time_bins)
         frames = self.file.read(trajectory, slice(0, limit), self.observed_points(trajectory))
         t = torch.full((1, limit), float("nan"), dtype=torch.float64)
         t[0, : len(frames.t)] = torch.as_tensor(frames.t)
@@ -95,7 +95,7 @@ class TrajectorySource:
             self._cache[trajectory] = batch
         return batch
 
-    def _read_scattered(self, trajectory: int, knots: Knots) -> TrajectoryBatch:
+    def _read_scattered(self, trajectory: int, bins: TimeBins) -> TrajectoryBatch:
         rows = self.file.read(trajectory)
         seen = np.isfinite(rows.u).any(-1)
         t = np.broadcast_to(rows.t[:, None], seen.shape)[seen]
@@ -104,7 +104,7 @@ class TrajectorySource:
             kept = observed_points(self.seed, trajectory, len(t), self.fraction, self.same_points)
             t, x, u = t[kept], x[kept], u[kept]
         limit = slice(0, self.times.shape[1])
-        x, u, delay, _ = knots.gather(t, x, u)
+        x, u, delay, _ = bins.gather(t, x, u)
         batch = TrajectoryBatch(
             self.times[trajectory : trajectory + 1], torch.as_tensor(x[None, limit]), torch.as_tensor(u[None, limit]),
             torch.as_tensor(delay[None, limit], dtype=torch.float64),
@@ -131,15 +131,15 @@ class TrajectorySource:
         if normalised:
             u = self.normalisation.apply(u)
         delay = None
-        if self.knots is not None:
+        if self.time_bins is not None:
             delay = torch.cat([_padded(p.delay[..., None], width, 0.0)[..., 0] for p in parts if p.delay is not None])
         return TrajectoryBatch(torch.cat([p.t for p in parts]), x, u, delay)
 
     def fit_normalisation(self, trajectories: Sequence[int] | np.ndarray) -> Normalisation:
         """Mean and standard deviation of each channel over the named trajectories; kept and returned.
 
-        `varies` (C,) tells which channels have several values; the others have a scale of 1. `observed_frames`: of the
-        trajectory that has most.
+        Sets `varies` (C,): whether a channel has several values (the scale of the others is 1), and `observed_frames`:
+        the number in the trajectory that has most.
         """
         channels = len(self.description.channels)
         count, total, square = (torch.zeros(channels, dtype=torch.float64) for _ in range(3))

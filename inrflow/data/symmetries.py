@@ -1,27 +1,39 @@
-"""Symmetries: the transformations of space and values that turn solutions of a system into solutions.
+"""Symmetries: transformations of space and values that map solutions of a system to solutions.
 
-A continuous one is given by its generator: coordinates move as dx/ds = G x + g while values turn as du/ds = R u; a
-discrete one is a map x -> A x + b, u -> Q u. Values turn linearly: no symmetry adds an offset to them. Random elements
-of the group they generate multiply the training data.
+A continuous symmetry is given by its generator, dx/ds = G x + g and du/ds = R u; a discrete one by its map,
+x -> A x + b and u -> Q u. Values are transformed linearly, without offset. Training data are augmented by random
+elements of the generated group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from inrflow.errors import UserError
 
-if TYPE_CHECKING:
-    from inrflow.data.description import Description
-
 NAMES = ("translation", "reflection", "exchange", "rotation_z")
 _SMALL = 1e-9  # entries below it count as zero when a generator is classified
 _REACH = 0.1  # an unbounded generator moves points by at most this fraction of the extent
+
+
+class Domain(Protocol):
+    """What named symmetries depend on, as inrflow.data.description.Description has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def channels(self) -> tuple[str, ...]: ...
+    @property
+    def coordinates(self) -> tuple[str, ...]: ...
+    @property
+    def period(self) -> tuple[float, ...] | None: ...
+    @property
+    def geometry(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ class Transformations:
     def apply(self, x: Any, u: Any) -> tuple[Any, Any]:
         """Transform x (count, ..., d) and u (count, ..., C), numpy or torch; dtypes are kept.
 
-        A missing (NaN) value makes only those channels missing that depend on it.
+        Channels that depend on a missing (NaN) value become missing.
         """
         if len(x) != len(self) or len(u) != len(self):
             raise ValueError(f"x and u have {len(x)} and {len(u)} leading entries for {len(self)} transformations")
@@ -126,7 +138,7 @@ class Symmetries:
     def __hash__(self) -> int:
         return hash(self.names)
 
-    # ---- making them ----
+    # ---- construction ----
 
     @classmethod
     def empty(cls, d: int, channels: int) -> Symmetries:
@@ -135,7 +147,7 @@ class Symmetries:
                    np.zeros((0, d, d + 1)), np.zeros((0, channels, channels)))
 
     @classmethod
-    def by_name(cls, names: str | Iterable[str], description: Description,
+    def by_name(cls, names: str | Iterable[str], domain: Domain,
                 box: np.ndarray | None = None) -> Symmetries:
         """The named symmetries of the described domain, all channels taken as scalars.
 
@@ -145,9 +157,9 @@ class Symmetries:
         symmetries that the domain cannot have.
         """
         names = [names] if isinstance(names, str) else list(names)
-        d, channels = len(description.coordinates), len(description.channels)
-        sphere = description.geometry == "sphere"
-        period = np.zeros(d) if description.period is None else np.array(description.period)
+        d, channels = len(domain.coordinates), len(domain.channels)
+        sphere = domain.geometry == "sphere"
+        period = np.zeros(d) if domain.period is None else np.array(domain.period)
         generators: list[np.ndarray] = []
         maps: list[np.ndarray] = []
         for name in names:
@@ -166,8 +178,8 @@ class Symmetries:
             elif name == "exchange" and not sphere:
                 pairs = [(i, j) for i in range(d) for j in range(i + 1, d) if np.isclose(period[i], period[j])]
                 if not pairs:
-                    raise UserError(f"symmetry exchange needs two axes of equal period; {description.name} has "
-                                    f"coordinates {', '.join(description.coordinates)} with period {period.tolist()}")
+                    raise UserError(f"symmetry exchange needs two axes of equal period; {domain.name} has "
+                                    f"coordinates {', '.join(domain.coordinates)} with period {period.tolist()}")
                 for i, j in pairs:
                     exchange = np.eye(d, d + 1)
                     exchange[[i, j]] = exchange[[j, i]]
@@ -177,18 +189,18 @@ class Symmetries:
                 rotation[0, 1], rotation[1, 0] = -1.0, 1.0
                 generators.append(rotation)
             elif name in NAMES:
-                domain = "a sphere" if sphere else "no sphere"
-                raise UserError(f"symmetry {name} does not apply to {description.name}, whose domain is {domain}; "
+                kind = "a sphere" if sphere else "no sphere"
+                raise UserError(f"symmetry {name} does not apply to {domain.name}, whose domain is {kind}; "
                                 f"choose from {'reflection, rotation_z' if sphere else ', '.join(NAMES[:3])}")
             else:
                 raise UserError(f"unknown symmetry {name!r}; choose from {', '.join(NAMES)}, or declared, or none")
         identity = np.eye(channels)
         return cls(np.array(generators).reshape(-1, d, d + 1), np.zeros((len(generators), channels, channels)),
                    np.array(maps).reshape(-1, d, d + 1), np.tile(identity, (len(maps), 1, 1)),
-                   coordinates=description.coordinates)
+                   coordinates=domain.coordinates)
 
     def only(self, names: str | Sequence[str]) -> Symmetries:
-        """Those whose label or family is named: `reflection` stands for reflection_x, reflection_y and so on.
+        """The symmetries whose label or family is named: `reflection` stands for reflection_x, reflection_y and so on.
 
         Raises UserError where a name matches none.
         """
@@ -220,10 +232,10 @@ class Symmetries:
         return tuple(name if names.count(name) == 1 else f"{name}_{names[:index].count(name)}"
                      for index, name in enumerate(names))
 
-    # ---- storing them ----
+    # ---- storage ----
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain lists, fit for JSON."""
+        """As plain lists, for JSON."""
         return {"generators": self.generators.tolist(), "generators_channels": self.generators_channels.tolist(),
                 "maps": self.maps.tolist(), "maps_channels": self.maps_channels.tolist(), "names": list(self.names),
                 "coordinates": list(self.coordinates), "d": self.d, "channels": self.channels}
@@ -237,14 +249,14 @@ class Symmetries:
                   np.array(stored["maps_channels"]).reshape(-1, channels, channels))
         return cls(spaces[0], values[0], spaces[1], values[1], tuple(stored["names"]), tuple(stored["coordinates"]))
 
-    # ---- using them ----
+    # ---- random elements ----
 
     def sample(self, rng: np.random.Generator, count: int, extent: Any, period: Any = None) -> Transformations:
         """`count` random elements of the generated group, for a domain of size extent (d,) and period (d,) or None.
 
         Each continuous symmetry acts with a parameter drawn uniformly: a translation along periodic directions over the
-        whole period, a rotation over the full turn, anything unbounded so far that it moves points by at most 10 % of
-        the extent. Each discrete one acts with probability 1/2. They act in random order.
+        whole period, a rotation over the full turn, an unbounded one so that it moves points by at most 10 % of the
+        extent. Each discrete one acts with probability 1/2. They act in random order.
         """
         d, channels, K, M = self.d, self.channels, len(self.generators), len(self.maps)
         extent = np.broadcast_to(np.asarray(extent, np.float64), (d,))
@@ -273,7 +285,7 @@ class Symmetries:
 
 def _parameter_range(generator: np.ndarray, turning: np.ndarray, extent: np.ndarray,
                      period: np.ndarray) -> tuple[float, float]:
-    """The interval from which the parameter s of one continuous symmetry is drawn."""
+    """Interval of the parameter s of one continuous symmetry, from which random elements are drawn."""
     d = len(generator)
     G, g = generator[:, :d], generator[:, d]
     along = np.abs(g) > _SMALL

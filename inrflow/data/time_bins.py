@@ -1,4 +1,4 @@
-"""Rows that each have a time of their own, gathered around evenly spaced knots in time, the frames of such data."""
+"""Time bins: frames made of rows that each have a time of their own (asynchronous sensors, tracks)."""
 
 from __future__ import annotations
 
@@ -8,45 +8,48 @@ import numpy as np
 
 from inrflow.data.frames import place_rows
 
-_ROWS = 150  # around a knot: enough to say something of a whole field
-_FEWEST, _MOST = 8, 400  # knots
-_SCATTERED = 4  # fewer rows than this at a time, on average, are no frame
+_ROWS = 150  # per bin on average: enough to determine the larger scales of a field
+_FEWEST, _MOST = 8, 400  # bins
+_SCATTERED = 4  # with fewer rows than this at a time, on average, times are no frames
 
 
 @dataclass(frozen=True)
-class Knots:
-    """Evenly spaced times (K,) that stand for windows of `width` around them."""
+class TimeBins:
+    """K windows of equal `width`, side by side; `times` (K,) are their centres."""
 
     times: np.ndarray
     width: float
 
     @classmethod
-    def over(cls, first: float, last: float, rows: float) -> Knots:
-        """For `rows` rows between two times; the fewer rows there are, the wider the windows."""
+    def for_rows(cls, first: float, last: float, rows: float) -> TimeBins:
+        """Bins for `rows` rows between two times: the fewer rows, the wider the bins."""
         return cls._even(first, last, int(np.clip(round(rows / _ROWS), _FEWEST, _MOST)))
 
     @classmethod
-    def spaced(cls, first: float, last: float, width: float) -> Knots:
-        """Windows of about this width between two times, up to a number of them."""
+    def of_width(cls, first: float, last: float, width: float) -> TimeBins:
+        """Bins of at most this width between two times, up to a number of them."""
         return cls._even(first, last, int(np.clip(np.ceil((last - first) / width), 1, _MOST)))
 
     @classmethod
-    def _even(cls, first: float, last: float, count: int) -> Knots:
+    def _even(cls, first: float, last: float, count: int) -> TimeBins:
         width = (last - first) / count
         return cls(first + width * (np.arange(count) + 0.5), width)
 
     def gather(
         self, t: np.ndarray, x: np.ndarray, u: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Rows t (R,), x (R, d), u (R, C) as x (K, N, d), u (K, N, C) and their delays t - knot (K, N), and which knots
-        (K,) have any row. Windows are padded with NaN values at points of their own or of another window."""
-        knot = np.clip(((t - self.times[0]) / self.width + 0.5).astype(int), 0, len(self.times) - 1)
-        order = np.argsort(knot, kind="stable")
-        knot, t, x, u = knot[order], t[order], x[order], u[order]
-        used, starts, counts = np.unique(knot, return_index=True, return_counts=True)
+        """Rows t (R,), x (R, d), u (R, C) arranged by bin.
+
+        Returns x (K, N, d), u (K, N, C), time offsets from the centres (K, N), and which bins hold any row (K,) bool.
+        Bins are padded with NaN values at points of the same bin or, in empty bins, of another one.
+        """
+        bins = np.clip(((t - self.times[0]) / self.width + 0.5).astype(int), 0, len(self.times) - 1)
+        order = np.argsort(bins, kind="stable")
+        bins, t, x, u = bins[order], t[order], x[order], u[order]
+        used, starts, counts = np.unique(bins, return_index=True, return_counts=True)
         row = np.repeat(np.arange(len(used)), counts)
         column = np.arange(len(t)) - np.repeat(starts, counts)
-        values = np.concatenate([u, (t - self.times[knot])[:, None]], 1)
+        values = np.concatenate([u, (t - self.times[bins])[:, None]], 1)
         placed = place_rows(self.times[used], row, column, x, values, collapse=False)
         width = placed.u.shape[1]
         wide_x = np.tile(placed.x[:1, :1], (len(self.times), width, 1))

@@ -76,7 +76,7 @@ def evaluate(
     seed, same = int(training["seed"]), bool(training["same_points"])
     fraction = training["points"] if observe.points is None else observe.points
     split = fraction if fraction < 1.0 else training["points"]  # which points count as observed in the report
-    split = split if source.knots is None else 1.0  # rows of different times have no points in common
+    split = split if source.time_bins is None else 1.0  # rows of different times have no points in common
     tally = _Tally(ChannelStatistics(surrogate.description.channels))
     seconds = {"encode": 0.0, "rollout": 0.0, "decode": 0.0}
     decoded = 0
@@ -214,6 +214,6 @@ def require_channels(surrogate: Surrogate, file: TrajectoryFile, wanted: str) ->
 def _block_length(source: TrajectorySource, surrogate: Surrogate) -> int:
     """Number of trajectories that are forecast at once."""
     values = source.times.shape[1] * source.points * len(surrogate.description.channels)
-    if source.knots is not None:  # every value has a state of its own
+    if source.time_bins is not None:  # every value has a state of its own
         values *= surrogate.code_size
     return int(np.clip(_VALUES_PER_BLOCK // max(1, values), 1, 4 * _BLOCK))

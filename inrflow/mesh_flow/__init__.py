@@ -1,0 +1,1 @@
+"""Incompressible flow on a triangle mesh: values at unobserved nodes by nudging a Navier-Stokes solution."""

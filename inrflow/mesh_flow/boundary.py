@@ -1,7 +1,7 @@
-"""What a flow does at the boundary of its mesh, read off the observed nodes there.
+"""Boundary conditions of a flow on a mesh, inferred from the observed boundary nodes.
 
-Where the velocity of the observed nodes of a stretch of the boundary does not change in time it is a condition: a wall
-where it is zero, an inflow where it is not, interpolated along the stretch. Elsewhere the flow leaves as it likes.
+A stretch of the boundary whose observed velocities are steady is a Dirichlet condition, interpolated along the stretch:
+a wall where they are zero, an inflow elsewhere. All other stretches are free (natural) outflow boundaries.
 """
 
 from __future__ import annotations
@@ -13,66 +13,67 @@ from scipy.interpolate import CubicSpline
 
 from inrflow.mesh_flow.elements import TaylorHood
 
-_CORNER = np.cos(np.pi / 3)  # a turn by more than this parts two stretches
-_STEADY, _STILL = 0.1, 5e-3  # shares of the velocity's deviation in time, and of its size
+_CORNER = np.cos(np.pi / 3)  # cosine of the angle at a vertex from which on it separates two stretches
+_STEADY, _STILL = 0.1, 5e-3  # tolerances: of the velocity's deviation in time, and of its root mean square
 
 
 @dataclass
 class Boundary:
-    """Nodes (B,) with a known velocity, and the velocities (B, 2)."""
+    """Dirichlet conditions: nodes (B,) and their velocities (B, 2)."""
 
     nodes: np.ndarray
     velocity: np.ndarray
 
 
 def boundary_conditions(elements: TaylorHood, observed: np.ndarray, velocity: np.ndarray) -> Boundary:
-    """Conditions that the velocity (T, K, 2) at the observed vertices (K,) shows."""
+    """Dirichlet conditions from the velocity (T, K, 2) at the observed vertices (K,)."""
     mean, deviation = velocity.mean(0), velocity.std(0).max(-1)
     changing = np.sqrt(np.square(velocity.std(0)).sum(-1).mean())
     still = _STILL * np.sqrt(np.square(velocity).sum(-1).mean())
     known = {int(i): mean[k] for k, i in enumerate(observed) if deviation[k] <= max(_STEADY * changing, still)}
-    seen = set(observed.tolist())
+    observed_set = set(observed.tolist())
     middle = {tuple(edge): elements.vertices + i for i, edge in enumerate(elements.edges.tolist())}
-    found: dict[int, np.ndarray] = {}
-    later = []
+    conditions: dict[int, np.ndarray] = {}
+    inflows = []
     around = loops(elements)
     outer = max(around, key=lambda loop: np.ptp(elements.nodes[loop], axis=0).prod(), default=[])
     parts: list[list[int]] = []
     for loop in around:
-        told = [known.get(i, np.full(2, np.inf)) for i in loop if i in seen]
-        wall = loop is not outer and told and np.linalg.norm(told, axis=1).max() <= still
-        parts += [[*loop, loop[0]]] if wall else stretches(elements, loop)  # nothing flows into one side of a hole
+        velocities = [known.get(i, np.full(2, np.inf)) for i in loop if i in observed_set]
+        wall = loop is not outer and velocities and np.linalg.norm(velocities, axis=1).max() <= still
+        parts += [[*loop, loop[0]]] if wall else stretches(elements, loop)  # a hole is a wall as a whole
     for stretch in parts:
         closed = stretch[0] == stretch[-1]
-        steady = _steady(stretch, closed, seen, known)
-        values = [known[i] for i, held in zip(stretch, steady, strict=True) if held and i in known]
+        steady = _steady(stretch, closed, observed_set, known)
+        values = [known[i] for i, is_steady in zip(stretch, steady, strict=True) if is_steady and i in known]
         if not values:
             continue
         if np.linalg.norm(values, axis=1).max() <= still:
             for i, j, first, second in zip(stretch, stretch[1:], steady, steady[1:], strict=False):
-                found.update({n: np.zeros(2) for n, held in ((i, first), (j, second)) if held})
+                conditions.update({n: np.zeros(2) for n, is_steady in ((i, first), (j, second)) if is_steady})
                 if first and second:
-                    found[middle[min(i, j), max(i, j)]] = np.zeros(2)
+                    conditions[middle[min(i, j), max(i, j)]] = np.zeros(2)
         else:
-            later.append((stretch, closed, steady))
-    for stretch, closed, steady in later:  # walls have the corners
+            inflows.append((stretch, closed, steady))
+    for stretch, closed, steady in inflows:  # after the walls, to which the corners belong
         place, along = _arc(elements.nodes[stretch])
-        given = {i: found.get(i, known.get(i)) for i in stretch}
-        held = np.array([given[i] is not None and (s or i in found) for i, s in zip(stretch, steady, strict=True)])
-        curve = _curve(place[held], np.array([given[i] for i, h in zip(stretch, held, strict=True) if h]), closed)
-        steady = [s or h for s, h in zip(steady, held, strict=True)]
+        given = {i: conditions.get(i, known.get(i)) for i in stretch}
+        fixed = np.array([given[i] is not None and (is_steady or i in conditions)
+                          for i, is_steady in zip(stretch, steady, strict=True)])
+        curve = _curve(place[fixed], np.array([given[i] for i, f in zip(stretch, fixed, strict=True) if f]), closed)
+        steady = [s or f for s, f in zip(steady, fixed, strict=True)]
         for k, i in enumerate(stretch):
             if steady[k]:
-                found.setdefault(i, curve(place[k]))
+                conditions.setdefault(i, curve(place[k]))
             if k and steady[k] and steady[k - 1]:
                 j = stretch[k - 1]
-                found[middle[min(i, j), max(i, j)]] = curve(along[k - 1])
-    nodes = np.array(sorted(found), dtype=int)
-    return Boundary(nodes, np.array([found[int(i)] for i in nodes]).reshape(-1, 2))
+                conditions[middle[min(i, j), max(i, j)]] = curve(along[k - 1])
+    nodes = np.array(sorted(conditions), dtype=int)
+    return Boundary(nodes, np.array([conditions[int(i)] for i in nodes]).reshape(-1, 2))
 
 
 def loops(elements: TaylorHood) -> list[list[int]]:
-    """Vertices of the boundary in their order, one list for each closed line of it."""
+    """Vertices of the boundary in order, one list for each closed line."""
     neighbours: dict[int, list[int]] = {}
     for i, j in elements.edges[elements.boundary].tolist():
         neighbours.setdefault(i, []).append(j)
@@ -86,13 +87,13 @@ def loops(elements: TaylorHood) -> list[list[int]]:
             if not following:
                 break
             loop.append(following[0])
-        if len(loop) > 2 and loop[0] in neighbours[loop[-1]]:  # lines that touch in a vertex have no one order
+        if len(loop) > 2 and loop[0] in neighbours[loop[-1]]:  # lines that touch in a vertex have no unique order
             result.append(loop)
     return result
 
 
 def stretches(elements: TaylorHood, loop: list[int]) -> list[list[int]]:
-    """A loop from corner to corner; one without corners ends where it begins."""
+    """A loop cut at its corners; a stretch without corners ends where it begins."""
     x = elements.nodes[loop]
     before, after = x - np.roll(x, 1, axis=0), np.roll(x, -1, axis=0) - x
     cosine = (before * after).sum(1) / np.linalg.norm(before, axis=1) / np.linalg.norm(after, axis=1)
@@ -103,13 +104,13 @@ def stretches(elements: TaylorHood, loop: list[int]) -> list[list[int]]:
     return [[loop[k % len(loop)] for k in range(a, b + 1)] for a, b in zip(corners, following, strict=True)]
 
 
-def _steady(stretch: list[int], closed: bool, seen: set[int], known: dict[int, np.ndarray]) -> list[bool]:
-    """Which vertices stand still, or lie between observed ones that do; corners do not speak for a stretch."""
+def _steady(stretch: list[int], closed: bool, observed: set[int], known: dict[int, np.ndarray]) -> list[bool]:
+    """Which vertices have a steady velocity, or lie between observed ones that do. Corners do not count as observed."""
     count = len(stretch)
-    inner = [k for k in range(count) if stretch[k] in seen and (closed or 0 < k < count - 1)]
+    inner = [k for k in range(count) if stretch[k] in observed and (closed or 0 < k < count - 1)]
     result = []
     for k in range(count):
-        if stretch[k] in seen:
+        if stretch[k] in observed:
             result.append(stretch[k] in known and bool(inner))
             continue
         before, after = [j for j in inner if j < k], [j for j in inner if j > k]
@@ -121,7 +122,7 @@ def _steady(stretch: list[int], closed: bool, seen: set[int], known: dict[int, n
 
 
 def _arc(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Length along the stretch at its vertices, and at the midpoints between them."""
+    """Arc length at the vertices of a stretch, and at the midpoints between them."""
     place = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(x, axis=0), axis=1))])
     return place, (place[1:] + place[:-1]) / 2
 

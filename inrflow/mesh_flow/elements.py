@@ -56,7 +56,7 @@ class TaylorHood:
 
     @classmethod
     def of(cls, x: np.ndarray, triangles: np.ndarray) -> TaylorHood:
-        """Of vertices x (V, 2) and triangles (E, 3) of either orientation.
+        """Elements on vertices x (V, 2) and triangles (E, 3) of either orientation.
 
         Raises ValueError where a vertex has no triangle, a triangle has no area or an edge more than two triangles.
         """

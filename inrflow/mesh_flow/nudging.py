@@ -1,10 +1,10 @@
-"""Incompressible flow that observations carry along (nudging: Azouani, Olson and Titi 2014).
+"""Incompressible flow nudged to observations (continuous data assimilation: Azouani, Olson and Titi 2014).
 
     du/dt + (u . grad) u + grad p = nu laplace u + strength (observed - u),    div u = 0
 
-where nodes are observed. Whatever the start, such a flow forgets it and follows the one that was observed, between the
+with the nudging term at observed nodes only. Such a flow converges to the observed one from any start, between the
 observed nodes too. Viscosity, pressure and nudging are implicit (their matrix is factorised once), convection is
-extrapolated from the last two steps.
+extrapolated from the last two steps (Adams-Bashforth).
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from scipy.sparse.linalg import SuperLU, splu
 from inrflow.mesh_flow.boundary import Boundary
 from inrflow.mesh_flow.elements import TaylorHood
 
-COURANT = 0.2  # of a time step, where the flow is fastest and the triangles are smallest
+COURANT = 0.2  # number of a time step, for the largest speed and the smallest triangle
 _HALVINGS = 2
-_UNSTABLE = 20.0  # times the fastest that was observed
+_UNSTABLE = 20.0  # times the largest observed speed
 
 
 @dataclass
-class Followed:
-    """A flow at observed times: velocity (T, M, 2) at the nodes of the elements, pressure (T, V) at the vertices."""
+class FlowPath:
+    """Solution at the observed times: velocity (T, M, 2) at the elements' nodes, pressure (T, V) at the vertices."""
 
     velocity: np.ndarray
     pressure: np.ndarray
 
 
 class NudgedFlow:
-    """Flow of a mesh under conditions at its boundary, nudged at some vertices.
+    """Navier-Stokes flow on a mesh with Dirichlet conditions, nudged at some vertices.
 
     Args:
-        nudged: (K,) vertices. strength: of the nudging, for a time step of 1.
+        nudged: (K,) vertices. strength: of the nudging, times the time step.
     """
 
     def __init__(self, elements: TaylorHood, boundary: Boundary, nudged: np.ndarray, strength: float = 0.3) -> None:
@@ -47,8 +47,8 @@ class NudgedFlow:
         inside = np.isin(np.unique(elements.edges[elements.boundary]), boundary.nodes).all()
         self._pressures = np.arange(1 if inside else 0, elements.vertices)  # a closed flow's pressure has no level
 
-    def follow(self, t: np.ndarray, observed: np.ndarray, start: np.ndarray, viscosity: float) -> Followed | None:
-        """The flow at times t (T,) along the velocity observed (T, K, 2) of the nudged vertices, from `start` (M, 2).
+    def follow(self, t: np.ndarray, observed: np.ndarray, start: np.ndarray, viscosity: float) -> FlowPath | None:
+        """Solve to times t (T,), nudged to the velocity observed (T, K, 2) at the nudged vertices, from `start` (M, 2).
 
         None where no step is small enough to stay stable.
         """
@@ -57,19 +57,19 @@ class NudgedFlow:
         largest = COURANT * self.elements.height / max(speed, 1e-300)
         for halving in range(_HALVINGS):
             with np.errstate(over="ignore", invalid="ignore"):
-                found = self._follow(t, between, start, viscosity, largest / 2**halving, _UNSTABLE * speed)
-            if found is not None:
-                return found
+                path = self._follow(t, between, start, viscosity, largest / 2**halving, _UNSTABLE * speed)
+            if path is not None:
+                return path
         return None
 
     def _follow(
         self, t: np.ndarray, between, start: np.ndarray, viscosity: float, largest: float, limit: float,  # noqa: ANN001
-    ) -> Followed | None:
+    ) -> FlowPath | None:
         elements, free = self.elements, self._free
         velocity = start.copy()
         velocity[self.boundary.nodes] = self.boundary.velocity
         pressure = np.zeros(elements.vertices)
-        result = Followed(np.empty((len(t), *start.shape)), np.empty((len(t), elements.vertices)))
+        result = FlowPath(np.empty((len(t), *start.shape)), np.empty((len(t), elements.vertices)))
         result.velocity[0] = velocity
         before: tuple[np.ndarray, float] | None = None
         step, system = 0.0, None
@@ -89,7 +89,7 @@ class NudgedFlow:
                 right[self.nudged] += (self.strength / step * self._at)[:, None] * targets[k]
                 velocity = velocity.copy()
                 velocity[free], pressure = system.solve(right)
-                if frame == 1 and k == 1:  # the first step's pressure is spent on a start that diverges
+                if frame == 1 and k == 1:  # the pressure of the first step corrects a start that is not divergence-free
                     result.pressure[0] = pressure
             if not np.abs(velocity).max() < limit:
                 return None
@@ -112,14 +112,14 @@ class _System:
         self._inflow = sum(part[:, known] @ values[:, k] for k, part in enumerate(along))
         own, (dx, dy) = matrix[free][:, free], [part[:, free] for part in along]
         whole = sparse.bmat([[own, None, -dx.T], [None, own, -dy.T], [dx, dy, None]]).tocsc()
-        self._factors: SuperLU = splu(  # symmetric in its pattern: an ordering for that fills in least
+        self._factors: SuperLU = splu(  # its pattern is symmetric: this ordering has the least fill-in
             whole, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.01, options={"SymmetricMode": True}
         )
 
     def solve(self, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Velocity (F, 2) of the free nodes, and pressure (V,)."""
         own = right[self._free] - self._from_boundary
-        found = self._factors.solve(np.concatenate([own[:, 0], own[:, 1], -self._inflow]))
+        solution = self._factors.solve(np.concatenate([own[:, 0], own[:, 1], -self._inflow]))
         pressure, count = np.zeros(self._vertices), len(self._free)
-        pressure[self._kept] = found[2 * count:]
-        return found[: 2 * count].reshape(2, count).T, pressure
+        pressure[self._kept] = solution[2 * count:]
+        return solution[: 2 * count].reshape(2, count).T, pressure

@@ -8,7 +8,7 @@ import torch
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.observations import Observations
-from inrflow.data.time_bins import Knots, is_scattered
+from inrflow.data.time_bins import TimeBins, is_scattered
 from inrflow.errors import UserError
 
 _BIN = 0.5  # internal time units between the frames made of rows whose times all differ
@@ -38,6 +38,6 @@ def window_of(
     seen = np.isfinite(frames.u).any(-1)
     t = np.broadcast_to(frames.t[:, None], seen.shape)[seen]
     places = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))[seen]
-    bins = Knots.spaced(float(t.min()), float(t.max()), _BIN * unit)
+    bins = TimeBins.of_width(float(t.min()), float(t.max()), _BIN * unit)
     place, values, delay, _ = bins.gather(t, places, frames.u[seen])
     return TrajectoryBatch(*(torch.as_tensor(v)[None] for v in (bins.times, place, values, delay.astype(float))))

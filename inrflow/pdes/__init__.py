@@ -1,1 +1,1 @@
-"""Solvers of periodic partial differential equations, which make the project's data sets on demand."""
+"""Pseudo-spectral solvers of periodic partial differential equations, for data sets generated on demand."""

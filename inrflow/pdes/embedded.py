@@ -1,4 +1,4 @@
-"""The embedded default data as files, made once and cached."""
+"""The embedded default data as files, generated once and cached."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 from inrflow.data.description import Description
-from inrflow.data.formats.trajectory_file import write_trajectories
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.symmetries import Symmetries
 from inrflow.pdes.wave import default_wave
+from inrflow.runtime.atomic_files import make_folder
 
 _VERSION = 2
 
@@ -30,8 +31,8 @@ def embedded_files(console: Console | None = None) -> tuple[Path, Path]:
         path = folder / f"wave_{kind}_{_VERSION}.h5"
         if not path.exists():
             if console is not None:
-                console.print(f"making the embedded wave data: {path}", highlight=False)
-            folder.mkdir(parents=True, exist_ok=True)
+                console.print(f"generating the embedded wave data: {path}", highlight=False)
+            make_folder(folder)
             wave = default_wave(trajectories, seed)
             description = Description(
                 name="wave",

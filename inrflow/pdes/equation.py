@@ -1,5 +1,4 @@
-"""What an equation must declare to be solved, sampled and described: symbol, nonlinear term, channels, parameters,
-start, symmetries.
+"""Interface of an equation: symbol, nonlinear term, channels, parameters, initial fields, symmetries, data protocols.
 
 All equations are u_t = L u + N(u) on a periodic box, L diagonal in Fourier space up to a mixing of channels.
 """
@@ -20,9 +19,7 @@ AXES = ("x", "y", "z")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number in the equation: its default, the range from which `sample` draws, and the least value that makes
-    sense.
-    """
+    """A number in the equation: its default, the range from which `sample` draws, and its least admissible value."""
 
     default: float
     low: float
@@ -31,12 +28,12 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """How a data set is made from an equation: its fields are the defaults of `generate`.
+class DataProtocol:
+    """How a data set is generated from an equation: defaults of the settings of `generate`.
 
-    The run starts from a random field, is carried on for `burn_in` units of time (with `burn_in_parameters` where
-    given), and is then cut into `windows` trajectories of `frames` frames, `dt` apart. The equation is solved on
-    `resolution` points per axis (None: those of the output) and seen on `grid`. `parameters` as in `generate`.
+    A run starts from a random field, is solved for `burn_in` units of time (with `burn_in_parameters` where given), and
+    is then cut into `windows` trajectories of `frames` frames, `dt` apart. The equation is solved on `resolution`
+    points per axis (None: those of the output) and observed on `grid`. `parameters` as in `generate`.
     """
 
     frames: int = 20
@@ -64,9 +61,8 @@ class Transformation:
 
 @dataclass(frozen=True)
 class EquationSymmetries:
-    """Transformations that turn solutions into solutions, for every value of the parameters. None acts on values
-    alone: sums and multiples of solutions of linear equations are solutions too, but a linear model knows that by
-    itself.
+    """Transformations that map solutions to solutions, for every value of the parameters. None acts on values alone:
+    that sums and multiples of solutions of linear equations are solutions needs no augmentation with a linear model.
     """
 
     generators: tuple[Transformation, ...]
@@ -85,7 +81,7 @@ class EquationSymmetries:
 
 
 class Equation:
-    """The declaration of one equation. Subclasses fill in what is not inherited.
+    """Declaration of one equation, to be subclassed.
 
     In `linear`, `nonlinear` and `initial`, a parameter is a tensor (S, 1, ..., 1) that broadcasts over coefficients
     (S, C, *modes).
@@ -94,8 +90,8 @@ class Equation:
     name: ClassVar[str]
     formula: ClassVar[str]
     dimensions: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    degree: ClassVar[int] = 1  # of the nonlinear term in u: how much must be cut to avoid aliasing; 1: there is none
-    protocols: ClassVar[Mapping[str, Protocol]]  # the first is the default
+    degree: ClassVar[int] = 1  # of the nonlinear term in u, for dealiasing; 1: there is none
+    protocols: ClassVar[Mapping[str, DataProtocol]]  # the first is the default
 
     def channels(self, dimensions: int) -> tuple[str, ...]:
         return ("u",)
@@ -114,8 +110,8 @@ class Equation:
         raise NotImplementedError
 
     def initial(self, grid: SpectralGrid, rng: np.random.Generator) -> Tensor:
-        """Coefficients (C, *modes) of a random start; the same field for the same state of `rng` on every fine enough
-        grid.
+        """Coefficients (C, *modes) of a random initial field; the same field for the same state of `rng` on every fine
+        enough grid.
         """
         raise NotImplementedError
 
@@ -129,7 +125,7 @@ class Equation:
 def box_symmetries(
     period: Sequence[float], channels: int, vector: bool = False, reflections: bool = True
 ) -> EquationSymmetries:
-    """Translations along all axes and, with `reflections`, what maps the box to itself.
+    """Translations along all axes and, with `reflections`, reflections and exchanges of axes that keep the box.
 
     Channels are scalars or, with `vector`, the components of a vector: the one along a reflected axis changes its
     sign, those of exchanged axes are exchanged.

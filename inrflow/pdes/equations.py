@@ -1,4 +1,4 @@
-"""The equations that `generate` knows, each a small declaration; the longest, Navier-Stokes, has its own file."""
+"""The registered equations, each a small declaration; Navier-Stokes has its own module."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inrflow.errors import UserError
-from inrflow.pdes.equation import AXES, Equation, EquationSymmetries, Parameter, Protocol, box_symmetries
+from inrflow.pdes.equation import AXES, DataProtocol, Equation, EquationSymmetries, Parameter, box_symmetries
 from inrflow.pdes.initial import gaussian_bump, smooth_field, soft_block
 from inrflow.pdes.navier_stokes import NavierStokes
 from inrflow.pdes.spectral import SpectralGrid
@@ -18,7 +18,7 @@ from inrflow.pdes.spectral import SpectralGrid
 class Heat(Equation):
     name = "heat"
     formula = "u_t = diffusivity lap u"
-    protocols = {"default": Protocol(dt=0.1, period=1.0)}
+    protocols = {"default": DataProtocol(dt=0.1, period=1.0)}
 
     def parameters(self, dimensions: int) -> dict[str, Parameter]:
         return {"diffusivity": Parameter(5e-3, 2e-3, 1e-2, minimum=0.0)}
@@ -33,7 +33,7 @@ class Heat(Equation):
 class Advection(Equation):
     name = "advection"
     formula = "u_t + velocity . grad u = 0"
-    protocols = {"default": Protocol(dt=0.1, period=1.0)}
+    protocols = {"default": DataProtocol(dt=0.1, period=1.0)}
 
     def parameters(self, dimensions: int) -> dict[str, Parameter]:
         defaults = (0.5, 0.25, 0.125)
@@ -56,7 +56,7 @@ class Burgers(Equation):
     name = "burgers"
     formula = "u_t + (u . grad) u = viscosity lap u"
     degree = 2
-    protocols = {"default": Protocol(dt=0.05, period=1.0, resolution=64)}
+    protocols = {"default": DataProtocol(dt=0.05, period=1.0, resolution=64)}
 
     def channels(self, dimensions: int) -> tuple[str, ...]:
         return ("u", "v", "w")[:dimensions]
@@ -92,7 +92,7 @@ class KuramotoSivashinsky(Equation):
         "in 2-D and 3-D u_t + |grad u|^2 / 2 + lap u + viscosity lap^2 u = 0, the mean of u held at zero"
     )
     degree = 2
-    protocols = {"default": Protocol(dt=0.5, period=22.0, grid=64, dimensions=1, burn_in=50.0)}
+    protocols = {"default": DataProtocol(dt=0.5, period=22.0, grid=64, dimensions=1, burn_in=50.0)}
 
     def parameters(self, dimensions: int) -> dict[str, Parameter]:
         return {"viscosity": Parameter(1.0, 0.8, 1.2, minimum=1e-6)}
@@ -123,8 +123,8 @@ class Wave(Equation):
     name = "wave"
     formula = "u_tt = speed^2 lap u"
     protocols = {
-        "default": Protocol(dt=0.25, period=2.0),
-        "dino": Protocol(dt=0.25, period=2.0, windows=8),
+        "default": DataProtocol(dt=0.25, period=2.0),
+        "dino": DataProtocol(dt=0.25, period=2.0, windows=8),
     }
 
     def channels(self, dimensions: int) -> tuple[str, ...]:
@@ -153,8 +153,8 @@ class GrayScott(Equation):
     formula = "u_t = diffusivity_u lap u - u v^2 + feed (1 - u), v_t = diffusivity_v lap v + u v^2 - (feed + kill) v"
     degree = 3
     protocols = {
-        "default": Protocol(dt=20.0, period=32.0, resolution=64),
-        "coda": Protocol(
+        "default": DataProtocol(dt=20.0, period=32.0, resolution=64),
+        "coda": DataProtocol(
             frames=10,
             dt=40.0,
             period=32.0,
@@ -210,7 +210,7 @@ EQUATIONS: dict[str, Equation] = {
 
 
 def find_equation(name: str) -> Equation:
-    """The equation of that name. UserError, with the names there are, where there is none."""
+    """The equation of a name. Raises UserError, which lists the names, where there is none."""
     if name not in EQUATIONS:
         raise UserError(f"Unknown pde {name!r}: choose one of {', '.join(EQUATIONS)}.")
     return EQUATIONS[name]

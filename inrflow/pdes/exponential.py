@@ -3,7 +3,7 @@
 Exponential time differencing Runge-Kutta of order four (ETDRK4: Cox & Matthews 2002, Kassam & Trefethen 2005),
 batched over trajectories of which each has its own parameters and its own step. The coefficients are combinations of
 the entire functions phi_k(z) = sum_n z^n / (n + k)!, evaluated by their series near zero and by recurrence elsewhere,
-which loses no digits. Where N = 0, one exponential carries the solution over any time without error.
+which loses no digits. Where N = 0, one exponential is the exact solution over any time.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor
 
 _SERIES_TERMS = 20  # 1 / 20! is below the rounding error of float64
 _STEPS_BETWEEN_CHECKS = 16
-_MOST_STEPS = 2**20  # to the next time asked for; a solution that needs more is about to become infinite
+_MOST_STEPS = 2**20  # to the next output time; a solution that needs more is about to become infinite
 
 
 class UnresolvedError(Exception):
-    """No step size carries the solution on from time `time`: it blows up, or the equation is not well posed there."""
+    """No step size resolves the solution from time `time` on: it blows up, or the equation is not well posed there."""
 
     def __init__(self, time: float):
         super().__init__(f"no step size resolves the solution at t = {time:g}")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from inrflow.data.description import Description
-from inrflow.data.formats.trajectory_file import write_trajectories
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.symmetries import Symmetries
 from inrflow.pdes.simulate import Simulation, simulate
-from inrflow.runtime.atomic_files import Aside
+from inrflow.runtime.atomic_files import require_replaceable
 
 
 def generate(
@@ -21,7 +21,8 @@ def generate(
     `settings`: those of `simulate`. Returns the path. Raises UserError for what cannot be meant and, unless
     `overwrite`, where the file exists, before anything is solved where that is possible.
     """
-    path = Aside(output, overwrite).path  # a name that cannot be written is told before anything is solved
+    path = Path(output)
+    require_replaceable(path, overwrite)  # before anything is solved
     simulation = simulate(pde, seed=seed, **settings)
     write_trajectories(
         path,

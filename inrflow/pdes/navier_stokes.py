@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.pdes.equation import Equation, EquationSymmetries, Parameter, Protocol, Transformation
+from inrflow.pdes.equation import DataProtocol, Equation, EquationSymmetries, Parameter, Transformation
 from inrflow.pdes.initial import random_field
 from inrflow.pdes.spectral import SpectralGrid
 
@@ -29,8 +29,8 @@ class NavierStokes(Equation):
     dimensions = (2,)
     degree = 2
     protocols = {
-        "dino": Protocol(dt=1.0, resolution=64, burn_in=_BURN_IN, windows=2),
-        "coda": Protocol(
+        "dino": DataProtocol(dt=1.0, resolution=64, burn_in=_BURN_IN, windows=2),
+        "coda": DataProtocol(
             frames=10,
             dt=1.0,
             resolution=64,

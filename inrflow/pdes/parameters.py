@@ -1,6 +1,4 @@
-"""What the caller says of an equation's parameters, turned into one value for each run: fixed, ranged, sampled, or by
-environment.
-"""
+"""Values of an equation's parameters for each run: fixed, drawn from a range, or by environment."""
 
 from __future__ import annotations
 
@@ -17,9 +15,9 @@ _HOW = "a number, `sample`, a range {low: .., high: ..} or a list with a value f
 
 
 def environment_count(given: Mapping[str, Any], environments: int | None) -> int | None:
-    """The number of environments: as asked for, or as long as the lists in `given` are; None where neither says.
+    """The number of environments: `environments`, or the length of the lists in `given`; None where there are none.
 
-    UserError where these disagree, or where all environments would be the same.
+    Raises UserError where these disagree, or where all environments would be the same.
     """
     lengths = {name: len(value) for name, value in given.items() if _is_list(value)}
     for name, length in lengths.items():
@@ -48,10 +46,10 @@ def parameter_values(
     environments: int | None,
     seed: Sequence[int],
 ) -> np.ndarray:
-    """Values (runs, P) in the order declared. Run r belongs to environment r mod `environments`; all its runs share
-    what is drawn.
+    """Values (runs, P) in the order of declaration. Run r belongs to environment r mod `environments`, whose runs share
+    all drawn values.
 
-    UserError for names that are not declared and for values that are not what is wanted.
+    Raises UserError for names that are not declared and for inadmissible values.
     """
     unknown = [name for name in given if name not in declared]
     if unknown:

@@ -1,9 +1,8 @@
-"""From an equation's name to observed trajectories in memory: protocol, runs, windows, points, jittered times, noise
-and gaps.
+"""Simulation of observed trajectories: protocol, runs, windows, points, jittered times, noise and gaps.
 
-Every random draw has a stream of its own that depends on the seed and the index of the run (initial condition,
-parameters) or of the trajectory (points, times, noise, gaps) alone. Asking for more trajectories leaves the earlier
-ones what they were.
+Each random draw has its own stream, which depends on the seed and on the index of the run (initial condition,
+parameters) or of the trajectory (points, times, noise, gaps) alone, so that more trajectories leave the earlier ones as
+they are.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 
 from inrflow.errors import UserError
-from inrflow.pdes.equation import AXES, Equation, EquationSymmetries, Protocol
+from inrflow.pdes.equation import AXES, DataProtocol, Equation, EquationSymmetries
 from inrflow.pdes.equations import find_equation
 from inrflow.pdes.exponential import UnresolvedError
 from inrflow.pdes.parameters import environment_count, parameter_values
@@ -36,12 +35,12 @@ Progress = Callable[[int, int], None]
 
 _INITIAL, _PARAMETERS, _POINTS, _TIMES, _NOISE, _GAPS = range(6)  # the random streams of a seed
 _BATCH_VALUES = 2**15  # values of a state solved together: it stays in the cache
-_TAIL = 5e-3  # amplitude share of the highest modes from which on the user is warned; errors are some ten times smaller
+_TAIL = 5e-3  # amplitude share of the highest modes above which there is a warning; errors are about ten times smaller
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """S trajectories of one equation, as observed, and what is known of them.
+    """S observed trajectories of one equation, with their parameters and domain.
 
     `t` (T,) or, jittered, (S, T); `x` (N, d), shared, or (S, N, d); `u` (S, T, N, C) float32, NaN where not observed;
     `parameters` (S, P); `environment` (S,) or None.
@@ -86,12 +85,12 @@ def simulate(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Simulation:
-    """Solve `pde` from random initial conditions and observe it; `generate` writes what this returns.
+    """Solve `pde` from random initial conditions and observe it.
 
-    `protocol`: a published or default way to make the data (`find_equation(pde).protocols`), of which `settings`
-    replace single ones: `frames` (each `dt` apart), `grid` (points per axis of the output), `dimensions`, `windows`
-    (trajectories cut one after the other from a run), `burn_in` (time before the first frame), `period` (length of each
-    axis) and `resolution` (points per axis of the solver).
+    `protocol`: a published or default way to generate the data (`find_equation(pde).protocols`). `settings` replace
+    its own: `frames` (each `dt` apart), `grid` (points per axis of the output), `dimensions`, `windows` (trajectories
+    cut one after the other from a run), `burn_in` (time before the first frame), `period` (length of each axis) and
+    `resolution` (points per axis of the solver).
 
     `parameters`: for each name a number; `sample`, which draws from the equation's own range, or {"low": a, "high":
     b}, drawn for each run, with environments for each environment; or a list with a value for each environment. Runs
@@ -103,7 +102,7 @@ def simulate(
     `progress`: called with the number of steps done and of all steps, possibly from other threads.
 
     Initial conditions depend on `seed` and the run's index alone. `tolerance`: relative local error of a time step.
-    Raises UserError for names and values that do not exist or make no sense, and where the solution cannot be resolved.
+    Raises UserError for unknown names, inadmissible values, and where the solution cannot be resolved.
     """
     equation = find_equation(pde)
     protocol, plan = _plan(equation, protocol, settings)
@@ -135,13 +134,13 @@ def simulate(
     )
 
 
-def _plan(equation: Equation, name: str | None, settings: Mapping[str, Any]) -> tuple[str, Protocol]:
-    """The name and content of the protocol, with the caller's settings in place of its own and all of them checked."""
+def _plan(equation: Equation, name: str | None, settings: Mapping[str, Any]) -> tuple[str, DataProtocol]:
+    """Name and content of the protocol, updated by the settings. Raises UserError where these are inadmissible."""
     name = name or next(iter(equation.protocols))
     if name not in equation.protocols:
         names = ", ".join(equation.protocols)
         raise UserError(f"Unknown protocol {name!r} for {equation.name}: choose one of {names}.")
-    known = [item.name for item in fields(Protocol) if not item.name.endswith("parameters")]
+    known = [item.name for item in fields(DataProtocol) if not item.name.endswith("parameters")]
     unknown = [key for key in settings if key not in known]
     if unknown:
         raise UserError(f"Unknown setting {unknown[0]!r} of a simulation: choose from {', '.join(known)}.")
@@ -194,10 +193,8 @@ def _random_points(period: Sequence[float], count: int, sets: int, seed: int) ->
     return torch.from_numpy(np.stack(draws)) * torch.tensor(period, dtype=torch.float64)
 
 
-def _times(plan: Protocol, trajectories: int, jitter: float, seed: int) -> np.ndarray:
-    """Times (S, T) within each trajectory, from 0. Jittered ones are moved by up to half of `jitter` times dt; the
-    first stays.
-    """
+def _times(plan: DataProtocol, trajectories: int, jitter: float, seed: int) -> np.ndarray:
+    """Times (S, T) within each trajectory, from 0. All but the first are moved by up to half of `jitter` times dt."""
     regular = plan.dt * np.arange(plan.frames)
     times = np.tile(regular, (trajectories, 1))
     if jitter:
@@ -209,12 +206,10 @@ def _times(plan: Protocol, trajectories: int, jitter: float, seed: int) -> np.nd
 
 @dataclass(frozen=True)
 class _Solving:
-    """All that is needed to solve and see the runs: `x` (S or 1, N, d), None for the grid; `t` (S, T); parameter
-    `values` (runs, P).
-    """
+    """Inputs of all runs: `x` (S or 1, N, d), None for the grid; `t` (S, T); parameter `values` (runs, P)."""
 
     equation: Equation
-    plan: Protocol
+    plan: DataProtocol
     grid: SpectralGrid
     x: Tensor | None
     t: np.ndarray
@@ -225,9 +220,8 @@ class _Solving:
     def all(self, progress: Progress | None) -> np.ndarray:
         """Values (S, T, N, C), in batches of runs that fit the cache, as many batches at a time as torch has threads.
 
-        One torch thread serves each batch: the arrays are small, and threads that wait for each other at every
-        operation cost more than they bring. What is in a batch does not depend on the number of threads, so neither
-        do the values.
+        Each batch is solved by one torch thread: the arrays are small, and synchronisation at every operation would
+        cost more than it gains. Batches, and so the values, do not depend on the number of threads.
         """
         plan, grid, runs = self.plan, self.grid, len(self.values)
         channels = len(self.equation.channels(grid.dimensions))
@@ -266,7 +260,7 @@ class _Solving:
         return u
 
     def batch(self, members: range, u: np.ndarray, report: Callable[[], None]) -> float:
-        """Write the trajectories of the runs `members` into `u`; returns the largest `_tail_share` met."""
+        """Write the trajectories of the runs `members` into `u`; returns the largest `_tail_share`."""
         equation, plan, grid = self.equation, self.plan, self.grid
         names = equation.parameters(grid.dimensions)
         parameters = {name: torch.tensor(self.values[list(members), column]) for column, name in enumerate(names)}
@@ -287,7 +281,7 @@ class _Solving:
                 window, frame = divmod(index, plan.frames)
                 rows = [row for row in (run * plan.windows + window for run in members) if row < len(u)]
                 if rows:
-                    u[rows, frame] = self._seen(state[: len(rows)], rows).to(torch.float32).numpy()
+                    u[rows, frame] = self._observed(state[: len(rows)], rows).to(torch.float32).numpy()
                 tail = max(tail, _tail_share(grid, state, equation.degree))
                 report()
         except UnresolvedError as error:
@@ -309,11 +303,11 @@ class _Solving:
         for row, run in enumerate(members):
             for window in range(plan.windows):
                 trajectory = run * plan.windows + window
-                own = self.t[trajectory] if trajectory < len(self.t) else regular  # windows left over of the last run
+                own = self.t[trajectory] if trajectory < len(self.t) else regular  # unused windows of the last run
                 times[row, window] = window * plan.frames * plan.dt + own
         return torch.from_numpy(times).flatten(1)
 
-    def _seen(self, state: Tensor, rows: list[int]) -> Tensor:
+    def _observed(self, state: Tensor, rows: list[int]) -> Tensor:
         """Values (S, N, C) of the trajectories `rows` at their points."""
         if self.x is None:
             return self.grid.on_grid(state, self.plan.grid).transpose(1, 2)

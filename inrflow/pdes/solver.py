@@ -1,6 +1,4 @@
-"""Solving a declared equation: from coefficients and parameters to coefficients at any times, for many trajectories
-at once.
-"""
+"""Solution of a declared equation: Fourier coefficients at any times, for a batch of trajectories."""
 
 from __future__ import annotations
 
@@ -25,12 +23,12 @@ def solve(
 ) -> Iterator[Tensor]:
     """Yield the coefficients (S, C, *modes) at each of `times`, (T,) or (S, T), from `u` at time `start`.
 
-    `parameters`: (S,) for each name. Modes that the nonlinear term would alias are cut from the start on. `tolerance`
+    `parameters`: (S,) for each name. Modes that the nonlinear term would alias are removed at the start. `tolerance`
     and errors as in `ExponentialIntegrator.solve`.
     """
     ones = [1] * (grid.dimensions + 1)
     shaped = {name: value.to(torch.float64).reshape(-1, *ones) for name, value in parameters.items()}
-    # Where all trajectories share all parameters, so they do the linear propagator.
+    # Trajectories that share all parameters also share the linear propagator.
     shared = all(bool((value == value[0]).all()) for value in parameters.values())
     linear = equation.linear(grid, {name: value[:1] if shared else value for name, value in shaped.items()})
     mask = grid.mask(equation.degree)

@@ -1,7 +1,6 @@
-"""Fourier representation of real fields on a periodic box: transforms, derivatives, dealiasing and exact evaluation
-anywhere.
+"""Fourier representation of real fields on a periodic box: transforms, derivatives, dealiasing, exact evaluation.
 
-A field is held by its Fourier coefficients in the half-space layout of `torch.fft.rfftn`, normalised "forward": the
+A field is given by its Fourier coefficients in the half-space layout of `torch.fft.rfftn`, normalised "forward": the
 coefficient of a mode does not depend on the number of grid points.
 """
 
@@ -19,7 +18,7 @@ _EVALUATED_TOGETHER = 2**22  # complex numbers in the largest intermediate of an
 
 
 class SpectralGrid:
-    """n^d equispaced points x_j = j period / n of a periodic box, and the Fourier modes they carry.
+    """n^d equispaced points x_j = j period / n of a periodic box, and their Fourier modes.
 
     `size`: points per axis; `period`: length of each axis (its length is d). Fields have shape (..., n, ..., n),
     coefficients (..., n, ..., n // 2 + 1), complex128.
@@ -93,7 +92,7 @@ class SpectralGrid:
             chosen: Any = (..., *[slice(None, None, self.size // size)] * self.dimensions)
             return self.inverse(coefficients)[chosen].flatten(-self.dimensions)
         result = coefficients
-        for axis in range(self.dimensions):  # the first remaining axis of modes makes way for one of points, put last
+        for axis in range(self.dimensions):  # replaces the first remaining axis of modes by one of points, put last
             positions = self.period[axis] / size * torch.arange(size, dtype=torch.float64)
             result = result.movedim(-self.dimensions, -1) @ self._basis(axis, positions).transpose(-1, -2)
         return result.real.flatten(-self.dimensions)

@@ -1,5 +1,4 @@
-"""The embedded default data: the 2-D wave equation in the protocol of the DINo paper, made in a moment and without
-any file.
+"""The embedded default data: the 2-D wave equation in the protocol of the DINo paper.
 
 u_tt = c^2 lap u on a periodic square, channels u and v = u_t. A run starts at rest from one Gaussian bump of random
 radius, height and place, and is cut into consecutive windows of equal length: the trajectories. The equation is

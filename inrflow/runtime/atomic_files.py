@@ -1,12 +1,16 @@
-"""Writing files so that nothing is lost: aside first, renamed when complete, a full disk told as what it is."""
+"""Atomic writing: a temporary file beside the target, checked and renamed when complete. Failures of the disk are
+reported as UserErrors."""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import re
 import secrets
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,72 +18,147 @@ import h5py
 
 from inrflow.errors import UserError, is_disk_full
 
+try:
+    import fcntl
+except ImportError:  # no Unix: leftovers of killed processes cannot be told from files in use, and stay
+    fcntl = None  # type: ignore[assignment]
 
-class Aside:
-    """A new file under a temporary name in the folder of `path`, which `complete` gives its name and `discard` removes.
+_LONGEST_NAME = 255  # bytes of a file name
 
-    Raises UserError where the folder is missing, or `path` exists already (unless `overwrite`).
+
+class AtomicFile:
+    """A new file under a temporary name beside `path`; `complete` gives it its name, `discard` removes it.
+
+    check: called with the temporary path of the finished file; if it raises, what is at `path` stays as it was.
+    Temporary files of killed processes that were writing the same target are removed.
+    Raises UserError as `require_replaceable`, and where the folder cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
-        self.path, self._overwrite = Path(path), overwrite
-        self._check_target()
-        self.partial = self.path.with_name(f".{self.path.stem}.{secrets.token_hex(4)}.partial{self.path.suffix}")
-        self._forgiving: _ForgivingFile | None = None
-
-    def _check_target(self) -> None:
-        path = self.path
-        if not path.parent.is_dir():
-            raise UserError(f"cannot write {path}: there is no folder {path.parent}; create it or choose another")
-        if path.is_dir():
-            raise UserError(f"cannot write {path}: it is a folder; give the name of a file")
-        if path.exists() and not self._overwrite:
-            raise UserError(f"{path} exists already and is not written over; choose another name or remove it first")
+    def __init__(self, path: str | os.PathLike[str], overwrite: bool = False,
+                 check: Callable[[Path], Any] | None = None) -> None:
+        self.path, self._overwrite, self._check = Path(path), overwrite, check
+        self._hdf5: _DeferredFailureFile | None = None
+        self._lock: int | None = None
+        require_replaceable(self.path, overwrite)
+        with self.guard():
+            _remove_leftovers(self.path)
+            self.partial, self._lock = _new_temporary(self.path)
 
     def open_for_hdf5(self) -> Any:
-        """The file as an object that h5py and h5netcdf write to; a failing disk shows when the next `guard` ends."""
+        """The file as an object that h5py and h5netcdf write to; the next `guard` raises failures of the disk."""
         with self.guard():
-            self._forgiving = _ForgivingFile(self.partial)
-        return self._forgiving
+            self._hdf5 = _DeferredFailureFile(self.partial)
+        return self._hdf5
 
     @contextmanager
     def guard(self) -> Iterator[None]:
         """Turn failures of the disk in the body (full, read-only, not permitted) into UserErrors."""
         try:
             yield
-            if self._forgiving is not None and self._forgiving.failure is not None:
-                raise self._forgiving.failure
+            if self._hdf5 is not None and self._hdf5.failure is not None:
+                raise self._hdf5.failure
         except UserError:
             raise
         except Exception as error:
-            failure = self._forgiving.failure if self._forgiving is not None else None
-            told = disk_failure(self.path, failure or error)
-            if told is None:
+            failure = self._hdf5.failure if self._hdf5 is not None else None
+            reported = disk_failure(self.path, failure or error)
+            if reported is None:
                 raise
-            raise told from error
+            raise reported from error
 
     def complete(self) -> None:
-        """Make sure that the finished file is on the disk, and give it its name."""
+        """Flush the finished file to the disk, check it, and give it its name."""
         with self.guard():
-            if self._forgiving is not None:
-                self._forgiving.close()
+            if self._hdf5 is not None:
+                self._hdf5.close()
             with self.partial.open("rb+") as file:
                 os.fsync(file.fileno())
-            self._check_target()
+            if self._check is not None:
+                self._check(self.partial)
+            require_replaceable(self.path, self._overwrite)
             os.replace(self.partial, self.path)
 
     def discard(self) -> None:
         """Remove the temporary file, if it is still there."""
-        if self._forgiving is not None:
-            self._forgiving.close()
-        self.partial.unlink(missing_ok=True)
+        if self._hdf5 is not None:
+            self._hdf5.close()
+        with suppress(OSError):  # a folder that has become read-only must not hide what went wrong before
+            self.partial.unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
-class _ForgivingFile(io.FileIO):
-    """A file whose writes never fail: the first failure is kept for later and all that follows is dropped.
+def require_replaceable(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Raise UserError unless `path` can be the name of a new file: in a folder that exists, and free or, with
+    `overwrite`, the name of a regular file. Devices, pipes and folders are never replaced."""
+    path = Path(path)
+    try:
+        if not path.parent.is_dir():
+            raise UserError(f"cannot write {path}: there is no folder {path.parent}; create it or choose another")
+        mode = os.lstat(path).st_mode
+        if stat.S_ISLNK(mode):
+            with suppress(FileNotFoundError):  # a link that leads nowhere is replaced like a file
+                mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise disk_failure(path, error) or error from error
+    if stat.S_ISDIR(mode):
+        raise UserError(f"cannot write {path}: it is a folder; give the name of a file")
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise UserError(f"cannot write {path}: it is a device, pipe or socket; give the name of a regular file")
+    if not overwrite:
+        raise UserError(f"{path} exists already and is not written over; choose another name or remove it first")
+
+
+def _temporary_parts(path: Path) -> tuple[str, str]:
+    """What the name of a temporary file for `path` begins and ends with; no longer together than a name may be."""
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= 32 else ""
+    room = _LONGEST_NAME - len(os.fsencode(f"..{'0' * 8}.partial{suffix}"))
+    stem = os.fsencode(path.stem)[:room].decode(errors="ignore")
+    return f".{stem}.", f".partial{suffix}"
+
+
+def _new_temporary(path: Path) -> tuple[Path, int | None]:
+    """A new empty file beside `path`, and a descriptor that locks it for as long as this process lives."""
+    begin, end = _temporary_parts(path)
+    while True:
+        partial = path.with_name(f"{begin}{secrets.token_hex(4)}{end}")
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if fcntl is None:
+            os.close(descriptor)
+            return partial, None
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if os.fstat(descriptor).st_nlink:
+            return partial, descriptor
+        os.close(descriptor)  # taken for a leftover in the moment before it was locked
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files for `path` that no living process has locked."""
+    if fcntl is None:
+        return
+    begin, end = _temporary_parts(path)
+    pattern = re.compile(re.escape(begin) + "[0-9a-f]{8}" + re.escape(end))
+    for name in os.listdir(path.parent):
+        if not pattern.fullmatch(name):
+            continue
+        with suppress(OSError):
+            descriptor = os.open(path.with_name(name), os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.with_name(name).unlink()
+            finally:
+                os.close(descriptor)
+
+
+class _DeferredFailureFile(io.FileIO):
+    """A file whose writes never fail: the first failure is kept in `failure` and all later writes are dropped.
 
     HDF5 cannot close a file that it failed to write: it repeats the failure in every destructor and may crash the
-    process. So it never learns of the failure; whoever writes asks for it.
+    process. Here it does not see the failure, which AtomicFile.guard reports instead.
     """
 
     def __init__(self, path: Path) -> None:
@@ -113,11 +192,13 @@ class _ForgivingFile(io.FileIO):
 
 
 def disk_failure(path: str | os.PathLike[str], error: BaseException) -> UserError | None:
-    """What to tell the user where `error` says that `path` cannot be written; None where it says something else."""
+    """A UserError if `error` means that `path` cannot be written (disk full, read-only, not permitted); else None."""
     number = getattr(error, "errno", None)
     if is_disk_full(error):
         return UserError(f"{path} could not be written: no space left on the disk (or quota); free some or choose "
                          "another place")
+    if number == errno.ENAMETOOLONG:
+        return UserError(f"{path} could not be written: the name is too long; choose a shorter one")
     if isinstance(error, OSError) and number is not None:
         return UserError(f"{path} could not be written ({os.strerror(number)}); choose a folder that you may write to")
     return None
@@ -130,32 +211,40 @@ def write_aside(path: str | os.PathLike[str], write: Callable[[Path], Any]) -> P
     the folder cannot be written.
     """
     path = Path(path)
+    make_folder(path.parent)
+    file = AtomicFile(path, overwrite=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise UserError(f"{path} could not be written: {path.parent} is a file; choose another folder") from error
-    except OSError as error:
-        raise disk_failure(path, error) or error from error
-    aside = Aside(path, overwrite=True)
-    try:
-        with aside.guard():
-            write(aside.partial)
-        aside.complete()
+        with file.guard():
+            write(file.partial)
+        file.complete()
     finally:
-        aside.discard()
+        file.discard()
     return path
 
 
+def make_folder(folder: str | os.PathLike[str]) -> Path:
+    """Create a folder and its parents where they are missing. Raises UserError where that is not possible."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{folder} could not be written: a file is in its place; choose another folder") from error
+    except OSError as error:
+        raise disk_failure(folder, error) or error from error
+    return folder
+
+
 @contextmanager
-def written_hdf5(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[h5py.File]:
+def written_hdf5(path: str | os.PathLike[str], overwrite: bool = False,
+                 check: Callable[[Path], Any] | None = None) -> Iterator[h5py.File]:
     """Yield a new HDF5 file that takes the place of `path` on success and is removed on any failure.
 
-    Raises UserError as Aside does, and where the disk is full.
+    Raises UserError as AtomicFile does, where the disk is full, and what `check` raises.
     """
-    aside = Aside(path, overwrite)
+    target = AtomicFile(path, overwrite, check)
     try:
-        with aside.guard(), h5py.File(aside.open_for_hdf5(), "w") as file:
+        with target.guard(), h5py.File(target.open_for_hdf5(), "w") as file:
             yield file
-        aside.complete()
+        target.complete()
     finally:
-        aside.discard()
+        target.discard()

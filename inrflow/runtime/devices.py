@@ -1,7 +1,7 @@
-"""Which device computes, and the one place where data move to it: decoders take tensors of any device and answer there.
+"""Devices: the choice of one, and methods of modules that accept tensors of any device.
 
-Training batches are moved once, where a step's loss begins. Codes, priors and what follows from them stay in main
-memory: they are small, and float64.
+Decoders compute on their own device and answer on that of their input. Training batches are moved once, where the loss
+of a step begins. Codes and priors stay in main memory: they are small, and float64.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module's parameters lie."""
+    """The device of a module's parameters."""
     return next(module.parameters()).device
 
 
 def on_own_device(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A module's method that takes its tensors to the module's device and its result back to the first tensor's."""
+    """Decorator of a module's method: tensors are moved to the module's device, the result to the first tensor's."""
 
     @functools.wraps(method)
     def moving(module: nn.Module, *tensors: Tensor) -> Any:

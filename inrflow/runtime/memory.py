@@ -1,9 +1,9 @@
-"""Memory of a process of our own: freed blocks are kept for the next, instead of given back and faulted in anew.
+"""Thresholds of the C library's allocator, so that freed memory is kept for the next allocation.
 
-The C library of most Linux systems returns the freed end of the heap, and large blocks at once. A training step or a
-solve that allocates a few megabytes each time then spends as long on page faults as on arithmetic (measured: half of
-the system time of a run, a third of the time of encoding). Thresholds as they are here it would reach by itself once
-the process has freed a block of that size; peak memory stays what it was.
+glibc returns large freed blocks, and the freed end of the heap, to the system at once. A training step or a solve that
+allocates a few megabytes each time then spends as long on page faults as on arithmetic (measured: half of the system
+time of a run, a third of the time of encoding). glibc itself raises the thresholds to these values once a block of
+that size has been freed; peak memory does not change.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _LARGEST_KEPT = 32 << 20  # the largest threshold that 64-bit systems allow
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep up to 64 MB of freed memory; whether it was told so.
+    """Let the C library keep up to 64 MB of freed memory; returns whether the thresholds were set.
 
-    Nothing happens without glibc, or where the environment sets malloc's thresholds itself.
+    They are not without glibc, or where the environment sets malloc's thresholds itself.
     """
     if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
         return False

@@ -1,4 +1,4 @@
-"""Nested state and JSON as files, without pickles, written aside and renamed."""
+"""Nested state as safetensors files and JSON files, without pickles, written atomically."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inrflow.runtime.atomic_files import write_aside
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> Path:
-    """Write JSON, aside and renamed."""
+    """Write a value as JSON, atomically. Raises ValueError for NaN and infinities."""
     return write_aside(path, lambda p: p.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n"))
 
 
@@ -36,7 +36,7 @@ def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, A
             tensors[key] = value.detach().cpu().contiguous().clone()
             if value.is_contiguous() or 0 in value.stride():
                 return {"__tensor__": key}
-            return {"__tensor__": key, "stride": list(value.stride())}  # products depend on it in their last bits
+            return {"__tensor__": key, "stride": list(value.stride())}  # the last bits of products depend on it
         if isinstance(value, dict):
             return {"__items__": [[k, strip(v, f"{key}.{k}")] for k, v in value.items()]}
         if isinstance(value, list | tuple):
@@ -46,12 +46,12 @@ def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, A
         raise TypeError(f"cannot store a {type(value).__name__} at {key}")
 
     structure = strip(state, "state")
-    # One entry: the order of several would differ from run to run, and the bytes of equal models with it.
+    # One entry, since the order of several differs from run to run, and equal models should have equal bytes.
     header = {"inrflow": json.dumps({"structure": structure, "metadata": metadata or {}})}
 
     def write(partial: Path) -> None:
         partial.touch()
-        mode = partial.stat().st_mode  # as other files of the user: safetensors' own are for the user alone
+        mode = partial.stat().st_mode  # safetensors makes files that only their owner can read
         save_file(tensors, partial, metadata=header)
         partial.chmod(mode)
 
@@ -59,7 +59,7 @@ def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, A
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
-    """What `save_tensors` saved: the state and the metadata. Raises UserError where the file is not such a file."""
+    """State and metadata from a file of `save_tensors`. Raises UserError where it is missing or no such file."""
     tensors: dict[str, Tensor] = {}
 
     def fill(value: Any) -> Any:
@@ -77,7 +77,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
             header = file.metadata() or {}
             stored = json.loads(header["inrflow"])
             structure, metadata = stored["structure"], stored["metadata"]
-            # Copies, because mapped memory is not aligned, on which the last bits of matrix products may depend.
+            # Copies, because mapped memory is not aligned, and the last bits of matrix products may depend on that.
             tensors.update({key: file.get_tensor(key).clone() for key in file.keys()})  # noqa: SIM118
         return fill(structure), metadata
     except Exception as error:

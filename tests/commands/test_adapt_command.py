@@ -9,7 +9,8 @@ import pytest
 import inrflow
 from inrflow.adaptation.context import adapt_context, batches_of
 from inrflow.adaptation.further import adapt_further
-from inrflow.data.formats.trajectory_file import TrajectoryFile, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.pdes.generate import generate

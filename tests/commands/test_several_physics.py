@@ -10,7 +10,8 @@ import torch
 
 import inrflow
 from inrflow.commands.run_directory import load_run
-from inrflow.data.formats.trajectory_file import TrajectoryFile, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.errors import UserError
 from inrflow.model.family import Family
 from inrflow.model.surrogate import Surrogate

@@ -6,7 +6,8 @@ import torch
 from small_data import WAVE, field
 
 from inrflow.data import source as source_module
-from inrflow.data.formats.trajectory_file import TrajectoryFile, TrajectoryWriter, write_scattered, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import TrajectoryWriter, write_scattered, write_trajectories
 from inrflow.data.normalisation import Normalisation
 from inrflow.data.sampling import observed_points
 from inrflow.data.source import TrajectorySource

@@ -1,8 +1,8 @@
-"""Rows with times of their own, gathered around knots."""
+"""Rows with times of their own, gathered in bins."""
 
 import numpy as np
 
-from inrflow.data.time_bins import Knots, is_scattered
+from inrflow.data.time_bins import TimeBins, is_scattered
 
 
 def rows(count=500, seed=0):
@@ -10,24 +10,25 @@ def rows(count=500, seed=0):
     return random.uniform(2, 6, count), random.random((count, 2)), random.random((count, 1)).astype(np.float32)
 
 
-def test_every_row_is_in_the_window_of_its_nearest_knot_with_its_delay():
+def test_every_row_is_in_the_nearest_bin_with_its_time_offset():
     t, x, u = rows()
-    knots = Knots.over(2.0, 6.0, len(t))
-    place, values, delay, present = knots.gather(t, x, u)
+    bins = TimeBins.for_rows(2.0, 6.0, len(t))
+    place, values, offset, present = bins.gather(t, x, u)
     seen = np.isfinite(values[..., 0])
-    assert seen.sum() == len(t) and present.all() and np.abs(delay).max() <= knots.width / 2 + 1e-6
-    found = {tuple(np.round(v, 5)) for v in np.column_stack(
-        [(knots.times[:, None] + delay)[seen], place[seen], values[seen]])}
-    assert found == {tuple(np.round(v, 5)) for v in np.column_stack([t, x, u]).astype(np.float64)} or len(found) == 500
-    nearest = np.abs(t[:, None] - knots.times).argmin(1)
-    assert np.array_equal(np.bincount(nearest, minlength=len(knots.times)), seen.sum(1))
+    assert seen.sum() == len(t) and present.all() and np.abs(offset).max() <= bins.width / 2 + 1e-6
+    rows_in_bins = np.column_stack([(bins.times[:, None] + offset)[seen], place[seen], values[seen]])
+    expected = np.column_stack([t, x, u])
+    rows_in_bins, expected = (table[np.argsort(table[:, 1])] for table in (rows_in_bins, expected))
+    np.testing.assert_allclose(rows_in_bins, expected, atol=1e-6)
+    nearest = np.abs(t[:, None] - bins.times).argmin(1)
+    assert np.array_equal(np.bincount(nearest, minlength=len(bins.times)), seen.sum(1))
 
 
-def test_windows_without_rows_are_empty_frames():
+def test_bins_without_rows_are_empty_frames():
     t, x, u = rows()
-    knots = Knots.spaced(2.0, 6.0, 0.5)
+    bins = TimeBins.of_width(2.0, 6.0, 0.5)
     late = t > 3
-    _, values, _, present = knots.gather(t[late], x[late], u[late])
+    _, values, _, present = bins.gather(t[late], x[late], u[late])
     assert not present[:2].any() and present[2:].all() and np.isnan(values[:2]).all()
 
 

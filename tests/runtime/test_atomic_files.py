@@ -3,11 +3,14 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 
+import h5py
 import pytest
 
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import write_aside
+from inrflow.runtime.atomic_files import AtomicFile, write_aside, written_hdf5
 
 
 def names(folder):
@@ -76,3 +79,80 @@ def test_the_mode_is_that_of_any_new_file(tmp_path):
     finally:
         os.umask(previous)
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
+def test_only_regular_files_are_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name, words in (("pipe", "pipe or socket"), ("folder", "is a folder"), ("link", "pipe or socket")):
+        with pytest.raises(UserError, match=words):
+            AtomicFile(tmp_path / name, overwrite=True)
+    assert names(tmp_path) == ["folder", "link", "pipe"] and stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_is_kept(tmp_path):
+    (tmp_path / "a").write_text("kept")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    write_aside(tmp_path / "b", lambda p: p.write_text("new"))
+    assert (tmp_path / "a").read_text() == "kept" and (tmp_path / "b").read_text() == "new"
+
+
+def test_what_a_check_refuses_replaces_nothing(tmp_path):
+    path = tmp_path / "a.h5"
+    path.write_text("good")
+
+    def check(partial):
+        with h5py.File(partial) as file:
+            raise UserError(f"{list(file)} is not what was expected")
+
+    with pytest.raises(UserError, match="is not what"), written_hdf5(path, overwrite=True, check=check) as file:
+        file["t"] = [0.0]
+    assert path.read_text() == "good" and names(tmp_path) == ["a.h5"]
+
+
+def test_leftovers_of_a_killed_process_are_removed_and_files_in_use_are_not(tmp_path):
+    script = ("import sys, time; sys.path[:0] = sys.argv[2:]\n"
+              "from inrflow.runtime.atomic_files import AtomicFile\n"
+              "AtomicFile(sys.argv[1]).partial.write_text('half'); print('ready', flush=True); time.sleep(600)")
+    path = tmp_path / "a.csv"
+    killed, living = (subprocess.Popen([sys.executable, "-c", script, path, *sys.path], stdout=subprocess.PIPE)
+                      for _ in range(2))
+    try:
+        for process in (killed, living):
+            assert process.stdout.readline() == b"ready\n"
+        assert len(names(tmp_path)) == 2
+        killed.kill()
+        killed.wait()
+        (tmp_path / ".b.csv.01234567.partial.csv").write_text("of another target")
+        write_aside(path, lambda p: p.write_text("all"))
+        left = names(tmp_path)
+        assert len(left) == 3 and "a.csv" in left and ".b.csv.01234567.partial.csv" in left
+    finally:
+        living.kill()
+        living.wait()
+    write_aside(path, lambda p: p.write_text("all"))
+    assert names(tmp_path) == [".b.csv.01234567.partial.csv", "a.csv"]
+
+
+@pytest.mark.parametrize("length", [236, 240, 255])
+def test_names_may_be_as_long_as_the_system_allows(tmp_path, length):
+    path = tmp_path / ("é" * ((length - 4) // 2) + "a" * (length % 2) + ".csv")
+    assert length - 1 <= len(os.fsencode(path.name)) <= length
+    assert write_aside(path, lambda p: p.write_text("all")).read_text() == "all"
+    with pytest.raises(UserError, match="name is too long"):
+        write_aside(tmp_path / ("a" * 256), lambda p: p.write_text(""))
+    assert names(tmp_path) == [path.name]
+
+
+def test_discarding_in_a_folder_that_became_read_only_hides_nothing(tmp_path, monkeypatch):
+    file = AtomicFile(tmp_path / "a.h5")
+
+    def refused(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("pathlib.Path.unlink", refused)
+    file.discard()
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(UserError, match="Read-only file system"):
+        AtomicFile(tmp_path / "b.h5")

@@ -1,4 +1,4 @@
-"""Reading parts of large HDF5 datasets: in blocks that fit in memory, and only where something is wanted."""
+"""Partial reads of large arrays: blocks that fit in memory, contiguous spans, rectangular slabs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,29 @@ def blocks(shape: Sequence[int], values: int = VALUES_PER_BLOCK) -> Iterator[tup
     step = max(1, values // max(1, inner))
     for start in range(0, shape[0], step):
         yield (slice(start, min(start + step, shape[0])), *(slice(0, size) for size in shape[1:]))
+
+
+def hyperslabs(shape: Sequence[int], start: int, stop: int) -> Iterator[tuple[tuple[slice, ...], int, int]]:
+    """Cut the C-order range [start, stop) of an array of `shape` into rectangular parts: (slices, first, last), where
+    [first, last) is the part's place in the range."""
+    begin = start
+    while start < stop:
+        # The longest rectangle from here: grow over trailing axes while start is aligned and enough is left.
+        axis, size = len(shape), 1
+        while axis > 0 and start % (size * shape[axis - 1]) == 0 and stop - start >= size * shape[axis - 1]:
+            axis -= 1
+            size *= shape[axis]
+        if axis == 0:
+            count, extent = 1, size
+        else:
+            room = shape[axis - 1] - start // size % shape[axis - 1]
+            count = min(room, (stop - start) // size)
+            extent = count * size
+        place = np.unravel_index(start, shape)
+        yield (tuple(slice(int(p), int(p) + 1) for p in place[:max(axis - 1, 0)])
+               + ((slice(int(place[axis - 1]), int(place[axis - 1]) + count),) if axis else ())
+               + tuple(slice(0, n) for n in shape[axis:])), start - begin, start - begin + extent
+        start += extent
 
 
 def spans(indices: np.ndarray, gap: int, longest: int) -> Iterator[tuple[int, int]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from inrflow.errors import UserError
 
+DEFAULT_CALENDAR = "hours since 1970-01-01"  # units of times that are dates, where nothing says otherwise
 _SECONDS = {"second": 1.0, "sec": 1.0, "s": 1.0, "minute": 60.0, "min": 60.0, "hour": 3600.0, "hr": 3600.0, "h": 3600.0,
             "day": 86400.0, "d": 86400.0, "week": 604800.0}
 

@@ -1,52 +1,23 @@
-"""Columns of a table in blocks of rows, whatever the file: CSV, flat HDF5 or NetCDF (flat or gridded)."""
+"""Columns of a table in blocks of rows, and which of them are time, place, trajectory and channels."""
 
 from __future__ import annotations
 
-import csv
-import itertools
-import zipfile
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 
-from inrflow.data.formats.schema import is_trajectories, open_hdf5
+from inrflow.data.description import Description
+from inrflow.data.formats.calendar import dates_to_numbers, moments_to_numbers, parse_units
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
+from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 
-FORMATS = "CSV, HDF5, NetCDF"
-
-
-def file_format(path: Path) -> str:
-    """What a file holds, by its content: "trajectories" (the project's schema), "hdf5", "netcdf", "npz" or "csv".
-
-    Raises UserError where it is missing or none of these.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give a {FORMATS} file")
-    try:
-        with path.open("rb") as file:
-            start = file.read(4096)
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read: permission denied; change its permissions") from error
-    if not start:
-        raise UserError(f"{path} is empty; give a {FORMATS} file")
-    if start[:3] == b"CDF" and start[3] in (1, 2, 5):
-        return "netcdf"
-    if h5py.is_hdf5(path):
-        with open_hdf5(path) as file:
-            if is_trajectories(file):
-                return "trajectories"
-            scales = any(isinstance(item, h5py.Dataset) and "CLASS" in item.attrs for item in file.values())
-            return "netcdf" if "_NCProperties" in file.attrs or scales else "hdf5"
-    if zipfile.is_zipfile(path):
-        return "npz"
-    if b"\0" in start:
-        raise UserError(f"{path} is a binary file of an unknown format; give {FORMATS}")
-    return "csv"
+TIMES = ("t", "time", "timestamp", "datetime")
+BLOCK_ROWS = 16384
 
 
 @dataclass(frozen=True)
@@ -79,173 +50,194 @@ class Columns(ABC):
         self.close()
 
 
-def open_columns(path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
-    """The columns of a CSV, flat HDF5 or NetCDF file.
+@dataclass(frozen=True)
+class PointTable:
+    """R points in time and space: trajectory (R,) int64, t (R,) float64, x (R, d) float64.
 
-    `wanted`: groups of alternative names of the columns that span the rows of a NetCDF file; its other variables are
-    columns where they live on the same dimensions.
+    columns: all columns of the file in their order, as they were (text of a CSV's further columns untouched).
+    grid: the structure of a gridded file, whose points are its cells in C order.
     """
-    kind = file_format(path)
-    if kind == "csv":
-        return CsvColumns(path)
-    if kind == "hdf5":
-        return Hdf5Columns(path)
-    if kind == "netcdf":
-        return NetcdfColumns(path, wanted)
-    raise UserError(f"{path} is {'a npz archive' if kind == 'npz' else 'a trajectory file'}, not a table; give "
-                    f"{FORMATS}")
+
+    trajectory: np.ndarray
+    t: np.ndarray
+    x: np.ndarray
+    columns: dict[str, np.ndarray]
+    grid: Grid | None = None
+
+    def __len__(self) -> int:
+        return len(self.t)
 
 
-class CsvColumns(Columns):
-    """A CSV file with a header; separator comma, semicolon or tab, whichever the header holds most of. All is text."""
+# ---- which column is what ----
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = path.open(newline="", encoding="utf-8-sig")
-        try:
-            header = self._file.readline()
-            separator = max(",;\t", key=header.count)
-            self._file.seek(0)
-            self._rows = csv.reader(self._file, delimiter=separator, skipinitialspace=True)
-            self.names = tuple(name.strip() for name in next(self._rows, []))
-        except (UnicodeDecodeError, csv.Error) as error:
-            self._file.close()
-            raise UserError(f"{path} is neither text in UTF-8 nor another known format; give {FORMATS}") from error
-        if not any(self.names) or len(set(self.names)) < len(self.names):
-            self._file.close()
-            raise UserError(f"{path} has the header {', '.join(map(repr, self.names))}; expected different names in "
-                            "the first line")
-
-    def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
-        try:
-            while block := list(itertools.islice(self._rows, rows)):
-                block = [row for row in block if row]
-                for row in block:
-                    if len(row) != len(self.names):
-                        raise UserError(f"{self.path} has {len(row)} cells in a row ({', '.join(row)[:60]}) but "
-                                        f"{len(self.names)} columns, at line {self._rows.line_num} or before; mend it")
-                if block:
-                    columns = zip(self.names, zip(*block, strict=True), strict=True)
-                    yield {name: np.array(column, object) for name, column in columns}
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"{self.path} cannot be read after line {self._rows.line_num} ({error}); mend or remove "
-                            "it") from error
-
-    def close(self) -> None:
-        self._file.close()
+def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
+    """The first of the `wanted` names that is among `names`: as it is written, else in any case."""
+    available = list(names)
+    lower = {str(name).lower(): name for name in reversed(available)}
+    exact = next((name for name in wanted if name in available), None)
+    return exact if exact is not None else next((lower[name] for name in wanted if name in lower), None)
 
 
-class Hdf5Columns(Columns):
-    """1-D datasets of equal length in the root of an HDF5 file."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = open_hdf5(path)
-        flat = {name: item for name, item in self._file.items() if isinstance(item, h5py.Dataset) and item.ndim == 1}
-        lengths = {len(item) for item in flat.values()}
-        if len(lengths) != 1:
-            found = ", ".join(f"{name} {item.shape if isinstance(item, h5py.Dataset) else '(group)'}"
-                              for name, item in self._file.items()) or "nothing"
-            self._file.close()
-            raise UserError(f"{path} holds {found}; expected the project's schema, or 1-D datasets of equal "
-                            "length named as the columns of a table")
-        self.names, self._rows = tuple(flat), lengths.pop()
-
-    def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
-        for start in range(0, self._rows, rows):
-            block = {}
-            for name in self.names:
-                dataset = self._file[name]
-                text = h5py.check_string_dtype(dataset.dtype) is not None
-                block[name] = (dataset.asstr() if text else dataset)[start:start + rows]
-            yield block
-
-    def close(self) -> None:
-        self._file.close()
+def spanning_columns(description: Description) -> list[tuple[str, ...]]:
+    """Alternative names of the columns that place a row in time and space."""
+    return [("trajectory",), TIMES, *((name,) for name in description.coordinates),
+            *((LONGITUDES, LATITUDES) if description.geometry == "sphere" else ())]
 
 
-def open_netcdf(path: Path) -> Any:
-    """A NetCDF file as a lazy xarray.Dataset, times decoded; UserError where it cannot be read."""
-    import xarray
+class Roles:
+    """Time, place and trajectory among the columns of a file. Raises UserError where time or place are missing."""
 
-    with path.open("rb") as file:
-        classic = file.read(3) == b"CDF"
-    if classic:
-        try:
-            import scipy.io  # noqa: F401
-        except ImportError as error:
-            raise UserError(f"{path} is a NetCDF 3 file, which needs scipy; `pip install scipy`, or rewrite it with "
-                            "`nccopy -k nc4`") from error
-    try:
-        return xarray.open_dataset(path, engine="scipy" if classic else "h5netcdf", cache=False, decode_timedelta=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read as NetCDF ({str(error).splitlines()[0]}); check it with "
-                        "ncdump") from error
+    def __init__(self, path: Path, columns: Columns, description: Description, time: str | None = None) -> None:
+        self.path, self.names, self.description = path, columns.names, description
+        self.grid = columns.grid
+        self.time = find_column(self.names, TIMES if time is None else (time,))
+        self.lonlat = [find_column(self.names, names) for names in (LONGITUDES, LATITUDES)]
+        self.by_lonlat = (description.geometry == "sphere" and None not in self.lonlat
+                          and not set(description.coordinates) <= set(self.names))
+        missing = [] if self.time else ["t"]
+        if not self.by_lonlat:
+            missing += [name for name in description.coordinates if name not in self.names]
+        if missing:
+            raise self._mismatch(f"lacks {', '.join(missing)}", ())
 
+    def _mismatch(self, problem: str, channels: tuple[str, ...]) -> UserError:
+        places = ", ".join(self.description.coordinates)
+        if self.description.geometry == "sphere":
+            places += " or lon, lat"
+        expected = ", ".join(["t", places, *channels])
+        return UserError(f"{self.path} {problem}: it has the columns {', '.join(self.names)}, expected {expected} and "
+                         "optionally trajectory; rename or add columns")
 
-def hyperslabs(shape: Sequence[int], start: int, stop: int) -> Iterator[tuple[tuple[slice, ...], int, int]]:
-    """Cut the C-order range [start, stop) of an array of `shape` into rectangular parts: (slices, first, last), where
-    [first, last) is the part's place in the range."""
-    begin = start
-    while start < stop:
-        # The longest rectangle from here: grow over trailing axes while start is aligned and enough is left.
-        axis, size = len(shape), 1
-        while axis > 0 and start % (size * shape[axis - 1]) == 0 and stop - start >= size * shape[axis - 1]:
-            axis -= 1
-            size *= shape[axis]
-        if axis == 0:
-            count, extent = 1, size
+    def require_channels(self, strict: bool) -> None:
+        """Raise UserError where a channel is missing or, if `strict`, where there are columns of no known role."""
+        channels = self.description.channels
+        missing = [name for name in channels if name not in self.names]
+        known = {"trajectory", self.time, *channels, *self.description.coordinates}
+        if self.description.geometry == "sphere":
+            known |= set(self.lonlat)
+        unknown = [name for name in self.names if name not in known] if strict else []
+        problem = [f"has the unknown column {', '.join(unknown)}"] * bool(unknown)
+        problem += [f"lacks the channel {', '.join(missing)}"] * bool(missing)
+        if problem:
+            raise self._mismatch(" and ".join(problem), channels)
+
+    def points(self, block: dict[str, np.ndarray], first: int, observed: np.ndarray | None = None) -> PointTable:
+        """The points of a block whose first row is number `first`; rows not `observed` may lack time and place."""
+        assert self.time is not None
+        t = self._times(block[self.time], first)
+        if self.by_lonlat:
+            lon, lat = (column_numbers(block[name], name, self.path, first) for name in self.lonlat if name is not None)
+            if (np.abs(lat) > 90).any():
+                raise UserError(f"{self.path}: {self.lonlat[1]} holds {lat[np.abs(lat) > 90][0]:g}; expected degrees "
+                                "from -90 to 90")
+            x = lonlat_to_xyz(lon, lat)
         else:
-            room = shape[axis - 1] - start // size % shape[axis - 1]
-            count = min(room, (stop - start) // size)
-            extent = count * size
-        place = np.unravel_index(start, shape)
-        yield (tuple(slice(int(p), int(p) + 1) for p in place[:max(axis - 1, 0)])
-               + ((slice(int(place[axis - 1]), int(place[axis - 1]) + count),) if axis else ())
-               + tuple(slice(0, n) for n in shape[axis:])), start - begin, start - begin + extent
-        start += extent
+            x = np.stack([column_numbers(block[name], name, self.path, first)
+                          for name in self.description.coordinates], -1)
+        for name, value in ((self.time, t), ("/".join(self.description.coordinates), x.sum(-1))):
+            bad = ~np.isfinite(value) & (True if observed is None else observed)
+            if bad.any():
+                raise UserError(f"{self.path}: {name} is missing or not finite in row "
+                                f"{first + int(np.argmax(bad)) + 1}; every point needs its time and coordinates")
+        trajectory = np.zeros(len(t), np.int64)
+        columns = dict(block)
+        if "trajectory" in block:
+            number = column_numbers(block["trajectory"], "trajectory", self.path, first)
+            bad = ~np.isfinite(number) | (number != np.floor(number)) | (number < 0)
+            if bad.any():
+                raise UserError(f"{self.path}: trajectory is {block['trajectory'][int(np.argmax(bad))]!r} in row "
+                                f"{first + int(np.argmax(bad)) + 1}; expected whole numbers from 0")
+            trajectory = columns["trajectory"] = number.astype(np.int64)
+        if block[self.time].dtype != object or all_numbers(block[self.time]):
+            columns[self.time] = block[self.time] if block[self.time].dtype.kind == "M" else t
+        for axis, name in enumerate(self.description.coordinates):
+            if name in block and not self.by_lonlat:
+                columns[name] = x[:, axis]
+        return PointTable(trajectory, t, x, columns, self.grid)
+
+    def _times(self, values: np.ndarray, first: int) -> np.ndarray:
+        units = self.description.time_units
+        try:
+            if values.dtype.kind == "M":
+                return moments_to_numbers(values, units)
+            if values.dtype == object and not all_numbers(values) and parse_units(units):
+                return dates_to_numbers(values.tolist(), str(units))
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from error
+        except ValueError as error:
+            raise UserError(f"{self.path}: {self.time} cannot be read as numbers or ISO dates in the rows from "
+                            f"{first + 1} on ({error}); mend it") from error
+        return column_numbers(values, str(self.time), self.path, first)
 
 
-class NetcdfColumns(Columns):
-    """NetCDF variables as columns: the rows are the points of the dimensions that the wanted variables span."""
+def all_numbers(values: np.ndarray) -> bool:
+    try:
+        np.array([value or "nan" for value in values.tolist()], np.float64)
+    except ValueError:
+        return False
+    return True
 
-    def __init__(self, path: Path, wanted: Sequence[Sequence[str]]) -> None:
-        self._data = open_netcdf(path)
-        found = [next((name for name in names if name in self._data.variables), None) for names in wanted]
-        spanning = [self._data[name] for name in found if name is not None]
-        widest = max((variable.dims for variable in spanning), key=len, default=())
-        dims = tuple(dict.fromkeys((*widest, *(dim for variable in spanning for dim in variable.dims))))
-        sizes = tuple(self._data.sizes[dim] for dim in dims)
-        self._on = {str(name): variable for name, variable in self._data.variables.items()
-                    if set(variable.dims) <= set(dims) and (variable.dims or name in found)}
-        self.names = tuple(self._on)
-        if not self.names or 0 in sizes:
-            available = ", ".join(f"{name} {variable.dims}" for name, variable in self._data.variables.items())
-            self._data.close()
-            raise UserError(f"{path} holds {available or 'nothing'}; expected variables "
-                            + ", ".join(" or ".join(names) for names in wanted))
-        self._dims, self._shape = dims, sizes
-        if len(dims) > 1:
-            axes = {name: (tuple(map(str, variable.dims)), np.asarray(variable.values))
-                    for name, variable in self._on.items() if len(variable.dims) < len(dims)}
-            self.grid = Grid(tuple(map(str, dims)), sizes, axes)
 
-    def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
-        total = int(np.prod(self._shape, dtype=np.int64))
-        small = {name: np.asarray(v.values) for name, v in self._on.items() if len(v.dims) < len(self._dims)}
-        for start in range(0, total, rows):
-            stop = min(total, start + rows)
-            place = dict(zip(self._dims, np.unravel_index(np.arange(start, stop), self._shape), strict=True)) \
-                if self._dims else {}
-            block = {}
-            for name, variable in self._on.items():
-                if name in small:
-                    values = small[name][tuple(place[dim] for dim in variable.dims)]
-                    block[name] = np.broadcast_to(values, (stop - start,))
-                else:
-                    aligned = variable.transpose(*self._dims)
-                    block[name] = np.concatenate([np.asarray(aligned[slab].values).ravel()
-                                                  for slab, _, _ in hyperslabs(self._shape, start, stop)])
-            yield block
+def column_numbers(values: np.ndarray, name: str, path: Path, first: int) -> np.ndarray:
+    """A column as float64; an empty cell is NaN."""
+    if values.dtype.kind in "fiub":
+        return values.astype(np.float64)
+    cells = [str(value).strip() or "nan" for value in values.tolist()]
+    try:
+        return np.array(cells, np.float64)
+    except ValueError:
+        for row, cell in enumerate(cells):
+            try:
+                float(cell)
+            except ValueError:
+                raise UserError(f"{path}: {name} is {cell!r} in row {first + row + 1}; expected a number, or an empty "
+                                "cell where it is missing") from None
+        raise
 
-    def close(self) -> None:
-        self._data.close()
+
+def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, u: np.ndarray) -> None:
+    """Warn where rows with values share trajectory, time and place, and say how many of them contradict each other."""
+    used = ~np.isnan(u).all(-1)
+    keys = np.column_stack([trajectory, t, x])[used]
+    order = np.lexsort(keys.T)
+    keys, values = keys[order], u[used][order]
+    repeated = (keys[1:] == keys[:-1]).all(1)
+    if repeated.any():
+        apart = repeated & (np.abs(values[1:] - values[:-1]) > 0).any(1)
+        warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
+                      f"{apart.sum()} with other values; all are used", stacklevel=2)
+
+
+def observations_of(columns: Columns, path: Path, description: Description, strict: bool = True,
+                    time: str | None = None) -> dict[int, Observations]:
+    """Observations by trajectory number, from columns with one for each channel; those of `path`, for messages.
+
+    strict: columns of no known role are refused. time: the name of the column of times, where it is none of TIMES.
+    An empty cell or NaN is a missing value. Raises UserError where a channel, time or coordinate is missing.
+    """
+    roles = Roles(path, columns, description, time)
+    roles.require_channels(strict)
+    tables: list[PointTable] = []
+    values: list[np.ndarray] = []
+    rows = 0
+    for block in columns.blocks(BLOCK_ROWS):
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite, which Observations refuses
+            u = np.stack([column_numbers(block[name], name, path, rows) for name in description.channels],
+                         -1).astype(np.float32)
+        table = roles.points(block, rows, observed=np.asarray(~np.isnan(u).all(-1)))
+        rows += len(u)
+        tables.append(PointTable(table.trajectory, table.t, table.x, {}))
+        values.append(u)
+    if not tables:
+        raise UserError(f"{path} has no rows; give at least one observation")
+    trajectory, u = np.concatenate([table.trajectory for table in tables]), np.concatenate(values)
+    t, x = np.concatenate([table.t for table in tables]), np.concatenate([table.x for table in tables])
+    warn_of_duplicates(path, trajectory, t, x, u)
+    observations: dict[int, Observations] = {}
+    for number in np.unique(trajectory).tolist():
+        chosen = trajectory == number
+        try:
+            observations[number] = Observations(t[chosen], x[chosen], u[chosen])
+        except UserError as error:
+            raise UserError(f"{path}, trajectory {number}: {error}") from error
+    return observations

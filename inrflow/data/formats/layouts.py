@@ -1,4 +1,4 @@
-"""The two layouts of the schema behind one face: frames on a grid of (trajectory, time, point), and scattered rows."""
+"""The two layouts of the schema with one interface: frames (trajectory, time, point), and scattered rows."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.blocks import blocks, gather
+from inrflow.data.formats.schema import LARGEST, resolves
 from inrflow.data.frames import Frames, place_rows
 from inrflow.errors import UserError
 
-_LARGEST = 1e30  # beyond are fill values, and squares that single precision cannot hold
 _OFF_SPHERE = 1e-3  # how far from 1 the length of a unit vector may be: float32 coordinates pass, mistakes do not
 
 
 class Layout(ABC):
-    """What both layouts offer; `points` is the largest number of points of a frame."""
+    """Interface of both layouts; `points` is the largest number of points of a frame."""
 
     name: str
     point_layout: str
@@ -39,22 +39,22 @@ class Layout(ABC):
 
     @abstractmethod
     def check_values(self) -> np.ndarray:
-        """Stream through u as far as needed and x; the box (2, d) of the coordinates. UserError where they are bad."""
+        """Read u as far as needed, and x; returns the box (2, d) of the coordinates. Raises UserError for bad ones."""
 
     @abstractmethod
     def read(self, trajectory: int, chosen: np.ndarray, points: np.ndarray | None) -> Frames:
         """The frames with indices `chosen` of one trajectory."""
 
-    def fail(self, dataset: str, found: str, remedy: str) -> UserError:
+    def fail(self, dataset: str, problem: str, remedy: str) -> UserError:
         """A UserError that names file and dataset."""
-        return UserError(f"{self.path}: {dataset} {found}; {remedy}")
+        return UserError(f"{self.path}: {dataset} {problem}; {remedy}")
 
     def dataset(self, name: str, kinds: str = "fiu") -> h5py.Dataset:
         """A dataset of the file, of a numeric type."""
-        dataset = self.file.get(name)
+        dataset = self.file[name] if resolves(self.file, name) else None
         if not isinstance(dataset, h5py.Dataset):
-            raise self.fail(name, f"is missing (there are: {', '.join(sorted(self.file)) or 'no datasets'})",
-                            f"add the dataset {name}")
+            others = ", ".join(sorted(set(self.file) - {name})) or "no datasets"
+            raise self.fail(name, f"is missing (there are: {others})", f"add the dataset {name}")
         if dataset.dtype.kind not in kinds:
             expected = "integers" if kinds == "iu" else "numbers"
             raise self.fail(name, f"has type {dataset.dtype}, expected {expected}", f"store {expected}")
@@ -63,7 +63,7 @@ class Layout(ABC):
         return dataset
 
     def empty(self, name: str, shape: tuple[int, ...]) -> str:
-        """What a shape with a zero in it lacks."""
+        """Which axes of a shape have no entries, for messages."""
         axes = {("u", 4): ("trajectories", "times", "points", "channels"), ("x", 2): ("points", "coordinates"),
                 ("x", 3): ("trajectories", "points", "coordinates"),
                 ("x", 4): ("trajectories", "times", "points", "coordinates"),
@@ -72,26 +72,26 @@ class Layout(ABC):
         return " and ".join(f"zero {axis}" for axis in lacking) or "empty"
 
     def checked_values(self, u: np.ndarray, where: str) -> np.ndarray:
-        """Values as read, after making sure that none is infinite or as good as that."""
+        """The values themselves. Raises UserError where one is infinite or beyond LARGEST."""
         largest = np.abs(u).max(initial=0, where=~np.isnan(u))
-        if largest > _LARGEST:
-            found = "infinite values" if np.isinf(largest) else f"values beyond {_LARGEST:g}"
+        if largest > LARGEST:
+            found = "infinite values" if np.isinf(largest) else f"values beyond {LARGEST:g}"
             raise self.fail("u", f"holds {found} in {where}", "mark missing values as NaN and remove the rest")
         return u
 
     def widened(self, box: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """The box (2, d), made to hold the points x (n, d) too, after checking that they lie on the geometry."""
+        """The box (2, d) extended to the points x (n, d). Raises UserError where they do not lie on the geometry."""
         if self.description.geometry == "sphere" and (np.abs(np.linalg.norm(x, axis=1) - 1) > _OFF_SPHERE).any():
             raise self.fail("x", "holds points that are not unit vectors although geometry is sphere",
                             "divide each by its length or drop the attribute geometry")
-        if (np.abs(x) > _LARGEST).any():
-            raise self.fail("x", f"holds coordinates beyond {_LARGEST:g}", "every point needs its place")
+        if (np.abs(x) > LARGEST).any():
+            raise self.fail("x", f"holds coordinates beyond {LARGEST:g}", "every point needs its place")
         lowest, highest = np.min(x, 0, initial=np.inf), np.max(x, 0, initial=-np.inf)
         return np.stack([np.minimum(box[0], lowest), np.maximum(box[1], highest)])
 
-    def missing_channels(self, found: np.ndarray) -> UserError:
+    def missing_channels(self, has_value: np.ndarray) -> UserError:
         """The error for channels without a single value."""
-        names = [name for name, seen in zip(self.description.channels, found, strict=True) if not seen]
+        names = [name for name, has in zip(self.description.channels, has_value, strict=True) if not has]
         return self.fail("u", f"has no value at all in channel {', '.join(names)} (all NaN)",
                          "remove the channel or supply its values")
 
@@ -154,18 +154,18 @@ class FrameLayout(Layout):
         return int(self._counts[trajectory])
 
     def check_values(self) -> np.ndarray:
-        found = np.zeros(self.u.shape[-1], bool)
+        has_value = np.zeros(self.u.shape[-1], bool)
         if (self._counts == self.u.shape[1]).all():
             parts = blocks(self.u.shape)
         else:  # values of padded frames do not count
             parts = ((slice(s, s + 1), *part) for s, count in enumerate(self._counts.tolist())
                      for part in blocks((count, *self.u.shape[2:])))
         for part in parts:
-            found |= np.isfinite(self.u[part]).any(axis=(0, 1, 2))
-            if found.all():
+            has_value |= np.isfinite(self.u[part]).any(axis=(0, 1, 2))
+            if has_value.all():
                 break
         else:
-            raise self.missing_channels(found)
+            raise self.missing_channels(has_value)
         box = np.array([[np.inf], [-np.inf]]).repeat(self.x.shape[-1], 1)
         for part in blocks(self.x.shape):
             x = self.x[part].astype(np.float64)
@@ -193,8 +193,8 @@ class FrameLayout(Layout):
 class ScatteredLayout(Layout):
     """trajectory (R,), t (R,), x (R, d), u (R, C): each row an observation of its own.
 
-    Rows of equal trajectory and time make a frame. Only runs of such rows are kept in memory, so that an ordered file
-    of any length has an index as small as its number of frames.
+    Rows of equal trajectory and time form a frame. The index in memory has an entry for each run of such rows, so that
+    of an ordered file is as small as its number of frames.
     """
 
     name = "scattered"
@@ -259,13 +259,13 @@ class ScatteredLayout(Layout):
         return padded
 
     def check_values(self) -> np.ndarray:
-        found = np.zeros(self.u.shape[1], bool)
+        has_value = np.zeros(self.u.shape[1], bool)
         for part in blocks(self.u.shape):
-            found |= np.isfinite(self.u[part]).any(0)
-            if found.all():
+            has_value |= np.isfinite(self.u[part]).any(0)
+            if has_value.all():
                 break
         else:
-            raise self.missing_channels(found)
+            raise self.missing_channels(has_value)
         box = np.array([[np.inf], [-np.inf]]).repeat(self.x.shape[-1], 1)
         for part in blocks(self.x.shape):
             x = self.x[part].astype(np.float64)

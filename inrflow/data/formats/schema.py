@@ -1,7 +1,14 @@
-"""The project's own file schema, version 1: its names, and its attributes as a Description and back."""
+"""The project's file schema, version 1: names, attributes to and from a Description, and checks on opening."""
 
 from __future__ import annotations
 
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +23,91 @@ FORMAT = "inrflow-trajectories"
 VERSION = 1
 DATASETS = ("trajectory", "t", "x", "u", "parameters", "environment", "symmetries")
 SYMMETRY_DATASETS = ("generators", "generators_channels", "maps", "maps_channels")
+LARGEST = 1e30  # beyond are fill values, and squares that single precision cannot hold
+_LARGEST_ATTRIBUTE = 64000  # bytes that HDF5 keeps of an attribute; a text is a reference of 16 bytes
+_UNSTORED, _COMPRESSION = 1e9, 1100  # bytes that nothing need be stored for; the most that gzip gains is 1032
 _TEXTS = ("time_units", "source", "licence", "geometry")
 
 
+@contextmanager
+def damage_as_user_error(path: Path, part: str = "") -> Iterator[None]:
+    """Turn what libraries raise on damaged files into UserErrors that name the file, and the part of it being read.
+
+    HDF5, NetCDF and zip files with a flipped byte raise nearly every kind of error, so only reading belongs inside.
+    """
+    place = f"{path}: {part}" if part else f"{path}"
+    try:
+        yield
+    except MemoryError as error:
+        raise UserError(f"{place} needs more memory than there is ({_first_line(error)}); it is too large or "
+                        "damaged") from error
+    except (ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError,
+            TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{place} cannot be read ({_first_line(error)}); it is damaged, incomplete or being written, "
+                        "copy or generate it again") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
 def open_hdf5(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading; UserError where it is missing, no HDF5 file, or damaged."""
+    """Open an HDF5 file for reading.
+
+    Raises UserError where it is missing, no regular file, no HDF5 file, damaged, refers to other files (external links,
+    virtual datasets, external storage), or declares far more values than it can hold.
+    """
     if not path.exists():
         raise UserError(f"{path} does not exist; check the name and the folder")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give a file")
-    try:
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device, pipe or socket"
+        raise UserError(f"{path} is {kind}; give a regular file")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path} cannot be read: permission denied; change its permissions")
+    with damage_as_user_error(path):
         if not h5py.is_hdf5(path):
-            with path.open("rb") as file:
-                empty = not file.read(1)
+            empty = path.stat().st_size == 0
             raise UserError(f"{path} is {'empty' if empty else 'not an HDF5 file'}; expected an HDF5 file with "
                             f"format={FORMAT} (`inrflow convert` reads NetCDF, CSV and npz)")
-        return h5py.File(path, "r")
-    except PermissionError as error:
-        raise UserError(f"{path} cannot be read: permission denied; change its permissions") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be opened ({str(error).splitlines()[0]}); it is damaged, incomplete or being "
-                        "written, copy or generate it again") from error
+        file = h5py.File(path, "r")
+    try:
+        with damage_as_user_error(path):
+            _check_items(file, path)
+            if "symmetries" in file and isinstance(file["symmetries"], h5py.Group):
+                _check_items(file["symmetries"], path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_items(group: h5py.Group, path: Path) -> None:
+    """Raise UserError where an item of a group lies in another file, or cannot be as large as it says."""
+    for name in group:
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise UserError(f"{path}: {name} is a link to another file, which is not followed; copy the data into the "
+                            "file")
+        if isinstance(link, h5py.SoftLink) and not resolves(group, name):
+            continue
+        item = group[name]
+        if not isinstance(item, h5py.Dataset):
+            continue
+        if item.is_virtual or item.external:
+            raise UserError(f"{path}: {name} is stored in other files, which are not read; copy the data into the file")
+        size = math.prod(item.shape or ()) * item.dtype.itemsize
+        if size > max(_UNSTORED, _COMPRESSION * item.id.get_storage_size()):
+            raise UserError(f"{path}: {name} has shape {item.shape}, {size / 1e9:.3g} GB, but "
+                            f"{item.id.get_storage_size() / 1e6:.3g} MB are stored; it is damaged or was never filled, "
+                            "write it again")
+
+
+def resolves(group: h5py.Group, name: str) -> bool:
+    """Whether a link leads to an item, and not nowhere or to itself."""
+    try:
+        return group.get(name) is not None
+    except RuntimeError:
+        return False
 
 
 def is_trajectories(file: h5py.File) -> bool:
@@ -57,6 +128,11 @@ def texts(value: Any) -> tuple[str, ...]:
 
 def read_description(file: h5py.File, path: Path) -> Description:
     """The attributes of an open file of the project's schema; UserError where they are missing or contradictory."""
+    with damage_as_user_error(path):
+        return _read_description(file, path)
+
+
+def _read_description(file: h5py.File, path: Path) -> Description:
     if not is_trajectories(file):
         found = f"format={text(file.attrs['format'])!r}" if "format" in file.attrs else "no attribute format"
         raise UserError(f"{path} is an HDF5 file with {found} and the datasets {', '.join(sorted(file)) or 'none'}, "
@@ -109,6 +185,9 @@ def _read_symmetries(file: h5py.File, coordinates: tuple[str, ...], channels: in
     if not isinstance(group, h5py.Group):
         raise UserError(f"symmetries is a dataset; expected a group with the datasets {', '.join(SYMMETRY_DATASETS)}")
     known = {key: group[key][()] for key in SYMMETRY_DATASETS if key in group}
+    scalar = [key for key, value in known.items() if np.ndim(value) != 3]
+    if scalar:
+        raise UserError(f"symmetries/{scalar[0]} has shape {np.shape(known[scalar[0]])}; expected 3 axes")
     for kind in ("generators", "maps"):
         count = len(known.setdefault(kind, np.zeros((0, d, d + 1))))
         scalars = np.zeros((channels, channels)) if kind == "generators" else np.eye(channels)
@@ -116,13 +195,25 @@ def _read_symmetries(file: h5py.File, coordinates: tuple[str, ...], channels: in
     return Symmetries(**known, coordinates=coordinates)
 
 
+def require_storable(description: Description) -> None:
+    """Raise UserError where there are more names than an attribute of a file can hold."""
+    for key in ("channels", "coordinates"):
+        count, most = len(getattr(description, key)), _LARGEST_ATTRIBUTE // 16
+        if count > most:
+            raise UserError(f"{count} {key} are more than the {most} that a file can name; choose some with "
+                            f"{key}=[...]")
+
+
 def write_description(file: h5py.File, description: Description) -> None:
     """Write the attributes and the group of symmetries of the schema into an open file."""
+    require_storable(description)
     strings = h5py.string_dtype()
     file.attrs["format"], file.attrs["version"], file.attrs["name"] = FORMAT, VERSION, description.name
     for key in ("channels", "coordinates", "units"):
-        if getattr(description, key) is not None:
-            file.attrs.create(key, np.array(getattr(description, key), object), dtype=strings)
+        values = getattr(description, key)
+        if values is None:
+            continue
+        file.attrs.create(key, np.array(values, object), dtype=strings)
     for key in (*_TEXTS, "period", "time_period"):
         if getattr(description, key) is not None:
             file.attrs[key] = getattr(description, key)

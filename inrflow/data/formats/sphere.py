@@ -1,4 +1,4 @@
-"""Longitude and latitude in degrees, and the unit vectors that the engine computes with."""
+"""Longitude and latitude in degrees, to and from the unit vectors that the engine computes with."""
 
 from __future__ import annotations
 
@@ -18,3 +18,16 @@ def xyz_to_lonlat(x: np.ndarray) -> np.ndarray:
     """Unit vectors (..., 3) as degrees (..., 2): longitude in [0, 360), latitude in [-90, 90]."""
     longitude = np.degrees(np.arctan2(x[..., 1], x[..., 0])) % 360.0
     return np.stack([longitude, np.degrees(np.arcsin(np.clip(x[..., 2], -1.0, 1.0)))], -1)
+
+
+def rotated_to_lonlat(longitude: np.ndarray, latitude: np.ndarray, pole_longitude: float, pole_latitude: float,
+                      grid_longitude: float = 0.0) -> np.ndarray:
+    """Degrees on a grid with a rotated north pole, (...), as true degrees (..., 2): longitude, latitude.
+
+    pole_longitude, pole_latitude: the grid's north pole; grid_longitude: longitude of the true north pole on the grid
+    (CF conventions, Appendix F, rotated_latitude_longitude).
+    """
+    x, y, z = np.moveaxis(lonlat_to_xyz(np.asarray(longitude) - grid_longitude, latitude), -1, 0)
+    tilt, turn = np.radians(90.0 - pole_latitude), np.radians(pole_longitude + 180.0)
+    x, z = np.cos(tilt) * x - np.sin(tilt) * z, np.sin(tilt) * x + np.cos(tilt) * z
+    return xyz_to_lonlat(np.stack([np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y, z], -1))

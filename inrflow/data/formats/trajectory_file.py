@@ -1,60 +1,73 @@
-"""Trajectory files: the project's schema read lazily. Content is checked on opening, only what is asked for is read."""
+"""Trajectory files: the project's schema, checked on opening and read lazily."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import h5py
 import numpy as np
 
+from inrflow.data.formats.blocks import VALUES_PER_BLOCK
 from inrflow.data.formats.layouts import FrameLayout, Layout, ScatteredLayout
-from inrflow.data.formats.schema import DATASETS, open_hdf5, read_description
-from inrflow.data.formats.writing import TrajectoryWriter, write_scattered, write_trajectories
+from inrflow.data.formats.schema import DATASETS, damage_as_user_error, open_hdf5, read_description, resolves
 from inrflow.data.frames import Frames
 from inrflow.errors import UserError
-
-__all__ = ["Frames", "TrajectoryFile", "TrajectoryWriter", "write_scattered", "write_trajectories"]
 
 
 class TrajectoryFile:
     """A file of S trajectories with C channels at up to T times and N points in d dimensions, either layout.
 
     Scattered rows of equal time form a frame, so that both layouts read alike. `check=False` skips the pass through
-    the coordinates and values (for a file checked before). Raises UserError, naming file and dataset, where the file
-    is missing or is not what the schema says.
+    the coordinates and values (for a file checked before). name: the path that messages give, where it is not `path`.
+    Raises UserError, naming file and dataset, where the file is missing or is not what the schema says.
 
     Attributes: path, description, trajectories (S), frames (largest T), points (largest N),
     layout ("frames" | "scattered"), point_layout ("shared" | "per_trajectory" | "moving"), parameters (S, P) float64
     or None, environment (S,) int64 or None, ids (S,): the number of each trajectory in the file.
     """
 
-    def __init__(self, path: str | os.PathLike[str], check: bool = True) -> None:
-        self.path = Path(path)
-        self._file = open_hdf5(self.path)
+    def __init__(self, path: str | os.PathLike[str], check: bool = True,
+                 name: str | os.PathLike[str] | None = None) -> None:
+        self.path = Path(path if name is None else name)
+        self._file = open_hdf5(Path(path))
         self._box: np.ndarray | None = None
         try:
-            self.description = read_description(self._file, self.path)
-            scattered = "trajectory" in self._file
-            kind = ScatteredLayout if scattered else FrameLayout
-            self._layout: Layout = kind(self._file, self.path, self.description)
-            self.layout, self.point_layout = self._layout.name, self._layout.point_layout
-            self.trajectories, self.frames = self._layout.trajectories, self._layout.frames
-            self.points = self._layout.points
-            self.ids = self._layout.ids if isinstance(self._layout, ScatteredLayout) else np.arange(self.trajectories)
-            self.parameters = self._context("parameters", 2, "fiu", np.float64)
-            self.environment = self._context("environment", 1, "iu", np.int64)
-            if check:
-                self._box = self._layout.check_values()
-        except OSError as error:
-            self._file.close()
-            raise UserError(f"{self.path} cannot be read ({str(error).splitlines()[0]}); it is damaged, copy or "
-                            "generate it again") from error
+            with damage_as_user_error(self.path):
+                self._open(check)
         except BaseException:
             self._file.close()
             raise
+
+    def _open(self, check: bool) -> None:
+        self.description = read_description(self._file, self.path)
+        scattered = "trajectory" in self._file
+        kind = ScatteredLayout if scattered else FrameLayout
+        self._layout: Layout = kind(self._file, self.path, self.description)
+        self.layout, self.point_layout = self._layout.name, self._layout.point_layout
+        self.trajectories, self.frames = self._layout.trajectories, self._layout.frames
+        self.points = self._layout.points
+        self.ids = self._layout.ids if isinstance(self._layout, ScatteredLayout) else np.arange(self.trajectories)
+        self.parameters = self._context("parameters", 2, "fiu", np.float64)
+        self.environment = self._context("environment", 1, "iu", np.int64)
+        self._check_triangles()
+        if check:
+            self._box = self._layout.check_values()
+
+    def _check_triangles(self) -> None:
+        """Raise UserError where `triangles` are not rows of three different points."""
+        if "triangles" not in self.extra:
+            return
+        triangles = self._file["triangles"]
+        if triangles.ndim != 2 or triangles.shape[1] != 3 or triangles.dtype.kind not in "iu" or not len(triangles):
+            raise UserError(f"{self.path}: triangles has shape {triangles.shape} and type {triangles.dtype}; expected "
+                            "integers (triangles, 3), the points at the corners of each")
+        corners = triangles[()]
+        if corners.min() < 0 or corners.max() >= self.points:
+            raise UserError(f"{self.path}: triangles names the points {corners.min()} to {corners.max()} but there are "
+                            f"{self.points}; number them from 0 to {self.points - 1}")
 
     def _context(self, name: str, axes: int, kinds: str, dtype: type) -> np.ndarray | None:
         if name not in self._file:
@@ -125,11 +138,21 @@ class TrajectoryFile:
             points = np.arange(self.points)[np.asarray(points)]
             if not len(points):
                 raise IndexError(f"no points chosen from {self.points}")
-        try:
+        with damage_as_user_error(self.path, f"trajectory {trajectory}"):
             return self._layout.read(trajectory, chosen, points)
-        except OSError as error:
-            raise UserError(f"{self.path}: trajectory {trajectory} cannot be read ({str(error).splitlines()[0]}); the "
-                            "file is damaged, copy or generate it again") from error
+
+    def value_blocks(self) -> Iterator[np.ndarray]:
+        """All values u, without padded frames, in blocks (n, C) float32. Raises UserError where one is infinite."""
+        channels = len(self.description.channels)
+        if self.layout == "scattered":
+            step = max(1, VALUES_PER_BLOCK // (channels + len(self.description.coordinates)))
+            for start in range(0, self.rows, step):
+                yield self.read_rows(start, start + step)[3]
+            return
+        step = max(1, VALUES_PER_BLOCK // (self.points * channels))
+        for trajectory, times in enumerate(self.times()):
+            for start in range(0, int(np.isfinite(times).sum()), step):
+                yield self.read(trajectory, slice(start, start + step)).u.reshape(-1, channels)
 
     @property
     def rows(self) -> int:
@@ -139,20 +162,26 @@ class TrajectoryFile:
     def read_rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Rows of the scattered layout in the order of the file: trajectory (R,), t (R,), x (R, d), u (R, C)."""
         types = {"trajectory": np.int64, "t": np.float64, "x": np.float64, "u": np.float32}
-        number, t, x, u = (self._file[name][start:stop].astype(dtype) for name, dtype in types.items())
-        return number, t, x, u
+        with damage_as_user_error(self.path):
+            number, t, x, u = (self._file[name][start:stop].astype(dtype) for name, dtype in types.items())
+        return number, t, x, self._layout.checked_values(u, f"rows {start} to {start + len(u) - 1}")
 
-    # ---- what else is in the file ----
+    # ---- further datasets ----
 
     @property
     def extra(self) -> tuple[str, ...]:
         """Names of datasets beyond the schema (`lonlat`, `triangles`, ...)."""
-        return tuple(name for name in self._file if name not in DATASETS and isinstance(self._file[name], h5py.Dataset))
+        return tuple(name for name in self._file if name not in DATASETS and resolves(self._file, name)
+                     and isinstance(self._file[name], h5py.Dataset))
 
     def extra_shapes(self) -> dict[str, tuple[int, ...]]:
         """Their shapes."""
-        return {name: self._file[name].shape for name in self.extra}
+        with damage_as_user_error(self.path):
+            return {name: self._file[name].shape for name in self.extra}
 
     def read_extra(self, name: str) -> np.ndarray:
         """A dataset beyond the schema, whole. Raises KeyError where there is none."""
-        return self._file[name][()]
+        if name not in self.extra:
+            raise KeyError(name)
+        with damage_as_user_error(self.path):
+            return self._file[name][()]

@@ -1,9 +1,10 @@
-"""Writers of the project's schema: one trajectory after another, aside, compressed, renamed when complete."""
+"""Writers of the project's schema: one trajectory after another, compressed, checked by the reader and renamed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -11,9 +12,10 @@ import h5py
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.schema import DATASETS, write_description
+from inrflow.data.formats.schema import DATASETS, LARGEST, write_description
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import Aside, written_hdf5
+from inrflow.runtime.atomic_files import AtomicFile, written_hdf5
 
 _CHUNK_VALUES = 1 << 17  # half a megabyte of float32
 _COMPRESSED: dict[str, Any] = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
@@ -24,18 +26,19 @@ class TrajectoryWriter:
     """Appends trajectories to a new file in the frame layout; `with` makes it complete or leaves nothing.
 
     Points and times are stored once while all trajectories share them, and for each trajectory from the first that
-    differs. Trajectories may differ in numbers of times and points (the shorter are padded with NaN).
-    Raises UserError where the file exists (unless `overwrite`), shapes disagree, or the disk is full.
+    differs. Trajectories may differ in numbers of times and points (the shorter are padded with NaN). The file is
+    opened by the reader before it gets its name. source: of converted files, the path that messages give instead of
+    `path`; their values are checked by the reader, too.
+    Raises UserError where the file exists (unless `overwrite`), shapes disagree, values are infinite or missing
+    altogether, or the disk is full.
     """
 
     def __init__(self, path: str | os.PathLike[str], description: Description, overwrite: bool = False,
-                 extra: Mapping[str, np.ndarray] | None = None) -> None:
-        self._aside = Aside(path, overwrite)
-        self.path, self.description = self._aside.path, description
+                 extra: Mapping[str, np.ndarray] | None = None, source: str | os.PathLike[str] | None = None) -> None:
+        self.path, self.description, self._source = Path(path), description, Path(source or path)
         self._extra = dict(extra or {})
-        taken = sorted(set(self._extra) & set(DATASETS))
-        if taken:
-            raise UserError(f"the extra dataset {', '.join(taken)} has a name of the schema; rename it")
+        require_extra_names(self._extra)
+        self._target = AtomicFile(path, overwrite, _reader_check(path, source))
         self._times: list[np.ndarray] = []
         self._parameters: list[np.ndarray] = []
         self._environment: list[int] = []
@@ -43,13 +46,13 @@ class TrajectoryWriter:
         self._layout = "shared"
         self._shared: np.ndarray | None = None
         try:
-            with self._aside.guard():
-                self._file = h5py.File(self._aside.open_for_hdf5(), "w")
+            with self._target.guard():
+                self._file = h5py.File(self._target.open_for_hdf5(), "w")
                 write_description(self._file, description)
         except BaseException:
             if hasattr(self, "_file"):
                 self._file.close()  # left open, HDF5 would write to it when the process ends, and crash
-            self._aside.discard()
+            self._target.discard()
             raise
 
     def __enter__(self) -> TrajectoryWriter:
@@ -67,7 +70,7 @@ class TrajectoryWriter:
         t, x, u = self._checked(t, x, u)
         if self._times and ((parameters is None) != (not self._parameters)
                             or (environment is None) != (not self._environment)):
-            raise UserError(f"trajectories for {self.path} must all have parameters, or none; so for environment")
+            raise UserError(f"trajectories of {self._source} must all have parameters, or none; so for environment")
         self._write(len(self._times), 0, t, x, u)
         self._times.append(t)
         self._sizes.append(u.shape[1])
@@ -83,29 +86,28 @@ class TrajectoryWriter:
             return
         t, x, u = self._checked(t, x, u)
         if t[0] <= self._times[-1][-1] or u.shape[1] != self._sizes[-1]:
-            raise UserError(f"frames that extend trajectory {len(self._times) - 1} of {self.path} must come later and "
-                            f"have as many points: {u.shape[1]} points from t = {t[0]:g} after {self._sizes[-1]} "
+            raise UserError(f"frames that extend trajectory {len(self._times) - 1} of {self._source} must come later "
+                            f"and have as many points: {u.shape[1]} points from t = {t[0]:g} after {self._sizes[-1]} "
                             f"to t = {self._times[-1][-1]:g}")
         self._write(len(self._times) - 1, len(self._times[-1]), t, x, u)
         self._times[-1] = np.append(self._times[-1], t)
 
     def _checked(self, t: Any, x: Any, u: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        t, x, u = np.asarray(t, np.float64), np.asarray(x, np.float64), np.asarray(u, np.float32)
+        t, x, u = np.asarray(t, np.float64), np.asarray(x, np.float64), _single(u)
         d, channels = len(self.description.coordinates), len(self.description.channels)
         if t.ndim != 1 or u.ndim != 3 or u.shape[0] != len(t) or u.shape[2] != channels or \
                 x.shape not in ((u.shape[1], d), (len(t), u.shape[1], d)) or 0 in u.shape:
-            raise UserError(f"trajectory {len(self._times)} for {self.path} has t {t.shape}, x {x.shape}, u {u.shape}; "
-                            f"expected (T,), (N, {d}) or (T, N, {d}), (T, N, {channels}), none of them empty")
+            raise UserError(f"trajectory {len(self._times)} of {self._source} has t {t.shape}, x {x.shape}, "
+                            f"u {u.shape}; expected (T,), (N, {d}) or (T, N, {d}), (T, N, {channels}), none of them "
+                            "empty")
         if not np.isfinite(t).all() or (np.diff(t) <= 0).any():
-            raise UserError(f"times of trajectory {len(self._times)} for {self.path} must be finite and increase")
-        if not np.isfinite(x).all() or np.isinf(u).any():
-            raise UserError(f"trajectory {len(self._times)} for {self.path} has coordinates that are not finite or "
-                            "infinite values; mark missing values as NaN")
+            raise UserError(f"times of trajectory {len(self._times)} of {self._source} must be finite and increase")
+        _check_places(x, u, f"trajectory {len(self._times)} of {self._source}")
         return t, x, u
 
     def _write(self, index: int, start: int, t: np.ndarray, x: np.ndarray, u: np.ndarray) -> None:
         try:
-            with self._aside.guard():
+            with self._target.guard():
                 self._write_frames(index, start, x, u)
         except BaseException:
             self.abandon()
@@ -168,18 +170,18 @@ class TrajectoryWriter:
         """Complete the file and give it its name."""
         try:
             if not self._times:
-                raise UserError(f"no trajectory was given for {self.path}; at least one is needed")
-            with self._aside.guard():
+                raise UserError(f"no trajectory was given for {self._source}; at least one is needed")
+            with self._target.guard():
                 self._complete()
                 self._file.close()
-            self._aside.complete()
+            self._target.complete()
         finally:
             self.abandon()
 
     def abandon(self) -> None:
         """Remove the unfinished file."""
         self._file.close()
-        self._aside.discard()
+        self._target.discard()
 
     def _complete(self) -> None:
         count, longest = len(self._times), max(len(t) for t in self._times)
@@ -208,15 +210,43 @@ class TrajectoryWriter:
             try:
                 stacked = np.stack(self._parameters)
             except ValueError as error:
-                raise UserError(f"trajectories for {self.path} have different numbers of parameters") from error
+                raise UserError(f"trajectories of {self._source} have different numbers of parameters") from error
             names = self.description.parameter_names or tuple(f"parameter_{k}" for k in range(stacked.shape[1]))
             if len(names) != stacked.shape[1]:
-                raise UserError(f"{stacked.shape[1]} parameters but {len(names)} names are given for {self.path}")
+                raise UserError(f"{stacked.shape[1]} parameters but {len(names)} names are given for {self._source}")
             self._file["parameters"] = stacked
             self._file["parameters"].attrs.create("names", np.array(names, object), dtype=h5py.string_dtype())
         if self._environment:
             self._file["environment"] = np.array(self._environment, np.int64)
         _write_extra(self._file, self._extra)
+
+
+def _single(u: Any) -> np.ndarray:
+    """Values as float32; those beyond its range become infinite, which is refused later."""
+    with np.errstate(over="ignore"):
+        return np.asarray(u, np.float32)
+
+
+def _check_places(x: np.ndarray, u: np.ndarray, owner: str) -> None:
+    if not (np.abs(x) <= LARGEST).all():
+        raise UserError(f"{owner} has coordinates that are not finite or beyond {LARGEST:g}; every point needs its "
+                        "place")
+    if (np.abs(u) > LARGEST).any():
+        raise UserError(f"{owner} has infinite values or values beyond {LARGEST:g}; mark missing values as NaN and "
+                        "remove the rest")
+
+
+def _reader_check(path: str | os.PathLike[str], source: str | os.PathLike[str] | None) -> Callable[[Path], None]:
+    """Open a finished file as whoever uses it next will; files of points alone, without values, may be written."""
+    return lambda partial: TrajectoryFile(partial, check=source is not None, name=source or path).close()
+
+
+def require_extra_names(extra: Iterable[str]) -> None:
+    """Raise UserError where a dataset beyond the schema has a name that it cannot have."""
+    for name in extra:
+        if name in DATASETS or not name or "/" in name or name == ".":
+            raise UserError(f"the further dataset {name!r} has a name that the schema uses or HDF5 cannot hold; "
+                            "rename it")
 
 
 def _write_extra(file: h5py.File, extra: Mapping[str, np.ndarray]) -> None:
@@ -228,7 +258,7 @@ def _write_extra(file: h5py.File, extra: Mapping[str, np.ndarray]) -> None:
 
 def write_trajectories(path: str | os.PathLike[str], t: Any, x: Any, u: Any, description: Description,
                        parameters: Any = None, environment: Any = None, extra: Mapping[str, np.ndarray] | None = None,
-                       overwrite: bool = False) -> None:
+                       overwrite: bool = False, source: str | os.PathLike[str] | None = None) -> None:
     """Write S trajectories in the frame layout.
 
     t (T,) or (S, T) with NaN padding, x (N, d), (S, N, d) or (S, T, N, d), u (S, T, N, C), parameters (S, P),
@@ -236,12 +266,13 @@ def write_trajectories(path: str | os.PathLike[str], t: Any, x: Any, u: Any, des
     """
     t, x, u = np.asarray(t, np.float64), np.asarray(x, np.float64), np.asarray(u)
     if u.ndim != 4 or t.shape not in ((u.shape[1],), u.shape[:2]) or x.ndim not in (2, 3, 4):
-        raise UserError(f"t {t.shape}, x {x.shape} and u {u.shape} do not fit together for {path}; expected (T,) or "
-                        "(S, T), (N, d) or (S, N, d) or (S, T, N, d), (S, T, N, C)")
+        raise UserError(f"t {t.shape}, x {x.shape} and u {u.shape} do not fit together for {source or path}; expected "
+                        "(T,) or (S, T), (N, d) or (S, N, d) or (S, T, N, d), (S, T, N, C)")
     for name, value in (("x", x if x.ndim > 2 else None), ("parameters", parameters), ("environment", environment)):
         if value is not None and len(value) != len(u):
-            raise UserError(f"{name} has {len(value)} rows for {len(u)} trajectories in u for {path}; give as many")
-    with TrajectoryWriter(path, description, overwrite, extra) as writer:
+            raise UserError(f"{name} has {len(value)} rows for {len(u)} trajectories in u for {source or path}; give "
+                            "as many")
+    with TrajectoryWriter(path, description, overwrite, extra, source) as writer:
         for index in range(len(u)):
             times = t if t.ndim == 1 else t[index]
             count = len(times) if t.ndim == 1 else int((~np.isnan(times)).sum())
@@ -252,26 +283,26 @@ def write_trajectories(path: str | os.PathLike[str], t: Any, x: Any, u: Any, des
 
 def write_scattered(path: str | os.PathLike[str], trajectory: Any, t: Any, x: Any, u: Any, description: Description,
                     parameters: Any = None, environment: Any = None, extra: Mapping[str, np.ndarray] | None = None,
-                    overwrite: bool = False) -> None:
+                    overwrite: bool = False, source: str | os.PathLike[str] | None = None) -> None:
     """Write R observations in the scattered layout: trajectory (R,), t (R,), x (R, d), u (R, C).
 
     Rows are stored by trajectory and time, so that reading a trajectory touches one stretch of the file; parameters
     (S, P) and environment (S,) follow the sorted trajectory numbers. Raises UserError as TrajectoryWriter does.
     """
     trajectory, t = np.asarray(trajectory), np.asarray(t, np.float64)
-    x, u = np.asarray(x, np.float64), np.asarray(u, np.float32)
+    x, u = np.asarray(x, np.float64), _single(u)
     d, channels, rows = len(description.coordinates), len(description.channels), len(t)
     if trajectory.shape != (rows,) or trajectory.dtype.kind not in "iu" or x.shape != (rows, d) \
             or u.shape != (rows, channels) or rows == 0:
         raise UserError(f"trajectory {trajectory.shape} {trajectory.dtype}, t {t.shape}, x {x.shape} and u {u.shape} "
-                        f"for {path} do not fit together; expected integers (R,), (R,), (R, {d}), (R, {channels})")
-    if not np.isfinite(t).all() or not np.isfinite(x).all() or np.isinf(u).any():
-        raise UserError(f"times and coordinates for {path} must be finite; mark missing values in u as NaN")
-    taken = sorted(set(extra or {}) & set(DATASETS))
-    if taken:
-        raise UserError(f"the extra dataset {', '.join(taken)} has a name of the schema; rename it")
+                        f"for {source or path} do not fit together; expected integers (R,), (R,), (R, {d}), "
+                        f"(R, {channels})")
+    if not np.isfinite(t).all():
+        raise UserError(f"{source or path} has times that are not finite; remove those rows")
+    _check_places(x, u, str(source or path))
+    require_extra_names(extra or {})
     order = np.lexsort((t, trajectory))
-    with written_hdf5(path, overwrite) as file:
+    with written_hdf5(path, overwrite, _reader_check(path, source)) as file:
         write_description(file, description)
         for name, value in (("trajectory", trajectory.astype(np.int64)), ("t", t), ("x", x), ("u", u)):
             file.create_dataset(name, data=value[order], **_COMPRESSED,
@@ -280,7 +311,8 @@ def write_scattered(path: str | os.PathLike[str], trajectory: Any, t: Any, x: An
         for name, value in (("parameters", parameters), ("environment", environment)):
             if value is not None:
                 if len(value) != count:
-                    raise UserError(f"{name} has {len(value)} rows for {count} trajectories for {path}; give one each")
+                    raise UserError(f"{name} has {len(value)} rows for {count} trajectories for {source or path}; give "
+                                    "one each")
                 file[name] = np.asarray(value, np.float64 if name == "parameters" else np.int64)
         if parameters is not None and description.parameter_names:
             file["parameters"].attrs.create("names", np.array(description.parameter_names, object),

@@ -58,7 +58,7 @@ def fit_decoder(run: Run) -> FittedDecoder:
     """The domain's harmonics where they suffice, else a trained SIREN trunk where it meets held-out points better."""
     problem = run.problem
     harmonics = _fit_harmonics(run)
-    sufficient = HARMONICS_SUFFICE if problem.source.knots is None else HARMONICS_SUFFICE_ASYNCHRONOUS
+    sufficient = HARMONICS_SUFFICE if problem.source.time_bins is None else HARMONICS_SUFFICE_ASYNCHRONOUS
     # Before the motion of asynchronous rows is known, its share of the residual is no matter for a trunk.
     if harmonics is not None and float(harmonics.modes.noise.mean()) < sufficient:
         run.budget.record("decoder", 0)
@@ -85,7 +85,7 @@ def _fit_harmonics(run: Run) -> FittedDecoder | None:
     if run.config.decoder.depth:
         return None
     frames = _frames(run)
-    sufficient = HARMONICS_SUFFICE if problem.source.knots is None else HARMONICS_SUFFICE_ASYNCHRONOUS
+    sufficient = HARMONICS_SUFFICE if problem.source.time_bins is None else HARMONICS_SUFFICE_ASYNCHRONOUS
     known = -1
     for features in HARMONIC_FEATURES:
         embedding = problem.embedding(features)

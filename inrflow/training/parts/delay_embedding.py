@@ -43,7 +43,7 @@ def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenD
     orders = longest_memory(run.problem.source.times.shape[1])
     if (
         settings.memory is not None or chosen.validation is None or not orders
-        or run.problem.source.knots is not None or not chosen.score > max(DECODER_LIMITED * floor, ROUNDING)
+        or run.problem.source.time_bins is not None or not chosen.score > max(DECODER_LIMITED * floor, ROUNDING)
     ):
         return chosen
     uniform = chosen.search.uniform

@@ -231,4 +231,4 @@ def _codes_determined(run: Run, decoder: Decoder) -> bool:
     source = run.problem.source
     values = source.batch(run.problem.train[:1]).u
     observed = float(torch.isfinite(values).flatten(2).sum(-1).float().mean())
-    return observed >= 2 * decoder.code_size or source.knots is not None
+    return observed >= 2 * decoder.code_size or source.time_bins is not None

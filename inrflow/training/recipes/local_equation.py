@@ -60,7 +60,7 @@ class LocalEquationRecipe:
         dynamics, decoder = problem.config.dynamics, problem.config.decoder
         if not problem.has_harmonics:
             return "the domain is not periodic in all coordinates"
-        if problem.source.knots is not None:
+        if problem.source.time_bins is not None:
             return "values have times of their own, not those of frames"
         if not uses_solved_codes(problem) or not decoder.periodic or decoder.harmonics == 0:
             return "the configured decoder is not the domain's harmonics"

@@ -82,7 +82,7 @@ class ReducedOrderRecipe:
                 fitted = replace(fitted, modes=modes).leading(len(modes.variances))
                 codes = encode_all(run, fitted.decoder, modes.prior())
             run.log.say(f"symmetries: {', '.join(run.problem.symmetries.names) or 'none'}")
-        if run.problem.source.knots is not None:
+        if run.problem.source.time_bins is not None:
             fitted, codes = resolve_times(run, fitted, codes)
         copies = affordable_copies(run, codes, "copies", wanted_copies(run), _COPIES_SHARE)
         train = codes.with_copies(run.problem.train, run.problem.augmentation(), copies, run.config.seed)
@@ -105,7 +105,7 @@ class ReducedOrderRecipe:
                 )
                 return
         chosen = choose_quadratic(run, chosen, search.floor, sizes)
-        if run.problem.source.knots is not None:
+        if run.problem.source.time_bins is not None:
             fitted, chosen = follow_quadratic_motion(run, fitted, codes, chosen, copies)
         chosen = choose_memory(run, chosen, sizes)
         decoder: Decoder = fitted.decoder
@@ -170,7 +170,7 @@ def closed_form_candidates(
         )
         return _on_all_trajectories(run, surrogate, fitted, chosen, first, before)
 
-    refits_decoder = fitted is not None and validation is not None and problem.source.knots is None
+    refits_decoder = fitted is not None and validation is not None and problem.source.time_bins is None
     candidate = Candidate(
         problem, recipe, "closed form", decoder, prior, field, integrator, states, judged_states, first,
         Score(error(field), floor, chosen.row.unknowns or 0), interpolation_error=interpolation_error, refit=refit,

@@ -1,15 +1,19 @@
 """Conversion: the same numbers from every format, described as far as the file tells; the rest is named."""
 
+import os
+import warnings
+
 import h5py
 import numpy as np
 import pytest
 import xarray
 from small_data import WAVE, field, with_symmetries
 
-from inrflow.data.formats import convert as convert_module
+from inrflow.data.formats.builtin import netcdf
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.sphere import lonlat_to_xyz
-from inrflow.data.formats.trajectory_file import TrajectoryFile, write_scattered, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.errors import UserError
 
 
@@ -54,8 +58,8 @@ def test_a_gridded_sea_becomes_unit_vectors_without_land(tmp_path, target):
 
 def test_large_grids_pass_in_blocks(tmp_path, target, monkeypatch):
     _, _, sst = sea(tmp_path / "sea.nc", land=False)
-    original = convert_module.blocks
-    monkeypatch.setattr(convert_module, "blocks", lambda shape: original(shape, 25))  # two frames of 12 points
+    original = netcdf.blocks
+    monkeypatch.setattr(netcdf, "blocks", lambda shape: original(shape, 25))  # two frames of 12 points
     convert(tmp_path / "sea.nc", target)
     with TrajectoryFile(target) as file:
         np.testing.assert_array_equal(file.read(0).u[..., 0], sst.reshape(6, 12))
@@ -83,7 +87,7 @@ def test_a_level_is_selected_and_plain_grids_keep_their_axes(tmp_path, target):
     xarray.Dataset({"u": (("t", "level", "y", "x"), values)},
                    {"t": np.arange(3.0), "y": np.arange(4.0), "x": np.arange(5.0) / 10}).to_netcdf(
                        tmp_path / "a.nc", engine="h5netcdf")
-    with pytest.raises(UserError, match=r"level \(2\).*select="):
+    with pytest.raises(UserError, match=r"level \(2\).*select.DIMENSION=INDEX"):
         convert(tmp_path / "a.nc", target)
     convert(tmp_path / "a.nc", target, select={"level": 1}, period=(4.0, 0.5))
     with TrajectoryFile(target) as file:
@@ -182,7 +186,8 @@ def test_what_cannot_be_converted_is_named(tmp_path, target):
     sea(tmp_path / "sea.nc")
     for name, words, options in (
             ("few.npz", "expected t, x and u", {}), ("objects.npz", "plain", {}), ("names.npz", "give one each", {}),
-            ("shapes.npz", "do not fit", {}), ("a.bin", "CSV, HDF5, NetCDF", {}), ("a.csv", "channels=", {}),
+            ("shapes.npz", "do not fit", {}), ("a.bin", "CSV, flat HDF5.*, npz.*, NetCDF", {}),
+            ("a.csv", "channels=", {}),
             ("absent.nc", "does not exist", {}), ("sea.nc", "no variable salt.*sst", {"channels": ["salt"]}),
             ("sea.nc", "no dimension depth", {"select": {"depth": 0}}), ("sea.nc", "lat has 3", {"select": {"lat": 3}}),
             ("sea.nc", "no dimension runs", {"trajectory": "runs"}), ("sea.nc", "unknown option colour", {"colour": 1}),
@@ -204,3 +209,101 @@ def test_the_target_is_not_written_over(tmp_path, target):
     write_trajectories(tmp_path / "own.h5", *field(), WAVE)
     with pytest.raises(UserError, match="exists already"):
         convert(tmp_path / "own.h5", target)
+
+
+def values_beyond(path, kind):
+    """A file in one of the formats whose values the reader of trajectory files refuses."""
+    t, x, u = field()
+    if kind == "own":
+        write_trajectories(path, t, x, u, WAVE)
+        with h5py.File(path, "r+") as file:
+            file["u"][1, 2, 3, 1] = np.inf
+    elif kind == "netcdf":
+        data = xarray.Dataset({"u": (("t", "x"), u[0, :, :, 0])}, {"t": t, "x": np.full(u.shape[2], 1e39)})
+        data.to_netcdf(path, engine="h5netcdf")
+    elif kind == "csv":
+        path.write_text("t,x,u\n0,0,1\n0,1,1e31\n")
+    else:
+        arrays = {"x": (t, x * 1e38, u), "u": (t, x, u * 1e38), "missing": (t, x, u * np.nan), "parameters": (t, x, u)}
+        extra = {"parameters": np.full((3, 2), np.nan)} if kind == "parameters" else {}
+        with path.open("wb") as file:
+            np.savez(file, **dict(zip("txu", arrays[kind], strict=True)), **extra)
+
+
+@pytest.mark.parametrize("kind", ["own", "netcdf", "csv", "x", "u", "missing", "parameters"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_values_that_the_reader_refuses_replace_nothing(tmp_path, target, kind, overwrite):
+    if overwrite:
+        target.write_text("precious")
+    source = tmp_path / "source"
+    values_beyond(source, kind)
+    with pytest.raises(UserError, match="source") as caught:
+        convert(source, target, overwrite=overwrite)
+    assert "converted.h5" not in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["converted.h5"] * overwrite + ["source"]
+    assert not overwrite or target.read_text() == "precious"
+
+
+def test_only_regular_files_are_read(tmp_path, target):
+    os.mkfifo(tmp_path / "pipe")
+    for read in (lambda: convert(tmp_path / "pipe", target), lambda: TrajectoryFile(tmp_path / "pipe")):
+        with pytest.raises(UserError, match="device, pipe or socket"):
+            read()
+
+
+def test_radians_become_degrees(tmp_path, target):
+    lon, lat = np.array([0.0, 1.5, 3.0]), np.array([-1.4, 0.2, 1.4])
+    data = xarray.Dataset({"ta": (("time", "ncells"), np.arange(6.0).reshape(2, 3))},
+                          {"time": [0.0, 1.0], "clon": ("ncells", lon), "clat": ("ncells", lat)})
+    for name, standard in (("clon", "longitude"), ("clat", "latitude")):
+        data[name].attrs.update(units="radian", standard_name=standard)
+    data.to_netcdf(tmp_path / "icon.nc", engine="h5netcdf")
+    convert(tmp_path / "icon.nc", target)
+    with TrajectoryFile(target) as file:
+        expected = [np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)]
+        np.testing.assert_allclose(file.read(0).x, np.stack(expected, -1), atol=1e-12)
+        np.testing.assert_allclose(file.read_extra("lonlat"), np.degrees([lon, lat]).T)
+
+
+def test_a_rotated_grid_becomes_unit_vectors_of_true_places(tmp_path, target):
+    data = xarray.Dataset({"ta": (("time", "rlat", "rlon"), np.ones((1, 2, 2)), {"grid_mapping": "pole"})},
+                          {"time": [0.0], "rlat": [0.0, 10.0], "rlon": [0.0, 5.0], "pole": 0})
+    data["rlat"].attrs["standard_name"], data["rlon"].attrs["standard_name"] = "grid_latitude", "grid_longitude"
+    data["pole"].attrs.update(grid_mapping_name="rotated_latitude_longitude", grid_north_pole_latitude=40.0,
+                              grid_north_pole_longitude=-170.0)
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    convert(tmp_path / "a.nc", target)
+    with TrajectoryFile(target) as file:
+        # 50 N, 10 E is the middle of the COSMO-DE grid; along its meridian latitude is plain.
+        np.testing.assert_allclose(file.read_extra("lonlat")[[0, 2]], [[10, 50], [10, 60]], atol=1e-10)
+        assert file.description.geometry == "sphere"
+
+
+@pytest.mark.parametrize(("units", "calendar"), [("days since 1850-01-01", "noleap"), ("days since 1-1-1", "360_day"),
+                                                 ("months since 1900-01-01", "standard")])
+def test_times_of_other_calendars_stay_numbers(tmp_path, target, units, calendar):
+    data = xarray.Dataset({"u": (("time", "x"), np.ones((2, 3)))}, {"time": [30.0, 60.0], "x": np.arange(3.0)})
+    data["time"].attrs.update(units=units, calendar=calendar)
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    convert(tmp_path / "a.nc", target)
+    with TrajectoryFile(target) as file:
+        assert file.times().tolist() == [[30.0, 60.0]]
+        assert file.description.time_units == (units if calendar == "standard" else f"{units} ({calendar})")
+
+
+@pytest.mark.parametrize("name", ["Time", "timestamp", "datetime", "when"])
+def test_the_column_of_times_may_have_other_names(tmp_path, target, name):
+    (tmp_path / "a.csv").write_text(f"{name},x,u\n2020-01-01,0,1\n2020-01-02,0,2\n")
+    convert(tmp_path / "a.csv", target, time="when" if name == "when" else None)
+    with TrajectoryFile(target) as file:
+        assert file.description.channels == ("u",) and np.diff(file.times()[0]).tolist() == [24.0]
+
+
+def test_repeated_rows_are_reported(tmp_path, target):
+    (tmp_path / "a.csv").write_text("t,x,u\n0,0,1\n0,0,1\n0,1,2\n0,1,85\n1,0,\n1,0,3\n")
+    with pytest.warns(UserWarning, match="2 of 5 rows repeat the time and place of another, 1 with other"):
+        convert(tmp_path / "a.csv", target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (tmp_path / "b.csv").write_text("t,x,u\n0,0,1\n0,1,1\n1,0,2\n")
+        convert(tmp_path / "b.csv", tmp_path / "b.h5")

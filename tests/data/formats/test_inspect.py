@@ -6,10 +6,12 @@ import pytest
 from small_data import WAVE, field, with_symmetries
 
 from inrflow.data.description import Description
-from inrflow.data.formats import inspect
-from inrflow.data.formats.inspect import channel_statistics, describe
+from inrflow.data.formats import trajectory_file
+from inrflow.data.formats.builtin.trajectory_summary import channel_statistics
+from inrflow.data.formats.inspect import describe
 from inrflow.data.formats.sphere import lonlat_to_xyz
-from inrflow.data.formats.trajectory_file import TrajectoryFile, write_scattered, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.errors import UserError
 
 
@@ -23,7 +25,7 @@ def test_statistics_stream_and_agree_with_numpy(tmp_path, layout, monkeypatch):
         write_trajectories(tmp_path / "a.h5", t, x, u, WAVE)
     else:
         write_scattered(tmp_path / "a.h5", np.zeros(1200, int), np.arange(1200.0), np.tile(x, (24, 1)), rows, WAVE)
-    monkeypatch.setattr(inspect, "VALUES_PER_BLOCK", 130)
+    monkeypatch.setattr(trajectory_file, "VALUES_PER_BLOCK", 130)
     with TrajectoryFile(tmp_path / "a.h5") as file:
         mean, deviation, missing = channel_statistics(file)
     np.testing.assert_allclose(mean, np.nanmean(rows, 0), rtol=1e-12)
@@ -84,7 +86,7 @@ def test_tables_and_archives_are_told_by_their_columns(tmp_path):
     rows = dict(describe(tmp_path / "a.csv"))
     assert rows["format"] == "CSV" and rows["rows"] == "2" and rows["columns"] == "t, x, y"
     np.savez(tmp_path / "a.npz", t=np.zeros(2), u=np.zeros(2))
-    assert dict(describe(tmp_path / "a.npz"))["arrays"] == "t, u"
+    assert dict(describe(tmp_path / "a.npz"))["arrays"] == "t (2,) float64, u (2,) float64"
     with pytest.raises(UserError, match="does not exist"):
         describe(tmp_path / "absent.h5")
 

@@ -20,7 +20,7 @@ from inrflow.data.formats.tables import (
     read_points,
     write_points,
 )
-from inrflow.data.formats.trajectory_file import write_scattered, write_trajectories
+from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.errors import UserError
 
 GLOBE = Description("globe", ("sst",), ("x", "y", "z"), geometry="sphere", time_units="hours since 1970-01-01")

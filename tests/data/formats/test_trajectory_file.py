@@ -10,7 +10,8 @@ from small_data import WAVE, field, with_symmetries
 from inrflow.data.description import Description
 from inrflow.data.formats import blocks as blocks_module
 from inrflow.data.formats import layouts
-from inrflow.data.formats.trajectory_file import TrajectoryFile, write_scattered, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.errors import UserError
 
 T, X, U = field()
@@ -386,21 +387,6 @@ def test_a_truncated_file_is_named(path):
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(UserError, match="damaged|incomplete"):
         TrajectoryFile(path)
-
-
-def test_values_damaged_within_the_file_are_named_when_they_are_read(path):
-    write_trajectories(path, T, X, U, WAVE)
-    with h5py.File(path) as file:
-        chunk = file["u"].id.get_chunk_info(2)
-    content = bytearray(path.read_bytes())
-    content[chunk.byte_offset:chunk.byte_offset + chunk.size] = bytes(chunk.size)
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="damaged"):
-        TrajectoryFile(path)
-    with TrajectoryFile(path, check=False) as file:  # as where the damage lies beyond what opening looks at
-        np.testing.assert_array_equal(file.read(0).u, U[0])
-        with pytest.raises(UserError, match="trajectory 2 cannot be read .*damaged"):
-            file.read(2)
 
 
 def test_the_suffix_does_not_matter(tmp_path):

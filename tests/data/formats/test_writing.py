@@ -10,7 +10,8 @@ from small_data import WAVE, field
 
 from inrflow.data.description import Description
 from inrflow.data.formats.tables import PointTable, write_points
-from inrflow.data.formats.trajectory_file import TrajectoryFile, TrajectoryWriter, write_scattered, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import TrajectoryWriter, write_scattered, write_trajectories
 from inrflow.errors import UserError
 
 T, X, U = field()
@@ -103,7 +104,7 @@ def test_whole_arrays_that_do_not_fit_are_refused(path):
         changed[index] = value
         with pytest.raises(UserError, match="wave.h5"):
             write_scattered(path, *changed, WAVE)
-    with pytest.raises(UserError, match="extra dataset t"):
+    with pytest.raises(UserError, match="further dataset 't'"):
         write_trajectories(path, T, X, U, WAVE, extra={"t": T})
     with pytest.raises(UserError, match="no trajectory"), TrajectoryWriter(path, WAVE):
         pass

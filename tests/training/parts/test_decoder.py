@@ -6,7 +6,7 @@ import torch
 from runs import trained_on
 
 from inrflow.data.description import Description
-from inrflow.data.formats.trajectory_file import write_trajectories
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.observations import Observations
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.model.surrogate import Surrogate

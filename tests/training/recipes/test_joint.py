@@ -6,7 +6,8 @@ import torch
 
 from inrflow.data.augmentation import Augmentation
 from inrflow.data.description import Description
-from inrflow.data.formats.trajectory_file import TrajectoryFile, write_trajectories
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Symmetries
 from inrflow.decoders.embeddings import Embedding

@@ -1,0 +1,6 @@
+"""The formats that inrflow brings; importing this package registers them. A new one is a module here, listed below.
+
+Of several formats that recognise a file the last one is used: text, which is CSV for want of better, comes first.
+"""
+
+from inrflow.data.formats.builtin import csv_table, hdf5_table, npz, netcdf, trajectories  # noqa: F401, I001

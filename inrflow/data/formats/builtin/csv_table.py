@@ -1,0 +1,103 @@
+"""CSV: text with a header, a row for each point; numbers are written with as many digits as their type holds."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from inrflow.data.description import Description
+from inrflow.data.formats.columns import Columns, Grid
+from inrflow.data.formats.registry import readable, register_format
+from inrflow.data.formats.table_format import TableFormat
+from inrflow.data.formats.table_writers import TableWriter
+from inrflow.errors import UserError
+
+_OTHER_TEXT = "<{[#%/"  # what XML (VTU, PVD), JSON, VTK, OpenFOAM and scripts begin with
+
+
+@register_format
+class CsvFormat(TableFormat):
+    """Text in UTF-8 that does not begin like a known other kind of text."""
+
+    name = "CSV"
+    about = "CSV"
+    suffixes = (".csv", ".txt")
+    text = True
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        begin = start.decode("utf-8-sig", "replace").lstrip()
+        return b"\0" not in start and bool(begin) and begin[0] not in _OTHER_TEXT
+
+    def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
+        return CsvColumns(path)
+
+    def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
+        return CsvWriter(path, description, overwrite)
+
+
+class CsvColumns(Columns):
+    """A CSV file with a header; separator comma, semicolon or tab, whichever the header holds most of. All is text."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open(newline="", encoding="utf-8-sig")
+        try:
+            header = self._file.readline()
+            separator = max(",;\t", key=header.count)
+            self._file.seek(0)
+            self._rows = csv.reader(self._file, delimiter=separator, skipinitialspace=True)
+            self.names = tuple(name.strip() for name in next(self._rows, []))
+        except (UnicodeDecodeError, csv.Error) as error:
+            self._file.close()
+            raise UserError(f"{path} is not text in UTF-8; save it as UTF-8, or give another "
+                            f"of: {readable()}") from error
+        if not any(self.names) or len(set(self.names)) < len(self.names):
+            self._file.close()
+            raise UserError(f"{path} has the header {', '.join(map(repr, self.names))}; expected different names in "
+                            "the first line")
+
+    def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        try:
+            while block := list(itertools.islice(self._rows, rows)):
+                block = [row for row in block if row]
+                for row in block:
+                    if len(row) != len(self.names):
+                        raise UserError(f"{self.path} has {len(row)} cells in a row ({', '.join(row)[:60]}) but "
+                                        f"{len(self.names)} columns, at line {self._rows.line_num} or before; mend it")
+                if block:
+                    columns = zip(self.names, zip(*block, strict=True), strict=True)
+                    yield {name: np.array(column, object) for name, column in columns}
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{self.path} cannot be read after line {self._rows.line_num} ({error}); mend or remove "
+                            "it") from error
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class CsvWriter(TableWriter):
+    """Numbers with as many digits as their type holds, missing ones as empty cells."""
+
+    def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
+        self._file = self._target.partial.open("w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file)
+        self._writer.writerow(columns)
+
+    def _add(self, columns: Mapping[str, np.ndarray]) -> None:
+        self._writer.writerows(zip(*(self._cells(values) for values in columns.values()), strict=True))
+
+    @staticmethod
+    def _cells(values: np.ndarray) -> list[object]:
+        if values.dtype.kind != "f":
+            return values.tolist()
+        if values.dtype.itemsize < 8:
+            return [f"{value:.9g}" if value == value else "" for value in values.tolist()]
+        return [value if value == value else "" for value in values.tolist()]
+
+    def _finish(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()

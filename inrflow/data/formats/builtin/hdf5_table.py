@@ -1,0 +1,90 @@
+"""Flat HDF5: 1-D datasets of equal length in the root are the columns of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from inrflow.data.description import Description
+from inrflow.data.formats.columns import Columns, Grid
+from inrflow.data.formats.registry import register_format
+from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, resolves
+from inrflow.data.formats.table_format import TableFormat
+from inrflow.data.formats.table_writers import CHUNK_ROWS, TableWriter, units_of_columns
+from inrflow.errors import UserError
+
+
+@register_format
+class Hdf5Format(TableFormat):
+    """Any HDF5 file that no other format recognises."""
+
+    name = "HDF5, flat"
+    about = "flat HDF5 (1-D datasets as columns)"
+    suffixes = (".h5", ".hdf5")
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        return h5py.is_hdf5(path)
+
+    def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
+        return Hdf5Columns(path)
+
+    def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
+        return Hdf5Writer(path, description, overwrite)
+
+
+class Hdf5Columns(Columns):
+    """1-D datasets of equal length in the root of an HDF5 file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, open_hdf5(path)
+        with damage_as_user_error(path):
+            items = {name: self._file[name] for name in self._file if resolves(self._file, name)}
+            flat = {name: item for name, item in items.items() if isinstance(item, h5py.Dataset) and item.ndim == 1}
+            lengths = {len(item) for item in flat.values()}
+        if len(lengths) != 1:
+            holds = ", ".join(f"{name} {item.shape if isinstance(item, h5py.Dataset) else '(group)'}"
+                              for name, item in items.items()) or "nothing"
+            self._file.close()
+            raise UserError(f"{path} holds {holds}; expected the project's schema, or 1-D datasets of equal "
+                            "length named as the columns of a table")
+        self.names, self._rows = tuple(flat), lengths.pop()
+
+    def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, self._rows, rows):
+            block = {}
+            with damage_as_user_error(self._path):
+                for name in self.names:
+                    dataset = self._file[name]
+                    text = h5py.check_string_dtype(dataset.dtype) is not None
+                    block[name] = (dataset.asstr() if text else dataset)[start:start + rows]
+            yield block
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Hdf5Writer(TableWriter):
+    """One 1-D dataset for each column."""
+
+    def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
+        self._file = h5py.File(self._target.open_for_hdf5(), "w", track_order=True)
+        units = units_of_columns(self.description)
+        for name, values in columns.items():
+            kind = h5py.string_dtype() if values.dtype == object else values.dtype
+            dataset = self._file.create_dataset(name, (0,), kind, maxshape=(None,), chunks=(CHUNK_ROWS,),
+                                                compression="gzip", compression_opts=4, shuffle=values.dtype != object)
+            if name in units:
+                dataset.attrs["units"] = units[name]
+
+    def _add(self, columns: Mapping[str, np.ndarray]) -> None:
+        for name, values in columns.items():
+            dataset = self._file[name]
+            dataset.resize((self._rows + len(values),))
+            dataset[self._rows:] = values
+
+    def _finish(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()

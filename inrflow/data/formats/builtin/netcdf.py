@@ -1,0 +1,255 @@
+"""NetCDF 3 and 4, by the CF conventions: variables over named dimensions, read as trajectories or as a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from inrflow.data.description import Description
+from inrflow.data.formats.blocks import blocks
+from inrflow.data.formats.builtin.netcdf_table import STANDARD_CALENDARS, NetcdfColumns, NetcdfWriter, open_netcdf
+from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units
+from inrflow.data.formats.columns import TIMES, Columns
+from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
+from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, resolves
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, rotated_to_lonlat
+from inrflow.data.formats.table_writers import TableWriter
+from inrflow.data.formats.writing import TrajectoryWriter
+from inrflow.errors import UserError
+
+TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "run", "batch")
+
+
+@register_format
+class NetcdfFormat(Format):
+    """NetCDF 3 by its first bytes; NetCDF 4 is HDF5 with the marks of its library or with dimension scales."""
+
+    name = "NetCDF"
+    about = "NetCDF"
+    suffixes = (".nc", ".nc4")
+    table = True
+    named_dimensions = True
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        if start[:3] == b"CDF" and start[3:4] in (b"\1", b"\2", b"\5"):
+            return True
+        if not h5py.is_hdf5(path):
+            return False
+        with open_hdf5(path) as file:
+            items = [file[name] for name in file if resolves(file, name)]
+            return "_NCProperties" in file.attrs or any(isinstance(item, h5py.Dataset) and "CLASS" in item.attrs
+                                                        for item in items)
+
+    def read(self, path: Path, options: ReadOptions) -> Content:
+        return NetcdfContent(path, options)
+
+    def summary(self, path: Path) -> list[tuple[str, str]]:
+        with damage_as_user_error(path):
+            data = open_netcdf(path)
+            try:
+                variables = ", ".join(f"{name} ({', '.join(map(str, variable.dims))})"
+                                      for name, variable in data.variables.items())
+                return [("dimensions", ", ".join(f"{name} {size}" for name, size in data.sizes.items()) or "none"),
+                        ("variables", variables or "none")]
+            finally:
+                data.close()
+
+    def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
+        with damage_as_user_error(path):
+            return NetcdfColumns(path, wanted)
+
+    def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
+        return NetcdfWriter(path, description, overwrite)
+
+
+class NetcdfContent(Content):
+    """Variables over time and space as channels, read in blocks; points that never hold a value (land) are left out.
+
+    Which variables and dimensions are what follows from names, CF standard names, axes and units, or from the options.
+    """
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        self.path = path
+        data = self._data = open_netcdf(path)
+        try:
+            with damage_as_user_error(path):
+                self._understand(data, options)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._data.close()
+
+    def _understand(self, data: Any, options: ReadOptions) -> None:
+        path, trajectory = self.path, options.trajectory
+        absent = sorted(set(options.select) - set(map(str, data.dims)))
+        if absent:
+            raise UserError(f"{path} has no dimension {', '.join(absent)}; there are {', '.join(map(str, data.dims))}")
+        for name, index in options.select.items():
+            if not 0 <= int(index) < data.sizes[name]:
+                raise UserError(f"{path}: {name} has {data.sizes[name]} entries, none with index {index}")
+        data = data.isel(options.select)
+        if options.time is not None and options.time not in data.variables:
+            raise UserError(f"{path} has no variable {options.time}; there are "
+                            f"{', '.join(map(str, data.variables)) or 'none'}")
+        time = options.time or _find(data, TIMES, "time", ("T",), "")
+        self._time = data[time].dims[0] if time is not None and data[time].ndim else None
+        single = [dim for dim, size in data.sizes.items() if size == 1 and dim not in (self._time, trajectory)]
+        data = data.squeeze(single)
+        if trajectory is not None and trajectory not in data.dims:
+            raise UserError(f"{path} has no dimension {trajectory}; there are {', '.join(map(str, data.dims))}")
+        self._stacked = trajectory or next((dim for dim in TRAJECTORY_DIMENSIONS if dim in data.dims), None)
+        names = self._names = _channels(path, data, options.channels, self._time, self._stacked)
+        self._space = [dim for dim in data[names[0]].dims if dim not in (self._time, self._stacked)]
+        empty = [dim for dim in data[names[0]].dims if not data.sizes[dim]]
+        if empty:
+            raise UserError(f"{path}: the dimension {', '.join(map(str, empty))} has no entries; give a file with "
+                            "values")
+        axes, self._x, self._lonlat = _points(path, data, options.coordinates, self._space,
+                                              options.description.get("geometry"), names)
+        self._t, calendar = _times(path, data, time)
+        texts = {key: next((str(data.attrs[name]) for name in keys if name in data.attrs), None)
+                 for key, keys in (("source", ("source", "title")), ("licence", ("license", "licence")))}
+        units = [str(data[name].attrs.get("units", "")) for name in names]
+        self.description = options.describe(path, names, axes, units=units if any(units) else None, time_units=calendar,
+                                            geometry=None if self._lonlat is None else "sphere", **texts)
+        self._selected = data
+
+    def _values(self, trajectory: int, frames: slice) -> np.ndarray:
+        """Values (T, N, C) of some frames of one trajectory."""
+        parts = []
+        for name in self._names:
+            part = self._selected[name]
+            part = part if self._stacked is None else part.isel({self._stacked: trajectory})
+            part = part.expand_dims("_time") if self._time is None else part.isel({self._time: frames})
+            parts.append(part.transpose(self._time or "_time", *self._space).values.reshape(-1, len(self._x)))
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite, which the writer refuses
+            return np.stack(parts, -1).astype(np.float32)
+
+    def write(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:
+        with damage_as_user_error(self.path):
+            self._write(target, overwrite)
+
+    def _write(self, target: str | os.PathLike[str], overwrite: bool) -> None:
+        t, x = self._t, self._x
+        count = 1 if self._stacked is None else self._selected.sizes[self._stacked]
+        cuts = [part for (part, *_) in blocks((len(t), len(x), len(self._names)))]
+        kept = np.zeros(len(x), bool)
+        for index in range(count):
+            for frames in cuts:
+                kept |= ~np.isnan(self._values(index, frames)).all((0, 2))
+        kept &= np.isfinite(x).all(1)
+        if not kept.any():
+            raise UserError(f"{self.path} holds no value of {', '.join(self._names)}: all are missing; choose other "
+                            "channels")
+        extra = {} if self._lonlat is None else {"lonlat": self._lonlat[kept]}
+        with TrajectoryWriter(target, self.description, overwrite, extra, source=self.path) as writer:
+            for index in range(count):
+                for part, frames in enumerate(cuts):
+                    add = writer.append if part == 0 else writer.extend
+                    add(t[frames], x[kept], self._values(index, frames)[:, kept])
+
+
+def _find(data: Any, names: Sequence[str], standard: str, axis: Sequence[str], unit: str) -> str | None:
+    """The first variable with one of these names (in any case), or with this CF standard name, axis or unit."""
+    for name, variable in data.variables.items():
+        attributes = variable.attrs
+        if (str(name).lower() in names or attributes.get("standard_name") == standard or attributes.get("axis") in axis
+                or (unit and str(attributes.get("units", "")).lower().startswith(unit))):
+            return str(name)
+    return None
+
+
+def _channels(path: Path, data: Any, channels: Sequence[str] | None, time_dim: Any, stacked: Any) -> list[str]:
+    """The variables that are fields over space: those named, else the numeric ones of most dimensions along time."""
+    numeric = {str(name): variable.dims for name, variable in data.data_vars.items()
+               if variable.dtype.kind in "fiu" and variable.dims}
+    listed = ", ".join(f"{name} {dims}" for name, dims in numeric.items()) or "none"
+    if channels:
+        absent = sorted(set(channels) - set(numeric))
+        if absent:
+            raise UserError(f"{path} has no variable {', '.join(absent)}; there are: {listed}")
+        chosen = list(channels)
+    else:
+        along = {name: dims for name, dims in numeric.items() if time_dim is None or time_dim in dims}
+        widest = max((len(dims) for dims in along.values()), default=0)
+        chosen = [name for name, dims in along.items() if len(dims) == widest]
+    dims = {frozenset(numeric[name]) for name in chosen}
+    if len(dims) != 1 or not dims.copy().pop() - {time_dim, stacked}:
+        raise UserError(f"{path}: cannot tell which variables are fields over space; name them with channels=[...], "
+                        f"all of the same dimensions; there are: {listed}")
+    return chosen
+
+
+def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: list[Any], geometry: str | None,
+            channels: list[str]) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
+    """Coordinate names, points (N, d) in C order of the space dimensions, and their degrees (N, 2) on a sphere."""
+    lonlat = [_find(data, LONGITUDES, "longitude", (), "degrees_east"),
+              _find(data, LATITUDES, "latitude", (), "degrees_north")]
+    may_be_sphere = coordinates is None and geometry in (None, "sphere")
+    pole = _rotated_pole(data, channels) if may_be_sphere and None in lonlat else None
+    if pole is not None:
+        lonlat = [_find(data, ("rlon",), "grid_longitude", ("X",), ""),
+                  _find(data, ("rlat",), "grid_latitude", ("Y",), "")]
+    sphere = may_be_sphere and None not in lonlat
+    names: list[Any] = lonlat if sphere else list(coordinates or [dim for dim in space if dim in data.variables])
+    if not sphere and coordinates is None and len(names) < len(space):
+        names = [name for name in "xyz" if name in data.variables and data[name].dims]
+    absent = [name for name in names if name not in data.variables]
+    covered = {dim for name in names if name in data.variables for dim in data[name].dims}
+    if absent or covered != set(space):
+        sizes = ", ".join(f"{dim} ({data.sizes[dim]})" for dim in space)
+        spanned = f"span {', '.join(map(str, covered))}" if covered else "span none of them"
+        which = f"the coordinates {', '.join(map(str, names))} {spanned}" if names else "no coordinates were recognised"
+        raise UserError(f"{path}: fields live on the dimensions {sizes} but {which}; name one for each with "
+                        "coordinates=[...], or choose an index with select.DIMENSION=INDEX")
+    shape = [data.sizes[dim] for dim in space]
+    columns = []
+    for name in names:
+        variable = data[name]
+        inside = [dim for dim in space if dim in variable.dims]
+        values = variable.transpose(*inside).values.astype(np.float64)
+        spread = values.reshape([data.sizes[dim] if dim in inside else 1 for dim in space])
+        columns.append(np.broadcast_to(spread, shape).ravel())
+    places = np.stack(columns, -1)
+    if not sphere:
+        return tuple(map(str, names)), places, None
+    if (np.abs(places[:, 1]) > 90.0001).any():
+        raise UserError(f"{path}: {names[1]} goes beyond 90 degrees; name other coordinates with coordinates=[...] if "
+                        "it is no latitude")
+    if pole is not None:
+        places = rotated_to_lonlat(places[:, 0], places[:, 1], *pole)
+    return ("x", "y", "z"), lonlat_to_xyz(places[:, 0], places[:, 1]), places
+
+
+def _rotated_pole(data: Any, channels: list[str]) -> tuple[float, float, float] | None:
+    """Longitude and latitude of the pole of a rotated grid, and the longitude of the true one there; None without."""
+    mapping = data[channels[0]].attrs.get("grid_mapping") or data[channels[0]].encoding.get("grid_mapping")
+    attributes = data[mapping].attrs if mapping in data.variables else {}
+    if attributes.get("grid_mapping_name") != "rotated_latitude_longitude":
+        return None
+    return (float(attributes["grid_north_pole_longitude"]), float(attributes["grid_north_pole_latitude"]),
+            float(attributes.get("north_pole_grid_longitude", 0.0)))
+
+
+def _times(path: Path, data: Any, time: str | None) -> tuple[np.ndarray, str | None]:
+    """Times (T,) as numbers, and their units. Numbers of another calendar are kept, which their units say."""
+    if time is None:
+        return np.zeros(1), None
+    values = np.atleast_1d(data[time].values)
+    if values.ndim != 1:
+        raise UserError(f"{path}: {time} has the dimensions {data[time].dims}; expected one time axis for all")
+    if values.dtype.kind == "M":
+        stored = data[time].encoding.get("units")
+        units = stored if parse_units(stored) else DEFAULT_CALENDAR
+        return moments_to_numbers(values, units), units
+    if values.dtype.kind not in "fiu":
+        raise UserError(f"{path}: {time} has type {values.dtype}; expected numbers, with units for dates")
+    units, calendar = data[time].attrs.get("units"), data[time].attrs.get("calendar", "standard")
+    return values.astype(np.float64), f"{units} ({calendar})" if units and calendar not in STANDARD_CALENDARS else units

@@ -1,0 +1,190 @@
+"""Registry of data formats: what a format offers, and which one a file has.
+
+A new format is one module: a subclass of Format, or of TableFormat (table_format.py) where its files are tables,
+registered with `@register_format`. It then works in `inrflow convert`, `inrflow inspect` and
+`inrflow query`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from inrflow.data.description import Description
+from inrflow.data.formats.columns import Columns, PointTable, Roles, observations_of, spanning_columns
+from inrflow.data.formats.schema import damage_as_user_error, require_storable
+from inrflow.data.formats.table_writers import TableWriter
+from inrflow.data.observations import Observations
+from inrflow.data.symmetries import Symmetries
+from inrflow.errors import UserError
+
+_HEAD = 4096  # bytes of a file that `sniff` is given
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the user says about a file that is read as trajectories; None or empty: as the file says.
+
+    channels, coordinates: names of variables or columns. time: name of the variable or column of times. trajectory:
+    dimension along which trajectories are stacked. select: an index for each of some other dimensions.
+    description: attributes of Description (symmetries by their names) in place of those found in the file.
+    """
+
+    channels: Sequence[str] | None = None
+    coordinates: Sequence[str] | None = None
+    time: str | None = None
+    trajectory: str | None = None
+    select: Mapping[str, int] = field(default_factory=dict)
+    description: Mapping[str, Any] = field(default_factory=dict)
+
+    def describe(self, path: Path, channels: Sequence[str], coordinates: Sequence[str], **found: Any) -> Description:
+        """The description of a file: what was found in it (None: nothing), with what the user gave in its place."""
+        values = {"name": path.stem, **{key: value for key, value in found.items() if value is not None},
+                  **self.description}
+        symmetries = values.pop("symmetries", ())
+        try:
+            described = Description(channels=tuple(channels), coordinates=tuple(coordinates), **values)
+            require_storable(described)
+            return replace(described, symmetries=Symmetries.by_name(symmetries, described)) if symmetries else described
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+
+
+class Content(ABC):
+    """The trajectories of a file whose structure has been understood; values are read by `write`. Use with `with`."""
+
+    description: Description
+
+    @abstractmethod
+    def write(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Write them to `target` in the project's schema. Raises UserError, which names the source, for bad values."""
+
+    def close(self) -> None:  # noqa: B027  most formats keep nothing open
+        """Close the file."""
+
+    def __enter__(self) -> Content:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Format(ABC):
+    """A format of data files.
+
+    name: as shown to users. about: the name with what is expected inside, for messages. suffixes: of files that
+    `open_writer` writes; none where the format is only read. table: whether `open_columns` reads it. text: whether
+    it is written by hand, so that unknown columns are likely mistakes. named_dimensions: whether ReadOptions.trajectory
+    and select apply.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    table: ClassVar[bool] = False
+    text: ClassVar[bool] = False
+    named_dimensions: ClassVar[bool] = False
+
+    @abstractmethod
+    def sniff(self, path: Path, start: bytes) -> bool:
+        """Whether a regular file has this format, by its content; `start` holds its first bytes."""
+
+    @abstractmethod
+    def read(self, path: Path, options: ReadOptions) -> Content:
+        """The file as trajectories. Raises UserError where it does not say which of its parts are what."""
+
+    @abstractmethod
+    def summary(self, path: Path) -> list[tuple[str, str]]:
+        """(label, text) rows on what is in the file."""
+
+    def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
+        """The file as a table, for observations and query points.
+
+        wanted: groups of alternative names of the columns that span the rows, where the file holds arrays of several
+        shapes. Raises UserError where it is no table.
+        """
+        tables = ", ".join(known.about for known in FORMATS if known.table)
+        raise UserError(f"{path} holds {self.about}, which is no table; convert it with `inrflow convert`, or give one "
+                        f"of {tables}")
+
+    def points(self, path: Path, description: Description, rows: int) -> Iterator[PointTable]:
+        """The query points of a file in blocks of about `rows`; see tables.PointReader."""
+        with self.open_columns(path, spanning_columns(description)) as columns:
+            roles = Roles(path, columns, description)
+            count = 0
+            for block in columns.blocks(rows):
+                table = roles.points(block, count)
+                count += len(table)
+                yield table
+            if not count:
+                raise UserError(f"{path} has no rows; give at least one point")
+
+    def observations(self, path: Path, description: Description, strict: bool) -> dict[int, Observations]:
+        """The observations in a file by trajectory number; see tables.read_observations."""
+        wanted = [*spanning_columns(description), *((name,) for name in description.channels)]
+        with self.open_columns(path, wanted) as columns:
+            return observations_of(columns, path, description, strict and self.text)
+
+    def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
+        """A writer of a table with the new columns; UserError where the format is only read."""
+        raise UserError(f"{path}: {self.name} is read but not written; use one of {', '.join(writable())}")
+
+
+FORMATS: list[Format] = []
+_Registered = TypeVar("_Registered", bound=type[Format])
+
+
+def register_format(kind: _Registered) -> _Registered:
+    """Class decorator: make a format known. Of several that recognise a file, the one registered last is used."""
+    FORMATS.append(kind())
+    return kind
+
+
+def format_of(path: Path) -> Format:
+    """The format of a file, by its content. Raises UserError where it is missing, no regular file, or of none."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise UserError(f"{path} is a folder; give a file: {readable()}")
+        if not stat.S_ISREG(mode):
+            raise UserError(f"{path} is a device, pipe or socket; give a regular file: {readable()}")
+        with path.open("rb") as file:
+            start = file.read(_HEAD)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; give a file: {readable()}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({os.strerror(error.errno or 0)}); give a file: "
+                        f"{readable()}") from error
+    if not start:
+        raise UserError(f"{path} is empty; give a file: {readable()}")
+    for known in reversed(FORMATS):
+        with damage_as_user_error(path):
+            if known.sniff(path, start):
+                return known
+    kind = "binary file" if b"\0" in start else "text file"
+    raise UserError(f"{path} is a {kind} of an unknown format; give {readable()}")
+
+
+def format_for_writing(path: Path) -> Format:
+    """The format that writes files with the suffix of `path`; UserError where none does."""
+    suffix = path.suffix.lower()
+    for known in reversed(FORMATS):
+        if suffix in known.suffixes:
+            return known
+    raise UserError(f"cannot tell the format of {path} by its suffix {path.suffix!r}; use one of "
+                    f"{', '.join(writable())}")
+
+
+def readable() -> str:
+    """All formats that are read, for messages."""
+    return ", ".join(known.about for known in FORMATS)
+
+
+def writable() -> list[str]:
+    """All suffixes of files that are written as tables."""
+    return [suffix for known in FORMATS for suffix in known.suffixes]

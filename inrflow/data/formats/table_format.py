@@ -1,0 +1,95 @@
+"""Formats of tables, and tables read as trajectories: frames where points recur, scattered rows where they do not."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from inrflow.data.formats.calendar import DEFAULT_CALENDAR
+from inrflow.data.formats.columns import (
+    TIMES,
+    Columns,
+    all_numbers,
+    find_column,
+    observations_of,
+    spanning_columns,
+)
+from inrflow.data.formats.registry import Content, Format, ReadOptions
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
+from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
+from inrflow.errors import UserError
+
+
+class TableFormat(Format):
+    """A format whose files are tables with a row for each point in time and space; needs `sniff` and `open_columns`."""
+
+    table = True
+
+    @abstractmethod
+    def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns: ...
+
+    def read(self, path: Path, options: ReadOptions) -> Content:
+        return TableContent(self, path, options)
+
+    def summary(self, path: Path) -> list[tuple[str, str]]:
+        with self.open_columns(path, [TIMES]) as columns:
+            rows = sum(len(next(iter(block.values()))) for block in columns.blocks(1 << 16))
+            return [("rows", f"{rows}"), ("columns", ", ".join(columns.names))]
+
+
+class TableContent(Content):
+    """The trajectories of a table: time, coordinates and trajectory by the names of columns, all others channels.
+
+    Longitude and latitude in degrees become unit vectors. Raises UserError where coordinates and channels cannot be
+    told apart by name.
+    """
+
+    def __init__(self, kind: TableFormat, path: Path, options: ReadOptions) -> None:
+        self.kind, self.path, self.time = kind, path, options.time
+        with kind.open_columns(path, [TIMES if options.time is None else (options.time,)]) as columns:
+            names = columns.names
+            time = find_column(names, TIMES if options.time is None else (options.time,))
+            first = next(columns.blocks(1), {}).get(time or "", np.zeros(1))
+        if time is None:
+            raise UserError(f"{path} has the columns {', '.join(names)} and none called {' or '.join(TIMES)}; name the "
+                            "column of times with time=NAME")
+        lonlat = [name for name in (find_column(names, group) for group in (LONGITUDES, LATITUDES)) if name is not None]
+        sphere = (options.coordinates is None and len(lonlat) == 2
+                  and options.description.get("geometry", "sphere") == "sphere")
+        axes = tuple("xyz") if sphere else tuple(options.coordinates or [name for name in "xyz" if name in names])
+        times = [name for name in names if name.lower() in TIMES]
+        taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ())}
+        fields = tuple(options.channels or [name for name in names if name not in taken])
+        absent = [name for name in (*fields, *(() if sphere else axes)) if name not in names]
+        if not axes or not fields or absent:
+            problem = f"there is no column {', '.join(absent)}" if absent else "cannot tell coordinates from channels"
+            raise UserError(f"{path} has the columns {', '.join(names)}: {problem}; name them with coordinates=[...] "
+                            "and channels=[...]")
+        dates = first.dtype.kind == "M" or (first.dtype.kind == "O" and not all_numbers(first))
+        self.description = options.describe(path, fields, axes, time_units=DEFAULT_CALENDAR if dates else None,
+                                            geometry="sphere" if sphere else None)
+
+    def _wanted(self) -> list[tuple[str, ...]]:
+        return [*spanning_columns(self.description), *((name,) for name in self.description.channels),
+                *([] if self.time is None else [(self.time,)])]
+
+    def write(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:
+        with self.kind.open_columns(self.path, self._wanted()) as columns:
+            observations = observations_of(columns, self.path, self.description, strict=False, time=self.time)
+        trajectories = [one.frames() for one in observations.values()]
+        if not any(frames.moving for frames in trajectories):
+            with TrajectoryWriter(target, self.description, overwrite, source=self.path) as writer:
+                for frames in trajectories:
+                    writer.append(frames.t, frames.x, frames.u)
+            return
+        parts: list[tuple[np.ndarray, ...]] = []
+        for number, frames in enumerate(trajectories):
+            frame, column = np.nonzero(~np.isnan(frames.u).all(-1))
+            x = np.broadcast_to(frames.x, (*frames.u.shape[:2], frames.x.shape[-1]))[frame, column]
+            parts.append((np.full(len(frame), number), frames.t[frame], x, frames.u[frame, column]))
+        numbers, t, x, u = (np.concatenate(part) for part in zip(*parts, strict=True))
+        write_scattered(target, numbers, t, x, u, self.description, overwrite=overwrite, source=self.path)

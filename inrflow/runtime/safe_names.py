@@ -1,0 +1,27 @@
+"""Names that come from data files, made safe for use as file names and for printing on a terminal."""
+
+from __future__ import annotations
+
+import hashlib
+
+_LONGEST = 100  # bytes; file systems allow 255, temporary names and suffixes are added
+_KEPT = " -_.,=+()"  # besides letters and digits of any script
+
+
+def safe_name(name: str) -> str:
+    """One component of a path for a `name` from a file: never empty, hidden, absolute, or a way out of its folder.
+
+    A name that is safe already is returned as it is. Any other gets its unsafe characters replaced by `_` and a digest
+    of the original appended, so that different names stay different.
+    """
+    safe = "".join(c if c.isalnum() or c in _KEPT else "_" for c in name).strip(" ").lstrip(".")
+    safe = safe.encode()[:_LONGEST].decode(errors="ignore").rstrip(" .")
+    if safe == name and safe:
+        return name
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{safe}-{digest}" if safe else digest
+
+
+def printable(text: object) -> str:
+    """`text` with control characters, terminal escapes and lone surrogates written as backslash escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
