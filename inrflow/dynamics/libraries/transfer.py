@@ -20,12 +20,13 @@ from inrflow.dynamics.libraries.spectral import Block, SpectralFit, SpectralForm
 from inrflow.dynamics.libraries.waves import SpectralOperator, Waves
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels
+from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
 
 Source = Callable[[HarmonicLabels], tuple[Waves, SpectralOperator]]  # the known physics on the waves of some labels
 
 _STARTS, _FOLLOWED, _FIRST_STEPS, _STEPS = 48, 3, 15, 8
 _CORRECTIONS, _LAST_CORRECTIONS = 1, 3
-_RIDGE, _DAMPING = 1e-8, 1e-2
+_RIDGE, _DAMPING, _SETTLED = 1e-8, 1e-2, 0.999
 _SLOPES = 1e7  # derivatives of what products of waves drive that are kept at once
 _QUIET = 1e-3  # coefficients below this share of the largest count as that large
 
@@ -125,28 +126,28 @@ class ProductTransfer:
         """Maps after some steps of Levenberg and Marquardt, and the share of the changes that they leave."""
         block = (block[0], block[1], block[2].to(torch.complex128), block[3])
         total = float(block[3].abs().square().sum())
-        damping = _DAMPING
-        solution, left, design = self.solve(maps, block)
-        loss = float(left.abs().square().sum()) / total
-        for _ in range(steps):
-            hessian, gradient = self._normal_equations(maps, block, solution, left, design)
+        outcome = self.solve(maps, block)
+
+        def share_left(maps: Tensor) -> float:
+            nonlocal outcome
+            outcome = self.solve(maps, block)
+            return float(outcome[1].abs().square().sum()) / total
+
+        def linearise(maps: Tensor, _: bool) -> Linearisation[Tensor]:
+            hessian, gradient = self._normal_equations(maps, block, *outcome)
             diagonal = hessian.diagonal().clamp(min=1e-12 * float(hessian.diagonal().max()))
-            for _ in range(4):
+
+            def propose(damping: float) -> Tensor:
                 move = torch.linalg.solve(hessian + torch.diag(damping * diagonal), gradient)
-                tried = maps + torch.complex(*move.unflatten(0, (2, *maps.shape)))
-                outcome = self.solve(tried, block)
-                found = float(outcome[1].abs().square().sum()) / total
-                if found < loss:
-                    break
-                damping *= 8
-            else:
-                break
-            slow = found > 0.999 * loss
-            maps, loss, damping = tried, found, max(damping / 5, 1e-9)
-            solution, left, design = outcome
-            if slow:
-                break
-        return maps, loss
+                return maps + torch.complex(*move.unflatten(0, (2, *maps.shape)))
+
+            return Linearisation(float(outcome[1].abs().square().sum()) / total, propose)
+
+        maps, _ = damped_descent(
+            maps, linearise, share_left, steps=steps, tries=4, damping=_DAMPING, lowered=0.2, raised=8.0, least=1e-9,
+            settled=_SETTLED,
+        )
+        return maps, share_left(maps)
 
     def _normal_equations(
         self, maps: Tensor, block: Block, solution: Tensor, left: Tensor, design: Tensor
