@@ -17,8 +17,7 @@ from inrflow.dynamics.contexts.alternate import ContextFit, contexts_of, fit_con
 from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.fitting.linear import flow
 from inrflow.dynamics.fitting.moments import Moments, UniformMoments, moments_of
-from inrflow.dynamics.fitting.operators_along_trajectories import refined_along
-from inrflow.dynamics.fitting.operators_of_pde import LOCAL_LISTS, LocalOperators
+from inrflow.dynamics.fitting.operators_of_pde import LOCAL_LISTS, LocalOperators, refined_along
 from inrflow.dynamics.states import CodeData
 
 _FIRST_RIDGE = 1e-8
