@@ -17,7 +17,7 @@ _MARGIN = 1.2  # of the squared distance
 
 @dataclass
 class Contexts:
-    """Contexts of the training environments, whitened: their prior is N(0, 1) in each of P numbers.
+    """Contexts of the training environments, standardised: their prior is N(0, 1) in each of P numbers.
 
     Attributes:
         kind: what tells environments apart: "parameters", "environment" or "trajectory".
@@ -59,7 +59,7 @@ class Contexts:
         """Factor (...,) for the standard deviations of forecasts at contexts (..., P), 1 near the mean context.
 
         The operators are a regression on the contexts: at c their variance goes as [1, c] (sum_e [1, c_e][1, c_e]^T)^-1
-        [1, c]^T, which is 1 + |c|^2 for whitened contexts and 1 + P on the average over the training environments.
+        [1, c]^T, which is 1 + |c|^2 for standardised contexts and 1 + P on the average over the training environments.
         """
         return ((1 + self.distance(context)) / (1 + self.size)).clamp(min=1.0).sqrt()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.alternate import ContextFit, contexts_of, fit_contexts, refine, whitened
+from inrflow.dynamics.contexts.alternate import ContextFit, contexts_of, fit_contexts, refine, standardised
 from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.fitting.linear import flow
 from inrflow.dynamics.fitting.moments import Moments, UniformMoments, moments_of
@@ -247,16 +247,16 @@ def rollout_score(fit: ContextFit, contexts: Tensor, held: CodeData, step: float
 
 
 def contexts_of_parameters(known: Tensor, contexts: int) -> Tensor:
-    """Whitened contexts (E, P) to begin with: standardised known parameters (E, Q) and their squares."""
-    values, _, _ = whitened(known) if known.shape[1] <= contexts else _leading(known, contexts)
+    """Standardised contexts (E, P) to begin with: standardised known parameters (E, Q) and their squares."""
+    values, _, _ = standardised(known) if known.shape[1] <= contexts else _leading(known, contexts)
     while values.shape[1] < contexts:
         extra = values[:, : contexts - values.shape[1]] ** 2
         values = torch.cat([values, extra], 1)
-    return whitened(values[:, : len(values) - 1])[0]
+    return standardised(values[:, : len(values) - 1])[0]
 
 
 def _leading(values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    white, mean, factor = whitened((values - values.mean(0)) / values.std(0, correction=0).clamp(min=1e-12))
+    white, mean, factor = standardised((values - values.mean(0)) / values.std(0, correction=0).clamp(min=1e-12))
     return white[:, :count], mean, factor[:, :count]
 
 

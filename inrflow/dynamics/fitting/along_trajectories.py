@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.of_equations import alternate
+from inrflow.dynamics.contexts.alternate import alternate
 from inrflow.dynamics.fitting.transitions_of_pde import EquationFit, coefficients_of, steps_of
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.fourier_grid import LocalBasis

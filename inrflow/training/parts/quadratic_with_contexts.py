@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from inrflow.dynamics.contexts.alternate import whitened
+from inrflow.dynamics.contexts.alternate import moved_contexts, standardised
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.quadratic import QuadraticFit, QuadraticForm
@@ -18,6 +18,7 @@ _STEP = 0.5
 _LARGEST_SIZE, _SIZES = 200, 3
 _ROUNDS = 3
 _BETTER = 0.98
+_DAMPING = 1e-6
 _CLEARLY_BETTER = 0.95
 
 
@@ -73,10 +74,11 @@ class ContextQuadratic:
             if self.recorder.stopping:
                 raise Interrupted
             theta = fit.coefficients(best.form)
-            moved = fit.solve_contexts(theta, self.rows, best.contexts)
-            fit = self._fit_at(whitened(moved)[0], size, count, coupled)
+            moved = moved_contexts(fit.context_effects(theta), self.rows, best.contexts, _DAMPING)
+            contexts = standardised(moved)[0]
+            fit = self._fit_at(contexts, size, count, coupled)
             form = fit.refit(best.form.ridges)
-            found = ContextForm(form.scored(self.error(form.field(), whitened(moved)[0])), whitened(moved)[0], coupled)
+            found = ContextForm(form.scored(self.error(form.field(), contexts)), contexts, coupled)
             if not found.score < _BETTER * best.score:
                 break
             best = found

@@ -11,7 +11,7 @@ from inrflow.dynamics.contexts.alternate import (
     generators_at,
     refine,
     solve_operators,
-    whitened,
+    standardised,
 )
 from inrflow.dynamics.contexts.search import ContextSearch
 from inrflow.dynamics.fitting.moments import IrregularMoments, UniformMoments, moments_of
@@ -44,7 +44,7 @@ def test_the_exact_generators_solve_their_own_normal_equations(irregular):
 
 @pytest.mark.parametrize("irregular", [False, True])
 def test_operators_are_recovered_at_known_contexts(irregular):
-    white, mean, factor = whitened(torch.tensor(TRUE))
+    white, mean, factor = standardised(torch.tensor(TRUE))
     fit = refine(moments(irregular), white, 0.0, rounds=20, move_contexts=False)
     assert fit.residual < 1e-12
     np.testing.assert_allclose(generators_at(fit.operators, white), generators_at(operators(), torch.tensor(TRUE)),

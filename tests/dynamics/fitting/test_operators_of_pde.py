@@ -6,7 +6,7 @@ from wave_systems import CHANNELS, DECODER, HARMONICS, SPEEDS, error_beyond, exa
 
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.contexts.alternate import ContextFit, refine, whitened
+from inrflow.dynamics.contexts.alternate import ContextFit, refine, standardised
 from inrflow.dynamics.contexts.search import FREE, ContextSearch
 from inrflow.dynamics.fitting.moments import moments_of
 from inrflow.dynamics.fitting.operators_of_pde import LocalOperators, needed_coefficients, refined_along
@@ -16,7 +16,7 @@ from inrflow.dynamics.states import CodeData
 
 def test_an_equation_is_found_exactly_and_at_contexts_beyond_those_of_training():
     data, environment = waves()
-    start = whitened(torch.tensor(SPEEDS).double()[:, None])[0]
+    start = standardised(torch.tensor(SPEEDS).double()[:, None])[0]
     local = LocalOperators.of(DECODER, isotropic_terms(CHANNELS))
     fit = refine(moments_of(data, environment, len(SPEEDS)), start, 1e-14, 60, solve=local.solve)
     assert error_beyond(fit) < 1e-5
@@ -24,7 +24,7 @@ def test_an_equation_is_found_exactly_and_at_contexts_beyond_those_of_training()
 
 def test_noise_does_less_to_a_few_numbers_than_to_whole_matrices():
     data, environment = waves(noise=1e-3)
-    squares = whitened(torch.tensor(SPEEDS).double()[:, None].square())[0]
+    squares = standardised(torch.tensor(SPEEDS).double()[:, None].square())[0]
     moments = moments_of(data, environment, len(SPEEDS))
     local = LocalOperators.of(DECODER, isotropic_terms(CHANNELS))
     free, held = refine(moments, squares, 1e-12), refine(moments, squares, 1e-14, solve=local.solve)
@@ -79,7 +79,7 @@ def test_the_equation_of_operators_is_read_off_them():
 
 
 def refined(data, environment):
-    squares = whitened(torch.tensor(SPEEDS).double()[:, None].square())[0]
+    squares = standardised(torch.tensor(SPEEDS).double()[:, None].square())[0]
     moments = moments_of(data, environment, len(SPEEDS))
     local = LocalOperators.of(DECODER, isotropic_terms(CHANNELS))
     return refined_along(local, refine(moments, squares, 1e-14, solve=local.solve), moments, data, environment)
@@ -87,7 +87,7 @@ def refined(data, environment):
 
 def test_only_the_terms_of_the_equation_are_needed():
     data, environment = waves(noise=1e-3)
-    squares = whitened(torch.tensor(SPEEDS).double()[:, None].square())[0]
+    squares = standardised(torch.tensor(SPEEDS).double()[:, None].square())[0]
     moments = moments_of(data, environment, len(SPEEDS))
     local = LocalOperators.of(DECODER, isotropic_terms(CHANNELS))
     fit = refine(moments, squares, 1e-14, solve=local.solve)
@@ -98,13 +98,13 @@ def test_only_the_terms_of_the_equation_are_needed():
 
 def test_whole_trajectories_tell_the_coefficients_more_exactly_than_steps():
     data, environment = waves(noise=1e-2, frames=16)
-    squares = whitened(torch.tensor(SPEEDS).double()[:, None].square())[0]
+    squares = standardised(torch.tensor(SPEEDS).double()[:, None].square())[0]
     moments = moments_of(data, environment, len(SPEEDS))
     local = LocalOperators.of(DECODER, isotropic_terms(CHANNELS))
     steps = refine(moments, squares, 1e-14, solve=local.solve)
     along = refined_along(local, steps, moments, data, environment)
     assert error_beyond(along) < 0.2 * error_beyond(steps)
-    torch.testing.assert_close(along.contexts, whitened(along.contexts)[0])
+    torch.testing.assert_close(along.contexts, standardised(along.contexts)[0])
 
 
 def test_unequal_steps_are_refined_alike():

@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 from torchdiffeq import odeint
 
-from inrflow.dynamics.contexts.alternate import whitened
+from inrflow.dynamics.contexts.alternate import standardised
 from inrflow.dynamics.fields.quadratic import Products
 from inrflow.dynamics.fitting.integral_form import lagrange
 from inrflow.dynamics.flow.integrate import Integrator
@@ -55,9 +55,9 @@ def test_fewer_transitions_than_unknowns_give_the_solution_of_the_normal_equatio
     data = trajectories(2, 4, False)
     fit = QuadraticFit(data, 6)
     assert fit.dual
-    short = fit.solver(fit.interpolated())(1e-3)
+    ((_, short),) = fit.solutions(None, [1e-3])
     fit.dual = False
-    tall = fit.solver(fit.interpolated())(1e-3)
+    ((_, tall),) = fit.solutions(None, [1e-3])
     torch.testing.assert_close(short, tall, rtol=1e-2, atol=1e-4)
 
 
@@ -122,7 +122,7 @@ def test_coefficients_of_a_family_are_affine_in_the_context():
 
 def test_contexts_are_found_with_the_coefficients(tmp_path):
     data, rows = family(TRUE)
-    rough = whitened(TRUE + torch.tensor([[0.5], [-0.5], [0.4], [-0.3]], dtype=torch.float64))[0]
+    rough = standardised(TRUE + torch.tensor([[0.5], [-0.5], [0.4], [-0.3]], dtype=torch.float64))[0]
     unseen, held = family(TRUE, each=2, seed=1)
     search = ContextQuadratic(data, rows, unseen, held, Recorder(tmp_path, Console(quiet=True)))
     wrong = search._fit_at(rough, 3, 6, True).search(lambda field: search.error(field, rough))
