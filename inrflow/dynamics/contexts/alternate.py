@@ -20,6 +20,7 @@ from inrflow.numerics.normal_equations import NormalEquations
 
 #: Operators (1 + P, n, m) from normal equations gram (E, m, m) and target (E, n, m), contexts (E, P) and a ridge.
 OperatorSolve = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+Equations = tuple[Tensor, Tensor]
 
 _SMALL = 48  # codes with which contexts are found from random starts
 _STARTS, _ROUNDS = 6, 40
@@ -92,31 +93,28 @@ def refine(
     solve: in place of `solve_operators`, for operators of a certain form.
     """
     solve = solve or solve_operators
-    equations = moments.first_guess()
     total = max(float(moments.variance().sum()), 1e-300)
     move_contexts = move_contexts and contexts.shape[1] > 0
 
-    def missed(operators: Tensor, contexts: Tensor) -> float:
-        value = float(moments.error(generators_at(operators, contexts)).sum()) / total
-        return value if value == value else float("inf")
+    def fitted(operators: Tensor, contexts: Tensor) -> tuple[ContextFit, Equations]:
+        gram, target, error = moments.about(generators_at(operators, contexts))
+        residual = float(error.sum()) / total
+        return ContextFit(operators, contexts, residual if residual == residual else float("inf")), (gram, target)
 
-    operators = solve(*equations, contexts, ridge)
-    best = ContextFit(operators, contexts, missed(operators, contexts))
+    best, equations = fitted(solve(*moments.first_guess(), contexts, ridge), contexts)
     for _ in range(rounds):
-        equations = moments.about(best.generators())
         contexts = best.contexts
         operators = solve(*equations, contexts, ridge)
         for _ in range(2 if move_contexts else 0):
             contexts = solve_contexts(*equations, operators, contexts)
             operators = solve(*equations, contexts, ridge)
-        found = ContextFit(operators, contexts, missed(operators, contexts))
-        if not found.residual < best.residual:  # fast dynamics: the correction is right for small changes only
-            operators, contexts = (best.operators + operators) / 2, (best.contexts + contexts) / 2
-            found = ContextFit(operators, contexts, missed(operators, contexts))
-            if not found.residual < best.residual:
+        candidate, again = fitted(operators, contexts)
+        if not candidate.residual < best.residual:  # fast dynamics: the correction is right for small changes only
+            candidate, again = fitted((best.operators + operators) / 2, (best.contexts + contexts) / 2)
+            if not candidate.residual < best.residual:
                 break
-        settled = best.residual - found.residual < _SETTLED * found.residual
-        best = found
+        settled = best.residual - candidate.residual < _SETTLED * candidate.residual
+        best, equations = candidate, again
         if settled:
             break
     return in_gauge(best) if move_contexts else best
@@ -131,7 +129,7 @@ def contexts_of(moments: Moments, operators: Tensor, rounds: int = 8) -> Tensor:
         contexts = solve_contexts(*equations, operators, contexts)
         if float((contexts - before).abs().max()) < _SETTLED:
             break
-        equations = moments.about(generators_at(operators, contexts))
+        equations = moments.about(generators_at(operators, contexts))[:2]
     return contexts
 
 

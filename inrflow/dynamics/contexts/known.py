@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import torch
+from scipy.special import chdtri
 from torch import Tensor
 
 from inrflow.dynamics.contexts.parameter_map import ParameterMap
@@ -95,13 +94,6 @@ def widening(distance: Tensor, limit: float) -> Tensor:
     return (distance / limit).clamp(min=1.0).sqrt()
 
 
-@lru_cache
 def chi_squared_quantile(share: float, degrees: int) -> float:
     """The value below which a sum of squares of `degrees` standard normal numbers lies with probability `share`."""
-    low, high = 0.0, 10.0 * (degrees + 10)
-    half = torch.tensor(degrees / 2, dtype=torch.float64)
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = float(torch.special.gammainc(half, torch.tensor(middle / 2, dtype=torch.float64)))
-        low, high = (middle, high) if below < share else (low, middle)
-    return (low + high) / 2
+    return float(chdtri(degrees, 1 - share))

@@ -132,12 +132,12 @@ class LocalOperators:
 def needed_coefficients(local: LocalOperators, fit: ContextFit, moments: Moments) -> Tensor:
     """Coefficients (1 + P, J) of a fit by backward elimination: 0 for those without which the transitions are explained
     about as well by the others."""
-    generators = fit.generators()
-    scaled, right, unit = local.normal_equations(*moments.about(generators), fit.contexts)
+    gram, target, error = moments.about(fit.generators())
+    scaled, right, unit = local.normal_equations(gram, target, fit.contexts)
     explained = float(torch.linalg.solve(scaled, right) @ right)
     equations = NormalEquations.empty(len(right), 0)
     equations.gram, equations.right = scaled, right
-    equations.square = explained + float(moments.error(generators).sum())
+    equations.square = explained + float(error.sum())
     kept = equations.needed(scaled.diagonal() > 0.5, False, _NEEDLESS)  # 1, or next to 0 where a matrix is zero
     return (equations.solve(kept, False) / unit).unflatten(0, (-1, len(local.matrices)))
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.linalg import expm, logm
 
-from inrflow.dynamics.fitting.linear import LinearFit, Transitions, fit_irregular, flow, generator_of, transitions_of
+from inrflow.dynamics.fitting.linear import LinearFit, Transitions, flow, generator_of, transitions_of
+from inrflow.dynamics.fitting.moments import fit_irregular
 
 A = np.array([[-0.05, 0.9, 0.0, 0.1], [-0.9, -0.05, 0.2, 0.0], [0.0, 0.0, -0.3, 0.4], [0.1, 0.0, -0.4, -0.3]])
 B = np.array([0.3, -0.2, 0.1, 0.05])

@@ -36,7 +36,8 @@ def spectral(kind):
     truth = burgers_operator(waves)
     states = flows(waves, truth, 6, torch.Generator().manual_seed(0), 0.6)
     fit = SpectralFit(states, labels)
-    return (fit if kind == "waves" else SymbolFit(fit)), states, lambda s: waves.field(truth)(torch.zeros(()).double(), s)
+    library = fit if kind == "waves" else SymbolFit(fit)
+    return library, states, lambda s: waves.field(truth)(torch.zeros(()).double(), s)
 
 
 def pde():
@@ -45,7 +46,9 @@ def pde():
     return EquationFit(basis, states, truth.terms), states, lambda s: truth.field(basis)(torch.zeros(()).double(), s)
 
 
-LIBRARIES = {"quadratic": quadratic, "waves": lambda: spectral("waves"), "symbols": lambda: spectral("symbols"), "pde": pde}
+LIBRARIES = {
+    "quadratic": quadratic, "waves": lambda: spectral("waves"), "symbols": lambda: spectral("symbols"), "pde": pde,
+}
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
