@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+import torch
+from torch import Tensor
+
 Solution = TypeVar("Solution")
 
 _CLEARLY_BETTER = 0.99
@@ -41,3 +44,10 @@ def safest_ridge(
 def improves(score: float, best: float | None) -> bool:
     """Whether a correction with this error is worth keeping over the best one so far, None before the first."""
     return best is None or score <= _CLEARLY_BETTER * best
+
+
+def damped_solve(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
+    """Solutions (..., P) of hessian (..., P, P) x = gradient, damped relative to the mean diagonal."""
+    strength = damping * hessian.diagonal(dim1=-2, dim2=-1).mean(-1) + 1e-300
+    eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype)
+    return torch.linalg.solve(hessian + strength[..., None, None] * eye, gradient[..., None])[..., 0]

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from inrflow.dynamics.fitting.moments import Moments
 from inrflow.numerics.normal_equations import NormalEquations
+from inrflow.numerics.principal_components import leading_directions, standardised
+from inrflow.numerics.ridge import damped_solve
 
 #: Operators (1 + P, n, m) from normal equations gram (E, m, m) and target (E, n, m), contexts (E, P) and a ridge.
 OperatorSolve = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -178,30 +180,6 @@ def moved_contexts(
         hessian.index_add_(0, environment[rows], torch.einsum("bkn,bln->bkl", moved, moved).double())
         gradient.index_add_(0, environment[rows], torch.einsum("bkn,bn->bk", moved, residual).double())
     return contexts + damped_solve(hessian, gradient, damping)
-
-
-def damped_solve(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
-    """Solutions (..., P) of hessian (..., P, P) x = gradient, damped relative to the mean diagonal."""
-    strength = damping * hessian.diagonal(dim1=-2, dim2=-1).mean(-1) + 1e-300
-    eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype)
-    return torch.linalg.solve(hessian + strength[..., None, None] * eye, gradient[..., None])[..., 0]
-
-
-def leading_directions(apart: Tensor, count: int) -> Tensor:
-    """Standardised contexts (E, P): the leading principal components of rows (E, U)."""
-    left = torch.linalg.svd(apart - apart.mean(0), full_matrices=False)[0]
-    return standardised(left[:, :count])[0]
-
-
-def standardised(contexts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Contexts of mean 0 and covariance 1 over the environments, with mean and factor W: old = mean + new W^T."""
-    mean = contexts.mean(0)
-    values, vectors = torch.linalg.eigh((contexts - mean).T @ (contexts - mean) / len(contexts))
-    values = values.clamp(min=1e-12 * values.max().clamp(min=1e-300)).flip(0)
-    vectors = vectors.flip(1)
-    vectors = vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0)
-    factor = vectors * values.sqrt()
-    return (contexts - mean) @ (vectors / values.sqrt()), mean, factor
 
 
 def in_gauge(fit: ContextFit) -> ContextFit:

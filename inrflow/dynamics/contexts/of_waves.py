@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.alternate import leading_directions, moved_contexts, standardised
+from inrflow.dynamics.contexts.alternate import moved_contexts
 from inrflow.dynamics.libraries.spectral import SpectralFit
 from inrflow.dynamics.libraries.waves import SpectralOperator
+from inrflow.numerics.principal_components import leading_directions, standardised
 
 _RIDGE = 1e-6  # of the departures, relative to the mean square of a wave of all environments
 _DAMPING = 1e-9

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.alternate import ContextFit, contexts_of, fit_contexts, refine, standardised
+from inrflow.dynamics.contexts.alternate import ContextFit, contexts_of, fit_contexts, refine
 from inrflow.dynamics.fitting.group_average import OperatorAverage
-from inrflow.dynamics.fitting.linear import affine_rollout, flow
+from inrflow.dynamics.fitting.linear import affine_rollout
 from inrflow.dynamics.fitting.moments import Moments, UniformMoments, moments_of
 from inrflow.dynamics.fitting.operators_of_pde import LOCAL_LISTS, LocalOperators, refined_along
 from inrflow.dynamics.states import CodeData, evenly_spread
+from inrflow.numerics.matrix_functions import flow
+from inrflow.numerics.principal_components import standardised
 
 _FIRST_RIDGE = 1e-8
 _RIDGES = (1e-16, 1e-12, 1e-10, 1e-6, 1e-4, 1e-2)

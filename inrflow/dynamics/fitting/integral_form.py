@@ -11,16 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from inrflow.dynamics.libraries.base import FeatureLibrary, Solution
 from inrflow.dynamics.states import CodeData
+from inrflow.numerics.quadrature import interpolated_path
 from inrflow.numerics.ridge import improves, leading_ridge
-
-STENCIL = 6  # frames of the interpolating polynomials
-_NODES = 4  # of Gauss-Legendre quadrature within an interval
 
 
 @dataclass(frozen=True)
@@ -129,26 +125,3 @@ def by_observed_frames(states: CodeData) -> Iterator[tuple[Tensor, Tensor, Tenso
         rows = (counts == count).nonzero()[:, 0]
         frames = states.observed[rows].nonzero()[:, 1].reshape(len(rows), count)
         yield states.codes[rows[:, None], frames].double(), states.t[rows[:, None], frames].double(), rows
-
-
-def interpolated_path(codes: Tensor, t: Tensor, k: int) -> tuple[Tensor, list[float]]:
-    """States (Q, B, n) at the nodes of a quadrature between frames k and k + 1, and its Q weights, which sum to 1.
-
-    codes (B, T, n) at times t (B, T).
-    """
-    abscissas, weights = np.polynomial.legendre.leggauss(_NODES)
-    frames = codes.shape[1]
-    width = min(STENCIL, frames)
-    first = min(max(0, k - width // 2 + 1), frames - width)
-    times = t[:, k, None] + torch.as_tensor((abscissas + 1) / 2) * (t[:, k + 1] - t[:, k])[:, None]
-    basis = lagrange(t[:, first : first + width], times)
-    return torch.einsum("bqm,bmn->qbn", basis, codes[:, first : first + width]), (weights / 2).tolist()
-
-
-def lagrange(nodes: Tensor, t: Tensor) -> Tensor:
-    """Values (B, Q, M) at times t (B, Q) of the polynomials that are 1 at one of the nodes (B, M), 0 at the others."""
-    count = nodes.shape[1]
-    difference = nodes[:, :, None] - nodes[:, None, :] + torch.eye(count, dtype=nodes.dtype)
-    distance = t[:, :, None, None] - nodes[:, None, None, :]
-    own = torch.eye(count, dtype=torch.bool)
-    return torch.where(own, torch.ones_like(distance), distance / difference[:, None]).prod(-1)

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.fitting.folds import Fold, folds_of
-from inrflow.dynamics.fitting.linear import LinearFit, affine_rollout, flow, generator_of, transitions_of
+from inrflow.dynamics.fitting.linear import LinearFit, affine_rollout, transitions_of
 from inrflow.dynamics.fitting.moments import fit_irregular
 from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, past_frames, with_memory
+from inrflow.numerics.matrix_functions import flow, generator_of
 
 RIDGES = (1e-15, 1e-13, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1e-1, 1.0)
 _BETWEEN = (10**-0.5, 10**0.5)  # ridges beside those that do best

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.fitting.linear import FASTEST, Transitions, flow, transitions_of
+from inrflow.dynamics.fitting.linear import Transitions, transitions_of
 from inrflow.dynamics.states import CodeData
+from inrflow.numerics.matrix_functions import flow, slow_enough
 
 _CONVERGED = 0.99  # times the error before: further corrections of a fit would gain less
 
@@ -181,20 +182,4 @@ def fit_irregular(transitions: Transitions, ridge: float, corrections: int = 8) 
         gram.diagonal()[1:].add_(ridge * gram.diagonal()[1:].mean())
         gram.diagonal()[0].add_(1e-12 * gram[0, 0])
         generator = torch.nn.functional.pad(torch.linalg.solve(gram, targets[0].T).T, (0, 0, 1, 0))[None]
-    return _slow_enough(best[0, 1:, 1:], best[0, 1:, 0], float(transitions.step.median()))
-
-
-def _slow_enough(matrix: Tensor, bias: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """The nearest generator and bias without decays, growths or turns that steps of this length cannot tell from noise.
-
-    Weakly held back, a fit takes what it cannot tell to be over at once, which no explicit integrator follows.
-    """
-    values, vectors = torch.linalg.eig(matrix)
-    slow = torch.complex(
-        values.real.clamp(-FASTEST / step, FASTEST / step), values.imag.clamp(-math.pi / step, math.pi / step)
-    )
-    if bool((slow == values).all()):
-        return matrix, bias
-    inverse = torch.linalg.inv(vectors)
-    share = torch.where(slow == values, torch.ones_like(values), slow / values)  # where it rests stays
-    return ((vectors * slow) @ inverse).real, ((vectors * share) @ (inverse @ bias.to(vectors))).real
+    return slow_enough(best[0, 1:, 1:], best[0, 1:, 0], float(transitions.step.median()))

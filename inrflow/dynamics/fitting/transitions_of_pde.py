@@ -22,6 +22,7 @@ from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.libraries.pde_terms import Term, to_plain
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.normal_equations import NormalEquations
+from inrflow.numerics.quadrature import simpson
 
 _STABLE, _ACCURATE = 1.5, 0.1  # of the fastest rate times the step, for Runge and Kutta's method
 _LEAST_STEPS, _MOST_STEPS = 4, 64
@@ -268,8 +269,3 @@ def _linear_path(field: VectorField, start: Tensor, gap: Tensor, steps: int) -> 
         for i in range(steps):
             path[i + 1, rows] = path[i, rows] @ one[:, :-1].T + one[:, -1]
     return path
-
-
-def simpson(steps: int) -> list[float]:
-    """Weights, which sum to 1, of values at an even number of equal steps (Simpson's rule)."""
-    return [(1 if i in (0, steps) else 4 if i % 2 else 2) / (3 * steps) for i in range(steps + 1)]

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from inrflow.dynamics.contexts.alternate import moved_contexts, standardised
+from inrflow.dynamics.contexts.alternate import moved_contexts
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.quadratic import QuadraticFit, QuadraticForm
 from inrflow.dynamics.states import CodeData, with_contexts
+from inrflow.numerics.principal_components import standardised
 from inrflow.training.judge import rollout_error
 from inrflow.training.recorder import Interrupted, Recorder
 

@@ -11,10 +11,10 @@ from inrflow.dynamics.contexts.alternate import (
     generators_at,
     refine,
     solve_operators,
-    standardised,
 )
 from inrflow.dynamics.contexts.search import ContextSearch
 from inrflow.dynamics.fitting.moments import IrregularMoments, UniformMoments, moments_of
+from inrflow.numerics.principal_components import standardised
 
 TRUE = np.random.default_rng(2).standard_normal((6, CONTEXTS))
 

@@ -6,12 +6,11 @@ import torch
 from rich.console import Console
 from torchdiffeq import odeint
 
-from inrflow.dynamics.contexts.alternate import standardised
 from inrflow.dynamics.fields.quadratic import Products
-from inrflow.dynamics.fitting.integral_form import lagrange
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.quadratic import QuadraticFit
 from inrflow.dynamics.states import CodeData, with_contexts
+from inrflow.numerics.principal_components import standardised
 from inrflow.training.parts.quadratic_with_contexts import ContextQuadratic
 from inrflow.training.recorder import Recorder
 
@@ -76,13 +75,6 @@ def test_a_refit_on_the_same_data_repeats_the_search():
     found = fit.search(lambda field: error_of(field, data), corrections=1)
     again = QuadraticFit(data, 6).refit(found.ridges)
     torch.testing.assert_close(again.weight, found.weight)
-
-
-def test_lagrange_polynomials_reproduce_polynomials():
-    nodes = torch.tensor([[0.0, 1.0, 2.5, 3.0]], dtype=torch.float64)
-    t = torch.tensor([[0.3, 2.9]], dtype=torch.float64)
-    values = lagrange(nodes, t) @ (nodes[0] ** 3 - 2 * nodes[0])[:, None]
-    torch.testing.assert_close(values[0, :, 0], t[0] ** 3 - 2 * t[0])
 
 
 def family(contexts, each=12, frames=10, seed=0):
