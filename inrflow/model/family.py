@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from inrflow.data.description import Description
-from inrflow.dynamics.contexts.shared_equation import (
+from inrflow.dynamics.contexts.shared_dynamics import (
     SharedEquation,
+    SharedOperators,
     force_of,
     from_record,
     shift_of,
     term_sizes,
     to_record,
 )
-from inrflow.dynamics.contexts.shared_operators import SharedOperators
 from inrflow.dynamics.fields.sum import FieldShape, VectorField
 from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.errors import UserError
@@ -93,7 +93,8 @@ class Family:
                 own = {"force": record["force"], "shift": record["shift"]}
                 kept[name] = replace(one, training={**one.training, "local": own})
             shared = SharedEquation.of(equations, sizes, context_size)
-        return cls(kept, shared, SharedOperators.of(without, context_size) if without else None)
+        others = [(one.field, one.training["codes"], one.prior.covariance.diagonal()) for one in without.values()]
+        return cls(kept, shared, SharedOperators.of(*zip(*others, strict=True), context_size) if others else None)
 
     def surrogate(self, name: str) -> Surrogate:
         """The surrogate of one physics. Raises UserError where there is none of that name."""

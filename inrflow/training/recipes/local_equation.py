@@ -16,7 +16,7 @@ from torch import Tensor
 
 import inrflow.training.parts.loop as training_steps
 from inrflow.dynamics.contexts.search import contexts_of_parameters
-from inrflow.dynamics.contexts.shared_equation import to_record
+from inrflow.dynamics.contexts.shared_dynamics import to_record
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.along_trajectories import STEPS, WHOLE, EquationRefinement
 from inrflow.dynamics.fitting.sparse_regression import EquationSearch, FoundEquation
