@@ -93,8 +93,12 @@ class Family:
                 own = {"force": record["force"], "shift": record["shift"]}
                 kept[name] = replace(one, training={**one.training, "local": own})
             shared = SharedEquation.of(equations, sizes, context_size)
-        others = [(one.field, one.training["codes"], one.prior.covariance.diagonal()) for one in without.values()]
-        return cls(kept, shared, SharedOperators.of(*zip(*others, strict=True), context_size) if others else None)
+        others = list(without.values())
+        operators = SharedOperators.of(
+            [one.field for one in others], [one.training["codes"] for one in others],
+            [one.prior.covariance.diagonal() for one in others], context_size,
+        ) if others else None
+        return cls(kept, shared, operators)
 
     def surrogate(self, name: str) -> Surrogate:
         """The surrogate of one physics. Raises UserError where there is none of that name."""

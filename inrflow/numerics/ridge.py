@@ -15,6 +15,11 @@ _CLEARLY_BETTER = 0.99
 _WORSE, _TIES = 1.05, 1.05
 
 
+def ridge_grid(least: int, most: int, decades: int = 2) -> tuple[float, ...]:
+    """Ridges 10^least, ..., 10^most in rising order, so many decades apart."""
+    return tuple(float(f"1e{exponent}") for exponent in range(least, most + 1, decades))
+
+
 def leading_ridge(
     solutions: Iterable[tuple[float, Solution | None]], judge: Callable[[Solution], float]
 ) -> tuple[float, float, Solution] | None:

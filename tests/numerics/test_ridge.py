@@ -3,11 +3,16 @@
 import pytest
 import torch
 
-from inrflow.numerics.ridge import damped_solve, improves, leading_ridge, safest_ridge
+from inrflow.numerics.ridge import damped_solve, improves, leading_ridge, ridge_grid, safest_ridge
 
 
 def chosen(choose, errors):
     return choose([(10.0**i, None if error is None else error) for i, error in enumerate(errors)], lambda error: error)
+
+
+def test_a_grid_rises_by_decades_to_both_of_its_ends():
+    assert ridge_grid(-6, -2) == (1e-6, 1e-4, 1e-2)
+    assert ridge_grid(-9, -8, 1) == (1e-9, 1e-8)
 
 
 def test_the_least_error_leads_and_failures_are_passed_over():

@@ -21,9 +21,10 @@ from inrflow.dynamics.fitting.operators_of_pde import LOCAL_LISTS, LocalOperator
 from inrflow.dynamics.states import CodeData, evenly_spread
 from inrflow.numerics.matrix_functions import flow
 from inrflow.numerics.principal_components import standardised
+from inrflow.numerics.ridge import ridge_grid
 
 _FIRST_RIDGE = 1e-8
-_RIDGES = (1e-16, 1e-12, 1e-10, 1e-6, 1e-4, 1e-2)
+_RIDGES = (1e-16, *(ridge for ridge in ridge_grid(-12, -2) if ridge != _FIRST_RIDGE))
 _LOCAL_RIDGE = 1e-14
 _SMALL, _START_ROUNDS = 48, 40  # codes with which known parameters are bent into contexts
 _CLEARLY_BETTER = 0.95

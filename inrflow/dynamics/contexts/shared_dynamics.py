@@ -234,7 +234,7 @@ class SharedOperators:
         return cls(metadata["codes"], field.eval(), state["contexts"], metadata["lost"])
 
 
-def _places(codes: list[str], own: list[str]) -> list[int]:
+def _places(codes: Sequence[str], own: Sequence[str]) -> list[int]:
     place = {name: i for i, name in enumerate(own)}
     return [place.get(name, -1) for name in codes]
 

@@ -20,8 +20,9 @@ from inrflow.dynamics.fitting.linear import LinearFit, affine_rollout, transitio
 from inrflow.dynamics.fitting.moments import fit_irregular
 from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, past_frames, with_memory
 from inrflow.numerics.matrix_functions import flow, generator_of
+from inrflow.numerics.ridge import ridge_grid
 
-RIDGES = (1e-15, 1e-13, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1e-1, 1.0)
+RIDGES = (1e-15, 1e-13, *ridge_grid(-12, -2), 1e-1, 1.0)
 _BETWEEN = (10**-0.5, 10**0.5)  # ridges beside those that do best
 _CLEARLY_BETTER = 0.98
 _FINALISTS, _DIVERGED = 12, 4  # and how many times as many are looked at where they diverge

@@ -21,9 +21,9 @@ from inrflow.dynamics.fields.sum import FieldShape, VectorField
 from inrflow.dynamics.fitting.integral_form import intervals, refit, search
 from inrflow.dynamics.flow.runge_kutta import rk4_integrals
 from inrflow.dynamics.states import CodeData
+from inrflow.numerics.ridge import ridge_grid
 
-RIDGES = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
-FIRST_RIDGES = (1e-6, 1e-4, 1e-2)
+RIDGES, FIRST_RIDGES = ridge_grid(-9, -3, 1), ridge_grid(-6, -2)
 _SUBSTEP = 0.5  # of Runge-Kutta, internal time
 _BLOCK = 2048
 _CONSTANT = 100.0  # the bias is hardly penalised: its feature is that many times a typical component
@@ -119,22 +119,23 @@ class QuadraticFit:
     def integrals(self, about: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Integrals (B, F) and the changes (B, n + P) that they explain, of each interval: along polynomials, or along
         the flow of coefficients (F, n + P) and the changes that these should have made."""
-        theta = None if about is None else about.float()
+        if about is None:
+            for one in self.intervals:
+                path, weights = one.polynomial()
+                mean = sum(w * self.features(s) for w, s in zip(weights, path.float(), strict=True))
+                yield mean * one.gap[:, None].float(), (one.end - one.start).float()
+            return
+        theta = about.float()
 
         def evaluate(_: Tensor, state: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             features = self.features(state)
             return features @ theta, (features,)
 
         for one in self.intervals:
-            start, gap = one.start.float(), one.gap.float()
-            if theta is None:
-                path, weights = one.polynomial()
-                mean = sum(w * self.features(s) for w, s in zip(weights, path.float(), strict=True))
-                yield mean * gap[:, None], (one.end - one.start).float()
-            else:
-                steps = max(1, math.ceil(float(gap.max()) / _SUBSTEP - 1e-6))
-                end, (total,) = rk4_integrals(evaluate, gap.new_zeros(()), start, gap, steps)
-                yield total, one.end.float() - end + total @ theta
+            gap = one.gap.float()
+            steps = max(1, math.ceil(float(gap.max()) / _SUBSTEP - 1e-6))
+            end, (total,) = rk4_integrals(evaluate, gap.new_zeros(()), one.start.float(), gap, steps)
+            yield total, one.end.float() - end + total @ theta
 
     def context_effects(self, theta: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Of each interval: what the flow of `theta` misses (B, n), what a unit of each context adds (B, P, n), and the

@@ -23,9 +23,9 @@ from inrflow.dynamics.flow.runge_kutta import rk4_integrals
 from inrflow.dynamics.libraries.waves import SpectralOperator, Waves
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels
-from inrflow.numerics.ridge import leading_ridge, safest_ridge
+from inrflow.numerics.ridge import leading_ridge, ridge_grid, safest_ridge
 
-RIDGES = (1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-2)
+RIDGES = tuple(sorted({*ridge_grid(-10, -2), 1e-5}))
 _BLOCK = 256
 _SUBSTEP, _LINEAR_SUBSTEP = 0.25, 0.125  # of Runge-Kutta, internal time; linear fields keep faster waves and cost less
 _CONSTANT = 100.0  # the constant is hardly penalised

@@ -20,8 +20,9 @@ from inrflow.dynamics.fitting.integral_form import refit, search
 from inrflow.dynamics.libraries.spectral import Block, SpectralFit, SpectralForm
 from inrflow.dynamics.libraries.waves import SpectralOperator, Waves
 from inrflow.dynamics.states import CodeData
+from inrflow.numerics.ridge import ridge_grid
 
-RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4)
+RIDGES = ridge_grid(-12, -4)
 _ORDER = 2  # of derivatives in a term, all factors together; linear terms have the squared Laplacian too
 _STORED = 1e8  # values of all terms at all products, kept at once
 
@@ -96,7 +97,7 @@ class SymbolFit:
 
     def refit(self, form: SpectralForm) -> SpectralForm:
         """The form fitted once more with its ridge, along its own flow, to the transitions of this fit."""
-        return replace(form, operator=refit(self, form.ridges[:1], form.operator))
+        return replace(form, operator=refit(self, form.ridges[:1], form.operator) or form.operator)
 
 
 def linear_symbols(waves: Waves) -> Tensor:

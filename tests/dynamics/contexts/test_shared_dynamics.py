@@ -87,7 +87,8 @@ def quadratic(size: int, couplings: int, seed: int) -> VectorField:
     random = torch.Generator().manual_seed(seed)
     field = VectorField(FieldShape(size, couplings=couplings)).double()
     field.set_linear(*(torch.randn(*shape, generator=random).double() for shape in ((size, size), (size,))))
-    triples = torch.stack([torch.arange(couplings) % size, torch.zeros(couplings).long(), torch.arange(couplings) % size])
+    slots = torch.arange(couplings) % size
+    triples = torch.stack([slots, torch.zeros(couplings).long(), slots])
     field.couplings.set(triples, torch.randn(couplings, generator=random).double())
     return field
 
