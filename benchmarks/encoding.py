@@ -22,7 +22,6 @@ from typing import Any
 import matplotlib
 import torch
 from common import as_table, data_files, environment, process_seconds
-from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, shrunk_moments
 from rich.console import Console
 from torch import Tensor
 
@@ -41,7 +40,7 @@ from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.runtime.tensor_files import write_json
 from inrflow.training.parts import loop as steps
-from inrflow.training.recipes.auto_decoding import fit_table_decoder
+from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, fit_table_decoder, shrunk_moments
 from inrflow.training.recorder import Recorder
 from inrflow.training.train import Training
 

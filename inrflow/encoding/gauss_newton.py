@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inrflow.decoders.base import Decoder
 from inrflow.encoding.posterior import GaussianPrior
+from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
 
 # A frame has settled when a step would move it by less than 1e-4 posterior standard deviations; where the decoder fits
 # it badly (an objective far above the number of values) that would be precision without meaning.
@@ -48,28 +49,16 @@ def gauss_newton(
         misfit = (error.square() * weight).flatten(1).sum(1)
         return misfit + torch.einsum("fz,zy,fy->f", deviation, precision, deviation)
 
-    damping = torch.full((len(u),), 1e-3, dtype=torch.float64, device=u.device)
-    current = objective(codes)
-    curvature = precision.expand(len(u), -1, -1)
-    for _ in range(iterations):
+    def linearise(z: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            decoded, jacobian = decoder.linearise(x, codes.to(dtype))
-        design = jacobian.double().flatten(1, 2)
-        weights = weight.flatten(1)
+            decoded, jacobian = decoder.linearise(x, z.to(dtype))
+        design, weights = jacobian.double().flatten(1, 2), weight.flatten(1)
         error = (values - decoded.double()).flatten(1)
         curvature = torch.einsum("fpz,fp,fpy->fzy", design, weights, design) + precision
-        gradient = torch.einsum("fpz,fp->fz", design, weights * error) - (codes - prior.mean) @ precision
-        diagonal = curvature.diagonal(dim1=1, dim2=2)
-        damped = curvature + torch.diag_embed(damping[:, None] * diagonal)
-        step = torch.linalg.solve(damped, gradient)
-        proposed = objective(codes + step)
-        better = proposed < current
-        codes = torch.where(better[:, None], codes + step, codes)
-        # Newton decrement: the squared length of the step in posterior standard deviations, as it were without damping.
-        decrement = (step * gradient).sum(1) * (1 + damping)
-        settled = decrement < (_MISFIT * current).clamp(min=_SETTLED)
-        current = torch.where(better, proposed, current)
-        damping = torch.where(better, damping * 0.2, damping * 10).clamp(1e-9, 1e6)
-        if bool(settled.all()):
-            break
-    return codes, torch.linalg.inv(curvature) if covariance else None
+        return curvature, torch.einsum("fpz,fp->fz", design, weights * error) - (z - prior.mean) @ precision
+
+    best = levenberg_marquardt(
+        codes, objective, linearise, steps=iterations,
+        settled=lambda decrement, value: decrement < (_MISFIT * value).clamp(min=_SETTLED),
+    )
+    return best.point, torch.linalg.inv(best.curvature) if covariance else None

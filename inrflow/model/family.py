@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from inrflow.data.description import Description
-from inrflow.dynamics.contexts.shared_equation import (
+from inrflow.dynamics.contexts.shared_dynamics import (
     SharedEquation,
+    SharedOperators,
     force_of,
     from_record,
     shift_of,
     term_sizes,
     to_record,
 )
-from inrflow.dynamics.contexts.shared_operators import SharedOperators
 from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.libraries.fourier_grid import LocalBasis

@@ -21,7 +21,7 @@ from inrflow.decoders.base import Decoder
 from inrflow.decoders.registry import build_decoder, decoder_structure
 from inrflow.dynamics.contexts.known import Contexts, widening
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
-from inrflow.dynamics.contexts.shared_equation import PdeRecord
+from inrflow.dynamics.contexts.shared_dynamics import PdeRecord
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.affine import has_exact_flow
 from inrflow.dynamics.flow.integrate import Integrator

@@ -6,10 +6,18 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+import torch
+from torch import Tensor
+
 Solution = TypeVar("Solution")
 
 _CLEARLY_BETTER = 0.99
-_WORSE = 1.05
+_WORSE, _TIES = 1.05, 1.05
+
+
+def ridge_grid(least: int, most: int, decades: int = 2) -> tuple[float, ...]:
+    """Ridges 10^least, ..., 10^most in rising order, so many decades apart."""
+    return tuple(float(f"1e{exponent}") for exponent in range(least, most + 1, decades))
 
 
 def leading_ridge(
@@ -29,6 +37,22 @@ def leading_ridge(
     return leading
 
 
+def safest_ridge(
+    solutions: Iterable[tuple[float, Solution | None]], judge: Callable[[Solution], float]
+) -> tuple[float, float, Solution] | None:
+    """The same of the largest ridge that does about as well as the best: it serves systems that are not judged."""
+    scored = [(judge(one), ridge, one) for ridge, one in solutions if one is not None]
+    best = min((score for score, *_ in scored), default=math.inf)
+    return max((one for one in scored if one[0] <= _TIES * best < math.inf), key=lambda one: one[1], default=None)
+
+
 def improves(score: float, best: float | None) -> bool:
     """Whether a correction with this error is worth keeping over the best one so far, None before the first."""
     return best is None or score <= _CLEARLY_BETTER * best
+
+
+def damped_solve(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
+    """Solutions (..., P) of hessian (..., P, P) x = gradient, damped relative to the mean diagonal."""
+    strength = damping * hessian.diagonal(dim1=-2, dim2=-1).mean(-1) + 1e-300
+    eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype)
+    return torch.linalg.solve(hessian + strength[..., None, None] * eye, gradient[..., None])[..., 0]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.known import Contexts
-from inrflow.dynamics.contexts.shared_equation import PdeRecord
+from inrflow.dynamics.contexts.shared_dynamics import PdeRecord
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.fitting.linear import LinearFit, fit_irregular, transitions_of
+from inrflow.dynamics.fitting.linear import LinearFit, transitions_of
+from inrflow.dynamics.fitting.moments import fit_irregular
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import (
     CodeData,

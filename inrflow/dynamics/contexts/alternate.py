@@ -4,27 +4,33 @@ environments found together by alternating least squares on code transitions.
 Given contexts, the operators are one linear solve over all environments; given operators, each context is a solve of P
 numbers. Between rounds the normal equations are renewed about the current field, so that the result is that of the
 exact flow, not of a finite difference. Contexts are damped, not shrunk (a ridge on them would make them vanish into
-the operators), and in the end whitened over the environments: mean 0, covariance 1.
+the operators), and in the end standardised over the environments: mean 0, covariance 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from inrflow.dynamics.fitting.moments import Moments
+from inrflow.numerics.normal_equations import NormalEquations
+from inrflow.numerics.principal_components import leading_directions, standardised
+from inrflow.numerics.ridge import damped_solve
 
 #: Operators (1 + P, n, m) from normal equations gram (E, m, m) and target (E, n, m), contexts (E, P) and a ridge.
 OperatorSolve = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+Equations = tuple[Tensor, Tensor]
 
 _SMALL = 48  # codes with which contexts are found from random starts
 _STARTS, _ROUNDS = 6, 40
 _DAMPING = 1e-3
 _SETTLED = 1e-6
 _ROUNDING = 1e-15  # of normal equations with unit diagonal
+_EQUATION_ROUNDS, _EQUATION_DAMPING = 30, 1e-9
+_PULL = 1e-6  # of a system's own coefficients towards those of all, in the metric of all
 
 
 @dataclass
@@ -33,7 +39,7 @@ class ContextFit:
 
     Attributes:
         operators: (1 + P, n, 1 + n), [bias, matrix] of the mean field and of what a unit of each context adds.
-        contexts: (E, P) of the training environments, whitened.
+        contexts: (E, P) of the training environments, standardised.
         residual: what the flow misses of the transitions, share of the change over a step.
     """
 
@@ -58,7 +64,7 @@ def generators_at(operators: Tensor, contexts: Tensor) -> Tensor:
 
 
 def fit_contexts(moments: Moments, context_size: int, ridge: float, seed: int = 0) -> Tensor:
-    """Contexts (E, P) of the environments when nothing is known of them, whitened; from several random starts.
+    """Contexts (E, P) of the environments when nothing is known of them, standardised; from several random starts.
 
     At most E - 1 contexts can be told apart.
     """
@@ -69,10 +75,10 @@ def fit_contexts(moments: Moments, context_size: int, ridge: float, seed: int = 
     random = torch.Generator().manual_seed(seed)
     best, lowest = torch.zeros(environments, size, dtype=torch.float64), float("inf")
     for _ in range(_STARTS):
-        contexts = whitened(torch.randn(environments, size, dtype=torch.float64, generator=random))[0]
+        contexts = standardised(torch.randn(environments, size, dtype=torch.float64, generator=random))[0]
         operators = solve_operators(*equations, contexts, ridge)
         for _ in range(_ROUNDS):
-            contexts = whitened(solve_contexts(*equations, operators, contexts))[0]
+            contexts = standardised(solve_contexts(*equations, operators, contexts))[0]
             operators = solve_operators(*equations, contexts, ridge)
         misfit = _misfit(*equations, operators, contexts)
         if misfit < lowest:
@@ -89,31 +95,28 @@ def refine(
     solve: in place of `solve_operators`, for operators of a certain form.
     """
     solve = solve or solve_operators
-    equations = moments.first_guess()
     total = max(float(moments.variance().sum()), 1e-300)
     move_contexts = move_contexts and contexts.shape[1] > 0
 
-    def missed(operators: Tensor, contexts: Tensor) -> float:
-        value = float(moments.error(generators_at(operators, contexts)).sum()) / total
-        return value if value == value else float("inf")
+    def fitted(operators: Tensor, contexts: Tensor) -> tuple[ContextFit, Equations]:
+        gram, target, error = moments.about(generators_at(operators, contexts))
+        residual = float(error.sum()) / total
+        return ContextFit(operators, contexts, residual if residual == residual else float("inf")), (gram, target)
 
-    operators = solve(*equations, contexts, ridge)
-    best = ContextFit(operators, contexts, missed(operators, contexts))
+    best, equations = fitted(solve(*moments.first_guess(), contexts, ridge), contexts)
     for _ in range(rounds):
-        equations = moments.about(best.generators())
         contexts = best.contexts
         operators = solve(*equations, contexts, ridge)
         for _ in range(2 if move_contexts else 0):
             contexts = solve_contexts(*equations, operators, contexts)
             operators = solve(*equations, contexts, ridge)
-        found = ContextFit(operators, contexts, missed(operators, contexts))
-        if not found.residual < best.residual:  # fast dynamics: the correction is right for small changes only
-            operators, contexts = (best.operators + operators) / 2, (best.contexts + contexts) / 2
-            found = ContextFit(operators, contexts, missed(operators, contexts))
-            if not found.residual < best.residual:
+        candidate, again = fitted(operators, contexts)
+        if not candidate.residual < best.residual:  # fast dynamics: the correction is right for small changes only
+            candidate, again = fitted((best.operators + operators) / 2, (best.contexts + contexts) / 2)
+            if not candidate.residual < best.residual:
                 break
-        settled = best.residual - found.residual < _SETTLED * found.residual
-        best = found
+        settled = best.residual - candidate.residual < _SETTLED * candidate.residual
+        best, equations = candidate, again
         if settled:
             break
     return in_gauge(best) if move_contexts else best
@@ -128,7 +131,7 @@ def contexts_of(moments: Moments, operators: Tensor, rounds: int = 8) -> Tensor:
         contexts = solve_contexts(*equations, operators, contexts)
         if float((contexts - before).abs().max()) < _SETTLED:
             break
-        equations = moments.about(generators_at(operators, contexts))
+        equations = moments.about(generators_at(operators, contexts))[:2]
     return contexts
 
 
@@ -156,28 +159,32 @@ def solve_contexts(gram: Tensor, target: Tensor, operators: Tensor, contexts: Te
     base, directions = operators[0], operators[1:]
     moved = torch.einsum("kni,eij->eknj", directions, gram)
     hessian = torch.einsum("eknj,lnj->ekl", moved, directions)
-    missed = target - torch.einsum("ni,eij->enj", base, gram)
-    gradient = torch.einsum("enj,knj->ek", missed, directions) - torch.einsum("ekl,el->ek", hessian, contexts)
-    damping = _DAMPING * hessian.diagonal(dim1=1, dim2=2).mean(1)
-    damping = damping + 1e-300
-    damped = hessian + damping[:, None, None] * torch.eye(hessian.shape[-1], dtype=hessian.dtype)
-    return contexts + torch.linalg.solve(damped, gradient[..., None])[..., 0]
+    residual = target - torch.einsum("ni,eij->enj", base, gram)
+    gradient = torch.einsum("enj,knj->ek", residual, directions) - torch.einsum("ekl,el->ek", hessian, contexts)
+    return contexts + damped_solve(hessian, gradient, _DAMPING)
 
 
-def whitened(contexts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Contexts of mean 0 and covariance 1 over the environments, and mean and factor W: contexts = mean + white W^T."""
-    mean = contexts.mean(0)
-    values, vectors = torch.linalg.eigh((contexts - mean).T @ (contexts - mean) / len(contexts))
-    values = values.clamp(min=1e-12 * values.max().clamp(min=1e-300)).flip(0)
-    vectors = vectors.flip(1)
-    vectors = vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0)
-    factor = vectors * values.sqrt()
-    return (contexts - mean) @ (vectors / values.sqrt()), mean, factor
+def moved_contexts(
+    effects: Iterable[tuple[Tensor, Tensor, Tensor]], environment: Tensor, contexts: Tensor, damping: float
+) -> Tensor:
+    """Contexts (E, P) after one Gauss-Newton step from `contexts`.
+
+    Args:
+        effects: blocks of residuals (B, n), of what a unit of each context adds (B, P, n), and of the numbers (B,) of
+            the trajectories that they are of.
+        environment: (S,) of the trajectories.
+    """
+    E, P = contexts.shape
+    hessian, gradient = torch.zeros(E, P, P, dtype=torch.float64), torch.zeros(E, P, dtype=torch.float64)
+    for residual, moved, rows in effects:
+        hessian.index_add_(0, environment[rows], torch.einsum("bkn,bln->bkl", moved, moved).double())
+        gradient.index_add_(0, environment[rows], torch.einsum("bkn,bn->bk", moved, residual).double())
+    return contexts + damped_solve(hessian, gradient, damping)
 
 
 def in_gauge(fit: ContextFit) -> ContextFit:
-    """The same field with whitened contexts."""
-    contexts, mean, factor = whitened(fit.contexts)
+    """The same field with standardised contexts."""
+    contexts, mean, factor = standardised(fit.contexts)
     base = fit.operators[0] + torch.einsum("k,kij->ij", mean, fit.operators[1:])
     directions = torch.einsum("kl,kij->lij", factor, fit.operators[1:])
     return ContextFit(torch.cat([base[None], directions]), contexts, fit.residual)
@@ -192,3 +199,57 @@ def _misfit(gram: Tensor, target: Tensor, operators: Tensor, contexts: Tensor) -
 def _with_one(contexts: Tensor) -> Tensor:
     return torch.cat([torch.ones_like(contexts[:, :1]) if contexts.shape[1] else
                       contexts.new_ones(len(contexts), 1), contexts], 1)
+
+
+# ---- equations: normal equations of each system, with a force that all share ----
+
+
+def departures(parts: list[NormalEquations], pooled: Tensor, kept: Tensor) -> Tensor:
+    """How far (E, U) the coefficients of each system lie from those of all, `pooled` (U,)."""
+    total = NormalEquations.total(parts)
+    places = kept.nonzero()[:, 0]
+    unit = total.units()[places]
+    metric = total.gram[places][:, places] / unit / unit[:, None] / len(parts)
+    eye = torch.eye(len(places), dtype=metric.dtype)
+    result = torch.zeros(len(parts), len(pooled), dtype=torch.float64)
+    for e, part in enumerate(parts):
+        own = part.gram[places][:, places] / unit / unit[:, None]
+        residual = (part.right - part.gram @ pooled)[places] / unit
+        result[e, places] = torch.linalg.solve(own + _PULL * metric + 1e-12 * eye, residual) / unit
+    return result
+
+
+def leading_contexts(apart: Tensor, metric: Tensor, count: int) -> Tensor:
+    """Standardised contexts (E, P): the leading directions of coefficients (E, U) in a metric (U, U)."""
+    unit = metric.diagonal().clamp(min=1e-300).sqrt()
+    factor = torch.linalg.cholesky(metric / unit / unit[:, None] + 1e-12 * torch.eye(len(unit), dtype=metric.dtype))
+    return leading_directions(apart * unit @ factor, count)
+
+
+def alternate(
+    parts: list[NormalEquations], contexts: Tensor, kept: Tensor, forced: bool, fixed: bool, ridge: float
+) -> tuple[Tensor, Tensor]:
+    """Operators (1 + P, U) and contexts (E, P) that explain the transitions best, from contexts on.
+
+    kept: ((1 + P) U,) coefficients that are not 0. fixed: the contexts are known and stay.
+    """
+    size = contexts.shape[1] + 1
+    before = float("inf")
+    for _ in range(1 if fixed or size == 1 else _EQUATION_ROUNDS):
+        joined = NormalEquations.joined(parts, contexts)
+        flat = joined.solve(kept, forced, ridge)
+        misfit = joined.misfit(flat, forced)
+        operators = flat.reshape(size, -1)
+        if fixed or size == 1 or not misfit < (1 - _SETTLED) * before:
+            break
+        before = misfit
+        force = joined.force(flat) if forced else torch.zeros(len(joined.change_by_code), dtype=torch.float64)
+        contexts = standardised(torch.stack([best_context(part, operators, force) for part in parts]))[0]
+    return operators, contexts
+
+
+def best_context(part: NormalEquations, operators: Tensor, force: Tensor) -> Tensor:
+    """The context (P,) that explains the transitions of one system best."""
+    hessian = operators[1:] @ part.gram @ operators[1:].T
+    gradient = operators[1:] @ (part.right - part.by_code.T @ force - part.gram @ operators[0])
+    return damped_solve(hessian, gradient, _EQUATION_DAMPING)

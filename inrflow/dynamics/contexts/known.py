@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import torch
+from scipy.special import chdtri
 from torch import Tensor
 
 from inrflow.dynamics.contexts.parameter_map import ParameterMap
@@ -17,7 +16,7 @@ _MARGIN = 1.2  # of the squared distance
 
 @dataclass
 class Contexts:
-    """Contexts of the training environments, whitened: their prior is N(0, 1) in each of P numbers.
+    """Contexts of the training environments, standardised: their prior is N(0, 1) in each of P numbers.
 
     Attributes:
         kind: what tells environments apart: "parameters", "environment" or "trajectory".
@@ -59,7 +58,7 @@ class Contexts:
         """Factor (...,) for the standard deviations of forecasts at contexts (..., P), 1 near the mean context.
 
         The operators are a regression on the contexts: at c their variance goes as [1, c] (sum_e [1, c_e][1, c_e]^T)^-1
-        [1, c]^T, which is 1 + |c|^2 for whitened contexts and 1 + P on the average over the training environments.
+        [1, c]^T, which is 1 + |c|^2 for standardised contexts and 1 + P on the average over the training environments.
         """
         return ((1 + self.distance(context)) / (1 + self.size)).clamp(min=1.0).sqrt()
 
@@ -95,13 +94,6 @@ def widening(distance: Tensor, limit: float) -> Tensor:
     return (distance / limit).clamp(min=1.0).sqrt()
 
 
-@lru_cache
 def chi_squared_quantile(share: float, degrees: int) -> float:
     """The value below which a sum of squares of `degrees` standard normal numbers lies with probability `share`."""
-    low, high = 0.0, 10.0 * (degrees + 10)
-    half = torch.tensor(degrees / 2, dtype=torch.float64)
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = float(torch.special.gammainc(half, torch.tensor(middle / 2, dtype=torch.float64)))
-        low, high = (middle, high) if below < share else (low, middle)
-    return (low + high) / 2
+    return float(chdtri(degrees, 1 - share))

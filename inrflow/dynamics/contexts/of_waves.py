@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.alternate import whitened
+from inrflow.dynamics.contexts.alternate import moved_contexts
 from inrflow.dynamics.libraries.spectral import SpectralFit
 from inrflow.dynamics.libraries.waves import SpectralOperator
+from inrflow.numerics.principal_components import leading_directions, standardised
 
 _RIDGE = 1e-6  # of the departures, relative to the mean square of a wave of all environments
 _DAMPING = 1e-9
@@ -21,7 +22,7 @@ _DAMPING = 1e-9
 def start_contexts(
     fit: SpectralFit, operator: SpectralOperator, environment: Tensor, count: int, coupled: bool = False
 ) -> Tensor:
-    """Whitened contexts (E, P), P at most `count` and E - 1, from the departures of each environment.
+    """Standardised contexts (E, P), P at most `count` and E - 1, from the departures of each environment.
 
     Args:
         operator: of all environments, on the waves of `fit`, which has no contexts.
@@ -33,7 +34,7 @@ def start_contexts(
     nothing = torch.zeros_like(operator.linear)
     gram = torch.zeros(E, waves.count, features, features, dtype=torch.complex128)
     right = torch.zeros(E, waves.count, features, waves.channels, dtype=torch.complex128)
-    for (step, linear, products, change), rows in zip(fit.blocks(operator), fit.rows(), strict=True):
+    for step, linear, products, change, rows in fit.blocks(operator):
         missed = (change - fit.effect(operator, step, linear, products)).transpose(1, 2)  # (B, H, C)
         constant = (fit.constant * step).to(linear)[..., None].expand(-1, waves.count, 1)
         design = torch.cat([constant, linear[:, :, : waves.count].transpose(1, 2)], -1)  # (B, H, features)
@@ -48,32 +49,20 @@ def start_contexts(
     departures = torch.linalg.solve(gram + ridge, right)
     factor = torch.linalg.cholesky(pooled + ridge)
     weighed = torch.view_as_real(factor.mH @ departures).reshape(E, -1)
-    left = torch.linalg.svd(weighed - weighed.mean(0), full_matrices=False)[0]
-    return whitened(left[:, : min(count, E - 1)])[0]
+    return leading_directions(weighed, min(count, E - 1))
 
 
 def solve_contexts(
     fit: SpectralFit, operator: SpectralOperator, environment: Tensor, contexts: Tensor
 ) -> tuple[Tensor, SpectralOperator]:
-    """Whitened contexts (E, P) that explain best what the flow of `operator` misses, one step from `contexts`, and the
-    same operator for them.
+    """Standardised contexts (E, P) after one step towards those that explain best what the flow of `operator` misses,
+    and the same operator for them.
 
     `fit` was given the contexts of the trajectories' environments (S,).
     """
-    E, P = contexts.shape
-    hessian, gradient = torch.zeros(E, P, P, dtype=torch.float64), torch.zeros(E, P, dtype=torch.float64)
-    for (step, linear, products, change), rows in zip(fit.blocks(operator), fit.rows(), strict=True):
-        own = operator.at(fit.row_contexts[rows])
-        missed = fit.waves.codes(change - fit.effect(own, step, linear, products))
-        moved = torch.stack(
-            [fit.waves.codes(fit.effect(one, step, linear, products)) for one in operator.contexts], 1
-        )
-        hessian.index_add_(0, environment[rows], torch.einsum("bkn,bln->bkl", moved, moved))
-        gradient.index_add_(0, environment[rows], torch.einsum("bkn,bn->bk", moved, missed))
-    damping = _DAMPING * hessian.diagonal(dim1=1, dim2=2).mean(1) + 1e-300
-    hessian = hessian + damping[:, None, None] * torch.eye(P, dtype=torch.float64)
-    white, mean, factor = whitened(contexts + torch.linalg.solve(hessian, gradient[..., None])[..., 0])
-    return white, _in_terms_of(operator, mean, factor)
+    moved = moved_contexts(fit.context_effects(operator), environment, contexts, _DAMPING)
+    contexts, mean, factor = standardised(moved)
+    return contexts, _in_terms_of(operator, mean, factor)
 
 
 def _in_terms_of(operator: SpectralOperator, mean: Tensor, factor: Tensor) -> SpectralOperator:

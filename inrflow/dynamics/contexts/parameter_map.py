@@ -13,10 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
+
 _DEGREES = (1, 2, 3)
 _RIDGE = 1e-9
 _CLEARLY_BETTER = 0.8
-_ITERATIONS = 60
+_NEAREST, _ITERATIONS, _SETTLED = 3, 60, 1e-12  # training environments to start from
+_DIFFERENCE = 1e-5
 _WIDE = 1e3  # prior standard deviation of standardised parameters: only breaks ties
 
 
@@ -66,49 +69,36 @@ class ParameterMap:
     def parameters(self, context: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters (Q,) and their covariance (Q, Q), data units, of a context (P,) known up to `covariance`."""
         precision = torch.linalg.inv(covariance + self.error)
-        eye = torch.eye(len(self.mean), dtype=torch.float64)
-        prior = eye / _WIDE**2
+        prior = torch.eye(len(self.mean), dtype=torch.float64) / _WIDE**2
+
+        def objective(at: Tensor) -> Tensor:
+            residual = context - self._at(at)
+            return (residual @ precision * residual).sum(1) + (at @ prior * at).sum(1)
+
+        def linearise(at: Tensor) -> tuple[Tensor, Tensor]:
+            jacobian = self._jacobian(at)
+            gradient = ((context - self._at(at)) @ precision)[:, None] @ jacobian
+            return jacobian.mT @ precision @ jacobian + prior, gradient[:, 0] - at @ prior
+
         starts = (self.training - self.mean) / self.scale
-        distance = ((self.contexts(self.training) - context) @ precision * (self.contexts(self.training) - context))
-        order = distance.sum(1).argsort()[:3]
-        best, lowest = starts[order[0]], float("inf")
-        for start in starts[order]:
-            point, value = self._invert(start, context, precision, prior)
-            if value < lowest:
-                best, lowest = point, value
-        jacobian = self._jacobian(best)
+        nearest = (objective(starts) - (starts @ prior * starts).sum(1)).argsort()[:_NEAREST]
+        reached = levenberg_marquardt(
+            starts[nearest], objective, linearise, steps=_ITERATIONS,
+            settled=lambda decrement, value: decrement < _SETTLED * (1 + value),
+        )
+        best = reached.value.argmin()
+        jacobian = self._jacobian(reached.point[best])
         spread = torch.linalg.inv(jacobian.T @ precision @ jacobian + prior)
-        return self.mean + self.scale * best, spread * self.scale[:, None] * self.scale
-
-    def _invert(self, point: Tensor, context: Tensor, precision: Tensor, prior: Tensor) -> tuple[Tensor, float]:
-        def objective(at: Tensor) -> float:
-            missed = context - self._at(at)
-            return float(missed @ precision @ missed + at @ prior @ at)
-
-        damping, value = 1e-3, objective(point)
-        for _ in range(_ITERATIONS):
-            jacobian = self._jacobian(point)
-            curvature = jacobian.T @ precision @ jacobian + prior
-            gradient = jacobian.T @ precision @ (context - self._at(point)) - prior @ point
-            damped = curvature + damping * torch.diag(curvature.diagonal())
-            proposed = point + torch.linalg.solve(damped, gradient)
-            reached = objective(proposed)
-            if reached <= value:
-                settled = value - reached < 1e-12 * (1 + value)
-                point, value, damping = proposed, reached, max(damping * 0.2, 1e-12)
-                if settled:
-                    break
-            else:
-                damping *= 10
-        return point, value
+        return self.mean + self.scale * reached.point[best], spread * self.scale[:, None] * self.scale
 
     def _at(self, standard: Tensor) -> Tensor:
         return _monomials(standard, self.degree) @ self.coefficients
 
     def _jacobian(self, standard: Tensor) -> Tensor:
-        step = 1e-5
-        moves = step * torch.eye(len(standard), dtype=torch.float64)
-        return ((self._at(standard + moves) - self._at(standard - moves)) / (2 * step)).T
+        """(..., P, Q) at standardised parameters (..., Q)."""
+        moves = _DIFFERENCE * torch.eye(standard.shape[-1], dtype=torch.float64)
+        here = standard[..., None, :]
+        return ((self._at(here + moves) - self._at(here - moves)) / (2 * _DIFFERENCE)).mT
 
 
 def _monomials(values: Tensor, degree: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, evenly_spread
+from inrflow.numerics.levenberg_marquardt import Linearisation, damped, damped_descent
 
 _STEP = 1e-4
 _ITERATIONS, _FIRST_ITERATIONS = 30, 3
@@ -73,7 +74,7 @@ def solve_context(
         least = noise_of(noise, flow.durations(), states.codes.shape[-1])
         most = _ITERATIONS if part == lags else _FIRST_ITERATIONS
         start = estimate.mean, missed[:, kept]
-        estimate = damped_gauss_newton(flow.residual, mean, covariance, least, start, most)
+        estimate = most_probable_context(flow.residual, mean, covariance, least, start, most)
         iterations += estimate.iterations
         estimate.misfit = float(estimate.misfit / variance)
         told = estimate.covariance.diagonal() < _TOLD**2 * covariance.diagonal()
@@ -139,58 +140,76 @@ def noise_of(noise: Tensor | float, gap: Tensor, size: int) -> Tensor:
     return each * gap.abs()[:, None]
 
 
-def damped_gauss_newton(
-    residual: Callable[[Tensor], Tensor],
-    mean: Tensor,
-    covariance: Tensor,
-    least: Tensor,
-    start: tuple[Tensor, Tensor],
-    most: int,
+def most_probable_context(
+    residual: Callable[[Tensor], Tensor], mean: Tensor, covariance: Tensor, least: Tensor,
+    start: tuple[Tensor, Tensor], most: int,
 ) -> ContextEstimate:
-    """Minimise the residuals (Q, n) over contexts with a Gaussian prior in at most so many iterations, from a context
-    on whose stencil they are known, (1 + P, Q, n). The misfit of the estimate is the mean square of a residual.
+    """The context that minimises residuals (Q, n) under a Gaussian prior, by at most so many Gauss-Newton steps.
 
-    Residuals are weighed by one variance each column, estimated from the residuals themselves, at least `least`.
-    Spans that share frames do not err independently: the covariance is widened by the number of spans a frame.
+    The misfit of the estimate is the mean square of a residual. Spans that share frames do not err independently: the
+    covariance is widened by the number of spans a frame.
+
+    Args:
+        residual: residuals (B, Q, n) at contexts (B, P).
+        mean, covariance: prior, (P,) and (P, P).
+        least: variances (Q, n) of a residual at least.
+        start: a context, and residuals (1 + P, Q, n) on its stencil of differences.
     """
-    precision = torch.linalg.inv(covariance)
-    (context, values), damping, done = start, 1e-3, 0
-    current, jacobian = values[0], _slope(values)
-    weight = _weights(current, least)
-    stencil = _stencil(len(mean))
+    problem = _ContextProblem(residual, mean, torch.linalg.inv(covariance), least, start[1])
+    context, iterations = damped_descent(start[0], problem.linearise, problem.objective, steps=most, tries=12)
+    misfit = float(problem.residuals_at(context).square().sum(1).mean())
+    posterior = torch.linalg.inv(problem.curvature) * len(_LAGS)
+    return ContextEstimate(context + problem.last_step, posterior, misfit, iterations)
 
-    def objective(values: Tensor, at: Tensor) -> float:
-        value = float((values.square() * weight).sum() + (at - mean) @ precision @ (at - mean))
+
+class _ContextProblem:
+    """Residuals weighed by one variance, which is estimated from the residuals themselves, and a prior."""
+
+    def __init__(
+        self, residual: Callable[[Tensor], Tensor], mean: Tensor, precision: Tensor, least: Tensor, values: Tensor
+    ) -> None:
+        self.residual, self.mean, self.precision, self.least = residual, mean, precision, least
+        self.values, self.far = values, True
+        self.context: Tensor | None = None  # of the linearisation, with its residuals, weights and Hessian
+        self.current, self.weight, self.jacobian, self.curvature = values[0], values[0], _slope(values), precision
+        self.last_step = torch.zeros_like(mean)  # too short for the objective's rounding to tell whether it helps
+
+    def objective(self, context: Tensor) -> float:
+        """Weighed sum of squares; inf where the flow diverges."""
+        stencil = _stencil(len(context))
+        self.values = self.residual(context + (stencil if self.far else stencil[:1]))
+        return self._sum(context, self.values[0])
+
+    def _sum(self, context: Tensor, residuals: Tensor) -> float:
+        apart = context - self.mean
+        value = float((residuals.square() * self.weight).sum() + apart @ self.precision @ apart)
         return value if value == value else float("inf")
 
-    curvature, far, last = precision, True, torch.zeros_like(mean)
-    for done in range(1, most + 1):  # noqa: B007
-        weighted = jacobian * weight[..., None]
-        curvature = torch.einsum("qnk,qnl->kl", weighted, jacobian) + precision
-        gradient = torch.einsum("qnk,qn->k", weighted, current) - precision @ (context - mean)
-        before, moved = objective(current, context), False
+    def residuals_at(self, context: Tensor) -> Tensor:
+        """Residuals (Q, n) at the context of the last linearisation, or else the one evaluated last."""
+        return self.current if self.context is not None and torch.equal(context, self.context) else self.values[0]
+
+    def linearise(self, context: Tensor, reused: bool) -> Linearisation[Tensor] | None:
+        """At the context that was evaluated last; None where a step would be shorter than what matters."""
+        before = context if self.context is None else self.context
+        moved = context - before
+        if self.context is not None:
+            self.jacobian = _slope(self.values) if self.far else self.jacobian  # near by, the last one serves
+            self.far = float(moved.norm()) > _NEAR
+        self.context, self.current, self.weight = context, self.values[0], _weights(self.values[0], self.least)
+        weighted = self.jacobian * self.weight[..., None]
+        self.curvature = curvature = torch.einsum("qnk,qnl->kl", weighted, self.jacobian) + self.precision
+        gradient = torch.einsum("qnk,qn->k", weighted, self.current) - self.precision @ (context - self.mean)
         step = torch.linalg.solve(curvature, gradient)
         size = float(step @ curvature @ step)
-        # The objective's rounding could not tell whether this step helps, or the next one would be so small: steps
-        # shrink by the same factor at least.
-        if size < _SETTLED or size * size < _ENOUGH * float(last @ curvature @ last):
-            context = context + step
-            break
-        for _ in range(12):
-            step = torch.linalg.solve(curvature + damping * torch.diag(curvature.diagonal()), gradient)
-            values = residual(context + step + (stencil if far else stencil[:1]))
-            if objective(values[0], context + step) <= before:
-                context, current, last, moved = context + step, values[0], step, True
-                jacobian = _slope(values) if far else jacobian  # near by, the last one serves
-                damping = max(damping * 0.1, 1e-12)
-                break
-            damping *= 10
-        far = float(step.norm()) > _NEAR
-        if not moved:
-            break
-        weight = _weights(current, least)
-    misfit = float(current.square().sum(1).mean())
-    return ContextEstimate(context, torch.linalg.inv(curvature) * len(_LAGS), misfit, done)
+        # Steps shrink by the same factor at least: the one after this would be shorter than what matters.
+        if size < _SETTLED or size * size < _ENOUGH * float(moved @ curvature @ moved):
+            self.last_step = step
+            return None
+        return Linearisation(
+            self._sum(context, self.current),
+            lambda damping: context + torch.linalg.solve(damped(curvature, damping), gradient),
+        )
 
 
 def _stencil(size: int) -> Tensor:

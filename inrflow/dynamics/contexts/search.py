@@ -13,16 +13,18 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.alternate import ContextFit, contexts_of, fit_contexts, refine, whitened
+from inrflow.dynamics.contexts.alternate import ContextFit, contexts_of, fit_contexts, refine
 from inrflow.dynamics.fitting.group_average import OperatorAverage
-from inrflow.dynamics.fitting.linear import flow
+from inrflow.dynamics.fitting.linear import affine_rollout
 from inrflow.dynamics.fitting.moments import Moments, UniformMoments, moments_of
-from inrflow.dynamics.fitting.operators_along_trajectories import refined_along
-from inrflow.dynamics.fitting.operators_of_pde import LOCAL_LISTS, LocalOperators
-from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.fitting.operators_of_pde import LOCAL_LISTS, LocalOperators, refined_along
+from inrflow.dynamics.states import CodeData, evenly_spread
+from inrflow.numerics.matrix_functions import flow
+from inrflow.numerics.principal_components import standardised
+from inrflow.numerics.ridge import ridge_grid
 
 _FIRST_RIDGE = 1e-8
-_RIDGES = (1e-16, 1e-12, 1e-10, 1e-6, 1e-4, 1e-2)
+_RIDGES = (1e-16, *(ridge for ridge in ridge_grid(-12, -2) if ridge != _FIRST_RIDGE))
 _LOCAL_RIDGE = 1e-14
 _SMALL, _START_ROUNDS = 48, 40  # codes with which known parameters are bent into contexts
 _CLEARLY_BETTER = 0.95
@@ -181,7 +183,8 @@ class ContextSearch:
         for count in counts:
             start = self.start(count)
             possible = [size for size in sizes if self.determined(size, start.shape[1]) and size <= limit]
-            for size in _spread(possible or [min(sizes)], 6):
+            possible = sorted(set(possible)) or [min(sizes)]
+            for size in (possible[i] for i in evenly_spread(len(possible), 6)):
                 try_one(ContextCandidate(size, start.shape[1], _FIRST_RIDGE), start)
         best = self._best(scores)
         for ridge in _RIDGES:
@@ -219,52 +222,32 @@ def rollout_score(fit: ContextFit, contexts: Tensor, held: CodeData, step: float
     size = fit.operators.shape[1]
     distinct, which = torch.unique(contexts, dim=0, return_inverse=True)
     generators = fit.generators(distinct)
-    maps = torch.linalg.matrix_exp(generators * step) if step else None
-    states = torch.cat([torch.ones_like(held.codes[..., :1]), held.codes[..., :size]], -1).double()
-    state, begun = states[:, 0], held.observed[:, 0]
-    total, count = 0.0, 0
-    for frame in range(1, states.shape[1]):
-        gap = held.t[:, frame] - held.t[:, frame - 1]
-        valid = torch.isfinite(gap)
-        gap = gap.nan_to_num(0.0)
-        if step and maps is not None and bool(((gap - step).abs()[valid] < 1e-3 * step).all()):
-            state = torch.einsum("sij,sj->si", maps[which], state)
-        else:
-            moved = torch.empty_like(state)
-            for index, generator in enumerate(generators):
-                rows = which == index
-                moved[rows] = flow(generator, state[rows], gap[rows])
-            state = moved
-        error = held.codes[:, frame].double().clone()
-        error[:, :size] -= state[:, 1:]
-        seen = valid & begun & held.observed[:, frame]
-        total += float(error[seen].square().sum())
-        count += int(seen.sum())
-        starting = ~begun & held.observed[:, frame]
-        state = torch.where(starting[:, None], states[:, frame], state)
-        begun = begun | starting
-    value = total / max(count, 1)
-    return value if value == value and count else float("inf")
+
+    def move(state: Tensor, gap: Tensor) -> Tensor:
+        moved = torch.empty_like(state)
+        for index, generator in enumerate(generators):
+            rows = which == index
+            moved[rows] = flow(generator, state[rows], gap[rows])
+        return moved
+
+    states = torch.nn.functional.pad(held.codes[..., :size], (1, 0), value=1.0).double()
+    maps = torch.linalg.matrix_exp(generators * step)[which] if step else None
+    forecast, seen = affine_rollout(states, held.observed, held.t, step or None, maps, move)
+    error = held.codes[:, 1:].double().clone()
+    error[..., :size] -= forecast[..., 1:]
+    value = float(error[seen].square().sum(1).mean()) if bool(seen.any()) else float("inf")
+    return value if value == value else float("inf")
 
 
 def contexts_of_parameters(known: Tensor, contexts: int) -> Tensor:
-    """Whitened contexts (E, P) to begin with: standardised known parameters (E, Q) and their squares."""
-    values, _, _ = whitened(known) if known.shape[1] <= contexts else _leading(known, contexts)
+    """Standardised contexts (E, P) to begin with: standardised known parameters (E, Q) and their squares."""
+    values, _, _ = standardised(known) if known.shape[1] <= contexts else _leading(known, contexts)
     while values.shape[1] < contexts:
         extra = values[:, : contexts - values.shape[1]] ** 2
         values = torch.cat([values, extra], 1)
-    return whitened(values[:, : len(values) - 1])[0]
+    return standardised(values[:, : len(values) - 1])[0]
 
 
 def _leading(values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    white, mean, factor = whitened((values - values.mean(0)) / values.std(0, correction=0).clamp(min=1e-12))
+    white, mean, factor = standardised((values - values.mean(0)) / values.std(0, correction=0).clamp(min=1e-12))
     return white[:, :count], mean, factor[:, :count]
-
-
-def _spread(values: Sequence[int], count: int) -> list[int]:
-    """At most `count` of the values, evenly spread and the last among them."""
-    ordered = sorted(set(values))
-    if len(ordered) <= count:
-        return ordered
-    picked = torch.linspace(0, len(ordered) - 1, count).round().long().tolist()
-    return [ordered[i] for i in picked]

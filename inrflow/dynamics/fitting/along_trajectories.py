@@ -16,14 +16,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.of_equations import alternate
+from inrflow.dynamics.contexts.alternate import alternate
 from inrflow.dynamics.fitting.transitions_of_pde import EquationFit, coefficients_of, steps_of
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.libraries.pde_terms import Term
 from inrflow.dynamics.states import CodeData, evenly_spread
+from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
 from inrflow.numerics.normal_equations import NormalEquations
+
+#: An equation and the contexts (E, P) of its environments.
+Candidate = tuple[LocalEquation, Tensor]
 
 STEPS, WHOLE = "steps", "whole trajectories"
 MOST_COEFFICIENTS = 48  # of all channels: each is nudged in every round
@@ -88,42 +92,40 @@ class EquationRefinement:
         if not 0 < int(wanted.sum()) <= MOST_COEFFICIENTS or not len(self.windows.start):
             return equation, contexts
         kept = wanted.repeat(1 + contexts.shape[1]) if every else (equation.several != 0).flatten()
-        damping, reused = _DAMPING, False
-        best, left = (equation, contexts), self._missed(equation, contexts)
         forced = equation.force is not None
         fit = EquationFit(self.basis, self.states, equation.terms, self.environment) if forced else None
-        design = torch.zeros(0)
-        for round_ in range(_ROUNDS):
+        residual, design, first = self._missed(equation, contexts), torch.zeros(0), True
+
+        def objective(candidate: Candidate) -> float:
+            nonlocal residual
+            residual = self._missed(*candidate)
+            return _size(residual)
+
+        def linearise(candidate: Candidate, reused: bool) -> Linearisation[Candidate] | None:
+            nonlocal design, kept, wanted, first
+            equation, contexts = candidate
             if not self.more():
-                break
-            sums = NormalEquations.joined(fit.gathered(best[0], _if_any(best[1])), best[1]) if fit is not None else None
+                return None
+            sums = None
+            if fit is not None:
+                sums = NormalEquations.joined(fit.gathered(equation, _if_any(contexts)), contexts)
             if not reused:
-                design = self._tangents(*best, wanted, sums)
+                design = self._tangents(equation, contexts, wanted, sums)
             if not bool(torch.isfinite(design).all()):
-                break
-            parts = self._parts(design, left, *best)
-            before = _size(left)
-            if level is not None and not round_:
-                kept = NormalEquations.joined(parts, best[1]).needed(kept, False, level)
+                return None
+            parts = self._parts(design, residual, equation, contexts)
+            value = _size(residual)
+            if level is not None and first:
+                kept = NormalEquations.joined(parts, contexts).needed(kept, False, level)
                 wanted = kept.unflatten(0, (-1, *wanted.shape)).any(0)
-                before = float("inf")
-            for _ in range(_TRIES):
-                tried = self._solved(parts, *best, kept, damping, sums)
-                missed = self._missed(*tried)
-                if _size(missed) < before:
-                    break
-                damping *= _EASED
-            else:
-                if not reused:
-                    break
-                reused = False
-                continue
-            best, left = tried, missed
-            damping = max(damping / _EASED, _LEAST_DAMPING)
-            stale, reused = reused, _size(left) < _SERVES * before and before < float("inf")
-            if not (stale or _size(left) < _SETTLED * before):
-                break
-        return best
+                value = math.inf
+            first, own = False, kept
+            return Linearisation(value, lambda damping: self._solved(parts, equation, contexts, own, damping, sums))
+
+        return damped_descent(
+            (equation, contexts), linearise, objective, steps=_ROUNDS, tries=_TRIES, damping=_DAMPING,
+            lowered=1 / _EASED, raised=_EASED, least=_LEAST_DAMPING, settled=_SETTLED, reuse=_SERVES,
+        )[0]
 
     def _whole(self) -> _Windows:
         rows = self.states.observed[:, 0].nonzero()[:, 0]

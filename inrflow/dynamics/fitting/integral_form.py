@@ -1,17 +1,118 @@
-"""What fits in integral form share: s_{i+1} - s_i = integral of features, along polynomials through frames nearby."""
+"""Fits of vector fields in integral form: s_{i+1} - s_i = integral of the rates between two frames.
+
+The rates are linear in the unknowns of a `FeatureLibrary`. They are integrated along polynomials through neighbouring
+frames first, then along the flow of the last solution, whose miss is what the next one explains (Gauss-Newton, without
+the sensitivity of the flow itself). Times may be irregular.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from inrflow.dynamics.libraries.base import FeatureLibrary, Solution
 from inrflow.dynamics.states import CodeData
+from inrflow.numerics.quadrature import interpolated_path
+from inrflow.numerics.ridge import improves, leading_ridge
 
-STENCIL = 6  # frames of the interpolating polynomials
-_NODES = 4  # of Gauss-Legendre quadrature within an interval
+
+@dataclass(frozen=True)
+class Fitted(Generic[Solution]):
+    """A solution, the ridges of its first fit and of each correction, and its validation error."""
+
+    solution: Solution
+    ridges: tuple[float, ...]
+    score: float
+
+
+def search(
+    library: FeatureLibrary[Solution],
+    judge: Callable[[Solution], float],
+    ridges: Sequence[float],
+    corrections: int,
+    first_ridges: Sequence[float] | None = None,
+    start: Solution | None = None,
+    choose: Callable = leading_ridge,
+) -> Fitted[Solution] | None:
+    """The solution of least validation error, corrected along its own flow while that gains something.
+
+    Args:
+        judge: validation error of a solution, infinite where it diverges; None is returned where each of them does.
+        ridges: in rising order; `first_ridges` in place of them for the integrals along polynomials.
+        start: along whose flow integrals are taken first.
+        choose: error, ridge and solution of (ridge, solution) pairs, by a judge.
+    """
+    best: Fitted[Solution] | None = None
+    for number in range(corrections + 1):
+        own = ridges if number or first_ridges is None else first_ridges
+        leading = choose(library.solutions(start if best is None else best.solution, own), judge)
+        if leading is None or not improves(leading[0], None if best is None else best.score):
+            break
+        score, ridge, solution = leading
+        best = Fitted(solution, (*(best.ridges if best is not None else ()), ridge), score)
+    return best
+
+
+def refit(
+    library: FeatureLibrary[Solution], ridges: Sequence[float], start: Solution | None = None
+) -> Solution | None:
+    """The solution with the ridges that a search on other data has chosen."""
+    for ridge in ridges:
+        for _, solution in library.solutions(start, [ridge]):
+            start = start if solution is None else solution
+    return start
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Transitions from one frame to the next, at the same place of trajectories that are observed as often.
+
+    Attributes:
+        codes: (B, T, n) of all observed frames, float64, at times t (B, T); the step is from `frame` to the next.
+        rows: (B,) numbers of the trajectories.
+    """
+
+    codes: Tensor
+    t: Tensor
+    frame: int
+    rows: Tensor
+
+    @property
+    def start(self) -> Tensor:
+        """(B, n)."""
+        return self.codes[:, self.frame]
+
+    @property
+    def end(self) -> Tensor:
+        """(B, n)."""
+        return self.codes[:, self.frame + 1]
+
+    @property
+    def begin(self) -> Tensor:
+        """Times (B,) at the start."""
+        return self.t[:, self.frame]
+
+    @property
+    def gap(self) -> Tensor:
+        """(B,) internal time."""
+        return self.t[:, self.frame + 1] - self.t[:, self.frame]
+
+    def polynomial(self) -> tuple[Tensor, list[float]]:
+        """States (Q, B, n) at the nodes of a quadrature along polynomials, and its Q weights, which sum to 1."""
+        return interpolated_path(self.codes, self.t, self.frame)
+
+
+def intervals(states: CodeData, block: int) -> list[Interval]:
+    """All transitions, those of at most `block` trajectories together."""
+    return [
+        Interval(codes[i : i + block], t[i : i + block], frame, rows[i : i + block])
+        for codes, t, rows in by_observed_frames(states)
+        for frame in range(codes.shape[1] - 1)
+        for i in range(0, len(codes), block)
+    ]
 
 
 def by_observed_frames(states: CodeData) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -24,26 +125,3 @@ def by_observed_frames(states: CodeData) -> Iterator[tuple[Tensor, Tensor, Tenso
         rows = (counts == count).nonzero()[:, 0]
         frames = states.observed[rows].nonzero()[:, 1].reshape(len(rows), count)
         yield states.codes[rows[:, None], frames].double(), states.t[rows[:, None], frames].double(), rows
-
-
-def interpolated_path(codes: Tensor, t: Tensor, k: int) -> tuple[Tensor, list[float]]:
-    """States (Q, B, n) at the nodes of a quadrature between frames k and k + 1, and its Q weights, which sum to 1.
-
-    codes (B, T, n) at times t (B, T).
-    """
-    abscissas, weights = np.polynomial.legendre.leggauss(_NODES)
-    frames = codes.shape[1]
-    width = min(STENCIL, frames)
-    first = min(max(0, k - width // 2 + 1), frames - width)
-    times = t[:, k, None] + torch.as_tensor((abscissas + 1) / 2) * (t[:, k + 1] - t[:, k])[:, None]
-    basis = lagrange(t[:, first : first + width], times)
-    return torch.einsum("bqm,bmn->qbn", basis, codes[:, first : first + width]), (weights / 2).tolist()
-
-
-def lagrange(nodes: Tensor, t: Tensor) -> Tensor:
-    """Values (B, Q, M) at times t (B, Q) of the polynomials that are 1 at one of the nodes (B, M), 0 at the others."""
-    count = nodes.shape[1]
-    difference = nodes[:, :, None] - nodes[:, None, :] + torch.eye(count, dtype=nodes.dtype)
-    distance = t[:, :, None, None] - nodes[:, None, None, :]
-    own = torch.eye(count, dtype=torch.bool)
-    return torch.where(own, torch.ones_like(distance), distance / difference[:, None]).prod(-1)

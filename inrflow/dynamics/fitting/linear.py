@@ -1,20 +1,14 @@
-"""Closed-form dynamics: the linear (and quadratic) vector field that explains observed transitions of states best.
+"""Transitions of states over equal steps: the map of one step by ridge regression, and its generator.
 
-Where all time steps are equal, a ridge regression gives the map of one step and its matrix logarithm the generator
-(dynamic mode decomposition in continuous time). Where they differ, the generator comes from the integral form of the
-equation, s_{i+1} - s_i = A int s dt, by Gauss-Newton corrections through the integrated flow.
+Dynamic mode decomposition in continuous time: the generator is the matrix logarithm of the map. `moments` fits steps
+that differ.
 """
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-_FASTEST = 2.0  # decay or growth of more than e^2 in a time step cannot be told from noise, and rk4 blows up on it
-_FARTHEST = 200.0  # norm of generator times time of a flow
-_REACH, _ORDER = 4.0, 40  # that norm in one Taylor step, and terms: few products for each unit, and rounding error e^4
-_CONVERGED = 0.99  # times the error before: further corrections of a fit would gain less
 
 
 @dataclass
@@ -79,101 +73,32 @@ class LinearFit:
         return step
 
 
-def generator_of(step_map: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Matrix A and bias b of ds/dt = A s + b whose flow over `step` is the given affine map, as far as one exists.
+def affine_rollout(
+    states: Tensor, observed: Tensor, t: Tensor, step: float | None, step_map: Tensor | None,
+    move: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Forecasts (S, T - 1, m) of states (S, T, m) on [1, s] from the first observed frame of each, and which (S, T - 1)
+    of them have one before and are observed themselves.
 
-    Eigenvalues that no slow real flow can produce (negative real ones, or a decay or growth faster than e^2 a step)
-    belong to directions that the data do not determine; they are replaced by the nearest admissible ones.
+    Args:
+        step: to which `step_map`, (m, m) or (S, m, m), belongs: taken where all trajectories are that far apart.
+        move: states (S, m) over times (S,), where they are not.
     """
-    values, vectors = torch.linalg.eig(step_map[1:, 1:])
-    negative_real = (values.imag.abs() < 1e-9 * values.abs().clamp(min=1e-300)) & (values.real <= 0)
-    magnitude = values.abs().clamp(min=1e-300).log().clamp(-_FASTEST, _FASTEST)
-    angle = torch.where(negative_real, 0.0, values.angle())
-    logarithm = torch.complex(torch.where(negative_real, -_FASTEST, magnitude), angle)
-    inverse = torch.linalg.inv(vectors)
-    # The affine column by itself, b = log(M) (M - 1)^-1 c: on [1, s] a mode at rest that drifts has no eigenvectors.
-    distance = values - 1
-    near = distance.abs() < 1e-6
-    share = torch.where(near, 1 - distance / 2, logarithm / torch.where(near, torch.ones_like(distance), distance))
-    matrix = ((vectors * logarithm) @ inverse).real
-    bias = ((vectors * share) @ (inverse @ step_map[1:, 0].to(vectors))).real
-    return matrix / step, bias / step
-
-
-def flow(generator: Tensor, states: Tensor, times: Tensor) -> Tensor:
-    """exp(generator times_p) states_p: states (P, n) carried over a time (P,) each; NaN where that is out of reach.
-
-    Taylor series in a few steps: far cheaper than a matrix exponential for each time.
-    """
-    if not len(times):
-        return states
-    size = generator.abs()
-    reach = float((size.sum(0).max() * size.sum(1).max()).sqrt() * times.abs().max())  # bounds the spectral norm
-    if not reach <= _FARTHEST:
-        return torch.full_like(states, float("nan"))
-    substeps = max(1, math.ceil(reach / _REACH))
-    step = (times / substeps)[:, None]
-    for _ in range(substeps):
-        term, enough = states, 1e-17 * float(states.abs().max())
-        for order in range(1, _ORDER + 1):
-            term = (step / order) * (term @ generator.T)
-            states = states + term
-            if not float(term.abs().max()) > enough:
-                break
-    return states
-
-
-def fit_irregular(transitions: Transitions, ridge: float, corrections: int = 8) -> tuple[Tensor, Tensor]:
-    """Matrix A and bias b from transitions over unequal steps.
-
-    Starts from the trapezoidal integral form and corrects by what the exact affine flow misses; converges to zero
-    residual where the data have one.
-    """
-    size = transitions.start.shape[1]
-    augmented = torch.zeros(size + 1, size + 1, dtype=torch.float64)
-    start = torch.cat([torch.ones(len(transitions.start), 1, dtype=torch.float64), transitions.start], 1)
-    end = torch.cat([start[:, :1], transitions.end], 1)
-    best, best_error = augmented, float("inf")
-    residual, average = end - start, (start + end) / 2
-    for iteration in range(corrections + 1):
-        if iteration:
-            middle = flow(augmented, start, transitions.step / 2)
-            predicted = flow(augmented, middle, transitions.step / 2)
-            error = float((end - predicted).square().sum())
-            if error < best_error:
-                best = augmented
-            if not error < _CONVERGED * best_error:
-                break
-            best_error = error
-            # A change of the generator acts along the whole step; seen from its middle, first-order effects of the flow
-            # cancel and Simpson's rule is the integral.
-            residual = flow(augmented, end - predicted, -transitions.step / 2)
-            average = (start + 4 * middle + predicted) / 6
-        moment = transitions.step[:, None] * average
-        gram = moment.T @ moment
-        target = moment.T @ residual[:, 1:]
-        strength = ridge * gram.diagonal()[1:].mean()
-        gram.diagonal()[1:].add_(strength)
-        gram.diagonal()[0].add_(1e-12 * gram[0, 0])
-        # The ridge acts on the generator itself, not on its correction.
-        target[1:] -= strength * augmented[1:, 1:].T
-        update = torch.zeros_like(augmented)
-        update[1:] = torch.linalg.solve(gram, target).T
-        augmented = augmented + update
-    return _slow_enough(best[1:, 1:], best[1:, 0], float(transitions.step.median()))
-
-
-def _slow_enough(matrix: Tensor, bias: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """The nearest generator and bias without decays, growths or turns that steps of this length cannot tell from noise.
-
-    Weakly held back, a fit takes what it cannot tell to be over at once, which no explicit integrator follows.
-    """
-    values, vectors = torch.linalg.eig(matrix)
-    slow = torch.complex(
-        values.real.clamp(-_FASTEST / step, _FASTEST / step), values.imag.clamp(-math.pi / step, math.pi / step)
-    )
-    if bool((slow == values).all()):
-        return matrix, bias
-    inverse = torch.linalg.inv(vectors)
-    share = torch.where(slow == values, torch.ones_like(values), slow / values)  # where it rests stays
-    return ((vectors * slow) @ inverse).real, ((vectors * share) @ (inverse @ bias.to(vectors))).real
+    gaps = t[:, 1:] - t[:, :-1]
+    finite, gaps = torch.isfinite(gaps), gaps.nan_to_num(0.0)
+    alike = [False] * gaps.shape[1]
+    if step is not None:
+        alike = (((gaps - step).abs() < 1e-3 * step) | ~finite).all(0).tolist()
+    begun = observed.cummax(1).values
+    late = not bool(observed[:, 0].all())
+    state, path = states[:, 0], []
+    for i, equal in enumerate(alike):
+        if equal and step_map is not None:
+            state = state @ step_map.T if step_map.dim() == 2 else torch.einsum("sij,sj->si", step_map, state)
+        else:
+            state = move(state, gaps[:, i])
+        if late:  # nothing was observed before: the forecast begins here
+            state = torch.where(begun[:, i, None], state, states[:, i + 1])
+        path.append(state)
+    forecast = torch.stack(path, 1) if path else states[:, 1:]
+    return forecast, finite & begun[:, :-1] & observed[:, 1:]

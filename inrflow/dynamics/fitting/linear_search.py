@@ -16,10 +16,13 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.fitting.folds import Fold, folds_of
-from inrflow.dynamics.fitting.linear import LinearFit, fit_irregular, flow, generator_of, transitions_of
+from inrflow.dynamics.fitting.linear import LinearFit, affine_rollout, transitions_of
+from inrflow.dynamics.fitting.moments import fit_irregular
 from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, past_frames, with_memory
+from inrflow.numerics.matrix_functions import flow, generator_of
+from inrflow.numerics.ridge import ridge_grid
 
-RIDGES = (1e-15, 1e-13, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1e-1, 1.0)
+RIDGES = (1e-15, 1e-13, *ridge_grid(-12, -2), 1e-1, 1.0)
 _BETWEEN = (10**-0.5, 10**0.5)  # ridges beside those that do best
 _CLEARLY_BETTER = 0.98
 _FINALISTS, _DIVERGED = 12, 4  # and how many times as many are looked at where they diverge
@@ -160,21 +163,15 @@ class ClosedFormSearch:
             if uniform and continuous:
                 generator = _affine(*generator_of(model, unit))
                 model = torch.linalg.matrix_exp(unit * generator)
-            anomalies = states.codes - mean(states.t.nan_to_num())
-            anomalies = torch.cat([torch.ones_like(anomalies[..., :1]), anomalies], -1)
-            steps = states.t[:, first + 1 :] - states.t[:, first:-1]
-            if uniform and bool(states.observed[:, first:].all()) and bool(((steps - unit).abs() < 1e-3 * unit).all()):
-                path = [anomalies[:, first]]
-                for _ in range(steps.shape[1]):
-                    path.append(path[-1] @ model.T)
-                predicted = torch.stack(path[1:], 1)[..., 1:] + mean(states.t[:, first + 1 :])
-                error = judged.codes[:, first + 1 :].clone()
-                error[..., : candidate.size] -= predicted[..., : candidate.size]
-                totals[number], counts[number] = error.square().sum(), error[..., 0].numel()
-            else:
-                totals[number], counts[number] = _in_gaps(
-                    candidate, judged, states, anomalies, mean, first, model, generator, unit if uniform else None
-                )
+            anomalies = (states.codes - mean(states.t.nan_to_num()))[:, first:]
+            forecast, seen = affine_rollout(
+                torch.nn.functional.pad(anomalies, (1, 0), value=1.0), states.observed[:, first:], states.t[:, first:],
+                unit if uniform else None, model if uniform else None, _Flow(model, generator, unit),
+            )
+            forecast = forecast[..., 1:] + mean(states.t[:, first + 1 :].nan_to_num())
+            error = judged.codes[:, first + 1 :].clone()
+            error[..., : candidate.size] -= forecast[..., : candidate.size]
+            totals[number], counts[number] = error[seen].square().sum(), seen.sum()
             variance += fold.variance / len(numbers)
         return totals, counts, variance
 
@@ -344,34 +341,16 @@ class ClosedFormSearch:
         return ClosedForm(candidate, directions, matrix, bias + mean_bias, forcing, score, scores or {})
 
 
-def _in_gaps(
-    candidate: Candidate, judged: CodeData, states: CodeData, anomalies: Tensor, mean: SeasonalMean,
-    first: int, model: Tensor, generator: Tensor | None, unit: float | None,
-) -> tuple[float, int]:
-    """Summed squared errors of rollouts and their number where steps differ, or frames are not observed."""
-    total, count = 0.0, 0
-    anomaly, begun = anomalies[:, first], states.observed[:, first]
-    for frame in range(first + 1, states.codes.shape[1]):
-        step = states.t[:, frame] - states.t[:, frame - 1]
-        rows = torch.isfinite(step)
-        step = step.nan_to_num(0.0)
-        if unit is not None and bool(((step - unit).abs() < 1e-3 * unit).all()):
-            anomaly = anomaly @ model.T
-        else:
-            if generator is None:
-                assert unit is not None
-                generator = _affine(*generator_of(model, unit))
-            anomaly = flow(generator, anomaly, step)
-        predicted = anomaly[:, 1:] + mean(states.t[:, frame].nan_to_num())
-        error = judged.codes[:, frame].clone()
-        error[:, : candidate.size] -= predicted[:, : candidate.size]
-        seen = rows & begun & judged.observed[:, frame]
-        total += float(error[seen].square().sum())
-        count += int(seen.sum())
-        starting = ~begun & states.observed[:, frame]  # nothing observed before: the forecast begins here
-        anomaly = torch.where(starting[:, None], anomalies[:, frame], anomaly)
-        begun = begun | starting
-    return total, count
+class _Flow:
+    """The flow of a generator, or of that of the map of a step `unit`, which is taken when it is needed first."""
+
+    def __init__(self, model: Tensor, generator: Tensor | None, unit: float) -> None:
+        self.model, self.generator, self.unit = model, generator, unit
+
+    def __call__(self, states: Tensor, times: Tensor) -> Tensor:
+        if self.generator is None:
+            self.generator = _affine(*generator_of(self.model, self.unit))
+        return flow(self.generator, states, times)
 
 
 def _best_of_each(ranked: Sequence[Candidate]) -> list[Candidate]:

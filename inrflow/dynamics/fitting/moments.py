@@ -9,13 +9,17 @@ equations of every guess; with unequal ones they are summed anew for each guess.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.fitting.linear import Transitions, flow, transitions_of
+from inrflow.dynamics.fitting.linear import Transitions, transitions_of
 from inrflow.dynamics.states import CodeData
+from inrflow.numerics.matrix_functions import flow, slow_enough
+
+_CONVERGED = 0.99  # times the error before: further corrections of a fit would gain less
 
 
 @dataclass
@@ -46,8 +50,9 @@ class UniformMoments:
         change = self.cross - self.start + self.end - self.cross.transpose(1, 2)
         return both * (self.step / 2) ** 2, (change * (self.step / 2))[:, 1:]
 
-    def about(self, generators: Tensor) -> tuple[Tensor, Tensor]:
-        """Normal equations (E, m, m) and (E, n, m) about generators (E, m, m)."""
+    def about(self, generators: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normal equations (E, m, m) and (E, n, m) about generators (E, m, m), and the sum of squares (E,) of what
+        their flow misses at the end of the steps."""
         half = torch.linalg.matrix_exp(generators * (self.step / 2))
         back = torch.linalg.matrix_exp(-generators * (self.step / 2))
         whole = half @ half
@@ -55,13 +60,8 @@ class UniformMoments:
         mean = (eye + 4 * half + whole) * (self.step / 6)  # Simpson's rule
         gram = mean @ self.start @ mean.transpose(1, 2)
         missed = back @ (self.cross - whole @ self.start) @ mean.transpose(1, 2)
-        return gram, (missed + generators @ gram)[:, 1:]
-
-    def error(self, generators: Tensor) -> Tensor:
-        """Sum of squares (E,) of what the flow misses at the end of the steps."""
-        whole = torch.linalg.matrix_exp(generators * self.step)
         parts = self.end - 2 * whole @ self.cross.transpose(1, 2) + whole @ self.start @ whole.transpose(1, 2)
-        return parts.diagonal(dim1=1, dim2=2).sum(1)
+        return gram, (missed + generators @ gram)[:, 1:], parts.diagonal(dim1=1, dim2=2).sum(1)
 
     def variance(self) -> Tensor:
         """Sum of squares (E,) of the change over a step: what no motion at all misses."""
@@ -96,9 +96,9 @@ class IrregularMoments:
         ]
         return _stacked(parts)
 
-    def about(self, generators: Tensor) -> tuple[Tensor, Tensor]:
+    def about(self, generators: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `UniformMoments.about`."""
-        parts = []
+        parts, errors = [], []
         for pairs, generator in zip(self.transitions, generators, strict=True):
             middle = flow(generator, pairs.start, pairs.step / 2)
             predicted = flow(generator, middle, pairs.step / 2)
@@ -106,15 +106,8 @@ class IrregularMoments:
             moment = pairs.step[:, None] * (pairs.start + 4 * middle + predicted) / 6
             gram, target = _products(moment, missed)
             parts.append((gram, target + (generator @ gram)[1:]))
-        return _stacked(parts)
-
-    def error(self, generators: Tensor) -> Tensor:
-        """As `UniformMoments.error`."""
-        missed = [
-            (pairs.end - flow(generator, pairs.start, pairs.step)).square().sum()
-            for pairs, generator in zip(self.transitions, generators, strict=True)
-        ]
-        return torch.stack(missed)
+            errors.append((pairs.end - predicted).square().sum())
+        return *_stacked(parts), torch.stack(errors)
 
     def variance(self) -> Tensor:
         """As `UniformMoments.variance`."""
@@ -136,10 +129,7 @@ def moments_of(data: CodeData, environment: Tensor, environments: int) -> Moment
         if pairs is None:
             empty = data.codes.new_zeros(0, data.codes.shape[-1]).double()
             pairs = Transitions(empty, empty, empty[:, 0], empty[:, 0])
-        one = torch.ones(len(pairs.start), 1, dtype=torch.float64)
-        every.append(
-            Transitions(torch.cat([one, pairs.start], 1), torch.cat([one, pairs.end], 1), pairs.t, pairs.step)
-        )
+        every.append(_with_one(pairs))
     steps = torch.cat([pairs.step for pairs in every])
     if not len(steps) or not bool((steps - steps[0]).abs().max() < 1e-4 * steps[0].abs()):
         return IrregularMoments(every)
@@ -160,3 +150,36 @@ def _products(moment: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 def _stacked(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.stack([gram for gram, _ in parts]), torch.stack([target for _, target in parts])
+
+
+def _with_one(pairs: Transitions) -> Transitions:
+    """The transitions of [1, s]."""
+    start, end = (torch.nn.functional.pad(state, (1, 0), value=1.0) for state in (pairs.start, pairs.end))
+    return Transitions(start, end, pairs.t, pairs.step)
+
+
+def fit_irregular(transitions: Transitions, ridge: float, corrections: int = 8) -> tuple[Tensor, Tensor]:
+    """Matrix A (n, n) and bias b (n,) of ds/dt = A s + b from transitions over unequal steps.
+
+    From the trapezoidal rule on, corrected by what the exact affine flow misses; exact where the data are. The ridge is
+    relative to the mean square of the states and spares the bias.
+    """
+    moments = IrregularMoments([_with_one(transitions)])
+    generator = best = torch.zeros(1, moments.size + 1, moments.size + 1, dtype=torch.float64)
+    least = math.inf
+    for iteration in range(corrections + 1):
+        if iteration:
+            grams, targets, errors = moments.about(generator)
+            error = float(errors)
+            if error < least:
+                best = generator
+            if not error < _CONVERGED * least:
+                break
+            least = error
+        else:
+            grams, targets = moments.first_guess()
+        gram = grams[0]
+        gram.diagonal()[1:].add_(ridge * gram.diagonal()[1:].mean())
+        gram.diagonal()[0].add_(1e-12 * gram[0, 0])
+        generator = torch.nn.functional.pad(torch.linalg.solve(gram, targets[0].T).T, (0, 0, 1, 0))[None]
+    return slow_enough(best[0, 1:, 1:], best[0, 1:, 0], float(transitions.step.median()))

@@ -2,21 +2,29 @@
 
 Of a linear operator on n codes a regression estimates n x n numbers, each with an error, and what depends on a context
 errs more the farther the context lies from those of training. An equation with constant coefficients has a few numbers
-in all, which all transitions determine together. They are found from the same normal equations.
+in all, found from the same normal equations and refined along whole trajectories: over one step a field moves little
+against the noise of its codes, and noise in the states that a regression starts from makes it too weak.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import PeriodicEmbedding
+from inrflow.dynamics.contexts.alternate import ContextFit, generators_at, in_gauge
+from inrflow.dynamics.fitting.moments import Moments
 from inrflow.dynamics.libraries.fourier_grid import LocalBasis, has_local_basis
 from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.libraries.pde_terms import Term, isotropic_terms, linear_terms
+from inrflow.dynamics.states import CodeData
+from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
+from inrflow.numerics.matrix_functions import flow
+from inrflow.numerics.normal_equations import NormalEquations
 
 #: Lists of linear terms, few first: without a preferred direction, and all.
 LOCAL_LISTS = ("isotropic", "linear")
@@ -24,6 +32,12 @@ LOCAL_LISTS = ("isotropic", "linear")
 _MOST_VALUES = 2e7  # of all matrices
 _NOTHING = 1e-9  # of what the strongest term does
 _ROUNDING = 1e-14  # of normal equations with unit diagonal
+_EACH = 12  # trajectories of every environment, along which coefficients are refined
+_MOST = 24  # coefficients
+_NEEDLESS = 1.05  # times the misfit, that needless coefficients may leave
+_ROUNDS, _TRIES, _SETTLED = 6, 4, 0.999
+_NUDGE = 1e-6
+_DAMPING = 1e-10  # contexts and coefficients can be exchanged for each other: along that nothing is to be gained
 
 
 class LocalOperators:
@@ -113,3 +127,107 @@ class LocalOperators:
         scaled = matrix / unit / unit[:, None]
         scaled.diagonal().add_(_ROUNDING)
         return scaled, right / unit, unit
+
+
+def needed_coefficients(local: LocalOperators, fit: ContextFit, moments: Moments) -> Tensor:
+    """Coefficients (1 + P, J) of a fit by backward elimination: 0 for those without which the transitions are explained
+    about as well by the others."""
+    gram, target, error = moments.about(fit.generators())
+    scaled, right, unit = local.normal_equations(gram, target, fit.contexts)
+    explained = float(torch.linalg.solve(scaled, right) @ right)
+    equations = NormalEquations.empty(len(right), 0)
+    equations.gram, equations.right = scaled, right
+    equations.square = explained + float(error.sum())
+    kept = equations.needed(scaled.diagonal() > 0.5, False, _NEEDLESS)  # 1, or next to 0 where a matrix is zero
+    return (equations.solve(kept, False) / unit).unflatten(0, (-1, len(local.matrices)))
+
+
+def refined_along(
+    local: LocalOperators, fit: ContextFit, moments: Moments, data: CodeData, environment: Tensor
+) -> ContextFit:
+    """The fit, of operators in the span of `local`, whose flow is nearest to whole trajectories.
+
+    Unchanged where more than a few coefficients are needed, or an environment has no trajectory without gaps.
+
+    Args:
+        moments: of the transitions, by which the coefficients that are needed are chosen.
+        data, environment: trajectories (S, T, n), of which the first few are used, and the environment (S,) of each.
+    """
+    size = fit.operators.shape[1]
+    whole = _trajectories(data, environment, len(fit.contexts), size)
+    coefficients = needed_coefficients(local, fit, moments)
+    kept = coefficients != 0
+    shared = int(kept.sum())
+    if whole is None or not 0 < shared <= _MOST:
+        return fit
+
+    def field(values: Tensor) -> tuple[Tensor, Tensor]:
+        full = torch.zeros_like(coefficients)
+        full[kept] = values[:shared]
+        return local.operators(full), values[shared:].reshape(fit.contexts.shape)
+
+    def residuals(values: Tensor, only: int | None = None) -> list[Tensor]:
+        generators = generators_at(*field(values))
+        return [one.residual(generators[e]) for e, one in enumerate(whole) if only is None or e == only]
+
+    def objective(values: Tensor) -> float:
+        return sum(float(one.square().sum()) for one in residuals(values))
+
+    def linearise(values: Tensor, _: bool) -> Linearisation[Tensor]:
+        now = residuals(values)
+        tangents = torch.stack([column(values, place, now) for place in range(len(values))], 1)
+        unit = tangents.norm(dim=0).clamp(min=1e-300)
+        gram, right = (tangents / unit).T @ (tangents / unit), (tangents / unit).T @ torch.cat(now)
+        return Linearisation(
+            float(torch.cat(now).square().sum()),
+            lambda damping: values - torch.linalg.solve(gram + damping * torch.eye(len(gram)), right) / unit,
+        )
+
+    def column(values: Tensor, place: int, now: list[Tensor]) -> Tensor:
+        """Derivative of all residuals by a value; a context moves those of its environment alone."""
+        only = None if place < shared else (place - shared) // fit.contexts.shape[1]
+        nudge = _NUDGE * (float(values[place].abs()) if only is None else 1.0)
+        moved = residuals(values.index_add(0, torch.tensor([place]), values.new_tensor([nudge])), only)
+        if only is None:
+            return (torch.cat(moved) - torch.cat(now)) / nudge
+        parts = [torch.zeros_like(one) for one in now]
+        parts[only] = (moved[0] - now[only]) / nudge
+        return torch.cat(parts)
+
+    start = torch.cat([coefficients[kept], fit.contexts.flatten()])
+    best, _ = damped_descent(
+        start, linearise, objective, steps=_ROUNDS, tries=_TRIES, damping=_DAMPING, raised=100.0, least=_DAMPING,
+        settled=_SETTLED,
+    )
+    return in_gauge(ContextFit(*field(best), fit.residual))
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """Trajectories of one environment: states (B, T, 1 + n) from the first frame on, at times (B, T)."""
+
+    states: Tensor
+    t: Tensor
+
+    def residual(self, generator: Tensor) -> Tensor:
+        """All later frames without the flow of a generator, as a vector."""
+        gaps = self.t[:, 1:] - self.t[:, :-1]
+        uniform = bool((gaps - gaps[0, 0]).abs().max() < 1e-6 * gaps[0, 0].abs())
+        one = torch.linalg.matrix_exp(generator * gaps[0, 0]) if uniform else None
+        state, apart = self.states[:, 0], []
+        for i in range(gaps.shape[1]):
+            state = state @ one.T if one is not None else flow(generator, state, gaps[:, i])
+            apart.append(self.states[:, i + 1] - state)
+        return torch.stack(apart, 1).flatten()
+
+
+def _trajectories(data: CodeData, environment: Tensor, count: int, size: int) -> list[_Whole] | None:
+    """Fully observed trajectories of every environment, None where one has none."""
+    result = []
+    for e in range(count):
+        rows = ((environment == e) & data.observed.all(1)).nonzero()[:_EACH, 0]
+        if not len(rows) or data.codes.shape[1] < 2:
+            return None
+        states = torch.nn.functional.pad(data.codes[rows, :, :size].double(), (1, 0), value=1.0)
+        result.append(_Whole(states, data.t[rows].double()))
+    return result

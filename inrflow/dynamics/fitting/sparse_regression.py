@@ -9,18 +9,19 @@ judge.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.of_equations import alternate, departures, leading_contexts
+from inrflow.dynamics.contexts.alternate import alternate, departures, leading_contexts
 from inrflow.dynamics.fitting.along_trajectories import refinable
 from inrflow.dynamics.fitting.transitions_of_pde import EquationFit
 from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.libraries.pde_terms import Term
 from inrflow.dynamics.states import CodeData
+from inrflow.numerics.anderson import accelerated
 from inrflow.numerics.normal_equations import NormalEquations
 
 #: Validation error, share of the variance, of an equation with the contexts (E, P) of the training environments.
@@ -128,12 +129,10 @@ class EquationSearch:
         """
         if rows is None:
             rows = torch.zeros(len(self.states.codes), dtype=torch.int64)
-        fit = EquationFit(self.basis, self.states, found.equation.terms, rows)
-        parts = self._gathered(fit, found.equation, found.contexts)
-        forced = found.equation.force is not None
-        joined = NormalEquations.joined(parts, found.contexts[: len(parts)])
-        flat = joined.solve((found.equation.several != 0).flatten(), forced, _RIDGE)
-        return FoundEquation(self._equation(fit, joined, flat, forced), found.contexts, found.score, found.misfit)
+        contexts = found.contexts[: int(rows.max()) + 1]
+        fit = EquationFit(self.basis, self.states, found.equation.terms, rows, contexts=contexts)
+        ((_, equation),) = fit.solutions(found.equation, [_RIDGE])
+        return replace(found, equation=equation, along="")
 
     def _rounds(
         self, fit: EquationFit, parts: list[NormalEquations], contexts: Tensor, forced: bool, level: float, most: int
@@ -164,7 +163,7 @@ class EquationSearch:
             else:
                 inputs, outputs = [], []
             before = needed, state
-            equation = self._equation(fit, joined, state / units, forced)
+            equation = fit.equation(joined, state / units, forced)
             score = self.judge(equation, contexts)
             unchanged = 0 if best is None or score < _SETTLED * best.score else unchanged + 1
             if best is None or score < best.score:
@@ -191,7 +190,7 @@ class EquationSearch:
         """The ridge of a first guess whose flow misses least: along polynomials, fields are found that explode."""
 
         def missed(ridge: float) -> float:
-            equation = self._equation(fit, joined, joined.solve(needed, forced, ridge), forced)
+            equation = fit.equation(joined, joined.solve(needed, forced, ridge), forced)
             return fit.missed(equation, contexts if contexts.shape[1] else None)
 
         return min(_FIRST_RIDGES, key=missed)
@@ -204,19 +203,3 @@ class EquationSearch:
         if equation is None:
             return fit.gathered(None)
         return fit.gathered(equation, contexts if len(equation.several) > 1 else None)
-
-    def _equation(self, fit: EquationFit, joined: NormalEquations, flat: Tensor, forced: bool) -> LocalEquation:
-        weights = flat.reshape(-1, len(fit.terms), self.basis.channels)
-        weights = weights if len(weights) > 1 else weights[0]
-        return LocalEquation(fit.terms, weights, joined.force(flat) if forced else None)
-
-
-def accelerated(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
-    """The next input of a fixed-point iteration from the last ones and what came out (Anderson 1965)."""
-    if len(inputs) < 2:
-        return outputs[-1]
-    missed = torch.stack([(out - one).flatten() for one, out in zip(inputs, outputs, strict=True)])
-    moved = torch.stack([out.flatten() for out in outputs])
-    steps = (missed[1:] - missed[:-1]).T
-    share = torch.linalg.lstsq(steps, missed[-1:].T, driver="gelsd").solution[:, 0]
-    return outputs[-1] - ((moved[1:] - moved[:-1]).T @ share).reshape(outputs[-1].shape)

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from inrflow.dynamics.fields.local import LocalProducts
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.fitting.integral_form import by_observed_frames, interpolated_path
+from inrflow.dynamics.fitting.integral_form import Interval, by_observed_frames
+from inrflow.dynamics.flow.runge_kutta import rk4_path
 from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.libraries.pde_terms import Term, to_plain
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.normal_equations import NormalEquations
+from inrflow.numerics.quadrature import simpson
 
 _STABLE, _ACCURATE = 1.5, 0.1  # of the fastest rate times the step, for Runge and Kutta's method
 _LEAST_STEPS, _MOST_STEPS = 4, 64
@@ -28,21 +29,6 @@ _NUDGE = 1e-6
 _GROWTH = 100.0
 _TRIED = 3  # blocks of transitions by which equations are compared
 _BLOCK = 16
-
-
-@dataclass(frozen=True)
-class Transitions:
-    """Steps between successive observed frames, those of one block at the same place of their trajectories.
-
-    Attributes:
-        codes: (B, T, Z) of all observed frames at times t (B, T); the step is from frame `frame` to the next.
-        rows: (B,) trajectories they are of.
-    """
-
-    codes: Tensor
-    t: Tensor
-    frame: int
-    rows: Tensor
 
 
 class EquationFit:
@@ -53,15 +39,17 @@ class EquationFit:
         terms: J candidates.
         environment: (S,) numbers from 0, of systems whose sums are kept apart; None for one system.
         most: about so many transitions, evenly spread; each holds as many equations as there are codes.
+        contexts: (E, P) of the systems, for `solutions`.
     """
 
     def __init__(
         self, basis: LocalBasis, states: CodeData, terms: Sequence[Term], environment: Tensor | None = None,
-        most: int = 96,
+        most: int = 96, contexts: Tensor | None = None,
     ) -> None:
         self.basis, self.states, self.terms = basis, states, tuple(terms)
         self.environment = torch.zeros(len(states.codes), dtype=torch.int64) if environment is None else environment
         self.environments = int(self.environment.max()) + 1
+        self.contexts = torch.zeros(self.environments, 0).double() if contexts is None else contexts
         self.products = [j for j, term in enumerate(self.terms) if len(term) > 1]
         self.formed = LocalProducts(to_plain([self.terms[j] for j in self.products]), basis.channels)
         self.formed.attach(basis)
@@ -84,13 +72,11 @@ class EquationFit:
             field = equation.field(self.basis)
             steps = _LEAST_STEPS if field.is_linear else steps_of(field, self.states, contexts)
         for block in self.blocks:
-            start, end = block.codes[:, block.frame], block.codes[:, block.frame + 1]
-            gap = block.t[:, block.frame + 1] - block.t[:, block.frame]
-            where = self.environment[block.rows]
+            start, end, gap, where = block.start, block.end, block.gap, self.environment[block.rows]
             good = torch.zeros(len(start), dtype=torch.bool)
             if equation is not None and field is not None:
                 state = start if contexts is None else torch.cat([start, contexts[where]], 1)
-                path = flow_path(field, state, block.t[:, block.frame], gap, steps)[..., : start.shape[1]]
+                path = flow_path(field, state, block.begin, gap, steps)[..., : start.shape[1]]
                 missed = end - path[-1]
                 good = missed.square().sum(1) < (end - start).square().sum(1)
                 if carried is None or carried[0] != float(gap.max()):
@@ -108,10 +94,32 @@ class EquationFit:
                 self._add(found, where[good], design, change, gap[good])
             rest = ~good
             if bool(rest.any()):
-                path, weights = interpolated_path(block.codes, block.t, block.frame)
+                path, weights = block.polynomial()
                 design = self._design(path[:, rest], weights) * gap[rest, None, None]
                 self._add(found, where[rest], design, (end - start)[rest], gap[rest])
         return found
+
+    def solutions(
+        self, about: LocalEquation | None, ridges: Sequence[float]
+    ) -> Iterator[tuple[float, LocalEquation]]:
+        """Equations of each ridge, which is relative to the mean square of each term; of the terms of `about`, if any,
+        and with a force where it has one."""
+        parts = self.gathered(about, self.contexts if about is not None and len(about.several) > 1 else None)
+        joined = NormalEquations.joined(parts, self.contexts)
+        forced = about is not None and about.force is not None
+        kept = joined.something() if about is None else (about.several != 0).flatten()
+        for ridge in ridges:
+            yield ridge, self.equation(joined, joined.solve(kept, forced, ridge), forced)
+
+    def equation(self, sums: NormalEquations, coefficients: Tensor, forced: bool) -> LocalEquation:
+        """The equation of coefficients ((1 + P) J C,)."""
+        weights = coefficients.reshape(-1, len(self.terms), self.basis.channels)
+        weights = weights if len(weights) > 1 else weights[0]
+        return LocalEquation(self.terms, weights, sums.force(coefficients) if forced else None)
+
+    def field(self, solution: LocalEquation) -> VectorField:
+        """The vector field of an equation, float64."""
+        return solution.field(self.basis)
 
     @staticmethod
     def _add(
@@ -126,10 +134,9 @@ class EquationFit:
         field, total, moved = equation.field(self.basis), 0.0, 0.0
         steps = steps_of(field, self.states, contexts)
         for block in self.blocks[:: max(1, len(self.blocks) // _TRIED)]:
-            start, change = block.codes[:, block.frame], block.codes[:, block.frame + 1] - block.codes[:, block.frame]
-            gap = block.t[:, block.frame + 1] - block.t[:, block.frame]
+            start, change = block.start, block.end - block.start
             state = start if contexts is None else torch.cat([start, contexts[self.environment[block.rows]]], 1)
-            path = flow_path(field, state, block.t[:, block.frame], gap, steps)[-1, :, : start.shape[1]]
+            path = flow_path(field, state, block.begin, block.gap, steps)[-1, :, : start.shape[1]]
             size = change.square().sum(1)
             error = (start + change - path).square().sum(1).nan_to_num(torch.inf)
             total, moved = total + float(torch.minimum(error, size).sum()), moved + float(size.sum())
@@ -195,7 +202,7 @@ def coefficients_of(equation: LocalEquation, contexts: Tensor | None, where: Ten
     return operators[0] + contexts[where] @ operators[1:]
 
 
-def _chosen(states: CodeData, most: int) -> Iterator[Transitions]:
+def _chosen(states: CodeData, most: int) -> Iterator[Interval]:
     """About so many transitions, evenly spread over trajectories and times, in blocks."""
     total = states.transitions
     for codes, t, rows in by_observed_frames(states):
@@ -205,7 +212,7 @@ def _chosen(states: CodeData, most: int) -> Iterator[Transitions]:
         for frame in range(steps):
             own = chosen[chosen % steps == frame] // steps
             for block in own.split(_BLOCK) if len(own) else ():
-                yield Transitions(codes[block], t[block], frame, rows[block])
+                yield Interval(codes[block], t[block], frame, rows[block])
 
 
 def steps_of(field: VectorField, states: CodeData, contexts: Tensor | None = None, most: int = 8) -> int:
@@ -247,18 +254,8 @@ def fastest_rate(field: VectorField, states: Tensor, iterations: int = 24) -> fl
 
 def flow_path(field: VectorField, start: Tensor, begin: Tensor, gap: Tensor, steps: int) -> Tensor:
     """States (steps + 1, B, n) on the way from `start` (B, n) at times `begin` (B,) to `gap` (B,) later."""
-    states, state, h = [start], start, (gap / steps)[:, None]
     with torch.no_grad():
-        if field.is_linear:
-            return _linear_path(field, start, gap, steps)
-        for _ in range(steps):
-            one = field(begin, state)
-            two = field(begin, state + h / 2 * one)
-            three = field(begin, state + h / 2 * two)
-            four = field(begin, state + h * three)
-            state = state + h / 6 * (one + 2 * two + 2 * three + four)
-            states.append(state)
-    return torch.stack(states)
+        return _linear_path(field, start, gap, steps) if field.is_linear else rk4_path(field, begin, start, gap, steps)
 
 
 def _linear_path(field: VectorField, start: Tensor, gap: Tensor, steps: int) -> Tensor:
@@ -271,8 +268,3 @@ def _linear_path(field: VectorField, start: Tensor, gap: Tensor, steps: int) -> 
         for i in range(steps):
             path[i + 1, rows] = path[i, rows] @ one[:, :-1].T + one[:, -1]
     return path
-
-
-def simpson(steps: int) -> list[float]:
-    """Weights, which sum to 1, of values at an even number of equal steps (Simpson's rule)."""
-    return [(1 if i in (0, steps) else 4 if i % 2 else 2) / (3 * steps) for i in range(steps + 1)]

@@ -1,9 +1,7 @@
-"""Closed-form quadratic dynamics: ds/dt = b + A s + W p(s), p the products of components, by linear least squares.
+"""Quadratic operator inference: ds/dt = b + A s + W p(s), p the products of components, by linear least squares.
 
 A Galerkin projection of an equation with quadratic terms (Navier-Stokes, Burgers, Kuramoto-Sivashinsky) is exactly of
-this form. In integral form, s_{i+1} - s_i = [b A W] int [1, s, p(s)] dt, the unknowns enter linearly: the integral is
-taken first along polynomials through neighbouring frames, then along the fitted flow itself, whose miss is what the
-next fit explains (Gauss-Newton with the flow's own sensitivity left out). Times may be irregular.
+this form (Peherstorfer and Willcox 2016), here fitted in integral form.
 
 With contexts c at the end of the states the unknowns are affine in them: their features are those above and each of
 them times each context, W being left without contexts where it does not need them (a viscosity multiplies A alone).
@@ -12,7 +10,7 @@ them times each context, W being left without contexts where it does not need th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,16 +18,15 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.quadratic import Products, leading_pairs, products_of
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.fitting.integral_form import by_observed_frames, interpolated_path
+from inrflow.dynamics.fitting.integral_form import intervals, refit, search
+from inrflow.dynamics.flow.runge_kutta import rk4_integrals
 from inrflow.dynamics.states import CodeData
-from inrflow.numerics.ridge import improves, leading_ridge
+from inrflow.numerics.ridge import ridge_grid
 
-RIDGES = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
-FIRST_RIDGES = (1e-6, 1e-4, 1e-2)
+RIDGES, FIRST_RIDGES = ridge_grid(-9, -3, 1), ridge_grid(-6, -2)
 _SUBSTEP = 0.5  # of Runge-Kutta, internal time
 _BLOCK = 2048
 _CONSTANT = 100.0  # the bias is hardly penalised: its feature is that many times a typical component
-_DAMPING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -96,9 +93,8 @@ class QuadraticFit:
         deviation = seen.square().mean(0).sqrt()
         self.left, self.right = leading_pairs(deviation, count)
         self.constant = _CONSTANT * float(deviation.square().mean().sqrt())
-        grouped = list(by_observed_frames(states))
-        self.groups, self.members = [(codes, t) for codes, t, _ in grouped], [rows for _, _, rows in grouped]
-        self.transitions = sum(codes.shape[0] * (codes.shape[1] - 1) for codes, _ in self.groups)
+        self.intervals = intervals(states, _BLOCK)
+        self.transitions = sum(len(one.rows) for one in self.intervals)
         self.dual = self.transitions < self.unknowns
 
     @property
@@ -119,103 +115,66 @@ class QuadraticFit:
         dependent = plain if self.coupled else plain[..., : 1 + self.size]
         return torch.cat([plain, (context[..., None] * dependent[..., None, :]).flatten(-2)], -1)
 
-    def interpolated(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Blocks of integrals (B, F) along interpolating polynomials, and changes (B, n) of the states."""
-        for codes, t in self.groups:
-            for k in range(codes.shape[1] - 1):
-                for rows in torch.arange(len(codes)).split(_BLOCK):
-                    path, weights = interpolated_path(codes[rows], t[rows], k)
-                    total = sum(w * self.features(s) for w, s in zip(weights, path.float(), strict=True))
-                    change = (codes[rows, k + 1] - codes[rows, k]).float()
-                    yield total * (t[rows, k + 1] - t[rows, k])[:, None].float(), change
+    def integrals(self, about: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Integrals (B, F) and the changes (B, n + P) that they explain, of each interval: along polynomials, or along
+        the flow of coefficients (F, n + P) and the changes that these should have made."""
+        if about is None:
+            for one in self.intervals:
+                path, weights = one.polynomial()
+                mean = sum(w * self.features(s) for w, s in zip(weights, path.float(), strict=True))
+                yield mean * one.gap[:, None].float(), (one.end - one.start).float()
+            return
+        theta = about.float()
 
-    def followed(self, theta: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Blocks of integrals (B, F) along the flow of `theta` (F, n), and the changes that theta should have made."""
-        theta = theta.float()
-        for codes, t in self.groups:
-            for k in range(codes.shape[1] - 1):
-                for rows in torch.arange(len(codes)).split(_BLOCK):
-                    step = (t[rows, k + 1] - t[rows, k]).float()[:, None]
-                    start = codes[rows, k].float()
-                    end, total = self._runge_kutta(theta, start, step)
-                    yield total, codes[rows, k + 1].float() - end + total @ theta
+        def evaluate(_: Tensor, state: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            features = self.features(state)
+            return features @ theta, (features,)
 
-    def _runge_kutta(self, theta: Tensor, state: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        count = max(1, math.ceil(float(step.max()) / _SUBSTEP - 1e-6))
-        h = step / count
-        total = torch.zeros(len(state), len(theta))
-        for _ in range(count):
-            first = self.features(state)
-            rate_1 = first @ theta
-            second = self.features(state + h / 2 * rate_1)
-            rate_2 = second @ theta
-            third = self.features(state + h / 2 * rate_2)
-            rate_3 = third @ theta
-            fourth = self.features(state + h * rate_3)
-            mean = (first + 2 * second + 2 * third + fourth) * (h / 6)
-            total += mean
-            state = state + mean @ theta
-        return state, total
+        for one in self.intervals:
+            gap = one.gap.float()
+            steps = max(1, math.ceil(float(gap.max()) / _SUBSTEP - 1e-6))
+            end, (total,) = rk4_integrals(evaluate, gap.new_zeros(()), one.start.float(), gap, steps)
+            yield total, one.end.float() - end + total @ theta
 
-    # ---- contexts ----
-
-    def solve_contexts(self, theta: Tensor, environment: Tensor, contexts: Tensor) -> Tensor:
-        """Contexts (E, P) that explain best what the flow of `theta` misses; one step from those in the states.
-
-        environment: (S,) number of each trajectory's.
-        """
-        count, dependent = self.contexts, 1 + self.size + (len(self.left) if self.coupled else 0)
-        plain = 1 + self.size + len(self.left)
-        directions = theta[plain:, : self.size].float().unflatten(0, (count, dependent))
-        hessian = torch.zeros(len(contexts), count, count, dtype=torch.float64)
-        gradient = torch.zeros(len(contexts), count, dtype=torch.float64)
-        for (total, change), rows in zip(self.followed(theta), self._environments(environment), strict=True):
+    def context_effects(self, theta: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Of each interval: what the flow of `theta` misses (B, n), what a unit of each context adds (B, P, n), and the
+        numbers (B,) of the trajectories."""
+        dependent = 1 + self.size + (len(self.left) if self.coupled else 0)
+        directions = theta[1 + self.size + len(self.left) :, : self.size].float()
+        directions = directions.unflatten(0, (self.contexts, dependent))
+        for one, (total, change) in zip(self.intervals, self.integrals(theta), strict=True):
             missed = (change - total @ theta.float())[:, : self.size]
-            moved = torch.einsum("bf,kfn->bkn", total[:, :dependent], directions)
-            hessian.index_add_(0, rows, torch.einsum("bkn,bln->bkl", moved, moved).double())
-            gradient.index_add_(0, rows, torch.einsum("bkn,bn->bk", moved, missed).double())
-        damping = _DAMPING * hessian.diagonal(dim1=1, dim2=2).mean(1) + 1e-300
-        hessian = hessian + damping[:, None, None] * torch.eye(count, dtype=torch.float64)
-        return contexts + torch.linalg.solve(hessian, gradient[..., None])[..., 0]
-
-    def _environments(self, environment: Tensor) -> Iterator[Tensor]:
-        """The environments of the rows of each block, in the order in which blocks come."""
-        for (codes, _), members in zip(self.groups, self.members, strict=True):
-            for _ in range(codes.shape[1] - 1):
-                for rows in torch.arange(len(codes)).split(_BLOCK):
-                    yield environment[members[rows]]
+            yield missed, torch.einsum("bf,kfn->bkn", total[:, :dependent], directions), one.rows
 
     # ---- solves ----
 
-    def solver(self, blocks: Iterator[tuple[Tensor, Tensor]]) -> Callable[[float], Tensor | None]:
-        """From one pass over the blocks: ridge, relative to a component's mean square, to coefficients (F, n), float64.
-
-        None where the ridge is too small for the precision of the sums.
-        """
+    def solutions(
+        self, about: Tensor | None, ridges: Sequence[float]
+    ) -> Iterator[tuple[float, Tensor | None]]:
+        """Coefficients (F, n + P), float64, of each ridge, which is relative to a component's mean square."""
         linear = slice(1, 1 + self.size)
         design: Tensor | None = None
         if self.dual:  # fewer equations than unknowns: the same solution from the other side
-            pairs = [(phi.double(), change.double()) for phi, change in blocks]
+            pairs = [(phi.double(), change.double()) for phi, change in self.integrals(about)]
             design, right = (torch.cat(part) for part in zip(*pairs, strict=True))
             gram, strength = design @ design.T, float(design[:, linear].square().sum(0).mean())
         else:
             size = self.unknowns
             gram, right = torch.zeros(size, size), torch.zeros(size, self.size + self.contexts)
-            for phi, change in blocks:
+            for phi, change in self.integrals(about):
                 gram.addmm_(phi.T, phi)
                 right.addmm_(phi.T, change)
             right, strength = right.double(), float(gram.diagonal()[linear].mean())
-
-        def solve(ridge: float) -> Tensor | None:
+        for ridge in ridges:
             regular = gram.to(torch.float64, copy=True)
             regular.diagonal().add_(ridge * strength)
             factor, failed = torch.linalg.cholesky_ex(regular)
-            if int(failed):
-                return None
-            solution = torch.cholesky_solve(right, factor)
-            return solution if design is None else design.T @ solution
+            solution = None if int(failed) else torch.cholesky_solve(right, factor)
+            yield ridge, solution if design is None or solution is None else design.T @ solution
 
-        return solve
+    def field(self, solution: Tensor) -> VectorField:
+        """The vector field of coefficients (F, n + P), float64."""
+        return self.form(solution).field()
 
     def form(self, theta: Tensor, ridges: tuple[float, ...] = (), score: float = float("nan")) -> QuadraticForm:
         """The field of coefficients (F, n)."""
@@ -249,26 +208,11 @@ class QuadraticFit:
 
     def search(self, judge: Callable[[VectorField], float], corrections: int = 3) -> QuadraticForm | None:
         """The best field by `judge`, an error; None where every one diverges."""
-        best: QuadraticForm | None = None
-        theta: Tensor | None = None
-        chosen: tuple[float, ...] = ()
-        for iteration in range(corrections + 1):
-            solve = self.solver(self.interpolated() if theta is None else self.followed(theta))
-            ridges = RIDGES if iteration else FIRST_RIDGES
-            leading = leading_ridge(
-                ((ridge, solve(ridge)) for ridge in ridges), lambda solution: judge(self.form(solution).field())
-            )
-            if leading is None or not improves(leading[0], None if best is None else best.score):
-                break
-            theta, chosen = leading[2], (*chosen, leading[1])
-            best = self.form(theta, chosen, leading[0])
-        return best
+        best = search(self, lambda theta: judge(self.field(theta)), RIDGES, corrections, FIRST_RIDGES)
+        return None if best is None else self.form(best.solution, best.ridges, best.score)
 
     def refit(self, ridges: tuple[float, ...]) -> QuadraticForm:
         """The field with the ridges that a search on other data has chosen."""
-        theta: Tensor | None = None
-        for ridge in ridges:
-            solution = self.solver(self.interpolated() if theta is None else self.followed(theta))(ridge)
-            theta = theta if solution is None else solution
+        theta = refit(self, ridges)
         assert theta is not None
         return self.form(theta, ridges)

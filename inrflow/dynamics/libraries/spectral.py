@@ -8,31 +8,42 @@ With contexts the unknowns are affine in them, products where they need it.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.fitting.integral_form import by_observed_frames, interpolated_path
+from inrflow.dynamics.fitting.integral_form import Interval, intervals, refit, search
+from inrflow.dynamics.flow.runge_kutta import rk4_integrals
 from inrflow.dynamics.libraries.waves import SpectralOperator, Waves
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels
-from inrflow.numerics.ridge import improves, leading_ridge
+from inrflow.numerics.ridge import leading_ridge, ridge_grid, safest_ridge
 
-RIDGES = (1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-2)
+RIDGES = tuple(sorted({*ridge_grid(-10, -2), 1e-5}))
 _BLOCK = 256
 _SUBSTEP, _LINEAR_SUBSTEP = 0.25, 0.125  # of Runge-Kutta, internal time; linear fields keep faster waves and cost less
 _CONSTANT = 100.0  # the constant is hardly penalised
 _ROWS, _ROWS_OF_SEVERAL = 6.0, 24.0  # transitions an unknown; more would only take longer
-_TIES = 1.05  # of the best error: the largest ridge within that is the safest for systems that are not judged
 _STORED = 2.5e7  # products of coefficients that are kept at once
 _FEWEST = 8  # trajectories that are never left out
 _COLLINEAR = 1e-6
 
-Block = tuple[Tensor, Tensor, Tensor, Tensor]  # durations, integrals of coefficients and of products, changes
+
+class Block(NamedTuple):
+    """Durations (B, 1), integrals of coefficients (B, C, L) and of products (B, M) over them, changes (B, C, H) of the
+    coefficients, and the numbers (B,) of the trajectories."""
+
+    step: Tensor
+    linear: Tensor
+    products: Tensor
+    change: Tensor
+    rows: Tensor
 
 
 @dataclass(frozen=True)
@@ -108,100 +119,82 @@ class SpectralFit:
             chosen = torch.linspace(0, len(states.codes) - 1, kept).round().long()
         states = CodeData(states.codes[chosen, :, : self.size], states.t[chosen], states.observed[chosen])
         self.constant = _CONSTANT * float(states.codes[states.observed].square().mean().sqrt())
-        self.groups, self.members = [], []
-        for codes, t, rows in by_observed_frames(states):
-            self.groups.append((codes, t))
-            self.members.append(chosen[rows])
+        self.seen = states.codes[states.observed]
+        self.intervals = [replace(one, rows=chosen[one.rows]) for one in intervals(states, _BLOCK)]
         self.row_contexts = contexts
 
     # ---- integrals ----
 
-    def blocks(self, operator: SpectralOperator | None) -> Iterator[Block]:
+    def blocks(self, about: SpectralOperator | None) -> Iterator[Block]:
         """Integrals along interpolating polynomials, or along the flow of an operator."""
-        for (codes, t), members in zip(self.groups, self.members, strict=True):
-            for k in range(codes.shape[1] - 1):
-                for rows in torch.arange(len(codes)).split(_BLOCK):
-                    step = (t[rows, k + 1] - t[rows, k])[:, None]
-                    if operator is None:
-                        yield self._interpolated(codes[rows], t[rows], k, step)
-                    else:
-                        own = operator.at(self.row_contexts[members[rows]])
-                        yield self._followed(own, codes[rows, k], codes[rows, k + 1], step)
+        for one in self.intervals:
+            if about is None:
+                yield self._interpolated(one)
+            else:
+                yield self._followed(about.at(self.row_contexts[one.rows]), one)
 
-    def rows(self) -> Iterator[Tensor]:
-        """Which trajectories the rows of each block are of, in the order of the blocks."""
-        for (codes, _), members in zip(self.groups, self.members, strict=True):
-            for _ in range(codes.shape[1] - 1):
-                yield from members.split(_BLOCK)
-
-    def gathered(self, operator: SpectralOperator | None) -> Block:
+    def gathered(self, about: SpectralOperator | None) -> Block:
         """All blocks in one."""
-        step, linear, products, change = (torch.cat(part) for part in zip(*self.blocks(operator), strict=True))
-        return step, linear, products, change
+        return Block(*(torch.cat(part) for part in zip(*self.blocks(about), strict=True)))
 
-    def _interpolated(self, codes: Tensor, t: Tensor, k: int, step: Tensor) -> Block:
-        path, weights = interpolated_path(codes, t, k)
+    def _interpolated(self, one: Interval) -> Block:
+        path, weights = one.polynomial()
         linear, products = torch.zeros(()), torch.zeros(())
         for weight, state in zip(weights, path, strict=True):
             coefficients = self.waves.coefficients(state)
             linear = linear + weight * coefficients
             products = products + weight * self.waves.products(coefficients)
-        change = self.waves.coefficients(codes[:, k + 1] - codes[:, k])[..., : self.waves.count]
-        return step, linear * step[..., None], (products * step).to(torch.complex64), change
+        change = self.waves.coefficients(one.end - one.start)[..., : self.waves.count]
+        step = one.gap[:, None]
+        return Block(step, linear * step[..., None], (products * step).to(torch.complex64), change, one.rows)
 
-    def _followed(self, operator: SpectralOperator, state: Tensor, stop: Tensor, step: Tensor) -> Block:
-        start = self.waves.coefficients(stop - state)[..., : self.waves.count]
-        count = max(1, math.ceil(float(step.max()) / self.substep - 1e-6))
-        h = step / count
-        zero = torch.zeros((), dtype=state.dtype)
-        linear, products = zero, zero
-        end = state
-        for _ in range(count):
-            end, mean, mean_products = self._stage(operator, end, h)
-            linear, products = linear + mean, products + mean_products
-        missed = start - self.waves.coefficients(end - state)[..., : self.waves.count]
-        return step, linear, products.to(torch.complex64), missed + self.effect(operator, step, linear, products)
+    def _followed(self, operator: SpectralOperator, one: Interval) -> Block:
+        end, (linear, products) = self.flow(operator, one.start, one.gap)
+        missed = self.waves.coefficients(one.end - end)[..., : self.waves.count]
+        step = one.gap[:, None]
+        change = missed + self.effect(operator, step, linear, products)
+        return Block(step, linear, products.to(torch.complex64), change, one.rows)
 
     def effect(self, operator: SpectralOperator, step: Tensor, linear: Tensor, products: Tensor) -> Tensor:
         """What an operator changes (S, C, H) over durations (S, 1) with these integrals."""
         moving = SpectralOperator(torch.zeros_like(operator.constant), operator.linear, operator.products)
         return self.waves.rates(moving, linear, products) + operator.constant * step[..., None]
 
-    def _stage(self, operator: SpectralOperator, state: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step of Runge-Kutta: the state after it, integrals of coefficients and of products over it."""
-        zero = torch.zeros((), dtype=state.dtype)
-        rates, linear, products, at = zero, zero, zero, state
-        for weight, ahead in ((1, 0.5), (2, 0.5), (2, 1.0), (1, None)):
+    def flow(
+        self, operator: SpectralOperator, state: Tensor, gap: Tensor, integrals: bool = True
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """States (S, n) after gaps (S,), and the `integrals` of coefficients and of products on the way."""
+
+        def evaluate(_: Tensor, at: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             coefficients = self.waves.coefficients(at)
-            several = self.waves.products(coefficients)
-            rate = self.waves.codes(self.waves.rates(operator, coefficients, several))
-            rates = rates + weight * rate
-            linear, products = linear + weight * coefficients, products + weight * several
-            at = state if ahead is None else state + ahead * h * rate
-        part = h / 6
-        return state + part * rates, part[..., None] * linear, part * products
+            products = self.waves.products(coefficients)
+            rate = self.waves.codes(self.waves.rates(operator, coefficients, products))
+            return rate, (coefficients, products) if integrals else ()
+
+        steps = max(1, math.ceil(float(gap.max()) / self.substep - 1e-6))
+        return rk4_integrals(evaluate, gap.new_zeros(()), state, gap, steps)
+
+    def context_effects(self, operator: SpectralOperator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Of each block: what the flow of an operator misses (B, n), what a unit of each context adds (B, P, n), and
+        the numbers (B,) of the trajectories."""
+        for step, linear, products, change, rows in self.blocks(operator):
+            own = operator.at(self.row_contexts[rows])
+            missed = self.waves.codes(change - self.effect(own, step, linear, products))
+            moved = [self.waves.codes(self.effect(one, step, linear, products)) for one in operator.contexts]
+            yield missed, torch.stack(moved, 1), rows
 
     # ---- solves ----
 
     def nothing(self) -> SpectralOperator:
         """The operator of no motion."""
-        waves, channels = self.waves, self.waves.channels
-
-        def zero(products: int, *contexts: SpectralOperator) -> SpectralOperator:
-            return SpectralOperator(
-                torch.zeros(channels, waves.count, dtype=torch.complex128),
-                torch.zeros(waves.count, channels, channels, dtype=torch.complex128),
-                torch.zeros(channels, products, dtype=torch.complex128),
-                contexts,
-            )
-
-        count = len(waves.out)
-        return zero(count, *(zero(count if self.coupled else 0) for _ in range(self.contexts)))
+        none = self.waves.nothing()
+        one = none if self.coupled else replace(none, products=none.products[:, :0])
+        return replace(none, contexts=tuple(copy.deepcopy(one) for _ in range(self.contexts)))
 
     def weights(self, operators: list[SpectralOperator]) -> Tensor:
         """Weights (P,) of the sum of operators that explains the changes of the codes best, by least squares."""
         gram, right = torch.zeros(len(operators), len(operators)).double(), torch.zeros(len(operators)).double()
-        for step, linear, products, change in self.blocks(None):
+        for step, linear, products, change, _ in self.blocks(None):
             design = torch.stack([
                 self.waves.codes(self.effect(one, step, linear, products.to(torch.complex128))).flatten()
                 for one in operators
@@ -211,11 +204,12 @@ class SpectralFit:
         gram.diagonal().add_(_COLLINEAR * gram.diagonal().mean())
         return torch.linalg.solve(gram, right)
 
-    def solve(self, blocks: Iterator[Block], ridges: list[float]) -> list[SpectralOperator | None]:
-        """Operators for each ridge (relative to a coefficient's mean square), None where it is too small."""
-        parts = list(blocks)
-        step, linear, products, change = (torch.cat(part) for part in zip(*parts, strict=True))
-        contexts = self.row_contexts[torch.cat(list(self.rows()))].to(torch.complex128)
+    def solutions(
+        self, about: SpectralOperator | None, ridges: Sequence[float]
+    ) -> Iterator[tuple[float, SpectralOperator | None]]:
+        """Operators for each ridge, which is relative to a coefficient's mean square."""
+        step, linear, products, change, rows = self.gathered(about)
+        contexts = self.row_contexts[rows].to(torch.complex128)
         waves, channels = self.waves, self.waves.channels
         strength = float(linear.abs().square().sum(0).mean())
         found = [self.nothing() for _ in ridges]
@@ -249,10 +243,15 @@ class SpectralFit:
                     part.linear[wave] = values[1 : 1 + channels].T
                     if len(values) > 1 + channels:
                         part.products[:, first:last] = values[1 + channels :].T
-        return [None if bad else operator for bad, operator in zip(failed, found, strict=True)]
+        for ridge, operator, bad in zip(ridges, found, failed, strict=True):
+            yield ridge, None if bad else operator
+
+    def field(self, solution: SpectralOperator) -> VectorField:
+        """The vector field of an operator, float64."""
+        return self.waves.field(solution)
 
     def _unknowns(self, operator: SpectralOperator, wave: int) -> Tensor:
-        """The unknowns (F, C) of one wave, as `solve` has them."""
+        """The unknowns (F, C) of one wave, as `solutions` has them."""
         first, last = self.waves.ranges[wave]
         return torch.cat([
             operator.constant[:, wave][None] / self.constant, operator.linear[wave].T,
@@ -261,11 +260,7 @@ class SpectralFit:
 
     def refit(self, form: SpectralForm) -> SpectralForm:
         """A form of a search on other codes, fitted to these with its ridges."""
-        operator = self.prior
-        for ridge in form.ridges:
-            solved = self.solve(self.blocks(operator), [ridge])[0]
-            operator = operator if solved is None else solved
-        return replace(form, operator=operator or form.operator)
+        return replace(form, operator=refit(self, form.ridges, self.prior) or form.operator)
 
     def rollout_error(
         self, operator: SpectralOperator, judged: CodeData, first: int, contexts: Tensor | None = None
@@ -279,10 +274,8 @@ class SpectralFit:
         state, rest = judged.codes[:, first, : self.size], judged.codes[judged.observed].square().sum(1).mean()
         total, count = 0.0, 0
         for k in range(first, judged.codes.shape[1] - 1):
-            gap = (judged.t[:, k + 1] - judged.t[:, k]).nan_to_num(0.0)[:, None]
-            steps = max(1, math.ceil(float(gap.max()) / self.substep - 1e-6))
-            for _ in range(steps):
-                state = self._stage(operator, state, gap / steps)[0]
+            gap = (judged.t[:, k + 1] - judged.t[:, k]).nan_to_num(0.0)
+            state = self.flow(operator, state, gap, integrals=False)[0]
             error = judged.codes[:, k + 1].clone()
             error[:, : self.size] -= state
             seen = judged.observed[:, k + 1] & judged.observed[:, first]
@@ -305,34 +298,11 @@ class SpectralFit:
         contexts: (S, P) of the judged trajectories, where the fit has any. start: its flow, not polynomials through
         frames, tells the first integrals.
         """
-        best: SpectralForm | None = None
-        operator = self.prior if start is None else start
-        chosen: tuple[float, ...] = ()
-        for _ in range(corrections + 1):
-            solved = self.solve(self.blocks(operator), list(RIDGES))
-            if contexts is None:
-                leading = leading_ridge(
-                    zip(RIDGES, solved, strict=True), lambda one: self.rollout_error(one, judged, first)
-                )
-            else:
-                leading = self._safest(solved, judged, first, contexts)
-            if leading is None or not improves(leading[0], None if best is None else best.score):
-                break
-            operator, chosen = leading[2], (*chosen, leading[1])
-            best = SpectralForm(self.waves, operator, self.prior, chosen, leading[0])
-        return best
-
-    def _safest(
-        self, solved: list[SpectralOperator | None], judged: CodeData, first: int, contexts: Tensor
-    ) -> tuple[float, float, SpectralOperator] | None:
-        """Error, ridge and operator of the largest ridge that does about as well as the best one."""
-        found = [
-            (self.rollout_error(one, judged, first, contexts), ridge, one)
-            for ridge, one in zip(RIDGES, solved, strict=True)
-            if one is not None
-        ]
-        best = min((error for error, _, _ in found), default=math.inf)
-        return max((one for one in found if one[0] <= _TIES * best < math.inf), key=lambda one: one[1], default=None)
+        best = search(
+            self, lambda one: self.rollout_error(one, judged, first, contexts), RIDGES, corrections,
+            start=self.prior if start is None else start, choose=leading_ridge if contexts is None else safest_ridge,
+        )
+        return None if best is None else SpectralForm(self.waves, best.solution, self.prior, best.ridges, best.score)
 
     def known(self, judged: CodeData, first: int) -> SpectralForm:
         """The prior as it is, with its error."""

@@ -9,17 +9,20 @@ anything moves in two short waves, nothing there says how they drive a third.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.fitting.integral_form import refit, search
 from inrflow.dynamics.libraries.spectral import Block, SpectralFit, SpectralForm
 from inrflow.dynamics.libraries.waves import SpectralOperator, Waves
 from inrflow.dynamics.states import CodeData
-from inrflow.numerics.ridge import improves, leading_ridge
+from inrflow.numerics.ridge import ridge_grid
 
-RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4)
+RIDGES = ridge_grid(-12, -4)
 _ORDER = 2  # of derivatives in a term, all factors together; linear terms have the squared Laplacian too
 _STORED = 1e8  # values of all terms at all products, kept at once
 
@@ -40,7 +43,7 @@ class SymbolFit:
 
     def features(self, block: Block) -> Tensor:
         """Integrals (B, H, J) of all terms: a constant, linear ones, products."""
-        step, linear, products, _ = block
+        step, linear, products = block[:3]
         waves = self.waves
         constant = torch.zeros(len(step), waves.count, dtype=torch.complex128)
         constant[:, 0] = step[:, 0]
@@ -52,20 +55,25 @@ class SymbolFit:
             columns.append(torch.zeros_like(constant).index_add(1, waves.out, several * symbol))
         return torch.stack(columns, -1)
 
-    def solve(self, block: Block, ridges: tuple[float, ...]) -> list[SpectralOperator]:
-        """Operators for each ridge, relative to the mean square of each term."""
-        features, change = self.features(block), block[3].transpose(1, 2)
+    def solutions(
+        self, about: SpectralOperator | None, ridges: Sequence[float]
+    ) -> Iterator[tuple[float, SpectralOperator]]:
+        """Operators for each ridge, which is relative to the mean square of each term."""
+        block = self.fit.gathered(about)
+        features, change = self.features(block), block.change.transpose(1, 2)
         design = torch.view_as_real(features).transpose(2, 3).reshape(-1, features.shape[-1])
         target = torch.view_as_real(change).transpose(2, 3).reshape(-1, self.waves.channels)
         unit = design.square().mean(0).sqrt().clamp(min=1e-300)
         design = design / unit
         gram, right = design.T @ design, design.T @ target
-        found = []
         for ridge in ridges:
             regular = gram.clone()
             regular.diagonal().add_(ridge * len(design))
-            found.append(self.operator(torch.linalg.solve(regular, right) / unit[:, None]))
-        return found
+            yield ridge, self.operator(torch.linalg.solve(regular, right) / unit[:, None])
+
+    def field(self, solution: SpectralOperator) -> VectorField:
+        """The vector field of an operator, float64."""
+        return self.waves.field(solution)
 
     def operator(self, coefficients: Tensor) -> SpectralOperator:
         """The operator of coefficients (J, C) of the terms, for each channel's rate."""
@@ -82,23 +90,14 @@ class SymbolFit:
 
     def search(self, judged: CodeData, first: int, corrections: int = 2) -> SpectralForm | None:
         """The best by rollouts of `judged` codes from frame `first`; None where every one diverges."""
-        best: SpectralForm | None = None
-        operator: SpectralOperator | None = None
-        for _ in range(corrections + 1):
-            solved = self.solve(self.fit.gathered(operator), RIDGES)
-            leading = leading_ridge(
-                zip(RIDGES, solved, strict=True), lambda one: self.fit.rollout_error(one, judged, first)
-            )
-            if leading is None or not improves(leading[0], None if best is None else best.score):
-                break
-            operator = leading[2]
-            best = SpectralForm(self.waves, operator, None, (leading[1],), leading[0], equation=True)
-        return best
+        best = search(self, lambda one: self.fit.rollout_error(one, judged, first), RIDGES, corrections)
+        if best is None:
+            return None
+        return SpectralForm(self.waves, best.solution, None, best.ridges[-1:], best.score, equation=True)
 
-    def refit(self, found: SpectralForm) -> SpectralForm:
+    def refit(self, form: SpectralForm) -> SpectralForm:
         """The form fitted once more with its ridge, along its own flow, to the transitions of this fit."""
-        operator = self.solve(self.fit.gathered(found.operator), found.ridges[:1])[0]
-        return replace(found, operator=operator)
+        return replace(form, operator=refit(self, form.ridges[:1], form.operator) or form.operator)
 
 
 def linear_symbols(waves: Waves) -> Tensor:

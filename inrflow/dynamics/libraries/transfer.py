@@ -20,12 +20,13 @@ from inrflow.dynamics.libraries.spectral import Block, SpectralFit, SpectralForm
 from inrflow.dynamics.libraries.waves import SpectralOperator, Waves
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels
+from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
 
 Source = Callable[[HarmonicLabels], tuple[Waves, SpectralOperator]]  # the known physics on the waves of some labels
 
 _STARTS, _FOLLOWED, _FIRST_STEPS, _STEPS = 48, 3, 15, 8
 _CORRECTIONS, _LAST_CORRECTIONS = 1, 3
-_RIDGE, _DAMPING = 1e-8, 1e-2
+_RIDGE, _DAMPING, _SETTLED = 1e-8, 1e-2, 0.999
 _SLOPES = 1e7  # derivatives of what products of waves drive that are kept at once
 _QUIET = 1e-3  # coefficients below this share of the largest count as that large
 
@@ -43,7 +44,7 @@ class ProductTransfer:
         waves, full = fit.waves, 2 * fit.waves.count - 1
         self.left, self.right = (waves.left // full, waves.left % full), (waves.right // full, waves.right % full)
         self.weights = self._weights(latent, source.products)
-        seen = waves.coefficients(torch.cat([codes.flatten(0, 1) for codes, _ in fit.groups]))[..., : waves.count]
+        seen = waves.coefficients(fit.seen)[..., : waves.count]
         size = seen.abs().square().mean(0).sqrt()
         self.size = size.clamp(min=_QUIET * float(size.max()))  # (C, H)
 
@@ -94,7 +95,7 @@ class ProductTransfer:
 
     def design(self, maps: Tensor, block: Block) -> Tensor:
         """(H, B, 1 + C + Cs) integrals of the constant, the coefficients, and the products that reach each wave."""
-        step, linear, products, _ = block
+        step, linear, products = block[:3]
         zero = torch.zeros(len(step), self.waves.count, dtype=torch.complex128)
         driven = [zero.index_add(1, self.waves.out, products * w) for w in self.products(maps)]
         own = list(linear[..., : self.waves.count].unbind(1))
@@ -102,7 +103,7 @@ class ProductTransfer:
 
     def solve(self, maps: Tensor, block: Block) -> tuple[Tensor, Tensor, Tensor]:
         """Coefficients (H, F, C) of the design, what they leave (H, B, C), and the design itself, of unit columns."""
-        design, target = self.design(maps, block), block[3].permute(2, 0, 1)
+        design, target = self.design(maps, block), block.change.permute(2, 0, 1)
         unit = design.abs().square().sum(1, keepdim=True).sqrt().clamp(min=1e-300)
         design = design / unit
         gram = design.mH @ design + _RIDGE * torch.eye(design.shape[-1])
@@ -123,36 +124,36 @@ class ProductTransfer:
 
     def improve(self, maps: Tensor, block: Block, steps: int) -> tuple[Tensor, float]:
         """Maps after some steps of Levenberg and Marquardt, and the share of the changes that they leave."""
-        block = (block[0], block[1], block[2].to(torch.complex128), block[3])
-        total = float(block[3].abs().square().sum())
-        damping = _DAMPING
-        solution, left, design = self.solve(maps, block)
-        loss = float(left.abs().square().sum()) / total
-        for _ in range(steps):
-            hessian, gradient = self._normal_equations(maps, block, solution, left, design)
+        block = block._replace(products=block.products.to(torch.complex128))
+        total = float(block.change.abs().square().sum())
+        outcome = self.solve(maps, block)
+
+        def share_left(maps: Tensor) -> float:
+            nonlocal outcome
+            outcome = self.solve(maps, block)
+            return float(outcome[1].abs().square().sum()) / total
+
+        def linearise(maps: Tensor, _: bool) -> Linearisation[Tensor]:
+            hessian, gradient = self._normal_equations(maps, block, *outcome)
             diagonal = hessian.diagonal().clamp(min=1e-12 * float(hessian.diagonal().max()))
-            for _ in range(4):
+
+            def propose(damping: float) -> Tensor:
                 move = torch.linalg.solve(hessian + torch.diag(damping * diagonal), gradient)
-                tried = maps + torch.complex(*move.unflatten(0, (2, *maps.shape)))
-                outcome = self.solve(tried, block)
-                found = float(outcome[1].abs().square().sum()) / total
-                if found < loss:
-                    break
-                damping *= 8
-            else:
-                break
-            slow = found > 0.999 * loss
-            maps, loss, damping = tried, found, max(damping / 5, 1e-9)
-            solution, left, design = outcome
-            if slow:
-                break
-        return maps, loss
+                return maps + torch.complex(*move.unflatten(0, (2, *maps.shape)))
+
+            return Linearisation(float(outcome[1].abs().square().sum()) / total, propose)
+
+        maps, _ = damped_descent(
+            maps, linearise, share_left, steps=steps, tries=4, damping=_DAMPING, lowered=0.2, raised=8.0, least=1e-9,
+            settled=_SETTLED,
+        )
+        return maps, share_left(maps)
 
     def _normal_equations(
         self, maps: Tensor, block: Block, solution: Tensor, left: Tensor, design: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Hessian and gradient of real and imaginary parts of the maps, the linear unknowns projected out."""
-        waves, products = self.waves, block[2].to(torch.complex64)  # single precision directs the steps well enough
+        waves, products = self.waves, block.products.to(torch.complex64)  # single precision directs steps well
         channels, count, full = waves.channels, waves.count, 2 * waves.count - 1
         back = solution[:, 1 + channels :].permute(2, 1, 0)[..., waves.out]  # (C, Cs, M)
         one, other = self._factors(maps)
@@ -219,7 +220,7 @@ def transferred_form(
         operator = transfer.operator(maps, block)
         for _ in range(_LAST_CORRECTIONS if size == sizes[-1] else _CORRECTIONS):
             block = fit.gathered(operator)
-            if not bool(torch.isfinite(torch.view_as_real(block[3])).all()):
+            if not bool(torch.isfinite(torch.view_as_real(block.change)).all()):
                 return best
             maps = transfer.improve(maps, block, _STEPS)[0]
             operator = transfer.operator(maps, block)

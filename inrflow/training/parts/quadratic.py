@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from inrflow.dynamics.contexts.alternate import whitened
+from inrflow.dynamics.contexts.alternate import moved_contexts
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.quadratic import QuadraticFit, QuadraticForm
 from inrflow.dynamics.states import CodeData, with_contexts, with_memory
+from inrflow.numerics.principal_components import standardised
 from inrflow.training.judge import rollout_error
 from inrflow.training.margins import (
     BETTER,
@@ -32,6 +33,7 @@ _SPEED = 1e10  # multiplications a second of one core, a cautious figure
 _PASSES = 3
 _PLENTY = 2.0  # transitions an unknown: from there on a larger field only gains
 _ROUNDS = 3
+_DAMPING = 1e-6
 
 
 def number_of_products(run: Run, train: CodeData, share: float = _SHARE) -> int:
@@ -180,8 +182,8 @@ class QuadraticContextSearch:
             if self.log.stopping:
                 raise Interrupted
             theta = fit.coefficients(best.form)
-            moved = fit.solve_contexts(theta, self.rows, best.contexts)
-            contexts = whitened(moved)[0]
+            moved = moved_contexts(fit.context_effects(theta), self.rows, best.contexts, _DAMPING)
+            contexts = standardised(moved)[0]
             fit = self._fit_at(contexts, size, count, coupled)
             form = fit.refit(best.form.ridges)
             candidate = QuadraticWithContexts(form.scored(self.error(form.field(), contexts)), contexts, coupled)

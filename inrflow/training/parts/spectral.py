@@ -254,7 +254,7 @@ class SpectralContextForm:
         new ones forecast these codes worse."""
         operator, waves, contexts = self.form.operator, self.form.waves, self.contexts[rows]
         fit = SpectralFit(states, waves.labels, None, bool(len(waves.out)), contexts, operator.coupled)
-        solved = fit.solve(fit.blocks(operator), [self.form.ridges[-1]])[0]
+        ((_, solved),) = fit.solutions(operator, [self.form.ridges[-1]])
         if solved is None:
             return self
         before, after = (fit.rollout_error(one, states, 0, contexts) for one in (operator, solved))

@@ -25,6 +25,7 @@ from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.errors import UserError
+from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
 from inrflow.runtime.devices import device_of
 from inrflow.training.candidate import Candidate
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
@@ -360,21 +361,22 @@ def shrunk_moments(codes: Tensor, parts: int = 1, shrinkage: float = _SHRINKAGE)
 @torch.no_grad()
 def _gauss_newton_step(module: AutoDecoder, x: Tensor, u: Tensor, rows: Tensor, frames: Tensor) -> None:
     """One Levenberg-Marquardt step on the table's rows; a step that makes its frame worse is refused."""
-    decoder, codes, damping = module.decoder, module.table[rows, frames], module.damping[rows, frames]
-    decoded, jacobian = decoder.linearise(x, codes)
-    observed = torch.isfinite(u).flatten(1)
+    decoder, observed = module.decoder, torch.isfinite(u).flatten(1)
     count = observed.sum(1).clamp(min=1)
-    residual = torch.where(observed, (u - decoded).flatten(1), 0.0)
-    design = jacobian.flatten(1, 2) * observed[..., None]
-    eye = torch.eye(codes.shape[1], dtype=codes.dtype, device=codes.device)
-    curvature = design.transpose(1, 2) @ design / count[:, None, None] + _RIDGE * eye
-    gradient = (residual[:, None] @ design)[:, 0] / count[:, None] - _RIDGE * codes
-    damped = curvature + torch.diag_embed(damping[:, None] * curvature.diagonal(dim1=1, dim2=2))
-    proposed = codes + torch.linalg.solve(damped, gradient)
 
     def objective(z: Tensor) -> Tensor:
         return frame_errors(decoder, x, u, z) + _RIDGE * z.square().sum(1)
 
-    better = objective(proposed) < objective(codes)
-    module.table[rows, frames] = torch.where(better[:, None], proposed, codes)
-    module.damping[rows, frames] = torch.where(better, damping * 0.3, damping * 10).clamp(1e-4, 1e4)
+    def linearise(z: Tensor) -> tuple[Tensor, Tensor]:
+        decoded, jacobian = decoder.linearise(x, z)
+        residual = torch.where(observed, (u - decoded).flatten(1), 0.0)
+        design = jacobian.flatten(1, 2) * observed[..., None]
+        eye = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        curvature = design.transpose(1, 2) @ design / count[:, None, None] + _RIDGE * eye
+        return curvature, (residual[:, None] @ design)[:, 0] / count[:, None] - _RIDGE * z
+
+    moved = levenberg_marquardt(
+        module.table[rows, frames], objective, linearise, steps=1, damping=module.damping[rows, frames],
+        lowered=0.3, bounds=(1e-4, 1e4),
+    )
+    module.table[rows, frames], module.damping[rows, frames] = moved.point, moved.damping

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.dynamics.contexts.alternate import whitened
 from inrflow.dynamics.contexts.known import Contexts, chi_squared_quantile
 from inrflow.dynamics.contexts.parameter_map import ParameterMap
+from inrflow.numerics.principal_components import standardised
 
 SPEED = torch.linspace(0.5, 1.5, 6).double()[:, None]
 CONTEXT = (SPEED**2 - 1.0) / 0.6
@@ -56,7 +56,7 @@ def test_contexts_beyond_those_of_training_and_a_margin_are_outside():
 
 def test_intervals_widen_as_a_regression_on_the_contexts_does():
     torch.manual_seed(0)
-    values = whitened(torch.randn(7, 2, dtype=torch.float64))[0]
+    values = standardised(torch.randn(7, 2, dtype=torch.float64))[0]
     known = Contexts("environment", values, torch.arange(7))
     design = torch.cat([torch.ones(7, 1), values], 1).double()
     inverse = torch.linalg.inv(design.T @ design)

@@ -6,13 +6,12 @@ import torch
 from rich.console import Console
 from torchdiffeq import odeint
 
-from inrflow.dynamics.contexts.alternate import whitened
 from inrflow.dynamics.fields.quadratic import Products
-from inrflow.dynamics.fitting.integral_form import lagrange
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.quadratic import QuadraticFit
 from inrflow.dynamics.states import CodeData, with_contexts
-from inrflow.training.parts.quadratic import ContextQuadratic
+from inrflow.numerics.principal_components import standardised
+from inrflow.training.parts.quadratic import QuadraticContextSearch
 from inrflow.training.recorder import Recorder
 
 NOW = torch.zeros(())
@@ -57,9 +56,9 @@ def test_fewer_transitions_than_unknowns_give_the_solution_of_the_normal_equatio
     data = trajectories(2, 4, False)
     fit = QuadraticFit(data, 6)
     assert fit.dual
-    short = fit.solver(fit.interpolated())(1e-3)
+    ((_, short),) = fit.solutions(None, [1e-3])
     fit.dual = False
-    tall = fit.solver(fit.interpolated())(1e-3)
+    ((_, tall),) = fit.solutions(None, [1e-3])
     torch.testing.assert_close(short, tall, rtol=1e-2, atol=1e-4)
 
 
@@ -78,13 +77,6 @@ def test_a_refit_on_the_same_data_repeats_the_search():
     found = fit.search(lambda field: error_of(field, data), corrections=1)
     again = QuadraticFit(data, 6).refit(found.ridges)
     torch.testing.assert_close(again.weight, found.weight)
-
-
-def test_lagrange_polynomials_reproduce_polynomials():
-    nodes = torch.tensor([[0.0, 1.0, 2.5, 3.0]], dtype=torch.float64)
-    t = torch.tensor([[0.3, 2.9]], dtype=torch.float64)
-    values = lagrange(nodes, t) @ (nodes[0] ** 3 - 2 * nodes[0])[:, None]
-    torch.testing.assert_close(values[0, :, 0], t[0] ** 3 - 2 * t[0])
 
 
 def family(contexts, each=12, frames=10, seed=0):
@@ -124,9 +116,9 @@ def test_coefficients_of_a_family_are_affine_in_the_context():
 
 def test_contexts_are_found_with_the_coefficients(tmp_path):
     data, rows = family(TRUE)
-    rough = whitened(TRUE + torch.tensor([[0.5], [-0.5], [0.4], [-0.3]], dtype=torch.float64))[0]
+    rough = standardised(TRUE + torch.tensor([[0.5], [-0.5], [0.4], [-0.3]], dtype=torch.float64))[0]
     unseen, held = family(TRUE, each=2, seed=1)
-    search = ContextQuadratic(data, rows, unseen, held, Recorder(tmp_path, Console(quiet=True)))
+    search = QuadraticContextSearch(data, rows, unseen, held, Recorder(tmp_path, Console(quiet=True)))
     wrong = search._fit_at(rough, 3, 6, True).search(lambda field: search.error(field, rough))
     found = search.fit(3, 6, rough, True)
     assert found.score < 0.1 * wrong.score

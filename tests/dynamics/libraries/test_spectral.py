@@ -86,7 +86,7 @@ def test_a_prior_that_is_the_truth_is_kept() -> None:
     assert weights.tolist() == pytest.approx([1.0, 0.0], abs=0.05)
     fit = SpectralFit(taught, labels, truth)
     assert fit.known(taught, 0).score < 1e-5
-    departed = fit.solve(fit.blocks(truth), [1e3])[0]
+    ((_, departed),) = fit.solutions(truth, [1e3])
     assert departed is not None
     assert float((departed.products - truth.products).abs().max()) < 1e-3
 

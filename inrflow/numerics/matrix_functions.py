@@ -1,0 +1,72 @@
+"""Functions of matrices for affine dynamics ds/dt = A s + b: flows, logarithms of maps, bounds on rates."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_FASTEST = 2.0  # decay or growth of more than e^2 in a time step cannot be told from noise, and rk4 blows up on it
+_FARTHEST = 200.0  # norm of generator times time of a flow
+_REACH, _ORDER = 4.0, 40  # that norm in one Taylor step, and terms: few products for each unit, and rounding error e^4
+
+
+def generator_of(step_map: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """Matrix A and bias b of ds/dt = A s + b whose flow over `step` is the given affine map, as far as one exists.
+
+    Eigenvalues that no slow real flow can produce (negative real ones, or a decay or growth faster than e^2 a step)
+    belong to directions that the data do not determine; they are replaced by the nearest admissible ones.
+    """
+    values, vectors = torch.linalg.eig(step_map[1:, 1:])
+    negative_real = (values.imag.abs() < 1e-9 * values.abs().clamp(min=1e-300)) & (values.real <= 0)
+    magnitude = values.abs().clamp(min=1e-300).log().clamp(-_FASTEST, _FASTEST)
+    angle = torch.where(negative_real, 0.0, values.angle())
+    logarithm = torch.complex(torch.where(negative_real, -_FASTEST, magnitude), angle)
+    inverse = torch.linalg.inv(vectors)
+    # The affine column by itself, b = log(M) (M - 1)^-1 c: on [1, s] a mode at rest that drifts has no eigenvectors.
+    distance = values - 1
+    near = distance.abs() < 1e-6
+    share = torch.where(near, 1 - distance / 2, logarithm / torch.where(near, torch.ones_like(distance), distance))
+    matrix = ((vectors * logarithm) @ inverse).real
+    bias = ((vectors * share) @ (inverse @ step_map[1:, 0].to(vectors))).real
+    return matrix / step, bias / step
+
+
+def flow(generator: Tensor, states: Tensor, times: Tensor) -> Tensor:
+    """exp(generator times_p) states_p: states (P, n) carried over a time (P,) each; NaN where that is out of reach.
+
+    Taylor series in a few steps: far cheaper than a matrix exponential for each time.
+    """
+    if not len(times):
+        return states
+    size = generator.abs()
+    reach = float((size.sum(0).max() * size.sum(1).max()).sqrt() * times.abs().max())  # bounds the spectral norm
+    if not reach <= _FARTHEST:
+        return torch.full_like(states, float("nan"))
+    substeps = max(1, math.ceil(reach / _REACH))
+    step = (times / substeps)[:, None]
+    for _ in range(substeps):
+        term, enough = states, 1e-17 * float(states.abs().max())
+        for order in range(1, _ORDER + 1):
+            term = (step / order) * (term @ generator.T)
+            states = states + term
+            if not float(term.abs().max()) > enough:
+                break
+    return states
+
+
+def slow_enough(matrix: Tensor, bias: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """The nearest matrix A (n, n) and bias (n,) of ds/dt = A s + b without rates that steps of this length cannot tell.
+
+    A weakly regularised fit takes what it cannot tell to be over at once, which no explicit integrator follows.
+    """
+    values, vectors = torch.linalg.eig(matrix)
+    slow = torch.complex(
+        values.real.clamp(-_FASTEST / step, _FASTEST / step), values.imag.clamp(-math.pi / step, math.pi / step)
+    )
+    if bool((slow == values).all()):
+        return matrix, bias
+    inverse = torch.linalg.inv(vectors)
+    share = torch.where(slow == values, torch.ones_like(values), slow / values)  # where it rests stays
+    return ((vectors * slow) @ inverse).real, ((vectors * share) @ (inverse @ bias.to(vectors))).real

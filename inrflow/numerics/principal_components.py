@@ -1,0 +1,23 @@
+"""Standardised coordinates and principal components of a few rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def leading_directions(apart: Tensor, count: int) -> Tensor:
+    """Standardised coordinates (E, P) of rows (E, U) in the span of their leading principal components."""
+    left = torch.linalg.svd(apart - apart.mean(0), full_matrices=False)[0]
+    return standardised(left[:, :count])[0]
+
+
+def standardised(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (E, P) of mean 0 and covariance 1, and the mean (P,) and factor W (P, P): old = mean + new W^T."""
+    mean = values.mean(0)
+    variances, vectors = torch.linalg.eigh((values - mean).T @ (values - mean) / len(values))
+    variances = variances.clamp(min=1e-12 * variances.max().clamp(min=1e-300)).flip(0)
+    vectors = vectors.flip(1)
+    vectors = vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0)
+    factor = vectors * variances.sqrt()
+    return (values - mean) @ (vectors / variances.sqrt()), mean, factor
