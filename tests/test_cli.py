@@ -302,7 +302,7 @@ def test_a_full_disk_is_one_clear_line_and_destroys_nothing(tiny_run, elsewhere,
     assert {item: item.read_bytes() for item in old.rglob("*") if item.is_file()} == before
     files = [item for item in elsewhere.rglob("*") if item.is_file() and old not in item.parents]
     left = {str(item.relative_to(elsewhere)) for item in files}
-    assert left <= {"new/config.yaml", "new/metrics.jsonl"}, left
+    assert left <= {"new/config.yaml", "new/metrics.jsonl", "new/candidates.json", "new/decisions.json"}, left
 
 
 def test_a_stopped_training_says_how_to_go_on(tiny_data, elsewhere, inrflow_command, quick_settings):

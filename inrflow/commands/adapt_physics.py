@@ -22,6 +22,7 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family
+from inrflow.runtime.safe_names import safe_name
 from inrflow.runtime.tensor_files import write_aside, write_json
 from inrflow.training.problem import has_harmonics
 from inrflow.training.recorder import Interrupted
@@ -52,7 +53,8 @@ def run_new_physics(config: AdaptConfig) -> int:
     trained.seed = config.seed
     known = known_physics(family)
     try:
-        added = train_physics(trained, directory / "checkpoints" / name, console, known, config.data.trajectories)
+        folder = directory / "checkpoints" / safe_name(name)
+        added = train_physics(trained, folder, console, known, config.data.trajectories)
     except Interrupted:
         console.print("stopped; nothing is written", highlight=False)
         return 1

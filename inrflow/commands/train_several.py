@@ -22,6 +22,7 @@ from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family
 from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
+from inrflow.runtime.safe_names import safe_name
 from inrflow.runtime.tensor_files import write_aside, write_json
 from inrflow.training.parts.spectral import KnownPhysics
 from inrflow.training.problem import Problem, has_harmonics
@@ -49,8 +50,8 @@ def run_several(config: Config, console: Console, resumed: bool = False) -> int:
     members: dict[str, Surrogate] = {}
     for index, name in enumerate(names):
         part = part_of(config, index, len(names))
-        kept = directory / "checkpoints" / name
-        if (kept / MODEL_FILE).exists():  # finished before the run was stopped
+        kept = directory / "checkpoints" / safe_name(name)
+        if resumed and (kept / MODEL_FILE).exists():  # finished before the run was stopped
             members[name] = Surrogate.load(kept)
             continue
         console.print(f"[bold]{name}[/bold]", highlight=False)
@@ -94,6 +95,7 @@ def part_of(config: Config, index: int, count: int) -> Config:
     part.data.train = config.data.train[index]
     part.data.test = None if config.data.test is None else config.data.test[index]
     part.decoder.codes, part.dynamics.depth, part.dynamics.context = "harmonics", 0, "none"
+    part.recipe = "auto"
     part.training.minutes = config.training.minutes / count
     return part
 
@@ -119,7 +121,7 @@ def evaluate_all(
     for name, path in tests.items():
         console.print(f"[bold]{name}[/bold]", highlight=False)
         surrogate = family.surrogate(name)
-        report_evaluation(surrogate, Path(path), observe, directory / name, console, None)
+        report_evaluation(surrogate, Path(path), observe, directory / safe_name(name), console, None)
         with TrajectoryFile(path, check=False) as file:
             reports[name] = evaluate(surrogate, file, observe, with_std=False).report
     write_json(directory / "evaluation.json", {"physics": reports})

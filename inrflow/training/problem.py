@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.augmentation import Augmentation
 from inrflow.data.description import Description
@@ -101,12 +102,12 @@ class Problem:
                    TimeScale.of(source.times), choose_device(config.device), pretrained=pretrained)
 
     @classmethod
-    def open(cls, path: str | Path, config: Config | None = None) -> Problem:
-        """The problem of a data file, with default settings where none are given. The file stays open.
+    def open(cls, path: str | Path, *settings: str) -> Problem:
+        """The problem of a data file, which stays open, with settings as on the command line ("data.frames=10").
 
-        Raises UserError for a file that cannot be read or trained on.
+        Raises UserError for settings that do not exist, and for a file that cannot be read or trained on.
         """
-        config = Config() if config is None else config
+        config: Config = resolve("train", Config, [*settings, f"data.train={path}"])
         return cls.of(config, TrajectoryFile(path))
 
     # ---- what the data are ----

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from torch import Tensor
+
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.training.candidate import Candidate
 from inrflow.training.parts.codes import affordable_copies, encode_all, wanted_copies
@@ -15,6 +17,7 @@ from inrflow.training.recipes.base import uses_solved_codes
 from inrflow.training.run import Run
 
 _COPIES_SHARE = 0.15
+_TAIL = 1e-4  # share of the variance that further codes would hold
 
 
 class NeuralRecipe:
@@ -52,9 +55,7 @@ class NeuralRecipe:
             return
         problem = run.problem
         fitted = self.decoder(run)
-        size = run.config.decoder.code_size
-        if size is not None:
-            fitted = fitted.leading(min(size, len(fitted.modes.variances)))
+        fitted = fitted.leading(_code_size(fitted.modes.variances, run.config.decoder.code_size))
         prior = fitted.modes.prior()
         codes = encode_all(run, fitted.decoder, prior)
         copies = affordable_copies(run, codes, "copies", wanted_copies(run), _COPIES_SHARE)
@@ -63,3 +64,9 @@ class NeuralRecipe:
         yield network_candidate(
             run, self.name, fitted.decoder, prior, train, codes.validation, fitted.interpolation_error, field
         )
+
+
+def _code_size(variances: Tensor, fixed: int | None) -> int:
+    """The configured number of codes, or as many as leave a small tail of the spectrum."""
+    tail = variances.flip(0).cumsum(0).flip(0) / variances.sum()
+    return min(len(variances), fixed or max(1, int((tail > _TAIL).sum())))
