@@ -8,7 +8,7 @@ from inrflow.commands import run_directory
 from inrflow.commands.run_directory import RunDirectory, default_output, make_folder, read_steps
 from inrflow.config.schema import Config
 from inrflow.errors import UserError
-from inrflow.model.surrogate import MODEL_FILE
+from inrflow.model.store import MODEL_FILE
 
 
 def test_rows_of_metrics_come_by_stage_the_later_of_two_counts_and_damaged_ones_are_ignored(tmp_path):

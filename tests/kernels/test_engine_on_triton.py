@@ -15,7 +15,7 @@ from inrflow.data.source import TrajectorySource
 from inrflow.decoders import siren
 from inrflow.decoders.embeddings import PeriodicEmbedding
 from inrflow.training.parts.trunk import DecoderTraining
-from inrflow.training.recipes.auto_decoding import TableTraining
+from inrflow.training.recipes.auto_decoding import AutoDecoderTraining
 
 STEPS = 4
 WAVES = Description("waves", ("u",), ("x",), period=(1.0,))
@@ -73,7 +73,7 @@ def test_training_loses_the_same_on_triton_and_on_torch(stage, source, monkeypat
             module = decoder("output")
             found[backend] = losses(module, DecoderTraining(source, training, training[:0], augmentation).loss)
         else:
-            table = TableTraining(source, training, training[:0])
+            table = AutoDecoderTraining(source, training, training[:0])
             found[backend] = losses(table.make(decoder("shift", "scale"), "adam"), table.loss)
     assert not torch.equal(found["triton"], found["torch"])
     torch.testing.assert_close(found["triton"], found["torch"], rtol=5e-3, atol=1e-5)

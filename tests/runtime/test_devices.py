@@ -32,7 +32,7 @@ from inrflow.runtime.devices import choose_device
 from inrflow.training.judge import rollout_error
 from inrflow.training.parts.rollouts import DataSpaceTraining, RolloutTraining
 from inrflow.training.parts.trunk import DecoderTraining
-from inrflow.training.recipes.auto_decoding import TableTraining
+from inrflow.training.recipes.auto_decoding import AutoDecoderTraining
 
 WAVES = Description("waves", ("u", "v"), ("x",), period=(1.0,))
 ROWS = np.arange(3)
@@ -127,7 +127,7 @@ def test_losses_of_the_decoder_stage(source):
 
 @pytest.mark.parametrize("method", ["adam", "gauss_newton", "gradient_steps"])
 def test_losses_of_table_training(method, source):
-    training = TableTraining(source, ROWS, ROWS[:1])
+    training = AutoDecoderTraining(source, ROWS, ROWS[:1])
     module = training.make(siren("shift", "scale"), method)
     for here, there in zip(*on_both(module, lambda m: gradients(m, training.loss)), strict=True):
         same(here, there)

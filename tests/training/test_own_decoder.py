@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.data.description import Description
-from inrflow.data.formats.trajectory_file import write_trajectories
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.observations import Observations
 from inrflow.decoders import registry
 from inrflow.decoders.base import AffineDecoder

@@ -12,7 +12,8 @@ from inrflow.dynamics.contexts.shared_dynamics import (
     term_sizes,
     to_record,
 )
-from inrflow.dynamics.fields.sum import FieldShape, VectorField
+from inrflow.dynamics.fields.quadratic import Couplings
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.libraries.pde_terms import Factor
 from tests.systems.local_systems import basis_of
@@ -85,22 +86,22 @@ def test_sizes_are_root_mean_squares_over_the_domain():
 
 def quadratic(size: int, couplings: int, seed: int) -> VectorField:
     random = torch.Generator().manual_seed(seed)
-    field = VectorField(FieldShape(size, couplings=couplings)).double()
+    field = VectorField.of(size, couplings=couplings).double()
     field.set_linear(*(torch.randn(*shape, generator=random).double() for shape in ((size, size), (size,))))
     slots = torch.arange(couplings) % size
     triples = torch.stack([slots, torch.zeros(couplings).long(), slots])
-    field.couplings.set(triples, torch.randn(couplings, generator=random).double())
+    field.term(Couplings).set(triples, torch.randn(couplings, generator=random).double())
     return field
 
 
 def test_quadratic_fields_of_different_codes_are_spanned_exactly_by_one_context_less() -> None:
     fields, names = [quadratic(3, 3, 0), quadratic(2, 2, 1)], [["a", "b", "c"], ["c", "d"]]
     variances = [torch.tensor([1.0, 0.5, 0.1]), torch.tensor([0.2, 2.0])]
-    family = SharedOperators.of(fields, names, variances)
+    family = SharedOperators.of(names, fields, variances)
     assert family.codes == ["a", "b", "c", "d"] and family.contexts.shape == (2, 1) and max(family.lost) < 1e-20
     family = SharedOperators.rebuilt(family.state(), json.loads(json.dumps(family.metadata())))
     now = torch.zeros(5).double()
     for index, (field, own) in enumerate(zip(fields, names, strict=True)):
         states = torch.randn(5, len(own), generator=torch.Generator().manual_seed(2)).double()
         torch.testing.assert_close(family.own_field(index, own)(now, states), field(now, states))
-    assert min(SharedOperators.of(fields, names, variances, 0).lost) > 0.1
+    assert min(SharedOperators.of(names, fields, variances, 0).lost) > 0.1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.config.schema import DynamicsConfig
+from inrflow.config.train_schema import DynamicsConfig
 from inrflow.dynamics.fitting.linear_search import ClosedFormSearch
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_memory
