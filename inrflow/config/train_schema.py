@@ -76,10 +76,8 @@ class DecoderConfig:
 class EncodingConfig:
     """From observations to codes."""
 
-    method: str = setting(
-        "closed_form", "closed_form (a linear solve, for decoders affine in the code), gauss_newton, adam, or "
-        "gradient_steps (a few meta-learned ones).",
-        choices=("closed_form", "gauss_newton", "adam", "gradient_steps"))
+    method: str = setting("closed_form", "closed_form (a linear solve, for decoders affine in the code), gauss_newton, "
+                          "adam, gradient_steps (a few meta-learned ones), or another registered one.")
     iterations: int | None = setting(None, "Iterations. null: the method's own, or chosen on validation data.", least=1)
     rate: float | None = setting(None, "Step size of adam and gradient_steps. null: the method's own.", above=0)
 
