@@ -7,8 +7,6 @@ from typing import Any
 
 from inrflow.config.setting import setting
 
-RECIPES = ("auto", "local_equation", "translation_equivariant", "reduced_order", "neural", "coral", "dino")
-
 
 @dataclass
 class DataConfig:
@@ -157,7 +155,7 @@ class Config:
     recipe: str = setting(
         "auto", "How candidate models are made. auto: all closed-form recipes that apply, the best by held-out "
         "forecasts is kept. One by name: local_equation, translation_equivariant, reduced_order (POD), neural (SIREN "
-        "and a network as vector field, trained by descent), coral, dino.", choices=RECIPES)
+        "and a network as vector field, trained by descent), coral, dino, or another registered one.")
     data: DataConfig = field(default_factory=DataConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
