@@ -23,9 +23,9 @@ from inrflow.dynamics.contexts.shared_dynamics import (
     term_sizes,
     to_record,
 )
+from inrflow.dynamics.fields.fourier_grid import LocalBasis
 from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.errors import UserError
 from inrflow.model.store import StoredModel, model_format, read_model, reader, write_model
 from inrflow.model.surrogate import Surrogate

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.harmonics import HarmonicDecoder
+from inrflow.dynamics.fields.fourier_grid import LocalBasis
+from inrflow.dynamics.fields.pde_terms import Factor, Term
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.dynamics.libraries.pde import LocalEquation
-from inrflow.dynamics.libraries.pde_terms import Factor, Term
 from inrflow.dynamics.states import CodeData
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from local_systems import harmonic_decoder
 
-from inrflow.dynamics.contexts.alternate import ContextFit
+from inrflow.dynamics.fitting.alternate import ContextFit
 from inrflow.dynamics.states import CodeData
 
 WAVES, CHANNELS = 3, 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.alternate import moved_contexts
+from inrflow.dynamics.fitting.alternate import moved_contexts
 from inrflow.dynamics.libraries.spectral import SpectralFit
 from inrflow.dynamics.libraries.waves import SpectralOperator
 from inrflow.numerics.principal_components import leading_directions, standardised

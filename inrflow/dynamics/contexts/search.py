@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.alternate import ContextFit, contexts_of, fit_contexts, refine
+from inrflow.dynamics.fitting.alternate import ContextFit, contexts_of, fit_contexts, refine
 from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.fitting.linear import affine_rollout
 from inrflow.dynamics.fitting.moments import Moments, UniformMoments, moments_of

@@ -13,13 +13,13 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from inrflow.dynamics.fields.fourier_grid import LocalBasis
 from inrflow.dynamics.fields.local import LocalProducts
+from inrflow.dynamics.fields.pde_terms import Term, from_plain, to_plain
 from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.restrictions import restricted
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.dynamics.libraries.pde import LocalEquation
-from inrflow.dynamics.libraries.pde_terms import Term, from_plain, to_plain
 
 _SAMPLES = 8  # states by which terms are measured
 _NEEDED = 1e-3  # of the largest rate of its channel: what a term must contribute to count as needed

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.libraries.fourier_grid import LocalBasis
-from inrflow.dynamics.libraries.pde_terms import Factor
+from inrflow.dynamics.fields.fourier_grid import LocalBasis
+from inrflow.dynamics.fields.pde_terms import Factor
 
 _ALONE = 1e-12  # share of a code's energy that may lie in other waves and channels
 

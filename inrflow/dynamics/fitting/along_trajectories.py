@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.alternate import alternate
+from inrflow.dynamics.fields.fourier_grid import LocalBasis
+from inrflow.dynamics.fields.pde_terms import Term
+from inrflow.dynamics.fitting.alternate import alternate
 from inrflow.dynamics.fitting.transitions_of_pde import EquationFit, coefficients_of, steps_of
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.dynamics.libraries.pde import LocalEquation
-from inrflow.dynamics.libraries.pde_terms import Term
 from inrflow.dynamics.states import CodeData, evenly_spread
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
 from inrflow.numerics.normal_equations import NormalEquations

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import PeriodicEmbedding
-from inrflow.dynamics.contexts.alternate import ContextFit, generators_at, in_gauge
+from inrflow.dynamics.fields.fourier_grid import LocalBasis, has_local_basis
+from inrflow.dynamics.fields.pde_terms import Term, isotropic_terms, linear_terms
+from inrflow.dynamics.fitting.alternate import ContextFit, generators_at, in_gauge
 from inrflow.dynamics.fitting.moments import Moments
-from inrflow.dynamics.libraries.fourier_grid import LocalBasis, has_local_basis
 from inrflow.dynamics.libraries.pde import LocalEquation
-from inrflow.dynamics.libraries.pde_terms import Term, isotropic_terms, linear_terms
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
 from inrflow.numerics.matrix_functions import flow

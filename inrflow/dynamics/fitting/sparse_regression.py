@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.alternate import alternate, departures, leading_contexts
+from inrflow.dynamics.fields.fourier_grid import LocalBasis
+from inrflow.dynamics.fields.pde_terms import Term
 from inrflow.dynamics.fitting.along_trajectories import refinable
+from inrflow.dynamics.fitting.alternate import alternate, departures, leading_contexts
 from inrflow.dynamics.fitting.transitions_of_pde import EquationFit
-from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.dynamics.libraries.pde import LocalEquation
-from inrflow.dynamics.libraries.pde_terms import Term
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.anderson import accelerated
 from inrflow.numerics.normal_equations import NormalEquations

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from inrflow.dynamics.fields.fourier_grid import LocalBasis
 from inrflow.dynamics.fields.local import LocalProducts
+from inrflow.dynamics.fields.pde_terms import Term, to_plain
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.fitting.integral_form import Interval, by_observed_frames
 from inrflow.dynamics.flow.runge_kutta import rk4_path
-from inrflow.dynamics.libraries.fourier_grid import LocalBasis
+from inrflow.dynamics.libraries.integral_form import Interval, by_observed_frames
 from inrflow.dynamics.libraries.pde import LocalEquation
-from inrflow.dynamics.libraries.pde_terms import Term, to_plain
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.normal_equations import NormalEquations
 from inrflow.numerics.quadrature import simpson

@@ -14,7 +14,7 @@ class FeatureLibrary(Protocol[Solution]):
     """Rates ds/dt = sum_u theta_u phi_u(s) on the states of one data set; a solution is a value of theta.
 
     In integral form, s_{i+1} - s_i = sum_u theta_u int phi_u(s) dt: least squares, once the paths between frames are
-    known. `fitting.integral_form` takes them along polynomials first, then along the flow of the last solution.
+    known. `libraries.integral_form` takes them along polynomials first, then along the flow of the last solution.
     """
 
     def solutions(

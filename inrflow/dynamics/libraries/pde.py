@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inrflow.dynamics.fields.fourier_grid import LocalBasis
 from inrflow.dynamics.fields.local import LocalProducts
+from inrflow.dynamics.fields.pde_terms import Term, name_of
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.libraries.fourier_grid import LocalBasis
-from inrflow.dynamics.libraries.pde_terms import Term, name_of
 
 
 @dataclass(frozen=True)

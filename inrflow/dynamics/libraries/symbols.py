@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.fitting.integral_form import refit, search
+from inrflow.dynamics.libraries.integral_form import refit, search
 from inrflow.dynamics.libraries.spectral import Block, SpectralFit, SpectralForm
 from inrflow.dynamics.libraries.waves import SpectralOperator, Waves
 from inrflow.dynamics.states import CodeData

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.contexts.alternate import ContextFit
 from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.contexts.parameter_map import ParameterMap
 from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.contexts.search import AVERAGED, FREE, ContextChoice, ContextSearch, contexts_of_parameters
 from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.fitting.alternate import ContextFit
 from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.fitting.operators_of_pde import LOCAL_LISTS, LocalOperators
 from inrflow.dynamics.flow.integrate import Integrator

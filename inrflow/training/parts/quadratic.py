@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from inrflow.dynamics.contexts.alternate import moved_contexts
 from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.fitting.alternate import moved_contexts
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.quadratic import QuadraticFit, QuadraticForm
 from inrflow.dynamics.states import CodeData, with_contexts, with_memory

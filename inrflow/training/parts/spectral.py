@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.contexts.of_waves import solve_contexts, start_contexts
+from inrflow.dynamics.fields.pde_terms import Term
 from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.restrictions import restricted
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.libraries.pde_terms import Term
 from inrflow.dynamics.libraries.spectral import SpectralFit, SpectralForm
 from inrflow.dynamics.libraries.symbols import SymbolFit, product_symbols, transitions_wanted
 from inrflow.dynamics.libraries.transfer import transferred_form

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.contexts.shared_dynamics import to_record
+from inrflow.dynamics.fields.fourier_grid import LocalBasis
+from inrflow.dynamics.fields.pde_terms import Term, known_libraries, libraries
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.along_trajectories import STEPS, WHOLE, EquationRefinement
 from inrflow.dynamics.fitting.sparse_regression import EquationSearch, FoundEquation
 from inrflow.dynamics.fitting.transitions_of_pde import steps_of
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.libraries.fourier_grid import LocalBasis
 from inrflow.dynamics.libraries.pde import LocalEquation
-from inrflow.dynamics.libraries.pde_terms import Term, known_libraries, libraries
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels
 from inrflow.encoding.prior.modes import OutputModes

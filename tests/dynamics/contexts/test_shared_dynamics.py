@@ -12,10 +12,10 @@ from inrflow.dynamics.contexts.shared_dynamics import (
     term_sizes,
     to_record,
 )
+from inrflow.dynamics.fields.pde_terms import Factor
 from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.libraries.pde import LocalEquation
-from inrflow.dynamics.libraries.pde_terms import Factor
 from tests.systems.local_systems import basis_of
 
 U, V, U_X, U_XX = Factor(0), Factor(1), Factor(0, (0,)), Factor(0, (0, 0))

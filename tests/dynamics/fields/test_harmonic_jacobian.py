@@ -6,10 +6,10 @@ import pytest
 import torch
 from local_systems import basis_of, harmonic_decoder
 
+from inrflow.dynamics.fields.fourier_grid import LocalBasis
 from inrflow.dynamics.fields.harmonic_jacobian import HarmonicJacobian
 from inrflow.dynamics.fields.local import LocalProducts
-from inrflow.dynamics.libraries.fourier_grid import LocalBasis
-from inrflow.dynamics.libraries.pde_terms import Factor, to_plain
+from inrflow.dynamics.fields.pde_terms import Factor, to_plain
 
 U, V, U_X = Factor(0), Factor(1), Factor(0, (0,))
 NOW = torch.zeros(())

@@ -5,8 +5,8 @@ import math
 import torch
 
 from inrflow.dynamics.fields.local import LocalProducts
+from inrflow.dynamics.fields.pde_terms import LAPLACIAN, Factor, from_plain, libraries, name_of, to_plain
 from inrflow.dynamics.libraries.pde import LocalEquation
-from inrflow.dynamics.libraries.pde_terms import LAPLACIAN, Factor, from_plain, libraries, name_of, to_plain
 from tests.systems.local_systems import basis_of, points_of
 
 NOW = torch.zeros(())

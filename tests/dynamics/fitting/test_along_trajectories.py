@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from inrflow.dynamics.fields.pde_terms import Factor
 from inrflow.dynamics.fitting.along_trajectories import STEPS, WHOLE, EquationRefinement
 from inrflow.dynamics.fitting.transitions_of_pde import EquationFit
 from inrflow.dynamics.libraries.pde import LocalEquation
-from inrflow.dynamics.libraries.pde_terms import Factor
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.normal_equations import NormalEquations
 from tests.systems.local_systems import basis_of, burgers, trajectories

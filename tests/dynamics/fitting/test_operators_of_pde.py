@@ -6,11 +6,11 @@ from wave_systems import CHANNELS, DECODER, HARMONICS, SPEEDS, error_beyond, exa
 
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.contexts.alternate import ContextFit, refine
 from inrflow.dynamics.contexts.search import FREE, ContextSearch
+from inrflow.dynamics.fields.pde_terms import isotropic_terms
+from inrflow.dynamics.fitting.alternate import ContextFit, refine
 from inrflow.dynamics.fitting.moments import moments_of
 from inrflow.dynamics.fitting.operators_of_pde import LocalOperators, needed_coefficients, refined_along
-from inrflow.dynamics.libraries.pde_terms import isotropic_terms
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.principal_components import standardised
 

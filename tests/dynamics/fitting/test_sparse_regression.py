@@ -4,11 +4,11 @@ import math
 
 import torch
 
+from inrflow.dynamics.fields.pde_terms import Factor, libraries, linear_terms
 from inrflow.dynamics.fitting.sparse_regression import EquationSearch
 from inrflow.dynamics.fitting.transitions_of_pde import fastest_rate, flow_path
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.pde import LocalEquation
-from inrflow.dynamics.libraries.pde_terms import Factor, libraries, linear_terms
 from inrflow.dynamics.states import CodeData
 from tests.systems.local_systems import basis_of, burgers, trajectories
 

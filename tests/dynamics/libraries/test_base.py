@@ -6,8 +6,8 @@ from spectral_systems import burgers as burgers_operator
 from spectral_systems import flows, labels_of
 from torchdiffeq import odeint
 
-from inrflow.dynamics.fitting.integral_form import refit, search
 from inrflow.dynamics.fitting.transitions_of_pde import EquationFit
+from inrflow.dynamics.libraries.integral_form import refit, search
 from inrflow.dynamics.libraries.quadratic import QuadraticFit
 from inrflow.dynamics.libraries.spectral import SpectralFit
 from inrflow.dynamics.libraries.symbols import SymbolFit

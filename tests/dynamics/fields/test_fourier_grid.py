@@ -7,8 +7,8 @@ import torch
 
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.libraries.fourier_grid import LocalBasis, has_local_basis
-from inrflow.dynamics.libraries.pde_terms import FOURTH, LAPLACIAN, Factor
+from inrflow.dynamics.fields.fourier_grid import LocalBasis, has_local_basis
+from inrflow.dynamics.fields.pde_terms import FOURTH, LAPLACIAN, Factor
 from tests.systems.local_systems import basis_of, harmonic_decoder
 
 

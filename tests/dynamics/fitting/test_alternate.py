@@ -5,14 +5,14 @@ import pytest
 import torch
 from context_systems import CONTEXTS, SIZE, generator, operators, readout_error, trajectories
 
-from inrflow.dynamics.contexts.alternate import (
+from inrflow.dynamics.contexts.search import ContextSearch
+from inrflow.dynamics.fitting.alternate import (
     contexts_of,
     fit_contexts,
     generators_at,
     refine,
     solve_operators,
 )
-from inrflow.dynamics.contexts.search import ContextSearch
 from inrflow.dynamics.fitting.moments import IrregularMoments, UniformMoments, moments_of
 from inrflow.numerics.principal_components import standardised
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import PeriodicEmbedding
 from inrflow.decoders.harmonics import HarmonicDecoder
-from inrflow.dynamics.libraries.pde_terms import FOURTH, LAPLACIAN, Factor
+from inrflow.dynamics.fields.pde_terms import FOURTH, LAPLACIAN, Factor
 from inrflow.numerics.sparse_columns import SparseColumns
 
 _TRUNK_WAVES = {1: 64, 2: 16, 3: 8}  # largest wavenumber that is looked at where a network has functions of its own

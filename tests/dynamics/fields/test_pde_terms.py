@@ -1,6 +1,6 @@
 """Short lists of terms from what other physics need."""
 
-from inrflow.dynamics.libraries.pde_terms import Factor, known_libraries
+from inrflow.dynamics.fields.pde_terms import Factor, known_libraries
 
 U, V = Factor(0), Factor(1)
 
