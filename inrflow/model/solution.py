@@ -258,7 +258,7 @@ class Solution:
         return result
 
     def _std(self, times: Tensor, states: Tensor | None, which: Tensor, jacobian: Tensor, x: Tensor) -> Tensor:
-        """Standard deviations (R, C), normalised units, of rows as in `_block` with the decoder's `jacobian` (R, C, Z)."""
+        """Standard deviations (R, C), normalised units, of rows as in `_block`; `jacobian` (R, C, Z)."""
         size, at = self.surrogate.code_size, states
         inner = self.surrogate.scale.internal(torch.unique(times))
         if len(inner) > _FEW_TIMES:  # covariances change slowly: those at the nearest of a few times
