@@ -34,10 +34,10 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
         for candidate in recipe.propose(run):
             row = candidate.row or run.log.tried(_row(candidate))
             if not run.judge.better(candidate, best, run.log):
-                row.why = f"does not forecast held-out data clearly better than {_words(chosen)}"
+                row.why = f"not clearly better than {_words(chosen, row)}"
                 continue
             if chosen is not None:
-                chosen.why = f"{_words(row)} forecasts held-out data better"
+                chosen.why = f"{_words(row, chosen)} forecasts held-out data better"
             best, chosen = candidate, row
     if best is None or chosen is None:
         why = "; ".join(f"{row['recipe']}: {row['why']}" for row in run.log.not_applied) or "every model diverged"
@@ -59,5 +59,6 @@ def _row(candidate: Candidate) -> Tried:
     )
 
 
-def _words(row: Tried | None) -> str:
-    return "" if row is None else f"{row.recipe}, {row.candidate}"
+def _words(row: Tried | None, other: Tried) -> str:
+    """What a candidate is called beside another one."""
+    return "" if row is None else row.candidate if row.recipe == other.recipe else row.recipe
