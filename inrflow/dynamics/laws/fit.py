@@ -14,14 +14,17 @@ from inrflow.domains import NATURAL, Domain
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes, held_out_errors, point_sets
 from inrflow.dynamics.laws.field import Library
 from inrflow.dynamics.laws.law import MOST_STEPS, Law
+from inrflow.dynamics.laws.refine import Refinement, flights
 from inrflow.dynamics.laws.regression import NormalEquations, normal_equations
 from inrflow.dynamics.laws.terms import Term, short_list
 from inrflow.errors import UserError
 
 _MOST = 400  # harmonics
-_FEWER = 1.25  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
+_FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
 _SHARE = 0.2  # of trajectories judge candidates
-_LEVELS = (1.02, 1.15, 1.5, 3.0)  # supports: the smallest with a left-out misfit of so many times the least
+_LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
+# above the least by no more than these shares of the least, and of what terms explain at all
+_LENGTHS = (1, 3, 9)  # frames of the flights that refine coefficients, one after the other
 _FAMILIES = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
@@ -61,23 +64,57 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     order = generator.permutation(len(u))
     judged = max(1, round(_SHARE * len(u)))
     train, judge = data.take(np.sort(order[judged:])), data.take(np.sort(order[:judged]))
-    best: tuple[float, Law] | None = None
-    for place, count in counts(domains, boundary, train, seed, say):
-        codes = fit_codes(place.harmonics(count, boundary), train.x, train.u)
-        say(f"{place.kind}: {codes.harmonics.count} harmonics, cpu {time.process_time() - start:.1f}")
-        for law in candidates(place, boundary, codes, train, say):
-            error = forecast_error(law, judge)
-            say(f"  {error:.2e} with {np.count_nonzero(law.theta)} terms, cpu {time.process_time() - start:.1f}")
-            if best is None or error < best[0]:
-                best = error, law
-            if time.process_time() - start > seconds:
-                break
-    if best is None or not math.isfinite(best[0]):
+    place, count = choose(domains, boundary, train, seed, say)
+    codes = fit_codes(place.harmonics(count, boundary), train.x, train.u)
+    states, spread = encode(codes, train)
+    say(f"{place.kind}: {codes.harmonics.count} harmonics, cpu {time.process_time() - start:.1f}")
+    scored: list[tuple[np.ndarray, Law]] = []
+    for law in candidates(place, boundary, codes, train.t, states, spread, say):
+        errors = forecast_errors(law, judge)
+        say(f"  {errors.mean():.2e} with {np.count_nonzero(law.theta)} terms, cpu {time.process_time() - start:.1f}")
+        if np.isfinite(errors).all():
+            scored.append((errors, law))
+        if time.process_time() - start > seconds / 2:
+            break
+    if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
-    return best[1]
+    known = 1 - spread.mean(0) / codes.variance
+    law = simplest(scored)[1]
+    arena: Refinement | None = None  # noisy codes: judged by flights whose first codes are fitted to them
+    for length in _LENGTHS:
+        left = seconds - (time.process_time() - start)
+        if length >= states.shape[1] or left < 0.1 * seconds:
+            continue
+        refinement = Refinement(law, flights(train.t, states, spread, length), known, left / 5,
+                                arena is not None)
+        refined = refinement.run()
+        if len(refinement.free) and arena is None:
+            arena = Refinement(law, flights(judge.t, *encode(codes, judge), judge.t.shape[1] - 1), known, left / 10, True)
+        score = arena.misfits if arena is not None else (lambda law: forecast_errors(law, judge))
+        before, after = score(law), score(refined)
+        say(f"  along flights of {length}: {before.mean():.3e} to {after.mean():.3e}, "
+            f"cpu {time.process_time() - start:.1f}")
+        if not worse(after, before):
+            law = refined
+    return law
 
 
-def counts(domains: list[Domain], boundary: str, data: Data, seed: int, say: Log) -> list[tuple[Domain, int]]:
+def worse(errors: np.ndarray, others: np.ndarray) -> bool:
+    """Whether errors (S,) of trajectories are above others by more than the standard error of the mean difference."""
+    if not np.isfinite(errors).all():
+        return True
+    difference = errors - others
+    return float(difference.mean()) > float(difference.std() / math.sqrt(max(len(difference) - 1, 1)))
+
+
+def simplest(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
+    """Of the laws that forecast no worse than the best one, that with the fewest terms."""
+    best = min(scored, key=lambda pair: float(pair[0].mean()))
+    equal = [pair for pair in scored if not worse(pair[0], best[0])]
+    return min(equal, key=lambda pair: (np.count_nonzero(pair[1].theta), float(pair[0].mean())))
+
+
+def choose(domains: list[Domain], boundary: str, data: Data, seed: int, say: Log) -> tuple[Domain, int]:
     """The domain and the number of harmonics that fit held-out points best, the fewer where it is close."""
     points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
     sizes, size = [], min(_MOST, points)
@@ -90,31 +127,36 @@ def counts(domains: list[Domain], boundary: str, data: Data, seed: int, say: Log
     least = min(errors.values())
     i, size = min((key for key in errors if errors[key] <= _FEWER * least), key=lambda key: key[1])
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
-    return [(domains[i], size)]
+    return domains[i], size
 
 
-def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, data: Data, say: Log) -> list[Law]:
-    """Laws of all families of terms and sizes, the one with the least left-out misfit first."""
-    channels, dimensions = data.u.shape[-1], data.x.shape[-1]
-    families = short_list(channels, dimensions, domain.kind == "sphere")
+def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, t: np.ndarray, states: np.ndarray,
+               spread: np.ndarray, say: Log) -> list[Law]:
+    """Laws of all families of terms and sizes, the one with the least left-out misfit first.
+
+    states (S, T, C, K) at times t (S, T), of variances spread (S, C, K).
+    """
+    channels = states.shape[2]
+    families = short_list(channels, domain.dimensions, domain.kind == "sphere")
     terms = [term for family in families.values() for term in family]
-    rows = np.linspace(0, len(data.u) - 1, min(len(data.u), _TRAJECTORIES)).astype(int)
-    states = encode(codes, data.take(rows))
+    rows = np.linspace(0, len(states) - 1, min(len(states), _TRAJECTORIES)).astype(int)
+    t, states, spread = t[rows], states[rows], spread[rows]
     library = Library(terms, codes.harmonics)
+    known = 1 - spread.mean(0) / codes.variance
     largest = float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())
     found: dict[tuple, tuple[float, Law]] = {}
     for cumulative in (False, True):
-        equations = normal_equations(library, data.t[rows], states, cumulative)
+        equations = normal_equations(library, t, states, spread, known, cumulative)
         for names in _FAMILIES:
             active = [terms.index(term) for name in names for term in families[name]]
             for supports, theta, std, misfit in supports_of(equations, active, channels, len(terms)):
-                if supports not in found:
+                if (supports, cumulative) not in found:
                     law = Law(domain, boundary, tuple(terms), theta, std, codes, largest=largest)
-                    found[supports] = misfit, law
+                    found[supports, cumulative] = misfit, law
     ordered = sorted(found.values(), key=lambda pair: pair[0])
     say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {ordered[0][0]:.2e} to {ordered[-1][0]:.2e}")
     tests = torch.tensor(states[:: max(len(states) // 4, 1), 0]).flatten(1)
-    laws = (stepped(pruned(law), tests, float(np.diff(data.t, axis=1).max())) for _, law in ordered)
+    laws = (stepped(pruned(law), tests, float(np.diff(t, axis=1).max())) for _, law in ordered)
     return [law for law in laws if law is not None]
 
 
@@ -129,8 +171,9 @@ def supports_of(equations: NormalEquations, active: list[int], channels: int, co
     for level in _LEVELS:
         theta, std, chosen, misfit = np.zeros((count, channels)), np.zeros((count, channels)), [], 0.0
         for c, path in enumerate(paths):
-            least = min(value for _, value in path)
-            support, value = [pair for pair in path if pair[1] <= level * least][-1]
+            least, empty = min(value for _, value in path), path[-1][1]
+            bound = least + min(level[0] * least, level[1] * (empty - least))
+            support = [support for support, value in path if value <= bound][-1]
             solution, inverse = equations.solve(c, support, weights[c], everything)
             theta[support, c], std[support, c] = solution, np.sqrt(np.diag(inverse))
             chosen.append(tuple(sorted(support)))
@@ -162,23 +205,23 @@ def stepped(law: Law, z: torch.Tensor, dt: float) -> Law | None:
     return None
 
 
-def forecast_error(law: Law, data: Data) -> float:
-    """Mean over channels of squared errors of forecasts from the first frame, relative to the variance; inf: diverges."""
-    squares, count = np.zeros(data.u.shape[-1]), np.zeros(data.u.shape[-1])
+def forecast_errors(law: Law, data: Data) -> np.ndarray:
+    """Squared errors (S,) of forecasts from first frames, relative to variances, mean over channels; inf: diverged."""
+    result, scale = np.full(len(data.u), np.inf), np.nanvar(data.u, (0, 1, 2)) + 1e-300
     for members, places in point_sets(data.x):
         z = law.encode(places, data.u[members][:, 0])
         paths = (law.rollout(z, data.t[members[0]]) if (data.t[members] == data.t[members[0]]).all() else
                  torch.cat([law.rollout(z[i : i + 1], data.t[m]) for i, m in enumerate(members)]))
-        if not torch.isfinite(paths).all():
-            return math.inf
-        errors = (law.decode(paths, places) - data.u[members]) ** 2
-        squares, count = squares + np.nansum(errors, (0, 1, 2)), count + np.isfinite(errors).sum((0, 1, 2))
-    return float((squares / count / (np.nanvar(data.u, (0, 1, 2)) + 1e-300)).mean())
+        squares = np.nanmean((law.decode(paths, places) - data.u[members]) ** 2, (1, 2)) / scale
+        bounded = torch.isfinite(paths).flatten(1).all(1).numpy()
+        result[members] = np.where(bounded, squares.mean(1), np.inf)
+    return result
 
 
-def encode(codes: HarmonicCodes, data: Data) -> np.ndarray:
-    """Codes (S, T, C, K) of trajectories."""
+def encode(codes: HarmonicCodes, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (S, T, C, K) of trajectories and their variances (S, C, K)."""
     states = np.zeros((*data.u.shape[:2], data.u.shape[-1], codes.harmonics.count))
+    spread = np.zeros((len(states), *states.shape[2:]))
     for members, places in point_sets(data.x):
-        states[members] = codes.encode(places, data.u[members])[0]
-    return states
+        states[members], spread[members] = codes.encode(places, data.u[members])
+    return states, spread

@@ -21,6 +21,7 @@ _ORDER = 5  # of splines in time
 _CHUNK = 128  # states whose features are held at a time
 _RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
 _REWEIGHTED = 4
+_KNOWN = 0.5  # share of a shell's variance that points determine, at least
 _LEAST_VARIANCE = 1e-12  # of residuals, relative to that of the largest changes: rounding and the spline's own error
 
 
@@ -28,7 +29,8 @@ _LEAST_VARIANCE = 1e-12  # of residuals, relative to that of the largest changes
 class NormalEquations:
     """Sums over equations, of each fold of trajectories and each shell of harmonics.
 
-    gram (F, L, J, J), right (F, L, J, C), total (F, L, C), count (F, L); start (L, C): variances to begin with.
+    gram (F, L, J, J), right (F, L, J, C), total (F, L, C), count (F, L). start, least (L, C): variances of residuals to
+    begin with, and those that the uncertainty of codes alone makes.
     """
 
     gram: np.ndarray
@@ -36,6 +38,7 @@ class NormalEquations:
     total: np.ndarray
     count: np.ndarray
     start: np.ndarray
+    least: np.ndarray
 
     def solve(self, c: int, active: list[int], weights: np.ndarray, folds: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients of the active terms in channel c, and the inverse of their weighted normal matrix."""
@@ -56,11 +59,11 @@ class NormalEquations:
         """Inverse residual variances (L,) of shells, found in turn with the coefficients of all active terms."""
         folds = list(range(len(self.gram)))
         count = self.count.sum(0)
-        largest = (self.total.sum(0)[:, c] / count).max() + 1e-300
-        variance = np.maximum(self.start[:, c], _LEAST_VARIANCE * largest)
+        least = self.least[:, c] + _LEAST_VARIANCE * (self.total.sum(0)[:, c] / count).max() + 1e-300
+        variance = np.maximum(self.start[:, c], least)
         for _ in range(_REWEIGHTED):
             theta, _ = self.solve(c, active, 1 / variance, folds)
-            variance = np.maximum(self.squares(c, active, theta, folds) / count, _LEAST_VARIANCE * largest)
+            variance = np.maximum(self.squares(c, active, theta, folds) / count, least)
         return 1 / variance
 
     def misfit(self, c: int, active: list[int], weights: np.ndarray) -> float:
@@ -84,11 +87,13 @@ class NormalEquations:
         return path
 
 
-def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, cumulative: bool) -> NormalEquations:
-    """Equations of paths: codes (S, T, C, K) at times (S, T), the library's terms on the same harmonics.
+def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, known: np.ndarray,
+                     cumulative: bool) -> NormalEquations:
+    """Equations of paths: codes (S, T, C, K), their variances (S, C, K), times (S, T), terms on the same harmonics.
 
     The intervals at both ends, where splines are poor, are left out where there are enough. cumulative: changes since
-    the mean of a path, which noise of codes spoils once, instead of changes from frame to frame.
+    the mean of a path, which noise of codes spoils once, instead of changes from frame to frame. known (C, K): share of
+    the variance of codes that points determine; shells of which they determine less than half are no equations.
     """
     trajectories, times, channels, rows = codes.shape
     edges = shells(rows)
@@ -110,7 +115,10 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, cumulat
             right[s % folds, g] += a.T @ y
             total[s % folds, g] += (y**2).sum(0)
             count[s % folds, g] += len(y)
-    return NormalEquations(gram, right, total, count, spline_errors(t, codes, edges))
+    least, share = (np.add.reduceat(a, edges[:-1], -1).T / np.diff(edges)[:, None]
+                    for a in ((1 if cumulative else 2) * spread.mean(0), known))
+    least = np.where(share < _KNOWN, np.inf, least)
+    return NormalEquations(gram, right, total, count, spline_errors(t, codes, edges), least)
 
 
 def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, last: int
