@@ -73,7 +73,7 @@ class SphereHarmonics(Harmonics):
         z, weights = np.polynomial.legendre.leggauss(total // 2 + 1)
         phi = 2 * np.pi * np.arange(total + 1) / (total + 1)
         ring = np.sqrt(1 - z**2)[:, None]
-        points = np.stack([ring * np.cos(phi), ring * np.sin(phi), np.broadcast_to(z[:, None], ring.shape[:1] + phi.shape)],
-                          -1).reshape(-1, 3)
+        height = np.broadcast_to(z[:, None], (len(z), len(phi)))
+        points = np.stack([ring * np.cos(phi), ring * np.sin(phi), height], -1).reshape(-1, 3)
         return Quadrature(points, np.repeat(weights / 2 / len(phi), len(phi)), self.values(points),
                           self.gradients(points))

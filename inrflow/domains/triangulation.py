@@ -17,8 +17,8 @@ def clean_mesh(nodes: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.nda
     Raises UserError where the cells do not fit the nodes.
     """
     if nodes.ndim != 2 or cells.ndim != 2 or cells.shape[1] != nodes.shape[1] + 1:
-        raise UserError(f"a mesh has nodes of shape {nodes.shape} and cells of shape {cells.shape}; expected (V, d) and "
-                        "(E, d + 1)")
+        raise UserError(f"a mesh has nodes of shape {nodes.shape} and cells of shape {cells.shape}; expected (V, d) "
+                        "and (E, d + 1)")
     if not len(cells) or cells.min() < 0 or cells.max() >= len(nodes):
         raise UserError(f"a mesh of {len(nodes)} nodes has {len(cells)} cells whose nodes reach to "
                         f"{cells.max() if len(cells) else 'none'}; give indices of nodes")
@@ -46,7 +46,8 @@ def triangulate(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     try:
         cells = Delaunay(points).simplices.astype(np.int64)
     except (QhullError, ValueError) as error:
-        raise UserError(f"{len(points)} points in {d} dimensions span no region; give more, not all on one line") from error
+        raise UserError(f"{len(points)} points in {d} dimensions span no region; give more, not all on one line"
+                        ) from error
     spacing = cKDTree(points).query(points, 2 * d + 1)[0][:, 1:].mean(1)
     local = np.median(spacing[cells], 1)
     local = np.maximum(local, 0.5 * np.median(spacing))

@@ -10,24 +10,32 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from inrflow.domains import NATURAL, Domain
+from inrflow.domains import BOUNDARIES, NATURAL, Box, Domain, Sphere
+from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes, held_out_errors, point_sets
 from inrflow.dynamics.laws.field import Library
 from inrflow.dynamics.laws.law import MOST_STEPS, Law
 from inrflow.dynamics.laws.refine import Refinement, flights
 from inrflow.dynamics.laws.regression import NormalEquations, normal_equations
-from inrflow.dynamics.laws.terms import Term, short_list
+from inrflow.dynamics.laws.terms import short_list
 from inrflow.errors import UserError
 
-_MOST = 400  # harmonics
+_FEWEST = 8
+_MOST = 256  # harmonics that laws are sought on
+_FINER = (1.7, 2.8)  # times as many that forecasts are tried on
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
+_BETTER = 0.9  # share of the error that is left by more harmonics, if they are to be taken
+_HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
 _SHARE = 0.2  # of trajectories judge candidates
 _LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
 # above the least by no more than these shares of the least, and of what terms explain at all
+_KEPT = 0.35  # share of the time that is kept for forecasts on more harmonics
 _LENGTHS = (1, 3, 9)  # frames of the flights that refine coefficients, one after the other
 _FAMILIES = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
+_JUDGED = 5  # candidates are judged, and all others whose misfit is
+_CLOSE = 20.0  # at most so many times the least
 _TRAJECTORIES = 32  # equations come from so many trajectories, at most
 
 Log = Callable[[str], None]
@@ -47,11 +55,11 @@ class Data:
 
 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
-            boundary: str = NATURAL, seed: int = 0, log: Log | None = None) -> Law:
+            boundary: str | None = None, seed: int = 0, log: Log | None = None) -> Law:
     """The law whose forecasts of held-out trajectories are best.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
-    harmonics fit best is taken. Raises UserError where no law forecasts at all.
+    harmonics fit best is taken, as with boundary conditions that are not given. Raises UserError where no law forecasts at all.
     """
     start = time.process_time()
     say: Log = log or (lambda _: None)
@@ -64,7 +72,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     order = generator.permutation(len(u))
     judged = max(1, round(_SHARE * len(u)))
     train, judge = data.take(np.sort(order[judged:])), data.take(np.sort(order[:judged]))
-    place, count = choose(domains, boundary, train, seed, say)
+    place, boundary, count = choose(domains, boundary, train, seed, say)
     codes = fit_codes(place.harmonics(count, boundary), train.x, train.u)
     states, spread = encode(codes, train)
     say(f"{place.kind}: {codes.harmonics.count} harmonics, cpu {time.process_time() - start:.1f}")
@@ -74,7 +82,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         say(f"  {errors.mean():.2e} with {np.count_nonzero(law.theta)} terms, cpu {time.process_time() - start:.1f}")
         if np.isfinite(errors).all():
             scored.append((errors, law))
-        if time.process_time() - start > seconds / 2:
+        if time.process_time() - start > 0.4 * seconds:
             break
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
@@ -83,9 +91,9 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     arena: Refinement | None = None  # noisy codes: judged by flights whose first codes are fitted to them
     for length in _LENGTHS:
         left = seconds - (time.process_time() - start)
-        if length >= states.shape[1] or left < 0.1 * seconds:
+        if length >= states.shape[1] or left < _KEPT * seconds:
             continue
-        refinement = Refinement(law, flights(train.t, states, spread, length), known, left / 5,
+        refinement = Refinement(law, flights(train.t, states, spread, length), known, (left - _KEPT * seconds) / 4,
                                 arena is not None)
         refined = refinement.run()
         if len(refinement.free) and arena is None:
@@ -96,6 +104,28 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             f"cpu {time.process_time() - start:.1f}")
         if not worse(after, before):
             law = refined
+    return law if arena is not None else finer(law, train, judge, start + seconds, say)
+
+
+def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:
+    """The law on more harmonics, as long as its forecasts become better: it makes waves that points do not determine."""
+    began = time.process_time()
+    errors = forecast_errors(law, judge)
+    spent, count = time.process_time() - began, law.codes.harmonics.count
+    for factor in _FINER:
+        if time.process_time() + 3 * factor**2 * spent > deadline:
+            break
+        harmonics = law.domain.harmonics(int(factor * count), law.boundary)
+        if harmonics.count <= law.codes.harmonics.count:
+            break
+        codes = fit_codes(harmonics, train.x, train.u)
+        first = torch.tensor(encode(codes, judge.take(np.arange(min(4, len(judge.u)))))[0][:, 0]).flatten(1)
+        wider = stepped(replace(law, codes=codes), first, float(np.diff(train.t, axis=1).max()))
+        after = forecast_errors(wider, judge) if wider is not None else np.full(1, np.inf)
+        say(f"  on {harmonics.count} harmonics: {errors.mean():.2e} to {after.mean():.2e}")
+        if wider is None or not after.mean() < _BETTER * errors.mean():
+            break
+        law, errors = wider, after
     return law
 
 
@@ -114,20 +144,28 @@ def simplest(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
     return min(equal, key=lambda pair: (np.count_nonzero(pair[1].theta), float(pair[0].mean())))
 
 
-def choose(domains: list[Domain], boundary: str, data: Data, seed: int, say: Log) -> tuple[Domain, int]:
-    """The domain and the number of harmonics that fit held-out points best, the fewer where it is close."""
-    points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
-    sizes, size = [], min(_MOST, points)
-    while size >= 8:
-        sizes.append(size)
-        size = int(size / 1.6)
+def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log) -> tuple[Domain, str, int]:
+    """Domain, boundary condition and number of harmonics that fit held-out points best, the fewer where it is close."""
     some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
-    errors = {(i, size): held_out_errors(place.harmonics(size, boundary), some.x, some.u, seed)
-              for i, place in enumerate(domains) for size in sizes}
+    bases = [(place, kind) for place in domains for kind in ([boundary] if boundary else
+                                                            BOUNDARIES if bounded(place) else [NATURAL])]
+    errors: dict[tuple[int, int], float] = {}
+    for i, (place, kind) in enumerate(bases):
+        size = min(_MOST, int(np.isfinite(data.u[0, 0, :, 0]).sum()))
+        while size >= _FEWEST:
+            errors[i, size] = held_out_errors(place.harmonics(size, kind), some.x, some.u, seed)
+            if errors[i, size] > _HOPELESS * min(errors.values()):
+                break
+            size = int(size / 1.6)
     least = min(errors.values())
-    i, size = min((key for key in errors if errors[key] <= _FEWER * least), key=lambda key: key[1])
+    i, size = min((key for key in errors if errors[key] <= _FEWER * least), key=lambda key: (key[1], key[0]))
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
-    return domains[i], size
+    return *bases[i], size
+
+
+def bounded(domain: Domain) -> bool:
+    """Whether a domain has a boundary."""
+    return not isinstance(domain, Sphere) and not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC})
 
 
 def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, t: np.ndarray, states: np.ndarray,
@@ -156,6 +194,7 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, t: np.ndarra
     ordered = sorted(found.values(), key=lambda pair: pair[0])
     say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {ordered[0][0]:.2e} to {ordered[-1][0]:.2e}")
     tests = torch.tensor(states[:: max(len(states) // 4, 1), 0]).flatten(1)
+    ordered = [pair for i, pair in enumerate(ordered) if i < _JUDGED or pair[0] <= _CLOSE * ordered[0][0]]
     laws = (stepped(pruned(law), tests, float(np.diff(t, axis=1).max())) for _, law in ordered)
     return [law for law in laws if law is not None]
 
