@@ -17,6 +17,7 @@ from inrflow.errors import UserError
 _MESHES = {1: skfem.MeshLine, 2: skfem.MeshTri, 3: skfem.MeshTet}
 _ELEMENTS = {(1, 1): skfem.ElementLineP1, (1, 2): skfem.ElementLineP2, (2, 1): skfem.ElementTriP1,
              (2, 2): skfem.ElementTriP2, (3, 1): skfem.ElementTetP1, (3, 2): skfem.ElementTetP2}
+_EXACT = 1e-6  # share of exactly integrated masses
 _NEAREST = 12  # cells around a point outside the mesh among which the nearest one is looked for
 
 
@@ -36,7 +37,7 @@ class Region(Domain):
             raise UserError(f"a region in {self.dimensions} dimensions with elements of order {order} is asked for; "
                             "give 1 to 3 dimensions and order 1 or 2")
         mesh = _MESHES[self.dimensions](np.ascontiguousarray(self.nodes.T), np.ascontiguousarray(self.cells.T))
-        self.basis = skfem.Basis(mesh, _ELEMENTS[self.dimensions, self.order](), intorder=2)
+        self.basis = skfem.Basis(mesh, _ELEMENTS[self.dimensions, self.order](), intorder=2 + 2 * (self.dimensions == 1))
         self._finder = mesh.element_finder(mapping=self.basis.mapping)
         self._known: dict[tuple[int, str], RegionHarmonics] = {}
 
@@ -57,6 +58,8 @@ class Region(Domain):
         stiffness, masses = laplace.assemble(basis).tocsc(), mass.assemble(basis).tocsc()
         if self.order == 1:
             masses = sparse.diags(np.asarray(masses.sum(1)).ravel()).tocsc()
+        else:  # the rule of `quadrature` alone may miss functions within cells
+            masses = masses + _EXACT * mass.assemble(skfem.Basis(basis.mesh, basis.elem, intorder=4)).tocsc()
         free = np.setdiff1d(np.arange(basis.N), basis.get_dofs().all() if boundary == HELD else [])
         inner, inner_mass = stiffness[free][:, free], masses[free][:, free] / self.measure
         count = min(count, len(free))
@@ -125,7 +128,7 @@ class RegionHarmonics(Harmonics):
             if slopes:
                 total = total + amplitude[:, :, None] * shape.grad[:, :, 0].T[:, None, :]
             else:
-                total = total + amplitude * shape.value.reshape(-1, 1)
+                total = total + amplitude * np.asarray(shape).reshape(-1, 1)
         return np.asarray(total)
 
     def values(self, x: np.ndarray) -> np.ndarray:

@@ -59,7 +59,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     """The law whose forecasts of held-out trajectories are best.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
-    harmonics fit best is taken, as with boundary conditions that are not given. Raises UserError where no law forecasts at all.
+    harmonics fit best is taken, as with boundary conditions that are not given. seconds: of processor time. Raises
+    UserError where no law forecasts at all.
     """
     start = time.process_time()
     say: Log = log or (lambda _: None)
@@ -93,11 +94,12 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         left = seconds - (time.process_time() - start)
         if length >= states.shape[1] or left < _KEPT * seconds:
             continue
-        refinement = Refinement(law, flights(train.t, states, spread, length), known, (left - _KEPT * seconds) / 4,
+        refinement = Refinement(law, flights(train.t, states, spread, length), known, (left - _KEPT * seconds) / 8,
                                 arena is not None)
         refined = refinement.run()
         if len(refinement.free) and arena is None:
-            arena = Refinement(law, flights(judge.t, *encode(codes, judge), judge.t.shape[1] - 1), known, left / 10, True)
+            whole = flights(judge.t, *encode(codes, judge), judge.t.shape[1] - 1)
+            arena = Refinement(law, whole, known, left / 10, True)
         score = arena.misfits if arena is not None else (lambda law: forecast_errors(law, judge))
         before, after = score(law), score(refined)
         say(f"  along flights of {length}: {before.mean():.3e} to {after.mean():.3e}, "
@@ -108,7 +110,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
 
 
 def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:
-    """The law on more harmonics, as long as its forecasts become better: it makes waves that points do not determine."""
+    """The law on more harmonics while its forecasts improve: it makes waves that the points do not determine."""
     began = time.process_time()
     errors = forecast_errors(law, judge)
     spent, count = time.process_time() - began, law.codes.harmonics.count

@@ -58,7 +58,8 @@ class Law:
         if steps > MOST_STEPS * 64:
             return torch.full_like(z, math.nan)
         later = self.field().advance(z, dt, steps)
-        return torch.where(torch.linalg.vector_norm(later, dim=-1, keepdim=True) < _BOUND * self.largest, later, math.nan)
+        size = torch.linalg.vector_norm(later, dim=-1, keepdim=True)
+        return torch.where(size < _BOUND * self.largest, later, math.nan)
 
     def rollout(self, z: Tensor, t: np.ndarray) -> Tensor:
         """Codes (B, T, C K) at increasing times (T,), from codes z (B, C K) at the first."""
@@ -80,9 +81,10 @@ class Law:
 
     def state(self) -> dict[str, Any]:
         """Arrays and plain values."""
-        return {"domain": self.domain.state(), "boundary": self.boundary, "terms": [term.state() for term in self.terms],
-                "theta": self.theta, "std": self.std, "count": self.codes.harmonics.count, "mean": self.codes.mean,
-                "variance": self.codes.variance, "longest": self.longest, "largest": self.largest}
+        return {"domain": self.domain.state(), "boundary": self.boundary, "theta": self.theta, "std": self.std,
+                "terms": [term.state() for term in self.terms], "count": self.codes.harmonics.count,
+                "mean": self.codes.mean, "variance": self.codes.variance, "longest": self.longest,
+                "largest": self.largest}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Law:

@@ -29,7 +29,7 @@ _BATCH = 2048  # flights at a time
 
 @dataclass(frozen=True)
 class Flights:
-    """Codes (B, M, C K) of B flights of M frames dt apart each (B, M - 1), and the variances (B, C K) of those codes."""
+    """Codes (B, M, C K) of B flights of M frames, the times (B, M - 1) between them, variances (B, C K) of codes."""
 
     codes: Tensor
     dt: Tensor

@@ -1,4 +1,4 @@
-"""Term: one summand of a law, a differential monomial of the field; and the ordered list of terms a law is sought in."""
+"""Term: one summand of a law, a differential monomial of the field; and the short list a law is sought in."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_refinement_corrects_wrong_coefficients_of_noisy_flights() -> None:
 
 def test_law_of_data_is_found_forecast_printed_and_saved() -> None:
     t, x, u = _diffusion(14)
-    law = fit_law(t, x, u[:10], LINE, seconds=15)
+    law = fit_law(t, x, u[:10], LINE, seconds=5)
     found = {term.written(["u"], ["x"]): value for term, value in zip(law.terms, law.theta[:, 0], strict=True)}
     assert found["lap u"] == pytest.approx(0.02, rel=0.02) and found["u^3"] == pytest.approx(-1, rel=0.02)
     assert "du/dt = " in law.written(["u"])[0] and "u^3" in law.written(["u"])[0]
@@ -169,7 +169,7 @@ def test_law_is_found_from_other_points_in_every_trajectory_between_held_walls()
     amplitude = generator.standard_normal((10, 4)) * np.exp(-0.5 * k)
     decay = np.exp(-0.05 * (np.pi * k) ** 2 * t[:, None])
     u = np.einsum("sk,tk,snk->stn", amplitude, decay, np.sin(np.pi * k * x))[..., None]
-    law = fit_law(t, x, u, LINE, seconds=10)
+    law = fit_law(t, x, u, LINE, seconds=4)
     assert law.boundary == HELD
     assert law.written(["u"])[0].count("u") == 2 and law.theta.max() == pytest.approx(0.05, rel=1e-3)
 
