@@ -93,11 +93,17 @@ def swift_hohenberg(generator: np.random.Generator, count: int) -> Fields:
     g = np.arange(n) * length / n
     x = np.stack(np.meshgrid(g, g, indexing="ij"), -1).reshape(-1, 2)
 
-    def rate(u: np.ndarray) -> np.ndarray:
-        return np.fft.irfft2((0.3 - (1 - k2) ** 2) * np.fft.rfft2(u), (n, n)) - u**3
-
-    start = [np.fft.irfft2(np.fft.rfft2(generator.standard_normal((n, n))) * np.exp(-k2), (n, n)) for _ in range(count)]
-    u = np.stack([_solve(rate, 0.5 * u / u.std(), t, "LSODA" if n < 20 else "RK45") for u in start])
+    step = 0.005  # Strang splitting, both parts exact
+    half = np.exp(step / 2 * (0.3 - (1 - k2) ** 2))
+    white = np.fft.rfft2(generator.standard_normal((count, n, n))) * np.exp(-k2)
+    u = np.fft.irfft2(white, (n, n))
+    u, frames = 0.5 * u / u.std(), []
+    for index in range(round(t[-1] / step) + 1):
+        if index % round(t[1] / step) == 0:
+            frames.append(u)
+        u = np.fft.irfft2(half * np.fft.rfft2(u), (n, n))
+        u = np.fft.irfft2(half * np.fft.rfft2(u / np.sqrt(1 + 2 * step * u**2)), (n, n))
+    u = np.stack(frames, 1)
     return t, x, u.reshape(count, FRAMES, -1, 1), {"period": [length, length]}
 
 

@@ -26,7 +26,7 @@ class Box(Domain):
 
     kind = "box"
 
-    def __init__(self, lower: Sequence[float], upper: Sequence[float], axes: Sequence[str]):
+    def __init__(self, lower: Sequence[float] | np.ndarray, upper: Sequence[float] | np.ndarray, axes: Sequence[str]):
         self.lower, self.upper = np.asarray(lower, np.float64), np.asarray(upper, np.float64)
         self.axes, self.dimensions = tuple(axes), len(self.lower)
         if not len(self.lower) == len(self.upper) == len(self.axes) or not set(self.axes) <= set(AXES):

@@ -60,31 +60,30 @@ def _limits(points: np.ndarray, period: np.ndarray) -> tuple[list[np.ndarray], l
     scattered points, beyond them by the gap expected of uniform ones, rounded to two digits of that gap."""
     d = points.shape[1]
     near, far = points.min(0), points.max(0)
-    tight, wide = [near.copy(), far.copy()], [near.copy(), far.copy()]
+    found = [(near.copy(), far.copy()) for _ in range(3)]  # walls at the outer points, half a step, a step beyond
+    half = False  # coordinates (i + 1/2) h: centres of cells
     for j in range(d):
-        if period[j] > 0:
-            for limits in (tight, wide):
-                limits[0][j] = 0.0 if near[j] >= 0 and far[j] <= period[j] else near[j]
-                limits[1][j] = limits[0][j] + period[j]
-            continue
         levels = np.unique(np.round(points[:, j], 9))
         step = float(np.median(np.diff(levels))) if len(levels) > 1 else 1.0
-        if len(levels) <= max(_LEVELS * len(points), 2) or d == 1:  # a lattice
-            wide[0][j], wide[1][j] = near[j] - step / 2, far[j] + step / 2
-        else:
-            gap = (far[j] - near[j]) / (len(points) - 1)
-            unit = 10.0 ** np.ceil(np.log10(4 * gap))  # walls lie at round numbers more often than not
-            for limits in (tight, wide):
-                low, high = np.floor(near[j] / unit) * unit, np.ceil(far[j] / unit) * unit
+        gap = (far[j] - near[j]) / max(len(points) - 1, 1)
+        unit = 10.0 ** np.ceil(np.log10(4 * gap)) if gap > 0 else 1.0  # walls lie at round numbers more often than not
+        low, high = np.floor(near[j] / unit) * unit, np.ceil(far[j] / unit) * unit
+        lattice = len(levels) <= max(_LEVELS * len(points), 2) or d == 1
+        half |= bool(lattice and period[j] == 0 and np.isclose((near[j] / step) % 1, 0.5))
+        for beyond, limits in zip((0.0, 0.5, 1.0), found, strict=True):
+            if period[j] > 0:
+                limits[0][j] = 0.0 if near[j] >= 0 and far[j] <= period[j] else near[j]
+                limits[1][j] = limits[0][j] + period[j]
+            elif lattice:
+                limits[0][j], limits[1][j] = near[j] - beyond * step, far[j] + beyond * step
+            else:
                 limits[0][j] = low if near[j] - low < 8 * gap else near[j] - gap
                 limits[1][j] = high if high - far[j] < 8 * gap else far[j] + gap
-    cells = [tight, wide]
-    half = np.isclose((tight[0] / np.where(wide[0] < tight[0], 2 * (tight[0] - wide[0]), 1)) % 1, 0.5).any()
-    if np.allclose(tight[0], wide[0]) and np.allclose(tight[1], wide[1]):
-        cells = [tight]
-    elif half:  # coordinates (i + 1/2) h: centres of cells
-        cells = [wide, tight]
-    return [c[0] for c in cells], [c[1] for c in cells]
+    if all(np.allclose(found[0], limits) for limits in found):
+        found = found[:1]
+    elif half:
+        found = [found[1], found[0], found[2]]
+    return [limits[0] for limits in found], [limits[1] for limits in found]
 
 
 def from_state(state: Mapping[str, Any]) -> Domain:

@@ -37,7 +37,8 @@ class Region(Domain):
             raise UserError(f"a region in {self.dimensions} dimensions with elements of order {order} is asked for; "
                             "give 1 to 3 dimensions and order 1 or 2")
         mesh = _MESHES[self.dimensions](np.ascontiguousarray(self.nodes.T), np.ascontiguousarray(self.cells.T))
-        self.basis = skfem.Basis(mesh, _ELEMENTS[self.dimensions, self.order](), intorder=2 + 2 * (self.dimensions == 1))
+        element = _ELEMENTS[self.dimensions, self.order]()
+        self.basis = skfem.Basis(mesh, element, intorder=4 if self.dimensions == 1 else 2)
         self._finder = mesh.element_finder(mapping=self.basis.mapping)
         self._known: dict[tuple[int, str], RegionHarmonics] = {}
 

@@ -78,7 +78,7 @@ def point_sets(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     if x.ndim == 2:
         yield np.array([0]), x
         return
-    if (x == x[:1]).all():
+    if np.equal(x, x[:1]).all():
         yield np.arange(len(x)), x[0]
         return
     _, label = np.unique(x.reshape(len(x), -1), axis=0, return_inverse=True)
@@ -106,7 +106,7 @@ def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: in
 def _patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Frames (indices) of values (B, N) that miss the same points, and which points they have."""
     seen = np.isfinite(values)
-    if (seen == seen[:1]).all():
+    if np.equal(seen, seen[:1]).all():
         yield np.arange(len(values)), np.flatnonzero(seen[0])
         return
     patterns, label = np.unique(seen, axis=0, return_inverse=True)

@@ -21,6 +21,7 @@ class Library(nn.Module):
     slopes: Tensor
     project: Tensor
     eigenvalues: Tensor
+    derivative: Tensor
 
     def __init__(self, terms: Sequence[Term], harmonics: Harmonics):
         super().__init__()
@@ -40,7 +41,7 @@ class Library(nn.Module):
     def at_points(self, z: Tensor, terms: Sequence[Term]) -> dict[tuple[int, int], Tensor]:
         """The factors (channel, axis) that terms need, of codes (B, C, K), at quadrature points: (B, Q) each."""
         needed = {factor for term in terms for product in term.products for factor in product}
-        result = {}
+        result: dict[tuple[int, int], Tensor] = {}
         for axis in sorted({axis for _, axis in needed}):
             channels = sorted(c for c, a in needed if a == axis)
             table = self.values if axis == VALUE else self.slopes[axis]
@@ -123,7 +124,7 @@ class LawField(nn.Module):
             dense[:, :, term.products[0][0][0]] += self.theta[j][:, None, None] * matrix
         return dense.reshape(1, self.size, self.size)
 
-    def _apply(self, blocks: Tensor, z: Tensor) -> Tensor:
+    def _act(self, blocks: Tensor, z: Tensor) -> Tensor:
         """Blocks (K, C, C) or (1, C K, C K) on codes (B, C, K)."""
         if len(blocks) == 1 and blocks.shape[-1] == self.size:
             return (z.reshape(len(z), -1) @ blocks[0].T).reshape(z.shape)
@@ -147,16 +148,16 @@ class LawField(nn.Module):
                     before = group[c]
                     group[c] = part if before is None else before.add_(part)
         for power, group in sums.items():
-            for c, value in enumerate(group):
-                if value is not None:
-                    codes = value @ library.project.T
+            for c, field in enumerate(group):
+                if field is not None:
+                    codes = field @ library.project.T
                     total[:, c] += codes if not power else codes * (-library.eigenvalues) ** power
         return total
 
     def forward(self, t: Tensor | float, z: Tensor) -> Tensor:
         """Rates (..., C K) of codes (..., C K); the law does not depend on time."""
         codes = z.reshape(-1, self.channels, len(self.library.eigenvalues)).to(self.theta.dtype)
-        rate = self._apply(self.blocks, codes) + self.products(codes)
+        rate = self._act(self.blocks, codes) + self.products(codes)
         return rate.reshape(z.shape).to(z.dtype)
 
     def growth(self) -> float:
@@ -179,12 +180,12 @@ class LawField(nn.Module):
         now = z.reshape(len(z), self.channels, -1)
         for _ in range(steps):
             rate = self.products(now)
-            relaxed = self._apply(half, now)
-            a = relaxed + self._apply(quarter, rate)
+            relaxed = self._act(half, now)
+            a = relaxed + self._act(quarter, rate)
             rate_a = self.products(a)
-            b = relaxed + self._apply(quarter, rate_a)
+            b = relaxed + self._act(quarter, rate_a)
             rate_b = self.products(b)
-            c = self._apply(half, a) + self._apply(quarter, 2 * rate_b - rate)
-            now = (self._apply(whole, now) + self._apply(first, rate) + self._apply(middle, rate_a + rate_b)
-                   + self._apply(last, self.products(c)))
+            c = self._act(half, a) + self._act(quarter, 2 * rate_b - rate)
+            now = (self._act(whole, now) + self._act(first, rate) + self._act(middle, rate_a + rate_b)
+                   + self._act(last, self.products(c)))
         return now.reshape(z.shape)
