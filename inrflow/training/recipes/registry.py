@@ -6,14 +6,15 @@ from inrflow.errors import UserError
 from inrflow.training.recipes.auto_decoding import AutoDecodingRecipe
 from inrflow.training.recipes.base import Recipe
 from inrflow.training.recipes.joint import JointRecipe
+from inrflow.training.recipes.law import LawRecipe
 from inrflow.training.recipes.local_equation import LocalEquationRecipe
 from inrflow.training.recipes.neural import NeuralRecipe
 from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
 from inrflow.training.recipes.translation_equivariant import TranslationEquivariantRecipe
 
 RECIPES: list[Recipe] = [
-    LocalEquationRecipe(), TranslationEquivariantRecipe(), ReducedOrderRecipe(), NeuralRecipe(), AutoDecodingRecipe(),
-    JointRecipe(),
+    LocalEquationRecipe(), TranslationEquivariantRecipe(), LawRecipe(), ReducedOrderRecipe(), NeuralRecipe(),
+    AutoDecodingRecipe(), JointRecipe(),
 ]
 _ALIASES = {"coral": "auto_decoding"}
 
