@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
@@ -31,7 +31,7 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
         if reason is not None:
             run.log.skip(recipe.name, reason)
             continue
-        for candidate in recipe.propose(run):
+        for candidate in _proposed(recipe, run):
             row = candidate.row or run.log.tried(_row(candidate))
             if not run.judge.better(candidate, best, run.log):
                 row.why = f"not clearly better than {_words(chosen, row)}"
@@ -48,6 +48,18 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
     run.log.say(f"model: {best.recipe}, {best.name}, {best.code_size} codes, validation error "
                 f"{best.score.error:.2e} of the variance")
     return complete(best, run.log)
+
+
+def _proposed(recipe: Recipe, run: Run) -> Iterator[Candidate]:
+    """The candidates of a recipe; one that fails numerically is passed over, and told."""
+    try:
+        yield from recipe.propose(run)
+    except (ArithmeticError, ValueError, RuntimeError) as error:  # LinAlgError is a ValueError
+        if isinstance(error, UserError):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        run.log.skip(recipe.name, f"failed: {reason}")
+        run.log.say(f"{recipe.name} failed and is passed over: {reason}")
 
 
 def _row(candidate: Candidate) -> Tried:

@@ -90,7 +90,7 @@ def point_sets(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int, share: float = 0.15) -> float:
     """Error at points left out, relative to the variance (mean of channels), of codes of the other points."""
     generator = np.random.default_rng(seed)
-    hidden: np.ndarray = generator.random(u.shape[2]) < share
+    hidden = np.asarray(generator.random(u.shape[2]) < share)
     if not hidden.any() or hidden.all():
         return np.inf
     codes = fit_codes(harmonics, x[:, ~hidden], u[:, :, ~hidden])
