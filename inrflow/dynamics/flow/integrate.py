@@ -28,7 +28,7 @@ class IntegrationError(UserError):
 
 @dataclass(frozen=True)
 class Integrator:
-    """How states are integrated.
+    """A method of integration and its tolerances.
 
     Attributes:
         method: "rk4" (fixed step) or "dopri5" (adaptive).
