@@ -1,7 +1,8 @@
-"""Derivatives of products of fields whose codes are single harmonics: gathers from a spectrum instead of transforms.
+"""Jacobians of products of derivatives on harmonic codes, by gathers from a spectrum instead of transforms.
 
-A change of one code is a wave, and a product of waves is the two waves of their sum and difference. So how a pointwise
-rate s(x) df(x) drives a code is told by two Fourier coefficients of s, whatever the number of points.
+A change of one code is a wave, and the product of two waves is the waves of the sum and the difference of their
+wavenumbers. The derivative of a projected pointwise rate s(x) df(x) by a code is therefore a combination of two Fourier
+coefficients of s, whatever the number of points.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ _ALONE = 1e-12  # share of a code's energy that may lie in other waves and chann
 
 
 class HarmonicJacobian:
-    """Codes z_j that are the weights of 2 Re(b_j exp(i k_j x)), each in one channel.
+    """Jacobian on codes z_j that are the weights of 2 Re(b_j exp(i k_j x)), each in one channel.
 
     Args:
-        basis: on whose grid the products are formed without aliasing.
+        basis: whose grid is fine enough for the products.
         place (Z,) of the codes' waves among the coefficients kept, amplitude (Z,) complex, channel (Z,).
     """
 
@@ -38,7 +39,7 @@ class HarmonicJacobian:
 
     @classmethod
     def of(cls, basis: LocalBasis) -> HarmonicJacobian | None:
-        """That of a basis, None where a code is more than one wave in one channel."""
+        """The Jacobian for a basis; None where a code is more than one wave in one channel."""
         modes = torch.view_as_complex(basis.modes.unflatten(1, (basis.channels, basis.count, 2)))
         energy = modes.abs().square()
         waves = basis.wavenumbers
@@ -56,8 +57,8 @@ class HarmonicJacobian:
         return cls(basis, wave, amplitude, channel)
 
     def _where(self, waves: Tensor) -> Tensor:
-        """Place (...,) of waves (..., d) in the flat spectrum of the grid; that of an entry behind it where a product's
-        factor has none."""
+        """Index (...,) of wavenumbers (..., d) in the flat spectrum of the grid; one past its end for those beyond the
+        grid."""
         n = self.basis.points
         flat = torch.zeros(waves.shape[:-1], dtype=torch.int64)
         for axis in range(waves.shape[-1]):

@@ -28,7 +28,7 @@ class IntegrationError(UserError):
 
 @dataclass(frozen=True)
 class Integrator:
-    """How states are integrated.
+    """A method of integration and its tolerances.
 
     Attributes:
         method: "rk4" (fixed step), "dopri5" (adaptive) or "etd" (exponential, for laws on harmonics alone).
