@@ -95,7 +95,7 @@ class Family:
             shared = SharedEquation.of(equations, sizes, context_size)
         others = list(without.values())
         operators = SharedOperators.of(
-            [one.field for one in others], [one.training["codes"] for one in others],
+            [one.training["codes"] for one in others], [one.field for one in others],
             [one.prior.covariance.diagonal() for one in others], context_size,
         ) if others else None
         return cls(kept, shared, operators)

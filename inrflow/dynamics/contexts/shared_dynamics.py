@@ -173,10 +173,10 @@ class SharedOperators:
 
     @classmethod
     def of(
-        cls, fields: Sequence[VectorField], names: Sequence[Sequence[str]], variances: Sequence[Tensor],
+        cls, names: Sequence[Sequence[str]], fields: Sequence[VectorField], variances: Sequence[Tensor],
         context_size: int | None = None,
     ) -> SharedOperators:
-        """From the quadratic fields of the physics, and the names and variances of the codes of each.
+        """From the names of the codes of each physics, their quadratic fields and the variances (n,) of their codes.
 
         E physics have E operators: E - 1 contexts span them exactly (the default), fewer the leading directions of
         their spread, in the units that codes vary by.

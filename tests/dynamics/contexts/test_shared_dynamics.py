@@ -96,11 +96,11 @@ def quadratic(size: int, couplings: int, seed: int) -> VectorField:
 def test_quadratic_fields_of_different_codes_are_spanned_exactly_by_one_context_less() -> None:
     fields, names = [quadratic(3, 3, 0), quadratic(2, 2, 1)], [["a", "b", "c"], ["c", "d"]]
     variances = [torch.tensor([1.0, 0.5, 0.1]), torch.tensor([0.2, 2.0])]
-    family = SharedOperators.of(fields, names, variances)
+    family = SharedOperators.of(names, fields, variances)
     assert family.codes == ["a", "b", "c", "d"] and family.contexts.shape == (2, 1) and max(family.lost) < 1e-20
     family = SharedOperators.rebuilt(family.state(), json.loads(json.dumps(family.metadata())))
     now = torch.zeros(5).double()
     for index, (field, own) in enumerate(zip(fields, names, strict=True)):
         states = torch.randn(5, len(own), generator=torch.Generator().manual_seed(2)).double()
         torch.testing.assert_close(family.own_field(index, own)(now, states), field(now, states))
-    assert min(SharedOperators.of(fields, names, variances, 0).lost) > 0.1
+    assert min(SharedOperators.of(names, fields, variances, 0).lost) > 0.1
