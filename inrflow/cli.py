@@ -110,6 +110,9 @@ def _check(name: str, arguments: list[str]) -> None:
         settings = resolve(name, SCHEMAS[name], [item for item in arguments if "=" in item or name != "convert"])
         if getattr(settings, "run", None) is not None:
             require_run(settings.run)
+        files = sum("=" not in item for item in arguments)
+        if name == "convert" and files != 2:
+            raise UserError(f"{files} files are given; expected SOURCE TARGET")
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

@@ -67,9 +67,8 @@ def describe_run(run: RunDirectory) -> list[tuple[str, object]]:
 
     directory = run.path
     size = sum(item.stat().st_size for item in directory.rglob("*") if item.is_file())
-    rows: list[tuple[str, object]] = [("run", f"{directory} ({size / 1e6:.3g} MB)")]
-    rows.append(("state", "finished" if run.finished else
-                 f"unfinished; continue with: inrflow train resume={directory}"))
+    state = "finished" if run.finished else f"unfinished; continue with: inrflow train resume={directory}"
+    rows: list[tuple[str, object]] = [("run", f"{directory} ({size / 1e6:.3g} MB), {state}")]
     if run.begun:
         rows += _config_rows(run.config())
     if run.finished:
@@ -119,10 +118,9 @@ def _model_rows(surrogate: Surrogate) -> Iterable[tuple[str, object]]:
         ("system", f"{about.name}: channels {channels}"),
         ("domain", f"{box}; horizon {horizon}"),
         ("training data", f"{training.get('trajectories', '?')} trajectories; symmetries used: {symmetries}"),
-        ("decoder", f"{kind}; code of {surrogate.code_size}"),
+        ("decoder", f"{kind}; code of {surrogate.code_size}; {surrogate.parameters:,} parameters with the dynamics"),
         ("dynamics", f"{training.get('dynamics', '?')}; {memory}; {surrogate.integrator.method}"),
         *(("equation" if i == 0 else "", line) for i, line in enumerate(equation)),
-        ("parameters", f"{surrogate.parameters:,}"),
     ]
 
 

@@ -77,7 +77,7 @@ def show_candidates(report: dict[str, Any], console: Console) -> None:
     candidates, chosen = report["candidates"], report["chosen"]
     shown = _shown(candidates, chosen)
     some = f", {len(shown)} of {len(candidates)}" if len(shown) < len(candidates) else ""
-    title = f"candidate models{some}: error of held-out forecasts and its floor, the decoder's (share of variance)"
+    title = f"candidate models{some} (held-out error; floor: of the decoder alone)"
     table = Table(title=title, box=None, padding=(0, 2, 0, 0))
     sizes = {"code_size": "codes", "memory": "memory", "contexts": "contexts"}
     sizes = {key: name for key, name in sizes.items() if key == "code_size" or any(one[key] for one in candidates)}

@@ -7,8 +7,6 @@ from typing import Any
 
 from inrflow.config.setting import setting
 
-RECIPES = ("auto", "local_equation", "translation_equivariant", "reduced_order", "neural", "coral", "dino")
-
 
 @dataclass
 class DataConfig:
@@ -76,10 +74,8 @@ class DecoderConfig:
 class EncodingConfig:
     """From observations to codes."""
 
-    method: str = setting(
-        "closed_form", "closed_form (a linear solve, for decoders affine in the code), gauss_newton, adam, or "
-        "gradient_steps (a few meta-learned ones).",
-        choices=("closed_form", "gauss_newton", "adam", "gradient_steps"))
+    method: str = setting("closed_form", "closed_form (a linear solve, for decoders affine in the code), gauss_newton, "
+                          "adam, gradient_steps (a few meta-learned ones), or another registered one.")
     iterations: int | None = setting(None, "Iterations. null: the method's own, or chosen on validation data.", least=1)
     rate: float | None = setting(None, "Step size of adam and gradient_steps. null: the method's own.", above=0)
 
@@ -159,7 +155,7 @@ class Config:
     recipe: str = setting(
         "auto", "How candidate models are made. auto: all closed-form recipes that apply, the best by held-out "
         "forecasts is kept. One by name: local_equation, translation_equivariant, reduced_order (POD), neural (SIREN "
-        "and a network as vector field, trained by descent), coral, dino.", choices=RECIPES)
+        "and a network as vector field, trained by descent), coral, dino, or another registered one.")
     data: DataConfig = field(default_factory=DataConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)

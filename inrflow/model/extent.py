@@ -54,8 +54,9 @@ class Extent:
         if not far.any():
             return
         worst, units = int(lead.argmax()), f" {self.description.time_units}" if self.description.time_units else ""
+        seen = f"t={first:.6g}" + (f" to {last:.6g}" if last > first else "")
         raise UserError(
-            f"{int(far.sum())} of {t.size} times lie too far from the observations (t={first:.6g} to {last:.6g}), the "
+            f"{int(far.sum())} of {t.size} times lie too far from the observations ({seen}), the "
             f"farthest, t={float(t[worst]):.6g}, by {lead[worst] / self.horizon:.3g} horizons; the time span of "
             f"training, the horizon, is {self.horizon:.4g}{units}, and a forecast reaches {self.reach:.4g}{units} "
             f"({self.reach / self.horizon:.4g} horizons): remove these points, or check the unit of their times"

@@ -58,7 +58,9 @@ class Solution:
         t (R,) and x (R, d): R single points, values (R, C);
         t scalar and x (N, d): one frame, values (N, C);
         t (T,) and x (N, d) with T different from N: all points at all times, values (T, N, C) (as `frames` does).
-    Units are those of the training data.
+    Units are those of the training data. Times farther from all observations than `Extent.reach` raise UserError: 100
+    times the time span of training or 1000 of its time steps, whichever is longer; a million time spans where the
+    dynamics are affine, whose flow is known at any time.
     """
 
     def __init__(self, surrogate: Model, estimate: StateEstimate, as_torch: bool = False) -> None:
@@ -250,13 +252,14 @@ class Solution:
                 result["dt"] = torch.einsum("rcz,rz->rc", jacobian, rate) * scale / model.scale.unit
             if "std" in what:
                 assert jacobian is not None
-                result["std"] = self._std(times, which, jacobian, x) * scale
+                result["std"] = self._std(times, states, which, jacobian, x) * scale
             if "dx" in what:
                 result["dx"] = decoder.slopes(points, code).flatten(0, 1).double() * scale[:, None]
         return result
 
-    def _std(self, times: Tensor, which: Tensor, jacobian: Tensor, x: Tensor) -> Tensor:
-        size = self.surrogate.code_size
+    def _std(self, times: Tensor, states: Tensor | None, which: Tensor, jacobian: Tensor, x: Tensor) -> Tensor:
+        """Standard deviations (R, C), normalised units, of rows as in `_block`; `jacobian` (R, C, Z)."""
+        size, at = self.surrogate.code_size, states
         inner = self.surrogate.scale.internal(torch.unique(times))
         if len(inner) > _FEW_TIMES:  # covariances change slowly: those at the nearest of a few times
             nodes = _cell_ends(inner, _DENSE_STEP)
@@ -265,20 +268,23 @@ class Solution:
             if len(nodes) < len(inner):
                 above = torch.searchsorted(nodes, inner).clamp(1, len(nodes) - 1)
                 nearest = torch.where(nodes[above] - inner < inner - nodes[above - 1], above, above - 1)
-                inner, which = nodes, nearest[which]
-        covariances = self._covariances(inner)
+                inner, which, at = nodes, nearest[which], None
+        covariances = self._covariances(inner, at)
         variance = torch.empty(jacobian.shape[:2], dtype=torch.float64)
         for k in which.unique().tolist():
             rows = which == k
             cov = covariances[k][0, :size, :size]
             variance[rows] = torch.einsum("rcz,zy,rcy->rc", jacobian[rows], cov, jacobian[rows])
+        variance = torch.where(torch.isfinite(variance), variance, torch.inf)  # of unstable dynamics, far ahead
         widening = self.surrogate.widening(self.estimate)[0]
         return self.surrogate.prior.std(variance, self.estimate.factor[0], x) * widening
 
-    def _covariances(self, inner: Tensor) -> list[Tensor]:
-        """Covariances at internal times (T,); those of the last call are kept, for many blocks ask for the same."""
+    def _covariances(self, inner: Tensor, states: Tensor | None) -> list[Tensor]:
+        """Covariances at internal times (T,), of the states (T, n) there if known; those of the last call are kept, for
+        many blocks ask for the same."""
         if self._known is None or not torch.equal(self._known[0], inner):
-            self._known = inner, list(self.path.covariance(inner, self.path.mean(inner)))
+            mean = self.path.mean(inner) if states is None else states[None]
+            self._known = inner, list(self.path.covariance(inner, mean))
         return self._known[1]
 
 

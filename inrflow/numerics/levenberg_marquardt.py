@@ -50,7 +50,7 @@ def levenberg_marquardt(
         damping: relative to the diagonal of the curvature; multiplied by `lowered` or `raised` within `bounds`.
     """
     value = objective(point)
-    factor = torch.as_tensor(damping, dtype=value.dtype, device=value.device).expand_as(value)
+    factor = damping.expand_as(value) if isinstance(damping, Tensor) else torch.full_like(value, damping)
     curvature = point.new_zeros(0)
     for _ in range(steps):
         curvature, gradient = linearise(point)

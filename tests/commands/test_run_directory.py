@@ -8,7 +8,6 @@ from inrflow.commands import run_directory
 from inrflow.commands.run_directory import RunDirectory, default_output, make_folder, read_steps
 from inrflow.config.schema import Config
 from inrflow.errors import UserError
-from inrflow.model.store import MODEL_FILE
 
 
 def test_rows_of_metrics_come_by_stage_the_later_of_two_counts_and_damaged_ones_are_ignored(tmp_path):
@@ -63,5 +62,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
         make_folder(tmp_path / "file" / "a")
 
 
-def test_names_of_files_are_those_of_the_model():
-    assert run_directory.MODEL_FILE == MODEL_FILE
+def test_a_finished_run_has_files_of_these_names(tiny_run):
+    names = ("CONFIG", "MODEL", "METRICS", "EVALUATION", "REFERENCES")
+    assert all((tiny_run.run / getattr(run_directory, f"{name}_FILE")).exists() for name in names)
+    assert RunDirectory(tiny_run.run).finished and RunDirectory(tiny_run.run).references() is not None

@@ -105,7 +105,6 @@ def test_lists_of_text_are_taken_as_they_are():
     ("seed=${oc.env:HOME}", "is not looked up"),
     ("output='a", "no counterpart"),
     ("data.train=[a", "no counterpart"),
-    ("recipe=best", "recipe=best; give auto, local_equation"),
     ("data.equaton=none", "did you mean data.completion?"),
 ])
 def test_values_that_cannot_be_meant_are_told(override, said):

@@ -31,7 +31,7 @@ def test_no_number_is_without_limits(schema):
     ("training.minutes=inf", "training.minutes=inf; give a number above 0"),
     ("training.steps.decoder=-1", "training.steps.decoder=-1; give a number of at least 0"),
     ("data.validation=1", "of at least 0 and below 1"),
-    ("training.optimiser=sgd", "training.optimiser=sgd; give soap or adamw"),
+    ("training.optimiser=sgd", "training.optimiser=sgd; give soap, adamw or adam"),
     ("output=", "output= is empty"),
 ])
 def test_values_beyond_the_limits_are_told_with_what_is_possible(override, told):

@@ -157,7 +157,7 @@ def test_affine_fields_answer_far_ahead_at_once():
 @pytest.mark.parametrize("t", [4e6 + 10, 1e21, 1e300, -1e21])
 def test_times_beyond_reach_are_refused_in_one_sentence(t):
     solution, x = make("output"), places()
-    with pytest.raises(UserError, match=r"1 of 11 times lie too far .*t=0 to 0.*the horizon, is 4.*1e\+06 horizons"):
+    with pytest.raises(UserError, match=r"1 of 11 times lie too far .*t=0.*the horizon, is 4.*1e\+06 horizons"):
         solution(torch.tensor([*[0.0] * 10, t], dtype=torch.float64), x)
     with pytest.raises(UserError, match="too far from the observations"):
         solution.std(t, x)

@@ -61,7 +61,7 @@ def choice(training: np.ndarray, held: np.ndarray, sizes=(1,), memory=None, prod
     log = SimpleNamespace(
         stopping=False, say=lambda message: None, log=lambda *values, **named: None, tried=lambda row: row
     )
-    source = SimpleNamespace(times=np.broadcast_to(TIMES, training.shape[:2]), knots=None)
+    source = SimpleNamespace(times=np.broadcast_to(TIMES, training.shape[:2]), time_bins=None)
     run = SimpleNamespace(
         config=SimpleNamespace(dynamics=DynamicsConfig(memory=memory, products=products)), log=log,
         problem=SimpleNamespace(source=source), budget=Budget(1.0),
