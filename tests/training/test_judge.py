@@ -11,6 +11,7 @@ from rotations import RATES, candidate, write_rotations
 from runs import run_on
 
 from inrflow.data.observations import Observations
+from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fitting.linear_search import Candidate, ClosedForm
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
@@ -218,3 +219,11 @@ def test_a_law_explains_the_data_at_a_few_times_what_the_basis_leaves_or_near_ro
 def test_every_margin_says_what_it_means_and_where_its_value_comes_from():
     assert len(margins()) > 15 and BETTER in margins().values()
     assert all(margin.meaning and margin.origin and margin > 0 for margin in margins().values())
+
+
+def test_a_law_that_explains_the_data_ends_the_search_unless_it_is_linear_and_can_be_compared(run, alone):
+    linear, nonlinear = candidate(run, explained=True), candidate(run, explained=True)
+    nonlinear.field.add(Couplings(1))
+    assert run.judge.enough(None) is None and run.judge.enough(candidate(run)) is None
+    assert run.judge.enough(linear) is None and run.judge.enough(nonlinear) == "stub explains the data"
+    assert "no trajectories are held out" in alone.judge.enough(candidate(alone, explained=True))

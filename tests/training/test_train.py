@@ -9,6 +9,7 @@ from runs import run_on
 
 from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
+from inrflow.training.judge import Judge
 from inrflow.training.train import train
 
 STILL = torch.zeros(2, 2).double()
@@ -73,3 +74,10 @@ def test_where_no_recipe_applies_the_error_names_all_reasons(data, tmp_path):
 def test_where_no_recipe_finds_a_model_the_error_says_so(data, tmp_path):
     with pytest.raises(UserError, match="every model diverged"):
         trained(data, tmp_path, Stub("empty"))
+
+
+def test_after_a_law_that_explains_the_data_other_recipes_are_not_asked(data, tmp_path, monkeypatch):
+    last = Stub("last", (RATES, 0.1))
+    monkeypatch.setattr(Judge, "enough", lambda self, best: None if best is None else "law explains the data")
+    _, record = trained(data, tmp_path, Stub("law", (RATES, 0.1)), last)
+    assert record["not_applied"] == [{"recipe": "last", "why": "law explains the data"}] and last.best_before == []
