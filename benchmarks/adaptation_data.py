@@ -18,8 +18,7 @@ from inrflow.data.source import TrajectorySource
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.time_scale import TimeScale
-from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.states import CodeData, TimeScale
 from inrflow.pdes.generate import generate
 from inrflow.training.judge import encode_trajectories
 from inrflow.training.parts.trunk import DecoderTraining

@@ -23,8 +23,8 @@ import torch
 from common import as_table, child_rows, environment, exponent, peak_bytes
 from torch import Tensor
 
+from inrflow.data.batch import Normalisation
 from inrflow.data.description import Description
-from inrflow.data.normalisation import Normalisation
 from inrflow.data.observations import Observations
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.closure import ClosureDecoder
@@ -34,7 +34,7 @@ from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.time_scale import TimeScale
+from inrflow.dynamics.states import TimeScale
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate

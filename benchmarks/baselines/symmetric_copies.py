@@ -11,7 +11,7 @@ from torch import Tensor
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.evaluation.references.pod_dmd import PodDmd
-from inrflow.evaluation.references.points import SAME, extent, nearest, wrapped
+from inrflow.evaluation.references.training_data import SAME, extent, nearest, wrapped
 
 
 def fit_with_copies(

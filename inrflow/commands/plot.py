@@ -17,7 +17,7 @@ from inrflow.data.formats.tables import read_points
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.frames import Frames
 from inrflow.data.observations import Observations
-from inrflow.data.sampling import observed_points
+from inrflow.data.source import observed_points
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
 from inrflow.evaluation.references.registry import title_of

@@ -20,7 +20,7 @@ from inrflow.pdes.embedded import embedded_files
 from inrflow.runtime.atomic_files import write_aside
 from inrflow.runtime.devices import choose_device
 from inrflow.training.problem import Problem
-from inrflow.training.recipes.auto_decoding import check_recipe
+from inrflow.training.recipes.base import check_recipe
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.run import start_run
 from inrflow.training.train import train

@@ -1,4 +1,6 @@
-"""Batches of trajectories as stacked tensors, on which solves and training steps work."""
+"""Batches of trajectories as stacked tensors, on which solves and training steps work, and their normalisation."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -32,26 +34,26 @@ class TrajectoryBatch:
         """Frames with at least one observed value, (S, T) bool."""
         return torch.isfinite(self.u).flatten(2).any(-1) & torch.isfinite(self.t)
 
-    def select(self, index: Tensor | slice) -> "TrajectoryBatch":
+    def select(self, index: Tensor | slice) -> TrajectoryBatch:
         """A subset of the trajectories."""
         delay = None if self.delay is None else self.delay[index]
         return TrajectoryBatch(self.t[index], self.x if len(self.x) == 1 else self.x[index], self.u[index], delay)
 
-    def first_frames(self, count: int) -> "TrajectoryBatch":
+    def first_frames(self, count: int) -> TrajectoryBatch:
         """The first `count` frames of every trajectory."""
         return self.frames(slice(0, count))
 
-    def frames(self, index: slice) -> "TrajectoryBatch":
+    def frames(self, index: slice) -> TrajectoryBatch:
         """A range of frames of every trajectory."""
         x = self.x if self.x.shape[1] == 1 else self.x[:, index]
         delay = None if self.delay is None else self.delay[:, index]
         return TrajectoryBatch(self.t[:, index], x, self.u[:, index], delay)
 
-    def with_values(self, u: Tensor) -> "TrajectoryBatch":
+    def with_values(self, u: Tensor) -> TrajectoryBatch:
         """The same times and points with other values."""
         return TrajectoryBatch(self.t, self.x, u, self.delay)
 
-    def transformed(self, transformations: Transformations) -> "TrajectoryBatch":
+    def transformed(self, transformations: Transformations) -> TrajectoryBatch:
         """Every trajectory under its own symmetry: points moved, values transformed."""
         x = self.x.expand(len(self.u), *self.x.shape[1:])
         moved_x, moved_u = transformations.apply(x, self.u)
@@ -70,3 +72,19 @@ class TrajectoryBatch:
         if self.x.shape[0] == 1:
             return self.x[:, 0], self.u.reshape(1, -1, points, channels)
         return self.x[:, 0], self.u
+
+
+@dataclass
+class Normalisation:
+    """u_normalised = (u - mean) / scale, one mean and scale (C,) for each channel, in the data's units."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def apply(self, u: Tensor) -> Tensor:
+        """Values (..., C) in data units to normalised ones."""
+        return (u - self.mean.to(u)) / self.scale.to(u)
+
+    def invert(self, u: Tensor) -> Tensor:
+        """Normalised values (..., C) to data units."""
+        return u * self.scale.to(u) + self.mean.to(u)

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from inrflow.runtime.devices import on_own_device
+from inrflow.runtime.devices import device_of
 
 _TANGENTS = 2**17  # codes x points x code dimensions linearised at once: 64 MiB per layer 128 wide in float32
+
+
+def on_own_device(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator of a module's method: tensors are moved to the module's device, the result to the first tensor's."""
+
+    @functools.wraps(method)
+    def moving(module: nn.Module, *tensors: Tensor) -> Any:
+        away, home = tensors[0].device, device_of(module)
+        if all(tensor.device == home for tensor in tensors):
+            return method(module, *tensors)
+        result = method(module, *(tensor.to(home) for tensor in tensors))
+        return result.to(away) if isinstance(result, Tensor) else tuple(part.to(away) for part in result)
+
+    return moving
 
 
 class Decoder(nn.Module):

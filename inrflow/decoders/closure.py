@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.decoders.base import Decoder
+from inrflow.decoders.base import Decoder, on_own_device
 from inrflow.decoders.registry import register_decoder
-from inrflow.runtime.devices import on_own_device
 
 _HELD_OUT = 0.2
 _BLOCKS = 10  # time blocks of each trajectory, of which some are held out where trajectories are few

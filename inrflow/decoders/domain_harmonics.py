@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.decoders.base import AffineDecoder
+from inrflow.decoders.base import AffineDecoder, on_own_device
 from inrflow.decoders.registry import register_decoder
 from inrflow.domains import from_state
-from inrflow.runtime.devices import on_own_device
 
 _KEPT = 8  # sets of points whose values are kept
 

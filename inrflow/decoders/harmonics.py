@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inrflow.decoders.base import AffineDecoder
+from inrflow.decoders.base import AffineDecoder, on_own_device
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.registry import register_decoder
-from inrflow.runtime.devices import on_own_device
 
 
 @register_decoder("harmonics")

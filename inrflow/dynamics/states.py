@@ -1,4 +1,5 @@
-"""Latent states from codes: hidden memory appended, seasonal mean taken off, starts and horizons for validation."""
+"""Latent states from codes: hidden memory appended, seasonal mean taken off; and internal time, in which the training
+data's typical step is 1."""
 
 from __future__ import annotations
 
@@ -160,3 +161,25 @@ def with_contexts(data: CodeData, size: int, contexts: Tensor) -> CodeData:
     """States: the leading `size` codes and the context (S, P) of each trajectory."""
     constant = contexts[:, None].expand(-1, data.codes.shape[1], -1)
     return CodeData(torch.cat([data.codes[..., :size], constant.to(data.codes)], -1), data.t, data.observed)
+
+
+@dataclass(frozen=True)
+class TimeScale:
+    """Internal time tau = (t - origin) / unit; unit is the typical step of the training data."""
+
+    origin: float
+    unit: float
+
+    def internal(self, t: Tensor) -> Tensor:
+        """Internal times of data times."""
+        return (t.double() - self.origin) / self.unit
+
+    def external(self, tau: Tensor) -> Tensor:
+        """Data times of internal times."""
+        return tau.double() * self.unit + self.origin
+
+    @classmethod
+    def of(cls, times: Tensor) -> TimeScale:
+        """From training times (S, T), NaN-padded."""
+        steps = (times[:, 1:] - times[:, :-1]).flatten()
+        return cls(float(times[:, 0].nanmedian()), float(steps.nanmedian()))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.normalisation import Normalisation
+from inrflow.data.batch import Normalisation
 from inrflow.data.symmetries import Symmetries, Transformations
 from inrflow.decoders.base import AffineDecoder
 from inrflow.encoding.posterior import GaussianPrior

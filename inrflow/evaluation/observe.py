@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.data.sampling import observed_points
+from inrflow.data.source import observed_points
 from inrflow.errors import UserError
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.data.batch import Normalisation
 from inrflow.data.description import Description
-from inrflow.data.normalisation import Normalisation
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.linearised import Dynamics
-from inrflow.dynamics.flow.time_scale import TimeScale
+from inrflow.dynamics.states import TimeScale
 from inrflow.errors import UserError
 from inrflow.model.extent import Extent
 from inrflow.model.state_path import StatePath

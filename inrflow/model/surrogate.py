@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.batch import Normalisation, TrajectoryBatch
 from inrflow.data.description import Description
-from inrflow.data.normalisation import Normalisation
 from inrflow.data.observations import Observations
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.registry import build_decoder, decoder_structure
@@ -25,8 +24,7 @@ from inrflow.dynamics.contexts.shared_dynamics import PdeRecord
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.affine import has_exact_flow
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.time_scale import TimeScale
-from inrflow.dynamics.states import CodeData, frames_needed, short_window
+from inrflow.dynamics.states import CodeData, TimeScale, frames_needed, short_window
 from inrflow.encoding.encode import Encoder, encode
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy

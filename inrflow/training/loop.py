@@ -195,6 +195,7 @@ def run_stage(stage: Stage, steps: int, log: Recorder) -> float:
                 save(done)
                 saved = time.monotonic()
     log.end()
+    optimiser.zero_grad(set_to_none=True)  # a user's own gradients would be added to them
     if first < steps:
         save(steps)
     if stage.validate is not None:

@@ -17,16 +17,14 @@ from inrflow.data.augmentation import Augmentation
 from inrflow.data.description import Description
 from inrflow.data.environments import Environments, environments_of
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.data.sampling import split_trajectories
-from inrflow.data.source import TrajectorySource
+from inrflow.data.source import TrajectorySource, split_trajectories
 from inrflow.data.symmetries import Symmetries
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.libraries.pde import LocalEquation
-from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.states import CodeData, TimeScale
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError

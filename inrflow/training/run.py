@@ -46,4 +46,6 @@ def start_run(problem: Problem, log: Recorder, clock: Clock = time.perf_counter)
     """A run with the configured budget, and the decisions of the configuration and of a run that was stopped."""
     training = problem.config.training
     decisions = {**log.read_decisions(), **{k: v for k, v in asdict(training.steps).items() if v is not None}}
+    if decisions:
+        log.save_decisions(decisions)
     return Run.of(problem, Budget(training.minutes, decisions, clock, log.save_decisions), log)

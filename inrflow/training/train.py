@@ -27,7 +27,7 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
     best: Candidate | None = None
     chosen: Tried | None = None
     for recipe in recipes_named(run.config.recipe) if recipes is None else recipes:
-        reason = recipe.applies(run.problem, best)
+        reason = run.judge.enough(best) or recipe.applies(run.problem, best)
         if reason is not None:
             run.log.skip(recipe.name, reason)
             continue

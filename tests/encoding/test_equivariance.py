@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.data.batch import TrajectoryBatch
-from inrflow.data.normalisation import Normalisation
+from inrflow.data.batch import Normalisation, TrajectoryBatch
 from inrflow.data.symmetries import Symmetries
 from inrflow.decoders.base import AffineDecoder
 from inrflow.decoders.embeddings import PeriodicEmbedding

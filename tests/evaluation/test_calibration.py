@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.batch import Normalisation, TrajectoryBatch
 from inrflow.data.description import Description
-from inrflow.data.normalisation import Normalisation
 from inrflow.data.observations import Observations
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.time_scale import TimeScale
+from inrflow.dynamics.states import TimeScale
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.evaluation.calibration import calibrate
 from inrflow.evaluation.forecast import predicted_std

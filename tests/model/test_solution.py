@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import inrflow.model.solution
+from inrflow.data.batch import Normalisation
 from inrflow.data.description import Description
-from inrflow.data.normalisation import Normalisation
 from inrflow.data.observations import Observations
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.time_scale import TimeScale
+from inrflow.dynamics.states import TimeScale
 from inrflow.errors import UserError
 from inrflow.evaluation.forecast import predicted_std
 from inrflow.model.solution import Solution

@@ -21,8 +21,7 @@ from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.time_scale import TimeScale
-from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.states import CodeData, TimeScale
 from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.errors import UserError

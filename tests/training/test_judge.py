@@ -1,17 +1,24 @@
 """Codes of training frames and what is estimated from them: sizes worth trying, steps, noise, errors of rollouts."""
 
+import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from rotations import RATES, candidate, write_rotations
+from runs import run_on
 
+from inrflow.data.observations import Observations
+from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fitting.linear_search import Candidate, ClosedForm
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.training.complete import calibrated_process_noise, process_noise, state_prior
-from inrflow.training.judge import integration_step, rollout_error
+from inrflow.training.complete import assemble, calibrated_process_noise, process_noise, state_prior
+from inrflow.training.judge import explains, integration_step, rollout_error
+from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, margins
 from inrflow.training.parts.codes import copies_for
 from inrflow.training.parts.linear import candidate_sizes, linear_field
 
@@ -116,3 +123,107 @@ def test_the_prior_of_memory_is_its_regression_on_the_code():
     np.testing.assert_array_equal(covariance[:2, :2], prior.covariance)
     mean, covariance = state_prior(CodeData(seen[..., :2], data.t, data.observed), prior, 2)
     assert torch.equal(mean, prior.mean) and torch.equal(covariance, prior.covariance)
+
+
+# ---- preference between candidates ----
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    with run_on(write_rotations(folder / "train.h5"), folder / "run") as run:
+        assert len(run.problem.validation) and len(run.problem.train)
+        yield run
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run on one trajectory, whose last frames are held out."""
+    folder = tmp_path_factory.mktemp("alone")
+    with run_on(write_rotations(folder / "train.h5", trajectories=1, frames=20), folder / "run") as run:
+        assert not len(run.problem.validation)
+        yield run
+
+
+def prefers(run, new, best):
+    return run.judge.better(new, best, run.log)
+
+
+def test_a_first_candidate_is_taken_whatever_it_is(run):
+    assert prefers(run, candidate(run, 0 * RATES, error=math.inf), None)
+
+
+def test_candidates_of_one_recipe_are_compared_by_their_scores(run, alone):
+    for one, margin in ((run, BETTER), (alone, BETTER_ON_FEW)):
+        best = candidate(one, error=0.1)
+        assert prefers(one, candidate(one, error=0.099 * margin), best)
+        assert not prefers(one, candidate(one, error=0.101 * margin), best)
+        assert not prefers(one, candidate(one, error=math.inf), best)
+
+
+def test_candidates_of_different_recipes_are_compared_by_forecasts_in_the_data(run):
+    said = []
+    run.log.say = said.append
+    good, bad = candidate(run, RATES, "special", error=0.9), candidate(run, 0 * RATES, "general", error=1e-9)
+    assert not prefers(run, bad, good) and re.match(r"validation error of forecasts: .* by special, .* by general$",
+                                                    said[-1])
+    good, bad = candidate(run, RATES, "general", error=0.9), candidate(run, 0 * RATES, "special", error=1e-9)
+    assert prefers(run, good, bad)
+
+
+def test_the_earlier_recipe_stays_only_where_it_is_clearly_better(run):
+    assert prefers(run, candidate(run, RATES, "general"), candidate(run, RATES, "special"))
+
+
+def test_without_held_out_trajectories_the_earlier_recipe_stays(alone):
+    assert not prefers(alone, candidate(alone, RATES, "general"), candidate(alone, 0 * RATES, "special"))
+
+
+def test_a_candidate_that_needs_more_observed_frames_must_be_far_better(run):
+    slow = RATES * 0.985  # of about twice the error
+    errors = [run.judge.error(assemble(candidate(run, matrix)), 3) for matrix in (RATES, slow)]
+    assert LONGER_WINDOW < errors[0] / errors[1] < BETTER
+    assert prefers(run, candidate(run, RATES, "general"), candidate(run, slow, "special"))
+    assert not prefers(run, candidate(run, RATES, "general", memory=True), candidate(run, slow, "special"))
+    assert prefers(run, candidate(run, RATES, "general", memory=True), candidate(run, 0 * RATES, "special"))
+    # Both forecast from the longer window: what needs it is not compared with forecasts from one frame.
+    assert assemble(candidate(run, memory=True)).window == 3
+
+
+def test_errors_of_forecasts_are_shares_of_the_variance_of_the_last_third(run):
+    surrogate = assemble(candidate(run, RATES))
+    batch = run.problem.source.batch(run.problem.validation, normalised=False)
+    squares = []
+    for one in range(len(batch.u)):
+        solution = surrogate.assimilate(Observations(batch.t[one, :1], batch.x[0, 0], batch.u[one, :1]))
+        forecast = torch.as_tensor(solution.frames(batch.t[one, 5:], batch.x[0, 0]))
+        squares.append((forecast - batch.u[one, 5:]).square().mean())
+    normalised = run.problem.source.normalisation.apply(batch.u)[:, 5:]
+    scale = float(run.problem.source.normalisation.scale.square())
+    expected = float(torch.stack(squares).mean()) / scale / float(normalised.square().mean())
+    assert run.judge.error(surrogate) == pytest.approx(expected, rel=1e-3)
+
+
+def test_forecasts_that_diverge_have_an_infinite_error(run):
+    growing = 1e60 * torch.eye(2).double()
+    assert run.judge.error(assemble(candidate(run, growing))) == math.inf
+    assert prefers(run, candidate(run, RATES, "general"), candidate(run, growing, "special"))
+    assert not prefers(run, candidate(run, growing, "general"), candidate(run, RATES, "special"))
+
+
+def test_a_law_explains_the_data_at_a_few_times_what_the_basis_leaves_or_near_rounding():
+    assert explains(0.99 * EXPLAINED * 1e-3, 1e-3) and not explains(1.01 * EXPLAINED * 1e-3, 1e-3)
+    assert explains(0.9e-9, 0.0) and not explains(1.1e-9, 0.0)
+
+
+def test_every_margin_says_what_it_means_and_where_its_value_comes_from():
+    assert len(margins()) > 15 and BETTER in margins().values()
+    assert all(margin.meaning and margin.origin and margin > 0 for margin in margins().values())
+
+
+def test_a_law_that_explains_the_data_ends_the_search_unless_it_is_linear_and_can_be_compared(run, alone):
+    linear, nonlinear = candidate(run, explained=True), candidate(run, explained=True)
+    nonlinear.field.add(Couplings(1))
+    assert run.judge.enough(None) is None and run.judge.enough(candidate(run)) is None
+    assert run.judge.enough(linear) is None and run.judge.enough(nonlinear) == "stub explains the data"
+    assert "no trajectories are held out" in alone.judge.enough(candidate(alone, explained=True))

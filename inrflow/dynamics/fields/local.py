@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.base import FieldTerm, register_term
-from inrflow.dynamics.fields.fourier_grid import LocalBasis
-from inrflow.dynamics.fields.harmonic_jacobian import HarmonicJacobian
+from inrflow.dynamics.fields.fourier_grid import HarmonicJacobian, LocalBasis
 from inrflow.dynamics.fields.pde_terms import Factor, Term, from_plain, to_plain
 
 _BLOCK = 2**19  # values of all products at the grid's points, kept at once

@@ -21,7 +21,6 @@ from inrflow.dynamics.fitting.alternate import alternate, departures, leading_co
 from inrflow.dynamics.fitting.transitions_of_pde import EquationFit
 from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.states import CodeData
-from inrflow.numerics.anderson import accelerated
 from inrflow.numerics.normal_equations import NormalEquations
 
 #: Validation error, share of the variance, of an equation with the contexts (E, P) of the training environments.
@@ -203,3 +202,14 @@ class EquationSearch:
         if equation is None:
             return fit.gathered(None)
         return fit.gathered(equation, contexts if len(equation.several) > 1 else None)
+
+
+def accelerated(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
+    """The next input of a fixed-point iteration from the last ones and what came out (Anderson 1965)."""
+    if len(inputs) < 2:
+        return outputs[-1]
+    missed = torch.stack([(out - one).flatten() for one, out in zip(inputs, outputs, strict=True)])
+    moved = torch.stack([out.flatten() for out in outputs])
+    steps = (missed[1:] - missed[:-1]).T
+    share = torch.linalg.lstsq(steps, missed[-1:].T, driver="gelsd").solution[:, 0]
+    return outputs[-1] - ((moved[1:] - moved[:-1]).T @ share).reshape(outputs[-1].shape)

@@ -16,12 +16,11 @@ from inrflow.dynamics.fields.fourier_grid import LocalBasis
 from inrflow.dynamics.fields.local import LocalProducts
 from inrflow.dynamics.fields.pde_terms import Term, to_plain
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.runge_kutta import rk4_path
-from inrflow.dynamics.libraries.integral_form import Interval, by_observed_frames
+from inrflow.dynamics.flow.integrate import rk4_path
+from inrflow.dynamics.libraries.integral_form import Interval, by_observed_frames, simpson
 from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.normal_equations import NormalEquations
-from inrflow.numerics.quadrature import simpson
 
 _STABLE, _ACCURATE = 1.5, 0.1  # of the fastest rate times the step, for Runge and Kutta's method
 _LEAST_STEPS, _MOST_STEPS = 4, 64

@@ -3,6 +3,7 @@
 The rates are linear in the unknowns of a `FeatureLibrary`. They are integrated along polynomials through neighbouring
 frames first, then along the flow of the last solution, whose miss is what the next one explains (Gauss-Newton, without
 the sensitivity of the flow itself). Times may be irregular.
+Quadrature is by Lagrange polynomials at Gauss-Legendre nodes, or by Simpson's rule.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from inrflow.dynamics.libraries.base import FeatureLibrary, Solution
 from inrflow.dynamics.states import CodeData
-from inrflow.numerics.quadrature import interpolated_path
 from inrflow.numerics.ridge import improves, leading_ridge
 
 
@@ -125,3 +127,35 @@ def by_observed_frames(states: CodeData) -> Iterator[tuple[Tensor, Tensor, Tenso
         rows = (counts == count).nonzero()[:, 0]
         frames = states.observed[rows].nonzero()[:, 1].reshape(len(rows), count)
         yield states.codes[rows[:, None], frames].double(), states.t[rows[:, None], frames].double(), rows
+
+
+_STENCIL = 6  # frames of the interpolating polynomials
+_NODES = 4  # of Gauss-Legendre quadrature within an interval
+
+
+def interpolated_path(codes: Tensor, t: Tensor, k: int) -> tuple[Tensor, list[float]]:
+    """States (Q, B, n) at the nodes of a quadrature between frames k and k + 1, and its Q weights, which sum to 1.
+
+    codes (B, T, n) at times t (B, T).
+    """
+    abscissas, weights = np.polynomial.legendre.leggauss(_NODES)
+    frames = codes.shape[1]
+    width = min(_STENCIL, frames)
+    first = min(max(0, k - width // 2 + 1), frames - width)
+    times = t[:, k, None] + torch.as_tensor((abscissas + 1) / 2) * (t[:, k + 1] - t[:, k])[:, None]
+    basis = lagrange(t[:, first : first + width], times)
+    return torch.einsum("bqm,bmn->qbn", basis, codes[:, first : first + width]), (weights / 2).tolist()
+
+
+def lagrange(nodes: Tensor, t: Tensor) -> Tensor:
+    """Values (B, Q, M) at times t (B, Q) of the polynomials that are 1 at one of the nodes (B, M), 0 at the others."""
+    count = nodes.shape[1]
+    difference = nodes[:, :, None] - nodes[:, None, :] + torch.eye(count, dtype=nodes.dtype)
+    distance = t[:, :, None, None] - nodes[:, None, None, :]
+    own = torch.eye(count, dtype=torch.bool)
+    return torch.where(own, torch.ones_like(distance), distance / difference[:, None]).prod(-1)
+
+
+def simpson(steps: int) -> list[float]:
+    """Weights, which sum to 1, of values at an even number of equal steps (Simpson's rule)."""
+    return [(1 if i in (0, steps) else 4 if i % 2 else 2) / (3 * steps) for i in range(steps + 1)]

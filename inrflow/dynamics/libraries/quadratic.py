@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.quadratic import Products, leading_pairs, products_of
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.runge_kutta import rk4_integrals
+from inrflow.dynamics.flow.integrate import rk4_integrals
 from inrflow.dynamics.libraries.integral_form import intervals, refit, search
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.ridge import ridge_grid

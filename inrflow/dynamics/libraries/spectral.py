@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.runge_kutta import rk4_integrals
+from inrflow.dynamics.flow.integrate import rk4_integrals
 from inrflow.dynamics.libraries.integral_form import Interval, intervals, refit, search
 from inrflow.dynamics.libraries.waves import SpectralOperator, Waves
 from inrflow.dynamics.states import CodeData

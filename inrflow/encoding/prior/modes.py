@@ -6,18 +6,25 @@ maximisation (probabilistic principal components with missing data, Tipping and 
 so that frames with few observed points use the statistics of the others. The eigenvectors of the covariance are the
 POD modes and become the code dimensions: orthonormal in the metric of the data, ordered by variance, with the prior
 N(0, diag(variances)).
+
+The E step encodes all frames under the present prior and sums the moments of their posteriors; the M step takes the
+prior and noise of largest likelihood given these. Variances are then estimated once more, on held-out frames:
+eigenvalues of a sample covariance are biased, the leading ones too large, the trailing ones too small, by orders of
+magnitude where frames are few and alike (Ledoit and Wolf 2004). Variances along the same directions in frames that the
+modes were not fitted to have no such bias (Bartz 2016, "Cross-validation based nonlinear shrinkage").
 """
 
-from collections.abc import Callable, Iterable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from inrflow.encoding.posterior import GaussianPrior
-from inrflow.encoding.prior.expectation_maximisation import NOISE_FLOOR, Statistics
-from inrflow.numerics.batched_regression import block_length
+from inrflow.encoding.posterior import GaussianPrior, condition
+from inrflow.numerics.batched_regression import WhitenedPosterior, block_length
 
 _FEATURE_FLOOR = 1e-9
 # Observed values of a frame per feature from which on the noise is updated by MacKay's fixed point, and from which on
@@ -44,7 +51,7 @@ class OutputModes:
     variances: Tensor
     noise: Tensor
 
-    def truncated(self, size: int) -> "OutputModes":
+    def truncated(self, size: int) -> OutputModes:
         """The first `size` modes; the variance of the others is added to the noise, evenly over channels."""
         lost = self.variances[size:].sum() / len(self.noise)
         return OutputModes(self.mean, self.modes[:size], self.variances[:size], self.noise + lost)
@@ -139,3 +146,155 @@ def _whitening(
     values, vectors = torch.linalg.eigh(psi.T @ psi / len(psi))
     keep = values > _FEATURE_FLOOR * values[-1]
     return vectors[:, keep] / values[keep].sqrt(), values[keep]
+
+
+NOISE_FLOOR = 1e-14  # rounding of float32 values of a few standard deviations
+
+
+@dataclass
+class Statistics:
+    """Sufficient statistics of the E step, in the whitened coordinates of the prior.
+
+    Attributes:
+        prior, factor: the prior and its square root (Z, r).
+        first, second, count: sums over frames of the posterior mean (r,) and second moment (r, r), number of frames.
+        residual, values, leverage: by channel (C,), the sum of squared residuals, the number of observed values, and
+            the number of these that the codes fit (the trace of the projection).
+    """
+
+    prior: GaussianPrior
+    factor: Tensor
+    first: Tensor
+    second: Tensor
+    residual: Tensor
+    values: Tensor
+    leverage: Tensor
+    count: float = 0.0
+
+    @classmethod
+    def empty(cls, prior: GaussianPrior) -> Statistics:
+        """Statistics of no frames."""
+        factor = prior.factor()
+        size, channels = factor.shape[1], len(prior.noise)
+        first, second = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
+        residual, values, leverage = torch.zeros(3, channels, dtype=torch.float64)
+        return cls(prior, factor, first, second, residual, values, leverage)
+
+    def add(self, design: Callable[[Tensor], Tensor], offset: Tensor, u: Tensor) -> None:
+        """Add frames u (G, F, N, C), NaN = not observed; the frames of each of the G groups share points.
+
+        `design` maps a matrix (Z, r) to the product of the decoder's basis with it, (G, N, C, r); `offset` is (G, N, C)
+        or a scalar.
+        """
+        noise = self.prior.noise
+        scale = noise.rsqrt()
+        channels = u.shape[-1]
+        whole = (design(self.factor) * scale[:, None]).flatten(1, 2)
+        shift = design(self.prior.mean[:, None])[..., 0] + offset
+        target = ((u.double() - shift[:, None]) * scale).flatten(2)
+        observed = torch.isfinite(target)
+        target = target.nan_to_num(0.0, 0.0, 0.0)
+        if bool((observed == observed[:, :1]).all()):
+            self._add(whole, target, observed[:, 0], channels)
+            return
+        length = block_length(whole.shape[1], whole.shape[2])
+        owner = torch.arange(len(u)).repeat_interleave(u.shape[1])
+        target, observed = target.flatten(0, 1), observed.flatten(0, 1)
+        for start in range(0, len(owner), length):
+            block = slice(start, start + length)
+            self._add(whole[owner[block]], target[block][:, None], observed[block], channels)
+
+    def _add(self, design: Tensor, target: Tensor, observed: Tensor, channels: int) -> None:
+        """Add whitened designs (B, P, r) with targets (B, F, P) that are observed where `observed` (B, P) is true."""
+        used = observed.any(1)
+        if not bool(used.all()):
+            design, target, observed = design[used], target[used], observed[used]
+        if not len(design):
+            return
+        frames = target.shape[1]
+        design = design * observed[..., None]
+        posterior = WhitenedPosterior(design)
+        codes = posterior.mean(target)
+        self.first += codes.sum((0, 1))
+        flat = codes.flatten(0, 1)
+        self.second += flat.T @ flat + posterior.total_covariance(torch.full((len(design),), float(frames)).double())
+        error = (target - codes @ design.mT).square().sum(1)
+
+        def by_channel(numbers: Tensor) -> Tensor:
+            return torch.where(observed, numbers, 0.0).sum(0).unflatten(0, (-1, channels)).sum(0)
+
+        self.residual += by_channel(error) * self.prior.noise
+        self.leverage += frames * by_channel(posterior.value_variance())
+        self.values += frames * observed.sum(0).unflatten(0, (-1, channels)).sum(0)
+        self.count += codes.shape[0] * frames
+
+    def maximise(self, swift: bool = False) -> GaussianPrior:
+        """M step: prior and noise of largest likelihood; unchanged without frames.
+
+        `swift`: the noise is residual / (values - leverage), the fixed point of MacKay (1992). Expectation maximisation
+        has the same fixed point, but converges slowly to it where the leverage is close to the number of values.
+        """
+        if not self.count:
+            return self.prior
+        shift = self.first / self.count
+        spread = self.second / self.count - torch.outer(shift, shift)
+        covariance = self.factor @ ((spread + spread.T) / 2) @ self.factor.T
+        if swift:
+            noise = self.residual / (self.values - self.leverage).clamp(min=1)
+        else:
+            noise = (self.residual + self.leverage * self.prior.noise) / self.values.clamp(min=1)
+        noise = torch.where(self.values > 0, noise, self.prior.noise)
+        return GaussianPrior(
+            self.prior.mean + self.factor @ shift, (covariance + covariance.T) / 2, noise.clamp(min=NOISE_FLOOR)
+        )
+
+
+_ENOUGH = 1.2  # observed values per code, from which on MacKay's fixed point is used for the noise
+
+
+def refit_variances(
+    modes: OutputModes,
+    features: Callable[[Tensor], Tensor],
+    groups: Sequence[tuple[Tensor, Tensor]],
+    iterations: int = 3,
+) -> OutputModes:
+    """The same modes with variances and noise of other frames, by expectation maximisation; ordered by variance.
+
+    Args:
+        modes: as fitted.
+        features: map of points (N, d) to features (N, F).
+        groups: frames that the modes were not fitted to, grouped by shared points, each x (N, d) and u (frames, N, C)
+            with NaN = not observed. Without any the modes are returned unchanged.
+    """
+    groups = [(x, u[torch.isfinite(u).flatten(1).any(1)]) for x, u in groups]
+    groups = [(x, u) for x, u in groups if len(u)]
+    if not groups:
+        return modes
+    variances, noise = modes.variances.double(), modes.noise.double()
+    for _ in range(iterations):
+        prior = GaussianPrior(torch.zeros_like(variances), torch.diag(variances), noise)
+        second, count = torch.zeros_like(variances), 0
+        residual, leverage, values = torch.zeros(3, len(noise), dtype=torch.float64)
+        for x, u in groups:
+            psi = features(x).double()
+            offset = psi @ modes.mean.double().T
+            basis = torch.einsum("nf,zcf->ncz", psi, modes.modes.double())
+            codes, spread = condition(offset, basis, u, prior, covariance=True)
+            assert spread is not None
+            second += codes.square().sum(0) + spread.diagonal(dim1=-2, dim2=-1).expand(len(u), -1).sum(0)
+            error = u.double() - offset - torch.einsum("ncz,fz->fnc", basis, codes)
+            finite = torch.isfinite(error)
+            average = spread if spread.dim() == 2 else spread.mean(0)
+            uncertainty = torch.einsum("ncz,ncz->nc", basis @ average, basis)
+            residual += error.square().where(finite, 0.0).sum((0, 1))
+            leverage += uncertainty.expand_as(error).where(finite, 0.0).sum((0, 1)) / noise
+            values += finite.sum((0, 1))
+            count += len(u)
+        variances = second / count
+        if float(values.sum()) > _ENOUGH * count * len(variances):  # MacKay's fixed point, as in `maximise`
+            estimate = residual / (values - leverage).clamp(min=1)
+        else:
+            estimate = (residual + leverage * noise) / values.clamp(min=1)
+        noise = torch.where(values > 0, estimate, noise).clamp(min=NOISE_FLOOR)
+    order = variances.argsort(descending=True)
+    return OutputModes(modes.mean, modes.modes[order], variances[order], noise)

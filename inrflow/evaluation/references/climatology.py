@@ -17,8 +17,15 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.evaluation.references.base import Reference
-from inrflow.evaluation.references.modes import coefficients, leading_modes, march, regular_step, step_pairs
-from inrflow.evaluation.references.training_data import mean_field, stacked
+from inrflow.evaluation.references.training_data import (
+    coefficients,
+    leading_modes,
+    march,
+    mean_field,
+    regular_step,
+    stacked,
+    step_pairs,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self

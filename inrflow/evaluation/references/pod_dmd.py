@@ -20,8 +20,15 @@ from inrflow.data.description import Description
 from inrflow.dynamics.fitting.folds import frames_left_out
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.evaluation.references.base import Reference
-from inrflow.evaluation.references.modes import coefficients, leading_modes, march, regular_step, step_pairs
-from inrflow.evaluation.references.training_data import split, stacked
+from inrflow.evaluation.references.training_data import (
+    coefficients,
+    leading_modes,
+    march,
+    regular_step,
+    split,
+    stacked,
+    step_pairs,
+)
 
 RANKS = (1, 2, 5, 10, 20, 30, 50, 70, 100, 150, 200, 300)
 RIDGES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)

@@ -19,11 +19,9 @@ from inrflow.data.description import Description
 from inrflow.errors import UserError
 from inrflow.evaluation.references.base import REFERENCES, Reference, register_reference
 from inrflow.evaluation.references.climatology import Climatology, DampedAnomalies, LinearInverseModel
-from inrflow.evaluation.references.mean import TrainingMean
-from inrflow.evaluation.references.persistence import Persistence
 from inrflow.evaluation.references.pod_dmd import PodDmd
-from inrflow.evaluation.references.points import same_points
-from inrflow.evaluation.references.training_data import shared_points
+from inrflow.evaluation.references.simple import Persistence, TrainingMean
+from inrflow.evaluation.references.training_data import same_points, shared_points
 from inrflow.runtime.tensor_files import load_tensors, save_tensors
 
 _KIND, _VERSION = "inrflow-references", 2

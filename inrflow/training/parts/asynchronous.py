@@ -27,8 +27,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.equivariance import CodeAction
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.encoding.prior.expectation_maximisation import Statistics
-from inrflow.encoding.prior.modes import OutputModes
+from inrflow.encoding.prior.modes import OutputModes, Statistics
 from inrflow.numerics.batched_regression import block_length
 from inrflow.training.parts.codes import MOVED_BLOCK, MotionOf, TrainingCodes, encode_all, wanted_copies
 from inrflow.training.parts.decoder import FittedDecoder

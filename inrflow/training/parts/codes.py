@@ -14,8 +14,7 @@ from inrflow.data.augmentation import Augmentation, moved_batch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import AffineDecoder, Decoder
 from inrflow.dynamics.fitting.group_average import OperatorAverage
-from inrflow.dynamics.flow.time_scale import TimeScale
-from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.states import CodeData, TimeScale
 from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import encode
 from inrflow.encoding.equivariance import CodeAction

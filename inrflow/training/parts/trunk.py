@@ -24,14 +24,13 @@ from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.equivariance import FeatureAction
 from inrflow.encoding.posterior import GaussianPrior, condition_groups
-from inrflow.encoding.prior.cross_validated_variances import refit_variances
 from inrflow.encoding.prior.interpolation_error import (
     MOST_POINTS,
     InterpolationError,
     complete_frames,
     interpolation_error,
 )
-from inrflow.encoding.prior.modes import OutputModes, fit_output_modes
+from inrflow.encoding.prior.modes import OutputModes, fit_output_modes, refit_variances
 from inrflow.encoding.prior.rbf_residual import errors_between_points, with_radial_features
 from inrflow.runtime.devices import device_of
 

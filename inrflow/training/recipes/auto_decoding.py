@@ -13,10 +13,9 @@ from inrflow.data.augmentation import Augmentation, moved_batch
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
-from inrflow.decoders.closure import ClosureDecoder
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
-from inrflow.decoders.registry import decoder_class, decoder_names
+from inrflow.decoders.registry import decoder_class
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.adam import frame_errors
@@ -24,7 +23,6 @@ from inrflow.encoding.encode import GRADIENT_RATE
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition
-from inrflow.errors import UserError
 from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
 from inrflow.runtime.devices import device_of
 from inrflow.training.candidate import Candidate
@@ -33,12 +31,11 @@ from inrflow.training.parts.codes import solve_codes
 from inrflow.training.parts.linear import choose_linear, linear_search
 from inrflow.training.parts.rollouts import network_candidate
 from inrflow.training.problem import Problem
-from inrflow.training.recipes.base import has_solved_codes, uses_solved_codes
+from inrflow.training.recipes.base import METHODS, uses_solved_codes
 from inrflow.training.recipes.reduced_order import closed_form_candidates
 from inrflow.training.run import Run
 
 DEFAULT_CODE_SIZE = 50
-METHODS = ("adam", "gauss_newton", "gradient_steps")
 _SHARE = 0.45  # of the time: descended codes need the longer part of it
 _RATE = 3e-3
 _TRAJECTORIES_PER_STEP = 16
@@ -81,32 +78,6 @@ class AutoDecodingRecipe:
         search = linear_search(run, train, validation, float(prior.noise.mean()))
         chosen = choose_linear(run, search, [decoder.code_size], train, validation, self.name)
         yield from closed_form_candidates(run, self.name, decoder, prior, chosen, None)
-
-
-def check_recipe(config: Config) -> None:
-    """Raise UserError for a decoder and an encoding that cannot work together."""
-    settings, method = config.decoder, config.encoding.method
-    if settings.name not in decoder_names():
-        raise UserError(f"decoder.name={settings.name!r}; choose from {', '.join(decoder_names())}, or import the "
-                        "module that registers it")
-    if issubclass(decoder_class(settings.name), ClosureDecoder):
-        raise UserError(f"decoder.name={settings.name} is fitted to another decoder; give decoder.closure=true")
-    if not settings.modulation or set(settings.modulation) - {"shift", "scale", "output"}:
-        raise UserError(f"decoder.modulation={list(settings.modulation)}; give a subset of [shift, scale, output]")
-    if method not in ("closed_form", *METHODS):
-        raise UserError(f"encoding.method={method!r}; choose from closed_form, {', '.join(METHODS)}")
-    if method == "closed_form" and not has_solved_codes(config):
-        raise UserError(
-            "encoding.method=closed_form needs a siren with output modulation or another decoder with a linear output "
-            f"layer, found decoder {settings.name} with modulation {list(settings.modulation)}; give "
-            "encoding.method=gauss_newton, adam or gradient_steps"
-        )
-    if config.training.joint and (method != "adam" or config.dynamics.linear or not config.dynamics.depth):
-        raise UserError(
-            f"training.joint=true moves codes by Adam and trains a network alone as field, found encoding.method="
-            f"{method}, dynamics.linear={str(config.dynamics.linear).lower()}, dynamics.depth={config.dynamics.depth}; "
-            "give adam, false and 1 or more"
-        )
 
 
 def make_decoder(config: Config, embedding: Embedding, channels: int) -> Decoder:

@@ -7,10 +7,14 @@ from typing import Protocol, runtime_checkable
 
 from inrflow.config.schema import Config
 from inrflow.decoders.base import AffineDecoder
-from inrflow.decoders.registry import decoder_class
+from inrflow.decoders.closure import ClosureDecoder
+from inrflow.decoders.registry import decoder_class, decoder_names
+from inrflow.errors import UserError
 from inrflow.training.candidate import Candidate
 from inrflow.training.problem import Problem
 from inrflow.training.run import Run
+
+METHODS = ("adam", "gauss_newton", "gradient_steps")  # of encoding by descent
 
 
 @runtime_checkable
@@ -38,3 +42,29 @@ def has_solved_codes(config: Config) -> bool:
     decoder = config.decoder
     affine = issubclass(decoder_class(decoder.name), AffineDecoder) and list(decoder.modulation) == ["output"]
     return affine and config.encoding.method == "closed_form"
+
+
+def check_recipe(config: Config) -> None:
+    """Raise UserError for a decoder and an encoding that cannot work together."""
+    settings, method = config.decoder, config.encoding.method
+    if settings.name not in decoder_names():
+        raise UserError(f"decoder.name={settings.name!r}; choose from {', '.join(decoder_names())}, or import the "
+                        "module that registers it")
+    if issubclass(decoder_class(settings.name), ClosureDecoder):
+        raise UserError(f"decoder.name={settings.name} is fitted to another decoder; give decoder.closure=true")
+    if not settings.modulation or set(settings.modulation) - {"shift", "scale", "output"}:
+        raise UserError(f"decoder.modulation={list(settings.modulation)}; give a subset of [shift, scale, output]")
+    if method not in ("closed_form", *METHODS):
+        raise UserError(f"encoding.method={method!r}; choose from closed_form, {', '.join(METHODS)}")
+    if method == "closed_form" and not has_solved_codes(config):
+        raise UserError(
+            "encoding.method=closed_form needs a siren with output modulation or another decoder with a linear output "
+            f"layer, found decoder {settings.name} with modulation {list(settings.modulation)}; give "
+            "encoding.method=gauss_newton, adam or gradient_steps"
+        )
+    if config.training.joint and (method != "adam" or config.dynamics.linear or not config.dynamics.depth):
+        raise UserError(
+            f"training.joint=true moves codes by Adam and trains a network alone as field, found encoding.method="
+            f"{method}, dynamics.linear={str(config.dynamics.linear).lower()}, dynamics.depth={config.dynamics.depth}; "
+            "give adam, false and 1 or more"
+        )

@@ -17,8 +17,7 @@ from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.time_scale import TimeScale
-from inrflow.dynamics.states import CodeData
+from inrflow.dynamics.states import CodeData, TimeScale
 from inrflow.encoding.adam import adam_path
 from inrflow.encoding.encode import ADAM_RATE, Encoder
 from inrflow.encoding.posterior import GaussianPrior

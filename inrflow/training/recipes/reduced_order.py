@@ -55,12 +55,6 @@ class ReducedOrderRecipe:
             return "dynamics.linear=false asks for a network alone"
         if problem.config.decoder.codes == "harmonics":
             return "decoder.codes=harmonics asks for codes on the domain's harmonics"
-        if best is not None and best.explained:
-            if not len(problem.validation):
-                return f"{best.recipe} explains the data, and no trajectories are held out to compare by"
-            # What is linear is linear in any codes, and POD codes may hold more of it.
-            if not best.field.is_linear_at_context:
-                return f"{best.recipe} explains the data"
         return None
 
     def propose(self, run: Run) -> Iterator[Candidate]:

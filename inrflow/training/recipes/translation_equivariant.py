@@ -48,7 +48,7 @@ class TranslationEquivariantRecipe:
                             f"{list(problem.description.period or ())}), so its domain has no harmonics; give "
                             "decoder.codes=variance")
         if best is not None and best.explained:
-            return f"{best.recipe} explains the data"
+            return f"{best.recipe} explains the data on the same harmonics"
         if best is not None and not len(problem.validation):
             return f"no trajectories are held out to compare with {best.recipe}"
         return None

@@ -6,8 +6,7 @@ import pytest
 import torch
 from local_systems import basis_of, harmonic_decoder
 
-from inrflow.dynamics.fields.fourier_grid import LocalBasis
-from inrflow.dynamics.fields.harmonic_jacobian import HarmonicJacobian
+from inrflow.dynamics.fields.fourier_grid import HarmonicJacobian, LocalBasis
 from inrflow.dynamics.fields.local import LocalProducts
 from inrflow.dynamics.fields.pde_terms import Factor, to_plain
 

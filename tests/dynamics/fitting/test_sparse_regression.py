@@ -5,7 +5,7 @@ import math
 import torch
 
 from inrflow.dynamics.fields.pde_terms import Factor, libraries, linear_terms
-from inrflow.dynamics.fitting.sparse_regression import EquationSearch
+from inrflow.dynamics.fitting.sparse_regression import EquationSearch, accelerated
 from inrflow.dynamics.fitting.transitions_of_pde import fastest_rate, flow_path
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.pde import LocalEquation
@@ -100,3 +100,13 @@ def test_paths_of_linear_fields_are_exact_in_few_steps_whatever_the_gaps():
         times = torch.linspace(0, 1, 5).double() * gap
         fine = Integrator(step=1e-3)(field, states[row : row + 1], times[None])[0]
         torch.testing.assert_close(path[:, row], fine.detach(), rtol=1e-6, atol=1e-6)
+
+
+def test_acceleration_solves_a_linear_fixed_point_in_as_many_steps_as_it_has_dimensions():
+    matrix = torch.diag(torch.tensor([0.9, -0.8, 0.5]).double())
+    shift = torch.tensor([1.0, 2.0, 3.0]).double()
+    state, inputs, outputs = torch.zeros(3).double(), [], []
+    for _ in range(4):
+        inputs, outputs = [*inputs, state], [*outputs, matrix @ state + shift]
+        state = accelerated(inputs, outputs)
+    torch.testing.assert_close(state, torch.linalg.solve(torch.eye(3).double() - matrix, shift), rtol=1e-6, atol=1e-6)

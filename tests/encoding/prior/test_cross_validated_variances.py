@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from inrflow.encoding.prior.cross_validated_variances import refit_variances
-from inrflow.encoding.prior.modes import OutputModes, fit_output_modes
+from inrflow.encoding.prior.modes import OutputModes, fit_output_modes, refit_variances
 
 FEATURES, POINTS, NOISE = 12, 40, 1e-3
 

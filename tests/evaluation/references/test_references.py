@@ -10,9 +10,8 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.errors import UserError
 from inrflow.evaluation.references.base import REFERENCES, Reference, register_reference
-from inrflow.evaluation.references.modes import leading_modes, regular_step
-from inrflow.evaluation.references.points import nearest
 from inrflow.evaluation.references.registry import References, fit_references, title_of
+from inrflow.evaluation.references.training_data import leading_modes, nearest, regular_step
 from inrflow.runtime.tensor_files import save_tensors
 
 SIDE, PERIOD = 8, 1.0

@@ -13,7 +13,7 @@ from inrflow.data.symmetries import Symmetries
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.time_scale import TimeScale
+from inrflow.dynamics.states import TimeScale
 from inrflow.training.loop import OptimiserSettings
 from inrflow.training.recipes import joint as dino_stage
 from inrflow.training.recipes.joint import JointModule, JointStage, JointTraining, table_data, teacher_forcing

@@ -2,7 +2,7 @@
 
 import torch
 
-from inrflow.numerics.quadrature import interpolated_path, lagrange, simpson
+from inrflow.dynamics.libraries.integral_form import interpolated_path, lagrange, simpson
 
 
 def test_lagrange_polynomials_reproduce_polynomials():

@@ -1,0 +1,114 @@
+"""The ending of every run: refit, priors and calibration of the chosen candidate."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from rotations import RATES, candidate, linear, write_rotations
+from runs import run_on
+
+from inrflow.dynamics.contexts.known import Contexts
+from inrflow.dynamics.fields.linear import LinearTerm
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.states import CodeData
+from inrflow.evaluation.calibration import calibrate
+from inrflow.model.state_prior import ContextPrior
+from inrflow.training.candidate import Refitted
+from inrflow.training.complete import assemble, complete
+
+OFF = 0.9 * RATES  # so that what the candidate misses shows in its standard deviations
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    with run_on(write_rotations(folder / "train.h5"), folder / "run") as run:
+        yield run
+
+
+def validation(run):
+    return run.problem.source.batch(run.problem.validation, normalised=False)
+
+
+def test_the_refitted_field_is_kept_and_the_standard_deviations_are_those_of_the_candidate(run):
+    one = candidate(run, OFF, refit=lambda: Refitted(linear(RATES)))
+    surrogate = complete(one, run.log)
+    assert torch.equal(surrogate.field.linear.matrix, RATES)
+    expected = calibrate(assemble(one), validation(run), 1)
+    assert torch.equal(surrogate.prior.spread, expected) and torch.equal(surrogate.prior.process,
+                                                                         assemble(one).prior.process)
+    refitted = assemble(one)
+    refitted.field = linear(RATES)  # has seen the held-out trajectories: its forecasts of them would err too little
+    assert float(calibrate(refitted, validation(run), 1)) < 0.8 * float(expected)
+
+
+def test_a_candidate_without_refit_keeps_its_own_field_and_prior(run):
+    one = candidate(run, OFF)
+    surrogate, assembled = complete(one, run.log), assemble(one)
+    assert torch.equal(surrogate.field.linear.matrix, OFF)
+    assert torch.equal(surrogate.prior.covariance, assembled.prior.covariance)
+    assert torch.equal(surrogate.prior.process, assembled.prior.process)
+    assert float(assembled.prior.spread) == 1.0 != float(surrogate.prior.spread)
+    assert surrogate.training["dynamics"] == one.name and surrogate.training["memory"] == 0
+
+
+def test_the_prior_is_that_of_all_states_and_reaches_to_the_farthest(run):
+    one = candidate(run, memory=True)
+    every = CodeData.join([one.states, one.validation])
+    refitted = Refitted(one.field, states=every)
+    surrogate = complete(replace(one, refit=lambda: refitted), run.log)
+    hidden = every.codes[every.observed][:, 2]
+    assert float(surrogate.prior.mean[2]) == pytest.approx(float(hidden.mean()), rel=1e-9)
+    assert float(complete(one, run.log).prior.mean[2]) != pytest.approx(float(hidden.mean()), rel=1e-3)
+    radius = every.codes[every.observed][:, :2].square().sum(1).max()  # the prior of the codes is standard normal
+    assert surrogate.prior.farthest == pytest.approx(float(radius), rel=1e-6)
+
+
+def test_the_decoder_is_refitted_last_of_the_calibrated_surrogate(run):
+    seen = []
+
+    def refit_decoder(surrogate):
+        seen.append((surrogate.field.linear.matrix.detach().clone(), surrogate.prior.spread.clone()))
+        surrogate.training["dynamics"] = "refitted"
+        return surrogate
+
+    one = candidate(run, OFF, refit=lambda: Refitted(linear(RATES)), refit_decoder=refit_decoder)
+    surrogate = complete(one, run.log)
+    assert len(seen) == 1 and torch.equal(seen[0][0], RATES)
+    assert torch.equal(seen[0][1], complete(candidate(run, OFF), run.log).prior.spread)
+    assert surrogate.training["dynamics"] == "refitted"
+
+
+def test_at_most_the_stated_number_of_trajectories_calibrates(run):
+    one = candidate(run, OFF, calibrated=1)
+    batch = run.problem.source.batch(run.problem.validation[:1], normalised=False)
+    assert torch.equal(complete(one, run.log).prior.spread, calibrate(assemble(one), batch, 1))
+
+
+def test_calibration_is_logged(run):
+    surrogate = complete(candidate(run, OFF), run.log)
+    rows = [json.loads(line) for line in (run.log.directory / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["stage"] == "calibration" and rows[-1]["spread_0"] == float(surrogate.prior.spread[0])
+
+
+def test_contexts_are_known_in_calibration_and_those_of_the_refit_are_kept(run):
+    field = VectorField(2, [LinearTerm(2, 1)], 1).double()
+    field.set_linear(torch.zeros(2, 2), torch.zeros(2))
+    field.set_context_linear(RATES[None], torch.zeros(1, 2))  # right at c = 1 alone, where the prior has mean 0
+    one = candidate(run)
+    data = []
+    for codes in (one.states, one.validation):
+        ones = torch.ones(*codes.codes.shape[:2], 1, dtype=torch.float64)
+        data.append(CodeData(torch.cat([codes.codes, ones], -1), codes.t, codes.observed))
+    contexts = torch.ones(len(run.problem.validation), 1, dtype=torch.float64)
+    kept = Contexts("environment", torch.ones(1, 1).double(), torch.ones(1))
+    one = replace(one, field=field, states=data[0], validation=data[1], context_size=1, contexts=contexts,
+                  refit=lambda: Refitted(field, contexts=kept))
+    surrogate = complete(one, run.log)
+    assert surrogate.context_size == 1 and surrogate.contexts is kept
+    assert float(surrogate.prior.process[-1]) == 0.0 and float(surrogate.prior.covariance[-1, -1]) == 1.0
+    unknown = calibrate(assemble(one), validation(run), 1)
+    tight = ContextPrior(contexts, 1e-12 * torch.eye(1).double())
+    known = calibrate(assemble(one), validation(run), 1, tight)
+    assert torch.equal(surrogate.prior.spread, known) and not torch.equal(known, unknown)

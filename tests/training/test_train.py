@@ -1,0 +1,83 @@
+"""The loop over recipes: which candidate is taken, what is recorded of the others, what does not apply."""
+
+import json
+
+import pytest
+import torch
+from rotations import RATES, Stub, write_rotations
+from runs import run_on
+
+from inrflow.errors import UserError
+from inrflow.model.surrogate import Surrogate
+from inrflow.training.judge import Judge
+from inrflow.training.train import train
+
+STILL = torch.zeros(2, 2).double()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_rotations(tmp_path_factory.mktemp("data") / "train.h5")
+
+
+def trained(data, folder, *recipes) -> tuple[Surrogate, dict]:
+    """The surrogate and candidates.json of these recipes."""
+    with run_on(data, folder) as run:
+        surrogate = train(run, recipes)
+    return surrogate, json.loads((folder / "candidates.json").read_text())
+
+
+def rates(surrogate: Surrogate) -> torch.Tensor:
+    return surrogate.field.linear.matrix.detach()
+
+
+def test_the_best_candidate_of_a_recipe_becomes_the_surrogate_and_every_row_says_why(data, tmp_path):
+    surrogate, record = trained(
+        data, tmp_path, Stub("one", (STILL, 0.4), (0.9 * RATES, 0.1), (RATES, 0.099)),
+        Stub("other", reason="the domain is a torus"),
+    )
+    assert torch.equal(rates(surrogate), 0.9 * RATES)  # the last is better by less than the margin
+    assert [row["taken"] for row in record["candidates"]] == [False, True, False] and record["chosen"] == 1
+    assert [row["why"] for row in record["candidates"]] == [
+        "one, rates of error 0.1 forecasts held-out data better", "",
+        "does not forecast held-out data clearly better than one, rates of error 0.1",
+    ]
+    assert [row["validation_error"] for row in record["candidates"]] == [0.4, 0.1, 0.099]
+    assert {(row["recipe"], row["code_size"], row["unknowns"], row["floor"]) for row in record["candidates"]} == \
+        {("one", 2, 4, 1e-4)}
+    assert record["not_applied"] == [{"recipe": "other", "why": "the domain is a torus"}]
+    assert surrogate.training["dynamics"] == "rates of error 0.1"
+
+
+@pytest.mark.parametrize(("special", "general", "taken"), [
+    (RATES, STILL, "special"), (STILL, RATES, "general"), (RATES, RATES, "general"),
+])
+def test_recipes_are_compared_in_the_data_whatever_their_scores_on_codes(special, general, taken, data, tmp_path):
+    first, second = Stub("special", (special, 0.3)), Stub("general", (general, 0.3))
+    _, record = trained(data, tmp_path, first, second)
+    assert [row["recipe"] for row in record["candidates"] if row["taken"]] == [taken]
+    assert first.best_before == [None] and [best.recipe for best in second.best_before] == ["special"]
+
+
+def test_a_recipe_that_finds_nothing_does_not_end_the_search(data, tmp_path):
+    surrogate, record = trained(data, tmp_path, Stub("empty"), Stub("full", (RATES, 0.1)))
+    assert torch.equal(rates(surrogate), RATES) and [row["recipe"] for row in record["candidates"]] == ["full"]
+
+
+def test_where_no_recipe_applies_the_error_names_all_reasons(data, tmp_path):
+    with pytest.raises(UserError, match=r"no model was found for .*train\.h5 \(one: no waves; other: no time\)"):
+        trained(data, tmp_path, Stub("one", reason="no waves"), Stub("other", reason="no time"))
+    record = json.loads((tmp_path / "candidates.json").read_text())
+    assert record["chosen"] is None and record["candidates"] == [] and len(record["not_applied"]) == 2
+
+
+def test_where_no_recipe_finds_a_model_the_error_says_so(data, tmp_path):
+    with pytest.raises(UserError, match="every model diverged"):
+        trained(data, tmp_path, Stub("empty"))
+
+
+def test_after_a_law_that_explains_the_data_other_recipes_are_not_asked(data, tmp_path, monkeypatch):
+    last = Stub("last", (RATES, 0.1))
+    monkeypatch.setattr(Judge, "enough", lambda self, best: None if best is None else "law explains the data")
+    _, record = trained(data, tmp_path, Stub("law", (RATES, 0.1)), last)
+    assert record["not_applied"] == [{"recipe": "last", "why": "law explains the data"}] and last.best_before == []
