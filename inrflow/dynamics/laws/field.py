@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from inrflow.domains import Harmonics
 from inrflow.dynamics.laws.terms import VALUE, Term
-from inrflow.pdes.exponential import phi_matrix_functions
+from inrflow.numerics.matrix_functions import phi_matrix_functions
 
 _DENSE = 1000  # codes of the largest linear part that is exponentiated as one matrix (odd derivatives in one dimension)
 
