@@ -12,13 +12,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
+from inrflow.config.schema import Config
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.pdes.generate import generate
 from inrflow.runtime.memory import keep_freed_memory
+from inrflow.training.problem import Problem
+from inrflow.training.recorder import Recorder
+from inrflow.training.run import Run, start_run
 
 keep_freed_memory()  # as the commands do
 
@@ -49,6 +56,18 @@ def data_files(name: str, train: int = 64, test: int = 32, **changes: Any) -> tu
             generate(output=path, trajectories=trajectories, seed=seed, **settings)
         paths.append(path)
     return paths[0], paths[1]
+
+
+@contextmanager
+def started(
+    config: Config, file: TrajectoryFile, folder: Path | None = None, quiet: bool = True, pretrained: Any = None
+) -> Iterator[Run]:
+    """A run on an open file, whose budget is processor time, logged to a folder or to one that is deleted."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        with Recorder(folder, Console(stderr=True, quiet=quiet)) as log:
+            yield start_run(Problem.of(config, file, pretrained=pretrained), log, time.process_time)
 
 
 def environment() -> dict[str, Any]:
