@@ -21,7 +21,7 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.time_scale import TimeScale
 from inrflow.dynamics.states import CodeData
 from inrflow.pdes.generate import generate
-from inrflow.training.judge import encode_trajectories
+from inrflow.training.parts.codes import encode_trajectories
 from inrflow.training.parts.trunk import DecoderTraining
 
 HARMONICS = 6

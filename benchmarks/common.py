@@ -64,10 +64,16 @@ def started(
 ) -> Iterator[Run]:
     """A run on an open file, whose budget is processor time, logged to a folder or to one that is deleted."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = folder or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
-        with Recorder(folder, Console(stderr=True, quiet=quiet)) as log:
+        with quiet_log(folder or Path(scratch), quiet) as log:
             yield start_run(Problem.of(config, file, pretrained=pretrained), log, time.process_time)
+
+
+@contextmanager
+def quiet_log(folder: Path, quiet: bool = True) -> Iterator[Recorder]:
+    """The log of one training in a folder, which is made; it prints nothing, or else to the standard error."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with Recorder(folder, Console(stderr=True, quiet=quiet)) as log:
+        yield log
 
 
 def environment() -> dict[str, Any]:

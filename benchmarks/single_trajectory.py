@@ -25,7 +25,7 @@ from inrflow.dynamics.fitting.linear_search import RIDGES, Candidate, ClosedForm
 from inrflow.dynamics.states import CodeData
 from inrflow.pdes.simulate import simulate
 from inrflow.runtime.tensor_files import write_json
-from inrflow.training.judge import candidate_sizes, closer_sizes
+from inrflow.training.parts.linear import candidate_sizes, closer_sizes
 
 #: Single trajectories, by the arguments of `generate`.
 SYSTEMS: dict[str, dict[str, Any]] = {
