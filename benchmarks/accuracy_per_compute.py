@@ -20,7 +20,7 @@ from typing import Any
 
 import matplotlib
 import torch
-from common import as_table, child_rows, data_files, environment, peak_bytes, started
+from common import Results, as_table, child_rows, data_files, environment, peak_bytes, started
 
 from benchmarks.baselines.symmetric_copies import fit_with_copies
 from inrflow.config.resolve import resolve
@@ -29,7 +29,6 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.evaluation.references.registry import fit_references
-from inrflow.runtime.tensor_files import write_json
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.joint import JointStage
 from inrflow.training.train import train
@@ -226,12 +225,8 @@ def main() -> None:
         parser.error("--train needs --test")
     if options.quick:
         options.minutes, options.seeds = [0.02, 0.04], options.seeds[:1]
-    rows = json.loads(options.out.read_text())["rows"] if options.out.exists() and not options.quick else []
-
-    def keep(row: dict[str, Any]) -> None:
-        rows.append(row)
-        write_json(options.out, {"environment": environment() | {"threads": 1}, "rows": rows})
-        print(table([row]).splitlines()[-1], flush=True)
+    results = Results(options.out, table, fresh=options.quick)
+    rows = results.rows
 
     def known(name: str, recipe: str, seed: int, minutes: float | None = None) -> bool:
         """Whether a row is there already."""
@@ -241,7 +236,6 @@ def main() -> None:
             if "error" not in r and r.get("points") == options.points
         )
 
-    print("\n".join(as_table(HEADER, []).splitlines()), flush=True)
     for name in options.data[:1] if options.train else options.data:
         small = {"grid": 16, "frames": 14} if options.quick else {}
         generated = () if options.train else data_files(name, *((12, 4) if options.quick else (64, 32)), **small)
@@ -250,7 +244,7 @@ def main() -> None:
         for seed in options.seeds:
             if options.points == 1 and not known(name, REFERENCES["persistence"], seed):
                 for row in child_rows(__file__, base | {"recipe": "references", "seed": seed, "copies": 15}):
-                    keep(row)
+                    results.keep(row)
             for recipe in options.recipes:
                 missing = sorted(m for m in options.minutes if not known(name, recipe, seed, m))
                 sizes = SIZES.get((name, recipe.partition(",")[0]), [])
@@ -258,7 +252,7 @@ def main() -> None:
                     case = base | {"recipe": recipe, "seed": seed, "minutes": missing}
                     quick = QUICK if options.quick else []
                     for row in child_rows(__file__, case | {"overrides": [*RECIPES[recipe], *sizes, *quick]}):
-                        keep(row)
+                        results.keep(row)
     plot(rows, options.out.with_suffix(".png"))
     print(f"\n{environment()}\n\n{table(rows)}\n\nwritten to {options.out} and {options.out.with_suffix('.png')}")
 

@@ -23,6 +23,7 @@ from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.pdes.generate import generate
 from inrflow.runtime.memory import keep_freed_memory
+from inrflow.runtime.tensor_files import write_json
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder
 from inrflow.training.run import Run, start_run
@@ -133,6 +134,32 @@ def child_rows(script: str, case: dict[str, Any]) -> Iterator[dict[str, Any]]:
             errors.seek(0)
             reason = errors.read().strip().splitlines()[-1:] or [f"ended with status {child.returncode}"]
             yield case | {"error": reason[0][:200]}
+
+
+class Results:
+    """Rows of a benchmark, written to its JSON file and printed as they come.
+
+    Args:
+        path: the JSON file; one that exists is gone on from, unless `fresh`.
+        table: makes a table of rows.
+    """
+
+    def __init__(self, path: Path, table: Callable[[list[dict[str, Any]]], str], fresh: bool = False) -> None:
+        self.path, self.table = path, table
+        self.rows: list[dict[str, Any]] = []
+        if path.exists() and not fresh:
+            self.rows = json.loads(path.read_text())["rows"]
+        print(table([]), flush=True)
+
+    def keep(self, row: dict[str, Any]) -> None:
+        """Add a row, write the file, print the row."""
+        self.rows.append(row)
+        self.write()
+        print(self.table([row]).splitlines()[-1], flush=True)
+
+    def write(self, **further: Any) -> None:
+        """Write the file, with further entries."""
+        write_json(self.path, {"environment": environment() | {"threads": 1}, "rows": self.rows, **further})
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:

@@ -32,14 +32,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from common import as_table, child_rows, data_files, environment, peak_bytes, started
+from common import Results, as_table, child_rows, data_files, environment, peak_bytes, started
 
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.evaluation.forecast import forecast
-from inrflow.runtime.tensor_files import write_json
 from inrflow.training.candidate import Candidate
 from inrflow.training.complete import assemble, complete
 from inrflow.training.train import train
@@ -236,23 +235,17 @@ def main() -> None:
     if options.quick:
         options.minutes = 0.02
     wanted = {DEFAULT, *(options.alternatives or (QUICK if options.quick else names))}
-    rows = json.loads(options.out.read_text())["rows"] if options.out.exists() and not options.quick else []
 
     def mine(row: dict[str, Any]) -> bool:
         return (row["seed"], row["minutes"]) == (options.seed, options.minutes)
 
-    def keep(row: dict[str, Any]) -> None:
-        rows.append(row)
-        write_json(options.out, {"environment": environment() | {"threads": 1}, "rows": rows})
-        print(table([row]).splitlines()[-1], flush=True)
-
     def known(name: str, alternative: str) -> dict[str, Any] | None:
         """The row that is there already."""
-        same = (row for row in rows if mine(row) and (row["data"], row["alternative"]) == (name, alternative))
+        same = (row for row in results.rows if mine(row) and (row["data"], row["alternative"]) == (name, alternative))
         return next((row for row in same if "error" not in row), None)
 
     files = data_sets(options)
-    print("\n".join(as_table(HEADER, []).splitlines()), flush=True)
+    results = Results(options.out, table, fresh=options.quick)
     for alternative in ALTERNATIVES:
         for name, paths in files.items():
             default = known(name, DEFAULT)
@@ -264,8 +257,8 @@ def main() -> None:
             case = {"data": name, "train": str(paths[0]), "test": str(paths[1]), "alternative": alternative.name}
             asked = {"seed": options.seed, "minutes": options.minutes, "verbose": options.verbose}
             for row in child_rows(__file__, case | asked | {"overrides": settings}):
-                keep(row)
-    shown = [row for row in rows if mine(row) and row["data"] in files]
+                results.keep(row)
+    shown = [row for row in results.rows if mine(row) and row["data"] in files]
     shown.sort(key=lambda row: (list(FRAMES).index(row["data"]), names.index(row["alternative"])))
     print(f"\n{environment() | {'threads': 1}}\n\n{table(shown)}\n\n{verdicts(shown)}\n\nwritten to {options.out}")
 

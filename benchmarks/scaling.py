@@ -19,13 +19,12 @@ from typing import Any
 
 import matplotlib
 import torch
-from common import as_table, child_rows, data_files, environment, exponent, peak_bytes, started
+from common import Results, as_table, child_rows, data_files, environment, exponent, peak_bytes, started
 
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.runtime.tensor_files import write_json
 from inrflow.training.loop import OptimiserSettings, Stage
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.linear import linear_search
@@ -173,19 +172,18 @@ def main() -> None:
         print(json.dumps(measure(json.loads(options.case))), flush=True)
         return
     base = QUICK if options.quick else BASE
-    rows: list[dict[str, Any]] = []
-    print(table([]), flush=True)
+    results = Results(options.out, table, fresh=True)
     for axis in options.axes:
         for size in AXES[axis]["quick" if options.quick else "full"]:
             case: dict[str, Any] = base | {axis: size, "axis": axis}
             grid = round(case["points"] ** 0.5)
             train, _ = data_files("wave", case["trajectories"], 2, grid=grid, frames=10, windows=2)
             case |= {"train": str(train)} | ({"decoder_error": 0.1} if options.quick else {})
-            rows += child_rows(__file__, case)
-            print(table(rows[-1:]).splitlines()[-1], flush=True)
-            write_json(options.out, {"environment": environment() | {"threads": 1}, "rows": rows})
+            for row in child_rows(__file__, case):
+                results.keep(row)
+    rows = results.rows
     exponents = growth(rows)
-    write_json(options.out, {"environment": environment() | {"threads": 1}, "rows": rows, "exponents": exponents})
+    results.write(exponents=exponents)
     plot(rows, options.out.with_suffix(".png"))
     print(f"\n{environment()}\n\n{table(rows)}\n")
     for entry in exponents:
