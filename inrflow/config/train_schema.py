@@ -7,7 +7,8 @@ from typing import Any
 
 from inrflow.config.setting import setting
 
-RECIPES = ("auto", "local_equation", "translation_equivariant", "reduced_order", "neural", "coral", "dino")
+#: Names of recipes; `register_recipe` appends to them.
+RECIPES = ["auto", "local_equation", "translation_equivariant", "reduced_order", "neural", "coral", "dino"]
 
 
 @dataclass
