@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inrflow.config.train_schema import RECIPES as NAMES
 from inrflow.errors import UserError
 from inrflow.training.recipes.auto_decoding import AutoDecodingRecipe
 from inrflow.training.recipes.base import Recipe
@@ -16,12 +17,18 @@ RECIPES: list[Recipe] = [
     LocalEquationRecipe(), TranslationEquivariantRecipe(), LawRecipe(), ReducedOrderRecipe(), NeuralRecipe(),
     AutoDecodingRecipe(), JointRecipe(),
 ]
-_ALIASES = {"coral": "auto_decoding"}
+ALIASES = {"coral": "auto_decoding"}
 
 
 def register_recipe(recipe: Recipe) -> Recipe:
-    """Add a recipe, the last that `recipe=auto` tries and one that can be asked for by its name."""
+    """Add a recipe, the last that `recipe=auto` tries and one that can be asked for by its name.
+
+    Raises ValueError where the name is taken.
+    """
+    if recipe.name in NAMES or any(recipe.name == other.name for other in RECIPES):
+        raise ValueError(f"the recipe {recipe.name!r} is registered already; choose another name")
     RECIPES.append(recipe)
+    NAMES.append(recipe.name)
     return recipe
 
 
@@ -29,8 +36,8 @@ def recipes_named(name: str) -> list[Recipe]:
     """All recipes for `auto`, else the one of a name. Raises UserError for an unknown name."""
     if name == "auto":
         return list(RECIPES)
-    chosen = [recipe for recipe in RECIPES if recipe.name == _ALIASES.get(name, name)]
+    chosen = [recipe for recipe in RECIPES if recipe.name == ALIASES.get(name, name)]
     if not chosen:
-        names = ", ".join(["auto", *(recipe.name for recipe in RECIPES), *_ALIASES])
+        names = ", ".join(["auto", *(recipe.name for recipe in RECIPES), *ALIASES])
         raise UserError(f"recipe={name} is not known; choose from {names}")
     return chosen
