@@ -14,7 +14,6 @@ import pytest
 import torch
 
 import inrflow
-from inrflow.config import train_schema
 from inrflow.data.formats import registry as formats
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders import registry as decoders
@@ -64,7 +63,7 @@ def registries() -> Iterator[None]:
     from inrflow.data.formats import builtin  # noqa: F401
 
     tables = (decoders._CLASSES, fields.TERMS, METRICS, REFERENCES, EQUATIONS)
-    lists = (formats.FORMATS, recipes.RECIPES, train_schema.RECIPES)
+    lists = (formats.FORMATS, recipes.RECIPES)
     kept = [dict(table) for table in tables], [list(one) for one in lists]
     yield
     for table, before in zip(tables, kept[0], strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from inrflow.config.train_schema import RECIPES as NAMES
 from inrflow.errors import UserError
 from inrflow.training.recipes.auto_decoding import AutoDecodingRecipe
 from inrflow.training.recipes.base import Recipe
@@ -25,10 +24,9 @@ def register_recipe(recipe: Recipe) -> Recipe:
 
     Raises ValueError where the name is taken.
     """
-    if recipe.name in NAMES or any(recipe.name == other.name for other in RECIPES):
+    if any(recipe.name in ("auto", *ALIASES, other.name) for other in RECIPES):
         raise ValueError(f"the recipe {recipe.name!r} is registered already; choose another name")
     RECIPES.append(recipe)
-    NAMES.append(recipe.name)
     return recipe
 
 
