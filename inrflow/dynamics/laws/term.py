@@ -17,6 +17,7 @@ from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.terms import VALUE, Term
 
 _MOST_STEPS = 2**14  # of one interval
+_LEADING = 320  # codes that products couple in the linearised flow
 _SERIES = 1.0  # norm up to which the series of the products is used: an error of 1/24 of a standard deviation
 
 
@@ -73,21 +74,45 @@ class LawTerm(FieldTerm):
         """Flow (S, n, n) of the law linearised at codes (S, n), over times gap (S or 1,).
 
         Strang splitting: the linear part, which may be stiff, is exponentiated in its blocks; the products, a series
-        of third order, in steps that are short for them.
+        of third order, in steps that are short for them. Products couple the leading harmonics alone, so that the cost
+        of spreads is bounded: errors of the others are small, and decay.
         """
-        product = self._of_products(z) * gap[:, None, None]
+        law, channels = self.law(), self.law().channels
+        count = len(law.library.eigenvalues)
+        lead = min(count, max(1, _LEADING // channels))
+        product = self._of_products(z, lead) * gap[:, None, None]
         halvings = max(0, math.ceil(math.log2(max(float(product.abs().sum(-1).max()), 1e-12) / _SERIES)))
         product = product / 2**halvings
-        series = product @ (torch.eye(z.shape[1]).to(product) + product / 3) / 2
-        flow = product + product @ series + torch.eye(z.shape[1]).to(product)
-        blocks = self.law().blocks
-        for time in torch.unique(gap):
-            rows = (gap == time).expand(len(flow))
-            half = self._dense(torch.linalg.matrix_exp(blocks * (time / 2 ** (halvings + 1))))
-            flow[rows] = half @ flow[rows] @ half
+        eye = torch.eye(channels * lead).to(product)
+        small = eye + product + product @ (product @ (eye + product / 3) / 2)
+        half = torch.zeros(len(gap), *law.blocks.shape).to(product)
+        for row, time in enumerate(gap.tolist()):
+            half[row] = torch.linalg.matrix_exp(law.blocks * (time / 2 ** (halvings + 1)))
+        if len(law.blocks) == 1 and law.blocks.shape[-1] == law.size:  # few codes: one matrix
+            flow = self._embedded(small, lead)
+            flow = half[:, 0] @ flow @ half[:, 0]
+            for _ in range(halvings):
+                flow = flow @ flow
+            return flow.to(z)
+        inner = half[:, :lead]
+        block = small.reshape(len(small), channels, lead, channels, lead)
+        block = torch.einsum("skde,sekfl->sdkfl", inner.expand(len(block), -1, -1, -1), block)
+        small = torch.einsum("sdkfl,slfg->sdkgl", block, inner.expand(len(block), -1, -1, -1)).reshape(small.shape)
         for _ in range(halvings):
-            flow = flow @ flow
-        return flow.to(z)
+            small = small @ small
+        flow = self._embedded(small, lead).reshape(len(small), channels, count, channels, count)
+        outer = torch.linalg.matrix_exp(law.blocks[None, lead:] * gap[:, None, None, None])
+        every = torch.arange(lead, count)
+        flow[:, :, every, :, every] = outer.transpose(0, 1).expand(-1, len(small), -1, -1)
+        return flow.flatten(3, 4).flatten(1, 2).to(z)
+
+    def _embedded(self, small: Tensor, lead: int) -> Tensor:
+        """Maps (S, C lead, C lead) of the leading harmonics as maps (S, n, n) that leave the others."""
+        channels, count = self.law().channels, len(self.law().library.eigenvalues)
+        result = torch.eye(channels * count).to(small).repeat(len(small), 1, 1)
+        index = (torch.arange(channels)[:, None] * count + torch.arange(lead)).flatten()
+        result[:, index[:, None], index] = small
+        return result
 
     def _dense(self, blocks: Tensor) -> Tensor:
         """Blocks (K, C, C), or one matrix (1, n, n), as a matrix (n, n)."""
@@ -100,12 +125,16 @@ class LawTerm(FieldTerm):
         result[:, every, :, every] = blocks
         return result.flatten(2, 3).flatten(0, 1)
 
-    def _of_products(self, z: Tensor) -> Tensor:
-        """Derivative (S, n, n) of the terms that are not linear: a multiplication at each quadrature point."""
+    def _of_products(self, z: Tensor, lead: int | None = None) -> Tensor:
+        """Derivative (S, C lead, C lead) of the terms that are not linear, by and of the leading harmonics (all).
+
+        A multiplication at each quadrature point.
+        """
         law = self.law()
         library, channels, count = law.library, law.channels, len(law.library.eigenvalues)
         codes = z.reshape(-1, channels, count).double()
-        result = codes.new_zeros(len(codes), channels, count, channels, count)
+        lead = count if lead is None else lead
+        result = codes.new_zeros(len(codes), channels, lead, channels, lead)
         terms = [(j, library.terms[j]) for j in law._products]
         factors = library.at_points(codes, [term for _, term in terms])
         weights: dict[tuple[int, int, int, int], Tensor] = {}
@@ -121,8 +150,9 @@ class LawTerm(FieldTerm):
         for (out, channel, axis, power), weight in weights.items():
             table = library.values if axis == VALUE else library.slopes[axis]
             weight = weight.expand(len(codes), len(table)) if isinstance(weight, Tensor) else weight
-            part = library.project @ (weight[..., None] * table)
-            result[:, out, :, channel] += part if not power else part * (-library.eigenvalues[:, None]) ** power
+            part = library.project[:lead] @ (weight[..., None] * table[:, :lead])
+            symbol = (-library.eigenvalues[:lead, None]) ** power
+            result[:, out, :, channel] += part if not power else part * symbol
         return result.flatten(3, 4).flatten(1, 2)
 
     def advance(self, state: Tensor, gap: Tensor, step: float) -> Tensor:
