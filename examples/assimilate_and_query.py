@@ -11,12 +11,13 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.pdes.generate import generate
 
 
-def main(folder: str = "assimilate", *settings: str, grid: int = 32) -> dict[str, np.ndarray]:
+def main(folder: str | Path = "assimilate", *settings: str, grid: int = 32) -> dict[str, np.ndarray]:
     """Values, standard deviations and slopes at 5 random places between two frames, after 40 of the points are observed
     in the first frame. `settings`: as on the command line."""
     home = Path(folder)
-    train = generate("heat", home / "train.h5", trajectories=32, grid=grid, seed=0)
-    test = generate("heat", home / "test.h5", trajectories=1, grid=grid, seed=1)
+    home.mkdir(parents=True, exist_ok=True)
+    train = generate("heat", home / "train.h5", trajectories=32, grid=grid, seed=0, overwrite=True)
+    test = generate("heat", home / "test.h5", trajectories=1, grid=grid, seed=1, overwrite=True)
     surrogate = inrflow.fit(inrflow.Problem.open(train, *settings), directory=home / "run")
     random = np.random.default_rng(0)
     with TrajectoryFile(test) as file:

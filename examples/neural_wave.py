@@ -15,11 +15,14 @@ from inrflow.evaluation.references import fit_references
 from inrflow.pdes.generate import generate
 
 
-def main(folder: str = "neural_wave", *settings: str, grid: int = 32, trajectories: int = 64) -> dict[str, float]:
+def main(
+    folder: str | Path = "neural_wave", *settings: str, grid: int = 32, trajectories: int = 64
+) -> dict[str, float]:
     """Mean squared errors of forecasts by the model and by persistence. `settings`: as on the command line."""
     home = Path(folder)
-    train = generate("wave", home / "train.h5", trajectories=trajectories, grid=grid, seed=0)
-    test = generate("wave", home / "test.h5", trajectories=8, grid=grid, seed=1)
+    home.mkdir(parents=True, exist_ok=True)
+    train = generate("wave", home / "train.h5", trajectories=trajectories, grid=grid, seed=0, overwrite=True)
+    test = generate("wave", home / "test.h5", trajectories=8, grid=grid, seed=1, overwrite=True)
     problem = inrflow.Problem.open(train, "recipe=neural", "data.frames=10", *settings)
     surrogate = inrflow.fit(problem, directory=home / "run")
     surrogate.save(home / "run")
