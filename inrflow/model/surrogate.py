@@ -18,14 +18,14 @@ from inrflow.data.description import Description
 from inrflow.data.observations import Observations
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.registry import build_decoder, decoder_structure
-from inrflow.dynamics.contexts.known import Contexts, widening
+from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
 from inrflow.dynamics.contexts.shared_dynamics import PdeRecord
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.affine import has_exact_flow
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.integrate import Integrator, has_exact_flow
 from inrflow.dynamics.states import CodeData, TimeScale, frames_needed, short_window
 from inrflow.encoding.encode import Encoder, encode
+from inrflow.encoding.evidence import widening
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy
 from inrflow.model.extent import Extent
@@ -331,7 +331,7 @@ class Surrogate:
 
     def widening(self, estimate: StateEstimate) -> Tensor:
         """Factor (S,) for the standard deviations of forecasts: 1 where observed codes and the context are like those
-        of training, see `dynamics.contexts.widening`; what is farther out decides.
+        of training, see `encoding.evidence.widening`; what is farther out decides.
 
         What the estimate's own `factor` widens already does not count.
         """
