@@ -29,8 +29,8 @@ from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
 from inrflow.evaluation.references.registry import References
-from inrflow.model.family import is_family
 from inrflow.model.state_prior import ContextPrior
+from inrflow.model.store import is_family
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.devices import choose_device
 from inrflow.runtime.tensor_files import write_aside, write_json

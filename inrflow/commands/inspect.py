@@ -62,7 +62,8 @@ def show_run(directory: Path) -> None:
 
 def describe_run(run: RunDirectory) -> list[tuple[str, object]]:
     """(label, text) rows on data and model of a run. Raises UserError where they cannot be read."""
-    from inrflow.model.family import Family, is_family
+    from inrflow.model.family import Family
+    from inrflow.model.store import is_family
     from inrflow.model.surrogate import Surrogate
 
     directory = run.path

@@ -15,8 +15,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.data.formats.tables import read_points
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.data.frames import Frames
-from inrflow.data.observations import Observations
+from inrflow.data.observations import Frames, Observations
 from inrflow.data.source import observed_points
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels

@@ -158,7 +158,8 @@ def load_run(
     named, it holds none or a damaged one, or the physics is not known.
     """
     from inrflow.data.formats.schema import open_hdf5, read_description
-    from inrflow.model.family import Family, is_family
+    from inrflow.model.family import Family
+    from inrflow.model.store import is_family
     from inrflow.model.surrogate import Surrogate
 
     if run is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inrflow.data.frames import place_rows
+from inrflow.data.observations import place_rows
 
 _ROWS = 150  # per bin on average: enough to determine the larger scales of a field
 _FEWEST, _MOST = 8, 400  # bins

@@ -5,15 +5,19 @@ with mean n (the consistency check of Kalman filters, Bar-Shalom et al. 2001, 5.
 than in the training data, or more noise. Two numbers are estimated from y ~ N(m, s (B P B^T + R + r)): a variance
 factor s with an inverse gamma prior, under which predictions are Student distributed, and the variance r of white noise
 in addition to that of the channels.
+
+Also how far states may lie from those of training, and how much wider intervals are beyond.
 """
 
 from __future__ import annotations
 
 import torch
+from scipy.special import chdtri
 from torch import Tensor
 
 from inrflow.encoding.posterior import GaussianPrior
 
+QUANTILE = 0.999  # of training data that counts as like them
 FREEDOM = 4.0  # degrees of freedom of the prior of the variance factor, whose mean is 1
 _PENALTY = 2.0  # nats by which added noise must improve the log evidence
 _FACTOR = 8.0  # between successive noise levels of the coarse search
@@ -109,3 +113,23 @@ class NoiseEvidence:
     def _better(self, best: Tensor, score: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         evidence = self(float(level))
         return torch.where(evidence > score, level, best), torch.maximum(evidence, score)
+
+
+# ---- distances from the training data ----
+
+
+def training_limit(dimensions: int, farthest: float) -> float:
+    """The squared Mahalanobis distance up to which something is like the training data: the 99.9 % quantile under
+    their Gaussian, or that of the `farthest` of them where it lies beyond."""
+    return max(chi_squared_quantile(QUANTILE, dimensions), farthest)
+
+
+def widening(distance: Tensor, limit: float) -> Tensor:
+    """Factor (...,) for standard deviations at squared Mahalanobis distances (...,): 1 inside the limit, beyond it the
+    ratio of the distance to the limit's, neither squared."""
+    return (distance / limit).clamp(min=1.0).sqrt()
+
+
+def chi_squared_quantile(share: float, degrees: int) -> float:
+    """The value below which a sum of squares of `degrees` standard normal numbers lies with probability `share`."""
+    return float(chdtri(degrees, 1 - share))

@@ -27,10 +27,8 @@ from inrflow.dynamics.fields.fourier_grid import LocalBasis
 from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.errors import UserError
-from inrflow.model.store import StoredModel, model_format, read_model, reader, write_model
+from inrflow.model.store import FAMILY_FORMAT, StoredModel, read_model, reader, write_model
 from inrflow.model.surrogate import Surrogate
-
-FORMAT = "inrflow-family"
 
 
 @dataclass
@@ -146,13 +144,13 @@ class Family:
             **{kind: None if one is None else one.metadata() for kind, one in shared.items()},
             "members": {name: one.metadata() for name, one in self.members.items()},
         }
-        return write_model(directory, FORMAT, state, metadata)
+        return write_model(directory, FAMILY_FORMAT, state, metadata)
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Family:
         """Read a run directory of several physics. Raises UserError where it holds no such model."""
         stored = read_model(directory)
-        if stored.format != FORMAT:
+        if stored.format != FAMILY_FORMAT:
             raise UserError(f"{stored.path} holds one physics; train with a list of files, data.train=[a.h5,b.h5], for "
                             "several")
         return cls.from_stored(stored)
@@ -176,18 +174,13 @@ class Family:
             raise stored.other_version(error) from error
 
 
-@reader(FORMAT)
+@reader(FAMILY_FORMAT)
 def _read(stored: StoredModel, physics: str | None) -> Surrogate:
     family = Family.from_stored(stored)
     if physics is None:
         raise UserError(f"{stored.path.parent} knows several physics; give physics=NAME, one of "
                         f"{', '.join(family.names)}")
     return family.surrogate(physics)
-
-
-def is_family(directory: str | os.PathLike[str]) -> bool:
-    """Whether a run directory holds several physics, by the header of its model file."""
-    return model_format(directory) == FORMAT
 
 
 def _names(member: Surrogate) -> list[str]:

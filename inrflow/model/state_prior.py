@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from inrflow.dynamics.contexts.known import training_limit
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.evidence import variance_factor
+from inrflow.encoding.evidence import training_limit, variance_factor
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 

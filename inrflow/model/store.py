@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.errors import UserError
-from inrflow.model.store_v1 import upgraded
+from inrflow.model.store_v1 import EARLIER, upgraded
 from inrflow.runtime.tensor_files import load_metadata, load_tensors, save_tensors
 
 MODEL_FILE = "model.safetensors"
-VERSIONS = {"inrflow-surrogate": 2, "inrflow-family": 3}  # of the formats that are written
+FAMILY_FORMAT = "inrflow-family"
+VERSIONS = {"inrflow-surrogate": 2, FAMILY_FORMAT: 3}  # of the formats that are written
 Reader = Callable[["StoredModel", str | None], Any]
 _READERS: dict[str, Reader] = {}
 
@@ -68,6 +69,11 @@ def model_format(directory: str | os.PathLike[str]) -> str | None:
     return load_metadata(path).get("format") if path.exists() else None
 
 
+def is_family(directory: str | os.PathLike[str]) -> bool:
+    """Whether a run directory holds several physics, by the header of its model file."""
+    return model_format(directory) == FAMILY_FORMAT
+
+
 def read_model(directory: str | os.PathLike[str]) -> StoredModel:
     """The model file of a run directory in the present format.
 
@@ -83,7 +89,8 @@ def read_model(directory: str | os.PathLike[str]) -> StoredModel:
                             f"inrflow train resume={directory}")
         raise UserError(f"{directory} holds no {MODEL_FILE}; give a run directory that inrflow train has written")
     state, metadata = load_tensors(path)
-    state, metadata = upgraded(path, state, metadata)
+    if (metadata.get("format"), metadata.get("version")) in EARLIER:
+        state, metadata = upgraded(path, state, metadata)
     name, version = metadata.get("format"), metadata.get("version")
     if name not in _READERS or version != VERSIONS[name]:
         known = ", ".join(f"{key} up to version {number}" for key, number in VERSIONS.items())

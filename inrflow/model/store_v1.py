@@ -7,6 +7,7 @@ from typing import Any
 
 from inrflow.errors import UserError
 
+EARLIER = (("inrflow-surrogate", 1), ("inrflow-family", 2))  # formats and versions that are read
 _RENAMED = {  # beginnings of the names of a field's tensors
     "matrix": "terms.linear.matrix",
     "bias": "terms.linear.bias",
@@ -22,27 +23,24 @@ _RENAMED = {  # beginnings of the names of a field's tensors
 
 
 def upgraded(path: Path, state: dict[str, Any], metadata: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """State and metadata of a surrogate of version 1 or a family of version 2 as those of the next version, of any
-    other file unchanged.
+    """State and metadata of a surrogate of version 1 or a family of version 2 as those of the next version.
 
     Raises UserError where the file is damaged or has a term that exists no more.
     """
     try:
-        if metadata.get("format") == "inrflow-surrogate" and metadata.get("version") == 1:
+        if metadata["format"] == "inrflow-surrogate":
             field = _field_state(state["field"])
             about = {**_member(metadata), "version": 2, "field": _structure(path, metadata["field"])}
             return {**state, "field": field}, about
-        if metadata.get("format") == "inrflow-family" and metadata.get("version") == 2:
-            operators = metadata["operators"]
-            if operators is not None:
-                operators = {**operators, "field": _structure(path, operators["field"])}
-                shared = {**state["operators"], "field": _field_state(state["operators"]["field"])}
-                state = {**state, "operators": shared}
-            members = {name: _member(about) for name, about in metadata["members"].items()}
-            return state, {**metadata, "version": 3, "operators": operators, "members": members}
+        operators = metadata["operators"]
+        if operators is not None:
+            operators = {**operators, "field": _structure(path, operators["field"])}
+            shared = {**state["operators"], "field": _field_state(state["operators"]["field"])}
+            state = {**state, "operators": shared}
+        members = {name: _member(about) for name, about in metadata["members"].items()}
+        return state, {**metadata, "version": 3, "operators": operators, "members": members}
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error!r}); restore it or train again") from error
-    return state, metadata
 
 
 def _member(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from inrflow.data.description import Description
 from inrflow.data.observations import Observations
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.registry import build_decoder, decoder_structure
-from inrflow.dynamics.contexts.known import Contexts, widening
+from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
 from inrflow.dynamics.contexts.shared_dynamics import PdeRecord
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.affine import has_exact_flow
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.integrate import Integrator, has_exact_flow
 from inrflow.dynamics.states import CodeData, TimeScale, frames_needed, short_window
 from inrflow.encoding.encode import Encoder, encode
+from inrflow.encoding.evidence import widening
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy
 from inrflow.model.extent import Extent
@@ -332,7 +332,7 @@ class Surrogate:
 
     def widening(self, estimate: StateEstimate) -> Tensor:
         """Factors (S,) for the standard deviations of forecasts: 1 inside the training distribution, growing with the
-        Mahalanobis distance of the codes or of the context, whichever is larger (`dynamics.contexts.known.widening`).
+        Mahalanobis distance of the codes or of the context, whichever is larger (`encoding.evidence.widening`).
 
         Distances are measured in units of the estimate's own `factor`, which widens the forecasts already.
         """

@@ -16,8 +16,8 @@ import inrflow.runtime.tensor_files as tensor_files
 from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.errors import UserError
-from inrflow.model.family import Family, is_family
-from inrflow.model.store import MODEL_FILE, model_format
+from inrflow.model.family import Family
+from inrflow.model.store import MODEL_FILE, is_family, model_format
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.tensor_files import load_tensors, save_tensors
 

@@ -11,7 +11,7 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.formats.blocks import blocks, gather
 from inrflow.data.formats.schema import LARGEST, resolves
-from inrflow.data.frames import Frames, place_rows
+from inrflow.data.observations import Frames, place_rows
 from inrflow.errors import UserError
 
 _OFF_SPHERE = 1e-3  # how far from 1 the length of a unit vector may be: float32 coordinates pass, mistakes do not

@@ -13,7 +13,7 @@ import numpy as np
 from inrflow.data.formats.blocks import VALUES_PER_BLOCK
 from inrflow.data.formats.layouts import FrameLayout, Layout, ScatteredLayout
 from inrflow.data.formats.schema import DATASETS, damage_as_user_error, open_hdf5, read_description, resolves
-from inrflow.data.frames import Frames
+from inrflow.data.observations import Frames
 from inrflow.errors import UserError
 
 

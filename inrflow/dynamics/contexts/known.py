@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.special import chdtri
 from torch import Tensor
 
 from inrflow.dynamics.contexts.parameter_map import ParameterMap
+from inrflow.encoding.evidence import QUANTILE, chi_squared_quantile
 
-_QUANTILE = 0.999
 _MARGIN = 1.2  # of the squared distance
 
 
@@ -47,7 +46,7 @@ class Contexts:
         """That of the farthest training environment and a margin: environments are few and chosen, often evenly, so
         that a quantile of their Gaussian would lie far outside of all of them."""
         if not len(self.values):
-            return chi_squared_quantile(_QUANTILE, self.size)
+            return chi_squared_quantile(QUANTILE, self.size)
         return _MARGIN * float(self.distance(self.values).max())
 
     def outside(self, context: Tensor) -> bool:
@@ -80,20 +79,3 @@ class Contexts:
         stored = state.pop("map")
         names = tuple(state.pop("names"))
         return cls(**state, names=names, map=None if stored is None else ParameterMap(**stored))
-
-
-def training_limit(dimensions: int, farthest: float) -> float:
-    """The squared Mahalanobis distance up to which something is like the training data: the 99.9 % quantile under
-    their Gaussian, or that of the `farthest` of them where it lies beyond."""
-    return max(chi_squared_quantile(_QUANTILE, dimensions), farthest)
-
-
-def widening(distance: Tensor, limit: float) -> Tensor:
-    """Factor (...,) for standard deviations at squared Mahalanobis distances (...,): 1 inside the limit, beyond it the
-    ratio of the distance to the limit's, neither squared."""
-    return (distance / limit).clamp(min=1.0).sqrt()
-
-
-def chi_squared_quantile(share: float, degrees: int) -> float:
-    """The value below which a sum of squares of `degrees` standard normal numbers lies with probability `share`."""
-    return float(chdtri(degrees, 1 - share))

@@ -9,8 +9,7 @@ import torch
 from scipy.linalg import expm
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.affine import affine_flow, has_exact_flow
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.integrate import Integrator, affine_flow, has_exact_flow
 
 BEGIN, GAP = torch.tensor([0.3, -1.0, 2.0]).double(), torch.tensor([1.7, 0.4, -0.9]).double()
 
