@@ -29,7 +29,7 @@ from inrflow.config.schema import Config
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
-from inrflow.decoders.base import AffineDecoder, Decoder
+from inrflow.decoders.base import Decoder
 from inrflow.encoding.adam import adam_path
 from inrflow.encoding.encode import GRADIENT_RATE, Encoder
 from inrflow.encoding.gauss_newton import gauss_newton
@@ -131,10 +131,8 @@ def train(name: str, path: Path, minutes: float, frames: int, size: int, seed: i
                 fitted = fitted.leading(min(size, len(fitted.modes.variances)))
                 return trained(problem, fitted.decoder.eval(), [fitted.modes.prior()])
             decoder, prior, _ = fit_auto_decoder(run, SHARE)
-            priors = [prior]
-            if isinstance(decoder, AffineDecoder):
-                priors = solved_priors(decoder, problem.source.batch(problem.train))
-            return trained(problem, decoder, priors)
+            batch = problem.source.batch(problem.train)
+            return trained(problem, decoder, solved_priors(decoder, batch) if decoder.affine else [prior])
 
 
 def trained(problem: Problem, decoder: Decoder, priors: list[GaussianPrior]) -> Trained:
