@@ -11,30 +11,27 @@ stopped goes on where it was. How to read the result: benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
 import json
-import tempfile
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplotlib
 import torch
-from common import as_table, child_rows, data_files, environment, peak_bytes
-from rich.console import Console
+from common import Results, as_table, child_rows, data_files, environment, peak_bytes, started
 
 from benchmarks.baselines.symmetric_copies import fit_with_copies
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.source import TrajectorySource
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.evaluation.references.registry import fit_references
-from inrflow.runtime.tensor_files import write_json
-from inrflow.training import loop as steps
+from inrflow.training.problem import Problem
 from inrflow.training.recipes.joint import JointStage
-from inrflow.training.recorder import Recorder
-from inrflow.training.train import Training
+from inrflow.training.train import train
 
 FRAMES = 10
 #: What each recipe is told. DINo with symmetries: copies under the declared symmetries are further sequences of its
@@ -53,6 +50,7 @@ SIZES: dict[tuple[str, str], list[str]] = {
 }
 QUICK = ["data.copies=2", "decoder.largest_code_size=60", "dynamics.width=32"]
 REFERENCES = {"pod_dmd": "POD + DMD", "pod_dmd_symmetries": "POD + DMD, symmetries", "persistence": "persistence"}
+LOOPS = ("decoder", "rollout")  # decisions that are steps of descent
 HEADER = ("data", "recipe", "seed", "minutes", "processor s", "steps", "in-t MSE", "out-t MSE", "peak MB")
 
 
@@ -72,56 +70,55 @@ class Clock:
         JointStage.advance = advance  # type: ignore[method-assign]
 
 
-def run(case: dict[str, Any]) -> None:
+def measure(case: dict[str, Any]) -> None:
     """Train one recipe with one seed, print a row for every budget."""
     torch.set_num_threads(1)
-    steps.clock = time.process_time
-    console = Console(stderr=True, quiet=True)
     joint = case["recipe"].startswith("dino")
     clock = Clock()
     per_step = None
-    with TrajectoryFile(case["train"]) as train, TrajectoryFile(case["test"]) as test:
-        with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
-            for minutes in case["minutes"]:
-                overrides = [f"data.train={case['train']}", f"data.frames={FRAMES}", f"data.points={case['points']}"]
-                overrides += [f"seed={case['seed']}", f"training.minutes={minutes}", *case["overrides"]]
-                config: Config = resolve("train", Config, overrides)
-                folder = Path(scratch) / ("joint" if joint else f"{minutes}")
-                folder.mkdir(exist_ok=True)
-                recorder = stack.enter_context(Recorder(folder, console))
-                training = Training(config, train, folder, recorder, lambda: None)
-                if joint:  # constant rates: a longer run goes on from the shorter one
-                    if per_step is None:
-                        per_step = _time_of_iteration(config, train, folder, recorder, clock)
-                    config.training.steps.decoder = max(2, round(60 * minutes / per_step))
-                began = time.process_time()
-                surrogate = training.run()
-                spent = time.process_time() - began
-                if joint:
-                    spent, per_step = clock.seconds, clock.seconds / clock.steps
-                began = time.process_time()
-                report = evaluate(surrogate, test, Observe(1, case["points"]), with_std=False).report
-                row = {k: case[k] for k in ("data", "recipe", "seed", "points")} | {
-                    "minutes": minutes,
-                    "processor_seconds": spent,
-                    "steps": vars(config.training.steps),
-                    "encoding_steps": surrogate.encoder.iterations or None,
-                    "mse": {k: report["mse"][k] for k in ("in_t", "out_t")},
-                    "nmse": {k: report["nmse"][k] for k in ("in_t", "out_t")},
-                    "peak_bytes": peak_bytes(),
-                    "code_size": surrogate.code_size,
-                    "parameters": surrogate.parameters,
-                    "evaluation_seconds": time.process_time() - began,
-                }
-                print(json.dumps(row), flush=True)
+    with TrajectoryFile(case["train"]) as file, TrajectoryFile(case["test"]) as test, TemporaryDirectory() as scratch:
+        for minutes in case["minutes"]:
+            config = configuration(case, f"training.minutes={minutes}", *case["overrides"])
+            # DINo's rates are constant, so that a longer run goes on from the shorter one, in its folder.
+            folder = Path(scratch) / ("joint" if joint else f"{minutes}")
+            if joint:
+                per_step = per_step or _time_of_iteration(config, file, clock)
+                config.training.steps.decoder = max(2, round(60 * minutes / per_step))
+            with started(config, file, folder) as run:
+                surrogate = train(run)
+                spent = run.budget.elapsed
+            if joint:
+                spent, per_step = clock.seconds, clock.seconds / clock.steps
+            began = time.process_time()
+            report = evaluate(surrogate, test, Observe(1, case["points"]), with_std=False).report
+            row = {k: case[k] for k in ("data", "recipe", "seed", "points")} | {
+                "minutes": minutes,
+                "processor_seconds": spent,
+                "decisions": run.budget.decisions,
+                "encoding_steps": surrogate.encoder.iterations or None,
+                "mse": {k: report["mse"][k] for k in ("in_t", "out_t")},
+                "nmse": {k: report["nmse"][k] for k in ("in_t", "out_t")},
+                "peak_bytes": peak_bytes(),
+                "code_size": surrogate.code_size,
+                "parameters": surrogate.parameters,
+                "evaluation_seconds": time.process_time() - began,
+            }
+            print(json.dumps(row), flush=True)
 
 
-def _time_of_iteration(config: Config, file: TrajectoryFile, folder: Path, recorder: Recorder, clock: Clock) -> float:
+def configuration(case: dict[str, Any], *further: str) -> Config:
+    """Settings that all recipes share, and further ones."""
+    common = [f"data.train={case['train']}", f"data.frames={FRAMES}", f"data.points={case['points']}"]
+    config: Config = resolve("train", Config, [*common, f"seed={case['seed']}", *further])
+    return config
+
+
+def _time_of_iteration(config: Config, file: TrajectoryFile, clock: Clock) -> float:
     """Processor time of one iteration, from a few that are thrown away."""
     trial = copy.deepcopy(config)
     trial.training.steps.decoder, trial.encoding.iterations = 4, 1
-    (folder / "trial").mkdir()
-    Training(trial, file, folder / "trial", recorder, lambda: None).run()
+    with started(trial, file) as run:
+        train(run)
     per_step = clock.seconds / clock.steps
     clock.seconds, clock.steps = 0.0, 0
     return per_step
@@ -130,38 +127,28 @@ def _time_of_iteration(config: Config, file: TrajectoryFile, folder: Path, recor
 def references(case: dict[str, Any]) -> None:
     """Print a row for each reference forecast; rank and ridge of POD + DMD are chosen on validation trajectories."""
     torch.set_num_threads(1)
-    overrides = [f"data.train={case['train']}", f"data.frames={FRAMES}", f"data.points={case['points']}"]
-    config: Config = resolve("train", Config, [*overrides, f"seed={case['seed']}"])
-    with TrajectoryFile(case["train"]) as train, TrajectoryFile(case["test"]) as test:
-        with tempfile.TemporaryDirectory() as scratch:
-            recorder = Recorder(Path(scratch), Console(stderr=True, quiet=True))
-            setup = Training(config, train, Path(scratch), recorder, lambda: None)
+    with TrajectoryFile(case["train"]) as file, TrajectoryFile(case["test"]) as test:
+        problem = Problem.of(configuration(case), file)
         began = time.process_time()
-        fitted = setup.source.batch(setup.training, normalised=False)
-        held = setup.source.batch(setup.validation, normalised=False)
-        models = fit_references(fitted, held, train.description)
-        moved = fit_with_copies(fitted, held, train.description, case["copies"], case["seed"])
+        fitted = problem.source.batch(problem.train, normalised=False)
+        held = problem.source.batch(problem.validation, normalised=False)
+        models = fit_references(fitted, held, file.description)
+        moved = fit_with_copies(fitted, held, file.description, case["copies"], case["seed"])
         if moved is not None:
             models.fitted["pod_dmd_symmetries"] = moved
         spent = time.process_time() - began
         errors: dict[str, list[torch.Tensor]] = {}
-        batch = _batch(test)
-        horizon = int(setup.source.times.shape[1])
+        every = TrajectorySource(test)
+        batch = every.batch(range(len(every)), normalised=False)
+        horizon = int(problem.source.times.shape[1])
         for name, forecast in models.forecast(batch.t, batch.x, batch.u[:, :1]).items():
             squares = (forecast - batch.u).square()
             errors[name] = [squares[:, :horizon].mean(), squares[:, horizon:].mean()]
     for name, (early, late) in errors.items():
         if name in REFERENCES:
             row = {k: case[k] for k in ("data", "seed", "points")} | {"recipe": REFERENCES[name], "minutes": None}
-            row |= {"processor_seconds": spent, "mse": {"in_t": float(early), "out_t": float(late)}, "steps": {}}
+            row |= {"processor_seconds": spent, "mse": {"in_t": float(early), "out_t": float(late)}}
             print(json.dumps(row), flush=True)
-
-
-def _batch(file: TrajectoryFile) -> Any:
-    from inrflow.data.source import TrajectorySource
-
-    source = TrajectorySource(file)
-    return source.batch(range(len(source)), normalised=False)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -171,7 +158,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         if "error" in row:
             lines.append([row["data"], row["recipe"], row["seed"], "", row["error"], "", "", "", ""])
             continue
-        count = sum(v for v in row["steps"].values() if v) or None
+        count = sum(row.get("decisions", {}).get(name, 0) for name in LOOPS) or None
         peak = round(row["peak_bytes"] / 1e6) if "peak_bytes" in row else None
         lines.append(
             [row["data"], row["recipe"], row["seed"], row["minutes"], round(row["processor_seconds"], 1), count]
@@ -232,18 +219,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.case:
         case = json.loads(options.case)
-        references(case) if case["recipe"] == "references" else run(case)
+        references(case) if case["recipe"] == "references" else measure(case)
         return
     if options.train and not options.test:
         parser.error("--train needs --test")
     if options.quick:
         options.minutes, options.seeds = [0.02, 0.04], options.seeds[:1]
-    rows = json.loads(options.out.read_text())["rows"] if options.out.exists() and not options.quick else []
-
-    def keep(row: dict[str, Any]) -> None:
-        rows.append(row)
-        write_json(options.out, {"environment": environment() | {"threads": 1}, "rows": rows})
-        print(table([row]).splitlines()[-1], flush=True)
+    results = Results(options.out, table, fresh=options.quick)
+    rows = results.rows
 
     def known(name: str, recipe: str, seed: int, minutes: float | None = None) -> bool:
         """Whether a row is there already."""
@@ -253,7 +236,6 @@ def main() -> None:
             if "error" not in r and r.get("points") == options.points
         )
 
-    print("\n".join(as_table(HEADER, []).splitlines()), flush=True)
     for name in options.data[:1] if options.train else options.data:
         small = {"grid": 16, "frames": 14} if options.quick else {}
         generated = () if options.train else data_files(name, *((12, 4) if options.quick else (64, 32)), **small)
@@ -262,7 +244,7 @@ def main() -> None:
         for seed in options.seeds:
             if options.points == 1 and not known(name, REFERENCES["persistence"], seed):
                 for row in child_rows(__file__, base | {"recipe": "references", "seed": seed, "copies": 15}):
-                    keep(row)
+                    results.keep(row)
             for recipe in options.recipes:
                 missing = sorted(m for m in options.minutes if not known(name, recipe, seed, m))
                 sizes = SIZES.get((name, recipe.partition(",")[0]), [])
@@ -270,7 +252,7 @@ def main() -> None:
                     case = base | {"recipe": recipe, "seed": seed, "minutes": missing}
                     quick = QUICK if options.quick else []
                     for row in child_rows(__file__, case | {"overrides": [*RECIPES[recipe], *sizes, *quick]}):
-                        keep(row)
+                        results.keep(row)
     plot(rows, options.out.with_suffix(".png"))
     print(f"\n{environment()}\n\n{table(rows)}\n\nwritten to {options.out} and {options.out.with_suffix('.png')}")
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from adaptation_data import PROBLEMS, SIZES, Prepared, Problem, Size, prepare
+from common import as_table, environment, quiet_log, started
 from rich.console import Console
 from torch import Tensor
 
@@ -34,9 +33,8 @@ from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.state_prior import ContextPrior
-from inrflow.training import loop as training_steps
-from inrflow.training.recorder import Recorder
-from inrflow.training.train import Training
+from inrflow.runtime.tensor_files import write_aside
+from inrflow.training.train import train
 
 
 @dataclass
@@ -55,7 +53,7 @@ class Row:
 
 
 def baseline(
-    method: str, problem: Problem, prepared: Prepared, size: Size, seed: int, recorder: Recorder, folder: Path
+    method: str, problem: Problem, prepared: Prepared, size: Size, seed: int, folder: Path
 ) -> Row:
     """Train one of the published methods and adapt it to each new environment."""
     torch.manual_seed(seed)
@@ -64,15 +62,13 @@ def baseline(
     network = METHODS[method](shape, problem.environments, *penalty)
     settings = BaselineSettings(adaptation_steps=size.adaptation_steps, seed=seed)
     integrator = prepared.integrator
-    folder = folder / method.replace(" ", "_")
     began = time.process_time()
-    seconds, timer = size.seconds, time.process_time
-    fit(network, prepared.training, prepared.held, integrator, settings, recorder, folder, seconds, timer=timer)
-    trained = time.process_time()
-    fields = [
-        adapt(network, data, integrator, settings, recorder, folder / f"environment_{e}")
-        for e, data in enumerate(prepared.adaptation)
-    ]
+    with quiet_log(folder / method) as log:
+        fit(network, prepared.training, prepared.held, integrator, settings, log, size.seconds)
+    trained, fields = time.process_time(), []
+    for e, data in enumerate(prepared.adaptation):
+        with quiet_log(folder / method / f"environment_{e}") as log:
+            fields.append(adapt(network, data, integrator, settings, log))
     adapted = time.process_time()
     return Row(
         problem.name,
@@ -91,14 +87,14 @@ def mean_of(values: list[float]) -> float:
     return float(np.mean(values))
 
 
-def ours(problem: Problem, prepared: Prepared, size: Size, seed: int, recorder: Recorder, folder: Path) -> Row:
+def ours(problem: Problem, prepared: Prepared, size: Size, seed: int) -> Row:
     """What `inrflow train` makes of the training file and `inrflow adapt` of one trajectory of each new environment."""
-    training_steps.clock = time.process_time  # shares of the time are told by the same clock for all methods
     began = time.process_time()
     file, new = prepared.files["training"].file, prepared.files["new"]
     settings = [f"data.train={file.path}", "dynamics.context=environment", f"seed={seed}"]
     config = resolve("train", Config, [*settings, f"training.minutes={size.minutes}"])
-    surrogate = Training(config, file, folder, recorder, lambda: None).run()
+    with started(config, file, quiet=False) as run:
+        surrogate = train(run)
     contexts, numbers = surrogate.contexts, surrogate.context_size
     trained = time.process_time()
     found = []
@@ -147,12 +143,11 @@ def run(
         highlight=False,
     )
     for method in methods:
-        with Recorder(folder, console) as recorder:
-            if method == "ours":
-                row = ours(problem, prepared, size, seed, recorder, folder)
-            else:
-                row = baseline(method, problem, prepared, size, seed, recorder, folder)
-        console.print(as_table([row]).splitlines()[-1], highlight=False)
+        if method == "ours":
+            row = ours(problem, prepared, size, seed)
+        else:
+            row = baseline(method, problem, prepared, size, seed, folder)
+        console.print(table([row]).splitlines()[-1], highlight=False)
         save(row)
     return dict(
         problem=problem.name,
@@ -168,28 +163,23 @@ EVERY = [*METHODS, "ours"]
 HEADER = ("problem", "method", "seed", "in domain", "adapted", "mean context", "numbers", "adapt s", "train s")
 
 
-def as_table(rows: list[Row]) -> str:
+def table(rows: list[Row]) -> str:
     """Rows as a Markdown table."""
-    lines = ["| " + " | ".join(HEADER) + " |", "| " + " | ".join("---" for _ in HEADER) + " |"]
-    for row in rows:
-        errors = (f"{value:.2e}" for value in (row.in_domain, row.adapted, row.mean_context))
-        seconds = (f"{row.adaptation_seconds:.2f}", f"{row.training_seconds:.0f}")
-        cells = (row.problem, row.method, str(row.seed), *errors, f"{row.adapted_numbers:,}", *seconds)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return as_table(HEADER, [
+        [row.problem, row.method, row.seed, row.in_domain, row.adapted, row.mean_context, f"{row.adapted_numbers:,}"]
+        + [row.adaptation_seconds, round(row.training_seconds)]
+        for row in rows
+    ])
 
 
 def over_seeds(rows: list[Row]) -> str:
     """Mean and standard deviation over the seeds, as a Markdown table."""
-    lines = ["| problem | method | in domain | adapted | mean context |", "| --- | --- | --- | --- | --- |"]
+    lines = []
     for problem, method in dict.fromkeys((row.problem, row.method) for row in rows):
         own = [row for row in rows if (row.problem, row.method) == (problem, method)]
-        cells = []
-        for key in ("in_domain", "adapted", "mean_context"):
-            values = np.array([getattr(row, key) for row in own])
-            cells.append(f"{values.mean():.2e} ({values.std():.1e})")
-        lines.append("| " + " | ".join([problem, method, *cells]) + " |")
-    return "\n".join(lines)
+        columns = (np.array([getattr(row, key) for row in own]) for key in ("in_domain", "adapted", "mean_context"))
+        lines.append([problem, method, *(f"{values.mean():.2e} ({values.std():.1e})" for values in columns)])
+    return as_table(("problem", "method", "in domain", "adapted", "mean context"), lines)
 
 
 def draw(rows: list[Row], floors: list[dict], path: Path) -> None:
@@ -212,28 +202,7 @@ def draw(rows: list[Row], floors: list[dict], path: Path) -> None:
         axes.set(title=problem.replace("_", " "), ylabel="mean squared error", yscale="log")
         axes.set_xticks(np.arange(len(methods)), methods)
         axes.legend(fontsize=8)
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, format="png", dpi=120)
-    os.replace(partial, path)
-
-
-def write(path: Path, text: str) -> None:
-    """Written aside and renamed, so that an interruption leaves the last report whole."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
-
-
-def environment() -> dict:
-    """What the seconds depend on."""
-    name = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return dict(device=name, threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
@@ -253,21 +222,25 @@ def main() -> None:
     report: dict = {"environment": environment(), "size": asdict(size), "floors": [], "rows": []}
     rows: list[Row] = []
 
+    def write_report() -> None:  # with infinities, of forecasts that diverge
+        text = json.dumps(report, indent=1)
+        write_aside(options.out / "adaptation.json", lambda path: path.write_text(text))
+
     def save(row: Row) -> None:
         rows.append(row)
         report["rows"].append(asdict(row))
-        write(options.out / "adaptation.json", json.dumps(report, indent=1))
+        write_report()
 
     for seed in range(size.seeds):
         for name in options.problems:
             with tempfile.TemporaryDirectory() as folder:
                 floors = run(PROBLEMS[name], size, seed, Path(folder), options.methods, console, save)
             report["floors"].append(floors)
-            write(options.out / "adaptation.json", json.dumps(report, indent=1))
-    table = as_table(rows) if size.seeds == 1 else as_table(rows) + "\n\n" + over_seeds(rows)
-    write(options.out / "adaptation.md", table + "\n")
+            write_report()
+    text = table(rows) if size.seeds == 1 else table(rows) + "\n\n" + over_seeds(rows)
+    (options.out / "adaptation.md").write_text(text + "\n")
     draw(rows, report["floors"], options.out / "adaptation.png")
-    print(f"\n{report['environment']}\n\n{table}")
+    print(f"\n{report['environment']}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale
 from inrflow.pdes.generate import generate
-from inrflow.training.judge import encode_trajectories
+from inrflow.training.parts.codes import encode_trajectories
 from inrflow.training.parts.trunk import DecoderTraining
 
 HARMONICS = 6

@@ -12,13 +12,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
+from inrflow.config.schema import Config
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.pdes.generate import generate
 from inrflow.runtime.memory import keep_freed_memory
+from inrflow.runtime.tensor_files import write_json
+from inrflow.training.problem import Problem
+from inrflow.training.recorder import Recorder
+from inrflow.training.run import Run, start_run
 
 keep_freed_memory()  # as the commands do
 
@@ -49,6 +57,24 @@ def data_files(name: str, train: int = 64, test: int = 32, **changes: Any) -> tu
             generate(output=path, trajectories=trajectories, seed=seed, **settings)
         paths.append(path)
     return paths[0], paths[1]
+
+
+@contextmanager
+def started(
+    config: Config, file: TrajectoryFile, folder: Path | None = None, quiet: bool = True, pretrained: Any = None
+) -> Iterator[Run]:
+    """A run on an open file, whose budget is processor time, logged to a folder or to one that is deleted."""
+    with tempfile.TemporaryDirectory() as scratch:
+        with quiet_log(folder or Path(scratch), quiet) as log:
+            yield start_run(Problem.of(config, file, pretrained=pretrained), log, time.process_time)
+
+
+@contextmanager
+def quiet_log(folder: Path, quiet: bool = True) -> Iterator[Recorder]:
+    """The log of one training in a folder, which is made; it prints nothing, or else to the standard error."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with Recorder(folder, Console(stderr=True, quiet=quiet)) as log:
+        yield log
 
 
 def environment() -> dict[str, Any]:
@@ -108,6 +134,32 @@ def child_rows(script: str, case: dict[str, Any]) -> Iterator[dict[str, Any]]:
             errors.seek(0)
             reason = errors.read().strip().splitlines()[-1:] or [f"ended with status {child.returncode}"]
             yield case | {"error": reason[0][:200]}
+
+
+class Results:
+    """Rows of a benchmark, written to its JSON file and printed as they come.
+
+    Args:
+        path: the JSON file; one that exists is gone on from, unless `fresh`.
+        table: makes a table of rows.
+    """
+
+    def __init__(self, path: Path, table: Callable[[list[dict[str, Any]]], str], fresh: bool = False) -> None:
+        self.path, self.table = path, table
+        self.rows: list[dict[str, Any]] = []
+        if path.exists() and not fresh:
+            self.rows = json.loads(path.read_text())["rows"]
+        print(table([]), flush=True)
+
+    def keep(self, row: dict[str, Any]) -> None:
+        """Add a row, write the file, print the row."""
+        self.rows.append(row)
+        self.write()
+        print(self.table([row]).splitlines()[-1], flush=True)
+
+    def write(self, **further: Any) -> None:
+        """Write the file, with further entries."""
+        write_json(self.path, {"environment": environment() | {"threads": 1}, "rows": self.rows, **further})
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:

@@ -24,31 +24,24 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from common import as_table, child_rows, data_files, environment, peak_bytes
-from rich.console import Console
+from common import Results, as_table, child_rows, data_files, environment, peak_bytes, started
 
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.evaluation.forecast import forecast
-from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.tensor_files import write_json
-from inrflow.training import complete as completion
-from inrflow.training import loop as steps
-from inrflow.training.parts import environments as context_stage
-from inrflow.training.recipes import local_equation as equation_run
-from inrflow.training.recipes import translation_equivariant as harmonic_training
-from inrflow.training.recorder import Recorder
-from inrflow.training.train import Training
+from inrflow.training.candidate import Candidate
+from inrflow.training.complete import assemble, complete
+from inrflow.training.train import train
 
 #: Frames trained on.
 FRAMES = {"wave": 10, "navier_stokes": 10, "gray_scott": 10, "cylinder": 80, "ostia": 43}
@@ -119,65 +112,48 @@ ALTERNATIVES = (
 QUICK = (DEFAULT, "half as many codes", "harmonic codes", "no memory")
 
 
-class Validation:
-    """What each surrogate misses of what its run held back, asked where a run calibrates its intervals: then its
-    dynamics have not seen those trajectories yet."""
+def validation_error(candidate: Candidate) -> float | None:
+    """Share of the variance, mean over channels, that forecasts of a candidate miss of what its run held back.
 
-    def __init__(self, training: Training) -> None:
-        self.training = training
-        self.errors: list[tuple[str, float]] = []
-        for module in (completion, context_stage, equation_run, harmonic_training):
-            plain = module.calibrate
-
-            def calibrate(surrogate: Surrogate, batch: Any, window: int, context: Any = None, plain=plain):  # noqa: ANN001, ANN202
-                self.errors.append((surrogate.training["dynamics"], self._error(surrogate, window)))
-                return plain(surrogate, batch, window, context)
-
-            module.calibrate = calibrate  # type: ignore[attr-defined]
-
-    def _error(self, surrogate: Surrogate, window: int) -> float:
-        held = self.training.validation if len(self.training.validation) else self.training.training
-        batch = self.training.source.batch(held, normalised=False)
-        estimate = surrogate.estimate(batch.first_frames(window), covariance=False)
-        found = surrogate.normalisation.invert(forecast(surrogate, estimate, batch, with_std=False).mean)
-        squares = (found - batch.u).double()[:, window:].square().mean((0, 1, 2))
-        return float((squares / batch.u.double().var((0, 1, 2))).mean())
-
-    def of(self, surrogate: Surrogate) -> float | None:
-        """The error of the surrogate that the run has taken of those it made; None where its forecasts diverge."""
-        found = [error for note, error in self.errors if note == surrogate.training["dynamics"]]
-        return found[-1] if found and math.isfinite(found[-1]) else None
+    Of the surrogate before its last refit, whose dynamics have not seen those trajectories. None where one diverges.
+    """
+    problem, surrogate = candidate.problem, assemble(candidate)
+    first = candidate.first + 1
+    batch = problem.source.batch(problem.validation if len(problem.validation) else problem.train, normalised=False)
+    estimate = surrogate.estimate(batch.first_frames(first), covariance=False)
+    mean = surrogate.normalisation.invert(forecast(surrogate, estimate, batch, with_std=False).mean)
+    squares = torch.where(torch.isfinite(batch.u), mean - batch.u, torch.nan).double()[:, first:].square()
+    deviation = batch.u.double() - batch.u.double().nanmean((0, 1, 2))
+    error = float((squares.nanmean((0, 1, 2)) / deviation.square().nanmean((0, 1, 2))).mean())
+    return error if bool(torch.isfinite(mean).all()) and math.isfinite(error) else None
 
 
-def run(case: dict[str, Any]) -> None:
+def measure(case: dict[str, Any]) -> None:
     """Train one alternative, print its row."""
     torch.set_num_threads(1)
-    steps.clock = time.process_time
-    console = Console(stderr=True, quiet=not case["verbose"])
     overrides = [f"data.train={case['train']}", f"data.frames={FRAMES[case['data']]}", f"seed={case['seed']}"]
     config: Config = resolve("train", Config, [*overrides, f"training.minutes={case['minutes']}", *case["overrides"]])
-    kind = harmonic_training.HarmonicTraining if config.decoder.codes == "harmonics" else Training
     alone = case["train"] == case["test"]
-    with TrajectoryFile(case["train"]) as train, TrajectoryFile(case["test"]) as test:
-        with tempfile.TemporaryDirectory() as scratch, Recorder(Path(scratch), console) as recorder:
-            training = kind(config, train, Path(scratch), recorder, lambda: None)
-            validation = Validation(training)
+    with TrajectoryFile(case["train"]) as file, TrajectoryFile(case["test"]) as test:
+        with started(config, file, quiet=not case["verbose"]) as run:
             began = time.process_time()
-            surrogate = training.run()
+            with patch("inrflow.training.train.complete", wraps=complete) as completed:
+                surrogate = train(run)
             spent = time.process_time() - began
+        validation = validation_error(completed.call_args.args[0])
         observe = Observe(FRAMES[case["data"]] if alone else None, 1.0)
         report = evaluate(surrogate, test, observe, with_std=False).report
     nmse = {key: report["nmse"][key] for key in ("all", "in_t", "out_t")}
     row = {key: case[key] for key in ("data", "alternative", "seed", "minutes", "overrides")} | {
         "test": nmse["out_t" if alone else "all"],
         "nmse": nmse,
-        "validation": validation.of(surrogate),
+        "validation": validation,
         "code_size": surrogate.code_size,
         "dynamics": surrogate.training["dynamics"],
         "frames_needed": surrogate.window,
         "processor_seconds": spent,
         "peak_bytes": peak_bytes(),
-        "steps": vars(config.training.steps),
+        "decisions": run.budget.decisions,
     }
     print(json.dumps(row), flush=True)
 
@@ -254,28 +230,22 @@ def main() -> None:
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
-        run(json.loads(options.case))
+        measure(json.loads(options.case))
         return
     if options.quick:
         options.minutes = 0.02
     wanted = {DEFAULT, *(options.alternatives or (QUICK if options.quick else names))}
-    rows = json.loads(options.out.read_text())["rows"] if options.out.exists() and not options.quick else []
 
     def mine(row: dict[str, Any]) -> bool:
         return (row["seed"], row["minutes"]) == (options.seed, options.minutes)
 
-    def keep(row: dict[str, Any]) -> None:
-        rows.append(row)
-        write_json(options.out, {"environment": environment() | {"threads": 1}, "rows": rows})
-        print(table([row]).splitlines()[-1], flush=True)
-
     def known(name: str, alternative: str) -> dict[str, Any] | None:
         """The row that is there already."""
-        same = (row for row in rows if mine(row) and (row["data"], row["alternative"]) == (name, alternative))
+        same = (row for row in results.rows if mine(row) and (row["data"], row["alternative"]) == (name, alternative))
         return next((row for row in same if "error" not in row), None)
 
     files = data_sets(options)
-    print("\n".join(as_table(HEADER, []).splitlines()), flush=True)
+    results = Results(options.out, table, fresh=options.quick)
     for alternative in ALTERNATIVES:
         for name, paths in files.items():
             default = known(name, DEFAULT)
@@ -287,8 +257,8 @@ def main() -> None:
             case = {"data": name, "train": str(paths[0]), "test": str(paths[1]), "alternative": alternative.name}
             asked = {"seed": options.seed, "minutes": options.minutes, "verbose": options.verbose}
             for row in child_rows(__file__, case | asked | {"overrides": settings}):
-                keep(row)
-    shown = [row for row in rows if mine(row) and row["data"] in files]
+                results.keep(row)
+    shown = [row for row in results.rows if mine(row) and row["data"] in files]
     shown.sort(key=lambda row: (list(FRAMES).index(row["data"]), names.index(row["alternative"])))
     print(f"\n{environment() | {'threads': 1}}\n\n{table(shown)}\n\n{verdicts(shown)}\n\nwritten to {options.out}")
 

@@ -11,8 +11,6 @@ thread. How to read the result: benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
-import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,15 +19,16 @@ from typing import Any
 
 import matplotlib
 import torch
-from common import as_table, data_files, environment, process_seconds
-from rich.console import Console
+from common import as_table, data_files, environment, process_seconds, started
+from inrflow.data.normalisation import Normalisation
+from inrflow.data.sampling import observed_points
 from torch import Tensor
 
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
-from inrflow.data.batch import Normalisation, TrajectoryBatch
+from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.data.source import TrajectorySource, observed_points
+from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
 from inrflow.encoding.adam import adam_path
 from inrflow.encoding.encode import GRADIENT_RATE, Encoder
@@ -37,13 +36,13 @@ from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.runtime.tensor_files import write_json
-from inrflow.training.parts import loop as steps
-from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, fit_table_decoder, shrunk_moments
-from inrflow.training.recorder import Recorder
-from inrflow.training.train import Training
+from inrflow.training.parts.decoder import fit_decoder
+from inrflow.training.problem import Problem
+from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, fit_auto_decoder, shrunk_moments
 
 FRACTIONS = (1.0, 0.25, 0.05)
 ADAM_STEPS, ADAM_RATE = 300, 1e-2
+SHARE = 0.3  # of a run's minutes, which its decoder has
 FRAMES = 10  # of every training trajectory
 #: Decoders, by what training is told of them.
 DECODERS: dict[str, list[str]] = {
@@ -120,34 +119,29 @@ def train(name: str, path: Path, minutes: float, frames: int, size: int, seed: i
     overrides = [f"data.train={path}", f"data.frames={frames}", "data.symmetries=none", f"seed={seed}"]
     config: Config = resolve("train", Config, [*overrides, *DECODERS[name]])
     # The decoder has its share of the minutes of a whole run; here it gets all of them.
-    config.training.minutes = minutes / 0.3
-    with TrajectoryFile(path) as file, tempfile.TemporaryDirectory() as scratch:
+    config.training.minutes = minutes / SHARE
+    with TrajectoryFile(path) as file:
         size *= len(file.description.channels)
-        folder = Path(scratch)
-        with Recorder(folder, Console(stderr=True, quiet=True)) as recorder:
-            run = Training(config, file, folder, recorder, lambda: None)
-            if name == "SIREN, output modulation":
-                decoder, modes = run.fit_decoder()
-                modes = modes.truncated(min(size, len(modes.variances)))
-                decoder.set_output(modes.mean, modes.modes)
-                return trained(run, decoder.eval(), [modes.prior()])
+        if name != "SIREN, output modulation":
             config.decoder.code_size = size
-            decoder, prior, _ = fit_table_decoder(
-                config, run.source, run.training, run.validation, run.embedding(),
-                lambda stage: steps.timed_steps(stage, 60 * minutes), recorder, folder,
-            )
-            return trained(
-                run, decoder, solved_priors(decoder, run.source.batch(run.training)) if decoder.affine else [prior]
-            )
+        with started(config, file) as run:
+            problem = run.problem
+            if name == "SIREN, output modulation":
+                fitted = fit_decoder(run)
+                fitted = fitted.leading(min(size, len(fitted.modes.variances)))
+                return trained(problem, fitted.decoder.eval(), [fitted.modes.prior()])
+            decoder, prior, _ = fit_auto_decoder(run, SHARE)
+            batch = problem.source.batch(problem.train)
+            return trained(problem, decoder, solved_priors(decoder, batch) if decoder.affine else [prior])
 
 
-def trained(run: Training, decoder: Decoder, priors: list[GaussianPrior]) -> Trained:
+def trained(problem: Problem, decoder: Decoder, priors: list[GaussianPrior]) -> Trained:
     """With validation frames, and noise as a further choice."""
-    held = run.source.batch(run.validation)
+    held = problem.source.batch(problem.validation)
     every = held.u.flatten(0, 1)
     few = torch.linspace(0, len(every) - 1, min(len(every), VALIDATION_FRAMES)).long()
     priors = [GaussianPrior(p.mean, p.covariance, factor * p.noise) for p in priors for factor in NOISE_FACTORS]
-    return Trained(decoder, priors, run.source.normalisation, held.x[0, 0].float(), every[few].float())
+    return Trained(decoder, priors, problem.source.normalisation, held.x[0, 0].float(), every[few].float())
 
 
 def solved_priors(decoder: Decoder, batch: TrajectoryBatch) -> list[GaussianPrior]:
@@ -288,7 +282,6 @@ def main() -> None:
     if options.train and not options.test:
         parser.error("--train needs --test")
     torch.set_num_threads(1)
-    steps.clock = time.process_time
     minutes, repeats = (0.05, 1) if options.quick else (options.minutes, 2)
     rows: list[dict[str, Any]] = []
     for data in options.data[:1] if options.train else options.data:

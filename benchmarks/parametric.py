@@ -26,7 +26,7 @@ from typing import Any
 
 import matplotlib
 import torch
-from common import as_table, cache_folder, child_rows, environment
+from common import Results, as_table, cache_folder, child_rows, environment
 
 from inrflow.adaptation.context import mean_context, nearest_environment
 from inrflow.cli import main as inrflow
@@ -36,7 +36,6 @@ from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.pdes.generate import generate
-from inrflow.runtime.tensor_files import write_json
 
 FRAMES, HORIZON = 10, 20
 INTERVALS = 2  # trajectories on which intervals are judged
@@ -114,7 +113,7 @@ def command(*arguments: object) -> None:
         raise RuntimeError(said.getvalue().strip().splitlines()[-1])
 
 
-def run(case: dict[str, Any]) -> None:
+def measure(case: dict[str, Any]) -> None:
     """Train one family, adapt to every value, print a row for each."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # outside of the trained range every forecast warns
@@ -274,26 +273,24 @@ def main() -> None:
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
-        run(json.loads(options.case))
+        measure(json.loads(options.case))
         return
     if options.full:
         options.seeds = [0, 1, 2]
     if options.quick:
         options.families, options.points, options.seeds = ["wave"], [1.0], [0]
-    rows = json.loads(options.out.read_text())["rows"] if options.out.exists() and not options.quick else []
-    print("\n".join(as_table(HEADER, []).splitlines()), flush=True)
+    results = Results(options.out, table, fresh=options.quick)
     for family in options.families:
         for points in options.points:
             for seed in options.seeds:
                 case = {"family": family, "points": points, "seed": seed, "quick": options.quick}
-                kept = [r for r in rows if "error" not in r and case.items() <= r.items()]
+                kept = [r for r in results.rows if "error" not in r and case.items() <= r.items()]
                 if len(kept) == len((QUICK if options.quick else FAMILIES[family]).values):
                     continue
-                rows = [r for r in rows if not case.items() <= r.items()]
+                results.rows = [r for r in results.rows if not case.items() <= r.items()]
                 for row in child_rows(__file__, case):
-                    rows.append(row)
-                    write_json(options.out, {"environment": environment() | {"threads": 1}, "rows": rows})
-                    print(table([row]).splitlines()[-1], flush=True)
+                    results.keep(row)
+    rows = results.rows
     if any("error" not in row for row in rows):
         plot(rows, options.out.with_suffix(".png"))
     print(f"\n{environment()}\n\n{table(rows)}\n\n" + "\n".join(summary(rows)))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,18 +19,16 @@ from typing import Any
 
 import matplotlib
 import torch
-from common import as_table, child_rows, data_files, environment, exponent, peak_bytes
-from rich.console import Console
+from common import Results, as_table, child_rows, data_files, environment, exponent, peak_bytes, started
 
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.runtime.tensor_files import write_json
 from inrflow.training.loop import OptimiserSettings, Stage
+from inrflow.training.parts.codes import encode_all
+from inrflow.training.parts.linear import linear_search
 from inrflow.training.parts.trunk import DecoderTraining
-from inrflow.training.recorder import Recorder
-from inrflow.training.train import Training
 
 DECODER_ERROR = 3e-3  # share of the variance, at held-out points of validation frames
 FORECAST_ERROR = 3e-2  # share of the variance, rollouts of validation trajectories
@@ -68,19 +65,18 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         seconds[part] = time.process_time() - began
         return result
 
-    with TrajectoryFile(case["train"]) as file, tempfile.TemporaryDirectory() as scratch:
-        recorder = Recorder(Path(scratch), Console(stderr=True, quiet=True))
-        run = Training(config, file, Path(scratch), recorder, lambda: None)
-        frames = DecoderTraining(run.source, run.training, run.validation, run.augmentation(run.symmetries))
+    with TrajectoryFile(case["train"]) as file, started(config, file) as run:
+        problem = run.problem
+        frames = DecoderTraining(problem.source, problem.train, problem.validation, problem.augmentation())
         torch.manual_seed(0)
         channels = len(file.description.channels)
-        decoder = ModulatedSiren(run.embedding(), channels, case["codes"], 128, 2, 2.0)
+        decoder = ModulatedSiren(problem.embedding(), channels, case["codes"], 128, 2, 2.0)
         stage = Stage("decoder", decoder, frames.loss, frames.score, optimiser=OptimiserSettings("soap", 3e-3))
         steps, decoder_error = timed("decoder", lambda: descend(stage, case.get("decoder_error", DECODER_ERROR)))
         modes = timed("modes", lambda: frames.fit_modes(decoder.double(), case["codes"])).truncated(case["codes"])
         decoder.set_output(modes.mean, modes.modes)
-        book = timed("codes", lambda: run.code_book(decoder.float(), modes.prior()))
-        search = run.search(book.training, book.held, float(modes.noise.mean()))
+        codes = timed("codes", lambda: encode_all(run, decoder.float(), modes.prior()))
+        search = linear_search(run, codes.train, codes.validation, float(modes.noise.mean()))
         fit = timed("dynamics", lambda: search.search([len(modes.variances)]))
     return case | {
         "steps": steps,
@@ -176,19 +172,18 @@ def main() -> None:
         print(json.dumps(measure(json.loads(options.case))), flush=True)
         return
     base = QUICK if options.quick else BASE
-    rows: list[dict[str, Any]] = []
-    print(table([]), flush=True)
+    results = Results(options.out, table, fresh=True)
     for axis in options.axes:
         for size in AXES[axis]["quick" if options.quick else "full"]:
             case: dict[str, Any] = base | {axis: size, "axis": axis}
             grid = round(case["points"] ** 0.5)
             train, _ = data_files("wave", case["trajectories"], 2, grid=grid, frames=10, windows=2)
             case |= {"train": str(train)} | ({"decoder_error": 0.1} if options.quick else {})
-            rows += child_rows(__file__, case)
-            print(table(rows[-1:]).splitlines()[-1], flush=True)
-            write_json(options.out, {"environment": environment() | {"threads": 1}, "rows": rows})
+            for row in child_rows(__file__, case):
+                results.keep(row)
+    rows = results.rows
     exponents = growth(rows)
-    write_json(options.out, {"environment": environment() | {"threads": 1}, "rows": rows, "exponents": exponents})
+    results.write(exponents=exponents)
     plot(rows, options.out.with_suffix(".png"))
     print(f"\n{environment()}\n\n{table(rows)}\n")
     for entry in exponents:

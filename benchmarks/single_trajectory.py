@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import as_table, environment
+from common import Results, as_table, environment
 from torch import Tensor
 
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -24,8 +24,7 @@ from inrflow.dynamics.fitting.folds import Fold
 from inrflow.dynamics.fitting.linear_search import RIDGES, Candidate, ClosedForm, ClosedFormSearch
 from inrflow.dynamics.states import CodeData
 from inrflow.pdes.simulate import simulate
-from inrflow.runtime.tensor_files import write_json
-from inrflow.training.judge import candidate_sizes, closer_sizes
+from inrflow.training.parts.linear import candidate_sizes, closer_sizes
 
 #: Single trajectories, by the arguments of `generate`.
 SYSTEMS: dict[str, dict[str, Any]] = {
@@ -127,20 +126,15 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     names = QUICK if options.quick else options.systems
-    rows: list[dict[str, Any]] = []
-
-    def keep(name: str, seed: int, u: Tensor) -> None:
-        rows.append(measure(name, seed, u))
-        write_json(options.out, {"environment": environment(), "rows": rows})
-        print(table(rows[-1:]).splitlines()[-1], flush=True)
-
-    print(table([]), flush=True)
+    results = Results(options.out, table, fresh=True)
     for seed in options.seeds:
         for name in names:
-            keep(name, seed, torch.as_tensor(simulate(seed=seed, trajectories=1, windows=1, **SYSTEMS[name]).u)[0])
+            u = torch.as_tensor(simulate(seed=seed, trajectories=1, windows=1, **SYSTEMS[name]).u)[0]
+            results.keep(measure(name, seed, u))
     for path in options.files:
         with TrajectoryFile(path) as file:
-            keep(path.stem, 0, TrajectorySource(file).batch([0], normalised=False).u[0])
+            results.keep(measure(path.stem, 0, TrajectorySource(file).batch([0], normalised=False).u[0]))
+    rows = results.rows
     print(f"\n{environment()}\n\n{table(rows)}\n\n{verdict(rows)}\n\nwritten to {options.out}")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import environment, started
 from rich.console import Console
 from rich.table import Table
 
@@ -32,9 +32,8 @@ from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.model.family import Family
 from inrflow.model.surrogate import Surrogate
 from inrflow.pdes.generate import generate
-from inrflow.training.recipes.translation_equivariant import HarmonicTraining
-from inrflow.training.recorder import Recorder
-from inrflow.training.train import Training
+from inrflow.training.parts.spectral import KnownPhysics
+from inrflow.training.train import train
 
 PHYSICS = ("wave", "heat", "advection", "burgers", "gray_scott")
 TARGET, FLOW = "navier_stokes", "another_flow"
@@ -118,8 +117,7 @@ class Bench:
         self.size, self.files, self.out, self.folder, self.console = size, files, out, folder, console
         self.quiet = Console(quiet=True)
         self.result: dict[str, Any] = {
-            "size": asdict(size), "cpu": platform.processor() or platform.machine(), "torch": torch.__version__,
-            "threads": torch.get_num_threads(), "curves": [], "joint": [],
+            "size": asdict(size), "environment": environment(), "curves": [], "joint": [],
         }
 
     def config(self, path: str, symmetries: str, points: float = 1.0) -> Config:
@@ -131,11 +129,10 @@ class Bench:
         config.training.minutes = self.size.minutes
         return config
 
-    def scratch(self, config: Config) -> Surrogate:
-        """What `inrflow train` does by default, without a residual network."""
-        directory = Path(tempfile.mkdtemp(dir=self.folder))
-        with TrajectoryFile(config.data.train) as file, Recorder(directory, self.quiet) as recorder:
-            return Training(config, file, directory, recorder, lambda: None).run()
+    def trained(self, config: Config, known: KnownPhysics | None = None) -> Surrogate:
+        """What `inrflow train` does, or with other physics known what `inrflow adapt` does."""
+        with TrajectoryFile(config.data.train) as file, started(config, file, pretrained=known) as run:
+            return train(run)
 
     def first(self, path: str, count: int) -> str:
         """A file of the first trajectories of another."""
@@ -170,11 +167,10 @@ class Bench:
                 config = self.config(self.first(path, count), symmetries, condition.points)
                 config.dynamics.equation = label not in (VARIANCE, WAVES)
                 physics = known_physics(known[label]) if label in known else None
+                if label not in (VARIANCE, SCRATCH):
+                    config.decoder.codes, config.decoder.harmonics = "harmonics", self.size.harmonics
                 try:
-                    if label in (VARIANCE, SCRATCH):
-                        model = self.scratch(config)
-                    else:
-                        model = self.harmonic(config, physics)
+                    model = self.trained(config, physics)
                     spent, value = time.process_time() - began, error(model, test)
                 except UserError as problem:
                     self.console.print(f"{label}, {count} trajectories: {problem}", highlight=False)
@@ -182,23 +178,15 @@ class Bench:
                 self.add("curves", {
                     "symmetries": symmetries, "condition": condition.name, "trajectories": count, "model": label,
                     "nmse": value, "seconds": spent, "dynamics": model.training["dynamics"],
-                    "from": physics.note if physics is not None else "",
-                    "validation": physics.scores if physics is not None else "",
+                    "transfer": model.training.get("transfer", ""),
                     "equation": model.training.get("equation", ""),
                 })
-
-    def harmonic(self, config: Config, known: Any) -> Surrogate:
-        """A model on harmonics, with what is known of other physics, as `inrflow adapt` does."""
-        config.decoder.harmonics = self.size.harmonics
-        directory = Path(tempfile.mkdtemp(dir=self.folder))
-        with TrajectoryFile(config.data.train) as file, Recorder(directory, self.quiet) as recorder:
-            return HarmonicTraining(config, file, directory, recorder, lambda: None, known).run()
 
     def joint(self, symmetries: str, family: Family) -> None:
         """Every physics in the joint model against its own model, the default of `inrflow train`, at the same time."""
         for name in family.names:
             began = time.process_time()
-            single = error(self.scratch(self.config(self.files[name][0], symmetries)), self.files[name][1])
+            single = error(self.trained(self.config(self.files[name][0], symmetries)), self.files[name][1])
             spent = time.process_time() - began
             shared = error(family.surrogate(name), self.files[name][1])
             self.add("joint", {
@@ -210,7 +198,7 @@ class Bench:
     def add(self, part: str, row: dict[str, Any]) -> None:
         """Keep and show a row."""
         self.result[part].append(row)
-        self.out.write_text(json.dumps(self.result, indent=2) + "\n")
+        self.out.write_text(json.dumps(self.result, indent=2) + "\n")  # with infinities, of what diverges
         self.console.print(", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
                                      for key, value in row.items() if value != ""), highlight=False)
 

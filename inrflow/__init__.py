@@ -6,17 +6,23 @@ from typing import TYPE_CHECKING, Any
 from inrflow.errors import UserError
 
 if TYPE_CHECKING:
+    from inrflow.data.formats.registry import Format, register_format
     from inrflow.data.observations import Observations
     from inrflow.decoders.base import AffineDecoder, Decoder
     from inrflow.decoders.registry import register_decoder
     from inrflow.dynamics.fields.base import FieldTerm, register_term
     from inrflow.dynamics.fields.sum import VectorField
+    from inrflow.evaluation.metrics.base import Metric, register_metric
+    from inrflow.evaluation.references.base import Reference, register_reference
     from inrflow.model.solution import Solution
     from inrflow.model.surrogate import Surrogate
+    from inrflow.pdes.equation import Equation
+    from inrflow.pdes.equations import register_equation
     from inrflow.training.candidate import Candidate
     from inrflow.training.fit import fit
     from inrflow.training.problem import Problem
     from inrflow.training.recipes.base import Recipe
+    from inrflow.training.recipes.neural import NeuralRecipe
     from inrflow.training.recipes.registry import register_recipe
 
 __version__ = "0.1.0"
@@ -25,21 +31,32 @@ _HOMES = {
     "AffineDecoder": "decoders.base",
     "Candidate": "training.candidate",
     "Decoder": "decoders.base",
+    "Equation": "pdes.equation",
     "FieldTerm": "dynamics.fields.base",
+    "Format": "data.formats.builtin",
+    "Metric": "evaluation.metrics.base",
+    "NeuralRecipe": "training.recipes.neural",
     "Observations": "data.observations",
     "Problem": "training.problem",
     "Recipe": "training.recipes.base",
+    "Reference": "evaluation.references.base",
     "Solution": "model.solution",
     "Surrogate": "model.surrogate",
     "VectorField": "dynamics.fields.sum",
     "fit": "training.fit",
     "register_decoder": "decoders.registry",
+    "register_equation": "pdes.equations",
+    "register_format": "data.formats.builtin",
+    "register_metric": "evaluation.metrics.base",
     "register_recipe": "training.recipes.registry",
+    "register_reference": "evaluation.references.base",
     "register_term": "dynamics.fields.base",
 }
 __all__ = [
-    "AffineDecoder", "Candidate", "Decoder", "FieldTerm", "Observations", "Problem", "Recipe", "Solution", "Surrogate",
-    "UserError", "VectorField", "__version__", "fit", "register_decoder", "register_recipe", "register_term",
+    "AffineDecoder", "Candidate", "Decoder", "Equation", "FieldTerm", "Format", "Metric", "NeuralRecipe",
+    "Observations", "Problem", "Recipe", "Reference", "Solution", "Surrogate", "UserError", "VectorField",
+    "__version__", "fit", "register_decoder", "register_equation", "register_format", "register_metric",
+    "register_recipe", "register_reference", "register_term",
 ]
 
 

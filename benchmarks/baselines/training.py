@@ -7,9 +7,9 @@ rollouts of each environment. An adaptation moves only what an environment owns.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -117,15 +117,14 @@ def fit(
     integrator: Integrator,
     settings: BaselineSettings,
     recorder: Recorder,
-    directory: Path,
     seconds: float = 60.0,
     steps: int | None = None,
-    timer: Callable[[], float] | None = None,
+    timer: Callable[[], float] = time.process_time,
 ) -> float:
     """Train a network on all environments, in place; the best state on held-out trajectories is kept.
 
     As many steps as `steps` says, or as fit into `seconds` of the timer. Returns the error on the held-out
-    trajectories, share of the variance.
+    trajectories, share of the variance. Its checkpoint is in the recorder's folder, which no other training may share.
     """
     variance = variance_of(training.data)
     parts = [held.only(e) for e in range(len(held))]
@@ -141,7 +140,7 @@ def fit(
         "environments", network, rollouts.loss, validate, optimiser=settings.optimiser, seed=settings.seed, patience=0.5
     )
     steps = timed_steps(stage, seconds, timer=timer) if steps is None else steps
-    return run_stage(stage, steps, recorder, directory)
+    return run_stage(stage, steps, recorder)
 
 
 def adapt(
@@ -150,11 +149,11 @@ def adapt(
     integrator: Integrator,
     settings: BaselineSettings,
     recorder: Recorder,
-    directory: Path,
 ) -> BoundField:
     """The field of a new environment, from trajectories of it: only what an environment owns is trained.
 
-    The network itself stays as it is. The state that reproduces the given trajectories best is kept.
+    The network itself stays as it is. The state that reproduces the given trajectories best is kept. The recorder's
+    folder is of this adaptation alone.
     """
     adapted = copy.deepcopy(network)
     adapted.environment = nn.ParameterDict(network.start())
@@ -178,5 +177,5 @@ def adapt(
         seed=settings.seed,
         validations=10,
     )
-    run_stage(stage, settings.adaptation_steps, recorder, directory)
+    run_stage(stage, settings.adaptation_steps, recorder)
     return adapted.requires_grad_(False).of(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ class Limits:
     above: float | None = None
     most: float | None = None
     below: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: Sequence[str] = ()
     text: bool = False
     required: str = ""
 

@@ -154,8 +154,9 @@ class Config:
 
     recipe: str = setting(
         "auto", "How candidate models are made. auto: all closed-form recipes that apply, the best by held-out "
-        "forecasts is kept. One by name: local_equation, translation_equivariant, reduced_order (POD), neural (SIREN "
-        "and a network as vector field, trained by descent), coral, dino, or another registered one.")
+        "forecasts is kept. One by name: local_equation, translation_equivariant, law (on the harmonics of any "
+        "domain), reduced_order (POD), neural (SIREN and a network as vector field, trained by descent), coral, dino, "
+        "or another registered one.")
     data: DataConfig = field(default_factory=DataConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)

@@ -12,6 +12,7 @@ A decoder of one's own is saved and loaded like those of the package once its mo
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
@@ -20,6 +21,8 @@ from inrflow.decoders.base import Decoder
 from inrflow.errors import UserError
 
 _CLASSES: dict[str, type[nn.Module]] = {}  # decoders and the embeddings that they hold
+
+_ELSEWHERE = {"domain_harmonics": "inrflow.decoders.domain_harmonics"}  # imported where a model has them
 
 Class = TypeVar("Class", bound=type[nn.Module])
 
@@ -64,6 +67,8 @@ def decoder_names() -> list[str]:
 
 
 def _class(name: str) -> type[nn.Module]:
+    if name in _ELSEWHERE:
+        import_module(_ELSEWHERE[name])
     if name not in _CLASSES:
         raise UserError(
             f"no decoder is registered as {name!r}, only {', '.join(decoder_names())}; import the module that defines "

@@ -24,7 +24,7 @@ class CodeData:
         return int((self.observed[:, 1:] & self.observed[:, :-1]).sum())
 
     def first(self, count: int) -> CodeData:
-        """The first so many trajectories."""
+        """The first `count` trajectories."""
         return CodeData(self.codes[:count], self.t[:count], self.observed[:count])
 
     def frames(self, stop: int) -> CodeData:
@@ -49,17 +49,17 @@ class CodeData:
 
 
 def past_frames(size: int, memory: int) -> int:
-    """Frames before the present one that so much memory of so many codes looks back on."""
+    """Past frames that `memory` delay coordinates of `size` codes look back on."""
     return math.ceil(memory / size)
 
 
 def frames_needed(size: int, memory: int) -> int:
-    """Observed frames that tell a state: one without memory, else one more than memory looks at, against noise."""
+    """Observed frames that determine a state: one without memory, else one more than it uses, against noise."""
     return past_frames(size, memory) + 2 if memory else 1
 
 
 def short_window(seen: int, needed: int) -> str:
-    """What to tell the user of fewer observed frames than a forecast needs."""
+    """Message for fewer observed frames than a forecast needs."""
     return (
         f"only {seen} observed frame{'s' if seen > 1 else ''}: this system's state does not show in single frames; "
         f"forecasts need at least {needed} observed frames (observe.frames={needed})"
@@ -148,7 +148,7 @@ class SeasonalMean:
 
 
 def evenly_spread(count: int, most: int) -> Tensor:
-    """Numbers below a count, at most so many, evenly spread."""
+    """At most `most` numbers below `count`, evenly spread."""
     return torch.linspace(0, count - 1, min(count, most)).round().long() if count else torch.zeros(0, dtype=torch.int64)
 
 

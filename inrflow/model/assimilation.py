@@ -1,11 +1,10 @@
-"""Assimilation: the states of trajectories that explain observations scattered over a window of time.
+"""Assimilation: posterior states of trajectories given observations in a window of time.
 
-An extended Kalman filter and its Rauch-Tung-Striebel smoother, which is one Gauss-Newton step on the (weakly
-constrained) window problem: each frame is encoded by the same regularised solve as in training, with the
-forecast from the frames before as its prior. Hidden memory, which no frame shows, is found from how the codes move, and
-so is a context, the part of the state that stays constant: the flow is linearised at a nominal context.
+An extended Kalman filter and Rauch-Tung-Striebel smoother, one Gauss-Newton step on the weakly constrained window
+problem: each frame is encoded by the same regularised solve as in training, with the forecast from earlier frames as
+its prior. Delayed codes and contexts, which no frame shows, follow from their covariance with the codes; the flow is
+linearised at a nominal context.
 """
-
 
 from __future__ import annotations
 
@@ -75,7 +74,7 @@ def assimilate(
         begin, end = begin.nan_to_num(), torch.where(gone, begin.nan_to_num(), end)
         start = means[-1] if nominal is None else torch.cat([means[-1][:, :-contexts], nominal], 1)
         forecast = dynamics.flow(start, torch.stack([begin, end], 1), check=False)[:, 1]
-        lost = ~torch.isfinite(forecast).all(1)  # few observations may tell states that the dynamics do not know
+        lost = ~torch.isfinite(forecast).all(1)  # few observations may give states far from all training
         if bool(lost.any()):
             states = forecast.shape[1] - contexts
             mean = torch.cat([prior.mean[:states].to(start).expand(len(start), -1), start[:, states:]], 1)
@@ -137,7 +136,7 @@ def assimilate_noisy(
     encoder: Encoder | None = None,
     context: ContextPrior | None = None,
 ) -> StateEstimate:
-    """As `assimilate`, for observations with more noise than training data: how much, the window itself tells.
+    """As `assimilate`, with white observation noise estimated from the window where it exceeds that of training.
 
     Where values are delayed and the dynamics are not linear, a second pass linearises around the states of the first.
     Trajectories whose innovations are far larger than the prior expects are assimilated anew with the white noise of
@@ -191,7 +190,7 @@ def _merged(estimate: StateEstimate, other: StateEstimate, rows: Tensor) -> Stat
 
 
 def _motion(dynamics: Dynamics, window: TrajectoryBatch, states: Tensor, size: int) -> AffineMotion | None:
-    """How codes move around states (S, n), where the window's values are delayed."""
+    """The linearised motion of codes around states (S, n), for windows of delayed values; None for others."""
     if window.delay is None:
         return None
     return dynamics.motion(states[0] if dynamics.field.is_linear else states, size)
@@ -234,8 +233,8 @@ def _innovation(
     size = decoder.code_size
     quadratic, count = torch.zeros(2, len(after), dtype=torch.float64)
     for rows, u, offset, basis in _affine_frames(decoder, frame, [motion]):
-        expected, found = (offset + torch.einsum("ncz,sz->snc", basis, s[rows, :size]) for s in (before, after))
-        quadratic[rows], number = squared_innovation(expected, found, u, noise)
+        values = [offset + torch.einsum("ncz,sz->snc", basis, s[rows, :size]) for s in (before, after)]
+        quadratic[rows], number = squared_innovation(values[0], values[1], u, noise)
         count[rows] = number.double()
     return quadratic, count
 
@@ -243,7 +242,7 @@ def _innovation(
 def _lift(
     code: Tensor, spread: Tensor | None, prior: StatePrior, size: int, contexts: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Posterior of [code, memory] from that of the code: memory follows by its correlation with the code."""
+    """Posterior of [code, delayed codes] from that of the code, by regression on it under the prior."""
     n = len(prior.mean) - contexts
     if n == size:
         return code, spread
@@ -324,6 +323,6 @@ def _update(
 
 
 def _with_memory(offset: Tensor, basis: Tensor, memory: int) -> tuple[Tensor, Tensor]:
-    """The decoder does not see memory: its basis there is zero; float64."""
+    """A decoder's basis extended by zeros to the dimensions of the state that it does not see; float64."""
     basis = basis.double()
     return offset.double(), torch.cat([basis, basis.new_zeros(*basis.shape[:-1], memory)], -1)

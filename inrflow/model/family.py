@@ -1,8 +1,8 @@
-"""Family: several physics in one model. What it hands out for one of them is a `Surrogate`.
+"""Families: several physics with shared dynamics in one model.
 
-Each physics has its own decoder, normalisation, time scale, prior and force. Those whose dynamics are a local equation
-share one (`SharedEquation`), those for which none was found a quadratic field of the domain's harmonics
-(`SharedOperators`), both affine in a context of each physics; the two kinds share nothing with each other.
+Each physics has its own decoder, normalisation, time scale, prior and source term. Those whose dynamics are a PDE of
+local terms share its coefficients (`SharedEquation`), the others a quadratic field of the domain's harmonics
+(`SharedOperators`); both are affine in a context of each physics. The two kinds share nothing with each other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from inrflow.model.surrogate import Surrogate
 
 @dataclass
 class Family:
-    """Several physics.
+    """Several physics; `surrogate` gives the model of one.
 
     Attributes:
         members: surrogates by name; their fields are not used, `surrogate` puts in the shared one. Of its own PDE a
@@ -53,14 +53,14 @@ class Family:
 
     @property
     def lost(self) -> dict[str, float]:
-        """Share of each physics' own dynamics that the contexts do not span."""
+        """Share of the dynamics of each physics that the contexts do not span."""
         pdes, others = _by_kind(self.members)
         lost = [*(self.equation.lost if self.equation else []), *(self.operators.lost if self.operators else [])]
         return dict(zip([*pdes, *others], lost, strict=True))
 
     @property
     def about(self) -> str:
-        """What is shared, in words."""
+        """A description of the shared dynamics."""
         parts = []
         if self.equation is not None:
             shape = self.equation.weights.shape
@@ -75,9 +75,9 @@ class Family:
 
     @classmethod
     def of(cls, members: Mapping[str, Surrogate], context_size: int | None = None) -> Family:
-        """What surrogates share that were trained on harmonics.
+        """The family of surrogates that were trained on harmonics.
 
-        E physics of one kind are spanned by E - 1 contexts exactly (the default), fewer leave something of each.
+        E - 1 contexts span E physics of one kind exactly (the default); fewer approximate them.
         """
         pdes, others = _by_kind(members)
         equation, operators, kept = None, None, dict(members)

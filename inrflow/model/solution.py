@@ -1,4 +1,4 @@
-"""A solution: one assimilated trajectory, a field u(t, x) that can be asked for values, derivatives and uncertainty."""
+"""Solutions: assimilated trajectories as fields u(t, x), with values, derivatives and uncertainty at any point."""
 
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Solution:
                 f"{int(torch.isfinite(knots).sum())} observed frames from t={self.start:g})")
 
     def __call__(self, t: Any, x: Any) -> Any:
-        """Values."""
+        """Values (..., C), see the class for shapes."""
         return self._ask(t, x, ("mean",))["mean"]
 
     def frames(self, t: Any, x: Any) -> Any:
@@ -107,7 +107,7 @@ class Solution:
         return {name: (float(m), float(s)) for name, m, s in zip(known.names, mean, spread, strict=True)}
 
     def std(self, t: Any, x: Any) -> Any:
-        """Standard deviation of an observation there: uncertainty of the state, of the forecast, and noise."""
+        """Standard deviation (..., C) of an observation there: uncertainty of the state, of the forecast, and noise."""
         return self._ask(t, x, ("std",))["std"]
 
     def derivatives(self, t: Any, x: Any) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class Solution:
         return self._ask(t, x, ("dx", "dt"))
 
     def query(self, t: Any, x: Any, std: bool = False, derivatives: bool = False) -> dict[str, Any]:
-        """`mean` and, if asked, `std`, `dx`, `dt` in one pass."""
+        """`mean` and, on request, `std`, `dx` and `dt` in one pass."""
         return self._ask(t, x, ("mean", *(("std",) if std else ()), *(("dx", "dt") if derivatives else ())))
 
     def _ask(self, t: Any, x: Any, what: tuple[str, ...], grid: bool = False) -> dict[str, Any]:
@@ -142,8 +142,8 @@ class Solution:
         by_row = not grid and not one_frame and len(times) == len(points)
         # Written block by block into the answer: beside it, a query needs no more memory for more points.
         result: dict[str, Tensor] = {}
-        for place, found in (self._by_row if by_row else self._by_frame)(times, points, what):
-            for key, value in found.items():
+        for place, part in (self._by_row if by_row else self._by_frame)(times, points, what):
+            for key, value in part.items():
                 if key not in result:
                     sizes = (len(points),) if by_row else (len(times), len(points))
                     result[key] = value.new_empty((*sizes, *value.shape[len(sizes) :]))
@@ -169,7 +169,7 @@ class Solution:
         self.surrogate.extent.warn_outside(outside, len(points))
 
     def _by_row(self, times: Tensor, x: Tensor, what: tuple[str, ...]) -> Iterator[tuple[Any, dict[str, Tensor]]]:
-        """Rows in blocks, and the answers (B, ...) of each; in the order of time, so that a block needs few states."""
+        """Blocks of rows, in the order of time so that each needs few states, and the answers (B, ...) of each."""
         for block in torch.argsort(times, stable=True).split(_POINTS_PER_BLOCK):
             states, which = self.states(times[block])
             yield block, self._block(times[block], states, which, x[block].double(), what)
@@ -187,13 +187,13 @@ class Solution:
                     with torch.no_grad():
                         codes = states[which, : self.surrogate.code_size].to(dtype)
                         mean = decoder(points.to(dtype), codes).double()
-                    found = {"mean": self.surrogate.normalisation.invert(mean)}
+                    answers = {"mean": self.surrogate.normalisation.invert(mean)}
                 else:
                     rows = which.repeat_interleave(len(points))
                     again = times[chosen].repeat_interleave(len(points))
-                    found = self._block(again, states, rows, points.repeat(len(chosen), 1), what)
-                    found = {key: value.unflatten(0, (len(chosen), len(points))) for key, value in found.items()}
-                yield (chosen, slice(start, start + len(points))), found
+                    answers = self._block(again, states, rows, points.repeat(len(chosen), 1), what)
+                    answers = {key: v.unflatten(0, (len(chosen), len(points))) for key, v in answers.items()}
+                yield (chosen, slice(start, start + len(points))), answers
 
     def states(self, times: Tensor) -> tuple[Tensor, Tensor]:
         """States (D, n) at the distinct times, and which of them each of the times (R,) is."""
@@ -223,7 +223,7 @@ class Solution:
     def _block(
         self, times: Tensor, states: Tensor, which: Tensor, x: Tensor, what: tuple[str, ...]
     ) -> dict[str, Tensor]:
-        """One block of rows; each row is its own point and time, and has the state `which` (R,) of states (D, n)."""
+        """Answers (R, ...) for rows of one point and one time each; their states are rows `which` (R,) of (D, n)."""
         model = self.surrogate
         decoder, size = model.decoder, model.code_size
         dtype = next(decoder.parameters()).dtype

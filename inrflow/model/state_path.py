@@ -1,4 +1,4 @@
-"""State paths: states of assimilated trajectories as functions of time."""
+"""Paths of states: states of assimilated trajectories and their covariances as functions of time."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class StatePath:
             # After its last knot a trajectory stays at the last time asked for, which costs nothing.
             end = torch.where(follows, knots[rows, min(here + 1, knots.shape[1] - 1)], asked[:, -1])[:, None]
             path = self.dynamics.flow(states[rows, here], torch.cat([begin, asked, end], 1), check)
-            found = path[:, 1:-1]
+            inner = path[:, 1:-1]
             if bool(follows.any()):
                 missed = states[rows, min(here + 1, knots.shape[1] - 1)] - path[:, -1]
                 share = torch.where(follows[:, None], (asked - begin) / (end - begin), 0.0)
-                found = found + share[..., None] * torch.where(follows[:, None], missed, 0.0)[:, None]
+                inner = inner + share[..., None] * torch.where(follows[:, None], missed, 0.0)[:, None]
             row, column = inside[rows].nonzero(as_tuple=True)
-            result[rows[row], column] = found[row, place[row, column]]
+            result[rows[row], column] = inner[row, place[row, column]]
         return result
 
     def covariance(self, times: Tensor, mean: Tensor) -> Iterator[Tensor]:

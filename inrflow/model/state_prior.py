@@ -1,4 +1,4 @@
-"""State priors: Gaussian models of states, contexts and their estimates."""
+"""Gaussian priors of states and contexts, and estimates of states."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class StatePrior:
         return GaussianPrior(self.mean[:size], self.covariance[:size, :size], self.noise)
 
     def reach(self, data: CodeData, size: int) -> float:
-        """The largest distance of codes (the first `size` dimensions of `data`), see `farthest`; 0 without any."""
+        """The largest squared Mahalanobis distance of observed codes (the first `size` dimensions); 0 without any."""
         codes = data.codes[data.observed][:, :size]
         return float(self.codes(size).mahalanobis(codes).max()) if len(codes) else 0.0
 
     def limit(self, size: int) -> float:
-        """The squared Mahalanobis distance up to which codes are like those of training; where these are not known,
-        that of codes a few standard deviations off in every dimension."""
+        """Squared Mahalanobis distance up to which codes count as inside the training distribution; where the training
+        codes are not known, that of 5 standard deviations in every dimension."""
         return _FAR**2 * size if self.farthest is None else training_limit(size, self.farthest)
 
     def std(self, variance: Tensor, factor: Tensor, x: Tensor) -> Tensor:
@@ -74,8 +74,8 @@ class StatePrior:
 
 @dataclass
 class ContextPrior:
-    """What is known of contexts beforehand: mean (P,) or (S, P) and covariance (P, P), and the `nominal` ones (P,) or
-    (S, P) at which the flow is linearised, the mean if None."""
+    """Gaussian prior of contexts: mean (P,) or (S, P) and covariance (P, P), and the `nominal` contexts (P,) or (S, P)
+    at which the flow is linearised, the mean if None."""
 
     mean: Tensor
     covariance: Tensor
@@ -108,7 +108,7 @@ class StateEstimate:
 
     @property
     def factor(self) -> Tensor:
-        """(S,) by which all variances of a trajectory, predicted ones too, are larger than those of the prior."""
+        """(S,) factors of all variances of a trajectory, predicted ones included, relative to the prior's."""
         return variance_factor(self.quadratic, self.count)
 
     def select(self, rows: slice) -> StateEstimate:

@@ -1,4 +1,4 @@
-"""The public face: a trained Surrogate, and the Solution it makes of observations, a field to be asked anywhere."""
+"""Surrogates: trained models that assimilate observations of a trajectory into a `Solution`."""
 
 from __future__ import annotations
 
@@ -216,8 +216,8 @@ class Surrogate:
     ) -> StateEstimate:
         """States of a window of frames in data units: t (S, K), x (S or 1, K or 1, N, d), u (S, K, N, C).
 
-        `context`: what is known of the contexts, in place of the surrogate's prior. Where a window holds several
-        frames, it is first found from how their codes move, and the flow is linearised there.
+        `context`: prior of the contexts, by default the surrogate's. Of windows of several frames the contexts are
+        first estimated from the motion of the codes, and the flow is linearised there.
         """
         inner = self._inner(window)
         if self.context_size and inner.u.shape[1] > 1:
@@ -233,7 +233,7 @@ class Surrogate:
         return TrajectoryBatch(self.scale.internal(window.t), window.x, self.normalisation.apply(window.u), delay)
 
     def codes(self, window: TrajectoryBatch) -> CodeData:
-        """Codes of all frames of a window in data units, each by itself."""
+        """Codes of all frames of a window in data units, each encoded on its own."""
         return self._codes(self._inner(window))
 
     def _codes(self, inner: TrajectoryBatch) -> CodeData:
@@ -242,7 +242,7 @@ class Surrogate:
         return CodeData(encode(self.decoder, inner, prior, self.encoder, motion), inner.t, inner.observed)
 
     def solve_context(self, states: CodeData, prior: ContextPrior | None = None) -> ContextEstimate:
-        """The context that explains trajectories of one system from their codes: one small Gauss-Newton solve."""
+        """Posterior of the context of one system from the codes of its trajectories, by Gauss-Newton."""
         prior = prior or self.prior.context(self.context_size)
         size = self.field.state_size
         return solve_context(
@@ -250,19 +250,19 @@ class Surrogate:
         )
 
     def _nominal(self, inner: TrajectoryBatch, prior: ContextPrior) -> Tensor:
-        """Contexts (S, P) of single trajectories, each from its own frames."""
+        """Contexts (S, P), each estimated from the frames of its own trajectory."""
         mean = prior.mean.expand(len(inner), self.context_size)
         if self.field.state_size > self.code_size:  # memory has no value before the filter has run
             return mean
         codes = self._codes(inner)
-        found = [
+        contexts = [
             self.solve_context(
                 CodeData(codes.codes[s : s + 1], codes.t[s : s + 1], codes.observed[s : s + 1]),
                 ContextPrior(mean[s], prior.covariance),
             ).mean
             for s in range(len(inner))
         ]
-        return torch.stack(found)
+        return torch.stack(contexts)
 
     def context_of(self, parameters: Mapping[str, float]) -> ContextPrior:
         """The context of known parameters, by the map that training has fitted.
@@ -287,13 +287,14 @@ class Surrogate:
         examples: Sequence[Observations] | None = None,
         parameters: Mapping[str, float] | None = None,
     ) -> Any:
-        """The solution that explains observations of one trajectory, a `Solution`.
+        """The `Solution` of one trajectory given observations of it: the posterior of its states.
 
         A sequence or a mapping of observations gives a list or a dict of solutions. Warns where the observations lie
         outside what the surrogate was trained on. Raises UserError where they do not fit its channels or coordinates.
 
         Args:
-            examples: other trajectories of the same system, of several frames each: they tell its context.
+            examples: other trajectories of the same system, of several frames each, from which its context is
+                estimated.
             parameters: known parameters of the system, by name, instead.
         """
         if examples is not None and parameters is not None:
@@ -307,18 +308,18 @@ class Surrogate:
         return self._assimilate(observations, context)
 
     def context_from(self, examples: Sequence[Observations]) -> ContextPrior:
-        """The context of the system that example trajectories of several frames belong to, with its uncertainty."""
+        """Posterior of the context of the system to which example trajectories of several frames belong."""
         parts = [self._codes(self._inner(self._window(example))) for example in examples]
         if not parts or max(part.codes.shape[1] for part in parts) < 2:
             raise UserError(f"{len(parts)} example trajectories are given, none with 2 frames; a context shows in how "
                             "a field moves: give at least one with 2 or more")
         frames = max(part.codes.shape[1] for part in parts)
-        found = self.solve_context(CodeData.join([part.padded(frames) for part in parts]))
-        self.warn_context(found.mean)
-        return ContextPrior(found.mean, found.covariance)
+        estimate = self.solve_context(CodeData.join([part.padded(frames) for part in parts]))
+        self.warn_context(estimate.mean)
+        return ContextPrior(estimate.mean, estimate.covariance)
 
     def warn_context(self, context: Tensor) -> bool:
-        """Warn where a context (P,) is unlike those of training; whether it is."""
+        """Warn if a context (P,) lies outside the training distribution; whether it does."""
         if self.contexts is None or not self.contexts.outside(context):
             return False
         warnings.warn(
@@ -330,10 +331,10 @@ class Surrogate:
         return True
 
     def widening(self, estimate: StateEstimate) -> Tensor:
-        """Factor (S,) for the standard deviations of forecasts: 1 where observed codes and the context are like those
-        of training, see `encoding.evidence.widening`; what is farther out decides.
+        """Factors (S,) for the standard deviations of forecasts: 1 inside the training distribution, growing with the
+        Mahalanobis distance of the codes or of the context, whichever is larger (`encoding.evidence.widening`).
 
-        What the estimate's own `factor` widens already does not count.
+        Distances are measured in units of the estimate's own `factor`, which widens the forecasts already.
         """
         size, states = self.code_size, estimate.mean
         distance = self.prior.codes(size).mahalanobis(states[..., :size]).nan_to_num(0.0).amax(1)

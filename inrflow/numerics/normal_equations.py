@@ -1,4 +1,4 @@
-"""Normal equations of the coefficients of an equation, with a constant rate of every code beside them where wanted."""
+"""Normal equations of linear coefficients, with a constant rate of every code beside them where wanted."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class NormalEquations:
         return result
 
     def reduced(self, forced: bool) -> tuple[Tensor, Tensor, float]:
-        """gram, right hand side and square, where `forced` without what a constant rate of every code explains."""
+        """Gram matrix, right-hand side and square; where `forced`, with a constant rate of every code projected out."""
         if not forced or not self.gaps:
             return self.gram, self.right, self.square
         return (
@@ -96,7 +96,7 @@ class NormalEquations:
         return solution
 
     def misfit(self, solution: Tensor, forced: bool) -> float:
-        """Mean square of what a solution leaves of the change, share of the change's own."""
+        """Residual sum of squares of a solution, share of that of the change."""
         gram, right, square = self.reduced(forced)
         return max(float(square - 2 * solution @ right + solution @ gram @ solution), 0.0) / max(self.square, 1e-300)
 
@@ -109,32 +109,32 @@ class NormalEquations:
         return self.gram.diagonal().clamp(min=1e-300).sqrt()
 
     def something(self) -> Tensor:
-        """Which (U,) of the terms are not zero throughout."""
+        """Mask (U,) of the terms that are not zero throughout."""
         return self.gram.diagonal() > _NOTHING * self.gram.diagonal().max()
 
     def elimination(self, kept: Tensor, forced: bool) -> list[tuple[Tensor, float]]:
-        """Coefficients kept (U,) and misfit, from those given to none, each time without the one missed least."""
+        """Backward elimination: masks (U,) and misfits, from those given to none, dropping the least significant."""
         gram, right, square = self.reduced(forced)
         kept = kept & self.something()
         places = kept.nonzero()[:, 0]
-        found: list[tuple[Tensor, float]] = []
+        eliminated: list[tuple[Tensor, float]] = []
         inverse = scaled = right.new_zeros(0)
         while len(places):
-            if len(found) % _REFRESHED == 0:
+            if len(eliminated) % _REFRESHED == 0:
                 own, unit = _scaled(gram, self.gram, places)
                 inverse, scaled = torch.linalg.inv(own), right[places] / unit
             solution = inverse @ scaled
             misfit = max(square - float(solution @ scaled), 0.0) / max(self.square, 1e-300)
-            found.append((torch.zeros_like(kept).index_fill(0, places, True), misfit))
+            eliminated.append((torch.zeros_like(kept).index_fill(0, places, True), misfit))
             least = int((solution.square() / inverse.diagonal()).argmin())
-            rest = torch.arange(len(places)) != least
-            column = inverse[rest, least]
-            inverse = inverse[rest][:, rest] - torch.outer(column, column) / inverse[least, least]
-            places, scaled = places[rest], scaled[rest]
-        return found
+            others = torch.arange(len(places)) != least
+            column = inverse[others, least]
+            inverse = inverse[others][:, others] - torch.outer(column, column) / inverse[least, least]
+            places, scaled = places[others], scaled[others]
+        return eliminated
 
     def needed(self, kept: Tensor, forced: bool, level: float) -> Tensor:
-        """The fewest (U,) of some coefficients that leave at most `level` times what all of them leave."""
+        """Mask (U,) of the fewest of some coefficients whose misfit is at most `level` times that of all of them."""
         several = self.elimination(kept, forced)
         if not several:
             return torch.zeros_like(kept)

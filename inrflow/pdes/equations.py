@@ -209,6 +209,14 @@ EQUATIONS: dict[str, Equation] = {
 }
 
 
+def register_equation(equation: type[Equation]) -> type[Equation]:
+    """Class decorator: make an equation known to `generate`. Raises ValueError where its name is taken."""
+    if equation.name in EQUATIONS:
+        raise ValueError(f"the equation {equation.name!r} is registered already; choose another name")
+    EQUATIONS[equation.name] = equation()
+    return equation
+
+
 def find_equation(name: str) -> Equation:
     """The equation of a name. Raises UserError, which lists the names, where there is none."""
     if name not in EQUATIONS:

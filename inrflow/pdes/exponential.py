@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from inrflow.numerics.matrix_functions import phi_matrix_functions
+
 _SERIES_TERMS = 20  # 1 / 20! is below the rounding error of float64
 _STEPS_BETWEEN_CHECKS = 16
 _MOST_STEPS = 2**20  # to the next output time; a solution that needs more is about to become infinite
@@ -41,21 +43,6 @@ def phi_functions(z: Tensor, order: int = 3) -> list[Tensor]:
             series = series * small + 1 / math.factorial(n + k)
         result.append(torch.where(near, series, outer))
     return result
-
-
-def phi_matrix_functions(z: Tensor, order: int = 3) -> list[Tensor]:
-    """[phi_0, ..., phi_order] of matrices (..., C, C): the first row of blocks of exp([[z, 1, 0], [0, 0, 1], [0, 0,
-    0]]).
-    """
-    channels = z.shape[-1]
-    augmented = z.new_zeros(*z.shape[:-2], (order + 1) * channels, (order + 1) * channels)
-    augmented[..., :channels, :channels] = z
-    for block in range(order):
-        rows = slice(block * channels, (block + 1) * channels)
-        columns = slice((block + 1) * channels, (block + 2) * channels)
-        augmented[..., rows, columns] = torch.eye(channels, dtype=z.dtype)
-    exponential = torch.linalg.matrix_exp(augmented)
-    return [exponential[..., :channels, k * channels : (k + 1) * channels] for k in range(order + 1)]
 
 
 class ExponentialIntegrator:

@@ -1,4 +1,4 @@
-"""The record of a run: metrics.jsonl, candidates.json, decisions.yaml, TensorBoard where installed, and progress."""
+"""The record of a run: metrics.jsonl, candidates.json, decisions.json, TensorBoard where installed, and progress."""
 
 from __future__ import annotations
 

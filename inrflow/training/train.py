@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
@@ -31,13 +31,13 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
         if reason is not None:
             run.log.skip(recipe.name, reason)
             continue
-        for candidate in recipe.propose(run):
+        for candidate in _proposed(recipe, run):
             row = candidate.row or run.log.tried(_row(candidate))
             if not run.judge.better(candidate, best, run.log):
-                row.why = f"does not forecast held-out data clearly better than {_words(chosen)}"
+                row.why = f"not clearly better than {_words(chosen, row)}"
                 continue
             if chosen is not None:
-                chosen.why = f"{_words(row)} forecasts held-out data better"
+                chosen.why = f"{_words(row, chosen)} forecasts held-out data better"
             best, chosen = candidate, row
     if best is None or chosen is None:
         why = "; ".join(f"{row['recipe']}: {row['why']}" for row in run.log.not_applied) or "every model diverged"
@@ -50,6 +50,18 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
     return complete(best, run.log)
 
 
+def _proposed(recipe: Recipe, run: Run) -> Iterator[Candidate]:
+    """The candidates of a recipe; one that fails numerically is passed over, and told."""
+    try:
+        yield from recipe.propose(run)
+    except (ArithmeticError, ValueError, RuntimeError) as error:  # LinAlgError is a ValueError
+        if isinstance(error, UserError):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        run.log.skip(recipe.name, f"failed: {reason}")
+        run.log.say(f"{recipe.name} failed and is passed over: {reason}")
+
+
 def _row(candidate: Candidate) -> Tried:
     """The row of a candidate for candidates.json."""
     score = candidate.score
@@ -59,5 +71,6 @@ def _row(candidate: Candidate) -> Tried:
     )
 
 
-def _words(row: Tried | None) -> str:
-    return "" if row is None else f"{row.recipe}, {row.candidate}"
+def _words(row: Tried | None, other: Tried) -> str:
+    """What a candidate is called beside another one."""
+    return "" if row is None else row.candidate if row.recipe == other.recipe else row.recipe

@@ -58,7 +58,7 @@ def trained(request, tmp_path_factory):
     network = METHODS[request.param](NetworkShape(2, 16, 1), 2)
     codes, held = two_environments(16, 0), two_environments(8, 10)
     with Recorder(folder, Console(quiet=True)) as recorder:
-        error = fit(network, codes, held, Integrator(), SETTINGS, recorder, folder, steps=100)
+        error = fit(network, codes, held, Integrator(), SETTINGS, recorder, steps=100)
     return request.param, network, error
 
 
@@ -73,10 +73,10 @@ def test_each_method_learns_both_environments_and_one_network_alone_cannot(train
         assert error < 2e-2
 
 
-def test_adaptation_improves_on_the_mean_and_changes_only_the_counted_numbers(trained, tmp_path, recorder):
+def test_adaptation_improves_on_the_mean_and_changes_only_the_counted_numbers(trained, recorder):
     name, network, _ = trained
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    field = adapt(network, oscillations(0.5, 2, 30), Integrator(), SETTINGS, recorder, tmp_path / "adapt")
+    field = adapt(network, oscillations(0.5, 2, 30), Integrator(), SETTINGS, recorder)
     for key, value in network.state_dict().items():
         assert torch.equal(value, before[key]), key
     judged = oscillations(0.5, 16, 40)
@@ -88,9 +88,9 @@ def test_adaptation_improves_on_the_mean_and_changes_only_the_counted_numbers(tr
         assert adapted == pytest.approx(mean)
 
 
-def test_trained_numbers_of_an_adaptation_are_those_counted(trained, tmp_path, recorder):
+def test_trained_numbers_of_an_adaptation_are_those_counted(trained, recorder):
     name, network, _ = trained
-    field = adapt(network, oscillations(0.5, 1, 30), Integrator(), SETTINGS, recorder, tmp_path / "adapt")
+    field = adapt(network, oscillations(0.5, 1, 30), Integrator(), SETTINGS, recorder)
     start = network.start()
     weights = torch.cat([part.flatten() for layers in field.networks for pair in layers for part in pair])
     begun = torch.cat([part.flatten() for layers in network.bind(start).networks for pair in layers for part in pair])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.pdes.exponential import ExponentialIntegrator, UnresolvedError, phi_functions, phi_matrix_functions
+from inrflow.numerics.matrix_functions import phi_matrix_functions
+from inrflow.pdes.exponential import ExponentialIntegrator, UnresolvedError, phi_functions
 
 
 def phi_by_quadrature(k: int, z: complex) -> complex:

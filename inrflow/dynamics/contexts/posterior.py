@@ -1,7 +1,7 @@
-"""The context of a system from transitions of its states: P numbers by damped Gauss-Newton through the integrated flow.
+"""The context of a system from transitions of its states: P numbers by Gauss-Newton through the integrated flow.
 
-Any vector field with contexts, linear or not: derivatives by the context are differences of the flow, P
-integrations in one batch. The posterior covariance comes from the same solve.
+For any vector field with contexts: derivatives by the context are differences of the flow, P integrations in one batch.
+The posterior covariance comes from the same solve.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STEP = 1e-4
 _ITERATIONS, _FIRST_ITERATIONS = 30, 3
 _NEAR = 0.1  # of a context's spread
 _SETTLED, _ENOUGH = 1e-4, 1e-2  # square of a step in standard deviations of the posterior; of the step not taken
-_TOLD = 0.05  # of the standard deviation of the prior: what short spans tell so well is told
+_DETERMINED = 0.05  # of the standard deviation of the prior: what short spans tell so well is determined
 _FIRST_STARTS = 3  # frames: each holds as many equations as there are codes
 _LAGS = (1, 2, 4, 8)
 _DIVERGED = 100.0  # times the variance of the states
@@ -67,7 +67,7 @@ def solve_context(
         if part != lags and not field.is_linear_at_context:
             flow.thin(_FIRST_STARTS)
         missed = flow.residual(estimate.mean + _stencil(len(mean)))
-        kept = missed[0].square().sum(1) < _DIVERGED * variance
+        kept = missed[0].square().sum(1) < _DIVERGED * variance  # false for NaN
         if not bool(kept.any()):
             continue
         flow.keep(kept)
@@ -77,15 +77,15 @@ def solve_context(
         estimate = most_probable_context(flow.residual, mean, covariance, least, start, most)
         iterations += estimate.iterations
         estimate.misfit = float(estimate.misfit / variance)
-        told = estimate.covariance.diagonal() < _TOLD**2 * covariance.diagonal()
-        if not field.is_linear_at_context and bool(told.all()):  # long spans cost most of the time
+        determined = estimate.covariance.diagonal() < _DETERMINED**2 * covariance.diagonal()
+        if not field.is_linear_at_context and bool(determined.all()):  # long spans cost most of the time
             break
     estimate.iterations = iterations
     return estimate
 
 
 class _Spans:
-    """Spans of so many frames between observed states (S, T, n), and what the flow misses at their ends.
+    """Spans of `lags` frames between observed states (S, T, n), and the residuals of the flow at their ends.
 
     All spans that begin at one frame are stops of one integration.
     """
@@ -114,18 +114,18 @@ class _Spans:
         return (self.times[:, 1:] - self.times[:, :1])[self.seen]
 
     def thin(self, most: int) -> None:
-        """Only so many of the frames to start from, evenly spread."""
+        """Keep at most `most` of the frames to start from, evenly spread."""
         rows = evenly_spread(len(self.start), most)
         self.seen, self.start, self.stop, self.times = (
             one[rows] for one in (self.seen, self.start, self.stop, self.times)
         )
 
     def keep(self, kept: Tensor) -> None:
-        """Only some of the spans (Q,): one that diverges tells nothing. A comparison with NaN is false."""
+        """Keep some of the spans, a mask (Q,)."""
         self.seen = self.seen.masked_scatter(self.seen, kept)
 
     def residual(self, contexts: Tensor) -> Tensor:
-        """What the flow misses (B, Q, n) at contexts (B, P)."""
+        """Residuals (B, Q, n) of the flow at contexts (B, P)."""
         count, rows = len(contexts), len(self.start)
         joined = torch.cat([self.start.expand(count, -1, -1), contexts[:, None].expand(-1, rows, -1)], -1)
         with torch.no_grad():

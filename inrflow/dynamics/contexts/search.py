@@ -1,8 +1,7 @@
-"""Closed-form dynamics with contexts chosen on validation: how many codes, how many contexts, which ridge.
+"""Linear dynamics with contexts chosen on validation: how many codes, how many contexts, which ridge.
 
-Candidates are judged by rollouts of held-out trajectories of the same environments; a trajectory whose environment is
-not among those of training (as where every trajectory has a context of its own) gets its context from its own
-transitions, P numbers against all its codes.
+Candidates are scored by rollouts of held-out trajectories of the same environments. A trajectory of a new environment
+(as where every trajectory has a context of its own) gets its context from its own transitions.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ _ENOUGH = 1.2  # transitions for each unknown of a row of the operators
 _MOMENT_VALUES = 1.2e8
 
 FREE, AVERAGED = "free", "averaged"
-#: What operators are held to: nothing, the mean over the symmetries, a local equation of the terms of a list.
+#: Constraints on operators: none, the mean over the symmetries, a local equation of the terms of a list.
 FORMS = (FREE, AVERAGED, *LOCAL_LISTS)
 
 
 @dataclass(frozen=True)
 class ContextCandidate:
-    """size: codes; contexts: P; ridge: of the operators; form: what these are held to, one of `FORMS`."""
+    """size: codes; contexts: P; ridge: of the operators; form: their constraint, one of `FORMS`."""
 
     size: int
     contexts: int
@@ -93,12 +92,12 @@ class ContextSearch:
         self.transitions = int(self.moments.counts.sum())
         seen = training.codes[training.observed]
         self.variance = float((seen - seen.mean(0)).square().sum(1).mean())
-        self.strangers = (held_environment < 0).nonzero()[:, 0]
-        self.stranger_moments: Moments | None = None
-        if len(self.strangers):
-            rows = self.strangers
+        self.new = (held_environment < 0).nonzero()[:, 0]
+        self.new_moments: Moments | None = None
+        if len(self.new):
+            rows = self.new
             part = CodeData(held.codes[rows], held.t[rows], held.observed[rows])
-            self.stranger_moments = moments_of(part, torch.arange(len(rows)), len(rows))
+            self.new_moments = moments_of(part, torch.arange(len(rows)), len(rows))
 
     def determined(self, size: int, contexts: int) -> bool:
         """Whether there are more transitions than unknowns."""
@@ -115,27 +114,27 @@ class ContextSearch:
         self, size: int, contexts: Tensor, ridge: float, rounds: int = 6, form: str = FREE,
         data: tuple[CodeData, Tensor] | None = None,
     ) -> ContextFit:
-        """A field for the first `size` codes, its operators held to a form; of other `data` than those of training,
-        codes and the number of the environment of each."""
+        """A field for the first `size` codes, its operators constrained to a form; fitted to other `data` than those of
+        training, codes and the number (S,) of the environment of each."""
         moments = self.moments if data is None else moments_of(*data, len(self.moments.counts))
         moments = moments.truncated(size)
         if form in self.local:
             local = self.local[form].truncated(size)
-            found = refine(moments, contexts, ridge, rounds, solve=local.solve)
-            return refined_along(local, found, moments, *(data or (self.training, self.environment)))
-        found = refine(moments, contexts, ridge, rounds)
+            fit = refine(moments, contexts, ridge, rounds, solve=local.solve)
+            return refined_along(local, fit, moments, *(data or (self.training, self.environment)))
+        fit = refine(moments, contexts, ridge, rounds)
         if form == AVERAGED and self.average is not None:
-            return replace(found, operators=self.average(found.operators))
-        return found
+            return replace(fit, operators=self.average(fit.operators))
+        return fit
 
     def held_contexts(self, fit: ContextFit) -> Tensor:
         """Contexts (S, P) of the held-out trajectories in a field."""
         contexts = torch.zeros(len(self.held.codes), fit.context_size, dtype=torch.float64)
         known = self.held_environment >= 0
         contexts[known] = fit.contexts[self.held_environment[known]]
-        if self.stranger_moments is not None:
+        if self.new_moments is not None:
             size = fit.operators.shape[1]
-            contexts[self.strangers] = contexts_of(self.stranger_moments.truncated(size), fit.operators)
+            contexts[self.new] = contexts_of(self.new_moments.truncated(size), fit.operators)
         return contexts
 
     def score(self, fit: ContextFit) -> float:

@@ -92,7 +92,7 @@ class SharedEquation:
         return LocalEquation(chosen, weights[needed][:, :channels].contiguous(), force)
 
     def needed_terms(self, index: int) -> tuple[Term, ...]:
-        """The terms of one physics that do more than a negligible part of what moves one of its channels."""
+        """The terms of one physics that contribute more than a negligible part to the rate of one of its channels."""
         one = self.equation(index, self.own.shape[-1], None)
         sizes = self.sizes[self.own[index].any(1)]
         rates = (one.weights * sizes).abs()
@@ -106,7 +106,7 @@ class SharedEquation:
         return {name: getattr(self, name) for name in ("weights", "contexts", "own", "sizes")}
 
     def metadata(self) -> dict[str, Any]:
-        """The rest, fit for JSON."""
+        """All else, as plain values."""
         return {"terms": to_plain(self.terms), "lost": self.lost}
 
     @classmethod
@@ -116,7 +116,7 @@ class SharedEquation:
 
 
 def term_sizes(basis: LocalBasis, terms: Sequence[Term], mean: Tensor, covariance: Tensor) -> Tensor:
-    """Root mean square (J,) of terms over the domain, of fields whose codes have this mean (Z,) and covariance."""
+    """Root mean square (J,) over the domain of terms of fields whose codes have this mean (Z,) and covariance."""
     values, vectors = torch.linalg.eigh(covariance.double())
     random = torch.Generator().manual_seed(0)
     normal = torch.randn(_SAMPLES, len(values), generator=random, dtype=torch.float64)

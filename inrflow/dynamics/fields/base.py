@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ from inrflow.errors import UserError
 
 TERMS: dict[str, type[FieldTerm]] = {}
 T = TypeVar("T", bound="type[FieldTerm]")
+_ELSEWHERE = {"law": "inrflow.dynamics.laws.term"}  # terms of the package that are imported where a model has them
 
 
 class FieldTerm(nn.Module):
@@ -76,6 +78,8 @@ def build_term(structure: dict[str, Any]) -> FieldTerm:
     """The term of a structure, its parameters still to be loaded. Raises UserError where its name is unknown."""
     arguments = dict(structure)
     name = arguments.pop("term")
+    if name in _ELSEWHERE:
+        import_module(_ELSEWHERE[name])
     if name not in TERMS:
         raise UserError(f"the vector field has a term {name!r}, which is not registered; import the module that "
                         f'defines it with @register_term("{name}") first (registered: {", ".join(sorted(TERMS))})')

@@ -1,8 +1,7 @@
-"""Terms of a local equation: products of a few factors, each a derivative of a channel at the point itself.
+"""Terms of a local equation: products of a few factors, each a derivative of a channel.
 
-What happens at a point of a field depends on what is there: values, slopes, curvatures. The rate of change is then a
-polynomial in a few derivatives, the same at all points, and a few numbers say all of it. A flow's velocity is not quite
-local, but the gradient of an inverse Laplacian (of its vorticity), so that is a factor too.
+The rate of change at a point is a polynomial in a few derivatives there, the same at all points. A flow's velocity is
+not local, but the gradient of an inverse Laplacian (of its vorticity), so that is a factor too.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ LAPLACIAN, FOURTH = (-2,), (-1,)
 
 
 def diffusion_terms(channels: int) -> list[Term]:
-    """1, and a value and a Laplacian of every channel."""
+    """The constant, and the value and Laplacian of every channel."""
     return [(), *[(Factor(c, axes),) for axes in ((), LAPLACIAN) for c in range(channels)]]
 
 
 def isotropic_terms(channels: int) -> list[Term]:
-    """The same and a squared Laplacian of every channel: what is linear and has no preferred direction."""
+    """Linear terms without a preferred direction: constant, value, Laplacian and squared Laplacian of every channel."""
     return [*diffusion_terms(channels), *[(Factor(c, FOURTH),) for c in range(channels)]]
 
 
 def linear_terms(channels: int, dimensions: int) -> list[Term]:
-    """1, a value, derivatives up to the second order and the squared Laplacian, of every channel."""
+    """The constant, and value, derivatives up to second order and squared Laplacian of every channel."""
     orders: list[tuple[int, ...]] = [axes for n in range(3) for axes in _axes(dimensions, n)]
-    found: list[Term] = [(Factor(c, axes),) for c in range(channels) for axes in orders]
-    return [(), *found, *[(Factor(c, FOURTH),) for c in range(channels)]]
+    derivatives: list[Term] = [(Factor(c, axes),) for c in range(channels) for axes in orders]
+    return [(), *derivatives, *[(Factor(c, FOURTH),) for c in range(channels)]]
 
 
 def reaction_terms(channels: int, degree: int = 3) -> list[Term]:
@@ -76,39 +75,38 @@ def stirring_terms(channels: int, dimensions: int) -> list[Term]:
 
 
 def libraries(channels: int, dimensions: int) -> list[list[Term]]:
-    """Lists of terms worth trying, few at first: what has no preferred direction, diffusion with reactions, both; all
-    linear terms with reactions, with transport, with stirring. Those that many channels would make too long are left
-    out."""
-    found = [isotropic_terms(channels)]
-    found += [own + reaction_terms(channels) for own in (diffusion_terms(channels), isotropic_terms(channels))]
+    """Lists of terms to try, short ones first: isotropic ones, diffusion with reactions, both; all linear terms with
+    reactions, with transport, with stirring. Lists that many channels would make too long are left out."""
+    lists = [isotropic_terms(channels)]
+    lists += [own + reaction_terms(channels) for own in (diffusion_terms(channels), isotropic_terms(channels))]
     terms = linear_terms(channels, dimensions)
     for more in (
         reaction_terms(channels), transport_terms(channels, dimensions), stirring_terms(channels, dimensions)
     ):
         if more and len(terms) + len(more) <= _MOST_TERMS:
             terms = terms + more
-            found.append(terms)
-    return found
+            lists.append(terms)
+    return lists
 
 
 def known_libraries(known: Mapping[str, Sequence[Term]], channels: int, dimensions: int) -> dict[str, list[Term]]:
-    """By name, the shortest first: the terms of each known physics, alone and with a group of nonlinear terms more.
+    """Lists by name, short ones first: the terms of each known physics, alone and with a group of nonlinear ones.
 
-    Nobody has said which channel of the new physics plays the part of which known one, nor along which axis: a known
-    term stands for all that renaming both makes of it.
+    Which channel of the new physics plays the part of which known one is open, and along which axis: a known term
+    stands for all that renaming channels and axes makes of it.
     """
     groups = {
         "": [], " and reactions": reaction_terms(channels), " and transport": transport_terms(channels, dimensions),
         " and stirring": stirring_terms(channels, dimensions),
     }
-    found: dict[str, list[Term]] = {}
+    result: dict[str, list[Term]] = {}
     for name, terms in known.items():
         own = [(), *(one for term in terms for one in _renamed(term, channels, dimensions))]
         for more, group in groups.items():
             library = _distinct([*own, *group])
-            if not any(_same(library, other) for other in found.values()):
-                found[f"terms of {name}{more}"] = library
-    return dict(sorted(found.items(), key=lambda item: len(item[1])))
+            if not any(_same(library, other) for other in result.values()):
+                result[f"terms of {name}{more}"] = library
+    return dict(sorted(result.items(), key=lambda item: len(item[1])))
 
 
 def _renamed(term: Term, channels: int, dimensions: int) -> Iterator[Term]:
@@ -125,10 +123,10 @@ def _renamed(term: Term, channels: int, dimensions: int) -> Iterator[Term]:
 
 def _distinct(terms: Iterable[Term]) -> list[Term]:
     """Without repeats, whatever the order of factors."""
-    found: dict[Term, Term] = {}
+    distinct: dict[Term, Term] = {}
     for term in terms:
-        found.setdefault(tuple(sorted(term)), term)
-    return list(found.values())
+        distinct.setdefault(tuple(sorted(term)), term)
+    return list(distinct.values())
 
 
 def _same(terms: Sequence[Term], others: Sequence[Term]) -> bool:

@@ -107,7 +107,7 @@ class Couplings(FieldTerm):
         return torch.zeros_like(z).index_add_(-1, self.out, terms)
 
     def _by_matrices(self, state: Tensor, context: Tensor | None) -> Tensor:
-        """The same by one sparse matrix for all contexts and one for each: some 20 times faster, without gradients."""
+        """The same by one sparse matrix and one more for each number of the context: 20 times faster."""
         flat = state.reshape(-1, state.shape[-1]).T.contiguous()
         left, right, (matrix, *further) = self._matrices(len(flat))
         products = flat.index_select(0, left) * flat.index_select(0, right)
@@ -118,7 +118,7 @@ class Couplings(FieldTerm):
         return rate.T.reshape(state.shape)
 
     def _matrices(self, size: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Pairs (K,), (K,) of components and sparse matrices (n, K) of their weights, made anew when these change."""
+        """Pairs (K,), (K,) of components and sparse matrices (n, K) of their weights, cached until these change."""
         key = [(w.data_ptr(), w._version, w.dtype) for w in (self.weight, self.context_weight)]
         if self._cached is None or self._cached[0] != (size, key):
             pairs, column = torch.unique(self.left * size + self.right, return_inverse=True)
@@ -163,7 +163,7 @@ def products_of(state: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 
 def leading_pairs(deviation: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` pairs (K,), (K,) of components whose deviations (n,) have the largest products."""
+    """The `count` pairs (K,), (K,) of components with the largest products of deviations (n,)."""
     left, right = torch.triu_indices(len(deviation), len(deviation))
     if count < len(left):
         strength = deviation[left] * deviation[right]

@@ -1,4 +1,4 @@
-"""Algebra of sparse quadratic fields ds/dt = b + A s + couplings: restrictions, and lists of triples joined."""
+"""Sparse quadratic fields dz/dt = b + A z + couplings: restriction to some codes, and merging of equal triples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inrflow.dynamics.fields.sum import VectorField
 
 
 def coalesced(triples: Tensor, weight: Tensor, tolerance: float = 1e-14) -> tuple[Tensor, Tensor]:
-    """Equal triples (3, K) joined, their weights (..., K) added; those of no weight are left out."""
+    """Distinct triples (3, M) among (3, K) and the sums (..., M) of their weights (..., K), without negligible ones."""
     base = int(triples.max()) + 1 if triples.numel() else 1
     keys, which = torch.unique((triples[0] * base + triples[1]) * base + triples[2], return_inverse=True)
     distinct = torch.stack([keys // base**2, keys // base % base, keys % base])
@@ -21,7 +21,7 @@ def coalesced(triples: Tensor, weight: Tensor, tolerance: float = 1e-14) -> tupl
 
 
 def restricted(field: VectorField, places: list[int]) -> VectorField:
-    """A quadratic field on some of its codes, in the order of `places`; -1 for a code that it does not have."""
+    """The restriction of a quadratic field to the codes `places`, in their order; -1 stands for a code of no motion."""
     size = field.state_size
     there = torch.tensor(places)
     inverse = torch.full((size,), -1, dtype=torch.int64)

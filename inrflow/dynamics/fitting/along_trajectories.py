@@ -1,10 +1,10 @@
-"""Coefficients of an equation refined along its exact flow, by the method of Levenberg and Marquardt.
+"""Coefficients of an equation refined along its exact flow, by Levenberg-Marquardt.
 
-Sums along bent paths find an equation in few rounds, but stop short of the best coefficients where a step between
-frames is long, for what a change does on the way is carried to the end by the flow around the mean state only. Here the
-flow itself is differentiated. Over single steps that is right for clean frames; noise in the states that terms are
-formed of makes such fits too weak, for the shorter a step, the less the field moves against the noise. Over a whole
-trajectory it moves much and the noise is no larger.
+Sums along bent paths stop short of the best coefficients where steps between frames are long, because a change on the
+way is carried to the end by the flow around the mean state only. Here the flow itself is differentiated: over single
+steps for clean frames, over whole trajectories for noisy ones. Noise in the states that terms are formed of biases
+single steps towards zero, the more the shorter they are; over a whole trajectory the field moves much and the noise is
+no larger.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SERVES = 0.7  # tangents along which it falls to less than this share are used 
 
 
 def refinable(terms: Sequence[Term], channels: int) -> bool:
-    """Whether so many terms may all be needed."""
+    """Whether a list of terms is short enough to differentiate the flow by every coefficient."""
     return 0 < len(terms) * channels <= MOST_COEFFICIENTS
 
 
@@ -66,8 +66,8 @@ class EquationRefinement:
         environment: (S,) numbers from 0; None for one system.
         fixed: whether contexts are known and stay.
         windows: WHOLE trajectories from their first frames on, or STEPS from one frame to the next.
-        more: asked before every round; False ends the refinement with what there is.
-        quick: fewer steps do, as to compare equations.
+        more: called before every round; False ends the refinement with the best so far.
+        quick: use fewer steps, as to compare equations.
     """
 
     def __init__(
@@ -84,9 +84,11 @@ class EquationRefinement:
     ) -> tuple[LocalEquation, Tensor]:
         """The equation, and its contexts (E, P), whose flow is nearest to the frames that follow.
 
-        every: all terms of the equation's list may be needed, not only those that it has taken.
-        level: times the misfit of all its coefficients, to which those that least is missed of are struck out first.
-        A force follows from the transitions for any coefficients. Where nothing nearer is found, what was given.
+        Unchanged where no equation is nearer. A force follows from the transitions for any coefficients.
+
+        Args:
+            every: fit all terms of the equation's list, not only those with a coefficient.
+            level: eliminate the least significant coefficients first, up to this multiple of the misfit of all.
         """
         wanted = torch.ones_like(equation.kept) if every else equation.kept
         if not 0 < int(wanted.sum()) <= MOST_COEFFICIENTS or not len(self.windows.start):
@@ -150,7 +152,7 @@ class EquationRefinement:
         return _Windows(codes[rows, frames], t, codes[rows, frames + 1][:, None], seen, self.environment[rows])
 
     def _missed(self, equation: LocalEquation, contexts: Tensor, steps: int | None = None) -> Tensor:
-        """What the flow leaves (B, K, Z) of the frames that follow, by so many steps from one to the next."""
+        """Residuals (B, K, Z) of the frames that follow, with `steps` of integration from one to the next."""
         windows, start = self.windows, self.windows.start
         field = equation.field(self.basis)
         if contexts.shape[1]:
@@ -163,7 +165,7 @@ class EquationRefinement:
     def _tangents(
         self, equation: LocalEquation, contexts: Tensor, wanted: Tensor, sums: NormalEquations | None
     ) -> Tensor:
-        """What a unit of each coefficient that is wanted adds to later frames (B, K, Z, J C), the force following."""
+        """Derivatives of later frames by each wanted coefficient, (B, K, Z, J C), the force following."""
         several = equation.several
         steps = steps_of(equation.field(self.basis), self.states, _if_any(contexts))
         steps = max(_LEAST_STEPS, math.ceil(_COARSER * steps))
@@ -186,7 +188,7 @@ class EquationRefinement:
     def _parts(
         self, design: Tensor, missed: Tensor, equation: LocalEquation, contexts: Tensor
     ) -> list[NormalEquations]:
-        """Normal equations of the coefficients of each environment."""
+        """Linearised normal equations of the coefficients of each environment."""
         parts = []
         for e in range(self.environments):
             own = self.windows.environment == e
@@ -201,7 +203,7 @@ class EquationRefinement:
         self, parts: list[NormalEquations], equation: LocalEquation, contexts: Tensor, kept: Tensor, damping: float,
         sums: NormalEquations | None,
     ) -> tuple[LocalEquation, Tensor]:
-        """The best coefficients and contexts by linearised flows, with a pull towards those that there are."""
+        """Coefficients and contexts of the linearised flows, damped towards the present ones."""
         unit = damping * NormalEquations.total(parts).gram.diagonal() / len(parts)
         pulled = []
         for e, part in enumerate(parts):

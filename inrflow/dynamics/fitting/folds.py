@@ -1,10 +1,10 @@
-"""What candidates for the dynamics are judged by: held-out trajectories, or single frames left out of a trajectory.
+"""Cross-validation of dynamics: held-out trajectories, or single frames left out of a trajectory.
 
-The equation does not depend on time, so transitions after a frame that is left out teach as much about it as those
-before: nearly all frames teach in every fold, and there are many folds (Bergmeir, Hyndman and Koo 2018 on
-cross-validation of autoregressions). The forecast of the frame that is left out goes on through frames that are fitted
-to: they tell what becomes of its error. Origins within a trajectory, each fitted on what came before alone, leave so
-little that candidates of many codes seem worse than they are.
+The dynamics do not depend on time, so transitions after a frame that is left out are as good for fitting as those
+before: nearly all frames are fitted to in every fold, and there are many folds (Bergmeir, Hyndman and Koo 2018). The
+forecast of the frame that is left out goes on through frames that are fitted to, which shows how its error grows.
+Rolling origins, each fitted on what came before alone, leave so few transitions that candidates of many codes seem
+worse than they are.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _HORIZON = 0.4  # of the frames: how far forecasts go on
 
 @dataclass(frozen=True)
 class Fold:
-    """Codes `fitted` to and codes `judged`, of which the frames after `first` are forecast from it."""
+    """Codes to fit to, and codes whose frames after `first` are forecast from it."""
 
-    fitted: CodeData
-    judged: CodeData
+    training: CodeData
+    validation: CodeData
     first: int
 
     @cached_property
     def variance(self) -> float:
-        """Of the codes that are fitted, all together."""
-        observed = self.fitted.codes[self.fitted.observed]
+        """Total variance of the training codes."""
+        observed = self.training.codes[self.training.observed]
         return float((observed - observed.mean(0)).square().sum(1).mean())
 
 
 def frames_left_out(frames: int, count: int = _FOLDS) -> list[tuple[int, int]]:
-    """Frames to leave out one at a time, evenly spread over so many, and where forecasts from before them end.
+    """Frames to leave out one at a time, `count` of them, evenly spread, and where forecasts from before them end.
 
     Empty where there are too few frames to leave any out.
     """

@@ -1,9 +1,8 @@
-"""Linear operators averaged over symmetries: what a regression finds beyond them is error.
+"""Linear operators averaged over symmetries, which removes the part of a regression that breaks them.
 
 Where a transformation g moves codes as [1, s] -> M_g [1, s], dynamics that commute with it have generators with
 M_g^-1 G M_g = G. The mean of M_g^-1 G M_g over the group is the nearest such generator; over a few random elements it
-is nearly so, and repeated it converges geometrically. On a torus that leaves two by two numbers a wavenumber of the
-n x n that a regression estimates, and so much less of its error, which grows with the distance of a context.
+is nearly so, and repeated it converges geometrically. On a torus that leaves two by two numbers a wavenumber of n x n.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Closed-form dynamics chosen on validation: how many codes, how much memory, which ridge.
+"""Linear dynamics chosen on validation: how many codes, how much memory, which ridge.
 
-Every candidate is a linear field fitted by least squares and judged by rollouts that it has not seen: of held-out
-trajectories, or, where there is a single one, of frames that are left out of it. As these do not show whether a
-forecast stays within bounds, candidates must show that by themselves.
+Every candidate is a linear field fitted by least squares and scored by rollouts of held-out trajectories or, where
+there is a single one, of frames left out of it. As these do not show whether forecasts stay bounded, candidates of a
+single trajectory are checked for that too.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class ClosedFormSearch:
         """Affine map of a unit step (uniform data) or generator (otherwise) of the anomalies, and their mean; of what
         a fold is fitted to, or, for fold -1, of all training codes."""
         key = self._key(fold, candidate)
-        data = self.folds[fold].fitted if fold >= 0 else self.training
+        data = self.folds[fold].training if fold >= 0 else self.training
         if key not in self._fits:
             if candidate.memory:  # one size with memory at a time: sums of many would fill the memory
                 self._fits = {k: v for k, v in self._fits.items() if k[0] != fold or k[1] < 0}
@@ -128,35 +128,37 @@ class ClosedFormSearch:
         return _affine(matrix, bias), mean, directions, False
 
     def score(self, candidate: Candidate, continuous: bool = False, every: int = 1) -> float:
-        """Mean squared error of the rollouts over the variance of the codes, all of them: what is cut off counts.
+        """Mean squared error of rollouts over the variance of all codes: those beyond the size count as errors.
 
-        Of several frames left out it is the geometric mean: one that is hard to tell, whatever the candidate, must not
-        hide what the others say. There, forecasts that leave by far what was seen are worth nothing. With `continuous`
-        the rollouts are those of the continuous-time field, else of the fitted map of one step. `every`: of the folds,
-        only every so many.
+        Of several folds it is the geometric mean: one that is hard to forecast, whatever the candidate, must not hide
+        the others. There, unbounded forecasts score infinity.
+
+        Args:
+            continuous: roll out the continuous-time field instead of the fitted map of one step.
+            every: stride over the folds.
         """
-        fewest = min(self.training.codes.shape[1] - 1, *(fold.fitted.codes.shape[1] for fold in self.folds))
+        fewest = min(self.training.codes.shape[1] - 1, *(fold.training.codes.shape[1] for fold in self.folds))
         if candidate.memory and fewest < 3:  # memory is known from the second frame on: no transition would be left
             return float("inf")
         if self.left_out and not self._bounded(candidate, continuous):
             return float("inf")
         totals, counts, variance = self._errors(candidate, continuous, every)
-        judged = counts > 0
-        if not judged.any():
+        scored = counts > 0
+        if not scored.any():
             return float("inf")
-        errors = totals[judged] / counts[judged] / max(variance, 1e-300)
+        errors = totals[scored] / counts[scored] / max(variance, 1e-300)
         value = float(errors.clamp(min=1e-30).log().mean().exp())
         return value if value == value else float("inf")
 
     def _errors(self, candidate: Candidate, continuous: bool, every: int) -> tuple[Tensor, Tensor, float]:
-        """Summed squared errors and their number, (folds,), zero where not judged, and the variance of the codes."""
+        """Summed squared errors and their number, (folds,), zero where unscored, and the variance of the codes."""
         totals, counts = torch.zeros(2, len(self.folds), dtype=torch.float64)
         variance, numbers = 0.0, range(0, len(self.folds), every)
         for number in numbers:
             fold = self.folds[number]
-            judged = fold.judged
+            validation = fold.validation
             model, mean, directions, uniform = self.step_model(number, candidate)
-            states = with_memory(judged, candidate.size, directions)
+            states = with_memory(validation, candidate.size, directions)
             first = max(fold.first, candidate.past)
             unit = self._unit(number, candidate) if uniform else 1.0
             generator = None if uniform else model
@@ -169,17 +171,16 @@ class ClosedFormSearch:
                 unit if uniform else None, model if uniform else None, _Flow(model, generator, unit),
             )
             forecast = forecast[..., 1:] + mean(states.t[:, first + 1 :].nan_to_num())
-            error = judged.codes[:, first + 1 :].clone()
+            error = validation.codes[:, first + 1 :].clone()
             error[..., : candidate.size] -= forecast[..., : candidate.size]
             totals[number], counts[number] = error[seen].square().sum(), seen.sum()
             variance += fold.variance / len(numbers)
         return totals, counts, variance
 
     def _bounded(self, candidate: Candidate, continuous: bool) -> bool:
-        """Whether forecasts from the last frames, half as long as what was seen, go not far beyond it.
+        """Whether forecasts from the last frames, over half the training time, stay near the range of the data.
 
-        As far as is allowed in any case, and as much farther as the trajectories themselves grew since their first
-        half.
+        The range is widened by a margin, and by the growth of the trajectories since their first half.
         """
         model, mean, directions, uniform = self.step_model(-1, candidate)
         original = self.training.first(self.originals)
@@ -207,7 +208,7 @@ class ClosedFormSearch:
 
     @staticmethod
     def _key(fold: int, candidate: Candidate) -> tuple[int, int, int]:
-        """What a fit depends on: without memory, that of fewer codes is part of that of all."""
+        """Key of a cached fit: without memory, smaller sizes are leading blocks of the fit of all codes."""
         return fold, candidate.size if candidate.memory else -1, candidate.memory
 
     def _unit(self, fold: int, candidate: Candidate) -> float:
@@ -221,7 +222,7 @@ class ClosedFormSearch:
 
     @property
     def pulls(self) -> tuple[str, ...]:
-        """What a ridge may pull to."""
+        """Limits of a strong ridge: no change or the mean."""
         return ("change", "mean") if self.uniform else ("change",)
 
     def grid(self, sizes: Sequence[int], memories: Sequence[float], ridges: Sequence[float]) -> list[Candidate]:
@@ -238,12 +239,12 @@ class ClosedFormSearch:
 
     def _in_continuous_time(self, ranked: Sequence[Candidate], count: int) -> dict[Candidate, float]:
         """Scores of the flows of as many candidates as it takes for `count` that do not diverge."""
-        found: dict[Candidate, float] = {}
+        scores: dict[Candidate, float] = {}
         for candidate in ranked[: _DIVERGED * count]:
-            found[candidate] = self.score(candidate, continuous=True)
-            if sum(math.isfinite(score) for score in found.values()) == count:
+            scores[candidate] = self.score(candidate, continuous=True)
+            if sum(math.isfinite(score) for score in scores.values()) == count:
                 break
-        return found
+        return scores
 
     def search(
         self, sizes: Sequence[int], memories: Sequence[float] = (0.0,), ridges: Sequence[float] = RIDGES
@@ -284,7 +285,7 @@ class ClosedFormSearch:
         return self.fit(best, finals)
 
     def _fit_most_codes(self, scores: dict[Candidate, float]) -> ClosedForm:
-        """The choice of a single trajectory, whose flow forecasts as well as its map of one step does."""
+        """The choice for a single trajectory, whose flow must forecast as well as its map of one step."""
         flows: dict[Candidate, float] = {}
         best = self._most_codes(scores)
         while self.uniform and best not in flows and len(flows) < _DIVERGED * _FINALISTS:
@@ -355,10 +356,10 @@ class _Flow:
 
 def _best_of_each(ranked: Sequence[Candidate]) -> list[Candidate]:
     """The first candidate of each size, with memory and without."""
-    found: dict[tuple[int, bool], Candidate] = {}
+    best: dict[tuple[int, bool], Candidate] = {}
     for candidate in ranked:
-        found.setdefault((candidate.size, candidate.memory > 0), candidate)
-    return list(found.values())
+        best.setdefault((candidate.size, candidate.memory > 0), candidate)
+    return list(best.values())
 
 
 def _affine(matrix: Tensor, bias: Tensor) -> Tensor:

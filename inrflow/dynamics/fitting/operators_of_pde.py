@@ -80,8 +80,8 @@ class LocalOperators:
         embedding = decoder.embedding
         assert isinstance(embedding, PeriodicEmbedding)
         several = isotropic_terms(decoder.channels), linear_terms(decoder.channels, len(embedding.period))
-        found = {name: cls.of(decoder, terms, shift) for name, terms in zip(LOCAL_LISTS, several, strict=True)}
-        return {name: one for name, one in found.items() if one is not None}
+        spans = {name: cls.of(decoder, terms, shift) for name, terms in zip(LOCAL_LISTS, several, strict=True)}
+        return {name: one for name, one in spans.items() if one is not None}
 
     def truncated(self, size: int) -> LocalOperators:
         """On the first `size` codes."""
@@ -106,8 +106,8 @@ class LocalOperators:
         contexts (E, P) best; the ridge is relative to what each matrix does."""
         scaled, right, unit = self.normal_equations(gram, target, contexts)
         scaled.diagonal().add_(ridge)
-        found = torch.linalg.solve(scaled, right) / unit
-        return self.operators(found.unflatten(0, (-1, len(self.matrices))))
+        coefficients = torch.linalg.solve(scaled, right) / unit
+        return self.operators(coefficients.unflatten(0, (-1, len(self.matrices))))
 
     def normal_equations(self, gram: Tensor, target: Tensor, contexts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of the coefficients, in units in which the diagonal is 1 but for rounding: matrix ((1 + P) J, (1 + P) J),

@@ -1,9 +1,9 @@
-"""The search for a local equation: which terms, of what strength, and how they depend on contexts.
+"""Sparse regression of a local equation: which terms, of what strength, and how they depend on contexts.
 
-Coefficients are a fixed point: those that explain the transitions along the flow that they make, found with Anderson's
-acceleration (1965). In every round terms that nothing speaks for are struck out, the one that is missed least first,
-so that the equation holds beyond the data that told it; the next round sees all of them again. Held-out trajectories
-judge.
+Coefficients are a fixed point: those that explain the transitions along their own flow, found with Anderson
+acceleration (1965). In every round the terms that the data do not support are eliminated, the least significant first,
+so that the equation holds beyond the training data; the next round starts from all terms again. Held-out trajectories
+give the validation error.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _HOPELESS = 0.5  # share of the change that polynomials through frames leave: so
 class FoundEquation:
     """An equation, the contexts (E, P) of its training environments, its validation error, the misfit of a step.
 
-    along: what it has been refined along (`equation_refinement`); nothing where sums over steps are all there is.
+    along: the windows of its refinement (`along_trajectories`), empty without one.
     """
 
     equation: LocalEquation
@@ -62,12 +62,12 @@ class EquationSearch:
 
     Attributes:
         basis, states: of the codes.
-        judge: tells the validation error.
+        judge: the validation error.
         environment: (S,) numbers from 0; None for one system.
         known: (E, P) contexts that are known; None to find them.
-        more: asked before every round but the first of a library; False ends the search with what there is.
-        enough: whether an error is so small that it remains to strike out terms. Above it a list short enough to be
-            refined along the exact flow is left to that as soon as rounds gain little.
+        more: called before every round but the first of a library; False ends the search with the best so far.
+        enough: whether an error is so small that only eliminations remain. Above it, a list short enough to be refined
+            along the exact flow is left to the refinement as soon as rounds gain little.
     """
 
     basis: LocalBasis
@@ -82,7 +82,7 @@ class EquationSearch:
         self.closest: FoundEquation  # of the last rounds, the one whose steps miss least
 
     def search(self, terms: Sequence[Term], count: int = 0) -> FoundEquation | None:
-        """The best equation of these terms and so many contexts; None where none was found that can be integrated."""
+        """The best equation of these terms with `count` contexts; None where none can be integrated."""
         fit = EquationFit(self.basis, self.states, terms, self.environment)
         parts = fit.gathered(None)
         total = NormalEquations.total(parts)
@@ -121,22 +121,22 @@ class EquationSearch:
                 best = simpler
         return best
 
-    def refit(self, found: FoundEquation, rows: Tensor | None = None) -> FoundEquation:
-        """The same terms fitted once more, along the flow found, to the codes of this search.
+    def refit(self, fitted: FoundEquation, rows: Tensor | None = None) -> FoundEquation:
+        """The same terms fitted once more, along the equation's flow, to the codes of this search.
 
-        rows: (S,) numbers of their environments among those of the equation that was found.
+        rows: (S,) numbers of their environments among those of the equation.
         """
         if rows is None:
             rows = torch.zeros(len(self.states.codes), dtype=torch.int64)
-        contexts = found.contexts[: int(rows.max()) + 1]
-        fit = EquationFit(self.basis, self.states, found.equation.terms, rows, contexts=contexts)
-        ((_, equation),) = fit.solutions(found.equation, [_RIDGE])
-        return replace(found, equation=equation, along="")
+        contexts = fitted.contexts[: int(rows.max()) + 1]
+        fit = EquationFit(self.basis, self.states, fitted.equation.terms, rows, contexts=contexts)
+        ((_, equation),) = fit.solutions(fitted.equation, [_RIDGE])
+        return replace(fitted, equation=equation, along="")
 
     def _rounds(
         self, fit: EquationFit, parts: list[NormalEquations], contexts: Tensor, forced: bool, level: float, most: int
     ) -> FoundEquation | None:
-        """The best on the way to the fixed point, with the fewest terms that leave `level` times what all leave."""
+        """The best iterate towards the fixed point, with the fewest terms whose misfit is `level` times the least."""
         fixed = self.known is not None or not contexts.shape[1]
         every = NormalEquations.total(parts).something().repeat(1 + contexts.shape[1])
         units = NormalEquations.total(parts).units().repeat(1 + contexts.shape[1])
@@ -180,13 +180,13 @@ class EquationSearch:
         return best if best is not None and best.score < float("inf") else None
 
     def _left(self, fit: EquationFit, error: float) -> bool:
-        """Whether what remains is left to the refinement."""
+        """Whether the remaining error is left to the refinement."""
         return bool(fit.products) and refinable(fit.terms, self.basis.channels) and not self.enough(error)
 
     def _safe_ridge(
         self, fit: EquationFit, joined: NormalEquations, contexts: Tensor, needed: Tensor, forced: bool
     ) -> float:
-        """The ridge of a first guess whose flow misses least: along polynomials, fields are found that explode."""
+        """The ridge of a first guess whose flow misses least: fits along polynomials may diverge."""
 
         def missed(ridge: float) -> float:
             equation = fit.equation(joined, joined.solve(needed, forced, ridge), forced)

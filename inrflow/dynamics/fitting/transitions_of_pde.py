@@ -1,7 +1,7 @@
 """Least-squares fits of a local equation to transitions of codes, in integral form.
 
-s_{i+1} - s_i is the integral of the rates, which are linear in the coefficients of the terms: along polynomials through
-the frames at first, then along the flow of what was found, bent so that it ends where the next frame is.
+The feature library of an equation's terms: normal equations along polynomials through frames, or along the flow of an
+equation, bent so that it ends at the next frame.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class EquationFit:
         field moves goes along its polynomial. Without a force, what a coefficient adds on the way is carried to the end
         by the flow's linear part (Newton's method, but for that); with one, the path is bent to end at the next frame.
         """
-        found = [
+        parts = [
             NormalEquations.empty(len(self.terms) * self.basis.channels, self.basis.code_size)
             for _ in range(self.environments)
         ]
@@ -90,13 +90,13 @@ class EquationFit:
                     along = torch.linspace(0, 1, steps + 1, dtype=path.dtype)[:, None, None]
                     design = self._design((path + along * missed)[:, good], simpson(steps)) * gap[good, None, None]
                     change = (end - start)[good]
-                self._add(found, where[good], design, change, gap[good])
-            rest = ~good
-            if bool(rest.any()):
+                self._add(parts, where[good], design, change, gap[good])
+            others = ~good
+            if bool(others.any()):
                 path, weights = block.polynomial()
-                design = self._design(path[:, rest], weights) * gap[rest, None, None]
-                self._add(found, where[rest], design, (end - start)[rest], gap[rest])
-        return found
+                design = self._design(path[:, others], weights) * gap[others, None, None]
+                self._add(parts, where[others], design, (end - start)[others], gap[others])
+        return parts
 
     def solutions(
         self, about: LocalEquation | None, ridges: Sequence[float]
@@ -122,11 +122,11 @@ class EquationFit:
 
     @staticmethod
     def _add(
-        found: list[NormalEquations], where: Tensor, design: Tensor, change: Tensor, gap: Tensor
+        parts: list[NormalEquations], where: Tensor, design: Tensor, change: Tensor, gap: Tensor
     ) -> None:
         for e in where.unique().tolist():
             own = where == e
-            found[e].add(design[own], change[own], gap[own])
+            parts[e].add(design[own], change[own], gap[own])
 
     def missed(self, equation: LocalEquation, contexts: Tensor | None = None) -> float:
         """Share of the change between frames that the flow misses, at most 1 of each transition; of some of them."""
@@ -154,10 +154,10 @@ class EquationFit:
         whole = torch.linalg.matrix_power(one, steps)
         if not bool(torch.isfinite(whole).all()) or not float(torch.linalg.matrix_norm(whole, 2)) < _GROWTH:
             return None
-        found = [torch.eye(size, dtype=torch.float64)]
+        matrices = [torch.eye(size, dtype=torch.float64)]
         for _ in range(steps):
-            found.append(found[-1] @ one)
-        return found[::-1]
+            matrices.append(matrices[-1] @ one)
+        return matrices[::-1]
 
     def _design(self, path: Tensor, weights: Sequence[float], carried: Sequence[Tensor] | None = None) -> Tensor:
         """Mean rates (B, Z, J C) along a path (Q, B, Z) that a unit of each coefficient gives, each of them `carried`

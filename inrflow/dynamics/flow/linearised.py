@@ -1,4 +1,4 @@
-"""The flow of a vector field and its linearisation, which moves covariances and says how codes move around a knot."""
+"""Flows of vector fields and their linearisation, by which covariances and delayed values are moved."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Dynamics:
             return self.integrator(self.field, state, times, check)
 
     def motion(self, states: Tensor, size: int) -> AffineMotion:
-        """Motion of the first `size` dimensions, the code, around states (n,) or (S, n): the field linearised there.
+        """Affine motion of the first `size` dimensions, the code, around states (n,) or (S, n): the linearised field.
 
-        Memory is taken to stay what it is in that state, and so is the forcing.
+        Delayed codes, contexts and the forcing are held constant.
         """
         rows = states.reshape(-1, states.shape[-1])
         now = torch.zeros(len(rows), dtype=torch.float64)
@@ -69,6 +69,9 @@ class Dynamics:
         if field.is_linear:
             return torch.linalg.matrix_exp(field.matrix_at() * gap[:, None, None])
         if not field.is_linear_at_context:
+            if self.integrator.method == "etd":
+                (law,) = field.terms.values()
+                return law.tangent_flow((start + stop) / 2, gap)  # type: ignore[operator]
             jacobian = field.jacobian((begin + end) / 2, (start + stop) / 2)
             return torch.linalg.matrix_exp(jacobian * gap[:, None, None])
         distinct, which = torch.unique(torch.cat([start[:, n:], gap[:, None]], 1), dim=0, return_inverse=True)

@@ -96,8 +96,8 @@ class LocalEquation:
                 if weight:
                     for factor in term:
                         weight /= scale[factor.channel]
-                    told = name_of(term, channels, coordinates) if term else ""
-                    parts.append(f"{weight * scale[c] / units[-1]:+.4g} {told}".rstrip())
+                    term_name = name_of(term, channels, coordinates) if term else ""
+                    parts.append(f"{weight * scale[c] / units[-1]:+.4g} {term_name}".rstrip())
             if self.force is not None:
                 parts.append("+ force(place)")
             lines.append(f"d{name}/dt = {' '.join(parts) or '0'}".replace("= +", "= "))

@@ -1,9 +1,9 @@
-"""Closed-form fits of quadratic dynamics that commute with translations, in integral form, corrected along the flow.
+"""Least-squares fits of quadratic dynamics that commute with translations.
 
-As `quadratic_fit`, but every wave has its own few unknowns (see `spectral`), found by ridge regression on complex
-coefficients. An operator may be known beforehand (from other physics, or from an equation that was found): the ridge
-then pulls towards it instead of towards nothing, so that what the data do not determine stays as it was known.
-With contexts the unknowns are affine in them, products where they need it.
+A feature library whose unknowns are a few complex coefficients for every wave (see `waves`), found by ridge regression
+wave by wave. An operator may be known beforehand, from other physics or from an equation: the ridge then pulls towards
+it instead of zero, so that what the data do not determine stays as it was known. With contexts the unknowns are affine
+in them, products where they need it.
 """
 
 from __future__ import annotations
@@ -79,13 +79,15 @@ class SpectralForm:
 
 
 class SpectralFit:
-    """Fits on the leading codes of `states` that `labels` name; rows beyond what the unknowns need are left out.
+    """Fits on the leading codes of `states`, those of `labels`; transitions beyond what the unknowns need are left out.
 
-    contexts: (S, P) of the trajectories of several systems, whose rows are left out evenly then; None for one system.
-    coupled: the products depend on them too.
-    prior: operator to which the ridge pulls, None for none; of one system only.
-    waves: bookkeeping of the labels; made where None is given, with `products` or without.
-    transitions: at most about so many are looked at; None: as many as memory allows.
+    Args:
+        prior: operator of one system to which the ridge pulls, None for zero.
+        products: whether there are any, where `waves` are made here.
+        contexts: (S, P) of the trajectories of several systems; None for one system.
+        coupled: the products depend on the contexts too.
+        waves: of the labels, None to make them.
+        transitions: number to use at most, None for as many as memory allows.
     """
 
     def __init__(
@@ -212,7 +214,7 @@ class SpectralFit:
         contexts = self.row_contexts[rows].to(torch.complex128)
         waves, channels = self.waves, self.waves.channels
         strength = float(linear.abs().square().sum(0).mean())
-        found = [self.nothing() for _ in ridges]
+        operators = [self.nothing() for _ in ridges]
         failed = [False] * len(ridges)
         for wave, (first, last) in enumerate(waves.ranges):
             constant = (self.constant * step).to(torch.complex128)
@@ -238,12 +240,13 @@ class SpectralFit:
                 if known is not None:
                     solution = solution + known
                 sizes = [plain.shape[1]] + [dependent.shape[1]] * self.contexts
-                for part, values in zip([found[index], *found[index].contexts], solution.split(sizes), strict=True):
+                own = operators[index]
+                for part, values in zip([own, *own.contexts], solution.split(sizes), strict=True):
                     part.constant[:, wave] = values[0] * self.constant
                     part.linear[wave] = values[1 : 1 + channels].T
                     if len(values) > 1 + channels:
                         part.products[:, first:last] = values[1 + channels :].T
-        for ridge, operator, bad in zip(ridges, found, failed, strict=True):
+        for ridge, operator, bad in zip(ridges, operators, failed, strict=True):
             yield ridge, None if bad else operator
 
     def field(self, solution: SpectralOperator) -> VectorField:
@@ -263,51 +266,53 @@ class SpectralFit:
         return replace(form, operator=refit(self, form.ridges, self.prior) or form.operator)
 
     def rollout_error(
-        self, operator: SpectralOperator, judged: CodeData, first: int, contexts: Tensor | None = None
+        self, operator: SpectralOperator, validation: CodeData, first: int, contexts: Tensor | None = None
     ) -> float:
         """Error of rollouts from frame `first`, share of the variance; what the size cuts off counts.
 
-        contexts: (S, P) of the judged trajectories, where the operator has any.
+        contexts: (S, P) of the validation trajectories, where the operator has any.
         """
         if contexts is not None:
             operator = operator.at(contexts)
-        state, rest = judged.codes[:, first, : self.size], judged.codes[judged.observed].square().sum(1).mean()
+        state = validation.codes[:, first, : self.size]
+        variance = validation.codes[validation.observed].square().sum(1).mean()
         total, count = 0.0, 0
-        for k in range(first, judged.codes.shape[1] - 1):
-            gap = (judged.t[:, k + 1] - judged.t[:, k]).nan_to_num(0.0)
+        for k in range(first, validation.codes.shape[1] - 1):
+            gap = (validation.t[:, k + 1] - validation.t[:, k]).nan_to_num(0.0)
             state = self.flow(operator, state, gap, integrals=False)[0]
-            error = judged.codes[:, k + 1].clone()
+            error = validation.codes[:, k + 1].clone()
             error[:, : self.size] -= state
-            seen = judged.observed[:, k + 1] & judged.observed[:, first]
+            seen = validation.observed[:, k + 1] & validation.observed[:, first]
             total += float(error[seen].square().sum())
             count += int(seen.sum())
-            if not total < 1e6 * float(rest) * max(count, 1):
+            if not total < 1e6 * float(variance) * max(count, 1):
                 return float("inf")
-        return total / max(count, 1) / float(rest)
+        return total / max(count, 1) / float(variance)
 
     def search(
         self,
-        judged: CodeData,
+        validation: CodeData,
         first: int,
         corrections: int = 2,
         contexts: Tensor | None = None,
         start: SpectralOperator | None = None,
     ) -> SpectralForm | None:
-        """The best by rollouts of `judged` codes from frame `first`; None where every one diverges.
+        """The operator of least rollout error on `validation` codes from frame `first`; None where all diverge.
 
-        contexts: (S, P) of the judged trajectories, where the fit has any. start: its flow, not polynomials through
-        frames, tells the first integrals.
+        Args:
+            contexts: (S, P) of the validation trajectories, where the fit has any.
+            start: along whose flow the first integrals are taken, None for polynomials through frames.
         """
         best = search(
-            self, lambda one: self.rollout_error(one, judged, first, contexts), RIDGES, corrections,
+            self, lambda one: self.rollout_error(one, validation, first, contexts), RIDGES, corrections,
             start=self.prior if start is None else start, choose=leading_ridge if contexts is None else safest_ridge,
         )
         return None if best is None else SpectralForm(self.waves, best.solution, self.prior, best.ridges, best.score)
 
-    def known(self, judged: CodeData, first: int) -> SpectralForm:
+    def known(self, validation: CodeData, first: int) -> SpectralForm:
         """The prior as it is, with its error."""
         assert self.prior is not None
-        return SpectralForm(self.waves, self.prior, self.prior, (), self.rollout_error(self.prior, judged, first))
+        return SpectralForm(self.waves, self.prior, self.prior, (), self.rollout_error(self.prior, validation, first))
 
 
 def substep(waves: Waves) -> float:

@@ -1,9 +1,8 @@
-"""Dynamics whose coefficients are polynomials in the wavenumber: those of an equation with constant coefficients.
+"""Dynamics whose coefficients are polynomials in the wavenumber: the symbols of constant-coefficient operators.
 
 A term d^a u_c multiplies the coefficient of exp(i k x) by (i k)^a, a term d^a u_c d^b u_e the product of those of p and
-q by (i p)^a (i q)^b: the same few real numbers for all waves. They are found by least squares on all waves at once, so
-that a handful of transitions determines couplings which, wave by wave, no amount of smooth data would: where hardly
-anything moves in two short waves, nothing there says how they drive a third.
+q by (i p)^a (i q)^b: the same few real numbers for all waves, found by least squares on all waves at once. A handful of
+transitions determines couplings of short waves in which hardly anything moves.
 """
 
 from __future__ import annotations
@@ -88,9 +87,9 @@ class SymbolFit:
             result.products = values[1 + waves.channels * orders :].T @ self.products
         return result
 
-    def search(self, judged: CodeData, first: int, corrections: int = 2) -> SpectralForm | None:
-        """The best by rollouts of `judged` codes from frame `first`; None where every one diverges."""
-        best = search(self, lambda one: self.fit.rollout_error(one, judged, first), RIDGES, corrections)
+    def search(self, validation: CodeData, first: int, corrections: int = 2) -> SpectralForm | None:
+        """The best by rollouts of `validation` codes from frame `first`; None where every one diverges."""
+        best = search(self, lambda one: self.fit.rollout_error(one, validation, first), RIDGES, corrections)
         if best is None:
             return None
         return SpectralForm(self.waves, best.solution, None, best.ridges[-1:], best.score, equation=True)
@@ -119,13 +118,13 @@ def product_symbols(waves: Waves) -> Tensor:
     axes = derivatives(k.shape[1], _ORDER)
     at_p, at_q = {a: _symbol(p, a) for a in axes}, {a: _symbol(q, a) for a in axes}
     factors = list(itertools.product(range(waves.channels), axes))
-    found = []
+    symbols = []
     for one, (c, a) in enumerate(factors):
         for e, b in factors[one:]:
             if len(a) + len(b) <= _ORDER:
                 both = ((left == c) & (right == e)) * at_p[a] * at_q[b]
-                found.append(both + (distinct & (right == c) & (left == e)) * at_q[a] * at_p[b])
-    return torch.stack(found)
+                symbols.append(both + (distinct & (right == c) & (left == e)) * at_q[a] * at_p[b])
+    return torch.stack(symbols)
 
 
 def derivatives(dimensions: int, order: int) -> list[Derivative]:

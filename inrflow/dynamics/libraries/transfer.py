@@ -1,11 +1,10 @@
-"""The quadratic terms of a known physics, reached by another through maps of its own: its decoder in a shared space.
+"""Product transfer: the quadratic terms of a known physics, seen by another through linear maps of its waves.
 
-The new physics has coefficients U, the known one V. With maps E and D of each wave, V_k = E_k U_k and the rate of U_k
-is b_k + A_k U_k + D_k [products of V]_k: what drives what is taken over, what is trained is how the new physics is seen
-in the space of the old one (E, D: a velocity from a vorticity, say, and back) and its linear part. These are a few
-numbers a wave instead of one for every product, so that a trajectory or two determine them. Given E, the rest is linear
-least squares; E is found by Levenberg and Marquardt's method with the rest projected out, on few waves first, from
-several random starts, then on more.
+The new physics has coefficients U, the known one V. With maps E and D of each wave, V_k = E_k U_k, and the rate of U_k
+is b_k + A_k U_k + D_k [products of V]_k. Products are taken over; E, D (a velocity from a vorticity, say, and back) and
+the linear part are fitted: a few numbers a wave instead of one for every product, which a trajectory or two determine.
+Given E, the others are linear least squares; E is found by Levenberg-Marquardt with those projected out, on few waves
+first, from several random starts, then on more.
 """
 
 from __future__ import annotations
@@ -62,10 +61,10 @@ class ProductTransfer:
                 one, other = a * full + i, b * full + j
                 key = (self.waves.out * base + torch.minimum(one, other)) * base + torch.maximum(one, other)
                 place = order[torch.searchsorted(keys[order], key).clamp(max=len(keys) - 1)]
-                found = torch.where(keys[place] == key, products[:, place], 0.0)
+                weight = torch.where(keys[place] == key, products[:, place], 0.0)
                 if a != b:
-                    found = torch.where(i == j, found / 2, found)
-                weights[:, a, b] = torch.where((i == j) & (channel_left != channel_right), 2 * found, found)
+                    weight = torch.where(i == j, weight / 2, weight)
+                weights[:, a, b] = torch.where((i == j) & (channel_left != channel_right), 2 * weight, weight)
         return weights
 
     def start(self, seed: int) -> Tensor:
@@ -186,18 +185,18 @@ class ProductTransfer:
 
 def _leading(candidates: list[Tensor], transfer: ProductTransfer, block: Block) -> Tensor:
     """The maps that leave least once integrals are taken along their own flow."""
-    found = []
+    refined = []
     for maps in candidates:
         along = transfer.fit.gathered(transfer.operator(maps, block))
         if bool(torch.isfinite(torch.view_as_real(along[3])).all()):
-            found.append(transfer.improve(maps, along, _FIRST_STEPS))
-    return min(found, key=lambda pair: pair[1])[0] if found else candidates[0]
+            refined.append(transfer.improve(maps, along, _FIRST_STEPS))
+    return min(refined, key=lambda pair: pair[1])[0] if refined else candidates[0]
 
 
 def transferred_form(
-    states: CodeData, labels: HarmonicLabels, sizes: list[int], source: Source, judged: CodeData, first: int
+    states: CodeData, labels: HarmonicLabels, sizes: list[int], source: Source, validation: CodeData, first: int
 ) -> SpectralForm | None:
-    """The best operator on rising `sizes` by rollouts of `judged` codes from frame `first`.
+    """The best operator on rising `sizes` by rollouts of `validation` codes from frame `first`.
 
     None where every one diverges. The form's prior is the operator itself.
     """
@@ -224,7 +223,7 @@ def transferred_form(
                 return best
             maps = transfer.improve(maps, block, _STEPS)[0]
             operator = transfer.operator(maps, block)
-        form = SpectralForm(fit.waves, operator, operator, (), fit.rollout_error(operator, judged, first))
+        form = SpectralForm(fit.waves, operator, operator, (), fit.rollout_error(operator, validation, first))
         if math.isfinite(form.score) and (best is None or form.score < best.score):
             best = form
     return best

@@ -20,7 +20,7 @@ def test_no_transition_that_is_fitted_touches_the_frame_left_out(frames):
     assert folds
     for fold in folds:
         left_out = fold.first + 1
-        pairs = transitions_of(fold.fitted.codes, fold.fitted.t, fold.fitted.observed)
+        pairs = transitions_of(fold.training.codes, fold.training.t, fold.training.observed)
         assert len(pairs.start) == frames - 1 - (1 if left_out == frames - 1 else 2)
         for start, end in zip(pairs.start[:, 0].tolist(), pairs.end[:, 0].tolist(), strict=True):
             assert end == start + 1 and left_out not in (start, end)
@@ -30,8 +30,8 @@ def test_frames_left_out_are_spread_to_the_end_and_forecasts_go_on():
     folds = folds_of(numbered(80), 1)
     assert len(folds) == 24
     assert folds[0].first < 10 and folds[-1].first == 78
-    assert [fold.judged.codes.shape[1] - fold.first - 2 for fold in (folds[0], folds[-1])] == [32, 0]
-    assert folds[-1].judged.codes.shape[1] == 80
+    assert [fold.validation.codes.shape[1] - fold.first - 2 for fold in (folds[0], folds[-1])] == [32, 0]
+    assert folds[-1].validation.codes.shape[1] == 80
 
 
 def test_two_frames_leave_nothing_out():
@@ -40,8 +40,8 @@ def test_two_frames_leave_nothing_out():
 
 def test_copies_teach_and_the_originals_judge():
     for fold in folds_of(numbered(30, 5), 2):
-        assert len(fold.judged.codes) == 2
-        assert fold.fitted.transitions in (5 * 27, 5 * 28)  # one or two are left out of each
+        assert len(fold.validation.codes) == 2
+        assert fold.training.transitions in (5 * 27, 5 * 28)  # one or two are left out of each
 
 
 def test_many_trajectories_need_fewer_folds():
@@ -52,5 +52,5 @@ def test_many_trajectories_need_fewer_folds():
 
 def test_few_copies_are_fitted_to_in_folds():
     folds = folds_of(numbered(65, 200), 1)
-    assert folds[0].fitted.transitions == (1024 // 65) * 62
-    assert folds_of(numbered(65, 200), 1, uniform=False)[0].fitted.transitions == (512 // 65) * 62
+    assert folds[0].training.transitions == (1024 // 65) * 62
+    assert folds_of(numbered(65, 200), 1, uniform=False)[0].training.transitions == (512 // 65) * 62

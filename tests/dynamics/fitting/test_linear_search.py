@@ -137,7 +137,7 @@ def test_copies_are_fitted_on_but_not_judged():
     times = np.arange(30.0)
     data = CodeData.join([oscillators(times, 1), oscillators(times, 3, seed=5)])
     search = ClosedFormSearch(data, None, originals=1)
-    assert all(len(fold.judged.codes) == 1 and len(fold.fitted.codes) in (4, 8) for fold in search.folds)
+    assert all(len(fold.validation.codes) == 1 and len(fold.training.codes) in (4, 8) for fold in search.folds)
 
 
 def many_frequencies(frames, pairs=12):

@@ -1,0 +1,159 @@
+"""Data on domains of many kinds, by solvers that share nothing with the engine: method of lines, finite differences.
+
+python benchmarks/domain_data.py FOLDER [NAME ...] writes NAME_train.h5 and NAME_test.h5 in the project's schema.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+from scipy.integrate import solve_ivp
+from scipy.ndimage import map_coordinates
+
+Fields = tuple[np.ndarray, np.ndarray, np.ndarray, dict]  # t (T,), x (N, d), u (S, T, N, C), attributes
+FRAMES, TRAIN, TEST = 20, 24, 8
+
+
+def _solve(rate: Callable, u: np.ndarray, t: np.ndarray, method: str = "RK45") -> np.ndarray:
+    """Fields (T, ...) at times t of du/dt = rate(u)."""
+    solution = solve_ivp(lambda _, y: rate(y.reshape(u.shape)).ravel(), (t[0], t[-1]), u.ravel(), method, t,
+                         rtol=1e-7, atol=1e-9)
+    return solution.y.T.reshape(len(t), *u.shape)
+
+
+def _laplacian(u: np.ndarray, h: float) -> np.ndarray:
+    """Five-point Laplacian of (..., n, n) between walls without flux, values at centres of cells."""
+    p = np.pad(u, [(0, 0)] * (u.ndim - 2) + [(1, 1), (1, 1)], mode="edge")
+    return (p[..., 2:, 1:-1] + p[..., :-2, 1:-1] + p[..., 1:-1, 2:] + p[..., 1:-1, :-2] - 4 * u) / h**2
+
+
+def _bumps(generator: np.random.Generator, x: np.ndarray, waves: int) -> np.ndarray:
+    """A random smooth field at points (..., d) of about unit size, without flux at the walls of the unit box."""
+    total = 0.0
+    for _ in range(3 * waves):
+        k = generator.integers(0, waves + 1, x.shape[-1])
+        total = total + generator.standard_normal() * np.prod(np.cos(np.pi * k * x), -1) / (1 + (k**2).sum())
+    return np.asarray(total)
+
+
+def allen_cahn(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = 0.003 lap u + u - u^3 in a walled unit box, 40 x 40 centres of cells."""
+    n, t = 40, np.arange(FRAMES) * 0.25
+    g = (np.arange(n) + 0.5) / n
+    x = np.stack(np.meshgrid(g, g, indexing="ij"), -1)
+    u = [_solve(lambda u: 0.003 * _laplacian(u, 1 / n) + u - u**3, _bumps(generator, x, 4), t) for _ in range(count)]
+    return t, x.reshape(-1, 2), np.stack(u).reshape(count, FRAMES, -1, 1), {}
+
+
+def burgers_held(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = 0.02 u_xx - u u_x on (0, 2), zero at both ends, 127 inner nodes."""
+    n, t = 127, np.arange(FRAMES) * 0.05
+    h = 2 / (n + 1)
+    x = np.arange(1, n + 1) * h
+
+    def rate(u: np.ndarray) -> np.ndarray:
+        p = np.pad(u, 1)
+        return 0.02 * (p[2:] - 2 * u + p[:-2]) / h**2 - (p[2:] ** 2 - p[:-2] ** 2) / (4 * h)
+
+    start = [sum(generator.standard_normal() / k * np.sin(np.pi * k * x / 2) for k in range(1, 5))
+             for _ in range(count)]
+    return t, x[:, None], np.stack([_solve(rate, u, t, "LSODA") for u in start])[..., None], {}
+
+
+def kdv(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = -u u_x - 0.05 u_xxx on a circle of length 6, 96 points of a solver with 192."""
+    n, length, t = 192, 6.0, np.arange(FRAMES) * 0.1
+    k = 2j * np.pi * np.fft.rfftfreq(n, length / n)
+    mask = np.arange(len(k)) < n // 3
+
+    def run(u: np.ndarray) -> np.ndarray:  # in the frame of the linear waves
+        start = np.fft.rfft(u) * mask
+
+        def rate(time: float, w: np.ndarray) -> np.ndarray:
+            phase = np.exp(-0.05 * k**3 * time)
+            return -0.5 * k * mask * np.fft.rfft(np.fft.irfft(w * phase, n) ** 2) / phase
+
+        path = solve_ivp(rate, (0, t[-1]), start, "DOP853", t, rtol=1e-9, atol=1e-7).y.T
+        return np.fft.irfft(path * np.exp(-0.05 * k**3 * t[:, None]), n)
+
+    x = np.arange(n) * length / n
+    fields = [sum(generator.standard_normal() * np.cos(2 * np.pi * m * x / length + generator.uniform(0, 7)) / m
+                  for m in range(1, 4)) for _ in range(count)]
+    return t, x[::2, None], np.stack([run(u)[:, ::2] for u in fields])[..., None], {"period": [length]}
+
+
+def swift_hohenberg(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = 0.3 u - (1 + lap)^2 u - u^3 on a torus of side 6 pi, 28 x 28 points."""
+    n, length, t = 28, 6 * np.pi, np.arange(FRAMES) * 0.5
+    k2 = (2 * np.pi / length) ** 2 * (np.fft.fftfreq(n, 1 / n)[:, None] ** 2 + np.fft.rfftfreq(n, 1 / n) ** 2)
+    g = np.arange(n) * length / n
+    x = np.stack(np.meshgrid(g, g, indexing="ij"), -1).reshape(-1, 2)
+
+    step = 0.005  # Strang splitting, both parts exact
+    half = np.exp(step / 2 * (0.3 - (1 - k2) ** 2))
+    white = np.fft.rfft2(generator.standard_normal((count, n, n))) * np.exp(-k2)
+    u = np.fft.irfft2(white, (n, n))
+    u, frames = 0.5 * u / u.std(), []
+    for index in range(round(t[-1] / step) + 1):
+        if index % round(t[1] / step) == 0:
+            frames.append(u)
+        u = np.fft.irfft2(half * np.fft.rfft2(u), (n, n))
+        u = np.fft.irfft2(half * np.fft.rfft2(u / np.sqrt(1 + 2 * step * u**2)), (n, n))
+    u = np.stack(frames, 1)
+    return t, x, u.reshape(count, FRAMES, -1, 1), {"period": [length, length]}
+
+
+def annulus(generator: np.random.Generator, count: int) -> Fields:
+    """Predator and prey on a disc with a hole, polar finite differences, read at 600 scattered points."""
+    rings, spokes, t = 24, 96, np.arange(FRAMES) * 0.6
+    h, q = 0.7 / rings, 2 * np.pi / spokes
+    r = 0.3 + (np.arange(rings) + 0.5) * h
+    faces = 0.3 + np.arange(rings + 1) * h
+
+    def laplacian(u: np.ndarray) -> np.ndarray:
+        flux = np.pad(np.diff(u, axis=1), ((0, 0), (1, 1), (0, 0))) * faces[:, None] / h
+        around = (np.roll(u, 1, -1) - 2 * u + np.roll(u, -1, -1)) / (r[:, None] * q) ** 2
+        return np.diff(flux, axis=1) / (h * r[:, None]) + around
+
+    def rate(u: np.ndarray) -> np.ndarray:
+        a, b = u
+        reaction = np.stack([a * (1 - a) - a * b, a * b - 0.4 * b])
+        return np.array([0.01, 0.005])[:, None, None] * laplacian(u) + reaction
+
+    angle = np.arange(spokes) * q
+    grid = np.stack([r[:, None] * np.cos(angle), r[:, None] * np.sin(angle)], -1)
+    place = np.random.default_rng(5)
+    radius, turn = np.sqrt(place.uniform(0.32**2, 0.98**2, 600)), place.uniform(0, 2 * np.pi, 600)
+    at = [(radius - r[0]) / h, turn / q]
+    u = [_solve(rate, np.stack([0.5 + 0.15 * _bumps(generator, (grid + 1) / 2, 4),
+                                0.5 + 0.15 * _bumps(generator, (grid + 1) / 2, 4)]), t) for _ in range(count)]
+    read = np.stack([[[map_coordinates(np.pad(f, ((0, 0), (8, 8)), mode="wrap"), [at[0], at[1] + 8], order=5,
+                                       mode="nearest") for f in frame] for frame in path] for path in u])
+    return t, np.stack([radius * np.cos(turn), radius * np.sin(turn)], 1), np.moveaxis(read, 2, 3), {}
+
+
+MAKERS = {"allen_cahn": allen_cahn, "burgers_held": burgers_held, "kdv": kdv, "swift_hohenberg": swift_hohenberg,
+          "annulus": annulus}
+
+
+def write(name: str, folder: Path, seed: int = 0) -> None:
+    """Training and test trajectories of one problem."""
+    t, x, u, attributes = MAKERS[name](np.random.default_rng(seed), TRAIN + TEST)
+    for part, rows in (("train", slice(TRAIN)), ("test", slice(TRAIN, None))):
+        with h5py.File(folder / f"{name}_{part}.h5", "w") as file:
+            file["t"], file["x"], file["u"] = t, x, u[rows].astype(np.float32)
+            text = h5py.string_dtype()
+            file.attrs.update({"format": "inrflow-trajectories", "version": 1, "name": name} | attributes)
+            file.attrs.create("channels", list("uvw"[: u.shape[-1]]), dtype=text)
+            file.attrs.create("coordinates", list("xyz"[: x.shape[1]]), dtype=text)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    target.mkdir(parents=True, exist_ok=True)
+    for problem in sys.argv[2:] or MAKERS:
+        write(problem, target)

@@ -1,0 +1,85 @@
+"""Domain and Harmonics: where a field lives, and the eigenfunctions of the Laplacian there."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from inrflow.errors import UserError
+
+NATURAL, HELD = "natural", "held"  # no flux through the boundary; zero on the boundary
+BOUNDARIES = (NATURAL, HELD)
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """Points (Q, d) and weights (Q,) of integrals over a domain, with harmonics (Q, K) and gradients (Q, K, d) there.
+
+    Weights sum to one: integrals are means over the domain.
+    """
+
+    points: np.ndarray
+    weights: np.ndarray
+    values: np.ndarray
+    gradients: np.ndarray
+
+
+class Harmonics(ABC):
+    """K eigenfunctions of the Laplacian of a domain, -lap psi_k = lambda_k psi_k, by increasing eigenvalue.
+
+    Orthonormal with respect to the mean over the domain: a field's mean square is the squared norm of its coefficients.
+    """
+
+    eigenvalues: np.ndarray  # (K,)
+
+    @property
+    def count(self) -> int:
+        """K."""
+        return len(self.eigenvalues)
+
+    @abstractmethod
+    def values(self, x: np.ndarray) -> np.ndarray:
+        """psi_k at points (N, d): (N, K)."""
+
+    @abstractmethod
+    def gradients(self, x: np.ndarray) -> np.ndarray:
+        """Gradients of psi_k at points (N, d): (N, K, d)."""
+
+    @abstractmethod
+    def quadrature(self, degree: int = 2) -> Quadrature:
+        """Quadrature that projects products of `degree` harmonics onto harmonics (exactly on boxes and spheres)."""
+
+
+class Domain(ABC):
+    """A set of places in d dimensions."""
+
+    kind: ClassVar[str]
+    dimensions: int
+
+    @abstractmethod
+    def harmonics(self, count: int, boundary: str = NATURAL) -> Harmonics:
+        """About `count` harmonics: eigenspaces of multiple eigenvalues are kept whole where they are known."""
+
+    @abstractmethod
+    def inside(self, x: np.ndarray) -> np.ndarray:
+        """Whether points (N, d) lie in the domain, its boundary included: (N,) of bool."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """The arrays and plain values that `from_state` of inrflow.domains makes the domain of again."""
+
+    def _check(self, x: np.ndarray) -> np.ndarray:
+        x = np.asarray(x, np.float64)
+        if x.ndim != 2 or x.shape[1] != self.dimensions:
+            raise UserError(f"points have shape {x.shape}; expected (N, {self.dimensions}) on this {self.kind}")
+        return x
+
+
+def check_boundary(boundary: str) -> str:
+    """The boundary condition itself; UserError where its name is unknown."""
+    if boundary not in BOUNDARIES:
+        raise UserError(f"boundary is {boundary!r}; give one of {', '.join(BOUNDARIES)}")
+    return boundary

@@ -1,0 +1,122 @@
+"""Box: a product of intervals, each of them periodic, walled or open."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from inrflow.domains.base import HELD, NATURAL, Domain, Harmonics, Quadrature, check_boundary
+from inrflow.errors import UserError
+
+PERIODIC, WALLED, OPEN = "periodic", "walled", "open"
+AXES = (PERIODIC, WALLED, OPEN)
+_TIE = 1e-9  # eigenvalues closer than this, relative, are one eigenspace
+
+
+class Box(Domain):
+    """Product of d intervals [lower, upper]; an axis is periodic, walled, or open (only seen up to there).
+
+    An open axis has the no-flux harmonics of a wall, since what comes in from outside is not known; laws leave the
+    boundary of open axes out of their equations.
+    """
+
+    kind = "box"
+
+    def __init__(self, lower: Sequence[float] | np.ndarray, upper: Sequence[float] | np.ndarray, axes: Sequence[str]):
+        self.lower, self.upper = np.asarray(lower, np.float64), np.asarray(upper, np.float64)
+        self.axes, self.dimensions = tuple(axes), len(self.lower)
+        if not len(self.lower) == len(self.upper) == len(self.axes) or not set(self.axes) <= set(AXES):
+            raise UserError(f"a box of limits {self.lower.tolist()}, {self.upper.tolist()} has axes {list(self.axes)}; "
+                            f"give one of {', '.join(AXES)} for each coordinate")
+        if not (self.upper > self.lower).all():
+            raise UserError(f"a box reaches from {self.lower.tolist()} to {self.upper.tolist()}; upper limits must be "
+                            "above lower ones")
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Lengths of the axes (d,)."""
+        return self.upper - self.lower
+
+    def harmonics(self, count: int, boundary: str = NATURAL) -> BoxHarmonics:
+        """Products of sines and cosines; whole eigenspaces, at most `count` where the first one allows it."""
+        held = check_boundary(boundary) == HELD
+        reach = 2 * math.ceil(count ** (1 / self.dimensions)) + 2
+        while True:
+            tables = [_modes(axis, length, held, reach) for axis, length in zip(self.axes, self.lengths, strict=True)]
+            modes = np.array(list(itertools.product(*(range(len(table)) for table in tables))))
+            values = sum(table[modes[:, j]] for j, table in enumerate(tables))
+            complete = min(table[-1] + sum(other[0] for i, other in enumerate(tables) if i != j)
+                           for j, table in enumerate(tables))  # above it, modes beyond the tables are missing
+            if (values < complete).sum() > count or len(modes) > 64 * count + 4096:
+                break
+            reach *= 2
+        order = np.argsort(values, kind="stable")
+        sorted_values = values[order]
+        gaps = np.flatnonzero(np.diff(sorted_values) > _TIE * sorted_values[-1]) + 1  # sizes of whole eigenspaces
+        size = gaps[gaps <= count][-1] if (gaps <= count).any() else gaps[0]
+        return BoxHarmonics(self, modes[order[:size]], sorted_values[:size], held)
+
+    def inside(self, x: np.ndarray) -> np.ndarray:
+        """Whether points lie between the limits of all axes that are not periodic."""
+        x, slack = self._check(x), 1e-9 * self.lengths
+        within = (x >= self.lower - slack) & (x <= self.upper + slack)
+        return (within | (np.array(self.axes) == PERIODIC)).all(1)
+
+    def state(self) -> dict[str, Any]:
+        """Limits and kinds of axes."""
+        return {"kind": self.kind, "lower": self.lower, "upper": self.upper, "axes": list(self.axes)}
+
+
+class BoxHarmonics(Harmonics):
+    """Products over the axes of 1, sqrt(2) cos and sqrt(2) sin; modes (K, d) count through the functions of an axis."""
+
+    def __init__(self, box: Box, modes: np.ndarray, eigenvalues: np.ndarray, held: bool):
+        self.box, self.modes, self.eigenvalues, self.held = box, modes, eigenvalues, held
+
+    def _axis(self, j: int, x: np.ndarray, derivative: bool) -> np.ndarray:
+        """Functions of axis j, or their derivatives, at coordinates (N,): (N, K)."""
+        mode, axis, length = self.modes[:, j], self.box.axes[j], self.box.lengths[j]
+        if axis == PERIODIC:  # 1, cos, sin, cos, sin ...
+            wave, sine = 2 * np.pi * ((mode + 1) // 2) / length, (mode % 2 == 0) & (mode > 0)
+        else:
+            wave, sine = np.pi * (mode + self.held) / length, np.full(mode.shape, self.held)
+        phase = (x[:, None] - self.box.lower[j]) * wave
+        size = np.where(wave > 0, math.sqrt(2), 1.0)
+        if derivative:
+            return size * wave * np.where(sine, np.cos(phase), -np.sin(phase))
+        return size * np.where(sine, np.sin(phase), np.cos(phase))
+
+    def values(self, x: np.ndarray) -> np.ndarray:
+        """psi_k at points (N, d): (N, K)."""
+        x = self.box._check(x)
+        return np.prod([self._axis(j, x[:, j], False) for j in range(x.shape[1])], 0)
+
+    def gradients(self, x: np.ndarray) -> np.ndarray:
+        """Gradients at points (N, d): (N, K, d)."""
+        x = self.box._check(x)
+        plain = [self._axis(j, x[:, j], False) for j in range(x.shape[1])]
+        return np.stack([np.prod([self._axis(j, x[:, j], True) if i == j else plain[i] for i in range(x.shape[1])], 0)
+                         for j in range(x.shape[1])], -1)
+
+    def quadrature(self, degree: int = 2) -> Quadrature:
+        """Midpoint rule on a grid, exact for products of degree + 1 harmonics."""
+        grids = []
+        for j, axis in enumerate(self.box.axes):
+            highest = int(self.modes[:, j].max())
+            count = ((degree + 1) * ((highest + 1) // 2) + 1 if axis == PERIODIC
+                     else (degree + 1) * (highest + self.held) // 2 + 1)
+            count = max(count, 2)
+            grids.append(self.box.lower[j] + (np.arange(count) + 0.5) / count * self.box.lengths[j])
+        points = np.stack(np.meshgrid(*grids, indexing="ij"), -1).reshape(-1, len(grids))
+        return Quadrature(points, np.full(len(points), 1 / len(points)), self.values(points), self.gradients(points))
+
+
+def _modes(axis: str, length: float, held: bool, reach: int) -> np.ndarray:
+    """Eigenvalues of -d^2/dx^2 of the first functions of an axis, increasing."""
+    if axis == PERIODIC:
+        return (2 * np.pi * ((np.arange(2 * reach + 1) + 1) // 2) / length) ** 2
+    return (np.pi * (np.arange(2 * reach) + held) / length) ** 2

@@ -1,0 +1,98 @@
+"""The domain of a data set, inferred from its description and its points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from inrflow.domains.base import Domain
+from inrflow.domains.box import PERIODIC, WALLED, Box
+from inrflow.domains.region import Region
+from inrflow.domains.sphere import Sphere
+from inrflow.domains.triangulation import triangulate
+from inrflow.errors import UserError
+
+_LEVELS = 0.5  # a coordinate with fewer distinct values than this share of N^(1/d) squared lies on a lattice
+_FULL = 0.93  # share of the bounding box that points of a box cover
+
+
+def domain_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
+              triangles: np.ndarray | None = None) -> Domain:
+    """The most plausible domain of points (N, d), or (..., N, d) of several trajectories.
+
+    period: per coordinate, 0 where not periodic; geometry: "sphere" for unit vectors; triangles: cells (E, d + 1).
+    """
+    return domains_of(x, period, geometry, triangles)[0]
+
+
+def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
+               triangles: np.ndarray | None = None) -> list[Domain]:
+    """All plausible domains, the most plausible first; which one fits the data is for held-out points to say."""
+    x = np.asarray(x, np.float64)
+    points = np.unique(x.reshape(-1, x.shape[-1]), axis=0) if x.ndim > 2 else x
+    points = points[np.isfinite(points).all(1)]
+    if geometry == "sphere":
+        return [Sphere()]
+    if geometry is not None:
+        raise UserError(f"geometry is {geometry!r}; expected sphere, or none")
+    d = points.shape[1]
+    lengths = np.zeros(d) if period is None else np.asarray(period, np.float64)
+    if triangles is not None and len(triangles):
+        return [Region(points, triangles, order) for order in (1, 2)]
+    lower, upper = _limits(points, lengths)
+    if (lengths > 0).any() or d == 1:
+        return [_box(a, b, lengths) for a, b in zip(lower, upper, strict=True)]
+    mesh = triangulate(points)
+    region = Region(*mesh, order=2)
+    covered = region.measure / float(np.prod(np.ptp(points, axis=0)))
+    boxes: list[Domain] = [_box(a, b, lengths) for a, b in zip(lower, upper, strict=True)]
+    return boxes if covered > _FULL else [region, Region(*mesh, order=1)]
+
+
+def _box(lower: np.ndarray, upper: np.ndarray, period: np.ndarray) -> Box:
+    return Box(lower, upper, [PERIODIC if length > 0 else WALLED for length in period])
+
+
+def _limits(points: np.ndarray, period: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Plausible lower and upper limits (d,): of lattices, walls at the outer points or half a spacing beyond them; of
+    scattered points, beyond them by the gap expected of uniform ones, rounded to two digits of that gap."""
+    d = points.shape[1]
+    near, far = points.min(0), points.max(0)
+    found = [(near.copy(), far.copy()) for _ in range(3)]  # walls at the outer points, half a step, a step beyond
+    half = False  # coordinates (i + 1/2) h: centres of cells
+    for j in range(d):
+        levels = np.unique(np.round(points[:, j], 9))
+        step = float(np.median(np.diff(levels))) if len(levels) > 1 else 1.0
+        gap = (far[j] - near[j]) / max(len(points) - 1, 1)
+        unit = 10.0 ** np.ceil(np.log10(4 * gap)) if gap > 0 else 1.0  # walls lie at round numbers more often than not
+        low, high = np.floor(near[j] / unit) * unit, np.ceil(far[j] / unit) * unit
+        lattice = len(levels) <= max(_LEVELS * len(points), 2) or d == 1
+        half |= bool(lattice and period[j] == 0 and np.isclose((near[j] / step) % 1, 0.5))
+        for beyond, limits in zip((0.0, 0.5, 1.0), found, strict=True):
+            if period[j] > 0:
+                limits[0][j] = 0.0 if near[j] >= 0 and far[j] <= period[j] else near[j]
+                limits[1][j] = limits[0][j] + period[j]
+            elif lattice:
+                limits[0][j], limits[1][j] = near[j] - beyond * step, far[j] + beyond * step
+            else:
+                limits[0][j] = low if near[j] - low < 8 * gap else near[j] - gap
+                limits[1][j] = high if high - far[j] < 8 * gap else far[j] + gap
+    if all(np.allclose(found[0], limits) for limits in found):
+        found = found[:1]
+    elif half:
+        found = [found[1], found[0], found[2]]
+    return [limits[0] for limits in found], [limits[1] for limits in found]
+
+
+def from_state(state: Mapping[str, Any]) -> Domain:
+    """The domain of a `state()`; raises UserError where its kind is unknown."""
+    kind = state["kind"]
+    if kind == Box.kind:
+        return Box(np.asarray(state["lower"]), np.asarray(state["upper"]), list(state["axes"]))
+    if kind == Region.kind:
+        return Region(np.asarray(state["nodes"]), np.asarray(state["cells"]), int(state["order"]))
+    if kind == Sphere.kind:
+        return Sphere()
+    raise UserError(f"a saved domain is of the kind {kind!r}; this version knows box, region and sphere")

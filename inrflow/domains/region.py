@@ -1,0 +1,173 @@
+"""Region: an interval, polygon or polyhedron as a mesh, with finite-element eigenfunctions (scikit-fem, scipy)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+import skfem
+from scipy.sparse.linalg import eigsh
+from skfem.models.poisson import laplace, mass
+
+from inrflow.domains.base import HELD, NATURAL, Domain, Harmonics, Quadrature, check_boundary
+from inrflow.domains.triangulation import clean_mesh
+from inrflow.errors import UserError
+
+_MESHES = {1: skfem.MeshLine, 2: skfem.MeshTri, 3: skfem.MeshTet}
+_ELEMENTS = {(1, 1): skfem.ElementLineP1, (1, 2): skfem.ElementLineP2, (2, 1): skfem.ElementTriP1,
+             (2, 2): skfem.ElementTriP2, (3, 1): skfem.ElementTetP1, (3, 2): skfem.ElementTetP2}
+_EXACT = 1e-6  # share of exactly integrated masses
+_NEAREST = 12  # cells around a point outside the mesh among which the nearest one is looked for
+
+
+class Region(Domain):
+    """A mesh: nodes (V, d) and cells (E, d + 1). Linear (order 1) or quadratic elements (order 2).
+
+    Order 1 has lumped masses, the scheme of many solvers: its quadrature points are the nodes, and its harmonics those
+    of such a solver on that very mesh. Order 2 is more accurate for the region itself.
+    """
+
+    kind = "region"
+
+    def __init__(self, nodes: np.ndarray, cells: np.ndarray, order: int = 2):
+        self.nodes, self.cells = clean_mesh(np.asarray(nodes, np.float64), np.asarray(cells, np.int64))
+        self.dimensions, self.order = self.nodes.shape[1], int(order)
+        if (self.dimensions, self.order) not in _ELEMENTS:
+            raise UserError(f"a region in {self.dimensions} dimensions with elements of order {order} is asked for; "
+                            "give 1 to 3 dimensions and order 1 or 2")
+        mesh = _MESHES[self.dimensions](np.ascontiguousarray(self.nodes.T), np.ascontiguousarray(self.cells.T))
+        element = _ELEMENTS[self.dimensions, self.order]()
+        self.basis = skfem.Basis(mesh, element, intorder=4 if self.dimensions == 1 else 2)
+        self._finder = mesh.element_finder(mapping=self.basis.mapping)
+        self._known: dict[tuple[int, str], RegionHarmonics] = {}
+
+    @property
+    def measure(self) -> float:
+        """Length, area or volume."""
+        return float(self.basis.dx.sum())
+
+    def harmonics(self, count: int, boundary: str = NATURAL) -> RegionHarmonics:
+        """The lowest eigenfunctions of the stiffness matrix, at most as many as there are free nodes."""
+        key = (count, check_boundary(boundary))
+        if key not in self._known:
+            self._known[key] = self._solve(*key)
+        return self._known[key]
+
+    def _solve(self, count: int, boundary: str) -> RegionHarmonics:
+        basis = self.basis
+        stiffness, masses = laplace.assemble(basis).tocsc(), mass.assemble(basis).tocsc()
+        if self.order == 1:
+            masses = sparse.diags(np.asarray(masses.sum(1)).ravel()).tocsc()
+        else:  # the rule of `quadrature` alone may miss functions within cells
+            masses = masses + _EXACT * mass.assemble(skfem.Basis(basis.mesh, basis.elem, intorder=4)).tocsc()
+        free = np.setdiff1d(np.arange(basis.N), basis.get_dofs().all() if boundary == HELD else [])
+        inner, inner_mass = stiffness[free][:, free], masses[free][:, free] / self.measure
+        count = min(count, len(free))
+        if 3 * count > len(free) or len(free) < 200:
+            root = np.linalg.cholesky(inner_mass.toarray())
+            half = np.linalg.solve(root, np.linalg.solve(root, inner.toarray()).T) / self.measure
+            values, vectors = np.linalg.eigh((half + half.T) / 2)
+            values, vectors = values[:count], np.linalg.solve(root.T, vectors[:, :count])
+        else:
+            shift = -(np.pi**2) / float(np.ptp(self.nodes, axis=0).max()) ** 2  # below zero: the matrix is definite
+            start = np.random.default_rng(0).standard_normal(len(free))
+            values, vectors = eigsh((inner / self.measure).tocsc(), count, inner_mass.tocsc(), sigma=shift, v0=start)
+            order = np.argsort(values)
+            values, vectors = values[order], vectors[:, order]
+        vectors = vectors * np.where(vectors[np.abs(vectors).argmax(0), np.arange(count)] < 0, -1.0, 1.0)
+        coefficients = np.zeros((basis.N, count))
+        coefficients[free] = vectors
+        return RegionHarmonics(self, coefficients, np.maximum(values, 0.0))
+
+    def locate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Cells (N,) of points (N, d), their reference coordinates (d, N, 1), and whether they lie inside (N,).
+
+        Points outside belong to a cell near by and are moved to its nearest place along its reference coordinates.
+        """
+        x = self._check(x)
+        mapping = self.basis.mapping
+        centres = self.nodes[self.cells].mean(1)
+        order = np.argsort(((x[:, None, :] - centres[None]) ** 2).sum(-1), 1)[:, :_NEAREST] if len(x) * len(
+            centres) < 2e7 else _nearest(centres, x)
+        best, excess = np.zeros(len(x), np.int64), np.full(len(x), np.inf)
+        reference = np.zeros((self.dimensions, len(x)))
+        for column in order.T:
+            local = mapping.invF(x.T[:, :, None], tind=column)[:, :, 0]
+            outside = np.maximum(np.maximum(-local, 0).max(0), local.sum(0) - 1)
+            better = outside < excess
+            best[better], excess[better], reference[:, better] = column[better], outside[better], local[:, better]
+        clipped = np.maximum(reference, 0.0)
+        clipped /= np.maximum(clipped.sum(0), 1.0)
+        within = excess < 1e-7
+        reference = np.where(within, reference, clipped)
+        return best, reference[:, :, None], within
+
+    def inside(self, x: np.ndarray) -> np.ndarray:
+        """Whether points lie in a cell of the mesh."""
+        return self.locate(x)[2]
+
+    def state(self) -> dict[str, Any]:
+        """Nodes, cells and order of elements."""
+        return {"kind": self.kind, "nodes": self.nodes, "cells": self.cells, "order": self.order}
+
+
+class RegionHarmonics(Harmonics):
+    """Eigenfunctions by their coefficients (N, K) in the elements of a region."""
+
+    def __init__(self, region: Region, coefficients: np.ndarray, eigenvalues: np.ndarray):
+        self.region, self.coefficients, self.eigenvalues = region, coefficients, eigenvalues
+
+    def _tables(self, cells: np.ndarray, local: np.ndarray, slopes: bool) -> np.ndarray:
+        """Values (N, K), or gradients (N, K, d), at reference coordinates (d, N, 1) of cells (N,)."""
+        basis = self.region.basis
+        dofs = basis.element_dofs[:, cells]
+        total: np.ndarray | float = 0.0
+        for index in range(len(dofs)):
+            shape = basis.elem.gbasis(basis.mapping, local, index, tind=cells)[0]
+            amplitude = self.coefficients[dofs[index]]
+            if slopes:
+                total = total + amplitude[:, :, None] * shape.grad[:, :, 0].T[:, None, :]
+            else:
+                total = total + amplitude * np.asarray(shape).reshape(-1, 1)
+        return np.asarray(total)
+
+    def values(self, x: np.ndarray) -> np.ndarray:
+        """psi_k at points (N, d): (N, K); outside of the mesh, that of its nearest cell."""
+        cells, local, _ = self.region.locate(x)
+        return self._tables(cells, local, False)
+
+    def gradients(self, x: np.ndarray) -> np.ndarray:
+        """Gradients at points (N, d): (N, K, d)."""
+        cells, local, _ = self.region.locate(x)
+        return self._tables(cells, local, True)
+
+    def quadrature(self, degree: int = 2) -> Quadrature:
+        """Nodes with lumped masses and recovered gradients (order 1), or Gauss points of the cells (order 2)."""
+        basis, region = self.region.basis, self.region
+        size = region.measure
+        if region.order == 1:
+            weights = np.asarray(mass.assemble(basis).sum(1)).ravel()
+            every = np.arange(len(region.cells))
+            centre = np.full((region.dimensions, len(every), 1), 1 / (region.dimensions + 1))
+            slopes = self._tables(every, centre, True)
+            areas = basis.dx.sum(1)
+            spread = sparse.coo_matrix((np.repeat(areas, region.cells.shape[1]),
+                                        (region.cells.ravel(), np.repeat(every, region.cells.shape[1]))),
+                                       shape=(len(region.nodes), len(every))).tocsr()
+            gradients = (spread @ slopes.reshape(len(every), -1)) / np.asarray(spread.sum(1))
+            return Quadrature(region.nodes, weights / size, self.coefficients,
+                              gradients.reshape(len(region.nodes), self.count, -1))
+        count = basis.X.shape[1]
+        cells = np.repeat(np.arange(len(region.cells)), count)
+        local = np.tile(basis.X, (1, len(region.cells)))[:, :, None]
+        points = basis.mapping.F(local, tind=cells)[:, :, 0].T
+        return Quadrature(points, basis.dx.ravel() / size, self._tables(cells, local, False),
+                          self._tables(cells, local, True))
+
+
+def _nearest(centres: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Indices (N, 12) of the nearest centres."""
+    from scipy.spatial import cKDTree
+
+    return np.atleast_2d(cKDTree(centres).query(x, min(_NEAREST, len(centres)))[1])

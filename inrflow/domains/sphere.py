@@ -1,0 +1,79 @@
+"""Sphere: the unit sphere, its points as unit vectors, with spherical harmonics (scipy)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.special import sph_harm_y
+
+from inrflow.domains.base import NATURAL, Domain, Harmonics, Quadrature
+
+_RADIUS_SLACK = 1e-3
+
+
+class Sphere(Domain):
+    """The unit sphere in three dimensions; eigenvalues are l (l + 1)."""
+
+    kind, dimensions = "sphere", 3
+
+    def harmonics(self, count: int, boundary: str = NATURAL) -> SphereHarmonics:
+        """Real spherical harmonics of all orders up to the degree L with (L + 1)^2 <= count."""
+        return SphereHarmonics(max(math.isqrt(count) - 1, 0))
+
+    def inside(self, x: np.ndarray) -> np.ndarray:
+        """Whether points are unit vectors."""
+        return np.abs(np.linalg.norm(self._check(x), axis=1) - 1) < _RADIUS_SLACK
+
+    def state(self) -> dict[str, Any]:
+        """Only the kind."""
+        return {"kind": self.kind}
+
+
+class SphereHarmonics(Harmonics):
+    """Real spherical harmonics up to a degree L, of mean square one; gradients are tangential vectors (N, K, 3)."""
+
+    def __init__(self, degree: int):
+        self.degree = degree
+        self._l = np.concatenate([np.full(2 * degree_ + 1, degree_) for degree_ in range(degree + 1)])
+        self.eigenvalues = (self._l * (self._l + 1)).astype(np.float64)
+
+    def _angles(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x = Sphere()._check(x)
+        x = x / np.linalg.norm(x, axis=1, keepdims=True)
+        return np.arccos(np.clip(x[:, 2], -1, 1)), np.arctan2(x[:, 1], x[:, 0])
+
+    def _tables(self, theta: np.ndarray, phi: np.ndarray) -> np.ndarray:
+        """Values, and derivatives by colatitude and by longitude: (3, N, K)."""
+        columns = []
+        for degree in range(self.degree + 1):
+            for order in range(degree + 1):
+                value, slope = sph_harm_y(degree, order, theta, phi, diff_n=1)
+                table = np.stack([value, slope[..., 0], slope[..., 1]]) * math.sqrt(4 * math.pi)
+                columns += [table.real] if order == 0 else [math.sqrt(2) * table.real, math.sqrt(2) * table.imag]
+        return np.stack(columns, -1)
+
+    def values(self, x: np.ndarray) -> np.ndarray:
+        """psi_k at unit vectors (N, 3): (N, K)."""
+        return self._tables(*self._angles(x))[0]
+
+    def gradients(self, x: np.ndarray) -> np.ndarray:
+        """Tangential gradients at unit vectors (N, 3): (N, K, 3)."""
+        theta, phi = self._angles(x)
+        theta = np.clip(theta, 1e-6, np.pi - 1e-6)  # the frame of angles is singular at the poles, the gradient is not
+        tables = self._tables(theta, phi)
+        south = np.stack([np.cos(theta) * np.cos(phi), np.cos(theta) * np.sin(phi), -np.sin(theta)], -1)
+        east = np.stack([-np.sin(phi), np.cos(phi), np.zeros_like(phi)], -1)
+        return tables[1][..., None] * south[:, None] + (tables[2] / np.sin(theta)[:, None])[..., None] * east[:, None]
+
+    def quadrature(self, degree: int = 2) -> Quadrature:
+        """Gauss-Legendre in latitude times the midpoint rule in longitude, exact for degree + 1 factors."""
+        total = (degree + 1) * self.degree
+        z, weights = np.polynomial.legendre.leggauss(total // 2 + 1)
+        phi = 2 * np.pi * np.arange(total + 1) / (total + 1)
+        ring = np.sqrt(1 - z**2)[:, None]
+        height = np.broadcast_to(z[:, None], (len(z), len(phi)))
+        points = np.stack([ring * np.cos(phi), ring * np.sin(phi), height], -1).reshape(-1, 3)
+        return Quadrature(points, np.repeat(weights / 2 / len(phi), len(phi)), self.values(points),
+                          self.gradients(points))

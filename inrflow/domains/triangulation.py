@@ -1,0 +1,99 @@
+"""Triangulations: meshes of scattered points that keep concave outlines and holes, and the repair of given meshes."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial import Delaunay, QhullError, cKDTree
+
+from inrflow.errors import UserError
+
+_SLIVER = 1e-3  # cells below this share of the median measure are dropped
+_WIDEST = 3.0  # a cell's circumradius above so many spacings of its points bridges a gap: a hole or a concave outline
+
+
+def clean_mesh(nodes: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes (V, d) and cells (E, d + 1) without slivers, cells positively oriented, nodes of no cell dropped.
+
+    Raises UserError where the cells do not fit the nodes.
+    """
+    if nodes.ndim != 2 or cells.ndim != 2 or cells.shape[1] != nodes.shape[1] + 1:
+        raise UserError(f"a mesh has nodes of shape {nodes.shape} and cells of shape {cells.shape}; expected (V, d) "
+                        "and (E, d + 1)")
+    if not len(cells) or cells.min() < 0 or cells.max() >= len(nodes):
+        raise UserError(f"a mesh of {len(nodes)} nodes has {len(cells)} cells whose nodes reach to "
+                        f"{cells.max() if len(cells) else 'none'}; give indices of nodes")
+    signed = _signed(nodes, cells)
+    keep = np.abs(signed) > _SLIVER * np.median(np.abs(signed))
+    cells, signed = cells[keep], signed[keep]
+    cells = np.where((signed < 0)[:, None], cells[:, [1, 0, *range(2, cells.shape[1])]], cells)
+    used, flat = np.unique(cells, return_inverse=True)
+    return nodes[used], flat.reshape(cells.shape)
+
+
+def triangulate(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Delaunay cells of scattered points (N, d) without those that bridge holes and concave outlines (alpha shape).
+
+    A cell goes where its circumradius is far above the spacing of points around its nodes. Raises UserError where the
+    points span nothing.
+    """
+    points = np.unique(np.asarray(points, np.float64), axis=0)
+    d = points.shape[1]
+    if d == 1:
+        order = np.arange(len(points))
+        if len(points) < 2:
+            raise UserError("one place alone is observed; a domain needs several")
+        return points, np.stack([order[:-1], order[1:]], 1)
+    try:
+        cells = Delaunay(points).simplices.astype(np.int64)
+    except (QhullError, ValueError) as error:
+        raise UserError(f"{len(points)} points in {d} dimensions span no region; give more, not all on one line"
+                        ) from error
+    spacing = cKDTree(points).query(points, 2 * d + 1)[0][:, 1:].mean(1)
+    local = np.median(spacing[cells], 1)
+    local = np.maximum(local, 0.5 * np.median(spacing))
+    radius = _circumradius(points, cells)
+    volume = np.abs(_signed(points, cells))
+    keep = (radius < _WIDEST * local) & (volume > _SLIVER * np.median(volume))
+    keep |= ~_peeled(cells, ~keep)
+    return clean_mesh(points, cells[keep])
+
+
+def _peeled(cells: np.ndarray, wide: np.ndarray) -> np.ndarray:
+    """Which of the wide cells (E,) go: clusters of wide cells that reach the outline or are many (a hole)."""
+    d = cells.shape[1] - 1
+    faces = np.sort(np.concatenate([np.delete(cells, j, 1) for j in range(d + 1)]), 1)
+    owner = np.tile(np.arange(len(cells)), d + 1)
+    _, inverse, counts = np.unique(faces, axis=0, return_inverse=True, return_counts=True)
+    inverse = inverse.ravel()
+    order = np.argsort(inverse, kind="stable")
+    starts = np.cumsum(counts) - counts
+    label = np.arange(len(cells))
+    pairs = np.stack([owner[order[starts[counts == 2]]], owner[order[starts[counts == 2] + 1]]], 1)
+    pairs = pairs[wide[pairs].all(1)]
+    changed = True
+    while changed:  # labels of connected wide cells: the least index
+        low = label[pairs].min(1)
+        before = label.copy()
+        np.minimum.at(label, pairs[:, 0], low)
+        np.minimum.at(label, pairs[:, 1], low)
+        changed = bool((label != before).any())
+    outer = np.zeros(len(cells), bool)
+    outer[owner[order[starts[counts == 1]]]] = True
+    size = np.bincount(label[wide], minlength=len(cells))
+    edge = np.zeros(len(cells), bool)
+    edge[label[wide & outer]] = True
+    return wide & (edge[label] | (size[label] >= 4))
+
+
+def _signed(nodes: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Signed measures of cells (E,), up to the factor d!."""
+    edges = nodes[cells[:, 1:]] - nodes[cells[:, :1]]
+    return np.linalg.det(edges)
+
+
+def _circumradius(points: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    edges = points[cells[:, 1:]] - points[cells[:, :1]]
+    flat = np.abs(np.linalg.det(edges)) < 1e-12 * np.abs(edges).max((1, 2)) ** points.shape[1]
+    edges = np.where(flat[:, None, None], np.eye(points.shape[1]), edges)
+    centre = np.linalg.solve(edges, 0.5 * (edges**2).sum(-1)[..., None])[..., 0]
+    return np.where(flat, np.inf, np.linalg.norm(centre, axis=1))

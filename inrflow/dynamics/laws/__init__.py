@@ -1,0 +1,6 @@
+"""Laws: differential equations found in data, on the harmonics of a domain."""
+
+from inrflow.dynamics.laws.fit import fit_law
+from inrflow.dynamics.laws.law import Law
+
+__all__ = ["Law", "fit_law"]

@@ -1,0 +1,137 @@
+"""HarmonicCodes: coefficients of a domain's harmonics from observed points, by least squares with a Gaussian prior."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from inrflow.domains import Harmonics
+
+_NOISES = np.logspace(-14, 0.3, 60)  # variances of noise tried, in units of the channel's variance
+_LEAST = 1e-15  # prior variances are kept above this share of a channel's variance
+_ROUNDS = 12  # of expectation maximisation
+_SETS = 16  # point sets that the prior is fitted to, at most
+
+
+@dataclass(frozen=True)
+class HarmonicCodes:
+    """Codes z (..., C, K) of fields of C channels on K harmonics; prior z ~ N(mean, diag(variance)), both (C, K)."""
+
+    harmonics: Harmonics
+    mean: np.ndarray
+    variance: np.ndarray
+
+    def encode(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior means (..., C, K) and variances (C, K) of frames u (..., N, C) at points x (N, d).
+
+        NaN was not observed. The variance of noise is that of the largest marginal likelihood of all the frames.
+        """
+        flat = u.reshape(-1, *u.shape[-2:])
+        values = self.harmonics.values(x)
+        codes = np.zeros((len(flat), u.shape[-1], values.shape[1]))
+        spread = np.zeros(codes.shape[1:])
+        for c in range(u.shape[-1]):
+            for frames, seen in _patterns(flat[:, :, c]):
+                codes[frames, c], spread[c], _ = _posterior(values[seen], flat[frames][:, seen, c], self.mean[c],
+                                                            self.variance[c])
+        return codes.reshape(*u.shape[:-2], *codes.shape[1:]), spread
+
+    def decode(self, codes: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Fields (..., N, C) of codes (..., C, K) at points (N, d)."""
+        return np.swapaxes(codes @ self.harmonics.values(x).T, -1, -2)
+
+
+def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCodes:
+    """Codes whose prior variances are those of trajectories u (S, T, N, C) at points x (S, N, d) (shared where equal).
+
+    Expectation maximisation of a diagonal Gaussian, the variance of noise of every point set by marginal likelihood.
+    """
+    channels = u.shape[-1]
+    means, variances = np.zeros((channels, harmonics.count)), np.zeros((channels, harmonics.count))
+    groups = list(point_sets(x))
+    groups = groups[:: max(len(groups) // _SETS, 1)]
+    tables = [harmonics.values(places) for _, places in groups]
+    scale = harmonics.eigenvalues[harmonics.eigenvalues > 1e-12]
+    shape = (1 + harmonics.eigenvalues / (scale[0] if len(scale) else 1.0)) ** -2.0
+    for c in range(channels):
+        total = float(np.nanvar(u[..., c])) or 1.0
+        mean, variance = means[c], total * shape / shape.sum()
+        mean[0] = np.nanmean(u[..., c]) if harmonics.eigenvalues[0] < 1e-8 else 0.0
+        blocks = [(table[seen], frames[rows][:, seen])
+                  for (members, _), table in zip(groups, tables, strict=True)
+                  for frames in [u[members, :, :, c].reshape(-1, u.shape[2])] for rows, seen in _patterns(frames)]
+        for _ in range(_ROUNDS):
+            moments, count = np.zeros_like(variance), 0
+            for table, values in blocks:
+                z, spread, _ = _posterior(table, values, mean, variance)
+                moments += ((z - mean) ** 2).sum(0) + len(values) * spread
+                count += len(values)
+            variance = np.maximum(moments / count, _LEAST * total)
+        variances[c] = variance
+    return HarmonicCodes(harmonics, means, variances)
+
+
+def point_sets(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices of trajectories that share their points, and those points, of x (N, d) or (S, N, d)."""
+    if x.ndim == 2:
+        yield np.array([0]), x
+        return
+    if np.equal(x, x[:1]).all():
+        yield np.arange(len(x)), x[0]
+        return
+    _, label = np.unique(x.reshape(len(x), -1), axis=0, return_inverse=True)
+    for value in np.unique(label):
+        members = np.flatnonzero(label.ravel() == value)
+        yield members, x[members[0]]
+
+
+def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: int, share: float = 0.15) -> float:
+    """Error at points left out, relative to the variance (mean of channels), of codes of the other points."""
+    generator = np.random.default_rng(seed)
+    hidden = np.asarray(generator.random(u.shape[2]) < share)
+    if not hidden.any() or hidden.all():
+        return np.inf
+    codes = fit_codes(harmonics, x[:, ~hidden], u[:, :, ~hidden])
+    squares, total = np.zeros(u.shape[-1]), np.nanvar(u, axis=(0, 1, 2)) + 1e-300
+    count = 0
+    for members, places in point_sets(x):
+        z, _ = codes.encode(places[~hidden], u[members][:, :, ~hidden])
+        squares += np.nansum((codes.decode(z, places[hidden]) - u[members][:, :, hidden]) ** 2, axis=(0, 1, 2))
+        count += np.isfinite(u[members][:, :, hidden, 0]).sum()
+    return float((squares / max(count, 1) / total).mean())
+
+
+def _patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Frames (indices) of values (B, N) that miss the same points, and which points they have."""
+    seen = np.isfinite(values)
+    if np.equal(seen, seen[:1]).all():
+        yield np.arange(len(values)), np.flatnonzero(seen[0])
+        return
+    patterns, label = np.unique(seen, axis=0, return_inverse=True)
+    for index, pattern in enumerate(patterns):
+        yield np.flatnonzero(label.ravel() == index), np.flatnonzero(pattern)
+
+
+def _posterior(table: np.ndarray, values: np.ndarray, mean: np.ndarray, variance: np.ndarray
+               ) -> tuple[np.ndarray, np.ndarray, float]:
+    """Posterior means (B, K), variances (K,) and the variance of noise, of values (B, N) = table (N, K) z + noise."""
+    if not table.size:
+        return np.broadcast_to(mean, (len(values), len(mean))), variance, 0.0
+    root = np.sqrt(variance)
+    left = values - mean @ table.T
+    u, s, v = np.linalg.svd(table * root, full_matrices=False)
+    inner = left @ u
+    power = (inner**2).mean(0)
+    outer = max(float((left**2).sum(1).mean() - power.sum()), 0.0)
+    free = len(table) - len(s)
+    unit = float((left**2).mean()) + 1e-300
+    noises = _NOISES * unit
+    spread = s**2 + noises[:, None]
+    fit = np.log(spread).sum(1) + (power / spread).sum(1) + free * np.log(noises) + outer / noises
+    noise = float(noises[fit.argmin()])
+    gain = s / (s**2 + noise)
+    codes = mean + (inner * gain) @ v * root
+    shrink = (s**2 / (s**2 + noise)) @ v**2
+    return codes, variance * np.maximum(1 - shrink, 0.0), noise

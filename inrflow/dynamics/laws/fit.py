@@ -1,0 +1,268 @@
+"""fit_law: the search for a law of trajectories on a domain's harmonics."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from inrflow.domains import BOUNDARIES, NATURAL, Box, Domain, Sphere
+from inrflow.domains.box import PERIODIC
+from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes, held_out_errors, point_sets
+from inrflow.dynamics.laws.field import Library
+from inrflow.dynamics.laws.law import MOST_STEPS, Law
+from inrflow.dynamics.laws.refine import Refinement, flights
+from inrflow.dynamics.laws.regression import NormalEquations, normal_equations
+from inrflow.dynamics.laws.terms import short_list
+from inrflow.errors import UserError
+
+_FEWEST = 8
+_MOST = 256  # harmonics that laws are sought on
+_FINER = (1.7, 2.8)  # times as many that forecasts are tried on
+_FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
+_BETTER = 0.9  # share of the error that is left by more harmonics, if they are to be taken
+_HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
+_SHARE = 0.2  # of trajectories judge candidates
+_LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
+# above the least by no more than these shares of the least, and of what terms explain at all
+_KEPT = 0.35  # share of the time that is kept for forecasts on more harmonics
+_LENGTHS = (1, 3, 9)  # frames of the flights that refine coefficients, one after the other
+_FAMILIES = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
+             ("linear", "products", "transport", "fluxes"))
+_STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
+_JUDGED = 5  # candidates are judged, and all others whose misfit is
+_CLOSE = 20.0  # at most so many times the least
+_TRAJECTORIES = 32  # equations come from so many trajectories, at most
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Trajectories: times (S, T), points (S, N, d), fields (S, T, N, C)."""
+
+    t: np.ndarray
+    x: np.ndarray
+    u: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Data:
+        """The trajectories of some indices."""
+        return Data(self.t[rows], self.x[rows], self.u[rows])
+
+
+def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
+            boundary: str | None = None, seed: int = 0, log: Log | None = None) -> Law:
+    """The law whose forecasts of held-out trajectories are best.
+
+    t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
+    harmonics fit best is taken, as with boundary conditions that are not given. seconds: of processor time. Raises
+    UserError where no law forecasts at all.
+    """
+    start = time.process_time()
+    say: Log = log or (lambda _: None)
+    data = Data(np.broadcast_to(t, u.shape[:2]).astype(np.float64),
+                np.broadcast_to(x, (len(u), *x.shape[-2:])).astype(np.float64), u.astype(np.float64))
+    if u.shape[1] < 4 or len(u) < 2:
+        raise UserError(f"{len(u)} trajectories of {u.shape[1]} frames are given; a law needs at least 2 of 4")
+    domains = [domain] if isinstance(domain, Domain) else list(domain)
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(u))
+    judged = max(1, round(_SHARE * len(u)))
+    train, judge = data.take(np.sort(order[judged:])), data.take(np.sort(order[:judged]))
+    place, boundary, count = choose(domains, boundary, train, seed, say)
+    codes = fit_codes(place.harmonics(count, boundary), train.x, train.u)
+    states, spread = encode(codes, train)
+    say(f"{place.kind}: {codes.harmonics.count} harmonics, cpu {time.process_time() - start:.1f}")
+    scored: list[tuple[np.ndarray, Law]] = []
+    for law in candidates(place, boundary, codes, train.t, states, spread, say):
+        errors = forecast_errors(law, judge)
+        say(f"  {errors.mean():.2e} with {np.count_nonzero(law.theta)} terms, cpu {time.process_time() - start:.1f}")
+        if np.isfinite(errors).all():
+            scored.append((errors, law))
+        if time.process_time() - start > 0.4 * seconds:
+            break
+    if not scored:
+        raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
+    known = 1 - spread.mean(0) / codes.variance
+    law = simplest(scored)[1]
+    arena: Refinement | None = None  # noisy codes: judged by flights whose first codes are fitted to them
+    for length in _LENGTHS:
+        left = seconds - (time.process_time() - start)
+        if length >= states.shape[1] or left < _KEPT * seconds:
+            continue
+        refinement = Refinement(law, flights(train.t, states, spread, length), known, (left - _KEPT * seconds) / 8,
+                                arena is not None)
+        refined = refinement.run()
+        if len(refinement.free) and arena is None:
+            whole = flights(judge.t, *encode(codes, judge), judge.t.shape[1] - 1)
+            arena = Refinement(law, whole, known, left / 10, True)
+        score = arena.misfits if arena is not None else (lambda law: forecast_errors(law, judge))
+        before, after = score(law), score(refined)
+        say(f"  along flights of {length}: {before.mean():.3e} to {after.mean():.3e}, "
+            f"cpu {time.process_time() - start:.1f}")
+        if not worse(after, before):
+            law = refined
+    return law if arena is not None else finer(law, train, judge, start + seconds, say)
+
+
+def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:
+    """The law on more harmonics while its forecasts improve: it makes waves that the points do not determine."""
+    began = time.process_time()
+    errors = forecast_errors(law, judge)
+    spent, count = time.process_time() - began, law.codes.harmonics.count
+    for factor in _FINER:
+        if time.process_time() + 3 * factor**2 * spent > deadline:
+            break
+        harmonics = law.domain.harmonics(int(factor * count), law.boundary)
+        if harmonics.count <= law.codes.harmonics.count:
+            break
+        codes = fit_codes(harmonics, train.x, train.u)
+        first = torch.tensor(encode(codes, judge.take(np.arange(min(4, len(judge.u)))))[0][:, 0]).flatten(1)
+        wider = stepped(replace(law, codes=codes), first, float(np.diff(train.t, axis=1).max()))
+        after = forecast_errors(wider, judge) if wider is not None else np.full(1, np.inf)
+        say(f"  on {harmonics.count} harmonics: {errors.mean():.2e} to {after.mean():.2e}")
+        if wider is None or not after.mean() < _BETTER * errors.mean():
+            break
+        law, errors = wider, after
+    return law
+
+
+def worse(errors: np.ndarray, others: np.ndarray) -> bool:
+    """Whether errors (S,) of trajectories are above others by more than the standard error of the mean difference."""
+    if not np.isfinite(errors).all():
+        return True
+    difference = errors - others
+    return float(difference.mean()) > float(difference.std() / math.sqrt(max(len(difference) - 1, 1)))
+
+
+def simplest(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
+    """Of the laws that forecast no worse than the best one, that with the fewest terms."""
+    best = min(scored, key=lambda pair: float(pair[0].mean()))
+    equal = [pair for pair in scored if not worse(pair[0], best[0])]
+    return min(equal, key=lambda pair: (np.count_nonzero(pair[1].theta), float(pair[0].mean())))
+
+
+def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log) -> tuple[Domain, str, int]:
+    """Domain, boundary condition and number of harmonics that fit held-out points best, the fewer where it is close."""
+    some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
+    bases = [(place, kind) for place in domains for kind in ([boundary] if boundary else
+                                                            BOUNDARIES if bounded(place) else [NATURAL])]
+    errors: dict[tuple[int, int], float] = {}
+    for i, (place, kind) in enumerate(bases):
+        size = min(_MOST, int(np.isfinite(data.u[0, 0, :, 0]).sum()))
+        while size >= _FEWEST:
+            errors[i, size] = held_out_errors(place.harmonics(size, kind), some.x, some.u, seed)
+            if errors[i, size] > _HOPELESS * min(errors.values()):
+                break
+            size = int(size / 1.6)
+    least = min(errors.values())
+    i, size = min((key for key in errors if errors[key] <= _FEWER * least), key=lambda key: (key[1], key[0]))
+    say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
+    return *bases[i], size
+
+
+def bounded(domain: Domain) -> bool:
+    """Whether a domain has a boundary."""
+    return not isinstance(domain, Sphere) and not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC})
+
+
+def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, t: np.ndarray, states: np.ndarray,
+               spread: np.ndarray, say: Log) -> list[Law]:
+    """Laws of all families of terms and sizes, the one with the least left-out misfit first.
+
+    states (S, T, C, K) at times t (S, T), of variances spread (S, C, K).
+    """
+    channels = states.shape[2]
+    families = short_list(channels, domain.dimensions, domain.kind == "sphere")
+    terms = [term for family in families.values() for term in family]
+    rows = np.linspace(0, len(states) - 1, min(len(states), _TRAJECTORIES)).astype(int)
+    t, states, spread = t[rows], states[rows], spread[rows]
+    library = Library(terms, codes.harmonics)
+    known = 1 - spread.mean(0) / codes.variance
+    largest = float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())
+    found: dict[tuple, tuple[float, Law]] = {}
+    for cumulative in (False, True):
+        equations = normal_equations(library, t, states, spread, known, cumulative)
+        for names in _FAMILIES:
+            active = [terms.index(term) for name in names for term in families[name]]
+            for supports, theta, std, misfit in supports_of(equations, active, channels, len(terms)):
+                if (supports, cumulative) not in found:
+                    law = Law(domain, boundary, tuple(terms), theta, std, codes, largest=largest)
+                    found[supports, cumulative] = misfit, law
+    ordered = sorted(found.values(), key=lambda pair: pair[0])
+    say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {ordered[0][0]:.2e} to {ordered[-1][0]:.2e}")
+    tests = torch.tensor(states[:: max(len(states) // 4, 1), 0]).flatten(1)
+    ordered = [pair for i, pair in enumerate(ordered) if i < _JUDGED or pair[0] <= _CLOSE * ordered[0][0]]
+    laws = (stepped(pruned(law), tests, float(np.diff(t, axis=1).max())) for _, law in ordered)
+    return [law for law in laws if law is not None]
+
+
+def supports_of(equations: NormalEquations, active: list[int], channels: int, count: int
+                ) -> list[tuple[tuple, np.ndarray, np.ndarray, float]]:
+    """Supports, coefficients, standard errors (J, C) and misfits of laws of several sizes from some active terms."""
+    paths, weights = [], []
+    for c in range(channels):
+        weights.append(equations.weights(c, active))
+        paths.append(equations.eliminations(c, active, weights[c]))
+    result, everything = [], list(range(len(equations.gram)))
+    for level in _LEVELS:
+        theta, std, chosen, misfit = np.zeros((count, channels)), np.zeros((count, channels)), [], 0.0
+        for c, path in enumerate(paths):
+            least, empty = min(value for _, value in path), path[-1][1]
+            bound = least + min(level[0] * least, level[1] * (empty - least))
+            support = [support for support, value in path if value <= bound][-1]
+            solution, inverse = equations.solve(c, support, weights[c], everything)
+            theta[support, c], std[support, c] = solution, np.sqrt(np.diag(inverse))
+            chosen.append(tuple(sorted(support)))
+            explained = equations.squares(c, support, solution, everything).sum()
+            misfit += float(explained / equations.total[:, :, c].sum()) / channels
+        result.append((tuple(chosen), theta, std, misfit))
+    return result
+
+
+def pruned(law: Law) -> Law:
+    """The law without terms that no channel has."""
+    keep = np.flatnonzero((law.theta != 0).any(1))
+    return replace(law, terms=tuple(law.terms[j] for j in keep), theta=law.theta[keep], std=law.std[keep])
+
+
+def stepped(law: Law, z: torch.Tensor, dt: float) -> Law | None:
+    """The law with the longest step of its integrator that is accurate at codes z (B, C K); None: there is none."""
+    field = law.field()
+    if not np.isfinite(law.theta).all() or field.growth() * dt > 30:
+        return None
+    steps, before = 1, field.advance(z, dt, 1)
+    while steps <= MOST_STEPS:
+        steps *= 2
+        after = field.advance(z, dt, steps)
+        error = torch.linalg.vector_norm(after - before) / torch.linalg.vector_norm(after)
+        if bool(error < _STEP_ERROR):
+            return replace(law, longest=dt / steps)
+        before = after
+    return None
+
+
+def forecast_errors(law: Law, data: Data) -> np.ndarray:
+    """Squared errors (S,) of forecasts from first frames, relative to variances, mean over channels; inf: diverged."""
+    result, scale = np.full(len(data.u), np.inf), np.nanvar(data.u, (0, 1, 2)) + 1e-300
+    for members, places in point_sets(data.x):
+        z = law.encode(places, data.u[members][:, 0])
+        paths = (law.rollout(z, data.t[members[0]]) if (data.t[members] == data.t[members[0]]).all() else
+                 torch.cat([law.rollout(z[i : i + 1], data.t[m]) for i, m in enumerate(members)]))
+        squares = np.nanmean((law.decode(paths, places) - data.u[members]) ** 2, (1, 2)) / scale
+        bounded = torch.isfinite(paths).flatten(1).all(1).numpy()
+        result[members] = np.where(bounded, squares.mean(1), np.inf)
+    return result
+
+
+def encode(codes: HarmonicCodes, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (S, T, C, K) of trajectories and their variances (S, C, K)."""
+    states = np.zeros((*data.u.shape[:2], data.u.shape[-1], codes.harmonics.count))
+    spread = np.zeros((len(states), *states.shape[2:]))
+    for members, places in point_sets(data.x):
+        states[members], spread[members] = codes.encode(places, data.u[members])
+    return states, spread

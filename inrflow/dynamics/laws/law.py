@@ -1,0 +1,108 @@
+"""Law: a differential equation found in data, on the harmonics of a domain: encode, step, decode, written form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.domains import Domain, from_state
+from inrflow.dynamics.laws.codes import HarmonicCodes
+from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.terms import Term
+
+MOST_STEPS = 256  # of one interval; a law that needs more is not integrated
+_BOUND = 30.0  # codes beyond so many times the largest ones of the data have left what the law was fitted to
+
+
+@dataclass(frozen=True)
+class Law:
+    """dz/dt = sum_j theta_jc term_j on K harmonics of a domain.
+
+    theta, std (J, C): coefficients and their standard errors; codes: prior of codes; longest: step of the integrator;
+    largest: norm of the largest code of the data.
+    """
+
+    domain: Domain
+    boundary: str
+    terms: tuple[Term, ...]
+    theta: np.ndarray
+    std: np.ndarray
+    codes: HarmonicCodes
+    longest: float = math.inf
+    largest: float = math.inf
+
+    def field(self) -> LawField:
+        """The vector field as a module: forward(t, z) of codes (..., C K) in float64 or float32, and `advance`."""
+        if "_field" not in self.__dict__:
+            library = Library(self.terms, self.codes.harmonics)
+            object.__setattr__(self, "_field", LawField(library, torch.tensor(self.theta)))
+        return self.__dict__["_field"]
+
+    def encode(self, x: np.ndarray, u: np.ndarray) -> Tensor:
+        """Codes (..., C K) of fields u (..., N, C) at points x (N, d); NaN was not observed."""
+        return torch.tensor(self.codes.encode(x, u)[0]).flatten(-2)
+
+    def decode(self, z: Tensor, x: np.ndarray) -> np.ndarray:
+        """Fields (..., N, C) at points (N, d) of codes (..., C K)."""
+        return self.codes.decode(z.detach().cpu().double().unflatten(-1, (self.theta.shape[1], -1)).numpy(), x)
+
+    def step(self, z: Tensor, dt: float) -> Tensor:
+        """Codes (B, C K) after a time dt; NaN where they left what the data hold."""
+        steps = max(math.ceil(dt / self.longest - 1e-9), 1)
+        if steps > MOST_STEPS * 64:
+            return torch.full_like(z, math.nan)
+        later = self.field().advance(z, dt, steps)
+        size = torch.linalg.vector_norm(later, dim=-1, keepdim=True)
+        return torch.where(size < _BOUND * self.largest, later, math.nan)
+
+    def rollout(self, z: Tensor, t: np.ndarray) -> Tensor:
+        """Codes (B, T, C K) at increasing times (T,), from codes z (B, C K) at the first."""
+        path = [z]
+        for dt in np.diff(t):
+            path.append(self.step(path[-1], float(dt)))
+        return torch.stack(path, 1)
+
+    def written(self, channels: Sequence[str], coordinates: Sequence[str] | None = None) -> list[str]:
+        """One line for each channel, as "du/dt = 0.0099(1) lap u - 0.33(2) u^3": standard error of the last digit."""
+        names = coordinates or ("x", "y", "z")
+        lines = []
+        for c, channel in enumerate(channels):
+            parts = [f"{_number(self.theta[j, c], self.std[j, c])} {term.written(channels, names)}".removesuffix(" 1")
+                     for j, term in enumerate(self.terms) if self.theta[j, c]]
+            text = " ".join(part if part.startswith("-") else f"+{part}" for part in parts).removeprefix("+") or "0"
+            lines.append(f"d{channel}/dt = " + text.replace(" -", " - ").replace(" +", " + "))
+        return lines
+
+    def state(self) -> dict[str, Any]:
+        """Arrays and plain values."""
+        return {"domain": self.domain.state(), "boundary": self.boundary, "theta": self.theta, "std": self.std,
+                "terms": [term.state() for term in self.terms], "count": self.codes.harmonics.count,
+                "mean": self.codes.mean, "variance": self.codes.variance, "longest": self.longest,
+                "largest": self.largest}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Law:
+        """The law of a `state()`."""
+        domain = from_state(state["domain"])
+        harmonics = domain.harmonics(int(state["count"]), state["boundary"])
+        codes = HarmonicCodes(harmonics, np.asarray(state["mean"]), np.asarray(state["variance"]))
+        return cls(domain, state["boundary"], tuple(Term.from_state(term) for term in state["terms"]),
+                   np.asarray(state["theta"]), np.asarray(state["std"]), codes, float(state["longest"]),
+                   float(state["largest"]))
+
+
+def _number(value: float, error: float) -> str:
+    """A value to the second digit of its standard error, that error in parentheses."""
+    if not (error > 0 and math.isfinite(error)):
+        return f"{value:.4g}"
+    exponent = math.floor(math.log10(error))
+    digits = min(max(-exponent, 0), 8)
+    if error >= 10 or digits > 7 or abs(value) < 1e-4:
+        return f"{value:.4g}"
+    return f"{value:.{digits}f}({round(error * 10**digits)})"

@@ -1,0 +1,165 @@
+"""Sparse regression of laws in integral, weak form: normal equations by shells of harmonics, weights, eliminations.
+
+An equation says that the change of a code over an interval of time is the integral of the law along the path, a spline
+through the codes. Test functions are the harmonics, so that boundary conditions hold by themselves; those whose paths
+frames do not resolve have large residuals, and weigh little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.interpolate import make_interp_spline
+
+from inrflow.dynamics.laws.field import Library
+
+FOLDS = 4
+_NODES = 4  # Gauss points of an interval
+_ORDER = 5  # of splines in time
+_CHUNK = 128  # states whose features are held at a time
+_RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
+_REWEIGHTED = 4
+_KNOWN = 0.5  # share of a shell's variance that points determine, at least
+_LEAST_VARIANCE = 1e-12  # of residuals, relative to that of the largest changes: rounding and the spline's own error
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """Sums over equations, of each fold of trajectories and each shell of harmonics.
+
+    gram (F, L, J, J), right (F, L, J, C), total (F, L, C), count (F, L). start, least (L, C): variances of residuals to
+    begin with, and those that the uncertainty of codes alone makes.
+    """
+
+    gram: np.ndarray
+    right: np.ndarray
+    total: np.ndarray
+    count: np.ndarray
+    start: np.ndarray
+    least: np.ndarray
+
+    def solve(self, c: int, active: list[int], weights: np.ndarray, folds: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients of the active terms in channel c, and the inverse of their weighted normal matrix."""
+        gram = np.einsum("l,flij->ij", weights, self.gram[folds][:, :, active][:, :, :, active])
+        right = np.einsum("l,fli->i", weights, self.right[folds][:, :, active, c])
+        scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
+        inverse = np.linalg.pinv(gram / scale / scale[:, None] + _RIDGE * np.eye(len(active)), hermitian=True)
+        return inverse @ (right / scale) / scale, inverse / scale / scale[:, None]
+
+    def squares(self, c: int, active: list[int], theta: np.ndarray, folds: list[int]) -> np.ndarray:
+        """Sums of squared residuals (L,) of coefficients of active terms."""
+        gram = self.gram[folds].sum(0)[:, active][:, :, active]
+        right = self.right[folds].sum(0)[:, active, c]
+        return np.maximum(self.total[folds].sum(0)[:, c] - 2 * right @ theta
+                          + np.einsum("i,lij,j->l", theta, gram, theta), 0.0)
+
+    def weights(self, c: int, active: list[int]) -> np.ndarray:
+        """Inverse residual variances (L,) of shells, found in turn with the coefficients of all active terms."""
+        folds = list(range(len(self.gram)))
+        count = self.count.sum(0)
+        least = self.least[:, c] + _LEAST_VARIANCE * (self.total.sum(0)[:, c] / count).max() + 1e-300
+        variance = np.maximum(self.start[:, c], least)
+        for _ in range(_REWEIGHTED):
+            theta, _ = self.solve(c, active, 1 / variance, folds)
+            variance = np.maximum(self.squares(c, active, theta, folds) / count, least)
+        return 1 / variance
+
+    def misfit(self, c: int, active: list[int], weights: np.ndarray) -> float:
+        """Mean squared residual, in units of its variance, of equations of trajectories that were left out."""
+        total = 0.0
+        for fold in range(len(self.gram)):
+            others = [f for f in range(len(self.gram)) if f != fold]
+            theta, _ = self.solve(c, active, weights, others)
+            total += float(weights @ self.squares(c, active, theta, [fold]))
+        return total / float(self.count.sum())
+
+    def eliminations(self, c: int, active: list[int], weights: np.ndarray) -> list[tuple[list[int], float]]:
+        """Supports of decreasing size and their left-out misfits: each time the term that matters least goes."""
+        active, path, folds = list(active), [], list(range(len(self.gram)))
+        while active:
+            path.append((list(active), self.misfit(c, active, weights)))
+            theta, inverse = self.solve(c, active, weights, folds)
+            cost = theta**2 / np.maximum(np.diag(inverse), 1e-300)
+            active.pop(int(cost.argmin()))
+        path.append(([], self.misfit(c, [], weights)))
+        return path
+
+
+def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, known: np.ndarray,
+                     cumulative: bool) -> NormalEquations:
+    """Equations of paths: codes (S, T, C, K), their variances (S, C, K), times (S, T), terms on the same harmonics.
+
+    The intervals at both ends, where splines are poor, are left out where there are enough. cumulative: changes since
+    the mean of a path, which noise of codes spoils once, instead of changes from frame to frame. known (C, K): share of
+    the variance of codes that points determine; shells of which they determine less than half are no equations.
+    """
+    trajectories, times, channels, rows = codes.shape
+    edges = shells(rows)
+    folds = min(FOLDS, trajectories)
+    terms, groups = len(library.terms), len(edges) - 1
+    gram, right = np.zeros((folds, groups, terms, terms)), np.zeros((folds, groups, terms, channels))
+    total, count = np.zeros((folds, groups, channels)), np.zeros((folds, groups))
+    first, last = (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
+    for s in range(trajectories):
+        integrals, changes = _equations(library, t[s], codes[s], first, last)
+        if cumulative:
+            integrals, changes = (np.concatenate([0 * a[:1], np.cumsum(a, 0)]) for a in (integrals, changes))
+            integrals, changes = integrals - integrals.mean(0), changes - changes.mean(0)
+        for g in range(groups):
+            part = slice(edges[g], edges[g + 1])
+            a = np.moveaxis(integrals[:, :, part], 1, -1).reshape(-1, terms)
+            y = np.moveaxis(changes[:, :, part], 1, -1).reshape(-1, channels)
+            gram[s % folds, g] += a.T @ a
+            right[s % folds, g] += a.T @ y
+            total[s % folds, g] += (y**2).sum(0)
+            count[s % folds, g] += len(y)
+    least, share = (np.add.reduceat(a, edges[:-1], -1).T / np.diff(edges)[:, None]
+                    for a in ((1 if cumulative else 2) * spread.mean(0), known))
+    least = np.where(share < _KNOWN, np.inf, least)
+    return NormalEquations(gram, right, total, count, spline_errors(t, codes, edges), least)
+
+
+def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, last: int
+               ) -> tuple[np.ndarray, np.ndarray]:
+    """Integrals (I, J, K) of terms over the intervals first ... last - 1 of one path, and changes (I, C, K)."""
+    spline = make_interp_spline(t, codes, k=_order(len(t)), axis=0)
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    starts, lengths = t[first:last], np.diff(t)[first:last]
+    at = (starts[:, None] + (nodes + 1) / 2 * lengths[:, None]).ravel()
+    states = torch.tensor(spline(at))
+    with torch.no_grad():
+        rates = torch.cat([library.features(part, codes.shape[-1]) for part in states.split(_CHUNK)])
+    rates = rates.reshape(len(starts), _NODES, *rates.shape[1:])
+    weighted = torch.tensor(weights / 2 * lengths[:, None])
+    return torch.einsum("in,injk->ijk", weighted, rates).numpy(), np.diff(codes, axis=0)[first:last]
+
+
+def spline_errors(t: np.ndarray, codes: np.ndarray, edges: list[int]) -> np.ndarray:
+    """Mean squared errors (L, C) of splines at inner frames that were left out, by shells of harmonics."""
+    times = codes.shape[1]
+    errors = []
+    for n in range(times // 3, times - times // 3) if times >= 4 else []:
+        rest = np.delete(np.arange(times), n)
+        errors.append(np.mean([(make_interp_spline(t[s, rest], codes[s, rest], k=_order(times - 1), axis=0)(t[s, n])
+                                - codes[s, n]) ** 2 for s in range(len(codes))], 0))
+    if not errors:
+        errors = [np.diff(codes, axis=1).var((0, 1))]
+    mean = np.mean(errors, 0)  # (C, K)
+    return np.stack([mean[:, a:b].mean(1) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+
+
+def shells(count: int) -> list[int]:
+    """Edges of groups of harmonics, wider the higher they are."""
+    edges = [0]
+    while edges[-1] < count:
+        edges.append(min(count, max(edges[-1] + 3, int(edges[-1] * 1.25))))
+    if len(edges) > 2 and edges[-1] - edges[-2] < 3:
+        del edges[-2]
+    return edges
+
+
+def _order(points: int) -> int:
+    """Highest odd order up to quintic that so many points determine."""
+    return min(_ORDER, points - 1 - (points % 2))

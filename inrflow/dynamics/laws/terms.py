@@ -1,0 +1,88 @@
+"""Term: one summand of a law, a differential monomial of the field; and the short list a law is sought in."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+VALUE = -1  # "axis" of a factor that is a value, not a derivative
+
+
+@dataclass(frozen=True)
+class Term:
+    """lap^power d_axis of a sum of products; a factor (channel, axis) is a value (axis -1) or a first derivative.
+
+    No products at all: the constant 1.
+    """
+
+    products: tuple[tuple[tuple[int, int], ...], ...] = ((),)
+    power: int = 0
+    axis: int = VALUE
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is a linear operator that acts on the values of one channel."""
+        return len(self.products) == 1 and len(self.products[0]) == 1 and self.products[0][0][1] == VALUE
+
+    @property
+    def order(self) -> int:
+        """Highest order of its derivatives."""
+        inner = max((axis != VALUE for product in self.products for _, axis in product), default=False)
+        return 2 * self.power + (self.axis != VALUE) + int(inner)
+
+    def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
+        """The term in the names of channels and coordinates, as "u du/dx" or "lap u"."""
+        if len(self.products) > 1:  # a sum over axes of products of derivatives
+            text = " . ".join(f"grad {channels[c]}" for c, axis in self.products[0] if axis != VALUE)
+            values = [channels[c] for c, axis in self.products[0] if axis == VALUE]
+            text = " ".join([*values, f"({text})"])
+        else:
+            parts = []
+            for (c, axis), group in itertools.groupby(sorted(self.products[0], key=lambda factor: (factor[1] != VALUE,
+                                                                                                 factor))):
+                name = channels[c] if axis == VALUE else f"d{channels[c]}/d{coordinates[axis]}"
+                count = len(list(group))
+                parts.append(name if count == 1 else f"{name}^{count}")
+            text = " ".join(parts) or "1"
+        bare = text if " " not in text and "^" not in text else f"({text})"
+        if self.axis != VALUE:
+            text = bare = f"d{bare}/d{coordinates[self.axis]}"
+        if self.power:
+            text = f"lap{f'^{self.power}' if self.power > 1 else ''} {bare}"
+        return text
+
+    def state(self) -> dict[str, object]:
+        """Plain values."""
+        return {"products": [[list(factor) for factor in product] for product in self.products], "power": self.power,
+                "axis": self.axis}
+
+    @classmethod
+    def from_state(cls, state: dict) -> Term:
+        """The term of a `state()`."""
+        return cls(tuple(tuple((int(c), int(a)) for c, a in product) for product in state["products"]),
+                   int(state["power"]), int(state["axis"]))
+
+
+def short_list(channels: int, dimensions: int, intrinsic: bool = False) -> dict[str, list[Term]]:
+    """Families of terms, simplest first: linear, products of values, transport, fluxes.
+
+    intrinsic: without derivatives along single coordinates, which mean nothing on a sphere.
+    """
+    every, axes = range(channels), () if intrinsic else range(dimensions)
+    value = [(c, VALUE) for c in every]
+
+    def monomials(degree: int) -> list[tuple[tuple[int, int], ...]]:
+        return list(itertools.combinations_with_replacement(value, degree))
+
+    linear = [Term(), *(Term(((f,),), power) for power in (0, 1, 2) for f in value)]
+    odd = [Term(((f,),), power, 0) for power in (0, 1) for f in value] if dimensions == 1 else [
+        Term((((c, j),),)) for c in every for j in axes]
+    gradients = [(a, b) for a in every for b in every if a <= b]
+    return {
+        "linear": linear,
+        "products": [Term((m,)) for degree in (2, 3) for m in monomials(degree)],
+        "transport": odd + [Term(((f, (c, j)),)) for f in value for c in every for j in axes],
+        "fluxes": [*(Term((m,), 1) for degree in (2, 3) for m in monomials(degree)),
+                   *(Term(tuple(((a, j), (b, j)) for j in range(dimensions))) for a, b in gradients)],
+    }

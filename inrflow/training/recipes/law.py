@@ -1,0 +1,155 @@
+"""Recipe: a law of physics on the harmonics of any domain, found by sparse regression in weak form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from inrflow.config.schema import Config
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.encoding.posterior import GaussianPrior
+from inrflow.errors import UserError
+from inrflow.training.candidate import Candidate, Score
+from inrflow.training.judge import explains, rollout_error
+from inrflow.training.parts.codes import encode_all
+from inrflow.training.problem import Problem
+from inrflow.training.recipes.base import uses_solved_codes
+from inrflow.training.run import Run
+
+_SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
+_FEWEST_FRAMES, _FEWEST_TRAJECTORIES = 4, 4
+_MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
+_MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
+_LEAST_NOISE = 1e-14
+
+
+class LawRecipe:
+    """A local law on walled boxes, regions of a mesh or of points, and spheres."""
+
+    name = "law"
+
+    def applies(self, problem: Problem, best: Candidate | None) -> str | None:
+        """None, or why no law on harmonics is looked for."""
+        if best is not None and best.explained:
+            return f"{best.recipe} explains the data"
+        if not uses_solved_codes(problem) or problem.config.decoder.codes == "harmonics":
+            return "the configuration asks for other codes"
+        asked = _asked(problem.config)
+        if asked:
+            return f"{asked} asks for other dynamics"
+        if problem.forcing_period:
+            return "the data have a periodic forcing"
+        if problem.environments is not None:
+            return "trajectories belong to several systems"
+        if problem.source.time_bins is not None:
+            return "values have times of their own, not those of frames"
+        frames, trajectories = problem.source.times.shape[1], len(problem.train)
+        if frames < _FEWEST_FRAMES or trajectories < _FEWEST_TRAJECTORIES or not len(problem.validation):
+            return (f"{trajectories} training trajectories of {frames} frames are given, a law needs "
+                    f"{_FEWEST_TRAJECTORIES} of {_FEWEST_FRAMES} and others to be judged by")
+        if problem.file.point_layout == "moving":
+            return "points move"
+        return None
+
+    def propose(self, run: Run) -> Iterator[Candidate]:
+        """The law that forecasts held-out data best, where any does."""
+        from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder  # finite elements take a second to import
+        from inrflow.domains import domains_of
+        from inrflow.dynamics.laws import fit_law
+        from inrflow.dynamics.laws.term import LawTerm
+
+        problem = run.problem
+        scale = problem.source.normalisation.scale.double().flatten()
+        mean = problem.source.normalisation.mean.double().flatten()
+        rows = problem.train
+        each = problem.source.times.shape[1] * problem.source.points * len(scale)
+        rows = rows[: max(_FEWEST_TRAJECTORIES, int(_MOST_VALUES / each))]
+        batch = problem.source.batch(rows, normalised=False)
+        if batch.x.shape[1] != 1:
+            return
+        t = problem.scale.internal(batch.t).numpy()
+        x, u = batch.x[:, 0].double().numpy(), (batch.u.double() / scale).numpy()
+        whole = ~(np.isnan(t).any(1))
+        if whole.sum() < _FEWEST_TRAJECTORIES:
+            return
+        x = np.broadcast_to(x, (len(rows), *x.shape[1:]))[whole]
+        triangles = problem.file.read_extra("triangles") if "triangles" in problem.file.extra else None
+        places = problem.file.read(0, slice(0, 1)).x if triangles is not None else x
+        try:
+            domains = domains_of(np.asarray(places, dtype=np.float64), problem.description.period,
+                                 problem.description.geometry, triangles)
+            law = fit_law(
+                t[whole], x, u[whole], domains, seconds=min(_MOST_SECONDS, run.budget.seconds(_SHARE)),
+                seed=run.config.seed, log=lambda line: run.log.log("law", 0, note=line),
+            )
+        except (UserError, ValueError, np.linalg.LinAlgError) as reason:
+            run.log.say(f"no law on the domain's harmonics was found ({str(reason).splitlines()[0]})")
+            return
+        count = law.codes.harmonics.count
+        decoder = DomainHarmonicDecoder(law.domain.state(), law.boundary, count, len(scale))
+        with torch.no_grad():
+            decoder.output[:, 0] = (-mean / scale).float()
+        noise = _noise(law, x, u[whole])
+        prior = GaussianPrior(
+            torch.as_tensor(law.codes.mean).flatten(), torch.diag(torch.as_tensor(law.codes.variance).flatten()),
+            torch.as_tensor(noise),
+        )
+        codes = encode_all(run, decoder, prior)
+        assert codes.validation is not None
+        field = VectorField(decoder.code_size, [LawTerm.of(law)]).double()
+        integrator = Integrator("etd", min(1.0, law.longest))
+        error = rollout_error(field, integrator, codes.validation, codes.validation, 0, decoder.code_size)
+        floor = float(noise.mean())
+        lines = _written(law, problem)
+        run.log.say(
+            f"law on {count} harmonics ({law.domain.kind}, {law.boundary}): {np.count_nonzero(law.theta)} terms, "
+            f"validation error {error:.2e} of the variance (harmonics alone leave {floor:.1e})"
+        )
+        for line in lines:
+            run.log.say(f"  {line}")
+        if not np.isfinite(error):
+            return
+        size = decoder.code_size
+        yield Candidate(
+            problem, self.name, f"law on harmonics, {np.count_nonzero(law.theta)} terms", decoder, prior, field,
+            integrator, codes.train, codes.validation, 0, Score(error, floor, int(np.count_nonzero(law.theta))),
+            explained=explains(error, floor), calibrated=16 if size <= _MANY else 4,
+            metadata={"symmetries": [], "equation": lines},
+        )
+
+
+def _asked(config: Config) -> str:
+    """The first setting that asks for dynamics without a law."""
+    dynamics = config.dynamics
+    settings = {"dynamics.equation": not dynamics.equation, "dynamics.linear": not dynamics.linear,
+                "dynamics.memory": bool(dynamics.memory), "dynamics.start": dynamics.start != "auto",
+                "decoder.closure": config.decoder.closure}
+    return next((key for key, value in settings.items() if value), "")
+
+
+def _noise(law, x: np.ndarray, u: np.ndarray) -> np.ndarray:  # noqa: ANN001
+    """Variance (C,) that harmonics leave of the values, for the freedom that codes take from them."""
+    total, count = np.zeros(u.shape[-1]), 0
+    for one, values in zip(x[:8], u[:8], strict=True):
+        left = values - law.decode(law.encode(one, values), one)
+        total += np.nansum(left**2, axis=(0, 1))
+        count += int(np.isfinite(values[..., 0]).sum())
+    points = u.shape[2]
+    freedom = max(0.1, 1 - law.codes.harmonics.count / points)
+    return np.maximum(total / max(count, 1) / freedom, _LEAST_NOISE)
+
+
+def _written(law, problem: Problem) -> list[str]:  # noqa: ANN001
+    """A line for each channel, in the data's units."""
+    from dataclasses import replace
+
+    scale = problem.source.normalisation.scale.double().flatten().numpy()
+    unit = np.array([
+        np.prod([scale[channel] for channel, _ in term.products[0]]) if term.products[0] else 1.0 for term in law.terms
+    ])
+    factor = scale[None] / unit[:, None] / problem.scale.unit
+    about = problem.description
+    return replace(law, theta=law.theta * factor, std=law.std * factor).written(about.channels, about.coordinates)

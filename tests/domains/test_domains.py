@@ -1,0 +1,145 @@
+"""Harmonics of boxes, regions and the sphere against closed forms, finite differences and published values."""
+
+import numpy as np
+import pytest
+import skfem
+from scipy.special import jnp_zeros
+
+from inrflow.domains import HELD, NATURAL, Box, Domain, Region, Sphere, domain_of, domains_of, from_state
+from inrflow.domains.triangulation import triangulate
+from inrflow.errors import UserError
+
+
+def _disc(refinements: int = 4) -> Region:
+    mesh = skfem.MeshTri.init_circle(refinements)
+    return Region(mesh.p.T, mesh.t.T, 2)
+
+
+def _scattered_ring(count: int = 700) -> np.ndarray:
+    points = np.random.default_rng(0).uniform(-1, 1, (4 * count, 2))
+    radius = np.linalg.norm(points, axis=1)
+    return points[(radius > 0.4) & (radius < 1)][:count]
+
+
+BOXES = [Box([0.5], [3.0], ["periodic"]), Box([0.5], [3.0], ["walled"]), Box([0, 1], [1, 3], ["periodic", "walled"]),
+         Box([0, 0, 0], [1, 2, 1], ["walled", "open", "periodic"])]
+
+
+@pytest.mark.parametrize("boundary", [NATURAL, HELD])
+@pytest.mark.parametrize("box", BOXES, ids=lambda box: "-".join(box.axes))
+def test_box_harmonics_are_orthonormal_eigenfunctions(box: Box, boundary: str) -> None:
+    harmonics = box.harmonics(40, boundary)
+    rule = harmonics.quadrature()
+    gram = rule.values.T @ (rule.weights[:, None] * rule.values)
+    stiffness = np.einsum("q,qkd,qld->kl", rule.weights, rule.gradients, rule.gradients)
+    np.testing.assert_allclose(gram, np.eye(harmonics.count), atol=1e-12)
+    np.testing.assert_allclose(stiffness, np.diag(harmonics.eigenvalues), atol=1e-10 * harmonics.eigenvalues[-1])
+    assert (np.diff(harmonics.eigenvalues) >= -1e-9).all() and 25 <= harmonics.count <= 40
+
+
+@pytest.mark.parametrize("domain", [*BOXES, _disc()], ids=lambda domain: domain.kind)
+def test_gradients_are_finite_differences_of_values(domain: Domain) -> None:
+    harmonics, h = domain.harmonics(12), 1e-6
+    x = np.full((1, domain.dimensions), 0.61) if isinstance(domain, Box) else np.array([[0.123, 0.211]])
+    x = x + 0.5 * (domain.lower if isinstance(domain, Box) else 0)
+    for j, step in enumerate(h * np.eye(domain.dimensions)):
+        slope = (harmonics.values(x + step) - harmonics.values(x - step)) / (2 * h)
+        np.testing.assert_allclose(harmonics.gradients(x)[..., j], slope, atol=1e-5, rtol=1e-6)
+
+
+def test_held_harmonics_vanish_at_walls_and_natural_ones_have_no_flux() -> None:
+    box, ends = Box([1.0], [2.5], ["walled"]), np.array([[1.0], [2.5]])
+    assert np.abs(box.harmonics(9, HELD).values(ends)).max() < 1e-12
+    assert np.abs(box.harmonics(9, NATURAL).gradients(ends)).max() < 1e-10
+
+
+def test_box_keeps_eigenspaces_whole() -> None:
+    eigenvalues = Box([0, 0], [1, 1], ["periodic"] * 2).harmonics(10).eigenvalues
+    np.testing.assert_allclose(eigenvalues / (4 * np.pi**2), [0, *[1] * 4, *[2] * 4])
+
+
+def test_quadratic_elements_give_the_disc_zeros_of_bessel_derivatives() -> None:
+    eigenvalues = _disc().harmonics(6).eigenvalues
+    first, second = jnp_zeros(1, 1)[0], jnp_zeros(2, 1)[0]
+    np.testing.assert_allclose(eigenvalues[:5], [0, first**2, first**2, second**2, second**2], rtol=4e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_elements_converge_to_cosines_on_a_square(order: int) -> None:
+    errors = []
+    for cells in (8, 16):
+        mesh = skfem.MeshTri.init_tensor(*2 * [np.linspace(0, 1, cells + 1)])
+        errors.append(abs(Region(mesh.p.T, mesh.t.T, order).harmonics(5).eigenvalues[1] - np.pi**2))
+    assert errors[1] < errors[0] / (1.9 if order == 1 else 8)
+
+
+def test_region_in_one_and_three_dimensions_has_the_eigenvalues_of_boxes() -> None:
+    line = Region(np.linspace(0, 2, 60)[:, None], np.stack([np.arange(59), np.arange(1, 60)], 1))
+    np.testing.assert_allclose(line.harmonics(4).eigenvalues, (np.pi * np.arange(4) / 2) ** 2, rtol=1e-4, atol=1e-8)
+    cube = skfem.MeshTet.init_tensor(*3 * [np.linspace(0, 1, 5)])
+    solid = Region(cube.p.T, cube.t.T, 2)
+    np.testing.assert_allclose(solid.harmonics(4).eigenvalues[1:], np.pi**2 * np.ones(3), rtol=1e-2)
+    assert solid.inside(np.array([[0.5, 0.4, 0.3], [1.1, 0.5, 0.5]])).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_region_quadrature_is_that_of_its_harmonics(order: int) -> None:
+    mesh = skfem.MeshTri.init_circle(4)
+    harmonics = Region(mesh.p.T, mesh.t.T, order).harmonics(20)
+    rule = harmonics.quadrature()
+    np.testing.assert_allclose(rule.values.T @ (rule.weights[:, None] * rule.values), np.eye(20), atol=1e-5)
+    np.testing.assert_allclose(harmonics.values(rule.points), rule.values, atol=1e-7)
+
+
+def test_scattered_points_of_a_ring_keep_the_hole() -> None:
+    domain = domain_of(_scattered_ring())
+    assert isinstance(domain, Region) and domain.measure == pytest.approx(np.pi * (1 - 0.16), rel=0.1)
+    assert domain.inside(np.array([[0.0, 0.0], [0.7, 0.1], [0.9, 0.9]])).tolist() == [False, True, False]
+
+
+def test_scattered_points_of_an_l_shape_keep_the_corner() -> None:
+    points = np.random.default_rng(1).uniform(0, 2, (900, 2))
+    points = points[(points < 1).any(1)]
+    nodes, cells = triangulate(points)
+    assert Region(nodes, cells, 1).measure == pytest.approx(3, rel=0.1)
+
+
+def test_sphere_harmonics_are_orthonormal_with_tangential_gradients() -> None:
+    harmonics = Sphere().harmonics(50)
+    rule = harmonics.quadrature()
+    assert harmonics.count == 49
+    np.testing.assert_allclose(rule.values.T @ (rule.weights[:, None] * rule.values), np.eye(49), atol=1e-12)
+    stiffness = np.einsum("q,qkd,qld->kl", rule.weights, rule.gradients, rule.gradients)
+    np.testing.assert_allclose(stiffness, np.diag(harmonics.eigenvalues), atol=1e-9)
+    assert np.abs(np.einsum("qkd,qd->qk", rule.gradients, rule.points)).max() < 1e-10
+
+
+def test_domains_are_inferred_from_periods_geometry_and_points() -> None:
+    grid = (np.arange(16) + 0.5) / 16
+    x = np.stack(np.meshgrid(grid, grid, indexing="ij"), -1).reshape(-1, 2)
+    walled = domain_of(x)
+    assert isinstance(walled, Box) and walled.axes == ("walled", "walled")
+    np.testing.assert_allclose([walled.lower, walled.upper], [[0, 0], [1, 1]], atol=1e-12)
+    mixed = domain_of(x, period=(1.0, 0.0))
+    assert isinstance(mixed, Box) and mixed.axes == ("periodic", "walled")
+    assert isinstance(domain_of(np.eye(3), geometry="sphere"), Sphere)
+    nodes = [domain for domain in domains_of(np.linspace(0, 1, 11)[:, None]) if isinstance(domain, Box)]
+    assert nodes[0].lower[0] == 0 and nodes[0].upper[0] == 1
+
+
+@pytest.mark.parametrize("domain", [BOXES[2], Sphere(), _disc(2)], ids=lambda domain: domain.kind)
+def test_domains_are_remade_from_their_state(domain: Domain) -> None:
+    again = from_state(domain.state())
+    x = np.array([[0.3, 0.2]]) if domain.dimensions == 2 else np.array([[0.6, 0.0, 0.8]])
+    np.testing.assert_allclose(again.harmonics(9).values(x), domain.harmonics(9).values(x), atol=1e-10)
+
+
+def test_mistakes_are_reported_in_a_sentence() -> None:
+    with pytest.raises(UserError, match="upper limits"):
+        Box([0], [0], ["walled"])
+    with pytest.raises(UserError, match="boundary is 'slip'"):
+        BOXES[0].harmonics(4, "slip")
+    with pytest.raises(UserError, match="indices of nodes"):
+        Region(np.zeros((3, 2)), np.array([[0, 1, 7]]))
+    with pytest.raises(UserError, match="points have shape"):
+        BOXES[0].inside(np.zeros((3, 2)))

@@ -1,0 +1,198 @@
+"""Laws against closed forms, scipy's integrators and independent solvers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+
+from inrflow.domains import HELD, NATURAL, Box, Region
+from inrflow.dynamics.laws import Law, fit_law
+from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
+from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.refine import Refinement, flights
+from inrflow.dynamics.laws.regression import normal_equations
+from inrflow.dynamics.laws.terms import VALUE, Term, short_list
+from inrflow.errors import UserError
+
+LINE = Box([0.0], [1.0], ["walled"])
+CIRCLE = Box([0.0], [2 * np.pi], ["periodic"])
+LAP, CUBE, ADVECTION = Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 3,)), Term((((0, VALUE), (0, 0)),))
+
+
+def _field(domain: Box, terms: list[Term], theta: list[list[float]], count: int = 21) -> LawField:
+    return LawField(Library(terms, domain.harmonics(count)), torch.tensor(theta, dtype=torch.float64))
+
+
+def _random_codes(batch: int, count: int, channels: int = 1) -> np.ndarray:
+    return 0.5 * np.random.default_rng(0).standard_normal((batch, channels, count)) / (1 + np.arange(count)) ** 1.5
+
+
+def _diffusion(count: int, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """u_t = 0.02 u_xx - u^3 between walls, by finite differences on 64 centres of cells."""
+    x, t = (np.arange(64) + 0.5) / 64, np.arange(10) * 0.25
+    start = np.random.default_rng(1).standard_normal((count, 4)) @ np.cos(np.pi * np.outer(np.arange(4), x))
+
+    def rate(_: float, u: np.ndarray) -> np.ndarray:
+        padded = np.pad(u, 1, mode="edge")
+        return 0.02 * (padded[2:] - 2 * u + padded[:-2]) * 64**2 - u**3
+
+    u = np.stack([solve_ivp(rate, (0, t[-1]), s, "LSODA", t, rtol=1e-9, atol=1e-11).y.T for s in start])
+    return t, x[:, None], (u + noise * np.random.default_rng(2).standard_normal(u.shape))[..., None]
+
+
+def test_features_are_projections_of_derivatives() -> None:
+    terms = [Term(), LAP, Term((((0, VALUE),),), 1, 0), ADVECTION, CUBE, Term((((0, 0), (0, 0)),)),
+             Term(CUBE.products, 1)]
+    harmonics = CIRCLE.harmonics(31)
+    x = np.linspace(0, 2 * np.pi, 400, endpoint=False)[:, None]
+    codes = fit_codes(harmonics, x[None], np.sin(x)[None, None]).encode(x, np.sin(x)[None])[0]
+    with torch.no_grad():
+        fields = Library(terms, harmonics).features(torch.tensor(codes), 31)[0].numpy() @ harmonics.values(x).T
+    s, c = np.sin(x[:, 0]), np.cos(x[:, 0])
+    cube_lap = 6 * s * c**2 - 3 * s**3
+    np.testing.assert_allclose(fields, [0 * s + 1, -s, -c, s * c, s**3, c**2, cube_lap], atol=1e-5)
+
+
+@pytest.mark.parametrize("terms", [[LAP, CUBE], [Term((((0, VALUE),),), 1, 0), ADVECTION]])
+def test_forward_is_the_sum_of_features(terms: list[Term]) -> None:
+    domain = CIRCLE if terms[1] is ADVECTION else LINE
+    field = _field(domain, terms, [[0.3], [-0.7]])
+    z = torch.tensor(_random_codes(3, 21))
+    with torch.no_grad():
+        sums = torch.einsum("bjk,jc->bck", field.library.features(z, 21), field.theta)
+        torch.testing.assert_close(field(0.0, z.flatten(1)), sums.flatten(1))
+
+
+def test_exponential_steps_agree_with_an_implicit_integrator_on_a_stiff_law() -> None:
+    field = _field(LINE, [LAP, Term((((0, VALUE),),), 2), CUBE], [[-0.01], [-1e-4], [-1.0]], 40)
+    z = torch.tensor(_random_codes(1, 40)).flatten(1)
+    with torch.no_grad():
+        reference = solve_ivp(lambda t, y: field(t, torch.tensor(y)[None])[0].numpy(), (0, 1), z[0].numpy(), "Radau",
+                              rtol=1e-9, atol=1e-12).y[:, -1]
+    np.testing.assert_allclose(field.advance(z, 1.0, 64)[0], reference, atol=1e-6)
+
+
+def test_exponential_steps_are_of_fourth_order() -> None:
+    field = _field(CIRCLE, [LAP, ADVECTION], [[0.1], [-1.0]])
+    z = torch.tensor(_random_codes(2, 21)).flatten(1)
+    exact = field.advance(z, 1.0, 512)
+    errors = [float((field.advance(z, 1.0, n) - exact).norm()) for n in (16, 32)]
+    assert 12 < errors[0] / errors[1] < 20
+
+
+def test_linear_laws_are_exact_in_one_step() -> None:
+    field = _field(CIRCLE, [LAP, Term((((0, VALUE),),), 1, 0)], [[0.1], [0.05]])  # u_xx and u_xxx
+    z = torch.tensor(_random_codes(1, 21)).flatten(1)
+    modes = torch.linalg.matrix_exp(field.blocks[0] * 3.0)
+    torch.testing.assert_close(field.advance(z, 3.0, 1)[0], modes @ z[0])
+    growth, phase = np.exp(-0.1 * 4 * 3.0), 0.05 * 8 * 3.0  # wavenumber 2: decays by k^2, turns by k^3
+    turned = np.abs([[np.cos(phase), np.sin(phase)], [np.sin(phase), np.cos(phase)]])
+    np.testing.assert_allclose(np.abs(modes[3:5, 3:5].numpy()), growth * turned, rtol=1e-9)
+
+
+def test_codes_are_the_coefficients_of_what_is_on_the_harmonics() -> None:
+    harmonics, x = LINE.harmonics(20), np.random.default_rng(0).uniform(0, 1, (60, 1))
+    truth = _random_codes(12, 20)
+    u = np.swapaxes(truth @ harmonics.values(x).T, 1, 2)
+    codes = fit_codes(harmonics, x[None], u[None])
+    np.testing.assert_allclose(codes.encode(x, u)[0], truth, atol=1e-5)
+    np.testing.assert_allclose(codes.decode(truth, x), u)
+
+
+def test_missing_values_and_noise_raise_the_variance_of_codes() -> None:
+    harmonics, x = LINE.harmonics(20), np.linspace(0.01, 0.99, 80)[:, None]
+    generator = np.random.default_rng(0)
+    u = np.swapaxes(_random_codes(40, 20) @ harmonics.values(x).T, 1, 2)
+    noisy = u + 0.05 * generator.standard_normal(u.shape)
+    codes = fit_codes(harmonics, x[None], noisy[None])
+    z, spread = codes.encode(x, noisy)
+    errors = (z - _random_codes(40, 20))[:, 0, :10] ** 2
+    assert 0.5 < errors.mean() / spread[0, :10].mean() < 2
+    gaps = noisy.copy()
+    gaps[:, 20:] = np.nan
+    assert codes.encode(x, gaps)[1].mean() > 2 * spread.mean() and np.isfinite(codes.encode(x, gaps)[0]).all()
+
+
+def test_regression_finds_the_terms_of_exact_paths() -> None:
+    harmonics, t = LINE.harmonics(16), np.arange(10) * 0.05
+    field = _field(LINE, [LAP, CUBE], [[0.02], [-1.0]], 16)
+    z = [torch.tensor(_random_codes(12, 16)).flatten(1)]
+    for _ in t[1:]:
+        z.append(field.advance(z[-1], 0.05, 8))
+    paths = torch.stack(z, 1).numpy()[:, :, None]
+    terms = [term for family in short_list(1, 1).values() for term in family]
+    equations = normal_equations(Library(terms, harmonics), np.tile(t, (12, 1)), paths, np.zeros((12, 1, 16)),
+                                 np.ones((1, 16)), False)
+    weights = equations.weights(0, list(range(len(terms))))
+    path = dict((len(support), support) for support, _ in equations.eliminations(0, list(range(len(terms))), weights))
+    assert {terms[j] for j in path[2]} == {LAP, CUBE}
+    theta, _ = equations.solve(0, sorted(path[2]), weights, [0, 1, 2, 3])
+    np.testing.assert_allclose(theta, [0.02, -1.0], rtol=1e-3)
+
+
+def test_refinement_corrects_wrong_coefficients_of_noisy_flights() -> None:
+    harmonics, t = LINE.harmonics(12), np.tile(np.arange(7) * 0.1, (20, 1))
+    field = _field(LINE, [LAP, CUBE], [[0.02], [-1.0]], 12)
+    z = [torch.tensor(2 * _random_codes(20, 12)).flatten(1)]
+    for _ in t[0, 1:]:
+        z.append(field.advance(z[-1], 0.1, 8))
+    noise, variance = 0.01, (2 * 0.5 / (1 + np.arange(12)) ** 1.5)[None] ** 2
+    paths = torch.stack(z, 1).numpy()[:, :, None]
+    paths = paths + noise * np.random.default_rng(3).standard_normal(paths.shape)
+    start = Law(LINE, NATURAL, (LAP, CUBE), np.array([[0.03], [-0.8]]), np.zeros((2, 1)),
+                HarmonicCodes(harmonics, np.zeros((1, 12)), variance), longest=0.05, largest=10.0)
+    spread = np.full((20, 1, 12), noise**2)
+    refinement = Refinement(start, flights(t, paths, spread, 3), np.ones((1, 12)), 5.0)
+    refined = refinement.run()
+    assert len(refinement.free) == 12
+    assert (np.abs(refined.theta[:, 0] - [0.02, -1.0]) < 4 * refined.std[:, 0]).all()
+    assert (refined.std[:, 0] < [1e-3, 0.05]).all()
+
+
+def test_law_of_data_is_found_forecast_printed_and_saved() -> None:
+    t, x, u = _diffusion(14)
+    law = fit_law(t, x, u[:10], LINE, seconds=5)
+    found = {term.written(["u"], ["x"]): value for term, value in zip(law.terms, law.theta[:, 0], strict=True)}
+    assert found["lap u"] == pytest.approx(0.02, rel=0.02) and found["u^3"] == pytest.approx(-1, rel=0.02)
+    assert "du/dt = " in law.written(["u"])[0] and "u^3" in law.written(["u"])[0]
+    again = Law.from_state(law.state())
+    forecast = again.decode(again.rollout(again.encode(x, u[10:, 0]), t), x)
+    assert ((forecast - u[10:]) ** 2).mean() < 1e-5 * u[10:].var()
+
+
+def test_law_is_found_from_other_points_in_every_trajectory_between_held_walls() -> None:
+    generator, t = np.random.default_rng(0), np.arange(8) * 0.1
+    k = np.arange(1, 5)
+    x = generator.uniform(0, 1, (10, 40, 1))
+    amplitude = generator.standard_normal((10, 4)) * np.exp(-0.5 * k)
+    decay = np.exp(-0.05 * (np.pi * k) ** 2 * t[:, None])
+    u = np.einsum("sk,tk,snk->stn", amplitude, decay, np.sin(np.pi * k * x))[..., None]
+    law = fit_law(t, x, u, LINE, seconds=4)
+    assert law.boundary == HELD
+    assert law.written(["u"])[0].count("u") == 2 and law.theta.max() == pytest.approx(0.05, rel=1e-3)
+
+
+def test_candidates_that_diverge_are_nan_and_not_raised() -> None:
+    codes = HarmonicCodes(LINE.harmonics(8), np.zeros((1, 8)), np.ones((1, 8)))
+    law = Law(LINE, NATURAL, (CUBE,), np.array([[5.0]]), np.zeros((1, 1)), codes, longest=0.1, largest=1.0)
+    assert torch.isnan(law.step(torch.ones(2, 8, dtype=torch.float64), 10.0)).all()
+    assert torch.isfinite(law.step(0.01 * torch.ones(2, 8, dtype=torch.float64), 0.1)).all()
+
+
+def test_a_law_moves_to_another_domain() -> None:
+    nodes = np.linspace(0, 1, 80)[:, None]
+    mesh = Region(nodes, np.stack([np.arange(79), np.arange(1, 80)], 1))
+    on = {domain: Law(domain, NATURAL, (LAP, CUBE), np.array([[0.02], [-1.0]]), np.zeros((2, 1)),
+                      HarmonicCodes(domain.harmonics(16), np.zeros((1, 16)), np.ones((1, 16))))
+          for domain in (LINE, mesh)}
+    u = (1 + np.cos(np.pi * nodes) - 0.3 * np.cos(2 * np.pi * nodes))[None]
+    later = [replace(law, longest=0.05).rollout(law.encode(nodes, u), np.array([0, 0.5])) for law in on.values()]
+    fields = [law.decode(z, nodes) for law, z in zip(on.values(), later, strict=True)]
+    np.testing.assert_allclose(fields[0], fields[1], atol=2e-3)
+
+
+def test_too_few_frames_are_a_sentence() -> None:
+    with pytest.raises(UserError, match="needs at least 2 of 4"):
+        fit_law(np.arange(3.0), np.zeros((5, 1)), np.zeros((2, 3, 5, 1)), LINE)

@@ -1,0 +1,89 @@
+"""LawTerm: rates, derivatives and flows of a law as a term of vector fields, against automatic and exact ones."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow.domains import Box
+from inrflow.dynamics.fields.base import build_term, term_structure
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.laws.term import LawTerm
+from inrflow.dynamics.laws.terms import Term
+
+LAPLACIAN = {"products": [[[0, -1]]], "power": 1, "axis": -1}
+OTHER = {"products": [[[1, -1]]], "power": 1, "axis": -1}
+CUBE = {"products": [[[0, -1], [0, -1], [0, -1]]], "power": 0, "axis": -1}
+CROSS = {"products": [[[0, -1], [1, -1]]], "power": 0, "axis": -1}
+ADVECTION = {"products": [[[0, -1], [1, 0]]], "power": 0, "axis": -1}
+
+
+def law(terms, theta, dimensions=2, count=12):
+    box = Box([0.0] * dimensions, [1.0] * dimensions, ["walled"] * dimensions)
+    return LawTerm(box.state(), "natural", count, terms, theta)
+
+
+@pytest.fixture
+def reaction():
+    return law([LAPLACIAN, OTHER, CUBE, CROSS, ADVECTION],
+               [[0.05, 0.0], [0.0, 0.02], [-0.3, 0.1], [0.2, -0.4], [0.0, 0.3]])
+
+
+def codes(term, count=3, seed=0):
+    size = 2 * term.law().library.eigenvalues.shape[0]
+    return 0.3 * torch.randn(count, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_the_jacobian_is_that_of_automatic_differentiation(reaction):
+    z, now = codes(reaction), torch.zeros(3).double()
+    automatic = torch.func.vmap(torch.func.jacrev(lambda s: reaction.law()(0.0, s)))(z)
+    torch.testing.assert_close(reaction.jacobian(now, z), automatic, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("gap", [0.1, 3.0])
+def test_the_linearised_flow_is_nearly_the_matrix_exponential(reaction, gap):
+    z, times = 0.1 * codes(reaction), torch.tensor([gap]).double()
+    exact = torch.linalg.matrix_exp(reaction.jacobian(torch.zeros(3).double(), z) * gap)
+    assert float((reaction.tangent_flow(z, times) - exact).norm() / exact.norm()) < 0.02
+
+
+@pytest.mark.parametrize("gap", [0.05, 0.5])
+def test_the_linearised_flow_moves_small_differences_as_the_law_does(reaction, gap):
+    z = 0.1 * codes(reaction, 1)
+    step, moved = 1e-5, torch.randn(5, z.shape[1], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    start = torch.cat([z, z + step * moved])
+    end = reaction.advance(start, torch.full((6,), gap).double(), 0.01)
+    middle = reaction.advance(z, torch.tensor([gap / 2]).double(), 0.01)
+    predicted = moved @ reaction.tangent_flow(middle, torch.tensor([gap]).double())[0].T
+    difference = (end[1:] - end[:1]) / step
+    assert float((predicted - difference).norm() / difference.norm()) < 0.03
+
+
+def test_heat_decays_exactly_whatever_the_step():
+    term = law([LAPLACIAN], [[0.1]], dimensions=1, count=8)
+    rates = -0.1 * (math.pi * np.arange(8)) ** 2
+    z = torch.ones(1, 8).double()
+    end = Integrator("etd", step=5.0)(VectorField(8, [term]), z, torch.tensor([[0.0, 5.0]]).double())[0, 1]
+    np.testing.assert_allclose(end.detach().numpy(), np.exp(5 * rates), rtol=1e-9, atol=1e-300)
+    dynamics = Dynamics(VectorField(8, [term]), Integrator("etd"), torch.zeros(8).double())
+    times = torch.tensor([0.0]).double(), torch.tensor([5.0]).double()
+    covariance, _ = dynamics.propagate(torch.eye(8).double()[None], z, z, *times)
+    np.testing.assert_allclose(covariance[0].diagonal().detach().numpy(), np.exp(10 * rates), rtol=1e-9, atol=1e-300)
+
+
+def test_states_beyond_what_was_seen_are_no_number():
+    term = law([{"products": [[[0, -1], [0, -1]]], "power": 0, "axis": -1}], [[5.0]], dimensions=1, count=4)
+    term.largest = 1.0
+    end = term.advance(torch.tensor([[1.0, 0.0, 0.0, 0.0]]).double(), torch.tensor([1.0]).double(), 0.1)
+    assert bool(torch.isnan(end).all())
+
+
+def test_a_saved_term_is_built_again(reaction):
+    again = build_term(term_structure(reaction)).double()
+    again.load_state_dict(reaction.state_dict())
+    z = codes(reaction)
+    torch.testing.assert_close(again(torch.zeros(()), z), reaction(torch.zeros(()), z))
+    assert [Term.from_state(term) for term in again.terms] == [Term.from_state(term) for term in reaction.terms]

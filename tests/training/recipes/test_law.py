@@ -1,0 +1,75 @@
+"""The law recipe: heat between walls, whose solution is known, from scattered points; saved, loaded and asked."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from runs import run_on, trained_on
+
+from inrflow.data.description import Description
+from inrflow.data.formats.writing import write_trajectories
+from inrflow.data.observations import Observations
+from inrflow.model.surrogate import Surrogate
+from inrflow.training.recipes.law import LawRecipe
+
+DIFFUSIVITY, TIMES = 0.05, 0.2 * np.arange(12)
+
+
+def heat(x: np.ndarray, t: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
+    """(T, N, 1) of u_t = D u_xx - u with no flux at 0 and 1, amplitudes (K,) of cosines at the start; offset 3."""
+    waves = np.pi * np.arange(len(amplitudes))
+    decay = np.exp(-(DIFFUSIVITY * waves**2 + 1) * t[:, None])
+    return ((decay * amplitudes) @ np.cos(waves[:, None] * x[:, 0]))[..., None]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    random = np.random.default_rng(0)
+    x = np.sort(random.random((60, 1)), 0)
+    x[0], x[-1] = 0.0, 1.0
+    amplitudes = random.normal(size=(14, 6)) / (1 + np.arange(6))
+    u = np.stack([heat(x, TIMES[:8], one) for one in amplitudes]).astype(np.float32)
+    path = tmp_path_factory.mktemp("heat") / "heat.h5"
+    write_trajectories(path, TIMES[:8], x, u, Description("heat", ("u",), ("x",)))
+    return path, x, amplitudes
+
+
+@pytest.fixture(scope="module")
+def surrogate(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("law")
+    return folder, trained_on(data[0], folder, "recipe=law", "training.minutes=0.3")
+
+
+def test_the_law_is_found_and_written_in_the_units_of_the_data(surrogate):
+    folder, model = surrogate
+    line = model.training["equation"][0]
+    assert float(re.search(r"([\d.]+)\(?\d*\)? lap u", line).group(1)) == pytest.approx(DIFFUSIVITY, rel=0.02)
+    assert json.loads((folder / "candidates.json").read_text())["candidates"][0]["recipe"] == "law"
+
+
+def test_other_fields_are_forecast_at_other_points_and_by_the_saved_model_too(surrogate, data, tmp_path):
+    _, model = surrogate
+    model.save(tmp_path)
+    _, x, _ = data
+    places, mix = np.linspace(0, 1, 23)[:, None], np.array([0.5, -0.8, 0.3, 0.2, 0.0, 0.05])
+    seen, truth = heat(x, TIMES[:1], mix), heat(places, TIMES, mix)
+    for one in (model, Surrogate.load(tmp_path)):
+        solution = one.assimilate(Observations(TIMES[:1], x, seen))
+        assert np.square(solution.frames(TIMES, places) - truth).mean() < 1e-5 * truth.var()
+    slopes = solution.derivatives(TIMES[2], places)["dx"][:, 0, 0]
+    waves = np.pi * np.arange(6)
+    exact = -(np.exp(-(DIFFUSIVITY * waves**2 + 1) * TIMES[2]) * mix * waves) @ np.sin(waves[:, None] * places[:, 0])
+    np.testing.assert_allclose(slopes, exact, atol=2e-2)
+    assert bool(torch.isfinite(torch.as_tensor(solution.std(TIMES[5], places))).all())
+
+
+@pytest.mark.parametrize(("setting", "reason"), [
+    ("dynamics.equation=false", "dynamics.equation"), ("data.frames=3", "of 3 frames"),
+    ("decoder.modulation=[shift]", "other codes"),
+])
+def test_a_reason_is_given_where_no_law_is_looked_for(data, tmp_path, setting, reason):
+    extra = ["encoding.method=adam"] if "modulation" in setting else []
+    with run_on(data[0], tmp_path, setting, *extra) as run:
+        assert reason in LawRecipe().applies(run.problem, None)
