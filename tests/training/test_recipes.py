@@ -18,6 +18,7 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.errors import UserError
 from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
+from inrflow.training.judge import Judge
 from inrflow.training.recipes import registry
 from inrflow.training.recipes.base import Recipe
 from inrflow.training.recipes.neural import NeuralRecipe
@@ -178,7 +179,10 @@ class Probe(Stub):
         return self.reason
 
 
-def test_the_configuration_is_not_written_while_training(data, tmp_path, own_recipes, inrflow_command):
+def test_the_configuration_is_not_written_while_training(
+    data, tmp_path, own_recipes, inrflow_command, monkeypatch
+):
+    monkeypatch.setattr(Judge, "enough", lambda self, best: None)  # all recipes are asked
     path = tmp_path / "run" / "config.yaml"
     before, after = Probe("before", path, reason="a probe"), Probe("after", path, reason="a probe")
     own_recipes[:] = [before, *own_recipes, after]

@@ -39,8 +39,8 @@ def test_the_best_candidate_of_a_recipe_becomes_the_surrogate_and_every_row_says
     assert torch.equal(rates(surrogate), 0.9 * RATES)  # the last is better by less than the margin
     assert [row["taken"] for row in record["candidates"]] == [False, True, False] and record["chosen"] == 1
     assert [row["why"] for row in record["candidates"]] == [
-        "one, rates of error 0.1 forecasts held-out data better", "",
-        "does not forecast held-out data clearly better than one, rates of error 0.1",
+        "rates of error 0.1 forecasts held-out data better", "",
+        "not clearly better than rates of error 0.1",
     ]
     assert [row["validation_error"] for row in record["candidates"]] == [0.4, 0.1, 0.099]
     assert {(row["recipe"], row["code_size"], row["unknowns"], row["floor"]) for row in record["candidates"]} == \
@@ -81,3 +81,13 @@ def test_after_a_law_that_explains_the_data_other_recipes_are_not_asked(data, tm
     monkeypatch.setattr(Judge, "enough", lambda self, best: None if best is None else "law explains the data")
     _, record = trained(data, tmp_path, Stub("law", (RATES, 0.1)), last)
     assert record["not_applied"] == [{"recipe": "last", "why": "law explains the data"}] and last.best_before == []
+
+
+def test_a_recipe_that_fails_numerically_is_passed_over_and_said_so(data, tmp_path):
+    class Singular(Stub):
+        def propose(self, run):
+            raise torch.linalg.LinAlgError("the matrix is singular")
+
+    surrogate, record = trained(data, tmp_path, Singular("one"), Stub("other", (RATES, 0.1)))
+    assert torch.equal(rates(surrogate), RATES)
+    assert record["not_applied"] == [{"recipe": "one", "why": "failed: the matrix is singular"}]
