@@ -83,7 +83,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         say(f"  {errors.mean():.2e} with {np.count_nonzero(law.theta)} terms, cpu {time.process_time() - start:.1f}")
         if np.isfinite(errors).all():
             scored.append((errors, law))
-        if time.process_time() - start > 0.4 * seconds:
+        if time.process_time() - start > (0.4 if scored else 1.0) * seconds:
             break
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
