@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from inrflow.decoders.base import Decoder
+from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding, SphericalEmbedding
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.registry import decoder_class
 from inrflow.decoders.siren import MODULATIONS
+from inrflow.domains import Box
 
 _SUBSETS = [list(s) for n in (1, 2, 3) for s in itertools.combinations(MODULATIONS, n)]
 
@@ -41,6 +43,10 @@ def decoders(draw: st.DrawFn, name: str) -> Decoder:
     values: dict[str, Any] = {"channels": channels, "code_size": size}
     if "embedding" in parameters:
         values["embedding"] = draw(embeddings())
+    if "domain" in parameters:
+        sides = draw(st.sampled_from([["walled"], ["periodic", "walled"]]))
+        box = Box([0.0] * len(sides), [2.0] * len(sides), sides)
+        values |= {"domain": box.state(), "boundary": "natural", "count": 3}
     if "decoder" in parameters:
         embedding = draw(embeddings().filter(lambda one: one.harmonics > 0))
         values["decoder"] = HarmonicDecoder(embedding, channels, size + 2)
@@ -56,6 +62,8 @@ def decoders(draw: st.DrawFn, name: str) -> Decoder:
 
 def coordinates(decoder: Decoder) -> int:
     """Number d of coordinates of a decoder's points."""
+    if isinstance(decoder, DomainHarmonicDecoder):
+        return len(decoder.domain["lower"])
     held = decoder
     while not hasattr(held, "embedding"):
         held = held.decoder

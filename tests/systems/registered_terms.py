@@ -9,12 +9,25 @@ import torch
 from hypothesis import strategies as st
 from local_systems import harmonic_decoder
 
+from inrflow.domains import Box
 from inrflow.dynamics.fields.base import TERMS, FieldTerm
 
 _PRODUCTS = [  # u u_x and u^3 of the first channel, as plain lists
     [[0, [], False], [0, [0], False]],
     [[0, [], False], [0, [], False], [0, [], False]],
 ]
+
+
+def law(channels: int) -> dict[str, Any]:
+    """Arguments of a law on five harmonics of a walled line: diffusion, u u_x and u^3 of the first channel."""
+    box = Box([0.0], [2.0], ["walled"])
+    rates = [
+        {"products": [[[0, -1]]], "power": 1, "axis": -1},
+        {"products": [[[0, -1], [0, 0]]], "power": 0, "axis": -1},
+        {"products": [[[0, -1], [0, -1], [0, -1]]], "power": 0, "axis": -1},
+    ]
+    theta = 0.5 * torch.randn(len(rates), channels, dtype=torch.float64)
+    return {"domain": box.state(), "boundary": "natural", "count": 5, "terms": rates, "theta": theta.tolist()}
 
 
 @st.composite
@@ -32,6 +45,7 @@ def terms(draw: st.DrawFn, name: str) -> tuple[FieldTerm, int, int]:
         "forcing_period": draw(st.sampled_from([0.0, 3.0])), "forcing_harmonics": 2, "swish": draw(st.booleans()),
         "terms": _PRODUCTS, "channels": decoder.channels,
     }
+    values |= law(decoder.channels) if name == "law" else {}
     parameters = inspect.signature(TERMS[name]).parameters
     term = TERMS[name](**{key: value for key, value in values.items() if key in parameters}).double()
     for buffer in term.buffers():

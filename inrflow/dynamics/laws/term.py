@@ -38,7 +38,8 @@ class LawTerm(FieldTerm):
         super().__init__()
         self.domain, self.boundary, self.count, self.largest = plain(domain), boundary, count, largest
         self.terms = [dict(term) for term in terms]
-        self.theta = nn.Parameter(torch.as_tensor(theta, dtype=torch.float64))
+        # Least squares in float64 found the coefficients; no gradient trains them.
+        self.theta = nn.Parameter(torch.as_tensor(theta, dtype=torch.float64), requires_grad=False)
         self._built: tuple[int, LawField] | None = None
         self._library: tuple[Library, ...] = ()
 
@@ -50,7 +51,7 @@ class LawTerm(FieldTerm):
 
     def structure(self) -> dict[str, Any]:
         return {"domain": self.domain, "boundary": self.boundary, "count": self.count, "terms": self.terms,
-                "theta": self.theta.detach().tolist(), "largest": self.largest}
+                "theta": self.theta.tolist(), "largest": self.largest}
 
     def law(self) -> LawField:
         """The field of the present coefficients, float64."""
@@ -59,7 +60,7 @@ class LawTerm(FieldTerm):
             if not self._library:
                 harmonics = from_state(self.domain).harmonics(self.count, self.boundary)
                 self._library = (Library([Term.from_state(term) for term in self.terms], harmonics),)
-            object.__setattr__(self, "_built", (version, LawField(self._library[0], self.theta.detach().double())))
+            object.__setattr__(self, "_built", (version, LawField(self._library[0], self.theta.double())))
         assert self._built is not None
         return self._built[1]
 
