@@ -3,22 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from affine_systems import A, B, affine, tensor
 from scipy.linalg import expm, logm
 
 from inrflow.numerics.matrix_functions import flow, generator_of
-
-A = np.array([[-0.05, 0.9, 0.0, 0.1], [-0.9, -0.05, 0.2, 0.0], [0.0, 0.0, -0.3, 0.4], [0.1, 0.0, -0.4, -0.3]])
-B = np.array([0.3, -0.2, 0.1, 0.05])
-
-
-def affine(matrix, bias):
-    generator = np.zeros((len(bias) + 1, len(bias) + 1))
-    generator[1:, 1:], generator[1:, 0] = matrix, bias
-    return generator
-
-
-def tensor(value):
-    return torch.as_tensor(value, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("step", [0.3, 1.0])
