@@ -70,18 +70,3 @@ def slow_enough(matrix: Tensor, bias: Tensor, step: float) -> tuple[Tensor, Tens
     inverse = torch.linalg.inv(vectors)
     share = torch.where(slow == values, torch.ones_like(values), slow / values)  # where it rests stays
     return ((vectors * slow) @ inverse).real, ((vectors * share) @ (inverse @ bias.to(vectors))).real
-
-
-def phi_matrix_functions(z: Tensor, order: int = 3) -> list[Tensor]:
-    """[phi_0, ..., phi_order] of matrices (..., C, C): the first row of blocks of exp([[z, 1, 0], [0, 0, 1], [0, 0,
-    0]]).
-    """
-    channels = z.shape[-1]
-    augmented = z.new_zeros(*z.shape[:-2], (order + 1) * channels, (order + 1) * channels)
-    augmented[..., :channels, :channels] = z
-    for block in range(order):
-        rows = slice(block * channels, (block + 1) * channels)
-        columns = slice((block + 1) * channels, (block + 2) * channels)
-        augmented[..., rows, columns] = torch.eye(channels, dtype=z.dtype)
-    exponential = torch.linalg.matrix_exp(augmented)
-    return [exponential[..., :channels, k * channels : (k + 1) * channels] for k in range(order + 1)]

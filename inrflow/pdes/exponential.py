@@ -1,9 +1,7 @@
 """Time integration of u_t = L u + N(u) in Fourier space, exact in the stiff linear part.
 
-Exponential time differencing Runge-Kutta of order four (ETDRK4: Cox & Matthews 2002, Kassam & Trefethen 2005),
-batched over trajectories of which each has its own parameters and its own step. The coefficients are combinations of
-the entire functions phi_k(z) = sum_n z^n / (n + k)!, evaluated by their series near zero and by recurrence elsewhere,
-which loses no digits. Where N = 0, one exponential is the exact solution over any time.
+ETDRK4, batched over trajectories of which each has its own parameters and its own step. Where N = 0, one exponential is
+the exact solution over any time.
 """
 
 from __future__ import annotations
@@ -14,9 +12,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from inrflow.numerics.matrix_functions import phi_matrix_functions
+from inrflow.numerics import etdrk4
 
-_SERIES_TERMS = 20  # 1 / 20! is below the rounding error of float64
 _STEPS_BETWEEN_CHECKS = 16
 _MOST_STEPS = 2**20  # to the next output time; a solution that needs more is about to become infinite
 
@@ -27,22 +24,6 @@ class UnresolvedError(Exception):
     def __init__(self, time: float):
         super().__init__(f"no step size resolves the solution at t = {time:g}")
         self.time = time
-
-
-def phi_functions(z: Tensor, order: int = 3) -> list[Tensor]:
-    """[phi_0, ..., phi_order] of a real or complex tensor, elementwise, to rounding error."""
-    near = z.abs() < 1
-    small = torch.where(near, z, 0)
-    large = torch.where(near, 1, z)
-    exponential = torch.exp(z)
-    result, outer = [exponential], exponential
-    for k in range(1, order + 1):
-        outer = (outer - 1 / math.factorial(k - 1)) / large
-        series = torch.full_like(small, 1 / math.factorial(_SERIES_TERMS + k))
-        for n in reversed(range(_SERIES_TERMS)):
-            series = series * small + 1 / math.factorial(n + k)
-        result.append(torch.where(near, series, outer))
-    return result
 
 
 class ExponentialIntegrator:
@@ -82,23 +63,9 @@ class ExponentialIntegrator:
             yield u
 
     def step(self, u: Tensor, h: Tensor) -> Tensor:
-        """One ETDRK4 step of length `h` (S,) (equations 26 to 29 of Cox & Matthews, written with phi functions)."""
+        """One step of length `h` (S,)."""
         assert self._nonlinear is not None
-        half, half_phi, whole, first, middle, last = self._coefficients_for(h)
-        nonlinear_u = self._nonlinear(u)
-        carried = self._apply(half, u)
-        a = carried + self._apply(half_phi, nonlinear_u)
-        nonlinear_a = self._nonlinear(a)
-        b = carried + self._apply(half_phi, nonlinear_a)
-        nonlinear_b = self._nonlinear(b)
-        c = self._apply(half, a) + self._apply(half_phi, 2 * nonlinear_b - nonlinear_u)
-        nonlinear_c = self._nonlinear(c)
-        return (
-            self._apply(whole, u)
-            + self._apply(first, nonlinear_u)
-            + self._apply(middle, nonlinear_a + nonlinear_b)
-            + self._apply(last, nonlinear_c)
-        )
+        return etdrk4.step(u, self._coefficients_for(h), self._apply, self._nonlinear)
 
     def _advance(
         self, u: Tensor, interval: Tensor, step: float, tolerance: float, time: float
@@ -137,21 +104,8 @@ class ExponentialIntegrator:
                 self._coefficients.clear()
             scale = h if bool((h != h[0]).any()) else h[:1]
             scale = scale.reshape(-1, *[1] * (self._linear.ndim - 1))
-            z = scale * self._linear
-            phi = phi_matrix_functions if self._mixing else phi_functions
-            if order == 0:
-                parts = phi(z, 0)
-            else:
-                half = phi(z / 2, 1)
-                p0, p1, p2, p3 = phi(z, 3)
-                parts = [
-                    half[0],
-                    scale / 2 * half[1],
-                    p0,
-                    scale * (p1 - 3 * p2 + 4 * p3),
-                    scale * (2 * p2 - 4 * p3),
-                    scale * (4 * p3 - p2),
-                ]
+            phi = etdrk4.phi_matrix_functions if self._mixing else etdrk4.phi_functions
+            parts = (etdrk4.coefficients(self._linear, scale, phi) if order else phi(scale * self._linear, 0))
             self._coefficients[key] = parts
         return self._coefficients[key]
 

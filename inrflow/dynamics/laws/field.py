@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor, nn
 
 from inrflow.domains import Harmonics
 from inrflow.dynamics.laws.terms import VALUE, Term
-from inrflow.numerics.matrix_functions import phi_matrix_functions
+from inrflow.numerics import etdrk4
 
-_DENSE = 1000  # codes of the largest linear part that is exponentiated as one matrix (odd derivatives in one dimension)
+_MOST_STEPS = 2**14  # of one interval
+_BOUND = 30.0  # codes beyond so many times the largest ones of the data have left what the law was fitted to
 
 
 class Library(nn.Module):
@@ -49,11 +51,9 @@ class Library(nn.Module):
             result |= {(c, axis): fields[:, i] for i, c in enumerate(channels)}
         return result
 
-    def outer(self, term: Term, codes: Tensor) -> Tensor:
-        """The term's outer operators on the codes (..., K) of its products."""
-        if term.power:
-            codes = codes * (-self.eigenvalues[: codes.shape[-1]]) ** term.power
-        return codes
+    def symbol(self, power: int, rows: int | None = None) -> Tensor:
+        """lap^power on the first harmonics (all): (rows,)."""
+        return (-self.eigenvalues[:rows]) ** power
 
     def features(self, z: Tensor, rows: int) -> Tensor:
         """Every term of codes (B, C, K) on the first harmonics: (B, J, rows)."""
@@ -62,14 +62,15 @@ class Library(nn.Module):
         factors = self.at_points(z, products)
         for j, term in enumerate(self.terms):
             if term.linear:
-                codes = (-self.eigenvalues) ** term.power * z[:, term.products[0][0][0]]
+                codes = self.symbol(term.power) * z[:, term.products[0][0][0]]
                 result[:, j] = codes[:, :rows] if term.axis == VALUE else codes @ self.derivative[term.axis][:rows].T
         pointwise = [_pointwise(term, factors, z, self.values) for term in products]
         if products:
             projected = torch.stack(pointwise, 1) @ self.project[:rows].T
             places = [j for j, term in enumerate(self.terms) if not term.linear]
             for i, j in enumerate(places):
-                result[:, j] = self.outer(self.terms[j], projected[:, i])
+                power = self.terms[j].power
+                result[:, j] = projected[:, i] * self.symbol(power, rows) if power else projected[:, i]
         return result
 
 
@@ -112,21 +113,25 @@ class LawField(nn.Module):
             blocks = self.theta.new_zeros(count, self.channels, self.channels)
             for j in self._linear:
                 term = library.terms[j]
-                symbol = (-library.eigenvalues) ** term.power
-                blocks[:, :, term.products[0][0][0]] += symbol[:, None] * self.theta[j]
+                blocks[:, :, term.products[0][0][0]] += library.symbol(term.power)[:, None] * self.theta[j]
             return blocks
         dense = self.theta.new_zeros(self.channels, count, self.channels, count)
         for j in self._linear:
             term = library.terms[j]
-            matrix = torch.diag((-library.eigenvalues) ** term.power)
+            matrix = torch.diag(library.symbol(term.power))
             if term.axis != VALUE:
                 matrix = library.derivative[term.axis] @ matrix
             dense[:, :, term.products[0][0][0]] += self.theta[j][:, None, None] * matrix
         return dense.reshape(1, self.size, self.size)
 
+    @property
+    def coupled(self) -> bool:
+        """Whether `blocks` are one matrix of all codes."""
+        return len(self.blocks) == 1 and self.blocks.shape[-1] == self.size
+
     def _act(self, blocks: Tensor, z: Tensor) -> Tensor:
         """Blocks (K, C, C) or (1, C K, C K) on codes (B, C, K)."""
-        if len(blocks) == 1 and blocks.shape[-1] == self.size:
+        if self.coupled:
             return (z.reshape(len(z), -1) @ blocks[0].T).reshape(z.shape)
         return torch.einsum("kdc,bck->bdk", blocks, z)
 
@@ -151,7 +156,7 @@ class LawField(nn.Module):
             for c, field in enumerate(group):
                 if field is not None:
                     codes = field @ library.project.T
-                    total[:, c] += codes if not power else codes * (-library.eigenvalues) ** power
+                    total[:, c] += codes if not power else codes * library.symbol(power)
         return total
 
     def forward(self, t: Tensor | float, z: Tensor) -> Tensor:
@@ -166,26 +171,25 @@ class LawField(nn.Module):
 
     def _coefficients(self, h: float) -> list[Tensor]:
         if h not in self._cache:
-            half = phi_matrix_functions(self.blocks * (h / 2), 1)
-            phi = phi_matrix_functions(self.blocks * h, 3)
-            self._cache = {**dict(list(self._cache.items())[-3:]), h: [
-                phi[0], half[0], h / 2 * half[1], h * (phi[1] - 3 * phi[2] + 4 * phi[3]),
-                h * (2 * phi[2] - 4 * phi[3]), h * (4 * phi[3] - phi[2])]}
+            self._cache = {**dict(list(self._cache.items())[-3:]),
+                           h: etdrk4.coefficients(self.blocks, h, etdrk4.phi_matrix_functions)}
         return self._cache[h]
 
     @torch.no_grad()
     def advance(self, z: Tensor, dt: float, steps: int) -> Tensor:
-        """Codes (B, C K) after a time dt, by ETDRK4 in equal steps (Cox & Matthews 2002): exact in the linear part."""
-        whole, half, quarter, first, middle, last = self._coefficients(dt / steps)
+        """Codes (B, C K) after a time dt, by ETDRK4 in equal steps: exact in the linear part."""
+        operators = self._coefficients(dt / steps)
         now = z.reshape(len(z), self.channels, -1)
         for _ in range(steps):
-            rate = self.products(now)
-            relaxed = self._act(half, now)
-            a = relaxed + self._act(quarter, rate)
-            rate_a = self.products(a)
-            b = relaxed + self._act(quarter, rate_a)
-            rate_b = self.products(b)
-            c = self._act(half, a) + self._act(quarter, 2 * rate_b - rate)
-            now = (self._act(whole, now) + self._act(first, rate) + self._act(middle, rate_a + rate_b)
-                   + self._act(last, self.products(c)))
+            now = etdrk4.step(now, operators, self._act, self.products)
         return now.reshape(z.shape)
+
+    def bounded(self, z: Tensor, dt: float, step: float, largest: float) -> Tensor:
+        """Codes (B, C K) after a time dt in steps of at most `step`; NaN where these are too many, or codes far beyond
+        the `largest` norm of the data's.
+        """
+        steps = max(math.ceil(abs(dt) / step - 1e-9), 1)
+        if steps > _MOST_STEPS:
+            return torch.full_like(z, math.nan)
+        later = self.advance(z, dt, steps) if dt else z
+        return torch.where(torch.linalg.vector_norm(later, dim=-1, keepdim=True) < _BOUND * largest, later, math.nan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from inrflow.domains import BOUNDARIES, NATURAL, Box, Domain, Sphere
 from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes, held_out_errors, point_sets
 from inrflow.dynamics.laws.field import Library
-from inrflow.dynamics.laws.law import MOST_STEPS, Law
+from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.refine import Refinement, flights
 from inrflow.dynamics.laws.regression import NormalEquations, normal_equations
 from inrflow.dynamics.laws.terms import short_list
@@ -34,6 +34,7 @@ _LENGTHS = (1, 3, 9)  # frames of the flights that refine coefficients, one afte
 _FAMILIES = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
+_MOST_STEPS = 256  # of one interval; a law that needs more is not taken
 _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
 _TRAJECTORIES = 32  # equations come from so many trajectories, at most
@@ -171,8 +172,8 @@ def bounded(domain: Domain) -> bool:
 
 
 def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, t: np.ndarray, states: np.ndarray,
-               spread: np.ndarray, say: Log) -> list[Law]:
-    """Laws of all families of terms and sizes, the one with the least left-out misfit first.
+               spread: np.ndarray, say: Log) -> Iterator[Law]:
+    """Laws of all families of terms and sizes, the one with the least left-out misfit first, each as it is asked for.
 
     states (S, T, C, K) at times t (S, T), of variances spread (S, C, K).
     """
@@ -197,8 +198,10 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, t: np.ndarra
     say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {ordered[0][0]:.2e} to {ordered[-1][0]:.2e}")
     tests = torch.tensor(states[:: max(len(states) // 4, 1), 0]).flatten(1)
     ordered = [pair for i, pair in enumerate(ordered) if i < _JUDGED or pair[0] <= _CLOSE * ordered[0][0]]
-    laws = (stepped(pruned(law), tests, float(np.diff(t, axis=1).max())) for _, law in ordered)
-    return [law for law in laws if law is not None]
+    for _, law in ordered:
+        integrated = stepped(pruned(law), tests, float(np.diff(t, axis=1).max()))
+        if integrated is not None:
+            yield integrated
 
 
 def supports_of(equations: NormalEquations, active: list[int], channels: int, count: int
@@ -236,7 +239,7 @@ def stepped(law: Law, z: torch.Tensor, dt: float) -> Law | None:
     if not np.isfinite(law.theta).all() or field.growth() * dt > 30:
         return None
     steps, before = 1, field.advance(z, dt, 1)
-    while steps <= MOST_STEPS:
+    while steps <= _MOST_STEPS:
         steps *= 2
         after = field.advance(z, dt, steps)
         error = torch.linalg.vector_norm(after - before) / torch.linalg.vector_norm(after)

@@ -16,9 +16,6 @@ from inrflow.dynamics.laws.codes import HarmonicCodes
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.terms import Term
 
-MOST_STEPS = 256  # of one interval; a law that needs more is not integrated
-_BOUND = 30.0  # codes beyond so many times the largest ones of the data have left what the law was fitted to
-
 
 @dataclass(frozen=True)
 class Law:
@@ -54,12 +51,7 @@ class Law:
 
     def step(self, z: Tensor, dt: float) -> Tensor:
         """Codes (B, C K) after a time dt; NaN where they left what the data hold."""
-        steps = max(math.ceil(dt / self.longest - 1e-9), 1)
-        if steps > MOST_STEPS * 64:
-            return torch.full_like(z, math.nan)
-        later = self.field().advance(z, dt, steps)
-        size = torch.linalg.vector_norm(later, dim=-1, keepdim=True)
-        return torch.where(size < _BOUND * self.largest, later, math.nan)
+        return self.field().bounded(z, dt, self.longest, self.largest)
 
     def rollout(self, z: Tensor, t: np.ndarray) -> Tensor:
         """Codes (B, T, C K) at increasing times (T,), from codes z (B, C K) at the first."""

@@ -16,7 +16,6 @@ from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.terms import VALUE, Term
 
-_MOST_STEPS = 2**14  # of one interval
 _LEADING = 320  # codes that products couple in the linearised flow
 _SERIES = 1.0  # norm up to which the series of the products is used: an error of 1/24 of a standard deviation
 
@@ -69,7 +68,7 @@ class LawTerm(FieldTerm):
 
     def jacobian(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Derivative (S, n, n) by codes (S, n), in closed form."""
-        return (self._of_products(z) + self._dense(self.law().blocks)).to(z)
+        return (self._of_products(z) + self._linear()).to(z)
 
     def tangent_flow(self, z: Tensor, gap: Tensor) -> Tensor:
         """Flow (S, n, n) of the law linearised at codes (S, n), over times gap (S or 1,).
@@ -89,7 +88,7 @@ class LawTerm(FieldTerm):
         half = torch.zeros(len(gap), *law.blocks.shape).to(product)
         for row, time in enumerate(gap.tolist()):
             half[row] = torch.linalg.matrix_exp(law.blocks * (time / 2 ** (halvings + 1)))
-        if len(law.blocks) == 1 and law.blocks.shape[-1] == law.size:  # few codes: one matrix
+        if law.coupled:
             flow = self._embedded(small, lead)
             flow = half[:, 0] @ flow @ half[:, 0]
             for _ in range(halvings):
@@ -115,15 +114,14 @@ class LawTerm(FieldTerm):
         result[:, index[:, None], index] = small
         return result
 
-    def _dense(self, blocks: Tensor) -> Tensor:
-        """Blocks (K, C, C), or one matrix (1, n, n), as a matrix (n, n)."""
+    def _linear(self) -> Tensor:
+        """The linear part as a matrix (n, n)."""
         law = self.law()
-        if len(blocks) == 1 and blocks.shape[-1] == law.size:
-            return blocks[0]
-        count = len(blocks)
-        result = blocks.new_zeros(law.channels, count, law.channels, count)
-        every = torch.arange(count)
-        result[:, every, :, every] = blocks
+        if law.coupled:
+            return law.blocks[0]
+        every = torch.arange(len(law.blocks))
+        result = law.blocks.new_zeros(law.channels, len(every), law.channels, len(every))
+        result[:, every, :, every] = law.blocks
         return result.flatten(2, 3).flatten(0, 1)
 
     def _of_products(self, z: Tensor, lead: int | None = None) -> Tensor:
@@ -152,20 +150,14 @@ class LawTerm(FieldTerm):
             table = library.values if axis == VALUE else library.slopes[axis]
             weight = weight.expand(len(codes), len(table)) if isinstance(weight, Tensor) else weight
             part = library.project[:lead] @ (weight[..., None] * table[:, :lead])
-            symbol = (-library.eigenvalues[:lead, None]) ** power
-            result[:, out, :, channel] += part if not power else part * symbol
+            result[:, out, :, channel] += part if not power else part * library.symbol(power, lead)[:, None]
         return result.flatten(3, 4).flatten(1, 2)
 
     def advance(self, state: Tensor, gap: Tensor, step: float) -> Tensor:
         """Codes (S, n) after times gap (S,), exact in the linear part, in steps of at most `step`; NaN where they
         diverge."""
-        law, result = self.law(), torch.full_like(state, math.nan, dtype=torch.float64)
+        law, result = self.law(), torch.empty_like(state, dtype=torch.float64)
         for dt in torch.unique(gap):
             rows = gap == dt
-            steps = max(1, math.ceil(abs(float(dt)) / step - 1e-9))
-            if float(dt) == 0.0:
-                result[rows] = state[rows].double()
-            elif steps <= _MOST_STEPS:
-                result[rows] = law.advance(state[rows].double(), float(dt), steps)
-        size = torch.linalg.vector_norm(result, dim=-1, keepdim=True)
-        return torch.where(size < 30 * self.largest, result, math.nan).to(state)
+            result[rows] = law.bounded(state[rows].double(), float(dt), step, self.largest)
+        return result.to(state)

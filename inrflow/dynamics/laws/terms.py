@@ -25,12 +25,6 @@ class Term:
         """Whether it is a linear operator that acts on the values of one channel."""
         return len(self.products) == 1 and len(self.products[0]) == 1 and self.products[0][0][1] == VALUE
 
-    @property
-    def order(self) -> int:
-        """Highest order of its derivatives."""
-        inner = max((axis != VALUE for product in self.products for _, axis in product), default=False)
-        return 2 * self.power + (self.axis != VALUE) + int(inner)
-
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The term in the names of channels and coordinates, as "u du/dx" or "lap u"."""
         if len(self.products) > 1:  # a sum over axes of products of derivatives
