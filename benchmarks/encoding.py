@@ -20,15 +20,13 @@ from typing import Any
 import matplotlib
 import torch
 from common import as_table, data_files, environment, process_seconds, started
-from inrflow.data.normalisation import Normalisation
-from inrflow.data.sampling import observed_points
 from torch import Tensor
 
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
-from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.batch import Normalisation, TrajectoryBatch
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.data.source import TrajectorySource
+from inrflow.data.source import TrajectorySource, observed_points
 from inrflow.decoders.base import Decoder
 from inrflow.encoding.adam import adam_path
 from inrflow.encoding.encode import GRADIENT_RATE, Encoder

@@ -1,12 +1,7 @@
 """The comparison of golden runs: what counts as worse."""
 
-import sys
-from pathlib import Path
-
+import golden
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import golden  # noqa: E402
 
 OLD = {
     "exit_code": 0, "cpu": 10.0, "memory": 500.0, "1 train mse.in_t": 2e-5, "1 train nmse.in_t": 1e-4,

@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 
 from inrflow.cli import COMMANDS
-from inrflow.config import schema as config
 from inrflow.config.resolve import resolve
+from inrflow.config.schema import SCHEMAS
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-OTHERS = ("evaluate", "query", "plot", "convert", "generate", "adapt")
-SCHEMAS = {"train": config.Config} | {name: getattr(config, f"{name.capitalize()}Config") for name in OTHERS}
 
 
 def blocks(language):

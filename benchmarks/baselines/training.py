@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,11 +118,10 @@ def fit(
     recorder: Recorder,
     seconds: float = 60.0,
     steps: int | None = None,
-    timer: Callable[[], float] = time.process_time,
 ) -> float:
     """Train a network on all environments, in place; the best state on held-out trajectories is kept.
 
-    As many steps as `steps` says, or as fit into `seconds` of the timer. Returns the error on the held-out
+    As many steps as `steps` says, or as fit into `seconds` of processor time. Returns the error on the held-out
     trajectories, share of the variance. Its checkpoint is in the recorder's folder, which no other training may share.
     """
     variance = variance_of(training.data)
@@ -139,7 +137,7 @@ def fit(
     stage = Stage(
         "environments", network, rollouts.loss, validate, optimiser=settings.optimiser, seed=settings.seed, patience=0.5
     )
-    steps = timed_steps(stage, seconds, timer=timer) if steps is None else steps
+    steps = timed_steps(stage, seconds, timer=time.process_time) if steps is None else steps
     return run_stage(stage, steps, recorder)
 
 

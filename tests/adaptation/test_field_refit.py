@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from context_systems import SIZE, operators, trajectories  # noqa: E402
+from context_systems import SIZE, operators, trajectories
 
 from inrflow.adaptation.field_refit import refitted_field
 from inrflow.dynamics.fields.sum import VectorField

@@ -1,7 +1,7 @@
 """The search for the best default: its alternatives are settings that exist, and its verdict is read off the rows."""
 
 
-import default_search  # noqa: E402
+import default_search
 import pytest
 
 from inrflow.config.resolve import resolve

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-import kernel_correctness  # noqa: E402
-import kernel_throughput  # noqa: E402
+import kernel_correctness
+import kernel_throughput
 import pytest
 import torch
 

@@ -4,6 +4,7 @@ import json
 import math
 
 import torch
+from local_systems import basis_of
 
 from inrflow.dynamics.contexts.shared_dynamics import (
     SharedEquation,
@@ -16,7 +17,6 @@ from inrflow.dynamics.fields.pde_terms import Factor
 from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.libraries.pde import LocalEquation
-from tests.systems.local_systems import basis_of
 
 U, V, U_X, U_XX = Factor(0), Factor(1), Factor(0, (0,)), Factor(0, (0, 0))
 

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
+from local_systems import basis_of, harmonic_decoder
 
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.fourier_grid import LocalBasis, has_local_basis
 from inrflow.dynamics.fields.pde_terms import FOURTH, LAPLACIAN, Factor
-from tests.systems.local_systems import basis_of, harmonic_decoder
 
 
 def test_derivatives_of_a_decoded_field_are_those_of_its_harmonics():

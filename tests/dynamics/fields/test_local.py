@@ -3,11 +3,11 @@
 import math
 
 import torch
+from local_systems import basis_of, points_of
 
 from inrflow.dynamics.fields.local import LocalProducts
 from inrflow.dynamics.fields.pde_terms import LAPLACIAN, Factor, from_plain, libraries, name_of, to_plain
 from inrflow.dynamics.libraries.pde import LocalEquation
-from tests.systems.local_systems import basis_of, points_of
 
 NOW = torch.zeros(())
 U, U_X = Factor(0), Factor(0, (0,))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from local_systems import basis_of, burgers, trajectories
 
 from inrflow.dynamics.fields.pde_terms import Factor
 from inrflow.dynamics.fitting.along_trajectories import STEPS, WHOLE, EquationRefinement
@@ -11,7 +12,6 @@ from inrflow.dynamics.fitting.transitions_of_pde import EquationFit
 from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.normal_equations import NormalEquations
-from tests.systems.local_systems import basis_of, burgers, trajectories
 
 PERIOD = (2 * math.pi,)
 NOBODY = torch.zeros(1, 0, dtype=torch.float64)  # contexts of one system

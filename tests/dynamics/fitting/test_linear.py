@@ -116,9 +116,6 @@ def test_the_ridge_does_not_depend_on_the_unit_of_the_codes():
     np.testing.assert_allclose(maps[0], maps[1], atol=1e-9)
 
 
-# ---- generators ----
-
-
 # ---- unequal steps ----
 
 
@@ -180,5 +177,3 @@ def test_noise_in_irregular_transitions_costs_accuracy_in_proportion():
         matrix, _ = fit_irregular(transitions_of(noisy, times, everywhere(states)), 0.0)
         errors.append(float((matrix - tensor(A)).norm()))
     assert errors[0] < 0.01 and 5 < errors[1] / errors[0] < 20
-
-

@@ -15,6 +15,14 @@ from inrflow.dynamics.states import CodeData
 from inrflow.numerics.principal_components import standardised
 
 
+def problem(data, environment):
+    """Squared speeds as contexts, moments of the data, and the operators of isotropic terms."""
+    squares = standardised(torch.tensor(SPEEDS).double()[:, None].square())[0]
+    moments = moments_of(data, environment, len(SPEEDS))
+    local = LocalOperators.of(DECODER, isotropic_terms(CHANNELS))
+    return squares, moments, local
+
+
 def test_an_equation_is_found_exactly_and_at_contexts_beyond_those_of_training():
     data, environment = waves()
     start = standardised(torch.tensor(SPEEDS).double()[:, None])[0]
@@ -25,9 +33,7 @@ def test_an_equation_is_found_exactly_and_at_contexts_beyond_those_of_training()
 
 def test_noise_does_less_to_a_few_numbers_than_to_whole_matrices():
     data, environment = waves(noise=1e-3)
-    squares = standardised(torch.tensor(SPEEDS).double()[:, None].square())[0]
-    moments = moments_of(data, environment, len(SPEEDS))
-    local = LocalOperators.of(DECODER, isotropic_terms(CHANNELS))
+    squares, moments, local = problem(data, environment)
     free, held = refine(moments, squares, 1e-12), refine(moments, squares, 1e-14, solve=local.solve)
     assert error_beyond(held) < 0.5 * error_beyond(free)
 
@@ -80,17 +86,13 @@ def test_the_equation_of_operators_is_read_off_them():
 
 
 def refined(data, environment):
-    squares = standardised(torch.tensor(SPEEDS).double()[:, None].square())[0]
-    moments = moments_of(data, environment, len(SPEEDS))
-    local = LocalOperators.of(DECODER, isotropic_terms(CHANNELS))
+    squares, moments, local = problem(data, environment)
     return refined_along(local, refine(moments, squares, 1e-14, solve=local.solve), moments, data, environment)
 
 
 def test_only_the_terms_of_the_equation_are_needed():
     data, environment = waves(noise=1e-3)
-    squares = standardised(torch.tensor(SPEEDS).double()[:, None].square())[0]
-    moments = moments_of(data, environment, len(SPEEDS))
-    local = LocalOperators.of(DECODER, isotropic_terms(CHANNELS))
+    squares, moments, local = problem(data, environment)
     fit = refine(moments, squares, 1e-14, solve=local.solve)
     kept = (needed_coefficients(local, fit, moments) != 0).nonzero().tolist()
     value, curvature = 2 * CHANNELS + 0, 3 * CHANNELS + 1  # v in the rate of u, and lap u in that of v
@@ -99,9 +101,7 @@ def test_only_the_terms_of_the_equation_are_needed():
 
 def test_whole_trajectories_tell_the_coefficients_more_exactly_than_steps():
     data, environment = waves(noise=1e-2, frames=16)
-    squares = standardised(torch.tensor(SPEEDS).double()[:, None].square())[0]
-    moments = moments_of(data, environment, len(SPEEDS))
-    local = LocalOperators.of(DECODER, isotropic_terms(CHANNELS))
+    squares, moments, local = problem(data, environment)
     steps = refine(moments, squares, 1e-14, solve=local.solve)
     along = refined_along(local, steps, moments, data, environment)
     assert error_beyond(along) < 0.2 * error_beyond(steps)

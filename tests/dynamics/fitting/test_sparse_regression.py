@@ -3,6 +3,7 @@
 import math
 
 import torch
+from local_systems import basis_of, burgers, trajectories
 
 from inrflow.dynamics.fields.pde_terms import Factor, libraries, linear_terms
 from inrflow.dynamics.fitting.sparse_regression import EquationSearch, accelerated
@@ -10,7 +11,6 @@ from inrflow.dynamics.fitting.transitions_of_pde import fastest_rate, flow_path
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.states import CodeData
-from tests.systems.local_systems import basis_of, burgers, trajectories
 
 PERIOD = (2 * math.pi,)
 TERMS = libraries(1, 1)[-1]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from local_systems import basis_of, burgers, trajectories
 from spectral_systems import burgers as burgers_operator
 from spectral_systems import flows, labels_of
 from torchdiffeq import odeint
@@ -13,7 +14,6 @@ from inrflow.dynamics.libraries.spectral import SpectralFit
 from inrflow.dynamics.libraries.symbols import SymbolFit
 from inrflow.dynamics.libraries.waves import Waves
 from inrflow.dynamics.states import CodeData
-from tests.systems.local_systems import basis_of, burgers, trajectories
 
 
 def predator(t, s):

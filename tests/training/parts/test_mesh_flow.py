@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from meshes import REYNOLDS, kovasznay, rectangle  # noqa: E402
+from meshes import REYNOLDS, kovasznay, rectangle
 from runs import run_on
 
 from inrflow.data.description import Description

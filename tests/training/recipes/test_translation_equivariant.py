@@ -20,9 +20,8 @@ NEW = 0.0052
 
 
 def trained(path: Path, folder: Path, context: str) -> Surrogate:
-    settings = [f"data.train={path}", f"dynamics.context={context}", "decoder.codes=harmonics", "dynamics.depth=0",
-                "decoder.harmonics=3", "dynamics.context_size=1"]
-    return trained_on(path, folder, *settings[1:])
+    return trained_on(path, folder, f"dynamics.context={context}", "decoder.codes=harmonics", "dynamics.depth=0",
+                      "decoder.harmonics=3", "dynamics.context_size=1")
 
 
 @pytest.fixture(scope="module")
