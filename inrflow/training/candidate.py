@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from inrflow.decoders.base import Decoder
@@ -13,13 +16,17 @@ from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.contexts.shared_dynamics import PdeRecord
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.linearised import calibrated_process_noise
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
+from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
+
+_KNOWN_CONTEXT = 1e-12  # variance of a context that is taken as known
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,26 @@ class Candidate:
     calibrated: int = 16
     metadata: Mapping[str, Any] = field(default_factory=dict)
     row: Tried | None = None
+
+    @cached_property
+    def process(self) -> Tensor:
+        """Variance (n,) that one unit of time adds to a state, from forecasts of the validation trajectories."""
+        process = calibrated_process_noise(self.field, self.integrator, self.validation.since(self.first))
+        if self.context_size:
+            process[-self.context_size :] = 0.0
+        return process
+
+    @property
+    def judged(self) -> np.ndarray:
+        """Indices of the trajectories that it is judged by."""
+        return self.problem.validation if len(self.problem.validation) else self.problem.train
+
+    def known_contexts(self, trajectories: np.ndarray) -> ContextPrior | None:
+        """Contexts of some of the trajectories that it is judged by; None without contexts."""
+        if self.contexts is None:
+            return None
+        rows = [self.judged.tolist().index(trajectory) for trajectory in trajectories]
+        return ContextPrior(self.contexts[rows], _KNOWN_CONTEXT * torch.eye(self.context_size, dtype=torch.float64))
 
     @property
     def code_size(self) -> int:

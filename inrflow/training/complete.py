@@ -5,18 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.evaluation.calibration import calibrate
-from inrflow.model.state_prior import ContextPrior, StatePrior
+from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate
 from inrflow.training.recorder import Recorder
-
-_KNOWN_CONTEXT = 1e-12  # variance of a context that calibration takes as known
 
 
 def complete(candidate: Candidate, log: Recorder) -> Surrogate:
@@ -30,13 +25,9 @@ def complete(candidate: Candidate, log: Recorder) -> Surrogate:
     surrogate = assemble(candidate, states)
     problem, prior, size = candidate.problem, surrogate.prior, candidate.code_size
     prior.farthest = max(prior.reach(data, size) for data in (states, candidate.validation))
-    judging = (problem.validation if len(problem.validation) else problem.train)[: candidate.calibrated]
-    context = None
-    if candidate.contexts is not None:
-        tight = _KNOWN_CONTEXT * torch.eye(candidate.context_size, dtype=torch.float64)
-        context = ContextPrior(candidate.contexts[: len(judging)], tight)
+    judging = candidate.judged[: candidate.calibrated]
     batch = problem.source.batch(judging, normalised=False)
-    prior.spread = calibrate(surrogate, batch, candidate.first + 1, context)
+    prior.spread = calibrate(surrogate, batch, candidate.first + 1, candidate.known_contexts(judging))
     log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(prior.spread)})
     if refitted is not None:
         surrogate.field = refitted.field.double().eval()
@@ -51,14 +42,9 @@ def assemble(candidate: Candidate, states: CodeData | None = None) -> Surrogate:
     """The surrogate of a candidate as it was fitted, not calibrated. `states` give the prior, by default its own."""
     problem, size, contexts = candidate.problem, candidate.code_size, candidate.context_size
     states = candidate.states if states is None else states
-    process = calibrated_process_noise(
-        candidate.field, candidate.integrator, candidate.validation.since(candidate.first)
-    )
-    if contexts:
-        process[-contexts:] = 0.0
     mean, covariance = state_prior(states, candidate.code_prior, size, contexts)
     prior = StatePrior(
-        mean, covariance, candidate.code_prior.noise.double(), process,
+        mean, covariance, candidate.code_prior.noise.double(), candidate.process,
         torch.ones(len(problem.description.channels), dtype=torch.float64), candidate.interpolation_error,
     )
     memory = states.codes.shape[-1] - size - contexts
@@ -94,39 +80,3 @@ def _with_memory(states: CodeData, mean: Tensor, covariance: Tensor, memory: int
     top = torch.cat([covariance, cross.T], 1)
     bottom = torch.cat([cross, cross @ gain.T + rest_covariance], 1)
     return torch.cat([mean, hidden.mean(0)]), torch.cat([top, bottom])
-
-
-def process_noise(field: VectorField, integrator: Integrator, states: CodeData) -> Tensor:
-    """Variance (n,) that one unit of time adds, from one-step forecasts of states the field was not fitted to."""
-    total = torch.zeros(states.codes.shape[-1], dtype=torch.float64)
-    count = 0
-    for k in range(states.codes.shape[1] - 1):
-        rows = (states.observed[:, k] & states.observed[:, k + 1]).nonzero()[:, 0]
-        if not len(rows):
-            continue
-        with torch.no_grad():
-            end = integrator(field, states.codes[rows, k], states.t[rows, k : k + 2], check=False)[:, 1]
-        gap = (states.t[rows, k + 1] - states.t[rows, k])[:, None]
-        total += ((states.codes[rows, k + 1] - end).square() / gap).nan_to_num(0.0).sum(0)
-        count += len(rows)
-    return total / max(count, 1)
-
-
-def calibrated_process_noise(field: VectorField, integrator: Integrator, unseen: CodeData) -> Tensor:
-    """As `process_noise`, scaled so that the spread it predicts for whole rollouts is that of their errors."""
-    process = process_noise(field, integrator, unseen)
-    rows = unseen.observed.all(1).nonzero()[:32, 0]
-    if not len(rows) or unseen.codes.shape[1] < 3 or not bool((process > 0).any()):
-        return process
-    dynamics = Dynamics(field, integrator, process)
-    start, times = unseen.codes[rows, 0], unseen.t[rows]
-    path = dynamics.flow(start, times, check=False)
-    if not bool(torch.isfinite(path).all()):
-        return process
-    covariance = torch.zeros(1, start.shape[1], start.shape[1], dtype=torch.float64)
-    predicted, actual = 0.0, 0.0
-    for k in range(min(unseen.codes.shape[1] - 1, 20)):
-        covariance, _ = dynamics.propagate(covariance, path[:, k], path[:, k + 1], times[:, k], times[:, k + 1])
-        predicted += float(covariance.diagonal(dim1=1, dim2=2).sum(1).mean())
-        actual += float((unseen.codes[rows, k + 1] - path[:, k + 1]).square().sum(1).mean())
-    return process * min(max(actual / max(predicted, 1e-300), 0.1), 1e3)

@@ -13,7 +13,7 @@ from inrflow.dynamics.fitting.transitions_of_pde import steps_of
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.evaluation.forecast import forecast
-from inrflow.evaluation.known_contexts import known_contexts
+from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate
 from inrflow.training.complete import assemble
@@ -59,24 +59,23 @@ class Judge:
             return False
         models = assemble(new), assemble(best)
         frames = max(model.window for model in models)
-        mine, theirs = (self.error(model, frames) for model in models)
+        contexts = (one.known_contexts(self.problem.validation) for one in (new, best))
+        mine, theirs = (self.error(model, frames, known) for model, known in zip(models, contexts, strict=True))
         log.say(f"validation error of forecasts: {theirs:.2e} of the variance by {best.recipe}, {mine:.2e} by "
                 f"{new.recipe}")
         if models[0].window > models[1].window:
             theirs *= LONGER_WINDOW
         return not theirs < BETTER * mine
 
-    def error(self, surrogate: Surrogate, frames: int = 1) -> float:
+    def error(self, surrogate: Surrogate, frames: int = 1, context: ContextPrior | None = None) -> float:
         """Normalised error of forecasts of the validation trajectories from their first frames.
 
-        Of the last third of the frames, for what grows with time shows there. Trajectories have the contexts of their
-        training environments, where the surrogate knows any. Infinite where a forecast diverges.
+        Of the last third of the frames, for what grows with time shows there. `context`: those of the trajectories,
+        where they are known. Infinite where a forecast diverges.
         """
         problem = self.problem
         batch = problem.source.batch(problem.validation, normalised=False)
-        _, context = known_contexts(surrogate, problem.file)
-        known = None if context is None else context.select(torch.as_tensor(problem.validation))
-        estimate = surrogate.estimate(batch.first_frames(frames), covariance=False, context=known)
+        estimate = surrogate.estimate(batch.first_frames(frames), covariance=False, context=context)
         last = max(frames, 2 * batch.u.shape[1] // 3)
         mean = forecast(surrogate, estimate, batch, with_std=False).mean[:, last:]
         truth = surrogate.normalisation.apply(batch.u)[:, last:]

@@ -17,6 +17,7 @@ from inrflow.runtime.tensor_files import load_tensors, save_tensors, to_cpu
 from inrflow.training.recorder import CHECKPOINT_SECONDS, Interrupted, Recorder
 
 WARM_UP = 20
+_FEWEST_STEPS = 20
 _TIMED_AT = (900, 600, 250, 150, 50)  # of 1000
 _TIMED_SHARE = 0.02  # of the time that there is: long steps are timed less often
 
@@ -55,7 +56,6 @@ def step_random(seed: int, stage: str, step: int) -> np.random.Generator:
 def timed_steps(
     stage: Stage,
     seconds: float,
-    smallest: int = 20,
     largest: int = 100_000,
     timer: Callable[[], float] = time.perf_counter,
 ) -> int:
@@ -76,7 +76,7 @@ def timed_steps(
         if number > 1 and timer() - started > _TIMED_SHARE * seconds:
             break
     duration = sum(durations[2:]) / len(durations[2:])
-    return int(min(max(seconds / max(duration, 1e-6), smallest), largest))
+    return int(min(max(seconds / max(duration, 1e-6), _FEWEST_STEPS), largest))
 
 
 @dataclass
@@ -186,8 +186,8 @@ def run_stage(stage: Stage, steps: int, log: Recorder) -> float:
                 log.advance(done, note)
                 if stage.validate is not None and done - best_step > stage.patience * steps:
                     break
-            else:
-                log.advance(done, f"loss {running:.2e}" if done % 10 == 0 else "") if done % 10 == 0 else None
+            elif done % 10 == 0:
+                log.advance(done, f"loss {running:.2e}")
             if log.stopping:
                 save(done)
                 raise Interrupted
@@ -198,6 +198,8 @@ def run_stage(stage: Stage, steps: int, log: Recorder) -> float:
     optimiser.zero_grad(set_to_none=True)  # a user's own gradients would be added to them
     if first < steps:
         save(steps)
+    if log.stopping:  # a signal between the last look at it and the end of the loop
+        raise Interrupted
     if stage.validate is not None:
         module.load_state_dict(best_state)
     return best

@@ -196,6 +196,13 @@ class Problem:
 
     # ---- the result ----
 
+    def integrator(self, step: float | None = None) -> Integrator:
+        """The configured integrator, with a step of its own or the configured one."""
+        settings = self.config.dynamics
+        return Integrator(
+            settings.method, settings.step if step is None else step, settings.rtol, settings.atol, settings.adjoint
+        )
+
     def encoder(self) -> Encoder:
         """The configured encoder: least squares, or steps of descent."""
         encoding = self.config.encoding

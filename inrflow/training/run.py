@@ -27,11 +27,6 @@ class Run:
     budget: Budget
     log: Recorder
 
-    @classmethod
-    def of(cls, problem: Problem, budget: Budget, log: Recorder) -> Run:
-        """A run on a problem."""
-        return cls(problem, Judge(problem), budget, log)
-
     @property
     def config(self) -> Config:
         """Settings of the run."""
@@ -48,4 +43,5 @@ def start_run(problem: Problem, log: Recorder, clock: Clock = time.perf_counter)
     decisions = {**log.read_decisions(), **{k: v for k, v in asdict(training.steps).items() if v is not None}}
     if decisions:
         log.save_decisions(decisions)
-    return Run.of(problem, Budget(training.minutes, decisions, clock, log.save_decisions), log)
+    budget = Budget(training.minutes, decisions, clock, log.save_decisions)
+    return Run(problem, Judge(problem), budget, log)

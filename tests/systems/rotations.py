@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,21 @@ def candidate(
         "validation": parts[-1], "first": 0, "score": Score(error, 1e-4, 4), **changes,
     }
     return Candidate(**values)
+
+
+def candidate_with_context(run: Run, **changes: object) -> Candidate:
+    """A candidate whose field has the right rates at the context 1 alone, which all trajectories have; their prior has
+    mean 0."""
+    field = VectorField(2, [LinearTerm(2, 1)], 1).double()
+    field.set_linear(torch.zeros(2, 2), torch.zeros(2))
+    field.set_context_linear(RATES[None], torch.zeros(1, 2))
+    one = candidate(run, **changes)
+    data = []
+    for codes in (one.states, one.validation):
+        ones = torch.ones(*codes.codes.shape[:2], 1, dtype=torch.float64)
+        data.append(CodeData(torch.cat([codes.codes, ones], -1), codes.t, codes.observed))
+    contexts = torch.ones(len(run.problem.validation), 1, dtype=torch.float64)
+    return replace(one, field=field, states=data[0], validation=data[1], context_size=1, contexts=contexts)
 
 
 class Stub:

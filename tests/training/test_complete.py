@@ -5,12 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rotations import RATES, candidate, linear, write_rotations
+from rotations import RATES, candidate, candidate_with_context, linear, write_rotations
 from runs import run_on
 
 from inrflow.dynamics.contexts.known import Contexts
-from inrflow.dynamics.fields.linear import LinearTerm
-from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.states import CodeData
 from inrflow.evaluation.calibration import calibrate
 from inrflow.model.state_prior import ContextPrior
@@ -93,22 +91,13 @@ def test_calibration_is_logged(run):
 
 
 def test_contexts_are_known_in_calibration_and_those_of_the_refit_are_kept(run):
-    field = VectorField(2, [LinearTerm(2, 1)], 1).double()
-    field.set_linear(torch.zeros(2, 2), torch.zeros(2))
-    field.set_context_linear(RATES[None], torch.zeros(1, 2))  # right at c = 1 alone, where the prior has mean 0
-    one = candidate(run)
-    data = []
-    for codes in (one.states, one.validation):
-        ones = torch.ones(*codes.codes.shape[:2], 1, dtype=torch.float64)
-        data.append(CodeData(torch.cat([codes.codes, ones], -1), codes.t, codes.observed))
-    contexts = torch.ones(len(run.problem.validation), 1, dtype=torch.float64)
     kept = Contexts("environment", torch.ones(1, 1).double(), torch.ones(1))
-    one = replace(one, field=field, states=data[0], validation=data[1], context_size=1, contexts=contexts,
-                  refit=lambda: Refitted(field, contexts=kept))
+    one = candidate_with_context(run)
+    one = replace(one, refit=lambda: Refitted(one.field, contexts=kept))
     surrogate = complete(one, run.log)
     assert surrogate.context_size == 1 and surrogate.contexts is kept
     assert float(surrogate.prior.process[-1]) == 0.0 and float(surrogate.prior.covariance[-1, -1]) == 1.0
     unknown = calibrate(assemble(one), validation(run), 1)
-    tight = ContextPrior(contexts, 1e-12 * torch.eye(1).double())
+    tight = ContextPrior(one.contexts, 1e-12 * torch.eye(1).double())
     known = calibrate(assemble(one), validation(run), 1, tight)
     assert torch.equal(surrogate.prior.spread, known) and not torch.equal(known, unknown)

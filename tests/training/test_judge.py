@@ -7,16 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from rotations import RATES, candidate, write_rotations
+from rotations import RATES, candidate, candidate_with_context, write_rotations
 from runs import run_on
 
 from inrflow.data.observations import Observations
 from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fitting.linear_search import Candidate, ClosedForm
 from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.linearised import calibrated_process_noise, process_noise
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.training.complete import assemble, calibrated_process_noise, process_noise, state_prior
+from inrflow.training.complete import assemble, state_prior
 from inrflow.training.judge import explains, integration_step, rollout_error
 from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, margins
 from inrflow.training.parts.codes import copies_for
@@ -188,6 +189,13 @@ def test_a_candidate_that_needs_more_observed_frames_must_be_far_better(run):
     assert prefers(run, candidate(run, RATES, "general", memory=True), candidate(run, 0 * RATES, "special"))
     # Both forecast from the longer window: what needs it is not compared with forecasts from one frame.
     assert assemble(candidate(run, memory=True)).window == 3
+
+
+def test_trajectories_have_their_own_contexts_where_candidates_are_compared(run):
+    """At the mean context of its prior, the candidate's field is 0."""
+    slow = candidate(run, RATES * 0.985, "special")
+    assert prefers(run, candidate_with_context(run, recipe="general"), slow)
+    assert not prefers(run, candidate(run, 0 * RATES, "general"), slow)
 
 
 def test_errors_of_forecasts_are_shares_of_the_variance_of_the_last_third(run):

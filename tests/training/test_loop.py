@@ -83,6 +83,19 @@ def test_an_interrupted_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp
     assert all(torch.equal(last[0][key], last[1][key]) for key in last[0])  # the last state too, not only the best
 
 
+def test_a_signal_while_the_last_state_is_judged_interrupts_after_saving_it(tmp_path):
+    with recorder(tmp_path) as recording:
+        errors = iter([1.0, 2.0, 3.0])
+
+        def worse(module):
+            recording.stopping = (error := next(errors)) == 3.0  # where patience ends
+            return error
+
+        with pytest.raises(Interrupted):
+            run_stage(stage(validate=worse, validations=10, patience=0.15), 40, recording)
+    assert load_tensors(tmp_path / "checkpoints" / "fit.safetensors")[0]["step"] == 40  # a resumed run takes none
+
+
 def test_a_finished_stage_is_not_run_again(tmp_path):
     done = stage()
     expected = run(done, 20, tmp_path)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.states import CodeData
 from inrflow.encoding.delayed_values import AffineMotion
 
 _SHORT = 8.0  # internal time units over which the noise of a gap is added as if the flow did not move it
@@ -97,3 +98,39 @@ class Dynamics:
 def _doublings(gap: float) -> int:
     """How often a short gap is doubled to a long one."""
     return max(0, math.ceil(math.log2(gap / _SHORT))) if gap > _SHORT and math.isfinite(gap) else 0
+
+
+def process_noise(field: VectorField, integrator: Integrator, states: CodeData) -> Tensor:
+    """Variance (n,) that one unit of time adds, from one-step forecasts of states the field was not fitted to."""
+    total = torch.zeros(states.codes.shape[-1], dtype=torch.float64)
+    count = 0
+    for k in range(states.codes.shape[1] - 1):
+        rows = (states.observed[:, k] & states.observed[:, k + 1]).nonzero()[:, 0]
+        if not len(rows):
+            continue
+        with torch.no_grad():
+            end = integrator(field, states.codes[rows, k], states.t[rows, k : k + 2], check=False)[:, 1]
+        gap = (states.t[rows, k + 1] - states.t[rows, k])[:, None]
+        total += ((states.codes[rows, k + 1] - end).square() / gap).nan_to_num(0.0).sum(0)
+        count += len(rows)
+    return total / max(count, 1)
+
+
+def calibrated_process_noise(field: VectorField, integrator: Integrator, unseen: CodeData) -> Tensor:
+    """As `process_noise`, scaled so that the spread it predicts for whole rollouts is that of their errors."""
+    process = process_noise(field, integrator, unseen)
+    rows = unseen.observed.all(1).nonzero()[:32, 0]
+    if not len(rows) or unseen.codes.shape[1] < 3 or not bool((process > 0).any()):
+        return process
+    dynamics = Dynamics(field, integrator, process)
+    start, times = unseen.codes[rows, 0], unseen.t[rows]
+    path = dynamics.flow(start, times, check=False)
+    if not bool(torch.isfinite(path).all()):
+        return process
+    covariance = torch.zeros(1, start.shape[1], start.shape[1], dtype=torch.float64)
+    predicted, actual = 0.0, 0.0
+    for k in range(min(unseen.codes.shape[1] - 1, 20)):
+        covariance, _ = dynamics.propagate(covariance, path[:, k], path[:, k + 1], times[:, k], times[:, k + 1])
+        predicted += float(covariance.diagonal(dim1=1, dim2=2).sum(1).mean())
+        actual += float((unseen.codes[rows, k + 1] - path[:, k + 1]).square().sum(1).mean())
+    return process * min(max(actual / max(predicted, 1e-300), 0.1), 1e3)

@@ -69,6 +69,11 @@ class SpectralForm:
         return len(self.waves.labels)
 
     @property
+    def kind(self) -> str:
+        """What it is in a few words."""
+        return "an equation with constant coefficients" if self.equation else "fitted wave by wave"
+
+    @property
     def substep(self) -> float:
         """Step of Runge-Kutta along whose flow the operator was fitted, internal time."""
         return substep(self.waves)

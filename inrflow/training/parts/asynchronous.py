@@ -29,7 +29,14 @@ from inrflow.encoding.equivariance import CodeAction
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.modes import OutputModes, Statistics
 from inrflow.numerics.batched_regression import block_length
-from inrflow.training.parts.codes import MOVED_BLOCK, MotionOf, TrainingCodes, encode_all, wanted_copies
+from inrflow.training.parts.codes import (
+    MotionOf,
+    TrainingCodes,
+    affordable_copies,
+    blocks_of,
+    encode_all,
+    wanted_copies,
+)
 from inrflow.training.parts.decoder import FittedDecoder
 from inrflow.training.parts.linear import ChosenDynamics, linear_search, sizes_to_try
 from inrflow.training.parts.quadratic import choose_quadratic
@@ -109,16 +116,10 @@ def _turned(modes: OutputModes, prior: GaussianPrior, motion: MotionOf) -> tuple
     return modes, lambda trajectories: motion(trajectories).turned(prior.mean, directions)
 
 
-def blocks_of(indices: np.ndarray, length: int = MOVED_BLOCK) -> list[np.ndarray]:
-    """Trajectories in blocks."""
-    return [indices[start : start + length] for start in range(0, len(indices), length)]
-
 def resolve_times(run: Run, fitted: FittedDecoder, codes: TrainingCodes) -> tuple[FittedDecoder, TrainingCodes]:
     """Codes at the frame times of asynchronous rows, with the motion between each row's time and its frame's."""
     augmentation, budget = run.problem.augmentation(), run.budget
-    copies = budget.decide(
-        "scattered_copies", lambda: codes.affordable(min(wanted_copies(run), 16), budget.seconds(_COPIES_SHARE))
-    )
+    copies = affordable_copies(run, codes, "scattered_copies", min(wanted_copies(run), 16), _COPIES_SHARE)
     best, spent, number = float("inf"), 0.0, 0
     kept = fitted, codes
     rounds = budget.known("scattered")

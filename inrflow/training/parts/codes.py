@@ -20,7 +20,6 @@ from inrflow.encoding.encode import encode
 from inrflow.encoding.equivariance import CodeAction
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.parts.trunk import invariant_box
-from inrflow.training.recorder import Interrupted
 from inrflow.training.run import Run
 
 Encode = Callable[[np.ndarray, Augmentation | None], CodeData]
@@ -108,15 +107,9 @@ def solve_codes(
 ) -> CodeData:
     """Codes of some trajectories; `motion`: motion of asynchronous rows from their times to those of the frames."""
     run.log.begin("codes", len(trajectories))
-
-    def progress(done: int) -> None:
-        run.log.advance(done)
-        if run.log.stopping:  # nothing to save: codes follow from the decoder
-            raise Interrupted
-
     codes = encode_trajectories(
-        run.problem.source, decoder, prior, trajectories, run.problem.scale, augmentation, run.config.seed, progress,
-        motion,
+        run.problem.source, decoder, prior, trajectories, run.problem.scale, augmentation, run.config.seed,
+        run.log.advance, motion,
     )
     run.log.end()
     return codes
@@ -166,15 +159,20 @@ def encode_trajectories(
     """
     parts = []
     random = np.random.default_rng([seed, 17])
-    length = _BLOCK if motion is None else MOVED_BLOCK
-    for start in range(0, len(trajectories), length):
-        block = trajectories[start : start + length]
+    done = 0
+    for block in blocks_of(trajectories, _BLOCK if motion is None else MOVED_BLOCK):
         batch = moved_batch(source, block, augmentation, random)
         observed = batch.observed
         codes = encode(decoder, batch, prior, motion=None if motion is None else motion(block))
         parts.append(CodeData(codes, scale.internal(batch.t), observed))
-        progress(start + len(block))
+        done += len(block)
+        progress(done)
     return CodeData.join(parts)
+
+
+def blocks_of(indices: np.ndarray, length: int = MOVED_BLOCK) -> list[np.ndarray]:
+    """Trajectories in blocks."""
+    return [indices[start : start + length] for start in range(0, len(indices), length)]
 
 
 def copies_for(trajectories: int, symmetries: int, wanted: int | None) -> int:

@@ -21,7 +21,6 @@ from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.margins import BETTER, HARMONICS_SUFFICE, HARMONICS_SUFFICE_ASYNCHRONOUS
 from inrflow.training.parts.trunk import DecoderTraining
 from inrflow.training.problem import HARMONIC_FEATURES
-from inrflow.training.recorder import Interrupted
 from inrflow.training.run import Run
 
 _SHARE, _MODES_SHARE = 0.3, 0.15
@@ -56,37 +55,32 @@ class FittedDecoder:
 
 def fit_decoder(run: Run) -> FittedDecoder:
     """The domain's harmonics where they suffice, else a trained SIREN trunk where it meets held-out points better."""
-    problem = run.problem
-    harmonics = _fit_harmonics(run)
-    sufficient = HARMONICS_SUFFICE if problem.source.time_bins is None else HARMONICS_SUFFICE_ASYNCHRONOUS
+    frames = decoder_training(run)
     # Before the motion of asynchronous rows is known, its share of the residual is no matter for a trunk.
-    if harmonics is not None and float(harmonics.modes.noise.mean()) < sufficient:
-        run.budget.record("decoder", 0)
-        return _with_interpolation_error(run, harmonics)
-    trunk = fit_trunk(run, scored=harmonics is not None)
+    sufficient = HARMONICS_SUFFICE if run.problem.source.time_bins is None else HARMONICS_SUFFICE_ASYNCHRONOUS
+    harmonics = None if run.config.decoder.depth else _fit_harmonics(run, frames, sufficient)
     if harmonics is None:
-        return trunk
+        return fit_trunk(run)
+    if float(harmonics.modes.noise.mean()) < sufficient:
+        run.budget.record("decoder", 0)
+        return _with_interpolation_error(frames, harmonics)
+    trunk = fit_trunk(run)
     better = trunk.missed < BETTER * harmonics.missed
     run.log.say(
         f"decoder: held-out points are missed by {harmonics.missed:.1e} of the variance without a trunk and "
         f"{trunk.missed:.1e} with it, so it is {'kept' if better else 'left out'}"
     )
-    return trunk if better else _with_interpolation_error(run, harmonics)
+    return trunk if better else _with_interpolation_error(frames, harmonics)
 
 
-def _with_interpolation_error(run: Run, fitted: FittedDecoder) -> FittedDecoder:
-    error = _frames(run).interpolation_error(fitted.decoder.double())
+def _with_interpolation_error(frames: DecoderTraining, fitted: FittedDecoder) -> FittedDecoder:
+    error = frames.interpolation_error(fitted.decoder.double())
     return replace(fitted, interpolation_error=error).leading(len(fitted.modes.variances))
 
 
-def _fit_harmonics(run: Run) -> FittedDecoder | None:
+def _fit_harmonics(run: Run, frames: DecoderTraining, sufficient: float) -> FittedDecoder | None:
     """The domain's harmonics, few or many, whichever meet held-out points better; None where there are none."""
-    problem, best = run.problem, None
-    if run.config.decoder.depth:
-        return None
-    frames = _frames(run)
-    sufficient = HARMONICS_SUFFICE if problem.source.time_bins is None else HARMONICS_SUFFICE_ASYNCHRONOUS
-    known = -1
+    problem, best, known = run.problem, None, -1
     for features in HARMONIC_FEATURES:
         embedding = problem.embedding(features)
         if not embedding.harmonics or embedding.harmonics == known:
@@ -107,13 +101,10 @@ def _fit_harmonics(run: Run) -> FittedDecoder | None:
     return best
 
 
-def fit_trunk(run: Run, scored: bool = False) -> FittedDecoder:
-    """A SIREN trunk trained with its codes solved at every step (variable projection), and its POD modes.
-
-    `scored`: with its error at held-out points.
-    """
+def fit_trunk(run: Run) -> FittedDecoder:
+    """A SIREN trunk trained with its codes solved at every step (variable projection), and its POD modes."""
     problem, settings = run.problem, run.config.decoder
-    frames, channels = _frames(run), len(problem.description.channels)
+    frames, channels = decoder_training(run), len(problem.description.channels)
     periodic = problem.description.period is not None and any(p > 0 for p in problem.description.period)
     dense = isinstance(problem.source, CompletedSource)  # nothing between its points is left to be guessed
     depth = settings.depth or (2 if periodic else 6)
@@ -144,11 +135,12 @@ def fit_trunk(run: Run, scored: bool = False) -> FittedDecoder:
     if mends and isinstance(decoder, ModulatedSiren):
         frames.add_radial_features(decoder.double())
     modes = fit_modes(run, frames, decoder)
-    missed = frames.held_out_error(decoder, modes) if scored else float("nan")
+    missed = frames.held_out_error(decoder, modes)
     return FittedDecoder(decoder, modes, interpolation_error, missed).leading(len(modes.variances))
 
 
-def _frames(run: Run) -> DecoderTraining:
+def decoder_training(run: Run) -> DecoderTraining:
+    """Losses and scores of a decoder on the run's trajectories."""
     problem = run.problem
     return DecoderTraining(problem.source, problem.train, problem.validation, problem.augmentation())
 
@@ -172,8 +164,6 @@ def fit_modes(run: Run, training: DecoderTraining, decoder: AffineDecoder) -> Ou
         nonlocal done
         done += 1
         run.log.advance(done)
-        if run.log.stopping:  # nothing to save: the modes follow from the decoder
-            raise Interrupted
 
     modes = training.fit_modes(decoder.double(), largest, trajectories, _MODE_ITERATIONS, progress)
     run.log.end()

@@ -21,7 +21,7 @@ from inrflow.training.judge import rollout_error
 from inrflow.training.margins import DECODER_LIMITED, DETERMINED, LONGER_MEMORY, LONGER_WINDOW, MORE_CODES, ROUNDING
 from inrflow.training.parts.linear import ChosenDynamics
 from inrflow.training.parts.quadratic import QuadraticSearch
-from inrflow.training.recorder import Interrupted, Tried
+from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
 _LONGEST = 3  # frames that memory looks back on, with a rate of every code for each
@@ -158,8 +158,6 @@ class _Trial:
             search = self.search()
             grid = [Candidate(size, order * size, ridge, pull) for ridge in self.ridges for pull in search.pulls]
             found = search.finals(grid, _FINALISTS)
-            if self.run.log.stopping:
-                raise Interrupted
             candidate = min(found, key=lambda c: found[c])
             if best is None or found[candidate] + floor < MORE_CODES * (best[1] + floor):
                 best = candidate, found[candidate]
@@ -181,8 +179,6 @@ class _Trial:
                 )
 
             form = QuadraticFit(states, count).search(error)
-            if self.run.log.stopping:
-                raise Interrupted
             if form is not None and (best is None or form.score < best.score):
                 best = _WithProducts(form, states_of)
         return best

@@ -32,7 +32,7 @@ from inrflow.training.judge import integration_step, rollout_error
 from inrflow.training.margins import BETTER, DECODER_LIMITED, POOR, ROUNDING
 from inrflow.training.parts.linear import candidate_sizes
 from inrflow.training.parts.quadratic import QuadraticContextSearch, number_of_products, refitted_with_contexts
-from inrflow.training.parts.rollouts import train_residual
+from inrflow.training.parts.rollouts import network_score, with_residual
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
@@ -276,7 +276,7 @@ def context_candidates(
     rows = groups.train(len(codes.codes) // len(run.problem.train))
     beyond = with_contexts(codes, size, _BEYOND * dynamics.contexts[rows])  # to serve outside of the range too
     step = integration_step(linear, beyond, _STEP_SHARE * (dynamics.score + floor), settings.step)
-    integrator = Integrator(settings.method, step, settings.rtol, settings.atol, settings.adjoint)
+    integrator = run.problem.integrator(step)
     judged = with_contexts(validation, size, dynamics.validation_contexts)
 
     def refit() -> Refitted:
@@ -299,19 +299,17 @@ def context_candidates(
     def error(field: VectorField) -> float:
         return rollout_error(field, integrator, judged, validation, 0, size)
 
-    trained = train_residual(run, linear, candidate.states, integrator, error, candidate.score.error, floor, decoder)
+    trained = with_residual(run, candidate, error)
     if trained is None:
         return
-    trained = trained.double()
     contexts, of_validation = _solve_again(
-        trained, integrator, codes, rows, dynamics.validation_contexts, groups, size
+        trained.field, integrator, codes, rows, dynamics.validation_contexts, groups, size
     )
     judged = with_contexts(validation, size, of_validation)
     yield replace(
-        candidate, name="closed form and trained residual, contexts", field=trained, validation=judged,
-        contexts=of_validation, metadata={}, row=None,
-        score=Score(error(trained), floor, sum(p.numel() for p in trained.parameters())),
-        refit=lambda: Refitted(trained, contexts=groups.contexts(contexts, run.log.say)),
+        trained, validation=judged, contexts=of_validation, metadata={},
+        score=network_score(trained.field, error, floor),
+        refit=lambda: Refitted(trained.field, contexts=groups.contexts(contexts, run.log.say)),
     )
 
 

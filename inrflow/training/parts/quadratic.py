@@ -23,7 +23,7 @@ from inrflow.training.margins import (
     ROUNDING,
 )
 from inrflow.training.parts.linear import ChosenDynamics, linear_field, linear_search
-from inrflow.training.recorder import Interrupted, Recorder, Tried
+from inrflow.training.recorder import Recorder, Tried
 from inrflow.training.run import Run
 
 _SHARE = 0.2  # of the time
@@ -108,8 +108,6 @@ class QuadraticSearch:
         for size in sorted({min(size, largest) for size in sizes}, reverse=True):
             fit = QuadraticFit(with_memory(self.train, size, None), count)
             form = fit.search(self.error)
-            if self.log.stopping:
-                raise Interrupted
             if form is not None:
                 self.log.log("quadratic", 0, code_size=size, validation=form.score)
             if form is not None and (best is None or form.score < best.score):
@@ -179,8 +177,6 @@ class QuadraticContextSearch:
             return None
         best = QuadraticWithContexts(form, contexts, coupled)
         for _ in range(_ROUNDS):
-            if self.log.stopping:
-                raise Interrupted
             theta = fit.coefficients(best.form)
             moved = moved_contexts(fit.context_effects(theta), self.rows, best.contexts, _DAMPING)
             contexts = standardised(moved)[0]

@@ -137,7 +137,7 @@ def network_candidate(
     problem, settings, size = run.problem, run.config.dynamics, decoder.code_size
     fitted, judged, first = problem.judging(train, validation)
     states, judged_states = with_memory(fitted, size, None), with_memory(judged, size, None)
-    integrator = Integrator(settings.method, settings.step, settings.rtol, settings.atol, settings.adjoint)
+    integrator = problem.integrator()
     floor = float(prior.noise.mean())
 
     def error(one: VectorField) -> float:
@@ -149,8 +149,8 @@ def network_candidate(
             size, linear=False, width=settings.width, depth=max(1, settings.depth),
             forcing_period=problem.forcing_period, forcing_harmonics=settings.forcing_harmonics,
         )
-    trained = train_field(run, [field], states, integrator, error, decoder).cpu().double()
-    score = Score(error(trained), floor, sum(p.numel() for p in trained.parameters()))
+    trained = train_field(run, [field], states, integrator, error, decoder)
+    score = network_score(trained, error, floor)
     run.log.say(f"network field: validation error {score.error:.2e} of the variance")
     return Candidate(
         problem, recipe, "trained network", decoder, prior, trained, integrator, states, judged_states, first, score,
@@ -158,20 +158,15 @@ def network_candidate(
     )
 
 
-def train_residual(
-    run: Run, field: VectorField, states: CodeData, integrator: Integrator, error: Callable[..., float],
-    start_error: float, floor: float, decoder: Decoder,
-) -> VectorField | None:
-    """A closed-form field with a trained network beside it; None where it leaves nothing to train.
+def with_residual(run: Run, candidate: Candidate, error: Callable[[VectorField], float]) -> Candidate | None:
+    """A closed-form candidate with a trained network beside its field; None where it leaves nothing to train.
 
-    Args:
-        field: float64, in closed form, with validation error `start_error`; `error` gives that of other fields.
-        floor: error of the decoder alone.
+    `error` gives the validation error of other fields.
     """
-    settings = run.config.dynamics
+    settings, field, score = run.config.dynamics, candidate.field, candidate.score
     if not settings.depth:
         return None
-    if start_error < max(floor, ROUNDING) or run.budget.known("rollout") == 0:
+    if score.error < max(score.floor, ROUNDING) or run.budget.known("rollout") == 0:
         run.budget.record("rollout", 0)
         run.log.say("closed-form dynamics leave nothing to train")
         return None
@@ -180,7 +175,16 @@ def train_residual(
     if field.get(Products) is not None and True in wanted:  # quadratic dynamics are not met by a network from zero
         wanted = (True,)
     fields = [with_network(field, settings.width, settings.depth, keep, run.config.seed) for keep in wanted]
-    return train_field(run, fields, states, integrator, error, decoder)
+    trained = train_field(run, fields, candidate.states, candidate.integrator, error, candidate.decoder)
+    return replace(
+        candidate, name=candidate.name.replace("closed form", "closed form and trained residual"), field=trained,
+        refit=None, refit_decoder=None, row=None, score=network_score(trained, error, score.floor),
+    )
+
+
+def network_score(field: VectorField, error: Callable[[VectorField], float], floor: float) -> Score:
+    """The score of a field with a network."""
+    return Score(error(field), floor, sum(p.numel() for p in field.parameters()))
 
 
 def train_field(
@@ -189,7 +193,7 @@ def train_field(
 ) -> VectorField:
     """The best of some fields, trained on rollouts of training states, then in the data where codes are uncertain.
 
-    Several fields compete over the first steps. Ends in the state of least validation error.
+    Several fields compete over the first steps. Ends in the state of least validation error, float64.
     """
     config = run.config.training
     rollouts = RolloutTraining(states, integrator, config.batch)
@@ -223,7 +227,7 @@ def train_field(
         steps = run.budget.steps("data", last, _DATA_SHARE, 5000)
         error_after = run_stage(last, steps, run.log)
     run.log.log("rollout_final", steps, validation=error_after)
-    return field
+    return field.cpu().double()
 
 
 def _codes_determined(run: Run, decoder: Decoder) -> bool:

@@ -25,7 +25,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels
 from inrflow.errors import UserError
 from inrflow.training.margins import BETTER, BETTER_ON_FEW
-from inrflow.training.recorder import Interrupted, Recorder
+from inrflow.training.recorder import Recorder
 
 _MOST_PRODUCTS = 15_000  # of coefficients, in one field
 LARGEST_SIZE = 170  # codes of fields with contexts
@@ -105,11 +105,10 @@ class SpectralSearch:
             best = self._from_known(self.known, best, sizes)
         if best is None:
             raise UserError("every field that was fitted diverges; give more trajectories or a shorter data.frames")
-        kind = "an equation with constant coefficients" if best.equation else "fitted wave by wave"
         self.log.say(
-            f"closed-form dynamics that commute with translations, {kind}: {best.size} codes, {len(best.waves.out)} "
-            f"products, ridges {', '.join(f'{r:g}' for r in best.ridges) or 'none'}, validation error {best.score:.2e} "
-            "of the variance"
+            f"closed-form dynamics that commute with translations, {best.kind}: {best.size} codes, "
+            f"{len(best.waves.out)} products, ridges {', '.join(f'{r:g}' for r in best.ridges) or 'none'}, "
+            f"validation error {best.score:.2e} of the variance"
         )
         self.log.log("spectral", 1, validation=best.score, code_size=best.size)
         return best
@@ -145,8 +144,6 @@ class SpectralSearch:
         return self._logged(fit.search(self.validation, self.first), "free" if prior is None else "departing")
 
     def _logged(self, found: SpectralForm | None, kind: str) -> SpectralForm | None:
-        if self.log.stopping:
-            raise Interrupted
         if found is not None:
             self.log.log("spectral", 0, code_size=found.size, kind=kind, validation=found.score)
         return found
@@ -320,8 +317,6 @@ class SpectralContexts:
         products = bool(operator.products.shape[1])
         best: SpectralContextForm | None = None
         for _ in range(_ROUNDS):
-            if self.log.stopping:
-                raise Interrupted
             fit = SpectralFit(self.train, labels, None, products, contexts[self.rows], coupled)
             form = fit.search(self.validation, 0, 1, contexts[self.validation_rows], self._extended(fit, operator))
             if form is None or not form.score < (needed if best is None else BETTER * best.score):

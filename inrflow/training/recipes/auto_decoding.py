@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from inrflow.config.schema import Config
-from inrflow.data.augmentation import Augmentation, moved_batch
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
@@ -177,25 +177,19 @@ class AutoDecoderTraining:
         source: normalised trajectories.
         training, validation: their indices; without validation trajectories the score is that of held-out points of
             training trajectories.
-        augmentation: random symmetry copies; only for "gradient_steps", because a row of a table belongs to one frame.
     """
 
-    def __init__(
-        self,
-        source: TrajectorySource,
-        training: np.ndarray,
-        validation: np.ndarray,
-        augmentation: Augmentation | None = None,
-    ) -> None:
-        self.source, self.training, self.validation, self.augmentation = source, training, validation, augmentation
-        self.all_points = False  # a last part of the stage may see the held-out points too
-        first = source.batch(training[:1])
-        self.frames = first.u.shape[1]
+    def __init__(self, source: TrajectorySource, training: np.ndarray, validation: np.ndarray) -> None:
+        self.source, self.training, self.validation = source, training, validation
+        self.frames = source.batch(training[:1]).u.shape[1]
+
+    @cached_property
+    def observed(self) -> Tensor:
+        """(S, T) which training frames have values."""
+        return torch.cat([self.source.batch([int(i)]).observed for i in self.training])
 
     def make(self, decoder: Decoder, method: str, **options: float) -> AutoDecoder:
         """The module to train: the decoder with codes for all training frames."""
-        if method != "gradient_steps" and self.augmentation:
-            raise ValueError(f"symmetry copies need codes that are not kept in a table, found method {method!r}")
         return AutoDecoder(decoder, len(self.training), self.frames, method, **options)  # type: ignore[arg-type]
 
     # ---- batches ----
@@ -205,12 +199,6 @@ class AutoDecoderTraining:
         """Indices of kept and held-out points; the same for a point whatever the width to which its batch is padded."""
         held = torch.as_tensor(np.random.default_rng([0]).random(points) < _HELD_OUT)
         return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
-
-    def _batch(self, trajectories: np.ndarray, random: np.random.Generator | None = None) -> TrajectoryBatch:
-        """Normalised trajectories, moved by symmetries where a random generator is given."""
-        if random is None:
-            return self.source.batch(trajectories)
-        return moved_batch(self.source, trajectories, self.augmentation, random)
 
     @staticmethod
     def _frames(batch: TrajectoryBatch, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,11 +216,11 @@ class AutoDecoderTraining:
         """Mean squared error of a random batch of frames, normalised units; moves the table of "gauss_newton"."""
         assert isinstance(module, AutoDecoder)
         rows = random.permutation(len(self.training))[:_TRAJECTORIES_PER_STEP]
-        batch = self._batch(self.training[rows], random)
+        batch = self.source.batch(self.training[rows])
         seen = batch.observed.nonzero()
         chosen = seen[torch.as_tensor(random.permutation(len(seen))[:_FRAMES_PER_STEP])]
         x, u = self._frames(batch, chosen)
-        kept = torch.arange(u.shape[1]) if self.all_points else self._split(u.shape[1])[0]
+        kept = self._split(u.shape[1])[0]
         pairs = _PAIRS_OF_GRADIENT_STEPS if module.method == "gradient_steps" else _PAIRS_PER_STEP
         limit = max(64, pairs // max(1, len(chosen)))
         if len(kept) > limit:
@@ -301,9 +289,8 @@ class AutoDecoderTraining:
         The covariance is shrunk towards its diagonal: there may be fewer frames than code dimensions.
         """
         every = self.codes(module)
-        observed = torch.cat([self.source.batch([int(i)]).observed for i in self.training])
         parts = module.decoder.channels if module.decoder.code_per_channel else 1
-        mean, covariance = shrunk_moments(every[observed].double(), parts)
+        mean, covariance = shrunk_moments(every[self.observed].double(), parts)
         rows = np.unique(np.linspace(0, len(self.training) - 1, 8).astype(int))
         batch = self.source.batch(self.training[rows])
         seen = batch.observed.nonzero()

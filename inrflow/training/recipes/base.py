@@ -44,6 +44,15 @@ def has_solved_codes(config: Config) -> bool:
     return affine and config.encoding.method == "closed_form"
 
 
+def asks_for_other_dynamics(config: Config) -> str | None:
+    """The first setting that asks for other dynamics than a law, in words; None where there is none."""
+    dynamics = config.dynamics
+    settings = {"dynamics.equation": not dynamics.equation, "dynamics.linear": not dynamics.linear,
+                "dynamics.memory": dynamics.memory, "dynamics.start": dynamics.start != "auto",
+                "decoder.closure": config.decoder.closure}
+    return next((f"{key} asks for other dynamics" for key, asked in settings.items() if asked), None)
+
+
 def check_recipe(config: Config) -> None:
     """Raise UserError for a decoder and an encoding that cannot work together."""
     settings, method = config.decoder, config.encoding.method

@@ -24,7 +24,7 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.judge import rollout_error
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage, step_random
-from inrflow.training.parts.codes import copies_for
+from inrflow.training.parts.codes import wanted_copies
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, make_decoder, shrunk_moments
 from inrflow.training.run import Run
@@ -54,7 +54,7 @@ class JointRecipe:
         decoder = make_decoder(config, embedding, len(problem.description.channels))
         parts, settings, augmentation = config.dynamics, config.training, problem.augmentation()
         field = VectorField.of(decoder.code_size, linear=False, width=parts.width, depth=parts.depth, swish=True)
-        copies = copies_for(len(problem.train), len(problem.symmetries), config.data.copies)
+        copies = wanted_copies(run)
         joint = JointTraining(
             problem.source, problem.train, problem.scale, augmentation, copies, settings.batch,
             wrapping(problem.box, problem.description.period, embedding), config.seed,

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from inrflow.config.schema import Config
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.encoding.posterior import GaussianPrior
@@ -16,7 +15,7 @@ from inrflow.training.candidate import Candidate, Score
 from inrflow.training.judge import explains, rollout_error
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.problem import Problem
-from inrflow.training.recipes.base import uses_solved_codes
+from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_codes
 from inrflow.training.run import Run
 
 _SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
@@ -37,9 +36,8 @@ class LawRecipe:
             return f"{best.recipe} explains the data"
         if not uses_solved_codes(problem) or problem.config.decoder.codes == "harmonics":
             return "the configuration asks for other codes"
-        asked = _asked(problem.config)
-        if asked:
-            return f"{asked} asks for other dynamics"
+        if asked := asks_for_other_dynamics(problem.config):
+            return asked
         if problem.forcing_period:
             return "the data have a periodic forcing"
         if problem.environments is not None:
@@ -119,15 +117,6 @@ class LawRecipe:
             explained=explains(error, floor), calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
             metadata={"symmetries": [], "equation": lines},
         )
-
-
-def _asked(config: Config) -> str:
-    """The first setting that asks for dynamics without a law."""
-    dynamics = config.dynamics
-    settings = {"dynamics.equation": not dynamics.equation, "dynamics.linear": not dynamics.linear,
-                "dynamics.memory": bool(dynamics.memory), "dynamics.start": dynamics.start != "auto",
-                "decoder.closure": config.decoder.closure}
-    return next((key for key, value in settings.items() if value), "")
 
 
 def _noise(law, x: np.ndarray, u: np.ndarray) -> np.ndarray:  # noqa: ANN001

@@ -33,7 +33,7 @@ from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.decoder import harmonic_decoder
 from inrflow.training.parts.environments import ContextGroups
 from inrflow.training.problem import Problem
-from inrflow.training.recipes.base import uses_solved_codes
+from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_codes
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
@@ -56,7 +56,7 @@ class LocalEquationRecipe:
 
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why no local equation is looked for."""
-        dynamics, decoder = problem.config.dynamics, problem.config.decoder
+        decoder = problem.config.decoder
         if not problem.has_harmonics:
             return "the domain is not periodic in all coordinates"
         if problem.source.time_bins is not None:
@@ -67,12 +67,7 @@ class LocalEquationRecipe:
             return "the domain has more than three dimensions"
         if problem.forcing_period:
             return "the data have a periodic forcing"
-        if not dynamics.equation:
-            return "dynamics.equation=false"
-        settings = {"dynamics.linear": not dynamics.linear, "dynamics.memory": dynamics.memory,
-                    "dynamics.start": dynamics.start != "auto", "decoder.closure": decoder.closure}
-        asked = [key for key, value in settings.items() if value]
-        return f"{asked[0]} asks for other dynamics" if asked else None
+        return asks_for_other_dynamics(problem.config)
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The best equation of all libraries, where it forecasts held-out data."""
@@ -260,12 +255,10 @@ class _Search:
     def candidate(self, best: FoundEquation) -> Candidate:
         """The equation as a candidate. Linear ones do not end the search: POD codes may hold more of what is linear."""
         problem, size, count = self.run.problem, self.basis.code_size, best.contexts.shape[1]
-        dynamics, equation = self.run.config.dynamics, best.equation
+        equation = best.equation
         field = equation.field(self.basis)
         validation = self._states(self.validation, best.contexts, self.validation_rows)
-        integrator = Integrator(
-            dynamics.method, self._step(field, validation, best), dynamics.rtol, dynamics.atol, dynamics.adjoint
-        )
+        integrator = problem.integrator(self._step(field, validation, best))
         metadata: dict[str, Any] = {"symmetries": [], "equation": problem.written(equation)}
         if problem.pretrained is not None:
             metadata["transfer"] = {"dynamics": self.library, "scores": self.scores, "weights": {}}

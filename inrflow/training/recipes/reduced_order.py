@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ import torch
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.closure import ClosureDecoder
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.fitting.linear_search import ClosedForm
 from inrflow.dynamics.states import CodeData, frames_needed, memory_directions, with_memory
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
@@ -24,14 +25,14 @@ from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import integration_step, rollout_error
 from inrflow.training.parts.asynchronous import follow_quadratic_motion, resolve_times
 from inrflow.training.parts.codes import affordable_copies, encode_all, wanted_copies
-from inrflow.training.parts.decoder import FittedDecoder, fit_decoder, fit_modes
+from inrflow.training.parts.decoder import FittedDecoder, decoder_training, fit_decoder, fit_modes
 from inrflow.training.parts.delay_embedding import choose_memory
 from inrflow.training.parts.environments import ContextDynamicsSearch, context_candidates
 from inrflow.training.parts.linear import ChosenDynamics, choose_linear, linear_field, linear_search, sizes_to_try
 from inrflow.training.parts.mesh_flow import complete_by_flow
 from inrflow.training.parts.quadratic import choose_quadratic, refitted
 from inrflow.training.parts.refit import Refit
-from inrflow.training.parts.rollouts import train_residual
+from inrflow.training.parts.rollouts import with_residual
 from inrflow.training.parts.symmetries import check_symmetries
 from inrflow.training.parts.trunk import DecoderTraining
 from inrflow.training.problem import Problem
@@ -70,9 +71,7 @@ class ReducedOrderRecipe:
             kept = check_symmetries(run, codes, fitted.modes)
             if len(kept) < len(run.problem.symmetries):
                 run = run.on(run.problem.with_symmetries(kept))
-                problem = run.problem
-                frames = DecoderTraining(problem.source, problem.train, problem.validation, problem.augmentation())
-                modes = fit_modes(run, frames, fitted.decoder)
+                modes = fit_modes(run, decoder_training(run), fitted.decoder)
                 fitted = replace(fitted, modes=modes).leading(len(modes.variances))
                 codes = encode_all(run, fitted.decoder, modes.prior())
             run.log.say(f"symmetries: {', '.join(run.problem.symmetries.names) or 'none'}")
@@ -143,24 +142,26 @@ def closed_form_candidates(
     judged_states = with_memory(judged, size, early.directions)
     floor = float(prior.noise.mean())
     step = integration_step(field, states.since(chosen.past), chosen.score + floor, settings.step)
-    integrator = Integrator(settings.method, step, settings.rtol, settings.atol, settings.adjoint)
+    integrator = problem.integrator(step)
 
     def error(other: VectorField) -> float:
         return rollout_error(other, integrator, judged_states, judged, first, size)
 
-    full = fit if quadratic is not None else chosen.search.fit(fit.candidate, fit.scores, data=every)
+    @cache
+    def full() -> ClosedForm:
+        return fit if quadratic is not None else chosen.search.fit(fit.candidate, fit.scores, data=every)
 
     def refit() -> Refitted:
+        states = with_memory(chosen.train, size, full().directions)
         if quadratic is None:
-            return Refitted(linear_field(run, full), with_memory(chosen.train, size, full.directions))
-        again = refitted(quadratic, with_memory(every, size, early.directions))
-        return Refitted(again.field(), with_memory(chosen.train, size, full.directions))
+            return Refitted(linear_field(run, full()), states)
+        return Refitted(refitted(quadratic, with_memory(every, size, early.directions)).field(), states)
 
     def refit_decoder(surrogate: Surrogate) -> Surrogate:
         assert fitted is not None and validation is not None
         whole = CodeData.join([problem.originals(chosen.train), validation])
         before = rollout_error(
-            surrogate.field, integrator, with_memory(whole, size, full.directions), whole, first, size
+            surrogate.field, integrator, with_memory(whole, size, full().directions), whole, first, size
         )
         return _on_all_trajectories(run, surrogate, fitted, chosen, first, before)
 
@@ -171,14 +172,9 @@ def closed_form_candidates(
         refit_decoder=refit_decoder if refits_decoder else None, row=chosen.row,
     )
     yield candidate
-    trained = train_residual(run, field, states, integrator, error, candidate.score.error, floor, decoder)
-    if trained is None:
-        return
-    trained = trained.cpu().double()
-    yield replace(
-        candidate, name="closed form and trained residual", field=trained, refit=None, refit_decoder=None, row=None,
-        score=Score(error(trained), floor, sum(p.numel() for p in trained.parameters())),
-    )
+    trained = with_residual(run, candidate, error)
+    if trained is not None:
+        yield trained
 
 
 def choose_closure(

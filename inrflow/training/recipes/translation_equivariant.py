@@ -7,12 +7,10 @@ each wave has few unknowns, so that few trajectories determine them. Dynamics of
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.spectral import SpectralForm
 from inrflow.dynamics.states import CodeData, with_memory
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels
@@ -25,7 +23,7 @@ from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.decoder import harmonic_decoder
 from inrflow.training.parts.environments import ContextDynamics, ContextGroups, context_candidates
 from inrflow.training.parts.linear import candidate_sizes
-from inrflow.training.parts.rollouts import train_residual
+from inrflow.training.parts.rollouts import with_residual
 from inrflow.training.parts.spectral import LARGEST_SIZE, SpectralContexts, SpectralSearch, refitted
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
@@ -77,9 +75,8 @@ class TranslationEquivariantRecipe:
         prior, size = modes.prior(), form.size
         floor = float(prior.noise.mean())
         field = form.field()
-        kind = "an equation with constant coefficients" if form.equation else "fitted wave by wave"
         row = run.log.tried(Tried(
-            self.name, f"{kind}, {len(form.waves.out)} products", size, form.score, floor,
+            self.name, f"{form.kind}, {len(form.waves.out)} products", size, form.score, floor,
             sum(int((p != 0).sum()) for p in field.parameters()),
         ))
         if validation is not None and problem.environments is not None and pretrained is None:
@@ -93,7 +90,7 @@ class TranslationEquivariantRecipe:
         step = form.substep  # along whose flow the products were fitted
         if field.is_linear:
             step = min(step, integration_step(field, states, form.score + floor, settings.step))
-        integrator = Integrator(settings.method, step, settings.rtol, settings.atol, settings.adjoint)
+        integrator = problem.integrator(step)
 
         def error(other: VectorField) -> float:
             return rollout_error(other, integrator, judged_states, judged, first, size)
@@ -107,13 +104,9 @@ class TranslationEquivariantRecipe:
             code_names=labels.first(size).names(), metadata=metadata, row=row,
         )
         yield candidate
-        trained = train_residual(run, field, states, integrator, error, candidate.score.error, floor, decoder)
+        trained = with_residual(run, candidate, error)
         if trained is not None:
-            trained = trained.cpu().double()
-            yield replace(
-                candidate, name="closed form and trained residual, commutes with translations", field=trained,
-                refit=None, row=None, score=Score(error(trained), floor, sum(p.numel() for p in trained.parameters())),
-            )
+            yield trained
 
 
 def _with_contexts(

@@ -9,7 +9,7 @@ from rich.console import Console
 from inrflow.dynamics.states import CodeData
 from inrflow.training.budget import Budget
 from inrflow.training.parts.quadratic import QuadraticSearch, number_of_products, refitted
-from inrflow.training.recorder import Interrupted, Recorder
+from inrflow.training.recorder import Recorder
 
 
 def logistic(starts: torch.Tensor, frames: int = 8) -> CodeData:
@@ -56,8 +56,3 @@ def test_the_number_of_products_is_the_wanted_one_or_follows_from_the_time(stage
     assert 0 < few and many == pytest.approx(2 * few, abs=2)
     assert count(None, 1e9) == 4000
 
-
-def test_a_search_that_is_told_to_stop_stops(stage):
-    stage.log.stopping = True
-    with pytest.raises(Interrupted):
-        stage.search([2], 3)

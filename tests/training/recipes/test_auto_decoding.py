@@ -99,7 +99,7 @@ def ridge_codes(decoder: Decoder, training: AutoDecoderTraining, ridge: float) -
 def test_gauss_newton_rows_converge_to_the_ridge_codes_of_an_affine_decoder(training):
     decoder = siren("output")
     module = training.make(decoder, "gauss_newton")
-    training.all_points = True
+    training._split = lambda points: (torch.arange(points), torch.arange(0))  # none is held out
     random = np.random.default_rng(0)
     for step in range(12):
         training.loss(module, step, 12, random)
@@ -140,7 +140,7 @@ def test_the_table_is_part_of_the_checkpoint_and_a_run_repeats(training):
 
 def test_the_prior_describes_codes_and_what_they_leave(training):
     module = training.make(siren("output"), "gauss_newton")
-    training.all_points = True
+    training._split = lambda points: (torch.arange(points), torch.arange(0))  # none is held out
     train(training, module, 30)
     prior = training.prior(module)
     codes = training.codes(module)
