@@ -169,7 +169,7 @@ def prepare(problem: Problem, size: Size, seed: int, folder: Path) -> Prepared:
         other.normalisation = normalisation
     file, description = source.file, source.description
     extent = file.box[1] - file.box[0]
-    moves = Augmentation(description.symmetries, extent, description.period, normalisation.scale)
+    moves = Augmentation(description.symmetries, extent, description.period)
     low, high = file.box
     embedding = make_embedding(low.tolist(), high.tolist(), description.period, description.geometry, 2, HARMONICS)
     decoder = HarmonicDecoder(embedding, len(description.channels)).double()

@@ -89,7 +89,7 @@ def batches_of(
         return [original]
     symmetries = surrogate.description.symmetries.only(list(names))
     extent = surrogate.box[1] - surrogate.box[0]
-    move = Augmentation(symmetries, extent, surrogate.description.period, surrogate.normalisation.scale)
+    move = Augmentation(symmetries, extent, surrogate.description.period)
     random = np.random.default_rng([seed, 23])
     size = float(surrogate.codes(original).codes.square().mean())
     moved = [move(original, random) for _ in range(copies - 1)]

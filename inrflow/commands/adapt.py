@@ -21,14 +21,13 @@ from inrflow.adaptation.context import (
 )
 from inrflow.adaptation.further import Step, adapt_further
 from inrflow.adaptation.scratch import train_from_scratch
-from inrflow.commands.run_directory import REFERENCES_FILE, default_output, load_run, report_evaluation
-from inrflow.config.resolve import from_yaml, resolve, to_yaml
+from inrflow.commands.run_directory import REFERENCES_FILE, RunDirectory, load_run, report_evaluation
+from inrflow.config.resolve import resolve
 from inrflow.config.schema import AdaptConfig, Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
-from inrflow.evaluation.references.registry import References
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.store import is_family
 from inrflow.model.surrogate import Surrogate
@@ -42,14 +41,13 @@ def run(arguments: list[str]) -> int:
     """Adapt, compare, save."""
     config: AdaptConfig = resolve("adapt", AdaptConfig, arguments)
     check(config)
-    if config.run is not None and is_family(config.run):
+    if is_family(str(config.run)):
         from inrflow.commands.adapt_physics import run_new_physics
 
         return run_new_physics(config)
-    surrogate = load_run(config.run, config.device)
-    directory = Path(config.output or default_output("adapt"))
-    if (directory / "config.yaml").exists():
-        raise UserError(f"{directory} holds a run already; choose another output=DIR")
+    surrogate = load_run(str(config.run), config.device)
+    place = RunDirectory.new(config.output, "adapt")
+    directory = place.path
     console = Console(stderr=True)
     with TrajectoryFile(str(config.data.train)) as file:
         source = open_source(surrogate, file, config)
@@ -62,7 +60,7 @@ def run(arguments: list[str]) -> int:
         else:
             adaptation, steps = adapt_further(surrogate, batches, config.adapt.strength == "all")
         told = tell(surrogate, adaptation, steps, config.adapt.strength, (count, source.times.shape[1]), console)
-        write_run(adaptation.surrogate, config, directory)
+        write_run(adaptation.surrogate, config, place)
         scratch = None
         if config.data.test is not None and config.adapt.scratch_minutes:
             trained = configuration_of(config)
@@ -72,10 +70,8 @@ def run(arguments: list[str]) -> int:
         told["errors"] = compare(surrogate, adaptation, scratch, config, console)
     write_json(directory / "adaptation.json", told)
     if config.data.test is not None:
-        references_path = directory / REFERENCES_FILE
-        references = References.load(references_path) if references_path.exists() else None
         test = Path(config.data.test)
-        report_evaluation(adaptation.surrogate, test, observed(config), directory, console, references)
+        report_evaluation(adaptation.surrogate, test, observed(config), directory, console, place.references())
     console.print(f"the adapted run is in {directory}", highlight=False)
     return 0
 
@@ -83,8 +79,6 @@ def run(arguments: list[str]) -> int:
 def check(config: AdaptConfig) -> None:
     """What the limits of single settings do not say. Raises UserError."""
     data, settings = config.data, config.adapt
-    if data.train is None:
-        raise UserError("data.train=FILE is missing; give a file with trajectories of the new system")
     if data.test is not None and not Path(data.test).exists():
         raise UserError(f"data.test={data.test} does not exist; give a file, or leave it out")
     if settings.strength not in STRENGTHS:
@@ -180,19 +174,19 @@ def compare(
 
 def configuration_of(config: AdaptConfig) -> Config:
     """The configuration of the run that is adapted."""
-    path = Path(str(config.run)) / "config.yaml"
-    return from_yaml(path, Config) if path.exists() else Config()
+    run = RunDirectory(Path(str(config.run)))
+    return run.config() if run.begun else Config()
 
 
-def write_run(surrogate: Surrogate, config: AdaptConfig, directory: Path) -> None:
+def write_run(surrogate: Surrogate, config: AdaptConfig, place: RunDirectory) -> None:
     """A run directory that every other command takes, with the configuration of the run it came from."""
     origin = Path(str(config.run))
     surrogate.training["test"] = os.path.abspath(config.data.test) if config.data.test else None
     trained, data = configuration_of(config), config.data
     trained.data.train, trained.data.test = os.path.abspath(str(data.train)), surrogate.training["test"]
     trained.data.frames, trained.data.points, trained.data.same_points = data.frames, data.points, data.same_points
-    surrogate.save(directory)
-    write_aside(directory / "config.yaml", lambda path: path.write_text(to_yaml(trained)))
-    write_aside(directory / "adapt.yaml", lambda path: path.write_text(to_yaml(config)))
+    surrogate.save(place.path)
+    place.write_config(trained)
+    place.write_config(config, "adapt.yaml")
     if (origin / REFERENCES_FILE).exists():
-        write_aside(directory / REFERENCES_FILE, lambda path: shutil.copyfile(origin / REFERENCES_FILE, path))
+        write_aside(place.path / REFERENCES_FILE, lambda path: shutil.copyfile(origin / REFERENCES_FILE, path))

@@ -14,16 +14,15 @@ import torch
 from rich.console import Console
 
 from inrflow.adaptation.new_physics import add_physics, known_physics
-from inrflow.commands.run_directory import default_output, report_evaluation
+from inrflow.commands.run_directory import RunDirectory, report_evaluation
 from inrflow.commands.train_several import train_physics
-from inrflow.config.resolve import to_yaml
 from inrflow.config.schema import AdaptConfig, Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family
 from inrflow.runtime.safe_names import safe_name
-from inrflow.runtime.tensor_files import write_aside, write_json
+from inrflow.runtime.tensor_files import write_json
 from inrflow.training.problem import has_harmonics
 from inrflow.training.recorder import Interrupted
 
@@ -40,9 +39,8 @@ def run_new_physics(config: AdaptConfig) -> int:
         if not has_harmonics(file):
             raise UserError(f"{path} ({name}) is not periodic in all coordinates, the physics of {config.run} are; "
                             "train it by itself")
-    directory = Path(config.output or default_output("adapt"))
-    if (directory / "config.yaml").exists():
-        raise UserError(f"{directory} holds a run already; choose another output=DIR")
+    place = RunDirectory.new(config.output, "adapt")
+    directory = place.path
     console = Console(stderr=True)
     trained = Config()
     trained.device = config.device
@@ -60,8 +58,8 @@ def run_new_physics(config: AdaptConfig) -> int:
         return 1
     joined = add_physics(family, name, added)
     joined.save(directory)
-    write_aside(directory / "config.yaml", lambda p: p.write_text(to_yaml(trained)))
-    write_aside(directory / "adapt.yaml", lambda p: p.write_text(to_yaml(config)))
+    place.write_config(trained)
+    place.write_config(config, "adapt.yaml")
     transfer = added.training.get("transfer", {})
     write_json(directory / "adaptation.json", {"physics": name, **transfer})
     console.print(f"{name} joins {', '.join(family.names)}: dynamics {transfer.get('dynamics', '')}; saved in "

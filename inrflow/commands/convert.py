@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import ConvertConfig
-from inrflow.errors import UserError
 
 
 def run(arguments: list[str]) -> int:
@@ -18,10 +17,7 @@ def run(arguments: list[str]) -> int:
     from inrflow.commands.screen import screen, show
     from inrflow.data.formats.convert import convert
     from inrflow.data.formats.inspect import describe
-    from inrflow.data.formats.registry import readable
 
-    if len(files) != 2:
-        raise UserError(f"{len(files)} files are given; expected SOURCE TARGET, a source in {readable()}")
     source, target = files
     options = {key: value for key, value in asdict(config).items() if value not in (None, {})}
     with Console(stderr=True).status("converting"):

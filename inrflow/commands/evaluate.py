@@ -17,7 +17,7 @@ def run(arguments: list[str]) -> int:
     config: EvaluateConfig = resolve("evaluate", EvaluateConfig, arguments)
     from inrflow.evaluation.observe import Observe
 
-    surrogate = load_run(config.run, config.device, config.physics, config.data.test)
+    surrogate = load_run(str(config.run), config.device, config.physics, config.data.test)
     test = config.data.test or surrogate.training.get("test")
     if test is None:
         raise UserError(

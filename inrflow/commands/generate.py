@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from inrflow.commands.run_directory import default_output, make_folder
+from inrflow.commands.run_directory import default_output
 from inrflow.commands.screen import screen, show
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import GenerateConfig
@@ -17,6 +17,7 @@ from inrflow.data.formats.inspect import describe
 from inrflow.errors import UserError
 from inrflow.pdes.equations import EQUATIONS
 from inrflow.pdes.generate import generate
+from inrflow.runtime.atomic_files import make_folder
 
 
 def run(arguments: list[str]) -> int:

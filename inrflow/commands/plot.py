@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.tri import Triangulation
 from rich.console import Console
 
+from inrflow.commands.report import draw_errors
 from inrflow.commands.run_directory import RunDirectory, default_output, load_run
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import PlotConfig
@@ -19,9 +20,8 @@ from inrflow.data.observations import Frames, Observations
 from inrflow.data.source import observed_points
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
-from inrflow.evaluation.references.registry import title_of
 from inrflow.model.surrogate import Surrogate
-from inrflow.plotting import Scene, animation, error_figure, forecast_figure, loss_figure
+from inrflow.plotting import Scene, animation, forecast_figure, loss_figure
 
 _LARGEST = 5_000_000
 
@@ -29,7 +29,7 @@ _LARGEST = 5_000_000
 def run(arguments: list[str]) -> int:
     """Assimilate one trajectory of a test file and draw."""
     config: PlotConfig = resolve("plot", PlotConfig, arguments)
-    surrogate = load_run(config.run, config.device, config.physics, config.data.test)
+    surrogate = load_run(str(config.run), config.device, config.physics, config.data.test)
     _check(config, surrogate.description)
     path, observe = _source(config, surrogate)
     directory = Path(config.output or default_output("plot"))
@@ -169,13 +169,7 @@ def _draw_errors(
     config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, observe: Observe, directory: Path
 ) -> Path:
     references = RunDirectory(Path(str(config.run))).references()
-    evaluation = evaluate(surrogate, file, observe, references, with_std=False)
-    about, times = surrogate.description, evaluation.times
-    horizon = float(times[0]) + surrogate.horizon
-    errors = {title_of(name): values for name, values in evaluation.by_frame.items()}
-    return error_figure(
-        directory / "errors.png", times, errors, horizon, title=about.name, time_units=about.time_units
-    )
+    return draw_errors(directory, surrogate, evaluate(surrogate, file, observe, references, with_std=False))
 
 
 def _draw_training(run_directory: Path, directory: Path, name: str) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from inrflow.commands.run_directory import default_output, load_run, make_folder
+from inrflow.commands.run_directory import default_output, load_run
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import QueryConfig
 from inrflow.data.formats.tables import PointReader, PointTable, PointWriter, read_observations
@@ -18,12 +18,13 @@ from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
+from inrflow.runtime.atomic_files import make_folder
 
 
 def run(arguments: list[str]) -> int:
     """Assimilate, answer, write."""
     config: QueryConfig = resolve("query", QueryConfig, arguments)
-    surrogate = load_run(config.run, config.device, config.physics, config.observations)
+    surrogate = load_run(str(config.run), config.device, config.physics, config.observations)
     target = _target(config)
     console = Console(stderr=True)
     began = time.perf_counter()

@@ -130,22 +130,33 @@ def draw(
     directory: Path, surrogate: Surrogate, evaluation: Evaluation, triangles: np.ndarray | None = None
 ) -> list[Path]:
     """Draw the forecast of one trajectory for every channel, and errors against time; returns the files."""
-    from inrflow.plotting import Scene, error_figure, forecast_figure
+    from inrflow.plotting import Scene, forecast_figure
 
     example, about = evaluation.example, surrogate.description
-    times, observed = evaluation.times, np.isfinite(example["observed"]).any(-1)
-    horizon = float(times[0]) + surrogate.horizon
+    observed = np.isfinite(example["observed"]).any(-1)
     scene = Scene(
         example["t"], example["x"], example["prediction"], about.channels, example["truth"], example["std"],
-        about.units, triangles, about.coordinates, about.geometry, about.time_units, horizon,
+        about.units, triangles, about.coordinates, about.geometry, about.time_units, _horizon(surrogate, evaluation),
         assimilated=float(example["t"][len(observed) - 1]), sensors=sensors(example["x"], observed),
     )
     written = [forecast_figure(directory / f"forecast_{channel}.png", scene, channel=channel, title=about.name)
                for channel in about.channels]
+    return [*written, draw_errors(directory, surrogate, evaluation)]
+
+
+def draw_errors(directory: Path, surrogate: Surrogate, evaluation: Evaluation) -> Path:
+    """Draw the errors of the model and of the reference forecasts against time; returns the file."""
+    from inrflow.plotting import error_figure
+
     errors = {title_of(name): values for name, values in evaluation.by_frame.items()}
-    written.append(error_figure(directory / "errors.png", times, errors, horizon, title=about.name,
-                                time_units=about.time_units))
-    return written
+    about = surrogate.description
+    return error_figure(directory / "errors.png", evaluation.times, errors, _horizon(surrogate, evaluation),
+                        title=about.name, time_units=about.time_units)
+
+
+def _horizon(surrogate: Surrogate, evaluation: Evaluation) -> float:
+    """Last time of training, in the data's time."""
+    return float(evaluation.times[0]) + surrogate.horizon
 
 
 def sensors(x: np.ndarray, observed: np.ndarray) -> np.ndarray | None:

@@ -40,8 +40,8 @@ class RunDirectory:
         """The folder `output`, or a new one of the command. Raises UserError where it holds a run already."""
         run = cls(Path(output or default_output(command)))
         if run.begun:
-            raise UserError(f"{run.path} holds a run already; choose another output=DIR, or continue it with "
-                            f"resume={run.path}")
+            goes_on = f", or continue it with resume={run.path}" if command == "train" else ""
+            raise UserError(f"{run.path} holds a run already; choose another output=DIR{goes_on}")
         return run
 
     @property
@@ -132,38 +132,23 @@ def default_output(command: str) -> Path:
     return folder
 
 
-def make_folder(folder: Path) -> Path:
-    """The folder, made where it is missing. Raises UserError where that is not possible."""
-    from inrflow.runtime.atomic_files import disk_failure
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_failure(folder, error) or error from error
-    return folder
-
-
 def require_run(run: str) -> None:
     """Raise UserError where there is no such run directory."""
     if not Path(run).exists():
         raise UserError(f"run directory {run} does not exist; give one that inrflow train has written")
 
 
-def load_run(
-    run: str | None, device: str = "auto", physics: str | None = None, data: str | None = None
-) -> Surrogate:
+def load_run(run: str, device: str = "auto", physics: str | None = None, data: str | None = None) -> Surrogate:
     """The surrogate of a run directory, its decoder on the device.
 
-    Of several physics it is the one named, or the one that a `data` file belongs to. Raises UserError where no run is
-    named, it holds none or a damaged one, or the physics is not known.
+    Of several physics it is the one named, or the one that a `data` file belongs to. Raises UserError where the
+    directory holds no run or a damaged one, or the physics is not known.
     """
     from inrflow.data.formats.schema import open_hdf5, read_description
     from inrflow.model.family import Family
     from inrflow.model.store import is_family
     from inrflow.model.surrogate import Surrogate
 
-    if run is None:
-        raise UserError("run=DIR is missing; give a run directory that inrflow train has written")
     try:
         if physics is not None or data is None or not is_family(run):
             return Surrogate.load(run, device, physics)

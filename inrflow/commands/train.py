@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from inrflow.commands.run_directory import REFERENCES_FILE, default_output, report_evaluation, several
-from inrflow.config.resolve import from_yaml, resolve, to_yaml
+from inrflow.commands.run_directory import REFERENCES_FILE, RunDirectory, report_evaluation, several
+from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
@@ -17,7 +17,6 @@ from inrflow.evaluation.evaluate import Observe
 from inrflow.evaluation.references.registry import fit_references
 from inrflow.model.store import MODEL_FILE
 from inrflow.pdes.embedded import embedded_files
-from inrflow.runtime.atomic_files import write_aside
 from inrflow.runtime.devices import choose_device
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import check_recipe
@@ -30,31 +29,23 @@ def run(arguments: list[str]) -> int:
     """Train, evaluate, plot."""
     config: Config = resolve("train", Config, arguments)
     console = Console(stderr=True)
+    resumed = bool(config.resume)
     if config.resume:
-        directory = Path(config.resume)
-        if not (directory / "config.yaml").exists():
-            raise UserError(f"resume={directory}: there is no config.yaml; give a folder of inrflow train")
-        device = config.device
-        config = from_yaml(directory / "config.yaml", Config)
-        _only_resume(arguments, directory)
+        place = RunDirectory(Path(config.resume))
+        if not place.begun:
+            raise UserError(f"resume={place.path}: there is no config.yaml; give a folder of inrflow train")
+        device, config = config.device, place.config()
+        _only_resume(arguments, place.path)
         if any(item.startswith("device=") for item in arguments):  # of the machine, which may be another one
             config.device = device
-        if several(config.data.train) is not None:
-            from inrflow.commands.train_several import run_several
-
-            config.output = str(directory)
-            return run_several(config, console, resumed=True)
     else:
         check(config)
-        if several(config.data.train) is not None:
-            from inrflow.commands.train_several import run_several
+        place = RunDirectory.new(config.output, "train")
+    if several(config.data.train) is not None:
+        from inrflow.commands.train_several import run_several
 
-            return run_several(config, console)
-        directory = Path(config.output or default_output("train"))
-        if (directory / "config.yaml").exists():
-            raise UserError(
-                f"{directory} holds a run already; choose another output=DIR, or continue it with resume={directory}"
-            )
+        return run_several(config, place, console, resumed)
+    directory = place.path
     train_path, test_path = config.data.train, config.data.test
     if train_path is None:
         train_path, test_path = map(str, embedded_files(console))
@@ -73,7 +64,7 @@ def run(arguments: list[str]) -> int:
             setattr(config.data, key, os.path.abspath(value) if value else None)
 
         problem = Problem.of(config, file)  # refuses what cannot be trained on
-        write_aside(directory / "config.yaml", lambda p: p.write_text(to_yaml(config)))
+        place.write_config(config)
         console.print(f"results go to {directory}", highlight=False)
         try:
             with Recorder(directory, console) as log:

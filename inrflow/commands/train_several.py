@@ -13,8 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from inrflow.commands.run_directory import default_output, report_evaluation, several
-from inrflow.config.resolve import to_yaml
+from inrflow.commands.run_directory import EVALUATION_FILE, RunDirectory, report_evaluation, several
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
@@ -23,7 +22,7 @@ from inrflow.model.family import Family
 from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.safe_names import safe_name
-from inrflow.runtime.tensor_files import write_aside, write_json
+from inrflow.runtime.tensor_files import write_json
 from inrflow.training.parts.spectral import KnownPhysics
 from inrflow.training.problem import Problem, has_harmonics
 from inrflow.training.recorder import Interrupted, Recorder
@@ -31,21 +30,17 @@ from inrflow.training.run import start_run
 from inrflow.training.train import train
 
 
-def run_several(config: Config, console: Console, resumed: bool = False) -> int:
+def run_several(config: Config, place: RunDirectory, console: Console, resumed: bool = False) -> int:
     """Train every physics, join them, evaluate each on its test file."""
     files = several(config.data.train) or []
     tests = config.data.test if isinstance(config.data.test, str | None) else [str(f) for f in config.data.test]
     if isinstance(tests, str) or (tests is not None and len(tests) != len(files)):
         count = 1 if isinstance(tests, str) else len(tests or [])
         raise UserError(f"data.test names {count} files for {len(files)} of data.train; give a list with one for each")
-    directory = Path(config.output or default_output("train"))
-    if (directory / "config.yaml").exists() and not resumed:
-        raise UserError(f"{directory} holds a run already; choose another output=DIR, or continue it with "
-                        f"resume={directory}")
-    names = physics_names(files)
+    directory, names = place.path, physics_names(files)
     config.data.train = [os.path.abspath(name) for name in files]
     config.data.test = None if tests is None else [os.path.abspath(name) for name in tests]
-    write_aside(directory / "config.yaml", lambda p: p.write_text(to_yaml(config)))
+    place.write_config(config)
     console.print(f"results go to {directory}", highlight=False)
     members: dict[str, Surrogate] = {}
     for index, name in enumerate(names):
@@ -124,4 +119,4 @@ def evaluate_all(
         report_evaluation(surrogate, Path(path), observe, directory / safe_name(name), console, None)
         with TrajectoryFile(path, check=False) as file:
             reports[name] = evaluate(surrogate, file, observe, with_std=False).report
-    write_json(directory / "evaluation.json", {"physics": reports})
+    write_json(directory / EVALUATION_FILE, {"physics": reports})

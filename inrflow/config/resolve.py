@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from inrflow.config.setting import Limits
@@ -49,20 +49,26 @@ def resolve(name: str, schema: type, overrides: Sequence[str]) -> Any:
     chosen = {key: value for key, _, value in (override.partition("=") for override in given)}
     if "recipe" in chosen and "experiment" not in chosen and chosen["recipe"] in _experiments():
         given.append(f"experiment={chosen['recipe']}")
-    store = ConfigStore.instance()
-    store.store(name=f"{name}_schema", node=schema)
-    group = [{"experiment": None}] if name == "train" else []
-    store.store(name=name, node={"defaults": [f"{name}_schema", *group, "_self_"]})
-    quoted = [_quoted(override, schema) for override in given]
-    GlobalHydra.instance().clear()
+    quoted = tuple(_quoted(override, schema) for override in given)
     try:
-        with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            settings = OmegaConf.to_object(compose(name, overrides=quoted))
+        settings: Any = OmegaConf.to_object(_composed(name, schema, quoted))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, schema, given)) from error
     check_limits(settings)
     _require(settings)
     return settings
+
+
+@lru_cache(maxsize=1)
+def _composed(name: str, schema: type, overrides: tuple[str, ...]) -> DictConfig:
+    """What Hydra composes; kept, for settings are checked before a command is imported, and again by it."""
+    store = ConfigStore.instance()
+    store.store(name=f"{name}_schema", node=schema)
+    group = [{"experiment": None}] if name == "train" else []
+    store.store(name=name, node={"defaults": [f"{name}_schema", *group, "_self_"]})
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        return compose(name, overrides=list(overrides))
 
 
 def check_limits(settings: Any, prefix: str = "") -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
@@ -13,8 +12,8 @@ from inrflow.data.symmetries import Symmetries, Transformations
 class Augmentation:
     """Random symmetry copies of trajectories: points moved, values transformed. False where no symmetry is known."""
 
-    def __init__(self, symmetries: Symmetries, extent: np.ndarray, period: tuple[float, ...] | None, scale: Tensor):
-        self.symmetries, self.extent, self.period, self.scale = symmetries, extent, period, scale.numpy()
+    def __init__(self, symmetries: Symmetries, extent: np.ndarray, period: tuple[float, ...] | None):
+        self.symmetries, self.extent, self.period = symmetries, extent, period
 
     def __bool__(self) -> bool:
         return len(self.symmetries) > 0

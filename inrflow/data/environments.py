@@ -60,28 +60,19 @@ def environments_of(file: TrajectoryFile, wanted: str = "auto") -> Environments 
     return None
 
 
-def parameter_names(file: TrajectoryFile) -> tuple[str, ...]:
-    """Names of the parameters in a file: those of its description, else parameter_0, ..."""
-    if file.parameters is None:
-        return ()
-    names = file.description.parameter_names
-    count = file.parameters.shape[1]
-    return names if len(names) == count else tuple(f"parameter_{i}" for i in range(count))
-
-
 def varying_parameters(file: TrajectoryFile) -> tuple[tuple[str, ...], np.ndarray]:
     """Names (Q,) and values (S, Q) of the parameters that are not the same for all trajectories."""
     if file.parameters is None:
         return (), np.zeros((file.trajectories, 0))
     values = file.parameters
     varies = np.ptp(values, axis=0) > 1e-12 * np.abs(values).max(0)
-    names = tuple(name for name, kept in zip(parameter_names(file), varies, strict=True) if kept)
+    names = tuple(name for name, kept in zip(file.description.parameter_names, varies, strict=True) if kept)
     return names, values[:, varies]
 
 
 def named_parameters(file: TrajectoryFile, names: tuple[str, ...]) -> np.ndarray | None:
     """Values (S, Q) of the named parameters, None where the file lacks one of them."""
-    available = parameter_names(file)
+    available = file.description.parameter_names
     if file.parameters is None or not names or not set(names) <= set(available):
         return None
     return file.parameters[:, [available.index(name) for name in names]]

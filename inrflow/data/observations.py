@@ -143,22 +143,25 @@ class Frames:
         return len(self.t)
 
 
-def group_rows(t: np.ndarray, x: np.ndarray, u: np.ndarray, collapse: bool = True) -> Frames:
+def group_rows(t: np.ndarray, x: np.ndarray, u: np.ndarray) -> Frames:
     """Rows t (R,), x (R, d), u (R, C) of one trajectory, in any order, as frames of equal times (R at least 1).
 
-    With `collapse`, x becomes (N, d) where all frames hold the same points in the same order.
+    x becomes (N, d) where all frames hold the same points in the same order.
     """
     order = np.argsort(t, kind="stable")
     t, x, u = t[order], x[order], u[order]
     times, starts, counts = np.unique(t, return_index=True, return_counts=True)
     frame = np.repeat(np.arange(len(times)), counts)
     column = np.arange(len(t)) - np.repeat(starts, counts)
-    return place_rows(times, frame, column, x, u, collapse)
+    return place_rows(times, frame, column, x, u)
 
 
 def place_rows(times: np.ndarray, frame: np.ndarray, column: np.ndarray, x: np.ndarray, u: np.ndarray,
                collapse: bool = True) -> Frames:
-    """Padded frames with row r at frame[r], column[r]; every frame must have a row in column 0."""
+    """Padded frames with row r at frame[r], column[r]; every frame must have a row in column 0.
+
+    With `collapse`, x becomes (N, d) where all frames hold the same points in the same order.
+    """
     width = int(column.max()) + 1
     placed_u = np.full((len(times), width, u.shape[-1]), np.nan, np.float32)
     placed_u[frame, column] = u

@@ -154,7 +154,7 @@ class Surrogate:
     def load(
         cls, directory: str | os.PathLike[str], device: str = "cpu", physics: str | None = None
     ) -> Surrogate:
-        """Read a run directory; the decoder computes on `device` ("auto", "cpu" or "cuda").
+        """Read a run directory; the decoder computes on `device` ("auto", "cpu", "cuda" or "cuda:N").
 
         `physics`: which one, of a run that knows several. Raises UserError where the device does not exist, no finished
         model is in the directory, its numbers are not those of a model, or it knows no such physics.

@@ -41,8 +41,8 @@ class ExponentialIntegrator:
         self._nonlinear = nonlinear
         self._coefficients: dict[tuple[float, ...], list[Tensor]] = {}
 
-    def solve(self, u: Tensor, times: Tensor, start: float = 0.0, tolerance: float = 1e-7) -> Iterator[Tensor]:
-        """Yield the coefficients at each of `times`, (T,) or (S, T), not decreasing, from `u` at time `start`.
+    def solve(self, u: Tensor, times: Tensor, tolerance: float = 1e-7) -> Iterator[Tensor]:
+        """Yield the coefficients at each of `times`, (T,) or (S, T), not decreasing, from `u` at time 0.
 
         `tolerance` bounds the local error of a step relative to the state's root mean square, in the worst trajectory.
         It is estimated by step doubling at least once between every two times and every 16 steps, and the step is
@@ -50,7 +50,7 @@ class ExponentialIntegrator:
         steps.
         """
         times = times.expand(u.shape[0], -1)
-        now = torch.full((u.shape[0],), start, dtype=torch.float64)
+        now = torch.zeros(u.shape[0], dtype=torch.float64)
         step = math.inf
         for column in times.unbind(dim=1):
             interval = column - now

@@ -37,15 +37,14 @@ def generate(
     return path
 
 
-def describe(simulation: Simulation, seed: int | None = None) -> Description:
+def describe(simulation: Simulation, seed: int) -> Description:
     """The description of a simulation as a data set: its names, domain, origin and symmetries."""
-    seeded = "" if seed is None else f", seed {seed}"
     arrays = simulation.symmetries.arrays()
     return Description(
         name=simulation.equation.name,
         channels=simulation.channels,
         coordinates=simulation.coordinates,
-        source=f"{simulation.equation.formula}; periodic; protocol {simulation.protocol}{seeded}",
+        source=f"{simulation.equation.formula}; periodic; protocol {simulation.protocol}, seed {seed}",
         licence="generated data, free",
         period=simulation.period,
         symmetries=Symmetries(**arrays, coordinates=simulation.coordinates),

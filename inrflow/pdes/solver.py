@@ -18,10 +18,9 @@ def solve(
     u: Tensor,
     times: Tensor,
     parameters: Mapping[str, Tensor],
-    start: float = 0.0,
     tolerance: float = 1e-7,
 ) -> Iterator[Tensor]:
-    """Yield the coefficients (S, C, *modes) at each of `times`, (T,) or (S, T), from `u` at time `start`.
+    """Yield the coefficients (S, C, *modes) at each of `times`, (T,) or (S, T), from `u` at time 0.
 
     `parameters`: (S,) for each name. Modes that the nonlinear term would alias are removed at the start. `tolerance`
     and errors as in `ExponentialIntegrator.solve`.
@@ -37,4 +36,4 @@ def solve(
         return mask * equation.nonlinear(grid, shaped, coefficients)
 
     integrator = ExponentialIntegrator(linear, nonlinear if equation.degree > 1 else None, grid.dimensions)
-    return integrator.solve(mask * u, times, start, tolerance)
+    return integrator.solve(mask * u, times, tolerance)

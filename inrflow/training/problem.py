@@ -137,7 +137,7 @@ class Problem:
         """Random symmetry copies, under the symmetries in use or others."""
         symmetries = self.symmetries if symmetries is None else symmetries
         extent = self.box[1] - self.box[0]
-        return Augmentation(symmetries, extent, self.description.period, self.source.normalisation.scale)
+        return Augmentation(symmetries, extent, self.description.period)
 
     def with_symmetries(self, symmetries: Symmetries) -> Problem:
         """The problem under other symmetries."""

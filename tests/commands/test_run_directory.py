@@ -5,7 +5,7 @@ import json
 import pytest
 
 from inrflow.commands import run_directory
-from inrflow.commands.run_directory import RunDirectory, default_output, make_folder, read_steps
+from inrflow.commands.run_directory import RunDirectory, default_output, read_steps
 from inrflow.config.schema import Config
 from inrflow.errors import UserError
 
@@ -53,13 +53,6 @@ def test_json_that_is_damaged_is_refused_in_one_line(content, tmp_path):
     with pytest.raises(UserError, match="evaluation.json") as caught:
         RunDirectory(tmp_path).json("evaluation.json")
     assert "\n" not in str(caught.value) and RunDirectory(tmp_path).json("candidates.json") is None
-
-
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
-    (tmp_path / "file").write_text("")
-    assert make_folder(tmp_path / "a" / "b").is_dir()
-    with pytest.raises(UserError, match="could not be written"):
-        make_folder(tmp_path / "file" / "a")
 
 
 def test_a_finished_run_has_files_of_these_names(tiny_run):

@@ -69,7 +69,7 @@ def test_training_loses_the_same_on_triton_and_on_torch(stage, source, monkeypat
         monkeypatch.setattr(siren, "siren_features", partial(siren_features, **options))
         monkeypatch.setattr(siren, "modulated_siren", partial(modulated_siren, **options))
         if stage == "decoder":
-            augmentation = Augmentation(WAVES.symmetries, np.ones(1), (1.0,), source.normalisation.scale)
+            augmentation = Augmentation(WAVES.symmetries, np.ones(1), (1.0,))
             module = decoder("output")
             found[backend] = losses(module, DecoderTraining(source, training, training[:0], augmentation).loss)
         else:

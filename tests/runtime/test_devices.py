@@ -114,7 +114,7 @@ def test_what_is_pretended_refuses_to_meet_the_cpu():
 
 
 def test_losses_of_the_decoder_stage(source):
-    augmentation = Augmentation(WAVES.symmetries, np.ones(1), (1.0,), source.normalisation.scale)
+    augmentation = Augmentation(WAVES.symmetries, np.ones(1), (1.0,))
     training = DecoderTraining(source, ROWS, ROWS[:1], augmentation)
     for here, there in zip(*on_both(siren("output"), lambda d: gradients(d, training.loss)), strict=True):
         same(here, there)
@@ -218,3 +218,16 @@ def test_a_model_is_loaded_onto_a_device_that_exists(tiny_run, monkeypatch):
         choose_device("abacus")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto").type == choose_device("cuda").type == "cuda"
+
+
+def test_one_of_several_cuda_devices_is_chosen_by_its_number(monkeypatch):
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert choose_device("cuda:1") == torch.device("cuda", 1) and current == [1]
+    with pytest.raises(UserError, match="device=cuda:2, but torch finds the CUDA devices 0 to 1"):
+        choose_device("cuda:2")
+    for name in ("cuda:", "cuda:-1", "cuda:x", "cuda:1:2"):
+        with pytest.raises(UserError, match="choose auto, cpu, cuda or cuda:N"):
+            choose_device(name)

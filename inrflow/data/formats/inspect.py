@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
-from inrflow.data.formats.registry import ReadOptions, format_of
+from inrflow.data.formats.registry import Format, ReadOptions, format_of
 from inrflow.errors import UserError
 from inrflow.runtime.safe_names import printable
 
@@ -24,14 +24,14 @@ def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
         rows.append(("format", kind.name))
     rows += kind.summary(path)
     if not isinstance(kind, TrajectoryFormat):
-        rows += _conversion(path)
+        rows += _conversion(kind, path)
     return [(printable(label), printable(text)) for label, text in rows]
 
 
-def _conversion(path: Path) -> list[tuple[str, str]]:
+def _conversion(kind: Format, path: Path) -> list[tuple[str, str]]:
     """How `inrflow convert` understands a file, or why it cannot without being told more."""
     try:
-        with format_of(path).read(path, ReadOptions()) as content:
+        with kind.read(path, ReadOptions()) as content:
             about = content.description
             return [("read as", about.layout),
                     ("note", f"`inrflow convert {path} TARGET` checks its values and writes them in the project's "

@@ -124,11 +124,11 @@ class Format(ABC):
             if not count:
                 raise UserError(f"{path} has no rows; give at least one point")
 
-    def observations(self, path: Path, description: Description, strict: bool) -> dict[int, Observations]:
+    def observations(self, path: Path, description: Description) -> dict[int, Observations]:
         """The observations in a file by trajectory number; see tables.read_observations."""
         wanted = [*spanning_columns(description), *((name,) for name in description.channels)]
         with self.open_columns(path, wanted) as columns:
-            return observations_of(columns, path, description, strict and self.text)
+            return observations_of(columns, path, description, self.text)
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         """A writer of a table with the new columns; UserError where the format is only read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +20,10 @@ CHUNK_ROWS = 16384
 class TableWriter(ABC):
     """Appends blocks of equal columns to a new file, which gets its name when it is complete.
 
-    A format implements `_start` (create the file at `_target`), `_add` (a block) and `_finish` (close the file, also
-    where nothing was created).
+    A format implements `_start` (create `_file`, at `_target`) and `_add` (a block).
     """
+
+    _file: Any = None
 
     def __init__(self, path: Path, description: Description | None, overwrite: bool) -> None:
         self._target = AtomicFile(path, overwrite)
@@ -72,8 +74,9 @@ class TableWriter(ABC):
     @abstractmethod
     def _add(self, columns: Mapping[str, np.ndarray]) -> None: ...
 
-    @abstractmethod
-    def _finish(self) -> None: ...
+    def _finish(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 def units_of_columns(description: Description | None) -> dict[str, str]:

@@ -40,14 +40,13 @@ def read_points(path: str | os.PathLike[str], description: Description) -> Point
     return PointTable(trajectory, t, x, columns, tables[0].grid)
 
 
-def read_observations(path: str | os.PathLike[str], description: Description,
-                      strict: bool = True) -> dict[int, Observations]:
+def read_observations(path: str | os.PathLike[str], description: Description) -> dict[int, Observations]:
     """Observations by trajectory number, from a file in any of the formats of PointReader with a column per channel.
 
     An empty cell or NaN is a missing value. Raises UserError where a channel or coordinate is missing, and where a
-    table of text has a column that is none of those expected (unless `strict` is off).
+    table of text has a column that is none of those expected.
     """
-    return format_of(Path(path)).observations(Path(path), description, strict)
+    return format_of(Path(path)).observations(Path(path), description)
 
 
 class PointWriter:

@@ -144,7 +144,7 @@ def test_training_lowers_both_errors(source):
 def test_copies_are_solutions_moved_into_the_period(source):
     low, period = np.zeros(2), np.ones(2)
     symmetries = source.description.symmetries
-    augmentation = Augmentation(symmetries, np.ones(2), (1.0, 1.0), source.normalisation.scale)
+    augmentation = Augmentation(symmetries, np.ones(2), (1.0, 1.0))
     training, module = joint(source, augmentation=augmentation, copies=3, wrap=(low, period))
     assert len(training.rows) == 3 * S and len(module.table) == 3 * S
     original, copies = training.read(np.arange(S)), training.read(np.arange(S, 3 * S))

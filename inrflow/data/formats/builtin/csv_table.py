@@ -97,7 +97,3 @@ class CsvWriter(TableWriter):
         if values.dtype.itemsize < 8:
             return [f"{value:.9g}" if value == value else "" for value in values.tolist()]
         return [value if value == value else "" for value in values.tolist()]
-
-    def _finish(self) -> None:
-        if hasattr(self, "_file"):
-            self._file.close()

@@ -84,7 +84,3 @@ class Hdf5Writer(TableWriter):
             dataset = self._file[name]
             dataset.resize((self._rows + len(values),))
             dataset[self._rows:] = values
-
-    def _finish(self) -> None:
-        if hasattr(self, "_file"):
-            self._file.close()

@@ -173,7 +173,3 @@ class NetcdfWriter(TableWriter):
                 for slab, first, last in hyperslabs(self._grid.shape, self._rows, self._rows + count):
                     shape = tuple(part.stop - part.start for part in slab)
                     self._file.variables[name][slab] = values[first:last].reshape(shape)
-
-    def _finish(self) -> None:
-        if hasattr(self, "_file"):
-            self._file.close()

@@ -61,7 +61,7 @@ class TrajectoryFormat(Format):
                         t = np.repeat(frames.t, len(points))
                         yield _point_table(np.full(len(t), index), t, x.reshape(len(t), -1), description)
 
-    def observations(self, path: Path, description: Description, strict: bool) -> dict[int, Observations]:
+    def observations(self, path: Path, description: Description) -> dict[int, Observations]:
         observations: dict[int, Observations] = {}
         with _open_matching(path, description, check=True) as file:
             axes = [file.description.coordinates.index(name) for name in description.coordinates]
@@ -84,7 +84,7 @@ class TrajectoryContent(Content):
             self.description = file.description
 
     def write(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:
-        with TrajectoryFile(self.path) as file:
+        with TrajectoryFile(self.path, check=False) as file:
             for _ in file.value_blocks():  # each is checked as it is read
                 pass
         with damage_as_user_error(self.path), open_hdf5(self.path) as old, written_hdf5(
