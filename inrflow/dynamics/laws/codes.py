@@ -134,4 +134,4 @@ def _posterior(table: np.ndarray, values: np.ndarray, mean: np.ndarray, variance
     gain = s / (s**2 + noise)
     codes = mean + (inner * gain) @ v * root
     shrink = (s**2 / (s**2 + noise)) @ v**2
-    return codes, variance * np.maximum(1 - shrink, 0.0), noise
+    return codes, variance * np.maximum(1 - shrink, _LEAST), noise  # never zero: precisions are its inverses

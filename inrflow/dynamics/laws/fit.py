@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from inrflow.dynamics.laws.field import Library
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.refine import Refinement, flights
 from inrflow.dynamics.laws.regression import NormalEquations, normal_equations
+from inrflow.dynamics.laws.shooting import Shooting
 from inrflow.dynamics.laws.terms import short_list
 from inrflow.errors import UserError
 
@@ -24,7 +26,7 @@ _FEWEST = 8
 _MOST = 256  # harmonics that laws are sought on
 _FINER = (1.7, 2.8)  # times as many that forecasts are tried on
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
-_BETTER = 0.9  # share of the error that is left by more harmonics, if they are to be taken
+_BETTER = 0.9  # share of the error that is left by more harmonics or shorter steps, if they are to be taken
 _HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
 _SHARE = 0.2  # of trajectories judge candidates
 _LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
@@ -37,6 +39,9 @@ _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
 _MOST_STEPS = 256  # of one interval; a law that needs more is not taken
 _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
+_HARDLY = 2.0  # times the error of the best law, which shorter ones may have
+_EXPLAINED = 1e-2  # error of forecasts from which on laws are sought along single steps, too
+_DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _TRAJECTORIES = 32  # equations come from so many trajectories, at most
 
 Log = Callable[[str], None]
@@ -86,10 +91,20 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             scored.append((errors, law))
         if time.process_time() - start > (0.4 if scored else 1.0) * seconds:
             break
+    known = 1 - spread.mean(0) / codes.variance
+    deadline = start + (1 - _KEPT) * seconds
+    for laws in along_single_steps(place, boundary, codes, train.t, states, spread, deadline):
+        if any(errors.mean() < _EXPLAINED for errors, _ in scored) or time.process_time() > deadline:
+            break
+        for law in laws:
+            errors = forecast_errors(law, judge)
+            say(f"  {errors.mean():.2e} with {np.count_nonzero(law.theta)} terms along single steps, "
+                f"cpu {time.process_time() - start:.1f}")
+            if np.isfinite(errors).all():
+                scored.append((errors, law))
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
-    known = 1 - spread.mean(0) / codes.variance
-    law = simplest(scored)[1]
+    law = shorter_steps(*simplest(scored), judge)
     arena: Refinement | None = None  # noisy codes: judged by flights whose first codes are fitted to them
     for length in _LENGTHS:
         left = seconds - (time.process_time() - start)
@@ -132,6 +147,17 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:
     return law
 
 
+def shorter_steps(errors: np.ndarray, law: Law, judge: Data) -> Law:
+    """The law with the integrator's step halved while its forecasts improve: errors of steps may grow along paths."""
+    while math.isfinite(law.longest):
+        halved = replace(law, longest=law.longest / 2)
+        after = forecast_errors(halved, judge)
+        if not after.mean() < _BETTER * errors.mean():
+            break
+        law, errors = halved, after
+    return law
+
+
 def worse(errors: np.ndarray, others: np.ndarray) -> bool:
     """Whether errors (S,) of trajectories are above others by more than the standard error of the mean difference."""
     if not np.isfinite(errors).all():
@@ -141,9 +167,9 @@ def worse(errors: np.ndarray, others: np.ndarray) -> bool:
 
 
 def simplest(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
-    """Of the laws that forecast no worse than the best one, that with the fewest terms."""
+    """Of the laws that forecast hardly worse than the best one, that with the fewest terms."""
     best = min(scored, key=lambda pair: float(pair[0].mean()))
-    equal = [pair for pair in scored if not worse(pair[0], best[0])]
+    equal = [pair for pair in scored if not worse(pair[0], _HARDLY * best[0])]
     return min(equal, key=lambda pair: (np.count_nonzero(pair[1].theta), float(pair[0].mean())))
 
 
@@ -202,6 +228,35 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, t: np.ndarra
         integrated = stepped(pruned(law), tests, float(np.diff(t, axis=1).max()))
         if integrated is not None:
             yield integrated
+
+
+def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, t: np.ndarray, states: np.ndarray,
+                       spread: np.ndarray, deadline: float) -> Iterator[Iterator[Law]]:
+    """For each family of terms, in turn, laws refined along single steps: of all its terms, and shorter ones."""
+    families = short_list(states.shape[2], domain.dimensions, domain.kind == "sphere")
+    terms = [term for family in families.values() for term in family]
+    known = 1 - spread.mean(0) / codes.variance
+    equations = normal_equations(Library(terms, codes.harmonics), t, states, spread, known, False)
+    steps = Shooting.of(t, states, known >= _DETERMINED, deadline)
+    tests, gap = torch.tensor(states[:: max(len(states) // 4, 1), 0]).flatten(1), float(np.diff(t, axis=1).max())
+    largest = float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())
+
+    def laws(active: list[int]) -> Iterator[Law]:
+        theta, std = np.zeros((2, len(terms), states.shape[2]))
+        for c in range(states.shape[2]):
+            weights = equations.weights(c, active)
+            theta[active, c] = equations.solve(c, active, weights, list(range(len(equations.gram))))[0]
+        law = stepped(pruned(Law(domain, boundary, tuple(terms), theta, std, codes, largest=largest)), tests, gap)
+        if law is None:
+            return
+        whole, gram = steps.refined(law)
+        for one in [whole, *steps.shorter(whole, gram)]:
+            law = stepped(pruned(one), tests, gap)
+            if law is not None:
+                yield law if one is whole else steps.refined(law)[0]
+
+    for names, order in itertools.product(_FAMILIES, (1, 2)):
+        yield laws([terms.index(term) for name in names for term in families[name] if term.power <= order])
 
 
 def supports_of(equations: NormalEquations, active: list[int], channels: int, count: int

@@ -1,0 +1,126 @@
+"""Laws of coarse frames: Gauss-Newton of all terms of a family along single steps of the flow, then fewer terms.
+
+Where the field changes too much from frame to frame, splines through the codes do not resolve their paths, and no law
+fitted to these forecasts. The flow itself does: from the codes of each frame to those of the next. Steps are weighted
+as by a Cauchy distribution (iteratively reweighted least squares), so that those that the first coefficients carry
+anywhere wait until others have corrected them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.law import Law
+
+_ITERATIONS = 25
+_DELTA = 1e-5  # of finite differences, relative to coefficients
+_CONVERGED = 1e-3  # relative change of the misfit
+_DAMPING, _LEAST_DAMPING, _TRIALS = 1e-4, 1e-14, 8  # of Levenberg and Marquardt, relative to the normal matrix
+_FAR = 1e3  # error of a step that diverges, in units of the channels' deviations; codes are clamped there
+_STEEP = 1e6  # derivative from which on a step is left out
+_FEWEST = 16  # steps
+_INCREASES = (1.05, 1.5, 4.0)  # of the misfit that laws of fewer terms may have
+
+
+@dataclass
+class Shooting:
+    """Single steps from codes (B, C K) to the next frames' over times dt (B,), compared where `rows` (C K,) is true."""
+
+    codes: Tensor
+    target: Tensor
+    dt: Tensor
+    rows: Tensor
+    deadline: float  # of processor time
+
+    @classmethod
+    def of(cls, t: np.ndarray, states: np.ndarray, known: np.ndarray, deadline: float) -> Shooting:
+        """All steps of paths of codes (S, T, C, K) at times (S, T); codes that points determine (C, K) are compared."""
+        flat = torch.tensor(states).flatten(2)
+        return cls(flat[:, :-1].flatten(0, 1), flat[:, 1:].flatten(0, 1), torch.tensor(np.diff(t, axis=1)).flatten(),
+                   torch.tensor(known.ravel()), deadline)
+
+    def refined(self, law: Law) -> tuple[Law, np.ndarray]:
+        """The law with coefficients that steps determine, and the normal matrix of these, whitened."""
+        steps = self._affordable(law)
+        active, library = np.argwhere(law.theta != 0), Library(law.terms, law.codes.harmonics)
+        values, damping = law.theta[tuple(active.T)].copy(), _DAMPING
+        gram = np.eye(len(values))
+
+        def missed(values: np.ndarray) -> Tensor:
+            theta = np.zeros_like(law.theta)
+            theta[tuple(active.T)] = values
+            error = steps._missed(LawField(library, torch.tensor(theta)), law.longest)
+            return torch.nan_to_num(error, nan=_FAR).clamp(-_FAR, _FAR)
+
+        error = missed(values)
+        for _ in range(_ITERATIONS):
+            squares = error.square().sum(1)
+            unit = squares.median() + 1e-20
+            before = float(torch.log1p(squares / unit).sum())
+            scale = _DELTA * np.maximum(np.abs(values), 1e-3 * np.abs(values).max())
+            slopes = torch.stack([(missed(values + step) - error) / step.max() for step in np.diag(scale)], -1)
+            weight = torch.where(slopes.abs().amax((1, 2)) < _STEEP, 1 / (1 + squares / unit), 0.0) / unit
+            gram = torch.einsum("b,brp,brq->pq", weight, slopes, slopes).numpy()
+            pull = -torch.einsum("b,brp,br->p", weight, slopes, error).numpy()
+            size = np.sqrt(np.maximum(np.diag(gram), 1e-300))
+            for _ in range(_TRIALS):
+                damped = gram / size / size[:, None] + (damping + _LEAST_DAMPING) * np.eye(len(size))
+                trial = values + np.linalg.solve(damped, pull / size) / size
+                moved = missed(trial)
+                after = float(torch.log1p(moved.square().sum(1) / unit).sum())
+                if after < before:
+                    break
+                damping *= 10
+            else:
+                break
+            values, error, damping = trial, moved, damping / 10
+            if before - after < _CONVERGED * before or time.process_time() > self.deadline:
+                break
+        spread = np.sqrt(np.diag(np.linalg.pinv(gram, hermitian=True)))
+        theta, std = law.theta.copy(), law.std.copy()
+        theta[tuple(active.T)], std[tuple(active.T)] = values, spread
+        return replace(law, theta=theta, std=std), gram
+
+    def shorter(self, law: Law, gram: np.ndarray) -> Iterator[Law]:
+        """Laws without the terms whose removal raises the misfit least, by the normal matrix of all."""
+        active = np.argwhere(law.theta != 0)
+        values, kept = law.theta[tuple(active.T)], list(range(len(active)))
+        freedom = float(len(self.codes) * int(self.rows.sum()))
+        level, raised = 0, 1.0
+        while kept and level < len(_INCREASES):
+            inverse = np.linalg.pinv(gram[np.ix_(kept, kept)], hermitian=True)
+            left = values[kept] if len(kept) == len(values) else inverse @ (gram[kept] @ values)
+            costs = left**2 / np.diag(inverse)
+            weakest = int(costs.argmin())
+            raised += float(costs[weakest]) / freedom
+            while level < len(_INCREASES) and raised > _INCREASES[level]:
+                theta = np.zeros_like(law.theta)
+                theta[tuple(active[kept].T)] = left
+                yield replace(law, theta=theta)
+                level += 1
+            kept.pop(weakest)
+
+    def _missed(self, field: LawField, longest: float) -> Tensor:
+        """What steps miss, (B, R)."""
+        later = torch.empty_like(self.codes)
+        for dt in self.dt.unique().tolist():
+            chosen = self.dt == dt
+            later[chosen] = field.advance(self.codes[chosen], dt, max(int(np.ceil(dt / longest - 1e-9)), 1))
+        return (later - self.target)[:, self.rows]
+
+    def _affordable(self, law: Law) -> Shooting:
+        """As many steps as the time allows for all iterations."""
+        began = time.process_time()
+        self._missed(law.field(), law.longest)
+        cost = (time.process_time() - began) / len(self.codes)
+        left = max(self.deadline - began, 0.0)
+        count = int(left / (_ITERATIONS * cost * max(np.count_nonzero(law.theta), 1)))
+        pick = torch.linspace(0, len(self.codes) - 1, min(max(count, _FEWEST), len(self.codes))).long()
+        return replace(self, codes=self.codes[pick], target=self.target[pick], dt=self.dt[pick])

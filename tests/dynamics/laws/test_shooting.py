@@ -1,0 +1,57 @@
+"""Laws of coarse frames, refined along single steps, against the law that made the paths."""
+
+import time
+
+import numpy as np
+import torch
+
+from inrflow.domains import NATURAL, Box
+from inrflow.dynamics.laws import Law, fit_law
+from inrflow.dynamics.laws.codes import HarmonicCodes
+from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.shooting import Shooting
+from inrflow.dynamics.laws.terms import VALUE, Term
+
+LINE = Box([0.0], [1.0], ["walled"])
+VALUES = [Term((((0, VALUE),) * degree,)) for degree in (1, 2, 3)]
+TERMS = (Term((((0, VALUE),),), 1), *VALUES)
+TRUTH = np.array([[0.02], [1.0], [0.0], [-1.0]])  # u_t = 0.02 lap u + u - u^3
+GAP = 1.5  # of frames: values near 0.3 grow to near 1
+
+
+def _paths(trajectories: int, frames: int, theta: np.ndarray = TRUTH) -> np.ndarray:
+    """Codes (S, T, 1, K) of a law."""
+    generator = np.random.default_rng(0)
+    field = LawField(Library(TERMS, LINE.harmonics(12)), torch.tensor(theta))
+    z = [torch.tensor(0.5 * generator.standard_normal((trajectories, 12)) / (1 + np.arange(12)) ** 1.5)]
+    for _ in range(frames - 1):
+        z.append(field.advance(z[-1], GAP, 64))
+    return torch.stack(z, 1).numpy()[:, :, None]
+
+
+def _law(theta: np.ndarray) -> Law:
+    codes = HarmonicCodes(LINE.harmonics(12), np.zeros((1, 12)), np.ones((1, 12)))
+    return Law(LINE, NATURAL, TERMS, theta, np.zeros_like(theta), codes, longest=GAP / 32, largest=10.0)
+
+
+def test_steps_correct_coefficients_with_which_some_of_them_diverge_and_show_which_terms_are_needless() -> None:
+    truth = np.array([[0.02], [0.1], [0.0], [-1.0]])
+    paths = _paths(12, 6, truth)
+    t = np.tile(GAP * np.arange(6), (12, 1))
+    steps = Shooting.of(t, paths, np.ones((1, 12), dtype=bool), time.process_time() + 60)
+    start = _law(np.array([[0.03], [0.05], [0.2], [0.7]]))
+    later = start.field().advance(torch.tensor(paths[:, :-1]).flatten(0, 1).flatten(1), GAP, 32)
+    assert 0 < torch.isfinite(later).all(1).sum() < len(later)
+    refined, gram = steps.refined(start)
+    np.testing.assert_allclose(refined.theta, truth, atol=2e-5)
+    shortest = list(steps.shorter(refined, gram))[-1]
+    assert (shortest.theta[:, 0] != 0).tolist() == [True, True, False, True]
+
+
+def test_law_of_frames_too_coarse_for_splines_is_found() -> None:
+    x, t = (np.arange(24)[:, None] + 0.5) / 24, GAP * np.arange(5)
+    u = np.swapaxes(_paths(16, 5) @ LINE.harmonics(12).values(x).T, 2, 3)
+    law = fit_law(t, x, u, LINE, seconds=20)
+    forecast = law.decode(law.rollout(law.encode(x, u[:, 0]), t), x)
+    assert ((forecast - u) ** 2).mean() < 1e-7 * u.var()
+    assert sorted(term.written(["u"], ["x"]) for term in law.terms) == ["lap u", "u", "u^3"]
