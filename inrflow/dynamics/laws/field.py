@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.domains import Harmonics
-from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.dynamics.laws.terms import POTENTIAL, VALUE, Term
 from inrflow.numerics import etdrk4
 
 _MOST_STEPS = 2**14  # of one interval
+_CONSTANT = 1e-8  # eigenvalues below belong to the constant
 _BOUND = 30.0  # codes beyond so many times the largest ones of the data have left what the law was fitted to
 
 
@@ -46,10 +47,18 @@ class Library(nn.Module):
         result: dict[tuple[int, int], Tensor] = {}
         for axis in sorted({axis for _, axis in needed}):
             channels = sorted(c for c, a in needed if a == axis)
-            table = self.values if axis == VALUE else self.slopes[axis]
-            fields = z[:, channels] @ table.T
+            fields = z[:, channels] @ self.table(axis).T
             result |= {(c, axis): fields[:, i] for i, c in enumerate(channels)}
         return result
+
+    def table(self, axis: int) -> Tensor:
+        """Harmonics (Q, K) at quadrature points, as a factor of an axis has them."""
+        if axis == VALUE:
+            return self.values
+        if axis < POTENTIAL:
+            return self.slopes[axis]
+        inverse = torch.where(self.eigenvalues > _CONSTANT, -1 / self.eigenvalues.clamp_min(_CONSTANT), 0.0)
+        return self.slopes[axis - POTENTIAL] * inverse
 
     def symbol(self, power: int, rows: int | None = None) -> Tensor:
         """lap^power on the first harmonics (all): (rows,)."""
@@ -76,12 +85,12 @@ class Library(nn.Module):
 
 def _pointwise(term: Term, factors: dict[tuple[int, int], Tensor], z: Tensor, table: Tensor) -> Tensor:
     total: Tensor | None = None
-    for product in term.products:
+    for product, sign in zip(term.products, term.signs or (1,) * len(term.products), strict=True):
         value: Tensor | None = None
         for factor in product:
             value = factors[factor] if value is None else value * factors[factor]
         value = z.new_ones(len(z), len(table)) if value is None else value
-        total = value if total is None else total + value
+        total = value if total is None else torch.add(total, value, alpha=sign)
     assert total is not None
     return total
 

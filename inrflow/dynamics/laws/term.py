@@ -14,7 +14,7 @@ from inrflow.domains import from_state
 from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.dynamics.laws.terms import Term
 
 _LEADING = 320  # codes that products couple in the linearised flow
 _SERIES = 1.0  # norm up to which the series of the products is used: an error of 1/24 of a standard deviation
@@ -138,16 +138,16 @@ class LawTerm(FieldTerm):
         factors = library.at_points(codes, [term for _, term in terms])
         weights: dict[tuple[int, int, int, int], Tensor] = {}
         for j, term in terms:
-            for product in term.products:
+            for product, sign in zip(term.products, term.signs or (1,) * len(term.products), strict=True):
                 for place, (channel, axis) in enumerate(product):
-                    slope: Tensor | float = 1.0
+                    slope: Tensor | float = float(sign)
                     for other in (*product[:place], *product[place + 1 :]):
                         slope = slope * factors[other]
                     for out in law.theta[j].nonzero()[:, 0].tolist():
                         key, part = (out, channel, axis, term.power), law.theta[j, out] * slope
                         weights[key] = weights[key] + part if key in weights else part
         for (out, channel, axis, power), weight in weights.items():
-            table = library.values if axis == VALUE else library.slopes[axis]
+            table = library.table(axis)
             weight = weight.expand(len(codes), len(table)) if isinstance(weight, Tensor) else weight
             part = library.project[:lead] @ (weight[..., None] * table[:, :lead])
             result[:, out, :, channel] += part if not power else part * library.symbol(power, lead)[:, None]

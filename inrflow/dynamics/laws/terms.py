@@ -7,18 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 VALUE = -1  # "axis" of a factor that is a value, not a derivative
+POTENTIAL = 8  # added to the axis of a derivative: that of lap^-1 of the channel, of mean zero
 
 
 @dataclass(frozen=True)
 class Term:
     """lap^power d_axis of a sum of products; a factor (channel, axis) is a value (axis -1) or a first derivative.
 
-    No products at all: the constant 1.
+    No factors at all: the constant 1. signs: of the products, all positive where not given.
     """
 
     products: tuple[tuple[tuple[int, int], ...], ...] = ((),)
     power: int = 0
     axis: int = VALUE
+    signs: tuple[int, ...] = ()
+
+    @classmethod
+    def jacobian(cls, stream: int, channel: int) -> Term:
+        """J(lap^-1 a, b) = (lap^-1 a)_x b_y - (lap^-1 a)_y b_x: transport of b by the flow of vorticity a."""
+        return cls((((channel, 1), (stream, POTENTIAL)), ((channel, 0), (stream, POTENTIAL + 1))), signs=(1, -1))
 
     @property
     def linear(self) -> bool:
@@ -27,7 +34,10 @@ class Term:
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The term in the names of channels and coordinates, as "u du/dx" or "lap u"."""
-        if len(self.products) > 1:  # a sum over axes of products of derivatives
+        if self.signs:
+            (channel, _), (stream, _) = self.products[0]
+            text = f"J(lap^-1 {channels[stream]}, {channels[channel]})"
+        elif len(self.products) > 1:  # a sum over axes of products of derivatives
             text = " . ".join(f"grad {channels[c]}" for c, axis in self.products[0] if axis != VALUE)
             values = [channels[c] for c, axis in self.products[0] if axis == VALUE]
             text = " ".join([*values, f"({text})"])
@@ -49,13 +59,13 @@ class Term:
     def state(self) -> dict[str, object]:
         """Plain values."""
         return {"products": [[list(factor) for factor in product] for product in self.products], "power": self.power,
-                "axis": self.axis}
+                "axis": self.axis, "signs": list(self.signs)}
 
     @classmethod
     def from_state(cls, state: dict) -> Term:
         """The term of a `state()`."""
         return cls(tuple(tuple((int(c), int(a)) for c, a in product) for product in state["products"]),
-                   int(state["power"]), int(state["axis"]))
+                   int(state["power"]), int(state["axis"]), tuple(int(sign) for sign in state.get("signs", ())))
 
 
 def short_list(channels: int, dimensions: int, intrinsic: bool = False) -> dict[str, list[Term]]:
@@ -72,11 +82,12 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False) -> dict[
     linear = [Term(), *(Term(((f,),), power) for power in (0, 1, 2) for f in value)]
     odd = [Term(((f,),), power, 0) for power in (0, 1) for f in value] if dimensions == 1 else [
         Term((((c, j),),)) for c in every for j in axes]
+    flows = [Term.jacobian(a, b) for a in every for b in every] if dimensions == 2 and not intrinsic else []
     gradients = [(a, b) for a in every for b in every if a <= b]
     return {
         "linear": linear,
         "products": [Term((m,)) for degree in (2, 3) for m in monomials(degree)],
-        "transport": odd + [Term(((f, (c, j)),)) for f in value for c in every for j in axes],
+        "transport": odd + [Term(((f, (c, j)),)) for f in value for c in every for j in axes] + flows,
         "fluxes": [*(Term((m,), 1) for degree in (2, 3) for m in monomials(degree)),
                    *(Term(tuple(((a, j), (b, j)) for j in range(dimensions))) for a, b in gradients)],
     }

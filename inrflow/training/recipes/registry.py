@@ -13,7 +13,7 @@ from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
 from inrflow.training.recipes.translation_equivariant import TranslationEquivariantRecipe
 
 RECIPES: list[Recipe] = [
-    LocalEquationRecipe(), TranslationEquivariantRecipe(), LawRecipe(), ReducedOrderRecipe(), NeuralRecipe(),
+    LawRecipe(), LocalEquationRecipe(), TranslationEquivariantRecipe(), ReducedOrderRecipe(), NeuralRecipe(),
     AutoDecodingRecipe(), JointRecipe(),
 ]
 ALIASES = {"coral": "auto_decoding"}

@@ -55,6 +55,16 @@ def test_features_are_projections_of_derivatives() -> None:
     np.testing.assert_allclose(fields, [0 * s + 1, -s, -c, s * c, s**3, c**2, cube_lap], atol=1e-5)
 
 
+def test_transport_by_the_flow_of_a_vorticity_is_its_closed_form() -> None:
+    harmonics = Box([0.0, 0.0], [2 * np.pi] * 2, ["periodic"] * 2).harmonics(25)
+    x = np.stack(np.meshgrid(*[np.linspace(0, 2 * np.pi, 12, endpoint=False)] * 2), -1).reshape(-1, 2)
+    w = np.sin(x[:, :1]) + np.sin(2 * x[:, 1:])
+    codes = fit_codes(harmonics, x[None], w[None, None]).encode(x, w[None])[0]
+    with torch.no_grad():
+        rate = Library([Term.jacobian(0, 0)], harmonics).features(torch.tensor(codes), harmonics.count)[0, 0].numpy()
+    np.testing.assert_allclose(rate @ harmonics.values(x).T, -1.5 * np.cos(x[:, 0]) * np.cos(2 * x[:, 1]), atol=1e-6)
+
+
 @pytest.mark.parametrize("terms", [[LAP, CUBE], [Term((((0, VALUE),),), 1, 0), ADVECTION]])
 def test_forward_is_the_sum_of_features(terms: list[Term]) -> None:
     domain = CIRCLE if terms[1] is ADVECTION else LINE
