@@ -34,13 +34,16 @@ class Judge:
         """Why no further recipe need be tried; None where one may find a better candidate.
 
         A law that explains the data on its basis is not improved on. What is linear is linear in any codes, and those
-        of another basis may hold more of it: that is worth a comparison where trajectories are held out for one.
+        of another basis may hold more of it: that is worth a comparison where trajectories are held out for one, and
+        where its error is not that of rounding.
         """
         if best is None or not best.explained:
             return None
         if not len(self.problem.validation):
             return f"{best.recipe} explains the data, and no trajectories are held out to compare by"
-        return None if best.field.is_linear_at_context else f"{best.recipe} explains the data"
+        if best.field.is_linear_at_context and best.score.error > ROUNDING:
+            return None
+        return f"{best.recipe} explains the data"
 
     def better(self, new: Candidate, best: Candidate | None, log: Recorder) -> bool:
         """Whether a new candidate takes the place of the best one so far.

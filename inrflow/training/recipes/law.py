@@ -13,6 +13,7 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.errors import UserError
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.judge import explains, rollout_error
+from inrflow.training.margins import ROUNDING
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_codes
@@ -114,7 +115,8 @@ class LawRecipe:
         yield Candidate(
             problem, self.name, f"law on harmonics, {np.count_nonzero(law.theta)} terms", decoder, prior, field,
             integrator, codes.train, codes.validation, 0, Score(error, floor, int(np.count_nonzero(law.theta))),
-            explained=explains(error, floor), calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
+            explained=explains(error, floor) or error < ROUNDING,
+            calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
             metadata={"symmetries": [], "equation": lines},
         )
 
