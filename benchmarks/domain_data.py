@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
+from scipy.fft import dct, dst, idct, idst
 from scipy.integrate import solve_ivp
 from scipy.ndimage import map_coordinates
 
@@ -136,8 +138,128 @@ def annulus(generator: np.random.Generator, count: int) -> Fields:
     return t, np.stack([radius * np.cos(turn), radius * np.sin(turn)], 1), np.moveaxis(read, 2, 3), {}
 
 
+def _place(x: np.ndarray) -> np.ndarray:
+    """A coefficient between 0.45 and 1.65 that varies in the unit box, at points (..., d)."""
+    return np.asarray(1.0 + 0.4 * np.prod(np.cos(2.5 * x + 0.3), -1) + 0.25 * np.sin(4 * x[..., 0] - x[..., -1]))
+
+
+def _divergence(n: int, d: int, size: float) -> Callable[[np.ndarray], np.ndarray]:
+    """div(size a grad .) of (..., n^d) between walls, conservative differences; a = `_place` at faces of cells."""
+    centre, face = (np.arange(n) + 0.5) / n, np.arange(1, n) / n
+    grids = [np.stack(np.meshgrid(*(face if i == j else centre for i in range(d)), indexing="ij"), -1)
+             for j in range(d)]
+    a = [size * n**2 * _place(grid) for grid in grids]
+
+    def apply(u: np.ndarray) -> np.ndarray:
+        total = np.zeros_like(u)
+        for j in range(d):
+            axis = u.ndim - d + j
+            edges = [(0, 0)] * u.ndim
+            edges[axis] = (1, 1)
+            total += np.diff(np.pad(a[j] * np.diff(u, axis=axis), edges), axis=axis)
+        return total
+
+    return apply
+
+
+def _fine_divergence(n: int, d: int, size: float) -> Callable[[np.ndarray], np.ndarray]:
+    """The same to spectral accuracy: derivatives of cosines and of sines."""
+    x = np.stack(np.meshgrid(*[(np.arange(n) + 0.5) / n] * d, indexing="ij"), -1)
+    a, k = size * _place(x), np.pi * np.arange(n)
+
+    def apply(u: np.ndarray) -> np.ndarray:
+        total = np.zeros_like(u)
+        for j in range(d):
+            axis = u.ndim - d + j
+            wave = k.reshape([-1 if i == axis else 1 for i in range(u.ndim)])
+            codes = np.roll(wave * dct(u, axis=axis), -1, axis)
+            flux = a * -idst(codes, axis=axis)
+            total += idct(wave * np.roll(dst(flux, axis=axis), 1, axis) * (wave > 0), axis=axis)
+        return total
+
+    return apply
+
+
+def _linear(apply: Callable, u: np.ndarray, frame: float, bound: float, order: int) -> np.ndarray:
+    """Frames (S, T, ...) of u_t = apply(u) (order 1), or of u_tt = apply(u) at rest at first (order 2: u, u_t last).
+
+    Runge-Kutta 4 in steps below the stability bound of the spectral radius `bound`.
+    """
+    steps = int(np.ceil(frame * (bound / 2.0 if order == 1 else np.sqrt(bound) / 1.5)))
+    h, now = frame / steps, np.stack([u, 0 * u][:order])
+    rate = (lambda y: apply(y)) if order == 1 else (lambda y: np.stack([y[1], apply(y[0])]))
+    frames = [now]
+    for _ in range(FRAMES - 1):
+        for _ in range(steps):
+            a = rate(now)
+            b = rate(now + h / 2 * a)
+            c = rate(now + h / 2 * b)
+            now = now + h / 6 * (a + 2 * b + 2 * c + rate(now + h * c))
+        frames.append(now)
+    return np.moveaxis(np.stack(frames, 2), 0, -1)  # (S, T, ..., C)
+
+
+def _varying(n: int, d: int, order: int, fine: int, frame: float, size: float) -> Callable:
+    """Waves or heat between walls, a coefficient that varies in place; seen at the n^d centres of cells.
+
+    fine: odd ratio of the solver's points to those seen, to spectral accuracy; 1: differences on the points seen.
+    """
+    def make(generator: np.random.Generator, count: int) -> Fields:
+        m = fine * n
+        x = np.stack(np.meshgrid(*[(np.arange(m) + 0.5) / m] * d, indexing="ij"), -1)
+        u = np.stack([_bumps(generator, x, 4) for _ in range(count)])
+        apply = (_fine_divergence if fine > 1 else _divergence)(m, d, size)
+        bound = 1.65 * size * d * m**2 * (np.pi**2 if fine > 1 else 4)
+        frames = _linear(apply, u, frame, bound, order)
+        pick = slice(fine // 2, None, fine)
+        seen = frames[(slice(None), slice(None), *[pick] * d)]
+        return (np.arange(FRAMES) * frame, x[(pick,) * d].reshape(-1, d), seen.reshape(count, FRAMES, -1, order), {})
+
+    return make
+
+
+def flow_3d(generator: np.random.Generator, count: int, fine: int = 2, viscosity: float = 0.1) -> Fields:
+    """Decaying incompressible flow on a torus of side 2 pi, 16^3 of the points of a pseudo-spectral solver."""
+    n, t = 16 * fine, np.arange(FRAMES) * 0.1
+    k = np.stack(np.meshgrid(*[np.fft.fftfreq(n, 1 / n)] * 2, np.fft.rfftfreq(n, 1 / n), indexing="ij"))
+    k2 = (k**2).sum(0)
+    mask, inverse = (np.abs(k) < n / 3).all(0), 1 / np.where(k2 > 0, k2, 1)
+
+    def project(w: np.ndarray) -> np.ndarray:
+        return w - k * ((k * w).sum(0) * inverse)
+
+    def transport(w: np.ndarray) -> np.ndarray:  # -P curl(u) x u
+        u, curl = (np.fft.irfftn(f, (n,) * 3, (1, 2, 3)) for f in (w, np.cross(1j * k, w, axis=0)))
+        return project(np.fft.rfftn(np.cross(u, curl, axis=0), axes=(1, 2, 3)) * mask)
+
+    def run() -> np.ndarray:
+        w = project(np.fft.rfftn(generator.standard_normal((3, n, n, n)), axes=(1, 2, 3)) * (k2 > 0)
+                    * np.exp(-k2 / 5))
+        w /= np.sqrt((np.fft.irfftn(w, (n,) * 3, (1, 2, 3)) ** 2).mean())
+        h, frames = 0.025, []
+        half = np.exp(-viscosity * k2 * h / 2)
+        for index in range(round(t[-1] / h) + 1):
+            if index % round(t[1] / h) == 0:
+                frames.append(np.fft.irfftn(w, (n,) * 3, (1, 2, 3))[:, ::fine, ::fine, ::fine])
+            a = transport(w)
+            b = transport(half * (w + h / 2 * a))
+            c = transport(half * w + h / 2 * b)
+            last = transport(half**2 * w + h * half * c)
+            w = half**2 * w + h / 6 * (half**2 * a + 2 * half * (b + c) + last)
+        return np.stack(frames)
+
+    g = np.arange(16) * 2 * np.pi / 16
+    x = np.stack(np.meshgrid(g, g, g, indexing="ij"), -1).reshape(-1, 3)
+    u = np.stack([np.moveaxis(run(), 1, -1).reshape(FRAMES, -1, 3) for _ in range(count)])
+    return t, x, u, {"period": [2 * np.pi] * 3}
+
+
 MAKERS = {"allen_cahn": allen_cahn, "burgers_held": burgers_held, "kdv": kdv, "swift_hohenberg": swift_hohenberg,
-          "annulus": annulus}
+          "annulus": annulus,
+          "waves_line": _varying(64, 1, 2, 3, 0.08, 1.0), "waves_line_coarse": _varying(64, 1, 2, 1, 0.08, 1.0),
+          "waves_place": _varying(24, 2, 2, 3, 0.08, 1.0), "waves_place_coarse": _varying(24, 2, 2, 1, 0.08, 1.0),
+          "heat_place": _varying(24, 2, 1, 3, 0.1, 0.02), "heat_place_coarse": _varying(24, 2, 1, 1, 0.1, 0.02),
+          "flow_3d": flow_3d, "flow_3d_fine": partial(flow_3d, viscosity=0.03)}
 
 
 def write(name: str, folder: Path, seed: int = 0) -> None:

@@ -52,6 +52,10 @@ class Harmonics(ABC):
     def quadrature(self, degree: int = 2) -> Quadrature:
         """Quadrature that projects products of `degree` harmonics onto harmonics (exactly on boxes and spheres)."""
 
+    @abstractmethod
+    def lowest(self, count: int) -> Harmonics:
+        """About `count` of the lowest natural harmonics of the same domain, the constant first."""
+
 
 class Domain(ABC):
     """A set of places in d dimensions."""

@@ -142,6 +142,10 @@ class RegionHarmonics(Harmonics):
         cells, local, _ = self.region.locate(x)
         return self._tables(cells, local, True)
 
+    def lowest(self, count: int) -> RegionHarmonics:
+        """The lowest harmonics without flux through the boundary."""
+        return self.region.harmonics(count)
+
     def quadrature(self, degree: int = 2) -> Quadrature:
         """Nodes with lumped masses and recovered gradients (order 1), or Gauss points of the cells (order 2)."""
         basis, region = self.region.basis, self.region

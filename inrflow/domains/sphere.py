@@ -67,6 +67,10 @@ class SphereHarmonics(Harmonics):
         east = np.stack([-np.sin(phi), np.cos(phi), np.zeros_like(phi)], -1)
         return tables[1][..., None] * south[:, None] + (tables[2] / np.sin(theta)[:, None])[..., None] * east[:, None]
 
+    def lowest(self, count: int) -> SphereHarmonics:
+        """Spherical harmonics of the lowest degrees."""
+        return Sphere().harmonics(count)
+
     def quadrature(self, degree: int = 2) -> Quadrature:
         """Gauss-Legendre in latitude times the midpoint rule in longitude, exact for degree + 1 factors."""
         total = (degree + 1) * self.degree

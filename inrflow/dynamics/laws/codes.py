@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from inrflow.domains import Harmonics
 _NOISES = np.logspace(-14, 0.3, 60)  # variances of noise tried, in units of the channel's variance
 _LEAST = 1e-15  # prior variances are kept above this share of a channel's variance
 _ROUNDS = 12  # of expectation maximisation
+_PROBES, _SLANT = 4, 1e-12  # columns looked at first, and means of products of columns that count as none
 _SETS = 16  # point sets that the prior is fitted to, at most
 
 
@@ -29,13 +30,13 @@ class HarmonicCodes:
         NaN was not observed. The variance of noise is that of the largest marginal likelihood of all the frames.
         """
         flat = u.reshape(-1, *u.shape[-2:])
-        values = self.harmonics.values(x)
-        codes = np.zeros((len(flat), u.shape[-1], values.shape[1]))
+        design = _Design(self.harmonics.values(x))
+        codes = np.zeros((len(flat), u.shape[-1], self.harmonics.count))
         spread = np.zeros(codes.shape[1:])
         for c in range(u.shape[-1]):
             for frames, seen in _patterns(flat[:, :, c]):
-                codes[frames, c], spread[c], _ = _posterior(values[seen], flat[frames][:, seen, c], self.mean[c],
-                                                            self.variance[c])
+                codes[frames, c], spread[c], _ = _posterior(design.rows(seen), flat[frames][:, seen, c],
+                                                            self.mean[c], self.variance[c])
         return codes.reshape(*u.shape[:-2], *codes.shape[1:]), spread
 
     def decode(self, codes: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -52,20 +53,20 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCod
     means, variances = np.zeros((channels, harmonics.count)), np.zeros((channels, harmonics.count))
     groups = list(point_sets(x))
     groups = groups[:: max(len(groups) // _SETS, 1)]
-    tables = [harmonics.values(places) for _, places in groups]
+    designs = [_Design(harmonics.values(places)) for _, places in groups]
     scale = harmonics.eigenvalues[harmonics.eigenvalues > 1e-12]
     shape = (1 + harmonics.eigenvalues / (scale[0] if len(scale) else 1.0)) ** -2.0
     for c in range(channels):
         total = float(np.nanvar(u[..., c])) or 1.0
         mean, variance = means[c], total * shape / shape.sum()
         mean[0] = np.nanmean(u[..., c]) if harmonics.eigenvalues[0] < 1e-8 else 0.0
-        blocks = [(table[seen], frames[rows][:, seen])
-                  for (members, _), table in zip(groups, tables, strict=True)
+        blocks = [(design.rows(seen), frames[rows][:, seen])
+                  for (members, _), design in zip(groups, designs, strict=True)
                   for frames in [u[members, :, :, c].reshape(-1, u.shape[2])] for rows, seen in _patterns(frames)]
         for _ in range(_ROUNDS):
             moments, count = np.zeros_like(variance), 0
-            for table, values in blocks:
-                z, spread, _ = _posterior(table, values, mean, variance)
+            for design, values in blocks:
+                z, spread, _ = _posterior(design, values, mean, variance)
                 moments += ((z - mean) ** 2).sum(0) + len(values) * spread
                 count += len(values)
             variance = np.maximum(moments / count, _LEAST * total)
@@ -114,14 +115,42 @@ def _patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield np.flatnonzero(label.ravel() == index), np.flatnonzero(pattern)
 
 
-def _posterior(table: np.ndarray, values: np.ndarray, mean: np.ndarray, variance: np.ndarray
+class _Design:
+    """Values (N, K) of harmonics at points; lengths (K,) of its columns where these are orthogonal, as on most grids.
+    """
+
+    def __init__(self, table: np.ndarray):
+        self.table = table
+        self.lengths: np.ndarray | None = np.sqrt((table**2).sum(0))
+        for count in (_PROBES, table.shape[1]):  # a few columns first: few other sets of points pass
+            gram = table[:, :count].T @ table
+            gram[np.arange(len(gram)), np.arange(len(gram))] = 0
+            if table.shape[0] < table.shape[1] or np.abs(gram).max() > _SLANT * len(table):
+                self.lengths = None
+                break
+
+    def rows(self, seen: np.ndarray) -> _Design:
+        """The same at some of the points."""
+        return self if len(seen) == len(self.table) else _Design(self.table[seen])
+
+    def factors(self, root: np.ndarray
+                ) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray], np.ndarray]:
+        """u (N, R), s (R,), the map v of rows (..., R) to (..., K), and v^2, of table diag(root) = u diag(s) v."""
+        if self.lengths is not None:
+            return self.table / self.lengths, self.lengths * root, lambda rows: rows, np.eye(len(root))
+        u, s, v = np.linalg.svd(self.table * root, full_matrices=False)
+        return u, s, lambda rows: rows @ v, v**2
+
+
+def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray
                ) -> tuple[np.ndarray, np.ndarray, float]:
     """Posterior means (B, K), variances (K,) and the variance of noise, of values (B, N) = table (N, K) z + noise."""
+    table = design.table
     if not table.size:
         return np.broadcast_to(mean, (len(values), len(mean))), variance, 0.0
     root = np.sqrt(variance)
     left = values - mean @ table.T
-    u, s, v = np.linalg.svd(table * root, full_matrices=False)
+    u, s, turn, squares = design.factors(root)
     inner = left @ u
     power = (inner**2).mean(0)
     outer = max(float((left**2).sum(1).mean() - power.sum()), 0.0)
@@ -132,6 +161,6 @@ def _posterior(table: np.ndarray, values: np.ndarray, mean: np.ndarray, variance
     fit = np.log(spread).sum(1) + (power / spread).sum(1) + free * np.log(noises) + outer / noises
     noise = float(noises[fit.argmin()])
     gain = s / (s**2 + noise)
-    codes = mean + (inner * gain) @ v * root
-    shrink = (s**2 / (s**2 + noise)) @ v**2
+    codes = mean + turn(inner * gain) * root
+    shrink = (s**2 / (s**2 + noise)) @ squares
     return codes, variance * np.maximum(1 - shrink, _LEAST), noise  # never zero: precisions are its inverses

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from inrflow.domains import Harmonics
-from inrflow.dynamics.laws.terms import POTENTIAL, VALUE, Term
+from inrflow.dynamics.laws.terms import POTENTIAL, VALUE, Product, Term
+from inrflow.dynamics.laws.transform import transform_of
 from inrflow.numerics import etdrk4
 
+PLACES = 64  # low harmonics that coefficients of place are made of
+_DENSE = 1600  # codes up to which terms that couple all of them are exponentiated as one matrix
 _MOST_STEPS = 2**14  # of one interval
 _CONSTANT = 1e-8  # eigenvalues below belong to the constant
 _BOUND = 30.0  # codes beyond so many times the largest ones of the data have left what the law was fitted to
@@ -20,45 +23,44 @@ _BOUND = 30.0  # codes beyond so many times the largest ones of the data have le
 class Library(nn.Module):
     """Terms on K harmonics of a domain: their rates, one by one, as projections on harmonics."""
 
-    values: Tensor
-    slopes: Tensor
-    project: Tensor
     eigenvalues: Tensor
     derivative: Tensor
 
     def __init__(self, terms: Sequence[Term], harmonics: Harmonics):
         super().__init__()
         self.terms = tuple(terms)
-        degree = max([2, *(len(product) for term in terms for product in term.products)])
-        rule = harmonics.quadrature(degree)
-        used = any(axis != VALUE for term in terms for product in term.products for _, axis in product)
-        odd = any(term.axis != VALUE for term in terms)
-        self.register_buffer("values", torch.tensor(rule.values))  # (Q, K)
-        self.register_buffer("slopes", torch.tensor(rule.gradients).permute(2, 0, 1).contiguous()
-                             if used or odd else torch.zeros(0, *rule.values.shape, dtype=torch.float64))  # (d, Q, K)
-        self.register_buffer("project", torch.tensor((rule.values * rule.weights[:, None]).T.copy()))  # (K, Q)
+        degree = max([2, *(len(product) + (term.place > 0) for term in terms for product in term.products)])
+        self.transform = transform_of(harmonics, degree)
         self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
-        if odd:
-            self.register_buffer("derivative", self.project @ self.slopes)  # (d, K, K)
+        if any(term.axis != VALUE or term.solenoidal for term in terms):  # (d, K, K)
+            axes = range(self.transform.points.shape[1])
+            self.register_buffer("derivative", torch.stack([self.projected(self.table(j)) for j in axes]))
+        places = max((term.place for term in terms), default=0)
+        self.low: Tensor | None = None
+        if places:
+            self.low = torch.tensor(harmonics.lowest(PLACES).values(self.transform.points).T[: places + 1])  # (P, Q)
+
+    def table(self, axis: int, lead: int | None = None) -> Tensor:
+        """The first harmonics (all) at quadrature points, as a factor of an axis has them: (Q, lead)."""
+        if axis < POTENTIAL:
+            return self.transform.table(axis, lead)
+        return self.transform.table(axis - POTENTIAL, lead) * self.inverse()[:lead]
+
+    def projected(self, table: Tensor, lead: int | None = None) -> Tensor:
+        """Projections (..., lead, n) on the first harmonics (all) of fields (..., Q, n)."""
+        return (self.table(VALUE, lead) * self.transform.weights[:, None]).T @ table
 
     def at_points(self, z: Tensor, terms: Sequence[Term]) -> dict[tuple[int, int], Tensor]:
         """The factors (channel, axis) that terms need, of codes (B, C, K), at quadrature points: (B, Q) each."""
-        needed = {factor for term in terms for product in term.products for factor in product}
+        needed = {factor for term in terms for product in term.every() for factor in product}
         result: dict[tuple[int, int], Tensor] = {}
         for axis in sorted({axis for _, axis in needed}):
             channels = sorted(c for c, a in needed if a == axis)
-            fields = z[:, channels] @ self.table(axis).T
+            codes = z[:, channels]
+            fields = self.transform.fields(*((codes, axis) if axis < POTENTIAL else
+                                             (codes * self.inverse(), axis - POTENTIAL)))
             result |= {(c, axis): fields[:, i] for i, c in enumerate(channels)}
         return result
-
-    def table(self, axis: int) -> Tensor:
-        """Harmonics (Q, K) at quadrature points, as a factor of an axis has them."""
-        if axis == VALUE:
-            return self.values
-        if axis < POTENTIAL:
-            return self.slopes[axis]
-        inverse = torch.where(self.eigenvalues > _CONSTANT, -1 / self.eigenvalues.clamp_min(_CONSTANT), 0.0)
-        return self.slopes[axis - POTENTIAL] * inverse
 
     def symbol(self, power: int, rows: int | None = None) -> Tensor:
         """lap^power on the first harmonics (all): (rows,)."""
@@ -67,29 +69,74 @@ class Library(nn.Module):
     def features(self, z: Tensor, rows: int) -> Tensor:
         """Every term of codes (B, C, K) on the first harmonics: (B, J, rows)."""
         result = z.new_zeros(len(z), len(self.terms), rows)
-        products = [term for term in self.terms if not term.linear]
-        factors = self.at_points(z, products)
+        groups: dict[Term, list[int]] = {}
         for j, term in enumerate(self.terms):
-            if term.linear:
+            groups.setdefault(term.base, []).append(j)
+        factors = self.at_points(z, [term for term in groups if not term.linear])
+        pressures: dict[tuple, Tensor] = {}
+        for term, members in groups.items():
+            places = [self.terms[j].place for j in members]
+            if term.linear and not term.flux and not any(places):
                 codes = self.symbol(term.power) * z[:, term.products[0][0][0]]
-                result[:, j] = codes[:, :rows] if term.axis == VALUE else codes @ self.derivative[term.axis][:rows].T
-        pointwise = [_pointwise(term, factors, z, self.values) for term in products]
-        if products:
-            projected = torch.stack(pointwise, 1) @ self.project[:rows].T
-            places = [j for j, term in enumerate(self.terms) if not term.linear]
-            for i, j in enumerate(places):
-                power = self.terms[j].power
-                result[:, j] = projected[:, i] * self.symbol(power, rows) if power else projected[:, i]
+                result[:, members[0]] = codes[:, :rows] if term.axis == VALUE else (
+                    codes @ self.derivative[term.axis][:rows].T)
+            elif term.flux:
+                for axis in range(self.transform.points.shape[1]):
+                    slope = self.transform.fields(z[:, term.products[0][0][0]], axis)
+                    result[:, members] -= self.transform.project(self.weighted(slope, places), axis)[..., :rows]
+            elif term.linear:
+                codes = self.symbol(term.power) * z[:, term.products[0][0][0]]
+                field = self.transform.fields(codes, term.axis)
+                result[:, members] = self.transform.project(self.weighted(field, places))[..., :rows]
+            else:
+                field = _pointwise(term, factors, z, self.transform.count)
+                codes = self.transform.project(self.weighted(field, places) if any(places) else field[:, None])
+                if term.power:
+                    codes = codes * self.symbol(term.power)
+                if term.solenoidal:
+                    codes = codes - self.pressure(term, factors, pressures)[:, None]
+                result[:, members] = codes[..., :rows]
         return result
 
+    def operators(self, term: Term, lead: int) -> Iterator[tuple[list[tuple[Product, int]], Tensor | None]]:
+        """Products of a term with their signs, and the map (lead, lead) of their projections on the first harmonics
+        (None: the identity)."""
+        signed = list(zip(term.products, term.signs or (1,) * len(term.products), strict=True))
+        yield signed, torch.diag(self.symbol(term.power, lead)) if term.power else None
+        if term.solenoidal:
+            inverse = self.inverse()[:lead, None]
+            by = self.derivative[:, :lead, :lead]
+            for j in range(len(term.products)):
+                transport = Term.transport(j, len(term.products))
+                yield [(product, 1) for product in transport.products], -by[term.products[0][1][0]] @ (inverse * by[j])
 
-def _pointwise(term: Term, factors: dict[tuple[int, int], Tensor], z: Tensor, table: Tensor) -> Tensor:
+    def inverse(self) -> Tensor:
+        """lap^-1 of fields of mean zero: (K,)."""
+        return torch.where(self.eigenvalues > _CONSTANT, -1 / self.eigenvalues.clamp_min(_CONSTANT), 0.0)
+
+    def weighted(self, field: Tensor, places: Sequence[int]) -> Tensor:
+        """A field (B, Q) times low harmonics of some numbers: (B, P, Q)."""
+        assert self.low is not None
+        return field[:, None] * self.low[list(places)]
+
+    def pressure(self, term: Term, factors: dict[tuple[int, int], Tensor], known: dict[tuple, Tensor]) -> Tensor:
+        """The gradient part (B, K), along its component, of the transport of a velocity; potentials are kept."""
+        component, key = term.products[0][1][0], tuple(product[0] for product in term.products)
+        if key not in known:
+            axes = range(len(term.products))
+            total = sum(self.transform.project(_pointwise(Term.transport(j, len(axes)), factors, self.eigenvalues,
+                                                          self.transform.count)) @ self.derivative[j].T for j in axes)
+            known[key] = total * self.inverse()
+        return known[key] @ self.derivative[component].T
+
+
+def _pointwise(term: Term, factors: dict[tuple[int, int], Tensor], z: Tensor, points: int) -> Tensor:
     total: Tensor | None = None
     for product, sign in zip(term.products, term.signs or (1,) * len(term.products), strict=True):
         value: Tensor | None = None
         for factor in product:
             value = factors[factor] if value is None else value * factors[factor]
-        value = z.new_ones(len(z), len(table)) if value is None else value
+        value = z.new_ones(len(z), points) if value is None else value
         total = value if total is None else torch.add(total, value, alpha=sign)
     assert total is not None
     return total
@@ -105,8 +152,10 @@ class LawField(nn.Module):
         active = [j for j in range(len(library.terms)) if bool((theta[j] != 0).any())]
         self.library, self.channels = library, theta.shape[1]
         self.register_buffer("theta", theta)
-        self._linear = [j for j in active if library.terms[j].linear]
-        self._products = [j for j in active if not library.terms[j].linear]
+        small = self.channels * len(library.eigenvalues) <= _DENSE
+        self._linear = [j for j in active if library.terms[j].linear and (small or not library.terms[j].varies)]
+        self._products = [j for j in active if j not in self._linear]
+        self.products_of = self.coefficients(self._products)
         self._cache: dict[float, list[Tensor]] = {}
         self.blocks = self._blocks()
 
@@ -118,20 +167,44 @@ class LawField(nn.Module):
     def _blocks(self) -> Tensor:
         """The linear part: (K, C, C), or one matrix (1, C K, C K) where odd derivatives couple harmonics."""
         library, count = self.library, len(self.library.eigenvalues)
-        if not any(library.terms[j].axis != VALUE for j in self._linear):
+        if not any(library.terms[j].axis != VALUE or library.terms[j].varies for j in self._linear):
             blocks = self.theta.new_zeros(count, self.channels, self.channels)
             for j in self._linear:
                 term = library.terms[j]
                 blocks[:, :, term.products[0][0][0]] += library.symbol(term.power)[:, None] * self.theta[j]
             return blocks
         dense = self.theta.new_zeros(self.channels, count, self.channels, count)
-        for j in self._linear:
-            term = library.terms[j]
-            matrix = torch.diag(library.symbol(term.power))
-            if term.axis != VALUE:
-                matrix = library.derivative[term.axis] @ matrix
-            dense[:, :, term.products[0][0][0]] += self.theta[j][:, None, None] * matrix
+        for term, fields in self.coefficients(self._linear).items():
+            for out, field in fields.items():
+                dense[out, :, term.products[0][0][0]] += self.matrix(term, field)
         return dense.reshape(1, self.size, self.size)
+
+    def coefficients(self, terms: Sequence[int]) -> dict[Term, dict[int, Tensor]]:
+        """Of each term without its place, and each channel that has it: the coefficient, a number or a field (Q,)."""
+        result: dict[Term, dict[int, Tensor]] = {}
+        for j in terms:
+            term = self.library.terms[j]
+            group = result.setdefault(term.base, {})
+            for out in self.theta[j].nonzero()[:, 0].tolist():
+                part = self.theta[j, out]
+                if term.varies:
+                    assert self.library.low is not None
+                    part = part * self.library.low[term.place]
+                group[out] = group[out] + part if out in group else part
+        return result
+
+    def matrix(self, term: Term, weight: Tensor) -> Tensor:
+        """A linear term (K, K) with a coefficient, a number or a field (Q,)."""
+        library = self.library
+        symbol = library.symbol(term.power)
+        if term.flux:
+            weight = (weight * library.transform.weights)[:, None]
+            tables = [library.table(axis) for axis in range(library.transform.points.shape[1])]
+            return -sum((table.T @ (weight * table) for table in tables), torch.zeros(()))
+        if not weight.ndim:
+            matrix = torch.diag(symbol)
+            return weight * (matrix if term.axis == VALUE else library.derivative[term.axis] @ matrix)
+        return library.projected(weight[:, None] * library.table(term.axis)) * symbol
 
     @property
     def coupled(self) -> bool:
@@ -146,27 +219,41 @@ class LawField(nn.Module):
 
     def products(self, z: Tensor) -> Tensor:
         """The terms that are not in `blocks`, of codes (B, C, K)."""
-        library = self.library
-        terms = [library.terms[j] for j in self._products]
+        library, groups = self.library, self.products_of
         total = torch.zeros_like(z)
-        if not terms:
+        if not groups:
             return total
-        factors = library.at_points(z, terms)
+        factors = library.at_points(z, [term for term in groups if not term.linear])
         sums: dict[int, list[Tensor | None]] = {}
-        for j, term in zip(self._products, terms, strict=True):
-            value = _pointwise(term, factors, z, library.values)
+        pressures: dict[tuple, Tensor] = {}
+        for term, fields in groups.items():
+            if term.linear:  # with a coefficient of place, on many codes
+                self._explicit(term, fields, z, total)
+                continue
+            value = _pointwise(term, factors, z, library.transform.count)
             group = sums.setdefault(term.power, [None] * self.channels)
-            for c in range(self.channels):
-                if self.theta[j, c] != 0:
-                    part = value * self.theta[j, c]
-                    before = group[c]
-                    group[c] = part if before is None else before.add_(part)
+            for c, weight in fields.items():
+                part = value * weight
+                before = group[c]
+                group[c] = part if before is None else before.add_(part)
+                if term.solenoidal:
+                    total[:, c] -= weight * library.pressure(term, factors, pressures)
         for power, group in sums.items():
             for c, field in enumerate(group):
                 if field is not None:
-                    codes = field @ library.project.T
+                    codes = library.transform.project(field)
                     total[:, c] += codes if not power else codes * library.symbol(power)
         return total
+
+    def _explicit(self, term: Term, fields: dict[int, Tensor], z: Tensor, total: Tensor) -> None:
+        """Add a linear term with coefficients of place to rates (B, C, K)."""
+        library = self.library
+        codes = z[:, term.products[0][0][0]]
+        for axis in range(library.transform.points.shape[1]) if term.flux else [term.axis]:
+            field = library.transform.fields(codes if term.flux else codes * library.symbol(term.power), axis)
+            for c, weight in fields.items():
+                part = library.transform.project(weight * field, axis if term.flux else VALUE)
+                total[:, c] += -part if term.flux else part
 
     def forward(self, t: Tensor | float, z: Tensor) -> Tensor:
         """Rates (..., C K) of codes (..., C K); the law does not depend on time."""

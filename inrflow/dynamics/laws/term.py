@@ -134,23 +134,25 @@ class LawTerm(FieldTerm):
         codes = z.reshape(-1, channels, count).double()
         lead = count if lead is None else lead
         result = codes.new_zeros(len(codes), channels, lead, channels, lead)
-        terms = [(j, library.terms[j]) for j in law._products]
-        factors = library.at_points(codes, [term for _, term in terms])
-        weights: dict[tuple[int, int, int, int], Tensor] = {}
-        for j, term in terms:
-            for product, sign in zip(term.products, term.signs or (1,) * len(term.products), strict=True):
-                for place, (channel, axis) in enumerate(product):
+        factors = library.at_points(codes, [term for term in law.products_of if not term.linear])
+        weights: dict[tuple[int, int, int, Tensor | None], Tensor] = {}
+        for term, fields in law.products_of.items():
+            if term.linear:
+                for out, field in fields.items():
+                    result[:, out, :, term.products[0][0][0]] += law.matrix(term, field)[:lead, :lead]
+                continue
+            for products, operator in library.operators(term, lead):
+                for product, sign, place in [(one, sign, i) for one, sign in products for i in range(len(one))]:
                     slope: Tensor | float = float(sign)
                     for other in (*product[:place], *product[place + 1 :]):
                         slope = slope * factors[other]
-                    for out in law.theta[j].nonzero()[:, 0].tolist():
-                        key, part = (out, channel, axis, term.power), law.theta[j, out] * slope
+                    for out, field in fields.items():
+                        key, part = (out, *product[place], operator), field * slope
                         weights[key] = weights[key] + part if key in weights else part
-        for (out, channel, axis, power), weight in weights.items():
-            table = library.table(axis)
-            weight = weight.expand(len(codes), len(table)) if isinstance(weight, Tensor) else weight
-            part = library.project[:lead] @ (weight[..., None] * table[:, :lead])
-            result[:, out, :, channel] += part if not power else part * library.symbol(power, lead)[:, None]
+        for (out, channel, axis, operator), weight in weights.items():
+            table = library.table(axis, lead)
+            part = library.projected(weight.expand(len(codes), len(table))[..., None] * table, lead)
+            result[:, out, :, channel] += part if operator is None else operator @ part
         return result.flatten(3, 4).flatten(1, 2)
 
     def advance(self, state: Tensor, gap: Tensor, step: float) -> Tensor:

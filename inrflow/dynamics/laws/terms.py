@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+Product = tuple[tuple[int, int], ...]
 VALUE = -1  # "axis" of a factor that is a value, not a derivative
 POTENTIAL = 8  # added to the axis of a derivative: that of lap^-1 of the channel, of mean zero
 
@@ -14,18 +15,44 @@ POTENTIAL = 8  # added to the axis of a derivative: that of lap^-1 of the channe
 class Term:
     """lap^power d_axis of a sum of products; a factor (channel, axis) is a value (axis -1) or a first derivative.
 
-    No factors at all: the constant 1. signs: of the products, all positive where not given.
+    No factors at all: the constant 1. signs: of the products, all positive where not given. place: it is multiplied by
+    the low harmonic of this number, 0 the constant; flux: div(harmonic grad .) instead. solenoidal: products are
+    (u . grad) of one component of a velocity, of which the gradient part, that a pressure takes, is left out.
     """
 
-    products: tuple[tuple[tuple[int, int], ...], ...] = ((),)
+    products: tuple[Product, ...] = ((),)
     power: int = 0
     axis: int = VALUE
     signs: tuple[int, ...] = ()
+    place: int = 0
+    flux: bool = False
+    solenoidal: bool = False
 
     @classmethod
     def jacobian(cls, stream: int, channel: int) -> Term:
         """J(lap^-1 a, b) = (lap^-1 a)_x b_y - (lap^-1 a)_y b_x: transport of b by the flow of vorticity a."""
         return cls((((channel, 1), (stream, POTENTIAL)), ((channel, 0), (stream, POTENTIAL + 1))), signs=(1, -1))
+
+    @classmethod
+    def transport(cls, component: int, dimensions: int) -> Term:
+        """A component of P (u . grad) u, with P the projection onto fields without divergence."""
+        return cls(tuple(((j, VALUE), (component, j)) for j in range(dimensions)), solenoidal=True)
+
+    @property
+    def base(self) -> Term:
+        """The term without its dependence on place."""
+        return replace(self, place=0)
+
+    @property
+    def varies(self) -> bool:
+        """Whether its coefficient depends on place."""
+        return self.place > 0 or self.flux
+
+    def every(self) -> tuple[Product, ...]:
+        """The products that its evaluation needs: of all components where it is projected."""
+        if not self.solenoidal:
+            return self.products
+        return tuple(p for i in range(len(self.products)) for p in Term.transport(i, len(self.products)).products)
 
     @property
     def linear(self) -> bool:
@@ -37,6 +64,9 @@ class Term:
         if self.signs:
             (channel, _), (stream, _) = self.products[0]
             text = f"J(lap^-1 {channels[stream]}, {channels[channel]})"
+        elif self.solenoidal:
+            ((_, _), (c, _)), *_ = self.products
+            text = f"P(u . grad) {channels[c]}"
         elif len(self.products) > 1:  # a sum over axes of products of derivatives
             text = " . ".join(f"grad {channels[c]}" for c, axis in self.products[0] if axis != VALUE)
             values = [channels[c] for c, axis in self.products[0] if axis == VALUE]
@@ -56,16 +86,24 @@ class Term:
             text = f"lap{f'^{self.power}' if self.power > 1 else ''} {bare}"
         return text
 
+    def varying(self, channels: Sequence[str], coordinates: Sequence[str], letter: str) -> str:
+        """The term with a coefficient of place, as "div(a grad u)" or "a u"."""
+        if self.flux:
+            return f"div({letter} grad {channels[self.products[0][0][0]]})"
+        return f"{letter} {self.base.written(channels, coordinates)}".removesuffix(" 1")
+
     def state(self) -> dict[str, object]:
         """Plain values."""
         return {"products": [[list(factor) for factor in product] for product in self.products], "power": self.power,
-                "axis": self.axis, "signs": list(self.signs)}
+                "axis": self.axis, "signs": list(self.signs), "place": self.place, "flux": self.flux,
+                "solenoidal": self.solenoidal}
 
     @classmethod
     def from_state(cls, state: dict) -> Term:
         """The term of a `state()`."""
         return cls(tuple(tuple((int(c), int(a)) for c, a in product) for product in state["products"]),
-                   int(state["power"]), int(state["axis"]), tuple(int(sign) for sign in state.get("signs", ())))
+                   int(state["power"]), int(state["axis"]), tuple(int(sign) for sign in state.get("signs", ())),
+                   int(state.get("place", 0)), bool(state.get("flux", False)), bool(state.get("solenoidal", False)))
 
 
 def short_list(channels: int, dimensions: int, intrinsic: bool = False) -> dict[str, list[Term]]:
