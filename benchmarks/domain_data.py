@@ -51,15 +51,15 @@ def allen_cahn(generator: np.random.Generator, count: int) -> Fields:
     return t, x.reshape(-1, 2), np.stack(u).reshape(count, FRAMES, -1, 1), {}
 
 
-def burgers_held(generator: np.random.Generator, count: int) -> Fields:
-    """u_t = 0.02 u_xx - u u_x on (0, 2), zero at both ends, 127 inner nodes."""
+def burgers_held(generator: np.random.Generator, count: int, viscosity: float = 0.02) -> Fields:
+    """u_t = viscosity u_xx - u u_x on (0, 2), zero at both ends, 127 inner nodes."""
     n, t = 127, np.arange(FRAMES) * 0.05
     h = 2 / (n + 1)
     x = np.arange(1, n + 1) * h
 
     def rate(u: np.ndarray) -> np.ndarray:
         p = np.pad(u, 1)
-        return 0.02 * (p[2:] - 2 * u + p[:-2]) / h**2 - (p[2:] ** 2 - p[:-2] ** 2) / (4 * h)
+        return viscosity * (p[2:] - 2 * u + p[:-2]) / h**2 - (p[2:] ** 2 - p[:-2] ** 2) / (4 * h)
 
     start = [sum(generator.standard_normal() / k * np.sin(np.pi * k * x / 2) for k in range(1, 5))
              for _ in range(count)]
@@ -109,7 +109,7 @@ def swift_hohenberg(generator: np.random.Generator, count: int) -> Fields:
     return t, x, u.reshape(count, FRAMES, -1, 1), {"period": [length, length]}
 
 
-def annulus(generator: np.random.Generator, count: int) -> Fields:
+def annulus(generator: np.random.Generator, count: int, mortality: float = 0.4) -> Fields:
     """Predator and prey on a disc with a hole, polar finite differences, read at 600 scattered points."""
     rings, spokes, t = 24, 96, np.arange(FRAMES) * 0.6
     h, q = 0.7 / rings, 2 * np.pi / spokes
@@ -123,7 +123,7 @@ def annulus(generator: np.random.Generator, count: int) -> Fields:
 
     def rate(u: np.ndarray) -> np.ndarray:
         a, b = u
-        reaction = np.stack([a * (1 - a) - a * b, a * b - 0.4 * b])
+        reaction = np.stack([a * (1 - a) - a * b, a * b - mortality * b])
         return np.array([0.01, 0.005])[:, None, None] * laplacian(u) + reaction
 
     angle = np.arange(spokes) * q

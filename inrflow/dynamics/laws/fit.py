@@ -14,9 +14,10 @@ import torch
 from inrflow.domains import BOUNDARIES, NATURAL, Box, Domain, Sphere
 from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes, held_out_errors, point_sets
+from inrflow.dynamics.laws.contexts import Systems, contexts_of, standard, with_contexts
 from inrflow.dynamics.laws.field import Library
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.refine import Refinement, flights
+from inrflow.dynamics.laws.refine import Refinement, flights, solved_contexts
 from inrflow.dynamics.laws.regression import NormalEquations, normal_equations
 from inrflow.dynamics.laws.shooting import Shooting
 from inrflow.dynamics.laws.terms import short_list
@@ -49,29 +50,31 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Data:
-    """Trajectories: times (S, T), points (S, N, d), fields (S, T, N, C)."""
+    """Trajectories: times (S, T), points (S, N, d), fields (S, T, N, C), and the systems they are of."""
 
     t: np.ndarray
     x: np.ndarray
     u: np.ndarray
+    systems: Systems
 
     def take(self, rows: np.ndarray) -> Data:
         """The trajectories of some indices."""
-        return Data(self.t[rows], self.x[rows], self.u[rows])
+        return Data(self.t[rows], self.x[rows], self.u[rows], self.systems.take(rows))
 
 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
-            boundary: str | None = None, seed: int = 0, log: Log | None = None) -> Law:
+            boundary: str | None = None, seed: int = 0, log: Log | None = None, systems: Systems | None = None) -> Law:
     """The law whose forecasts of held-out trajectories are best.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
-    harmonics fit best is taken, as with boundary conditions that are not given. seconds: of processor time. Raises
-    UserError where no law forecasts at all.
+    harmonics fit best is taken, as with boundary conditions that are not given. seconds: of processor time. systems:
+    whose coefficients may differ. Raises UserError where no law forecasts at all.
     """
     start = time.process_time()
     say: Log = log or (lambda _: None)
     data = Data(np.broadcast_to(t, u.shape[:2]).astype(np.float64),
-                np.broadcast_to(x, (len(u), *x.shape[-2:])).astype(np.float64), u.astype(np.float64))
+                np.broadcast_to(x, (len(u), *x.shape[-2:])).astype(np.float64), u.astype(np.float64),
+                systems or Systems(np.zeros(len(u), dtype=int)))
     if u.shape[1] < 4 or len(u) < 2:
         raise UserError(f"{len(u)} trajectories of {u.shape[1]} frames are given; a law needs at least 2 of 4")
     domains = [domain] if isinstance(domain, Domain) else list(domain)
@@ -84,9 +87,10 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     states, spread = encode(codes, train)
     say(f"{place.kind}: {codes.harmonics.count} harmonics, cpu {time.process_time() - start:.1f}")
     scored: list[tuple[np.ndarray, Law]] = []
-    for law in candidates(place, boundary, codes, train.t, states, spread, say):
+    for law in candidates(place, boundary, codes, train, states, spread, say):
+        law = known_contexts(law, train, judge)
         errors = forecast_errors(law, judge)
-        say(f"  {errors.mean():.2e} with {np.count_nonzero(law.theta)} terms, cpu {time.process_time() - start:.1f}")
+        say(f"  {errors.mean():.2e} with {law.size} terms, cpu {time.process_time() - start:.1f}")
         if np.isfinite(errors).all():
             scored.append((errors, law))
         if time.process_time() - start > (0.4 if scored else 1.0) * seconds:
@@ -110,11 +114,11 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         left = seconds - (time.process_time() - start)
         if length >= states.shape[1] or left < _KEPT * seconds:
             continue
-        refinement = Refinement(law, flights(train.t, states, spread, length), known, (left - _KEPT * seconds) / 8,
-                                arena is not None)
-        refined = refinement.run()
+        refinement = Refinement(law, flights(train.t, states, spread, length, train.systems.number), known,
+                                (left - _KEPT * seconds) / 8, arena is not None)
+        refined = known_contexts(refinement.run(), train, judge)
         if len(refinement.free) and arena is None:
-            whole = flights(judge.t, *encode(codes, judge), judge.t.shape[1] - 1)
+            whole = flights(judge.t, *encode(codes, judge), judge.t.shape[1] - 1, judge.systems.number)
             arena = Refinement(law, whole, known, left / 10, True)
         score = arena.misfits if arena is not None else (lambda law: forecast_errors(law, judge))
         before, after = score(law), score(refined)
@@ -122,7 +126,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             f"cpu {time.process_time() - start:.1f}")
         if not worse(after, before):
             law = refined
-    return law if arena is not None else finer(law, train, judge, start + seconds, say)
+    law = law if arena is not None else finer(law, train, judge, start + seconds, say)
+    return standard(law, np.unique(train.systems.number))
 
 
 def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:
@@ -158,6 +163,15 @@ def shorter_steps(errors: np.ndarray, law: Law, judge: Data) -> Law:
     return law
 
 
+def known_contexts(law: Law, train: Data, judge: Data) -> Law:
+    """The law with contexts of systems that no training trajectory shows, solved along the flow of those that do."""
+    rows = np.flatnonzero(~np.isin(judge.systems.number, train.systems.number))
+    if not law.count or not len(rows):
+        return law
+    others = judge.take(rows)
+    return solved_contexts(law, others.t, *encode(law.codes, others), others.systems.number)
+
+
 def worse(errors: np.ndarray, others: np.ndarray) -> bool:
     """Whether errors (S,) of trajectories are above others by more than the standard error of the mean difference."""
     if not np.isfinite(errors).all():
@@ -170,7 +184,7 @@ def simplest(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
     """Of the laws that forecast hardly worse than the best one, that with the fewest terms."""
     best = min(scored, key=lambda pair: float(pair[0].mean()))
     equal = [pair for pair in scored if not worse(pair[0], _HARDLY * best[0])]
-    return min(equal, key=lambda pair: (np.count_nonzero(pair[1].theta), float(pair[0].mean())))
+    return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
 
 
 def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log) -> tuple[Domain, str, int]:
@@ -197,29 +211,36 @@ def bounded(domain: Domain) -> bool:
     return not isinstance(domain, Sphere) and not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC})
 
 
-def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, t: np.ndarray, states: np.ndarray,
+def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, data: Data, states: np.ndarray,
                spread: np.ndarray, say: Log) -> Iterator[Law]:
     """Laws of all families of terms and sizes, the one with the least left-out misfit first, each as it is asked for.
 
-    states (S, T, C, K) at times t (S, T), of variances spread (S, C, K).
+    states (S, T, C, K) of the data, of variances spread (S, C, K).
     """
     channels = states.shape[2]
     families = short_list(channels, domain.dimensions, domain.kind == "sphere")
     terms = [term for family in families.values() for term in family]
     rows = np.linspace(0, len(states) - 1, min(len(states), _TRAJECTORIES)).astype(int)
-    t, states, spread = t[rows], states[rows], spread[rows]
+    if data.systems.counts:  # all of them: systems may have few
+        rows = np.arange(len(states))
+    t, states, spread, systems = data.t[rows], states[rows], spread[rows], data.systems.take(rows)
     library = Library(terms, codes.harmonics)
     known = 1 - spread.mean(0) / codes.variance
     largest = float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())
     found: dict[tuple, tuple[float, Law]] = {}
     for cumulative in (False, True):
-        equations = normal_equations(library, t, states, spread, known, cumulative)
-        for names in _FAMILIES:
+        each = normal_equations(library, t, states, spread, known, cumulative, len(rows))
+        for names, count in itertools.product(_FAMILIES, (0, *systems.counts)):
             active = [terms.index(term) for name in names for term in families[name]]
-            for supports, theta, std, misfit in supports_of(equations, active, channels, len(terms)):
-                if (supports, cumulative) not in found:
-                    law = Law(domain, boundary, tuple(terms), theta, std, codes, largest=largest)
-                    found[supports, cumulative] = misfit, law
+            contexts = contexts_of(each, systems, active, count)
+            equations = with_contexts(each, contexts[systems.number]).grouped(np.arange(len(rows)))
+            columns = [j + p * len(terms) for p in range(1 + count) for j in active]
+            for supports, theta, std, misfit in supports_of(equations, columns, channels, (1 + count) * len(terms)):
+                if (supports, count, cumulative) not in found:
+                    theta, std = (a.reshape(1 + count, len(terms), channels) for a in (theta, std))
+                    law = Law(domain, boundary, tuple(terms), theta[0], std[0], codes, largest=largest,
+                              by_context=theta[1:], contexts=contexts)
+                    found[supports, count, cumulative] = misfit, law
     ordered = sorted(found.values(), key=lambda pair: pair[0])
     say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {ordered[0][0]:.2e} to {ordered[-1][0]:.2e}")
     tests = torch.tensor(states[:: max(len(states) // 4, 1), 0]).flatten(1)
@@ -284,19 +305,23 @@ def supports_of(equations: NormalEquations, active: list[int], channels: int, co
 
 def pruned(law: Law) -> Law:
     """The law without terms that no channel has."""
-    keep = np.flatnonzero((law.theta != 0).any(1))
-    return replace(law, terms=tuple(law.terms[j] for j in keep), theta=law.theta[keep], std=law.std[keep])
+    keep = np.flatnonzero((law.theta != 0).any(1) | (law.by_context != 0).any((0, 2)))
+    return replace(law, terms=tuple(law.terms[j] for j in keep), theta=law.theta[keep], std=law.std[keep],
+                   by_context=law.by_context[:, keep])
 
 
 def stepped(law: Law, z: torch.Tensor, dt: float) -> Law | None:
     """The law with the longest step of its integrator that is accurate at codes z (B, C K); None: there is none."""
-    field = law.field()
-    if not np.isfinite(law.theta).all() or field.growth() * dt > 30:
+    if not np.isfinite(law.theta).all() or not np.isfinite(law.by_context).all():
         return None
-    steps, before = 1, field.advance(z, dt, 1)
+    extremes = np.unique([select(law.contexts[:, p]) for p in range(law.count) for select in (np.argmin, np.argmax)])
+    fields = [law.field(law.contexts[e]) for e in extremes] or [law.field()]
+    if max(field.growth() for field in fields) * dt > 30:
+        return None
+    steps, before = 1, torch.stack([field.advance(z, dt, 1) for field in fields])
     while steps <= _MOST_STEPS:
         steps *= 2
-        after = field.advance(z, dt, steps)
+        after = torch.stack([field.advance(z, dt, steps) for field in fields])
         error = torch.linalg.vector_norm(after - before) / torch.linalg.vector_norm(after)
         if bool(error < _STEP_ERROR):
             return replace(law, longest=dt / steps)
@@ -309,8 +334,11 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
     result, scale = np.full(len(data.u), np.inf), np.nanvar(data.u, (0, 1, 2)) + 1e-300
     for members, places in point_sets(data.x):
         z = law.encode(places, data.u[members][:, 0])
-        paths = (law.rollout(z, data.t[members[0]]) if (data.t[members] == data.t[members[0]]).all() else
-                 torch.cat([law.rollout(z[i : i + 1], data.t[m]) for i, m in enumerate(members)]))
+        _, label = np.unique(np.column_stack([data.systems.number, data.t])[members], axis=0, return_inverse=True)
+        paths = z.new_zeros(len(z), data.t.shape[1], z.shape[1])
+        for alike in (np.flatnonzero(label.ravel() == i) for i in range(label.max() + 1)):
+            first = members[alike[0]]
+            paths[alike] = law.rollout(z[alike], data.t[first], law.context_of(data.systems.number[first]))
         squares = np.nanmean((law.decode(paths, places) - data.u[members]) ** 2, (1, 2)) / scale
         bounded = torch.isfinite(paths).flatten(1).all(1).numpy()
         result[members] = np.where(bounded, squares.mean(1), np.inf)

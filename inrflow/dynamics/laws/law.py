@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,13 @@ from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.terms import Term
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Law:
     """dz/dt = sum_j theta_jc term_j on K harmonics of a domain.
 
     theta, std (J, C): coefficients and their standard errors; codes: prior of codes; longest: step of the integrator;
-    largest: norm of the largest code of the data.
+    largest: norm of the largest code of the data. by_context (P, J, C): what each number of a context adds to theta;
+    contexts (E, P): those of the systems that trajectories are of.
     """
 
     domain: Domain
@@ -33,13 +34,42 @@ class Law:
     codes: HarmonicCodes
     longest: float = math.inf
     largest: float = math.inf
+    by_context: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 1, 1)))
+    contexts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((1, 0)))
 
-    def field(self) -> LawField:
-        """The vector field as a module: forward(t, z) of codes (..., C K) in float64 or float32, and `advance`."""
-        if "_field" not in self.__dict__:
-            library = Library(self.terms, self.codes.harmonics)
-            object.__setattr__(self, "_field", LawField(library, torch.tensor(self.theta)))
-        return self.__dict__["_field"]
+    def __post_init__(self) -> None:
+        if not len(self.by_context):
+            object.__setattr__(self, "by_context", np.zeros((0, *self.theta.shape)))
+
+    @property
+    def count(self) -> int:
+        """P, numbers of a context."""
+        return len(self.by_context)
+
+    @property
+    def size(self) -> int:
+        """How many coefficients are not zero."""
+        return int(np.count_nonzero(self.theta) + np.count_nonzero(self.by_context))
+
+    def theta_at(self, context: np.ndarray) -> np.ndarray:
+        """Coefficients (J, C) at a context (P,)."""
+        return self.theta + np.tensordot(context, self.by_context, 1) if self.count else self.theta
+
+    def context_of(self, system: int) -> np.ndarray:
+        """The context (P,) of a system."""
+        return self.contexts[system] if self.count else np.zeros(0)
+
+    def field(self, context: np.ndarray | None = None) -> LawField:
+        """The vector field as a module: forward(t, z) of codes (..., C K) in float64 or float32, and `advance`.
+
+        At a context (P,), by default 0.
+        """
+        fields = self.__dict__.setdefault("_fields", {})
+        key = b"" if context is None or not self.count else context.tobytes()
+        if key not in fields:
+            library = next(iter(fields.values())).library if fields else Library(self.terms, self.codes.harmonics)
+            fields[key] = LawField(library, torch.tensor(self.theta if not key else self.theta_at(context)))
+        return fields[key]
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Tensor:
         """Codes (..., C K) of fields u (..., N, C) at points x (N, d); NaN was not observed."""
@@ -49,34 +79,44 @@ class Law:
         """Fields (..., N, C) at points (N, d) of codes (..., C K)."""
         return self.codes.decode(z.detach().cpu().double().unflatten(-1, (self.theta.shape[1], -1)).numpy(), x)
 
-    def step(self, z: Tensor, dt: float) -> Tensor:
-        """Codes (B, C K) after a time dt; NaN where they left what the data hold."""
-        return self.field().bounded(z, dt, self.longest, self.largest)
+    def step(self, z: Tensor, dt: float, context: np.ndarray | None = None) -> Tensor:
+        """Codes (B, C K) after a time dt, at a context (P,); NaN where they left what the data hold."""
+        return self.field(context).bounded(z, dt, self.longest, self.largest)
 
-    def rollout(self, z: Tensor, t: np.ndarray) -> Tensor:
+    def rollout(self, z: Tensor, t: np.ndarray, context: np.ndarray | None = None) -> Tensor:
         """Codes (B, T, C K) at increasing times (T,), from codes z (B, C K) at the first."""
         path = [z]
         for dt in np.diff(t):
-            path.append(self.step(path[-1], float(dt)))
+            path.append(self.step(path[-1], float(dt), context))
         return torch.stack(path, 1)
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str] | None = None) -> list[str]:
-        """One line for each channel, as "du/dt = 0.0099(1) lap u - 0.33(2) u^3": standard error of the last digit."""
+        """One line for each channel, as "du/dt = 0.0099(1) lap u - 0.33(2) u^3": standard error of the last digit.
+
+        Coefficients that depend on a context are written as "(0.03 + 0.01 c)": c is standardised.
+        """
         names = coordinates or ("x", "y", "z")
         lines = []
         for c, channel in enumerate(channels):
-            parts = [f"{_number(self.theta[j, c], self.std[j, c])} {term.written(channels, names)}".removesuffix(" 1")
-                     for j, term in enumerate(self.terms) if self.theta[j, c]]
+            parts = [f"{self._coefficient(j, c)} {term.written(channels, names)}".removesuffix(" 1")
+                     for j, term in enumerate(self.terms) if self.theta[j, c] or self.by_context[:, j : j + 1, c].any()]
             text = " ".join(part if part.startswith("-") else f"+{part}" for part in parts).removeprefix("+") or "0"
             lines.append(f"d{channel}/dt = " + text.replace(" -", " - ").replace(" +", " + "))
         return lines
+
+    def _coefficient(self, j: int, c: int) -> str:
+        text = _number(self.theta[j, c], self.std[j, c])
+        names = ["c"] if self.count == 1 else [f"c{p + 1}" for p in range(self.count)]
+        added = "".join(f" {'-' if value < 0 else '+'} {abs(value):.3g} {name}"
+                        for name, value in zip(names, self.by_context[:, j : j + 1, c].ravel(), strict=False) if value)
+        return f"({text}{added})" if added else text
 
     def state(self) -> dict[str, Any]:
         """Arrays and plain values."""
         return {"domain": self.domain.state(), "boundary": self.boundary, "theta": self.theta, "std": self.std,
                 "terms": [term.state() for term in self.terms], "count": self.codes.harmonics.count,
                 "mean": self.codes.mean, "variance": self.codes.variance, "longest": self.longest,
-                "largest": self.largest}
+                "largest": self.largest, "by_context": self.by_context, "contexts": self.contexts}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Law:
@@ -86,7 +126,7 @@ class Law:
         codes = HarmonicCodes(harmonics, np.asarray(state["mean"]), np.asarray(state["variance"]))
         return cls(domain, state["boundary"], tuple(Term.from_state(term) for term in state["terms"]),
                    np.asarray(state["theta"]), np.asarray(state["std"]), codes, float(state["longest"]),
-                   float(state["largest"]))
+                   float(state["largest"]), np.asarray(state["by_context"]), np.asarray(state["contexts"]))
 
 
 def _number(value: float, error: float) -> str:

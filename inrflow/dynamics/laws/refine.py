@@ -29,28 +29,39 @@ _BATCH = 2048  # flights at a time
 
 @dataclass(frozen=True)
 class Flights:
-    """Codes (B, M, C K) of B flights of M frames, the times (B, M - 1) between them, variances (B, C K) of codes."""
+    """Codes (B, M, C K) of B flights of M frames, the times (B, M - 1) between them, variances (B, C K) of codes, and
+    the number (B,) of the system that each is of."""
 
     codes: Tensor
     dt: Tensor
     variance: Tensor
+    system: Tensor
+
+    def take(self, pick: Tensor) -> Flights:
+        """Some of the flights."""
+        return Flights(self.codes[pick], self.dt[pick], self.variance[pick], self.system[pick])
 
 
-def flights(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int) -> Flights:
+def flights(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int, system: np.ndarray | None = None
+            ) -> Flights:
     """All flights of some steps, end to end, of codes (S, T, C, K) with variances (S, C, K) at times (S, T)."""
+    system = np.zeros(len(codes), dtype=int) if system is None else system
     starts = range(0, codes.shape[1] - length, length)
     flat, wide = codes.reshape(*codes.shape[:2], -1), spread.reshape(len(spread), -1)
     return Flights(torch.tensor(np.concatenate([flat[:, n : n + length + 1] for n in starts])),
                    torch.tensor(np.concatenate([np.diff(t[:, n : n + length + 1], axis=1) for n in starts])),
-                   torch.tensor(np.concatenate([wide for _ in starts])))
+                   torch.tensor(np.concatenate([wide for _ in starts])),
+                   torch.tensor(np.concatenate([system for _ in starts])))
 
 
 class Refinement:
-    """Gauss-Newton of the coefficients of a law, and of the first codes of flights where these are uncertain."""
+    """Gauss-Newton of the coefficients of a law and of the contexts of its systems, and of the first codes of flights
+    where these are uncertain. contexts_only: coefficients are known."""
 
-    def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, uncertain: bool = False):
-        self.law, self.library = law, Library(law.terms, law.codes.harmonics)
-        self.active = np.argwhere(law.theta != 0)
+    def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, uncertain: bool = False,
+                 contexts_only: bool = False):
+        self.law, self.library, self.contexts_only = law, Library(law.terms, law.codes.harmonics), contexts_only
+        self.active = np.argwhere((law.theta != 0) | (law.by_context != 0).any(0))
         self.rows = torch.tensor(known.ravel() >= 0.5)  # codes that points determine: those compared
         self.prior = torch.tensor(law.codes.variance.ravel())
         self.mean = torch.tensor(law.codes.mean.ravel())
@@ -60,21 +71,23 @@ class Refinement:
                                                   for c in range(law.theta.shape[1])]))
         self.deadline = time.process_time() + seconds
         self.data = data = self._affordable(data, seconds, uncertain)
-        shrink = 1 / data.variance - 1 / self.prior  # precision of the points alone, and what they alone say
+        systems, self.which = data.system.unique(return_inverse=True)
+        self.systems = systems.numpy()
+        variance = torch.maximum(data.variance, 1e-12 * self.prior)  # codes are exact where points have no noise
+        shrink = 1 / variance - 1 / self.prior  # precision of the points alone, and what they alone say
         self.noise = 1 / shrink.clamp_min(1e-6 / self.prior)
-        self.target = self.noise[:, None] * (data.codes / data.variance[:, None] - self.mean / self.prior)
+        self.target = self.noise[:, None] * (data.codes / variance[:, None] - self.mean / self.prior)
         self.target = torch.where(self.rows, self.target, data.codes)
 
     def _affordable(self, data: Flights, seconds: float, uncertain: bool) -> Flights:
         """As many flights as the time allows; first codes are no unknowns where that leaves too few."""
-        field = LawField(self.library, torch.tensor(self.law.theta))
         start = time.process_time()
-        path = self._fly(field, data.codes[:, 0], data.dt)
+        path = self._fly(self.law, data.codes[:, 0], data)
         cost = (time.process_time() - start) / len(data.codes)
         many = min(int(0.05 * seconds / max(cost, 1e-9) / len(data.codes)), _BATCH // len(data.codes))
         if many > 1:  # larger batches cost less for each flight
             start = time.process_time()
-            self._fly(field, data.codes[:, 0].repeat(many, 1), data.dt.repeat(many, 1))
+            self._fly(self.law, data.codes[:, 0].repeat(many, 1), data.take(torch.arange(len(data.dt)).repeat(many)))
             cost = (time.process_time() - start) / len(data.codes) / many
         if len(self.free):
             missed = (path - data.codes)[:, 1:, self.rows].square().sum() / (path.shape[1] - 1)
@@ -84,11 +97,20 @@ class Refinement:
             if not uncertain or affordable < min(_FEWEST, len(data.codes)):
                 self.free = self.free[:0]
         affordable = seconds / (_ITERATIONS * cost * (len(self.active) + len(self.free) + 2))
-        pick = torch.linspace(0, len(data.codes) - 1, min(max(int(affordable), _FEWEST), len(data.codes))).long()
-        return Flights(data.codes[pick], data.dt[pick], data.variance[pick])
+        fewest = max(_FEWEST, len(data.system.unique()))
+        pick = torch.linspace(0, len(data.codes) - 1, min(max(int(affordable), fewest), len(data.codes))).long()
+        return data.take(pick)
 
-    def _fly(self, field: LawField, z: Tensor, dt: Tensor) -> Tensor:
-        """Codes (B, M, C K) along flights from z (B, C K)."""
+    def _fly(self, law: Law, z: Tensor, data: Flights, shift: np.ndarray | float = 0.0) -> Tensor:
+        """Codes (B, M, C K) along flights from z (B, C K), of the law with coefficients shifted by (J, C)."""
+        paths = z.new_zeros(len(z), 1 + data.dt.shape[1], z.shape[1])
+        for system in data.system.unique().tolist():
+            mine = data.system == system
+            field = LawField(self.library, torch.tensor(law.theta_at(law.context_of(system)) + shift))
+            paths[mine] = self._of_one_system(field, z[mine], data.dt[mine])
+        return paths
+
+    def _of_one_system(self, field: LawField, z: Tensor, dt: Tensor) -> Tensor:
         path = [z]
         for m in range(dt.shape[1]):
             now = torch.empty_like(z)
@@ -98,10 +120,32 @@ class Refinement:
             path.append(now)
         return torch.stack(path, 1)
 
-    def _field(self, values: np.ndarray) -> LawField:
-        theta = np.zeros_like(self.law.theta)
-        theta[tuple(self.active.T)] = values
-        return LawField(self.library, torch.tensor(theta))
+    def _design(self, law: Law) -> np.ndarray:
+        """Derivatives (E, M, U) of the active coefficients of each system by all unknowns: coefficients at context 0,
+        what contexts add to them, contexts."""
+        here = law.by_context[(slice(None), *self.active.T)]  # (P, M)
+        systems, (contexts, many) = len(self.systems), here.shape
+        parts = [] if self.contexts_only else [np.broadcast_to(np.eye(many), (systems, many, many))]
+        for p, m in [] if self.contexts_only else np.argwhere(here):
+            column = np.zeros((systems, many, 1))
+            column[:, m, 0] = law.contexts[self.systems, p]
+            parts.append(column)
+        own = np.zeros((systems, many, systems, contexts))
+        own[np.arange(systems), :, np.arange(systems)] = here.T
+        return np.concatenate([*parts, own.reshape(systems, many, -1)], 2)
+
+    def _moved(self, law: Law, step: np.ndarray) -> Law:
+        """The law after a step (U,) of the unknowns."""
+        theta, by_context, contexts = law.theta.copy(), law.by_context.copy(), law.contexts.copy()
+        own = len(self.systems) * law.count
+        if not self.contexts_only:
+            added = step[len(self.active) : len(step) - own]
+            p, m = np.nonzero(law.by_context[(slice(None), *self.active.T)])
+            theta[tuple(self.active.T)] += step[: len(self.active)]
+            by_context[(p, *self.active[m].T)] += added
+        if law.count:
+            contexts[self.systems] += step[len(step) - own :].reshape(len(self.systems), -1)
+        return replace(law, theta=theta, by_context=by_context, contexts=contexts)
 
     def _misfit(self, path: Tensor, first: Tensor, variance: Tensor) -> Tensor:
         """Weighted squares (B,) of what flights miss, and of the prior of their first codes."""
@@ -122,56 +166,53 @@ class Refinement:
 
     def run(self) -> Law:
         """The law with refined coefficients and their standard errors; the law itself where nothing is gained."""
-        values = self.law.theta[tuple(self.active.T)].copy()
-        first = self.data.codes[:, 0].clone()
-        path = self._fly(self._field(values), first, self.data.dt)
-        error = np.zeros_like(values)
+        law, first = self.law, self.data.codes[:, 0].clone()
+        path = self._fly(law, first, self.data)
+        error = np.zeros(0)
         for _ in range(_ITERATIONS):
             if not torch.isfinite(path).all():
                 return self.law
             variance = self._variances(path)
             before = float(self._misfit(path, first, variance).sum())
-            inverse, step, moves = self._step(values, first, path, variance, self._field(values))
+            inverse, step, moves = self._step(law, first, path, variance)
             scale = 1.0
             for _ in range(_TRIALS):
-                trial = values + scale * step
+                trial = self._moved(law, scale * step)
                 start = first + scale * moves
-                flown = self._fly(self._field(trial), start, self.data.dt)
+                flown = self._fly(trial, start, self.data)
                 after = float(self._misfit(flown, start, variance).sum())
                 if after < before:
                     break
                 scale /= 2
             else:
                 break
-            values, first, path, error = trial, start, flown, np.sqrt(np.diag(inverse))
+            law, first, path, error = trial, start, flown, np.sqrt(np.diag(inverse))
             if after > (1 - _CONVERGED) * before or time.process_time() > self.deadline:
                 break
-        theta, std = self.law.theta.copy(), self.law.std.copy()
-        theta[tuple(self.active.T)] = values
-        if error.any():
-            std[tuple(self.active.T)] = error
-        return replace(self.law, theta=theta, std=std)
+        std = law.std.copy()
+        if len(error) and not self.contexts_only:
+            std[tuple(self.active.T)] = error[: len(self.active)]
+        return replace(law, std=std)
 
     def misfits(self, law: Law) -> np.ndarray:
         """Mean weighted squares (B,) of what flights of another law miss, from first codes fitted to its flights."""
-        values, first = law.theta[tuple(self.active.T)], self.data.codes[:, 0].clone()
-        field = self._field(values)
-        path = self._fly(field, first, self.data.dt)
+        first = self.data.codes[:, 0].clone()
+        path = self._fly(law, first, self.data)
         scale = torch.ones(len(first), 1, dtype=first.dtype)
         for _ in range(2 * _ITERATIONS if len(self.free) else 0):
             if not torch.isfinite(path).all():
                 break
-            moves = scale * self._step(values[:0], first, path, self.noise, field)[2]
-            moved = self._fly(field, first + moves, self.data.dt)
+            moves = scale * self._step(law, first, path, self.noise, False)[2]
+            moved = self._fly(law, first + moves, self.data)
             better = self._misfit(moved, first + moves, self.noise) < self._misfit(path, first, self.noise)
             first = torch.where(better[:, None], first + moves, first)
             scale = torch.where(better[:, None], (2 * scale).clamp_max(1.0), scale / 4)
             path = torch.where(better[:, None, None], moved, path)
         return torch.nan_to_num(self._misfit(path, first, self.noise) / self.target[0].numel(), nan=np.inf).numpy()
 
-    def _step(self, values: np.ndarray, first: Tensor, path: Tensor, variance: Tensor, field: LawField
+    def _step(self, law: Law, first: Tensor, path: Tensor, variance: Tensor, coefficients: bool = True
               ) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        """Inverse normal matrix of coefficients, their step, and the steps (B, C K) of first codes."""
+        """Inverse normal matrix of the unknowns, their step, and the steps (B, C K) of first codes."""
         weight = variance[:, None, self.rows].rsqrt()
         skip = 0 if len(self.free) else 1
 
@@ -179,12 +220,13 @@ class Refinement:
             return ((later - path)[:, skip:, self.rows] * weight).flatten(1)
 
         left = ((self.target - path)[:, skip:, self.rows] * weight).flatten(1)
-        scales = _DELTA * np.maximum(np.abs(values), 1e-3 * np.abs(values).max(initial=0.0))
+        active = self.active if coefficients else self.active[:0]
+        size = np.abs([law.theta_at(law.context_of(system)) for system in self.systems]).max(0)
         columns = []
-        for i, delta in enumerate(scales):
-            moved = values.copy()
-            moved[i] += delta
-            columns.append(whitened(self._fly(self._field(moved), first, self.data.dt)) / delta)
+        for j, c in active:
+            shift = np.zeros_like(law.theta)
+            shift[j, c] = _DELTA * max(size[j, c], 1e-3 * size.max())
+            columns.append(whitened(self._fly(law, first, self.data, shift)) / shift[j, c])
         by_theta = torch.stack(columns, -1) if columns else path.new_zeros(len(path), left.shape[1], 0)  # (B, R, p)
         gram, right = by_theta.mT @ by_theta, (by_theta.mT @ left[..., None])[..., 0]
         moves = torch.zeros_like(first)
@@ -194,7 +236,7 @@ class Refinement:
                 delta = _DELTA * self.prior[chunk].sqrt() + 1e-12
                 shifted = first.expand(len(chunk), *first.shape).clone()
                 shifted[torch.arange(len(chunk)), :, chunk] += delta[:, None]
-                flown = self._fly(field, shifted.flatten(0, 1), self.data.dt.repeat(len(chunk), 1))
+                flown = self._fly(law, shifted.flatten(0, 1), self.data.take(torch.arange(number).repeat(len(chunk))))
                 slopes += [whitened(part) / step for part, step in zip(flown.split(number), delta, strict=True)]
             by_state = torch.stack(slopes, -1)  # (B, R, D)
             inner = by_state.mT @ by_state + torch.diag(1 / self.prior[self.free])
@@ -203,10 +245,24 @@ class Refinement:
             solved = torch.linalg.solve(inner, torch.cat([mixed, pull[..., None]], -1))
             gram = gram - mixed.mT @ solved[..., :-1]
             right = right - (mixed.mT @ solved[..., -1:])[..., 0]
-        total = gram.sum(0).numpy()
+        design = torch.tensor(self._design(law)[:, : len(active)])  # (E, p, U)
+        both = torch.cat([gram, right[..., None]], -1)
+        sums = both.new_zeros(len(design), *both.shape[1:]).index_add(0, self.which, both)
+        total = (design.mT @ sums[..., :-1] @ design).sum(0).numpy()
+        pulls = (design.mT @ sums[..., -1:])[..., 0].sum(0).numpy()
         size = np.sqrt(np.maximum(np.diag(total), 1e-300))
         inverse = np.linalg.pinv(total / size / size[:, None], rcond=1e-12, hermitian=True) / size / size[:, None]
-        step = inverse @ right.sum(0).numpy()
+        step = inverse @ pulls
         if len(self.free):
-            moves[:, self.free] = solved[..., -1] - solved[..., :-1] @ torch.tensor(step)
+            own = (design @ torch.tensor(step))[self.which]  # (B, p)
+            moves[:, self.free] = solved[..., -1] - (solved[..., :-1] @ own[..., None])[..., 0]
         return inverse, step, moves
+
+
+def solved_contexts(law: Law, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, system: np.ndarray) -> Law:
+    """The law with contexts of some systems, from codes (S, T, C, K) with variances (S, C, K) at times (S, T)."""
+    known = 1 - spread.mean(0) / law.codes.variance
+    for length in (1, 3):
+        if length < codes.shape[1]:
+            law = Refinement(law, flights(t, codes, spread, length, system), known, 5.0, contexts_only=True).run()
+    return law

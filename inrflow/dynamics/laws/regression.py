@@ -7,7 +7,7 @@ frames do not resolve have large residuals, and weigh little.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,6 +39,12 @@ class NormalEquations:
     count: np.ndarray
     start: np.ndarray
     least: np.ndarray
+
+    def grouped(self, rows: np.ndarray, folds: int = FOLDS) -> NormalEquations:
+        """Some trajectories of equations whose folds are single ones, in folds."""
+        parts = [rows[fold::folds] for fold in range(min(folds, len(rows)))]
+        return replace(self, **{name: np.stack([getattr(self, name)[part].sum(0) for part in parts])
+                                for name in ("gram", "right", "total", "count")})
 
     def solve(self, c: int, active: list[int], weights: np.ndarray, folds: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients of the active terms in channel c, and the inverse of their weighted normal matrix."""
@@ -88,7 +94,7 @@ class NormalEquations:
 
 
 def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, known: np.ndarray,
-                     cumulative: bool) -> NormalEquations:
+                     cumulative: bool, folds: int = FOLDS) -> NormalEquations:
     """Equations of paths: codes (S, T, C, K), their variances (S, C, K), times (S, T), terms on the same harmonics.
 
     The intervals at both ends, where splines are poor, are left out where there are enough. cumulative: changes since
@@ -97,7 +103,7 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     """
     trajectories, times, channels, rows = codes.shape
     edges = shells(rows)
-    folds = min(FOLDS, trajectories)
+    folds = min(folds, trajectories)
     terms, groups = len(library.terms), len(edges) - 1
     gram, right = np.zeros((folds, groups, terms, terms)), np.zeros((folds, groups, terms, channels))
     total, count = np.zeros((folds, groups, channels)), np.zeros((folds, groups))

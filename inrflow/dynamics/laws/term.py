@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,149 +17,186 @@ from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.terms import Term
 
 _LEADING = 320  # codes that products couple in the linearised flow
+_KEPT = 64  # contexts
 _SERIES = 1.0  # norm up to which the series of the products is used: an error of 1/24 of a standard deviation
 
 
 @register_term("law")
 class LawTerm(FieldTerm):
-    """dz/dt = sum_j theta_jc term_j, projected onto K harmonics; codes (C K,), those of the first channel first.
+    """dz/dt = sum_j (theta_jc + sum_p c_p by_context_pjc) term_j, projected onto K harmonics.
+
+    Codes (C K,), those of the first channel first; contexts c (P,).
 
     Args:
         domain, boundary, count: of the harmonics, as `DomainHarmonicDecoder` has them.
         terms: J terms as plain values; theta: (J, C) coefficients.
         largest: norm of the largest code of the data; forecasts far beyond it have diverged.
+        by_context: (P, J, C), what each number of the context adds to theta.
     """
 
     def __init__(
         self, domain: Mapping[str, Any], boundary: str, count: int, terms: Sequence[dict], theta: Sequence[Sequence],
-        largest: float = math.inf,
+        largest: float = math.inf, by_context: Sequence = (),
     ) -> None:
         super().__init__()
         self.domain, self.boundary, self.count, self.largest = plain(domain), boundary, count, largest
         self.terms = [dict(term) for term in terms]
         # Least squares in float64 found the coefficients; no gradient trains them.
         self.theta = nn.Parameter(torch.as_tensor(theta, dtype=torch.float64), requires_grad=False)
-        self._built: tuple[int, LawField] | None = None
+        added = torch.as_tensor(by_context, dtype=torch.float64).reshape(-1, *self.theta.shape)
+        self.by_context = nn.Parameter(added, requires_grad=False)
+        self._built: dict[tuple, LawField] = {}
         self._library: tuple[Library, ...] = ()
 
     @classmethod
     def of(cls, law: Law) -> LawTerm:
         """The term of a fitted law."""
         return cls(law.domain.state(), law.boundary, law.codes.harmonics.count, [term.state() for term in law.terms],
-                   law.theta.tolist(), law.largest)
+                   law.theta.tolist(), law.largest, law.by_context.tolist())
 
     def structure(self) -> dict[str, Any]:
         return {"domain": self.domain, "boundary": self.boundary, "count": self.count, "terms": self.terms,
-                "theta": self.theta.tolist(), "largest": self.largest}
+                "theta": self.theta.tolist(), "largest": self.largest, "by_context": self.by_context.tolist()}
 
-    def law(self) -> LawField:
-        """The field of the present coefficients, float64."""
-        version = self.theta._version
-        if self._built is None or self._built[0] != version:
+    def law(self, c: Tensor | None = None) -> LawField:
+        """The field of the present coefficients at a context (P,), by default 0, float64."""
+        versions = self.theta._version, self.by_context._version
+        key = (*versions, b"" if c is None else c.detach().cpu().double().numpy().tobytes())
+        if key not in self._built:
             if not self._library:
                 harmonics = from_state(self.domain).harmonics(self.count, self.boundary)
                 self._library = (Library([Term.from_state(term) for term in self.terms], harmonics),)
-            object.__setattr__(self, "_built", (version, LawField(self._library[0], self.theta.double())))
-        assert self._built is not None
-        return self._built[1]
+            added = 0.0 if c is None else torch.tensordot(c.detach().to(self.by_context), self.by_context, 1)
+            kept = [(one, field) for one, field in self._built.items() if one[:2] == versions][1 - _KEPT :]
+            field = LawField(self._library[0], self.theta.double() + added)
+            object.__setattr__(self, "_built", {**dict(kept), key: field})
+        return self._built[key]
+
+    def _laws(self, c: Tensor | None, count: int) -> Iterator[tuple[Tensor, LawField]]:
+        """Rows of `count` states whose contexts (S, P) agree, and the field there."""
+        if c is None or not c.shape[-1]:
+            yield torch.arange(count), self.law()
+            return
+        distinct, which = torch.unique(c, dim=0, return_inverse=True)
+        for index, context in enumerate(distinct):
+            yield (which == index).nonzero()[:, 0], self.law(context)
 
     def forward(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
-        return self.law()(t, z)
+        if c is None or not c.shape[-1]:
+            return self.law()(t, z)
+        flat = z.reshape(-1, z.shape[-1])
+        c = c.expand(*z.shape[:-1], c.shape[-1]).reshape(len(flat), -1)
+        parts = [(rows, law(t, flat[rows])) for rows, law in self._laws(c, len(flat))]
+        order = torch.cat([rows for rows, _ in parts]).argsort()
+        return torch.cat([rate for _, rate in parts])[order].reshape(z.shape)
 
     def jacobian(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Derivative (S, n, n) by codes (S, n), in closed form."""
-        return (self._of_products(z) + self._linear()).to(z)
+        result = z.new_zeros(len(z), z.shape[1], z.shape[1])
+        for rows, law in self._laws(c, len(z)):
+            result[rows] = (_of_products(law, z[rows]) + _linear(law)).to(z)
+        return result
 
-    def tangent_flow(self, z: Tensor, gap: Tensor) -> Tensor:
-        """Flow (S, n, n) of the law linearised at codes (S, n), over times gap (S or 1,).
+    def tangent_flow(self, state: Tensor, gap: Tensor) -> Tensor:
+        """Flow (S, n + P, n + P) of the law linearised at states (S, n + P), over times gap (S or 1,); contexts stay.
 
         Strang splitting: the linear part, which may be stiff, is exponentiated in its blocks; the products, a series
         of third order, in steps that are short for them. Products couple the leading harmonics alone, so that the cost
         of spreads is bounded: errors of the others are small, and decay.
         """
-        law, channels = self.law(), self.law().channels
-        count = len(law.library.eigenvalues)
-        lead = min(count, max(1, _LEADING // channels))
-        product = self._of_products(z, lead) * gap[:, None, None]
-        halvings = max(0, math.ceil(math.log2(max(float(product.abs().sum(-1).max()), 1e-12) / _SERIES)))
-        product = product / 2**halvings
-        eye = torch.eye(channels * lead).to(product)
-        small = eye + product + product @ (product @ (eye + product / 3) / 2)
-        half = torch.zeros(len(gap), *law.blocks.shape).to(product)
-        for row, time in enumerate(gap.tolist()):
-            half[row] = torch.linalg.matrix_exp(law.blocks * (time / 2 ** (halvings + 1)))
-        if law.coupled:
-            flow = self._embedded(small, lead)
-            flow = half[:, 0] @ flow @ half[:, 0]
-            for _ in range(halvings):
-                flow = flow @ flow
-            return flow.to(z)
-        inner = half[:, :lead]
-        block = small.reshape(len(small), channels, lead, channels, lead)
-        block = torch.einsum("skde,sekfl->sdkfl", inner.expand(len(block), -1, -1, -1), block)
-        small = torch.einsum("sdkfl,slfg->sdkgl", block, inner.expand(len(block), -1, -1, -1)).reshape(small.shape)
-        for _ in range(halvings):
-            small = small @ small
-        flow = self._embedded(small, lead).reshape(len(small), channels, count, channels, count)
-        outer = torch.linalg.matrix_exp(law.blocks[None, lead:] * gap[:, None, None, None])
-        every = torch.arange(lead, count)
-        flow[:, :, every, :, every] = outer.transpose(0, 1).expand(-1, len(small), -1, -1)
-        return flow.flatten(3, 4).flatten(1, 2).to(z)
-
-    def _embedded(self, small: Tensor, lead: int) -> Tensor:
-        """Maps (S, C lead, C lead) of the leading harmonics as maps (S, n, n) that leave the others."""
-        channels, count = self.law().channels, len(self.law().library.eigenvalues)
-        result = torch.eye(channels * count).to(small).repeat(len(small), 1, 1)
-        index = (torch.arange(channels)[:, None] * count + torch.arange(lead)).flatten()
-        result[:, index[:, None], index] = small
+        size = state.shape[1] - len(self.by_context)
+        result = torch.eye(state.shape[1]).to(state).repeat(len(state), 1, 1)
+        for rows, law in self._laws(state[:, size:], len(state)):
+            result[rows, :size, :size] = _tangent_flow(law, state[rows, :size], gap.expand(len(state))[rows])
         return result
 
-    def _linear(self) -> Tensor:
-        """The linear part as a matrix (n, n)."""
-        law = self.law()
-        if law.coupled:
-            return law.blocks[0]
-        every = torch.arange(len(law.blocks))
-        result = law.blocks.new_zeros(law.channels, len(every), law.channels, len(every))
-        result[:, every, :, every] = law.blocks
-        return result.flatten(2, 3).flatten(0, 1)
-
-    def _of_products(self, z: Tensor, lead: int | None = None) -> Tensor:
-        """Derivative (S, C lead, C lead) of the terms that are not linear, by and of the leading harmonics (all).
-
-        A multiplication at each quadrature point.
-        """
-        law = self.law()
-        library, channels, count = law.library, law.channels, len(law.library.eigenvalues)
-        codes = z.reshape(-1, channels, count).double()
-        lead = count if lead is None else lead
-        result = codes.new_zeros(len(codes), channels, lead, channels, lead)
-        factors = library.at_points(codes, [term for term in law.products_of if not term.linear])
-        weights: dict[tuple[int, int, int, Tensor | None], Tensor] = {}
-        for term, fields in law.products_of.items():
-            if term.linear:
-                for out, field in fields.items():
-                    result[:, out, :, term.products[0][0][0]] += law.matrix(term, field)[:lead, :lead]
-                continue
-            for products, operator in library.operators(term, lead):
-                for product, sign, place in [(one, sign, i) for one, sign in products for i in range(len(one))]:
-                    slope: Tensor | float = float(sign)
-                    for other in (*product[:place], *product[place + 1 :]):
-                        slope = slope * factors[other]
-                    for out, field in fields.items():
-                        key, part = (out, *product[place], operator), field * slope
-                        weights[key] = weights[key] + part if key in weights else part
-        for (out, channel, axis, operator), weight in weights.items():
-            table = library.table(axis, lead)
-            part = library.projected(weight.expand(len(codes), len(table))[..., None] * table, lead)
-            result[:, out, :, channel] += part if operator is None else operator @ part
-        return result.flatten(3, 4).flatten(1, 2)
-
     def advance(self, state: Tensor, gap: Tensor, step: float) -> Tensor:
-        """Codes (S, n) after times gap (S,), exact in the linear part, in steps of at most `step`; NaN where they
+        """States (S, n + P) after times gap (S,), exact in the linear part, in steps of at most `step`; NaN where they
         diverge."""
-        law, result = self.law(), torch.empty_like(state, dtype=torch.float64)
-        for dt in torch.unique(gap):
-            rows = gap == dt
-            result[rows] = law.bounded(state[rows].double(), float(dt), step, self.largest)
-        return result.to(state)
+        size, result = state.shape[1] - len(self.by_context), state.clone()
+        for same, law in self._laws(state[:, size:], len(state)):
+            for dt in torch.unique(gap[same]):
+                rows = same[gap[same] == dt]
+                result[rows, :size] = law.bounded(state[rows, :size].double(), float(dt), step, self.largest).to(state)
+        return result
+
+
+def _tangent_flow(law: LawField, z: Tensor, gap: Tensor) -> Tensor:
+    channels = law.channels
+    count = len(law.library.eigenvalues)
+    lead = min(count, max(1, _LEADING // channels))
+    product = _of_products(law, z, lead) * gap[:, None, None]
+    halvings = max(0, math.ceil(math.log2(max(float(product.abs().sum(-1).max()), 1e-12) / _SERIES)))
+    product = product / 2**halvings
+    eye = torch.eye(channels * lead).to(product)
+    small = eye + product + product @ (product @ (eye + product / 3) / 2)
+    half = torch.zeros(len(gap), *law.blocks.shape).to(product)
+    for row, time in enumerate(gap.tolist()):
+        half[row] = torch.linalg.matrix_exp(law.blocks * (time / 2 ** (halvings + 1)))
+    if law.coupled:
+        flow = _embedded(law, small, lead)
+        flow = half[:, 0] @ flow @ half[:, 0]
+        for _ in range(halvings):
+            flow = flow @ flow
+        return flow.to(z)
+    inner = half[:, :lead]
+    block = small.reshape(len(small), channels, lead, channels, lead)
+    block = torch.einsum("skde,sekfl->sdkfl", inner.expand(len(block), -1, -1, -1), block)
+    small = torch.einsum("sdkfl,slfg->sdkgl", block, inner.expand(len(block), -1, -1, -1)).reshape(small.shape)
+    for _ in range(halvings):
+        small = small @ small
+    flow = _embedded(law, small, lead).reshape(len(small), channels, count, channels, count)
+    outer = torch.linalg.matrix_exp(law.blocks[None, lead:] * gap[:, None, None, None])
+    every = torch.arange(lead, count)
+    flow[:, :, every, :, every] = outer.transpose(0, 1).expand(-1, len(small), -1, -1)
+    return flow.flatten(3, 4).flatten(1, 2).to(z)
+
+
+def _embedded(law: LawField, small: Tensor, lead: int) -> Tensor:
+    """Maps (S, C lead, C lead) of the leading harmonics as maps (S, n, n) that leave the others."""
+    channels, count = law.channels, len(law.library.eigenvalues)
+    result = torch.eye(channels * count).to(small).repeat(len(small), 1, 1)
+    index = (torch.arange(channels)[:, None] * count + torch.arange(lead)).flatten()
+    result[:, index[:, None], index] = small
+    return result
+
+
+def _linear(law: LawField) -> Tensor:
+    """The linear part as a matrix (n, n)."""
+    if law.coupled:
+        return law.blocks[0]
+    every = torch.arange(len(law.blocks))
+    result = law.blocks.new_zeros(law.channels, len(every), law.channels, len(every))
+    result[:, every, :, every] = law.blocks
+    return result.flatten(2, 3).flatten(0, 1)
+
+
+def _of_products(law: LawField, z: Tensor, lead: int | None = None) -> Tensor:
+    """Derivative (S, C lead, C lead) of the terms that are not linear, by and of the leading harmonics (all).
+
+    A multiplication at each quadrature point.
+    """
+    library, channels, count = law.library, law.channels, len(law.library.eigenvalues)
+    codes = z.reshape(-1, channels, count).double()
+    lead = count if lead is None else lead
+    result = codes.new_zeros(len(codes), channels, lead, channels, lead)
+    factors = library.at_points(codes, [term for term in law.products_of if not term.linear])
+    weights: dict[tuple[int, int, int, Tensor | None], Tensor] = {}
+    for term, fields in law.products_of.items():
+        if term.linear:
+            for out, field in fields.items():
+                result[:, out, :, term.products[0][0][0]] += law.matrix(term, field)[:lead, :lead]
+            continue
+        for products, operator in library.operators(term, lead):
+            for product, sign, place in [(one, sign, i) for one, sign in products for i in range(len(one))]:
+                slope: Tensor | float = float(sign)
+                for other in (*product[:place], *product[place + 1 :]):
+                    slope = slope * factors[other]
+                for out, field in fields.items():
+                    key, part = (out, *product[place], operator), field * slope
+                    weights[key] = weights[key] + part if key in weights else part
+    for (out, channel, axis, operator), weight in weights.items():
+        table = library.table(axis, lead)
+        part = library.projected(weight.expand(len(codes), len(table))[..., None] * table, lead)
+        result[:, out, :, channel] += part if operator is None else operator @ part
+    return result.flatten(3, 4).flatten(1, 2)

@@ -7,14 +7,17 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.errors import UserError
-from inrflow.training.candidate import Candidate, Score
+from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import explains, rollout_error
 from inrflow.training.margins import ROUNDING
 from inrflow.training.parts.codes import encode_all
+from inrflow.training.parts.environments import ContextGroups
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_codes
 from inrflow.training.run import Run
@@ -41,8 +44,6 @@ class LawRecipe:
             return asked
         if problem.forcing_period:
             return "the data have a periodic forcing"
-        if problem.environments is not None:
-            return "trajectories belong to several systems"
         if problem.source.time_bins is not None:
             return "values have times of their own, not those of frames"
         frames, trajectories = problem.source.times.shape[1], len(problem.train)
@@ -57,10 +58,11 @@ class LawRecipe:
         """The law that forecasts held-out data best, where any does."""
         from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder  # finite elements take a second to import
         from inrflow.domains import domains_of
-        from inrflow.dynamics.laws import fit_law
+        from inrflow.dynamics.laws import Systems, fit_law
         from inrflow.dynamics.laws.term import LawTerm
 
         problem = run.problem
+        groups = ContextGroups(problem) if problem.environments is not None else None
         scale = problem.source.normalisation.scale.double().flatten()
         mean = problem.source.normalisation.mean.double().flatten()
         rows = problem.train
@@ -75,6 +77,12 @@ class LawRecipe:
         if whole.sum() < _FEWEST_TRAJECTORIES:
             return
         x = np.broadcast_to(x, (len(rows), *x.shape[1:]))[whole]
+        systems = None
+        if groups is not None:
+            counts = groups.sizes(run.log.say)
+            start = groups.known_start(max(counts)) if counts else None
+            systems = Systems(groups.number.numpy()[rows[whole]], len(groups.used), counts,
+                              None if start is None else start.numpy())
         triangles = problem.file.read_extra("triangles") if "triangles" in problem.file.extra else None
         places = problem.file.read(0, slice(0, 1)).x if triangles is not None else x
         try:
@@ -82,7 +90,7 @@ class LawRecipe:
                                  problem.description.geometry, triangles)
             law = fit_law(
                 t[whole], x, u[whole], domains, seconds=min(_MOST_SECONDS, run.budget.seconds(_SHARE)),
-                seed=run.config.seed, log=lambda line: run.log.log("law", 0, note=line),
+                seed=run.config.seed, log=lambda line: run.log.log("law", 0, note=line), systems=systems,
             )
         except (UserError, ValueError, np.linalg.LinAlgError) as reason:
             run.log.say(f"no law on the domain's harmonics was found ({str(reason).splitlines()[0]})")
@@ -98,27 +106,50 @@ class LawRecipe:
         )
         codes = encode_all(run, decoder, prior)
         assert codes.validation is not None
-        field = VectorField(decoder.code_size, [LawTerm.of(law)]).double()
+        field, size = VectorField(decoder.code_size, [LawTerm.of(law)], law.count).double(), decoder.code_size
         integrator = Integrator("etd", min(1.0, law.longest))
-        error = rollout_error(field, integrator, codes.validation, codes.validation, 0, decoder.code_size)
+        train, validation, contexts, refit = codes.train, codes.validation, None, None
+        if law.count:
+            assert groups is not None
+            every = torch.tensor(law.contexts)
+            contexts = _contexts(every, groups.validation, field, integrator, validation)
+            train = with_contexts(train, size, every[groups.train()])
+            validation = with_contexts(validation, size, contexts)
+
+            def refit() -> Refitted:
+                return Refitted(field, contexts=groups.contexts(every, run.log.say))
+
+        error = rollout_error(field, integrator, validation, codes.validation, 0, size)
         floor = float(noise.mean())
         lines = _written(law, problem)
         run.log.say(
             f"law on {count} harmonics ({law.domain.kind}, {law.boundary}): {np.count_nonzero(law.theta)} terms, "
+            f"{law.count} contexts, "
             f"validation error {error:.2e} of the variance (harmonics alone leave {floor:.1e})"
         )
         for line in lines:
             run.log.say(f"  {line}")
         if not np.isfinite(error):
             return
-        size = decoder.code_size
         yield Candidate(
-            problem, self.name, f"law on harmonics, {np.count_nonzero(law.theta)} terms", decoder, prior, field,
-            integrator, codes.train, codes.validation, 0, Score(error, floor, int(np.count_nonzero(law.theta))),
-            explained=explains(error, floor) or error < ROUNDING,
+            problem, self.name, f"law on harmonics, {law.size} coefficients", decoder, prior, field, integrator, train,
+            validation, 0, Score(error, floor, law.size), law.count, contexts,
+            explained=explains(error, floor) or error < ROUNDING, refit=refit,
             calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
             metadata={"symmetries": [], "equation": lines},
         )
+
+
+def _contexts(
+    every: torch.Tensor, number: torch.Tensor, field: VectorField, integrator: Integrator, states: CodeData
+) -> torch.Tensor:
+    """Contexts (S, P) of trajectories of systems with contexts `every` (E, P); of other systems (-1) they are solved."""
+    contexts = every[number]
+    mean, covariance = torch.zeros(every.shape[1]).double(), torch.eye(every.shape[1]).double()
+    for row in (number < 0).nonzero()[:, 0].tolist():
+        one = CodeData(states.codes[row : row + 1], states.t[row : row + 1], states.observed[row : row + 1])
+        contexts[row] = solve_context(field, integrator, one, mean, covariance).mean
+    return contexts
 
 
 def _noise(law, x: np.ndarray, u: np.ndarray) -> np.ndarray:  # noqa: ANN001
@@ -142,4 +173,5 @@ def _written(law, problem: Problem) -> list[str]:  # noqa: ANN001
     ])
     factor = scale[None] / unit[:, None] / problem.scale.unit
     about = problem.description
-    return replace(law, theta=law.theta * factor, std=law.std * factor).written(about.channels, about.coordinates)
+    scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor)
+    return scaled.written(about.channels, about.coordinates)
