@@ -1,7 +1,7 @@
 """Families: trajectories of systems that differ by a parameter, by the solvers of domain_data.py.
 
-python benchmarks/family_data.py FOLDER [NAME ...] writes NAME_train.h5 and NAME_test.h5; test values of the parameter were
-not trained, the last lies beyond the range. `environment` numbers the values, for training that is not told them.
+python benchmarks/family_data.py FOLDER [NAME ...] writes NAME_train.h5 and NAME_test.h5; test values of the parameter
+were not trained, the last lies beyond the range. `environment` numbers the values, for training that is not told them.
 """
 
 from __future__ import annotations

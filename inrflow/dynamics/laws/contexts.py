@@ -41,8 +41,8 @@ def contexts_of(equations: NormalEquations, systems: Systems, active: list[int],
     """Contexts (E, count) of systems, from equations of each trajectory with some active terms."""
     if not count:
         return np.zeros((systems.total, 0))
-    known = systems.start is not None
-    contexts = systems.start[:, :count] if known else first_contexts(equations, systems, active, count)
+    start = systems.start
+    contexts = first_contexts(equations, systems, active, count) if start is None else start[:, :count]
     return alternate(equations, systems, active, contexts)
 
 
@@ -57,7 +57,7 @@ def with_contexts(equations: NormalEquations, contexts: np.ndarray) -> NormalEqu
 
 
 def first_contexts(equations: NormalEquations, systems: Systems, active: list[int], count: int) -> np.ndarray:
-    """Contexts (E, count), one by one: differences between systems of the coefficient that explain most, then solved."""
+    """Contexts (E, count), one by one: differences of the coefficient that explain most, then solved."""
     contexts = np.zeros((systems.total, 0))
     for _ in range(count):
         whole = with_contexts(equations, contexts[systems.number])

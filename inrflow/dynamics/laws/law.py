@@ -65,10 +65,11 @@ class Law:
         At a context (P,), by default 0.
         """
         fields = self.__dict__.setdefault("_fields", {})
-        key = b"" if context is None or not self.count else context.tobytes()
+        context = np.zeros(self.count) if context is None else context
+        key = context.tobytes()
         if key not in fields:
             library = next(iter(fields.values())).library if fields else Library(self.terms, self.codes.harmonics)
-            fields[key] = LawField(library, torch.tensor(self.theta if not key else self.theta_at(context)))
+            fields[key] = LawField(library, torch.tensor(self.theta_at(context)))
         return fields[key]
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Tensor:

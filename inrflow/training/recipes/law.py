@@ -143,7 +143,7 @@ class LawRecipe:
 def _contexts(
     every: torch.Tensor, number: torch.Tensor, field: VectorField, integrator: Integrator, states: CodeData
 ) -> torch.Tensor:
-    """Contexts (S, P) of trajectories of systems with contexts `every` (E, P); of other systems (-1) they are solved."""
+    """Contexts (S, P) of trajectories of systems with contexts `every` (E, P), solved for other systems (-1)."""
     contexts = every[number]
     mean, covariance = torch.zeros(every.shape[1]).double(), torch.eye(every.shape[1]).double()
     for row in (number < 0).nonzero()[:, 0].tolist():

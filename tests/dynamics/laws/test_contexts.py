@@ -1,0 +1,99 @@
+"""Contexts of laws against coefficients that were put in, and finite differences."""
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow.domains import Box
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.laws import Systems, fit_law
+from inrflow.dynamics.laws.contexts import standard
+from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.term import LawTerm
+from inrflow.dynamics.laws.terms import VALUE, Term
+
+LINE = Box([0.0], [1.0], ["walled"])
+TERMS = [Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 3,))]
+RATES = np.array([0.01, 0.02, 0.03, 0.05])  # of diffusion, one for each system
+LAPLACIAN = TERMS[0]
+
+
+def _paths(rates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """u_t = rate u_xx - u^3 from random fields on 16 cosines, read at 40 points."""
+    library, t = Library(TERMS, LINE.harmonics(16)), np.arange(8) * 0.1
+    x = (np.arange(40)[:, None] + 0.5) / 40
+    z = torch.tensor(np.random.default_rng(0).standard_normal((len(rates), 16)) / (1 + np.arange(16)) ** 2)
+    paths = []
+    for rate, start in zip(rates, z, strict=True):
+        field, path = LawField(library, torch.tensor([[rate], [-1.0]])), [start[None]]
+        for _ in t[1:]:
+            path.append(field.advance(path[-1], 0.1, 8))
+        paths.append(torch.cat(path).numpy() @ LINE.harmonics(16).values(x).T)
+    return t, x, np.stack(paths)[..., None]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_coefficient_that_differs_between_systems_is_found_for_each(known: bool) -> None:
+    number = np.repeat(np.arange(4), 4)
+    t, x, u = _paths(RATES[number])
+    start = np.sqrt(RATES)[:, None] if known else None
+    law = fit_law(t, x, u, LINE, boundary="natural", seconds=5.0, systems=Systems(number, 4, (1,), start))
+    j = law.terms.index(LAPLACIAN)
+    found = [law.theta_at(context)[j, 0] for context in law.contexts]
+    np.testing.assert_allclose(found, RATES, rtol=1e-3)
+    np.testing.assert_allclose(law.contexts.mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(law.contexts.std(0), 1, rtol=1e-6)
+
+
+def test_every_trajectory_may_be_a_system_of_its_own() -> None:
+    rates = np.linspace(0.01, 0.05, 10)
+    t, x, u = _paths(rates)
+    law = fit_law(t, x, u, LINE, boundary="natural", seconds=3.0, systems=Systems(np.arange(10), 10, (1,)))
+    found = [law.theta_at(context)[law.terms.index(LAPLACIAN), 0] for context in law.contexts]
+    np.testing.assert_allclose(found, rates, rtol=5e-3)
+
+
+def test_other_numbers_of_contexts_leave_the_coefficients() -> None:
+    generator = np.random.default_rng(0)
+    theta, by_context = generator.standard_normal((3, 2)), generator.standard_normal((2, 3, 2))
+    law = Law(LINE, "natural", tuple(TERMS), theta, np.zeros((3, 2)), None,  # type: ignore[arg-type]
+              by_context=by_context, contexts=generator.standard_normal((6, 2)))
+    other = standard(law, np.arange(6))
+    for before, after in zip(law.contexts, other.contexts, strict=True):
+        np.testing.assert_allclose(other.theta_at(after), law.theta_at(before))
+
+
+@pytest.fixture
+def field() -> VectorField:
+    term = LawTerm(LINE.state(), "natural", 12, [term.state() for term in TERMS], [[0.02], [-1.0]],
+                   by_context=[[[0.01], [0.0]], [[0.0], [0.3]]])
+    return VectorField(12, [term], 2).double()
+
+
+def _states() -> torch.Tensor:
+    sizes = np.append((1 + np.arange(12)) ** -1.5, [1, 1])
+    return torch.tensor(sizes * np.random.default_rng(1).standard_normal((5, 14)))
+
+
+def test_rates_and_jacobians_depend_on_the_context_of_each_state(field: VectorField) -> None:
+    states, delta = _states(), 1e-6
+    now = torch.zeros(5, dtype=torch.float64)
+    moved = states[:, None] + delta * torch.eye(14)
+    slopes = (field(now[0], moved) - field(now[0], states)[:, None]) / delta
+    torch.testing.assert_close(field.jacobian(now, states), slopes.mT, atol=1e-4, rtol=1e-4)
+
+
+def test_linearised_flows_keep_contexts_and_agree_with_differences(field: VectorField) -> None:
+    states, delta = _states() * torch.tensor([0.3] * 12 + [1.0] * 2), 1e-6
+    dynamics = Dynamics(field, Integrator("etd", 0.05), torch.zeros(14, dtype=torch.float64))
+    begin, end = torch.zeros(5).double(), torch.full((5,), 0.1).double()
+    times = torch.stack([begin, end], 1)
+    stop = dynamics.flow(states, times)[:, 1]
+    _, flow = dynamics.propagate(torch.zeros(5, 14, 14).double(), states, stop, begin, end)
+    moved = (states[:, None] + delta * torch.eye(14)).flatten(0, 1)
+    ends = dynamics.flow(moved, times.repeat_interleave(14, 0))[:, 1].reshape(5, 14, 14)
+    torch.testing.assert_close(flow, ((ends - stop[:, None]) / delta).mT, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(stop[:, 12:], states[:, 12:])
