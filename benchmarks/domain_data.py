@@ -20,7 +20,7 @@ Fields = tuple[np.ndarray, np.ndarray, np.ndarray, dict]  # t (T,), x (N, d), u 
 FRAMES, TRAIN, TEST = 20, 24, 8
 
 
-def _solve(rate: Callable, u: np.ndarray, t: np.ndarray, method: str = "RK45") -> np.ndarray:
+def solve(rate: Callable, u: np.ndarray, t: np.ndarray, method: str = "RK45") -> np.ndarray:
     """Fields (T, ...) at times t of du/dt = rate(u)."""
     solution = solve_ivp(lambda _, y: rate(y.reshape(u.shape)).ravel(), (t[0], t[-1]), u.ravel(), method, t,
                          rtol=1e-7, atol=1e-9)
@@ -33,7 +33,7 @@ def _laplacian(u: np.ndarray, h: float) -> np.ndarray:
     return (p[..., 2:, 1:-1] + p[..., :-2, 1:-1] + p[..., 1:-1, 2:] + p[..., 1:-1, :-2] - 4 * u) / h**2
 
 
-def _bumps(generator: np.random.Generator, x: np.ndarray, waves: int) -> np.ndarray:
+def bumps(generator: np.random.Generator, x: np.ndarray, waves: int) -> np.ndarray:
     """A random smooth field at points (..., d) of about unit size, without flux at the walls of the unit box."""
     total = 0.0
     for _ in range(3 * waves):
@@ -47,7 +47,7 @@ def allen_cahn(generator: np.random.Generator, count: int) -> Fields:
     n, t = 40, np.arange(FRAMES) * 0.25
     g = (np.arange(n) + 0.5) / n
     x = np.stack(np.meshgrid(g, g, indexing="ij"), -1)
-    u = [_solve(lambda u: 0.003 * _laplacian(u, 1 / n) + u - u**3, _bumps(generator, x, 4), t) for _ in range(count)]
+    u = [solve(lambda u: 0.003 * _laplacian(u, 1 / n) + u - u**3, bumps(generator, x, 4), t) for _ in range(count)]
     return t, x.reshape(-1, 2), np.stack(u).reshape(count, FRAMES, -1, 1), {}
 
 
@@ -63,7 +63,7 @@ def burgers_held(generator: np.random.Generator, count: int, viscosity: float = 
 
     start = [sum(generator.standard_normal() / k * np.sin(np.pi * k * x / 2) for k in range(1, 5))
              for _ in range(count)]
-    return t, x[:, None], np.stack([_solve(rate, u, t, "LSODA") for u in start])[..., None], {}
+    return t, x[:, None], np.stack([solve(rate, u, t, "LSODA") for u in start])[..., None], {}
 
 
 def kdv(generator: np.random.Generator, count: int) -> Fields:
@@ -131,8 +131,8 @@ def annulus(generator: np.random.Generator, count: int, mortality: float = 0.4) 
     place = np.random.default_rng(5)
     radius, turn = np.sqrt(place.uniform(0.32**2, 0.98**2, 600)), place.uniform(0, 2 * np.pi, 600)
     at = [(radius - r[0]) / h, turn / q]
-    u = [_solve(rate, np.stack([0.5 + 0.15 * _bumps(generator, (grid + 1) / 2, 4),
-                                0.5 + 0.15 * _bumps(generator, (grid + 1) / 2, 4)]), t) for _ in range(count)]
+    u = [solve(rate, np.stack([0.5 + 0.15 * bumps(generator, (grid + 1) / 2, 4),
+                                0.5 + 0.15 * bumps(generator, (grid + 1) / 2, 4)]), t) for _ in range(count)]
     read = np.stack([[[map_coordinates(np.pad(f, ((0, 0), (8, 8)), mode="wrap"), [at[0], at[1] + 8], order=5,
                                        mode="nearest") for f in frame] for frame in path] for path in u])
     return t, np.stack([radius * np.cos(turn), radius * np.sin(turn)], 1), np.moveaxis(read, 2, 3), {}
@@ -207,7 +207,7 @@ def _varying(n: int, d: int, order: int, fine: int, frame: float, size: float) -
     def make(generator: np.random.Generator, count: int) -> Fields:
         m = fine * n
         x = np.stack(np.meshgrid(*[(np.arange(m) + 0.5) / m] * d, indexing="ij"), -1)
-        u = np.stack([_bumps(generator, x, 4) for _ in range(count)])
+        u = np.stack([bumps(generator, x, 4) for _ in range(count)])
         apply = (_fine_divergence if fine > 1 else _divergence)(m, d, size)
         bound = 1.65 * size * d * m**2 * (np.pi**2 if fine > 1 else 4)
         frames = _linear(apply, u, frame, bound, order)
@@ -262,20 +262,38 @@ MAKERS = {"allen_cahn": allen_cahn, "burgers_held": burgers_held, "kdv": kdv, "s
           "flow_3d": flow_3d, "flow_3d_fine": partial(flow_3d, viscosity=0.03)}
 
 
+FEW = {"shallow_water": (12, 4)}  # trajectories, as in the protocol of DINo
+
+
+def makers() -> dict[str, Callable[[np.random.Generator, int], Fields]]:
+    """Makers of all data sets, those on meshes and on the sphere among them, by their names."""
+    import shape_data
+    import sphere_data
+
+    return MAKERS | {name: getattr(module, name) for module, names in (
+        (shape_data, ("fhn_lshape", "fhn_disc", "fhn_channel", "burgers_lshape")),
+        (sphere_data, ("sphere_prey", "shallow_water"))) for name in names}
+
+
 def write(name: str, folder: Path, seed: int = 0) -> None:
     """Training and test trajectories of one problem."""
-    t, x, u, attributes = MAKERS[name](np.random.default_rng(seed), TRAIN + TEST)
-    for part, rows in (("train", slice(TRAIN)), ("test", slice(TRAIN, None))):
+    train, test = FEW.get(name, (TRAIN, TEST))
+    t, x, u, attributes = makers()[name](np.random.default_rng(seed), train + test)
+    triangles = attributes.pop("triangles", None)
+    channels = attributes.pop("channels", list("uvw"[: u.shape[-1]]))
+    for part, rows in (("train", slice(train)), ("test", slice(train, None))):
         with h5py.File(folder / f"{name}_{part}.h5", "w") as file:
             file["t"], file["x"], file["u"] = t, x, u[rows].astype(np.float32)
+            if triangles is not None:
+                file["triangles"] = triangles
             text = h5py.string_dtype()
             file.attrs.update({"format": "inrflow-trajectories", "version": 1, "name": name} | attributes)
-            file.attrs.create("channels", list("uvw"[: u.shape[-1]]), dtype=text)
+            file.attrs.create("channels", channels, dtype=text)
             file.attrs.create("coordinates", list("xyz"[: x.shape[1]]), dtype=text)
 
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     target.mkdir(parents=True, exist_ok=True)
-    for problem in sys.argv[2:] or MAKERS:
+    for problem in sys.argv[2:] or makers():
         write(problem, target)

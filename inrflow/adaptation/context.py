@@ -23,7 +23,7 @@ from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 
 _LARGER = 2.0
-STRENGTHS = ("context", "decoder", "all")
+STRENGTHS = ("none", "context", "decoder", "all")
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,18 @@ from inrflow.adaptation.context import (
     nearest_environment,
 )
 from inrflow.adaptation.further import Step, adapt_further
+from inrflow.adaptation.new_domain import moved
 from inrflow.adaptation.scratch import train_from_scratch
-from inrflow.commands.run_directory import REFERENCES_FILE, RunDirectory, load_run, report_evaluation
+from inrflow.commands.run_directory import REFERENCES_FILE, RunDirectory, load_run, report_evaluation, tell_moved
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import AdaptConfig, Config
+from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
+from inrflow.evaluation.place import require_place
+from inrflow.evaluation.references.registry import fit_references
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.store import is_family
 from inrflow.model.surrogate import Surrogate
@@ -53,6 +58,11 @@ def run(arguments: list[str]) -> int:
         source = open_source(surrogate, file, config)
         count = min(config.data.trajectories or len(source), len(source))
         copies = config.adapt.copies or (1 if config.adapt.strength == "context" else _COPIES)
+        if config.adapt.strength == "none":
+            batch = source.batch(np.arange(count), normalised=False)
+            write_moved(surrogate, file, batch, config, place, console)
+            return 0
+        require_place(surrogate, file)
         batches = batches_of(surrogate, source, np.arange(count), copies, config.seed)
         steps: list[Step] = []
         if config.adapt.strength == "context":
@@ -74,6 +84,25 @@ def run(arguments: list[str]) -> int:
         report_evaluation(adaptation.surrogate, test, observed(config), directory, console, place.references())
     console.print(f"the adapted run is in {directory}", highlight=False)
     return 0
+
+
+def write_moved(
+    surrogate: Surrogate, file: TrajectoryFile, batch: TrajectoryBatch, config: AdaptConfig, place: RunDirectory,
+    console: Console,
+) -> None:
+    """Move a law to the domain of a file, calibrate it on the trajectories of a batch, and write the run."""
+    began = time.perf_counter()
+    there = moved(surrogate, file, batch, config.seed)
+    tell_moved(surrogate, there, console, "nothing is fitted")
+    write_run(there, config, place)
+    references = fit_references(batch, None, file.description)
+    references.save(place.path / REFERENCES_FILE)
+    told = {"strength": "none", "trajectories": len(batch), "frames": batch.u.shape[1], "adapted_numbers": 0,
+            "seconds": time.perf_counter() - began}
+    write_json(place.path / "adaptation.json", told)
+    if config.data.test is not None:
+        report_evaluation(there, Path(config.data.test), observed(config), place.path, console, references)
+    console.print(f"the moved run is in {place.path}", highlight=False)
 
 
 def check(config: AdaptConfig) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from inrflow.commands.run_directory import RunDirectory, default_output, load_run, report_evaluation
+from inrflow.commands.run_directory import RunDirectory, at_home, default_output, load_run, report_evaluation
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import EvaluateConfig
 from inrflow.errors import UserError
@@ -24,7 +24,9 @@ def run(arguments: list[str]) -> int:
             f"{config.run} was trained without a test file; give data.test=FILE with trajectories of the same system"
         )
     directory = Path(config.output or default_output("evaluate"))
+    console = Console(stderr=True)
+    surrogate = at_home(surrogate, Path(test), console)
     observe = Observe(config.observe.frames, config.observe.points, config.observe.noise, config.observe.context)
     references = RunDirectory(Path(str(config.run))).references()
-    report_evaluation(surrogate, Path(test), observe, directory, Console(stderr=True), references)
+    report_evaluation(surrogate, Path(test), observe, directory, console, references)
     return 0

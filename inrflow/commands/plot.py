@@ -9,7 +9,7 @@ from matplotlib.tri import Triangulation
 from rich.console import Console
 
 from inrflow.commands.report import draw_errors
-from inrflow.commands.run_directory import RunDirectory, default_output, load_run
+from inrflow.commands.run_directory import RunDirectory, at_home, default_output, load_run
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import PlotConfig
 from inrflow.data.description import Description
@@ -34,6 +34,7 @@ def run(arguments: list[str]) -> int:
     path, observe = _source(config, surrogate)
     directory = Path(config.output or default_output("plot"))
     console = Console(stderr=True)
+    surrogate = at_home(surrogate, path, console)
     with TrajectoryFile(path) as file, console.status("drawing") as status:
         scene = _scene(config, surrogate, file, observe)
         written = _draw_forecasts(config, surrogate.description, scene, directory)
@@ -132,7 +133,7 @@ def _elsewhere(
 
 def _lattice(count: int, surrogate: Surrogate, places: np.ndarray, triangles: np.ndarray | None) -> np.ndarray:
     """A grid of `count` points along each axis of the domain (of a sphere along meridians and parallels), in more than
-    two dimensions of the plane through the middle; of a mesh, only points inside it."""
+    two dimensions of the plane through the middle; of a domain or a mesh, only points inside it."""
     about = surrogate.description
     if about.geometry == "sphere":
         places = xyz_to_lonlat(places)
@@ -148,6 +149,8 @@ def _lattice(count: int, surrogate: Surrogate, places: np.ndarray, triangles: np
         else:
             axes.append(np.linspace(low, high, count))
     grid = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], -1)
+    if surrogate.extent.domain is not None:
+        return grid[~surrogate.extent.outside(grid)]
     if triangles is not None and places.shape[1] == 2:
         mesh = Triangulation(places[:, 0], places[:, 1], triangles)
         grid = grid[np.asarray(mesh.get_trifinder()(grid[:, 0], grid[:, 1])) >= 0]

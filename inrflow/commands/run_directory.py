@@ -170,6 +170,35 @@ def damaged(run: str | Path, error: Exception) -> UserError:
     return UserError(f"{Path(run) / MODEL_FILE} is damaged or of another version ({why}); restore it, or train again")
 
 
+def at_home(surrogate: Surrogate, path: Path, console: Console) -> Surrogate:
+    """The surrogate, or its law moved to the domain of a file where that is another one, which is printed.
+
+    Raises UserError where it is, and the surrogate is no law, or where the file is of another system.
+    """
+    from inrflow.data.formats.trajectory_file import TrajectoryFile
+    from inrflow.evaluation.evaluate import require_channels
+    from inrflow.evaluation.place import elsewhere_of
+
+    with TrajectoryFile(path, check=False) as file:
+        require_channels(surrogate, file, "a file of the same system")
+        why = elsewhere_of(surrogate, file)
+        if why is None:
+            return surrogate
+        from inrflow.adaptation.new_domain import moved  # finite elements take a second to import
+
+        there = moved(surrogate, file)
+    tell_moved(surrogate, there, console, f"{path} lies on another domain ({why})")
+    return there
+
+
+def tell_moved(surrogate: Surrogate, there: Surrogate, console: Console, why: str) -> None:
+    """Print where a law has moved."""
+    channels, place = len(surrogate.description.channels), there.extent.domain
+    console.print(f"{why}: the law moves to {there.code_size // channels} harmonics of that "
+                  f"{place.kind if place is not None else 'domain'}, from {surrogate.code_size // channels}",
+                  highlight=False, soft_wrap=True)
+
+
 def report_evaluation(
     surrogate: Surrogate, path: Path, observe: Observe, directory: Path, console: Console,
     references: References | None

@@ -60,7 +60,8 @@ class AdaptDataConfig:
 class AdaptSettings:
     """How much of the model is fitted."""
 
-    strength: str = setting("context", "context: a few numbers, everything else frozen. decoder: its output layer too. "
+    strength: str = setting("context", "none: nothing, a law is moved to the domain of the new data. context: a few "
+                            "numbers, everything else frozen. decoder: its output layer too. "
                             "all: the affine part of the vector field too. The last two are solved in closed form, "
                             "pulled towards the pretrained values, where kept-back frames favour it.")
     copies: int | None = setting(None, "Total copies of each trajectory under the symmetries of the run, counting the "

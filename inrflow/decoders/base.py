@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from inrflow.runtime.devices import device_of
+
+if TYPE_CHECKING:
+    from inrflow.domains import Domain
 
 _TANGENTS = 2**17  # codes x points x code dimensions linearised at once: 64 MiB per layer 128 wide in float32
 
@@ -46,6 +49,8 @@ class Decoder(nn.Module):
     affine: bool = False
     #: True when z holds one code per channel, all of the same size, and no channel depends on the code of another.
     code_per_channel: bool = False
+    #: Where the field lives, of decoders that know it.
+    place: Domain | None = None
 
     def structure(self) -> dict[str, Any]:
         """Arguments of the constructor: plain values, or modules that are registered themselves."""

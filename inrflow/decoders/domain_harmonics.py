@@ -31,7 +31,8 @@ class DomainHarmonicDecoder(AffineDecoder):
     def __init__(self, domain: Mapping[str, Any], boundary: str, count: int, channels: int, code_size: int = 0) -> None:
         super().__init__()
         self.domain, self.boundary, self.channels = plain(domain), boundary, channels
-        self.harmonics = from_state(self.domain).harmonics(count, boundary)
+        self.place = from_state(self.domain)
+        self.harmonics = self.place.harmonics(count, boundary)
         self.count, self.code_size = self.harmonics.count, channels * self.harmonics.count
         self._tables: dict[bytes, np.ndarray] = {}
         self.draw_output(1 + self.count)

@@ -2,9 +2,9 @@
 
 from inrflow.domains.base import BOUNDARIES, HELD, NATURAL, Domain, Harmonics, Quadrature
 from inrflow.domains.box import Box
-from inrflow.domains.infer import domain_of, domains_of, from_state
+from inrflow.domains.infer import domains_of, elsewhere, from_state
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 
 __all__ = ["BOUNDARIES", "HELD", "NATURAL", "Box", "Domain", "Harmonics", "Quadrature", "Region", "Sphere",
-           "domain_of", "domains_of", "from_state"]
+           "domains_of", "elsewhere", "from_state"]

@@ -12,6 +12,8 @@ from inrflow.errors import UserError
 
 NATURAL, HELD = "natural", "held"  # no flux through the boundary; zero on the boundary
 BOUNDARIES = (NATURAL, HELD)
+_TIE = 1e-9  # eigenvalues closer than this, relative, are the same
+_EDGE = 0.05  # spacings outside that still count as inside: cells have straight sides, walls are curved
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,28 @@ class Domain(ABC):
     def harmonics(self, count: int, boundary: str = NATURAL) -> Harmonics:
         """About `count` harmonics: eigenspaces of multiple eigenvalues are kept whole where they are known."""
 
+    def harmonics_up_to(self, eigenvalue: float, boundary: str = NATURAL, guess: int = 64) -> Harmonics:
+        """All harmonics up to an eigenvalue, or as many as the domain's elements have; `guess`: how many these are."""
+        size, before = guess, 0
+        while True:
+            some = self.harmonics(size, boundary)
+            low = int((some.eigenvalues <= eigenvalue * (1 + _TIE)).sum())
+            if low < some.count or some.count == before:
+                return self.harmonics(max(low, 1), boundary)
+            size, before = 2 * size, some.count
+
     @abstractmethod
+    def distance(self, x: np.ndarray) -> np.ndarray:
+        """Distances (N,) of points (N, d) to the domain, 0 inside."""
+
+    @property
+    @abstractmethod
+    def spacing(self) -> float:
+        """Length of the smallest detail of the boundary that is known: the size of a cell, rounding of limits."""
+
     def inside(self, x: np.ndarray) -> np.ndarray:
         """Whether points (N, d) lie in the domain, its boundary included: (N,) of bool."""
+        return self.distance(x) <= _EDGE * self.spacing
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Box: a product of intervals, each of them periodic, walled or open."""
+"""Box: a product of intervals, each of them periodic or walled."""
 
 from __future__ import annotations
 
@@ -12,17 +12,13 @@ import numpy as np
 from inrflow.domains.base import HELD, NATURAL, Domain, Harmonics, Quadrature, check_boundary
 from inrflow.errors import UserError
 
-PERIODIC, WALLED, OPEN = "periodic", "walled", "open"
-AXES = (PERIODIC, WALLED, OPEN)
+PERIODIC, WALLED = "periodic", "walled"
+AXES = (PERIODIC, WALLED)
 _TIE = 1e-9  # eigenvalues closer than this, relative, are one eigenspace
 
 
 class Box(Domain):
-    """Product of d intervals [lower, upper]; an axis is periodic, walled, or open (only seen up to there).
-
-    An open axis has the no-flux harmonics of a wall, since what comes in from outside is not known; laws leave the
-    boundary of open axes out of their equations.
-    """
+    """Product of d intervals [lower, upper]; an axis is periodic or walled."""
 
     kind = "box"
 
@@ -60,11 +56,16 @@ class Box(Domain):
         size = gaps[gaps <= count][-1] if (gaps <= count).any() else gaps[0]
         return BoxHarmonics(self, modes[order[:size]], sorted_values[:size], held)
 
-    def inside(self, x: np.ndarray) -> np.ndarray:
-        """Whether points lie between the limits of all axes that are not periodic."""
-        x, slack = self._check(x), 1e-9 * self.lengths
-        within = (x >= self.lower - slack) & (x <= self.upper + slack)
-        return (within | (np.array(self.axes) == PERIODIC)).all(1)
+    @property
+    def spacing(self) -> float:
+        """A hundredth of the shortest axis: limits are inferred from points."""
+        return 0.01 * float(self.lengths.min())
+
+    def distance(self, x: np.ndarray) -> np.ndarray:
+        """Distances to the box, those along periodic axes not counted."""
+        x = self._check(x)
+        beyond = np.abs(x - np.clip(x, self.lower, self.upper))
+        return np.linalg.norm(np.where(np.array(self.axes) == PERIODIC, 0.0, beyond), axis=1)
 
     def state(self) -> dict[str, Any]:
         """Limits and kinds of axes."""

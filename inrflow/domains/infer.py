@@ -15,21 +15,18 @@ from inrflow.domains.triangulation import triangulate
 from inrflow.errors import UserError
 
 _LEVELS = 0.5  # a coordinate with fewer distinct values than this share of N^(1/d) squared lies on a lattice
+_STRAY = 0.02  # share of points that lie outside of their own domain, at most, where its outline is a guess
+_SAME = 1e-4  # relative difference of periods that are the same
 _FULL = 0.93  # share of the bounding box that points of a box cover
-
-
-def domain_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
-              triangles: np.ndarray | None = None) -> Domain:
-    """The most plausible domain of points (N, d), or (..., N, d) of several trajectories.
-
-    period: per coordinate, 0 where not periodic; geometry: "sphere" for unit vectors; triangles: cells (E, d + 1).
-    """
-    return domains_of(x, period, geometry, triangles)[0]
 
 
 def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
                triangles: np.ndarray | None = None) -> list[Domain]:
-    """All plausible domains, the most plausible first; which one fits the data is for held-out points to say."""
+    """Plausible domains of points (N, d), or (..., N, d) of several trajectories, the most plausible first.
+
+    period: per coordinate, 0 where not periodic; geometry: "sphere" for unit vectors; triangles: cells (E, d + 1).
+    Which one fits the data is for held-out points to say.
+    """
     x = np.asarray(x, np.float64)
     points = np.unique(x.reshape(-1, x.shape[-1]), axis=0) if x.ndim > 2 else x
     points = points[np.isfinite(points).all(1)]
@@ -49,6 +46,38 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
     covered = region.measure / float(np.prod(np.ptp(points, axis=0)))
     boxes: list[Domain] = [_box(a, b, lengths) for a, b in zip(lower, upper, strict=True)]
     return boxes if covered > _FULL else [region, Region(*mesh, order=1)]
+
+
+def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
+              triangles: np.ndarray | None = None) -> str | None:
+    """Why points (N, d), described as for `domains_of`, belong to another domain than this; None: they do not."""
+    if (geometry == "sphere") != isinstance(domain, Sphere):
+        return "one is a sphere, the other is none"
+    lengths = np.zeros(domain.dimensions) if period is None else np.asarray(period, np.float64)
+    if isinstance(domain, Box):
+        ours = np.where(np.array(domain.axes) == PERIODIC, domain.lengths, 0.0)
+        if not np.allclose(ours, lengths, rtol=_SAME):
+            return f"its periods are {lengths.tolist()}, not {ours.tolist()}"
+    outside = float((domain.distance(x) > domain.spacing).mean())
+    if outside > _STRAY:
+        return f"{100 * outside:.2g} % of its points lie outside"
+    if triangles is not None and len(triangles):
+        mesh = Region(x, triangles, 1)
+        places = _places(domain)
+        missing = float((mesh.distance(places) > mesh.spacing / 2).mean())
+        if missing > _STRAY:
+            return f"its mesh leaves out {100 * missing:.2g} % of it"
+    return None
+
+
+def _places(domain: Domain) -> np.ndarray:
+    """Places (P, d) all over a box or a region."""
+    if isinstance(domain, Region):
+        return domain.nodes[domain.cells].mean(1)
+    assert isinstance(domain, Box)
+    grids = [low + (np.arange(24) + 0.5) / 24 * length
+             for low, length in zip(domain.lower, domain.lengths, strict=True)]
+    return np.stack(np.meshgrid(*grids, indexing="ij"), -1).reshape(-1, domain.dimensions)
 
 
 def _box(lower: np.ndarray, upper: np.ndarray, period: np.ndarray) -> Box:

@@ -103,9 +103,16 @@ class Region(Domain):
         reference = np.where(within, reference, clipped)
         return best, reference[:, :, None], within
 
-    def inside(self, x: np.ndarray) -> np.ndarray:
-        """Whether points lie in a cell of the mesh."""
-        return self.locate(x)[2]
+    @property
+    def spacing(self) -> float:
+        """Size of a cell, on average."""
+        return float((self.measure / len(self.nodes)) ** (1 / self.dimensions))
+
+    def distance(self, x: np.ndarray) -> np.ndarray:
+        """Distances to the mesh, of points near it: to the place in its nearest cell that `locate` gives."""
+        cells, local, within = self.locate(x)
+        nearest = self.basis.mapping.F(local, tind=cells)[:, :, 0].T
+        return np.where(within, 0.0, np.linalg.norm(self._check(x) - nearest, axis=1))
 
     def state(self) -> dict[str, Any]:
         """Nodes, cells and order of elements."""

@@ -10,8 +10,6 @@ from scipy.special import sph_harm_y
 
 from inrflow.domains.base import NATURAL, Domain, Harmonics, Quadrature
 
-_RADIUS_SLACK = 1e-3
-
 
 class Sphere(Domain):
     """The unit sphere in three dimensions; eigenvalues are l (l + 1)."""
@@ -22,9 +20,11 @@ class Sphere(Domain):
         """Real spherical harmonics of all orders up to the degree L with (L + 1)^2 <= count."""
         return SphereHarmonics(max(math.isqrt(count) - 1, 0))
 
-    def inside(self, x: np.ndarray) -> np.ndarray:
-        """Whether points are unit vectors."""
-        return np.abs(np.linalg.norm(self._check(x), axis=1) - 1) < _RADIUS_SLACK
+    spacing = 0.02
+
+    def distance(self, x: np.ndarray) -> np.ndarray:
+        """Distances to the sphere, of points that are no unit vectors."""
+        return np.abs(np.linalg.norm(self._check(x), axis=1) - 1)
 
     def state(self) -> dict[str, Any]:
         """Only the kind."""

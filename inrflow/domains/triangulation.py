@@ -31,18 +31,24 @@ def clean_mesh(nodes: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def triangulate(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Delaunay cells of scattered points (N, d) without those that bridge holes and concave outlines (alpha shape).
+    """Nodes (V, d) and cells (E, d + 1) of scattered points (N, d), see `cells_between`."""
+    points = np.unique(np.asarray(points, np.float64), axis=0)
+    return clean_mesh(points, cells_between(points))
+
+
+def cells_between(points: np.ndarray) -> np.ndarray:
+    """Delaunay cells (E, d + 1) of different points (N, d) without those that bridge holes and concave outlines (alpha
+    shape).
 
     A cell goes where its circumradius is far above the spacing of points around its nodes. Raises UserError where the
     points span nothing.
     """
-    points = np.unique(np.asarray(points, np.float64), axis=0)
     d = points.shape[1]
     if d == 1:
-        order = np.arange(len(points))
+        order = np.argsort(points[:, 0])
         if len(points) < 2:
             raise UserError("one place alone is observed; a domain needs several")
-        return points, np.stack([order[:-1], order[1:]], 1)
+        return np.stack([order[:-1], order[1:]], 1)
     try:
         cells = Delaunay(points).simplices.astype(np.int64)
     except (QhullError, ValueError) as error:
@@ -55,7 +61,7 @@ def triangulate(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     volume = np.abs(_signed(points, cells))
     keep = (radius < _WIDEST * local) & (volume > _SLIVER * np.median(volume))
     keep |= ~_peeled(cells, ~keep)
-    return clean_mesh(points, cells[keep])
+    return cells[keep]
 
 
 def _peeled(cells: np.ndarray, wide: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from inrflow.evaluation.metrics.base import METRICS, Block, Metric, compared_rep
 from inrflow.evaluation.metrics.errors import SquaredErrors
 from inrflow.evaluation.metrics.statistics import ChannelStatistics
 from inrflow.evaluation.observe import Observe, observations, points_of
+from inrflow.evaluation.place import require_place
 from inrflow.evaluation.references.registry import References
 from inrflow.model.state_prior import ContextPrior, StateEstimate
 from inrflow.model.surrogate import Surrogate
@@ -64,6 +65,7 @@ def evaluate(
     Raises UserError where the file does not fit the surrogate.
     """
     require_channels(surrogate, file, "a file of the same system")
+    require_place(surrogate, file)
     observe.check()
     seen_frames = surrogate.window if observe.frames is None else observe.frames
     source = TrajectorySource(file)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from inrflow.data.description import Description
 from inrflow.errors import UserError
+
+if TYPE_CHECKING:
+    from inrflow.domains import Domain
 
 _MARGIN = 1e-6  # of the width, for coordinates and times that were rounded
 
@@ -24,16 +28,24 @@ class Extent:
         box: lowest and highest coordinates (2, d).
         horizon: time from the first to the last frame.
         reach: the longest lead time that is answered, in the data's units.
+        domain: where the field lives, where that is known.
     """
 
     description: Description
     box: np.ndarray
     horizon: float
     reach: float = math.inf
+    domain: Domain | None = None
 
     def outside(self, x: np.ndarray | Tensor) -> np.ndarray:
-        """Which of the points (..., d) lie outside the box along coordinates that are not periodic."""
+        """Which of the points (..., d) lie outside the domain, or the box along coordinates that are not periodic."""
         points = np.asarray(x)
+        if self.domain is not None:
+            flat = points.reshape(-1, points.shape[-1]).astype(np.float64)
+            known = np.isfinite(flat).all(1)
+            beyond = np.zeros(len(flat), bool)
+            beyond[known] = ~self.domain.inside(flat[known])
+            return beyond.reshape(points.shape[:-1])
         if self.description.geometry == "sphere":
             return np.zeros(points.shape[:-1], bool)
         margin = _MARGIN * (self.box[1] - self.box[0] + 1e-300)
@@ -75,8 +87,14 @@ class Extent:
         )
 
     def warn_outside(self, outside: int, points: int) -> None:
-        """Warn, once, where any of so many points asked for lie `outside` the box."""
+        """Warn, once, where any of so many points asked for lie `outside`."""
         if not outside:
+            return
+        if self.domain is not None:
+            warnings.warn(
+                f"{100 * outside / points:.3g} % of the points lie outside the {self.domain.kind} that the model lives "
+                "on (off its mesh, in a hole or behind a wall): values there are those of the nearest place, or mean "
+                "nothing", stacklevel=3)
             return
         box = ", ".join(
             f"{name} {low:.4g} to {high:.4g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.model.state_prior import StateEstimate
+
+_STEP = 1.5  # units of time, the distance of training frames, that covariances move at a time
+_MOST_STEPS = 64
 
 
 class StatePath:
@@ -68,7 +72,7 @@ class StatePath:
                 state = torch.where(further[:, None], previous[2], state)
             moved = cov
             if bool((time != begin).any()):
-                moved, _ = self.dynamics.propagate(cov, state, mean[:, i], begin, time)
+                moved = self._propagated(cov, state, mean[:, i], begin, time)
                 moved = _either(time == begin, cov, moved)
                 between = (k < last) & (time != begin)
                 if bool(between.any()):  # between two observed frames both sides inform
@@ -80,6 +84,23 @@ class StatePath:
                     moved = _either(_shared(~between | narrower), moved, bridge)
             yield moved
             previous = (time, moved, mean[:, i])
+
+    def _propagated(self, covariance: Tensor, start: Tensor, stop: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+        """Covariances at `end`, in steps of about a unit of time where the flow is not that of a linear field: it is
+        linearised between the states at both ends of a step."""
+        gap = (end - begin).nan_to_num(0.0)
+        longest = float(gap.abs().max())
+        if self.dynamics.field.is_linear_at_context or longest <= _STEP:
+            return self.dynamics.propagate(covariance, start, stop, begin, end)[0]
+        step = max(_STEP, longest / _MOST_STEPS)
+        steps = math.ceil(longest / step)
+        passed = torch.minimum(step * torch.arange(steps + 1, dtype=torch.float64), gap.abs()[:, None])
+        times = begin[:, None] + gap.sign()[:, None] * passed
+        states = self.dynamics.flow(start, times, check=False)
+        for j in range(steps):
+            covariance, _ = self.dynamics.propagate(covariance, states[:, j], states[:, j + 1], times[:, j],
+                                                    times[:, j + 1])
+        return covariance
 
     def _at_knots(self, k: Tensor) -> Tensor:
         """Covariances (S or 1, n, n) at the knot k (S,) of every trajectory."""

@@ -114,7 +114,7 @@ class Surrogate:
         far = _REACH_EXACT * self.horizon
         if not has_exact_flow(self.field):
             far = max(_REACH * self.horizon, _REACH_STEPS * self.scale.unit)
-        return Extent(self.description, self.box, self.horizon, far)
+        return Extent(self.description, self.box, self.horizon, far, self.decoder.place)
 
     # ---- storing ----
 

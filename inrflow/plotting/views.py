@@ -19,7 +19,6 @@ WIDE = 2.2  # panels wider than this many heights are stacked by time, one row f
 _FLATTEST = 6.0  # maps of narrow bands are stretched to be no flatter than this
 _MARGIN = 0.04  # of the extent, around dots
 _STATIONS = 120  # scattered points up to this number are drawn as dots: triangles would show what nobody measured
-_ALPHA = 1.4  # largest circumradius of a triangle that is drawn, in usual edges of its corners
 
 
 @dataclass
@@ -134,7 +133,9 @@ def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, tri
         elif cells is not None:
             view.kind, view.axes, view.cells = "image", axes, cells
         elif len(plane) > _STATIONS and np.ptp(plane, axis=0).min() > 0:
-            view.kind, view.triangles = "triangles", triangulate(plane / size if aspect == "auto" else plane)
+            from inrflow.domains.triangulation import cells_between  # finite elements take a second to import
+
+            view.kind, view.triangles = "triangles", cells_between(plane / size if aspect == "auto" else plane)
     return view
 
 
@@ -184,27 +185,6 @@ def lattice(x: np.ndarray) -> tuple[list[np.ndarray], tuple[np.ndarray, np.ndarr
         )
     filled = len(np.unique(places[0] * len(axes[1]) + places[1]))
     return axes, (places[0], places[1]) if filled == len(x) > 0.4 * len(axes[0]) * len(axes[1]) else None
-
-
-def triangulate(x: np.ndarray) -> np.ndarray:
-    """Delaunay triangles of points (N, 2) without those that span gaps.
-
-    The alpha shape of the points, with alpha proportional to their local spacing: no point lies in the circumcircle of
-    a Delaunay triangle, so that a large circumcircle is a hole, a dent or the outside.
-    """
-    mesh = Triangulation(x[:, 0], x[:, 1])
-    edges = mesh.edges
-    length = np.linalg.norm(x[edges[:, 0]] - x[edges[:, 1]], axis=1)
-    ends, lengths = np.concatenate([edges[:, 0], edges[:, 1]]), np.concatenate([length, length])
-    order = np.lexsort((lengths, ends))
-    starts = np.searchsorted(ends[order], np.arange(len(x) + 1))
-    usual = lengths[order][np.minimum((starts[:-1] + starts[1:]) // 2, len(order) - 1)]
-    corners = x[mesh.triangles]
-    sides = corners - np.roll(corners, 1, 1)
-    doubled_area = np.abs(sides[:, 0, 0] * sides[:, 1, 1] - sides[:, 0, 1] * sides[:, 1, 0])
-    radius = np.linalg.norm(sides, axis=-1).prod(1) / np.maximum(2 * doubled_area, 1e-300)
-    kept = radius < _ALPHA * usual[mesh.triangles].mean(1)
-    return mesh.triangles[kept] if kept.any() else mesh.triangles
 
 
 def _dot(points: int) -> float:

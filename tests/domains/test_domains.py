@@ -5,7 +5,7 @@ import pytest
 import skfem
 from scipy.special import jnp_zeros
 
-from inrflow.domains import HELD, NATURAL, Box, Domain, Region, Sphere, domain_of, domains_of, from_state
+from inrflow.domains import HELD, NATURAL, Box, Domain, Region, Sphere, domains_of, from_state
 from inrflow.domains.triangulation import triangulate
 from inrflow.errors import UserError
 
@@ -22,7 +22,7 @@ def _scattered_ring(count: int = 700) -> np.ndarray:
 
 
 BOXES = [Box([0.5], [3.0], ["periodic"]), Box([0.5], [3.0], ["walled"]), Box([0, 1], [1, 3], ["periodic", "walled"]),
-         Box([0, 0, 0], [1, 2, 1], ["walled", "open", "periodic"])]
+         Box([0, 0, 0], [1, 2, 1], ["walled", "walled", "periodic"])]
 
 
 @pytest.mark.parametrize("boundary", [NATURAL, HELD])
@@ -92,7 +92,7 @@ def test_region_quadrature_is_that_of_its_harmonics(order: int) -> None:
 
 
 def test_scattered_points_of_a_ring_keep_the_hole() -> None:
-    domain = domain_of(_scattered_ring())
+    domain = domains_of(_scattered_ring())[0]
     assert isinstance(domain, Region) and domain.measure == pytest.approx(np.pi * (1 - 0.16), rel=0.1)
     assert domain.inside(np.array([[0.0, 0.0], [0.7, 0.1], [0.9, 0.9]])).tolist() == [False, True, False]
 
@@ -117,12 +117,12 @@ def test_sphere_harmonics_are_orthonormal_with_tangential_gradients() -> None:
 def test_domains_are_inferred_from_periods_geometry_and_points() -> None:
     grid = (np.arange(16) + 0.5) / 16
     x = np.stack(np.meshgrid(grid, grid, indexing="ij"), -1).reshape(-1, 2)
-    walled = domain_of(x)
+    walled = domains_of(x)[0]
     assert isinstance(walled, Box) and walled.axes == ("walled", "walled")
     np.testing.assert_allclose([walled.lower, walled.upper], [[0, 0], [1, 1]], atol=1e-12)
-    mixed = domain_of(x, period=(1.0, 0.0))
+    mixed = domains_of(x, period=(1.0, 0.0))[0]
     assert isinstance(mixed, Box) and mixed.axes == ("periodic", "walled")
-    assert isinstance(domain_of(np.eye(3), geometry="sphere"), Sphere)
+    assert isinstance(domains_of(np.eye(3), geometry="sphere")[0], Sphere)
     nodes = [domain for domain in domains_of(np.linspace(0, 1, 11)[:, None]) if isinstance(domain, Box)]
     assert nodes[0].lower[0] == 0 and nodes[0].upper[0] == 1
 

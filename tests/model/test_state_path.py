@@ -90,3 +90,12 @@ def test_the_covariance_of_a_linear_flow_is_shared_where_times_and_knots_are():
     assert whole.covariance is not None
     assert [len(one) for one in found] == [1, 1, 1]
     torch.testing.assert_close(found[2][0], flow @ whole.covariance[2][0] @ flow.T)
+
+
+def test_spreads_far_ahead_do_not_depend_on_the_times_that_are_asked_for_between():
+    model = Model(linear=False)
+    path = StatePath(model.dynamics, estimate(torch.zeros(1, 1).double()))
+    every, far = torch.arange(0.0, 12.1, 0.5).double(), torch.tensor([12.0]).double()
+    slowly = list(path.covariance(every, path.mean(every)))[-1]
+    at_once = list(path.covariance(far, path.mean(far)))[0]
+    torch.testing.assert_close(at_once, slowly, rtol=0.1, atol=0.02 * float(slowly.abs().max()))

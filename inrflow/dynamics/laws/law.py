@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import Domain, from_state
+from inrflow.domains import Domain
 from inrflow.dynamics.laws.codes import HarmonicCodes
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.terms import Term
@@ -111,23 +110,6 @@ class Law:
         added = "".join(f" {'-' if value < 0 else '+'} {abs(value):.3g} {name}"
                         for name, value in zip(names, self.by_context[:, j : j + 1, c].ravel(), strict=False) if value)
         return f"({text}{added})" if added else text
-
-    def state(self) -> dict[str, Any]:
-        """Arrays and plain values."""
-        return {"domain": self.domain.state(), "boundary": self.boundary, "theta": self.theta, "std": self.std,
-                "terms": [term.state() for term in self.terms], "count": self.codes.harmonics.count,
-                "mean": self.codes.mean, "variance": self.codes.variance, "longest": self.longest,
-                "largest": self.largest, "by_context": self.by_context, "contexts": self.contexts}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Law:
-        """The law of a `state()`."""
-        domain = from_state(state["domain"])
-        harmonics = domain.harmonics(int(state["count"]), state["boundary"])
-        codes = HarmonicCodes(harmonics, np.asarray(state["mean"]), np.asarray(state["variance"]))
-        return cls(domain, state["boundary"], tuple(Term.from_state(term) for term in state["terms"]),
-                   np.asarray(state["theta"]), np.asarray(state["std"]), codes, float(state["longest"]),
-                   float(state["largest"]), np.asarray(state["by_context"]), np.asarray(state["contexts"]))
 
 
 def _number(value: float, error: float) -> str:

@@ -15,6 +15,7 @@ from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.terms import Term
+from inrflow.errors import UserError
 
 _LEADING = 320  # codes that products couple in the linearised flow
 _KEPT = 64  # contexts
@@ -57,6 +58,16 @@ class LawTerm(FieldTerm):
     def structure(self) -> dict[str, Any]:
         return {"domain": self.domain, "boundary": self.boundary, "count": self.count, "terms": self.terms,
                 "theta": self.theta.tolist(), "largest": self.largest, "by_context": self.by_context.tolist()}
+
+    def on(self, domain: Mapping[str, Any], count: int) -> LawTerm:
+        """The same law on harmonics of another domain, given by its `state()`.
+
+        Raises UserError where coefficients depend on the place.
+        """
+        if any(Term.from_state(term).place for term in self.terms):
+            raise UserError("coefficients of the law vary from place to place, and are not known on another domain; "
+                            "train on data of that domain")
+        return type(self)(**{**self.structure(), "domain": domain, "count": count})
 
     def law(self, c: Tensor | None = None) -> LawField:
         """The field of the present coefficients at a context (P,), by default 0, float64."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 Product = tuple[tuple[int, int], ...]
 VALUE = -1  # "axis" of a factor that is a value, not a derivative
+TURN = 3  # added to the axis of a derivative on a sphere: that by the angle of turns about it, (x cross grad)_axis
 POTENTIAL = 8  # added to the axis of a derivative: that of lap^-1 of the channel, of mean zero
 
 
@@ -32,6 +33,11 @@ class Term:
     def jacobian(cls, stream: int, channel: int) -> Term:
         """J(lap^-1 a, b) = (lap^-1 a)_x b_y - (lap^-1 a)_y b_x: transport of b by the flow of vorticity a."""
         return cls((((channel, 1), (stream, POTENTIAL)), ((channel, 0), (stream, POTENTIAL + 1))), signs=(1, -1))
+
+    @classmethod
+    def jacobian_on_sphere(cls, stream: int, channel: int) -> Term:
+        """J(lap^-1 a, b) = x . (grad lap^-1 a cross grad b) at unit vectors x."""
+        return cls(tuple(((channel, j), (stream, POTENTIAL + TURN + j)) for j in range(3)), signs=(1, 1, 1))
 
     @classmethod
     def transport(cls, component: int, dimensions: int) -> Term:
@@ -75,7 +81,7 @@ class Term:
             parts = []
             for (c, axis), group in itertools.groupby(sorted(self.products[0], key=lambda factor: (factor[1] != VALUE,
                                                                                                  factor))):
-                name = channels[c] if axis == VALUE else f"d{channels[c]}/d{coordinates[axis]}"
+                name = channels[c] if axis == VALUE else _derivative(channels[c], axis, coordinates)
                 count = len(list(group))
                 parts.append(name if count == 1 else f"{name}^{count}")
             text = " ".join(parts) or "1"
@@ -106,10 +112,17 @@ class Term:
                    int(state.get("place", 0)), bool(state.get("flux", False)), bool(state.get("solenoidal", False)))
 
 
+def _derivative(channel: str, axis: int, coordinates: Sequence[str]) -> str:
+    """A first derivative in words."""
+    name, axis = (f"(lap^-1 {channel})", axis - POTENTIAL) if axis >= POTENTIAL else (channel, axis)
+    return f"d{name}/d{coordinates[axis]}" if axis < TURN else f"d{name}/d(turn about {coordinates[axis - TURN]})"
+
+
 def short_list(channels: int, dimensions: int, intrinsic: bool = False) -> dict[str, list[Term]]:
     """Families of terms, simplest first: linear, products of values, transport, fluxes.
 
-    intrinsic: without derivatives along single coordinates, which mean nothing on a sphere.
+    intrinsic: on a sphere, where derivatives along single coordinates mean nothing; its last axis may be that of its
+    own rotation.
     """
     every, axes = range(channels), () if intrinsic else range(dimensions)
     value = [(c, VALUE) for c in every]
@@ -120,7 +133,10 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False) -> dict[
     linear = [Term(), *(Term(((f,),), power) for power in (0, 1, 2) for f in value)]
     odd = [Term(((f,),), power, 0) for power in (0, 1) for f in value] if dimensions == 1 else [
         Term((((c, j),),)) for c in every for j in axes]
-    flows = [Term.jacobian(a, b) for a in every for b in every] if dimensions == 2 and not intrinsic else []
+    flow = Term.jacobian_on_sphere if intrinsic else Term.jacobian
+    flows = [flow(a, b) for a in every for b in every] if intrinsic or dimensions == 2 else []
+    if intrinsic:
+        flows += [Term((((c, part + TURN + 2),),)) for part in (0, POTENTIAL) for c in every]
     gradients = [(a, b) for a in every for b in every if a <= b]
     return {
         "linear": linear,

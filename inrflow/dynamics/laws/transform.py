@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from inrflow.domains import Harmonics
 from inrflow.domains.box import BoxHarmonics
+from inrflow.domains.sphere import SphereHarmonics
 
 VALUES = -1  # "axis" of values; others are of derivatives
 
 
 class DenseTransform(nn.Module):
-    """Values (Q, K) and gradients (d, Q, K) of harmonics as they are.
+    """Values (Q, K) and gradients (d, Q, K) of harmonics as they are; on a sphere their derivatives by turns as well.
 
     points (Q, d); project (K, Q): of fields on harmonics.
     """
@@ -24,6 +25,10 @@ class DenseTransform(nn.Module):
         self.points, self.count = rule.points, len(rule.points)
         self.values = torch.tensor(rule.values)
         self.slopes = torch.tensor(rule.gradients).permute(2, 0, 1).contiguous()
+        if isinstance(harmonics, SphereHarmonics):
+            points = torch.tensor(rule.points).T[:, :, None].expand_as(self.slopes)
+            turned = torch.linalg.cross(points, self.slopes, dim=0)
+            self.slopes = torch.cat([self.slopes, turned])
         self.weights = torch.tensor(rule.weights)
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:

@@ -1,0 +1,124 @@
+"""A law moved to another domain, mesh or resolution: new harmonics, the same terms and coefficients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
+from inrflow.domains import Domain, Harmonics, Region, domains_of
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.laws.codes import held_out_errors
+from inrflow.dynamics.laws.regression import shells
+from inrflow.dynamics.laws.term import LawTerm
+from inrflow.errors import UserError
+from inrflow.evaluation.calibration import calibrate
+from inrflow.evaluation.place import described, elsewhere_of
+from inrflow.model.surrogate import Surrogate
+
+_CALIBRATED = 16  # trajectories, at most
+_JUDGED = 6  # trajectories that choose among domains
+_ZERO = 1e-8  # eigenvalues below are those of the constant, relative to the largest
+
+
+def at_home(surrogate: Surrogate, file: TrajectoryFile) -> Surrogate:
+    """The surrogate, or its law moved to the domain of a file where that is another one than its own.
+
+    Raises UserError where it is, and the surrogate is no law.
+    """
+    return surrogate if elsewhere_of(surrogate, file) is None else moved(surrogate, file)
+
+
+def moved(surrogate: Surrogate, file: TrajectoryFile, batch: TrajectoryBatch | None = None, seed: int = 0) -> Surrogate:
+    """The law of a surrogate on the domain of a file.
+
+    Harmonics go up to the same eigenvalue. Prior variances and the law's error are those of the same eigenvalue, per
+    unit of the spectrum's density. batch: trajectories there, in data units, by which the domain is chosen where its
+    outline is a guess, and standard deviations are calibrated. Raises UserError where the surrogate is no law.
+    """
+    decoder = surrogate.decoder
+    if not (isinstance(decoder, DomainHarmonicDecoder)
+            and all(isinstance(term, LawTerm) for term in surrogate.field.summands)):
+        raise UserError(f"the model of {surrogate.description.name} is no law on a domain's harmonics, so that it "
+                        f"cannot move to the domain of {file.path}; train on data of that domain")
+    ours, place = decoder.harmonics, decoder.place
+    assert place is not None
+    domains = domains_of(**described(file))
+    if isinstance(place, Region) and batch is None:  # elements of the same order: their error is part of the law
+        domains.sort(key=lambda domain: isinstance(domain, Region) and domain.order != place.order)
+    every = [one.harmonics_up_to(float(ours.eigenvalues[-1]), decoder.boundary, ours.count)
+             for one in (domains if batch is not None else domains[:1])]
+    best = 0 if batch is None or len(every) == 1 else int(np.argmin([_misfit(one, batch, seed) for one in every]))
+    result = _on(surrogate, decoder, domains[best], every[best], file)
+    if batch is None:
+        return result
+    prior, size = result.prior, result.code_size
+    codes = result.codes(batch)
+    prior.farthest = max(prior.farthest or 0.0, prior.reach(codes, size))
+    if batch.u.shape[1] > 1:
+        prior.spread = calibrate(result, batch.select(torch.arange(min(len(batch), _CALIBRATED))), 1)
+    return result
+
+
+def _on(surrogate: Surrogate, decoder: DomainHarmonicDecoder, domain: Domain, theirs: Harmonics, file: TrajectoryFile
+        ) -> Surrogate:
+    """The surrogate with other harmonics."""
+    ours, channels, prior = decoder.harmonics, decoder.channels, surrogate.prior
+    if theirs.count < 2:
+        raise UserError(f"the domain of {file.path} is too small, or its mesh too coarse, for the fields that "
+                        f"{surrogate.description.name} knows; check the units of its coordinates")
+    new = DomainHarmonicDecoder(domain.state(), decoder.boundary, theirs.count, channels)
+    with torch.no_grad():
+        new.output[:, 0] = decoder.output[:, 0].cpu()
+    new = new.to(next(decoder.parameters()).device).eval()
+    terms = [term.on(domain.state(), theirs.count) for term in surrogate.field.summands if isinstance(term, LawTerm)]
+    field = VectorField(new.code_size, terms, surrogate.field.context_size).double().eval()
+    mean = torch.zeros(channels, theirs.count, dtype=torch.float64)
+    mean[:, 0] = prior.mean[: decoder.code_size].reshape(channels, -1)[:, 0]
+
+    def carried(variances: Tensor) -> Tensor:
+        table = variances[: decoder.code_size].reshape(channels, ours.count).numpy()
+        return torch.tensor(_carried(table, ours.eigenvalues, theirs.eigenvalues)).flatten()
+
+    size = decoder.code_size
+    covariance = torch.block_diag(torch.diag(carried(prior.covariance.diagonal())), prior.covariance[size:, size:])
+    state = replace(
+        prior, mean=torch.cat([mean.flatten(), prior.mean[size:]]), covariance=covariance,
+        process=torch.cat([carried(prior.process), prior.process[size:]]), unseen=None,
+        farthest=None if prior.farthest is None else prior.farthest * theirs.count / ours.count)
+    about = file.description
+    return replace(
+        surrogate, description=replace(about, units=about.units or surrogate.description.units), decoder=new,
+        field=field, prior=state, box=file.box,
+        training={**surrogate.training, "moved_from": surrogate.description.name})
+
+
+def _carried(variances: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Variances (C, L) of harmonics of other eigenvalues (L,), from those (C, K) of eigenvalues (K,).
+
+    The density of the spectrum stays: where there are twice as many harmonics up to the same eigenvalue, each has half
+    of the variance. The constant keeps its own.
+    """
+    result = np.empty((len(variances), len(theirs)))
+    waves, others = ours > _ZERO * ours[-1], theirs > _ZERO * theirs[-1]
+    edges = shells(int(waves.sum()))[:-1]
+    size = np.diff([*edges, int(waves.sum())])
+    at = np.add.reduceat(ours[waves], edges) / size
+    for row, values in zip(result, variances, strict=True):
+        mean = np.add.reduceat(values[waves], edges) / size
+        row[others] = np.exp(np.interp(np.log(theirs[others]), np.log(at), np.log(np.maximum(mean, 1e-300))))
+        row[others] *= waves.sum() / others.sum()
+        row[~others] = values[~waves].max() if not waves.all() else row[others].max()
+    return result
+
+
+def _misfit(harmonics: Harmonics, batch: TrajectoryBatch, seed: int) -> float:
+    """What codes of some points miss at others, of some trajectories."""
+    rows = np.linspace(0, len(batch) - 1, min(len(batch), _JUDGED)).astype(int)
+    x, u = batch.x[:, 0].double().numpy(), batch.u.double().numpy()
+    return held_out_errors(harmonics, np.broadcast_to(x, (len(u), *x.shape[1:]))[rows], u[rows], seed)

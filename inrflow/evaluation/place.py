@@ -1,0 +1,54 @@
+"""Whether a file lies where a surrogate lives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.errors import UserError
+from inrflow.model.surrogate import Surrogate
+
+_TRAJECTORIES = 16  # whose points are looked at
+_STRAY, _FAR = 0.02, 0.05  # share of points farther outside the box than this share of its width
+
+
+def described(file: TrajectoryFile) -> dict[str, Any]:
+    """Points (N, d) of a file and what it says of its domain: the arguments of `inrflow.domains.domains_of`."""
+    triangles = file.read_extra("triangles") if "triangles" in file.extra else None
+    count = 1 if file.point_layout == "shared" else min(file.trajectories, _TRAJECTORIES)
+    points = [np.asarray(file.read(s, slice(0, 1) if file.layout == "frames" else None).x, np.float64)
+              for s in range(count)]
+    x = np.concatenate([one.reshape(-1, one.shape[-1]) for one in points])
+    x = x if triangles is not None else x[np.isfinite(x).all(1)]
+    about = file.description
+    return {"x": x, "period": about.period, "geometry": about.geometry, "triangles": triangles}
+
+
+def elsewhere_of(surrogate: Surrogate, file: TrajectoryFile) -> str | None:
+    """Why a file is of another domain than the surrogate; None where it is not."""
+    told = described(file)
+    domain = surrogate.extent.domain
+    if domain is not None:
+        from inrflow.domains import elsewhere
+
+        return elsewhere(domain, **told)
+    if told["geometry"] != surrogate.description.geometry:
+        return f"its geometry is {told['geometry']}, not {surrogate.description.geometry}"
+    wide = surrogate.box[1] - surrogate.box[0]
+    beyond = (told["x"] < surrogate.box[0] - _FAR * wide) | (told["x"] > surrogate.box[1] + _FAR * wide)
+    if surrogate.description.period is not None:
+        beyond &= np.asarray(surrogate.description.period) == 0
+    outside = float(beyond.any(1).mean())
+    return f"{100 * outside:.2g} % of its points lie outside" if outside > _STRAY else None
+
+
+def require_place(surrogate: Surrogate, file: TrajectoryFile) -> None:
+    """Raise UserError where a file is of another domain than the surrogate."""
+    why = elsewhere_of(surrogate, file)
+    if why is not None:
+        law = surrogate.extent.domain is not None
+        raise UserError(f"{file.path} does not lie on the domain of {surrogate.description.name} ({why}); "
+                        + ("move the law there: inrflow adapt run=RUN data.train=FILE adapt.strength=none" if law else
+                           "the model is no law on a domain's harmonics and cannot move: train on data of that domain"))
