@@ -94,4 +94,4 @@ def test_a_query_visits_few_files_by_few_different_calls(trained, tmp_path):
                                       "std=true", "derivatives=true"]))
     assert (tmp_path / "answers.csv").exists()
     assert len(files) <= 50, sorted(files)
-    assert len(calls) <= 92, sorted(calls)
+    assert len(calls) <= 93, sorted(calls)  # of a law: its domain says which points lie inside
