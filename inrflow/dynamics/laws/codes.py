@@ -54,11 +54,9 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCod
     groups = list(point_sets(x))
     groups = groups[:: max(len(groups) // _SETS, 1)]
     designs = [_Design(harmonics.values(places)) for _, places in groups]
-    scale = harmonics.eigenvalues[harmonics.eigenvalues > 1e-12]
-    shape = (1 + harmonics.eigenvalues / (scale[0] if len(scale) else 1.0)) ** -2.0
     for c in range(channels):
         total = float(np.nanvar(u[..., c])) or 1.0
-        mean, variance = means[c], total * shape / shape.sum()
+        mean, variance = means[c], np.full(harmonics.count, total / harmonics.count)  # smooth ones may end as noise
         mean[0] = np.nanmean(u[..., c]) if harmonics.eigenvalues[0] < 1e-8 else 0.0
         blocks = [(design.rows(seen), frames[rows][:, seen])
                   for (members, _), design in zip(groups, designs, strict=True)

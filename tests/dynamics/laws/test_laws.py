@@ -111,6 +111,14 @@ def test_codes_are_the_coefficients_of_what_is_on_the_harmonics() -> None:
     np.testing.assert_allclose(codes.decode(truth, x), u)
 
 
+def test_waves_of_middle_length_are_not_taken_for_noise() -> None:
+    harmonics, x = CIRCLE.harmonics(61), np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, None]
+    spectrum = np.exp(-0.5 * (np.sqrt(harmonics.eigenvalues) - 7) ** 2) + 1e-6  # as of Kuramoto and Sivashinsky
+    u = np.swapaxes(spectrum * np.random.default_rng(0).standard_normal((9, 1, 61)) @ harmonics.values(x).T, 1, 2)
+    codes = fit_codes(harmonics, x[None], u[None])
+    assert ((codes.decode(codes.encode(x, u)[0], x) - u) ** 2).mean() < 1e-9 * u.var()
+
+
 def test_missing_values_and_noise_raise_the_variance_of_codes() -> None:
     harmonics, x = LINE.harmonics(20), np.linspace(0.01, 0.99, 80)[:, None]
     generator = np.random.default_rng(0)
