@@ -117,7 +117,7 @@ def by_law(system: System, t: np.ndarray, x: np.ndarray, u: np.ndarray) -> list[
 
 
 def by_pysindy(system: System, t: np.ndarray, u: np.ndarray) -> list[dict[str, float]]:
-    """The same by pysindy's weak form: monomials of degree 3 and derivatives up to order four (six in one dimension)."""
+    """The same by pysindy's weak form: monomials of degree 3 and derivatives up to order six in 1-D."""
     import pysindy
 
     grid = [np.arange(system.points) * system.length / system.points] * system.dimensions
@@ -130,7 +130,8 @@ def by_pysindy(system: System, t: np.ndarray, u: np.ndarray) -> list[dict[str, f
         library = pysindy.WeakPDELibrary(
             function_library=pysindy.PolynomialLibrary(degree=3, include_bias=False),
             derivative_order=6 if system.dimensions == 1 else 2, spatiotemporal_grid=places, is_uniform=True, K=200,
-            H_xt=[*(span[:-1] * share), max(span[-1] * share, 2.5 * (t[1] - t[0]))], include_interaction=system.dimensions == 1)
+            H_xt=[*(span[:-1] * share), max(span[-1] * share, 2.5 * (t[1] - t[0]))],
+            include_interaction=system.dimensions == 1)
         table = {}
         for part, name in ((train, "train"), (held, "held")):
             rows = [np.asarray(library.fit_transform(one)) for one in part]
