@@ -1,9 +1,10 @@
-"""One tiny trained run, shared by the tests of all that works on a run."""
+"""What tests of several folders share: one tiny trained run, one thread, registries that are put back."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,35 @@ def command(*arguments: object) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Small problems: more threads cost more than they give."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """Whatever is registered meanwhile is forgotten afterwards."""
+    from inrflow.data.formats import builtin  # noqa: F401
+    from inrflow.data.formats import registry as formats
+    from inrflow.decoders import registry as decoders
+    from inrflow.dynamics.fields import base as fields
+    from inrflow.evaluation.metrics.base import METRICS
+    from inrflow.evaluation.references.base import REFERENCES
+    from inrflow.pdes.equations import EQUATIONS
+    from inrflow.training.recipes import registry as recipes
+
+    tables = (decoders._CLASSES, fields.TERMS, METRICS, REFERENCES, EQUATIONS)
+    lists = (formats.FORMATS, recipes.RECIPES)
+    kept = [dict(table) for table in tables], [list(one) for one in lists]
+    yield
+    for table, before in zip(tables, kept[0], strict=True):
+        table.clear()
+        table.update(before)
+    for one, items in zip(lists, kept[1], strict=True):
+        one[:] = items
+
+
 @pytest.fixture(scope="session")
 def inrflow_command():
     """The command line as a function of its arguments that returns an Outcome."""
@@ -61,9 +91,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_data: tuple[Path, Pa
     """A run trained in seconds; its forecasts are poor, its files are those of any run."""
     train, test = tiny_data
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    threads = torch.get_num_threads()
     outcome = command("train", f"data.train={train}", f"data.test={test}", f"output={folder}", *QUICK)
-    torch.set_num_threads(threads)
     assert outcome.code == 0, outcome.err
     return TinyRun(folder, train, test)
 

@@ -5,7 +5,6 @@ import json
 import re
 import sys
 import types
-from collections.abc import Iterator
 from dataclasses import fields as fields_of
 from pathlib import Path
 
@@ -14,13 +13,7 @@ import pytest
 import torch
 
 import inrflow
-from inrflow.data.formats import registry as formats
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.decoders import registry as decoders
-from inrflow.dynamics.fields import base as fields
-from inrflow.evaluation.metrics.base import METRICS
-from inrflow.evaluation.references.base import REFERENCES
-from inrflow.pdes.equations import EQUATIONS
 from inrflow.training.recipes import registry as recipes
 from inrflow.training.recorder import Tried
 
@@ -55,22 +48,6 @@ def run(code: str, name: str = "documented") -> dict:
     finally:
         del sys.modules[name]
     return module.__dict__
-
-
-@pytest.fixture
-def registries() -> Iterator[None]:
-    """Whatever is registered meanwhile is forgotten afterwards."""
-    from inrflow.data.formats import builtin  # noqa: F401
-
-    tables = (decoders._CLASSES, fields.TERMS, METRICS, REFERENCES, EQUATIONS)
-    lists = (formats.FORMATS, recipes.RECIPES)
-    kept = [dict(table) for table in tables], [list(one) for one in lists]
-    yield
-    for table, before in zip(tables, kept[0], strict=True):
-        table.clear()
-        table.update(before)
-    for one, items in zip(lists, kept[1], strict=True):
-        one[:] = items
 
 
 @pytest.fixture(scope="module")

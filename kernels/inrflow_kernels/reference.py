@@ -67,7 +67,11 @@ def _field(arguments: SirenArguments, h: Tensor, rows: Tensor | None) -> Tensor:
 
 def siren_features(arguments: SirenArguments) -> Tensor:
     """Last hidden activations (N, H), (S, N, H) or, for ragged points, (R, H)."""
-    rows, h = _samples_of_rows(arguments), arguments.x
+    return _trunk(arguments, _samples_of_rows(arguments))
+
+
+def _trunk(arguments: SirenArguments, rows: Tensor | None) -> Tensor:
+    h = arguments.x
     for layer in range(arguments.layers):
         h = torch.sin(_layer(arguments, layer, h, rows)[1])
     return h
@@ -75,7 +79,8 @@ def siren_features(arguments: SirenArguments) -> Tensor:
 
 def modulated_siren(arguments: SirenArguments) -> Tensor:
     """Field values (S, N, C), or (R, C) for ragged points."""
-    return _field(arguments, siren_features(arguments), _samples_of_rows(arguments))
+    rows = _samples_of_rows(arguments)
+    return _field(arguments, _trunk(arguments, rows), rows)
 
 
 def _linearised_trunk(arguments: SirenArguments, rows: Tensor | None) -> tuple[Tensor, list[Tensor], list[Tensor]]:

@@ -153,9 +153,7 @@ def test_fields_of_given_rank_of_earlier_files_are_refused_with_what_to_do(tmp_p
         Surrogate.load(tmp_path)
 
 
-def test_a_term_of_a_users_own_is_saved_and_needs_its_registration_to_be_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "TERMS", dict(base.TERMS))
-
+def test_a_term_of_a_users_own_is_saved_and_needs_its_registration_to_be_loaded(tmp_path, registries):
     @register_term("damping")
     class Damping(FieldTerm):
         def __init__(self, state_size):

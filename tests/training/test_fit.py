@@ -9,7 +9,6 @@ from rotations import RATES, Stub, write_rotations
 from torch import nn
 
 import inrflow
-from inrflow.dynamics.fields import base
 
 
 @pytest.fixture
@@ -26,9 +25,7 @@ def test_a_surrogate_is_fitted_and_forecasts_in_ten_lines(data):
     assert np.abs(np.asarray(forecast).reshape(-1) - truth.u[7:].reshape(-1)).max() < 0.03 * np.abs(truth.u).max()
 
 
-def test_a_term_and_a_recipe_of_ones_own_are_fitted(data, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(base, "TERMS", dict(base.TERMS))
-
+def test_a_term_and_a_recipe_of_ones_own_are_fitted(data, tmp_path, registries, capfd):
     @inrflow.register_term("turning")
     class Turning(inrflow.FieldTerm):
         """w J z - r z, J a quarter turn."""

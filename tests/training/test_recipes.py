@@ -19,7 +19,6 @@ from inrflow.errors import UserError
 from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.judge import Judge
-from inrflow.training.recipes import registry
 from inrflow.training.recipes.base import Recipe
 from inrflow.training.recipes.neural import NeuralRecipe
 from inrflow.training.recipes.registry import RECIPES, recipes_named, register_recipe
@@ -32,13 +31,6 @@ QUICK = ("training.minutes=0.02", "training.optimiser=adamw", "decoder.width=16"
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_rotations(tmp_path_factory.mktemp("data") / "train.h5")
-
-
-@pytest.fixture
-def own_recipes(monkeypatch):
-    """A list of recipes that is as before after the test."""
-    monkeypatch.setattr(registry, "RECIPES", list(RECIPES))
-    return registry.RECIPES
 
 
 # ---- by name ----
@@ -58,7 +50,7 @@ def test_an_unknown_recipe_is_refused_with_the_names_that_exist():
         recipes_named("corall")
 
 
-def test_a_registered_recipe_is_tried_last_and_found_by_its_name(data, tmp_path, own_recipes):
+def test_a_registered_recipe_is_tried_last_and_found_by_its_name(data, tmp_path, registries):
     stub = register_recipe(Stub("rotations", (RATES, 1e-3)))
     assert recipes_named("auto")[-1] is stub and recipes_named("rotations") == [stub]
     with run_on(data, tmp_path) as run:
@@ -180,12 +172,12 @@ class Probe(Stub):
 
 
 def test_the_configuration_is_not_written_while_training(
-    data, tmp_path, own_recipes, inrflow_command, monkeypatch
+    data, tmp_path, registries, inrflow_command, monkeypatch
 ):
     monkeypatch.setattr(Judge, "enough", lambda self, best: None)  # all recipes are asked
     path = tmp_path / "run" / "config.yaml"
     before, after = Probe("before", path, reason="a probe"), Probe("after", path, reason="a probe")
-    own_recipes[:] = [before, *own_recipes, after]
+    RECIPES[:] = [before, *RECIPES, after]
     outcome = inrflow_command("train", f"data.train={data}", f"output={tmp_path / 'run'}", *QUICK)
     assert outcome.code == 0, outcome.err
     assert before.seen == after.seen and len(after.seen) == 1

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from inrflow.data.description import Description
-from inrflow.data.formats import registry
 from inrflow.data.formats.columns import Columns, PointTable
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.inspect import describe
@@ -26,10 +25,8 @@ HEAT = Description("heat", ("u",), ("x",))
 
 
 @pytest.fixture
-def lines_format(monkeypatch):
+def lines_format(registries):
     """A toy format: a JSON object on each line."""
-    monkeypatch.setattr(registry, "FORMATS", list(registry.FORMATS))
-
     class LineColumns(Columns):
         def __init__(self, path):
             self._rows = [json.loads(line) for line in path.read_text().splitlines()[1:]]
@@ -51,10 +48,6 @@ def lines_format(monkeypatch):
         def _add(self, columns):
             for row in zip(*(values.tolist() for values in columns.values()), strict=True):
                 self._file.write(json.dumps(dict(zip(columns, row, strict=True))) + "\n")
-
-        def _finish(self):
-            if hasattr(self, "_file"):
-                self._file.close()
 
     @register_format
     class LinesFormat(TableFormat):

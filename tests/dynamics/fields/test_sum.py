@@ -201,13 +201,6 @@ def test_a_field_is_made_again_from_its_structure_and_state(sizes):
     assert torch.equal(field(t, s), again(t, s)) and list(field.terms) == list(again.terms)
 
 
-@pytest.fixture
-def registry(monkeypatch):
-    """A registry that is as before after the test."""
-    monkeypatch.setattr(base, "TERMS", dict(base.TERMS))
-    return base.TERMS
-
-
 def own_term():
     class Damping(FieldTerm):
         """-r(c) |z|^2 z"""
@@ -225,7 +218,7 @@ def own_term():
 
 
 @pytest.mark.parametrize("contexts", [0, 2])
-def test_a_term_of_a_users_own_adds_up_trains_and_is_made_again(registry, contexts):
+def test_a_term_of_a_users_own_adds_up_trains_and_is_made_again(registries, contexts):
     term = register_term("damping")(own_term())
     field = VectorField(3, [LinearTerm(3, contexts), term(3, contexts)], contexts).double()
     nn.init.normal_(field.terms["damping"].rate)
@@ -239,7 +232,7 @@ def test_a_term_of_a_users_own_adds_up_trains_and_is_made_again(registry, contex
     again.load_state_dict(field.state_dict())
     assert torch.equal(field(t, s), again(t, s))
     structure = field.structure()
-    registry.pop("damping")
+    base.TERMS.pop("damping")
     with pytest.raises(UserError, match="'damping', which is not registered; import the module that defines it"):
         VectorField.from_structure(structure)
     with pytest.raises(UserError, match="Damping is not registered"):
@@ -252,7 +245,7 @@ def test_a_second_term_of_a_class_has_a_name_of_its_own():
     assert list(VectorField.from_structure(field.structure()).terms) == list(field.terms)
 
 
-def test_two_classes_cannot_share_a_name_and_saved_arguments_must_fit(registry):
+def test_two_classes_cannot_share_a_name_and_saved_arguments_must_fit(registries):
     with pytest.raises(ValueError, match="'linear' is registered by inrflow.dynamics.fields.linear.LinearTerm"):
         register_term("linear")(own_term())
     register_term("damping")(own_term())

@@ -19,14 +19,6 @@ S, T, N = 4, 5, 40
 LAYOUTS = {"shared": (N,), "own": (S, N), "moving": (S, T, N)}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def training(tmp_path, request) -> AutoDecoderTraining:
     """Two waves of random amplitude and phase, a fifth of the values and one whole frame missing."""

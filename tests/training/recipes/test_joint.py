@@ -21,14 +21,6 @@ from inrflow.training.recipes.joint import JointModule, JointStage, JointTrainin
 S, T, GRID = 5, 4, 6
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def field_values(x: np.ndarray, phase: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Travelling waves of period 1: (S, T, N, 2) at x (N, 2)."""
     angle = 2 * np.pi * (x[:, 0] + x[:, 1])[None, None] + phase[:, None, None] + t[None, :, None]
