@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.training import EnvironmentCodes
-from inrflow.data.augmentation import Augmentation
+from inrflow.data.batch import Augmentation
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.embeddings import make_embedding

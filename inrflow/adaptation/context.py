@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.augmentation import Augmentation
-from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.batch import Augmentation, TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.dynamics.contexts.posterior import ContextEstimate
 from inrflow.dynamics.states import CodeData

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.symmetries import Transformations
+from inrflow.data.symmetries import Symmetries, Transformations
 
 
 @dataclass
@@ -88,3 +89,21 @@ class Normalisation:
     def invert(self, u: Tensor) -> Tensor:
         """Normalised values (..., C) to data units."""
         return u * self.scale.to(u) + self.mean.to(u)
+
+
+class Augmentation:
+    """Random symmetry copies of trajectories: points moved, values transformed. False where no symmetry is known."""
+
+    def __init__(self, symmetries: Symmetries, extent: np.ndarray, period: tuple[float, ...] | None):
+        self.symmetries, self.extent, self.period = symmetries, extent, period
+
+    def __bool__(self) -> bool:
+        return len(self.symmetries) > 0
+
+    def __call__(self, batch: TrajectoryBatch, random: np.random.Generator) -> TrajectoryBatch:
+        """Every trajectory of the batch (data units), moved by its own random element of the group."""
+        return batch.transformed(self.sample(random, len(batch))) if self else batch
+
+    def sample(self, random: np.random.Generator, count: int) -> Transformations:
+        """Random elements of the group."""
+        return self.symmetries.sample(random, count, self.extent, self.period)

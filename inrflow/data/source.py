@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from inrflow.data.batch import Normalisation, TrajectoryBatch
+from inrflow.data.batch import Augmentation, Normalisation, TrajectoryBatch
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.time_bins import TimeBins, is_scattered
 from inrflow.errors import UserError
@@ -133,6 +133,15 @@ class TrajectorySource:
         if self.time_bins is not None:
             delay = torch.cat([_padded(p.delay[..., None], width, 0.0)[..., 0] for p in parts if p.delay is not None])
         return TrajectoryBatch(torch.cat([p.t for p in parts]), x, u, delay)
+
+    def moved(
+        self, trajectories: Sequence[int] | np.ndarray, augmentation: Augmentation | None, random: np.random.Generator
+    ) -> TrajectoryBatch:
+        """Normalised trajectories, each moved by a random symmetry where an augmentation with any is given."""
+        if not augmentation:
+            return self.batch(trajectories)
+        moved = augmentation(self.batch(trajectories, normalised=False), random)
+        return moved.with_values(self.normalisation.apply(moved.u))
 
     def fit_normalisation(self, trajectories: Sequence[int] | np.ndarray) -> Normalisation:
         """Mean and standard deviation of each channel over the named trajectories; kept and returned.

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.batch import Normalisation
+from inrflow.data.batch import Augmentation, Normalisation
+from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Symmetries, Transformations
 from inrflow.decoders.base import AffineDecoder
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.encoding.posterior import GaussianPrior
 
 _EXACT = 1e-9  # relative residual of R below which the span counts as invariant
@@ -128,3 +130,23 @@ class CodeAction:
         mean = means.mean(0)
         covariance = (total + (means - mean).T @ (means - mean)) / len(means)
         return GaussianPrior(mean, (covariance + covariance.T) / 2, prior.noise)
+
+
+def invariant_box(decoder: AffineDecoder, source: TrajectorySource, augmentation: Augmentation) -> np.ndarray | None:
+    """The box (2, d) over which the features are known, where the symmetries keep their span; else None."""
+    if not augmentation or not isinstance(decoder, HarmonicDecoder) or not decoder.embedding.harmonics:
+        return None
+    box, period = source.file.box, augmentation.period
+    if period is not None:
+        box = np.stack([box[0], np.where(np.asarray(period) > 0, box[0] + np.asarray(period), box[1])])
+    action = FeatureAction.of(decoder, source.normalisation, box)
+    exact = action.exact_under(augmentation.symmetries, augmentation.extent, augmentation.period)
+    return box if exact else None
+
+
+def code_action(
+    decoder: AffineDecoder, source: TrajectorySource, augmentation: Augmentation
+) -> CodeAction | None:
+    """What moves codes under these symmetries, None where only a fresh solve is exact."""
+    box = invariant_box(decoder, source, augmentation)
+    return None if box is None else CodeAction(decoder, source.normalisation, box)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +52,6 @@ def evaluate(
     file: TrajectoryFile,
     observe: Observe,
     references: References | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
     with_std: bool = True,
     context: ContextPrior | None = None,
 ) -> Evaluation:
@@ -97,7 +95,8 @@ def evaluate(
         subset = None if fraction >= 1.0 else points_of(chosen, points, fraction, seed, same)
         observed = observations(window, subset, noise)
         began = time.perf_counter()
-        estimate = surrogate.estimate(observed.window, with_std, _of_trajectories(contexts, chosen))
+        own = None if contexts is None else contexts.select(torch.as_tensor(chosen))
+        estimate = surrogate.estimate(observed.window, with_std, own)
         if surrogate.context_size and estimate.covariance is not None:
             estimated.append(_last_context(surrogate, estimate))
         seconds["encode"] += time.perf_counter() - began
@@ -123,7 +122,6 @@ def evaluate(
                 "std": std[0].numpy() if std is not None else None,
                 "observed": observed.everywhere[0].numpy(),
             }
-        progress(start + len(chosen), len(source))
     report = tally.report() | {
         "encode_seconds": seconds["encode"],
         "rollout_seconds": seconds["rollout"],
@@ -174,13 +172,6 @@ class _Tally:
             assert isinstance(errors, SquaredErrors)
             result[name] = errors.by_frame()
         return result
-
-
-def _of_trajectories(context: ContextPrior | None, chosen: np.ndarray) -> ContextPrior | None:
-    """The part of contexts that belongs to some trajectories."""
-    if context is None or context.mean.dim() == 1:
-        return context
-    return ContextPrior(context.mean[torch.as_tensor(chosen)], context.covariance)
 
 
 def _last_context(surrogate: Surrogate, estimate: StateEstimate) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
-from inrflow.data.augmentation import Augmentation
+from inrflow.data.batch import Augmentation
 from inrflow.data.description import Description
 from inrflow.data.environments import Environments, environments_of
 from inrflow.data.formats.trajectory_file import TrajectoryFile

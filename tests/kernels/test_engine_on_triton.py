@@ -7,7 +7,7 @@ import pytest
 import torch
 from inrflow_kernels import modulated_siren, operators, siren_features
 
-from inrflow.data.augmentation import Augmentation
+from inrflow.data.batch import Augmentation
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories

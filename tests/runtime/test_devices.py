@@ -9,7 +9,7 @@ import torch
 from pretended_device import AWAY, Pretended, PretendedDevice, take_there
 
 from inrflow.adaptation.further import adapt_further
-from inrflow.data.augmentation import Augmentation
+from inrflow.data.batch import Augmentation
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories

@@ -38,7 +38,7 @@ def data(tmp_path_factory):
 
 def test_auto_is_all_recipes_and_every_one_has_a_name_of_its_own():
     names = [recipe.name for recipe in recipes_named("auto")]
-    assert names[0] == "local_equation" and len(set(names)) == len(names) == len(RECIPES)
+    assert names[0] == "law" and len(set(names)) == len(names) == len(RECIPES)
     assert all(isinstance(recipe, Recipe) for recipe in RECIPES)
     for name in names:
         assert [recipe.name for recipe in recipes_named(name)] == [name]
@@ -46,7 +46,7 @@ def test_auto_is_all_recipes_and_every_one_has_a_name_of_its_own():
 
 
 def test_an_unknown_recipe_is_refused_with_the_names_that_exist():
-    with pytest.raises(UserError, match="recipe=corall is not known; choose from auto, local_equation, .*coral"):
+    with pytest.raises(UserError, match="recipe=corall is not known; choose from auto, law, .*coral"):
         recipes_named("corall")
 
 

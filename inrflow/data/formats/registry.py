@@ -79,8 +79,8 @@ class Format(ABC):
 
     name: as shown to users. about: the name with what is expected inside, for messages. suffixes: of files that
     `open_writer` writes; none where the format is only read. table: whether `open_columns` reads it. text: whether
-    it is written by hand, so that unknown columns are likely mistakes. named_dimensions: whether ReadOptions.trajectory
-    and select apply.
+    it is written by hand, so that unknown columns are likely mistakes. binary: whether every file has a NUL byte near
+    its start, so that text need not be looked at. named_dimensions: whether ReadOptions.trajectory and select apply.
     """
 
     name: ClassVar[str]
@@ -88,6 +88,7 @@ class Format(ABC):
     suffixes: ClassVar[tuple[str, ...]] = ()
     table: ClassVar[bool] = False
     text: ClassVar[bool] = False
+    binary: ClassVar[bool] = False
     named_dimensions: ClassVar[bool] = False
 
     @abstractmethod
@@ -162,11 +163,14 @@ def format_of(path: Path) -> Format:
                         f"{readable()}") from error
     if not start:
         raise UserError(f"{path} is empty; give a file: {readable()}")
+    binary = b"\0" in start
     for known in reversed(FORMATS):
+        if known.binary and not binary:
+            continue
         with damage_as_user_error(path):
             if known.sniff(path, start):
                 return known
-    kind = "binary file" if b"\0" in start else "text file"
+    kind = "binary file" if binary else "text file"
     raise UserError(f"{path} is a {kind} of an unknown format; give {readable()}")
 
 

@@ -10,16 +10,15 @@ no larger.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from inrflow.dynamics.fields.fourier_grid import LocalBasis
-from inrflow.dynamics.fields.pde_terms import Term
 from inrflow.dynamics.fitting.alternate import alternate
-from inrflow.dynamics.fitting.transitions_of_pde import EquationFit, coefficients_of, steps_of
+from inrflow.dynamics.fitting.transitions_of_pde import MOST_COEFFICIENTS, EquationFit, coefficients_of, steps_of
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.states import CodeData, evenly_spread
@@ -30,7 +29,6 @@ from inrflow.numerics.normal_equations import NormalEquations
 Candidate = tuple[LocalEquation, Tensor]
 
 STEPS, WHOLE = "steps", "whole trajectories"
-MOST_COEFFICIENTS = 48  # of all channels: each is nudged in every round
 _TRAJECTORIES, _STEPS = 6, 48  # whole trajectories, or single steps in each environment at most
 _QUICK_STEPS, _FEWEST_STEPS = 96, 12  # in all, but so many in each, where equations are compared
 _ROUNDS, _TRIES = 12, 6
@@ -40,11 +38,6 @@ _DAMPING, _LEAST_DAMPING, _EASED = 1e-7, 1e-12, 10.0
 _RIDGE = 1e-12
 _SETTLED = 0.97  # of the sum of squares
 _SERVES = 0.7  # tangents along which it falls to less than this share are used again: they cost most of a round
-
-
-def refinable(terms: Sequence[Term], channels: int) -> bool:
-    """Whether a list of terms is short enough to differentiate the flow by every coefficient."""
-    return 0 < len(terms) * channels <= MOST_COEFFICIENTS
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.fourier_grid import LocalBasis
 from inrflow.dynamics.fields.pde_terms import Term
-from inrflow.dynamics.fitting.along_trajectories import refinable
 from inrflow.dynamics.fitting.alternate import alternate, departures, leading_contexts
-from inrflow.dynamics.fitting.transitions_of_pde import EquationFit
+from inrflow.dynamics.fitting.transitions_of_pde import EquationFit, refinable
 from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.normal_equations import NormalEquations

@@ -28,6 +28,12 @@ _NUDGE = 1e-6
 _GROWTH = 100.0
 _TRIED = 3  # blocks of transitions by which equations are compared
 _BLOCK = 16
+MOST_COEFFICIENTS = 48  # of all channels, for a refinement along the flow: each is nudged in every round
+
+
+def refinable(terms: Sequence[Term], channels: int) -> bool:
+    """Whether a list of terms is short enough to differentiate the flow by every coefficient."""
+    return 0 < len(terms) * channels <= MOST_COEFFICIENTS
 
 
 class EquationFit:

@@ -10,16 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from inrflow.data.augmentation import Augmentation, moved_batch
+from inrflow.data.batch import Augmentation
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import AffineDecoder, Decoder
 from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.states import CodeData, TimeScale
 from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import encode
-from inrflow.encoding.equivariance import CodeAction
+from inrflow.encoding.equivariance import CodeAction, code_action
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.training.parts.trunk import invariant_box
 from inrflow.training.run import Run
 
 Encode = Callable[[np.ndarray, Augmentation | None], CodeData]
@@ -93,14 +92,6 @@ class TrainingCodes:
         return OperatorAverage(self.action.affine(augmentation.sample(np.random.default_rng([19]), _ELEMENTS)))
 
 
-def code_action(
-    decoder: AffineDecoder, source: TrajectorySource, augmentation: Augmentation
-) -> CodeAction | None:
-    """What moves codes under these symmetries, None where only a fresh solve is exact."""
-    box = invariant_box(decoder, source, augmentation)
-    return None if box is None else CodeAction(decoder, source.normalisation, box)
-
-
 def solve_codes(
     run: Run, decoder: Decoder, prior: GaussianPrior, trajectories: np.ndarray,
     augmentation: Augmentation | None = None, motion: MotionOf | None = None,
@@ -161,7 +152,7 @@ def encode_trajectories(
     random = np.random.default_rng([seed, 17])
     done = 0
     for block in blocks_of(trajectories, _BLOCK if motion is None else MOVED_BLOCK):
-        batch = moved_batch(source, block, augmentation, random)
+        batch = source.moved(block, augmentation, random)
         observed = batch.observed
         codes = encode(decoder, batch, prior, motion=None if motion is None else motion(block))
         parts.append(CodeData(codes, scale.internal(batch.t), observed))

@@ -65,9 +65,9 @@ def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenD
     result = replace(chosen, search=trial.search(), fit=best, quadratic=None)
     count = settings.products if settings.products is not None else run.budget.known("products")
     if count and best.score < LONGER_MEMORY * free and best.score > max(DECODER_LIMITED * floor, ROUNDING):
-        quadratic = trial.best_quadratic(best, sizes, count)
+        fit, quadratic = trial.best_quadratic(best, sizes, count)
         if quadratic is not None and quadratic.score < LONGER_MEMORY * best.score:
-            result = quadratic.replacing(result)
+            result = replace(result, fit=fit, quadratic=quadratic)
     run.log.log("memory", 0, validation=result.score, memory_free=free, code_size=result.size, memory=result.memory)
     state = result.size + result.memory
     row = run.log.tried(Tried(
@@ -93,22 +93,6 @@ def longest_memory(frames: int) -> int:
     where the trajectories are too short for any."""
     return max((k for k in range(1, _LONGEST + 1) if frames - frames_needed(1, k) >= max(2, frames // 2)),
                default=0)
-
-
-@dataclass(frozen=True)
-class _WithProducts:
-    """Quadratic dynamics of states [codes, memory], the linear candidate whose states these are, and the error."""
-
-    form: QuadraticForm
-    states_of: ClosedForm
-
-    @property
-    def score(self) -> float:
-        return self.form.score
-
-    def replacing(self, chosen: ChosenDynamics) -> ChosenDynamics:
-        """These dynamics in place of the linear ones that were chosen."""
-        return replace(chosen, fit=self.states_of, quadratic=self.form)
 
 
 @dataclass(frozen=True)
@@ -163,10 +147,12 @@ class _Trial:
                 best = candidate, found[candidate]
         return None if best is None else self.search().fit(best[0], {best[0]: best[1]})
 
-    def best_quadratic(self, linear: ClosedForm, sizes: list[int], count: int) -> _WithProducts | None:
-        """The best dynamics with products of states whose memory is as long as that of the linear ones."""
-        order = linear.candidate.past
-        best: _WithProducts | None = None
+    def best_quadratic(
+        self, linear: ClosedForm, sizes: list[int], count: int
+    ) -> tuple[ClosedForm, QuadraticForm | None]:
+        """The best dynamics with products of states whose memory is as long as that of the linear ones, and the linear
+        ones of the same states; None where all diverge."""
+        order, best = linear.candidate.past, None
         for size in self._possible(sizes, order, _QUADRATIC_STATE, _QUADRATIC_SIZES):
             candidate = replace(linear.candidate, size=size, memory=order * size)
             states_of = self.search().fit(candidate)
@@ -180,8 +166,8 @@ class _Trial:
 
             form = QuadraticFit(states, count).search(error)
             if form is not None and (best is None or form.score < best.score):
-                best = _WithProducts(form, states_of)
-        return best
+                linear, best = states_of, form
+        return linear, best
 
     def _possible(self, sizes: list[int], order: int, largest: int, count: int) -> list[int]:
         """At most so many of the sizes, spread evenly, whose states are determined by the data and not too large."""

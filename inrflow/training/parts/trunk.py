@@ -16,13 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.data.augmentation import Augmentation, moved_batch
-from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.batch import Augmentation, TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import AffineDecoder
-from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.encoding.equivariance import FeatureAction
+from inrflow.encoding.equivariance import FeatureAction, invariant_box
 from inrflow.encoding.posterior import GaussianPrior, condition_groups
 from inrflow.encoding.prior.interpolation_error import (
     MOST_POINTS,
@@ -41,24 +39,6 @@ _HELD_OUT = 0.1
 _TRAJECTORIES_LEFT_OUT = 16
 _GROUP_ELEMENTS = 48
 _FLOOR = 1e-13  # smallest variance of a mode, share of the largest
-
-
-
-
-
-
-
-
-def invariant_box(decoder: AffineDecoder, source: TrajectorySource, augmentation: Augmentation) -> np.ndarray | None:
-    """The box (2, d) over which the features are known, where the symmetries keep their span; else None."""
-    if not augmentation or not isinstance(decoder, HarmonicDecoder) or not decoder.embedding.harmonics:
-        return None
-    box, period = source.file.box, augmentation.period
-    if period is not None:
-        box = np.stack([box[0], np.where(np.asarray(period) > 0, box[0] + np.asarray(period), box[1])])
-    action = FeatureAction.of(decoder, source.normalisation, box)
-    exact = action.exact_under(augmentation.symmetries, augmentation.extent, augmentation.period)
-    return box if exact else None
 
 
 class DecoderTraining:
@@ -94,7 +74,7 @@ class DecoderTraining:
     def groups(self, random: np.random.Generator, trajectories: int) -> tuple[Tensor, Tensor]:
         """A random batch: x (G, N, d) and normalised u (G, F, N, C)."""
         chosen = random.choice(self.training, trajectories, replace=trajectories > len(self.training))
-        return moved_batch(self.source, chosen, self.augmentation, random).groups()
+        return self.source.moved(chosen, self.augmentation, random).groups()
 
     def loss(self, module: nn.Module, step: int, steps: int, random: np.random.Generator) -> Tensor:
         """Residual of a batch at its solved codes, mean square in normalised units."""
@@ -208,7 +188,7 @@ class DecoderTraining:
         else:
             chosen = random.permutation(self.training)[: trajectories if not self.source.shared_points else None]
         moved = self.augmentation if box is None else None
-        groups = _grouped(moved_batch(self.source, chosen, moved, random), 4 * trajectories, random)
+        groups = _grouped(self.source.moved(chosen, moved, random), 4 * trajectories, random)
 
         def features(points: Tensor) -> Tensor:
             with torch.no_grad():
@@ -226,7 +206,7 @@ class DecoderTraining:
         if not len(every):
             return []
         chosen = random.permutation(every)[:trajectories]
-        return _grouped(moved_batch(self.source, chosen, self.augmentation, random), 4 * trajectories, random)
+        return _grouped(self.source.moved(chosen, self.augmentation, random), 4 * trajectories, random)
 
 
 def _features(module: AffineDecoder, x: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.data.augmentation import Augmentation
-from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.batch import Augmentation, TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.data.symmetries import Transformations
 from inrflow.decoders.base import Decoder

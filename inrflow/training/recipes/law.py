@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -85,12 +86,13 @@ class LawRecipe:
                               None if start is None else start.numpy())
         triangles = problem.file.read_extra("triangles") if "triangles" in problem.file.extra else None
         places = problem.file.read(0, slice(0, 1)).x if triangles is not None else x
+        seconds = run.budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, run.budget.seconds(_SHARE))))
         try:
             domains = domains_of(np.asarray(places, dtype=np.float64), problem.description.period,
                                  problem.description.geometry, triangles)
             law = fit_law(
-                t[whole], x, u[whole], domains, seconds=min(_MOST_SECONDS, run.budget.seconds(_SHARE)),
-                seed=run.config.seed, log=lambda line: run.log.log("law", 0, note=line), systems=systems,
+                t[whole], x, u[whole], domains, seconds=seconds, seed=run.config.seed,
+                log=lambda line: run.log.log("law", 0, note=line), systems=systems,
             )
         except (UserError, ValueError, np.linalg.LinAlgError) as reason:
             run.log.say(f"no law on the domain's harmonics was found ({str(reason).splitlines()[0]})")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.data.augmentation import Augmentation
+from inrflow.data.batch import Augmentation
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories

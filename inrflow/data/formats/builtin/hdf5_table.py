@@ -24,6 +24,7 @@ class Hdf5Format(TableFormat):
     name = "HDF5, flat"
     about = "flat HDF5 (1-D datasets as columns)"
     suffixes = (".h5", ".hdf5")
+    binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
         return h5py.is_hdf5(path)

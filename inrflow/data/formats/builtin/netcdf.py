@@ -33,6 +33,7 @@ class NetcdfFormat(Format):
     about = "NetCDF"
     suffixes = (".nc", ".nc4")
     table = True
+    binary = True
     named_dimensions = True
 
     def sniff(self, path: Path, start: bytes) -> bool:

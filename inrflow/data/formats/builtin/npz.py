@@ -24,6 +24,7 @@ class NpzFormat(Format):
 
     name = "npz"
     about = "npz (arrays t, x, u)"
+    binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
         if not zipfile.is_zipfile(path):

@@ -27,6 +27,7 @@ class TrajectoryFormat(Format):
 
     name = "trajectories"
     about = "the project's schema"
+    binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
         if not h5py.is_hdf5(path):
