@@ -121,6 +121,6 @@ class Shooting:
         self._missed(law.field(), law.longest)
         cost = (time.process_time() - began) / len(self.codes)
         left = max(self.deadline - began, 0.0)
-        count = int(left / (_ITERATIONS * cost * max(np.count_nonzero(law.theta), 1)))
+        count = int(left / (_ITERATIONS * cost * max(int(np.count_nonzero(law.theta)), 1)))
         pick = torch.linspace(0, len(self.codes) - 1, min(max(count, _FEWEST), len(self.codes))).long()
         return replace(self, codes=self.codes[pick], target=self.target[pick], dt=self.dt[pick])
