@@ -52,7 +52,7 @@ class NoiseEvidence:
     """
 
     def __init__(self, prior: GaussianPrior, windows: int) -> None:
-        self.prior, self.factor = prior, prior.factor()
+        self.prior, self.factor = prior, prior.factor
         self.windows = windows
         self._frames: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
 

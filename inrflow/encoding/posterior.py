@@ -54,12 +54,9 @@ class GaussianPrior:
             for c, (part, block) in enumerate(zip(parts, blocks, strict=True))
         ]
 
+    @cached_property
     def factor(self) -> Tensor:
         """Square root L (Z, r) with L L^T = covariance, without its numerical null space."""
-        return self._factor
-
-    @cached_property
-    def _factor(self) -> Tensor:
         values, vectors = self._spectrum
         keep = values > 1e-14 * values.max().clamp(min=1e-300)
         return vectors[:, keep] * values[keep].sqrt()
@@ -67,7 +64,7 @@ class GaussianPrior:
     @cached_property
     def lengths(self) -> Tensor | None:
         """Standard deviations (Z,) of independent codes, for which `factor` is diagonal; else None."""
-        return self._factor.diagonal() if _is_diagonal(self._factor) else None
+        return self.factor.diagonal() if _is_diagonal(self.factor) else None
 
     def mahalanobis(self, z: Tensor) -> Tensor:
         """Squared Mahalanobis distance (...,) of codes z (..., Z) from the prior mean; Z on average under the prior."""
@@ -158,7 +155,7 @@ def condition_groups(
         mean (G, F, Z) and, if asked, covariance (G, 1, Z, Z) where all frames of each group miss the same values, else
         (G, F, Z, Z).
     """
-    scale, factor, lengths = prior.noise.rsqrt(), prior.factor(), prior.lengths
+    scale, factor, lengths = prior.noise.rsqrt(), prior.factor, prior.lengths
     groups, frames, points, channels = u.shape
     # Whitened once for each point, however many solves use it.
     whole = basis.double()

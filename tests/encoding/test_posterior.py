@@ -88,7 +88,7 @@ def test_a_float32_decoder_is_solved_in_float64():
 def test_mahalanobis_is_the_number_of_dimensions_on_average_for_codes_of_the_prior():
     prior = problem(1, 8)[3]
     random = torch.Generator().manual_seed(1)
-    drawn = prior.mean + torch.randn(4000, 8, generator=random, dtype=torch.float64) @ prior.factor().T
+    drawn = prior.mean + torch.randn(4000, 8, generator=random, dtype=torch.float64) @ prior.factor.T
     assert float(prior.mahalanobis(drawn).mean()) == pytest.approx(8.0, rel=0.03)
     one = drawn[:1]
     expected = (one - prior.mean) @ torch.linalg.solve(prior.covariance, (one - prior.mean)[0])

@@ -45,12 +45,11 @@ def solve_context(
     mean: Tensor,
     covariance: Tensor,
     noise: Tensor | float = 0.0,
-    longest: int = 8,
 ) -> ContextEstimate:
     """The context that explains trajectories of codes and memory (S, T, n) of one system, given its prior.
 
-    Spans of 1, 2, 4, ... frames up to `longest` are forecast from every observed frame and compared with what was
-    observed at their ends: long spans show slow motion, short ones cannot be lost in a wrong one.
+    Spans of 1, 2, 4 and 8 frames are forecast from every observed frame and compared with what was observed at their
+    ends: long spans show slow motion, short ones cannot be lost in a wrong one.
 
     Args:
         mean, covariance: prior, (P,) and (P, P).
@@ -58,7 +57,7 @@ def solve_context(
     """
     estimate = ContextEstimate(mean.clone(), covariance.clone(), float("nan"), 0)
     variance = states.codes[states.observed].square().sum(1).mean().clamp(min=1e-300)
-    lags = [lag for lag in _LAGS if lag <= max(1, min(longest, states.codes.shape[1] - 1))]
+    lags = [lag for lag in _LAGS if lag <= max(1, states.codes.shape[1] - 1)]
     iterations = 0
     for part in [lags[:1], lags][len(lags) < 2 :]:  # short spans cost little and come close
         flow = _Spans(field, integrator, states, part)

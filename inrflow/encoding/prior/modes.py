@@ -174,7 +174,7 @@ class Statistics:
     @classmethod
     def empty(cls, prior: GaussianPrior) -> Statistics:
         """Statistics of no frames."""
-        factor = prior.factor()
+        factor = prior.factor
         size, channels = factor.shape[1], len(prior.noise)
         first, second = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
         residual, values, leverage = torch.zeros(3, channels, dtype=torch.float64)

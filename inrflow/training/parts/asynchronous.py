@@ -42,7 +42,6 @@ from inrflow.training.parts.linear import ChosenDynamics, linear_search, sizes_t
 from inrflow.training.parts.quadratic import choose_quadratic
 from inrflow.training.run import Run
 
-_ITERATIONS = 1
 _ROUNDS = 3  # of codes and motion in turn
 _ROUNDS_SHARE = 0.25  # of the time: quadratic dynamics and their rounds come after
 _COPIES_SHARE = 0.1
@@ -75,31 +74,29 @@ def refit_modes(
     motion: MotionOf,
     action: CodeAction | None,
     elements: Transformations | None,
-    iterations: int = _ITERATIONS,
 ) -> tuple[OutputModes, MotionOf]:
-    """Modes, prior and noise of codes whose values are seen with delays, by expectation maximisation within the span;
-    and the motion of codes of these modes.
+    """Modes, prior and noise of codes whose values are seen with delays, by a step of expectation maximisation within
+    the span; and the motion of codes of these modes.
 
     `action` and `elements` average the prior over symmetries, where that is exact.
     """
     prior = modes.prior()
-    for _ in range(iterations):
-        statistics = Statistics.empty(prior)
-        for block in blocks_of(trajectories):
-            batch, moved = source.batch(block), motion(block)
-            x, u = batch.groups()
-            delay = batch.delays()
-            assert delay is not None
-            length = block_length(u.shape[2] * u.shape[3], decoder.code_size)
-            for start in range(0, len(x), length):
-                part = slice(start, start + length)
-                with torch.no_grad():
-                    offset, basis = decoder.basis(x[part].to(decoder.output.dtype))
-                offset, basis = moved.of_groups(part).carried(offset, basis, delay[part])
-                statistics.add(basis.matmul, offset, u[part])
-        prior = statistics.maximise(swift=True)
-        if action is not None and elements is not None:
-            prior = action.averaged(prior, elements)
+    statistics = Statistics.empty(prior)
+    for block in blocks_of(trajectories):
+        batch, moved = source.batch(block), motion(block)
+        x, u = batch.groups()
+        delay = batch.delays()
+        assert delay is not None
+        length = block_length(u.shape[2] * u.shape[3], decoder.code_size)
+        for start in range(0, len(x), length):
+            part = slice(start, start + length)
+            with torch.no_grad():
+                offset, basis = decoder.basis(x[part].to(decoder.output.dtype))
+            offset, basis = moved.of_groups(part).carried(offset, basis, delay[part])
+            statistics.add(basis.matmul, offset, u[part])
+    prior = statistics.maximise(swift=True)
+    if action is not None and elements is not None:
+        prior = action.averaged(prior, elements)
     return _turned(modes, prior, motion)
 
 

@@ -1,4 +1,4 @@
-"""First stage: the trunk of an affine decoder, trained through the solve of its codes (variable projection).
+"""The trunk of an affine decoder, trained through the solve of its codes (variable projection).
 
 At each step the codes of a batch of frames are solved by ridge regression and held fixed while the trunk moves: at the
 solved code, the gradient of the (regularised) loss with respect to the weights is that of the residual alone (Golub and
