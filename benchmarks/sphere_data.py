@@ -92,8 +92,8 @@ def _runge_kutta(rate, a: np.ndarray, step: float, steps: int) -> np.ndarray:  #
 def sphere_prey(generator: np.random.Generator, count: int) -> Fields:
     """u_t = .004 lap u + u - u^2 - u v, v_t = .002 lap v + u v - .4 v, at 900 scattered points."""
     sphere, gap, steps = Sphere(24), 0.6, 12
-    a = np.stack([0.15 * sphere.random(generator, count, 6), 0.15 * sphere.random(generator, count, 6)], 1)
-    a[:, :, 0, 0] = 0.5 + 0.1 * generator.standard_normal((count, 2))
+    a = np.stack([0.1 * sphere.random(generator, count, 6), 0.1 * sphere.random(generator, count, 6)], 1)
+    a[:, :, 0, 0] = 0.5 + 0.05 * generator.standard_normal((count, 2))
     diffusivity = np.array([0.004, 0.002])[:, None, None]
 
     def rate(a: np.ndarray) -> np.ndarray:

@@ -99,7 +99,9 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """L with L L^T = covariance, to the precision of float64."""
+    """L with L L^T = covariance, to the precision of float64; NaN where forecasts have diverged."""
+    if not bool(torch.isfinite(covariance).all()):
+        return torch.full_like(covariance, torch.nan)
     jitter = _JITTER * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype)
     root, failed = torch.linalg.cholesky_ex(covariance + jitter)
     if not failed:

@@ -117,7 +117,12 @@ class LawTerm(FieldTerm):
         """
         size = state.shape[1] - len(self.by_context)
         result = torch.eye(state.shape[1]).to(state).repeat(len(state), 1, 1)
-        for rows, law in self._laws(state[:, size:], len(state)):
+        known = torch.isfinite(state).all(1)
+        result[~known] = math.nan  # codes have diverged
+        for every, law in self._laws(state[:, size:], len(state)):
+            rows = every[known[every]]
+            if not len(rows):
+                continue
             result[rows, :size, :size] = _tangent_flow(law, state[rows, :size], gap.expand(len(state))[rows])
         return result
 

@@ -87,3 +87,12 @@ def test_a_saved_term_is_built_again(reaction):
     z = codes(reaction)
     torch.testing.assert_close(again(torch.zeros(()), z), reaction(torch.zeros(()), z))
     assert [Term.from_state(term) for term in again.terms] == [Term.from_state(term) for term in reaction.terms]
+
+
+def test_the_linearised_flow_of_codes_that_diverged_is_not_a_number_and_leaves_the_others(reaction):
+    z = 0.1 * codes(reaction)
+    spoilt = z.clone()
+    spoilt[1, 0] = math.nan
+    flows, times = reaction.tangent_flow(spoilt, torch.tensor([0.1]).double()), torch.tensor([0.1]).double()
+    assert flows[1].isnan().all()
+    torch.testing.assert_close(flows[[0, 2]], reaction.tangent_flow(z, times)[[0, 2]])
