@@ -48,7 +48,7 @@ def require_place(surrogate: Surrogate, file: TrajectoryFile) -> None:
     """Raise UserError where a file is of another domain than the surrogate."""
     why = elsewhere_of(surrogate, file)
     if why is not None:
-        law = surrogate.extent.domain is not None
+        law = surrogate.decoder.place is not None
         raise UserError(f"{file.path} does not lie on the domain of {surrogate.description.name} ({why}); "
                         + ("move the law there: inrflow adapt run=RUN data.train=FILE adapt.strength=none" if law else
                            "the model is no law on a domain's harmonics and cannot move: train on data of that domain"))

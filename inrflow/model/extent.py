@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from inrflow.domains import Domain
 
 _MARGIN = 1e-6  # of the width, for coordinates and times that were rounded
+
+
+def mesh_of(state: Mapping[str, Any]) -> Domain:
+    """The domain of a `state()`."""
+    from inrflow.domains import from_state  # finite elements take a second to import
+
+    return from_state(state)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from inrflow.encoding.encode import Encoder, encode
 from inrflow.encoding.evidence import widening
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy
-from inrflow.model.extent import Extent
+from inrflow.model.extent import Extent, mesh_of
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.store import StoredModel, check_numbers, check_parameters, load_model, reader, write_model
@@ -114,7 +115,12 @@ class Surrogate:
         far = _REACH_EXACT * self.horizon
         if not has_exact_flow(self.field):
             far = max(_REACH * self.horizon, _REACH_STEPS * self.scale.unit)
-        return Extent(self.description, self.box, self.horizon, far, self.decoder.place)
+        return Extent(self.description, self.box, self.horizon, far, self.decoder.place or self._mesh)
+
+    @cached_property
+    def _mesh(self) -> Any:
+        """Mesh of the training data as a Domain, of decoders that do not know where the field lives; None: unknown."""
+        return None if self.training.get("mesh") is None else mesh_of(self.training["mesh"])
 
     # ---- storing ----
 

@@ -34,6 +34,7 @@ from inrflow.runtime.devices import choose_device
 
 HARMONIC_FEATURES = (200, 300)  # functions of the domain's harmonics: few, then as many as are ever used
 _CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred before terms are formed
+_LARGEST_MESH = 20_000  # nodes of a mesh that is kept with the model
 _FRAMES_TO_SPARE = 5  # frames from which on the last ones can be held out
 
 
@@ -227,11 +228,19 @@ class Problem:
                 "dynamics": note,
                 "memory": memory,
                 "test": config.data.test,
+                "mesh": None if decoder.place is not None else self._mesh(),
                 **metadata,
             },
             self.encoder() if encoder is None else encoder,
             code_names=code_names,
         )
+
+    def _mesh(self) -> dict[str, Any] | None:
+        """The mesh of the file, as the state of a region in plain values; None where it has none, or a huge one."""
+        if "triangles" not in self.file.extra or self.file.points > _LARGEST_MESH:
+            return None
+        x = self.file.read(0, slice(0, 1)).x
+        return {"kind": "region", "nodes": x.tolist(), "cells": self.file.read_extra("triangles").tolist(), "order": 1}
 
 
 def has_harmonics(file: TrajectoryFile) -> bool:

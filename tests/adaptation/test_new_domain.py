@@ -20,6 +20,7 @@ from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.states import TimeScale
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
+from inrflow.evaluation.place import require_place
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
 
@@ -131,3 +132,11 @@ def test_a_moved_law_is_saved_and_loaded(heat, bent, tmp_path):
     seen = Observations(TIMES[:1], x, u[:1])
     np.testing.assert_allclose(again.assimilate(seen).frames(TIMES, x), there.assimilate(seen).frames(TIMES, x),
                                atol=1e-6)
+
+
+def test_a_model_that_is_no_law_flags_the_holes_of_the_mesh_that_it_was_trained_on(heat, bent):
+    x, cells = lshape(4)
+    heat.decoder.place = None
+    heat.training["mesh"] = {"kind": "region", "nodes": x.tolist(), "cells": cells.tolist(), "order": 1}
+    assert heat.extent.outside(np.array([[0.5, 0.5], [-0.5, 0.5]])).tolist() == [True, False]
+    require_place(heat, bent)
