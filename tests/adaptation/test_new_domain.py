@@ -47,7 +47,7 @@ def heat():
                      {"seed": 0, "points": 1.0, "same_points": False})
 
 
-def lshape(n=16):
+def lshape(n=12):
     """Nodes and triangles of [-1, 1]^2 without its upper right quarter."""
     axis = np.linspace(-1, 1, 2 * n + 1)
     x = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
@@ -81,7 +81,7 @@ def test_a_law_forecasts_on_a_domain_that_it_was_not_fitted_to(heat, bent):
     there = moved(heat, bent, TrajectorySource(bent).batch(np.arange(2), normalised=False))
     x = bent.read(0).x
     forecast = there.assimilate(Observations(TIMES[:1], x, bent.read(0).u[:1])).frames(TIMES, x)
-    np.testing.assert_allclose(forecast, decaying(x, (1, 1)), atol=0.02)
+    np.testing.assert_allclose(forecast, decaying(x, (1, 1)), atol=0.03)
 
 
 def test_harmonics_reach_to_the_same_eigenvalue_whatever_their_number(heat, bent):
