@@ -25,7 +25,7 @@ from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
 
 ABOUT = Description("heat", ("u",), ("x", "y"))
-DIFFUSIVITY, COUNT = 0.02, 60
+DIFFUSIVITY, COUNT = 0.02, 32
 TIMES = np.linspace(0.0, 2.0, 5)
 LAPLACIAN = {"products": [[[0, -1]]], "power": 1, "axis": -1}
 
