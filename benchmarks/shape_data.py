@@ -106,7 +106,7 @@ def burgers_lshape(generator: np.random.Generator, count: int) -> Fields:
 
     def field() -> np.ndarray:
         f = bumps(generator, x, 4)
-        return 0.5 * (f - f.mean()) / f.std() + 0.3 * generator.standard_normal()
+        return 0.35 * (f - f.mean()) / f.std() + 0.2 * generator.standard_normal()
 
     paths = [solve(rate, np.stack([field(), field()]), t)[..., : len(coarse)] for _ in range(count)]
     return t, coarse, np.moveaxis(np.stack(paths), 2, 3), {"triangles": triangles}
