@@ -109,6 +109,7 @@ def _model_rows(surrogate: Surrogate) -> Iterable[tuple[str, object]]:
     decoder = surrogate.decoder
     kind = type(decoder).__name__ + (", affine in the code" if decoder.affine else "")
     symmetries = ", ".join(training.get("symmetries") or []) or "none"
+    origin = f" on the domain of {training['moved_from']}, whose law moved here" if "moved_from" in training else ""
     memory = f"{training.get('memory', 0)} memory dimensions"
     if surrogate.window > 1:
         memory += f" (forecasts need at least {surrogate.window} observed frames)"
@@ -118,7 +119,7 @@ def _model_rows(surrogate: Surrogate) -> Iterable[tuple[str, object]]:
     return [
         ("system", f"{about.name}: channels {channels}"),
         ("domain", f"{box}; horizon {horizon}"),
-        ("training data", f"{training.get('trajectories', '?')} trajectories; symmetries used: {symmetries}"),
+        ("training data", f"{training.get('trajectories', '?')} trajectories{origin}; symmetries used: {symmetries}"),
         ("decoder", f"{kind}; code of {surrogate.code_size}; {surrogate.parameters:,} parameters with the dynamics"),
         ("dynamics", f"{training.get('dynamics', '?')}; {memory}; {surrogate.integrator.method}"),
         *(("equation" if i == 0 else "", line) for i, line in enumerate(equation)),
