@@ -1,5 +1,7 @@
 """Laws moved to other domains: heat in a box, whose solutions elsewhere are known in closed form."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -140,3 +142,15 @@ def test_a_model_that_is_no_law_flags_the_holes_of_the_mesh_that_it_was_trained_
     heat.training["mesh"] = {"kind": "region", "nodes": x.tolist(), "cells": cells.tolist(), "order": 1}
     assert heat.extent.outside(np.array([[0.5, 0.5], [-0.5, 0.5]])).tolist() == [True, False]
     require_place(heat, bent)
+
+
+def test_the_commands_move_a_law_and_say_so(heat, bent, tmp_path, inrflow_command):
+    heat.save(tmp_path / "run")
+    told = inrflow_command("adapt", f"run={tmp_path / 'run'}", f"data.train={bent.path}", "adapt.strength=none",
+                           f"output={tmp_path / 'moved'}")
+    assert told.code == 0 and "the law moves to" in told.err and "of that region" in told.err
+    assert Surrogate.load(tmp_path / "moved").extent.domain.kind == "region"
+    by_itself = inrflow_command("evaluate", f"run={tmp_path / 'run'}", f"data.test={bent.path}",
+                                f"output={tmp_path / 'evaluated'}")
+    report = json.loads((tmp_path / "evaluated" / "evaluation.json").read_text())
+    assert by_itself.code == 0 and report["nmse"]["all"] < 1e-3 and "lies on another domain" in " ".join(by_itself.err.split())
