@@ -144,6 +144,7 @@ def test_a_model_that_is_no_law_flags_the_holes_of_the_mesh_that_it_was_trained_
     require_place(heat, bent)
 
 
+@pytest.mark.slow
 def test_the_commands_move_a_law_and_say_so(heat, bent, tmp_path, inrflow_command):
     heat.save(tmp_path / "run")
     told = inrflow_command("adapt", f"run={tmp_path / 'run'}", f"data.train={bent.path}", "adapt.strength=none",
@@ -153,4 +154,5 @@ def test_the_commands_move_a_law_and_say_so(heat, bent, tmp_path, inrflow_comman
     by_itself = inrflow_command("evaluate", f"run={tmp_path / 'run'}", f"data.test={bent.path}",
                                 f"output={tmp_path / 'evaluated'}")
     report = json.loads((tmp_path / "evaluated" / "evaluation.json").read_text())
-    assert by_itself.code == 0 and report["nmse"]["all"] < 1e-3 and "lies on another domain" in " ".join(by_itself.err.split())
+    assert by_itself.code == 0 and report["nmse"]["all"] < 1e-3
+    assert "lies on another domain" in " ".join(by_itself.err.split())
