@@ -33,13 +33,15 @@ class DomainHarmonicDecoder(AffineDecoder):
         self.domain, self.boundary, self.channels = plain(domain), boundary, channels
         self.place = from_state(self.domain)
         self.harmonics = self.place.harmonics(count, boundary)
-        self.count, self.code_size = self.harmonics.count, channels * self.harmonics.count
+        each, self.count = self.harmonics.components, self.harmonics.count
+        self.code_size, self.code_per_channel = channels * self.count // each, each == 1
         self._tables: dict[bytes, np.ndarray] = {}
-        self.draw_output(1 + self.count)
-        modes = torch.zeros(channels, self.count, channels, 1 + self.count)
+        self.draw_output(1 + each * self.count)
+        modes = torch.zeros(channels // each, self.count, channels, 1 + each * self.count)
         for channel in range(channels):
-            modes[channel, :, channel, 1:] = torch.eye(self.count)
-        self.set_output(torch.zeros(channels, 1 + self.count), modes.flatten(0, 1))
+            start = 1 + channel % each * self.count
+            modes[channel // each, :, channel, start : start + self.count] = torch.eye(self.count)
+        self.set_output(torch.zeros(channels, 1 + each * self.count), modes.flatten(0, 1))
 
     def structure(self) -> dict[str, Any]:
         return {"domain": {"state": self.domain}, "boundary": self.boundary, "count": self.count,
@@ -56,14 +58,14 @@ class DomainHarmonicDecoder(AffineDecoder):
     @on_own_device
     def features(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        values = torch.as_tensor(self._table(flat)).to(x)
+        values = torch.as_tensor(self._table(flat)).to(x).reshape(len(flat), -1)
         return torch.cat([torch.ones_like(values[:, :1]), values], 1).reshape(*x.shape[:-1], -1)
 
     @on_own_device
     def slopes(self, x: Tensor, z: Tensor) -> Tensor:
         """Derivatives du/dx (..., N, C, d) in closed form."""
         flat = x.detach().reshape(-1, x.shape[-1]).cpu().double().numpy()
-        slopes = torch.as_tensor(self.harmonics.gradients(flat)).to(z).reshape(*x.shape[:-1], self.count, -1)
+        slopes = torch.as_tensor(self.harmonics.gradients(flat)).to(z).reshape(*x.shape[:-1], -1, x.shape[-1])
         weights = self.output_weights(z)[..., None, :, 1:]  # (..., 1, C, K)
         return weights @ slopes
 

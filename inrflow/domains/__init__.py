@@ -2,9 +2,10 @@
 
 from inrflow.domains.base import BOUNDARIES, HELD, NATURAL, Domain, Harmonics, Quadrature
 from inrflow.domains.box import Box
-from inrflow.domains.infer import domains_of, elsewhere, from_state
+from inrflow.domains.flows import NO_SLIP, Flows
+from inrflow.domains.infer import domains_of, elsewhere, flows_of, from_state
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 
-__all__ = ["BOUNDARIES", "HELD", "NATURAL", "Box", "Domain", "Harmonics", "Quadrature", "Region", "Sphere",
-           "domains_of", "elsewhere", "from_state"]
+__all__ = ["BOUNDARIES", "HELD", "NATURAL", "NO_SLIP", "Box", "Domain", "Flows", "Harmonics", "Quadrature", "Region",
+           "Sphere", "domains_of", "elsewhere", "flows_of", "from_state"]

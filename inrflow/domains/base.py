@@ -36,6 +36,8 @@ class Harmonics(ABC):
     """
 
     eigenvalues: np.ndarray  # (K,)
+    components: ClassVar[int] = 1  # channels that share a code
+    steady: int = 0  # how many of the last codes are constant in time
 
     @property
     def count(self) -> int:

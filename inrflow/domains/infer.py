@@ -9,9 +9,10 @@ import numpy as np
 
 from inrflow.domains.base import Domain
 from inrflow.domains.box import PERIODIC, WALLED, Box
+from inrflow.domains.flows import Flows
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
-from inrflow.domains.triangulation import triangulate
+from inrflow.domains.triangulation import grid_mesh, triangulate
 from inrflow.errors import UserError
 
 _LEVELS = 0.5  # a coordinate with fewer distinct values than this share of N^(1/d) squared lies on a lattice
@@ -51,6 +52,7 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
 def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
               triangles: np.ndarray | None = None) -> str | None:
     """Why points (N, d), described as for `domains_of`, belong to another domain than this; None: they do not."""
+    domain = domain.region if isinstance(domain, Flows) else domain
     if (geometry == "sphere") != isinstance(domain, Sphere):
         return "one is a sphere, the other is none"
     lengths = np.zeros(domain.dimensions) if period is None else np.asarray(period, np.float64)
@@ -78,6 +80,27 @@ def _places(domain: Domain) -> np.ndarray:
     grids = [low + (np.arange(24) + 0.5) / 24 * length
              for low, length in zip(domain.lower, domain.lengths, strict=True)]
     return np.stack(np.meshgrid(*grids, indexing="ij"), -1).reshape(-1, domain.dimensions)
+
+
+def flows_of(domains: Sequence[Domain], x: np.ndarray, u: np.ndarray, scale: np.ndarray) -> list[Flows]:
+    """The spaces of flows on plausible domains that may hold u (S, T, N, 2), channels divided by a scale (2,).
+
+    Of points x (N, 2) alone that all trajectories share.
+    """
+    found = []
+    for domain in domains:
+        if isinstance(domain, Region) and domain.order == 2:
+            nodes, cells = domain.nodes, domain.cells
+        elif isinstance(domain, Box) and PERIODIC not in domain.axes:
+            levels = [len(np.unique(np.round(x[:, j], 9))) for j in range(2)]
+            fine = levels if np.prod(levels) < 2 * len(x) else [int(np.sqrt(len(x)))] * 2
+            axes = [np.linspace(domain.lower[j], domain.upper[j], fine[j] // 2 + 1) for j in range(2)]
+            nodes, cells = grid_mesh(*axes)
+        else:
+            continue
+        flows = Flows(nodes, cells, scale).with_steady(x, u)
+        found += [] if flows is None else [flows]
+    return found
 
 
 def _box(lower: np.ndarray, upper: np.ndarray, period: np.ndarray) -> Box:
@@ -124,4 +147,8 @@ def from_state(state: Mapping[str, Any]) -> Domain:
         return Region(np.asarray(state["nodes"]), np.asarray(state["cells"]), int(state["order"]))
     if kind == Sphere.kind:
         return Sphere()
-    raise UserError(f"a saved domain is of the kind {kind!r}; this version knows box, region and sphere")
+    if kind == Flows.kind:
+        arrays = (np.asarray(state[name]) for name in ("nodes", "cells", "scale", "steady"))
+        nodes, cells, scale, steady = arrays
+        return Flows(nodes, cells, scale, steady.reshape(-1, 2, steady.shape[-1]))
+    raise UserError(f"a saved domain is of the kind {kind!r}; this version knows box, region, sphere and flows")

@@ -30,6 +30,14 @@ def clean_mesh(nodes: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.nda
     return nodes[used], flat.reshape(cells.shape)
 
 
+def grid_mesh(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes (V, 2) and triangles (E, 3) of a grid with these coordinates, each cell halved."""
+    number = np.arange(len(first) * len(second)).reshape(len(first), len(second))
+    a, b, c, d = (part.ravel() for part in (number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]))
+    nodes = np.stack(np.meshgrid(first, second, indexing="ij"), -1).reshape(-1, 2)
+    return nodes, np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
+
+
 def triangulate(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Nodes (V, d) and cells (E, d + 1) of scattered points (N, d), see `cells_between`."""
     points = np.unique(np.asarray(points, np.float64), axis=0)

@@ -29,6 +29,7 @@ class HarmonicCodes:
 
         NaN was not observed. The variance of noise is that of the largest marginal likelihood of all the frames.
         """
+        u = _stacked(u, self.harmonics)
         flat = u.reshape(-1, *u.shape[-2:])
         design = _Design(self.harmonics.values(x))
         codes = np.zeros((len(flat), u.shape[-1], self.harmonics.count))
@@ -41,7 +42,8 @@ class HarmonicCodes:
 
     def decode(self, codes: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Fields (..., N, C) of codes (..., C, K) at points (N, d)."""
-        return np.swapaxes(codes @ self.harmonics.values(x).T, -1, -2)
+        fields = np.swapaxes(codes @ self.harmonics.values(x).T, -1, -2)
+        return fields.reshape(*fields.shape[:-2], len(x), -1)
 
 
 def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCodes:
@@ -49,6 +51,7 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCod
 
     Expectation maximisation of a diagonal Gaussian, the variance of noise of every point set by marginal likelihood.
     """
+    u = _stacked(u, harmonics)
     channels = u.shape[-1]
     means, variances = np.zeros((channels, harmonics.count)), np.zeros((channels, harmonics.count))
     groups = list(point_sets(x))
@@ -100,6 +103,11 @@ def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: in
         squares += np.nansum((codes.decode(z, places[hidden]) - u[members][:, :, hidden]) ** 2, axis=(0, 1, 2))
         count += np.isfinite(u[members][:, :, hidden, 0]).sum()
     return float((squares / max(count, 1) / total).mean())
+
+
+def _stacked(u: np.ndarray, harmonics: Harmonics) -> np.ndarray:
+    """Fields (..., N, C) whose channels have codes of their own; components that share them, (..., N components, 1)."""
+    return u.reshape(*u.shape[:-2], u.shape[-2] * harmonics.components, u.shape[-1] // harmonics.components)
 
 
 def _patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

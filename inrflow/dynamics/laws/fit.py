@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from inrflow.domains import BOUNDARIES, NATURAL, Box, Domain, Sphere
+from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Sphere
 from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes, held_out_errors, point_sets
 from inrflow.dynamics.laws.contexts import Systems, contexts_of, standard, with_contexts
-from inrflow.dynamics.laws.field import Library
+from inrflow.dynamics.laws.flow import TERMS, library_of
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.refine import Refinement, flights, solved_contexts
 from inrflow.dynamics.laws.regression import NormalEquations, normal_equations
 from inrflow.dynamics.laws.shooting import Shooting
-from inrflow.dynamics.laws.terms import short_list
+from inrflow.dynamics.laws.terms import Term, short_list
 from inrflow.errors import UserError
 
 _FEWEST = 8
@@ -38,11 +38,13 @@ _FAMILIES = (("linear", "products"), ("linear", "transport"), ("linear", "produc
              ("linear", "products", "transport", "fluxes"))
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
 _MOST_STEPS = 256  # of one interval; a law that needs more is not taken
+_PAYS = 0.5  # share of the least misfit without contexts that laws with contexts may have
 _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
 _HARDLY = 2.0  # times the error of the best law, which shorter ones may have
 _EXPLAINED = 1e-2  # error of forecasts from which on laws are sought along single steps, too
 _DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
+_RESOLVED = 1 / 3  # of the modes of flows give equations
 _TRAJECTORIES = 32  # equations come from so many trajectories, at most
 
 Log = Callable[[str], None]
@@ -95,7 +97,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             scored.append((errors, law))
         if time.process_time() - start > (0.4 if scored else 1.0) * seconds:
             break
-    known = 1 - spread.mean(0) / codes.variance
+    known = shares_known(codes, spread)
     deadline = start + (1 - _KEPT) * seconds
     for laws in along_single_steps(place, boundary, codes, train.t, states, spread, deadline):
         if any(errors.mean() < _EXPLAINED for errors, _ in scored) or time.process_time() > deadline:
@@ -190,8 +192,8 @@ def simplest(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
 def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log) -> tuple[Domain, str, int]:
     """Domain, boundary condition and number of harmonics that fit held-out points best, the fewer where it is close."""
     some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
-    bases = [(place, kind) for place in domains for kind in ([boundary] if boundary else
-                                                            BOUNDARIES if bounded(place) else [NATURAL])]
+    bases = [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
+                                                            boundary else BOUNDARIES if bounded(place) else [NATURAL])]
     errors: dict[tuple[int, int], float] = {}
     for i, (place, kind) in enumerate(bases):
         size = min(_MOST, int(np.isfinite(data.u[0, 0, :, 0]).sum()))
@@ -206,6 +208,11 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     return *bases[i], size
 
 
+def families_of(domain: Domain, channels: int) -> dict[str, list[Term]]:
+    """Families of terms that laws on a domain are sought in."""
+    return TERMS if isinstance(domain, Flows) else short_list(channels, domain.dimensions, domain.kind == "sphere")
+
+
 def bounded(domain: Domain) -> bool:
     """Whether a domain has a boundary."""
     return not isinstance(domain, Sphere) and not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC})
@@ -217,15 +224,14 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, data: Data, 
 
     states (S, T, C, K) of the data, of variances spread (S, C, K).
     """
-    channels = states.shape[2]
-    families = short_list(channels, domain.dimensions, domain.kind == "sphere")
+    channels, families = states.shape[2], families_of(domain, states.shape[2])
     terms = [term for family in families.values() for term in family]
     rows = np.linspace(0, len(states) - 1, min(len(states), _TRAJECTORIES)).astype(int)
     if data.systems.counts:  # all of them: systems may have few
         rows = np.arange(len(states))
     t, states, spread, systems = data.t[rows], states[rows], spread[rows], data.systems.take(rows)
-    library = Library(terms, codes.harmonics)
-    known = 1 - spread.mean(0) / codes.variance
+    library = library_of(terms, codes.harmonics)
+    known = shares_known(codes, spread)
     largest = float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())
     found: dict[tuple, tuple[float, Law]] = {}
     for cumulative in (False, True):
@@ -241,7 +247,9 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, data: Data, 
                     law = Law(domain, boundary, tuple(terms), theta[0], std[0], codes, largest=largest,
                               by_context=theta[1:], contexts=contexts)
                     found[supports, count, cumulative] = misfit, law
-    ordered = sorted(found.values(), key=lambda pair: pair[0])
+    least = min(misfit for misfit, law in found.values() if not law.count)
+    paying = (pair for pair in found.values() if not pair[1].count or pair[0] < _PAYS * least)
+    ordered = sorted(paying, key=lambda pair: pair[0])
     say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {ordered[0][0]:.2e} to {ordered[-1][0]:.2e}")
     tests = torch.tensor(states[:: max(len(states) // 4, 1), 0]).flatten(1)
     ordered = [pair for i, pair in enumerate(ordered) if i < _JUDGED or pair[0] <= _CLOSE * ordered[0][0]]
@@ -254,10 +262,10 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, data: Data, 
 def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, t: np.ndarray, states: np.ndarray,
                        spread: np.ndarray, deadline: float) -> Iterator[Iterator[Law]]:
     """For each family of terms, in turn, laws refined along single steps: of all its terms, and shorter ones."""
-    families = short_list(states.shape[2], domain.dimensions, domain.kind == "sphere")
+    families = families_of(domain, states.shape[2])
     terms = [term for family in families.values() for term in family]
-    known = 1 - spread.mean(0) / codes.variance
-    equations = normal_equations(Library(terms, codes.harmonics), t, states, spread, known, False)
+    known = shares_known(codes, spread)
+    equations = normal_equations(library_of(terms, codes.harmonics), t, states, spread, known, False)
     steps = Shooting.of(t, states, known >= _DETERMINED, deadline)
     tests, gap = torch.tensor(states[:: max(len(states) // 4, 1), 0]).flatten(1), float(np.diff(t, axis=1).max())
     largest = float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())
@@ -345,10 +353,23 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
     return result
 
 
+def shares_known(codes: HarmonicCodes, spread: np.ndarray) -> np.ndarray:
+    """Shares (C, K) of the variance of codes that points determine, of their variances (S, C, K).
+
+    None of flows' higher modes, whose rates lack the transport by those that are left out.
+    """
+    known = 1 - spread.mean(0) / codes.variance
+    if codes.harmonics.components > 1:
+        known[:, int(_RESOLVED * codes.harmonics.count) :] = 0.0
+    return known
+
+
 def encode(codes: HarmonicCodes, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """Codes (S, T, C, K) of trajectories and their variances (S, C, K)."""
-    states = np.zeros((*data.u.shape[:2], data.u.shape[-1], codes.harmonics.count))
+    states = np.zeros((*data.u.shape[:2], *codes.variance.shape))
     spread = np.zeros((len(states), *states.shape[2:]))
     for members, places in point_sets(data.x):
         states[members], spread[members] = codes.encode(places, data.u[members])
+    steady = states[..., states.shape[-1] - codes.harmonics.steady :]
+    steady[:] = steady.mean(1, keepdims=True)
     return states, spread

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.codes import HarmonicCodes
-from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.terms import Term
 
 
@@ -67,8 +68,8 @@ class Law:
         context = np.zeros(self.count) if context is None else context
         key = context.tobytes()
         if key not in fields:
-            library = next(iter(fields.values())).library if fields else Library(self.terms, self.codes.harmonics)
-            fields[key] = LawField(library, torch.tensor(self.theta_at(context)))
+            library = next(iter(fields.values())).library if fields else library_of(self.terms, self.codes.harmonics)
+            fields[key] = field_of(library, torch.tensor(self.theta_at(context)))
         return fields[key]
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Tensor:

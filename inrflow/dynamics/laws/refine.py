@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.regression import shells
 
@@ -60,7 +61,7 @@ class Refinement:
 
     def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, uncertain: bool = False,
                  contexts_only: bool = False):
-        self.law, self.library, self.contexts_only = law, Library(law.terms, law.codes.harmonics), contexts_only
+        self.law, self.library, self.contexts_only = law, library_of(law.terms, law.codes.harmonics), contexts_only
         self.active = np.argwhere((law.theta != 0) | (law.by_context != 0).any(0))
         self.rows = torch.tensor(known.ravel() >= 0.5)  # codes that points determine: those compared
         self.prior = torch.tensor(law.codes.variance.ravel())
@@ -106,7 +107,7 @@ class Refinement:
         paths = z.new_zeros(len(z), 1 + data.dt.shape[1], z.shape[1])
         for system in data.system.unique().tolist():
             mine = data.system == system
-            field = LawField(self.library, torch.tensor(law.theta_at(law.context_of(system)) + shift))
+            field = field_of(self.library, torch.tensor(law.theta_at(law.context_of(system)) + shift))
             paths[mine] = self._of_one_system(field, z[mine], data.dt[mine])
         return paths
 

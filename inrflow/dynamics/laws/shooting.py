@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.law import Law
 
 _ITERATIONS = 25
@@ -49,14 +50,14 @@ class Shooting:
     def refined(self, law: Law) -> tuple[Law, np.ndarray]:
         """The law with coefficients that steps determine, and the normal matrix of these, whitened."""
         steps = self._affordable(law)
-        active, library = np.argwhere(law.theta != 0), Library(law.terms, law.codes.harmonics)
+        active, library = np.argwhere(law.theta != 0), library_of(law.terms, law.codes.harmonics)
         values, damping = law.theta[tuple(active.T)].copy(), _DAMPING
         gram = np.eye(len(values))
 
         def missed(values: np.ndarray) -> Tensor:
             theta = np.zeros_like(law.theta)
             theta[tuple(active.T)] = values
-            error = steps._missed(LawField(library, torch.tensor(theta)), law.longest)
+            error = steps._missed(field_of(library, torch.tensor(theta)), law.longest)
             return torch.nan_to_num(error, nan=_FAR).clamp(-_FAR, _FAR)
 
         error = missed(values)

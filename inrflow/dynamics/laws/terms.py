@@ -85,7 +85,7 @@ class Term:
                 count = len(list(group))
                 parts.append(name if count == 1 else f"{name}^{count}")
             text = " ".join(parts) or "1"
-        bare = text if " " not in text and "^" not in text else f"({text})"
+        bare = text if " " not in text and "^" not in text or text.startswith("(") else f"({text})"
         if self.axis != VALUE:
             text = bare = f"d{bare}/d{coordinates[self.axis]}"
         if self.power:

@@ -58,7 +58,7 @@ class LawRecipe:
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The law that forecasts held-out data best, where any does."""
         from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder  # finite elements take a second to import
-        from inrflow.domains import domains_of
+        from inrflow.domains import domains_of, flows_of
         from inrflow.dynamics.laws import Systems, fit_law
         from inrflow.dynamics.laws.term import LawTerm
 
@@ -90,6 +90,8 @@ class LawRecipe:
         try:
             domains = domains_of(np.asarray(places, dtype=np.float64), problem.description.period,
                                  problem.description.geometry, triangles)
+            if len(scale) == x.shape[-1] == 2 and np.equal(x, x[:1]).all():
+                domains += flows_of(domains, x[0], u[whole], scale.numpy())
             law = fit_law(
                 t[whole], x, u[whole], domains, seconds=seconds, seed=run.config.seed,
                 log=lambda line: run.log.log("law", 0, note=line), systems=systems,
@@ -161,7 +163,7 @@ def _noise(law, x: np.ndarray, u: np.ndarray) -> np.ndarray:  # noqa: ANN001
     """
     left = [np.nanmean((values - law.decode(law.encode(one, values), one)) ** 2, axis=(0, 1))
             for one, values in zip(x[:16], u[:16], strict=True)]
-    freedom = max(_LEAST_FREEDOM, 1 - law.codes.harmonics.count / u.shape[2])
+    freedom = max(_LEAST_FREEDOM, 1 - law.codes.variance.size / u.shape[2] / u.shape[3])
     return np.maximum(np.median(left, axis=0) / freedom, _LEAST_NOISE)
 
 
@@ -169,11 +171,15 @@ def _written(law, problem: Problem) -> list[str]:  # noqa: ANN001
     """A line for each channel, in the data's units."""
     from dataclasses import replace
 
+    about = problem.description
+    if law.domain.kind == "flows":  # codes have the units of the data
+        time = problem.scale.unit
+        scaled = replace(law, theta=law.theta / time, std=law.std / time, by_context=law.by_context / time)
+        return scaled.written([f"({', '.join(about.channels)})"], about.coordinates)
     scale = problem.source.normalisation.scale.double().flatten().numpy()
     unit = np.array([
         np.prod([scale[channel] for channel, _ in term.products[0]]) if term.products[0] else 1.0 for term in law.terms
     ])
     factor = scale[None] / unit[:, None] / problem.scale.unit
-    about = problem.description
     scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor)
     return scaled.written(about.channels, about.coordinates)

@@ -1,0 +1,154 @@
+"""Flows: velocities without divergence in a region with walls, on eigenfunctions of the Stokes operator.
+
+Taylor-Hood elements (scikit-fem), zero on the boundary. What moves at the boundary without change in time, as a lid or
+an inflow, is carried by steady modes, found in data: their codes stay constant along a trajectory.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse as sparse
+import skfem
+from scipy.sparse.linalg import LinearOperator, eigsh, splu
+from skfem.models.poisson import laplace, mass
+
+from inrflow.domains.base import Domain, Harmonics, Quadrature
+from inrflow.domains.region import Region, RegionHarmonics
+from inrflow.errors import UserError
+
+NO_SLIP = "no-slip"
+_MODES = 150  # besides which steady modes are looked for
+_MOST, _LEAST, _KEPT = 4, 1e-4, 0.1  # steady modes; share of the mean square that asks for any; of the first one's size
+_FOREIGN = 0.05  # share of the mean square that no flow has
+_SMOOTH = 1e-6  # weight of a steady mode's slopes where points do not determine it
+_ORDER = 5  # of quadrature: exact for the transport of a flow, projected
+
+
+class Flows(Domain):
+    """Velocities in a region: nodes (V, 2), cells (E, 3), deviations (2,) by which components are divided, and steady
+    modes (R, 2, N) by their coefficients in quadratic elements."""
+
+    kind = "flows"
+
+    def __init__(self, nodes: np.ndarray, cells: np.ndarray, scale: np.ndarray, steady: np.ndarray | None = None):
+        self.region = Region(nodes, cells, 2)
+        if self.region.dimensions != 2:
+            raise UserError(f"flows between walls are asked for in {self.region.dimensions} dimensions; give 2")
+        self.dimensions, self.scale = 2, np.asarray(scale, np.float64)
+        self.steady = np.zeros((0, 2, self.region.basis.N)) if steady is None else np.asarray(steady, np.float64)
+        self._known: dict[int, FlowHarmonics] = {}
+
+    def with_steady(self, x: np.ndarray, u: np.ndarray) -> Flows | None:
+        """The same with the steady modes of flows u (S, T, N, 2), divided by the scale, at points x (N, 2).
+
+        The means over time, regressed on the principal components of what modes leave of them; None where that is much.
+        """
+        means = np.nan_to_num(np.nanmean(u, 1)).reshape(len(u), -1)
+        table = self.harmonics(_MODES).values(x)
+        left = means - np.linalg.lstsq(table, means.T, rcond=1e-6)[0].T @ table.T
+        amplitudes, sizes, _ = np.linalg.svd(left, full_matrices=False)
+        count = int((sizes > _KEPT * sizes[0]).sum()) if sizes[0] ** 2 > _LEAST * (means**2).sum() else 0
+        if (sizes[min(count, _MOST) :] ** 2).sum() > _FOREIGN * (means**2).sum():
+            return None
+        basis = self.region.basis
+        values = RegionHarmonics(self.region, np.eye(basis.N), np.zeros(0)).values(x)
+        matrix = sparse.csc_matrix(values.T @ values + _SMOOTH * laplace.assemble(basis).toarray())
+        fields = (amplitudes[:, :min(count, _MOST)].T @ means).reshape(-1, len(x), 2) * self.scale
+        solved = splu(matrix).solve(values.T @ fields.transpose(1, 0, 2).reshape(len(x), -1))
+        steady = solved.reshape(basis.N, -1, 2).transpose(1, 2, 0)
+        norms = np.sqrt(np.einsum("rcn,rcn->r", steady, steady @ mass.assemble(basis).toarray()) / self.region.measure)
+        return Flows(self.region.nodes, self.region.cells, self.scale, steady / norms[:, None, None])
+
+    def harmonics(self, count: int, boundary: str = NO_SLIP) -> FlowHarmonics:
+        """The lowest Stokes modes, and all steady ones: `count` together."""
+        if count not in self._known:
+            self._known[count] = self._solve(count)
+        return self._known[count]
+
+    def _solve(self, count: int) -> FlowHarmonics:
+        basis = self.region.basis
+        pressures = basis.with_element(skfem.ElementTriP1())
+        free = np.setdiff1d(np.arange(basis.N), basis.get_dofs().all())
+        stiffness = sparse.block_diag([laplace.assemble(basis)[free][:, free]] * 2)
+        one = mass.assemble(skfem.Basis(basis.mesh, basis.elem, intorder=4))[free][:, free] / self.region.measure
+        masses, both = sparse.block_diag([one] * 2).tocsc(), 2 * len(free)
+        divergence = sparse.hstack([skfem.BilinearForm(lambda u, q, w, j=j: u.grad[j] * q).assemble(basis, pressures)
+                                    [1:][:, free] for j in range(2)])
+        saddle = splu(sparse.bmat([[stiffness / self.region.measure, divergence.T], [divergence, None]]).tocsc())
+        padding = np.zeros(divergence.shape[0])
+
+        def inverse(v: np.ndarray) -> np.ndarray:
+            """M S M, S the map from forces to the Stokes flows they drive."""
+            return masses @ saddle.solve(np.concatenate([masses @ v, padding]))[:both]
+
+        count = max(min(count - len(self.steady), (both - len(padding)) // 3), 1)
+        start = np.random.default_rng(0).standard_normal(both)
+        shape = (both, both)
+        values, vectors = eigsh(LinearOperator(shape, inverse, dtype=float), count, masses, which="LM", v0=start,
+                                Minv=LinearOperator(shape, splu(masses).solve, dtype=float))
+        order = np.argsort(-values)
+        vectors = vectors[:, order]
+        vectors *= np.where(vectors[np.abs(vectors).argmax(0), np.arange(count)] < 0, -1.0, 1.0)
+        components = np.zeros((2, basis.N, count + len(self.steady)))
+        components[:, free, :count] = vectors.reshape(2, len(free), count)
+        components[:, :, count:] = self.steady.transpose(1, 2, 0)
+        rates = 1 / values[order]
+        return FlowHarmonics(self, components, np.append(rates, np.full(len(self.steady), rates[0])))
+
+    def distance(self, x: np.ndarray) -> np.ndarray:
+        """Distances (N,) of points (N, 2) to the region."""
+        return self.region.distance(x)
+
+    @property
+    def spacing(self) -> float:
+        """Size of a cell."""
+        return self.region.spacing
+
+    def state(self) -> dict[str, Any]:
+        """Mesh, scale and steady modes."""
+        return {"kind": self.kind, "nodes": self.region.nodes, "cells": self.region.cells, "scale": self.scale,
+                "steady": self.steady}
+
+
+class FlowHarmonics(Harmonics):
+    """Modes of flows by the coefficients (2, N, K) of their components; one code for both. The last ones are steady.
+
+    Orthonormal but for these; -P lap psi_k = lambda_k psi_k, with P the projection onto flows without divergence.
+    """
+
+    components: ClassVar[int] = 2
+
+    def __init__(self, flows: Flows, coefficients: np.ndarray, eigenvalues: np.ndarray):
+        self.flows, self.coefficients, self.eigenvalues = flows, coefficients, eigenvalues
+        self.steady = len(flows.steady)
+
+    def _each(self) -> list[RegionHarmonics]:
+        return [RegionHarmonics(self.flows.region, part, self.eigenvalues) for part in self.coefficients]
+
+    def values(self, x: np.ndarray) -> np.ndarray:
+        """Both components of psi_k, divided by the scale, at points (N, 2): (2 N, K), those of a point together."""
+        both = np.stack([part.values(x) / size for part, size in zip(self._each(), self.flows.scale, strict=True)], 1)
+        return both.reshape(-1, self.count)
+
+    def gradients(self, x: np.ndarray) -> np.ndarray:
+        """Their gradients at points (N, 2): (2 N, K, 2)."""
+        parts = zip(self._each(), self.flows.scale, strict=True)
+        both = np.stack([part.gradients(x) / size for part, size in parts], 1)
+        return both.reshape(-1, self.count, 2)
+
+    def quadrature(self, degree: int = 2) -> Quadrature:
+        """Gauss points (Q, 2) of the cells; values (2 Q, K) and gradients (2 Q, K, 2), first components first."""
+        region = self.flows.region
+        basis = skfem.Basis(region.basis.mesh, region.basis.elem, intorder=_ORDER)
+        cells = np.repeat(np.arange(len(region.cells)), basis.X.shape[1])
+        local = np.tile(basis.X, (1, len(region.cells)))[:, :, None]
+        points = basis.mapping.F(local, tind=cells)[:, :, 0].T
+        values, gradients = (np.concatenate([part._tables(cells, local, slopes) for part in self._each()])
+                             for slopes in (False, True))
+        return Quadrature(points, basis.dx.ravel() / region.measure, values, gradients)
+
+    def lowest(self, count: int) -> RegionHarmonics:
+        """The lowest harmonics of the region without flux through its boundary."""
+        return self.flows.region.harmonics(count)

@@ -1,0 +1,123 @@
+"""Laws of flows between walls: transport, viscosity and friction, projected onto modes without divergence.
+
+The pressure drops out, for it does no work on such modes. Codes (B, 1, K): both components of a velocity have one code;
+those of steady modes stay constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from inrflow.domains import Harmonics
+from inrflow.domains.flows import FlowHarmonics
+from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.terms import VALUE, Term
+
+FRICTION, VISCOSITY = Term((((0, VALUE),),)), Term((((0, VALUE),),), 1)
+TRANSPORT = Term.transport(0, 2)
+TERMS = {"linear": [VISCOSITY], "products": [], "transport": [TRANSPORT], "fluxes": [FRICTION]}
+
+
+class FlowLibrary(Library):
+    """The terms of flows on their modes."""
+
+    def __init__(self, terms: Sequence[Term], harmonics: FlowHarmonics):
+        nn.Module.__init__(self)
+        self.terms, self.free = tuple(terms), harmonics.count - harmonics.steady
+        rule = harmonics.quadrature()
+        weights = torch.tensor(rule.weights)[:, None]
+        self.values = torch.tensor(rule.values).reshape(2, len(rule.points), -1)  # (2, Q, K)
+        self.slopes = torch.tensor(rule.gradients).permute(2, 0, 1).reshape(2, *self.values.shape)  # (axis, 2, Q, K)
+        self.projection = (self.values[..., : self.free] * weights).flatten(0, 1).T  # (free, 2 Q)
+        self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
+        steady = self.values[..., self.free :].flatten(0, 1)
+        weighted = self.slopes * weights
+        self.by_steady = {  # what steady modes add to linear terms: (free, R)
+            FRICTION: self.projection @ steady,
+            VISCOSITY: -torch.einsum("acqk,acqr->kr", weighted[..., : self.free], self.slopes[..., self.free :]),
+        }
+
+    def linear(self, term: Term) -> Tensor:
+        """A linear term on each mode: (K,), 0 on steady ones."""
+        symbol = torch.ones_like(self.eigenvalues) if term == FRICTION else -self.eigenvalues
+        return torch.cat([symbol[: self.free], torch.zeros_like(symbol[self.free :])])
+
+    def fields(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocities (B, 2, Q) and their derivatives (B, axis, 2, Q)."""
+        flat = (z @ self.values.flatten(0, 1).T, z @ self.slopes.flatten(0, 2).T)
+        return flat[0].reshape(len(z), 2, -1), flat[1].reshape(len(z), 2, 2, -1)
+
+    def transport(self, z: Tensor) -> Tensor:
+        """P (u . grad) u of codes (B, K): (B, K)."""
+        velocity, slopes = self.fields(z)
+        along = (velocity[:, :, None] * slopes).sum(1)  # (B, 2, Q)
+        return nn.functional.pad(along.flatten(1) @ self.projection.T, (0, len(self.eigenvalues) - self.free))
+
+    def transport_slopes(self, z: Tensor) -> Tensor:
+        """Derivatives (B, K, K) of the transport by codes (B, K)."""
+        velocity, slopes = self.fields(z)
+        carried = torch.einsum("baq,acqk->bcqk", velocity, self.slopes)
+        carried = carried + torch.einsum("bacq,aqk->bcqk", slopes, self.values)
+        return nn.functional.pad(self.projection @ carried.flatten(1, 2), (0, 0, 0, len(self.eigenvalues) - self.free))
+
+    def driven(self, term: Term, z: Tensor) -> Tensor:
+        """What steady modes of codes (B, K) add to a linear term: (B, K)."""
+        return nn.functional.pad(z[:, self.free :] @ self.by_steady[term].T, (0, len(self.eigenvalues) - self.free))
+
+    def features(self, z: Tensor, rows: int) -> Tensor:
+        flat = z[:, 0]
+        each = [self.transport(flat) if term == TRANSPORT else self.linear(term) * flat + self.driven(term, flat)
+                for term in self.terms]
+        return torch.stack(each, 1)[..., :rows]
+
+
+class FlowField(LawField):
+    """dz/dt of a flow's codes (..., K)."""
+
+    library: FlowLibrary
+
+    def __init__(self, library: FlowLibrary, theta: Tensor):
+        nn.Module.__init__(self)
+        self.library, self.channels = library, 1
+        self.register_buffer("theta", theta)
+        self.weights = {term: float(value) for term, value in zip(library.terms, theta[:, 0], strict=True)}
+        self._cache = {}
+        self.blocks = self._blocks()
+
+    def _blocks(self) -> Tensor:
+        total = torch.zeros_like(self.library.eigenvalues)
+        for term, weight in self.weights.items():
+            if term != TRANSPORT:
+                total = total + weight * self.library.linear(term)
+        return total[:, None, None]
+
+    def products(self, z: Tensor) -> Tensor:
+        flat, total = z[:, 0], torch.zeros_like(z[:, 0])
+        for term, weight in self.weights.items():
+            if weight:
+                total = total + weight * (self.library.transport(flat) if term == TRANSPORT else
+                                          self.library.driven(term, flat))
+        return total[:, None]
+
+    def slopes(self, z: Tensor, lead: int) -> Tensor:
+        """Derivative (B, lead, lead) of `products` by the leading codes (B, K)."""
+        library, total = self.library, z.new_zeros(len(z), z.shape[1], z.shape[1])
+        for term, weight in self.weights.items():
+            if term == TRANSPORT:
+                total += weight * library.transport_slopes(z)
+            else:
+                total[:, : library.free, library.free :] += weight * library.by_steady[term]
+        return total[:, :lead, :lead]
+
+
+def library_of(terms: Sequence[Term], harmonics: Harmonics) -> Library:
+    """The library of some terms on harmonics of a domain, or on modes of flows."""
+    return (FlowLibrary if isinstance(harmonics, FlowHarmonics) else Library)(terms, harmonics)  # type: ignore[arg-type]
+
+
+def field_of(library: Library, theta: Tensor) -> LawField:
+    """The vector field of coefficients theta (J, C) of a library."""
+    return FlowField(library, theta) if isinstance(library, FlowLibrary) else LawField(library, theta)

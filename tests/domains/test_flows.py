@@ -1,0 +1,51 @@
+"""Stokes modes against published eigenvalues, integrals and closed forms."""
+
+import numpy as np
+import pytest
+
+from inrflow.domains import Flows, from_state
+from inrflow.domains.triangulation import grid_mesh
+
+
+@pytest.fixture(scope="module")
+def square() -> Flows:
+    axis = np.linspace(0, 1, 13)
+    return Flows(*grid_mesh(axis, axis), np.array([2.0, 1.0]))
+
+
+def test_the_lowest_stokes_eigenvalues_of_the_unit_square(square: Flows) -> None:
+    # Leriche & Labrosse, J. Comput. Phys. 200 (2004): 13.0862 and twice 23.0311 on (-1, 1)^2
+    np.testing.assert_allclose(square.harmonics(6).eigenvalues[:3] / 4, [13.0862, 23.0311, 23.0311], rtol=3e-3)
+
+
+def test_modes_are_orthonormal_and_without_divergence(square: Flows) -> None:
+    rule = square.harmonics(20).quadrature()
+    values, gradients = rule.values.reshape(2, -1, 20), rule.gradients.reshape(2, -1, 20, 2)
+    np.testing.assert_allclose(np.einsum("cqk,cqj,q->kj", values, values, rule.weights), np.eye(20), atol=1e-9)
+    divergence, vorticity = gradients[0, ..., 0] + gradients[1, ..., 1], gradients[1, ..., 0] - gradients[0, ..., 1]
+    assert (rule.weights @ divergence**2 < 1e-2 * (rule.weights @ vorticity**2)).all()
+
+
+def test_components_are_divided_by_the_scale_and_vanish_on_walls(square: Flows) -> None:
+    x = np.array([[0.3, 0.4], [0.0, 0.5], [0.7, 1.0]])
+    ones = Flows(square.region.nodes, square.region.cells, np.ones(2)).harmonics(8).values(x).reshape(3, 2, 8)
+    values = square.harmonics(8).values(x).reshape(3, 2, 8)
+    np.testing.assert_allclose(values * np.array([[2.0], [1.0]]), ones, atol=1e-9)
+    assert np.abs(values[1:]).max() < 1e-9 < np.abs(values[0]).max()
+
+
+def test_steady_modes_are_what_moves_at_the_boundary(square: Flows) -> None:
+    """Modes and a shear flow (y, 0) of an amplitude of each trajectory's own."""
+    axis = np.linspace(0, 1, 21)
+    x = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    generator = np.random.default_rng(0)
+    shear = np.stack([x[:, 1], 0 * x[:, 1]], 1) / square.scale
+    table, amplitude = square.harmonics(12).values(x), generator.uniform(1, 2, 9)
+    u = (0.1 * generator.standard_normal((9, 5, 12)) @ table.T).reshape(9, 5, -1, 2)
+    flows = square.with_steady(x, u + amplitude[:, None, None, None] * shear)
+    assert flows is not None and flows.steady.shape[0] == 1
+    again = from_state(flows.state()).harmonics(20)
+    assert (again.count, again.steady) == (20, 1)
+    values = again.values(x)
+    assert np.abs(np.linalg.lstsq(values, shear.ravel(), rcond=None)[0] @ values.T - shear.ravel()).max() < 1e-3
+    assert square.with_steady(x, generator.standard_normal(u.shape)) is None
