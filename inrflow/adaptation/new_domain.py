@@ -47,6 +47,9 @@ def moved(surrogate: Surrogate, file: TrajectoryFile, batch: TrajectoryBatch | N
         raise UserError(f"the model of {surrogate.description.name} is no law on a domain's harmonics, so that it "
                         f"cannot move to the domain of {file.path}; train on data of that domain")
     ours, place = decoder.harmonics, decoder.place
+    if ours.components > 1:
+        raise UserError(f"the law of {surrogate.description.name} is that of a flow, whose values at the boundary of the "
+                        f"domain of {file.path} are not known; train on data of that domain")
     assert place is not None
     domains = domains_of(**described(file))
     if isinstance(place, Region) and batch is None:  # elements of the same order: their error is part of the law
