@@ -48,8 +48,8 @@ def moved(surrogate: Surrogate, file: TrajectoryFile, batch: TrajectoryBatch | N
                         f"cannot move to the domain of {file.path}; train on data of that domain")
     ours, place = decoder.harmonics, decoder.place
     if ours.components > 1:
-        raise UserError(f"the law of {surrogate.description.name} is that of a flow, whose values at the boundary of the "
-                        f"domain of {file.path} are not known; train on data of that domain")
+        raise UserError(f"the law of {surrogate.description.name} is that of a flow, whose values at the boundary of "
+                        f"{file.path} are not known; train on data of that domain")
     assert place is not None
     domains = domains_of(**described(file))
     if isinstance(place, Region) and batch is None:  # elements of the same order: their error is part of the law

@@ -41,7 +41,8 @@ def contexts_of(equations: NormalEquations, systems: Systems, active: list[int],
     """Contexts (E, count) of systems, from equations of each trajectory with some active terms."""
     if not count:
         return np.zeros((systems.total, 0))
-    start = systems.start
+    equations, start = equations.grouped(systems.number), systems.start
+    systems = replace(systems, number=np.unique(systems.number))
     contexts = first_contexts(equations, systems, active, count) if start is None else start[:, :count]
     return alternate(equations, systems, active, contexts)
 
@@ -84,7 +85,7 @@ def alternate(equations: NormalEquations, systems: Systems, active: list[int], c
               rounds: int = _ROUNDS) -> np.ndarray:
     """Contexts (E, P), solved in turn with the coefficients of active terms, and standardised over their systems.
 
-    equations: of each trajectory.
+    equations: of each system.
     """
     number, size, channels = systems.number, equations.gram.shape[-1], equations.right.shape[-1]
     seen = np.unique(number)

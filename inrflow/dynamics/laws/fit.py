@@ -18,7 +18,7 @@ from inrflow.dynamics.laws.contexts import Systems, contexts_of, standard, with_
 from inrflow.dynamics.laws.flow import TERMS, library_of
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.refine import Refinement, flights, solved_contexts
-from inrflow.dynamics.laws.regression import NormalEquations, normal_equations
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations
 from inrflow.dynamics.laws.shooting import Shooting
 from inrflow.dynamics.laws.terms import Term, short_list
 from inrflow.errors import UserError
@@ -239,7 +239,7 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, data: Data, 
         for names, count in itertools.product(_FAMILIES, (0, *systems.counts)):
             active = [terms.index(term) for name in names for term in families[name]]
             contexts = contexts_of(each, systems, active, count)
-            equations = with_contexts(each, contexts[systems.number]).grouped(np.arange(len(rows)))
+            equations = with_contexts(each, contexts[systems.number]).grouped(np.arange(len(rows)) % FOLDS)
             columns = [j + p * len(terms) for p in range(1 + count) for j in active]
             for supports, theta, std, misfit in supports_of(equations, columns, channels, (1 + count) * len(terms)):
                 if (supports, count, cumulative) not in found:

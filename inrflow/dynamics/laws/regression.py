@@ -40,9 +40,9 @@ class NormalEquations:
     start: np.ndarray
     least: np.ndarray
 
-    def grouped(self, rows: np.ndarray, folds: int = FOLDS) -> NormalEquations:
-        """Some trajectories of equations whose folds are single ones, in folds."""
-        parts = [rows[fold::folds] for fold in range(min(folds, len(rows)))]
+    def grouped(self, label: np.ndarray) -> NormalEquations:
+        """Equations whose folds are single trajectories, summed over those of the same label (S,)."""
+        parts = [label == value for value in np.unique(label)]
         return replace(self, **{name: np.stack([getattr(self, name)[part].sum(0) for part in parts])
                                 for name in ("gram", "right", "total", "count")})
 
