@@ -36,6 +36,7 @@ class System:
     products: Callable[[np.ndarray, Callable[[np.ndarray], np.ndarray]], np.ndarray]
     start: float  # wavelengths of the first fields, as a share of the side
     burned: float = 0.0  # time before the first frame
+    step: float = 0.005  # of the solver, at most
 
 
 def _transport(factor: float) -> Callable[[np.ndarray, Callable[[np.ndarray], np.ndarray]], np.ndarray]:
@@ -53,7 +54,7 @@ SYSTEMS = {
     "burgers": System(16.0, 128, 1, {"long": 0.1, "short": 0.4}, [{"lap u": 0.1, "u du/dx": -1.0}],
                       lambda ik: 0.1 * ik**2, _transport(-1.0), 0.25),
     "kdv": System(30.0, 128, 1, {"long": 0.1, "short": 0.3}, [{"lap du/dx": -1.0, "u du/dx": -6.0}],
-                  lambda ik: -(ik**3), _transport(-6.0), 0.25),
+                  lambda ik: -(ik**3), _transport(-6.0), 0.25, step=0.0005),
     "ks": System(60.0, 128, 1, {"long": 0.5, "short": 1.0}, [{"lap u": -1.0, "lap^2 u": -1.0, "u du/dx": -1.0}],
                  lambda ik: -(ik**2) - ik**4, _transport(-1.0), 0.1, 60.0),
     "rd": System(20.0, 32, 2, {"long": 0.1, "short": 0.5},
@@ -73,7 +74,7 @@ def simulate(system: System, frames: int, gap: float, generator: np.random.Gener
     channels = len(system.truth)
     noise = np.fft.fftn(generator.standard_normal((channels, *shape)), axes=axes)
     u = np.fft.ifftn(noise * np.exp(-((k**2).sum(0)) * (system.start * system.length / 5) ** 2), axes=axes).real
-    steps = max(1, round(gap / 0.005))
+    steps = max(1, round(gap / system.step))
     h = gap / steps
     half = np.exp(linear * h / 2)
 

@@ -174,8 +174,14 @@ class Problem:
         """
         if validation is not None:
             return train, validation, 0
-        cut = max(2, int(0.8 * train.codes.shape[1]))
+        cut = self.fitted_frames
         return train.frames(cut), self.originals(train), cut - 1
+
+    @property
+    def fitted_frames(self) -> int:
+        """Frames of the training trajectories that models are fitted to before the judge has chosen."""
+        frames = self.source.times.shape[1]
+        return frames if len(self.validation) else max(2, int(0.8 * frames))
 
     def originals(self, codes: CodeData) -> CodeData:
         """Codes of the training trajectories without those of their copies."""

@@ -41,6 +41,7 @@ _MOST_STEPS = 256  # of one interval; a law that needs more is not taken
 _PAYS = 0.5  # share of the least misfit without contexts that laws with contexts may have
 _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
+_WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
 _HARDLY = 2.0  # times the error of the best law, which shorter ones may have
 _EXPLAINED = 1e-2  # error of forecasts from which on laws are sought along single steps, too
 _DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
@@ -77,12 +78,13 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     data = Data(np.broadcast_to(t, u.shape[:2]).astype(np.float64),
                 np.broadcast_to(x, (len(u), *x.shape[-2:])).astype(np.float64), u.astype(np.float64),
                 systems or Systems(np.zeros(len(u), dtype=int)))
-    if u.shape[1] < 4 or len(u) < 2:
+    data = windows(data)
+    if data.u.shape[1] < 4 or len(data.u) < 2:
         raise UserError(f"{len(u)} trajectories of {u.shape[1]} frames are given; a law needs at least 2 of 4")
     domains = [domain] if isinstance(domain, Domain) else list(domain)
     generator = np.random.default_rng(seed)
-    order = generator.permutation(len(u))
-    judged = max(1, round(_SHARE * len(u)))
+    order = generator.permutation(len(data.u))
+    judged = max(1, round(_SHARE * len(data.u)))
     train, judge = data.take(np.sort(order[judged:])), data.take(np.sort(order[:judged]))
     place, boundary, count = choose(domains, boundary, train, seed, say)
     codes = fit_codes(place.harmonics(count, boundary), train.x, train.u)
@@ -130,6 +132,19 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             law = refined
     law = law if arena is not None else finer(law, train, judge, start + seconds, say)
     return standard(law, np.unique(train.systems.number))
+
+
+def windows(data: Data) -> Data:
+    """Long trajectories in parts that share their first and last frames: chaos is forecast over none of them whole."""
+    trajectories, frames = data.u.shape[:2]
+    length = max(_WINDOW[0], min(_WINDOW[1], trajectories * frames // _WINDOWS))
+    if frames < 2 * length - 1:
+        return data
+    starts = range(0, frames - length + 1, length - 1)
+    rows = np.repeat(np.arange(trajectories), len(starts))
+    parts = data.take(rows)
+    cut = np.tile(starts, trajectories)[:, None] + np.arange(length)
+    return replace(parts, t=np.take_along_axis(parts.t, cut, 1), u=parts.u[np.arange(len(rows))[:, None], cut])
 
 
 def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:

@@ -16,7 +16,7 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.errors import UserError
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import explains, rollout_error
-from inrflow.training.margins import ROUNDING
+from inrflow.training.margins import ROUNDING, TRUSTED
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.environments import ContextGroups
 from inrflow.training.problem import Problem
@@ -24,7 +24,7 @@ from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_c
 from inrflow.training.run import Run
 
 _SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
-_FEWEST_FRAMES, _FEWEST_TRAJECTORIES = 4, 4
+_FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES = 4, 4, 80
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
 _LEAST_NOISE, _LEAST_FREEDOM = 1e-14, 0.25
@@ -48,9 +48,10 @@ class LawRecipe:
         if problem.source.time_bins is not None:
             return "values have times of their own, not those of frames"
         frames, trajectories = problem.source.times.shape[1], len(problem.train)
-        if frames < _FEWEST_FRAMES or trajectories < _FEWEST_TRAJECTORIES or not len(problem.validation):
+        few = trajectories < _FEWEST_TRAJECTORIES or not len(problem.validation)  # windows of long ones judge
+        if frames < _FEWEST_FRAMES or (few and (frames < _FEWEST_STATES or problem.environments is not None)):
             return (f"{trajectories} training trajectories of {frames} frames are given, a law needs "
-                    f"{_FEWEST_TRAJECTORIES} of {_FEWEST_FRAMES} and others to be judged by")
+                    f"{_FEWEST_TRAJECTORIES} of {_FEWEST_FRAMES} and others to judge by, or {_FEWEST_STATES} frames")
         if problem.file.point_layout == "moving":
             return "points move"
         return None
@@ -72,10 +73,11 @@ class LawRecipe:
         batch = problem.source.batch(rows, normalised=False)
         if batch.x.shape[1] != 1:
             return
-        t = problem.scale.internal(batch.t).numpy()
-        x, u = batch.x[:, 0].double().numpy(), (batch.u.double() / scale).numpy()
+        frames = problem.fitted_frames
+        t = problem.scale.internal(batch.t).numpy()[:, :frames]
+        x, u = batch.x[:, 0].double().numpy(), (batch.u[:, :frames].double() / scale).numpy()
         whole = ~(np.isnan(t).any(1))
-        if whole.sum() < _FEWEST_TRAJECTORIES:
+        if not whole.any():
             return
         x = np.broadcast_to(x, (len(rows), *x.shape[1:]))[whole]
         systems = None
@@ -109,10 +111,10 @@ class LawRecipe:
             torch.as_tensor(noise),
         )
         codes = encode_all(run, decoder, prior)
-        assert codes.validation is not None
+        _, judged, first = problem.judging(codes.train, codes.validation)
         field, size = VectorField(decoder.code_size, [LawTerm.of(law)], law.count).double(), decoder.code_size
         integrator = Integrator("etd", min(1.0, law.longest))
-        train, validation, contexts, refit = codes.train, codes.validation, None, None
+        train, validation, contexts, refit = codes.train, judged, None, None
         if law.count:
             assert groups is not None
             every = torch.tensor(law.contexts)
@@ -123,7 +125,7 @@ class LawRecipe:
             def refit() -> Refitted:
                 return Refitted(field, contexts=groups.contexts(every, run.log.say))
 
-        error = rollout_error(field, integrator, validation, codes.validation, 0, size)
+        error = rollout_error(field, integrator, validation, judged, first, size)
         floor = float(noise.mean())
         lines = _written(law, problem)
         run.log.say(
@@ -137,8 +139,8 @@ class LawRecipe:
             return
         yield Candidate(
             problem, self.name, f"law on harmonics, {law.size} coefficients", decoder, prior, field, integrator, train,
-            validation, 0, Score(error, floor, law.size), law.count, contexts,
-            explained=explains(error, floor) or error < ROUNDING, refit=refit,
+            validation, first, Score(error, floor, law.size), law.count, contexts,
+            explained=explains(error, floor) or error < (ROUNDING if first == 0 else TRUSTED), refit=refit,
             calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
             metadata={"symmetries": [], "equation": lines},
         )

@@ -8,9 +8,10 @@ import torch
 from scipy.integrate import solve_ivp
 
 from inrflow.domains import HELD, NATURAL, Box, Region, Sphere
-from inrflow.dynamics.laws import Law, fit_law
+from inrflow.dynamics.laws import Law, Systems, fit_law
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.fit import Data, windows
 from inrflow.dynamics.laws.refine import Refinement, flights
 from inrflow.dynamics.laws.regression import normal_equations
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term, short_list
@@ -208,6 +209,30 @@ def test_a_law_moves_to_another_domain() -> None:
     later = [replace(law, longest=0.05).rollout(law.encode(nodes, u), np.array([0, 0.5])) for law in on.values()]
     fields = [law.decode(z, nodes) for law, z in zip(on.values(), later, strict=True)]
     np.testing.assert_allclose(fields[0], fields[1], atol=2e-3)
+
+
+def test_long_trajectories_are_cut_into_windows_that_share_their_ends() -> None:
+    t = np.arange(101.0)[None]
+    u = np.sin(t)[..., None, None]
+    parts = windows(Data(t, np.zeros((1, 1, 1)), u, Systems(np.zeros(1, dtype=int))))
+    assert parts.u.shape == (11, 10, 1, 1) and len(parts.x) == len(parts.systems.number) == 11
+    np.testing.assert_array_equal(parts.t[1:, 0], parts.t[:-1, -1])
+    np.testing.assert_array_equal(parts.u[..., 0, 0], np.sin(parts.t))
+
+
+def test_law_of_a_single_long_trajectory_is_found() -> None:
+    t, x = np.arange(90) * 0.05, np.linspace(0, 2 * np.pi, 32, endpoint=False)[:, None]
+    path = solve_ivp(lambda _, z: _burgers(z), (0, t[-1]), np.sin(x[:, 0]) + 0.5 * np.cos(2 * x[:, 0]), "LSODA", t,
+                     rtol=1e-9, atol=1e-11).y.T
+    law = fit_law(t, x, path[None, ..., None], CIRCLE, seconds=6)
+    found = {term.written(["u"], ["x"]): value for term, value in zip(law.terms, law.theta[:, 0], strict=True)}
+    assert found == {"lap u": pytest.approx(0.2, rel=1e-2), "u du/dx": pytest.approx(-1, rel=1e-2)}
+
+
+def _burgers(u: np.ndarray) -> np.ndarray:
+    """0.2 u_xx - u u_x on a circle, by Fourier series."""
+    k, z = 1j * np.arange(17), np.fft.rfft(u)
+    return np.fft.irfft(0.2 * k**2 * z - k * np.fft.rfft(u**2) / 2, 32)
 
 
 def test_too_few_frames_are_a_sentence() -> None:
