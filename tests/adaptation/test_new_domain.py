@@ -144,7 +144,6 @@ def test_a_model_that_is_no_law_flags_the_holes_of_the_mesh_that_it_was_trained_
     require_place(heat, bent)
 
 
-@pytest.mark.slow
 def test_the_commands_move_a_law_and_say_so(heat, bent, tmp_path, inrflow_command):
     heat.save(tmp_path / "run")
     told = inrflow_command("adapt", f"run={tmp_path / 'run'}", f"data.train={bent.path}", "adapt.strength=none",
