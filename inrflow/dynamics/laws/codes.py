@@ -24,6 +24,12 @@ class HarmonicCodes:
     mean: np.ndarray
     variance: np.ndarray
 
+    @property
+    def used(self) -> int:
+        """Number of harmonics up to the last one that holds more than rounding of any channel."""
+        share = self.variance / self.variance.sum(1, keepdims=True)
+        return int(np.flatnonzero((share > 10 * _LEAST).any(0)).max()) + 1
+
     def encode(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Posterior means (..., C, K) and variances (C, K) of frames u (..., N, C) at points x (N, d).
 

@@ -88,6 +88,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     train, judge = data.take(np.sort(order[judged:])), data.take(np.sort(order[:judged]))
     place, boundary, count = choose(domains, boundary, train, seed, say)
     codes = fit_codes(place.harmonics(count, boundary), train.x, train.u)
+    if codes.used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
+        codes = fit_codes(place.harmonics(codes.used, boundary), train.x, train.u)
     states, spread = encode(codes, train)
     say(f"{place.kind}: {codes.harmonics.count} harmonics, cpu {time.process_time() - start:.1f}")
     scored: list[tuple[np.ndarray, Law]] = []

@@ -112,6 +112,13 @@ def test_codes_are_the_coefficients_of_what_is_on_the_harmonics() -> None:
     np.testing.assert_allclose(codes.decode(truth, x), u)
 
 
+def test_harmonics_in_which_the_data_have_nothing_are_not_used() -> None:
+    harmonics, x = CIRCLE.harmonics(31), np.linspace(0, 2 * np.pi, 40, endpoint=False)[:, None]
+    truth = np.random.default_rng(0).standard_normal((12, 1, 31)) * (np.arange(31) < 25)
+    u = np.swapaxes(truth @ harmonics.values(x).T, 1, 2)
+    assert fit_codes(harmonics, x[None], u[None]).used == 25
+
+
 def test_waves_of_middle_length_are_not_taken_for_noise() -> None:
     harmonics, x = CIRCLE.harmonics(61), np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, None]
     spectrum = np.exp(-0.5 * (np.sqrt(harmonics.eigenvalues) - 7) ** 2) + 1e-6  # as of Kuramoto and Sivashinsky
