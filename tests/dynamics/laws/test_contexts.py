@@ -40,7 +40,7 @@ def test_a_coefficient_that_differs_between_systems_is_found_for_each(known: boo
     number = np.repeat(np.arange(4), 4)
     t, x, u = _paths(RATES[number])
     start = np.sqrt(RATES)[:, None] if known else None
-    law = fit_law(t, x, u, LINE, boundary="natural", seconds=5.0, systems=Systems(number, 4, (1,), start))
+    law = fit_law(t, x, u, LINE, boundary="natural", seconds=10.0, systems=Systems(number, 4, (1,), start))
     j = law.terms.index(LAPLACIAN)
     found = [law.theta_at(context)[j, 0] for context in law.contexts]
     np.testing.assert_allclose(found, RATES, rtol=1e-3)
@@ -51,7 +51,7 @@ def test_a_coefficient_that_differs_between_systems_is_found_for_each(known: boo
 def test_every_trajectory_may_be_a_system_of_its_own() -> None:
     rates = np.linspace(0.01, 0.05, 10)
     t, x, u = _paths(rates)
-    law = fit_law(t, x, u, LINE, boundary="natural", seconds=3.0, systems=Systems(np.arange(10), 10, (1,)))
+    law = fit_law(t, x, u, LINE, boundary="natural", seconds=10.0, systems=Systems(np.arange(10), 10, (1,)))
     found = [law.theta_at(context)[law.terms.index(LAPLACIAN), 0] for context in law.contexts]
     np.testing.assert_allclose(found, rates, rtol=5e-3)
 
