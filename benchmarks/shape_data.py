@@ -88,8 +88,8 @@ def _refined(x: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def burgers_lshape(generator: np.random.Generator, count: int) -> Fields:
     """u_t = -u . grad u + .01 lap u, both components without flux through the walls of an L in the unit box; linear
-    elements of side .008, read at nodes of a mesh four times as coarse."""
-    coarse, triangles = _mesh([_polygon([(0, 0), (1, 0), (1, 0.45), (0.55, 0.45), (0.55, 1), (0, 1)], 0.033)], 0.033)
+    elements of side .01, read at nodes of a mesh four times as coarse."""
+    coarse, triangles = _mesh([_polygon([(0, 0), (1, 0), (1, 0.45), (0.55, 0.45), (0.55, 1), (0, 1)], 0.04)], 0.04)
     x, cells = _refined(*_refined(coarse, triangles))
     stiffness, masses = _elements(x, cells)
     edges = x[np.roll(cells, -1, 1)] - x[np.roll(cells, 1, 1)]
@@ -106,7 +106,7 @@ def burgers_lshape(generator: np.random.Generator, count: int) -> Fields:
 
     def field() -> np.ndarray:
         f = bumps(generator, x, 4)
-        return 0.35 * (f - f.mean()) / f.std() + 0.2 * generator.standard_normal()
+        return 0.5 * (f - f.mean()) / f.std() + 0.3 * generator.standard_normal()
 
     paths = [solve(rate, np.stack([field(), field()]), t)[..., : len(coarse)] for _ in range(count)]
     return t, coarse, np.moveaxis(np.stack(paths), 2, 3), {"triangles": triangles}
