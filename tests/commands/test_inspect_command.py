@@ -17,7 +17,7 @@ def test_a_data_file_is_described_in_a_screenful(tiny_data, inrflow_command):
 def test_a_finished_run_tells_data_model_validation_and_errors(tiny_run, inrflow_command):
     outcome = inrflow_command("inspect", tiny_run.run)
     text = " ".join(outcome.out.split())
-    assert outcome.code == 0 and len(outcome.out.splitlines()) < 40
+    assert outcome.code == 0 and len(outcome.out.splitlines()) < 44
     for expected in ("finished", "the first 5 frames", "channels u, v", "code of", "validation", "persistence", "MSE"):
         assert expected in text
     assert "unfinished" not in text
