@@ -8,7 +8,7 @@ from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import Dynamics
-from inrflow.dynamics.laws import Systems, fit_law
+from inrflow.dynamics.laws import Systems, fit, fit_law
 from inrflow.dynamics.laws.contexts import standard
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.law import Law
@@ -36,7 +36,10 @@ def _paths(rates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_a_coefficient_that_differs_between_systems_is_found_for_each(known: bool) -> None:
+def test_a_coefficient_that_differs_between_systems_is_found_for_each(
+    known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "_FAMILIES", fit._FAMILIES[:1])
     number = np.repeat(np.arange(4), 4)
     t, x, u = _paths(RATES[number])
     start = np.sqrt(RATES)[:, None] if known else None
@@ -48,7 +51,8 @@ def test_a_coefficient_that_differs_between_systems_is_found_for_each(known: boo
     np.testing.assert_allclose(law.contexts.std(0), 1, rtol=1e-6)
 
 
-def test_every_trajectory_may_be_a_system_of_its_own() -> None:
+def test_every_trajectory_may_be_a_system_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "_FAMILIES", fit._FAMILIES[:1])  # the others take time, and are not of this law
     rates = np.linspace(0.01, 0.05, 6)
     t, x, u = _paths(rates)
     law = fit_law(t, x, u, LINE, boundary="natural", seconds=30.0, systems=Systems(np.arange(6), 6, (1,)))
