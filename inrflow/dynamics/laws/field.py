@@ -261,9 +261,14 @@ class LawField(nn.Module):
         rate = self._act(self.blocks, codes) + self.products(codes)
         return rate.reshape(z.shape).to(z.dtype)
 
-    def growth(self) -> float:
-        """Largest real part of the linear part's eigenvalues, 1 / time."""
-        return float(torch.linalg.eigvals(self.blocks).real.max())
+    def growth(self, rows: slice = slice(None)) -> float:
+        """Largest real part of the eigenvalues of the linear part on some of the harmonics, 1 / time."""
+        blocks = self.blocks[rows]
+        if self.coupled:
+            count = len(self.library.eigenvalues)
+            blocks = self.blocks.reshape(self.channels, count, self.channels, count)[:, rows, :, rows]
+            blocks = blocks.reshape(1, blocks.shape[0] * blocks.shape[1], -1)
+        return float(torch.linalg.eigvals(blocks).real.max())
 
     def _coefficients(self, h: float) -> list[Tensor]:
         if h not in self._cache:

@@ -29,10 +29,10 @@ _FINER = (1.7, 2.8)  # times as many that forecasts are tried on
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
 _BETTER = 0.9  # share of the error that is left by more harmonics or shorter steps, if they are to be taken
 _HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
-_SHARE = 0.2  # of trajectories judge candidates
+_SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
 _LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
 # above the least by no more than these shares of the least, and of what terms explain at all
-_KEPT = 0.35  # share of the time that is kept for forecasts on more harmonics
+_KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
 _LENGTHS = (1, 3, 9)  # frames of the flights that refine coefficients, one after the other
 _FAMILIES = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
@@ -85,7 +85,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(data.u))
     judged = max(1, round(_SHARE * len(data.u)))
-    train, judge = data.take(np.sort(order[judged:])), data.take(np.sort(order[:judged]))
+    train, judge = data.take(np.sort(order[judged:])), data.take(np.sort(order[: min(judged, _JUDGES)]))
     place, boundary, count = choose(domains, boundary, train, seed, say)
     codes = fit_codes(place.harmonics(count, boundary), train.x, train.u)
     if codes.used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
@@ -103,7 +103,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             break
     known = shares_known(codes, spread)
     deadline = start + (1 - _KEPT) * seconds
-    for laws in along_single_steps(place, boundary, codes, train.t, states, spread, deadline):
+    explained = any(errors.mean() < _EXPLAINED for errors, _ in scored)
+    for laws in () if explained else along_single_steps(place, boundary, codes, train.t, states, spread, deadline):
         if any(errors.mean() < _EXPLAINED for errors, _ in scored) or time.process_time() > deadline:
             break
         for law in laws:
@@ -114,14 +115,19 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
                 scored.append((errors, law))
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
-    law = shorter_steps(*simplest(scored), judge)
+    began = time.process_time()
+    law = shorter_steps(*simplest(scored), judge, deadline)
+    judging = time.process_time() - began
+    kept = 3 * _FINER[0] ** 2 * judging  # for forecasts on more harmonics, if they can be afforded
+    kept = kept if kept < _KEPT * seconds else 0.0
+    lengths = [length for length in _LENGTHS if length < states.shape[1]]
     arena: Refinement | None = None  # noisy codes: judged by flights whose first codes are fitted to them
-    for length in _LENGTHS:
-        left = seconds - (time.process_time() - start)
-        if length >= states.shape[1] or left < _KEPT * seconds:
-            continue
+    for index, length in enumerate(lengths):
+        left = seconds - kept - 2 * judging - (time.process_time() - start)
+        if left < 0:
+            break
         refinement = Refinement(law, flights(train.t, states, spread, length, train.systems.number), known,
-                                (left - _KEPT * seconds) / 8, arena is not None)
+                                left / (len(lengths) - index) / 2, arena is not None)
         refined = known_contexts(refinement.run(), train, judge)
         if len(refinement.free) and arena is None:
             whole = flights(judge.t, *encode(codes, judge), judge.t.shape[1] - 1, judge.systems.number)
@@ -171,9 +177,9 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:
     return law
 
 
-def shorter_steps(errors: np.ndarray, law: Law, judge: Data) -> Law:
+def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) -> Law:
     """The law with the integrator's step halved while its forecasts improve: errors of steps may grow along paths."""
-    while math.isfinite(law.longest):
+    while math.isfinite(law.longest) and time.process_time() < deadline:
         halved = replace(law, longest=law.longest / 2)
         after = forecast_errors(halved, judge)
         if not after.mean() < _BETTER * errors.mean():
@@ -271,6 +277,8 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, data: Data, 
     tests = torch.tensor(states[:: max(len(states) // 4, 1), 0]).flatten(1)
     ordered = [pair for i, pair in enumerate(ordered) if i < _JUDGED or pair[0] <= _CLOSE * ordered[0][0]]
     for _, law in ordered:
+        if not well_posed(law, float((t[:, -1] - t[:, 0]).max())):
+            continue
         integrated = stepped(pruned(law), tests, float(np.diff(t, axis=1).max()))
         if integrated is not None:
             yield integrated
@@ -333,6 +341,17 @@ def pruned(law: Law) -> Law:
     keep = np.flatnonzero((law.theta != 0).any(1) | (law.by_context != 0).any((0, 2)))
     return replace(law, terms=tuple(law.terms[j] for j in keep), theta=law.theta[keep], std=law.std[keep],
                    by_context=law.by_context[:, keep])
+
+
+def well_posed(law: Law, span: float) -> bool:
+    """Whether the highest harmonics grow no faster than lower ones, but for less than e-fold over a span of time.
+
+    Else finer details grow faster without limit, as where time runs backwards in a diffusion.
+    """
+    field, third = law.field(), max(law.codes.harmonics.count // 3, 1)
+    if not np.isfinite(law.theta).all():
+        return False
+    return (field.growth(slice(-third, None)) - max(field.growth(slice(0, -third)), 0.0)) * span < 1
 
 
 def stepped(law: Law, z: torch.Tensor, dt: float) -> Law | None:

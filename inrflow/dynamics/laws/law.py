@@ -85,11 +85,15 @@ class Law:
         return self.field(context).bounded(z, dt, self.longest, self.largest)
 
     def rollout(self, z: Tensor, t: np.ndarray, context: np.ndarray | None = None) -> Tensor:
-        """Codes (B, T, C K) at increasing times (T,), from codes z (B, C K) at the first."""
-        path = [z]
-        for dt in np.diff(t):
-            path.append(self.step(path[-1], float(dt), context))
-        return torch.stack(path, 1)
+        """Codes (B, T, C K) at increasing times (T,), from codes z (B, C K) at the first; NaN where they diverged."""
+        path = z.new_full((len(z), len(t), z.shape[1]), math.nan)
+        path[:, 0] = z
+        for n, dt in enumerate(np.diff(t)):
+            alive = torch.isfinite(path[:, n]).all(1)
+            if not alive.any():
+                break
+            path[alive, n + 1] = self.step(path[alive, n], float(dt), context)
+        return path
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str] | None = None) -> list[str]:
         """One line for each channel, as "du/dt = 0.0099(1) lap u - 0.33(2) u^3": standard error of the last digit.

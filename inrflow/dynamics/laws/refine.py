@@ -82,17 +82,18 @@ class Refinement:
 
     def _affordable(self, data: Flights, seconds: float, uncertain: bool) -> Flights:
         """As many flights as the time allows; first codes are no unknowns where that leaves too few."""
+        some = data.take(torch.linspace(0, len(data.codes) - 1, min(_FEWEST, len(data.codes))).long())
         start = time.process_time()
-        path = self._fly(self.law, data.codes[:, 0], data)
-        cost = (time.process_time() - start) / len(data.codes)
-        many = min(int(0.05 * seconds / max(cost, 1e-9) / len(data.codes)), _BATCH // len(data.codes))
+        path = self._fly(self.law, some.codes[:, 0], some)
+        cost = (time.process_time() - start) / len(some.codes)
+        many = min(int(0.05 * seconds / max(cost, 1e-9) / len(some.codes)), _BATCH // len(some.codes))
         if many > 1:  # larger batches cost less for each flight
             start = time.process_time()
-            self._fly(self.law, data.codes[:, 0].repeat(many, 1), data.take(torch.arange(len(data.dt)).repeat(many)))
-            cost = (time.process_time() - start) / len(data.codes) / many
+            self._fly(self.law, some.codes[:, 0].repeat(many, 1), some.take(torch.arange(len(some.dt)).repeat(many)))
+            cost = (time.process_time() - start) / len(some.codes) / many
         if len(self.free):
-            missed = (path - data.codes)[:, 1:, self.rows].square().sum() / (path.shape[1] - 1)
-            noise = data.variance[:, self.rows].sum() * 2
+            missed = (path - some.codes)[:, 1:, self.rows].square().sum() / (path.shape[1] - 1)
+            noise = some.variance[:, self.rows].sum() * 2
             affordable = seconds / (_ITERATIONS * cost * (len(self.active) + len(self.free)))
             uncertain |= bool(noise > _NOISY * missed)
             if not uncertain or affordable < min(_FEWEST, len(data.codes)):

@@ -21,7 +21,7 @@ _ORDER = 5  # of splines in time
 _CHUNK = 128  # states whose features are held at a time
 _RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
 _REWEIGHTED = 4
-_KNOWN = 0.5  # share of a shell's variance that points determine, at least
+_KNOWN = 0.9  # share of a shell's variance that points determine, at least: codes shrunk by more dilute coefficients
 _LEAST_VARIANCE = 1e-12  # of residuals, relative to that of the largest changes: rounding and the spline's own error
 
 
@@ -99,7 +99,7 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
 
     The intervals at both ends, where splines are poor, are left out where there are enough. cumulative: changes since
     the mean of a path, which noise of codes spoils once, instead of changes from frame to frame. known (C, K): share of
-    the variance of codes that points determine; shells of which they determine less than half are no equations.
+    the variance of codes that points determine; shells of which they determine too little are no equations.
     """
     trajectories, times, channels, rows = codes.shape
     edges = shells(rows)
@@ -123,7 +123,7 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
             count[s % folds, g] += len(y)
     least, share = (np.add.reduceat(a, edges[:-1], -1).T / np.diff(edges)[:, None]
                     for a in ((1 if cumulative else 2) * spread.mean(0), known))
-    least = np.where(share < _KNOWN, np.inf, least)
+    least = np.where(share < np.minimum(_KNOWN, share.max(0)), np.inf, least)
     return NormalEquations(gram, right, total, count, spline_errors(t, codes, edges), least)
 
 
