@@ -32,12 +32,11 @@ _HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
 _SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
 _LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
 # above the least by no more than these shares of the least, and of what terms explain at all
+_LAST = 3.0  # seconds for standard errors
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
 _LENGTHS = (1, 3, 9)  # frames of the flights that refine coefficients, one after the other
 _FAMILIES = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
-_STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
-_MOST_STEPS = 256  # of one interval; a law that needs more is not taken
 _PAYS = 0.5  # share of the least misfit without contexts that laws with contexts may have
 _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
@@ -138,6 +137,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             f"cpu {time.process_time() - start:.1f}")
         if not worse(after, before):
             law = refined
+    law = significant(law, train, states, spread, known, judge, arena)
     law = law if arena is not None else finer(law, train, judge, start + seconds, say)
     return standard(law, np.unique(train.systems.number))
 
@@ -153,6 +153,16 @@ def windows(data: Data) -> Data:
     parts = data.take(rows)
     cut = np.tile(starts, trajectories)[:, None] + np.arange(length)
     return replace(parts, t=np.take_along_axis(parts.t, cut, 1), u=parts.u[np.arange(len(rows))[:, None], cut])
+
+
+def significant(law: Law, train: Data, states: np.ndarray, spread: np.ndarray, known: np.ndarray, judge: Data,
+                arena: Refinement | None) -> Law:
+    """The law with standard errors, without terms that are within these of zero, where that costs no accuracy."""
+    length = min(3, states.shape[1] - 1)
+    last = Refinement(law, flights(train.t, states, spread, length, train.systems.number), known, _LAST, bool(arena))
+    law, short = last.estimated(), last.significant()
+    score = arena.misfits if arena is not None else (lambda law: forecast_errors(law, judge))
+    return law if short.size == law.size or worse(score(short), score(law)) else pruned(short)
 
 
 def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:
@@ -334,43 +344,6 @@ def supports_of(equations: NormalEquations, active: list[int], channels: int, co
             misfit += float(explained / equations.total[:, :, c].sum()) / channels
         result.append((tuple(chosen), theta, std, misfit))
     return result
-
-
-def pruned(law: Law) -> Law:
-    """The law without terms that no channel has."""
-    keep = np.flatnonzero((law.theta != 0).any(1) | (law.by_context != 0).any((0, 2)))
-    return replace(law, terms=tuple(law.terms[j] for j in keep), theta=law.theta[keep], std=law.std[keep],
-                   by_context=law.by_context[:, keep])
-
-
-def well_posed(law: Law, span: float) -> bool:
-    """Whether the highest harmonics grow no faster than lower ones, but for less than e-fold over a span of time.
-
-    Else finer details grow faster without limit, as where time runs backwards in a diffusion.
-    """
-    field, third = law.field(), max(law.codes.harmonics.count // 3, 1)
-    if not np.isfinite(law.theta).all():
-        return False
-    return (field.growth(slice(-third, None)) - max(field.growth(slice(0, -third)), 0.0)) * span < 1
-
-
-def stepped(law: Law, z: torch.Tensor, dt: float) -> Law | None:
-    """The law with the longest step of its integrator that is accurate at codes z (B, C K); None: there is none."""
-    if not np.isfinite(law.theta).all() or not np.isfinite(law.by_context).all():
-        return None
-    extremes = np.unique([select(law.contexts[:, p]) for p in range(law.count) for select in (np.argmin, np.argmax)])
-    fields = [law.field(law.contexts[e]) for e in extremes] or [law.field()]
-    if max(field.growth() for field in fields) * dt > 30:
-        return None
-    steps, before = 1, torch.stack([field.advance(z, dt, 1) for field in fields])
-    while steps <= _MOST_STEPS:
-        steps *= 2
-        after = torch.stack([field.advance(z, dt, steps) for field in fields])
-        error = torch.linalg.vector_norm(after - before) / torch.linalg.vector_norm(after)
-        if bool(error < _STEP_ERROR):
-            return replace(law, longest=dt / steps)
-        before = after
-    return None
 
 
 def forecast_errors(law: Law, data: Data) -> np.ndarray:

@@ -118,11 +118,15 @@ class Law:
 
 
 def _number(value: float, error: float) -> str:
-    """A value to the second digit of its standard error, that error in parentheses."""
-    if not (error > 0 and math.isfinite(error)):
+    """A value and, in parentheses, its standard error in units of the last digit: "0.0300(12)", "-3.36(4)e-06".
+
+    The error has one digit, or two where the first one is 1.
+    """
+    if not (0 < error < math.inf) or value == 0:
         return f"{value:.4g}"
-    exponent = math.floor(math.log10(error))
-    digits = min(max(-exponent, 0), 8)
-    if error >= 10 or digits > 7 or abs(value) < 1e-4:
-        return f"{value:.4g}"
-    return f"{value:.{digits}f}({round(error * 10**digits)})"
+    power = math.floor(math.log10(abs(value)))
+    power = power if not -4 <= power < 6 else 0
+    value, error = value / 10.0**power, error / 10.0**power
+    first, exponent = f"{error:.0e}".split("e")
+    digits = min(max((first == "1") - int(exponent), 0), 12)
+    return f"{value:.{digits}f}({max(round(error * 10**digits), 1)})" + (f"e{power:+03d}" if power else "")

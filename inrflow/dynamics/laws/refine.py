@@ -21,26 +21,28 @@ from inrflow.dynamics.laws.regression import shells
 _ITERATIONS = 5
 _DELTA = 1e-5  # of finite differences, relative to coefficients' and codes' scales
 _MOST_STATES = 160  # unknown codes of a flight
-_CONVERGED = 1e-3  # relative change of the misfit
+_CONVERGED = 1e-5  # relative change of the misfit, which is mostly noise: a standard error is few units of thousands
 _TRIALS = 5  # halvings of a step
 _NOISY = 0.02  # share of the uncertainty of codes in what flights miss from which first codes are unknowns, too
 _FEWEST = 8  # flights
 _BATCH = 2048  # flights at a time
+_SIGNIFICANT = 2.0  # standard errors by which a coefficient must differ from zero
 
 
 @dataclass(frozen=True)
 class Flights:
     """Codes (B, M, C K) of B flights of M frames, the times (B, M - 1) between them, variances (B, C K) of codes, and
-    the number (B,) of the system that each is of."""
+    the numbers (B,) of the system and of the trajectory that each is of."""
 
     codes: Tensor
     dt: Tensor
     variance: Tensor
     system: Tensor
+    trajectory: Tensor
 
     def take(self, pick: Tensor) -> Flights:
         """Some of the flights."""
-        return Flights(self.codes[pick], self.dt[pick], self.variance[pick], self.system[pick])
+        return Flights(self.codes[pick], self.dt[pick], self.variance[pick], self.system[pick], self.trajectory[pick])
 
 
 def flights(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int, system: np.ndarray | None = None
@@ -52,7 +54,8 @@ def flights(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int, s
     return Flights(torch.tensor(np.concatenate([flat[:, n : n + length + 1] for n in starts])),
                    torch.tensor(np.concatenate([np.diff(t[:, n : n + length + 1], axis=1) for n in starts])),
                    torch.tensor(np.concatenate([wide for _ in starts])),
-                   torch.tensor(np.concatenate([system for _ in starts])))
+                   torch.tensor(np.concatenate([system for _ in starts])),
+                   torch.tensor(np.concatenate([np.arange(len(codes)) for _ in starts])))
 
 
 class Refinement:
@@ -170,13 +173,13 @@ class Refinement:
         """The law with refined coefficients and their standard errors; the law itself where nothing is gained."""
         law, first = self.law, self.data.codes[:, 0].clone()
         path = self._fly(law, first, self.data)
-        error = np.zeros(0)
+        error = np.zeros((0, 0))
         for _ in range(_ITERATIONS):
             if not torch.isfinite(path).all():
                 return self.law
             variance = self._variances(path)
             before = float(self._misfit(path, first, variance).sum())
-            inverse, step, moves = self._step(law, first, path, variance)
+            covariance, step, moves = self._step(law, first, path, variance)
             scale = 1.0
             for _ in range(_TRIALS):
                 trial = self._moved(law, scale * step)
@@ -188,12 +191,49 @@ class Refinement:
                 scale /= 2
             else:
                 break
-            law, first, path, error = trial, start, flown, np.sqrt(np.diag(inverse))
+            law, first, path, error = trial, start, flown, covariance
             if after > (1 - _CONVERGED) * before or time.process_time() > self.deadline:
                 break
+        return law if self.contexts_only or not len(error) else self._with_errors(law, error)
+
+    def estimated(self) -> Law:
+        """The law itself with standard errors of its coefficients, by which it may miss those that fit flights best."""
+        first = self.data.codes[:, 0].clone()
+        path = self._fly(self.law, first, self.data)
+        if not torch.isfinite(path).all():
+            return self.law
+        covariance, step, _ = self._step(self.law, first, path, self._variances(path))
+        return self._with_errors(self.law, covariance + np.outer(step, step))
+
+    def significant(self) -> Law:
+        """The law with standard errors, without terms that are within two of them of zero.
+
+        The others are those of the normal distribution of all coefficients where these vanish.
+        """
+        first = self.data.codes[:, 0].clone()
+        path = self._fly(self.law, first, self.data)
+        if not torch.isfinite(path).all():
+            return self.law
+        covariance = self._step(self.law, first, path, self._variances(path))[0][: len(self.active), : len(self.active)]
+        kept, values = list(range(len(self.active))), self.law.theta[tuple(self.active.T)]
+        varies = (self.law.by_context[(slice(None), *self.active.T)] != 0).any(0)
+        while kept:
+            size = np.where(varies[kept], np.inf, np.abs(values) / np.sqrt(np.diag(covariance)))
+            weakest = int(size.argmin())
+            if not size[weakest] < _SIGNIFICANT:
+                break
+            others = np.arange(len(kept)) != weakest
+            column = covariance[others, weakest] / covariance[weakest, weakest]
+            values = values[others] - column * values[weakest]
+            covariance = covariance[np.ix_(others, others)] - np.outer(column, covariance[weakest, others])
+            kept.pop(weakest)
+        theta, std = np.zeros((2, *self.law.theta.shape))
+        theta[tuple(self.active[kept].T)], std[tuple(self.active[kept].T)] = values, np.sqrt(np.diag(covariance))
+        return replace(self.law, theta=theta, std=std)
+
+    def _with_errors(self, law: Law, covariance: np.ndarray) -> Law:
         std = law.std.copy()
-        if len(error) and not self.contexts_only:
-            std[tuple(self.active.T)] = error[: len(self.active)]
+        std[tuple(self.active.T)] = np.sqrt(np.diag(covariance))[: len(self.active)]
         return replace(law, std=std)
 
     def misfits(self, law: Law) -> np.ndarray:
@@ -214,7 +254,11 @@ class Refinement:
 
     def _step(self, law: Law, first: Tensor, path: Tensor, variance: Tensor, coefficients: bool = True
               ) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        """Inverse normal matrix of the unknowns, their step, and the steps (B, C K) of first codes."""
+        """Covariance of the unknowns, their step, and the steps (B, C K) of first codes.
+
+        What flights of one trajectory miss may have one cause: the covariance is the larger one of that of independent
+        errors and of that of whole trajectories (the sandwich of White 1980, Liang & Zeger 1986).
+        """
         weight = variance[:, None, self.rows].rsqrt()
         skip = 0 if len(self.free) else 1
 
@@ -255,10 +299,23 @@ class Refinement:
         size = np.sqrt(np.maximum(np.diag(total), 1e-300))
         inverse = np.linalg.pinv(total / size / size[:, None], rcond=1e-12, hermitian=True) / size / size[:, None]
         step = inverse @ pulls
+        inverse = self._robust(inverse, step, design[self.which], both)
         if len(self.free):
             own = (design @ torch.tensor(step))[self.which]  # (B, p)
             moves[:, self.free] = solved[..., -1] - (solved[..., :-1] @ own[..., None])[..., 0]
         return inverse, step, moves
+
+
+    def _robust(self, inverse: np.ndarray, step: np.ndarray, design: Tensor, both: Tensor) -> np.ndarray:
+        """Covariance (U, U), from the normal matrices and pulls (B, p, p + 1) of flights by p coefficients."""
+        left = both[..., -1] - (both[..., :-1] @ (design @ torch.tensor(step))[..., None])[..., 0]  # after the step
+        own = (design.mT @ left[..., None])[..., 0]
+        names, number = self.data.trajectory.unique(return_inverse=True)
+        sums = own.new_zeros(len(names), own.shape[1]).index_add(0, number, own).numpy()
+        meat = sums.T @ sums * len(names) / max(len(names) - 1, 1)
+        wide = inverse @ meat @ inverse
+        scale = np.sqrt(np.maximum(np.diag(wide) / np.maximum(np.diag(inverse), 1e-300), 1.0))
+        return inverse * scale * scale[:, None]
 
 
 def solved_contexts(law: Law, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, system: np.ndarray) -> Law:
