@@ -108,6 +108,8 @@ def assimilate(
             step = means[k + 1] - forecast
             means[k] = means[k] + (gain @ step[..., None])[..., 0]
             covariances[k] = cov + gain @ (later - expected) @ gain.transpose(1, 2)
+    if dynamics.integrator.method == "etd":  # a law's errors do not shrink with what smooth first frames leave
+        quadratic = torch.maximum(quadratic, count)
     kept = [c for c in covariances if c is not None] if covariance else None
     return StateEstimate(window.t, torch.stack(means, 1), kept, quadratic, count)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from inrflow.errors import UserError
@@ -33,6 +34,9 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
             continue
         for candidate in _proposed(recipe, run):
             row = candidate.row or run.log.tried(_row(candidate))
+            if not math.isfinite(candidate.score.error):
+                row.why = "its forecasts of held-out data diverge"
+                continue
             if not run.judge.better(candidate, best, run.log):
                 row.why = f"not clearly better than {_words(chosen, row)}"
                 continue

@@ -20,6 +20,7 @@ from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.refine import Refinement, flights, solved_contexts
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations
 from inrflow.dynamics.laws.shooting import Shooting
+from inrflow.dynamics.laws.stability import pruned, stepped, well_posed
 from inrflow.dynamics.laws.terms import Term, short_list
 from inrflow.errors import UserError
 

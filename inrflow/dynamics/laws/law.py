@@ -16,6 +16,8 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.terms import Term
 
+_WRITTEN = 20  # terms of a line, at most: those that are most standard errors from zero
+
 
 @dataclasses.dataclass(frozen=True)
 class Law:
@@ -103,9 +105,13 @@ class Law:
         names = coordinates or ("x", "y", "z")
         lines = []
         for c, channel in enumerate(channels):
-            parts = [f"{self._coefficient(j, c)} {term.written(channels, names)}".removesuffix(" 1")
-                     for j, term in enumerate(self.terms) if self.theta[j, c] or self.by_context[:, j : j + 1, c].any()]
+            present = [j for j in range(len(self.terms)) if self.theta[j, c] or self.by_context[:, j : j + 1, c].any()]
+            size = np.abs(self.theta[:, c]) / (self.std[:, c] + 1e-300)
+            shown = sorted(sorted(present, key=lambda j: -size[j])[:_WRITTEN])  # noqa: B023
+            parts = [f"{self._coefficient(j, c)} {self.terms[j].written(channels, names)}".removesuffix(" 1")
+                     for j in shown]
             text = " ".join(part if part.startswith("-") else f"+{part}" for part in parts).removeprefix("+") or "0"
+            text += f" +... ({len(present) - len(shown)} more terms)" if len(present) > len(shown) else ""
             lines.append(f"d{channel}/dt = " + text.replace(" -", " - ").replace(" +", " + "))
         return lines
 

@@ -14,6 +14,7 @@ from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.fit import Data, windows
 from inrflow.dynamics.laws.refine import Refinement, flights
 from inrflow.dynamics.laws.regression import normal_equations
+from inrflow.dynamics.laws.stability import well_posed
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term, short_list
 from inrflow.errors import UserError
 
@@ -175,6 +176,55 @@ def test_refinement_corrects_wrong_coefficients_of_noisy_flights() -> None:
     assert len(refinement.free) == 12
     assert (np.abs(refined.theta[:, 0] - [0.02, -1.0]) < 4 * refined.std[:, 0]).all()
     assert (refined.std[:, 0] < [1e-3, 0.05]).all()
+
+
+def test_standard_errors_hold_the_true_coefficients_at_their_rate() -> None:
+    terms, truth = (Term((((0, VALUE),),)), LAP, CUBE), np.array([0.0, 0.02, -1.0])
+    harmonics, t, noise = LINE.harmonics(12), np.tile(np.arange(7) * 0.1, (20, 1)), 0.02
+    field = _field(LINE, [LAP, CUBE], [[0.02], [-1.0]], 12)
+    z = [torch.tensor(2 * _random_codes(20, 12)).flatten(1)]
+    for _ in t[0, 1:]:
+        z.append(field.advance(z[-1], 0.1, 8))
+    exact, variance = torch.stack(z, 1).numpy()[:, :, None], (1 / (1 + np.arange(12)) ** 1.5)[None] ** 2
+    spread = np.broadcast_to(1 / (1 / noise**2 + 1 / variance), (20, 1, 12))
+    start = Law(LINE, NATURAL, terms, np.array([[0.01], [0.025], [-0.9]]), np.zeros((3, 1)),
+                HarmonicCodes(harmonics, np.zeros((1, 12)), variance), longest=0.02, largest=10.0)
+    missed = []
+    for seed in range(12):
+        noisy = exact + noise * np.random.default_rng(seed).standard_normal(exact.shape)
+        data = flights(t, noisy * (spread[:, None] / noise**2), spread, 3)
+        law = Refinement(start, data, np.ones((1, 12)), 0.3).run()
+        missed.append((law.theta[:, 0] - truth) / law.std[:, 0])
+    assert 0.75 <= (np.abs(missed) < 1.645).mean() <= 1.0 and np.square(missed).mean() > 0.2
+    short = Refinement(law, data, np.ones((1, 12)), 0.3).significant()
+    assert short.theta[0, 0] == 0 and short.theta[1:].all() and (short.std[1:] <= law.std[1:]).all()
+
+
+@pytest.mark.parametrize(("value", "error", "text"), [
+    (0.1003, 2e-4, "0.1003(2)"), (4.01e-6, 1.2e-7, "4.01(12)e-06"), (-0.327, 0.02, "-0.33(2)"), (12.3, 0.5, "12.3(5)"),
+    (1.00003, 1.4e-5, "1.000030(14)"), (0.003, 0.0099, "0.003(10)"), (0.25, 0.0, "0.25"), (2.0, np.inf, "2"),
+    (-3.36e-6, 4e-8, "-3.36(4)e-06"),
+])
+def test_coefficients_are_written_with_their_standard_error(value: float, error: float, text: str) -> None:
+    codes = HarmonicCodes(LINE.harmonics(4), np.zeros((1, 4)), np.ones((1, 4)))
+    law = Law(LINE, NATURAL, (LAP,), np.array([[value]]), np.array([[error]]), codes)
+    assert law.written(["u"]) == [f"du/dt = {text} lap u".replace("= -", "= -")]
+
+
+def test_long_laws_are_not_written_in_full() -> None:
+    terms = tuple(Term((((0, VALUE),) * n,)) for n in range(1, 31))
+    codes = HarmonicCodes(LINE.harmonics(4), np.zeros((1, 4)), np.ones((1, 4)))
+    law = Law(LINE, NATURAL, terms, np.arange(1.0, 31)[:, None], np.full((30, 1), 0.1), codes)
+    (line,) = law.written(["u"])
+    assert line.endswith("... (10 more terms)") and "u^30" in line and line.count("u^") == 20
+
+
+def test_laws_by_which_fine_details_grow_are_ill_posed() -> None:
+    codes = HarmonicCodes(LINE.harmonics(30), np.zeros((1, 30)), np.ones((1, 30)))
+    kuramoto = (LAP, Term((((0, VALUE),),), 2))
+    for theta, good in (([0.01, 0.0], True), ([-0.01, 0.0], False), ([-0.01, -1e-4], True), ([0.01, 1e-4], False)):
+        law = Law(LINE, NATURAL, kuramoto, np.array(theta)[:, None], np.zeros((2, 1)), codes)
+        assert well_posed(law, 1.0) == good
 
 
 def test_law_of_data_is_found_forecast_and_printed() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from inrflow.evaluation.metrics import GROUPS, Block, ChannelStatistics, Intervals, SquaredErrors
+from inrflow.evaluation.metrics import GROUPS, Block, ChannelStatistics, Divergence, Intervals, SquaredErrors
 from inrflow.evaluation.metrics.base import report_of
 from inrflow.evaluation.metrics.intervals import gaussian_crps
 
@@ -160,3 +160,13 @@ def test_variance_of_blocks_with_a_large_mean_is_that_of_the_whole():
         running.update(torch.as_tensor(block))
     np.testing.assert_allclose(running.variance[:2], np.nanvar(values[..., :2], (0, 1)), rtol=1e-9)
     assert np.isnan(running.variance[2])
+
+
+@pytest.mark.parametrize(("wrong", "count"), [(0.5, None), (1e4, 1), (math.nan, 1), (math.inf, 1)])
+def test_trajectories_whose_forecast_leaves_what_was_seen_are_counted(wrong, count):
+    truth = torch.linspace(-1, 1, 60).reshape(3, 4, 5, 1)
+    prediction = truth.clone()
+    prediction[1, 3] += wrong
+    metric = Divergence(ChannelStatistics(("a",)))
+    metric.update(Block(prediction, truth, torch.ones(3, 4, dtype=torch.bool)))
+    assert metric.value() == {"diverged": count}
