@@ -86,7 +86,7 @@ class LawTerm(FieldTerm):
 
     def _laws(self, c: Tensor | None, count: int) -> Iterator[tuple[Tensor, LawField]]:
         """Rows of `count` states whose contexts (S, P) agree, and the field there."""
-        if c is None or not c.shape[-1]:
+        if c is None or not len(self.by_context):
             yield torch.arange(count), self.law()
             return
         distinct, which = torch.unique(c, dim=0, return_inverse=True)
@@ -94,7 +94,7 @@ class LawTerm(FieldTerm):
             yield (which == index).nonzero()[:, 0], self.law(context)
 
     def forward(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
-        if c is None or not c.shape[-1]:
+        if c is None or not len(self.by_context):
             return self.law()(t, z)
         flat = z.reshape(-1, z.shape[-1])
         c = c.expand(*z.shape[:-1], c.shape[-1]).reshape(len(flat), -1)
