@@ -146,6 +146,7 @@ class LawField(nn.Module):
     """dz/dt = sum_j theta_jc term_j(z), codes (..., C K); linear terms in blocks, which `advance` exponentiates."""
 
     theta: Tensor
+    leading = 320  # codes that products couple in the linearised flow
 
     def __init__(self, library: Library, theta: Tensor):
         super().__init__()

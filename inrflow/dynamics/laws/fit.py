@@ -26,6 +26,7 @@ from inrflow.errors import UserError
 
 _FEWEST = 8
 _MOST = 256  # harmonics that laws are sought on
+_MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
 _FINER = (1.7, 2.8)  # times as many that forecasts are tried on
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
 _BETTER = 0.9  # share of the error that is left by more harmonics or shorter steps, if they are to be taken
@@ -139,7 +140,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         if not worse(after, before):
             law = refined
     law = significant(law, train, states, spread, known, judge, arena)
-    law = law if arena is not None else finer(law, train, judge, start + seconds, say)
+    if arena is None and not isinstance(place, Flows):
+        law = finer(law, train, judge, start + seconds, say)
     return standard(law, np.unique(train.systems.number))
 
 
@@ -230,7 +232,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
                                                             boundary else BOUNDARIES if bounded(place) else [NATURAL])]
     errors: dict[tuple[int, int], float] = {}
     for i, (place, kind) in enumerate(bases):
-        size = min(_MOST, int(np.isfinite(data.u[0, 0, :, 0]).sum()))
+        size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else _MOST, int(np.isfinite(data.u[0, 0, :, 0]).sum()))
         while size >= _FEWEST:
             errors[i, size] = held_out_errors(place.harmonics(size, kind), some.x, some.u, seed)
             if errors[i, size] > _HOPELESS * min(errors.values()):

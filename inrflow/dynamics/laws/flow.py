@@ -56,12 +56,13 @@ class FlowLibrary(Library):
         along = (velocity[:, :, None] * slopes).sum(1)  # (B, 2, Q)
         return nn.functional.pad(along.flatten(1) @ self.projection.T, (0, len(self.eigenvalues) - self.free))
 
-    def transport_slopes(self, z: Tensor) -> Tensor:
-        """Derivatives (B, K, K) of the transport by codes (B, K)."""
+    def transport_slopes(self, z: Tensor, lead: int) -> Tensor:
+        """Derivatives (B, lead, lead) of the transport by and of the leading codes of (B, K)."""
         velocity, slopes = self.fields(z)
-        carried = torch.einsum("baq,acqk->bcqk", velocity, self.slopes)
-        carried = carried + torch.einsum("bacq,aqk->bcqk", slopes, self.values)
-        return nn.functional.pad(self.projection @ carried.flatten(1, 2), (0, 0, 0, len(self.eigenvalues) - self.free))
+        carried = torch.einsum("baq,acqk->bcqk", velocity, self.slopes[..., :lead])
+        carried = carried + torch.einsum("bacq,aqk->bcqk", slopes, self.values[..., :lead])
+        slopes = self.projection[:lead] @ carried.flatten(1, 2)
+        return nn.functional.pad(slopes, (0, 0, 0, lead - slopes.shape[1]))
 
     def driven(self, term: Term, z: Tensor) -> Tensor:
         """What steady modes of codes (B, K) add to a linear term: (B, K)."""
@@ -78,6 +79,7 @@ class FlowField(LawField):
     """dz/dt of a flow's codes (..., K)."""
 
     library: FlowLibrary
+    leading = 96  # at most: spreads of steady codes move no others where they are not among these
 
     def __init__(self, library: FlowLibrary, theta: Tensor):
         nn.Module.__init__(self)
@@ -104,13 +106,13 @@ class FlowField(LawField):
 
     def slopes(self, z: Tensor, lead: int) -> Tensor:
         """Derivative (B, lead, lead) of `products` by the leading codes (B, K)."""
-        library, total = self.library, z.new_zeros(len(z), z.shape[1], z.shape[1])
+        library, total = self.library, z.new_zeros(len(z), lead, lead)
         for term, weight in self.weights.items():
             if term == TRANSPORT:
-                total += weight * library.transport_slopes(z)
-            else:
+                total += weight * library.transport_slopes(z, lead)
+            elif lead > library.free:
                 total[:, : library.free, library.free :] += weight * library.by_steady[term]
-        return total[:, :lead, :lead]
+        return total
 
 
 def library_of(terms: Sequence[Term], harmonics: Harmonics) -> Library:

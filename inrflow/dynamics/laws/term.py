@@ -18,7 +18,6 @@ from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.terms import Term
 from inrflow.errors import UserError
 
-_LEADING = 320  # codes that products couple in the linearised flow
 _KEPT = 64  # contexts
 _SERIES = 1.0  # norm up to which the series of the products is used: an error of 1/24 of a standard deviation
 
@@ -141,7 +140,7 @@ class LawTerm(FieldTerm):
 def _tangent_flow(law: LawField, z: Tensor, gap: Tensor) -> Tensor:
     channels = law.channels
     count = len(law.library.eigenvalues)
-    lead = min(count, max(1, _LEADING // channels))
+    lead = min(count, max(1, law.leading // channels))
     product = _of_products(law, z, lead) * gap[:, None, None]
     halvings = max(0, math.ceil(math.log2(max(float(product.abs().sum(-1).max()), 1e-12) / _SERIES)))
     product = product / 2**halvings
