@@ -10,36 +10,21 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import h5py
 import numpy as np
+import shape_data
+import sphere_data
+from data_makers import FRAMES, Fields, bumps, solve, write_fields
 from scipy.fft import dct, dst, idct, idst
 from scipy.integrate import solve_ivp
 from scipy.ndimage import map_coordinates
 
-Fields = tuple[np.ndarray, np.ndarray, np.ndarray, dict]  # t (T,), x (N, d), u (S, T, N, C), attributes
-FRAMES, TRAIN, TEST = 20, 24, 8
-
-
-def solve(rate: Callable, u: np.ndarray, t: np.ndarray, method: str = "RK45") -> np.ndarray:
-    """Fields (T, ...) at times t of du/dt = rate(u)."""
-    solution = solve_ivp(lambda _, y: rate(y.reshape(u.shape)).ravel(), (t[0], t[-1]), u.ravel(), method, t,
-                         rtol=1e-7, atol=1e-9)
-    return solution.y.T.reshape(len(t), *u.shape)
+TRAIN, TEST = 24, 8
 
 
 def _laplacian(u: np.ndarray, h: float) -> np.ndarray:
     """Five-point Laplacian of (..., n, n) between walls without flux, values at centres of cells."""
     p = np.pad(u, [(0, 0)] * (u.ndim - 2) + [(1, 1), (1, 1)], mode="edge")
     return (p[..., 2:, 1:-1] + p[..., :-2, 1:-1] + p[..., 1:-1, 2:] + p[..., 1:-1, :-2] - 4 * u) / h**2
-
-
-def bumps(generator: np.random.Generator, x: np.ndarray, waves: int) -> np.ndarray:
-    """A random smooth field at points (..., d) of about unit size, without flux at the walls of the unit box."""
-    total = 0.0
-    for _ in range(3 * waves):
-        k = generator.integers(0, waves + 1, x.shape[-1])
-        total = total + generator.standard_normal() * np.prod(np.cos(np.pi * k * x), -1) / (1 + (k**2).sum())
-    return np.asarray(total)
 
 
 def allen_cahn(generator: np.random.Generator, count: int) -> Fields:
@@ -259,41 +244,22 @@ MAKERS = {"allen_cahn": allen_cahn, "burgers_held": burgers_held, "kdv": kdv, "s
           "waves_line": _varying(64, 1, 2, 3, 0.08, 1.0), "waves_line_coarse": _varying(64, 1, 2, 1, 0.08, 1.0),
           "waves_place": _varying(24, 2, 2, 3, 0.08, 1.0), "waves_place_coarse": _varying(24, 2, 2, 1, 0.08, 1.0),
           "heat_place": _varying(24, 2, 1, 3, 0.1, 0.02), "heat_place_coarse": _varying(24, 2, 1, 1, 0.1, 0.02),
-          "flow_3d": flow_3d, "flow_3d_fine": partial(flow_3d, viscosity=0.03)}
-
-
+          "flow_3d": flow_3d, "flow_3d_fine": partial(flow_3d, viscosity=0.03),
+          **{name: getattr(shape_data, name) for name in ("fhn_lshape", "fhn_disc", "fhn_channel", "burgers_lshape")},
+          "sphere_prey": sphere_data.sphere_prey, "shallow_water": sphere_data.shallow_water}
 FEW = {"shallow_water": (12, 4)}  # trajectories, as in the protocol of DINo
-
-
-def makers() -> dict[str, Callable[[np.random.Generator, int], Fields]]:
-    """Makers of all data sets, those on meshes and on the sphere among them, by their names."""
-    import shape_data
-    import sphere_data
-
-    return MAKERS | {name: getattr(module, name) for module, names in (
-        (shape_data, ("fhn_lshape", "fhn_disc", "fhn_channel", "burgers_lshape")),
-        (sphere_data, ("sphere_prey", "shallow_water"))) for name in names}
 
 
 def write(name: str, folder: Path, seed: int = 0) -> None:
     """Training and test trajectories of one problem."""
     train, test = FEW.get(name, (TRAIN, TEST))
-    t, x, u, attributes = makers()[name](np.random.default_rng(seed), train + test)
-    triangles = attributes.pop("triangles", None)
-    channels = attributes.pop("channels", list("uvw"[: u.shape[-1]]))
+    t, x, u, attributes = MAKERS[name](np.random.default_rng(seed), train + test)
     for part, rows in (("train", slice(train)), ("test", slice(train, None))):
-        with h5py.File(folder / f"{name}_{part}.h5", "w") as file:
-            file["t"], file["x"], file["u"] = t, x, u[rows].astype(np.float32)
-            if triangles is not None:
-                file["triangles"] = triangles
-            text = h5py.string_dtype()
-            file.attrs.update({"format": "inrflow-trajectories", "version": 1, "name": name} | attributes)
-            file.attrs.create("channels", channels, dtype=text)
-            file.attrs.create("coordinates", list("xyz"[: x.shape[1]]), dtype=text)
+        write_fields(folder / f"{name}_{part}.h5", name, (t, x, u[rows], attributes))
 
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     target.mkdir(parents=True, exist_ok=True)
-    for problem in sys.argv[2:] or makers():
+    for problem in sys.argv[2:] or MAKERS:
         write(problem, target)

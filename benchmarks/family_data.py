@@ -11,7 +11,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from domain_data import FRAMES, Fields, annulus, burgers_held
+from data_makers import FRAMES, Fields, write_fields
+from domain_data import annulus, burgers_held
 
 EACH, TESTED = 6, 2  # trajectories for each value of a parameter
 
@@ -44,14 +45,11 @@ def write(name: str, folder: Path, seed: int = 0) -> None:
         made = [maker(generator, each, **{parameter: value}) for value in values]
         t, x, _, attributes = made[0]
         u = np.concatenate([fields[2] for fields in made])
-        with h5py.File(folder / f"{name}_{part}.h5", "w") as file:
-            file["t"], file["x"], file["u"] = t, x, u.astype(np.float32)
+        write_fields(folder / f"{name}_{part}.h5", name, (t, x, u, attributes), environment=np.repeat(
+            np.arange(len(values)) + 100 * (part == "test"), each))
+        with h5py.File(folder / f"{name}_{part}.h5", "a") as file:
             file["parameters"] = np.repeat(values, each)[:, None]
             file["parameters"].attrs.create("names", [parameter], dtype=h5py.string_dtype())
-            file["environment"] = np.repeat(np.arange(len(values)) + 100 * (part == "test"), each)
-            file.attrs.update({"format": "inrflow-trajectories", "version": 1, "name": name} | attributes)
-            file.attrs.create("channels", list("uvw"[: u.shape[-1]]), dtype=h5py.string_dtype())
-            file.attrs.create("coordinates", list("xyz"[: x.shape[1]]), dtype=h5py.string_dtype())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sparse
-from domain_data import FRAMES, Fields, bumps, solve
+from data_makers import FRAMES, Fields, bumps, solve
 from matplotlib.path import Path as Outline
 from scipy.sparse.linalg import splu
 from scipy.spatial import Delaunay, cKDTree

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from data_makers import FRAMES, Fields
 from scipy.special import sph_harm_y
 
-Fields = tuple[np.ndarray, np.ndarray, np.ndarray, dict]  # t (T,), x (N, 3), u (S, T, N, C), attributes
-FRAMES = 20
 GEOMETRY = {"geometry": "sphere"}
 
 

@@ -1,0 +1,46 @@
+"""What makers of data share: number of frames, the method of lines, random fields, files in the project's schema."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from scipy.integrate import solve_ivp
+
+Fields = tuple[np.ndarray, np.ndarray, np.ndarray, dict]  # t (T,), x (N, d), u (S, T, N, C), attributes
+FRAMES = 20
+
+
+def solve(rate: Callable, u: np.ndarray, t: np.ndarray, method: str = "RK45") -> np.ndarray:
+    """Fields (T, ...) at times t of du/dt = rate(u)."""
+    solution = solve_ivp(lambda _, y: rate(y.reshape(u.shape)).ravel(), (t[0], t[-1]), u.ravel(), method, t,
+                         rtol=1e-7, atol=1e-9)
+    return solution.y.T.reshape(len(t), *u.shape)
+
+
+def bumps(generator: np.random.Generator, x: np.ndarray, waves: int) -> np.ndarray:
+    """A random smooth field at points (..., d) of about unit size, without flux at the walls of the unit box."""
+    total = 0.0
+    for _ in range(3 * waves):
+        k = generator.integers(0, waves + 1, x.shape[-1])
+        total = total + generator.standard_normal() * np.prod(np.cos(np.pi * k * x), -1) / (1 + (k**2).sum())
+    return np.asarray(total)
+
+
+def write_fields(path: Path, name: str, fields: Fields, **arrays: np.ndarray) -> None:
+    """A file of trajectories; `channels` and `triangles` among the attributes have their own place in it."""
+    t, x, u, attributes = fields
+    own: dict[str, Any] = {key: value for key, value in attributes.items() if key not in ("channels", "triangles")}
+    with h5py.File(path, "w") as file:
+        file["t"], file["x"], file["u"] = t, x, u.astype(np.float32)
+        if "triangles" in attributes:
+            file["triangles"] = attributes["triangles"]
+        for key, value in arrays.items():
+            file[key] = value
+        text = h5py.string_dtype()
+        file.attrs.update({"format": "inrflow-trajectories", "version": 1, "name": name} | own)
+        file.attrs.create("channels", attributes.get("channels", list("uvw"[: u.shape[-1]])), dtype=text)
+        file.attrs.create("coordinates", list("xyz"[: x.shape[1]]), dtype=text)
