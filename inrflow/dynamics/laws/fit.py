@@ -94,26 +94,28 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     states, spread = encode(codes, train)
     say(f"{place.kind}: {codes.harmonics.count} harmonics, cpu {time.process_time() - start:.1f}")
     scored: list[tuple[np.ndarray, Law]] = []
-    for law in candidates(place, boundary, codes, train, states, spread, say):
-        law = known_contexts(law, train, judge)
+
+    def consider(law: Law) -> None:
         errors = forecast_errors(law, judge)
         say(f"  {errors.mean():.2e} with {law.size} terms, cpu {time.process_time() - start:.1f}")
         if np.isfinite(errors).all():
             scored.append((errors, law))
+
+    for law in candidates(place, boundary, codes, train, states, spread, say):
+        consider(known_contexts(law, train, judge))
         if time.process_time() - start > (0.4 if scored else 1.0) * seconds:
             break
-    known = shares_known(codes, spread)
     deadline = start + (1 - _KEPT) * seconds
-    explained = any(errors.mean() < _EXPLAINED for errors, _ in scored)
-    for laws in () if explained else along_single_steps(place, boundary, codes, train.t, states, spread, deadline):
-        if any(errors.mean() < _EXPLAINED for errors, _ in scored) or time.process_time() > deadline:
-            break
-        for law in laws:
-            errors = forecast_errors(law, judge)
-            say(f"  {errors.mean():.2e} with {np.count_nonzero(law.theta)} terms along single steps, "
-                f"cpu {time.process_time() - start:.1f}")
-            if np.isfinite(errors).all():
-                scored.append((errors, law))
+
+    def wanting() -> bool:
+        return time.process_time() < deadline and not any(errors.mean() < _EXPLAINED for errors, _ in scored)
+
+    if wanting():
+        for laws in along_single_steps(place, boundary, codes, train.t, states, spread, deadline):
+            for law in laws:
+                consider(law)
+            if not wanting():
+                break
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
     began = time.process_time()
@@ -122,7 +124,12 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     kept = 3 * _FINER[0] ** 2 * judging  # for forecasts on more harmonics, if they can be afforded
     kept = kept if kept < _KEPT * seconds else 0.0
     lengths = [length for length in _LENGTHS if length < states.shape[1]]
+    known = shares_known(codes, spread)
     arena: Refinement | None = None  # noisy codes: judged by flights whose first codes are fitted to them
+
+    def score(law: Law) -> np.ndarray:
+        return forecast_errors(law, judge) if arena is None else arena.misfits(law)
+
     for index, length in enumerate(lengths):
         left = seconds - kept - 2 * judging - (time.process_time() - start)
         if left < 0:
@@ -133,13 +140,16 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         if len(refinement.free) and arena is None:
             whole = flights(judge.t, *encode(codes, judge), judge.t.shape[1] - 1, judge.systems.number)
             arena = Refinement(law, whole, known, left / 10, True)
-        score = arena.misfits if arena is not None else (lambda law: forecast_errors(law, judge))
         before, after = score(law), score(refined)
         say(f"  along flights of {length}: {before.mean():.3e} to {after.mean():.3e}, "
             f"cpu {time.process_time() - start:.1f}")
         if not worse(after, before):
             law = refined
-    law = significant(law, train, states, spread, known, judge, arena)
+    last = Refinement(law, flights(train.t, states, spread, min(3, states.shape[1] - 1), train.systems.number), known,
+                      _LAST, arena is not None)
+    law, short = last.estimated(), last.significant()
+    if short.size < law.size and not worse(score(short), score(law)):
+        law = pruned(short)
     if arena is None and not isinstance(place, Flows):
         law = finer(law, train, judge, start + seconds, say)
     return standard(law, np.unique(train.systems.number))
@@ -156,16 +166,6 @@ def windows(data: Data) -> Data:
     parts = data.take(rows)
     cut = np.tile(starts, trajectories)[:, None] + np.arange(length)
     return replace(parts, t=np.take_along_axis(parts.t, cut, 1), u=parts.u[np.arange(len(rows))[:, None], cut])
-
-
-def significant(law: Law, train: Data, states: np.ndarray, spread: np.ndarray, known: np.ndarray, judge: Data,
-                arena: Refinement | None) -> Law:
-    """The law with standard errors, without terms that are within these of zero, where that costs no accuracy."""
-    length = min(3, states.shape[1] - 1)
-    last = Refinement(law, flights(train.t, states, spread, length, train.systems.number), known, _LAST, bool(arena))
-    law, short = last.estimated(), last.significant()
-    score = arena.misfits if arena is not None else (lambda law: forecast_errors(law, judge))
-    return law if short.size == law.size or worse(score(short), score(law)) else pruned(short)
 
 
 def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:
@@ -268,7 +268,7 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, data: Data, 
     t, states, spread, systems = data.t[rows], states[rows], spread[rows], data.systems.take(rows)
     library = library_of(terms, codes.harmonics)
     known = shares_known(codes, spread)
-    largest = float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())
+    largest = largest_of(states)
     found: dict[tuple, tuple[float, Law]] = {}
     for cumulative in (False, True):
         each = normal_equations(library, t, states, spread, known, cumulative, len(rows))
@@ -287,12 +287,11 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, data: Data, 
     paying = (pair for pair in found.values() if not pair[1].count or pair[0] < _PAYS * least)
     ordered = sorted(paying, key=lambda pair: pair[0])
     say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {ordered[0][0]:.2e} to {ordered[-1][0]:.2e}")
-    tests = torch.tensor(states[:: max(len(states) // 4, 1), 0]).flatten(1)
     ordered = [pair for i, pair in enumerate(ordered) if i < _JUDGED or pair[0] <= _CLOSE * ordered[0][0]]
     for _, law in ordered:
         if not well_posed(law, float((t[:, -1] - t[:, 0]).max())):
             continue
-        integrated = stepped(pruned(law), tests, float(np.diff(t, axis=1).max()))
+        integrated = integrable(law, t, states)
         if integrated is not None:
             yield integrated
 
@@ -305,25 +304,35 @@ def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, t: n
     known = shares_known(codes, spread)
     equations = normal_equations(library_of(terms, codes.harmonics), t, states, spread, known, False)
     steps = Shooting.of(t, states, known >= _DETERMINED, deadline)
-    tests, gap = torch.tensor(states[:: max(len(states) // 4, 1), 0]).flatten(1), float(np.diff(t, axis=1).max())
-    largest = float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())
+    largest = largest_of(states)
 
     def laws(active: list[int]) -> Iterator[Law]:
         theta, std = np.zeros((2, len(terms), states.shape[2]))
         for c in range(states.shape[2]):
             weights = equations.weights(c, active)
             theta[active, c] = equations.solve(c, active, weights, list(range(len(equations.gram))))[0]
-        law = stepped(pruned(Law(domain, boundary, tuple(terms), theta, std, codes, largest=largest)), tests, gap)
+        law = integrable(Law(domain, boundary, tuple(terms), theta, std, codes, largest=largest), t, states)
         if law is None:
             return
         whole, gram = steps.refined(law)
         for one in [whole, *steps.shorter(whole, gram)]:
-            law = stepped(pruned(one), tests, gap)
+            law = integrable(one, t, states)
             if law is not None:
                 yield law if one is whole else steps.refined(law)[0]
 
     for names, order in itertools.product(_FAMILIES, (1, 2)):
         yield laws([terms.index(term) for name in names for term in families[name] if term.power <= order])
+
+
+def integrable(law: Law, t: np.ndarray, states: np.ndarray) -> Law | None:
+    """The law without terms that no channel has, with a step accurate at first codes of states (S, T, C, K) at t."""
+    some = torch.tensor(states[:: max(len(states) // 4, 1), 0]).flatten(1)
+    return stepped(pruned(law), some, float(np.diff(t, axis=1).max()))
+
+
+def largest_of(states: np.ndarray) -> float:
+    """Norm of the largest code of states (S, T, C, K)."""
+    return float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())
 
 
 def supports_of(equations: NormalEquations, active: list[int], channels: int, count: int

@@ -19,6 +19,7 @@ from torch import Tensor
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.law import Law
+from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
 
 _ITERATIONS = 25
 _DELTA = 1e-5  # of finite differences, relative to coefficients
@@ -28,6 +29,8 @@ _FAR = 1e3  # error of a step that diverges, in units of the channels' deviation
 _STEEP = 1e6  # derivative from which on a step is left out
 _FEWEST = 16  # steps
 _INCREASES = (1.05, 1.5, 4.0)  # of the misfit that laws of fewer terms may have
+
+Shot = tuple[np.ndarray, Tensor]  # coefficients, and what steps miss with them, (B, R)
 
 
 @dataclass
@@ -51,39 +54,41 @@ class Shooting:
         """The law with coefficients that steps determine, and the normal matrix of these, whitened."""
         steps = self._affordable(law)
         active, library = np.argwhere(law.theta != 0), library_of(law.terms, law.codes.harmonics)
-        values, damping = law.theta[tuple(active.T)].copy(), _DAMPING
-        gram = np.eye(len(values))
+        gram, unit = np.zeros(0), torch.ones(())  # of the last linearisation
 
-        def missed(values: np.ndarray) -> Tensor:
+        def shot(values: np.ndarray) -> Shot:
             theta = np.zeros_like(law.theta)
             theta[tuple(active.T)] = values
             error = steps._missed(field_of(library, torch.tensor(theta)), law.longest)
-            return torch.nan_to_num(error, nan=_FAR).clamp(-_FAR, _FAR)
+            return values, torch.nan_to_num(error, nan=_FAR).clamp(-_FAR, _FAR)
 
-        error = missed(values)
-        for _ in range(_ITERATIONS):
+        def misfit(at: Shot) -> float:
+            return float(torch.log1p(at[1].square().sum(1) / unit).sum())
+
+        def linearise(at: Shot, reused: bool) -> Linearisation[Shot] | None:
+            nonlocal gram, unit
+            if len(gram) and time.process_time() > self.deadline:
+                return None
+            values, error = at
             squares = error.square().sum(1)
             unit = squares.median() + 1e-20
-            before = float(torch.log1p(squares / unit).sum())
             scale = _DELTA * np.maximum(np.abs(values), 1e-3 * np.abs(values).max())
-            slopes = torch.stack([(missed(values + step) - error) / step.max() for step in np.diag(scale)], -1)
+            slopes = torch.stack([(shot(values + step)[1] - error) / step.max() for step in np.diag(scale)], -1)
             weight = torch.where(slopes.abs().amax((1, 2)) < _STEEP, 1 / (1 + squares / unit), 0.0) / unit
             gram = torch.einsum("b,brp,brq->pq", weight, slopes, slopes).numpy()
             pull = -torch.einsum("b,brp,br->p", weight, slopes, error).numpy()
             size = np.sqrt(np.maximum(np.diag(gram), 1e-300))
-            for _ in range(_TRIALS):
+
+            def propose(damping: float) -> Shot:
                 damped = gram / size / size[:, None] + (damping + _LEAST_DAMPING) * np.eye(len(size))
-                trial = values + np.linalg.solve(damped, pull / size) / size
-                moved = missed(trial)
-                after = float(torch.log1p(moved.square().sum(1) / unit).sum())
-                if after < before:
-                    break
-                damping *= 10
-            else:
-                break
-            values, error, damping = trial, moved, damping / 10
-            if before - after < _CONVERGED * before or time.process_time() > self.deadline:
-                break
+                return shot(values + np.linalg.solve(damped, pull / size) / size)
+
+            return Linearisation(misfit(at), propose)
+
+        (values, _), _ = damped_descent(
+            shot(law.theta[tuple(active.T)].copy()), linearise, misfit, steps=_ITERATIONS, tries=_TRIALS,
+            damping=_DAMPING, least=0.0, settled=1 - _CONVERGED,
+        )
         spread = np.sqrt(np.diag(np.linalg.pinv(gram, hermitian=True)))
         theta, std = law.theta.copy(), law.std.copy()
         theta[tuple(active.T)], std[tuple(active.T)] = values, spread
