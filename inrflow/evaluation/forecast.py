@@ -14,6 +14,7 @@ from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
 
 _JITTER = 1e-12
+_MANY = 600  # codes from which on channels' codes are taken apart
 _NUMBERS = 1 << 22  # in the covariances held at once where every trajectory has its own
 
 
@@ -90,12 +91,21 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
             design = basis[rows if len(basis) > 1 else slice(None), k if basis.shape[1] > 1 else 0]
             count = max(len(cov), len(design))
             for s in range(count):
-                half = _root(cov[s if len(cov) > 1 else 0, :size, :size]).to(design.dtype)
-                variance = (design[s if len(design) > 1 else 0] @ half).square().sum(-1).double()
+                variance = _variances(design[s if len(design) > 1 else 0], cov[s if len(cov) > 1 else 0, :size, :size])
                 result[rows, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
     result = result.masked_fill(torch.isnan(inner)[..., None, None], float("nan"))
     widening = surrogate.widening(estimate)[:, None, None, None]
     return prior.std(result, estimate.factor[:, None, None, None], x) * widening
+
+
+def _variances(design: Tensor, covariance: Tensor) -> Tensor:
+    """Variances (N, C) of values design (N, C, Z) @ codes; where many codes are of one channel each, block by block."""
+    each = [design[:, c].any(0).nonzero()[:, 0] for c in range(design.shape[1])] if design.shape[1] > 1 else []
+    if len(covariance) < _MANY or sum(len(own) for own in each) != len(covariance):
+        return (design @ _root(covariance).to(design.dtype)).square().sum(-1).double()
+    halves = [_root(covariance[own][:, own]).to(design.dtype) for own in each]
+    return torch.stack([(design[:, c, own] @ half).square().sum(-1).double()
+                        for c, (own, half) in enumerate(zip(each, halves, strict=True))], -1)
 
 
 def _root(covariance: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.encoding.delayed_values import AffineMotion
 
 _SHORT = 8.0  # internal time units over which the noise of a gap is added as if the flow did not move it
+_MANY = 600  # states from which on those that a flow moves by themselves are taken apart
 _CONTEXT_STEP = 1e-4  # of central differences: truncation and rounding below 1e-8
 
 
@@ -61,7 +62,7 @@ class Dynamics:
             flow = flow @ flow
         if self.field.context_size:
             flow[:, :, self.field.state_size :] = self.context_columns(start, begin, end)
-        moved = flow @ covariance @ flow.transpose(1, 2) + added
+        moved = _carried(flow, covariance) + added
         return (moved + moved.transpose(1, 2)) / 2, flow
 
     def _flow(self, start: Tensor, stop: Tensor, begin: Tensor, end: Tensor, gap: Tensor) -> Tensor:
@@ -93,6 +94,24 @@ class Dynamics:
         times = torch.stack([begin, end], 1).repeat(2 * contexts, 1)
         ends = self.flow(moved, times, check=False)[:, 1].reshape(2, contexts, *start.shape)
         return ((ends[0] - ends[1]) / (2 * _CONTEXT_STEP)).permute(1, 2, 0)
+
+
+def _carried(flow: Tensor, covariance: Tensor) -> Tensor:
+    """Covariances (S or 1, n, n) by flows (S or 1, n, n); those that move most of many states by themselves cost less.
+    """
+    diagonal = flow.diagonal(dim1=1, dim2=2)
+    rows = torch.arange(len(diagonal[0]))
+    if len(rows) >= _MANY:
+        off = flow - torch.diag_embed(diagonal)
+        rows = ((off != 0).any(0).any(0) | (off != 0).any(0).any(1)).nonzero()[:, 0]
+    if len(rows) > diagonal.shape[1] / 2:
+        return flow @ covariance @ flow.transpose(1, 2)
+    block = off[:, rows[:, None], rows]
+    moved = diagonal[:, :, None] * covariance
+    moved[:, rows] += block @ covariance[:, rows]
+    result = moved * diagonal[:, None]
+    result[:, :, rows] += moved[:, :, rows] @ block.mT
+    return result
 
 
 def _doublings(gap: float) -> int:

@@ -140,6 +140,11 @@ class _Design:
             if table.shape[0] < table.shape[1] or np.abs(gram).max() > _SLANT * len(table):
                 self.lengths = None
                 break
+        tall = self.lengths is None and len(table) > 2 * table.shape[1]
+        self.q: np.ndarray | None = None
+        self.r = table
+        if tall:
+            self.q, self.r = np.linalg.qr(table)
 
     def rows(self, seen: np.ndarray) -> _Design:
         """The same at some of the points."""
@@ -150,8 +155,8 @@ class _Design:
         """u (N, R), s (R,), the map v of rows (..., R) to (..., K), and v^2, of table diag(root) = u diag(s) v."""
         if self.lengths is not None:
             return self.table / self.lengths, self.lengths * root, lambda rows: rows, np.eye(len(root))
-        u, s, v = np.linalg.svd(self.table * root, full_matrices=False)
-        return u, s, lambda rows: rows @ v, v**2
+        u, s, v = np.linalg.svd(self.r * root, full_matrices=False)
+        return u if self.q is None else self.q @ u, s, lambda rows: rows @ v, v**2
 
 
 def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray

@@ -34,7 +34,7 @@ class Library(nn.Module):
         self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
         if any(term.axis != VALUE or term.solenoidal for term in terms):  # (d, K, K)
             axes = range(self.transform.points.shape[1])
-            self.register_buffer("derivative", torch.stack([self.projected(self.table(j)) for j in axes]))
+            self.register_buffer("derivative", torch.stack([self.transform.derivative(j) for j in axes]))
         places = max((term.place for term in terms), default=0)
         self.low: Tensor | None = None
         if places:
@@ -98,7 +98,7 @@ class Library(nn.Module):
                 result[:, members] = codes[..., :rows]
         return result
 
-    def operators(self, term: Term, lead: int) -> Iterator[tuple[list[tuple[Product, int]], Tensor | None]]:
+    def operators(self, term: Term, lead: int) -> Iterator[tuple[list[tuple[Product, float]], Tensor | None]]:
         """Products of a term with their signs, and the map (lead, lead) of their projections on the first harmonics
         (None: the identity)."""
         signed = list(zip(term.products, term.signs or (1,) * len(term.products), strict=True))
@@ -106,9 +106,11 @@ class Library(nn.Module):
         if term.solenoidal:
             inverse = self.inverse()[:lead, None]
             by = self.derivative[:, :lead, :lead]
-            for j in range(len(term.products)):
-                transport = Term.transport(j, len(term.products))
-                yield [(product, 1) for product in transport.products], -by[term.products[0][1][0]] @ (inverse * by[j])
+            component = term.products[0][1][0]
+            for j, unit in enumerate(term.signs):
+                products = Term.transport(j, term.signs).products
+                ratio = unit / term.signs[component]
+                yield list(zip(products, term.signs, strict=True)), -ratio * by[component] @ (inverse * by[j])
 
     def inverse(self) -> Tensor:
         """lap^-1 of fields of mean zero: (K,)."""
@@ -123,11 +125,12 @@ class Library(nn.Module):
         """The gradient part (B, K), along its component, of the transport of a velocity; potentials are kept."""
         component, key = term.products[0][1][0], tuple(product[0] for product in term.products)
         if key not in known:
-            axes = range(len(term.products))
-            total = sum(self.transform.project(_pointwise(Term.transport(j, len(axes)), factors, self.eigenvalues,
-                                                          self.transform.count)) @ self.derivative[j].T for j in axes)
+            fields = [_pointwise(Term.transport(j, term.signs), factors, self.eigenvalues, self.transform.count)
+                      for j in range(len(term.signs))]
+            total = sum(unit * self.transform.project(field) @ self.derivative[j].T
+                        for j, (unit, field) in enumerate(zip(term.signs, fields, strict=True)))
             known[key] = total * self.inverse()
-        return known[key] @ self.derivative[component].T
+        return known[key] @ self.derivative[component].T / term.signs[component]
 
 
 def _pointwise(term: Term, factors: dict[tuple[int, int], Tensor], z: Tensor, points: int) -> Tensor:
@@ -137,7 +140,10 @@ def _pointwise(term: Term, factors: dict[tuple[int, int], Tensor], z: Tensor, po
         for factor in product:
             value = factors[factor] if value is None else value * factors[factor]
         value = z.new_ones(len(z), points) if value is None else value
-        total = value if total is None else torch.add(total, value, alpha=sign)
+        if total is None:
+            total = value if sign == 1 else sign * value
+        else:
+            total = torch.add(total, value, alpha=sign)
     assert total is not None
     return total
 
@@ -158,6 +164,7 @@ class LawField(nn.Module):
         self._products = [j for j in active if j not in self._linear]
         self.products_of = self.coefficients(self._products)
         self._cache: dict[float, list[Tensor]] = {}
+        self._flows: dict[float, Tensor] = {}
         self.blocks = self._blocks()
 
     @property
@@ -212,7 +219,7 @@ class LawField(nn.Module):
         """Whether `blocks` are one matrix of all codes."""
         return len(self.blocks) == 1 and self.blocks.shape[-1] == self.size
 
-    def _act(self, blocks: Tensor, z: Tensor) -> Tensor:
+    def act(self, blocks: Tensor, z: Tensor) -> Tensor:
         """Blocks (K, C, C) or (1, C K, C K) on codes (B, C, K)."""
         if self.coupled:
             return (z.reshape(len(z), -1) @ blocks[0].T).reshape(z.shape)
@@ -259,7 +266,7 @@ class LawField(nn.Module):
     def forward(self, t: Tensor | float, z: Tensor) -> Tensor:
         """Rates (..., C K) of codes (..., C K); the law does not depend on time."""
         codes = z.reshape(-1, self.channels, len(self.library.eigenvalues)).to(self.theta.dtype)
-        rate = self._act(self.blocks, codes) + self.products(codes)
+        rate = self.act(self.blocks, codes) + self.products(codes)
         return rate.reshape(z.shape).to(z.dtype)
 
     def growth(self, rows: slice = slice(None)) -> float:
@@ -271,6 +278,15 @@ class LawField(nn.Module):
             blocks = blocks.reshape(1, blocks.shape[0] * blocks.shape[1], -1)
         return float(torch.linalg.eigvals(blocks).real.max())
 
+    def exponential(self, h: float) -> Tensor:
+        """exp(h L) of the linear part L, as `blocks`."""
+        return torch.linalg.matrix_exp(h * self.blocks)
+
+    def _flow(self, h: float) -> Tensor:
+        if h not in self._flows:
+            self._flows = {**dict(list(self._flows.items())[-3:]), h: self.exponential(h)}
+        return self._flows[h]
+
     def _coefficients(self, h: float) -> list[Tensor]:
         if h not in self._cache:
             self._cache = {**dict(list(self._cache.items())[-3:]),
@@ -280,10 +296,12 @@ class LawField(nn.Module):
     @torch.no_grad()
     def advance(self, z: Tensor, dt: float, steps: int) -> Tensor:
         """Codes (B, C K) after a time dt, by ETDRK4 in equal steps: exact in the linear part."""
-        operators = self._coefficients(dt / steps)
         now = z.reshape(len(z), self.channels, -1)
+        if not self.products_of:
+            return self.act(self._flow(dt), now).reshape(z.shape)
+        operators = self._coefficients(dt / steps)
         for _ in range(steps):
-            now = etdrk4.step(now, operators, self._act, self.products)
+            now = etdrk4.step(now, operators, self.act, self.products)
         return now.reshape(z.shape)
 
     def bounded(self, z: Tensor, dt: float, step: float, largest: float) -> Tensor:

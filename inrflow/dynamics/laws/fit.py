@@ -5,74 +5,49 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Sphere
-from inrflow.domains.box import PERIODIC
-from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes, held_out_errors, point_sets
+from inrflow.domains import Box, Domain, Flows
+from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.contexts import Systems, contexts_of, standard, with_contexts
-from inrflow.dynamics.laws.flow import TERMS, library_of
+from inrflow.dynamics.laws.flow import library_of
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.refine import Refinement, flights, solved_contexts
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations
+from inrflow.dynamics.laws.regression import FOLDS, normal_equations, supports_of
+from inrflow.dynamics.laws.search.data import Data, Log, choose, encode, forecast_errors, shares_known, windows
+from inrflow.dynamics.laws.search.families import Families, families_of
 from inrflow.dynamics.laws.shooting import Shooting
 from inrflow.dynamics.laws.stability import pruned, stepped, well_posed
-from inrflow.dynamics.laws.terms import Term, short_list
 from inrflow.errors import UserError
 
-_FEWEST = 8
-_MOST = 256  # harmonics that laws are sought on
-_MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
-_FINER = (1.7, 2.8)  # times as many that forecasts are tried on
-_FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
+_FINER = (1.7, 2.8)  # times as many harmonics that forecasts are tried on
+_FINEST = (3.7,)  # those of flows, whose small waves carry energy away: at once
 _BETTER = 0.9  # share of the error that is left by more harmonics or shorter steps, if they are to be taken
-_HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
 _SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
-_LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
-# above the least by no more than these shares of the least, and of what terms explain at all
 _LAST = 3.0  # seconds for standard errors
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
 _LENGTHS = (1, 3, 9)  # frames of the flights that refine coefficients, one after the other
-_FAMILIES = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
-             ("linear", "products", "transport", "fluxes"))
 _PAYS = 0.5  # share of the least misfit without contexts that laws with contexts may have
 _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
-_WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
 _HARDLY = 2.0  # times the error of the best law, which shorter ones may have
 _EXPLAINED = 1e-2  # error of forecasts from which on laws are sought along single steps, too
 _DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
-_RESOLVED = 1 / 3  # of the modes of flows give equations
 _TRAJECTORIES = 32  # equations come from so many trajectories, at most
-
-Log = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Data:
-    """Trajectories: times (S, T), points (S, N, d), fields (S, T, N, C), and the systems they are of."""
-
-    t: np.ndarray
-    x: np.ndarray
-    u: np.ndarray
-    systems: Systems
-
-    def take(self, rows: np.ndarray) -> Data:
-        """The trajectories of some indices."""
-        return Data(self.t[rows], self.x[rows], self.u[rows], self.systems.take(rows))
 
 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
-            boundary: str | None = None, seed: int = 0, log: Log | None = None, systems: Systems | None = None) -> Law:
+            boundary: str | None = None, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
+            units: Sequence[float] | None = None) -> Law:
     """The law whose forecasts of held-out trajectories are best.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
     harmonics fit best is taken, as with boundary conditions that are not given. seconds: of processor time. systems:
-    whose coefficients may differ. Raises UserError where no law forecasts at all.
+    whose coefficients may differ. units (C,): of channels, 1 by default. Raises UserError where no law forecasts.
     """
     start = time.process_time()
     say: Log = log or (lambda _: None)
@@ -92,6 +67,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if codes.used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
         codes = fit_codes(place.harmonics(codes.used, boundary), train.x, train.u)
     states, spread = encode(codes, train)
+    families = families_of(place, codes.harmonics, states, units)
     say(f"{place.kind}: {codes.harmonics.count} harmonics, cpu {time.process_time() - start:.1f}")
     scored: list[tuple[np.ndarray, Law]] = []
 
@@ -101,7 +77,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         if np.isfinite(errors).all():
             scored.append((errors, law))
 
-    for law in candidates(place, boundary, codes, train, states, spread, say):
+    for law in candidates(place, boundary, codes, families, train, states, spread, say):
         consider(known_contexts(law, train, judge))
         if time.process_time() - start > (0.4 if scored else 1.0) * seconds:
             break
@@ -111,7 +87,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         return time.process_time() < deadline and not any(errors.mean() < _EXPLAINED for errors, _ in scored)
 
     if wanting():
-        for laws in along_single_steps(place, boundary, codes, train.t, states, spread, deadline):
+        for laws in along_single_steps(place, boundary, codes, families, train.t, states, spread, deadline):
             for law in laws:
                 consider(law)
             if not wanting():
@@ -155,26 +131,14 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     return standard(law, np.unique(train.systems.number))
 
 
-def windows(data: Data) -> Data:
-    """Long trajectories in parts that share their first and last frames: chaos is forecast over none of them whole."""
-    trajectories, frames = data.u.shape[:2]
-    length = max(_WINDOW[0], min(_WINDOW[1], trajectories * frames // _WINDOWS))
-    if frames < 2 * length - 1:
-        return data
-    starts = range(0, frames - length + 1, length - 1)
-    rows = np.repeat(np.arange(trajectories), len(starts))
-    parts = data.take(rows)
-    cut = np.tile(starts, trajectories)[:, None] + np.arange(length)
-    return replace(parts, t=np.take_along_axis(parts.t, cut, 1), u=parts.u[np.arange(len(rows))[:, None], cut])
-
-
 def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:
     """The law on more harmonics while its forecasts improve: it makes waves that the points do not determine."""
     began = time.process_time()
     errors = forecast_errors(law, judge)
     spent, count = time.process_time() - began, law.codes.harmonics.count
-    for factor in _FINER:
-        if time.process_time() + 3 * factor**2 * spent > deadline:
+    flow = isinstance(law.domain, Box) and any(term.solenoidal for term in law.terms)
+    for factor in _FINEST if flow else _FINER:
+        if time.process_time() + 3 * factor ** (1 if flow else 2) * spent > deadline:
             break
         harmonics = law.domain.harmonics(int(factor * count), law.boundary)
         if harmonics.count <= law.codes.harmonics.count:
@@ -183,11 +147,29 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:
         first = torch.tensor(encode(codes, judge.take(np.arange(min(4, len(judge.u)))))[0][:, 0]).flatten(1)
         wider = stepped(replace(law, codes=codes), first, float(np.diff(train.t, axis=1).max()))
         after = forecast_errors(wider, judge) if wider is not None else np.full(1, np.inf)
+        if wider is not None and flow:  # coefficients of fewer harmonics made up for those that were missing
+            anew = solved_anew(wider, train)
+            again = forecast_errors(anew, judge)
+            wider, after = (anew, again) if again.mean() < after.mean() else (wider, after)
         say(f"  on {harmonics.count} harmonics: {errors.mean():.2e} to {after.mean():.2e}")
         if wider is None or not after.mean() < _BETTER * errors.mean():
             break
         law, errors = wider, after
     return law
+
+
+def solved_anew(law: Law, data: Data) -> Law:
+    """The law's coefficients by regression on its present harmonics."""
+    states, spread = encode(law.codes, data)
+    equations = normal_equations(library_of(law.terms, law.codes.harmonics), data.t, states, spread,
+                                 shares_known(law.codes, spread), False)
+    theta, std = np.zeros((2, *law.theta.shape))
+    for c in range(theta.shape[1]):
+        active = np.flatnonzero(law.theta[:, c]).tolist()
+        weights = equations.weights(c, active)
+        theta[active, c], inverse = equations.solve(c, active, weights, list(range(len(equations.gram))))
+        std[active, c] = np.sqrt(np.diag(inverse))
+    return replace(law, theta=theta, std=std)
 
 
 def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) -> Law:
@@ -225,43 +207,13 @@ def simplest(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
     return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
 
 
-def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log) -> tuple[Domain, str, int]:
-    """Domain, boundary condition and number of harmonics that fit held-out points best, the fewer where it is close."""
-    some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
-    bases = [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
-                                                            boundary else BOUNDARIES if bounded(place) else [NATURAL])]
-    errors: dict[tuple[int, int], float] = {}
-    for i, (place, kind) in enumerate(bases):
-        size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else _MOST, int(np.isfinite(data.u[0, 0, :, 0]).sum()))
-        while size >= _FEWEST:
-            errors[i, size] = held_out_errors(place.harmonics(size, kind), some.x, some.u, seed)
-            if errors[i, size] > _HOPELESS * min(errors.values()):
-                break
-            size = int(size / 1.6)
-    least = min(errors.values())
-    i, size = min((key for key in errors if errors[key] <= _FEWER * least), key=lambda key: (key[1], key[0]))
-    say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
-    return *bases[i], size
-
-
-def families_of(domain: Domain, channels: int) -> dict[str, list[Term]]:
-    """Families of terms that laws on a domain are sought in."""
-    return TERMS if isinstance(domain, Flows) else short_list(channels, domain.dimensions, domain.kind == "sphere")
-
-
-def bounded(domain: Domain) -> bool:
-    """Whether a domain has a boundary."""
-    return not isinstance(domain, Sphere) and not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC})
-
-
-def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, data: Data, states: np.ndarray,
-               spread: np.ndarray, say: Log) -> Iterator[Law]:
+def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Families, data: Data,
+               states: np.ndarray, spread: np.ndarray, say: Log) -> Iterator[Law]:
     """Laws of all families of terms and sizes, the one with the least left-out misfit first, each as it is asked for.
 
     states (S, T, C, K) of the data, of variances spread (S, C, K).
     """
-    channels, families = states.shape[2], families_of(domain, states.shape[2])
-    terms = [term for family in families.values() for term in family]
+    channels, terms = states.shape[2], families.every
     rows = np.linspace(0, len(states) - 1, min(len(states), _TRAJECTORIES)).astype(int)
     if data.systems.counts:  # all of them: systems may have few
         rows = np.arange(len(states))
@@ -272,8 +224,8 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, data: Data, 
     found: dict[tuple, tuple[float, Law]] = {}
     for cumulative in (False, True):
         each = normal_equations(library, t, states, spread, known, cumulative, len(rows))
-        for names, count in itertools.product(_FAMILIES, (0, *systems.counts)):
-            active = [terms.index(term) for name in names for term in families[name]]
+        for names, count in itertools.product(families.combined, (0, *systems.counts)):
+            active = [terms.index(term) for name in names for term in families.terms[name]]
             contexts = contexts_of(each, systems, active, count)
             equations = with_contexts(each, contexts[systems.number]).grouped(np.arange(len(rows)) % FOLDS)
             columns = [j + p * len(terms) for p in range(1 + count) for j in active]
@@ -296,12 +248,10 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, data: Data, 
             yield integrated
 
 
-def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, t: np.ndarray, states: np.ndarray,
-                       spread: np.ndarray, deadline: float) -> Iterator[Iterator[Law]]:
+def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, families: Families, t: np.ndarray,
+                       states: np.ndarray, spread: np.ndarray, deadline: float) -> Iterator[Iterator[Law]]:
     """For each family of terms, in turn, laws refined along single steps: of all its terms, and shorter ones."""
-    families = families_of(domain, states.shape[2])
-    terms = [term for family in families.values() for term in family]
-    known = shares_known(codes, spread)
+    terms, known = families.every, shares_known(codes, spread)
     equations = normal_equations(library_of(terms, codes.harmonics), t, states, spread, known, False)
     steps = Shooting.of(t, states, known >= _DETERMINED, deadline)
     largest = largest_of(states)
@@ -320,8 +270,8 @@ def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, t: n
             if law is not None:
                 yield law if one is whole else steps.refined(law)[0]
 
-    for names, order in itertools.product(_FAMILIES, (1, 2)):
-        yield laws([terms.index(term) for name in names for term in families[name] if term.power <= order])
+    for names, order in itertools.product(families.combined, (1, 2)):
+        yield laws([terms.index(term) for name in names for term in families.terms[name] if term.power <= order])
 
 
 def integrable(law: Law, t: np.ndarray, states: np.ndarray) -> Law | None:
@@ -335,62 +285,3 @@ def largest_of(states: np.ndarray) -> float:
     return float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())
 
 
-def supports_of(equations: NormalEquations, active: list[int], channels: int, count: int
-                ) -> list[tuple[tuple, np.ndarray, np.ndarray, float]]:
-    """Supports, coefficients, standard errors (J, C) and misfits of laws of several sizes from some active terms."""
-    paths, weights = [], []
-    for c in range(channels):
-        weights.append(equations.weights(c, active))
-        paths.append(equations.eliminations(c, active, weights[c]))
-    result, everything = [], list(range(len(equations.gram)))
-    for level in _LEVELS:
-        theta, std, chosen, misfit = np.zeros((count, channels)), np.zeros((count, channels)), [], 0.0
-        for c, path in enumerate(paths):
-            least, empty = min(value for _, value in path), path[-1][1]
-            bound = least + min(level[0] * least, level[1] * (empty - least))
-            support = [support for support, value in path if value <= bound][-1]
-            solution, inverse = equations.solve(c, support, weights[c], everything)
-            theta[support, c], std[support, c] = solution, np.sqrt(np.diag(inverse))
-            chosen.append(tuple(sorted(support)))
-            explained = equations.squares(c, support, solution, everything).sum()
-            misfit += float(explained / equations.total[:, :, c].sum()) / channels
-        result.append((tuple(chosen), theta, std, misfit))
-    return result
-
-
-def forecast_errors(law: Law, data: Data) -> np.ndarray:
-    """Squared errors (S,) of forecasts from first frames, relative to variances, mean over channels; inf: diverged."""
-    result, scale = np.full(len(data.u), np.inf), np.nanvar(data.u, (0, 1, 2)) + 1e-300
-    for members, places in point_sets(data.x):
-        z = law.encode(places, data.u[members][:, 0])
-        _, label = np.unique(np.column_stack([data.systems.number, data.t])[members], axis=0, return_inverse=True)
-        paths = z.new_zeros(len(z), data.t.shape[1], z.shape[1])
-        for alike in (np.flatnonzero(label.ravel() == i) for i in range(label.max() + 1)):
-            first = members[alike[0]]
-            paths[alike] = law.rollout(z[alike], data.t[first], law.context_of(data.systems.number[first]))
-        squares = np.nanmean((law.decode(paths, places) - data.u[members]) ** 2, (1, 2)) / scale
-        bounded = torch.isfinite(paths).flatten(1).all(1).numpy()
-        result[members] = np.where(bounded, squares.mean(1), np.inf)
-    return result
-
-
-def shares_known(codes: HarmonicCodes, spread: np.ndarray) -> np.ndarray:
-    """Shares (C, K) of the variance of codes that points determine, of their variances (S, C, K).
-
-    None of flows' higher modes, whose rates lack the transport by those that are left out.
-    """
-    known = 1 - spread.mean(0) / codes.variance
-    if codes.harmonics.components > 1:
-        known[:, int(_RESOLVED * codes.harmonics.count) :] = 0.0
-    return known
-
-
-def encode(codes: HarmonicCodes, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (S, T, C, K) of trajectories and their variances (S, C, K)."""
-    states = np.zeros((*data.u.shape[:2], *codes.variance.shape))
-    spread = np.zeros((len(states), *states.shape[2:]))
-    for members, places in point_sets(data.x):
-        states[members], spread[members] = codes.encode(places, data.u[members])
-    steady = states[..., states.shape[-1] - codes.harmonics.steady :]
-    steady[:] = steady.mean(1, keepdims=True)
-    return states, spread

@@ -17,7 +17,7 @@ from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.terms import VALUE, Term
 
 FRICTION, VISCOSITY = Term((((0, VALUE),),)), Term((((0, VALUE),),), 1)
-TRANSPORT = Term.transport(0, 2)
+TRANSPORT = Term.transport(0, (1.0, 1.0))
 TERMS = {"linear": [VISCOSITY], "products": [], "transport": [TRANSPORT], "fluxes": [FRICTION]}
 
 
@@ -86,7 +86,7 @@ class FlowField(LawField):
         self.library, self.channels = library, 1
         self.register_buffer("theta", theta)
         self.weights = {term: float(value) for term, value in zip(library.terms, theta[:, 0], strict=True)}
-        self._cache = {}
+        self._cache, self.products_of = {}, {TRANSPORT: {}}
         self.blocks = self._blocks()
 
     def _blocks(self) -> Tensor:

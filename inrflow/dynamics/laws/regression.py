@@ -16,6 +16,8 @@ from scipy.interpolate import make_interp_spline
 from inrflow.dynamics.laws.field import Library
 
 FOLDS = 4
+_LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
+# above the least by no more than these shares of the least, and of what terms explain at all
 _NODES = 4  # Gauss points of an interval
 _ORDER = 5  # of splines in time
 _CHUNK = 128  # states whose features are held at a time
@@ -140,6 +142,29 @@ def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, l
     rates = rates.reshape(len(starts), _NODES, *rates.shape[1:])
     weighted = torch.tensor(weights / 2 * lengths[:, None])
     return torch.einsum("in,injk->ijk", weighted, rates).numpy(), np.diff(codes, axis=0)[first:last]
+
+
+def supports_of(equations: NormalEquations, active: list[int], channels: int, count: int
+                ) -> list[tuple[tuple, np.ndarray, np.ndarray, float]]:
+    """Supports, coefficients, standard errors (J, C) and misfits of laws of several sizes from some active terms."""
+    paths, weights = [], []
+    for c in range(channels):
+        weights.append(equations.weights(c, active))
+        paths.append(equations.eliminations(c, active, weights[c]))
+    result, everything = [], list(range(len(equations.gram)))
+    for level in _LEVELS:
+        theta, std, chosen, misfit = np.zeros((count, channels)), np.zeros((count, channels)), [], 0.0
+        for c, path in enumerate(paths):
+            least, empty = min(value for _, value in path), path[-1][1]
+            bound = least + min(level[0] * least, level[1] * (empty - least))
+            support = [support for support, value in path if value <= bound][-1]
+            solution, inverse = equations.solve(c, support, weights[c], everything)
+            theta[support, c], std[support, c] = solution, np.sqrt(np.diag(inverse))
+            chosen.append(tuple(sorted(support)))
+            explained = equations.squares(c, support, solution, everything).sum()
+            misfit += float(explained / equations.total[:, :, c].sum()) / channels
+        result.append((tuple(chosen), theta, std, misfit))
+    return result
 
 
 def spline_errors(t: np.ndarray, codes: np.ndarray, edges: list[int]) -> np.ndarray:

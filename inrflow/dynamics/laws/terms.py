@@ -16,15 +16,16 @@ POTENTIAL = 8  # added to the axis of a derivative: that of lap^-1 of the channe
 class Term:
     """lap^power d_axis of a sum of products; a factor (channel, axis) is a value (axis -1) or a first derivative.
 
-    No factors at all: the constant 1. signs: of the products, all positive where not given. place: it is multiplied by
+    No factors at all: the constant 1. signs: factors of the products, 1 where not given. place: it is multiplied by
     the low harmonic of this number, 0 the constant; flux: div(harmonic grad .) instead. solenoidal: products are
-    (u . grad) of one component of a velocity, of which the gradient part, that a pressure takes, is left out.
+    (u . grad) of one component of a velocity whose components have `signs` as units, and of which the gradient part,
+    that a pressure takes, is left out.
     """
 
     products: tuple[Product, ...] = ((),)
     power: int = 0
     axis: int = VALUE
-    signs: tuple[int, ...] = ()
+    signs: tuple[float, ...] = ()
     place: int = 0
     flux: bool = False
     solenoidal: bool = False
@@ -40,9 +41,9 @@ class Term:
         return cls(tuple(((channel, j), (stream, POTENTIAL + TURN + j)) for j in range(3)), signs=(1, 1, 1))
 
     @classmethod
-    def transport(cls, component: int, dimensions: int) -> Term:
-        """A component of P (u . grad) u, with P the projection onto fields without divergence."""
-        return cls(tuple(((j, VALUE), (component, j)) for j in range(dimensions)), solenoidal=True)
+    def transport(cls, component: int, units: Sequence[float]) -> Term:
+        """A component of P (u . grad) u, with P the projection onto fields without divergence; u in units (d,)."""
+        return cls(tuple(((j, VALUE), (component, j)) for j in range(len(units))), signs=tuple(units), solenoidal=True)
 
     @property
     def base(self) -> Term:
@@ -58,7 +59,7 @@ class Term:
         """The products that its evaluation needs: of all components where it is projected."""
         if not self.solenoidal:
             return self.products
-        return tuple(p for i in range(len(self.products)) for p in Term.transport(i, len(self.products)).products)
+        return tuple(p for i in range(len(self.products)) for p in Term.transport(i, self.signs).products)
 
     @property
     def linear(self) -> bool:
@@ -67,12 +68,11 @@ class Term:
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The term in the names of channels and coordinates, as "u du/dx" or "lap u"."""
-        if self.signs:
+        if self.solenoidal:
+            text = f"P(u . grad) {channels[self.products[0][1][0]]}"
+        elif self.signs:
             (channel, _), (stream, _) = self.products[0]
             text = f"J(lap^-1 {channels[stream]}, {channels[channel]})"
-        elif self.solenoidal:
-            ((_, _), (c, _)), *_ = self.products
-            text = f"P(u . grad) {channels[c]}"
         elif len(self.products) > 1:  # a sum over axes of products of derivatives
             text = " . ".join(f"grad {channels[c]}" for c, axis in self.products[0] if axis != VALUE)
             values = [channels[c] for c, axis in self.products[0] if axis == VALUE]
@@ -107,8 +107,11 @@ class Term:
     @classmethod
     def from_state(cls, state: dict) -> Term:
         """The term of a `state()`."""
+        signs = tuple(float(sign) for sign in state.get("signs", ()))
+        if state.get("solenoidal") and not signs:  # of models saved before velocities had units
+            signs = (1.0,) * len(state["products"])
         return cls(tuple(tuple((int(c), int(a)) for c, a in product) for product in state["products"]),
-                   int(state["power"]), int(state["axis"]), tuple(int(sign) for sign in state.get("signs", ())),
+                   int(state["power"]), int(state["axis"]), signs,
                    int(state.get("place", 0)), bool(state.get("flux", False)), bool(state.get("solenoidal", False)))
 
 

@@ -43,6 +43,10 @@ class DenseTransform(nn.Module):
         """Means (..., K) over the domain of fields (..., Q) times harmonics, or times their derivatives."""
         return (fields * self.weights) @ self.table(axis)
 
+    def derivative(self, axis: int) -> Tensor:
+        """The derivative along an axis, projected on harmonics: (K, K)."""
+        return (self.values * self.weights[:, None]).T @ self.table(axis)
+
 
 class SeparableTransform(nn.Module):
     """The same on a box, whose harmonics are products of functions of one coordinate: sums along one axis at a time."""
@@ -78,6 +82,14 @@ class SeparableTransform(nn.Module):
         for j, tables in enumerate(self.tables):
             full = torch.tensordot(full, tables[int(j == axis)], ([1], [0]))
         return full.reshape(*fields.shape[:-1], -1)[..., self.places]
+
+    def derivative(self, axis: int) -> Tensor:
+        """The derivative along an axis, projected on harmonics: (K, K)."""
+        values, slopes = self.tables[axis]
+        modes = torch.tensor(self.harmonics.modes)
+        of_axis = (values.T @ slopes / len(values))[modes[:, axis, None], modes[:, axis]]
+        others = modes[:, [j for j in range(modes.shape[1]) if j != axis]]
+        return torch.where((others[:, None] == others).all(-1), of_axis, 0.0)
 
 
 def transform_of(harmonics: Harmonics, degree: int) -> DenseTransform | SeparableTransform:

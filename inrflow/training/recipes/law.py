@@ -97,6 +97,7 @@ class LawRecipe:
             law = fit_law(
                 t[whole], x, u[whole], domains, seconds=seconds, seed=run.config.seed,
                 log=lambda line: run.log.log("law", 0, note=line), systems=systems,
+                units=scale.tolist(),
             )
         except (UserError, ValueError, np.linalg.LinAlgError) as reason:
             run.log.say(f"no law on the domain's harmonics was found ({str(reason).splitlines()[0]})")
@@ -180,6 +181,7 @@ def _written(law, problem: Problem) -> list[str]:  # noqa: ANN001
         return scaled.written([f"({', '.join(about.channels)})"], about.coordinates)
     scale = problem.source.normalisation.scale.double().flatten().numpy()
     unit = np.array([
+        scale[term.products[0][1][0]] if term.solenoidal else
         np.prod([scale[channel] for channel, _ in term.products[0]]) if term.products[0] else 1.0 for term in law.terms
     ])
     factor = scale[None] / unit[:, None] / problem.scale.unit

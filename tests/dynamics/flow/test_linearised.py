@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow import linearised
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import Dynamics
 
@@ -41,3 +42,13 @@ def test_far_ahead_the_spread_of_a_decaying_field_stays_that_of_its_noise(gap):
     short = gap / 2 ** math.ceil(math.log2(gap / 8))  # noise is added once in each of these
     expected = 0.01 * short / (1 - math.exp(-0.1 * short))
     torch.testing.assert_close(moved[0], expected * torch.eye(2).double(), rtol=1e-6, atol=1e-12)
+
+
+def test_flows_that_couple_few_of_many_states_carry_covariances_as_dense_ones_do(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    flow = torch.eye(40, dtype=torch.float64).repeat(2, 1, 1)
+    flow[:, :6, :6] += torch.randn(2, 6, 6, dtype=torch.float64, generator=generator)
+    root = torch.randn(1, 40, 40, dtype=torch.float64, generator=generator)
+    covariance = root @ root.mT
+    monkeypatch.setattr(linearised, "_MANY", 10)
+    torch.testing.assert_close(linearised._carried(flow, covariance), flow @ covariance @ flow.mT)

@@ -12,11 +12,13 @@ from inrflow.dynamics.laws import Systems, fit, fit_law
 from inrflow.dynamics.laws.contexts import standard
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.search.families import Families
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.dynamics.laws.terms import VALUE, Term, short_list
 
 LINE = Box([0.0], [1.0], ["walled"])
 TERMS = [Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 3,))]
+SHORT = Families(short_list(1, 1), (("linear", "products"),))
 RATES = np.array([0.01, 0.02, 0.03, 0.05])  # of diffusion, one for each system
 LAPLACIAN = TERMS[0]
 
@@ -39,7 +41,7 @@ def _paths(rates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_a_coefficient_that_differs_between_systems_is_found_for_each(
     known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit, "_FAMILIES", fit._FAMILIES[:1])
+    monkeypatch.setattr(fit, "families_of", lambda *_: SHORT)
     number = np.repeat(np.arange(4), 4)
     t, x, u = _paths(RATES[number])
     start = np.sqrt(RATES)[:, None] if known else None
@@ -52,7 +54,7 @@ def test_a_coefficient_that_differs_between_systems_is_found_for_each(
 
 
 def test_every_trajectory_may_be_a_system_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "_FAMILIES", fit._FAMILIES[:1])  # the others take time, and are not of this law
+    monkeypatch.setattr(fit, "families_of", lambda *_: SHORT)  # the others take time, and are not of this law
     rates = np.linspace(0.01, 0.05, 6)
     t, x, u = _paths(rates)
     law = fit_law(t, x, u, LINE, boundary="natural", seconds=30.0, systems=Systems(np.arange(6), 6, (1,)))

@@ -1,0 +1,114 @@
+"""Trajectories that a law is sought in: windows, codes, forecasts and their errors, the choice of harmonics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Sphere
+from inrflow.domains.box import PERIODIC
+from inrflow.dynamics.laws.codes import HarmonicCodes, held_out_errors, point_sets
+from inrflow.dynamics.laws.contexts import Systems
+from inrflow.dynamics.laws.law import Law
+
+_FEWEST = 8
+_MOST = 256  # harmonics that laws are sought on
+_MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
+_FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
+_HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
+_WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
+_RESOLVED = 1 / 3  # of the modes of flows give equations
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Trajectories: times (S, T), points (S, N, d), fields (S, T, N, C), and the systems they are of."""
+
+    t: np.ndarray
+    x: np.ndarray
+    u: np.ndarray
+    systems: Systems
+
+    def take(self, rows: np.ndarray) -> Data:
+        """The trajectories of some indices."""
+        return Data(self.t[rows], self.x[rows], self.u[rows], self.systems.take(rows))
+
+
+def windows(data: Data) -> Data:
+    """Long trajectories in parts that share their first and last frames: chaos is forecast over none of them whole."""
+    trajectories, frames = data.u.shape[:2]
+    length = max(_WINDOW[0], min(_WINDOW[1], trajectories * frames // _WINDOWS))
+    if frames < 2 * length - 1:
+        return data
+    starts = range(0, frames - length + 1, length - 1)
+    rows = np.repeat(np.arange(trajectories), len(starts))
+    parts = data.take(rows)
+    cut = np.tile(starts, trajectories)[:, None] + np.arange(length)
+    return replace(parts, t=np.take_along_axis(parts.t, cut, 1), u=parts.u[np.arange(len(rows))[:, None], cut])
+
+
+def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log) -> tuple[Domain, str, int]:
+    """Domain, boundary condition and number of harmonics that fit held-out points best, the fewer where it is close."""
+    some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
+    bases = [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
+                                                            boundary else BOUNDARIES if bounded(place) else [NATURAL])]
+    errors: dict[tuple[int, int], float] = {}
+    for i, (place, kind) in enumerate(bases):
+        size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else _MOST, int(np.isfinite(data.u[0, 0, :, 0]).sum()))
+        while size >= _FEWEST:
+            errors[i, size] = held_out_errors(place.harmonics(size, kind), some.x, some.u, seed)
+            if errors[i, size] > _HOPELESS * min(errors.values()):
+                break
+            size = int(size / 1.6)
+    least = min(errors.values())
+    i, size = min((key for key in errors if errors[key] <= _FEWER * least), key=lambda key: (key[1], key[0]))
+    say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
+    return *bases[i], size
+
+
+def bounded(domain: Domain) -> bool:
+    """Whether a domain has a boundary."""
+    return not isinstance(domain, Sphere) and not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC})
+
+
+def forecast_errors(law: Law, data: Data) -> np.ndarray:
+    """Squared errors (S,) of forecasts from first frames, relative to variances, mean over channels; inf: diverged."""
+    result, scale = np.full(len(data.u), np.inf), np.nanvar(data.u, (0, 1, 2)) + 1e-300
+    for members, places in point_sets(data.x):
+        z = law.encode(places, data.u[members][:, 0])
+        _, label = np.unique(np.column_stack([data.systems.number, data.t])[members], axis=0, return_inverse=True)
+        paths = z.new_zeros(len(z), data.t.shape[1], z.shape[1])
+        for alike in (np.flatnonzero(label.ravel() == i) for i in range(label.max() + 1)):
+            first = members[alike[0]]
+            paths[alike] = law.rollout(z[alike], data.t[first], law.context_of(data.systems.number[first]))
+        squares = np.nanmean((law.decode(paths, places) - data.u[members]) ** 2, (1, 2)) / scale
+        bounded = torch.isfinite(paths).flatten(1).all(1).numpy()
+        result[members] = np.where(bounded, squares.mean(1), np.inf)
+    return result
+
+
+def shares_known(codes: HarmonicCodes, spread: np.ndarray) -> np.ndarray:
+    """Shares (C, K) of the variance of codes that points determine, of their variances (S, C, K).
+
+    None of flows' higher modes, whose rates lack the transport by those that are left out.
+    """
+    known = 1 - spread.mean(0) / codes.variance
+    if codes.harmonics.components > 1:
+        known[:, int(_RESOLVED * codes.harmonics.count) :] = 0.0
+    return known
+
+
+def encode(codes: HarmonicCodes, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (S, T, C, K) of trajectories and their variances (S, C, K)."""
+    states = np.zeros((*data.u.shape[:2], *codes.variance.shape))
+    spread = np.zeros((len(states), *states.shape[2:]))
+    for members, places in point_sets(data.x):
+        states[members], spread[members] = codes.encode(places, data.u[members])
+    steady = states[..., states.shape[-1] - codes.harmonics.steady :]
+    steady[:] = steady.mean(1, keepdims=True)
+    return states, spread
