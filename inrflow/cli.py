@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     keep_freed_memory()
     warnings.showwarning = _show_warning  # one line each, without the source of the warning
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by whoever started us
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
     try:
         if name not in COMMANDS:
             raise UserError(f"unknown command {name!r}; choose from {', '.join(COMMANDS)}")
@@ -55,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(command_help(name, COMMANDS[name]))
             return 0
+        _require_folder()
         _check(name, rest)
         with _stopped_by_sigterm():
             return _command(name)(rest)
@@ -98,6 +102,14 @@ def _stopped_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _require_folder() -> None:
+    """Raise UserError where the working folder, against which names of files are resolved, is gone."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError("the working folder does not exist any more; change to one that does") from error
 
 
 def _check(name: str, arguments: list[str]) -> None:

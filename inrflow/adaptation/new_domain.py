@@ -18,7 +18,7 @@ from inrflow.dynamics.laws.regression import shells
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.errors import UserError
 from inrflow.evaluation.calibration import calibrate
-from inrflow.evaluation.place import described, elsewhere_of
+from inrflow.evaluation.place import described, elsewhere_of, seen_of
 from inrflow.model.surrogate import Surrogate
 
 _CALIBRATED = 16  # trajectories, at most
@@ -98,7 +98,8 @@ def _on(surrogate: Surrogate, decoder: DomainHarmonicDecoder, domain: Domain, th
     return replace(
         surrogate, description=replace(about, units=about.units or surrogate.description.units), decoder=new,
         field=field, prior=state, box=file.box,
-        training={**surrogate.training, "moved_from": surrogate.description.name})
+        training={**surrogate.training, "moved_from": surrogate.description.name,
+                  "seen": seen_of(file) if about.geometry == "sphere" else None})
 
 
 def _carried(variances: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

@@ -52,6 +52,11 @@ def run(arguments: list[str]) -> int:
         return run_new_physics(config)
     surrogate = load_run(str(config.run), config.device)
     place = RunDirectory.new(config.output, "adapt")
+    with place.held():
+        return _run(config, surrogate, place)
+
+
+def _run(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int:
     directory = place.path
     console = Console(stderr=True)
     with TrajectoryFile(str(config.data.train)) as file:

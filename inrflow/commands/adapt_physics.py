@@ -40,7 +40,12 @@ def run_new_physics(config: AdaptConfig) -> int:
             raise UserError(f"{path} ({name}) is not periodic in all coordinates, the physics of {config.run} are; "
                             "train it by itself")
     place = RunDirectory.new(config.output, "adapt")
-    directory = place.path
+    with place.held():
+        return _join(config, family, name, place)
+
+
+def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory) -> int:
+    path, directory = str(config.data.train), place.path
     console = Console(stderr=True)
     trained = Config()
     trained.device = config.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
@@ -16,7 +17,7 @@ from inrflow.config.schema import QueryConfig
 from inrflow.data.formats.tables import PointReader, PointTable, PointWriter, read_observations
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
-from inrflow.model.solution import Solution
+from inrflow.model.solution import Solution, warn_diverged
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import make_folder
 
@@ -121,6 +122,11 @@ class _Answers:
         if self._warned:
             more = f" (and {len(self._warned) - 1} more such warnings)" if len(self._warned) > 1 else ""
             warnings.warn(self._warned[0] + more, stacklevel=2)
+        off = {number: one.diverged for number, one in self._solutions.items() if one.diverged < math.inf}
+        if off:
+            first = min(off, key=lambda number: off[number])
+            more = f" (and {len(off) - 1} more such trajectories)" if len(off) > 1 else ""
+            warn_diverged(off[first], f"the forecast of trajectory {first}{more}")
 
 
 def _numbers(values: list[int], shown: int = 10) -> str:

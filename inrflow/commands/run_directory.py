@@ -6,6 +6,8 @@ This module is light: torch is imported when a model is.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -39,10 +41,24 @@ class RunDirectory:
     def new(cls, output: str | None, command: str) -> RunDirectory:
         """The folder `output`, or a new one of the command. Raises UserError where it holds a run already."""
         run = cls(Path(output or default_output(command)))
-        if run.begun:
-            goes_on = f", or continue it with resume={run.path}" if command == "train" else ""
-            raise UserError(f"{run.path} holds a run already; choose another output=DIR{goes_on}")
+        run._require_new()
         return run
+
+    def _require_new(self) -> None:
+        if self.begun:
+            raise UserError(f"{self.path} holds a run already; choose another output=DIR, or continue it with "
+                            f"inrflow train resume={self.path}")
+
+    @contextmanager
+    def held(self, again: bool = False) -> Iterator[None]:
+        """Keep the folder from other processes. Raises UserError as `held_folder`, and where it holds a run that is
+        not to be written `again`."""
+        from inrflow.runtime.atomic_files import held_folder
+
+        with held_folder(self.path):
+            if not again:
+                self._require_new()
+            yield
 
     @property
     def begun(self) -> bool:

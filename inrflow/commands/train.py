@@ -41,10 +41,16 @@ def run(arguments: list[str]) -> int:
     else:
         check(config)
         place = RunDirectory.new(config.output, "train")
-    if several(config.data.train) is not None:
-        from inrflow.commands.train_several import run_several
+    with place.held(resumed):
+        if several(config.data.train) is not None:
+            from inrflow.commands.train_several import run_several
 
-        return run_several(config, place, console, resumed)
+            return run_several(config, place, console, resumed)
+        return run_one(config, place, console)
+
+
+def run_one(config: Config, place: RunDirectory, console: Console) -> int:
+    """Train one physics and evaluate it."""
     directory = place.path
     train_path, test_path = config.data.train, config.data.test
     if train_path is None:

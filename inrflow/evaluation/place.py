@@ -8,6 +8,7 @@ import numpy as np
 
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
+from inrflow.model.extent import Seen
 from inrflow.model.surrogate import Surrogate
 
 _TRAJECTORIES = 16  # whose points are looked at
@@ -24,6 +25,11 @@ def described(file: TrajectoryFile) -> dict[str, Any]:
     x = x if triangles is not None else x[np.isfinite(x).all(1)]
     about = file.description
     return {"x": x, "period": about.period, "geometry": about.geometry, "triangles": triangles}
+
+
+def seen_of(file: TrajectoryFile) -> dict[str, Any]:
+    """Where the points of a file lie, as plain values."""
+    return Seen.of(described(file)["x"]).state()
 
 
 def elsewhere_of(surrogate: Surrogate, file: TrajectoryFile) -> str | None:

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from inrflow.errors import UserError
 if TYPE_CHECKING:
     from inrflow.domains import Domain
 
+_PLACES = 1000  # that stand for the points of the training data
 _MARGIN = 1e-6  # of the width, for coordinates and times that were rounded
 
 
@@ -25,6 +27,44 @@ def mesh_of(state: Mapping[str, Any]) -> Domain:
     from inrflow.domains import from_state  # finite elements take a second to import
 
     return from_state(state)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The neighbourhood of the training data's points: what lies within `radius` of one of `places` (M, d)."""
+
+    places: np.ndarray
+    radius: float
+
+    @classmethod
+    def of(cls, points: np.ndarray) -> Seen:
+        """That of points (N, d): about twice their spacing around them."""
+        from scipy.spatial import cKDTree  # slow to import
+
+        points = np.unique(points[np.isfinite(points).all(1)], axis=0)
+        kept = points[np.random.default_rng(0).permutation(len(points))[:_PLACES]]
+        near, _ = cKDTree(kept).query(points)
+        spacing = cKDTree(points).query(points, 2)[0][:, 1] if len(points) > 1 else np.zeros(1)
+        return cls(kept, float(near.max() + 2 * np.quantile(spacing, 0.95)) + _MARGIN)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Seen:
+        """From what `state` gave."""
+        return cls(np.asarray(state["places"], np.float64), float(state["radius"]))
+
+    def state(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"places": np.round(self.places, 5).tolist(), "radius": self.radius}
+
+    def away(self, x: np.ndarray) -> np.ndarray:
+        """Which of the points (N, d) lie farther from all places."""
+        return ~np.isfinite(self._tree.query(x, distance_upper_bound=self.radius)[0])
+
+    @cached_property
+    def _tree(self) -> Any:
+        from scipy.spatial import cKDTree
+
+        return cKDTree(self.places)
 
 
 @dataclass(frozen=True)
@@ -37,6 +77,7 @@ class Extent:
         horizon: time from the first to the last frame.
         reach: the longest lead time that is answered, in the data's units.
         domain: where the field lives, where that is known.
+        seen: where on a sphere the data lie, where that is known.
     """
 
     description: Description
@@ -44,18 +85,21 @@ class Extent:
     horizon: float
     reach: float = math.inf
     domain: Domain | None = None
+    seen: Seen | None = None
 
     def outside(self, x: np.ndarray | Tensor) -> np.ndarray:
-        """Which of the points (..., d) lie outside the domain, or the box along coordinates that are not periodic."""
+        """Which of the points (..., d) lie outside the domain, away from the data on a sphere, or outside the box along
+        coordinates that are not periodic."""
         points = np.asarray(x)
-        if self.domain is not None:
+        if self.domain is not None or self.description.geometry == "sphere":
             flat = points.reshape(-1, points.shape[-1]).astype(np.float64)
             known = np.isfinite(flat).all(1)
             beyond = np.zeros(len(flat), bool)
-            beyond[known] = ~self.domain.inside(flat[known])
+            if self.domain is not None:
+                beyond[known] = ~self.domain.inside(flat[known])
+            if self.seen is not None:
+                beyond[known] |= self.seen.away(flat[known])
             return beyond.reshape(points.shape[:-1])
-        if self.description.geometry == "sphere":
-            return np.zeros(points.shape[:-1], bool)
         margin = _MARGIN * (self.box[1] - self.box[0] + 1e-300)
         beyond = (points < self.box[0] - margin) | (points > self.box[1] + margin)
         if self.description.period is not None:
@@ -97,6 +141,10 @@ class Extent:
     def warn_outside(self, outside: int, points: int) -> None:
         """Warn, once, where any of so many points asked for lie `outside`."""
         if not outside:
+            return
+        if self.seen is not None:
+            warnings.warn(f"{100 * outside / points:.3g} % of the points lie away from all points of the training data "
+                          "on the sphere: values there are extrapolated", stacklevel=3)
             return
         if self.domain is not None:
             warnings.warn(

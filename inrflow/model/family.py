@@ -27,7 +27,7 @@ from inrflow.dynamics.fields.fourier_grid import LocalBasis
 from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.errors import UserError
-from inrflow.model.store import FAMILY_FORMAT, StoredModel, read_model, reader, write_model
+from inrflow.model.store import FAMILY_FORMAT, StoredModel, made, read_model, reader, write_model
 from inrflow.model.surrogate import Surrogate
 
 
@@ -153,25 +153,22 @@ class Family:
         if stored.format != FAMILY_FORMAT:
             raise UserError(f"{stored.path} holds one physics; train with a list of files, data.train=[a.h5,b.h5], for "
                             "several")
-        return cls.from_stored(stored)
+        return made(stored, cls.from_stored)
 
     @classmethod
     def from_stored(cls, stored: StoredModel) -> Family:
         """From a model file of several physics."""
         state, metadata = stored.state, stored.metadata
-        try:
-            equation, operators = metadata["equation"], metadata["operators"]
-            members = {
-                name: Surrogate.from_stored(stored, state["members"][name], about, VectorField(1))
-                for name, about in metadata["members"].items()
-            }
-            return cls(
-                members,
-                None if equation is None else SharedEquation.rebuilt(state["equation"], equation),
-                None if operators is None else SharedOperators.rebuilt(state["operators"], operators),
-            )
-        except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-            raise stored.other_version(error) from error
+        equation, operators = metadata["equation"], metadata["operators"]
+        members = {
+            name: Surrogate.from_stored(stored, state["members"][name], about, VectorField(1))
+            for name, about in metadata["members"].items()
+        }
+        return cls(
+            members,
+            None if equation is None else SharedEquation.rebuilt(state["equation"], equation),
+            None if operators is None else SharedOperators.rebuilt(state["operators"], operators),
+        )
 
 
 @reader(FAMILY_FORMAT)

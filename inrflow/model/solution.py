@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -26,6 +27,14 @@ from inrflow.model.state_prior import StateEstimate, StatePrior
 _POINTS_PER_BLOCK = 4096
 _EXACT_TIMES, _FEW_TIMES = 512, 64
 _DENSE_STEP = 0.125
+_DIVERGED = 10.0  # times as far from the mean of the training data as they or the observed frames are
+
+
+def warn_diverged(time: float, trajectory: str = "the forecast") -> None:
+    """Warn that a forecast has diverged from a time on; nothing where that is infinite."""
+    if math.isfinite(time):
+        warnings.warn(f"{trajectory} diverges: from t={time:.6g} on, of the times asked for, it is no number or "
+                      f"{_DIVERGED:g} times as large as all that was seen; do not use it there", stacklevel=4)
 
 
 class Model(Protocol):
@@ -66,6 +75,7 @@ class Solution:
     def __init__(self, surrogate: Model, estimate: StateEstimate, as_torch: bool = False) -> None:
         self.surrogate, self.estimate, self.as_torch = surrogate, estimate, as_torch
         self.path = StatePath(surrogate.dynamics, estimate)
+        self.diverged = math.inf  # the earliest time asked for so far from which the forecast is none
         self._known: tuple[Tensor, list[Tensor]] | None = None
 
     def __repr__(self) -> str:
@@ -139,6 +149,7 @@ class Solution:
         if not len(points) or not len(times):
             raise UserError("a query has no points; give at least one")
         self._check(times, points)
+        diverged, self.diverged = self.diverged, math.inf
         by_row = not grid and not one_frame and len(times) == len(points)
         # Written block by block into the answer: beside it, a query needs no more memory for more points.
         result: dict[str, Tensor] = {}
@@ -148,6 +159,8 @@ class Solution:
                     sizes = (len(points),) if by_row else (len(times), len(points))
                     result[key] = value.new_empty((*sizes, *value.shape[len(sizes) :]))
                 result[key][place] = value
+        warn_diverged(self.diverged)
+        self.diverged = min(diverged, self.diverged)
         if one_frame:
             result = {key: value[0, 0] if single else value[0] for key, value in result.items()}
         elif single and by_row:
@@ -198,13 +211,25 @@ class Solution:
     def states(self, times: Tensor) -> tuple[Tensor, Tensor]:
         """States (D, n) at the distinct times, and which of them each of the times (R,) is."""
         distinct, which = torch.unique(times, return_inverse=True)
+        states = self._states(distinct)
+        size, prior = self.surrogate.code_size, self.surrogate.prior
+        usual = prior.covariance[:size, :size].diagonal().sum().sqrt()
+        known = torch.linalg.vector_norm(self.estimate.mean[0, :, :size] - prior.mean[:size], dim=1)
+        away = torch.linalg.vector_norm(states[:, :size] - prior.mean[:size], dim=1)
+        off = ~(away <= _DIVERGED * torch.maximum(usual, known.nan_to_num(0.0).max()))
+        if off.any():
+            self.diverged = min(self.diverged, float(distinct[off].min()))
+        return states, which
+
+    def _states(self, distinct: Tensor) -> Tensor:
+        """States (D, n) at increasing times (D,)."""
         inner = self.surrogate.scale.internal(distinct)
         if len(inner) <= _EXACT_TIMES:
-            return self.path.mean(inner)[0], which
+            return self.path.mean(inner)[0]
         # Very many times: cubic Hermite interpolation between states at the ends of the fine cells that hold any.
         nodes = _cell_ends(inner, _DENSE_STEP)
         if len(nodes) > len(inner):
-            return self.path.mean(inner)[0], which
+            return self.path.mean(inner)[0]
         nodes = torch.unique(torch.cat([nodes, self.estimate.t[0][torch.isfinite(self.estimate.t[0])]]))
         states = self.path.mean(nodes)[0]
         with torch.no_grad():
@@ -212,13 +237,12 @@ class Solution:
         cell = (torch.searchsorted(nodes, inner, right=True) - 1).clamp(0, len(nodes) - 2)
         width = (nodes[cell + 1] - nodes[cell])[:, None]
         s = (inner - nodes[cell])[:, None] / width
-        value = (
+        return (
             (1 + 2 * s) * (1 - s) ** 2 * states[cell]
             + s * (1 - s) ** 2 * width * slopes[cell]
             + s**2 * (3 - 2 * s) * states[cell + 1]
             + s**2 * (s - 1) * width * slopes[cell + 1]
         )
-        return value, which
 
     def _block(
         self, times: Tensor, states: Tensor, which: Tensor, x: Tensor, what: tuple[str, ...]

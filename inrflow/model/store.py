@@ -7,10 +7,10 @@ holds one physics or several is said by its header, and the reader registered fo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ MODEL_FILE = "model.safetensors"
 FAMILY_FORMAT = "inrflow-family"
 VERSIONS = {"inrflow-surrogate": 2, FAMILY_FORMAT: 3}  # of the formats that are written
 Reader = Callable[["StoredModel", str | None], Any]
+_Made = TypeVar("_Made")
 _READERS: dict[str, Reader] = {}
 
 
@@ -42,10 +43,33 @@ class StoredModel:
     state: dict[str, Any]
     metadata: dict[str, Any]
 
+    def require_proportions(self) -> None:
+        """Raise UserError where the structure declares a size that a file of these bytes cannot fill."""
+        most = self.path.stat().st_size // 4  # bytes of a number
+        parts = [self.metadata, *self.metadata.get("members", {}).values(), self.metadata.get("operators") or {}]
+        for key, value in ((key, value) for part in parts for kind in ("decoder", "field")
+                           for key, value in _integers(part.get(kind))):
+            if value > most:
+                raise UserError(f"{self.path} declares {key}={value}, more than a file of its size holds; it is "
+                                "damaged: restore it or train again")
+
     def other_version(self, error: Exception) -> UserError:
         """The error of a file whose parts do not fit this version."""
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return UserError(f"{self.path} is of another version of inrflow ({reason}); train again with this one")
+        return UserError(f"{self.path} is damaged, or of another version of inrflow ({reason}); restore it, or "
+                         "train again")
+
+
+def _integers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
+    """Integers in nested dictionaries and lists of them, by their keys."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _integers(item, key)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for item in value:
+            yield from _integers(item, name)
+    elif isinstance(value, int):
+        yield name, value
 
 
 def reader(name: str) -> Callable[[Reader], Reader]:
@@ -89,6 +113,8 @@ def read_model(directory: str | os.PathLike[str]) -> StoredModel:
                             f"inrflow train resume={directory}")
         raise UserError(f"{directory} holds no {MODEL_FILE}; give a run directory that inrflow train has written")
     state, metadata = load_tensors(path)
+    if not isinstance(state, dict) or not isinstance(metadata, dict):
+        raise UserError(f"{path} is not a model that inrflow has saved; restore it or train again")
     if (metadata.get("format"), metadata.get("version")) in EARLIER:
         state, metadata = upgraded(path, state, metadata)
     name, version = metadata.get("format"), metadata.get("version")
@@ -100,9 +126,21 @@ def read_model(directory: str | os.PathLike[str]) -> StoredModel:
 
 
 def load_model(directory: str | os.PathLike[str], physics: str | None = None) -> Any:
-    """The model of a run directory, the named `physics` where it holds several. Raises UserError as `read_model`."""
-    stored = read_model(directory)
-    return _READERS[stored.format](stored, physics)
+    """The model of a run directory, the named `physics` where it holds several. Raises UserError as `read_model`, and
+    where its parts do not make a model."""
+    return made(read_model(directory), lambda stored: _READERS[stored.format](stored, physics))
+
+
+def made(stored: StoredModel, make: Callable[[StoredModel], _Made]) -> _Made:
+    """What `make` makes of a model file. Raises UserError where it cannot: each number of a damaged file fails in its
+    own way."""
+    try:
+        stored.require_proportions()
+        return make(stored)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise stored.other_version(error) from error
 
 
 # ---- values that no fitted model has ----
@@ -111,7 +149,12 @@ def load_model(directory: str | os.PathLike[str], physics: str | None = None) ->
 def check_numbers(
     path: Path, name: str, values: Tensor | float, least: float | None = None, above: bool = False
 ) -> None:
-    """Raise UserError where values are not finite, below `least`, or (`above`) equal to it."""
+    """Raise UserError where values are no finite floating-point numbers, below `least`, or (`above`) equal to it."""
+    real = values.is_floating_point() if isinstance(values, Tensor) else type(values) in (int, float)
+    if not real:
+        found = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise UserError(f"{path}: {name} is of the type {found} where floating-point numbers are expected; the file is "
+                        "damaged: restore it or train again")
     tensor = torch.as_tensor(values)
     bad = ~torch.isfinite(tensor)
     if least is not None:

@@ -29,7 +29,7 @@ from inrflow.encoding.encode import Encoder, encode
 from inrflow.encoding.evidence import widening
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy
-from inrflow.model.extent import Extent, mesh_of
+from inrflow.model.extent import Extent, Seen, mesh_of
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.store import StoredModel, check_numbers, check_parameters, load_model, reader, write_model
@@ -115,12 +115,17 @@ class Surrogate:
         far = _REACH_EXACT * self.horizon
         if not has_exact_flow(self.field):
             far = max(_REACH * self.horizon, _REACH_STEPS * self.scale.unit)
-        return Extent(self.description, self.box, self.horizon, far, self.decoder.place or self._mesh)
+        return Extent(self.description, self.box, self.horizon, far, self.decoder.place or self._mesh, self._seen)
 
     @cached_property
     def _mesh(self) -> Any:
         """Mesh of the training data as a Domain, of decoders that do not know where the field lives; None: unknown."""
         return None if self.training.get("mesh") is None else mesh_of(self.training["mesh"])
+
+    @cached_property
+    def _seen(self) -> Seen | None:
+        """Where the training data lie, as far as it is known."""
+        return None if self.training.get("seen") is None else Seen.from_state(self.training["seen"])
 
     # ---- storing ----
 
@@ -176,28 +181,25 @@ class Surrogate:
     ) -> Surrogate:
         """From what `state` and `metadata` gave, a part of `stored`, and a field. Raises UserError where they are not
         those of a surrogate."""
-        try:
-            decoder = build_decoder(metadata["decoder"])
-            decoder.load_state_dict(state["decoder"])
-            field.bind(decoder)
-            surrogate = cls(
-                description=Description.from_dict(metadata["description"]),
-                normalisation=Normalisation(**state["normalisation"]),
-                decoder=decoder.eval(),
-                field=field.eval(),
-                integrator=Integrator(**metadata["integrator"]),
-                prior=StatePrior.from_state(state["prior"]),
-                scale=TimeScale(**metadata["scale"]),
-                box=state["box"].numpy(),
-                horizon=metadata["horizon"],
-                training=metadata["training"],
-                encoder=Encoder(**metadata["encoder"]),
-                contexts=None if state.get("contexts") is None else Contexts.from_state(state["contexts"]),
-                code_names=metadata["code_names"],
-                pde=metadata["pde"],
-            )
-        except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-            raise stored.other_version(error) from error
+        decoder = build_decoder(metadata["decoder"])
+        decoder.load_state_dict(state["decoder"])
+        field.bind(decoder)
+        surrogate = cls(
+            description=Description.from_dict(metadata["description"]),
+            normalisation=Normalisation(**state["normalisation"]),
+            decoder=decoder.eval(),
+            field=field.eval(),
+            integrator=Integrator(**metadata["integrator"]),
+            prior=StatePrior.from_state(state["prior"]),
+            scale=TimeScale(**metadata["scale"]),
+            box=state["box"].numpy(),
+            horizon=metadata["horizon"],
+            training=metadata["training"],
+            encoder=Encoder(**metadata["encoder"]),
+            contexts=None if state.get("contexts") is None else Contexts.from_state(state["contexts"]),
+            code_names=metadata["code_names"],
+            pde=metadata["pde"],
+        )
         surrogate._check(stored.path)
         return surrogate
 
@@ -387,11 +389,8 @@ class Surrogate:
 def _read(stored: StoredModel, physics: str | None) -> Surrogate:
     """The surrogate of a file of one physics, whose name alone may be asked for."""
     state, metadata = stored.state, stored.metadata
-    try:
-        field = VectorField.from_structure(metadata["field"]).double()
-        field.load_state_dict(state["field"])
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise stored.other_version(error) from error
+    field = VectorField.from_structure(metadata["field"]).double()
+    field.load_state_dict(state["field"])
     surrogate = Surrogate.from_stored(stored, state, metadata, field)
     if physics not in (None, surrogate.description.name):
         raise UserError(f"physics={physics} is unknown; {stored.path.parent} knows {surrogate.description.name} alone: "

@@ -1,5 +1,5 @@
-"""Atomic writing: a temporary file beside the target, checked and renamed when complete. Failures of the disk are
-reported as UserErrors."""
+"""Atomic writing: a temporary file beside the target, checked and renamed when complete; folders that one process
+writes to. Failures of the disk are reported as UserErrors."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import io
 import os
 import re
 import secrets
+import socket
 import stat
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import h5py
+from filelock import FileLock, Timeout
 
 from inrflow.errors import UserError, is_disk_full
 
@@ -24,6 +28,8 @@ except ImportError:  # no Unix: leftovers of killed processes cannot be told fro
     fcntl = None  # type: ignore[assignment]
 
 _LONGEST_NAME = 255  # bytes of a file name
+_LONGEST_OWNER = 200  # characters
+LOCK_FILE = ".lock"
 
 
 class AtomicFile:
@@ -41,11 +47,17 @@ class AtomicFile:
         self._lock: int | None = None
         require_replaceable(self.path, overwrite)
         with self.guard():
-            _remove_leftovers(self.path)
+            remove_leftovers(self.path.parent, self.path)
             self.partial, self._lock = _new_temporary(self.path)
 
     def open_for_hdf5(self) -> Any:
-        """The file as an object that h5py and h5netcdf write to; the next `guard` raises failures of the disk."""
+        """The file as an object that h5py and h5netcdf write to; the next `guard` raises failures of the disk.
+
+        Raises UserError where it would replace a file that is neither HDF5 nor NetCDF.
+        """
+        if self.path.is_file() and self.path.stat().st_size and not _holds_data(self.path):
+            raise UserError(f"{self.path} is neither HDF5 nor NetCDF and is not written over by data; choose another "
+                            "name or remove it first")
         with self.guard():
             self._hdf5 = _DeferredFailureFile(self.partial)
         return self._hdf5
@@ -112,6 +124,12 @@ def require_replaceable(path: str | os.PathLike[str], overwrite: bool) -> None:
         raise UserError(f"{path} exists already and is not written over; choose another name or remove it first")
 
 
+def _holds_data(path: Path) -> bool:
+    """Whether a file is HDF5 or NetCDF 3, by its first bytes."""
+    with path.open("rb") as file:
+        return file.read(3) == b"CDF" or h5py.is_hdf5(path)
+
+
 def _temporary_parts(path: Path) -> tuple[str, str]:
     """What the name of a temporary file for `path` begins and ends with; no longer together than a name may be."""
     suffix = path.suffix if len(os.fsencode(path.suffix)) <= 32 else ""
@@ -136,20 +154,19 @@ def _new_temporary(path: Path) -> tuple[Path, int | None]:
         os.close(descriptor)  # taken for a leftover in the moment before it was locked
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove temporary files for `path` that no living process has locked."""
+def remove_leftovers(folder: Path, target: Path | None = None) -> None:
+    """Remove temporary files in a folder, or those for one `target`, that no living process has locked."""
     if fcntl is None:
         return
-    begin, end = _temporary_parts(path)
-    pattern = re.compile(re.escape(begin) + "[0-9a-f]{8}" + re.escape(end))
-    for name in os.listdir(path.parent):
-        if not pattern.fullmatch(name):
+    begin, end = (r"\..+\.", r"\.partial(\..*)?") if target is None else map(re.escape, _temporary_parts(target))
+    for name in os.listdir(folder):
+        if not re.fullmatch(f"{begin}[0-9a-f]{{8}}{end}", name, re.DOTALL):
             continue
         with suppress(OSError):
-            descriptor = os.open(path.with_name(name), os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            descriptor = os.open(folder / name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.with_name(name).unlink()
+                (folder / name).unlink()
             finally:
                 os.close(descriptor)
 
@@ -248,3 +265,56 @@ def written_hdf5(path: str | os.PathLike[str], overwrite: bool = False,
         target.complete()
     finally:
         target.discard()
+
+
+# ---- a folder that one process writes results to ----
+
+@contextmanager
+def held_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """The folder, made where it is missing and kept from other processes while the body runs.
+
+    The system frees the lock of a process that ends in any way; a lock left behind is told and taken over. A folder
+    that was made here and stays empty is removed. Raises UserError, naming the owner, where another process holds it,
+    where it cannot be written, and where something in it is a link, which would lead what is written elsewhere.
+    """
+    new = not os.path.lexists(folder)
+    path = make_folder(folder)
+    lock = FileLock(path / LOCK_FILE)
+    try:
+        _require_no_links(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(f"{path} is being written by {_owner(path) or 'another process'}; wait for its end, or "
+                            "choose another output=DIR") from error
+        except OSError as error:
+            raise disk_failure(path, error) or error from error
+        if before := _owner(path):
+            warnings.warn(f"{path}: {before} stopped before its end; its lock is taken over", stacklevel=3)
+        (path / LOCK_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()} since "
+                                      f"{datetime.now().isoformat(' ', 'seconds')}")
+        remove_leftovers(path)
+        yield path
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):
+                (path / LOCK_FILE).unlink()
+            lock.release()
+        if new:
+            with suppress(OSError):  # as soon as it holds something
+                path.rmdir()
+
+
+def _owner(path: Path) -> str:
+    """Who wrote the lock file; empty where nobody did."""
+    with suppress(OSError):
+        return (path / LOCK_FILE).read_text(errors="replace")[:_LONGEST_OWNER].strip()
+    return ""
+
+
+def _require_no_links(path: Path) -> None:
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                raise UserError(f"{entry.path} is a link, which would lead what is written out of the folder; remove "
+                                "it, or choose another output=DIR")

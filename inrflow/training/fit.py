@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from inrflow.model.surrogate import Surrogate
+from inrflow.runtime.atomic_files import held_folder
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import Recipe
 from inrflow.training.recorder import Recorder
@@ -35,6 +36,5 @@ def fit(
     if directory is None:
         with tempfile.TemporaryDirectory() as scratch, Recorder(Path(scratch), console) as log:
             return train(start_run(problem, log), recipes)
-    Path(directory).mkdir(parents=True, exist_ok=True)
-    with Recorder(Path(directory), console) as log:
+    with held_folder(directory) as folder, Recorder(folder, console) as log:
         return train(start_run(problem, log), recipes)

@@ -17,6 +17,7 @@ from inrflow.data.batch import Augmentation
 from inrflow.data.description import Description
 from inrflow.data.environments import Environments, environments_of
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.plausible import check_plausible
 from inrflow.data.source import TrajectorySource, split_trajectories
 from inrflow.data.symmetries import Symmetries
 from inrflow.decoders.base import Decoder
@@ -28,6 +29,7 @@ from inrflow.dynamics.states import CodeData, TimeScale
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError
+from inrflow.evaluation.place import seen_of
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.devices import choose_device
@@ -92,11 +94,13 @@ class Problem:
         source.fit_normalisation(train)
         if not source.varies.any():
             values = ", ".join(f"{value:g}" for value in source.normalisation.mean.tolist())
-            raise UserError(f"{file.path}: every observed value of a channel is the same ({values}), so that there is "
-                            "nothing to learn; give data that vary")
+            raise UserError(f"{file.path}: every observed value of a channel is the same ({values}) in single "
+                            "precision, which values are kept in, so that there is nothing to learn; give data that "
+                            "vary, without a large constant")
         if source.observed_frames < 2:
             raise UserError(f"{file.path}: no trajectory has values in two of its frames, so that no dynamics show; "
                             "give more frames")
+        check_plausible(source, train)
         return cls(config, file, source, source, train, validation, symmetries, environments,
                    TimeScale.of(source.times), choose_device(config.device), pretrained=pretrained)
 
@@ -120,6 +124,11 @@ class Problem:
     def box(self) -> np.ndarray:
         """(2, d) corners of the data's bounding box."""
         return self.file.box
+
+    @cached_property
+    def seen(self) -> dict[str, Any] | None:
+        """Where on a sphere the data lie."""
+        return seen_of(self.file) if self.description.geometry == "sphere" else None
 
     @property
     def forcing_period(self) -> float:
@@ -235,6 +244,7 @@ class Problem:
                 "memory": memory,
                 "test": config.data.test,
                 "mesh": None if decoder.place is not None else self._mesh(),
+                "seen": self.seen,
                 **metadata,
             },
             self.encoder() if encoder is None else encoder,

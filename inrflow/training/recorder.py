@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from inrflow.errors import UserError
 from inrflow.runtime.tensor_files import write_json
 
 CANDIDATES_FILE, DECISIONS_FILE = "candidates.json", "decisions.json"
@@ -153,9 +154,18 @@ class Recorder:
         })
 
     def read_decisions(self) -> dict[str, int]:
-        """Decisions of the run that was stopped in this directory; none where there was none."""
+        """Decisions of the run that was stopped in this directory; none where there was none. Raises UserError where
+        they cannot be read."""
         path = self.directory / DECISIONS_FILE
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            decisions = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(decisions, dict) or not all(type(value) is int for value in decisions.values()):
+                raise ValueError("expected whole numbers by name")
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{path} cannot be read ({error}); remove it, and the decisions are made again") from error
+        return decisions
 
     def save_decisions(self, decisions: Mapping[str, int]) -> None:
         """Write decisions.json, by which a resumed run repeats."""

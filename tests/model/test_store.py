@@ -121,6 +121,20 @@ def test_numbers_that_no_model_has_are_refused(tmp_path, part, key, value, messa
         Surrogate.load(changed(tmp_path, damage))
 
 
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda state, metadata: metadata.update(horizon=[1.0]), "horizon is of the type list"),
+    (lambda state, metadata: metadata["scale"].update(unit="x"), "scale.unit is of the type str"),
+    (lambda state, metadata: state["prior"].update(mean=state["prior"]["mean"].long()), "prior.mean is of the type .*int64"),
+    (lambda state, metadata: metadata["decoder"].update(depth=10**6), "declares depth=1000000, more than a file of its"),
+    (lambda state, metadata: metadata.update(description=7), "damaged, or of another version"),
+    (lambda state, metadata: metadata.update(integrator={"step": {}, "method": 3}), "model.safetensors"),
+])
+def test_values_of_other_types_and_sizes_are_refused_in_one_line(tmp_path, change, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Surrogate.load(changed(tmp_path, change))
+    assert "\n" not in str(caught.value)
+
+
 def test_damaged_and_later_files_are_refused_in_one_line(tmp_path):
     def later(state, metadata):
         metadata["version"] = 99

@@ -10,7 +10,7 @@ import h5py
 import pytest
 
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import AtomicFile, write_aside, written_hdf5
+from inrflow.runtime.atomic_files import LOCK_FILE, AtomicFile, held_folder, write_aside, written_hdf5
 
 
 def names(folder):
@@ -100,7 +100,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_is_kept(tmp_path):
 
 def test_what_a_check_refuses_replaces_nothing(tmp_path):
     path = tmp_path / "a.h5"
-    path.write_text("good")
+    path.write_bytes(b"\x89HDF\r\n\x1a\ngood")
 
     def check(partial):
         with h5py.File(partial) as file:
@@ -108,7 +108,7 @@ def test_what_a_check_refuses_replaces_nothing(tmp_path):
 
     with pytest.raises(UserError, match="is not what"), written_hdf5(path, overwrite=True, check=check) as file:
         file["t"] = [0.0]
-    assert path.read_text() == "good" and names(tmp_path) == ["a.h5"]
+    assert path.read_bytes().endswith(b"good") and names(tmp_path) == ["a.h5"]
 
 
 def test_leftovers_of_a_killed_process_are_removed_and_files_in_use_are_not(tmp_path):
@@ -156,3 +156,43 @@ def test_discarding_in_a_folder_that_became_read_only_hides_nothing(tmp_path, mo
     monkeypatch.setattr(os, "open", refused)
     with pytest.raises(UserError, match="Read-only file system"):
         AtomicFile(tmp_path / "b.h5")
+
+
+def test_data_replace_only_data(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 0")
+    with pytest.raises(UserError, match="neither HDF5 nor NetCDF and is not written over"), \
+            written_hdf5(tmp_path / "config.yaml", overwrite=True):
+        pass
+    assert names(tmp_path) == ["config.yaml"] and (tmp_path / "config.yaml").read_text() == "seed: 0"
+
+
+def test_a_folder_is_written_by_one_process_whose_name_the_other_one_is_told(tmp_path):
+    folder = tmp_path / "run"
+    script = ("import sys; sys.path[:0] = sys.argv[2:]\nfrom inrflow.runtime.atomic_files import held_folder\n"
+              "with held_folder(sys.argv[1]):\n    print('ready', flush=True); sys.stdin.read()")
+    other = subprocess.Popen([sys.executable, "-c", script, folder, *sys.path], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b"ready\n"
+        with pytest.raises(UserError, match=f"written by process {other.pid} on .* since"), held_folder(folder):
+            pass
+        assert (folder / LOCK_FILE).exists()
+    finally:
+        other.kill()
+        other.communicate()
+    (folder / ".model.01234567.partial.safetensors").touch()
+    with pytest.warns(UserWarning, match=f"process {other.pid} on .* stopped before its end; its lock is taken over"), \
+            held_folder(folder):
+        (folder / "result").touch()
+    assert names(folder) == ["result"]
+
+
+def test_a_folder_that_nothing_was_written_to_goes_and_one_with_a_link_is_refused(tmp_path):
+    with held_folder(tmp_path / "empty"):
+        pass
+    (tmp_path / "run").mkdir()
+    (tmp_path / "victim").write_text("kept")
+    (tmp_path / "run" / "metrics.jsonl").symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match="metrics.jsonl is a link, which would lead"), held_folder(tmp_path / "run"):
+        pass
+    assert names(tmp_path) == ["run", "victim"] and names(tmp_path / "run") == ["metrics.jsonl"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import dates_to_numbers, moments_to_numbers, parse_units
-from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 
@@ -233,6 +233,10 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     trajectory, u = np.concatenate([table.trajectory for table in tables]), np.concatenate(values)
     t, x = np.concatenate([table.t for table in tables]), np.concatenate([table.x for table in tables])
     warn_of_duplicates(path, trajectory, t, x, u)
+    if roles.by_lonlat and columns.grid is None:  # the units of gridded files were looked at
+        places = xyz_to_lonlat(x)
+        places[:, 0] = (places[:, 0] + 180) % 360 - 180
+        warn_of_radians(path, places)
     observations: dict[int, Observations] = {}
     for number in np.unique(trajectory).tolist():
         chosen = trajectory == number

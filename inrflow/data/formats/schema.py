@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.symmetries import Symmetries
 from inrflow.errors import UserError
+from inrflow.runtime.probe import survives
 
 FORMAT = "inrflow-trajectories"
 VERSION = 1
@@ -69,6 +71,8 @@ def open_hdf5(path: Path) -> h5py.File:
             empty = path.stat().st_size == 0
             raise UserError(f"{path} is {'empty' if empty else 'not an HDF5 file'}; expected an HDF5 file with "
                             f"format={FORMAT} (`inrflow convert` reads NetCDF, CSV and npz)")
+        state = path.stat()
+        _require_end(path, state.st_ino, state.st_size, state.st_mtime_ns)
         file = h5py.File(path, "r")
     try:
         with damage_as_user_error(path):
@@ -79,6 +83,23 @@ def open_hdf5(path: Path) -> h5py.File:
         file.close()
         raise
     return file
+
+
+@lru_cache(maxsize=256)
+def _require_end(path: Path, *state: int) -> None:
+    """Raise UserError where the HDF5 library does not end, or crashes, in reading the attributes of a file, which it
+    does on some damaged ones. Each state of a file is tried once, in another process."""
+
+    def read_attributes() -> None:
+        with h5py.File(path, "r") as file:
+            own = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
+            for item in (file, *(file[name] for name in own)):
+                for key in item.attrs:
+                    item.attrs[key]
+
+    if not survives(read_attributes):
+        raise UserError(f"{path} is damaged: the HDF5 library does not come to an end in reading its attributes; copy "
+                        "or generate it again")
 
 
 def _check_items(group: h5py.Group, path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import numpy as np
 
 LONGITUDES = ("lon", "longitude")
@@ -12,6 +15,16 @@ def lonlat_to_xyz(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
     """Degrees east and north, (...), as unit vectors (..., 3): x to (0, 0), y to (90 E, 0), z to the north pole."""
     lon, lat = np.radians(longitude, dtype=np.float64), np.radians(latitude, dtype=np.float64)
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], -1)
+
+
+def warn_of_radians(path: Path, lonlat: np.ndarray) -> None:
+    """Warn where degrees (N, 2) whose unit nothing names lie as radians would."""
+    lon, lat = lonlat[np.isfinite(lonlat).all(1)].T
+    if len(lon) > 1 and np.abs(lat).max() <= np.pi / 2 and -np.pi <= lon.min() and lon.max() <= 2 * np.pi \
+            and np.ptp(lon) <= 2 * np.pi:
+        warnings.warn(f"{path}: longitudes {lon.min():.3g} to {lon.max():.3g} and latitudes {lat.min():.3g} to "
+                      f"{lat.max():.3g} are read as degrees; if they are radians, say so by the attribute units="
+                      "radian of a NetCDF file, or multiply them by 180/pi", stacklevel=3)
 
 
 def xyz_to_lonlat(x: np.ndarray) -> np.ndarray:

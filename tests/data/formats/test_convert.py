@@ -16,6 +16,8 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.errors import UserError
 
+PRECIOUS = b"\x89HDF\r\n\x1a\n and what follows"
+
 
 @pytest.fixture
 def target(tmp_path):
@@ -200,12 +202,12 @@ def test_what_cannot_be_converted_is_named(tmp_path, target):
 
 def test_the_target_is_not_written_over(tmp_path, target):
     sea(tmp_path / "sea.nc")
-    target.write_text("precious")
+    target.write_bytes(PRECIOUS)
     with pytest.raises(UserError, match="exists already"):
         convert(tmp_path / "sea.nc", target)
     with pytest.raises(UserError, match="onto itself"):
         convert(tmp_path / "sea.nc", tmp_path / "sea.nc", overwrite=True)
-    assert target.read_text() == "precious" and sorted(p.name for p in tmp_path.iterdir()) == ["converted.h5", "sea.nc"]
+    assert target.read_bytes() == PRECIOUS and sorted(p.name for p in tmp_path.iterdir()) == ["converted.h5", "sea.nc"]
     write_trajectories(tmp_path / "own.h5", *field(), WAVE)
     with pytest.raises(UserError, match="exists already"):
         convert(tmp_path / "own.h5", target)
@@ -234,14 +236,14 @@ def values_beyond(path, kind):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_values_that_the_reader_refuses_replace_nothing(tmp_path, target, kind, overwrite):
     if overwrite:
-        target.write_text("precious")
+        target.write_bytes(PRECIOUS)
     source = tmp_path / "source"
     values_beyond(source, kind)
     with pytest.raises(UserError, match="source") as caught:
         convert(source, target, overwrite=overwrite)
     assert "converted.h5" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["converted.h5"] * overwrite + ["source"]
-    assert not overwrite or target.read_text() == "precious"
+    assert not overwrite or target.read_bytes() == PRECIOUS
 
 
 def test_only_regular_files_are_read(tmp_path, target):
@@ -307,3 +309,33 @@ def test_repeated_rows_are_reported(tmp_path, target):
         warnings.simplefilter("error")
         (tmp_path / "b.csv").write_text("t,x,u\n0,0,1\n0,1,1\n1,0,2\n")
         convert(tmp_path / "b.csv", tmp_path / "b.h5")
+
+
+def test_degrees_without_a_unit_that_lie_as_radians_do_are_told(tmp_path, target):
+    places = np.random.default_rng(0).uniform([-3, -1.5], [3, 1.5], (20, 2))
+    data = xarray.Dataset({"u": (("time", "cell"), np.random.default_rng(1).random((3, 20)))},
+                          {"time": np.arange(3.0), "lon": ("cell", places[:, 0]), "lat": ("cell", places[:, 1])})
+    data.to_netcdf(tmp_path / "bare.nc", engine="h5netcdf")
+    with pytest.warns(UserWarning, match="bare.nc: longitudes .* are read as degrees; if they are radians"):
+        convert(tmp_path / "bare.nc", target)
+    rows = ["t,lon,lat,u"] + [f"{t},{lon},{lat},{lon}" for t in range(3) for lon, lat in places]
+    (tmp_path / "bare.csv").write_text("\n".join(rows))
+    with pytest.warns(UserWarning, match="bare.csv: longitudes .* are read as degrees"):
+        convert(tmp_path / "bare.csv", tmp_path / "rows.h5")
+    for name in ("lon", "lat"):
+        data[name].attrs["units"] = "degrees"
+    data.to_netcdf(tmp_path / "degrees.nc", engine="h5netcdf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convert(tmp_path / "degrees.nc", target, overwrite=True)
+
+
+def test_a_rotated_grid_without_its_pole_is_not_taken_for_a_flat_one_unless_it_is_said(tmp_path, target):
+    axes = {"time": np.arange(3.0), "rlat": np.linspace(-8, 8, 4), "rlon": np.linspace(-9, 9, 5)}
+    data = xarray.Dataset({"u": (("time", "rlat", "rlon"), np.random.default_rng(0).random((3, 4, 5)))}, axes)
+    data.to_netcdf(tmp_path / "grid.nc", engine="h5netcdf")
+    with pytest.raises(UserError, match="rlon and rlat are places on a rotated grid whose pole is not given"):
+        convert(tmp_path / "grid.nc", target)
+    convert(tmp_path / "grid.nc", target, coordinates=["rlat", "rlon"])
+    with TrajectoryFile(target) as file:
+        assert file.description.coordinates == ("rlat", "rlon") and file.description.geometry is None

@@ -17,7 +17,7 @@ from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, 
 from inrflow.data.formats.columns import TIMES, Columns
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
 from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, resolves
-from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, rotated_to_lonlat
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, rotated_to_lonlat, warn_of_radians
 from inrflow.data.formats.table_writers import TableWriter
 from inrflow.data.formats.writing import TrajectoryWriter
 from inrflow.errors import UserError
@@ -195,9 +195,14 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
               _find(data, LATITUDES, "latitude", (), "degrees_north")]
     may_be_sphere = coordinates is None and geometry in (None, "sphere")
     pole = _rotated_pole(data, channels) if may_be_sphere and None in lonlat else None
+    axes = (((), ()) if pole is None else (("X",), ("Y",)))
+    rotated = [_find(data, ("rlon",), "grid_longitude", axes[0], ""),
+               _find(data, ("rlat",), "grid_latitude", axes[1], "")]
     if pole is not None:
-        lonlat = [_find(data, ("rlon",), "grid_longitude", ("X",), ""),
-                  _find(data, ("rlat",), "grid_latitude", ("Y",), "")]
+        lonlat = rotated
+    elif may_be_sphere and None in lonlat and None not in rotated:
+        raise UserError(f"{path}: {' and '.join(map(str, rotated))} are places on a rotated grid whose pole is not "
+                        "given; add lon and lat, or the grid_mapping, or take them as flat with coordinates=[...]")
     sphere = may_be_sphere and None not in lonlat
     names: list[Any] = lonlat if sphere else list(coordinates or [dim for dim in space if dim in data.variables])
     if not sphere and coordinates is None and len(names) < len(space):
@@ -224,6 +229,8 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
     if (np.abs(places[:, 1]) > 90.0001).any():
         raise UserError(f"{path}: {names[1]} goes beyond 90 degrees; name other coordinates with coordinates=[...] if "
                         "it is no latitude")
+    if not any(str(data[name].attrs.get("units", "")).lower().startswith("deg") for name in names):
+        warn_of_radians(path, places)
     if pole is not None:
         places = rotated_to_lonlat(places[:, 0], places[:, 1], *pole)
     return ("x", "y", "z"), lonlat_to_xyz(places[:, 0], places[:, 1]), places

@@ -1,0 +1,106 @@
+"""Signs of data that a model would learn without a word, and wrongly: contradictions, spikes, lost digits."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from inrflow.data.source import TrajectorySource
+from inrflow.errors import UserError
+
+_LOOKED_AT = 8  # trajectories
+_VALUES = 2_000_000  # of these, at most
+_CONTRADICTORY = 0.5  # share of the variance that lies between values of one place and time: no field explains more
+_DIFFERENT = 0.05  # standard deviations between values of one place and time that are told
+_SPIKE, _NEIGHBOURS = 30.0, 4  # times as far from the middle as any neighbour, in space or time
+_FAR = 10.0  # standard deviations of the inner values, within which nothing is called a spike
+_ROUNDING = 1e-3  # share of a channel's deviation that rounding to single precision may have
+
+
+def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.ndarray) -> None:
+    """Warn of spikes, of digits lost to single precision, and of several values at one place and time in the first of
+    the named trajectories of a source with a fitted normalisation. Raises UserError where the last make up most of the
+    variance.
+    """
+    _warn_of_lost_digits(source)
+    apart = repeated = total = spikes = seen = 0
+    within, worst = 0.0, (0.0, 0)
+    for number in list(trajectories)[:_LOOKED_AT]:
+        batch = source.batch([number])
+        x, u = batch.x[0].numpy(), batch.u[0].double().numpy()
+        frames = max(1, _VALUES // max(1, _LOOKED_AT * u[0].size))
+        u = u[:frames]
+        moving = len(x) > 1
+        if not moving or batch.delay is None:  # rows with times of their own share no time
+            for frame in range(len(u) if moving else 1):
+                rows = u[frame : frame + 1] if moving else u
+                some = _several_values(x[frame], rows)
+                apart, repeated, within = apart + some[0], repeated + some[1], within + some[2]
+        total += int(np.isfinite(u).sum())
+        if not moving:
+            found, size = _spikes(x[0], u)
+            spikes, seen = spikes + int(found.sum()), seen + int(np.isfinite(u).sum())
+            worst = max(worst, (size, int(number)))
+    path = source.file.path
+    if total and within / total > _CONTRADICTORY:
+        raise UserError(f"{path}: {min(100, 100 * within / total):.2g} % of the variance lies between values of the "
+                        "same place and time, which no field has; check the coordinates, or give one value for each")
+    if apart:
+        warnings.warn(f"{path}: {apart} of {repeated} values at places that another value of the same time has differ "
+                      f"from it by more than {_DIFFERENT:g} standard deviations; all are used", stacklevel=3)
+    if spikes:
+        warnings.warn(f"{path}: {100 * spikes / seen:.2g} % of the values ({spikes} of {seen} looked at) lie more than "
+                      f"{_SPIKE:g} times as far out as all of their neighbours in space and time, up to {worst[0]:.3g} "
+                      f"standard deviations in trajectory {worst[1]}; mark faulty values as NaN", stacklevel=3)
+
+
+def _warn_of_lost_digits(source: TrajectorySource) -> None:
+    mean, scale = (value.double().numpy() for value in (source.normalisation.mean, source.normalisation.scale))
+    lost = np.finfo(np.float32).eps / np.sqrt(12) * np.abs(mean) / scale
+    rows = zip(source.description.channels, source.varies, lost, mean, scale, strict=True)
+    for channel, varies, share, m, s in rows:
+        if varies and share > _ROUNDING:
+            warnings.warn(f"{source.file.path}: channel {channel} varies by {s:.3g} around {m:.3g}; values are kept in "
+                          f"single precision, whose rounding is {100 * share:.2g} % of that; subtract a constant "
+                          "before it is stored", stacklevel=4)
+
+
+def _several_values(x: np.ndarray, u: np.ndarray) -> tuple[int, int, float]:
+    """Of values u (T, N, C) at points x (N, d): how many differ from another one of the same place and time, how many
+    share theirs, and the sum of their squared departures from the mean of each place and time."""
+    order = np.lexsort(x.T)
+    new = np.append(True, (np.diff(x[order], axis=0) != 0).any(1))
+    if new.all():
+        return 0, 0, 0.0
+    starts = np.flatnonzero(new)
+    u = u[:, order]
+    known = np.isfinite(u)
+    count = np.add.reduceat(known, starts, axis=1)
+    mean = np.add.reduceat(np.where(known, u, 0.0), starts, axis=1) / np.maximum(count, 1)
+    group = np.cumsum(new) - 1
+    off = np.where(known & (count[:, group] > 1), u - mean[:, group], 0.0)
+    shared = known & (count[:, group] > 1)
+    return int((np.abs(off) > _DIFFERENT / 2).sum()), int(shared.sum()), float((off**2).sum())
+
+
+def _spikes(x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, float]:
+    """Which of the values u (T, N, C) at points x (N, d) are spikes, and how far out the farthest lies."""
+    middle = np.nanmedian(u, axis=(0, 1))
+    out = np.nan_to_num(np.abs(u - middle))
+    inner = np.array([np.sqrt(np.mean(one[one <= np.quantile(one, 0.95)] ** 2)) for one in np.moveaxis(out, -1, 0)])
+    found = out > _FAR * np.maximum(inner, 1e-300)
+    if not found.any():
+        return found, 0.0
+    around = np.zeros_like(out)
+    around[1:] = out[:-1]
+    around[:-1] = np.maximum(around[:-1], out[1:])
+    places = np.unique(x, axis=0)
+    count = min(_NEIGHBOURS + 1, len(places))
+    if count > 1:
+        for near in cKDTree(x).query(x, count)[1].T[1:]:
+            around = np.maximum(around, out[:, near])
+    found &= out > _SPIKE * around
+    return found, float(out[found].max(initial=0.0))

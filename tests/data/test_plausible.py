@@ -1,0 +1,56 @@
+"""Data that no field gives are told, or refused, before they are learned."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from inrflow.data.description import Description
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_trajectories
+from inrflow.data.plausible import check_plausible
+from inrflow.data.source import TrajectorySource
+from inrflow.errors import UserError
+
+X, T = np.arange(24)[:, None] / 24, np.arange(8) / 8
+PHASES = np.random.default_rng(0).uniform(0, 6, 6)
+WAVES = np.stack([np.sin(2 * np.pi * (X.T - T[:, None]) + phase) for phase in PHASES])[..., None]
+
+
+def check(path, u, x=X):
+    write_trajectories(path, T, x, u, Description(name="waves", channels=("u",), coordinates=("x",), period=(1.0,)))
+    with TrajectoryFile(path) as file:
+        source = TrajectorySource(file)
+        source.fit_normalisation(range(len(u)))
+        check_plausible(source, range(len(u)))
+
+
+def test_waves_and_narrow_pulses_and_few_repeated_values_raise_no_doubts(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(tmp_path / "waves.h5", WAVES)
+        check(tmp_path / "pulses.h5", np.exp(-((X.T - T[:, None]) / 0.05) ** 2)[None, ..., None])
+        check(tmp_path / "twice.h5", np.concatenate([WAVES, WAVES], 2), np.concatenate([X, X]))
+
+
+def test_places_with_several_values_at_a_time_are_told_and_refused_where_they_are_most_of_the_variance(tmp_path):
+    twice = np.concatenate([X, X[:3]])
+    with pytest.warns(UserWarning, match="places that another value of the same time has differ from it"):
+        check(tmp_path / "few.h5", np.concatenate([WAVES, -WAVES[:, :, :3]], 2), twice)
+    for name, u, x in (("mirrored", np.concatenate([WAVES, -WAVES], 2), np.concatenate([X, X])),
+                       ("one", WAVES, np.full_like(X, 0.5))):
+        with pytest.raises(UserError, match="of the variance lies between values of the same place and time"):
+            check(tmp_path / f"{name}.h5", u, x)
+
+
+def test_spikes_are_told_with_their_share(tmp_path):
+    spiked = WAVES.copy()
+    spiked[2, 3, 5] *= 1000
+    spiked[4, 1, 20] *= 1000
+    with pytest.warns(UserWarning, match=r"0.17 % of the values \(2 of 1152 looked at\) lie more than 30 times as far"):
+        check(tmp_path / "spiked.h5", spiked)
+
+
+def test_a_small_signal_on_a_large_constant_is_told_to_lose_its_digits(tmp_path):
+    with pytest.warns(UserWarning, match="varies by .* around 1e.03; values are kept in single precision"):
+        check(tmp_path / "offset.h5", 1e3 + 1e-3 * WAVES)
