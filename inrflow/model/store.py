@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor, nn
-
 from inrflow.errors import UserError
 from inrflow.model.store_v1 import EARLIER, upgraded
 from inrflow.runtime.tensor_files import load_metadata, load_tensors, save_tensors
@@ -141,32 +138,3 @@ def made(stored: StoredModel, make: Callable[[StoredModel], _Made]) -> _Made:
         raise
     except Exception as error:
         raise stored.other_version(error) from error
-
-
-# ---- values that no fitted model has ----
-
-
-def check_numbers(
-    path: Path, name: str, values: Tensor | float, least: float | None = None, above: bool = False
-) -> None:
-    """Raise UserError where values are no finite floating-point numbers, below `least`, or (`above`) equal to it."""
-    real = values.is_floating_point() if isinstance(values, Tensor) else type(values) in (int, float)
-    if not real:
-        found = values.dtype if isinstance(values, Tensor) else type(values).__name__
-        raise UserError(f"{path}: {name} is of the type {found} where floating-point numbers are expected; the file is "
-                        "damaged: restore it or train again")
-    tensor = torch.as_tensor(values)
-    bad = ~torch.isfinite(tensor)
-    if least is not None:
-        bad |= (tensor <= least) if above else (tensor < least)
-    if bool(bad.any()):
-        limit = "" if least is None else f" {'above' if above else 'of at least'} {least:g}"
-        raise UserError(f"{path}: {name} holds {float(tensor[bad].flatten()[0]):g} where a finite number{limit} is "
-                        "expected; the file is damaged: restore it or train again")
-
-
-def check_parameters(path: Path, name: str, module: nn.Module) -> None:
-    """Raise UserError where a parameter or buffer of a module is not finite."""
-    for key, value in module.state_dict().items():
-        if value.is_floating_point() or value.is_complex():
-            check_numbers(path, f"{name}.{key}", value.abs())

@@ -32,7 +32,8 @@ from inrflow.model.assimilation import Dynamics, assimilate_noisy
 from inrflow.model.extent import Extent, Seen, mesh_of
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
-from inrflow.model.store import StoredModel, check_numbers, check_parameters, load_model, reader, write_model
+from inrflow.model.store import StoredModel, load_model, reader, write_model
+from inrflow.model.stored_values import check_numbers, check_parameters, plain_values
 from inrflow.model.window import window_of
 from inrflow.runtime.devices import choose_device
 
@@ -115,17 +116,15 @@ class Surrogate:
         far = _REACH_EXACT * self.horizon
         if not has_exact_flow(self.field):
             far = max(_REACH * self.horizon, _REACH_STEPS * self.scale.unit)
-        return Extent(self.description, self.box, self.horizon, far, self.decoder.place or self._mesh, self._seen)
+        mesh, seen = self._places
+        return Extent(self.description, self.box, self.horizon, far, self.decoder.place or mesh, seen)
 
     @cached_property
-    def _mesh(self) -> Any:
-        """Mesh of the training data as a Domain, of decoders that do not know where the field lives; None: unknown."""
-        return None if self.training.get("mesh") is None else mesh_of(self.training["mesh"])
-
-    @cached_property
-    def _seen(self) -> Seen | None:
-        """Where the training data lie, as far as it is known."""
-        return None if self.training.get("seen") is None else Seen.from_state(self.training["seen"])
+    def _places(self) -> tuple[Any, Seen | None]:
+        """Mesh of the training data as a Domain, of decoders that do not know where the field lives, and where on a
+        sphere the data lie; None: unknown."""
+        mesh, seen = self.training.get("mesh"), self.training.get("seen")
+        return None if mesh is None else mesh_of(mesh), None if seen is None else Seen.from_state(seen)
 
     # ---- storing ----
 
@@ -189,13 +188,13 @@ class Surrogate:
             normalisation=Normalisation(**state["normalisation"]),
             decoder=decoder.eval(),
             field=field.eval(),
-            integrator=Integrator(**metadata["integrator"]),
+            integrator=plain_values(stored.path, Integrator, metadata["integrator"]),
             prior=StatePrior.from_state(state["prior"]),
-            scale=TimeScale(**metadata["scale"]),
+            scale=plain_values(stored.path, TimeScale, metadata["scale"]),
             box=state["box"].numpy(),
             horizon=metadata["horizon"],
             training=metadata["training"],
-            encoder=Encoder(**metadata["encoder"]),
+            encoder=plain_values(stored.path, Encoder, metadata["encoder"]),
             contexts=None if state.get("contexts") is None else Contexts.from_state(state["contexts"]),
             code_names=metadata["code_names"],
             pde=metadata["pde"],

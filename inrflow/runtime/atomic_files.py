@@ -273,11 +273,11 @@ def written_hdf5(path: str | os.PathLike[str], overwrite: bool = False,
 def held_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """The folder, made where it is missing and kept from other processes while the body runs.
 
-    The system frees the lock of a process that ends in any way; a lock left behind is told and taken over. A folder
-    that was made here and stays empty is removed. Raises UserError, naming the owner, where another process holds it,
-    where it cannot be written, and where something in it is a link, which would lead what is written elsewhere.
+    The system frees the lock of a process that ends in any way; a lock left behind is told and taken over. Folders that
+    were made here and stay empty are removed. Raises UserError, naming the owner, where another process holds it, where
+    it cannot be written, and where something in it is a link, which would lead what is written elsewhere.
     """
-    new = not os.path.lexists(folder)
+    new = [one for one in (Path(folder), *Path(folder).parents) if not os.path.lexists(one)]
     path = make_folder(folder)
     lock = FileLock(path / LOCK_FILE)
     try:
@@ -300,9 +300,9 @@ def held_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
             with suppress(OSError):
                 (path / LOCK_FILE).unlink()
             lock.release()
-        if new:
-            with suppress(OSError):  # as soon as it holds something
-                path.rmdir()
+        with suppress(OSError):  # the first that holds something
+            for one in new:
+                one.rmdir()
 
 
 def _owner(path: Path) -> str:

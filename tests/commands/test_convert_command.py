@@ -38,7 +38,8 @@ def test_mistakes_are_one_clear_line_and_nothing_is_written(arguments, said, tab
 
 
 def test_an_existing_target_is_kept_unless_told_otherwise(table, elsewhere, inrflow_command):
-    (elsewhere / "out.h5").write_text("mine")
+    before = b"\x89HDF\r\n\x1a\n mine"
+    (elsewhere / "out.h5").write_bytes(before)
     outcome = inrflow_command("convert", table, "out.h5")
-    assert outcome.code == 2 and (elsewhere / "out.h5").read_text() == "mine"
+    assert outcome.code == 2 and (elsewhere / "out.h5").read_bytes() == before
     assert inrflow_command("convert", table, "out.h5", "overwrite=true").code == 0

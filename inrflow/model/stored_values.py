@@ -1,0 +1,53 @@
+"""Checks of the values of model files: types, finite numbers, signs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from inrflow.errors import UserError
+
+_Made = TypeVar("_Made")
+
+
+def check_numbers(
+    path: Path, name: str, values: Tensor | float, least: float | None = None, above: bool = False
+) -> None:
+    """Raise UserError where values are no finite floating-point numbers, below `least`, or (`above`) equal to it."""
+    real = values.is_floating_point() if isinstance(values, Tensor) else type(values) in (int, float)
+    if not real:
+        found = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise UserError(f"{path}: {name} is of the type {found} where floating-point numbers are expected; the file is "
+                        "damaged: restore it or train again")
+    tensor = torch.as_tensor(values)
+    bad = ~torch.isfinite(tensor)
+    if least is not None:
+        bad |= (tensor <= least) if above else (tensor < least)
+    if bool(bad.any()):
+        limit = "" if least is None else f" {'above' if above else 'of at least'} {least:g}"
+        raise UserError(f"{path}: {name} holds {float(tensor[bad].flatten()[0]):g} where a finite number{limit} is "
+                        "expected; the file is damaged: restore it or train again")
+
+
+def plain_values(path: Path, kind: type[_Made], values: Mapping[str, Any]) -> _Made:
+    """A dataclass of plain values. Raises UserError where one is of another type than its field or not finite."""
+    hints = get_type_hints(kind)
+    for key, value in values.items():
+        hint, name = hints.get(key), f"{kind.__name__.lower()}.{key}"
+        if hint is float:
+            check_numbers(path, name, value)
+        elif hint in (int, str, bool) and type(value) is not hint:
+            raise UserError(f"{path}: {name} is of the type {type(value).__name__} where {hint.__name__} is expected; "
+                            "the file is damaged: restore it or train again")
+    return kind(**values)
+
+
+def check_parameters(path: Path, name: str, module: nn.Module) -> None:
+    """Raise UserError where a parameter or buffer of a module is not finite."""
+    for key, value in module.state_dict().items():
+        if value.is_floating_point() or value.is_complex():
+            check_numbers(path, f"{name}.{key}", value.abs())
