@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
+import select
 import struct
+import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +22,6 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.symmetries import Symmetries
 from inrflow.errors import UserError
-from inrflow.runtime.probe import survives
 
 FORMAT = "inrflow-trajectories"
 VERSION = 1
@@ -28,6 +30,7 @@ SYMMETRY_DATASETS = ("generators", "generators_channels", "maps", "maps_channels
 LARGEST = 1e30  # beyond are fill values, and squares that single precision cannot hold
 _LARGEST_ATTRIBUTE = 64000  # bytes that HDF5 keeps of an attribute; a text is a reference of 16 bytes
 _UNSTORED, _COMPRESSION = 1e9, 1100  # bytes that nothing need be stored for; the most that gzip gains is 1032
+_SECONDS = 8.0  # that reading the attributes of a file takes at most
 _TEXTS = ("time_units", "source", "licence", "geometry")
 
 
@@ -83,6 +86,37 @@ def open_hdf5(path: Path) -> h5py.File:
         file.close()
         raise
     return file
+
+
+def survives(work: Callable[[], Any], seconds: float = _SECONDS) -> bool:
+    """Whether a forked copy of this process does the work, or fails in it in an orderly way, within some seconds.
+
+    Always true where processes cannot be forked. What the copy changes is lost with it.
+    """
+    if not hasattr(os, "fork"):
+        return True
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the copy uses none
+        child = os.fork()
+    if child == 0:
+        gc.disable()  # nothing of the original is to be closed here
+        try:
+            work()
+        except Exception:  # for the original to meet and tell
+            pass
+        finally:
+            os.write(writing, b"!")
+            os._exit(0)
+    os.close(writing)
+    try:
+        ended = bool(select.select([reading], [], [], seconds)[0])
+        return ended and os.read(reading, 1) == b"!"
+    finally:
+        os.close(reading)
+        if hasattr(os, "kill"):
+            os.kill(child, 9)
+        os.waitpid(child, 0)
 
 
 @lru_cache(maxsize=256)

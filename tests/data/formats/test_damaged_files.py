@@ -1,10 +1,14 @@
 """Damaged and hostile trajectory files: one sentence each, nothing read from elsewhere."""
 
+import os
+import time
+
 import h5py
 import numpy as np
 import pytest
 from small_data import WAVE, field
 
+from inrflow.data.formats.schema import survives
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.errors import UserError
@@ -101,3 +105,13 @@ def test_flipped_bytes_give_one_sentence(path):
                 file.read(0)
         except UserError as error:
             assert "\n" not in str(error)
+
+
+def test_what_ends_or_fails_in_an_orderly_way_survives():
+    assert survives(lambda: None) and survives(lambda: 1 / 0)
+
+
+def test_what_does_not_end_or_ends_the_process_does_not_survive_and_leaves_no_process():
+    began = time.monotonic()
+    assert not survives(lambda: time.sleep(60), seconds=0.2) and time.monotonic() - began < 5
+    assert not survives(lambda: os.kill(os.getpid(), 9))
