@@ -1,9 +1,9 @@
 """How many files a reader of one command's code walks through, and how many different calls lead from file to file.
 
 Counted are calls of functions of the package and its kernels; neither class bodies nor what runs while modules are
-imported. The limits are what was reached, with a little to spare for the clock's choices; they may only go down
-(one file was added with the check for data that no field gives). Those of training hold two recipes: a law on the
-domain's harmonics, and a local equation that is clearly better here.
+imported. The limits are what was reached, with a little to spare for the clock's choices; they may only go down (one
+file and three calls were added with the check for data that no field gives). Those of training hold two recipes: a
+law on the domain's harmonics, and a local equation that is clearly better here.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Walk]:
 def test_training_visits_few_files_by_few_different_calls(trained):
     files, calls = trained[1]
     assert len(files) <= 75, (len(files), sorted(files))
-    assert len(calls) <= 195, (len(calls), sorted(calls))
+    assert len(calls) <= 198, (len(calls), sorted(calls))
 
 
 def test_a_query_visits_few_files_by_few_different_calls(trained, tmp_path):
