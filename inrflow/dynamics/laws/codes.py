@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from inrflow.domains import Harmonics
+from inrflow.numerics.effort import effort
 
 _NOISES = np.logspace(-14, 0.3, 60)  # variances of noise tried, in units of the channel's variance
 _LEAST = 1e-15  # prior variances are kept above this share of a channel's variance
 _ROUNDS = 12  # of expectation maximisation
 _PROBES, _SLANT = 4, 1e-12  # columns looked at first, and means of products of columns that count as none
+_SVD = 8  # times the products of a matrix with itself
 _SETS = 16  # point sets that the prior is fitted to, at most
 
 
@@ -155,6 +157,7 @@ class _Design:
         """u (N, R), s (R,), the map v of rows (..., R) to (..., K), and v^2, of table diag(root) = u diag(s) v."""
         if self.lengths is not None:
             return self.table / self.lengths, self.lengths * root, lambda rows: rows, np.eye(len(root))
+        effort.add(products=_SVD * self.r.size * min(self.r.shape))
         u, s, v = np.linalg.svd(self.r * root, full_matrices=False)
         return u if self.q is None else self.q @ u, s, lambda rows: rows @ v, v**2
 
@@ -168,6 +171,7 @@ def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: 
     root = np.sqrt(variance)
     left = values - mean @ table.T
     u, s, turn, squares = design.factors(root)
+    effort.add(products=2 * values.size * len(mean), elements=6 * values.size + len(_NOISES) * len(mean), calls=40)
     inner = left @ u
     power = (inner**2).mean(0)
     outer = max(float((left**2).sum(1).mean() - power.sum()), 0.0)

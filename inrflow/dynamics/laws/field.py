@@ -12,10 +12,12 @@ from inrflow.domains import Harmonics
 from inrflow.dynamics.laws.terms import POTENTIAL, VALUE, Product, Term
 from inrflow.dynamics.laws.transform import transform_of
 from inrflow.numerics import etdrk4
+from inrflow.numerics.effort import effort
 
 PLACES = 64  # low harmonics that coefficients of place are made of
 _DENSE = 1600  # codes up to which terms that couple all of them are exponentiated as one matrix
 _MOST_STEPS = 2**14  # of one interval
+_EXPONENTIAL = 20  # products of matrices in their exponential
 _CONSTANT = 1e-8  # eigenvalues below belong to the constant
 _BOUND = 30.0  # codes beyond so many times the largest ones of the data have left what the law was fitted to
 
@@ -69,6 +71,8 @@ class Library(nn.Module):
     def features(self, z: Tensor, rows: int) -> Tensor:
         """Every term of codes (B, C, K) on the first harmonics: (B, J, rows)."""
         result = z.new_zeros(len(z), len(self.terms), rows)
+        effort.add(products=2 * len(self.terms) * len(z) * self.transform.products,
+                   elements=4 * len(self.terms) * len(z) * (self.transform.count + rows), calls=10 * len(self.terms))
         groups: dict[Term, list[int]] = {}
         for j, term in enumerate(self.terms):
             groups.setdefault(term.base, []).append(j)
@@ -289,13 +293,27 @@ class LawField(nn.Module):
 
     def _coefficients(self, h: float) -> list[Tensor]:
         if h not in self._cache:
+            effort.add(products=_EXPONENTIAL * self.blocks.shape[0] * (3 * self.blocks.shape[-1]) ** 3, calls=200)
             self._cache = {**dict(list(self._cache.items())[-3:]),
                            h: etdrk4.coefficients(self.blocks, h, etdrk4.phi_matrix_functions)}
         return self._cache[h]
 
+    def counted(self, states: int, steps: int) -> None:
+        """Add steps of some states to the effort."""
+        library, groups = self.library, self.products_of
+        factors = {factor for term in groups for product in term.every() for factor in product}
+        projected = {(term.power, channel) for term, fields in groups.items() for channel in fields}
+        transforms = len(factors) + len(projected)
+        multiplied = sum(len(product) + len(fields) for term, fields in groups.items() for product in term.products)
+        acted = 6 * self.size * (self.size if self.coupled else self.channels)
+        effort.add(products=steps * states * (4 * transforms * library.transform.products + acted),
+                   elements=steps * states * (4 * multiplied * library.transform.count + 20 * self.size),
+                   calls=steps * (4 * (transforms * 3 + multiplied) + 40))
+
     @torch.no_grad()
     def advance(self, z: Tensor, dt: float, steps: int) -> Tensor:
         """Codes (B, C K) after a time dt, by ETDRK4 in equal steps: exact in the linear part."""
+        self.counted(len(z), steps if self.products_of else 0)
         now = z.reshape(len(z), self.channels, -1)
         if not self.products_of:
             return self.act(self._flow(dt), now).reshape(z.shape)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -23,6 +22,7 @@ from inrflow.dynamics.laws.search.families import Families, families_of
 from inrflow.dynamics.laws.shooting import Shooting
 from inrflow.dynamics.laws.stability import pruned, stepped, well_posed
 from inrflow.errors import UserError
+from inrflow.numerics.effort import effort
 
 _FINER = (1.7, 2.8)  # times as many harmonics that forecasts are tried on
 _FINEST = (3.7,)  # those of flows, whose small waves carry energy away: at once
@@ -35,7 +35,9 @@ _PAYS = 0.5  # share of the least misfit without contexts that laws with context
 _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
 _HARDLY = 2.0  # times the error of the best law, which shorter ones may have
-_EXPLAINED = 1e-2  # error of forecasts from which on laws are sought along single steps, too
+_EXPLAINED = 1e-2  # error of forecasts from which on most of the time goes to laws along single steps
+_SINGLE = 0.4  # share of the time after which no other family is sought along them, where some law explains the data
+_NEAR, _EXACT = 30.0, 1e-10  # times the harmonics' error at held-out points, and error, below which laws need no better
 _DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _TRAJECTORIES = 32  # equations come from so many trajectories, at most
 
@@ -46,10 +48,12 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     """The law whose forecasts of held-out trajectories are best.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
-    harmonics fit best is taken, as with boundary conditions that are not given. seconds: of processor time. systems:
-    whose coefficients may differ. units (C,): of channels, 1 by default. Raises UserError where no law forecasts.
+    harmonics fit best is taken, as with boundary conditions that are not given. seconds: of effort, about those of a processor.
+    systems: whose coefficients may differ. units (C,): of channels, 1 by default. Raises UserError where no law
+    forecasts.
     """
-    start = time.process_time()
+    effort.restart()
+    start = effort()
     say: Log = log or (lambda _: None)
     data = Data(np.broadcast_to(t, u.shape[:2]).astype(np.float64),
                 np.broadcast_to(x, (len(u), *x.shape[-2:])).astype(np.float64), u.astype(np.float64),
@@ -62,41 +66,45 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     order = generator.permutation(len(data.u))
     judged = max(1, round(_SHARE * len(data.u)))
     train, judge = data.take(np.sort(order[judged:])), data.take(np.sort(order[: min(judged, _JUDGES)]))
-    place, boundary, count = choose(domains, boundary, train, seed, say)
+    place, boundary, count, floor = choose(domains, boundary, train, seed, say)
     codes = fit_codes(place.harmonics(count, boundary), train.x, train.u)
     if codes.used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
         codes = fit_codes(place.harmonics(codes.used, boundary), train.x, train.u)
     states, spread = encode(codes, train)
     families = families_of(place, codes.harmonics, states, units)
-    say(f"{place.kind}: {codes.harmonics.count} harmonics, cpu {time.process_time() - start:.1f}")
+    say(f"{place.kind}: {codes.harmonics.count} harmonics, effort {effort() - start:.1f} s")
     scored: list[tuple[np.ndarray, Law]] = []
 
     def consider(law: Law) -> None:
         errors = forecast_errors(law, judge)
-        say(f"  {errors.mean():.2e} with {law.size} terms, cpu {time.process_time() - start:.1f}")
+        say(f"  {errors.mean():.2e} with {law.size} terms, effort {effort() - start:.1f} s")
         if np.isfinite(errors).all():
             scored.append((errors, law))
 
     for law in candidates(place, boundary, codes, families, train, states, spread, say):
         consider(known_contexts(law, train, judge))
-        if time.process_time() - start > (0.4 if scored else 1.0) * seconds:
+        if effort() - start > (0.4 if scored else 1.0) * seconds:
             break
     deadline = start + (1 - _KEPT) * seconds
 
     def wanting() -> bool:
-        return time.process_time() < deadline and not any(errors.mean() < _EXPLAINED for errors, _ in scored)
+        least = min((float(errors.mean()) for errors, _ in scored), default=math.inf)
+        usual = deadline if least > _EXPLAINED else start + _SINGLE * seconds
+        return effort() < usual and least > max(_NEAR * floor, _EXACT)
 
     if wanting():
         for laws in along_single_steps(place, boundary, codes, families, train.t, states, spread, deadline):
             for law in laws:
                 consider(law)
+                if not wanting():
+                    break
             if not wanting():
                 break
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
-    began = time.process_time()
+    began = effort()
     law = shorter_steps(*simplest(scored), judge, deadline)
-    judging = time.process_time() - began
+    judging = effort() - began
     kept = 3 * _FINER[0] ** 2 * judging  # for forecasts on more harmonics, if they can be afforded
     kept = kept if kept < _KEPT * seconds else 0.0
     lengths = [length for length in _LENGTHS if length < states.shape[1]]
@@ -107,7 +115,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         return forecast_errors(law, judge) if arena is None else arena.misfits(law)
 
     for index, length in enumerate(lengths):
-        left = seconds - kept - 2 * judging - (time.process_time() - start)
+        left = seconds - kept - 2 * judging - (effort() - start)
         if left < 0:
             break
         refinement = Refinement(law, flights(train.t, states, spread, length, train.systems.number), known,
@@ -118,12 +126,12 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             arena = Refinement(law, whole, known, left / 10, True)
         before, after = score(law), score(refined)
         say(f"  along flights of {length}: {before.mean():.3e} to {after.mean():.3e}, "
-            f"cpu {time.process_time() - start:.1f}")
+            f"effort {effort() - start:.1f} s")
         if not worse(after, before):
             law = refined
     last = Refinement(law, flights(train.t, states, spread, min(3, states.shape[1] - 1), train.systems.number), known,
                       _LAST, arena is not None)
-    law, short = last.estimated(), last.significant()
+    law, short = last.estimated()
     if short.size < law.size and not worse(score(short), score(law)):
         law = pruned(short)
     if arena is None and not isinstance(place, Flows):
@@ -133,12 +141,12 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
 
 def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:
     """The law on more harmonics while its forecasts improve: it makes waves that the points do not determine."""
-    began = time.process_time()
+    began = effort()
     errors = forecast_errors(law, judge)
-    spent, count = time.process_time() - began, law.codes.harmonics.count
+    spent, count = effort() - began, law.codes.harmonics.count
     flow = isinstance(law.domain, Box) and any(term.solenoidal for term in law.terms)
     for factor in _FINEST if flow else _FINER:
-        if time.process_time() + 3 * factor ** (1 if flow else 2) * spent > deadline:
+        if effort() + 3 * factor ** (1 if flow else 2) * spent > deadline:
             break
         harmonics = law.domain.harmonics(int(factor * count), law.boundary)
         if harmonics.count <= law.codes.harmonics.count:
@@ -174,7 +182,7 @@ def solved_anew(law: Law, data: Data) -> Law:
 
 def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) -> Law:
     """The law with the integrator's step halved while its forecasts improve: errors of steps may grow along paths."""
-    while math.isfinite(law.longest) and time.process_time() < deadline:
+    while math.isfinite(law.longest) and effort() < deadline:
         halved = replace(law, longest=law.longest / 2)
         after = forecast_errors(halved, judge)
         if not after.mean() < _BETTER * errors.mean():

@@ -15,6 +15,7 @@ from inrflow.domains import Harmonics
 from inrflow.domains.flows import FlowHarmonics
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.numerics.effort import effort
 
 FRICTION, VISCOSITY = Term((((0, VALUE),),)), Term((((0, VALUE),),), 1)
 TRANSPORT = Term.transport(0, (1.0, 1.0))
@@ -70,6 +71,7 @@ class FlowLibrary(Library):
 
     def features(self, z: Tensor, rows: int) -> Tensor:
         flat = z[:, 0]
+        effort.add(products=4 * len(z) * self.values.numel(), elements=8 * len(z) * self.values[..., 0].numel(), calls=30)
         each = [self.transport(flat) if term == TRANSPORT else self.linear(term) * flat + self.driven(term, flat)
                 for term in self.terms]
         return torch.stack(each, 1)[..., :rows]
@@ -103,6 +105,11 @@ class FlowField(LawField):
                 total = total + weight * (self.library.transport(flat) if term == TRANSPORT else
                                           self.library.driven(term, flat))
         return total[:, None]
+
+    def counted(self, states: int, steps: int) -> None:
+        one = self.library.values.numel()  # 2 Q K
+        effort.add(products=steps * states * 16 * one, elements=steps * states * 32 * self.library.values[..., 0].numel(),
+                   calls=steps * 100)
 
     def slopes(self, z: Tensor, lead: int) -> Tensor:
         """Derivative (B, lead, lead) of `products` by the leading codes (B, K)."""

@@ -6,7 +6,6 @@ uncertainty; they are eliminated from the normal equations of the coefficients.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +16,7 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.regression import shells
+from inrflow.numerics.effort import effort
 
 _ITERATIONS = 5
 _DELTA = 1e-5  # of finite differences, relative to coefficients' and codes' scales
@@ -73,7 +73,7 @@ class Refinement:
         edges = shells(law.codes.harmonics.count)
         self.shell = torch.tensor(np.concatenate([np.digitize(np.arange(edges[-1]), edges[1:]) + len(edges) * c
                                                   for c in range(law.theta.shape[1])]))
-        self.deadline = time.process_time() + seconds
+        self.deadline = effort() + seconds
         self.data = data = self._affordable(data, seconds, uncertain)
         systems, self.which = data.system.unique(return_inverse=True)
         self.systems = systems.numpy()
@@ -86,14 +86,14 @@ class Refinement:
     def _affordable(self, data: Flights, seconds: float, uncertain: bool) -> Flights:
         """As many flights as the time allows; first codes are no unknowns where that leaves too few."""
         some = data.take(torch.linspace(0, len(data.codes) - 1, min(_FEWEST, len(data.codes))).long())
-        start = time.process_time()
+        start = effort()
         path = self._fly(self.law, some.codes[:, 0], some)
-        cost = (time.process_time() - start) / len(some.codes)
+        cost = (effort() - start) / len(some.codes)
         many = min(int(0.05 * seconds / max(cost, 1e-9) / len(some.codes)), _BATCH // len(some.codes))
         if many > 1:  # larger batches cost less for each flight
-            start = time.process_time()
+            start = effort()
             self._fly(self.law, some.codes[:, 0].repeat(many, 1), some.take(torch.arange(len(some.dt)).repeat(many)))
-            cost = (time.process_time() - start) / len(some.codes) / many
+            cost = (effort() - start) / len(some.codes) / many
         if len(self.free):
             missed = (path - some.codes)[:, 1:, self.rows].square().sum() / (path.shape[1] - 1)
             noise = some.variance[:, self.rows].sum() * 2
@@ -192,29 +192,25 @@ class Refinement:
             else:
                 break
             law, first, path, error = trial, start, flown, covariance
-            if after > (1 - _CONVERGED) * before or time.process_time() > self.deadline:
+            if after > (1 - _CONVERGED) * before or effort() > self.deadline:
                 break
         return law if self.contexts_only or not len(error) else self._with_errors(law, error)
 
-    def estimated(self) -> Law:
-        """The law itself with standard errors of its coefficients, by which it may miss those that fit flights best."""
-        first = self.data.codes[:, 0].clone()
-        path = self._fly(self.law, first, self.data)
-        if not torch.isfinite(path).all():
-            return self.law
-        covariance, step, _ = self._step(self.law, first, path, self._variances(path))
-        return self._with_errors(self.law, covariance + np.outer(step, step))
+    def estimated(self) -> tuple[Law, Law]:
+        """The law with standard errors of its coefficients, and the same without terms within two of them of zero.
 
-    def significant(self) -> Law:
-        """The law with standard errors, without terms that are within two of them of zero.
-
-        The others are those of the normal distribution of all coefficients where these vanish.
+        The coefficients of the first may miss those that fit flights best, which adds to their errors; those of the
+        second are those of the normal distribution of all coefficients where the others vanish.
         """
         first = self.data.codes[:, 0].clone()
         path = self._fly(self.law, first, self.data)
         if not torch.isfinite(path).all():
-            return self.law
-        covariance = self._step(self.law, first, path, self._variances(path))[0][: len(self.active), : len(self.active)]
+            return self.law, self.law
+        covariance, step, _ = self._step(self.law, first, path, self._variances(path))
+        whole = self._with_errors(self.law, covariance + np.outer(step, step))
+        return whole, self._significant(covariance[: len(self.active), : len(self.active)])
+
+    def _significant(self, covariance: np.ndarray) -> Law:
         kept, values = list(range(len(self.active))), self.law.theta[tuple(self.active.T)]
         varies = (self.law.by_context[(slice(None), *self.active.T)] != 0).any(0)
         while kept:
@@ -285,6 +281,8 @@ class Refinement:
                 flown = self._fly(law, shifted.flatten(0, 1), self.data.take(torch.arange(number).repeat(len(chunk))))
                 slopes += [whitened(part) / step for part, step in zip(flown.split(number), delta, strict=True)]
             by_state = torch.stack(slopes, -1)  # (B, R, D)
+            effort.add(products=by_state.numel() * (len(self.free) + len(active)) + number * len(self.free) ** 3,
+                       elements=4 * by_state.numel())
             inner = by_state.mT @ by_state + torch.diag(1 / self.prior[self.free])
             pull = (by_state.mT @ left[..., None])[..., 0] - ((first - self.mean) / self.prior)[:, self.free]
             mixed = by_state.mT @ by_theta

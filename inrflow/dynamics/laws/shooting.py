@@ -8,7 +8,6 @@ anywhere wait until others have corrected them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.law import Law
+from inrflow.numerics.effort import effort
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
 
 _ITERATIONS = 25
@@ -41,7 +41,7 @@ class Shooting:
     target: Tensor
     dt: Tensor
     rows: Tensor
-    deadline: float  # of processor time
+    deadline: float  # of effort
 
     @classmethod
     def of(cls, t: np.ndarray, states: np.ndarray, known: np.ndarray, deadline: float) -> Shooting:
@@ -67,7 +67,7 @@ class Shooting:
 
         def linearise(at: Shot, reused: bool) -> Linearisation[Shot] | None:
             nonlocal gram, unit
-            if len(gram) and time.process_time() > self.deadline:
+            if len(gram) and effort() > self.deadline:
                 return None
             values, error = at
             squares = error.square().sum(1)
@@ -123,9 +123,9 @@ class Shooting:
 
     def _affordable(self, law: Law) -> Shooting:
         """As many steps as the time allows for all iterations."""
-        began = time.process_time()
+        began = effort()
         self._missed(law.field(), law.longest)
-        cost = (time.process_time() - began) / len(self.codes)
+        cost = (effort() - began) / len(self.codes)
         left = max(self.deadline - began, 0.0)
         count = int(left / (_ITERATIONS * cost * max(int(np.count_nonzero(law.theta)), 1)))
         pick = torch.linspace(0, len(self.codes) - 1, min(max(count, _FEWEST), len(self.codes))).long()

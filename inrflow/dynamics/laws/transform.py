@@ -30,6 +30,7 @@ class DenseTransform(nn.Module):
             turned = torch.linalg.cross(points, self.slopes, dim=0)
             self.slopes = torch.cat([self.slopes, turned])
         self.weights = torch.tensor(rule.weights)
+        self.products = self.values.numel()  # of one transform of one field
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all), or their derivatives along an axis, at the points: (Q, lead)."""
@@ -60,6 +61,7 @@ class SeparableTransform(nn.Module):
         self.shape = [len(values) for values, _ in self.tables]
         self.modes = [values.shape[1] for values, _ in self.tables]
         self.places = torch.tensor(np.ravel_multi_index(tuple(harmonics.modes.T), self.modes))
+        self.products = sum(int(np.prod([*self.shape[: j + 1], *self.modes[j:]])) for j in range(len(self.shape)))
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all), or their derivatives along an axis, at the points: (Q, lead)."""

@@ -1,7 +1,5 @@
 """Laws of coarse frames, refined along single steps, against the law that made the paths."""
 
-import time
-
 import numpy as np
 import torch
 
@@ -11,6 +9,7 @@ from inrflow.dynamics.laws.codes import HarmonicCodes
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.shooting import Shooting
 from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.numerics.effort import effort
 
 LINE = Box([0.0], [1.0], ["walled"])
 VALUES = [Term((((0, VALUE),) * degree,)) for degree in (1, 2, 3)]
@@ -38,7 +37,7 @@ def test_steps_correct_coefficients_with_which_some_of_them_diverge_and_show_whi
     truth = np.array([[0.02], [0.1], [0.0], [-1.0]])
     paths = _paths(12, 6, truth)
     t = np.tile(GAP * np.arange(6), (12, 1))
-    steps = Shooting.of(t, paths, np.ones((1, 12), dtype=bool), time.process_time() + 60)
+    steps = Shooting.of(t, paths, np.ones((1, 12), dtype=bool), effort() + 60)
     start = _law(np.array([[0.03], [0.05], [0.2], [0.7]]))
     later = start.field().advance(torch.tensor(paths[:, :-1]).flatten(0, 1).flatten(1), GAP, 32)
     assert 0 < torch.isfinite(later).all(1).sum() < len(later)

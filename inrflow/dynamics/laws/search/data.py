@@ -52,8 +52,12 @@ def windows(data: Data) -> Data:
     return replace(parts, t=np.take_along_axis(parts.t, cut, 1), u=parts.u[np.arange(len(rows))[:, None], cut])
 
 
-def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log) -> tuple[Domain, str, int]:
-    """Domain, boundary condition and number of harmonics that fit held-out points best, the fewer where it is close."""
+def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log
+           ) -> tuple[Domain, str, int, float]:
+    """Domain, boundary condition and number of harmonics that fit held-out points best, the fewer where it is close.
+
+    And their error at these points.
+    """
     some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
     bases = [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
                                                             boundary else BOUNDARIES if bounded(place) else [NATURAL])]
@@ -68,7 +72,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     least = min(errors.values())
     i, size = min((key for key in errors if errors[key] <= _FEWER * least), key=lambda key: (key[1], key[0]))
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
-    return *bases[i], size
+    return *bases[i], size, errors[i, size]
 
 
 def bounded(domain: Domain) -> bool:
