@@ -130,7 +130,7 @@ class StepsConfig:
     scattered: int | None = setting(None, "Rounds of alternating motion and codes for scattered rows.", least=0)
     scattered_copies: int | None = setting(None, "Copies of each trajectory in these rounds.", least=0)
     quadratic_rounds: int | None = setting(None, "Further rounds along quadratic dynamics.", least=0)
-    law: int | None = setting(None, "Seconds of processor time of the search for a law.", least=0)
+    law: int | None = setting(None, "Effort of the search for a law, in seconds of a usual core.", least=0)
     equation: int | None = setting(None, "Rounds of the search for a local equation.", least=0)
 
 

@@ -129,16 +129,14 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("recipe", ["auto", "neural", "coral"])
 def test_a_run_with_recorded_decisions_repeats_bit_for_bit(recipe, data, tmp_path):
     codes = ["decoder.modulation=[shift]", "encoding.method=gradient_steps"] if recipe == "coral" else []
-    # A law is sought for seconds of the processor: it repeats where they suffice.
-    enough = ["training.steps.law=60"] if recipe == "auto" else []
-    settings = [f"recipe={recipe}", *codes, *QUICK, *enough]
+    settings = [f"recipe={recipe}", *codes, *QUICK]
     trained_on(data, tmp_path / "first", *settings).save(tmp_path / "first")
     decisions = json.loads((tmp_path / "first" / "decisions.json").read_text())
     assert decisions and set(decisions) <= {field.name for field in fields(StepsConfig)}
     record = json.loads((tmp_path / "first" / "candidates.json").read_text())
     assert record["decisions"] == decisions
     # given in the configuration, under another budget
-    given = [f"training.steps.{name}={value}" for name, value in decisions.items() if name != "law"]
+    given = [f"training.steps.{name}={value}" for name, value in decisions.items()]
     trained_on(data, tmp_path / "second", *settings, "training.minutes=1", *given).save(tmp_path / "second")
     # left by a run that was stopped
     (tmp_path / "third").mkdir()

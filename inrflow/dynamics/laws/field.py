@@ -313,7 +313,7 @@ class LawField(nn.Module):
     @torch.no_grad()
     def advance(self, z: Tensor, dt: float, steps: int) -> Tensor:
         """Codes (B, C K) after a time dt, by ETDRK4 in equal steps: exact in the linear part."""
-        self.counted(len(z), steps if self.products_of else 0)
+        self.counted(len(z), steps if self.products_of else 1)
         now = z.reshape(len(z), self.channels, -1)
         if not self.products_of:
             return self.act(self._flow(dt), now).reshape(z.shape)

@@ -36,7 +36,7 @@ _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
 _HARDLY = 2.0  # times the error of the best law, which shorter ones may have
 _EXPLAINED = 1e-2  # error of forecasts from which on most of the time goes to laws along single steps
-_SINGLE = 0.4  # share of the time after which no other family is sought along them, where some law explains the data
+_SINGLE = 0.5  # share of the time after which none is sought along them, where some law explains the data
 _NEAR, _EXACT = 30.0, 1e-10  # times the harmonics' error at held-out points, and error, below which laws need no better
 _DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _TRAJECTORIES = 32  # equations come from so many trajectories, at most
@@ -48,9 +48,9 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     """The law whose forecasts of held-out trajectories are best.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
-    harmonics fit best is taken, as with boundary conditions that are not given. seconds: of effort, about those of a processor.
-    systems: whose coefficients may differ. units (C,): of channels, 1 by default. Raises UserError where no law
-    forecasts.
+    harmonics fit best is taken, as with boundary conditions that are not given. seconds: of effort, about those of a
+    processor. systems: whose coefficients may differ. units (C,): of channels, 1 by default. Raises UserError where no
+    law forecasts.
     """
     effort.restart()
     start = effort()
@@ -87,13 +87,13 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             break
     deadline = start + (1 - _KEPT) * seconds
 
+    until = start + _SINGLE * seconds if any(errors.mean() < _EXPLAINED for errors, _ in scored) else deadline
+
     def wanting() -> bool:
-        least = min((float(errors.mean()) for errors, _ in scored), default=math.inf)
-        usual = deadline if least > _EXPLAINED else start + _SINGLE * seconds
-        return effort() < usual and least > max(_NEAR * floor, _EXACT)
+        return effort() < until and not any(errors.mean() < max(_NEAR * floor, _EXACT) for errors, _ in scored)
 
     if wanting():
-        for laws in along_single_steps(place, boundary, codes, families, train.t, states, spread, deadline):
+        for laws in along_single_steps(place, boundary, codes, families, train.t, states, spread, until):
             for law in laws:
                 consider(law)
                 if not wanting():
@@ -132,7 +132,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     last = Refinement(law, flights(train.t, states, spread, min(3, states.shape[1] - 1), train.systems.number), known,
                       _LAST, arena is not None)
     law, short = last.estimated()
-    if short.size < law.size and not worse(score(short), score(law)):
+    if short.size < law.size and not worse(score(short), score(law) if arena else _HARDLY * score(law) + _EXACT):
         law = pruned(short)
     if arena is None and not isinstance(place, Flows):
         law = finer(law, train, judge, start + seconds, say)

@@ -71,7 +71,7 @@ class FlowLibrary(Library):
 
     def features(self, z: Tensor, rows: int) -> Tensor:
         flat = z[:, 0]
-        effort.add(products=4 * len(z) * self.values.numel(), elements=8 * len(z) * self.values[..., 0].numel(), calls=30)
+        effort.add(4 * len(z) * self.values.numel(), 8 * len(z) * self.values[..., 0].numel(), 30)
         each = [self.transport(flat) if term == TRANSPORT else self.linear(term) * flat + self.driven(term, flat)
                 for term in self.terms]
         return torch.stack(each, 1)[..., :rows]
@@ -107,9 +107,8 @@ class FlowField(LawField):
         return total[:, None]
 
     def counted(self, states: int, steps: int) -> None:
-        one = self.library.values.numel()  # 2 Q K
-        effort.add(products=steps * states * 16 * one, elements=steps * states * 32 * self.library.values[..., 0].numel(),
-                   calls=steps * 100)
+        values = self.library.values  # (2, Q, K)
+        effort.add(16 * steps * states * values.numel(), 32 * steps * states * values[..., 0].numel(), 100 * steps)
 
     def slopes(self, z: Tensor, lead: int) -> Tensor:
         """Derivative (B, lead, lead) of `products` by the leading codes (B, K)."""

@@ -229,12 +229,18 @@ def test_laws_by_which_fine_details_grow_are_ill_posed() -> None:
 
 def test_law_of_data_is_found_forecast_and_printed() -> None:
     t, x, u = _diffusion(14)
-    law = fit_law(t, x, u[:10], LINE, seconds=5)
+    law = fit_law(t, x, u[:10], LINE, seconds=3)
     found = {term.written(["u"], ["x"]): value for term, value in zip(law.terms, law.theta[:, 0], strict=True)}
     assert found["lap u"] == pytest.approx(0.02, rel=0.02) and found["u^3"] == pytest.approx(-1, rel=0.02)
     assert "du/dt = " in law.written(["u"])[0] and "u^3" in law.written(["u"])[0]
     forecast = law.decode(law.rollout(law.encode(x, u[10:, 0]), t), x)
     assert ((forecast - u[10:]) ** 2).mean() < 1e-5 * u[10:].var()
+
+
+def test_a_law_whose_seconds_do_not_suffice_repeats_bit_for_bit() -> None:
+    t, x, u = _diffusion(10, noise=0.01)
+    first, again = (fit_law(t, x, u, LINE, seconds=0.4) for _ in range(2))
+    assert np.array_equal(first.theta, again.theta) and np.array_equal(first.std, again.std)
 
 
 def test_law_is_found_from_other_points_in_every_trajectory_between_held_walls() -> None:
