@@ -64,7 +64,7 @@ def moved(surrogate: Surrogate, file: TrajectoryFile, batch: TrajectoryBatch | N
     codes = result.codes(batch)
     prior.farthest = max(prior.farthest or 0.0, prior.reach(codes, size))
     if batch.u.shape[1] > 1:
-        prior.spread = calibrate(result, batch.select(torch.arange(min(len(batch), _CALIBRATED))), 1)
+        prior.spread, prior.growth = calibrate(result, batch.select(torch.arange(min(len(batch), _CALIBRATED))), 1)
     return result
 
 

@@ -15,12 +15,17 @@ _NORMAL_90 = 1.6448536269514722
 _VALUES = 100_000
 _FRACTIONS = (1.0, 0.25, 0.0625)  # of the points, observed in the held-out windows
 _FEWEST = 8  # values in a window that can be assimilated
+_FEWEST_VALUES, _FEWEST_FRAMES = 10, 3  # of quantiles, and of their growth
+_FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
 
 def calibrate(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None
-) -> Tensor:
-    """Factors (C,) on the standard deviations with which 90% intervals hold 90% of held-out values.
+) -> tuple[Tensor, Tensor]:
+    """Factors (C,) on the standard deviations with which 90% intervals hold 90% of held-out values, and the powers (C,)
+    of 1 + lead with which they grow (see StatePrior).
+
+    The powers are those of a line through the logarithms of the 90% quantiles of each frame after the window.
 
     A variance estimated from m trajectories follows a chi-squared distribution with m degrees of freedom. As held-out
     trajectories are often easier than new ones (windows of the same runs), intervals are narrowed no further than its
@@ -32,26 +37,51 @@ def calibrate(
         window: number of first frames assimilated, at all of their points and at fractions of them.
         context: known contexts of the trajectories, or None.
     """
-    ones = torch.ones(batch.u.shape[-1], dtype=torch.float64)
+    factors = torch.ones(batch.u.shape[-1], dtype=torch.float64)
+    growth = torch.zeros_like(factors)
     if not surrogate.decoder.affine:
-        return ones
-    every = torch.cat([_scaled_errors(surrogate, batch, window, fraction, context) for fraction in _FRACTIONS])
-    result = []
-    for c in range(every.shape[1]):
-        values = every[:, c][torch.isfinite(every[:, c])]
-        values = values[:: max(1, len(values) // _VALUES)]
-        result.append(values.quantile(0.9) if len(values) >= 10 else torch.tensor(1.0, dtype=torch.float64))
-    factors = torch.stack(result).double()
+        return factors, growth
+    every = [_scaled_errors(surrogate, batch, window, fraction, context) for fraction in _FRACTIONS]
+    errors, lead, number = (torch.cat(parts) for parts in zip(*every, strict=True))
+    for c in range(len(factors)):
+        known = torch.isfinite(errors[:, c])
+        step = max(1, int(known.sum()) // _VALUES)
+        values, leads, numbers = (part[known][::step] for part in (errors[:, c], lead, number))
+        if len(values) >= _FEWEST_VALUES:
+            growth[c] = _growth(values, leads, numbers)
+            factors[c] = (values / (1 + leads) ** growth[c]).quantile(0.9)
     variance = 2 / (9 * len(batch))
     cautious = (factors * (1 - variance - variance**0.5) ** -1.5).clamp(max=1.0)
-    return torch.maximum(factors, cautious).clamp(0.05, 1e3)
+    return torch.maximum(factors, cautious).clamp(0.05, 1e3), growth
+
+
+def _growth(values: Tensor, lead: Tensor, number: Tensor) -> float:
+    """The power of 1 + lead (B,) with which 90% quantiles of scaled errors (B,) of trajectories of some numbers (B,)
+    grow; 0 where it is within two standard errors of none, those of the mean of trajectories.
+    """
+    each = [_power(values[number == i], lead[number == i]) for i in number.unique()]
+    error = float(np.std(each)) / max(len(each) - 1, 1) ** 0.5
+    power = _power(values, lead)
+    return min(power, _FASTEST) if len(each) > 1 and power > 2 * error else 0.0
+
+
+def _power(values: Tensor, lead: Tensor) -> float:
+    """The slope of the logarithms of 90% quantiles of values (B,) by those of 1 + lead (B,), 0 lead left out."""
+    frames, which = lead.round(decimals=3).unique(return_inverse=True)
+    points = [(float(frame), float(values[which == i].quantile(0.9))) for i, frame in enumerate(frames)
+              if frame > 0 and int((which == i).sum()) >= _FEWEST_VALUES]
+    points = [(frame, quantile) for frame, quantile in points if quantile > 0]
+    if len(points) < _FEWEST_FRAMES:
+        return 0.0
+    frame, quantile = np.array(points).T
+    return float(np.polyfit(np.log1p(frame), np.log(quantile), 1)[0])
 
 
 def _scaled_errors(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, fraction: float, context: ContextPrior | None
-) -> Tensor:
-    """Errors (values, C) of forecasts from windows observed at a fraction of the points, in half widths of the
-    intervals."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Errors (values, C) of forecasts from windows observed at a fraction of the points, in half widths of intervals
+    that do not grow, their times (values,) after the window, internal units, and the numbers of their trajectories."""
     points = batch.u.shape[2]
     seen = torch.zeros(len(batch), points, dtype=torch.bool)
     random = np.random.default_rng([7])
@@ -61,11 +91,15 @@ def _scaled_errors(
     first = TrajectoryBatch(first.t, first.x, torch.where(seen[:, None, :, None], first.u, torch.nan), first.delay)
     usable = (torch.isfinite(first.u).flatten(1).sum(1) >= _FEWEST).nonzero()[:, 0]
     if not len(usable):
-        return torch.empty(0, batch.u.shape[-1], dtype=torch.float64)
+        none = torch.empty(0, dtype=torch.float64)
+        return none[:, None].expand(0, batch.u.shape[-1]), none, none
     batch = batch.select(usable)
     known = None if context is None else context.select(usable)
     estimate = surrogate.estimate(first.select(usable), context=known)
     predicted = forecast(surrogate, estimate, batch)
     assert predicted.std is not None
     error = (predicted.mean - surrogate.normalisation.apply(batch.u)).double()
-    return (error.abs() / predicted.std / _NORMAL_90).flatten(0, 2)
+    lead = (surrogate.scale.internal(batch.t) - estimate.last[:, None]).clamp(min=0)
+    scaled = error.abs() / predicted.std / _NORMAL_90
+    number = usable.double()[:, None, None].expand(scaled.shape[:3])
+    return scaled.flatten(0, 2), lead[..., None].expand(scaled.shape[:3]).flatten(), number.flatten()

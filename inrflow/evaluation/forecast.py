@@ -95,7 +95,8 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
                 result[rows, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
     result = result.masked_fill(torch.isnan(inner)[..., None, None], float("nan"))
     widening = surrogate.widening(estimate)[:, None, None, None]
-    return prior.std(result, estimate.factor[:, None, None, None], x) * widening
+    lead = (inner - estimate.last[:, None])[..., None]
+    return prior.std(result, estimate.factor[:, None, None, None], x, lead) * widening
 
 
 def _variances(design: Tensor, covariance: Tensor) -> Tensor:

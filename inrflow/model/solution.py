@@ -301,7 +301,8 @@ class Solution:
             variance[rows] = torch.einsum("rcz,zy,rcy->rc", jacobian[rows], cov, jacobian[rows])
         variance = torch.where(torch.isfinite(variance), variance, torch.inf)  # of unstable dynamics, far ahead
         widening = self.surrogate.widening(self.estimate)[0]
-        return self.surrogate.prior.std(variance, self.estimate.factor[0], x) * widening
+        lead = self.surrogate.scale.internal(times) - self.estimate.last[0]
+        return self.surrogate.prior.std(variance, self.estimate.factor[0], x, lead) * widening
 
     def _covariances(self, inner: Tensor, states: Tensor | None) -> list[Tensor]:
         """Covariances at internal times (T,), of the states (T, n) there if known; those of the last call are kept, for

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from inrflow.dynamics.states import CodeData
@@ -23,7 +24,8 @@ class StatePrior:
         mean: (n,) and covariance: (n, n) of a state at the start of a trajectory.
         noise: (C,) variance of an observed value around the decoded one, normalised units.
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
-        spread: (C,) factors that make standard deviations agree with held-out forecasts.
+        spread: (C,) factors that make standard deviations agree with held-out forecasts, and
+        growth: (C,) the powers of 1 + lead with which they grow, lead in internal units; None: not at all.
         unseen: what the decoder misses where no training frame has a point; None: not known.
         farthest: largest squared Mahalanobis distance of a code of the training data from their mean; None: not known.
     """
@@ -35,6 +37,7 @@ class StatePrior:
     spread: Tensor
     unseen: InterpolationError | None = None
     farthest: float | None = None
+    growth: Tensor | None = None
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
@@ -56,14 +59,22 @@ class StatePrior:
         codes are not known, that of 5 standard deviations in every dimension."""
         return _FAR**2 * size if self.farthest is None else training_limit(size, self.farthest)
 
-    def std(self, variance: Tensor, factor: Tensor, x: Tensor) -> Tensor:
+    def spread_at(self, lead: Tensor) -> Tensor:
+        """Factors (..., C) on standard deviations of forecasts a time `lead` (...) after the last observed frame.
+
+        Errors of a law or of a fitted field add up with one sign, those of white process noise do not.
+        """
+        return self.spread if self.growth is None else self.spread * (1 + lead.clamp(min=0)[..., None]) ** self.growth
+
+    def std(self, variance: Tensor, factor: Tensor, x: Tensor, lead: Tensor) -> Tensor:
         """Standard deviation (..., N, C) of values at x (..., N, d) around decoded ones, normalised units.
 
         Args:
             variance: (..., N, C) that the covariance of the state gives.
             factor: broadcastable to it, `StateEstimate.factor` of the trajectory.
+            lead: times (..., N or 1) as in `spread_at`.
         """
-        total = (variance.clamp(min=0) + self.noise) * factor * self.spread.square()
+        total = (variance.clamp(min=0) + self.noise) * factor * self.spread_at(lead).square()
         return (total if self.unseen is None else total + self.unseen(x)).sqrt()
 
     def context(self, size: int) -> ContextPrior:
@@ -110,6 +121,11 @@ class StateEstimate:
     def factor(self) -> Tensor:
         """(S,) factors of all variances of a trajectory, predicted ones included, relative to the prior's."""
         return variance_factor(self.quadratic, self.count)
+
+    @property
+    def last(self) -> Tensor:
+        """Time (S,) of the last frame of each trajectory."""
+        return self.t.nan_to_num(nan=-torch.inf).amax(1)
 
     def select(self, rows: slice) -> StateEstimate:
         """The estimates of some of the trajectories."""

@@ -211,8 +211,10 @@ class Surrogate:
         for key, positive in (("scale", self.normalisation.scale), ("scale.unit", self.scale.unit),
                               ("horizon", self.horizon)):
             check_numbers(path, f"{name}: {key}", positive, 0.0, above=True)
-        for key, variance in (("noise", prior.noise), ("process", prior.process), ("spread", prior.spread)):
-            check_numbers(path, f"{name}: prior.{key}", variance, 0.0)
+        for key, variance in (("noise", prior.noise), ("process", prior.process), ("spread", prior.spread),
+                              ("growth", prior.growth)):
+            if variance is not None:
+                check_numbers(path, f"{name}: prior.{key}", variance, 0.0)
         check_parameters(path, f"{name}: decoder", self.decoder)
         check_parameters(path, f"{name}: field", self.field)
 

@@ -27,8 +27,9 @@ def complete(candidate: Candidate, log: Recorder) -> Surrogate:
     prior.farthest = max(prior.reach(data, size) for data in (states, candidate.validation))
     judging = candidate.judged[: candidate.calibrated]
     batch = problem.source.batch(judging, normalised=False)
-    prior.spread = calibrate(surrogate, batch, candidate.first + 1, candidate.known_contexts(judging))
-    log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(prior.spread)})
+    prior.spread, prior.growth = calibrate(surrogate, batch, candidate.first + 1, candidate.known_contexts(judging))
+    log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(prior.spread)},
+            **{f"growth_{i}": float(v) for i, v in enumerate(prior.growth)})
     if refitted is not None:
         surrogate.field = refitted.field.double().eval()
         surrogate.contexts = refitted.contexts

@@ -187,7 +187,9 @@ def test_codes_unlike_those_of_training_warn_and_widen_by_the_ratio_of_distances
 
 def test_calibration_leaves_intervals_that_are_right(surrogate):
     held = truth(surrogate, seed=50).select(torch.arange(12))
-    torch.testing.assert_close(calibrate(surrogate, held, 1), torch.ones(2).double(), rtol=0, atol=0.1)
+    spread, growth = calibrate(surrogate, held, 1)
+    torch.testing.assert_close(spread, torch.ones(2).double(), rtol=0, atol=0.1)
+    torch.testing.assert_close(growth, torch.zeros(2).double(), rtol=0, atol=0.05)
 
 
 def test_calibration_widens_intervals_that_are_too_narrow(surrogate):
@@ -196,7 +198,26 @@ def test_calibration_widens_intervals_that_are_too_narrow(surrogate):
         batch.u[:, 1:] += 5 * NOISE.sqrt() * normal(*batch.u[:, 1:].shape, seed=seed + 5)
         return batch
 
-    factors = calibrate(surrogate, with_errors(60).select(torch.arange(12)), 1)
+    factors, _ = calibrate(surrogate, with_errors(60).select(torch.arange(12)), 1)
     errors = forecast_errors(surrogate, with_errors(70), POINTS)
     assert coverage(errors) < 0.6
     assert coverage(errors / factors) == pytest.approx(0.9, abs=0.08)
+
+
+def test_intervals_grow_with_errors_that_add_up_and_hold_them_alike_at_all_leads(surrogate):
+    def drifting(seed):  # each trajectory moves away at a rate of its own
+        batch = truth(surrogate, seed=seed)
+        rate = normal(TRAJECTORIES, 1, POINTS, 2, seed=seed + 7) * 4 * NOISE.sqrt()
+        batch.u += rate * torch.arange(float(FRAMES)).double()[None, :, None, None]
+        return batch
+
+    held = drifting(80).select(torch.arange(12))
+    spread, growth = calibrate(surrogate, held, 1)
+    assert (growth > 0.5).all()
+    known = Surrogate(**{**{f.name: getattr(surrogate, f.name) for f in fields(surrogate) if f.init},
+                         "prior": replace(surrogate.prior, spread=spread, growth=growth)})
+    errors = forecast_errors(known, drifting(90), POINTS)
+    held = [coverage(errors[:, frame]) for frame in range(1, FRAMES)]
+    assert max(held) - min(held) < 0.1 and min(held) > 0.75
+    constant = errors * (1 + torch.arange(float(FRAMES)).double()[None, :, None, None]) ** growth / FRAMES**growth
+    assert coverage(constant[:, 1]) - coverage(constant[:, -1]) > 0.15
