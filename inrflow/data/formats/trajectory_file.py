@@ -141,18 +141,22 @@ class TrajectoryFile:
         with damage_as_user_error(self.path, f"trajectory {trajectory}"):
             return self._layout.read(trajectory, chosen, points)
 
-    def value_blocks(self) -> Iterator[np.ndarray]:
-        """All values u, without padded frames, in blocks (n, C) float32. Raises UserError where one is infinite."""
-        channels = len(self.description.channels)
+    def value_blocks(self, every: int = 1) -> Iterator[np.ndarray]:
+        """All values u, without padded frames, in blocks (n, C) float32, or one block in `every`.
+
+        Raises UserError where one is infinite."""
+        channels, number = len(self.description.channels), 0
         if self.layout == "scattered":
             step = max(1, VALUES_PER_BLOCK // (channels + len(self.description.coordinates)))
-            for start in range(0, self.rows, step):
+            for start in range(0, self.rows, step * every):
                 yield self.read_rows(start, start + step)[3]
             return
         step = max(1, VALUES_PER_BLOCK // (self.points * channels))
         for trajectory, times in enumerate(self.times()):
             for start in range(0, int(np.isfinite(times).sum()), step):
-                yield self.read(trajectory, slice(start, start + step)).u.reshape(-1, channels)
+                if number % every == 0:
+                    yield self.read(trajectory, slice(start, start + step)).u.reshape(-1, channels)
+                number += 1
 
     @property
     def rows(self) -> int:

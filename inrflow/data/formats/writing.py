@@ -256,6 +256,19 @@ def _write_extra(file: h5py.File, extra: Mapping[str, np.ndarray]) -> None:
                             dtype=h5py.string_dtype() if array.dtype.kind == "U" else None)
 
 
+def require_fit(t: tuple[int, ...], x: tuple[int, ...], u: tuple[int, ...], source: str | os.PathLike[str],
+                parameters: Any = None, environment: Any = None) -> None:
+    """Raise UserError where arrays of these shapes are no trajectories in the frame layout."""
+    if len(u) != 4 or t not in ((u[1],), u[:2]) or len(x) not in (2, 3, 4):
+        raise UserError(f"t {t}, x {x} and u {u} do not fit together for {source}; expected (T,) or (S, T), (N, d) or "
+                        "(S, N, d) or (S, T, N, d), (S, T, N, C)")
+    rows = {"x": x[0] if len(x) > 2 else u[0], **{name: len(value) for name, value in
+            (("parameters", parameters), ("environment", environment)) if value is not None}}
+    for name, count in rows.items():
+        if count != u[0]:
+            raise UserError(f"{name} has {count} rows for {u[0]} trajectories in u for {source}; give as many")
+
+
 def write_trajectories(path: str | os.PathLike[str], t: Any, x: Any, u: Any, description: Description,
                        parameters: Any = None, environment: Any = None, extra: Mapping[str, np.ndarray] | None = None,
                        overwrite: bool = False, source: str | os.PathLike[str] | None = None) -> None:
@@ -265,13 +278,7 @@ def write_trajectories(path: str | os.PathLike[str], t: Any, x: Any, u: Any, des
     environment (S,). Raises UserError as TrajectoryWriter does.
     """
     t, x, u = np.asarray(t, np.float64), np.asarray(x, np.float64), np.asarray(u)
-    if u.ndim != 4 or t.shape not in ((u.shape[1],), u.shape[:2]) or x.ndim not in (2, 3, 4):
-        raise UserError(f"t {t.shape}, x {x.shape} and u {u.shape} do not fit together for {source or path}; expected "
-                        "(T,) or (S, T), (N, d) or (S, N, d) or (S, T, N, d), (S, T, N, C)")
-    for name, value in (("x", x if x.ndim > 2 else None), ("parameters", parameters), ("environment", environment)):
-        if value is not None and len(value) != len(u):
-            raise UserError(f"{name} has {len(value)} rows for {len(u)} trajectories in u for {source or path}; give "
-                            "as many")
+    require_fit(t.shape, x.shape, u.shape, source or path, parameters, environment)
     with TrajectoryWriter(path, description, overwrite, extra, source) as writer:
         for index in range(len(u)):
             times = t if t.ndim == 1 else t[index]

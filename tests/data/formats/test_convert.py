@@ -9,7 +9,7 @@ import pytest
 import xarray
 from small_data import WAVE, field, with_symmetries
 
-from inrflow.data.formats.builtin import netcdf
+from inrflow.data.formats.builtin import netcdf, npz
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.sphere import lonlat_to_xyz
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -339,3 +339,23 @@ def test_a_rotated_grid_without_its_pole_is_not_taken_for_a_flat_one_unless_it_i
     convert(tmp_path / "grid.nc", target, coordinates=["rlat", "rlon"])
     with TrajectoryFile(target) as file:
         assert file.description.coordinates == ("rlat", "rlon") and file.description.geometry is None
+
+
+@pytest.mark.parametrize("layout", ["shared", "per_trajectory", "moving", "columns first", "one trajectory"])
+def test_values_of_npz_files_are_streamed_in_blocks_of_frames(tmp_path, target, layout, monkeypatch):
+    random = np.random.default_rng(0)
+    t, u = np.tile(np.arange(5.0), (3, 1)), random.random((3, 5, 4, 2))
+    x = random.random({"per_trajectory": (3, 4, 2), "moving": (3, 5, 4, 2)}.get(layout, (4, 2)))
+    if layout == "one trajectory":
+        t, u = t[0], u[0]
+    else:
+        t[1, 3:] = np.nan  # a shorter trajectory
+    np.savez_compressed(tmp_path / "a.npz", t=t, x=x, u=np.asfortranarray(u) if layout == "columns first" else u)
+    monkeypatch.setattr(npz, "VALUES_PER_BLOCK", 17)  # two frames
+    convert(tmp_path / "a.npz", target)
+    with TrajectoryFile(target) as file:
+        for index, values in enumerate(u.reshape(-1, 5, 4, 2)):
+            frames, count = file.read(index), 3 if index == 1 else 5
+            np.testing.assert_allclose(frames.u, values[:count], rtol=1e-6)
+            places = x[index, :count] if layout == "moving" else x[index] if layout == "per_trajectory" else x
+            np.testing.assert_array_equal(frames.x, places)

@@ -7,6 +7,7 @@ from small_data import WAVE, field, with_symmetries
 
 from inrflow.data.description import Description
 from inrflow.data.formats import trajectory_file
+from inrflow.data.formats.builtin import trajectory_summary
 from inrflow.data.formats.builtin.trajectory_summary import channel_statistics
 from inrflow.data.formats.inspect import describe
 from inrflow.data.formats.sphere import lonlat_to_xyz
@@ -31,6 +32,17 @@ def test_statistics_stream_and_agree_with_numpy(tmp_path, layout, monkeypatch):
     np.testing.assert_allclose(mean, np.nanmean(rows, 0), rtol=1e-12)
     np.testing.assert_allclose(deviation, np.nanstd(rows, 0), rtol=1e-10)
     np.testing.assert_allclose(missing, np.isnan(rows).mean(0), rtol=1e-12)
+
+
+def test_statistics_of_a_large_file_are_of_a_part_of_it_and_say_so(tmp_path, monkeypatch):
+    t, x, u = field(4, 6, 50)
+    write_trajectories(tmp_path / "a.h5", t, x, u, WAVE)
+    monkeypatch.setattr(trajectory_file, "VALUES_PER_BLOCK", 600)  # a trajectory
+    monkeypatch.setattr(trajectory_summary, "_LOOKED_AT", 1200)
+    rows = dict(describe(tmp_path / "a.h5"))
+    half = u[::2, ..., 0]
+    assert rows["channel u"].startswith(f"mean {half.mean():.4g} m, standard deviation {half.std():.4g} m")
+    assert rows["channel u"].endswith("(of one part in 2)")
 
 
 def test_padding_is_no_missing_value(tmp_path):

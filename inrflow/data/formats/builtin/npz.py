@@ -6,13 +6,14 @@ import math
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from inrflow.data.formats.blocks import VALUES_PER_BLOCK
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
 from inrflow.data.formats.schema import damage_as_user_error
-from inrflow.data.formats.writing import require_extra_names, write_scattered, write_trajectories
+from inrflow.data.formats.writing import TrajectoryWriter, require_extra_names, require_fit, write_scattered
 from inrflow.errors import UserError
 
 _USED = {"t", "x", "u", "trajectory", "channels", "coordinates", "parameters", "environment"}
@@ -48,10 +49,7 @@ def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     with damage_as_user_error(path), zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                read = (np.lib.format.read_array_header_1_0 if version == (1, 0)
-                        else np.lib.format.read_array_header_2_0)
-                shape, _, dtype = read(file)
+                shape, _, dtype = _header(file)
             size = math.prod(shape) * dtype.itemsize
             name = member.filename.removesuffix(".npy")
             if dtype.hasobject:
@@ -63,6 +61,12 @@ def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     return headers
 
 
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran's order, and type of an array, from an open .npy file."""
+    version = np.lib.format.read_magic(file)
+    return (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+
+
 class NpzContent(Content):
     """t (T,) or (S, T), x (N, d), (S, N, d) or (S, T, N, d), u (S, T, N, C) or (T, N, C); or rows t (R,), x (R, d),
     u (R, C) and optionally trajectory (R,). Arrays channels, coordinates, parameters and environment are used, all
@@ -71,6 +75,7 @@ class NpzContent(Content):
     def __init__(self, path: Path, options: ReadOptions) -> None:
         self.path = path
         headers = _headers(path)
+        self._shapes = {name: shape for name, (shape, _) in headers.items()}
         if not {"t", "x", "u"} <= set(headers):
             raise UserError(f"{path} holds the arrays {', '.join(headers) or 'none'}; expected t, x and u")
         require_extra_names(set(headers) - _USED)
@@ -104,13 +109,66 @@ class NpzContent(Content):
 
     def write(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:
         with damage_as_user_error(self.path), np.load(self.path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name not in ("channels", "coordinates")}
-        t, x, u = (arrays.pop(name) for name in ("t", "x", "u"))
-        context = {name: arrays.pop(name, None) for name in ("parameters", "environment")}
-        number = arrays.pop("trajectory", np.zeros(len(u), np.int64) if u.ndim == 2 else None)
-        if number is not None:
-            write_scattered(target, number, t, x, u, self.description, **context, extra=arrays, overwrite=overwrite,
-                            source=self.path)
-        else:
-            write_trajectories(target, t, x, u[None] if u.ndim == 3 else u, self.description, **context, extra=arrays,
-                               overwrite=overwrite, source=self.path)
+            u, x = self._shapes["u"], self._shapes["x"]
+            rows = len(u) == 2
+            streamed = () if rows else ("u", "x") if len(x) == 4 else ("u",)
+            others = [name for name in archive.files if name not in ("channels", "coordinates", *streamed)]
+            arrays = {name: archive[name] for name in others}
+            t = np.asarray(arrays.pop("t"), np.float64)
+            context = {name: arrays.pop(name, None) for name in ("parameters", "environment")}
+            if rows or "trajectory" in arrays:
+                number = arrays.pop("trajectory", np.zeros(u[0], np.int64))
+                values = arrays.pop("u") if rows else archive["u"]
+                write_scattered(target, number, t, arrays.pop("x"), values, self.description, **context, extra=arrays,
+                                overwrite=overwrite, source=self.path)
+                return
+            u = (1, *u) if len(u) == 3 else u
+            require_fit(t.shape, x, u, self.path, **context)
+            places = None if "x" in streamed else np.asarray(arrays.pop("x"), np.float64)
+            with TrajectoryWriter(target, self.description, overwrite, arrays, self.path) as writer:
+                self._stream(writer, t, places, u, context)
+
+    def _stream(self, writer: TrajectoryWriter, t: np.ndarray, x: np.ndarray | None, shape: tuple[int, ...],
+                context: dict[str, Any]) -> None:
+        """Write values u of this shape (S, T, N, C), and where x is None points (S, T, N, d), block by block."""
+        S, T, N, C = shape
+        step = max(1, VALUES_PER_BLOCK // (N * C))
+        with zipfile.ZipFile(self.path) as archive:
+            values, places = _Frames(archive, "u"), _Frames(archive, "x") if x is None else None
+            shared = np.empty(0) if x is None else x
+            for index in range(S):
+                times = t if t.ndim == 1 else t[index]
+                count = T if t.ndim == 1 else int((~np.isnan(times)).sum())
+                about = {"parameters": context["parameters"], "environment": context["environment"]}
+                about = {name: None if value is None else value[index] for name, value in about.items()}
+                for start in range(0, T, step):
+                    stop = min(start + step, T)
+                    u = values.take(stop - start)
+                    moving = None if places is None else places.take(stop - start)
+                    kept = slice(0, max(min(stop, count) - start, 0))
+                    place = moving[kept] if moving is not None else shared if shared.ndim == 2 else shared[index]
+                    if start == 0:
+                        writer.append(times[: kept.stop], place, u[kept], **about)
+                    elif kept.stop:
+                        writer.extend(times[start : start + kept.stop], place, u[kept])
+
+
+class _Frames:
+    """Frames (N, C) of an array (..., N, C) of an open npz file, read in their order."""
+
+    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
+        self._file = archive.open(f"{name}.npy")
+        shape, fortran, self._dtype = _header(self._file)
+        self._frame, self._next = shape[-2:], 0
+        self._whole = None  # columns come first in the file: it cannot be read in the order of frames
+        if fortran:
+            data = self._file.read(math.prod(shape) * self._dtype.itemsize)
+            self._whole = np.frombuffer(data, self._dtype).reshape(shape[::-1]).T.reshape(-1, *self._frame)
+
+    def take(self, count: int) -> np.ndarray:
+        """The next frames (count, N, C)."""
+        self._next += count
+        if self._whole is not None:
+            return self._whole[self._next - count : self._next]
+        data = self._file.read(count * math.prod(self._frame) * self._dtype.itemsize)
+        return np.frombuffer(data, self._dtype).reshape(count, *self._frame)

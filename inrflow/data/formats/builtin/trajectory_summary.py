@@ -1,6 +1,8 @@
-"""Summary of a trajectory file in labelled rows. Statistics stream through the file."""
+"""Summary of a trajectory file in labelled rows. Statistics stream through the file, or a part of a large one."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -8,9 +10,12 @@ from inrflow.data.formats.calendar import number_to_date
 from inrflow.data.formats.sphere import xyz_to_lonlat
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 
+_LOOKED_AT = 2e7  # values, of which statistics take seconds
 
-def channel_statistics(file: TrajectoryFile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, standard deviation and share of missing values of each channel over a whole file, each (C,) float64.
+
+def channel_statistics(file: TrajectoryFile, every: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, standard deviation and share of missing values of each channel over a whole file, or one block of values in
+    `every`, each (C,) float64.
 
     One pass in blocks; sums of squares are merged about each block's own mean (Chan, Golub and LeVeque 1983), so that
     a mean far from zero costs no digits. Raises UserError where values are infinite.
@@ -18,7 +23,7 @@ def channel_statistics(file: TrajectoryFile) -> tuple[np.ndarray, np.ndarray, np
     channels = len(file.description.channels)
     count, total = np.zeros(channels), np.zeros(channels)
     mean, squares = np.zeros(channels), np.zeros(channels)
-    for block in file.value_blocks():
+    for block in file.value_blocks(every):
         u = block.astype(np.float64)
         known = ~np.isnan(u)
         n = known.sum(0)
@@ -45,11 +50,14 @@ def trajectory_rows(file: TrajectoryFile) -> list[tuple[str, str]]:
         sizes += f", {file.rows} rows"
     rows = [("name", about.name), ("layout", f"{file.layout}, {places}"), ("sizes", sizes),
             ("times", _times(file)), ("coordinates", _coordinates(file))]
-    mean, deviation, missing = channel_statistics(file)
+    frames = file.rows if file.layout == "scattered" else int(np.isfinite(file.times()).sum()) * file.points
+    every = max(1, math.ceil(frames * len(about.channels) / _LOOKED_AT))
+    mean, deviation, missing = channel_statistics(file, every)
     for index, name in enumerate(about.channels):
         unit = f" {about.units[index]}" if about.units else ""
         rows.append((f"channel {name}", f"mean {mean[index]:.4g}{unit}, standard deviation {deviation[index]:.4g}{unit}"
-                     f", {100 * missing[index]:.3g} % missing"))
+                     f", {100 * missing[index]:.3g} % missing"
+                     + (f" (of one part in {every})" if every > 1 else "")))
     rows.append(("symmetries", ", ".join(about.symmetries.names) or "none declared"))
     if file.parameters is not None:
         spans = zip(about.parameter_names, file.parameters.min(0), file.parameters.max(0), strict=True)
