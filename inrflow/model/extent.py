@@ -18,6 +18,7 @@ from inrflow.errors import UserError
 if TYPE_CHECKING:
     from inrflow.domains import Domain
 
+_GAP = 2.5  # distances to a nearest neighbour, the longest of 20, that gaps between random points may span
 _PLACES = 1000  # that stand for the points of the training data
 _MARGIN = 1e-6  # of the width, for coordinates and times that were rounded
 
@@ -38,14 +39,14 @@ class Seen:
 
     @classmethod
     def of(cls, points: np.ndarray) -> Seen:
-        """That of points (N, d): about twice their spacing around them."""
+        """That of points (N, d): what no gap between points that lie at random exceeds."""
         from scipy.spatial import cKDTree  # slow to import
 
         points = np.unique(points[np.isfinite(points).all(1)], axis=0)
         kept = points[np.random.default_rng(0).permutation(len(points))[:_PLACES]]
         near, _ = cKDTree(kept).query(points)
         spacing = cKDTree(points).query(points, 2)[0][:, 1] if len(points) > 1 else np.zeros(1)
-        return cls(kept, float(near.max() + 2 * np.quantile(spacing, 0.95)) + _MARGIN)
+        return cls(kept, float(near.max() + _GAP * np.quantile(spacing, 0.95)) + _MARGIN)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Seen:

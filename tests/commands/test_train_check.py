@@ -1,11 +1,14 @@
 """Settings that Hydra's types let pass are refused in one sentence before anything is read or written."""
 
+import os
+
 import pytest
 
 from inrflow.commands.train import check
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import held_folder
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,17 @@ def test_a_setting_that_cannot_work_is_named(override, told):
 @pytest.mark.parametrize("experiment", ["dino", "coral", "shift_scale"])
 def test_shipped_recipes_pass(experiment):
     check(resolve("train", Config, [f"experiment={experiment}"]))
+
+
+def test_a_run_that_another_process_writes_is_left_alone_and_so_is_what_a_link_leads_to(
+        tiny_data, elsewhere, inrflow_command):
+    with held_folder("run") as folder:
+        outcome = inrflow_command("train", f"data.train={tiny_data[0]}", "output=run")
+        assert outcome.code == 2 and f"run is being written by process {os.getpid()}" in outcome.err
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+    (elsewhere / "victim").write_text("kept")
+    (elsewhere / "planted").mkdir()
+    (elsewhere / "planted" / "metrics.jsonl").symlink_to(elsewhere / "victim")
+    outcome = inrflow_command("train", f"data.train={tiny_data[0]}", "output=planted")
+    assert outcome.code == 2 and "metrics.jsonl is a link" in outcome.err
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["planted", "victim"]

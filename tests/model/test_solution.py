@@ -190,3 +190,16 @@ def test_observations_at_a_wrong_unit_of_time_are_refused():
     t, x, u = np.array([0.0, 1.0, 1e21]), places().numpy(), np.zeros((3, POINTS, 2))
     with pytest.raises(UserError, match=r"observations at t=1 and t=1e\+21 lie 2.5e\+20 horizons apart"):
         surrogate.assimilate(Observations(t, x, u))
+
+
+def test_a_forecast_that_diverges_is_told_with_its_time_and_one_that_stays_is_not():
+    solution, x = make("output"), places()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solution.frames(TIMES, x)
+    assert solution.diverged == float("inf")
+    growth = solution.surrogate.field.linear
+    growth.matrix.data += torch.eye(SIZE).double()  # times e each unit of time
+    with pytest.warns(UserWarning, match="the forecast diverges: from t=8 on, .* do not use it there"):
+        solution.frames(torch.tensor([0.0, 1.0, 8.0, 9.0]).double(), x)
+    assert solution.diverged == 8.0

@@ -190,9 +190,12 @@ class DecoderTraining:
         moved = self.augmentation if box is None else None
         groups = _grouped(self.source.moved(chosen, moved, random), 4 * trajectories, random)
 
-        def features(points: Tensor) -> Tensor:
-            with torch.no_grad():
-                return module.features(points.to(module.output.dtype))
+        known: list[tuple[Tensor, Tensor]] = []
+
+        def features(points: Tensor) -> Tensor:  # every iteration asks again, of shared points for the same ones
+            if not known or not torch.equal(known[0][0], points):
+                known[:] = [(points, _features(module, points))]
+            return known[0][1]
 
         # A span that the symmetries keep is worth its last modes: operators can be averaged over the group on it.
         floor = _FLOOR if box is None else -1.0
