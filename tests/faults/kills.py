@@ -1,0 +1,164 @@
+"""Commands that are killed at random moments: nothing is damaged, nothing is left over, and resumed runs end alike.
+
+    python tests/faults/kills.py COUNT [SEED]    # kills, over all commands; 200 are usual
+
+Each command runs once undisturbed. Then it is started again and again, killed (SIGKILL, SIGTERM, SIGINT) at a random
+moment of its usual time, and run to its end: a training by `resume`, any other command anew. What it leaves must equal
+what it gave undisturbed, but for times.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrflow.config.schema import Config
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+TIMES = ("seconds", "decode_points_per_second")  # what differs from run to run
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line, what it writes, and how it goes on after it was stopped."""
+
+    name: str
+    arguments: tuple[str, ...]
+    output: str
+    again: tuple[str, ...] | None = None  # None: the same arguments
+
+
+def commands(folder: Path) -> list[Command]:
+    """One of each command, on a small file and run that are made in the folder."""
+    train = ("data.train=data.h5", "data.test=data.h5", "data.frames=6",
+             "training.minutes=0.05", "recipe=reduced_order")
+    run(folder, "generate", "pde=heat", "dimensions=1", "trajectories=8", "frames=8", "grid=16", "output=data.h5")
+    run(folder, "train", *train, "output=run")
+    with TrajectoryFile(folder / "data.h5") as file:
+        x, u = file.read(0).x, file.read(0).u
+    (folder / "seen.csv").write_text("t,x,u\n" + "".join(f"0,{a:.8g},{b:.8g}\n" for a, b in zip(x[:, 0], u[0, :, 0],
+                                                                                             strict=True)))
+    # What was decided by the clock is given, so that a run repeats.
+    steps = vars(Config().training.steps)
+    decided = json.loads((folder / "run" / "decisions.json").read_text())
+    train += tuple(f"training.steps.{name}={number}" for name, number in decided.items() if name in steps)
+    return [
+        Command("train", ("train", *train, "output=again"), "again", ("train", "resume=again")),
+        Command("evaluate", ("evaluate", "run=run", "data.test=data.h5", "output=evaluated"), "evaluated"),
+        Command("query", ("query", "run=run", "observations=seen.csv", "points=seen.csv", "to=answer.csv"),
+                "answer.csv"),
+        Command("convert", ("convert", "data.h5", "converted.h5"), "converted.h5"),
+        Command("generate", ("generate", "pde=heat", "dimensions=1", "trajectories=8", "frames=8", "grid=16",
+                             "output=generated.h5"), "generated.h5"),
+        Command("plot", ("plot", "run=run", "output=plots", "animation=false"), "plots"),
+    ]
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A command in its own process."""
+    return subprocess.Popen([sys.executable, "-m", "inrflow", *arguments], cwd=folder, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """A command to its end; what it printed on stderr. Raises RuntimeError where it fails."""
+    process = start(folder, *arguments)
+    _, errors = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(arguments)}: exit code {process.returncode}: {errors[-500:]}")
+    return errors
+
+
+def content(path: Path) -> dict[str, Any]:
+    """What a file or folder holds, without times and logs."""
+    files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
+    held: dict[str, Any] = {}
+    for file in files:
+        name = str(file.relative_to(path)) if file != path else path.suffix
+        if name == "evaluation.json":
+            held[name] = _untimed(json.loads(file.read_text()))
+        elif file.suffix in (".csv", ".safetensors"):
+            held[name] = file.read_bytes()
+        else:  # pictures, logs and data files hold dates: that they are there is compared
+            held[name] = None
+    return held
+
+
+def _untimed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _untimed(item) for key, item in value.items() if not any(word in key for word in TIMES)}
+    return value
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Temporary and lock files."""
+    return [str(path) for path in folder.rglob("*") if ".partial" in path.name or path.name == ".lock"]
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def main() -> int:
+    """Kill, go on, compare; returns the number of failures."""
+    count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    random, landed, failures = np.random.default_rng(seed), Counter[str](), []
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        known: dict[str, tuple[dict[str, Any], float]] = {}
+        every = commands(folder)
+        while sum(landed.values()) < count:
+            command = every[int(random.integers(len(every)))]
+            target = folder / command.output
+            if command.name not in known:
+                began = time.monotonic()
+                run(folder, *command.arguments)
+                known[command.name] = content(target), time.monotonic() - began
+                remove(target)
+            expected, seconds = known[command.name]
+            process = start(folder, *command.arguments)
+            time.sleep(float(random.uniform(0, seconds)))
+            if process.poll() is None:
+                process.send_signal(SIGNALS[int(random.integers(len(SIGNALS)))])
+                landed[command.name] += 1
+            process.communicate()
+            try:
+                if command.again is not None and (target / "config.yaml").exists():
+                    run(folder, *command.again)
+                elif process.returncode:
+                    whole = target.is_file()  # had its name already: then it must be whole
+                    if not whole:
+                        run(folder, *command.arguments)
+                found = content(target)
+                differ = [key for key in expected if found.get(key, "") != expected[key]]
+                if differ:
+                    failures.append(f"{command.name}: {', '.join(differ)} differ")
+                if left := leftovers(folder):
+                    failures.append(f"{command.name}: left over: {', '.join(left)}")
+                    for path in left:
+                        Path(path).unlink(missing_ok=True)
+            except (RuntimeError, OSError, ValueError) as error:
+                failures.append(f"{command.name}: {error}")
+            remove(target)
+    told = ", ".join(f"{name} {number}" for name, number in landed.items())
+    print("\n".join([*failures, f"{sum(landed.values())} kills ({told}), {len(failures)} failures"]))
+    return len(failures)
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main()))
