@@ -46,8 +46,8 @@ def damage_as_user_error(path: Path, part: str = "") -> Iterator[None]:
     except MemoryError as error:
         raise UserError(f"{place} needs more memory than there is ({_first_line(error)}); it is too large or "
                         "damaged") from error
-    except (ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError,
-            TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error) as error:
+    except (ArithmeticError, AttributeError, EOFError, ImportError, LookupError, NotImplementedError, OSError,
+            RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{place} cannot be read ({_first_line(error)}); it is damaged, incomplete or being written, "
                         "copy or generate it again") from error
 

@@ -33,7 +33,8 @@ def open_netcdf(path: Path) -> Any:
     with damage_as_user_error(path):
         data = xarray.open_dataset(path, engine="scipy" if classic else "h5netcdf", cache=False, decode_times=False)
     try:
-        return _degrees(_with_dates(data))
+        with damage_as_user_error(path):
+            return _degrees(_with_dates(data))
     except BaseException:
         data.close()
         raise
