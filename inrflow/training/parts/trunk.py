@@ -194,7 +194,8 @@ class DecoderTraining:
 
         def features(points: Tensor) -> Tensor:  # every iteration asks again, of shared points for the same ones
             if not known or not torch.equal(known[0][0], points):
-                known[:] = [(points, _features(module, points))]
+                with torch.no_grad():
+                    known[:] = [(points, module.features(points.to(module.output.dtype)))]
             return known[0][1]
 
         # A span that the symmetries keep is worth its last modes: operators can be averaged over the group on it.
