@@ -47,7 +47,8 @@ def assimilate(
     size, contexts = decoder.code_size, dynamics.field.context_size
     frames = window.u.shape[1]
     first = window.first_frames(1)
-    track = covariance or frames > 1
+    known_codes = dynamics.field.known_codes(window.t[:, 0].nan_to_num())
+    track = covariance or frames > 1 or known_codes is not None
     context = (context or prior.context(contexts)) if contexts else None
     nominal = None
     before = prior.mean.expand(len(window.u), -1) if around is None else around[:, 0]
@@ -57,6 +58,8 @@ def assimilate(
         mean, cov = _lift(code[:, 0], spread[:, 0] if spread is not None else None, prior, size, contexts)
         if context is not None:
             mean, cov = _with_context(mean, cov, context)
+        if known_codes is not None and cov is not None:
+            mean, cov = _given(mean, cov, known_codes)
         before = mean
     if context is not None:
         nominal = (context.mean if context.nominal is None else context.nominal).expand(len(mean), contexts)
@@ -260,6 +263,19 @@ def _lift(
     top = torch.cat([spread, lower.transpose(1, 2)], -1)
     bottom = torch.cat([lower, rest + lower @ gain.T], -1)
     return mean, torch.cat([top, bottom], 1)
+
+
+def _given(mean: Tensor, cov: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """States (S, n) and covariance (S or 1, n, n) given the values (S, k) of the first k dimensions."""
+    k = known.shape[1]
+    cross = cov[:, :, :k]
+    block = cov[:, :k, :k]
+    block = block + 1e-12 * block.diagonal(dim1=1, dim2=2).amax(1)[:, None, None] * torch.eye(k)
+    gain = torch.linalg.solve(block, cross.mT).mT
+    mean = mean + (gain @ (known - mean[:, :k])[..., None])[..., 0]
+    cov = cov - gain @ cross.mT
+    cov[:, :k], cov[:, :, :k] = 0.0, 0.0
+    return mean, (cov + cov.mT) / 2
 
 
 def _with_context(mean: Tensor, cov: Tensor | None, context: ContextPrior) -> tuple[Tensor, Tensor | None]:

@@ -13,6 +13,8 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate
 from inrflow.training.recorder import Recorder
 
+_PAST = 10  # frames of a series from which the forecasts begin that calibrate
+
 
 def complete(candidate: Candidate, log: Recorder) -> Surrogate:
     """The surrogate of a candidate: refit, priors, calibration.
@@ -26,8 +28,10 @@ def complete(candidate: Candidate, log: Recorder) -> Surrogate:
     problem, prior, size = candidate.problem, surrogate.prior, candidate.code_size
     prior.farthest = max(prior.reach(data, size) for data in (states, candidate.validation))
     judging = candidate.judged[: candidate.calibrated]
-    batch = problem.source.batch(judging, normalised=False)
-    prior.spread, prior.growth = calibrate(surrogate, batch, candidate.first + 1, candidate.known_contexts(judging))
+    past = candidate.first + 1 if len(problem.validation) else min(_PAST, problem.fitted_frames)
+    past = max(past, surrogate.window)
+    batch = problem.held_out(past, candidate.calibrated)
+    prior.spread, prior.growth = calibrate(surrogate, batch, past, candidate.known_contexts(judging))
     log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(prior.spread)},
             **{f"growth_{i}": float(v) for i, v in enumerate(prior.growth)})
     if refitted is not None:

@@ -21,6 +21,7 @@ from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WI
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder
 
+_PAST = 10  # frames of a series that a window begins with
 _INTEGRATION = 0.02  # share of a candidate's error that its integration may add
 
 
@@ -58,15 +59,15 @@ class Judge:
         if new.recipe == best.recipe:
             margin = BETTER if len(self.problem.validation) else BETTER_ON_FEW
             return new.score.error < margin * best.score.error
-        if not len(self.problem.validation):
-            return False
         models = assemble(new), assemble(best)
         frames = max(model.window for model in models)
+        if not len(self.problem.validation):  # windows of a series, whose past is known
+            frames = max(frames, min(_PAST, self.problem.fitted_frames))
         contexts = (one.known_contexts(self.problem.validation) for one in (new, best))
         mine, theirs = (self.error(model, frames, known) for model, known in zip(models, contexts, strict=True))
         log.say(f"validation error of forecasts: {theirs:.2e} of the variance by {best.recipe}, {mine:.2e} by "
                 f"{new.recipe}")
-        if models[0].window > models[1].window:
+        if models[0].window > models[1].window and len(self.problem.validation):
             theirs *= LONGER_WINDOW
         return not theirs < BETTER * mine
 
@@ -77,9 +78,9 @@ class Judge:
         where they are known. Infinite where a forecast diverges.
         """
         problem = self.problem
-        batch = problem.source.batch(problem.validation, normalised=False)
+        batch = problem.held_out(frames)
         estimate = surrogate.estimate(batch.first_frames(frames), covariance=False, context=context)
-        last = max(frames, 2 * batch.u.shape[1] // 3)
+        last = max(frames, 2 * batch.u.shape[1] // 3) if len(problem.validation) else frames
         mean = forecast(surrogate, estimate, batch, with_std=False).mean[:, last:]
         truth = surrogate.normalisation.apply(batch.u)[:, last:]
         error = float((mean - truth)[torch.isfinite(truth)].square().mean())

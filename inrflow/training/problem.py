@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
-from inrflow.data.batch import Augmentation
+from inrflow.data.batch import Augmentation, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.environments import Environments, environments_of
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -25,7 +25,7 @@ from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.pde import LocalEquation
-from inrflow.dynamics.states import CodeData, TimeScale
+from inrflow.dynamics.states import CodeData, TimeScale, evenly_spread
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError
@@ -37,6 +37,7 @@ from inrflow.runtime.devices import choose_device
 HARMONIC_FEATURES = (200, 300)  # functions of the domain's harmonics: few, then as many as are ever used
 _CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred before terms are formed
 _LARGEST_MESH = 20_000  # nodes of a mesh that is kept with the model
+_WINDOWS, _LEADS = 64, 20  # of one series, that candidates are judged by, and frames that each forecasts at most
 _FRAMES_TO_SPARE = 5  # frames from which on the last ones can be held out
 
 
@@ -191,6 +192,23 @@ class Problem:
         """Frames of the training trajectories that models are fitted to before the judge has chosen."""
         frames = self.source.times.shape[1]
         return frames if len(self.validation) else max(2, int(0.8 * frames))
+
+    def held_out(self, past: int, most: int = _WINDOWS) -> TrajectoryBatch:
+        """Validation trajectories in data units or, without any, at most so many windows of the training ones: `past`
+        frames, and the leads after them, which are all of the last fifth of the frames."""
+        if len(self.validation):
+            return self.source.batch(self.validation[:most], normalised=False)
+        batch, cut = self.source.batch(self.train, normalised=False), self.fitted_frames
+        frames = batch.u.shape[1]
+        leads = min(_LEADS, max(1, (frames - cut + 1) // 2))
+        last = max(0, frames - past - leads)
+        first = max(0, min(cut - past, last))
+        starts = (first + evenly_spread(last - first + 1, max(1, most // len(batch)))).tolist()
+        parts = [batch.frames(slice(start, start + past + leads)) for start in starts]
+        x = batch.x if batch.x.shape[:2] == (1, 1) else torch.cat([part.x.expand(len(batch), *part.x.shape[1:])
+                                                                   for part in parts])
+        delay = None if batch.delay is None else torch.cat([part.delay for part in parts if part.delay is not None])
+        return TrajectoryBatch(torch.cat([part.t for part in parts]), x, torch.cat([part.u for part in parts]), delay)
 
     def originals(self, codes: CodeData) -> CodeData:
         """Codes of the training trajectories without those of their copies."""

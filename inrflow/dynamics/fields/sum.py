@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
+from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.base import FieldTerm, build_term, term_structure
 from inrflow.dynamics.fields.forcing import ForcingTerm
 from inrflow.dynamics.fields.linear import LinearTerm
@@ -121,6 +122,11 @@ class VectorField(nn.Module):
                     unit[:, k] = 1
                     total[:, :n, n + k] = self(t, torch.cat([z, unit], 1))[:, :n] - none
         return total
+
+    def known_codes(self, t: Tensor) -> Tensor | None:
+        """The first k codes (..., k) at times t (...,), where the time alone says them; None for fields of others."""
+        series = self.get(AutoregressionTerm)
+        return series.phases(t) if series is not None and series.known else None
 
     def matrix_at(self, context: Tensor | None = None) -> Tensor:
         """A(c) (..., n, n) of the affine terms at contexts (..., P), (n, n) without contexts; without gradients."""

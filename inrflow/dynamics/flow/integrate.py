@@ -38,7 +38,8 @@ class Integrator:
     """A method of integration and its tolerances.
 
     Attributes:
-        method: "rk4" (fixed step), "dopri5" (adaptive) or "etd" (exponential, for laws on harmonics alone).
+        method: "rk4" (fixed step), "dopri5" (adaptive), "etd" (exponential, for laws on harmonics alone) or "map"
+            (from step to step, for autoregressions alone).
         step: largest fixed step in internal time units; the training data's own time step is 1.
         rtol, atol: tolerances of the adaptive method.
         adjoint: gradients through the adjoint equation (constant memory) instead of the stored steps.
@@ -74,6 +75,9 @@ class Integrator:
         widest = float(gap.abs().max())
         if widest == 0.0:
             return state
+        if self.method == "map":
+            (series,) = cast(VectorField, field).terms.values()
+            return series.advance(state, begin, gap)  # type: ignore[operator]
         if self.method == "etd":
             (law,) = cast(VectorField, field).terms.values()
             return law.advance(state, gap, self.step)  # type: ignore[operator]

@@ -53,6 +53,9 @@ class Dynamics:
         gap = end - begin
         if self.field.is_linear and bool((gap == gap[0]).all()):
             gap = gap[:1]
+        if self.integrator.method == "map":
+            (series,) = self.field.terms.values()
+            return series.propagate(covariance, self.process, gap)  # type: ignore[operator]
         doublings = _doublings(float(gap.abs().max()))
         short = gap / 2**doublings
         flow = self._flow(start, stop, begin, end, short)

@@ -41,6 +41,7 @@ from inrflow.training.run import Run
 
 _COPIES_SHARE = 0.15
 _CLOSURE_MODES = 128
+_LONG_SERIES = 200  # frames
 
 
 class ReducedOrderRecipe:
@@ -56,6 +57,8 @@ class ReducedOrderRecipe:
             return "dynamics.linear=false asks for a network alone"
         if problem.config.decoder.codes == "harmonics":
             return "decoder.codes=harmonics asks for codes on the domain's harmonics"
+        if best is not None and best.recipe == "series" and problem.source.times.shape[1] >= _LONG_SERIES:
+            return "the autoregression of the long series is linear in the same codes"
         return None
 
     def propose(self, run: Run) -> Iterator[Candidate]:

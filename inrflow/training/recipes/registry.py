@@ -10,10 +10,11 @@ from inrflow.training.recipes.law import LawRecipe
 from inrflow.training.recipes.local_equation import LocalEquationRecipe
 from inrflow.training.recipes.neural import NeuralRecipe
 from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
+from inrflow.training.recipes.series import SeriesRecipe
 from inrflow.training.recipes.translation_equivariant import TranslationEquivariantRecipe
 
 RECIPES: list[Recipe] = [
-    LawRecipe(), LocalEquationRecipe(), TranslationEquivariantRecipe(), ReducedOrderRecipe(), NeuralRecipe(),
+    LawRecipe(), LocalEquationRecipe(), TranslationEquivariantRecipe(), SeriesRecipe(), ReducedOrderRecipe(), NeuralRecipe(),
     AutoDecodingRecipe(), JointRecipe(),
 ]
 ALIASES = {"coral": "auto_decoding"}

@@ -1,0 +1,168 @@
+"""Modes of one series at fixed points: its seasonal cycle by harmonics, and the principal components of what is left.
+
+Everything is of the values at the points themselves, so that many frames cost little; a decoder interpolates the
+patterns between the points.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.fields.autoregression import phases_of
+
+_BLOCKS = 5
+_PAYS = 0.995  # times the error that a further harmonic must reach
+_MOST, _MOST_WITH_GAPS = 100, 60
+_ITERATIONS = 8  # of expectation maximisation
+_LEAST_NOISE = 1e-8  # share of the variance
+_ROWS = 1 << 24  # numbers of all products of codes held at once
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """Mean and harmonics at M values: coefficients (1 + k, M) of 1 and of the phases of periods (internal time)."""
+
+    coefficients: Tensor
+    periods: tuple[float, ...]
+    harmonics: tuple[int, ...]
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """Values (T, M) at times t (T,)."""
+        return _design(t, self.periods, self.harmonics) @ self.coefficients
+
+
+def _design(t: Tensor, periods: Sequence[float], harmonics: Sequence[int]) -> Tensor:
+    return torch.cat([torch.ones(len(t), 1, dtype=torch.float64), phases_of(t, periods, harmonics)], 1)
+
+
+def fit_cycle(t: Tensor, values: Tensor, periods: Sequence[float], harmonics: Sequence[int]) -> Cycle:
+    """Least squares at each value of its own observations; values (T, M), NaN where not observed."""
+    design = _design(t, periods, harmonics)
+    seen = torch.isfinite(values).double()
+    normal = torch.einsum("tk,tl,tm->mkl", design, design, seen)
+    normal = normal + 1e-6 * len(t) * torch.diag(torch.tensor([1e-6] + [1.0] * (design.shape[1] - 1)).double())
+    solved = torch.linalg.solve(normal, (values.nan_to_num(0.0).T @ design)[..., None])[..., 0]
+    return Cycle(solved.T.contiguous(), tuple(periods), tuple(harmonics))
+
+
+def choose_cycle(t: Tensor, values: Tensor, cycles: Sequence[tuple[float, int]]) -> Cycle:
+    """The cycle whose fits forecast contiguous blocks that they were not fitted to best: harmonics are added to one
+    period after the other while they pay. cycles: periods and the most harmonics of each."""
+    harmonics = [0] * len(cycles)
+    periods = [period for period, _ in cycles]
+    edges = torch.linspace(0, len(t), _BLOCKS + 1).round().long().tolist()
+
+    def error(counts: Sequence[int]) -> float:
+        total, number = 0.0, 0
+        for low, high in itertools.pairwise(edges):
+            kept = torch.ones(len(t), dtype=torch.bool)
+            kept[low:high] = False
+            left = values[low:high] - fit_cycle(t[kept], values[kept], periods, counts)(t[low:high])
+            total += float(left.square().nansum())
+            number += int(torch.isfinite(left).sum())
+        return total / max(number, 1)
+
+    best = error(harmonics)
+    for place, (_, most) in enumerate(cycles):
+        for count in range(1, most + 1):
+            trial = [*harmonics[:place], count, *harmonics[place + 1 :]]
+            value = error(trial)
+            if value < _PAYS * best:
+                best, harmonics = value, trial
+    chosen = [place for place, count in enumerate(harmonics) if count]
+    return fit_cycle(t, values, [periods[i] for i in chosen], [harmonics[i] for i in chosen])
+
+
+@dataclass(frozen=True)
+class PointModes:
+    """Principal components of anomalies.
+
+    Attributes:
+        patterns: (R, M), orthonormal, ordered by variance.
+        covariance: (R,) variances of their codes.
+        noise: (M,) variance that they leave of each value.
+        codes: (T, R) posterior means of the frames that they were fitted to.
+    """
+
+    patterns: Tensor
+    variances: Tensor
+    noise: Tensor
+    codes: Tensor
+
+
+def principal_components(values: Tensor, most: int = _MOST) -> PointModes:
+    """Principal components of anomalies (T, M), NaN where not observed: by expectation maximisation where any is missing
+    (Tipping and Bishop 1999)."""
+    seen = torch.isfinite(values)
+    known = seen.any(1)
+    filled = values.nan_to_num(0.0)
+    frames, size = values.shape
+    complete = bool(seen[known].all())
+    most = min(most if complete else min(most, _MOST_WITH_GAPS), size, max(1, int(known.sum()) - 1))
+    patterns, codes = _leading(filled[known], most)
+    if complete:
+        every = torch.zeros(frames, len(patterns), dtype=torch.float64)
+        every[known] = codes
+        noise = (filled[known] - codes @ patterns).square().mean(0)
+        return PointModes(patterns, codes.square().mean(0), _floored(noise, filled), every)
+    share = seen[known].double().mean()
+    return _with_gaps(values, patterns, codes.square().mean(0) / share)
+
+
+def _leading(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Patterns (R, M) and codes (T, R) of complete rows (T, M), from the smaller matrix of products."""
+    by_rows = len(rows) < rows.shape[1]
+    squares, vectors = torch.linalg.eigh(rows @ rows.T if by_rows else rows.T @ rows)
+    squares, vectors = squares.flip(0)[:most], vectors.flip(1)[:, :most]
+    kept = squares > 1e-14 * squares[0].clamp(min=1e-300)
+    vectors = vectors[:, kept]
+    if by_rows:
+        vectors = torch.linalg.qr(rows.T @ vectors)[0]
+    return vectors.T.contiguous(), rows @ vectors
+
+
+def _with_gaps(values: Tensor, patterns: Tensor, variances: Tensor) -> PointModes:
+    """Expectation maximisation from a start, codes N(0, diag(variances)), noise the same for all values."""
+    seen, filled = torch.isfinite(values).double(), values.nan_to_num(0.0)
+    number = seen.sum(0)
+    known = seen.any(1)
+    loadings = (patterns * variances.sqrt()[:, None]).T  # (M, R), of codes N(0, 1)
+    noise = float((filled.square().sum() / seen.sum()).item()) * 0.1
+    floor = _LEAST_NOISE * float(filled.square().sum() / seen.sum())
+    size = loadings.shape[1]
+    codes = torch.zeros(len(values), size, dtype=torch.float64)
+    for _ in range(_ITERATIONS):
+        moment = torch.zeros(len(loadings), size, size, dtype=torch.float64)
+        cross = torch.zeros(len(loadings), size, dtype=torch.float64)
+        total, spread = torch.zeros(2, size, size, dtype=torch.float64)
+        products = (loadings[:, :, None] * loadings[:, None, :]).flatten(1)
+        for rows in torch.arange(len(values)).split(max(1, _ROWS // size**2)):
+            weight, target = seen[rows], filled[rows]
+            precision = (weight @ products).unflatten(1, (size, size)) / noise + torch.eye(size)
+            covariance = torch.linalg.inv(precision)
+            mean = (covariance @ (target @ loadings)[..., None])[..., 0] / noise
+            second = covariance + mean[:, :, None] * mean[:, None, :]
+            moment += (weight.T @ second.flatten(1)).unflatten(1, (size, size))
+            cross += target.T @ mean
+            total += second[known[rows]].sum(0)
+            codes[rows] = mean
+        loadings = torch.linalg.solve(moment + 1e-9 * torch.eye(size), cross[..., None])[..., 0]
+        left = filled.square().sum(0) - (loadings * cross).sum(1)
+        noise = max(float(left.sum() / number.sum()), floor)
+        # codes of unit covariance: what they have else belongs to the loadings
+        root = torch.linalg.cholesky(total / known.sum())
+        loadings = loadings @ root
+        codes = torch.linalg.solve_triangular(root, codes.T, upper=False).T
+    left_vectors, lengths, right = torch.linalg.svd(loadings, full_matrices=False)
+    every = codes @ (lengths[:, None] * right).T
+    residual = torch.where(seen.bool(), filled - every @ left_vectors.T, 0.0).square().sum(0) / number.clamp(min=1)
+    return PointModes(left_vectors.T.contiguous(), lengths.square(), _floored(residual.clamp(min=noise), filled), every)
+
+
+def _floored(noise: Tensor, values: Tensor) -> Tensor:
+    return noise.clamp(min=_LEAST_NOISE * float(values.square().mean()))

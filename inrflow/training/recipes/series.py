@@ -1,0 +1,297 @@
+"""Recipe: one long series at fixed points, forecast by a linear inverse model with lags around its seasonal cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.data.cycles import cycles_of, regular_frames
+from inrflow.decoders.harmonics import HarmonicDecoder
+from inrflow.decoders.rbf_features import RadialFeatures
+from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.fitting.autoregression import Autoregression, AutoregressionSearch, lagged
+from inrflow.dynamics.fitting.point_modes import Cycle, PointModes, choose_cycle, fit_cycle, principal_components
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.states import CodeData, evenly_spread, frames_needed
+from inrflow.encoding.posterior import GaussianPrior
+from inrflow.encoding.prior.interpolation_error import InterpolationError
+from inrflow.model.state_prior import StatePrior
+from inrflow.model.surrogate import Surrogate
+from inrflow.training.candidate import Candidate, Score
+from inrflow.training.complete import state_prior
+from inrflow.training.problem import Problem
+from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_codes
+from inrflow.training.run import Run
+
+_FEWEST = 24  # frames
+_MOST_NODES = 4096  # radial functions
+_WINDOWS = 64  # that calibrate
+_PHASE_VARIANCE = 0.5
+
+
+class SeriesRecipe:
+    """Seasonal cycle, principal components at the points, a vector autoregression of their codes."""
+
+    name = "series"
+
+    def applies(self, problem: Problem, best: Candidate | None) -> str | None:
+        """None, or why the data are no series that this is for."""
+        if not uses_solved_codes(problem) or problem.config.decoder.codes == "harmonics":
+            return "the configuration asks for other codes"
+        if asked := asks_for_other_dynamics(problem.config):
+            return asked
+        if len(problem.source) > 1 or problem.environments is not None:
+            return "several trajectories are given, not one series"
+        if problem.file.point_layout == "moving" or problem.source.time_bins is not None:
+            return "points move"
+        if problem.fitted_frames < _FEWEST:
+            return f"{problem.fitted_frames} frames are given, a series needs {_FEWEST}"
+        if _grid(problem) is None:
+            return "times are no multiples of one step"
+        return None
+
+    def propose(self, run: Run) -> Iterator[Candidate]:
+        """One candidate, chosen by blocks of frames that are left out."""
+        problem = run.problem
+        grid = _grid(problem)
+        assert grid is not None
+        cut = grid.first_after(problem.fitted_frames)
+        early = _Series.fitted(problem, grid.until(cut))
+        choice = early.regression.choice
+        cycle = ", ".join(f"{count} harmonics of {period * problem.scale.unit:g}" for period, count in
+                          zip(early.cycle.periods, early.cycle.harmonics, strict=True)) or "no cycle"
+        error = float(early.regression.errors.mean()) * early.share
+        run.log.say(
+            f"series: {choice.size} codes, {choice.lags} lags, ridge {choice.ridge:g} towards {choice.pull}, {cycle}; "
+            f"left-out blocks are forecast with an error of {error:.2e} of the variance over leads 1 to "
+            f"{len(early.regression.errors)}"
+        )
+        decoder, unseen = early.decoder(problem)
+        states = early.states(grid)
+        window = early.window
+        judged = _windows(states, cut, window, min(20, max(1, (len(grid.t) - cut + 1) // 2)))
+        size = early.size
+
+        def refit_decoder(surrogate: Surrogate) -> Surrogate:
+            whole = _Series.fitted(problem, grid, early)
+            surrogate = replace(surrogate, decoder=whole.decoder(problem)[0].float().eval(), field=whole.field())
+            states = whole.states(grid)
+            mean, covariance = state_prior(states, whole.prior(problem), whole.size)
+            grown = early.innovations.sum().clamp(min=1e-300)
+            process = whole.process(float(candidate.process.sum() * early.step / grown))
+            noise = torch.maximum(whole.prior(problem).noise, early.prior(problem).noise)
+            prior = replace(surrogate.prior, mean=mean, covariance=covariance, noise=noise, process=process)
+            prior.farthest = max(prior.farthest or 0.0, prior.reach(states, whole.size))
+            return replace(surrogate, prior=prior)
+
+        candidate = Candidate(
+            problem, self.name, f"autoregression with {choice.lags} lags", decoder, early.prior(problem), early.field(),
+            Integrator("map"), states.frames(cut), judged, window - 1,
+            Score(error, float(early.prior(problem).noise.mean()), choice.size * (1 + choice.lags * choice.size)),
+            interpolation_error=unseen, refit_decoder=refit_decoder, calibrated=_WINDOWS,
+            metadata={"symmetries": [], "series": {"codes": choice.size, "lags": choice.lags, "cycle": cycle}},
+        )
+        assert size == candidate.code_size
+        yield candidate
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The frames of a series on equal steps: internal times t (T,), values (T, N, C), NaN in frames that are missing;
+    step: internal time; frames (T,): number of the frame of the file, -1 for one that is missing."""
+
+    t: Tensor
+    values: Tensor
+    step: float
+    frames: Tensor
+    x: Tensor
+
+    def until(self, stop: int) -> _Grid:
+        return _Grid(self.t[:stop], self.values[:stop], self.step, self.frames[:stop], self.x)
+
+    def first_after(self, frame: int) -> int:
+        """Index of the first step at or after a frame of the file."""
+        later = (self.frames >= frame).nonzero()[:, 0]
+        return int(later[0]) if len(later) else len(self.frames)
+
+
+def _grid(problem: Problem) -> _Grid | None:
+    """The series of a problem on equal steps, normalised; None where its times have none."""
+    batch = problem.source.batch(problem.train)
+    kept = torch.isfinite(batch.t[0])
+    tau = problem.scale.internal(batch.t[0][kept])
+    found = regular_frames(tau.numpy())
+    if found is None or found[1][-1] > 20 * len(tau):
+        return None
+    step, numbers = found[0], torch.as_tensor(found[1])
+    t = tau[0] + step * torch.arange(int(numbers[-1]) + 1, dtype=torch.float64)
+    t[numbers] = tau
+    values = torch.full((len(t), *batch.u.shape[2:]), torch.nan, dtype=torch.float64)
+    values[numbers] = batch.u[0][kept].double()
+    frames = torch.full((len(t),), -1)
+    frames[numbers] = torch.arange(len(tau))
+    return _Grid(t, values, step, frames, batch.x[0, 0].double())
+
+
+@dataclass(frozen=True)
+class _Series:
+    """A fitted series: cycle (of M = N C values), modes, autoregression of the leading codes, turned so that their
+    innovations are uncorrelated.
+
+    Attributes:
+        turn: (r, r) orthonormal, columns the new codes. innovations: (r,) their variances.
+        share: of the variance of all values that anomalies have.
+    """
+
+    x: Tensor
+    channels: int
+    step: float
+    cycle: Cycle
+    modes: PointModes
+    regression: Autoregression
+    turn: Tensor
+    innovations: Tensor
+    share: float
+
+    @classmethod
+    def fitted(cls, problem: Problem, grid: _Grid, before: _Series | None = None) -> _Series:
+        """Chosen by folds, or as `before` and fitted anew."""
+        values = grid.values.flatten(1)
+        if before is None:
+            wanted = problem.config.dynamics.forcing
+            times = problem.scale.external(grid.t).numpy()
+            found = [] if wanted is False else cycles_of(problem.description, times)
+            cycle = choose_cycle(grid.t, values, [(period / problem.scale.unit, most) for period, most in found])
+        else:
+            cycle = fit_cycle(grid.t, values, before.cycle.periods, before.cycle.harmonics)
+        anomalies = values - cycle(grid.t)
+        modes = principal_components(anomalies)
+        known = torch.isfinite(values).any(1)
+        search = AutoregressionSearch(modes.codes, known, float(modes.noise.sum()))
+        fixed = problem.config.decoder.code_size
+        if before is None:
+            regression = search.search() if fixed is None else search.search((fixed,))
+        else:
+            regression = search.refit(before.regression.choice)
+        size, lags = regression.choice.size, regression.choice.lags
+        states, whole = lagged(modes.codes[:, :size], known, lags)
+        rows = (whole[:-1] & known[1:]).nonzero()[:, 0]
+        top = regression.companion[:size]
+        missed = modes.codes[rows + 1, :size] - states[rows] @ top.T - regression.bias
+        innovations, turn = torch.linalg.eigh(missed.T @ missed / max(1, len(rows)))
+        spread = values - values.nanmean(0)
+        share = float(anomalies.square().nansum() / spread.square().nansum().clamp(min=1e-300))
+        return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, turn.flip(1), innovations.flip(0),
+                   min(share, 1.0))
+
+    @property
+    def known(self) -> int:
+        """Number k of phases."""
+        return 2 * sum(self.cycle.harmonics)
+
+    @property
+    def size(self) -> int:
+        """Number of codes, phases among them."""
+        return self.known + self.regression.choice.size
+
+    @property
+    def window(self) -> int:
+        """Frames that a forecast needs."""
+        return frames_needed(self.size, (self.regression.choice.lags - 1) * self.regression.choice.size)
+
+    def field(self) -> VectorField:
+        """The vector field, float64."""
+        choice = self.regression.choice
+        term = AutoregressionTerm(choice.size, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics)
+        each = torch.block_diag(*[self.turn] * choice.lags)
+        field = VectorField(self.known + choice.lags * choice.size, [term.double()])
+        term.set(each.T @ self.regression.companion @ each, self.turn.T @ self.regression.bias)
+        return field
+
+    def states(self, grid: _Grid) -> CodeData:
+        """States (1, T, n) of the frames of a grid: posterior means under the modes, and their past."""
+        values = grid.values.flatten(1) - self.cycle(grid.t)
+        size = self.regression.choice.size
+        seen, filled = torch.isfinite(values).double(), values.nan_to_num(0.0)
+        patterns = self.modes.patterns[:size] / self._left().sqrt()
+        precision = torch.diag(1 / self.modes.variances[:size].clamp(min=1e-300))
+        products = (patterns[:, None] * patterns[None]).flatten(0, 1)
+        parts = []
+        for rows in torch.arange(len(values)).split(max(1, (1 << 22) // size**2)):
+            gram = (seen[rows] @ products.T).unflatten(1, (size, size)) + precision
+            right = (filled[rows] / self._left().sqrt()) @ patterns.T
+            parts.append(torch.linalg.solve(gram, right[..., None])[..., 0])
+        codes = torch.cat(parts) @ self.turn
+        known = torch.isfinite(values).any(1)
+        past, whole = lagged(codes, known, self.regression.choice.lags)
+        phases = AutoregressionTerm(1, 1, 1.0, self.cycle.periods, self.cycle.harmonics).phases(grid.t)
+        return CodeData(torch.cat([phases, past], 1)[None], grid.t[None], whole[None])
+
+    def _left(self) -> Tensor:
+        """Variance (M,) that the leading codes leave."""
+        cut = self.modes.patterns[self.regression.choice.size :]
+        lost = (cut.square() * self.modes.variances[self.regression.choice.size :, None]).sum(0)
+        return self.modes.noise + lost
+
+    def prior(self, problem: Problem) -> GaussianPrior:
+        """Prior of the codes, and the variance (C,) that they leave."""
+        variances = self.modes.variances[: self.regression.choice.size]
+        codes = self.turn.T @ (variances[:, None] * self.turn)
+        covariance = torch.block_diag(_PHASE_VARIANCE * torch.eye(self.known, dtype=torch.float64), codes)
+        noise = self._left().unflatten(0, (-1, self.channels)).mean(0)
+        return GaussianPrior(torch.zeros(self.size, dtype=torch.float64), covariance, noise)
+
+    def process(self, growth: float) -> Tensor:
+        """Variance (n,) that a unit of time adds: that of the innovations, times a growth."""
+        past = (self.regression.choice.lags - 1) * self.regression.choice.size
+        zeros = torch.zeros(self.known).double(), torch.zeros(past).double()
+        return torch.cat([zeros[0], growth * self.innovations.clamp(min=0.0) / self.step, zeros[1]])
+
+    def decoder(self, problem: Problem) -> tuple[HarmonicDecoder, InterpolationError]:
+        """Radial functions through the patterns at the points, and what they miss between them."""
+        own = self.turn.T @ self.modes.patterns[: self.regression.choice.size]
+        patterns = torch.cat([self.cycle.coefficients, own])  # mean, phases, codes: (1 + Z, M)
+        tables = patterns.unflatten(1, (-1, self.channels))  # (1 + Z, N, C)
+        nodes = torch.arange(len(self.x))
+        if len(nodes) > _MOST_NODES:
+            nodes = torch.as_tensor(np.sort(np.random.default_rng([3]).permutation(len(nodes))[:_MOST_NODES]))
+        flat = tables[:, nodes].transpose(0, 1).flatten(1)  # (N, (1 + Z) C)
+        basis, lengths, _ = torch.linalg.svd(flat, full_matrices=False)
+        basis = basis[:, lengths > 1e-12 * lengths[0]] * len(nodes) ** 0.5
+        embedding = RadialFeatures.through(problem.embedding(harmonics=0), self.x[nodes], basis)
+        decoder = HarmonicDecoder(embedding, self.channels)
+        weights = torch.linalg.lstsq(basis, flat).solution.T.unflatten(0, (len(patterns), self.channels))
+        weights = torch.nn.functional.pad(weights, (1, 0))
+        decoder = decoder.double()
+        decoder.set_output(weights[0], weights[1:])
+        return decoder.float(), _between(embedding, self.x[nodes], tables[:, nodes], self._scales())
+
+    def _scales(self) -> Tensor:
+        """Mean squares (1 + Z,) of what multiplies the patterns."""
+        variances = self.modes.variances[: self.regression.choice.size]
+        turned = (self.turn.square() * variances[:, None]).sum(0)
+        return torch.cat([torch.zeros(1).double(), torch.full((self.known,), _PHASE_VARIANCE).double(), turned])
+
+
+def _between(embedding: RadialFeatures, x: Tensor, tables: Tensor, scales: Tensor) -> InterpolationError:
+    """Leave-one-out variance of radial interpolation of patterns (1 + Z, N, C), in closed form: the weights over the
+    diagonal of the inverse kernel."""
+    kernel = embedding._kernel(embedding.nodes) + 1e-8 * torch.eye(len(x), dtype=torch.float64)
+    inverse = torch.linalg.inv(kernel)
+    missed = torch.einsum("ij,zjc->zic", inverse, tables) / inverse.diagonal()[:, None]
+    mean = missed[0].square()  # of the mean field
+    return InterpolationError.between(x, torch.einsum("zic,z->ic", missed.square(), scales) + mean)
+
+
+def _windows(states: CodeData, cut: int, past: int, leads: int) -> CodeData:
+    """Windows of a series (1, T, n) whose frames after the first `past` come after `cut`."""
+    last = states.codes.shape[1] - past - leads
+    first = max(0, min(cut - past, last))
+    starts = (first + evenly_spread(max(1, last - first + 1), _WINDOWS)).tolist()
+    parts = [CodeData(*(v[:, s : s + past + leads] for v in (states.codes, states.t, states.observed))) for s in starts]
+    return CodeData.join(parts)
