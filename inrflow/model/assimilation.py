@@ -24,6 +24,7 @@ from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.posterior import GaussianPrior, condition, condition_each
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 
+_STEADY = 1e-8  # of the largest variance: covariances that change less have settled
 _SURPRISING = 4.0  # variance factor above which noise is looked for
 
 
@@ -71,6 +72,7 @@ def assimilate(
         quadratic, count = _innovation(decoder, first, prior.mean.expand_as(mean), mean, prior.noise, motion)
     forecasts: list[tuple[Tensor, Tensor]] = []  # of the second frame on, and the flows that lead there
     flows: list[Tensor] = []
+    settled = False
     for k in range(1, frames):
         begin, end = window.t[:, k - 1], window.t[:, k]
         gone = torch.isnan(end)
@@ -84,7 +86,11 @@ def assimilate(
             forecast = torch.where(lost[:, None], mean, forecast)
         latest = covariances[-1]
         assert latest is not None
-        expected, flow = dynamics.propagate(latest, start, forecast, begin, end)
+        steady = settled and _as_before(window, k)
+        if steady:  # covariances, flow and gain are those of the frame before
+            expected, flow = forecasts[-1][1], flows[-1]
+        else:
+            expected, flow = dynamics.propagate(latest, start, forecast, begin, end)
         if bool(lost.any()):
             expected, flow = _forgotten(expected, flow, latest, prior, lost, contexts)
         if nominal is not None:
@@ -93,7 +99,11 @@ def assimilate(
         frame = window.frames(slice(k, k + 1))
         if not dynamics.field.is_linear:  # else all codes move alike, at all times
             motion = _motion(dynamics, window, forecast if around is None else around[:, k], size)
-        mean, cov = _update(decoder, frame, forecast, expected, prior.noise, motion)
+        if steady:
+            mean, cov = _steady_update(decoder, frame, forecast, latest, prior.noise), latest
+        else:
+            mean, cov = _update(decoder, frame, forecast, expected, prior.noise, motion)
+        settled = dynamics.field.is_linear and decoder.affine and len(cov) == len(latest) == 1 and _alike(cov, latest)
         if known:
             further = _innovation(decoder, frame, forecast, mean, prior.noise, motion)
             quadratic, count = quadratic + further[0], count + further[1]
@@ -102,19 +112,54 @@ def assimilate(
         forecasts.append((forecast, expected))
         flows.append(flow)
     if smooth and frames > 1:
+        gained: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
         for k in range(frames - 2, -1, -1):
             forecast, expected = forecasts[k]
             cov, later, flow = covariances[k], covariances[k + 1], flows[k]
             assert cov is not None and later is not None
-            jitter = 1e-12 * expected.diagonal(dim1=1, dim2=2).amax(1)[:, None, None] * torch.eye(expected.shape[-1])
-            gain = torch.linalg.solve(expected + jitter, flow @ cov).transpose(1, 2)
+            if gained is None or gained[0] is not cov or gained[1] is not expected:
+                scale = 1e-12 * expected.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
+                gain = torch.linalg.solve(expected + scale * torch.eye(expected.shape[-1]), flow @ cov).transpose(1, 2)
+                gained = cov, expected, gain, None
             step = means[k + 1] - forecast
-            means[k] = means[k] + (gain @ step[..., None])[..., 0]
-            covariances[k] = cov + gain @ (later - expected) @ gain.transpose(1, 2)
+            means[k] = means[k] + (gained[2] @ step[..., None])[..., 0]
+            if gained[3] is None or not _alike(later, gained[3]):
+                covariances[k] = cov + gained[2] @ (later - expected) @ gained[2].transpose(1, 2)
+                gained = (*gained[:3], later)
+            else:
+                covariances[k] = later
     if dynamics.integrator.method == "etd":  # a law's errors do not shrink with what smooth first frames leave
         quadratic = torch.maximum(quadratic, count)
     kept = [c for c in covariances if c is not None] if covariance else None
     return StateEstimate(window.t, torch.stack(means, 1), kept, quadratic, count)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two covariances (1, n, n) agree to rounding."""
+    if one is other:
+        return True
+    size = float(one.diagonal(dim1=1, dim2=2).amax())
+    return one.shape == other.shape and float((one - other).abs().max()) <= _STEADY * size
+
+
+def _as_before(window: TrajectoryBatch, k: int) -> bool:
+    """Whether frame k comes as long after the one before, and is seen at the same values, as that one was; the same for
+    all trajectories."""
+    if k < 2:
+        return False
+    gaps = torch.diff(window.t[:, k - 2 : k + 1], dim=1)
+    seen = torch.isfinite(window.u[:, k - 1 : k + 1])
+    regular = torch.isfinite(gaps).all() and (gaps - gaps[0, 0]).abs().max() <= 1e-6 * gaps[0, 0].abs()
+    return bool(regular) and len(window.x) == window.x.shape[1] == 1 and bool((seen == seen[:1, :1]).all())
+
+
+def _steady_update(decoder: Decoder, frame: TrajectoryBatch, mean: Tensor, cov: Tensor, noise: Tensor) -> Tensor:
+    """Forecasts (S, n) conditioned on one frame, given the posterior covariance (1, n, n) that this leads to."""
+    with torch.no_grad():
+        offset, basis = decoder.basis(frame.x[0, 0].to(next(decoder.parameters()).dtype))
+    offset, basis = _with_memory(offset, basis, mean.shape[1] - decoder.code_size)
+    missed = frame.u[:, 0].double() - offset - torch.einsum("ncz,sz->snc", basis, mean)
+    return mean + torch.einsum("ncz,snc->sz", basis, (missed / noise).nan_to_num(0.0)) @ cov[0]
 
 
 def _forgotten(

@@ -100,8 +100,8 @@ class AutoregressionTerm(FieldTerm):
         (S or 1, n, n); process (n,): variance that a unit of time adds."""
         k = self.known
         maps, added = [], []
-        for one in gap.tolist():
-            whole, share = self._steps(one)
+        steps = [self._steps(one) for one in gap.tolist()]
+        for whole, share in steps if len(set(steps)) > 1 else steps[:1]:
             flow, noise = self._moved(whole, process[k:])
             if share:
                 next_flow, next_noise = self._moved(whole + 1, process[k:])

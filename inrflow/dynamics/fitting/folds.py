@@ -20,7 +20,7 @@ _FOLDS, _UNEQUAL = 24, 12  # and where steps are unequal: every fit follows the 
 _FEWEST, _PLENTY = 4, 10_000  # folds at least, fewer than that from so many transitions on: each is fitted to all
 _COPIED, _COPIED_UNEQUAL = 1024, 512  # transitions up to which copies are fitted to in folds
 _EARLIEST = 10  # no frame among the first one of so many is left out
-_HORIZON = 0.4  # of the frames: how far forecasts go on
+_HORIZON, _LONGEST = 0.4, 50  # of the frames, and frames: how far forecasts go on
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def frames_left_out(frames: int, count: int = _FOLDS) -> list[tuple[int, int]]:
     if frames <= earliest:
         return []
     out = np.unique(np.linspace(earliest, frames - 1, count).round().astype(int))
-    return [(int(frame), min(frames, int(frame) + 1 + int(_HORIZON * frames))) for frame in out]
+    return [(int(frame), min(frames, int(frame) + 1 + min(int(_HORIZON * frames), _LONGEST))) for frame in out]
 
 
 def folds_of(training: CodeData, originals: int, uniform: bool = True) -> list[Fold]:

@@ -1,4 +1,4 @@
-"""Climatology: the mean field at each phase of a declared period, and linear forecasts of the anomalies around it.
+"""Climatology: the mean field at each phase of a period, declared or of the calendar, and linear forecasts of the anomalies around it.
 
 The references of seasonal forecasting: the mean seasonal cycle, damped persistence of the leading anomaly modes (an
 AR(1) for each), and the linear inverse model of the same modes (Penland and Sardeshmukh 1995), which couples them.
@@ -10,10 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.cycles import cycles_of
 from inrflow.data.description import Description
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.evaluation.references.base import Reference
@@ -60,10 +62,12 @@ class Climatology(Reference):
     def fit(
         cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
     ) -> Climatology | None:
-        """None where no period is declared, or the data span less than one."""
-        if description.time_period is None:
-            return None
-        return fit_climatology(stacked(train, validation), description.time_period, mean_field(train, validation))
+        """The longest cycle that is declared or follows from the calendar; None where the data span none."""
+        whole = stacked(train, validation)
+        period = description.time_period
+        if period is None:
+            period = next((one for one, _ in cycles_of(description, np.sort(whole.t[torch.isfinite(whole.t)]))), None)
+        return None if period is None else fit_climatology(whole, period, mean_field(train, validation))
 
     def mean(self, t: Tensor) -> Tensor:
         """The mean field of the phases of times t (...,): (..., N, C). NaN times give NaN."""

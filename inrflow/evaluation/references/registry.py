@@ -19,6 +19,7 @@ from inrflow.data.description import Description
 from inrflow.errors import UserError
 from inrflow.evaluation.references.base import REFERENCES, Reference, register_reference
 from inrflow.evaluation.references.climatology import Climatology, DampedAnomalies, LinearInverseModel
+from inrflow.evaluation.references.linear_inverse_model import LaggedInverseModel
 from inrflow.evaluation.references.pod_dmd import PodDmd
 from inrflow.evaluation.references.simple import Persistence, TrainingMean
 from inrflow.evaluation.references.training_data import same_points, shared_points
@@ -26,7 +27,9 @@ from inrflow.runtime.tensor_files import load_tensors, save_tensors
 
 _KIND, _VERSION = "inrflow-references", 2
 
-for _reference in (Persistence, TrainingMean, Climatology, DampedAnomalies, LinearInverseModel, PodDmd):
+for _reference in (
+    Persistence, TrainingMean, Climatology, DampedAnomalies, LinearInverseModel, LaggedInverseModel, PodDmd,
+):
     register_reference(_reference)
 
 

@@ -1,0 +1,102 @@
+"""Linear inverse model with lags of one series: seasonal cycle, EOFs and a vector autoregression of their coefficients
+(Penland and Sardeshmukh 1995), all of them chosen by blocks of frames that are left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.cycles import cycles_of, regular_frames
+from inrflow.data.description import Description
+from inrflow.dynamics.fitting.autoregression import AutoregressionSearch
+from inrflow.dynamics.fitting.point_modes import Cycle, choose_cycle, principal_components
+from inrflow.encoding.posterior import GaussianPrior
+from inrflow.evaluation.references.base import Reference
+from inrflow.evaluation.references.training_data import coefficients, stacked
+
+_FEWEST = 24  # frames
+
+
+@dataclass
+class LaggedInverseModel(Reference):
+    """The forecast of one series at N points.
+
+    Attributes:
+        step: time step and periods: of the cycle, in units of t, with so many harmonics each; cycle: (1 + k, N C).
+        scale: (C,) deviations of the channels. modes: (N C, r). noise: (C,) variance that they leave, and
+        variances: (r,) of the coefficients, in normalised units.
+        matrices: (p, r, r), the first of the latest coefficients; bias: (r,).
+    """
+
+    step: float
+    periods: list[float]
+    harmonics: list[int]
+    cycle: Tensor
+    scale: Tensor
+    modes: Tensor
+    noise: Tensor
+    variances: Tensor
+    matrices: Tensor
+    bias: Tensor
+
+    name = "linear_inverse_model"
+    title = "linear inverse model"
+    on_shared_points = True
+
+    @classmethod
+    def fit(
+        cls, train: TrajectoryBatch, validation: TrajectoryBatch | None, description: Description
+    ) -> LaggedInverseModel | None:
+        """None for several trajectories, short ones, and times that are no multiples of a step."""
+        whole = stacked(train, validation)
+        if len(whole) > 1 or not bool(torch.isfinite(whole.u).any()):
+            return None
+        kept = torch.isfinite(whole.t[0])
+        t, u = whole.t[0][kept], whole.u[0][kept].double()
+        found = regular_frames(t.numpy())
+        if found is None or len(t) < _FEWEST:
+            return None
+        step, numbers = found[0], torch.as_tensor(found[1])
+        deviation = (u - u.nanmean((0, 1))).square().nanmean((0, 1)).sqrt()
+        scale = torch.where(deviation > 0, deviation, 1.0).nan_to_num(1.0)
+        values = (u / scale).flatten(1)
+        cycle = choose_cycle(t, values, cycles_of(description, t.numpy()))
+        anomalies = torch.full((int(numbers[-1]) + 1, values.shape[1]), torch.nan, dtype=torch.float64)
+        anomalies[numbers] = values - cycle(t)
+        modes = principal_components(anomalies)
+        chosen = AutoregressionSearch(
+            modes.codes, torch.isfinite(anomalies).any(1), float(modes.noise.sum())
+        ).search()
+        size = chosen.choice.size
+        left = modes.noise + (modes.patterns[size:].square() * modes.variances[size:, None]).sum(0)
+        return cls(
+            step, list(cycle.periods), list(cycle.harmonics), cycle.coefficients, scale,
+            modes.patterns[:size].T.contiguous(), left.unflatten(0, (-1, len(scale))).mean(0), modes.variances[:size],
+            chosen.matrices, chosen.bias,
+        )
+
+    def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor | None:
+        """The cycle, and the anomalies forecast from all observed frames; None where times are not whole steps apart."""
+        counts = torch.diff(t, dim=1) / self.step
+        whole = torch.round(counts).nan_to_num(0.0)
+        if bool(((counts - whole).abs().nan_to_num(0.0) > 0.1 * whole.clamp(min=1.0)).any()):
+            return None
+        cycle = Cycle(self.cycle, tuple(self.periods), tuple(self.harmonics))
+        usual = cycle(t.nan_to_num().flatten()).reshape(*t.shape, *observed.shape[2:])
+        anomalies = observed.double() / self.scale - usual[:, : observed.shape[1]]
+        prior = GaussianPrior(torch.zeros_like(self.bias), torch.diag(self.variances), self.noise.clamp(min=1e-8))
+        start, seen = coefficients(anomalies, torch.zeros_like(anomalies[0, 0]), self.modes, prior)
+        past = [torch.zeros(len(t), len(self.bias), dtype=torch.float64) for _ in self.matrices]
+        path = []
+        for frame in range(t.shape[1]):
+            for taken in range(int(whole[:, frame - 1].max()) if frame else 1):
+                code = self.bias + sum(z @ matrix.T for z, matrix in zip(past, self.matrices, strict=True))
+                moves = (whole[:, frame - 1] > taken)[:, None] if frame else torch.ones(len(t), 1, dtype=torch.bool)
+                past = [torch.where(moves, new, old) for new, old in zip([code, *past[:-1]], past, strict=True)]
+            if frame < observed.shape[1]:
+                past[0] = torch.where(seen[:, frame, None], start[:, frame], past[0])
+            path.append(past[0])
+        return ((torch.stack(path, 1) @ self.modes.T).reshape(usual.shape) + usual) * self.scale
