@@ -14,6 +14,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.calendar import dates_to_numbers, moments_to_numbers, parse_units
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, warn_of_radians, xyz_to_lonlat
 from inrflow.data.observations import Observations
+from inrflow.data.stations import stations_of
 from inrflow.errors import UserError
 
 TIMES = ("t", "time", "timestamp", "datetime")
@@ -205,7 +206,7 @@ def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.
     if repeated.any():
         apart = repeated & (np.abs(values[1:] - values[:-1]) > 0).any(1)
         warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
-                      f"{apart.sum()} with other values; all are used", stacklevel=2)
+                      f"{apart.sum()} with other values; places that recur take their mean, else all are used", stacklevel=2)
 
 
 def observations_of(columns: Columns, path: Path, description: Description, strict: bool = True,
@@ -241,7 +242,15 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     for number in np.unique(trajectory).tolist():
         chosen = trajectory == number
         try:
-            observations[number] = Observations(t[chosen], x[chosen], u[chosen])
+            own = stations_of(t[chosen], x[chosen], u[chosen], description.time_units)
+            if own is None:
+                observations[number] = Observations(t[chosen], x[chosen], u[chosen])
+                continue
+            observations[number] = Observations(own.t, own.x, own.u)
+            if own.step is not None:
+                unit = (description.time_units or "units of time").split(" since ")[0]
+                warnings.warn(f"{path}: reports lie around steps of {own.step:g} {unit}, half of them within "
+                              f"{own.offset:.3g}; they are interpolated to these steps", stacklevel=2)
         except UserError as error:
             raise UserError(f"{path}, trajectory {number}: {error}") from error
     return observations

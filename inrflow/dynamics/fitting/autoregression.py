@@ -10,7 +10,7 @@ the share of the variance that can be forecast there at all.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ LAGS = (1, 2, 3)
 RIDGES = {"mean": (1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12), "damped": (1.0, 0.3, 0.1, 0.03, 1e-2)}  # by pull
 _SIZES = (1, 2, 3, 4, 6, 8, 11, 15, 20, 28, 40, 55, 75, 100)
 _BLOCKS, _LEADS = 5, 20
-_STARTS = 200  # forecasts of a block, at most
+_STARTS, _NUMBERS = 200, 6000  # forecasts of a block at most, and codes of them all
 _ALIKE = 1.002  # times the least error: does as well
 _WORSE, _PATIENCE = 1.01, 2  # times the least error, and sizes in a row that are worse: larger ones are not tried
 
@@ -135,7 +135,8 @@ class AutoregressionSearch:
         size, most = choice.size, self.codes.shape[1]
         for number, (low, high) in enumerate(self.blocks):
             starts = torch.arange(low, high)[self.whole[low:high]]
-            starts = starts[:: max(1, -(-len(starts) // _STARTS))]
+            most_starts = min(_STARTS, _NUMBERS // size)
+            starts = starts[:: max(1, -(-len(starts) // most_starts))]
             matrices, bias = self.fit(choice, number)
             past = [self.states[starts, lag * most : lag * most + size] for lag in range(choice.lags)]
             for lead in range(self.leads):
@@ -174,12 +175,6 @@ class AutoregressionSearch:
         alike = [choice for choice, value in scores.items() if value <= _ALIKE * min(scores.values())]
         chosen = min(alike, key=lambda c: (c.size * c.lags, -c.ridge))
         return Autoregression(chosen, *self.fit(chosen), errors[chosen])
-
-    def refit(self, choice: Choice) -> Autoregression:
-        """The fit of a choice that was made before."""
-        most = min(choice.size, self.codes.shape[1])
-        choice = replace(choice, size=most, lags=min(choice.lags, max(self.lags)))
-        return Autoregression(choice, *self.fit(choice), self.errors(choice))
 
 
 def score(errors: Tensor, weights: Tensor | None = None) -> float:

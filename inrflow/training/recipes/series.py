@@ -15,7 +15,7 @@ from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.autoregression import Autoregression, AutoregressionSearch, lagged
-from inrflow.dynamics.fitting.point_modes import Cycle, PointModes, choose_cycle, fit_cycle, principal_components
+from inrflow.dynamics.fitting.point_modes import Cycle, PointModes, choose_cycle, principal_components
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, evenly_spread, frames_needed
 from inrflow.encoding.posterior import GaussianPrior
@@ -31,6 +31,7 @@ from inrflow.training.run import Run
 _FEWEST = 24  # frames
 _MOST_NODES = 4096  # radial functions
 _WINDOWS = 64  # that calibrate
+_AROUND = 1.4  # times fewer or more codes, which all frames together may support
 _PHASE_VARIANCE = 0.5
 
 
@@ -160,24 +161,23 @@ class _Series:
 
     @classmethod
     def fitted(cls, problem: Problem, grid: _Grid, before: _Series | None = None) -> _Series:
-        """Chosen by folds, or as `before` and fitted anew."""
+        """Chosen by folds; with about as many codes as `before` has, where that is given."""
         values = grid.values.flatten(1)
-        if before is None:
-            wanted = problem.config.dynamics.forcing
-            times = problem.scale.external(grid.t).numpy()
-            found = [] if wanted is False else cycles_of(problem.description, times)
-            cycle = choose_cycle(grid.t, values, [(period / problem.scale.unit, most) for period, most in found])
-        else:
-            cycle = fit_cycle(grid.t, values, before.cycle.periods, before.cycle.harmonics)
+        wanted = problem.config.dynamics.forcing
+        found = [] if wanted is False else cycles_of(problem.description, problem.scale.external(grid.t).numpy())
+        cycle = choose_cycle(grid.t, values, [(period / problem.scale.unit, most) for period, most in found])
         anomalies = values - cycle(grid.t)
         modes = principal_components(anomalies)
         known = torch.isfinite(values).any(1)
         search = AutoregressionSearch(modes.codes, known, float(modes.noise.sum()))
         fixed = problem.config.decoder.code_size
-        if before is None:
-            regression = search.search() if fixed is None else search.search((fixed,))
+        if fixed is not None:
+            regression = search.search((fixed,))
+        elif before is not None:
+            around = before.regression.choice.size
+            regression = search.search((max(1, round(around / _AROUND)), around, round(around * _AROUND)))
         else:
-            regression = search.refit(before.regression.choice)
+            regression = search.search()
         size, lags = regression.choice.size, regression.choice.lags
         states, whole = lagged(modes.codes[:, :size], known, lags)
         rows = (whole[:-1] & known[1:]).nonzero()[:, 0]

@@ -1,0 +1,133 @@
+"""Stations: rows of places that recur, as frames of all places, with NaN where a place has no report.
+
+Reports that jitter around a common step are interpolated linearly in time to the step that they belong to, so that their
+offset from it counts; rows that repeat time and place are merged into their mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inrflow.data.formats.calendar import parse_units
+
+_ROUND = (1, 5, 6, 10, 15, 20, 30, 60, 300, 360, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800)
+_NEAR, _AS_ROUND = 0.3, 0.01  # of a step: how far a report may be, and how far a step may be from a round one
+_REPORTS, _TOGETHER = 8, 0.98  # of a place at least, on average; share of all reports that must be near a step
+_SAME = 1e-6  # of a step: times that are those of the steps already
+_APART = 1.5  # times as many different times as steps, from which on they jitter
+_FAR = 2.6  # steps between two reports that are interpolated
+_SPARSE = 10.0  # times as many places and times as there are reports, at most
+
+
+@dataclass(frozen=True)
+class Stations:
+    """Frames of P places: t (T,), x (P, d), u (T, P, C), NaN where there is no report.
+
+    Attributes:
+        step, offset: around which reports jitter, and their median distance from it, units of t; None: they do not.
+        merged: rows that repeat the time and place of another.
+    """
+
+    t: np.ndarray
+    x: np.ndarray
+    u: np.ndarray
+    step: float | None
+    offset: float
+    merged: int
+
+
+def stations_of(t: np.ndarray, x: np.ndarray, u: np.ndarray, time_units: str | None = None) -> Stations | None:
+    """The stations of rows t (R,), x (R, d), u (R, C) of one trajectory; None where places do not recur, or hardly ever
+    report together."""
+    used = ~np.isnan(u).all(-1) & np.isfinite(t)
+    t, x, u = t[used].astype(np.float64), x[used], u[used]
+    if not len(t):
+        return None
+    places, place = np.unique(x, axis=0, return_inverse=True)
+    place = place.reshape(-1)
+    if len(t) < _REPORTS * len(places):
+        return None
+    order = np.lexsort((t, place))
+    t, u, place = t[order], u[order], place[order]
+    merged = int(((np.diff(t) == 0) & (np.diff(place) == 0)).sum())
+    step, origin = _step(t, place, time_units)
+    jitters = False
+    if step is not None:
+        number = np.round((t - origin) / step).astype(np.int64)
+        off = np.abs(t - origin - step * number) / step
+        jitters = (off.max() > _SAME and (off <= _NEAR).mean() >= _TOGETHER
+                   and len(np.unique(t)) >= _APART * len(np.unique(number)))
+    if not jitters:
+        times, frame = np.unique(t, return_inverse=True)
+        if len(times) * len(places) > _SPARSE * len(t):
+            return None
+        values = _means(frame.reshape(-1) * len(places) + place, u, len(times) * len(places))
+        return Stations(times, places, values.reshape(len(times), len(places), -1), None, 0.0, merged)
+    assert step is not None
+    numbers = np.unique(number[off <= _NEAR])
+    times = origin + step * numbers
+    if len(times) * len(places) > _SPARSE * len(t):
+        return None
+    values = np.full((len(times), len(places), u.shape[1]), np.nan)
+    for index in range(len(places)):
+        mine = place == index
+        for channel in range(u.shape[1]):
+            values[:, index, channel] = _at(times, t[mine], u[mine, channel], step)
+    kept = ~np.isnan(values).all((1, 2))
+    return Stations(times[kept], places, values[kept].astype(np.float32), step, float(np.median(off) * step), merged)
+
+
+def _means(cell: np.ndarray, u: np.ndarray, cells: int) -> np.ndarray:
+    """Mean values (cells, C) of rows u (R, C) in cells (R,), NaN in cells without any."""
+    seen = np.isfinite(u)
+    result = np.full((cells, u.shape[1]), np.nan, np.float32)
+    for channel in range(u.shape[1]):
+        count = np.bincount(cell[seen[:, channel]], minlength=cells)
+        total = np.bincount(cell[seen[:, channel]], u[seen[:, channel], channel], minlength=cells)
+        result[count > 0, channel] = total[count > 0] / count[count > 0]
+    return result
+
+
+def _step(t: np.ndarray, place: np.ndarray, time_units: str | None) -> tuple[float | None, float]:
+    """The step around which the times of all places jitter, a round one by the calendar, and the time of one of them."""
+    gaps = np.diff(t)[(place[1:] == place[:-1]) & (np.diff(t) > 0)]
+    if len(gaps) < _REPORTS:
+        return None, 0.0
+    typical = float(np.median(gaps))
+    counts = np.round(gaps / typical)
+    near = (counts >= 1) & (counts <= 50)
+    if near.mean() < 0.5:
+        return None, 0.0
+    step = float(gaps[near].sum() / counts[near].sum())
+    calendar = parse_units(time_units)
+    if calendar is not None:
+        seconds = min(_ROUND, key=lambda one: abs(one / (step * calendar[0]) - 1))
+        step = seconds / calendar[0] if abs(seconds / (step * calendar[0]) - 1) < _AS_ROUND else step
+    angle = 2 * np.pi * ((t - t[0]) / step % 1.0)
+    phase = np.arctan2(np.sin(angle).mean(), np.cos(angle).mean()) / (2 * np.pi) * step
+    origin = t[0] + phase
+    if calendar is not None:
+        whole = np.round(origin / step) * step
+        origin = whole if abs(origin - whole) < _NEAR / 2 * step else origin
+    return step, float(origin)
+
+
+def _at(wanted: np.ndarray, t: np.ndarray, u: np.ndarray, step: float) -> np.ndarray:
+    """Values at increasing times from reports of one place, NaN where there is none near: by linear interpolation
+    between reports that are close, else the nearest report."""
+    seen = np.isfinite(u)
+    result = np.full(len(wanted), np.nan)
+    if not seen.any():
+        return result
+    t, first = np.unique(t[seen], return_inverse=True)
+    u = np.bincount(first.reshape(-1), u[seen]) / np.bincount(first.reshape(-1))  # duplicates merged
+    after = np.clip(np.searchsorted(t, wanted), 0, len(t) - 1)
+    before = np.clip(after - 1, 0, len(t) - 1)
+    nearest = np.where(np.abs(t[after] - wanted) < np.abs(t[before] - wanted), after, before)
+    near = np.abs(t[nearest] - wanted) <= _NEAR * step
+    inside = near & (t[before] <= wanted) & (wanted <= t[after]) & (t[after] - t[before] <= _FAR * step)
+    result[near] = u[nearest[near]]
+    result[inside] = np.interp(wanted[inside], t, u)
+    return result
