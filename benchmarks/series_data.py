@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
 from data_makers import Fields, write_fields
 
 _DAYS = "days since 2000-01-01"
@@ -53,17 +52,18 @@ def stations(seed: int = 0, years: int = 18, count: int = 12) -> Fields:
 
 
 def recharge(seed: int = 0, years: int = 50, count: int = 300) -> Fields:
-    """Monthly fields: a stochastic recharge oscillator whose growth depends on the season (Jin 1997), projected onto two
-    patterns of a grid, a seasonal cycle, three damped patterns and noise correlated in space."""
+    """Monthly fields: a stochastic recharge oscillator whose growth depends on the season (Jin 1997), projected onto
+    two patterns of a grid, a seasonal cycle, three damped patterns and noise correlated in space."""
     g = np.random.default_rng([seed, 2])
     x = np.stack([8 * g.random(count), g.random(count)], 1)
     months = 12 * years
     t = np.arange(months) * _YEAR / 12
     state, path = np.array([0.5, 0.0]), []
-    for step in range(12 * 30 * months // 12 * 1):
+    for step in range(30 * months):
         season = np.cos(2 * np.pi * (step / 30) / 12 - 1.0)
         temperature, heat = state
-        rate = np.array([(-0.12 + 0.1 * season) * temperature + 0.13 * heat - 0.03 * temperature**3, -0.13 * temperature])
+        growth = (-0.12 + 0.1 * season) * temperature - 0.03 * temperature**3
+        rate = np.array([growth + 0.13 * heat, -0.13 * temperature])
         state = state + rate / 30 + np.array([0.25, 0.08]) * g.standard_normal(2) / np.sqrt(30)
         if step % 30 == 0:
             path.append(state)
@@ -103,8 +103,8 @@ def lorenz96(seed: int = 0, sites: int = 70, frames: int = 4000, every: float = 
 
 
 def advected(seed: int = 0, count: int = 200, frames: int = 3000) -> Fields:
-    """A damped stochastic field on a doubly periodic square, advected by shear and forced by noise of a power law of the
-    wavenumber, seen at scattered points of a part of it, with noise of observation."""
+    """A damped stochastic field on a doubly periodic square, advected by shear and forced by noise of a power law of
+    the wavenumber, seen at scattered points of a part of it, with noise of observation."""
     g = np.random.default_rng([seed, 4])
     size = 32
     k = np.fft.fftfreq(size, 1 / size)
@@ -118,11 +118,8 @@ def advected(seed: int = 0, count: int = 200, frames: int = 3000) -> Fields:
     waves = np.exp(2j * np.pi * (x[:, :1] * kx.ravel() + x[:, 1:] * ky.ravel())) / size**2
     z, path = np.zeros((size, size), complex), []
     for step in range(frames + 200):
-        z = np.fft.fft(np.fft.ifft(z, axis=1), axis=1)
-        mixed = np.fft.fft(z * 0, axis=0)
         lines = np.fft.ifft(z, axis=1)  # waves along x, places along y
-        lines = lines * np.exp(-2j * np.pi * k[:, None] * shear)
-        mixed = np.fft.fft(lines, axis=1)
+        mixed = np.fft.fft(lines * np.exp(-2j * np.pi * k[:, None] * shear), axis=1)
         noise = np.fft.fft2(g.standard_normal((size, size))) / size
         z = damping * mixed + amplitude * noise * 0.5 / size
         if step >= 200:

@@ -1,7 +1,7 @@
 """Stations: rows of places that recur, as frames of all places, with NaN where a place has no report.
 
-Reports that jitter around a common step are interpolated linearly in time to the step that they belong to, so that their
-offset from it counts; rows that repeat time and place are merged into their mean.
+Reports that jitter around a common step are interpolated linearly in time to the step that they belong to, so that
+their offset from it counts; rows that repeat time and place are merged into their mean.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inrflow.data.formats.calendar import parse_units
-
 _ROUND = (1, 5, 6, 10, 15, 20, 30, 60, 300, 360, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800)
 _NEAR, _AS_ROUND = 0.3, 0.01  # of a step: how far a report may be, and how far a step may be from a round one
 _REPORTS, _TOGETHER = 8, 0.98  # of a place at least, on average; share of all reports that must be near a step
 _SAME = 1e-6  # of a step: times that are those of the steps already
 _APART = 1.5  # times as many different times as steps, from which on they jitter
+_LONGEST_GAP = 50  # steps, of which the step is found
 _FAR = 2.6  # steps between two reports that are interpolated
 _SPARSE = 10.0  # times as many places and times as there are reports, at most
 
@@ -38,9 +37,9 @@ class Stations:
     merged: int
 
 
-def stations_of(t: np.ndarray, x: np.ndarray, u: np.ndarray, time_units: str | None = None) -> Stations | None:
+def stations_of(t: np.ndarray, x: np.ndarray, u: np.ndarray, seconds: float | None = None) -> Stations | None:
     """The stations of rows t (R,), x (R, d), u (R, C) of one trajectory; None where places do not recur, or hardly ever
-    report together."""
+    report together. seconds: in a unit of t, where that is known."""
     used = ~np.isnan(u).all(-1) & np.isfinite(t)
     t, x, u = t[used].astype(np.float64), x[used], u[used]
     if not len(t):
@@ -52,7 +51,7 @@ def stations_of(t: np.ndarray, x: np.ndarray, u: np.ndarray, time_units: str | N
     order = np.lexsort((t, place))
     t, u, place = t[order], u[order], place[order]
     merged = int(((np.diff(t) == 0) & (np.diff(place) == 0)).sum())
-    step, origin = _step(t, place, time_units)
+    step, origin = _step(t, place, seconds)
     jitters = False
     if step is not None:
         number = np.round((t - origin) / step).astype(np.int64)
@@ -90,28 +89,26 @@ def _means(cell: np.ndarray, u: np.ndarray, cells: int) -> np.ndarray:
     return result
 
 
-def _step(t: np.ndarray, place: np.ndarray, time_units: str | None) -> tuple[float | None, float]:
-    """The step around which the times of all places jitter, a round one by the calendar, and the time of one of them."""
+def _step(t: np.ndarray, place: np.ndarray, seconds: float | None) -> tuple[float | None, float]:
+    """The step around which the times of all places jitter, a round one by the calendar, and one of its times."""
     gaps = np.diff(t)[(place[1:] == place[:-1]) & (np.diff(t) > 0)]
     if len(gaps) < _REPORTS:
         return None, 0.0
-    typical = float(np.median(gaps))
-    counts = np.round(gaps / typical)
-    near = (counts >= 1) & (counts <= 50)
+    counts = np.round(gaps / np.median(gaps))
+    near = (counts >= 1) & (counts <= _LONGEST_GAP)
     if near.mean() < 0.5:
         return None, 0.0
     step = float(gaps[near].sum() / counts[near].sum())
-    calendar = parse_units(time_units)
-    if calendar is not None:
-        seconds = min(_ROUND, key=lambda one: abs(one / (step * calendar[0]) - 1))
-        step = seconds / calendar[0] if abs(seconds / (step * calendar[0]) - 1) < _AS_ROUND else step
+    if seconds is not None:
+        whole = min(_ROUND, key=lambda one: abs(one / (step * seconds) - 1))
+        step = whole / seconds if abs(whole / (step * seconds) - 1) < _AS_ROUND else step
     angle = 2 * np.pi * ((t - t[0]) / step % 1.0)
     phase = np.arctan2(np.sin(angle).mean(), np.cos(angle).mean()) / (2 * np.pi) * step
-    origin = t[0] + phase
-    if calendar is not None:
-        whole = np.round(origin / step) * step
-        origin = whole if abs(origin - whole) < _NEAR / 2 * step else origin
-    return step, float(origin)
+    origin = float(t[0] + phase)
+    if seconds is not None:
+        nearest = float(np.round(origin / step) * step)
+        origin = nearest if abs(origin - nearest) < _NEAR / 2 * step else origin
+    return step, origin
 
 
 def _at(wanted: np.ndarray, t: np.ndarray, u: np.ndarray, step: float) -> np.ndarray:

@@ -206,7 +206,8 @@ def warn_of_duplicates(path: Path, trajectory: np.ndarray, t: np.ndarray, x: np.
     if repeated.any():
         apart = repeated & (np.abs(values[1:] - values[:-1]) > 0).any(1)
         warnings.warn(f"{path}: {repeated.sum()} of {len(keys)} rows repeat the time and place of another, "
-                      f"{apart.sum()} with other values; places that recur take their mean, else all are used", stacklevel=2)
+                      f"{apart.sum()} with other values; places that recur take their mean, of others "
+                      "all are used", stacklevel=2)
 
 
 def observations_of(columns: Columns, path: Path, description: Description, strict: bool = True,
@@ -239,10 +240,11 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
         places[:, 0] = (places[:, 0] + 180) % 360 - 180
         warn_of_radians(path, places)
     observations: dict[int, Observations] = {}
+    calendar = parse_units(description.time_units)
     for number in np.unique(trajectory).tolist():
         chosen = trajectory == number
         try:
-            own = stations_of(t[chosen], x[chosen], u[chosen], description.time_units)
+            own = stations_of(t[chosen], x[chosen], u[chosen], None if calendar is None else calendar[0])
             if own is None:
                 observations[number] = Observations(t[chosen], x[chosen], u[chosen])
                 continue

@@ -57,11 +57,10 @@ class AutoregressionTerm(FieldTerm):
 
     def forward(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
         k = self.known
-        turns = [2 * math.pi * m / p for p, n in zip(self.periods, self.harmonics, strict=True) for m in range(1, n + 1)]
         rates, place = [], 0
-        for count in self.harmonics:
+        for period, count in zip(self.periods, self.harmonics, strict=True):
             cosine, sine = z[..., place : place + count], z[..., place + count : place + 2 * count]
-            speed = z.new_tensor(turns[place // 2 : place // 2 + count])
+            speed = 2 * math.pi / period * torch.arange(1, count + 1).to(z)
             rates += [-speed * sine, speed * cosine]
             place += 2 * count
         moved = z[..., k:] @ self.matrix.T + self.bias

@@ -3,8 +3,8 @@
     z(t+1) = b + sum_k A_k z(t+1-k),  k = 1 .. p
 
 on the leading codes of one long series: a linear inverse model (Penland and Sardeshmukh 1995) with lags. The number of
-codes, of lags and the ridge are those whose forecasts of contiguous blocks that were left out miss least; a lead counts by
-the share of the variance that can be forecast there at all.
+codes, of lags and the ridge are those whose forecasts of contiguous blocks that were left out miss least;
+a lead counts by the share of the variance that can be forecast there at all.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ class PointModes:
 
 
 def principal_components(values: Tensor, most: int = _MOST) -> PointModes:
-    """Principal components of anomalies (T, M), NaN where not observed: by expectation maximisation where any is missing
-    (Tipping and Bishop 1999)."""
+    """Principal components of anomalies (T, M), NaN where not observed: by expectation maximisation where any is
+    missing (Tipping and Bishop 1999)."""
     seen = torch.isfinite(values)
     known = seen.any(1)
     filled = values.nan_to_num(0.0)

@@ -1,4 +1,5 @@
-"""Climatology: the mean field at each phase of a period, declared or of the calendar, and linear forecasts of the anomalies around it.
+"""Climatology: the mean field at each phase of a period, declared or of the calendar, and linear
+forecasts of the anomalies around it.
 
 The references of seasonal forecasting: the mean seasonal cycle, damped persistence of the leading anomaly modes (an
 AR(1) for each), and the linear inverse model of the same modes (Penland and Sardeshmukh 1995), which couples them.

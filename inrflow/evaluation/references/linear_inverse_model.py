@@ -79,7 +79,7 @@ class LaggedInverseModel(Reference):
         )
 
     def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor | None:
-        """The cycle, and the anomalies forecast from all observed frames; None where times are not whole steps apart."""
+        """The cycle, and anomalies forecast from all observed frames; None where times are not whole steps apart."""
         counts = torch.diff(t, dim=1) / self.step
         whole = torch.round(counts).nan_to_num(0.0)
         if bool(((counts - whole).abs().nan_to_num(0.0) > 0.1 * whole.clamp(min=1.0)).any()):

@@ -14,8 +14,8 @@ from inrflow.training.recipes.series import SeriesRecipe
 from inrflow.training.recipes.translation_equivariant import TranslationEquivariantRecipe
 
 RECIPES: list[Recipe] = [
-    LawRecipe(), LocalEquationRecipe(), TranslationEquivariantRecipe(), SeriesRecipe(), ReducedOrderRecipe(), NeuralRecipe(),
-    AutoDecodingRecipe(), JointRecipe(),
+    LawRecipe(), LocalEquationRecipe(), TranslationEquivariantRecipe(), SeriesRecipe(), ReducedOrderRecipe(),
+    NeuralRecipe(), AutoDecodingRecipe(), JointRecipe(),
 ]
 ALIASES = {"coral": "auto_decoding"}
 

@@ -20,7 +20,6 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, evenly_spread, frames_needed
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.complete import state_prior
@@ -28,7 +27,7 @@ from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_codes
 from inrflow.training.run import Run
 
-_FEWEST = 24  # frames
+_FEWEST_OF_SERIES = 24
 _MOST_NODES = 4096  # radial functions
 _WINDOWS = 64  # that calibrate
 _AROUND = 1.4  # times fewer or more codes, which all frames together may support
@@ -50,8 +49,9 @@ class SeriesRecipe:
             return "several trajectories are given, not one series"
         if problem.file.point_layout == "moving" or problem.source.time_bins is not None:
             return "points move"
-        if problem.fitted_frames < _FEWEST:
-            return f"{problem.fitted_frames} frames are given, a series needs {_FEWEST}"
+        frames = problem.fitted_frames
+        if frames < _FEWEST_OF_SERIES:
+            return f"{frames} frames are fitted to, a series needs {_FEWEST_OF_SERIES}"
         if _grid(problem) is None:
             return "times are no multiples of one step"
         return None
@@ -186,8 +186,10 @@ class _Series:
         innovations, turn = torch.linalg.eigh(missed.T @ missed / max(1, len(rows)))
         spread = values - values.nanmean(0)
         share = float(anomalies.square().nansum() / spread.square().nansum().clamp(min=1e-300))
-        return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, turn.flip(1), innovations.flip(0),
-                   min(share, 1.0))
+        return cls(
+            grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, turn.flip(1), innovations.flip(0),
+            min(share, 1.0),
+        )
 
     @property
     def known(self) -> int:
