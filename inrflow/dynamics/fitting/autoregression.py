@@ -20,6 +20,7 @@ RIDGES = {"mean": (1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12), "damped": (1.0, 
 _SIZES = (1, 2, 3, 4, 6, 8, 11, 15, 20, 28, 40, 55, 75, 100)
 _BLOCKS, _LEADS = 5, 20
 _STARTS, _NUMBERS = 200, 6000  # forecasts of a block at most, and codes of them all
+_DETERMINED = 1.5  # frames for each unknown of an equation, at least: a fifth of them is left out
 _ALIKE = 1.002  # times the least error: does as well
 _WORSE, _PATIENCE = 1.01, 2  # times the least error, and sizes in a row that are worse: larger ones are not tried
 
@@ -153,11 +154,14 @@ class AutoregressionSearch:
 
     def search(self, sizes: tuple[int, ...] = _SIZES) -> Autoregression:
         """The best choice, of equals the smallest, fitted to all blocks."""
-        most = min(self.codes.shape[1], max(1, len(self.codes) // 4))
+        room = max(1, int(len(self.codes) / _DETERMINED))
+        most = min(self.codes.shape[1], room)
         errors: dict[Choice, Tensor] = {}
         best: dict[int, float] = {}
         for size in sorted({min(size, most) for size in sizes}):
             for lags, pull in itertools.product(self.lags, RIDGES):
+                if size * lags > room * self.lags[0]:
+                    continue
                 before = float("inf")
                 for ridge in RIDGES[pull]:  # from strong to weak, until it does harm
                     choice = Choice(size, lags, ridge, pull)

@@ -45,6 +45,8 @@ class SeriesRecipe:
             return "the configuration asks for other codes"
         if asked := asks_for_other_dynamics(problem.config):
             return asked
+        if problem.config.dynamics.memory is not None:
+            return "dynamics.memory asks for other dynamics"
         if len(problem.source) > 1 or problem.environments is not None:
             return "several trajectories are given, not one series"
         if problem.file.point_layout == "moving" or problem.source.time_bins is not None:

@@ -1,0 +1,64 @@
+"""Stations: gaps, duplicates and reports that jitter."""
+
+import numpy as np
+import pytest
+
+from inrflow.data.stations import stations_of
+
+PLACES = np.array([[0.0, 0.0], [1.0, 0.5], [0.3, 0.9]])
+
+
+def rows(jitter: float = 0.0, missing: float = 0.1, steps: int = 100):
+    """Rows of smooth series at three places, in hours."""
+    random = np.random.default_rng(0)
+    t, place = np.meshgrid(np.arange(steps, dtype=float), np.arange(3), indexing="ij")
+    t, place = t.ravel(), place.ravel()
+    kept = random.random(len(t)) >= missing
+    t, place = t[kept], place[kept]
+    t = t + jitter * random.uniform(-1, 1, len(t))
+    return t, PLACES[place], np.sin(t / 5 + place)[:, None].astype(np.float32)
+
+
+def test_places_with_gaps_are_frames_of_all_places():
+    t, x, u = rows()
+    found = stations_of(t, x, u)
+    assert found.u.shape == (100, 3, 1) and found.step is None and found.merged == 0
+    assert np.isfinite(found.u).sum() == len(t)
+    order = [int(np.flatnonzero((PLACES == one).all(1))[0]) for one in found.x]
+    expected = np.sin(found.t[:, None] / 5 + np.array(order))
+    assert np.nanmax(np.abs(found.u[..., 0] - expected)) < 1e-6
+
+
+def test_reports_around_the_hour_are_moved_to_it_by_interpolation():
+    t, x, u = rows(jitter=0.1, missing=0.0)
+    found = stations_of(t, x, u, 3600.0)
+    assert found.step == 1.0 and found.t == pytest.approx(np.arange(100))
+    order = [int(np.flatnonzero((PLACES == one).all(1))[0]) for one in found.x]
+    error = found.u[1:-1, :, 0] - np.sin(found.t[1:-1, None] / 5 + np.array(order))
+    assert np.abs(error).max() < 0.005  # left where they are, they would miss up to .02
+
+
+def test_hours_without_a_report_stay_without_a_value():
+    t, x, u = rows(jitter=0.1, missing=0.2)
+    found = stations_of(t, x, u)
+    assert np.isfinite(found.u).sum() == len(t)
+
+
+def test_rows_that_repeat_time_and_place_take_their_mean():
+    t, x, u = rows(missing=0.0)
+    found = stations_of(np.append(t, t[0]), np.vstack([x, x[:1]]), np.vstack([u, u[:1] + 1]))
+    assert found.merged == 1
+    at = np.flatnonzero((found.x == x[0]).all(1))[0]
+    assert found.u[0, at, 0] == pytest.approx(u[0, 0] + 0.5)
+
+
+def test_drifting_points_are_no_stations():
+    random = np.random.default_rng(1)
+    assert stations_of(random.random(200), random.random((200, 2)), random.random((200, 1))) is None
+
+
+def test_places_that_never_report_together_are_no_frames():
+    random = np.random.default_rng(2)
+    places = random.random((50, 2))
+    t = np.sort(random.random(50 * 10) * 1e3)
+    assert stations_of(t, places[np.arange(500) % 50], random.random((500, 1))) is None

@@ -1,0 +1,80 @@
+"""The term of autoregressions against its recursion, step by step."""
+
+import math
+
+import pytest
+import torch
+
+from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.fitting.autoregression import companion
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.linearised import Dynamics
+
+FIRST, SECOND = torch.tensor([[0.5, 0.2], [0.0, -0.3]]), torch.tensor([[0.1, 0.0], [0.1, -0.2]])
+BIAS, STEP, PERIOD = torch.tensor([0.3, -0.1]).double(), 2.0, 9.0
+
+
+def field() -> VectorField:
+    term = AutoregressionTerm(2, 2, STEP, [PERIOD], [2])
+    result = VectorField(8, [term]).double()
+    term.set(companion(torch.stack([FIRST, SECOND]).double()), BIAS)
+    return result
+
+
+def state() -> torch.Tensor:
+    return torch.cat([torch.zeros(4), torch.tensor([1.0, -2.0, 0.5, 0.7])]).double()[None]
+
+
+def recursion(steps: int) -> torch.Tensor:
+    now, before = state()[0, 4:6], state()[0, 6:]
+    for _ in range(steps):
+        now, before = BIAS + FIRST.double() @ now + SECOND.double() @ before, now
+    return now
+
+
+def test_whole_steps_are_those_of_the_recursion_and_phases_what_the_time_says():
+    times = torch.tensor([[1.0, 3.0, 7.0, 15.0]]).double()
+    path = Integrator("map")(field(), state(), times)[0]
+    for place, steps in ((1, 1), (2, 3), (3, 7)):
+        assert path[place, 4:6] == pytest.approx(recursion(steps), abs=1e-12)
+        angle = 2 * math.pi * float(times[0, place]) / PERIOD
+        expected = [math.cos(angle), math.cos(2 * angle), math.sin(angle), math.sin(2 * angle)]
+        assert path[place, :4].tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_half_a_step_lies_between_its_ends_and_times_of_a_calendar_count_as_steps():
+    times = torch.tensor([[0.0, STEP / 2, 3 * STEP * 1.02]]).double()
+    path = Integrator("map")(field(), state(), times)[0, :, 4:6]
+    assert path[1] == pytest.approx((recursion(0) + recursion(1)) / 2)
+    once = Integrator("map")(field(), state(), times[:, [0, 2]])[0, 1, 4:6]
+    assert once == pytest.approx(recursion(3))
+
+
+def test_covariances_are_those_of_the_recursion():
+    process = torch.tensor([0.0] * 4 + [0.2, 0.5, 0.0, 0.0]).double()
+    dynamics = Dynamics(field(), Integrator("map"), process)
+    start = torch.eye(8).double()[None]
+    begin = torch.zeros(1).double()
+    moved, flow = dynamics.propagate(start, state(), state(), begin, begin + 3 * STEP)
+    one = field().term(AutoregressionTerm).matrix.detach()
+    expected = torch.eye(4).double()
+    for _ in range(3):
+        expected = one @ expected @ one.T + STEP * torch.diag(process[4:])
+    assert moved[0, 4:, 4:] == pytest.approx(expected, abs=1e-12)
+    assert moved[0, :4].abs().max() == 0 and flow[0, 4:, 4:] == pytest.approx(torch.linalg.matrix_power(one, 3))
+
+
+def test_rates_are_those_of_the_phases_and_of_a_step():
+    with torch.no_grad():
+        later = field()(torch.tensor(0.0), torch.cat([torch.tensor([1.0, 1.0, 0.0, 0.0]).double(), state()[0, 4:]]))
+    assert later[:4].tolist() == pytest.approx([0, 0, 2 * math.pi / PERIOD, 4 * math.pi / PERIOD])
+    assert later[4:6] == pytest.approx((recursion(1) - recursion(0)) / STEP)
+
+
+def test_a_field_is_built_anew_from_its_structure():
+    built = VectorField.from_structure(field().structure()).double()
+    built.load_state_dict(field().state_dict())
+    assert built.known_codes(torch.zeros(1)).tolist() == [[1.0, 1.0, 0.0, 0.0]]
+    times = torch.tensor([[0.0, 5.0]]).double()
+    assert Integrator("map")(built, state(), times) == pytest.approx(Integrator("map")(field(), state(), times))

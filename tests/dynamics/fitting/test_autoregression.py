@@ -1,0 +1,71 @@
+"""Autoregressions against numpy's least squares and against the system that made the data."""
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow.dynamics.fitting.autoregression import AutoregressionSearch, Choice, companion, lagged, score
+
+FIRST = np.array([[0.6, 0.3, 0.0], [-0.3, 0.6, 0.1], [0.0, 0.0, 0.3]])
+SECOND = np.array([[0.2, 0.0, 0.0], [0.0, 0.2, 0.0], [0.1, 0.0, -0.4]])
+
+
+def series(frames: int = 1500) -> np.ndarray:
+    random = np.random.default_rng(0)
+    z = np.zeros((frames, 3))
+    for k in range(2, frames):
+        z[k] = FIRST @ z[k - 1] + SECOND @ z[k - 2] + random.standard_normal(3) * [1.0, 0.8, 0.5]
+    return z
+
+
+def search_of(z: np.ndarray, known: np.ndarray | None = None) -> AutoregressionSearch:
+    seen = np.ones(len(z), bool) if known is None else known
+    return AutoregressionSearch(torch.as_tensor(z), torch.as_tensor(seen))
+
+
+def test_a_weak_ridge_gives_ordinary_least_squares():
+    z = series(200)
+    matrices, bias = search_of(z).fit(Choice(3, 2, 1e-13, "mean"))
+    rows = np.concatenate([np.ones((197, 1)), z[2:-1], z[1:-2]], 1)  # the longest lags decide which rows count
+    expected = np.linalg.lstsq(rows, z[3:], rcond=None)[0]
+    got = np.concatenate([bias.numpy()[None], *(one.T.numpy() for one in matrices)])
+    assert got == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_lags_that_made_the_data_are_chosen_and_forecast_as_well_as_the_truth():
+    z = series()
+    chosen = search_of(z[:1000]).search()
+    assert chosen.choice.lags == 2 and chosen.choice.size == 3
+    now, before = z[1001:-1], z[1000:-2]
+    mine = now @ chosen.matrices[0].numpy().T + before @ chosen.matrices[1].numpy().T + chosen.bias.numpy()
+    true = now @ FIRST.T + before @ SECOND.T
+    assert np.square(mine - z[1002:]).mean() < 1.03 * np.square(true - z[1002:]).mean()
+
+
+def test_noise_alone_is_forecast_by_nothing_but_its_mean():
+    z = np.random.default_rng(1).standard_normal((600, 4))
+    chosen = search_of(z).search()
+    assert float(chosen.matrices.abs().max()) < 0.1 and float(chosen.errors.max()) < 1.05
+
+
+def test_frames_that_were_not_seen_are_not_fitted_to():
+    z, known = series(400), np.ones(400, bool)
+    z[100:140], known[100:140] = 1e6, False
+    assert float(search_of(z, known).search().matrices.abs().max()) < 2
+
+
+def test_growing_fits_are_scaled_to_the_unit_circle():
+    z = np.exp(0.05 * np.arange(80))[:, None] * np.array([[1.0, -0.5]])
+    matrices, _ = search_of(z + 1e-3 * np.random.default_rng(2).standard_normal(z.shape)).fit(Choice(2, 1, 1e-9, "mean"))
+    assert float(torch.linalg.eigvals(companion(matrices)).abs().max()) <= 1 + 1e-9
+
+
+def test_states_hold_the_past_and_know_where_it_was_seen():
+    z, known = torch.arange(6.0)[:, None], torch.tensor([True, True, False, True, True, True])
+    states, whole = lagged(z, known, 2)
+    assert states[4].tolist() == [4.0, 3.0] and whole.tolist() == [False, True, False, False, True, True]
+
+
+def test_a_score_does_not_count_leads_that_nothing_forecasts():
+    assert score(torch.tensor([0.1, 1.0, 1.0])) == pytest.approx(0.1)
+    assert score(torch.tensor([1.2, 1.1])) >= 1

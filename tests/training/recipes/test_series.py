@@ -1,0 +1,114 @@
+"""One series of stations: seasons, gaps, and forecasts as good as a vector autoregression by numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.evaluation.forecast import forecast
+from inrflow.model.surrogate import Surrogate
+from tests.conftest import command
+
+FRAMES, CUT, YEAR = 1400, 1100, 365.2425
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """Folder with stations.h5 and the run, times, and values (T, N) of a seasonal autoregression with gaps."""
+    import h5py
+
+    folder = tmp_path_factory.mktemp("series")
+    random = np.random.default_rng(0)
+    x = random.random((6, 2))
+    distance = np.linalg.norm(x[:, None] - x[None], axis=-1)
+    root = np.linalg.cholesky(np.exp(-distance / 0.5))
+    coupling = 0.5 * np.eye(6) + 0.25 * (x[:, None, 0] > x[None, :, 0]) / 3
+    t, z = np.arange(float(FRAMES)), np.zeros((FRAMES, 6))
+    for k in range(2, FRAMES):
+        z[k] = coupling @ z[k - 1] - 0.2 * z[k - 2] + root @ random.standard_normal(6)
+    u = 10 + z + 3 * np.cos(2 * np.pi * t[:, None] / YEAR - x[:, 0])
+    gaps = u.copy()
+    gaps[:CUT][random.random((CUT, 6)) < 0.03] = np.nan
+    with h5py.File(folder / "stations.h5", "w") as file:
+        file["t"], file["x"], file["u"] = t, x, gaps[None, ..., None].astype(np.float32)
+        file.attrs.update({"format": "inrflow-trajectories", "version": 1, "name": "stations",
+                           "time_units": "days since 2001-01-01"})
+        text = h5py.string_dtype()
+        file.attrs.create("channels", ["wind"], dtype=text)
+        file.attrs.create("coordinates", ["x", "y"], dtype=text)
+    done = command("train", f"data.train={folder / 'stations.h5'}", f"data.frames={CUT}", "recipe=series",
+                   "training.minutes=1", f"output={folder / 'run'}")
+    assert done.code == 0, done.err
+    return folder, t, x, u, gaps
+
+
+@pytest.fixture(scope="module")
+def forecasts(series):
+    """Forecasts (S, 5, N) of the leads 1 to 5 by the run from 10 frames each, their deviations, and the starts."""
+    folder, t, x, u, _ = series
+    surrogate = Surrogate.load(folder / "run")
+    starts = np.arange(CUT, FRAMES - 5)
+    batch = TrajectoryBatch(
+        torch.as_tensor(np.stack([t[s - 10 : s + 5] for s in starts])), torch.as_tensor(x)[None, None],
+        torch.as_tensor(np.stack([u[s - 10 : s + 5] for s in starts]))[..., None].float(),
+    )
+    found = forecast(surrogate, surrogate.estimate(batch.first_frames(10)), batch)
+    mean = surrogate.normalisation.invert(found.mean)[:, 10:, :, 0].numpy()
+    return mean, (found.std * surrogate.normalisation.scale)[:, 10:, :, 0].numpy(), starts
+
+
+def test_it_forecasts_as_well_as_a_seasonal_vector_autoregression(series, forecasts):
+    _, t, _, u, gaps = series
+    mean, _, starts = forecasts
+    design = np.stack([np.ones(FRAMES), np.cos(2 * np.pi * t / YEAR), np.sin(2 * np.pi * t / YEAR)], 1)
+    season = np.zeros_like(u)
+    for n in range(6):
+        seen = np.isfinite(gaps[:CUT, n])
+        season[:, n] = design @ np.linalg.lstsq(design[:CUT][seen], gaps[:CUT, n][seen], rcond=None)[0]
+    z = np.nan_to_num(gaps - season)
+    z[CUT:] = (u - season)[CUT:]
+    lags = np.linalg.lstsq(np.concatenate([z[1 : CUT - 1], z[: CUT - 2]], 1), z[2:CUT], rcond=None)[0]
+    now, before = z[starts - 1], z[starts - 2]
+    for lead in range(5):
+        now, before = np.concatenate([now, before], 1) @ lags, now
+        truth = u[starts + lead]
+        theirs = np.square(now + season[starts + lead] - truth).mean()
+        assert np.square(mean[:, lead] - truth).mean() < 1.02 * theirs
+
+
+def test_its_intervals_hold_what_they_say(series, forecasts):
+    mean, std, starts = forecasts
+    truth = np.stack([series[3][s : s + 5] for s in starts])
+    held = (np.abs(mean - truth) < 1.96 * std).mean((0, 2))
+    assert held == pytest.approx(np.full(5, 0.95), abs=0.025)
+
+
+def test_the_year_is_found_by_the_calendar_and_known_long_after(series):
+    folder, t, x, *_ = series
+    surrogate = Surrogate.load(folder / "run")
+    assert "1 harmonics of 365.2" in surrogate.training["series"]["cycle"]
+    from inrflow.data.observations import Observations
+
+    solution = surrogate.assimilate(Observations(t[:CUT][-8:], x, series[3][CUT - 8 : CUT, :, None]))
+    far = CUT + 400 + np.arange(0, 365, 30.0)
+    expected = 10 + 3 * np.cos(2 * np.pi * far[:, None] / YEAR - x[:, 0])
+    assert np.asarray(solution(far, x))[..., 0] == pytest.approx(expected, abs=0.35)
+
+
+def test_between_steps_the_forecast_is_continuous(series):
+    folder, t, x, u, _ = series
+    from inrflow.data.observations import Observations
+
+    solution = Surrogate.load(folder / "run").assimilate(Observations(t[CUT - 8 : CUT], x, u[CUT - 8 : CUT, :, None]))
+    times = CUT - 1 + np.linspace(0, 2, 81)
+    values = np.asarray(solution(times, x))[..., 0]
+    assert np.abs(np.diff(values, axis=0)).max() < 0.1 * np.ptp(values) + 0.05
+
+
+def test_the_linear_inverse_model_is_among_the_references(series):
+    import json
+
+    report = json.loads((series[0] / "run" / "evaluation.json").read_text())
+    assert {"linear_inverse_model", "climatology", "persistence"} <= set(report["references"])
+    mine, theirs = report["nmse"]["out_t"], report["references"]["linear_inverse_model"]["nmse"]["out_t"]
+    assert mine < 1.05 * theirs < report["references"]["persistence"]["nmse"]["out_t"]
