@@ -193,9 +193,10 @@ class Problem:
         frames = self.source.times.shape[1]
         return frames if len(self.validation) else max(2, int(0.8 * frames))
 
-    def held_out(self, past: int, most: int = _WINDOWS) -> TrajectoryBatch:
-        """Validation trajectories in data units or, without any, at most so many windows of the training ones: `past`
-        frames, and the leads after them, which are all of the last fifth of the frames."""
+    def held_out(self, past: int, most: int | None = None) -> TrajectoryBatch:
+        """Validation trajectories in data units or, without any, windows of the training ones: `past` frames, and leads
+        after them, which are all of the last fifth of the frames. At most so many; None: all trajectories, or 64
+        windows."""
         if len(self.validation):
             return self.source.batch(self.validation[:most], normalised=False)
         batch, cut = self.source.batch(self.train, normalised=False), self.fitted_frames
@@ -203,7 +204,7 @@ class Problem:
         leads = min(_LEADS, max(1, (frames - cut + 1) // 2))
         last = max(0, frames - past - leads)
         first = max(0, min(cut - past, last))
-        starts = (first + evenly_spread(last - first + 1, max(1, most // len(batch)))).tolist()
+        starts = (first + evenly_spread(last - first + 1, max(1, (most or _WINDOWS) // len(batch)))).tolist()
         parts = [batch.frames(slice(start, start + past + leads)) for start in starts]
         x = batch.x if batch.x.shape[:2] == (1, 1) else torch.cat([part.x.expand(len(batch), *part.x.shape[1:])
                                                                    for part in parts])
