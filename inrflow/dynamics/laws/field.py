@@ -93,7 +93,7 @@ class Library(nn.Module):
                 field = self.transform.fields(codes, term.axis)
                 result[:, members] = self.transform.project(self.weighted(field, places))[..., :rows]
             else:
-                field = _pointwise(term, factors, z, self.transform.count)
+                field = _pointwise(term, factors, z if any(term.products) else z[:1], self.transform.count)
                 codes = self.transform.project(self.weighted(field, places) if any(places) else field[:, None])
                 if term.power:
                     codes = codes * self.symbol(term.power)

@@ -28,6 +28,7 @@ _FINER = (1.7, 2.8)  # times as many harmonics that forecasts are tried on
 _FINEST = (3.7,)  # those of flows, whose small waves carry energy away: at once
 _BETTER = 0.9  # share of the error that is left by more harmonics or shorter steps, if they are to be taken
 _SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
+_LITTLE, _NOISY = 1e-4, 100.0  # error of forecasts, and times what codes miss, from which on laws may vary in place
 _LAST = 3.0  # seconds for standard errors
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
 _LENGTHS = (1, 3, 9)  # frames of the flights that refine coefficients, one after the other
@@ -81,16 +82,25 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         if np.isfinite(errors).all():
             scored.append((errors, law))
 
-    for law in candidates(place, boundary, codes, families, train, states, spread, say):
-        consider(known_contexts(law, train, judge))
-        if effort() - start > (0.4 if scored else 1.0) * seconds:
-            break
+    def sought(families: Families, share: float) -> None:
+        for law in candidates(place, boundary, codes, families, train, states, spread, say):
+            consider(known_contexts(law, train, judge))
+            if effort() - start > (share if scored else 1.0) * seconds:
+                break
+
+    def least() -> float:
+        return min((float(errors.mean()) for errors, _ in scored), default=np.inf)
+
+    sought(families, 0.4)
+    for varying in families.in_place(codes.harmonics, bool(train.systems.counts)):
+        if least() > max(_LITTLE, _NOISY * floor) and effort() - start < 0.4 * seconds:
+            sought(varying, 0.5)
     deadline = start + (1 - _KEPT) * seconds
 
-    until = start + _SINGLE * seconds if any(errors.mean() < _EXPLAINED for errors, _ in scored) else deadline
+    until = start + _SINGLE * seconds if least() < _EXPLAINED else deadline
 
     def wanting() -> bool:
-        return effort() < until and not any(errors.mean() < max(_NEAR * floor, _EXACT) for errors, _ in scored)
+        return effort() < until and not least() < max(_NEAR * floor, _EXACT)
 
     if wanting():
         for laws in along_single_steps(place, boundary, codes, families, train.t, states, spread, until):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.codes import HarmonicCodes
-from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.field import PLACES, LawField
 from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.terms import Term
 
@@ -105,15 +105,35 @@ class Law:
         names = coordinates or ("x", "y", "z")
         lines = []
         for c, channel in enumerate(channels):
-            present = [j for j in range(len(self.terms)) if self.theta[j, c] or self.by_context[:, j : j + 1, c].any()]
+            fields = self.coefficients_of_place(c)
+            hidden = {j for members, _ in fields.values() for j in members}
+            present = [j for j in range(len(self.terms)) if j not in hidden
+                       and (self.theta[j, c] or self.by_context[:, j : j + 1, c].any())]
             size = np.abs(self.theta[:, c]) / (self.std[:, c] + 1e-300)
             shown = sorted(sorted(present, key=lambda j: -size[j])[:_WRITTEN])  # noqa: B023
             parts = [f"{self._coefficient(j, c)} {self.terms[j].written(channels, names)}".removesuffix(" 1")
                      for j in shown]
+            parts += [f"{base.varying(channels, names, letter)} ({letter} from {field.min():.3g} to {field.max():.3g})"
+                      for letter, (base, (_, field)) in zip("abcdefghijklmnopq", fields.items(), strict=False)]
             text = " ".join(part if part.startswith("-") else f"+{part}" for part in parts).removeprefix("+") or "0"
             text += f" +... ({len(present) - len(shown)} more terms)" if len(present) > len(shown) else ""
             lines.append(f"d{channel}/dt = " + text.replace(" -", " - ").replace(" +", " + "))
         return lines
+
+    def coefficients_of_place(self, c: int, x: np.ndarray | None = None) -> dict[Term, tuple[list[int], np.ndarray]]:
+        """Terms of channel c whose coefficient varies in place: which of the law's terms they are of, and the
+        coefficient (N,) at points x (N, d), by default at those of a quadrature."""
+        result: dict[Term, tuple[list[int], np.ndarray]] = {}
+        bases = dict.fromkeys(term.base for j, term in enumerate(self.terms) if term.place and self.theta[j, c])
+        if not bases:
+            return result
+        low = self.codes.harmonics.lowest(PLACES)
+        values = low.values(low.quadrature().points if x is None else x)  # (N, P)
+        for base in bases:
+            whole = {base, Term(base.products, 1)} if base.flux else {base}
+            members = [j for j, term in enumerate(self.terms) if term.base in whole and self.theta[j, c]]
+            result[base] = members, sum(self.theta[j, c] * values[:, self.terms[j].place] for j in members)
+        return result
 
     def _coefficient(self, j: int, c: int) -> str:
         text = _number(self.theta[j, c], self.std[j, c])

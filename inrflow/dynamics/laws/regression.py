@@ -20,7 +20,7 @@ _LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: th
 # above the least by no more than these shares of the least, and of what terms explain at all
 _NODES = 4  # Gauss points of an interval
 _ORDER = 5  # of splines in time
-_CHUNK = 128  # states whose features are held at a time
+_CHUNK, _FEW = 128, 40  # states whose features are held at a time, where these are so few
 _RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
 _REWEIGHTED = 4
 _KNOWN = 0.9  # share of a shell's variance that points determine, at least: codes shrunk by more dilute coefficients
@@ -138,7 +138,8 @@ def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, l
     at = (starts[:, None] + (nodes + 1) / 2 * lengths[:, None]).ravel()
     states = torch.tensor(spline(at))
     with torch.no_grad():
-        rates = torch.cat([library.features(part, codes.shape[-1]) for part in states.split(_CHUNK)])
+        chunk = max(_CHUNK * _FEW // max(len(library.terms), _FEW), 1)
+        rates = torch.cat([library.features(part, codes.shape[-1]) for part in states.split(chunk)])
     rates = rates.reshape(len(starts), _NODES, *rates.shape[1:])
     weighted = torch.tensor(weights / 2 * lengths[:, None])
     return torch.einsum("in,injk->ijk", weighted, rates).numpy(), np.diff(codes, axis=0)[first:last]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "produc
              ("linear", "products", "transport", "fluxes"))
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
 _FRAMES = 16  # looked at
+_LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in place
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,25 @@ class Families:
     def every(self) -> list[Term]:
         """All terms."""
         return [term for family in self.terms.values() for term in family]
+
+    def in_place(self, harmonics: Harmonics, several: bool) -> Iterator[Families]:
+        """The same with a force that varies in place; then, of one system, values with div(a grad .) of one channel,
+        or of all. None for modes of flows.
+
+        Of one: little of another's, which makes up for errors of splines, would let short waves grow.
+        """
+        if harmonics.components > 1:
+            return
+        low, more = (range(1, min(harmonics.lowest(most).count, harmonics.count)) for most in (_LOW, _MORE))
+        force = [Term(place=m) for m in low]  # no more than quadrature resolves
+        yield Families({**self.terms, "force": force}, tuple((*names, "force") for names in self.combined))
+        if several or "products" not in self.terms:
+            return
+        values = [term for term in self.terms["linear"] if not term.power]
+        fluxes = {f"flux {term.products[0][0][0]}": [replace(term, power=1),
+                                                     *(replace(term, place=m, flux=True) for m in more)]
+                  for term in values if term.linear}
+        yield Families({"values": values, **fluxes}, (*(("values", name) for name in fluxes), ("values", *fluxes)))
 
 
 def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float] | None = None

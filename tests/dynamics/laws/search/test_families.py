@@ -1,16 +1,23 @@
-"""Families of terms: the projected transport of a velocity without divergence, where the data are one."""
+"""Families of terms: transport of a velocity without divergence, forces and coefficients that vary in place."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 
 from inrflow.domains import Box
+from inrflow.dynamics.laws import fit_law
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.search.families import families_of
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.dynamics.laws.transform import DenseTransform, SeparableTransform
+from inrflow.errors import UserError
 
 CUBE = Box([0.0, 0.0, 0.0], [6.0, 5.0, 4.0], ["periodic"] * 3)
+LINE = Box([0.0], [1.0], ["walled"])
 UNITS = (1.0, 1.3, 0.7)
 TRANSPORT = [Term.transport(j, UNITS) for j in range(3)]
 
@@ -52,3 +59,38 @@ def test_jacobian_of_the_projected_transport_agrees_with_differences() -> None:
 def test_transport_saved_before_velocities_had_units_is_read() -> None:
     term = Term.transport(1, (1.0, 1.0))
     assert Term.from_state({**term.state(), "signs": []}) == term
+
+
+def _frames(rate: Callable[[np.ndarray], np.ndarray], starts: np.ndarray, t: np.ndarray) -> np.ndarray:
+    return np.stack([solve_ivp(lambda _, u: rate(u), (0, t[-1]), u, "LSODA", t, rtol=1e-9, atol=1e-11).y.T
+                     for u in starts])[..., None]
+
+
+def _heat(force: float, depth: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """u_t = (a u_x)_x + force cos(2 pi x) between walls, a = 0.02 (1 + depth cos(pi x)), by finite volumes."""
+    n, t = 64, np.arange(8) * 0.2
+    x = (np.arange(n) + 0.5) / n
+    a = 0.02 * (1 + depth * np.cos(np.pi * np.arange(1, n) / n))  # at faces of cells
+    starts = np.random.default_rng(0).standard_normal((12, 5)) @ np.cos(np.pi * np.outer(np.arange(5), x))
+    u = _frames(lambda u: np.diff(np.pad(a * np.diff(u), 1)) * n**2 + force * np.cos(2 * np.pi * x), starts, t)
+    return t, x, u
+
+
+def test_a_force_that_varies_in_place_is_found() -> None:
+    t, x, u = _heat(0.3, 0.0)
+    law = fit_law(t, x[:, None], u, LINE, boundary="natural", seconds=10.0)
+    (base, (_, field)), = law.coefficients_of_place(0, x[:, None]).items()
+    assert base == Term()
+    np.testing.assert_allclose(field, 0.3 * np.cos(2 * np.pi * x), atol=0.005)
+    assert law.written(["u"])[0].endswith("+ a (a from - 0.3 to 0.3)")
+
+
+def test_a_conductivity_that_varies_in_place_is_found() -> None:
+    t, x, u = _heat(0.0, 0.5)
+    law = fit_law(t, x[:, None], u, LINE, boundary="natural", seconds=10.0)
+    (base, (_, field)), = law.coefficients_of_place(0, x[:, None]).items()
+    assert base.flux
+    np.testing.assert_allclose(field, 0.02 * (1 + 0.5 * np.cos(np.pi * x)), rtol=0.02)
+    assert "div(a grad u) (a from 0.0" in law.written(["u"])[0]
+    with pytest.raises(UserError, match="vary from place to place"):
+        LawTerm.of(law).on(LINE.state(), 20)
