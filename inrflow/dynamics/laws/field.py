@@ -288,6 +288,7 @@ class LawField(nn.Module):
 
     def _flow(self, h: float) -> Tensor:
         if h not in self._flows:
+            effort.add(products=_EXPONENTIAL * self.blocks.shape[0] * self.blocks.shape[-1] ** 3, calls=100)
             self._flows = {**dict(list(self._flows.items())[-3:]), h: self.exponential(h)}
         return self._flows[h]
 
