@@ -12,9 +12,9 @@ from inrflow.dynamics.laws import Law, Systems, fit_law
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.fit import Data, windows
+from inrflow.dynamics.laws.law import well_posed
 from inrflow.dynamics.laws.refine import Refinement, flights
 from inrflow.dynamics.laws.regression import normal_equations
-from inrflow.dynamics.laws.stability import well_posed
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term, short_list
 from inrflow.errors import UserError
 
