@@ -17,8 +17,17 @@ from inrflow.dynamics.laws.flow import library_of
 from inrflow.dynamics.laws.law import Law, pruned, stepped, well_posed
 from inrflow.dynamics.laws.refine import Refinement, flights, solved_contexts
 from inrflow.dynamics.laws.regression import FOLDS, normal_equations, supports_of
-from inrflow.dynamics.laws.search.data import Data, Log, choose, encode, forecast_errors, shares_known, windows
-from inrflow.dynamics.laws.search.families import Families, families_of
+from inrflow.dynamics.laws.setting import (
+    Data,
+    Families,
+    Log,
+    choose,
+    encode,
+    families_of,
+    forecast_errors,
+    shares_known,
+    windows,
+)
 from inrflow.dynamics.laws.shooting import Shooting
 from inrflow.errors import UserError
 from inrflow.numerics.effort import effort

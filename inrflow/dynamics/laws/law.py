@@ -1,4 +1,4 @@
-"""Law: a differential equation found in data, on the harmonics of a domain: encode, step, decode, written form; laws that can be integrated."""
+"""Law: a differential equation found in data, on the harmonics of a domain; which laws can be integrated."""
 
 from __future__ import annotations
 

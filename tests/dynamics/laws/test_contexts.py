@@ -12,7 +12,7 @@ from inrflow.dynamics.laws import Systems, fit, fit_law
 from inrflow.dynamics.laws.contexts import standard
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.search.families import Families
+from inrflow.dynamics.laws.setting import Families
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term, short_list
 

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from inrflow.domains import Box
 from inrflow.dynamics.laws import fit_law
 from inrflow.dynamics.laws.field import LawField, Library
-from inrflow.dynamics.laws.search.families import families_of
+from inrflow.dynamics.laws.setting import families_of
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.dynamics.laws.transform import DenseTransform, SeparableTransform
