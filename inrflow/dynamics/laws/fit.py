@@ -46,7 +46,8 @@ _CLOSE = 20.0  # at most so many times the least
 _HARDLY = 2.0  # times the error of the best law, which shorter ones may have
 _EXPLAINED = 1e-2  # error of forecasts from which on most of the time goes to laws along single steps
 _SINGLE = 0.5  # share of the time after which none is sought along them, where some law explains the data
-_NEAR, _EXACT = 30.0, 1e-10  # times the harmonics' error at held-out points, and error, below which laws need no better
+_NEAR = 30.0  # times the harmonics' error at held-out points, below which no laws are sought along single steps
+_EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
 _DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _TRAJECTORIES = 32  # equations come from so many trajectories, at most
 
@@ -121,11 +122,13 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
     began = effort()
-    law = shorter_steps(*simplest(scored), judge, deadline)
+    errors, law = simplest(scored)
+    exact = errors.mean() < _EXACT
+    law = law if exact else shorter_steps(errors, law, judge, deadline)
     judging = effort() - began
     kept = 3 * _FINER[0] ** 2 * judging  # for forecasts on more harmonics, if they can be afforded
     kept = kept if kept < _KEPT * seconds else 0.0
-    lengths = [length for length in _LENGTHS if length < states.shape[1]]
+    lengths = [length for length in _LENGTHS if length < states.shape[1] and not exact]
     known = shares_known(codes, spread)
     arena: Refinement | None = None  # noisy codes: judged by flights whose first codes are fitted to them
 
@@ -152,7 +155,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     law, short = last.estimated()
     if short.size < law.size and not worse(score(short), score(law) if arena else _HARDLY * score(law) + _EXACT):
         law = pruned(short)
-    if arena is None and not isinstance(place, Flows):
+    if arena is None and not exact and not isinstance(place, Flows):
         law = finer(law, train, judge, start + seconds, say)
     return standard(law, np.unique(train.systems.number))
 
