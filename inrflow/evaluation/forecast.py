@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.encoding.residual.field import Conditioned
 from inrflow.model.state_path import StatePath
 from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
@@ -66,7 +68,24 @@ def forecast(surrogate: Surrogate, estimate: StateEstimate, batch: TrajectoryBat
             mean = mean.unflatten(1, batch.u.shape[1:3])
         decode = time.perf_counter() - began
         std = predicted_std(surrogate, estimate, states, inner, x) if with_std and decoder.affine else None
+    if estimate.residual is not None:
+        at = inner[:, :, None] if batch.delay is None else surrogate.scale.internal(batch.t[:, :, None] + batch.delay)
+        mean, std = _with_residual(surrogate, estimate.residual, mean, std, at.expand(mean.shape[:3]), batch.x)
     return Forecast(mean, std, rollout, decode)
+
+
+def _with_residual(
+    surrogate: Surrogate, residual: Sequence[Conditioned], mean: Tensor, std: Tensor | None, t: Tensor, x: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Mean and standard deviation (S, T, N, C) with the residual field, at internal times t (S, T, N)."""
+    prior, mean = surrogate.prior, mean.double().clone()
+    variance = torch.zeros_like(mean) if std is None else std.square() / prior.spread.square()
+    for s, conditioned in enumerate(residual):
+        known = torch.isfinite(t[s])
+        points = x[s if len(x) > 1 else 0].expand(*t.shape[1:], x.shape[-1])[known]
+        mean[s][known], variance[s][known] = conditioned.added_to(
+            mean[s][known], variance[s][known], t[s][known], points, prior.noise)
+    return mean, None if std is None else variance.sqrt() * prior.spread
 
 
 def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor, inner: Tensor, x: Tensor) -> Tensor:
@@ -94,9 +113,11 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
                 variance = _variances(design[s if len(design) > 1 else 0], cov[s if len(cov) > 1 else 0, :size, :size])
                 result[rows, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
     result = result.masked_fill(torch.isnan(inner)[..., None, None], float("nan"))
-    widening = surrogate.widening(estimate)[:, None, None, None]
+    widening, factor = surrogate.widening(estimate)[:, None, None, None], estimate.factor[:, None, None, None]
+    if estimate.residual is not None:  # whose variance stands for that of noise and of what is not seen
+        return (result.clamp(min=0) * factor).sqrt() * prior.spread * widening
     lead = (inner - estimate.last[:, None])[..., None]
-    return prior.std(result, estimate.factor[:, None, None, None], x, lead) * widening
+    return prior.std(result, factor, x, lead) * widening
 
 
 def _variances(design: Tensor, covariance: Tensor) -> Tensor:

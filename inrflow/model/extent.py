@@ -107,6 +107,10 @@ class Extent:
             beyond &= np.asarray(self.description.period) == 0
         return beyond.any(-1)
 
+    def width(self, axis: int) -> float:
+        """Width of the box along a coordinate."""
+        return float(self.box[1, axis] - self.box[0, axis]) or 1.0
+
     def beyond(self, t: np.ndarray, start: float) -> np.ndarray:
         """Which of the times t lie before the first observation, at `start`, or farther after it than training saw."""
         margin = _MARGIN * self.horizon

@@ -19,6 +19,7 @@ from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.dynamics.states import TimeScale
+from inrflow.encoding.residual.field import Conditioned
 from inrflow.errors import UserError
 from inrflow.model.extent import Extent
 from inrflow.model.state_path import StatePath
@@ -27,6 +28,7 @@ from inrflow.model.state_prior import StateEstimate, StatePrior
 _POINTS_PER_BLOCK = 4096
 _EXACT_TIMES, _FEW_TIMES = 512, 64
 _DENSE_STEP = 0.125
+_STEP = 1e-3  # of internal time and of the box, for differences of the residual field
 _DIVERGED = 10.0  # times as far from the mean of the training data as they or the observed frames are
 
 
@@ -196,7 +198,8 @@ class Solution:
             length = max(1, _POINTS_PER_BLOCK // len(chosen))
             for start in range(0, len(x), length):
                 points = x[start : start + length].double()
-                if what == ("mean",):  # all times at once: a decoder with a shared trunk evaluates each point once
+                if what == ("mean",) and self.estimate.residual is None:
+                    # All times at once: a decoder with a shared trunk evaluates each point once.
                     with torch.no_grad():
                         codes = states[which, : self.surrogate.code_size].to(dtype)
                         mean = decoder(points.to(dtype), codes).double()
@@ -267,22 +270,58 @@ class Solution:
                 mean = decoder(points, code).flatten(0, 1).double()
                 if "std" in what or "dt" in what:
                     jacobian = decoder.linearise(points, code)[1].flatten(0, 1).double()
-            if "mean" in what:
-                result["mean"] = model.normalisation.invert(mean)
+            variance = self._variance(times, states, which, jacobian) if "std" in what else None
+            result = self._of_observations(times, x, mean, variance, what)
             if "dt" in what:
                 assert jacobian is not None
                 distinct = model.scale.internal(torch.unique(times))
                 rate = model.field(distinct, states)[which, :size]
                 result["dt"] = torch.einsum("rcz,rz->rc", jacobian, rate) * scale / model.scale.unit
-            if "std" in what:
-                assert jacobian is not None
-                result["std"] = self._std(times, states, which, jacobian, x) * scale
             if "dx" in what:
                 result["dx"] = decoder.slopes(points, code).flatten(0, 1).double() * scale[:, None]
+        if self.estimate.residual is not None and ("dx" in what or "dt" in what):
+            self._add_slopes(self.estimate.residual[0], times, x, result)
         return result
 
-    def _std(self, times: Tensor, states: Tensor | None, which: Tensor, jacobian: Tensor, x: Tensor) -> Tensor:
-        """Standard deviations (R, C), normalised units, of rows as in `_block`; `jacobian` (R, C, Z)."""
+    def _of_observations(
+        self, times: Tensor, x: Tensor, mean: Tensor, variance: Tensor | None, what: tuple[str, ...]
+    ) -> dict[str, Tensor]:
+        """`mean` and `std` (R, C) of observations, data units, from mean and variance of what codes give."""
+        model, prior = self.surrogate, self.surrogate.prior
+        scale, residual, factor = model.normalisation.scale.double(), self.estimate.residual, self.estimate.factor[0]
+        std = None
+        if residual is not None:
+            spread = torch.zeros_like(mean) if variance is None else variance.clamp(min=0) * factor
+            mean, total = residual[0].added_to(mean, spread, model.scale.internal(times), x, prior.noise)
+            std = total.sqrt() * prior.spread
+        elif variance is not None:
+            std = prior.std(variance, factor, x, model.scale.internal(times) - self.estimate.last[0])
+        result = {"mean": model.normalisation.invert(mean)} if "mean" in what else {}
+        if variance is not None and std is not None:
+            on_codes = residual is None or residual[0].field.on_codes
+            widened = model.widening(self.estimate)[0] if on_codes else 1.0
+            result["std"] = std * widened * scale
+        return result
+
+    def _add_slopes(self, residual: Conditioned, times: Tensor, x: Tensor, result: dict[str, Tensor]) -> None:
+        """Add to derivatives those of the residual field, by central differences."""
+        scale, inner = self.surrogate.normalisation.scale.double(), self.surrogate.scale.internal(times)
+        if not residual.field.on_codes:
+            result.update({key: torch.zeros_like(result[key]) for key in ("dx", "dt") if key in result})
+
+        def mean(t: Tensor, points: Tensor) -> Tensor:
+            return residual(t.numpy(), points.numpy())[0] * scale
+
+        if "dt" in result:
+            result["dt"] += (mean(inner + _STEP, x) - mean(inner - _STEP, x)) / (2 * _STEP * self.surrogate.scale.unit)
+        for axis in range(x.shape[-1] if "dx" in result else 0):
+            step = torch.zeros(x.shape[-1], dtype=torch.float64)
+            step[axis] = _STEP * self.surrogate.extent.width(axis)
+            result["dx"][..., axis] += (mean(inner, x + step) - mean(inner, x - step)) / (2 * step[axis])
+
+    def _variance(self, times: Tensor, states: Tensor | None, which: Tensor, jacobian: Tensor | None) -> Tensor:
+        """Variances (R, C), normalised units, of what codes give, in rows as in `_block`; `jacobian` (R, C, Z)."""
+        assert jacobian is not None
         size, at = self.surrogate.code_size, states
         inner = self.surrogate.scale.internal(torch.unique(times))
         if len(inner) > _FEW_TIMES:  # covariances change slowly: those at the nearest of a few times
@@ -299,10 +338,7 @@ class Solution:
             rows = which == k
             cov = covariances[k][0, :size, :size]
             variance[rows] = torch.einsum("rcz,zy,rcy->rc", jacobian[rows], cov, jacobian[rows])
-        variance = torch.where(torch.isfinite(variance), variance, torch.inf)  # of unstable dynamics, far ahead
-        widening = self.surrogate.widening(self.estimate)[0]
-        lead = self.surrogate.scale.internal(times) - self.estimate.last[0]
-        return self.surrogate.prior.std(variance, self.estimate.factor[0], x, lead) * widening
+        return torch.where(torch.isfinite(variance), variance, torch.inf)  # of unstable dynamics, far ahead
 
     def _covariances(self, inner: Tensor, states: Tensor | None) -> list[Tensor]:
         """Covariances at internal times (T,), of the states (T, n) there if known; those of the last call are kept, for

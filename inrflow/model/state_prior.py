@@ -12,6 +12,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.encoding.evidence import training_limit, variance_factor
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
+from inrflow.encoding.residual.field import Conditioned
 
 _FAR = 5.0  # standard deviations
 
@@ -109,6 +110,7 @@ class StateEstimate:
         covariance: K tensors (S or 1, n, n); a 1 where all trajectories share it. None if not asked for.
         quadratic: (S,) squared innovation of the whole window, and
         count: (S,) number of values it sums over; 0 where it is not known.
+        residual: of each trajectory, given what the states leave of its observations; None where that is white noise.
     """
 
     t: Tensor
@@ -116,6 +118,7 @@ class StateEstimate:
     covariance: list[Tensor] | None
     quadratic: Tensor
     count: Tensor
+    residual: list[Conditioned] | None = None
 
     @property
     def factor(self) -> Tensor:
@@ -130,4 +133,5 @@ class StateEstimate:
     def select(self, rows: slice) -> StateEstimate:
         """The estimates of some of the trajectories."""
         some = None if self.covariance is None else [c[rows] if len(c) > 1 else c for c in self.covariance]
-        return StateEstimate(self.t[rows], self.mean[rows], some, self.quadratic[rows], self.count[rows])
+        residual = None if self.residual is None else self.residual[rows]
+        return StateEstimate(self.t[rows], self.mean[rows], some, self.quadratic[rows], self.count[rows], residual)

@@ -27,9 +27,11 @@ from inrflow.dynamics.flow.integrate import Integrator, has_exact_flow
 from inrflow.dynamics.states import CodeData, TimeScale, frames_needed, short_window
 from inrflow.encoding.encode import Encoder, encode
 from inrflow.encoding.evidence import widening
+from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy
 from inrflow.model.extent import Extent, Seen, mesh_of
+from inrflow.model.residual import encoding_prior, with_residual
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.store import StoredModel, load_model, reader, write_model
@@ -61,6 +63,7 @@ class Surrogate:
         contexts: those of the training environments and how parameters map to them; None without contexts.
         code_names: of the Z codes, where each is a harmonic of the domain in one channel; None otherwise.
         pde: whose projection onto the codes the field is; None where it is no such projection or has contexts.
+        residual: what codes leave, as a Gaussian process; None: white noise.
     """
 
     description: Description
@@ -77,6 +80,7 @@ class Surrogate:
     contexts: Contexts | None = None
     code_names: list[str] | None = None
     pde: PdeRecord | None = None
+    residual: ResidualField | None = None
 
     def __repr__(self) -> str:
         about = self.description
@@ -144,6 +148,7 @@ class Surrogate:
             "prior": asdict(self.prior),
             "box": torch.as_tensor(self.box),
             "contexts": None if self.contexts is None else self.contexts.state(),
+            "residual": None if self.residual is None else self.residual.state(),
         }
 
     def metadata(self) -> dict[str, Any]:
@@ -198,6 +203,7 @@ class Surrogate:
             contexts=None if state.get("contexts") is None else Contexts.from_state(state["contexts"]),
             code_names=metadata["code_names"],
             pde=metadata["pde"],
+            residual=ResidualField.from_state(state["residual"]) if state.get("residual") else None,
         )
         surrogate._check(stored.path)
         return surrogate
@@ -211,6 +217,8 @@ class Surrogate:
         for key, positive in (("scale", self.normalisation.scale), ("scale.unit", self.scale.unit),
                               ("horizon", self.horizon)):
             check_numbers(path, f"{name}: {key}", positive, 0.0, above=True)
+        for covariance in [] if self.residual is None else self.residual.covariances:
+            check_numbers(path, f"{name}: residual", covariance.parameters)
         for key, variance in (("noise", prior.noise), ("process", prior.process), ("spread", prior.spread),
                               ("growth", prior.growth)):
             if variance is not None:
@@ -232,9 +240,10 @@ class Surrogate:
         if self.context_size and inner.u.shape[1] > 1:
             context = context or self.prior.context(self.context_size)
             context = ContextPrior(context.mean, context.covariance, self._nominal(inner, context))
-        return assimilate_noisy(
-            self.decoder, self.dynamics, self.prior, inner, covariance, encoder=self.encoder, context=context
-        )
+        residual = self.residual
+        prior = self.prior if residual is None else encoding_prior(residual, self.prior, inner)
+        estimate = assimilate_noisy(self.decoder, self.dynamics, prior, inner, covariance, self.encoder, context)
+        return estimate if residual is None else with_residual(self.decoder, estimate, inner, residual)
 
     def _inner(self, window: TrajectoryBatch) -> TrajectoryBatch:
         """A window in internal time and normalised values."""
@@ -252,11 +261,8 @@ class Surrogate:
 
     def solve_context(self, states: CodeData, prior: ContextPrior | None = None) -> ContextEstimate:
         """Posterior of the context of one system from the codes of its trajectories, by Gauss-Newton."""
-        prior = prior or self.prior.context(self.context_size)
-        size = self.field.state_size
-        return solve_context(
-            self.field, self.integrator, states, prior.mean, prior.covariance, self.prior.process[:size]
-        )
+        prior, process = prior or self.prior.context(self.context_size), self.prior.process[: self.field.state_size]
+        return solve_context(self.field, self.integrator, states, prior.mean, prior.covariance, process)
 
     def _nominal(self, inner: TrajectoryBatch, prior: ContextPrior) -> Tensor:
         """Contexts (S, P), each estimated from the frames of its own trajectory."""
@@ -264,13 +270,8 @@ class Surrogate:
         if self.field.state_size > self.code_size:  # memory has no value before the filter has run
             return mean
         codes = self._codes(inner)
-        contexts = [
-            self.solve_context(
-                CodeData(codes.codes[s : s + 1], codes.t[s : s + 1], codes.observed[s : s + 1]),
-                ContextPrior(mean[s], prior.covariance),
-            ).mean
-            for s in range(len(inner))
-        ]
+        own = [CodeData(codes.codes[[s]], codes.t[[s]], codes.observed[[s]]) for s in range(len(inner))]
+        contexts = [self.solve_context(one, ContextPrior(mean[s], prior.covariance)).mean for s, one in enumerate(own)]
         return torch.stack(contexts)
 
     def context_of(self, parameters: Mapping[str, float]) -> ContextPrior:

@@ -28,6 +28,7 @@ POOR = Margin(0.5, "share of the variance: a field that misses so much forecasts
 ROUNDING = Margin(1e-6, "share of the variance below which single-precision rollouts have nothing to add", _HAND)
 DECODER_LIMITED = Margin(3.0, "times what the decoder leaves: better dynamics would hardly show", _HAND)
 REFIT_FAILED = Margin(1.5, "times the error before: a refit that forecasts worse has failed", _HAND)
+WHITE = Margin(1e-3, "share of the variance: what codes leave below it is not looked at for a residual field", _HAND)
 
 # ---- parts of a candidate ----
 DETERMINED = Margin(1.2, "transitions an unknown from which data determine linear dynamics", _HAND)

@@ -9,6 +9,7 @@ from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate
 from inrflow.training.complete import complete
+from inrflow.training.parts.residual_field import choose_residual_field
 from inrflow.training.recipes.base import Recipe
 from inrflow.training.recipes.registry import recipes_named
 from inrflow.training.recorder import Tried
@@ -51,7 +52,11 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
     run.log.save_candidates()
     run.log.say(f"model: {best.recipe}, {best.name}, {best.code_size} codes, validation error "
                 f"{best.score.error:.2e} of the variance")
-    return complete(best, run.log)
+    surrogate = complete(best, run.log)
+    if not best.explained:
+        surrogate = choose_residual_field(surrogate, run)
+        run.log.save_candidates()
+    return surrogate
 
 
 def _proposed(recipe: Recipe, run: Run) -> Iterator[Candidate]:

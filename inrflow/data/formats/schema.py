@@ -7,6 +7,7 @@ import math
 import os
 import select
 import struct
+import threading
 import warnings
 import zipfile
 import zlib
@@ -91,9 +92,10 @@ def open_hdf5(path: Path) -> h5py.File:
 def survives(work: Callable[[], Any], seconds: float = _SECONDS) -> bool:
     """Whether a forked copy of this process does the work, or fails in it in an orderly way, within some seconds.
 
-    Always true where processes cannot be forked. What the copy changes is lost with it.
+    Always true where processes cannot be forked, or other threads may hold locks that the copy would wait for. What the
+    copy changes is lost with it.
     """
-    if not hasattr(os, "fork"):
+    if not hasattr(os, "fork") or threading.active_count() > 1:
         return True
     reading, writing = os.pipe()
     with warnings.catch_warnings():

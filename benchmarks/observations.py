@@ -1,0 +1,152 @@
+"""Half of the stations of networks hidden: inrflow beside scikit-learn's Gaussian process and PyKrige, hour by hour.
+
+    pip install scikit-learn PyKrige
+    python benchmarks/observations.py [--networks weather fronts buoys] [--seeds 0] [--minutes .5] [--out FILE]
+
+The seen half trains a run and is assimilated; values at the hidden half are asked for. The references get what users
+give them: coordinates, one hour at a time; the kernel of the Gaussian process (two Matern functions of smoothness 3/2
+and noise) is the median of fits to every twelfth hour. What is not installed is left out. How to read the result:
+benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import Results, as_table, quiet_log
+from scipy.stats import norm
+from station_data import NETWORKS, Network, write
+
+import inrflow
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.training.problem import Problem
+from inrflow.training.run import start_run
+from inrflow.training.train import train
+
+FRAMES = 300
+HEADER = ("network", "seed", "channel", "method", "NMSE", "90 % hold", "CRPS", "CPU s")
+Answer = tuple[np.ndarray, np.ndarray]  # means and standard deviations (T, N) at hidden places
+
+
+def halves(network: Network) -> tuple[np.ndarray, np.ndarray]:
+    """Seen and hidden places."""
+    order = np.random.default_rng(5).permutation(len(network.x))
+    return np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
+
+
+def by_inrflow(network: Network, seen: np.ndarray, hidden: np.ndarray, minutes: float) -> Answer:
+    """Means and deviations (T, N, C) of a run on the seen places."""
+    with tempfile.TemporaryDirectory() as folder, quiet_log(Path(folder) / "run") as log:
+        with TrajectoryFile(write(network, Path(folder) / "seen.h5", seen)) as file:
+            settings = (f"training.minutes={minutes}",)
+            config = Problem.open(file.path, *settings).config
+            surrogate = train(start_run(Problem.of(config, file), log, time.process_time))
+    solution = surrogate.assimilate(inrflow.Observations(network.t, network.x[seen], network.u[:, seen]))
+    t, x = np.repeat(network.t, len(hidden)), np.tile(network.x[hidden], (len(network.t), 1))
+    answer = solution.query(t, x, std=True)
+    shape = (len(network.t), len(hidden), -1)
+    return answer["mean"].reshape(shape), answer["std"].reshape(shape)
+
+
+def by_process(x: np.ndarray, u: np.ndarray, at: np.ndarray) -> Answer:
+    """scikit-learn's Gaussian process, hour by hour; values u (T, N) at x (N, d)."""
+    from sklearn.gaussian_process import GaussianProcessRegressor as Process
+    from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+    scale, mean = np.nanstd(u), np.nanmean(u)
+    u = (u - mean) / scale
+    ones = np.ones(2) if x.shape[1] == 2 else 1.0  # a length along each axis of the plane
+    kernel = ConstantKernel() * Matern(ones, nu=1.5) + ConstantKernel(0.3) * Matern(0.3 * ones, nu=1.5)
+    kernel = kernel + WhiteKernel(0.1)
+    thetas = []
+    for frame in u[::12]:
+        known = np.isfinite(frame)
+        if known.sum() > 8:
+            thetas.append(Process(kernel, normalize_y=True).fit(x[known], frame[known]).kernel_.theta)
+    fixed = kernel.clone_with_theta(np.median(thetas, 0))
+    means, stds = np.full((2, len(u), len(at)), np.nan)
+    for k, frame in enumerate(u):
+        known = np.isfinite(frame)
+        if known.sum() > 3:
+            process = Process(fixed, optimizer=None, normalize_y=True).fit(x[known], frame[known])
+            means[k], stds[k] = process.predict(at, return_std=True)
+    return means * scale + mean, stds * scale
+
+
+def by_kriging(x: np.ndarray, u: np.ndarray, at: np.ndarray) -> Answer:
+    """PyKrige's ordinary kriging with an exponential variogram, hour by hour, in the plane."""
+    from pykrige.ok import OrdinaryKriging
+
+    means, stds = np.full((2, len(u), len(at)), np.nan)
+    for k, frame in enumerate(u):
+        known = np.isfinite(frame)
+        if known.sum() > 3 and np.ptp(frame[known]) > 0:
+            kriging = OrdinaryKriging(x[known, 0], x[known, 1], frame[known], variogram_model="exponential")
+            mean, variance = kriging.execute("points", at[:, 0], at[:, 1])
+            means[k], stds[k] = mean, np.sqrt(np.maximum(variance, 1e-12))
+    return means, stds
+
+
+def scores(truth: np.ndarray, answer: Answer) -> dict[str, float]:
+    """NMSE, share held by 90 % intervals, CRPS in units of the deviation, of finite values."""
+    error, std = answer[0] - truth, answer[1]
+    known = np.isfinite(error) & (std > 0)
+    z, deviation = error[known] / std[known], np.nanstd(truth)
+    crps = std[known] * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi)) / deviation
+    held = float(np.mean(np.abs(z) < norm.ppf(0.95)))
+    return {"nmse": float(np.mean(error[known] ** 2) / deviation**2), "held": held,
+            "crps": float(crps.mean())}
+
+
+def measure(name: str, seed: int, minutes: float) -> list[dict[str, Any]]:
+    """Rows of one network."""
+    network = NETWORKS[name](seed)
+    network = Network(network.t[:FRAMES], network.x, network.u[:FRAMES], network.description)
+    seen, hidden = halves(network)
+    began, rows = time.process_time(), []
+    mean, std = by_inrflow(network, seen, hidden, minutes)
+    spent = time.process_time() - began
+    for c, channel in enumerate(network.description.channels):
+        own, truth = {"network": name, "seed": seed, "channel": channel}, network.u[:, hidden, c].astype(float)
+        rows.append(own | {"method": "inrflow", "seconds": spent} | scores(truth, (mean[..., c], std[..., c])))
+        for method, function in (("Gaussian process", by_process), ("ordinary kriging", by_kriging)):
+            if function is by_kriging and network.x.shape[1] != 2:
+                continue
+            began = time.process_time()
+            try:
+                answer = function(network.x[seen], network.u[:, seen, c].astype(float), network.x[hidden])
+            except ImportError as error:
+                print(f"{method} is left out: {error}")
+                continue
+            rows.append(own | {"method": method, "seconds": time.process_time() - began} | scores(truth, answer))
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    keys = ("network", "seed", "channel", "method", "nmse", "held", "crps", "seconds")
+    return as_table(HEADER, [[row[key] for key in keys] for row in rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--minutes", type=float, default=0.5)
+    parser.add_argument("--out", type=Path, default=Path("observations.json"))
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    results = Results(arguments.out, table, fresh=True)
+    for name in arguments.networks:
+        for seed in arguments.seeds:
+            for row in measure(name, seed, arguments.minutes):
+                results.keep(row)
+
+
+if __name__ == "__main__":
+    main()

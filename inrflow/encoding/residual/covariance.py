@@ -1,0 +1,148 @@
+"""Covariance functions of a residual field: sums of Matern functions in space, each with a decay in time.
+
+    k(dy, dt) = sum_q s_q^2 M_nu(|(dy - v dt) / l_q|) M_mu(|dt| / tau_q),    and a nugget in observed values
+
+The first component is constant in space (an unknown mean of every time, as in ordinary kriging). Lengths l_q differ
+between groups of coordinates (geometric anisotropy); v is the velocity of a frozen field (Gneiting, Genton and
+Guttorp, 2007). Matern functions of half-integer smoothness (Rasmussen and Williams, 2006, 4.16) are positive definite
+in R^p, hence with chordal distances on circles and spheres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SMOOTHNESS = (0.5, 1.5, 2.5)
+
+
+def matern(distance: Tensor, smoothness: float) -> Tensor:
+    """Matern correlation of half-integer smoothness at scaled distances (...); lengths as in scikit-learn."""
+    if smoothness == 0.5:
+        return torch.exp(-distance)
+    scaled = (2 * smoothness) ** 0.5 * distance
+    if smoothness == 1.5:
+        return (1 + scaled) * torch.exp(-scaled)
+    if smoothness == 2.5:
+        return (1 + scaled + scaled.square() / 3) * torch.exp(-scaled)
+    raise ValueError(f"smoothness {smoothness:g}; Matern functions of smoothness 1/2, 3/2 and 5/2 are known")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is chosen, not fitted.
+
+    Attributes:
+        smoothness: nu of each Matern component in space.
+        memory: mu of the decay in time, 1/2 (AR(1)) or 3/2.
+        groups: of every embedded coordinate, the length scale that it has.
+        moving: of every embedded coordinate, whether the field may move along it.
+        drift: whether it does.
+    """
+
+    smoothness: tuple[float, ...]
+    memory: float
+    groups: tuple[int, ...]
+    moving: tuple[bool, ...]
+    drift: bool = False
+
+    @property
+    def lengths(self) -> int:
+        """Number of length scales of a component."""
+        return max(self.groups) + 1
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        q = len(self.smoothness)
+        return 2 * (q + 1) + q * self.lengths + 1 + (sum(self.moving) if self.drift else 0)
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """A covariance function of one channel.
+
+    Attributes:
+        form: what it is a sum of.
+        parameters: (form.size,) float64: logarithms of s_0^2 .. s_q^2, of tau_0 .. tau_q, of the nugget's variance and
+            of the lengths, then the velocity.
+    """
+
+    form: Form
+    parameters: Tensor
+
+    @classmethod
+    def of(cls, form: Form, variances: list[float], times: list[float], nugget: float, lengths: list[list[float]],
+           velocity: list[float] | None = None) -> Covariance:
+        """From plain values; the first variance and time are those of the component that is constant in space."""
+        logs = [*variances, *times, nugget, *(length for row in lengths for length in row)]
+        moved = velocity or [0.0] * (sum(form.moving) if form.drift else 0)
+        return cls(form, torch.cat([torch.tensor(logs, dtype=torch.float64).log(), torch.tensor(moved).double()]))
+
+    def at(self, parameters: Tensor) -> Covariance:
+        """The same form with other parameters."""
+        return replace(self, parameters=parameters)
+
+    @property
+    def variances(self) -> Tensor:
+        """(Q + 1,) of the components, that which is constant in space first."""
+        return self.parameters[: len(self.form.smoothness) + 1].exp()
+
+    @property
+    def times(self) -> Tensor:
+        """(Q + 1,) decay times."""
+        q = len(self.form.smoothness) + 1
+        return self.parameters[q : 2 * q].exp()
+
+    @property
+    def nugget(self) -> Tensor:
+        """Variance of an observation around the field."""
+        return self.parameters[2 * len(self.form.smoothness) + 2].exp()
+
+    @property
+    def lengths(self) -> Tensor:
+        """(Q, L) length scales."""
+        begin, q = 2 * len(self.form.smoothness) + 3, len(self.form.smoothness)
+        return self.parameters[begin : begin + q * self.form.lengths].exp().view(q, -1)
+
+    @property
+    def velocity(self) -> Tensor:
+        """(p,) of the embedded coordinates."""
+        moving = torch.tensor(self.form.moving)
+        if not self.form.drift:
+            return self.parameters.new_zeros(len(moving))
+        return self.parameters.new_zeros(len(moving)).masked_scatter(moving, self.parameters[-int(moving.sum()) :])
+
+    @property
+    def variance(self) -> Tensor:
+        """Of the field, without the nugget."""
+        return self.variances.sum()
+
+    def __call__(self, t: Tensor, y: Tensor, other_t: Tensor, other_y: Tensor) -> Tensor:
+        """Covariances (..., A, B) of values of the field at t (..., A), y (..., A, p) and at (..., B), (..., B, p)."""
+        centre = other_t[..., :1]  # moving frames and Gram matrices lose digits far from the origin
+        if self.form.drift:
+            y, other_y = (p - (s - centre)[..., None] * self.velocity for p, s in ((y, t), (other_y, other_t)))
+        y, other_y = y - other_y[..., :1, :], other_y - other_y[..., :1, :]
+        lag = (t[..., :, None] - other_t[..., None, :]).abs()
+        variances, times, lengths = self.variances, self.times, self.lengths
+        groups = torch.tensor(self.form.groups)
+        total = variances[0] * matern(lag / times[0], self.form.memory)
+        for q, smoothness in enumerate(self.form.smoothness):
+            scaled, other = y / lengths[q][groups], other_y / lengths[q][groups]
+            squares = scaled.square().sum(-1)[..., :, None] + other.square().sum(-1)[..., None, :]
+            distance = (squares - 2 * scaled @ other.mT).clamp(min=1e-20).sqrt()
+            decay = matern(lag / times[q + 1], self.form.memory)
+            total = total + variances[q + 1] * matern(distance, smoothness) * decay
+        return total
+
+    def metric(self, y: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """Coordinates (R, p + 1) in which near means strongly correlated: those of the strongest component."""
+        with torch.no_grad():
+            strongest = int(self.variances[1:].argmax())
+            lengths = self.lengths[strongest][torch.tensor(self.form.groups)].numpy()
+            times, velocity = float(self.times[strongest + 1]), self.velocity.numpy()
+        return np.concatenate([(y - t[:, None] * velocity) / lengths, t[:, None] / times], 1)

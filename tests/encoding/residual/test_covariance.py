@@ -1,0 +1,50 @@
+"""Covariances against Bessel functions, and positive on circles and spheres."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import gamma, kv
+
+from inrflow.encoding.residual.covariance import SMOOTHNESS, Covariance, Form, matern
+from inrflow.encoding.residual.places import Places
+
+
+@pytest.mark.parametrize("smoothness", SMOOTHNESS)
+def test_matern_functions_are_those_of_bessel(smoothness):
+    r = np.linspace(0.01, 4, 50)
+    scaled = np.sqrt(2 * smoothness) * r
+    exact = 2 ** (1 - smoothness) / gamma(smoothness) * scaled**smoothness * kv(smoothness, scaled)
+    np.testing.assert_allclose(matern(torch.as_tensor(r), smoothness).numpy(), exact, rtol=1e-10)
+
+
+def test_a_smoothness_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match="1/2, 3/2 and 5/2"):
+        matern(torch.ones(1), 2.0)
+
+
+@pytest.mark.parametrize(("places", "draw"), [
+    (Places((1.0, 0.0)), lambda random: random.uniform(0, 1, (60, 2))),
+    (Places((0.0, 0.0, 0.0), sphere=True), lambda random: random.standard_normal((60, 3))),
+])
+def test_covariances_are_positive_where_distances_are_chordal(places, draw):
+    random = np.random.default_rng(0)
+    x = draw(random)
+    x = x / np.linalg.norm(x, axis=1, keepdims=True) if places.sphere else x
+    form = Form((2.5, 0.5), 1.5, places.groups, places.moving, drift=any(places.moving))
+    lengths = [[0.5] * form.lengths, [0.2] * form.lengths]
+    covariance = Covariance.of(form, [0.3, 1.0, 0.5], [2.0, 1.0, 3.0], 0.1, lengths, [0.7] * sum(places.moving)
+                               if form.drift else None)
+    t, y = torch.as_tensor(random.uniform(0, 5, 60)), torch.as_tensor(places(x))
+    matrix = covariance(t, y, t, y)
+    torch.testing.assert_close(matrix, matrix.T)
+    torch.testing.assert_close(matrix.diagonal(), torch.full((60,), 1.8, dtype=torch.float64), atol=1e-7, rtol=0)
+    assert float(torch.linalg.eigvalsh(matrix).min()) > -1e-7
+
+
+def test_a_field_that_drifts_is_the_same_at_places_that_move_with_it():
+    form = Form((1.5,), 0.5, (0, 1), (True, True), drift=True)
+    covariance = Covariance.of(form, [1e-12, 1.0], [1.0, 1e9], 0.1, [[0.3, 0.6]], [2.0, -1.0])
+    t, y = torch.tensor([0.0, 4.0]).double(), torch.tensor([[0.1, 0.2], [8.1, -3.8]]).double()
+    assert float(covariance(t, y, t, y)[0, 1]) == pytest.approx(1.0, abs=1e-6)
