@@ -131,7 +131,7 @@ class StepsConfig:
     scattered_copies: int | None = setting(None, "Copies of each trajectory in these rounds.", least=0)
     quadratic_rounds: int | None = setting(None, "Further rounds along quadratic dynamics.", least=0)
     law: int | None = setting(None, "Effort of the search for a law, in seconds of a usual core.", least=0)
-    residual_field: int | None = setting(None, "Whether a residual field is looked for: 0 or 1.", least=0)
+    residual_field: int | None = setting(None, "1: a residual field is looked for. null or 0: it is not.", least=0)
     equation: int | None = setting(None, "Rounds of the search for a local equation.", least=0)
 
 

@@ -30,8 +30,10 @@ def complete(candidate: Candidate, log: Recorder) -> Surrogate:
     judging = candidate.judged[: candidate.calibrated]
     past = candidate.first + 1 if len(problem.validation) else min(_PAST, problem.fitted_frames)
     past = max(past, surrogate.window)
-    batch = problem.held_out(past, candidate.calibrated)
-    prior.spread, prior.growth = calibrate(surrogate, batch, past, candidate.known_contexts(judging))
+    batch, contexts = problem.held_out(past, candidate.calibrated), candidate.known_contexts(judging)
+    if contexts is not None and not len(problem.validation):  # which are known of whole trajectories, not of windows
+        batch, past = problem.source.batch(judging, normalised=False), candidate.first + 1
+    prior.spread, prior.growth = calibrate(surrogate, batch, past, contexts)
     log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(prior.spread)},
             **{f"growth_{i}": float(v) for i, v in enumerate(prior.growth)})
     if refitted is not None:

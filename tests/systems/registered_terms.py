@@ -46,6 +46,7 @@ def terms(draw: st.DrawFn, name: str) -> tuple[FieldTerm, int, int]:
         "terms": _PRODUCTS, "channels": decoder.channels,
     }
     values |= law(decoder.channels) if name == "law" else {}
+    values |= {"size": n, "lags": 1, "step": 0.5, "harmonics": ()} if name == "autoregression" else {}
     parameters = inspect.signature(TERMS[name]).parameters
     term = TERMS[name](**{key: value for key, value in values.items() if key in parameters}).double()
     for buffer in term.buffers():

@@ -23,7 +23,7 @@ from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_codes
 from inrflow.training.run import Run
 
-_SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
+_SHARE, _SHARE_OF_WINDOWS, _MOST_SECONDS = 0.5, 0.15, 60.0  # of the time, where windows judge, and seconds at most
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES = 4, 4, 80
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
@@ -88,7 +88,8 @@ class LawRecipe:
                               None if start is None else start.numpy())
         triangles = problem.file.read_extra("triangles") if "triangles" in problem.file.extra else None
         places = problem.file.read(0, slice(0, 1)).x if triangles is not None else x
-        seconds = run.budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, run.budget.seconds(_SHARE))))
+        seconds = run.budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, run.budget.seconds(
+            _SHARE if len(problem.validation) else _SHARE_OF_WINDOWS))))
         try:
             domains = domains_of(np.asarray(places, dtype=np.float64), problem.description.period,
                                  problem.description.geometry, triangles)

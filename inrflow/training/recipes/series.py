@@ -27,7 +27,7 @@ from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_codes
 from inrflow.training.run import Run
 
-_FEWEST_OF_SERIES = 24
+_FEWEST_OF_SERIES, _FEWEST_WITHOUT_CYCLE = 24, 160  # frames: fewer determine too few codes for what has no seasons
 _MOST_NODES = 4096  # radial functions
 _WINDOWS = 64  # that calibrate
 _AROUND = 1.4  # times fewer or more codes, which all frames together may support
@@ -54,8 +54,13 @@ class SeriesRecipe:
         frames = problem.fitted_frames
         if frames < _FEWEST_OF_SERIES:
             return f"{frames} frames are fitted to, a series needs {_FEWEST_OF_SERIES}"
-        if _grid(problem) is None:
+        grid = _grid(problem)
+        if grid is None:
             return "times are no multiples of one step"
+        times = problem.scale.external(grid.t).numpy()
+        if frames < _FEWEST_WITHOUT_CYCLE and problem.config.recipe != self.name and not cycles_of(
+                problem.description, times):
+            return f"{frames} frames without seasons are fitted to, a series needs {_FEWEST_WITHOUT_CYCLE}"
         return None
 
     def propose(self, run: Run) -> Iterator[Candidate]:
