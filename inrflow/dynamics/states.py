@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_LEADS = 20  # of windows of a series, at most
+
 
 @dataclass
 class CodeData:
@@ -150,6 +152,17 @@ class SeasonalMean:
 def evenly_spread(count: int, most: int) -> Tensor:
     """At most `most` numbers below `count`, evenly spread."""
     return torch.linspace(0, count - 1, min(count, most)).round().long() if count else torch.zeros(0, dtype=torch.int64)
+
+
+def series_windows(frames: int, cut: int, past: int, most: int) -> tuple[int, list[int]]:
+    """Leads, and first frames of at most `most` windows of `past` frames and so many leads, which are after `cut`.
+
+    So many leads that half of the frames after the cut begin one, 20 at most.
+    """
+    leads = min(_LEADS, max(1, (frames - cut + 1) // 2))
+    last = max(0, frames - past - leads)
+    first = max(0, min(cut - past, last))
+    return leads, (first + evenly_spread(last - first + 1, most)).tolist()
 
 
 def _fourier(t: Tensor, period: float, harmonics: int) -> Tensor:

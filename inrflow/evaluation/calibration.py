@@ -10,8 +10,8 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.normal import HALF_WIDTH_90
 
-_NORMAL_90 = 1.6448536269514722
 _VALUES = 100_000
 _FRACTIONS = (1.0, 0.25, 0.0625)  # of the points, observed in the held-out windows
 _FEWEST = 8  # values in a window that can be assimilated
@@ -100,6 +100,6 @@ def _scaled_errors(
     assert predicted.std is not None
     error = (predicted.mean - surrogate.normalisation.apply(batch.u)).double()
     lead = (surrogate.scale.internal(batch.t) - estimate.last[:, None]).clamp(min=0)
-    scaled = error.abs() / predicted.std / _NORMAL_90
+    scaled = error.abs() / predicted.std / HALF_WIDTH_90
     number = usable.double()[:, None, None].expand(scaled.shape[:3])
     return scaled.flatten(0, 2), lead[..., None].expand(scaled.shape[:3]).flatten(), number.flatten()

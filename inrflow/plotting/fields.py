@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 
+from inrflow.numerics.normal import HALF_WIDTH_90
 from inrflow.plotting.style import (
     BEYOND,
-    HALF_WIDTH,
     SIZE,
     TRUTH,
     colours,
@@ -144,7 +144,7 @@ class ChannelFields:
         if panel == "error":
             high = max(high, -low, 1e-12)
             if "std" in self.panels:
-                high = max(high, min(3 * high, HALF_WIDTH * robust_size(self.panels["std"])))
+                high = max(high, min(3 * high, HALF_WIDTH_90 * robust_size(self.panels["std"])))
             low = -high
         margin = 0.08 * max(high - low, 1e-12)
         return low - margin, high + margin

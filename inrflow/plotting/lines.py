@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from inrflow.numerics.normal import HALF_WIDTH_90
 from inrflow.plotting.fields import ChannelFields
-from inrflow.plotting.style import HALF_WIDTH, MODEL, SIZE, TRUTH, new_figure
+from inrflow.plotting.style import MODEL, SIZE, TRUTH, new_figure
 
 
 def line_figure(data: ChannelFields, chosen: list[int], title: str | None) -> Figure:
@@ -31,7 +32,7 @@ def line_figure(data: ChannelFields, chosen: list[int], title: str | None) -> Fi
 
 def draw_lines(ax: Axes, data: ChannelFields, name: str, frame: int, x: np.ndarray, order: np.ndarray) -> None:
     """Draw one panel at a frame: its values at x (N,), in the `order` of x."""
-    spread = data.panels["std"][frame] * HALF_WIDTH if "std" in data.panels else None
+    spread = data.panels["std"][frame] * HALF_WIDTH_90 if "std" in data.panels else None
     values = data.panels[name][frame]
     if spread is not None:
         middle = values if name == "model" else 0.0 * values

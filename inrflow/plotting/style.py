@@ -20,7 +20,6 @@ from inrflow.runtime.atomic_files import write_aside
 MODEL, TRUTH, BEYOND = "#1f5fa8", "#222222", "#b5482a"
 GREYS = ("#8a8a8a", "#c98a2b", "#5b9a68", "#9a6fb0", "#b06a6a", "#4aa3b5", "#7d6b4f")
 SIZE, DPI = 8.0, 150  # of text, in points; of a picture, per inch
-HALF_WIDTH = 1.6448536269514722  # of the central 90 % interval, in standard deviations
 
 
 def palette(values: np.ndarray) -> tuple[Colormap, tuple[float, float]]:

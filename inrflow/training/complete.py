@@ -13,8 +13,6 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate
 from inrflow.training.recorder import Recorder
 
-_PAST = 10  # frames of a series from which the forecasts begin that calibrate
-
 
 def complete(candidate: Candidate, log: Recorder) -> Surrogate:
     """The surrogate of a candidate: refit, priors, calibration.
@@ -28,7 +26,7 @@ def complete(candidate: Candidate, log: Recorder) -> Surrogate:
     problem, prior, size = candidate.problem, surrogate.prior, candidate.code_size
     prior.farthest = max(prior.reach(data, size) for data in (states, candidate.validation))
     judging = candidate.judged[: candidate.calibrated]
-    past = candidate.first + 1 if len(problem.validation) else min(_PAST, problem.fitted_frames)
+    past = candidate.first + 1 if len(problem.validation) else problem.fewest_observed
     past = max(past, surrogate.window)
     batch, contexts = problem.held_out(past, candidate.calibrated), candidate.known_contexts(judging)
     if contexts is not None and not len(problem.validation):  # which are known of whole trajectories, not of windows

@@ -21,7 +21,6 @@ from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WI
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder
 
-_PAST = 10  # frames of a series that a window begins with
 _INTEGRATION = 0.02  # share of a candidate's error that its integration may add
 
 
@@ -60,9 +59,7 @@ class Judge:
             margin = BETTER if len(self.problem.validation) else BETTER_ON_FEW
             return new.score.error < margin * best.score.error
         models = assemble(new), assemble(best)
-        frames = max(model.window for model in models)
-        if not len(self.problem.validation):  # windows of a series, whose past is known
-            frames = max(frames, min(_PAST, self.problem.fitted_frames))
+        frames = max(self.problem.fewest_observed, *(model.window for model in models))
         contexts = (one.known_contexts(self.problem.validation) for one in (new, best))
         mine, theirs = (self.error(model, frames, known) for model, known in zip(models, contexts, strict=True))
         log.say(f"validation error of forecasts: {theirs:.2e} of the variance by {best.recipe}, {mine:.2e} by "

@@ -25,7 +25,7 @@ from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.pde import LocalEquation
-from inrflow.dynamics.states import CodeData, TimeScale, evenly_spread
+from inrflow.dynamics.states import CodeData, TimeScale, series_windows
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.errors import UserError
@@ -37,7 +37,7 @@ from inrflow.runtime.devices import choose_device
 HARMONIC_FEATURES = (200, 300)  # functions of the domain's harmonics: few, then as many as are ever used
 _CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred before terms are formed
 _LARGEST_MESH = 20_000  # nodes of a mesh that is kept with the model
-_WINDOWS, _LEADS = 64, 20  # of one series, that candidates are judged by, and frames that each forecasts at most
+WINDOWS, _PAST = 64, 10  # of one series, that judge and calibrate, and frames that these begin with at least
 _FRAMES_TO_SPARE = 5  # frames from which on the last ones can be held out
 
 
@@ -193,6 +193,11 @@ class Problem:
         frames = self.source.times.shape[1]
         return frames if len(self.validation) else max(2, int(0.8 * frames))
 
+    @property
+    def fewest_observed(self) -> int:
+        """Frames that windows of `held_out` begin with at least: of a series the past is known."""
+        return 1 if len(self.validation) else min(_PAST, self.fitted_frames)
+
     def held_out(self, past: int, most: int | None = None) -> TrajectoryBatch:
         """Validation trajectories in data units or, without any, windows of the training ones: `past` frames, and leads
         after them, which are all of the last fifth of the frames. At most so many; None: all trajectories, or 64
@@ -200,11 +205,7 @@ class Problem:
         if len(self.validation):
             return self.source.batch(self.validation[:most], normalised=False)
         batch, cut = self.source.batch(self.train, normalised=False), self.fitted_frames
-        frames = batch.u.shape[1]
-        leads = min(_LEADS, max(1, (frames - cut + 1) // 2))
-        last = max(0, frames - past - leads)
-        first = max(0, min(cut - past, last))
-        starts = (first + evenly_spread(last - first + 1, max(1, (most or _WINDOWS) // len(batch)))).tolist()
+        leads, starts = series_windows(batch.u.shape[1], cut, past, max(1, (most or WINDOWS) // len(batch)))
         parts = [batch.frames(slice(start, start + past + leads)) for start in starts]
         x = batch.x if batch.x.shape[:2] == (1, 1) else torch.cat([part.x.expand(len(batch), *part.x.shape[1:])
                                                                    for part in parts])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -299,13 +300,18 @@ class LawField(nn.Module):
                            h: etdrk4.coefficients(self.blocks, h, etdrk4.phi_matrix_functions)}
         return self._cache[h]
 
-    def counted(self, states: int, steps: int) -> None:
-        """Add steps of some states to the effort."""
-        library, groups = self.library, self.products_of
+    @cached_property
+    def _operations(self) -> tuple[int, int]:
+        """Transforms and multiplications of fields that the terms outside of `blocks` take."""
+        groups = self.products_of
         factors = {factor for term in groups for product in term.every() for factor in product}
         projected = {(term.power, channel) for term, fields in groups.items() for channel in fields}
-        transforms = len(factors) + len(projected)
         multiplied = sum(len(product) + len(fields) for term, fields in groups.items() for product in term.products)
+        return len(factors) + len(projected), multiplied
+
+    def counted(self, states: int, steps: int) -> None:
+        """Add steps of some states to the effort."""
+        library, (transforms, multiplied) = self.library, self._operations
         acted = 6 * self.size * (self.size if self.coupled else self.channels)
         effort.add(products=steps * states * (4 * transforms * library.transform.products + acted),
                    elements=steps * states * (4 * multiplied * library.transform.count + 20 * self.size),

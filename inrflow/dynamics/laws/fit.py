@@ -105,7 +105,6 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         if least() > max(_LITTLE, _NOISY * floor) and effort() - start < 0.4 * seconds:
             sought(varying, 0.5)
     deadline = start + (1 - _KEPT) * seconds
-
     until = start + _SINGLE * seconds if least() < _EXPLAINED else deadline
 
     def wanting() -> bool:
@@ -192,12 +191,7 @@ def solved_anew(law: Law, data: Data) -> Law:
     states, spread = encode(law.codes, data)
     equations = normal_equations(library_of(law.terms, law.codes.harmonics), data.t, states, spread,
                                  shares_known(law.codes, spread), False)
-    theta, std = np.zeros((2, *law.theta.shape))
-    for c in range(theta.shape[1]):
-        active = np.flatnonzero(law.theta[:, c]).tolist()
-        weights = equations.weights(c, active)
-        theta[active, c], inverse = equations.solve(c, active, weights, list(range(len(equations.gram))))
-        std[active, c] = np.sqrt(np.diag(inverse))
+    theta, std = equations.solved([np.flatnonzero(column).tolist() for column in law.theta.T], len(law.terms))
     return replace(law, theta=theta, std=std)
 
 
@@ -286,11 +280,9 @@ def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, fami
     largest = largest_of(states)
 
     def laws(active: list[int]) -> Iterator[Law]:
-        theta, std = np.zeros((2, len(terms), states.shape[2]))
-        for c in range(states.shape[2]):
-            weights = equations.weights(c, active)
-            theta[active, c] = equations.solve(c, active, weights, list(range(len(equations.gram))))[0]
-        law = integrable(Law(domain, boundary, tuple(terms), theta, std, codes, largest=largest), t, states)
+        theta, _ = equations.solved([active] * states.shape[2], len(terms))
+        whole = Law(domain, boundary, tuple(terms), theta, np.zeros_like(theta), codes, largest=largest)
+        law = integrable(whole, t, states)
         if law is None:
             return
         whole, gram = steps.refined(law)

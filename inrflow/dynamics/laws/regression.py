@@ -56,6 +56,15 @@ class NormalEquations:
         inverse = np.linalg.pinv(gram / scale / scale[:, None] + _RIDGE * np.eye(len(active)), hermitian=True)
         return inverse @ (right / scale) / scale, inverse / scale / scale[:, None]
 
+    def solved(self, active: list[list[int]], count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients of the active terms of each channel and their standard errors (count, C), of all equations."""
+        theta, std = np.zeros((2, count, len(active)))
+        for c, terms in enumerate(active):
+            weights = self.weights(c, terms)
+            theta[terms, c], inverse = self.solve(c, terms, weights, list(range(len(self.gram))))
+            std[terms, c] = np.sqrt(np.maximum(np.diag(inverse), 0.0))
+        return theta, std
+
     def squares(self, c: int, active: list[int], theta: np.ndarray, folds: list[int]) -> np.ndarray:
         """Sums of squared residuals (L,) of coefficients of active terms."""
         gram = self.gram[folds].sum(0)[:, active][:, :, active]

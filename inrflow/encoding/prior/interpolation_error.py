@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from inrflow.decoders.rbf_features import spacings
+from inrflow.numerics.normal import HALF_WIDTH_90
 
 MOST_POINTS = 4096  # more points are assumed to be dense enough
 _RIDGES = tuple(10.0**k for k in range(-10, 0))
 _NEIGHBOURS = 4
 _BLOCK = 4096
-_NORMAL_90 = 1.6448536269514722
 
 
 @dataclass
@@ -112,6 +112,6 @@ def interpolation_error(x: Tensor, features: Tensor, u: Tensor, held: Tensor) ->
     result = InterpolationError.between(x[kept], errors.unflatten(1, (-1, channels)).square().mean(1))
     weights = ridge_weights(design, known, ridge)
     error = (values[held] - features[held] @ weights).unflatten(1, (-1, channels)).abs()
-    scaled = error / result(x[held]).clamp(min=1e-30).sqrt()[:, None] / _NORMAL_90
+    scaled = error / result(x[held]).clamp(min=1e-30).sqrt()[:, None] / HALF_WIDTH_90
     factor = scaled.flatten(0, 1).quantile(0.9, dim=0)
     return InterpolationError(result.points, result.spacing, result.variance * factor.square())

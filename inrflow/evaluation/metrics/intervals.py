@@ -12,8 +12,7 @@ from torch import Tensor
 from inrflow.evaluation.metrics.base import Block, Metric, register_metric
 from inrflow.evaluation.metrics.errors import channel_mean, channel_sums
 from inrflow.evaluation.metrics.statistics import ChannelStatistics
-
-_HALF_WIDTH = 1.6448536269514722  # of the central 90 % interval, in standard deviations of a Gaussian
+from inrflow.numerics.normal import HALF_WIDTH_90
 
 
 def gaussian_crps(error: Tensor, std: Tensor) -> Tensor:
@@ -49,7 +48,7 @@ class Intervals(Metric):
             return
         known, error = block.known, block.error
         std = torch.where(known, block.std.detach().to(known.device).double(), 0.0)
-        self._inside += channel_sums(known & (error.abs() <= _HALF_WIDTH * std))
+        self._inside += channel_sums(known & (error.abs() <= HALF_WIDTH_90 * std))
         self._crps += channel_sums(torch.where(known, gaussian_crps(error, std), 0.0))
         self._count += channel_sums(known)
 

@@ -22,6 +22,7 @@ from inrflow.evaluation.forecast import forecast
 from inrflow.model.residual import with_residual
 from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.normal import HALF_WIDTH_90
 from inrflow.training.margins import BETTER, WHITE
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
@@ -30,7 +31,6 @@ from inrflow.training.run import Run
 _FOLDS, _TRAJECTORIES, _FRAMES, _VALUES = 2, 4, 96, 1200  # that judge
 _ROWS = 60_000  # that hyper-parameters are sought in
 _FEWEST = 10  # errors of which a quantile is taken
-_NORMAL_90 = 1.6448536269514722
 _TRUNK = 1e-8  # ridge, relative: numerical null space of features at fewer points
 
 
@@ -50,7 +50,7 @@ class Errors:
 
     def spread(self) -> Tensor:
         """Factors (C,) with which 90 % intervals hold 90 % of the errors at held-out places."""
-        scaled = [c[torch.isfinite(c)] for c in (self.between.abs() / self.between_std / _NORMAL_90).T]
+        scaled = [c[torch.isfinite(c)] for c in (self.between.abs() / self.between_std / HALF_WIDTH_90).T]
         factors = [c.quantile(0.9) if len(c) > _FEWEST else c.new_tensor(1.0) for c in scaled]
         return torch.stack(factors).clamp(0.05, 1e3)
 

@@ -17,19 +17,18 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.autoregression import Autoregression, AutoregressionSearch, lagged
 from inrflow.dynamics.fitting.point_modes import Cycle, PointModes, choose_cycle, principal_components
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.states import CodeData, evenly_spread, frames_needed
+from inrflow.dynamics.states import CodeData, frames_needed, series_windows
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.complete import state_prior
-from inrflow.training.problem import Problem
+from inrflow.training.problem import WINDOWS, Problem
 from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_codes
 from inrflow.training.run import Run
 
 _FEWEST_OF_SERIES, _FEWEST_WITHOUT_CYCLE = 24, 160  # frames: fewer determine too few codes for what has no seasons
 _MOST_NODES = 4096  # radial functions
-_WINDOWS = 64  # that calibrate
 _AROUND = 1.4  # times fewer or more codes, which all frames together may support
 _PHASE_VARIANCE = 0.5
 
@@ -82,7 +81,7 @@ class SeriesRecipe:
         decoder, unseen = early.decoder(problem)
         states = early.states(grid)
         window = early.window
-        judged = _windows(states, cut, window, min(20, max(1, (len(grid.t) - cut + 1) // 2)))
+        judged = _windows(states, cut, window)
         size = early.size
 
         def refit_decoder(surrogate: Surrogate) -> Surrogate:
@@ -101,7 +100,7 @@ class SeriesRecipe:
             problem, self.name, f"autoregression with {choice.lags} lags", decoder, early.prior(problem), early.field(),
             Integrator("map"), states.frames(cut), judged, window - 1,
             Score(error, float(early.prior(problem).noise.mean()), choice.size * (1 + choice.lags * choice.size)),
-            interpolation_error=unseen, refit_decoder=refit_decoder, calibrated=_WINDOWS,
+            interpolation_error=unseen, refit_decoder=refit_decoder, calibrated=WINDOWS,
             metadata={"symmetries": [], "series": {"codes": choice.size, "lags": choice.lags, "cycle": cycle}},
         )
         assert size == candidate.code_size
@@ -297,10 +296,8 @@ def _between(embedding: RadialFeatures, x: Tensor, tables: Tensor, scales: Tenso
     return InterpolationError.between(x, torch.einsum("zic,z->ic", missed.square(), scales) + mean)
 
 
-def _windows(states: CodeData, cut: int, past: int, leads: int) -> CodeData:
+def _windows(states: CodeData, cut: int, past: int) -> CodeData:
     """Windows of a series (1, T, n) whose frames after the first `past` come after `cut`."""
-    last = states.codes.shape[1] - past - leads
-    first = max(0, min(cut - past, last))
-    starts = (first + evenly_spread(max(1, last - first + 1), _WINDOWS)).tolist()
+    leads, starts = series_windows(states.codes.shape[1], cut, past, WINDOWS)
     parts = [CodeData(*(v[:, s : s + past + leads] for v in (states.codes, states.t, states.observed))) for s in starts]
     return CodeData.join(parts)
