@@ -222,7 +222,19 @@ def test_more_observed_frames_than_there_are_is_one_clear_line(tiny_run, inrflow
     assert one_line(outcome, "observe.frames=11", "10 frames"), outcome.err
     outcome = inrflow_command("train", f"data.train={tiny_run.train}", f"data.test={tiny_run.test}",
                               "observe.frames=11")
-    assert one_line(outcome, "needs at least 11"), outcome.err
+    assert one_line(outcome, "observe.frames=11", "10 frames"), outcome.err
+
+
+def test_more_observed_frames_than_rows_at_any_times_give_is_told_before_training(elsewhere, inrflow_command):
+    """Rows that each have a time of their own are gathered in a few bins, whose number counts."""
+    rng = np.random.default_rng(0)
+    rows = 300
+    with h5py.File("rows.h5", "w") as file:
+        file.attrs.update(format="inrflow-trajectories", version=1, name="rows", channels=["u"], coordinates=["x"])
+        file["trajectory"], file["t"] = np.zeros(rows, dtype=int), np.sort(rng.random(rows))
+        file["x"], file["u"] = rng.random((rows, 1)), rng.random((rows, 1))
+    outcome = inrflow_command("train", "data.train=rows.h5", "data.test=rows.h5", "observe.frames=250")
+    assert one_line(outcome, "observe.frames=250", "no trajectory of rows.h5 has more than"), outcome.err
 
 
 def test_a_resumed_run_takes_no_other_settings(tiny_run, inrflow_command):

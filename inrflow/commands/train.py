@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from inrflow.commands.run_directory import REFERENCES_FILE, RunDirectory, report
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.evaluation.references.registry import fit_references
@@ -58,9 +60,10 @@ def run_one(config: Config, place: RunDirectory, console: Console) -> int:
         config.data.train, config.data.test = train_path, test_path
         if config.data.frames is None:
             config.data.frames = 10
+    observe = Observe(config.observe.frames, config.observe.points, config.observe.noise, config.observe.context)
     with TrajectoryFile(train_path) as file:
         if test_path is not None:
-            _check_test(test_path, file, config.observe.frames)
+            _check_test(test_path, file, observe)
         file.require_frames(2, "training")
         if config.data.frames is not None and config.data.frames > file.frames:
             warnings.warn(f"data.frames={config.data.frames}, but {train_path} has {file.frames}: all are trained on",
@@ -90,8 +93,7 @@ def run_one(config: Config, place: RunDirectory, console: Console) -> int:
     tested = config.data.test or _rest(config, train_path)
     if tested is not None:
         alone = config.data.test is None
-        frames = source.times.shape[1] if alone else config.observe.frames
-        observe = Observe(frames, config.observe.points, config.observe.noise, config.observe.context)
+        observe = replace(observe, frames=source.times.shape[1]) if alone else observe
         report_evaluation(surrogate, Path(tested), observe, directory, console, references)
     else:
         console.print("nothing was kept back to evaluate on; give data.test=FILE to inrflow evaluate", highlight=False)
@@ -112,7 +114,7 @@ def check(config: Config) -> None:
     check_recipe(config)
 
 
-def _check_test(path: str, trained: TrajectoryFile, frames: int | None) -> None:
+def _check_test(path: str, trained: TrajectoryFile, observe: Observe) -> None:
     """Refuse a test file that cannot be evaluated on before time is spent on training. Raises UserError."""
     if not Path(path).exists():
         raise UserError(f"data.test={path} does not exist; give a file, or leave it out")
@@ -121,7 +123,8 @@ def _check_test(path: str, trained: TrajectoryFile, frames: int | None) -> None:
         if not ours.same_system(theirs):
             raise UserError(f"data.test={path} has {theirs.layout}, data.train {ours.layout}; give files of the same "
                             "system")
-        file.require_frames(max(2, frames or 1), "evaluation")
+        file.require_frames(2, "evaluation")
+        observe.check(TrajectorySource(file))
 
 
 def _rest(config: Config, path: str | os.PathLike[str]) -> str | None:

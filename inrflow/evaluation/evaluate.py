@@ -64,12 +64,9 @@ def evaluate(
     """
     require_channels(surrogate, file, "a file of the same system")
     require_place(surrogate, file)
-    observe.check()
     seen_frames = surrogate.window if observe.frames is None else observe.frames
     source = TrajectorySource(file)
-    if observe.frames is not None and observe.frames > source.times.shape[1]:
-        raise UserError(f"observe.frames={observe.frames}, but no trajectory of {file.path} has more than "
-                        f"{source.times.shape[1]} frames; give no more")
+    observe.check(source)
     origin, contexts = ("given", context) if context is not None else known_contexts(surrogate, file, observe.context)
     estimated: list[tuple[Tensor, Tensor]] = []  # contexts of the trajectories and their covariances
     training = surrogate.training

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.data.source import observed_points
+from inrflow.data.source import TrajectorySource, observed_points
 from inrflow.errors import UserError
 
 
@@ -29,14 +29,17 @@ class Observe:
     noise: float = 0.0
     context: str = "auto"
 
-    def check(self) -> None:
-        """Raise UserError where a value is out of range."""
+    def check(self, source: TrajectorySource | None = None) -> None:
+        """Raise UserError where a value is out of range, or more frames are asked for than a source has."""
         if self.frames is not None and self.frames < 1:
             raise UserError(f"observe.frames={self.frames}; at least one frame must be observed")
         if self.points is not None and not 0 < self.points <= 1:
             raise UserError(f"observe.points={self.points:g}; give a fraction above 0 and at most 1")
         if self.noise < 0:
             raise UserError(f"observe.noise={self.noise:g}; give a standard deviation of 0 or more")
+        if source is not None and self.frames is not None and self.frames > source.times.shape[1]:
+            raise UserError(f"observe.frames={self.frames}, but no trajectory of {source.file.path} has more than "
+                            f"{source.times.shape[1]} frames; give no more")
 
 
 @dataclass
