@@ -131,7 +131,7 @@ class StepsConfig:
     scattered_copies: int | None = setting(None, "Copies of each trajectory in these rounds.", least=0)
     quadratic_rounds: int | None = setting(None, "Further rounds along quadratic dynamics.", least=0)
     law: int | None = setting(None, "Effort of the search for a law, in seconds of a usual core.", least=0)
-    residual_field: int | None = setting(None, "1: a residual field is looked for. null or 0: it is not.", least=0)
+    residual_field: int | None = setting(None, "Search for a residual field: 2, of simple forms 1, none 0.", least=0)
     equation: int | None = setting(None, "Rounds of the search for a local equation.", least=0)
 
 
@@ -141,6 +141,9 @@ class TrainingConfig:
 
     minutes: float = setting(2.0, "Wall-clock budget of training, to which schedules and searches adapt.", above=0)
     steps: StepsConfig = field(default_factory=StepsConfig)
+    residual_field: str = setting("auto", "Gaussian process in space and time beside the codes, taken where it "
+                                  "predicts held-out places better: looked for where no law explains the data (auto), "
+                                  "always (on), or never (off).", choices=("auto", "on", "off"))
     optimiser: str = setting("soap", "Optimiser of networks.", choices=("soap", "adamw", "adam"))
     decoder_rate: float | None = setting(None, "Learning rate of the decoder. null: 3e-3, a third of it for SIREN "
                                          "trunks off periodic domains.", above=0)

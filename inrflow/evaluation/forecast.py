@@ -70,22 +70,24 @@ def forecast(surrogate: Surrogate, estimate: StateEstimate, batch: TrajectoryBat
         std = predicted_std(surrogate, estimate, states, inner, x) if with_std and decoder.affine else None
     if estimate.residual is not None:
         at = inner[:, :, None] if batch.delay is None else surrogate.scale.internal(batch.t[:, :, None] + batch.delay)
-        mean, std = _with_residual(surrogate, estimate.residual, mean, std, at.expand(mean.shape[:3]), batch.x)
+        mean, std = _with_residual(estimate.residual, mean, std, at.expand(mean.shape[:3]), batch.x)
     return Forecast(mean, std, rollout, decode)
 
 
 def _with_residual(
-    surrogate: Surrogate, residual: Sequence[Conditioned], mean: Tensor, std: Tensor | None, t: Tensor, x: Tensor
+    residual: Sequence[Conditioned | None], mean: Tensor, std: Tensor | None, t: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """Mean and standard deviation (S, T, N, C) with the residual field, at internal times t (S, T, N)."""
-    prior, mean = surrogate.prior, mean.double().clone()
-    variance = torch.zeros_like(mean) if std is None else std.square() / prior.spread.square()
+    mean, std = mean.double().clone(), None if std is None else std.clone()
     for s, conditioned in enumerate(residual):
         known = torch.isfinite(t[s])
         points = x[s if len(x) > 1 else 0].expand(*t.shape[1:], x.shape[-1])[known]
-        mean[s][known], variance[s][known] = conditioned.added_to(
-            mean[s][known], variance[s][known], t[s][known], points, prior.noise)
-    return mean, None if std is None else variance.sqrt() * prior.spread
+        if conditioned is not None:
+            own = conditioned.combined(mean[s][known], None if std is None else std[s][known], t[s][known], points)
+            mean[s][known] = own[0]
+            if std is not None and own[1] is not None:
+                std[s][known] = own[1]
+    return mean, std
 
 
 def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor, inner: Tensor, x: Tensor) -> Tensor:
@@ -114,8 +116,6 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
                 result[rows, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
     result = result.masked_fill(torch.isnan(inner)[..., None, None], float("nan"))
     widening, factor = surrogate.widening(estimate)[:, None, None, None], estimate.factor[:, None, None, None]
-    if estimate.residual is not None:  # whose variance stands for that of noise and of what is not seen
-        return (result.clamp(min=0) * factor).sqrt() * prior.spread * widening
     lead = (inner - estimate.last[:, None])[..., None]
     return prior.std(result, factor, x, lead) * widening
 

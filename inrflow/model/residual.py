@@ -1,32 +1,49 @@
-"""Residual fields of assimilated trajectories: what their states leave of the observations, as a Gaussian process."""
+"""Residual fields of assimilated trajectories: conditioned on the observations, beside what states give."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
-from inrflow.encoding.residual.field import ResidualField, rows_of
-from inrflow.model.state_prior import StateEstimate, StatePrior
-
-
-def encoding_prior(residual: ResidualField, prior: StatePrior, inner: TrajectoryBatch) -> StatePrior:
-    """The prior of states, with as much noise as lets values of a correlated residual count for what they tell."""
-    if not residual.on_codes:
-        return prior
-    return replace(prior, noise=prior.noise * residual.inflation(inner.x[0, 0].double().numpy()))
+from inrflow.encoding.residual.field import Conditioned, ResidualField, Rows, rows_of
+from inrflow.model.state_prior import StateEstimate
 
 
 def with_residual(
     decoder: Decoder, estimate: StateEstimate, inner: TrajectoryBatch, residual: ResidualField
 ) -> StateEstimate:
-    """An estimate with a residual field conditioned on what its states leave of a window (internal units)."""
-    values = inner.u.double()
-    if residual.on_codes:
-        dtype = next(decoder.parameters()).dtype
-        with torch.no_grad():
-            values = values - decoder(inner.x.to(dtype), estimate.mean[..., : decoder.code_size].to(dtype)).double()
-    conditioned = [residual.condition(rows) for rows in rows_of(inner.t, inner.x, values, inner.delay)]
+    """An estimate with a residual field conditioned on the observations of a window (internal units)."""
+    conditioned: list[Conditioned | None] = []
+    for s, (rows, codes) in enumerate(rows_and_codes(decoder, estimate, inner)):
+        known = torch.isfinite(estimate.t[s]).nonzero()[[0, -1], 0]
+        states = estimate.mean[s, known, : decoder.code_size]
+
+        def edges(x: np.ndarray, states: Tensor = states) -> Tensor:
+            return _decoded(decoder, torch.as_tensor(x)[None, None], states[None])[0]
+
+        conditioned.append(Conditioned(residual, rows, codes, edges) if len(rows.t) else None)
     return replace(estimate, residual=conditioned)
+
+
+def rows_and_codes(
+    decoder: Decoder, estimate: StateEstimate, inner: TrajectoryBatch
+) -> list[tuple[Rows, np.ndarray]]:
+    """Observed values of each trajectory, and what its states give there, (R, C)."""
+    decoded = _decoded(decoder, inner.x, estimate.mean[..., : decoder.code_size])
+    seen = torch.isfinite(inner.u).any(-1, keepdim=True)
+    both = torch.cat([inner.u.double(), torch.where(seen, decoded, torch.nan)], -1)
+    channels, result = inner.u.shape[-1], []
+    for rows in rows_of(inner.t, inner.x, both, inner.delay):
+        result.append((replace(rows, u=rows.u[:, :channels]), rows.u[:, channels:]))
+    return result
+
+
+def _decoded(decoder: Decoder, x: Tensor, codes: Tensor) -> Tensor:
+    dtype = next(decoder.parameters()).dtype
+    with torch.no_grad():
+        return decoder(x.to(dtype), codes.to(dtype)).double()

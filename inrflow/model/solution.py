@@ -19,7 +19,6 @@ from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.dynamics.states import TimeScale
-from inrflow.encoding.residual.field import Conditioned
 from inrflow.errors import UserError
 from inrflow.model.extent import Extent
 from inrflow.model.state_path import StatePath
@@ -272,6 +271,9 @@ class Solution:
                     jacobian = decoder.linearise(points, code)[1].flatten(0, 1).double()
             variance = self._variance(times, states, which, jacobian) if "std" in what else None
             result = self._of_observations(times, x, mean, variance, what)
+        if self.estimate.residual is not None and ("dx" in what or "dt" in what):
+            return result | self._slopes(times, states, which, x)
+        with torch.no_grad():
             if "dt" in what:
                 assert jacobian is not None
                 distinct = model.scale.internal(torch.unique(times))
@@ -279,8 +281,6 @@ class Solution:
                 result["dt"] = torch.einsum("rcz,rz->rc", jacobian, rate) * scale / model.scale.unit
             if "dx" in what:
                 result["dx"] = decoder.slopes(points, code).flatten(0, 1).double() * scale[:, None]
-        if self.estimate.residual is not None and ("dx" in what or "dt" in what):
-            self._add_slopes(self.estimate.residual[0], times, x, result)
         return result
 
     def _of_observations(
@@ -288,36 +288,32 @@ class Solution:
     ) -> dict[str, Tensor]:
         """`mean` and `std` (R, C) of observations, data units, from mean and variance of what codes give."""
         model, prior = self.surrogate, self.surrogate.prior
-        scale, residual, factor = model.normalisation.scale.double(), self.estimate.residual, self.estimate.factor[0]
-        std = None
-        if residual is not None:
-            spread = torch.zeros_like(mean) if variance is None else variance.clamp(min=0) * factor
-            mean, total = residual[0].added_to(mean, spread, model.scale.internal(times), x, prior.noise)
-            std = total.sqrt() * prior.spread
-        elif variance is not None:
-            std = prior.std(variance, factor, x, model.scale.internal(times) - self.estimate.last[0])
+        inner, std = model.scale.internal(times), None
+        if variance is not None:
+            std = prior.std(variance, self.estimate.factor[0], x, inner - self.estimate.last[0])
+            std = std * model.widening(self.estimate)[0]
+        if self.estimate.residual is not None and (conditioned := self.estimate.residual[0]) is not None:
+            mean, std = conditioned.combined(mean, std, inner, x)
         result = {"mean": model.normalisation.invert(mean)} if "mean" in what else {}
-        if variance is not None and std is not None:
-            on_codes = residual is None or residual[0].field.on_codes
-            widened = model.widening(self.estimate)[0] if on_codes else 1.0
-            result["std"] = std * widened * scale
+        if std is not None:
+            result["std"] = std * model.normalisation.scale.double()
         return result
 
-    def _add_slopes(self, residual: Conditioned, times: Tensor, x: Tensor, result: dict[str, Tensor]) -> None:
-        """Add to derivatives those of the residual field, by central differences."""
-        scale, inner = self.surrogate.normalisation.scale.double(), self.surrogate.scale.internal(times)
-        if not residual.field.on_codes:
-            result.update({key: torch.zeros_like(result[key]) for key in ("dx", "dt") if key in result})
+    def _slopes(self, times: Tensor, states: Tensor, which: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """`dx` and `dt` of rows as in `_block` by central differences, for what has a residual field."""
 
-        def mean(t: Tensor, points: Tensor) -> Tensor:
-            return residual(t.numpy(), points.numpy())[0] * scale
+        def mean(t: Tensor, at: Tensor, rows: Tensor, points: Tensor) -> Tensor:
+            return self._block(t, at, rows, points, ("mean",))["mean"]
 
-        if "dt" in result:
-            result["dt"] += (mean(inner + _STEP, x) - mean(inner - _STEP, x)) / (2 * _STEP * self.surrogate.scale.unit)
-        for axis in range(x.shape[-1] if "dx" in result else 0):
-            step = torch.zeros(x.shape[-1], dtype=torch.float64)
-            step[axis] = _STEP * self.surrogate.extent.width(axis)
-            result["dx"][..., axis] += (mean(inner, x + step) - mean(inner, x - step)) / (2 * step[axis])
+        step = _STEP * self.surrogate.scale.unit
+        later, earlier = (mean(t, *self.states(t), x) for t in (times + step, times - step))
+        slopes = []
+        for axis in range(x.shape[-1]):
+            move = torch.zeros(x.shape[-1], dtype=torch.float64)
+            move[axis] = _STEP * self.surrogate.extent.width(axis)
+            across = mean(times, states, which, x + move) - mean(times, states, which, x - move)
+            slopes.append(across / (2 * move[axis]))
+        return {"dx": torch.stack(slopes, -1), "dt": (later - earlier) / (2 * step)}
 
     def _variance(self, times: Tensor, states: Tensor | None, which: Tensor, jacobian: Tensor | None) -> Tensor:
         """Variances (R, C), normalised units, of what codes give, in rows as in `_block`; `jacobian` (R, C, Z)."""

@@ -110,7 +110,7 @@ class StateEstimate:
         covariance: K tensors (S or 1, n, n); a 1 where all trajectories share it. None if not asked for.
         quadratic: (S,) squared innovation of the whole window, and
         count: (S,) number of values it sums over; 0 where it is not known.
-        residual: of each trajectory, given what the states leave of its observations; None where that is white noise.
+        residual: of each trajectory given its observations (None without any); None where codes leave white noise.
     """
 
     t: Tensor
@@ -118,7 +118,7 @@ class StateEstimate:
     covariance: list[Tensor] | None
     quadratic: Tensor
     count: Tensor
-    residual: list[Conditioned] | None = None
+    residual: list[Conditioned | None] | None = None
 
     @property
     def factor(self) -> Tensor:

@@ -31,7 +31,7 @@ from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy
 from inrflow.model.extent import Extent, Seen, mesh_of
-from inrflow.model.residual import encoding_prior, with_residual
+from inrflow.model.residual import with_residual
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.store import StoredModel, load_model, reader, write_model
@@ -217,8 +217,9 @@ class Surrogate:
         for key, positive in (("scale", self.normalisation.scale), ("scale.unit", self.scale.unit),
                               ("horizon", self.horizon)):
             check_numbers(path, f"{name}: {key}", positive, 0.0, above=True)
-        for covariance in [] if self.residual is None else self.residual.covariances:
-            check_numbers(path, f"{name}: residual", covariance.parameters)
+        for channel in () if self.residual is None else self.residual.channels:
+            if channel is not None:
+                check_numbers(path, f"{name}: residual", channel.covariance.parameters)
         for key, variance in (("noise", prior.noise), ("process", prior.process), ("spread", prior.spread),
                               ("growth", prior.growth)):
             if variance is not None:
@@ -240,10 +241,8 @@ class Surrogate:
         if self.context_size and inner.u.shape[1] > 1:
             context = context or self.prior.context(self.context_size)
             context = ContextPrior(context.mean, context.covariance, self._nominal(inner, context))
-        residual = self.residual
-        prior = self.prior if residual is None else encoding_prior(residual, self.prior, inner)
-        estimate = assimilate_noisy(self.decoder, self.dynamics, prior, inner, covariance, self.encoder, context)
-        return estimate if residual is None else with_residual(self.decoder, estimate, inner, residual)
+        estimate = assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, self.encoder, context)
+        return estimate if self.residual is None else with_residual(self.decoder, estimate, inner, self.residual)
 
     def _inner(self, window: TrajectoryBatch) -> TrajectoryBatch:
         """A window in internal time and normalised values."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate
-from inrflow.training.complete import complete
+from inrflow.training.complete import assemble, complete
 from inrflow.training.parts.residual_field import choose_residual_field
 from inrflow.training.recipes.base import Recipe
 from inrflow.training.recipes.registry import recipes_named
@@ -53,8 +53,11 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
     run.log.say(f"model: {best.recipe}, {best.name}, {best.code_size} codes, validation error "
                 f"{best.score.error:.2e} of the variance")
     surrogate = complete(best, run.log)
-    if not best.explained:
-        surrogate = choose_residual_field(surrogate, run)
+    wanted = run.config.training.residual_field
+    if wanted == "on" or (wanted == "auto" and not best.explained):
+        judged = assemble(best)
+        judged.prior.spread, judged.prior.growth = surrogate.prior.spread, surrogate.prior.growth
+        surrogate = choose_residual_field(surrogate, judged, run)
         run.log.save_candidates()
     return surrogate
 

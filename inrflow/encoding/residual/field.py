@@ -1,14 +1,16 @@
-"""Residual fields: what codes leave, or the whole field without codes, as a Gaussian process in space and time.
+"""Residual fields: what codes leave, or the whole field without codes, as Gaussian processes in space and time.
 
-    u(t, x) = base(t, x) + offset(x) + r(t, x) + noise
+    u(t, x) = codes(t, x) + w(t) (own(t, x) - codes(t, x)) + noise
 
-The base is what codes give, or the mean. Offsets are constant in time, known at places that training has seen and
-kriged between them; r has one `Covariance` a channel. Values are normalised, times internal.
+`own` is the posterior mean of a Gaussian process around the mean, around offsets of places that are constant in time
+(known where training has seen them often, kriged between), or around what codes give. Its weight w is constant between
+the first and the last observation, and decays outside of them. Values are normalised, times internal; every channel has
+a process of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,13 +20,16 @@ from torch import Tensor
 
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.fit import Samples, fit_covariance
-from inrflow.encoding.residual.neighbours import Sites, joint, krige
+from inrflow.encoding.residual.neighbours import Sites, krige
 from inrflow.encoding.residual.places import Places
+from inrflow.errors import UserError
 
-NEIGHBOURS = 48
+NEIGHBOURS = 32
 _APART = 1e3  # time spans between trajectories, so that they are independent
-_FEW = 500  # points of which correlations are summed
 _FRAMES = 16  # observed frames of a place from which its offset is known
+_NO_WEIGHT = 1e-3  # below which a field is not evaluated
+
+Codes = Callable[[np.ndarray], Tensor]
 
 
 @dataclass
@@ -39,199 +44,220 @@ class Rows:
 
 @dataclass(frozen=True)
 class Offsets:
-    """What is constant in time: values (M, C) at known places x (M, d), kriged between them."""
+    """What is constant in time: values (M,) at known places x (M, d), NaN where not known, kriged between them."""
 
     x: np.ndarray
     value: np.ndarray
-    covariances: list[Covariance]
+    covariance: Covariance
 
     def __call__(self, places: Places, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Offsets (R, C) at points x (R, d) and their variances; exact at known places."""
+        """Offsets (R,) at points x (R, d) and their variances; exact at known places."""
         distinct, which = np.unique(x, axis=0, return_inverse=True)
-        mean, variance = np.empty((2, len(distinct), len(self.covariances)))
         known = {place.tobytes(): index for index, place in enumerate(self.x)}
         own = np.array([known.get(place.tobytes(), -1) for place in distinct])
-        zero, here, there = np.zeros(len(distinct)), places(self.x), places(distinct)
-        for c, covariance in enumerate(self.covariances):
-            some = np.isfinite(self.value[:, c])
-            sites = Sites(np.zeros(int(some.sum())), here[some], covariance)
-            m, v = krige(sites, torch.as_tensor(self.value[some, c]), zero, there, NEIGHBOURS)
-            exact = (own >= 0) & some[own]
-            mean[:, c] = np.where(exact, self.value[own, c], m)
-            variance[:, c] = np.where(exact, 0.0, v + float(covariance.nugget))
+        some = np.isfinite(self.value)
+        sites = Sites(np.zeros(int(some.sum())), places(self.x)[some], self.covariance)
+        there = places(distinct)
+        m, v = krige(sites, torch.as_tensor(self.value[some]), np.zeros(len(distinct)), there, NEIGHBOURS)
+        exact = (own >= 0) & some[own]
+        mean = np.where(exact, self.value[own], m)
+        variance = np.where(exact, 0.0, v + float(self.covariance.nugget))
         which = which.reshape(-1)
         return mean[which], variance[which]
+
+    def without(self, x: np.ndarray) -> Offsets:
+        """Those to which places x (M, d) are new."""
+        gone = {place.tobytes() for place in x}
+        kept = np.array([place.tobytes() not in gone for place in self.x])
+        return replace(self, x=self.x[kept], value=self.value[kept])
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Weight of a field a time h outside of the observations: kept + (1 - kept) exp(-h / memory).
+
+    Attributes:
+        memory: 0: no weight at all. kept: a share that stays.
+        own: whether the field at that time is weighted, else what it is at the nearest observed time.
+    """
+
+    memory: float = 0.0
+    kept: float = 0.0
+    own: bool = False
+
+    def __call__(self, away: np.ndarray) -> np.ndarray:
+        """Weights of times `away` (...) from the observed ones."""
+        fading = np.exp(-away / self.memory) if self.memory > 0 else np.where(away > 0, 0.0, 1.0)
+        return np.where(away > 0, self.kept, 1.0) + np.where(away > 0, 1 - self.kept, 0.0) * fading
+
+
+@dataclass(frozen=True)
+class ChannelField:
+    """The Gaussian process of one channel.
+
+    Attributes:
+        offsets: what is constant in time, or None. on_codes: whether it is around what codes give.
+        weight: that it has beside codes, and its decay outside of the observations.
+        spread: factors on standard deviations between the observations and outside of them.
+    """
+
+    covariance: Covariance
+    offsets: Offsets | None = None
+    on_codes: bool = False
+    weight: float = 1.0
+    decay: Decay = Decay()
+    spread: tuple[float, float] = (1.0, 1.0)
+
+    @classmethod
+    def fit(
+        cls, places: Places, rows: Rows, channel: int, offsets: bool = False, on_codes: bool = False, seed: int = 0,
+        near: ChannelField | None = None, richer: bool = True,
+    ) -> ChannelField:
+        """By composite likelihood. `offsets`: those of places that are often seen, too, None where too few are.
+        `near`: a field of the same data, whose form is taken. `richer`: whether others than the simplest are tried."""
+        seen = np.isfinite(rows.u[:, channel])
+        t, x, place, u = rows.t[seen], rows.x[seen], rows.place[seen], rows.u[seen, channel].astype(np.float64)
+        constant = _offsets(places, t, x, place, u, seed) if offsets else None
+        if constant is not None:
+            u = u - constant(places, x)[0]
+        covariance = fit_covariance(Samples(t, places(x), place, u), places.groups, places.moving, seed,
+                                    None if near is None else near.covariance, richer)
+        return cls(covariance, constant, on_codes)
 
 
 @dataclass(frozen=True)
 class ResidualField:
-    """A Gaussian process in space and time.
+    """Gaussian processes in space and time, one a channel or None where codes are better alone.
 
     Attributes:
-        places: how coordinates are embedded. covariances: of each channel.
-        on_codes: whether the base is what codes give, else the mean.
-        ahead: without codes as base, whether what is not explained after the last observation is that of the codes.
-        offsets: what is constant in time, or None.
+        places: how coordinates are embedded.
     """
 
     places: Places
-    covariances: list[Covariance]
-    on_codes: bool
-    ahead: bool = False
-    offsets: Offsets | None = None
-
-    @classmethod
-    def fit(
-        cls, places: Places, rows: Rows, on_codes: bool, offsets: bool = False, seed: int = 0,
-        near: ResidualField | None = None,
-    ) -> ResidualField:
-        """By composite likelihood of values minus the base. `offsets`: those of places that are often seen, too.
-        `near`: a field of the same data, whose forms are taken."""
-        constant = _offsets(places, rows, seed) if offsets else None
-        if constant is not None:
-            rows = Rows(rows.t, rows.x, rows.u - constant(places, rows.x)[0], rows.place)
-        covariances = [
-            fit_covariance(_samples(places, rows, c), places.groups, places.moving, seed,
-                           None if near is None else near.covariances[c])
-            for c in range(rows.u.shape[1])
-        ]
-        return cls(places, covariances, on_codes, offsets=constant)
-
-    def condition(self, rows: Rows) -> Conditioned:
-        """The posterior given values minus the base."""
-        return Conditioned(self, rows)
-
-    def inflation(self, x: np.ndarray) -> Tensor:
-        """Factors (C,) of the noise of independent values at points x (N, d) that tell as much of what is common to all
-        as values with this residual do: mean sums of rows of the correlation matrix."""
-        some = x[:: max(1, len(x) // _FEW)]
-        y, share = torch.as_tensor(self.places(some)), len(x) / len(some)
-        t = torch.zeros(len(y), dtype=torch.float64)
-        return torch.stack([
-            1 + share * (c(t, y, t, y).sum(1).mean() - c.variance) / (c.variance + c.nugget) for c in self.covariances
-        ])
-
-    def without(self, x: np.ndarray) -> ResidualField:
-        """The field to which places x (M, d) are new."""
-        if self.offsets is None:
-            return self
-        gone = {place.tobytes() for place in x}
-        kept = np.array([place.tobytes() not in gone for place in self.offsets.x])
-        return replace(self, offsets=replace(self.offsets, x=self.offsets.x[kept], value=self.offsets.value[kept]))
+    channels: tuple[ChannelField | None, ...]
 
     # ---- storing ----
 
     def state(self) -> dict[str, Any]:
         """Nested tensors and plain values."""
-        constant = None
-        if self.offsets is not None:
-            constant = {"x": torch.as_tensor(self.offsets.x), "value": torch.as_tensor(self.offsets.value),
-                        "covariances": [_covariance_state(c) for c in self.offsets.covariances]}
-        return {"places": asdict(self.places), "on_codes": self.on_codes, "ahead": self.ahead, "offsets": constant,
-                "covariances": [_covariance_state(c) for c in self.covariances]}
+        return {"places": asdict(self.places), "channels": [None if c is None else _state(c) for c in self.channels]}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> ResidualField:
-        """The inverse of `state`."""
-        constant = state["offsets"]
-        offsets = None if constant is None else Offsets(
-            constant["x"].numpy(), constant["value"].numpy(), [_covariance(c) for c in constant["covariances"]])
+        """The inverse of `state`. Raises UserError for that of a version that has no weights."""
+        if "channels" not in state:
+            raise UserError("the residual field of this run was written by an earlier version; train it again")
         places = Places(tuple(state["places"]["period"]), state["places"]["sphere"])
-        return cls(places, [_covariance(c) for c in state["covariances"]], state["on_codes"], state["ahead"], offsets)
+        return cls(places, tuple(None if c is None else _channel(c) for c in state["channels"]))
 
 
 class Conditioned:
-    """A residual field given observed values: a function of time and place."""
+    """A residual field given observed values: what it makes of the values that codes give.
 
-    def __init__(self, field: ResidualField, rows: Rows) -> None:
-        self.field = field
-        self.last = float(rows.t.max())
-        u = rows.u if field.offsets is None else rows.u - field.offsets(field.places, rows.x)[0]
+    Args:
+        rows: observed values. codes: (R, C), what codes give there.
+        edges: what codes give at points (R, d) at the first and at the last observed time, (2, R, C).
+    """
+
+    def __init__(self, field: ResidualField, rows: Rows, codes: np.ndarray, edges: Codes) -> None:
+        self.field, self._edges = field, edges
+        self.first, self.last = float(rows.t.min()), float(rows.t.max())
+        self._sites: list[tuple[Sites, Tensor] | None] = []
         y = field.places(rows.x)
-        self._channels = []
-        for c, covariance in enumerate(field.covariances):
-            seen = np.isfinite(u[:, c])
-            sites = Sites(rows.t[seen], y[seen], covariance) if seen.any() else None
-            self._channels.append((sites, torch.as_tensor(u[seen, c])))
+        for c, channel in enumerate(field.channels):
+            seen = np.isfinite(rows.u[:, c])
+            if channel is None or not seen.any():
+                self._sites.append(None)
+                continue
+            u = rows.u[seen, c] - (codes[seen, c] if channel.on_codes else 0.0)
+            if channel.offsets is not None:
+                u = u - channel.offsets(field.places, rows.x[seen])[0]
+            self._sites.append((Sites(rows.t[seen], y[seen], channel.covariance), torch.as_tensor(u)))
 
-    def __call__(self, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean (R, C) and variance (R, C) of observations at times (R,) and points (R, d), the base not counted, and
-        the shares (R, C) of the variance that the observations explain."""
-        y, channels = self.field.places(x), len(self.field.covariances)
-        mean, variance, explained = torch.zeros(3, len(t), channels, dtype=torch.float64)
-        for c, (sites, values) in enumerate(self._channels):
-            covariance = self.field.covariances[c]
-            own = covariance.variance.expand(len(t))
-            if sites is not None:
-                mean[:, c], own = krige(sites, values, t, y, NEIGHBOURS)
-            variance[:, c] = own + covariance.nugget
-            explained[:, c] = (1 - own / covariance.variance).clamp(0, 1)
-        if self.field.offsets is not None:
-            offset, unsure = self.field.offsets(self.field.places, x)
+    def own(self, c: int, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Mean (R,) of the process of a channel at times (R,) and points (R, d), and the variance of observations."""
+        channel, sites = self.field.channels[c], self._sites[c]
+        assert channel is not None
+        mean, variance = torch.zeros(len(t), dtype=torch.float64), channel.covariance.variance.expand(len(t))
+        if sites is not None:
+            mean, variance = krige(*sites, t, self.field.places(x), NEIGHBOURS)
+        variance = variance + channel.covariance.nugget
+        if channel.offsets is not None:
+            offset, unsure = channel.offsets(self.field.places, x)
             mean, variance = mean + torch.as_tensor(offset), variance + torch.as_tensor(unsure)
-        return mean, variance, explained
+        return mean, variance
 
-    def added_to(
-        self, mean: Tensor, variance: Tensor, t: Tensor, x: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and variance (R, C) of observations, given those of what codes give: without noise (C,).
+    def combined(self, mean: Tensor, std: Tensor | None, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Mean and standard deviation (R, C) of observations, given those that codes give alone.
 
         Args:
             t, x: internal times (R,) and points (R, d).
         """
-        times = t.double().numpy()
-        own, unsure, explained = self(times, x.double().numpy())
-        if self.field.on_codes:
-            return mean + own, variance + unsure
-        if not self.field.ahead:
-            return own, unsure
-        left = torch.as_tensor(times > self.last)[:, None] * (1 - explained)
-        return own + left * mean, (1 - left) * unsure + left * (variance + noise)
+        times, points = t.double().numpy(), x.double().numpy()
+        inside = times.clip(self.first, self.last)
+        away = np.abs(times - inside)
+        mean, std = mean.double().clone(), None if std is None else std.double().clone()
+        edges: Tensor | None = None
+        for c, channel in enumerate(self.field.channels):
+            if channel is None or self._sites[c] is None:
+                continue
+            weight = channel.weight * channel.decay(away)
+            near, far = (np.flatnonzero(rows) for rows in (away == 0, (away > 0) & (weight > _NO_WEIGHT)))
+            for rows, outside in ((near, False), (far, True)):
+                if not len(rows):
+                    continue
+                base = mean[rows, c]
+                if outside and not channel.decay.own:  # the same at all times
+                    asked = np.concatenate([inside[rows, None], points[rows]], 1)
+                    distinct, which = np.unique(asked, axis=0, return_inverse=True)
+                    own, variance = (v[which.reshape(-1)] for v in self.own(c, distinct[:, 0], distinct[:, 1:]))
+                    if not channel.on_codes:
+                        edges = self._edges(points) if edges is None else edges
+                        base = torch.where(torch.as_tensor(times[rows] < self.first), edges[0, rows, c],
+                                           edges[1, rows, c])
+                else:
+                    own, variance = self.own(c, times[rows], points[rows])
+                share = torch.as_tensor(weight[rows])
+                mean[rows, c] += share * (own if channel.on_codes else own - base)
+                if std is not None:
+                    std[rows, c] = combined_std(channel, share, variance, std[rows, c])
+            if std is not None:
+                first, later = channel.spread
+                std[:, c] *= torch.as_tensor(later + (first - later) * np.exp(-away))
+        return mean, std
 
-    def sample(self, t: np.ndarray, x: np.ndarray, count: int, seed: int = 0) -> Tensor:
-        """Joint draws (count, R, C) of the field, without noise, given the nearest observations of all points."""
-        y, random = self.field.places(x), torch.Generator().manual_seed(seed)
-        draws = []
-        for c, (sites, values) in enumerate(self._channels):
-            mean, root = joint(self.field.covariances[c], sites, values, t, y, NEIGHBOURS)
-            draws.append(mean + torch.randn(count, len(t), generator=random, dtype=torch.float64) @ root.T)
-        result = torch.stack(draws, -1)
-        if self.field.offsets is not None:
-            distinct, which = np.unique(x, axis=0, return_inverse=True)
-            offset, unsure = (torch.as_tensor(v) for v in self.field.offsets(self.field.places, distinct))
-            drawn = torch.randn(count, *offset.shape, generator=random, dtype=torch.float64)
-            result = result + (offset + unsure.sqrt() * drawn)[:, which.reshape(-1)]
-        return result
+
+def combined_std(channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor) -> Tensor:
+    """Standard deviation (R,) of a weighted sum, not calibrated: its parts err alike.
+
+    Args:
+        variance: (R,) of the process. std: (R,) of codes alone.
+    """
+    if channel.on_codes:  # which have an uncertainty of their own
+        covariance = channel.covariance
+        explained = covariance.variance + covariance.nugget - variance
+        variance = torch.maximum(variance, std.square() - explained)
+    return weight * variance.sqrt() + (1 - weight) * std
 
 
-def _offsets(places: Places, rows: Rows, seed: int) -> Offsets | None:
+def _offsets(
+    places: Places, t: np.ndarray, x: np.ndarray, place: np.ndarray, u: np.ndarray, seed: int
+) -> Offsets | None:
     """Means of often observed places around the means of all at the same time (two-way additive fit); None where too
     few are seen often enough."""
-    _, first, place = np.unique(rows.place, return_index=True, return_inverse=True)
-    _, time = np.unique(rows.t, return_inverse=True)
-    values, covariances = [], []
-    for c in range(rows.u.shape[1]):
-        seen = np.isfinite(rows.u[:, c])
-        u, p, k = rows.u[seen, c], place[seen], time[seen]
-        counts, frames = np.bincount(p, minlength=len(first)), np.bincount(k, minlength=time.max() + 1)
-        offset = np.zeros(len(first))
-        for _ in range(8):
-            common = np.bincount(k, u - offset[p], len(frames)) / np.maximum(frames, 1)
-            offset = np.bincount(p, u - common[k], len(first)) / np.maximum(counts, 1)
-        offset = np.where(counts >= _FRAMES, offset, np.nan)
-        known = np.isfinite(offset)
-        if known.sum() < 8:
-            return None
-        here = places(rows.x[first][known])
-        samples = Samples(np.zeros(len(here)), here, np.flatnonzero(known), offset[known])
-        values.append(offset)
-        covariances.append(fit_covariance(samples, places.groups, (False,) * len(places.groups), seed))
-    return Offsets(rows.x[first], np.stack(values, 1), covariances)
-
-
-def _samples(places: Places, rows: Rows, channel: int) -> Samples:
-    seen = np.isfinite(rows.u[:, channel])
-    return Samples(rows.t[seen], places(rows.x[seen]), rows.place[seen], rows.u[seen, channel].astype(np.float64))
+    _, first, p = np.unique(place, return_index=True, return_inverse=True)
+    _, k = np.unique(t, return_inverse=True)
+    counts, frames = np.bincount(p, minlength=len(first)), np.bincount(k)
+    offset = np.zeros(len(first))
+    for _ in range(8):
+        common = np.bincount(k, u - offset[p], len(frames)) / frames
+        offset = np.bincount(p, u - common[k], len(first)) / counts
+    offset = np.where(counts >= _FRAMES, offset, np.nan)
+    known = np.isfinite(offset)
+    if known.sum() < 8:
+        return None
+    samples = Samples(np.zeros(int(known.sum())), places(x[first][known]), np.flatnonzero(known), offset[known])
+    return Offsets(x[first], offset, fit_covariance(samples, places.groups, (False,) * len(places.groups), seed))
 
 
 def rows_of(t: Tensor, x: Tensor, u: Tensor, delay: Tensor | None = None) -> list[Rows]:
@@ -255,6 +281,24 @@ def joined(parts: Sequence[Rows]) -> Rows:
     x = np.concatenate([rows.x for rows in parts])
     place = np.unique(x, axis=0, return_inverse=True)[1].reshape(-1)
     return Rows(t, x, np.concatenate([rows.u for rows in parts]), place)
+
+
+def _state(channel: ChannelField) -> dict[str, Any]:
+    offsets = channel.offsets
+    constant = None
+    if offsets is not None:
+        constant = {"x": torch.as_tensor(offsets.x), "value": torch.as_tensor(offsets.value),
+                    "covariance": _covariance_state(offsets.covariance)}
+    return {"covariance": _covariance_state(channel.covariance), "offsets": constant, "on_codes": channel.on_codes,
+            "weight": channel.weight, "decay": asdict(channel.decay), "spread": list(channel.spread)}
+
+
+def _channel(state: dict[str, Any]) -> ChannelField:
+    constant = state["offsets"]
+    offsets = None if constant is None else Offsets(
+        constant["x"].numpy(), constant["value"].numpy(), _covariance(constant["covariance"]))
+    return ChannelField(_covariance(state["covariance"]), offsets, state["on_codes"], state["weight"],
+                        Decay(**state["decay"]), tuple(state["spread"]))
 
 
 def _covariance_state(covariance: Covariance) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 The likelihood of values given near values among a random part of the places (what hidden places are asked for), and of
 values given earlier ones (what forecasts are): each factor is a small Gaussian, so that the cost does not grow with
 the data (composite likelihood: Varin, Reid and Firth, 2011; Vecchia, 1988). The form of the covariance is chosen by
-the same likelihood of values that were not fitted to.
+the same likelihood of values at places that were not fitted to: values of one place at many times are no independent
+evidence of how places are correlated.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from inrflow.encoding.residual.neighbours import Sites, local_weights
 
 _SHARES = (0.8, 0.5, 0.5, 0.25)  # of the places that predict the others
 _TARGETS, _NEIGHBOURS = 400, 16
-_ITERATIONS = 25
-_GAIN = 4e-3  # nats a value by which a richer form must predict better
+_ITERATIONS, _OF_TRIALS = 25, 12
+_GAIN = 0.01  # nats a value by which a richer form must predict better
 _FEWEST = 8  # places of which some can be spared
 
 
@@ -42,7 +43,8 @@ class Samples:
 
 @dataclass
 class Conditionals:
-    """Values with the neighbours that they are predicted from: (Q,), (Q, p), (Q,); (Q, m), (Q, m, p), (Q, m)."""
+    """Values with the neighbours that they are predicted from: (Q,), (Q, p), (Q,); (Q, m), (Q, m, p), (Q, m); and the
+    place (Q,) of each."""
 
     t: Tensor
     y: Tensor
@@ -51,6 +53,7 @@ class Conditionals:
     near_y: Tensor
     near_value: Tensor
     missing: Tensor
+    place: Tensor
 
     def __call__(self, covariance: Covariance) -> Tensor:
         """Log density (Q,) of the values given their neighbours."""
@@ -59,9 +62,14 @@ class Conditionals:
         error = self.value - (weights * self.near_value).sum(1)
         return -0.5 * (error.square() / variance + variance.log() + np.log(2 * np.pi))
 
-    def part(self, index: slice) -> Conditionals:
+    def part(self, index: Tensor) -> Conditionals:
         """Some of them."""
         return Conditionals(*(value[index] for value in vars(self).values()))
+
+    def gain(self, new: Covariance, old: Covariance) -> float:
+        """Mean gain of log density of a covariance over another."""
+        with torch.no_grad():
+            return float((self(new) - self(old)).mean())
 
 
 def conditionals(samples: Samples, covariance: Covariance, random: np.random.Generator) -> Conditionals:
@@ -91,39 +99,39 @@ def conditionals(samples: Samples, covariance: Covariance, random: np.random.Gen
     targets, near = targets[order], near[order]
     t, y, value = (torch.as_tensor(v) for v in (samples.t, samples.y, samples.value))
     missing = torch.as_tensor(near < 0)
-    return Conditionals(t[targets], y[targets], value[targets], t[near], y[near], value[near], missing)
+    place = torch.as_tensor(np.unique(samples.place, return_inverse=True)[1].reshape(-1))
+    return Conditionals(t[targets], y[targets], value[targets], t[near], y[near], value[near], missing, place[targets])
 
 
 def fit_covariance(
-    samples: Samples, groups: tuple[int, ...], moving: tuple[bool, ...], seed: int = 0, near: Covariance | None = None
+    samples: Samples, groups: tuple[int, ...], moving: tuple[bool, ...], seed: int = 0, near: Covariance | None = None,
+    richer: bool = True,
 ) -> Covariance:
-    """The covariance of one channel: of the simplest form, then of richer ones where they predict clearly better; with
-    the form of `near` where that is given."""
+    """The covariance of one channel: of the simplest form, then of `richer` ones where they predict clearly better;
+    with the form of `near` where that is given."""
     random = np.random.default_rng([seed, 17])
-    best = start(samples, Form((1.5,), 0.5, groups, moving)) if near is None else near
+    best = start(samples, Form((1.5,), 0.5, (0,) * len(groups), moving)) if near is None else near
+    half = torch.as_tensor(random.permutation(len(np.unique(samples.place))) % 2 == 0)
     limits = bounds(samples)
     for _ in range(2):  # near is near in units of what was fitted
         data = conditionals(samples, best, random)
-        half = len(data.t) // 2
-        learn, judge = data.part(slice(0, half)), data.part(slice(half, None))
+        learn, judge = data.part(half[data.place]), data.part(~half[data.place])
         best = maximised(best, learn if near is None else data, limits)
     if near is not None:
         return best
-    with torch.no_grad():
-        score = float(judge(best).mean())
-    for change in CHANGES:
+    for change in CHANGES if richer else ():
         with torch.no_grad():
-            starts = sorted(change(best), key=lambda other: -float(learn(other).mean()))
+            starts = sorted(change(best, groups), key=lambda other: -float(learn(other).mean()))
         for other in starts[:1]:
-            new = maximised(other, learn, limits)
-            with torch.no_grad():
-                gained = float(judge(new).mean())
-            if gained > score + _GAIN:
-                best, score = new, gained
+            new = maximised(other, learn, limits, _OF_TRIALS)
+            if judge.gain(new, best) > _GAIN:
+                best = new
     return maximised(best, data, limits)
 
 
-def maximised(covariance: Covariance, data: Conditionals, limits: Callable[[Form], np.ndarray]) -> Covariance:
+def maximised(
+    covariance: Covariance, data: Conditionals, limits: Callable[[Form], np.ndarray], iterations: int | None = None
+) -> Covariance:
     """The covariance with the parameters of largest likelihood, by L-BFGS within limits."""
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
@@ -136,7 +144,7 @@ def maximised(covariance: Covariance, data: Conditionals, limits: Callable[[Form
     box = limits(covariance.form)
     begin = np.clip(covariance.parameters.numpy(), *box)
     try:
-        found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=box.T, options={"maxiter": _ITERATIONS})
+        found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=box.T, options={"maxiter": iterations or _ITERATIONS})
     except torch.linalg.LinAlgError:
         return covariance
     return covariance.at(torch.as_tensor(found.x))
@@ -180,15 +188,24 @@ def _scales(samples: Samples) -> tuple[float, float, float]:
 # ---- richer forms ----
 
 
-def _smoother_or_rougher(best: Covariance) -> Iterator[Covariance]:
+def _anisotropic(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covariance]:
+    if max(groups):
+        form, velocity = replace(best.form, groups=groups), best.velocity[torch.tensor(best.form.moving)].tolist()
+        for longer in range(form.lengths):
+            lengths = [float(best.lengths[0, 0]) * (2.0 if one == longer else 0.7) for one in range(form.lengths)]
+            yield Covariance.of(form, best.variances.tolist(), best.times.tolist(), float(best.nugget), [lengths],
+                                velocity if form.drift else None)
+
+
+def _smoother_or_rougher(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covariance]:
     yield from (replace(best, form=replace(best.form, smoothness=(s,))) for s in (0.5, 2.5))
 
 
-def _longer_memory(best: Covariance) -> Iterator[Covariance]:
+def _longer_memory(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covariance]:
     yield replace(best, form=replace(best.form, memory=1.5))
 
 
-def _second_scale(best: Covariance) -> Iterator[Covariance]:
+def _second_scale(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covariance]:
     variances, times, lengths = best.variances.tolist(), best.times.tolist(), best.lengths.tolist()
     for smoothness, factor in ((0.5, 0.3), (1.5, 3.0)):
         form = replace(best.form, smoothness=(*best.form.smoothness, smoothness))
@@ -198,7 +215,7 @@ def _second_scale(best: Covariance) -> Iterator[Covariance]:
                             best.velocity[torch.tensor(best.form.moving)].tolist() if best.form.drift else None)
 
 
-def _drift(best: Covariance) -> Iterator[Covariance]:
+def _drift(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covariance]:
     if any(best.form.moving):
         form = replace(best.form, drift=True)
         speed = 0.3 * float(best.lengths[0].mean() / best.times[1])
@@ -209,4 +226,4 @@ def _drift(best: Covariance) -> Iterator[Covariance]:
                 yield Covariance(form, torch.cat([best.parameters, velocity]))
 
 
-CHANGES = (_smoother_or_rougher, _longer_memory, _drift, _second_scale)
+CHANGES = (_anisotropic, _smoother_or_rougher, _longer_memory, _drift, _second_scale)

@@ -1,6 +1,7 @@
-"""The choice of the residual field: codes alone, a Gaussian process alone (kriging around the mean), or both.
+"""The choice of the residual field, channel by channel: codes alone, a Gaussian process alone (kriging), or both.
 
-Judged where users ask: at places that are held out, within the observed window, and on frames after it.
+Judged where users ask, by a model that has not seen the last frames: at places that are held out, within observed
+windows, and after these at places held out and seen.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -15,11 +17,21 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import has_output_layer
+from inrflow.dynamics.states import series_windows
 from inrflow.encoding.prior.interpolation_error import MOST_POINTS
-from inrflow.encoding.residual.field import ResidualField, Rows, joined, rows_of
+from inrflow.encoding.residual.field import (
+    ChannelField,
+    Conditioned,
+    Decay,
+    ResidualField,
+    Rows,
+    combined_std,
+    joined,
+    rows_of,
+)
 from inrflow.encoding.residual.places import Places
 from inrflow.evaluation.forecast import forecast
-from inrflow.model.residual import with_residual
+from inrflow.model.residual import rows_and_codes
 from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.normal import HALF_WIDTH_90
@@ -28,106 +40,169 @@ from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
-_FOLDS, _TRAJECTORIES, _FRAMES, _VALUES = 2, 4, 96, 1200  # that judge
+_FOLDS, _TRAJECTORIES, _WINDOWS, _FRAMES, _VALUES = 3, 4, 4, 48, 500  # that judge
 _ROWS = 60_000  # that hyper-parameters are sought in
 _FEWEST = 10  # errors of which a quantile is taken
 _TRUNK = 1e-8  # ridge, relative: numerical null space of features at fewer points
+_MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
+_KEPT = (0.0, 0.25, 0.5, 0.75)
+_CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
+_SHARE, _PLAIN, _RICH = 0.5, 5.0, 10.0  # of the time budget; fits of the simplest form that a search takes as long as
 
 
-@dataclass
-class Errors:
-    """Errors, in the held-out places of the window and after it, (V, C), and the predicted deviations there."""
+def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
+    """The surrogate with the residual field that predicts held-out places clearly better than without, or as it is.
 
-    between: Tensor
-    between_std: Tensor
-    ahead: Tensor
-    ahead_std: Tensor
-
-    @property
-    def score(self) -> tuple[float, float]:
-        """Mean squared errors of normalised values between the observed places and ahead; NaN where none."""
-        return float(self.between.square().nanmean()), float(self.ahead.square().nanmean())
-
-    def spread(self) -> Tensor:
-        """Factors (C,) with which 90 % intervals hold 90 % of the errors at held-out places."""
-        scaled = [c[torch.isfinite(c)] for c in (self.between.abs() / self.between_std / HALF_WIDTH_90).T]
-        factors = [c.quantile(0.9) if len(c) > _FEWEST else c.new_tensor(1.0) for c in scaled]
-        return torch.stack(factors).clamp(0.05, 1e3)
-
-
-def choose_residual_field(surrogate: Surrogate, run: Run) -> Surrogate:
-    """The surrogate with the residual field that predicts held-out places clearly better than without, or as it is."""
+    `judged`: the surrogate before it was refitted to all frames.
+    """
     try:
-        return _chosen(surrogate, run) if surrogate.decoder.affine else surrogate
+        return _chosen(surrogate, judged, run) if surrogate.decoder.affine else surrogate
     except (ArithmeticError, ValueError, RuntimeError) as error:  # LinAlgError is one of the last two
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         run.log.say(f"the search for a residual field failed and is passed over: {reason}")
         return surrogate
 
 
-def _chosen(surrogate: Surrogate, run: Run) -> Surrogate:
-    problem, log = run.problem, run.log
-    if run.budget.known("residual_field") != 1:
-        return surrogate
-    judged = _judged(problem)
-    inner = surrogate._inner(problem.source.batch(judged, normalised=False))
-    folds = list(_folds(surrogate, inner, problem, run.config.seed))
+def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
+    problem, log, about = run.problem, run.log, surrogate.description
+    folds: list[Fold] = []
+    for fold in _folds(judged, problem, run.config.seed):
+        folds.append(fold)
+        left = torch.cat([one.between.error for one in folds]).square().nanmean(0)
+        if not float(left.nanmean()) > WHITE:  # or nothing to compare by
+            return surrogate
     if not folds:
         return surrogate
-    codes = _joined([fold.errors(None) for fold in folds])
-    if not codes.score[0] > WHITE:  # or nothing to compare by
-        return surrogate
-    log.say(f"residual field: codes leave {codes.score[0]:.2e} at held-out places, {codes.score[1]:.2e} ahead")
-    description = surrogate.description
-    period = description.period or (0.0,) * len(description.coordinates)
-    places = Places(tuple(period), description.geometry == "sphere")
-    best, best_errors, best_name = None, codes, "codes alone"
-    for name, field in _fields(surrogate, problem, places, folds, run.config.seed):
-        errors = _joined([fold.errors(field) for fold in folds])
-        row = log.tried(Tried("residual_field", name, 0, errors.score[0], errors.score[1]))
-        log.say(f"residual field: {name} leaves {errors.score[0]:.2e} at held-out places, {errors.score[1]:.2e} ahead")
-        if _better(errors.score, best_errors.score):
-            best, best_errors, best_name, row.taken = field, errors, name, True
-        else:
-            row.why = f"not clearly better than {best_name} at held-out places"
-    if best is None:
-        return surrogate
-    surrogate.residual = best
-    surrogate.prior.spread, surrogate.prior.growth = best_errors.spread(), None
+    places = Places(tuple(about.period or (0.0,) * len(about.coordinates)), about.geometry == "sphere")
+    variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run)
+    effort = variants.effort(len(about.channels))
+    log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
+            + ("" if effort else "; no time is left to look for one"))
+    chosen: list[ChannelField | None] = []
+    for c, channel in enumerate(about.channels if effort else ()):
+        best, words, least = None, f"{channel}: codes alone", float(left[c])
+        for name, one in variants.of(c):
+            weighed, between, ahead = _weighed(one, c, folds, places)
+            name = f"{channel}: {name}, weight {weighed.weight:.2f}"
+            row = log.tried(Tried("residual_field", name, 0, between, ahead))
+            if between < BETTER * least:
+                best, least, words, row.taken = weighed, between, name, True
+            else:
+                row.why = f"not clearly better than {words} at held-out places"
+        log.say(f"residual field: {words} leaves {least:.2e}, codes alone {float(left[c]):.2e}")
+        chosen.append(best)
+    if any(chosen):
+        surrogate.residual = ResidualField(places, tuple(chosen))
     return surrogate
 
 
-def _better(new: tuple[float, float], old: tuple[float, float]) -> bool:
-    """Clearly better between places and not worse ahead, on the whole."""
-    ratios = [n / max(o, 1e-300) for n, o in zip(new, old, strict=True) if n == n and o == o]
-    return bool(ratios) and float(np.prod(ratios)) ** (1 / len(ratios)) < BETTER
+@dataclass
+class _Variants:
+    """Candidates for the process of a channel, fitted to training values, or to what codes leave at held-out places."""
 
+    places: Places
+    rows: Rows
+    apart: Rows
+    run: Run
 
-def _judged(problem: Problem) -> np.ndarray:
-    """Trajectories that judge: some of the held-out ones, else of those of training."""
-    judged = problem.validation if len(problem.validation) else problem.train
-    return judged[:_TRAJECTORIES]
+    def effort(self, channels: int) -> int:
+        """2: all forms of covariance are tried, 1: the simplest, 0: there is no time for that."""
 
+        def choose() -> int:
+            budget = self.run.budget
+            left, began = budget.seconds(_SHARE), budget.clock()
+            ChannelField.fit(self.places, self.rows, 0, richer=False)
+            each = (budget.clock() - began) * channels
+            return int(left > _PLAIN * each) + int(left > _RICH * each)
 
-def _fields(
-    surrogate: Surrogate, problem: Problem, places: Places, folds: list[Fold], seed: int
-) -> Iterator[tuple[str, ResidualField]]:
-    """Candidates: around the mean, with offsets of places, with the codes' forecast ahead; and on the codes."""
-    rows = _training_rows(surrogate, problem)
-    fields = [ResidualField.fit(places, rows, on_codes=False, seed=seed)]
-    yield "a Gaussian process around the mean", fields[0]
-    if problem.source.shared_points:
-        with_offsets = ResidualField.fit(places, rows, on_codes=False, offsets=True, seed=seed, near=fields[0])
-        if with_offsets.offsets is not None:
-            fields.append(with_offsets)
-            yield "a Gaussian process around the means of places", with_offsets
-    for field in fields:
-        words = "the mean" if field.offsets is None else "the means of places"
-        yield f"a Gaussian process around {words}, forecasts of the codes ahead", replace(field, ahead=True)
-    if all(fold.window.delay is None for fold in folds):
-        left = joined([part for fold in folds for part in fold.residuals()])
-        on_codes = ResidualField.fit(places, left, on_codes=True, seed=seed, near=fields[0])
+        return self.run.budget.decide("residual_field", choose)
+
+    def of(self, c: int) -> Iterator[tuple[str, ChannelField]]:
+        """Around the mean, around means of places, on the codes."""
+        richer, seed = self.run.budget.known("residual_field") == 2, self.run.config.seed
+        shared = self.run.problem.source.shared_points
+        first = ChannelField.fit(self.places, self.rows, c, shared, seed=seed, richer=richer)
+        if first.offsets is not None:
+            yield "a Gaussian process around the means of places", first
+            yield "a Gaussian process around the mean", ChannelField.fit(self.places, self.rows, c, seed=seed, near=first)
+        else:
+            yield "a Gaussian process around the mean", first
+        on_codes = ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first)
         yield "a Gaussian process on the codes", on_codes
+
+
+def _weighed(
+    channel: ChannelField, c: int, folds: list[Fold], places: Places
+) -> tuple[ChannelField, float, float]:
+    """A channel's process with its weight beside codes, its decay ahead and its spreads, and its mean squared errors
+    between the observed places and ahead of them."""
+    between, ahead = [], []
+    for fold in folds:
+        one = channel if channel.offsets is None else replace(channel, offsets=channel.offsets.without(fold.places))
+        others = (None,) * (fold.between.error.shape[1] - c - 1)
+        field = ResidualField(places, (*(None,) * c, one, *others))
+        conditioned = [Conditioned(field, *pair, lambda x: torch.empty(0)) for pair in fold.observed]
+        between.append(fold.between.against(conditioned, c))
+        ahead.append(fold.ahead.against(conditioned, c))
+    inside, outside = _Comparison.joined(between), _Comparison.joined(ahead)
+    channel = replace(channel, weight=inside.best_weight())
+    share = torch.full_like(inside.lead, channel.weight)
+    decay, chosen = Decay(), torch.zeros_like(outside.lead)
+    alone = least = outside.mean_square(chosen)
+    for own, memory, kept in product((False, True), _MEMORIES, _KEPT):
+        other = Decay(memory, kept, own)
+        weight = channel.weight * torch.as_tensor(other(outside.lead.numpy()))
+        error = outside.mean_square(weight, own)
+        if float(error.mean()) < _CLEARLY * float(least.mean()) and bool((error <= alone).all()):
+            decay, chosen, least = other, weight, error
+    spread = inside.quantile(channel, share), outside.quantile(channel, chosen, decay.own)
+    return (replace(channel, decay=decay, spread=spread), float(inside.mean_square(share).mean()), float(least.mean()))
+
+
+@dataclass
+class _Comparison:
+    """Errors (V,) of codes, what a process differs from them, and deviations; NaN where there is no truth.
+
+    Attributes:
+        error: truth minus codes. lead: after the last observation. seen: whether the place was observed.
+        difference: of the process at the last observed time; own: at that time itself.
+        variance: of an observation by the process, own_variance at that time itself. std: by codes alone.
+    """
+
+    error: Tensor
+    std: Tensor
+    lead: Tensor
+    seen: Tensor
+    difference: Tensor
+    variance: Tensor
+    own: Tensor
+    own_variance: Tensor
+
+    @classmethod
+    def joined(cls, parts: list[_Comparison]) -> _Comparison:
+        """Those of all folds, where there is a truth."""
+        whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+        known = torch.isfinite(whole["error"])
+        return cls(**{name: value[known] for name, value in whole.items()})
+
+    def best_weight(self) -> float:
+        """Weight, from 0 to 1, of least mean squared error."""
+        squares = float(self.own.square().sum())
+        return float(np.clip(float((self.own * self.error).sum()) / squares, 0.0, 1.0)) if squares else 0.0
+
+    def mean_square(self, weight: Tensor, own: bool = True) -> Tensor:
+        """Mean squared errors with weights (V,), at places that were not observed and that were, if there are any."""
+        missed = (self.error - weight * (self.own if own else self.difference)).square()
+        groups = [missed[self.seen == seen] for seen in (False, True)]
+        return torch.stack([group.mean() for group in groups if len(group)] or [missed.new_tensor(torch.nan)])
+
+    def quantile(self, channel: ChannelField, weight: Tensor, own: bool = True) -> float:
+        """Factor on standard deviations with which 90 % intervals hold 90 % of the errors."""
+        if len(self.error) <= _FEWEST:
+            return 1.0
+        std = combined_std(channel, weight, self.own_variance if own else self.variance, self.std)
+        missed = (self.error - weight * (self.own if own else self.difference)).abs()
+        return float((missed / std / HALF_WIDTH_90).quantile(0.9).clamp(0.05, 1e3))
 
 
 def _training_rows(surrogate: Surrogate, problem: Problem) -> Rows:
@@ -142,47 +217,126 @@ def _training_rows(surrogate: Surrogate, problem: Problem) -> Rows:
 
 
 @dataclass
-class Fold:
-    """A window of frames of which some places are held out, and what comes after it.
+class Targets:
+    """Values that are predicted, and what codes make of them.
 
     Attributes:
-        window: observed, at the places that are kept. hidden: the held-out places in its frames; ahead: all places in
-            later frames; internal units. places: (M, d) the held-out ones.
-        decoder: which has not seen them. estimate: states from the window.
+        window: (V,) which one they belong to. t: (V,) internal times. x: (V, d).
+        error: (V, C) truth minus codes. std: (V, C). lead: (V,) after the last observation. seen: (V,) places.
+        values, edge: (V, C) what codes give, and what they gave there at the last observed time.
     """
 
-    window: TrajectoryBatch
-    hidden: TrajectoryBatch
-    ahead: TrajectoryBatch | None
-    places: np.ndarray
-    surrogate: Surrogate
-    estimate: StateEstimate
+    window: np.ndarray
+    t: np.ndarray
+    x: np.ndarray
+    error: Tensor
+    std: Tensor
+    lead: Tensor
+    seen: Tensor
+    values: Tensor
+    edge: Tensor
 
-    def errors(self, field: ResidualField | None) -> Errors:
-        """Errors with a residual field or without."""
-        own, estimate = self.surrogate, self.estimate
-        if field is not None:
-            field = field.without(self.places)
-            own = replace(own, residual=field, prior=replace(
-                own.prior, spread=torch.ones_like(own.prior.spread), growth=None))
-            if field.on_codes:
-                estimate = _estimate(own, self.window)
-            else:
-                estimate = with_residual(own.decoder, estimate, self.window, field)
-        parts = []
-        for batch in (self.hidden, self.ahead):
-            if batch is None:
-                parts += [torch.full((0, len(own.prior.noise)), torch.nan, dtype=torch.float64)] * 2
+    def against(self, conditioned: list[Conditioned], c: int) -> _Comparison:
+        """What the process of a channel differs from codes."""
+        difference, variance, own, own_variance = torch.zeros(4, len(self.t), dtype=torch.float64)
+        for number, one in enumerate(conditioned):
+            rows = np.flatnonzero((self.window == number) & torch.isfinite(self.error[:, c]).numpy())
+            if not len(rows):
                 continue
-            predicted = forecast(own, estimate, _external(own, batch))
-            assert predicted.std is not None
-            parts += [(predicted.mean.double() - batch.u.double()).flatten(0, 2), predicted.std.flatten(0, 2)]
-        return Errors(*parts)
+            on_codes = one.field.channels[c].on_codes  # type: ignore[union-attr]
+            own[rows], own_variance[rows] = one.own(c, self.t[rows], self.x[rows])
+            difference[rows], variance[rows] = own[rows], own_variance[rows]
+            if bool((self.lead[rows] > 0).any()):
+                last = self.t[rows] - self.lead[rows].numpy()
+                difference[rows], variance[rows] = one.own(c, last, self.x[rows])
+            if not on_codes:
+                own[rows] -= self.values[rows, c]
+                difference[rows] -= self.edge[rows, c]
+        error, std = self.error[:, c], self.std[:, c]
+        return _Comparison(error, std, self.lead, self.seen, difference, variance, own, own_variance)
 
-    def residuals(self) -> list[Rows]:
-        """What codes from the kept places leave at the held-out ones."""
-        predicted = forecast(self.surrogate, self.estimate, _external(self.surrogate, self.hidden), with_std=False)
-        return rows_of(self.hidden.t, self.hidden.x, self.hidden.u.double() - predicted.mean.double())
+
+@dataclass
+class Fold:
+    """Windows of frames of which some places are held out, and what comes after them.
+
+    Attributes:
+        observed: of each window, values at the places that are kept, and what codes give there.
+        between: values at the held-out places in its frames. ahead: at all places in later frames.
+        places: (M, d) the held-out ones. apart: what codes leave at these.
+    """
+
+    observed: list[tuple[Rows, np.ndarray]]
+    between: Targets
+    ahead: Targets
+    places: np.ndarray
+    apart: Rows
+
+
+def _folds(surrogate: Surrogate, problem: Problem, seed: int) -> Iterator[Fold]:
+    """Places held out in turn, a part each; moving or scattered points: values."""
+    inner, past = _windows(surrogate, problem)
+    points = inner.u.shape[2]
+    if points < 2 * _FOLDS:
+        return
+    part = np.arange(points)
+    part[np.random.default_rng([seed, 23]).permutation(points)] = np.arange(points) % _FOLDS
+    for fold in range(_FOLDS):
+        held = torch.as_tensor(part == fold)
+        window = _at(inner.first_frames(past), ~held)
+        if not bool(window.observed.any(1).all()):
+            continue
+        model = replace(surrogate, residual=None)
+        if problem.source.shared_points and points <= MOST_POINTS:
+            model = _without(model, window.x[0, 0])
+        outer = _external(model, window)
+        estimate = model.estimate(outer.with_values(model.normalisation.invert(outer.u)))
+        last = estimate.t.nan_to_num(nan=-torch.inf).amax(1)
+
+        def targets(batch: TrajectoryBatch, seen: Tensor, model: Surrogate = model, estimate: StateEstimate = estimate,
+                    last: Tensor = last) -> Targets:
+            given = forecast(model, estimate, _external(model, batch))
+            assert given.std is not None
+            before = TrajectoryBatch(torch.minimum(batch.t, last[:, None]), batch.x, batch.u)
+            edge = forecast(model, estimate, _external(model, before), with_std=False).mean
+            late = torch.zeros(batch.u.shape[:3]) if batch.delay is None else batch.delay
+            t = batch.t[:, :, None] + late
+            x = batch.x.expand(*batch.u.shape[:3], batch.x.shape[-1])
+            number = torch.arange(len(batch))[:, None, None].expand(batch.u.shape[:3])
+            known = torch.isfinite(batch.u).any(-1) & torch.isfinite(t)
+            return Targets(
+                number[known].numpy(), t[known].numpy(), x[known].double().numpy(),
+                (batch.u.double() - given.mean.double())[known], given.std[known].double(),
+                (t - last[:, None, None]).clamp(min=0)[known], seen.expand(batch.u.shape[:3])[known],
+                given.mean.double()[known], edge.double()[known])
+
+        hidden = _at(inner.first_frames(past), held)
+        after = inner.frames(slice(past, None))
+        between = targets(_thinned(hidden), torch.zeros(1).bool())
+        left = forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
+        apart = joined(rows_of(hidden.t, hidden.x, hidden.u.double() - left, hidden.delay))
+        places = hidden.x[0, 0].double().numpy() if problem.source.shared_points else np.empty((0, hidden.x.shape[-1]))
+        yield Fold(rows_and_codes(model.decoder, estimate, window), between, targets(_thinned(after), ~held), places,
+                   apart)
+
+
+def _windows(surrogate: Surrogate, problem: Problem) -> tuple[TrajectoryBatch, int]:
+    """Windows of frames that the surrogate was not fitted to, at least in part, internal units, and how many of the
+    frames are taken as observed."""
+    if len(problem.validation):
+        batch = surrogate._inner(problem.source.batch(problem.validation[:_TRAJECTORIES], normalised=False))
+        frames = batch.u.shape[1]
+        past = max(min(surrogate.window, frames - 1), frames // 2)
+        return batch.frames(slice(max(0, past - _FRAMES), past + _FRAMES)), min(past, _FRAMES)
+    batch = surrogate._inner(problem.source.batch(problem.train[:_TRAJECTORIES], normalised=False))
+    frames, cut = batch.u.shape[1], problem.fitted_frames
+    past = min(max(surrogate.window, _FRAMES), cut)
+    leads, starts = series_windows(frames, cut, past, max(1, _WINDOWS // len(batch)))
+    parts = [batch.frames(slice(start, start + past + leads)) for start in starts]
+    x = batch.x if batch.x.shape[:2] == (1, 1) else torch.cat(
+        [part.x.expand(len(batch), *part.x.shape[1:]) for part in parts])
+    delay = None if batch.delay is None else torch.cat([part.delay for part in parts if part.delay is not None])
+    return TrajectoryBatch(torch.cat([p.t for p in parts]), x, torch.cat([p.u for p in parts]), delay), past
 
 
 def _external(surrogate: Surrogate, inner: TrajectoryBatch) -> TrajectoryBatch:
@@ -190,44 +344,12 @@ def _external(surrogate: Surrogate, inner: TrajectoryBatch) -> TrajectoryBatch:
     return TrajectoryBatch(surrogate.scale.external(inner.t), inner.x, inner.u, delay)
 
 
-def _estimate(surrogate: Surrogate, window: TrajectoryBatch) -> StateEstimate:
-    """As `Surrogate.estimate`, of a window in internal units."""
-    return surrogate.estimate(_in_data_units(surrogate, window))
-
-
-def _in_data_units(surrogate: Surrogate, inner: TrajectoryBatch) -> TrajectoryBatch:
-    outer = _external(surrogate, inner)
-    return outer.with_values(surrogate.normalisation.invert(outer.u))
-
-
-def _folds(surrogate: Surrogate, inner: TrajectoryBatch, problem: Problem, seed: int) -> Iterator[Fold]:
-    """Places held out in turn, a part each; moving or scattered points: values."""
-    random = np.random.default_rng([seed, 23])
-    points = inner.u.shape[2]
-    if points < 2 * _FOLDS:
-        return
-    part = np.arange(points)
-    part[random.permutation(points)] = np.arange(points) % _FOLDS
-    cut = problem.fitted_frames if not len(problem.validation) else max(surrogate.window, inner.u.shape[1] // 2)
-    first = max(0, cut - _FRAMES)
-    for fold in range(_FOLDS):
-        held = torch.as_tensor(part == fold)
-        window = _at(inner.frames(slice(first, cut)), ~held)
-        if not bool(window.observed.any(1).all()):
-            continue
-        hidden = _thinned(_at(inner.frames(slice(first, cut)), held))
-        ahead = _thinned(inner.frames(slice(cut, cut + _FRAMES // 2))) if cut < inner.u.shape[1] else None
-        model = surrogate
-        if problem.source.shared_points and points <= MOST_POINTS:
-            model = _without(surrogate, window.x[0, 0])
-        model = replace(model, residual=None)
-        yield Fold(window, hidden, ahead, hidden.x[0, 0].double().numpy() if hidden.x.shape[1] == 1 else
-                   np.empty((0, hidden.x.shape[-1])), model, _estimate(model, window))
-
-
 def _thinned(batch: TrajectoryBatch) -> TrajectoryBatch:
-    """Every k-th frame, as many as are looked at."""
-    return batch.frames(slice(None, None, max(1, batch.u[..., 0].numel() // _VALUES)))
+    """Every k-th frame, and of these every k-th place, as many as are looked at."""
+    every = max(1, batch.u[..., 0].numel() // _VALUES)
+    frames = min(every, batch.u.shape[1])
+    batch = batch.frames(slice((frames - 1) // 2, None, frames))
+    return _at(batch, torch.arange(0, batch.u.shape[2], max(1, every // frames)))
 
 
 def _at(batch: TrajectoryBatch, places: Tensor) -> TrajectoryBatch:
@@ -250,7 +372,3 @@ def _without(surrogate: Surrogate, kept: Tensor) -> Surrogate:
         projection = features.T @ torch.linalg.solve(gram, features)
         decoder.set_output(decoder.output.double() @ projection, decoder.output_map.double() @ projection)
     return replace(surrogate, decoder=decoder.eval())
-
-
-def _joined(parts: list[Errors]) -> Errors:
-    return Errors(*(torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])))
