@@ -98,7 +98,7 @@ class ChannelField:
     Attributes:
         offsets: what is constant in time, or None. on_codes: whether it is around what codes give.
         weight: that it has beside codes, and its decay outside of the observations.
-        spread: factors on standard deviations between the observations and outside of them.
+        spread: factors on its own standard deviations between the observations and outside of them.
     """
 
     covariance: Covariance
@@ -220,24 +220,25 @@ class Conditioned:
                 share = torch.as_tensor(weight[rows])
                 mean[rows, c] += share * (own if channel.on_codes else own - base)
                 if std is not None:
-                    std[rows, c] = combined_std(channel, share, variance, std[rows, c])
-            if std is not None:
-                first, later = channel.spread
-                std[:, c] *= torch.as_tensor(later + (first - later) * np.exp(-away))
+                    first, later = channel.spread
+                    factor = torch.as_tensor(later + (first - later) * np.exp(-away[rows]))
+                    std[rows, c] = combined_std(channel, share, variance, std[rows, c], factor)
         return mean, std
 
 
-def combined_std(channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor) -> Tensor:
-    """Standard deviation (R,) of a weighted sum, not calibrated: its parts err alike.
+def combined_std(
+    channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor, factor: Tensor | float
+) -> Tensor:
+    """Standard deviation (R,) of a weighted sum whose parts err alike.
 
     Args:
-        variance: (R,) of the process. std: (R,) of codes alone.
+        variance: (R,) of the process, times the square of a factor. std: (R,) of codes alone.
     """
     if channel.on_codes:  # which have an uncertainty of their own
         covariance = channel.covariance
         explained = covariance.variance + covariance.nugget - variance
         variance = torch.maximum(variance, std.square() - explained)
-    return weight * variance.sqrt() + (1 - weight) * std
+    return weight * factor * variance.sqrt() + (1 - weight) * std
 
 
 def _offsets(

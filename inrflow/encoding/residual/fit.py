@@ -144,7 +144,8 @@ def maximised(
     box = limits(covariance.form)
     begin = np.clip(covariance.parameters.numpy(), *box)
     try:
-        found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=box.T, options={"maxiter": iterations or _ITERATIONS})
+        found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=box.T,
+                         options={"maxiter": iterations or _ITERATIONS})
     except torch.linalg.LinAlgError:
         return covariance
     return covariance.at(torch.as_tensor(found.x))

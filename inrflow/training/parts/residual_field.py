@@ -13,10 +13,12 @@ from itertools import product
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import has_output_layer
+from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.dynamics.states import series_windows
 from inrflow.encoding.prior.interpolation_error import MOST_POINTS
 from inrflow.encoding.residual.field import (
@@ -42,7 +44,7 @@ from inrflow.training.run import Run
 
 _FOLDS, _TRAJECTORIES, _WINDOWS, _FRAMES, _VALUES = 3, 4, 4, 48, 500  # that judge
 _ROWS = 60_000  # that hyper-parameters are sought in
-_FEWEST = 10  # errors of which a quantile is taken
+_FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 10.0  # errors of which a quantile is taken; factors on deviations
 _TRUNK = 1e-8  # ridge, relative: numerical null space of features at fewer points
 _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
 _KEPT = (0.0, 0.25, 0.5, 0.75)
@@ -124,9 +126,10 @@ class _Variants:
         first = ChannelField.fit(self.places, self.rows, c, shared, seed=seed, richer=richer)
         if first.offsets is not None:
             yield "a Gaussian process around the means of places", first
-            yield "a Gaussian process around the mean", ChannelField.fit(self.places, self.rows, c, seed=seed, near=first)
+            around = ChannelField.fit(self.places, self.rows, c, seed=seed, near=first)
         else:
-            yield "a Gaussian process around the mean", first
+            around = first
+        yield "a Gaussian process around the mean", around
         on_codes = ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first)
         yield "a Gaussian process on the codes", on_codes
 
@@ -155,8 +158,15 @@ def _weighed(
         error = outside.mean_square(weight, own)
         if float(error.mean()) < _CLEARLY * float(least.mean()) and bool((error <= alone).all()):
             decay, chosen, least = other, weight, error
-    spread = inside.quantile(channel, share), outside.quantile(channel, chosen, decay.own)
+    spread = inside.spread(channel, share), outside.spread(channel, chosen, decay.own)
+    spread = _cautious(spread[0], folds[0].count), _cautious(spread[1], folds[0].count)
     return (replace(channel, decay=decay, spread=spread), float(inside.mean_square(share).mean()), float(least.mean()))
+
+
+def _cautious(factor: float, places: int) -> float:
+    """A factor below 1 from so many places, no smaller than a variance from as many values allows (see `calibrate`)."""
+    variance = 2 / (9 * places)
+    return max(factor, min(1.0, factor * (1 - variance - variance**0.5) ** -1.5))
 
 
 @dataclass
@@ -196,13 +206,22 @@ class _Comparison:
         groups = [missed[self.seen == seen] for seen in (False, True)]
         return torch.stack([group.mean() for group in groups if len(group)] or [missed.new_tensor(torch.nan)])
 
-    def quantile(self, channel: ChannelField, weight: Tensor, own: bool = True) -> float:
-        """Factor on standard deviations with which 90 % intervals hold 90 % of the errors."""
-        if len(self.error) <= _FEWEST:
+    def spread(self, channel: ChannelField, weight: Tensor, own: bool = True) -> float:
+        """Factor on deviations of the process with which 90 % intervals hold 90 % of errors, where it has weight."""
+        some = weight > 0.1
+        if int(some.sum()) <= _FEWEST:
             return 1.0
-        std = combined_std(channel, weight, self.own_variance if own else self.variance, self.std)
-        missed = (self.error - weight * (self.own if own else self.difference)).abs()
-        return float((missed / std / HALF_WIDTH_90).quantile(0.9).clamp(0.05, 1e3))
+        missed = (self.error - weight * (self.own if own else self.difference))[some].abs() / HALF_WIDTH_90
+        variance = (self.own_variance if own else self.variance)[some]
+
+        def excess(log: float) -> float:
+            std = combined_std(channel, weight[some], variance, self.std[some], np.exp(log))
+            return float((missed / std).quantile(0.9)) - 1
+
+        low, high = np.log(_NARROWEST), np.log(_WIDEST)
+        if excess(low) < 0 or excess(high) > 0:
+            return float(np.exp(low if excess(low) < 0 else high))
+        return float(np.exp(brentq(excess, low, high, xtol=1e-3)))
 
 
 def _training_rows(surrogate: Surrogate, problem: Problem) -> Rows:
@@ -263,13 +282,14 @@ class Fold:
     Attributes:
         observed: of each window, values at the places that are kept, and what codes give there.
         between: values at the held-out places in its frames. ahead: at all places in later frames.
-        places: (M, d) the held-out ones. apart: what codes leave at these.
+        places: (M, d) the held-out ones, of a `count` of all. apart: what codes leave at these.
     """
 
     observed: list[tuple[Rows, np.ndarray]]
     between: Targets
     ahead: Targets
     places: np.ndarray
+    count: int
     apart: Rows
 
 
@@ -317,7 +337,7 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int) -> Iterator[Fold]:
         apart = joined(rows_of(hidden.t, hidden.x, hidden.u.double() - left, hidden.delay))
         places = hidden.x[0, 0].double().numpy() if problem.source.shared_points else np.empty((0, hidden.x.shape[-1]))
         yield Fold(rows_and_codes(model.decoder, estimate, window), between, targets(_thinned(after), ~held), places,
-                   apart)
+                   points, apart)
 
 
 def _windows(surrogate: Surrogate, problem: Problem) -> tuple[TrajectoryBatch, int]:
@@ -360,12 +380,17 @@ def _at(batch: TrajectoryBatch, places: Tensor) -> TrajectoryBatch:
 def _without(surrogate: Surrogate, kept: Tensor) -> Surrogate:
     """The surrogate whose output layer knows its modes at the places `kept` (N, d) alone, by projection onto their
     features: as many features as places interpolate anything there, and the error at others is that of interpolation.
+    Radial features are anew those through the places.
     """
     decoder = surrogate.decoder
     if not has_output_layer(decoder):
         return surrogate
     decoder = copy.deepcopy(decoder)
     with torch.no_grad():
+        radial = getattr(decoder, "embedding", None)
+        if isinstance(radial, RadialFeatures):
+            values = radial.evaluate_harmonics(kept.double())[:, radial.inner.harmonics :]
+            decoder.embedding = RadialFeatures.through(radial.inner, kept, values)
         features = decoder.features(kept.to(next(decoder.parameters()).dtype)).double()
         gram = features @ features.T
         gram.diagonal().add_(_TRUNK * gram.diagonal().mean())

@@ -1,4 +1,4 @@
-"""Residual fields: offsets of places, storage, draws, the far away."""
+"""Residual fields: offsets of places, weights and their decay, storage, the far away."""
 
 from __future__ import annotations
 
@@ -9,18 +9,29 @@ import pytest
 import torch
 
 from inrflow.encoding.residual.covariance import Covariance, Form
-from inrflow.encoding.residual.field import Offsets, ResidualField, Rows, joined, rows_of
+from inrflow.encoding.residual.field import (
+    ChannelField,
+    Conditioned,
+    Decay,
+    Offsets,
+    ResidualField,
+    Rows,
+    joined,
+    rows_of,
+)
 from inrflow.encoding.residual.places import Places
+from inrflow.errors import UserError
 from inrflow.runtime.tensor_files import load_tensors, save_tensors
 
 PLACES = Places((0.0, 0.0))
 COVARIANCE = Covariance.of(Form((1.5,), 0.5, PLACES.groups, PLACES.moving), [0.1, 1.0], [5.0, 5.0], 0.05, [[0.5, 0.4]])
 X = np.random.default_rng(3).uniform(0, 1, (12, 2))
+OFFSETS = Offsets(X, np.arange(12.0), COVARIANCE)
 
 
-def field(offsets: bool = False) -> ResidualField:
-    constant = Offsets(X, np.arange(24.0).reshape(12, 2), [COVARIANCE, COVARIANCE]) if offsets else None
-    return ResidualField(PLACES, [COVARIANCE, COVARIANCE], on_codes=False, offsets=constant)
+def field(**changes: object) -> ResidualField:
+    """Of one channel beside one that has none."""
+    return ResidualField(PLACES, (ChannelField(COVARIANCE, **changes), None))
 
 
 def rows(seed: int = 0) -> Rows:
@@ -30,55 +41,71 @@ def rows(seed: int = 0) -> Rows:
     return Rows(np.repeat(np.arange(3.0), 12), np.tile(X, (3, 1)), u, np.tile(np.arange(12), 3))
 
 
+def conditioned(one: ResidualField, codes: float = 0.0, edge: float = 0.0) -> Conditioned:
+    return Conditioned(one, rows(), np.full((36, 2), codes), lambda x: torch.full((2, len(x), 2), edge).double())
+
+
+def combined(one: Conditioned, t: list[float], x: np.ndarray, mean: float, std: float) -> tuple[torch.Tensor, ...]:
+    shape = len(t), 2
+    given = [torch.full(shape, value, dtype=torch.float64) for value in (mean, std)]
+    mean_, std_ = one.combined(*given, torch.tensor(t, dtype=torch.float64), torch.as_tensor(x))
+    assert std_ is not None
+    return mean_, std_
+
+
 def test_it_is_the_same_after_storing(tmp_path):
-    original = field(offsets=True)
+    original = field(offsets=OFFSETS, weight=0.7, decay=Decay(3.0, 0.25, True), spread=(0.9, 1.2))
     save_tensors(tmp_path / "field", original.state())
     again = ResidualField.from_state(load_tensors(tmp_path / "field")[0])
-    t, x = np.full(5, 1.3), np.random.default_rng(4).uniform(0, 1, (5, 2))
-    for one, other in zip(original.condition(rows())(t, x), again.condition(rows())(t, x), strict=True):
-        assert torch.equal(one, other)
+    x = np.random.default_rng(4).uniform(0, 1, (5, 2))
+    both = [combined(conditioned(one), [1.3, 2.0, 4.0, 9.0, -1.0], x, 0.5, 2.0) for one in (original, again)]
+    assert all(torch.equal(a, b) for a, b in zip(*both, strict=True))
+
+
+def test_that_of_an_earlier_version_is_refused_in_one_sentence():
+    with pytest.raises(UserError, match="train it again"):
+        ResidualField.from_state({"covariances": []})
 
 
 def test_offsets_are_exact_at_known_places_and_unsure_between_them():
-    offsets = field(offsets=True).offsets
-    mean, variance = offsets(PLACES, np.concatenate([X[3:4], [[50.0, 50.0]]]))
-    np.testing.assert_allclose(mean[0], [6.0, 7.0])
-    assert (variance[0] == 0).all()
-    np.testing.assert_allclose(variance[1], float(COVARIANCE.variances[0]) * 0 + variance[1])
-    assert (variance[1] > 0.9).all()
-    assert len(field(offsets=True).without(X[:4]).offsets.x) == 8
+    mean, variance = OFFSETS(PLACES, np.concatenate([X[3:4], [[50.0, 50.0]]]))
+    assert mean[0] == pytest.approx(3.0)
+    assert variance[0] == 0 and variance[1] > 0.9
+    assert len(OFFSETS.without(X[:4]).x) == 8
 
 
 def test_far_away_it_is_the_mean_with_the_whole_variance():
-    mean, variance, explained = field().condition(rows())(np.full(1, 1e5), np.array([[90.0, 0.0]]))
-    torch.testing.assert_close(mean, torch.zeros(1, 2, dtype=torch.float64))
-    torch.testing.assert_close(variance, torch.full((1, 2), 1.15, dtype=torch.float64))
-    assert float(explained.max()) < 1e-9
+    mean, variance = conditioned(field()).own(0, np.full(1, 1e5), np.array([[90.0, 0.0]]))
+    assert float(mean) == pytest.approx(0.0) and float(variance) == pytest.approx(1.15)
 
 
-def test_ahead_it_decays_towards_the_codes():
-    conditioned = replace(field(), ahead=True).condition(rows())
-    codes, variance, noise = torch.full((2, 2), 7.0).double(), torch.full((2, 2), 0.3).double(), torch.ones(2).double()
-    t = torch.tensor([1.0, 1e5]).double()
-    mean, total = conditioned.added_to(codes, variance, t, torch.as_tensor(X[:2]), noise)
-    own = conditioned(t.numpy(), X[:2])
-    torch.testing.assert_close(mean[0], own[0][0])
-    torch.testing.assert_close(mean[1], codes[1])
-    torch.testing.assert_close(total[1], variance[1] + noise)
+def test_a_channel_without_a_field_is_left_to_its_codes():
+    mean, std = combined(conditioned(field()), [1.0, 5.0], X[:2], 7.0, 0.3)
+    assert (mean[:, 1] == 7).all() and (std[:, 1] == 0.3).all()
+    assert (mean[0, 0] != 7).all()
 
 
-def test_draws_have_the_mean_and_the_spread_of_the_field():
-    conditioned = field().condition(rows())
-    t, x = np.array([1.0, 1.5, 9.0]), np.array([[0.2, 0.3], [0.4, 0.1], [0.5, 0.5]])
-    draws = conditioned.sample(t, x, 4000)
-    mean, variance, _ = conditioned(t, x)
-    torch.testing.assert_close(draws.mean(0), mean, atol=0.06, rtol=0)
-    torch.testing.assert_close(draws.var(0), variance - COVARIANCE.nugget, atol=0.07, rtol=0)
+def test_its_weight_decays_after_the_last_observation():
+    own = conditioned(field()).own(0, np.full(1, 2.0), X[:1])
+    one = conditioned(field(weight=0.8, decay=Decay(4.0, 0.25)), edge=0.5)
+    mean, std = combined(one, [2.0, 2.0 + 1e-9, 6.0, 1e5], X[[0, 0, 0, 0]], 7.0, 0.3)
+    weights = 0.8 * np.array([1.0, 1.0, 0.25 + 0.75 * np.exp(-1), 0.25])
+    base = np.array([7.0, 0.5, 0.5, 0.5])  # after the last time, what codes gave there at that time
+    np.testing.assert_allclose(mean[:, 0], 7.0 + weights * (float(own[0]) - base), atol=1e-6)
+    np.testing.assert_allclose(std[:, 0], weights * float(own[1]) ** 0.5 + (1 - weights) * 0.3, atol=1e-6)
+    own = conditioned(field()).own(0, np.full(1, 6.0), X[:1])
+    mean, _ = combined(conditioned(field(decay=Decay(np.inf, 0.0, True))), [6.0], X[:1], 7.0, 0.3)
+    assert float(mean[0, 0]) == pytest.approx(float(own[0]))
 
 
-def test_correlated_values_count_for_fewer():
-    assert float(field().inflation(X).min()) > 3
-    assert float(field().inflation(1e4 * X).max()) == pytest.approx(1 + 11 * 0.1 / 1.15, abs=1e-6)
+def test_on_the_codes_it_adds_what_they_leave():
+    plain = conditioned(field()).own(0, np.ones(1), X[:1])
+    mean, std = combined(conditioned(field(on_codes=True), codes=7.0), [1.0], X[:1], 7.0, 1e-3)
+    left = Conditioned(field(), replace(rows(), u=rows().u - 7.0), np.zeros((36, 2)), lambda x: torch.empty(0))
+    assert float(mean[0, 0]) == pytest.approx(7.0 + float(left.own(0, np.ones(1), X[:1])[0]))
+    assert float(std[0, 0]) == pytest.approx(float(plain[1]) ** 0.5)
+    unsure = combined(conditioned(field(on_codes=True), codes=7.0), [1.0], X[:1], 7.0, 3.0)[1]
+    assert float(unsure[0, 0]) == pytest.approx((9.0 - (1.15 - float(plain[1]))) ** 0.5)
 
 
 def test_rows_keep_values_places_and_delays():

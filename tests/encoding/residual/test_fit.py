@@ -28,7 +28,8 @@ def draw(places: int, times: int, seed: int = 0) -> Samples:
 def one(random: np.random.Generator, near: int) -> Conditionals:
     parts = [random.uniform(0, 3, 1), random.uniform(0, 1, (1, 2)), random.standard_normal(1),
              random.uniform(0, 3, (1, near)), random.uniform(0, 1, (1, near, 2)), random.standard_normal((1, near))]
-    return Conditionals(*(torch.as_tensor(part) for part in parts), torch.zeros(1, near, dtype=torch.bool))
+    none = torch.zeros(1, near, dtype=torch.bool)
+    return Conditionals(*(torch.as_tensor(part) for part in parts), none, torch.zeros(1, dtype=torch.long))
 
 
 def test_a_conditional_density_is_a_ratio_of_joint_ones():

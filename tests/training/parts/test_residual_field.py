@@ -17,7 +17,7 @@ from inrflow.evaluation.observe import Observe
 from inrflow.training.problem import Problem
 
 ABOUT = Description("stations", ("u",), ("x", "y"))
-SETTINGS = ("recipe=reduced_order", "training.minutes=0.06", "dynamics.depth=0", "training.steps.residual_field=1")
+SETTINGS = ("recipe=reduced_order", "training.minutes=0.3", "dynamics.depth=0", "training.steps.residual_field=1")
 
 
 def network(stations: int, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -34,7 +34,7 @@ def network(stations: int, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 @pytest.fixture(scope="module")
 def kriged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple, inrflow.Surrogate]:
     folder = tmp_path_factory.mktemp("stations")
-    t, x, u = network(40, 30)
+    t, x, u = network(88, 30)
     write_trajectories(folder / "seen.h5", t, x[:28], u[None, :, :28], ABOUT)
     write_trajectories(folder / "all.h5", t, x, u[None], ABOUT)
     with pytest.MonkeyPatch.context() as patch:  # quick, if not the best
@@ -57,9 +57,9 @@ def test_a_network_of_stations_is_kriged(kriged):
         errors[name] = float(np.nanmean((one.frames(t, x[28:]) - u[:, 28:]) ** 2))
     assert errors["field"] < 0.8 * errors["codes"]
     assert errors["field"] < 0.6 * np.nanvar(u[:, 28:])
-    answer = solution.query(np.repeat(t, 12), np.tile(x[28:], (30, 1)), std=True, derivatives=True)
+    answer = solution.query(np.repeat(t, 60), np.tile(x[28:], (30, 1)), std=True, derivatives=True)
     z = (answer["mean"] - u[:, 28:].reshape(-1, 1)) / answer["std"]
-    assert 0.6 < np.nanmean(np.abs(z) < 1.645) < 0.99
+    assert 0.85 < np.nanmean(np.abs(z) < 1.645) < 0.95
     step = 1e-4
     slope = (solution(t[3], x[30:31] + [step, 0]) - solution(t[3], x[30:31] - [step, 0])) / (2 * step)
     np.testing.assert_allclose(solution.derivatives(t[3], x[30:31])["dx"][0, :, 0], slope[0], rtol=2e-2, atol=2e-2)
