@@ -44,8 +44,7 @@ def by_inrflow(network: Network, seen: np.ndarray, hidden: np.ndarray, minutes: 
     """Means and deviations (T, N, C) of a run on the seen places."""
     with tempfile.TemporaryDirectory() as folder, quiet_log(Path(folder) / "run") as log:
         with TrajectoryFile(write(network, Path(folder) / "seen.h5", seen)) as file:
-            settings = (f"training.minutes={minutes}", "training.steps.residual_field=1")
-            config = Problem.open(file.path, *settings).config
+            config = Problem.open(file.path, f"training.minutes={minutes}").config
             surrogate = train(start_run(Problem.of(config, file), log, time.process_time))
     solution = surrogate.assimilate(inrflow.Observations(network.t, network.x[seen], network.u[:, seen]))
     t, x = np.repeat(network.t, len(hidden)), np.tile(network.x[hidden], (len(network.t), 1))

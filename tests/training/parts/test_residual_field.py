@@ -17,7 +17,7 @@ from inrflow.evaluation.observe import Observe
 from inrflow.training.problem import Problem
 
 ABOUT = Description("stations", ("u",), ("x", "y"))
-SETTINGS = ("recipe=reduced_order", "training.minutes=0.3", "dynamics.depth=0", "training.steps.residual_field=1")
+SETTINGS = ("recipe=reduced_order", "training.minutes=0.1", "dynamics.depth=0", "training.steps.residual_field=1")
 
 
 def network(stations: int, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
