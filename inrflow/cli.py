@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "train a surrogate: data.train=FILE data.test=FILE training.minutes=5 (no file: the embedded wave data)",
     "evaluate": "forecast a test file and report errors: run=DIR data.test=FILE observe.frames=1",
     "query": "predict values at points: run=DIR observations=FILE points=FILE to=FILE std=true derivatives=true",
+    "forecast": "quantiles of what comes after observations: run=DIR observations=FILE until=TIME to=FILE",
     "inspect": "describe a data file or run directory: FILE",
     "convert": "convert any readable format to the project's schema: SOURCE TARGET",
     "generate": "simulate trajectories of a PDE: pde=NAME trajectories=64 output=FILE (no pde: lists them)",

@@ -14,9 +14,9 @@ def run(arguments: list[str]) -> int:
     config: ConvertConfig = resolve("convert", ConvertConfig, [item for item in arguments if "=" in item])
     from rich.console import Console
 
-    from inrflow.commands.screen import screen, show
     from inrflow.data.formats.convert import convert
     from inrflow.data.formats.inspect import describe
+    from inrflow.runtime.screen import screen, show
 
     source, target = files
     options = {key: value for key, value in asdict(config).items() if value not in (None, {})}

@@ -10,7 +10,6 @@ from rich.progress import Progress
 from rich.table import Table
 
 from inrflow.commands.run_directory import default_output
-from inrflow.commands.screen import screen, show
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import GenerateConfig
 from inrflow.data.formats.inspect import describe
@@ -18,6 +17,7 @@ from inrflow.errors import UserError
 from inrflow.pdes.equations import EQUATIONS
 from inrflow.pdes.generate import generate
 from inrflow.runtime.atomic_files import make_folder
+from inrflow.runtime.screen import screen, show
 
 
 def run(arguments: list[str]) -> int:

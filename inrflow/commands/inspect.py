@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inrflow.commands.run_directory import CANDIDATES_FILE, EVALUATION_FILE, RunDirectory, damaged
-from inrflow.commands.screen import screen, show
 from inrflow.errors import UserError
+from inrflow.runtime.screen import screen, show
 
 if TYPE_CHECKING:
     from rich.console import Console

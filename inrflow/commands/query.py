@@ -6,6 +6,7 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ def run(arguments: list[str]) -> int:
     """Assimilate, answer, write."""
     config: QueryConfig = resolve("query", QueryConfig, arguments)
     surrogate = load_run(str(config.run), config.device, config.physics, config.observations)
-    target = _target(config)
+    sources = [str(config.observations), str(config.points)]
+    target = answer_path(config.to, config.output, "query", Path(str(config.points)).name, sources)
     console = Console(stderr=True)
     began = time.perf_counter()
     answers = _Answers(surrogate, read_observations(str(config.observations), surrogate.description), config)
@@ -45,15 +47,14 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _target(config: QueryConfig) -> Path:
-    """The file of the answer. Raises UserError where it is one of the inputs."""
-    if config.to is None:
-        folder = make_folder(Path(config.output or default_output("query")))
-        return folder / Path(str(config.points)).name
-    for source in (str(config.observations), str(config.points)):
-        if os.path.exists(config.to) and os.path.exists(source) and os.path.samefile(config.to, source):
-            raise UserError(f"to={config.to} is an input of this query and is not written over; give another file")
-    return Path(config.to)
+def answer_path(to: str | None, output: str | None, command: str, name: str, sources: Sequence[str]) -> Path:
+    """The file of an answer, by default of a `name` in the folder `output`. Raises UserError where it is a source."""
+    if to is None:
+        return make_folder(Path(output or default_output(command))) / name
+    for source in sources:
+        if os.path.exists(to) and os.path.exists(source) and os.path.samefile(to, source):
+            raise UserError(f"to={to} is an input of this {command} and is not written over; give another file")
+    return Path(to)
 
 
 class _Answers:

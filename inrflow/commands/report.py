@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inrflow.commands.screen import show
 from inrflow.dynamics.states import short_window
 from inrflow.evaluation.evaluate import Evaluation
 from inrflow.evaluation.metrics import METRICS
 from inrflow.evaluation.references.registry import title_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.safe_names import printable
+from inrflow.runtime.screen import show
 
 _MOST = 14  # candidates that are shown
 _SPARSE = 0.6  # share of the points up to which the observed ones are marked

@@ -221,9 +221,9 @@ def report_evaluation(
 ) -> None:
     """Evaluate on a file; write evaluation.json and pictures into the directory, print a table."""
     from inrflow.commands.report import draw, show_errors
-    from inrflow.commands.screen import screen
     from inrflow.data.formats.trajectory_file import TrajectoryFile
     from inrflow.evaluation.evaluate import evaluate
+    from inrflow.runtime.screen import screen
     from inrflow.runtime.tensor_files import write_json
 
     with TrajectoryFile(path) as file:

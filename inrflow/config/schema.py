@@ -8,8 +8,8 @@ from typing import Any
 from inrflow.config.setting import setting
 from inrflow.config.train_schema import Config, ObserveConfig, StepsConfig
 
-__all__ = ["SCHEMAS", "AdaptConfig", "Config", "ConvertConfig", "EvaluateConfig", "GenerateConfig", "ObserveConfig",
-           "PlotConfig", "QueryConfig", "StepsConfig"]
+__all__ = ["SCHEMAS", "AdaptConfig", "Config", "ConvertConfig", "EvaluateConfig", "ForecastConfig", "GenerateConfig",
+           "ObserveConfig", "PlotConfig", "QueryConfig", "StepsConfig"]
 
 _RUN = "Run directory of inrflow train."
 _NO_RUN = "DIR is missing; give a run directory that inrflow train has written"
@@ -106,6 +106,31 @@ class QueryConfig:
 
 
 @dataclass
+class ForecastConfig:
+    """Quantiles of what comes after the observations, at their own places or at given ones.
+
+    The answer has columns <channel>_q05, _q50 and _q95 (of values as they would be observed) and `extrapolated`: 1
+    outside of the box of the training data, or farther from the first observation than training saw.
+    """
+
+    run: str | None = setting(None, _RUN, required=_NO_RUN)
+    observations: str | None = setting(
+        None, "File with t, the coordinates and the channels.",
+        required="FILE is missing; give a file with t, the coordinates and the channels")
+    until: str | None = setting(None, "Last time: a number in the data's units, or an ISO date.",
+                                required="TIME is missing; give the last time of the forecast")
+    every: float | None = setting(None, "Time between forecasts. null: the usual step of the training data.", above=0)
+    points: str | None = setting(None, "File whose places are asked for. null: all that were observed.")
+    observed: bool = setting(False, "Add the observed rows, and of these <channel>_z_score: by how many standard "
+                             "deviations a value differs from what all observations let expect.")
+    to: str | None = setting(None, "The answer: .csv, .h5 or .nc. null: forecast.csv in the folder output.")
+    physics: str | None = setting(None, _PHYSICS)
+    overwrite: bool = setting(False, "Replace the file `to` if it exists.")
+    device: str = setting("auto", _DEVICE)
+    output: str | None = setting(None, "Folder of the answer without `to`. null: outputs/forecast/<date-time>.")
+
+
+@dataclass
 class PlotConfig:
     """Pictures of a run: truth, forecast, error and uncertainty of one trajectory, errors against time, losses."""
 
@@ -175,6 +200,6 @@ class GenerateConfig:
 
 
 SCHEMAS: dict[str, type] = {
-    "train": Config, "evaluate": EvaluateConfig, "query": QueryConfig, "convert": ConvertConfig,
-    "generate": GenerateConfig, "adapt": AdaptConfig, "plot": PlotConfig,
+    "train": Config, "evaluate": EvaluateConfig, "query": QueryConfig, "forecast": ForecastConfig,
+    "convert": ConvertConfig, "generate": GenerateConfig, "adapt": AdaptConfig, "plot": PlotConfig,
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
@@ -120,6 +121,20 @@ class Solution:
     def std(self, t: Any, x: Any) -> Any:
         """Standard deviation (..., C) of an observation there: uncertainty of the state, of the forecast, and noise."""
         return self._ask(t, x, ("std",))["std"]
+
+    def quantiles(self, t: Any, x: Any, levels: Sequence[float] = (0.05, 0.5, 0.95)) -> Any:
+        """Quantiles (Q, ..., C) of an observation there, normally distributed. Raises UserError for levels that do not
+        lie between 0 and 1."""
+        if not levels or not all(0 < level < 1 for level in levels):
+            raise UserError(f"quantiles {list(levels)} are asked for; give levels between 0 and 1")
+        answer = self.query(t, x, std=True)
+        parts = [self.quantile(answer, level) for level in levels]
+        return torch.stack(parts) if isinstance(parts[0], Tensor) else np.stack(parts)
+
+    @staticmethod
+    def quantile(answer: dict[str, Any], level: float) -> Any:
+        """One quantile (..., C) of a query with standard deviations."""
+        return answer["mean"] + NormalDist().inv_cdf(level) * answer["std"]
 
     def derivatives(self, t: Any, x: Any) -> dict[str, Any]:
         """`dx`: du/dx (..., C, d), and `dt`: du/dt (..., C)."""

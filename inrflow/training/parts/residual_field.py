@@ -49,7 +49,8 @@ _TRUNK = 1e-8  # ridge, relative: numerical null space of features at fewer poin
 _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
 _KEPT = (0.0, 0.25, 0.5, 0.75)
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
-_SHARE, _PLAIN, _RICH = 0.5, 5.0, 10.0  # of the time budget; fits of the simplest form that a search takes as long as
+_SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter also where networks have used up all of it
+_PLAIN, _RICH = 5.0, 10.0  # fits of the simplest form that a search takes as long as
 
 
 def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
@@ -112,7 +113,7 @@ class _Variants:
 
         def choose() -> int:
             budget = self.run.budget
-            left, began = budget.seconds(_SHARE), budget.clock()
+            left, began = max(budget.seconds(_SHARE), _LEAST * budget.total), budget.clock()
             ChannelField.fit(self.places, self.rows, 0, richer=False)
             each = (budget.clock() - began) * channels
             return int(left > _PLAIN * each) + int(left > _RICH * each)

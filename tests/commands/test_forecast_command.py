@@ -1,0 +1,66 @@
+"""`inrflow forecast`: quantiles after the observations, at their places, and scores of what was observed."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+import inrflow
+from inrflow.data.formats.tables import read_observations
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+
+
+@pytest.fixture
+def seen(tiny_run, tmp_path):
+    """Thirty points of two frames, one value of which is off by ten deviations."""
+    with TrajectoryFile(tiny_run.test) as file:
+        one = file.read(0, slice(0, 2))
+    path = tmp_path / "seen.csv"
+    x, u = np.asarray(one.x)[:30], np.array(one.u)[:, :30]
+    u[1, 7, 0] += 10 * u[..., 0].std()
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["t", "x", "y", "u", "v"])
+        writer.writerows([t, *x[n], *u[k, n]] for k, t in enumerate(np.asarray(one.t).tolist()) for n in range(30))
+    return path, np.asarray(one.t), x
+
+
+def answers(path):
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
+
+
+def test_quantiles_are_those_of_the_solution_at_the_observed_places(tiny_run, seen, tmp_path, inrflow_command):
+    path, t, x = seen
+    target, step = tmp_path / "forecast.csv", t[1] - t[0]
+    outcome = inrflow_command("forecast", f"run={tiny_run.run}", f"observations={path}",
+                              f"until={t[1] + 2.5 * step}", f"to={target}", "observed=true")
+    assert outcome.code == 0, outcome.err
+    found = answers(target)
+    later = found["t"] > t[1]
+    assert later.sum() == 90 and (~later).sum() == 60
+    np.testing.assert_allclose(np.unique(found["t"][later]), t[1] + step * np.array([1, 2, 2.5]))
+    surrogate = inrflow.Surrogate.load(tiny_run.run)
+    solution = surrogate.assimilate(read_observations(path, surrogate.description)[0])
+    at = np.stack([found["x"], found["y"]], 1)
+    mean, std = solution(found["t"], at), solution.std(found["t"], at)
+    np.testing.assert_allclose(found["v_q50"], mean[:, 1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["u_q95"] - found["u_q05"], 2 * 1.6448536 * std[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(solution.quantiles(found["t"], at)[2], mean + 1.6448536 * std)
+    assert np.isnan(found["u_z_score"][later]).all()
+    assert np.nanargmax(np.abs(found["u_z_score"])) == 30 + 7
+    assert set(found["extrapolated"]) == {0.0}
+
+
+@pytest.mark.parametrize(("setting", "words"), [
+    ("until=0", "is not after the last observation"), ("until=soon", "is no time of data"),
+    ("until=1e9", "larger `every`"), ("every=0", "every=0"), ("to=SEEN", "is an input of this forecast"),
+])
+def test_what_cannot_be_forecast_is_told(tiny_run, seen, inrflow_command, setting, words):
+    until = () if setting.startswith("until") else ("until=5",)
+    outcome = inrflow_command("forecast", f"run={tiny_run.run}", f"observations={seen[0]}",
+                              setting.replace("SEEN", str(seen[0])), *until)
+    assert outcome.code == 2 and words in outcome.err and len(outcome.err.strip().splitlines()) == 1
