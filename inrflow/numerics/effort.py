@@ -19,9 +19,10 @@ class Effort:
     def __init__(self) -> None:
         self._spent, self._began = 0.0, time.process_time()
 
-    def add(self, products: float = 0.0, elements: float = 0.0, calls: float = 0.0) -> None:
-        """Count multiplications in products of matrices, operations on elements, and operations on whole tensors."""
-        self._spent += products / _PRODUCTS + elements / _ELEMENTS + calls / _CALLS
+    def add(self, products: float = 0.0, elements: float = 0.0, calls: float = 0.0, seconds: float = 0.0) -> None:
+        """Count multiplications in products of matrices, operations on elements, operations on whole tensors, and what
+        is known in seconds."""
+        self._spent += seconds + products / _PRODUCTS + elements / _ELEMENTS + calls / _CALLS
 
     def restart(self) -> None:
         """Begin to count anew."""

@@ -317,7 +317,6 @@ class LawField(nn.Module):
                    elements=steps * states * (4 * multiplied * library.transform.count + 20 * self.size),
                    calls=steps * (4 * (transforms * 3 + multiplied) + 40))
 
-    @torch.no_grad()
     def advance(self, z: Tensor, dt: float, steps: int) -> Tensor:
         """Codes (B, C K) after a time dt, by ETDRK4 in equal steps: exact in the linear part."""
         self.counted(len(z), steps if self.products_of else 1)

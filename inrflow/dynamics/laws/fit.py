@@ -15,7 +15,7 @@ from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.contexts import Systems, contexts_of, standard, with_contexts
 from inrflow.dynamics.laws.flow import library_of
 from inrflow.dynamics.laws.law import Law, pruned, stepped, well_posed
-from inrflow.dynamics.laws.refine import Refinement, flights, solved_contexts
+from inrflow.dynamics.laws.refine import Refinement, solved_contexts
 from inrflow.dynamics.laws.regression import FOLDS, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import (
     Data,
@@ -28,7 +28,7 @@ from inrflow.dynamics.laws.setting import (
     shares_known,
     windows,
 )
-from inrflow.dynamics.laws.shooting import Shooting
+from inrflow.dynamics.laws.shooting import Shooting, flights
 from inrflow.errors import UserError
 from inrflow.numerics.effort import effort
 
@@ -39,11 +39,14 @@ _SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast t
 _LITTLE, _NOISY = 1e-4, 100.0  # error of forecasts, and times what codes miss, from which on laws may vary in place
 _LAST = 3.0  # seconds for standard errors
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
-_LENGTHS = (1, 3, 9)  # frames of the flights that refine coefficients, one after the other
+_LENGTHS, _SHORT = (1, 3, 9), 3  # frames of the flights that refine coefficients, one after the other; of noisy codes,
+# and of the last ones, by which standard errors are found
 _PAYS = 0.5  # share of the least misfit without contexts that laws with contexts may have
 _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
 _HARDLY = 2.0  # times the error of the best law, which shorter ones may have
+_DESCENT = 0.7  # share of the time of a refinement that descents of noisy codes take
+_WIDER, _MOST_OF_POINTS, _MOST_CODES = 2, 0.7, 1200  # harmonics of noisy data: times as many, of points, codes at most
 _EXPLAINED = 1e-2  # error of forecasts from which on most of the time goes to laws along single steps
 _SINGLE = 0.5  # share of the time after which none is sought along them, where some law explains the data
 _NEAR = 30.0  # times the harmonics' error at held-out points, below which no laws are sought along single steps
@@ -111,11 +114,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         return effort() < until and not least() < max(_NEAR * floor, _EXACT)
 
     if wanting():
-        for laws in along_single_steps(place, boundary, codes, families, train.t, states, spread, until):
-            for law in laws:
-                consider(law)
-                if not wanting():
-                    break
+        for law in along_single_steps(place, boundary, codes, families, train.t, states, spread, until):
+            consider(law)
             if not wanting():
                 break
     if not scored:
@@ -127,34 +127,45 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     judging = effort() - began
     kept = 3 * _FINER[0] ** 2 * judging  # for forecasts on more harmonics, if they can be afforded
     kept = kept if kept < _KEPT * seconds else 0.0
-    lengths = [length for length in _LENGTHS if length < states.shape[1] and not exact]
-    known = shares_known(codes, spread)
-    arena: Refinement | None = None  # noisy codes: judged by flights whose first codes are fitted to them
+    known, frames = shares_known(codes, spread), states.shape[1]
+
+    def along(law: Law, length: int, seconds: float, uncertain: bool | None) -> Refinement:
+        every = flights(train.t, states, spread, min(length, frames - 1), train.systems.number)
+        return Refinement(law, every, known, seconds, uncertain=uncertain)
 
     def score(law: Law) -> np.ndarray:
-        return forecast_errors(law, judge) if arena is None else arena.misfits(law)
+        return arena.misfits(law) if noisy else forecast_errors(law, judge)
 
+    last = along(law, 1, _LAST, None)
+    noisy = last.uncertain  # then judged by flights whose first codes are fitted to them
+    lengths = [n for n in ((_SHORT, frames - 1) if noisy else _LENGTHS) if n < frames and not exact]
+    if noisy:
+        law = widened(law, train)
+        codes, (states, spread) = law.codes, encode(law.codes, train)
+        known = shares_known(codes, spread)
+        whole = flights(judge.t, *encode(codes, judge), judge.t.shape[1] - 1, judge.systems.number)
+        kept, arena = 0.0, Refinement(law, whole, known, seconds / 10, uncertain=True)
+    misses = score(law) if lengths else errors
     for index, length in enumerate(lengths):
         left = seconds - kept - 2 * judging - (effort() - start)
         if left < 0:
             break
-        refinement = Refinement(law, flights(train.t, states, spread, length, train.systems.number), known,
-                                left / (len(lengths) - index) / 2, arena is not None)
-        refined = known_contexts(refinement.run(), train, judge)
-        if len(refinement.free) and arena is None:
-            whole = flights(judge.t, *encode(codes, judge), judge.t.shape[1] - 1, judge.systems.number)
-            arena = Refinement(law, whole, known, left / 10, True)
-        before, after = score(law), score(refined)
-        say(f"  along flights of {length}: {before.mean():.3e} to {after.mean():.3e}, "
+        share = _DESCENT if noisy else 0.5  # the rest is for forecasts
+        last = along(law, length, share * left / (len(lengths) - index), noisy)
+        refined = known_contexts(last.run(), train, judge)
+        after = score(refined)
+        say(f"  along flights of {length}: {misses.mean():.3e} to {after.mean():.3e}, "
             f"effort {effort() - start:.1f} s")
-        if not worse(after, before):
-            law = refined
-    last = Refinement(law, flights(train.t, states, spread, min(3, states.shape[1] - 1), train.systems.number), known,
-                      _LAST, arena is not None)
-    law, short = last.estimated()
-    if short.size < law.size and not worse(score(short), score(law) if arena else _HARDLY * score(law) + _EXACT):
+        if not worse(after, misses):
+            law, misses = refined, after
+    if not noisy:
+        last = along(law, _SHORT, _LAST, False)
+    law, short = last.estimated(law)
+    if noisy and short.size < law.size:
+        short = last.run(short)
+    if short.size < law.size and not worse(score(short), misses if noisy else _HARDLY * misses + _EXACT):
         law = pruned(short)
-    if arena is None and not exact and not isinstance(place, Flows):
+    if not (noisy or exact or isinstance(place, Flows)):
         law = finer(law, train, judge, start + seconds, say)
     return standard(law, np.unique(train.systems.number))
 
@@ -184,6 +195,17 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:
             break
         law, errors = wider, after
     return law
+
+
+def widened(law: Law, train: Data) -> Law:
+    """The law on more harmonics, those too that noise hides: its flow tells them, and products need them."""
+    observed = int(np.isfinite(train.u[0, 0, :, 0]).sum())
+    count = min(_WIDER * law.codes.harmonics.count, int(_MOST_OF_POINTS * observed), _MOST_CODES // train.u.shape[-1])
+    if count <= law.codes.harmonics.count or isinstance(law.domain, Flows):
+        return law
+    codes = fit_codes(law.domain.harmonics(count, law.boundary), train.x, train.u)
+    wider = integrable(replace(law, codes=codes), train.t, encode(codes, train)[0])
+    return wider or law
 
 
 def solved_anew(law: Law, data: Data) -> Law:
@@ -247,8 +269,7 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
     found: dict[tuple, tuple[float, Law]] = {}
     for cumulative in (False, True):
         each = normal_equations(library, t, states, spread, known, cumulative, len(rows))
-        for names, count in itertools.product(families.combined, (0, *systems.counts)):
-            active = [terms.index(term) for name in names for term in families.terms[name]]
+        for active, count in itertools.product(families.active, (0, *systems.counts)):
             contexts = contexts_of(each, systems, active, count)
             equations = with_contexts(each, contexts[systems.number]).grouped(np.arange(len(rows)) % FOLDS)
             columns = [j + p * len(terms) for p in range(1 + count) for j in active]
@@ -272,7 +293,7 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
 
 
 def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, families: Families, t: np.ndarray,
-                       states: np.ndarray, spread: np.ndarray, deadline: float) -> Iterator[Iterator[Law]]:
+                       states: np.ndarray, spread: np.ndarray, deadline: float) -> Iterator[Law]:
     """For each family of terms, in turn, laws refined along single steps: of all its terms, and shorter ones."""
     terms, known = families.every, shares_known(codes, spread)
     equations = normal_equations(library_of(terms, codes.harmonics), t, states, spread, known, False)
@@ -291,8 +312,9 @@ def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, fami
             if law is not None:
                 yield law if one is whole else steps.refined(law)[0]
 
-    for names, order in itertools.product(families.combined, (1, 2)):
-        yield laws([terms.index(term) for name in names for term in families.terms[name] if term.power <= order])
+    for active in families.active:
+        if effort() < deadline:
+            yield from laws(active)
 
 
 def integrable(law: Law, t: np.ndarray, states: np.ndarray) -> Law | None:

@@ -87,7 +87,7 @@ class FlowField(LawField):
         nn.Module.__init__(self)
         self.library, self.channels = library, 1
         self.register_buffer("theta", theta)
-        self.weights = {term: float(value) for term, value in zip(library.terms, theta[:, 0], strict=True)}
+        self.weights = dict(zip(library.terms, theta[:, 0], strict=True))
         self._cache, self.products_of = {}, {TRANSPORT: {}}
         self.blocks = self._blocks()
 

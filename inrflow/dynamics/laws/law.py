@@ -189,7 +189,7 @@ def _number(value: float, error: float) -> str:
     """
     if not (0 < error < math.inf) or value == 0:
         return f"{value:.4g}"
-    power = math.floor(math.log10(abs(value)))
+    power = math.floor(math.log10(max(abs(value), error)))
     power = power if not -4 <= power < 6 else 0
     value, error = value / 10.0**power, error / 10.0**power
     first, exponent = f"{error:.0e}".split("e")

@@ -1,79 +1,60 @@
-"""Refinement of a law's coefficients along its own flow: Gauss-Newton over short flights, their first states unknown.
+"""Refinement of a law's coefficients along its own flow, from short flights whose first codes may be unknown, too.
 
-Multiple shooting (Bock 1983): every flight starts from codes of its own, which stay near the observed ones within their
-uncertainty; they are eliminated from the normal equations of the coefficients.
+Multiple shooting (Bock 1983): every flight starts from codes of its own. Where codes are exact, Gauss-Newton of the
+coefficients. Where they are noisy, coefficients and first codes minimise what flights miss together, as in variational
+data assimilation (4D-Var, Le Dimet & Talagrand 1986): descent by the adjoint of the flow (L-BFGS) in variables in
+which an approximate Hessian, whose part of the codes is diagonal, is the identity.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.regression import shells
+from inrflow.dynamics.laws.shooting import Flights, flights
 from inrflow.numerics.effort import effort
 
 _ITERATIONS = 5
 _DELTA = 1e-5  # of finite differences, relative to coefficients' and codes' scales
-_MOST_STATES = 160  # unknown codes of a flight
+_ROUNDS, _EVALUATIONS = 3, 20  # descents with noisy codes, and flights with their adjoints in one
+_COARSE = 4.0  # times the integrator's steps where codes are noisy: an error of 1e-4 of the codes
+_PROBES = 3  # random directions along which the sensitivity of codes to first codes is measured
+_ADJOINT = 4.0  # times a flight: the flight and its adjoint
+_SETTLED = 0.05  # largest derivative of a descent's end, by unknowns in units of their standard errors
+_VALUES = 2**23  # of flights whose adjoints are held at a time
 _CONVERGED = 1e-5  # relative change of the misfit, which is mostly noise: a standard error is few units of thousands
 _TRIALS = 5  # halvings of a step
 _NOISY = 0.02  # share of the uncertainty of codes in what flights miss from which first codes are unknowns, too
-_FEWEST = 8  # flights
+_FEWEST = 8  # flights; half as many of noisy codes
 _BATCH = 2048  # flights at a time
-_SIGNIFICANT = 2.0  # standard errors by which a coefficient must differ from zero
-
-
-@dataclass(frozen=True)
-class Flights:
-    """Codes (B, M, C K) of B flights of M frames, the times (B, M - 1) between them, variances (B, C K) of codes, and
-    the numbers (B,) of the system and of the trajectory that each is of."""
-
-    codes: Tensor
-    dt: Tensor
-    variance: Tensor
-    system: Tensor
-    trajectory: Tensor
-
-    def take(self, pick: Tensor) -> Flights:
-        """Some of the flights."""
-        return Flights(self.codes[pick], self.dt[pick], self.variance[pick], self.system[pick], self.trajectory[pick])
-
-
-def flights(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int, system: np.ndarray | None = None
-            ) -> Flights:
-    """All flights of some steps, end to end, of codes (S, T, C, K) with variances (S, C, K) at times (S, T)."""
-    system = np.zeros(len(codes), dtype=int) if system is None else system
-    starts = range(0, codes.shape[1] - length, length)
-    flat, wide = codes.reshape(*codes.shape[:2], -1), spread.reshape(len(spread), -1)
-    return Flights(torch.tensor(np.concatenate([flat[:, n : n + length + 1] for n in starts])),
-                   torch.tensor(np.concatenate([np.diff(t[:, n : n + length + 1], axis=1) for n in starts])),
-                   torch.tensor(np.concatenate([wide for _ in starts])),
-                   torch.tensor(np.concatenate([system for _ in starts])),
-                   torch.tensor(np.concatenate([np.arange(len(codes)) for _ in starts])))
+_SIGNIFICANT = 3.0  # standard errors by which a coefficient must differ from zero: the BIC of some 10^4 values
 
 
 class Refinement:
-    """Gauss-Newton of the coefficients of a law and of the contexts of its systems, and of the first codes of flights
-    where these are uncertain. contexts_only: coefficients are known."""
+    """Least squares of a law's coefficients and of the contexts of its systems along flights, and of first codes where
+    these are uncertain (None: where their noise matters). contexts_only: coefficients are known."""
 
-    def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, uncertain: bool = False,
-                 contexts_only: bool = False):
+    def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, contexts_only: bool = False,
+                 uncertain: bool | None = None):
         self.law, self.library, self.contexts_only = law, library_of(law.terms, law.codes.harmonics), contexts_only
-        self.active = np.argwhere((law.theta != 0) | (law.by_context != 0).any(0))
+        self.active = _active(law)
         self.rows = torch.tensor(known.ravel() >= 0.5)  # codes that points determine: those compared
         self.prior = torch.tensor(law.codes.variance.ravel())
         self.mean = torch.tensor(law.codes.mean.ravel())
-        self.free = torch.argsort(self.prior, descending=True)[:_MOST_STATES].sort().values
         edges = shells(law.codes.harmonics.count)
         self.shell = torch.tensor(np.concatenate([np.digitize(np.arange(edges[-1]), edges[1:]) + len(edges) * c
                                                   for c in range(law.theta.shape[1])]))
-        self.deadline = effort() + seconds
+        self.longest, self.deadline = law.longest, effort() + seconds
         self.data = data = self._affordable(data, seconds, uncertain)
         systems, self.which = data.system.unique(return_inverse=True)
         self.systems = systems.numpy()
@@ -82,37 +63,44 @@ class Refinement:
         self.noise = 1 / shrink.clamp_min(1e-6 / self.prior)
         self.target = self.noise[:, None] * (data.codes / variance[:, None] - self.mean / self.prior)
         self.target = torch.where(self.rows, self.target, data.codes)
+        beyond = ((self.target[:, 0] - self.mean).square() - self.noise).mean(0)
+        self.prior = torch.where(self.rows, torch.maximum(self.prior, beyond), self.prior)  # first ones may be larger
+        self.first = data.codes[:, 0].clone()
 
-    def _affordable(self, data: Flights, seconds: float, uncertain: bool) -> Flights:
-        """As many flights as the time allows; first codes are no unknowns where that leaves too few."""
+    def _affordable(self, data: Flights, seconds: float, uncertain: bool | None) -> Flights:
+        """As many flights as the time allows. First codes are unknowns where their noise matters."""
+        at = self._at(self.law)
         some = data.take(torch.linspace(0, len(data.codes) - 1, min(_FEWEST, len(data.codes))).long())
         start = effort()
-        path = self._fly(self.law, some.codes[:, 0], some)
+        path = self._fly(at, some.codes[:, 0], some)
         cost = (effort() - start) / len(some.codes)
         many = min(int(0.05 * seconds / max(cost, 1e-9) / len(some.codes)), _BATCH // len(some.codes))
         if many > 1:  # larger batches cost less for each flight
             start = effort()
-            self._fly(self.law, some.codes[:, 0].repeat(many, 1), some.take(torch.arange(len(some.dt)).repeat(many)))
+            self._fly(at, some.codes[:, 0].repeat(many, 1), some.take(torch.arange(len(some.dt)).repeat(many)))
             cost = (effort() - start) / len(some.codes) / many
-        if len(self.free):
-            missed = (path - some.codes)[:, 1:, self.rows].square().sum() / (path.shape[1] - 1)
-            noise = some.variance[:, self.rows].sum() * 2
-            affordable = seconds / (_ITERATIONS * cost * (len(self.active) + len(self.free)))
-            uncertain |= bool(noise > _NOISY * missed)
-            if not uncertain or affordable < min(_FEWEST, len(data.codes)):
-                self.free = self.free[:0]
-        affordable = seconds / (_ITERATIONS * cost * (len(self.active) + len(self.free) + 2))
-        fewest = max(_FEWEST, len(data.system.unique()))
+        missed = (path - some.codes)[:, 1:, self.rows].square().sum() / (path.shape[1] - 1)
+        noise = some.variance[:, self.rows].sum() * 2
+        self.uncertain = bool(noise > _NOISY * missed) if uncertain is None else uncertain
+        if self.uncertain:
+            self.longest, cost = _COARSE * self.law.longest, cost / _COARSE
+        flown = _ROUNDS * (len(self.active) + _PROBES + _ADJOINT * _EVALUATIONS) if self.uncertain else (
+            _ITERATIONS * (len(self.active) + 2))
+        affordable = seconds / (cost * flown)
+        fewest = max(_FEWEST // 2 if self.uncertain else _FEWEST, len(data.system.unique()))
         pick = torch.linspace(0, len(data.codes) - 1, min(max(int(affordable), fewest), len(data.codes))).long()
         return data.take(pick)
+    @staticmethod
+    def _at(law: Law, shift: np.ndarray | float = 0.0) -> Callable[[int], Tensor]:
+        """Coefficients (J, C) of each system, shifted by (J, C)."""
+        return lambda system: torch.tensor(law.theta_at(law.context_of(system)) + shift)
 
-    def _fly(self, law: Law, z: Tensor, data: Flights, shift: np.ndarray | float = 0.0) -> Tensor:
-        """Codes (B, M, C K) along flights from z (B, C K), of the law with coefficients shifted by (J, C)."""
+    def _fly(self, theta: Callable[[int], Tensor], z: Tensor, data: Flights) -> Tensor:
+        """Codes (B, M, C K) along flights from z (B, C K), of coefficients (J, C) by system."""
         paths = z.new_zeros(len(z), 1 + data.dt.shape[1], z.shape[1])
         for system in data.system.unique().tolist():
             mine = data.system == system
-            field = field_of(self.library, torch.tensor(law.theta_at(law.context_of(system)) + shift))
-            paths[mine] = self._of_one_system(field, z[mine], data.dt[mine])
+            paths[mine] = self._of_one_system(field_of(self.library, theta(system)), z[mine], data.dt[mine])
         return paths
 
     def _of_one_system(self, field: LawField, z: Tensor, dt: Tensor) -> Tensor:
@@ -121,23 +109,27 @@ class Refinement:
             now = torch.empty_like(z)
             for value in dt[:, m].unique().tolist():
                 chosen = dt[:, m] == value
-                now[chosen] = field.advance(path[-1][chosen], value, max(round(value / self.law.longest + 0.499), 1))
+                now[chosen] = field.advance(path[-1][chosen], value, max(round(value / self.longest + 0.499), 1))
             path.append(now)
         return torch.stack(path, 1)
 
-    def _design(self, law: Law) -> np.ndarray:
-        """Derivatives (E, M, U) of the active coefficients of each system by all unknowns: coefficients at context 0,
-        what contexts add to them, contexts."""
-        here = law.by_context[(slice(None), *self.active.T)]  # (P, M)
-        systems, (contexts, many) = len(self.systems), here.shape
-        parts = [] if self.contexts_only else [np.broadcast_to(np.eye(many), (systems, many, many))]
-        for p, m in [] if self.contexts_only else np.argwhere(here):
-            column = np.zeros((systems, many, 1))
-            column[:, m, 0] = law.contexts[self.systems, p]
-            parts.append(column)
-        own = np.zeros((systems, many, systems, contexts))
-        own[np.arange(systems), :, np.arange(systems)] = here.T
-        return np.concatenate([*parts, own.reshape(systems, many, -1)], 2)
+    def _values(self, law: Law, step: Tensor) -> Tensor:
+        """Active coefficients (E, M) of each system after a step (U,) of the unknowns: coefficients at context 0, what
+        contexts add to them, contexts."""
+        here = tuple(self.active.T)
+        theta, by_context = torch.tensor(law.theta[here]), torch.tensor(law.by_context[(slice(None), *here)])
+        contexts, own = torch.tensor(law.contexts[self.systems]), len(self.systems) * law.count
+        if not self.contexts_only:
+            theta = theta + step[: len(theta)]
+            by_context = by_context.index_put(by_context.nonzero(as_tuple=True), step[len(theta) : len(step) - own],
+                                              accumulate=True)
+        if not law.count:
+            return theta.expand(len(self.systems), -1)
+        return theta + (contexts + step[len(step) - own :].reshape(contexts.shape)) @ by_context
+
+    def _unknowns(self, law: Law) -> int:
+        added = 0 if self.contexts_only else len(self.active) + np.count_nonzero(law.by_context)
+        return int(added + len(self.systems) * law.count)
 
     def _moved(self, law: Law, step: np.ndarray) -> Law:
         """The law after a step (U,) of the unknowns."""
@@ -152,13 +144,16 @@ class Refinement:
             contexts[self.systems] += step[len(step) - own :].reshape(len(self.systems), -1)
         return replace(law, theta=theta, by_context=by_context, contexts=contexts)
 
-    def _misfit(self, path: Tensor, first: Tensor, variance: Tensor) -> Tensor:
-        """Weighted squares (B,) of what flights miss, and of the prior of their first codes."""
-        missed = (path - self.target)[:, :, self.rows]
-        if not len(self.free):
-            missed = missed[:, 1:]
-        prior = ((first - self.mean) ** 2 / self.prior)[:, self.free].sum(1) if len(self.free) else 0.0
-        return (missed**2 / variance[:, None, self.rows]).sum((1, 2)) + prior
+    def _weights(self, variance: Tensor) -> Tensor:
+        """Inverse deviations (B, 1, C K) of codes of variances (B, C K); 0 of those that are not compared."""
+        return torch.where(self.rows, variance.rsqrt(), 0.0)[:, None]
+
+    def _misfit(self, path: Tensor, first: Tensor, variance: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Weighted squares (B,) of what flights miss, and of the prior of their first codes, if these are unknown."""
+        missed = ((path - self.target[rows]) * self._weights(variance)[rows]).square()
+        if not self.uncertain:
+            return missed[:, 1:].sum((1, 2))
+        return missed.sum((1, 2)) + ((first - self.mean) ** 2 / self.prior).sum(1)
 
     def _variances(self, path: Tensor) -> Tensor:
         """Variances (B, C K): noise of the codes, or where it is larger the mean square of what their shell misses."""
@@ -169,45 +164,123 @@ class Refinement:
         model = (sums / counts.clamp_min(1))[self.shell]
         return torch.maximum(self.noise, model) + 1e-12 * self.prior.max()
 
-    def run(self) -> Law:
-        """The law with refined coefficients and their standard errors; the law itself where nothing is gained."""
-        law, first = self.law, self.data.codes[:, 0].clone()
-        path = self._fly(law, first, self.data)
-        error = np.zeros((0, 0))
-        for _ in range(_ITERATIONS):
+    def run(self, law: Law | None = None) -> Law:
+        """The law with refined coefficients and their standard errors; the law itself where nothing is gained.
+
+        law: another one of the same terms. First codes of flights are kept for what comes next.
+        """
+        law, gained, inverse = self._of(law), False, np.zeros((0, 0))
+        for _ in range(_ROUNDS if self.uncertain else _ITERATIONS):
+            path = self._fly(self._at(law), self.first, self.data)
             if not torch.isfinite(path).all():
-                return self.law
-            variance = self._variances(path)
-            before = float(self._misfit(path, first, variance).sum())
-            covariance, step, moves = self._step(law, first, path, variance)
-            scale = 1.0
-            for _ in range(_TRIALS):
-                trial = self._moved(law, scale * step)
-                start = first + scale * moves
-                flown = self._fly(trial, start, self.data)
-                after = float(self._misfit(flown, start, variance).sum())
-                if after < before:
-                    break
-                scale /= 2
-            else:
                 break
-            law, first, path, error = trial, start, flown, covariance
+            variance = self._variances(path)
+            before = float(self._misfit(path, self.first, variance).sum())
+            inverse, step, codes = self._linearised(law, path, variance)
+            if self.uncertain:
+                trial, first, after = self._descended(law, variance, inverse, codes)
+            else:
+                trial, first, after = self._stepped(law, variance, step, before)
+            if not after < before:
+                break
+            law, self.first, gained = trial, first, True
             if after > (1 - _CONVERGED) * before or effort() > self.deadline:
                 break
-        return law if self.contexts_only or not len(error) else self._with_errors(law, error)
+        return self._with_errors(law, inverse) if gained and not self.contexts_only else law
 
-    def estimated(self) -> tuple[Law, Law]:
-        """The law with standard errors of its coefficients, and the same without terms within two of them of zero.
+    def _stepped(self, law: Law, variance: Tensor, step: np.ndarray, before: float) -> tuple[Law, Tensor, float]:
+        """The law after a step, halved until flights miss less than before, and what they miss."""
+        after = before
+        for halvings in range(_TRIALS):
+            trial = self._moved(law, 0.5**halvings * step)
+            path = self._fly(self._at(trial), self.first, self.data)
+            after = float(self._misfit(path, self.first, variance).sum())
+            if after < before:
+                return trial, self.first, after
+        return law, self.first, before
+
+    def _descended(self, law: Law, variance: Tensor, inverse: np.ndarray, codes: tuple[Tensor, Tensor]
+                   ) -> tuple[Law, Tensor, float]:
+        """The law and first codes (B, C K) after a descent of what flights miss, and what they miss then.
+
+        inverse (U, U): covariance of the unknowns; codes: second derivatives (B, C K) by first codes, and moves
+        (B, C K, p) of these for moves of coefficients.
+        """
+        curvature, coupling = codes
+        root = torch.tensor(_root(inverse))
+        start, count = self.first, root.shape[1]
+        best: tuple[float, np.ndarray] = (math.inf, np.zeros(count + start.numel()))
+
+        def moved(vector: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            unknown = torch.tensor(vector, requires_grad=True)
+            step = root @ unknown[:count]
+            first = start + unknown[count:].reshape(start.shape) * curvature.rsqrt()
+            values = here = self._values(law, torch.zeros(self._unknowns(law), dtype=torch.float64))
+            if count:
+                values = self._values(law, step)
+                first = first - (coupling @ (values - here)[self.which][..., None])[..., 0]
+            return unknown, step, values, first
+
+        def evaluate(vector: np.ndarray) -> tuple[float, np.ndarray]:
+            nonlocal best
+            unknown, _, values, first = moved(vector)
+            value, by_values, by_first = self._adjoint(law, values.detach(), first.detach(), variance)
+            if value < best[0]:
+                best = value, vector.copy()
+            if not math.isfinite(value):
+                return 1e30, np.zeros_like(vector)
+            known = not count  # coefficients
+            (slope,) = torch.autograd.grad([first, values][: 2 - known], unknown, [by_first, by_values][: 2 - known])
+            return value, slope.numpy()
+
+        def stop(_: np.ndarray) -> None:
+            if effort() > self.deadline:
+                raise StopIteration
+
+        minimize(evaluate, best[1], jac=True, method="L-BFGS-B", callback=stop,
+                 options={"maxfun": _EVALUATIONS, "maxiter": _EVALUATIONS, "gtol": _SETTLED, "ftol": 0.0})
+        _, step, _, first = moved(best[1])
+        moves = step.detach().numpy()
+        return self._moved(law, moves) if count else law, first.detach(), 2 * best[0]
+
+    def _adjoint(self, law: Law, values: Tensor, first: Tensor, variance: Tensor) -> tuple[float, Tensor, Tensor]:
+        """Half of what flights miss, and its derivatives by active coefficients (E, M) and by first codes (B, C K)."""
+        total, by_values, by_first = 0.0, torch.zeros_like(values), torch.zeros_like(first)
+        size = first.shape[1] * self.data.dt.shape[1]
+        for rows in torch.arange(len(first)).split(max(_VALUES // size // 200, 1)):
+            data, began = self.data.take(rows), effort()
+            leaf, start = values.clone().requires_grad_(len(values) > 0), first[rows].requires_grad_()
+
+            def theta(system: int, leaf: Tensor = leaf) -> Tensor:
+                here = torch.tensor(self.active).T
+                full = torch.zeros(law.theta.shape, dtype=torch.float64)
+                return full.index_put(tuple(here), leaf[int(np.searchsorted(self.systems, system))])
+
+            path = self._fly(theta, start, data)
+            missed = 0.5 * self._misfit(path, start, variance, rows).sum()
+            one, two = torch.autograd.grad(missed, [leaf, start])
+            by_values, by_first[rows], total = by_values + one, two, total + float(missed.detach())
+            effort.add(seconds=(_ADJOINT - 1) * (effort() - began))
+        return total, by_values, by_first
+
+    def _of(self, law: Law | None) -> Law:
+        """The law, or another one of the same terms, which takes its place."""
+        if law is not None:
+            self.law, self.active = law, _active(law)
+        return self.law
+
+    def estimated(self, law: Law | None = None) -> tuple[Law, Law]:
+        """The law with standard errors of its coefficients, and the same without terms that hardly differ from zero.
 
         The coefficients of the first may miss those that fit flights best, which adds to their errors; those of the
         second are those of the normal distribution of all coefficients where the others vanish.
         """
-        first = self.data.codes[:, 0].clone()
-        path = self._fly(self.law, first, self.data)
+        law = self._of(law)
+        path = self._fly(self._at(law), self.first, self.data)
         if not torch.isfinite(path).all():
-            return self.law, self.law
-        covariance, step, _ = self._step(self.law, first, path, self._variances(path))
-        whole = self._with_errors(self.law, covariance + np.outer(step, step))
+            return law, law
+        covariance, step, _ = self._linearised(law, path, self._variances(path))
+        whole = self._with_errors(law, covariance if self.uncertain else covariance + np.outer(step, step))
         return whole, self._significant(covariance[: len(self.active), : len(self.active)])
 
     def _significant(self, covariance: np.ndarray) -> Law:
@@ -234,62 +307,57 @@ class Refinement:
 
     def misfits(self, law: Law) -> np.ndarray:
         """Mean weighted squares (B,) of what flights of another law miss, from first codes fitted to its flights."""
-        first = self.data.codes[:, 0].clone()
-        path = self._fly(law, first, self.data)
-        scale = torch.ones(len(first), 1, dtype=first.dtype)
-        for _ in range(2 * _ITERATIONS if len(self.free) else 0):
-            if not torch.isfinite(path).all():
-                break
-            moves = scale * self._step(law, first, path, self.noise, False)[2]
-            moved = self._fly(law, first + moves, self.data)
-            better = self._misfit(moved, first + moves, self.noise) < self._misfit(path, first, self.noise)
-            first = torch.where(better[:, None], first + moves, first)
-            scale = torch.where(better[:, None], (2 * scale).clamp_max(1.0), scale / 4)
-            path = torch.where(better[:, None, None], moved, path)
-        return torch.nan_to_num(self._misfit(path, first, self.noise) / self.target[0].numel(), nan=np.inf).numpy()
+        path = self._fly(self._at(law), self.first, self.data)
+        if self.uncertain and torch.isfinite(path).all():
+            codes = self._of_first_codes(law, path, self.noise)
+            coupling = path.new_zeros(*self.first.shape, 0)
+            _, self.first, _ = self._descended(law, self.noise, np.zeros((0, 0)), (codes[1], coupling))
+            path = self._fly(self._at(law), self.first, self.data)
+        return torch.nan_to_num(self._misfit(path, self.first, self.noise) / self.target[0].numel(), nan=np.inf).numpy()
 
-    def _step(self, law: Law, first: Tensor, path: Tensor, variance: Tensor, coefficients: bool = True
-              ) -> tuple[np.ndarray, np.ndarray, Tensor]:
-        """Covariance of the unknowns, their step, and the steps (B, C K) of first codes.
+    def _of_first_codes(self, law: Law, path: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean derivatives (M, C K) of codes by their own first value, and second derivatives (B, C K) of the misfit.
+
+        Along random directions, mean over the flights and the codes of a shell (Hutchinson 1990).
+        """
+        generator, total = torch.Generator().manual_seed(0), torch.zeros_like(path[0])
+        delta = _DELTA * float(self.prior.max()) ** 0.5
+        for _ in range(_PROBES):
+            signs = torch.randint(0, 2, self.first.shape, generator=generator).to(path) * 2 - 1
+            total += ((self._fly(self._at(law), self.first + delta * signs, self.data) - path) / delta
+                      * signs[:, None]).mean(0) / _PROBES
+        mean = total.new_zeros(len(total), int(self.shell.max()) + 1).index_add(1, self.shell, total)
+        own = (mean / torch.bincount(self.shell).clamp_min(1))[:, self.shell]
+        return own, (own * self._weights(variance)).square().sum(1) + 1 / self.prior
+
+    def _linearised(self, law: Law, path: Tensor, variance: Tensor
+                    ) -> tuple[np.ndarray, np.ndarray, tuple[Tensor, Tensor]]:
+        """Covariance of the unknowns, their step, and of first codes second derivatives and moves.
 
         What flights of one trajectory miss may have one cause: the covariance is the larger one of that of independent
         errors and of that of whole trajectories (the sandwich of White 1980, Liang & Zeger 1986).
         """
-        weight = variance[:, None, self.rows].rsqrt()
-        skip = 0 if len(self.free) else 1
-
-        def whitened(later: Tensor) -> Tensor:
-            return ((later - path)[:, skip:, self.rows] * weight).flatten(1)
-
-        left = ((self.target - path)[:, skip:, self.rows] * weight).flatten(1)
-        active = self.active if coefficients else self.active[:0]
-        size = np.abs([law.theta_at(law.context_of(system)) for system in self.systems]).max(0)
-        columns = []
-        for j, c in active:
+        weight, size = self._weights(variance), np.abs([law.theta_at(law.context_of(s)) for s in self.systems]).max(0)
+        left, columns = (self.target - path) * weight, []
+        if not self.uncertain:
+            left = left[:, 1:]
+        for j, c in self.active:
             shift = np.zeros_like(law.theta)
             shift[j, c] = _DELTA * max(size[j, c], 1e-3 * size.max())
-            columns.append(whitened(self._fly(law, first, self.data, shift)) / shift[j, c])
-        by_theta = torch.stack(columns, -1) if columns else path.new_zeros(len(path), left.shape[1], 0)  # (B, R, p)
-        gram, right = by_theta.mT @ by_theta, (by_theta.mT @ left[..., None])[..., 0]
-        moves = torch.zeros_like(first)
-        if len(self.free):
-            slopes, number = [], len(first)
-            for chunk in self.free.split(max(_BATCH // number, 1)):
-                delta = _DELTA * self.prior[chunk].sqrt() + 1e-12
-                shifted = first.expand(len(chunk), *first.shape).clone()
-                shifted[torch.arange(len(chunk)), :, chunk] += delta[:, None]
-                flown = self._fly(law, shifted.flatten(0, 1), self.data.take(torch.arange(number).repeat(len(chunk))))
-                slopes += [whitened(part) / step for part, step in zip(flown.split(number), delta, strict=True)]
-            by_state = torch.stack(slopes, -1)  # (B, R, D)
-            effort.add(products=by_state.numel() * (len(self.free) + len(active)) + number * len(self.free) ** 3,
-                       elements=4 * by_state.numel())
-            inner = by_state.mT @ by_state + torch.diag(1 / self.prior[self.free])
-            pull = (by_state.mT @ left[..., None])[..., 0] - ((first - self.mean) / self.prior)[:, self.free]
-            mixed = by_state.mT @ by_theta
-            solved = torch.linalg.solve(inner, torch.cat([mixed, pull[..., None]], -1))
-            gram = gram - mixed.mT @ solved[..., :-1]
-            right = right - (mixed.mT @ solved[..., -1:])[..., 0]
-        design = torch.tensor(self._design(law)[:, : len(active)])  # (E, p, U)
+            later = self._fly(self._at(law, shift), self.first, self.data)
+            columns.append((later - path)[:, path.shape[1] - left.shape[1] :] * weight / shift[j, c])
+        slopes = torch.stack(columns, -1)  # (B, M, C K, p)
+        gram, right = torch.einsum("bmkp,bmkq->bpq", slopes, slopes), torch.einsum("bmkp,bmk->bp", slopes, left)
+        curvature, coupling = torch.ones_like(self.first), slopes.new_zeros(*self.first.shape, 0)
+        if self.uncertain:
+            own, curvature = self._of_first_codes(law, path, variance)
+            own = own * weight
+            coupling = torch.einsum("bmk,bmkp->bkp", own, slopes) / curvature[..., None]
+            pull = (own * left).sum(1) - (self.first - self.mean) / self.prior
+            gram = gram - torch.einsum("bkp,bk,bkq->bpq", coupling, curvature, coupling)
+            right = right - torch.einsum("bkp,bk->bp", coupling, pull)
+        zero = torch.zeros(self._unknowns(law), dtype=torch.float64)
+        design = torch.autograd.functional.jacobian(lambda step: self._values(law, step), zero)  # (E, p, U)
         both = torch.cat([gram, right[..., None]], -1)
         sums = both.new_zeros(len(design), *both.shape[1:]).index_add(0, self.which, both)
         total = (design.mT @ sums[..., :-1] @ design).sum(0).numpy()
@@ -297,12 +365,7 @@ class Refinement:
         size = np.sqrt(np.maximum(np.diag(total), 1e-300))
         inverse = np.linalg.pinv(total / size / size[:, None], rcond=1e-12, hermitian=True) / size / size[:, None]
         step = inverse @ pulls
-        inverse = self._robust(inverse, step, design[self.which], both)
-        if len(self.free):
-            own = (design @ torch.tensor(step))[self.which]  # (B, p)
-            moves[:, self.free] = solved[..., -1] - (solved[..., :-1] @ own[..., None])[..., 0]
-        return inverse, step, moves
-
+        return self._robust(inverse, step, design[self.which], both), step, (curvature, coupling)
 
     def _robust(self, inverse: np.ndarray, step: np.ndarray, design: Tensor, both: Tensor) -> np.ndarray:
         """Covariance (U, U), from the normal matrices and pulls (B, p, p + 1) of flights by p coefficients."""
@@ -314,6 +377,18 @@ class Refinement:
         wide = inverse @ meat @ inverse
         scale = np.sqrt(np.maximum(np.diag(wide) / np.maximum(np.diag(inverse), 1e-300), 1.0))
         return inverse * scale * scale[:, None]
+
+
+def _active(law: Law) -> np.ndarray:
+    """Terms and channels (M, 2) of the coefficients that are not zero."""
+    return np.argwhere((law.theta != 0) | (law.by_context != 0).any(0))
+
+
+def _root(matrix: np.ndarray) -> np.ndarray:
+    """A factor (U, r) of a positive semidefinite matrix (U, U) = factor factor^T."""
+    size = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    values, vectors = np.linalg.eigh(matrix / size / size[:, None])
+    return np.asarray(size[:, None] * vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
 def solved_contexts(law: Law, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, system: np.ndarray) -> Law:

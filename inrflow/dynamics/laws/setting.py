@@ -26,6 +26,7 @@ _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and ho
 _RESOLVED = 1 / 3  # of the modes of flows give equations
 _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
+_ORDERS = (1, 2)  # of powers of the Laplacian
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
 _FRAMES = 16  # looked at
 _LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in place
@@ -137,6 +138,18 @@ class Families:
     def every(self) -> list[Term]:
         """All terms."""
         return [term for family in self.terms.values() for term in family]
+
+    @property
+    def active(self) -> list[list[int]]:
+        """Of families sought together, the numbers of their terms: without lap^2, then with it.
+
+        Without: a little of it often makes up for errors of splines or of the domain's outline, but with the wrong sign
+        lets short waves grow without limit.
+        """
+        every = self.every
+        found = ([every.index(term) for name in names for term in self.terms[name] if term.power <= order]
+                 for names in self.combined for order in _ORDERS)
+        return [list(active) for active in dict.fromkeys(map(tuple, found))]
 
     def in_place(self, harmonics: Harmonics, several: bool) -> Iterator[Families]:
         """The same with a force that varies in place; then, of one system, values with div(a grad .) of one channel,

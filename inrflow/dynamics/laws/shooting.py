@@ -1,9 +1,9 @@
-"""Laws of coarse frames: Gauss-Newton of all terms of a family along single steps of the flow, then fewer terms.
+"""Flights, parts of paths that laws are compared with; laws of coarse frames along single steps of the flow.
 
-Where the field changes too much from frame to frame, splines through the codes do not resolve their paths, and no law
-fitted to these forecasts. The flow itself does: from the codes of each frame to those of the next. Steps are weighted
-as by a Cauchy distribution (iteratively reweighted least squares), so that those that the first coefficients carry
-anywhere wait until others have corrected them.
+Gauss-Newton of all terms of a family, then fewer terms. Where the field changes too much from frame to frame, splines
+through the codes do not resolve their paths, and no law fitted to these forecasts. The flow itself does: from the
+codes of each frame to those of the next. Steps are weighted as by a Cauchy distribution (iteratively reweighted least
+squares), so that those that the first coefficients carry anywhere wait until others have corrected them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,35 @@ _FEWEST = 16  # steps
 _INCREASES = (1.05, 1.5, 4.0)  # of the misfit that laws of fewer terms may have
 
 Shot = tuple[np.ndarray, Tensor]  # coefficients, and what steps miss with them, (B, R)
+
+
+@dataclass(frozen=True)
+class Flights:
+    """Codes (B, M, C K) of B flights of M frames, the times (B, M - 1) between them, variances (B, C K) of codes, and
+    the numbers (B,) of the system and of the trajectory that each is of."""
+
+    codes: Tensor
+    dt: Tensor
+    variance: Tensor
+    system: Tensor
+    trajectory: Tensor
+
+    def take(self, pick: Tensor) -> Flights:
+        """Some of the flights."""
+        return Flights(self.codes[pick], self.dt[pick], self.variance[pick], self.system[pick], self.trajectory[pick])
+
+
+def flights(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int, system: np.ndarray | None = None
+            ) -> Flights:
+    """All flights of some steps, end to end, of codes (S, T, C, K) with variances (S, C, K) at times (S, T)."""
+    system = np.zeros(len(codes), dtype=int) if system is None else system
+    starts = range(0, codes.shape[1] - length, length)
+    flat, wide = codes.reshape(*codes.shape[:2], -1), spread.reshape(len(spread), -1)
+    return Flights(torch.tensor(np.concatenate([flat[:, n : n + length + 1] for n in starts])),
+                   torch.tensor(np.concatenate([np.diff(t[:, n : n + length + 1], axis=1) for n in starts])),
+                   torch.tensor(np.concatenate([wide for _ in starts])),
+                   torch.tensor(np.concatenate([system for _ in starts])),
+                   torch.tensor(np.concatenate([np.arange(len(codes)) for _ in starts])))
 
 
 @dataclass

@@ -13,8 +13,9 @@ from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.fit import Data, windows
 from inrflow.dynamics.laws.law import well_posed
-from inrflow.dynamics.laws.refine import Refinement, flights
+from inrflow.dynamics.laws.refine import Refinement
 from inrflow.dynamics.laws.regression import normal_equations
+from inrflow.dynamics.laws.shooting import flights
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term, short_list
 from inrflow.errors import UserError
 
@@ -173,9 +174,35 @@ def test_refinement_corrects_wrong_coefficients_of_noisy_flights() -> None:
     spread = np.full((20, 1, 12), noise**2)
     refinement = Refinement(start, flights(t, paths, spread, 3), np.ones((1, 12)), 5.0)
     refined = refinement.run()
-    assert len(refinement.free) == 12
+    assert refinement.uncertain
     assert (np.abs(refined.theta[:, 0] - [0.02, -1.0]) < 4 * refined.std[:, 0]).all()
     assert (refined.std[:, 0] < [1e-3, 0.05]).all()
+
+
+def test_the_adjoint_of_noisy_flights_is_the_derivative_of_what_they_miss() -> None:
+    terms = (LAP, Term((((0, VALUE), (0, 0)),)), Term((((0, VALUE),),), 0, 0))
+    harmonics, t = LINE.harmonics(10), np.tile(np.arange(3) * 0.1, (3, 1))
+    codes = HarmonicCodes(harmonics, np.zeros((1, 10)), np.ones((1, 10)))
+    law = Law(LINE, NATURAL, terms, np.array([[0.03], [-0.8], [0.1]]), np.zeros((3, 1)), codes, 0.05, 10.0,
+              np.array([[[0.01], [0.0], [0.0]]]), np.array([[-1.0], [1.0]]))
+    paths = 0.3 * np.random.default_rng(0).standard_normal((3, 3, 1, 10)) / (1 + np.arange(10))
+    refinement = Refinement(law, flights(t, paths, np.full((3, 1, 10), 0.01), 2, np.array([0, 1, 1])), np.ones((1, 10)),
+                            5.0, uncertain=True)
+    values = refinement._values(law, torch.zeros(refinement._unknowns(law), dtype=torch.float64))
+    first, variance = refinement.first, refinement.noise
+
+    def missed(values: torch.Tensor, first: torch.Tensor) -> float:
+        return refinement._adjoint(law, values, first, variance)[0]
+
+    _, by_values, by_first = refinement._adjoint(law, values, first, variance)
+    along = torch.tensor(np.random.default_rng(1).standard_normal(first.shape))
+    for system, coefficient in ((0, 0), (1, 0), (1, 1), (0, 2)):
+        step = torch.zeros_like(values)
+        step[system, coefficient] = 1e-5
+        expected = (missed(values + step, first) - missed(values - step, first)) / 2e-5
+        assert float(by_values[system, coefficient]) == pytest.approx(expected, rel=1e-5)
+    expected = (missed(values, first + 1e-5 * along) - missed(values, first - 1e-5 * along)) / 2e-5
+    assert float((by_first * along).sum()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_standard_errors_hold_the_true_coefficients_at_their_rate() -> None:
@@ -203,7 +230,7 @@ def test_standard_errors_hold_the_true_coefficients_at_their_rate() -> None:
 @pytest.mark.parametrize(("value", "error", "text"), [
     (0.1003, 2e-4, "0.1003(2)"), (4.01e-6, 1.2e-7, "4.01(12)e-06"), (-0.327, 0.02, "-0.33(2)"), (12.3, 0.5, "12.3(5)"),
     (1.00003, 1.4e-5, "1.000030(14)"), (0.003, 0.0099, "0.003(10)"), (0.25, 0.0, "0.25"), (2.0, np.inf, "2"),
-    (-3.36e-6, 4e-8, "-3.36(4)e-06"),
+    (-3.36e-6, 4e-8, "-3.36(4)e-06"), (-2e-19, 0.004, "-0.000(4)"),
 ])
 def test_coefficients_are_written_with_their_standard_error(value: float, error: float, text: str) -> None:
     codes = HarmonicCodes(LINE.harmonics(4), np.zeros((1, 4)), np.ones((1, 4)))

@@ -22,6 +22,14 @@ UNITS = (1.0, 1.3, 0.7)
 TRANSPORT = [Term.transport(j, UNITS) for j in range(3)]
 
 
+def test_families_are_sought_without_the_squared_laplacian_first() -> None:
+    families = families_of(LINE, LINE.harmonics(8), np.zeros((1, 1, 1, 8)))
+    squared = families.every.index(Term((((0, VALUE),),), 2))
+    assert [squared in active for active in families.active] == [False, True] * 4
+    assert all(set(few) | {squared} == set(more) for few, more in zip(families.active[::2], families.active[1::2],
+                                                                      strict=True))
+
+
 @pytest.mark.parametrize("domain", [CUBE, Box([0.0, 0.0], [1.0, 2.0], ["walled", "periodic"])])
 def test_sums_along_one_axis_at_a_time_are_those_over_all_points(domain: Box) -> None:
     harmonics = domain.harmonics(40)
