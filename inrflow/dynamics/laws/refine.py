@@ -27,14 +27,14 @@ from inrflow.numerics.effort import effort
 _ITERATIONS = 5
 _DELTA = 1e-5  # of finite differences, relative to coefficients' and codes' scales
 _ROUNDS, _EVALUATIONS = 3, 20  # descents with noisy codes, and flights with their adjoints in one
+_LITTLE = 1e-4  # share of noise in the variance of codes up to which it is neglected: that of 1 to 2 % in values
 _COARSE = 4.0  # times the integrator's steps where codes are noisy: an error of 1e-4 of the codes
 _PROBES = 3  # random directions along which the sensitivity of codes to first codes is measured
-_ADJOINT = 4.0  # times a flight: the flight and its adjoint
+_ADJOINT = 5.0  # times a flight: the flight and its adjoint
 _SETTLED = 0.05  # largest derivative of a descent's end, by unknowns in units of their standard errors
 _VALUES = 2**23  # of flights whose adjoints are held at a time
 _CONVERGED = 1e-5  # relative change of the misfit, which is mostly noise: a standard error is few units of thousands
 _TRIALS = 5  # halvings of a step
-_NOISY = 0.02  # share of the uncertainty of codes in what flights miss from which first codes are unknowns, too
 _FEWEST = 8  # flights; half as many of noisy codes
 _BATCH = 2048  # flights at a time
 _SIGNIFICANT = 3.0  # standard errors by which a coefficient must differ from zero: the BIC of some 10^4 values
@@ -72,24 +72,24 @@ class Refinement:
         at = self._at(self.law)
         some = data.take(torch.linspace(0, len(data.codes) - 1, min(_FEWEST, len(data.codes))).long())
         start = effort()
-        path = self._fly(at, some.codes[:, 0], some)
+        self._fly(at, some.codes[:, 0], some)
         cost = (effort() - start) / len(some.codes)
         many = min(int(0.05 * seconds / max(cost, 1e-9) / len(some.codes)), _BATCH // len(some.codes))
         if many > 1:  # larger batches cost less for each flight
             start = effort()
             self._fly(at, some.codes[:, 0].repeat(many, 1), some.take(torch.arange(len(some.dt)).repeat(many)))
             cost = (effort() - start) / len(some.codes) / many
-        missed = (path - some.codes)[:, 1:, self.rows].square().sum() / (path.shape[1] - 1)
-        noise = some.variance[:, self.rows].sum() * 2
-        self.uncertain = bool(noise > _NOISY * missed) if uncertain is None else uncertain
+        noise = data.variance.mean(0)[self.rows].sum() / self.prior[self.rows].sum()
+        self.uncertain = bool(noise > _LITTLE) if uncertain is None else uncertain
+        flown = _ITERATIONS * (len(self.active) + 2.0)
         if self.uncertain:
-            self.longest, cost = _COARSE * self.law.longest, cost / _COARSE
-        flown = _ROUNDS * (len(self.active) + _PROBES + _ADJOINT * _EVALUATIONS) if self.uncertain else (
-            _ITERATIONS * (len(self.active) + 2))
+            self.longest = _COARSE * self.law.longest
+            flown = _ROUNDS * (len(self.active) + _PROBES + _ADJOINT * _EVALUATIONS) / _COARSE
         affordable = seconds / (cost * flown)
         fewest = max(_FEWEST // 2 if self.uncertain else _FEWEST, len(data.system.unique()))
         pick = torch.linspace(0, len(data.codes) - 1, min(max(int(affordable), fewest), len(data.codes))).long()
         return data.take(pick)
+
     @staticmethod
     def _at(law: Law, shift: np.ndarray | float = 0.0) -> Callable[[int], Tensor]:
         """Coefficients (J, C) of each system, shifted by (J, C)."""

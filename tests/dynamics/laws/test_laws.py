@@ -223,7 +223,8 @@ def test_standard_errors_hold_the_true_coefficients_at_their_rate() -> None:
         law = Refinement(start, data, np.ones((1, 12)), 0.3).run()
         missed.append((law.theta[:, 0] - truth) / law.std[:, 0])
     assert 0.75 <= (np.abs(missed) < 1.645).mean() <= 1.0 and np.square(missed).mean() > 0.2
-    short = Refinement(law, data, np.ones((1, 12)), 0.3).estimated()[1]
+    refinement = Refinement(start, data, np.ones((1, 12)), 5.0)
+    law, short = refinement.estimated(refinement.run())
     assert short.theta[0, 0] == 0 and short.theta[1:].all() and (short.std[1:] <= law.std[1:]).all()
 
 
