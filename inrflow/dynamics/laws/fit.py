@@ -45,7 +45,7 @@ _PAYS = 0.5  # share of the least misfit without contexts that laws with context
 _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
 _HARDLY = 2.0  # times the error of the best law, which shorter ones may have
-_DESCENT = 0.7  # share of the time of a refinement that descents of noisy codes take
+_DESCENT = 0.8  # share of the time of a refinement that descents of noisy codes take
 _WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data: times as many, of points, codes at most
 _EXPLAINED = 1e-2  # error of forecasts from which on most of the time goes to laws along single steps
 _SINGLE = 0.5  # share of the time after which none is sought along them, where some law explains the data
@@ -133,19 +133,13 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         every = flights(train.t, states, spread, min(length, frames - 1), train.systems.number)
         return Refinement(law, every, known, seconds, uncertain=uncertain)
 
-    def score(law: Law) -> np.ndarray:
-        return arena.misfits(law) if noisy else forecast_errors(law, judge)
-
     last = along(law, 1, _LAST, None)
-    noisy = last.uncertain  # then judged by flights whose first codes are fitted to them
+    noisy, hardly = last.uncertain, 1.0
+    if noisy:  # forecasts from single frames tell little
+        law, hardly, kept = widened(law, train), _HARDLY, 0.0
+        states, spread = encode(law.codes, train)
+        known, errors = shares_known(law.codes, spread), forecast_errors(law, judge)
     lengths = [n for n in ((_SHORT, frames - 1) if noisy else _LENGTHS) if n < frames and not exact]
-    if noisy:
-        law = widened(law, train)
-        codes, (states, spread) = law.codes, encode(law.codes, train)
-        known = shares_known(codes, spread)
-        whole = flights(judge.t, *encode(codes, judge), judge.t.shape[1] - 1, judge.systems.number)
-        kept, arena = 0.0, Refinement(law, whole, known, seconds / 10, uncertain=True)
-    misses = score(law) if lengths else errors
     for index, length in enumerate(lengths):
         left = seconds - kept - 2 * judging - (effort() - start)
         if left < 0:
@@ -153,17 +147,17 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         share = _DESCENT if noisy else 0.5  # the rest is for forecasts
         last = along(law, length, share * left / (len(lengths) - index), noisy)
         refined = known_contexts(last.run(), train, judge)
-        after = score(refined)
-        say(f"  along flights of {length}: {misses.mean():.3e} to {after.mean():.3e}, "
+        after = forecast_errors(refined, judge)
+        say(f"  along flights of {length}: {errors.mean():.3e} to {after.mean():.3e}, "
             f"effort {effort() - start:.1f} s")
-        if not worse(after, misses):
-            law, misses = refined, after
+        if not worse(after, hardly * errors):
+            law, errors = refined, after
     if not noisy:
         last = along(law, _SHORT, _LAST, False)
     law, short = last.estimated(law)
     if noisy and short.size < law.size:
         short = last.run(short)
-    if short.size < law.size and not worse(score(short), misses if noisy else _HARDLY * misses + _EXACT):
+    if short.size < law.size and not worse(forecast_errors(short, judge), _HARDLY * errors + _EXACT):
         law = pruned(short)
     if not (noisy or exact or isinstance(place, Flows)):
         law = finer(law, train, judge, start + seconds, say)

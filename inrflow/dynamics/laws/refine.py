@@ -26,7 +26,9 @@ from inrflow.numerics.effort import effort
 
 _ITERATIONS = 5
 _DELTA = 1e-5  # of finite differences, relative to coefficients' and codes' scales
-_ROUNDS, _EVALUATIONS = 3, 20  # descents with noisy codes, and flights with their adjoints in one
+_ROUNDS, _EVALUATIONS = 3, 60  # descents with noisy codes, and flights with their adjoints in one, at most
+_EXPECTED = 30  # of these in a descent, as far as flights are chosen by it
+_MEMORY = 30  # steps that a descent remembers
 _LITTLE = 1e-4  # share of noise in the variance of codes up to which it is neglected: that of 1 to 2 % in values
 _COARSE = 4.0  # times the integrator's steps where codes are noisy: an error of 1e-4 of the codes
 _PROBES = 3  # random directions along which the sensitivity of codes to first codes is measured
@@ -84,7 +86,7 @@ class Refinement:
         flown = _ITERATIONS * (len(self.active) + 2.0)
         if self.uncertain:
             self.longest = _COARSE * self.law.longest
-            flown = _ROUNDS * (len(self.active) + _PROBES + _ADJOINT * _EVALUATIONS) / _COARSE
+            flown = _ROUNDS * (len(self.active) + _PROBES + _ADJOINT * _EXPECTED) / _COARSE
         affordable = seconds / (cost * flown)
         fewest = max(_FEWEST // 2 if self.uncertain else _FEWEST, len(data.system.unique()))
         pick = torch.linspace(0, len(data.codes) - 1, min(max(int(affordable), fewest), len(data.codes))).long()
@@ -209,16 +211,15 @@ class Refinement:
         curvature, coupling = codes
         root = torch.tensor(_root(inverse))
         start, count = self.first, root.shape[1]
+        here = self._values(law, torch.zeros(len(root), dtype=torch.float64))
         best: tuple[float, np.ndarray] = (math.inf, np.zeros(count + start.numel()))
 
         def moved(vector: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             unknown = torch.tensor(vector, requires_grad=True)
             step = root @ unknown[:count]
             first = start + unknown[count:].reshape(start.shape) * curvature.rsqrt()
-            values = here = self._values(law, torch.zeros(self._unknowns(law), dtype=torch.float64))
-            if count:
-                values = self._values(law, step)
-                first = first - (coupling @ (values - here)[self.which][..., None])[..., 0]
+            values = self._values(law, step)
+            first = first - (coupling @ (values - here)[self.which][..., None])[..., 0]
             return unknown, step, values, first
 
         def evaluate(vector: np.ndarray) -> tuple[float, np.ndarray]:
@@ -229,8 +230,7 @@ class Refinement:
                 best = value, vector.copy()
             if not math.isfinite(value):
                 return 1e30, np.zeros_like(vector)
-            known = not count  # coefficients
-            (slope,) = torch.autograd.grad([first, values][: 2 - known], unknown, [by_first, by_values][: 2 - known])
+            (slope,) = torch.autograd.grad([first, values], unknown, [by_first, by_values])
             return value, slope.numpy()
 
         def stop(_: np.ndarray) -> None:
@@ -238,10 +238,9 @@ class Refinement:
                 raise StopIteration
 
         minimize(evaluate, best[1], jac=True, method="L-BFGS-B", callback=stop,
-                 options={"maxfun": _EVALUATIONS, "maxiter": _EVALUATIONS, "gtol": _SETTLED, "ftol": 0.0})
+                 options={"maxfun": _EVALUATIONS, "maxcor": _MEMORY, "gtol": _SETTLED, "ftol": 0.0})
         _, step, _, first = moved(best[1])
-        moves = step.detach().numpy()
-        return self._moved(law, moves) if count else law, first.detach(), 2 * best[0]
+        return self._moved(law, step.detach().numpy()), first.detach(), 2 * best[0]
 
     def _adjoint(self, law: Law, values: Tensor, first: Tensor, variance: Tensor) -> tuple[float, Tensor, Tensor]:
         """Half of what flights miss, and its derivatives by active coefficients (E, M) and by first codes (B, C K)."""
@@ -249,7 +248,7 @@ class Refinement:
         size = first.shape[1] * self.data.dt.shape[1]
         for rows in torch.arange(len(first)).split(max(_VALUES // size // 200, 1)):
             data, began = self.data.take(rows), effort()
-            leaf, start = values.clone().requires_grad_(len(values) > 0), first[rows].requires_grad_()
+            leaf, start = values.clone().requires_grad_(), first[rows].requires_grad_()
 
             def theta(system: int, leaf: Tensor = leaf) -> Tensor:
                 here = torch.tensor(self.active).T
@@ -304,16 +303,6 @@ class Refinement:
         std = law.std.copy()
         std[tuple(self.active.T)] = np.sqrt(np.diag(covariance))[: len(self.active)]
         return replace(law, std=std)
-
-    def misfits(self, law: Law) -> np.ndarray:
-        """Mean weighted squares (B,) of what flights of another law miss, from first codes fitted to its flights."""
-        path = self._fly(self._at(law), self.first, self.data)
-        if self.uncertain and torch.isfinite(path).all():
-            codes = self._of_first_codes(law, path, self.noise)
-            coupling = path.new_zeros(*self.first.shape, 0)
-            _, self.first, _ = self._descended(law, self.noise, np.zeros((0, 0)), (codes[1], coupling))
-            path = self._fly(self._at(law), self.first, self.data)
-        return torch.nan_to_num(self._misfit(path, self.first, self.noise) / self.target[0].numel(), nan=np.inf).numpy()
 
     def _of_first_codes(self, law: Law, path: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean derivatives (M, C K) of codes by their own first value, and second derivatives (B, C K) of the misfit.
