@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 from common import environment, started
+from inrflow.adaptation.new_physics import add_physics, known_physics
 from rich.console import Console
 from rich.table import Table
 
-from inrflow.adaptation.new_physics import add_physics, known_physics
 from inrflow.commands.train_several import part_of, train_physics
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile

@@ -128,11 +128,11 @@ def _model_rows(surrogate: Surrogate) -> Iterable[tuple[str, object]]:
 
 def _family_rows(family: Family) -> Iterable[tuple[str, object]]:
     """What is shared, and a row for each physics."""
-    rows: list[tuple[str, object]] = [("physics", ", ".join(family.names)), ("shared dynamics", family.about)]
-    lost = family.lost
+    rows: list[tuple[str, object]] = [("physics", ", ".join(family.names)), ("shared", family.about)]
     for name, one in family.members.items():
         rows.append((name, f"channels {', '.join(one.description.channels)}; code of {one.code_size}; "
-                           f"{one.training['dynamics']}; {lost[name]:.1g} of its dynamics not spanned"))
+                           f"{one.training['dynamics']}"))
+        rows += [("", line) for line in (one.training.get("equation") or ())[:_LINES]]
     return rows
 
 

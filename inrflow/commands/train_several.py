@@ -1,8 +1,7 @@
-"""`inrflow train data.train=[a.h5,b.h5]`: several physics in one run directory, with one shared latent dynamics.
+"""`inrflow train data.train=[a.h5,b.h5]`: several physics in one run directory, with one library of terms.
 
-Each physics has the same share of the time and is fitted in closed form on all of its trajectories, so that the balance
-between them is not a matter of how many each has. Those that a local equation holds share one, the others a quadratic
-field.
+Each physics has the same share of the time and is trained as it would be alone, on its own domain; the laws that are
+found share their terms.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.safe_names import safe_name
 from inrflow.runtime.tensor_files import write_json
-from inrflow.training.parts.spectral import KnownPhysics
-from inrflow.training.problem import Problem, has_harmonics
+from inrflow.training.problem import Problem
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.run import start_run
 from inrflow.training.train import train
@@ -56,27 +54,20 @@ def run_several(config: Config, place: RunDirectory, console: Console, resumed: 
             console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
             return 1
         members[name].save(kept)
-    family = Family.of(members, config.dynamics.context_size)
+    family = Family(members)
     family.save(directory)
-    console.print(f"shared dynamics: {family.about}; saved {directory / MODEL_FILE}", highlight=False)
-    for name, lost in family.lost.items():
-        if lost > 1e-3:
-            console.print(f"{100 * lost:.2g} % of the dynamics of {name} is not spanned by the contexts; raise "
-                          "dynamics.context_size", highlight=False)
+    console.print(f"shared: {family.about}; saved {directory / MODEL_FILE}", highlight=False)
     if config.data.test is not None:
         evaluate_all(family, dict(zip(names, config.data.test, strict=True)), config, directory, console)
     return 0
 
 
 def physics_names(files: list[str]) -> list[str]:
-    """Names of the physics in files. Raises UserError where a file cannot be used or two have one name."""
+    """Names of the physics in files. Raises UserError where two have one name."""
     names: list[str] = []
     for path in files:
         with TrajectoryFile(path, check=False) as file:
             name = file.description.name
-            if not has_harmonics(file):
-                raise UserError(f"{path} ({name}) is not periodic in all coordinates; several physics share the "
-                                "harmonics of a periodic domain: leave it out")
         if name in names:
             raise UserError(f"{path} is named {name} as another file is; give every physics a name of its own (the "
                             "file's attribute name)")
@@ -85,24 +76,19 @@ def physics_names(files: list[str]) -> list[str]:
 
 
 def part_of(config: Config, index: int, count: int) -> Config:
-    """The configuration of one physics: its files, its share of the time, closed-form dynamics."""
+    """The configuration of one physics: its files, its share of the time."""
     part = copy.deepcopy(config)
     part.data.train = config.data.train[index]
     part.data.test = None if config.data.test is None else config.data.test[index]
-    part.decoder.codes, part.dynamics.depth, part.dynamics.context = "harmonics", 0, "none"
-    part.recipe = "auto"
     part.training.minutes = config.training.minutes / count
     return part
 
 
-def train_physics(
-    config: Config, directory: Path, console: Console, known: KnownPhysics | None = None,
-    trajectories: int | None = None,
-) -> Surrogate:
-    """One physics on its harmonics; from the first trajectories of its file, and what is known of others."""
+def train_physics(config: Config, directory: Path, console: Console, trajectories: int | None = None) -> Surrogate:
+    """One physics, from the first trajectories of its file (None: all)."""
     directory.mkdir(parents=True, exist_ok=True)
     with TrajectoryFile(config.data.train) as file, Recorder(directory, console) as log:
-        return train(start_run(Problem.of(config, file, trajectories, known), log))
+        return train(start_run(Problem.of(config, file, trajectories), log))
 
 
 def evaluate_all(

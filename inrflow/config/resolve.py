@@ -23,7 +23,7 @@ from inrflow.errors import UserError
 
 #: Old keys of settings and their present names; both are read, on the command line and in config.yaml of a run.
 ALIASES = {"data.equation": "data.completion"}
-_RETIRED = ("dynamics.quadratic_rank",)  # settings of earlier runs that change nothing any more
+_RETIRED = ("dynamics.quadratic_rank", "training.steps.equation")  # of earlier runs; they change nothing any more
 
 _LARGEST_FILE = 1_000_000  # bytes of a config.yaml
 
@@ -116,9 +116,12 @@ def from_yaml(path: Path, schema: type) -> Any:
             raise UserError("it holds no settings")
         for old, new in ALIASES.items():
             _move(values, old.split("."), new.split("."))
-        for group, _, key in (name.partition(".") for name in _RETIRED):
-            if isinstance(values.get(group), dict):
-                values[group].pop(key, None)
+        for *groups, key in (name.split(".") for name in _RETIRED):
+            inner: Any = values
+            for group in groups:
+                inner = inner.get(group) if isinstance(inner, dict) else None
+            if isinstance(inner, dict):
+                inner.pop(key, None)
         settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), _literal(values)))
         check_limits(settings)
         return settings

@@ -62,7 +62,7 @@ class DecoderConfig:
     harmonics: int | None = setting(None, "Largest wavenumber of the domain's harmonics that enter the output layer. "
                                     "null: as many as the points support, at most 200.", least=0)
     code_size: int | None = setting(None, "Size of the code. null: chosen by held-out forecasts.", least=1)
-    largest_code_size: int = setting(400, "Largest size considered; half as many again for a local equation.", least=1)
+    largest_code_size: int = setting(400, "Largest size considered.", least=1)
     codes: str = setting(
         "variance", "Basis of the codes. variance: POD modes of the data. harmonics: Fourier coefficients, which mean "
         "the same for every physics on a periodic domain.", choices=("variance", "harmonics"))
@@ -85,8 +85,8 @@ class DynamicsConfig:
     """The vector field dz/dt = f(t, z; c) and its integration."""
 
     linear: bool = setting(True, "Fit a linear term by least squares; false: a network alone.")
-    equation: bool = setting(True, "On periodic domains: look for an equation of a few local terms, used only if it "
-                             "lowers the error of held-out forecasts.")
+    equation: bool = setting(True, "Look for a law of a few terms, used only if it lowers the error of held-out "
+                             "forecasts.")
     products: int | None = setting(None, "Number of products of code components in a quadratic term. null: as many as "
                                    "the time allows, used only if they lower the error of held-out forecasts.", least=0)
     width: int = setting(256, "Hidden width of the network.", least=1)
@@ -132,7 +132,6 @@ class StepsConfig:
     quadratic_rounds: int | None = setting(None, "Further rounds along quadratic dynamics.", least=0)
     law: int | None = setting(None, "Effort of the search for a law, in seconds of a usual core.", least=0)
     residual_field: int | None = setting(None, "Search for a residual field: 2, of simple forms 1, none 0.", least=0)
-    equation: int | None = setting(None, "Rounds of the search for a local equation.", least=0)
 
 
 @dataclass
@@ -159,9 +158,9 @@ class Config:
 
     recipe: str = setting(
         "auto", "How candidate models are made. auto: all closed-form recipes that apply, the best by held-out "
-        "forecasts is kept. One by name: local_equation, translation_equivariant, law (on the harmonics of any "
-        "domain), reduced_order (POD), neural (SIREN and a network as vector field, trained by descent), coral, dino, "
-        "or another registered one.")
+        "forecasts is kept. One by name: law (on the harmonics of any domain), translation_equivariant, "
+        "reduced_order (POD), neural (SIREN and a network as vector field, trained by descent), coral, dino, or "
+        "another registered one.")
     data: DataConfig = field(default_factory=DataConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)

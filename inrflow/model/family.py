@@ -1,8 +1,8 @@
-"""Families: several physics with shared dynamics in one model.
+"""Families: several physics in one model, with one library of terms for the laws of all.
 
-Each physics has its own decoder, normalisation, time scale, prior and source term. Those whose dynamics are a PDE of
-local terms share its coefficients (`SharedEquation`), the others a quadratic field of the domain's harmonics
-(`SharedOperators`); both are affine in a context of each physics. The two kinds share nothing with each other.
+Each physics has its own decoder, normalisation, time scale and prior, and lives on a domain of its own. Those whose
+dynamics are a law share the library: of each, the family keeps its coefficients alone. What follows no law keeps its
+own vector field.
 """
 
 from __future__ import annotations
@@ -13,38 +13,57 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from inrflow.data.description import Description
-from inrflow.dynamics.contexts.shared_dynamics import (
-    SharedEquation,
-    SharedOperators,
-    force_of,
-    from_record,
-    shift_of,
-    term_sizes,
-    to_record,
-)
-from inrflow.dynamics.fields.fourier_grid import LocalBasis
-from inrflow.dynamics.fields.quadratic import Couplings
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.errors import UserError
+from inrflow.model.family_v3 import separate_fields
 from inrflow.model.store import FAMILY_FORMAT, StoredModel, made, read_model, reader, write_model
 from inrflow.model.surrogate import Surrogate
+
+_LAW = "law"  # the registered name of the term
+
+
+@dataclass(frozen=True)
+class TermLibrary:
+    """Terms of several laws, dz/dt = sum_j theta_jc term_j.
+
+    Attributes:
+        terms: J as plain values; theta: by physics, (J, C) coefficients in its own units, 0 where it lacks a term.
+    """
+
+    terms: list[dict[str, Any]]
+    theta: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, fields: Mapping[str, VectorField]) -> TermLibrary:
+        """The terms of all fields that are a law of one system."""
+        laws = {name: law for name, field in fields.items() if (law := _law_of(field)) is not None}
+        terms: list[dict[str, Any]] = []
+        for law in laws.values():
+            terms += [term for term in law["terms"] if term not in terms]
+        theta = {}
+        for name, law in laws.items():
+            own = torch.as_tensor(law["theta"], dtype=torch.float64)
+            theta[name] = own.new_zeros(len(terms), own.shape[1])
+            theta[name][[terms.index(term) for term in law["terms"]]] = own
+        return cls(terms, theta)
+
+    def structure(self, name: str, structure: dict[str, Any]) -> dict[str, Any]:
+        """The structure of a field whose law has no terms, with those of one physics."""
+        theta = self.theta[name]
+        own = theta.ne(0).any(1).nonzero()[:, 0].tolist()
+        law = {**structure["terms"][0], "terms": [self.terms[j] for j in own], "theta": theta[own].tolist()}
+        return {**structure, "terms": [law]}
 
 
 @dataclass
 class Family:
-    """Several physics; `surrogate` gives the model of one.
-
-    Attributes:
-        members: surrogates by name; their fields are not used, `surrogate` puts in the shared one. Of its own PDE a
-            member keeps its force and its shift.
-        equation: shared by the members that have a PDE, in their order; None where none has.
-        operators: shared by the others, in their order; None where all have a PDE.
-    """
+    """Several physics; `surrogate` gives the model of one."""
 
     members: dict[str, Surrogate]
-    equation: SharedEquation | None
-    operators: SharedOperators | None
 
     @property
     def names(self) -> list[str]:
@@ -52,66 +71,28 @@ class Family:
         return list(self.members)
 
     @property
-    def lost(self) -> dict[str, float]:
-        """Share of the dynamics of each physics that the contexts do not span."""
-        pdes, others = _by_kind(self.members)
-        lost = [*(self.equation.lost if self.equation else []), *(self.operators.lost if self.operators else [])]
-        return dict(zip([*pdes, *others], lost, strict=True))
+    def library(self) -> TermLibrary:
+        """The terms that members with a law share."""
+        return TermLibrary.of({name: one.field for name, one in self.members.items()})
 
     @property
     def about(self) -> str:
-        """A description of the shared dynamics."""
-        parts = []
-        if self.equation is not None:
-            shape = self.equation.weights.shape
-            parts.append(f"a local equation of {shape[1]} terms, {shape[0] - 1} contexts for {len(self.equation.lost)} "
-                         "physics")
-        if self.operators is not None:
-            field, couplings = self.operators.field, self.operators.field.get(Couplings)
-            count = 0 if couplings is None else couplings.count
-            parts.append(f"{field.state_size} codes, {count} couplings, {field.context_size} contexts for "
-                         f"{len(self.operators.lost)} physics")
-        return "; ".join(parts)
-
-    @classmethod
-    def of(cls, members: Mapping[str, Surrogate], context_size: int | None = None) -> Family:
-        """The family of surrogates that were trained on harmonics.
-
-        E - 1 contexts span E physics of one kind exactly (the default); fewer approximate them.
-        """
-        pdes, others = _by_kind(members)
-        equation, operators, kept = None, None, dict(members)
-        if pdes:
-            equations, sizes = [], []
-            for name, one in pdes.items():
-                assert one.pde is not None
-                own, shift = from_record(one.pde)
-                equations.append(own)
-                prior = one.prior.codes(one.code_size)
-                sizes.append(term_sizes(LocalBasis(one.decoder, shift), own.terms, prior.mean, prior.covariance))
-                kept[name] = replace(one, pde={**one.pde, "terms": [], "weights": []})
-            equation = SharedEquation.of(equations, sizes, context_size)
-        if others:
-            variances = [one.prior.covariance.diagonal() for one in others.values()]
-            fields = [one.field for one in others.values()]
-            operators = SharedOperators.of([_names(one) for one in others.values()], fields, variances, context_size)
-        return cls(kept, equation, operators)
+        """A description of what is shared."""
+        library = self.library
+        if not library.theta:
+            return "nothing: no physics follows a law"
+        owned = torch.stack([theta.ne(0).any(1) for theta in library.theta.values()])
+        several = int((owned.sum(0) > 1).sum())
+        each = ", ".join(f"{name} {int(own.sum())}" for name, own in zip(library.theta, owned, strict=True))
+        alone = [name for name in self.names if name not in library.theta]
+        return (f"a library of {len(library.terms)} terms ({each}), {several} of them in several laws"
+                + (f"; {', '.join(alone)} without a law" if alone else ""))
 
     def surrogate(self, name: str) -> Surrogate:
         """The surrogate of one physics. Raises UserError where there is none of that name."""
         if name not in self.members:
             raise UserError(f"physics={name} is unknown; this run knows {', '.join(self.names)}: choose one of them")
-        member = self.members[name]
-        pdes, others = _by_kind(self.members)
-        if name in others:
-            assert self.operators is not None
-            field = self.operators.own_field(list(others).index(name), _names(member))
-            return replace(member, field=field.eval())
-        assert self.equation is not None and member.pde is not None
-        basis = LocalBasis(member.decoder, shift_of(member.pde))
-        channels = len(member.description.channels)
-        equation = self.equation.equation(list(pdes).index(name), channels, force_of(member.pde))
-        return replace(member, field=equation.field(basis).eval(), pde=to_record(equation, basis))
+        return self.members[name]
 
     def find(self, description: Description) -> str:
         """The name of the physics that a data file belongs to: by its name, else by channels and coordinates.
@@ -134,17 +115,17 @@ class Family:
     # ---- storing ----
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write `model.safetensors` into the directory: what is shared once, the rest for each physics."""
-        shared = {"equation": self.equation, "operators": self.operators}
-        state = {
-            **{kind: None if one is None else one.state() for kind, one in shared.items()},
-            "members": {name: one.state() for name, one in self.members.items()},
-        }
-        metadata: dict[str, Any] = {
-            **{kind: None if one is None else one.metadata() for kind, one in shared.items()},
-            "members": {name: one.metadata() for name, one in self.members.items()},
-        }
-        return write_model(directory, FAMILY_FORMAT, state, metadata)
+        """Write `model.safetensors` into the directory: the library once, the rest for each physics.
+
+        Raises UserError where a term of a field is not registered.
+        """
+        library = self.library
+        state = {"theta": library.theta, "members": {
+            name: {**one.state(), **({} if name in library.theta else {"field": one.field.state_dict()})}
+            for name, one in self.members.items()}}
+        about = {name: {**one.metadata(), "field": _without_terms(one.field) if name in library.theta else
+                        one.field.structure()} for name, one in self.members.items()}
+        return write_model(directory, FAMILY_FORMAT, state, {"terms": library.terms, "members": about})
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Family:
@@ -159,16 +140,22 @@ class Family:
     def from_stored(cls, stored: StoredModel) -> Family:
         """From a model file of several physics."""
         state, metadata = stored.state, stored.metadata
-        equation, operators = metadata["equation"], metadata["operators"]
-        members = {
-            name: Surrogate.from_stored(stored, state["members"][name], about, VectorField(1))
-            for name, about in metadata["members"].items()
-        }
-        return cls(
-            members,
-            None if equation is None else SharedEquation.rebuilt(state["equation"], equation),
-            None if operators is None else SharedOperators.rebuilt(state["operators"], operators),
-        )
+        if "terms" not in metadata:  # of version 3: shared equations and operators
+            members = {name: Surrogate.from_stored(stored, state["members"][name], about, VectorField(1))
+                       for name, about in metadata["members"].items()}
+            decoders = {name: one.decoder for name, one in members.items()}
+            fields = separate_fields(state, metadata, decoders)
+            return cls({name: replace(one, field=fields[name].eval()) for name, one in members.items()})
+        library, members = TermLibrary(metadata["terms"], state["theta"]), {}
+        for name, about in metadata["members"].items():
+            own, structure = state["members"][name], about["field"]
+            if name in library.theta:
+                structure = library.structure(name, structure)
+            field = VectorField.from_structure(structure).double()
+            if "field" in own:
+                field.load_state_dict(own["field"])
+            members[name] = Surrogate.from_stored(stored, own, about, field)
+        return cls(members)
 
 
 @reader(FAMILY_FORMAT)
@@ -180,14 +167,14 @@ def _read(stored: StoredModel, physics: str | None) -> Surrogate:
     return family.surrogate(physics)
 
 
-def _names(member: Surrogate) -> list[str]:
-    if member.code_names is None:
-        raise UserError(f"the codes of {member.description.name} are not harmonics of its domain, which several "
-                        "physics share; train it with decoder.codes=harmonics")
-    return member.code_names
+def _law_of(field: VectorField) -> dict[str, Any] | None:
+    """The structure of a field's only term where that is a law of one system."""
+    terms = [term.structure() for term in field.summands if term.name == _LAW]
+    alone = len(terms) == len(field.terms) == 1 and not field.context_size
+    return terms[0] if alone and any(map(any, terms[0]["theta"])) else None
 
 
-def _by_kind(members: Mapping[str, Surrogate]) -> tuple[dict[str, Surrogate], dict[str, Surrogate]]:
-    """Those whose field is the projection of a PDE, and the others."""
-    pdes = {name: one for name, one in members.items() if one.pde is not None}
-    return pdes, {name: one for name, one in members.items() if name not in pdes}
+def _without_terms(field: VectorField) -> dict[str, Any]:
+    """The structure of a field that is a law, without the terms that the library holds."""
+    structure = field.structure()
+    return {**structure, "terms": [{**structure["terms"][0], "terms": [], "theta": [], "by_context": []}]}

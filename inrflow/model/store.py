@@ -18,7 +18,7 @@ from inrflow.runtime.tensor_files import load_metadata, load_tensors, save_tenso
 
 MODEL_FILE = "model.safetensors"
 FAMILY_FORMAT = "inrflow-family"
-VERSIONS = {"inrflow-surrogate": 2, FAMILY_FORMAT: 3}  # of the formats that are written
+VERSIONS = {"inrflow-surrogate": 2, FAMILY_FORMAT: 4}  # of the formats that are written
 Reader = Callable[["StoredModel", str | None], Any]
 _Made = TypeVar("_Made")
 _READERS: dict[str, Reader] = {}

@@ -1,4 +1,7 @@
-"""Reader of earlier model files: a field was saved as 13 sizes, and the kind of its dynamics as a note of training."""
+"""Reader of earlier model files: a field was saved as 13 sizes, and the kind of its dynamics as a note of training.
+
+Families of version 3, of which `family_v3` makes the fields, are those of version 4 but for their number.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 from inrflow.errors import UserError
 
-EARLIER = (("inrflow-surrogate", 1), ("inrflow-family", 2))  # formats and versions that are read
+EARLIER = (("inrflow-surrogate", 1), ("inrflow-family", 2), ("inrflow-family", 3))  # formats and versions that are read
 _RENAMED = {  # beginnings of the names of a field's tensors
     "matrix": "terms.linear.matrix",
     "bias": "terms.linear.bias",
@@ -23,10 +26,12 @@ _RENAMED = {  # beginnings of the names of a field's tensors
 
 
 def upgraded(path: Path, state: dict[str, Any], metadata: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """State and metadata of a surrogate of version 1 or a family of version 2 as those of the next version.
+    """State and metadata of a surrogate of version 1 or a family of version 2 or 3 as those of the present version.
 
     Raises UserError where the file is damaged or has a term that exists no more.
     """
+    if metadata["version"] == 3:
+        return state, {**metadata, "version": 4}
     try:
         if metadata["format"] == "inrflow-surrogate":
             field = _field_state(state["field"])
@@ -38,7 +43,7 @@ def upgraded(path: Path, state: dict[str, Any], metadata: dict[str, Any]) -> tup
             shared = {**state["operators"], "field": _field_state(state["operators"]["field"])}
             state = {**state, "operators": shared}
         members = {name: _member(about) for name, about in metadata["members"].items()}
-        return state, {**metadata, "version": 3, "operators": operators, "members": members}
+        return state, {**metadata, "version": 4, "operators": operators, "members": members}
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error!r}); restore it or train again") from error
 

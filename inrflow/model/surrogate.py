@@ -21,7 +21,6 @@ from inrflow.decoders.base import Decoder
 from inrflow.decoders.registry import build_decoder, decoder_structure
 from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
-from inrflow.dynamics.contexts.shared_dynamics import PdeRecord
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator, has_exact_flow
 from inrflow.dynamics.states import CodeData, TimeScale, frames_needed, short_window
@@ -61,8 +60,6 @@ class Surrogate:
         training: notes of the training for reports, plain values (seed, fraction of points, ...).
         encoder: how the first observed frame is encoded; the solve, but for the published baselines.
         contexts: those of the training environments and how parameters map to them; None without contexts.
-        code_names: of the Z codes, where each is a harmonic of the domain in one channel; None otherwise.
-        pde: whose projection onto the codes the field is; None where it is no such projection or has contexts.
         residual: what codes leave, as a Gaussian process; None: white noise.
     """
 
@@ -78,8 +75,6 @@ class Surrogate:
     training: dict[str, Any]
     encoder: Encoder = Encoder()
     contexts: Contexts | None = None
-    code_names: list[str] | None = None
-    pde: PdeRecord | None = None
     residual: ResidualField | None = None
 
     def __repr__(self) -> str:
@@ -161,8 +156,6 @@ class Surrogate:
             "horizon": self.horizon,
             "training": self.training,
             "encoder": vars(self.encoder),
-            "code_names": self.code_names,
-            "pde": self.pde,
         }
 
     @classmethod
@@ -201,8 +194,6 @@ class Surrogate:
             training=metadata["training"],
             encoder=plain_values(stored.path, Encoder, metadata["encoder"]),
             contexts=None if state.get("contexts") is None else Contexts.from_state(state["contexts"]),
-            code_names=metadata["code_names"],
-            pde=metadata["pde"],
             residual=ResidualField.from_state(state["residual"]) if state.get("residual") else None,
         )
         surrogate._check(stored.path)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.known import Contexts
-from inrflow.dynamics.contexts.shared_dynamics import PdeRecord
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import calibrated_process_noise
@@ -52,13 +51,11 @@ class Refitted:
         field: float64.
         states: of the trajectories that give the prior; None: those of the candidate.
         contexts: of the training environments, where there are any.
-        pde: whose projection onto the codes the field is, where it is one.
     """
 
     field: VectorField
     states: CodeData | None = None
     contexts: Contexts | None = None
-    pde: PdeRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,6 @@ class Candidate:
         context_size: P, constant numbers at the end of a state; contexts: (S, P) of the validation trajectories.
         explained: whether the law explains the data, so that nothing better can be expected on the same basis.
         refit: fits the dynamics once more to all trajectories; refit_decoder: the decoder too, of a whole surrogate.
-        code_names: of codes that are harmonics of the domain.
         calibrated: how many trajectories calibrate its standard deviations.
         metadata: kept with the surrogate.
         row: of candidates.json; None: to be added.
@@ -97,7 +93,6 @@ class Candidate:
     encoder: Encoder | None = None
     refit: Callable[[], Refitted] | None = None
     refit_decoder: Callable[[Surrogate], Surrogate] | None = None
-    code_names: list[str] | None = None
     calibrated: int = 16
     metadata: Mapping[str, Any] = field(default_factory=dict)
     row: Tried | None = None

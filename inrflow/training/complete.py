@@ -37,7 +37,6 @@ def complete(candidate: Candidate, log: Recorder) -> Surrogate:
     if refitted is not None:
         surrogate.field = refitted.field.double().eval()
         surrogate.contexts = refitted.contexts
-        surrogate.pde = refitted.pde
     if candidate.refit_decoder is not None:
         surrogate = candidate.refit_decoder(surrogate)
     return surrogate
@@ -55,7 +54,7 @@ def assemble(candidate: Candidate, states: CodeData | None = None) -> Surrogate:
     memory = states.codes.shape[-1] - size - contexts
     return problem.surrogate(
         candidate.decoder, candidate.field, candidate.integrator, prior, candidate.name, memory, candidate.encoder,
-        candidate.code_names, **candidate.metadata,
+        **candidate.metadata,
     )
 
 

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from inrflow.dynamics.fields.local import LocalProducts
 from inrflow.dynamics.fields.network import NetworkTerm
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.fitting.transitions_of_pde import steps_of
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.evaluation.forecast import forecast
@@ -116,10 +114,6 @@ def integration_step(field: VectorField, states: CodeData, floor: float, largest
     """The largest step of rk4, halved from `largest`, whose error in a rollout is a small part of `floor`."""
     if field.get(NetworkTerm) is not None or len(states.codes) == 0:
         return largest
-    if field.get(LocalProducts) is not None:
-        size = field.state_size
-        contexts = states.codes[:, 0, size:].unique(dim=0) if field.context_size else None
-        largest = min(largest, 1 / steps_of(field, states, contexts))
     rows = torch.isfinite(states.t).all(1).nonzero()[:64, 0]
     if not len(rows):
         return largest

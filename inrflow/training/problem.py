@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
@@ -24,7 +23,6 @@ from inrflow.decoders.base import Decoder
 from inrflow.decoders.embeddings import Embedding, make_embedding
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.libraries.pde import LocalEquation
 from inrflow.dynamics.states import CodeData, TimeScale, series_windows
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.prior.interpolation_error import InterpolationError
@@ -35,7 +33,6 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.devices import choose_device
 
 HARMONIC_FEATURES = (200, 300)  # functions of the domain's harmonics: few, then as many as are ever used
-_CENTRED = 10.0  # deviations: channels whose mean lies farther out are centred before terms are formed
 _LARGEST_MESH = 20_000  # nodes of a mesh that is kept with the model
 WINDOWS, _PAST = 64, 10  # of one series, that judge and calibrate, and frames that these begin with at least
 _FRAMES_TO_SPARE = 5  # frames from which on the last ones can be held out
@@ -52,7 +49,6 @@ class Problem:
         train, validation: indices of trajectories. Without validation trajectories the last frames are held out.
         symmetries: those that are used; environments: groups of trajectories with a context of their own.
         interpolation_error: variance between the observed points, where it is known before training.
-        pretrained: dynamics of other physics that may be reused.
     """
 
     config: Config
@@ -66,17 +62,13 @@ class Problem:
     scale: TimeScale
     device: torch.device
     interpolation_error: InterpolationError | None = None
-    pretrained: Any = None
 
     @classmethod
-    def of(
-        cls, config: Config, file: TrajectoryFile, trajectories: int | None = None, pretrained: Any = None
-    ) -> Problem:
+    def of(cls, config: Config, file: TrajectoryFile, trajectories: int | None = None) -> Problem:
         """The problem that a configuration poses on an open file.
 
         Args:
             trajectories: only the first ones of the file, None for all.
-            pretrained: what a run on other physics has learned (`KnownPhysics`).
         Raises:
             UserError: for data that show no dynamics.
         """
@@ -103,7 +95,7 @@ class Problem:
                             "give more frames")
         check_plausible(source, train)
         return cls(config, file, source, source, train, validation, symmetries, environments,
-                   TimeScale.of(source.times), choose_device(config.device), pretrained=pretrained)
+                   TimeScale.of(source.times), choose_device(config.device))
 
     @classmethod
     def open(cls, path: str | Path, *settings: str) -> Problem:
@@ -216,20 +208,6 @@ class Problem:
         """Codes of the training trajectories without those of their copies."""
         return codes.first(len(self.train))
 
-    # ---- equations ----
-
-    def term_shift(self) -> Tensor:
-        """(C,) added to normalised values, so that terms of an equation are of the data's own values; 0 where these lie
-        many deviations from 0, and products are better formed of centred ones."""
-        mean, scale = (v.double().flatten() for v in (self.source.normalisation.mean, self.source.normalisation.scale))
-        shift = mean / scale
-        return torch.where(shift.abs() <= _CENTRED, shift, 0.0)
-
-    def written(self, equation: LocalEquation) -> list[str]:
-        """One line a channel, in the data's units."""
-        units = [*self.source.normalisation.scale.double().flatten().tolist(), self.scale.unit]
-        return equation.written(self.description.channels, self.description.coordinates, units)
-
     # ---- the result ----
 
     def integrator(self, step: float | None = None) -> Integrator:
@@ -246,7 +224,7 @@ class Problem:
 
     def surrogate(
         self, decoder: Decoder, field: VectorField, integrator: Integrator, prior: StatePrior, note: str,
-        memory: int = 0, encoder: Encoder | None = None, code_names: list[str] | None = None, **metadata: object,
+        memory: int = 0, encoder: Encoder | None = None, **metadata: object,
     ) -> Surrogate:
         """A surrogate of these data. `note` names its dynamics; `metadata` is kept with it."""
         config, times = self.config, self.source.times
@@ -268,7 +246,6 @@ class Problem:
                 **metadata,
             },
             self.encoder() if encoder is None else encoder,
-            code_names=code_names,
         )
 
     def _mesh(self) -> dict[str, Any] | None:

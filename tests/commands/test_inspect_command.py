@@ -41,7 +41,7 @@ CANDIDATES = {
     "chosen": 1,
     "candidates": [
         candidate("reduced_order", "linear, POD", 3.1e-2, taken=True),
-        candidate("local_equation", "7 terms", 4.2e-5, unknowns=7, taken=True, why="10 times lower error"),
+        candidate("law", "7 coefficients", 4.2e-5, unknowns=7, taken=True, why="10 times lower error"),
         candidate("reduced_order", "quadratic, [red]POD[/red]", None, memory=4, why="its forecasts diverge"),
         *(candidate("reduced_order", f"size {n}", 1.0 + n, why="no lower error") for n in range(30)),
     ],
@@ -58,7 +58,7 @@ def test_candidates_are_a_table_with_what_was_chosen_and_why_others_were_not(tin
     lines = outcome.out.splitlines()
     assert outcome.code == 0 and len(lines) < 60
     chosen = next(line for line in lines if "7 terms" in line)
-    for text in ("local_equation", "16", "1.25", "4.20e-05", "1.00e-06", "chosen: 10 times lower error"):
+    for text in ("law", "16", "1.25", "4.20e-05", "1.00e-06", "chosen: 10 times lower error"):
         assert text in chosen
     assert any("linear, POD" in line and "taken, later replaced" in line for line in lines)
     assert "14 of 33" in outcome.out and "size 3" in outcome.out and "size 29" not in outcome.out

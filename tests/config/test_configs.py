@@ -70,7 +70,7 @@ def test_a_recipe_brings_the_settings_of_its_experiment_unless_another_is_given(
     assert other.recipe == name and other.decoder.modulation == ["shift", "scale", "output"]
 
 
-@pytest.mark.parametrize("name", ["auto", "local_equation", "translation_equivariant", "reduced_order"])
+@pytest.mark.parametrize("name", ["auto", "law", "translation_equivariant", "reduced_order"])
 def test_other_recipes_change_no_setting_but_their_own(name):
     expected = Config()
     expected.recipe = name

@@ -9,13 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from local_systems import basis_of, burgers, trajectories
 from spectral_systems import burgers as burgers_operator
 from spectral_systems import flows, labels_of
 
 import inrflow.dynamics
-from inrflow.dynamics.fields.pde_terms import Factor
-from inrflow.dynamics.fitting.transitions_of_pde import EquationFit
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.base import FeatureLibrary
 from inrflow.dynamics.libraries.quadratic import QuadraticFit
@@ -58,13 +55,7 @@ def symbols(seed: int):
     return (lambda states: SymbolFit(make(states))), states
 
 
-def pde(seed: int):
-    basis = basis_of(1, (6.28,), 4)
-    terms = (*burgers(0.2).terms, (Factor(0),), (Factor(0), Factor(0)))
-    return (lambda states: EquationFit(basis, states, terms)), trajectories(burgers(0.2), basis, 12, seed, gap=0.3)
-
-
-LIBRARIES = {QuadraticFit: quadratic, SpectralFit: waves, SymbolFit: symbols, EquationFit: pde}
+LIBRARIES = {QuadraticFit: quadratic, SpectralFit: waves, SymbolFit: symbols}
 
 
 def every_library() -> set[type]:

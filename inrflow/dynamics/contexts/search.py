@@ -6,7 +6,7 @@ Candidates are scored by rollouts of held-out trajectories of the same environme
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,7 +16,6 @@ from inrflow.dynamics.fitting.alternate import ContextFit, contexts_of, fit_cont
 from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.fitting.linear import affine_rollout
 from inrflow.dynamics.fitting.moments import Moments, UniformMoments, moments_of
-from inrflow.dynamics.fitting.operators_of_pde import LOCAL_LISTS, LocalOperators, refined_along
 from inrflow.dynamics.states import CodeData, evenly_spread
 from inrflow.numerics.matrix_functions import flow
 from inrflow.numerics.principal_components import standardised
@@ -24,17 +23,14 @@ from inrflow.numerics.ridge import ridge_grid
 
 _FIRST_RIDGE = 1e-8
 _RIDGES = (1e-16, *(ridge for ridge in ridge_grid(-12, -2) if ridge != _FIRST_RIDGE))
-_LOCAL_RIDGE = 1e-14
 _SMALL, _START_ROUNDS = 48, 40  # codes with which known parameters are bent into contexts
 _CLEARLY_BETTER = 0.95
-_SIMPLER, _WORSE = 1.05, 2.0  # times the misfit, and the error of rollouts: an equation is taken up to here
-_SMOOTHED = 16  # trajectories
 _ENOUGH = 1.2  # transitions for each unknown of a row of the operators
 _MOMENT_VALUES = 1.2e8
 
 FREE, AVERAGED = "free", "averaged"
-#: Constraints on operators: none, the mean over the symmetries, a local equation of the terms of a list.
-FORMS = (FREE, AVERAGED, *LOCAL_LISTS)
+#: Constraints on operators: none, the mean over the symmetries.
+FORMS = (FREE, AVERAGED)
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,6 @@ class ContextSearch:
         floor: error of the decoder alone, share of the variance.
         seed: of the random starts.
         average: over the symmetries that the copies show, where they move codes exactly.
-        local: operators of local equations by the name of their list of terms, where the decoder has any.
     """
 
     def __init__(
@@ -82,13 +77,11 @@ class ContextSearch:
         floor: float = 0.0,
         seed: int = 0,
         average: OperatorAverage | None = None,
-        local: Mapping[str, LocalOperators] | None = None,
     ) -> None:
         self.training, self.environment = training, environment
         self.moments = moments_of(training, environment, environments)
         self.held, self.held_environment = held, held_environment
         self.known, self.floor, self.seed, self.average = known, floor, seed, average
-        self.local = local or {}
         self.transitions = int(self.moments.counts.sum())
         seen = training.codes[training.observed]
         self.variance = float((seen - seen.mean(0)).square().sum(1).mean())
@@ -118,10 +111,6 @@ class ContextSearch:
         training, codes and the number (S,) of the environment of each."""
         moments = self.moments if data is None else moments_of(*data, len(self.moments.counts))
         moments = moments.truncated(size)
-        if form in self.local:
-            local = self.local[form].truncated(size)
-            fit = refine(moments, contexts, ridge, rounds, solve=local.solve)
-            return refined_along(local, fit, moments, *(data or (self.training, self.environment)))
         fit = refine(moments, contexts, ridge, rounds)
         if form == AVERAGED and self.average is not None:
             return replace(fit, operators=self.average(fit.operators))
@@ -141,29 +130,6 @@ class ContextSearch:
         """Mean squared error of rollouts of the held-out trajectories over the variance of the codes; what the field's
         size cuts off counts."""
         return rollout_score(fit, self.held_contexts(fit), self.held, self._step()) / self.variance
-
-    def misfit(self, fit: ContextFit) -> float:
-        """Mean squared distance of the held-out trajectories from the nearest paths of the field, over the variance.
-
-        Rollouts start from codes with noise, which a field that is too weak damps: it may forecast noisy codes better
-        than the true one. Nearest paths start where they like, and tell how good the field is.
-        """
-        size, total, count = fit.operators.shape[1], 0.0, 0
-        generators = fit.generators(self.held_contexts(fit)[:_SMOOTHED])
-        for generator, codes, t, observed in zip(
-            generators, self.held.codes, self.held.t, self.held.observed, strict=False
-        ):
-            frames = observed.nonzero()[:, 0]
-            if len(frames) < 2:
-                continue
-            whole = torch.linalg.matrix_exp(generator * (t[frames] - t[frames[0]])[:, None, None])
-            design = whole[:, 1:, 1:].flatten(0, 1)
-            target = codes[frames, :size].double().flatten() - whole[:, 1:, 0].flatten()
-            start = torch.linalg.lstsq(design, target[:, None]).solution
-            total += float((target - (design @ start)[:, 0]).square().sum())
-            count += len(frames)
-        value = total / max(count, 1) / self.variance
-        return value if value == value and count else float("inf")
 
     def _step(self) -> float | None:
         return self.moments.step if isinstance(self.moments, UniformMoments) else None
@@ -195,13 +161,6 @@ class ContextSearch:
                 for ridge in sorted({best.ridge, _RIDGES[0]}) if self.average.keeps(size) else ():
                     try_one(ContextCandidate(size, best.contexts, ridge, AVERAGED), fits[best].contexts)
         best = self._best(scores)
-        for name in self.local:  # a few numbers in all, which hold for other contexts as they do for these
-            one = ContextCandidate(best.size, best.contexts, _LOCAL_RIDGE, name)
-            try_one(one, fits[best].contexts)
-            as_good = scores[one] + self.floor < _WORSE * (scores[best] + self.floor)
-            if as_good and self.misfit(fits[one]) < _SIMPLER * self.misfit(fits[best]):
-                best = one
-                break
         return ContextChoice(best, fits[best], scores[best], scores)
 
     def _best(self, scores: dict[ContextCandidate, float]) -> ContextCandidate:

@@ -9,19 +9,16 @@ the operators), and in the end standardised over the environments: mean 0, covar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from inrflow.dynamics.fitting.moments import Moments
-from inrflow.numerics.normal_equations import NormalEquations
-from inrflow.numerics.principal_components import leading_directions, standardised
+from inrflow.numerics.principal_components import standardised
 from inrflow.numerics.ridge import damped_solve
 
-#: Operators (1 + P, n, m) from normal equations gram (E, m, m) and target (E, n, m), contexts (E, P) and a ridge.
-OperatorSolve = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 Equations = tuple[Tensor, Tensor]
 
 _SMALL = 48  # codes with which contexts are found from random starts
@@ -29,8 +26,6 @@ _STARTS, _ROUNDS = 6, 40
 _DAMPING = 1e-3
 _SETTLED = 1e-6
 _ROUNDING = 1e-15  # of normal equations with unit diagonal
-_EQUATION_ROUNDS, _EQUATION_DAMPING = 30, 1e-9
-_PULL = 1e-6  # of a system's own coefficients towards those of all, in the metric of all
 
 
 @dataclass
@@ -87,14 +82,9 @@ def fit_contexts(moments: Moments, context_size: int, ridge: float, seed: int = 
 
 
 def refine(
-    moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, move_contexts: bool = True,
-    solve: OperatorSolve | None = None,
+    moments: Moments, contexts: Tensor, ridge: float, rounds: int = 8, move_contexts: bool = True
 ) -> ContextFit:
-    """The field for all codes of `moments`, from contexts (E, P); these are solved again too if `move_contexts`.
-
-    solve: in place of `solve_operators`, for operators of a certain form.
-    """
-    solve = solve or solve_operators
+    """The field for all codes of `moments`, from contexts (E, P); these are solved again too if `move_contexts`."""
     total = max(float(moments.variance().sum()), 1e-300)
     move_contexts = move_contexts and contexts.shape[1] > 0
 
@@ -103,13 +93,13 @@ def refine(
         residual = float(error.sum()) / total
         return ContextFit(operators, contexts, residual if residual == residual else float("inf")), (gram, target)
 
-    best, equations = fitted(solve(*moments.first_guess(), contexts, ridge), contexts)
+    best, equations = fitted(solve_operators(*moments.first_guess(), contexts, ridge), contexts)
     for _ in range(rounds):
         contexts = best.contexts
-        operators = solve(*equations, contexts, ridge)
+        operators = solve_operators(*equations, contexts, ridge)
         for _ in range(2 if move_contexts else 0):
             contexts = solve_contexts(*equations, operators, contexts)
-            operators = solve(*equations, contexts, ridge)
+            operators = solve_operators(*equations, contexts, ridge)
         candidate, again = fitted(operators, contexts)
         if not candidate.residual < best.residual:  # fast dynamics: the correction is right for small changes only
             candidate, again = fitted((best.operators + operators) / 2, (best.contexts + contexts) / 2)
@@ -199,57 +189,3 @@ def _misfit(gram: Tensor, target: Tensor, operators: Tensor, contexts: Tensor) -
 def _with_one(contexts: Tensor) -> Tensor:
     return torch.cat([torch.ones_like(contexts[:, :1]) if contexts.shape[1] else
                       contexts.new_ones(len(contexts), 1), contexts], 1)
-
-
-# ---- equations: normal equations of each system, with a force that all share ----
-
-
-def departures(parts: list[NormalEquations], pooled: Tensor, kept: Tensor) -> Tensor:
-    """How far (E, U) the coefficients of each system lie from those of all, `pooled` (U,)."""
-    total = NormalEquations.total(parts)
-    places = kept.nonzero()[:, 0]
-    unit = total.units()[places]
-    metric = total.gram[places][:, places] / unit / unit[:, None] / len(parts)
-    eye = torch.eye(len(places), dtype=metric.dtype)
-    result = torch.zeros(len(parts), len(pooled), dtype=torch.float64)
-    for e, part in enumerate(parts):
-        own = part.gram[places][:, places] / unit / unit[:, None]
-        residual = (part.right - part.gram @ pooled)[places] / unit
-        result[e, places] = torch.linalg.solve(own + _PULL * metric + 1e-12 * eye, residual) / unit
-    return result
-
-
-def leading_contexts(apart: Tensor, metric: Tensor, count: int) -> Tensor:
-    """Standardised contexts (E, P): the leading directions of coefficients (E, U) in a metric (U, U)."""
-    unit = metric.diagonal().clamp(min=1e-300).sqrt()
-    factor = torch.linalg.cholesky(metric / unit / unit[:, None] + 1e-12 * torch.eye(len(unit), dtype=metric.dtype))
-    return leading_directions(apart * unit @ factor, count)
-
-
-def alternate(
-    parts: list[NormalEquations], contexts: Tensor, kept: Tensor, forced: bool, fixed: bool, ridge: float
-) -> tuple[Tensor, Tensor]:
-    """Operators (1 + P, U) and contexts (E, P) that explain the transitions best, from contexts on.
-
-    kept: ((1 + P) U,) coefficients that are not 0. fixed: the contexts are known and stay.
-    """
-    size = contexts.shape[1] + 1
-    before = float("inf")
-    for _ in range(1 if fixed or size == 1 else _EQUATION_ROUNDS):
-        joined = NormalEquations.joined(parts, contexts)
-        flat = joined.solve(kept, forced, ridge)
-        misfit = joined.misfit(flat, forced)
-        operators = flat.reshape(size, -1)
-        if fixed or size == 1 or not misfit < (1 - _SETTLED) * before:
-            break
-        before = misfit
-        force = joined.force(flat) if forced else torch.zeros(len(joined.change_by_code), dtype=torch.float64)
-        contexts = standardised(torch.stack([best_context(part, operators, force) for part in parts]))[0]
-    return operators, contexts
-
-
-def best_context(part: NormalEquations, operators: Tensor, force: Tensor) -> Tensor:
-    """The context (P,) that explains the transitions of one system best."""
-    hessian = operators[1:] @ part.gram @ operators[1:].T
-    gradient = operators[1:] @ (part.right - part.by_code.T @ force - part.gram @ operators[0])
-    return damped_solve(hessian, gradient, _EQUATION_DAMPING)

@@ -150,24 +150,7 @@ class _Rate(nn.Module):
         return self.rate(s, y)
 
 
-Rate = Callable[[Tensor, Tensor], Tensor]
 RateAndFeatures = Callable[[Tensor, Tensor], tuple[Tensor, tuple[Tensor, ...]]]
-
-
-def rk4_step(rate: Rate, t: Tensor, state: Tensor, dt: Tensor) -> Tensor:
-    """States (S, ...) after one step of durations dt (S,) or () from `state` (S, ...) at times t (S,) or ().
-
-    `rate` maps times and states to ds/dt, (S, ...).
-    """
-    return rk4_integrals(lambda now, at: (rate(now, at), ()), t, state, dt)[0]
-
-
-def rk4_path(rate: Rate, t: Tensor, state: Tensor, dt: Tensor, steps: int) -> Tensor:
-    """States (steps + 1, S, ...) at the start and after each of `steps` equal steps over durations dt (S,) or ()."""
-    path, part = [state], dt / steps
-    for i in range(steps):
-        path.append(rk4_step(rate, t + i * part, path[-1], part))
-    return torch.stack(path)
 
 
 def rk4_integrals(

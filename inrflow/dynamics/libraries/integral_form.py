@@ -3,7 +3,7 @@
 The rates are linear in the unknowns of a `FeatureLibrary`. They are integrated along polynomials through neighbouring
 frames first, then along the flow of the last solution, whose miss is what the next one explains (Gauss-Newton, without
 the sensitivity of the flow itself). Times may be irregular.
-Quadrature is by Lagrange polynomials at Gauss-Legendre nodes, or by Simpson's rule.
+Quadrature is by Lagrange polynomials at Gauss-Legendre nodes.
 """
 
 from __future__ import annotations
@@ -154,8 +154,3 @@ def lagrange(nodes: Tensor, t: Tensor) -> Tensor:
     distance = t[:, :, None, None] - nodes[:, None, None, :]
     own = torch.eye(count, dtype=torch.bool)
     return torch.where(own, torch.ones_like(distance), distance / difference[:, None]).prod(-1)
-
-
-def simpson(steps: int) -> list[float]:
-    """Weights, which sum to 1, of values at an even number of equal steps (Simpson's rule)."""
-    return [(1 if i in (0, steps) else 4 if i % 2 else 2) / (3 * steps) for i in range(steps + 1)]

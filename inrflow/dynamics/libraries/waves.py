@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.fields.quadratic import Couplings
-from inrflow.dynamics.fields.restrictions import coalesced
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels
 
@@ -267,3 +266,14 @@ class SpectralOperator:
 def _scale(wave: Tensor) -> Tensor:
     """Coefficient of exp(i k x) for a unit code: 1 for the constant, else 1 / sqrt(2)."""
     return torch.where(wave > 0, torch.tensor(_ROOT, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64))
+
+
+def coalesced(triples: Tensor, weight: Tensor, tolerance: float = 1e-14) -> tuple[Tensor, Tensor]:
+    """Distinct triples (3, M) among (3, K) and the sums (..., M) of their weights (..., K), without negligible ones."""
+    base = int(triples.max()) + 1 if triples.numel() else 1
+    keys, which = torch.unique((triples[0] * base + triples[1]) * base + triples[2], return_inverse=True)
+    distinct = torch.stack([keys // base**2, keys // base % base, keys % base])
+    total = weight.new_zeros(*weight.shape[:-1], distinct.shape[1]).index_add(-1, which, weight)
+    size = total.abs() if total.dim() == 1 else total.abs().amax(0)
+    kept = size > tolerance * size.amax().clamp(min=1e-300) if size.numel() else size > 0
+    return distinct[:, kept], total[..., kept]

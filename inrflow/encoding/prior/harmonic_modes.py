@@ -38,11 +38,6 @@ class HarmonicLabels:
         """Labels of the first `size` codes."""
         return HarmonicLabels(self.waves[:size], self.sine[:size], self.channel[:size])
 
-    def of_channel(self, channel: int) -> HarmonicLabels:
-        """Labels of the codes of one channel."""
-        own = self.channel == channel
-        return HarmonicLabels(self.waves[own], self.sine[own], self.channel[own])
-
     def whole_sizes(self) -> list[int]:
         """Numbers of leading codes that end with a complete shell of equal wavenumber."""
         square = self.waves.square().sum(1)

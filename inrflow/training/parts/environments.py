@@ -6,9 +6,8 @@ network was trained beside the closed form.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,7 +21,6 @@ from inrflow.dynamics.contexts.search import AVERAGED, FREE, ContextChoice, Cont
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.alternate import ContextFit
 from inrflow.dynamics.fitting.group_average import OperatorAverage
-from inrflow.dynamics.fitting.operators_of_pde import LOCAL_LISTS, LocalOperators
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.encoding.prior.interpolation_error import InterpolationError
@@ -42,7 +40,7 @@ _QUICK_SIZE = 128
 _BEYOND = 2.0  # times the contexts of training, for which the integration step is chosen too
 _STEP_SHARE = 0.005  # of the error, by which the step is chosen: forecasts go farther, in time and in contexts
 _QUADRATIC_SHARE = 0.1  # of the time, each of the passes over coefficients and contexts
-_KINDS = {FREE: "", AVERAGED: ", averaged over the symmetries"} | dict.fromkeys(LOCAL_LISTS, ", of a local equation")
+_KINDS = {FREE: "", AVERAGED: ", averaged over the symmetries"}
 
 
 class ContextGroups:
@@ -115,7 +113,6 @@ class ContextDynamics:
         score: validation error, share of the variance.
         refit: field and contexts (E, P) from other codes and the groups of their trajectories.
         row: of candidates.json.
-        metadata: kept with the surrogate, such as the lines of an equation.
     """
 
     field: VectorField
@@ -124,7 +121,6 @@ class ContextDynamics:
     score: float
     refit: Callable[[CodeData, Tensor], tuple[VectorField, Tensor]]
     row: Tried
-    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -149,12 +145,11 @@ class ContextDynamicsSearch:
 
     def _search(
         self, codes: CodeData, validation: CodeData, floor: float, average: OperatorAverage | None = None,
-        local: Mapping[str, LocalOperators] | None = None,
     ) -> ContextSearch:
         copies = len(codes.codes) // len(self.run.problem.train)
         return ContextSearch(
             codes, self.groups.train(copies), len(self.groups.used), validation, self.groups.validation,
-            self.groups.parameters, floor, self.run.config.seed, average, local,
+            self.groups.parameters, floor, self.run.config.seed, average,
         )
 
     def search(
@@ -173,8 +168,7 @@ class ContextDynamicsSearch:
             log.say("contexts are not used: they need several environments and a held-out trajectory; give more")
             return None
         floor = float(modes.noise.mean())
-        local = LocalOperators.lists(decoder, self.run.problem.term_shift())
-        search = self._search(codes, validation, floor, average, local)
+        search = self._search(codes, validation, floor, average)
         sizes = candidate_sizes(
             modes.variances, search.transitions // (1 + counts[0]), self.run.config.decoder.code_size
         )
@@ -218,15 +212,10 @@ class ContextDynamicsSearch:
             full = search.fit(chosen.size, fit.contexts, chosen.ridge, form=chosen.form, data=(codes, rows))
             return context_field(full), full.contexts
 
-        field, metadata = context_field(fit), {}
-        if chosen.form in search.local:
-            local = search.local[chosen.form].truncated(chosen.size)
-            metadata = {"equation": self.run.problem.written(local.equation(fit.operators))}
-            for line in metadata["equation"]:
-                self.run.log.say(f"  {line}")
+        field = context_field(fit)
         row = self._tried(f"linear dynamics with contexts{_KINDS[chosen.form]}", field, fit.contexts, choice.score,
                           search.floor)
-        return ContextDynamics(field, fit.contexts, search.held_contexts(fit), choice.score, refit, row, metadata)
+        return ContextDynamics(field, fit.contexts, search.held_contexts(fit), choice.score, refit, row)
 
     def _quadratic(
         self, search: ContextSearch, choice: ContextChoice, codes: CodeData, validation: CodeData, sizes: list[int]
@@ -292,7 +281,7 @@ def context_candidates(
         with_contexts(codes, size, dynamics.contexts[rows]), judged, 0,
         Score(rollout_error(linear, integrator, judged, validation, 0, size), floor, dynamics.row.unknowns or 0),
         dynamics.contexts.shape[1], dynamics.validation_contexts, interpolation_error=interpolation_error,
-        refit=refit, metadata=dynamics.metadata, row=dynamics.row,
+        refit=refit, row=dynamics.row,
     )
     yield candidate
 
@@ -307,7 +296,7 @@ def context_candidates(
     )
     judged = with_contexts(validation, size, of_validation)
     yield replace(
-        trained, validation=judged, contexts=of_validation, metadata={},
+        trained, validation=judged, contexts=of_validation,
         score=network_score(trained.field, error, floor),
         refit=lambda: Refitted(trained.field, contexts=groups.contexts(contexts, run.log.say)),
     )

@@ -1,108 +1,46 @@
-"""Search for dynamics that commute with translations: how many waves, and how far from an equation or known physics.
+"""Search for dynamics that commute with translations: how many waves, and how far from an equation.
 
-Fields are fitted wave by wave, and as an equation whose coefficients are polynomials in the wavenumber; the dynamics of
-other physics are a further start. A fit wave by wave may depart from each. Validation chooses.
+Fields are fitted wave by wave, and as an equation whose coefficients are polynomials in the wavenumber. A fit wave by
+wave may depart from each. Validation chooses.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from inrflow.dynamics.contexts.of_waves import solve_contexts, start_contexts
-from inrflow.dynamics.fields.pde_terms import Term
-from inrflow.dynamics.fields.quadratic import Couplings
-from inrflow.dynamics.fields.restrictions import restricted
-from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.libraries.spectral import SpectralFit, SpectralForm
-from inrflow.dynamics.libraries.symbols import SymbolFit, product_symbols, transitions_wanted
-from inrflow.dynamics.libraries.transfer import transferred_form
+from inrflow.dynamics.libraries.symbols import SymbolFit, transitions_wanted
 from inrflow.dynamics.libraries.waves import SpectralOperator, Waves
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.harmonic_modes import HarmonicLabels
 from inrflow.errors import UserError
-from inrflow.training.margins import BETTER, BETTER_ON_FEW
+from inrflow.training.margins import BETTER
 from inrflow.training.recorder import Recorder
 
 _MOST_PRODUCTS = 15_000  # of coefficients, in one field
 LARGEST_SIZE = 170  # codes of fields with contexts
 _GOOD_ENOUGH = 1e-9
-_FIRST_WAVES = 49  # harmonics at which the search for maps begins
-_GROWTH = 1.6  # of their number at a time: with more, the flow of the new ones is found wrong and may diverge
-_ROUNDING = 1e-9  # share of the largest couplings of any physics below which one has none
-
-
-@dataclass(frozen=True)
-class KnownPhysics:
-    """What a run on other physics knows, for a new one.
-
-    Attributes:
-        names: of the physics.
-        codes: names of the codes of each.
-        channels: number of channels of each.
-        fields: of each on its codes.
-        terms: that the local equations of further physics need, by their names.
-    """
-
-    names: list[str]
-    codes: list[list[str]]
-    channels: list[int]
-    fields: list[VectorField]
-    terms: dict[str, tuple[Term, ...]] = field(default_factory=dict)
-
-    def operator(self, index: int, waves: Waves) -> SpectralOperator:
-        """One physics on some waves; nothing where it has no codes."""
-        slots = {name: i for i, name in enumerate(self.codes[index])}
-        return waves.operator(restricted(self.fields[index], [slots.get(name, -1) for name in waves.labels.names()]))
-
-    def latent(self, index: int, labels: HarmonicLabels, covered: int) -> tuple[Waves, SpectralOperator]:
-        """The products of one physics, all of its channels, on the waves of a new physics' labels.
-
-        It knows those of the first `covered` labels; beyond them it is continued by polynomials in the wavenumber.
-        """
-        waves = Waves(_with_channels(labels, self.channels[index]))
-        if len(labels) <= covered:
-            return waves, self.operator(index, waves)
-        inner = Waves(_with_channels(labels.first(covered), self.channels[index]))
-        known = self.operator(index, inner).products
-        polynomial = torch.linalg.lstsq(product_symbols(inner).T, known.T, driver="gelsd").solution
-        result = waves.nothing()
-        result.products = polynomial.T @ product_symbols(waves)
-        return waves, result
-
-    def coupled(self) -> list[int]:
-        """The physics that have quadratic terms."""
-        largest = [_largest_coupling(field) for field in self.fields]
-        return [i for i, value in enumerate(largest) if value > _ROUNDING * max(largest)]
 
 
 @dataclass
 class SpectralSearch:
-    """Search on training codes, judged on others from frame `first` on.
-
-    Attributes:
-        transfer: set by a search with known physics: what was taken from them, validation errors, weights of their sum.
-    """
+    """Search on training codes, judged on others from frame `first` on."""
 
     train: CodeData
     validation: CodeData
     first: int
     labels: HarmonicLabels
     log: Recorder
-    known: KnownPhysics | None = None
-    transfer: dict[str, Any] = field(default_factory=dict)
 
     def search(self, sizes: list[int]) -> SpectralForm:
-        """The best of linear and quadratic fields of all sizes, from nothing and from the known physics."""
+        """The best of linear and quadratic fields of all sizes."""
         linear = SpectralFit(self.train, self.labels.first(max(sizes)), products=False)
         best = self._logged(linear.search(self.validation, self.first), "linear")
         if best is None or best.score > _GOOD_ENOUGH:
             best = self._quadratic(sizes, best)
-        if self.known is not None and self.known.names:
-            best = self._from_known(self.known, best, sizes)
         if best is None:
             raise UserError("every field that was fitted diverges; give more trajectories or a shorter data.frames")
         self.log.say(
@@ -148,67 +86,6 @@ class SpectralSearch:
             self.log.log("spectral", 0, code_size=found.size, kind=kind, validation=found.score)
         return found
 
-    # ---- from what is known ----
-
-    def _from_known(self, known: KnownPhysics, best: SpectralForm | None, sizes: list[int]) -> SpectralForm | None:
-        """The best of `best`, a sum of the known fields, their products seen through maps, and departures from both."""
-        waves = best.waves if best is not None and len(best.waves.out) else self._affordable(sizes)[-1]
-        operators = [known.operator(i, waves) for i in range(len(known.names))]
-        weights = SpectralFit(self.train, waves.labels, waves=waves).weights(operators)
-        total = waves.nothing()
-        for weight, one in zip(weights.tolist(), operators, strict=True):
-            total.constant += weight * one.constant
-            total.linear += weight * one.linear
-            total.products += weight * one.products
-        alone = SpectralFit(self.train, waves.labels, total, waves=waves).known(self.validation, self.first)
-        found: dict[str, SpectralForm | None] = {
-            "from nothing": best, "sum of known physics": alone,
-            "departing from their sum": self._wave_by_wave(waves, total),
-        }
-        for index in known.coupled():
-            form = self._transferred(known, index, sizes)
-            if form is not None:
-                name = known.names[index]
-                found[f"products of {name}"] = form
-                found[f"departing from products of {name}"] = self._wave_by_wave(form.waves, form.operator)
-        scores = {key: one.score for key, one in found.items() if one is not None and one.score < float("inf")}
-        self.log.log("known_physics", 0, **{key.replace(" ", "_"): value for key, value in scores.items()})
-        self.log.say("validation error with known physics: "
-                     + ", ".join(f"{value:.2e} {key}" for key, value in scores.items()))
-        if not scores:
-            return None
-        choice = min(scores, key=scores.__getitem__)
-        needed = BETTER if self.first == 0 else BETTER_ON_FEW
-        if best is not None and scores[choice] > needed * best.score:
-            choice = "from nothing"
-        self.transfer.update(
-            dynamics=choice, scores=scores, weights=dict(zip(known.names, weights.tolist(), strict=True))
-        )
-        return found[choice]
-
-    def _transferred(self, known: KnownPhysics, index: int, sizes: list[int]) -> SpectralForm | None:
-        """The products of one known physics, seen through maps of the new one's own."""
-        whole = self.labels.whole_sizes()
-        there = {name.split(":", 1)[1] for name in known.codes[index]}
-        covered = [s for s in whole if {name.split(":", 1)[1] for name in self.labels.first(s).names()} <= there]
-        if not covered:
-            return None
-        largest = len(self._affordable(sizes)[0].labels)
-        first = min(largest, _FIRST_WAVES * (int(self.labels.channel.max()) + 1))
-        rising = [min(w for w in whole if w >= first)]
-        while rising[-1] < largest:
-            wanted = min(largest, _GROWTH * rising[-1])
-            rising.append(min(w for w in whole if w >= wanted))
-        return self._logged(transferred_form(
-            self.train, self.labels, rising, lambda labels: known.latent(index, labels, covered[-1]), self.validation,
-            self.first,
-        ), "transferred")
-
-
-def _largest_coupling(field: VectorField) -> float:
-    couplings = field.get(Couplings)
-    return 0.0 if couplings is None else float(couplings.weight.detach().abs().max())
-
 
 def refitted(form: SpectralForm, states: CodeData) -> SpectralForm:
     """A form fitted again, as the search has found it, to other codes."""
@@ -221,12 +98,6 @@ def refitted(form: SpectralForm, states: CodeData) -> SpectralForm:
 def _better(*forms: SpectralForm | None) -> SpectralForm | None:
     return min((form for form in forms if form is not None), key=lambda form: form.score, default=None)
 
-
-def _with_channels(labels: HarmonicLabels, count: int) -> HarmonicLabels:
-    """The waves of some labels in so many channels."""
-    one = labels.of_channel(0)
-    channel = torch.arange(count).repeat(len(one))
-    return HarmonicLabels(one.waves.repeat_interleave(count, 0), one.sine.repeat_interleave(count), channel)
 
 _ROUNDS = 12
 _WORSE = 1.1  # times the error before: a refit that forecasts its own data worse has failed

@@ -7,17 +7,16 @@ from inrflow.training.recipes.auto_decoding import AutoDecodingRecipe
 from inrflow.training.recipes.base import Recipe
 from inrflow.training.recipes.joint import JointRecipe
 from inrflow.training.recipes.law import LawRecipe
-from inrflow.training.recipes.local_equation import LocalEquationRecipe
 from inrflow.training.recipes.neural import NeuralRecipe
 from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
 from inrflow.training.recipes.series import SeriesRecipe
 from inrflow.training.recipes.translation_equivariant import TranslationEquivariantRecipe
 
 RECIPES: list[Recipe] = [
-    LawRecipe(), LocalEquationRecipe(), TranslationEquivariantRecipe(), SeriesRecipe(), ReducedOrderRecipe(),
-    NeuralRecipe(), AutoDecodingRecipe(), JointRecipe(),
+    LawRecipe(), TranslationEquivariantRecipe(), SeriesRecipe(), ReducedOrderRecipe(), NeuralRecipe(),
+    AutoDecodingRecipe(), JointRecipe(),
 ]
-ALIASES = {"coral": "auto_decoding"}
+ALIASES = {"coral": "auto_decoding", "local_equation": "law"}
 
 
 def register_recipe(recipe: Recipe) -> Recipe:

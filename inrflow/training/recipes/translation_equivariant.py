@@ -1,7 +1,7 @@
 """Recipe: dynamics that commute with translations, wave by wave in closed form, on the harmonics of a periodic domain.
 
 The decoder is the domain's Fourier basis, so that nothing of it is trained and codes mean the same for every physics;
-each wave has few unknowns, so that few trajectories determine them. Dynamics of other physics may be the start.
+each wave has few unknowns, so that few trajectories determine them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class TranslationEquivariantRecipe:
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The best field without contexts or with them, without and with a trained network beside it."""
-        problem, config, pretrained = run.problem, run.config, run.problem.pretrained
+        problem, config = run.problem, run.config
         decoder, modes, labels = harmonic_decoder(run)
         run.budget.record("decoder", 0)
         count = len(problem.train)
@@ -65,9 +65,9 @@ class TranslationEquivariantRecipe:
         if copies > 1:
             train = codes.with_copies(problem.train, problem.augmentation(), copies, config.seed)
         fitted, judged, first = problem.judging(train, validation)
-        search = SpectralSearch(fitted, judged, first, labels, run.log, pretrained)
+        search = SpectralSearch(fitted, judged, first, labels, run.log)
         sizes = _whole_sizes(modes, labels, config.decoder.code_size)
-        if problem.environments is not None and pretrained is None:  # errors without contexts tell nothing of the size
+        if problem.environments is not None:  # errors without contexts tell nothing of the size
             sizes = [max((size for size in sizes if size <= LARGEST_SIZE), default=min(sizes))]
         form = search.search(sizes)
         modes = modes.truncated(form.size)
@@ -79,7 +79,7 @@ class TranslationEquivariantRecipe:
             self.name, f"{form.kind}, {len(form.waves.out)} products", size, form.score, floor,
             sum(int((p != 0).sum()) for p in field.parameters()),
         ))
-        if validation is not None and problem.environments is not None and pretrained is None:
+        if validation is not None and problem.environments is not None:
             dynamics = _with_contexts(run, form, train, validation, floor)
             if dynamics is not None:
                 row.why = "dynamics with contexts have a lower validation error"
@@ -96,12 +96,11 @@ class TranslationEquivariantRecipe:
             return rollout_error(other, integrator, judged_states, judged, first, size)
 
         every = train if validation is None else CodeData.join([validation, train])
-        metadata = {} if pretrained is None else {"transfer": search.transfer}
         candidate = Candidate(
             problem, self.name, "closed form, commutes with translations", decoder, prior, field, integrator, states,
             judged_states, first, Score(error(field), floor, row.unknowns or 0),
             refit=(lambda: Refitted(refitted(form, every).field())) if validation is not None else None,
-            code_names=labels.first(size).names(), metadata=metadata, row=row,
+            row=row,
         )
         yield candidate
         trained = with_residual(run, candidate, error)

@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from local_systems import basis_of, burgers, trajectories
 from spectral_systems import burgers as burgers_operator
 from spectral_systems import flows, labels_of
 from torchdiffeq import odeint
 
-from inrflow.dynamics.fitting.transitions_of_pde import EquationFit
 from inrflow.dynamics.libraries.integral_form import refit, search
 from inrflow.dynamics.libraries.quadratic import QuadraticFit
 from inrflow.dynamics.libraries.spectral import SpectralFit
@@ -40,14 +38,8 @@ def spectral(kind):
     return library, states, lambda s: waves.field(truth)(torch.zeros(()).double(), s)
 
 
-def pde():
-    basis, truth = basis_of(1, (6.28,), 4), burgers(0.2, ((),))
-    states = trajectories(truth, basis, 6, 0, frames=6, gap=0.4)
-    return EquationFit(basis, states, truth.terms), states, lambda s: truth.field(basis)(torch.zeros(()).double(), s)
-
-
 LIBRARIES = {
-    "quadratic": quadratic, "waves": lambda: spectral("waves"), "symbols": lambda: spectral("symbols"), "pde": pde,
+    "quadratic": quadratic, "waves": lambda: spectral("waves"), "symbols": lambda: spectral("symbols"),
 }
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from inrflow.dynamics.libraries.integral_form import interpolated_path, lagrange, simpson
+from inrflow.dynamics.libraries.integral_form import interpolated_path, lagrange
 
 
 def test_lagrange_polynomials_reproduce_polynomials():
@@ -10,10 +10,6 @@ def test_lagrange_polynomials_reproduce_polynomials():
     t = torch.tensor([[0.3, 2.9]], dtype=torch.float64)
     values = lagrange(nodes, t) @ (nodes[0] ** 3 - 2 * nodes[0])[:, None]
     torch.testing.assert_close(values[0, :, 0], t[0] ** 3 - 2 * t[0])
-
-
-def test_simpsons_rule_is_exact_for_cubics():
-    assert abs(sum(w * (i / 8) ** 3 for i, w in enumerate(simpson(8))) - 0.25) < 1e-12
 
 
 def test_the_integral_of_a_polynomial_path_is_exact_at_either_end_of_unequal_frames():
