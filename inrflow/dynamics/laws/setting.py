@@ -23,6 +23,7 @@ _MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all qua
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
 _HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
 _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
+_FEW, _SHORTEST = 3, 5  # fewer trajectories are parted into so many; frames of their parts at least
 _RESOLVED = 1 / 3  # of the modes of flows give equations
 _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
@@ -49,9 +50,14 @@ class Data:
 
 
 def windows(data: Data) -> Data:
-    """Long trajectories in parts that share their first and last frames: chaos is forecast over none of them whole."""
+    """Long trajectories in parts that share their first and last frames: chaos is forecast over none of them whole.
+
+    One or two trajectories too, so that there are some to judge by.
+    """
     trajectories, frames = data.u.shape[:2]
     length = max(_WINDOW[0], min(_WINDOW[1], trajectories * frames // _WINDOWS))
+    if trajectories < _FEW:
+        length = min(length, max(_SHORTEST, (frames - 1) // -(-_FEW // trajectories) + 1))
     if frames < 2 * length - 1:
         return data
     starts = range(0, frames - length + 1, length - 1)

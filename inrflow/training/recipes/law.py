@@ -48,10 +48,10 @@ class LawRecipe:
         if problem.source.time_bins is not None:
             return "values have times of their own, not those of frames"
         frames, trajectories = problem.source.times.shape[1], len(problem.train)
-        few = trajectories < _FEWEST_TRAJECTORIES or not len(problem.validation)  # windows of long ones judge
-        if frames < _FEWEST_FRAMES or (few and (frames < _FEWEST_STATES or problem.environments is not None)):
-            return (f"{trajectories} training trajectories of {frames} frames are given, a law needs "
-                    f"{_FEWEST_TRAJECTORIES} of {_FEWEST_FRAMES} and others to judge by, or {_FEWEST_STATES} frames")
+        judged = len(problem.validation) or problem.has_harmonics  # else windows of long ones judge
+        if frames < _FEWEST_FRAMES or not (judged or frames >= _FEWEST_STATES):
+            return (f"{trajectories} training trajectories of {frames} frames are given, a law needs {_FEWEST_FRAMES} "
+                    f"frames and, off periodic boxes, other trajectories to judge by or {_FEWEST_STATES} frames")
         if problem.file.point_layout == "moving":
             return "points move"
         return None
