@@ -65,9 +65,11 @@ class Library(nn.Module):
             result |= {(c, axis): fields[:, i] for i, c in enumerate(channels)}
         return result
 
-    def symbol(self, power: int, rows: int | None = None) -> Tensor:
-        """lap^power on the first harmonics (all): (rows,)."""
-        return (-self.eigenvalues[:rows]) ** power
+    def symbol(self, power: float, rows: int | None = None) -> Tensor:
+        """lap^power on the first harmonics (all), (-lap)^power of fractions: (rows,)."""
+        if power % 1:
+            return self.eigenvalues[:rows].clamp_min(0.0) ** power
+        return (-self.eigenvalues[:rows]) ** int(power)
 
     def features(self, z: Tensor, rows: int) -> Tensor:
         """Every term of codes (B, C, K) on the first harmonics: (B, J, rows)."""
@@ -237,7 +239,7 @@ class LawField(nn.Module):
         if not groups:
             return total
         factors = library.at_points(z, [term for term in groups if not term.linear])
-        sums: dict[int, list[Tensor | None]] = {}
+        sums: dict[float, list[Tensor | None]] = {}
         pressures: dict[tuple, Tensor] = {}
         for term, fields in groups.items():
             if term.linear:  # with a coefficient of place, on many codes

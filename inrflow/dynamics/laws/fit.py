@@ -36,7 +36,7 @@ _FINER = (1.7, 2.8)  # times as many harmonics that forecasts are tried on
 _FINEST = (3.7,)  # those of flows, whose small waves carry energy away: at once
 _BETTER = 0.9  # share of the error that is left by more harmonics or shorter steps, if they are to be taken
 _SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
-_LITTLE, _NOISY = 1e-4, 100.0  # error of forecasts, and times what codes miss, from which on laws may vary in place
+_LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
 _LAST = 3.0  # seconds for standard errors
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
 _LENGTHS, _SHORT = (1, 3, 9), 3  # frames of the flights that refine coefficients, one after the other; of noisy codes,
@@ -104,9 +104,10 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         return min((float(errors.mean()) for errors, _ in scored), default=np.inf)
 
     sought(families, 0.4)
-    for varying in families.in_place(codes.harmonics, bool(train.systems.counts)):
+    for wider in (*families.with_multipliers(place, states.shape[2]),
+                  *families.in_place(codes.harmonics, bool(train.systems.counts))):
         if least() > max(_LITTLE, _NOISY * floor) and effort() - start < 0.4 * seconds:
-            sought(varying, 0.5)
+            sought(wider, 0.5)
     deadline = start + (1 - _KEPT) * seconds
     until = start + _SINGLE * seconds if least() < _EXPLAINED else deadline
 

@@ -14,7 +14,7 @@ from inrflow.dynamics.laws.codes import HarmonicCodes, held_out_errors, point_se
 from inrflow.dynamics.laws.contexts import Systems
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.terms import Term, short_list
+from inrflow.dynamics.laws.terms import Term, multipliers, short_list
 from inrflow.dynamics.laws.transform import transform_of
 
 _FEWEST = 8
@@ -156,6 +156,13 @@ class Families:
         found = ([every.index(term) for name in names for term in self.terms[name] if term.power <= order]
                  for names in self.combined for order in _ORDERS)
         return [list(active) for active in dict.fromkeys(map(tuple, found))]
+
+    def with_multipliers(self, domain: Domain, channels: int) -> Iterator[Families]:
+        """Linear terms with others that are not local, without and with transport. None for flows and velocities."""
+        if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
+            more = multipliers(channels, domain.dimensions, domain.kind == "sphere")
+            yield Families({**self.terms, "multipliers": more}, (
+                ("linear", "multipliers"), ("linear", "multipliers", "transport")))
 
     def in_place(self, harmonics: Harmonics, several: bool) -> Iterator[Families]:
         """The same with a force that varies in place; then, of one system, values with div(a grad .) of one channel,

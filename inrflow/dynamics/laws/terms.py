@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 Product = tuple[tuple[int, int], ...]
 VALUE = -1  # "axis" of a factor that is a value, not a derivative
 TURN = 3  # added to the axis of a derivative on a sphere: that by the angle of turns about it, (x cross grad)_axis
+_FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)
 POTENTIAL = 8  # added to the axis of a derivative: that of lap^-1 of the channel, of mean zero
 
 
@@ -16,14 +17,14 @@ POTENTIAL = 8  # added to the axis of a derivative: that of lap^-1 of the channe
 class Term:
     """lap^power d_axis of a sum of products; a factor (channel, axis) is a value (axis -1) or a first derivative.
 
-    No factors at all: the constant 1. signs: factors of the products, 1 where not given. place: it is multiplied by
-    the low harmonic of this number, 0 the constant; flux: div(harmonic grad .) instead. solenoidal: products are
-    (u . grad) of one component of a velocity whose components have `signs` as units, and of which the gradient part,
-    that a pressure takes, is left out.
+    Of a fraction, (-lap)^power. No factors at all: the constant 1. signs: factors of the products, 1 where not given.
+    place: it is multiplied by the low harmonic of this number, 0 the constant; flux: div(harmonic grad .) instead.
+    solenoidal: products are (u . grad) of one component of a velocity whose components have `signs` as units, and of
+    which the gradient part, that a pressure takes, is left out.
     """
 
     products: tuple[Product, ...] = ((),)
-    power: int = 0
+    power: float = 0
     axis: int = VALUE
     signs: tuple[float, ...] = ()
     place: int = 0
@@ -89,7 +90,8 @@ class Term:
         if self.axis != VALUE:
             text = bare = f"d{bare}/d{coordinates[self.axis]}"
         if self.power:
-            text = f"lap{f'^{self.power}' if self.power > 1 else ''} {bare}"
+            name = f"(-lap)^{self.power:g}" if self.power % 1 else f"lap^{self.power}" if self.power > 1 else "lap"
+            text = f"{name} {bare}"
         return text
 
     def varying(self, channels: Sequence[str], coordinates: Sequence[str], letter: str) -> str:
@@ -111,7 +113,7 @@ class Term:
         if state.get("solenoidal") and not signs:  # of models saved before velocities had units
             signs = (1.0,) * len(state["products"])
         return cls(tuple(tuple((int(c), int(a)) for c, a in product) for product in state["products"]),
-                   int(state["power"]), int(state["axis"]), signs,
+                   state["power"], int(state["axis"]), signs,
                    int(state.get("place", 0)), bool(state.get("flux", False)), bool(state.get("solenoidal", False)))
 
 
@@ -119,6 +121,13 @@ def _derivative(channel: str, axis: int, coordinates: Sequence[str]) -> str:
     """A first derivative in words."""
     name, axis = (f"(lap^-1 {channel})", axis - POTENTIAL) if axis >= POTENTIAL else (channel, axis)
     return f"d{name}/d{coordinates[axis]}" if axis < TURN else f"d{name}/d(turn about {coordinates[axis - TURN]})"
+
+
+def multipliers(channels: int, dimensions: int, intrinsic: bool = False) -> list[Term]:
+    """Linear terms that are not local: fractional powers of the Laplacian, whose sums are smooth functions of it."""
+    axes = () if intrinsic else range(dimensions)
+    return [Term((((c, VALUE),),), power, axis) for power in _FRACTIONS for axis in (VALUE, *axes)
+            for c in range(channels)]
 
 
 def short_list(channels: int, dimensions: int, intrinsic: bool = False) -> dict[str, list[Term]]:

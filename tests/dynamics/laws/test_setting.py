@@ -8,9 +8,9 @@ import torch
 from scipy.integrate import solve_ivp
 
 from inrflow.domains import Box
-from inrflow.dynamics.laws import fit_law
+from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.field import LawField, Library
-from inrflow.dynamics.laws.setting import families_of
+from inrflow.dynamics.laws.setting import Data, families_of, windows
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.dynamics.laws.transform import DenseTransform, SeparableTransform
@@ -102,3 +102,28 @@ def test_a_conductivity_that_varies_in_place_is_found() -> None:
     assert "div(a grad u) (a from 0.0" in law.written(["u"])[0]
     with pytest.raises(UserError, match="vary from place to place"):
         LawTerm.of(law).on(LINE.state(), 20)
+
+
+def test_dispersion_that_is_no_local_operator_is_found() -> None:
+    """u_t = 0.05 d (-lap)^0.65 u / dx - 0.1 (-lap)^0.5 u on a circle, by its waves."""
+    random, x, t = np.random.default_rng(0), np.arange(32) * 2 * np.pi / 32, 0.2 * np.arange(10)
+    k = np.arange(1, 7)
+    start = (random.standard_normal((8, 2, 6)) * [[1], [1j]]).sum(1) / k
+    path = start[:, None] * np.exp((0.05j * k * k**1.3 - 0.1 * k) * t[:, None])
+    u = np.real(path @ np.exp(1j * k[:, None] * x))[..., None]
+    law = fit_law(t, x[:, None], u[:6], Box([0.0], [2 * np.pi], ["periodic"]), seconds=4)
+    assert "(-lap)^" in law.written(["u"], ["x"])[0]
+    forecast = law.decode(law.rollout(law.encode(x[:, None], u[6:, 0]), t), x[:, None])
+    assert ((forecast - u[6:]) ** 2).mean() < 1e-6 * u.var()
+    term = next(term for term in law.terms if term.power % 1)
+    assert Term.from_state(term.state()) == term
+
+
+@pytest.mark.parametrize(("trajectories", "frames", "parts"), [
+    (1, 16, (3, 6)), (2, 20, (4, 10)), (3, 10, (3, 10)), (1, 8, (1, 8)),
+])
+def test_one_or_two_trajectories_are_parted_so_that_some_judge(trajectories, frames, parts) -> None:
+    shapes = (trajectories, frames), (trajectories, 3, 1), (trajectories, frames, 3, 1)
+    t, x, u = (np.zeros(shape) for shape in shapes)
+    data = Data(t, x, u, Systems(np.zeros(trajectories, int)))
+    assert windows(data).u.shape[:2] == parts
