@@ -19,6 +19,7 @@ from inrflow.dynamics.laws.transform import transform_of
 
 _FEWEST = 8
 _MOST = 256  # harmonics that laws are sought on
+_TOLD = 0.7  # of the points that all trajectories share, in the plane and beyond: more harmonics stand for each other
 _MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
 _HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
@@ -77,8 +78,11 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     bases = [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
                                                             boundary else BOUNDARIES if bounded(place) else [NATURAL])]
     errors: dict[tuple[int, int], float] = {}
+    points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
+    if data.x.shape[-1] > 1 and np.equal(data.x, data.x[:1]).all():
+        points = int(_TOLD * points)
     for i, (place, kind) in enumerate(bases):
-        size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else _MOST, int(np.isfinite(data.u[0, 0, :, 0]).sum()))
+        size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else _MOST, points)
         while size >= _FEWEST:
             errors[i, size] = held_out_errors(place.harmonics(size, kind), some.x, some.u, seed)
             if errors[i, size] > _HOPELESS * min(errors.values()):

@@ -6,7 +6,6 @@ from spectral_systems import burgers, labels_of, line_of_trajectories, random_op
 
 from inrflow.decoders.embeddings import make_embedding
 from inrflow.dynamics.fields.quadratic import Couplings
-from inrflow.dynamics.fields.restrictions import restricted
 from inrflow.dynamics.libraries.spectral import SpectralFit
 from inrflow.dynamics.libraries.waves import Waves
 
@@ -99,16 +98,3 @@ def test_operator_of_a_real_field_gives_the_field_back(channels: int, dimensions
     codes = torch.randn(4, len(waves.labels), generator=_RANDOM, dtype=torch.float64)
     zero = torch.zeros(()).double()
     torch.testing.assert_close(again(zero, codes), field(zero, codes))
-
-
-def test_restrictions_of_fields() -> None:
-    waves = Waves(labels_of(1, 1, 3))
-    one = waves.field(random_operator(waves, 1.0))
-    codes = torch.randn(3, len(waves.labels), generator=_RANDOM, dtype=torch.float64)
-    zero = torch.zeros(()).double()
-    places = [4, 0, -1, 2]
-    inside = torch.zeros_like(codes)
-    inside[:, [4, 0, 2]] = codes[:, [0, 1, 3]]
-    expected = one(zero, inside)[:, [4, 0, 0, 2]]
-    expected[:, 2] = 0.0
-    torch.testing.assert_close(restricted(one, places)(zero, codes[:, :4]), expected)
