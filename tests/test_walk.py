@@ -3,7 +3,7 @@
 Counted are calls of functions of the package and its kernels; neither class bodies nor what runs while modules are
 imported. The limits are what was reached, with a little to spare for the clock's choices; they may only go down (one
 file and three calls were added with the check for data that no field gives). Those of training hold two recipes: a
-law on the domain's harmonics, and a local equation that is clearly better here.
+law on the domain's harmonics, and POD codes, which do not forecast better.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Walk]:
 
 def test_training_visits_few_files_by_few_different_calls(trained):
     files, calls = trained[1]
-    assert len(files) <= 79, (len(files), sorted(files))
+    assert len(files) <= 77, (len(files), sorted(files))
     assert len(calls) <= 210, (len(calls), sorted(calls))
 
 
