@@ -14,6 +14,7 @@ from rich.text import Text
 from inrflow.dynamics.states import short_window
 from inrflow.evaluation.evaluate import Evaluation
 from inrflow.evaluation.metrics import METRICS
+from inrflow.evaluation.metrics.calibration_table import LEVELS
 from inrflow.evaluation.references.registry import title_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.safe_names import printable
@@ -41,6 +42,8 @@ def show_errors(report: dict[str, Any], console: Console, physics: str = "") -> 
     console.print(f"{report['trajectories']} trajectories; {seconds}", highlight=False)
     for line in error_lines(report):
         console.print(line, highlight=False, markup=False)
+    if report.get("calibration"):
+        console.print(_calibration_table(report["calibration"]))
 
 
 def error_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -49,6 +52,22 @@ def error_lines(report: dict[str, Any]) -> Iterator[str]:
         for key, title in metric.titles.items():
             if isinstance(report.get(key), int | float):
                 yield title.format(report[key])
+
+
+def _calibration_table(tables: dict[str, list[dict[str, Any]]]) -> Table:
+    """Coverage, CRPS and z-spread by lead, and by distance where not everything was observed."""
+    table = Table(title="calibration (z-spread 1 is right)", box=None, padding=(0, 2, 0, 0))
+    for index, name in enumerate(("", *(f"{level} % hold" for level in LEVELS), "CRPS", "z-spread", "values")):
+        table.add_column(name, justify="right" if index else "left", no_wrap=True)
+    units = {"by_lead": "steps ahead", "by_distance": "spacings away"}
+    for name, rows in tables.items():
+        for row in rows if name == "by_lead" or len(rows) > 1 else ():
+            end = row["up_to"]
+            words = f"{row['above']:g} or more" if end is None or np.isinf(end) else f"up to {end:g}"
+            words = "observed times" if name == "by_lead" and end == 0 else f"{words} {units[name]}"
+            shares = [f"{row[f'coverage_{level}']:.1%}" for level in LEVELS]
+            table.add_row(words, *shares, _cell(row["crps"]), f"{row['z_spread']:.2f}", f"{row['values']:,d}")
+    return table
 
 
 def _error_table(report: dict[str, Any], physics: str) -> Table:

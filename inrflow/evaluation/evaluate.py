@@ -19,7 +19,7 @@ from inrflow.evaluation.known_contexts import known_contexts, parameter_errors
 from inrflow.evaluation.metrics.base import METRICS, Block, Metric, compared_report, report_of
 from inrflow.evaluation.metrics.errors import SquaredErrors
 from inrflow.evaluation.metrics.statistics import ChannelStatistics
-from inrflow.evaluation.observe import Observe, observations, points_of
+from inrflow.evaluation.observe import Observe, distance_to_observed, observations, points_of
 from inrflow.evaluation.place import require_place
 from inrflow.evaluation.references.registry import References
 from inrflow.model.state_prior import ContextPrior, StateEstimate
@@ -109,7 +109,10 @@ def evaluate(
             groups = torch.zeros(len(chosen), points, dtype=torch.bool)
             groups.scatter_(1, points_of(chosen, points, split, seed, same), True)
         others = {} if references is None else references.forecast(batch.t, batch.x, observed.everywhere)
-        tally.update(Block(prediction, batch.u, in_time, groups, std), others)
+        last = observed.window.t.nan_to_num(nan=-torch.inf).amax(1)
+        lead = ((batch.t - last[:, None]) / surrogate.scale.unit).clamp(min=0)
+        distance = distance_to_observed(batch, observed)
+        tally.update(Block(prediction, batch.u, in_time, groups, std, lead, distance), others)
         if not example:
             example = {
                 "t": batch.t[0].numpy(),

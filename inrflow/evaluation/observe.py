@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
@@ -77,3 +78,21 @@ def observations(window: TrajectoryBatch, points: Tensor | None, noise: Tensor |
     delay = None if window.delay is None else window.delay.transpose(1, 2)[rows, points].transpose(1, 2)
     everywhere = values.masked_fill(unseen[:, None, :, None], float("nan"))
     return Observed(everywhere, TrajectoryBatch(window.t, places, chosen, delay))
+
+
+def distance_to_observed(batch: TrajectoryBatch, observed: Observed) -> Tensor | None:
+    """Distances (S, N) of the points of a batch to the nearest observed place of their trajectory, in median distances
+    between neighbours of these; None where points move."""
+    if batch.x.shape[1] > 1 or observed.everywhere.shape[2] != batch.u.shape[2]:
+        return None
+    seen = torch.isfinite(observed.everywhere).any(-1).any(1)
+    result = torch.zeros(seen.shape, dtype=torch.float64)
+    for s in (~seen).any(1).nonzero()[:, 0].tolist():
+        x = batch.x[s if len(batch.x) > 1 else 0, 0].double().numpy()
+        known = x[seen[s].numpy()]
+        if len(known) < 2:
+            return None
+        tree = cKDTree(known)
+        spacing = float(np.median(tree.query(known, 2)[0][:, 1])) or 1.0
+        result[s] = torch.as_tensor(tree.query(x)[0] / spacing)
+    return result

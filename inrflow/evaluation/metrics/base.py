@@ -29,6 +29,8 @@ class Block:
         in_time: (S, T) bool, frames before the training horizon (frame 0 is one of them).
         observed_points: (S, N) bool, or None where the distinction does not apply.
         std: (S, T, N, C) standard deviation of the prediction, or None.
+        lead: (S, T) time steps of training after the last observation, 0 before it, or None.
+        distance: (S, N) to the nearest observed place, in median distances between neighbours of these, or None.
     """
 
     prediction: Tensor
@@ -36,6 +38,8 @@ class Block:
     in_time: Tensor
     observed_points: Tensor | None = None
     std: Tensor | None = None
+    lead: Tensor | None = None
+    distance: Tensor | None = None
 
     @cached_property
     def known(self) -> Tensor:

@@ -8,7 +8,15 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from inrflow.evaluation.metrics import GROUPS, Block, ChannelStatistics, Divergence, Intervals, SquaredErrors
+from inrflow.evaluation.metrics import (
+    GROUPS,
+    Block,
+    CalibrationTable,
+    ChannelStatistics,
+    Divergence,
+    Intervals,
+    SquaredErrors,
+)
 from inrflow.evaluation.metrics.base import report_of
 from inrflow.evaluation.metrics.intervals import gaussian_crps
 
@@ -170,3 +178,30 @@ def test_trajectories_whose_forecast_leaves_what_was_seen_are_counted(wrong, cou
     metric = Divergence(ChannelStatistics(("a",)))
     metric.update(Block(prediction, truth, torch.ones(3, 4, dtype=torch.bool)))
     assert metric.value() == {"diverged": count}
+
+
+def test_calibration_is_told_by_lead_and_by_distance(problem):
+    prediction, truth, in_time, _ = problem
+    std = np.full(truth.shape, 0.8)
+    lead = np.maximum(np.arange(T)[None].repeat(S, 0) - 1.0, 0)
+    distance = np.linspace(0, 3, N)[None].repeat(S, 0)
+    channels = ChannelStatistics(("u", "v"))
+    channels.update(torch.as_tensor(truth))
+    table = CalibrationTable(channels)
+    for rows in (slice(0, 2), slice(2, 5)):
+        table.update(Block(*(torch.as_tensor(a[rows]) for a in (prediction, truth, in_time)), None,
+                           *(torch.as_tensor(a[rows]) for a in (std, lead, distance))))
+    found = report_of([table])["calibration"]
+    assert [row["up_to"] for row in found["by_lead"]] == [0.0, 1.5, 3.5, 10.5]
+    assert [row["up_to"] for row in found["by_distance"]] == [0.0, 0.5, 1.0, 2.0, None]
+    z = (prediction.astype(float) - truth) / std
+    z = z[:, 3:5]  # leads 2 and 3
+    row = found["by_lead"][2]
+    assert row["values"] == np.isfinite(z).sum()
+    for level in (50, 80, 90, 95):
+        inside = np.where(np.isfinite(z), np.abs(z) <= stats.norm.ppf(0.5 + level / 200), np.nan)
+        assert row[f"coverage_{level}"] == pytest.approx(np.nanmean(inside, (0, 1, 2)).mean())
+    assert row["z_spread"] == pytest.approx(np.sqrt(np.nanmean(z**2, (0, 1, 2))).mean())
+    none = CalibrationTable(channels)
+    none.update(Block(*(torch.as_tensor(a) for a in (prediction, truth, in_time))))
+    assert none.value() == {"calibration": None}
