@@ -27,11 +27,11 @@ class _Rows:
         self.sums = np.zeros((len(LEVELS) + 3, len(ends), channels))
 
     def add(self, where: Tensor, known: Tensor, values: list[Tensor]) -> None:
-        """Add values (S, T, N, C) to the groups of `where` (S, T or 1, N or 1)."""
+        """Add values (S, T, N, C), or whether there are any, to the groups of `where` (S, T or 1, N or 1)."""
         group = torch.bucketize(where, torch.tensor(self.ends, dtype=where.dtype)).clamp(max=len(self.ends) - 1)
         for index in group.unique().tolist():
             chosen = known & (group == index)[..., None]
-            self.sums[:, index] += [torch.where(chosen, v, 0.0).sum((0, 1, 2)).cpu().numpy() for v in values]
+            self.sums[:, index] += [torch.where(chosen, v, 0).sum((0, 1, 2)).cpu().numpy() for v in values]
 
     def table(self, variance: np.ndarray) -> list[dict[str, Any]]:
         """A row for each group that has values: means over the channels."""
@@ -71,8 +71,8 @@ class CalibrationTable(Metric):
         error = torch.where(known, block.error, 0.0)
         std = torch.where(known, std, 1.0)
         z = error / std
-        inside = [(z.abs() <= half).double() for half in _HALF_WIDTHS]
-        values = [known.double(), *inside, gaussian_crps(error, std), z.square()]
+        inside = [z.abs() <= half for half in _HALF_WIDTHS]
+        values = [known, *inside, gaussian_crps(error, std), z.square()]
         if block.lead is not None:
             self._rows["by_lead"].add(block.lead[:, :, None].nan_to_num(0.0), known, values)
         if block.distance is not None:
