@@ -7,15 +7,19 @@ points tell whether the residual is structure, which should be interpolated, or 
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
+from inrflow.decoders.base import Decoder, has_output_layer
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.encoding.prior.interpolation_error import complete_frames, ridge_weights
 
 _RIDGE = 1e-8
 _TOLERANCE = 1e-9  # residual of the patterns at the points, relative to the variance of the field
+_NULL = 1e-8  # ridge, relative: numerical null space of features at few points
 _MOST = 192  # with 96 the residual of a vortex street exceeded the error of its forecasts
 
 
@@ -50,3 +54,26 @@ def errors_between_points(
     radial = RadialFeatures.through(inner, x[kept], values[kept] - features[kept] @ weights)
     corrected = error - radial.evaluate_harmonics(x[held].double())[:, inner.harmonics :]
     return float(error.square().mean()), float(corrected.square().mean())
+
+
+def known_at(decoder: Decoder, x: Tensor) -> Decoder:
+    """A copy of a decoder whose output layer knows its modes at the points x (N, d) alone.
+
+    By projection onto their features: as many features as points interpolate anything there, and the error at others
+    is that of interpolation. Radial features are anew those through the points. A decoder without an output layer that
+    codes set is returned as it is.
+    """
+    if not has_output_layer(decoder):
+        return decoder
+    decoder = copy.deepcopy(decoder)
+    with torch.no_grad():
+        radial = getattr(decoder, "embedding", None)
+        if isinstance(radial, RadialFeatures):
+            values = radial.evaluate_harmonics(x.double())[:, radial.inner.harmonics :]
+            decoder.embedding = RadialFeatures.through(radial.inner, x, values)
+        features = decoder.features(x.to(next(decoder.parameters()).dtype)).double()
+        gram = features @ features.T
+        gram.diagonal().add_(_NULL * gram.diagonal().mean())
+        projection = features.T @ torch.linalg.solve(gram, features)
+        decoder.set_output(decoder.output.double() @ projection, decoder.output_map.double() @ projection)
+    return decoder.eval()

@@ -6,7 +6,6 @@ windows, and after these at places held out and seen.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -17,10 +16,9 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.decoders.base import has_output_layer
-from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.dynamics.states import series_windows
 from inrflow.encoding.prior.interpolation_error import MOST_POINTS
+from inrflow.encoding.prior.rbf_residual import known_at
 from inrflow.encoding.residual.field import (
     ChannelField,
     Conditioned,
@@ -45,7 +43,7 @@ from inrflow.training.run import Run
 _FOLDS, _TRAJECTORIES, _WINDOWS, _FRAMES, _VALUES = 3, 4, 4, 48, 500  # that judge
 _ROWS = 60_000  # that hyper-parameters are sought in
 _FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 10.0  # errors of which a quantile is taken; factors on deviations
-_TRUNK = 1e-8  # ridge, relative: numerical null space of features at fewer points
+_FEW_CODES = 4  # values of a frame for each code from which codes cannot follow noise
 _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
 _KEPT = (0.0, 0.25, 0.5, 0.75)
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
@@ -68,6 +66,8 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
 
 def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     problem, log, about = run.problem, run.log, surrogate.description
+    if _clean(judged, problem):
+        return surrogate
     folds: list[Fold] = []
     for fold in _folds(judged, problem, run.config.seed):
         folds.append(fold)
@@ -97,6 +97,17 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     if any(chosen):
         surrogate.residual = ResidualField(places, tuple(chosen))
     return surrogate
+
+
+def _clean(surrogate: Surrogate, problem: Problem) -> bool:
+    """Whether far fewer codes than values hold all that is observed: then there is no noise, and what they miss between
+    the places is a matter of their decoder."""
+    inner, past = _windows(surrogate, problem)
+    window = inner.first_frames(past)
+    pairs = rows_and_codes(surrogate.decoder, _estimate(surrogate, window), window)
+    missed = np.concatenate([(rows.u - given) ** 2 for rows, given in pairs])
+    values = np.isfinite(missed).sum() / max(1, sum(len(np.unique(rows.t)) for rows, _ in pairs))
+    return bool(values > _FEW_CODES * surrogate.code_size and np.nanmean(missed) < WHITE)
 
 
 @dataclass
@@ -309,9 +320,8 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int) -> Iterator[Fold]:
             continue
         model = replace(surrogate, residual=None)
         if problem.source.shared_points and points <= MOST_POINTS:
-            model = _without(model, window.x[0, 0])
-        outer = _external(model, window)
-        estimate = model.estimate(outer.with_values(model.normalisation.invert(outer.u)))
+            model = replace(model, decoder=known_at(model.decoder, window.x[0, 0]))
+        estimate = _estimate(model, window)
         last = estimate.t.nan_to_num(nan=-torch.inf).amax(1)
 
         def targets(batch: TrajectoryBatch, seen: Tensor, model: Surrogate = model, estimate: StateEstimate = estimate,
@@ -365,6 +375,12 @@ def _external(surrogate: Surrogate, inner: TrajectoryBatch) -> TrajectoryBatch:
     return TrajectoryBatch(surrogate.scale.external(inner.t), inner.x, inner.u, delay)
 
 
+def _estimate(surrogate: Surrogate, inner: TrajectoryBatch) -> StateEstimate:
+    """As `Surrogate.estimate`, of a window in internal units."""
+    outer = _external(surrogate, inner)
+    return surrogate.estimate(outer.with_values(surrogate.normalisation.invert(outer.u)))
+
+
 def _thinned(batch: TrajectoryBatch) -> TrajectoryBatch:
     """Every k-th frame, and of these every k-th place, as many as are looked at."""
     every = max(1, batch.u[..., 0].numel() // _VALUES)
@@ -376,25 +392,3 @@ def _thinned(batch: TrajectoryBatch) -> TrajectoryBatch:
 def _at(batch: TrajectoryBatch, places: Tensor) -> TrajectoryBatch:
     delay = None if batch.delay is None else batch.delay[:, :, places]
     return TrajectoryBatch(batch.t, batch.x[:, :, places], batch.u[:, :, places], delay)
-
-
-def _without(surrogate: Surrogate, kept: Tensor) -> Surrogate:
-    """The surrogate whose output layer knows its modes at the places `kept` (N, d) alone, by projection onto their
-    features: as many features as places interpolate anything there, and the error at others is that of interpolation.
-    Radial features are anew those through the places.
-    """
-    decoder = surrogate.decoder
-    if not has_output_layer(decoder):
-        return surrogate
-    decoder = copy.deepcopy(decoder)
-    with torch.no_grad():
-        radial = getattr(decoder, "embedding", None)
-        if isinstance(radial, RadialFeatures):
-            values = radial.evaluate_harmonics(kept.double())[:, radial.inner.harmonics :]
-            decoder.embedding = RadialFeatures.through(radial.inner, kept, values)
-        features = decoder.features(kept.to(next(decoder.parameters()).dtype)).double()
-        gram = features @ features.T
-        gram.diagonal().add_(_TRUNK * gram.diagonal().mean())
-        projection = features.T @ torch.linalg.solve(gram, features)
-        decoder.set_output(decoder.output.double() @ projection, decoder.output_map.double() @ projection)
-    return replace(surrogate, decoder=decoder.eval())
