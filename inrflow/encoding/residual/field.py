@@ -77,7 +77,7 @@ class Decay:
     """Weight of a field a time h outside of the observations: kept + (1 - kept) exp(-h / memory).
 
     Attributes:
-        memory: 0: no weight at all. kept: a share that stays.
+        memory: 0: none but within a step of time, so that values are continuous. kept: a share that stays.
         own: whether the field at that time is weighted, else what it is at the nearest observed time.
     """
 
@@ -87,8 +87,8 @@ class Decay:
 
     def __call__(self, away: np.ndarray) -> np.ndarray:
         """Weights of times `away` (...) from the observed ones."""
-        fading = np.exp(-away / self.memory) if self.memory > 0 else np.where(away > 0, 0.0, 1.0)
-        return np.where(away > 0, self.kept, 1.0) + np.where(away > 0, 1 - self.kept, 0.0) * fading
+        fading = np.exp(-away / self.memory) if self.memory > 0 else np.exp(-((4 * away) ** 2))
+        return self.kept + (1 - self.kept) * fading
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,12 @@ def test_its_weight_decays_after_the_last_observation():
     assert float(mean[0, 0]) == pytest.approx(float(own[0]))
 
 
+def test_without_memory_it_vanishes_continuously_within_a_step():
+    away = np.linspace(0, 1, 200)
+    weights = Decay()(away)
+    assert weights[0] == 1 and weights[-1] < 1e-6 and np.abs(np.diff(weights)).max() < 0.02
+
+
 def test_on_the_codes_it_adds_what_they_leave():
     plain = conditioned(field()).own(0, np.ones(1), X[:1])
     mean, std = combined(conditioned(field(on_codes=True), codes=7.0), [1.0], X[:1], 7.0, 1e-3)
