@@ -145,8 +145,10 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         left = seconds - kept - 2 * judging - (effort() - start)
         if left < 0:
             break
-        share = _DESCENT if noisy else 0.5  # the rest is for forecasts
-        last = along(law, length, share * left / (len(lengths) - index), noisy)
+        left *= _DESCENT if noisy else 0.5  # the rest is for forecasts
+        last = along(law, length, left / (len(lengths) - index), noisy)
+        if noisy:  # longer flights take over where short ones have nothing to add
+            last.deadline = effort() + left
         refined = known_contexts(last.run(), train, judge)
         after = forecast_errors(refined, judge)
         say(f"  along flights of {length}: {errors.mean():.3e} to {after.mean():.3e}, "
