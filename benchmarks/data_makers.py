@@ -12,6 +12,7 @@ from scipy.integrate import solve_ivp
 
 Fields = tuple[np.ndarray, np.ndarray, np.ndarray, dict]  # t (T,), x (N, d), u (S, T, N, C), attributes
 FRAMES = 20
+MESHES = {"triangles", "tetrahedra"}
 
 
 def solve(rate: Callable, u: np.ndarray, t: np.ndarray, method: str = "RK45") -> np.ndarray:
@@ -31,16 +32,16 @@ def bumps(generator: np.random.Generator, x: np.ndarray, waves: int) -> np.ndarr
 
 
 def write_fields(path: Path, name: str, fields: Fields, **arrays: np.ndarray) -> None:
-    """A file of trajectories; `channels` and `triangles` among the attributes have their own place in it."""
+    """A file of trajectories; `channels` and meshes among the attributes have their own place in it."""
     t, x, u, attributes = fields
-    own: dict[str, Any] = {key: value for key, value in attributes.items() if key not in ("channels", "triangles")}
+    own: dict[str, Any] = {key: value for key, value in attributes.items() if key not in ("channels", *MESHES)}
     with h5py.File(path, "w") as file:
         file["t"], file["x"], file["u"] = t, x, u.astype(np.float32)
-        if "triangles" in attributes:
-            file["triangles"] = attributes["triangles"]
+        for key in MESHES & set(attributes):
+            file[key] = attributes[key]
         for key, value in arrays.items():
             file[key] = value
         text = h5py.string_dtype()
         file.attrs.update({"format": "inrflow-trajectories", "version": 1, "name": name} | own)
         file.attrs.create("channels", attributes.get("channels", list("uvw"[: u.shape[-1]])), dtype=text)
-        file.attrs.create("coordinates", list("xyz"[: x.shape[1]]), dtype=text)
+        file.attrs.create("coordinates", list("xyz"[: x.shape[-1]]), dtype=text)

@@ -245,9 +245,10 @@ MAKERS = {"allen_cahn": allen_cahn, "burgers_held": burgers_held, "kdv": kdv, "s
           "waves_place": _varying(24, 2, 2, 3, 0.08, 1.0), "waves_place_coarse": _varying(24, 2, 2, 1, 0.08, 1.0),
           "heat_place": _varying(24, 2, 1, 3, 0.1, 0.02), "heat_place_coarse": _varying(24, 2, 1, 1, 0.1, 0.02),
           "flow_3d": flow_3d, "flow_3d_fine": partial(flow_3d, viscosity=0.03),
-          **{name: getattr(shape_data, name) for name in ("fhn_lshape", "fhn_disc", "fhn_channel", "burgers_lshape")},
+          **{name: getattr(shape_data, name) for name in (
+              "fhn_lshape", "fhn_disc", "fhn_channel", "burgers_lshape", "prey_perforated", "fhn_solid")},
           "sphere_prey": sphere_data.sphere_prey, "shallow_water": sphere_data.shallow_water}
-FEW = {"shallow_water": (12, 4)}  # trajectories, as in the protocol of DINo
+FEW = {"shallow_water": (12, 4), "fhn_solid": (12, 4)}  # trajectories; of the former as in the protocol of DINo
 
 
 def write(name: str, folder: Path, seed: int = 0) -> None:

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 import inrflow
-from inrflow.adaptation.new_domain import moved
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.domains import domains_of
 from inrflow.dynamics.laws import fit_law
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
+from inrflow.evaluation.new_domain import Place, moved
 from inrflow.model.surrogate import Surrogate
 
 TRAINED = 10  # frames
@@ -86,7 +86,7 @@ def moved_row(folder: Path, source: str, target: str, runs: Path, seed: int) -> 
     there = trained(folder, target, runs, seed)
     with (TrajectoryFile(folder / f"{target}_train.h5") as known, TrajectoryFile(folder / f"{target}_test.h5") as test):
         batch = TrajectorySource(known, TRAINED).batch(np.arange(known.trajectories), normalised=False)
-        law = moved(trained(folder, source, runs, seed), known, batch, seed)
+        law = moved(trained(folder, source, runs, seed), Place.of(known), batch, seed)
         found = [evaluate(model, test, Observe(1, 1.0)).report for model in (law, there)]
     inner, outer = ([report["nmse"][key] for report in found] for key in ("in_t", "out_t"))
     print(f"{source} to {target}: {inner[0]:.1e} / {outer[0]:.1e}, trained there {inner[1]:.1e} / {outer[1]:.1e} "

@@ -112,6 +112,63 @@ def burgers_lshape(generator: np.random.Generator, count: int) -> Fields:
     return t, coarse, np.moveaxis(np.stack(paths), 2, 3), {"triangles": triangles}
 
 
+def prey_perforated(generator: np.random.Generator, count: int) -> Fields:
+    """Predator and prey, saturated, without flux on a disc with seven holes; linear elements."""
+    turns = np.arange(6) * np.pi / 3
+    holes = [_circle((0.58 * np.cos(a), 0.58 * np.sin(a)), 0.13, 0.05) for a in turns]
+    x, cells = _mesh([_circle((0, 0), 1, 0.055), _circle((0, 0), 0.16, 0.05), *holes], 0.055)
+    stiffness, masses = _elements(x, cells)
+    t = np.arange(FRAMES) * 0.6
+
+    def rate(w: np.ndarray) -> np.ndarray:
+        a, b = w
+        lap = -(stiffness @ w.T).T / masses
+        eaten = a * b * (1 - 0.4 * a)
+        return np.stack([0.004 * lap[0] + a * (1 - a) - eaten, 0.008 * lap[1] + eaten - 0.35 * b])
+
+    start = [np.stack([0.5 + 0.2 * bumps(generator, (x + 1) / 2, 4), 0.5 + 0.2 * bumps(generator, (x + 1) / 2, 4)])
+             for _ in range(count)]
+    paths = [solve(rate, w, t) for w in start]
+    return t, x, np.moveaxis(np.stack(paths), 2, 3), {"triangles": cells}
+
+
+def fhn_solid(generator: np.random.Generator, count: int) -> Fields:
+    """FitzHugh-Nagumo without flux in a ball of which an eighth is cut away: linear elements on tetrahedra, read at the
+    nodes of a mesh half as fine."""
+    import skfem
+    from skfem.models.poisson import laplace, mass
+
+    ball = skfem.MeshTet.init_ball(3)
+    coarse = ball.restrict(np.flatnonzero(~(ball.p[:, ball.t].mean(1) > 0).all(0)))
+    basis = skfem.Basis(coarse.refined(1), skfem.ElementTetP1())
+    stiffness, masses = laplace.assemble(basis).tocsc(), mass.assemble(basis).tocsc()
+    x, step, every = basis.mesh.p.T, 0.05, 20  # Strang splitting: reactions by Runge-Kutta, diffusion Crank-Nicolson
+    pairs = [((masses - 0.5 * step * d * stiffness).tocsr(), splu((masses + 0.5 * step * d * stiffness).tocsc()))
+             for d in (0.02, 0.005)]
+
+    def reaction(w: np.ndarray) -> np.ndarray:
+        u, v = w
+        return np.stack([u - u**3 / 3 - v + 0.5, 0.08 * (u + 0.7 - 0.8 * v)])
+
+    def half(w: np.ndarray) -> np.ndarray:
+        return w + step / 2 * reaction(w + step / 4 * reaction(w))
+
+    def field(mean: float, spread: float) -> np.ndarray:
+        f = bumps(generator, (x + 1) / 2, 3)
+        return mean + spread * (f - f.mean()) / f.std()
+
+    w = np.stack([np.stack([field(generator.uniform(-1, 1), 1.0), field(generator.uniform(0.3, 0.8), 0.3)])
+                  for _ in range(count)], -1)  # (2, N, S)
+    frames = [w]
+    for index in range(1, every * (FRAMES - 1) + 1):
+        w = half(w)
+        w = half(np.stack([solver.solve(explicit @ part) for (explicit, solver), part in zip(pairs, w, strict=True)]))
+        if index % every == 0:
+            frames.append(w)
+    u = np.stack(frames)[:, :, : coarse.p.shape[1]].transpose(3, 0, 2, 1)
+    return np.arange(FRAMES) * 1.0, coarse.p.T, u, {"tetrahedra": coarse.t.T}
+
+
 _L = [(-1.0, -1.0), (1.0, -1.0), (1.0, 0.0), (0.0, 0.0), (0.0, 1.0), (-1.0, 1.0)]
 fhn_lshape = _fitzhugh_nagumo([_polygon(_L, 0.066), _circle((-0.45, -0.4), 0.2, 0.066)], 0.066)
 fhn_disc = _fitzhugh_nagumo([_circle((0, 0), 1, 0.066), _circle((-0.4, 0.25), 0.22, 0.066),

@@ -59,7 +59,11 @@ def with_context(surrogate: Surrogate, mean: Tensor, covariance: Tensor) -> Surr
     prior, size = surrogate.prior, surrogate.context_size
     n = len(prior.mean) - size
     whole_mean, whole = prior.mean.clone(), prior.covariance.clone()
-    whole_mean[n:], whole[n:, n:] = mean, covariance
+    whole_mean[n:] = mean
+    if whole.dim() == 1:
+        whole[n:] = covariance.diagonal()
+    else:
+        whole[n:, n:] = covariance
     training = {**surrogate.training, "adapted": "context"}
     return replace(surrogate, prior=replace(prior, mean=whole_mean, covariance=whole), training=training)
 

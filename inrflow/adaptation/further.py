@@ -115,12 +115,12 @@ def output_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:
     size = surrogate.code_size
     codes = [surrogate.estimate(batch, covariance=False).mean[..., :size] for batch in batches]
     inner = [batch.with_values(surrogate.normalisation.apply(batch.u)) for batch in batches]
-    variances = surrogate.prior.covariance.diagonal()[:size]
+    spread = surrogate.prior.variances[:size]
 
     def fit(pull: float) -> Surrogate:
         decoder = copy.deepcopy(surrogate.decoder)
         assert isinstance(decoder, AffineDecoder)
-        decoder.set_output(*refitted_output(decoder, inner, codes, variances, pull))
+        decoder.set_output(*refitted_output(decoder, inner, codes, spread, pull))
         return replace(surrogate, decoder=decoder.eval())
 
     return fit
@@ -133,10 +133,10 @@ def field_fit(surrogate: Surrogate, batches: list[TrajectoryBatch]) -> Fit:
     context = surrogate.prior.context(contexts).mean
     constant = context.expand(*codes.codes.shape[:-1], contexts)
     states = CodeData(torch.cat([codes.codes.double(), constant], -1), codes.t, codes.observed)
-    variances = surrogate.prior.covariance.diagonal()[:size]
+    spread = surrogate.prior.variances[:size]
 
     def fit(pull: float) -> Surrogate:
-        field = refitted_field(surrogate.field, surrogate.integrator, states, variances, pull)
+        field = refitted_field(surrogate.field, surrogate.integrator, states, spread, pull)
         return replace(surrogate, field=field.eval())
 
     return fit

@@ -21,7 +21,6 @@ from inrflow.adaptation.context import (
     nearest_environment,
 )
 from inrflow.adaptation.further import Step, adapt_further
-from inrflow.adaptation.new_domain import moved
 from inrflow.adaptation.scratch import train_from_scratch
 from inrflow.commands.run_directory import REFERENCES_FILE, RunDirectory, load_run, report_evaluation, tell_moved
 from inrflow.config.resolve import resolve
@@ -31,6 +30,7 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
+from inrflow.evaluation.new_domain import Place, moved
 from inrflow.evaluation.place import require_place
 from inrflow.evaluation.references.registry import fit_references
 from inrflow.model.state_prior import ContextPrior
@@ -97,7 +97,7 @@ def write_moved(
 ) -> None:
     """Move a law to the domain of a file, calibrate it on the trajectories of a batch, and write the run."""
     began = time.perf_counter()
-    there = moved(surrogate, file, batch, config.seed)
+    there = moved(surrogate, Place.of(file), batch, config.seed)
     tell_moved(surrogate, there, console, "nothing is fitted")
     write_run(there, config, place)
     references = fit_references(batch, None, file.description)

@@ -20,6 +20,7 @@ from inrflow.data.observations import Frames, Observations
 from inrflow.data.source import observed_points
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
+from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.plotting import Scene, animation, forecast_figure, loss_figure
 
@@ -36,7 +37,7 @@ def run(arguments: list[str]) -> int:
     console = Console(stderr=True)
     surrogate = at_home(surrogate, path, console)
     with TrajectoryFile(path) as file, console.status("drawing") as status:
-        scene = _scene(config, surrogate, file, observe)
+        scene = _scene(config, _on_shape(surrogate, file, config.trajectory), file, observe)
         written = _draw_forecasts(config, surrogate.description, scene, directory)
         if scene.truth is not None:
             status.update("errors of the whole test file")
@@ -81,7 +82,7 @@ def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, obser
     frames = file.read(config.trajectory)
     observations = _observed(config, surrogate, frames, observe)
     solution = surrogate.assimilate(observations)
-    triangles = file.read_extra("triangles") if "triangles" in file.extra else None
+    triangles = file.cells_of(config.trajectory)
     t, x = frames.t, frames.x
     truth: np.ndarray | None = frames.u
     if config.times is not None or config.points is not None or config.resolution is not None:
@@ -98,6 +99,15 @@ def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, obser
         about.time_units, float(frames.t[0]) + surrogate.horizon, float(seen.t[-1]),
         seen.x if seen.x.ndim == 2 and len(seen.x) < frames.u.shape[1] else None,
     )
+
+
+def _on_shape(surrogate: Surrogate, file: TrajectoryFile, trajectory: int) -> Surrogate:
+    """The surrogate, or its law moved to the shape of a trajectory where trajectories have shapes of their own."""
+    if surrogate.decoder.place is None or len(shapes_of(file)) == 1 or trajectory >= file.trajectories:
+        return surrogate
+    from inrflow.evaluation.new_domain import models_of  # finite elements take a second to import
+
+    return models_of(surrogate, file, [np.array([trajectory])])[0][1]
 
 
 def _observed(config: PlotConfig, surrogate: Surrogate, frames: Frames, observe: Observe) -> Observations:

@@ -187,22 +187,25 @@ def damaged(run: str | Path, error: Exception) -> UserError:
 
 
 def at_home(surrogate: Surrogate, path: Path, console: Console) -> Surrogate:
-    """The surrogate, or its law moved to the domain of a file where that is another one, which is printed.
+    """The surrogate, or its law moved to the domain of a file where that is another one, which is printed; as it is
+    where trajectories have shapes of their own.
 
     Raises UserError where it is, and the surrogate is no law, or where the file is of another system.
     """
     from inrflow.data.formats.trajectory_file import TrajectoryFile
     from inrflow.evaluation.evaluate import require_channels
-    from inrflow.evaluation.place import elsewhere_of
+    from inrflow.evaluation.place import elsewhere_of, shapes_of
 
     with TrajectoryFile(path, check=False) as file:
         require_channels(surrogate, file, "a file of the same system")
+        if surrogate.decoder.place is not None and len(shapes_of(file)) > 1:
+            return surrogate
         why = elsewhere_of(surrogate, file)
         if why is None:
             return surrogate
-        from inrflow.adaptation.new_domain import moved  # finite elements take a second to import
+        from inrflow.evaluation.new_domain import Place, moved  # finite elements take a second to import
 
-        there = moved(surrogate, file)
+        there = moved(surrogate, Place.of(file))
     tell_moved(surrogate, there, console, f"{path} lies on another domain ({why})")
     return there
 
@@ -228,7 +231,7 @@ def report_evaluation(
 
     with TrajectoryFile(path) as file:
         evaluation = evaluate(surrogate, file, observe, references)
-        triangles = file.read_extra("triangles") if "triangles" in file.extra else None
+        triangles = file.cells_of(0)
     write_json(directory / EVALUATION_FILE, evaluation.report)
     draw(directory, surrogate, evaluation, triangles)
     show_errors(evaluation.report, screen())

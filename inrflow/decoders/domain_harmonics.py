@@ -7,67 +7,156 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from inrflow.decoders.base import AffineDecoder, on_own_device
+from inrflow.decoders.base import Decoder, on_own_device
 from inrflow.decoders.registry import register_decoder
-from inrflow.domains import from_state
+from inrflow.domains import Harmonics, from_state
+from inrflow.domains.box import BoxHarmonics
+from inrflow.numerics.separable import SeparableSum
 
 _KEPT = 8  # sets of points whose values are kept
+_ORDER = 1e-9  # of a box: coordinates closer than this are the same
 
 
 @register_decoder("domain_harmonics")
-class DomainHarmonicDecoder(AffineDecoder):
+class DomainHarmonicDecoder(Decoder):
     """u_c(x; z) = offset_c + sum_k z_ck psi_k(x), with psi_k the eigenfunctions of the domain's Laplacian.
 
     Args:
         domain: `state()` of the domain, as plain values; boundary: condition that the harmonics obey.
         count: number K of harmonics, about.
-        channels: C; the code has C K numbers, those of the first channel first.
+        channels: C; the code has C K numbers, those of the first channel first, K for both components of a flow.
+    Attributes:
+        offset: (C,) values at the zero code.
     """
 
-    code_per_channel = True
+    affine = True
 
     def __init__(self, domain: Mapping[str, Any], boundary: str, count: int, channels: int, code_size: int = 0) -> None:
         super().__init__()
         self.domain, self.boundary, self.channels = plain(domain), boundary, channels
         self.place = from_state(self.domain)
         self.harmonics = self.place.harmonics(count, boundary)
-        each, self.count = self.harmonics.components, self.harmonics.count
+        self.count, each = self.harmonics.count, self.harmonics.components
         self.code_size, self.code_per_channel = channels * self.count // each, each == 1
-        self._tables: dict[bytes, np.ndarray] = {}
-        self.draw_output(1 + each * self.count)
-        modes = torch.zeros(channels // each, self.count, channels, 1 + each * self.count)
-        for channel in range(channels):
-            start = 1 + channel % each * self.count
-            modes[channel // each, :, channel, start : start + self.count] = torch.eye(self.count)
-        self.set_output(torch.zeros(channels, 1 + each * self.count), modes.flatten(0, 1))
+        self.offset = nn.Parameter(torch.zeros(channels))
+        self._sums: dict[tuple[bytes, torch.dtype], TableSum | GridSum] = {}
 
     def structure(self) -> dict[str, Any]:
         return {"domain": {"state": self.domain}, "boundary": self.boundary, "count": self.count,
                 "channels": self.channels, "code_size": self.code_size}
 
-    def _table(self, points: Tensor) -> np.ndarray:
-        """Values (N, K) at points (N, d), those of the last few sets of points from memory."""
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Models saved when codes set an output layer are read, too."""
+        state_dict.pop(f"{prefix}output_map", None)
+        if (output := state_dict.pop(f"{prefix}output", None)) is not None:
+            state_dict[f"{prefix}offset"] = output[:, 0].contiguous()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def sum_at(self, points: Tensor, dtype: torch.dtype | None = None) -> TableSum | GridSum:
+        """The sum over harmonics at points (N, d), those of the last few sets of points from memory."""
         x = points.detach().cpu().double().numpy()
-        key = x.tobytes()
-        if key not in self._tables:
-            self._tables = {**dict(list(self._tables.items())[1 - _KEPT:]), key: self.harmonics.values(x)}
-        return self._tables[key]
+        key = x.tobytes(), dtype or points.dtype
+        if key not in self._sums:
+            self._sums = {**dict(list(self._sums.items())[1 - _KEPT:]), key: _sum_of(self.harmonics, x, key[1])}
+        return self._sums[key]
 
     @on_own_device
-    def features(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        values = torch.as_tensor(self._table(flat)).to(x).reshape(len(flat), -1)
-        return torch.cat([torch.ones_like(values[:, :1]), values], 1).reshape(*x.shape[:-1], -1)
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        codes = z.unflatten(-1, (-1, self.count))
+        if x.shape[:-2].numel() == 1:
+            fields = self.sum_at(x.reshape(-1, x.shape[-1]), z.dtype).values(codes).to(z.device)
+            batch = torch.broadcast_shapes(x.shape[:-2], z.shape[:-1])
+            return fields.reshape(*batch, *fields.shape[-2:]) + self.offset
+        tables = self._tables(x, z)  # (..., N, E, K)
+        parts = [tables[..., j, :] @ codes.mT for j in range(tables.shape[-2])]
+        return torch.stack(parts, -1).flatten(-2) + self.offset
+
+    @on_own_device
+    def basis(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        tables, each, count = self._tables(x, x), self.harmonics.components, self.count
+        basis = x.new_zeros(*x.shape[:-1], self.channels, self.code_size)
+        for channel in range(self.channels):
+            start = channel // each * count
+            basis[..., channel, start : start + count] = tables[..., channel % each, :]
+        return self.offset + x.new_zeros(*x.shape[:-1], self.channels), basis
+
+    def _tables(self, x: Tensor, like: Tensor) -> Tensor:
+        """Values (..., N, E, K) of the harmonics' E components at points (..., N, d)."""
+        table = self.sum_at(x.reshape(-1, x.shape[-1]), like.dtype).table
+        return table.to(like.device).reshape(*x.shape[:-1], *table.shape[1:])
 
     @on_own_device
     def slopes(self, x: Tensor, z: Tensor) -> Tensor:
         """Derivatives du/dx (..., N, C, d) in closed form."""
-        flat = x.detach().reshape(-1, x.shape[-1]).cpu().double().numpy()
-        slopes = torch.as_tensor(self.harmonics.gradients(flat)).to(z).reshape(*x.shape[:-1], -1, x.shape[-1])
-        weights = self.output_weights(z)[..., None, :, 1:]  # (..., 1, C, K)
-        return weights @ slopes
+        flat, each = x.detach().reshape(-1, x.shape[-1]).cpu().double().numpy(), self.harmonics.components
+        slopes = torch.as_tensor(self.harmonics.gradients(flat)).to(z)
+        slopes = slopes.reshape(*x.shape[:-1], each, self.count, x.shape[-1])
+        codes = z.unflatten(-1, (-1, self.count))[..., None, :, :]  # (..., 1, C / E, K)
+        return torch.stack([codes @ slopes[..., j, :, :] for j in range(each)], -2).flatten(-3, -2)
+
+
+class TableSum:
+    """Fields of codes by a table (N, E, K) of the harmonics' E components at points."""
+
+    def __init__(self, harmonics: Harmonics, x: np.ndarray, dtype: torch.dtype) -> None:
+        self.table = torch.as_tensor(harmonics.values(x)).to(dtype).reshape(len(x), -1, harmonics.count)
+
+    def values(self, codes: Tensor) -> Tensor:
+        """Fields (..., N, C) of codes (..., C / E, K)."""
+        parts = [self.table[:, j].to(codes.device) @ codes.mT for j in range(self.table.shape[1])]
+        return torch.stack(parts, -1).flatten(-2)
+
+    def sums(self, fields: Tensor) -> Tensor:
+        """Sums (..., K) over the points of fields (..., N) times the harmonics, of one component."""
+        return fields @ self.table[:, 0]
+
+
+class GridSum:
+    """The same on a whole grid of a box, axis by axis; `order` (N,): the point of each grid point."""
+
+    def __init__(self, harmonics: BoxHarmonics, axes: list[np.ndarray], order: np.ndarray, dtype: torch.dtype) -> None:
+        self.harmonics, self.axes, self.dtype = harmonics, axes, dtype
+        tables = harmonics.tables_at(axes)
+        self._tables = [torch.tensor(values, dtype=dtype) for values, _ in tables]
+        self._sum = SeparableSum(harmonics.modes, [values.shape[1] for values, _ in tables])
+        self.order = torch.tensor(order)
+        self.back = self.order.argsort()
+
+    @property
+    def table(self) -> Tensor:
+        """Values (N, 1, K)."""
+        x = np.stack(np.meshgrid(*self.axes, indexing="ij"), -1).reshape(-1, len(self.axes))[self.back.numpy()]
+        return torch.as_tensor(self.harmonics.values(x)).to(self.dtype)[:, None]
+
+    def values(self, codes: Tensor) -> Tensor:
+        """Fields (..., N, C) of codes (..., C, K)."""
+        return self._sum.values(codes.cpu(), self._tables)[..., self.back].mT
+
+    def sums(self, fields: Tensor) -> Tensor:
+        """Sums (..., K) over the points of fields (..., N) times the harmonics."""
+        return self._sum.sums(fields[..., self.order], self._tables)
+
+
+def _sum_of(harmonics: Harmonics, x: np.ndarray, dtype: torch.dtype) -> TableSum | GridSum:
+    if isinstance(harmonics, BoxHarmonics) and x.shape[1] > 1 and (grid := grid_of(x)) is not None:
+        return GridSum(harmonics, *grid, dtype)
+    return TableSum(harmonics, x, dtype)
+
+
+def grid_of(x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray] | None:
+    """Coordinates of the axes of a grid that points (N, d) fill, and which point (N,) each of its points is, the last
+    axis fastest; None where they fill none."""
+    unit = _ORDER * float(np.ptp(x, axis=0).max() or 1.0)
+    rounded = np.round(x / unit)
+    order = np.lexsort(rounded.T[::-1])
+    axes = [np.unique(column) for column in rounded.T]
+    if np.prod([len(axis) for axis in axes]) != len(x) or not np.array_equal(
+            rounded[order], np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(x.shape)):
+        return None
+    first = [np.array([x[np.argmax(rounded[:, j] == level), j] for level in axis]) for j, axis in enumerate(axes)]
+    return first, order
 
 
 def plain(value: Any) -> Any:

@@ -3,9 +3,10 @@
 from inrflow.domains.base import BOUNDARIES, HELD, NATURAL, Domain, Harmonics, Quadrature
 from inrflow.domains.box import Box
 from inrflow.domains.flows import NO_SLIP, Flows
-from inrflow.domains.infer import domains_of, elsewhere, flows_of, from_state
+from inrflow.domains.infer import domains_of, elsewhere, flows_of, from_state, shapes
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
 
 __all__ = ["BOUNDARIES", "HELD", "NATURAL", "NO_SLIP", "Box", "Domain", "Flows", "Harmonics", "Quadrature", "Region",
-           "Sphere", "domains_of", "elsewhere", "flows_of", "from_state"]
+           "Sphere", "domains_of", "elsewhere", "flows_of", "from_state",
+           "shapes"]

@@ -103,20 +103,27 @@ class BoxHarmonics(Harmonics):
         return np.stack([np.prod([self._axis(j, x[:, j], True) if i == j else plain[i] for i in range(x.shape[1])], 0)
                          for j in range(x.shape[1])], -1)
 
+    def tables_at(self, axes: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The functions of each axis and their derivatives (n_j, m_j) at its coordinates (n_j,)."""
+        tables = []
+        for j, axis in enumerate(axes):
+            highest = int(self.modes[:, j].max())
+            every = BoxHarmonics(self.box, np.repeat(np.arange(highest + 1)[:, None], len(axes), 1),
+                                 np.zeros(highest + 1), self.held)
+            tables.append((every._axis(j, axis, False), every._axis(j, axis, True)))
+        return tables
+
     def axis_tables(self, degree: int) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
         """Points (Q, d) of the midpoint rule for products of `degree` harmonics, a grid, and the functions of each
         axis and their derivatives (n_j, m_j) at its coordinates."""
-        grids, tables = [], []
+        grids = []
         for j, axis in enumerate(self.box.axes):
             highest = int(self.modes[:, j].max())
             count = ((degree + 1) * ((highest + 1) // 2) + 1 if axis == PERIODIC
                      else (degree + 1) * (highest + self.held) // 2 + 1)
             count = max(count, 2)
             grids.append(self.box.lower[j] + (np.arange(count) + 0.5) / count * self.box.lengths[j])
-            every = BoxHarmonics(self.box, np.repeat(np.arange(highest + 1)[:, None], len(self.box.axes), 1),
-                                 np.zeros(highest + 1), self.held)
-            tables.append((every._axis(j, grids[j], False), every._axis(j, grids[j], True)))
-        return np.stack(np.meshgrid(*grids, indexing="ij"), -1).reshape(-1, len(grids)), tables
+        return np.stack(np.meshgrid(*grids, indexing="ij"), -1).reshape(-1, len(grids)), self.tables_at(grids)
 
     def quadrature(self, degree: int = 2) -> Quadrature:
         """Midpoint rule on a grid, exact for products of degree + 1 harmonics."""

@@ -18,14 +18,16 @@ from inrflow.errors import UserError
 _LEVELS = 0.5  # a coordinate with fewer distinct values than this share of N^(1/d) squared lies on a lattice
 _STRAY = 0.02  # share of points that lie outside of their own domain, at most, where its outline is a guess
 _SAME = 1e-4  # relative difference of periods that are the same
+_LOOKED_AT = 8  # shapes
+_DEEP, _FOREIGN = 1.5, 0.01  # spacings outside of a region, and share of another's points there that makes two shapes
 _FULL = 0.93  # share of the bounding box that points of a box cover
 
 
 def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
-               triangles: np.ndarray | None = None) -> list[Domain]:
+               cells: np.ndarray | None = None) -> list[Domain]:
     """Plausible domains of points (N, d), or (..., N, d) of several trajectories, the most plausible first.
 
-    period: per coordinate, 0 where not periodic; geometry: "sphere" for unit vectors; triangles: cells (E, d + 1).
+    period: per coordinate, 0 where not periodic; geometry: "sphere" for unit vectors; cells: of a mesh (E, d + 1).
     Which one fits the data is for held-out points to say.
     """
     x = np.asarray(x, np.float64)
@@ -37,8 +39,8 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
         raise UserError(f"geometry is {geometry!r}; expected sphere, or none")
     d = points.shape[1]
     lengths = np.zeros(d) if period is None else np.asarray(period, np.float64)
-    if triangles is not None and len(triangles):
-        return [Region(points, triangles, order) for order in (1, 2)]
+    if cells is not None and len(cells):
+        return [Region(points, cells, order) for order in (1, 2)]
     lower, upper = _limits(points, lengths)
     if (lengths > 0).any() or d == 1:
         return [_box(a, b, lengths) for a, b in zip(lower, upper, strict=True)]
@@ -49,8 +51,29 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
     return boxes if covered > _FULL else [region, Region(*mesh, order=1)]
 
 
+def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence[np.ndarray | None] | None = None
+           ) -> list[np.ndarray]:
+    """Indices of trajectories, of points x (S, N, d), that lie on the same shape; all of them where shapes are alike.
+
+    cells: of the mesh of each, which tell; otherwise regions between the points do, of which others leave out places.
+    """
+    _, label = np.unique(x.reshape(len(x), -1), axis=0, return_inverse=True)
+    label = label.ravel()
+    groups = [np.flatnonzero(label == value) for value in dict.fromkeys(label.tolist())]
+    if cells is not None or len(groups) == 1:
+        return groups
+    if x.shape[2] == 1 or (period is not None and any(length > 0 for length in period)):
+        return [np.arange(len(x))]
+    some = [np.unique(x[members[0]], axis=0) for members in groups[:_LOOKED_AT]]
+    regions = [Region(*triangulate(points), order=1) for points in some]
+    for points, region in zip(some, [*regions[1:], regions[0]], strict=True):
+        if (region.distance(points) > _DEEP * region.spacing).mean() > _FOREIGN:
+            return groups
+    return [np.arange(len(x))]
+
+
 def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
-              triangles: np.ndarray | None = None) -> str | None:
+              cells: np.ndarray | None = None) -> str | None:
     """Why points (N, d), described as for `domains_of`, belong to another domain than this; None: they do not."""
     domain = domain.region if isinstance(domain, Flows) else domain
     if (geometry == "sphere") != isinstance(domain, Sphere):
@@ -63,8 +86,8 @@ def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = No
     outside = float((domain.distance(x) > domain.spacing).mean())
     if outside > _STRAY:
         return f"{100 * outside:.2g} % of its points lie outside"
-    if triangles is not None and len(triangles):
-        mesh = Region(x, triangles, 1)
+    if cells is not None and len(cells):
+        mesh = Region(x, cells, 1)
         places = _places(domain)
         missing = float((mesh.distance(places) > mesh.spacing / 2).mean())
         if missing > _STRAY:

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sparse
 import skfem
 from scipy.sparse.linalg import eigsh
+from scipy.spatial import cKDTree
 from skfem.models.poisson import laplace, mass
 
 from inrflow.domains.base import HELD, NATURAL, Domain, Harmonics, Quadrature, check_boundary
@@ -17,8 +18,9 @@ from inrflow.errors import UserError
 _MESHES = {1: skfem.MeshLine, 2: skfem.MeshTri, 3: skfem.MeshTet}
 _ELEMENTS = {(1, 1): skfem.ElementLineP1, (1, 2): skfem.ElementLineP2, (2, 1): skfem.ElementTriP1,
              (2, 2): skfem.ElementTriP2, (3, 1): skfem.ElementTetP1, (3, 2): skfem.ElementTetP2}
+_WITHIN = 1e-7  # of a cell's size: points so near count as inside
 _EXACT = 1e-6  # share of exactly integrated masses
-_NEAREST = 12  # cells around a point outside the mesh among which the nearest one is looked for
+_NEAREST = {1: 4, 2: 12, 3: 48}  # cells around a point, by dimensions, among which its own or the nearest is looked for
 
 
 class Region(Domain):
@@ -39,7 +41,6 @@ class Region(Domain):
         mesh = _MESHES[self.dimensions](np.ascontiguousarray(self.nodes.T), np.ascontiguousarray(self.cells.T))
         element = _ELEMENTS[self.dimensions, self.order]()
         self.basis = skfem.Basis(mesh, element, intorder=4 if self.dimensions == 1 else 2)
-        self._finder = mesh.element_finder(mapping=self.basis.mapping)
         self._known: dict[tuple[int, str], RegionHarmonics] = {}
 
     @property
@@ -88,18 +89,21 @@ class Region(Domain):
         x = self._check(x)
         mapping = self.basis.mapping
         centres = self.nodes[self.cells].mean(1)
-        order = np.argsort(((x[:, None, :] - centres[None]) ** 2).sum(-1), 1)[:, :_NEAREST] if len(x) * len(
-            centres) < 2e7 else _nearest(centres, x)
+        order = cKDTree(centres).query(x, min(_NEAREST[self.dimensions], len(centres)))[1].reshape(len(x), -1)
         best, excess = np.zeros(len(x), np.int64), np.full(len(x), np.inf)
         reference = np.zeros((self.dimensions, len(x)))
         for column in order.T:
-            local = mapping.invF(x.T[:, :, None], tind=column)[:, :, 0]
+            left = np.flatnonzero(excess >= _WITHIN)
+            if not len(left):
+                break
+            local = mapping.invF(x[left].T[:, :, None], tind=column[left])[:, :, 0]
             outside = np.maximum(np.maximum(-local, 0).max(0), local.sum(0) - 1)
-            better = outside < excess
-            best[better], excess[better], reference[:, better] = column[better], outside[better], local[:, better]
+            better = outside < excess[left]
+            rows = left[better]
+            best[rows], excess[rows], reference[:, rows] = column[rows], outside[better], local[:, better]
         clipped = np.maximum(reference, 0.0)
         clipped /= np.maximum(clipped.sum(0), 1.0)
-        within = excess < 1e-7
+        within = excess < _WITHIN
         reference = np.where(within, reference, clipped)
         return best, reference[:, :, None], within
 
@@ -175,10 +179,3 @@ class RegionHarmonics(Harmonics):
         points = basis.mapping.F(local, tind=cells)[:, :, 0].T
         return Quadrature(points, basis.dx.ravel() / size, self._tables(cells, local, False),
                           self._tables(cells, local, True))
-
-
-def _nearest(centres: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Indices (N, 12) of the nearest centres."""
-    from scipy.spatial import cKDTree
-
-    return np.atleast_2d(cKDTree(centres).query(x, min(_NEAREST, len(centres)))[1])

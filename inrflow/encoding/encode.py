@@ -125,7 +125,11 @@ def _solve(
     delay: Tensor | None,
     motion: AffineMotion | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Closed-form posterior, by blocks of groups whose bases fit into memory."""
+    """Closed-form posterior, by blocks of groups whose bases fit into memory; means alone of independent codes."""
+    if prior.independent:
+        from inrflow.encoding.independent import solve_independent  # finite elements take a second to import
+
+        return solve_independent(decoder, x, u, prior), None  # type: ignore[arg-type]
     separate = decoder.code_per_channel and delay is None  # the dynamics that carry delayed values couple codes
     dtype = next(decoder.parameters()).dtype
     means, spreads = [], []

@@ -19,7 +19,7 @@ from inrflow.encoding.posterior import GaussianPrior
 
 QUANTILE = 0.999  # of training data that counts as like them
 FREEDOM = 4.0  # degrees of freedom of the prior of the variance factor, whose mean is 1
-_PENALTY = 2.0  # nats by which added noise must improve the log evidence
+PENALTY = 2.0  # nats by which added noise must improve the log evidence
 _FACTOR = 8.0  # between successive noise levels of the coarse search
 _FINE = (4.0, 2.0, 0.5, 0.25)  # noise levels of the fine search, in units of the best coarse one
 
@@ -96,7 +96,7 @@ class NoiseEvidence:
         """Variance (windows,) of added noise with the largest evidence, within a factor of about sqrt(2), at most
         `largest`; 0 where no noise is the best."""
         best = torch.zeros(self.windows, dtype=torch.float64)
-        score = self(0.0) + _PENALTY
+        score = self(0.0) + PENALTY
         level = largest
         while level > float(self.prior.noise.min()) / _FACTOR:
             best, score = self._better(best, score, torch.tensor(level).double())

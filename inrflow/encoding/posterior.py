@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inrflow.numerics.batched_regression import SOLVE_NUMBERS, WhitenedPosterior, block_length
 
+MANY = 1000  # independent codes from which on no matrix of all of them is formed
 _JITTER = 1e-14  # of the largest variance: covariances are singular where codes are known exactly
 
 
@@ -22,7 +23,8 @@ class GaussianPrior:
 
     Attributes:
         mean: (Z,).
-        covariance: (Z, Z).
+        covariance: (Z, Z); or (Z,), the variances of independent codes, where these are so many that no matrix of all
+            of them is formed.
         noise: (C,) variance of each channel, of observation noise and truncation together, normalised units.
     """
 
@@ -36,7 +38,12 @@ class GaussianPrior:
 
     def truncated(self, size: int) -> "GaussianPrior":
         """Prior of the first `size` code dimensions."""
-        return GaussianPrior(self.mean[:size], self.covariance[:size, :size], self.noise)
+        return GaussianPrior(self.mean[:size], leading(self.covariance, size), self.noise)
+
+    @property
+    def independent(self) -> bool:
+        """Whether `covariance` is given by its variances."""
+        return self.covariance.dim() == 1
 
     @cached_property
     def by_channel(self) -> "list[GaussianPrior] | None":
@@ -68,6 +75,9 @@ class GaussianPrior:
 
     def mahalanobis(self, z: Tensor) -> Tensor:
         """Squared Mahalanobis distance (...,) of codes z (..., Z) from the prior mean; Z on average under the prior."""
+        if self.independent:
+            values = self.covariance.clamp(min=1e-6 * self.covariance.max())
+            return ((z - self.mean).square() / values).sum(-1)
         values, vectors = self._spectrum
         values = values.clamp(min=1e-6 * values.max())
         return (((z - self.mean) @ vectors).square() / values).sum(-1)
@@ -79,6 +89,11 @@ class GaussianPrior:
             return self.covariance.diagonal(), torch.eye(len(self.mean), dtype=self.covariance.dtype)
         values, vectors = torch.linalg.eigh(self.covariance)
         return values, vectors
+
+
+def leading(covariance: Tensor, size: int) -> Tensor:
+    """The covariance of the first dimensions, of a matrix (n, n) or of variances (n,)."""
+    return covariance[:size] if covariance.dim() == 1 else covariance[:size, :size]
 
 
 def _is_diagonal(matrix: Tensor) -> bool:

@@ -20,9 +20,9 @@ from inrflow.evaluation.metrics.base import METRICS, Block, Metric, compared_rep
 from inrflow.evaluation.metrics.errors import SquaredErrors
 from inrflow.evaluation.metrics.statistics import ChannelStatistics
 from inrflow.evaluation.observe import Observe, distance_to_observed, observations, points_of
-from inrflow.evaluation.place import require_place
+from inrflow.evaluation.place import require_place, shapes_of
 from inrflow.evaluation.references.registry import References
-from inrflow.model.state_prior import ContextPrior, StateEstimate
+from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 
 _BLOCK = 16
@@ -63,7 +63,13 @@ def evaluate(
     Raises UserError where the file does not fit the surrogate.
     """
     require_channels(surrogate, file, "a file of the same system")
-    require_place(surrogate, file)
+    models = [(np.arange(file.trajectories), surrogate)]
+    if surrogate.decoder.place is not None and len(shapes := shapes_of(file)) > 1:
+        from inrflow.evaluation.new_domain import models_of  # finite elements take a second to import
+
+        models = models_of(surrogate, file, shapes)
+    else:
+        require_place(surrogate, file)
     seen_frames = surrogate.window if observe.frames is None else observe.frames
     source = TrajectorySource(file)
     observe.check(source)
@@ -79,9 +85,8 @@ def evaluate(
     decoded = 0
     random = np.random.default_rng([seed, 5])
     example: dict[str, Any] = {}
-    indices, block = np.arange(len(source)), _block_length(source, surrogate)
-    for start in range(0, len(source), block):
-        chosen = indices[start : start + block]
+    block = _block_length(source, surrogate)
+    for chosen, model in [(part, one) for members, one in models for part in blocks(members, block)]:
         batch = source.batch(chosen, normalised=False)
         points = batch.u.shape[2]
         window = batch.first_frames(min(seen_frames, batch.u.shape[1]))
@@ -93,11 +98,11 @@ def evaluate(
         observed = observations(window, subset, noise)
         began = time.perf_counter()
         own = None if contexts is None else contexts.select(torch.as_tensor(chosen))
-        estimate = surrogate.estimate(observed.window, with_std, own)
-        if surrogate.context_size and estimate.covariance is not None:
-            estimated.append(_last_context(surrogate, estimate))
+        estimate = model.estimate(observed.window, with_std, own)
+        if surrogate.context_size and estimate.known:
+            estimated.append(estimate.last_context(surrogate.context_size))
         seconds["encode"] += time.perf_counter() - began
-        forecasts = forecast(surrogate, estimate, batch, with_std)
+        forecasts = forecast(model, estimate, batch, with_std)
         prediction = surrogate.normalisation.invert(forecasts.mean)
         std = None if forecasts.std is None else forecasts.std * surrogate.normalisation.scale
         seconds["rollout"] += forecasts.rollout_seconds
@@ -174,14 +179,6 @@ class _Tally:
         return result
 
 
-def _last_context(surrogate: Surrogate, estimate: StateEstimate) -> tuple[Tensor, Tensor]:
-    """Contexts (S, P) at the last observed frame and their covariances (S, P, P)."""
-    assert estimate.covariance is not None
-    mean, covariance = estimate.mean[:, -1], estimate.covariance[-1]
-    k = mean.shape[1] - surrogate.context_size
-    return mean[:, k:], covariance[:, k:, k:].expand(len(mean), -1, -1)
-
-
 def _context_report(
     surrogate: Surrogate, file: TrajectoryFile, origin: str, estimated: list[tuple[Tensor, Tensor]]
 ) -> dict[str, Any] | None:
@@ -202,6 +199,11 @@ def require_channels(surrogate: Surrogate, file: TrajectoryFile, wanted: str) ->
     ours, theirs = surrogate.description, file.description
     if not ours.same_system(theirs):
         raise UserError(f"{file.path} has {theirs.layout}; the surrogate was trained on {ours.layout}: give {wanted}")
+
+
+def blocks(members: np.ndarray, length: int) -> list[np.ndarray]:
+    """Indices of trajectories, so many at once."""
+    return [members[start : start + length] for start in range(0, len(members), length)]
 
 
 def _block_length(source: TrajectorySource, surrogate: Surrogate) -> int:

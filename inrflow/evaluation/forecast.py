@@ -11,7 +11,8 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.encoding.residual.field import Conditioned
-from inrflow.model.state_path import StatePath
+from inrflow.model.ensemble import deviations, spread_of
+from inrflow.model.state_path import StatePath, filled
 from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
 
@@ -98,7 +99,28 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
         inner: (S, T) internal times of the states; NaN gives NaN.
         x: (S or 1, T or 1, N, d).
     """
-    size, prior = surrogate.code_size, surrogate.prior
+    prior = surrogate.prior
+    result = _by_ensemble(surrogate, estimate, inner, x) if estimate.members is not None else (
+        _by_covariance(surrogate, estimate, states, inner, x))
+    result = result.masked_fill(torch.isnan(inner)[..., None, None], float("nan"))
+    widening, factor = surrogate.widening(estimate)[:, None, None, None], estimate.factor[:, None, None, None]
+    lead = (inner - estimate.last[:, None])[..., None]
+    return prior.std(result, factor, x, lead) * widening
+
+
+def _by_ensemble(surrogate: Surrogate, estimate: StateEstimate, inner: Tensor, x: Tensor) -> Tensor:
+    """Variances (S, T, N, C) of what codes give, from the members of an ensemble."""
+    away = deviations(surrogate.dynamics, estimate, filled(inner))
+    parts = []
+    for k, each in enumerate(away):
+        points = x[:, k if x.shape[1] > 1 else 0]
+        parts.append(spread_of(surrogate.decoder, points, each[..., : surrogate.code_size]))
+    return torch.stack(parts, 1)
+
+
+def _by_covariance(surrogate: Surrogate, estimate: StateEstimate, states: Tensor, inner: Tensor, x: Tensor) -> Tensor:
+    """The same from covariances of the states."""
+    size = surrogate.code_size
     with torch.no_grad():
         basis = surrogate.decoder.basis(x.to(next(surrogate.decoder.parameters()).dtype))[1]
     result = torch.full((*states.shape[:2], *basis.shape[2:4]), float("nan"), dtype=torch.float64)
@@ -114,10 +136,7 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
             for s in range(count):
                 variance = _variances(design[s if len(design) > 1 else 0], cov[s if len(cov) > 1 else 0, :size, :size])
                 result[rows, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
-    result = result.masked_fill(torch.isnan(inner)[..., None, None], float("nan"))
-    widening, factor = surrogate.widening(estimate)[:, None, None, None], estimate.factor[:, None, None, None]
-    lead = (inner - estimate.last[:, None])[..., None]
-    return prior.std(result, factor, x, lead) * widening
+    return result
 
 
 def _variances(design: Tensor, covariance: Tensor) -> Tensor:

@@ -15,16 +15,30 @@ _TRAJECTORIES = 16  # whose points are looked at
 _STRAY, _FAR = 0.02, 0.05  # share of points farther outside the box than this share of its width
 
 
-def described(file: TrajectoryFile) -> dict[str, Any]:
-    """Points (N, d) of a file and what it says of its domain: the arguments of `inrflow.domains.domains_of`."""
-    triangles = file.read_extra("triangles") if "triangles" in file.extra else None
+def described(file: TrajectoryFile, trajectory: int | None = None) -> dict[str, Any]:
+    """Points (N, d) of a file, or of one trajectory, and what is said of its domain: the arguments of
+    `inrflow.domains.domains_of`."""
+    cells = file.cells_of(trajectory or 0)
     count = 1 if file.point_layout == "shared" else min(file.trajectories, _TRAJECTORIES)
     points = [np.asarray(file.read(s, slice(0, 1) if file.layout == "frames" else None).x, np.float64)
-              for s in range(count)]
+              for s in (range(count) if trajectory is None else [trajectory])]
     x = np.concatenate([one.reshape(-1, one.shape[-1]) for one in points])
-    x = x if triangles is not None else x[np.isfinite(x).all(1)]
+    x = x if cells is not None else x[np.isfinite(x).all(1)]
     about = file.description
-    return {"x": x, "period": about.period, "geometry": about.geometry, "triangles": triangles}
+    return {"x": x, "period": about.period, "geometry": about.geometry, "cells": cells}
+
+
+def shapes_of(file: TrajectoryFile) -> list[np.ndarray]:
+    """Indices of trajectories that lie on the same shape: one group, unless trajectories have meshes, or points that
+    outline regions, of their own."""
+    every = np.arange(file.trajectories)
+    if file.layout != "frames" or file.point_layout != "per_trajectory" or file.description.geometry is not None:
+        return [every]
+    from inrflow.domains import shapes  # finite elements take a second to import
+
+    x = np.stack([file.read(s, slice(0, 1)).x for s in range(file.trajectories)])
+    cells = [file.cells_of(s) for s in range(file.trajectories)] if file.meshes_differ else None
+    return shapes(x, file.description.period, cells)
 
 
 def seen_of(file: TrajectoryFile) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.evidence import NoiseEvidence, squared_innovation
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.posterior import GaussianPrior, condition, condition_each
+from inrflow.model.ensemble import assimilate_ensemble
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 
 _STEADY = 1e-8  # of the largest variance: covariances that change less have settled
@@ -191,7 +192,10 @@ def assimilate_noisy(
     Where values are delayed and the dynamics are not linear, a second pass linearises around the states of the first.
     Trajectories whose innovations are far larger than the prior expects are assimilated anew with the white noise of
     largest evidence, each with its own. Covariances and `factor` do not count this noise: it is not in the field.
+    Thousands of independent codes have an ensemble instead of covariances.
     """
+    if prior.covariance.dim() == 1:
+        return assimilate_ensemble(decoder, dynamics, prior, window, covariance, context, _SURPRISING)
     estimate = assimilate(decoder, dynamics, prior, window, covariance, encoder=encoder, context=context)
     around = None
     if window.delay is not None and not dynamics.field.is_linear:

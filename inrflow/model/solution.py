@@ -21,6 +21,7 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.dynamics.states import TimeScale
 from inrflow.errors import UserError
+from inrflow.model.ensemble import decoded_change, deviations, spread_of
 from inrflow.model.extent import Extent
 from inrflow.model.state_path import StatePath
 from inrflow.model.state_prior import StateEstimate, StatePrior
@@ -101,9 +102,8 @@ class Solution:
     @property
     def context(self) -> tuple[Tensor, Tensor]:
         """The context (P,) of the trajectory and its covariance (P, P); P = 0 for a surrogate without contexts."""
-        n = self.surrogate.field.state_size
-        assert self.estimate.covariance is not None
-        return self.estimate.mean[0, -1, n:], self.estimate.covariance[-1][0, n:, n:]
+        mean, covariance = self.estimate.last_context(self.surrogate.field.context_size)
+        return mean[0], covariance[0]
 
     @property
     def parameters(self) -> dict[str, tuple[float, float]]:
@@ -230,7 +230,7 @@ class Solution:
         distinct, which = torch.unique(times, return_inverse=True)
         states = self._states(distinct)
         size, prior = self.surrogate.code_size, self.surrogate.prior
-        usual = prior.covariance[:size, :size].diagonal().sum().sqrt()
+        usual = prior.variances[:size].sum().sqrt()
         known = torch.linalg.vector_norm(self.estimate.mean[0, :, :size] - prior.mean[:size], dim=1)
         away = torch.linalg.vector_norm(states[:, :size] - prior.mean[:size], dim=1)
         off = ~(away <= _DIVERGED * torch.maximum(usual, known.nan_to_num(0.0).max()))
@@ -276,24 +276,27 @@ class Solution:
         result: dict[str, Tensor] = {}
         jacobian: Tensor | None = None
         with torch.no_grad():
-            if decoder.affine:
+            if decoder.affine and self.estimate.members is None:
                 offset, basis = decoder.basis(x.to(dtype))
                 jacobian = basis.double()
                 mean = offset.double() + torch.einsum("rcz,rz->rc", jacobian, state[:, :size])
+            elif decoder.affine:
+                mean = decoder(points, code.double()).flatten(0, 1).double()
             else:
                 mean = decoder(points, code).flatten(0, 1).double()
                 if "std" in what or "dt" in what:
                     jacobian = decoder.linearise(points, code)[1].flatten(0, 1).double()
-            variance = self._variance(times, states, which, jacobian) if "std" in what else None
+            variance = self._variance(times, states, which, jacobian, x.to(dtype)) if "std" in what else None
             result = self._of_observations(times, x, mean, variance, what)
         if self.estimate.residual is not None and ("dx" in what or "dt" in what):
             return result | self._slopes(times, states, which, x)
         with torch.no_grad():
             if "dt" in what:
-                assert jacobian is not None
                 distinct = model.scale.internal(torch.unique(times))
                 rate = model.field(distinct, states)[which, :size]
-                result["dt"] = torch.einsum("rcz,rz->rc", jacobian, rate) * scale / model.scale.unit
+                slope = decoded_change(decoder, x.to(dtype)[:, None], rate[:, None])[:, 0, 0] if jacobian is None else (
+                    torch.einsum("rcz,rz->rc", jacobian, rate))
+                result["dt"] = slope * scale / model.scale.unit
             if "dx" in what:
                 result["dx"] = decoder.slopes(points, code).flatten(0, 1).double() * scale[:, None]
         return result
@@ -330,9 +333,11 @@ class Solution:
             slopes.append(across / (2 * move[axis]))
         return {"dx": torch.stack(slopes, -1), "dt": (later - earlier) / (2 * step)}
 
-    def _variance(self, times: Tensor, states: Tensor | None, which: Tensor, jacobian: Tensor | None) -> Tensor:
-        """Variances (R, C), normalised units, of what codes give, in rows as in `_block`; `jacobian` (R, C, Z)."""
-        assert jacobian is not None
+    def _variance(
+        self, times: Tensor, states: Tensor | None, which: Tensor, jacobian: Tensor | None, x: Tensor
+    ) -> Tensor:
+        """Variances (R, C), normalised units, of what codes give, in rows as in `_block`; `jacobian` (R, C, Z), or x
+        (R, d) of ensembles."""
         size, at = self.surrogate.code_size, states
         inner = self.surrogate.scale.internal(torch.unique(times))
         if len(inner) > _FEW_TIMES:  # covariances change slowly: those at the nearest of a few times
@@ -344,17 +349,23 @@ class Solution:
                 nearest = torch.where(nodes[above] - inner < inner - nodes[above - 1], above, above - 1)
                 inner, which, at = nodes, nearest[which], None
         covariances = self._covariances(inner, at)
-        variance = torch.empty(jacobian.shape[:2], dtype=torch.float64)
+        variance = torch.empty(len(x), self.surrogate.decoder.channels, dtype=torch.float64)
         for k in which.unique().tolist():
             rows = which == k
+            if jacobian is None:
+                variance[rows] = spread_of(self.surrogate.decoder, x[rows][None], covariances[k][..., :size])[0]
+                continue
             cov = covariances[k][0, :size, :size]
             variance[rows] = torch.einsum("rcz,zy,rcy->rc", jacobian[rows], cov, jacobian[rows])
         return torch.where(torch.isfinite(variance), variance, torch.inf)  # of unstable dynamics, far ahead
 
     def _covariances(self, inner: Tensor, states: Tensor | None) -> list[Tensor]:
-        """Covariances at internal times (T,), of the states (T, n) there if known; those of the last call are kept, for
-        many blocks ask for the same."""
+        """Covariances at internal times (T,), of the states (T, n) there if known, or deviations of the members of an
+        ensemble; those of the last call are kept, for many blocks ask for the same."""
         if self._known is None or not torch.equal(self._known[0], inner):
+            if self.estimate.members is not None:
+                self._known = inner, list(deviations(self.surrogate.dynamics, self.estimate, inner[None]))
+                return self._known[1]
             mean = self.path.mean(inner) if states is None else states[None]
             self._known = inner, list(self.path.covariance(inner, mean))
         return self._known[1]

@@ -59,7 +59,7 @@ class StatePath:
         """
         knots, every = self.estimate.t, torch.arange(len(self.estimate.t))
         last = _last_knot(knots)
-        times = _filled(times.expand(len(knots), times.shape[-1]))
+        times = filled(times.expand(len(knots), times.shape[-1]))
         segments = _segments(knots, times).clamp(min=0)
         previous: tuple[Tensor, Tensor, Tensor] | None = None
         for i in range(times.shape[1]):
@@ -133,7 +133,7 @@ def _packed(times: Tensor, inside: Tensor, backwards: bool) -> tuple[Tensor, Ten
     return torch.where(torch.arange(packed.shape[1]) < counts[:, None], packed, last), place
 
 
-def _filled(times: Tensor) -> Tensor:
+def filled(times: Tensor) -> Tensor:
     """Times (S, T) whose padding at the end repeats the last of them."""
     last = times.gather(1, (torch.isfinite(times).sum(1, keepdim=True) - 1).clamp(min=0))
     return torch.where(torch.isnan(times), last, times)

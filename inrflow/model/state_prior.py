@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.evidence import training_limit, variance_factor
-from inrflow.encoding.posterior import GaussianPrior
+from inrflow.encoding.posterior import GaussianPrior, leading
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.residual.field import Conditioned
 
@@ -22,7 +22,8 @@ class StatePrior:
     """Gaussian model of states [code, memory, context] and of their motion.
 
     Attributes:
-        mean: (n,) and covariance: (n, n) of a state at the start of a trajectory.
+        mean: (n,) and covariance: (n, n) of a state at the start of a trajectory; or (n,), the variances of so many
+            independent codes that an ensemble carries their spread.
         noise: (C,) variance of an observed value around the decoded one, normalised units.
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
         spread: (C,) factors that make standard deviations agree with held-out forecasts, and
@@ -46,9 +47,14 @@ class StatePrior:
         unseen = state.get("unseen")
         return cls(**{**state, "unseen": None if unseen is None else InterpolationError(**unseen)})
 
+    @property
+    def variances(self) -> Tensor:
+        """(n,) of the states."""
+        return self.covariance if self.covariance.dim() == 1 else self.covariance.diagonal()
+
     def codes(self, size: int) -> GaussianPrior:
         """Prior of the code alone."""
-        return GaussianPrior(self.mean[:size], self.covariance[:size, :size], self.noise)
+        return GaussianPrior(self.mean[:size], leading(self.covariance, size), self.noise)
 
     def reach(self, data: CodeData, size: int) -> float:
         """The largest squared Mahalanobis distance of observed codes (the first `size` dimensions); 0 without any."""
@@ -81,7 +87,8 @@ class StatePrior:
     def context(self, size: int) -> ContextPrior:
         """Prior of the last `size` dimensions."""
         n = len(self.mean) - size
-        return ContextPrior(self.mean[n:], self.covariance[n:, n:])
+        own = torch.diag(self.covariance[n:]) if self.covariance.dim() == 1 else self.covariance[n:, n:]
+        return ContextPrior(self.mean[n:], own)
 
 
 @dataclass
@@ -111,6 +118,7 @@ class StateEstimate:
         quadratic: (S,) squared innovation of the whole window, and
         count: (S,) number of values it sums over; 0 where it is not known.
         residual: of each trajectory given its observations (None without any); None where codes leave white noise.
+        members: (S, K, M, n) draws of the states from their posterior, in place of `covariance` where codes are many.
     """
 
     t: Tensor
@@ -119,6 +127,23 @@ class StateEstimate:
     quadratic: Tensor
     count: Tensor
     residual: list[Conditioned | None] | None = None
+    members: Tensor | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the uncertainty of the states was asked for."""
+        return self.covariance is not None or self.members is not None
+
+    def last_context(self, size: int) -> tuple[Tensor, Tensor]:
+        """Mean (S, P) and covariance (S, P, P) of the last P = `size` dimensions at the last frame."""
+        mean = self.mean[:, -1, self.mean.shape[-1] - size :]
+        if self.members is not None:
+            away = self.members[:, -1, :, self.mean.shape[-1] - size :] - mean[:, None]
+            return mean, away.mT @ away / away.shape[1]
+        assert self.covariance is not None
+        own = self.covariance[-1]
+        own = own[:, own.shape[-1] - size :, own.shape[-1] - size :]
+        return mean, own.expand(len(mean), -1, -1)
 
     @property
     def factor(self) -> Tensor:
@@ -134,4 +159,6 @@ class StateEstimate:
         """The estimates of some of the trajectories."""
         some = None if self.covariance is None else [c[rows] if len(c) > 1 else c for c in self.covariance]
         residual = None if self.residual is None else self.residual[rows]
-        return StateEstimate(self.t[rows], self.mean[rows], some, self.quadratic[rows], self.count[rows], residual)
+        members = None if self.members is None else self.members[rows]
+        return StateEstimate(
+            self.t[rows], self.mean[rows], some, self.quadratic[rows], self.count[rows], residual, members)

@@ -51,3 +51,23 @@ def check_parameters(path: Path, name: str, module: nn.Module) -> None:
     for key, value in module.state_dict().items():
         if value.is_floating_point() or value.is_complex():
             check_numbers(path, f"{name}.{key}", value.abs())
+
+
+def check_surrogate(path: Path, model: Any) -> None:
+    """Raise UserError for numbers of a surrogate read from a file that no fitted model has."""
+    prior, name, box = model.prior, model.description.name, torch.as_tensor(model.box)
+    for key, finite in (("mean", model.normalisation.mean), ("box", box), ("prior.mean", prior.mean),
+                        ("prior.covariance", prior.covariance), ("scale.origin", model.scale.origin)):
+        check_numbers(path, f"{name}: {key}", finite)
+    for key, positive in (("scale", model.normalisation.scale), ("scale.unit", model.scale.unit),
+                          ("horizon", model.horizon)):
+        check_numbers(path, f"{name}: {key}", positive, 0.0, above=True)
+    for channel in () if model.residual is None else model.residual.channels:
+        if channel is not None:
+            check_numbers(path, f"{name}: residual", channel.covariance.parameters)
+    for key, variance in (("noise", prior.noise), ("process", prior.process), ("spread", prior.spread),
+                          ("growth", prior.growth)):
+        if variance is not None:
+            check_numbers(path, f"{name}: prior.{key}", variance, 0.0)
+    check_parameters(path, f"{name}: decoder", model.decoder)
+    check_parameters(path, f"{name}: field", model.field)

@@ -34,7 +34,7 @@ from inrflow.model.residual import with_residual
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.store import StoredModel, load_model, reader, write_model
-from inrflow.model.stored_values import check_numbers, check_parameters, plain_values
+from inrflow.model.stored_values import check_surrogate, plain_values
 from inrflow.model.window import window_of
 from inrflow.runtime.devices import choose_device
 
@@ -196,27 +196,8 @@ class Surrogate:
             contexts=None if state.get("contexts") is None else Contexts.from_state(state["contexts"]),
             residual=ResidualField.from_state(state["residual"]) if state.get("residual") else None,
         )
-        surrogate._check(stored.path)
+        check_surrogate(stored.path, surrogate)
         return surrogate
-
-    def _check(self, path: Path) -> None:
-        """Raise UserError for numbers that no fitted model has."""
-        prior, name, box = self.prior, self.description.name, torch.as_tensor(self.box)
-        for key, finite in (("mean", self.normalisation.mean), ("box", box), ("prior.mean", prior.mean),
-                            ("prior.covariance", prior.covariance), ("scale.origin", self.scale.origin)):
-            check_numbers(path, f"{name}: {key}", finite)
-        for key, positive in (("scale", self.normalisation.scale), ("scale.unit", self.scale.unit),
-                              ("horizon", self.horizon)):
-            check_numbers(path, f"{name}: {key}", positive, 0.0, above=True)
-        for channel in () if self.residual is None else self.residual.channels:
-            if channel is not None:
-                check_numbers(path, f"{name}: residual", channel.covariance.parameters)
-        for key, variance in (("noise", prior.noise), ("process", prior.process), ("spread", prior.spread),
-                              ("growth", prior.growth)):
-            if variance is not None:
-                check_numbers(path, f"{name}: prior.{key}", variance, 0.0)
-        check_parameters(path, f"{name}: decoder", self.decoder)
-        check_parameters(path, f"{name}: field", self.field)
 
     # ---- using ----
 
@@ -236,7 +217,11 @@ class Surrogate:
         return estimate if self.residual is None else with_residual(self.decoder, estimate, inner, self.residual)
 
     def _inner(self, window: TrajectoryBatch) -> TrajectoryBatch:
-        """A window in internal time and normalised values."""
+        """A window in internal time and normalised values. Raises UserError for values with times of their own where
+        codes are so many that these are not carried to those of frames."""
+        if window.delay is not None and self.prior.covariance.dim() == 1:
+            raise UserError(f"observations of {self.description.name}, a model of {self.code_size} codes, have times "
+                            "of their own; give frames, whose values share a time")
         delay = None if window.delay is None else window.delay / self.scale.unit
         return TrajectoryBatch(self.scale.internal(window.t), window.x, self.normalisation.apply(window.u), delay)
 

@@ -100,7 +100,8 @@ class Candidate:
     @cached_property
     def process(self) -> Tensor:
         """Variance (n,) that one unit of time adds to a state, from forecasts of the validation trajectories."""
-        process = calibrated_process_noise(self.field, self.integrator, self.validation.since(self.first))
+        unseen = self.validation.since(self.first)
+        process = calibrated_process_noise(self.field, self.integrator, unseen, self.code_prior.independent)
         if self.context_size:
             process[-self.context_size :] = 0.0
         return process

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.posterior import GaussianPrior
+from inrflow.encoding.posterior import GaussianPrior, leading
 from inrflow.evaluation.calibration import calibrate
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
@@ -62,12 +62,13 @@ def state_prior(states: CodeData, prior: GaussianPrior, size: int, contexts: int
     """Mean and covariance of states [code, memory, context]: the prior of the codes, the regression of memory on them,
     and standardised contexts."""
     memory = states.codes.shape[-1] - size - contexts
-    mean, covariance = prior.mean[:size].double(), prior.covariance[:size, :size].double()
+    mean, covariance = prior.mean[:size].double(), leading(prior.covariance, size).double()
     if memory:
         mean, covariance = _with_memory(states, mean, covariance, memory)
     if contexts:
         mean = torch.cat([mean, mean.new_zeros(contexts)])
-        covariance = torch.block_diag(covariance, torch.eye(contexts, dtype=torch.float64))
+        ones = torch.ones(contexts, dtype=torch.float64)
+        covariance = torch.cat([covariance, ones]) if prior.independent else torch.block_diag(covariance, ones.diag())
     return mean, covariance
 
 

@@ -250,10 +250,11 @@ class Problem:
 
     def _mesh(self) -> dict[str, Any] | None:
         """The mesh of the file, as the state of a region in plain values; None where it has none, or a huge one."""
-        if "triangles" not in self.file.extra or self.file.points > _LARGEST_MESH:
+        cells = self.file.cells if self.file.points <= _LARGEST_MESH else None
+        if cells is None or cells.shape[1] != self.box.shape[1] + 1:
             return None
         x = self.file.read(0, slice(0, 1)).x
-        return {"kind": "region", "nodes": x.tolist(), "cells": self.file.read_extra("triangles").tolist(), "order": 1}
+        return {"kind": "region", "nodes": x.tolist(), "cells": cells.tolist(), "order": 1}
 
 
 def has_harmonics(file: TrajectoryFile) -> bool:

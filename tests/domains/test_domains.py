@@ -82,6 +82,16 @@ def test_region_in_one_and_three_dimensions_has_the_eigenvalues_of_boxes() -> No
     assert solid.inside(np.array([[0.5, 0.4, 0.3], [1.1, 0.5, 0.5]])).tolist() == [True, False]
 
 
+def test_places_in_a_solid_of_tetrahedra_are_told_from_those_in_its_cut() -> None:
+    ball = skfem.MeshTet.init_ball(2)
+    cut = ball.restrict(np.flatnonzero(~(ball.p[:, ball.t].mean(1) > 0).all(0)))
+    x = np.random.default_rng(0).uniform(-1, 1, (400, 3))
+    radius, corner = np.linalg.norm(x, axis=1), (x > 0).all(1)
+    inside = Region(cut.p.T, cut.t.T, 1).inside(x)
+    assert inside[(radius < 0.85) & ~corner].all()
+    assert not inside[(radius > 1.05) | (x > 0.15).all(1)].any()
+
+
 @pytest.mark.parametrize("order", [1, 2])
 def test_region_quadrature_is_that_of_its_harmonics(order: int) -> None:
     mesh = skfem.MeshTri.init_circle(4)

@@ -16,6 +16,8 @@ from inrflow.data.formats.schema import DATASETS, damage_as_user_error, open_hdf
 from inrflow.data.observations import Frames
 from inrflow.errors import UserError
 
+_MESHES = {"triangles": 3, "tetrahedra": 4}  # corners of a cell
+
 
 class TrajectoryFile:
     """A file of S trajectories with C channels at up to T times and N points in d dimensions, either layout.
@@ -52,22 +54,49 @@ class TrajectoryFile:
         self.ids = self._layout.ids if isinstance(self._layout, ScatteredLayout) else np.arange(self.trajectories)
         self.parameters = self._context("parameters", 2, "fiu", np.float64)
         self.environment = self._context("environment", 1, "iu", np.int64)
-        self._check_triangles()
+        self._check_meshes()
         if check:
             self._box = self._layout.check_values()
 
-    def _check_triangles(self) -> None:
-        """Raise UserError where `triangles` are not rows of three different points."""
-        if "triangles" not in self.extra:
-            return
-        triangles = self._file["triangles"]
-        if triangles.ndim != 2 or triangles.shape[1] != 3 or triangles.dtype.kind not in "iu" or not len(triangles):
-            raise UserError(f"{self.path}: triangles has shape {triangles.shape} and type {triangles.dtype}; expected "
-                            "integers (triangles, 3), the points at the corners of each")
-        corners = triangles[()]
-        if corners.min() < 0 or corners.max() >= self.points:
-            raise UserError(f"{self.path}: triangles names the points {corners.min()} to {corners.max()} but there are "
-                            f"{self.points}; number them from 0 to {self.points - 1}")
+    def _check_meshes(self) -> None:
+        """Raise UserError where cells of a mesh are not rows of numbers of points."""
+        for name, corners in _MESHES.items():
+            if name not in self.extra:
+                continue
+            cells = self._file[name]
+            each = (self.trajectories,) if cells.ndim == 3 and self.point_layout == "per_trajectory" else ()
+            fits = cells.ndim == 2 + len(each) and cells.shape[-1] == corners and cells.shape[: len(each)] == each
+            if not fits or not cells.size or cells.dtype.kind not in "iu":
+                raise UserError(f"{self.path}: {name} has shape {cells.shape} and type {cells.dtype}; expected "
+                                f"integers ({name}, {corners}), the points at the corners of each; or (trajectories, "
+                                f"{name}, {corners}) where trajectories have points of their own, -1 where some have "
+                                "fewer cells")
+            numbers = cells[()]
+            if numbers.min() < (-1 if each else 0) or numbers.max() >= self.points:
+                raise UserError(f"{self.path}: {name} names the points {numbers.min()} to {numbers.max()} but there "
+                                f"are {self.points}; number them from 0 to {self.points - 1}")
+
+    @property
+    def _mesh(self) -> str | None:
+        return next((name for name in reversed(_MESHES) if name in self.extra), None)
+
+    @property
+    def meshes_differ(self) -> bool:
+        """Whether every trajectory has a mesh of its own."""
+        return self._mesh is not None and self._file[self._mesh].ndim == 3
+
+    @property
+    def cells(self) -> np.ndarray | None:
+        """Cells of the one mesh of the points: `tetrahedra` (E, 4) where there are any, else `triangles` (E, 3)."""
+        return None if self._mesh is None or self.meshes_differ else self.read_extra(self._mesh)
+
+    def cells_of(self, trajectory: int) -> np.ndarray | None:
+        """Cells of the mesh of a trajectory; None where points have none."""
+        if not self.meshes_differ:
+            return self.cells
+        with damage_as_user_error(self.path):
+            cells = self._file[self._mesh][trajectory]
+        return cells[(cells >= 0).all(1)]
 
     def _context(self, name: str, axes: int, kinds: str, dtype: type) -> np.ndarray | None:
         if name not in self._file:

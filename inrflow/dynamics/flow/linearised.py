@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from inrflow.encoding.delayed_values import AffineMotion
 
 _SHORT = 8.0  # internal time units over which the noise of a gap is added as if the flow did not move it
 _MANY = 600  # states from which on those that a flow moves by themselves are taken apart
+_FLIGHTS = 2  # disturbed ones of each trajectory
 _CONTEXT_STEP = 1e-4  # of central differences: truncation and rounding below 1e-8
 
 
@@ -85,6 +87,15 @@ class Dynamics:
         flow[:, :n, :n] = torch.linalg.matrix_exp(matrices)[which]
         return flow
 
+    def disturbed(
+        self, states: Tensor, begin: Tensor, end: Tensor, random: torch.Generator, noisy: Tensor | float = 1.0
+    ) -> Tensor:
+        """States (B, n) at times `end` (B,), from those at `begin`, each with process noise of its own, but for those
+        that are not `noisy` (B,)."""
+        moved = self.flow(states, torch.stack([begin, end], 1), check=False)[:, 1]
+        noise = torch.randn(moved.shape, dtype=moved.dtype, generator=random)
+        return moved + noise * (self.process * (noisy * (end - begin).abs())[:, None]).sqrt()
+
     def context_columns(self, start: Tensor, begin: Tensor, end: Tensor) -> Tensor:
         """Derivatives (S, n, P) of the states at `end` by the context, from states `start` at `begin` (S,).
 
@@ -138,10 +149,15 @@ def process_noise(field: VectorField, integrator: Integrator, states: CodeData) 
     return total / max(count, 1)
 
 
-def calibrated_process_noise(field: VectorField, integrator: Integrator, unseen: CodeData) -> Tensor:
-    """As `process_noise`, scaled so that the spread it predicts for whole rollouts is that of their errors."""
+def calibrated_process_noise(
+    field: VectorField, integrator: Integrator, unseen: CodeData, many: bool = False
+) -> Tensor:
+    """As `process_noise`, scaled so that the spread it predicts for whole rollouts is that of their errors.
+
+    many: so many states that the spread is that of a few disturbed flights instead of a covariance.
+    """
     process = process_noise(field, integrator, unseen)
-    rows = unseen.observed.all(1).nonzero()[:32, 0]
+    rows = unseen.observed.all(1).nonzero()[: 4 if many else 32, 0]
     if not len(rows) or unseen.codes.shape[1] < 3 or not bool((process > 0).any()):
         return process
     dynamics = Dynamics(field, integrator, process)
@@ -149,10 +165,28 @@ def calibrated_process_noise(field: VectorField, integrator: Integrator, unseen:
     path = dynamics.flow(start, times, check=False)
     if not bool(torch.isfinite(path).all()):
         return process
-    covariance = torch.zeros(1, start.shape[1], start.shape[1], dtype=torch.float64)
+    steps = min(unseen.codes.shape[1] - 1, 20)
+    spreads = (_disturbed if many else _linearised)(dynamics, path[:, : steps + 1], times)
     predicted, actual = 0.0, 0.0
-    for k in range(min(unseen.codes.shape[1] - 1, 20)):
-        covariance, _ = dynamics.propagate(covariance, path[:, k], path[:, k + 1], times[:, k], times[:, k + 1])
-        predicted += float(covariance.diagonal(dim1=1, dim2=2).sum(1).mean())
+    for k, spread in enumerate(spreads):
+        predicted += spread
         actual += float((unseen.codes[rows, k + 1] - path[:, k + 1]).square().sum(1).mean())
     return process * min(max(actual / max(predicted, 1e-300), 0.1), 1e3)
+
+
+def _linearised(dynamics: Dynamics, path: Tensor, times: Tensor) -> Iterator[float]:
+    """Total variances at the frames after the first that process noise gives paths (S, T, n), by the linearised flow.
+    """
+    covariance = torch.zeros(1, path.shape[2], path.shape[2], dtype=torch.float64)
+    for k in range(path.shape[1] - 1):
+        covariance, _ = dynamics.propagate(covariance, path[:, k], path[:, k + 1], times[:, k], times[:, k + 1])
+        yield float(covariance.diagonal(dim1=1, dim2=2).sum(1).mean())
+
+
+def _disturbed(dynamics: Dynamics, path: Tensor, times: Tensor) -> Iterator[float]:
+    """The same of disturbed flights."""
+    random, now = torch.Generator().manual_seed(0), path[:, 0].repeat_interleave(_FLIGHTS, 0)
+    for k in range(path.shape[1] - 1):
+        begin, end = (times[:, i].repeat_interleave(_FLIGHTS) for i in (k, k + 1))
+        now = dynamics.disturbed(now, begin, end, random)
+        yield float((now - path[:, k + 1].repeat_interleave(_FLIGHTS, 0)).square().sum(1).nanmean())

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from inrflow.domains import Harmonics
 from inrflow.numerics.effort import effort
 
+_Rows = Callable[[np.ndarray], np.ndarray]
 _NOISES = np.logspace(-14, 0.3, 60)  # variances of noise tried, in units of the channel's variance
 _LEAST = 1e-15  # prior variances are kept above this share of a channel's variance
 _ROUNDS = 12  # of expectation maximisation
-_PROBES, _SLANT = 4, 1e-12  # columns looked at first, and means of products of columns that count as none
+_PROBES, _SLANT = 4, 1e-12  # sums of columns looked at, and means of products of two columns that count as none
 _SVD = 8  # times the products of a matrix with itself
 _SETS = 16  # point sets that the prior is fitted to, at most
 
@@ -39,7 +41,7 @@ class HarmonicCodes:
         """
         u = _stacked(u, self.harmonics)
         flat = u.reshape(-1, *u.shape[-2:])
-        design = _Design(self.harmonics.values(x))
+        design = self._design(x)
         codes = np.zeros((len(flat), u.shape[-1], self.harmonics.count))
         spread = np.zeros(codes.shape[1:])
         for c in range(u.shape[-1]):
@@ -48,9 +50,17 @@ class HarmonicCodes:
                                                             self.mean[c], self.variance[c])
         return codes.reshape(*u.shape[:-2], *codes.shape[1:]), spread
 
+    def _design(self, x: np.ndarray) -> _Design:
+        """Harmonics at points (N, d); those of the last points are kept, for most are asked for again."""
+        key, known = x.tobytes(), self.__dict__.get("_last")
+        if known is None or known[0] != key:
+            known = key, _Design(self.harmonics.values(x))
+            object.__setattr__(self, "_last", known)
+        return known[1]
+
     def decode(self, codes: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Fields (..., N, C) of codes (..., C, K) at points (N, d)."""
-        fields = np.swapaxes(codes @ self.harmonics.values(x).T, -1, -2)
+        fields = np.swapaxes(codes @ self._design(x).table.T, -1, -2)
         return fields.reshape(*fields.shape[:-2], len(x), -1)
 
 
@@ -136,12 +146,10 @@ class _Design:
     def __init__(self, table: np.ndarray):
         self.table = table
         self.lengths: np.ndarray | None = np.sqrt((table**2).sum(0))
-        for count in (_PROBES, table.shape[1]):  # a few columns first: few other sets of points pass
-            gram = table[:, :count].T @ table
-            gram[np.arange(len(gram)), np.arange(len(gram))] = 0
-            if table.shape[0] < table.shape[1] or np.abs(gram).max() > _SLANT * len(table):
-                self.lengths = None
-                break
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], (table.shape[1], _PROBES))
+        slant = table.T @ (table @ signs) - self.lengths[:, None] ** 2 * signs  # sums of products of other columns
+        if table.shape[0] < table.shape[1] or np.abs(slant).max() > _SLANT * len(table) * np.sqrt(table.shape[1]):
+            self.lengths = None
         tall = self.lengths is None and len(table) > 2 * table.shape[1]
         self.q: np.ndarray | None = None
         self.r = table
@@ -153,13 +161,19 @@ class _Design:
         return self if len(seen) == len(self.table) else _Design(self.table[seen])
 
     def factors(self, root: np.ndarray
-                ) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray], np.ndarray]:
-        """u (N, R), s (R,), the map v of rows (..., R) to (..., K), and v^2, of table diag(root) = u diag(s) v."""
+                ) -> tuple[np.ndarray, np.ndarray, _Rows, _Rows]:
+        """u (N, R), s (R,), and the maps v and v^2 of rows (..., R) to (..., K), of table diag(root) = u diag(s) v."""
         if self.lengths is not None:
-            return self.table / self.lengths, self.lengths * root, lambda rows: rows, np.eye(len(root))
+            return self.unit, self.lengths * root, lambda rows: rows, lambda rows: rows
         effort.add(products=_SVD * self.r.size * min(self.r.shape))
         u, s, v = np.linalg.svd(self.r * root, full_matrices=False)
-        return u if self.q is None else self.q @ u, s, lambda rows: rows @ v, v**2
+        return u if self.q is None else self.q @ u, s, lambda rows: rows @ v, lambda rows: rows @ v**2
+
+    @cached_property
+    def unit(self) -> np.ndarray:
+        """Orthonormal columns."""
+        assert self.lengths is not None
+        return self.table / self.lengths
 
 
 def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray
@@ -183,5 +197,5 @@ def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: 
     noise = float(noises[fit.argmin()])
     gain = s / (s**2 + noise)
     codes = mean + turn(inner * gain) * root
-    shrink = (s**2 / (s**2 + noise)) @ squares
+    shrink = squares(s**2 / (s**2 + noise))
     return codes, variance * np.maximum(1 - shrink, _LEAST), noise  # never zero: precisions are its inverses

@@ -27,7 +27,6 @@ class Library(nn.Module):
     """Terms on K harmonics of a domain: their rates, one by one, as projections on harmonics."""
 
     eigenvalues: Tensor
-    derivative: Tensor
 
     def __init__(self, terms: Sequence[Term], harmonics: Harmonics):
         super().__init__()
@@ -35,9 +34,6 @@ class Library(nn.Module):
         degree = max([2, *(len(product) + (term.place > 0) for term in terms for product in term.products)])
         self.transform = transform_of(harmonics, degree)
         self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
-        if any(term.axis != VALUE or term.solenoidal for term in terms):  # (d, K, K)
-            axes = range(self.transform.points.shape[1])
-            self.register_buffer("derivative", torch.stack([self.transform.derivative(j) for j in axes]))
         places = max((term.place for term in terms), default=0)
         self.low: Tensor | None = None
         if places:
@@ -80,13 +76,13 @@ class Library(nn.Module):
         for j, term in enumerate(self.terms):
             groups.setdefault(term.base, []).append(j)
         factors = self.at_points(z, [term for term in groups if not term.linear])
-        pressures: dict[tuple, Tensor] = {}
+        known: dict[tuple, tuple] = {}
         for term, members in groups.items():
             places = [self.terms[j].place for j in members]
             if term.linear and not term.flux and not any(places):
                 codes = self.symbol(term.power) * z[:, term.products[0][0][0]]
-                result[:, members[0]] = codes[:, :rows] if term.axis == VALUE else (
-                    codes @ self.derivative[term.axis][:rows].T)
+                codes = codes if term.axis == VALUE else self.transform.derive(codes, term.axis)
+                result[:, members[0]] = codes[:, :rows]
             elif term.flux:
                 for axis in range(self.transform.points.shape[1]):
                     slope = self.transform.fields(z[:, term.products[0][0][0]], axis)
@@ -95,13 +91,13 @@ class Library(nn.Module):
                 codes = self.symbol(term.power) * z[:, term.products[0][0][0]]
                 field = self.transform.fields(codes, term.axis)
                 result[:, members] = self.transform.project(self.weighted(field, places))[..., :rows]
+            elif term.solenoidal:
+                result[:, members] = self.solenoidal(term, factors, known)[:, None, :rows]
             else:
                 field = _pointwise(term, factors, z if any(term.products) else z[:1], self.transform.count)
                 codes = self.transform.project(self.weighted(field, places) if any(places) else field[:, None])
                 if term.power:
                     codes = codes * self.symbol(term.power)
-                if term.solenoidal:
-                    codes = codes - self.pressure(term, factors, pressures)[:, None]
                 result[:, members] = codes[..., :rows]
         return result
 
@@ -112,7 +108,7 @@ class Library(nn.Module):
         yield signed, torch.diag(self.symbol(term.power, lead)) if term.power else None
         if term.solenoidal:
             inverse = self.inverse()[:lead, None]
-            by = self.derivative[:, :lead, :lead]
+            by = [self.transform.derivative(axis, lead) for axis in range(len(term.signs))]
             component = term.products[0][1][0]
             for j, unit in enumerate(term.signs):
                 products = Term.transport(j, term.signs).products
@@ -128,16 +124,18 @@ class Library(nn.Module):
         assert self.low is not None
         return field[:, None] * self.low[list(places)]
 
-    def pressure(self, term: Term, factors: dict[tuple[int, int], Tensor], known: dict[tuple, Tensor]) -> Tensor:
-        """The gradient part (B, K), along its component, of the transport of a velocity; potentials are kept."""
+    def solenoidal(self, term: Term, factors: dict[tuple[int, int], Tensor], known: dict[tuple, tuple]) -> Tensor:
+        """A component of the transport of a velocity without its gradient part: (B, K); what components share is kept.
+        """
         component, key = term.products[0][1][0], tuple(product[0] for product in term.products)
         if key not in known:
-            fields = [_pointwise(Term.transport(j, term.signs), factors, self.eigenvalues, self.transform.count)
-                      for j in range(len(term.signs))]
-            total = sum(unit * self.transform.project(field) @ self.derivative[j].T
-                        for j, (unit, field) in enumerate(zip(term.signs, fields, strict=True)))
-            known[key] = total * self.inverse()
-        return known[key] @ self.derivative[component].T / term.signs[component]
+            every = [self.transform.project(_pointwise(Term.transport(j, term.signs), factors, self.eigenvalues,
+                                                       self.transform.count)) for j in range(len(term.signs))]
+            total = sum(unit * self.transform.derive(codes, j)
+                        for j, (unit, codes) in enumerate(zip(term.signs, every, strict=True)))
+            known[key] = every, total * self.inverse()
+        every, potential = known[key]
+        return every[component] - self.transform.derive(potential, component) / term.signs[component]
 
 
 def _pointwise(term: Term, factors: dict[tuple[int, int], Tensor], z: Tensor, points: int) -> Tensor:
@@ -167,7 +165,8 @@ class LawField(nn.Module):
         self.library, self.channels = library, theta.shape[1]
         self.register_buffer("theta", theta)
         small = self.channels * len(library.eigenvalues) <= _DENSE
-        self._linear = [j for j in active if library.terms[j].linear and (small or not library.terms[j].varies)]
+        self._linear = [j for j in active if library.terms[j].linear
+                        and (small or not (library.terms[j].varies or library.terms[j].axis != VALUE))]
         self._products = [j for j in active if j not in self._linear]
         self.products_of = self.coefficients(self._products)
         self._cache: dict[float, list[Tensor]] = {}
@@ -218,7 +217,7 @@ class LawField(nn.Module):
             return -sum((table.T @ (weight * table) for table in tables), torch.zeros(()))
         if not weight.ndim:
             matrix = torch.diag(symbol)
-            return weight * (matrix if term.axis == VALUE else library.derivative[term.axis] @ matrix)
+            return weight * (matrix if term.axis == VALUE else library.transform.derivative(term.axis) @ matrix)
         return library.projected(weight[:, None] * library.table(term.axis)) * symbol
 
     @property
@@ -240,10 +239,14 @@ class LawField(nn.Module):
             return total
         factors = library.at_points(z, [term for term in groups if not term.linear])
         sums: dict[float, list[Tensor | None]] = {}
-        pressures: dict[tuple, Tensor] = {}
+        known: dict[tuple, tuple] = {}
         for term, fields in groups.items():
-            if term.linear:  # with a coefficient of place, on many codes
+            if term.linear:  # one that couples harmonics, of many codes
                 self._explicit(term, fields, z, total)
+                continue
+            if term.solenoidal:
+                for c, weight in fields.items():
+                    total[:, c] += weight * library.solenoidal(term, factors, known)
                 continue
             value = _pointwise(term, factors, z, library.transform.count)
             group = sums.setdefault(term.power, [None] * self.channels)
@@ -251,8 +254,6 @@ class LawField(nn.Module):
                 part = value * weight
                 before = group[c]
                 group[c] = part if before is None else before.add_(part)
-                if term.solenoidal:
-                    total[:, c] -= weight * library.pressure(term, factors, pressures)
         for power, group in sums.items():
             for c, field in enumerate(group):
                 if field is not None:
@@ -261,9 +262,14 @@ class LawField(nn.Module):
         return total
 
     def _explicit(self, term: Term, fields: dict[int, Tensor], z: Tensor, total: Tensor) -> None:
-        """Add a linear term with coefficients of place to rates (B, C, K)."""
+        """Add a linear term that couples harmonics to rates (B, C, K)."""
         library = self.library
         codes = z[:, term.products[0][0][0]]
+        if not term.flux and not any(weight.ndim for weight in fields.values()):
+            slope = library.transform.derive(codes * library.symbol(term.power), term.axis)
+            for c, weight in fields.items():
+                total[:, c] += weight * slope
+            return
         for axis in range(library.transform.points.shape[1]) if term.flux else [term.axis]:
             field = library.transform.fields(codes if term.flux else codes * library.symbol(term.power), axis)
             for c, weight in fields.items():

@@ -32,8 +32,9 @@ from inrflow.dynamics.laws.shooting import Shooting, flights
 from inrflow.errors import UserError
 from inrflow.numerics.effort import effort
 
-_FINER = (1.7, 2.8)  # times as many harmonics that forecasts are tried on
-_FINEST = (3.7,)  # those of flows, whose small waves carry energy away: at once
+_FINER = (1.7, 2.8, 4.6, 7.6, 12.5)  # times as many harmonics that forecasts are tried on
+_FINEST = (3.7, 7.0)  # those of flows, whose small waves carry energy away: at once
+_RESOLVED = {1: 0.95, 2: 0.75, 3: 0.5}  # harmonics up to some wavenumber that a point of a grid determines
 _BETTER = 0.9  # share of the error that is left by more harmonics or shorter steps, if they are to be taken
 _SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
 _LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
@@ -167,27 +168,38 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     return standard(law, np.unique(train.systems.number))
 
 
+def resolved(place: Domain, data: Data) -> int:
+    """How many harmonics, all up to some wavenumber, the data's points determine if they are a grid of a box; of other
+    domains, so many as there are points."""
+    points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
+    return int(_RESOLVED[place.dimensions] * points) if isinstance(place, Box) else points
+
+
 def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:
     """The law on more harmonics while its forecasts improve: it makes waves that the points do not determine."""
     began = effort()
     errors = forecast_errors(law, judge)
-    spent, count = effort() - began, law.codes.harmonics.count
+    spent, count, most = effort() - began, law.codes.harmonics.count, resolved(law.domain, train)
     flow = isinstance(law.domain, Box) and any(term.solenoidal for term in law.terms)
     for factor in _FINEST if flow else _FINER:
-        if effort() + 3 * factor ** (1 if flow else 2) * spent > deadline:
+        now, size = law.codes.harmonics.count, min(int(factor * count), most)
+        steeper = 1 if flow else 1.5 if isinstance(law.domain, Box) and law.domain.dimensions > 1 else 2
+        if size <= now or effort() + 3 * (size / now) ** steeper * spent > deadline:
             break
-        harmonics = law.domain.harmonics(int(factor * count), law.boundary)
-        if harmonics.count <= law.codes.harmonics.count:
+        harmonics = law.domain.harmonics(size, law.boundary)
+        if harmonics.count <= now:
             break
         codes = fit_codes(harmonics, train.x, train.u)
         first = torch.tensor(encode(codes, judge.take(np.arange(min(4, len(judge.u)))))[0][:, 0]).flatten(1)
         wider = stepped(replace(law, codes=codes), first, float(np.diff(train.t, axis=1).max()))
+        began = effort()
         after = forecast_errors(wider, judge) if wider is not None else np.full(1, np.inf)
-        if wider is not None and flow:  # coefficients of fewer harmonics made up for those that were missing
+        spent = effort() - began
+        if wider is not None and not law.count:  # coefficients of fewer harmonics made up for those that were missing
             anew = solved_anew(wider, train)
             again = forecast_errors(anew, judge)
             wider, after = (anew, again) if again.mean() < after.mean() else (wider, after)
-        say(f"  on {harmonics.count} harmonics: {errors.mean():.2e} to {after.mean():.2e}")
+        say(f"  on {harmonics.count} harmonics: {errors.mean():.2e} to {after.mean():.2e}, effort {effort():.1f} s")
         if wider is None or not after.mean() < _BETTER * errors.mean():
             break
         law, errors = wider, after

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from inrflow.domains import Harmonics
 from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.sphere import SphereHarmonics
+from inrflow.numerics.separable import SeparableSum
 
 VALUES = -1  # "axis" of values; others are of derivatives
 
@@ -31,6 +32,7 @@ class DenseTransform(nn.Module):
             self.slopes = torch.cat([self.slopes, turned])
         self.weights = torch.tensor(rule.weights)
         self.products = self.values.numel()  # of one transform of one field
+        self._derivatives: dict[int, Tensor] = {}
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all), or their derivatives along an axis, at the points: (Q, lead)."""
@@ -44,9 +46,15 @@ class DenseTransform(nn.Module):
         """Means (..., K) over the domain of fields (..., Q) times harmonics, or times their derivatives."""
         return (fields * self.weights) @ self.table(axis)
 
-    def derivative(self, axis: int) -> Tensor:
-        """The derivative along an axis, projected on harmonics: (K, K)."""
-        return (self.values * self.weights[:, None]).T @ self.table(axis)
+    def derive(self, codes: Tensor, axis: int) -> Tensor:
+        """Codes (..., K) of the derivative along an axis of the field of codes (..., K)."""
+        return codes @ self.derivative(axis).T
+
+    def derivative(self, axis: int, lead: int | None = None) -> Tensor:
+        """The derivative along an axis, of the first harmonics (all), projected on them: (lead, lead)."""
+        if axis not in self._derivatives:
+            self._derivatives[axis] = (self.values * self.weights[:, None]).T @ self.table(axis)
+        return self._derivatives[axis][:lead, :lead]
 
 
 class SeparableTransform(nn.Module):
@@ -58,38 +66,35 @@ class SeparableTransform(nn.Module):
         self.count = len(self.points)
         self.weights = torch.full((self.count,), 1 / self.count, dtype=torch.float64)
         self.tables = [(torch.tensor(values), torch.tensor(slopes)) for values, slopes in tables]  # (n_j, m_j) each
-        self.shape = [len(values) for values, _ in self.tables]
-        self.modes = [values.shape[1] for values, _ in self.tables]
-        self.places = torch.tensor(np.ravel_multi_index(tuple(harmonics.modes.T), self.modes))
-        self.products = sum(int(np.prod([*self.shape[: j + 1], *self.modes[j:]])) for j in range(len(self.shape)))
+        self.sum = SeparableSum(harmonics.modes, [values.shape[1] for values, _ in self.tables])
+        shape = [len(values) for values, _ in self.tables]
+        self.products = sum(int(np.prod([*shape[: j + 1], *self.sum.counts[j:]])) for j in range(len(shape)))
+        self.slopes = [values.T @ slopes / len(values) for values, slopes in self.tables]  # (m_j, m_j)
+
+    def _tables(self, axis: int) -> list[Tensor]:
+        return [tables[int(j == axis)] for j, tables in enumerate(self.tables)]
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all), or their derivatives along an axis, at the points: (Q, lead)."""
-        codes = torch.eye(len(self.places), dtype=torch.float64)[:lead]
-        return self.fields(codes, axis).T
+        return self.fields(torch.eye(self.harmonics.count, dtype=torch.float64)[:lead], axis).T
 
     def fields(self, codes: Tensor, axis: int = VALUES) -> Tensor:
         """Fields (..., Q), or their derivatives along an axis, of codes (..., K)."""
-        flat = codes.reshape(-1, codes.shape[-1])
-        full = flat.new_zeros(len(flat), int(np.prod(self.modes)))
-        full[:, self.places] = flat
-        full = full.reshape(-1, *self.modes)
-        for j, tables in enumerate(self.tables):
-            full = torch.tensordot(full, tables[int(j == axis)], ([1], [1]))
-        return full.reshape(*codes.shape[:-1], self.count)
+        return self.sum.values(codes, self._tables(axis))
 
     def project(self, fields: Tensor, axis: int = VALUES) -> Tensor:
         """Means (..., K) over the domain of fields (..., Q) times harmonics, or times their derivatives."""
-        full = fields.reshape(-1, *self.shape) / self.count
-        for j, tables in enumerate(self.tables):
-            full = torch.tensordot(full, tables[int(j == axis)], ([1], [0]))
-        return full.reshape(*fields.shape[:-1], -1)[..., self.places]
+        return self.sum.sums(fields / self.count, self._tables(axis))
 
-    def derivative(self, axis: int) -> Tensor:
-        """The derivative along an axis, projected on harmonics: (K, K)."""
-        values, slopes = self.tables[axis]
-        modes = torch.tensor(self.harmonics.modes)
-        of_axis = (values.T @ slopes / len(values))[modes[:, axis, None], modes[:, axis]]
+    def derive(self, codes: Tensor, axis: int) -> Tensor:
+        """Codes (..., K) of the derivative along an axis of the field of codes (..., K)."""
+        full = torch.movedim(torch.tensordot(self.sum.full(codes), self.slopes[axis], ([1 + axis], [1])), -1, 1 + axis)
+        return full.reshape(*codes.shape[:-1], -1)[..., self.sum.places]
+
+    def derivative(self, axis: int, lead: int | None = None) -> Tensor:
+        """The derivative along an axis, of the first harmonics (all), projected on them: (lead, lead)."""
+        modes = torch.tensor(self.harmonics.modes)[:lead]
+        of_axis = self.slopes[axis][modes[:, axis, None], modes[:, axis]]
         others = modes[:, [j for j in range(modes.shape[1]) if j != axis]]
         return torch.where((others[:, None] == others).all(-1), of_axis, 0.0)
 

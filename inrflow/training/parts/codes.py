@@ -107,7 +107,7 @@ def solve_codes(
 
 
 def encode_all(
-    run: Run, decoder: AffineDecoder, prior: GaussianPrior, motion: MotionOf | None = None,
+    run: Run, decoder: Decoder, prior: GaussianPrior, motion: MotionOf | None = None,
     train: np.ndarray | None = None, validation: np.ndarray | None = None,
 ) -> TrainingCodes:
     """Codes of training and validation trajectories (by default those of the problem), and the means to copy them."""
@@ -117,7 +117,9 @@ def encode_all(
     def encode(trajectories: np.ndarray, augmentation: Augmentation | None) -> CodeData:
         return solve_codes(run, decoder, prior, trajectories, augmentation, motion)
 
-    action = code_action(decoder, run.problem.source, run.problem.augmentation())
+    action = None
+    if isinstance(decoder, AffineDecoder):
+        action = code_action(decoder, run.problem.source, run.problem.augmentation())
     return TrainingCodes.make(encode, train, validation, action)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_contexts
-from inrflow.encoding.posterior import GaussianPrior
+from inrflow.encoding.posterior import MANY, GaussianPrior
 from inrflow.errors import UserError
+from inrflow.evaluation.place import shapes_of
+from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import explains, rollout_error
 from inrflow.training.margins import ROUNDING, TRUSTED
@@ -22,6 +25,9 @@ from inrflow.training.parts.environments import ContextGroups
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_codes
 from inrflow.training.run import Run
+
+if TYPE_CHECKING:
+    from inrflow.dynamics.laws import Law
 
 _SHARE, _SHARE_OF_WINDOWS, _MOST_SECONDS = 0.5, 0.15, 60.0  # of the time, where windows judge, and seconds at most
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES = 4, 4, 80
@@ -58,15 +64,15 @@ class LawRecipe:
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The law that forecasts held-out data best, where any does."""
-        from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder  # finite elements take a second to import
-        from inrflow.domains import domains_of, flows_of
+        from inrflow.domains import domains_of, flows_of  # finite elements take a second to import
         from inrflow.dynamics.laws import Systems, fit_law
-        from inrflow.dynamics.laws.term import LawTerm
 
         problem = run.problem
         groups = ContextGroups(problem) if problem.environments is not None else None
         scale = problem.source.normalisation.scale.double().flatten()
-        mean = problem.source.normalisation.mean.double().flatten()
+        if len(shapes := shapes_of(problem.file)) > 1:
+            yield from _on_shapes(run, shapes)
+            return
         rows = problem.train
         each = problem.source.times.shape[1] * problem.source.points * len(scale)
         rows = rows[: max(_FEWEST_TRAJECTORIES, int(_MOST_VALUES / each))]
@@ -86,13 +92,13 @@ class LawRecipe:
             start = groups.known_start(max(counts)) if counts else None
             systems = Systems(groups.number.numpy()[rows[whole]], len(groups.used), counts,
                               None if start is None else start.numpy())
-        triangles = problem.file.read_extra("triangles") if "triangles" in problem.file.extra else None
-        places = problem.file.read(0, slice(0, 1)).x if triangles is not None else x
+        cells = problem.file.cells
+        places = problem.file.read(0, slice(0, 1)).x if cells is not None else x
         seconds = run.budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, run.budget.seconds(
             _SHARE if len(problem.validation) else _SHARE_OF_WINDOWS))))
         try:
             domains = domains_of(np.asarray(places, dtype=np.float64), problem.description.period,
-                                 problem.description.geometry, triangles)
+                                 problem.description.geometry, cells)
             if len(scale) == x.shape[-1] == 2 and np.equal(x, x[:1]).all():
                 domains += flows_of(domains, x[0], u[whole], scale.numpy())
             law = fit_law(
@@ -103,49 +109,84 @@ class LawRecipe:
         except (UserError, ValueError, np.linalg.LinAlgError) as reason:
             run.log.say(f"no law on the domain's harmonics was found ({str(reason).splitlines()[0]})")
             return
-        count = law.codes.harmonics.count
-        decoder = DomainHarmonicDecoder(law.domain.state(), law.boundary, count, len(scale))
-        with torch.no_grad():
-            decoder.output[:, 0] = (-mean / scale).float()
-        noise = _noise(law, x, u[whole])
-        prior = GaussianPrior(
-            torch.as_tensor(law.codes.mean).flatten(), torch.diag(torch.as_tensor(law.codes.variance).flatten()),
-            torch.as_tensor(noise),
-        )
-        codes = encode_all(run, decoder, prior)
-        _, judged, first = problem.judging(codes.train, codes.validation)
-        field, size = VectorField(decoder.code_size, [LawTerm.of(law)], law.count).double(), decoder.code_size
-        integrator = Integrator("etd", min(1.0, law.longest))
-        train, validation, contexts, refit = codes.train, judged, None, None
-        if law.count:
-            assert groups is not None
-            every = torch.tensor(law.contexts)
-            contexts = _contexts(every, groups.validation, field, integrator, validation)
-            train = with_contexts(train, size, every[groups.train()])
-            validation = with_contexts(validation, size, contexts)
+        yield from _candidates(run, problem, law, x, u[whole], groups)
 
-            def refit() -> Refitted:
-                return Refitted(field, contexts=groups.contexts(every, run.log.say))
 
-        error = rollout_error(field, integrator, validation, judged, first, size)
-        floor = float(noise.mean())
-        lines = _written(law, problem)
-        run.log.say(
-            f"law on {count} harmonics ({law.domain.kind}, {law.boundary}): {np.count_nonzero(law.theta)} terms, "
-            f"{law.count} contexts, "
-            f"validation error {error:.2e} of the variance (harmonics alone leave {floor:.1e})"
-        )
-        for line in lines:
-            run.log.say(f"  {line}")
-        if not np.isfinite(error):
-            return
-        yield Candidate(
-            problem, self.name, f"law on harmonics, {law.size} coefficients", decoder, prior, field, integrator, train,
-            validation, first, Score(error, floor, law.size), law.count, contexts,
-            explained=explains(error, floor) or error < (ROUNDING if first == 0 else TRUSTED), refit=refit,
-            calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
-            metadata={"symmetries": [], "equation": lines},
-        )
+def _on_shapes(run: Run, shapes: list[np.ndarray]) -> Iterator[Candidate]:
+    """One law of trajectories on shapes of their own, as a candidate on the shape that most of them are on."""
+    from inrflow.training.recipes.shapes import ShapeProblem
+
+    problem = run.problem
+    if problem.environments is not None or not len(problem.validation):
+        run.log.say("trajectories have shapes of their own: no law is looked for of several systems, or without "
+                    "held-out trajectories")
+        return
+    shaped = ShapeProblem(problem, shapes)
+    seconds = run.budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, run.budget.seconds(_SHARE))))
+    try:
+        law, error, home = shaped.law(seconds, run.config.seed, lambda line: run.log.log("law", 0, note=line))
+    except (UserError, ValueError, np.linalg.LinAlgError) as reason:
+        run.log.say(f"no law of all {len(shapes)} shapes was found ({str(reason).splitlines()[0]})")
+        return
+    run.log.say(f"one law of {len(shapes)} shapes")
+    yield from _candidates(run, shaped.at_home, law, home.x, home.u, None, error, shaped.calibrated)
+
+
+def _candidates(
+    run: Run, problem: Problem, law: Law, x: np.ndarray, u: np.ndarray, groups: ContextGroups | None,
+    error: float | None = None, refit_decoder: Callable[[Surrogate], Surrogate] | None = None,
+) -> Iterator[Candidate]:
+    """The candidate of a law of fields u (S, T, N, C) at points x (S, N, d) of a problem on its domain.
+
+    error: of its forecasts of held-out trajectories where these do not lie there.
+    """
+    from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
+    from inrflow.dynamics.laws.term import LawTerm
+
+    scale, mean = (getattr(problem.source.normalisation, name).double().flatten() for name in ("scale", "mean"))
+    count = law.codes.harmonics.count
+    decoder = DomainHarmonicDecoder(law.domain.state(), law.boundary, count, len(scale))
+    with torch.no_grad():
+        decoder.offset.copy_((-mean / scale).float())
+    noise = _noise(law, x, u)
+    variance = torch.as_tensor(law.codes.variance).flatten()
+    prior = GaussianPrior(torch.as_tensor(law.codes.mean).flatten(),
+                          variance if len(variance) > MANY else variance.diag(), torch.as_tensor(noise))
+    codes = encode_all(run, decoder, prior, train=problem.train, validation=problem.validation)
+    _, judged, first = problem.judging(codes.train, codes.validation)
+    field, size = VectorField(decoder.code_size, [LawTerm.of(law)], law.count).double(), decoder.code_size
+    integrator = Integrator("etd", min(1.0, law.longest))
+    train, validation, contexts, refit = codes.train, judged, None, None
+    if law.count:
+        assert groups is not None
+        every = torch.tensor(law.contexts)
+        contexts = _contexts(every, groups.validation, field, integrator, validation)
+        train = with_contexts(train, size, every[groups.train()])
+        validation = with_contexts(validation, size, contexts)
+
+        def refit() -> Refitted:
+            return Refitted(field, contexts=groups.contexts(every, run.log.say))
+
+    elsewhere = error is not None  # no other recipe forecasts there, so that there is nothing to compare with
+    error = rollout_error(field, integrator, validation, judged, first, size) if error is None else error
+    floor = float(noise.mean())
+    lines = _written(law, problem)
+    run.log.say(
+        f"law on {count} harmonics ({law.domain.kind}, {law.boundary}): {np.count_nonzero(law.theta)} terms, "
+        f"{law.count} contexts, "
+        f"validation error {error:.2e} of the variance (harmonics alone leave {floor:.1e})"
+    )
+    for line in lines:
+        run.log.say(f"  {line}")
+    if not np.isfinite(error):
+        return
+    yield Candidate(
+        problem, LawRecipe.name, f"law on harmonics, {law.size} coefficients", decoder, prior, field, integrator, train,
+        validation, first, Score(error, floor, law.size), law.count, contexts,
+        explained=explains(error, floor) or error < (TRUSTED if first or elsewhere else ROUNDING), refit=refit,
+        calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
+        metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
+    )
 
 
 def _contexts(
@@ -160,7 +201,7 @@ def _contexts(
     return contexts
 
 
-def _noise(law, x: np.ndarray, u: np.ndarray) -> np.ndarray:  # noqa: ANN001
+def _noise(law: Law, x: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Variance (C,) that harmonics leave of the values of most trajectories, for the freedom that codes take.
 
     The median: where a shock forms in some of them, it is no noise of the others.
@@ -171,7 +212,7 @@ def _noise(law, x: np.ndarray, u: np.ndarray) -> np.ndarray:  # noqa: ANN001
     return np.maximum(np.median(left, axis=0) / freedom, _LEAST_NOISE)
 
 
-def _written(law, problem: Problem) -> list[str]:  # noqa: ANN001
+def _written(law: Law, problem: Problem) -> list[str]:
     """A line for each channel, in the data's units."""
     from dataclasses import replace
 

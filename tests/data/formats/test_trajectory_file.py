@@ -393,3 +393,16 @@ def test_the_suffix_does_not_matter(tmp_path):
     write_trajectories(tmp_path / "wave.dat", T, X, U, WAVE)
     with TrajectoryFile(tmp_path / "wave.dat") as file:
         assert file.trajectories == 3
+
+
+def test_meshes_are_of_all_trajectories_or_of_each(tmp_path):
+    x, tetrahedra = np.random.default_rng(0).uniform(size=(2, 5, 3)), np.array([[0, 1, 2, 3], [1, 2, 3, 4]])
+    about, u = Description("solid", ("u",), ("x", "y", "z")), np.zeros((2, 3, 5, 1))
+    write_trajectories(tmp_path / "one.h5", np.arange(3.0), x[0], u, about, extra={"tetrahedra": tetrahedra})
+    with TrajectoryFile(tmp_path / "one.h5") as file:
+        np.testing.assert_array_equal(file.cells_of(1), tetrahedra)
+    each = np.stack([tetrahedra, [[0, 1, 2, 4], [-1] * 4]])
+    write_trajectories(tmp_path / "each.h5", np.arange(3.0), x, u, about, extra={"tetrahedra": each})
+    with TrajectoryFile(tmp_path / "each.h5") as file:
+        assert file.meshes_differ and file.cells is None
+        np.testing.assert_array_equal(file.cells_of(1), [[0, 1, 2, 4]])

@@ -1,24 +1,28 @@
-"""A law moved to another domain, mesh or resolution: new harmonics, the same terms and coefficients."""
+"""Laws moved to other domains, meshes or resolutions: new harmonics, the same terms and coefficients."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
-from inrflow.domains import Domain, Harmonics, Region, domains_of
+from inrflow.domains import Domain, Harmonics, Region, domains_of, elsewhere
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.laws.codes import held_out_errors
 from inrflow.dynamics.laws.regression import shells
 from inrflow.dynamics.laws.term import LawTerm
+from inrflow.encoding.posterior import MANY
 from inrflow.errors import UserError
 from inrflow.evaluation.calibration import calibrate
-from inrflow.evaluation.place import described, elsewhere_of, seen_of
+from inrflow.evaluation.place import described
+from inrflow.model.extent import Seen
 from inrflow.model.surrogate import Surrogate
 
 _CALIBRATED = 16  # trajectories, at most
@@ -26,16 +30,42 @@ _JUDGED = 6  # trajectories that choose among domains
 _ZERO = 1e-8  # eigenvalues below are those of the constant, relative to the largest
 
 
-def at_home(surrogate: Surrogate, file: TrajectoryFile) -> Surrogate:
-    """The surrogate, or its law moved to the domain of a file where that is another one than its own.
+@dataclass(frozen=True)
+class Place:
+    """Where trajectories lie: what `domains_of` is told, a description, the box (2, d), and a name for messages."""
 
-    Raises UserError where it is, and the surrogate is no law.
-    """
-    return surrogate if elsewhere_of(surrogate, file) is None else moved(surrogate, file)
+    told: dict[str, Any]
+    description: Description
+    box: np.ndarray
+    name: str
+
+    @classmethod
+    def of(cls, file: TrajectoryFile) -> Place:
+        """That of a whole file."""
+        return cls(described(file), file.description, file.box, str(file.path))
+
+    @classmethod
+    def of_trajectory(cls, file: TrajectoryFile, trajectory: int) -> Place:
+        """That of one trajectory, which has points of its own."""
+        told = described(file, trajectory)
+        x = told["x"]
+        return cls(told, file.description, np.stack([x.min(0), x.max(0)]), f"{file.path}, trajectory {trajectory}")
 
 
-def moved(surrogate: Surrogate, file: TrajectoryFile, batch: TrajectoryBatch | None = None, seed: int = 0) -> Surrogate:
-    """The law of a surrogate on the domain of a file.
+def models_of(surrogate: Surrogate, file: TrajectoryFile, shapes: list[np.ndarray]
+              ) -> list[tuple[np.ndarray, Surrogate]]:
+    """Indices of trajectories on the same shape and the model that forecasts them, the law moved where it is another
+    than the surrogate's own. Raises UserError where it is, and the surrogate is no law."""
+    result = []
+    for members in shapes:
+        place, domain = Place.of_trajectory(file, int(members[0])), surrogate.extent.domain
+        same = domain is not None and elsewhere(domain, **place.told) is None
+        result.append((members, surrogate if same else moved(surrogate, place)))
+    return result
+
+
+def moved(surrogate: Surrogate, place: Place, batch: TrajectoryBatch | None = None, seed: int = 0) -> Surrogate:
+    """The law of a surrogate on the domain of another place.
 
     Harmonics go up to the same eigenvalue. Prior variances and the law's error are those of the same eigenvalue, per
     unit of the spectrum's density. batch: trajectories there, in data units, by which the domain is chosen where its
@@ -45,19 +75,19 @@ def moved(surrogate: Surrogate, file: TrajectoryFile, batch: TrajectoryBatch | N
     if not (isinstance(decoder, DomainHarmonicDecoder)
             and all(isinstance(term, LawTerm) for term in surrogate.field.summands)):
         raise UserError(f"the model of {surrogate.description.name} is no law on a domain's harmonics, so that it "
-                        f"cannot move to the domain of {file.path}; train on data of that domain")
-    ours, place = decoder.harmonics, decoder.place
+                        f"cannot move to the domain of {place.name}; train on data of that domain")
+    ours, home = decoder.harmonics, decoder.place
     if ours.components > 1:
         raise UserError(f"the law of {surrogate.description.name} is that of a flow, whose values at the boundary of "
-                        f"{file.path} are not known; train on data of that domain")
-    assert place is not None
-    domains = domains_of(**described(file))
-    if isinstance(place, Region) and batch is None:  # elements of the same order: their error is part of the law
-        domains.sort(key=lambda domain: isinstance(domain, Region) and domain.order != place.order)
+                        f"{place.name} are not known; train on data of that domain")
+    assert home is not None
+    domains = domains_of(**place.told)
+    if isinstance(home, Region) and batch is None:  # elements of the same order: their error is part of the law
+        domains.sort(key=lambda domain: isinstance(domain, Region) and domain.order != home.order)
     every = [one.harmonics_up_to(float(ours.eigenvalues[-1]), decoder.boundary, ours.count)
              for one in (domains if batch is not None else domains[:1])]
     best = 0 if batch is None or len(every) == 1 else int(np.argmin([_misfit(one, batch, seed) for one in every]))
-    result = _on(surrogate, decoder, domains[best], every[best], file)
+    result = _on(surrogate, decoder, domains[best], every[best], place)
     if batch is None:
         return result
     prior, size = result.prior, result.code_size
@@ -68,38 +98,40 @@ def moved(surrogate: Surrogate, file: TrajectoryFile, batch: TrajectoryBatch | N
     return result
 
 
-def _on(surrogate: Surrogate, decoder: DomainHarmonicDecoder, domain: Domain, theirs: Harmonics, file: TrajectoryFile
+def _on(surrogate: Surrogate, decoder: DomainHarmonicDecoder, domain: Domain, theirs: Harmonics, place: Place
         ) -> Surrogate:
     """The surrogate with other harmonics."""
     ours, channels, prior = decoder.harmonics, decoder.channels, surrogate.prior
     if theirs.count < 2:
-        raise UserError(f"the domain of {file.path} is too small, or its mesh too coarse, for the fields that "
+        raise UserError(f"the domain of {place.name} is too small, or its mesh too coarse, for the fields that "
                         f"{surrogate.description.name} knows; check the units of its coordinates")
     new = DomainHarmonicDecoder(domain.state(), decoder.boundary, theirs.count, channels)
     with torch.no_grad():
-        new.output[:, 0] = decoder.output[:, 0].cpu()
+        new.offset.copy_(decoder.offset.cpu())
     new = new.to(next(decoder.parameters()).device).eval()
     terms = [term.on(domain.state(), theirs.count) for term in surrogate.field.summands if isinstance(term, LawTerm)]
     field = VectorField(new.code_size, terms, surrogate.field.context_size).double().eval()
     mean = torch.zeros(channels, theirs.count, dtype=torch.float64)
     mean[:, 0] = prior.mean[: decoder.code_size].reshape(channels, -1)[:, 0]
 
-    def carried(variances: Tensor) -> Tensor:
-        table = variances[: decoder.code_size].reshape(channels, ours.count).numpy()
+    def carried(values: Tensor) -> Tensor:
+        table = values[: decoder.code_size].reshape(channels, ours.count).numpy()
         return torch.tensor(_carried(table, ours.eigenvalues, theirs.eigenvalues)).flatten()
 
     size = decoder.code_size
-    covariance = torch.block_diag(torch.diag(carried(prior.covariance.diagonal())), prior.covariance[size:, size:])
+    spread, rest = carried(prior.variances), prior.context(len(prior.mean) - size).covariance
+    covariance = (torch.cat([spread, rest.diagonal()]) if new.code_size > MANY else
+                  torch.block_diag(spread.diag(), rest))
     state = replace(
         prior, mean=torch.cat([mean.flatten(), prior.mean[size:]]), covariance=covariance,
         process=torch.cat([carried(prior.process), prior.process[size:]]), unseen=None,
         farthest=None if prior.farthest is None else prior.farthest * theirs.count / ours.count)
-    about = file.description
+    about = place.description
     return replace(
         surrogate, description=replace(about, units=about.units or surrogate.description.units), decoder=new,
-        field=field, prior=state, box=file.box,
+        field=field, prior=state, box=place.box,
         training={**surrogate.training, "moved_from": surrogate.description.name,
-                  "seen": seen_of(file) if about.geometry == "sphere" else None})
+                  "seen": Seen.of(place.told["x"]).state() if about.geometry == "sphere" else None})
 
 
 def _carried(variances: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from inrflow import Observations
-from inrflow.adaptation.new_domain import at_home, moved
 from inrflow.data.batch import Normalisation
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -22,7 +21,8 @@ from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.states import TimeScale
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
-from inrflow.evaluation.place import require_place
+from inrflow.evaluation.new_domain import Place, moved
+from inrflow.evaluation.place import elsewhere_of, require_place
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
 
@@ -38,7 +38,7 @@ def heat():
     box = Box([0.0, 0.0], [1.0, 1.0], ["walled", "walled"])
     decoder = DomainHarmonicDecoder(box.state(), "natural", COUNT, 1)
     with torch.no_grad():
-        decoder.output[:] = 0.0
+        decoder.offset[:] = 0.0
     count = decoder.count
     field = VectorField(count, [LawTerm(box.state(), "natural", count, [LAPLACIAN], [[DIFFUSIVITY]])]).double()
     variance = torch.tensor(1 / (1 + decoder.harmonics.eigenvalues) ** 2)
@@ -80,21 +80,21 @@ def bent(tmp_path):
 
 
 def test_a_law_forecasts_on_a_domain_that_it_was_not_fitted_to(heat, bent):
-    there = moved(heat, bent, TrajectorySource(bent).batch(np.arange(2), normalised=False))
+    there = moved(heat, Place.of(bent), TrajectorySource(bent).batch(np.arange(2), normalised=False))
     x = bent.read(0).x
     forecast = there.assimilate(Observations(TIMES[:1], x, bent.read(0).u[:1])).frames(TIMES, x)
     np.testing.assert_allclose(forecast, decaying(x, (1, 1)), atol=0.03)
 
 
 def test_harmonics_reach_to_the_same_eigenvalue_whatever_their_number(heat, bent):
-    there = moved(heat, bent)
+    there = moved(heat, Place.of(bent))
     ours, theirs = heat.decoder.harmonics.eigenvalues, there.decoder.harmonics.eigenvalues
     assert 0.9 * ours[-1] < theirs[-1] <= ours[-1] * (1 + 1e-9)
     assert 2.5 * len(ours) < len(theirs) < 4 * len(ours)  # of an area of 3, on linear elements
 
 
 def test_variances_follow_the_density_of_the_spectrum(heat, bent):
-    there = moved(heat, bent)
+    there = moved(heat, Place.of(bent))
     ours, theirs = heat.prior.covariance.diagonal(), there.prior.covariance.diagonal()
     assert float(theirs[1:].sum()) == pytest.approx(float(ours[1:].sum()), rel=0.3)
     assert (theirs > 0).all() and (there.prior.process >= 0).all()
@@ -103,31 +103,31 @@ def test_variances_follow_the_density_of_the_spectrum(heat, bent):
 def test_an_evaluation_elsewhere_is_refused_until_the_law_has_moved(heat, bent):
     with pytest.raises(UserError, match=r"does not lie on the domain .* adapt.strength=none"):
         evaluate(heat, bent, Observe(1, 1.0))
-    report = evaluate(at_home(heat, bent), bent, Observe(1, 1.0)).report
+    report = evaluate(moved(heat, Place.of(bent)), bent, Observe(1, 1.0)).report
     assert report["nmse"]["all"] < 1e-3
 
 
 def test_a_model_that_is_no_law_cannot_move(heat, bent):
     heat.field = VectorField(heat.code_size, [LinearTerm(heat.code_size, 0)]).double()
     with pytest.raises(UserError, match="is no law on a domain's harmonics, so that it cannot move"):
-        at_home(heat, bent)
+        moved(heat, Place.of(bent))
 
 
 def test_a_file_of_the_same_domain_leaves_the_law_where_it_is(heat, tmp_path):
     x = np.random.default_rng(0).uniform(0, 1, (200, 2))
     write_trajectories(tmp_path / "same.h5", TIMES, x, decaying(x, (1, 2))[None], ABOUT)
     with TrajectoryFile(tmp_path / "same.h5") as file:
-        assert at_home(heat, file) is heat
+        assert elsewhere_of(heat, file) is None
 
 
 def test_points_in_the_cut_of_a_moved_law_are_flagged(heat, bent):
-    there = moved(heat, bent)
+    there = moved(heat, Place.of(bent))
     assert there.extent.outside(np.array([[0.5, 0.5], [-0.5, 0.5], [0.5, -0.2], [1.5, 0.0]])).tolist() == [
         True, False, False, True]
 
 
 def test_a_moved_law_is_saved_and_loaded(heat, bent, tmp_path):
-    there = moved(heat, bent)
+    there = moved(heat, Place.of(bent))
     there.save(tmp_path / "run")
     again = Surrogate.load(tmp_path / "run")
     x, u = bent.read(1).x, bent.read(1).u

@@ -1,0 +1,188 @@
+"""fit_law_on_shapes: one law of trajectories that lie on shapes of their own, each with its harmonics.
+
+The equations of all shapes are added, shell by shell of as many harmonics; coefficients are refined along flights on
+all of them at once, their derivatives by differences (Gauss-Newton).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.optimize import least_squares
+
+from inrflow.domains import Domain
+from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
+from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.fit import integrable, largest_of, simplest, worse
+from inrflow.dynamics.laws.flow import field_of, library_of
+from inrflow.dynamics.laws.law import Law, pruned, well_posed
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations, supports_of
+from inrflow.dynamics.laws.setting import (
+    Data,
+    Families,
+    Log,
+    choose,
+    encode,
+    families_of,
+    forecast_errors,
+    shares_known,
+)
+from inrflow.errors import UserError
+from inrflow.numerics.effort import effort
+
+_JUDGED = 6  # candidates
+_DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
+_LENGTHS = (1, 3)  # frames of the flights that refine coefficients
+_ROUNDS, _SHARE = 4, 0.2  # of a refinement at most, and of the time
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The trajectories on one shape: codes, data, states (S, T, C, K) and their variances (S, C, K)."""
+
+    codes: HarmonicCodes
+    domain: Domain
+    data: Data
+    states: np.ndarray
+    spread: np.ndarray
+
+    def law(self, law: Law) -> Law:
+        """The same law here."""
+        return replace(law, domain=self.domain, codes=self.codes)
+
+
+def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]], judges: Sequence[Data | None], *,
+                      seconds: float, seed: int, log: Log) -> tuple[list[Law], float]:
+    """The law whose forecasts of held-out trajectories are best, on each shape, and their mean error.
+
+    data: of each shape, of no trajectory where it judges alone; domains: plausible ones of each shape, alike in order;
+    judges: held-out trajectories on the same shapes. Raises UserError where no law forecasts.
+    """
+    effort.restart()
+    start = effort()
+    shown = [i for i, one in enumerate(data) if len(one.u)]
+    place, boundary, count, _ = choose(list(domains[shown[0]]), None, data[shown[0]], seed, log)
+    number = next(i for i, one in enumerate(domains[shown[0]]) if one is place)
+    places = [every[number] for every in domains]
+    harmonics = [one.harmonics(count, boundary) for one in places]
+    count = min(one.count for one in harmonics)
+    harmonics = [one.harmonics(count, boundary) for one in places]
+    priors = [fit_codes(harmonics[i], data[i].x, data[i].u) for i in shown]
+    mean, variance = (np.mean([getattr(one, name) for one in priors], 0) for name in ("mean", "variance"))
+    shapes = []
+    for i in shown:
+        codes = HarmonicCodes(harmonics[i], mean, variance)
+        shapes.append(Shape(codes, places[i], data[i], *encode(codes, data[i])))
+    held = [Shape(HarmonicCodes(harmonics[i], mean, variance), places[i], judge, np.zeros(0), np.zeros(0))
+            for i, judge in enumerate(judges) if judge is not None]
+    log(f"{len(harmonics)} shapes: {count} harmonics each, effort {effort() - start:.1f} s")
+
+    def errors(law: Law) -> np.ndarray:
+        return np.concatenate([forecast_errors(shape.law(law), shape.data) for shape in held])
+
+    scored = []
+    for law in _candidates(shapes, boundary):
+        missed = errors(law)
+        log(f"  {missed.mean():.2e} with {law.size} terms, effort {effort() - start:.1f} s")
+        if np.isfinite(missed).all():
+            scored.append((missed, law))
+        if len(scored) >= _JUDGED or (scored and effort() - start > 0.5 * seconds):
+            break
+    if not scored:
+        raise UserError("no law forecasts the held-out trajectories on all shapes; the data may not follow a local "
+                        "equation")
+    best, law = simplest(scored)
+    for length in _LENGTHS:
+        if effort() - start > (1 - _SHARE) * seconds or length >= shapes[0].states.shape[1]:
+            break
+        refined = _refined(law, shapes, length, effort() + _SHARE * seconds)
+        after = errors(refined)
+        log(f"  along flights of {length}: {best.mean():.3e} to {after.mean():.3e}, effort {effort() - start:.1f} s")
+        if not worse(after, best):
+            law, best = refined, after
+    laws = [replace(law, domain=one, codes=HarmonicCodes(own, mean, variance))
+            for one, own in zip(places, harmonics, strict=True)]
+    return laws, float(best.mean())
+
+
+def _candidates(shapes: Sequence[Shape], boundary: str) -> Iterator[Law]:
+    """Laws of all families of terms and sizes, the one with the least left-out misfit first."""
+    first = shapes[0]
+    families: Families = families_of(first.domain, first.codes.harmonics, first.states)
+    terms, channels = families.every, first.states.shape[2]
+    largest = max(largest_of(shape.states) for shape in shapes)
+    found: dict[tuple, tuple[float, Law]] = {}
+    for cumulative in (False, True):
+        equations = _added([normal_equations(
+            library_of(terms, shape.codes.harmonics), shape.data.t, shape.states, shape.spread,
+            shares_known(shape.codes, shape.spread), cumulative, len(shape.states)) for shape in shapes])
+        for names in families.combined:
+            columns = [terms.index(term) for name in names for term in families.terms[name]]
+            for supports, theta, std, misfit in supports_of(equations, columns, channels, len(terms)):
+                law = Law(first.domain, boundary, tuple(terms), theta, std, first.codes, largest=largest)
+                found.setdefault((supports, cumulative), (misfit, law))
+    span = float((first.data.t[:, -1] - first.data.t[:, 0]).max())
+    for _, law in sorted(found.values(), key=lambda pair: pair[0]):
+        if well_posed(law, span) and (one := integrable(law, first.data.t, first.states)) is not None:
+            yield one
+
+
+def _added(parts: Sequence[NormalEquations]) -> NormalEquations:
+    """Equations of several shapes, shell by shell of the lowest harmonics, in folds of trajectories."""
+    joined = {name: np.concatenate([getattr(one, name) for one in parts])
+              for name in ("gram", "right", "total", "count")}
+    means = {name: np.mean([getattr(one, name) for one in parts], 0) for name in ("start", "least")}
+    return NormalEquations(**joined, **means).grouped(np.arange(len(joined["gram"])) % FOLDS)
+
+
+def _refined(law: Law, shapes: Sequence[Shape], length: int, deadline: float) -> Law:
+    """Coefficients fitted along flights of some frames from the codes of every frame; with their standard errors."""
+    law = pruned(law)
+    free = np.argwhere(law.theta != 0)
+    unit = np.abs(law.theta[tuple(free.T)])
+    libraries = [library_of(law.terms, shape.codes.harmonics) for shape in shapes]
+    scale = np.sqrt(np.mean([shape.codes.variance.sum() for shape in shapes]))
+
+    def at(values: np.ndarray) -> np.ndarray:
+        theta = np.zeros_like(law.theta)
+        theta[tuple(free.T)] = values * unit
+        return theta
+
+    def missed(values: np.ndarray) -> np.ndarray:
+        parts = [_missed(field_of(library, torch.tensor(at(values))), law, shape, length)
+                 for library, shape in zip(libraries, shapes, strict=True)]
+        return np.nan_to_num(np.concatenate(parts) / scale, nan=1e3, posinf=1e3, neginf=-1e3)
+
+    start = law.theta[tuple(free.T)] / unit
+    began = effort()
+    missed(start)
+    rounds = int(min(_ROUNDS, (deadline - effort()) / max(effort() - began, 1e-9) / (len(free) + 1)))
+    if rounds < 1:
+        return law
+    found = least_squares(missed, start, diff_step=1e-5, max_nfev=rounds, x_scale="jac")
+    inverse = np.linalg.pinv(found.jac.T @ found.jac)
+    error = np.sqrt(np.diag(inverse) * (found.fun**2).mean()) * unit
+    std = np.zeros_like(law.std)
+    std[tuple(free.T)] = error
+    return replace(law, theta=at(found.x), std=std)
+
+
+def _missed(field: LawField, law: Law, shape: Shape, length: int) -> np.ndarray:
+    """What flights of some frames miss of codes that points determine, flat."""
+    states, t = shape.states, shape.data.t
+    known = torch.tensor((shares_known(shape.codes, shape.spread) >= _DETERMINED).ravel())
+    parts = []
+    for step in np.unique(np.round(np.diff(t, axis=1), 9)):
+        for s in range(len(states)):
+            starts = [k for k in range(t.shape[1] - length) if np.allclose(np.diff(t[s, k : k + length + 1]), step)]
+            if not starts:
+                continue
+            now = torch.tensor(states[s, starts]).flatten(1)
+            for ahead in range(1, length + 1):
+                now = field.bounded(now, float(step), law.longest, law.largest)
+                then = torch.tensor(states[s, np.array(starts) + ahead]).flatten(1)
+                parts.append(((now - then)[:, known]).numpy().ravel())
+    return np.concatenate(parts) if parts else np.zeros(1)

@@ -1,0 +1,71 @@
+"""Codes of frames by regularised least squares where they are many: no matrix of all codes is formed.
+
+Model, for each channel by itself: u = offset + sum_k z_k psi_k + noise, z_k ~ N(mean_k, v_k). Where values and codes
+are many and not orthogonal, by preconditioned conjugate gradients (Hestenes and Stiefel 1952).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder, GridSum, TableSum
+from inrflow.encoding.posterior import GaussianPrior
+from inrflow.numerics.batched_regression import WhitenedPosterior
+
+_DIRECT = 1536  # values or codes, of whichever there are fewer, up to which a system of them is factored
+_TOLERANCE, _ITERATIONS = 1e-9, 400  # of the residual, relative; of conjugate gradients
+
+
+def solve_independent(decoder: DomainHarmonicDecoder, x: Tensor, u: Tensor, prior: GaussianPrior) -> Tensor:
+    """Posterior mean codes (G, F, Z), float64, of frames u (G, F, N, C) at the points x (G, N, d) of each group."""
+    channels, offset = u.shape[-1], decoder.offset.detach().cpu().double()
+    mean, variance = prior.mean.reshape(channels, -1), prior.covariance.reshape(channels, -1)
+    codes = mean.expand(*u.shape[:2], *mean.shape).clone()
+    for points, frames, found in zip(x, u, codes, strict=True):
+        at = decoder.sum_at(points, torch.float64)
+        missed = frames.double() - offset - at.values(mean)
+        for c in range(channels):
+            for rows, seen in _patterns(missed[..., c]):
+                found[rows, c] += _solved(at, missed[rows, :, c], seen, variance[c], prior.noise[c])
+    return codes.flatten(2)
+
+
+def _patterns(values: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Frames (indices) of values (F, N) that miss the same points, and which points (N,) they have; none without any.
+    """
+    patterns, which = torch.isfinite(values).unique(dim=0, return_inverse=True)
+    for index, seen in enumerate(patterns):
+        if bool(seen.any()):
+            yield (which == index).nonzero()[:, 0], seen
+
+
+def _solved(at: TableSum | GridSum, values: Tensor, seen: Tensor, variance: Tensor, noise: Tensor) -> Tensor:
+    """Codes (F, K) of zero mean and some variances (K,), of values (F, N) with noise that are `seen` (N,)."""
+    root, every, fewest = (variance / noise).sqrt(), bool(seen.all()), min(int(seen.sum()), len(variance))
+    if fewest <= _DIRECT and not (every and isinstance(at, GridSum)):
+        design = at.table[seen, 0] * root
+        return WhitenedPosterior(design[None]).mean(values[None, :, seen])[0] * root
+
+    def applied(w: Tensor) -> Tensor:
+        fields = at.values((w * root)[:, None])[..., 0]
+        return w + at.sums(fields if every else fields * seen) * root
+
+    diagonal = 1 + int(seen.sum()) * root.square()  # of harmonics on points that fill the domain evenly
+    right = at.sums(values if every else torch.where(seen, values, 0.0)) * root
+    w, residual = torch.zeros_like(right), right
+    direction = preconditioned = residual / diagonal
+    product = (residual * preconditioned).sum(1)
+    goal = _TOLERANCE**2 * product
+    for _ in range(_ITERATIONS):
+        moved = applied(direction)
+        step = product / (direction * moved).sum(1).clamp(min=1e-300)
+        w, residual = w + step[:, None] * direction, residual - step[:, None] * moved
+        preconditioned = residual / diagonal
+        before, product = product, (residual * preconditioned).sum(1)
+        if bool((product <= goal).all()):
+            break
+        direction = preconditioned + (product / before.clamp(min=1e-300))[:, None] * direction
+    return w * root

@@ -1,0 +1,42 @@
+"""Sums of products of functions of one coordinate each, on grids: one axis at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class SeparableSum:
+    """u(x) = sum_k z_k prod_j f_(m_kj)(x_j) of K coefficients on a grid of n_1 x ... x n_d points.
+
+    Costs K n instead of K n^d operations a field, n the points of an axis. modes (K, d): which function of each axis;
+    tables: values (n_j, m_j) of the functions of each axis, given with every call, so that some may be derivatives.
+    """
+
+    def __init__(self, modes: np.ndarray, counts: Sequence[int]) -> None:
+        self.counts = list(counts)
+        self.places = torch.tensor(np.ravel_multi_index(tuple(modes.T), self.counts))
+
+    def full(self, codes: Tensor) -> Tensor:
+        """Coefficients (..., K) as a product of axes (B, m_1, ..., m_d), those of no function 0."""
+        flat = codes.reshape(-1, codes.shape[-1])
+        full = flat.new_zeros(len(flat), int(np.prod(self.counts)))
+        full[:, self.places[: codes.shape[-1]]] = flat
+        return full.reshape(-1, *self.counts)
+
+    def values(self, codes: Tensor, tables: Sequence[Tensor]) -> Tensor:
+        """Fields (..., N) of coefficients (..., K)."""
+        full = self.full(codes)
+        for table in tables:
+            full = torch.tensordot(full, table, ([1], [1]))
+        return full.reshape(*codes.shape[:-1], -1)
+
+    def sums(self, fields: Tensor, tables: Sequence[Tensor]) -> Tensor:
+        """Sums (..., K) over the points of fields (..., N) times each product: the transpose of `values`."""
+        full = fields.reshape(-1, *(len(table) for table in tables))
+        for table in tables:
+            full = torch.tensordot(full, table, ([1], [0]))
+        return full.reshape(*fields.shape[:-1], -1)[..., self.places]

@@ -1,0 +1,87 @@
+"""One law of trajectories that lie on shapes of their own: its data, and spreads calibrated on all held-out shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from inrflow.domains import Domain, Region, domains_of
+from inrflow.domains.triangulation import triangulate
+from inrflow.dynamics.laws import Law, Systems
+from inrflow.dynamics.laws.setting import Data
+from inrflow.dynamics.laws.shapes import fit_law_on_shapes
+from inrflow.evaluation.calibration import calibrate
+from inrflow.evaluation.new_domain import Place, models_of
+from inrflow.model.surrogate import Surrogate
+from inrflow.training.problem import Problem
+
+_CALIBRATED = 6  # shapes, at most
+
+
+@dataclass(frozen=True)
+class ShapeProblem:
+    """Groups of trajectories (`shapes`, indices) on shapes of their own, and the one most are on: the law's home."""
+
+    problem: Problem
+    shapes: list[np.ndarray]
+
+    @property
+    def home(self) -> int:
+        """Number of the shape of most training trajectories."""
+        return int(np.argmax([len(self._rows(members, self.problem.train)) for members in self.shapes]))
+
+    @property
+    def at_home(self) -> Problem:
+        """The problem of the trajectories there; without held-out ones, those that are fitted are."""
+        members = self.shapes[self.home]
+        train, held = (self._rows(members, chosen) for chosen in (self.problem.train, self.problem.validation))
+        return replace(self.problem, train=train, validation=held if len(held) else train)
+
+    def data(self, members: np.ndarray, chosen: np.ndarray) -> Data:
+        """The chosen ones of some trajectories, internal time, channels divided by their deviations."""
+        problem, rows = self.problem, self._rows(members, chosen)
+        scale = problem.source.normalisation.scale.double().flatten()
+        batch = problem.source.batch(rows if len(rows) else members[:1], normalised=False)
+        t, x, u = problem.scale.internal(batch.t).numpy(), batch.x[:, 0].double().numpy(), batch.u.double() / scale
+        whole = ~np.isnan(t).any(1) & (len(rows) > 0)
+        return Data(t[whole], np.broadcast_to(x, (len(t), *x.shape[1:]))[whole], u.numpy()[whole],
+                    Systems(np.zeros(int(whole.sum()), dtype=int)))
+
+    def law(self, seconds: float, seed: int, log: Callable[[str], None]) -> tuple[Law, float, Data]:
+        """The law at home, the error of its forecasts of held-out trajectories on all shapes, and the data at home.
+
+        Raises UserError where none forecasts.
+        """
+        data = [self.data(members, self.problem.train) for members in self.shapes]
+        held = [self.data(members, self.problem.validation) for members in self.shapes]
+        laws, error = fit_law_on_shapes(data, [self._domains(members) for members in self.shapes],
+                                        [one if len(one.u) else None for one in held], seconds=seconds, seed=seed,
+                                        log=log)
+        return laws[self.home], error, data[self.home]
+
+    def calibrated(self, surrogate: Surrogate) -> Surrogate:
+        """The surrogate with standard deviations calibrated on held-out trajectories of several shapes, the mean."""
+        held = [rows for members in self.shapes if len(rows := self._rows(members, self.problem.validation))]
+        spreads, growths, farthest = [], [], surrogate.prior.farthest or 0.0
+        for rows, model in models_of(surrogate, self.problem.file, held[:_CALIBRATED]):
+            batch = self.problem.source.batch(rows, normalised=False)
+            spread, growth = calibrate(model, batch, 1)
+            spreads.append(spread)
+            growths.append(growth)
+            farthest = max(farthest, model.prior.reach(model.codes(batch), model.code_size))
+        prior = replace(surrogate.prior, spread=torch.stack(spreads).mean(0), growth=torch.stack(growths).mean(0),
+                        farthest=farthest)
+        return replace(surrogate, prior=prior)
+
+    def _rows(self, members: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        return members[np.isin(members, chosen)]
+
+    def _domains(self, members: np.ndarray) -> list[Domain]:
+        told = Place.of_trajectory(self.problem.file, int(members[0])).told
+        if told["cells"] is not None:
+            return domains_of(**told)
+        mesh = triangulate(told["x"])
+        return [Region(*mesh, order) for order in (2, 1)]

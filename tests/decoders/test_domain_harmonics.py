@@ -1,0 +1,65 @@
+"""Harmonics of a domain as a decoder: grids axis by axis, and models of earlier versions."""
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder, GridSum, TableSum, grid_of
+from inrflow.domains import Box
+
+BOX = Box([0.0, -1.0], [1.0, 1.0], ["periodic", "walled"])
+
+
+@pytest.fixture
+def decoder():
+    made = DomainHarmonicDecoder(BOX.state(), "natural", 30, 2)
+    with torch.no_grad():
+        made.offset.copy_(torch.tensor([0.5, -1.0]))
+    return made
+
+
+@pytest.fixture
+def grid():
+    """A grid of 7 x 5 points in an order of its own."""
+    x = np.stack(np.meshgrid(np.linspace(0, 0.9, 7), np.linspace(-0.9, 0.7, 5), indexing="ij"), -1).reshape(-1, 2)
+    return torch.tensor(np.random.default_rng(1).permutation(x))
+
+
+def test_values_on_a_grid_are_those_of_the_basis(decoder, grid):
+    z = torch.randn(3, 4, decoder.code_size, dtype=torch.float64)
+    offset, basis = decoder.basis(grid)
+    expected = offset + torch.einsum("ncz,stz->stnc", basis, z)
+    assert isinstance(decoder.sum_at(grid, torch.float64), GridSum)
+    torch.testing.assert_close(decoder(grid[None, None], z).double(), expected.double())
+
+
+def test_values_at_points_that_differ_are_those_of_each(decoder, grid):
+    x = torch.stack([grid[:6], grid[6:12]])[:, None]
+    z = torch.randn(2, 3, decoder.code_size, dtype=torch.float64)
+    each = torch.cat([decoder(one[None], codes[None]) for one, codes in zip(x, z, strict=True)])
+    torch.testing.assert_close(decoder(x, z), each)
+
+
+def test_sums_over_points_transpose_values(decoder, grid):
+    on_grid, table = decoder.sum_at(grid, torch.float64), TableSum(decoder.harmonics, grid.numpy(), torch.float64)
+    fields = torch.randn(3, len(grid), dtype=torch.float64)
+    torch.testing.assert_close(on_grid.sums(fields), table.sums(fields))
+    torch.testing.assert_close(on_grid.table, table.table)
+
+
+def test_points_that_fill_no_grid_are_known():
+    x = np.random.default_rng(0).uniform(size=(12, 2))
+    assert grid_of(x) is None
+    assert grid_of(np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]])) is None
+
+
+def test_slopes_agree_with_differences(decoder, grid):
+    z, step = torch.randn(1, decoder.code_size, dtype=torch.float64), torch.tensor([1e-5, 0.0], dtype=torch.float64)
+    difference = (decoder(grid[None] + step, z) - decoder(grid[None] - step, z)) / 2e-5
+    torch.testing.assert_close(decoder.slopes(grid[None], z)[..., 0], difference, rtol=1e-5, atol=1e-5)
+
+
+def test_an_output_layer_of_an_earlier_version_gives_the_offset(decoder):
+    state = {"output": torch.tensor([[2.0, 0.0], [3.0, 0.0]]), "output_map": torch.zeros(4, 2, 2)}
+    decoder.load_state_dict(state)
+    assert decoder.offset.tolist() == [2.0, 3.0]

@@ -1,0 +1,133 @@
+"""Ensembles of many independent codes, against covariances of the same law."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow import Observations
+from inrflow.data.batch import Normalisation, TrajectoryBatch
+from inrflow.data.description import Description
+from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
+from inrflow.domains import Box
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.laws.term import LawTerm
+from inrflow.dynamics.laws.terms import Term
+from inrflow.dynamics.states import TimeScale
+from inrflow.errors import UserError
+from inrflow.model import ensemble
+from inrflow.model.assimilation import assimilate_noisy
+from inrflow.model.ensemble import deviations, spread_of
+from inrflow.model.state_path import StatePath
+from inrflow.model.state_prior import StatePrior
+from inrflow.model.surrogate import Surrogate
+
+BOX = Box([0.0, 0.0], [1.0, 1.0], ["periodic", "periodic"])
+VALUE = ((0, -1),)
+TIMES = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64).expand(2, 3)
+
+
+class Case:
+    """u_t = .003 lap u + u - u^3 on a torus, two trajectories of three noisy frames on a grid."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.decoder = DomainHarmonicDecoder(BOX.state(), "natural", 25, 1)
+        count = self.decoder.count
+        terms = [Term((VALUE,), 1), Term((VALUE,)), Term((3 * VALUE,))]
+        law = LawTerm(BOX.state(), "natural", count, [term.state() for term in terms], [[0.003], [1.0], [-1.0]], 1e3)
+        process = torch.full((count,), 1e-5).double()
+        self.dynamics = Dynamics(VectorField(count, [law]).double(), Integrator("etd", 0.1), process)
+        variance = 0.1 / (1 + torch.tensor(self.decoder.harmonics.eigenvalues) / 40) ** 2
+        one = torch.ones(1).double()
+        self.prior = StatePrior(torch.zeros(count).double(), variance, 1e-3 * one, process, one)
+        x = np.stack(np.meshgrid(*2 * [np.arange(10) / 10], indexing="ij"), -1).reshape(-1, 2)
+        self.x = torch.tensor(x)
+        self.path = self.dynamics.flow(torch.randn(2, count).double() * variance.sqrt(), TIMES)
+        with torch.no_grad():
+            u = self.decoder(self.x[None, None], self.path).double()
+        self.u = u + 1e-3**0.5 * torch.randn(u.shape).double()
+
+    def estimate(self, prior, frames=1, share=1.0):
+        hidden = torch.rand(2, 1, len(self.x), 1, generator=torch.Generator().manual_seed(1)) > share
+        window = TrajectoryBatch(TIMES, self.x[None, None], torch.where(hidden, torch.nan, self.u))
+        return assimilate_noisy(self.decoder, self.dynamics, prior, window.first_frames(frames))
+
+    @property
+    def dense(self):
+        return replace(self.prior, covariance=self.prior.covariance.diag())
+
+
+@pytest.fixture(scope="module")
+def case():
+    return Case()
+
+
+@pytest.fixture(autouse=True)
+def many(monkeypatch):
+    monkeypatch.setattr(ensemble, "MEMBERS", 300)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.2])
+def test_means_and_spreads_of_one_frame_are_those_of_covariances(case, share):
+    dense, drawn = case.estimate(case.dense, share=share), case.estimate(case.prior, share=share)
+    torch.testing.assert_close(drawn.mean, dense.mean, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(drawn.factor, dense.factor, rtol=1e-4, atol=1e-4)
+    times = torch.tensor([0.0, 0.5], dtype=torch.float64).expand(2, 2)
+    mean, basis = StatePath(case.dynamics, dense).mean(times), case.decoder.basis(case.x)[1].detach().double()[:, 0]
+    spreads = StatePath(case.dynamics, dense).covariance(times, mean), deviations(case.dynamics, drawn, times)
+    for covariance, away in zip(*spreads, strict=True):
+        expected = torch.einsum("nz,szy,ny->sn", basis, covariance.expand(2, -1, -1), basis).sqrt()
+        found = spread_of(case.decoder, case.x[None], away)[..., 0].sqrt()
+        assert (found / expected - 1).abs().mean() < 0.08
+
+
+def test_further_frames_bring_the_states_nearer(case):
+    errors = [float((case.estimate(case.prior, frames, 0.3).mean[:, -1] - case.path[:, frames - 1]).square().mean())
+              for frames in (1, 3)]
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_noise_beyond_that_of_training_is_found(case):
+    noisy = Case()
+    noisy.u = noisy.u + 0.3 * torch.randn(noisy.u.shape, generator=torch.Generator().manual_seed(2)).double()
+    with_noise = float((noisy.estimate(noisy.prior).mean[:, 0] - noisy.path[:, 0]).square().mean())
+    dense = float((noisy.estimate(noisy.dense).mean[:, 0] - noisy.path[:, 0]).square().mean())
+    assert with_noise < 1.5 * dense
+
+
+def test_members_that_diverge_are_left_out(case):
+    away = torch.randn(1, 5, case.decoder.code_size).double()
+    away[0, 0] = torch.nan
+    expected = spread_of(case.decoder, case.x[None], away[:, 1:])
+    torch.testing.assert_close(spread_of(case.decoder, case.x[None], away), expected)
+
+
+def surrogate(case, prior):
+    """A surrogate of the law."""
+    one = torch.ones(1)
+    return Surrogate(Description("torus", ("u",), ("x", "y"), period=(1.0, 1.0)), Normalisation(0 * one, one),
+                     case.decoder, case.dynamics.field, case.dynamics.integrator, prior, TimeScale(0.0, 1.0),
+                     np.array([[0.0, 0.0], [1.0, 1.0]]), 2.0, {"seed": 0, "points": 1.0, "same_points": False})
+
+
+def test_queries_of_a_saved_model_are_those_with_covariances(case, tmp_path):
+    seen = Observations(TIMES[0, :1].numpy(), case.x.numpy(), case.u[0, :1].numpy())
+    answers = []
+    for prior in (case.prior, case.dense):
+        surrogate(case, prior).save(tmp_path)
+        solution = Surrogate.load(tmp_path).assimilate(seen)
+        answers.append(solution.query(0.5, case.x.numpy()[:20], std=True, derivatives=True))
+    drawn, dense = answers
+    for key in ("mean", "dx", "dt"):
+        np.testing.assert_allclose(drawn[key], dense[key], rtol=1e-3, atol=1e-3)
+    assert np.abs(drawn["std"] / dense["std"] - 1).max() < 0.1
+
+
+def test_values_with_times_of_their_own_are_refused(case):
+    window = TrajectoryBatch(TIMES[:1, :1], case.x[None, None], case.u[:1, :1], torch.zeros(1, 1, len(case.x)))
+    with pytest.raises(UserError, match="have times of their own; give frames"):
+        surrogate(case, case.prior).estimate(window)
