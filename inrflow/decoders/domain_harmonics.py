@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ class GridSum:
         self.order = torch.tensor(order)
         self.back = self.order.argsort()
 
-    @property
+    @cached_property
     def table(self) -> Tensor:
         """Values (N, 1, K)."""
         x = np.stack(np.meshgrid(*self.axes, indexing="ij"), -1).reshape(-1, len(self.axes))[self.back.numpy()]
