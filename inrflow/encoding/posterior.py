@@ -38,7 +38,8 @@ class GaussianPrior:
 
     def truncated(self, size: int) -> "GaussianPrior":
         """Prior of the first `size` code dimensions."""
-        return GaussianPrior(self.mean[:size], leading(self.covariance, size), self.noise)
+        own = self.covariance[:size] if self.independent else self.covariance[:size, :size]
+        return GaussianPrior(self.mean[:size], own, self.noise)
 
     @property
     def independent(self) -> bool:
@@ -89,11 +90,6 @@ class GaussianPrior:
             return self.covariance.diagonal(), torch.eye(len(self.mean), dtype=self.covariance.dtype)
         values, vectors = torch.linalg.eigh(self.covariance)
         return values, vectors
-
-
-def leading(covariance: Tensor, size: int) -> Tensor:
-    """The covariance of the first dimensions, of a matrix (n, n) or of variances (n,)."""
-    return covariance[:size] if covariance.dim() == 1 else covariance[:size, :size]
 
 
 def _is_diagonal(matrix: Tensor) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.evidence import training_limit, variance_factor
-from inrflow.encoding.posterior import GaussianPrior, leading
+from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.residual.field import Conditioned
 
@@ -54,7 +54,8 @@ class StatePrior:
 
     def codes(self, size: int) -> GaussianPrior:
         """Prior of the code alone."""
-        return GaussianPrior(self.mean[:size], leading(self.covariance, size), self.noise)
+        own = self.covariance[:size] if self.covariance.dim() == 1 else self.covariance[:size, :size]
+        return GaussianPrior(self.mean[:size], own, self.noise)
 
     def reach(self, data: CodeData, size: int) -> float:
         """The largest squared Mahalanobis distance of observed codes (the first `size` dimensions); 0 without any."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.posterior import GaussianPrior, leading
+from inrflow.encoding.posterior import GaussianPrior
 from inrflow.evaluation.calibration import calibrate
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
@@ -62,7 +62,8 @@ def state_prior(states: CodeData, prior: GaussianPrior, size: int, contexts: int
     """Mean and covariance of states [code, memory, context]: the prior of the codes, the regression of memory on them,
     and standardised contexts."""
     memory = states.codes.shape[-1] - size - contexts
-    mean, covariance = prior.mean[:size].double(), leading(prior.covariance, size).double()
+    own = prior.truncated(size)
+    mean, covariance = own.mean.double(), own.covariance.double()
     if memory:
         mean, covariance = _with_memory(states, mean, covariance, memory)
     if contexts:

@@ -70,7 +70,7 @@ class LawRecipe:
         problem = run.problem
         groups = ContextGroups(problem) if problem.environments is not None else None
         scale = problem.source.normalisation.scale.double().flatten()
-        if len(shapes := shapes_of(problem.file)) > 1:
+        if problem.file.point_layout == "per_trajectory" and len(shapes := shapes_of(problem.file)) > 1:
             yield from _on_shapes(run, shapes)
             return
         rows = problem.train
