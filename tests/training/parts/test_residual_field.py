@@ -17,7 +17,8 @@ from inrflow.evaluation.observe import Observe
 from inrflow.training.problem import Problem
 
 ABOUT = Description("stations", ("u",), ("x", "y"))
-SETTINGS = ("recipe=reduced_order", "training.minutes=0.1", "dynamics.depth=0", "training.steps.residual_field=1")
+SETTINGS = ("recipe=reduced_order", "training.minutes=0.3", "dynamics.depth=0", "training.steps.residual_field=1",
+            "training.steps.decoder=60")
 
 
 def network(stations: int, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -60,7 +61,7 @@ def test_a_network_of_stations_is_kriged(kriged):
     answer = solution.query(np.repeat(t, 60), np.tile(x[28:], (30, 1)), std=True, derivatives=True)
     z = (answer["mean"] - u[:, 28:].reshape(-1, 1)) / answer["std"]
     assert 0.85 < np.nanmean(np.abs(z) < 1.645) < 0.95
-    step = 1e-4
+    step = 1e-3 * surrogate.extent.width(0)  # where other neighbours become the nearest, differences have steps
     slope = (solution(t[3], x[30:31] + [step, 0]) - solution(t[3], x[30:31] - [step, 0])) / (2 * step)
     np.testing.assert_allclose(solution.derivatives(t[3], x[30:31])["dx"][0, :, 0], slope[0], rtol=2e-2, atol=2e-2)
 
