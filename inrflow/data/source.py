@@ -13,7 +13,7 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.time_bins import TimeBins, is_scattered
 from inrflow.errors import UserError
 
-_CACHE_BYTES = 2 * 1024**3
+_CACHE_BYTES = 1024**3
 
 
 class TrajectorySource:
@@ -26,7 +26,7 @@ class TrajectorySource:
         same_points: one subset for all trajectories.
         seed: of the subset.
     Scattered rows whose times all differ are gathered in `time_bins`, and have `delay`s from the bins' centres. Values
-    that fit into 2 GiB are kept in memory once read; larger files are read as they are asked for.
+    are kept in memory once read, up to a GiB; further ones are read as they are asked for.
     """
 
     def __init__(
@@ -52,9 +52,8 @@ class TrajectorySource:
         count = times.shape[1] if frames is None else min(frames, times.shape[1])
         self.times = torch.as_tensor(times[:, :count])
         self.points = file.points if self.time_bins is None else max(1, round(file.rows / times.size))
-        size = len(times) * count * max(1, round(self.points * points)) * len(file.description.channels) * 4
-        self._keep = size <= _CACHE_BYTES
         self._cache: dict[int, TrajectoryBatch] = {}
+        self._cached = 0  # bytes
         self.normalisation = Normalisation(
             torch.zeros(len(file.description.channels)), torch.ones(len(file.description.channels))
         )
@@ -89,8 +88,12 @@ class TrajectorySource:
         x = torch.as_tensor(frames.x)
         if frames.moving and len(frames.t) < limit:
             x = torch.cat([x, x[-1:].expand(limit - len(frames.t), *x.shape[1:])])
-        batch = TrajectoryBatch(t, x[None] if frames.moving else x[None, None], u)
-        if self._keep:
+        return self._kept(trajectory, TrajectoryBatch(t, x[None] if frames.moving else x[None, None], u))
+
+    def _kept(self, trajectory: int, batch: TrajectoryBatch) -> TrajectoryBatch:
+        """The batch, kept where there is room for it."""
+        self._cached += batch.u.nbytes + batch.x.nbytes
+        if self._cached <= _CACHE_BYTES:
             self._cache[trajectory] = batch
         return batch
 
@@ -108,9 +111,7 @@ class TrajectorySource:
             self.times[trajectory : trajectory + 1], torch.as_tensor(x[None, limit]), torch.as_tensor(u[None, limit]),
             torch.as_tensor(delay[None, limit], dtype=torch.float64),
         )
-        if self._keep:
-            self._cache[trajectory] = batch
-        return batch
+        return self._kept(trajectory, batch)
 
     def batch(self, trajectories: Sequence[int] | np.ndarray, normalised: bool = True) -> TrajectoryBatch:
         """The named trajectories, stacked; normalised, or in data units."""

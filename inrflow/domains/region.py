@@ -52,7 +52,10 @@ class Region(Domain):
         """The lowest eigenfunctions of the stiffness matrix, at most as many as there are free nodes."""
         key = (count, check_boundary(boundary))
         if key not in self._known:
-            self._known[key] = self._solve(*key)
+            more = next((known for (size, kind), known in self._known.items() if size > count and kind == boundary),
+                        None)
+            self._known[key] = self._solve(*key) if more is None else RegionHarmonics(
+                self, more.coefficients[:, :count], more.eigenvalues[:count])
         return self._known[key]
 
     def _solve(self, count: int, boundary: str) -> RegionHarmonics:

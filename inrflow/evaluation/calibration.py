@@ -10,12 +10,14 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.effort import seconds_of
 from inrflow.numerics.normal import HALF_WIDTH_90
 
 _VALUES = 100_000
 _FRACTIONS = (1.0, 0.25, 0.0625)  # of the points, observed in the held-out windows
 _FEWEST = 8  # values in a window that can be assimilated
 _FEWEST_VALUES, _FEWEST_FRAMES = 10, 3  # of quantiles, and of their growth
+_LINEARISED = 30  # products of a linearised flow, times n^3
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
 
@@ -53,6 +55,31 @@ def calibrate(
     variance = 2 / (9 * len(batch))
     cautious = (factors * (1 - variance - variance**0.5) ** -1.5).clamp(max=1.0)
     return torch.maximum(factors, cautious).clamp(0.05, 1e3), growth
+
+
+def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds: float) -> TrajectoryBatch:
+    """Fewer trajectories, then shorter ones, then fewer points, where standard deviations of all would take longer than
+    `seconds` of a usual core. At least 4 trajectories, 8 frames after the first `past` and 256 points are kept."""
+    states = len(surrogate.prior.mean)
+    flow = (2 if surrogate.field.is_linear else _LINEARISED) * states**3
+    trajectories, frames, points = len(batch), batch.u.shape[1] - past, batch.u.shape[2]
+
+    def excess() -> float:
+        each = flow + 2 * points * batch.u.shape[3] * states**2
+        return seconds_of(len(_FRACTIONS) * trajectories * (past + frames) * each) / seconds
+
+    if excess() > 1:
+        trajectories = max(min(4, trajectories), int(trajectories / excess()))
+    if excess() > 1:
+        frames = max(min(8, frames), int(frames / excess()))
+    if excess() > 1:
+        points = max(min(256, points), int(points / excess()))
+    batch = batch.select(torch.linspace(0, len(batch) - 1, trajectories).round().long()).first_frames(past + frames)
+    if points == batch.u.shape[2]:
+        return batch
+    chosen = torch.randperm(batch.u.shape[2], generator=torch.Generator().manual_seed(0))[:points].sort().values
+    return TrajectoryBatch(batch.t, batch.x[:, :, chosen], batch.u[:, :, chosen],
+                           None if batch.delay is None else batch.delay[:, :, chosen])
 
 
 def _growth(values: Tensor, lead: Tensor, number: Tensor) -> float:

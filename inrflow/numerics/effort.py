@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _PRODUCTS = 1e10  # multiplications of matrices' entries in a second of a usual core
 _ELEMENTS = 4e8  # operations on single elements, memory included
@@ -10,19 +12,40 @@ _CALLS = 2e5  # operations on tensors, however small
 _SLOWEST = 2.5  # times slower than a usual core: beyond, time counts after all, so that budgets hold
 
 
+class OutOfTime(Exception):
+    """The time of a computation is over; what it has not finished is abandoned."""
+
+
 class Effort:
     """Seconds of a usual core that computations take by their sizes, as far as these are added.
 
-    On a machine that is many times slower, seconds of the processor since the start stand in for them.
+    On a machine that is many times slower, seconds of the processor since the start stand in for them. Long
+    computations that add to it, or `check` it, end where a limit has been reached.
     """
 
     def __init__(self) -> None:
         self._spent, self._began = 0.0, time.process_time()
+        self._limits: list[Callable[[], bool]] = []
 
     def add(self, products: float = 0.0, elements: float = 0.0, calls: float = 0.0, seconds: float = 0.0) -> None:
         """Count multiplications in products of matrices, operations on elements, operations on whole tensors, and what
         is known in seconds."""
-        self._spent += seconds + products / _PRODUCTS + elements / _ELEMENTS + calls / _CALLS
+        self._spent += seconds + seconds_of(products, elements, calls)
+        self.check()
+
+    def check(self) -> None:
+        """Raise OutOfTime where a limit has been reached: once in a second, or more often."""
+        if any(reached() for reached in self._limits):
+            raise OutOfTime
+
+    @contextmanager
+    def limited(self, reached: Callable[[], bool]) -> Iterator[None]:
+        """While the body runs, computations end once `reached` says so."""
+        self._limits.append(reached)
+        try:
+            yield
+        finally:
+            self._limits.pop()
 
     def restart(self) -> None:
         """Begin to count anew."""
@@ -31,6 +54,11 @@ class Effort:
     def __call__(self) -> float:
         """Seconds since the start."""
         return max(self._spent, (time.process_time() - self._began) / _SLOWEST)
+
+
+def seconds_of(products: float = 0.0, elements: float = 0.0, calls: float = 0.0) -> float:
+    """Seconds of a usual core for operations as they are added to an `Effort`."""
+    return products / _PRODUCTS + elements / _ELEMENTS + calls / _CALLS
 
 
 effort = Effort()

@@ -7,20 +7,26 @@ from torch import Tensor
 
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.evaluation.calibration import calibrate
+from inrflow.evaluation.calibration import affordable, calibrate
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.candidate import Candidate
+from inrflow.training.budget import Budget
+from inrflow.training.candidate import Candidate, Refitted
 from inrflow.training.recorder import Recorder
 
+_SHARE, _LEAST = 0.15, 1.0  # of the time for calibration, and seconds at least
 
-def complete(candidate: Candidate, log: Recorder) -> Surrogate:
-    """The surrogate of a candidate: refit, priors, calibration.
+
+def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
+    """The surrogate of a candidate: refit, priors, calibration. What the time does not allow is left out.
 
     The spread is that of forecasts by the candidate itself, to which the held-out trajectories are new; the field that
     is kept is the refitted one.
     """
-    refitted = None if candidate.refit is None else candidate.refit()
+    refitted: Refitted | None = None
+    if candidate.refit is not None:
+        with budget.part():
+            refitted = candidate.refit()
     states = candidate.states if refitted is None or refitted.states is None else refitted.states
     surrogate = assemble(candidate, states)
     problem, prior, size = candidate.problem, surrogate.prior, candidate.code_size
@@ -31,6 +37,8 @@ def complete(candidate: Candidate, log: Recorder) -> Surrogate:
     batch, contexts = problem.held_out(past, candidate.calibrated), candidate.known_contexts(judging)
     if contexts is not None and not len(problem.validation):  # which are known of whole trajectories, not of windows
         batch, past = problem.source.batch(judging, normalised=False), candidate.first + 1
+    if contexts is None:
+        batch = affordable(batch, past, surrogate, _SHARE * budget.total + _LEAST)
     prior.spread, prior.growth = calibrate(surrogate, batch, past, contexts)
     log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(prior.spread)},
             **{f"growth_{i}": float(v) for i, v in enumerate(prior.growth)})
@@ -38,7 +46,8 @@ def complete(candidate: Candidate, log: Recorder) -> Surrogate:
         surrogate.field = refitted.field.double().eval()
         surrogate.contexts = refitted.contexts
     if candidate.refit_decoder is not None:
-        surrogate = candidate.refit_decoder(surrogate)
+        with budget.part():
+            surrogate = candidate.refit_decoder(surrogate)
     return surrogate
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from inrflow.numerics.effort import OutOfTime, effort
 from inrflow.runtime.tensor_files import load_tensors, save_tensors, to_cpu
 from inrflow.training.recorder import CHECKPOINT_SECONDS, Interrupted, Recorder
 
@@ -135,7 +136,8 @@ def _error(stage: Stage, module: nn.Module) -> float:
 def run_stage(stage: Stage, steps: int, log: Recorder) -> float:
     """Run a stage to its end, from its checkpoint where one exists; the module ends in its best state.
 
-    Returns the best validation error. Raises Interrupted after saving, when the log is told to stop.
+    Where the time is over it ends early. Returns the best validation error.
+    Raises Interrupted after saving, when the log is told to stop.
     """
     module, checkpoint = stage.module, log.checkpoints / f"{stage.name}.safetensors"
     optimiser = stage.make_optimiser(module)
@@ -170,7 +172,11 @@ def run_stage(stage: Stage, steps: int, log: Recorder) -> float:
 
     with log.saving():
         for step in range(first, steps):
-            loss = stage.advance(module, optimiser, step, steps)
+            try:
+                effort.check()
+                loss = stage.advance(module, optimiser, step, steps)
+            except OutOfTime:
+                break
             running = loss if running is None else 0.95 * running + 0.05 * loss
             done = step + 1
             if done % every == 0 or done == steps:

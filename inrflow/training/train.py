@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate
 from inrflow.training.complete import assemble, complete
 from inrflow.training.parts.residual_field import choose_residual_field
+from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import Recipe
 from inrflow.training.recipes.registry import recipes_named
 from inrflow.training.recorder import Tried
@@ -28,12 +30,10 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
     """
     best: Candidate | None = None
     chosen: Tried | None = None
-    for recipe in recipes_named(run.config.recipe) if recipes is None else recipes:
-        reason = run.judge.enough(best) or recipe.applies(run.problem, best)
-        if reason is not None:
-            run.log.skip(recipe.name, reason)
-            continue
-        for candidate in _proposed(recipe, run):
+
+    def consider(candidates: Iterator[Candidate]) -> None:
+        nonlocal best, chosen
+        for candidate in candidates:
             row = candidate.row or run.log.tried(_row(candidate))
             if not math.isfinite(candidate.score.error):
                 row.why = "its forecasts of held-out data diverge"
@@ -44,6 +44,27 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
             if chosen is not None:
                 chosen.why = f"{_words(row, chosen)} forecasts held-out data better"
             best, chosen = candidate, row
+
+    def over() -> str | None:
+        return "the time is over" if run.budget.over and best is not None else None
+
+    recipes = recipes_named(run.config.recipe) if recipes is None else recipes
+    late = [recipe for recipe in recipes if is_late(recipe, run.problem)]
+    further: list[tuple[str, Iterator[Candidate]]] = []
+    for recipe in [*(recipe for recipe in recipes if recipe not in late), *late]:
+        reason = run.judge.enough(best) or recipe.applies(run.problem, best) or over()
+        if reason is not None:
+            run.log.skip(recipe.name, reason)
+            continue
+        candidates = _proposed(recipe, run)
+        if late and recipe not in late:
+            consider(islice(candidates, 1))
+            further.append((recipe.name, candidates))
+        else:
+            consider(candidates)
+    for name, candidates in further:
+        if best is not None and best.recipe == name and run.judge.enough(best) is None and not run.budget.over:
+            consider(candidates)
     if best is None or chosen is None:
         why = "; ".join(f"{row['recipe']}: {row['why']}" for row in run.log.not_applied) or "every model diverged"
         raise UserError(f"no model was found for {run.problem.file.path} ({why}); give more trajectories, or "
@@ -52,14 +73,20 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
     run.log.save_candidates()
     run.log.say(f"model: {best.recipe}, {best.name}, {best.code_size} codes, validation error "
                 f"{best.score.error:.2e} of the variance")
-    surrogate = complete(best, run.log)
+    surrogate = complete(best, run.budget, run.log)
     wanted = run.config.training.residual_field
-    if wanted == "on" or (wanted == "auto" and not best.explained):
+    if wanted == "on" or (wanted == "auto" and not best.explained and not run.budget.over):
         judged = assemble(best)
         judged.prior.spread, judged.prior.growth = surrogate.prior.spread, surrogate.prior.growth
         surrogate = choose_residual_field(surrogate, judged, run)
         run.log.save_candidates()
     return surrogate
+
+
+def is_late(recipe: Recipe, problem: Problem) -> bool:
+    """Whether a recipe asks, by an optional method of this name, to be tried after the first candidates of the others
+    and before their further ones: one that takes much time, and seldom finds a model of such data."""
+    return bool(getattr(recipe, "is_late", lambda _: False)(problem))
 
 
 def _proposed(recipe: Recipe, run: Run) -> Iterator[Candidate]:

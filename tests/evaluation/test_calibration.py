@@ -15,7 +15,7 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import TimeScale
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.evaluation.calibration import calibrate
+from inrflow.evaluation.calibration import affordable, calibrate
 from inrflow.evaluation.forecast import predicted_std
 from inrflow.model.state_path import StatePath
 from inrflow.model.state_prior import StateEstimate, StatePrior
@@ -221,3 +221,14 @@ def test_intervals_grow_with_errors_that_add_up_and_hold_them_alike_at_all_leads
     assert max(held) - min(held) < 0.1 and min(held) > 0.75
     constant = errors * (1 + torch.arange(float(FRAMES)).double()[None, :, None, None]) ** growth / FRAMES**growth
     assert coverage(constant[:, 1]) - coverage(constant[:, -1]) > 0.15
+
+
+def test_fewer_then_shorter_trajectories_then_fewer_points_calibrate_in_a_short_time(surrogate):
+    batch = TrajectoryBatch(torch.arange(30.0).double().expand(16, 30), normal(1, 1, 900, 1, seed=3),
+                            normal(16, 30, 900, 2, seed=4))
+    shapes = [tuple(affordable(batch, 2, surrogate, seconds).u.shape[:3]) for seconds in (1e3, 5e-3, 1e-9)]
+    assert shapes[0] == (16, 30, 900) and shapes[-1] == (4, 10, 256)
+    assert [sum(a != b for a, b in zip(shape, shapes[0], strict=True)) for shape in shapes] == [0, 1, 3]
+    few = affordable(batch, 2, surrogate, 1e-9)
+    place = (batch.x[0, 0, :, 0] == few.x[0, 0, 7, 0]).nonzero()[0, 0]
+    assert torch.equal(few.u[0, :, 7], batch.u[0, :10, place])

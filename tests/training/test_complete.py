@@ -31,7 +31,7 @@ def validation(run):
 
 def test_the_refitted_field_is_kept_and_the_standard_deviations_are_those_of_the_candidate(run):
     one = candidate(run, OFF, refit=lambda: Refitted(linear(RATES)))
-    surrogate = complete(one, run.log)
+    surrogate = complete(one, run.budget, run.log)
     assert torch.equal(surrogate.field.linear.matrix, RATES)
     expected = calibrate(assemble(one), validation(run), 1)[0]
     assert torch.equal(surrogate.prior.spread, expected) and torch.equal(surrogate.prior.process,
@@ -43,7 +43,7 @@ def test_the_refitted_field_is_kept_and_the_standard_deviations_are_those_of_the
 
 def test_a_candidate_without_refit_keeps_its_own_field_and_prior(run):
     one = candidate(run, OFF)
-    surrogate, assembled = complete(one, run.log), assemble(one)
+    surrogate, assembled = complete(one, run.budget, run.log), assemble(one)
     assert torch.equal(surrogate.field.linear.matrix, OFF)
     assert torch.equal(surrogate.prior.covariance, assembled.prior.covariance)
     assert torch.equal(surrogate.prior.process, assembled.prior.process)
@@ -55,10 +55,10 @@ def test_the_prior_is_that_of_all_states_and_reaches_to_the_farthest(run):
     one = candidate(run, memory=True)
     every = CodeData.join([one.states, one.validation])
     refitted = Refitted(one.field, states=every)
-    surrogate = complete(replace(one, refit=lambda: refitted), run.log)
+    surrogate = complete(replace(one, refit=lambda: refitted), run.budget, run.log)
     hidden = every.codes[every.observed][:, 2]
     assert float(surrogate.prior.mean[2]) == pytest.approx(float(hidden.mean()), rel=1e-9)
-    assert float(complete(one, run.log).prior.mean[2]) != pytest.approx(float(hidden.mean()), rel=1e-3)
+    assert float(complete(one, run.budget, run.log).prior.mean[2]) != pytest.approx(float(hidden.mean()), rel=1e-3)
     radius = every.codes[every.observed][:, :2].square().sum(1).max()  # the prior of the codes is standard normal
     assert surrogate.prior.farthest == pytest.approx(float(radius), rel=1e-6)
 
@@ -72,20 +72,20 @@ def test_the_decoder_is_refitted_last_of_the_calibrated_surrogate(run):
         return surrogate
 
     one = candidate(run, OFF, refit=lambda: Refitted(linear(RATES)), refit_decoder=refit_decoder)
-    surrogate = complete(one, run.log)
+    surrogate = complete(one, run.budget, run.log)
     assert len(seen) == 1 and torch.equal(seen[0][0], RATES)
-    assert torch.equal(seen[0][1], complete(candidate(run, OFF), run.log).prior.spread)
+    assert torch.equal(seen[0][1], complete(candidate(run, OFF), run.budget, run.log).prior.spread)
     assert surrogate.training["dynamics"] == "refitted"
 
 
 def test_at_most_the_stated_number_of_trajectories_calibrates(run):
     one = candidate(run, OFF, calibrated=1)
     batch = run.problem.source.batch(run.problem.validation[:1], normalised=False)
-    assert torch.equal(complete(one, run.log).prior.spread, calibrate(assemble(one), batch, 1)[0])
+    assert torch.equal(complete(one, run.budget, run.log).prior.spread, calibrate(assemble(one), batch, 1)[0])
 
 
 def test_calibration_is_logged(run):
-    surrogate = complete(candidate(run, OFF), run.log)
+    surrogate = complete(candidate(run, OFF), run.budget, run.log)
     rows = [json.loads(line) for line in (run.log.directory / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["stage"] == "calibration" and rows[-1]["spread_0"] == float(surrogate.prior.spread[0])
 
@@ -94,7 +94,7 @@ def test_contexts_are_known_in_calibration_and_those_of_the_refit_are_kept(run):
     kept = Contexts("environment", torch.ones(1, 1).double(), torch.ones(1))
     one = candidate_with_context(run)
     one = replace(one, refit=lambda: Refitted(one.field, contexts=kept))
-    surrogate = complete(one, run.log)
+    surrogate = complete(one, run.budget, run.log)
     assert surrogate.context_size == 1 and surrogate.contexts is kept
     assert float(surrogate.prior.process[-1]) == 0.0 and float(surrogate.prior.covariance[-1, -1]) == 1.0
     unknown = calibrate(assemble(one), validation(run), 1)[0]

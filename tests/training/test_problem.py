@@ -6,7 +6,8 @@ from runs import run_on
 
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.training.run import Budget
+from inrflow.training.budget import Budget
+from inrflow.training.problem import some_of
 
 
 def test_a_share_of_the_time_is_less_where_little_is_left_by_the_injected_clock():
@@ -41,3 +42,25 @@ def test_few_trajectories_are_validated_in_time(trajectories, frames, overrides,
     with run_on(path, tmp_path, *overrides) as run:
         problem = run.problem
     assert len(problem.validation) == held_out and len(problem.train) == trajectories - held_out
+
+
+def test_of_values_beyond_the_time_some_trajectories_and_points_are_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("inrflow.training.problem._FEWEST_VALUES", 1e5)
+    u = np.random.default_rng(0).normal(size=(50, 5, 2000, 1)).astype(np.float32)
+    path, x = tmp_path / "train.h5", np.random.default_rng(1).random((2000, 2))
+    write_trajectories(path, np.arange(5.0), x, u, Description("noise", ("u",), ("x", "y")))
+    with pytest.warns(UserWarning, match=r"24 of 50 trajectories at 1024 of 2000 points"), \
+            run_on(path, tmp_path, "training.minutes=1e-4") as run:
+        few = run.problem
+        batch = few.source.batch(few.train)
+    assert len(few.train) == 19 and len(few.validation) == 5 and not set(few.train) & set(few.validation)
+    assert batch.u.shape == (19, 5, 1024, 1) and batch.x.shape == (1, 1, 1024, 2)
+    with run_on(path, tmp_path, "training.minutes=10") as run:
+        assert len(run.problem.train) == 40 and run.problem.source.fraction == 1.0
+
+
+def test_some_of_the_trajectories_are_of_every_system():
+    rows, systems = np.arange(3, 40), np.arange(40) // 10
+    kept = some_of(rows, 0.3, systems)
+    assert np.isin(kept, rows).all() and np.bincount(systems[kept]).tolist() == [2, 3, 3, 3]
+    assert some_of(rows, 1e-3, systems).tolist() == [3, 10, 20, 30]

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from inrflow.dynamics.fitting.folds import Fold, folds_of
 from inrflow.dynamics.fitting.linear import LinearFit, affine_rollout, transitions_of
 from inrflow.dynamics.fitting.moments import fit_irregular
 from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, past_frames, with_memory
+from inrflow.numerics.effort import effort, seconds_of
 from inrflow.numerics.matrix_functions import flow, generator_of
 from inrflow.numerics.ridge import ridge_grid
 
@@ -30,6 +32,7 @@ _SCREEN, _SCREENED = 4, 6  # of many folds every so many screen the candidates, 
 _ALIKE, _ALIKE_IN_NOISE = 1.5, 1.2  # times the least error of a single trajectory: does about as well
 _NOISY, _MEMORY_PAYS = 0.1, 0.5  # share of the variance; times the error without memory
 _WEAKEST_APART = 1e-10  # weaker ridges do the same where steps are unequal
+_SOLVE, _LOGARITHM, _IRREGULAR, _FEWEST_RIDGES = 2, 60, 20, 4  # products of a solve, times n^3; solves that others take
 _BEYOND = 1.5  # times what was seen, and its growth: how far a forecast may go
 
 
@@ -85,6 +88,7 @@ class ClosedFormSearch:
         originals: see `validation`.
         window: frames that are known before a forecast of a validation trajectory begins.
         floor: error of the decoder itself, share of the variance: smaller differences than it decide nothing.
+        seconds: of effort for `search`: fewer ridges, then fewer sizes are tried where all would take more.
     """
 
     def __init__(
@@ -96,9 +100,10 @@ class ClosedFormSearch:
         originals: int = 1,
         window: int = 1,
         floor: float = 0.0,
+        seconds: float = math.inf,
     ) -> None:
         self.training, self.period, self.harmonics, self.floor = training, period, harmonics, floor
-        self.originals = originals
+        self.originals, self.seconds = originals, seconds
         self.left_out = validation is None
         self.folds = folds_of(training, originals, self.uniform) if validation is None else []
         self.folds = self.folds or [Fold(training, training if validation is None else validation, window - 1)]
@@ -137,6 +142,7 @@ class ClosedFormSearch:
             continuous: roll out the continuous-time field instead of the fitted map of one step.
             every: stride over the folds.
         """
+        effort.add(*self._cost(candidate, continuous, every))
         fewest = min(self.training.codes.shape[1] - 1, *(fold.training.codes.shape[1] for fold in self.folds))
         if candidate.memory and fewest < 3:  # memory is known from the second frame on: no transition would be left
             return float("inf")
@@ -149,6 +155,30 @@ class ClosedFormSearch:
         errors = totals[scored] / counts[scored] / max(variance, 1e-300)
         value = float(errors.clamp(min=1e-30).log().mean().exp())
         return value if value == value else float("inf")
+
+    def _cost(self, candidate: Candidate, continuous: bool = False, every: int = 1) -> tuple[float, float, float]:
+        """Products, elements and calls of a score."""
+        n, folds = candidate.size + candidate.memory + 1, len(self.folds[::every]) + self.left_out
+        states, frames = self.folds[0].validation.observed.shape
+        solves = _IRREGULAR if not self.uniform else _LOGARITHM if continuous else 1
+        return (folds * (_SOLVE * solves * n**3 + states * frames * n**2), folds * 4.0 * states * frames * n,
+                folds * (30.0 + 8 * frames))
+
+    def _affordable(self, sizes: Sequence[int], memories: Sequence[float], ridges: Sequence[float]
+                    ) -> tuple[list[int], list[float]]:
+        """Sizes and ridges that can be tried in the time: every second ridge, then every second size goes."""
+        sizes, ridges = sorted(set(sizes)), sorted(ridges)
+        every = _SCREEN if len(self.folds) >= 2 * _SCREEN else 1
+
+        def seconds() -> float:
+            grid = self.grid(sizes, memories, ridges[:1])
+            finals = [seconds_of(*self._cost(c, True)) for c in grid]
+            each = sum(seconds_of(*self._cost(c, every=every)) for c in grid)
+            return each * len(ridges) + sum(finals) + _FINALISTS * max(finals)
+
+        while seconds() > self.seconds and (len(ridges) > _FEWEST_RIDGES or len(sizes) > 1):
+            ridges, sizes = (ridges[::2], sizes) if len(ridges) > _FEWEST_RIDGES else (ridges, sizes[1::2])
+        return sizes, ridges
 
     def _errors(self, candidate: Candidate, continuous: bool, every: int) -> tuple[Tensor, Tensor, float]:
         """Summed squared errors and their number, (folds,), zero where unscored, and the variance of the codes."""
@@ -215,7 +245,7 @@ class ClosedFormSearch:
         """The step of uniform data."""
         return float(self._fits[self._key(fold, candidate)][0].transitions.step.median())
 
-    @property
+    @cached_property
     def uniform(self) -> bool:
         """Whether all steps between observed training frames are equal."""
         return transitions_of(self.training.codes[..., :1], self.training.t, self.training.observed).uniform
@@ -259,6 +289,7 @@ class ClosedFormSearch:
         uniform = self.uniform
         if not uniform and max(ridges) > _WEAKEST_APART:  # each fit follows all transitions: no two that are the same
             ridges = [ridge for ridge in ridges if ridge >= _WEAKEST_APART]
+        sizes, ridges = self._affordable(sizes, memories, ridges)
         candidates = self.grid(sizes, memories, ridges)
         scores = {c: self.score(c) for c in sorted(self._screened(candidates), key=lambda c: (c.memory, c.size))}
         candidates = list(scores)

@@ -16,6 +16,7 @@ from inrflow.encoding.delayed_values import AffineMotion
 _SHORT = 8.0  # internal time units over which the noise of a gap is added as if the flow did not move it
 _MANY = 600  # states from which on those that a flow moves by themselves are taken apart
 _FLIGHTS = 2  # disturbed ones of each trajectory
+_TRANSITIONS, _LEADS = 200, 20  # frames from which every second transition gives the process noise; forecasts' length
 _CONTEXT_STEP = 1e-4  # of central differences: truncation and rounding below 1e-8
 
 
@@ -137,7 +138,7 @@ def process_noise(field: VectorField, integrator: Integrator, states: CodeData) 
     """Variance (n,) that one unit of time adds, from one-step forecasts of states the field was not fitted to."""
     total = torch.zeros(states.codes.shape[-1], dtype=torch.float64)
     count = 0
-    for k in range(states.codes.shape[1] - 1):
+    for k in range(0, states.codes.shape[1] - 1, 1 + states.codes.shape[1] // _TRANSITIONS):
         rows = (states.observed[:, k] & states.observed[:, k + 1]).nonzero()[:, 0]
         if not len(rows):
             continue
@@ -161,7 +162,7 @@ def calibrated_process_noise(
     if not len(rows) or unseen.codes.shape[1] < 3 or not bool((process > 0).any()):
         return process
     dynamics = Dynamics(field, integrator, process)
-    start, times = unseen.codes[rows, 0], unseen.t[rows]
+    start, times = unseen.codes[rows, 0], unseen.t[rows, : 1 + _LEADS]
     path = dynamics.flow(start, times, check=False)
     if not bool(torch.isfinite(path).all()):
         return process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +31,7 @@ from inrflow.dynamics.laws.setting import (
 )
 from inrflow.dynamics.laws.shooting import Shooting, flights
 from inrflow.errors import UserError
-from inrflow.numerics.effort import effort
+from inrflow.numerics.effort import OutOfTime, effort
 
 _FINER = (1.7, 2.8, 4.6, 7.6, 12.5)  # times as many harmonics that forecasts are tried on
 _FINEST = (3.7, 7.0)  # those of flows, whose small waves carry energy away: at once
@@ -39,6 +40,7 @@ _BETTER = 0.9  # share of the error that is left by more harmonics or shorter st
 _SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
 _LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
 _LAST = 3.0  # seconds for standard errors
+_CHOICE = 0.15  # share of the time after which no further boundary conditions and numbers of harmonics are tried
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
 _LENGTHS, _SHORT = (1, 3, 9), 3  # frames of the flights that refine coefficients, one after the other; of noisy codes,
 # and of the last ones, by which standard errors are found
@@ -80,7 +82,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     order = generator.permutation(len(data.u))
     judged = max(1, round(_SHARE * len(data.u)))
     train, judge = data.take(np.sort(order[judged:])), data.take(np.sort(order[: min(judged, _JUDGES)]))
-    place, boundary, count, floor = choose(domains, boundary, train, seed, say)
+    place, boundary, count, floor = choose(domains, boundary, train, seed, say, start + _CHOICE * seconds)
     codes = fit_codes(place.harmonics(count, boundary), train.x, train.u)
     if codes.used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
         codes = fit_codes(place.harmonics(codes.used, boundary), train.x, train.u)
@@ -104,67 +106,69 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     def least() -> float:
         return min((float(errors.mean()) for errors, _ in scored), default=np.inf)
 
-    sought(families, 0.4)
-    for wider in (*families.with_multipliers(place, states.shape[2]),
-                  *families.in_place(codes.harmonics, bool(train.systems.counts))):
-        if least() > max(_LITTLE, _NOISY * floor) and effort() - start < 0.4 * seconds:
-            sought(wider, 0.5)
     deadline = start + (1 - _KEPT) * seconds
-    until = start + _SINGLE * seconds if least() < _EXPLAINED else deadline
+    with suppress(OutOfTime):  # what has been found by then is kept
+        sought(families, 0.4)
+        for wider in (*families.with_multipliers(place, states.shape[2]),
+                      *families.in_place(codes.harmonics, bool(train.systems.counts))):
+            if least() > max(_LITTLE, _NOISY * floor) and effort() - start < 0.4 * seconds:
+                sought(wider, 0.5)
+        until = start + _SINGLE * seconds if least() < _EXPLAINED else deadline
 
-    def wanting() -> bool:
-        return effort() < until and not least() < max(_NEAR * floor, _EXACT)
+        def wanting() -> bool:
+            return effort() < until and not least() < max(_NEAR * floor, _EXACT)
 
-    if wanting():
-        for law in along_single_steps(place, boundary, codes, families, train.t, states, spread, until):
-            consider(law)
-            if not wanting():
-                break
+        if wanting():
+            for law in along_single_steps(place, boundary, codes, families, train.t, states, spread, until):
+                consider(law)
+                if not wanting():
+                    break
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
     began = effort()
     errors, law = simplest(scored)
     exact = errors.mean() < _EXACT
-    law = law if exact else shorter_steps(errors, law, judge, deadline)
-    judging = effort() - began
-    kept = 3 * _FINER[0] ** 2 * judging  # for forecasts on more harmonics, if they can be afforded
-    kept = kept if kept < _KEPT * seconds else 0.0
-    known, frames = shares_known(codes, spread), states.shape[1]
+    with suppress(OutOfTime):
+        law = law if exact else shorter_steps(errors, law, judge, deadline)
+        judging = effort() - began
+        kept = 3 * _FINER[0] ** 2 * judging  # for forecasts on more harmonics, if they can be afforded
+        kept = kept if kept < _KEPT * seconds else 0.0
+        known, frames = shares_known(codes, spread), states.shape[1]
 
-    def along(law: Law, length: int, seconds: float, uncertain: bool | None) -> Refinement:
-        every = flights(train.t, states, spread, min(length, frames - 1), train.systems.number)
-        return Refinement(law, every, known, seconds, uncertain=uncertain)
+        def along(law: Law, length: int, seconds: float, uncertain: bool | None) -> Refinement:
+            every = flights(train.t, states, spread, min(length, frames - 1), train.systems.number)
+            return Refinement(law, every, known, seconds, uncertain=uncertain)
 
-    last = along(law, 1, _LAST, None)
-    noisy, hardly = last.uncertain, 1.0
-    if noisy:  # forecasts from single frames tell little
-        law, hardly, kept = widened(law, train), _HARDLY, 0.0
-        states, spread = encode(law.codes, train)
-        known, errors = shares_known(law.codes, spread), forecast_errors(law, judge)
-    lengths = [n for n in ((_SHORT, frames - 1) if noisy else _LENGTHS) if n < frames and not exact]
-    for index, length in enumerate(lengths):
-        left = seconds - kept - 2 * judging - (effort() - start)
-        if left < 0:
-            break
-        left *= _DESCENT if noisy else 0.5  # the rest is for forecasts
-        last = along(law, length, left / (len(lengths) - index), noisy)
-        if noisy:  # longer flights take over where short ones have nothing to add
-            last.deadline = effort() + left
-        refined = known_contexts(last.run(), train, judge)
-        after = forecast_errors(refined, judge)
-        say(f"  along flights of {length}: {errors.mean():.3e} to {after.mean():.3e}, "
-            f"effort {effort() - start:.1f} s")
-        if not worse(after, hardly * errors):
-            law, errors = refined, after
-    if not noisy:
-        last = along(law, _SHORT, _LAST, False)
-    law, short = last.estimated(law)
-    if noisy and short.size < law.size:
-        short = last.run(short)
-    if short.size < law.size and not worse(forecast_errors(short, judge), _HARDLY * errors + _EXACT):
-        law = pruned(short)
-    if not (noisy or exact or isinstance(place, Flows)):
-        law = finer(law, train, judge, start + seconds, say)
+        last = along(law, 1, min(_LAST, 0.1 * seconds), None)
+        noisy, hardly = last.uncertain, 1.0
+        if noisy:  # forecasts from single frames tell little
+            law, hardly, kept = widened(law, train), _HARDLY, 0.0
+            states, spread = encode(law.codes, train)
+            known, errors = shares_known(law.codes, spread), forecast_errors(law, judge)
+        lengths = [n for n in ((_SHORT, frames - 1) if noisy else _LENGTHS) if n < frames and not exact]
+        for index, length in enumerate(lengths):
+            left = seconds - kept - 2 * judging - (effort() - start)
+            if left < 0:
+                break
+            left *= _DESCENT if noisy else 0.5  # the rest is for forecasts
+            last = along(law, length, left / (len(lengths) - index), noisy)
+            if noisy:  # longer flights take over where short ones have nothing to add
+                last.deadline = effort() + left
+            refined = known_contexts(last.run(), train, judge)
+            after = forecast_errors(refined, judge)
+            say(f"  along flights of {length}: {errors.mean():.3e} to {after.mean():.3e}, "
+                f"effort {effort() - start:.1f} s")
+            if not worse(after, hardly * errors):
+                law, errors = refined, after
+        if not noisy:
+            last = along(law, _SHORT, min(_LAST, 0.1 * seconds), False)
+        law, short = last.estimated(law)
+        if noisy and short.size < law.size:
+            short = last.run(short)
+        if short.size < law.size and not worse(forecast_errors(short, judge), _HARDLY * errors + _EXACT):
+            law = pruned(short)
+        if not (noisy or exact or isinstance(place, Flows)):
+            law = finer(law, train, judge, start + seconds, say)
     return standard(law, np.unique(train.systems.number))
 
 

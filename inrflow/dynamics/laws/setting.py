@@ -16,6 +16,7 @@ from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.terms import Term, multipliers, short_list
 from inrflow.dynamics.laws.transform import transform_of
+from inrflow.numerics.effort import effort
 
 _FEWEST = 8
 _MOST = 256  # harmonics that laws are sought on
@@ -63,16 +64,15 @@ def windows(data: Data) -> Data:
         return data
     starts = range(0, frames - length + 1, length - 1)
     rows = np.repeat(np.arange(trajectories), len(starts))
-    parts = data.take(rows)
-    cut = np.tile(starts, trajectories)[:, None] + np.arange(length)
-    return replace(parts, t=np.take_along_axis(parts.t, cut, 1), u=parts.u[np.arange(len(rows))[:, None], cut])
+    cut = rows[:, None], np.tile(starts, trajectories)[:, None] + np.arange(length)
+    return Data(data.t[cut], data.x[rows], data.u[cut], data.systems.take(rows))
 
 
-def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log
+def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, say: Log, deadline: float = np.inf
            ) -> tuple[Domain, str, int, float]:
     """Domain, boundary condition and number of harmonics that fit held-out points best, the fewer where it is close.
 
-    And their error at these points.
+    And their error at these points. deadline: of effort, for all but the first.
     """
     some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
     bases = [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
@@ -83,7 +83,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
         points = int(_TOLD * points)
     for i, (place, kind) in enumerate(bases):
         size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else _MOST, points)
-        while size >= _FEWEST:
+        while size >= _FEWEST and (effort() < deadline or not errors):
             errors[i, size] = held_out_errors(place.harmonics(size, kind), some.x, some.u, seed)
             if errors[i, size] > _HOPELESS * min(errors.values()):
                 break

@@ -21,6 +21,7 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import rk4_integrals
 from inrflow.dynamics.libraries.integral_form import intervals, refit, search
 from inrflow.dynamics.states import CodeData
+from inrflow.numerics.effort import effort
 from inrflow.numerics.ridge import ridge_grid
 
 RIDGES, FIRST_RIDGES = ridge_grid(-9, -3, 1), ridge_grid(-6, -2)
@@ -120,6 +121,7 @@ class QuadraticFit:
         the flow of coefficients (F, n + P) and the changes that these should have made."""
         if about is None:
             for one in self.intervals:
+                effort.add(products=len(one.rows) * self.unknowns * (self.unknowns + self.size))
                 path, weights = one.polynomial()
                 mean = sum(w * self.features(s) for w, s in zip(weights, path.float(), strict=True))
                 yield mean * one.gap[:, None].float(), (one.end - one.start).float()
@@ -131,6 +133,7 @@ class QuadraticFit:
             return features @ theta, (features,)
 
         for one in self.intervals:
+            effort.add(products=len(one.rows) * self.unknowns * (self.unknowns + 8 * self.size))
             gap = one.gap.float()
             steps = max(1, math.ceil(float(gap.max()) / _SUBSTEP - 1e-6))
             end, (total,) = rk4_integrals(evaluate, gap.new_zeros(()), one.start.float(), gap, steps)
@@ -166,6 +169,7 @@ class QuadraticFit:
                 right.addmm_(phi.T, change)
             right, strength = right.double(), float(gram.diagonal()[linear].mean())
         for ridge in ridges:
+            effort.add(products=len(gram) ** 3 / 3)
             regular = gram.to(torch.float64, copy=True)
             regular.diagonal().add_(ridge * strength)
             factor, failed = torch.linalg.cholesky_ex(regular)

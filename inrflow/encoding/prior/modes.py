@@ -25,6 +25,7 @@ from torch import Tensor
 
 from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.numerics.batched_regression import WhitenedPosterior, block_length
+from inrflow.numerics.effort import effort
 
 _FEATURE_FLOOR = 1e-9
 # Observed values of a frame per feature from which on the noise is updated by MacKay's fixed point, and from which on
@@ -104,6 +105,7 @@ def fit_output_modes(
         for x, u in blocks:
             psi = (features(x.flatten(0, 1)).double() @ whitening).unflatten(0, x.shape[:2])
             statistics.add(partial(_block_design, psi, channels), torch.zeros(()), u)
+            effort.check()
         prior = statistics.maximise(swift=typical > _DETERMINED * size)
         if average is not None:
             prior = average(prior, whitening)
@@ -281,6 +283,7 @@ def refit_variances(
             basis = torch.einsum("nf,zcf->ncz", psi, modes.modes.double())
             codes, spread = condition(offset, basis, u, prior, covariance=True)
             assert spread is not None
+            effort.check()
             second += codes.square().sum(0) + spread.diagonal(dim1=-2, dim2=-1).expand(len(u), -1).sum(0)
             error = u.double() - offset - torch.einsum("ncz,fz->fnc", basis, codes)
             finite = torch.isfinite(error)

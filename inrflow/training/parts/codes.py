@@ -19,6 +19,7 @@ from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import encode
 from inrflow.encoding.equivariance import CodeAction, code_action
 from inrflow.encoding.posterior import GaussianPrior
+from inrflow.numerics.effort import effort
 from inrflow.training.run import Run
 
 Encode = Callable[[np.ndarray, Augmentation | None], CodeData]
@@ -154,6 +155,7 @@ def encode_trajectories(
     random = np.random.default_rng([seed, 17])
     done = 0
     for block in blocks_of(trajectories, _BLOCK if motion is None else MOVED_BLOCK):
+        effort.check()
         batch = source.moved(block, augmentation, random)
         observed = batch.observed
         codes = encode(decoder, batch, prior, motion=None if motion is None else motion(block))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +16,7 @@ from inrflow.encoding.prior.harmonic_modes import HarmonicLabels, harmonic_modes
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.errors import UserError
+from inrflow.numerics.effort import OutOfTime, seconds_of
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.margins import BETTER, HARMONICS_SUFFICE, HARMONICS_SUFFICE_ASYNCHRONOUS
 from inrflow.training.parts.trunk import DecoderTraining
@@ -28,6 +28,7 @@ _MODE_ITERATIONS, _FEWEST_FOR_MODES, _MOST_FOR_MODES = 6, 8, 96
 _POINTS = 0.9  # harmonics a point
 _STATISTICS = 16  # trajectories from which the spectrum of harmonics is taken
 _RATE = 3e-3  # of the optimiser, a third of it off periodic domains
+_FEWEST_STEPS = 60  # of a trunk beside harmonics: the rate has risen for 20 of them
 _DENSE_W0 = 30.0  # where the points are dense enough to show all that a field has
 
 
@@ -64,7 +65,12 @@ def fit_decoder(run: Run) -> FittedDecoder:
     if float(harmonics.modes.noise.mean()) < sufficient:
         run.budget.record("decoder", 0)
         return _with_interpolation_error(frames, harmonics)
-    trunk = fit_trunk(run)
+    trunk: FittedDecoder | None = None
+    with run.budget.part(_SHARE + _MODES_SHARE):
+        trunk = fit_trunk(run, _FEWEST_STEPS)
+    if trunk is None:
+        run.log.say("decoder: a trunk could not be trained in the time")
+        return _with_interpolation_error(frames, harmonics)
     better = trunk.missed < BETTER * harmonics.missed
     run.log.say(
         f"decoder: held-out points are missed by {harmonics.missed:.1e} of the variance without a trunk and "
@@ -82,6 +88,8 @@ def _fit_harmonics(run: Run, frames: DecoderTraining, sufficient: float) -> Fitt
     """The domain's harmonics, few or many, whichever meet held-out points better; None where there are none."""
     problem, best, known = run.problem, None, -1
     for features in HARMONIC_FEATURES:
+        if best is not None and run.budget.over:
+            break
         embedding = problem.embedding(features)
         if not embedding.harmonics or embedding.harmonics == known:
             break
@@ -101,8 +109,11 @@ def _fit_harmonics(run: Run, frames: DecoderTraining, sufficient: float) -> Fitt
     return best
 
 
-def fit_trunk(run: Run) -> FittedDecoder:
-    """A SIREN trunk trained with its codes solved at every step (variable projection), and its POD modes."""
+def fit_trunk(run: Run, fewest: int = 0) -> FittedDecoder:
+    """A SIREN trunk trained with its codes solved at every step (variable projection), and its POD modes.
+
+    Raises OutOfTime where there is no time for as many steps as `fewest`.
+    """
     problem, settings = run.problem, run.config.decoder
     frames, channels = decoder_training(run), len(problem.description.channels)
     periodic = problem.description.period is not None and any(p > 0 for p in problem.description.period)
@@ -123,6 +134,8 @@ def fit_trunk(run: Run) -> FittedDecoder:
         optimiser=OptimiserSettings(training.optimiser, rate, training.weight_decay), title="SIREN trunk",
     )
     steps = run.budget.steps("decoder", stage, _SHARE if dense else _SHARE / 2, 3000)
+    if steps < fewest:
+        raise OutOfTime
     interpolation_error, mends = None, dense  # where all points are known, nothing between them is asked
     if not dense:
         error = run_stage(stage, steps, run.log)
@@ -150,10 +163,12 @@ def fit_modes(run: Run, training: DecoderTraining, decoder: AffineDecoder) -> Ou
     largest = run.config.decoder.largest_code_size
 
     def affordable() -> int:
-        began = time.perf_counter()
-        training.fit_modes(decoder.double(), largest, trajectories=4, iterations=1)
-        each = (time.perf_counter() - began) / 4
-        trajectories = run.budget.seconds(_MODES_SHARE) / (_MODE_ITERATIONS * max(each, 1e-6))
+        source, channels = run.problem.source, len(run.problem.description.channels)
+        size, frames = channels * decoder.features_size, source.times.shape[1]
+        values = source.points * source.fraction * channels
+        designs = frames if run.problem.file.point_layout == "moving" else 1  # of a trajectory
+        each = seconds_of(designs * size**2 * (2 * values + size) + frames * size * (2 * values + size))
+        trajectories = _MODES_SHARE * run.budget.total / (_MODE_ITERATIONS * each)
         return int(np.clip(trajectories, _FEWEST_FOR_MODES, _MOST_FOR_MODES))
 
     trajectories = run.budget.decide("mode_trajectories", affordable)

@@ -17,6 +17,7 @@ from inrflow.training.margins import DETERMINED, UNDETERMINED_ERROR
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
+_SHARE, _LATE = 0.2, 0.05  # of the time, and where it is over
 _OF_MOST = (0.7, 0.78, 0.85, 0.92, 1.0)  # shares of as many codes as there are transitions of a single trajectory
 _APART = 1.5  # the most by which code sizes to try there differ
 _TAILS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0)
@@ -69,6 +70,7 @@ def linear_search(run: Run, train: CodeData, validation: CodeData | None, floor:
         run.config.dynamics.forcing_harmonics,
         originals=len(run.problem.train),
         floor=floor,
+        seconds=(_LATE if run.budget.over else _SHARE) * run.budget.total,
     )
 
 

@@ -82,7 +82,7 @@ def _obstacle(run: Run) -> str:
         return "it needs points that all trajectories share, and their mesh `triangles`"
     if len(description.coordinates) != 2 or description.geometry or any(description.period or ()):
         return "it needs a plane domain that is not periodic"
-    if run.problem.source.fraction >= 1:
+    if run.config.data.points >= 1:
         return "all points are observed"
     return ""
 

@@ -30,7 +30,7 @@ _SHARE = 0.2  # of the time
 _LARGEST_SIZE, _LARGEST_COUNT, _SIZES_WITH_CONTEXTS = 200, 4000, 3
 _STEP = 0.5
 _SPEED = 1e10  # multiplications a second of one core, a cautious figure
-_PASSES = 3
+_PASSES, _SOLVES = 3, 5  # over the transitions, and factorisations of F x F matrices by F^3 / 3 each
 _PLENTY = 2.0  # transitions an unknown: from there on a larger field only gains
 _ROUNDS = 3
 _DAMPING = 1e-6
@@ -41,7 +41,8 @@ def number_of_products(run: Run, train: CodeData, share: float = _SHARE) -> int:
     wanted = run.config.dynamics.products
 
     def affordable() -> int:
-        features = math.sqrt(max(share * run.budget.total, 0.0) * _SPEED / (_PASSES * max(1, train.transitions)))
+        work = max(share * run.budget.total, 0.0) * _SPEED
+        features = min(math.sqrt(work / (_PASSES * max(1, train.transitions))), (work / _SOLVES) ** (1 / 3))
         return int(min(_LARGEST_COUNT, max(0, features)))
 
     return wanted if wanted is not None else run.budget.decide("products", affordable)

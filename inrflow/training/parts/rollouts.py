@@ -164,7 +164,7 @@ def with_residual(run: Run, candidate: Candidate, error: Callable[[VectorField],
     `error` gives the validation error of other fields.
     """
     settings, field, score = run.config.dynamics, candidate.field, candidate.score
-    if not settings.depth:
+    if not settings.depth or (run.budget.over and run.budget.known("rollout") is None):
         return None
     if score.error < max(score.floor, ROUNDING) or run.budget.known("rollout") == 0:
         run.budget.record("rollout", 0)

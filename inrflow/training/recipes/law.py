@@ -29,7 +29,8 @@ from inrflow.training.run import Run
 if TYPE_CHECKING:
     from inrflow.dynamics.laws import Law
 
-_SHARE, _SHARE_OF_WINDOWS, _MOST_SECONDS = 0.5, 0.15, 60.0  # of the time, where windows judge, and seconds at most
+_SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
+_GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES = 4, 4, 80
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
@@ -41,9 +42,14 @@ class LawRecipe:
 
     name = "law"
 
+    def is_late(self, problem: Problem) -> bool:
+        """Whether other recipes come first: windows of single trajectories seldom say which law they obey, and the
+        search takes all the time that it is given."""
+        return not len(problem.validation)
+
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why no law on harmonics is looked for."""
-        if best is not None and best.explained:
+        if best is not None and (best.explained or best.score.error < ROUNDING):
             return f"{best.recipe} explains the data"
         if not uses_solved_codes(problem) or problem.config.decoder.codes == "harmonics":
             return "the configuration asks for other codes"
@@ -94,20 +100,24 @@ class LawRecipe:
                               None if start is None else start.numpy())
         cells = problem.file.cells
         places = problem.file.read(0, slice(0, 1)).x if cells is not None else x
-        seconds = run.budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, run.budget.seconds(
-            _SHARE if len(problem.validation) else _SHARE_OF_WINDOWS))))
+        seconds = run.budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, run.budget.seconds(_SHARE))))
         try:
             domains = domains_of(np.asarray(places, dtype=np.float64), problem.description.period,
                                  problem.description.geometry, cells)
             if len(scale) == x.shape[-1] == 2 and np.equal(x, x[:1]).all():
                 domains += flows_of(domains, x[0], u[whole], scale.numpy())
-            law = fit_law(
-                t[whole], x, u[whole], domains, seconds=seconds, seed=run.config.seed,
-                log=lambda line: run.log.log("law", 0, note=line), systems=systems,
-                units=scale.tolist(),
-            )
+            law = None
+            with run.budget.part(most=_GUARD):
+                law = fit_law(
+                    t[whole], x, u[whole], domains, seconds=seconds, seed=run.config.seed,
+                    log=lambda line: run.log.log("law", 0, note=line), systems=systems,
+                    units=scale.tolist(),
+                )
         except (UserError, ValueError, np.linalg.LinAlgError) as reason:
             run.log.say(f"no law on the domain's harmonics was found ({str(reason).splitlines()[0]})")
+            return
+        if law is None:
+            run.log.say("no law on the domain's harmonics was found in the time")
             return
         yield from _candidates(run, problem, law, x, u[whole], groups)
 

@@ -40,6 +40,7 @@ from inrflow.training.recipes.base import uses_solved_codes
 from inrflow.training.run import Run
 
 _COPIES_SHARE = 0.15
+_QUADRATIC_SHARE, _MEMORY_SHARE = 0.3, 0.3  # of the time, at most
 _CLOSURE_MODES = 128
 _LONG_SERIES = 200  # frames
 
@@ -100,10 +101,12 @@ class ReducedOrderRecipe:
                     fitted.interpolation_error,
                 )
                 return
-        chosen = choose_quadratic(run, chosen, search.floor, sizes)
+        with run.budget.part(_QUADRATIC_SHARE, lambda: run.log.say("quadratic dynamics: time is over")):
+            chosen = choose_quadratic(run, chosen, search.floor, sizes)
         if run.problem.source.time_bins is not None:
             fitted, chosen = follow_quadratic_motion(run, fitted, codes, chosen, copies)
-        chosen = choose_memory(run, chosen, sizes)
+        with run.budget.part(_MEMORY_SHARE, lambda: run.log.say("delay embedding: time is over")):
+            chosen = choose_memory(run, chosen, sizes)
         decoder: Decoder = fitted.decoder
         prior: GaussianPrior | None = None
         if run.config.decoder.closure and chosen.size < len(fitted.modes.variances):
@@ -210,7 +213,7 @@ def _on_all_trajectories(
     `before`: error of rollouts of all trajectories from frame `first`.
     """
     fit, quadratic, problem = chosen.fit, chosen.quadratic, run.problem
-    whole = np.arange(len(problem.source))
+    whole = np.sort(np.concatenate([problem.train, problem.validation]))
     augmentation = problem.augmentation()
 
     def codes_of_all(decoder, modes):  # noqa: ANN001, ANN202

@@ -21,14 +21,16 @@ from inrflow.dynamics.states import CodeData, frames_needed, series_windows
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.effort import seconds_of
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.complete import state_prior
 from inrflow.training.problem import WINDOWS, Problem
 from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_codes
 from inrflow.training.run import Run
 
-_FEWEST_OF_SERIES, _FEWEST_WITHOUT_CYCLE = 24, 160  # frames: fewer determine too few codes for what has no seasons
-_MOST_NODES = 4096  # radial functions
+_FEWEST_OF_SERIES = 24  # frames
+_FEWEST_NODES, _MOST_NODES = 512, 4096  # radial functions
+_SHARE, _SOLVES = 0.1, 3.0  # of the time for these, and products that they take, times n^3
 _AROUND = 1.4  # times fewer or more codes, which all frames together may support
 _PHASE_VARIANCE = 0.5
 
@@ -53,13 +55,8 @@ class SeriesRecipe:
         frames = problem.fitted_frames
         if frames < _FEWEST_OF_SERIES:
             return f"{frames} frames are fitted to, a series needs {_FEWEST_OF_SERIES}"
-        grid = _grid(problem)
-        if grid is None:
+        if _grid(problem) is None:
             return "times are no multiples of one step"
-        times = problem.scale.external(grid.t).numpy()
-        if frames < _FEWEST_WITHOUT_CYCLE and problem.config.recipe != self.name and not cycles_of(
-                problem.description, times):
-            return f"{frames} frames without seasons are fitted to, a series needs {_FEWEST_WITHOUT_CYCLE}"
         return None
 
     def propose(self, run: Run) -> Iterator[Candidate]:
@@ -266,8 +263,10 @@ class _Series:
         patterns = torch.cat([self.cycle.coefficients, own])  # mean, phases, codes: (1 + Z, M)
         tables = patterns.unflatten(1, (-1, self.channels))  # (1 + Z, N, C)
         nodes = torch.arange(len(self.x))
-        if len(nodes) > _MOST_NODES:
-            nodes = torch.as_tensor(np.sort(np.random.default_rng([3]).permutation(len(nodes))[:_MOST_NODES]))
+        most = round((_SHARE * 60 * problem.config.training.minutes / seconds_of(_SOLVES)) ** (1 / 3))
+        most = min(_MOST_NODES, max(_FEWEST_NODES, most))
+        if len(nodes) > most:
+            nodes = torch.as_tensor(np.sort(np.random.default_rng([3]).permutation(len(nodes))[:most]))
         flat = tables[:, nodes].transpose(0, 1).flatten(1)  # (N, (1 + Z) C)
         basis, lengths, _ = torch.linalg.svd(flat, full_matrices=False)
         basis = basis[:, lengths > 1e-12 * lengths[0]] * len(nodes) ** 0.5

@@ -251,3 +251,14 @@ def test_a_field_can_be_fitted_to_other_data_with_the_chosen_candidate():
 def test_searches_are_compared_by_the_least_error_not_by_that_of_the_choice():
     fit = ClosedFormSearch(oscillators(np.arange(40.0), 1, nuisance=4, level=0.05), None).search([1, 2, 4, 6])
     assert fit.least == min(fit.scores.values()) <= fit.score == fit.scores[fit.candidate]
+
+
+def test_fewer_ridges_then_fewer_sizes_are_tried_where_all_would_take_longer():
+    training, held_out = oscillators(TIMES, 8, nuisance=6), oscillators(TIMES, 4, nuisance=6, seed=1)
+    every = ClosedFormSearch(training, held_out).search([1, 2, 4, 8])
+    few = ClosedFormSearch(training, held_out, seconds=0.03).search([1, 2, 4, 8])
+    least = ClosedFormSearch(training, held_out, seconds=0.0).search([1, 2, 4, 8])
+    tried = [{c.size for c in fit.scores} for fit in (every, few, least)]
+    assert tried == [{1, 2, 4, 8}, {2, 8}, {8}]
+    assert len({c.ridge for c in few.scores}) < len({c.ridge for c in every.scores})
+    assert max(relative_error(fit, held_out) for fit in (few, least)) < 1e-4

@@ -18,6 +18,7 @@ from inrflow.dynamics.laws.regression import normal_equations
 from inrflow.dynamics.laws.shooting import flights
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term, short_list
 from inrflow.errors import UserError
+from inrflow.numerics.effort import OutOfTime, effort
 
 LINE = Box([0.0], [1.0], ["walled"])
 CIRCLE = Box([0.0], [2 * np.pi], ["periodic"])
@@ -343,3 +344,13 @@ def test_a_rossby_haurwitz_wave_turns_about_the_axis_as_its_closed_form_does():
     flow, coriolis, moved = library.features(z, harmonics.count)[0]
     speed = turn - 2 * (spin + turn) / (degree * (degree + 1))  # Haurwitz (1940)
     np.testing.assert_allclose(-flow - 2 * spin * coriolis, -speed * moved, atol=1e-12)
+
+
+def test_the_law_found_when_the_time_is_over_is_kept() -> None:
+    t, x, u = _diffusion(10)
+    said: list[str] = []
+    with effort.limited(lambda: any(" terms, effort" in line for line in said)):  # once a law has been judged
+        law = fit_law(t, x, u, LINE, log=said.append)
+    assert law.size and np.isfinite(law.theta).all() and not any("flights" in line for line in said)
+    with pytest.raises(OutOfTime), effort.limited(lambda: True):
+        fit_law(t, x, u, LINE)

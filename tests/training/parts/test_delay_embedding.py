@@ -10,10 +10,10 @@ from inrflow.config.train_schema import DynamicsConfig
 from inrflow.dynamics.fitting.linear_search import ClosedFormSearch
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_memory
+from inrflow.training.budget import Budget
 from inrflow.training.parts.delay_embedding import choose_memory, longest_memory
 from inrflow.training.parts.linear import ChosenDynamics
 from inrflow.training.recorder import Tried
-from inrflow.training.run import Budget
 
 TIMES = np.arange(12.0)
 

@@ -7,9 +7,9 @@ import torch
 from rich.console import Console
 
 from inrflow.dynamics.states import CodeData
+from inrflow.training.budget import Budget
 from inrflow.training.parts.quadratic import QuadraticSearch, number_of_products, refitted
 from inrflow.training.recorder import Recorder
-from inrflow.training.run import Budget
 
 
 def logistic(starts: torch.Tensor, frames: int = 8) -> CodeData:
