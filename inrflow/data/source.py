@@ -92,7 +92,7 @@ class TrajectorySource:
 
     def _kept(self, trajectory: int, batch: TrajectoryBatch) -> TrajectoryBatch:
         """The batch, kept where there is room for it."""
-        self._cached += batch.u.nbytes + batch.x.nbytes
+        self._cached += batch.u.nbytes
         if self._cached <= _CACHE_BYTES:
             self._cache[trajectory] = batch
         return batch

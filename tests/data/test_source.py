@@ -207,10 +207,10 @@ def test_a_batch_of_one_trajectory_is_no_view_of_the_kept_values(tmp_path):
         assert not (source.batch([0]).t == 7.0).any()
 
 
-def test_files_beyond_the_limit_are_read_as_asked_for(tmp_path, monkeypatch):
+def test_trajectories_beyond_the_limit_are_read_as_asked_for(tmp_path, monkeypatch):
     _, _, u = shared_file(tmp_path / "a.h5")
-    size = S * T * N * C * 4
-    for limit, reads in ((size, [1, 2]), (size - 1, [1, 2, 1, 2])):
+    size = T * N * C * 4  # of a trajectory
+    for limit, reads in ((2 * size, [1, 2]), (2 * size - 1, [1, 2, 2])):
         monkeypatch.setattr(source_module, "_CACHE_BYTES", limit)
         counted = Counted(tmp_path / "a.h5")
         source = TrajectorySource(counted)
