@@ -23,7 +23,6 @@ from torchdiffeq import odeint, odeint_adjoint
 from inrflow.dynamics.fields.forcing import ForcingTerm, periodic_phases
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.errors import UserError
-from inrflow.numerics.effort import effort
 
 _FAR, _MANY = 4.0, 256  # internal time units and steps of an interval, beyond both of which an exact flow is used
 _MOST = 2.0**20  # steps of an interval: minutes for a few codes
@@ -73,7 +72,6 @@ class Integrator:
         return result.masked_fill(padding[..., None], float("nan")) if bool(padding.any()) else result
 
     def _interval(self, field: nn.Module, state: Tensor, begin: Tensor, gap: Tensor, check: bool) -> Tensor:
-        effort.check()
         widest = float(gap.abs().max())
         if widest == 0.0:
             return state

@@ -12,6 +12,7 @@ from inrflow.dynamics.fitting.alternate import moved_contexts
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.quadratic import QuadraticFit, QuadraticForm
 from inrflow.dynamics.states import CodeData, with_contexts, with_memory
+from inrflow.numerics.effort import effort
 from inrflow.numerics.principal_components import standardised
 from inrflow.training.judge import rollout_error
 from inrflow.training.margins import (
@@ -97,6 +98,7 @@ class QuadraticSearch:
 
     def error(self, field: VectorField) -> float:
         """Validation error, share of the variance of the codes: what the size cuts off counts."""
+        effort.check()
         size = field.state_size
         states = with_memory(self.validation, size, None)
         return rollout_error(field, Integrator(step=_STEP), states, self.validation, self.first, size)
