@@ -209,7 +209,7 @@ def test_adaptation_of_context_decoder_and_field(source):
 
 
 def test_a_model_is_loaded_onto_a_device_that_exists(tiny_run, monkeypatch):
-    assert Surrogate.load(tiny_run.run, "cpu").decoder.output.device.type == "cpu"
+    assert next(Surrogate.load(tiny_run.run, "cpu").decoder.parameters()).device.type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto").type == choose_device("cpu").type == "cpu"
     with pytest.raises(UserError, match="no CUDA device"):
