@@ -91,7 +91,8 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_data: tuple[Path, Pa
     """A run trained in seconds; its forecasts are poor, its files are those of any run."""
     train, test = tiny_data
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    outcome = command("train", f"data.train={train}", f"data.test={test}", f"output={folder}", *QUICK)
+    outcome = command("train", f"data.train={train}", f"data.test={test}", f"output={folder}", "recipe=reduced_order",
+                      *QUICK)
     assert outcome.code == 0, outcome.err
     return TinyRun(folder, train, test)
 

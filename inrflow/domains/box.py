@@ -18,11 +18,16 @@ _TIE = 1e-9  # eigenvalues closer than this, relative, are one eigenspace
 
 
 class Box(Domain):
-    """Product of d intervals [lower, upper]; an axis is periodic or walled."""
+    """Product of d intervals [lower, upper]; an axis is periodic or walled.
+
+    functions (d): how many functions of each axis harmonics are made of; none given: however many.
+    """
 
     kind = "box"
 
-    def __init__(self, lower: Sequence[float] | np.ndarray, upper: Sequence[float] | np.ndarray, axes: Sequence[str]):
+    def __init__(self, lower: Sequence[float] | np.ndarray, upper: Sequence[float] | np.ndarray, axes: Sequence[str],
+                 functions: Sequence[int] = ()):
+        self.functions = tuple(int(number) for number in functions)
         self.lower, self.upper = np.asarray(lower, np.float64), np.asarray(upper, np.float64)
         self.axes, self.dimensions = tuple(axes), len(self.lower)
         if not len(self.lower) == len(self.upper) == len(self.axes) or not set(self.axes) <= set(AXES):
@@ -37,22 +42,34 @@ class Box(Domain):
         """Lengths of the axes (d,)."""
         return self.upper - self.lower
 
+    def told_apart(self, points: np.ndarray) -> Box | None:
+        """The box with as many functions of each axis as a grid of points (N, d) tells apart; None where it is none."""
+        levels = [len(np.unique(np.round(points[:, j] / self.lengths[j], 9))) for j in range(self.dimensions)]
+        if math.prod(levels) != len(points):
+            return None
+        functions = [n - 1 + n % 2 if axis == PERIODIC else n for n, axis in zip(levels, self.axes, strict=True)]
+        return Box(self.lower, self.upper, self.axes, functions)
+
     def harmonics(self, count: int, boundary: str = NATURAL) -> BoxHarmonics:
         """Products of sines and cosines; whole eigenspaces, at most `count` where the first one allows it."""
         held = check_boundary(boundary) == HELD
         reach = 2 * math.ceil(count ** (1 / self.dimensions)) + 2
+        limits = self.functions or (None,) * self.dimensions
         while True:
-            tables = [_modes(axis, length, held, reach) for axis, length in zip(self.axes, self.lengths, strict=True)]
+            tables = [_modes(axis, length, held, reach)[:most] for axis, length, most in
+                      zip(self.axes, self.lengths, limits, strict=True)]
             modes = np.array(list(itertools.product(*(range(len(table)) for table in tables))))
             values = sum(table[modes[:, j]] for j, table in enumerate(tables))
-            complete = min(table[-1] + sum(other[0] for i, other in enumerate(tables) if i != j)
-                           for j, table in enumerate(tables))  # above it, modes beyond the tables are missing
-            if (values < complete).sum() > count or len(modes) > 64 * count + 4096:
+            complete = min((table[-1] + sum(other[0] for i, other in enumerate(tables) if i != j)
+                            for j, table in enumerate(tables) if len(table) != limits[j]), default=math.inf)
+            # above `complete`, modes beyond the tables are missing
+            if (values < complete).sum() > count or complete == math.inf or len(modes) > 64 * count + 4096:
                 break
             reach *= 2
         order = np.argsort(values, kind="stable")
         sorted_values = values[order]
         gaps = np.flatnonzero(np.diff(sorted_values) > _TIE * sorted_values[-1]) + 1  # sizes of whole eigenspaces
+        gaps = np.append(gaps, len(values)) if complete == math.inf else gaps
         size = gaps[gaps <= count][-1] if (gaps <= count).any() else gaps[0]
         return BoxHarmonics(self, modes[order[:size]], sorted_values[:size], held)
 
@@ -69,7 +86,8 @@ class Box(Domain):
 
     def state(self) -> dict[str, Any]:
         """Limits and kinds of axes."""
-        return {"kind": self.kind, "lower": self.lower, "upper": self.upper, "axes": list(self.axes)}
+        state = {"kind": self.kind, "lower": self.lower, "upper": self.upper, "axes": list(self.axes)}
+        return state | ({"functions": list(self.functions)} if self.functions else {})
 
 
 class BoxHarmonics(Harmonics):

@@ -165,7 +165,8 @@ def from_state(state: Mapping[str, Any]) -> Domain:
     """The domain of a `state()`; raises UserError where its kind is unknown."""
     kind = state["kind"]
     if kind == Box.kind:
-        return Box(np.asarray(state["lower"]), np.asarray(state["upper"]), list(state["axes"]))
+        return Box(np.asarray(state["lower"]), np.asarray(state["upper"]), list(state["axes"]),
+                   [int(number) for number in state.get("functions", ())])
     if kind == Region.kind:
         return Region(np.asarray(state["nodes"]), np.asarray(state["cells"]), int(state["order"]))
     if kind == Sphere.kind:

@@ -57,7 +57,7 @@ def test_candidates_are_a_table_with_what_was_chosen_and_why_others_were_not(tin
     outcome = inrflow_command("inspect", run)
     lines = outcome.out.splitlines()
     assert outcome.code == 0 and len(lines) < 60
-    chosen = next(line for line in lines if "7 terms" in line)
+    chosen = next(line for line in lines if "7 coefficients" in line)
     for text in ("law", "16", "1.25", "4.20e-05", "1.00e-06", "chosen: 10 times lower error"):
         assert text in chosen
     assert any("linear, POD" in line and "taken, later replaced" in line for line in lines)

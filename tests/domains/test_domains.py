@@ -153,3 +153,16 @@ def test_mistakes_are_reported_in_a_sentence() -> None:
         Region(np.zeros((3, 2)), np.array([[0, 1, 7]]))
     with pytest.raises(UserError, match="points have shape"):
         BOXES[0].inside(np.zeros((3, 2)))
+
+
+def test_all_harmonics_that_a_grid_tells_apart_are_orthogonal_on_it():
+    x, y = np.arange(12) / 12 * 3.0, (np.arange(5) + 0.5) / 5
+    grid = np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2)
+    box = Box([0, 0], [3, 1], ["periodic", "walled"]).told_apart(grid)
+    harmonics = box.harmonics(1000)
+    table = harmonics.values(grid)
+    assert harmonics.count == 11 * 5 and box.harmonics(20).count <= 20
+    np.testing.assert_allclose(table.T @ table / len(grid), np.eye(55), atol=1e-12)
+    again = from_state(box.state())
+    np.testing.assert_allclose(again.harmonics(1000).eigenvalues, harmonics.eigenvalues)
+    assert Box([0, 0], [3, 1], ["periodic", "walled"]).told_apart(grid[1:]) is None

@@ -49,6 +49,7 @@ _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
 _HARDLY = 2.0  # times the error of the best law, which shorter ones may have
 _DESCENT = 0.8  # share of the time of a refinement that descents of noisy codes take
+_NO_NOISE = 0.1  # of the error: where more harmonics leave less, they were what was taken for noise
 _WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data: times as many, of points, codes at most
 _EXPLAINED = 1e-2  # error of forecasts from which on most of the time goes to laws along single steps
 _SINGLE = 0.5  # share of the time after which none is sought along them, where some law explains the data
@@ -167,42 +168,52 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             short = last.run(short)
         if short.size < law.size and not worse(forecast_errors(short, judge), _HARDLY * errors + _EXACT):
             law = pruned(short)
-        if not (noisy or exact or isinstance(place, Flows)):
-            law = finer(law, train, judge, start + seconds, say)
+        if not (exact or isinstance(place, Flows)):
+            law = finer(law, train, judge, start + seconds, say, not noisy)
     return standard(law, np.unique(train.systems.number))
 
 
-def resolved(place: Domain, data: Data) -> int:
-    """How many harmonics, all up to some wavenumber, the data's points determine if they are a grid of a box; of other
-    domains, so many as there are points."""
+def resolved(law: Law, data: Data) -> tuple[Domain, int]:
+    """The domain with harmonics that the data's points tell apart, and how many they are: all of a grid of a box; of
+    flows there, those up to some wavenumber, of which not one is left out; of other domains, as many as points."""
     points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
-    return int(_RESOLVED[place.dimensions] * points) if isinstance(place, Box) else points
+    if not isinstance(law.domain, Box):
+        return law.domain, points
+    grid = None if any(term.solenoidal for term in law.terms) else law.domain.told_apart(data.x[0])
+    if grid is None or points < len(data.x[0]) or not np.equal(data.x, data.x[:1]).all():
+        return law.domain, int(_RESOLVED[law.domain.dimensions] * points)
+    return grid, math.prod(grid.functions)
 
 
-def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log) -> Law:
-    """The law on more harmonics while its forecasts improve: it makes waves that the points do not determine."""
+def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: bool = True) -> Law:
+    """The law on more harmonics while its forecasts improve: it makes waves that the points do not determine.
+
+    anew: whether coefficients are solved anew on them, too.
+    """
     began = effort()
     errors = forecast_errors(law, judge)
-    spent, count, most = effort() - began, law.codes.harmonics.count, resolved(law.domain, train)
+    spent, count = effort() - began, law.codes.harmonics.count
+    place, most = resolved(law, train)
     flow = isinstance(law.domain, Box) and any(term.solenoidal for term in law.terms)
     for factor in _FINEST if flow else _FINER:
         now, size = law.codes.harmonics.count, min(int(factor * count), most)
         steeper = 1 if flow else 1.5 if isinstance(law.domain, Box) and law.domain.dimensions > 1 else 2
         if size <= now or effort() + 3 * (size / now) ** steeper * spent > deadline:
             break
-        harmonics = law.domain.harmonics(size, law.boundary)
+        harmonics = place.harmonics(size, law.boundary)
         if harmonics.count <= now:
             break
         codes = fit_codes(harmonics, train.x, train.u)
         first = torch.tensor(encode(codes, judge.take(np.arange(min(4, len(judge.u)))))[0][:, 0]).flatten(1)
-        wider = stepped(replace(law, codes=codes), first, float(np.diff(train.t, axis=1).max()))
+        wider = stepped(replace(law, domain=place, codes=codes), first, float(np.diff(train.t, axis=1).max()))
         began = effort()
         after = forecast_errors(wider, judge) if wider is not None else np.full(1, np.inf)
         spent = effort() - began
-        if wider is not None and not law.count:  # coefficients of fewer harmonics made up for those that were missing
-            anew = solved_anew(wider, train)
-            again = forecast_errors(anew, judge)
-            wider, after = (anew, again) if again.mean() < after.mean() else (wider, after)
+        anew = anew or bool(after.mean() < _NO_NOISE * errors.mean())
+        if anew and wider is not None and not law.count:  # coefficients made up for harmonics that were missing
+            solved = solved_anew(wider, train)
+            again = forecast_errors(solved, judge)
+            wider, after = (solved, again) if again.mean() < after.mean() else (wider, after)
         say(f"  on {harmonics.count} harmonics: {errors.mean():.2e} to {after.mean():.2e}, effort {effort():.1f} s")
         if wider is None or not after.mean() < _BETTER * errors.mean():
             break

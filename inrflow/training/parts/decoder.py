@@ -112,7 +112,7 @@ def _fit_harmonics(run: Run, frames: DecoderTraining, sufficient: float) -> Fitt
 def fit_trunk(run: Run, fewest: int = 0) -> FittedDecoder:
     """A SIREN trunk trained with its codes solved at every step (variable projection), and its POD modes.
 
-    Raises OutOfTime where there is no time for as many steps as `fewest`.
+    Raises OutOfTime where there is no time for as many steps as `fewest`, and their number is not given.
     """
     problem, settings = run.problem, run.config.decoder
     frames, channels = decoder_training(run), len(problem.description.channels)
@@ -133,8 +133,10 @@ def fit_trunk(run: Run, fewest: int = 0) -> FittedDecoder:
         "decoder", decoder, frames.loss, frames.score, seed=run.config.seed, tolerance=2.0, patience=0.5,
         optimiser=OptimiserSettings(training.optimiser, rate, training.weight_decay), title="SIREN trunk",
     )
+    given = run.budget.known("decoder")
     steps = run.budget.steps("decoder", stage, _SHARE if dense else _SHARE / 2, 3000)
-    if steps < fewest:
+    if fewest and steps < (fewest if given is None else 1):
+        run.budget.record("decoder", 0)
         raise OutOfTime
     interpolation_error, mends = None, dense  # where all points are known, nothing between them is asked
     if not dense:
