@@ -11,7 +11,7 @@ import torch
 
 from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.integrate import IntegrationError, Integrator
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.encoding.posterior import MANY, GaussianPrior
 from inrflow.errors import UserError
@@ -33,6 +33,7 @@ _SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES = 4, 4, 80
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
+_FOLLOWED = 8  # held-out trajectories that are forecast beyond their ends
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
 _LEAST_NOISE, _LEAST_FREEDOM = 1e-14, 0.25
 
@@ -190,6 +191,9 @@ def _candidates(
         run.log.say(f"  {line}")
     if not np.isfinite(error):
         return
+    if _diverges(field, integrator, validation.first(_FOLLOWED).since(first)):
+        run.log.say("the law's forecasts diverge within twice the time of the held-out trajectories: it is not taken")
+        return
     yield Candidate(
         problem, LawRecipe.name, f"law on harmonics, {law.size} coefficients", decoder, prior, field, integrator, train,
         validation, first, Score(error, floor, law.size), law.count, contexts,
@@ -197,6 +201,19 @@ def _candidates(
         calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
         metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
     )
+
+
+def _diverges(field: VectorField, integrator: Integrator, states: CodeData) -> bool:
+    """Whether forecasts from the first states diverge within twice the time span of the states."""
+    rows = torch.isfinite(states.t).all(1) & states.observed[:, 0]
+    t = states.t[rows]
+    times = torch.cat([t, t[:, -1:] + t[:, 1:] - t[:, :1]], 1)
+    try:
+        with torch.no_grad():
+            integrator(field, states.codes[rows, 0], times)
+    except IntegrationError:
+        return True
+    return False
 
 
 def _contexts(
