@@ -84,7 +84,6 @@ ALTERNATIVES = (
     Alternative("no equation", (_OPEN,), PERIODIC),
     Alternative("half as many codes", (), codes=0.5),
     Alternative("twice as many codes", (), codes=2.0),
-    Alternative("harmonic codes", ("decoder.codes=harmonics",), PERIODIC),
     Alternative("no memory", ("dynamics.memory=0",), SINGLE),
     Alternative("no network", ("dynamics.depth=0",), SINGLE),
     Alternative("no forcing", ("dynamics.forcing=false",), SINGLE[1:]),
@@ -109,7 +108,7 @@ ALTERNATIVES = (
     Alternative("no equation, no products", (_OPEN, "dynamics.products=0"), EQUATIONS),
     Alternative("no equation, closure", (_OPEN, "decoder.closure=true"), EQUATIONS),
 )
-QUICK = (DEFAULT, "half as many codes", "harmonic codes", "no memory")
+QUICK = (DEFAULT, "half as many codes", "no memory")
 
 
 def validation_error(candidate: Candidate) -> float | None:

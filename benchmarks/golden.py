@@ -47,7 +47,6 @@ BUDGET = "training.minutes=60 dynamics.products=200 " + " ".join(f"training.step
 #: Files made by `inrflow generate`: the arguments for both, training trajectories, test trajectories.
 PAIRS = {
     "wave": ("pde=wave protocol=dino grid=16", 24, 6),
-    "bumps": ("pde=wave grid=16", 24, 6),
     "flow": ("pde=navier_stokes protocol=dino grid=20 parameters.viscosity=1e-3", 12, 4),
     "reaction": ("pde=gray_scott dimensions=1 grid=64", 16, 4),
     "burgers": ("pde=burgers dimensions=1 grid=48", 32, 6),
@@ -85,17 +84,14 @@ _SPARSE = "evaluate run={run} observe.points=0.1 observe.noise=0.01"
 _NARROW = "decoder.width=32 dynamics.width=64 training.steps.decoder=150"
 CASES = {
     "burgers": Case(_on("burgers")),
-    "burgers_codes": Case(_on("burgers", "dynamics.equation=false")),
     "scattered": Case("data.train={rows_train} data.test={rows_test} decoder.harmonics=3"),
     "family": Case(_FAMILY, (_ADAPT,)),
-    "family_codes": Case(f"{_FAMILY} dynamics.equation=false dynamics.products=100", (f"{_ADAPT} adapt.strength=all",)),
     "two_physics": Case("data.train=[{small_train},{heat_train}] data.test=[{small_test},{heat_test}] data.frames=10"),
     "dino": Case(_on("small", f"experiment=dino {_NARROW} encoding.iterations=150")),
     "coral": Case(_on("small", f"experiment=coral {_NARROW} training.steps.rollout=40")),
     "wave_symmetries": Case(_on("wave")),
     "wave_plain": Case(_on("wave", "data.symmetries=none")),
     "wave_quarter": Case(_on("wave", "data.points=0.25 decoder.harmonics=5"), (_SPARSE,)),
-    "wave_codes": Case(_on("bumps", "dynamics.equation=false decoder.code_size=60")),
     "navier_stokes": Case(_on("flow")),
     "gray_scott": Case(_on("reaction", "data.symmetries=none")),
     "cylinder": Case(f"{_MESH} data.frames=60", given="cylinder_mesh"),

@@ -63,9 +63,6 @@ class DecoderConfig:
                                     "null: as many as the points support, at most 200.", least=0)
     code_size: int | None = setting(None, "Size of the code. null: chosen by held-out forecasts.", least=1)
     largest_code_size: int = setting(400, "Largest size considered.", least=1)
-    codes: str = setting(
-        "variance", "Basis of the codes. variance: POD modes of the data. harmonics: Fourier coefficients, which mean "
-        "the same for every physics on a periodic domain.", choices=("variance", "harmonics"))
     closure: bool = setting(False, "Reconstruct higher POD modes as a quadratic function of the code.")
     filter_scale: float = setting(64.0, "Scale of the initial frequencies of a filter_net.", above=0)
 
@@ -158,9 +155,8 @@ class Config:
 
     recipe: str = setting(
         "auto", "How candidate models are made. auto: all closed-form recipes that apply, the best by held-out "
-        "forecasts is kept. One by name: law (on the harmonics of any domain), translation_equivariant, "
-        "reduced_order (POD), neural (SIREN and a network as vector field, trained by descent), coral, dino, or "
-        "another registered one.")
+        "forecasts is kept. One by name: law (on the harmonics of any domain), reduced_order (POD), "
+        "neural (SIREN and a network as vector field, trained by descent), coral, dino, or another registered one.")
     data: DataConfig = field(default_factory=DataConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)

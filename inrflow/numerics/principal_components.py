@@ -1,15 +1,9 @@
-"""Standardised coordinates and principal components of a few rows."""
+"""Standardised coordinates of a few rows."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-
-def leading_directions(apart: Tensor, count: int) -> Tensor:
-    """Standardised coordinates (E, P) of rows (E, U) in the span of their leading principal components."""
-    left = torch.linalg.svd(apart - apart.mean(0), full_matrices=False)[0]
-    return standardised(left[:, :count])[0]
 
 
 def standardised(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:

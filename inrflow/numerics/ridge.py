@@ -12,7 +12,7 @@ from torch import Tensor
 Solution = TypeVar("Solution")
 
 _CLEARLY_BETTER = 0.99
-_WORSE, _TIES = 1.05, 1.05
+_WORSE = 1.05
 
 
 def ridge_grid(least: int, most: int, decades: int = 2) -> tuple[float, ...]:
@@ -35,15 +35,6 @@ def leading_ridge(
         if solution is not None and math.isfinite(score) and (leading is None or score < leading[0]):
             leading = score, ridge, solution
     return leading
-
-
-def safest_ridge(
-    solutions: Iterable[tuple[float, Solution | None]], judge: Callable[[Solution], float]
-) -> tuple[float, float, Solution] | None:
-    """The same of the largest ridge that does about as well as the best: it serves systems that are not judged."""
-    scored = [(judge(one), ridge, one) for ridge, one in solutions if one is not None]
-    best = min((score for score, *_ in scored), default=math.inf)
-    return max((one for one in scored if one[0] <= _TIES * best < math.inf), key=lambda one: one[1], default=None)
 
 
 def improves(score: float, best: float | None) -> bool:

@@ -81,8 +81,8 @@ class Problem:
         environments = environments_of(file, config.dynamics.context)
         groups = None if environments is None else environments.index
         symmetries = _symmetries(data.symmetries, file)
-        # Moved copies and harmonics make much of few trajectories, so that they can spare one.
-        alone = groups is None and not len(symmetries) and config.decoder.codes == "variance"
+        # Moved copies make much of few trajectories, so that they can spare one.
+        alone = groups is None and not len(symmetries)
         in_time = alone and source.times.shape[1] >= _FRAMES_TO_SPARE
         if trajectories is None:
             train, validation = choose_split(len(source), data.validation, config.seed, groups, in_time)
@@ -140,7 +140,8 @@ class Problem:
     @property
     def has_harmonics(self) -> bool:
         """Whether the domain is a box that is periodic in all coordinates."""
-        return has_harmonics(self.file)
+        period = self.description.period
+        return period is not None and all(value > 0 for value in period) and self.description.geometry is None
 
     def augmentation(self, symmetries: Symmetries | None = None) -> Augmentation:
         """Random symmetry copies, under the symmetries in use or others."""
@@ -261,12 +262,6 @@ class Problem:
             return None
         x = self.file.read(0, slice(0, 1)).x
         return {"kind": "region", "nodes": x.tolist(), "cells": cells.tolist(), "order": 1}
-
-
-def has_harmonics(file: TrajectoryFile) -> bool:
-    """Whether every coordinate of a file is periodic."""
-    period = file.description.period
-    return period is not None and all(value > 0 for value in period) and file.description.geometry is None
 
 
 def _symmetries(wanted: object, file: TrajectoryFile) -> Symmetries:

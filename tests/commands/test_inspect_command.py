@@ -45,8 +45,7 @@ CANDIDATES = {
         candidate("reduced_order", "quadratic, [red]POD[/red]", None, memory=4, why="its forecasts diverge"),
         *(candidate("reduced_order", f"size {n}", 1.0 + n, why="no lower error") for n in range(30)),
     ],
-    "not_applied": [{"recipe": "coral", "why": "only by name"}, {"recipe": "translation_equivariant", "why": "not "
-                                                                  "periodic in y"}],
+    "not_applied": [{"recipe": "coral", "why": "only by name"}, {"recipe": "series", "why": "points move"}],
     "decisions": {"decoder": 300},
 }
 
@@ -62,7 +61,7 @@ def test_candidates_are_a_table_with_what_was_chosen_and_why_others_were_not(tin
         assert text in chosen
     assert any("linear, POD" in line and "taken, later replaced" in line for line in lines)
     assert "14 of 33" in outcome.out and "size 3" in outcome.out and "size 29" not in outcome.out
-    assert "coral: only by name" in outcome.out and "translation_equivariant: not periodic in y" in outcome.out
+    assert "coral: only by name" in outcome.out and "series: points move" in outcome.out
     assert "memory" in next(line for line in lines if "unknowns" in line and "recipe" in line)
 
 

@@ -70,7 +70,7 @@ def test_a_recipe_brings_the_settings_of_its_experiment_unless_another_is_given(
     assert other.recipe == name and other.decoder.modulation == ["shift", "scale", "output"]
 
 
-@pytest.mark.parametrize("name", ["auto", "law", "translation_equivariant", "reduced_order"])
+@pytest.mark.parametrize("name", ["auto", "law", "reduced_order"])
 def test_other_recipes_change_no_setting_but_their_own(name):
     expected = Config()
     expected.recipe = name
@@ -82,9 +82,11 @@ def test_old_keys_are_read_on_the_command_line_and_in_files_of_runs(old, new, tm
     known = dict(keys(Config))
     assert old not in known and new in known
     assert resolve("train", Config, ["data.equation=none"]).data.completion == "none"
-    (tmp_path / "config.yaml").write_text("data: {equation: none, points: 0.5}\nseed: 3\n")
+    retired = "decoder: {codes: harmonics, width: 64}"
+    (tmp_path / "config.yaml").write_text(f"data: {{equation: none, points: 0.5}}\n{retired}\nseed: 3\n")
     read = from_yaml(tmp_path / "config.yaml", Config)
     assert (read.data.completion, read.data.points, read.seed, read.recipe) == ("none", 0.5, 3, "auto")
+    assert read.decoder.width == 64
 
 
 @pytest.mark.parametrize("text", ["é.h5", "日本", "true", "1e3", "a b (1).h5", "${oc.env:HOME}", "a\\${b}", "it's",

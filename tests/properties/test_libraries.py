@@ -9,16 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spectral_systems import burgers as burgers_operator
-from spectral_systems import flows, labels_of
 
 import inrflow.dynamics
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.base import FeatureLibrary
 from inrflow.dynamics.libraries.quadratic import QuadraticFit
-from inrflow.dynamics.libraries.spectral import SpectralFit
-from inrflow.dynamics.libraries.symbols import SymbolFit
-from inrflow.dynamics.libraries.waves import Waves
 from inrflow.dynamics.states import CodeData
 
 ZERO = torch.zeros(()).double()
@@ -43,19 +38,7 @@ def quadratic(seed: int):
     return (lambda states: QuadraticFit(states, 4)), codes(start, pendulum)
 
 
-def waves(seed: int):
-    labels = labels_of(1, 1, 3)
-    random = torch.Generator().manual_seed(seed)
-    states = flows(Waves(labels), burgers_operator(Waves(labels)), 20, random, 0.2)
-    return (lambda states: SpectralFit(states, labels)), states
-
-
-def symbols(seed: int):
-    make, states = waves(seed)
-    return (lambda states: SymbolFit(make(states))), states
-
-
-LIBRARIES = {QuadraticFit: quadratic, SpectralFit: waves, SymbolFit: symbols}
+LIBRARIES = {QuadraticFit: quadratic}
 
 
 def every_library() -> set[type]:

@@ -42,7 +42,8 @@ def test_auto_is_all_recipes_and_every_one_has_a_name_of_its_own():
     assert all(isinstance(recipe, Recipe) for recipe in RECIPES)
     for name in names:
         assert [recipe.name for recipe in recipes_named(name)] == [name]
-    assert [recipe.name for recipe in recipes_named("coral")] == ["auto_decoding"]
+    for alias, name in (("coral", "auto_decoding"), ("local_equation", "law"), ("translation_equivariant", "law")):
+        assert [recipe.name for recipe in recipes_named(alias)] == [name]
 
 
 def test_an_unknown_recipe_is_refused_with_the_names_that_exist():

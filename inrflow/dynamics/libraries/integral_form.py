@@ -36,21 +36,17 @@ def search(
     ridges: Sequence[float],
     corrections: int,
     first_ridges: Sequence[float] | None = None,
-    start: Solution | None = None,
-    choose: Callable = leading_ridge,
 ) -> Fitted[Solution] | None:
     """The solution of least validation error, corrected along its own flow while that gains something.
 
     Args:
         judge: validation error of a solution, infinite where it diverges; None is returned where each of them does.
         ridges: in rising order; `first_ridges` in place of them for the integrals along polynomials.
-        start: along whose flow integrals are taken first.
-        choose: error, ridge and solution of (ridge, solution) pairs, by a judge.
     """
     best: Fitted[Solution] | None = None
     for number in range(corrections + 1):
         own = ridges if number or first_ridges is None else first_ridges
-        leading = choose(library.solutions(start if best is None else best.solution, own), judge)
+        leading = leading_ridge(library.solutions(None if best is None else best.solution, own), judge)
         if leading is None or not improves(leading[0], None if best is None else best.score):
             break
         score, ridge, solution = leading
@@ -58,14 +54,13 @@ def search(
     return best
 
 
-def refit(
-    library: FeatureLibrary[Solution], ridges: Sequence[float], start: Solution | None = None
-) -> Solution | None:
+def refit(library: FeatureLibrary[Solution], ridges: Sequence[float]) -> Solution | None:
     """The solution with the ridges that a search on other data has chosen."""
+    best: Solution | None = None
     for ridge in ridges:
-        for _, solution in library.solutions(start, [ridge]):
-            start = start if solution is None else solution
-    return start
+        for _, solution in library.solutions(best, [ridge]):
+            best = best if solution is None else solution
+    return best
 
 
 @dataclass(frozen=True)

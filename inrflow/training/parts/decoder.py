@@ -12,10 +12,8 @@ from inrflow.decoders.base import AffineDecoder
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.registry import decoder_class
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.encoding.prior.harmonic_modes import HarmonicLabels, harmonic_modes
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
-from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, seconds_of
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.margins import BETTER, HARMONICS_SUFFICE, HARMONICS_SUFFICE_ASYNCHRONOUS
@@ -25,8 +23,6 @@ from inrflow.training.run import Run
 
 _SHARE, _MODES_SHARE = 0.3, 0.15
 _MODE_ITERATIONS, _FEWEST_FOR_MODES, _MOST_FOR_MODES = 6, 8, 96
-_POINTS = 0.9  # harmonics a point
-_STATISTICS = 16  # trajectories from which the spectrum of harmonics is taken
 _RATE = 3e-3  # of the optimiser, a third of it off periodic domains
 _FEWEST_STEPS = 60  # of a trunk beside harmonics: the rate has risen for 20 of them
 _DENSE_W0 = 30.0  # where the points are dense enough to show all that a field has
@@ -185,46 +181,3 @@ def fit_modes(run: Run, training: DecoderTraining, decoder: AffineDecoder) -> Ou
     modes = training.fit_modes(decoder.double(), largest, trajectories, _MODE_ITERATIONS, progress)
     run.log.end()
     return modes
-
-
-def resolved_harmonics(run: Run, features: int, determined: bool = False) -> int:
-    """Largest wavenumber of the basis: the configured one, else what the points of one frame determine.
-
-    Args:
-        features: the most functions.
-        determined: whether the points limit a configured wavenumber too.
-    """
-    points = round(run.problem.source.points * run.config.data.points)
-    d = len(run.problem.description.coordinates)
-    wanted = run.config.decoder.harmonics
-    possible = max(1, int((min(features, _POINTS * points) ** (1 / d) - 1) // 2))
-    if wanted is None:
-        return possible
-    return min(wanted, possible) if determined else wanted
-
-
-def harmonic_decoder(
-    run: Run, determined: bool = False
-) -> tuple[HarmonicDecoder, OutputModes, HarmonicLabels]:
-    """The widest basis of harmonics that the points support, the spectrum of the data on it, and the wave of each code.
-
-    Raises UserError where the configuration excludes harmonics. See `resolved_harmonics`.
-    """
-    if run.config.decoder.harmonics == 0:
-        raise UserError("decoder.harmonics=0 leaves nothing to hold these codes, which are weights of the domain's "
-                        "harmonics; leave it out or give 1 or more, or give decoder.codes=variance")
-    nothing = run.problem.augmentation(run.problem.symmetries.only([]))
-    statistics = DecoderTraining(run.problem.source, run.problem.train[:_STATISTICS], np.array([], dtype=int), nothing)
-    features = HARMONIC_FEATURES[-1]
-    embedding = run.problem.embedding(features, resolved_harmonics(run, features, determined))
-    decoder = HarmonicDecoder(embedding, len(run.problem.description.channels))
-    largest = len(run.problem.description.channels) * (1 + embedding.harmonics)
-    modes = statistics.fit_modes(decoder.double(), largest)
-    labelled = harmonic_modes(embedding, modes)
-    assert labelled is not None
-    modes, labels = labelled
-    decoder.set_output(modes.mean, modes.modes)
-    left = float(modes.noise.mean())
-    run.log.say(f"decoder: {embedding.harmonics} harmonics of the domain leave {left:.1e} of the variance, nothing is "
-                "trained")
-    return decoder.float(), modes, labels

@@ -52,7 +52,7 @@ class LawRecipe:
         """None, or why no law on harmonics is looked for."""
         if best is not None and (best.explained or best.score.error < ROUNDING):
             return f"{best.recipe} explains the data"
-        if not uses_solved_codes(problem) or problem.config.decoder.codes == "harmonics":
+        if not uses_solved_codes(problem):
             return "the configuration asks for other codes"
         if asked := asks_for_other_dynamics(problem.config):
             return asked

@@ -56,8 +56,6 @@ class ReducedOrderRecipe:
             return "the configured decoder and encoding have no codes in closed form"
         if not problem.config.dynamics.linear:
             return "dynamics.linear=false asks for a network alone"
-        if problem.config.decoder.codes == "harmonics":
-            return "decoder.codes=harmonics asks for codes on the domain's harmonics"
         if best is not None and best.recipe == "series" and problem.source.times.shape[1] >= _LONG_SERIES:
             return "the autoregression of the long series is linear in the same codes"
         return None

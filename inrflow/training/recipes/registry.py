@@ -10,13 +10,11 @@ from inrflow.training.recipes.law import LawRecipe
 from inrflow.training.recipes.neural import NeuralRecipe
 from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
 from inrflow.training.recipes.series import SeriesRecipe
-from inrflow.training.recipes.translation_equivariant import TranslationEquivariantRecipe
 
 RECIPES: list[Recipe] = [
-    LawRecipe(), TranslationEquivariantRecipe(), SeriesRecipe(), ReducedOrderRecipe(), NeuralRecipe(),
-    AutoDecodingRecipe(), JointRecipe(),
+    LawRecipe(), SeriesRecipe(), ReducedOrderRecipe(), NeuralRecipe(), AutoDecodingRecipe(), JointRecipe(),
 ]
-ALIASES = {"coral": "auto_decoding", "local_equation": "law"}
+ALIASES = {"coral": "auto_decoding", "local_equation": "law", "translation_equivariant": "law"}
 
 
 def register_recipe(recipe: Recipe) -> Recipe:

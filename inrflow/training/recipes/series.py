@@ -42,7 +42,7 @@ class SeriesRecipe:
 
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why the data are no series that this is for."""
-        if not uses_solved_codes(problem) or problem.config.decoder.codes == "harmonics":
+        if not uses_solved_codes(problem):
             return "the configuration asks for other codes"
         if asked := asks_for_other_dynamics(problem.config):
             return asked
