@@ -1,66 +1,19 @@
-"""Fits of vector fields in integral form: s_{i+1} - s_i = integral of the rates between two frames.
+"""Transitions of vector fields in integral form: s_{i+1} - s_i = integral of the rates between two frames.
 
-The rates are linear in the unknowns of a `FeatureLibrary`. They are integrated along polynomials through neighbouring
-frames first, then along the flow of the last solution, whose miss is what the next one explains (Gauss-Newton, without
-the sensitivity of the flow itself). Times may be irregular.
-Quadrature is by Lagrange polynomials at Gauss-Legendre nodes.
+Integrals are taken along polynomials through neighbouring frames, by Lagrange polynomials at Gauss-Legendre nodes.
+Times may be irregular.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.libraries.base import FeatureLibrary, Solution
 from inrflow.dynamics.states import CodeData
-from inrflow.numerics.ridge import improves, leading_ridge
-
-
-@dataclass(frozen=True)
-class Fitted(Generic[Solution]):
-    """A solution, the ridges of its first fit and of each correction, and its validation error."""
-
-    solution: Solution
-    ridges: tuple[float, ...]
-    score: float
-
-
-def search(
-    library: FeatureLibrary[Solution],
-    judge: Callable[[Solution], float],
-    ridges: Sequence[float],
-    corrections: int,
-    first_ridges: Sequence[float] | None = None,
-) -> Fitted[Solution] | None:
-    """The solution of least validation error, corrected along its own flow while that gains something.
-
-    Args:
-        judge: validation error of a solution, infinite where it diverges; None is returned where each of them does.
-        ridges: in rising order; `first_ridges` in place of them for the integrals along polynomials.
-    """
-    best: Fitted[Solution] | None = None
-    for number in range(corrections + 1):
-        own = ridges if number or first_ridges is None else first_ridges
-        leading = leading_ridge(library.solutions(None if best is None else best.solution, own), judge)
-        if leading is None or not improves(leading[0], None if best is None else best.score):
-            break
-        score, ridge, solution = leading
-        best = Fitted(solution, (*(best.ridges if best is not None else ()), ridge), score)
-    return best
-
-
-def refit(library: FeatureLibrary[Solution], ridges: Sequence[float]) -> Solution | None:
-    """The solution with the ridges that a search on other data has chosen."""
-    best: Solution | None = None
-    for ridge in ridges:
-        for _, solution in library.solutions(best, [ridge]):
-            best = best if solution is None else solution
-    return best
 
 
 @dataclass(frozen=True)

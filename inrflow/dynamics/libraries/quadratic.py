@@ -1,7 +1,9 @@
 """Quadratic operator inference: ds/dt = b + A s + W p(s), p the products of components, by linear least squares.
 
 A Galerkin projection of an equation with quadratic terms (Navier-Stokes, Burgers, Kuramoto-Sivashinsky) is exactly of
-this form (Peherstorfer and Willcox 2016), here fitted in integral form.
+this form (Peherstorfer and Willcox 2016), here fitted in integral form: along polynomials through neighbouring frames
+first, then along the flow of the last solution, whose miss is what the next one explains (Gauss-Newton, without the
+sensitivity of the flow itself).
 
 With contexts c at the end of the states the unknowns are affine in them: their features are those above and each of
 them times each context, W being left without contexts where it does not need them (a viscosity multiplies A alone).
@@ -19,10 +21,10 @@ from torch import Tensor
 from inrflow.dynamics.fields.quadratic import Products, leading_pairs, products_of
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import rk4_integrals
-from inrflow.dynamics.libraries.integral_form import intervals, refit, search
+from inrflow.dynamics.libraries.integral_form import intervals
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.effort import effort
-from inrflow.numerics.ridge import ridge_grid
+from inrflow.numerics.ridge import improves, leading_ridge, ridge_grid
 
 RIDGES, FIRST_RIDGES = ridge_grid(-9, -3, 1), ridge_grid(-6, -2)
 _SUBSTEP = 0.5  # of Runge-Kutta, internal time
@@ -154,7 +156,8 @@ class QuadraticFit:
     def solutions(
         self, about: Tensor | None, ridges: Sequence[float]
     ) -> Iterator[tuple[float, Tensor | None]]:
-        """Coefficients (F, n + P), float64, of each ridge, which is relative to a component's mean square."""
+        """Coefficients (F, n + P), float64, of each ridge, which is relative to a component's mean square; None where
+        it is too small for the precision of the sums. `about`: see `integrals`."""
         linear = slice(1, 1 + self.size)
         design: Tensor | None = None
         if self.dual:  # fewer equations than unknowns: the same solution from the other side
@@ -175,10 +178,6 @@ class QuadraticFit:
             factor, failed = torch.linalg.cholesky_ex(regular)
             solution = None if int(failed) else torch.cholesky_solve(right, factor)
             yield ridge, solution if design is None or solution is None else design.T @ solution
-
-    def field(self, solution: Tensor) -> VectorField:
-        """The vector field of coefficients (F, n + P), float64."""
-        return self.form(solution).field()
 
     def form(self, theta: Tensor, ridges: tuple[float, ...] = (), score: float = float("nan")) -> QuadraticForm:
         """The field of coefficients (F, n)."""
@@ -211,12 +210,24 @@ class QuadraticFit:
         return theta[0] * self.constant, theta[1 : 1 + n].T.contiguous(), theta[1 + n :].T.contiguous()
 
     def search(self, judge: Callable[[VectorField], float], corrections: int = 3) -> QuadraticForm | None:
-        """The best field by `judge`, an error; None where every one diverges."""
-        best = search(self, lambda theta: judge(self.field(theta)), RIDGES, corrections, FIRST_RIDGES)
-        return None if best is None else self.form(best.solution, best.ridges, best.score)
+        """The best field by `judge`, an error, corrected along its own flow while that gains something; None where
+        every one diverges."""
+        best: QuadraticForm | None = None
+        theta: Tensor | None = None
+        for number in range(corrections + 1):
+            solutions = self.solutions(theta, RIDGES if number else FIRST_RIDGES)
+            leading = leading_ridge(solutions, lambda one: judge(self.form(one).field()))
+            if leading is None or not improves(leading[0], None if best is None else best.score):
+                break
+            score, ridge, theta = leading
+            best = self.form(theta, (*(best.ridges if best is not None else ()), ridge), score)
+        return best
 
     def refit(self, ridges: tuple[float, ...]) -> QuadraticForm:
         """The field with the ridges that a search on other data has chosen."""
-        theta = refit(self, ridges)
+        theta: Tensor | None = None
+        for ridge in ridges:
+            ((_, solution),) = self.solutions(theta, [ridge])
+            theta = theta if solution is None else solution
         assert theta is not None
         return self.form(theta, ridges)

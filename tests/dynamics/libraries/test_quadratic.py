@@ -52,6 +52,31 @@ def test_quadratic_dynamics_are_found_from_transitions(irregular):
     assert float((scaled - expected).abs().max()) < 0.03
 
 
+def test_corrections_along_the_flow_come_nearer_to_the_rates():
+    def predator(t, s):
+        """Lotka and Volterra's equations."""
+        x, y = s.unbind(-1)
+        return torch.stack([0.4 * x - 0.3 * x * y, 0.2 * x * y - 0.3 * y], -1)
+
+    start = 1 + torch.rand(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = 1.5 * torch.arange(6).double()
+    codes = odeint(predator, start, t, rtol=1e-10, atol=1e-12).transpose(0, 1)
+    fit = QuadraticFit(CodeData(codes, t.expand(20, -1), torch.ones(20, 6, dtype=torch.bool)), 3)
+    expected = predator(None, start)
+
+    def error(field) -> float:
+        rate = field(NOW.double(), start).detach()
+        return float((rate - expected).square().sum() / expected.square().sum())
+
+    first, last = fit.search(error, corrections=0), fit.search(error)
+    assert first is not None and last is not None and len(first.ridges) == 1
+    assert first.score < 1e-1 and last.score < 1e-5 and last.score < 0.5 * first.score
+
+
+def test_a_search_in_which_everything_diverges_ends_without_a_field():
+    assert QuadraticFit(trajectories(4, 4, False), 6).search(lambda field: float("inf")) is None
+
+
 def test_fewer_transitions_than_unknowns_give_the_solution_of_the_normal_equations():
     data = trajectories(2, 4, False)
     fit = QuadraticFit(data, 6)
