@@ -8,7 +8,7 @@ import torch
 
 from inrflow.dynamics.fields.network import NetworkTerm
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.integrate import IntegrationError, Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.state_prior import ContextPrior
@@ -19,6 +19,7 @@ from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WI
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder
 
+_FOLLOWED = 8  # held-out trajectories that are forecast beyond their ends
 _INTEGRATION = 0.02  # share of a candidate's error that its integration may add
 
 
@@ -108,6 +109,20 @@ def rollout_error(
     variance = validation.codes[validation.observed].square().sum(1).mean()
     value = float(values.mean() / variance)
     return value if value == value else float("inf")
+
+
+def diverges(field: VectorField, integrator: Integrator, states: CodeData, first: int) -> bool:
+    """Whether forecasts from frame `first` diverge within twice the time of the states; of a few trajectories."""
+    known = torch.isfinite(states.t[:, first:]).all(1) & states.observed[:, first]
+    rows = known.nonzero()[:_FOLLOWED, 0]
+    t = states.t[rows, first:]
+    times = torch.cat([t, t[:, -1:] + t[:, 1:] - t[:, :1]], 1)
+    try:
+        with torch.no_grad():
+            integrator(field, states.codes[rows, first], times)
+    except IntegrationError:
+        return True
+    return False
 
 
 def integration_step(field: VectorField, states: CodeData, floor: float, largest: float = 1.0) -> float:

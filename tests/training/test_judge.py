@@ -11,14 +11,16 @@ from rotations import RATES, candidate, candidate_with_context, write_rotations
 from runs import run_on
 
 from inrflow.data.observations import Observations
+from inrflow.dynamics.fields.base import FieldTerm
 from inrflow.dynamics.fields.quadratic import Couplings
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import Candidate, ClosedForm
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import calibrated_process_noise, process_noise
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.complete import assemble, state_prior
-from inrflow.training.judge import explains, integration_step, rollout_error
+from inrflow.training.judge import diverges, explains, integration_step, rollout_error
 from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, margins
 from inrflow.training.parts.codes import copies_for
 from inrflow.training.parts.linear import candidate_sizes, linear_field
@@ -235,3 +237,22 @@ def test_a_law_that_explains_the_data_ends_the_search_unless_it_is_linear_and_ca
     assert run.judge.enough(None) is None and run.judge.enough(candidate(run)) is None
     assert run.judge.enough(linear) is None and run.judge.enough(nonlinear) == "stub explains the data"
     assert "no trajectories are held out" in alone.judge.enough(candidate(alone, explained=True))
+
+
+class Square(FieldTerm):
+    """dz/dt = z^2, of which z = 1 / (1 / z(0) - t)."""
+
+    degree = 2
+
+    def forward(self, t, z, c=None):
+        return z.square()
+
+
+@pytest.mark.parametrize(("start", "told"), [(0.2, False), (0.3, True)])
+def test_a_law_that_diverges_soon_after_the_data_is_told(start, told):
+    """It does at t = 1 / z(0): both are bounded within the data, up to t = 2, one of them up to t = 4."""
+    t = torch.linspace(0, 2, 9, dtype=torch.float64).expand(3, 9)
+    codes = (1 / (1 / start - t))[..., None]
+    states = CodeData(codes, t, torch.ones(3, 9, dtype=torch.bool))
+    field = VectorField(1, [Square()]).double()
+    assert diverges(field, Integrator("rk4", 0.01), states, 0) == told

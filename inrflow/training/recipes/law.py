@@ -11,14 +11,14 @@ import torch
 
 from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import IntegrationError, Integrator
+from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.encoding.posterior import MANY, GaussianPrior
 from inrflow.errors import UserError
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
-from inrflow.training.judge import explains, rollout_error
+from inrflow.training.judge import diverges, explains, rollout_error
 from inrflow.training.margins import ROUNDING, TRUSTED
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.environments import ContextGroups
@@ -33,7 +33,7 @@ _SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES = 4, 4, 80
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
-_FOLLOWED = 8  # held-out trajectories that are forecast beyond their ends
+_HALVINGS = 4  # of steps, where forecasts diverge
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
 _LEAST_NOISE, _LEAST_FREEDOM = 1e-14, 0.25
 
@@ -191,7 +191,11 @@ def _candidates(
         run.log.say(f"  {line}")
     if not np.isfinite(error):
         return
-    if _diverges(field, integrator, validation.first(_FOLLOWED).since(first)):
+    for _ in range(_HALVINGS):
+        if not diverges(field, integrator, validation, first):
+            break
+        integrator = Integrator("etd", integrator.step / 2)
+    else:
         run.log.say("the law's forecasts diverge within twice the time of the held-out trajectories: it is not taken")
         return
     yield Candidate(
@@ -201,19 +205,6 @@ def _candidates(
         calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
         metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
     )
-
-
-def _diverges(field: VectorField, integrator: Integrator, states: CodeData) -> bool:
-    """Whether forecasts from the first states diverge within twice the time span of the states."""
-    rows = torch.isfinite(states.t).all(1) & states.observed[:, 0]
-    t = states.t[rows]
-    times = torch.cat([t, t[:, -1:] + t[:, 1:] - t[:, :1]], 1)
-    try:
-        with torch.no_grad():
-            integrator(field, states.codes[rows, 0], times)
-    except IntegrationError:
-        return True
-    return False
 
 
 def _contexts(

@@ -11,12 +11,8 @@ from runs import run_on, trained_on
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.observations import Observations
-from inrflow.dynamics.fields.base import FieldTerm
-from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.states import CodeData
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.recipes.law import LawRecipe, _diverges
+from inrflow.training.recipes.law import LawRecipe
 
 DIFFUSIVITY, TIMES = 0.05, 0.2 * np.arange(12)
 
@@ -77,22 +73,3 @@ def test_a_reason_is_given_where_no_law_is_looked_for(data, tmp_path, setting, r
     extra = ["encoding.method=adam"] if "modulation" in setting else []
     with run_on(data[0], tmp_path, setting, *extra) as run:
         assert reason in LawRecipe().applies(run.problem, None)
-
-
-class Square(FieldTerm):
-    """dz/dt = z^2, of which z = 1 / (1 / z(0) - t)."""
-
-    degree = 2
-
-    def forward(self, t, z, c=None):
-        return z.square()
-
-
-@pytest.mark.parametrize(("start", "diverges"), [(0.2, False), (0.3, True)])
-def test_a_law_that_diverges_soon_after_the_data_is_told(start, diverges):
-    """It does at t = 1 / z(0): both are bounded within the data, up to t = 2, one of them up to t = 4."""
-    t = torch.linspace(0, 2, 9, dtype=torch.float64).expand(3, 9)
-    codes = (1 / (1 / start - t))[..., None]
-    states = CodeData(codes, t, torch.ones(3, 9, dtype=torch.bool))
-    field = VectorField(1, [Square()]).double()
-    assert _diverges(field, Integrator("rk4", 0.01), states) == diverges
