@@ -111,18 +111,20 @@ def rollout_error(
     return value if value == value else float("inf")
 
 
-def diverges(field: VectorField, integrator: Integrator, states: CodeData, first: int) -> bool:
-    """Whether forecasts from frame `first` diverge within twice the time of the states; of a few trajectories."""
+def diverging(field: VectorField, integrator: Integrator, states: CodeData, first: int) -> float:
+    """Share of a few trajectories whose forecasts from frame `first` diverge within twice the time of the states."""
     known = torch.isfinite(states.t[:, first:]).all(1) & states.observed[:, first]
-    rows = known.nonzero()[:_FOLLOWED, 0]
-    t = states.t[rows, first:]
-    times = torch.cat([t, t[:, -1:] + t[:, 1:] - t[:, :1]], 1)
-    try:
-        with torch.no_grad():
-            integrator(field, states.codes[rows, first], times)
-    except IntegrationError:
-        return True
-    return False
+    rows = known.nonzero()[:_FOLLOWED, 0].tolist()
+    gone = 0
+    for row in rows:
+        t = states.t[row : row + 1, first:]
+        times = torch.cat([t, t[:, -1:] + t[:, 1:] - t[:, :1]], 1)
+        try:
+            with torch.no_grad():
+                integrator(field, states.codes[row : row + 1, first], times)
+        except IntegrationError:
+            gone += 1
+    return gone / max(len(rows), 1)
 
 
 def integration_step(field: VectorField, states: CodeData, floor: float, largest: float = 1.0) -> float:

@@ -343,11 +343,12 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int) -> Iterator[Fold]:
 
         hidden = _at(inner.first_frames(past), held)
         after = inner.frames(slice(past, None))
-        between = targets(_thinned(hidden), torch.zeros(1).bool())
+        between = targets(_thinned(hidden)[0], torch.zeros(1).bool())
+        later, some = _thinned(after)
         left = forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
         apart = joined(rows_of(hidden.t, hidden.x, hidden.u.double() - left, hidden.delay))
         places = hidden.x[0, 0].double().numpy() if problem.source.shared_points else np.empty((0, hidden.x.shape[-1]))
-        yield Fold(rows_and_codes(model.decoder, estimate, window), between, targets(_thinned(after), ~held), places,
+        yield Fold(rows_and_codes(model.decoder, estimate, window), between, targets(later, ~held[some]), places,
                    points, apart)
 
 
@@ -381,12 +382,13 @@ def _estimate(surrogate: Surrogate, inner: TrajectoryBatch) -> StateEstimate:
     return surrogate.estimate(outer.with_values(surrogate.normalisation.invert(outer.u)))
 
 
-def _thinned(batch: TrajectoryBatch) -> TrajectoryBatch:
-    """Every k-th frame, and of these every k-th place, as many as are looked at."""
+def _thinned(batch: TrajectoryBatch) -> tuple[TrajectoryBatch, Tensor]:
+    """Every k-th frame, and of these every k-th place, as many as are looked at; and which places these are."""
     every = max(1, batch.u[..., 0].numel() // _VALUES)
     frames = min(every, batch.u.shape[1])
     batch = batch.frames(slice((frames - 1) // 2, None, frames))
-    return _at(batch, torch.arange(0, batch.u.shape[2], max(1, every // frames)))
+    places = torch.arange(0, batch.u.shape[2], max(1, every // frames))
+    return _at(batch, places), places
 
 
 def _at(batch: TrajectoryBatch, places: Tensor) -> TrajectoryBatch:

@@ -18,7 +18,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
-from inrflow.training.judge import diverges, explains, rollout_error
+from inrflow.training.judge import diverging, explains, rollout_error
 from inrflow.training.margins import ROUNDING, TRUSTED
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.environments import ContextGroups
@@ -33,7 +33,7 @@ _SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES = 4, 4, 80
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
-_HALVINGS = 4  # of steps, where forecasts diverge
+_HALVINGS = 3  # of steps, where forecasts diverge
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
 _LEAST_NOISE, _LEAST_FREEDOM = 1e-14, 0.25
 
@@ -191,12 +191,15 @@ def _candidates(
         run.log.say(f"  {line}")
     if not np.isfinite(error):
         return
+    share = diverging(field, integrator, validation, first)
     for _ in range(_HALVINGS):
-        if not diverges(field, integrator, validation, first):
-            break
-        integrator = Integrator("etd", integrator.step / 2)
-    else:
-        run.log.say("the law's forecasts diverge within twice the time of the held-out trajectories: it is not taken")
+        if share:
+            integrator = Integrator("etd", integrator.step / 2)
+            share = diverging(field, integrator, validation, first)
+    if share:
+        run.log.say(f"{100 * share:.0f} % of the forecasts of held-out trajectories diverge within twice their time"
+                    + (": it is not taken" if share > 0.5 else ": it cannot be trusted far beyond the data"))
+    if share > 0.5:
         return
     yield Candidate(
         problem, LawRecipe.name, f"law on harmonics, {law.size} coefficients", decoder, prior, field, integrator, train,
