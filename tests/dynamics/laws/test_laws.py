@@ -221,7 +221,7 @@ def test_standard_errors_hold_the_true_coefficients_at_their_rate() -> None:
     for seed in range(12):
         noisy = exact + noise * np.random.default_rng(seed).standard_normal(exact.shape)
         data = flights(t, noisy * (spread[:, None] / noise**2), spread, 3)
-        law = Refinement(start, data, np.ones((1, 12)), 0.3).run()
+        law = Refinement(start, data, np.ones((1, 12)), 5.0).run()
         missed.append((law.theta[:, 0] - truth) / law.std[:, 0])
     assert 0.75 <= (np.abs(missed) < 1.645).mean() <= 1.0 and np.square(missed).mean() > 0.2
     refinement = Refinement(start, data, np.ones((1, 12)), 5.0)
