@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from inrflow.decoders.base import Decoder, on_own_device
 from inrflow.decoders.registry import register_decoder
 from inrflow.domains import Harmonics, from_state
-from inrflow.domains.box import BoxHarmonics
+from inrflow.domains.box import BoxHarmonics, grid_of
 from inrflow.numerics.separable import SeparableSum
 
 _KEPT = 8  # sets of points whose values are kept
-_ORDER = 1e-9  # of a box: coordinates closer than this are the same
 
 
 @register_decoder("domain_harmonics")
@@ -144,20 +143,6 @@ def _sum_of(harmonics: Harmonics, x: np.ndarray, dtype: torch.dtype) -> TableSum
     if isinstance(harmonics, BoxHarmonics) and x.shape[1] > 1 and (grid := grid_of(x)) is not None:
         return GridSum(harmonics, *grid, dtype)
     return TableSum(harmonics, x, dtype)
-
-
-def grid_of(x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray] | None:
-    """Coordinates of the axes of a grid that points (N, d) fill, and which point (N,) each of its points is, the last
-    axis fastest; None where they fill none."""
-    unit = _ORDER * float(np.ptp(x, axis=0).max() or 1.0)
-    rounded = np.round(x / unit)
-    order = np.lexsort(rounded.T[::-1])
-    axes = [np.unique(column) for column in rounded.T]
-    if np.prod([len(axis) for axis in axes]) != len(x) or not np.array_equal(
-            rounded[order], np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(x.shape)):
-        return None
-    first = [np.array([x[np.argmax(rounded[:, j] == level), j] for level in axis]) for j, axis in enumerate(axes)]
-    return first, order
 
 
 def plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from inrflow.errors import UserError
 
 PERIODIC, WALLED = "periodic", "walled"
 AXES = (PERIODIC, WALLED)
+_SAME = 1e-9  # of the extent of points: coordinates closer than this are the same
 _TIE = 1e-9  # eigenvalues closer than this, relative, are one eigenspace
 
 
@@ -44,10 +45,11 @@ class Box(Domain):
 
     def told_apart(self, points: np.ndarray) -> Box | None:
         """The box with as many functions of each axis as a grid of points (N, d) tells apart; None where it is none."""
-        levels = [len(np.unique(np.round(points[:, j] / self.lengths[j], 9))) for j in range(self.dimensions)]
-        if math.prod(levels) != len(points):
+        grid = grid_of(points)
+        if grid is None:
             return None
-        functions = [n - 1 + n % 2 if axis == PERIODIC else n for n, axis in zip(levels, self.axes, strict=True)]
+        functions = [len(levels) - 1 + len(levels) % 2 if axis == PERIODIC else len(levels)
+                     for levels, axis in zip(grid[0], self.axes, strict=True)]
         return Box(self.lower, self.upper, self.axes, functions)
 
     def harmonics(self, count: int, boundary: str = NATURAL) -> BoxHarmonics:
@@ -158,3 +160,17 @@ def _modes(axis: str, length: float, held: bool, reach: int) -> np.ndarray:
     if axis == PERIODIC:
         return (2 * np.pi * ((np.arange(2 * reach + 1) + 1) // 2) / length) ** 2
     return (np.pi * (np.arange(2 * reach) + held) / length) ** 2
+
+
+def grid_of(x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray] | None:
+    """Coordinates of the axes of a grid that points (N, d) fill, and which point (N,) each of its points is, the last
+    axis fastest; None where they fill none."""
+    unit = _SAME * float(np.ptp(x, axis=0).max() or 1.0)
+    rounded = np.round(x / unit)
+    order = np.lexsort(rounded.T[::-1])
+    axes = [np.unique(column) for column in rounded.T]
+    if np.prod([len(axis) for axis in axes]) != len(x) or not np.array_equal(
+            rounded[order], np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(x.shape)):
+        return None
+    first = [np.array([x[np.argmax(rounded[:, j] == level), j] for level in axis]) for j, axis in enumerate(axes)]
+    return first, order

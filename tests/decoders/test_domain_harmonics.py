@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder, GridSum, TableSum, grid_of
+from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder, GridSum, TableSum
 from inrflow.domains import Box
+from inrflow.domains.box import grid_of
 
 BOX = Box([0.0, -1.0], [1.0, 1.0], ["periodic", "walled"])
 

@@ -19,6 +19,7 @@ from inrflow.dynamics.laws.law import Law, pruned, stepped, well_posed
 from inrflow.dynamics.laws.refine import Refinement, solved_contexts
 from inrflow.dynamics.laws.regression import FOLDS, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import (
+    DETERMINED,
     Data,
     Families,
     Log,
@@ -55,7 +56,6 @@ _EXPLAINED = 1e-2  # error of forecasts from which on most of the time goes to l
 _SINGLE = 0.5  # share of the time after which none is sought along them, where some law explains the data
 _NEAR = 30.0  # times the harmonics' error at held-out points, below which no laws are sought along single steps
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
-_DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _TRAJECTORIES = 32  # equations come from so many trajectories, at most
 
 
@@ -173,13 +173,13 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     return standard(law, np.unique(train.systems.number))
 
 
-def resolved(law: Law, data: Data) -> tuple[Domain, int]:
+def resolved(law: Law, data: Data, flow: bool) -> tuple[Domain, int]:
     """The domain with harmonics that the data's points tell apart, and how many they are: all of a grid of a box; of
     flows there, those up to some wavenumber, of which not one is left out; of other domains, as many as points."""
     points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
     if not isinstance(law.domain, Box):
         return law.domain, points
-    grid = None if any(term.solenoidal for term in law.terms) else law.domain.told_apart(data.x[0])
+    grid = None if flow else law.domain.told_apart(data.x[0])
     if grid is None or points < len(data.x[0]) or not np.equal(data.x, data.x[:1]).all():
         return law.domain, int(_RESOLVED[law.domain.dimensions] * points)
     return grid, math.prod(grid.functions)
@@ -193,8 +193,8 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
     began = effort()
     errors = forecast_errors(law, judge)
     spent, count = effort() - began, law.codes.harmonics.count
-    place, most = resolved(law, train)
     flow = isinstance(law.domain, Box) and any(term.solenoidal for term in law.terms)
+    place, most = resolved(law, train, flow)
     for factor in _FINEST if flow else _FINER:
         now, size = law.codes.harmonics.count, min(int(factor * count), most)
         steeper = 1 if flow else 1.5 if isinstance(law.domain, Box) and law.domain.dimensions > 1 else 2
@@ -321,7 +321,7 @@ def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, fami
     """For each family of terms, in turn, laws refined along single steps: of all its terms, and shorter ones."""
     terms, known = families.every, shares_known(codes, spread)
     equations = normal_equations(library_of(terms, codes.harmonics), t, states, spread, known, False)
-    steps = Shooting.of(t, states, known >= _DETERMINED, deadline)
+    steps = Shooting.of(t, states, known >= DETERMINED, deadline)
     largest = largest_of(states)
 
     def laws(active: list[int]) -> Iterator[Law]:

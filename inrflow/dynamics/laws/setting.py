@@ -18,6 +18,7 @@ from inrflow.dynamics.laws.terms import Term, multipliers, short_list
 from inrflow.dynamics.laws.transform import transform_of
 from inrflow.numerics.effort import effort
 
+DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _FEWEST = 8
 _MOST = 256  # harmonics that laws are sought on
 _TOLD = 0.7  # of the points that all trajectories share, in the plane and beyond: more harmonics stand for each other

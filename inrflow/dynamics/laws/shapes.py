@@ -21,6 +21,7 @@ from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.law import Law, pruned, well_posed
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import (
+    DETERMINED,
     Data,
     Families,
     Log,
@@ -34,7 +35,6 @@ from inrflow.errors import UserError
 from inrflow.numerics.effort import effort
 
 _JUDGED = 6  # candidates
-_DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _LENGTHS = (1, 3)  # frames of the flights that refine coefficients
 _ROUNDS, _SHARE = 4, 0.2  # of a refinement at most, and of the time
 
@@ -173,7 +173,7 @@ def _refined(law: Law, shapes: Sequence[Shape], length: int, deadline: float) ->
 def _missed(field: LawField, law: Law, shape: Shape, length: int) -> np.ndarray:
     """What flights of some frames miss of codes that points determine, flat."""
     states, t = shape.states, shape.data.t
-    known = torch.tensor((shares_known(shape.codes, shape.spread) >= _DETERMINED).ravel())
+    known = torch.tensor((shares_known(shape.codes, shape.spread) >= DETERMINED).ravel())
     parts = []
     for step in np.unique(np.round(np.diff(t, axis=1), 9)):
         for s in range(len(states)):

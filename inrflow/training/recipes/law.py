@@ -33,7 +33,7 @@ _SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES = 4, 4, 80
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
-_HALVINGS = 3  # of steps, where forecasts diverge
+_HALVINGS, _LOST = 3, 0.5  # of steps, where forecasts diverge; share of these, beyond which a law is not taken
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
 _LEAST_NOISE, _LEAST_FREEDOM = 1e-14, 0.25
 
@@ -198,8 +198,8 @@ def _candidates(
             share = diverging(field, integrator, validation, first)
     if share:
         run.log.say(f"{100 * share:.0f} % of the forecasts of held-out trajectories diverge within twice their time"
-                    + (": it is not taken" if share > 0.5 else ": it cannot be trusted far beyond the data"))
-    if share > 0.5:
+                    + (": it is not taken" if share > _LOST else ": it cannot be trusted far beyond the data"))
+    if share > _LOST:
         return
     yield Candidate(
         problem, LawRecipe.name, f"law on harmonics, {law.size} coefficients", decoder, prior, field, integrator, train,
