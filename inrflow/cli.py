@@ -25,7 +25,7 @@ COMMANDS = {
     "query": "predict values at points: run=DIR observations=FILE points=FILE to=FILE std=true derivatives=true",
     "forecast": "quantiles of what comes after observations: run=DIR observations=FILE until=TIME to=FILE",
     "inspect": "describe a data file or run directory: FILE",
-    "convert": "convert any readable format to the project's schema: SOURCE TARGET",
+    "convert": "convert any readable format to the project's schema: SOURCE [SOURCE ...] TARGET",
     "generate": "simulate trajectories of a PDE: pde=NAME trajectories=64 output=FILE (no pde: lists them)",
     "adapt": "adapt a run to a new system from a few of its trajectories: run=DIR data.train=FILE",
     "plot": "draw pictures and an animation of a run: run=DIR",
@@ -124,8 +124,8 @@ def _check(name: str, arguments: list[str]) -> None:
         if getattr(settings, "run", None) is not None:
             require_run(settings.run)
         files = sum("=" not in item for item in arguments)
-        if name == "convert" and files != 2:
-            raise UserError(f"{files} files are given; expected SOURCE TARGET")
+        if name == "convert" and files < 2:
+            raise UserError(f"{files} files are given; expected SOURCE TARGET, or several sources and a TARGET")
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

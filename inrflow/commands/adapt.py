@@ -22,10 +22,12 @@ from inrflow.adaptation.context import (
 )
 from inrflow.adaptation.further import Step, adapt_further
 from inrflow.adaptation.scratch import train_from_scratch
+from inrflow.commands.data_files import own_files, read_settings
 from inrflow.commands.run_directory import REFERENCES_FILE, RunDirectory, load_run, report_evaluation, tell_moved
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import AdaptConfig, Config
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.formats.streams.joining import expanded
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
@@ -59,6 +61,7 @@ def run(arguments: list[str]) -> int:
 def _run(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int:
     directory = place.path
     console = Console(stderr=True)
+    own_files(config.data, directory, console, read_settings(str(config.run)))
     with TrajectoryFile(str(config.data.train)) as file:
         source = open_source(surrogate, file, config)
         count = min(config.data.trajectories or len(source), len(source))
@@ -113,7 +116,7 @@ def write_moved(
 def check(config: AdaptConfig) -> None:
     """What the limits of single settings do not say. Raises UserError."""
     data, settings = config.data, config.adapt
-    if data.test is not None and not Path(data.test).exists():
+    if data.test is not None and not any(path.exists() for path in expanded(data.test)):
         raise UserError(f"data.test={data.test} does not exist; give a file, or leave it out")
     if settings.strength not in STRENGTHS:
         raise UserError(f"adapt.strength={settings.strength!r}; choose from {', '.join(STRENGTHS)}")

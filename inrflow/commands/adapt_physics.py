@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from inrflow.commands.data_files import own_files
 from inrflow.commands.run_directory import RunDirectory, report_evaluation
 from inrflow.commands.train_several import train_physics
 from inrflow.config.schema import AdaptConfig, Config
+from inrflow.config.train_schema import ReadConfig
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe
@@ -23,20 +25,21 @@ from inrflow.training.recorder import Interrupted
 def run_new_physics(config: AdaptConfig) -> int:
     """Fit the new physics, join it to the others, evaluate."""
     family = Family.load(str(config.run))
-    path = str(config.data.train)
-    with TrajectoryFile(path) as file:
-        name = file.description.name
-    if name in family.members:
-        raise UserError(f"{path} is named {name}, which {config.run} knows already; give another physics, or another "
-                        "name")
     place = RunDirectory.new(config.output, "adapt")
-    with place.held():
-        return _join(config, family, name, place)
-
-
-def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory) -> int:
-    path, directory = str(config.data.train), place.path
     console = Console(stderr=True)
+    with place.held():
+        own_files(config.data, place.path, console, ReadConfig())
+        path = str(config.data.train)
+        with TrajectoryFile(path) as file:
+            name = file.description.name
+        if name in family.members:
+            raise UserError(f"{path} is named {name}, which {config.run} knows already; give another physics, or "
+                            "another name")
+        return _join(config, family, name, place, console)
+
+
+def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory, console: Console) -> int:
+    path, directory = str(config.data.train), place.path
     trained = Config()
     trained.device, trained.seed = config.device, config.seed
     data = trained.data

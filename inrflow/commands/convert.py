@@ -18,9 +18,9 @@ def run(arguments: list[str]) -> int:
     from inrflow.data.formats.inspect import describe
     from inrflow.runtime.screen import screen, show
 
-    source, target = files
+    *sources, target = files
     options = {key: value for key, value in asdict(config).items() if value not in (None, {})}
     with Console(stderr=True).status("converting"):
-        convert(source, target, **options)
+        convert(sources, target, **options)
     show(describe(target), screen())
     return 0

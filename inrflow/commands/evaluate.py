@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from inrflow.commands.data_files import as_trajectories, read_settings
 from inrflow.commands.run_directory import RunDirectory, at_home, default_output, load_run, report_evaluation
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import EvaluateConfig
@@ -25,6 +26,7 @@ def run(arguments: list[str]) -> int:
         )
     directory = Path(config.output or default_output("evaluate"))
     console = Console(stderr=True)
+    test = as_trajectories(test, "data.test", directory, console, read_settings(str(config.run)))
     surrogate = at_home(surrogate, Path(test), console)
     observe = Observe(config.observe.frames, config.observe.points, config.observe.noise, config.observe.context)
     references = RunDirectory(Path(str(config.run))).references()

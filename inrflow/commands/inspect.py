@@ -29,11 +29,11 @@ def run(arguments: list[str]) -> int:
     path = Path(arguments[0])
     if not path.exists():
         raise UserError(f"{path} does not exist; give a data file or a run directory")
-    if path.is_dir():
+    from inrflow.data.formats.inspect import describe, is_store
+
+    if path.is_dir() and not is_store(path):
         show_run(path)
         return 0
-    from inrflow.data.formats.inspect import describe
-
     show(describe(path), screen())
     return 0
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.tri import Triangulation
 from rich.console import Console
 
+from inrflow.commands.data_files import as_trajectories, read_settings
 from inrflow.commands.report import draw_errors
 from inrflow.commands.run_directory import RunDirectory, at_home, default_output, load_run
 from inrflow.config.resolve import resolve
@@ -35,6 +36,7 @@ def run(arguments: list[str]) -> int:
     path, observe = _source(config, surrogate)
     directory = Path(config.output or default_output("plot"))
     console = Console(stderr=True)
+    path = Path(as_trajectories(str(path), "data.test", directory, console, read_settings(str(config.run))))
     surrogate = at_home(surrogate, path, console)
     with TrajectoryFile(path) as file, console.status("drawing") as status:
         scene = _scene(config, _on_shape(surrogate, file, config.trajectory), file, observe)

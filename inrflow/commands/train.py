@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from inrflow.commands.data_files import as_trajectories
 from inrflow.commands.run_directory import REFERENCES_FILE, RunDirectory, report_evaluation, several
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
@@ -48,10 +49,10 @@ def run(arguments: list[str]) -> int:
             from inrflow.commands.train_several import run_several
 
             return run_several(config, place, console, resumed)
-        return run_one(config, place, console)
+        return run_one(config, place, console, resumed)
 
 
-def run_one(config: Config, place: RunDirectory, console: Console) -> int:
+def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool = False) -> int:
     """Train one physics and evaluate it."""
     directory = place.path
     train_path, test_path = config.data.train, config.data.test
@@ -60,18 +61,21 @@ def run_one(config: Config, place: RunDirectory, console: Console) -> int:
         config.data.train, config.data.test = train_path, test_path
         if config.data.frames is None:
             config.data.frames = 10
+    for key in ("train", "test"):  # a run can be resumed and evaluated from any folder
+        value = getattr(config.data, key)
+        setattr(config.data, key, os.path.abspath(value) if value else None)
+    train_path, test_path = (
+        None if path is None else as_trajectories(path, f"data.{key}", directory, console, config.data.read, resumed)
+        for key, path in (("train", train_path), ("test", test_path))
+    )
     observe = Observe(config.observe.frames, config.observe.points, config.observe.noise, config.observe.context)
-    with TrajectoryFile(train_path) as file:
+    with TrajectoryFile(str(train_path)) as file:
         if test_path is not None:
             _check_test(test_path, file, observe)
         file.require_frames(2, "training")
         if config.data.frames is not None and config.data.frames > file.frames:
             warnings.warn(f"data.frames={config.data.frames}, but {train_path} has {file.frames}: all are trained on",
                           stacklevel=2)
-        for key in ("train", "test"):  # a run can be resumed and evaluated from any folder
-            value = getattr(config.data, key)
-            setattr(config.data, key, os.path.abspath(value) if value else None)
-
         problem = Problem.of(config, file)  # refuses what cannot be trained on
         place.write_config(config)
         console.print(f"results go to {directory}", highlight=False)
@@ -90,7 +94,7 @@ def run_one(config: Config, place: RunDirectory, console: Console) -> int:
         )
         references.save(directory / REFERENCES_FILE)
     console.print(f"saved {directory / MODEL_FILE}", highlight=False)
-    tested = config.data.test or _rest(config, train_path)
+    tested = test_path or _rest(config, str(train_path))
     if tested is not None:
         alone = config.data.test is None
         observe = replace(observe, frames=source.times.shape[1]) if alone else observe

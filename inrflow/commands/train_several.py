@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from inrflow.commands.data_files import as_trajectories
 from inrflow.commands.run_directory import EVALUATION_FILE, RunDirectory, report_evaluation, several
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -35,10 +36,18 @@ def run_several(config: Config, place: RunDirectory, console: Console, resumed: 
     if isinstance(tests, str) or (tests is not None and len(tests) != len(files)):
         count = 1 if isinstance(tests, str) else len(tests or [])
         raise UserError(f"data.test names {count} files for {len(files)} of data.train; give a list with one for each")
-    directory, names = place.path, physics_names(files)
+    directory = place.path
     config.data.train = [os.path.abspath(name) for name in files]
     config.data.test = None if tests is None else [os.path.abspath(name) for name in tests]
-    place.write_config(config)
+    given = copy.deepcopy(config)
+    for key in ("train", "test"):
+        paths = getattr(config.data, key)
+        setattr(config.data, key, paths and [
+            as_trajectories(path, f"data.{key}.{index}", directory, console, config.data.read, resumed)
+            for index, path in enumerate(paths)
+        ])
+    names = physics_names(config.data.train)
+    place.write_config(given)
     console.print(f"results go to {directory}", highlight=False)
     members: dict[str, Surrogate] = {}
     for index, name in enumerate(names):

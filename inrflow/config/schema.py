@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inrflow.config.setting import setting
-from inrflow.config.train_schema import Config, ObserveConfig, StepsConfig
+from inrflow.config.train_schema import Config, ObserveConfig, ReadConfig, StepsConfig
 
 __all__ = ["SCHEMAS", "AdaptConfig", "Config", "ConvertConfig", "EvaluateConfig", "ForecastConfig", "GenerateConfig",
            "ObserveConfig", "PlotConfig", "QueryConfig", "StepsConfig"]
@@ -150,23 +150,9 @@ class PlotConfig:
 
 
 @dataclass
-class ConvertConfig:
+class ConvertConfig(ReadConfig):
     """Names and facts beside source and target; null: as the source has them."""
 
-    channels: list[str] | None = setting(None, "Variables or columns that are channels.")
-    coordinates: list[str] | None = setting(None, "Variables or columns that are coordinates.")
-    time: str | None = setting(None, "Variable or column of the times. null: recognised by its name or units.")
-    trajectory: str | None = setting(None, "Dimension of a NetCDF file along which trajectories are stacked.")
-    select: dict[str, int] = setting({}, "select.DIMENSION=INDEX: one entry of a further dimension of a NetCDF file.")
-    name: str | None = setting(None, "Name of the system.")
-    units: list[str] | None = setting(None, "Units of the channels.")
-    time_units: str | None = setting(None, "Units of t.")
-    source: str | None = setting(None, "Where the data come from.")
-    licence: str | None = setting(None, "Licence of the data.")
-    period: list[float] | None = setting(None, "Period of each coordinate, 0 where there is none.")
-    geometry: str | None = setting(None, "sphere, or null.")
-    time_period: float | None = setting(None, "Period of an external forcing, in units of t.", above=0)
-    symmetries: list[str] | None = setting(None, "Names of symmetries of the system.")
     overwrite: bool = setting(False, "Replace the target if it exists.")
 
 

@@ -9,13 +9,35 @@ from inrflow.config.setting import setting
 
 
 @dataclass
+class ReadConfig:
+    """How files that are not in the project's schema are read, as for `inrflow convert`; null: as the file says."""
+
+    channels: list[str] | None = setting(None, "Variables or columns that are channels.")
+    coordinates: list[str] | None = setting(None, "Variables or columns that are coordinates.")
+    time: str | None = setting(None, "Variable or column of the times. null: recognised by its name or units.")
+    trajectory: str | None = setting(None, "Dimension (NetCDF, Zarr) along which trajectories are stacked.")
+    select: dict[str, int] = setting({}, "select.DIMENSION=INDEX: one entry of a further dimension (NetCDF, Zarr).")
+    name: str | None = setting(None, "Name of the system.")
+    units: list[str] | None = setting(None, "Units of the channels.")
+    time_units: str | None = setting(None, "Units of t.")
+    source: str | None = setting(None, "Where the data come from.")
+    licence: str | None = setting(None, "Licence of the data.")
+    period: list[float] | None = setting(None, "Period of each coordinate, 0 where there is none.")
+    geometry: str | None = setting(None, "sphere, or null.")
+    time_period: float | None = setting(None, "Period of an external forcing, in units of t.", above=0)
+    symmetries: list[str] | None = setting(None, "Names of symmetries of the system.")
+
+
+@dataclass
 class DataConfig:
     """The observations, and how much of them is used."""
 
     train: Any = setting(
-        None, "Data file, or a list of files of several physics, [a.h5,b.h5]. null: the embedded wave data.", text=True
+        None, "Data file of any readable format, a pattern (frames_*.nc) for files of one run, or a list of files of "
+        "several physics, [a.h5,b.h5]. null: the embedded wave data.", text=True
     )
     test: Any = setting(None, "File to evaluate on. null: the frames after data.frames, if there are any.", text=True)
+    read: ReadConfig = field(default_factory=ReadConfig)
     frames: int | None = setting(None, "Train on the first frames of every trajectory. null: all.", least=2)
     points: float = setting(1.0, "Fraction of the points observed: a seeded random subset of each trajectory.",
                             above=0, most=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,15 @@ BLOCK_ROWS = 16384
 
 @dataclass(frozen=True)
 class Grid:
-    """The structure of a gridded file: its dimensions, and the variables that live on some of them only."""
+    """The structure of a gridded file: its dimensions, and the variables that live on some of them only.
+
+    cells: `triangles` or `tetrahedra` (E, 3 or 4) of a mesh.
+    """
 
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     axes: dict[str, tuple[tuple[str, ...], np.ndarray]]
+    cells: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Columns(ABC):

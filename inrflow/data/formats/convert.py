@@ -4,41 +4,46 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.registry import ReadOptions, format_of
+from inrflow.data.formats.streams.joining import expanded, read_files
 from inrflow.errors import UserError
 
 _DESCRIPTION = ("name", "units", "time_units", "source", "licence", "period", "geometry", "time_period", "symmetries")
 
 
-def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], /, *, overwrite: bool = False,
-            channels: Sequence[str] | None = None, coordinates: Sequence[str] | None = None, time: str | None = None,
-            trajectory: str | None = None, select: dict[str, int] | None = None, **description: Any) -> None:
+def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], target: str | os.PathLike[str], /, *,
+            overwrite: bool = False, channels: Sequence[str] | None = None, coordinates: Sequence[str] | None = None,
+            time: str | None = None, trajectory: str | None = None, select: dict[str, int] | None = None,
+            **description: Any) -> None:
     """Write `source`, a file of any readable format (recognised by its content), to `target` in the project's schema.
 
+    source: a file, a folder in Zarr's format, a pattern with *, ? or [, or a list of files of one format: they are
+    joined along time where one goes on where another ends, and hold further trajectories otherwise.
     channels, coordinates, time: names of variables or columns, where they do not follow from the file. Longitude and
-    latitude become unit vectors (geometry "sphere", the degrees are kept as `lonlat`). NetCDF only: trajectory, the
-    dimension along which trajectories are stacked, and select, an index for a dimension that is neither time nor space.
-    description: name, units, time_units, source, licence, period, geometry, time_period, symmetries (names) as in
-    Description, in place of what the file says. Large files are read and written in blocks. The target is checked by
-    the reader of trajectory files before it gets its name.
+    latitude become unit vectors (geometry "sphere", the degrees are kept as `lonlat`). Named dimensions only (NetCDF,
+    Zarr): trajectory, the dimension along which trajectories are stacked, and select, an index for a dimension that is
+    neither time nor space. description: name, units, time_units, source, licence, period, geometry, time_period,
+    symmetries (names) as in Description, in place of what the file says. Large files are read and written in blocks.
+    The target is checked by the reader of trajectory files before it gets its name.
     Raises UserError where the file cannot be read or understood, or the target exists (unless `overwrite`).
     """
-    path = Path(source)
+    given = [source] if isinstance(source, str | os.PathLike) else list(source)
+    paths = [path for item in given for path in expanded(os.fspath(item))]
     unknown = sorted(set(description) - set(_DESCRIPTION))
     if unknown:
         raise UserError(f"unknown option {', '.join(unknown)} of convert; known are channels, coordinates, time, "
                         f"trajectory, select, {', '.join(_DESCRIPTION)}")
-    if os.path.exists(target) and os.path.exists(path) and os.path.samefile(path, target):
-        raise UserError(f"{path} cannot be converted onto itself; give another target")
-    kind = format_of(path)
+    for path in paths:
+        if os.path.exists(target) and os.path.exists(path) and os.path.samefile(path, target):
+            raise UserError(f"{path} cannot be converted onto itself; give another target")
+    kind = format_of(paths[0])
     if not kind.named_dimensions and (trajectory is not None or select):
-        given = "trajectory" if trajectory is not None else "select"
-        raise UserError(f"{given} is for NetCDF files, whose variables have named dimensions, and {path} is none; "
-                        "leave it out, or choose columns with channels=[...] and coordinates=[...]")
+        name = "trajectory" if trajectory is not None else "select"
+        raise UserError(f"{name} is for files whose variables have named dimensions (NetCDF, Zarr), and {paths[0]} is "
+                        "none; leave it out, or choose columns with channels=[...] and coordinates=[...]")
     options = ReadOptions(channels, coordinates, time, trajectory, select or {}, description)
-    with kind.read(path, options) as content:
+    with read_files(paths, options) as content:
         content.write(target, overwrite)

@@ -7,9 +7,14 @@ from pathlib import Path
 
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
-from inrflow.data.formats.registry import Format, ReadOptions, format_of
+from inrflow.data.formats.registry import FORMATS, Format, ReadOptions, format_of
 from inrflow.errors import UserError
 from inrflow.runtime.safe_names import printable
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a data file of a registered format."""
+    return any(known.folder and known.sniff(path, b"") for known in FORMATS)
 
 
 def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
@@ -19,7 +24,8 @@ def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """
     path = Path(path)
     kind = format_of(path)
-    rows = [("file", f"{path} ({path.stat().st_size / 1e6:.3g} MB)")]
+    size = sum(item.stat().st_size for item in path.rglob("*")) if path.is_dir() else path.stat().st_size
+    rows = [("file", f"{path} ({size / 1e6:.3g} MB)")]
     if not isinstance(kind, TrajectoryFormat):
         rows.append(("format", kind.name))
     rows += kind.summary(path)
@@ -34,7 +40,7 @@ def _conversion(kind: Format, path: Path) -> list[tuple[str, str]]:
         with kind.read(path, ReadOptions()) as content:
             about = content.description
             return [("read as", about.layout),
-                    ("note", f"`inrflow convert {path} TARGET` checks its values and writes them in the project's "
-                     "schema")]
+                    ("note", f"`inrflow train data.train={path}` reads it as it is; `inrflow convert {path} TARGET` "
+                     "writes it in the project's schema")]
     except UserError as error:
-        return [("note", f"`inrflow convert` cannot write it as it is: {error}")]
+        return [("note", f"it is not read as it is: {error} (in `inrflow train` as data.read.KEY=...)")]

@@ -81,6 +81,8 @@ class Format(ABC):
     `open_writer` writes; none where the format is only read. table: whether `open_columns` reads it. text: whether
     it is written by hand, so that unknown columns are likely mistakes. binary: whether every file has a NUL byte near
     its start, so that text need not be looked at. named_dimensions: whether ReadOptions.trajectory and select apply.
+    folder: whether it is a folder and no file. fixed_points: whether tables of it are numbers at the same points at
+    every time, and others are refused.
     """
 
     name: ClassVar[str]
@@ -90,10 +92,12 @@ class Format(ABC):
     text: ClassVar[bool] = False
     binary: ClassVar[bool] = False
     named_dimensions: ClassVar[bool] = False
+    folder: ClassVar[bool] = False
+    fixed_points: ClassVar[bool] = False
 
     @abstractmethod
     def sniff(self, path: Path, start: bytes) -> bool:
-        """Whether a regular file has this format, by its content; `start` holds its first bytes."""
+        """Whether a regular file (`folder`: a folder) has this format, by its content; `start`: its first bytes."""
 
     @abstractmethod
     def read(self, path: Path, options: ReadOptions) -> Content:
@@ -151,6 +155,9 @@ def format_of(path: Path) -> Format:
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
+            store = next((known for known in reversed(FORMATS) if known.folder and known.sniff(path, b"")), None)
+            if store is not None:
+                return store
             raise UserError(f"{path} is a folder; give a file: {readable()}")
         if not stat.S_ISREG(mode):
             raise UserError(f"{path} is a device, pipe or socket; give a regular file: {readable()}")
@@ -165,7 +172,7 @@ def format_of(path: Path) -> Format:
         raise UserError(f"{path} is empty; give a file: {readable()}")
     binary = b"\0" in start
     for known in reversed(FORMATS):
-        if known.binary and not binary:
+        if known.folder or (known.binary and not binary):
             continue
         with damage_as_user_error(path):
             if known.sniff(path, start):

@@ -31,6 +31,7 @@ SYMMETRY_DATASETS = ("generators", "generators_channels", "maps", "maps_channels
 LARGEST = 1e30  # beyond are fill values, and squares that single precision cannot hold
 _LARGEST_ATTRIBUTE = 64000  # bytes that HDF5 keeps of an attribute; a text is a reference of 16 bytes
 _UNSTORED, _COMPRESSION = 1e9, 1100  # bytes that nothing need be stored for; the most that gzip gains is 1032
+_DEEPEST = 2  # groups within groups that are looked at
 _SECONDS = 8.0  # that reading the attributes of a file takes at most
 _TEXTS = ("time_units", "source", "licence", "geometry")
 
@@ -81,8 +82,6 @@ def open_hdf5(path: Path) -> h5py.File:
     try:
         with damage_as_user_error(path):
             _check_items(file, path)
-            if "symmetries" in file and isinstance(file["symmetries"], h5py.Group):
-                _check_items(file["symmetries"], path)
     except BaseException:
         file.close()
         raise
@@ -138,8 +137,9 @@ def _require_end(path: Path, *state: int) -> None:
                         "or generate it again")
 
 
-def _check_items(group: h5py.Group, path: Path) -> None:
-    """Raise UserError where an item of a group lies in another file, or cannot be as large as it says."""
+def _check_items(group: h5py.Group, path: Path, depth: int = 0) -> None:
+    """Raise UserError where an item of a group, or of groups in it, lies in another file, or cannot be as large as it
+    says."""
     for name in group:
         link = group.get(name, getlink=True)
         if isinstance(link, h5py.ExternalLink):
@@ -148,6 +148,8 @@ def _check_items(group: h5py.Group, path: Path) -> None:
         if isinstance(link, h5py.SoftLink) and not resolves(group, name):
             continue
         item = group[name]
+        if isinstance(item, h5py.Group) and depth < _DEEPEST:
+            _check_items(item, path, depth + 1)
         if not isinstance(item, h5py.Dataset):
             continue
         if item.is_virtual or item.external:

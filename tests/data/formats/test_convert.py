@@ -188,7 +188,7 @@ def test_what_cannot_be_converted_is_named(tmp_path, target):
     sea(tmp_path / "sea.nc")
     for name, words, options in (
             ("few.npz", "expected t, x and u", {}), ("objects.npz", "plain", {}), ("names.npz", "give one each", {}),
-            ("shapes.npz", "do not fit", {}), ("a.bin", "CSV, flat HDF5.*, npz.*, NetCDF", {}),
+            ("shapes.npz", "do not fit", {}), ("a.bin", "CSV, .*flat HDF5.*, npz.*, NetCDF", {}),
             ("a.csv", "channels=", {}),
             ("absent.nc", "does not exist", {}), ("sea.nc", "no variable salt.*sst", {"channels": ["salt"]}),
             ("sea.nc", "no dimension depth", {"select": {"depth": 0}}), ("sea.nc", "lat has 3", {"select": {"lat": 3}}),

@@ -4,7 +4,9 @@ Of several formats that recognise a file the last one is used: text, which is CS
 formats of one's own, registered by the `register_format` of this package, come after all of these.
 """
 
-from inrflow.data.formats.builtin import csv_table, hdf5_table, npz, netcdf, trajectories  # noqa: F401, I001
+from inrflow.data.formats.builtin import (  # noqa: F401, I001
+    csv_table, mesh_series, hdf5_table, npz, netcdf, pdebench, the_well, trajectories,
+)
 from inrflow.data.formats.registry import Format, register_format
 
 __all__ = ["Format", "register_format"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -18,8 +18,8 @@ from inrflow.data.formats.columns import TIMES, Columns
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
 from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, resolves
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, rotated_to_lonlat, warn_of_radians
+from inrflow.data.formats.streams.streamed import Part, StreamedContent
 from inrflow.data.formats.table_writers import TableWriter
-from inrflow.data.formats.writing import TrajectoryWriter
 from inrflow.errors import UserError
 
 TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "run", "batch")
@@ -31,7 +31,7 @@ class NetcdfFormat(Format):
 
     name = "NetCDF"
     about = "NetCDF"
-    suffixes = (".nc", ".nc4")
+    suffixes: ClassVar[tuple[str, ...]] = (".nc", ".nc4")
     table = True
     binary = True
     named_dimensions = True
@@ -68,14 +68,39 @@ class NetcdfFormat(Format):
         return NetcdfWriter(path, description, overwrite)
 
 
-class NetcdfContent(Content):
+@register_format
+class ZarrFormat(NetcdfFormat):
+    """A folder with the metadata of a Zarr group, version 2 or 3; read by the package zarr (the extra `zarr`)."""
+
+    name = "Zarr"
+    about = "Zarr"
+    suffixes = ()
+    folder = True
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        return path.is_dir() and any((path / name).is_file() for name in (".zgroup", ".zmetadata", "zarr.json"))
+
+
+@register_format
+class GribFormat(NetcdfFormat):
+    """Editions 1 and 2 by their first bytes; read by the package cfgrib (the extra `grib`)."""
+
+    name = "GRIB"
+    about = "GRIB"
+    suffixes = ()
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        return start.startswith(b"GRIB")
+
+
+class NetcdfContent(StreamedContent):
     """Variables over time and space as channels, read in blocks; points that never hold a value (land) are left out.
 
     Which variables and dimensions are what follows from names, CF standard names, axes and units, or from the options.
     """
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
-        self.path = path
+        super().__init__(path)
         data = self._data = open_netcdf(path)
         try:
             with damage_as_user_error(path):
@@ -133,28 +158,23 @@ class NetcdfContent(Content):
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, which the writer refuses
             return np.stack(parts, -1).astype(np.float32)
 
-    def write(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:
-        with damage_as_user_error(self.path):
-            self._write(target, overwrite)
-
-    def _write(self, target: str | os.PathLike[str], overwrite: bool) -> None:
+    def parts(self) -> Iterator[Part]:
         t, x = self._t, self._x
         count = 1 if self._stacked is None else self._selected.sizes[self._stacked]
-        cuts = [part for (part, *_) in blocks((len(t), len(x), len(self._names)))]
         kept = np.zeros(len(x), bool)
         for index in range(count):
-            for frames in cuts:
+            for frames, *_ in blocks((len(t), len(x), len(self._names))):
                 kept |= ~np.isnan(self._values(index, frames)).all((0, 2))
         kept &= np.isfinite(x).all(1)
         if not kept.any():
             raise UserError(f"{self.path} holds no value of {', '.join(self._names)}: all are missing; choose other "
                             "channels")
-        extra = {} if self._lonlat is None else {"lonlat": self._lonlat[kept]}
-        with TrajectoryWriter(target, self.description, overwrite, extra, source=self.path) as writer:
-            for index in range(count):
-                for part, frames in enumerate(cuts):
-                    add = writer.append if part == 0 else writer.extend
-                    add(t[frames], x[kept], self._values(index, frames)[:, kept])
+        self.extra = {} if self._lonlat is None else {"lonlat": self._lonlat[kept]}
+        for index in range(count):
+            yield Part(t, x[kept], partial(self._kept_values, index, kept))
+
+    def _kept_values(self, trajectory: int, kept: np.ndarray, first: int, last: int) -> np.ndarray:
+        return self._values(trajectory, slice(first, last))[:, kept]
 
 
 def _find(data: Any, names: Sequence[str], standard: str, axis: Sequence[str], unit: str) -> str | None:

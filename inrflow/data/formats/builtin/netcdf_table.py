@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +24,42 @@ STANDARD_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
 
 
 def open_netcdf(path: Path) -> Any:
-    """A NetCDF file as a lazy xarray.Dataset; times of the standard calendar decoded, others left as numbers, radians
-    of longitude and latitude as degrees. Raises UserError where it cannot be read."""
+    """A NetCDF or GRIB file, or a Zarr folder, as a lazy xarray.Dataset.
+
+    Times of the standard calendar are decoded, others left as numbers; radians of longitude and latitude become
+    degrees. Raises UserError where it cannot be read.
+    """
     import xarray
 
-    with path.open("rb") as file:
-        classic = file.read(3) == b"CDF"
-    if not classic:
+    engine = _engine(path)
+    if engine == "h5netcdf":
         open_hdf5(path).close()  # refuses what refers to other files
-    with damage_as_user_error(path):
-        data = xarray.open_dataset(path, engine="scipy" if classic else "h5netcdf", cache=False, decode_times=False)
+    # No index file is written beside the data.
+    options: dict[str, Any] = {"backend_kwargs": {"indexpath": ""}} if engine == "cfgrib" else {}
+    with damage_as_user_error(path), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata")
+        data = xarray.open_dataset(path, engine=engine, cache=False, decode_times=False, **options)
     try:
         with damage_as_user_error(path):
             return _degrees(_with_dates(data))
     except BaseException:
         data.close()
         raise
+
+
+def _engine(path: Path) -> str:
+    """Name of xarray's engine for a file. Raises UserError where its package is not installed."""
+    if path.is_dir():
+        engine, package = "zarr", "zarr"
+    else:
+        with path.open("rb") as file:
+            start = file.read(4)
+        engine, package = ("scipy", "scipy") if start[:3] == b"CDF" else \
+            ("cfgrib", "cfgrib") if start == b"GRIB" else ("h5netcdf", "h5netcdf")
+    if find_spec(package) is None:
+        extra = "grib" if package == "cfgrib" else package
+        raise UserError(f"{path} is read by the package {package}; install it with `pip install inrflow[{extra}]`")
+    return engine
 
 
 def _with_dates(data: Any) -> Any:

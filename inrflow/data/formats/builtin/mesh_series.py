@@ -1,0 +1,338 @@
+"""Meshes of VTK and XDMF, read and written by meshio (the extra `mesh`): a file, or a PVD collection of one per time.
+
+Fields at the nodes become channels, vectors one for each component; without any, fields of the cells at their
+centres. Triangles of a plane mesh and tetrahedra in space are kept as the mesh of the trajectory.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as xml
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrflow.data.description import Description
+from inrflow.data.formats.columns import Columns, Grid
+from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
+from inrflow.data.formats.schema import open_hdf5
+from inrflow.data.formats.streams.streamed import Part, StreamedContent
+from inrflow.data.formats.table_writers import TableWriter
+from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import AtomicFile
+
+_CELLS = {"triangle": "triangles", "tetra": "tetrahedra"}
+_TIMES = ("TimeValue", "TIME", "time")
+
+
+@register_format
+class MeshFormat(Format):
+    """VTU, PVD and XDMF are XML, legacy VTK is text or binary with a comment as its first line."""
+
+    name = "VTU, PVD, VTK or XDMF"
+    about = "VTU, PVD, VTK, XDMF (meshes)"
+    suffixes = (".pvd",)
+    table = True
+    fixed_points = True
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        head = start.lstrip()
+        return head.startswith(b"# vtk DataFile") or (head.startswith(b"<") and any(
+            mark in head for mark in (b'type="UnstructuredGrid"', b"type='UnstructuredGrid'", b'type="Collection"',
+                                      b"<Xdmf")))
+
+    def read(self, path: Path, options: ReadOptions) -> Content:
+        return MeshContent(path, options)
+
+    def summary(self, path: Path) -> list[tuple[str, str]]:
+        series = MeshSeries(path)
+        cells = ", ".join(f"{len(item)} {name}" for name, item in series.cells.items()) or "none"
+        return [("times", f"{len(series.times)}, {series.times.min():g} to {series.times.max():g}"),
+                ("points", f"{len(series.points)}{'' if series.at_nodes else ' (centres of cells)'}"), ("cells", cells),
+                ("fields", ", ".join(series.fields(0)) or "none")]
+
+    def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
+        return MeshColumns(MeshSeries(path))
+
+    def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
+        return PvdWriter(path, description, overwrite)
+
+
+@contextmanager
+def _meshio(path: Path) -> Iterator[Any]:
+    """The package, whose errors become UserErrors that name the file."""
+    try:
+        import meshio
+    except ImportError as error:
+        raise UserError(f"{path} is a mesh, which meshio reads; install it with `pip install inrflow[mesh]`") from error
+    try:
+        yield meshio
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file fails in as many ways as there are numbers in it
+        why = " ".join(f"{error}".split())[:200] or type(error).__name__
+        raise UserError(f"{path} cannot be read by meshio ({why}); write it again, as VTU with one grid") from error
+
+
+class MeshSeries:
+    """Fields at the points of one mesh at S steps. Meshes after the first are read as they are asked for.
+
+    parts (S,), times (S,): number of the trajectory (the `part` of a PVD collection) and time of each step, in this
+    order; points (N, d), d = 2 where all lie in a plane of constant z; cells: `triangles` or `tetrahedra`.
+    Raises UserError where a file is damaged or refers to others outside of its folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reader: Any = None
+        self._steps: list[Any] = [path]
+        with _meshio(path):
+            times = self._open(path)
+        if not times:
+            raise UserError(f"{path} names no file of a time step; give a collection of at least one")
+        order = sorted(range(len(times)), key=lambda index: times[index])
+        self._steps = [self._steps[index] for index in order]
+        self.parts = np.array([times[index][0] for index in order], np.int64)
+        self.times = np.array([times[index][1] for index in order], np.float64)
+        again = (np.diff(self.times) <= 0) & (np.diff(self.parts) == 0)
+        if again.any():
+            twice = self.times[np.argmax(again)]
+            raise UserError(f"{path} holds the time {twice:g} twice; keep one mesh for each time")
+        first = self._mesh(0)
+        self.at_nodes = bool(first.point_data)
+        places = np.asarray(first.points, np.float64)
+        flat = places.shape[1] == 2 or np.ptp(places[:, 2]) <= 1e-12 * max(np.ptp(places, axis=0).max(), 1e-300)
+        self.axes = 2 if flat else 3
+        self._nodes = places
+        centres = [places[block.data].mean(1) for block in first.cells] if not self.at_nodes else [places]
+        if not centres:
+            raise UserError(f"{path} has neither fields at nodes nor cells; write it with point or cell data")
+        self.points = np.concatenate(centres)[:, : self.axes]
+        self.cells: dict[str, np.ndarray] = {}
+        kind = "triangle" if flat else "tetra"
+        if self.at_nodes and set(first.cells_dict) == {kind}:
+            self.cells[_CELLS[kind]] = np.concatenate([block.data for block in first.cells]).astype(np.int64)
+        elif self.at_nodes and flat and set(first.cells_dict) <= {"triangle", "quad"} and first.cells:
+            self.cells["triangles"] = np.concatenate([_triangles(block.data) for block in first.cells]).astype(np.int64)
+
+    def _open(self, path: Path) -> list[tuple[int, float]]:
+        """Part and time of each step; fills `_steps`: a file for each, or a number in `_reader`."""
+        start = path.open("rb").read(4096).lstrip()
+        if b"<Xdmf" not in start and start.startswith(b"<") and b"UnstructuredGrid" not in start:
+            sets = [item for item in xml.parse(path).getroot().iter("DataSet") if item.get("file")]
+            self._steps = [self._inside(path, str(item.get("file"))) for item in sets]
+            return [(int(item.get("part") or 0), float(item.get("timestep", index))) for index, item in enumerate(sets)]
+        if b"<Xdmf" in start:
+            import meshio.xdmf
+
+            for item in xml.parse(path).getroot().iter("DataItem"):  # heavy data lie in another file
+                name = (item.text or "").strip().split(":")[0]
+                if item.get("Format") == "Binary":
+                    raise UserError(f"{path} keeps its values in binary files, which are not read; write them as HDF")
+                if item.get("Format") == "HDF" and name:
+                    open_hdf5(self._inside(path, name)).close()
+            try:
+                self._reader = meshio.xdmf.TimeSeriesReader(str(path))
+                self._shared = self._reader.read_points_cells()
+                data = [self._reader.read_data(index) for index in range(self._reader.num_steps)]
+                self._data = [part[1:] for part in data]
+                self._steps = list(range(len(data)))
+                return [(0, float(part[0])) for part in data]
+            except meshio.ReadError:  # one grid without times
+                self._reader = None
+                return [(0, 0.0)]
+        mesh = self._read(path)
+        known = [float(np.ravel(mesh.field_data[name])[0]) for name in _TIMES if name in mesh.field_data]
+        numbers = re.findall(r"\d+", path.stem)
+        return [(0, known[0] if known else float(numbers[-1]) if numbers else 0.0)]
+
+    @staticmethod
+    def _inside(path: Path, name: str) -> Path:
+        """A file that another one names, which must lie in its folder or below."""
+        found = path.parent / name
+        if not found.resolve().is_relative_to(path.parent.resolve()):
+            raise UserError(f"{path} refers to {name}, outside of its folder, which is not followed; put the files "
+                            "together")
+        if not found.is_file():
+            raise UserError(f"{path} refers to {name}, which does not exist; copy it beside {path.name}")
+        return found
+
+    def _read(self, path: Path) -> Any:
+        import meshio
+
+        with path.open("rb") as file:
+            start = file.read(4096).lstrip()
+        kind = meshio.vtk if start.startswith(b"#") else meshio.xdmf if b"<Xdmf" in start else meshio.vtu
+        return kind.read(str(path))
+
+    def _mesh(self, step: int) -> Any:
+        import meshio
+
+        with _meshio(self.path):
+            if self._reader is not None:
+                points, cells = self._shared
+                return meshio.Mesh(points, cells, *self._data[step])
+            return self._read(self._steps[step])
+
+    def fields(self, step: int) -> dict[str, np.ndarray]:
+        """Values (N,) by name at one time. Raises UserError where the mesh is not that of the first time."""
+        mesh = self._mesh(step)
+        if mesh.points.shape != self._nodes.shape or not np.allclose(mesh.points, self._nodes, 1e-6, 1e-12):
+            raise UserError(f"{self.path}: the points at t={self.times[step]:g} are others than at t="
+                            f"{self.times[0]:g}; meshes that move, change or come in parts are not read, interpolate "
+                            "to one mesh")
+        data = mesh.point_data if self.at_nodes else {
+            name: np.concatenate([np.asarray(part, np.float64).reshape(len(part), -1) for part in parts])
+            for name, parts in mesh.cell_data.items()}
+        columns: dict[str, np.ndarray] = {}
+        for name, value in data.items():
+            value = np.asarray(value)
+            if value.dtype.kind not in "fiu":
+                continue
+            value = value.reshape(len(value), -1)
+            label = re.sub(r"[\s/]+", "_", str(name))
+            if value.shape[1] == 1:
+                columns[label] = value[:, 0]
+            elif value.shape[1] in (2, 3):
+                columns |= {f"{label}_{axis}": value[:, index] for index, axis in enumerate("xyz"[: value.shape[1]])
+                            if index < self.axes}
+            else:
+                columns |= {f"{label}_{index}": value[:, index] for index in range(value.shape[1])}
+        return columns
+
+
+def _triangles(cells: np.ndarray) -> np.ndarray:
+    """Triangles (E, 3) of triangles or of quadrilaterals, which are cut along a diagonal."""
+    return cells if cells.shape[1] == 3 else np.concatenate([cells[:, [0, 1, 2]], cells[:, [0, 2, 3]]])
+
+
+class MeshContent(StreamedContent):
+    """Trajectories on one mesh."""
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        super().__init__(path)
+        self._series = MeshSeries(path)
+        available = list(self._series.fields(0))
+        channels = list(options.channels or available)
+        absent = [name for name in channels if name not in available]
+        if absent or not channels:
+            raise UserError(f"{path} has no field {', '.join(absent) or 'at all'}; there are {', '.join(available)}")
+        self.extra = dict(self._series.cells)
+        self.description = options.describe(path, channels, options.coordinates or list("xyz"[: self._series.axes]))
+
+    def parts(self) -> Iterator[Part]:
+        for part in np.unique(self._series.parts):
+            steps = np.flatnonzero(self._series.parts == part)
+            yield Part(self._series.times[steps], self._series.points, partial(self._values, int(steps[0])))
+
+    def _values(self, start: int, first: int, last: int) -> np.ndarray:
+        frames = []
+        for step in range(start + first, start + last):
+            fields = self._series.fields(step)
+            lacking = [name for name in self.description.channels if name not in fields]
+            if lacking:
+                raise UserError(f"{self.path} has no field {', '.join(lacking)} at t={self._series.times[step]:g}")
+            frames.append(np.stack([fields[name] for name in self.description.channels], -1))
+        return np.stack(frames)
+
+
+class MeshColumns(Columns):
+    """A mesh series as a table: a row for each time and point."""
+
+    def __init__(self, series: MeshSeries) -> None:
+        self._series = series
+        self._several = bool(series.parts.any())
+        self.names = (*(("trajectory",) if self._several else ()), "t", *"xyz"[: series.axes], *series.fields(0))
+        self.grid = Grid(("step", "point"), (len(series.times), len(series.points)), {}, dict(series.cells))
+
+    def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        points = self._series.points
+        for step, time in enumerate(self._series.times):
+            number = {"trajectory": np.full(len(points), self._series.parts[step])} if self._several else {}
+            columns = {**number, "t": np.full(len(points), time), **dict(zip("xyz", points.T, strict=False)),
+                       **self._series.fields(step)}
+            for start in range(0, len(points), rows):
+                yield {name: value[start:start + rows] for name, value in columns.items()}
+
+    def close(self) -> None:
+        pass
+
+
+class PvdWriter(TableWriter):
+    """A PVD collection with a VTU for each time in the folder beside it, `NAME_files/`, for ParaView.
+
+    Cells are those of the mesh that the points came from, single vertices otherwise. Trajectories are parts. Raises
+    UserError for columns of text, and for rows that are not the same points at every time.
+    """
+
+    def __init__(self, path: Path, description: Description | None, overwrite: bool) -> None:
+        super().__init__(path, description, overwrite)
+        self._folder = path.with_name(f"{path.stem}_files")
+        self._blocks: list[Mapping[str, np.ndarray]] = []
+        self._cells: Mapping[str, np.ndarray] = {}
+        if self._folder.exists() and not (overwrite and self._folder.is_dir() and not self._folder.is_symlink()):
+            self._target.discard()
+            raise UserError(f"{self._folder}, where the meshes of {path} go, exists already; choose another name or "
+                            "remove it first")
+
+    def abandon(self) -> None:
+        self._blocks = []
+        super().abandon()
+
+    def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
+        self._cells = {} if grid is None else grid.cells
+
+    def _add(self, columns: Mapping[str, np.ndarray]) -> None:
+        self._blocks.append(columns)
+
+    def _finish(self) -> None:
+        if not self._blocks:
+            return
+        columns = {name: np.concatenate([block[name] for block in self._blocks]) for name in self._blocks[0]}
+        self._blocks = []
+        with _meshio(self.path) as meshio:
+            self._write(meshio, columns)
+
+    def _write(self, meshio: Any, columns: dict[str, np.ndarray]) -> None:
+        axes = self.description.coordinates if self.description is not None else tuple("xyz")
+        time = next((name for name in ("t", "time") if name in columns and columns[name].dtype.kind in "fiu"), None)
+        places = [columns[name] for name in axes if name in columns and columns[name].dtype.kind == "f"]
+        if time is None or len(places) != len(axes) or not 1 <= len(axes) <= 3:
+            raise UserError(f"{self.path}: points for PVD need a column t of numbers and {', '.join(axes)}; write "
+                            ".csv or .nc instead")
+        number = columns.get("trajectory", np.zeros(len(places[0]), np.int64))
+        points = np.stack([*places, *[np.zeros(len(places[0]))] * (3 - len(places))], -1)
+        others = {name: value for name, value in columns.items() if name not in (*axes, time, "trajectory")}
+        fields = {name: value for name, value in others.items() if value.dtype.kind in "fiu"}
+        if len(fields) < len(others):
+            raise UserError(f"{self.path}: {', '.join(set(others) - set(fields))} holds text, which PVD does not; "
+                            "write .csv, .h5 or .nc instead")
+        steps = sorted(set(zip(number.tolist(), columns[time].tolist(), strict=True)))
+        rows = [np.flatnonzero((number == part) & (columns[time] == t)) for part, t in steps]
+        for (_, t), chosen in zip(steps, rows, strict=True):
+            if not np.array_equal(points[chosen], points[rows[0]]):
+                raise UserError(f"{self.path}: the points at t={t:g} are others than before, and PVD files hold one "
+                                "set; write .csv, .h5 or .nc instead")
+        count = len(rows[0])
+        kept = [(kind, self._cells[name]) for kind, name in _CELLS.items() if name in self._cells
+                and self._cells[name].max() < count]
+        cells = kept or [("vertex", np.arange(count)[:, None])]
+        self._folder.mkdir(exist_ok=True)
+        entries = []
+        for index, ((part, t), chosen) in enumerate(zip(steps, rows, strict=True)):
+            target = self._folder / f"{self.path.stem}_{index:06d}.vtu"
+            mesh = meshio.Mesh(points[chosen], cells, {name: value[chosen] for name, value in fields.items()})
+            inner = AtomicFile(target, True)
+            try:
+                meshio.vtu.write(str(inner.partial), mesh)
+                inner.complete()
+            finally:
+                inner.discard()
+            entries.append(f'    <DataSet timestep="{t!r}" part="{part}" file="{self._folder.name}/{target.name}"/>')
+        text = "\n".join(['<?xml version="1.0"?>', '<VTKFile type="Collection" version="0.1">', "  <Collection>",
+                          *entries, "  </Collection>", "</VTKFile>", ""])
+        self._target.partial.write_text(text, encoding="utf-8")

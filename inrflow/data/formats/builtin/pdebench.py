@@ -1,0 +1,136 @@
+"""PDEBench (Takamoto et al., NeurIPS 2022, data sets D&B): its three layouts of HDF5, recognised by their datasets.
+
+1. `tensor` (S, T, X, ...) with `x-coordinate`, `t-coordinate`: 1-D advection, Burgers, diffusion-reaction, Darcy flow.
+2. `density`, `pressure`, `Vx`, ... (S, T, X, ...) with the same coordinates: compressible Navier-Stokes.
+3. groups `0000`, `0001`, ... that hold `data` (T, X, ..., C) and `grid/x`, `grid/y`, `grid/t`: shallow water, 2-D
+   diffusion-reaction, incompressible Navier-Stokes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
+from inrflow.data.formats.schema import damage_as_user_error, open_hdf5
+from inrflow.data.formats.streams.streamed import Part, StreamedContent, lattice
+from inrflow.errors import UserError
+
+_AXES = "xyz"
+
+
+@register_format
+class PdeBenchFormat(Format):
+    """HDF5 with `t-coordinate`, or with numbered groups of `data` and `grid`."""
+
+    name = "PDEBench"
+    about = "PDEBench's HDF5"
+    binary = True
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        if not h5py.is_hdf5(path):
+            return False
+        with open_hdf5(path) as file:
+            return "t-coordinate" in file or bool(_groups(file))
+
+    def read(self, path: Path, options: ReadOptions) -> Content:
+        return PdeBenchContent(path, options)
+
+    def summary(self, path: Path) -> list[tuple[str, str]]:
+        with open_hdf5(path) as file, damage_as_user_error(path):
+            groups = _groups(file)
+            where = file[groups[0]] if groups else file
+            shapes = ", ".join(f"{name} {item.shape}" for name, item in where.items() if isinstance(item, h5py.Dataset))
+            rows = [("groups", f"{len(groups)}, the first is {groups[0]}")] if groups else []
+            return [*rows, ("datasets", shapes)]
+
+
+def _groups(file: h5py.File) -> list[str]:
+    """Names of the numbered groups that each hold a sample."""
+    names = sorted(name for name in file if str(name).isdigit())
+    found = bool(names) and all(isinstance(file[name], h5py.Group) for name in names)
+    return names if found and {"data", "grid"} <= set(file[names[0]]) else []
+
+
+class PdeBenchContent(StreamedContent):
+    """The trajectories of a file of PDEBench. Points are the cell centres that the file names.
+
+    Whether an axis is periodic is not in the file; give period=[...] where it is known.
+    """
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        super().__init__(path)
+        self._file = open_hdf5(path)
+        try:
+            with damage_as_user_error(path):
+                self._understand(options)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _understand(self, options: ReadOptions) -> None:
+        file, path = self._file, self.path
+        self._samples = _groups(file)
+        if self._samples:
+            first = file[self._samples[0]]
+            shape = first["data"].shape
+            channels = ["u"] if shape[-1] == 1 else [f"u{index}" for index in range(shape[-1])]
+            axes = [first["grid"][name][()] for name in _AXES if name in first["grid"]]
+            t = first["grid"]["t"][()]
+            space = shape[1:-1]
+        else:
+            stored = [name for name, item in file.items() if isinstance(item, h5py.Dataset)
+                      and not name.endswith("-coordinate")]
+            wanted = list(options.channels or stored)
+            absent = [name for name in wanted if name not in stored]
+            shapes = {file[name].shape for name in wanted if name in stored}
+            if absent or len(shapes) != 1:
+                held = ", ".join(f"{name} {file[name].shape}" for name in stored) or "none"
+                raise UserError(f"{path}: the fields {', '.join(wanted)} are not all there with one shape (there are: "
+                                f"{held}); name some with channels=[...]")
+            self._names = wanted
+            shape = shapes.pop()
+            channels = ["u" if name == "tensor" else name for name in wanted]
+            axes = [file[f"{name}-coordinate"][()] for name in _AXES if f"{name}-coordinate" in file]
+            t = np.asarray(file["t-coordinate"][()], np.float64)
+            space = shape[2:]
+            if len(shape) == len(axes) + 1:
+                raise UserError(f"{path} holds fields {shape} without times (a steady problem); give fields at several "
+                                "times, from which dynamics are learned")
+        times = shape[0] if self._samples else shape[1]
+        edges = len(t) == times + 1  # compressible flow names one time more than there are frames
+        if len(space) != len(axes) or any(size != len(axis) for size, axis in zip(space, axes, strict=True)) \
+                or not (edges or len(t) == times):
+            raise UserError(f"{path}: fields of shape {shape} do not fit {len(t)} times and axes of "
+                            f"{', '.join(str(len(axis)) for axis in axes) or 'no'} points; expected PDEBench's layout")
+        self._t = np.asarray(t[:times], np.float64)
+        self._x = lattice(axes)
+        if options.channels and self._samples:
+            if len(options.channels) != len(channels):
+                raise UserError(f"{path} has {len(channels)} channels without names; channels=[...] names "
+                                f"{len(options.channels)}, give one each")
+            channels = list(options.channels)
+        self.description = options.describe(path, channels, options.coordinates or list(_AXES[:len(axes)]))
+
+    def parts(self) -> Iterator[Part]:
+        if not self._samples:
+            count = self._file[self._names[0]].shape[0]
+            for index in range(count):
+                yield Part(self._t, self._x, partial(self._stacked, index))
+            return
+        for name in self._samples:
+            yield Part(self._t, self._x, partial(self._rows, self._file[name]["data"]))
+
+    def _stacked(self, index: int, first: int, last: int) -> np.ndarray:
+        return np.stack([self._file[name][index, first:last].reshape(last - first, -1) for name in self._names], -1)
+
+    def _rows(self, data: Any, first: int, last: int) -> np.ndarray:
+        return data[first:last].reshape(last - first, len(self._x), -1)

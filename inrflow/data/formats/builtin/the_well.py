@@ -1,0 +1,139 @@
+"""The Well (Ohana et al., NeurIPS 2024, data sets D&B): HDF5 with `t0_fields`, `t1_fields`, `dimensions`, `scalars`.
+
+Scalar and vector fields that vary in time become channels, vectors one for each component; scalars that differ between
+trajectories become known parameters; boundary conditions of type PERIODIC become periods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
+from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, text, texts
+from inrflow.data.formats.streams.streamed import Part, StreamedContent, lattice, periodic_axis
+from inrflow.errors import UserError
+
+_ORDERS = ("t0_fields", "t1_fields")  # scalars, vectors; tensors (t2_fields) are left out
+
+
+@register_format
+class TheWellFormat(Format):
+    """HDF5 with groups of fields by their tensor order, and of dimensions."""
+
+    name = "The Well"
+    about = "The Well's HDF5"
+    binary = True
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        if not h5py.is_hdf5(path):
+            return False
+        with open_hdf5(path) as file:
+            return {"t0_fields", "dimensions"} <= set(file)
+
+    def read(self, path: Path, options: ReadOptions) -> Content:
+        return TheWellContent(path, options)
+
+    def summary(self, path: Path) -> list[tuple[str, str]]:
+        with open_hdf5(path) as file, damage_as_user_error(path):
+            fields = ", ".join(f"{name} {item.shape}" for order in _ORDERS if order in file
+                               for name, item in file[order].items())
+            scalars = ", ".join(file["scalars"]) if "scalars" in file else ""
+            return [("fields", fields or "none")] + [("scalars", scalars)] * bool(scalars)
+
+
+class TheWellContent(StreamedContent):
+    """Fields (S, T, X, ...[, component]) over a Cartesian grid, as trajectories."""
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        super().__init__(path)
+        self._file = open_hdf5(path)
+        try:
+            with damage_as_user_error(path):
+                self._understand(options)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _understand(self, options: ReadOptions) -> None:
+        file, path = self._file, self.path
+        kind = text(file.attrs.get("grid_type", "cartesian"))
+        if kind != "cartesian":
+            raise UserError(f"{path} has a {kind} grid; Cartesian grids are read, write others with points x (N, d)")
+        dimensions = file["dimensions"]
+        names = texts(dimensions.attrs["spatial_dims"])
+        axes = [np.asarray(dimensions[name][()], np.float64) for name in names]
+        if any(axis.ndim != 1 for axis in axes):
+            raise UserError(f"{path}: the dimensions {', '.join(names)} are no axes of one grid; expected one each")
+        self._t = np.asarray(dimensions["time"][()], np.float64)
+        self._x = lattice(axes)
+        count = int(file.attrs.get("n_trajectories", 0)) or None
+        self._fields: list[tuple[Any, int | None]] = []
+        channels = []
+        for order in _ORDERS:
+            for name, item in (file[order].items() if order in file else ()):
+                if not all(bool(item.attrs.get(key, True)) for key in ("time_varying", "sample_varying")):
+                    continue
+                components = item.shape[-1] if order == "t1_fields" else 1
+                expected = (self._t.shape[-1], *map(len, axes)) + ((components,) if order == "t1_fields" else ())
+                if item.shape[1:] != expected or (count is not None and item.shape[0] != count):
+                    raise UserError(f"{path}: {order}/{name} has shape {item.shape}; expected trajectories, then "
+                                    f"{expected}")
+                count = item.shape[0]
+                for component in range(components):
+                    vector = order == "t1_fields"
+                    label = names[component] if vector and component < len(names) else str(component)
+                    self._fields.append((item, component if vector else None))
+                    channels.append(f"{name}_{label}" if vector else str(name))
+        if options.channels:
+            absent = [name for name in options.channels if name not in channels]
+            if absent:
+                raise UserError(f"{path} has no field {', '.join(absent)}; there are {', '.join(channels) or 'none'}")
+            self._fields = [self._fields[channels.index(name)] for name in options.channels]
+            channels = list(options.channels)
+        if not channels or count is None:
+            raise UserError(f"{path} holds no scalar or vector field that varies in time; give a file with one")
+        self._count = count
+        self._parameters, parameter_names = self._scalars(count)
+        period = [periodic_axis(axis) if name in self._periodic() else 0.0
+                  for name, axis in zip(names, axes, strict=True)]
+        source = f"The Well, {text(file.attrs['dataset_name'])}" if "dataset_name" in file.attrs else None
+        self.description = options.describe(path, channels, options.coordinates or list(names), source=source,
+                                            period=period if any(period) else None,
+                                            parameter_names=parameter_names or None)
+
+    def _scalars(self, count: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        """Numbers (S, P) that differ between trajectories, and their names."""
+        columns = {}
+        for name, item in (self._file["scalars"].items() if "scalars" in self._file else ()):
+            values = np.asarray(item[()], np.float64)
+            if values.shape == (count,) and np.ptp(values) > 0:
+                columns[str(name)] = values
+        return (np.stack(list(columns.values()), -1) if columns else None), tuple(columns)
+
+    def _periodic(self) -> set[str]:
+        """Names of the dimensions with a periodic boundary condition."""
+        conditions = self._file.get("boundary_conditions")
+        found: set[str] = set()
+        for item in conditions.values() if isinstance(conditions, h5py.Group) else ():
+            if text(item.attrs.get("bc_type", "")).upper() == "PERIODIC":
+                found |= set(texts(item.attrs.get("associated_dims", ())))
+        return found
+
+    def parts(self) -> Iterator[Part]:
+        for index in range(self._count):
+            yield Part(self._t if self._t.ndim == 1 else self._t[index], self._x, partial(self._values, index),
+                       None if self._parameters is None else self._parameters[index])
+
+    def _values(self, index: int, first: int, last: int) -> np.ndarray:
+        columns = [item[index, first:last] if component is None else item[index, first:last, ..., component]
+                   for item, component in self._fields]
+        return np.stack([column.reshape(last - first, -1) for column in columns], -1)

@@ -1,0 +1,179 @@
+"""Several files of one system read as one: later frames of the same run, or further trajectories."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrflow.data.formats.calendar import parse_units
+from inrflow.data.formats.columns import Columns
+from inrflow.data.formats.registry import Content, Format, ReadOptions, format_of
+from inrflow.data.formats.streams.streamed import Part, StreamedContent
+from inrflow.data.formats.table_format import TableContent, TableFormat
+from inrflow.errors import UserError
+
+_SHARED = 0.5  # share of the points of two files that makes them the same network or grid, with values missing
+
+
+def expanded(source: str | Path) -> list[Path]:
+    """The files that a name with *, ? or [ stands for, in the order of their names; any other name as it is.
+
+    Raises UserError where there is none.
+    """
+    if Path(source).exists() or not glob.has_magic(str(source)):
+        return [Path(source)]
+    found = sorted(glob.glob(str(source)))
+    if not found:
+        raise UserError(f"no file matches {source}; check the folder and the pattern")
+    return [Path(name) for name in found]
+
+
+def read_files(paths: Sequence[Path], options: ReadOptions) -> Content:
+    """The content of one file, or of several of one format together. Raises UserError where they do not fit."""
+    kinds = [format_of(path) for path in paths]
+    if len(paths) == 1:
+        return kinds[0].read(paths[0], options)
+    other = next((path for path, kind in zip(paths, kinds, strict=True) if kind is not kinds[0]), None)
+    if other is not None:
+        raise UserError(f"{other} is {format_of(other).name} and {paths[0]} {kinds[0].name}; give files of one format")
+    if isinstance(kinds[0], TableFormat):
+        return TableContent(_JoinedTables(kinds[0], paths), paths[0], options)
+    return JoinedContent(kinds[0], paths, options)
+
+
+class JoinedContent(StreamedContent):
+    """Trajectories of several files.
+
+    Where every file holds the same number of trajectories, at the same places and later than the file before, frames
+    continue them (monthly files of one run); otherwise files hold further trajectories. Points that some of the files
+    lack, for they hold no value there, are filled with NaN. Times in other units are turned into those of the first.
+    """
+
+    def __init__(self, kind: Format, paths: Sequence[Path], options: ReadOptions) -> None:
+        super().__init__(paths[0])
+        self._contents: list[StreamedContent] = []
+        try:
+            for path in paths:
+                content = kind.read(path, options)
+                if not isinstance(content, StreamedContent):
+                    raise UserError(f"{path}: files of {kind.name} are not joined; give one file, or convert each")
+                self._contents.append(content)
+                if not content.description.same_system(self._contents[0].description):
+                    raise UserError(f"{path} has {content.description.layout}, {paths[0]} "
+                                    f"{self._contents[0].description.layout}; give files of one system")
+        except BaseException:
+            self.close()
+            raise
+        self.description = self._contents[0].description
+
+    def close(self) -> None:
+        for content in self._contents:
+            content.close()
+
+    def parts(self) -> Iterator[Part]:
+        files = [list(content.parts()) for content in self._contents]
+        files = [[self._retimed(part, content) for part in parts]
+                 for parts, content in zip(files, self._contents, strict=True)]
+        files.sort(key=lambda parts: float(parts[0].t[0]))
+        self.extra = self._contents[0].extra
+        if _continues(files):
+            for row in zip(*files, strict=True):
+                yield _chained(row)
+            if len({len(parts[0].x) for parts in files}) > 1:
+                self.extra = {}  # of the points of one file
+            return
+        for parts in files:
+            yield from parts
+        if any(set(content.extra) != set(self.extra) or any(not np.array_equal(content.extra[name], value)
+                                                            for name, value in self.extra.items())
+               for content in self._contents):
+            self.extra = {}
+
+    def _retimed(self, part: Part, content: StreamedContent) -> Part:
+        units, own = self.description.time_units, content.description.time_units
+        if units == own:
+            return part
+        ours, theirs = parse_units(units), parse_units(own)
+        if ours is None or theirs is None:
+            raise UserError(f"{content.path} has times in {own}, {self.path} in {units}; convert them to one unit")
+        shift = (theirs[1] - ours[1]) / np.timedelta64(1, "us") / 1e6
+        return Part((part.t * theirs[0] + shift) / ours[0], part.x, part.values, part.parameters)
+
+
+def _continues(files: list[list[Part]]) -> bool:
+    """Whether each file goes on where the one before ends, with the same trajectories at the same places."""
+    for before, after in zip(files, files[1:], strict=False):
+        if len(before) != len(after):
+            return False
+        for first, second in zip(before, after, strict=True):
+            same = first.x.shape == second.x.shape and np.array_equal(first.x, second.x)
+            if first.t[-1] >= second.t[0] or not (same or _shared(first.x, second.x) > _SHARED):
+                return False
+    return True
+
+
+def _shared(first: np.ndarray, second: np.ndarray) -> float:
+    """Share of the points of the larger set that are in both."""
+    union = len(np.unique(np.concatenate([first, second]), axis=0))
+    return (len(first) + len(second) - union) / max(len(first), len(second))
+
+
+def _chained(parts: Sequence[Part]) -> Part:
+    """One trajectory of parts that follow each other, at all points of any of them."""
+    x = parts[0].x
+    places: list[Any] = [slice(None)] * len(parts)
+    if any(not np.array_equal(part.x, x) for part in parts):
+        x, index = np.unique(np.concatenate([part.x for part in parts]), axis=0, return_inverse=True)
+        cuts = np.cumsum([len(part.x) for part in parts])[:-1]
+        places = list(np.split(np.ravel(index), cuts))
+    starts = np.cumsum([0, *(len(part.t) for part in parts)])
+
+    def values(first: int, last: int) -> np.ndarray:
+        frames = []
+        for part, start, place in zip(parts, starts, places, strict=False):
+            inside = max(first, start) - start, min(last, start + len(part.t)) - start
+            if inside[0] < inside[1]:
+                own = part.values(int(inside[0]), int(inside[1]))
+                wide = np.full((len(own), len(x), own.shape[-1]), np.nan, np.float32)
+                wide[:, place] = own
+                frames.append(wide)
+        return np.concatenate(frames)
+
+    return Part(np.concatenate([part.t for part in parts]), x, values, parts[0].parameters)
+
+
+class _JoinedTables(TableFormat):
+    """The rows of several tables of one format with the same columns, one table after another."""
+
+    def __init__(self, kind: TableFormat, paths: Sequence[Path]) -> None:
+        self.name, self.about, self.text = kind.name, kind.about, kind.text  # type: ignore[misc]
+        self._kind, self._paths = kind, paths
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        return self._kind.sniff(path, start)
+
+    def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
+        return _JoinedColumns([self._kind.open_columns(path, wanted) for path in self._paths], self._paths)
+
+
+class _JoinedColumns(Columns):
+    def __init__(self, tables: list[Columns], paths: Sequence[Path]) -> None:
+        self.names, self._tables = tables[0].names, tables
+        for table, path in zip(tables, paths, strict=True):
+            if set(table.names) != set(self.names):
+                self.close()
+                raise UserError(f"{path} has the columns {', '.join(table.names)}, {paths[0]} {', '.join(self.names)}; "
+                                "give tables with the same columns")
+
+    def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        for table in self._tables:
+            for block in table.blocks(rows):
+                yield {name: block[name] for name in self.names}
+
+    def close(self) -> None:
+        for table in self._tables:
+            table.close()

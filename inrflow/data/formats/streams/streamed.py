@@ -1,0 +1,67 @@
+"""Files of regular arrays as trajectories: times, points and a function that reads frames, written block by block."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inrflow.data.formats.blocks import blocks
+from inrflow.data.formats.registry import Content
+from inrflow.data.formats.schema import damage_as_user_error
+from inrflow.data.formats.writing import TrajectoryWriter
+
+
+@dataclass(frozen=True)
+class Part:
+    """One trajectory: t (T,), x (N, d), `values(first, last)` its frames (last - first, N, C), parameters (P,)."""
+
+    t: np.ndarray
+    x: np.ndarray
+    values: Callable[[int, int], np.ndarray]
+    parameters: np.ndarray | None = None
+
+
+class StreamedContent(Content):
+    """Content whose trajectories are read one block of frames at a time.
+
+    A format implements `parts`; datasets beyond the schema (cells of a mesh) go into `extra`, there at the latest.
+    """
+
+    extra: dict[str, np.ndarray]
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.extra = path, {}
+
+    @abstractmethod
+    def parts(self) -> Iterator[Part]:
+        """The trajectories in their order."""
+
+    def write(self, target: str | os.PathLike[str], overwrite: bool = False) -> None:
+        with damage_as_user_error(self.path):
+            parts = list(self.parts())  # their values are read later
+            with TrajectoryWriter(target, self.description, overwrite, self.extra, self.path) as writer:
+                self._write(writer, parts)
+
+    def _write(self, writer: TrajectoryWriter, parts: list[Part]) -> None:
+        for part in parts:
+            for cut, *_ in blocks((len(part.t), len(part.x), len(self.description.channels))):
+                u = part.values(cut.start, cut.stop)
+                if cut.start == 0:
+                    writer.append(part.t[cut], part.x, u, part.parameters)
+                else:
+                    writer.extend(part.t[cut], part.x, u)
+
+
+def lattice(axes: list[np.ndarray]) -> np.ndarray:
+    """Points (N, d) of a grid with these axes, in C order."""
+    return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], -1).astype(np.float64)
+
+
+def periodic_axis(axis: np.ndarray) -> float:
+    """Period of a uniform axis of cell centres or of nodes without the last one: its length plus one step."""
+    return float(axis[-1] - axis[0] + (axis[-1] - axis[0]) / (len(axis) - 1)) if len(axis) > 1 else 0.0

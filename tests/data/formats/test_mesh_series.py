@@ -1,0 +1,131 @@
+"""Mesh series written by meshio are read with their mesh, and answers are written for ParaView and read back."""
+
+import meshio
+import numpy as np
+import pytest
+
+from inrflow.data.description import Description
+from inrflow.data.formats.columns import PointTable
+from inrflow.data.formats.convert import convert
+from inrflow.data.formats.inspect import describe
+from inrflow.data.formats.tables import read_points, write_points
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.errors import UserError
+
+NODES = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0.5, 0.5, 0]], float)
+TRIANGLES = np.array([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]])
+TIMES = [0.0, 0.25, 1.0]
+
+
+def field(t):
+    return np.sin(NODES[:, 0] + t), np.stack([NODES[:, 0] * t, NODES[:, 1] + t, 0 * NODES[:, 0]], -1)
+
+
+def write_pvd(folder, name="flow.pvd", nodes=lambda step: NODES):
+    lines = []
+    for step, t in enumerate(TIMES):
+        p, velocity = field(t)
+        meshio.vtu.write(str(folder / f"s_{step}.vtu"), meshio.Mesh(
+            nodes(step), [("triangle", TRIANGLES)], {"p": p, "U": velocity}))
+        lines.append(f'<DataSet timestep="{t}" part="0" file="s_{step}.vtu"/>')
+    (folder / name).write_text(f'<?xml version="1.0"?><VTKFile type="Collection"><Collection>{"".join(lines)}'
+                               "</Collection></VTKFile>")
+    return folder / name
+
+
+def check(path, channels):
+    with TrajectoryFile(path) as file:
+        frames = file.read(0)
+        assert file.description.channels == channels
+        np.testing.assert_array_equal(file.cells_of(0), TRIANGLES)
+    np.testing.assert_array_equal(frames.t, TIMES)
+    np.testing.assert_array_equal(frames.x, NODES[:, :2])
+    for step, t in enumerate(TIMES):
+        p, velocity = field(t)
+        whole = np.column_stack([p, velocity[:, :2]])[:, : len(channels)]
+        np.testing.assert_allclose(frames.u[step], whole.astype(np.float32), rtol=0, atol=0)
+
+
+def test_a_pvd_collection_is_a_trajectory_on_its_triangles(tmp_path):
+    source = write_pvd(tmp_path)
+    convert(source, tmp_path / "a.h5")
+    check(tmp_path / "a.h5", ("p", "U_x", "U_y"))
+    assert ("cells", "4 triangles") in describe(source)
+
+
+def test_files_of_time_steps_are_joined_by_the_numbers_in_their_names(tmp_path):
+    write_pvd(tmp_path)
+    convert(str(tmp_path / "s_*.vtu"), tmp_path / "a.h5", channels=["p"])
+    with TrajectoryFile(tmp_path / "a.h5") as file:
+        np.testing.assert_array_equal(file.read(0).t, [0, 1, 2])
+        np.testing.assert_array_equal(file.cells_of(0), TRIANGLES)
+
+
+def test_an_xdmf_series_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # meshio names the HDF5 file relative to the working folder
+    with meshio.xdmf.TimeSeriesWriter("flow.xdmf") as writer:
+        writer.write_points_cells(NODES, [("triangle", TRIANGLES)])
+        for t in TIMES:
+            writer.write_data(t, point_data={"p": field(t)[0].astype(np.float32)})
+    convert(tmp_path / "flow.xdmf", tmp_path / "a.h5")
+    check(tmp_path / "a.h5", ("p",))
+
+
+def test_fields_of_cells_lie_at_their_centres(tmp_path):
+    mesh = meshio.Mesh(NODES, [("triangle", TRIANGLES)], cell_data={"k": [np.arange(4.0)]})
+    meshio.vtu.write(str(tmp_path / "c_7.vtu"), mesh)
+    convert(tmp_path / "c_7.vtu", tmp_path / "a.h5")
+    with TrajectoryFile(tmp_path / "a.h5") as file:
+        frames = file.read(0)
+    np.testing.assert_allclose(frames.x, NODES[TRIANGLES].mean(1)[:, :2])
+    np.testing.assert_array_equal(frames.u[0, :, 0], np.arange(4))
+
+
+def test_answers_come_back_from_paraviews_files(tmp_path):
+    about = Description("flow", ("p",), ("x", "y"))
+    points = read_points(write_pvd(tmp_path), about)
+    value = np.arange(len(points), dtype=np.float32)
+    write_points(tmp_path / "out.pvd", points, {"p": value, "p_std": value + 1}, about)
+    again = read_points(tmp_path / "out.pvd", about)
+    np.testing.assert_array_equal(again.t, points.t)
+    np.testing.assert_array_equal(again.x, points.x)
+    np.testing.assert_array_equal(again.columns["p_std"], value + 1)
+    np.testing.assert_array_equal(again.grid.cells["triangles"], TRIANGLES)
+    with pytest.raises(UserError, match="exists already"):
+        write_points(tmp_path / "out.pvd", points, {"p": value}, about)
+
+
+def test_trajectories_come_back_as_parts(tmp_path):
+    about = Description("flow", ("p",), ("x", "y"))
+    number, t = np.repeat([0, 1], 10), np.tile(np.repeat([0.0, 1.0], 5), 2)
+    x = np.tile(NODES[:, :2], (4, 1))
+    columns = {"trajectory": number, "t": t, "x": x[:, 0], "y": x[:, 1]}
+    write_points(tmp_path / "out.pvd", PointTable(number, t, x, columns), {"p": np.arange(20.0)}, about)
+    again = read_points(tmp_path / "out.pvd", about)
+    np.testing.assert_array_equal(again.trajectory, number)
+    np.testing.assert_array_equal(again.columns["p"], np.arange(20.0))
+
+
+@pytest.mark.parametrize(("columns", "words"), [
+    ({"name": np.array(["a", "b"], object)}, "holds text"), ({}, "are others than before")])
+def test_tables_that_are_no_mesh_series_are_refused_whole(tmp_path, columns, words):
+    about = Description("flow", ("p",), ("x",))
+    t, x = np.array([0.0, 1.0]), np.array([0.0, 0.5])
+    table = PointTable(np.zeros(2, int), t, x[:, None], {"t": t, "x": x, **columns})
+    with pytest.raises(UserError, match=words):
+        write_points(tmp_path / "out.pvd", table, {"p": x}, about)
+    assert not (tmp_path / "out.pvd").exists()
+
+
+def test_meshes_that_change_and_files_elsewhere_are_refused(tmp_path):
+    source = write_pvd(tmp_path, nodes=lambda step: NODES * (1 + step))
+    with pytest.raises(UserError, match="meshes that move"):
+        convert(source, tmp_path / "a.h5")
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "a.pvd").write_text(source.read_text().replace("s_0", "../s_0"))
+    with pytest.raises(UserError, match="outside of its folder"):
+        convert(inner / "a.pvd", tmp_path / "a.h5")
+    (tmp_path / "s_1.vtu").write_bytes((tmp_path / "s_1.vtu").read_bytes()[:300])
+    with pytest.raises(UserError, match="cannot be read by meshio"):
+        convert(source, tmp_path / "a.h5")
