@@ -57,10 +57,10 @@ def replaced(index, value):
 SPOILT = {
     "missing file": (lambda path: path.unlink(), "does not exist"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "folder"),
-    "not HDF5": (lambda path: path.write_text("t,x,u\n0,0,0\n"), "not an HDF5 file"),
+    "no data file": (lambda path: path.write_text("<html></html>"), "unknown format"),
     "empty": (lambda path: path.write_bytes(b""), "empty"),
     "cut short": (lambda path: path.write_bytes(path.read_bytes()[:3000]), "damaged"),
-    "wrong schema": (other_format, "expected format"),
+    "wrong schema": (other_format, "expected the project's schema"),
     "no channel names": (no_channels, "channels"),
     "NaN times": (lambda path: spoil(path, "t", replaced(2, np.nan)), "t"),
     "duplicate times": (lambda path: spoil(path, "t", replaced(2, 0.25)), "increas"),
@@ -122,9 +122,9 @@ def test_bad_test_data_is_one_clear_line(kind, data, tiny_run, elsewhere, inrflo
     (("train", "data.train=[1"), "data.train"),
     (("train", "resume=nowhere"), "nowhere"),
     (("train", "data.test=nowhere.h5"), "nowhere.h5"),
-    (("train", f"data.test={__file__}"), "not an HDF5 file"),  # before any time is spent on training
+    (("train", f"data.test={__file__}"), "data.read.time=NAME"),  # before any time is spent on training
     (("train", "experiment=nothing"), "choose one of coral"),
-    (("convert", "data.h5", "a.h5", "select.x=1"), "select is for NetCDF"),
+    (("convert", "data.h5", "a.h5", "select.x=1"), "select is for files whose variables have named dimensions"),
     (("evaluate",), "run=DIR is missing"),
     (("evaluate", "run=nowhere"), "does not exist"),
     (("plot",), "run=DIR is missing"),

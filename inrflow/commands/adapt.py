@@ -22,13 +22,13 @@ from inrflow.adaptation.context import (
 )
 from inrflow.adaptation.further import Step, adapt_further
 from inrflow.adaptation.scratch import train_from_scratch
-from inrflow.commands.data_files import own_files, read_settings
 from inrflow.commands.run_directory import REFERENCES_FILE, RunDirectory, load_run, report_evaluation, tell_moved
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import AdaptConfig, Config
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.formats.streams.joining import expanded
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.given_files import own_files
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> int:
 def _run(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int:
     directory = place.path
     console = Console(stderr=True)
-    own_files(config.data, directory, console, read_settings(str(config.run)))
+    own_files(config.data, directory, console, RunDirectory(Path(str(config.run))).read_settings())
     with TrajectoryFile(str(config.data.train)) as file:
         source = open_source(surrogate, file, config)
         count = min(config.data.trajectories or len(source), len(source))

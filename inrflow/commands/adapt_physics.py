@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from inrflow.commands.data_files import own_files
 from inrflow.commands.run_directory import RunDirectory, report_evaluation
 from inrflow.commands.train_several import train_physics
 from inrflow.config.schema import AdaptConfig, Config
 from inrflow.config.train_schema import ReadConfig
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.given_files import own_files
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family

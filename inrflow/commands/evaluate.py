@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from inrflow.commands.data_files import as_trajectories, read_settings
 from inrflow.commands.run_directory import RunDirectory, at_home, default_output, load_run, report_evaluation
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import EvaluateConfig
+from inrflow.data.given_files import as_trajectories
 from inrflow.errors import UserError
 
 
@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> int:
         )
     directory = Path(config.output or default_output("evaluate"))
     console = Console(stderr=True)
-    test = as_trajectories(test, "data.test", directory, console, read_settings(str(config.run)))
+    test = as_trajectories(test, "data.test", directory, console, RunDirectory(Path(str(config.run))).read_settings())
     surrogate = at_home(surrogate, Path(test), console)
     observe = Observe(config.observe.frames, config.observe.points, config.observe.noise, config.observe.context)
     references = RunDirectory(Path(str(config.run))).references()

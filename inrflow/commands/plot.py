@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.tri import Triangulation
 from rich.console import Console
 
-from inrflow.commands.data_files import as_trajectories, read_settings
 from inrflow.commands.report import draw_errors
 from inrflow.commands.run_directory import RunDirectory, at_home, default_output, load_run
 from inrflow.config.resolve import resolve
@@ -17,6 +16,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.data.formats.tables import read_points
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.given_files import as_trajectories
 from inrflow.data.observations import Frames, Observations
 from inrflow.data.source import observed_points
 from inrflow.errors import UserError
@@ -36,7 +36,8 @@ def run(arguments: list[str]) -> int:
     path, observe = _source(config, surrogate)
     directory = Path(config.output or default_output("plot"))
     console = Console(stderr=True)
-    path = Path(as_trajectories(str(path), "data.test", directory, console, read_settings(str(config.run))))
+    read = RunDirectory(Path(str(config.run))).read_settings()
+    path = Path(as_trajectories(str(path), "data.test", directory, console, read))
     surrogate = at_home(surrogate, path, console)
     with TrajectoryFile(path) as file, console.status("drawing") as status:
         scene = _scene(config, _on_shape(surrogate, file, config.trajectory), file, observe)

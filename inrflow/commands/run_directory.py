@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from inrflow.config.schema import Config
+    from inrflow.config.train_schema import ReadConfig
     from inrflow.evaluation.observe import Observe
     from inrflow.evaluation.references.registry import References
     from inrflow.model.surrogate import Surrogate
@@ -76,6 +77,12 @@ class RunDirectory:
         from inrflow.config.schema import Config
 
         return from_yaml(self.path / CONFIG_FILE, Config)
+
+    def read_settings(self) -> ReadConfig:
+        """How the files of the run were read; as they say where it has no configuration."""
+        from inrflow.config.train_schema import ReadConfig
+
+        return self.config().data.read if self.begun else ReadConfig()
 
     def write_config(self, config: Any, name: str = CONFIG_FILE) -> None:
         """Write a configuration atomically."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from inrflow.commands.data_files import as_trajectories
 from inrflow.commands.run_directory import REFERENCES_FILE, RunDirectory, report_evaluation, several
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.given_files import as_trajectories
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe
@@ -57,6 +57,8 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
     directory = place.path
     train_path, test_path = config.data.train, config.data.test
     if train_path is None:
+        if test_path is not None:
+            raise UserError(f"data.test={test_path} is given without data.train; give the file to train on")
         train_path, test_path = map(str, embedded_files(console))
         config.data.train, config.data.test = train_path, test_path
         if config.data.frames is None:

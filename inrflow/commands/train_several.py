@@ -12,10 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from inrflow.commands.data_files import as_trajectories
 from inrflow.commands.run_directory import EVALUATION_FILE, RunDirectory, report_evaluation, several
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.given_files import as_trajectories
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family

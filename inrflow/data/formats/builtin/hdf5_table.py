@@ -11,7 +11,7 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
 from inrflow.data.formats.registry import register_format
-from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, resolves
+from inrflow.data.formats.schema import FORMAT, VERSION, damage_as_user_error, open_hdf5, resolves
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.formats.table_writers import CHUNK_ROWS, TableWriter, units_of_columns
 from inrflow.errors import UserError
@@ -45,6 +45,10 @@ class Hdf5Columns(Columns):
             items = {name: self._file[name] for name in self._file if resolves(self._file, name)}
             flat = {name: item for name, item in items.items() if isinstance(item, h5py.Dataset) and item.ndim == 1}
             lengths = {len(item) for item in flat.values()}
+        if {"t", "x", "u"} <= set(items) and getattr(items["u"], "ndim", 1) > 2:
+            self._file.close()
+            raise UserError(f"{path} holds t, x and u without the root attributes of the schema; expected the project's "
+                            f"schema: add format={FORMAT!r}, version={VERSION}, channels and coordinates")
         if len(lengths) != 1:
             holds = ", ".join(f"{name} {item.shape if isinstance(item, h5py.Dataset) else '(group)'}"
                               for name, item in items.items()) or "nothing"

@@ -1,12 +1,18 @@
-"""Data files of users in the commands: files of the project's schema as they are, others converted into the output."""
+"""Data files that a command names: of the project's schema as they are, others converted into the output."""
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inrflow.config.train_schema import ReadConfig
+from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
+from inrflow.data.formats.convert import convert
+from inrflow.data.formats.registry import format_of
+from inrflow.data.formats.streams.joining import expanded
 from inrflow.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,6 +20,7 @@ if TYPE_CHECKING:
 
     from inrflow.config.schema import AdaptDataConfig
 
+_OPTION = re.compile(r"(?<![\w.])(?=(channels|coordinates|time|trajectory|select\.\w+|period)=)")  # of convert
 FOLDER = "data"  # of converted files, in the output
 
 
@@ -25,11 +32,6 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     converted file, OUTPUT/data/ROLE.h5. kept: a converted file that is newer than its sources is used again.
     Raises UserError where it cannot be read or understood.
     """
-    from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
-    from inrflow.data.formats.convert import convert
-    from inrflow.data.formats.registry import format_of
-    from inrflow.data.formats.streams.joining import expanded
-
     if not given or (not Path(given).exists() and not set(given) & set("*?[")):
         return given  # refused, with what is expected, where it is opened
     paths = expanded(given)
@@ -47,7 +49,10 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
         with console.status(f"reading {given}"):
             convert(paths, target, overwrite=True, **options)
     except UserError as error:
-        raise UserError(f"{role}={given}: {error} (give what `inrflow convert` takes as data.read.KEY=...)") from error
+        for folder in (target.parent, output):
+            with suppress(OSError):  # others keep something there
+                folder.rmdir()
+        raise UserError(f"{role}: {_OPTION.sub('data.read.', str(error))}") from error
     files = f"{len(paths)} files of {kind.name}" if len(paths) > 1 else kind.name
     console.print(f"{role}={given} is {files}; its trajectories are in {target}", highlight=False, soft_wrap=True)
     return str(target)
@@ -59,11 +64,3 @@ def own_files(data: AdaptDataConfig, output: Path, console: Console, read: ReadC
         given = getattr(data, key)
         if given:
             setattr(data, key, as_trajectories(str(given), f"data.{key}", output, console, read))
-
-
-def read_settings(run: str | Path) -> ReadConfig:
-    """How the files of a run were read; as they say where it has no configuration."""
-    from inrflow.commands.run_directory import RunDirectory
-
-    place = RunDirectory(Path(run))
-    return place.config().data.read if place.begun else ReadConfig()
