@@ -10,6 +10,8 @@ import torch
 
 from inrflow.errors import UserError
 
+DATES = np.datetime64("1970-01-01", "us")  # where hours are counted from, of times that are dates
+
 
 class Observations:
     """Values u measured at times t and points x of one trajectory; NaN = not observed.
@@ -20,13 +22,22 @@ class Observations:
     channels. Raises UserError where shapes do not fit, times or coordinates of observed values are not
     finite, values are infinite, or nothing is observed.
 
-    Attributes: kind ("numpy" | "torch", of the input), device (of a torch u, else None), channels C, dimensions d.
+    Times may be dates (datetime64), and places on a sphere degrees (N, 2), longitude and latitude; a surrogate turns
+    them into its own.
+
+    Attributes: kind ("numpy" | "torch", of the input), device (of a torch u, else None), channels C, dimensions d,
+    time_units ("hours since 1970-01-01" where times were dates, else None).
     """
 
     def __init__(self, t: Any, x: Any, u: Any) -> None:
         tensors = [value for value in (t, x, u) if isinstance(value, torch.Tensor)]
         self.kind = "torch" if tensors else "numpy"
         self.device: torch.device | None = tensors[-1].device if tensors else None
+        dates = np.asarray(t) if not isinstance(t, torch.Tensor) else None
+        self.time_units: str | None = None
+        if dates is not None and dates.dtype.kind == "M":
+            self.time_units = "hours since 1970-01-01"
+            t = np.where(np.isnat(dates), np.nan, (dates.astype("datetime64[us]") - DATES).astype(np.int64) / 3.6e9)
         times, places, values = _array(t, "t"), _array(x, "x"), _array(u, "u")
         times, places, values = _arranged(times, places, values)
         self.channels, self.dimensions = values.shape[-1], places.shape[-1]

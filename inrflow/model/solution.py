@@ -15,6 +15,7 @@ from torch import Tensor
 
 from inrflow.data.batch import Normalisation
 from inrflow.data.description import Description
+from inrflow.data.labelled import asked_dataset, numeric_times, unit_vectors
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.fields.sum import VectorField
@@ -70,9 +71,10 @@ class Solution:
         t (R,) and x (R, d): R single points, values (R, C);
         t scalar and x (N, d): one frame, values (N, C);
         t (T,) and x (N, d) with T different from N: all points at all times, values (T, N, C) (as `frames` does).
-    Units are those of the training data. Times farther from all observations than `Extent.reach` raise UserError: 100
-    times the time span of training or 1000 of its time steps, whichever is longer; a million time spans where the
-    dynamics are affine, whose flow is known at any time.
+    Units are those of the training data; times may be dates where its times are ("2020-01-31T12", datetime64), points
+    of a sphere degrees (N, 2), longitude and latitude. Times farther from all observations than `Extent.reach` raise
+    UserError: 100 times the time span of training or 1000 of its time steps, whichever is longer; a million time spans
+    where the dynamics are affine, whose flow is known at any time.
     """
 
     def __init__(self, surrogate: Model, estimate: StateEstimate, as_torch: bool = False) -> None:
@@ -136,6 +138,16 @@ class Solution:
         """One quantile (..., C) of a query with standard deviations."""
         return answer["mean"] + NormalDist().inv_cdf(level) * answer["std"]
 
+    def to_xarray(self, t: Any, x: Any = None, std: bool = True, **axes: Any) -> Any:
+        """An xarray.Dataset of the channels, and their standard deviations, after the CF conventions.
+
+        At times t (T,) and points x (N, d), or on the grid of an axis for each coordinate: `to_xarray(t, x=..., y=...)`
+        with lines of numbers, on a sphere `lon=..., lat=...`. Raises UserError where an axis is missing.
+        """
+        keys = ("mean", *(("std",) if std else ()))
+        return asked_dataset(lambda times, points: self._ask(times, points, keys, grid=True),
+                             self.surrogate.description, t, x, axes)
+
     def derivatives(self, t: Any, x: Any) -> dict[str, Any]:
         """`dx`: du/dx (..., C, d), and `dt`: du/dt (..., C)."""
         return self._ask(t, x, ("dx", "dt"))
@@ -146,6 +158,8 @@ class Solution:
 
     def _ask(self, t: Any, x: Any, what: tuple[str, ...], grid: bool = False) -> dict[str, Any]:
         torch_out = isinstance(t, Tensor) or isinstance(x, Tensor)
+        about = self.surrogate.description
+        t, x = numeric_times(t, about), unit_vectors(x, about)
         times, points = torch.as_tensor(np.asarray(t)) if not isinstance(t, Tensor) else t.detach(), x
         points = points.detach() if isinstance(points, Tensor) else torch.as_tensor(np.asarray(points))
         times = times.double()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from inrflow.data.batch import Normalisation, TrajectoryBatch
 from inrflow.data.description import Description
+from inrflow.data.labelled import observations_from
 from inrflow.data.observations import Observations
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.registry import build_decoder, decoder_structure
@@ -274,7 +275,8 @@ class Surrogate:
     ) -> Any:
         """The `Solution` of one trajectory given observations of it: the posterior of its states.
 
-        A sequence or a mapping of observations gives a list or a dict of solutions. Warns where the observations lie
+        Observations may be a pandas DataFrame or an xarray Dataset with the names of channels and coordinates, dates
+        and degrees. A list or a dict of them gives a list or a dict of solutions. Warns where the observations lie
         outside what the surrogate was trained on. Raises UserError where they do not fit its channels or coordinates.
 
         Args:
@@ -282,6 +284,8 @@ class Surrogate:
                 estimated.
             parameters: known parameters of the system, by name, instead.
         """
+        observations = self._own(observations)
+        examples = None if examples is None else self._own(examples)
         if examples is not None and parameters is not None:
             raise UserError("both examples and parameters are given; either tells the context: give one of them")
         if (examples is not None or parameters is not None) and not self.context_size:
@@ -291,6 +295,14 @@ class Surrogate:
         if examples is not None:
             context = self.context_from(examples)
         return self._assimilate(observations, context)
+
+    def _own(self, data: Any) -> Any:
+        """Observations with times, places and names of this surrogate, one by one; see `observations_from`."""
+        if isinstance(data, list | tuple):
+            return [observations_from(one, self.description) for one in data]
+        if isinstance(data, dict):
+            return {key: observations_from(one, self.description) for key, one in data.items()}
+        return observations_from(data, self.description)
 
     def context_from(self, examples: Sequence[Observations]) -> ContextPrior:
         """Posterior of the context of the system to which example trajectories of several frames belong."""

@@ -47,7 +47,7 @@ class Hdf5Columns(Columns):
             lengths = {len(item) for item in flat.values()}
         if {"t", "x", "u"} <= set(items) and getattr(items["u"], "ndim", 1) > 2:
             self._file.close()
-            raise UserError(f"{path} holds t, x and u without the root attributes of the schema; expected the project's "
+            raise UserError(f"{path} holds t, x and u without the attributes of the schema; expected the project's "
                             f"schema: add format={FORMAT!r}, version={VERSION}, channels and coordinates")
         if len(lengths) != 1:
             holds = ", ".join(f"{name} {item.shape if isinstance(item, h5py.Dataset) else '(group)'}"

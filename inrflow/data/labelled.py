@@ -1,0 +1,196 @@
+"""Labelled data of users in memory: dates, degrees, pandas tables and xarray datasets, to and from plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inrflow.data.description import Description
+from inrflow.data.formats.calendar import dates_to_numbers, moments_to_numbers, parse_units
+from inrflow.data.formats.columns import Columns, observations_of
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
+from inrflow.data.formats.streams.streamed import lattice
+from inrflow.data.observations import DATES, Observations
+from inrflow.errors import UserError
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def numeric_times(t: Any, description: Description) -> Any:
+    """Times as numbers in the units of a data set: dates (text in ISO format, datetime, datetime64, pandas) are
+    converted, all else is returned as it is. Raises UserError where the data set has no calendar."""
+    first = t
+    while isinstance(first, list | tuple) and len(first):
+        first = first[0]
+    dates = isinstance(first, str | date | np.datetime64)  # a datetime is a date, and so is a pandas Timestamp
+    values = np.asarray(t) if dates or hasattr(t, "dtype") else None
+    if values is None or (values.dtype.kind not in "MUSO" or not (dates or values.dtype.kind in "MUS")):
+        return t
+    units = description.time_units
+    if values.dtype.kind == "M":
+        return moments_to_numbers(values, units)
+    if parse_units(units) is None:
+        raise UserError(f"times are dates but those of {description.name} are {units or 'numbers'}; give numbers")
+    texts = [item if isinstance(item, str) else np.datetime_as_string(np.datetime64(item)) if item.tzinfo is None
+             else item.isoformat() for item in values.ravel().tolist()]
+    try:
+        return dates_to_numbers(texts, str(units)).reshape(values.shape)
+    except ValueError as error:
+        raise UserError(f"times cannot be read as ISO dates ({error}); write them like 2020-01-31T12:00") from error
+
+
+def unit_vectors(x: Any, description: Description) -> Any:
+    """Points of a sphere given as degrees (N, 2), longitude and latitude, as unit vectors (N, 3); others as they are.
+
+    Raises UserError where a latitude is beyond 90 degrees.
+    """
+    if description.geometry != "sphere" or np.ndim(x) == 0 or np.shape(x)[-1] != 2:
+        return x
+    degrees = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x, np.float64)
+    if (np.abs(degrees[..., 1]) > 90).any():
+        raise UserError(f"latitudes reach {np.abs(degrees[..., 1]).max():g} degrees; give points (N, 2) of a sphere as "
+                        "longitude and latitude, or unit vectors (N, 3)")
+    return lonlat_to_xyz(degrees[..., 0], degrees[..., 1])
+
+
+def observations_from(data: Any, description: Description) -> Observations:
+    """Observations of one trajectory of a data set, from whatever users have.
+
+    data: Observations, in which dates become numbers and degrees unit vectors; a pandas DataFrame, whose columns have
+    the names of channels and coordinates (on a sphere also lon and lat), and t or time; or an xarray Dataset or
+    DataArray with variables and coordinates of these names. Raises UserError where names are missing, where several
+    trajectories are given, and for anything else.
+    """
+    if isinstance(data, Observations):
+        frames, x = data.frames(), unit_vectors(data.frames().x, description)
+        if data.time_units is None and x is frames.x:
+            return data
+        t = frames.t
+        if data.time_units is not None:
+            moments = DATES + np.round(t * 3.6e9).astype(np.int64).astype("timedelta64[us]")
+            t = moments_to_numbers(moments, description.time_units)
+        return Observations(t, x, frames.u)
+    if hasattr(data, "to_dataframe") and hasattr(data, "dims"):
+        data = (data.to_dataset(name=data.name or description.channels[0]) if hasattr(data, "to_dataset")
+                and not hasattr(data, "data_vars") else data).to_dataframe().reset_index()
+    if not hasattr(data, "columns") or not hasattr(data, "iloc"):
+        raise UserError(f"observations are a {type(data).__name__}; give inrflow.Observations, a pandas DataFrame or "
+                        "an xarray Dataset")
+    found = observations_of(_FrameColumns(data), Path("the table"), description, strict=False)
+    if len(found) > 1:
+        raise UserError(f"the table holds the trajectories {', '.join(map(str, sorted(found)))}; give one")
+    return next(iter(found.values()))
+
+
+class _FrameColumns(Columns):
+    """The columns of a pandas DataFrame."""
+
+    def __init__(self, frame: Any) -> None:
+        self._frame = frame
+        self.names = tuple(str(name) for name in frame.columns)
+
+    def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, len(self._frame), rows):
+            part = self._frame.iloc[start:start + rows]
+            yield {name: self._values(part.iloc[:, index]) for index, name in enumerate(self.names)}
+
+    @staticmethod
+    def _values(column: Any) -> np.ndarray:
+        if getattr(column.dtype, "tz", None) is not None:
+            column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+        values = column.to_numpy()
+        if values.dtype.kind in "fiubM":
+            return values
+        return np.array(["" if value is None or value != value else str(value) for value in values.tolist()], object)
+
+    def close(self) -> None:
+        pass
+
+
+def grid_points(axes: Mapping[str, Any], description: Description) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Points (N, d) of a grid given by an axis for each coordinate, on a sphere by lon and lat; and the axes, in order.
+
+    Raises UserError where an axis is missing or no line of numbers.
+    """
+    lonlat = {next((name for name in axes if name.lower() in group), group[0]): group
+              for group in (LATITUDES, LONGITUDES)}
+    names: Sequence[str] = description.coordinates
+    if description.geometry == "sphere" and not set(names) <= set(axes):
+        names = tuple(lonlat)
+    if set(names) != set(axes):
+        raise UserError(f"a grid is given by {', '.join(axes) or 'nothing'}; give an axis for each of "
+                        f"{', '.join(names)}")
+    lines = {name: np.atleast_1d(np.asarray(axes[name], np.float64)) for name in names}
+    bad = next((name for name, line in lines.items() if line.ndim != 1 or not np.isfinite(line).all()), None)
+    if bad is not None:
+        raise UserError(f"the axis {bad} has shape {lines[bad].shape} or holds what is no finite number; give a "
+                        "line of numbers")
+    points = lattice(list(lines.values()))
+    on_sphere = description.geometry == "sphere" and len(names) == 2
+    return (lonlat_to_xyz(points[:, 1], points[:, 0]) if on_sphere else points), lines
+
+
+def dataset(description: Description, t: np.ndarray, points: np.ndarray, axes: Mapping[str, np.ndarray] | None,
+            fields: Mapping[str, np.ndarray]) -> xarray.Dataset:
+    """Fields (T, N, C), by the suffix of their names ("" values, "_std"), as a dataset after the CF conventions.
+
+    Dimensions are time and the axes of a grid, or `point` with the coordinates of each. Times of a calendar are
+    datetime64.
+    """
+    import xarray
+
+    calendar = parse_units(description.time_units)
+    if calendar is not None:
+        moments = calendar[1] + np.round(t * calendar[0] * 1e6).astype(np.int64).astype("timedelta64[us]")
+        time = ("time", moments, {"standard_name": "time"})
+    else:
+        time = ("time", t, {"units": description.time_units} if description.time_units else {})
+    coordinates: dict[str, Any] = {"time": time}
+    if axes is not None:
+        shape, dims = tuple(len(line) for line in axes.values()), tuple(axes)
+        coordinates |= {name: (name, line, _meaning(name)) for name, line in axes.items()}
+    else:
+        shape, dims = (len(points),), ("point",)
+        coordinates |= {name: ("point", points[:, index]) for index, name in enumerate(description.coordinates)}
+    units = description.units or ("",) * len(description.channels)
+    variables = {
+        f"{name}{suffix}": (("time", *dims), values[..., index].reshape(len(t), *shape),
+                            {"units": unit} if unit else {})
+        for suffix, values in fields.items()
+        for index, (name, unit) in enumerate(zip(description.channels, units, strict=True))
+    }
+    facts = {"Conventions": "CF-1.10", "title": description.name, "source": description.source,
+             "license": description.licence}
+    return xarray.Dataset(variables, coordinates, {key: value for key, value in facts.items() if value})
+
+
+def asked_dataset(ask: Callable[[np.ndarray, np.ndarray], Mapping[str, Any]], description: Description, t: Any, x: Any,
+                  axes: Mapping[str, Any]) -> xarray.Dataset:
+    """What `ask` answers (`mean` and others, (T, N, C)) at times t and points x (N, d), or on the grid of some axes.
+
+    Raises UserError where neither or both are given.
+    """
+    times = np.atleast_1d(np.asarray(numeric_times(t, description), np.float64))
+    if x is not None and np.ndim(x) == 1 and len(description.coordinates) == 1:
+        axes, x = {description.coordinates[0]: x, **axes}, None
+    if x is not None and axes:
+        raise UserError(f"both points x and the axes {', '.join(axes)} are given; give one of them")
+    points, lines = grid_points(axes, description) if x is None else (unit_vectors(x, description), None)
+    answer = ask(times, np.asarray(points, np.float64))
+    return dataset(description, times, np.asarray(points), lines, {
+        "" if key == "mean" else f"_{key}": np.asarray(value) for key, value in answer.items()})
+
+
+def _meaning(name: str) -> dict[str, str]:
+    """CF attributes of an axis."""
+    for group, standard, units in ((LONGITUDES, "longitude", "degrees_east"), (LATITUDES, "latitude", "degrees_north")):
+        if name.lower() in group:
+            return {"standard_name": standard, "units": units}
+    return {}
+
+

@@ -1,0 +1,80 @@
+"""Dates, degrees, pandas tables and xarray datasets mean what the plain arrays of the engine mean."""
+
+import datetime
+
+import numpy as np
+import pandas
+import pytest
+import xarray
+
+from inrflow.data.description import Description
+from inrflow.data.formats.sphere import lonlat_to_xyz
+from inrflow.data.labelled import asked_dataset, numeric_times, observations_from, unit_vectors
+from inrflow.data.observations import Observations
+from inrflow.errors import UserError
+
+GLOBE = Description("air", ("T",), ("x", "y", "z"), ("K",), "hours since 2020-01-01", geometry="sphere")
+LINE = Description("rod", ("u",), ("x",))
+LONLAT = np.array([[10.0, 50.0], [20.0, -30.0]])
+
+
+@pytest.mark.parametrize("t", [
+    "2020-01-02T06", datetime.datetime(2020, 1, 2, 6), pandas.Timestamp("2020-01-02T06"),
+    np.datetime64("2020-01-02T06"), pandas.Timestamp("2020-01-02T08", tz="Europe/Helsinki")])
+def test_dates_of_every_kind_are_hours(t):
+    assert float(numeric_times(t, GLOBE)) == 30
+    np.testing.assert_array_equal(numeric_times([t, t], GLOBE), [30, 30])
+    with pytest.raises(UserError, match="dates"):
+        numeric_times(t, LINE)
+
+
+def test_numbers_stay_as_they_are():
+    for t in (1.5, np.arange(3.0), [0, 1], np.float32(2)):
+        assert numeric_times(t, LINE) is t
+
+
+def test_degrees_are_points_of_the_sphere():
+    np.testing.assert_array_equal(unit_vectors(LONLAT, GLOBE), lonlat_to_xyz(*LONLAT.T))
+    assert unit_vectors(LONLAT, LINE) is LONLAT
+    with pytest.raises(UserError, match="longitude and latitude"):
+        unit_vectors([[50.0, 100.0]], GLOBE)
+
+
+def test_tables_datasets_and_dated_arrays_are_the_same_observations():
+    times = pandas.date_range("2020-01-01", periods=3, freq="6h")
+    u = np.arange(6, dtype=np.float32).reshape(3, 2)
+    frame = pandas.DataFrame({
+        "time": np.repeat(times, 2), "lon": np.tile(LONLAT[:, 0], 3), "lat": np.tile(LONLAT[:, 1], 3), "T": u.ravel(),
+        "station": ["a", "b"] * 3})
+    data = xarray.Dataset({"T": (("time", "place"), u)}, {
+        "time": times, "lon": ("place", LONLAT[:, 0]), "lat": ("place", LONLAT[:, 1])})
+    arrays = Observations(times.to_numpy(), LONLAT, u)
+    aware = frame.assign(time=frame["time"].dt.tz_localize("UTC"))
+    for given in (frame, aware, data, data["T"], arrays):
+        frames = observations_from(given, GLOBE).frames()
+        np.testing.assert_allclose(frames.t, [0, 6, 12])
+        np.testing.assert_allclose(frames.x, lonlat_to_xyz(*LONLAT.T), atol=1e-12)
+        np.testing.assert_array_equal(frames.u[..., 0], u)
+
+
+def test_what_is_no_table_or_lacks_a_name_is_refused():
+    with pytest.raises(UserError, match="pandas DataFrame"):
+        observations_from(np.zeros(3), LINE)
+    with pytest.raises(UserError, match="lacks the channel u"):
+        observations_from(pandas.DataFrame({"t": [0.0], "x": [0.0], "v": [1.0]}), LINE)
+
+
+def test_answers_are_a_cf_dataset():
+    def ask(t, x):
+        return {"mean": t[:, None, None] + x[None, :, 2:], "std": np.ones((len(t), len(x), 1))}
+
+    lon, lat = np.array([0.0, 90.0, 180.0]), np.array([-30.0, 30.0])
+    data = asked_dataset(ask, GLOBE, ["2020-01-01T06", "2020-01-02"], None, {"lon": lon, "lat": lat})
+    assert data["T"].dims == ("time", "lat", "lon") and data["T"].attrs["units"] == "K"
+    np.testing.assert_array_equal(data["time"].values, np.array(["2020-01-01T06", "2020-01-02"], "datetime64[us]"))
+    np.testing.assert_allclose(data["T"].sel(lat=30.0).values, [[6.5] * 3, [24.5] * 3])
+    assert data["lat"].attrs["units"] == "degrees_north" and data.attrs["Conventions"] == "CF-1.10"
+    along = asked_dataset(ask, GLOBE, 0.0, LONLAT, {})
+    assert along["T_std"].dims == ("time", "point")
+    with pytest.raises(UserError, match="give an axis for each of lat, lon"):
+        asked_dataset(ask, GLOBE, 0.0, None, {"lon": lon})
