@@ -58,7 +58,7 @@ def test_tables_datasets_and_dated_arrays_are_the_same_observations():
 
 
 def test_what_is_no_table_or_lacks_a_name_is_refused():
-    with pytest.raises(UserError, match="pandas DataFrame"):
+    with pytest.raises(UserError, match="pandas DataFrame or an xarray Dataset, .* not ndarray"):
         observations_from(np.zeros(3), LINE)
     with pytest.raises(UserError, match="lacks the channel u"):
         observations_from(pandas.DataFrame({"t": [0.0], "x": [0.0], "v": [1.0]}), LINE)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +26,15 @@ BLOCK_ROWS = 16384
 class Grid:
     """The structure of a gridded file: its dimensions, and the variables that live on some of them only.
 
-    cells: `triangles` or `tetrahedra` (E, 3 or 4) of a mesh.
+    cells: `triangles` or `tetrahedra` (E, 3 or 4) of a mesh. attributes: of variables by their names, and of the file
+    under "".
     """
 
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     axes: dict[str, tuple[tuple[str, ...], np.ndarray]]
     cells: dict[str, np.ndarray] = field(default_factory=dict)
+    attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Columns(ABC):

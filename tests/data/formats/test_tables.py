@@ -328,3 +328,21 @@ def test_an_answer_is_not_written_over_anything_nor_in_an_unknown_format(tmp_pat
         writer.append(table, {"u": T})
         raise KeyboardInterrupt
     assert (tmp_path / "a.csv").read_text() == "precious" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_netcdf_answers_keep_order_attributes_and_dates(tmp_path):
+    globe = Description("air", ("T",), ("x", "y", "z"), ("K",), "hours since 2020-01-01", geometry="sphere")
+    times = np.array(["2020-01-01T00", "2020-01-01T06"], "datetime64[ns]")
+    data = xarray.Dataset({"T": (("time", "lat", "lon"), np.zeros((2, 3, 4), np.float32), {
+        "units": "K", "standard_name": "air_temperature"})}, {
+        "time": times, "lat": ("lat", [-10.0, 0, 10], {"units": "degrees_north", "standard_name": "latitude"}),
+        "lon": ("lon", [0.0, 1, 2, 3], {"units": "degrees_east"})}, {"title": "toy", "Conventions": "CF-1.8"})
+    data.to_netcdf(tmp_path / "a.nc")
+    table = read_points(tmp_path / "a.nc", globe)
+    write_points(tmp_path / "b.nc", table, {"T": table.x[:, 2].astype(np.float32)}, globe)
+    with xarray.open_dataset(tmp_path / "b.nc") as again:
+        assert again["T"].dims == again["T_observed"].dims == ("time", "lat", "lon")
+        np.testing.assert_allclose(again["T"].values[1, :, 2], np.sin(np.radians([-10.0, 0, 10])), atol=1e-7)
+        np.testing.assert_array_equal(again["time"].values, times)
+        assert again["T"].attrs == again["T_observed"].attrs == data["T"].attrs
+        assert again["lat"].attrs == data["lat"].attrs and again.attrs["title"] == "toy"

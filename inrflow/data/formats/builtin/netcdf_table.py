@@ -20,6 +20,8 @@ from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
 from inrflow.data.formats.table_writers import CHUNK_ROWS, TableWriter, units_of_columns
 from inrflow.errors import UserError
 
+_PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_range", "valid_min", "valid_max",
+            "coordinates", "bounds", "units_metadata", "grid_mapping", "cell_measures", "ancillary_variables")
 STANDARD_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
 
 
@@ -92,6 +94,12 @@ def _degrees(data: Any) -> Any:
     return data
 
 
+def _attributes(item: Any) -> dict[str, Any]:
+    """Attributes that say what a variable, or a file, is; not how it is packed."""
+    return {str(key): value for key, value in item.attrs.items() if key not in _PACKING and isinstance(
+        value, str | int | float | np.integer | np.floating)}
+
+
 class NetcdfColumns(Columns):
     """NetCDF variables as columns: the rows are the points of the dimensions that the wanted variables span."""
 
@@ -102,6 +110,8 @@ class NetcdfColumns(Columns):
         spanning = [self._data[name] for name in chosen if name is not None]
         widest = max((variable.dims for variable in spanning), key=len, default=())
         dims = tuple(dict.fromkeys((*widest, *(dim for variable in spanning for dim in variable.dims))))
+        stored = (v.dims for v in self._data.data_vars.values() if set(v.dims) == set(dims))
+        dims = next(stored, dims)  # answers keep the order that the file's fields have
         sizes = tuple(self._data.sizes[dim] for dim in dims)
         self._on = {str(name): variable for name, variable in self._data.variables.items()
                     if set(variable.dims) <= set(dims) and (variable.dims or name in chosen)}
@@ -115,7 +125,8 @@ class NetcdfColumns(Columns):
         if len(dims) > 1:
             axes = {name: (tuple(map(str, variable.dims)), np.asarray(variable.values))
                     for name, variable in self._on.items() if len(variable.dims) < len(dims)}
-            self.grid = Grid(tuple(map(str, dims)), sizes, axes)
+            self.grid = Grid(tuple(map(str, dims)), sizes, axes, attributes={
+                "": _attributes(self._data), **{name: _attributes(v) for name, v in self._on.items()}})
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
         total = int(np.prod(self._shape, dtype=np.int64))
@@ -168,6 +179,9 @@ class NetcdfWriter(TableWriter):
         self._file = h5netcdf.File(self._target.open_for_hdf5(), "w")
         dims: tuple[str, ...] = ("row",) if grid is None else grid.dims
         self._file.dimensions = {"row": None} if grid is None else dict(zip(dims, grid.shape, strict=True))
+        facts = {} if grid is None else dict(grid.attributes.get("", {}))
+        history = f"{facts.pop('history', '')}\npredicted by inrflow".strip()
+        self._file.attrs.update({"Conventions": "CF-1.10", **facts, "history": history})
         units = units_of_columns(self.description)
         for name, values in columns.items():
             kept = grid is not None and name in grid.axes
@@ -177,6 +191,10 @@ class NetcdfWriter(TableWriter):
             kind = h5py.string_dtype() if whole.dtype == object else whole.dtype
             variable = self._file.create_variable(name, along, kind, chunks=(CHUNK_ROWS,) if grid is None else None,
                                                   fillvalue=np.nan if whole.dtype.kind == "f" else None)
+            source = name.removesuffix("_observed")
+            known = {} if grid is None else grid.attributes.get(name, grid.attributes.get(source, {}))
+            if whole.dtype != object:
+                variable.attrs.update({key: value for key, value in known.items() if key != "calendar" or not is_date})
             if is_date:
                 variable.attrs["units"] = self._calendar
             elif name in units and whole.dtype != object:
