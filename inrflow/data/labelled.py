@@ -79,8 +79,8 @@ def observations_from(data: Any, description: Description) -> Observations:
         data = (data.to_dataset(name=data.name or description.channels[0]) if hasattr(data, "to_dataset")
                 and not hasattr(data, "data_vars") else data).to_dataframe().reset_index()
     if not hasattr(data, "columns") or not hasattr(data, "iloc"):
-        raise UserError(f"assimilate takes Observations, a pandas DataFrame or an xarray Dataset, or a list or a dict of "
-                        f"them, not {type(data).__name__}; inrflow.Observations(t, x, u) holds arrays")
+        raise UserError("assimilate takes Observations, a pandas DataFrame or an xarray Dataset, or a list or a dict "
+                        f"of them, not {type(data).__name__}; inrflow.Observations(t, x, u) holds arrays")
     found = observations_of(_FrameColumns(data), Path("the table"), description, strict=False)
     if len(found) > 1:
         raise UserError(f"the table holds the trajectories {', '.join(map(str, sorted(found)))}; give one")

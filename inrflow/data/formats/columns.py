@@ -18,7 +18,7 @@ from inrflow.data.observations import Observations
 from inrflow.data.stations import stations_of
 from inrflow.errors import UserError
 
-TIMES = ("t", "time", "timestamp", "datetime")
+TIMES = ("t", "time", "timestamp", "datetime", "date_time", "valid_time", "date")
 BLOCK_ROWS = 16384
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ from inrflow.data.formats.registry import Content, Format, ReadOptions
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
 from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
 from inrflow.errors import UserError
+
+_LOOKED_AT = 64  # rows, for what the columns hold
+_PARAVIEW = tuple(tuple(f"{name}{index}" for index in range(3)) for name in ("Points:", "Points_"))
 
 
 class TableFormat(Format):
@@ -53,17 +57,24 @@ class TableContent(Content):
         with kind.open_columns(path, [TIMES if options.time is None else (options.time,)]) as columns:
             names = columns.names
             time = find_column(names, TIMES if options.time is None else (options.time,))
-            first = next(columns.blocks(1), {}).get(time or "", np.zeros(1))
+            block = next(columns.blocks(_LOOKED_AT), {})
+            first = block.get(time or "", np.zeros(1))
         if time is None:
             raise UserError(f"{path} has the columns {', '.join(names)} and none called {' or '.join(TIMES)}; name the "
                             "column of times with time=NAME")
         lonlat = [name for name in (find_column(names, group) for group in (LONGITUDES, LATITUDES)) if name is not None]
         sphere = (options.coordinates is None and len(lonlat) == 2
                   and options.description.get("geometry", "sphere") == "sphere")
-        axes = tuple("xyz") if sphere else tuple(options.coordinates or [name for name in "xyz" if name in names])
-        times = [name for name in names if name.lower() in TIMES]
+        axes = tuple("xyz") if sphere else tuple(options.coordinates or _axes(names))
+        times = [name for name in names if name in TIMES]  # as written: T is a temperature
         taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ())}
-        fields = tuple(options.channels or [name for name in names if name not in taken])
+        others = [name for name in names if name not in taken]
+        texts = [name for name in others if name in block and block[name].dtype == object
+                 and not all_numbers(block[name])]
+        fields = tuple(options.channels or [name for name in others if name not in texts])
+        if texts and not options.channels:
+            warnings.warn(f"{path}: {', '.join(texts)} holds text and is left out; every other column is a channel",
+                          stacklevel=2)
         absent = [name for name in (*fields, *(() if sphere else axes)) if name not in names]
         if not axes or not fields or absent:
             problem = f"there is no column {', '.join(absent)}" if absent else "cannot tell coordinates from channels"
@@ -93,3 +104,9 @@ class TableContent(Content):
             parts.append((np.full(len(frame), number), frames.t[frame], x, frames.u[frame, column]))
         numbers, t, x, u = (np.concatenate(part) for part in zip(*parts, strict=True))
         write_scattered(target, numbers, t, x, u, self.description, overwrite=overwrite, source=self.path)
+
+
+def _axes(names: Sequence[str]) -> list[str]:
+    """The columns of places: x, y, z, in capitals, or as ParaView calls them."""
+    groups = (tuple("xyz"), tuple("XYZ"), *_PARAVIEW)
+    return next((found for group in groups if (found := [name for name in group if name in names])), [])

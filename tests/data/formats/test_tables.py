@@ -6,11 +6,13 @@ import tracemalloc
 
 import h5py
 import numpy as np
+import pandas
 import pytest
 import xarray
 from small_data import WAVE, field
 
 from inrflow.data.description import Description
+from inrflow.data.formats.convert import convert
 from inrflow.data.formats.sphere import lonlat_to_xyz
 from inrflow.data.formats.tables import (
     PointReader,
@@ -20,6 +22,7 @@ from inrflow.data.formats.tables import (
     read_points,
     write_points,
 )
+from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.errors import UserError
 
@@ -346,3 +349,38 @@ def test_netcdf_answers_keep_order_attributes_and_dates(tmp_path):
         np.testing.assert_array_equal(again["time"].values, times)
         assert again["T"].attrs == again["T_observed"].attrs == data["T"].attrs
         assert again["lat"].attrs == data["lat"].attrs and again.attrs["title"] == "toy"
+
+
+STATIONS = Description("stations", ("T",), ("x",), time_units="hours since 2020-01-01")
+
+
+def stations():
+    frame = pandas.DataFrame({"timestamp": pandas.date_range("2020-01-01", periods=4, freq="h", tz="UTC").repeat(2),
+                              "station": ["a", "b"] * 4, "x": [0.5, 1.5] * 4, "T": np.arange(8) + 0.25})
+    frame.loc[3, "T"] = np.nan
+    return frame
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv.gz", "comma.csv"])
+def test_tables_of_stations_are_read_however_they_are_stored(tmp_path, name):
+    frame, path = stations(), tmp_path / name
+    if name == "a.parquet":
+        pytest.importorskip("pyarrow")
+        frame.to_parquet(path)
+    else:
+        written = frame.assign(timestamp=frame["timestamp"].dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        written.to_csv(path, index=False, **({"sep": ";", "decimal": ","} if name == "comma.csv" else {}))
+    with pytest.warns(UserWarning, match="station holds text and is left out"):
+        convert(path, tmp_path / "out.h5", time_units=STATIONS.time_units)
+    with TrajectoryFile(tmp_path / "out.h5") as file:
+        frames = file.read(0)
+    np.testing.assert_allclose(frames.t, range(4))
+    np.testing.assert_array_equal(frames.x[:, 0], [0.5, 1.5])
+    np.testing.assert_array_equal(frames.u[..., 0].ravel(), frame["T"].to_numpy(np.float32))
+
+
+def test_a_damaged_gzip_file_is_named(tmp_path):
+    stations().to_csv(tmp_path / "a.csv.gz", index=False)
+    (tmp_path / "a.csv.gz").write_bytes((tmp_path / "a.csv.gz").read_bytes()[:60])
+    with pytest.raises(UserError, match="a.csv.gz"):
+        convert(tmp_path / "a.csv.gz", tmp_path / "out.h5")
