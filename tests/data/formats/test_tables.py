@@ -357,7 +357,6 @@ STATIONS = Description("stations", ("T",), ("x",), time_units="hours since 2020-
 def stations():
     frame = pandas.DataFrame({"timestamp": pandas.date_range("2020-01-01", periods=4, freq="h", tz="UTC").repeat(2),
                               "station": ["a", "b"] * 4, "x": [0.5, 1.5] * 4, "T": np.arange(8) + 0.25})
-    frame.loc[3, "T"] = np.nan
     return frame
 
 
