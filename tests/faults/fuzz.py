@@ -155,9 +155,37 @@ def corpus(folder: Path, run: Path, data: Path) -> dict[str, tuple[Path, Callabl
 
     files = {"schema": (data, trajectories), "csv": (folder / "rows.csv", table),
              "npz": (folder / "arrays.npz", trajectories), "netcdf 4": (folder / "grid.nc", trajectories),
-             "netcdf 3": (folder / "classic.nc", trajectories), "flat hdf5": (folder / "flat.h5", table)}
+             "netcdf 3": (folder / "classic.nc", trajectories), "flat hdf5": (folder / "flat.h5", table),
+             **{kind: (path, trajectories) for kind, path in _simulations(folder).items()}}
     parts = ["model.safetensors", "config.yaml", "metrics.jsonl", "evaluation.json", "candidates.json"]
     return files | {name: (run / name, part(name)) for name in parts if (run / name).exists()}
+
+
+def _simulations(folder: Path) -> dict[str, Path]:
+    """Small files in the layouts of simulation codes and of tables in other packages' formats."""
+    import gzip
+
+    import h5py
+    import meshio
+    import pandas
+
+    random, axis, times = np.random.default_rng(0), np.linspace(0, 1, 5), np.arange(4.0)
+    paths = {kind: folder / name for kind, name in (
+        ("pdebench", "tensor.hdf5"), ("the well", "well.hdf5"), ("vtu", "mesh_1.vtu"), ("pvd", "series.pvd"),
+        ("parquet", "rows.parquet"), ("gzip", "rows.csv.gz"))}
+    with h5py.File(paths["pdebench"], "w") as file:
+        file["tensor"], file["x-coordinate"], file["t-coordinate"] = random.random((2, 4, 5)), axis, times
+    with h5py.File(paths["the well"], "w") as file:
+        file["t0_fields/a"], file["scalars/b"] = random.random((2, 4, 5, 5)), np.arange(2.0)
+        file["dimensions/x"], file["dimensions/y"], file["dimensions/time"] = axis, axis, times
+        file["dimensions"].attrs["spatial_dims"] = ["x", "y"]
+    nodes = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0.0]])
+    meshio.vtu.write(str(paths["vtu"]), meshio.Mesh(nodes, [("triangle", np.array([[0, 1, 2]]))], {"p": axis[:3]}))
+    paths["pvd"].write_text('<VTKFile type="Collection"><Collection><DataSet timestep="0.5" part="0" '
+                            'file="mesh_1.vtu"/></Collection></VTKFile>')
+    pandas.DataFrame({"t": times, "x": times, "u": times}).to_parquet(paths["parquet"])
+    paths["gzip"].write_bytes(gzip.compress((folder / "rows.csv").read_bytes()))
+    return paths
 
 
 def fuzz(run: Path, data: Path, minutes: float, seed: int = 0, most: int | None = None, keep: Path | None = None
