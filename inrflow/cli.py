@@ -13,11 +13,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from inrflow.errors import UserError, is_disk_full
+from inrflow.errors import INTERRUPTED, UserError, is_disk_full
 from inrflow.runtime.memory import keep_freed_memory
 from inrflow.runtime.safe_names import printable
-
-_INTERRUPTED = 130  # as shells have it for Ctrl-C
 
 COMMANDS = {
     "train": "train a surrogate: data.train=FILE data.test=FILE training.minutes=5 (no file: the embedded wave data)",
@@ -68,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(f"inrflow {name}: stopped", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise

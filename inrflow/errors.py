@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
+INTERRUPTED = 130  # exit code of what was stopped by Ctrl-C, as shells have it
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_TEXT = re.compile(r"No space left|os error (28|27|122)\b|File too large|Disk quota")  # of libraries in Rust
 

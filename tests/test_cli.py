@@ -326,7 +326,7 @@ def test_a_stopped_training_says_how_to_go_on(tiny_data, elsewhere, inrflow_comm
         time.sleep(0.2)
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=100)
-    assert child.returncode == 1 and "resume=run" in err and "Traceback" not in err, err
+    assert child.returncode == 130 and "resume=run" in err and "Traceback" not in err, err
     assert "unfinished" in inrflow_command("inspect", "run").out
     assert one_line(inrflow_command("evaluate", "run=run", f"data.test={tiny_data[1]}"), "resume=run")
 

@@ -14,7 +14,7 @@ from inrflow.config.schema import AdaptConfig, Config
 from inrflow.config.train_schema import ReadConfig
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.given_files import own_files
-from inrflow.errors import UserError
+from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family
 from inrflow.runtime.safe_names import safe_name
@@ -50,7 +50,7 @@ def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory, c
         added = train_physics(trained, folder, console, config.data.trajectories)
     except Interrupted:
         console.print("stopped; nothing is written", highlight=False)
-        return 1
+        return INTERRUPTED
     joined = Family({**family.members, name: added})
     joined.save(directory)
     place.write_config(trained)

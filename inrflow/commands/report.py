@@ -76,7 +76,8 @@ def _error_table(report: dict[str, Any], physics: str) -> Table:
              if isinstance(report.get(key), dict)}
     groups = {key: [group for group in _GROUPS if report[key].get(group) is not None] for key in shown}
     of = f" of {printable(physics)}" if physics else ""
-    table = Table(title=Text(f"forecast errors on the test data{of} (mean over channels)"))
+    data = "training data" if report.get("in_sample") else "test data"
+    table = Table(title=Text(f"forecast errors on the {data}{of} (mean over channels)"))
     table.add_column("")
     for key, title in shown.items():
         for group in groups[key]:

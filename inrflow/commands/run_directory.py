@@ -227,9 +227,11 @@ def tell_moved(surrogate: Surrogate, there: Surrogate, console: Console, why: st
 
 def report_evaluation(
     surrogate: Surrogate, path: Path, observe: Observe, directory: Path, console: Console,
-    references: References | None
+    references: References | None, seen: bool = False
 ) -> None:
-    """Evaluate on a file; write evaluation.json and pictures into the directory, print a table."""
+    """Evaluate on a file; write evaluation.json and pictures into the directory, print a table.
+
+    seen: whether the model was trained on these data, which the report says."""
     from inrflow.commands.report import draw, show_errors
     from inrflow.data.formats.trajectory_file import TrajectoryFile
     from inrflow.evaluation.evaluate import evaluate
@@ -239,6 +241,7 @@ def report_evaluation(
     with TrajectoryFile(path) as file:
         evaluation = evaluate(surrogate, file, observe, references)
         triangles = file.cells_of(0)
+    evaluation.report["in_sample"] = seen
     write_json(directory / EVALUATION_FILE, evaluation.report)
     draw(directory, surrogate, evaluation, triangles)
     show_errors(evaluation.report, screen())

@@ -9,16 +9,23 @@ from pathlib import Path
 
 from rich.console import Console
 
-from inrflow.commands.run_directory import REFERENCES_FILE, RunDirectory, report_evaluation, several
+from inrflow.commands.run_directory import (
+    CANDIDATES_FILE,
+    REFERENCES_FILE,
+    RunDirectory,
+    report_evaluation,
+    several,
+)
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.given_files import as_trajectories
 from inrflow.data.source import TrajectorySource
-from inrflow.errors import UserError
+from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
-from inrflow.evaluation.references.registry import fit_references
+from inrflow.evaluation.references.registry import References, fit_references
 from inrflow.model.store import MODEL_FILE
+from inrflow.model.surrogate import Surrogate
 from inrflow.pdes.embedded import embedded_files
 from inrflow.runtime.devices import choose_device
 from inrflow.training.problem import Problem
@@ -26,6 +33,8 @@ from inrflow.training.recipes.base import check_recipe
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.run import start_run
 from inrflow.training.train import train
+
+_IN_SAMPLE = 20_000_000  # values of training data, at most, that are evaluated where there is no test file
 
 
 def run(arguments: list[str]) -> int:
@@ -86,7 +95,7 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
                 surrogate = train(start_run(problem, log))
         except Interrupted:
             console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
-            return 1
+            return INTERRUPTED
         surrogate.save(directory)
         source = problem.observed
         references = fit_references(
@@ -102,8 +111,24 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
         observe = replace(observe, frames=source.times.shape[1]) if alone else observe
         report_evaluation(surrogate, Path(tested), observe, directory, console, references)
     else:
-        console.print("nothing was kept back to evaluate on; give data.test=FILE to inrflow evaluate", highlight=False)
+        _report_in_sample(surrogate, str(train_path), directory, console, references)
     return 0
+
+
+def _report_in_sample(surrogate: Surrogate, path: str, directory: Path, console: Console, references: References
+                      ) -> None:
+    """Errors and pictures of the training data themselves, where they are few enough, and a word on what they mean."""
+    tried = RunDirectory(directory).json(CANDIDATES_FILE) or {}
+    error = tried["candidates"][tried["chosen"]]["validation_error"] if tried.get("candidates") else None
+    kept = "" if error is None else f" (what was held out until the last fit: {error:.2e} of the variance)"
+    with TrajectoryFile(path, check=False) as file:
+        size = file.trajectories * file.frames * file.points * len(file.description.channels)
+    shown = "the errors below are those" if size <= _IN_SAMPLE else "there are errors only"
+    console.print(f"no data.test: {shown} of data that the model has seen{kept}; give data.test=FILE to inrflow "
+                  "evaluate", highlight=False, soft_wrap=True)
+    if size <= _IN_SAMPLE:
+        report_evaluation(surrogate, Path(path), Observe(surrogate.window), directory, console, references,
+                          seen=True)
 
 
 def _only_resume(arguments: list[str], directory: Path) -> None:

@@ -16,7 +16,7 @@ from inrflow.commands.run_directory import EVALUATION_FILE, RunDirectory, report
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.given_files import as_trajectories
-from inrflow.errors import UserError
+from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family
 from inrflow.model.store import MODEL_FILE
@@ -61,7 +61,7 @@ def run_several(config: Config, place: RunDirectory, console: Console, resumed: 
             members[name] = train_physics(part, kept, console)
         except Interrupted:
             console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
-            return 1
+            return INTERRUPTED
         members[name].save(kept)
     family = Family(members)
     family.save(directory)

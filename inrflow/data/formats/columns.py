@@ -83,7 +83,10 @@ def find_column(names: Iterable[str], wanted: Sequence[str]) -> str | None:
     available = list(names)
     lower = {str(name).lower(): name for name in reversed(available)}
     exact = next((name for name in wanted if name in available), None)
-    return exact if exact is not None else next((lower[name] for name in wanted if name in lower), None)
+    if exact is not None:
+        return exact
+    longest = sorted(wanted, key=len, reverse=True)  # beside Time, T is a temperature
+    return next((lower[name] for name in longest if name in lower), None)
 
 
 def spanning_columns(description: Description) -> list[tuple[str, ...]]:

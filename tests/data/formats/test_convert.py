@@ -359,3 +359,18 @@ def test_values_of_npz_files_are_streamed_in_blocks_of_frames(tmp_path, target, 
             np.testing.assert_allclose(frames.u, values[:count], rtol=1e-6)
             places = x[index, :count] if layout == "moving" else x[index] if layout == "per_trajectory" else x
             np.testing.assert_array_equal(frames.x, places)
+
+
+@pytest.mark.parametrize("time", ["time", "Time", "valid"])
+def test_a_field_called_t_is_a_temperature_beside_times(tmp_path, time):
+    data = xarray.Dataset({"T": ((time, "x"), np.arange(12.0).reshape(3, 4))}, {
+        time: np.array(["2020-01-01", "2020-01-02", "2020-01-03"], "datetime64[ns]"), "x": np.arange(4.0)})
+    data[time].attrs["standard_name"] = "time"
+    data.to_netcdf(tmp_path / "a.nc")
+    convert(tmp_path / "a.nc", tmp_path / "a.h5")
+    table = "\n".join(["Time,x,T", "0,0,5", "0,1,6", "1,0,7", "1,1,8"])
+    (tmp_path / "a.csv").write_text(table)
+    convert(tmp_path / "a.csv", tmp_path / "b.h5")
+    for name, frames in (("a.h5", 3), ("b.h5", 2)):
+        with TrajectoryFile(tmp_path / name) as file:
+            assert file.description.channels == ("T",) and file.frames == frames

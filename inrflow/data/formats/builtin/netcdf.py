@@ -124,7 +124,7 @@ class NetcdfContent(StreamedContent):
         if options.time is not None and options.time not in data.variables:
             raise UserError(f"{path} has no variable {options.time}; there are "
                             f"{', '.join(map(str, data.variables)) or 'none'}")
-        time = options.time or _find(data, TIMES, "time", ("T",), "")
+        time = options.time or _time(data)
         self._time = data[time].dims[0] if time is not None and data[time].ndim else None
         single = [dim for dim, size in data.sizes.items() if size == 1 and dim not in (self._time, trajectory)]
         data = data.squeeze(single)
@@ -175,6 +175,13 @@ class NetcdfContent(StreamedContent):
 
     def _kept_values(self, trajectory: int, kept: np.ndarray, first: int, last: int) -> np.ndarray:
         return self._values(trajectory, slice(first, last))[:, kept]
+
+
+def _time(data: Any) -> str | None:
+    """The variable of times: on one dimension at most, for T may be a temperature."""
+    lines = data[[name for name, variable in data.variables.items() if variable.ndim <= 1]]
+    named = next((name for name in TIMES if name in lines.variables), None)
+    return named or _find(lines, ("",), "time", ("T",), "") or _find(lines, TIMES, "time", ("T",), "")
 
 
 def _find(data: Any, names: Sequence[str], standard: str, axis: Sequence[str], unit: str) -> str | None:
