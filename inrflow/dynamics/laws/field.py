@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.domains import Harmonics
+from inrflow.dynamics.laws.network.layer import Layer
+from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import POTENTIAL, VALUE, Product, Term
 from inrflow.dynamics.laws.transform import transform_of
 from inrflow.numerics import etdrk4
@@ -24,20 +26,29 @@ _BOUND = 30.0  # codes beyond so many times the largest ones of the data have le
 
 
 class Library(nn.Module):
-    """Terms on K harmonics of a domain: their rates, one by one, as projections on harmonics."""
+    """Terms on K harmonics of a domain: their rates, one by one, as projections on harmonics.
+
+    The hidden units of a network, of which each is a term too, are evaluated together.
+    """
 
     eigenvalues: Tensor
+    network: Layer | None = None
 
-    def __init__(self, terms: Sequence[Term], harmonics: Harmonics):
+    def __init__(self, terms: Sequence[Term | Sine], harmonics: Harmonics):
         super().__init__()
         self.terms = tuple(terms)
-        degree = max([2, *(len(product) + (term.place > 0) for term in terms for product in term.products)])
+        self.sines = [j for j, term in enumerate(terms) if isinstance(term, Sine)]
+        degree = max([3 if self.sines else 2, *(len(product) + (term.place > 0) for term in terms
+                                                for product in term.products)])
         self.transform = transform_of(harmonics, degree)
         self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
         places = max((term.place for term in terms), default=0)
         self.low: Tensor | None = None
         if places:
             self.low = torch.tensor(harmonics.lowest(PLACES).values(self.transform.points).T[: places + 1])  # (P, Q)
+        if self.sines:
+            sines = [term for term in terms if isinstance(term, Sine)]
+            self.network = Layer(sines, self.transform, self.eigenvalues, self.low)
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all) at quadrature points, as a factor of an axis has them: (Q, lead)."""
@@ -74,7 +85,10 @@ class Library(nn.Module):
                    elements=4 * len(self.terms) * len(z) * (self.transform.count + rows), calls=10 * len(self.terms))
         groups: dict[Term, list[int]] = {}
         for j, term in enumerate(self.terms):
-            groups.setdefault(term.base, []).append(j)
+            if isinstance(term, Term):
+                groups.setdefault(term.base, []).append(j)
+        if self.network is not None:
+            result[:, self.sines] = self.network.features(z, rows)
         factors = self.at_points(z, [term for term in groups if not term.linear])
         known: dict[tuple, tuple] = {}
         for term, members in groups.items():
@@ -161,8 +175,9 @@ class LawField(nn.Module):
 
     def __init__(self, library: Library, theta: Tensor):
         super().__init__()
-        active = [j for j in range(len(library.terms)) if bool((theta[j] != 0).any())]
+        active = [j for j in range(len(library.terms)) if bool((theta[j] != 0).any()) and j not in library.sines]
         self.library, self.channels = library, theta.shape[1]
+        self.network = library.network if bool((theta[library.sines] != 0).any()) else None
         self.register_buffer("theta", theta)
         small = self.channels * len(library.eigenvalues) <= _DENSE
         self._linear = [j for j in active if library.terms[j].linear
@@ -198,6 +213,7 @@ class LawField(nn.Module):
         result: dict[Term, dict[int, Tensor]] = {}
         for j in terms:
             term = self.library.terms[j]
+            assert isinstance(term, Term)
             group = result.setdefault(term.base, {})
             for out in self.theta[j].nonzero()[:, 0].tolist():
                 part = self.theta[j, out]
@@ -235,6 +251,8 @@ class LawField(nn.Module):
         """The terms that are not in `blocks`, of codes (B, C, K)."""
         library, groups = self.library, self.products_of
         total = torch.zeros_like(z)
+        if self.network is not None:
+            total = total + self.network.rates(z, self.theta[library.sines])
         if not groups:
             return total
         factors = library.at_points(z, [term for term in groups if not term.linear])
@@ -315,7 +333,8 @@ class LawField(nn.Module):
         factors = {factor for term in groups for product in term.every() for factor in product}
         projected = {(term.power, channel) for term, fields in groups.items() for channel in fields}
         multiplied = sum(len(product) + len(fields) for term, fields in groups.items() for product in term.products)
-        return len(factors) + len(projected), multiplied
+        added = self.network.operations() if self.network is not None else (0, 0)
+        return len(factors) + len(projected) + added[0], multiplied + added[1]
 
     def counted(self, states: int, steps: int) -> None:
         """Add steps of some states to the effort."""
@@ -327,9 +346,10 @@ class LawField(nn.Module):
 
     def advance(self, z: Tensor, dt: float, steps: int) -> Tensor:
         """Codes (B, C K) after a time dt, by ETDRK4 in equal steps: exact in the linear part."""
-        self.counted(len(z), steps if self.products_of else 1)
+        linear = not self.products_of and self.network is None
+        self.counted(len(z), 1 if linear else steps)
         now = z.reshape(len(z), self.channels, -1)
-        if not self.products_of:
+        if linear:
             return self.act(self._flow(dt), now).reshape(z.shape)
         operators = self._coefficients(dt / steps)
         for _ in range(steps):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from inrflow.domains import Harmonics
 from inrflow.domains.flows import FlowHarmonics
 from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.numerics.effort import effort
 
@@ -88,7 +89,7 @@ class FlowField(LawField):
         self.library, self.channels = library, 1
         self.register_buffer("theta", theta)
         self.weights = dict(zip(library.terms, theta[:, 0], strict=True))
-        self._cache, self.products_of = {}, {TRANSPORT: {}}
+        self._cache, self.products_of, self.network = {}, {TRANSPORT: {}}, None
         self.blocks = self._blocks()
 
     def _blocks(self) -> Tensor:
@@ -121,7 +122,7 @@ class FlowField(LawField):
         return total
 
 
-def library_of(terms: Sequence[Term], harmonics: Harmonics) -> Library:
+def library_of(terms: Sequence[Term | Sine], harmonics: Harmonics) -> Library:
     """The library of some terms on harmonics of a domain, or on modes of flows."""
     return (FlowLibrary if isinstance(harmonics, FlowHarmonics) else Library)(terms, harmonics)  # type: ignore[arg-type]
 

@@ -14,6 +14,7 @@ from inrflow.domains import Domain
 from inrflow.dynamics.laws.codes import HarmonicCodes
 from inrflow.dynamics.laws.field import PLACES, LawField
 from inrflow.dynamics.laws.flow import field_of, library_of
+from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import Term
 
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
@@ -27,12 +28,13 @@ class Law:
 
     theta, std (J, C): coefficients and their standard errors; codes: prior of codes; longest: step of the integrator;
     largest: norm of the largest code of the data. by_context (P, J, C): what each number of a context adds to theta;
-    contexts (E, P): those of the systems that trajectories are of.
+    contexts (E, P): those of the systems that trajectories are of. shares (C,): of the network in the root mean square
+    of rates, where there is one.
     """
 
     domain: Domain
     boundary: str
-    terms: tuple[Term, ...]
+    terms: tuple[Term | Sine, ...]
     theta: np.ndarray
     std: np.ndarray
     codes: HarmonicCodes
@@ -40,6 +42,7 @@ class Law:
     largest: float = math.inf
     by_context: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 1, 1)))
     contexts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((1, 0)))
+    shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.by_context):
@@ -109,6 +112,7 @@ class Law:
         for c, channel in enumerate(channels):
             fields = self.coefficients_of_place(c)
             hidden = {j for members, _ in fields.values() for j in members}
+            hidden |= {j for j, term in enumerate(self.terms) if isinstance(term, Sine)}
             present = [j for j in range(len(self.terms)) if j not in hidden
                        and (self.theta[j, c] or self.by_context[:, j : j + 1, c].any())]
             size = np.abs(self.theta[:, c]) / (self.std[:, c] + 1e-300)
@@ -117,6 +121,7 @@ class Law:
                      for j in shown]
             parts += [f"{base.varying(channels, names, letter)} ({letter} from {field.min():.3g} to {field.max():.3g})"
                       for letter, (base, (_, field)) in zip("abcdefghijklmnopq", fields.items(), strict=False)]
+            parts += self._of_network(c, channels, names)
             text = " ".join(part if part.startswith("-") else f"+{part}" for part in parts).removeprefix("+") or "0"
             text += f" +... ({len(present) - len(shown)} more terms)" if len(present) > len(shown) else ""
             lines.append(f"d{channel}/dt = " + text.replace(" -", " - ").replace(" +", " + "))
@@ -126,16 +131,31 @@ class Law:
         """Terms of channel c whose coefficient varies in place: which of the law's terms they are of, and the
         coefficient (N,) at points x (N, d), by default at those of a quadrature."""
         result: dict[Term, tuple[list[int], np.ndarray]] = {}
-        bases = dict.fromkeys(term.base for j, term in enumerate(self.terms) if term.place and self.theta[j, c])
+        bases = dict.fromkeys(term.base for j, term in enumerate(self.terms)
+                              if isinstance(term, Term) and term.place and self.theta[j, c])
         if not bases:
             return result
         low = self.codes.harmonics.lowest(PLACES)
         values = low.values(low.quadrature().points if x is None else x)  # (N, P)
         for base in bases:
             whole = {base, Term(base.products, 1)} if base.flux else {base}
-            members = [j for j, term in enumerate(self.terms) if term.base in whole and self.theta[j, c]]
+            members = [j for j, term in enumerate(self.terms)
+                       if isinstance(term, Term) and term.base in whole and self.theta[j, c]]
             result[base] = members, sum(self.theta[j, c] * values[:, self.terms[j].place] for j in members)
         return result
+
+    def _of_network(self, c: int, channels: Sequence[str], names: Sequence[str]) -> list[str]:
+        """A part of a line that says which network channel c has, with its share of the rate, if it has one."""
+        mine = [term for term, theta in zip(self.terms, self.theta[:, c], strict=True)
+                if theta and isinstance(term, Sine)]
+        if not mine:
+            return []
+        inputs = ", ".join(dict.fromkeys(one.written(channels, names) for term in mine for one in term.inputs))
+        forms = " + ".join(dict.fromkeys(term.form.written(channels, names) for term in mine))
+        form = "" if forms == "f" else f" in {forms}"
+        share = f" ({100 * self.shares[c]:.0f} % of the rate)" if len(self.shares) else ""
+        units = len({(term.weights, term.phase) for term in mine})
+        return [f"network of {units} sine features of {inputs}{form}{share}"]
 
     def _coefficient(self, j: int, c: int) -> str:
         text = _number(self.theta[j, c], self.std[j, c])

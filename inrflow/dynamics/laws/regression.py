@@ -32,7 +32,7 @@ class NormalEquations:
     """Sums over equations, of each fold of trajectories and each shell of harmonics.
 
     gram (F, L, J, J), right (F, L, J, C), total (F, L, C), count (F, L). start, least (L, C): variances of residuals to
-    begin with, and those that the uncertainty of codes alone makes.
+    begin with, and those that the uncertainty of codes alone makes. ridge: a number or (J,), relative to the diagonal.
     """
 
     gram: np.ndarray
@@ -41,6 +41,7 @@ class NormalEquations:
     count: np.ndarray
     start: np.ndarray
     least: np.ndarray
+    ridge: np.ndarray | float = _RIDGE
 
     def grouped(self, label: np.ndarray) -> NormalEquations:
         """Equations whose folds are single trajectories, summed over those of the same label (S,)."""
@@ -53,7 +54,8 @@ class NormalEquations:
         gram = np.einsum("l,flij->ij", weights, self.gram[folds][:, :, active][:, :, :, active])
         right = np.einsum("l,fli->i", weights, self.right[folds][:, :, active, c])
         scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
-        inverse = np.linalg.pinv(gram / scale / scale[:, None] + _RIDGE * np.eye(len(active)), hermitian=True)
+        ridge = np.broadcast_to(self.ridge, self.gram.shape[-1])[active]
+        inverse = np.linalg.pinv(gram / scale / scale[:, None] + np.diag(ridge), hermitian=True)
         return inverse @ (right / scale) / scale, inverse / scale / scale[:, None]
 
     def solved(self, active: list[list[int]], count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -105,14 +107,17 @@ class NormalEquations:
 
 
 def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, known: np.ndarray,
-                     cumulative: bool, folds: int = FOLDS) -> NormalEquations:
+                     cumulative: bool, folds: int = FOLDS, rows: int | None = None) -> NormalEquations:
     """Equations of paths: codes (S, T, C, K), their variances (S, C, K), times (S, T), terms on the same harmonics.
 
     The intervals at both ends, where splines are poor, are left out where there are enough. cumulative: changes since
     the mean of a path, which noise of codes spoils once, instead of changes from frame to frame. known (C, K): share of
-    the variance of codes that points determine; shells of which they determine too little are no equations.
+    the variance of codes that points determine; shells of which they determine too little are no equations. rows: equations are
+    of so many harmonics, the first ones (all).
     """
-    trajectories, times, channels, rows = codes.shape
+    trajectories, times, channels = codes.shape[:3]
+    rows = min(rows or codes.shape[3], codes.shape[3])
+    spread, known = spread[..., :rows], known[..., :rows]
     edges = shells(rows)
     folds = min(folds, trajectories)
     terms, groups = len(library.terms), len(edges) - 1
@@ -120,7 +125,7 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     total, count = np.zeros((folds, groups, channels)), np.zeros((folds, groups))
     first, last = (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
     for s in range(trajectories):
-        integrals, changes = _equations(library, t[s], codes[s], first, last)
+        integrals, changes = _equations(library, t[s], codes[s], first, last, rows)
         if cumulative:
             integrals, changes = (np.concatenate([0 * a[:1], np.cumsum(a, 0)]) for a in (integrals, changes))
             integrals, changes = integrals - integrals.mean(0), changes - changes.mean(0)
@@ -135,12 +140,12 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     least, share = (np.add.reduceat(a, edges[:-1], -1).T / np.diff(edges)[:, None]
                     for a in ((1 if cumulative else 2) * spread.mean(0), known))
     least = np.where(share < np.minimum(_KNOWN, share.max(0)), np.inf, least)
-    return NormalEquations(gram, right, total, count, spline_errors(t, codes, edges), least)
+    return NormalEquations(gram, right, total, count, spline_errors(t, codes[..., :rows], edges), least)
 
 
-def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, last: int
+def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, last: int, rows: int
                ) -> tuple[np.ndarray, np.ndarray]:
-    """Integrals (I, J, K) of terms over the intervals first ... last - 1 of one path, and changes (I, C, K)."""
+    """Integrals (I, J, rows) of terms over the intervals first ... last - 1 of a path, and changes (I, C, rows)."""
     spline = make_interp_spline(t, codes, k=_order(len(t)), axis=0)
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     starts, lengths = t[first:last], np.diff(t)[first:last]
@@ -148,10 +153,10 @@ def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, l
     states = torch.tensor(spline(at))
     with torch.no_grad():
         chunk = max(_CHUNK * _FEW // max(len(library.terms), _FEW), 1)
-        rates = torch.cat([library.features(part, codes.shape[-1]) for part in states.split(chunk)])
+        rates = torch.cat([library.features(part, rows) for part in states.split(chunk)])
     rates = rates.reshape(len(starts), _NODES, *rates.shape[1:])
     weighted = torch.tensor(weights / 2 * lengths[:, None])
-    return torch.einsum("in,injk->ijk", weighted, rates).numpy(), np.diff(codes, axis=0)[first:last]
+    return torch.einsum("in,injk->ijk", weighted, rates).numpy(), np.diff(codes[..., :rows], axis=0)[first:last]
 
 
 def supports_of(equations: NormalEquations, active: list[int], channels: int, count: int

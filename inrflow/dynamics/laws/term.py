@@ -15,7 +15,7 @@ from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.flow import FlowField, field_of, library_of
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.terms import Term
+from inrflow.dynamics.laws.terms import term_from_state
 from inrflow.errors import UserError
 
 _KEPT = 64  # contexts
@@ -69,7 +69,7 @@ class LawTerm(FieldTerm):
 
         Raises UserError where coefficients depend on the place.
         """
-        if any(Term.from_state(term).place for term in self.terms):
+        if any(term_from_state(term).place for term in self.terms):
             raise UserError("coefficients of the law vary from place to place, and are not known on another domain; "
                             "train on data of that domain")
         return type(self)(**{**self.structure(), "domain": domain, "count": count})
@@ -81,7 +81,7 @@ class LawTerm(FieldTerm):
         if key not in self._built:
             if not self._library:
                 harmonics = from_state(self.domain).harmonics(self.count, self.boundary)
-                self._library = (library_of([Term.from_state(term) for term in self.terms], harmonics),)
+                self._library = (library_of([term_from_state(term) for term in self.terms], harmonics),)
             added = 0.0 if c is None else torch.tensordot(c.detach().to(self.by_context), self.by_context, 1)
             kept = [(one, field) for one, field in self._built.items() if one[:2] == versions][1 - _KEPT :]
             field = field_of(self._library[0], self.theta.double() + added)
@@ -203,6 +203,8 @@ def _of_products(law: LawField, z: Tensor, lead: int | None = None) -> Tensor:
     codes = z.reshape(-1, channels, count).double()
     lead = count if lead is None else lead
     result = codes.new_zeros(len(codes), channels, lead, channels, lead)
+    if law.network is not None:
+        result += law.network.slopes(codes, law.theta[library.sines], lead)
     factors = library.at_points(codes, [term for term in law.products_of if not term.linear])
     weights: dict[tuple[int, int, int, Tensor | None], Tensor] = {}
     for term, fields in law.products_of.items():

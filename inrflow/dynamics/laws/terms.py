@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from inrflow.dynamics.laws.network.sine import Sine
+
 Product = tuple[tuple[int, int], ...]
 VALUE = -1  # "axis" of a factor that is a value, not a derivative
 TURN = 3  # added to the axis of a derivative on a sphere: that by the angle of turns about it, (x cross grad)_axis
@@ -115,6 +117,11 @@ class Term:
         return cls(tuple(tuple((int(c), int(a)) for c, a in product) for product in state["products"]),
                    state["power"], int(state["axis"]), signs,
                    int(state.get("place", 0)), bool(state.get("flux", False)), bool(state.get("solenoidal", False)))
+
+
+def term_from_state(state: dict) -> Term | Sine:
+    """The term, or the hidden unit of a network, of a `state()`."""
+    return Sine.from_state(state) if "weights" in state else Term.from_state(state)
 
 
 def _derivative(channel: str, axis: int, coordinates: Sequence[str]) -> str:

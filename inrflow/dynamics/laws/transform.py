@@ -42,9 +42,9 @@ class DenseTransform(nn.Module):
         """Fields (..., Q), or their derivatives along an axis, of codes (..., K)."""
         return codes @ self.table(axis).T
 
-    def project(self, fields: Tensor, axis: int = VALUES) -> Tensor:
-        """Means (..., K) over the domain of fields (..., Q) times harmonics, or times their derivatives."""
-        return (fields * self.weights) @ self.table(axis)
+    def project(self, fields: Tensor, axis: int = VALUES, lead: int | None = None) -> Tensor:
+        """Means (..., lead) over the domain of fields (..., Q) times the first harmonics (all), or their derivatives."""
+        return (fields * self.weights) @ self.table(axis, lead)
 
     def derive(self, codes: Tensor, axis: int) -> Tensor:
         """Codes (..., K) of the derivative along an axis of the field of codes (..., K)."""
@@ -82,9 +82,9 @@ class SeparableTransform(nn.Module):
         """Fields (..., Q), or their derivatives along an axis, of codes (..., K)."""
         return self.sum.values(codes, self._tables(axis))
 
-    def project(self, fields: Tensor, axis: int = VALUES) -> Tensor:
-        """Means (..., K) over the domain of fields (..., Q) times harmonics, or times their derivatives."""
-        return self.sum.sums(fields / self.count, self._tables(axis))
+    def project(self, fields: Tensor, axis: int = VALUES, lead: int | None = None) -> Tensor:
+        """Means (..., lead) over the domain of fields (..., Q) times the first harmonics (all), or their derivatives."""
+        return self.sum.sums(fields / self.count, self._tables(axis))[..., :lead]
 
     def derive(self, codes: Tensor, axis: int) -> Tensor:
         """Codes (..., K) of the derivative along an axis of the field of codes (..., K)."""

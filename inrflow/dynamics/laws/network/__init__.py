@@ -1,0 +1,1 @@
+"""The neural term of a law: a pointwise network of one hidden layer of sines, affine in its output layer."""

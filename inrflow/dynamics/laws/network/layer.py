@@ -1,0 +1,157 @@
+"""Layer: the hidden units of a law's network at quadrature points, what they add to rates, and derivatives of that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from inrflow.dynamics.laws.network.sine import (
+    DIFFUSION,
+    FLUX,
+    LAPLACIAN,
+    NONLOCAL,
+    PLACE,
+    SLOPE,
+    SMOOTHED,
+    STEEPNESS,
+    TRANSPORT,
+    Form,
+    Local,
+    Sine,
+)
+from inrflow.dynamics.laws.transform import VALUES, DenseTransform, SeparableTransform
+
+Transform = DenseTransform | SeparableTransform
+
+
+class Layer:
+    """H hidden units, on K harmonics with a transform and eigenvalues (K,); low (P, Q): low harmonics of place."""
+
+    def __init__(self, sines: Sequence[Sine], transform: Transform, eigenvalues: Tensor, low: Tensor | None = None):
+        self.transform, self.eigenvalues, self.low = transform, eigenvalues, low
+        self.inputs = tuple(dict.fromkeys(one for sine in sines for one in sine.inputs))
+        units = list(dict.fromkeys((sine.inputs, sine.weights, sine.phase) for sine in sines))
+        self.weights = torch.zeros(len(units), len(self.inputs), dtype=torch.float64)
+        for row, (inputs, weights, _) in zip(self.weights, units, strict=True):
+            for one, weight in zip(inputs, weights, strict=True):
+                row[self.inputs.index(one)] = weight
+        self.phases = torch.tensor([phase for _, _, phase in units], dtype=torch.float64)
+        number = {unit: h for h, unit in enumerate(units)}
+        self.forms: dict[Form, tuple[list[int], list[int]]] = {}  # numbers of sines, and of their units
+        for j, sine in enumerate(sines):
+            mine = self.forms.setdefault(sine.form, ([], []))
+            mine[0].append(j)
+            mine[1].append(number[sine.inputs, sine.weights, sine.phase])
+
+    @property
+    def axes(self) -> range:
+        """Those of the coordinates."""
+        return range(self.transform.points.shape[1])
+
+    def symbol(self, one: Local | Form) -> Tensor:
+        """The multiplier (K,) of a feature or form."""
+        if one.kind == LAPLACIAN:
+            return -self.eigenvalues
+        if one.kind in (SMOOTHED, NONLOCAL):
+            return 1 / (1 + one.length**2 * self.eigenvalues)
+        return torch.ones_like(self.eigenvalues)
+
+    def seen(self, z: Tensor) -> Tensor:
+        """Features (B, I, Q) of codes (B, C, K)."""
+        fields = []
+        for one in self.inputs:
+            if one.kind == PLACE:
+                assert self.low is not None
+                fields.append(self.low[one.axis].expand(len(z), -1))
+                continue
+            codes = z[:, one.channel] * self.symbol(one)
+            if one.kind == STEEPNESS:
+                slopes = [self.transform.fields(codes, axis) for axis in self.axes]
+                fields.append(torch.stack(slopes).square().sum(0))
+            else:
+                fields.append(self.transform.fields(codes, one.axis if one.kind == SLOPE else VALUES))
+        return torch.stack(fields, 1)
+
+    def angles(self, z: Tensor) -> Tensor:
+        """Arguments (B, H, Q) of the sines of codes (B, C, K)."""
+        return self.weights @ self.seen(z) + self.phases[:, None]
+
+    def _formed(self, form: Form, values: Tensor, z: Tensor, rows: int | None = None) -> Tensor:
+        """Rates (B, n, rows) on the first harmonics (all) that a form makes of fields (B, n, Q) and codes (B, C, K)."""
+        if form.kind == DIFFUSION:
+            parts = [self.transform.project(values * self.transform.fields(z[:, form.channel], axis)[:, None], axis,
+                                            rows) for axis in self.axes]
+            return -torch.stack(parts).sum(0)
+        if form.kind == TRANSPORT:
+            values = values * self.transform.fields(z[:, form.channel], form.axis)[:, None]
+        if form.kind == FLUX:
+            return self.transform.derive(self.transform.project(values), form.axis)[..., :rows]
+        codes = self.transform.project(values, lead=rows)
+        return codes * self.symbol(form)[:rows] if form.kind == NONLOCAL else codes
+
+    def features(self, z: Tensor, rows: int) -> Tensor:
+        """Each sine in its form, projected on the first harmonics: (B, J, rows)."""
+        sines = torch.sin(self.angles(z))
+        result = z.new_zeros(len(z), sum(len(mine) for mine, _ in self.forms.values()), rows)
+        for form, (mine, units) in self.forms.items():
+            result[:, mine] = self._formed(form, sines[:, units], z, rows)
+        return result
+
+    def _of_forms(self, theta: Tensor, values: Tensor) -> Iterator[tuple[Form, Tensor]]:
+        """Each form and the network's fields (B, C, Q), of values (B, H, Q) of units and coefficients (J, C)."""
+        for form, (mine, units) in self.forms.items():
+            weights = theta.new_zeros(len(self.phases), theta.shape[1]).index_put(
+                (torch.tensor(units),), theta[mine], accumulate=True)
+            yield form, weights.T @ values
+
+    def rates(self, z: Tensor, theta: Tensor) -> Tensor:
+        """Rates (B, C, K) of codes (B, C, K) by coefficients (J, C)."""
+        sines = torch.sin(self.angles(z))
+        return torch.stack([self._formed(form, field, z) for form, field in self._of_forms(theta, sines)]).sum(0)
+
+    def slopes(self, z: Tensor, theta: Tensor, lead: int) -> Tensor:
+        """Derivative (B, C, lead, C, lead) of `rates` by and of the leading harmonics."""
+        channels = theta.shape[1]
+        result = z.new_zeros(len(z), channels, lead, channels, lead)
+        angles = self.angles(z)
+        tables = {axis: self.transform.table(axis, lead) for axis in (VALUES, *self.axes)}  # (Q, lead)
+        weighted = {axis: table * self.transform.weights[:, None] for axis, table in tables.items()}
+        for form, field in self._of_forms(theta, torch.sin(angles)):
+            if form.kind in (TRANSPORT, DIFFUSION):  # of the factor
+                for axis in self.axes if form.kind == DIFFUSION else (form.axis,):
+                    test = weighted[axis] if form.kind == DIFFUSION else weighted[VALUES]
+                    part = torch.einsum("qk,bcq,ql->bckl", test, field, tables[axis])
+                    result[:, :, :, form.channel] += -part if form.kind == DIFFUSION else part
+        cosines = torch.cos(angles)
+        for i, one in enumerate(self.inputs):
+            if one.kind == PLACE:
+                continue
+            codes, symbol = z[:, one.channel] * self.symbol(one), self.symbol(one)[:lead]
+            for form, field in self._of_forms(theta, self.weights[:, i, None] * cosines):
+                if one.kind == STEEPNESS:
+                    by = [(2 * self.transform.fields(codes, axis), tables[axis]) for axis in self.axes]
+                else:
+                    by = [(torch.ones_like(field[:, 0]), tables[one.axis if one.kind == SLOPE else VALUES])]
+                for factor, table in by:
+                    part = self._projected(form, field * factor[:, None], z, table, weighted)
+                    result[:, :, :, one.channel] += part * symbol
+        return result
+
+    def _projected(self, form: Form, field: Tensor, z: Tensor, table: Tensor, weighted: dict[int, Tensor]) -> Tensor:
+        """Maps (B, C, lead, lead) of fields (B, C, Q) times a table (Q, lead), in a form."""
+        if form.kind == DIFFUSION:
+            parts = [torch.einsum("qk,bcq,ql->bckl", weighted[axis], field * self.transform.fields(
+                z[:, form.channel], axis)[:, None], table) for axis in self.axes]
+            return -torch.stack(parts).sum(0)
+        if form.kind == TRANSPORT:
+            field = field * self.transform.fields(z[:, form.channel], form.axis)[:, None]
+        part = torch.einsum("qk,bcq,ql->bckl", weighted[VALUES], field, table)
+        if form.kind == FLUX:
+            return self.transform.derivative(form.axis, len(part[0, 0])) @ part
+        return part * self.symbol(form)[: part.shape[2], None]
+
+    def operations(self) -> tuple[int, int]:
+        """Transforms of fields that rates of one channel take, and operations at each point."""
+        return len(self.inputs) * max(self.axes.stop, 1) + len(self.forms) + 1, 10 * len(self.phases)
