@@ -74,12 +74,12 @@ def sine_gordon(generator: np.random.Generator, count: int) -> Fields:
 
 
 def buckley_leverett(generator: np.random.Generator, count: int) -> Fields:
-    """u_t + (u^2 / (u^2 + 0.5 (1 - u)^2))_x = 0.02 u_xx on a circle of length 4, 96 of 384 points, finite volumes."""
-    n, h, t = 384, 4 / 384, np.arange(FRAMES) * 0.05
+    """u_t + (u^2 / (u^2 + 0.5 (1 - u)^2))_x = 0.05 u_xx on a circle of length 4, 96 of 384 points, finite volumes."""
+    n, h, t = 384, 4 / 384, np.arange(FRAMES) * 0.025
 
     def rate(u: np.ndarray) -> np.ndarray:
         flow = u**2 / (u**2 + 0.5 * (1 - u) ** 2)
-        return -convolve1d(flow, np.array([-1, 8, 0, -8, 1]) / 12 / h, mode="wrap") + 0.02 * _second(u, h)
+        return -convolve1d(flow, np.array([-1, 8, 0, -8, 1]) / 12 / h, mode="wrap") + 0.05 * _second(u, h)
 
     u = np.stack([solve(rate, 0.5 + 0.4 * np.tanh(_ring(generator, n, 3)), t) for _ in range(count)])
     return t, (np.arange(0, n, 4) * h)[:, None], u[:, :, ::4, None], {"period": [4.0]}
@@ -105,11 +105,11 @@ def arrhenius(generator: np.random.Generator, count: int) -> Fields:
 
 
 def filtered_burgers(generator: np.random.Generator, count: int) -> Fields:
-    """Burgers of viscosity 0.002 on a circle of length 2, filtered by a Gaussian of deviation 0.04, 64 of 1024 points.
+    """Burgers of viscosity 0.002 on a circle of length 2, filtered by a Gaussian of deviation 0.06, 64 of 1024 points.
 
-    Shocks are 20 times thinner than the filter.
+    Shocks are 30 times thinner than the filter.
     """
-    n, h, t, ik = 1024, 2 / 1024, np.arange(FRAMES) * 0.05, 1j * np.pi * np.fft.rfftfreq(1024, 1 / 1024)
+    n, h, t, ik = 1024, 2 / 1024, np.arange(FRAMES) * 0.03, 1j * np.pi * np.fft.rfftfreq(1024, 1 / 1024)
     u, step, frames = np.stack([_ring(generator, n, 4) for _ in range(count)]), 5e-4, []
     mask, decay = np.abs(ik) < np.pi * n / 3, np.exp(0.002 * ik.real**2)
     decay = np.exp(0.002 * (ik**2).real * step / 2)
@@ -120,7 +120,7 @@ def filtered_burgers(generator: np.random.Generator, count: int) -> Fields:
 
     for index in range(round(t[-1] / step) + 1):
         if index % round(t[1] / step) == 0:
-            frames.append(np.fft.irfft(w * np.exp(0.04**2 / 2 * (ik**2).real), n)[:, ::16])
+            frames.append(np.fft.irfft(w * np.exp(0.06**2 / 2 * (ik**2).real), n)[:, ::16])
         a = rate(w)
         b = rate(decay * (w + step / 2 * a))
         c = rate(decay * w + step / 2 * b)

@@ -37,7 +37,7 @@ from inrflow.dynamics.laws.network.sine import (
     Sine,
 )
 from inrflow.dynamics.laws.refine import Refinement
-from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations
+from inrflow.dynamics.laws.regression import FOLDS, NODES, NormalEquations, normal_equations
 from inrflow.dynamics.laws.setting import Data, Log, choose, encode, families_of, forecast_errors, shares_known, windows
 from inrflow.dynamics.laws.shooting import flights
 from inrflow.dynamics.laws.terms import Term
@@ -46,6 +46,7 @@ from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
 
 _UNITS = 64
+_SPAN = (0.25, 1.5)
 _ROWS = 100  # harmonics that give equations
 _SCALES = (0.5, 1.0, 2.0)
 _RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
@@ -64,7 +65,8 @@ class Architecture:
     def sines(self, mean: np.ndarray, deviation: np.ndarray, seed: int) -> list[Sine]:
         """The hidden units of random weights; mean, deviation (I,): of the features."""
         generator = np.random.default_rng(seed)
-        weights = self.scale * generator.standard_normal((self.units, len(self.inputs))) / deviation
+        scale = self.scale if self.scale > 0 else np.exp(generator.uniform(*np.log(_SPAN), (self.units, 1)))
+        weights = scale * generator.standard_normal((self.units, len(self.inputs))) / deviation
         phases = generator.uniform(0, 2 * np.pi, self.units) - weights @ mean
         return [Sine(self.inputs, tuple(w.tolist()), float(b), form) for form in self.forms
                 for w, b in zip(weights, phases, strict=True)]
@@ -106,16 +108,18 @@ class Ground:
         families = families_of(self.domain, self.codes.harmonics, self.states, units).terms
         few = [term for name in ("linear", "transport", "flow") for term in families.get(name, ())]
         few += [term for term in (self.short.terms if self.short else ()) if isinstance(term, Term)]
+        used = {term for term in (self.short.terms if self.short else ())}
+        few = [term for term in few if term.power < 2 or term in used]
         return [term for term in dict.fromkeys(few) if len(term.products) > 1 or term.power or term.varies
                 or len(term.products[0]) < 2 or any(axis >= 0 for _, axis in term.products[0])]
 
 
-def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine]) -> Iterator[tuple[float, Law]]:
+def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine], paths: torch.Tensor | None = None) -> Iterator[tuple[float, Law]]:
     """Laws of terms and a network, and their left-out misfits: with all of the terms, then with those that matter."""
     channels, every = ground.states.shape[2], [*terms, *sines]
     library, systems = library_of(every, ground.codes.harmonics), ground.train.systems
     each = normal_equations(library, ground.train.t, ground.states, ground.spread, ground.known, False,
-                            len(ground.states), _ROWS)
+                            len(ground.states), _ROWS, paths)
     contexts = np.zeros((systems.total, 0))
     if systems.counts:
         count = max(systems.counts)
@@ -125,7 +129,7 @@ def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine]) -> Iter
     equations = with_contexts(each, contexts[systems.number]).grouped(np.arange(len(ground.states)) % FOLDS)
     beside = [j + p * len(every) for p in range(several) for j in range(len(terms))]
     network = [j + p * len(every) for p in range(several) for j in range(len(terms), len(every))]
-    found: list[list[tuple[list[int], np.ndarray, np.ndarray, float]]] = [[], []]
+    found: list[list[tuple[list[int], np.ndarray, np.ndarray, float]]] = [[]]
     for c in range(channels):
         for result, one in zip(found, _of_channel(equations, c, beside, network), strict=True):
             result.append(one)
@@ -171,4 +175,22 @@ def _of_channel(equations: NormalEquations, c: int, beside: list[int], network: 
     least = min(misfit for _, misfit in path)
     few, misfit = [(kept, misfit) for kept, misfit in path if misfit <= 1.02 * least][-1]
     few, misfit = few, misfit
-    return [of(whole, path[0][1]), of([*few, *network], misfit)]
+    return [of([*few, *network], misfit)]
+
+
+def own_paths(law: Law, t: np.ndarray, states: np.ndarray, systems: Systems) -> torch.Tensor | None:
+    """Codes (S, T - 1, N, C, K) at Gauss points of the intervals between frames of states (S, T, C, K), along the law's
+    own flow from the first frame; what it misses at the second is spread over the interval. None where it diverges."""
+    gaps, result = np.diff(t, axis=1), np.zeros((len(t), t.shape[1] - 1, len(NODES), *states.shape[2:]))
+    for system in np.unique(systems.number):
+        for gap in np.unique(gaps):
+            at = np.nonzero((gaps == gap) & (systems.number == system)[:, None])
+            now, after = (torch.tensor(states[at[0], at[1] + ahead]).flatten(1) for ahead in (0, 1))
+            path = []
+            for length in np.diff([0.0, *NODES, 1.0]):
+                now = law.step(now, float(gap * length), law.context_of(system))
+                path.append(now)
+            missed = after - path.pop()
+            result[at] = torch.stack([one + node * missed for one, node in zip(path, NODES, strict=True)], 1).reshape(
+                len(now), len(NODES), *states.shape[2:]).numpy()
+    return torch.tensor(result) if np.isfinite(result).all() else None

@@ -18,7 +18,8 @@ from inrflow.dynamics.laws.field import Library
 FOLDS = 4
 _LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
 # above the least by no more than these shares of the least, and of what terms explain at all
-_NODES = 4  # Gauss points of an interval
+_NODES = np.polynomial.legendre.leggauss(4)
+NODES, _WEIGHTS = (_NODES[0] + 1) / 2, _NODES[1] / 2  # Gauss points of a unit interval
 _ORDER = 5  # of splines in time
 _CHUNK, _FEW = 128, 40  # states whose features are held at a time, where these are so few
 _RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
@@ -107,13 +108,15 @@ class NormalEquations:
 
 
 def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, known: np.ndarray,
-                     cumulative: bool, folds: int = FOLDS, rows: int | None = None) -> NormalEquations:
+                     cumulative: bool, folds: int = FOLDS, rows: int | None = None, paths: Tensor | None = None
+                     ) -> NormalEquations:
     """Equations of paths: codes (S, T, C, K), their variances (S, C, K), times (S, T), terms on the same harmonics.
 
     The intervals at both ends, where splines are poor, are left out where there are enough. cumulative: changes since
     the mean of a path, which noise of codes spoils once, instead of changes from frame to frame. known (C, K): share of
     the variance of codes that points determine; shells of which they determine too little are no equations. rows: equations are
-    of so many harmonics, the first ones (all).
+    of so many harmonics, the first ones (all). paths (S, T - 1, N, C, K): codes at `NODES` of each interval, of all of
+    which there are equations then, in place of splines.
     """
     trajectories, times, channels = codes.shape[:3]
     rows = min(rows or codes.shape[3], codes.shape[3])
@@ -123,9 +126,10 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     terms, groups = len(library.terms), len(edges) - 1
     gram, right = np.zeros((folds, groups, terms, terms)), np.zeros((folds, groups, terms, channels))
     total, count = np.zeros((folds, groups, channels)), np.zeros((folds, groups))
-    first, last = (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
+    first, last = (0, times - 1) if paths is not None else (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
     for s in range(trajectories):
-        integrals, changes = _equations(library, t[s], codes[s], first, last, rows)
+        integrals, changes = _equations(library, t[s], codes[s], first, last, rows,
+                                        None if paths is None else paths[s])
         if cumulative:
             integrals, changes = (np.concatenate([0 * a[:1], np.cumsum(a, 0)]) for a in (integrals, changes))
             integrals, changes = integrals - integrals.mean(0), changes - changes.mean(0)
@@ -143,19 +147,20 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     return NormalEquations(gram, right, total, count, spline_errors(t, codes[..., :rows], edges), least)
 
 
-def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, last: int, rows: int
-               ) -> tuple[np.ndarray, np.ndarray]:
+def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, last: int, rows: int,
+               path: Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Integrals (I, J, rows) of terms over the intervals first ... last - 1 of a path, and changes (I, C, rows)."""
-    spline = make_interp_spline(t, codes, k=_order(len(t)), axis=0)
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     starts, lengths = t[first:last], np.diff(t)[first:last]
-    at = (starts[:, None] + (nodes + 1) / 2 * lengths[:, None]).ravel()
-    states = torch.tensor(spline(at))
+    if path is None:
+        at = (starts[:, None] + NODES * lengths[:, None]).ravel()
+        states = torch.tensor(make_interp_spline(t, codes, k=_order(len(t)), axis=0)(at))
+    else:
+        states = path.flatten(0, 1)
     with torch.no_grad():
         chunk = max(_CHUNK * _FEW // max(len(library.terms), _FEW), 1)
         rates = torch.cat([library.features(part, rows) for part in states.split(chunk)])
-    rates = rates.reshape(len(starts), _NODES, *rates.shape[1:])
-    weighted = torch.tensor(weights / 2 * lengths[:, None])
+    rates = rates.reshape(len(starts), len(NODES), *rates.shape[1:])
+    weighted = torch.tensor(_WEIGHTS * lengths[:, None])
     return torch.einsum("in,injk->ijk", weighted, rates).numpy(), np.diff(codes[..., :rows], axis=0)[first:last]
 
 
