@@ -153,7 +153,7 @@ def nonlocal_growth(generator: np.random.Generator, count: int) -> Fields:
 
 
 def neural_field(generator: np.random.Generator, count: int) -> Fields:
-    """u_t = -u + kernel * tanh(2 u) + 0.02 u_xx on a circle of length 6, kernel 2 exp(-|x|) less its mean; 64 of 192."""
+    """u_t = -u + kernel * tanh(2 u) + 0.02 u_xx on a circle of length 6, 64 of 192 points."""
     n, h, t = 192, 6 / 192, np.arange(FRAMES) * 0.25
     x = np.arange(n) * h
     away = np.minimum(x, 6 - x)

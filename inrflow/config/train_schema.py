@@ -106,6 +106,9 @@ class DynamicsConfig:
     linear: bool = setting(True, "Fit a linear term by least squares; false: a network alone.")
     equation: bool = setting(True, "Look for a law of a few terms, used only if it lowers the error of held-out "
                              "forecasts.")
+    network: str = setting("auto", "Pointwise network of sines in a law, its output layer solved: sought where no law "
+                           "of a few terms explains the data (auto), always (on), or never (off).",
+                           choices=("auto", "on", "off"))
     products: int | None = setting(None, "Number of products of code components in a quadratic term. null: as many as "
                                    "the time allows, used only if they lower the error of held-out forecasts.", least=0)
     width: int = setting(256, "Hidden width of the network.", least=1)
@@ -150,6 +153,8 @@ class StepsConfig:
     scattered_copies: int | None = setting(None, "Copies of each trajectory in these rounds.", least=0)
     quadratic_rounds: int | None = setting(None, "Further rounds along quadratic dynamics.", least=0)
     law: int | None = setting(None, "Effort of the search for a law, in seconds of a usual core.", least=0)
+    network: int | None = setting(None, "Effort of the search for a network in a law, in seconds of a usual core.",
+                                  least=0)
     residual_field: int | None = setting(None, "Search for a residual field: 2, of simple forms 1, none 0.", least=0)
 
 

@@ -6,27 +6,27 @@ of the normal equations that terms of laws have; a ridge, chosen by trajectories
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from inrflow.domains import Domain
-from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.contexts import Systems, contexts_of, standard, with_contexts
-from inrflow.dynamics.laws.fit import integrable, largest_of, worse
+from inrflow.dynamics.laws.fit import finer, integrable, largest_of
 from inrflow.dynamics.laws.flow import library_of
-from inrflow.dynamics.laws.law import Law, pruned, well_posed
+from inrflow.dynamics.laws.law import Law, well_posed
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import (
     DIFFUSION,
     FLUX,
     LAPLACIAN,
     NONLOCAL,
-    RATE,
     SLOPE,
     SMOOTHED,
     STEEPNESS,
@@ -36,54 +36,195 @@ from inrflow.dynamics.laws.network.sine import (
     Local,
     Sine,
 )
-from inrflow.dynamics.laws.refine import Refinement
 from inrflow.dynamics.laws.regression import FOLDS, NODES, NormalEquations, normal_equations
 from inrflow.dynamics.laws.setting import Data, Log, choose, encode, families_of, forecast_errors, shares_known, windows
-from inrflow.dynamics.laws.shooting import flights
 from inrflow.dynamics.laws.terms import Term
 from inrflow.dynamics.laws.transform import transform_of
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
 
-_UNITS = 64
-_SPAN = (0.25, 1.5)
+_MOST = 160  # harmonics that networks are sought on
 _ROWS = 100  # harmonics that give equations
-_SCALES = (0.5, 1.0, 2.0)
-_RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
+_TRAJECTORIES = 16  # that give equations, at most
+_UNITS, _COLUMNS = 64, 256  # of a network; columns of all its forms
+_SPAN = (0.25, 1.5)  # deviations of weights, of features in units of their own deviations
+_LENGTHS = (0.15, 0.4, 1.0)  # of smoothed fields, in units of the longest wave over 2 pi
+_RIDGES = tuple(10.0**power for power in range(-12, 0))
+_SMOOTHER = 1.05  # times the least left-out misfit, up to which a larger ridge is taken: it extrapolates better
+_FEWER = 1.02  # the same for fewer terms beside the network
+_SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
+_FOLLOWED, _ROUNDS, _GAIN = 2, 4, 0.9  # networks corrected along their own flow, how often, and what a round must leave
+_SEARCHED = 0.5  # share of the time
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a network sees, what is made of it, number of units, and deviation of weights of features in units of their
-    own deviations."""
+    """What a network sees, what is made of it, and how many hidden units it has."""
 
+    name: str
     inputs: tuple[Local, ...]
-    forms: tuple[Form, ...]
-    units: int
-    scale: float
+    forms: tuple[Form, ...] = (Form(),)
 
-    def sines(self, mean: np.ndarray, deviation: np.ndarray, seed: int) -> list[Sine]:
-        """The hidden units of random weights; mean, deviation (I,): of the features."""
+    def sines(self, mean: np.ndarray, deviation: np.ndarray, seed: int, factor: int = 1) -> list[Sine]:
+        """Hidden units of random weights and phases; mean, deviation (I,): of the features."""
+        units = factor * max(min(_UNITS, _COLUMNS // len(self.forms)), 16)
         generator = np.random.default_rng(seed)
-        scale = self.scale if self.scale > 0 else np.exp(generator.uniform(*np.log(_SPAN), (self.units, 1)))
-        weights = scale * generator.standard_normal((self.units, len(self.inputs))) / deviation
-        phases = generator.uniform(0, 2 * np.pi, self.units) - weights @ mean
+        scale = np.exp(generator.uniform(math.log(_SPAN[0]), math.log(_SPAN[1]), (units, 1)))
+        weights = scale * generator.standard_normal((units, len(self.inputs))) / deviation
+        phases = generator.uniform(0, 2 * np.pi, units) - weights @ mean
         return [Sine(self.inputs, tuple(w.tolist()), float(b), form) for form in self.forms
                 for w, b in zip(weights, phases, strict=True)]
+
+
+def architectures(domain: Domain, channels: int, longest: float) -> list[Architecture]:
+    """Networks that are tried, the simplest first; longest: wave of the domain over 2 pi."""
+    each, axes = range(channels), range(domain.dimensions)
+    values = tuple(Local(VALUE, c) for c in each)
+    laplacians = tuple(Local(LAPLACIAN, c) for c in each)
+    lengths = [longest * factor for factor in _LENGTHS]
+    smoothed = tuple(Local(SMOOTHED, c, 0, length) for c in each for length in lengths)
+    found = [Architecture("values", values),
+             Architecture("smoothed values", values + smoothed),
+             Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))),
+             Architecture("diffusion", values, (Form(), *(Form(DIFFUSION, c) for c in each)))]
+    if domain.kind == "sphere":
+        return found
+    found.insert(1, Architecture("transport", values, (Form(), *(Form(TRANSPORT, c, j) for c in each for j in axes))))
+    slopes = tuple(Local(SLOPE, c, j) for c in each for j in axes)
+    if domain.dimensions == 1:
+        return [*found, Architecture("flux", slopes + laplacians, (Form(FLUX),))]
+    steep = tuple(Local(STEEPNESS, c) for c in each)
+    return [*found, Architecture("mixing", steep + laplacians, (Form(), *(Form(DIFFUSION, c) for c in each)))]
 
 
 def moments(inputs: Sequence[Local], codes: HarmonicCodes, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means and deviations (I,) of features of states (S, T, C, K)."""
     transform = transform_of(codes.harmonics, 2)
-    layer = Layer([Sine(tuple(inputs), (1.0,) * len(inputs), 0.0)], transform, torch.tensor(codes.harmonics.eigenvalues))
+    unit = Sine(tuple(inputs), (1.0,) * len(inputs), 0.0)
+    layer = Layer([unit], transform, torch.tensor(codes.harmonics.eigenvalues))
     flat = states.reshape(-1, *states.shape[2:])
     seen = layer.seen(torch.tensor(flat[:: max(len(flat) // 64, 1)]))
     return seen.mean((0, 2)).numpy(), seen.std((0, 2)).numpy() + 1e-12
 
 
+def fit_network_law(
+    t: np.ndarray, x: np.ndarray, u: np.ndarray, domains: Sequence[Domain], *, short: Law | None = None,
+    seconds: float = 30.0, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
+    units: Sequence[float] | None = None,
+) -> Law:
+    """The law with a network whose forecasts of held-out trajectories are best; arguments are those of `fit_law`.
+
+    short: the law of a few terms that was found, whose terms may stand beside the network. Raises UserError where none
+    forecasts.
+    """
+    effort.restart()
+    say: Log = log or (lambda _: None)
+    data = windows(Data(np.broadcast_to(t, u.shape[:2]).astype(np.float64),
+                        np.broadcast_to(x, (len(u), *x.shape[-2:])).astype(np.float64), u.astype(np.float64),
+                        systems or Systems(np.zeros(len(u), dtype=int))))
+    order = np.random.default_rng(seed).permutation(len(data.u))
+    judged = max(1, round(_SHARE * len(data.u)))
+    train, judge = data.take(np.sort(order[judged:])), data.take(np.sort(order[: min(judged, _JUDGES)]))
+    if short is None:
+        domain, boundary, count, _ = choose(list(domains), None, train, seed, say, 0.3 * seconds)
+    else:
+        domain, boundary, count = short.domain, short.boundary, short.codes.harmonics.count
+    codes = fit_codes(domain.harmonics(min(count, _MOST), boundary), train.x, train.u)
+    rows = np.linspace(0, len(train.u) - 1, min(len(train.u), _TRAJECTORIES)).astype(int)
+    some = train.take(rows if not train.systems.counts else np.arange(len(train.u)))
+    ground = Ground(domain, boundary, codes, some, *encode(codes, some), short)
+    search = Search(ground, judge, ground.terms(units), seed, say)
+    law: Law | None = None
+    with suppress(OutOfTime):
+        law = search.run(seconds)
+    law = law or search.best
+    if law is None:
+        raise UserError("no network forecasts the held-out trajectories")
+    with suppress(OutOfTime):
+        law = finer(law, train, judge, seconds, say, False)
+    law = replace(law, shares=shares(law, ground.states))
+    return standard(law, np.unique(train.systems.number))
+
+
+def shares(law: Law, states: np.ndarray) -> tuple[float, ...]:
+    """Root mean square of what the network adds to the rates of each channel, relative to that of all terms."""
+    library = library_of(law.terms, law.codes.harmonics)
+    assert library.network is not None
+    flat = np.zeros((len(states), states.shape[2], law.codes.harmonics.count))
+    flat[..., : states.shape[3]] = states[:, states.shape[1] // 2]
+    z = torch.tensor(flat)
+    mine = library.network.rates(z, torch.tensor(law.theta)[library.sines])
+    rates = law.field()(0.0, z.flatten(1)).reshape(z.shape)
+    return tuple((mine.square().sum((0, 2)) / rates.square().sum((0, 2)).clamp_min(1e-300)).sqrt().tolist())
+
+
+@dataclass
+class Search:
+    """Networks, tried in turn; the law with the least error of forecasts so far."""
+
+    ground: Ground
+    judge: Data
+    terms: list[Term]
+    seed: int
+    say: Log
+    best: Law | None = None
+    least: float = np.inf
+
+    def run(self, seconds: float) -> Law | None:
+        """The best law: of all architectures, then of those that are best along their own flow, with more units."""
+        ground = self.ground
+        longest = 1 / float(np.sqrt(ground.codes.harmonics.eigenvalues[1]))
+        scored: list[tuple[float, Architecture, list[Sine], Law]] = []
+        for one in architectures(ground.domain, ground.states.shape[2], longest):
+            if effort() > _SEARCHED * seconds and scored:
+                break
+            sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed)
+            error, law = self.tried(one.name, sines)
+            if law is not None:
+                scored.append((error, one, sines, law))
+        scored.sort(key=lambda each: each[0])
+        for error, one, sines, law in scored[:_FOLLOWED]:
+            for factor in (1, 2):
+                if factor > 1:
+                    sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed, factor)
+                error, law = self.followed(one.name, sines, error, law, seconds)
+                if not error <= self.least:
+                    break
+        return self.best
+
+    def followed(self, name: str, sines: list[Sine], error: float, law: Law, seconds: float) -> tuple[float, Law]:
+        """A law solved again along its own flow, while its forecasts improve."""
+        for _ in range(_ROUNDS):
+            if effort() > seconds:
+                break
+            paths = own_paths(law, self.ground.train.t, self.ground.states, self.ground.train.systems)
+            after, new = self.tried(f"{name}, along its flow", sines, paths) if paths is not None else (np.inf, None)
+            if new is None or not after < error:
+                break
+            gained, error, law = after < _GAIN * error, after, new
+            if not gained:
+                break
+        return error, law
+
+    def tried(self, name: str, sines: list[Sine], paths: Tensor | None = None) -> tuple[float, Law | None]:
+        """The error of forecasts of a network's law, and the law; None where it cannot be integrated."""
+        law = solved(self.ground, self.terms, sines, paths)
+        t = self.ground.train.t
+        if not well_posed(law, float((t[:, -1] - t[:, 0]).max())):
+            return np.inf, None
+        one = integrable(law, t, self.ground.states)
+        if one is None:
+            return np.inf, None
+        error = float(forecast_errors(one, self.judge).mean())
+        self.say(f"  {error:.2e} with a network of {name}, {len(sines)} columns, effort {effort():.1f} s")
+        if error < self.least:
+            self.best, self.least = one, error
+        return (error, one) if np.isfinite(error) else (np.inf, None)
+
+
 @dataclass(frozen=True)
 class Ground:
-    """What laws are fitted on: codes of training and held-out trajectories, and a short law, if any was found.
+    """What laws are fitted on: codes of training trajectories, and a short law, if any was found.
 
     states (S, T, C, K), spread (S, C, K): codes of `train` and their variances.
     """
@@ -92,7 +233,6 @@ class Ground:
     boundary: str
     codes: HarmonicCodes
     train: Data
-    judge: Data
     states: np.ndarray
     spread: np.ndarray
     short: Law | None
@@ -114,71 +254,58 @@ class Ground:
                 or len(term.products[0]) < 2 or any(axis >= 0 for _, axis in term.products[0])]
 
 
-def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine], paths: torch.Tensor | None = None) -> Iterator[tuple[float, Law]]:
-    """Laws of terms and a network, and their left-out misfits: with all of the terms, then with those that matter."""
-    channels, every = ground.states.shape[2], [*terms, *sines]
+def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine], paths: Tensor | None = None) -> Law:
+    """The law of a network and those terms that matter beside it, from equations along splines or `paths`."""
+    every: list[Term | Sine] = [*terms, *sines]
+    channels = ground.states.shape[2]
     library, systems = library_of(every, ground.codes.harmonics), ground.train.systems
     each = normal_equations(library, ground.train.t, ground.states, ground.spread, ground.known, False,
                             len(ground.states), _ROWS, paths)
     contexts = np.zeros((systems.total, 0))
     if systems.counts:
-        count = max(systems.counts)
-        contexts = ground.short.contexts if ground.short is not None and ground.short.count else contexts_of(
-            each, systems, list(range(len(terms))), count)
+        short = ground.short
+        contexts = short.contexts if short is not None and short.count else contexts_of(
+            each, systems, list(range(len(terms))), max(systems.counts))
     several = 1 + contexts.shape[1]
     equations = with_contexts(each, contexts[systems.number]).grouped(np.arange(len(ground.states)) % FOLDS)
     beside = [j + p * len(every) for p in range(several) for j in range(len(terms))]
     network = [j + p * len(every) for p in range(several) for j in range(len(terms), len(every))]
-    found: list[list[tuple[list[int], np.ndarray, np.ndarray, float]]] = [[]]
+    theta, std = np.zeros((2, several * len(every), channels))
     for c in range(channels):
-        for result, one in zip(found, _of_channel(equations, c, beside, network), strict=True):
-            result.append(one)
-    for parts in found:
-        theta, std = np.zeros((2, several * len(every), channels))
-        for c, (active, values, errors, _) in enumerate(parts):
-            theta[active, c], std[active, c] = values, errors
-        theta, std = (a.reshape(several, len(every), channels) for a in (theta, std))
-        law = Law(ground.domain, ground.boundary, tuple(every), theta[0], std[0], ground.codes,
-                  largest=largest_of(ground.states), by_context=theta[1:], contexts=contexts)
-        yield float(np.mean([misfit for *_, misfit in parts])), law
-
-
-def _ridged(equations: NormalEquations, network: list[int], ridge: float) -> NormalEquations:
-    vector = np.full(equations.gram.shape[-1], 1e-13)
-    vector[network] = ridge
-    return replace(equations, ridge=vector)
+        active, theta_c, std_c = _of_channel(equations, c, beside, network)
+        theta[active, c], std[active, c] = theta_c, std_c
+    theta, std = (a.reshape(several, len(every), channels) for a in (theta, std))
+    return Law(ground.domain, ground.boundary, tuple(every), theta[0], std[0], ground.codes,
+               largest=largest_of(ground.states), by_context=theta[1:], contexts=contexts)
 
 
 def _of_channel(equations: NormalEquations, c: int, beside: list[int], network: list[int]
-                ) -> list[tuple[list[int], np.ndarray, np.ndarray, float]]:
-    """Active terms, coefficients, standard errors and misfit of a channel: with all terms, and with few."""
+                ) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Active terms of a channel, coefficients and standard errors; the ridge and the terms by left-out trajectories."""
     whole = [*beside, *network]
-    weights = _ridged(equations, network, 1e-8).weights(c, whole)
-    ridged = [_ridged(equations, network, ridge) for ridge in _RIDGES]
-    misfits = [one.misfit(c, whole, weights) for one in ridged]
-    best = ridged[int(np.argmin(misfits))]
-    folds = list(range(len(best.gram)))
-
-    def of(active: list[int], misfit: float) -> tuple[list[int], np.ndarray, np.ndarray, float]:
-        values, inverse = best.solve(c, active, weights, folds)
-        squares = best.squares(c, active, values, folds).sum()
-        return active, values, np.sqrt(np.maximum(np.diag(inverse), 0.0)), float(
-            squares / best.total[:, :, c].sum()) if misfit is None else misfit
-
-    least, kept, path = min(misfits), list(beside), []
-    while kept:
+    ridged = []
+    for ridge in _RIDGES:
+        vector = np.full(equations.gram.shape[-1], _RIDGES[0])
+        vector[network] = ridge
+        ridged.append(replace(equations, ridge=vector))
+    weights = ridged[len(ridged) // 3].weights(c, whole)
+    misfits = np.array([one.misfit(c, whole, weights) for one in ridged])
+    best = ridged[int(np.flatnonzero(misfits <= _SMOOTHER * misfits.min()).max())]
+    kept, folds, path = list(beside), list(range(len(best.gram))), []
+    while True:
         path.append((list(kept), best.misfit(c, [*kept, *network], weights)))
+        if not kept:
+            break
         values, inverse = best.solve(c, [*kept, *network], weights, folds)
         cost = values[: len(kept)] ** 2 / np.maximum(np.diag(inverse)[: len(kept)], 1e-300)
         kept.pop(int(cost.argmin()))
-    path.append(([], best.misfit(c, network, weights)))
-    least = min(misfit for _, misfit in path)
-    few, misfit = [(kept, misfit) for kept, misfit in path if misfit <= 1.02 * least][-1]
-    few, misfit = few, misfit
-    return [of([*few, *network], misfit)]
+    bound = _FEWER * min(misfit for _, misfit in path)
+    active = [*[kept for kept, misfit in path if misfit <= bound][-1], *network]
+    values, inverse = best.solve(c, active, weights, folds)
+    return active, values, np.sqrt(np.maximum(np.diag(inverse), 0.0))
 
 
-def own_paths(law: Law, t: np.ndarray, states: np.ndarray, systems: Systems) -> torch.Tensor | None:
+def own_paths(law: Law, t: np.ndarray, states: np.ndarray, systems: Systems) -> Tensor | None:
     """Codes (S, T - 1, N, C, K) at Gauss points of the intervals between frames of states (S, T, C, K), along the law's
     own flow from the first frame; what it misses at the second is spread over the interval. None where it diverges."""
     gaps, result = np.diff(t, axis=1), np.zeros((len(t), t.shape[1] - 1, len(NODES), *states.shape[2:]))

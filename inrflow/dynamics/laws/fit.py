@@ -210,7 +210,7 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
         after = forecast_errors(wider, judge) if wider is not None else np.full(1, np.inf)
         spent = effort() - began
         anew = anew or bool(after.mean() < _NO_NOISE * errors.mean())
-        if anew and wider is not None and not law.count:  # coefficients made up for harmonics that were missing
+        if anew and wider is not None and not (law.count or law.has_network):  # they made up for missing harmonics
             solved = solved_anew(wider, train)
             again = forecast_errors(solved, judge)
             wider, after = (solved, again) if again.mean() < after.mean() else (wider, after)

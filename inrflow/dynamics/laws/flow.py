@@ -28,7 +28,8 @@ class FlowLibrary(Library):
 
     def __init__(self, terms: Sequence[Term], harmonics: FlowHarmonics):
         nn.Module.__init__(self)
-        self.terms, self.free = tuple(terms), harmonics.count - harmonics.steady
+        self.terms = self.every = tuple(term for term in terms if isinstance(term, Term))
+        self.free = harmonics.count - harmonics.steady
         rule = harmonics.quadrature()
         weights = torch.tensor(rule.weights)[:, None]
         self.values = torch.tensor(rule.values).reshape(2, len(rule.points), -1)  # (2, Q, K)
@@ -74,7 +75,7 @@ class FlowLibrary(Library):
         flat = z[:, 0]
         effort.add(4 * len(z) * self.values.numel(), 8 * len(z) * self.values[..., 0].numel(), 30)
         each = [self.transport(flat) if term == TRANSPORT else self.linear(term) * flat + self.driven(term, flat)
-                for term in self.terms]
+                for term in self.every]
         return torch.stack(each, 1)[..., :rows]
 
 
@@ -88,7 +89,7 @@ class FlowField(LawField):
         nn.Module.__init__(self)
         self.library, self.channels = library, 1
         self.register_buffer("theta", theta)
-        self.weights = dict(zip(library.terms, theta[:, 0], strict=True))
+        self.weights = dict(zip(library.every, theta[:, 0], strict=True))
         self._cache, self.products_of, self.network = {}, {TRANSPORT: {}}, None
         self.blocks = self._blocks()
 

@@ -58,6 +58,11 @@ class Law:
         """How many coefficients are not zero."""
         return int(np.count_nonzero(self.theta) + np.count_nonzero(self.by_context))
 
+    @property
+    def has_network(self) -> bool:
+        """Whether hidden units of a network are among its terms."""
+        return any(isinstance(term, Sine) for term in self.terms)
+
     def theta_at(self, context: np.ndarray) -> np.ndarray:
         """Coefficients (J, C) at a context (P,)."""
         return self.theta + np.tensordot(context, self.by_context, 1) if self.count else self.theta
@@ -117,8 +122,8 @@ class Law:
                        and (self.theta[j, c] or self.by_context[:, j : j + 1, c].any())]
             size = np.abs(self.theta[:, c]) / (self.std[:, c] + 1e-300)
             shown = sorted(sorted(present, key=lambda j: -size[j])[:_WRITTEN])  # noqa: B023
-            parts = [f"{self._coefficient(j, c)} {self.terms[j].written(channels, names)}".removesuffix(" 1")
-                     for j in shown]
+            parts = [f"{self._coefficient(j, c)} {term.written(channels, names)}".removesuffix(" 1")
+                     for j in shown if isinstance(term := self.terms[j], Term)]
             parts += [f"{base.varying(channels, names, letter)} ({letter} from {field.min():.3g} to {field.max():.3g})"
                       for letter, (base, (_, field)) in zip("abcdefghijklmnopq", fields.items(), strict=False)]
             parts += self._of_network(c, channels, names)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from scipy.interpolate import make_interp_spline
+from torch import Tensor
 
 from inrflow.dynamics.laws.field import Library
 
@@ -114,8 +115,8 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
 
     The intervals at both ends, where splines are poor, are left out where there are enough. cumulative: changes since
     the mean of a path, which noise of codes spoils once, instead of changes from frame to frame. known (C, K): share of
-    the variance of codes that points determine; shells of which they determine too little are no equations. rows: equations are
-    of so many harmonics, the first ones (all). paths (S, T - 1, N, C, K): codes at `NODES` of each interval, of all of
+    the variance of codes that points determine; shells of which they determine too little are no equations.
+    rows: equations are of so many harmonics, the first ones (all). paths (S, T - 1, N, C, K): codes at `NODES` of each interval, of all of
     which there are equations then, in place of splines.
     """
     trajectories, times, channels = codes.shape[:3]
@@ -126,7 +127,9 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     terms, groups = len(library.terms), len(edges) - 1
     gram, right = np.zeros((folds, groups, terms, terms)), np.zeros((folds, groups, terms, channels))
     total, count = np.zeros((folds, groups, channels)), np.zeros((folds, groups))
-    first, last = (0, times - 1) if paths is not None else (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
+    first, last = (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
+    if paths is not None:
+        first, last = 0, times - 1
     for s in range(trajectories):
         integrals, changes = _equations(library, t[s], codes[s], first, last, rows,
                                         None if paths is None else paths[s])

@@ -43,7 +43,7 @@ class DenseTransform(nn.Module):
         return codes @ self.table(axis).T
 
     def project(self, fields: Tensor, axis: int = VALUES, lead: int | None = None) -> Tensor:
-        """Means (..., lead) over the domain of fields (..., Q) times the first harmonics (all), or their derivatives."""
+        """Means (..., lead) of fields (..., Q) times the first harmonics (all), or times their derivatives."""
         return (fields * self.weights) @ self.table(axis, lead)
 
     def derive(self, codes: Tensor, axis: int) -> Tensor:
@@ -83,7 +83,7 @@ class SeparableTransform(nn.Module):
         return self.sum.values(codes, self._tables(axis))
 
     def project(self, fields: Tensor, axis: int = VALUES, lead: int | None = None) -> Tensor:
-        """Means (..., lead) over the domain of fields (..., Q) times the first harmonics (all), or their derivatives."""
+        """Means (..., lead) of fields (..., Q) times the first harmonics (all), or times their derivatives."""
         return self.sum.sums(fields / self.count, self._tables(axis))[..., :lead]
 
     def derive(self, codes: Tensor, axis: int) -> Tensor:

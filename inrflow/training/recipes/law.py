@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,9 +28,10 @@ from inrflow.training.recipes.base import asks_for_other_dynamics, uses_solved_c
 from inrflow.training.run import Run
 
 if TYPE_CHECKING:
-    from inrflow.dynamics.laws import Law
+    from inrflow.domains import Domain
+    from inrflow.dynamics.laws import Law, Systems
 
-_SHARE, _MOST_SECONDS = 0.5, 60.0  # of the time, and seconds at most
+_SHARE, _SHARE_OF_NETWORK, _MOST_SECONDS = 0.5, 0.25, 60.0  # of the time, and seconds at most
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES = 4, 4, 80
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
@@ -72,7 +74,7 @@ class LawRecipe:
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The law that forecasts held-out data best, where any does."""
         from inrflow.domains import domains_of, flows_of  # finite elements take a second to import
-        from inrflow.dynamics.laws import Systems, fit_law
+        from inrflow.dynamics.laws import Systems
 
         problem = run.problem
         groups = ContextGroups(problem) if problem.environments is not None else None
@@ -101,26 +103,73 @@ class LawRecipe:
                               None if start is None else start.numpy())
         cells = problem.file.cells
         places = problem.file.read(0, slice(0, 1)).x if cells is not None else x
-        seconds = run.budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, run.budget.seconds(_SHARE))))
         try:
             domains = domains_of(np.asarray(places, dtype=np.float64), problem.description.period,
                                  problem.description.geometry, cells)
-            if len(scale) == x.shape[-1] == 2 and np.equal(x, x[:1]).all():
-                domains += flows_of(domains, x[0], u[whole], scale.numpy())
-            law = None
-            with run.budget.part(most=_GUARD):
-                law = fit_law(
-                    t[whole], x, u[whole], domains, seconds=seconds, seed=run.config.seed,
-                    log=lambda line: run.log.log("law", 0, note=line), systems=systems,
-                    units=scale.tolist(),
-                )
-        except (UserError, ValueError, np.linalg.LinAlgError) as reason:
+        except UserError as reason:
             run.log.say(f"no law on the domain's harmonics was found ({str(reason).splitlines()[0]})")
             return
+        flows = len(scale) == x.shape[-1] == 2 and np.equal(x, x[:1]).all()
+        search = _Search(run, t[whole], x, u[whole], systems, scale.tolist())
+        short = search.law([*domains, *(flows_of(domains, x[0], u[whole], scale.numpy()) if flows else ())])
+        explained = False
+        for candidate in [] if short is None else _candidates(run, problem, short, x, u[whole], groups):
+            yield candidate
+            explained = explained or candidate.explained
+        if run.config.dynamics.network == "on" or (run.config.dynamics.network == "auto" and not explained):
+            law = search.network(domains, short)
+            if law is not None:
+                yield from _candidates(run, problem, law, x, u[whole], groups)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Searches for laws of fields u (S, T, N, C) at points x (S, N, d) and times t (S, T); units (C,) of channels."""
+
+    run: Run
+    t: np.ndarray
+    x: np.ndarray
+    u: np.ndarray
+    systems: Systems | None
+    units: list[float]
+
+    def law(self, domains: Sequence[Domain]) -> Law | None:
+        """The law of a few terms that forecasts held-out trajectories best."""
+        from inrflow.dynamics.laws import fit_law
+
+        budget = self.run.budget
+        seconds = budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, budget.seconds(_SHARE))))
+        return self._found("law on the domain's harmonics", _GUARD, lambda: fit_law(
+            self.t, self.x, self.u, domains, seconds=seconds, systems=self.systems, **self._further))
+
+    def network(self, domains: Sequence[Domain], short: Law | None) -> Law | None:
+        """The law with a network that forecasts them best; a short one's terms may stand beside it."""
+        from inrflow.dynamics.fitting.network_law import fit_network_law
+
+        if short is not None and short.codes.harmonics.components > 1:
+            return None
+        budget = self.run.budget
+        seconds = budget.decide("network", lambda: math.ceil(min(_MOST_SECONDS, budget.seconds(_SHARE_OF_NETWORK))))
+        return self._found("law with a network", 1.0, lambda: fit_network_law(
+            self.t, self.x, self.u, domains, short=short, seconds=seconds, systems=self.systems, **self._further))
+
+    @property
+    def _further(self) -> dict[str, Any]:
+        return {"seed": self.run.config.seed, "units": self.units,
+                "log": lambda line: self.run.log.log("law", 0, note=line)}
+
+    def _found(self, name: str, most: float, fit: Callable[[], Law]) -> Law | None:
+        """The law of a search; None where it finds none, or not in `most` of the time."""
+        law, say = None, self.run.log.say
+        try:
+            with self.run.budget.part(most=most):
+                law = fit()
+        except (UserError, ValueError, np.linalg.LinAlgError) as reason:
+            say(f"no {name} was found ({str(reason).splitlines()[0]})")
+            return None
         if law is None:
-            run.log.say("no law on the domain's harmonics was found in the time")
-            return
-        yield from _candidates(run, problem, law, x, u[whole], groups)
+            say(f"no {name} was found in the time")
+        return law
 
 
 def _on_shapes(run: Run, shapes: list[np.ndarray]) -> Iterator[Candidate]:
@@ -201,9 +250,10 @@ def _candidates(
                     + (": it is not taken" if share > _LOST else ": it cannot be trusted far beyond the data"))
     if share > _LOST:
         return
+    what = ", with a network" if law.has_network else ""
     yield Candidate(
-        problem, LawRecipe.name, f"law on harmonics, {law.size} coefficients", decoder, prior, field, integrator, train,
-        validation, first, Score(error, floor, law.size), law.count, contexts,
+        problem, LawRecipe.name, f"law on harmonics, {law.size} coefficients{what}",
+        decoder, prior, field, integrator, train, validation, first, Score(error, floor, law.size), law.count, contexts,
         explained=explains(error, floor) or error < (TRUSTED if first or elsewhere else ROUNDING), refit=refit,
         calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
         metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
@@ -245,7 +295,8 @@ def _written(law: Law, problem: Problem) -> list[str]:
     scale = problem.source.normalisation.scale.double().flatten().numpy()
     unit = np.array([
         scale[term.products[0][1][0]] if term.solenoidal else
-        np.prod([scale[channel] for channel, _ in term.products[0]]) if term.products[0] else 1.0 for term in law.terms
+        np.prod([scale[channel] for channel, _ in term.products[0]]) if term.products and term.products[0] else 1.0
+        for term in law.terms
     ])
     factor = scale[None] / unit[:, None] / problem.scale.unit
     scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor)

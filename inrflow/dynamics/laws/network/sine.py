@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 VALUE, SLOPE, STEEPNESS, LAPLACIAN, SMOOTHED, PLACE = "value", "slope", "steepness", "laplacian", "smoothed", "place"
 RATE, TRANSPORT, DIFFUSION, FLUX, NONLOCAL = "rate", "transport", "diffusion", "flux", "nonlocal"
@@ -23,8 +23,8 @@ class Local:
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The feature in the names of channels and coordinates."""
         name = channels[self.channel] if self.kind != PLACE else ""
-        return {VALUE: name, SLOPE: f"d{name}/d{coordinates[self.axis]}", STEEPNESS: f"|grad {name}|^2",
-                LAPLACIAN: f"lap {name}", SMOOTHED: f"{name} smoothed over {self.length:.2g}", PLACE: "place"}[self.kind]
+        return {VALUE: name, SLOPE: f"d{name}/d{coordinates[self.axis]}", STEEPNESS: f"|grad {name}|^2", PLACE: "place",
+                LAPLACIAN: f"lap {name}", SMOOTHED: f"{name} smoothed over {self.length:.2g}"}[self.kind]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Sine:
     form: Form = Form()
 
     linear = flux = solenoidal = varies = False
-    products = ()
+    products: ClassVar[tuple[()]] = ()
+    axis, power = -1, 0
 
     @property
     def place(self) -> int:
