@@ -53,7 +53,8 @@ _RIDGES = tuple(10.0**power for power in range(-12, 0))
 _SMOOTHER = 1.05  # times the least left-out misfit, up to which a larger ridge is taken: it extrapolates better
 _FEWER = 1.02  # the same for fewer terms beside the network
 _SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
-_FOLLOWED, _ROUNDS, _GAIN = 2, 4, 0.9  # networks corrected along their own flow, how often, and what a round must leave
+_HARDLY = 2.0  # times the least error, which simpler networks may have
+_ROUNDS, _GAIN = 4, 0.9  # corrections along a network's own flow, and what each must leave of the error
 _SEARCHED = 0.5  # share of the time
 
 
@@ -182,8 +183,11 @@ class Search:
             error, law = self.tried(one.name, sines)
             if law is not None:
                 scored.append((error, one, sines, law))
-        scored.sort(key=lambda each: each[0])
-        for error, one, sines, law in scored[:_FOLLOWED]:
+        if not scored:
+            return None
+        least = min(scored, key=lambda each: each[0])
+        first = next(each for each in scored if each[0] <= _HARDLY * least[0])  # simpler ones come first
+        for error, one, sines, law in [first] if first is least else [first, least]:
             for factor in (1, 2):
                 if factor > 1:
                     sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed, factor)
@@ -269,40 +273,55 @@ def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine], paths: 
     several = 1 + contexts.shape[1]
     equations = with_contexts(each, contexts[systems.number]).grouped(np.arange(len(ground.states)) % FOLDS)
     beside = [j + p * len(every) for p in range(several) for j in range(len(terms))]
+    simple = [j for j, term in enumerate(terms) if term == Term() or (term.linear and not term.power and term.axis < 0)]
+    held = sines[0].form == Form() and any(one.kind == VALUE for one in sines[0].inputs)
+    plain = [j + p * len(every) for p in range(several) for j in simple] if held else []
     network = [j + p * len(every) for p in range(several) for j in range(len(terms), len(every))]
     theta, std = np.zeros((2, several * len(every), channels))
     for c in range(channels):
-        active, theta_c, std_c = _of_channel(equations, c, beside, network)
+        active, theta_c, std_c = _of_channel(equations, c, beside, plain, network)
         theta[active, c], std[active, c] = theta_c, std_c
     theta, std = (a.reshape(several, len(every), channels) for a in (theta, std))
     return Law(ground.domain, ground.boundary, tuple(every), theta[0], std[0], ground.codes,
                largest=largest_of(ground.states), by_context=theta[1:], contexts=contexts)
 
 
-def _of_channel(equations: NormalEquations, c: int, beside: list[int], network: list[int]
+def _of_channel(equations: NormalEquations, c: int, beside: list[int], plain: list[int], network: list[int]
                 ) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Active terms of a channel, coefficients and standard errors; the ridge and the terms by left-out trajectories."""
-    whole = [*beside, *network]
+    """Active terms of a channel, coefficients and standard errors; the ridge and the terms by left-out trajectories.
+
+    beside: terms, of which some that a network holds, `plain`, do not stand beside it; without a network where that
+    leaves as little.
+    """
+    others = [j for j in beside if j not in plain]
     ridged = []
     for ridge in _RIDGES:
         vector = np.full(equations.gram.shape[-1], _RIDGES[0])
         vector[network] = ridge
         ridged.append(replace(equations, ridge=vector))
-    weights = ridged[len(ridged) // 3].weights(c, whole)
-    misfits = np.array([one.misfit(c, whole, weights) for one in ridged])
+    weights = ridged[len(ridged) // 3].weights(c, [*others, *network])
+    misfits = np.array([one.misfit(c, [*others, *network], weights) for one in ridged])
     best = ridged[int(np.flatnonzero(misfits <= _SMOOTHER * misfits.min()).max())]
-    kept, folds, path = list(beside), list(range(len(best.gram))), []
-    while True:
-        path.append((list(kept), best.misfit(c, [*kept, *network], weights)))
-        if not kept:
-            break
-        values, inverse = best.solve(c, [*kept, *network], weights, folds)
-        cost = values[: len(kept)] ** 2 / np.maximum(np.diag(inverse)[: len(kept)], 1e-300)
-        kept.pop(int(cost.argmin()))
-    bound = _FEWER * min(misfit for _, misfit in path)
-    active = [*[kept for kept, misfit in path if misfit <= bound][-1], *network]
-    values, inverse = best.solve(c, active, weights, folds)
+    active, least = _fewest(best, c, others, network, weights)
+    bare, without = _fewest(best, c, beside, [], weights)
+    active = bare if without <= _FEWER * least else active
+    values, inverse = best.solve(c, active, weights, list(range(len(best.gram))))
     return active, values, np.sqrt(np.maximum(np.diag(inverse), 0.0))
+
+
+def _fewest(equations: NormalEquations, c: int, terms: list[int], kept: list[int], weights: np.ndarray
+            ) -> tuple[list[int], float]:
+    """As few terms as leave hardly more than the least misfit, with those that are kept; and that misfit."""
+    folds, path, terms = list(range(len(equations.gram))), [], list(terms)
+    while True:
+        path.append(([*terms, *kept], equations.misfit(c, [*terms, *kept], weights)))
+        if not terms:
+            break
+        values, inverse = equations.solve(c, [*terms, *kept], weights, folds)
+        cost = values[: len(terms)] ** 2 / np.maximum(np.diag(inverse)[: len(terms)], 1e-300)
+        terms.pop(int(cost.argmin()))
+    least = min(misfit for _, misfit in path)
+    return [active for active, misfit in path if misfit <= _FEWER * least][-1], least
 
 
 def own_paths(law: Law, t: np.ndarray, states: np.ndarray, systems: Systems) -> Tensor | None:

@@ -156,8 +156,8 @@ class Law:
         if not mine:
             return []
         inputs = ", ".join(dict.fromkeys(one.written(channels, names) for term in mine for one in term.inputs))
-        forms = " + ".join(dict.fromkeys(term.form.written(channels, names) for term in mine))
-        form = "" if forms == "f" else f" in {forms}"
+        forms = ", ".join(dict.fromkeys(term.form.written(channels, names) for term in mine))
+        form = "" if forms == "f" else f" as {forms}"
         share = f" ({100 * self.shares[c]:.0f} % of the rate)" if len(self.shares) else ""
         units = len({(term.weights, term.phase) for term in mine})
         return [f"network of {units} sine features of {inputs}{form}{share}"]

@@ -116,8 +116,8 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     The intervals at both ends, where splines are poor, are left out where there are enough. cumulative: changes since
     the mean of a path, which noise of codes spoils once, instead of changes from frame to frame. known (C, K): share of
     the variance of codes that points determine; shells of which they determine too little are no equations.
-    rows: equations are of so many harmonics, the first ones (all). paths (S, T - 1, N, C, K): codes at `NODES` of each interval, of all of
-    which there are equations then, in place of splines.
+    rows: equations are of so many harmonics, the first ones (all). paths (S, T - 1, N, C, K): codes at `NODES` of each
+    interval in place of splines; then all intervals give equations.
     """
     trajectories, times, channels = codes.shape[:3]
     rows = min(rows or codes.shape[3], codes.shape[3])
