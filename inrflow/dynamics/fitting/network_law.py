@@ -46,16 +46,17 @@ from inrflow.numerics.effort import OutOfTime, effort
 _MOST = 160  # harmonics that networks are sought on
 _ROWS = 100  # harmonics that give equations
 _TRAJECTORIES = 16  # that give equations, at most
-_UNITS, _COLUMNS = 64, 256  # of a network; columns of all its forms
+_UNITS, _COLUMNS = (64, 128), 256  # of a network of one feature, and of several; columns of all its forms
 _SPAN = (0.25, 1.5)  # deviations of weights, of features in units of their own deviations
 _LENGTHS = (0.15, 0.4, 1.0)  # of smoothed fields, in units of the longest wave over 2 pi
 _RIDGES = tuple(10.0**power for power in range(-12, 0))
 _SMOOTHER = 1.05  # times the least left-out misfit, up to which a larger ridge is taken: it extrapolates better
 _FEWER = 1.02  # the same for fewer terms beside the network
 _SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
-_HARDLY = 2.0  # times the least error, which simpler networks may have
+_HARDLY = 2.0  # times the least error, which that of the least misfit may have
 _ROUNDS, _GAIN = 4, 0.9  # corrections along a network's own flow, and what each must leave of the error
-_SEARCHED = 0.5  # share of the time
+_SOLVED, _SEARCHED = 0.4, 0.6  # shares of the time
+_STEPS = 64  # of an interval, at most
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Architecture:
 
     def sines(self, mean: np.ndarray, deviation: np.ndarray, seed: int, factor: int = 1) -> list[Sine]:
         """Hidden units of random weights and phases; mean, deviation (I,): of the features."""
-        units = factor * max(min(_UNITS, _COLUMNS // len(self.forms)), 16)
+        units = factor * max(min(_UNITS[len(self.inputs) > 1], _COLUMNS // len(self.forms)), 16)
         generator = np.random.default_rng(seed)
         scale = np.exp(generator.uniform(math.log(_SPAN[0]), math.log(_SPAN[1]), (units, 1)))
         weights = scale * generator.standard_normal((units, len(self.inputs))) / deviation
@@ -175,18 +176,24 @@ class Search:
         """The best law: of all architectures, then of those that are best along their own flow, with more units."""
         ground = self.ground
         longest = 1 / float(np.sqrt(ground.codes.harmonics.eigenvalues[1]))
-        scored: list[tuple[float, Architecture, list[Sine], Law]] = []
+        likely: list[tuple[float, Architecture, list[Sine], Law]] = []
         for one in architectures(ground.domain, ground.states.shape[2], longest):
-            if effort() > _SEARCHED * seconds and scored:
+            if effort() > _SOLVED * seconds and likely:
                 break
             sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed)
-            error, law = self.tried(one.name, sines)
-            if law is not None:
-                scored.append((error, one, sines, law))
+            law, misfit = solved(ground, self.terms, sines)
+            likely.append((misfit, one, sines, law))
+        scored: list[tuple[float, Architecture, list[Sine], Law]] = []
+        for misfit, one, sines, law in sorted(likely, key=lambda each: each[0]):
+            if effort() > _SEARCHED * seconds and scored:
+                break
+            error, tried = self.tried(f"{one.name} (misfit {misfit:.2f})", sines, law)
+            if tried is not None:
+                scored.append((error, one, sines, tried))
         if not scored:
             return None
         least = min(scored, key=lambda each: each[0])
-        first = next(each for each in scored if each[0] <= _HARDLY * least[0])  # simpler ones come first
+        first = next(each for each in scored if each[0] <= _HARDLY * least[0])  # the least misfit comes first
         for error, one, sines, law in [first] if first is least else [first, least]:
             for factor in (1, 2):
                 if factor > 1:
@@ -202,7 +209,10 @@ class Search:
             if effort() > seconds:
                 break
             paths = own_paths(law, self.ground.train.t, self.ground.states, self.ground.train.systems)
-            after, new = self.tried(f"{name}, along its flow", sines, paths) if paths is not None else (np.inf, None)
+            if paths is None:
+                break
+            solution, _ = solved(self.ground, self.terms, sines, paths)
+            after, new = self.tried(f"{name}, along its flow", sines, solution)
             if new is None or not after < error:
                 break
             gained, error, law = after < _GAIN * error, after, new
@@ -210,14 +220,14 @@ class Search:
                 break
         return error, law
 
-    def tried(self, name: str, sines: list[Sine], paths: Tensor | None = None) -> tuple[float, Law | None]:
-        """The error of forecasts of a network's law, and the law; None where it cannot be integrated."""
-        law = solved(self.ground, self.terms, sines, paths)
+    def tried(self, name: str, sines: list[Sine], law: Law) -> tuple[float, Law | None]:
+        """The error of forecasts of a law, and the law with its step; None where it cannot be integrated, or has no
+        network."""
         t = self.ground.train.t
         if not well_posed(law, float((t[:, -1] - t[:, 0]).max())):
             return np.inf, None
         one = integrable(law, t, self.ground.states)
-        if one is None:
+        if one is None or not one.has_network or one.longest * _STEPS < np.diff(t).max():
             return np.inf, None
         error = float(forecast_errors(one, self.judge).mean())
         self.say(f"  {error:.2e} with a network of {name}, {len(sines)} columns, effort {effort():.1f} s")
@@ -258,13 +268,18 @@ class Ground:
                 or len(term.products[0]) < 2 or any(axis >= 0 for _, axis in term.products[0])]
 
 
-def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine], paths: Tensor | None = None) -> Law:
-    """The law of a network and those terms that matter beside it, from equations along splines or `paths`."""
+def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine], paths: Tensor | None = None
+           ) -> tuple[Law, float]:
+    """The law of a network and those terms that matter beside it, from equations along splines or `paths`.
+
+    And its misfit of left-out trajectories: the mean logarithm of variances of residuals, shell by shell.
+    """
     every: list[Term | Sine] = [*terms, *sines]
     channels = ground.states.shape[2]
     library, systems = library_of(every, ground.codes.harmonics), ground.train.systems
     each = normal_equations(library, ground.train.t, ground.states, ground.spread, ground.known, False,
                             len(ground.states), _ROWS, paths)
+    effort.add(products=2 * len(ground.states) * ground.states.shape[1] * _ROWS * len(every) ** 2)
     contexts = np.zeros((systems.total, 0))
     if systems.counts:
         short = ground.short
@@ -278,17 +293,21 @@ def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine], paths: 
     plain = [j + p * len(every) for p in range(several) for j in simple] if held else []
     network = [j + p * len(every) for p in range(several) for j in range(len(terms), len(every))]
     theta, std = np.zeros((2, several * len(every), channels))
+    misfit = 0.0
     for c in range(channels):
-        active, theta_c, std_c = _of_channel(equations, c, beside, plain, network)
-        theta[active, c], std[active, c] = theta_c, std_c
+        best, active, weights = _of_channel(equations, c, beside, plain, network)
+        theta[active, c], inverse = best.solve(c, active, weights, list(range(len(best.gram))))
+        std[active, c] = np.sqrt(np.maximum(np.diag(inverse), 0.0))
+        misfit += best.left_out(c, active, weights) / channels
     theta, std = (a.reshape(several, len(every), channels) for a in (theta, std))
-    return Law(ground.domain, ground.boundary, tuple(every), theta[0], std[0], ground.codes,
-               largest=largest_of(ground.states), by_context=theta[1:], contexts=contexts)
+    law = Law(ground.domain, ground.boundary, tuple(every), theta[0], std[0], ground.codes,
+              largest=largest_of(ground.states), by_context=theta[1:], contexts=contexts)
+    return law, misfit
 
 
 def _of_channel(equations: NormalEquations, c: int, beside: list[int], plain: list[int], network: list[int]
-                ) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Active terms of a channel, coefficients and standard errors; the ridge and the terms by left-out trajectories.
+                ) -> tuple[NormalEquations, list[int], np.ndarray]:
+    """Equations with a ridge, active terms, and weights of shells, of a channel; chosen by left-out trajectories.
 
     beside: terms, of which some that a network holds, `plain`, do not stand beside it; without a network where that
     leaves as little.
@@ -304,9 +323,7 @@ def _of_channel(equations: NormalEquations, c: int, beside: list[int], plain: li
     best = ridged[int(np.flatnonzero(misfits <= _SMOOTHER * misfits.min()).max())]
     active, least = _fewest(best, c, others, network, weights)
     bare, without = _fewest(best, c, beside, [], weights)
-    active = bare if without <= _FEWER * least else active
-    values, inverse = best.solve(c, active, weights, list(range(len(best.gram))))
-    return active, values, np.sqrt(np.maximum(np.diag(inverse), 0.0))
+    return best, bare if without <= _FEWER * least else active, weights
 
 
 def _fewest(equations: NormalEquations, c: int, terms: list[int], kept: list[int], weights: np.ndarray

@@ -18,6 +18,7 @@ from inrflow.numerics import etdrk4
 from inrflow.numerics.effort import effort
 
 PLACES = 64  # low harmonics that coefficients of place are made of
+_SINE = 16  # operations on elements that a sine takes
 _DENSE = 1600  # codes up to which terms that couple all of them are exponentiated as one matrix
 _MOST_STEPS = 2**14  # of one interval
 _EXPONENTIAL = 20  # products of matrices in their exponential
@@ -82,7 +83,8 @@ class Library(nn.Module):
         """Every term of codes (B, C, K) on the first harmonics: (B, J, rows)."""
         result = z.new_zeros(len(z), len(self.terms), rows)
         effort.add(products=2 * len(self.terms) * len(z) * self.transform.products,
-                   elements=4 * len(self.terms) * len(z) * (self.transform.count + rows), calls=10 * len(self.terms))
+                   elements=(4 * len(self.terms) * (self.transform.count + rows)
+                             + _SINE * len(self.sines) * self.transform.count) * len(z), calls=10 * len(self.terms))
         groups: dict[Term, list[int]] = {}
         for j, term in enumerate(self.terms):
             if isinstance(term, Term):

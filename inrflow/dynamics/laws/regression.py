@@ -89,12 +89,21 @@ class NormalEquations:
 
     def misfit(self, c: int, active: list[int], weights: np.ndarray) -> float:
         """Mean squared residual, in units of its variance, of equations of trajectories that were left out."""
-        total = 0.0
+        return float(weights @ self._left_out(c, active, weights)) / float(self.count.sum())
+
+    def left_out(self, c: int, active: list[int], weights: np.ndarray) -> float:
+        """Mean logarithm of the variances of such residuals, in units of those of the changes, shell by shell."""
+        count, share = self.count.sum(0), self._left_out(c, active, weights) / (self.total.sum(0)[:, c] + 1e-300)
+        return float(count @ np.log(np.maximum(share, _LEAST_VARIANCE)) / count.sum())
+
+    def _left_out(self, c: int, active: list[int], weights: np.ndarray) -> np.ndarray:
+        """Sums of squared residuals (L,) of trajectories that were left out."""
+        total = np.zeros(len(weights))
         for fold in range(len(self.gram)):
             others = [f for f in range(len(self.gram)) if f != fold]
             theta, _ = self.solve(c, active, weights, others)
-            total += float(weights @ self.squares(c, active, theta, [fold]))
-        return total / float(self.count.sum())
+            total += self.squares(c, active, theta, [fold])
+        return total
 
     def eliminations(self, c: int, active: list[int], weights: np.ndarray) -> list[tuple[list[int], float]]:
         """Supports of decreasing size and their left-out misfits: each time the term that matters least goes."""

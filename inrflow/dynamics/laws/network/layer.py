@@ -154,4 +154,4 @@ class Layer:
 
     def operations(self) -> tuple[int, int]:
         """Transforms of fields that rates of one channel take, and operations at each point."""
-        return len(self.inputs) * max(self.axes.stop, 1) + len(self.forms) + 1, 10 * len(self.phases)
+        return len(self.inputs) * self.axes.stop + len(self.forms), 5 * len(self.phases)
