@@ -1,0 +1,69 @@
+"""Laws with a network, solved for Monod kinetics between walls, whose rate is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.fft import dct, idct
+from scipy.integrate import solve_ivp
+
+from inrflow.domains import Box
+from inrflow.dynamics.fitting.network_law import Ground, architectures, moments, own_paths, solved
+from inrflow.dynamics.laws import Systems
+from inrflow.dynamics.laws.codes import fit_codes
+from inrflow.dynamics.laws.fit import integrable
+from inrflow.dynamics.laws.network.sine import Sine
+from inrflow.dynamics.laws.setting import Data, encode
+
+POINTS, FRAMES, GAP = 48, 8, 0.4
+
+
+def growth(u):
+    return 1.5 * u / (0.3 + u) - u
+
+
+def trajectory(random):
+    x = (np.arange(POINTS) + 0.5) / POINTS
+    start = 0.5 + 0.35 * np.tanh(sum(random.normal() * np.cos(np.pi * k * x) / k for k in range(1, 4)))
+    decay = -0.01 * (np.pi * np.arange(POINTS)) ** 2
+    rate = lambda _, u: idct(decay * dct(u)) + growth(u)  # noqa: E731
+    return solve_ivp(rate, (0, GAP * (FRAMES - 1)), start, "RK45", GAP * np.arange(FRAMES), rtol=1e-8, atol=1e-10).y.T
+
+
+@pytest.fixture(scope="module")
+def ground():
+    random = np.random.default_rng(0)
+    u = np.stack([trajectory(random) for _ in range(10)])[..., None]
+    x = np.broadcast_to(((np.arange(POINTS) + 0.5) / POINTS)[:, None], (10, POINTS, 1))
+    data = Data(np.broadcast_to(GAP * np.arange(FRAMES), u.shape[:2]), x, u, Systems(np.zeros(10, dtype=int)))
+    box = Box([0.0], [1.0], ["walled"])
+    codes = fit_codes(box.harmonics(24, "natural"), x, u)
+    return Ground(box, "natural", codes, data, *encode(codes, data), None)
+
+
+def test_solved_weights_are_those_of_the_kinetics(ground):
+    network = architectures(ground.domain, 1, 0.3)[0]
+    sines = network.sines(*moments(network.inputs, ground.codes, ground.states), 0)
+    law, _ = solved(ground, ground.terms(None), sines)
+    seen = np.quantile(ground.train.u, np.linspace(0.1, 0.98, 20))
+    z = torch.zeros(20, 24).double()
+    z[:, 0] = torch.tensor(seen)
+    np.testing.assert_allclose(law.field()(0.0, z)[:, 0].numpy(), growth(seen), atol=2e-3)
+    (heat,) = [j for j, term in enumerate(law.terms) if not isinstance(term, Sine) and law.theta[j, 0]]
+    assert law.terms[heat].power == 1 and law.theta[heat, 0] == pytest.approx(0.01, rel=0.01)
+    along = own_paths(integrable(law, ground.train.t, ground.states), ground.train.t, ground.states,
+                      ground.train.systems)
+    better, _ = solved(ground, ground.terms(None), sines, along)
+    errors = [np.abs(one.field()(0.0, z)[:, 0].numpy() - growth(seen)).max() for one in (law, better)]
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_no_network_stands_in_a_channel_that_needs_none(ground):
+    """Heat that decays, in closed form."""
+    decay = np.exp(-(0.02 * ground.codes.harmonics.eigenvalues + 0.3) * ground.train.t[0][:, None])
+    linear = replace(ground, states=ground.states[:, :1] * decay[None, :, None])
+    network = architectures(ground.domain, 1, 0.3)[0]
+    law, _ = solved(linear, linear.terms(None), network.sines(*moments(network.inputs, ground.codes, linear.states), 0))
+    assert {law.terms[j].power for j in np.flatnonzero(law.theta[:, 0])} == {0, 1}
+    assert not law.theta[[isinstance(term, Sine) for term in law.terms]].any()
