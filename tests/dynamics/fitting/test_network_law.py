@@ -46,17 +46,15 @@ def test_solved_weights_are_those_of_the_kinetics(ground):
     network = architectures(ground.domain, 1, 0.3)[0]
     sines = network.sines(*moments(network.inputs, ground.codes, ground.states), 0)
     law, _ = solved(ground, ground.terms(None), sines)
+    along = own_paths(integrable(law, ground.train.t, ground.states), ground.train.t, ground.states,
+                      ground.train.systems)
     seen = np.quantile(ground.train.u, np.linspace(0.1, 0.98, 20))
     z = torch.zeros(20, 24).double()
     z[:, 0] = torch.tensor(seen)
-    np.testing.assert_allclose(law.field()(0.0, z)[:, 0].numpy(), growth(seen), atol=2e-3)
-    (heat,) = [j for j, term in enumerate(law.terms) if not isinstance(term, Sine) and law.theta[j, 0]]
-    assert law.terms[heat].power == 1 and law.theta[heat, 0] == pytest.approx(0.01, rel=0.01)
-    along = own_paths(integrable(law, ground.train.t, ground.states), ground.train.t, ground.states,
-                      ground.train.systems)
-    better, _ = solved(ground, ground.terms(None), sines, along)
-    errors = [np.abs(one.field()(0.0, z)[:, 0].numpy() - growth(seen)).max() for one in (law, better)]
-    assert errors[1] < 0.5 * errors[0]
+    for one in (law, solved(ground, ground.terms(None), sines, along)[0]):
+        np.testing.assert_allclose(one.field()(0.0, z)[:, 0].numpy(), growth(seen), atol=5e-4)
+        (heat,) = [j for j, term in enumerate(one.terms) if not isinstance(term, Sine) and one.theta[j, 0]]
+        assert one.terms[heat].power == 1 and one.theta[heat, 0] == pytest.approx(0.01, rel=0.01)
 
 
 def test_no_network_stands_in_a_channel_that_needs_none(ground):
