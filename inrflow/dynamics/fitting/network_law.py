@@ -57,6 +57,7 @@ _HARDLY = 2.0  # times the least error, which that of the least misfit may have
 _ROUNDS, _GAIN = 4, 0.9  # corrections along a network's own flow, and what each must leave of the error
 _SOLVED, _SEARCHED = 0.4, 0.6  # shares of the time
 _STEPS = 64  # of an interval, at most
+_EXPLAINED = -1.0  # misfit from which on networks are not tried: changes of codes follow no field of such features
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,9 @@ class Search:
             likely.append((misfit, one, sines, law))
         scored: list[tuple[float, Architecture, list[Sine], Law]] = []
         for misfit, one, sines, law in sorted(likely, key=lambda each: each[0]):
+            if misfit > _EXPLAINED:
+                self.say(f"  a network of {one.name} leaves exp({misfit:.1f}) of the changes")
+                break
             if effort() > _SEARCHED * seconds and scored:
                 break
             error, tried = self.tried(f"{one.name} (misfit {misfit:.2f})", sines, law)
