@@ -1,8 +1,9 @@
 """Laws that are not short: a law with a network beside the best law of few terms, `recipe=neural` and POD + DMD.
 
-python benchmarks/neural_term.py FOLDER [NAME ...] [--ways network short neural] [--minutes 1] [--seed 0] trains on frames
-0 to 9 of data that neural_data.py makes and prints NMSE of test trajectories within and beyond these frames. Runs and
-what they tell are kept in FOLDER.
+python benchmarks/neural_term.py FOLDER [NAME ...] [--ways network short neural] [--minutes 1] [--seed 0]
+
+trains on frames 0 to 9 of data that neural_data.py makes, and prints NMSE of test trajectories within and beyond these
+frames. Runs and what they tell are kept in FOLDER.
 """
 
 from __future__ import annotations
