@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from torch import Tensor
 from inrflow.data.description import Description
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.errors import UserError
-from inrflow.model.family_v3 import separate_fields
 from inrflow.model.store import FAMILY_FORMAT, StoredModel, made, read_model, reader, write_model
 from inrflow.model.surrogate import Surrogate
 
@@ -140,12 +139,6 @@ class Family:
     def from_stored(cls, stored: StoredModel) -> Family:
         """From a model file of several physics."""
         state, metadata = stored.state, stored.metadata
-        if "terms" not in metadata:  # of version 3: shared equations and operators
-            members = {name: Surrogate.from_stored(stored, state["members"][name], about, VectorField(1))
-                       for name, about in metadata["members"].items()}
-            decoders = {name: one.decoder for name, one in members.items()}
-            fields = separate_fields(state, metadata, decoders)
-            return cls({name: replace(one, field=fields[name].eval()) for name, one in members.items()})
         library, members = TermLibrary(metadata["terms"], state["theta"]), {}
         for name, about in metadata["members"].items():
             own, structure = state["members"][name], about["field"]

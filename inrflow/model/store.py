@@ -43,7 +43,7 @@ class StoredModel:
     def require_proportions(self) -> None:
         """Raise UserError where the structure declares a size that a file of these bytes cannot fill."""
         most = self.path.stat().st_size // 4  # bytes of a number
-        parts = [self.metadata, *self.metadata.get("members", {}).values(), self.metadata.get("operators") or {}]
+        parts = [self.metadata, *self.metadata.get("members", {}).values()]
         for key, value in ((key, value) for part in parts for kind in ("decoder", "field")
                            for key, value in _integers(part.get(kind))):
             if value > most:
@@ -112,11 +112,11 @@ def read_model(directory: str | os.PathLike[str]) -> StoredModel:
     state, metadata = load_tensors(path)
     if not isinstance(state, dict) or not isinstance(metadata, dict):
         raise UserError(f"{path} is not a model that inrflow has saved; restore it or train again")
-    if (metadata.get("format"), metadata.get("version")) in EARLIER:
+    if (metadata.get("format"), metadata.get("version")) == EARLIER:
         state, metadata = upgraded(path, state, metadata)
     name, version = metadata.get("format"), metadata.get("version")
     if name not in _READERS or version != VERSIONS[name]:
-        known = ", ".join(f"{key} up to version {number}" for key, number in VERSIONS.items())
+        known = ", ".join(f"{key} of version {number}" for key, number in [EARLIER, *VERSIONS.items()])
         raise UserError(f"{path} has format {name!r} version {version!r}; this inrflow reads {known}: train again with "
                         "it")
     return StoredModel(path, name, state, metadata)

@@ -46,16 +46,14 @@ def compare(surrogate, asked):
 @pytest.mark.parametrize("name", EXPECTED)
 def test_files_of_format_1_give_the_answers_that_they_gave(name):
     asked = EXPECTED[name]
-    compare(Surrogate.load(FORMAT_1 / asked["run"], physics=asked["physics"]), asked)
+    compare(Surrogate.load(FORMAT_1 / asked["run"]), asked)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_model_that_is_saved_and_loaded_gives_the_same_answers(name, tmp_path):
     asked = EXPECTED[name]
-    run = FORMAT_1 / asked["run"]
-    model = Family.load(run) if asked["physics"] else Surrogate.load(run)
-    model.save(tmp_path)
-    again = Surrogate.load(tmp_path, physics=asked["physics"])
+    Surrogate.load(FORMAT_1 / asked["run"]).save(tmp_path)
+    again = Surrogate.load(tmp_path)
     compare(again, asked)
     again.save(tmp_path / "again")
     once = Surrogate.load(tmp_path / "again")
@@ -63,8 +61,8 @@ def test_a_model_that_is_saved_and_loaded_gives_the_same_answers(name, tmp_path)
         np.testing.assert_array_equal(answers(once, asked)[key], value)
 
 
-def test_what_a_file_holds_is_told_by_its_header_alone(monkeypatch):
-    several, single = FORMAT_1 / EXPECTED["physics/heat"]["run"], FORMAT_1 / "codes"
+def test_what_a_file_holds_is_told_by_its_header_alone(monkeypatch, tmp_path):
+    several, single = two_physics(tmp_path), FORMAT_1 / "codes"
     monkeypatch.setattr(tensor_files, "load_tensors", None)
     assert is_family(several) and not is_family(single) and not is_family(FORMAT_1)
     assert (model_format(several), model_format(single)) == ("inrflow-family", "inrflow-surrogate")
@@ -80,16 +78,22 @@ def test_a_directory_without_a_model_is_refused_with_what_to_do(tmp_path):
         Surrogate.load(tmp_path)
 
 
-def test_a_physics_is_asked_for_by_its_name():
-    several = FORMAT_1 / EXPECTED["physics/heat"]["run"]
+def two_physics(directory):
+    """A run of two physics."""
+    names = "codes", "recipe"
+    return Family({name: Surrogate.load(FORMAT_1 / name) for name in names}).save(directory).parent
+
+
+def test_a_physics_is_asked_for_by_its_name(tmp_path):
+    several = two_physics(tmp_path)
     with pytest.raises(UserError, match="knows several physics; give physics=NAME, one of"):
         Surrogate.load(several)
     with pytest.raises(UserError, match="physics=sound is unknown; this run knows"):
         Surrogate.load(several, physics="sound")
-    with pytest.raises(UserError, match="physics=sound is unknown; .* knows burgers alone"):
-        Surrogate.load(FORMAT_1 / "equation", physics="sound")
+    with pytest.raises(UserError, match="physics=sound is unknown; .* knows wave alone"):
+        Surrogate.load(FORMAT_1 / "codes", physics="sound")
     with pytest.raises(UserError, match="holds one physics"):
-        Family.load(FORMAT_1 / "equation")
+        Family.load(FORMAT_1 / "codes")
 
 
 def changed(directory, change):
@@ -144,7 +148,7 @@ def test_damaged_and_later_files_are_refused_in_one_line(tmp_path):
     def without_matrix(state, metadata):
         del state["field"]["terms.linear.matrix"]
 
-    for change, message in ((later, "version 99; this inrflow reads inrflow-surrogate up to version 2"),
+    for change, message in ((later, "version 99; this inrflow reads inrflow-surrogate of version 1, inrflow-surrogate"),
                             (without_decoder, "another version of inrflow .'decoder'"),
                             (without_matrix, "another version of inrflow")):
         with pytest.raises(UserError, match=message) as caught:
@@ -158,12 +162,24 @@ def test_damaged_and_later_files_are_refused_in_one_line(tmp_path):
         Surrogate.load(tmp_path)
 
 
-def test_fields_of_given_rank_of_earlier_files_are_refused_with_what_to_do(tmp_path):
+@pytest.mark.parametrize(("size", "message"), [
+    ("quadratic_rank", "quadratic part of given rank .*train again with dynamics.products"),
+    ("local", "a local equation of an earlier version of inrflow, .*train again"),
+    ("couplings", "sparse products of an earlier version of inrflow, .*train again"),
+])
+def test_fields_that_earlier_versions_had_are_refused_with_what_to_do(tmp_path, size, message):
     state, metadata = load_tensors(FORMAT_1 / "codes" / MODEL_FILE)
-    metadata["field"]["quadratic_rank"] = 4
+    metadata["field"][size] = 4
     save_tensors(tmp_path / MODEL_FILE, state, metadata)
-    with pytest.raises(UserError, match="quadratic part of given rank .*train again with dynamics.products"):
+    with pytest.raises(UserError, match=message):
         Surrogate.load(tmp_path)
+
+
+def test_families_with_shared_equations_are_refused_with_what_to_do(tmp_path):
+    state, metadata = load_tensors(two_physics(tmp_path) / MODEL_FILE)
+    save_tensors(tmp_path / MODEL_FILE, state, {**metadata, "version": 3})
+    with pytest.raises(UserError, match="'inrflow-family' version 3; this inrflow reads .*version 4: train again"):
+        Family.load(tmp_path)
 
 
 def test_a_term_of_a_users_own_is_saved_and_needs_its_registration_to_be_loaded(tmp_path, registries):
@@ -193,8 +209,8 @@ def test_a_term_of_a_users_own_is_saved_and_needs_its_registration_to_be_loaded(
 
 
 def test_surrogates_and_solutions_are_written_in_a_line(tmp_path):
-    surrogate = Surrogate.load(FORMAT_1 / "equation")
-    asked = EXPECTED["equation"]["observations"]
+    surrogate = Surrogate.load(FORMAT_1 / "codes")
+    asked = EXPECTED["codes"]["observations"]
     solution = surrogate.assimilate(inrflow.Observations(*(np.array(asked[name]) for name in "txu")))
     for value in (surrogate, solution):
-        assert len(repr(value)) < 200 and "\n" not in repr(value) and "burgers" in repr(value)
+        assert len(repr(value)) < 200 and "\n" not in repr(value) and "wave" in repr(value)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
+from harmonic_systems import harmonic_decoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from local_systems import harmonic_decoder
 from registered_terms import states, terms
 
 import inrflow.dynamics.fields.sum  # noqa: F401  registers the engine's own terms

@@ -6,16 +6,11 @@ import inspect
 from typing import Any
 
 import torch
+from harmonic_systems import harmonic_decoder
 from hypothesis import strategies as st
-from local_systems import harmonic_decoder
 
 from inrflow.domains import Box
 from inrflow.dynamics.fields.base import TERMS, FieldTerm
-
-_PRODUCTS = [  # u u_x and u^3 of the first channel, as plain lists
-    [[0, [], False], [0, [0], False]],
-    [[0, [], False], [0, [], False], [0, [], False]],
-]
 
 
 def law(channels: int) -> dict[str, Any]:
@@ -40,10 +35,9 @@ def terms(draw: st.DrawFn, name: str) -> tuple[FieldTerm, int, int]:
     decoder = harmonic_decoder(draw(st.integers(1, 2)), (2.0,), 2)
     n, contexts = decoder.code_size, draw(st.sampled_from([0, 2]))
     values: dict[str, Any] = {
-        "state_size": n, "context_size": contexts, "sparse": draw(st.booleans()), "period": 3.0, "harmonics": 2,
+        "state_size": n, "context_size": contexts, "period": 3.0, "harmonics": 2,
         "count": draw(st.integers(1, 4)), "width": 7, "depth": draw(st.integers(1, 2)),
         "forcing_period": draw(st.sampled_from([0.0, 3.0])), "forcing_harmonics": 2, "swish": draw(st.booleans()),
-        "terms": _PRODUCTS, "channels": decoder.channels,
     }
     values |= law(decoder.channels) if name == "law" else {}
     values |= {"size": n, "lags": 1, "step": 0.5, "harmonics": ()} if name == "autoregression" else {}

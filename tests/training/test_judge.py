@@ -12,7 +12,7 @@ from runs import run_on
 
 from inrflow.data.observations import Observations
 from inrflow.dynamics.fields.base import FieldTerm
-from inrflow.dynamics.fields.quadratic import Couplings
+from inrflow.dynamics.fields.quadratic import Products
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import Candidate, ClosedForm
 from inrflow.dynamics.flow.integrate import Integrator
@@ -233,7 +233,7 @@ def test_every_margin_says_what_it_means_and_where_its_value_comes_from():
 
 def test_a_law_that_explains_the_data_ends_the_search_unless_it_is_linear_and_can_be_compared(run, alone):
     linear, nonlinear = candidate(run, explained=True), candidate(run, explained=True)
-    nonlinear.field.add(Couplings(1))
+    nonlinear.field.add(Products(nonlinear.field.state_size, 1))
     assert run.judge.enough(None) is None and run.judge.enough(candidate(run)) is None
     assert run.judge.enough(linear) is None and run.judge.enough(nonlinear) == "stub explains the data"
     assert "no trajectories are held out" in alone.judge.enough(candidate(alone, explained=True))

@@ -15,6 +15,7 @@ from inrflow.errors import UserError
 
 TERMS: dict[str, type[FieldTerm]] = {}
 T = TypeVar("T", bound="type[FieldTerm]")
+_GONE = {"local": "a local equation", "couplings": "sparse products"}  # terms of earlier versions
 _ELSEWHERE = {"law": "inrflow.dynamics.laws.term"}  # terms of the package that are imported where a model has them
 
 
@@ -78,6 +79,11 @@ def build_term(structure: dict[str, Any]) -> FieldTerm:
     """The term of a structure, its parameters still to be loaded. Raises UserError where its name is unknown."""
     arguments = dict(structure)
     name = arguments.pop("term")
+    if name in _GONE:
+        raise UserError(f"the vector field has {_GONE[name]} of an earlier version of inrflow, which this version does "
+                        "not have; train again")
+    if name == "linear":
+        arguments.pop("sparse", None)  # saved by earlier versions
     if name in _ELSEWHERE:
         import_module(_ELSEWHERE[name])
     if name not in TERMS:

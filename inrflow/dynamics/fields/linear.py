@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.dynamics.fields.base import FieldTerm, register_term
-from inrflow.numerics.sparse_columns import SparseColumns
 
 
 @register_term("linear")
@@ -16,28 +15,24 @@ class LinearTerm(FieldTerm):
     Args:
         state_size: n.
         context_size: P.
-        sparse: the matrices hold a few numbers in each row, as those of differential operators on harmonics do: without
-            gradients, products with them are gathers.
     """
 
     degree = 1
 
-    def __init__(self, state_size: int, context_size: int = 0, sparse: bool = False) -> None:
+    def __init__(self, state_size: int, context_size: int = 0) -> None:
         super().__init__()
-        self.state_size, self.context_size, self.sparse = state_size, context_size, sparse
+        self.state_size, self.context_size = state_size, context_size
         self.matrix = nn.Parameter(torch.zeros(state_size, state_size))
         self.bias = nn.Parameter(torch.zeros(state_size))
         if context_size:
             self.context_matrix = nn.Parameter(torch.zeros(context_size, state_size, state_size))
             self.context_bias = nn.Parameter(torch.zeros(context_size, state_size))
-        self._gathers: tuple[tuple, tuple[SparseColumns | None, SparseColumns | None]] | None = None
 
     def forward(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
-        own, added = self._sparse_parts()
-        rate = nn.functional.linear(z, self.matrix, self.bias) if own is None else own(z) + self.bias
+        rate = nn.functional.linear(z, self.matrix, self.bias)
         if c is None or not self.context_size:
             return rate
-        parts = z @ self.context_matrix.flatten(0, 1).T if added is None else added(z)
+        parts = z @ self.context_matrix.flatten(0, 1).T
         return rate + weighted(parts.unflatten(-1, self.context_bias.shape), c) + c @ self.context_bias
 
     def jacobian(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
@@ -56,17 +51,6 @@ class LinearTerm(FieldTerm):
         with torch.no_grad():
             self.context_matrix.copy_(matrices)
             self.context_bias.copy_(biases)
-
-    def _sparse_parts(self) -> tuple[SparseColumns | None, SparseColumns | None]:
-        """Products with A_0 and with all A_k as gathers; None where gradients are recorded or rows are too full."""
-        if not self.sparse or torch.is_grad_enabled():
-            return None, None
-        matrices = [self.matrix, *([self.context_matrix] if self.context_size else [])]
-        key = tuple((one.data_ptr(), one._version) for one in matrices)
-        if self._gathers is None or self._gathers[0] != key:
-            parts = [SparseColumns.of(one.flatten(0, -2).T) for one in matrices]
-            self._gathers = key, (parts[0], parts[1] if len(parts) > 1 else None)
-        return self._gathers[1]
 
 
 def weighted(parts: Tensor, c: Tensor) -> Tensor:

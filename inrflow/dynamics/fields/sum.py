@@ -7,7 +7,7 @@ context c, which stays constant along a trajectory (parameters of an equation, a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, TypeVar, cast
 
 import torch
@@ -18,9 +18,8 @@ from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.base import FieldTerm, build_term, term_structure
 from inrflow.dynamics.fields.forcing import ForcingTerm
 from inrflow.dynamics.fields.linear import LinearTerm
-from inrflow.dynamics.fields.local import LocalProducts
 from inrflow.dynamics.fields.network import NetworkTerm
-from inrflow.dynamics.fields.quadratic import Couplings, Products
+from inrflow.dynamics.fields.quadratic import Products
 
 T = TypeVar("T", bound=FieldTerm)
 
@@ -44,13 +43,12 @@ class VectorField(nn.Module):
     @classmethod
     def of(
         cls, state_size: int, *, linear: bool = True, forcing_period: float = 0.0, forcing_harmonics: int = 2,
-        depth: int = 0, width: int = 256, swish: bool = False, products: int = 0, couplings: int = 0,
-        local: Sequence | None = None, channels: int = 0, context_size: int = 0, context_couplings: bool = True,
+        depth: int = 0, width: int = 256, swish: bool = False, products: int = 0, context_size: int = 0,
     ) -> VectorField:
         """A field of the engine's own terms: those whose size is not 0, in a fixed order. See their classes."""
         terms: list[FieldTerm] = []
         if linear:
-            terms.append(LinearTerm(state_size, context_size, sparse=bool(local)))
+            terms.append(LinearTerm(state_size, context_size))
         if forcing_period:
             terms.append(ForcingTerm(state_size, forcing_period, forcing_harmonics, context_size))
         if depth:
@@ -59,10 +57,6 @@ class VectorField(nn.Module):
             )
         if products:
             terms.append(Products(state_size, products, context_size))
-        if couplings:
-            terms.append(Couplings(couplings, context_size if context_couplings else 0))
-        if local:
-            terms.append(LocalProducts(local, channels, context_size))
         return cls(state_size, terms, context_size)
 
     def add(self, term: FieldTerm) -> None:

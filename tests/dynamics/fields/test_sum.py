@@ -12,11 +12,11 @@ from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.fields.forcing import ForcingTerm, periodic_phases
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.fields.network import NetworkTerm
-from inrflow.dynamics.fields.quadratic import Couplings, Products, leading_pairs
+from inrflow.dynamics.fields.quadratic import Products, leading_pairs
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.errors import UserError
 
-EVERYTHING = {"products": 4, "width": 5, "depth": 1, "forcing_period": 4.0, "forcing_harmonics": 2, "couplings": 3}
+EVERYTHING = {"products": 4, "width": 5, "depth": 1, "forcing_period": 4.0, "forcing_harmonics": 2}
 
 
 def filled(size, seed=0, **sizes):
@@ -25,14 +25,11 @@ def filled(size, seed=0, **sizes):
     field = VectorField.of(size, **sizes).double()
     for parameter in field.parameters():
         nn.init.normal_(parameter, std=0.5)
-    products, couplings = field.get(Products), field.get(Couplings)
+    products = field.get(Products)
     if products is not None:
         for mine, pairs in zip((products.left, products.right), leading_pairs(torch.ones(size), products.count),
                                strict=True):
             mine.copy_(pairs)
-    if couplings is not None:
-        for mine in (couplings.out, couplings.left, couplings.right):
-            mine.copy_(torch.randint(0, size, (couplings.count,)))
     return field
 
 
@@ -44,7 +41,7 @@ def test_every_term_is_its_formula_and_they_add_up():
     field = filled(3, **EVERYTHING)
     s, t = states(3), 1.3
     A, b, forcing = field.linear.matrix.tolist(), field.linear.bias.tolist(), field.term(ForcingTerm).weight.tolist()
-    products, couplings = field.term(Products), field.term(Couplings)
+    products = field.term(Products)
     w = 2 * math.pi / 4.0
     phases = [math.cos(w * t), math.cos(2 * w * t), math.sin(w * t), math.sin(2 * w * t)]
     first, _, last = field.term(NetworkTerm).layers
@@ -55,9 +52,6 @@ def test_every_term_is_its_formula_and_they_add_up():
         value = b[i] + sum(A[i][j] * s[j].item() for j in range(3)) + sum(forcing[i][k] * phases[k] for k in range(4))
         for k, (left, right) in enumerate(zip(products.left.tolist(), products.right.tolist(), strict=True)):
             value += float(products.weight[i, k].detach() * s[left] * s[right])
-        for k in range(couplings.count):
-            if int(couplings.out[k]) == i:
-                value += float(couplings.weight[k].detach() * s[couplings.left[k]] * s[couplings.right[k]])
         expected.append(value + network[i])
     rate = field(torch.tensor(t, dtype=torch.float64), s)
     torch.testing.assert_close(rate, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
@@ -135,7 +129,7 @@ def at_context(field, context):
     """The field without contexts that one with them is at a context: every term combined by hand."""
     plain = VectorField.of(3, **EVERYTHING).double()
     state = {key: value.clone() for key, value in field.state_dict().items() if ".context_" not in key}
-    for name in ("linear.matrix", "linear.bias", "forcing.weight", "products.weight", "couplings.weight"):
+    for name in ("linear.matrix", "linear.bias", "forcing.weight", "products.weight"):
         term, parameter = name.split(".")
         for k, c in enumerate(context):
             state[f"terms.{name}"] += c * getattr(field.terms[term], f"context_{parameter}")[k].detach()
@@ -163,14 +157,6 @@ def test_a_field_with_a_context_is_linear_only_given_it():
     assert not filled(3, **WITH_CONTEXT).is_linear_at_context
 
 
-def test_couplings_may_be_the_same_in_all_contexts():
-    field = filled(3, couplings=3, context_size=2, context_couplings=False)
-    one, other = (torch.cat([states(3), torch.full((2,), c).double()]) for c in (0.0, 2.0))
-    part = field.term(Couplings)
-    zero = torch.zeros(())
-    torch.testing.assert_close(part(zero, one[:3], one[3:]), part(zero, other[:3], other[3:]))
-
-
 @pytest.mark.parametrize("sizes", [EVERYTHING, WITH_CONTEXT])
 def test_the_jacobian_is_that_of_finite_differences(sizes):
     field = filled(3, **sizes)
@@ -182,7 +168,7 @@ def test_the_jacobian_is_that_of_finite_differences(sizes):
 
 
 @pytest.mark.parametrize("with_context", [False, True])
-@pytest.mark.parametrize("name", ["linear", "forcing", "network", "products", "couplings"])
+@pytest.mark.parametrize("name", ["linear", "forcing", "network", "products"])
 def test_closed_jacobians_are_those_of_automatic_differentiation(name, with_context):
     term = filled(3, **(WITH_CONTEXT if with_context else EVERYTHING)).terms[name]
     z, c, t = states(4, 3), states(4, 2) if with_context else None, torch.rand(4).double()
