@@ -117,6 +117,8 @@ def _check(name: str, arguments: list[str]) -> None:
     from inrflow.config.resolve import resolve
     from inrflow.config.schema import SCHEMAS
 
+    if name == "train" and any(item in ("--multirun", "-m") for item in arguments):
+        return  # each combination is checked before the first is trained
     if name in SCHEMAS:
         settings = resolve(name, SCHEMAS[name], [item for item in arguments if "=" in item or name != "convert"])
         if getattr(settings, "run", None) is not None:

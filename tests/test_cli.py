@@ -122,7 +122,7 @@ def test_bad_test_data_is_one_clear_line(kind, data, tiny_run, elsewhere, inrflo
     (("train", "data.train=[1"), "data.train"),
     (("train", "resume=nowhere"), "nowhere"),
     (("train", "data.test=nowhere.h5"), "nowhere.h5"),
-    (("train", f"data.test={__file__}"), "data.read.time=NAME"),  # before any time is spent on training
+    (("train", f"data.test={__file__}"), "train: data.test: "),  # before any time is spent on training
     (("train", "experiment=nothing"), "choose one of coral"),
     (("convert", "data.h5", "a.h5", "select.x=1"), "select is for files whose variables have named dimensions"),
     (("evaluate",), "run=DIR is missing"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from inrflow.cli import COMMANDS
+from inrflow.commands.several.sweep import choices
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import SCHEMAS
 
@@ -43,7 +44,9 @@ def test_commands_parse(line):
     if name == "inspect":
         assert len(arguments) == 1 and "=" not in arguments[0]
         return
-    settings = [item for item in arguments if "=" in item]
+    arguments = [item for item in arguments if item != "--multirun"]
+    settings = [one for item in arguments if "=" in item for one in choices(item)]
+    arguments = settings + [item for item in arguments if "=" not in item]
     assert len(arguments) - len(settings) == (2 if name == "convert" else 0)
     resolved = resolve(name, SCHEMAS[name], settings)
     assert isinstance(resolved, SCHEMAS[name])

@@ -11,7 +11,8 @@ from typing import Any
 from inrflow.config.resolve import config_directory
 from inrflow.config.schema import SCHEMAS
 
-_BEFORE_KEYS = {"inspect": "FILE", "convert": "SOURCE [SOURCE ...] TARGET [key=value ...]"}
+_BEFORE_KEYS = {"train": "[--multirun] [key=value[,value ...] ...]", "inspect": "FILE",
+                "convert": "SOURCE [SOURCE ...] TARGET [key=value ...]"}
 _WIDTH = 100
 
 

@@ -38,7 +38,11 @@ _IN_SAMPLE = 20_000_000  # values of training data, at most, that are evaluated 
 
 
 def run(arguments: list[str]) -> int:
-    """Train, evaluate, plot."""
+    """Train, evaluate, plot; with --multirun once for every combination of settings."""
+    if any(item in ("--multirun", "-m") for item in arguments):
+        from inrflow.commands.several.sweep import run_sweep
+
+        return run_sweep(arguments, run, check)
     config: Config = resolve("train", Config, arguments)
     console = Console(stderr=True)
     resumed = bool(config.resume)

@@ -1,0 +1,124 @@
+"""`inrflow train --multirun seed=0,1,2`: one run for every combination of settings, and a table of their results."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from inrflow.commands.run_directory import EVALUATION_FILE, RunDirectory, default_output
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import Config
+from inrflow.errors import INTERRUPTED, UserError
+from inrflow.runtime.safe_names import printable
+from inrflow.runtime.screen import screen
+from inrflow.runtime.tensor_files import write_json
+
+SWEEP_FILE = "sweep.json"
+FLAGS = ("--multirun", "-m")
+_COLUMNS = {"in_t": "NMSE in-t", "out_t": "NMSE out-t"}
+
+
+def run_sweep(arguments: Sequence[str], run: Callable[[list[str]], int], check: Callable[[Config], None]) -> int:
+    """Train every combination into a folder of its own, `OUTPUT/0`, `OUTPUT/1`, ..., and write `OUTPUT/sweep.json`.
+
+    Runs that are finished are not repeated: a sweep that was stopped goes on with the same command and output. A run
+    that fails is told, and the others go on. Raises UserError where a combination is refused before any is trained.
+
+    Args:
+        run, check: of `inrflow train`.
+    """
+    given = [item for item in arguments if item not in FLAGS]
+    outputs = [item.partition("=")[2] for item in given if item.startswith("output=")]
+    axes = [choices(item) for item in given if not item.startswith("output=")]
+    base = Path(outputs[-1]) if outputs else default_output("train")
+    swept = [index for index, axis in enumerate(axes) if len(axis) > 1]
+    combinations = list(itertools.product(*axes))
+    for combination in combinations:
+        config: Config = resolve("train", Config, list(combination))
+        if config.resume:
+            raise UserError("resume= continues one run; a sweep goes on with its own command and output=DIR")
+        check(config)
+    console, rows, worst = Console(stderr=True), [], 0
+    for index, combination in enumerate(combinations):
+        label = ", ".join(combination[axis] for axis in swept) or "as given"
+        folder = base / str(index)
+        console.print(f"[bold]run {index} of {len(combinations)}: {printable(label)}[/bold]", highlight=False)
+        place = RunDirectory(folder)
+        code, problem = 0, None
+        if not (place.finished and (folder / EVALUATION_FILE).exists()):
+            try:
+                code = run([f"resume={folder}"] if place.begun else [*combination, f"output={folder}"])
+            except UserError as error:
+                code, problem = 2, str(error)
+                console.print(f"run {index} fails: {printable(problem)}", highlight=False, soft_wrap=True)
+        if code == INTERRUPTED:
+            console.print(f"stopped; the same command with output={base} goes on", highlight=False)
+            return code
+        worst = max(worst, code)
+        rows.append({"run": str(folder), "settings": [combination[axis] for axis in swept], "error": problem,
+                     **_results(place)})
+        write_json(base / SWEEP_FILE, {"runs": rows})
+    _show(rows, screen())
+    console.print(f"results are in {base / SWEEP_FILE}", highlight=False)
+    return worst
+
+
+def choices(override: str) -> list[str]:
+    """The overrides that one stands for: `seed=0,1` and `seed=range(2)` for two, any other for itself."""
+    key, found, value = override.partition("=")
+    if not found:
+        return [override]
+    items: Iterable[str] = _split(value)
+    if re.match(r"(range|choice|shuffle|sort|glob|interval)\(", value):
+        try:
+            items = OverridesParser.create().parse_override(override).sweep_string_iterator()
+        except HydraException as error:
+            raise UserError(f"{override} cannot be read as a sweep ({error}); give values as {key}=A,B") from error
+    return [f"{key}={item}" for item in items]
+
+
+def _split(value: str) -> Iterator[str]:
+    """The parts of a text between commas that are in no brackets or quotes."""
+    depth, quote, start = 0, "", 0
+    for at, letter in enumerate(value):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter in "[({":
+            depth += 1
+        elif letter in "])}":
+            depth -= 1
+        elif letter == "," and depth == 0:
+            yield value[start:at]
+            start = at + 1
+    yield value[start:]
+
+
+def _results(place: RunDirectory) -> dict[str, Any]:
+    """Errors and coverage of a run's own evaluation; none where it has none."""
+    report = place.json(EVALUATION_FILE) or {}
+    errors = report.get("nmse", {})
+    return {key: errors.get(key) for key in _COLUMNS} | {"coverage_90": report.get("coverage_90")}
+
+
+def _show(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    """Print a row for each run."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("run", "settings", *_COLUMNS.values(), "90 % intervals hold"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        numbers = [f"{row[key]:.3g}" if isinstance(row[key], float) else "-" for key in _COLUMNS]
+        held = f"{row['coverage_90']:.1%}" if isinstance(row["coverage_90"], float) else "-"
+        words = (row["run"], ", ".join(row["settings"]), *numbers, held if row["error"] is None else row["error"])
+        table.add_row(*(Text(printable(word)) for word in words))
+    console.print(table, highlight=False)
