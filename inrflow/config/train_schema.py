@@ -112,7 +112,7 @@ class DynamicsConfig:
     products: int | None = setting(None, "Number of products of code components in a quadratic term. null: as many as "
                                    "the time allows, used only if they lower the error of held-out forecasts.", least=0)
     width: int = setting(256, "Hidden width of the network.", least=1)
-    depth: int = setting(3, "Hidden layers of the network; 0: no network.", least=0)
+    depth: int = setting(3, "Hidden layers of a network that is the vector field.", least=0)
     memory: int | None = setting(
         None, "Hidden dimensions (a delay embedding) for systems whose frame does not determine their state; forecasts "
         "then need several observed frames. null: tried where forecasts without them miss much more than the decoder.",
@@ -126,8 +126,6 @@ class DynamicsConfig:
                                        "or two.", least=1)
     forcing: bool | None = setting(None, "Periodic forcing of the data's time_period. null: where one is declared.")
     forcing_harmonics: int = setting(2, "Harmonics of the periodic forcing.", least=1)
-    start: str = setting("auto", "Start of the training of a network: least_squares (around the fitted linear term), "
-                         "zero, or auto.", choices=("auto", "least_squares", "zero"))
     method: str = setting("rk4", "Integrator: fixed steps, or adaptive ones.", choices=("rk4", "dopri5"))
     step: float = setting(1.0, "Largest step of rk4 in units of the training data's time step; halved where the "
                           "dynamics need it.", above=0)

@@ -21,7 +21,6 @@ from inrflow.runtime.atomic_files import held_folder
         ("training.minutes=0", "training.minutes="),
         ("training.optimiser=sgd", "training.optimiser="),
         ("dynamics.method=euler", "dynamics.method="),
-        ("dynamics.start=warm", "dynamics.start="),
         ("decoder.name=grid", "decoder.name="),
         ("decoder.modulation=[twist]", "decoder.modulation="),
         ("decoder.modulation=[shift]", "encoding.method=closed_form"),

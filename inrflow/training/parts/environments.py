@@ -1,13 +1,12 @@
-"""Dynamics affine in contexts: groups of trajectories with one context each, the search, and candidates of it.
+"""Dynamics affine in contexts: groups of trajectories with one context each, the search, and its candidate.
 
-Contexts are solved, not descended: by alternating least squares on code transitions, and again by Gauss-Newton where a
-network was trained beside the closed form.
+Contexts are solved, not descended: by alternating least squares on code transitions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,12 +15,10 @@ from torch import Tensor
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.contexts.parameter_map import ParameterMap
-from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.contexts.search import AVERAGED, FREE, ContextChoice, ContextSearch, contexts_of_parameters
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.alternate import ContextFit
 from inrflow.dynamics.fitting.group_average import OperatorAverage
-from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
@@ -30,7 +27,6 @@ from inrflow.training.judge import integration_step, rollout_error
 from inrflow.training.margins import BETTER, DECODER_LIMITED, POOR, ROUNDING
 from inrflow.training.parts.linear import candidate_sizes
 from inrflow.training.parts.quadratic import QuadraticContextSearch, number_of_products, refitted_with_contexts
-from inrflow.training.parts.rollouts import network_score, with_residual
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
@@ -250,11 +246,11 @@ class ContextDynamicsSearch:
         return ContextDynamics(field, chosen.contexts, chosen.contexts[rows], chosen.score, refit, row)
 
 
-def context_candidates(
-    run: Run, recipe: str, decoder: Decoder, modes: OutputModes, dynamics: ContextDynamics, codes: CodeData,
+def context_candidate(
+    run: Run, decoder: Decoder, modes: OutputModes, dynamics: ContextDynamics, codes: CodeData,
     validation: CodeData, interpolation_error: InterpolationError | None = None,
-) -> Iterator[Candidate]:
-    """Candidates of dynamics with contexts: the closed form, then one with a trained network beside it.
+) -> Candidate:
+    """The candidate of dynamics with contexts.
 
     Args:
         decoder: with the leading `modes` as output.
@@ -276,47 +272,13 @@ def context_candidates(
         field, contexts = dynamics.refit(every, numbers[kept])
         return Refitted(field, contexts=groups.contexts(contexts, run.log.say))
 
-    candidate = Candidate(
-        run.problem, recipe, "closed form, contexts", decoder, modes.prior(), linear, integrator,
+    return Candidate(
+        run.problem, "reduced_order", "closed form, contexts", decoder, modes.prior(), linear, integrator,
         with_contexts(codes, size, dynamics.contexts[rows]), judged, 0,
         Score(rollout_error(linear, integrator, judged, validation, 0, size), floor, dynamics.row.unknowns or 0),
         dynamics.contexts.shape[1], dynamics.validation_contexts, interpolation_error=interpolation_error,
         refit=refit, row=dynamics.row,
     )
-    yield candidate
-
-    def error(field: VectorField) -> float:
-        return rollout_error(field, integrator, judged, validation, 0, size)
-
-    trained = with_residual(run, candidate, error)
-    if trained is None:
-        return
-    contexts, of_validation = _solve_again(
-        trained.field, integrator, codes, rows, dynamics.validation_contexts, groups, size
-    )
-    judged = with_contexts(validation, size, of_validation)
-    yield replace(
-        trained, validation=judged, contexts=of_validation,
-        score=network_score(trained.field, error, floor),
-        refit=lambda: Refitted(trained.field, contexts=groups.contexts(contexts, run.log.say)),
-    )
-
-
-def _solve_again(
-    field: VectorField, integrator: Integrator, codes: CodeData, rows: Tensor, validation_contexts: Tensor,
-    groups: ContextGroups, size: int,
-) -> tuple[Tensor, Tensor]:
-    """Contexts (E, P) of the training environments, and of validation trajectories, in a trained field."""
-    count = validation_contexts.shape[1]
-    mean, covariance = torch.zeros(count).double(), torch.eye(count).double()
-    solved = []
-    for group in range(len(groups.used)):
-        chosen = (rows == group).nonzero()[:32, 0]
-        part = CodeData(codes.codes[chosen, :, :size], codes.t[chosen], codes.observed[chosen])
-        solved.append(solve_context(field, integrator, part, mean, covariance).mean)
-    contexts, again, numbers = torch.stack(solved), validation_contexts.clone(), groups.validation
-    again[numbers >= 0] = contexts[numbers[numbers >= 0]]
-    return contexts, again
 
 
 def context_field(fit: ContextFit) -> VectorField:

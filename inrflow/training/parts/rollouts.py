@@ -11,10 +11,6 @@ from torch import Tensor, nn
 
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.fields.base import build_term
-from inrflow.dynamics.fields.forcing import ForcingTerm
-from inrflow.dynamics.fields.network import NetworkTerm
-from inrflow.dynamics.fields.quadratic import Products
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_memory
@@ -24,11 +20,9 @@ from inrflow.runtime.devices import device_of
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.judge import rollout_error
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
-from inrflow.training.margins import ROUNDING
 from inrflow.training.run import Run
 
 _SHARE, _DATA_SHARE = 0.45, 0.1  # of the time
-_RACE = 0.15  # share of the steps in which several starts compete
 _GROWING = 1 / 3  # share of the steps over which rollouts grow to their full length
 
 
@@ -100,30 +94,6 @@ class DataSpaceTraining:
         return torch.where(keep, decoded - torch.nan_to_num(u), 0.0).square().sum() / keep.sum().clamp(min=1)
 
 
-def with_network(
-    field: VectorField, width: int, depth: int, keep: bool, seed: int
-) -> VectorField:
-    """A float32 copy of a field with a network added that starts at zero.
-
-    Args:
-        keep: start from the field's values; without it the affine term and the forcing start at zero, and quadratic
-            terms, which descent would not improve, are left out; with it they are frozen.
-    """
-    torch.manual_seed(seed)
-    forcing = field.get(ForcingTerm)
-    period, harmonics = (0.0, 2) if forcing is None else (forcing.period, forcing.harmonics)
-    network = NetworkTerm(field.state_size, width, depth, field.context_size, period, harmonics)
-    terms = [build_term(one) for one in field.structure()["terms"]]
-    affine = [term for term in terms if term.degree in (0, 1)]
-    others = [term for term in terms if term.degree not in (0, 1) and (keep or term.degree != 2)]
-    result = VectorField(field.state_size, [*affine, network, *others], field.context_size)
-    if keep:
-        result.load_state_dict(field.state_dict(), strict=False)
-    for term in others:
-        term.requires_grad_(term.degree != 2)
-    return result
-
-
 def network_candidate(
     run: Run, recipe: str, decoder: Decoder, prior: GaussianPrior, train: CodeData, validation: CodeData | None,
     interpolation_error: InterpolationError | None = None, field: VectorField | None = None,
@@ -149,8 +119,8 @@ def network_candidate(
             size, linear=False, width=settings.width, depth=max(1, settings.depth),
             forcing_period=problem.forcing_period, forcing_harmonics=settings.forcing_harmonics,
         )
-    trained = train_field(run, [field], states, integrator, error, decoder)
-    score = network_score(trained, error, floor)
+    trained = train_field(run, field, states, integrator, error, decoder)
+    score = Score(error(trained), floor, sum(p.numel() for p in trained.parameters()))
     run.log.say(f"network field: validation error {score.error:.2e} of the variance")
     return Candidate(
         problem, recipe, "trained network", decoder, prior, trained, integrator, states, judged_states, first, score,
@@ -158,65 +128,21 @@ def network_candidate(
     )
 
 
-def with_residual(run: Run, candidate: Candidate, error: Callable[[VectorField], float]) -> Candidate | None:
-    """A closed-form candidate with a trained network beside its field; None where it leaves nothing to train.
-
-    `error` gives the validation error of other fields.
-    """
-    settings, field, score = run.config.dynamics, candidate.field, candidate.score
-    if not settings.depth or (run.budget.over and run.budget.known("rollout") is None):
-        return None
-    if score.error < max(score.floor, ROUNDING) or run.budget.known("rollout") == 0:
-        run.budget.record("rollout", 0)
-        run.log.say("closed-form dynamics leave nothing to train")
-        return None
-    starts = {"auto": (True, False), "least_squares": (True,), "zero": (False,)}
-    wanted = starts[settings.start]
-    if field.get(Products) is not None and True in wanted:  # quadratic dynamics are not met by a network from zero
-        wanted = (True,)
-    fields = [with_network(field, settings.width, settings.depth, keep, run.config.seed) for keep in wanted]
-    trained = train_field(run, fields, candidate.states, candidate.integrator, error, candidate.decoder)
-    return replace(
-        candidate, name=candidate.name.replace("closed form", "closed form and trained residual"), field=trained,
-        refit=None, refit_decoder=None, row=None, score=network_score(trained, error, score.floor),
-    )
-
-
-def network_score(field: VectorField, error: Callable[[VectorField], float], floor: float) -> Score:
-    """The score of a field with a network."""
-    return Score(error(field), floor, sum(p.numel() for p in field.parameters()))
-
-
 def train_field(
-    run: Run, fields: list[VectorField], states: CodeData, integrator: Integrator, error: Callable[..., float],
+    run: Run, field: VectorField, states: CodeData, integrator: Integrator, error: Callable[..., float],
     decoder: Decoder,
 ) -> VectorField:
-    """The best of some fields, trained on rollouts of training states, then in the data where codes are uncertain.
+    """A field trained on rollouts of training states, then in the data where codes are uncertain.
 
-    Several fields compete over the first steps. Ends in the state of least validation error, float64.
+    Ends in the state of least validation error, float64.
     """
     config = run.config.training
     rollouts = RolloutTraining(states, integrator, config.batch)
     optimiser = OptimiserSettings(config.optimiser, config.rollout_rate, config.weight_decay)
-
-    def stage(name: str, title: str, field: VectorField) -> Stage:
-        return Stage(name, field.to(run.problem.device), rollouts.loss, error, optimiser=optimiser,
-                     seed=run.config.seed, patience=0.4, title=title)
-
-    main = stage("rollout", "network field", fields[0])
-    steps = run.budget.steps("rollout", main, _SHARE, 20_000)
-    first = int(_RACE * steps)
-    if len(fields) > 1:
-        starts = [("race_least_squares", "from closed form"), ("race_zero", "from zero")]
-        races = [stage(name, f"network field {title}", one) for (name, title), one in zip(starts, fields, strict=True)]
-        errors = [run_stage(race, max(20, first), run.log) for race in races]
-        best = int(np.argmin(errors))
-        run.log.say(f"network field: started {starts[best][1]} (validation error {errors[best]:.2e} against "
-                    f"{errors[1 - best]:.2e})")
-        main = replace(main, module=races[best].module)
-    error_after = run_stage(main, max(20, steps - first * len(fields)), run.log)
-    field = main.module
-    assert isinstance(field, VectorField)
+    stage = Stage("rollout", field.to(run.problem.device), rollouts.loss, error, optimiser=optimiser,
+                  seed=run.config.seed, patience=0.4, title="network field")
+    steps = run.budget.steps("rollout", stage, _SHARE, 20_000)
+    error_after = run_stage(stage, max(20, steps), run.log)
     if decoder.affine and not _codes_determined(run, decoder):
         original = run.problem.originals(states)
         data = DataSpaceTraining(run.problem.source, run.problem.train, original, decoder, integrator)

@@ -32,7 +32,7 @@ from inrflow.training.parts.linear import choose_linear, linear_search
 from inrflow.training.parts.rollouts import network_candidate
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import METHODS, uses_solved_codes
-from inrflow.training.recipes.reduced_order import closed_form_candidates
+from inrflow.training.recipes.reduced_order import closed_form_candidate
 from inrflow.training.run import Run
 
 DEFAULT_CODE_SIZE = 50
@@ -52,8 +52,7 @@ SMALLEST_NOISE = 1e-8
 class AutoDecodingRecipe:
     """Modulated SIREN or filter network with the codes of its training frames, then dynamics of these codes.
 
-    With dynamics.linear they are fitted in closed form, with a network beside it where that helps; else they are a
-    network alone, as in CORAL (Serrano et al., NeurIPS 2023). Symmetries are not used: codes belong to single frames.
+    With dynamics.linear they are fitted in closed form, else they are a network alone, as in CORAL (Serrano et al., NeurIPS 2023). Symmetries are not used: codes belong to single frames.
     """
 
     name = "auto_decoding"
@@ -77,7 +76,7 @@ class AutoDecodingRecipe:
             return
         search = linear_search(run, train, validation, float(prior.noise.mean()))
         chosen = choose_linear(run, search, [decoder.code_size], train, validation, self.name)
-        yield from closed_form_candidates(run, self.name, decoder, prior, chosen, None)
+        yield closed_form_candidate(run, self.name, decoder, prior, chosen, None)
 
 
 def make_decoder(config: Config, embedding: Embedding, channels: int) -> Decoder:

@@ -48,8 +48,7 @@ def asks_for_other_dynamics(config: Config) -> str | None:
     """The first setting that asks for other dynamics than a law, in words; None where there is none."""
     dynamics = config.dynamics
     settings = {"dynamics.equation": not dynamics.equation, "dynamics.linear": not dynamics.linear,
-                "dynamics.memory": dynamics.memory, "dynamics.start": dynamics.start != "auto",
-                "decoder.closure": config.decoder.closure}
+                "dynamics.memory": dynamics.memory, "decoder.closure": config.decoder.closure}
     return next((f"{key} asks for other dynamics" for key, asked in settings.items() if asked), None)
 
 

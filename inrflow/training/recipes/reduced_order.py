@@ -1,7 +1,6 @@
 """Recipe: POD codes with linear or quadratic dynamics in closed form (DMD, operator inference), and what they need.
 
-Delays where single frames are no state, contexts where trajectories belong to several systems, a network beside the
-closed form where it lowers the error of held-out forecasts.
+Delays where single frames are no state, contexts where trajectories belong to several systems.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ from inrflow.training.parts.asynchronous import follow_quadratic_motion, resolve
 from inrflow.training.parts.codes import affordable_copies, encode_all, wanted_copies
 from inrflow.training.parts.decoder import FittedDecoder, decoder_training, fit_decoder, fit_modes
 from inrflow.training.parts.delay_embedding import choose_memory
-from inrflow.training.parts.environments import ContextDynamicsSearch, context_candidates
+from inrflow.training.parts.environments import ContextDynamicsSearch, context_candidate
 from inrflow.training.parts.linear import ChosenDynamics, choose_linear, linear_field, linear_search, sizes_to_try
 from inrflow.training.parts.mesh_flow import complete_by_flow
 from inrflow.training.parts.quadratic import choose_quadratic, refitted
 from inrflow.training.parts.refit import Refit
-from inrflow.training.parts.rollouts import with_residual
 from inrflow.training.parts.symmetries import check_symmetries
 from inrflow.training.parts.trunk import DecoderTraining
 from inrflow.training.problem import Problem
@@ -61,7 +59,7 @@ class ReducedOrderRecipe:
         return None
 
     def propose(self, run: Run) -> Iterator[Candidate]:
-        """Candidates of the best closed form, without and with a trained network beside it."""
+        """The candidate of the best closed form."""
         completed = complete_by_flow(run)
         if completed is not None:
             run = run.on(completed)
@@ -94,8 +92,8 @@ class ReducedOrderRecipe:
                 assert codes.validation is not None
                 chosen.row.why = "dynamics with contexts have a lower validation error"
                 fitted = fitted.leading(dynamics.size)
-                yield from context_candidates(
-                    run, self.name, fitted.decoder, fitted.modes, dynamics, train, codes.validation,
+                yield context_candidate(
+                    run, fitted.decoder, fitted.modes, dynamics, train, codes.validation,
                     fitted.interpolation_error,
                 )
                 return
@@ -110,19 +108,19 @@ class ReducedOrderRecipe:
         if run.config.decoder.closure and chosen.size < len(fitted.modes.variances):
             decoder, prior = choose_closure(run, fitted, chosen.size, chosen.train)
         if prior is not None:
-            yield from closed_form_candidates(run, self.name, decoder, prior, chosen, fitted.interpolation_error)
+            yield closed_form_candidate(run, self.name, decoder, prior, chosen, fitted.interpolation_error)
             return
         leading = fitted.leading(chosen.size)
-        yield from closed_form_candidates(
+        yield closed_form_candidate(
             run, self.name, leading.decoder, leading.modes.prior(), chosen, fitted.interpolation_error, fitted
         )
 
 
-def closed_form_candidates(
+def closed_form_candidate(
     run: Run, recipe: str, decoder: Decoder, prior: GaussianPrior, chosen: ChosenDynamics,
     interpolation_error: InterpolationError | None, fitted: FittedDecoder | None = None,
-) -> Iterator[Candidate]:
-    """Candidates of linear or quadratic dynamics: the closed form, then one with a trained network beside it.
+) -> Candidate:
+    """The candidate of linear or quadratic dynamics.
 
     Args:
         decoder, prior: of as many codes as the dynamics have.
@@ -148,9 +146,6 @@ def closed_form_candidates(
     step = integration_step(field, states.since(chosen.past), chosen.score + floor, settings.step)
     integrator = problem.integrator(step)
 
-    def error(other: VectorField) -> float:
-        return rollout_error(other, integrator, judged_states, judged, first, size)
-
     @cache
     def full() -> ClosedForm:
         return fit if quadratic is not None else chosen.search.fit(fit.candidate, fit.scores, data=every)
@@ -170,15 +165,11 @@ def closed_form_candidates(
         return _on_all_trajectories(run, surrogate, fitted, chosen, first, before)
 
     refits_decoder = fitted is not None and validation is not None and problem.source.time_bins is None
-    candidate = Candidate(
+    return Candidate(
         problem, recipe, "closed form", decoder, prior, field, integrator, states, judged_states, first,
-        Score(error(field), floor, chosen.row.unknowns or 0), interpolation_error=interpolation_error, refit=refit,
+        Score(rollout_error(field, integrator, judged_states, judged, first, size), floor, chosen.row.unknowns or 0), interpolation_error=interpolation_error, refit=refit,
         refit_decoder=refit_decoder if refits_decoder else None, row=chosen.row,
     )
-    yield candidate
-    trained = with_residual(run, candidate, error)
-    if trained is not None:
-        yield trained
 
 
 def choose_closure(
