@@ -85,7 +85,6 @@ ALTERNATIVES = (
     Alternative("half as many codes", (), codes=0.5),
     Alternative("twice as many codes", (), codes=2.0),
     Alternative("no memory", ("dynamics.memory=0",), SINGLE),
-    Alternative("no network", ("dynamics.depth=0",), SINGLE),
     Alternative("no forcing", ("dynamics.forcing=false",), SINGLE[1:]),
     Alternative("AdamW", ("training.optimiser=adamw",), TRUNKS),
     Alternative("width 64", ("decoder.width=64",), TRUNKS),
@@ -94,7 +93,6 @@ ALTERNATIVES = (
     Alternative("w0 higher", ("decoder.w0=6",), TRUNKS),
     Alternative("3 layers", ("decoder.depth=3",), TRUNKS),
     Alternative("no symmetries", ("data.symmetries=none",), PERIODIC[:1]),
-    Alternative("closure", ("decoder.closure=true",), TRUNKS),
     Alternative("half the step", ("dynamics.step=0.5",), TRUNKS),
     Alternative("validation 10 %", ("data.validation=0.1",), PERIODIC),
     Alternative("validation 40 %", ("data.validation=0.4",), PERIODIC),
@@ -104,9 +102,7 @@ ALTERNATIVES = (
     Alternative("decoder rate 1e-2", ("training.decoder_rate=0.01",), TRUNKS),
     Alternative("no harmonics", ("decoder.harmonics=0",), TRUNKS[:2]),
     Alternative("shift and scale", ("experiment=shift_scale",)),
-    Alternative("no equation, no network", (_OPEN, "dynamics.depth=0"), EQUATIONS),
     Alternative("no equation, no products", (_OPEN, "dynamics.products=0"), EQUATIONS),
-    Alternative("no equation, closure", (_OPEN, "decoder.closure=true"), EQUATIONS),
 )
 QUICK = (DEFAULT, "half as many codes", "no memory")
 

@@ -27,7 +27,6 @@ from inrflow.data.batch import Normalisation
 from inrflow.data.description import Description
 from inrflow.data.observations import Observations
 from inrflow.decoders.base import Decoder
-from inrflow.decoders.closure import ClosureDecoder
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.harmonics import HarmonicDecoder
@@ -57,10 +56,9 @@ DECODERS = (
     "filter net, affine basis",
     "SIREN, shift modulation (CORAL)",
     "SIREN, shift and scale",
-    "closure, 16 of 100 codes",
 )
 PARTS = ("decoding", "rollouts", "questions")
-FIELDS = {"linear": {"depth": 0}, "linear and network (default)": {"depth": 3}}
+FIELDS = {"linear (default)": {"depth": 0}, "linear and network": {"depth": 3}}
 _LOW, _HIGH, _PERIOD = [0.0, 0.0], [0.96875, 0.96875], [1.0, 1.0]
 
 
@@ -87,8 +85,6 @@ def make(name: str) -> tuple[Decoder, Callable[[Decoder, Tensor, Tensor], Tensor
         return HarmonicDecoder(periodic, 1, 100), plain
     if "default" in name:
         return ModulatedSiren(periodic, 1, 100, 128, 2, 2.0), plain
-    if name.startswith("closure"):
-        return ClosureDecoder(ModulatedSiren(periodic, 1, 100, 128, 2, 2.0), 16), plain
     modulation = ["shift"] if "CORAL" in name else ["shift", "scale"]
     return ModulatedSiren(raw, 1, 100, 64, 3, 5.0, modulation), plain
 

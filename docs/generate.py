@@ -18,7 +18,7 @@ PAGE = Path(__file__).with_name("how-a-model-is-chosen.md")
 _WIDTH = 120
 _SHOWN = {"best.recipe": "the best candidate so far", "asked": "a setting", "trajectories": "S", "frames": "T",
           "_FEWEST_FRAMES": "4", "_FEWEST_STATES": "80", "_FEWEST_OF_SERIES": "24",
-          "asked[0]": "a setting (dynamics.linear=false, dynamics.memory or decoder.closure)"}
+          "asked[0]": "a setting (dynamics.linear=false or dynamics.memory)"}
 
 BEGIN = """\
 # How a model is chosen

@@ -85,7 +85,6 @@ class DecoderConfig:
                                     "null: as many as the points support, at most 200.", least=0)
     code_size: int | None = setting(None, "Size of the code. null: chosen by held-out forecasts.", least=1)
     largest_code_size: int = setting(400, "Largest size considered.", least=1)
-    closure: bool = setting(False, "Reconstruct higher POD modes as a quadratic function of the code.")
     filter_scale: float = setting(64.0, "Scale of the initial frequencies of a filter_net.", above=0)
 
 

@@ -115,6 +115,7 @@ def _current(structure: dict[str, Any]) -> dict[str, Any]:
     values = dict(structure)
     if values["kind"] == "siren" and values["depth"] == 0:  # once the harmonics alone
         return {"kind": "harmonics", **{key: values[key] for key in ("embedding", "channels", "code_size")}}
-    if values["kind"] == "closure" and "affine" in values:
-        values["decoder"] = values.pop("affine")
+    if values["kind"] == "closure":
+        raise UserError("the decoder has a closure of POD modes of an earlier version of inrflow, which this version "
+                        "does not have; train again")
     return values

@@ -14,7 +14,6 @@ from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
-from inrflow.decoders.closure import ClosureDecoder
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
@@ -158,14 +157,7 @@ def test_encoding(make, method, source):
     torch.testing.assert_close(there[1], here[1], rtol=1e-3, atol=1e-4)
 
 
-def closure() -> ClosureDecoder:
-    torch.manual_seed(0)
-    affine = siren("output")
-    affine.set_output(torch.randn(2, affine.features_size), torch.randn(7, 2, affine.features_size))
-    return ClosureDecoder(affine, 4, width=8)
-
-
-@pytest.mark.parametrize("make", [lambda: siren("output"), lambda: siren("shift", "scale"), filter_net, closure])
+@pytest.mark.parametrize("make", [lambda: siren("output"), lambda: siren("shift", "scale"), filter_net])
 def test_decoders_answer_where_the_points_are(make):
     x, z = torch.rand(6, 1), torch.randn(3, 4)
 
@@ -175,12 +167,6 @@ def test_decoders_answer_where_the_points_are(make):
 
     for here, there in zip(*on_both(make(), everything), strict=True):
         same(here, there)
-
-
-def test_a_closure_is_fitted():
-    given = torch.rand(5, 20, 7)
-    here, there = on_both(closure(), lambda decoder: decoder.fit(given, steps=3).with_closure)
-    assert there == pytest.approx(here, rel=1e-4)
 
 
 def test_adaptation_of_context_decoder_and_field(source):

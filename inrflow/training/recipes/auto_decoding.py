@@ -52,7 +52,8 @@ SMALLEST_NOISE = 1e-8
 class AutoDecodingRecipe:
     """Modulated SIREN or filter network with the codes of its training frames, then dynamics of these codes.
 
-    With dynamics.linear they are fitted in closed form, else they are a network alone, as in CORAL (Serrano et al., NeurIPS 2023). Symmetries are not used: codes belong to single frames.
+    With dynamics.linear they are fitted in closed form, else they are a network alone, as in CORAL (Serrano et al.,
+    NeurIPS 2023). Symmetries are not used: codes belong to single frames.
     """
 
     name = "auto_decoding"

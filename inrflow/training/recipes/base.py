@@ -7,7 +7,6 @@ from typing import Protocol, runtime_checkable
 
 from inrflow.config.schema import Config
 from inrflow.decoders.base import AffineDecoder
-from inrflow.decoders.closure import ClosureDecoder
 from inrflow.decoders.registry import decoder_class, decoder_names
 from inrflow.errors import UserError
 from inrflow.training.candidate import Candidate
@@ -48,7 +47,7 @@ def asks_for_other_dynamics(config: Config) -> str | None:
     """The first setting that asks for other dynamics than a law, in words; None where there is none."""
     dynamics = config.dynamics
     settings = {"dynamics.equation": not dynamics.equation, "dynamics.linear": not dynamics.linear,
-                "dynamics.memory": dynamics.memory, "decoder.closure": config.decoder.closure}
+                "dynamics.memory": dynamics.memory}
     return next((f"{key} asks for other dynamics" for key, asked in settings.items() if asked), None)
 
 
@@ -58,8 +57,6 @@ def check_recipe(config: Config) -> None:
     if settings.name not in decoder_names():
         raise UserError(f"decoder.name={settings.name!r}; choose from {', '.join(decoder_names())}, or import the "
                         "module that registers it")
-    if issubclass(decoder_class(settings.name), ClosureDecoder):
-        raise UserError(f"decoder.name={settings.name} is fitted to another decoder; give decoder.closure=true")
     if not settings.modulation or set(settings.modulation) - {"shift", "scale", "output"}:
         raise UserError(f"decoder.modulation={list(settings.modulation)}; give a subset of [shift, scale, output]")
     if method not in ("closed_form", *METHODS):

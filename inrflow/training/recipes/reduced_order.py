@@ -10,10 +10,8 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-import torch
 
 from inrflow.decoders.base import Decoder
-from inrflow.decoders.closure import ClosureDecoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedForm
 from inrflow.dynamics.states import CodeData, frames_needed, memory_directions, with_memory
@@ -39,7 +37,6 @@ from inrflow.training.run import Run
 
 _COPIES_SHARE = 0.15
 _QUADRATIC_SHARE, _MEMORY_SHARE = 0.3, 0.3  # of the time, at most
-_CLOSURE_MODES = 128
 _LONG_SERIES = 200  # frames
 
 
@@ -103,13 +100,6 @@ class ReducedOrderRecipe:
             fitted, chosen = follow_quadratic_motion(run, fitted, codes, chosen, copies)
         with run.budget.part(_MEMORY_SHARE, lambda: run.log.say("delay embedding: time is over")):
             chosen = choose_memory(run, chosen, sizes)
-        decoder: Decoder = fitted.decoder
-        prior: GaussianPrior | None = None
-        if run.config.decoder.closure and chosen.size < len(fitted.modes.variances):
-            decoder, prior = choose_closure(run, fitted, chosen.size, chosen.train)
-        if prior is not None:
-            yield closed_form_candidate(run, self.name, decoder, prior, chosen, fitted.interpolation_error)
-            return
         leading = fitted.leading(chosen.size)
         yield closed_form_candidate(
             run, self.name, leading.decoder, leading.modes.prior(), chosen, fitted.interpolation_error, fitted
@@ -145,6 +135,7 @@ def closed_form_candidate(
     floor = float(prior.noise.mean())
     step = integration_step(field, states.since(chosen.past), chosen.score + floor, settings.step)
     integrator = problem.integrator(step)
+    error = rollout_error(field, integrator, judged_states, judged, first, size)
 
     @cache
     def full() -> ClosedForm:
@@ -167,31 +158,9 @@ def closed_form_candidate(
     refits_decoder = fitted is not None and validation is not None and problem.source.time_bins is None
     return Candidate(
         problem, recipe, "closed form", decoder, prior, field, integrator, states, judged_states, first,
-        Score(rollout_error(field, integrator, judged_states, judged, first, size), floor, chosen.row.unknowns or 0), interpolation_error=interpolation_error, refit=refit,
+        Score(error, floor, chosen.row.unknowns or 0), interpolation_error=interpolation_error, refit=refit,
         refit_decoder=refit_decoder if refits_decoder else None, row=chosen.row,
     )
-
-
-def choose_closure(
-    run: Run, fitted: FittedDecoder, size: int, codes: CodeData
-) -> tuple[Decoder, GaussianPrior | None]:
-    """A decoder whose further modes are functions of the leading codes; no prior where held-out frames reject it."""
-    modes = fitted.modes
-    wide = modes.truncated(min(len(modes.variances), max(_CLOSURE_MODES, 2 * size)))
-    fitted.decoder.set_output(wide.mean, wide.modes)
-    closed = ClosureDecoder(fitted.decoder, size).to(run.problem.device)
-    observed = torch.where(codes.observed[..., None], codes.codes, torch.nan)
-    errors = closed.fit(observed[..., : len(wide.variances)].float(), seed=run.config.seed)
-    run.log.say(
-        f"closure: held-out error of the further modes {errors.without_closure:.2e} without it, "
-        f"{errors.with_closure:.2e} with it" + ("" if errors.worthwhile else "; it is left out")
-    )
-    if not errors.worthwhile:
-        return fitted.decoder, None
-    prior = modes.truncated(size).prior()
-    share = errors.with_closure / max(errors.without_closure, 1e-300)
-    prior.noise = wide.noise.double() + share * (prior.noise - wide.noise.double()).clamp(min=0)
-    return closed.eval(), prior
 
 
 def _on_all_trajectories(
