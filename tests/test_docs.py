@@ -50,6 +50,12 @@ def run(code: str, name: str = "documented") -> dict:
     return module.__dict__
 
 
+@pytest.fixture(autouse=True)
+def without_residual_field(monkeypatch) -> None:
+    """No search for a residual field, which has tests of its own and would take half of the time."""
+    monkeypatch.setattr("inrflow.training.train.choose_residual_field", lambda surrogate, judged, run: surrogate)
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
     """Folders with the data that the blocks of a page find."""

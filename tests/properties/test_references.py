@@ -1,5 +1,7 @@
 """What every registered reference forecast must do."""
 
+from functools import cache
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from inrflow.evaluation.references.registry import References, fit_references
 DESCRIPTION = Description("seasons", ("u", "v"), ("x",), period=(1.0,), time_units="days since 2000-01-01",
                           time_period=8.0)
 POINTS, FRAMES = 6, 20
+seeds = st.integers(0, 2)  # whose references are fitted once
 every_reference = pytest.mark.parametrize("name", sorted(REFERENCES))
 random_trials = settings(max_examples=5, deadline=None, derandomize=True)
 
@@ -32,16 +35,24 @@ def batch(seed: int, trajectories: int, gaps: float = 0.0, frames: int = FRAMES)
     return TrajectoryBatch(t, x, torch.where(lost, torch.nan, u))
 
 
+@cache
+def fitted_to(seed: int, trajectories: int) -> References:
+    """All references of several trajectories, or of one long series."""
+    if trajectories == 1:
+        return fit_references(batch(seed, 1, frames=80), None, DESCRIPTION)
+    return fit_references(batch(seed, trajectories), batch(seed + 1, 2), DESCRIPTION)
+
+
 def fitted(name: str, seed: int) -> References:
-    references = fit_references(batch(seed, 6), batch(seed + 1, 2), DESCRIPTION)
-    if name not in references.fitted:  # of one long series
-        references = fit_references(batch(seed, 1, frames=80), None, DESCRIPTION)
+    references = fitted_to(seed, 6)
+    if name not in references.fitted:
+        references = fitted_to(seed, 1)
     assert name in references.fitted, "give this test data that the reference can be fitted to"
     return References(references.points, {name: references.fitted[name]})
 
 
 @every_reference
-@given(seed=st.integers(0, 99), gaps=st.sampled_from([0.0, 0.3]))
+@given(seed=seeds, gaps=st.sampled_from([0.0, 0.3]))
 @random_trials
 def test_a_saved_reference_gives_the_same_forecast(name, seed, gaps, tmp_path_factory):
     references = fitted(name, seed)
@@ -55,7 +66,7 @@ def test_a_saved_reference_gives_the_same_forecast(name, seed, gaps, tmp_path_fa
 
 
 @every_reference
-@given(seed=st.integers(0, 99))
+@given(seed=seeds)
 @random_trials
 def test_trajectories_do_not_influence_one_another_and_every_value_is_finite(name, seed):
     references, new = fitted(name, seed), batch(seed + 2, 3)
@@ -67,7 +78,7 @@ def test_trajectories_do_not_influence_one_another_and_every_value_is_finite(nam
 
 
 @every_reference
-@given(seed=st.integers(0, 99))
+@given(seed=seeds)
 @random_trials
 def test_a_forecast_depends_on_the_observed_frames_and_not_on_how_far_it_goes(name, seed):
     references, new = fitted(name, seed), batch(seed + 2, 2)
