@@ -7,13 +7,12 @@ Candidates are scored by rollouts of held-out trajectories of the same environme
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from inrflow.dynamics.fitting.alternate import ContextFit, contexts_of, fit_contexts, refine
-from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.fitting.linear import affine_rollout
 from inrflow.dynamics.fitting.moments import Moments, UniformMoments, moments_of
 from inrflow.dynamics.states import CodeData, evenly_spread
@@ -28,19 +27,13 @@ _CLEARLY_BETTER = 0.95
 _ENOUGH = 1.2  # transitions for each unknown of a row of the operators
 _MOMENT_VALUES = 1.2e8
 
-FREE, AVERAGED = "free", "averaged"
-#: Constraints on operators: none, the mean over the symmetries.
-FORMS = (FREE, AVERAGED)
-
-
 @dataclass(frozen=True)
 class ContextCandidate:
-    """size: codes; contexts: P; ridge: of the operators; form: their constraint, one of `FORMS`."""
+    """size: codes; contexts: P; ridge: of the operators."""
 
     size: int
     contexts: int
     ridge: float
-    form: str = FREE
 
 
 @dataclass
@@ -63,7 +56,6 @@ class ContextSearch:
         known: (E, Q) parameters of the environments to start from, None where nothing is known.
         floor: error of the decoder alone, share of the variance.
         seed: of the random starts.
-        average: over the symmetries that the copies show, where they move codes exactly.
     """
 
     def __init__(
@@ -76,12 +68,11 @@ class ContextSearch:
         known: Tensor | None = None,
         floor: float = 0.0,
         seed: int = 0,
-        average: OperatorAverage | None = None,
     ) -> None:
         self.training, self.environment = training, environment
         self.moments = moments_of(training, environment, environments)
         self.held, self.held_environment = held, held_environment
-        self.known, self.floor, self.seed, self.average = known, floor, seed, average
+        self.known, self.floor, self.seed = known, floor, seed
         self.transitions = int(self.moments.counts.sum())
         seen = training.codes[training.observed]
         self.variance = float((seen - seen.mean(0)).square().sum(1).mean())
@@ -104,17 +95,12 @@ class ContextSearch:
         return refine(small, contexts_of_parameters(self.known, contexts), _FIRST_RIDGE, _START_ROUNDS).contexts
 
     def fit(
-        self, size: int, contexts: Tensor, ridge: float, rounds: int = 6, form: str = FREE,
-        data: tuple[CodeData, Tensor] | None = None,
+        self, size: int, contexts: Tensor, ridge: float, rounds: int = 6, data: tuple[CodeData, Tensor] | None = None,
     ) -> ContextFit:
-        """A field for the first `size` codes, its operators constrained to a form; fitted to other `data` than those of
-        training, codes and the number (S,) of the environment of each."""
+        """A field for the first `size` codes; fitted to other `data` than those of training, codes and the number (S,)
+        of the environment of each."""
         moments = self.moments if data is None else moments_of(*data, len(self.moments.counts))
-        moments = moments.truncated(size)
-        fit = refine(moments, contexts, ridge, rounds)
-        if form == AVERAGED and self.average is not None:
-            return replace(fit, operators=self.average(fit.operators))
-        return fit
+        return refine(moments.truncated(size), contexts, ridge, rounds)
 
     def held_contexts(self, fit: ContextFit) -> Tensor:
         """Contexts (S, P) of the held-out trajectories in a field."""
@@ -141,7 +127,7 @@ class ContextSearch:
         limit = int((_MOMENT_VALUES / max(1, len(self.moments.counts))) ** 0.5)
 
         def try_one(candidate: ContextCandidate, start: Tensor) -> None:
-            fit = self.fit(candidate.size, start, candidate.ridge, form=candidate.form)
+            fit = self.fit(candidate.size, start, candidate.ridge)
             value = self.score(fit)
             fits[candidate], scores[candidate] = fit, value if value == value else float("inf")
 
@@ -155,16 +141,10 @@ class ContextSearch:
         for ridge in _RIDGES:
             try_one(ContextCandidate(best.size, best.contexts, ridge), fits[best].contexts)
         best = self._best(scores)
-        if self.average is not None:  # regressions that differ little by themselves differ more without their errors
-            largest = max(candidate.size for candidate in scores)
-            for size in sorted({best.size, largest}):
-                for ridge in sorted({best.ridge, _RIDGES[0]}) if self.average.keeps(size) else ():
-                    try_one(ContextCandidate(size, best.contexts, ridge, AVERAGED), fits[best].contexts)
-        best = self._best(scores)
         return ContextChoice(best, fits[best], scores[best], scores)
 
     def _best(self, scores: dict[ContextCandidate, float]) -> ContextCandidate:
-        ordered = sorted(scores, key=lambda c: (c.contexts, c.form != FREE, c.size, -c.ridge))
+        ordered = sorted(scores, key=lambda c: (c.contexts, c.size, -c.ridge))
         best = ordered[0]
         for candidate in ordered[1:]:
             if scores[candidate] + self.floor < _CLEARLY_BETTER * (scores[best] + self.floor):

@@ -13,7 +13,6 @@ import torch
 from inrflow.data.batch import Augmentation
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import AffineDecoder, Decoder
-from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.states import CodeData, TimeScale
 from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import encode
@@ -29,7 +28,6 @@ MotionOf = Callable[[np.ndarray], AffineMotion]
 _BLOCK = 16
 MOVED_BLOCK = 2  # trajectories whose frames may each have a motion of their own: a matrix of all codes for every frame
 _FEWEST = 2
-_ELEMENTS = 16  # of the group, over which operators are averaged
 
 
 @dataclass
@@ -85,12 +83,6 @@ class TrainingCodes:
             moved = self.action(codes.codes, augmentation.sample(random, len(indices)))
             parts.append(CodeData(torch.where(codes.observed[..., None], moved, codes.codes), codes.t, codes.observed))
         return CodeData.join(parts)
-
-    def operator_average(self, augmentation: Augmentation) -> OperatorAverage | None:
-        """Averages operators on codes over these symmetries; None where codes are not moved exactly."""
-        if self.action is None or not augmentation:
-            return None
-        return OperatorAverage(self.action.affine(augmentation.sample(np.random.default_rng([19]), _ELEMENTS)))
 
 
 def solve_codes(

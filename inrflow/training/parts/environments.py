@@ -15,10 +15,9 @@ from torch import Tensor
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.contexts.parameter_map import ParameterMap
-from inrflow.dynamics.contexts.search import AVERAGED, FREE, ContextChoice, ContextSearch, contexts_of_parameters
+from inrflow.dynamics.contexts.search import ContextChoice, ContextSearch, contexts_of_parameters
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.alternate import ContextFit
-from inrflow.dynamics.fitting.group_average import OperatorAverage
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
@@ -36,7 +35,6 @@ _QUICK_SIZE = 128
 _BEYOND = 2.0  # times the contexts of training, for which the integration step is chosen too
 _STEP_SHARE = 0.005  # of the error, by which the step is chosen: forecasts go farther, in time and in contexts
 _QUADRATIC_SHARE = 0.1  # of the time, each of the passes over coefficients and contexts
-_KINDS = {FREE: "", AVERAGED: ", averaged over the symmetries"}
 
 
 class ContextGroups:
@@ -139,32 +137,28 @@ class ContextDynamicsSearch:
         largest = min(_QUICK_SIZE, codes.codes.shape[-1], int(search.transitions / (1.2 * (1 + counts[0]))) - 1)
         return search.score(search.fit(max(2, largest), search.start(counts[0]), 1e-8, rounds=3))
 
-    def _search(
-        self, codes: CodeData, validation: CodeData, floor: float, average: OperatorAverage | None = None,
-    ) -> ContextSearch:
+    def _search(self, codes: CodeData, validation: CodeData, floor: float) -> ContextSearch:
         copies = len(codes.codes) // len(self.run.problem.train)
         return ContextSearch(
             codes, self.groups.train(copies), len(self.groups.used), validation, self.groups.validation,
-            self.groups.parameters, floor, self.run.config.seed, average,
+            self.groups.parameters, floor, self.run.config.seed,
         )
 
     def search(
-        self, decoder: Decoder, modes: OutputModes, codes: CodeData, validation: CodeData | None, without: float,
-        average: OperatorAverage | None = None,
+        self, modes: OutputModes, codes: CodeData, validation: CodeData | None, without: float
     ) -> ContextDynamics | None:
         """The best dynamics with contexts; None where they do not help.
 
         Args:
             codes: of training trajectories, originals first, then their copies in turn.
             without: validation error of the best dynamics without contexts.
-            average: averages operators over the symmetries.
         """
         log, counts = self.run.log, self.groups.sizes(self.run.log.say)
         if validation is None or not len(validation.codes) or not counts:
             log.say("contexts are not used: they need several environments and a held-out trajectory; give more")
             return None
         floor = float(modes.noise.mean())
-        search = self._search(codes, validation, floor, average)
+        search = self._search(codes, validation, floor)
         sizes = candidate_sizes(
             modes.variances, search.transitions // (1 + counts[0]), self.run.config.decoder.code_size
         )
@@ -172,7 +166,7 @@ class ContextDynamicsSearch:
         chosen = choice.candidate
         log.say(
             f"linear dynamics with contexts: {len(self.groups.used)} environments, {chosen.contexts} numbers each, "
-            f"{chosen.size} codes, ridge {chosen.ridge:g}{_KINDS[chosen.form]}, validation error {choice.score:.2e} of "
+            f"{chosen.size} codes, ridge {chosen.ridge:g}, validation error {choice.score:.2e} of "
             f"the variance ({without:.2e} without contexts, decoder alone {floor:.1e})"
         )
         log.log("contexts", 0, validation=choice.score, without=without, code_size=chosen.size,
@@ -205,12 +199,11 @@ class ContextDynamicsSearch:
         fit, chosen = choice.fit, choice.candidate
 
         def refit(codes: CodeData, rows: Tensor) -> tuple[VectorField, Tensor]:
-            full = search.fit(chosen.size, fit.contexts, chosen.ridge, form=chosen.form, data=(codes, rows))
+            full = search.fit(chosen.size, fit.contexts, chosen.ridge, data=(codes, rows))
             return context_field(full), full.contexts
 
         field = context_field(fit)
-        row = self._tried(f"linear dynamics with contexts{_KINDS[chosen.form]}", field, fit.contexts, choice.score,
-                          search.floor)
+        row = self._tried("linear dynamics with contexts", field, fit.contexts, choice.score, search.floor)
         return ContextDynamics(field, fit.contexts, search.held_contexts(fit), choice.score, refit, row)
 
     def _quadratic(

@@ -15,15 +15,8 @@ from inrflow.dynamics.states import CodeData, with_contexts, with_memory
 from inrflow.numerics.effort import effort
 from inrflow.numerics.principal_components import standardised
 from inrflow.training.judge import rollout_error
-from inrflow.training.margins import (
-    BETTER,
-    BETTER_ON_FEW,
-    COUPLED_CONTEXTS,
-    DECODER_LIMITED,
-    DETERMINED,
-    ROUNDING,
-)
-from inrflow.training.parts.linear import ChosenDynamics, linear_field, linear_search
+from inrflow.training.margins import BETTER, COUPLED_CONTEXTS, DECODER_LIMITED, ROUNDING
+from inrflow.training.parts.linear import ChosenDynamics
 from inrflow.training.recorder import Recorder, Tried
 from inrflow.training.run import Run
 
@@ -52,31 +45,27 @@ def number_of_products(run: Run, train: CodeData, share: float = _SHARE) -> int:
 def choose_quadratic(
     run: Run, chosen: ChosenDynamics, floor: float, sizes: list[int]
 ) -> ChosenDynamics:
-    """Quadratic dynamics in place of the linear ones, where these leave something and validation prefers the former."""
+    """Quadratic dynamics in place of the linear ones, where these leave something and validation prefers the former.
+
+    Not of single trajectories: frames left out of one do not show what its products do beyond its end.
+    """
     settings, fit, validation = run.config.dynamics, chosen.fit, chosen.validation
     if (
-        settings.products == 0 or fit.candidate.memory or run.problem.forcing_period
+        settings.products == 0 or validation is None or fit.candidate.memory or run.problem.forcing_period
         or fit.score < max(DECODER_LIMITED * floor, ROUNDING)
     ):
         return chosen
-    train, judged, first = run.problem.judging(chosen.train, validation)
-    search = QuadraticSearch(train, judged, first, run.log)
-    count = number_of_products(run, train)
+    search = QuadraticSearch(chosen.train, validation, 0, run.log)
+    count = number_of_products(run, chosen.train)
     form = search.search(sizes, count) if count else None
     if form is None:
         return chosen
-    needed, linear = BETTER, fit.score
-    if validation is None:  # linear dynamics were judged by frames left out: here both are by the last frames
-        needed = BETTER_ON_FEW
-        determined = max(1, int(train.transitions / DETERMINED))
-        fewer = replace(fit.candidate, size=min(fit.candidate.size, determined))
-        linear = search.error(linear_field(run, linear_search(run, train, None, floor).fit(fewer)))
     row = run.log.tried(Tried(
         "reduced_order", f"quadratic dynamics, {len(form.left)} products", form.size, form.score, floor,
         form.size * (1 + form.size + len(form.left)),
     ))
-    if form.score > needed * linear:
-        row.why = f"not clearly better than linear dynamics ({linear:.2e})"
+    if form.score > BETTER * fit.score:
+        row.why = f"not clearly better than linear dynamics ({fit.score:.2e})"
         return chosen
     chosen.row.why = "quadratic dynamics have a lower validation error"
     run.log.say(

@@ -81,10 +81,7 @@ class ReducedOrderRecipe:
         search = linear_search(run, train, codes.validation, noise)
         chosen = choose_linear(run, search, sizes, train, codes.validation)
         if run.problem.environments is not None:
-            average = codes.operator_average(run.problem.augmentation())
-            dynamics = ContextDynamicsSearch(run).search(
-                fitted.decoder, fitted.modes, train, codes.validation, chosen.score, average
-            )
+            dynamics = ContextDynamicsSearch(run).search(fitted.modes, train, codes.validation, chosen.score)
             if dynamics is not None:
                 assert codes.validation is not None
                 chosen.row.why = "dynamics with contexts have a lower validation error"
