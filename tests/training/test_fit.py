@@ -39,7 +39,7 @@ def test_a_term_and_a_recipe_of_ones_own_are_fitted(data, tmp_path, registries, 
 
     from inrflow.training.recipes.neural import NeuralRecipe
 
-    problem = inrflow.Problem.open(data, "training.steps.decoder=0", "training.steps.rollout=600",
+    problem = inrflow.Problem.open(data, "training.steps.decoder=0", "training.steps.rollout=510",
                                    "decoder.code_size=2", "training.optimiser=adam", "dynamics.step=0.5")
     recipe = NeuralRecipe(field=lambda size: inrflow.VectorField(size, [Turning()]))
     surrogate = inrflow.fit(problem, [recipe], tmp_path / "run")
