@@ -183,7 +183,7 @@ def test_adaptation_of_context_decoder_and_field(source):
     contexts = Contexts("environment", torch.tensor([[-1.0], [1.0]]).double(), torch.arange(2))
 
     def adapted(decoder):
-        surrogate = Surrogate(WAVES, source.normalisation, decoder, field, Integrator("rk4", 0.1), whole,
+        surrogate = Surrogate(WAVES, source.normalisation, decoder, field, Integrator("rk4", 0.5), whole,
                               TimeScale(0.0, 0.2), np.array([[0.0], [1.0]]), 0.8, {}, contexts=contexts)
         result = adapt_further(surrogate, [batch], True)[0]
         output = result.surrogate.decoder.output

@@ -37,7 +37,8 @@ def series(tmp_path_factory):
         file.attrs.create("channels", ["wind"], dtype=text)
         file.attrs.create("coordinates", ["x", "y"], dtype=text)
     done = command("train", f"data.train={folder / 'stations.h5'}", f"data.frames={CUT}", "recipe=series",
-                   "training.minutes=1", "training.residual_field=off", f"output={folder / 'run'}")
+                   "training.minutes=1", "training.residual_field=off", "decoder.code_size=6",
+                   f"output={folder / 'run'}")
     assert done.code == 0, done.err
     return folder, t, x, u, gaps
 
