@@ -228,8 +228,8 @@ def tell_moved(surrogate: Surrogate, there: Surrogate, console: Console, why: st
 def report_evaluation(
     surrogate: Surrogate, path: Path, observe: Observe, directory: Path, console: Console,
     references: References | None, seen: bool = False
-) -> None:
-    """Evaluate on a file; write evaluation.json and pictures into the directory, print a table.
+) -> dict[str, Any]:
+    """The report of an evaluation on a file; it and pictures are written into the directory, and a table is printed.
 
     seen: whether the model was trained on these data, which the report says."""
     from inrflow.commands.report import draw, show_errors
@@ -246,3 +246,4 @@ def report_evaluation(
     draw(directory, surrogate, evaluation, triangles)
     show_errors(evaluation.report, screen())
     console.print(f"report and plots are in {directory}", highlight=False)
+    return evaluation.report

@@ -104,14 +104,10 @@ def evaluate_all(
     family: Family, tests: dict[str, str], config: Config, directory: Path, console: Console
 ) -> None:
     """evaluation.json of every physics in a folder of its name, and all of them together in the run directory."""
-    from inrflow.evaluation.evaluate import evaluate
-
     observe = Observe(config.observe.frames, config.observe.points, config.observe.noise)
     reports = {}
     for name, path in tests.items():
         console.print(f"[bold]{name}[/bold]", highlight=False)
-        surrogate = family.surrogate(name)
-        report_evaluation(surrogate, Path(path), observe, directory / safe_name(name), console, None)
-        with TrajectoryFile(path, check=False) as file:
-            reports[name] = evaluate(surrogate, file, observe, with_std=False).report
+        reports[name] = report_evaluation(family.surrogate(name), Path(path), observe, directory / safe_name(name),
+                                          console, None)
     write_json(directory / EVALUATION_FILE, {"physics": reports})
