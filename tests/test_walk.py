@@ -1,8 +1,8 @@
 """How many files a reader of one command's code walks through, and how many different calls lead from file to file.
 
 Counted are calls of functions of the package and its kernels; neither class bodies nor what runs while modules are
-imported. The limits are what was reached; they may only go down (four files and six calls of training, three and five of
-a query were added with files of other formats and labelled arrays). Training is walked up to the saved model and its
+imported. The limits are what was reached; they may only go down (four files and six calls of training, three and five
+of a query were added with files of other formats and labelled arrays). Training is walked up to the saved model and its
 references, without the report on the data that it was trained on, whose files are those of `inrflow evaluate`.
 """
 
