@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
@@ -49,22 +48,12 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
         return "the time is over" if run.budget.over and best is not None else None
 
     recipes = recipes_named(run.config.recipe) if recipes is None else recipes
-    late = [recipe for recipe in recipes if is_late(recipe, run.problem)]
-    further: list[tuple[str, Iterator[Candidate]]] = []
-    for recipe in [*(recipe for recipe in recipes if recipe not in late), *late]:
+    for recipe in sorted(recipes, key=lambda recipe: is_late(recipe, run.problem)):
         reason = run.judge.enough(best) or recipe.applies(run.problem, best) or over()
         if reason is not None:
             run.log.skip(recipe.name, reason)
             continue
-        candidates = _proposed(recipe, run)
-        if late and recipe not in late:
-            consider(islice(candidates, 1))
-            further.append((recipe.name, candidates))
-        else:
-            consider(candidates)
-    for name, candidates in further:
-        if best is not None and best.recipe == name and run.judge.enough(best) is None and not run.budget.over:
-            consider(candidates)
+        consider(_proposed(recipe, run))
     if best is None or chosen is None:
         why = "; ".join(f"{row['recipe']}: {row['why']}" for row in run.log.not_applied) or "every model diverged"
         raise UserError(f"no model was found for {run.problem.file.path} ({why}); give more trajectories, or "
@@ -84,8 +73,8 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
 
 
 def is_late(recipe: Recipe, problem: Problem) -> bool:
-    """Whether a recipe asks, by an optional method of this name, to be tried after the first candidates of the others
-    and before their further ones: one that takes much time, and seldom finds a model of such data."""
+    """Whether a recipe asks, by an optional method of this name, to be tried after the others: one that takes much time
+    and seldom finds a model of such data."""
     return bool(getattr(recipe, "is_late", lambda _: False)(problem))
 
 
