@@ -61,12 +61,12 @@ def data_files(name: str, train: int = 64, test: int = 32, **changes: Any) -> tu
 
 @contextmanager
 def started(
-    config: Config, file: TrajectoryFile, folder: Path | None = None, quiet: bool = True, pretrained: Any = None
+    config: Config, file: TrajectoryFile, folder: Path | None = None, quiet: bool = True
 ) -> Iterator[Run]:
     """A run on an open file, whose budget is processor time, logged to a folder or to one that is deleted."""
     with tempfile.TemporaryDirectory() as scratch:
         with quiet_log(folder or Path(scratch), quiet) as log:
-            yield start_run(Problem.of(config, file, pretrained=pretrained), log, time.process_time)
+            yield start_run(Problem.of(config, file), log, time.process_time)
 
 
 @contextmanager
