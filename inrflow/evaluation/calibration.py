@@ -2,64 +2,144 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields, replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.evaluation.forecast import forecast
-from inrflow.model.state_prior import ContextPrior
+from inrflow.model.state_prior import ContextPrior, StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import seconds_of
 from inrflow.numerics.normal import HALF_WIDTH_90
 
+CALIBRATED = ("spread", "growth", "inflation")  # of a StatePrior
 _VALUES = 100_000
 _FRACTIONS = (1.0, 0.25, 0.0625)  # of the points, observed in the held-out windows
 _FEWEST = 8  # values in a window that can be assimilated
 _FEWEST_VALUES, _FEWEST_FRAMES = 10, 3  # of quantiles, and of their growth
 _LINEARISED = 30  # products of a linearised flow, times n^3
+_NEGLIGIBLE = 1e-2  # of the rest: variance of codes that tells nothing of its inflation
+_LEAST, _MOST = 0.05, 1e3  # factors
+_BISECTIONS = 12
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
 
 def calibrate(
-    surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None
-) -> tuple[Tensor, Tensor]:
-    """Factors (C,) on the standard deviations with which 90% intervals hold 90% of held-out values, and the powers (C,)
-    of 1 + lead with which they grow (see StatePrior).
+    surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None,
+    points: Tensor | None = None,
+) -> StatePrior:
+    """The surrogate's prior with standard deviations that agree with forecasts of trajectories that are new to it.
 
-    The powers are those of a line through the logarithms of the 90% quantiles of each frame after the window.
-
-    A variance estimated from m trajectories follows a chi-squared distribution with m degrees of freedom. As held-out
-    trajectories are often easier than new ones (windows of the same runs), intervals are narrowed no further than its
-    lower one-sigma quantile allows (normal approximation of Wilson and Hilferty, 1931). Forecasts that diverge leave
-    the factors at 1.
+    For each channel, from windows observed at all of their points, the factor `spread` with which 90 % intervals hold
+    90 % of the values, and the power `growth` of 1 + lead with which they grow: that of a line through the logarithms
+    of the 90 % quantiles of each frame after the window. Then, from windows observed at a few points, the `inflation`
+    of the covariance of codes (Anderson & Anderson 1999): where much is observed, what codes miss and errors of the
+    dynamics are most of the error, where little is, errors of the codes are. Forecasts that diverge leave the factors
+    at 1.
 
     Args:
         batch: trajectories in data units that the surrogate was not fitted to.
         window: number of first frames assimilated, at all of their points and at fractions of them.
         context: known contexts of the trajectories, or None.
+        points: of those at which forecasts are compared, None for all.
     """
-    factors = torch.ones(batch.u.shape[-1], dtype=torch.float64)
-    growth = torch.zeros_like(factors)
+    channels = batch.u.shape[-1]
+    spread, inflation = torch.ones(2, channels, dtype=torch.float64)
+    growth = torch.zeros_like(spread)
+    neutral = replace(surrogate.prior, spread=spread, growth=growth, inflation=inflation)
     if not surrogate.decoder.affine:
-        return factors, growth
-    every = [_scaled_errors(surrogate, batch, window, fraction, context) for fraction in _FRACTIONS]
-    errors, lead, number = (torch.cat(parts) for parts in zip(*every, strict=True))
-    for c in range(len(factors)):
-        known = torch.isfinite(errors[:, c])
-        step = max(1, int(known.sum()) // _VALUES)
-        values, leads, numbers = (part[known][::step] for part in (errors[:, c], lead, number))
-        if len(values) >= _FEWEST_VALUES:
-            growth[c] = _growth(values, leads, numbers)
-            factors[c] = (values / (1 + leads) ** growth[c]).quantile(0.9)
-    variance = 2 / (9 * len(batch))
-    cautious = (factors * (1 - variance - variance**0.5) ** -1.5).clamp(max=1.0)
-    return torch.maximum(factors, cautious).clamp(0.05, 1e3), growth
+        return neutral
+    surrogate = replace(surrogate, prior=neutral)
+    every = [_errors(surrogate, batch, window, fraction, context, points) for fraction in _FRACTIONS]
+    for c in range(channels):
+        whole, some = every[0].of(c), Errors.join([errors.of(c) for errors in every[1:]])
+        if len(whole.number) >= _FEWEST_VALUES:
+            spread[c], growth[c], inflation[c] = factors_of(whole, some)
+    return replace(neutral, spread=spread, growth=growth, inflation=inflation)
 
 
-def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds: float) -> TrajectoryBatch:
-    """Fewer trajectories, then shorter ones, then fewer points, where standard deviations of all would take longer than
-    `seconds` of a usual core. At least 4 trajectories, 8 frames after the first `past` and 256 points are kept."""
+def factors_of(whole: Errors, some: Errors) -> tuple[float, float, float]:
+    """Spread, growth and inflation of one channel, of windows observed at all and at some of their points."""
+    inflation, growth = 1.0, _growth(whole.scaled(), whole.lead, whole.number)
+    spread = quantile_of_others(whole.scaled(growth=growth), whole.number)
+    some = some.select(some.codes > _NEGLIGIBLE * some.rest)
+    if len(some.number) >= _FEWEST_VALUES and spread > 0:
+        wanted = (some.scaled(spread, growth).square() * some.total - some.rest) / some.codes
+        inflation = min(max(quantile_of_others(wanted, some.number), _LEAST), _MOST)
+        spread = quantile_of_others(whole.scaled(growth=growth, inflation=inflation), whole.number)
+    return min(max(spread, _LEAST), _MOST), growth, inflation
+
+
+@dataclass
+class Errors:
+    """Absolute errors (B,) of forecasts of one channel, variances (B,) that the codes' covariance gives, and of the
+    rest, before any calibration; times (B,) after the last observation, and numbers (B,) of trajectories."""
+
+    error: Tensor
+    codes: Tensor
+    rest: Tensor
+    lead: Tensor
+    number: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Variances (B,)."""
+        return self.codes + self.rest
+
+    def scaled(self, spread: float = 1.0, growth: float = 0.0, inflation: float = 1.0) -> Tensor:
+        """Errors (B,) in half widths of 90 % intervals."""
+        std = (inflation * self.codes + self.rest).sqrt() * spread * (1 + self.lead) ** growth
+        return self.error / std / HALF_WIDTH_90
+
+    def of(self, channel: int) -> Errors:
+        """Known errors (B,) of one channel of all of them (B, C)."""
+        error, codes, rest = (part[:, channel] for part in (self.error, self.codes, self.rest))
+        known = torch.isfinite(error) & torch.isfinite(codes)
+        known = known.nonzero()[:, 0]
+        known = known[:: max(1, len(known) // _VALUES)]
+        return Errors(error[known], codes[known], rest[known], self.lead[known], self.number[known])
+
+    def select(self, rows: Tensor) -> Errors:
+        """Some of them."""
+        return Errors(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @classmethod
+    def join(cls, parts: list[Errors]) -> Errors:
+        """All of several."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+def quantile_of_others(values: Tensor, number: Tensor, share: float = 0.9) -> float:
+    """The quantile of values (B,) whose level, of the other trajectories, holds a share of those of each trajectory.
+
+    Values of a trajectory have errors in common, so that a new one has fewer below the quantile of a few others: the
+    level is that at which trajectories left out, one after the other, hold the share (`number` (B,) tells them apart).
+    The largest value where none does; the plain quantile of a single trajectory.
+    """
+    names = number.unique()
+    if len(names) == 1:
+        return float(values.quantile(share))
+    parts = [(values[number == one], values[number != one].sort().values) for one in names]
+
+    def held(level: float) -> float:
+        shares = [(own <= others[round(level * (len(others) - 1))]).double().mean() for own, others in parts]
+        return float(torch.stack(shares).mean())
+
+    low, high = 0.5, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if held(middle) >= share else (middle, high)
+    return float(values.quantile(high))
+
+
+def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds: float
+               ) -> tuple[TrajectoryBatch, Tensor | None]:
+    """Fewer trajectories, then shorter ones, then some of their points to compare forecasts at (None for all), where
+    standard deviations of all would take longer than `seconds` of a usual core. At least 4 trajectories, 8 frames after
+    the first `past` and 256 points are kept."""
     states = len(surrogate.prior.mean)
     flow = (2 if surrogate.field.is_linear else _LINEARISED) * states**3
     trajectories, frames, points = len(batch), batch.u.shape[1] - past, batch.u.shape[2]
@@ -76,10 +156,8 @@ def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds:
         points = max(min(256, points), int(points / excess()))
     batch = batch.select(torch.linspace(0, len(batch) - 1, trajectories).round().long()).first_frames(past + frames)
     if points == batch.u.shape[2]:
-        return batch
-    chosen = torch.randperm(batch.u.shape[2], generator=torch.Generator().manual_seed(0))[:points].sort().values
-    return TrajectoryBatch(batch.t, batch.x[:, :, chosen], batch.u[:, :, chosen],
-                           None if batch.delay is None else batch.delay[:, :, chosen])
+        return batch, None
+    return batch, torch.randperm(batch.u.shape[2], generator=torch.Generator().manual_seed(0))[:points].sort().values
 
 
 def _growth(values: Tensor, lead: Tensor, number: Tensor) -> float:
@@ -104,12 +182,12 @@ def _power(values: Tensor, lead: Tensor) -> float:
     return float(np.polyfit(np.log1p(frame), np.log(quantile), 1)[0])
 
 
-def _scaled_errors(
-    surrogate: Surrogate, batch: TrajectoryBatch, window: int, fraction: float, context: ContextPrior | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Errors (values, C) of forecasts from windows observed at a fraction of the points, in half widths of intervals
-    that do not grow, their times (values,) after the window, internal units, and the numbers of their trajectories."""
-    points = batch.u.shape[2]
+def _errors(
+    surrogate: Surrogate, batch: TrajectoryBatch, window: int, fraction: float, context: ContextPrior | None,
+    chosen: Tensor | None,
+) -> Errors:
+    """Errors (B, C), at chosen points, of forecasts from windows observed at a fraction of all points."""
+    points, channels = batch.u.shape[2:]
     seen = torch.zeros(len(batch), points, dtype=torch.bool)
     random = np.random.default_rng([7])
     for row in seen:  # a subset of its own for every trajectory
@@ -118,15 +196,21 @@ def _scaled_errors(
     first = TrajectoryBatch(first.t, first.x, torch.where(seen[:, None, :, None], first.u, torch.nan), first.delay)
     usable = (torch.isfinite(first.u).flatten(1).sum(1) >= _FEWEST).nonzero()[:, 0]
     if not len(usable):
-        none = torch.empty(0, dtype=torch.float64)
-        return none[:, None].expand(0, batch.u.shape[-1]), none, none
+        none = torch.empty(0, channels, dtype=torch.float64)
+        return Errors(none, none, none, none[:, 0], none[:, 0])
     batch = batch.select(usable)
     known = None if context is None else context.select(usable)
     estimate = surrogate.estimate(first.select(usable), context=known)
+    if chosen is not None:
+        batch = TrajectoryBatch(batch.t, batch.x[:, :, chosen], batch.u[:, :, chosen],
+                                None if batch.delay is None else batch.delay[:, :, chosen])
     predicted = forecast(surrogate, estimate, batch)
     assert predicted.std is not None
-    error = (predicted.mean - surrogate.normalisation.apply(batch.u)).double()
-    lead = (surrogate.scale.internal(batch.t) - estimate.last[:, None]).clamp(min=0)
-    scaled = error.abs() / predicted.std / HALF_WIDTH_90
-    number = usable.double()[:, None, None].expand(scaled.shape[:3])
-    return scaled.flatten(0, 2), lead[..., None].expand(scaled.shape[:3]).flatten(), number.flatten()
+    errors = (predicted.mean - surrogate.normalisation.apply(batch.u)).double().abs()
+    total = predicted.std.double().square()
+    widening = (surrogate.widening(estimate).square() * estimate.factor)[:, None, None, None]
+    rest = torch.minimum((surrogate.prior.noise * widening).expand(total.shape), total)
+    lead = (surrogate.scale.internal(batch.t) - estimate.last[:, None]).clamp(min=0)[..., None]
+    number = usable.double()[:, None, None]
+    return Errors(*(part.flatten(0, 2) for part in (errors, total - rest, rest)),
+                  *(part.expand(errors.shape[:3]).flatten() for part in (lead, number)))

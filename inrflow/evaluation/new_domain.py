@@ -94,7 +94,7 @@ def moved(surrogate: Surrogate, place: Place, batch: TrajectoryBatch | None = No
     codes = result.codes(batch)
     prior.farthest = max(prior.farthest or 0.0, prior.reach(codes, size))
     if batch.u.shape[1] > 1:
-        prior.spread, prior.growth = calibrate(result, batch.select(torch.arange(min(len(batch), _CALIBRATED))), 1)
+        result.prior = calibrate(result, batch.select(torch.arange(min(len(batch), _CALIBRATED))), 1)
     return result
 
 

@@ -28,6 +28,7 @@ class StatePrior:
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
         spread: (C,) factors that make standard deviations agree with held-out forecasts, and
         growth: (C,) the powers of 1 + lead with which they grow, lead in internal units; None: not at all.
+        inflation: (C,) factors on variances that the covariance of the state gives; None: 1.
         unseen: what the decoder misses where no training frame has a point; None: not known.
         farthest: largest squared Mahalanobis distance of a code of the training data from their mean; None: not known.
     """
@@ -40,6 +41,7 @@ class StatePrior:
     unseen: InterpolationError | None = None
     farthest: float | None = None
     growth: Tensor | None = None
+    inflation: Tensor | None = None
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
@@ -82,7 +84,8 @@ class StatePrior:
             factor: broadcastable to it, `StateEstimate.factor` of the trajectory.
             lead: times (..., N or 1) as in `spread_at`.
         """
-        total = (variance.clamp(min=0) + self.noise) * factor * self.spread_at(lead).square()
+        codes = variance.clamp(min=0) if self.inflation is None else variance.clamp(min=0) * self.inflation
+        total = (codes + self.noise) * factor * self.spread_at(lead).square()
         return (total if self.unseen is None else total + self.unseen(x)).sqrt()
 
     def context(self, size: int) -> ContextPrior:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
-from inrflow.evaluation.calibration import affordable, calibrate
+from inrflow.evaluation.calibration import CALIBRATED, affordable, calibrate
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.budget import Budget
@@ -37,11 +37,12 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
     batch, contexts = problem.held_out(past, candidate.calibrated), candidate.known_contexts(judging)
     if contexts is not None and not len(problem.validation):  # which are known of whole trajectories, not of windows
         batch, past = problem.source.batch(judging, normalised=False), candidate.first + 1
+    points = None
     if contexts is None:
-        batch = affordable(batch, past, surrogate, _SHARE * budget.total + _LEAST)
-    prior.spread, prior.growth = calibrate(surrogate, batch, past, contexts)
-    log.log("calibration", 0, **{f"spread_{i}": float(v) for i, v in enumerate(prior.spread)},
-            **{f"growth_{i}": float(v) for i, v in enumerate(prior.growth)})
+        batch, points = affordable(batch, past, surrogate, _SHARE * budget.total + _LEAST)
+    surrogate.prior = calibrate(surrogate, batch, past, contexts, points)
+    log.log("calibration", 0, **{f"{name}_{i}": float(v) for name in CALIBRATED
+                                 for i, v in enumerate(getattr(surrogate.prior, name))})
     if refitted is not None:
         surrogate.field = refitted.field.double().eval()
         surrogate.contexts = refitted.contexts

@@ -153,6 +153,11 @@ class Problem:
         """The problem under other symmetries."""
         return replace(self, symmetries=symmetries)
 
+    def judged_in_time(self) -> Problem:
+        """The problem that trains on all trajectories, and is judged by their last frames."""
+        every = np.sort(np.concatenate([self.train, self.validation]))
+        return replace(self, train=every, validation=every[:0])
+
     # ---- codes ----
 
     def embedding(self, features: int = HARMONIC_FEATURES[0], harmonics: int | None = None) -> Embedding:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from inrflow.errors import UserError
+from inrflow.evaluation.calibration import CALIBRATED
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate
 from inrflow.training.complete import assemble, complete
@@ -66,7 +67,8 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
     wanted = run.config.training.residual_field
     if wanted == "on" or (wanted == "auto" and not best.explained and not run.budget.over):
         judged = assemble(best)
-        judged.prior.spread, judged.prior.growth = surrogate.prior.spread, surrogate.prior.growth
+        for name in CALIBRATED:
+            setattr(judged.prior, name, getattr(surrogate.prior, name))
         surrogate = choose_residual_field(surrogate, judged, run)
         run.log.save_candidates()
     return surrogate

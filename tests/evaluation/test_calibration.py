@@ -15,7 +15,7 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import TimeScale
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.evaluation.calibration import affordable, calibrate
+from inrflow.evaluation.calibration import Errors, affordable, calibrate, factors_of, quantile_of_others
 from inrflow.evaluation.forecast import predicted_std
 from inrflow.model.state_path import StatePath
 from inrflow.model.state_prior import StateEstimate, StatePrior
@@ -187,9 +187,45 @@ def test_codes_unlike_those_of_training_warn_and_widen_by_the_ratio_of_distances
 
 def test_calibration_leaves_intervals_that_are_right(surrogate):
     held = truth(surrogate, seed=50).select(torch.arange(12))
-    spread, growth = calibrate(surrogate, held, 1)
-    torch.testing.assert_close(spread, torch.ones(2).double(), rtol=0, atol=0.1)
-    torch.testing.assert_close(growth, torch.zeros(2).double(), rtol=0, atol=0.05)
+    prior = calibrate(surrogate, held, 1)
+    torch.testing.assert_close(prior.spread, torch.ones(2).double(), rtol=0, atol=0.1)
+    torch.testing.assert_close(prior.growth, torch.zeros(2).double(), rtol=0, atol=0.05)
+    torch.testing.assert_close(prior.inflation, torch.ones(2).double(), rtol=0, atol=0.6)
+
+
+def with_prior(surrogate, prior):
+    return Surrogate(**{**{f.name: getattr(surrogate, f.name) for f in fields(surrogate) if f.init}, "prior": prior})
+
+
+def test_calibration_narrows_intervals_that_are_too_wide(surrogate):
+    timid = with_prior(surrogate, replace(surrogate.prior, process=torch.full((SIZE,), 1e-2).double()))
+    held = truth(surrogate, seed=50).select(torch.arange(12))
+    known = with_prior(surrogate, calibrate(timid, held, 1))
+    assert coverage(forecast_errors(timid, truth(surrogate, seed=55), POINTS)) > 0.97
+    assert coverage(forecast_errors(known, truth(surrogate, seed=55), POINTS)) == pytest.approx(0.9, abs=0.03)
+
+
+def test_the_inflation_of_the_covariance_of_codes_is_told_by_windows_of_few_points():
+    def errors(codes, seed, trajectories=16, values=500):
+        number = torch.arange(float(trajectories)).repeat_interleave(values)
+        codes, rest = (torch.full_like(number, value).double() for value in (codes, 1.0))
+        std = 0.5 * (9 * codes + rest).sqrt()  # half of what is said, of covariances that are nine times as large
+        return Errors((std * normal(len(number), seed=seed)).abs(), codes, rest, torch.zeros_like(rest), number)
+
+    spread, growth, inflation = factors_of(errors(1e-3, 1), errors(30.0, 2))
+    assert (spread, growth, inflation) == (pytest.approx(0.5, rel=0.05), 0.0, pytest.approx(9, rel=0.1))
+
+
+def test_the_quantile_of_few_trajectories_holds_its_share_of_a_new_one():
+    size = torch.exp(0.8 * normal(400, 5, seed=2))  # of the errors of 400 times 4 trajectories and a new one
+    errors = (size[..., None] * normal(400, 5, 40, seed=3)).abs()
+    number, held, plain = torch.arange(4.0).repeat_interleave(40), [], []
+    for every in errors:
+        values = every[:4].flatten()
+        held.append(float((every[4] <= quantile_of_others(values, number)).double().mean()))
+        plain.append(float((every[4] <= values.quantile(0.9)).double().mean()))
+    assert np.mean(plain) < 0.87
+    assert np.mean(held) == pytest.approx(0.9, abs=0.02)
 
 
 def test_calibration_widens_intervals_that_are_too_narrow(surrogate):
@@ -198,10 +234,11 @@ def test_calibration_widens_intervals_that_are_too_narrow(surrogate):
         batch.u[:, 1:] += 5 * NOISE.sqrt() * normal(*batch.u[:, 1:].shape, seed=seed + 5)
         return batch
 
-    factors, _ = calibrate(surrogate, with_errors(60).select(torch.arange(12)), 1)
+    prior = calibrate(surrogate, with_errors(60).select(torch.arange(12)), 1)
     errors = forecast_errors(surrogate, with_errors(70), POINTS)
     assert coverage(errors) < 0.6
-    assert coverage(errors / factors) == pytest.approx(0.9, abs=0.08)
+    errors = forecast_errors(with_prior(surrogate, prior), with_errors(70), POINTS)
+    assert coverage(errors) == pytest.approx(0.9, abs=0.08)
 
 
 def test_intervals_grow_with_errors_that_add_up_and_hold_them_alike_at_all_leads(surrogate):
@@ -212,23 +249,23 @@ def test_intervals_grow_with_errors_that_add_up_and_hold_them_alike_at_all_leads
         return batch
 
     held = drifting(80).select(torch.arange(12))
-    spread, growth = calibrate(surrogate, held, 1)
+    prior = calibrate(surrogate, held, 1)
+    growth = prior.growth
     assert (growth > 0.5).all()
-    known = Surrogate(**{**{f.name: getattr(surrogate, f.name) for f in fields(surrogate) if f.init},
-                         "prior": replace(surrogate.prior, spread=spread, growth=growth)})
+    known = with_prior(surrogate, prior)
     errors = forecast_errors(known, drifting(90), POINTS)
     held = [coverage(errors[:, frame]) for frame in range(1, FRAMES)]
     assert max(held) - min(held) < 0.1 and min(held) > 0.75
-    constant = errors * (1 + torch.arange(float(FRAMES)).double()[None, :, None, None]) ** growth / FRAMES**growth
+    constant = errors * (1 + torch.arange(float(FRAMES)).double()[None, :, None, None]) ** growth
+    constant = HALF * constant / constant.abs().flatten()[::7].quantile(0.9)
     assert coverage(constant[:, 1]) - coverage(constant[:, -1]) > 0.15
 
 
 def test_fewer_then_shorter_trajectories_then_fewer_points_calibrate_in_a_short_time(surrogate):
     batch = TrajectoryBatch(torch.arange(30.0).double().expand(16, 30), normal(1, 1, 900, 1, seed=3),
                             normal(16, 30, 900, 2, seed=4))
-    shapes = [tuple(affordable(batch, 2, surrogate, seconds).u.shape[:3]) for seconds in (1e3, 5e-3, 1e-9)]
+    fewer = [affordable(batch, 2, surrogate, seconds) for seconds in (1e3, 5e-3, 1e-9)]
+    shapes = [(*some.u.shape[:2], 900 if points is None else len(points)) for some, points in fewer]
     assert shapes[0] == (16, 30, 900) and shapes[-1] == (4, 10, 256)
     assert [sum(a != b for a, b in zip(shape, shapes[0], strict=True)) for shape in shapes] == [0, 1, 3]
-    few = affordable(batch, 2, surrogate, 1e-9)
-    place = (batch.x[0, 0, :, 0] == few.x[0, 0, 7, 0]).nonzero()[0, 0]
-    assert torch.equal(few.u[0, :, 7], batch.u[0, :10, place])
+    assert torch.equal(fewer[-1][0].u[0], batch.u[0, :10])  # all of them are observed

@@ -36,6 +36,20 @@ class Systems:
         """Those of some trajectories."""
         return replace(self, number=self.number[rows])
 
+    def split(self, order: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+        """Trajectories (in some order) that laws are fitted to, and a share that judges them.
+
+        Contexts of P numbers are told by P + 1 systems at least, and tested by one more: where fewer would be left, a
+        trajectory judges only if another one of its system is fitted to; without any, those that are fitted judge.
+        """
+        judged = max(1, round(share * len(order)))
+        left = np.unique(self.number[order[judged:]])
+        if not self.counts or len(left) > max(self.counts) + 1 or len(left) == len(np.unique(self.number)):
+            return order[judged:], order[:judged]
+        firsts = {self.number[row]: row for row in order[::-1]}.values()
+        spare = [row for row in order if row not in firsts][:judged]
+        return np.setdiff1d(order, spare), np.array(spare if spare else order)
+
 
 def contexts_of(equations: NormalEquations, systems: Systems, active: list[int], count: int) -> np.ndarray:
     """Contexts (E, count) of systems, from equations of each trajectory with some active terms."""
@@ -66,7 +80,7 @@ def first_contexts(equations: NormalEquations, systems: Systems, active: list[in
         best = (-1.0, contexts[:, :0])
         for c in range(whole.right.shape[-1]):
             weights = whole.weights(c, columns)
-            theta, _ = whole.solve(c, columns, weights, list(range(len(whole.gram))))
+            theta, _ = whole.solve(c, columns, weights)
             gram = np.einsum("l,slij->sij", weights, whole.gram[:, :, columns][:, :, :, columns])
             left = np.einsum("l,sli->si", weights, whole.right[:, :, columns, c]) - gram @ theta
             curve = np.diagonal(gram, axis1=1, axis2=2)
@@ -96,7 +110,7 @@ def alternate(equations: NormalEquations, systems: Systems, active: list[int], c
         columns = _columns(whole, equations, active)
         for c in range(channels):
             weights.append(whole.weights(c, columns))
-            theta[columns, c] = whole.solve(c, columns, weights[c], list(range(len(number))))[0]
+            theta[columns, c] = whole.solve(c, columns, weights[c])[0]
         solved = contexts_given(equations, number, theta.reshape(-1, size, channels), weights, contexts)
         before, contexts = contexts, _standard(solved, seen)
         if np.abs(contexts - before).max() < _SETTLED:
@@ -113,7 +127,7 @@ def contexts_given(equations: NormalEquations, number: np.ndarray, theta: np.nda
         rows = np.flatnonzero(number == system)
         matrix, right = 0.0, 0.0
         for c, each in enumerate(weights):
-            gram = np.einsum("l,slij->ij", each, equations.gram[rows])
+            gram = np.tensordot(each, equations.gram[rows].sum(0), 1)
             left = np.einsum("l,sli->i", each, equations.right[rows][..., c]) - gram @ theta[0, :, c]
             matrix, right = matrix + theta[1:, :, c] @ gram @ theta[1:, :, c].T, right + theta[1:, :, c] @ left
         result[system] = np.linalg.lstsq(matrix, right, rcond=1e-12)[0]

@@ -79,10 +79,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if data.u.shape[1] < 4 or len(data.u) < 2:
         raise UserError(f"{len(u)} trajectories of {u.shape[1]} frames are given; a law needs at least 2 of 4")
     domains = [domain] if isinstance(domain, Domain) else list(domain)
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(data.u))
-    judged = max(1, round(_SHARE * len(data.u)))
-    train, judge = data.take(np.sort(order[judged:])), data.take(np.sort(order[: min(judged, _JUDGES)]))
+    fitted, judges = data.systems.split(np.random.default_rng(seed).permutation(len(data.u)), _SHARE)
+    train, judge = data.take(np.sort(fitted)), data.take(np.sort(judges[:_JUDGES]))
     place, boundary, count, floor = choose(domains, boundary, train, seed, say, start + _CHOICE * seconds)
     codes = fit_codes(place.harmonics(count, boundary), train.x, train.u)
     if codes.used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
@@ -169,7 +167,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         if short.size < law.size and not worse(forecast_errors(short, judge), _HARDLY * errors + _EXACT):
             law = pruned(short)
         if not (exact or isinstance(place, Flows)):
-            law = finer(law, train, judge, start + seconds, say, not noisy)
+            for better in finer(law, train, judge, start + seconds, say, not noisy):
+                law = better  # kept where the time ends before the next
     return standard(law, np.unique(train.systems.number))
 
 
@@ -185,8 +184,8 @@ def resolved(law: Law, data: Data, flow: bool) -> tuple[Domain, int]:
     return grid, math.prod(grid.functions)
 
 
-def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: bool = True) -> Law:
-    """The law on more harmonics while its forecasts improve: it makes waves that the points do not determine.
+def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: bool = True) -> Iterator[Law]:
+    """The law on more and more harmonics while its forecasts improve: it makes waves that points do not determine.
 
     anew: whether coefficients are solved anew on them, too.
     """
@@ -218,7 +217,7 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
         if wider is None or not after.mean() < _BETTER * errors.mean():
             break
         law, errors = wider, after
-    return law
+        yield law
 
 
 def widened(law: Law, train: Data) -> Law:

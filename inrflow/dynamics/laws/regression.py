@@ -8,6 +8,7 @@ frames do not resolve have large residuals, and weigh little.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -51,70 +52,92 @@ class NormalEquations:
         return replace(self, **{name: np.stack([getattr(self, name)[part].sum(0) for part in parts])
                                 for name in ("gram", "right", "total", "count")})
 
-    def solve(self, c: int, active: list[int], weights: np.ndarray, folds: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    @cached_property
+    def sums(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Gram, right, total and count of all folds."""
+        return self.gram.sum(0), self.right.sum(0), self.total.sum(0), self.count.sum(0)
+
+    def solve(self, c: int, active: list[int], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients of the active terms in channel c, and the inverse of their weighted normal matrix."""
-        gram = np.einsum("l,flij->ij", weights, self.gram[folds][:, :, active][:, :, :, active])
-        right = np.einsum("l,fli->i", weights, self.right[folds][:, :, active, c])
-        scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
-        ridge = np.broadcast_to(self.ridge, self.gram.shape[-1])[active]
-        inverse = np.linalg.pinv(gram / scale / scale[:, None] + np.diag(ridge), hermitian=True)
-        return inverse @ (right / scale) / scale, inverse / scale / scale[:, None]
+        gram, right, _, _ = self.sums
+        return _solved(np.tensordot(weights, gram, 1)[np.ix_(active, active)], weights @ right[:, active, c],
+                       self._ridges[active])
+
+    @property
+    def _ridges(self) -> np.ndarray:
+        return np.broadcast_to(self.ridge, self.gram.shape[-1])
 
     def solved(self, active: list[list[int]], count: int) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients of the active terms of each channel and their standard errors (count, C), of all equations."""
         theta, std = np.zeros((2, count, len(active)))
         for c, terms in enumerate(active):
             weights = self.weights(c, terms)
-            theta[terms, c], inverse = self.solve(c, terms, weights, list(range(len(self.gram))))
+            theta[terms, c], inverse = self.solve(c, terms, weights)
             std[terms, c] = np.sqrt(np.maximum(np.diag(inverse), 0.0))
         return theta, std
 
-    def squares(self, c: int, active: list[int], theta: np.ndarray, folds: list[int]) -> np.ndarray:
+    def squares(self, c: int, active: list[int], theta: np.ndarray) -> np.ndarray:
         """Sums of squared residuals (L,) of coefficients of active terms."""
-        gram = self.gram[folds].sum(0)[:, active][:, :, active]
-        right = self.right[folds].sum(0)[:, active, c]
-        return np.maximum(self.total[folds].sum(0)[:, c] - 2 * right @ theta
-                          + np.einsum("i,lij,j->l", theta, gram, theta), 0.0)
+        gram, right, total, _ = self.sums
+        return _squares(gram, right[..., c], total[:, c], active, theta)
 
     def weights(self, c: int, active: list[int]) -> np.ndarray:
         """Inverse residual variances (L,) of shells, found in turn with the coefficients of all active terms."""
-        folds = list(range(len(self.gram)))
-        count = self.count.sum(0)
-        least = self.least[:, c] + _LEAST_VARIANCE * (self.total.sum(0)[:, c] / count).max() + 1e-300
+        _, _, total, count = self.sums
+        least = self.least[:, c] + _LEAST_VARIANCE * (total[:, c] / count).max() + 1e-300
         variance = np.maximum(self.start[:, c], least)
         for _ in range(_REWEIGHTED):
-            theta, _ = self.solve(c, active, 1 / variance, folds)
-            variance = np.maximum(self.squares(c, active, theta, folds) / count, least)
+            theta, _ = self.solve(c, active, 1 / variance)
+            variance = np.maximum(self.squares(c, active, theta) / count, least)
         return 1 / variance
 
-    def misfit(self, c: int, active: list[int], weights: np.ndarray) -> float:
-        """Mean squared residual, in units of its variance, of equations of trajectories that were left out."""
-        return float(weights @ self._left_out(c, active, weights)) / float(self.count.sum())
-
     def left_out(self, c: int, active: list[int], weights: np.ndarray) -> float:
-        """Mean logarithm of the variances of such residuals, in units of those of the changes, shell by shell."""
-        count, share = self.count.sum(0), self._left_out(c, active, weights) / (self.total.sum(0)[:, c] + 1e-300)
-        return float(count @ np.log(np.maximum(share, _LEAST_VARIANCE)) / count.sum())
-
-    def _left_out(self, c: int, active: list[int], weights: np.ndarray) -> np.ndarray:
-        """Sums of squared residuals (L,) of trajectories that were left out."""
-        total = np.zeros(len(weights))
-        for fold in range(len(self.gram)):
-            others = [f for f in range(len(self.gram)) if f != fold]
-            theta, _ = self.solve(c, active, weights, others)
-            total += self.squares(c, active, theta, [fold])
-        return total
+        """Mean logarithm of the variances of residuals of trajectories that were left out, in units of those of the
+        changes, shell by shell."""
+        gram, right, total, count = self.sums
+        missed = np.zeros(len(weights))
+        for mine, own, squares in zip(self.gram, self.right[..., c], self.total[..., c], strict=True):
+            theta, _ = _solved(np.tensordot(weights, gram - mine, 1)[np.ix_(active, active)],
+                               weights @ (right[..., c] - own)[:, active], self._ridges[active])
+            missed += _squares(mine, own, squares, active, theta)
+        return float(count @ np.log(np.maximum(missed / (total[:, c] + 1e-300), _LEAST_VARIANCE)) / count.sum())
 
     def eliminations(self, c: int, active: list[int], weights: np.ndarray) -> list[tuple[list[int], float]]:
-        """Supports of decreasing size and their left-out misfits: each time the term that matters least goes."""
-        active, path, folds = list(active), [], list(range(len(self.gram)))
-        while active:
-            path.append((list(active), self.misfit(c, active, weights)))
-            theta, inverse = self.solve(c, active, weights, folds)
-            cost = theta**2 / np.maximum(np.diag(inverse), 1e-300)
-            active.pop(int(cost.argmin()))
-        path.append(([], self.misfit(c, [], weights)))
-        return path
+        """Supports of decreasing size and their left-out misfits: each time the term that matters least goes.
+
+        The misfit is the mean squared residual, in units of its variance, of equations of trajectories left out.
+        """
+        grams = np.einsum("l,flij->fij", weights, self.gram[:, :, active][:, :, :, active])
+        rights = np.einsum("l,fli->fi", weights, self.right[:, :, active, c])
+        totals, count, ridges = self.total[:, :, c] @ weights, float(self.count.sum()), self._ridges[active]
+        gram, right = grams.sum(0), rights.sum(0)
+        kept, path = np.arange(len(active)), []
+        while True:
+            here = np.ix_(kept, kept)
+            missed = 0.0
+            for one, other, total in zip(grams, rights, totals, strict=True):
+                theta, _ = _solved((gram - one)[here], (right - other)[kept], ridges[kept])
+                missed += max(float(total - 2 * other[kept] @ theta + theta @ one[here] @ theta), 0.0)
+            path.append(([active[i] for i in kept], missed / count))
+            if not len(kept):
+                return path
+            theta, inverse = _solved(gram[here], right[kept], ridges[kept])
+            kept = np.delete(kept, int((theta**2 / np.maximum(np.diag(inverse), 1e-300)).argmin()))
+
+
+def _solved(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Solution (J,) of normal equations, their diagonal scaled to one, and the inverse of the matrix (J, J)."""
+    scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
+    inverse = np.linalg.inv(gram / scale / scale[:, None] + np.diag(ridges))
+    return inverse @ (right / scale) / scale, inverse / scale / scale[:, None]
+
+
+def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: list[int], theta: np.ndarray
+             ) -> np.ndarray:
+    """Sums of squared residuals (L,), of normal matrices (L, J, J), right sides (L, J) and squares (L,)."""
+    whole = np.zeros(gram.shape[-1])
+    whole[active] = theta
+    return np.maximum(total - 2 * right @ whole + gram @ whole @ whole, 0.0)
 
 
 def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, known: np.ndarray,
@@ -183,17 +206,17 @@ def supports_of(equations: NormalEquations, active: list[int], channels: int, co
     for c in range(channels):
         weights.append(equations.weights(c, active))
         paths.append(equations.eliminations(c, active, weights[c]))
-    result, everything = [], list(range(len(equations.gram)))
+    result = []
     for level in _LEVELS:
         theta, std, chosen, misfit = np.zeros((count, channels)), np.zeros((count, channels)), [], 0.0
         for c, path in enumerate(paths):
             least, empty = min(value for _, value in path), path[-1][1]
             bound = least + min(level[0] * least, level[1] * (empty - least))
             support = [support for support, value in path if value <= bound][-1]
-            solution, inverse = equations.solve(c, support, weights[c], everything)
+            solution, inverse = equations.solve(c, support, weights[c])
             theta[support, c], std[support, c] = solution, np.sqrt(np.diag(inverse))
             chosen.append(tuple(sorted(support)))
-            explained = equations.squares(c, support, solution, everything).sum()
+            explained = equations.squares(c, support, solution).sum()
             misfit += float(explained / equations.total[:, :, c].sum()) / channels
         result.append((tuple(chosen), theta, std, misfit))
     return result

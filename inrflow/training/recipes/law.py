@@ -76,8 +76,13 @@ class LawRecipe:
         from inrflow.domains import domains_of, flows_of  # finite elements take a second to import
         from inrflow.dynamics.laws import Systems
 
+        groups = None
+        if run.problem.environments is not None:
+            groups = ContextGroups(run.problem)
+            if len(groups.used) <= max(groups.sizes(), default=0) + 1:
+                run = run.on(run.problem.judged_in_time())  # all systems are needed to tell their contexts
+                groups = ContextGroups(run.problem)
         problem = run.problem
-        groups = ContextGroups(problem) if problem.environments is not None else None
         scale = problem.source.normalisation.scale.double().flatten()
         if problem.file.point_layout == "per_trajectory" and len(shapes := shapes_of(problem.file)) > 1:
             yield from _on_shapes(run, shapes)
@@ -220,7 +225,8 @@ def _candidates(
     if law.count:
         assert groups is not None
         every = torch.tensor(law.contexts)
-        contexts = _contexts(every, groups.validation, field, integrator, validation)
+        number = groups.validation if len(problem.validation) else groups.train()
+        contexts = _contexts(every, number, field, integrator, validation)
         train = with_contexts(train, size, every[groups.train()])
         validation = with_contexts(validation, size, contexts)
 

@@ -13,7 +13,7 @@ from inrflow.domains.triangulation import triangulate
 from inrflow.dynamics.laws import Law, Systems
 from inrflow.dynamics.laws.setting import Data
 from inrflow.dynamics.laws.shapes import fit_law_on_shapes
-from inrflow.evaluation.calibration import calibrate
+from inrflow.evaluation.calibration import CALIBRATED, calibrate
 from inrflow.evaluation.new_domain import Place, models_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.problem import Problem
@@ -65,15 +65,14 @@ class ShapeProblem:
     def calibrated(self, surrogate: Surrogate) -> Surrogate:
         """The surrogate with standard deviations calibrated on held-out trajectories of several shapes, the mean."""
         held = [rows for members in self.shapes if len(rows := self._rows(members, self.problem.validation))]
-        spreads, growths, farthest = [], [], surrogate.prior.farthest or 0.0
+        priors, farthest = [], surrogate.prior.farthest or 0.0
         for rows, model in models_of(surrogate, self.problem.file, held[:_CALIBRATED]):
             batch = self.problem.source.batch(rows, normalised=False)
-            spread, growth = calibrate(model, batch, 1)
-            spreads.append(spread)
-            growths.append(growth)
+            priors.append(calibrate(model, batch, 1))
             farthest = max(farthest, model.prior.reach(model.codes(batch), model.code_size))
-        prior = replace(surrogate.prior, spread=torch.stack(spreads).mean(0), growth=torch.stack(growths).mean(0),
-                        farthest=farthest)
+        prior = replace(surrogate.prior, farthest=farthest)
+        for name in CALIBRATED:
+            setattr(prior, name, torch.stack([getattr(one, name) for one in priors]).mean(0))
         return replace(surrogate, prior=prior)
 
     def _rows(self, members: np.ndarray, chosen: np.ndarray) -> np.ndarray:
