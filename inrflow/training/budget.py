@@ -56,16 +56,17 @@ class Budget:
     @contextmanager
     def part(
         self, share: float = math.inf, ended: Callable[[], None] = lambda: None, most: float = 1.0
-    ) -> Iterator[None]:
+    ) -> Iterator[Clock]:
         """The body is a part of training that may be left unfinished: it is abandoned where its time is over.
 
         `share` of the time, in effort, so that runs repeat; and as a guard, on machines that are slower or busy, the
-        end of all of the time by the clock, or a share `most` of it. `ended` is called then.
+        end of all of the time by the clock, or a share `most` of it. `ended` is called then. Gives what tells the
+        seconds that are left by the clock.
         """
         start, until = effort(), min(self._end, self.elapsed + most * self.total + _START)
         try:
             with effort.limited(lambda: effort() - start > share * self.total or self.elapsed > until):
-                yield
+                yield lambda: until - self.elapsed
         except OutOfTime:
             ended()
 

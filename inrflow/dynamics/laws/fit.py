@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -42,6 +42,7 @@ _SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast t
 _LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
 _LAST = 3.0  # seconds for standard errors
 _CHOICE = 0.15  # share of the time after which no further boundary conditions and numbers of harmonics are tried
+_IN_TIME = 0.9  # share of the time by the clock that is planned for
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
 _LENGTHS, _SHORT = (1, 3, 9), 3  # frames of the flights that refine coefficients, one after the other; of noisy codes,
 # and of the last ones, by which standard errors are found
@@ -61,16 +62,16 @@ _TRAJECTORIES = 32  # equations come from so many trajectories, at most
 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
             boundary: str | None = None, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
-            units: Sequence[float] | None = None) -> Law:
+            units: Sequence[float] | None = None, clock: Callable[[], float] | None = None) -> Law:
     """The law whose forecasts of held-out trajectories are best.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
     harmonics fit best is taken, as with boundary conditions that are not given. seconds: of effort, about those of a
-    processor. systems: whose coefficients may differ. units (C,): of channels, 1 by default. Raises UserError where no
-    law forecasts.
+    processor. systems: whose coefficients may differ. units (C,): of channels, 1 by default. clock: seconds that
+    are left; on a slow or busy machine less effort is made. Raises UserError where no law forecasts.
     """
     effort.restart()
-    start = effort()
+    start, given = effort(), clock() if clock else 0.0
     say: Log = log or (lambda _: None)
     data = Data(np.broadcast_to(t, u.shape[:2]).astype(np.float64),
                 np.broadcast_to(x, (len(u), *x.shape[-2:])).astype(np.float64), u.astype(np.float64),
@@ -125,10 +126,13 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
     began = effort()
+    if clock:  # at this pace: what comes last is worth as much as what comes first
+        pace = (began - start) / max(given - clock(), 1e-3)
+        seconds = min(seconds, began - start + _IN_TIME * pace * clock())
     errors, law = simplest(scored)
     exact = errors.mean() < _EXACT
     with suppress(OutOfTime):
-        law = law if exact else shorter_steps(errors, law, judge, deadline)
+        law = law if exact else shorter_steps(errors, law, judge, start + (1 - _KEPT) * seconds)
         judging = effort() - began
         kept = 3 * _FINER[0] ** 2 * judging  # for forecasts on more harmonics, if they can be afforded
         kept = kept if kept < _KEPT * seconds else 0.0

@@ -18,6 +18,7 @@ from inrflow.encoding.posterior import MANY, GaussianPrior
 from inrflow.errors import UserError
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
+from inrflow.training.budget import Clock
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import diverging, explains, rollout_error
 from inrflow.training.margins import ROUNDING, TRUSTED
@@ -144,8 +145,8 @@ class _Search:
 
         budget = self.run.budget
         seconds = budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, budget.seconds(_SHARE))))
-        return self._found("law on the domain's harmonics", _GUARD, lambda: fit_law(
-            self.t, self.x, self.u, domains, seconds=seconds, systems=self.systems, **self._further))
+        return self._found("law on the domain's harmonics", _GUARD, lambda left: fit_law(
+            self.t, self.x, self.u, domains, seconds=seconds, systems=self.systems, clock=left, **self._further))
 
     def network(self, domains: Sequence[Domain], short: Law | None) -> Law | None:
         """The law with a network that forecasts them best; a short one's terms may stand beside it."""
@@ -155,7 +156,7 @@ class _Search:
             return None
         budget = self.run.budget
         seconds = budget.decide("network", lambda: math.ceil(min(_MOST_SECONDS, budget.seconds(_SHARE_OF_NETWORK))))
-        return self._found("law with a network", 1.0, lambda: fit_network_law(
+        return self._found("law with a network", 1.0, lambda _: fit_network_law(
             self.t, self.x, self.u, domains, short=short, seconds=seconds, systems=self.systems, **self._further))
 
     @property
@@ -163,12 +164,13 @@ class _Search:
         return {"seed": self.run.config.seed, "units": self.units,
                 "log": lambda line: self.run.log.log("law", 0, note=line)}
 
-    def _found(self, name: str, most: float, fit: Callable[[], Law]) -> Law | None:
-        """The law of a search; None where it finds none, or not in `most` of the time."""
+    def _found(self, name: str, most: float, fit: Callable[[Clock], Law]) -> Law | None:
+        """The law of a search, told the seconds that are left; None where it finds none, or not in `most` of the time.
+        """
         law, say = None, self.run.log.say
         try:
-            with self.run.budget.part(most=most):
-                law = fit()
+            with self.run.budget.part(most=most) as left:
+                law = fit(left)
         except (UserError, ValueError, np.linalg.LinAlgError) as reason:
             say(f"no {name} was found ({str(reason).splitlines()[0]})")
             return None
