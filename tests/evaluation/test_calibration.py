@@ -224,8 +224,8 @@ def test_the_quantile_of_few_trajectories_holds_its_share_of_a_new_one():
         values = every[:4].flatten()
         held.append(float((every[4] <= quantile_of_others(values, number)).double().mean()))
         plain.append(float((every[4] <= values.quantile(0.9)).double().mean()))
-    assert np.mean(plain) < 0.87
     assert np.mean(held) == pytest.approx(0.9, abs=0.02)
+    assert np.mean(plain) < np.mean(held) - 0.02
 
 
 def test_calibration_widens_intervals_that_are_too_narrow(surrogate):

@@ -118,7 +118,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         def wanting() -> bool:
             return effort() < until and not least() < max(_NEAR * floor, _EXACT)
 
-        if wanting():
+        if wanting() and not data.systems.counts:  # laws along single steps have no contexts
             for law in along_single_steps(place, boundary, codes, families, train.t, states, spread, until):
                 consider(law)
                 if not wanting():

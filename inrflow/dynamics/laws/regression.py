@@ -91,16 +91,24 @@ class NormalEquations:
             variance = np.maximum(self.squares(c, active, theta) / count, least)
         return 1 / variance
 
+    def misfit(self, c: int, active: list[int], weights: np.ndarray) -> float:
+        """Mean squared residual, in units of its variance, of equations of trajectories that were left out."""
+        return float(weights @ self._missed(c, active, weights)) / float(self.sums[3].sum())
+
     def left_out(self, c: int, active: list[int], weights: np.ndarray) -> float:
-        """Mean logarithm of the variances of residuals of trajectories that were left out, in units of those of the
-        changes, shell by shell."""
-        gram, right, total, count = self.sums
-        missed = np.zeros(len(weights))
+        """Mean logarithm of the variances of such residuals, in units of those of the changes, shell by shell."""
+        _, _, total, count = self.sums
+        share = self._missed(c, active, weights) / (total[:, c] + 1e-300)
+        return float(count @ np.log(np.maximum(share, _LEAST_VARIANCE)) / count.sum())
+
+    def _missed(self, c: int, active: list[int], weights: np.ndarray) -> np.ndarray:
+        """Sums of squared residuals (L,) of trajectories that were left out."""
+        (gram, right, _, _), missed = self.sums, np.zeros(len(weights))
         for mine, own, squares in zip(self.gram, self.right[..., c], self.total[..., c], strict=True):
             theta, _ = _solved(np.tensordot(weights, gram - mine, 1)[np.ix_(active, active)],
                                weights @ (right[..., c] - own)[:, active], self._ridges[active])
             missed += _squares(mine, own, squares, active, theta)
-        return float(count @ np.log(np.maximum(missed / (total[:, c] + 1e-300), _LEAST_VARIANCE)) / count.sum())
+        return missed
 
     def eliminations(self, c: int, active: list[int], weights: np.ndarray) -> list[tuple[list[int], float]]:
         """Supports of decreasing size and their left-out misfits: each time the term that matters least goes.
