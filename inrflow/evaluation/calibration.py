@@ -21,8 +21,9 @@ _FRACTIONS = (1.0, 0.25, 0.0625)  # of the points, observed in the held-out wind
 _FEWEST = 8  # values in a window that can be assimilated
 _FEWEST_VALUES, _FEWEST_FRAMES = 10, 3  # of quantiles, and of their growth
 _LINEARISED = 30  # products of a linearised flow, times n^3
-_NEGLIGIBLE = 1e-2  # of the rest: variance of codes that tells nothing of its inflation
-_LEAST, _MOST = 0.05, 1e3  # factors
+_NEGLIGIBLE = 0.1  # of the rest: variance of codes that tells nothing of its inflation
+_LEAST, _MOST, _POWER = 0.01, 1e3, 1.0  # factors, and the largest power
+_ROUNDS = 4
 _BISECTIONS = 12
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
@@ -35,10 +36,9 @@ def calibrate(
 
     For each channel, from windows observed at all of their points, the factor `spread` with which 90 % intervals hold
     90 % of the values, and the power `growth` of 1 + lead with which they grow: that of a line through the logarithms
-    of the 90 % quantiles of each frame after the window. Then, from windows observed at a few points, the `inflation`
-    of the covariance of codes (Anderson & Anderson 1999): where much is observed, what codes miss and errors of the
-    dynamics are most of the error, where little is, errors of the codes are. Forecasts that diverge leave the factors
-    at 1.
+    of the 90 % quantiles of each frame after the window. From windows observed at a few points, the power `inflation`
+    of the variance relative to that of noise: where much is observed, what codes miss and errors of the dynamics are
+    most of the error, where little is, errors of the codes are. Forecasts that diverge leave intervals as they were.
 
     Args:
         batch: trajectories in data units that the surrogate was not fitted to.
@@ -47,8 +47,8 @@ def calibrate(
         points: of those at which forecasts are compared, None for all.
     """
     channels = batch.u.shape[-1]
-    spread, inflation = torch.ones(2, channels, dtype=torch.float64)
-    growth = torch.zeros_like(spread)
+    spread = torch.ones(channels, dtype=torch.float64)
+    growth, inflation = torch.zeros(2, channels, dtype=torch.float64)
     neutral = replace(surrogate.prior, spread=spread, growth=growth, inflation=inflation)
     if not surrogate.decoder.affine:
         return neutral
@@ -63,14 +63,15 @@ def calibrate(
 
 def factors_of(whole: Errors, some: Errors) -> tuple[float, float, float]:
     """Spread, growth and inflation of one channel, of windows observed at all and at some of their points."""
-    inflation, growth = 1.0, _growth(whole.scaled(), whole.lead, whole.number)
-    spread = quantile_of_others(whole.scaled(growth=growth), whole.number)
+    inflation, growth = 0.0, _growth(whole.scaled(), whole.lead, whole.number)
     some = some.select(some.codes > _NEGLIGIBLE * some.rest)
-    if len(some.number) >= _FEWEST_VALUES and spread > 0:
-        wanted = (some.scaled(spread, growth).square() * some.total - some.rest) / some.codes
-        inflation = min(max(quantile_of_others(wanted, some.number), _LEAST), _MOST)
+    for _ in range(_ROUNDS if len(some.number) >= _FEWEST_VALUES else 1):
         spread = quantile_of_others(whole.scaled(growth=growth, inflation=inflation), whole.number)
-    return min(max(spread, _LEAST), _MOST), growth, inflation
+        spread = min(max(spread, _LEAST), _MOST)
+        if len(some.number) >= _FEWEST_VALUES:
+            wanted = 2 * some.scaled(spread, growth).clamp_min(1e-30).log() / some.ratio.log()
+            inflation = min(max(quantile_of_others(wanted, some.number), -_POWER), _POWER)
+    return spread, growth, inflation
 
 
 @dataclass
@@ -85,13 +86,13 @@ class Errors:
     number: Tensor
 
     @property
-    def total(self) -> Tensor:
-        """Variances (B,)."""
-        return self.codes + self.rest
+    def ratio(self) -> Tensor:
+        """Variances (B,) of both, relative to that of the rest."""
+        return 1 + self.codes / self.rest
 
-    def scaled(self, spread: float = 1.0, growth: float = 0.0, inflation: float = 1.0) -> Tensor:
+    def scaled(self, spread: float = 1.0, growth: float = 0.0, inflation: float = 0.0) -> Tensor:
         """Errors (B,) in half widths of 90 % intervals."""
-        std = (inflation * self.codes + self.rest).sqrt() * spread * (1 + self.lead) ** growth
+        std = (self.codes + self.rest).sqrt() * spread * (1 + self.lead) ** growth * self.ratio ** (inflation / 2)
         return self.error / std / HALF_WIDTH_90
 
     def of(self, channel: int) -> Errors:

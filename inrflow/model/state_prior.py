@@ -28,7 +28,8 @@ class StatePrior:
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
         spread: (C,) factors that make standard deviations agree with held-out forecasts, and
         growth: (C,) the powers of 1 + lead with which they grow, lead in internal units; None: not at all.
-        inflation: (C,) factors on variances that the covariance of the state gives; None: 1.
+        inflation: (C,) the powers of 1 + variance that the covariance of the state gives / noise with which variances
+            are multiplied; None: not at all.
         unseen: what the decoder misses where no training frame has a point; None: not known.
         farthest: largest squared Mahalanobis distance of a code of the training data from their mean; None: not known.
     """
@@ -84,8 +85,10 @@ class StatePrior:
             factor: broadcastable to it, `StateEstimate.factor` of the trajectory.
             lead: times (..., N or 1) as in `spread_at`.
         """
-        codes = variance.clamp(min=0) if self.inflation is None else variance.clamp(min=0) * self.inflation
-        total = (codes + self.noise) * factor * self.spread_at(lead).square()
+        own = variance.clamp(min=0) + self.noise
+        total = own * factor * self.spread_at(lead).square()
+        if self.inflation is not None:
+            total = total * (own / self.noise) ** self.inflation
         return (total if self.unseen is None else total + self.unseen(x)).sqrt()
 
     def context(self, size: int) -> ContextPrior:
