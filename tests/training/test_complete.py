@@ -33,12 +33,12 @@ def test_the_refitted_field_is_kept_and_the_standard_deviations_are_those_of_the
     one = candidate(run, OFF, refit=lambda: Refitted(linear(RATES)))
     surrogate = complete(one, run.budget, run.log)
     assert torch.equal(surrogate.field.linear.matrix, RATES)
-    expected = calibrate(assemble(one), validation(run), 1)[0]
+    expected = calibrate(assemble(one), validation(run), 1).spread
     assert torch.equal(surrogate.prior.spread, expected) and torch.equal(surrogate.prior.process,
                                                                          assemble(one).prior.process)
     refitted = assemble(one)
     refitted.field = linear(RATES)  # has seen the held-out trajectories: its forecasts of them would err too little
-    assert float(calibrate(refitted, validation(run), 1)[0]) < 0.8 * float(expected)
+    assert float(calibrate(refitted, validation(run), 1).spread) < 0.8 * float(expected)
 
 
 def test_a_candidate_without_refit_keeps_its_own_field_and_prior(run):
@@ -81,7 +81,7 @@ def test_the_decoder_is_refitted_last_of_the_calibrated_surrogate(run):
 def test_at_most_the_stated_number_of_trajectories_calibrates(run):
     one = candidate(run, OFF, calibrated=1)
     batch = run.problem.source.batch(run.problem.validation[:1], normalised=False)
-    assert torch.equal(complete(one, run.budget, run.log).prior.spread, calibrate(assemble(one), batch, 1)[0])
+    assert torch.equal(complete(one, run.budget, run.log).prior.spread, calibrate(assemble(one), batch, 1).spread)
 
 
 def test_calibration_is_logged(run):
@@ -97,7 +97,7 @@ def test_contexts_are_known_in_calibration_and_those_of_the_refit_are_kept(run):
     surrogate = complete(one, run.budget, run.log)
     assert surrogate.context_size == 1 and surrogate.contexts is kept
     assert float(surrogate.prior.process[-1]) == 0.0 and float(surrogate.prior.covariance[-1, -1]) == 1.0
-    unknown = calibrate(assemble(one), validation(run), 1)[0]
+    unknown = calibrate(assemble(one), validation(run), 1).spread
     tight = ContextPrior(one.contexts, 1e-12 * torch.eye(1).double())
-    known = calibrate(assemble(one), validation(run), 1, tight)[0]
+    known = calibrate(assemble(one), validation(run), 1, tight).spread
     assert torch.equal(surrogate.prior.spread, known) and not torch.equal(known, unknown)

@@ -103,3 +103,15 @@ def test_linearised_flows_keep_contexts_and_agree_with_differences(field: Vector
     ends = dynamics.flow(moved, times.repeat_interleave(14, 0))[:, 1].reshape(5, 14, 14)
     torch.testing.assert_close(flow, ((ends - stop[:, None]) / delta).mT, atol=2e-2, rtol=2e-2)
     torch.testing.assert_close(stop[:, 12:], states[:, 12:])
+
+
+@pytest.mark.parametrize(("number", "counts", "fitted", "judges"), [
+    ([0, 1, 2, 3, 4], (), [2, 3, 4], [0, 1]),  # one system a trajectory, no contexts
+    ([0, 1, 2, 3, 4], (1,), [2, 3, 4], [0, 1]),  # three systems tell one number, and test it
+    ([0, 1, 2, 3, 4], (1, 2), [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),  # but not two
+    ([0, 1, 0, 2, 2], (1, 2), [0, 1, 3], [2, 4]),  # which others of their system leave to all
+])
+def test_trajectories_judge_where_enough_systems_are_left_to_tell_contexts(number, counts, fitted, judges):
+    systems = Systems(np.array(number), 1 + max(number), counts)
+    mine, others = systems.split(np.arange(5), 0.4)
+    assert (sorted(mine), sorted(others)) == (fitted, judges)
