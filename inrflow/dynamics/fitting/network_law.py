@@ -144,7 +144,8 @@ def fit_network_law(
     if law is None:
         raise UserError("no network forecasts the held-out trajectories")
     with suppress(OutOfTime):
-        law = finer(law, train, judge, seconds, say, False)
+        for better in finer(law, train, judge, seconds, say, False):
+            law = better
     law = replace(law, shares=shares(law, ground.states))
     return standard(law, np.unique(train.systems.number))
 
@@ -300,7 +301,7 @@ def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine], paths: 
     misfit = 0.0
     for c in range(channels):
         best, active, weights = _of_channel(equations, c, beside, plain, network)
-        theta[active, c], inverse = best.solve(c, active, weights, list(range(len(best.gram))))
+        theta[active, c], inverse = best.solve(c, active, weights)
         std[active, c] = np.sqrt(np.maximum(np.diag(inverse), 0.0))
         misfit += best.left_out(c, active, weights) / channels
     theta, std = (a.reshape(several, len(every), channels) for a in (theta, std))
