@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inrflow.config.train_schema import ReadConfig
-from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.registry import format_of
+from inrflow.data.formats.schema import in_schema
 from inrflow.data.formats.streams.joining import expanded
 from inrflow.errors import UserError
 
@@ -34,10 +34,12 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     """
     if not given or (not Path(given).exists() and not set(given) & set("*?[")):
         return given  # refused, with what is expected, where it is opened
+    if in_schema(Path(given)):
+        return given
     paths = expanded(given)
+    if len(paths) == 1 and in_schema(paths[0]):
+        return str(paths[0])
     kind = format_of(paths[0])
-    if len(paths) == 1 and isinstance(kind, TrajectoryFormat):
-        return given if paths[0] == Path(given) else str(paths[0])
     target = output / FOLDER / f"{role.replace('.', '_')}.h5"
     if kept and target.exists() and target.stat().st_mtime > max(path.stat().st_mtime for path in paths):
         return str(target)

@@ -174,6 +174,14 @@ def is_trajectories(file: h5py.File) -> bool:
     return "format" in file.attrs and text(file.attrs["format"]) == FORMAT
 
 
+def in_schema(path: Path) -> bool:
+    """Whether a file is HDF5 and declares the project's schema. Raises UserError as `open_hdf5` does."""
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return False
+    with open_hdf5(path) as file:
+        return is_trajectories(file)
+
+
 def text(value: Any) -> str:
     """An HDF5 attribute as str, whether stored as bytes or as text."""
     value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value

@@ -21,6 +21,7 @@ class ParquetFormat(TableFormat):
 
     name = "Parquet"
     about = "Parquet"
+    binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
         return start.startswith(b"PAR1")

@@ -14,7 +14,7 @@ from inrflow.data.formats.blocks import VALUES_PER_BLOCK, blocks
 from inrflow.data.formats.builtin.trajectory_summary import trajectory_rows
 from inrflow.data.formats.columns import PointTable
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
-from inrflow.data.formats.schema import damage_as_user_error, is_trajectories, open_hdf5, resolves
+from inrflow.data.formats.schema import damage_as_user_error, in_schema, open_hdf5, resolves
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
@@ -30,10 +30,7 @@ class TrajectoryFormat(Format):
     binary = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
-        if not h5py.is_hdf5(path):
-            return False
-        with open_hdf5(path) as file:
-            return is_trajectories(file)
+        return in_schema(path)
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         if options != ReadOptions():
