@@ -17,6 +17,7 @@ from inrflow.numerics.principal_components import standardised
 
 _ROUNDS, _FIRST_ROUNDS = 30, 5
 _SETTLED = 1e-6  # change of standardised contexts
+_ROUNDING = 1e-12  # of what contexts add to a coefficient
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,9 @@ def standard(law: Law, systems: np.ndarray) -> Law:
     _, mean, factor = (part.numpy() for part in standardised(torch.tensor(law.contexts[systems])))
     by_context = np.einsum("pq,pjc->qjc", factor, law.by_context)
     contexts = (law.contexts - mean) @ np.linalg.inv(factor).T
-    return replace(law, theta=law.theta_at(mean), by_context=by_context, contexts=contexts)
+    theta = law.theta_at(mean)
+    theta = np.where(np.abs(theta) < _ROUNDING * np.abs(by_context).max(0), 0.0, theta)
+    return replace(law, theta=theta, by_context=by_context, contexts=contexts)
 
 
 def _columns(whole: NormalEquations, equations: NormalEquations, active: list[int]) -> list[int]:
