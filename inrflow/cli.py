@@ -22,6 +22,8 @@ COMMANDS = {
     "evaluate": "forecast a test file and report errors: run=DIR data.test=FILE observe.frames=1",
     "query": "predict values at points: run=DIR observations=FILE points=FILE to=FILE std=true derivatives=true",
     "forecast": "quantiles of what comes after observations: run=DIR observations=FILE until=TIME to=FILE",
+    "next": "where further sensors would tell most: run=DIR observations=FILE count=3 to=FILE",
+    "update": "continue a run with further observations: run=DIR data.train=FILE output=DIR",
     "inspect": "describe a data file or run directory: FILE",
     "convert": "convert any readable format to the project's schema: SOURCE [SOURCE ...] TARGET",
     "generate": "simulate trajectories of a PDE: pde=NAME trajectories=64 output=FILE (no pde: lists them)",

@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
     config: AdaptConfig = resolve("adapt", AdaptConfig, arguments)
     check(config)
     if is_family(str(config.run)):
-        from inrflow.commands.adapt_physics import run_new_physics
+        from inrflow.commands.several.adapt import run_new_physics
 
         return run_new_physics(config)
     surrogate = load_run(str(config.run), config.device)

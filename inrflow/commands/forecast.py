@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
@@ -13,7 +14,7 @@ from inrflow.commands.run_directory import load_run
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import ForecastConfig
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import dates_to_numbers
+from inrflow.data.formats.calendar import dates_to_numbers, number_to_date, parse_units
 from inrflow.data.formats.tables import PointTable, PointWriter, read_observations, read_points
 from inrflow.data.observations import Frames
 from inrflow.errors import UserError
@@ -30,33 +31,35 @@ def run(arguments: list[str]) -> int:
     about, began, rows = surrogate.description, time.perf_counter(), 0
     given = [str(path) for path in (config.observations, config.points) if path]
     target = answer_path(config.to, config.output, "forecast", "forecast.csv", given)
-    until = _number(str(config.until), about)
+    until = time_number("until", str(config.until), about)
     observations = read_observations(str(config.observations), about)
     places = None if config.points is None else np.unique(read_points(config.points, about).x, axis=0)
     every = surrogate.scale.unit if config.every is None else config.every
+    dates = target.suffix.lower() == ".csv" and parse_units(about.time_units) is not None
     with PointWriter(target, about, config.overwrite) as writer:
         for number, seen in observations.items():
             frames = seen.frames()
             tables = list(_tables(frames, places, until, every, config.observed, about, number, len(observations) > 1))
             solution = surrogate.assimilate(seen)
             for table, values in tables:
-                writer.append(table, _columns(solution, table, values, config.observed))
+                answer = _columns(solution, table, values, config.observed)
+                writer.append(_dated(table, about) if dates else table, answer)
                 rows += len(table)
     Console(stderr=True).print(f"{rows} rows in {time.perf_counter() - began:.3g} s, written to {target}",
                                highlight=False, soft_wrap=True)
     return 0
 
 
-def _number(until: str, about: Description) -> float:
+def time_number(name: str, given: str, about: Description) -> float:
     """A time in the data's units, given as a number or as a date. Raises UserError where it is neither."""
     try:
-        return float(until)
+        return float(given)
     except ValueError:
         pass
     try:
-        return float(dates_to_numbers([until], str(about.time_units))[0])
+        return float(dates_to_numbers([given], str(about.time_units))[0])
     except (UserError, ValueError) as error:
-        raise UserError(f"until={until} is no time of data in {about.time_units or 'units without a name'}; give a "
+        raise UserError(f"{name}={given} is no time of data in {about.time_units or 'units without a name'}; give a "
                         "number in their units, or an ISO date where these count from a date") from error
 
 
@@ -89,6 +92,13 @@ def _table(t: np.ndarray, x: np.ndarray, about: Description, number: int, severa
     columns = {"trajectory": which} if several else {}
     columns |= {"t": t} | {name: x[:, axis] for axis, name in enumerate(about.coordinates)}
     return PointTable(which, t, x, columns)
+
+
+def _dated(table: PointTable, about: Description) -> PointTable:
+    """The table with a first column of ISO dates."""
+    times, which = np.unique(table.t, return_inverse=True)
+    dates = np.array([number_to_date(t, about.time_units) for t in times], object)[which]
+    return replace(table, columns={"time": dates, **table.columns})
 
 
 def _columns(

@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> int:
         place = RunDirectory.new(config.output, "train")
     with place.held(resumed):
         if several(config.data.train) is not None:
-            from inrflow.commands.train_several import run_several
+            from inrflow.commands.several.train import run_several
 
             return run_several(config, place, console, resumed)
         return run_one(config, place, console, resumed)

@@ -9,7 +9,7 @@ from inrflow.config.setting import setting
 from inrflow.config.train_schema import Config, ObserveConfig, ReadConfig, StepsConfig
 
 __all__ = ["SCHEMAS", "AdaptConfig", "Config", "ConvertConfig", "EvaluateConfig", "ForecastConfig", "GenerateConfig",
-           "ObserveConfig", "PlotConfig", "QueryConfig", "StepsConfig"]
+           "NextConfig", "ObserveConfig", "PlotConfig", "QueryConfig", "StepsConfig", "UpdateConfig"]
 
 _RUN = "Run directory of inrflow train."
 _NO_RUN = "DIR is missing; give a run directory that inrflow train has written"
@@ -131,6 +131,56 @@ class ForecastConfig:
 
 
 @dataclass
+class NextConfig:
+    """Where further sensors would tell most: the places that reduce the posterior variance at all candidates most.
+
+    The answer has a row for each, the most telling first: `rank`, the coordinates, and `left`, the share of that
+    variance that remains when this place and those before it are observed, too.
+    """
+
+    run: str | None = setting(None, _RUN, required=_NO_RUN)
+    observations: str | None = setting(
+        None, "File with t, the coordinates and the channels.",
+        required="FILE is missing; give a file with t, the coordinates and the channels")
+    points: str | None = setting(None, "File of candidates: the coordinates and t (not used), optionally a column "
+                                 "weight: how much the variance there counts. null: random places of the box of the "
+                                 "training data, inside of the domain.")
+    count: int = setting(1, "Number of sensors.", least=1)
+    at: str | None = setting(None, "Time: a number in the data's units, or an ISO date. null: the last observation's.")
+    trajectory: int | None = setting(None, "Number of the trajectory. null: the first observed one.", least=0)
+    to: str | None = setting(None, "The answer: .csv, .h5 or .nc. null: next.csv in the folder output.")
+    physics: str | None = setting(None, _PHYSICS)
+    overwrite: bool = setting(False, "Replace the file `to` if it exists.")
+    seed: int = setting(0, "Seed of random candidates.", least=0)
+    device: str = setting("auto", _DEVICE)
+    output: str | None = setting(None, "Folder of the answer without `to`. null: outputs/next/<date-time>.")
+
+
+@dataclass
+class UpdateDataConfig:
+    """What was observed since."""
+
+    train: str | None = setting(None, "File with further observations: later times, further places, or corrections.",
+                                required="FILE is missing; give a file with further observations")
+
+
+@dataclass
+class UpdateConfig:
+    """A run continued with further observations: its data grow by them, and the recipe that was chosen before is
+    fitted to all.
+
+    Of values at a time and place that were observed before, the later ones count. The result is a run directory; the
+    earlier one stays as it is.
+    """
+
+    run: str | None = setting(None, _RUN, required=_NO_RUN)
+    data: UpdateDataConfig = field(default_factory=UpdateDataConfig)
+    minutes: float | None = setting(None, "Time for it. null: a quarter of that of the run.", above=0)
+    device: str = setting("auto", _DEVICE)
+    output: str | None = setting(None, "The new run directory. null: outputs/update/<date-time>.")
+
+
+@dataclass
 class PlotConfig:
     """Pictures of a run: truth, forecast, error and uncertainty of one trajectory, errors against time, losses."""
 
@@ -187,5 +237,6 @@ class GenerateConfig:
 
 SCHEMAS: dict[str, type] = {
     "train": Config, "evaluate": EvaluateConfig, "query": QueryConfig, "forecast": ForecastConfig,
-    "convert": ConvertConfig, "generate": GenerateConfig, "adapt": AdaptConfig, "plot": PlotConfig,
+    "next": NextConfig, "update": UpdateConfig, "convert": ConvertConfig, "generate": GenerateConfig,
+    "adapt": AdaptConfig, "plot": PlotConfig,
 }

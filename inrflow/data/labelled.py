@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import dates_to_numbers, moments_to_numbers, parse_units
@@ -194,3 +196,31 @@ def _meaning(name: str) -> dict[str, str]:
     return {}
 
 
+def asked_points(
+    t: Any, x: Any, description: Description, grid: bool = False
+) -> tuple[Tensor, Tensor, bool, tuple[int, ...]]:
+    """Times (R,) and points (R, d) of rows, or (T,) and (N, d) of a grid, whether they are rows, and the shape of the
+    answer without channels; dates and degrees as above.
+
+    Raises UserError where shapes do not fit.
+    """
+    t, x = numeric_times(t, description), unit_vectors(x, description)
+    times, points = torch.as_tensor(np.asarray(t)) if not isinstance(t, Tensor) else t.detach(), x
+    points = points.detach() if isinstance(points, Tensor) else torch.as_tensor(np.asarray(points))
+    times, d = times.double(), len(description.coordinates)
+    if points.dim() == 1 and d == 1 and times.dim() <= 1 and len(points) != 1:
+        points = points[:, None]
+    if points.dim() < 1 or points.shape[-1] != d or points.dim() > 2 or times.dim() > 1:
+        raise UserError(f"a query has t of shape {tuple(times.shape)} and x of shape {tuple(points.shape)}; expected "
+                        f"t (R,) and x (R, {d}), or t and x of one frame or of a grid of times and points")
+    single = points.dim() == 1
+    points = points[None] if single else points
+    one_frame = times.dim() == 0 and not grid
+    times = times.reshape(-1)
+    if not len(points) or not len(times):
+        raise UserError("a query has no points; give at least one")
+    by_row = not grid and not one_frame and len(times) == len(points)
+    shape: tuple[int, ...] = (len(times),) if by_row else (len(times), len(points))
+    if one_frame:
+        shape = shape[1:]
+    return times, points, by_row, shape[:-1] if single and (one_frame or by_row) else shape

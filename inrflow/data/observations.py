@@ -11,6 +11,7 @@ import torch
 from inrflow.errors import UserError
 
 DATES = np.datetime64("1970-01-01", "us")  # where hours are counted from, of times that are dates
+_SPARSE = 10.0  # times as many places and times as there are values, at most, for places to stay places
 
 
 class Observations:
@@ -54,6 +55,31 @@ class Observations:
         Rows without any value are left out.
         """
         return self._frames
+
+    def with_later(self, other: Observations) -> Observations:
+        """These and others; of values of one channel at the same time and place, those of the others.
+
+        Places that recur stay places: a frame has a column for each that either has. Raises UserError where numbers of
+        channels or coordinates differ.
+        """
+        ours, theirs = self.frames(), other.frames()
+        if (self.channels, self.dimensions) != (other.channels, other.dimensions):
+            raise UserError(f"observations of {other.channels} channels at {other.dimensions} coordinates are added to "
+                            f"those of {self.channels} at {self.dimensions}; give the same")
+        t, x, u = (np.concatenate(parts) for parts in zip(ours.rows(), theirs.rows(), strict=True))
+        places, place = np.unique(x, axis=0, return_inverse=True)
+        times, frame = np.unique(t, return_inverse=True)
+        cell = frame.reshape(-1) * len(places) + place.reshape(-1)
+        cells = len(times) * len(places)
+        sparse = ours.moving or cells > _SPARSE * len(t)
+        kept = np.unique(cell) if sparse else np.arange(cells)
+        where, values = np.searchsorted(kept, cell), np.full((len(kept), self.channels), np.nan, np.float32)
+        for channel in range(self.channels):
+            seen = np.isfinite(u[:, channel])
+            values[where[seen], channel] = u[seen, channel]  # of repeated indices the last counts
+        if sparse:
+            return Observations(times[kept // len(places)], places[kept % len(places)], values)
+        return Observations(times, places, values.reshape(len(times), len(places), -1))
 
     def __len__(self) -> int:
         """The number of observed rows (points in time and space with at least one value)."""
@@ -148,6 +174,12 @@ class Frames:
     def moving(self) -> bool:
         """Whether each frame has its own points."""
         return self.x.ndim == 3
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Observed rows t (R,), x (R, d), u (R, C)."""
+        frame, point = np.nonzero(~np.isnan(self.u).all(-1))
+        x = np.broadcast_to(self.x, (*self.u.shape[:2], self.x.shape[-1]))[frame, point]
+        return self.t[frame], x, self.u[frame, point]
 
     def __len__(self) -> int:
         """The number of frames T."""

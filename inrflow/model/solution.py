@@ -1,31 +1,24 @@
 """Solutions: assimilated trajectories as fields u(t, x), with values, derivatives and uncertainty at any point."""
 
-
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.batch import Normalisation
-from inrflow.data.description import Description
-from inrflow.data.labelled import asked_dataset, numeric_times, unit_vectors
-from inrflow.decoders.base import Decoder
-from inrflow.dynamics.contexts.known import Contexts
-from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.linearised import Dynamics
-from inrflow.dynamics.states import TimeScale
+from inrflow.data.labelled import asked_dataset, asked_points
+from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 from inrflow.model.ensemble import decoded_change, deviations, spread_of
-from inrflow.model.extent import Extent
+from inrflow.model.joint import JointPosterior, Model, Placement, placed
 from inrflow.model.state_path import StatePath
-from inrflow.model.state_prior import StateEstimate, StatePrior
+from inrflow.model.state_prior import StateEstimate
 
 _POINTS_PER_BLOCK = 4096
 _EXACT_TIMES, _FEW_TIMES = 512, 64
@@ -41,29 +34,6 @@ def warn_diverged(time: float, trajectory: str = "the forecast") -> None:
                       f"{_DIVERGED:g} times as large as all that was seen; do not use it there", stacklevel=4)
 
 
-class Model(Protocol):
-    """What a solution needs of its surrogate; see `Surrogate`."""
-
-    description: Description
-    normalisation: Normalisation
-    decoder: Decoder
-    field: VectorField
-    prior: StatePrior
-    scale: TimeScale
-    contexts: Contexts | None
-
-    @property
-    def code_size(self) -> int: ...
-
-    @property
-    def dynamics(self) -> Dynamics: ...
-
-    @property
-    def extent(self) -> Extent: ...
-
-    def widening(self, estimate: StateEstimate) -> Tensor: ...
-
-
 class Solution:
     """u(t, x) of one trajectory. Made by `Surrogate.assimilate`; numpy in, numpy out, torch in, torch out.
 
@@ -77,8 +47,12 @@ class Solution:
     where the dynamics are affine, whose flow is known at any time.
     """
 
-    def __init__(self, surrogate: Model, estimate: StateEstimate, as_torch: bool = False) -> None:
+    def __init__(
+        self, surrogate: Model, estimate: StateEstimate, as_torch: bool = False, observed: Observations | None = None,
+        assimilate: Callable[[Observations], Solution] | None = None,
+    ) -> None:
         self.surrogate, self.estimate, self.as_torch = surrogate, estimate, as_torch
+        self.observed, self._assimilate = observed, assimilate
         self.path = StatePath(surrogate.dynamics, estimate)
         self.diverged = math.inf  # the earliest time asked for so far from which the forecast is none
         self._known: tuple[Tensor, list[Tensor]] | None = None
@@ -148,6 +122,47 @@ class Solution:
         return asked_dataset(lambda times, points: self._ask(times, points, keys, grid=True),
                              self.surrogate.description, t, x, axes)
 
+    def sample(self, n: int, t: Any, x: Any, seed: int = 0) -> Any:
+        """Joint draws (n, ..., C) of observations, for sums, extremes, first times; of at most 3000 points.
+
+        At each point they have the mean and the standard deviation of `query`.
+        """
+        mean = self.query(t, x)["mean"]
+        times, points, by_row, _ = self._parsed(t, x)
+        if not by_row:
+            times, points = times.repeat_interleave(len(points)), points.repeat(len(times), 1)
+        draws = self._joint(times, points).sample(n, torch.Generator().manual_seed(seed))
+        draws = draws * self.surrogate.normalisation.scale.double()
+        draws = draws.reshape(n, *mean.shape)
+        return torch.as_tensor(mean) + draws if isinstance(mean, Tensor) else mean + draws.numpy()
+
+    def where_next(self, candidates: Any, k: int = 1, weights: Any = None, t: float | None = None) -> Placement:
+        """The k of the candidates (M, d) at which sensors would reduce the posterior variance at all of them most.
+
+        Args:
+            weights: (M,) not negative, how much the variance at each candidate counts; by default all alike.
+            t: the time, by default that of the last observation.
+        """
+        x = torch.as_tensor(np.asarray(candidates), dtype=torch.float64)
+        given = torch.ones(len(x)) if weights is None else torch.as_tensor(np.asarray(weights))
+        if x.dim() != 2 or not 1 <= k <= len(x) or given.shape != (len(x),) or not bool((given >= 0).all()):
+            raise UserError(f"{k} places are asked for among candidates {tuple(x.shape)} with weights "
+                            f"{tuple(given.shape)}; give k from 1 to M, candidates (M, d), weights (M,) of at least 0")
+        last = float(self.surrogate.scale.external(self.estimate.last[0]))
+        times = torch.full((len(x),), last if t is None else float(t), dtype=torch.float64)
+        self._check(times[:1], x)
+        return placed(self._joint(times, x), k, given.double())
+
+    def _joint(self, times: Tensor, x: Tensor) -> JointPosterior:
+        states, which = self.states(times)
+        covariances = self.covariances(self.surrogate.scale.internal(torch.unique(times)), states)
+        return JointPosterior(self.surrogate, self.estimate, times, x.double(), states, which, covariances)
+
+    def update(self, observations: Observations) -> Solution:
+        """The solution of all observations; of values at times and places observed before, the later ones count."""
+        assert self.observed is not None and self._assimilate is not None
+        return self._assimilate(self.observed.with_later(observations))
+
     def derivatives(self, t: Any, x: Any) -> dict[str, Any]:
         """`dx`: du/dx (..., C, d), and `dt`: du/dt (..., C)."""
         return self._ask(t, x, ("dx", "dt"))
@@ -158,29 +173,8 @@ class Solution:
 
     def _ask(self, t: Any, x: Any, what: tuple[str, ...], grid: bool = False) -> dict[str, Any]:
         torch_out = isinstance(t, Tensor) or isinstance(x, Tensor)
-        about = self.surrogate.description
-        t, x = numeric_times(t, about), unit_vectors(x, about)
-        times, points = torch.as_tensor(np.asarray(t)) if not isinstance(t, Tensor) else t.detach(), x
-        points = points.detach() if isinstance(points, Tensor) else torch.as_tensor(np.asarray(points))
-        times = times.double()
-        d = len(self.surrogate.description.coordinates)
-        if points.dim() == 1 and d == 1 and times.dim() <= 1 and len(points) != 1:
-            points = points[:, None]
-        if points.dim() < 1 or points.shape[-1] != d or points.dim() > 2 or times.dim() > 1:
-            raise UserError(
-                f"a query has t of shape {tuple(times.shape)} and x of shape {tuple(points.shape)}; expected t (R,) "
-                f"and x (R, {d}), or t and x of one frame or of a grid of times and points"
-            )
-        single = points.dim() == 1
-        if single:
-            points = points[None]
-        one_frame = times.dim() == 0 and not grid
-        times = times.reshape(-1)
-        if not len(points) or not len(times):
-            raise UserError("a query has no points; give at least one")
-        self._check(times, points)
+        times, points, by_row, shape = self._parsed(t, x, grid)
         diverged, self.diverged = self.diverged, math.inf
-        by_row = not grid and not one_frame and len(times) == len(points)
         # Written block by block into the answer: beside it, a query needs no more memory for more points.
         result: dict[str, Tensor] = {}
         for place, part in (self._by_row if by_row else self._by_frame)(times, points, what):
@@ -191,11 +185,15 @@ class Solution:
                 result[key][place] = value
         warn_diverged(self.diverged)
         self.diverged = min(diverged, self.diverged)
-        if one_frame:
-            result = {key: value[0, 0] if single else value[0] for key, value in result.items()}
-        elif single and by_row:
-            result = {key: value[0] for key, value in result.items()}
+        lead = 1 if by_row else 2
+        result = {key: value.reshape(*shape, *value.shape[lead:]) for key, value in result.items()}
         return result if torch_out else {key: value.numpy() for key, value in result.items()}
+
+    def _parsed(self, t: Any, x: Any, grid: bool = False) -> tuple[Tensor, Tensor, bool, tuple[int, ...]]:
+        """As `asked_points`, checked."""
+        times, points, by_row, shape = asked_points(t, x, self.surrogate.description, grid)
+        self._check(times, points)
+        return times, points, by_row, shape
 
     def _check(self, times: Tensor, points: Tensor) -> None:
         """Raise UserError for what is not finite or too far in time; warn of points outside the box of the training
@@ -362,7 +360,7 @@ class Solution:
                 above = torch.searchsorted(nodes, inner).clamp(1, len(nodes) - 1)
                 nearest = torch.where(nodes[above] - inner < inner - nodes[above - 1], above, above - 1)
                 inner, which, at = nodes, nearest[which], None
-        covariances = self._covariances(inner, at)
+        covariances = self.covariances(inner, at)
         variance = torch.empty(len(x), self.surrogate.decoder.channels, dtype=torch.float64)
         for k in which.unique().tolist():
             rows = which == k
@@ -373,7 +371,7 @@ class Solution:
             variance[rows] = torch.einsum("rcz,zy,rcy->rc", jacobian[rows], cov, jacobian[rows])
         return torch.where(torch.isfinite(variance), variance, torch.inf)  # of unstable dynamics, far ahead
 
-    def _covariances(self, inner: Tensor, states: Tensor | None) -> list[Tensor]:
+    def covariances(self, inner: Tensor, states: Tensor | None) -> list[Tensor]:
         """Covariances at internal times (T,), of the states (T, n) there if known, or deviations of the members of an
         ensemble; those of the last call are kept, for many blocks ask for the same."""
         if self._known is None or not torch.equal(self._known[0], inner):

@@ -18,6 +18,7 @@ from inrflow.data.batch import Normalisation, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.labelled import observations_from
 from inrflow.data.observations import Observations
+from inrflow.data.window import window_of
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.registry import build_decoder, decoder_structure
 from inrflow.dynamics.contexts.known import Contexts
@@ -36,7 +37,6 @@ from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.store import StoredModel, load_model, reader, write_model
 from inrflow.model.stored_values import check_surrogate, plain_values
-from inrflow.model.window import window_of
 from inrflow.runtime.devices import choose_device
 
 FORMAT = "inrflow-surrogate"
@@ -367,7 +367,8 @@ class Surrogate:
             )
         if self.context_size and context is None:
             self.warn_context(estimate.mean[0, -1, -self.context_size :])
-        return Solution(self, estimate, as_torch=observations.kind == "torch")
+        return Solution(self, estimate, observations.kind == "torch", observations,
+                        lambda further: self._assimilate(further, context))
 
     def _window(self, observations: Observations) -> TrajectoryBatch:
         """Observations of one trajectory as frames, data units. Raises UserError where they do not fit."""

@@ -65,7 +65,7 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
                 f"{best.score.error:.2e} of the variance")
     surrogate = complete(best, run.budget, run.log)
     wanted = run.config.training.residual_field
-    if wanted == "on" or (wanted == "auto" and not best.explained and not run.budget.over):
+    if wanted == "on" or (wanted == "auto" and not best.explained):
         judged = assemble(best)
         for name in CALIBRATED:
             setattr(judged.prior, name, getattr(surrogate.prior, name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,11 +119,12 @@ class Roles:
         return UserError(f"{self.path} {problem}: it has the columns {', '.join(self.names)}, expected {expected} and "
                          "optionally trajectory; rename or add columns")
 
-    def require_channels(self, strict: bool) -> None:
-        """Raise UserError where a channel is missing or, if `strict`, where there are columns of no known role."""
+    def require_channels(self, strict: bool, labels: Iterable[str] = ()) -> None:
+        """Raise UserError where a channel is missing or, if `strict`, where there are columns of no known role that
+        are no `labels`."""
         channels = self.description.channels
         missing = [name for name in channels if name not in self.names]
-        known = {"trajectory", self.time, *channels, *self.description.coordinates}
+        known = {"trajectory", self.time, *channels, *self.description.coordinates, *labels}
         if self.description.geometry == "sphere":
             known |= set(self.lonlat)
         unknown = [name for name in self.names if name not in known] if strict else []
@@ -181,6 +182,11 @@ class Roles:
         return column_numbers(values, str(self.time), self.path, first)
 
 
+def labels(block: Mapping[str, np.ndarray]) -> list[str]:
+    """Columns of text, such as names of stations, in a block of rows."""
+    return [name for name, values in block.items() if values.dtype == object and not all_numbers(values)]
+
+
 def all_numbers(values: np.ndarray) -> bool:
     try:
         np.array([value or "nan" for value in values.tolist()], np.float64)
@@ -228,11 +234,13 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     An empty cell or NaN is a missing value. Raises UserError where a channel, time or coordinate is missing.
     """
     roles = Roles(path, columns, description, time)
-    roles.require_channels(strict)
+    roles.require_channels(False)
     tables: list[PointTable] = []
     values: list[np.ndarray] = []
     rows = 0
     for block in columns.blocks(BLOCK_ROWS):
+        if not rows:
+            roles.require_channels(strict, labels(block))
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, which Observations refuses
             u = np.stack([column_numbers(block[name], name, path, rows) for name in description.channels],
                          -1).astype(np.float32)

@@ -15,7 +15,9 @@ from inrflow.data.formats.columns import (
     TIMES,
     Columns,
     all_numbers,
+    column_numbers,
     find_column,
+    labels,
     observations_of,
     spanning_columns,
 )
@@ -26,6 +28,8 @@ from inrflow.errors import UserError
 
 _LOOKED_AT = 64  # rows, for what the columns hold
 _PARAVIEW = tuple(tuple(f"{name}{index}" for index in range(3)) for name in ("Points:", "Points_"))
+HEIGHTS = ("elevation", "altitude", "elev", "alt")  # a coordinate beside those of the plane
+_REGIONAL, _POLAR = 30.0, 75.0  # degrees: extent, and latitude, below which a plane will do
 
 
 class TableFormat(Format):
@@ -46,9 +50,11 @@ class TableFormat(Format):
 
 
 class TableContent(Content):
-    """The trajectories of a table: time, coordinates and trajectory by the names of columns, all others channels.
+    """The trajectories of a table: time, coordinates and trajectory by the names of columns, all others channels, but
+    for labels: columns of text.
 
-    Longitude and latitude in degrees become unit vectors. Raises UserError where coordinates and channels cannot be
+    Longitude and latitude in degrees become unit vectors; beside an elevation, in a region, they stay coordinates of a
+    plane, and the elevation is one more. Raises UserError where coordinates and channels cannot be
     told apart by name.
     """
 
@@ -65,12 +71,18 @@ class TableContent(Content):
         lonlat = [name for name in (find_column(names, group) for group in (LONGITUDES, LATITUDES)) if name is not None]
         sphere = (options.coordinates is None and len(lonlat) == 2
                   and options.description.get("geometry", "sphere") == "sphere")
-        axes = tuple("xyz") if sphere else tuple(options.coordinates or _axes(names))
+        plane = _axes(names)
+        height = find_column(names, HEIGHTS)
+        if height is not None and options.coordinates is None and height not in (options.channels or ()):
+            if sphere and self._regional(lonlat):
+                sphere, plane = False, lonlat
+            if plane and not sphere:
+                plane = [*plane, height]
+        axes = tuple("xyz") if sphere else tuple(options.coordinates or plane)
         times = [name for name in names if name in TIMES]  # as written: T is a temperature
         taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ())}
         others = [name for name in names if name not in taken]
-        texts = [name for name in others if name in block and block[name].dtype == object
-                 and not all_numbers(block[name])]
+        texts = [name for name in others if name in labels(block)]
         fields = tuple(options.channels or [name for name in others if name not in texts])
         if texts and not options.channels:
             warnings.warn(f"{path}: {', '.join(texts)} holds text and is left out; every other column is a channel",
@@ -83,6 +95,17 @@ class TableContent(Content):
         dates = first.dtype.kind == "M" or (first.dtype.kind == "O" and not all_numbers(first))
         self.description = options.describe(path, fields, axes, time_units=DEFAULT_CALENDAR if dates else None,
                                             geometry="sphere" if sphere else None)
+
+    def _regional(self, lonlat: Sequence[str]) -> bool:
+        """Whether all longitudes and latitudes lie so near each other that degrees are coordinates of a plane."""
+        low, high = np.full(2, np.inf), np.full(2, -np.inf)
+        with self.kind.open_columns(self.path, [(name,) for name in lonlat]) as columns:
+            for block in columns.blocks(1 << 16):
+                for axis, name in enumerate(lonlat):
+                    values = column_numbers(block[name], name, self.path, 0)
+                    low[axis] = np.fmin.reduce(values, initial=low[axis])
+                    high[axis] = np.fmax.reduce(values, initial=high[axis])
+        return bool(((high - low) < _REGIONAL).all() and np.abs([low[1], high[1]]).max() < _POLAR)
 
     def _wanted(self) -> list[tuple[str, ...]]:
         return [*spanning_columns(self.description), *((name,) for name in self.description.channels),
@@ -99,9 +122,8 @@ class TableContent(Content):
             return
         parts: list[tuple[np.ndarray, ...]] = []
         for number, frames in enumerate(trajectories):
-            frame, column = np.nonzero(~np.isnan(frames.u).all(-1))
-            x = np.broadcast_to(frames.x, (*frames.u.shape[:2], frames.x.shape[-1]))[frame, column]
-            parts.append((np.full(len(frame), number), frames.t[frame], x, frames.u[frame, column]))
+            t, x, u = frames.rows()
+            parts.append((np.full(len(t), number), t, x, u))
         numbers, t, x, u = (np.concatenate(part) for part in zip(*parts, strict=True))
         write_scattered(target, numbers, t, x, u, self.description, overwrite=overwrite, source=self.path)
 

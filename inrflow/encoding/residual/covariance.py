@@ -86,6 +86,13 @@ class Covariance:
         """The same form with other parameters."""
         return replace(self, parameters=parameters)
 
+    def scaled(self, factor: float) -> Covariance:
+        """All variances times a factor."""
+        logs = torch.zeros_like(self.parameters)
+        q = len(self.form.smoothness) + 1
+        logs[:q], logs[2 * q] = np.log(factor), np.log(factor)
+        return self.at(self.parameters + logs)
+
     @property
     def variances(self) -> Tensor:
         """(Q + 1,) of the components, that which is constant in space first."""

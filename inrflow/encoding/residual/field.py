@@ -20,7 +20,7 @@ from torch import Tensor
 
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.fit import Samples, fit_covariance
-from inrflow.encoding.residual.neighbours import Sites, krige
+from inrflow.encoding.residual.neighbours import Sites, joint, krige
 from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError
 
@@ -64,6 +64,18 @@ class Offsets:
         variance = np.where(exact, 0.0, v + float(self.covariance.nugget))
         which = which.reshape(-1)
         return mean[which], variance[which]
+
+    def joint(self, places: Places, x: np.ndarray) -> Tensor:
+        """Joint covariance (R, R) of the offsets of points x (R, d); equal points have the same."""
+        distinct, which = np.unique(x, axis=0, return_inverse=True)
+        known, there = np.isfinite(self.value), places(distinct)
+        exact = {place.tobytes() for place in self.x[known]}
+        sites = Sites(np.zeros(int(known.sum())), places(self.x)[known], self.covariance)
+        covariance = joint(self.covariance, sites, np.zeros(len(distinct)), there, NEIGHBOURS)
+        covariance.diagonal().add_(self.covariance.nugget)
+        new = torch.tensor([float(place.tobytes() not in exact) for place in distinct], dtype=torch.float64)
+        which = which.reshape(-1)
+        return (covariance * new * new[:, None])[which][:, which]
 
     def without(self, x: np.ndarray) -> Offsets:
         """Those to which places x (M, d) are new."""
@@ -111,17 +123,18 @@ class ChannelField:
     @classmethod
     def fit(
         cls, places: Places, rows: Rows, channel: int, offsets: bool = False, on_codes: bool = False, seed: int = 0,
-        near: ChannelField | None = None, richer: bool = True,
+        near: ChannelField | None = None, richer: bool = True, squares: bool = False,
     ) -> ChannelField:
         """By composite likelihood. `offsets`: those of places that are often seen, too, None where too few are.
-        `near`: a field of the same data, whose form is taken. `richer`: whether others than the simplest are tried."""
+        `near`: a field of the same data, whose form is taken. `richer`: whether others than the simplest are tried.
+        `squares`: by least squares, see `fit_covariance`."""
         seen = np.isfinite(rows.u[:, channel])
         t, x, place, u = rows.t[seen], rows.x[seen], rows.place[seen], rows.u[seen, channel].astype(np.float64)
         constant = _offsets(places, t, x, place, u, seed) if offsets else None
         if constant is not None:
             u = u - constant(places, x)[0]
         covariance = fit_covariance(Samples(t, places(x), place, u), places.groups, places.moving, seed,
-                                    None if near is None else near.covariance, richer)
+                                    None if near is None else near.covariance, richer, squares)
         return cls(covariance, constant, on_codes)
 
 
@@ -147,7 +160,9 @@ class ResidualField:
         """The inverse of `state`. Raises UserError for that of a version that has no weights."""
         if "channels" not in state:
             raise UserError("the residual field of this run was written by an earlier version; train it again")
-        places = Places(tuple(state["places"]["period"]), state["places"]["sphere"])
+        stored = state["places"]
+        places = Places(tuple(stored["period"]), stored["sphere"], tuple(stored.get("origin", ())),
+                        tuple(stored.get("unit", ())))
         return cls(places, tuple(None if c is None else _channel(c) for c in state["channels"]))
 
 
@@ -187,6 +202,36 @@ class Conditioned:
             mean, variance = mean + torch.as_tensor(offset), variance + torch.as_tensor(unsure)
         return mean, variance
 
+    def joint(self, c: int, std: Tensor, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The deviation of observations at times (R,) and points (R, d) in its parts: standard deviation (R,) in all,
+        factors (R,) on the correlation of codes, and covariance (R, R) of the process beside it, of unit deviation in
+        all; None where codes are alone.
+
+        Args:
+            std: (R,) of observations by codes alone.
+        """
+        channel, sites = self.field.channels[c], self._sites[c]
+        if channel is None or sites is None:
+            return None
+        inside = t.clip(self.first, self.last)
+        away = np.abs(t - inside)
+        weight = torch.as_tensor(channel.weight * channel.decay(away))
+        asked = t if channel.decay.own else inside
+        variance = self.own(c, asked, x)[1]
+        covariance = joint(channel.covariance, sites[0], asked, self.field.places(x), NEIGHBOURS)
+        if channel.offsets is not None:
+            covariance = covariance + channel.offsets.joint(self.field.places, x)
+        own, codes = _parts(channel, weight, variance, std, self._factor(channel, away))
+        size = (own.square() + codes.square()).sqrt()
+        share = own / size / variance.sqrt()
+        return own + codes, codes / size, covariance * share * share[:, None]
+
+    @staticmethod
+    def _factor(channel: ChannelField, away: np.ndarray) -> Tensor:
+        """On the deviations of the process a time `away` (R,) outside of the observations."""
+        first, later = channel.spread
+        return torch.as_tensor(later + (first - later) * np.exp(-away))
+
     def combined(self, mean: Tensor, std: Tensor | None, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and standard deviation (R, C) of observations, given those that codes give alone.
 
@@ -220,9 +265,8 @@ class Conditioned:
                 share = torch.as_tensor(weight[rows])
                 mean[rows, c] += share * (own if channel.on_codes else own - base)
                 if std is not None:
-                    first, later = channel.spread
-                    factor = torch.as_tensor(later + (first - later) * np.exp(-away[rows]))
-                    std[rows, c] = combined_std(channel, share, variance, std[rows, c], factor)
+                    std[rows, c] = combined_std(
+                        channel, share, variance, std[rows, c], self._factor(channel, away[rows]))
         return mean, std
 
 
@@ -234,11 +278,19 @@ def combined_std(
     Args:
         variance: (R,) of the process, times the square of a factor. std: (R,) of codes alone.
     """
+    own, codes = _parts(channel, weight, variance, std, factor)
+    return own + codes
+
+
+def _parts(
+    channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor, factor: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Of process and codes, arguments as for `combined_std`."""
     if channel.on_codes:  # which have an uncertainty of their own
         covariance = channel.covariance
         explained = covariance.variance + covariance.nugget - variance
         variance = torch.maximum(variance, std.square() - explained)
-    return weight * factor * variance.sqrt() + (1 - weight) * std
+    return weight * factor * variance.sqrt(), (1 - weight) * std
 
 
 def _offsets(

@@ -23,7 +23,7 @@ from inrflow.encoding.residual.neighbours import Sites, local_weights
 _SHARES = (0.8, 0.5, 0.5, 0.25)  # of the places that predict the others
 _TARGETS, _NEIGHBOURS = 400, 16
 _ITERATIONS, _OF_TRIALS = 25, 12
-_GAIN = 0.01  # nats a value by which a richer form must predict better
+_GAIN = 0.01  # nats a value, or share of the squared error, by which a richer form must predict better
 _FEWEST = 8  # places of which some can be spared
 
 
@@ -57,19 +57,26 @@ class Conditionals:
 
     def __call__(self, covariance: Covariance) -> Tensor:
         """Log density (Q,) of the values given their neighbours."""
+        square, variance = self.missed(covariance)
+        return -0.5 * (square / variance + variance.log() + np.log(2 * np.pi))
+
+    def missed(self, covariance: Covariance) -> tuple[Tensor, Tensor]:
+        """Squared errors (Q,) of the values as predicted from their neighbours, and the variances of these errors."""
         weights, variance = local_weights(covariance, self.t, self.y, self.near_t, self.near_y, self.missing)
-        variance = variance + covariance.nugget
-        error = self.value - (weights * self.near_value).sum(1)
-        return -0.5 * (error.square() / variance + variance.log() + np.log(2 * np.pi))
+        return (self.value - (weights * self.near_value).sum(1)).square(), variance + covariance.nugget
 
     def part(self, index: Tensor) -> Conditionals:
         """Some of them."""
         return Conditionals(*(value[index] for value in vars(self).values()))
 
-    def gain(self, new: Covariance, old: Covariance) -> float:
-        """Mean gain of log density of a covariance over another."""
+    def loss(self, covariance: Covariance, squares: bool) -> Tensor:
+        """Minus the mean log density, or the logarithm of the mean squared error."""
+        return self.missed(covariance)[0].mean().log() if squares else -self(covariance).mean()
+
+    def gain(self, new: Covariance, old: Covariance, squares: bool = False) -> float:
+        """What the loss of another covariance is above that of a new one."""
         with torch.no_grad():
-            return float((self(new) - self(old)).mean())
+            return float(self.loss(old, squares) - self.loss(new, squares))
 
 
 def conditionals(samples: Samples, covariance: Covariance, random: np.random.Generator) -> Conditionals:
@@ -105,10 +112,14 @@ def conditionals(samples: Samples, covariance: Covariance, random: np.random.Gen
 
 def fit_covariance(
     samples: Samples, groups: tuple[int, ...], moving: tuple[bool, ...], seed: int = 0, near: Covariance | None = None,
-    richer: bool = True,
+    richer: bool = True, squares: bool = False,
 ) -> Covariance:
     """The covariance of one channel: of the simplest form, then of `richer` ones where they predict clearly better;
-    with the form of `near` where that is given."""
+    with the form of `near` where that is given.
+
+    `squares`: of least squared error of the predictions instead (cross-validation), for values that are far from
+    normal, with variances that are those of these errors on average.
+    """
     random = np.random.default_rng([seed, 17])
     best = start(samples, Form((1.5,), 0.5, (0,) * len(groups), moving)) if near is None else near
     half = torch.as_tensor(random.permutation(len(np.unique(samples.place))) % 2 == 0)
@@ -116,27 +127,33 @@ def fit_covariance(
     for _ in range(2):  # near is near in units of what was fitted
         data = conditionals(samples, best, random)
         learn, judge = data.part(half[data.place]), data.part(~half[data.place])
-        best = maximised(best, learn if near is None else data, limits)
-    if near is not None:
+        best = fitted(best, learn if near is None else data, limits, squares)
+    if near is not None and not squares:
         return best
-    for change in CHANGES if richer else ():
+    for change in CHANGES if richer and near is None else ():
         with torch.no_grad():
-            starts = sorted(change(best, groups), key=lambda other: -float(learn(other).mean()))
+            starts = sorted(change(best, groups), key=lambda other: float(learn.loss(other, squares)))
         for other in starts[:1]:
-            new = maximised(other, learn, limits, _OF_TRIALS)
-            if judge.gain(new, best) > _GAIN:
+            new = fitted(other, learn, limits, squares, _OF_TRIALS)
+            if judge.gain(new, best, squares) > _GAIN:
                 best = new
-    return maximised(best, data, limits)
+    best = fitted(best, data, limits, squares)
+    if squares:
+        with torch.no_grad():
+            square, variance = data.missed(best)
+            best = best.scaled(float((square / variance).mean()))
+    return best
 
 
-def maximised(
-    covariance: Covariance, data: Conditionals, limits: Callable[[Form], np.ndarray], iterations: int | None = None
+def fitted(
+    covariance: Covariance, data: Conditionals, limits: Callable[[Form], np.ndarray], squares: bool = False,
+    iterations: int = _ITERATIONS,
 ) -> Covariance:
-    """The covariance with the parameters of largest likelihood, by L-BFGS within limits."""
+    """The covariance with the parameters of largest likelihood, or of least squares, by L-BFGS within limits."""
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         theta = torch.tensor(parameters, requires_grad=True)
-        value = -data(covariance.at(theta)).mean()
+        value = data.loss(covariance.at(theta), squares)
         value.backward()
         assert theta.grad is not None
         return float(value.detach()), theta.grad.numpy()
@@ -145,7 +162,7 @@ def maximised(
     begin = np.clip(covariance.parameters.numpy(), *box)
     try:
         found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=box.T,
-                         options={"maxiter": iterations or _ITERATIONS})
+                         options={"maxiter": iterations})
     except torch.linalg.LinAlgError:
         return covariance
     return covariance.at(torch.as_tensor(found.x))
@@ -191,11 +208,11 @@ def _scales(samples: Samples) -> tuple[float, float, float]:
 
 def _anisotropic(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covariance]:
     if max(groups):
-        form, velocity = replace(best.form, groups=groups), best.velocity[torch.tensor(best.form.moving)].tolist()
+        form = replace(best.form, groups=groups)
         for longer in range(form.lengths):
             lengths = [float(best.lengths[0, 0]) * (2.0 if one == longer else 0.7) for one in range(form.lengths)]
             yield Covariance.of(form, best.variances.tolist(), best.times.tolist(), float(best.nugget), [lengths],
-                                velocity if form.drift else None)
+                                _velocity(best))
 
 
 def _smoother_or_rougher(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covariance]:
@@ -213,7 +230,7 @@ def _second_scale(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covaria
         yield Covariance.of(form, [variances[0], 0.7 * variances[1], 0.3 * variances[1]],
                             [*times, times[1] * factor], float(best.nugget),
                             [*lengths, [factor * length for length in lengths[0]]],
-                            best.velocity[torch.tensor(best.form.moving)].tolist() if best.form.drift else None)
+                            _velocity(best))
 
 
 def _drift(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covariance]:
@@ -225,6 +242,10 @@ def _drift(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covariance]:
                 velocity = torch.zeros(sum(form.moving), dtype=torch.float64)
                 velocity[index] = sign * speed
                 yield Covariance(form, torch.cat([best.parameters, velocity]))
+
+
+def _velocity(best: Covariance) -> list[float] | None:
+    return best.velocity[torch.tensor(best.form.moving)].tolist() if best.form.drift else None
 
 
 CHANGES = (_anisotropic, _smoother_or_rougher, _longer_memory, _drift, _second_scale)

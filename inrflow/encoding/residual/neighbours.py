@@ -15,6 +15,7 @@ from inrflow.encoding.residual.covariance import Covariance
 
 _BLOCK = 1 << 17  # numbers in the covariance matrices of a block, which stay in the cache
 _JITTER = 1e-9
+_MOST_JOINT = 2500  # observations that many values are conditioned on together
 
 
 class Sites:
@@ -81,24 +82,23 @@ def krige(
     return mean, variance
 
 
-def joint(
-    covariance: Covariance, sites: Sites | None, values: Tensor, t: np.ndarray, y: np.ndarray, count: int
-) -> tuple[Tensor, Tensor]:
-    """Mean (Q,) and a root (Q, Q) of the joint covariance of the field given all near observations of the points."""
+def joint(covariance: Covariance, sites: Sites | None, t: np.ndarray, y: np.ndarray, count: int) -> Tensor:
+    """Joint covariance (Q, Q) of the field at times (Q,) and embedded places (Q, p), given the observations near any of
+    them; of so many that not all can be used, the nearest to each."""
     times, places = torch.as_tensor(t), torch.as_tensor(y)
     with torch.no_grad():
         own = covariance(times, places, times, places)
-        mean = torch.zeros(len(t), dtype=torch.float64)
-        if sites is not None:
-            near = np.unique(sites.near(t, y, min(count, len(values))))
-            here = torch.as_tensor(near[near >= 0])
-            near_t, near_y = torch.as_tensor(sites.t)[here], torch.as_tensor(sites.y)[here]
-            between = covariance(near_t, near_y, near_t, near_y)
-            between.diagonal().add_(covariance.nugget + _JITTER * covariance.variance)
-            across = covariance(near_t, near_y, times, places)
-            factor = torch.linalg.cholesky(between)
-            half = torch.linalg.solve_triangular(factor, across, upper=False)
-            mean = half.T @ torch.linalg.solve_triangular(factor, values[here][:, None], upper=False)[:, 0]
-            own = own - half.T @ half
-        eigenvalues, vectors = torch.linalg.eigh(own)
-    return mean, vectors * eigenvalues.clamp(min=0).sqrt()
+        if sites is None:
+            return own
+        count = min(count, len(sites.t))
+        near = np.unique(sites.near(t, y, count))
+        while len(near) > _MOST_JOINT and count > 1:
+            count //= 2
+            near = np.unique(sites.near(t, y, count))
+        here = torch.as_tensor(near[near >= 0])
+        near_t, near_y = torch.as_tensor(sites.t)[here], torch.as_tensor(sites.y)[here]
+        between = covariance(near_t, near_y, near_t, near_y)
+        between.diagonal().add_(covariance.nugget + _JITTER * covariance.variance)
+        half = torch.linalg.solve_triangular(
+            torch.linalg.cholesky(between), covariance(near_t, near_y, times, places), upper=False)
+        return own - half.mT @ half

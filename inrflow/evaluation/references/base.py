@@ -27,11 +27,13 @@ class Reference(ABC):
         title: label in figures and tables.
         on_shared_points: whether it holds only at the points that all training trajectories share: it is then fitted
             only where there are such points, and asked only for them.
+        of_one_series: whether it is fitted only where there is one training trajectory.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     on_shared_points: ClassVar[bool] = False
+    of_one_series: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

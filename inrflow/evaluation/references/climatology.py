@@ -1,9 +1,5 @@
-"""Climatology: the mean field at each phase of a period, declared or of the calendar, and linear
-forecasts of the anomalies around it.
-
-The references of seasonal forecasting: the mean seasonal cycle, damped persistence of the leading anomaly modes (an
-AR(1) for each), and the linear inverse model of the same modes (Penland and Sardeshmukh 1995), which couples them.
-"""
+"""Climatology: the mean field at each phase of a period, declared or of the calendar, and damped persistence of the
+anomalies around it."""
 
 from __future__ import annotations
 
@@ -88,15 +84,15 @@ class Climatology(Reference):
 
 
 @dataclass
-class _AnomalyForecast(Reference):
-    """Climatology, and a linear forecast of the leading modes of the anomalies around it.
+class DampedAnomalies(Reference):
+    """Climatology, and damped persistence of each of the leading modes of the anomalies around it, an AR(1).
 
     Attributes:
         climatology: the mean field of each phase.
         step: time step, in units of t.
         scale: (C,) standard deviation of the anomalies of each channel.
         modes: (N C, r).
-        propagator: regression of the modes on themselves one step before, see the subclasses.
+        propagator: (r,) regressions of the coefficients on themselves one step before, from 0 to 1.
         prior: of the coefficients, and the variance that the modes leave.
     """
 
@@ -107,6 +103,8 @@ class _AnomalyForecast(Reference):
     propagator: Tensor
     prior: GaussianPrior
 
+    name = "climatology_ar1"
+    title = "climatology + AR(1)"
     on_shared_points = True
 
     @classmethod
@@ -133,16 +131,13 @@ class _AnomalyForecast(Reference):
         left = (frames[usable] - z[usable] @ modes.T).square().mean(0).reshape(u.shape[2:]).mean(0)
         variance = z[usable].square().mean(0)
         prior = GaussianPrior(torch.zeros_like(variance), torch.diag(variance), left.clamp(min=_SMALLEST_NOISE))
-        return cls(climatology, step, scale, modes, cls.regression(z[:, :-1][pairs], z[:, 1:][pairs]), prior)
-
-    @staticmethod
-    def regression(before: Tensor, after: Tensor) -> Tensor:
-        """Least squares of coefficients (P, r) on those one step before."""
-        raise NotImplementedError
+        before, after = z[:, :-1][pairs], z[:, 1:][pairs]
+        damping = ((before * after).sum(0) / before.square().sum(0)).clamp(0.0, 1.0)
+        return cls(climatology, step, scale, modes, damping, prior)
 
     def advance(self, z: Tensor, steps: Tensor) -> Tensor:
         """Coefficients (S, r) after numbers of steps (S,)."""
-        raise NotImplementedError
+        return z * self.propagator ** steps[:, None]
 
     def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor:
         """The mean field and the forecast anomaly."""
@@ -157,42 +152,6 @@ class _AnomalyForecast(Reference):
         """The inverse of `state`."""
         nested = {"climatology": Climatology(**state["climatology"]), "prior": GaussianPrior(**state["prior"])}
         return cls(**{**state, **nested})
-
-
-@dataclass
-class DampedAnomalies(_AnomalyForecast):
-    """Damped persistence of each mode, an AR(1): `propagator` (r,) holds the lag-one regression coefficients."""
-
-    name = "climatology_ar1"
-    title = "climatology + AR(1)"
-
-    @staticmethod
-    def regression(before: Tensor, after: Tensor) -> Tensor:
-        """Of each mode on itself, between 0 and 1."""
-        return ((before * after).sum(0) / before.square().sum(0)).clamp(0.0, 1.0)
-
-    def advance(self, z: Tensor, steps: Tensor) -> Tensor:
-        """Powers of the coefficients."""
-        return z * self.propagator ** steps[:, None]
-
-
-@dataclass
-class LinearInverseModel(_AnomalyForecast):
-    """The linear inverse model of the modes, which couples them: z_next = z @ `propagator` (r, r)."""
-
-    name = "climatology_lim"
-    title = "climatology + LIM"
-
-    @staticmethod
-    def regression(before: Tensor, after: Tensor) -> Tensor:
-        """Of all modes on all, scaled down to the unit circle where it grows."""
-        propagator = torch.linalg.lstsq(before, after, driver="gelsd").solution.contiguous()
-        return propagator / max(1.0, float(torch.linalg.eigvals(propagator).abs().max()))
-
-    def advance(self, z: Tensor, steps: Tensor) -> Tensor:
-        """Real powers of the propagator, by its eigenvectors."""
-        eigenvalues, vectors = torch.linalg.eig(self.propagator)
-        return ((z.to(vectors) @ vectors * eigenvalues ** steps[:, None]) @ torch.linalg.pinv(vectors)).real
 
 
 def _harmonics(phase: Tensor, count: int) -> Tensor:

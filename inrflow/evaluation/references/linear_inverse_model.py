@@ -45,6 +45,7 @@ class LaggedInverseModel(Reference):
     name = "linear_inverse_model"
     title = "linear inverse model"
     on_shared_points = True
+    of_one_series = True
 
     @classmethod
     def fit(

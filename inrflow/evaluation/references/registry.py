@@ -18,7 +18,8 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.errors import UserError
 from inrflow.evaluation.references.base import REFERENCES, Reference, register_reference
-from inrflow.evaluation.references.climatology import Climatology, DampedAnomalies, LinearInverseModel
+from inrflow.evaluation.references.climatology import Climatology, DampedAnomalies
+from inrflow.evaluation.references.kriging import Kriging
 from inrflow.evaluation.references.linear_inverse_model import LaggedInverseModel
 from inrflow.evaluation.references.pod_dmd import PodDmd
 from inrflow.evaluation.references.simple import Persistence, TrainingMean
@@ -26,9 +27,10 @@ from inrflow.evaluation.references.training_data import same_points, shared_poin
 from inrflow.runtime.tensor_files import load_tensors, save_tensors
 
 _KIND, _VERSION = "inrflow-references", 2
+_GONE = {"climatology_lim"}  # references of earlier versions that others have replaced
 
 for _reference in (
-    Persistence, TrainingMean, Climatology, DampedAnomalies, LinearInverseModel, LaggedInverseModel, PodDmd,
+    Persistence, TrainingMean, Climatology, DampedAnomalies, LaggedInverseModel, Kriging, PodDmd,
 ):
     register_reference(_reference)
 
@@ -69,7 +71,7 @@ class References:
         try:
             if metadata.get("version", 1) == 1:
                 state = _from_version_1(state)
-            for name in state["states"].keys() - REFERENCES.keys():
+            for name in state["states"].keys() - REFERENCES.keys() - _GONE:
                 warnings.warn(f"{path} holds the reference forecast {name}, which is not registered; it is left out",
                               stacklevel=2)
             known = {name: of for name, of in state["states"].items() if name in REFERENCES}
@@ -94,7 +96,8 @@ def fit_references(
         validation = None
     points = shared_points(train, validation)
     fitted = {name: reference.fit(train, validation, description) for name, reference in REFERENCES.items()
-              if points is not None or not reference.on_shared_points}
+              if (points is not None or not reference.on_shared_points)
+              and (len(train) == 1 or not reference.of_one_series)}
     return References(points, {name: reference for name, reference in fitted.items() if reference is not None})
 
 
@@ -115,9 +118,9 @@ def _from_version_1(old: dict[str, Any]) -> dict[str, Any]:
         anomalies = climatology.pop("anomalies")
         states["climatology"] = climatology
         if anomalies is not None:
-            damped, coupled = anomalies.pop("persistence"), anomalies.pop("propagator")
-            states["climatology_ar1"] = {"climatology": climatology, **anomalies, "propagator": damped}
-            states["climatology_lim"] = {"climatology": climatology, **anomalies, "propagator": coupled}
+            kept = {key: value for key, value in anomalies.items() if key not in ("persistence", "propagator")}
+            damped = anomalies["persistence"]
+            states["climatology_ar1"] = {"climatology": climatology, **kept, "propagator": damped}
     if old["pod_dmd"] is not None:
         states["pod_dmd"] = old["pod_dmd"]
     return {"points": points, "states": states}

@@ -6,6 +6,7 @@ windows, and after these at places held out and seen.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -47,8 +48,8 @@ _FEW_CODES = 4  # values of a frame for each code from which codes cannot follow
 _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
 _KEPT = (0.0, 0.25, 0.5, 0.75)
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
-_SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter also where networks have used up all of it
-_PLAIN, _RICH = 5.0, 10.0  # fits of the simplest form that a search takes as long as
+_SHARE, _LEAST, _SECONDS = 0.5, 0.15, 15.0  # of the time budget; the last two where others have used up all of it
+_FITS = (5.0, 15.0, 25.0)  # of the simplest form that searches of more and more variants take as long as
 
 
 def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
@@ -76,7 +77,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             return surrogate
     if not folds:
         return surrogate
-    places = Places(tuple(about.period or (0.0,) * len(about.coordinates)), about.geometry == "sphere")
+    period = tuple(about.period or (0.0,) * len(about.coordinates))
+    places = Places.of(period, about.geometry == "sphere", surrogate.box)
     variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run)
     effort = variants.effort(len(about.channels))
     log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
@@ -120,30 +122,32 @@ class _Variants:
     run: Run
 
     def effort(self, channels: int) -> int:
-        """2: all forms of covariance are tried, 1: the simplest, 0: there is no time for that."""
+        """3: all forms of covariance are tried, 2: by likelihood alone, 1: the simplest, 0: there is no time for it."""
 
         def choose() -> int:
             budget = self.run.budget
-            left, began = max(budget.seconds(_SHARE), _LEAST * budget.total), budget.clock()
+            left, began = max(budget.seconds(_SHARE), _LEAST * budget.total, _SECONDS), time.process_time()
             ChannelField.fit(self.places, self.rows, 0, richer=False)
-            each = (budget.clock() - began) * channels
-            return int(left > _PLAIN * each) + int(left > _RICH * each)
+            each = (time.process_time() - began) * channels  # whoever else uses the machine
+            return sum(left > fits * each for fits in _FITS)
 
         return self.run.budget.decide("residual_field", choose)
 
     def of(self, c: int) -> Iterator[tuple[str, ChannelField]]:
-        """Around the mean, around means of places, on the codes."""
-        richer, seed = self.run.budget.known("residual_field") == 2, self.run.config.seed
+        """Around means of places, the mean, and codes; of the simplest form, richer ones, these by least squares."""
+        effort, seed = self.run.budget.known("residual_field") or 0, self.run.config.seed
         shared = self.run.problem.source.shared_points
-        first = ChannelField.fit(self.places, self.rows, c, shared, seed=seed, richer=richer)
-        if first.offsets is not None:
-            yield "a Gaussian process around the means of places", first
-            around = ChannelField.fit(self.places, self.rows, c, seed=seed, near=first)
-        else:
+        for how, richer, squares in (("", False, False), (" of richer form", True, False),
+                                     (" by least squares", True, True))[:effort]:
+            first = ChannelField.fit(self.places, self.rows, c, shared, seed=seed, richer=richer, squares=squares)
             around = first
-        yield "a Gaussian process around the mean", around
-        on_codes = ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first)
-        yield "a Gaussian process on the codes", on_codes
+            if first.offsets is not None:
+                yield f"a Gaussian process around the means of places{how}", first
+                around = ChannelField.fit(self.places, self.rows, c, seed=seed, near=first, squares=squares)
+            yield f"a Gaussian process around the mean{how}", around
+            on_codes = ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first,
+                                        squares=squares)
+            yield f"a Gaussian process on the codes{how}", on_codes
 
 
 def _weighed(

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from inrflow.commands.run_directory import RunDirectory, report_evaluation
-from inrflow.commands.train_several import train_physics
+from inrflow.commands.several.train import train_physics
 from inrflow.config.schema import AdaptConfig, Config
 from inrflow.config.train_schema import ReadConfig
 from inrflow.data.formats.trajectory_file import TrajectoryFile

@@ -1,0 +1,73 @@
+"""`inrflow next`: the places at which further sensors would tell most, the most telling first."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from rich.console import Console
+
+from inrflow.commands.forecast import time_number
+from inrflow.commands.query import answer_path
+from inrflow.commands.run_directory import load_run
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import NextConfig
+from inrflow.data.formats.columns import column_numbers
+from inrflow.data.formats.tables import PointTable, read_observations, read_points, write_points
+from inrflow.errors import UserError
+from inrflow.model.joint import MOST_ROWS
+from inrflow.model.surrogate import Surrogate
+
+_CANDIDATES = 400  # random ones
+
+
+def run(arguments: list[str]) -> int:
+    """Assimilate, choose, write."""
+    config: NextConfig = resolve("next", NextConfig, arguments)
+    surrogate = load_run(str(config.run), config.device, config.physics, config.observations)
+    about, began = surrogate.description, time.perf_counter()
+    given = [str(path) for path in (config.observations, config.points) if path]
+    target = answer_path(config.to, config.output, "next", "next.csv", given)
+    observations = read_observations(str(config.observations), about)
+    number = min(observations) if config.trajectory is None else config.trajectory
+    if number not in observations:
+        raise UserError(f"trajectory={number} is not observed in {config.observations}; choose from "
+                        f"{', '.join(map(str, observations))}")
+    at = None if config.at is None else time_number("at", config.at, about)
+    seen = observations[number]
+    x, weights = _candidates(surrogate, seen.frames().x.reshape(-1, seen.dimensions), config)
+    if len(x) > MOST_ROWS:
+        raise UserError(f"{config.points} has {len(x)} candidates; give at most {MOST_ROWS}")
+    found = surrogate.assimilate(seen).where_next(x, config.count, weights, at)
+    columns = {"rank": np.arange(1, len(found.index) + 1)}
+    columns |= {name: found.x[:, axis] for axis, name in enumerate(about.coordinates)}
+    order = np.full(len(found.index), number)
+    table = PointTable(order, np.zeros(len(order)), found.x, columns)
+    write_points(target, table, {"left": found.left}, about, config.overwrite)
+    console = Console(stderr=True)
+    for place, left in zip(found.x, found.left, strict=True):
+        where = ", ".join(f"{name} {value:.6g}" for name, value in zip(about.coordinates, place, strict=True))
+        console.print(f"{where}: leaves {100 * left:.3g} % of the variance", highlight=False, soft_wrap=True)
+    console.print(f"{len(x)} candidates in {time.perf_counter() - began:.3g} s, written to {target}", highlight=False,
+                  soft_wrap=True)
+    return 0
+
+
+def _candidates(surrogate: Surrogate, seen: np.ndarray, config: NextConfig) -> tuple[np.ndarray, np.ndarray | None]:
+    """Candidates (M, d) and their weights (M,), if they have any."""
+    if config.points is not None:
+        table = read_points(config.points, surrogate.description)
+        if "weight" not in table.columns:
+            return table.x, None
+        from pathlib import Path
+
+        return table.x, column_numbers(table.columns["weight"], "weight", Path(config.points), 0)
+    random = np.random.default_rng(config.seed)
+    about, low, high = surrogate.description, *surrogate.box
+    x = random.uniform(low, high, (20 * _CANDIDATES, len(low)))
+    if about.geometry == "sphere":
+        x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    x = x[~surrogate.extent.outside(x)][:_CANDIDATES]
+    if not len(x):
+        raise UserError("no random place lies inside of the domain of the run; give candidates by points=FILE")
+    return x, None

@@ -1,0 +1,110 @@
+"""`inrflow update`: a run continued with further observations, as a new run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from inrflow.commands.run_directory import CANDIDATES_FILE, RunDirectory, several
+from inrflow.commands.train import run_one
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import Config, UpdateConfig
+from inrflow.config.train_schema import ReadConfig
+from inrflow.data.description import Description
+from inrflow.data.formats.tables import read_observations
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
+from inrflow.data.given_files import FOLDER, as_trajectories
+from inrflow.data.observations import Frames, Observations
+from inrflow.errors import UserError
+
+_SHARE = 0.25  # of the minutes of the earlier run
+
+
+def run(arguments: list[str]) -> int:
+    """Grow the data, train by the recipe that was chosen."""
+    config: UpdateConfig = resolve("update", UpdateConfig, arguments)
+    before, console = RunDirectory(Path(str(config.run))), Console(stderr=True)
+    if not before.finished:
+        raise UserError(f"{before.path} holds no finished run; continue it with inrflow train resume={before.path}")
+    settings = before.config()
+    place = RunDirectory.new(config.output, "update")
+    with place.held():
+        place.path.mkdir(parents=True, exist_ok=True)
+        told = _grow(settings, _known(settings, before, place, console), str(config.data.train),
+                     place.path / "train.h5")
+        console.print(told, highlight=False, soft_wrap=True)
+        settings.data.train, settings.data.read = str(place.path / "train.h5"), ReadConfig()
+        settings.recipe = _recipe(before, settings)
+        settings.training.minutes = config.minutes or _SHARE * settings.training.minutes
+        settings.device, settings.resume = config.device, None
+        return run_one(settings, place, console)
+
+
+def _recipe(before: RunDirectory, settings: Config) -> str:
+    """The recipe whose candidate was chosen."""
+    tried = before.json(CANDIDATES_FILE) or {}
+    taken = [row["recipe"] for row in tried.get("candidates", []) if row.get("taken") and
+             row.get("recipe") != "residual_field"]
+    return str(taken[0]) if len(taken) == 1 else settings.recipe
+
+
+def _known(settings: Config, before: RunDirectory, place: RunDirectory, console: Console) -> str:
+    """The trajectory file that the run was trained on, or its copy. Raises UserError where it is gone or several."""
+    given, copy = settings.data.train, before.path / FOLDER / "data_train.h5"
+    if given is not None and several(given) is None and Path(str(given)).exists():
+        return as_trajectories(str(given), "data.train", place.path, console, settings.data.read)
+    if not copy.exists():
+        raise UserError(f"the run was trained on {given or 'the embedded data'}, which cannot grow or is gone; train "
+                        "anew on a file with all observations")
+    return str(copy)
+
+
+def _grow(settings: Config, known: str, further: str, target: Path) -> str:
+    """Write the data of a run with further observations, and say by how much they grew. Raises UserError where the run
+    is on data that do not grow: meshes, new trajectories of unknown parameters."""
+    with TrajectoryFile(known) as file:
+        about = file.description
+        if file.cells is not None or file.meshes_differ:
+            raise UserError(f"{known} has a mesh; update continues runs on observations alone: train anew on a file "
+                            "with all of them")
+        contexts = file.parameters, file.environment
+        cut = slice(None) if settings.data.frames is None else slice(settings.data.frames)
+        grown = {int(file.ids[s]): _observations(file.read(s, cut)) for s in range(file.trajectories)}
+    settings.data.frames = None
+    counts = [sum(len(one) for one in grown.values())]
+    for number, observations in read_observations(further, about).items():
+        if number not in grown and contexts != (None, None):
+            raise UserError(f"{further} has the new trajectory {number}, whose parameters or environment are not known;"
+                            f" give observations of those of {known} ({', '.join(map(str, grown))}), or train anew")
+        grown[number] = grown[number].with_later(observations) if number in grown else observations
+    counts.append(sum(len(one) for one in grown.values()))
+    _write(target, about, grown, *contexts)
+    last = max(float(one.frames().t[-1]) for one in grown.values())
+    return f"{counts[1] - counts[0]} of {counts[1]} observed points in time and space are new, the last at t={last:g}"
+
+
+def _observations(frames: Frames) -> Observations:
+    return Observations(frames.t, frames.x, frames.u)
+
+
+def _write(
+    target: Path, about: Description, grown: dict[int, Observations], parameters: np.ndarray | None,
+    environment: np.ndarray | None,
+) -> None:
+    """Trajectories as frames where all have places, or parameters (S, P) or environments (S,), else as rows."""
+    trajectories = [one.frames() for one in grown.values()]
+    if parameters is not None or environment is not None or not any(frames.moving for frames in trajectories):
+        with TrajectoryWriter(target, about) as writer:
+            for s, frames in enumerate(trajectories):
+                writer.append(frames.t, frames.x, frames.u, None if parameters is None else parameters[s],
+                              None if environment is None else int(environment[s]))
+        return
+    parts = []
+    for number, frames in zip(grown, trajectories, strict=True):
+        t, x, u = frames.rows()
+        parts.append((np.full(len(t), number), t, x, u))
+    numbers, t, x, u = (np.concatenate(part) for part in zip(*parts, strict=True))
+    write_scattered(target, numbers, t, x, u, about)

@@ -1,0 +1,216 @@
+"""Joint posteriors of many values of a solution: correlated draws, and the places that would tell most.
+
+Marginal standard deviations are those of `Solution.std`; correlations are those of the states, moved by the linearised
+flow, and of the residual field given the observations near the points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inrflow.data.batch import Normalisation
+from inrflow.data.description import Description
+from inrflow.decoders.base import Decoder
+from inrflow.dynamics.contexts.known import Contexts
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.flow.linearised import Dynamics
+from inrflow.dynamics.states import TimeScale
+from inrflow.errors import UserError
+from inrflow.model.ensemble import decoded_change
+from inrflow.model.extent import Extent
+from inrflow.model.state_prior import StateEstimate, StatePrior
+
+MOST_ROWS = 3000  # values of a channel that are drawn together
+_JITTER = 1e-9  # of the mean variance
+
+
+class Model(Protocol):
+    """What a solution needs of its surrogate; see `Surrogate`."""
+
+    description: Description
+    normalisation: Normalisation
+    decoder: Decoder
+    field: VectorField
+    prior: StatePrior
+    scale: TimeScale
+    contexts: Contexts | None
+
+    @property
+    def code_size(self) -> int: ...
+
+    @property
+    def dynamics(self) -> Dynamics: ...
+
+    @property
+    def extent(self) -> Extent: ...
+
+    def widening(self, estimate: StateEstimate) -> Tensor: ...
+
+
+class JointPosterior:
+    """Values of a solution at times t (R,) and points x (R, d), data's units of time and normalised values, together.
+
+    Args:
+        states: (D, n) at the distinct times, `which` (R,) of them each row has, and covariances (1, n, n) or deviations
+            of members (1, M, n) of each of these states.
+    Raises:
+        UserError: for more than MOST_ROWS rows.
+    """
+
+    def __init__(
+        self, model: Model, estimate: StateEstimate, t: Tensor, x: Tensor, states: Tensor, which: Tensor,
+        covariances: list[Tensor],
+    ) -> None:
+        if len(t) > MOST_ROWS:
+            raise UserError(f"{len(t)} points in time and space are asked for together; ask for at most {MOST_ROWS}, "
+                            "for instance at fewer times")
+        self.model, self.estimate, self.x, self.t = model, estimate, x, t
+        self.states, self.which, self.inner = states, which, model.scale.internal(torch.unique(t))
+        self._roots = [_root_of_members(c[0]) if estimate.members is not None else _root(c[0]) for c in covariances]
+        self._covariances = covariances
+        variance = torch.empty(len(t), model.decoder.channels, dtype=torch.float64)
+        for k, root in enumerate(self._roots):
+            rows = self.which == k
+            variance[rows] = self._change(rows, root.T).square().sum(0)
+        lead = model.scale.internal(t) - estimate.last[0]
+        factor, widening = estimate.factor[0], model.widening(estimate)[0]
+        dtype = next(model.decoder.parameters()).dtype
+        self.std = model.prior.std(variance, factor, self.x.to(dtype), lead) * widening
+        grown = model.prior.spread_at(lead) * factor.sqrt() * widening
+        self.codes = grown / self.std  # factors that turn decoded deviations of states into shares of all
+        self.own: list[Tensor | None] = [None] * model.decoder.channels
+        conditioned = None if estimate.residual is None else estimate.residual[0]
+        times, places = model.scale.internal(t).numpy(), self.x.numpy()
+        for c in range(model.decoder.channels if conditioned is not None else 0):
+            parts = conditioned.joint(c, self.std[:, c], times, places)  # type: ignore[union-attr]
+            if parts is not None:
+                self.std[:, c], share, self.own[c] = parts
+                self.codes[:, c] *= share
+
+    def sample(self, count: int, random: torch.Generator) -> Tensor:
+        """Draws (count, R, C) of what observations differ from the mean, normalised units."""
+        result = torch.empty(count, len(self.t), self.std.shape[1], dtype=torch.float64)
+        for k, away in enumerate(self._paths(count, random)):
+            rows = self.which == k
+            result[:, rows] = self._change(rows, away) * self.codes[rows]
+        for c, own in enumerate(self.own):
+            rest = 1 - self._shares(c)
+            if own is not None:
+                jitter = _JITTER * own.diagonal().mean() + 1e-300
+                root = torch.linalg.cholesky(own + jitter * torch.eye(len(own), dtype=own.dtype))
+                result[..., c] += _normal(random, count, len(own)) @ root.T
+            result[..., c] += rest.clamp(min=0).sqrt() * _normal(random, count, len(self.t))
+        return result * self.std
+
+    def covariance(self, c: int) -> tuple[Tensor, Tensor]:
+        """Covariance (R, R) of a channel of the field and white variance (R,) of observations; of rows of one time."""
+        every = torch.ones(len(self.t), dtype=torch.bool)
+        root = self._change(every, self._roots[0].T)[..., c] * self.codes[:, c]
+        shared = root.T @ root
+        if (own := self.own[c]) is not None:
+            shared = shared + own
+        rest = (1 - shared.diagonal()).clamp(min=0)
+        return shared * self.std[:, c] * self.std[:, c, None], rest * self.std[:, c].square()
+
+    def _shares(self, c: int) -> Tensor:
+        """(R,) of the variance that are correlated."""
+        total = torch.zeros(len(self.t), dtype=torch.float64)
+        for k, root in enumerate(self._roots):
+            rows = self.which == k
+            total[rows] = (self._change(rows, root.T)[..., c] * self.codes[rows, c]).square().sum(0)
+        own = self.own[c]
+        return total if own is None else total + own.diagonal()
+
+    def _change(self, rows: Tensor, away: Tensor) -> Tensor:
+        """What deviations (A, n) of the states of rows of one time change of the values (A, R, C) there."""
+        decoder, size = self.model.decoder, self.model.code_size
+        dtype = next(decoder.parameters()).dtype
+        x, away = self.x[rows].to(dtype), away[:, :size]
+        if decoder.affine:
+            return decoded_change(decoder, x[None], away[None].to(dtype))[0]
+        code = self.states[self.which[rows][:1], :size].to(dtype)
+        with torch.no_grad():
+            jacobian = decoder.linearise(x[None], code)[1][0].double()  # (R, C, Z)
+        return torch.einsum("rcz,az->arc", jacobian, away)
+
+    def _paths(self, count: int, random: torch.Generator) -> list[Tensor]:
+        """Draws (count, n) of the deviations of states at each of the distinct times.
+
+        From one time to the next by the linearised flow, as much of it as the covariances of both leave room for.
+        """
+        if self.estimate.members is not None:
+            weights = _normal(random, count, self._roots[0].shape[1])
+            return [weights @ root.T for root in self._roots]
+        paths = [_normal(random, count, self._roots[0].shape[1]) @ self._roots[0].T]
+        for k in range(1, len(self.inner)):
+            before, after = self._covariances[k - 1], self._covariances[k][0]
+            begin, end = self.inner[k - 1 : k], self.inner[k : k + 1]
+            flow = self.model.dynamics.propagate(
+                before, self.states[k - 1 : k], self.states[k : k + 1], begin, end)[1][0]
+            moved = flow @ before[0] @ flow.T
+            jitter = _JITTER * after.diagonal().mean() + 1e-300
+            factor = torch.linalg.cholesky(after + jitter * torch.eye(len(after), dtype=after.dtype))
+            half = torch.linalg.solve_triangular(factor, moved, upper=False)
+            ratio = torch.linalg.eigvalsh(torch.linalg.solve_triangular(factor, half.T, upper=False))[-1]
+            kept = float(ratio.clamp(min=1.0)) ** -0.5
+            left = _root(after - kept**2 * moved)
+            paths.append(kept * paths[-1] @ flow.T + _normal(random, count, left.shape[1]) @ left.T)
+        return paths
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Places of new sensors, the most telling first.
+
+    Attributes:
+        index: (k,) of the candidates. x: (k, d). left: (k,) share of the variance at all candidates that remains when
+            this place and those before it are observed.
+    """
+
+    index: np.ndarray
+    x: np.ndarray
+    left: np.ndarray
+
+
+def placed(joint: JointPosterior, count: int, weights: Tensor) -> Placement:
+    """The `count` of M places of one time that reduce the weighted variance of all most, chosen one after another.
+
+    Variances are in units of the variance of each channel, `weights` (M,); an observation at place j takes
+    S[:, j] S[j, :] / (S[j, j] + noise[j]) from the covariance S (Krause, Singh and Guestrin, 2008, for the scheme).
+    """
+    parts = [joint.covariance(c) for c in range(joint.std.shape[1])]
+    total = sum(float((weights * shared.diagonal()).sum()) for shared, _ in parts)
+    chosen: list[int] = []
+    left: list[float] = []
+    for _ in range(count):
+        gain = torch.zeros(len(weights), dtype=torch.float64)
+        for shared, noise in parts:
+            gain += (weights @ shared.square()) / (shared.diagonal() + noise).clamp(min=1e-300)
+        gain[chosen] = -1.0
+        best = int(gain.argmax())
+        chosen.append(best)
+        for shared, noise in parts:
+            column = shared[:, best].clone()
+            shared -= torch.outer(column, column) / (column[best] + noise[best]).clamp(min=1e-300)
+        left.append(sum(float((weights * shared.diagonal()).sum()) for shared, _ in parts) / total if total else 0.0)
+    return Placement(np.array(chosen), joint.x[chosen].numpy(), np.array(left))
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """A root (n, n) of a covariance, of which rounding may have made some eigenvalues negative."""
+    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    return vectors * eigenvalues.clamp(min=0).sqrt()
+
+
+def _root_of_members(away: Tensor) -> Tensor:
+    """A root (n, M) of the covariance of deviations (M, n) of members."""
+    return away.nan_to_num(0.0).T / len(away) ** 0.5
+
+
+def _normal(random: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=random)

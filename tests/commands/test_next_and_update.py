@@ -1,0 +1,101 @@
+"""`inrflow next` and `inrflow update`: places of new sensors, a run that grows; a table of stations to train on."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+import inrflow
+from inrflow.data.formats.convert import convert
+from inrflow.data.formats.tables import read_observations
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+
+
+@pytest.fixture
+def seen(tiny_run, tmp_path):
+    """Thirty points of two frames of trajectory 1."""
+    with TrajectoryFile(tiny_run.test) as file:
+        one = file.read(1, slice(0, 2))
+    rows = [[1, t, *one.x[n], *one.u[k, n]] for k, t in enumerate(one.t.tolist()) for n in range(30)]
+    return table(tmp_path / "seen.csv", ["trajectory", "t", "x", "y", "u", "v"], rows)
+
+
+def table(path, header, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+def columns(path):
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+
+
+def test_next_places_are_those_of_the_solution(tiny_run, seen, tmp_path, inrflow_command):
+    x = np.random.default_rng(0).uniform(0, 1.5, (12, 2))
+    weights = np.arange(1.0, 13.0)
+    candidates = table(tmp_path / "candidates.csv", ["t", "x", "y", "weight"],
+                       [[0.0, *place, w] for place, w in zip(x, weights, strict=True)])
+    target = tmp_path / "next.csv"
+    outcome = inrflow_command("next", f"run={tiny_run.run}", f"observations={seen}", f"points={candidates}", "count=3",
+                              f"to={target}")
+    assert outcome.code == 0 and "of the variance" in outcome.err, outcome.err
+    surrogate = inrflow.Surrogate.load(tiny_run.run)
+    solution = surrogate.assimilate(read_observations(seen, surrogate.description)[1])
+    expected, found = solution.where_next(x, 3, weights), columns(target)
+    np.testing.assert_allclose(np.stack([found["x"], found["y"]], 1), expected.x)
+    np.testing.assert_allclose(found["left"], expected.left)
+    assert found["rank"].tolist() == [1, 2, 3] and (np.diff(found["left"]) < 0).all()
+    outcome = inrflow_command("next", f"run={tiny_run.run}", f"observations={seen}", "trajectory=7")
+    assert outcome.code == 2 and "choose from 1" in outcome.err
+    outcome = inrflow_command("next", f"run={tiny_run.run}", f"observations={seen}", f"to={tmp_path / 'random.csv'}")
+    assert outcome.code == 0 and len(columns(tmp_path / "random.csv")["left"]) == 1
+
+
+def test_an_updated_run_is_trained_on_all_observations(tiny_run, tmp_path, inrflow_command, monkeypatch):
+    trained = []
+    monkeypatch.setattr("inrflow.commands.update.run_one", lambda *given: trained.append(given) or 0)
+    with TrajectoryFile(tiny_run.train) as file:
+        one, trajectories = file.read(0), file.trajectories
+    later = float(one.t[-1]) + 1.0
+    further = table(tmp_path / "further.csv", ["trajectory", "t", "x", "y", "u", "v"],
+                    [[0, later, *one.x[n], 7.0, ""] for n in range(5)] + [[0, one.t[0], *one.x[0], 9.0, 8.0]])
+    before = (tiny_run.run / "model.safetensors").read_bytes()
+    outcome = inrflow_command("update", f"run={tiny_run.run}", f"data.train={further}", f"output={tmp_path / 'new'}")
+    assert outcome.code == 0 and "5 of " in outcome.err, outcome.err
+    (config, place, _), = trained
+    earlier = json.loads((tiny_run.run / "candidates.json").read_text())["candidates"]
+    assert config.recipe == next(row["recipe"] for row in earlier if row["taken"])
+    with TrajectoryFile(config.data.train) as file:
+        assert file.trajectories == trajectories and place.path == tmp_path / "new"
+        grown = file.read(0)
+    assert grown.t[-1] == later and np.nansum(grown.u[-1, :, 0]) == 35
+    where = np.flatnonzero((grown.x == one.x[0]).all(1))[0]
+    assert grown.u[0, where].tolist() == [9.0, 8.0]
+    assert (tiny_run.run / "model.safetensors").read_bytes() == before
+    outcome = inrflow_command("update", f"run={tmp_path}", f"data.train={further}")
+    assert outcome.code == 2 and "no finished run" in outcome.err
+
+
+def test_a_table_of_stations_is_read_with_its_elevation_and_without_its_labels(tmp_path):
+    header = ["time", "station", "lon", "lat", "elevation", "temperature"]
+    rows = [[f"2026-03-01T{hour:02d}:00:00Z", f"S{n}", 7 + 0.1 * n, 46 + 0.05 * n**2, 300 * n, hour + n]
+            for hour in range(9) for n in range(4)]
+    path = tmp_path / "stations.h5"
+    convert(table(tmp_path / "stations.csv", header, rows), path)
+    with TrajectoryFile(path) as file:
+        assert file.description.coordinates == ("lon", "lat", "elevation")
+        assert file.description.channels == ("temperature",) and file.point_layout == "shared"
+        np.testing.assert_allclose(np.sort(file.read(0).x[:, 2]), [0, 300, 600, 900])
+        assert len(read_observations(tmp_path / "stations.csv", file.description)[0]) == 36
+    far = [[*row[:2], 60 * int(row[1][1:]), *row[3:]] for row in rows]
+    convert(table(tmp_path / "far.csv", header, far), tmp_path / "far.h5")
+    with h5py.File(tmp_path / "far.h5") as file:
+        assert file.attrs["geometry"] == "sphere" and "elevation" in list(file.attrs["channels"])
