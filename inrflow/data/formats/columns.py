@@ -234,7 +234,6 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
     An empty cell or NaN is a missing value. Raises UserError where a channel, time or coordinate is missing.
     """
     roles = Roles(path, columns, description, time)
-    roles.require_channels(False)
     tables: list[PointTable] = []
     values: list[np.ndarray] = []
     rows = 0
@@ -249,6 +248,7 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
         tables.append(PointTable(table.trajectory, table.t, table.x, {}))
         values.append(u)
     if not tables:
+        roles.require_channels(strict)
         raise UserError(f"{path} has no rows; give at least one observation")
     trajectory, u = np.concatenate([table.trajectory for table in tables]), np.concatenate(values)
     t, x = np.concatenate([table.t for table in tables]), np.concatenate([table.x for table in tables])
