@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
-from inrflow.dynamics.laws.contexts import Systems, contexts_of, standard, with_contexts
+from inrflow.dynamics.laws.contexts import Systems, alternate, contexts_of, standard, with_contexts
 from inrflow.dynamics.laws.fit import finer, integrable, largest_of
 from inrflow.dynamics.laws.flow import library_of
 from inrflow.dynamics.laws.law import Law, well_posed
@@ -50,6 +50,7 @@ _UNITS, _COLUMNS = (64, 128), 256  # of a network of one feature, and of several
 _SPAN = (0.25, 1.5)  # deviations of weights, of features in units of their own deviations
 _LENGTHS = (0.15, 0.4, 1.0)  # of smoothed fields, in units of the longest wave over 2 pi
 _RIDGES = tuple(10.0**power for power in range(-12, 0))
+_OF_CONTEXTS, _ALTERNATED = 1e-8, 8  # ridge while contexts are solved in turn with the network, and how often
 _SMOOTHER = 1.05  # times the least left-out misfit, up to which a larger ridge is taken: it extrapolates better
 _FEWER = 1.02  # the same for fewer terms beside the network
 _SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
@@ -57,7 +58,7 @@ _HARDLY = 2.0  # times the least error, which that of the least misfit may have
 _ROUNDS, _GAIN = 4, 0.9  # corrections along a network's own flow, and what each must leave of the error
 _SOLVED, _SEARCHED = 0.4, 0.6  # shares of the time
 _STEPS = 64  # of an interval, at most
-_EXPLAINED = -1.0  # misfit from which on networks are not tried: changes of codes follow no field of such features
+_EXPLAINED = 0.5  # share of changes that networks may leave, to be tried
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,11 @@ class Search:
             if effort() > _SOLVED * seconds and likely:
                 break
             sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed)
-            law, misfit = solved(ground, self.terms, sines)
-            likely.append((misfit, one, sines, law))
+            law, (share, misfit) = solved(ground, self.terms, sines)
+            if share < _EXPLAINED:
+                likely.append((misfit, one, sines, law))
         scored: list[tuple[float, Architecture, list[Sine], Law]] = []
         for misfit, one, sines, law in sorted(likely, key=lambda each: each[0]):
-            if misfit > _EXPLAINED:
-                self.say(f"  a network of {one.name} leaves exp({misfit:.1f}) of the changes")
-                break
             if effort() > _SEARCHED * seconds and scored:
                 break
             error, tried = self.tried(f"{one.name} (misfit {misfit:.2f})", sines, law)
@@ -274,10 +273,10 @@ class Ground:
 
 
 def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine], paths: Tensor | None = None
-           ) -> tuple[Law, float]:
+           ) -> tuple[Law, np.ndarray]:
     """The law of a network and those terms that matter beside it, from equations along splines or `paths`.
 
-    And its misfit of left-out trajectories: the mean logarithm of variances of residuals, shell by shell.
+    And of left-out trajectories the share of changes that it leaves, and the mean logarithm of that, shell by shell.
     """
     every: list[Term | Sine] = [*terms, *sines]
     channels = ground.states.shape[2]
@@ -290,6 +289,9 @@ def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine], paths: 
         short = ground.short
         contexts = short.contexts if short is not None and short.count else contexts_of(
             each, systems, list(range(len(terms))), max(systems.counts))
+        one = replace(each.grouped(systems.number), ridge=_OF_CONTEXTS)
+        contexts = alternate(one, replace(systems, number=np.unique(systems.number)), list(range(len(every))), contexts,
+                             _ALTERNATED)
     several = 1 + contexts.shape[1]
     equations = with_contexts(each, contexts[systems.number]).grouped(np.arange(len(ground.states)) % FOLDS)
     beside = [j + p * len(every) for p in range(several) for j in range(len(terms))]
@@ -298,12 +300,12 @@ def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine], paths: 
     plain = [j + p * len(every) for p in range(several) for j in simple] if held else []
     network = [j + p * len(every) for p in range(several) for j in range(len(terms), len(every))]
     theta, std = np.zeros((2, several * len(every), channels))
-    misfit = 0.0
+    misfit = np.zeros(2)
     for c in range(channels):
         best, active, weights = _of_channel(equations, c, beside, plain, network)
         theta[active, c], inverse = best.solve(c, active, weights)
         std[active, c] = np.sqrt(np.maximum(np.diag(inverse), 0.0))
-        misfit += best.left_out(c, active, weights) / channels
+        misfit += np.array(best.left_out(c, active, weights)) / channels
     theta, std = (a.reshape(several, len(every), channels) for a in (theta, std))
     law = Law(ground.domain, ground.boundary, tuple(every), theta[0], std[0], ground.codes,
               largest=largest_of(ground.states), by_context=theta[1:], contexts=contexts)

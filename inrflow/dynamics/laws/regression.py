@@ -95,11 +95,16 @@ class NormalEquations:
         """Mean squared residual, in units of its variance, of equations of trajectories that were left out."""
         return float(weights @ self._missed(c, active, weights)) / float(self.sums[3].sum())
 
-    def left_out(self, c: int, active: list[int], weights: np.ndarray) -> float:
-        """Mean logarithm of the variances of such residuals, in units of those of the changes, shell by shell."""
-        _, _, total, count = self.sums
-        share = self._missed(c, active, weights) / (total[:, c] + 1e-300)
-        return float(count @ np.log(np.maximum(share, _LEAST_VARIANCE)) / count.sum())
+    def left_out(self, c: int, active: list[int], weights: np.ndarray) -> tuple[float, float]:
+        """Share of such residuals in the squares of all changes; mean logarithm of their share, shell by shell.
+
+        In which variances are no less than those that codes are known to.
+        """
+        left, total, count = self._missed(c, active, weights), self.sums[2][:, c], self.sums[3]
+        least = self.least[:, c] + _LEAST_VARIANCE * (total / count).max() + 1e-300
+        told = np.isfinite(least)
+        shares = np.log(np.maximum(left / count, least)[told] / np.maximum(total / count, least)[told])
+        return float(left[told].sum() / (total[told].sum() + 1e-300)), float(count[told] @ shares / count[told].sum())
 
     def _missed(self, c: int, active: list[int], weights: np.ndarray) -> np.ndarray:
         """Sums of squared residuals (L,) of trajectories that were left out."""
