@@ -49,7 +49,7 @@ class Library(nn.Module):
             self.low = torch.tensor(harmonics.lowest(PLACES).values(self.transform.points).T[: places + 1])  # (P, Q)
         if self.sines:
             sines = [term for term in terms if isinstance(term, Sine)]
-            self.network = Layer(sines, self.transform, self.eigenvalues, self.low)
+            self.network = Layer(sines, self.transform, self.eigenvalues)
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all) at quadrature points, as a factor of an axis has them: (Q, lead)."""

@@ -12,7 +12,6 @@ from inrflow.dynamics.laws.network.sine import (
     FLUX,
     LAPLACIAN,
     NONLOCAL,
-    PLACE,
     SLOPE,
     SMOOTHED,
     STEEPNESS,
@@ -27,10 +26,10 @@ Transform = DenseTransform | SeparableTransform
 
 
 class Layer:
-    """H hidden units, on K harmonics with a transform and eigenvalues (K,); low (P, Q): low harmonics of place."""
+    """H hidden units, on K harmonics with a transform and eigenvalues (K,)."""
 
-    def __init__(self, sines: Sequence[Sine], transform: Transform, eigenvalues: Tensor, low: Tensor | None = None):
-        self.transform, self.eigenvalues, self.low = transform, eigenvalues, low
+    def __init__(self, sines: Sequence[Sine], transform: Transform, eigenvalues: Tensor):
+        self.transform, self.eigenvalues = transform, eigenvalues
         self.inputs = tuple(dict.fromkeys(one for sine in sines for one in sine.inputs))
         units = list(dict.fromkeys((sine.inputs, sine.weights, sine.phase) for sine in sines))
         self.weights = torch.zeros(len(units), len(self.inputs), dtype=torch.float64)
@@ -62,10 +61,6 @@ class Layer:
         """Features (B, I, Q) of codes (B, C, K)."""
         fields = []
         for one in self.inputs:
-            if one.kind == PLACE:
-                assert self.low is not None
-                fields.append(self.low[one.axis].expand(len(z), -1))
-                continue
             codes = z[:, one.channel] * self.symbol(one)
             if one.kind == STEEPNESS:
                 slopes = [self.transform.fields(codes, axis) for axis in self.axes]
@@ -126,8 +121,6 @@ class Layer:
                     result[:, :, :, form.channel] += -part if form.kind == DIFFUSION else part
         cosines = torch.cos(angles)
         for i, one in enumerate(self.inputs):
-            if one.kind == PLACE:
-                continue
             codes, symbol = z[:, one.channel] * self.symbol(one), self.symbol(one)[:lead]
             for form, field in self._of_forms(theta, self.weights[:, i, None] * cosines):
                 if one.kind == STEEPNESS:

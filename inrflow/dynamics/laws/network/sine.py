@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-VALUE, SLOPE, STEEPNESS, LAPLACIAN, SMOOTHED, PLACE = "value", "slope", "steepness", "laplacian", "smoothed", "place"
+VALUE, SLOPE, STEEPNESS, LAPLACIAN, SMOOTHED = "value", "slope", "steepness", "laplacian", "smoothed"
 RATE, TRANSPORT, DIFFUSION, FLUX, NONLOCAL = "rate", "transport", "diffusion", "flux", "nonlocal"
 
 
 @dataclass(frozen=True)
 class Local:
     """A feature of a field at a point: the value of a channel, its derivative along an axis, |grad|^2, its Laplacian,
-    the channel smoothed over a length, (1 - length^2 lap)^-1 u; or the low harmonic of a number at the place."""
+    or the channel smoothed over a length, (1 - length^2 lap)^-1 u."""
 
     kind: str
     channel: int = 0
@@ -22,8 +22,8 @@ class Local:
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The feature in the names of channels and coordinates."""
-        name = channels[self.channel] if self.kind != PLACE else ""
-        return {VALUE: name, SLOPE: f"d{name}/d{coordinates[self.axis]}", STEEPNESS: f"|grad {name}|^2", PLACE: "place",
+        name = channels[self.channel]
+        return {VALUE: name, SLOPE: f"d{name}/d{coordinates[self.axis]}", STEEPNESS: f"|grad {name}|^2",
                 LAPLACIAN: f"lap {name}", SMOOTHED: f"{name} smoothed over {self.length:.2g}"}[self.kind]
 
 
@@ -55,12 +55,7 @@ class Sine:
 
     linear = flux = solenoidal = varies = False
     products: ClassVar[tuple[()]] = ()
-    axis, power = -1, 0
-
-    @property
-    def place(self) -> int:
-        """The largest number of a low harmonic that it sees."""
-        return max((one.axis for one in self.inputs if one.kind == PLACE), default=0)
+    axis, power, place = -1, 0, 0
 
     def state(self) -> dict[str, Any]:
         """Plain values."""
