@@ -45,7 +45,8 @@ from inrflow.numerics.effort import OutOfTime, effort
 
 _MOST = 160  # harmonics that networks are sought on
 _ROWS = 100  # harmonics that give equations
-_TRAJECTORIES = 16  # that give equations, at most
+_TRAJECTORIES, _FEW = 16, 6  # that give equations, at most; those by which networks are compared
+_TRIED = 3  # of these networks
 _UNITS, _COLUMNS = (64, 128), 256  # of a network of one feature, and of several; columns of all its forms
 _SPAN = (0.25, 1.5)  # deviations of weights, of features in units of their own deviations
 _LENGTHS = (0.15, 0.4, 1.0)  # of smoothed fields, in units of the longest wave over 2 pi
@@ -88,12 +89,12 @@ def architectures(domain: Domain, channels: int, longest: float) -> list[Archite
     lengths = [longest * factor for factor in _LENGTHS]
     smoothed = tuple(Local(SMOOTHED, c, 0, length) for c in each for length in lengths)
     found = [Architecture("values", values),
-             Architecture("smoothed values", values + smoothed),
              Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))),
              Architecture("diffusion", values, (Form(), *(Form(DIFFUSION, c) for c in each)))]
+    found.insert(1, Architecture("smoothed values", values + smoothed))
     if domain.kind == "sphere":
         return found
-    found.insert(1, Architecture("transport", values, (Form(), *(Form(TRANSPORT, c, j) for c in each for j in axes))))
+    found.insert(2, Architecture("transport", values, (Form(), *(Form(TRANSPORT, c, j) for c in each for j in axes))))
     slopes = tuple(Local(SLOPE, c, j) for c in each for j in axes)
     if domain.dimensions == 1:
         return [*found, Architecture("flux", slopes + laplacians, (Form(FLUX),))]
@@ -179,18 +180,20 @@ class Search:
         """The best law: of all architectures, then of those that are best along their own flow, with more units."""
         ground = self.ground
         longest = 1 / float(np.sqrt(ground.codes.harmonics.eigenvalues[1]))
-        likely: list[tuple[float, Architecture, list[Sine], Law]] = []
+        likely: list[tuple[float, Architecture, list[Sine]]] = []
+        few = ground.few()
         for one in architectures(ground.domain, ground.states.shape[2], longest):
             if effort() > _SOLVED * seconds and likely:
                 break
             sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed)
-            law, (share, misfit) = solved(ground, self.terms, sines)
+            _, (share, misfit) = solved(few, self.terms, sines)
             if share < _EXPLAINED:
-                likely.append((misfit, one, sines, law))
+                likely.append((misfit, one, sines))
         scored: list[tuple[float, Architecture, list[Sine], Law]] = []
-        for misfit, one, sines, law in sorted(likely, key=lambda each: each[0]):
+        for misfit, one, sines in sorted(likely, key=lambda each: each[0])[:_TRIED]:
             if effort() > _SEARCHED * seconds and scored:
                 break
+            law, _ = solved(ground, self.terms, sines)
             error, tried = self.tried(f"{one.name} (misfit {misfit:.2f})", sines, law)
             if tried is not None:
                 scored.append((error, one, sines, tried))
@@ -225,15 +228,15 @@ class Search:
         return error, law
 
     def tried(self, name: str, sines: list[Sine], law: Law) -> tuple[float, Law | None]:
-        """The error of forecasts of a law, and the law with its step; None where it cannot be integrated, or has no
-        network."""
+        """The geometric mean of the errors of a law's forecasts, and the law with its step; None where it cannot be
+        integrated, or has no network."""
         t = self.ground.train.t
         if not well_posed(law, float((t[:, -1] - t[:, 0]).max())):
             return np.inf, None
         one = integrable(law, t, self.ground.states)
         if one is None or not one.has_network or one.longest * _STEPS < np.diff(t).max():
             return np.inf, None
-        error = float(forecast_errors(one, self.judge).mean())
+        error = float(np.exp(np.log(forecast_errors(one, self.judge) + 1e-300).mean()))  # one may lie near a threshold
         self.say(f"  {error:.2e} with a network of {name}, {len(sines)} columns, effort {effort():.1f} s")
         if error < self.least:
             self.best, self.least = one, error
@@ -259,6 +262,13 @@ class Ground:
     def known(self) -> np.ndarray:
         """Shares (C, K) of codes that points determine."""
         return shares_known(self.codes, self.spread)
+
+    def few(self) -> Ground:
+        """The same with few trajectories; all of them where these are of several systems."""
+        if self.train.systems.counts:
+            return self
+        rows = np.linspace(0, len(self.states) - 1, min(len(self.states), _FEW)).astype(int)
+        return replace(self, train=self.train.take(rows), states=self.states[rows], spread=self.spread[rows])
 
     def terms(self, units: Sequence[float] | None) -> list[Term]:
         """Terms that may stand beside a network: linear ones, transport, and those of the short law that are no
