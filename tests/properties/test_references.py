@@ -15,7 +15,7 @@ from inrflow.evaluation.references.registry import References, fit_references
 
 DESCRIPTION = Description("seasons", ("u", "v"), ("x",), period=(1.0,), time_units="days since 2000-01-01",
                           time_period=8.0)
-POINTS, FRAMES = 6, 20
+POINTS, FRAMES = 10, 20
 seeds = st.integers(0, 2)  # whose references are fitted once
 every_reference = pytest.mark.parametrize("name", sorted(REFERENCES))
 random_trials = settings(max_examples=5, deadline=None, derandomize=True)

@@ -26,8 +26,6 @@ _APART = 1e6  # frames: independent of each other
 class Kriging(Reference):
     """Observed frames kriged to all points with a Matern covariance, as fitted to training frames, and kept afterwards.
 
-    Only for frames of which some points are not observed; elsewhere it would be persistence.
-
     Attributes:
         mean, scale: (C,) of the training values. covariances: (C, 6) parameters of one Matern function of smoothness
             3/2 around a mean of every frame. places: period, sphere, origin and unit of the coordinates.
@@ -73,11 +71,9 @@ class Kriging(Reference):
                  "unit": list(places.unit)}
         return cls(mean, scale, torch.stack(parameters), about)
 
-    def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor | None:
-        """Kriged observed frames, the last of them at all later times; None where all points are observed."""
+    def forecast(self, t: Tensor, x: Tensor, observed: Tensor) -> Tensor:
+        """Kriged observed frames, the last of them at all later times."""
         seen = torch.isfinite(observed)
-        if bool(seen.all()):
-            return None
         places = Places(tuple(self.places["period"]), self.places["sphere"], tuple(self.places["origin"]),
                         tuple(self.places["unit"]))
         form = Form((1.5,), 0.5, (0,) * len(places.groups), places.moving)

@@ -44,7 +44,6 @@ def test_frames_are_kriged_by_the_fitted_covariance(stations):
     assert (missed**2).mean() < 0.05 * float(stations.u[..., 0].var())
 
 
-def test_it_is_not_for_frames_that_are_all_observed_or_of_a_few_values(stations):
-    assert Kriging.fit(stations, None, ABOUT).forecast(stations.t, stations.x, stations.u[:, :2]) is None
+def test_it_is_not_fitted_to_frames_of_a_few_values(stations):
     few = TrajectoryBatch(stations.t, stations.x[:, :, :5], stations.u[:, :, :5])
     assert Kriging.fit(few, None, ABOUT) is None
