@@ -59,6 +59,7 @@ _HARDLY = 2.0  # times the least error, which that of the least misfit may have
 _ROUNDS, _GAIN = 4, 0.9  # corrections along a network's own flow, and what each must leave of the error
 _SOLVED, _SEARCHED = 0.4, 0.6  # shares of the time
 _STEPS = 64  # of an interval, at most
+_INVERSE = 10  # products of matrices that one inverse takes
 _EXPLAINED = 0.5  # share of changes that networks may leave, to be tried
 
 
@@ -202,7 +203,7 @@ class Search:
         least = min(scored, key=lambda each: each[0])
         first = next(each for each in scored if each[0] <= _HARDLY * least[0])  # the least misfit comes first
         for error, one, sines, law in [first] if first is least else [first, least]:
-            for factor in (1, 2):
+            for factor in (1, 2) if 2 * len(sines) <= _COLUMNS else (1,):
                 if factor > 1:
                     sines = one.sines(*moments(one.inputs, ground.codes, ground.states), self.seed, factor)
                 error, law = self.followed(one.name, sines, error, law, seconds)
@@ -309,6 +310,7 @@ def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine], paths: 
     held = sines[0].form == Form() and any(one.kind == VALUE for one in sines[0].inputs)
     plain = [j + p * len(every) for p in range(several) for j in simple] if held else []
     network = [j + p * len(every) for p in range(several) for j in range(len(terms), len(every))]
+    effort.add(products=_INVERSE * channels * len(_RIDGES) * FOLDS * (several * len(every)) ** 3)
     theta, std = np.zeros((2, several * len(every), channels))
     misfit = np.zeros(2)
     for c in range(channels):
