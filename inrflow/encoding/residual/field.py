@@ -111,6 +111,8 @@ class ChannelField:
         offsets: what is constant in time, or None. on_codes: whether it is around what codes give.
         weight: that it has beside codes, and its decay outside of the observations.
         spread: factors on its own standard deviations between the observations and outside of them.
+        growth: level and power of the deviation, level h^power, that comes to it a time h outside of them: what was
+            there at the nearest observed time is the less known, the longer ago that is.
     """
 
     covariance: Covariance
@@ -119,6 +121,7 @@ class ChannelField:
     weight: float = 1.0
     decay: Decay = Decay()
     spread: tuple[float, float] = (1.0, 1.0)
+    growth: tuple[float, float] = (0.0, 1.0)
 
     @classmethod
     def fit(
@@ -221,7 +224,7 @@ class Conditioned:
         covariance = joint(channel.covariance, sites[0], asked, self.field.places(x), NEIGHBOURS)
         if channel.offsets is not None:
             covariance = covariance + channel.offsets.joint(self.field.places, x)
-        own, codes = _parts(channel, weight, variance, std, self._factor(channel, away))
+        own, codes = _parts(channel, weight, variance, std, self._factor(channel, away), torch.as_tensor(away))
         size = (own.square() + codes.square()).sqrt()
         share = own / size / variance.sqrt()
         return own + codes, codes / size, covariance * share * share[:, None]
@@ -265,32 +268,36 @@ class Conditioned:
                 share = torch.as_tensor(weight[rows])
                 mean[rows, c] += share * (own if channel.on_codes else own - base)
                 if std is not None:
-                    std[rows, c] = combined_std(
-                        channel, share, variance, std[rows, c], self._factor(channel, away[rows]))
+                    std[rows, c] = combined_std(channel, share, variance, std[rows, c],
+                                                self._factor(channel, away[rows]), torch.as_tensor(away[rows]))
         return mean, std
 
 
 def combined_std(
-    channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor, factor: Tensor | float
+    channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor, factor: Tensor | float, away: Tensor
 ) -> Tensor:
     """Standard deviation (R,) of a weighted sum whose parts err alike.
 
     Args:
-        variance: (R,) of the process, times the square of a factor. std: (R,) of codes alone.
+        variance: (R,) of the process, times the square of a factor. std: (R,) of codes alone. away: (R,) time outside
+            of the observations.
     """
-    own, codes = _parts(channel, weight, variance, std, factor)
+    own, codes = _parts(channel, weight, variance, std, factor, away)
     return own + codes
 
 
 def _parts(
-    channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor, factor: Tensor | float
+    channel: ChannelField, weight: Tensor, variance: Tensor, std: Tensor, factor: Tensor | float, away: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Of process and codes, arguments as for `combined_std`."""
     if channel.on_codes:  # which have an uncertainty of their own
         covariance = channel.covariance
         explained = covariance.variance + covariance.nugget - variance
         variance = torch.maximum(variance, std.square() - explained)
-    return weight * factor * variance.sqrt(), (1 - weight) * std
+    level, power = channel.growth
+    most = channel.covariance.variance + channel.covariance.nugget
+    grown = (level**2 * away ** (2 * power)).minimum(2 * most)  # the difference of two values far apart
+    return weight * (factor**2 * variance + grown).sqrt(), (1 - weight) * std
 
 
 def _offsets(
@@ -343,7 +350,8 @@ def _state(channel: ChannelField) -> dict[str, Any]:
         constant = {"x": torch.as_tensor(offsets.x), "value": torch.as_tensor(offsets.value),
                     "covariance": _covariance_state(offsets.covariance)}
     return {"covariance": _covariance_state(channel.covariance), "offsets": constant, "on_codes": channel.on_codes,
-            "weight": channel.weight, "decay": asdict(channel.decay), "spread": list(channel.spread)}
+            "weight": channel.weight, "decay": asdict(channel.decay), "spread": list(channel.spread),
+            "growth": list(channel.growth)}
 
 
 def _channel(state: dict[str, Any]) -> ChannelField:
@@ -351,7 +359,7 @@ def _channel(state: dict[str, Any]) -> ChannelField:
     offsets = None if constant is None else Offsets(
         constant["x"].numpy(), constant["value"].numpy(), _covariance(constant["covariance"]))
     return ChannelField(_covariance(state["covariance"]), offsets, state["on_codes"], state["weight"],
-                        Decay(**state["decay"]), tuple(state["spread"]))
+                        Decay(**state["decay"]), tuple(state["spread"]), tuple(state.get("growth", (0.0, 1.0))))
 
 
 def _covariance_state(covariance: Covariance) -> dict[str, Any]:

@@ -47,6 +47,7 @@ _FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 10.0  # errors of which a quantile is ta
 _FEW_CODES = 4  # values of a frame for each code from which codes cannot follow noise
 _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
 _KEPT = (0.0, 0.25, 0.5, 0.75)
+_LEVELS, _POWERS = tuple(10 ** (k / 8) for k in range(-24, 5)), (0.5, 1.0)  # of deviations that grow with the lead
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
 _SHARE, _LEAST, _SECONDS = 0.5, 0.15, 15.0  # of the time budget; the last two where others have used up all of it
 _FITS = (5.0, 15.0, 25.0)  # of the simplest form that searches of more and more variants take as long as
@@ -88,13 +89,14 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
         best, words, least = None, f"{channel}: codes alone", float(left[c])
         for name, one in variants.of(c):
             weighed, between, ahead = _weighed(one, c, folds, places)
-            name = f"{channel}: {name}, weight {weighed.weight:.2f}"
+            name = f"{channel}: {name}"
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
             if between < BETTER * least:
-                best, least, words, row.taken = weighed, between, name, True
+                words = f"{name}, weight {weighed.weight:.2f}"
+                best, least, row.taken = weighed, between, True
             else:
-                row.why = f"not clearly better than {words} at held-out places"
-        log.say(f"residual field: {words} leaves {least:.2e}, codes alone {float(left[c]):.2e}")
+                row.why = "not clearly better at held-out places"
+        log.say(f"residual field, {words} leaves {least:.2e}, codes alone {float(left[c]):.2e}")
         chosen.append(best)
     if any(chosen):
         surrogate.residual = ResidualField(places, tuple(chosen))
@@ -142,12 +144,12 @@ class _Variants:
             first = ChannelField.fit(self.places, self.rows, c, shared, seed=seed, richer=richer, squares=squares)
             around = first
             if first.offsets is not None:
-                yield f"a Gaussian process around the means of places{how}", first
+                yield f"around means of places{how}", first
                 around = ChannelField.fit(self.places, self.rows, c, seed=seed, near=first, squares=squares)
-            yield f"a Gaussian process around the mean{how}", around
+            yield f"around the mean{how}", around
             on_codes = ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first,
                                         squares=squares)
-            yield f"a Gaussian process on the codes{how}", on_codes
+            yield f"on the codes{how}", on_codes
 
 
 def _weighed(
@@ -174,6 +176,7 @@ def _weighed(
         error = outside.mean_square(weight, own)
         if float(error.mean()) < _CLEARLY * float(least.mean()) and bool((error <= alone).all()):
             decay, chosen, least = other, weight, error
+    channel = replace(channel, growth=outside.growth(channel, chosen, decay.own))
     spread = inside.spread(channel, share), outside.spread(channel, chosen, decay.own)
     spread = _cautious(spread[0], folds[0].count), _cautious(spread[1], folds[0].count)
     return (replace(channel, decay=decay, spread=spread), float(inside.mean_square(share).mean()), float(least.mean()))
@@ -222,6 +225,22 @@ class _Comparison:
         groups = [missed[self.seen == seen] for seen in (False, True)]
         return torch.stack([group.mean() for group in groups if len(group)] or [missed.new_tensor(torch.nan)])
 
+    def growth(self, channel: ChannelField, weight: Tensor, own: bool = True) -> tuple[float, float]:
+        """Level and power of the deviation that grows with the lead, of greatest likelihood; none where it has no
+        weight ahead."""
+        some = weight > 0.1
+        if int(some.sum()) <= _FEWEST:
+            return channel.growth
+        missed = (self.error - weight * (self.own if own else self.difference))[some]
+        variance = (self.own_variance if own else self.variance)[some]
+
+        def surprise(growth: tuple[float, float]) -> float:
+            other = replace(channel, growth=growth)
+            std = combined_std(other, weight[some], variance, self.std[some], 1.0, self.lead[some])
+            return float((std.log() + (missed / std).square() / 2).mean())
+
+        return min([(0.0, 1.0), *product(_LEVELS, _POWERS)], key=surprise)
+
     def spread(self, channel: ChannelField, weight: Tensor, own: bool = True) -> float:
         """Factor on deviations of the process with which 90 % intervals hold 90 % of errors, where it has weight."""
         some = weight > 0.1
@@ -231,7 +250,7 @@ class _Comparison:
         variance = (self.own_variance if own else self.variance)[some]
 
         def excess(log: float) -> float:
-            std = combined_std(channel, weight[some], variance, self.std[some], np.exp(log))
+            std = combined_std(channel, weight[some], variance, self.std[some], np.exp(log), self.lead[some])
             return float((missed / std).quantile(0.9)) - 1
 
         low, high = np.log(_NARROWEST), np.log(_WIDEST)

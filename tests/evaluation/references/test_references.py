@@ -223,7 +223,7 @@ def test_references_come_back_from_their_file_bit_for_bit(tmp_path):
     expected = references.forecast(batch.t, batch.x, batch.u[:, :3])
     forecast = again.forecast(batch.t, batch.x, batch.u[:, :3])
     assert set(forecast) == set(expected) == {"persistence", "training_mean", "climatology", "climatology_ar1",
-                                              "linear_inverse_model", "pod_dmd"}
+                                              "kriging", "linear_inverse_model", "pod_dmd"}
     assert all(torch.equal(forecast[name], expected[name]) for name in expected)
     assert [entry.name for entry in tmp_path.iterdir()] == ["references.safetensors"]
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import inrflow
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.encoding.residual import fit
+from inrflow.encoding.residual.covariance import Covariance, Form
+from inrflow.encoding.residual.field import ChannelField, combined_std
 from inrflow.evaluation.evaluate import evaluate
 from inrflow.evaluation.observe import Observe
+from inrflow.numerics.normal import HALF_WIDTH_90
+from inrflow.training.parts.residual_field import _Comparison
 from inrflow.training.problem import Problem
 
 ABOUT = Description("stations", ("u",), ("x", "y"))
@@ -83,3 +89,19 @@ def test_clean_data_are_left_to_their_codes(tmp_path):
     u = np.cos(0.7 * t[None, :, None] * [1, 2, 3] + random.uniform(0, 6, (8, 1, 3))) @ shapes
     write_trajectories(tmp_path / "clean.h5", t, x, u[..., None], ABOUT)
     assert inrflow.fit(Problem.open(tmp_path / "clean.h5", *SETTINGS[:2])).residual is None
+
+
+def test_deviations_grow_with_the_lead_as_held_out_errors_do():
+    torch.manual_seed(0)
+    lead = torch.rand(4000, dtype=torch.float64) * 8
+    zeros, ones = torch.zeros(4000, dtype=torch.float64), torch.ones(4000, dtype=torch.float64)
+    form = Form((0.5,), 0.5, (0,), (False,))
+    channel = ChannelField(Covariance(form, torch.zeros(form.size, dtype=torch.float64)))
+    for level, power in ((0.1, 0.5), (0.03, 1.0)):
+        error = torch.randn(4000, dtype=torch.float64) * (1e-4 + level**2 * lead ** (2 * power)).sqrt()
+        seen = _Comparison(error, ones, lead, zeros.bool(), zeros, 1e-4 * ones, zeros, 1e-4 * ones)
+        found = seen.growth(channel, ones)
+        assert found[1] == power and abs(found[0] / level - 1) < 0.3
+        grown = replace(channel, growth=found)
+        std = combined_std(grown, ones, 1e-4 * ones, ones, seen.spread(grown, ones), lead)
+        assert abs(float((error.abs() < HALF_WIDTH_90 * std).double().mean()) - 0.9) < 0.02
