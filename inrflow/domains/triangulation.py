@@ -19,9 +19,12 @@ def clean_mesh(nodes: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.nda
     if nodes.ndim != 2 or cells.ndim != 2 or cells.shape[1] != nodes.shape[1] + 1:
         raise UserError(f"a mesh has nodes of shape {nodes.shape} and cells of shape {cells.shape}; expected (V, d) "
                         "and (E, d + 1)")
-    if not len(cells) or cells.min() < 0 or cells.max() >= len(nodes):
-        raise UserError(f"a mesh of {len(nodes)} nodes has {len(cells)} cells whose nodes reach to "
-                        f"{cells.max() if len(cells) else 'none'}; give indices of nodes")
+    if not len(cells):
+        raise UserError(f"{len(nodes)} points outline no region of {nodes.shape[1]} dimensions; give more points, or a "
+                        "mesh with cells")
+    if cells.min() < 0 or cells.max() >= len(nodes):
+        raise UserError(f"a mesh of {len(nodes)} nodes has {len(cells)} cells whose nodes reach to {cells.max()}; give "
+                        "indices of nodes")
     signed = _signed(nodes, cells)
     keep = np.abs(signed) > _SLIVER * np.median(np.abs(signed))
     cells, signed = cells[keep], signed[keep]

@@ -27,6 +27,7 @@ from inrflow.errors import UserError
 NEIGHBOURS = 32
 _APART = 1e3  # time spans between trajectories, so that they are independent
 _FRAMES = 16  # observed frames of a place from which its offset is known
+_FAR_APART = 2.0  # variance of the difference of two values far apart, which are normalised
 _NO_WEIGHT = 1e-3  # below which a field is not evaluated
 
 Codes = Callable[[np.ndarray], Tensor]
@@ -295,8 +296,7 @@ def _parts(
         explained = covariance.variance + covariance.nugget - variance
         variance = torch.maximum(variance, std.square() - explained)
     level, power = channel.growth
-    most = channel.covariance.variance + channel.covariance.nugget
-    grown = (level**2 * away ** (2 * power)).minimum(2 * most)  # the difference of two values far apart
+    grown = (level**2 * away ** (2 * power)).clamp(max=_FAR_APART)
     return weight * (factor**2 * variance + grown).sqrt(), (1 - weight) * std
 
 
