@@ -13,7 +13,6 @@ from itertools import product
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
@@ -26,7 +25,6 @@ from inrflow.encoding.residual.field import (
     Decay,
     ResidualField,
     Rows,
-    combined_std,
     joined,
     rows_of,
 )
@@ -35,19 +33,17 @@ from inrflow.evaluation.forecast import forecast
 from inrflow.model.residual import rows_and_codes
 from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
-from inrflow.numerics.normal import HALF_WIDTH_90
 from inrflow.training.margins import BETTER, WHITE
+from inrflow.training.parts.residual_errors import Comparison
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
 _FOLDS, _TRAJECTORIES, _WINDOWS, _FRAMES, _VALUES = 3, 4, 4, 48, 500  # that judge
 _ROWS = 60_000  # that hyper-parameters are sought in
-_FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 10.0  # errors of which a quantile is taken; factors on deviations
 _FEW_CODES = 4  # values of a frame for each code from which codes cannot follow noise
 _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
 _KEPT = (0.0, 0.25, 0.5, 0.75)
-_LEVELS, _POWERS = tuple(10 ** (k / 8) for k in range(-24, 5)), (0.5, 1.0)  # of deviations that grow with the lead
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
 _SHARE, _LEAST, _SECONDS = 0.5, 0.15, 15.0  # of the time budget; the last two where others have used up all of it
 _FITS = (5.0, 15.0, 25.0)  # of the simplest form that searches of more and more variants take as long as
@@ -165,7 +161,7 @@ def _weighed(
         conditioned = [Conditioned(field, *pair, lambda x: torch.empty(0)) for pair in fold.observed]
         between.append(fold.between.against(conditioned, c))
         ahead.append(fold.ahead.against(conditioned, c))
-    inside, outside = _Comparison.joined(between), _Comparison.joined(ahead)
+    inside, outside = Comparison.joined(between), Comparison.joined(ahead)
     channel = replace(channel, weight=inside.best_weight())
     share = torch.full_like(inside.lead, channel.weight)
     decay, chosen = Decay(), torch.zeros_like(outside.lead)
@@ -186,77 +182,6 @@ def _cautious(factor: float, places: int) -> float:
     """A factor below 1 from so many places, no smaller than a variance from as many values allows (see `calibrate`)."""
     variance = 2 / (9 * places)
     return max(factor, min(1.0, factor * (1 - variance - variance**0.5) ** -1.5))
-
-
-@dataclass
-class _Comparison:
-    """Errors (V,) of codes, what a process differs from them, and deviations; NaN where there is no truth.
-
-    Attributes:
-        error: truth minus codes. lead: after the last observation. seen: whether the place was observed.
-        difference: of the process at the last observed time; own: at that time itself.
-        variance: of an observation by the process, own_variance at that time itself. std: by codes alone.
-    """
-
-    error: Tensor
-    std: Tensor
-    lead: Tensor
-    seen: Tensor
-    difference: Tensor
-    variance: Tensor
-    own: Tensor
-    own_variance: Tensor
-
-    @classmethod
-    def joined(cls, parts: list[_Comparison]) -> _Comparison:
-        """Those of all folds, where there is a truth."""
-        whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])}
-        known = torch.isfinite(whole["error"])
-        return cls(**{name: value[known] for name, value in whole.items()})
-
-    def best_weight(self) -> float:
-        """Weight, from 0 to 1, of least mean squared error."""
-        squares = float(self.own.square().sum())
-        return float(np.clip(float((self.own * self.error).sum()) / squares, 0.0, 1.0)) if squares else 0.0
-
-    def mean_square(self, weight: Tensor, own: bool = True) -> Tensor:
-        """Mean squared errors with weights (V,), at places that were not observed and that were, if there are any."""
-        missed = (self.error - weight * (self.own if own else self.difference)).square()
-        groups = [missed[self.seen == seen] for seen in (False, True)]
-        return torch.stack([group.mean() for group in groups if len(group)] or [missed.new_tensor(torch.nan)])
-
-    def growth(self, channel: ChannelField, weight: Tensor, own: bool = True) -> tuple[float, float]:
-        """Level and power of the deviation that grows with the lead, of greatest likelihood; none where it has no
-        weight ahead."""
-        some = weight > 0.1
-        if int(some.sum()) <= _FEWEST:
-            return channel.growth
-        missed = (self.error - weight * (self.own if own else self.difference))[some]
-        variance = (self.own_variance if own else self.variance)[some]
-
-        def surprise(growth: tuple[float, float]) -> float:
-            other = replace(channel, growth=growth)
-            std = combined_std(other, weight[some], variance, self.std[some], 1.0, self.lead[some])
-            return float((std.log() + (missed / std).square() / 2).mean())
-
-        return min([(0.0, 1.0), *product(_LEVELS, _POWERS)], key=surprise)
-
-    def spread(self, channel: ChannelField, weight: Tensor, own: bool = True) -> float:
-        """Factor on deviations of the process with which 90 % intervals hold 90 % of errors, where it has weight."""
-        some = weight > 0.1
-        if int(some.sum()) <= _FEWEST:
-            return 1.0
-        missed = (self.error - weight * (self.own if own else self.difference))[some].abs() / HALF_WIDTH_90
-        variance = (self.own_variance if own else self.variance)[some]
-
-        def excess(log: float) -> float:
-            std = combined_std(channel, weight[some], variance, self.std[some], np.exp(log), self.lead[some])
-            return float((missed / std).quantile(0.9)) - 1
-
-        low, high = np.log(_NARROWEST), np.log(_WIDEST)
-        if excess(low) < 0 or excess(high) > 0:
-            return float(np.exp(low if excess(low) < 0 else high))
-        return float(np.exp(brentq(excess, low, high, xtol=1e-3)))
 
 
 def _training_rows(surrogate: Surrogate, problem: Problem) -> Rows:
@@ -290,7 +215,7 @@ class Targets:
     values: Tensor
     edge: Tensor
 
-    def against(self, conditioned: list[Conditioned], c: int) -> _Comparison:
+    def against(self, conditioned: list[Conditioned], c: int) -> Comparison:
         """What the process of a channel differs from codes."""
         difference, variance, own, own_variance = torch.zeros(4, len(self.t), dtype=torch.float64)
         for number, one in enumerate(conditioned):
@@ -307,7 +232,7 @@ class Targets:
                 own[rows] -= self.values[rows, c]
                 difference[rows] -= self.edge[rows, c]
         error, std = self.error[:, c], self.std[:, c]
-        return _Comparison(error, std, self.lead, self.seen, difference, variance, own, own_variance)
+        return Comparison(error, std, self.lead, self.seen, difference, variance, own, own_variance)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from inrflow.encoding.residual.field import ChannelField, combined_std
 from inrflow.evaluation.evaluate import evaluate
 from inrflow.evaluation.observe import Observe
 from inrflow.numerics.normal import HALF_WIDTH_90
-from inrflow.training.parts.residual_field import _Comparison
+from inrflow.training.parts.residual_errors import Comparison
 from inrflow.training.problem import Problem
 
 ABOUT = Description("stations", ("u",), ("x", "y"))
@@ -99,7 +99,7 @@ def test_deviations_grow_with_the_lead_as_held_out_errors_do():
     channel = ChannelField(Covariance(form, torch.zeros(form.size, dtype=torch.float64)))
     for level, power in ((0.1, 0.5), (0.03, 1.0)):
         error = torch.randn(4000, dtype=torch.float64) * (1e-4 + level**2 * lead ** (2 * power)).sqrt()
-        seen = _Comparison(error, ones, lead, zeros.bool(), zeros, 1e-4 * ones, zeros, 1e-4 * ones)
+        seen = Comparison(error, ones, lead, zeros.bool(), zeros, 1e-4 * ones, zeros, 1e-4 * ones)
         found = seen.growth(channel, ones)
         assert found[1] == power and abs(found[0] / level - 1) < 0.3
         grown = replace(channel, growth=found)

@@ -1,0 +1,88 @@
+"""Errors of codes beside what a residual field makes of them, at held-out places and times: weights and deviations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+from torch import Tensor
+
+from inrflow.encoding.residual.field import ChannelField, combined_std
+from inrflow.numerics.normal import HALF_WIDTH_90
+
+_FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 10.0  # errors of which a quantile is taken; factors on deviations
+_LEVELS, _POWERS = tuple(10 ** (k / 8) for k in range(-24, 5)), (0.5, 1.0)  # of deviations that grow with the lead
+
+
+@dataclass
+class Comparison:
+    """Errors (V,) of codes, what a process differs from them, and deviations; NaN where there is no truth.
+
+    Attributes:
+        error: truth minus codes. lead: after the last observation. seen: whether the place was observed.
+        difference: of the process at the last observed time; own: at that time itself.
+        variance: of an observation by the process, own_variance at that time itself. std: by codes alone.
+    """
+
+    error: Tensor
+    std: Tensor
+    lead: Tensor
+    seen: Tensor
+    difference: Tensor
+    variance: Tensor
+    own: Tensor
+    own_variance: Tensor
+
+    @classmethod
+    def joined(cls, parts: list[Comparison]) -> Comparison:
+        """Those of all folds, where there is a truth."""
+        whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+        known = torch.isfinite(whole["error"])
+        return cls(**{name: value[known] for name, value in whole.items()})
+
+    def best_weight(self) -> float:
+        """Weight, from 0 to 1, of least mean squared error."""
+        squares = float(self.own.square().sum())
+        return float(np.clip(float((self.own * self.error).sum()) / squares, 0.0, 1.0)) if squares else 0.0
+
+    def mean_square(self, weight: Tensor, own: bool = True) -> Tensor:
+        """Mean squared errors with weights (V,), at places that were not observed and that were, if there are any."""
+        missed = (self.error - weight * (self.own if own else self.difference)).square()
+        groups = [missed[self.seen == seen] for seen in (False, True)]
+        return torch.stack([group.mean() for group in groups if len(group)] or [missed.new_tensor(torch.nan)])
+
+    def growth(self, channel: ChannelField, weight: Tensor, own: bool = True) -> tuple[float, float]:
+        """Level and power of the deviation that grows with the lead, of greatest likelihood; none where it has no
+        weight ahead."""
+        some = weight > 0.1
+        if int(some.sum()) <= _FEWEST:
+            return channel.growth
+        missed = (self.error - weight * (self.own if own else self.difference))[some]
+        variance = (self.own_variance if own else self.variance)[some]
+
+        def surprise(growth: tuple[float, float]) -> float:
+            other = replace(channel, growth=growth)
+            std = combined_std(other, weight[some], variance, self.std[some], 1.0, self.lead[some])
+            return float((std.log() + (missed / std).square() / 2).mean())
+
+        return min([(0.0, 1.0), *product(_LEVELS, _POWERS)], key=surprise)
+
+    def spread(self, channel: ChannelField, weight: Tensor, own: bool = True) -> float:
+        """Factor on deviations of the process with which 90 % intervals hold 90 % of errors, where it has weight."""
+        some = weight > 0.1
+        if int(some.sum()) <= _FEWEST:
+            return 1.0
+        missed = (self.error - weight * (self.own if own else self.difference))[some].abs() / HALF_WIDTH_90
+        variance = (self.own_variance if own else self.variance)[some]
+
+        def excess(log: float) -> float:
+            std = combined_std(channel, weight[some], variance, self.std[some], np.exp(log), self.lead[some])
+            return float((missed / std).quantile(0.9)) - 1
+
+        low, high = np.log(_NARROWEST), np.log(_WIDEST)
+        if excess(low) < 0 or excess(high) > 0:
+            return float(np.exp(low if excess(low) < 0 else high))
+        return float(np.exp(brentq(excess, low, high, xtol=1e-3)))
