@@ -136,11 +136,13 @@ def quantile_of_others(values: Tensor, number: Tensor, share: float = 0.9) -> fl
     return float(values.quantile(high))
 
 
-def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds: float
-               ) -> tuple[TrajectoryBatch, Tensor | None]:
+def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds: float,
+               context: ContextPrior | None = None) -> tuple[TrajectoryBatch, ContextPrior | None, Tensor | None]:
     """Fewer trajectories, then shorter ones, then some of their points to compare forecasts at (None for all), where
-    standard deviations of all would take longer than `seconds` of a usual core. At least 4 trajectories, 8 frames after
-    the first `past` and 256 points are kept."""
+    standard deviations of all would take longer than `seconds` of a usual core; and the contexts of these trajectories.
+
+    4 trajectories are kept, or 2 where that would still take longer; 8 frames after the first `past`, and 256 points.
+    """
     states = len(surrogate.prior.mean)
     flow = (2 if surrogate.field.is_linear else _LINEARISED) * states**3
     trajectories, frames, points = len(batch), batch.u.shape[1] - past, batch.u.shape[2]
@@ -155,10 +157,14 @@ def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds:
         frames = max(min(8, frames), int(frames / excess()))
     if excess() > 1:
         points = max(min(256, points), int(points / excess()))
-    batch = batch.select(torch.linspace(0, len(batch) - 1, trajectories).round().long()).first_frames(past + frames)
+    if excess() > 1:
+        trajectories = min(2, trajectories)
+    kept = torch.linspace(0, len(batch) - 1, trajectories).round().long()
+    batch, context = batch.select(kept).first_frames(past + frames), None if context is None else context.select(kept)
     if points == batch.u.shape[2]:
-        return batch, None
-    return batch, torch.randperm(batch.u.shape[2], generator=torch.Generator().manual_seed(0))[:points].sort().values
+        return batch, context, None
+    some = torch.randperm(batch.u.shape[2], generator=torch.Generator().manual_seed(0))[:points].sort().values
+    return batch, context, some
 
 
 def _growth(values: Tensor, lead: Tensor, number: Tensor) -> float:

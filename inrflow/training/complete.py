@@ -37,9 +37,7 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
     batch, contexts = problem.held_out(past, candidate.calibrated), candidate.known_contexts(judging)
     if contexts is not None and not len(problem.validation):  # which are known of whole trajectories, not of windows
         batch, past = problem.source.batch(judging, normalised=False), candidate.first + 1
-    points = None
-    if contexts is None:
-        batch, points = affordable(batch, past, surrogate, _SHARE * budget.total + _LEAST)
+    batch, contexts, points = affordable(batch, past, surrogate, _SHARE * budget.total + _LEAST, contexts)
     surrogate.prior = calibrate(surrogate, batch, past, contexts, points)
     log.log("calibration", 0, **{f"{name}_{i}": float(v) for name in CALIBRATED
                                  for i, v in enumerate(getattr(surrogate.prior, name))})

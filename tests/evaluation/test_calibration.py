@@ -18,7 +18,7 @@ from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.evaluation.calibration import Errors, affordable, calibrate, factors_of, quantile_of_others
 from inrflow.evaluation.forecast import predicted_std
 from inrflow.model.state_path import StatePath
-from inrflow.model.state_prior import StateEstimate, StatePrior
+from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.surrogate import Surrogate
 
 SIZE, POINTS, FRAMES, TRAJECTORIES = 6, 60, 5, 150
@@ -264,8 +264,10 @@ def test_intervals_grow_with_errors_that_add_up_and_hold_them_alike_at_all_leads
 def test_fewer_then_shorter_trajectories_then_fewer_points_calibrate_in_a_short_time(surrogate):
     batch = TrajectoryBatch(torch.arange(30.0).double().expand(16, 30), normal(1, 1, 900, 1, seed=3),
                             normal(16, 30, 900, 2, seed=4))
-    fewer = [affordable(batch, 2, surrogate, seconds) for seconds in (1e3, 5e-3, 1e-9)]
-    shapes = [(*some.u.shape[:2], 900 if points is None else len(points)) for some, points in fewer]
-    assert shapes[0] == (16, 30, 900) and shapes[-1] == (4, 10, 256)
+    contexts = ContextPrior(torch.arange(16.0).double()[:, None], torch.eye(1).double())
+    fewer = [affordable(batch, 2, surrogate, seconds, contexts) for seconds in (1e3, 5e-3, 1e-9)]
+    shapes = [(*some.u.shape[:2], 900 if points is None else len(points)) for some, _, points in fewer]
+    assert shapes[0] == (16, 30, 900) and shapes[-1] == (2, 10, 256)
+    assert fewer[-1][1].mean.flatten().tolist() == [0, 15]  # of the trajectories that are left
     assert [sum(a != b for a, b in zip(shape, shapes[0], strict=True)) for shape in shapes] == [0, 1, 3]
     assert torch.equal(fewer[-1][0].u[0], batch.u[0, :10])  # all of them are observed
