@@ -115,11 +115,11 @@ def _require_folder() -> None:
 
 def _check(name: str, arguments: list[str]) -> None:
     """Raise UserError for mistakes in the settings before the command is imported, which takes seconds."""
-    from inrflow.commands.run_directory import require_run
+    from inrflow.commands.run_directory import is_sweep, require_run
     from inrflow.config.resolve import resolve
     from inrflow.config.schema import SCHEMAS
 
-    if name == "train" and any(item in ("--multirun", "-m") for item in arguments):
+    if name == "train" and is_sweep(arguments):
         return  # each combination is checked before the first is trained
     if name in SCHEMAS:
         settings = resolve(name, SCHEMAS[name], [item for item in arguments if "=" in item or name != "convert"])

@@ -6,7 +6,7 @@ This module is light: torch is imported when a model is.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from inrflow.evaluation.references.registry import References
     from inrflow.model.surrogate import Surrogate
 
+SWEEP_FLAGS = ("--multirun", "-m")
 CONFIG_FILE = "config.yaml"
 MODEL_FILE = "model.safetensors"
 METRICS_FILE = "metrics.jsonl"
@@ -131,6 +132,11 @@ def read_steps(path: Path) -> dict[str, list[dict[str, Any]]]:
         if isinstance(row, dict) and isinstance(row.get("stage"), str) and isinstance(row.get("step"), int):
             stages.setdefault(row["stage"], {})[row["step"]] = row
     return {stage: [rows[step] for step in sorted(rows)] for stage, rows in stages.items()}
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Whether a command is to be run for every combination of settings."""
+    return any(item in SWEEP_FLAGS for item in arguments)
 
 
 def several(train: object) -> list[str] | None:

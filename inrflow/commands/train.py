@@ -13,6 +13,7 @@ from inrflow.commands.run_directory import (
     CANDIDATES_FILE,
     REFERENCES_FILE,
     RunDirectory,
+    is_sweep,
     report_evaluation,
     several,
 )
@@ -39,7 +40,7 @@ _IN_SAMPLE = 20_000_000  # values of training data, at most, that are evaluated 
 
 def run(arguments: list[str]) -> int:
     """Train, evaluate, plot; with --multirun once for every combination of settings."""
-    if any(item in ("--multirun", "-m") for item in arguments):
+    if is_sweep(arguments):
         from inrflow.commands.several.sweep import run_sweep
 
         return run_sweep(arguments, run, check)

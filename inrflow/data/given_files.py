@@ -34,9 +34,7 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     """
     if not given or (not Path(given).exists() and not set(given) & set("*?[")):
         return given  # refused, with what is expected, where it is opened
-    if in_schema(Path(given)):
-        return given
-    paths = expanded(given)
+    paths = [Path(given)] if Path(given).exists() else expanded(given)
     if len(paths) == 1 and in_schema(paths[0]):
         return str(paths[0])
     kind = format_of(paths[0])

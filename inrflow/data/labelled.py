@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import dates_to_numbers, moments_to_numbers, parse_units
+from inrflow.data.formats.calendar import dates_to_numbers, moments_to_numbers, numbers_to_moments, parse_units
 from inrflow.data.formats.columns import Columns, observations_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.streams.streamed import lattice
-from inrflow.data.observations import DATES, Observations
+from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def observations_from(data: Any, description: Description) -> Observations:
             return data
         t = frames.t
         if data.time_units is not None:
-            moments = DATES + np.round(t * 3.6e9).astype(np.int64).astype("timedelta64[us]")
-            t = moments_to_numbers(moments, description.time_units)
+            t = moments_to_numbers(numbers_to_moments(t, data.time_units), description.time_units)
         return Observations(t, x, frames.u)
     if hasattr(data, "to_dataframe") and hasattr(data, "dims"):
         data = (data.to_dataset(name=data.name or description.channels[0]) if hasattr(data, "to_dataset")
@@ -146,10 +145,8 @@ def dataset(description: Description, t: np.ndarray, points: np.ndarray, axes: M
     """
     import xarray
 
-    calendar = parse_units(description.time_units)
-    if calendar is not None:
-        moments = calendar[1] + np.round(t * calendar[0] * 1e6).astype(np.int64).astype("timedelta64[us]")
-        time = ("time", moments, {"standard_name": "time"})
+    if parse_units(description.time_units) is not None:
+        time = ("time", numbers_to_moments(t, description.time_units), {"standard_name": "time"})
     else:
         time = ("time", t, {"units": description.time_units} if description.time_units else {})
     coordinates: dict[str, Any] = {"time": time}

@@ -10,7 +10,7 @@ import torch
 
 from inrflow.errors import UserError
 
-DATES = np.datetime64("1970-01-01", "us")  # where hours are counted from, of times that are dates
+_DATES = np.datetime64("1970-01-01", "us")  # where hours are counted from, of times that are dates
 _SPARSE = 10.0  # times as many places and times as there are values, at most, for places to stay places
 
 
@@ -38,7 +38,7 @@ class Observations:
         self.time_units: str | None = None
         if dates is not None and dates.dtype.kind == "M":
             self.time_units = "hours since 1970-01-01"
-            t = np.where(np.isnat(dates), np.nan, (dates.astype("datetime64[us]") - DATES).astype(np.int64) / 3.6e9)
+            t = np.where(np.isnat(dates), np.nan, (dates.astype("datetime64[us]") - _DATES).astype(np.int64) / 3.6e9)
         times, places, values = _array(t, "t"), _array(x, "x"), _array(u, "u")
         times, places, values = _arranged(times, places, values)
         self.channels, self.dimensions = values.shape[-1], places.shape[-1]

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inrflow.commands.run_directory import EVALUATION_FILE, RunDirectory, default_output
+from inrflow.commands.run_directory import EVALUATION_FILE, SWEEP_FLAGS, RunDirectory, default_output
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.errors import INTERRUPTED, UserError
@@ -23,7 +23,6 @@ from inrflow.runtime.screen import screen
 from inrflow.runtime.tensor_files import write_json
 
 SWEEP_FILE = "sweep.json"
-FLAGS = ("--multirun", "-m")
 _COLUMNS = {"in_t": "NMSE in-t", "out_t": "NMSE out-t"}
 
 
@@ -36,7 +35,7 @@ def run_sweep(arguments: Sequence[str], run: Callable[[list[str]], int], check: 
     Args:
         run, check: of `inrflow train`.
     """
-    given = [item for item in arguments if item not in FLAGS]
+    given = [item for item in arguments if item not in SWEEP_FLAGS]
     outputs = [item.partition("=")[2] for item in given if item.startswith("output=")]
     axes = [choices(item) for item in given if not item.startswith("output=")]
     base = Path(outputs[-1]) if outputs else default_output("train")

@@ -58,9 +58,17 @@ def moments_to_numbers(moments: np.ndarray, units: str | None) -> np.ndarray:
     return np.where(np.isnat(elapsed), np.nan, elapsed.astype(np.int64) / 1e6 / seconds)
 
 
-def number_to_date(t: float, units: str | None) -> str | None:
-    """The ISO date of time `t` in `units`, to the minute; None where these are no calendar units."""
+def numbers_to_moments(t: np.ndarray, units: str | None) -> np.ndarray:
+    """Numbers in `units` as datetime64 values, to the microsecond; UserError where these are no calendar units."""
     parsed = parse_units(units)
     if parsed is None:
+        raise UserError(f"times are wanted as dates but time_units is {units!r}; it must read like 'hours since "
+                        "1970-01-01'")
+    return parsed[1] + np.round(t * parsed[0] * 1e6).astype(np.int64).astype("timedelta64[us]")
+
+
+def number_to_date(t: float, units: str | None) -> str | None:
+    """The ISO date of time `t` in `units`, to the minute; None where these are no calendar units."""
+    if parse_units(units) is None:
         return None
-    return str((parsed[1] + np.timedelta64(round(t * parsed[0] * 1e6), "us")).astype("datetime64[m]"))
+    return str(numbers_to_moments(np.asarray(t, np.float64), units).astype("datetime64[m]"))

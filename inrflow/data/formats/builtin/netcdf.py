@@ -18,7 +18,7 @@ from inrflow.data.formats.columns import TIMES, Columns
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
 from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, resolves
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, rotated_to_lonlat, warn_of_radians
-from inrflow.data.formats.streams.streamed import Part, StreamedContent
+from inrflow.data.formats.streams.streamed import OpenedContent, Part
 from inrflow.data.formats.table_writers import TableWriter
 from inrflow.errors import UserError
 
@@ -47,7 +47,7 @@ class NetcdfFormat(Format):
                                                         for item in items)
 
     def read(self, path: Path, options: ReadOptions) -> Content:
-        return NetcdfContent(path, options)
+        return NetcdfContent(path, open_netcdf(path), options)
 
     def summary(self, path: Path) -> list[tuple[str, str]]:
         with damage_as_user_error(path):
@@ -93,27 +93,14 @@ class GribFormat(NetcdfFormat):
         return start.startswith(b"GRIB")
 
 
-class NetcdfContent(StreamedContent):
+class NetcdfContent(OpenedContent):
     """Variables over time and space as channels, read in blocks; points that never hold a value (land) are left out.
 
     Which variables and dimensions are what follows from names, CF standard names, axes and units, or from the options.
     """
 
-    def __init__(self, path: Path, options: ReadOptions) -> None:
-        super().__init__(path)
-        data = self._data = open_netcdf(path)
-        try:
-            with damage_as_user_error(path):
-                self._understand(data, options)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        self._data.close()
-
-    def _understand(self, data: Any, options: ReadOptions) -> None:
-        path, trajectory = self.path, options.trajectory
+    def _understand(self, options: ReadOptions) -> None:
+        path, data, trajectory = self.path, self._file, options.trajectory
         absent = sorted(set(options.select) - set(map(str, data.dims)))
         if absent:
             raise UserError(f"{path} has no dimension {', '.join(absent)}; there are {', '.join(map(str, data.dims))}")

@@ -18,7 +18,7 @@ import numpy as np
 
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
 from inrflow.data.formats.schema import damage_as_user_error, open_hdf5
-from inrflow.data.formats.streams.streamed import Part, StreamedContent, lattice
+from inrflow.data.formats.streams.streamed import OpenedContent, Part, lattice
 from inrflow.errors import UserError
 
 _AXES = "xyz"
@@ -39,7 +39,7 @@ class PdeBenchFormat(Format):
             return "t-coordinate" in file or bool(_groups(file))
 
     def read(self, path: Path, options: ReadOptions) -> Content:
-        return PdeBenchContent(path, options)
+        return PdeBenchContent(path, open_hdf5(path), options)
 
     def summary(self, path: Path) -> list[tuple[str, str]]:
         with open_hdf5(path) as file, damage_as_user_error(path):
@@ -57,24 +57,11 @@ def _groups(file: h5py.File) -> list[str]:
     return names if found and {"data", "grid"} <= set(file[names[0]]) else []
 
 
-class PdeBenchContent(StreamedContent):
+class PdeBenchContent(OpenedContent):
     """The trajectories of a file of PDEBench. Points are the cell centres that the file names.
 
     Whether an axis is periodic is not in the file; give period=[...] where it is known.
     """
-
-    def __init__(self, path: Path, options: ReadOptions) -> None:
-        super().__init__(path)
-        self._file = open_hdf5(path)
-        try:
-            with damage_as_user_error(path):
-                self._understand(options)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        self._file.close()
 
     def _understand(self, options: ReadOptions) -> None:
         file, path = self._file, self.path

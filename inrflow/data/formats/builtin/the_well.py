@@ -16,7 +16,7 @@ import numpy as np
 
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
 from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, text, texts
-from inrflow.data.formats.streams.streamed import Part, StreamedContent, lattice, periodic_axis
+from inrflow.data.formats.streams.streamed import OpenedContent, Part, lattice, periodic_axis
 from inrflow.errors import UserError
 
 _ORDERS = ("t0_fields", "t1_fields")  # scalars, vectors; tensors (t2_fields) are left out
@@ -37,7 +37,7 @@ class TheWellFormat(Format):
             return {"t0_fields", "dimensions"} <= set(file)
 
     def read(self, path: Path, options: ReadOptions) -> Content:
-        return TheWellContent(path, options)
+        return TheWellContent(path, open_hdf5(path), options)
 
     def summary(self, path: Path) -> list[tuple[str, str]]:
         with open_hdf5(path) as file, damage_as_user_error(path):
@@ -47,21 +47,8 @@ class TheWellFormat(Format):
             return [("fields", fields or "none")] + [("scalars", scalars)] * bool(scalars)
 
 
-class TheWellContent(StreamedContent):
+class TheWellContent(OpenedContent):
     """Fields (S, T, X, ...[, component]) over a Cartesian grid, as trajectories."""
-
-    def __init__(self, path: Path, options: ReadOptions) -> None:
-        super().__init__(path)
-        self._file = open_hdf5(path)
-        try:
-            with damage_as_user_error(path):
-                self._understand(options)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        self._file.close()
 
     def _understand(self, options: ReadOptions) -> None:
         file, path = self._file, self.path

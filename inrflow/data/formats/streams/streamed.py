@@ -7,11 +7,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from inrflow.data.formats.blocks import blocks
-from inrflow.data.formats.registry import Content
+from inrflow.data.formats.registry import Content, ReadOptions
 from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.writing import TrajectoryWriter
 
@@ -55,6 +56,30 @@ class StreamedContent(Content):
                     writer.append(part.t[cut], part.x, u, part.parameters)
                 else:
                     writer.extend(part.t[cut], part.x, u)
+
+
+class OpenedContent(StreamedContent):
+    """Content of a file that stays open while its values are read, and is closed where it is not understood.
+
+    A format implements `_understand`, which finds out what the parts of `file` are.
+    """
+
+    def __init__(self, path: Path, file: Any, options: ReadOptions) -> None:
+        super().__init__(path)
+        self._file = file
+        try:
+            with damage_as_user_error(path):
+                self._understand(options)
+        except BaseException:
+            self.close()
+            raise
+
+    @abstractmethod
+    def _understand(self, options: ReadOptions) -> None:
+        """Fill `description` and what `parts` needs. Raises UserError where the file does not say which is what."""
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def lattice(axes: list[np.ndarray]) -> np.ndarray:
