@@ -28,6 +28,7 @@ COMMANDS = {
     "convert": "convert any readable format to the project's schema: SOURCE [SOURCE ...] TARGET",
     "generate": "simulate trajectories of a PDE: pde=NAME trajectories=64 output=FILE (no pde: lists them)",
     "adapt": "adapt a run to a new system from a few of its trajectories: run=DIR data.train=FILE",
+    "export": "write a run as torch.export programs and ONNX graphs, with a model card: run=DIR output=DIR",
     "plot": "draw pictures and an animation of a run: run=DIR",
 }
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise UserError(f"unknown command {name!r}; choose from {', '.join(COMMANDS)}")
         if any(r in ("-h", "--help") for r in rest):
-            from inrflow.commands.help import command_help
+            from inrflow.config.help import command_help
 
             print(command_help(name, COMMANDS[name]))
             return 0

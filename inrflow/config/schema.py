@@ -8,8 +8,8 @@ from typing import Any
 from inrflow.config.setting import setting
 from inrflow.config.train_schema import Config, ObserveConfig, ReadConfig, StepsConfig
 
-__all__ = ["SCHEMAS", "AdaptConfig", "Config", "ConvertConfig", "EvaluateConfig", "ForecastConfig", "GenerateConfig",
-           "NextConfig", "ObserveConfig", "PlotConfig", "QueryConfig", "StepsConfig", "UpdateConfig"]
+__all__ = ["SCHEMAS", "AdaptConfig", "Config", "ConvertConfig", "EvaluateConfig", "ExportConfig", "ForecastConfig",
+           "GenerateConfig", "NextConfig", "ObserveConfig", "PlotConfig", "QueryConfig", "StepsConfig", "UpdateConfig"]
 
 _RUN = "Run directory of inrflow train."
 _NO_RUN = "DIR is missing; give a run directory that inrflow train has written"
@@ -200,6 +200,20 @@ class PlotConfig:
 
 
 @dataclass
+class ExportConfig:
+    """A run as programs that need no inrflow: decoding, vector field and steps as torch.export programs and ONNX
+    graphs, and a model card. Needs pip install 'inrflow[export]'."""
+
+    run: str | None = setting(None, _RUN, required=_NO_RUN)
+    points: str | None = setting(None, "File of the points (t, which is not used, and the coordinates) at which values "
+                                 "are decoded. null: any points; on a mesh, its nodes.")
+    parameters: dict[str, Any] = setting({}, "parameters.NAME=VALUE: known parameters at which the dynamics are "
+                                         "exported. null: the mean of training.")
+    physics: str | None = setting(None, _PHYSICS)
+    output: str | None = setting(None, "Folder of the exported model. null: outputs/export/<date-time>.")
+
+
+@dataclass
 class ConvertConfig(ReadConfig):
     """Names and facts beside source and target; null: as the source has them."""
 
@@ -238,5 +252,5 @@ class GenerateConfig:
 SCHEMAS: dict[str, type] = {
     "train": Config, "evaluate": EvaluateConfig, "query": QueryConfig, "forecast": ForecastConfig,
     "next": NextConfig, "update": UpdateConfig, "convert": ConvertConfig, "generate": GenerateConfig,
-    "adapt": AdaptConfig, "plot": PlotConfig,
+    "adapt": AdaptConfig, "plot": PlotConfig, "export": ExportConfig,
 }

@@ -35,6 +35,11 @@ def _transformed(tensors: Iterable[Tensor]) -> bool:
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
+def _is_exported() -> bool:
+    """Whether torch.export traces the call."""
+    return bool(getattr(torch.compiler, "is_exporting", bool)())  # since torch 2.7
+
+
 def _trained(tensors: Iterable[Tensor]) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
@@ -69,6 +74,8 @@ def _choose(backend: str, arguments: SirenArguments) -> str:
     _check_backend(backend)
     if backend == "reference":
         return backend
+    if _is_exported():  # the graph is to hold torch's own operations alone
+        return "reference"
     if _transformed(arguments.tensors()):
         log_once("the SIREN runs on its reference: a torch.func transform or forward-mode derivative is under way")
         return "reference"

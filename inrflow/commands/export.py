@@ -1,0 +1,44 @@
+"""`inrflow export`: a run as torch.export programs and ONNX graphs, with a model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from inrflow.commands.run_directory import (
+    CANDIDATES_FILE,
+    EVALUATION_FILE,
+    RunDirectory,
+    default_output,
+    load_run,
+)
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import ExportConfig
+from inrflow.data.formats.tables import read_points
+from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import held_folder
+
+
+def run(arguments: list[str]) -> int:
+    """Export, and say what was written and what was not."""
+    config: ExportConfig = resolve("export", ExportConfig, arguments)
+    from inrflow.export.graphs import require_libraries
+    from inrflow.export.model import export
+
+    require_libraries()
+    source = RunDirectory(Path(str(config.run)))
+    surrogate = load_run(str(config.run), "cpu", config.physics)
+    target = Path(config.output or default_output("export"))
+    if target.exists() and any(target.iterdir()):
+        raise UserError(f"{target} is not empty; choose another output=DIR")
+    points = None if config.points is None else np.unique(read_points(config.points, surrogate.description).x, axis=0)
+    console = Console(stderr=True)
+    with held_folder(target), console.status("exporting"):
+        exported = export(surrogate, target, points, config.parameters or None, source.json(EVALUATION_FILE),
+                          source.json(CANDIDATES_FILE))
+    for line in (*exported.graphs, *exported.missing):
+        console.print(line.replace("`", ""), highlight=False, soft_wrap=True, markup=False)
+    console.print(f"the exported model and its card, README.md, are in {target}", highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,154 @@
+"""Decoders as modules of few operations, which torch.export and ONNX can express; data's units, float64 in and out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inrflow.decoders.base import Decoder, has_output_layer
+from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
+from inrflow.domains import Harmonics
+from inrflow.domains.box import PERIODIC, BoxHarmonics
+from inrflow.domains.sphere import SphereHarmonics
+from inrflow.model.surrogate import Surrogate
+
+
+def needs_points(decoder: Decoder) -> bool:
+    """Whether values at other points than given ones would need a search of mesh cells, which no graph expresses."""
+    return isinstance(decoder, DomainHarmonicDecoder) and _functions(decoder.harmonics) is None
+
+
+class Decode(nn.Module):
+    """u (S, N, C) of codes z (S, Z) at points x (N, d)."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, surrogate: Surrogate) -> None:
+        super().__init__()
+        decoder = self.decoder = surrogate.decoder
+        self.functions = _functions(decoder.harmonics) if isinstance(decoder, DomainHarmonicDecoder) else None
+        self.dtype = next(decoder.parameters()).dtype
+        self.register_buffer("mean", surrogate.normalisation.mean.double())
+        self.register_buffer("scale", surrogate.normalisation.scale.double())
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        return self.normalised(x, z).double() * self.scale + self.mean
+
+    def normalised(self, x: Tensor, z: Tensor) -> Tensor:
+        """The same in units of the channels' standard deviations."""
+        decoder = self.decoder
+        if self.functions is not None:
+            assert isinstance(decoder, DomainHarmonicDecoder)
+            return _sum(self.functions(x)[:, None], z, decoder)
+        x = x.to(self.dtype)
+        if has_output_layer(decoder):  # features of points alone: as a query does, the code stays in float64
+            offset, modes = decoder.output.double(), decoder.output_map.double()
+            features = decoder.features(x).double()
+            weights = offset + (z @ modes.flatten(1)).reshape(-1, *offset.shape)
+            return features @ weights.transpose(-1, -2)
+        if decoder.affine:
+            offset, basis = decoder.basis(x)
+            return offset.double() + torch.einsum("ncz,sz->snc", basis.double(), z)
+        return decoder(x, z.to(self.dtype))
+
+
+class DecodeAtPoints(nn.Module):
+    """u (S, N, C) of codes z (S, Z) at the points (N, d) that were chosen on export."""
+
+    offset: Tensor
+    basis: Tensor
+
+    def __init__(self, surrogate: Surrogate, points: np.ndarray) -> None:
+        super().__init__()
+        x = torch.as_tensor(points, dtype=next(surrogate.decoder.parameters()).dtype)
+        with torch.no_grad():
+            offset, basis = surrogate.decoder.basis(x)
+        scale = surrogate.normalisation.scale.double()
+        self.register_buffer("offset", offset.double() * scale + surrogate.normalisation.mean.double())
+        self.register_buffer("basis", (basis.double() * scale[:, None]).flatten(0, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (z @ self.basis.T).reshape(-1, *self.offset.shape) + self.offset
+
+
+def _sum(table: Tensor, z: Tensor, decoder: DomainHarmonicDecoder) -> Tensor:
+    """Fields (S, N, C) of codes (S, C K) by a table (N, 1, K) of harmonics."""
+    codes = z.reshape(-1, decoder.code_size // decoder.count, decoder.count)
+    return (codes @ table[:, 0].T).transpose(1, 2) + decoder.offset.double()
+
+
+def _functions(harmonics: Harmonics) -> nn.Module | None:
+    """Harmonics (N, K) as a function of points (N, d); None of those that are known by the cells of a mesh."""
+    if isinstance(harmonics, BoxHarmonics):
+        return _BoxFunctions(harmonics)
+    return _SphereFunctions(harmonics.degree) if isinstance(harmonics, SphereHarmonics) else None
+
+
+class _BoxFunctions(nn.Module):
+    """Products of sines and cosines: psi_k = prod_j size_jk sin(wave_jk (x_j - lower_j) + shift_jk)."""
+
+    lower: Tensor
+    waves: Tensor
+    shifts: Tensor
+    sizes: Tensor
+
+    def __init__(self, harmonics: BoxHarmonics) -> None:
+        super().__init__()
+        box, waves, shifts = harmonics.box, [], []
+        for j, axis in enumerate(box.axes):
+            mode = harmonics.modes[:, j]
+            if axis == PERIODIC:
+                waves.append(2 * np.pi * ((mode + 1) // 2) / box.lengths[j])
+                sine = (mode % 2 == 0) & (mode > 0)
+            else:
+                waves.append(np.pi * (mode + harmonics.held) / box.lengths[j])
+                sine = np.full(mode.shape, harmonics.held)
+            shifts.append(np.where(sine, 0.0, np.pi / 2))
+        every = np.stack(waves)
+        self.register_buffer("lower", torch.tensor(box.lower))
+        self.register_buffer("waves", torch.tensor(every))
+        self.register_buffer("shifts", torch.tensor(np.stack(shifts)))
+        self.register_buffer("sizes", torch.tensor(np.where(every > 0, math.sqrt(2), 1.0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        angles = (x - self.lower)[:, :, None] * self.waves + self.shifts
+        return (self.sizes * angles.sin()).prod(1)
+
+
+class _SphereFunctions(nn.Module):
+    """Real spherical harmonics (N, (L + 1)^2) at unit vectors (N, 3), by the recurrences of Legendre functions divided
+    by powers of the sine of the colatitude (Condon-Shortley phase), and powers of x + i y."""
+
+    def __init__(self, degree: int) -> None:
+        super().__init__()
+        self.degree = degree
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x / x.square().sum(1, keepdim=True).sqrt()
+        east, north, z = x[:, 0], x[:, 1], x[:, 2]
+        cosines, sines = [torch.ones_like(z)], [torch.zeros_like(z)]
+        for _ in range(self.degree):
+            cosines, sines = ([*cosines, cosines[-1] * east - sines[-1] * north],
+                              [*sines, cosines[-1] * north + sines[-1] * east])
+        legendre: dict[tuple[int, int], Tensor] = {(0, 0): torch.ones_like(z)}
+        for m in range(self.degree + 1):
+            if m:
+                legendre[m, m] = -math.sqrt((2 * m + 1) / (2 * m)) * legendre[m - 1, m - 1]
+            for degree in range(m + 1, self.degree + 1):
+                first = math.sqrt((4 * degree**2 - 1) / (degree**2 - m**2))
+                second = math.sqrt(((degree - 1) ** 2 - m**2) / (4 * (degree - 1) ** 2 - 1)) if degree > m + 1 else 0.0
+                value = z * legendre[degree - 1, m]
+                if second:
+                    value = value - second * legendre[degree - 2, m]
+                legendre[degree, m] = first * value
+        columns = []
+        for degree in range(self.degree + 1):
+            columns.append(legendre[degree, 0])
+            for m in range(1, degree + 1):
+                value = math.sqrt(2) * legendre[degree, m]
+                columns += [value * cosines[m], value * sines[m]]
+        return torch.stack(columns, 1)

@@ -1,0 +1,96 @@
+"""Modules written as torch.export programs and ONNX graphs, compared with each other in onnxruntime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import write_aside
+
+AGREEMENT = 1e-5  # of the largest value: what onnxruntime may differ by from torch
+
+
+def require_libraries() -> None:
+    """Raise UserError where what writes or runs ONNX is not installed."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed; pip install 'inrflow[export]'") from error
+
+
+def write_graph(
+    folder: Path, name: str, module: nn.Module, inputs: Mapping[str, Tensor], output: str,
+    free: Mapping[str, Sequence[str]],
+) -> float:
+    """Write NAME.pt2 and NAME.onnx; the largest difference of their values at other sizes, relative to the largest.
+
+    Args:
+        inputs: examples (with leading sizes of 2 or more) by name, in the order of the module's arguments.
+        free: by input, the name of its leading size, which stays free.
+    Raises:
+        UserError: where the module cannot be expressed, or onnxruntime gives other values.
+    """
+    sizes = {size: torch.export.Dim(size, min=1) for size in sorted({size for one in free.values() for size in one})}
+    shapes = tuple({0: sizes[free[key][0]]} for key in inputs)
+    module = module.eval()
+    with torch.no_grad(), _quiet():
+        try:
+            program = torch.export.export(module, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
+            graph = torch.onnx.export(program, (), input_names=list(inputs), output_names=[output], dynamo=True,
+                                      verbose=False)
+        except Exception as error:  # torch has many classes of them, and wraps those of the module
+            why = " ".join(str(error).split())[:200]
+            raise UserError(f"{name} of this model cannot be exported: {type(error).__name__}: {why}") from error
+        assert graph is not None
+        write_aside(folder / f"{name}.pt2", lambda path: _saved(program, path))
+        write_aside(folder / f"{name}.onnx", lambda path: path.write_bytes(graph.model_proto.SerializeToString()))
+        return _difference(folder, name, module, inputs, free)
+
+
+def _saved(program: torch.export.ExportedProgram, path: Path) -> None:
+    data = io.BytesIO()
+    torch.export.save(program, data)
+    path.write_bytes(data.getvalue())
+
+
+def _difference(
+    folder: Path, name: str, module: nn.Module, inputs: Mapping[str, Tensor], free: Mapping[str, Sequence[str]]
+) -> float:
+    """Largest difference between module, program and ONNX graph, at three times the sizes of the examples."""
+    import onnxruntime
+
+    more = {key: torch.cat([value, value.flip(0), 0.5 * value]) for key, value in inputs.items()}
+    expected = module(*more.values())
+    program = torch.export.load(str(folder / f"{name}.pt2")).module()(*more.values())
+    session = onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+    taken = {one.name for one in session.get_inputs()}
+    (values,) = session.run(None, {key: value.numpy() for key, value in more.items() if key in taken})
+    size = float(expected.abs().max()) or 1.0
+    away = max(float((other - expected).abs().max()) / size for other in (program, torch.as_tensor(values)))
+    if not away <= AGREEMENT:
+        raise UserError(f"{name} of this model gives other values in onnxruntime (by {away:.1e} of the largest); do "
+                        "not use the files that were written")
+    return away
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the notes of the exporters, which speak of their own insides."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

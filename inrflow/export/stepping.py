@@ -1,0 +1,114 @@
+"""Vector fields and steps of their flow as modules that torch.export and ONNX can express; float64.
+
+States (S, n) are codes and, where a model has them, delayed codes; the context is fixed on export. Times (S,) are the
+data's, of which models with a periodic forcing alone make use.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.term import LawTerm
+from inrflow.errors import UserError
+from inrflow.model.surrogate import Surrogate
+from inrflow.numerics import etdrk4
+
+
+class Rate(nn.Module):
+    """ds/dt (S, n) in the data's time, of states (S, n) at times t (S,)."""
+
+    context: Tensor
+
+    def __init__(self, surrogate: Surrogate, context: Tensor) -> None:
+        super().__init__()
+        self.scale, self.size = surrogate.scale, surrogate.field.state_size
+        self.register_buffer("context", context.double())
+        self.field: nn.Module = surrogate.field
+        law = surrogate.field.get(LawTerm)
+        if law is not None and len(surrogate.field.terms) == 1:
+            self.field = law.law(context if len(law.by_context) else None)
+
+    def internal(self, t: Tensor, s: Tensor) -> Tensor:
+        """The rate in internal time, at internal times."""
+        if isinstance(self.field, LawField) or not len(self.context):
+            return self.field(t, s)
+        return self.field(t, torch.cat([s, self.context.expand(s.shape[0], -1)], 1))[:, : self.size]
+
+    def forward(self, t: Tensor, s: Tensor) -> Tensor:
+        rate = self.internal(self.scale.internal(t), s) / self.scale.unit
+        return rate + 0 * t[:, None]  # so that t is an input of every graph
+
+
+class Step(nn.Module):
+    """States (S, n) a time `length` after those at times t (S,), by one step of the model's own integrator.
+
+    Raises UserError for an adaptive one, whose number of steps is no constant.
+    """
+
+    def __init__(self, surrogate: Surrogate, context: Tensor) -> None:
+        super().__init__()
+        integrator, field = surrogate.integrator, surrogate.field
+        self.rate, self.method = Rate(surrogate, context), integrator.method
+        self.steps = 1 if self.method == "map" else max(1, math.ceil(1.0 / integrator.step - 1e-6))
+        self.scale = surrogate.scale
+        if self.method == "dopri5":
+            raise UserError("a step is not exported: the model's integrator (dopri5) chooses its steps by their "
+                            "errors, which no fixed graph does; integrate the exported rate")
+        series = field.get(AutoregressionTerm)
+        self.series = _Series(series) if series is not None else None
+        if self.method == "etd":
+            law = self.rate.field
+            assert isinstance(law, LawField)
+            self.linear = not law.products_of and law.network is None
+            self.steps = 1 if self.linear else self.steps
+            h = 1.0 / self.steps
+            self.operators = ([law.exponential(h)] if self.linear
+                              else etdrk4.coefficients(law.blocks, h, etdrk4.phi_matrix_functions))
+
+    @property
+    def length(self) -> float:
+        """Of a step, in the data's time: a time step of training, or a whole part of it."""
+        return self.scale.unit / self.steps
+
+    def forward(self, t: Tensor, s: Tensor) -> Tensor:
+        return self._moved(self.scale.internal(t), s) + 0 * t[:, None]
+
+    def _moved(self, t: Tensor, s: Tensor) -> Tensor:
+        if self.series is not None:
+            return self.series(t, s)
+        if isinstance(self.rate.field, LawField) and self.method == "etd":
+            law, now = self.rate.field, s.reshape(s.shape[0], self.rate.field.channels, -1)
+            moved = (law.act(self.operators[0], now) if self.linear
+                     else etdrk4.step(now, self.operators, law.act, law.products))
+            return moved.reshape(s.shape)
+        h = 1.0 / self.steps  # the 3/8 rule, which torchdiffeq calls rk4
+        first = self.rate.internal(t, s)
+        second = self.rate.internal(t + h / 3, s + h / 3 * first)
+        third = self.rate.internal(t + 2 * h / 3, s + h * (second - first / 3))
+        last = self.rate.internal(t + h, s + h * (first - second + third))
+        return s + h / 8 * (first + 3 * (second + third) + last)
+
+
+class _Series(nn.Module):
+    """A unit of time of an autoregression, as one affine map, beside the phases that the time says."""
+
+    matrix: Tensor
+    bias: Tensor
+
+    def __init__(self, term: AutoregressionTerm) -> None:
+        super().__init__()
+        self.term, k, n = term, term.known, len(term.bias)
+        basis = torch.cat([torch.zeros(1, n), torch.eye(n)]).double()
+        states = torch.nn.functional.pad(basis, (k, 0))
+        unit = torch.ones(1, dtype=torch.float64)
+        moved = term.advance(states, torch.zeros(n + 1, dtype=torch.float64), unit.expand(n + 1))[:, k:]
+        self.register_buffer("bias", moved[0])
+        self.register_buffer("matrix", moved[1:] - moved[0])
+
+    def forward(self, t: Tensor, s: Tensor) -> Tensor:
+        return torch.cat([self.term.phases(t + 1), s[:, self.term.known :] @ self.matrix + self.bias], 1)

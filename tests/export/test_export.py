@@ -1,0 +1,115 @@
+"""Exported graphs in onnxruntime, against queries of the same surrogates."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from small_surrogates import UNIT, law, network, seen
+
+from inrflow import Observations, Surrogate
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.domains import Box, Sphere
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.errors import UserError
+from inrflow.export.card import Exported, model_card
+from inrflow.export.decoding import DecodeAtPoints, _functions, needs_points
+from inrflow.export.model import _points as export_points
+from inrflow.export.model import export
+from inrflow.export.stepping import Step
+
+TIMES = UNIT * np.arange(4)
+
+
+def session(folder, name):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    return onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("domain", [Box([0.0], [2.0], ["walled"]), Box([0.0, -1.0], [1.0, 1.0], ["periodic", "walled"]),
+                                    Sphere()], ids=["walls", "mixed", "sphere"])
+@pytest.mark.parametrize("boundary", ["natural", "held"])
+def test_harmonics_as_graphs_are_those_of_the_domain(domain, boundary):
+    if boundary == "held" and domain.dimensions == 3:
+        pytest.skip("a sphere has no boundary")
+    harmonics = domain.harmonics(30, boundary)
+    x = np.random.default_rng(0).standard_normal((50, domain.dimensions))
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    assert np.allclose(_functions(harmonics)(torch.tensor(x)).numpy(), harmonics.values(x), rtol=0, atol=1e-12)
+
+
+def agree(surrogate, observed, x, folder, step_length):
+    """Assert that steps and values in onnxruntime, from the assimilated state on, are those of queries at x (N, d)."""
+    solution, time = surrogate.assimilate(observed), np.zeros(1)
+    state = solution.states(torch.zeros(1))[0].numpy()[:, : surrogate.field.state_size]
+    step, decode, rate = (session(folder, name) for name in ("step", "decode", "rate"))
+    expected = solution.frames(TIMES, x)
+    for values in expected:
+        found = decode.run(None, {"x": x, "z": state[:, : surrogate.code_size]})[0][0]
+        assert np.abs(found - values).max() <= 1e-5 * np.abs(expected).max()
+        for _ in range(round(UNIT / step_length)):
+            last, state = state, step.run(None, {"t": time, "s": state})[0]
+            time = time + step_length
+    with torch.no_grad():
+        slope = surrogate.field(torch.zeros(1), torch.tensor(last)).numpy() / surrogate.scale.unit
+    assert np.abs(rate.run(None, {"t": time, "s": last})[0] - slope).max() <= 1e-5 * np.abs(slope).max()
+
+
+@pytest.mark.parametrize("surrogate", [law(), network()], ids=["law", "network"])
+def test_steps_and_values_in_onnxruntime_are_those_of_queries(surrogate, tmp_path):
+    pytest.importorskip("onnxruntime")
+    written = export(surrogate, tmp_path)
+    x = np.random.default_rng(1).random((7, 1))
+    agree(surrogate, seen(surrogate), x, tmp_path, written.step)
+    card = (tmp_path / "README.md").read_text()
+    assert "step.onnx" in card and "decode.pt2" in card and not (tmp_path / "points.csv").exists()
+
+
+def test_on_a_mesh_values_are_exported_at_its_nodes():
+    surrogate = law("mesh")
+    assert needs_points(surrogate.decoder) and not needs_points(law().decoder)
+    nodes = surrogate.decoder.place.nodes
+    z = torch.randn(3, surrogate.code_size, dtype=torch.float64)
+    with torch.no_grad():
+        expected = surrogate.decoder(torch.tensor(nodes), z).double() * 2 + 0.5
+    assert torch.allclose(DecodeAtPoints(surrogate, nodes)(z), expected, atol=1e-6)
+    with pytest.raises(UserError, match="finite ones"):
+        export_points(surrogate, np.array([[np.nan, 0.0]]), [])
+
+
+def test_an_adaptive_integrator_has_no_step():
+    surrogate = network()
+    surrogate.integrator = Integrator("dopri5")
+    with pytest.raises(UserError, match="dopri5"):
+        Step(surrogate, torch.zeros(0))
+
+
+def test_a_model_card_holds_errors_candidates_and_no_markup_of_names():
+    surrogate = network()
+    object.__setattr__(surrogate.description, "name", "a|b`<script>")
+    report = {"nmse": {"in_t": 1e-3, "out_t": 2e-3}, "references": {"persistence": {"nmse": {"in_t": 0.5}}},
+              "trajectories": 4, "observed": {"frames": 2}, "coverage_90": 0.91}
+    candidates = {"chosen": 1, "candidates": [
+        {"recipe": "law", "candidate": "short", "validation_error": 2.0, "unknowns": 3},
+        {"recipe": "neural", "candidate": "network", "validation_error": 1.0, "unknowns": None}]}
+    card = model_card(surrogate, json.loads(json.dumps(report)), candidates, Exported([], [], False, None))
+    assert "| **this model** | 1.00e-03 | 2.00e-03 |" in card and "| persistence | 5.00e-01 | - |" in card
+    assert "| neural | network | - | 1.00e+00 | chosen |" in card and "hold 91.0%" in card
+    assert "# a/b'(script>" in card and "<script>" not in card
+
+
+def test_the_command_writes_a_folder_that_can_be_loaded_and_never_a_full_one(tiny_run, tmp_path, inrflow_command):
+    pytest.importorskip("onnxruntime")
+    done = inrflow_command("export", f"run={tiny_run.run}", f"output={tmp_path / 'out'}")
+    assert done.code == 0, done.err
+    assert "card" in done.err
+    surrogate = Surrogate.load(tmp_path / "out")
+    with TrajectoryFile(tiny_run.test) as file:
+        first = file.read(0, [0])
+    code = surrogate.assimilate(Observations(first.t, first.x, first.u)).states(torch.tensor(first.t))[0].numpy()
+    values = session(tmp_path / "out", "decode").run(None, {"x": first.x.astype(float), "z": code})[0][0]
+    expected = surrogate.assimilate(Observations(first.t, first.x, first.u))(float(first.t[0]), first.x)
+    assert np.abs(values - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert "**this model**" in (tmp_path / "out" / "README.md").read_text()
+    again = inrflow_command("export", f"run={tiny_run.run}", f"output={tmp_path / 'out'}")
+    assert again.code == 2 and "not empty" in again.err
