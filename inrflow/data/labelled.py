@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 def numeric_times(t: Any, description: Description) -> Any:
     """Times as numbers in the units of a data set: dates (text in ISO format, datetime, datetime64, pandas) are
     converted, all else is returned as it is. Raises UserError where the data set has no calendar."""
+    if isinstance(t, Tensor):
+        return t
     first = t
     while isinstance(first, list | tuple) and len(first):
         first = first[0]
@@ -75,7 +77,7 @@ def observations_from(data: Any, description: Description) -> Observations:
         t = frames.t
         if data.time_units is not None:
             t = moments_to_numbers(numbers_to_moments(t, data.time_units), description.time_units)
-        return Observations(t, x, frames.u)
+        return data.moved(t, x)
     if hasattr(data, "to_dataframe") and hasattr(data, "dims"):
         data = (data.to_dataset(name=data.name or description.channels[0]) if hasattr(data, "to_dataset")
                 and not hasattr(data, "data_vars") else data).to_dataframe().reset_index()

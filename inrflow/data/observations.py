@@ -11,6 +11,7 @@ import torch
 from inrflow.errors import UserError
 
 _DATES = np.datetime64("1970-01-01", "us")  # where hours are counted from, of times that are dates
+_NUMBERED = 2**24  # whole numbers that single precision holds
 _SPARSE = 10.0  # times as many places and times as there are values, at most, for places to stay places
 
 
@@ -48,6 +49,23 @@ class Observations:
         if np.isinf(values).any():
             raise UserError("observed values u hold infinities; mark missing values as NaN and remove the rest")
         self._frames = _checked_frames(times, places, values)
+        self.graph: tuple[torch.Tensor, np.ndarray] | None = None  # values with a gradient, and their numbers in frames
+        if isinstance(u, torch.Tensor) and u.requires_grad:
+            self._attach(u, Observations(t, x, np.where(torch.isnan(u.detach()).cpu().numpy(), np.nan,
+                                                        np.arange(u.numel()).reshape(u.shape))))
+
+    def _attach(self, u: torch.Tensor, numbers: Observations) -> None:
+        """Keep the tensor of values; `numbers`: observations like these of their places in it."""
+        if u.numel() > _NUMBERED:
+            raise UserError(f"gradients by {u.numel()} observed values are asked for; give at most {_NUMBERED}")
+        self.graph = u, numbers.frames().u
+
+    def moved(self, t: Any, x: Any) -> Observations:
+        """The same values at other times and places, both in the shapes that `frames` has."""
+        result = Observations(t, x, self._frames.u)
+        if self.graph is not None:
+            result._attach(self.graph[0], Observations(t, x, self.graph[1]))
+        return result
 
     def frames(self) -> Frames:
         """The observations by increasing time, those of equal times together, padded with NaN; numpy.

@@ -33,11 +33,25 @@ def window_of(
             f"({', '.join(description.channels)})"
         )
     x, u = torch.as_tensor(frames.x), torch.as_tensor(frames.u)
+    numbers = None if observations.graph is None else observations.graph[1]
+    if numbers is not None:
+        u = _attached(observations, numbers)
     if not (gather and is_scattered(len(observations), len(frames))):
         return TrajectoryBatch(torch.as_tensor(frames.t)[None], x[None] if x.dim() == 3 else x[None, None], u[None])
     seen = np.isfinite(frames.u).any(-1)
     t = np.broadcast_to(frames.t[:, None], seen.shape)[seen]
     places = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))[seen]
     bins = TimeBins.of_width(float(t.min()), float(t.max()), _BIN * unit)
-    place, values, delay, _ = bins.gather(t, places, frames.u[seen])
-    return TrajectoryBatch(*(torch.as_tensor(v)[None] for v in (bins.times, place, values, delay.astype(float))))
+    found = bins.gather(t, places, frames.u[seen])
+    place, u, delay = (torch.as_tensor(v) for v in (found[0], found[1], found[2].astype(float)))
+    if numbers is not None:
+        u = _attached(observations, bins.gather(t, places, numbers[seen])[1])
+    return TrajectoryBatch(torch.as_tensor(bins.times)[None], place[None], u[None], delay[None])
+
+
+def _attached(observations: Observations, numbers: np.ndarray) -> torch.Tensor:
+    """Observed values with their gradient, in the shape of their numbers, NaN where there is none."""
+    assert observations.graph is not None
+    where = torch.as_tensor(numbers)
+    taken = observations.graph[0].cpu().flatten()[where.nan_to_num(0.0).long()]
+    return torch.where(torch.isnan(where), torch.nan, taken)

@@ -97,7 +97,6 @@ def encode(
     return encode_with_covariance(decoder, batch, prior, False, encoder, motion)[0]
 
 
-@torch.no_grad()
 def encode_with_covariance(
     decoder: Decoder,
     batch: TrajectoryBatch,
@@ -106,10 +105,11 @@ def encode_with_covariance(
     encoder: Encoder | None = None,
     motion: AffineMotion | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `encode`, with the posterior covariance (S or 1, T or 1, Z, Z)."""
+    """As `encode`, with the posterior covariance (S or 1, T or 1, Z, Z); with gradients by values that have one."""
     trajectories, frames = batch.u.shape[:2]
     x, u = batch.groups()
-    codes, spread = (encoder or Encoder())(decoder, x, u, prior, covariance, batch.delays(), motion)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and u.requires_grad):
+        codes, spread = (encoder or Encoder())(decoder, x, u, prior, covariance, batch.delays(), motion)
     codes = codes.reshape(trajectories, frames, -1)
     if spread is None or len(x) == trajectories or (len(x) == 1 and spread.shape[1] == 1):
         return codes, spread

@@ -139,8 +139,8 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     """Whether two covariances (1, n, n) agree to rounding."""
     if one is other:
         return True
-    size = float(one.diagonal(dim1=1, dim2=2).amax())
-    return one.shape == other.shape and float((one - other).abs().max()) <= _STEADY * size
+    size = float(one.detach().diagonal(dim1=1, dim2=2).amax())
+    return one.shape == other.shape and float((one - other).detach().abs().max()) <= _STEADY * size
 
 
 def _as_before(window: TrajectoryBatch, k: int) -> bool:
@@ -285,7 +285,7 @@ def _innovation(
 ) -> tuple[Tensor, Tensor]:
     """Squared innovation (S,) and number of values (S,) of a frame whose states were `before` and are now `after`."""
     size = decoder.code_size
-    quadratic, count = torch.zeros(2, len(after), dtype=torch.float64)
+    quadratic, count = torch.zeros_like(after[:, 0]), torch.zeros_like(after[:, 0])
     for rows, u, offset, basis in _affine_frames(decoder, frame, [motion]):
         values = [offset + torch.einsum("ncz,sz->snc", basis, s[rows, :size]) for s in (before, after)]
         quadratic[rows], number = squared_innovation(values[0], values[1], u, noise)
@@ -348,7 +348,7 @@ def _update(
     points, u = frame.x[:, 0], frame.u[:, 0]
     seen = torch.isfinite(u).flatten(1)
     zero = torch.zeros(n, dtype=mean.dtype)
-    with torch.no_grad():
+    with torch.set_grad_enabled(torch.is_grad_enabled() and u.requires_grad):
         shared = decoder.affine and frame.delay is None and len(points) == 1
         alike = shared and len(cov) == 1 and bool((seen == seen[:1]).all())
         if alike and not bool(seen.any()):

@@ -16,6 +16,7 @@ from inrflow.data.labelled import asked_dataset, asked_points
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 from inrflow.model.ensemble import decoded_change, deviations, spread_of
+from inrflow.model.gradients import wanted, with_gradient
 from inrflow.model.joint import JointPosterior, Model, Placement, placed
 from inrflow.model.state_path import StatePath
 from inrflow.model.state_prior import StateEstimate
@@ -175,7 +176,18 @@ class Solution:
         torch_out = isinstance(t, Tensor) or isinstance(x, Tensor)
         times, points, by_row, shape = self._parsed(t, x, grid)
         diverged, self.diverged = self.diverged, math.inf
-        # Written block by block into the answer: beside it, a query needs no more memory for more points.
+        result = self._answered(times, points, by_row, what)
+        warn_diverged(self.diverged)
+        self.diverged = min(diverged, self.diverged)
+        if "mean" in result and wanted(self, t, x):
+            torch_out = True
+            result["mean"] = with_gradient(self, result["mean"], t, x, times, points, by_row)
+        result = {key: value.reshape(*shape, *value.shape[1 if by_row else 2 :]) for key, value in result.items()}
+        return result if torch_out else {key: value.numpy() for key, value in result.items()}
+
+    @torch.no_grad()
+    def _answered(self, times: Tensor, points: Tensor, by_row: bool, what: tuple[str, ...]) -> dict[str, Tensor]:
+        """Answers (R, ...) of rows or (T, N, ...) of frames: beside them, no more memory is needed for more points."""
         result: dict[str, Tensor] = {}
         for place, part in (self._by_row if by_row else self._by_frame)(times, points, what):
             for key, value in part.items():
@@ -183,11 +195,7 @@ class Solution:
                     sizes = (len(points),) if by_row else (len(times), len(points))
                     result[key] = value.new_empty((*sizes, *value.shape[len(sizes) :]))
                 result[key][place] = value
-        warn_diverged(self.diverged)
-        self.diverged = min(diverged, self.diverged)
-        lead = 1 if by_row else 2
-        result = {key: value.reshape(*shape, *value.shape[lead:]) for key, value in result.items()}
-        return result if torch_out else {key: value.numpy() for key, value in result.items()}
+        return result
 
     def _parsed(self, t: Any, x: Any, grid: bool = False) -> tuple[Tensor, Tensor, bool, tuple[int, ...]]:
         """As `asked_points`, checked."""

@@ -13,6 +13,7 @@ from inrflow.model.state_prior import StateEstimate
 
 _STEP = 1.5  # units of time, the distance of training frames, that covariances move at a time
 _MOST_STEPS = 64
+_DIFFERENCE = 1e-4  # of time, for rates of maps from step to step
 
 
 class StatePath:
@@ -49,6 +50,22 @@ class StatePath:
                 inner = inner + share[..., None] * torch.where(follows[:, None], missed, 0.0)[:, None]
             row, column = inside[rows].nonzero(as_tuple=True)
             result[rows[row], column] = inner[row, place[row, column]]
+        return result
+
+    def rate(self, times: Tensor, states: Tensor) -> Tensor:
+        """Derivatives (T, n) by internal time of the path of a single trajectory at increasing times (T,), where its
+        states are (T, n); without gradients."""
+        dynamics, knots = self.dynamics, self.estimate.t[0][torch.isfinite(self.estimate.t[0])]
+        if dynamics.integrator.method == "map":  # interpolated between steps
+            return (self.mean(times + _DIFFERENCE)[0] - self.mean(times - _DIFFERENCE)[0]) / (2 * _DIFFERENCE)
+        with torch.no_grad():
+            result = dynamics.field(times, states)
+            segments = _segments(knots[None], times[None])[0]
+            for k in segments[(segments >= 0) & (segments < len(knots) - 1)].unique().tolist():
+                rows, ends = segments == k, knots[[k, k + 1]]
+                path = dynamics.flow(self.estimate.mean[:, k].detach(), torch.cat([ends[:1], times[rows], ends[1:]]))[0]
+                missed = self.estimate.mean[0, k + 1].detach() - path[-1]
+                result[rows] = dynamics.field(times[rows], path[1:-1]) + missed / (ends[1] - ends[0])
         return result
 
     def covariance(self, times: Tensor, mean: Tensor) -> Iterator[Tensor]:

@@ -32,6 +32,7 @@ from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy
 from inrflow.model.extent import Extent, Seen, mesh_of
+from inrflow.model.gradients import estimate_of
 from inrflow.model.residual import with_residual
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
@@ -296,6 +297,15 @@ class Surrogate:
             context = self.context_from(examples)
         return self._assimilate(observations, context)
 
+    def from_state(self, state: Any, t: float = 0.0) -> Solution:
+        """The `Solution` that has a state (n,) at a time t: code, delayed codes and context; with a gradient where the
+        state has one. Raises UserError for another size."""
+        state = torch.as_tensor(state)
+        if state.shape != (len(self.prior.mean),):
+            raise UserError(f"a state has shape {tuple(state.shape)}; expected ({len(self.prior.mean)},)")
+        time = self.scale.internal(torch.as_tensor(float(t)))
+        return Solution(self, estimate_of(state, time), True)
+
     def _own(self, data: Any) -> Any:
         """Observations with times, places and names of this surrogate, one by one; see `observations_from`."""
         if isinstance(data, list | tuple):
@@ -357,7 +367,7 @@ class Surrogate:
             warnings.warn(short_window(seen, self.window), stacklevel=3)
         estimate = self.estimate(window, context=context)
         size = self.code_size
-        distance = float(self.prior.codes(size).mahalanobis(estimate.mean[0, :, :size]).max())
+        distance = float(self.prior.codes(size).mahalanobis(estimate.mean[0, :, :size].detach()).max())
         if distance > self.prior.limit(size):
             warnings.warn(
                 f"the observed field is unlike the training data (squared distance of its code {distance:.4g}, limit "
@@ -366,7 +376,7 @@ class Surrogate:
                 stacklevel=3,
             )
         if self.context_size and context is None:
-            self.warn_context(estimate.mean[0, -1, -self.context_size :])
+            self.warn_context(estimate.mean[0, -1, -self.context_size :].detach())
         return Solution(self, estimate, observations.kind == "torch", observations,
                         lambda further: self._assimilate(further, context))
 

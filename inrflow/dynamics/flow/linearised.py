@@ -27,8 +27,9 @@ class Dynamics:
         self.field, self.integrator, self.process = field, integrator, process
 
     def flow(self, state: Tensor, times: Tensor, check: bool = True) -> Tensor:
-        """States (S, T, n) at times (S, T) from `state` (S, n) at the first of them."""
-        with torch.no_grad():
+        """States (S, T, n) at times (S, T) from `state` (S, n) at the first of them; with a gradient where it has one.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and state.requires_grad):
             return self.integrator(self.field, state, times, check)
 
     def motion(self, states: Tensor, size: int) -> AffineMotion:

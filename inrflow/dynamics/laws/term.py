@@ -147,7 +147,7 @@ def _tangent_flow(law: LawField, z: Tensor, gap: Tensor) -> Tensor:
     count = len(law.library.eigenvalues)
     lead = min(count, max(1, law.leading // channels))
     product = _of_products(law, z, lead) * gap[:, None, None]
-    halvings = max(0, math.ceil(math.log2(max(float(product.abs().sum(-1).max()), 1e-12) / _SERIES)))
+    halvings = max(0, math.ceil(math.log2(max(float(product.detach().abs().sum(-1).max()), 1e-12) / _SERIES)))
     product = product / 2**halvings
     eye = torch.eye(channels * lead).to(product)
     small = eye + product + product @ (product @ (eye + product / 3) / 2)

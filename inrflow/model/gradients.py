@@ -1,0 +1,95 @@
+"""Gradients of what a solution answers: by times and points that are asked for, by observed values, by states.
+
+Values are those of an ordinary query. By times and points the gradient is the closed form of their first derivatives,
+attached to them, so that there is no second derivative; by observations and states it is that of torch, through
+assimilation, integration and decoding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inrflow.data.labelled import unit_vectors
+from inrflow.errors import UserError
+from inrflow.model.state_prior import StateEstimate
+
+
+def wanted(solution: Any, t: Any, x: Any) -> bool:
+    """Whether the values of a query at t and x have a gradient."""
+    given = any(isinstance(one, Tensor) and one.requires_grad for one in (t, x))
+    return torch.is_grad_enabled() and (given or solution.estimate.mean.requires_grad)
+
+
+def with_gradient(solution: Any, mean: Tensor, t: Any, x: Any, times: Tensor, points: Tensor, by_row: bool
+                  ) -> Tensor:
+    """The values `mean`, (R, C) of rows or (T, N, C), with their gradient; times and points as `asked_points` has them.
+
+    Raises UserError for degrees on a sphere that require a gradient.
+    """
+    if solution.estimate.mean.requires_grad:
+        mean = _decoded(solution, times, points, by_row)
+    if isinstance(x, Tensor) and x.requires_grad:
+        if unit_vectors(x, solution.surrogate.description) is not x:
+            raise UserError("points in degrees have no gradient; give unit vectors (N, 3)")
+        slopes = solution._answered(times, points, by_row, ("dx",))["dx"]
+        places = x.reshape(points.shape).to(mean)
+        mean = mean + (slopes * (places - places.detach())[..., None, :]).sum(-1)
+    if isinstance(t, Tensor) and t.requires_grad:
+        moments = t.reshape(-1).to(mean)
+        away = (moments - moments.detach())[:, None]
+        mean = mean + _rates(solution, times, points, by_row) * (away if by_row else away[:, None])
+    return mean
+
+
+def _decoded(solution: Any, times: Tensor, points: Tensor, by_row: bool) -> Tensor:
+    """Values of states with a gradient."""
+    model, decoder = solution.surrogate, solution.surrogate.decoder
+    if solution.estimate.residual is not None:
+        raise UserError(f"the model of {model.description.name} adds a residual field that is conditioned on the "
+                        "observations, which has no gradient; detach u, or train with training.residual_field=off")
+    distinct, which = torch.unique(times, return_inverse=True)
+    codes = solution.path.mean(model.scale.internal(distinct))[0][which, : model.code_size]
+    if decoder.affine:
+        offset, basis = (part.detach().double() for part in decoder.basis(points.to(_dtype(solution))))
+        values = torch.einsum("ncz,nz->nc" if by_row else "ncz,tz->tnc", basis, codes) + offset
+    else:
+        x = points.to(_dtype(solution))
+        values = decoder(x[:, None], codes.to(x))[:, 0] if by_row else decoder(x[None], codes.to(x))
+    return model.normalisation.invert(values.double())
+
+
+def _rates(solution: Any, times: Tensor, points: Tensor, by_row: bool) -> Tensor:
+    """Derivatives by time of the values at detached times and points, along the path of states, whose kinks lie at the
+    observed frames."""
+    if solution.estimate.residual is not None:
+        return solution._answered(times, points, by_row, ("dt",))["dt"]
+    model = solution.surrogate
+    with torch.no_grad():
+        distinct, which = torch.unique(times, return_inverse=True)
+        states = solution.path.mean(model.scale.internal(distinct))[0].detach()
+        rates = solution.path.rate(model.scale.internal(distinct), states)[:, : model.code_size]
+        x, rates = points.to(_dtype(solution)), rates[which]
+        if model.decoder.affine:
+            basis = model.decoder.basis(x)[1].double()
+            change = torch.einsum("ncz,nz->nc" if by_row else "ncz,tz->tnc", basis, rates)
+        else:
+            places = x[:, None] if by_row else x.expand(len(which), *x.shape)
+            basis = model.decoder.linearise(places, states[which, : model.code_size].to(x))[1].double()
+            change = torch.einsum("bncz,bz->bnc", basis, rates)
+            change = change[:, 0] if by_row else change
+    return change * model.normalisation.scale.double() / model.scale.unit
+
+
+def _dtype(solution: Any) -> torch.dtype:
+    return next(solution.surrogate.decoder.parameters()).dtype
+
+
+def estimate_of(state: Tensor, time: Tensor) -> StateEstimate:
+    """The estimate that a state (n,) at an internal time is known exactly."""
+    n = len(state)
+    zero = torch.zeros(1, dtype=torch.float64)
+    return StateEstimate(time.reshape(1, 1).double(), state.double()[None, None],
+                         [torch.zeros(1, n, n, dtype=torch.float64)], zero, zero)

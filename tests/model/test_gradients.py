@@ -1,0 +1,95 @@
+"""Gradients of answers against central differences of the answers themselves."""
+
+import numpy as np
+import pytest
+import torch
+from small_surrogates import UNIT, law, network, seen
+
+from inrflow import Observations
+from inrflow.errors import UserError
+
+SURROGATES = {"law": law, "law on a mesh": lambda: law("mesh"), "network": network,
+              "linear": lambda: network(linear=True)}
+
+
+def differences(ask, at, step):
+    """Derivatives of the sum of ask(at) by each number of a tensor."""
+    result = torch.zeros_like(at)
+    for index in range(at.numel()):
+        move = torch.zeros(at.numel()).to(at)
+        move[index] = step
+        move = move.reshape(at.shape)
+        with torch.no_grad():
+            result.view(-1)[index] = float((ask(at + move) - ask(at - move)).sum()) / (2 * step)
+    return result
+
+
+def close(one, other, tolerance):
+    return float((one - other).abs().max()) <= tolerance * float(other.abs().max())
+
+
+@pytest.fixture(params=SURROGATES, scope="module")
+def case(request):
+    """A surrogate, observations of two frames, and points of them."""
+    surrogate = SURROGATES[request.param]()
+    observed = seen(surrogate, frames=2)
+    return surrogate, observed, torch.tensor(observed.frames().x[:3])
+
+
+def test_by_points_and_times_between_and_after_the_observed_frames(case):
+    surrogate, observed, points = case
+    solution = surrogate.assimilate(observed)
+    points = 0.9 * points + 0.1 * points.mean(0)  # inside of cells: elements have kinks
+    times = torch.tensor([0.3 * UNIT, 1.7 * UNIT], dtype=torch.float64)
+    t, x = times.clone().requires_grad_(), points.clone().requires_grad_()
+    values = solution(t, x)
+    assert torch.equal(values.detach(), solution(times, points))
+    values.sum().backward()
+    exact = next(surrogate.decoder.parameters()).dtype == torch.float64 or surrogate.decoder.affine
+    step = 1e-3 if exact else 1e-2  # decoders compute in single precision
+    assert close(t.grad, differences(lambda at: solution(at, points), times, step), 5e-3)
+    if surrogate.decoder.place is None or surrogate.decoder.place.kind != "region":  # whose gradients are recovered
+        assert close(x.grad, differences(lambda at: solution(times, at), points, step), 5e-3)
+
+
+def test_by_observed_values_and_by_the_state(case):
+    surrogate, observed, points = case
+    frames = observed.frames()
+    u = torch.tensor(frames.u, dtype=torch.float64)
+    u[0, 4, 0] = torch.nan
+    times = torch.tensor([0.5 * UNIT, 3.0 * UNIT], dtype=torch.float64)
+
+    def ask(values):
+        return surrogate.assimilate(Observations(frames.t, frames.x, values)).frames(times, points)
+
+    given = u.clone().requires_grad_()
+    values = ask(given)
+    assert torch.allclose(values.detach(), ask(u), atol=1e-5)
+    direction = torch.randn(u.shape, generator=torch.Generator().manual_seed(0)).double().nan_to_num()
+    (slope,) = torch.autograd.grad(values.sum(), given)
+    assert slope[0, 4, 0] == 0
+    with torch.no_grad():
+        steps = [float((ask((u + h * direction).requires_grad_(False)) - values).sum()) for h in (2e-3, -2e-3)]
+    along = (steps[0] - steps[1]) / 4e-3
+    assert abs(float((slope * direction).sum()) - along) <= 2e-2 * abs(along)
+
+    state = surrogate.assimilate(observed).estimate.mean[0, -1].clone()
+
+    def of(code):
+        return surrogate.from_state(code, UNIT).frames(times + UNIT, points)
+
+    leaf = state.clone().requires_grad_()
+    (by_state,) = torch.autograd.grad(of(leaf).sum(), leaf)
+    assert close(by_state, differences(of, state, 1e-3), 2e-3)
+
+
+def test_what_has_no_gradient_is_said_or_comes_without():
+    surrogate = law("sphere")
+    solution = surrogate.assimilate(seen(surrogate))
+    with pytest.raises(UserError, match="degrees"):
+        solution(0.1, torch.tensor([[10.0, 20.0]], requires_grad=True))
+    assert not solution(0.1, torch.tensor([[1.0, 0.0, 0.0]])).requires_grad
+    with torch.no_grad():
+        assert not solution(0.1, torch.tensor([[1.0, 0.0, 0.0]], requires_grad=True)).requires_grad
+    with pytest.raises(UserError, match="a state has shape"):
+        surrogate.from_state(np.zeros(2))
