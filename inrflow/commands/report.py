@@ -95,7 +95,7 @@ def show_candidates(report: dict[str, Any], console: Console) -> None:
     Raises KeyError, TypeError or ValueError where it is not in that format.
     """
     candidates, chosen = report["candidates"], report["chosen"]
-    shown = _shown(candidates, chosen)
+    shown, beside = _shown(candidates, chosen), _beside(candidates)
     some = f", {len(shown)} of {len(candidates)}" if len(shown) < len(candidates) else ""
     title = f"candidate models{some} (held-out error; floor: of the decoder alone)"
     table = Table(title=title, box=None, padding=(0, 2, 0, 0))
@@ -110,7 +110,7 @@ def show_candidates(report: dict[str, Any], console: Console) -> None:
         one = candidates[index]
         words = [one["recipe"], one["candidate"], *(f"{one[key]:d}" for key in sizes), _count(one["unknowns"]),
                  f"{one['seconds']:.3g}", _cell(one["validation_error"]), _cell(one["floor"]),
-                 _verdict(one, index == chosen)]
+                 _verdict(one, index == chosen, index in beside)]
         table.add_row(*(Text(printable(word)) for word in words), style="bold" if index == chosen else None)
     rows = [("not applied" if place == 0 else "", f"{one['recipe']}: {one['why']}")
             for place, one in enumerate(report["not_applied"])]
@@ -129,8 +129,17 @@ def _shown(candidates: list[dict[str, Any]], chosen: int | None) -> list[int]:
     return sorted(sorted(range(len(candidates)), key=rank)[:_MOST])
 
 
-def _verdict(candidate: dict[str, Any], chosen: bool) -> str:
+def _beside(candidates: list[dict[str, Any]]) -> set[int]:
+    """The residual fields that are used beside the chosen model: of each channel the last one that was taken."""
+    last = {one["candidate"].split(": ")[0]: index for index, one in enumerate(candidates)
+            if one["recipe"] == "residual_field" and one["taken"]}
+    return set(last.values())
+
+
+def _verdict(candidate: dict[str, Any], chosen: bool, beside: bool) -> str:
     why = candidate["why"]
+    if beside:
+        return f"used beside the model: {why}" if why else "used beside the model"
     if chosen:
         return f"chosen: {why}" if why else "chosen"
     if candidate["taken"]:

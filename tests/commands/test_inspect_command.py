@@ -65,6 +65,19 @@ def test_candidates_are_a_table_with_what_was_chosen_and_why_others_were_not(tin
     assert "memory" in next(line for line in lines if "unknowns" in line and "recipe" in line)
 
 
+def test_residual_fields_that_are_used_are_not_called_replaced(tmp_path, tiny_run, inrflow_command):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run.run, run)
+    fields = [candidate("residual_field", f"{channel}: {name}", 0.1 * k + 0.1, taken=True)
+              for k, (channel, name) in enumerate([("u", "rough"), ("u", "smooth"), ("v", "rough")])]
+    report = {"chosen": 0, "not_applied": [], "candidates": [candidate("law", "short", 0.5, taken=True), *fields]}
+    (run / "candidates.json").write_text(json.dumps(report))
+    lines = inrflow_command("inspect", run).out.splitlines()
+    said = [next(line for line in lines if name in line) for name in ("u: rough", "u: smooth", "v: rough")]
+    assert "taken, later replaced" in said[0]
+    assert all("used beside the model" in line for line in said[1:])
+
+
 def test_all_candidates_are_shown_where_they_are_few(tmp_path, tiny_run, inrflow_command):
     run = shutil.copytree(tiny_run.run, tmp_path / "run")
     (run / "candidates.json").write_text(json.dumps(CANDIDATES | {"candidates": CANDIDATES["candidates"][:3]}))
