@@ -29,6 +29,7 @@ from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.pdes.embedded import embedded_files
 from inrflow.runtime.devices import choose_device
+from inrflow.runtime.processes import Processes
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import check_recipe
 from inrflow.training.recorder import Interrupted, Recorder
@@ -43,7 +44,15 @@ def run(arguments: list[str]) -> int:
     if is_sweep(arguments):
         from inrflow.commands.several.sweep import run_sweep
 
-        return run_sweep(arguments, run, check)
+        return run_sweep(arguments, run_alone, check)
+    if (size := Processes.of().size) > 1:
+        raise UserError(f"a training is the work of one process, and {size} were started; give --multirun with lists "
+                        "of values (seed=0,1 recipe=law,neural), whose combinations they share")
+    return run_alone(arguments)
+
+
+def run_alone(arguments: list[str]) -> int:
+    """Train, evaluate, plot, in one process."""
     config: Config = resolve("train", Config, arguments)
     console = Console(stderr=True)
     resumed = bool(config.resume)

@@ -18,6 +18,7 @@ from inrflow.commands.run_directory import EVALUATION_FILE, SWEEP_FLAGS, RunDire
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.errors import INTERRUPTED, UserError
+from inrflow.runtime.processes import Processes
 from inrflow.runtime.safe_names import printable
 from inrflow.runtime.screen import screen
 from inrflow.runtime.tensor_files import write_json
@@ -32,13 +33,23 @@ def run_sweep(arguments: Sequence[str], run: Callable[[list[str]], int], check: 
     Runs that are finished are not repeated: a sweep that was stopped goes on with the same command and output. A run
     that fails is told, and the others go on. Raises UserError where a combination is refused before any is trained.
 
+    The processes of a job share the combinations, each run by one of them; the first writes the table.
+
     Args:
         run, check: of `inrflow train`.
     """
+    processes = Processes.of()
+    with processes.joined():
+        return _run_sweep(arguments, run, check, processes)
+
+
+def _run_sweep(
+    arguments: Sequence[str], run: Callable[[list[str]], int], check: Callable[[Config], None], processes: Processes
+) -> int:
     given = [item for item in arguments if item not in SWEEP_FLAGS]
     outputs = [item.partition("=")[2] for item in given if item.startswith("output=")]
     axes = [choices(item) for item in given if not item.startswith("output=")]
-    base = Path(outputs[-1]) if outputs else default_output("train")
+    base = Path(processes.agreed(outputs[-1] if outputs else str(default_output("train"))))
     swept = [index for index, axis in enumerate(axes) if len(axis) > 1]
     combinations = list(itertools.product(*axes))
     for combination in combinations:
@@ -46,8 +57,9 @@ def run_sweep(arguments: Sequence[str], run: Callable[[list[str]], int], check: 
         if config.resume:
             raise UserError("resume= continues one run; a sweep goes on with its own command and output=DIR")
         check(config)
-    console, rows, worst = Console(stderr=True), [], 0
-    for index, combination in enumerate(combinations):
+    console, worst = Console(stderr=True), 0
+    rows: dict[int, dict[str, Any]] = {}
+    for index, combination in list(enumerate(combinations))[processes.rank :: processes.size]:
         label = ", ".join(combination[axis] for axis in swept) or "as given"
         folder = base / str(index)
         console.print(f"[bold]run {index} of {len(combinations)}: {printable(label)}[/bold]", highlight=False)
@@ -63,12 +75,18 @@ def run_sweep(arguments: Sequence[str], run: Callable[[list[str]], int], check: 
             console.print(f"stopped; the same command with output={base} goes on", highlight=False)
             return code
         worst = max(worst, code)
-        rows.append({"run": str(folder), "settings": [combination[axis] for axis in swept], "error": problem,
-                     **_results(place)})
-        write_json(base / SWEEP_FILE, {"runs": rows})
-    _show(rows, screen())
-    console.print(f"results are in {base / SWEEP_FILE}", highlight=False)
-    return worst
+        rows[index] = {"run": str(folder), "settings": [combination[axis] for axis in swept], "error": problem,
+                       **_results(place)}
+        if processes.first:
+            write_json(base / SWEEP_FILE, {"runs": list(rows.values())})
+    parts = processes.gathered((worst, rows))
+    if processes.first:
+        every = {index: row for _, part in parts for index, row in part.items()}
+        ordered = [every[index] for index in sorted(every)]
+        write_json(base / SWEEP_FILE, {"runs": ordered})
+        _show(ordered, screen())
+        console.print(f"results are in {base / SWEEP_FILE}", highlight=False)
+    return max(worst for worst, _ in parts)
 
 
 def choices(override: str) -> list[str]:

@@ -1,0 +1,97 @@
+"""Processes of one job: started by torchrun or by SLURM's srun, they share work through torch.distributed (gloo)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from inrflow.errors import UserError
+
+_PATIENCE = timedelta(days=7)  # one process may be done long before another
+_PORTS = 20_000
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process is number `rank` of `size`."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str] = os.environ) -> Processes:
+        """As the environment says; one process where it says nothing. Raises UserError where it makes no sense."""
+        for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+            if rank in environment and size in environment:
+                try:
+                    result = cls(int(environment[rank]), int(environment[size]))
+                except ValueError:
+                    result = cls(-1, 0)
+                if not 0 <= result.rank < result.size:
+                    raise UserError(f"{rank}={environment[rank]} and {size}={environment[size]} in the environment are "
+                                    "no process of a job; start with torchrun or srun, or unset both")
+                return result
+        return cls()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes what belongs to all."""
+        return self.rank == 0
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """While the body runs, the processes can talk. Raises UserError where they cannot find each other."""
+        if self.size == 1:
+            yield
+            return
+        import torch.distributed as distributed
+
+        _say_where()
+        try:
+            distributed.init_process_group("gloo", rank=self.rank, world_size=self.size, timeout=_PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"the processes of this job cannot find each other ({str(error).splitlines()[0]}); start "
+                            "with torchrun, or set MASTER_ADDR and MASTER_PORT") from error
+        try:
+            yield
+        finally:
+            distributed.destroy_process_group()
+
+    def agreed(self, value: Any) -> Any:
+        """The value of the first process, in all of them."""
+        if self.size == 1:
+            return value
+        import torch.distributed as distributed
+
+        values = [value]
+        distributed.broadcast_object_list(values)
+        return values[0]
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The values of all processes, in each of them, by rank. Raises UserError where one has ended before."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as distributed
+
+        values: list[Any] = [None] * self.size
+        try:
+            distributed.all_gather_object(values, value)
+        except RuntimeError as error:
+            raise UserError("another process of this job has ended; give the same command with the same output=DIR, "
+                            "and what is finished is kept") from error
+        return values
+
+
+def _say_where() -> None:
+    """Set where processes meet, of jobs of SLURM on one machine. Raises UserError where it is not known."""
+    if "MASTER_ADDR" not in os.environ:
+        if int(os.environ.get("SLURM_NNODES", "1")) > 1:
+            raise UserError("the job has several machines; set MASTER_ADDR to the name of the first, for instance "
+                            '$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -1)')
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+    if "MASTER_PORT" not in os.environ:
+        os.environ["MASTER_PORT"] = str(_PORTS + int(os.environ.get("SLURM_JOB_ID", "0")) % _PORTS)
