@@ -29,6 +29,7 @@ COMMANDS = {
     "generate": "simulate trajectories of a PDE: pde=NAME trajectories=64 output=FILE (no pde: lists them)",
     "adapt": "adapt a run to a new system from a few of its trajectories: run=DIR data.train=FILE",
     "export": "write a run as torch.export programs and ONNX graphs, with a model card: run=DIR output=DIR",
+    "explore": "look at a run in the browser, on this machine alone: run=DIR data.test=FILE",
     "plot": "draw pictures and an animation of a run: run=DIR",
 }
 

@@ -8,7 +8,8 @@ from typing import Any
 from inrflow.config.setting import setting
 from inrflow.config.train_schema import Config, ObserveConfig, ReadConfig, StepsConfig
 
-__all__ = ["SCHEMAS", "AdaptConfig", "Config", "ConvertConfig", "EvaluateConfig", "ExportConfig", "ForecastConfig",
+__all__ = ["SCHEMAS", "AdaptConfig", "Config", "ConvertConfig", "EvaluateConfig", "ExploreConfig", "ExportConfig",
+           "ForecastConfig",
            "GenerateConfig", "NextConfig", "ObserveConfig", "PlotConfig", "QueryConfig", "StepsConfig", "UpdateConfig"]
 
 _RUN = "Run directory of inrflow train."
@@ -214,6 +215,22 @@ class ExportConfig:
 
 
 @dataclass
+class ExploreConfig:
+    """A page on this machine: pick a trajectory, move through time, zoom, look at errors, spread and slopes, click for
+    the series at a point, give a table of observations. Needs pip install 'inrflow[explore]'."""
+
+    run: str | None = setting(None, _RUN, required=_NO_RUN)
+    physics: str | None = setting(None, _PHYSICS)
+    data: TestDataConfig = field(default_factory=TestDataConfig)
+    observe: int | None = setting(None, "First frames of a trajectory that are assimilated. null: as many as a "
+                                  "forecast needs.", least=1)
+    port: int = setting(5006, "Of 127.0.0.1, to which alone the page is served. 0: any that is free.", least=0,
+                        most=65535)
+    show: bool = setting(True, "Open the page in the browser.")
+    device: str = setting("auto", _DEVICE)
+
+
+@dataclass
 class ConvertConfig(ReadConfig):
     """Names and facts beside source and target; null: as the source has them."""
 
@@ -253,4 +270,5 @@ SCHEMAS: dict[str, type] = {
     "train": Config, "evaluate": EvaluateConfig, "query": QueryConfig, "forecast": ForecastConfig,
     "next": NextConfig, "update": UpdateConfig, "convert": ConvertConfig, "generate": GenerateConfig,
     "adapt": AdaptConfig, "plot": PlotConfig, "export": ExportConfig,
+    "explore": ExploreConfig,
 }

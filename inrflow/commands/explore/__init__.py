@@ -1,0 +1,41 @@
+"""`inrflow explore`: a local page on a run, to look at its forecasts, errors and law, and to assimilate a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from inrflow.commands.run_directory import CANDIDATES_FILE, RunDirectory, at_home, load_run
+from inrflow.config.resolve import resolve
+from inrflow.config.schema import ExploreConfig
+from inrflow.errors import UserError
+
+
+def run(arguments: list[str]) -> int:
+    """Serve the page on this machine alone, until Ctrl-C."""
+    config: ExploreConfig = resolve("explore", ExploreConfig, arguments)
+    try:
+        import panel  # noqa: F401
+    except ImportError as error:
+        raise UserError("panel is not installed; pip install 'inrflow[explore]'") from error
+    from inrflow.commands.explore.answers import Explored
+    from inrflow.commands.explore.page import serve
+    from inrflow.data.formats.schema import in_schema
+
+    place, console = RunDirectory(Path(str(config.run))), Console(stderr=True)
+    surrogate = load_run(str(config.run), config.device, config.physics, config.data.test)
+    trained = place.config().data if place.begun else None
+    path = config.data.test or surrogate.training.get("test") or (trained.train if trained is not None else None)
+    for key in ("test", "train"):  # files of users are read as training has converted them
+        kept = place.path / "data" / f"data_{key}.h5"
+        if config.data.test is None and kept.exists():
+            path = str(kept)
+            break
+    if path is None or not Path(path).exists() or not in_schema(Path(path)):
+        raise UserError(f"the trajectories to show are in {path}, which is no file of the project's schema; give "
+                        "data.test=FILE (inrflow convert writes one)")
+    surrogate = at_home(surrogate, Path(path), console)
+    explored = Explored(surrogate, Path(path), config.observe, place.json(CANDIDATES_FILE))
+    serve(explored, config.port, config.show, console)
+    return 0

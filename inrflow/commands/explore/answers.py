@@ -1,0 +1,185 @@
+"""What the page shows, as arrays: fields at a time, series at a point, solutions of trajectories and of tables."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
+from inrflow.data.formats.tables import read_observations
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.observations import Frames, Observations
+from inrflow.errors import UserError
+from inrflow.evaluation.evaluate import require_channels
+from inrflow.model.solution import Solution
+from inrflow.model.surrogate import Surrogate
+
+MOST_BYTES = 20_000_000  # of a table that is given
+_CELLS, _LINE, _SERIES = 100, 400, 160  # of an image along each axis, of a line, of times of a series
+_KEPT = 8  # solutions
+VALUE, ERROR, SPREAD, RATE = "value", "error", "spread", "d/dt"
+
+
+@dataclass(frozen=True)
+class View:
+    """What is shown at a time: values (N,) at places (N, 1 or 2), on a grid of `shape` (rows, columns), a line or
+    single points; NaN outside of the domain. `words`: what else is to be said."""
+
+    places: np.ndarray
+    values: np.ndarray
+    shape: tuple[int, int] | None
+    words: str = ""
+
+
+class Explored:
+    """A run and the trajectories of a file, assimilated from their first frames when they are asked for.
+
+    observe: number of first frames that are assimilated; None: as many as a forecast needs.
+    """
+
+    def __init__(
+        self, surrogate: Surrogate, path: Path, observe: int | None = None, candidates: dict[str, Any] | None = None
+    ) -> None:
+        self.surrogate, self.path, self.about = surrogate, path, surrogate.description
+        self.candidates = candidates
+        self.observe = surrogate.window if observe is None else observe
+        with TrajectoryFile(path, check=False) as file:
+            require_channels(surrogate, file, "a file of the same system")
+            self.trajectories = file.trajectories
+        self.on_sphere = self.about.geometry == "sphere"
+        self._known: dict[str, tuple[Solution, Frames]] = {}
+        self.tables: list[str] = []
+
+    @property
+    def names(self) -> list[str]:
+        """Of what may be shown: numbers of trajectories, and tables that were given."""
+        return [*self.tables, *map(str, range(self.trajectories))]
+
+    @property
+    def quantities(self) -> list[str]:
+        """What can be shown of a channel."""
+        return [VALUE, ERROR, SPREAD, RATE, *(f"d/d{name}" for name in self.about.coordinates)]
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the coordinates of the picture: those of the data, longitude and latitude, or two of three."""
+        return ("longitude", "latitude") if self.on_sphere else self.about.coordinates[:2]
+
+    @property
+    def box(self) -> np.ndarray:
+        """Lowest and highest coordinates (2, 1 or 2) of the picture at first."""
+        if not self.on_sphere:
+            return self.surrogate.box[:, :2]
+        _, frames = self.solution(self.names[0])
+        lonlat = xyz_to_lonlat(frames.x.reshape(-1, 3))
+        return np.stack([lonlat.min(0), lonlat.max(0)])
+
+    def solution(self, name: str) -> tuple[Solution, Frames]:
+        """The solution of a trajectory, and all that was observed of it."""
+        if name not in self._known:
+            with TrajectoryFile(self.path, check=False) as file:
+                frames = file.read(int(name))
+            first = slice(0, self.observe)
+            x = frames.x if frames.x.ndim == 2 else frames.x[first]
+            self._keep(name, Observations(frames.t[first], x, frames.u[first]), frames)
+        return self._known[name]
+
+    def _keep(self, name: str, observations: Observations, frames: Frames) -> None:
+        solution = self.surrogate.assimilate(observations)
+        self._known = {**dict(list(self._known.items())[1 - _KEPT:]), name: (solution, frames)}
+
+    def assimilate(self, name: str, table: bytes) -> str:
+        """The name under which a table of observations, given as a file's content, is shown from now on.
+
+        Raises UserError where it is too large, or cannot be read or assimilated.
+        """
+        if len(table) > MOST_BYTES:
+            raise UserError(f"the table has {len(table) / 1e6:.0f} MB; give at most {MOST_BYTES / 1e6:.0f} MB")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "observations.csv"
+            path.write_bytes(table)
+            try:
+                found = read_observations(path, self.about)
+            except UserError as error:
+                raise UserError(str(error).replace(str(path), name)) from error
+        label = f"table {len(self.tables) + 1}"
+        observations = next(iter(found.values()))
+        self._keep(label, observations, observations.frames())
+        self.tables.insert(0, label)
+        return label
+
+    def span(self, name: str) -> tuple[float, float, float]:
+        """First time of a trajectory, the last that is offered, and the usual step."""
+        _, frames = self.solution(name)
+        start, unit = float(frames.t[0]), self.surrogate.scale.unit
+        last = max(float(frames.t[-1]), start + self.surrogate.horizon)
+        return start, last + max(0.5 * (last - start), 4 * unit), unit
+
+    def view(self, name: str, t: float, channel: int, quantity: str, window: np.ndarray) -> View:
+        """A quantity at a time, on a grid (a line in one dimension) over a window (2, 1 or 2) of the picture; errors at
+        the places of the frame nearest in time."""
+        solution, frames = self.solution(name)
+        if quantity == ERROR:
+            return self._errors(solution, frames, t, channel)
+        lines = [np.linspace(low, high, _LINE if window.shape[1] == 1 else _CELLS) for low, high in window.T]
+        places = np.stack(np.meshgrid(*lines, indexing="xy"), -1).reshape(-1, len(lines))
+        x = self._points(places)
+        outside = self.surrogate.extent.outside(x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # outside there is nothing to be seen
+            if quantity == VALUE:
+                values = solution(t, x)[:, channel]
+            elif quantity == SPREAD:
+                values = solution.std(t, x)[:, channel]
+            else:
+                slopes = solution.derivatives(t, x)
+                axis = self.quantities.index(quantity) - 4
+                values = slopes["dt"][:, channel] if quantity == RATE else slopes["dx"][:, channel, axis]
+        beyond = bool(self.surrogate.extent.beyond(np.array([t]), solution.start)[0])
+        shape = None if len(lines) == 1 else (len(lines[1]), len(lines[0]))
+        return View(places, np.where(outside, np.nan, values), shape,
+                    "beyond the time span of training: an extrapolation" if beyond else "")
+
+    def _errors(self, solution: Solution, frames: Frames, t: float, channel: int) -> View:
+        nearest = int(np.abs(frames.t - t).argmin())
+        x = frames.x if frames.x.ndim == 2 else frames.x[nearest]
+        seen = np.isfinite(frames.u[nearest, :, channel])
+        values = solution(float(frames.t[nearest]), x[seen])[:, channel] - frames.u[nearest, seen, channel]
+        return View(self._places(x[seen]), values, None, f"errors of the frame at t = {frames.t[nearest]:.6g}")
+
+    def series(self, name: str, place: np.ndarray, channel: int) -> dict[str, np.ndarray]:
+        """Times, quantiles (low, middle, high) of a channel at a place of the picture, and times and values that were
+        observed at the nearest place."""
+        solution, frames = self.solution(name)
+        start, stop, _ = self.span(name)
+        times = np.linspace(start, stop, _SERIES)
+        x = self._points(np.asarray(place, np.float64)[None])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            low, middle, high = solution.quantiles(times, np.repeat(x, len(times), 0))[..., channel]
+        every = frames.x if frames.x.ndim == 3 else frames.x[None]
+        near = ((every - x) ** 2).sum(-1).argmin(-1)
+        observed = frames.u[np.arange(len(frames.t)), np.broadcast_to(near, len(frames.t)), channel]
+        return {"t": times, "low": low, "middle": middle, "high": high, "seen_t": frames.t, "seen": observed}
+
+    def _points(self, places: np.ndarray) -> np.ndarray:
+        """Points (N, d) of places of the picture; of three coordinates the third is in the middle."""
+        if self.on_sphere:
+            return lonlat_to_xyz(places[:, 0], places[:, 1])
+        if (d := len(self.about.coordinates)) > 2:
+            middle = self.surrogate.box.mean(0)[2:]
+            return np.concatenate([places, np.broadcast_to(middle, (len(places), d - 2))], 1)
+        return places
+
+    def _places(self, x: np.ndarray) -> np.ndarray:
+        return xyz_to_lonlat(x) if self.on_sphere else x[:, :2]
+
+    @property
+    def law(self) -> list[str]:
+        """The lines of the law that was found; none of other models."""
+        return [str(line) for line in self.surrogate.training.get("equation") or ()]

@@ -1,0 +1,121 @@
+"""The page on a run: what it shows as arrays, its controls, and a person's path in a browser where one is installed."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from inrflow import Surrogate
+from inrflow.commands.explore.answers import ERROR, RATE, SPREAD, VALUE, Explored
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def explored(tiny_run):
+    return Explored(Surrogate.load(tiny_run.run), tiny_run.test)
+
+
+def table(path, trajectory=1):
+    """The first frame of a trajectory as CSV."""
+    with TrajectoryFile(path) as file:
+        frames = file.read(trajectory, [0])
+    rows = [f"{frames.t[0]},{x},{y},{u},{v}" for (x, y), (u, v) in zip(frames.x, frames.u[0], strict=True)]
+    return "\n".join(["t,x,y,u,v", *rows]).encode()
+
+
+def test_fields_are_answers_of_the_solution_on_a_grid(explored, tiny_run):
+    solution, frames = explored.solution("1")
+    window = np.array([[0.1, 0.2], [0.5, 0.7]])
+    view = explored.view("1", 0.3, 1, VALUE, window)
+    assert view.shape == (100, 100) and view.places[0].tolist() == [0.1, 0.2]
+    chosen = np.array([0, 57, 9999])
+    assert np.allclose(view.values[chosen], solution(0.3, view.places[chosen])[:, 1], atol=1e-5)
+    assert explored.view("1", 0.3, 0, SPREAD, window).values.min() > 0
+    slope = explored.view("1", 0.3, 0, "d/dy", window).values[chosen]
+    assert np.allclose(slope, solution.derivatives(0.3, view.places[chosen])["dx"][:, 0, 1], atol=1e-4)
+    rate = explored.view("1", 0.3, 0, RATE, window).values[chosen]
+    assert np.allclose(rate, solution.derivatives(0.3, view.places[chosen])["dt"][:, 0], atol=1e-4)
+    missed = explored.view("1", float(frames.t[2]) + 1e-3, 0, ERROR, window)
+    assert np.allclose(missed.values, solution(float(frames.t[2]), frames.x)[:, 0] - frames.u[2, :, 0], atol=1e-5)
+    assert "extrapolation" in explored.view("1", 2.0, 0, VALUE, window).words
+
+
+def test_series_hold_an_interval_and_what_was_observed_nearby(explored):
+    _, frames = explored.solution("0")
+    series = explored.series("0", frames.x[5] + 1e-3, 1)
+    assert (series["low"] < series["middle"]).all() and (series["middle"] < series["high"]).all()
+    assert np.array_equal(series["seen"], frames.u[:, 5, 1]) and series["t"][-1] > frames.t[-1]
+
+
+def test_a_table_is_assimilated_and_a_wrong_or_large_one_refused(explored, tiny_run, monkeypatch):
+    name = explored.assimilate("mine.csv", table(tiny_run.test))
+    assert name in explored.names
+    window = explored.box
+    given, known = (explored.view(one, 0.2, 0, VALUE, window).values for one in (name, "1"))
+    assert np.allclose(given, known, atol=1e-4)
+    with pytest.raises(UserError, match="mine.csv"):
+        explored.assimilate("mine.csv", b"a,b\n1,2\n")
+    monkeypatch.setattr("inrflow.commands.explore.answers.MOST_BYTES", 10)
+    with pytest.raises(UserError, match="at most"):
+        explored.assimilate("mine.csv", table(tiny_run.test))
+
+
+def test_controls_draw_anew_and_names_are_no_markup(explored, tiny_run):
+    pytest.importorskip("panel")
+    from inrflow.commands.explore.page import Page, _words
+
+    page = Page(explored)
+    before = page.image.data["image"][0].copy()
+    page.time.value = page.time.end / 2
+    assert not np.array_equal(page.image.data["image"][0], before)
+    page.quantity.value = ERROR
+    assert len(page.points.data["value"]) == 64 and not len(page.image.data["image"])
+    page.channel.value = "v"
+    assert page.title.text.startswith("v at")
+    page.file.param.update(value=table(tiny_run.test), filename="<b>.csv")
+    assert page.trajectory.value.startswith("table") and "&lt;b&gt;.csv" in page.said.object
+    page.file.param.update(value=b"nonsense", filename="x.csv")
+    assert "#b00020" in page.said.object
+    assert _words("<script>\x1b[1m") == "&lt;script&gt;\\x1b[1m"
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+def test_a_person_drags_time_clicks_zooms_and_gives_a_table(tiny_run, tmp_path):
+    pytest.importorskip("panel")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    (tmp_path / "mine.csv").write_bytes(table(tiny_run.test))
+    command = [sys.executable, "-m", "inrflow", "explore", f"run={tiny_run.run}", "port=0", "show=false"]
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=quiet)
+    assert server.stderr is not None
+    try:
+        address = next(line for line in server.stderr if "http://" in line).split("at ")[1].split()[0]
+        assert address.startswith("http://127.0.0.1:")
+        with sync_api.sync_playwright() as play:
+            browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1100, "height": 860})
+            strange = []
+            page.on("request", lambda r: strange.append(r.url) if r.url[:4] == "http" and address not in r.url else 0)
+            page.on("pageerror", lambda error: strange.append(str(error)))
+            page.goto(address)
+            page.wait_for_selector("text=answered in", timeout=60_000)
+            handle = page.locator(".noUi-handle").first
+            handle.focus()
+            page.keyboard.press("ArrowRight")
+            page.wait_for_selector("text=/time: *0?.0[1-9]/", timeout=20_000)
+            canvas = page.locator("canvas").first.bounding_box()
+            page.mouse.click(canvas["x"] + 200, canvas["y"] + 150)
+            page.mouse.wheel(0, -600)
+            page.set_input_files("input[type=file]", str(tmp_path / "mine.csv"))
+            page.wait_for_selector("text=mine.csv is assimilated and shown as table 1", timeout=30_000)
+            if folder := os.environ.get("SCREENSHOTS"):
+                page.screenshot(path=f"{folder}/explore.png")
+            browser.close()
+        assert strange == []
+    finally:
+        server.terminate()
+        server.wait(30)
