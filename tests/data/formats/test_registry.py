@@ -122,10 +122,10 @@ def test_other_kinds_of_text_are_not_taken_for_csv(tmp_path, content):
 def test_a_zip_archive_of_other_things_is_no_npz(tmp_path):
     import zipfile
 
-    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02")
+    with zipfile.ZipFile(tmp_path / "letter.docx", "w") as archive:
+        archive.writestr("word/document.xml", b"\x80\x02")
     with pytest.raises(UserError, match="unknown format"):
-        describe(tmp_path / "model.pt")
+        describe(tmp_path / "letter.docx")
 
 
 def test_inspect_says_what_convert_would_refuse(tmp_path):

@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from inrflow.data.formats.blocks import VALUES_PER_BLOCK
+from inrflow.data.formats.builtin.arrays import ArrayContent
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
 from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.writing import TrajectoryWriter, require_extra_names, require_fit, write_scattered
@@ -35,7 +36,11 @@ class NpzFormat(Format):
         return bool(members) and all(member.endswith(".npy") for member in members)
 
     def read(self, path: Path, options: ReadOptions) -> Content:
-        return NpzContent(path, options)
+        shapes = {name: shape for name, (shape, _) in _headers(path).items()}
+        if len(shapes.get("x", ())) > 1 or all(len(shape) < 3 for shape in shapes.values()):
+            return NpzContent(path, options)
+        with damage_as_user_error(path), np.load(path, allow_pickle=False) as archive:
+            return ArrayContent(path, dict(archive), options)  # the axes of a grid, or fields by their names
 
     def summary(self, path: Path) -> list[tuple[str, str]]:
         shapes = _headers(path)

@@ -1,0 +1,110 @@
+"""Named arrays on grids: npz with axes, npy, MATLAB's two formats and PyTorch's, as their own libraries write them."""
+
+import os
+import warnings
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+
+from inrflow.data.formats.convert import convert
+from inrflow.data.formats.inspect import describe
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.errors import UserError
+
+T, X, Y = np.array([0.0, 0.5, 1.0]), np.linspace(0, 1, 4), np.linspace(-1, 1, 5)
+FIELD = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)  # (S, T, X, Y)
+
+
+def read(path, tmp_path, **options):
+    """Times, points and values (S, T, N, C) of a converted file, and its description."""
+    target = tmp_path / "converted.h5"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        convert(path, target, overwrite=True, **options)
+    with TrajectoryFile(target) as file:
+        frames = [file.read(index) for index in range(file.trajectories)]
+        return frames[0].t, frames[0].x, np.stack([one.u for one in frames]), file.description
+
+
+def expected(field=FIELD):
+    return field.reshape(*field.shape[:2], -1, 1)
+
+
+def matlab_73(path, arrays):
+    """As MATLAB writes it: a header of 128 bytes in a user block of 512, arrays with their axes in reverse."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, value in arrays.items():
+            file.create_dataset(name, data=np.asarray(value).T).attrs["MATLAB_class"] = np.bytes_("double")
+    with open(path, "r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+
+
+@pytest.mark.parametrize("layout", ["samples first", "one sample", "time last", "channels last"])
+@pytest.mark.parametrize("kind", ["npz", "mat", "mat 7.3"])
+def test_axes_are_found_by_sizes(kind, layout, tmp_path):
+    field = {"samples first": FIELD, "one sample": FIELD[0], "time last": np.moveaxis(FIELD, 1, -1),
+             "channels last": np.stack([FIELD, -FIELD], -1)}[layout]
+    path = tmp_path / f"a.{kind[:3]}"
+    arrays = {"t": T, "x": X, "y": Y, "vorticity": field}
+    {"npz": lambda: np.savez(path, **arrays), "mat": lambda: savemat(path, arrays),
+     "mat 7.3": lambda: matlab_73(path, {**arrays, "t": T[None], "x": X[None]})}[kind]()
+    t, x, u, about = read(path, tmp_path)
+    assert np.array_equal(t, T) and np.allclose(x[7], [X[1], Y[2]])
+    wanted = expected(FIELD[:1] if layout == "one sample" else FIELD)
+    assert np.array_equal(u[..., :1], wanted) and about.coordinates == ("x", "y")
+    if layout == "channels last":
+        assert about.channels == ("vorticity0", "vorticity1") and np.array_equal(u[..., 1:], -wanted)
+    else:
+        assert about.channels == ("vorticity",)
+
+
+def test_published_matlab_layout_without_places(tmp_path):
+    """The Navier-Stokes set of the Fourier neural operator: u (S, X, Y, T), t (1, T), and an initial field a."""
+    square = np.random.default_rng(1).standard_normal((2, 4, 4, 3))
+    savemat(tmp_path / "ns.mat", {"a": square[..., 0], "u": square, "t": T[None]})
+    with pytest.warns(UserWarning, match="unit box"):
+        convert(tmp_path / "ns.mat", tmp_path / "ns.h5")
+    _, x, u, about = read(tmp_path / "ns.mat", tmp_path, period=[1, 1])
+    assert np.array_equal(u, np.moveaxis(square, -1, 1).reshape(2, 3, 16, 1).astype(np.float32))
+    assert x[5].tolist() == [0.25, 0.25] and about.channels == ("u",) and about.period == (1.0, 1.0)
+    assert any("u (2, 4, 4, 3)" in text for _, text in describe(tmp_path / "ns.mat"))
+
+
+def test_tensors_of_pytorch_and_single_arrays(tmp_path):
+    pair = torch.tensor(FIELD[:, :2])
+    torch.save({"x": pair[:, 0].clone(), "y": pair[:, 1].clone()}, tmp_path / "pairs.pt")
+    t, _, u, _ = read(tmp_path / "pairs.pt", tmp_path)
+    assert np.array_equal(u, expected(FIELD[:, :2])) and t.tolist() == [0, 1]
+    torch.save(torch.tensor(FIELD), tmp_path / "tensor.pt")
+    np.save(tmp_path / "a.npy", FIELD)
+    for name in ("tensor.pt", "a.npy"):
+        _, _, u, about = read(tmp_path / name, tmp_path, coordinates=["lat", "depth"], channels=["w"])
+        assert np.array_equal(u, expected()) and about.coordinates == ("lat", "depth") and about.channels == ("w",)
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("echo hostile > executed",)
+
+
+def test_nothing_in_a_file_is_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"u": Hostile()}, tmp_path / "hostile.pt")
+    with pytest.raises(UserError, match="without running code"):
+        convert(tmp_path / "hostile.pt", tmp_path / "out.h5")
+    assert not (tmp_path / "executed").exists() and not (tmp_path / "out.h5").exists()
+
+
+def test_what_does_not_fit_is_one_sentence_with_the_shapes(tmp_path):
+    savemat(tmp_path / "few.mat", {"t": T, "x": X, "u": np.zeros((7, 9))})
+    with pytest.raises(UserError, match=r"u \(7, 9\).*do not fit axes of 4 points and 3 times"):
+        convert(tmp_path / "few.mat", tmp_path / "out.h5")
+    savemat(tmp_path / "none.mat", {"t": T})
+    with pytest.raises(UserError, match="fields of one shape"):
+        convert(tmp_path / "none.mat", tmp_path / "out.h5")
+    np.savez(tmp_path / "a.npz", t=T, x=X, u=FIELD[0, :, :, 0][None])
+    with pytest.raises(UserError, match="no vector depth"):
+        convert(tmp_path / "a.npz", tmp_path / "out.h5", coordinates=["x", "depth"])
