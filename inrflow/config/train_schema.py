@@ -17,6 +17,8 @@ class ReadConfig:
     time: str | None = setting(None, "Variable or column of the times. null: recognised by its name or units.")
     trajectory: str | None = setting(None, "Dimension (NetCDF, Zarr) along which trajectories are stacked.")
     select: dict[str, int] = setting({}, "select.DIMENSION=INDEX: one entry of a further dimension (NetCDF, Zarr).")
+    stations: str | None = setting(None, "Table with names and places of stations, for tables that have a column for "
+                                   "each station, or a column of their names.")
     name: str | None = setting(None, "Name of the system.")
     units: list[str] | None = setting(None, "Units of the channels.")
     time_units: str | None = setting(None, "Units of t.")

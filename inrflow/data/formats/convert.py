@@ -17,7 +17,7 @@ _DESCRIPTION = ("name", "units", "time_units", "source", "licence", "period", "g
 def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], target: str | os.PathLike[str], /, *,
             overwrite: bool = False, channels: Sequence[str] | None = None, coordinates: Sequence[str] | None = None,
             time: str | None = None, trajectory: str | None = None, select: dict[str, int] | None = None,
-            **description: Any) -> None:
+            stations: str | None = None, **description: Any) -> None:
     """Write `source`, a file of any readable format (recognised by its content), to `target` in the project's schema.
 
     source: a file, a folder in Zarr's format, a pattern with *, ? or [, or a list of files of one format: they are
@@ -25,7 +25,8 @@ def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], t
     channels, coordinates, time: names of variables or columns, where they do not follow from the file. Longitude and
     latitude become unit vectors (geometry "sphere", the degrees are kept as `lonlat`). Named dimensions only (NetCDF,
     Zarr): trajectory, the dimension along which trajectories are stacked, and select, an index for a dimension that is
-    neither time nor space. description: name, units, time_units, source, licence, period, geometry, time_period,
+    neither time nor space. stations: a table with the names and places of stations, for tables that have a column for
+    each, or a column of names. description: name, units, time_units, source, licence, period, geometry, time_period,
     symmetries (names) as in Description, in place of what the file says. Large files are read and written in blocks.
     The target is checked by the reader of trajectory files before it gets its name.
     Raises UserError where the file cannot be read or understood, or the target exists (unless `overwrite`).
@@ -35,7 +36,7 @@ def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], t
     unknown = sorted(set(description) - set(_DESCRIPTION))
     if unknown:
         raise UserError(f"unknown option {', '.join(unknown)} of convert; known are channels, coordinates, time, "
-                        f"trajectory, select, {', '.join(_DESCRIPTION)}")
+                        f"trajectory, select, stations, {', '.join(_DESCRIPTION)}")
     for path in paths:
         if os.path.exists(target) and os.path.exists(path) and os.path.samefile(path, target):
             raise UserError(f"{path} cannot be converted onto itself; give another target")
@@ -44,6 +45,6 @@ def convert(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], t
         name = "trajectory" if trajectory is not None else "select"
         raise UserError(f"{name} is for files whose variables have named dimensions (NetCDF, Zarr), and {paths[0]} is "
                         "none; leave it out, or choose columns with channels=[...] and coordinates=[...]")
-    options = ReadOptions(channels, coordinates, time, trajectory, select or {}, description)
+    options = ReadOptions(channels, coordinates, time, trajectory, select or {}, stations, description)
     with read_files(paths, options) as content:
         content.write(target, overwrite)

@@ -31,7 +31,8 @@ class ReadOptions:
     """What the user says about a file that is read as trajectories; None or empty: as the file says.
 
     channels, coordinates: names of variables or columns. time: name of the variable or column of times. trajectory:
-    dimension along which trajectories are stacked. select: an index for each of some other dimensions.
+    dimension along which trajectories are stacked. select: an index for each of some other dimensions. stations: a
+    table with the names and places of stations.
     description: attributes of Description (symmetries by their names) in place of those found in the file.
     """
 
@@ -40,6 +41,7 @@ class ReadOptions:
     time: str | None = None
     trajectory: str | None = None
     select: Mapping[str, int] = field(default_factory=dict)
+    stations: str | None = None
     description: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self, path: Path, channels: Sequence[str], coordinates: Sequence[str], **found: Any) -> Description:

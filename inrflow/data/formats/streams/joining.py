@@ -12,6 +12,7 @@ import numpy as np
 from inrflow.data.formats.calendar import parse_units
 from inrflow.data.formats.columns import Columns
 from inrflow.data.formats.registry import Content, Format, ReadOptions, format_of
+from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.streams.streamed import Part, StreamedContent
 from inrflow.data.formats.table_format import TableContent, TableFormat
 from inrflow.errors import UserError
@@ -35,13 +36,16 @@ def expanded(source: str | Path) -> list[Path]:
 def read_files(paths: Sequence[Path], options: ReadOptions) -> Content:
     """The content of one file, or of several of one format together. Raises UserError where they do not fit."""
     kinds = [format_of(path) for path in paths]
-    if len(paths) == 1:
+    if len(paths) == 1 and options.stations is None:
         return kinds[0].read(paths[0], options)
     other = next((path for path, kind in zip(paths, kinds, strict=True) if kind is not kinds[0]), None)
     if other is not None:
         raise UserError(f"{other} is {format_of(other).name} and {paths[0]} {kinds[0].name}; give files of one format")
     if isinstance(kinds[0], TableFormat):
-        return TableContent(_JoinedTables(kinds[0], paths), paths[0], options)
+        table = kinds[0] if len(paths) == 1 else _JoinedTables(kinds[0], paths)
+        return TableContent(table if options.stations is None else StationTables(table, options), paths[0], options)
+    if options.stations is not None:
+        raise UserError(f"stations is for tables, and {paths[0]} is {kinds[0].about}; leave it out")
     return JoinedContent(kinds[0], paths, options)
 
 

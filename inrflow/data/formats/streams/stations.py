@@ -1,0 +1,117 @@
+"""Tables of stations whose places are in a second table: a column for each station, or a column of their names."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from inrflow.data.formats.columns import TIMES, Columns, column_numbers, find_column
+from inrflow.data.formats.registry import ReadOptions, format_of
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
+from inrflow.data.formats.table_format import HEIGHTS, TableFormat
+from inrflow.errors import UserError
+
+_NAMES = ("station", "station_id", "station_name", "site", "site_id", "id", "name", "code")
+_PLACES = (LONGITUDES, LATITUDES, ("x", "X"), ("y", "Y"), ("z", "Z"), HEIGHTS)
+_ROWS, _SHOWN = 1 << 14, 8
+
+
+class StationTables(TableFormat):
+    """A format of tables, read as rows of time, place and values with the places of a second table."""
+
+    def __init__(self, kind: TableFormat, options: ReadOptions) -> None:
+        self.kind, self.options = kind, options
+        self.name, self.about = kind.name, kind.about  # type: ignore[misc]
+        self.file = Path(str(options.stations))
+        self.places = _places(self.file, options.coordinates)
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        return False
+
+    def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
+        return StationColumns(self.kind.open_columns(path), path, self)
+
+
+def _places(path: Path, coordinates: Sequence[str] | None) -> dict[str, dict[str, float]]:
+    """Coordinates by the names of stations. Raises UserError where the table has no names or no places."""
+    kind = format_of(path)
+    if not kind.table:
+        raise UserError(f"stations={path} is {kind.about}, which is no table; give one with names and places")
+    with kind.open_columns(path) as columns:
+        names = columns.names
+        blocks = list(columns.blocks(_ROWS))
+    table = {name: np.concatenate([block[name] for block in blocks]) for name in names} if blocks else {}
+    axes = list(coordinates or [found for group in _PLACES if (found := find_column(names, group)) is not None])
+    named = find_column([name for name in names if name not in axes], _NAMES)
+    if named is None or len(axes) < 1 or not set(axes) <= set(table):
+        raise UserError(f"stations={path} has the columns {', '.join(names)}; expected a column "
+                        f"{' or '.join(_NAMES[:3])} and the coordinates (lon, lat or x, y)")
+    values = {axis: column_numbers(table[axis], axis, path, 0) for axis in axes}
+    keys = [_key(value) for value in table[named].tolist()]
+    twice = sorted({key for key in keys if keys.count(key) > 1}) if len(set(keys)) < len(keys) else []
+    if twice:
+        raise UserError(f"stations={path} names {', '.join(twice[:_SHOWN])} twice; give every station one place")
+    return {key: {axis: float(values[axis][row]) for axis in axes} for row, key in enumerate(keys)}
+
+
+def _key(value: object) -> str:
+    """A name as text: numbers of stations are written 12 in one file and 12.0 in another."""
+    text = str(value).strip()
+    return text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text
+
+
+class StationColumns(Columns):
+    """The rows of a table of stations: each time and station of a wide table, or those of a long one with its places.
+
+    Raises UserError where no column has the name of a station, nor does any hold names of stations.
+    """
+
+    def __init__(self, columns: Columns, path: Path, kind: StationTables) -> None:
+        self._columns, self._path, self._kind = columns, path, kind
+        self._wide = [name for name in columns.names if _key(name) in kind.places]
+        self._named = None if self._wide else find_column(columns.names, _NAMES)
+        axes = list(next(iter(kind.places.values()), {}))
+        if self._wide:
+            wanted = TIMES if kind.options.time is None else (kind.options.time,)
+            self._time = find_column(columns.names, wanted)
+            channels = list(kind.options.channels or [])
+            self._channel = channels[0] if len(channels) == 1 else "value"
+            others = [name for name in columns.names if name not in (self._time, *self._wide)]
+            if others:
+                warnings.warn(f"{path}: {', '.join(others[:_SHOWN])} is no station of {kind.file} and is left out",
+                              stacklevel=4)
+            self.names = (*([] if self._time is None else [self._time]), *axes, self._channel)
+        elif self._named is not None:
+            self.names = (*(name for name in columns.names if name not in (*axes, self._named)), *axes)
+        else:
+            columns.close()
+            raise UserError(f"{path} has the columns {', '.join(columns.names)}: none is a station of {kind.file} "
+                            f"({', '.join(list(kind.places)[:_SHOWN])}), nor a column {' or '.join(_NAMES[:3])}")
+
+    def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        if self._named is not None:
+            for block in self._columns.blocks(rows):
+                yield self._joined(block)
+            return
+        for block in self._columns.blocks(max(1, rows // len(self._wide))):
+            count = len(next(iter(block.values())))
+            places = [self._kind.places[_key(name)] for name in self._wide]
+            long = {axis: np.repeat([place[axis] for place in places], count) for axis in places[0]}
+            long[self._channel] = np.concatenate([block[name] for name in self._wide])
+            yield ({} if self._time is None else {self._time: np.tile(block[self._time], len(self._wide))}) | long
+
+    def _joined(self, block: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        keys = [_key(value) for value in block[str(self._named)].tolist()]
+        unknown = sorted({key for key in keys if key not in self._kind.places})
+        if unknown:
+            raise UserError(f"{self._path}: {self._kind.file} has no place of the station "
+                            f"{', '.join(unknown[:_SHOWN])}")
+        places = [self._kind.places[key] for key in keys]
+        joined = {name: block[name] for name in self.names if name in block}
+        return joined | {axis: np.array([place[axis] for place in places]) for axis in next(iter(places), {})}
+
+    def close(self) -> None:
+        self._columns.close()

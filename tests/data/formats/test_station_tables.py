@@ -1,0 +1,62 @@
+"""Tables of stations whose places are in a second file: wide, long, and what is wrong with them."""
+
+import numpy as np
+import pandas
+import pytest
+
+from inrflow.data.formats.convert import convert
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.errors import UserError
+
+HOURS = pandas.date_range("2024-01-01", periods=6, freq="h")
+PLACES = pandas.DataFrame({"station_id": [101, 7, 33], "x": [0.0, 1.0, 2.0], "y": [5.0, 4.0, 3.0],
+                           "owner": list("abc")})
+VALUES = np.arange(18.0).reshape(6, 3)
+
+
+@pytest.fixture
+def places(tmp_path):
+    PLACES.to_csv(tmp_path / "places.csv", index=False)
+    return str(tmp_path / "places.csv")
+
+
+def read(path, places, **options):
+    convert(path, path.with_suffix(".h5"), stations=places, **options)
+    with TrajectoryFile(path.with_suffix(".h5")) as file:
+        frames = file.read(0)
+        return file.description, {tuple(x): frames.u[:, k, 0] for k, x in enumerate(frames.x.tolist())}
+
+
+def check(series):
+    assert set(series) == {(0.0, 5.0), (1.0, 4.0), (2.0, 3.0)}
+    for column, place in enumerate(PLACES[["x", "y"]].to_numpy().tolist()):
+        assert np.array_equal(series[tuple(place)], VALUES[:, column])
+
+
+def test_a_column_for_each_station(tmp_path, places):
+    table = pandas.DataFrame(VALUES, columns=["101", "7", "33.0"]).assign(time=HOURS, comment="dry")
+    table.to_csv(tmp_path / "wide.csv", index=False)
+    with pytest.warns(UserWarning, match="comment is no station"):
+        about, series = read(tmp_path / "wide.csv", places, channels=["temperature"])
+    check(series)
+    assert about.channels == ("temperature",) and about.time_units.startswith("hours since")
+
+
+def test_a_column_of_names(tmp_path, places):
+    table = pandas.DataFrame({"time": np.repeat(HOURS, 3), "station": np.tile([101, 7, 33], 6), "t2m": VALUES.ravel()})
+    table.to_csv(tmp_path / "long.csv", index=False)
+    about, series = read(tmp_path / "long.csv", places)
+    assert about.channels == ("t2m",)
+    check(series)
+
+
+def test_what_does_not_fit_is_named(tmp_path, places):
+    wide = pandas.DataFrame(VALUES, columns=["a", "b", "c"]).assign(time=HOURS)
+    wide.to_csv(tmp_path / "other.csv", index=False)
+    pandas.DataFrame({"time": HOURS[:1], "station": [8], "t2m": [1.0]}).to_csv(tmp_path / "unknown.csv", index=False)
+    PLACES.assign(station_id=7).to_csv(tmp_path / "twice.csv", index=False)
+    for table, stations, words in [("other.csv", places, "none is a station"), ("unknown.csv", places, "no place of"),
+                                   ("unknown.csv", str(tmp_path / "twice.csv"), "names 7 twice"),
+                                   ("unknown.csv", str(tmp_path / "other.csv"), "expected a column station")]:
+        with pytest.raises(UserError, match=words):
+            convert(tmp_path / table, tmp_path / "out.h5", stations=stations)
