@@ -34,6 +34,9 @@ def run(arguments: list[str]) -> int:
     until = time_number("until", str(config.until), about)
     observations = read_observations(str(config.observations), about)
     places = None if config.points is None else np.unique(read_points(config.points, about).x, axis=0)
+    mesh = _mesh(str(config.points or config.observations), about) if target.suffix.lower() == ".pvd" else None
+    if mesh is not None and (places is None or len(places) == len(mesh.x)):
+        places = mesh.x  # in the order of its nodes, whose numbers the cells hold
     every = surrogate.scale.unit if config.every is None else config.every
     dates = target.suffix.lower() == ".csv" and parse_units(about.time_units) is not None
     with PointWriter(target, about, config.overwrite) as writer:
@@ -43,11 +46,21 @@ def run(arguments: list[str]) -> int:
             solution = surrogate.assimilate(seen)
             for table, values in tables:
                 answer = _columns(solution, table, values, config.observed)
+                table = table if mesh is None else replace(table, grid=mesh.grid)
                 writer.append(_dated(table, about) if dates else table, answer)
                 rows += len(table)
     Console(stderr=True).print(f"{rows} rows in {time.perf_counter() - began:.3g} s, written to {target}",
                                highlight=False, soft_wrap=True)
     return 0
+
+
+def _mesh(path: str, about: Description) -> PointTable | None:
+    """The nodes of the mesh on which the points of a file lie, with its cells; None of other files."""
+    table = read_points(path, about)
+    if table.grid is None or not table.grid.cells:
+        return None
+    first = (table.trajectory == table.trajectory[0]) & (table.t == table.t[0])
+    return PointTable(table.trajectory[first], table.t[first], table.x[first], {}, table.grid)
 
 
 def time_number(name: str, given: str, about: Description) -> float:

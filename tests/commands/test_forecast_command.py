@@ -64,3 +64,28 @@ def test_what_cannot_be_forecast_is_told(tiny_run, seen, inrflow_command, settin
     outcome = inrflow_command("forecast", f"run={tiny_run.run}", f"observations={seen[0]}",
                               setting.replace("SEEN", str(seen[0])), *until)
     assert outcome.code == 2 and words in outcome.err and len(outcome.err.strip().splitlines()) == 1
+
+
+def test_a_forecast_in_pvd_keeps_the_cells_of_the_observed_mesh(tiny_run, tmp_path, inrflow_command):
+    meshio, delaunay = pytest.importorskip("meshio"), pytest.importorskip("scipy.spatial").Delaunay
+    with TrajectoryFile(tiny_run.test) as file:
+        one = file.read(0, [0])
+    order = np.random.default_rng(0).permutation(len(one.x))  # nodes of meshes are in no order
+    x, u = np.asarray(one.x)[order], np.asarray(one.u)[0, order]
+    triangles = delaunay(x).simplices
+    nodes = np.column_stack([x, np.zeros(len(x))])
+    mesh = meshio.Mesh(nodes, [("triangle", triangles)], {"u": u[:, 0], "v": u[:, 1]},
+                       field_data={"TimeValue": np.array([float(one.t[0])])})
+    meshio.vtu.write(str(tmp_path / "seen_0.vtu"), mesh)
+    entry = f'<DataSet timestep="{one.t[0]}" part="0" file="seen_0.vtu"/>'
+    (tmp_path / "seen.pvd").write_text(f'<VTKFile type="Collection"><Collection>{entry}</Collection></VTKFile>')
+    outcome = inrflow_command("forecast", f"run={tiny_run.run}", f"observations={tmp_path / 'seen.pvd'}", "until=0.5",
+                              f"to={tmp_path / 'forecast.pvd'}")
+    assert outcome.code == 0, outcome.err
+    files = sorted((tmp_path / "forecast_files").iterdir())
+    assert len(files) == 2
+    found = meshio.read(files[-1])
+    assert np.array_equal(found.cells_dict["triangle"], triangles) and np.array_equal(found.points, nodes)
+    surrogate = inrflow.Surrogate.load(tiny_run.run)
+    solution = surrogate.assimilate(inrflow.Observations(float(one.t[0]), x, u))
+    np.testing.assert_allclose(found.point_data["u_q50"], solution(0.5, x)[:, 0], rtol=1e-4, atol=1e-5)

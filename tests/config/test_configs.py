@@ -38,6 +38,7 @@ def test_every_command_but_inspect_has_a_configuration_whose_settings_are_explai
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_without_overrides_a_configuration_is_that_of_its_dataclass(name):
     needed = {"evaluate": ["run"], "query": ["run", "observations", "points"], "plot": ["run"],
+              "export": ["run"], "explore": ["run"],
               "forecast": ["run", "observations", "until"], "next": ["run", "observations"],
               "update": ["run", "data.train"],
               "adapt": ["run", "data.train"]}.get(name, [])
