@@ -77,7 +77,7 @@ class Page:
         if not self.flat:
             ranges["y_range"] = (box[0, 1] - pad[1], box[1, 1] + pad[1])
         self.picture = figure(width=_WIDTH, height=_HEIGHT, tools="pan,wheel_zoom,box_zoom,reset",
-                              active_scroll="wheel_zoom", x_axis_label=axes[0],
+                              active_scroll="wheel_zoom", toolbar_location="above", x_axis_label=axes[0],
                               y_axis_label=None if self.flat else axes[1], **ranges)
         self.mapper = LinearColorMapper(palette=Viridis256, nan_color="#ffffff")
         self.image = ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})

@@ -7,6 +7,7 @@ import math
 import os
 import select
 import struct
+import tokenize
 import threading
 import warnings
 import zipfile
@@ -49,7 +50,8 @@ def damage_as_user_error(path: Path, part: str = "") -> Iterator[None]:
         raise UserError(f"{place} needs more memory than there is ({_first_line(error)}); it is too large or "
                         "damaged") from error
     except (ArithmeticError, AttributeError, EOFError, ImportError, LookupError, NotImplementedError, OSError,
-            RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error) as error:
+            RuntimeError, TypeError, ValueError, struct.error, tokenize.TokenError, zipfile.BadZipFile,
+            zlib.error) as error:
         raise UserError(f"{place} cannot be read ({_first_line(error)}); it is damaged, incomplete or being written, "
                         "copy or generate it again") from error
 

@@ -1,5 +1,6 @@
 """Named arrays on grids: npz with axes, npy, MATLAB's two formats and PyTorch's, as their own libraries write them."""
 
+import contextlib
 import os
 import warnings
 
@@ -7,8 +8,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
+from inrflow.data.formats.builtin.matlab import MatlabFormat
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.inspect import describe
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -83,6 +85,35 @@ def test_tensors_of_pytorch_and_single_arrays(tmp_path):
     for name in ("tensor.pt", "a.npy"):
         _, _, u, about = read(tmp_path / name, tmp_path, coordinates=["lat", "depth"], channels=["w"])
         assert np.array_equal(u, expected()) and about.coordinates == ("lat", "depth") and about.channels == ("w",)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_arrays_of_matlab_are_those_that_scipy_reads(packed, tmp_path):
+    random = np.random.default_rng(0)
+    arrays = {"a": random.standard_normal((2, 3, 4)), "small": np.array([[7]], np.uint8), "text": "no number",
+              "whole": np.arange(6, dtype=np.int16).reshape(2, 3), "c": np.array([1j]), "cell": np.array([{}], object)}
+    savemat(tmp_path / "a.mat", arrays, do_compression=packed)
+    known = {name: value for name, value in loadmat(tmp_path / "a.mat").items()
+             if isinstance(value, np.ndarray) and value.dtype.kind in "fiu"}
+    found = MatlabFormat().arrays(tmp_path / "a.mat")
+    assert set(found) == set(known) == {"a", "small", "whole"}
+    assert all(np.array_equal(found[name], known[name]) for name in known)
+
+
+def test_damaged_files_of_arrays_are_one_sentence(tmp_path):
+    savemat(tmp_path / "a.mat", {"t": T, "x": X, "u": FIELD[0, :, :, 0]})
+    torch.save({"u": torch.tensor(FIELD)}, tmp_path / "b.pt")
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "c.npy", FIELD)
+    for name in ("a.mat", "b.pt", "c.npy"):
+        whole = np.frombuffer((tmp_path / name).read_bytes(), np.uint8)
+        for _ in range(60):
+            data = whole.copy()
+            data[random.integers(0, min(len(data), 700), 3)] = random.integers(0, 256, 3)
+            (tmp_path / f"damaged_{name}").write_bytes(data.tobytes())
+            with contextlib.suppress(UserError), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                convert(tmp_path / f"damaged_{name}", tmp_path / "out.h5", overwrite=True)
 
 
 class Hostile:

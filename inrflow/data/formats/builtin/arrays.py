@@ -1,4 +1,4 @@
-"""Files of named arrays: npz with axes, npy, MATLAB (5 and 7.3) and tensors of PyTorch, as trajectories on grids.
+"""Files of named arrays: npy, tensors of PyTorch, and what npz and MATLAB files hold, as trajectories on grids.
 
 Which axis of a field is which follows from sizes: a field is (S, T, X, Y, ...), (T, X, Y, ...), or as MATLAB files of
 published sets have it (S, X, Y, ..., T) or (X, Y, ..., T), in all cases with channels behind, too.
@@ -151,33 +151,6 @@ class NpyFormat(ArrayFormat):
 
     def arrays(self, path: Path) -> dict[str, np.ndarray]:
         return {"u": np.load(path, allow_pickle=False, mmap_mode="r")}
-
-
-@register_format
-class MatlabFormat(ArrayFormat):
-    """MAT-files of version 5 (read by scipy) and 7.3 (HDF5, whose axes are in reverse); numeric arrays alone."""
-
-    name = "MATLAB"
-    about = "MATLAB's MAT-files"
-
-    def sniff(self, path: Path, start: bytes) -> bool:
-        return start.startswith((b"MATLAB 5.0", b"MATLAB 7.3"))
-
-    def arrays(self, path: Path) -> dict[str, np.ndarray]:
-        with path.open("rb") as file:
-            newer = file.read(10) == b"MATLAB 7.3"
-        if newer:
-            import h5py
-
-            from inrflow.data.formats.schema import open_hdf5
-
-            with open_hdf5(path) as file:
-                return {str(name): item[()].T for name, item in file.items()
-                        if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu"}
-        from scipy.io import loadmat
-
-        return {name: value for name, value in loadmat(path).items()
-                if isinstance(value, np.ndarray) and value.dtype.kind in "fiu"}
 
 
 @register_format

@@ -1,0 +1,95 @@
+"""MAT-files of versions 5 (MathWorks, MAT-File Format) and 7.3 (HDF5, axes in reverse): arrays of real numbers alone.
+
+Version 5 is read here, since scipy's reader ends the process at some damaged files.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from inrflow.data.formats.builtin.arrays import ArrayFormat
+from inrflow.data.formats.registry import register_format
+from inrflow.data.formats.schema import open_hdf5
+from inrflow.errors import UserError
+
+_HEADER, _MATRIX, _COMPRESSED = 128, 14, 15
+_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_NUMERIC, _COMPLEX = range(6, 16), 0x800  # classes of arrays of numbers, and the flag of complex ones
+_LARGEST = 2**33  # bytes of a compressed array
+
+
+@register_format
+class MatlabFormat(ArrayFormat):
+    """Recognised by the text at the beginning."""
+
+    name = "MATLAB"
+    about = "MATLAB's MAT-files"
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        return start.startswith((b"MATLAB 5.0", b"MATLAB 7.3"))
+
+    def arrays(self, path: Path) -> dict[str, np.ndarray]:
+        with path.open("rb") as file:
+            newer = file.read(10) == b"MATLAB 7.3"
+        if newer:
+            with open_hdf5(path) as stored:
+                return {str(name): item[()].T for name, item in stored.items()
+                        if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu"}
+        return _version_5(path.read_bytes())
+
+
+def _version_5(data: bytes) -> dict[str, np.ndarray]:
+    """The arrays of numbers by their names. Raises ValueError where elements do not fit their sizes."""
+    order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
+    if order is None:
+        raise ValueError("the header has no mark of the order of bytes")
+    arrays = {}
+    for kind, content in _elements(memoryview(data)[_HEADER:], order):
+        if kind == _COMPRESSED:
+            unpacked = zlib.decompressobj().decompress(content, _LARGEST)
+            kind, content = next(_elements(memoryview(unpacked), order))
+        if kind == _MATRIX and (found := _matrix(content, order)) is not None:
+            arrays[found[0]] = found[1]
+    return arrays
+
+
+def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+    """Type and content of the elements, each behind a tag of its type and size."""
+    place = 0
+    while place + 8 <= len(data):
+        kind, size = struct.unpack_from(f"{order}II", data, place)
+        if kind >> 16:  # a small element shares the eight bytes of its tag
+            kind, size, start, after = kind & 0xFFFF, kind >> 16, place + 4, place + 8
+            if size > 4:
+                raise ValueError(f"a small element has {size} bytes")
+        else:
+            start = place + 8
+            after = start + (size if kind == _COMPRESSED else -(-size // 8) * 8)
+        if start + size > len(data):
+            raise ValueError(f"an element of {size} bytes reaches beyond the end")
+        yield kind, data[start : start + size]
+        place = after
+
+
+def _matrix(content: memoryview, order: str) -> tuple[str, np.ndarray] | None:
+    """Name and values of an array of real numbers; None of all else."""
+    parts = _elements(content, order)
+    flags = np.frombuffer(next(parts)[1], f"{order}u4")[0]
+    if int(flags) & 0xFF not in _NUMERIC or int(flags) & _COMPLEX:
+        return None
+    shape = [int(size) for size in np.frombuffer(next(parts)[1], f"{order}i4")]
+    name = bytes(next(parts)[1]).decode("ascii", "replace")
+    kind, values = next(parts, (9, memoryview(b"")))
+    if kind not in _NUMBERS:
+        raise UserError(f"the array {name} has numbers of an unknown type {kind}; write it again")
+    flat = np.frombuffer(values, order + _NUMBERS[kind])
+    if not shape or min(shape) < 0 or math.prod(shape) != len(flat):
+        raise ValueError(f"the array {name} of shape {shape} has {len(flat)} values")
+    return name, flat.reshape(shape, order="F")
