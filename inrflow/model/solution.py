@@ -20,10 +20,10 @@ from inrflow.model.gradients import wanted, with_gradient
 from inrflow.model.joint import JointPosterior, Model, Placement, placed
 from inrflow.model.state_path import StatePath
 from inrflow.model.state_prior import StateEstimate
+from inrflow.runtime.shown import Shown
 
-_POINTS_PER_BLOCK = 4096
 _EXACT_TIMES, _FEW_TIMES = 512, 64
-_DENSE_STEP = 0.125
+_POINTS_PER_BLOCK, _DENSE_STEP = 4096, 0.125
 _STEP = 1e-3  # of internal time and of the box, for differences of the residual field
 _DIVERGED = 10.0  # times as far from the mean of the training data as they or the observed frames are
 
@@ -35,7 +35,7 @@ def warn_diverged(time: float, trajectory: str = "the forecast") -> None:
                       f"{_DIVERGED:g} times as large as all that was seen; do not use it there", stacklevel=4)
 
 
-class Solution:
+class Solution(Shown):
     """u(t, x) of one trajectory. Made by `Surrogate.assimilate`; numpy in, numpy out, torch in, torch out.
 
     Calling it and all its methods take times and points as

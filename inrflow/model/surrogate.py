@@ -39,6 +39,7 @@ from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.store import StoredModel, load_model, reader, write_model
 from inrflow.model.stored_values import check_surrogate, plain_values
 from inrflow.runtime.devices import choose_device
+from inrflow.runtime.shown import Shown
 
 FORMAT = "inrflow-surrogate"
 _REACH, _REACH_STEPS = 100.0, 1000.0  # minutes of integration for a few hundred codes
@@ -46,7 +47,7 @@ _REACH_EXACT = 1e6  # phases of waves are known to nine digits there, in double 
 
 
 @dataclass(repr=False)
-class Surrogate:
+class Surrogate(Shown):
     """A decoder, a vector field, and what relates both to data: normalisation, time scale and priors.
 
     Attributes:

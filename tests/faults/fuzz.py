@@ -168,11 +168,19 @@ def _simulations(folder: Path) -> dict[str, Path]:
     import h5py
     import meshio
     import pandas
+    import torch
+    from scipy.io import savemat
 
     random, axis, times = np.random.default_rng(0), np.linspace(0, 1, 5), np.arange(4.0)
     paths = {kind: folder / name for kind, name in (
         ("pdebench", "tensor.hdf5"), ("the well", "well.hdf5"), ("vtu", "mesh_1.vtu"), ("pvd", "series.pvd"),
-        ("parquet", "rows.parquet"), ("gzip", "rows.csv.gz"))}
+        ("parquet", "rows.parquet"), ("gzip", "rows.csv.gz"), ("matlab", "a.mat"), ("matlab packed", "b.mat"),
+        ("pytorch", "tensors.pt"), ("npy", "array.npy"))}
+    grid = {"t": times, "x": axis, "u": random.random((2, 4, 5))}
+    savemat(paths["matlab"], grid)
+    savemat(paths["matlab packed"], grid, do_compression=True)
+    torch.save({name: torch.tensor(value) for name, value in grid.items()}, paths["pytorch"])
+    np.save(paths["npy"], grid["u"])
     with h5py.File(paths["pdebench"], "w") as file:
         file["tensor"], file["x-coordinate"], file["t-coordinate"] = random.random((2, 4, 5)), axis, times
     with h5py.File(paths["the well"], "w") as file:

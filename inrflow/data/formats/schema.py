@@ -7,8 +7,8 @@ import math
 import os
 import select
 import struct
-import tokenize
 import threading
+import tokenize
 import warnings
 import zipfile
 import zlib
