@@ -2,8 +2,9 @@
 
     k(dy, dt) = sum_q s_q^2 M_nu(|(dy - v dt) / l_q|) M_mu(|dt| / tau_q),    and a nugget in observed values
 
-The first component is constant in space (an unknown mean of every time, as in ordinary kriging). Lengths l_q differ
-between groups of coordinates (geometric anisotropy); v is the velocity of a frozen field (Gneiting, Genton and
+The first component is constant in space (an unknown mean of every time, as in ordinary kriging), and linear along
+coordinates with a trend (an unknown slope of every time, as in universal kriging): s_0^2 + y . diag(b^2) y'. Lengths
+l_q differ between groups of coordinates (geometric anisotropy); v is the velocity of a frozen field (Gneiting, Genton and
 Guttorp, 2007). Matern functions of half-integer smoothness (Rasmussen and Williams, 2006, 4.16) are positive definite
 in R^p, hence with chordal distances on circles and spheres.
 """
@@ -41,6 +42,7 @@ class Form:
         groups: of every embedded coordinate, the length scale that it has.
         moving: of every embedded coordinate, whether the field may move along it.
         drift: whether it does.
+        trend: of every embedded coordinate, whether there is one along it; empty: along none.
     """
 
     smoothness: tuple[float, ...]
@@ -48,6 +50,7 @@ class Form:
     groups: tuple[int, ...]
     moving: tuple[bool, ...]
     drift: bool = False
+    trend: tuple[bool, ...] = ()
 
     @property
     def lengths(self) -> int:
@@ -58,7 +61,7 @@ class Form:
     def size(self) -> int:
         """Number of parameters."""
         q = len(self.smoothness)
-        return 2 * (q + 1) + q * self.lengths + 1 + (sum(self.moving) if self.drift else 0)
+        return 2 * (q + 1) + q * self.lengths + 1 + sum(self.trend) + (sum(self.moving) if self.drift else 0)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Covariance:
     Attributes:
         form: what it is a sum of.
         parameters: (form.size,) float64: logarithms of s_0^2 .. s_q^2, of tau_0 .. tau_q, of the nugget's variance and
-            of the lengths, then the velocity.
+            of the lengths, and of the squares of b, then the velocity.
     """
 
     form: Form
@@ -76,22 +79,15 @@ class Covariance:
 
     @classmethod
     def of(cls, form: Form, variances: list[float], times: list[float], nugget: float, lengths: list[list[float]],
-           velocity: list[float] | None = None) -> Covariance:
+           velocity: list[float] | None = None, slopes: list[float] | None = None) -> Covariance:
         """From plain values; the first variance and time are those of the component that is constant in space."""
-        logs = [*variances, *times, nugget, *(length for row in lengths for length in row)]
+        logs = [*variances, *times, nugget, *(length for row in lengths for length in row), *(slopes or ())]
         moved = velocity or [0.0] * (sum(form.moving) if form.drift else 0)
         return cls(form, torch.cat([torch.tensor(logs, dtype=torch.float64).log(), torch.tensor(moved).double()]))
 
     def at(self, parameters: Tensor) -> Covariance:
         """The same form with other parameters."""
         return replace(self, parameters=parameters)
-
-    def scaled(self, factor: float) -> Covariance:
-        """All variances times a factor."""
-        logs = torch.zeros_like(self.parameters)
-        q = len(self.form.smoothness) + 1
-        logs[:q], logs[2 * q] = np.log(factor), np.log(factor)
-        return self.at(self.parameters + logs)
 
     @property
     def variances(self) -> Tensor:
@@ -116,6 +112,15 @@ class Covariance:
         return self.parameters[begin : begin + q * self.form.lengths].exp().view(q, -1)
 
     @property
+    def slopes(self) -> Tensor:
+        """(p,) variances of the slope along each embedded coordinate."""
+        form, begin = self.form, self.parameters.shape[0] - (sum(self.form.moving) if self.form.drift else 0)
+        none = self.parameters.new_zeros(len(form.groups))
+        if not any(form.trend):
+            return none
+        return none.masked_scatter(torch.tensor(form.trend), self.parameters[begin - sum(form.trend) : begin].exp())
+
+    @property
     def velocity(self) -> Tensor:
         """(p,) of the embedded coordinates."""
         moving = torch.tensor(self.form.moving)
@@ -125,11 +130,16 @@ class Covariance:
 
     @property
     def variance(self) -> Tensor:
-        """Of the field, without the nugget."""
+        """Of the field in the middle of the places, without the nugget."""
         return self.variances.sum()
+
+    def variance_at(self, y: Tensor) -> Tensor:
+        """(...) of the field at embedded places (..., p), without the nugget."""
+        return self.variance + (y.square() * self.slopes).sum(-1)
 
     def __call__(self, t: Tensor, y: Tensor, other_t: Tensor, other_y: Tensor) -> Tensor:
         """Covariances (..., A, B) of values of the field at t (..., A), y (..., A, p) and at (..., B), (..., B, p)."""
+        level = (y * self.slopes) @ other_y.mT if any(self.form.trend) else 0.0
         centre = other_t[..., :1]  # moving frames and Gram matrices lose digits far from the origin
         if self.form.drift:
             y, other_y = (p - (s - centre)[..., None] * self.velocity for p, s in ((y, t), (other_y, other_t)))
@@ -137,7 +147,7 @@ class Covariance:
         lag = (t[..., :, None] - other_t[..., None, :]).abs()
         variances, times, lengths = self.variances, self.times, self.lengths
         groups = torch.tensor(self.form.groups)
-        total = variances[0] * matern(lag / times[0], self.form.memory)
+        total = (variances[0] + level) * matern(lag / times[0], self.form.memory)
         for q, smoothness in enumerate(self.form.smoothness):
             scaled, other = y / lengths[q][groups], other_y / lengths[q][groups]
             squares = scaled.square().sum(-1)[..., :, None] + other.square().sum(-1)[..., None, :]

@@ -20,11 +20,10 @@ from torch import Tensor
 
 from inrflow.encoding.residual.covariance import Covariance, Form
 from inrflow.encoding.residual.fit import Samples, fit_covariance
-from inrflow.encoding.residual.neighbours import Sites, joint, krige
+from inrflow.encoding.residual.neighbours import Sites, joint, krige, noise_of_doubtful
 from inrflow.encoding.residual.places import Places
 from inrflow.errors import UserError
 
-NEIGHBOURS = 32
 _APART = 1e3  # time spans between trajectories, so that they are independent
 _FRAMES = 16  # observed frames of a place from which its offset is known
 _FAR_APART = 2.0  # variance of the difference of two values far apart, which are normalised
@@ -59,7 +58,7 @@ class Offsets:
         some = np.isfinite(self.value)
         sites = Sites(np.zeros(int(some.sum())), places(self.x)[some], self.covariance)
         there = places(distinct)
-        m, v = krige(sites, torch.as_tensor(self.value[some]), np.zeros(len(distinct)), there, NEIGHBOURS)
+        m, v = krige(sites, torch.as_tensor(self.value[some]), np.zeros(len(distinct)), there)
         exact = (own >= 0) & some[own]
         mean = np.where(exact, self.value[own], m)
         variance = np.where(exact, 0.0, v + float(self.covariance.nugget))
@@ -72,7 +71,7 @@ class Offsets:
         known, there = np.isfinite(self.value), places(distinct)
         exact = {place.tobytes() for place in self.x[known]}
         sites = Sites(np.zeros(int(known.sum())), places(self.x)[known], self.covariance)
-        covariance = joint(self.covariance, sites, np.zeros(len(distinct)), there, NEIGHBOURS)
+        covariance = joint(self.covariance, sites, np.zeros(len(distinct)), there)
         covariance.diagonal().add_(self.covariance.nugget)
         new = torch.tensor([float(place.tobytes() not in exact) for place in distinct], dtype=torch.float64)
         which = which.reshape(-1)
@@ -127,18 +126,17 @@ class ChannelField:
     @classmethod
     def fit(
         cls, places: Places, rows: Rows, channel: int, offsets: bool = False, on_codes: bool = False, seed: int = 0,
-        near: ChannelField | None = None, richer: bool = True, squares: bool = False,
+        near: ChannelField | None = None, richer: bool = True,
     ) -> ChannelField:
         """By composite likelihood. `offsets`: those of places that are often seen, too, None where too few are.
-        `near`: a field of the same data, whose form is taken. `richer`: whether others than the simplest are tried.
-        `squares`: by least squares, see `fit_covariance`."""
+        `near`: a field of the same data, whose form is taken. `richer`: whether others than the simplest are tried."""
         seen = np.isfinite(rows.u[:, channel])
         t, x, place, u = rows.t[seen], rows.x[seen], rows.place[seen], rows.u[seen, channel].astype(np.float64)
         constant = _offsets(places, t, x, place, u, seed) if offsets else None
         if constant is not None:
             u = u - constant(places, x)[0]
         covariance = fit_covariance(Samples(t, places(x), place, u), places.groups, places.moving, seed,
-                                    None if near is None else near.covariance, richer, squares)
+                                    None if near is None else near.covariance, richer)
         return cls(covariance, constant, on_codes)
 
 
@@ -191,15 +189,19 @@ class Conditioned:
             u = rows.u[seen, c] - (codes[seen, c] if channel.on_codes else 0.0)
             if channel.offsets is not None:
                 u = u - channel.offsets(field.places, rows.x[seen])[0]
-            self._sites.append((Sites(rows.t[seen], y[seen], channel.covariance), torch.as_tensor(u)))
+            sites, values = Sites(rows.t[seen], y[seen], channel.covariance), torch.as_tensor(u)
+            doubtful = noise_of_doubtful(sites, values)
+            self._sites.append((Sites(sites.t, sites.y, channel.covariance, doubtful), values))
 
     def own(self, c: int, t: np.ndarray, x: np.ndarray) -> tuple[Tensor, Tensor]:
         """Mean (R,) of the process of a channel at times (R,) and points (R, d), and the variance of observations."""
         channel, sites = self.field.channels[c], self._sites[c]
         assert channel is not None
-        mean, variance = torch.zeros(len(t), dtype=torch.float64), channel.covariance.variance.expand(len(t))
-        if sites is not None:
-            mean, variance = krige(*sites, t, self.field.places(x), NEIGHBOURS)
+        y = self.field.places(x)
+        if sites is None:
+            mean, variance = torch.zeros(len(t), dtype=torch.float64), channel.covariance.variance_at(torch.as_tensor(y))
+        else:
+            mean, variance = krige(*sites, t, y)
         variance = variance + channel.covariance.nugget
         if channel.offsets is not None:
             offset, unsure = channel.offsets(self.field.places, x)
@@ -222,7 +224,7 @@ class Conditioned:
         weight = torch.as_tensor(channel.weight * channel.decay(away))
         asked = t if channel.decay.own else inside
         variance = self.own(c, asked, x)[1]
-        covariance = joint(channel.covariance, sites[0], asked, self.field.places(x), NEIGHBOURS)
+        covariance = joint(channel.covariance, sites[0], asked, self.field.places(x))
         if channel.offsets is not None:
             covariance = covariance + channel.offsets.joint(self.field.places, x)
         own, codes = _parts(channel, weight, variance, std, self._factor(channel, away), torch.as_tensor(away))
@@ -317,7 +319,7 @@ def _offsets(
     if known.sum() < 8:
         return None
     samples = Samples(np.zeros(int(known.sum())), places(x[first][known]), np.flatnonzero(known), offset[known])
-    return Offsets(x[first], offset, fit_covariance(samples, places.groups, (False,) * len(places.groups), seed))
+    return Offsets(x[first], offset, fit_covariance(samples, places.groups, (False,) * len(places.groups), seed, richer=False))
 
 
 def rows_of(t: Tensor, x: Tensor, u: Tensor, delay: Tensor | None = None) -> list[Rows]:
@@ -369,4 +371,4 @@ def _covariance_state(covariance: Covariance) -> dict[str, Any]:
 def _covariance(state: dict[str, Any]) -> Covariance:
     form = state["form"]
     return Covariance(Form(tuple(form["smoothness"]), form["memory"], tuple(form["groups"]), tuple(form["moving"]),
-                           form["drift"]), state["parameters"])
+                           form["drift"], tuple(form.get("trend", ()))), state["parameters"])

@@ -1,10 +1,10 @@
-"""Hyper-parameters of a residual field by composite marginal likelihood.
+"""Hyper-parameters of a residual field by composite marginal likelihood with weak priors.
 
-The likelihood of values given near values among a random part of the places (what hidden places are asked for), and of
-values given earlier ones (what forecasts are): each factor is a small Gaussian, so that the cost does not grow with
-the data (composite likelihood: Varin, Reid and Firth, 2011; Vecchia, 1988). The form of the covariance is chosen by
-the same likelihood of values at places that were not fitted to: values of one place at many times are no independent
-evidence of how places are correlated.
+The likelihood of blocks of values, all places (or near ones) at a few times each, so that the cost does not grow with
+the data (composite likelihood: Varin, Reid and Firth, 2011). Values of one place at many times are no independent
+evidence of how places are correlated: the likelihood counts as so many values as there are places, a few times, beside
+log-normal priors. The form of the covariance is chosen by what each place leaves when all of its values are predicted
+from those of the other places, in closed form (Dubrule, 1983; Sundararajan and Keerthi, 2001).
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from inrflow.encoding.residual.covariance import Covariance, Form
-from inrflow.encoding.residual.neighbours import Sites, local_weights
 
-_SHARES = (0.8, 0.5, 0.5, 0.25)  # of the places that predict the others
-_TARGETS, _NEIGHBOURS = 400, 16
-_ITERATIONS, _OF_TRIALS = 25, 12
-_GAIN = 0.01  # nats a value, or share of the squared error, by which a richer form must predict better
-_FEWEST = 8  # places of which some can be spared
+_BLOCKS, _VALUES = 14, 110  # of the likelihood, and of each
+_ONE_TIME = 400  # values of a block of places without time
+_FRAMES = 4  # values of a time, from which on blocks are of whole frames
+_ITERATIONS, _OF_TRIALS = 40, 20
+_GAIN = 0.03  # nats by which a richer form must predict places better, and by its standard error
+_EVIDENCE = 5.0  # values that a place counts as, beside the priors
+_OUTLIER = 10.0  # times as far from the median as most values are
+_JITTER = 1e-8  # of the variance of the values
 
 
 @dataclass
@@ -42,210 +45,223 @@ class Samples:
 
 
 @dataclass
-class Conditionals:
-    """Values with the neighbours that they are predicted from: (Q,), (Q, p), (Q,); (Q, m), (Q, m, p), (Q, m); and the
-    place (Q,) of each."""
+class Blocks:
+    """Values in B blocks of m: t (B, m), y (B, m, p), value (B, m), place (B, m), `missing` (B, m) where there are fewer;
+    floor: a variance that is added to the nugget."""
 
     t: Tensor
     y: Tensor
     value: Tensor
-    near_t: Tensor
-    near_y: Tensor
-    near_value: Tensor
-    missing: Tensor
     place: Tensor
+    missing: Tensor
+    floor: float
 
-    def __call__(self, covariance: Covariance) -> Tensor:
-        """Log density (Q,) of the values given their neighbours."""
-        square, variance = self.missed(covariance)
-        return -0.5 * (square / variance + variance.log() + np.log(2 * np.pi))
+    def factor(self, covariance: Covariance) -> Tensor:
+        """Cholesky factors (B, m, m) of the covariances of the values."""
+        off = self.missing[:, :, None] | self.missing[:, None]
+        own = torch.where(self.missing, 1.0, covariance.nugget + self.floor)
+        between = covariance(self.t, self.y, self.t, self.y).masked_fill(off, 0.0)
+        return torch.linalg.cholesky(between + torch.diag_embed(own))
 
-    def missed(self, covariance: Covariance) -> tuple[Tensor, Tensor]:
-        """Squared errors (Q,) of the values as predicted from their neighbours, and the variances of these errors."""
-        weights, variance = local_weights(covariance, self.t, self.y, self.near_t, self.near_y, self.missing)
-        return (self.value - (weights * self.near_value).sum(1)).square(), variance + covariance.nugget
+    def surprise(self, covariance: Covariance) -> Tensor:
+        """Minus the mean log density of a value."""
+        factor = self.factor(covariance)
+        white = torch.linalg.solve_triangular(factor, self.value[..., None], upper=False)
+        total = 0.5 * white.square().sum() + factor.diagonal(dim1=1, dim2=2).log().sum()
+        return total / (~self.missing).sum() + 0.5 * np.log(2 * np.pi)
 
-    def part(self, index: Tensor) -> Conditionals:
-        """Some of them."""
-        return Conditionals(*(value[index] for value in vars(self).values()))
+    def places_left_out(self, covariance: Covariance) -> tuple[Tensor, Tensor]:
+        """Errors (V,) of values as predicted from all values of other places in their block, and their variances."""
+        inverse = torch.cholesky_inverse(self.factor(covariance))
+        same = (self.place[:, :, None] == self.place[:, None]) & ~self.missing[:, :, None] & ~self.missing[:, None]
+        own = torch.linalg.cholesky(inverse * same + torch.diag_embed(self.missing.double()))
+        errors = torch.cholesky_solve(inverse @ self.value[..., None], own)[..., 0]
+        variances = torch.cholesky_inverse(own).diagonal(dim1=1, dim2=2)
+        return errors[~self.missing], variances[~self.missing]
 
-    def loss(self, covariance: Covariance, squares: bool) -> Tensor:
-        """Minus the mean log density, or the logarithm of the mean squared error."""
-        return self.missed(covariance)[0].mean().log() if squares else -self(covariance).mean()
-
-    def gain(self, new: Covariance, old: Covariance, squares: bool = False) -> float:
-        """What the loss of another covariance is above that of a new one."""
+    def surprise_left_out(self, covariance: Covariance) -> Tensor:
+        """Minus the mean log density (P,) of the values of each place, each predicted from other places."""
         with torch.no_grad():
-            return float(self.loss(old, squares) - self.loss(new, squares))
+            errors, variances = self.places_left_out(covariance)
+            place = torch.unique(self.place[~self.missing], return_inverse=True)[1]
+            count = torch.bincount(place)
+            return torch.bincount(place, errors.square() / variances + variances.log()) / (2 * count)
 
 
-def conditionals(samples: Samples, covariance: Covariance, random: np.random.Generator) -> Conditionals:
-    """Random values with their neighbours among other places, or among earlier times."""
-    places = np.unique(samples.place)
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    each = _TARGETS // (len(_SHARES) + 1)
-    if len(places) >= _FEWEST:
-        for share in _SHARES:
-            kept = random.permutation(places)[: max(4, round(share * len(places)))]
-            inside = np.isin(samples.place, kept)
-            sources, targets = np.flatnonzero(inside), np.flatnonzero(~inside)
-            targets = random.permutation(targets)[:each]
-            near = Sites(samples.t[sources], samples.y[sources], covariance).near(
-                samples.t[targets], samples.y[targets], _NEIGHBOURS)
-            parts.append((targets, np.where(near < 0, -1, sources[near])))
-    span = len(np.unique(samples.t))
-    if span > 4:
-        targets = random.permutation(len(samples.t))[: each if parts else 4 * each]
-        step = float(np.median(np.diff(np.unique(samples.t))))
-        lead = step * np.exp(random.uniform(np.log(0.9), np.log(max(1.0, span / 10)), len(targets)))
-        near = Sites(samples.t, samples.y, covariance).near(
-            samples.t[targets], samples.y[targets], _NEIGHBOURS, samples.t[targets] - lead)
-        parts.append((targets, near))
-    targets, near = (np.concatenate(part) for part in zip(*parts, strict=True))
-    order = random.permutation(len(targets))
-    targets, near = targets[order], near[order]
-    t, y, value = (torch.as_tensor(v) for v in (samples.t, samples.y, samples.value))
-    missing = torch.as_tensor(near < 0)
-    place = torch.as_tensor(np.unique(samples.place, return_inverse=True)[1].reshape(-1))
-    return Conditionals(t[targets], y[targets], value[targets], t[near], y[near], value[near], missing, place[targets])
+def blocks_of(samples: Samples, random: np.random.Generator) -> Blocks:
+    """Random blocks: some places at three times, the third of which is the later the luckier; of values that hardly
+    share times, those near one of them."""
+    t, y, place = samples.t, samples.y, samples.place
+    times, frame = np.unique(t, return_inverse=True)
+    frame = frame.reshape(-1)
+    rows: list[np.ndarray] = []
+    if len(times) == 1:
+        rows = [random.permutation(len(t))[:_ONE_TIME]]
+    elif len(t) >= _FRAMES * len(times):
+        order = np.argsort(frame, kind="stable")
+        starts = np.searchsorted(frame[order], np.arange(len(times) + 1))
+        for _ in range(_BLOCKS):
+            first = int(random.integers(len(times) - 1))
+            late = int(np.exp(random.uniform(np.log(2), np.log(max(3.0, len(times) / 4)))))
+            chosen = [k for k in (first, first + 1, first + late) if k < len(times)]
+            inside = np.concatenate([order[starts[k] : starts[k + 1]] for k in chosen])
+            rows.append(_some_places(y, place, inside, max(3, _VALUES // len(chosen)), random))
+    else:
+        scale = np.concatenate([y / (np.ptp(y, 0).max() or 1.0), t[:, None] / (np.ptp(t) or 1.0)], 1)
+        tree, count = cKDTree(scale), min(_VALUES, len(t))
+        rows = [tree.query(scale[row], count)[1].reshape(-1) for row in random.integers(len(t), size=_BLOCKS)]
+    index = np.full((len(rows), max(map(len, rows))), -1)
+    for number, own in enumerate(rows):
+        index[number, : len(own)] = own
+    missing = torch.as_tensor(index < 0)
+    identity = np.unique(place, return_inverse=True)[1].reshape(-1)
+    value = torch.as_tensor(samples.value)[index].masked_fill(missing, 0.0)
+    return Blocks(torch.as_tensor(t)[index], torch.as_tensor(y)[index], value, torch.as_tensor(identity)[index], missing,
+                  _JITTER * _variance(samples))
+
+
+def _some_places(
+    y: np.ndarray, place: np.ndarray, rows: np.ndarray, count: int, random: np.random.Generator
+) -> np.ndarray:
+    """Those of rows (R,) that are of `count` places, two thirds of which are the nearest to a random one."""
+    distinct, first = np.unique(place[rows], return_index=True)
+    if len(distinct) <= count:
+        return rows
+    where = y[rows[first]]
+    away = ((where - where[random.integers(len(where))]) ** 2).sum(1)
+    order = np.argsort(away)
+    near = 2 * count // 3
+    kept = np.concatenate([order[:near], random.permutation(order[near:])[: count - near]])
+    return rows[np.isin(place[rows], distinct[kept])]
 
 
 def fit_covariance(
     samples: Samples, groups: tuple[int, ...], moving: tuple[bool, ...], seed: int = 0, near: Covariance | None = None,
-    richer: bool = True, squares: bool = False,
+    richer: bool = True,
 ) -> Covariance:
-    """The covariance of one channel: of the simplest form, then of `richer` ones where they predict clearly better;
-    with the form of `near` where that is given.
-
-    `squares`: of least squared error of the predictions instead (cross-validation), for values that are far from
-    normal, with variances that are those of these errors on average.
-    """
-    random = np.random.default_rng([seed, 17])
-    best = start(samples, Form((1.5,), 0.5, (0,) * len(groups), moving)) if near is None else near
-    half = torch.as_tensor(random.permutation(len(np.unique(samples.place))) % 2 == 0)
-    limits = bounds(samples)
-    for _ in range(2):  # near is near in units of what was fitted
-        data = conditionals(samples, best, random)
-        learn, judge = data.part(half[data.place]), data.part(~half[data.place])
-        best = fitted(best, learn if near is None else data, limits, squares)
-    if near is not None and not squares:
-        return best
+    """The covariance of one channel: two Matern functions with a length along each group of coordinates, then of
+    `richer` forms where they predict places clearly better; of the form of `near` where that is given."""
+    samples = _without_outliers(samples)
+    data = blocks_of(samples, np.random.default_rng([seed, 17]))
+    best = fitted(start(samples, Form((1.5, 1.5), 0.5, groups, moving)) if near is None else near, samples, data)
+    least = data.surprise_left_out(best)
     for change in CHANGES if richer and near is None else ():
         with torch.no_grad():
-            starts = sorted(change(best, groups), key=lambda other: float(learn.loss(other, squares)))
+            starts = sorted(change(best, samples), key=lambda other: float(data.surprise(other)))
         for other in starts[:1]:
-            new = fitted(other, learn, limits, squares, _OF_TRIALS)
-            if judge.gain(new, best, squares) > _GAIN:
-                best = new
-    best = fitted(best, data, limits, squares)
-    if squares:
-        with torch.no_grad():
-            square, variance = data.missed(best)
-            best = best.scaled(float((square / variance).mean()))
+            new = fitted(other, samples, data, _OF_TRIALS)
+            surprise = data.surprise_left_out(new)
+            gain = least - surprise
+            if float(gain.mean()) > max(_GAIN, float(gain.std()) / len(gain) ** 0.5):
+                best, least = new, surprise
     return best
 
 
-def fitted(
-    covariance: Covariance, data: Conditionals, limits: Callable[[Form], np.ndarray], squares: bool = False,
-    iterations: int = _ITERATIONS,
-) -> Covariance:
-    """The covariance with the parameters of largest likelihood, or of least squares, by L-BFGS within limits."""
+def fitted(covariance: Covariance, samples: Samples, data: Blocks, iterations: int | None = None) -> Covariance:
+    """The covariance with the parameters of largest posterior density, by L-BFGS within limits."""
+    middle, width = priors(samples, covariance.form)
+    strength = 1 / (_EVIDENCE * len(np.unique(samples.place)))
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         theta = torch.tensor(parameters, requires_grad=True)
-        value = data.loss(covariance.at(theta), squares)
+        away = (theta - torch.as_tensor(middle)) / torch.as_tensor(width)
+        value = data.surprise(covariance.at(theta)) + 0.5 * strength * away.square().sum()
         value.backward()
         assert theta.grad is not None
         return float(value.detach()), theta.grad.numpy()
 
-    box = limits(covariance.form)
+    box = np.stack([middle - _FARTHEST * width, middle + _FARTHEST * width])
     begin = np.clip(covariance.parameters.numpy(), *box)
     try:
         found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=box.T,
-                         options={"maxiter": iterations})
+                         options={"maxiter": iterations or _ITERATIONS})
     except torch.linalg.LinAlgError:
         return covariance
     return covariance.at(torch.as_tensor(found.x))
 
 
+# ---- first values and priors ----
+
+_PARTS, _LENGTHS, _STEPS = (0.5, 0.2), (1.5, 0.4), (15.0, 4.0)  # of the variance, the deviation of places, the step
+_FARTHEST = 3.0  # deviations of the prior
+
+
+def priors(samples: Samples, form: Form) -> tuple[np.ndarray, np.ndarray]:
+    """Middle and deviation (size,) of the normal priors of the parameters: half and a fifth of the variance in space,
+    over one and a half and .4 deviations of the places, a tenth nugget; factors of e to e^2.5."""
+    variance, q = _variance(samples), len(form.smoothness)
+    extents, step = _extents(samples, form), _step(samples)
+    middle = [np.log(0.2 * variance), *np.log(variance * np.array(_PARTS[:q])), np.log(_STEPS[0] * step),
+              *np.log(step * np.array(_STEPS[:q])), np.log(0.1 * variance),
+              *np.log(np.outer(_LENGTHS[:q], extents).reshape(-1))]
+    width = [2.0] * (2 * q + 2) + [2.5] + [1.0] * (q * form.lengths)
+    for group, some in zip(form.groups, form.trend, strict=False):
+        if some:
+            middle.append(np.log(0.05 * variance / extents[group] ** 2))
+            width.append(2.0)
+    if form.drift:
+        speeds = [extents[g] / (_STEPS[0] * step) for g, moves in zip(form.groups, form.moving, strict=True) if moves]
+        middle += [0.0] * len(speeds)
+        width += speeds
+    return np.array(middle), np.array(width)
+
+
 def start(samples: Samples, form: Form) -> Covariance:
-    """First values: half of the variance in space, lengths of a quarter of the extent, a tenth nugget."""
-    variance = float(samples.value.var()) + 1e-12
-    extent, step, _ = _scales(samples)
-    return Covariance.of(form, [0.3 * variance, 0.6 * variance], [10 * step, 10 * step], 0.1 * variance,
-                         [[0.25 * extent] * form.lengths])
+    """The middle of the priors."""
+    return Covariance(form, torch.as_tensor(priors(samples, form)[0]))
 
 
-def bounds(samples: Samples) -> Callable[[Form], np.ndarray]:
-    """Limits (2, size) of the parameters of a form."""
-    variance = float(samples.value.var()) + 1e-12
-    extent, step, span = _scales(samples)
-
-    def limits(form: Form) -> np.ndarray:
-        q = len(form.smoothness)
-        rows = [(np.log(1e-4 * variance), np.log(10 * variance))] * (q + 1)
-        rows += [(np.log(0.1 * step), np.log(3 * span))] * (q + 1)
-        rows += [(np.log(1e-6 * variance), np.log(2 * variance))]
-        rows += [(np.log(0.01 * extent), np.log(10 * extent))] * (q * form.lengths)
-        rows += [(-extent / step, extent / step)] * (form.size - len(rows))
-        return np.array(rows).T
-
-    return limits
+def _without_outliers(samples: Samples) -> Samples:
+    """Those without gross errors, one of which would be most of the variance."""
+    low, middle, high = np.quantile(samples.value, (0.05, 0.5, 0.95))
+    kept = np.abs(samples.value - middle) <= (_OUTLIER * (high - low) / 2 if high > low else np.inf)
+    return Samples(samples.t[kept], samples.y[kept], samples.place[kept], samples.value[kept])
 
 
-def _scales(samples: Samples) -> tuple[float, float, float]:
-    """Extent in space, median step and span in time."""
-    extent = float(np.ptp(samples.y, 0).max()) or 1.0
+def _variance(samples: Samples) -> float:
+    return float(samples.value.var()) + 1e-12
+
+
+def _extents(samples: Samples, form: Form) -> np.ndarray:
+    """(L,) deviations of the places along each group of coordinates."""
+    spread = samples.y.std(0)
+    extents = np.array([max(spread[k] for k, g in enumerate(form.groups) if g == group) for group in range(form.lengths)])
+    return np.where(extents > 0, extents, extents.max() or 1.0)
+
+
+def _step(samples: Samples) -> float:
     steps = np.diff(np.unique(samples.t))
-    if not len(steps):
-        return extent, 1.0, 1.0
-    step = float(np.median(steps))
-    return extent, step, float(np.sum(steps[steps < 100 * step])) or step
+    return float(np.median(steps)) if len(steps) else 1.0
 
 
 # ---- richer forms ----
 
 
-def _anisotropic(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covariance]:
-    if max(groups):
-        form = replace(best.form, groups=groups)
-        for longer in range(form.lengths):
-            lengths = [float(best.lengths[0, 0]) * (2.0 if one == longer else 0.7) for one in range(form.lengths)]
-            yield Covariance.of(form, best.variances.tolist(), best.times.tolist(), float(best.nugget), [lengths],
-                                _velocity(best))
+def _smoother_or_rougher(best: Covariance, samples: Samples) -> Iterator[Covariance]:
+    yield from (replace(best, form=replace(best.form, smoothness=s)) for s in ((2.5, 0.5), (0.5, 0.5)))
 
 
-def _smoother_or_rougher(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covariance]:
-    yield from (replace(best, form=replace(best.form, smoothness=(s,))) for s in (0.5, 2.5))
-
-
-def _longer_memory(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covariance]:
+def _longer_memory(best: Covariance, samples: Samples) -> Iterator[Covariance]:
     yield replace(best, form=replace(best.form, memory=1.5))
 
 
-def _second_scale(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covariance]:
-    variances, times, lengths = best.variances.tolist(), best.times.tolist(), best.lengths.tolist()
-    for smoothness, factor in ((0.5, 0.3), (1.5, 3.0)):
-        form = replace(best.form, smoothness=(*best.form.smoothness, smoothness))
-        yield Covariance.of(form, [variances[0], 0.7 * variances[1], 0.3 * variances[1]],
-                            [*times, times[1] * factor], float(best.nugget),
-                            [*lengths, [factor * length for length in lengths[0]]],
-                            _velocity(best))
+def _trend(best: Covariance, samples: Samples) -> Iterator[Covariance]:
+    if any(best.form.moving):
+        form = replace(best.form, trend=best.form.moving)
+        yield Covariance(form, torch.cat([best.parameters, start(samples, form).parameters[len(best.parameters) :]]))
 
 
-def _drift(best: Covariance, groups: tuple[int, ...]) -> Iterator[Covariance]:
+def _drift(best: Covariance, samples: Samples) -> Iterator[Covariance]:
     if any(best.form.moving):
         form = replace(best.form, drift=True)
         speed = 0.3 * float(best.lengths[0].mean() / best.times[1])
-        for index in range(sum(form.moving)):
+        count = sum(form.moving)
+        for index in range(count):
             for sign in (1.0, -1.0):
-                velocity = torch.zeros(sum(form.moving), dtype=torch.float64)
+                velocity = torch.zeros(count, dtype=torch.float64)
                 velocity[index] = sign * speed
                 yield Covariance(form, torch.cat([best.parameters, velocity]))
 
 
-def _velocity(best: Covariance) -> list[float] | None:
-    return best.velocity[torch.tensor(best.form.moving)].tolist() if best.form.drift else None
-
-
-CHANGES = (_anisotropic, _smoother_or_rougher, _longer_memory, _drift, _second_scale)
+CHANGES: tuple[Callable[[Covariance, Samples], Iterator[Covariance]], ...] = (
+    _smoother_or_rougher, _longer_memory, _trend, _drift)

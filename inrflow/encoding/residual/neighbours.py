@@ -1,10 +1,13 @@
-"""Conditioning of Gaussian fields on near observations: Vecchia's approximation.
+"""Conditioning of Gaussian fields on near observations.
 
-A value given all observations is taken as given the nearest of them, in units of the covariance's own lengths and times
-(Vecchia, 1988; Katzfuss and Guinness, 2021); with as many neighbours as observations it is exact.
+Of networks of few places: on all places at the times around, the same for all that is asked between two of these, so
+that values are smooth in space. Else a value is conditioned on the nearest observations, in units of the covariance's
+own lengths and times (Vecchia, 1988; Katzfuss and Guinness, 2021); with as many as there are it is exact.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -13,92 +16,169 @@ from torch import Tensor
 
 from inrflow.encoding.residual.covariance import Covariance
 
+NEIGHBOURS = 32
+_MOST_OF_TIME, _WINDOW = 150, 240  # values at one time, and in a window of times
 _BLOCK = 1 << 17  # numbers in the covariance matrices of a block, which stay in the cache
 _JITTER = 1e-9
+DOUBTFUL = 5.0  # deviations from what others say
+_ROUNDS, _WORST, _NOTHING, _NO_VALUE = 20, 0.7, 3.0, 1e4  # of the search for doubtful values
 _MOST_JOINT = 2500  # observations that many values are conditioned on together
 
 
 class Sites:
-    """Values at times and embedded places with a search for near ones.
+    """Observations at times and embedded places, with a search for those that a value is conditioned on.
 
     Args:
-        t: (R,). y: (R, p). covariance: in whose units near is near.
+        t: (R,). y: (R, p). covariance: of the field. noise: (R,) variance beside the nugget, of doubtful values.
     """
 
-    def __init__(self, t: np.ndarray, y: np.ndarray, covariance: Covariance) -> None:
+    def __init__(self, t: np.ndarray, y: np.ndarray, covariance: Covariance, noise: np.ndarray | None = None) -> None:
         self.t, self.y, self.covariance = t, y, covariance
-        self._tree = cKDTree(covariance.metric(y, t))
+        with torch.no_grad():
+            own = float(covariance.nugget + _JITTER * covariance.variance)
+        self.noise = torch.as_tensor(own + (np.zeros(len(t)) if noise is None else noise))
+        self.times, counts = np.unique(t, return_counts=True)
+        self.windowed = len(t) > 0 and int(counts.max()) <= _MOST_OF_TIME and len(t) >= 2 * len(self.times)
+        self._order = np.argsort(t, kind="stable")
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self._tree = None if self.windowed else cKDTree(covariance.metric(y, t))
 
-    def near(self, t: np.ndarray, y: np.ndarray, count: int, latest: np.ndarray | None = None) -> np.ndarray:
-        """Indices (Q, count) of the nearest observations, -1 where there are fewer; with `latest` (Q,) of those that
-        are not later."""
-        asked = min(len(self.t), count if latest is None else 4 * count)
-        centre = t if latest is None else np.minimum(t, latest)
-        found = self._tree.query(self.covariance.metric(y, centre), asked)[1].reshape(len(t), asked)
-        if latest is None:
-            return np.pad(found, ((0, 0), (0, count - asked)), constant_values=-1) if asked < count else found
-        later = self.t[found] > latest[:, None]
-        order = np.argsort(later, 1, kind="stable")[:, :count]
-        found = np.where(np.take_along_axis(later, order, 1), -1, np.take_along_axis(found, order, 1))
-        return np.pad(found, ((0, 0), (0, count - found.shape[1])), constant_values=-1)
+    def window(self, interval: int) -> np.ndarray:
+        """Observations of whole times around the interval that ends at one of the times."""
+        first = last = min(interval, len(self.times) - 1)  # grows to both sides in turn, to the nearer one
+        middle = 0.5 * (self.times[max(interval - 1, 0)] + self.times[first])
+        while self._starts[last + 1] - self._starts[first] < _WINDOW:
+            before = middle - self.times[first - 1] if first else np.inf
+            after = self.times[last + 1] - middle if last + 1 < len(self.times) else np.inf
+            if np.isinf(before) and np.isinf(after):
+                break
+            first, last = (first - 1, last) if before <= after else (first, last + 1)
+        return self._order[self._starts[first] : self._starts[last + 1]]
 
+    def windows(self, t: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Which of times (Q,) are between the same two times of the observations, and the window that they have."""
+        intervals = np.searchsorted(self.times, t)
+        order = np.argsort(intervals, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(intervals[order])) + 1):
+            if len(rows):
+                yield rows, self.window(int(intervals[rows[0]]))
 
-def local_weights(
-    covariance: Covariance, t: Tensor, y: Tensor, near_t: Tensor, near_y: Tensor, missing: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Kriging weights (Q, m) of near observations and variances (Q,) of the field given them, without the nugget.
+    def tiles(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Which of observations `rows` (Q,) are in windows that follow each other, and these windows."""
+        tile = np.empty(len(self.t), dtype=np.int64)
+        tile[self._order] = np.repeat(self._starts[:-1] // _WINDOW, np.diff(self._starts))
+        for number in np.unique(tile[rows]):
+            yield np.flatnonzero(tile[rows] == number), np.flatnonzero(tile == number)
 
-    Args:
-        t, y: (Q,) and (Q, p) of what is predicted.
-        near_t, near_y, missing: (Q, m), (Q, m, p) and (Q, m): its neighbours, and which of them there are none.
-    """
-    between = covariance(near_t, near_y, near_t, near_y)
-    across = covariance(t[:, None], y[:, None], near_t, near_y)[:, 0].masked_fill(missing, 0.0)
-    off = missing[:, :, None] | missing[:, None]
-    own = covariance.nugget + _JITTER * covariance.variance
-    between = between.masked_fill(off, 0.0) + torch.diag_embed(torch.where(missing, 1.0, own))
-    factor = torch.linalg.cholesky(between)
-    half = torch.linalg.solve_triangular(factor, across[..., None], upper=False)
-    weights = torch.linalg.solve_triangular(factor.mT, half, upper=True)[..., 0]
-    floor = _JITTER * covariance.variance
-    return weights, (covariance.variance - half.square().sum((1, 2))).clamp(min=floor)
+    def near(self, t: np.ndarray, y: np.ndarray, count: int) -> np.ndarray:
+        """Indices (Q, count) of the nearest observations, count at most all."""
+        tree = self._tree or cKDTree(self.covariance.metric(self.y, self.t))
+        return tree.query(self.covariance.metric(y, t), count)[1].reshape(len(t), count)
+
+    def factor(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Times and places of observations (..., m), and the Cholesky factor of the covariance of their values."""
+        t, y = torch.as_tensor(self.t)[rows], torch.as_tensor(self.y)[rows]
+        between = self.covariance(t, y, t, y) + torch.diag_embed(self.noise[rows])
+        return t, y, torch.linalg.cholesky(between)
 
 
 def krige(
-    sites: Sites, values: Tensor, t: np.ndarray, y: np.ndarray, count: int
+    sites: Sites, values: Tensor, t: np.ndarray, y: np.ndarray, count: int = NEIGHBOURS
 ) -> tuple[Tensor, Tensor]:
-    """Means and variances (Q,) of the field at times (Q,) and embedded places (Q, p), given observed values (R,)."""
+    """Means and variances (Q,) of the field at times (Q,) and embedded places (Q, p), given observed values (R,).
+
+    count: of neighbours, where there are no windows.
+    """
     mean, variance = torch.empty(2, len(t), dtype=torch.float64)
-    count = min(count, len(values))
-    length = max(1, _BLOCK // max(1, count * count))
-    for start in range(0, len(t), length):
-        rows = slice(start, start + length)
-        near = torch.as_tensor(sites.near(t[rows], y[rows], count))
-        with torch.no_grad():
-            weights, variance[rows] = local_weights(
-                sites.covariance, torch.as_tensor(t[rows]), torch.as_tensor(y[rows]), torch.as_tensor(sites.t)[near],
-                torch.as_tensor(sites.y)[near], near < 0)
-        mean[rows] = (weights * values[near]).sum(1)
+    covariance, asked = sites.covariance, (torch.as_tensor(t), torch.as_tensor(y))
+    with torch.no_grad():
+        for rows, near in _parts(sites, t, y, count):
+            near_t, near_y, factor = sites.factor(near)
+            some = [(part[rows] if sites.windowed else part[rows][:, None]) for part in asked]
+            across = covariance(near_t, near_y, *some)
+            half = torch.linalg.solve_triangular(factor, across, upper=False)
+            white = torch.linalg.solve_triangular(factor, values[near][..., None], upper=False)
+            mean[rows] = (half.mT @ white)[..., 0].reshape(-1)
+            prior = covariance.variance_at(asked[1][rows])
+            variance[rows] = (prior - half.square().sum(-2).reshape(-1)).clamp(min=_JITTER * float(covariance.variance))
     return mean, variance
 
 
-def joint(covariance: Covariance, sites: Sites | None, t: np.ndarray, y: np.ndarray, count: int) -> Tensor:
-    """Joint covariance (Q, Q) of the field at times (Q,) and embedded places (Q, p), given the observations near any of
-    them; of so many that not all can be used, the nearest to each."""
+def _parts(sites: Sites, t: np.ndarray, y: np.ndarray, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What is asked for in parts, and what it is conditioned on: (m,) together, or (Q, m) each."""
+    if sites.windowed:
+        yield from sites.windows(t)
+        return
+    count = min(count, len(sites.t))
+    length = max(1, _BLOCK // max(1, count * count))
+    for start in range(0, len(t), length):
+        rows = np.arange(start, min(start + length, len(t)))
+        yield rows, sites.near(t[rows], y[rows], count)
+
+
+def joint(covariance: Covariance, sites: Sites | None, t: np.ndarray, y: np.ndarray) -> Tensor:
+    """Joint covariance (Q, Q) of the field at times (Q,) and embedded places (Q, p), given the observations that any of
+    them is conditioned on; of so many that not all can be used, the nearest to each."""
     times, places = torch.as_tensor(t), torch.as_tensor(y)
     with torch.no_grad():
         own = covariance(times, places, times, places)
         if sites is None:
             return own
-        count = min(count, len(sites.t))
-        near = np.unique(sites.near(t, y, count))
+        near = np.unique(np.concatenate([part.reshape(-1) for _, part in _parts(sites, t, y, NEIGHBOURS)]))
+        count = min(NEIGHBOURS, len(sites.t))
         while len(near) > _MOST_JOINT and count > 1:
             count //= 2
             near = np.unique(sites.near(t, y, count))
-        here = torch.as_tensor(near[near >= 0])
-        near_t, near_y = torch.as_tensor(sites.t)[here], torch.as_tensor(sites.y)[here]
-        between = covariance(near_t, near_y, near_t, near_y)
-        between.diagonal().add_(covariance.nugget + _JITTER * covariance.variance)
-        half = torch.linalg.solve_triangular(
-            torch.linalg.cholesky(between), covariance(near_t, near_y, times, places), upper=False)
+        near_t, near_y, factor = sites.factor(near)
+        half = torch.linalg.solve_triangular(factor, covariance(near_t, near_y, times, places), upper=False)
         return own - half.mT @ half
+
+
+def left_out(sites: Sites, values: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Errors (Q,) of `rows` (Q,) of values (R,) as predicted from others around them, and their variances with the noise
+    that they have (Dubrule, 1983): in closed form, of windows one after another or of the neighbours of each."""
+    error, variance = torch.empty(2, len(rows), dtype=torch.float64)
+    with torch.no_grad():
+        for some, near in _around(sites, rows):
+            inverse = torch.cholesky_inverse(sites.factor(near)[2])
+            weighted, diagonal = (inverse @ values[near][..., None])[..., 0], inverse.diagonal(dim1=-1, dim2=-2)
+            if sites.windowed:
+                place = torch.as_tensor(np.searchsorted(near, rows[some]))
+                own, precision = weighted[place], diagonal[place]
+            else:
+                place = torch.as_tensor((near == rows[some][:, None]).argmax(1))[:, None]
+                own, precision = weighted.gather(1, place)[:, 0], diagonal.gather(1, place)[:, 0]
+            error[some], variance[some] = own / precision, 1 / precision
+    return error, variance
+
+
+def _around(sites: Sites, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Observations `rows` (Q,) in parts, and those that each is compared with, itself among them."""
+    return sites.tiles(rows) if sites.windowed else _parts(sites, sites.t[rows], sites.y[rows], NEIGHBOURS)
+
+
+def noise_of_doubtful(sites: Sites, values: Tensor, threshold: float = DOUBTFUL) -> np.ndarray:
+    """Variances (R,) beside the nugget with which no value lies more than `threshold` deviations from what the others
+    around it say: a Huber weight at observations that were not the reason (iterated, the most doubtful first, as it makes
+    its neighbours look doubtful). What lies three times as far counts for nothing."""
+    noise, rows = np.zeros(len(values)), np.arange(len(values))
+    for _ in range(_ROUNDS):
+        now = Sites(sites.t, sites.y, sites.covariance, noise)
+        error, variance = (v.numpy() for v in left_out(now, values, rows))
+        without = np.maximum(variance - noise[rows], 1e-300)
+        z, known = np.abs(error) / np.sqrt(without), noise[rows] > 0
+        beyond = np.where(z > _NOTHING * threshold, _NO_VALUE * float(values.var()) + error**2,
+                          np.maximum((error / threshold) ** 2 - without, 0.0))
+        new = np.zeros(len(rows), dtype=bool)
+        open_ = np.flatnonzero(~known & (z > threshold))
+        score = np.zeros(len(values))
+        score[rows[open_]] = z[open_]
+        for some, near in _around(sites, rows[open_]):
+            new[open_[some]] = z[open_[some]] >= _WORST * score[near].max(-1)
+        if not new.any():
+            noise[rows[known]] = beyond[known]
+            break
+        changed = known | new
+        noise[rows[changed]] = beyond[changed]
+        rows = rows[(z > threshold) | changed]
+    return noise

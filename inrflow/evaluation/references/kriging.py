@@ -12,7 +12,6 @@ from torch import Tensor
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.encoding.residual.covariance import Covariance, Form
-from inrflow.encoding.residual.field import NEIGHBOURS
 from inrflow.encoding.residual.fit import Samples, fit_covariance
 from inrflow.encoding.residual.neighbours import Sites, krige
 from inrflow.encoding.residual.places import Places
@@ -89,6 +88,6 @@ class Kriging(Reference):
                     y, covariance = places(points), Covariance(form, self.covariances[c])
                     sites = Sites(np.zeros(int(known.sum())), y[known.numpy()], covariance)
                     values = (observed[s, k, known, c].double() - self.mean[c]) / self.scale[c]
-                    kriged = krige(sites, values, np.zeros(len(y)), y, NEIGHBOURS)[0]
+                    kriged = krige(sites, values, np.zeros(len(y)), y)[0]
                     result[s, k, :, c] = self.mean[c] + self.scale[c] * kriged
         return result

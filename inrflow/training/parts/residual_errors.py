@@ -25,6 +25,7 @@ class Comparison:
         error: truth minus codes. lead: after the last observation. seen: whether the place was observed.
         difference: of the process at the last observed time; own: at that time itself.
         variance: of an observation by the process, own_variance at that time itself. std: by codes alone.
+        hidden: variance of codes that `error` does not show, as their decoder was trained with the place.
     """
 
     error: Tensor
@@ -35,6 +36,7 @@ class Comparison:
     variance: Tensor
     own: Tensor
     own_variance: Tensor
+    hidden: Tensor
 
     @classmethod
     def joined(cls, parts: list[Comparison]) -> Comparison:
@@ -45,12 +47,13 @@ class Comparison:
 
     def best_weight(self) -> float:
         """Weight, from 0 to 1, of least mean squared error."""
-        squares = float(self.own.square().sum())
-        return float(np.clip(float((self.own * self.error).sum()) / squares, 0.0, 1.0)) if squares else 0.0
+        squares = float((self.own.square() + self.hidden).sum())
+        return float(np.clip(float((self.own * self.error + self.hidden).sum()) / squares, 0.0, 1.0)) if squares else 0.0
 
     def mean_square(self, weight: Tensor, own: bool = True) -> Tensor:
         """Mean squared errors with weights (V,), at places that were not observed and that were, if there are any."""
         missed = (self.error - weight * (self.own if own else self.difference)).square()
+        missed = missed + (1 - weight).square() * self.hidden
         groups = [missed[self.seen == seen] for seen in (False, True)]
         return torch.stack([group.mean() for group in groups if len(group)] or [missed.new_tensor(torch.nan)])
 

@@ -45,8 +45,8 @@ _FEW_CODES = 4  # values of a frame for each code from which codes cannot follow
 _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
 _KEPT = (0.0, 0.25, 0.5, 0.75)
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
-_SHARE, _LEAST, _SECONDS = 0.5, 0.15, 15.0  # of the time budget; the last two where others have used up all of it
-_FITS = (5.0, 15.0, 25.0)  # of the simplest form that searches of more and more variants take as long as
+_SHARE, _LEAST, _SECONDS = 0.5, 0.15, 20.0  # of the time budget; the last two where others have used up all of it
+_FITS = (2.5, 7.0)  # of the simplest form that searches of more and more variants take as long as
 
 
 def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
@@ -74,6 +74,10 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             return surrogate
     if not folds:
         return surrogate
+    unseen = torch.zeros_like(left)
+    if judged.prior.unseen is not None and len(judged.prior.unseen.points):  # their decoder has seen all places
+        unseen = (judged.prior.unseen.variance.mean(0) - left).clamp(min=0)
+        left = left + unseen
     period = tuple(about.period or (0.0,) * len(about.coordinates))
     places = Places.of(period, about.geometry == "sphere", surrogate.box)
     variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run)
@@ -84,7 +88,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     for c, channel in enumerate(about.channels if effort else ()):
         best, words, least = None, f"{channel}: codes alone", float(left[c])
         for name, one in variants.of(c):
-            weighed, between, ahead = _weighed(one, c, folds, places)
+            weighed, between, ahead = _weighed(one, c, folds, places, float(unseen[c]))
             name = f"{channel}: {name}"
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
             if between < BETTER * least:
@@ -120,7 +124,7 @@ class _Variants:
     run: Run
 
     def effort(self, channels: int) -> int:
-        """3: all forms of covariance are tried, 2: by likelihood alone, 1: the simplest, 0: there is no time for it."""
+        """2: all forms of covariance are tried, 1: the simplest, 0: there is no time for it."""
 
         def choose() -> int:
             budget = self.run.budget
@@ -132,24 +136,19 @@ class _Variants:
         return self.run.budget.decide("residual_field", choose)
 
     def of(self, c: int) -> Iterator[tuple[str, ChannelField]]:
-        """Around means of places, the mean, and codes; of the simplest form, richer ones, these by least squares."""
-        effort, seed = self.run.budget.known("residual_field") or 0, self.run.config.seed
-        shared = self.run.problem.source.shared_points
-        for how, richer, squares in (("", False, False), (" of richer form", True, False),
-                                     (" by least squares", True, True))[:effort]:
-            first = ChannelField.fit(self.places, self.rows, c, shared, seed=seed, richer=richer, squares=squares)
-            around = first
-            if first.offsets is not None:
-                yield f"around means of places{how}", first
-                around = ChannelField.fit(self.places, self.rows, c, seed=seed, near=first, squares=squares)
-            yield f"around the mean{how}", around
-            on_codes = ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first,
-                                        squares=squares)
-            yield f"on the codes{how}", on_codes
+        """Around the mean, around means of places, and on the codes; the last two of the form of the first."""
+        richer, seed = (self.run.budget.known("residual_field") or 0) > 1, self.run.config.seed
+        first = ChannelField.fit(self.places, self.rows, c, seed=seed, richer=richer)
+        yield "around the mean", first
+        if self.run.problem.source.shared_points:
+            around = ChannelField.fit(self.places, self.rows, c, True, seed=seed, near=first)
+            if around.offsets is not None:
+                yield "around means of places", around
+        yield "on the codes", ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first)
 
 
 def _weighed(
-    channel: ChannelField, c: int, folds: list[Fold], places: Places
+    channel: ChannelField, c: int, folds: list[Fold], places: Places, unseen: float
 ) -> tuple[ChannelField, float, float]:
     """A channel's process with its weight beside codes, its decay ahead and its spreads, and its mean squared errors
     between the observed places and ahead of them."""
@@ -159,8 +158,8 @@ def _weighed(
         others = (None,) * (fold.between.error.shape[1] - c - 1)
         field = ResidualField(places, (*(None,) * c, one, *others))
         conditioned = [Conditioned(field, *pair, lambda x: torch.empty(0)) for pair in fold.observed]
-        between.append(fold.between.against(conditioned, c))
-        ahead.append(fold.ahead.against(conditioned, c))
+        between.append(fold.between.against(conditioned, c, unseen))
+        ahead.append(fold.ahead.against(conditioned, c, unseen))
     inside, outside = Comparison.joined(between), Comparison.joined(ahead)
     channel = replace(channel, weight=inside.best_weight())
     share = torch.full_like(inside.lead, channel.weight)
@@ -215,8 +214,8 @@ class Targets:
     values: Tensor
     edge: Tensor
 
-    def against(self, conditioned: list[Conditioned], c: int) -> Comparison:
-        """What the process of a channel differs from codes."""
+    def against(self, conditioned: list[Conditioned], c: int, unseen: float) -> Comparison:
+        """What the process of a channel differs from codes, which miss `unseen` more at places that are new to them."""
         difference, variance, own, own_variance = torch.zeros(4, len(self.t), dtype=torch.float64)
         for number, one in enumerate(conditioned):
             rows = np.flatnonzero((self.window == number) & torch.isfinite(self.error[:, c]).numpy())
@@ -231,8 +230,9 @@ class Targets:
             if not on_codes:
                 own[rows] -= self.values[rows, c]
                 difference[rows] -= self.edge[rows, c]
-        error, std = self.error[:, c], self.std[:, c]
-        return Comparison(error, std, self.lead, self.seen, difference, variance, own, own_variance)
+        hidden = unseen * (~self.seen).double()
+        std = (self.std[:, c].square() + hidden).sqrt()
+        return Comparison(self.error[:, c], std, self.lead, self.seen, difference, variance, own, own_variance, hidden)
 
 
 @dataclass

@@ -43,6 +43,14 @@ def test_covariances_are_positive_where_distances_are_chordal(places, draw):
     assert float(torch.linalg.eigvalsh(matrix).min()) > -1e-7
 
 
+def test_a_trend_is_a_slope_that_is_not_known():
+    form = Form((1.5,), 0.5, (0, 1), (True, True), trend=(False, True))
+    covariance = Covariance.of(form, [1e-12, 1e-12], [1.0, 1.0], 0.1, [[1.0, 1.0]], slopes=[4.0])
+    t, y = torch.zeros(3, dtype=torch.float64), torch.tensor([[5.0, 1.0], [-3.0, 2.0], [0.0, 3.0]]).double()
+    torch.testing.assert_close(covariance(t, y, t, y), 4 * torch.outer(y[:, 1], y[:, 1]), atol=1e-9, rtol=0)
+    torch.testing.assert_close(covariance.variance_at(y), 4 * y[:, 1].square(), atol=1e-9, rtol=0)
+
+
 def test_a_field_that_drifts_is_the_same_at_places_that_move_with_it():
     form = Form((1.5,), 0.5, (0, 1), (True, True), drift=True)
     covariance = Covariance.of(form, [1e-12, 1.0], [1.0, 1e9], 0.1, [[0.3, 0.6]], [2.0, -1.0])

@@ -36,7 +36,7 @@ def field(**changes: object) -> ResidualField:
 
 def rows(seed: int = 0) -> Rows:
     random = np.random.default_rng(seed)
-    u = random.standard_normal((36, 2))
+    u = 0.5 * random.standard_normal((36, 2))  # nothing is doubtful
     u[::5, 0] = np.nan
     return Rows(np.repeat(np.arange(3.0), 12), np.tile(X, (3, 1)), u, np.tile(np.arange(12), 3))
 
@@ -106,11 +106,11 @@ def test_without_memory_it_vanishes_continuously_within_a_step():
 
 def test_on_the_codes_it_adds_what_they_leave():
     plain = conditioned(field()).own(0, np.ones(1), X[:1])
-    mean, std = combined(conditioned(field(on_codes=True), codes=7.0), [1.0], X[:1], 7.0, 1e-3)
-    left = Conditioned(field(), replace(rows(), u=rows().u - 7.0), np.zeros((36, 2)), lambda x: torch.empty(0))
-    assert float(mean[0, 0]) == pytest.approx(7.0 + float(left.own(0, np.ones(1), X[:1])[0]))
+    mean, std = combined(conditioned(field(on_codes=True), codes=0.5), [1.0], X[:1], 0.5, 1e-3)
+    left = Conditioned(field(), replace(rows(), u=rows().u - 0.5), np.zeros((36, 2)), lambda x: torch.empty(0))
+    assert float(mean[0, 0]) == pytest.approx(0.5 + float(left.own(0, np.ones(1), X[:1])[0]))
     assert float(std[0, 0]) == pytest.approx(float(plain[1]) ** 0.5)
-    unsure = combined(conditioned(field(on_codes=True), codes=7.0), [1.0], X[:1], 7.0, 3.0)[1]
+    unsure = combined(conditioned(field(on_codes=True), codes=0.5), [1.0], X[:1], 0.5, 3.0)[1]
     assert float(unsure[0, 0]) == pytest.approx((9.0 - (1.15 - float(plain[1]))) ** 0.5)
 
 

@@ -1,4 +1,4 @@
-"""The composite likelihood against scipy's Gaussian density, its gradient, and what it finds."""
+"""The composite likelihood against scipy's Gaussian density, its gradient, places left out, and what is found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 from inrflow.encoding.residual.covariance import Covariance, Form
-from inrflow.encoding.residual.fit import Conditionals, Samples, conditionals, fit_covariance, start
+from inrflow.encoding.residual.fit import Blocks, Samples, blocks_of, fit_covariance
 
 FORM = Form((1.5,), 0.5, (0, 1), (True, True))
 TRUE = Covariance.of(FORM, [1e-3, 1.0], [5.0, 5.0], 0.1, [[0.6, 0.2]])
@@ -25,44 +25,70 @@ def draw(places: int, times: int, seed: int = 0) -> Samples:
     return Samples(t, y, np.tile(np.arange(places), times), value)
 
 
-def one(random: np.random.Generator, near: int) -> Conditionals:
-    parts = [random.uniform(0, 3, 1), random.uniform(0, 1, (1, 2)), random.standard_normal(1),
-             random.uniform(0, 3, (1, near)), random.uniform(0, 1, (1, near, 2)), random.standard_normal((1, near))]
-    none = torch.zeros(1, near, dtype=torch.bool)
-    return Conditionals(*(torch.as_tensor(part) for part in parts), none, torch.zeros(1, dtype=torch.long))
+def two_blocks(seed: int = 0) -> Blocks:
+    """Of 6 and 4 values at three places."""
+    random = np.random.default_rng(seed)
+    missing = torch.zeros(2, 6, dtype=torch.bool)
+    missing[1, 4:] = True
+    value = torch.as_tensor(random.standard_normal((2, 6))).masked_fill(missing, 0.0)
+    return Blocks(torch.as_tensor(random.uniform(0, 3, (2, 6))), torch.as_tensor(random.uniform(0, 1, (2, 6, 2))), value,
+                  torch.tensor([[0, 0, 1, 1, 2, 2]] * 2), missing, 0.0)
 
 
-def test_a_conditional_density_is_a_ratio_of_joint_ones():
-    data = one(np.random.default_rng(0), 6)
-    t, y = torch.cat([data.t, data.near_t[0]]), torch.cat([data.y, data.near_y[0]])
-    u = torch.cat([data.value, data.near_value[0]]).numpy()
-    joint = TRUE(t, y, t, y).numpy() + 0.1 * np.eye(7)
-    expected = multivariate_normal(cov=joint).logpdf(u) - multivariate_normal(cov=joint[1:, 1:]).logpdf(u[1:])
-    assert float(data(TRUE)) == pytest.approx(expected, abs=1e-6)
+def covariance_of(data: Blocks, block: int, count: int) -> np.ndarray:
+    t, y = data.t[block, :count], data.y[block, :count]
+    return TRUE(t, y, t, y).numpy() + 0.1 * np.eye(count)
+
+
+def test_the_likelihood_is_that_of_gaussian_blocks():
+    data = two_blocks()
+    exact = sum(multivariate_normal(cov=covariance_of(data, b, n)).logpdf(data.value[b, :n].numpy())
+                for b, n in ((0, 6), (1, 4)))
+    assert float(data.surprise(TRUE)) == pytest.approx(-exact / 10)
+
+
+def test_a_place_is_left_out_with_all_of_its_values():
+    data = two_blocks()
+    errors, variances = data.places_left_out(TRUE)
+    whole, u = covariance_of(data, 0, 6), data.value[0].numpy()
+    for place in range(3):
+        own, others = np.arange(6) // 2 == place, np.arange(6) // 2 != place
+        weights = np.linalg.solve(whole[np.ix_(others, others)], whole[np.ix_(others, own)])
+        np.testing.assert_allclose(errors[:6][own], u[own] - weights.T @ u[others], atol=1e-9)
+        left = whole[np.ix_(own, own)] - weights.T @ whole[np.ix_(others, own)]
+        np.testing.assert_allclose(variances[:6][own], np.diag(left), atol=1e-9)
 
 
 def test_the_gradient_of_the_likelihood_is_that_of_finite_differences():
-    data = one(np.random.default_rng(1), 5)
-    form = Form((2.5, 0.5), 1.5, (0, 1), (True, True), drift=True)
-    covariance = Covariance.of(form, [0.2, 1.0, 0.4], [3.0, 2.0, 1.0], 0.1, [[0.6, 0.2], [0.1, 0.2]], [0.1, 0.2])
-    assert torch.autograd.gradcheck(lambda theta: data(covariance.at(theta)),
+    form = Form((2.5, 0.5), 1.5, (0, 1), (True, True), drift=True, trend=(True, True))
+    covariance = Covariance.of(form, [0.2, 1.0, 0.4], [3.0, 2.0, 1.0], 0.1, [[0.6, 0.2], [0.1, 0.2]], [0.1, 0.2],
+                               [0.3, 0.1])
+    assert torch.autograd.gradcheck(lambda theta: two_blocks().surprise(covariance.at(theta)),
                                     covariance.parameters.clone().requires_grad_(), eps=1e-5, atol=1e-5)
 
 
-def test_the_covariance_of_a_drawn_field_is_found():
+@pytest.mark.parametrize("outlier", [0.0, 80.0])
+def test_the_covariance_of_a_drawn_field_is_found(outlier):
     samples = draw(40, 20)
-    found = fit_covariance(samples, FORM.groups, FORM.moving, near=start(samples, FORM))
+    samples.value[::97] += outlier
+    found = fit_covariance(samples, FORM.groups, FORM.moving, richer=False)
     assert 0.05 < float(found.nugget) < 0.2
-    assert 1.5 < float(found.lengths[0, 0] / found.lengths[0, 1]) < 6.0
-    far = draw(40, 20, seed=5)
-    judge = conditionals(far, TRUE, np.random.default_rng(0))
+    judge = blocks_of(draw(40, 20, seed=5), np.random.default_rng(0))
     with torch.no_grad():
-        assert float(judge(found).mean()) > float(judge(TRUE).mean()) - 0.03
+        assert float(judge.surprise(found)) < float(judge.surprise(TRUE)) + 0.05
 
 
-def test_targets_are_predicted_from_other_places_or_earlier_times():
-    samples = draw(12, 10)
-    data = conditionals(samples, TRUE, np.random.default_rng(0))
-    same = (data.near_y == data.y[:, None]).all(-1) & ~data.missing
-    earlier = (data.near_t < data.t[:, None]) | data.missing
-    assert bool((~same.any(1) | earlier.all(1)).all())
+def test_a_trend_is_found_where_there_is_one():
+    random, samples = np.random.default_rng(1), draw(24, 20)
+    height, slope = random.uniform(-0.5, 0.5, 24), 3 + np.cumsum(random.standard_normal(20)) / 4
+    samples.y = np.column_stack([samples.y, np.tile(height, 20)])
+    samples.value += 4 * slope[samples.t.astype(int)] * samples.y[:, 2]
+    assert any(fit_covariance(samples, (0, 1, 2), (True,) * 3).form.trend)
+
+
+def test_blocks_hold_few_places_at_several_times_and_moving_points():
+    data = blocks_of(draw(60, 12), np.random.default_rng(0))
+    assert 1 < len(data.t[0].unique()) <= 3 and data.t.shape[1] <= 120
+    random = np.random.default_rng(0)
+    drifting = Samples(random.uniform(0, 9, 500), random.uniform(0, 1, (500, 2)), np.arange(500), np.ones(500))
+    assert blocks_of(drifting, random).t.shape[1] == 110

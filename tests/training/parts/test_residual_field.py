@@ -67,7 +67,7 @@ def test_a_network_of_stations_is_kriged(kriged):
     answer = solution.query(np.repeat(t, 60), np.tile(x[28:], (30, 1)), std=True, derivatives=True)
     z = (answer["mean"] - u[:, 28:].reshape(-1, 1)) / answer["std"]
     assert 0.85 < np.nanmean(np.abs(z) < 1.645) < 0.95
-    step = 1e-3 * surrogate.extent.width(0)  # where other neighbours become the nearest, differences have steps
+    step = 1e-3 * surrogate.extent.width(0)
     slope = (solution(t[3], x[30:31] + [step, 0]) - solution(t[3], x[30:31] - [step, 0])) / (2 * step)
     np.testing.assert_allclose(solution.derivatives(t[3], x[30:31])["dx"][0, :, 0], slope[0], rtol=2e-2, atol=2e-2)
 
@@ -99,7 +99,7 @@ def test_deviations_grow_with_the_lead_as_held_out_errors_do():
     channel = ChannelField(Covariance(form, torch.zeros(form.size, dtype=torch.float64)))
     for level, power in ((0.1, 0.5), (0.03, 1.0)):
         error = torch.randn(4000, dtype=torch.float64) * (1e-4 + level**2 * lead ** (2 * power)).sqrt()
-        seen = Comparison(error, ones, lead, zeros.bool(), zeros, 1e-4 * ones, zeros, 1e-4 * ones)
+        seen = Comparison(error, ones, lead, zeros.bool(), zeros, 1e-4 * ones, zeros, 1e-4 * ones, zeros)
         found = seen.growth(channel, ones)
         assert found[1] == power and abs(found[0] / level - 1) < 0.3
         grown = replace(channel, growth=found)
