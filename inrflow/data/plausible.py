@@ -6,8 +6,10 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from scipy.spatial import cKDTree
 
+from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 
@@ -16,6 +18,7 @@ _VALUES = 2_000_000  # of these, at most
 _CONTRADICTORY = 0.5  # share of the variance that lies between values of one place and time: no field explains more
 _DIFFERENT = 0.05  # standard deviations between values of one place and time that are told
 _SPIKE, _NEIGHBOURS = 30.0, 4  # times as far from the middle as any neighbour, in space or time
+_WILD, _ALONE = 20.0, 5.0  # deviations of training, and times as far out as neighbours, of what is left out
 _FAR = 10.0  # standard deviations of the inner values, within which nothing is called a spike
 _ROUNDING = 1e-3  # share of a channel's deviation that rounding to single precision may have
 
@@ -41,7 +44,7 @@ def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.n
                 apart, repeated, within = apart + some[0], repeated + some[1], within + some[2]
         total += int(np.isfinite(u).sum())
         if not moving:
-            found, size = _spikes(x[0], u)
+            found, size = _spikes(x[0], u, _SPIKE)
             spikes, seen = spikes + int(found.sum()), seen + int(np.isfinite(u).sum())
             worst = max(worst, (size, int(number)))
     path = source.file.path
@@ -86,8 +89,29 @@ def _several_values(x: np.ndarray, u: np.ndarray) -> tuple[int, int, float]:
     return int((np.abs(off) > _DIFFERENT / 2).sum()), int(shared.sum()), float((off**2).sum())
 
 
-def _spikes(x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, float]:
-    """Which of the values u (T, N, C) at points x (N, d) are spikes, and how far out the farthest lies."""
+def without_wild_values(batch: TrajectoryBatch) -> TrajectoryBatch:
+    """A batch of normalised values without those that no training leads to expect and no neighbour in space or time
+    supports, of which it warns: one of them would drag all that is inferred from its frame."""
+    far = (batch.u.abs() > _WILD).cpu().numpy()
+    if not far.any():
+        return batch
+    x = batch.x.cpu().numpy()
+    for s in np.flatnonzero(far.any((1, 2, 3))):
+        points, u = x[s if len(x) > 1 else 0], batch.u[s].double().cpu().numpy()
+        for rows in [slice(k, k + 1) for k in range(len(u))] if len(points) > 1 else [slice(None)]:
+            if far[s, rows].any():
+                far[s, rows] &= _spikes(points[rows][0], u[rows], _ALONE)[0]
+    if not far.any():
+        return batch
+    warnings.warn(f"{int(far.sum())} of {int(torch.isfinite(batch.u).sum())} observed values lie more than {_WILD:g} "
+                  "standard deviations out, and far from all of their neighbours in space and time; they are left out",
+                  stacklevel=4)
+    return batch.with_values(batch.u.masked_fill(torch.as_tensor(far, device=batch.u.device), torch.nan))
+
+
+def _spikes(x: np.ndarray, u: np.ndarray, alone: float) -> tuple[np.ndarray, float]:
+    """Which of the values u (T, N, C) at points x (N, d) are spikes, `alone` times as far from the middle as any of
+    their neighbours, and how far out the farthest lies."""
     middle = np.nanmedian(u, axis=(0, 1))
     out = np.nan_to_num(np.abs(u - middle))
     inner = np.array([np.sqrt(np.mean(one[one <= np.quantile(one, 0.95)] ** 2)) for one in np.moveaxis(out, -1, 0)])
@@ -102,5 +126,5 @@ def _spikes(x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, float]:
     if count > 1:
         for near in cKDTree(x).query(x, count)[1].T[1:]:
             around = np.maximum(around, out[:, near])
-    found &= out > _SPIKE * around
+    found &= out > alone * around
     return found, float(out[found].max(initial=0.0))

@@ -18,6 +18,7 @@ from inrflow.data.batch import Normalisation, TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.labelled import observations_from
 from inrflow.data.observations import Observations
+from inrflow.data.plausible import without_wild_values
 from inrflow.data.window import window_of
 from inrflow.decoders.base import Decoder
 from inrflow.decoders.registry import build_decoder, decoder_structure
@@ -212,7 +213,7 @@ class Surrogate(Shown):
         `context`: prior of the contexts, by default the surrogate's. Of windows of several frames the contexts are
         first estimated from the motion of the codes, and the flow is linearised there.
         """
-        inner = self._inner(window)
+        inner = without_wild_values(self._inner(window))
         if self.context_size and inner.u.shape[1] > 1:
             context = context or self.prior.context(self.context_size)
             context = ContextPrior(context.mean, context.covariance, self._nominal(inner, context))

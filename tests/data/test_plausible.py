@@ -4,11 +4,13 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
+from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.data.plausible import check_plausible
+from inrflow.data.plausible import check_plausible, without_wild_values
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 
@@ -54,3 +56,19 @@ def test_spikes_are_told_with_their_share(tmp_path):
 def test_a_small_signal_on_a_large_constant_is_told_to_lose_its_digits(tmp_path):
     with pytest.warns(UserWarning, match="varies by .* around 1e.03; values are kept in single precision"):
         check(tmp_path / "offset.h5", 1e3 + 1e-3 * WAVES)
+
+
+def test_one_wild_value_is_left_out_and_a_large_field_is_not():
+    u = torch.as_tensor(WAVES[:2])
+    batch = TrajectoryBatch(torch.as_tensor(T).expand(2, -1), torch.as_tensor(X)[None, None], 30 * u)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert without_wild_values(batch) is batch
+    one = u.clone()
+    one[1, 3, 5] = 50.0
+    with pytest.warns(UserWarning, match="1 of 384 observed values lie more than 20 standard deviations out"):
+        kept = without_wild_values(batch.with_values(one)).u
+    assert torch.isnan(kept).nonzero().tolist() == [[1, 3, 5, 0]]
+    moving = TrajectoryBatch(batch.t, batch.x.expand(2, 8, 24, 1), one)
+    with pytest.warns(UserWarning, match="1 of 384"):
+        assert bool(torch.isnan(without_wild_values(moving).u[1, 3, 5, 0]))

@@ -3,10 +3,10 @@
     k(dy, dt) = sum_q s_q^2 M_nu(|(dy - v dt) / l_q|) M_mu(|dt| / tau_q),    and a nugget in observed values
 
 The first component is constant in space (an unknown mean of every time, as in ordinary kriging), and linear along
-coordinates with a trend (an unknown slope of every time, as in universal kriging): s_0^2 + y . diag(b^2) y'. Lengths
-l_q differ between groups of coordinates (geometric anisotropy); v is the velocity of a frozen field (Gneiting, Genton and
-Guttorp, 2007). Matern functions of half-integer smoothness (Rasmussen and Williams, 2006, 4.16) are positive definite
-in R^p, hence with chordal distances on circles and spheres.
+coordinates with a trend (an unknown slope of every time, as in universal kriging): s_0^2 + y . diag(b^2) y'.
+Lengths l_q differ between groups of coordinates (geometric anisotropy); v is the velocity of a frozen field (Gneiting,
+Genton and Guttorp, 2007). Matern functions of half-integer smoothness (Rasmussen and Williams, 2006, 4.16) are positive
+definite in R^p, hence with chordal distances on circles and spheres.
 """
 
 from __future__ import annotations

@@ -199,7 +199,8 @@ class Conditioned:
         assert channel is not None
         y = self.field.places(x)
         if sites is None:
-            mean, variance = torch.zeros(len(t), dtype=torch.float64), channel.covariance.variance_at(torch.as_tensor(y))
+            mean = torch.zeros(len(t), dtype=torch.float64)
+            variance = channel.covariance.variance_at(torch.as_tensor(y))
         else:
             mean, variance = krige(*sites, t, y)
         variance = variance + channel.covariance.nugget
@@ -319,7 +320,8 @@ def _offsets(
     if known.sum() < 8:
         return None
     samples = Samples(np.zeros(int(known.sum())), places(x[first][known]), np.flatnonzero(known), offset[known])
-    return Offsets(x[first], offset, fit_covariance(samples, places.groups, (False,) * len(places.groups), seed, richer=False))
+    still = (False,) * len(places.groups)
+    return Offsets(x[first], offset, fit_covariance(samples, places.groups, still, seed, richer=False))
 
 
 def rows_of(t: Tensor, x: Tensor, u: Tensor, delay: Tensor | None = None) -> list[Rows]:

@@ -46,8 +46,8 @@ class Samples:
 
 @dataclass
 class Blocks:
-    """Values in B blocks of m: t (B, m), y (B, m, p), value (B, m), place (B, m), `missing` (B, m) where there are fewer;
-    floor: a variance that is added to the nugget."""
+    """Values in B blocks of m: t (B, m), y (B, m, p), value (B, m), place (B, m), `missing` (B, m) where there are
+    fewer; floor: a variance that is added to the nugget."""
 
     t: Tensor
     y: Tensor
@@ -116,8 +116,8 @@ def blocks_of(samples: Samples, random: np.random.Generator) -> Blocks:
     missing = torch.as_tensor(index < 0)
     identity = np.unique(place, return_inverse=True)[1].reshape(-1)
     value = torch.as_tensor(samples.value)[index].masked_fill(missing, 0.0)
-    return Blocks(torch.as_tensor(t)[index], torch.as_tensor(y)[index], value, torch.as_tensor(identity)[index], missing,
-                  _JITTER * _variance(samples))
+    return Blocks(torch.as_tensor(t)[index], torch.as_tensor(y)[index], value, torch.as_tensor(identity)[index],
+                  missing, _JITTER * _variance(samples))
 
 
 def _some_places(
@@ -225,7 +225,8 @@ def _variance(samples: Samples) -> float:
 def _extents(samples: Samples, form: Form) -> np.ndarray:
     """(L,) deviations of the places along each group of coordinates."""
     spread = samples.y.std(0)
-    extents = np.array([max(spread[k] for k, g in enumerate(form.groups) if g == group) for group in range(form.lengths)])
+    groups = np.array(form.groups)
+    extents = np.array([spread[groups == group].max() for group in range(form.lengths)])
     return np.where(extents > 0, extents, extents.max() or 1.0)
 
 

@@ -135,8 +135,8 @@ def joint(covariance: Covariance, sites: Sites | None, t: np.ndarray, y: np.ndar
 
 
 def left_out(sites: Sites, values: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Errors (Q,) of `rows` (Q,) of values (R,) as predicted from others around them, and their variances with the noise
-    that they have (Dubrule, 1983): in closed form, of windows one after another or of the neighbours of each."""
+    """Errors (Q,) of `rows` (Q,) of values (R,) as predicted from others around them, and their variances with the
+    noise that they have (Dubrule, 1983): in closed form, of windows one after another or of the neighbours of each."""
     error, variance = torch.empty(2, len(rows), dtype=torch.float64)
     with torch.no_grad():
         for some, near in _around(sites, rows):
@@ -159,8 +159,8 @@ def _around(sites: Sites, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.nda
 
 def noise_of_doubtful(sites: Sites, values: Tensor, threshold: float = DOUBTFUL) -> np.ndarray:
     """Variances (R,) beside the nugget with which no value lies more than `threshold` deviations from what the others
-    around it say: a Huber weight at observations that were not the reason (iterated, the most doubtful first, as it makes
-    its neighbours look doubtful). What lies three times as far counts for nothing."""
+    around it say (a Huber weight), the most doubtful first, as it makes its neighbours look doubtful. What lies three
+    times as far counts for nothing."""
     noise, rows = np.zeros(len(values)), np.arange(len(values))
     for _ in range(_ROUNDS):
         now = Sites(sites.t, sites.y, sites.covariance, noise)

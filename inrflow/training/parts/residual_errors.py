@@ -48,7 +48,8 @@ class Comparison:
     def best_weight(self) -> float:
         """Weight, from 0 to 1, of least mean squared error."""
         squares = float((self.own.square() + self.hidden).sum())
-        return float(np.clip(float((self.own * self.error + self.hidden).sum()) / squares, 0.0, 1.0)) if squares else 0.0
+        shared = float((self.own * self.error + self.hidden).sum())
+        return float(np.clip(shared / squares, 0.0, 1.0)) if squares else 0.0
 
     def mean_square(self, weight: Tensor, own: bool = True) -> Tensor:
         """Mean squared errors with weights (V,), at places that were not observed and that were, if there are any."""

@@ -31,8 +31,8 @@ def two_blocks(seed: int = 0) -> Blocks:
     missing = torch.zeros(2, 6, dtype=torch.bool)
     missing[1, 4:] = True
     value = torch.as_tensor(random.standard_normal((2, 6))).masked_fill(missing, 0.0)
-    return Blocks(torch.as_tensor(random.uniform(0, 3, (2, 6))), torch.as_tensor(random.uniform(0, 1, (2, 6, 2))), value,
-                  torch.tensor([[0, 0, 1, 1, 2, 2]] * 2), missing, 0.0)
+    t, y = torch.as_tensor(random.uniform(0, 3, (2, 6))), torch.as_tensor(random.uniform(0, 1, (2, 6, 2)))
+    return Blocks(t, y, value, torch.tensor([[0, 0, 1, 1, 2, 2]] * 2), missing, 0.0)
 
 
 def covariance_of(data: Blocks, block: int, count: int) -> np.ndarray:
