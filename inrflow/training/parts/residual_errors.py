@@ -11,6 +11,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from inrflow.encoding.residual.field import ChannelField, combined_std
+from inrflow.evaluation.metrics.intervals import gaussian_crps
 from inrflow.numerics.normal import HALF_WIDTH_90
 
 _FEWEST, _NARROWEST, _WIDEST = 10, 0.1, 10.0  # errors of which a quantile is taken; factors on deviations
@@ -25,7 +26,6 @@ class Comparison:
         error: truth minus codes. lead: after the last observation. seen: whether the place was observed.
         difference: of the process at the last observed time; own: at that time itself.
         variance: of an observation by the process, own_variance at that time itself. std: by codes alone.
-        hidden: variance of codes that `error` does not show, as their decoder was trained with the place.
     """
 
     error: Tensor
@@ -36,7 +36,6 @@ class Comparison:
     variance: Tensor
     own: Tensor
     own_variance: Tensor
-    hidden: Tensor
 
     @classmethod
     def joined(cls, parts: list[Comparison]) -> Comparison:
@@ -47,16 +46,22 @@ class Comparison:
 
     def best_weight(self) -> float:
         """Weight, from 0 to 1, of least mean squared error."""
-        squares = float((self.own.square() + self.hidden).sum())
-        shared = float((self.own * self.error + self.hidden).sum())
-        return float(np.clip(shared / squares, 0.0, 1.0)) if squares else 0.0
+        squares = float(self.own.square().sum())
+        return float(np.clip(float((self.own * self.error).sum()) / squares, 0.0, 1.0)) if squares else 0.0
 
     def mean_square(self, weight: Tensor, own: bool = True) -> Tensor:
         """Mean squared errors with weights (V,), at places that were not observed and that were, if there are any."""
         missed = (self.error - weight * (self.own if own else self.difference)).square()
-        missed = missed + (1 - weight).square() * self.hidden
         groups = [missed[self.seen == seen] for seen in (False, True)]
         return torch.stack([group.mean() for group in groups if len(group)] or [missed.new_tensor(torch.nan)])
+
+    def crps(self, channel: ChannelField | None) -> float:
+        """Mean CRPS between the observations, of codes alone for None: of overconfident ones it is their mean error."""
+        if channel is None:
+            return float(gaussian_crps(self.error, self.std).mean())
+        weight = torch.full_like(self.error, channel.weight)
+        std = combined_std(channel, weight, self.own_variance, self.std, channel.spread[0], self.lead)
+        return float(gaussian_crps(self.error - weight * self.own, std).mean())
 
     def growth(self, channel: ChannelField, weight: Tensor, own: bool = True) -> tuple[float, float]:
         """Level and power of the deviation that grows with the lead, of greatest likelihood; none where it has no
@@ -74,8 +79,9 @@ class Comparison:
 
         return min([(0.0, 1.0), *product(_LEVELS, _POWERS)], key=surprise)
 
-    def spread(self, channel: ChannelField, weight: Tensor, own: bool = True) -> float:
+    def spread(self, channel: ChannelField, weight: Tensor | None = None, own: bool = True) -> float:
         """Factor on deviations of the process with which 90 % intervals hold 90 % of errors, where it has weight."""
+        weight = torch.full_like(self.error, channel.weight) if weight is None else weight
         some = weight > 0.1
         if int(some.sum()) <= _FEWEST:
             return 1.0

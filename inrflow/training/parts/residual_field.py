@@ -74,10 +74,6 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             return surrogate
     if not folds:
         return surrogate
-    unseen = torch.zeros_like(left)
-    if judged.prior.unseen is not None and len(judged.prior.unseen.points):  # their decoder has seen all places
-        unseen = (judged.prior.unseen.variance.mean(0) - left).clamp(min=0)
-        left = left + unseen
     period = tuple(about.period or (0.0,) * len(about.coordinates))
     places = Places.of(period, about.geometry == "sphere", surrogate.box)
     variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run)
@@ -86,17 +82,19 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             + ("" if effort else "; no time is left to look for one"))
     chosen: list[ChannelField | None] = []
     for c, channel in enumerate(about.channels if effort else ()):
-        best, words, least = None, f"{channel}: codes alone", float(left[c])
+        best, words, leaves, least = None, f"{channel}: codes alone", float(left[c]), np.inf
         for name, one in variants.of(c):
-            weighed, between, ahead = _weighed(one, c, folds, places, float(unseen[c]))
-            name = f"{channel}: {name}"
+            weighed, inside, ahead = _weighed(one, c, folds, places)
+            crps, weight = inside.crps(weighed), torch.full_like(inside.lead, weighed.weight)
+            between = float(inside.mean_square(weight).mean())
+            name, least = f"{channel}: {name}", min(least, inside.crps(None))
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
-            if between < BETTER * least:
+            if crps < BETTER * least:
                 words = f"{name}, weight {weighed.weight:.2f}"
-                best, least, row.taken = weighed, between, True
+                best, least, leaves, row.taken = weighed, crps, between, True
             else:
-                row.why = "not clearly better at held-out places"
-        log.say(f"residual field, {words} leaves {least:.2e}, codes alone {float(left[c]):.2e}")
+                row.why = "its CRPS at held-out places is not clearly better"
+        log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {float(left[c]):.2e}")
         chosen.append(best)
     if any(chosen):
         surrogate.residual = ResidualField(places, tuple(chosen))
@@ -148,21 +146,21 @@ class _Variants:
 
 
 def _weighed(
-    channel: ChannelField, c: int, folds: list[Fold], places: Places, unseen: float
-) -> tuple[ChannelField, float, float]:
-    """A channel's process with its weight beside codes, its decay ahead and its spreads, and its mean squared errors
-    between the observed places and ahead of them."""
+    channel: ChannelField, c: int, folds: list[Fold], places: Places
+) -> tuple[ChannelField, Comparison, float]:
+    """A channel's process with its weight beside codes, its decay ahead and its spreads, its errors between the
+    observed places, and its mean squared error ahead of them."""
     between, ahead = [], []
     for fold in folds:
         one = channel if channel.offsets is None else replace(channel, offsets=channel.offsets.without(fold.places))
         others = (None,) * (fold.between.error.shape[1] - c - 1)
         field = ResidualField(places, (*(None,) * c, one, *others))
         conditioned = [Conditioned(field, *pair, lambda x: torch.empty(0)) for pair in fold.observed]
-        between.append(fold.between.against(conditioned, c, unseen))
-        ahead.append(fold.ahead.against(conditioned, c, unseen))
+        between.append(fold.between.against(conditioned, c))
+        ahead.append(fold.ahead.against(conditioned, c))
     inside, outside = Comparison.joined(between), Comparison.joined(ahead)
-    channel = replace(channel, weight=inside.best_weight())
-    share = torch.full_like(inside.lead, channel.weight)
+    weights = [replace(channel, weight=weight) for weight in (inside.best_weight(), 1.0)]
+    channel = min((replace(one, spread=(inside.spread(one), 1.0)) for one in weights), key=inside.crps)
     decay, chosen = Decay(), torch.zeros_like(outside.lead)
     alone = least = outside.mean_square(chosen)
     for own, memory, kept in product((False, True), _MEMORIES, _KEPT):
@@ -172,9 +170,9 @@ def _weighed(
         if float(error.mean()) < _CLEARLY * float(least.mean()) and bool((error <= alone).all()):
             decay, chosen, least = other, weight, error
     channel = replace(channel, growth=outside.growth(channel, chosen, decay.own))
-    spread = inside.spread(channel, share), outside.spread(channel, chosen, decay.own)
-    spread = _cautious(spread[0], folds[0].count), _cautious(spread[1], folds[0].count)
-    return (replace(channel, decay=decay, spread=spread), float(inside.mean_square(share).mean()), float(least.mean()))
+    spread = _cautious(channel.spread[0], folds[0].count), _cautious(
+        outside.spread(channel, chosen, decay.own), folds[0].count)
+    return replace(channel, decay=decay, spread=spread), inside, float(least.mean())
 
 
 def _cautious(factor: float, places: int) -> float:
@@ -214,8 +212,8 @@ class Targets:
     values: Tensor
     edge: Tensor
 
-    def against(self, conditioned: list[Conditioned], c: int, unseen: float) -> Comparison:
-        """What the process of a channel differs from codes, which miss `unseen` more at places that are new to them."""
+    def against(self, conditioned: list[Conditioned], c: int) -> Comparison:
+        """What the process of a channel differs from codes."""
         difference, variance, own, own_variance = torch.zeros(4, len(self.t), dtype=torch.float64)
         for number, one in enumerate(conditioned):
             rows = np.flatnonzero((self.window == number) & torch.isfinite(self.error[:, c]).numpy())
@@ -230,9 +228,8 @@ class Targets:
             if not on_codes:
                 own[rows] -= self.values[rows, c]
                 difference[rows] -= self.edge[rows, c]
-        hidden = unseen * (~self.seen).double()
-        std = (self.std[:, c].square() + hidden).sqrt()
-        return Comparison(self.error[:, c], std, self.lead, self.seen, difference, variance, own, own_variance, hidden)
+        error, std = self.error[:, c], self.std[:, c]
+        return Comparison(error, std, self.lead, self.seen, difference, variance, own, own_variance)
 
 
 @dataclass
