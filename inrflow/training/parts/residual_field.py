@@ -160,7 +160,8 @@ def _weighed(
         ahead.append(fold.ahead.against(conditioned, c))
     inside, outside = Comparison.joined(between), Comparison.joined(ahead)
     weights = [replace(channel, weight=weight) for weight in (inside.best_weight(), 1.0)]
-    channel = min((replace(one, spread=(inside.spread(one), 1.0)) for one in weights), key=inside.crps)
+    # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
+    channel = min((replace(one, spread=(max(inside.spread(one), 1.0), 1.0)) for one in weights), key=inside.crps)
     decay, chosen = Decay(), torch.zeros_like(outside.lead)
     alone = least = outside.mean_square(chosen)
     for own, memory, kept in product((False, True), _MEMORIES, _KEPT):
@@ -170,8 +171,7 @@ def _weighed(
         if float(error.mean()) < _CLEARLY * float(least.mean()) and bool((error <= alone).all()):
             decay, chosen, least = other, weight, error
     channel = replace(channel, growth=outside.growth(channel, chosen, decay.own))
-    spread = _cautious(channel.spread[0], folds[0].count), _cautious(
-        outside.spread(channel, chosen, decay.own), folds[0].count)
+    spread = channel.spread[0], _cautious(outside.spread(channel, chosen, decay.own), folds[0].count)
     return replace(channel, decay=decay, spread=spread), inside, float(least.mean())
 
 
