@@ -1,12 +1,13 @@
-"""Half of the stations of networks hidden: inrflow beside scikit-learn's Gaussian process and PyKrige, hour by hour.
+"""Half of the stations of networks hidden: inrflow beside a Gaussian process, ordinary and space-time kriging.
 
     pip install scikit-learn PyKrige
-    python benchmarks/observations.py [--networks weather fronts buoys] [--seeds 0] [--minutes .5] [--out FILE]
+    python benchmarks/observations.py [--networks NAME ...] [--seeds 0] [--minutes .5] [--out FILE]
 
 The seen half trains a run and is assimilated; values at the hidden half are asked for. The references get what users
-give them: coordinates, one hour at a time; the kernel of the Gaussian process (two Matern functions of smoothness 3/2
-and noise) is the median of fits to every twelfth hour. What is not installed is left out. How to read the result:
-benchmarks/README.md.
+give them: scikit-learn and PyKrige coordinates, one hour at a time; the kernel of the Gaussian process (two Matern
+functions of smoothness 3/2 and noise) is the median of fits to every twelfth hour. Kriging in space and time has two
+Matern functions with exponential decays, by likelihood of twelve windows, and is given the two hours before and after.
+What is not installed is left out. How to read the result: benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import flow_networks
 import numpy as np
 from common import Results, as_table, quiet_log
+from scipy.optimize import minimize
 from scipy.stats import norm
-from station_data import NETWORKS, Network, write
+from station_data import NETWORKS as MADE
+from station_data import Network, write
 
 import inrflow
 from inrflow.data.formats.trajectory_file import TrajectoryFile
@@ -29,6 +33,7 @@ from inrflow.training.problem import Problem
 from inrflow.training.run import start_run
 from inrflow.training.train import train
 
+NETWORKS = MADE | {one.__name__: one for one in (flow_networks.eddies, flow_networks.valley, flow_networks.sharp)}
 FRAMES = 300
 HEADER = ("network", "seed", "channel", "method", "NMSE", "90 % hold", "CRPS", "CPU s")
 Answer = tuple[np.ndarray, np.ndarray]  # means and standard deviations (T, N) at hidden places
@@ -59,8 +64,10 @@ def by_process(x: np.ndarray, u: np.ndarray, at: np.ndarray) -> Answer:
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
     scale, mean = np.nanstd(u), np.nanmean(u)
-    u = (u - mean) / scale
-    ones = np.ones(2) if x.shape[1] == 2 else 1.0  # a length along each axis of the plane
+    u, sphere = (u - mean) / scale, np.allclose((x**2).sum(1), 1)
+    extent = 1.0 if sphere else x.std(0)
+    x, at = x / extent, at / extent
+    ones = 1.0 if sphere else np.ones(x.shape[1])  # a length along each axis of the plane
     kernel = ConstantKernel() * Matern(ones, nu=1.5) + ConstantKernel(0.3) * Matern(0.3 * ones, nu=1.5)
     kernel = kernel + WhiteKernel(0.1)
     thetas = []
@@ -82,6 +89,7 @@ def by_kriging(x: np.ndarray, u: np.ndarray, at: np.ndarray) -> Answer:
     """PyKrige's ordinary kriging with an exponential variogram, hour by hour, in the plane."""
     from pykrige.ok import OrdinaryKriging
 
+    x, at = x[:, :2], at[:, :2]
     means, stds = np.full((2, len(u), len(at)), np.nan)
     for k, frame in enumerate(u):
         known = np.isfinite(frame)
@@ -90,6 +98,47 @@ def by_kriging(x: np.ndarray, u: np.ndarray, at: np.ndarray) -> Answer:
             mean, variance = kriging.execute("points", at[:, 0], at[:, 1])
             means[k], stds[k] = mean, np.sqrt(np.maximum(variance, 1e-12))
     return means, stds
+
+
+def in_space_and_time(x: np.ndarray, u: np.ndarray, at: np.ndarray, width: int = 2) -> Answer:
+    """Kriging around one mean, each hour from those up to `width` before and after it."""
+    scale, mean, extent = np.nanstd(u), np.nanmean(u), x.std(0)
+    x, at, u, count = x / extent, at / extent, (u - mean) / scale, len(u)
+
+    def rough(distance: np.ndarray) -> np.ndarray:
+        return (1 + 3**0.5 * distance) * np.exp(-(3**0.5) * distance)
+
+    def covariance(p: np.ndarray, x: np.ndarray, t: np.ndarray, other: np.ndarray, s: np.ndarray) -> np.ndarray:
+        distance = np.sqrt((((x[:, None] - other) / np.exp(p[5:])) ** 2).sum(-1))
+        slow, fast = (np.exp(-np.abs(t[:, None] - s) / np.exp(one)) for one in p[2:4])
+        return (np.exp(p[0]) * rough(distance) + 1) * slow + np.exp(p[1]) * rough(4 * distance) * fast
+
+    starts = np.random.default_rng(0).permutation(count - width)[:12]
+    windows = []
+    for start in starts:
+        k, i = np.nonzero(np.isfinite(u[start : start + width + 1]))
+        windows.append((x[i], k.astype(float), u[start + k, i]))
+
+    def surprise(p: np.ndarray) -> float:
+        total = 0.0
+        for where, t, value in windows:
+            root = np.linalg.cholesky(covariance(p, where, t, where, t) + np.exp(p[4]) * np.eye(len(t)))
+            total += 0.5 * np.sum(np.linalg.solve(root, value) ** 2) + np.log(np.diag(root)).sum()
+        return total / sum(len(value) for _, _, value in windows)
+
+    first = np.concatenate([np.log([0.5, 0.2, 8.0, 3.0, 0.1]), np.zeros(x.shape[1])])
+    limits = [(-6, 3), (-6, 3), (-1.6, 6.2), (-1.6, 6.2), (-9, 1)] + [(-3, 3)] * x.shape[1]
+    p = minimize(surprise, first, method="L-BFGS-B", bounds=limits, options={"maxiter": 12}).x
+    means, stds = np.full((2, count, len(at)), np.nan)
+    for hour in range(count):
+        begin = max(0, hour - width)
+        k, i = np.nonzero(np.isfinite(u[begin : hour + width + 1]))
+        root = np.linalg.cholesky(covariance(p, x[i], begin + k, x[i], begin + k) + np.exp(p[4]) * np.eye(len(i)))
+        half = np.linalg.solve(root, covariance(p, x[i], begin + k, at, np.full(len(at), hour)))
+        means[hour] = half.T @ np.linalg.solve(root, u[begin + k, i])
+        whole = np.exp(p[0]) + np.exp(p[1]) + 1 + np.exp(p[4])
+        stds[hour] = np.sqrt(np.maximum(whole - (half**2).sum(0), 1e-9))
+    return means * scale + mean, stds * scale
 
 
 def scores(truth: np.ndarray, answer: Answer) -> dict[str, float]:
@@ -114,8 +163,9 @@ def measure(name: str, seed: int, minutes: float) -> list[dict[str, Any]]:
     for c, channel in enumerate(network.description.channels):
         own, truth = {"network": name, "seed": seed, "channel": channel}, network.u[:, hidden, c].astype(float)
         rows.append(own | {"method": "inrflow", "seconds": spent} | scores(truth, (mean[..., c], std[..., c])))
-        for method, function in (("Gaussian process", by_process), ("ordinary kriging", by_kriging)):
-            if function is by_kriging and network.x.shape[1] != 2:
+        for method, function in (("Gaussian process", by_process), ("ordinary kriging", by_kriging),
+                                 ("kriging in space and time", in_space_and_time)):
+            if function is by_kriging and network.description.geometry == "sphere":
                 continue
             began = time.process_time()
             try:
