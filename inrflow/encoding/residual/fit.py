@@ -154,7 +154,7 @@ def fit_covariance(
             gain = least - surprise
             if float(gain.mean()) > max(_GAIN, float(gain.std()) / len(gain) ** 0.5):
                 best, least = new, surprise
-    return best
+    return fitted(best, samples, data) if best.form.drift else best  # velocities are slow to be found
 
 
 def fitted(covariance: Covariance, samples: Samples, data: Blocks, iterations: int | None = None) -> Covariance:

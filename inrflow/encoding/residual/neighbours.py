@@ -17,7 +17,8 @@ from torch import Tensor
 from inrflow.encoding.residual.covariance import Covariance
 
 NEIGHBOURS = 32
-_MOST_OF_TIME, _WINDOW = 150, 240  # values at one time, and in a window of times
+MOST_OF_TIME = 150  # places of a network of few
+_WINDOW = 240  # values in a window of times
 _BLOCK = 1 << 17  # numbers in the covariance matrices of a block, which stay in the cache
 _JITTER = 1e-9
 DOUBTFUL = 5.0  # deviations from what others say
@@ -38,7 +39,7 @@ class Sites:
             own = float(covariance.nugget + _JITTER * covariance.variance)
         self.noise = torch.as_tensor(own + (np.zeros(len(t)) if noise is None else noise))
         self.times, counts = np.unique(t, return_counts=True)
-        self.windowed = len(t) > 0 and int(counts.max()) <= _MOST_OF_TIME and len(t) >= 2 * len(self.times)
+        self.windowed = len(t) > 0 and int(counts.max()) <= MOST_OF_TIME and len(t) >= 2 * len(self.times)
         self._order = np.argsort(t, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._tree = None if self.windowed else cKDTree(covariance.metric(y, t))

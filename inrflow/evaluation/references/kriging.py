@@ -12,7 +12,7 @@ from torch import Tensor
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.encoding.residual.covariance import Covariance, Form
-from inrflow.encoding.residual.fit import Samples, fit_covariance
+from inrflow.encoding.residual.fit import Samples, fit_covariance, start
 from inrflow.encoding.residual.neighbours import Sites, krige
 from inrflow.encoding.residual.places import Places
 from inrflow.evaluation.references.base import Reference
@@ -65,7 +65,8 @@ class Kriging(Reference):
                 return None
             rows = Samples(_APART * (s * u.shape[1] + k), places(x[s, k, n]), np.unique(
                 x[s, k, n], axis=0, return_inverse=True)[1].reshape(-1), ((u[s, k, n, c] - mean[c]) / scale[c]).numpy())
-            parameters.append(fit_covariance(rows, places.groups, places.moving, richer=False).parameters)
+            simple = start(rows, Form((1.5,), 0.5, (0,) * len(places.groups), places.moving))
+            parameters.append(fit_covariance(rows, places.groups, places.moving, near=simple).parameters)
         about = {"period": list(places.period), "sphere": places.sphere, "origin": list(places.origin),
                  "unit": list(places.unit)}
         return cls(mean, scale, torch.stack(parameters), about)

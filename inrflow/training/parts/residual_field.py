@@ -28,6 +28,7 @@ from inrflow.encoding.residual.field import (
     joined,
     rows_of,
 )
+from inrflow.encoding.residual.neighbours import MOST_OF_TIME
 from inrflow.encoding.residual.places import Places
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.residual import rows_and_codes
@@ -80,6 +81,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     effort = variants.effort(len(about.channels))
     log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
             + ("" if effort else "; no time is left to look for one"))
+    few = problem.source.shared_points and folds[0].count <= MOST_OF_TIME
     chosen: list[ChannelField | None] = []
     for c, channel in enumerate(about.channels if effort else ()):
         best, words, leaves, least = None, f"{channel}: codes alone", float(left[c]), np.inf
@@ -89,7 +91,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             between = float(inside.mean_square(weight).mean())
             name, least = f"{channel}: {name}", min(least, inside.crps(None))
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
-            if crps < BETTER * least:
+            # codes trained at few places look better there than elsewhere: kriging gives way to clearly better ones
+            if crps < (1 / BETTER if few and best is None else BETTER) * least:
                 words = f"{name}, weight {weighed.weight:.2f}"
                 best, least, leaves, row.taken = weighed, crps, between, True
             else:
