@@ -5,7 +5,8 @@ formats of one's own, registered by the `register_format` of this package, come 
 """
 
 from inrflow.data.formats.builtin import (  # noqa: F401, I001
-    csv_table, mesh_series, parquet_table, hdf5_table, arrays, matlab, npz, netcdf, pdebench, the_well, trajectories,
+    csv_table, mesh_series, parquet_table, hdf5_table, arrays, matlab, npz, openfoam, netcdf, pdebench, the_well,
+    trajectories,
 )
 from inrflow.data.formats.registry import Format, register_format
 
