@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
         from inrflow.commands.several.sweep import run_sweep
 
         return run_sweep(arguments, run_alone, check)
-    if (size := Processes.of().size) > 1:
+    if {"RANK", "SLURM_PROCID"} & set(os.environ) and (size := Processes.of().size) > 1:
         raise UserError(f"a training is the work of one process, and {size} were started; give --multirun with lists "
                         "of values (seed=0,1 recipe=law,neural), whose combinations they share")
     return run_alone(arguments)

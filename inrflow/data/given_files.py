@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from inrflow.config.schema import AdaptDataConfig
 
-_OPTION = re.compile(r"(?<![\w.])(?=(channels|coordinates|time|trajectory|select\.\w+|period)=)")  # of convert
+_OPTION = re.compile(r"(?<![\w.])(?=(channels|coordinates|time|trajectory|stations|select\.\w+|period)=)")  # of convert
 FOLDER = "data"  # of converted files, in the output
 
 

@@ -17,12 +17,6 @@ from inrflow.errors import UserError
 from inrflow.model.state_prior import StateEstimate
 
 
-def wanted(solution: Any, t: Any, x: Any) -> bool:
-    """Whether the values of a query at t and x have a gradient."""
-    given = any(isinstance(one, Tensor) and one.requires_grad for one in (t, x))
-    return torch.is_grad_enabled() and (given or solution.estimate.mean.requires_grad)
-
-
 def with_gradient(solution: Any, mean: Tensor, t: Any, x: Any, times: Tensor, points: Tensor, by_row: bool
                   ) -> Tensor:
     """The values `mean`, (R, C) of rows or (T, N, C), with their gradient; times and points as `asked_points` has them.

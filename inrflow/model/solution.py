@@ -16,7 +16,7 @@ from inrflow.data.labelled import asked_dataset, asked_points
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 from inrflow.model.ensemble import decoded_change, deviations, spread_of
-from inrflow.model.gradients import wanted, with_gradient
+from inrflow.model.gradients import with_gradient
 from inrflow.model.joint import JointPosterior, Model, Placement, placed
 from inrflow.model.state_path import StatePath
 from inrflow.model.state_prior import StateEstimate
@@ -179,7 +179,8 @@ class Solution(Shown):
         result = self._answered(times, points, by_row, what)
         warn_diverged(self.diverged)
         self.diverged = min(diverged, self.diverged)
-        if "mean" in result and wanted(self, t, x):
+        graph = any(isinstance(one, Tensor) and one.requires_grad for one in (t, x, self.estimate.mean))
+        if graph and "mean" in result and torch.is_grad_enabled():
             torch_out = True
             result["mean"] = with_gradient(self, result["mean"], t, x, times, points, by_row)
         result = {key: value.reshape(*shape, *value.shape[1 if by_row else 2 :]) for key, value in result.items()}
@@ -281,9 +282,8 @@ class Solution(Shown):
             + s**2 * (s - 1) * width * slopes[cell + 1]
         )
 
-    def _block(
-        self, times: Tensor, states: Tensor, which: Tensor, x: Tensor, what: tuple[str, ...]
-    ) -> dict[str, Tensor]:
+    def _block(self, times: Tensor, states: Tensor, which: Tensor, x: Tensor, what: tuple[str, ...]
+               ) -> dict[str, Tensor]:
         """Answers (R, ...) for rows of one point and one time each; their states are rows `which` (R,) of (D, n)."""
         model = self.surrogate
         decoder, size = model.decoder, model.code_size

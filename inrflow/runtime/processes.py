@@ -13,6 +13,7 @@ from inrflow.errors import UserError
 
 _PATIENCE = timedelta(days=7)  # one process may be done long before another
 _PORTS = 20_000
+_NAMES = ("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")  # the latter is set by srun alone
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Processes:
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> Processes:
         """As the environment says; one process where it says nothing. Raises UserError where it makes no sense."""
-        for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        for rank, size in _NAMES:
             if rank in environment and size in environment:
                 try:
                     result = cls(int(environment[rank]), int(environment[size]))

@@ -51,7 +51,8 @@ def job(folder, fatal, size=2):
 def test_the_environment_says_which_process_this_is():
     assert Processes.of({}) == Processes(0, 1)
     assert Processes.of({"RANK": "1", "WORLD_SIZE": "3"}) == Processes(1, 3)
-    assert Processes.of({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}).first
+    assert Processes.of({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}) == Processes(1, 2)
+    assert Processes.of({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}).size == 1  # a batch script, without srun
     with pytest.raises(UserError, match="no process of a job"):
         Processes.of({"RANK": "3", "WORLD_SIZE": "3"})
 

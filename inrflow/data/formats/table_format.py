@@ -91,7 +91,7 @@ class TableContent(Content):
         if not axes or not fields or absent:
             problem = f"there is no column {', '.join(absent)}" if absent else "cannot tell coordinates from channels"
             raise UserError(f"{path} has the columns {', '.join(names)}: {problem}; name them with coordinates=[...] "
-                            "and channels=[...]")
+                            "and channels=[...], or, of a table of stations, their places with stations=FILE")
         dates = first.dtype.kind == "M" or (first.dtype.kind == "O" and not all_numbers(first))
         self.description = options.describe(path, fields, axes, time_units=DEFAULT_CALENDAR if dates else None,
                                             geometry="sphere" if sphere else None)

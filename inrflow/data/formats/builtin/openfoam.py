@@ -161,7 +161,7 @@ def _centres(case: Path) -> tuple[np.ndarray, list[int]]:
                         "fit; write the mesh again")
     label = np.repeat(np.arange(len(faces)), [len(face) for face in faces])
     centre = np.stack([np.bincount(label, points[corners, axis]) for axis in range(3)], -1)
-    centre /= np.bincount(label)[:, None]
+    centre = centre / np.bincount(label)[:, None]
     cell = np.concatenate([owner, neighbour])
     sums = np.concatenate([centre, centre[: len(neighbour)]])
     count = np.bincount(cell)
