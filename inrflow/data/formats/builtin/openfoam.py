@@ -160,8 +160,8 @@ def _centres(case: Path) -> tuple[np.ndarray, list[int]]:
         raise UserError(f"{mesh} has {len(faces)} faces, {len(owner)} owners and {len(points)} points, which do not "
                         "fit; write the mesh again")
     label = np.repeat(np.arange(len(faces)), [len(face) for face in faces])
-    centre = np.stack([np.bincount(label, points[corners, axis]) for axis in range(3)], -1)
-    centre = centre / np.bincount(label)[:, None]
+    totals = np.stack([np.bincount(label, points[corners, axis]) for axis in range(3)], -1)
+    centre = totals / np.bincount(label)[:, None]
     cell = np.concatenate([owner, neighbour])
     sums = np.concatenate([centre, centre[: len(neighbour)]])
     count = np.bincount(cell)
