@@ -7,10 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+from small_surrogates import law, seen
 
 from inrflow import Surrogate
 from inrflow.commands.explore.answers import ERROR, RATE, SPREAD, VALUE, Explored
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_trajectories
 from inrflow.errors import UserError
 
 
@@ -42,6 +44,22 @@ def test_fields_are_answers_of_the_solution_on_a_grid(explored, tiny_run):
     missed = explored.view("1", float(frames.t[2]) + 1e-3, 0, ERROR, window)
     assert np.allclose(missed.values, solution(float(frames.t[2]), frames.x)[:, 0] - frames.u[2, :, 0], atol=1e-5)
     assert "extrapolation" in explored.view("1", 2.0, 0, VALUE, window).words
+
+
+@pytest.mark.parametrize("place", ["mesh", "sphere", "walls"])
+def test_pictures_of_other_domains_leave_out_what_lies_outside(place, tmp_path):
+    surrogate = law(place)
+    frames = seen(surrogate, frames=3).frames()
+    write_trajectories(tmp_path / "a.h5", frames.t, frames.x, frames.u[None], surrogate.description)
+    shown = Explored(surrogate, tmp_path / "a.h5")
+    window = shown.box + np.array([[-1.0], [1.0]]) * (place == "mesh")
+    view = shown.view("0", 0.1, 0, VALUE, window)
+    known = np.isfinite(view.values)
+    assert view.shape == (None if place == "walls" else (100, 100)) and 0.1 < known.mean() <= 1
+    assert known.all() == (place != "mesh")
+    assert len(shown.view("0", 0.1, 0, ERROR, window).values) == frames.x.shape[0]
+    if place == "sphere":
+        assert shown.axes == ("longitude", "latitude") and np.abs(shown.box[:, 1]).max() <= 90
 
 
 def test_series_hold_an_interval_and_what_was_observed_nearby(explored):
