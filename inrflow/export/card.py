@@ -143,7 +143,9 @@ def _files(surrogate: Surrogate, exported: Exported) -> Iterator[str]:
         yield "import numpy as np, onnxruntime"
         yield ""
         yield 'step, decode = (onnxruntime.InferenceSession(f"{name}.onnx") for name in ("step", "decode"))'
-        yield f"t, s = np.zeros(1), np.zeros((1, {n}))  # of observations: surrogate.assimilate(seen).states(t)[0]"
+        yield "# the first state, of observations: surrogate.assimilate(seen).states(torch.zeros(1))[0]" + (
+            f"[:, :{n}]" if surrogate.context_size else "")
+        yield f"t, s = np.zeros(1), np.zeros((1, {n}))"
         yield f"for _ in range(10):  # each {exported.step:.6g} {_plain(about.time_units or 'of time')}"
         yield f'    s, t = step.run(None, {{"t": t, "s": s}})[0], t + {exported.step!r}'
         if not exported.at_points:

@@ -56,12 +56,16 @@ def agree(surrogate, observed, x, folder, step_length):
 
 
 @pytest.mark.parametrize("surrogate", [law(), network()], ids=["law", "network"])
-def test_steps_and_values_in_onnxruntime_are_those_of_queries(surrogate, tmp_path):
+def test_steps_and_values_in_onnxruntime_are_those_of_queries(surrogate, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     written = export(surrogate, tmp_path)
     x = np.random.default_rng(1).random((7, 1))
     agree(surrogate, seen(surrogate), x, tmp_path, written.step)
     card = (tmp_path / "README.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(card.split("```python\n")[1].split("```")[0], names)  # the program of the card
+    assert names["u"].shape == (1, 5, len(surrogate.description.channels)) and np.isfinite(names["u"]).all()
     assert "step.onnx" in card and "decode.pt2" in card and not (tmp_path / "points.csv").exists()
 
 
