@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -13,10 +14,10 @@ from inrflow.evaluation.forecast import forecast
 from inrflow.model.state_prior import ContextPrior, StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import seconds_of
-from inrflow.numerics.normal import HALF_WIDTH_90
 
 CALIBRATED = ("spread", "growth", "inflation")  # of a StatePrior
 _VALUES = 100_000
+_HELD, _HELD_AHEAD = 0.9, 0.95  # shares of the values that intervals shall hold
 _FRACTIONS = (1.0, 0.25, 0.0625)  # of the points, observed in the held-out windows
 _FEWEST = 8  # values in a window that can be assimilated
 _FEWEST_VALUES, _FEWEST_FRAMES = 10, 3  # of quantiles, and of their growth
@@ -25,12 +26,13 @@ _NEGLIGIBLE = 0.1  # of the rest: variance of codes that tells nothing of its in
 _LEAST, _MOST, _POWER = 0.01, 1e3, 1.0  # factors, and the largest power
 _ROUNDS = 4
 _BISECTIONS = 12
+_MANY = 100  # trajectories
 _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed white ones by its square root
 
 
 def calibrate(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None,
-    points: Tensor | None = None,
+    points: Tensor | None = None, ahead: bool = False,
 ) -> StatePrior:
     """The surrogate's prior with standard deviations that agree with forecasts of trajectories that are new to it.
 
@@ -45,6 +47,8 @@ def calibrate(
         window: number of first frames assimilated, at all of their points and at fractions of them.
         context: known contexts of the trajectories, or None.
         points: of those at which forecasts are compared, None for all.
+        ahead: of a model whose codes hold all of a frame: forecasts alone count, by their 95 % intervals, and there is no
+            inflation.
     """
     channels = batch.u.shape[-1]
     spread = torch.ones(channels, dtype=torch.float64)
@@ -53,24 +57,28 @@ def calibrate(
     if not surrogate.decoder.affine:
         return neutral
     surrogate = replace(surrogate, prior=neutral)
-    every = [_errors(surrogate, batch, window, fraction, context, points) for fraction in _FRACTIONS]
+    every = [_errors(surrogate, batch, window, fraction, context, points)
+             for fraction in (_FRACTIONS[:1] if ahead else _FRACTIONS)]
     for c in range(channels):
-        whole, some = every[0].of(c), Errors.join([errors.of(c) for errors in every[1:]])
+        whole = every[0].of(c)
+        whole = whole.select(whole.lead > 0) if ahead else whole
+        some = Errors.join([errors.of(c) for errors in every[1:]]) if not ahead else whole.select(whole.number < 0)
         if len(whole.number) >= _FEWEST_VALUES:
-            spread[c], growth[c], inflation[c] = factors_of(whole, some)
+            spread[c], growth[c], inflation[c] = factors_of(whole, some, _HELD_AHEAD if ahead else _HELD)
     return replace(neutral, spread=spread, growth=growth, inflation=inflation)
 
 
-def factors_of(whole: Errors, some: Errors) -> tuple[float, float, float]:
+def factors_of(whole: Errors, some: Errors, held: float = _HELD) -> tuple[float, float, float]:
     """Spread, growth and inflation of one channel, of windows observed at all and at some of their points."""
-    inflation, growth = 0.0, _growth(whole.scaled(), whole.lead, whole.number)
+    width = NormalDist().inv_cdf((1 + held) / 2)
+    inflation, growth = 0.0, _growth(whole.scaled(width), whole.lead, whole.number, held)
     some = some.select(some.codes > _NEGLIGIBLE * some.rest)
     for _ in range(_ROUNDS if len(some.number) >= _FEWEST_VALUES else 1):
-        spread = quantile_of_others(whole.scaled(growth=growth, inflation=inflation), whole.number)
+        spread = quantile_of_others(whole.scaled(width, growth, inflation), whole.number, held)
         spread = min(max(spread, _LEAST), _MOST)
         if len(some.number) >= _FEWEST_VALUES:
-            wanted = 2 * some.scaled(spread, growth).clamp_min(1e-30).log() / some.ratio.log()
-            inflation = min(max(quantile_of_others(wanted, some.number), -_POWER), _POWER)
+            wanted = 2 * some.scaled(spread * width, growth).clamp_min(1e-30).log() / some.ratio.log()
+            inflation = min(max(quantile_of_others(wanted, some.number, held), -_POWER), _POWER)
     return spread, growth, inflation
 
 
@@ -90,10 +98,10 @@ class Errors:
         """Variances (B,) of both, relative to that of the rest."""
         return 1 + self.codes / self.rest
 
-    def scaled(self, spread: float = 1.0, growth: float = 0.0, inflation: float = 0.0) -> Tensor:
-        """Errors (B,) in half widths of 90 % intervals."""
-        std = (self.codes + self.rest).sqrt() * spread * (1 + self.lead) ** growth * self.ratio ** (inflation / 2)
-        return self.error / std / HALF_WIDTH_90
+    def scaled(self, width: float = 1.0, growth: float = 0.0, inflation: float = 0.0) -> Tensor:
+        """Errors (B,) in half widths of intervals, in units of the deviation."""
+        std = (self.codes + self.rest).sqrt() * width * (1 + self.lead) ** growth * self.ratio ** (inflation / 2)
+        return self.error / std
 
     def of(self, channel: int) -> Errors:
         """Known errors (B,) of one channel of all of them (B, C)."""
@@ -113,15 +121,16 @@ class Errors:
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
-def quantile_of_others(values: Tensor, number: Tensor, share: float = 0.9) -> float:
+def quantile_of_others(values: Tensor, number: Tensor, share: float = _HELD) -> float:
     """The quantile of values (B,) whose level, of the other trajectories, holds a share of those of each trajectory.
 
     Values of a trajectory have errors in common, so that a new one has fewer below the quantile of a few others: the
     level is that at which trajectories left out, one after the other, hold the share (`number` (B,) tells them apart).
-    The largest value where none does; the plain quantile of a single trajectory.
+    The largest value where none does; the plain quantile of a single trajectory, and of so many that one of them moves
+    no quantile.
     """
     names = number.unique()
-    if len(names) == 1:
+    if not 1 < len(names) <= _MANY:
         return float(values.quantile(share))
     parts = [(values[number == one], values[number != one].sort().values) for one in names]
 
@@ -167,20 +176,20 @@ def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds:
     return batch, context, some
 
 
-def _growth(values: Tensor, lead: Tensor, number: Tensor) -> float:
-    """The power of 1 + lead (B,) with which 90% quantiles of scaled errors (B,) of trajectories of some numbers (B,)
+def _growth(values: Tensor, lead: Tensor, number: Tensor, held: float) -> float:
+    """The power of 1 + lead (B,) with which quantiles of scaled errors (B,) of trajectories of some numbers (B,)
     grow; 0 where it is within two standard errors of none, those of the mean of trajectories.
     """
-    each = [_power(values[number == i], lead[number == i]) for i in number.unique()]
+    each = [_power(values[number == i], lead[number == i], held) for i in number.unique()]
     error = float(np.std(each)) / max(len(each) - 1, 1) ** 0.5
-    power = _power(values, lead)
+    power = _power(values, lead, held)
     return min(power, _FASTEST) if len(each) > 1 and power > 2 * error else 0.0
 
 
-def _power(values: Tensor, lead: Tensor) -> float:
-    """The slope of the logarithms of 90% quantiles of values (B,) by those of 1 + lead (B,), 0 lead left out."""
+def _power(values: Tensor, lead: Tensor, held: float) -> float:
+    """The slope of the logarithms of quantiles of values (B,) by those of 1 + lead (B,), 0 lead left out."""
     frames, which = lead.round(decimals=3).unique(return_inverse=True)
-    points = [(float(frame), float(values[which == i].quantile(0.9))) for i, frame in enumerate(frames)
+    points = [(float(frame), float(values[which == i].quantile(held))) for i, frame in enumerate(frames)
               if frame > 0 and int((which == i).sum()) >= _FEWEST_VALUES]
     points = [(frame, quantile) for frame, quantile in points if quantile > 0]
     if len(points) < _FEWEST_FRAMES:

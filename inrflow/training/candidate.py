@@ -70,7 +70,8 @@ class Candidate:
         context_size: P, constant numbers at the end of a state; contexts: (S, P) of the validation trajectories.
         explained: whether the law explains the data, so that nothing better can be expected on the same basis.
         refit: fits the dynamics once more to all trajectories; refit_decoder: the decoder too, of a whole surrogate.
-        calibrated: how many trajectories calibrate its standard deviations.
+        calibrated: how many trajectories calibrate its standard deviations, and whether by forecasts `ahead` alone.
+        innovations: (n,) variance that one unit of time adds to a state, where the recipe knows it.
         metadata: kept with the surrogate.
         row: of candidates.json; None: to be added.
     """
@@ -94,12 +95,17 @@ class Candidate:
     refit: Callable[[], Refitted] | None = None
     refit_decoder: Callable[[Surrogate], Surrogate] | None = None
     calibrated: int = 16
+    ahead: bool = False
+    innovations: Tensor | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     row: Tried | None = None
 
     @cached_property
     def process(self) -> Tensor:
-        """Variance (n,) that one unit of time adds to a state, from forecasts of the validation trajectories."""
+        """Variance (n,) that one unit of time adds to a state, by default from forecasts of the validation trajectories.
+        """
+        if self.innovations is not None:
+            return self.innovations
         unseen = self.validation.since(self.first)
         process = calibrated_process_noise(self.field, self.integrator, unseen, self.code_prior.independent)
         if self.context_size:

@@ -38,7 +38,7 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
     if contexts is not None and not len(problem.validation):  # which are known of whole trajectories, not of windows
         batch, past = problem.source.batch(judging, normalised=False), candidate.first + 1
     batch, contexts, points = affordable(batch, past, surrogate, _SHARE * budget.total + _LEAST, contexts)
-    surrogate.prior = calibrate(surrogate, batch, past, contexts, points)
+    surrogate.prior = calibrate(surrogate, batch, past, contexts, points, candidate.ahead)
     log.log("calibration", 0, **{f"{name}_{i}": float(v) for name in CALIBRATED
                                  for i, v in enumerate(getattr(surrogate.prior, name))})
     if refitted is not None:

@@ -1,6 +1,6 @@
 """Autoregressions as a term: a linear map from step to step, beside codes that are known functions of time.
 
-    state = [phases of known periods (k), codes (r), the codes of the p - 1 steps before]
+    state = [phases of known periods (k), codes (R), the leading r of them at the p - 1 steps before]
 
 A map of a step need not be the flow of any linear field (negative or vanishing eigenvalues), so it is taken as it is;
 between two steps states are interpolated.
@@ -26,19 +26,22 @@ class AutoregressionTerm(FieldTerm):
     """z(t + step) = bias + sum_k A_k z(t - (k - 1) step); the phases are what the time says.
 
     Args:
-        size: r, codes. lags: p. step: internal time. periods: internal time; harmonics: of each period.
+        size: R, codes. lags: p. step: internal time. periods: internal time; harmonics: of each period.
+        delayed: r, codes of which the past is kept; None: all.
     """
 
     degree = 1
 
     def __init__(
-        self, size: int, lags: int, step: float, periods: Sequence[float] = (), harmonics: Sequence[int] = ()
+        self, size: int, lags: int, step: float, periods: Sequence[float] = (), harmonics: Sequence[int] = (),
+        delayed: int | None = None,
     ) -> None:
         super().__init__()
-        self.size, self.lags, self.step = size, lags, step
+        self.size, self.lags, self.step, self.delayed = size, lags, step, delayed
         self.periods, self.harmonics = [float(p) for p in periods], [int(k) for k in harmonics]
-        self.matrix = nn.Parameter(torch.zeros(lags * size, lags * size))
-        self.bias = nn.Parameter(torch.zeros(lags * size))
+        states = size + (lags - 1) * (size if delayed is None else delayed)
+        self.matrix = nn.Parameter(torch.zeros(states, states))
+        self.bias = nn.Parameter(torch.zeros(states))
 
     @property
     def known(self) -> int:
@@ -46,7 +49,7 @@ class AutoregressionTerm(FieldTerm):
         return 2 * sum(self.harmonics)
 
     def set(self, companion: Tensor, bias: Tensor) -> None:
-        """Set the map (p r, p r) of [z(t), z(t - step), ...] and the bias (r,) of the newest codes."""
+        """Set the map of [z(t), z(t - step), ...] and the bias (R,) of the newest codes."""
         with torch.no_grad():
             self.matrix.copy_(companion)
             self.bias[: self.size].copy_(bias)

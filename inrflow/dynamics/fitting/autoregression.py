@@ -2,15 +2,17 @@
 
     z(t+1) = b + sum_k A_k z(t+1-k),  k = 1 .. p
 
-on the leading codes of one long series: a linear inverse model (Penland and Sardeshmukh 1995) with lags. The number of
-codes, of lags and the ridge are those whose forecasts of contiguous blocks that were left out miss least;
-a lead counts by the share of the variance that can be forecast there at all.
+on the leading codes of one long series: a linear inverse model (Penland and Sardeshmukh 1995) with lags; each of the
+others persists, damped, on its own. The number of leading codes, of lags and the ridge are those whose forecasts of
+contiguous blocks that were left out miss least; a lead counts by the share of the variance that can be forecast there
+at all.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -43,33 +45,44 @@ class Autoregression:
     Attributes:
         choice: how it was fitted.
         matrices: (p, r, r), the first of the latest code; bias: (r,).
+        decays: (R - r,) of the codes beyond these over one step.
         errors: (H,) mean squared error of held-out forecasts at leads 1 .. H, share of the variance of all codes.
     """
 
     choice: Choice
     matrices: Tensor
     bias: Tensor
+    decays: Tensor
     errors: Tensor
 
     @property
     def companion(self) -> Tensor:
-        """Map (p r, p r) of a state [z(t), z(t-1), ...] over one step."""
-        return companion(self.matrices)
+        """Map (n, n) of a state [z(t), z(t-1), ...] over one step, as the function of this name."""
+        return companion(self.matrices, self.decays)
 
 
-def companion(matrices: Tensor) -> Tensor:
-    """Map (p r, p r) of [z(t), z(t-1), ...] over one step, from coefficients (p, r, r)."""
+def companion(matrices: Tensor, decays: Tensor | None = None) -> Tensor:
+    """Map (n, n) of [z(t), z(t-1), ...] over one step, from coefficients (p, r, r) of the leading codes and decays
+    (R - r,) of the others, of which the past is not kept: n = R + (p - 1) r."""
     lags, size, _ = matrices.shape
-    top = matrices.transpose(0, 1).flatten(1)
+    others = 0 if decays is None else len(decays)
+    codes = size + others
+    result = torch.zeros(codes + (lags - 1) * size, codes + (lags - 1) * size, dtype=matrices.dtype)
+    result[:size, :size] = matrices[0]
+    if decays is not None:
+        result[size:codes, size:codes] = torch.diag(decays)
+    result[:size, codes:] = matrices[1:].transpose(0, 1).flatten(1)
     kept = torch.eye((lags - 1) * size, lags * size, dtype=matrices.dtype)
-    return torch.cat([top, kept])
+    result[codes:, :size], result[codes:, codes:] = kept[:, :size], kept[:, size:]
+    return result
 
 
-def lagged(codes: Tensor, known: Tensor, lags: int) -> tuple[Tensor, Tensor]:
-    """States (T, p Z) [z(t), z(t-1), ...] of codes (T, Z), and where (T,) all of these frames are known."""
+def lagged(codes: Tensor, known: Tensor, lags: int, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """States (T, n) [z(t), z(t-1), ...] of codes (T, Z), and where (T,) all of these frames are known; `past`: codes
+    (T, r) whose past is kept, by default all of them."""
     parts, whole = [], known.clone()
     for lag in range(lags):
-        parts.append(codes.roll(lag, 0))
+        parts.append((codes if past is None or not lag else past).roll(lag, 0))
         moved = known.roll(lag, 0)
         moved[:lag] = False
         whole &= moved
@@ -82,9 +95,12 @@ class AutoregressionSearch:
     Args:
         codes: (T, Z), ordered by variance. known: (T,) frames that were observed.
         rest: variance that the codes leave, which every forecast misses.
+        persistent: whether codes beyond the leading ones persist, damped; else they are forecast by nothing.
     """
 
-    def __init__(self, codes: Tensor, known: Tensor, rest: float = 0.0, lags: tuple[int, ...] = LAGS) -> None:
+    def __init__(
+        self, codes: Tensor, known: Tensor, rest: float = 0.0, lags: tuple[int, ...] = LAGS, persistent: bool = True
+    ) -> None:
         frames = len(codes)
         possible = [lag for lag in lags if frames >= 8 * (lag + 1)] or [lags[0]]
         self.codes, self.known, self.rest, self.lags = codes.double(), known, rest, possible
@@ -101,7 +117,17 @@ class AutoregressionSearch:
             rows = pairs[(pairs >= low) & (pairs < high)]
             self.grams.append(start[rows].T @ start[rows])
             self.crosses.append(start[rows].T @ self.codes[rows + 1])
-        self.states = states
+        self.states, self.persistent = states, persistent
+
+    def _kept(self, left_out: int | None) -> list[int]:
+        return [number for number in range(len(self.blocks)) if number != left_out]
+
+    def decays(self, left_out: int | None = None) -> Tensor:
+        """Damped persistence (Z,) of each code over one step, of all blocks but one, or of all; never beyond 1."""
+        size, kept = self.codes.shape[1], self._kept(left_out)
+        gram = torch.stack([self.grams[k].diagonal()[1 : size + 1] for k in kept]).sum(0)
+        cross = torch.stack([self.crosses[k][1 : size + 1].diagonal() for k in kept]).sum(0)
+        return (cross / gram.clamp(min=1e-300)).clamp(-1.0, 1.0) * float(self.persistent)
 
     def _index(self, choice: Choice) -> Tensor:
         """Columns of the products that belong to the codes and lags of a choice."""
@@ -111,7 +137,7 @@ class AutoregressionSearch:
     def fit(self, choice: Choice, left_out: int | None = None) -> tuple[Tensor, Tensor]:
         """Coefficients (p, r, r) and bias (r,): of all blocks but one, or of all, then scaled down to the unit circle
         where they grow."""
-        kept = [number for number in range(len(self.blocks)) if number != left_out]
+        kept = self._kept(left_out)
         index, size = self._index(choice), choice.size
         gram = sum(self.grams[k][index[:, None], index] for k in kept)
         cross = sum(self.crosses[k][index, :size] for k in kept)
@@ -129,6 +155,22 @@ class AutoregressionSearch:
             matrices = matrices * radius ** -torch.arange(1.0, choice.lags + 1, dtype=matrices.dtype)[:, None, None]
         return matrices, weights[0]
 
+    @cached_property
+    def _persistence(self) -> Tensor:
+        """Mean squared error (H, 1 + Z) of damped persistence of blocks left out, at each lead that of all codes from
+        one on: none at the end."""
+        totals, count = torch.zeros(self.leads, self.codes.shape[1], dtype=torch.float64), torch.zeros(self.leads)
+        for number, (low, high) in enumerate(self.blocks):
+            factor = self.decays(number)
+            for lead in range(1, self.leads + 1):
+                starts = torch.arange(low, high - lead)
+                starts = starts[self.known[starts] & self.known[starts + lead]]
+                missed = self.codes[starts + lead] - factor**lead * self.codes[starts]
+                totals[lead - 1] += missed.square().sum(0)
+                count[lead - 1] += len(starts)
+        mean = totals / count.clamp(min=1)[:, None]
+        return torch.nn.functional.pad(mean.flip(1).cumsum(1).flip(1), (0, 1))
+
     def errors(self, choice: Choice) -> Tensor:
         """Mean squared error (H,) of forecasts of the blocks, each from its own frames by a fit to all others, share of
         the variance of all codes."""
@@ -139,18 +181,21 @@ class AutoregressionSearch:
             most_starts = min(_STARTS, _NUMBERS // size)
             starts = starts[:: max(1, -(-len(starts) // most_starts))]
             matrices, bias = self.fit(choice, number)
-            past = [self.states[starts, lag * most : lag * most + size] for lag in range(choice.lags)]
-            for lead in range(self.leads):
-                code = bias + sum(z @ matrix.T for z, matrix in zip(past, matrices, strict=True))
-                past = [code, *past[:-1]]
-                ends = starts + lead + 1
-                rows = (ends < high).nonzero()[:, 0]
-                rows = rows[self.known[ends[rows]]]
-                error = self.codes[ends[rows]].clone()
-                error[:, :size] -= code[rows]
-                totals[lead] += error.square().sum()
-                counts[lead] += len(rows)
-        return (totals / counts.clamp(min=1) + self.rest)[counts > 0] / max(self.mean_square + self.rest, 1e-300)
+            past = torch.cat([self.states[starts, lag * most : lag * most + size] for lag in range(choice.lags)], 1)
+            weights = matrices.transpose(0, 1).flatten(1).T.contiguous()
+            ends = starts[:, None] + torch.arange(1, self.leads + 1)
+            inside = (ends < high) & self.known[ends.clamp(max=len(self.known) - 1)]
+            targets = self.codes[ends.clamp(max=len(self.known) - 1), :size]
+            path = []
+            for _ in range(self.leads):
+                code = torch.addmm(bias, past, weights)
+                past = torch.cat([code, past[:, :-size]], 1) if choice.lags > 1 else code
+                path.append(code)
+            missed = (targets - torch.stack(path, 1)).square().sum(2)
+            totals += torch.where(inside, missed, 0.0).sum(0)
+            counts += inside.sum(0)
+        every = totals / counts.clamp(min=1) + self._persistence[:, size] + self.rest
+        return every[counts > 0] / max(self.mean_square + self.rest, 1e-300)
 
     def search(self, sizes: tuple[int, ...] = _SIZES) -> Autoregression:
         """The best choice, of equals the smallest, fitted to all blocks."""
@@ -178,7 +223,7 @@ class AutoregressionSearch:
         scores = {choice: score(error, weights.clamp(min=0.0)) for choice, error in errors.items()}
         alike = [choice for choice, value in scores.items() if value <= _ALIKE * min(scores.values())]
         chosen = min(alike, key=lambda c: (c.size * c.lags, -c.ridge))
-        return Autoregression(chosen, *self.fit(chosen), errors[chosen])
+        return Autoregression(chosen, *self.fit(chosen), self.decays()[chosen.size :], errors[chosen])
 
 
 def score(errors: Tensor, weights: Tensor | None = None) -> float:

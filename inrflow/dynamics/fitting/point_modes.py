@@ -16,7 +16,7 @@ from torch import Tensor
 from inrflow.dynamics.fields.autoregression import phases_of
 
 _BLOCKS = 5
-_PAYS = 0.995  # times the error that a further harmonic must reach
+_PAYS = 0.999  # times the error that a further harmonic must reach
 _MOST, _MOST_WITH_GAPS = 100, 60
 _ITERATIONS = 8  # of expectation maximisation
 _LEAST_NOISE = 1e-8  # share of the variance

@@ -69,7 +69,7 @@ class LaggedInverseModel(Reference):
         anomalies[numbers] = values - cycle(t)
         modes = principal_components(anomalies)
         chosen = AutoregressionSearch(
-            modes.codes, torch.isfinite(anomalies).any(1), float(modes.noise.sum())
+            modes.codes, torch.isfinite(anomalies).any(1), float(modes.noise.sum()), persistent=False
         ).search()
         size = chosen.choice.size
         left = modes.noise + (modes.patterns[size:].square() * modes.variances[size:, None]).sum(0)

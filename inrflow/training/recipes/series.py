@@ -17,6 +17,7 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.autoregression import Autoregression, AutoregressionSearch, lagged
 from inrflow.dynamics.fitting.point_modes import Cycle, PointModes, choose_cycle, principal_components
 from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.flow.linearised import process_noise
 from inrflow.dynamics.states import CodeData, frames_needed, series_windows
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
@@ -33,6 +34,8 @@ _FEWEST_NODES, _MOST_NODES = 512, 4096  # radial functions
 _SHARE, _SOLVES = 0.1, 3.0  # of the time for these, and products that they take, times n^3
 _AROUND = 1.4  # times fewer or more codes, which all frames together may support
 _PHASE_VARIANCE = 0.5
+_CALIBRATED = 400  # windows
+_LEAST_NOISE = 1e-3  # share of what one step adds to a value: points that codes hold in full are observed exactly
 
 
 class SeriesRecipe:
@@ -71,34 +74,36 @@ class SeriesRecipe:
                           zip(early.cycle.periods, early.cycle.harmonics, strict=True)) or "no cycle"
         error = float(early.regression.errors.mean()) * early.share
         run.log.say(
-            f"series: {choice.size} codes, {choice.lags} lags, ridge {choice.ridge:g} towards {choice.pull}, {cycle}; "
-            f"left-out blocks are forecast with an error of {error:.2e} of the variance over leads 1 to "
+            f"series: {choice.size} of {early.codes} codes, {choice.lags} lags, ridge {choice.ridge:g} towards "
+            f"{choice.pull}, {cycle}; left-out blocks are forecast with an error of {error:.2e} of the variance over leads 1 to "
             f"{len(early.regression.errors)}"
         )
         decoder, unseen = early.decoder(problem)
         states = early.states(grid)
         window = early.window
         judged = _windows(states, cut, window)
-        size = early.size
+        size, field = early.size, early.field()
+        added = process_noise(field, Integrator("map"), judged.since(window - 1))
+        growth = max(1.0, float(added.sum() * early.step / early.innovations.sum().clamp(min=1e-300)))
 
         def refit_decoder(surrogate: Surrogate) -> Surrogate:
             whole = _Series.fitted(problem, grid, early)
             surrogate = replace(surrogate, decoder=whole.decoder(problem)[0].float().eval(), field=whole.field())
             states = whole.states(grid)
             mean, covariance = state_prior(states, whole.prior(problem), whole.size)
-            grown = early.innovations.sum().clamp(min=1e-300)
-            process = whole.process(float(candidate.process.sum() * early.step / grown))
+            process = whole.process(growth)
             noise = torch.maximum(whole.prior(problem).noise, early.prior(problem).noise)
             prior = replace(surrogate.prior, mean=mean, covariance=covariance, noise=noise, process=process)
             prior.farthest = max(prior.farthest or 0.0, prior.reach(states, whole.size))
             return replace(surrogate, prior=prior)
 
         candidate = Candidate(
-            problem, self.name, f"autoregression with {choice.lags} lags", decoder, early.prior(problem), early.field(),
+            problem, self.name, f"autoregression with {choice.lags} lags", decoder, early.prior(problem), field,
             Integrator("map"), states.frames(cut), judged, window - 1,
-            Score(error, float(early.prior(problem).noise.mean()), choice.size * (1 + choice.lags * choice.size)),
-            interpolation_error=unseen, refit_decoder=refit_decoder, calibrated=WINDOWS,
-            metadata={"symmetries": [], "series": {"codes": choice.size, "lags": choice.lags, "cycle": cycle}},
+            Score(error, float(early.prior(problem).noise.mean()), early.codes + choice.size * (1 + choice.lags * choice.size)),
+            interpolation_error=unseen, refit_decoder=refit_decoder, calibrated=_CALIBRATED,
+            ahead=True, innovations=early.process(growth),
+            metadata={"symmetries": [], "series": {"codes": early.codes, "leading": choice.size, "lags": choice.lags, "cycle": cycle}},
         )
         assert size == candidate.code_size
         yield candidate
@@ -144,11 +149,11 @@ def _grid(problem: Problem) -> _Grid | None:
 
 @dataclass(frozen=True)
 class _Series:
-    """A fitted series: cycle (of M = N C values), modes, autoregression of the leading codes, turned so that their
-    innovations are uncorrelated.
+    """A fitted series: cycle (of M = N C values), modes, autoregression of the leading r of R codes; all of them are
+    turned so that their innovations are uncorrelated.
 
     Attributes:
-        turn: (r, r) orthonormal, columns the new codes. innovations: (r,) their variances.
+        turn: (R, R) orthonormal, columns the new codes. innovations: (R,) their variances.
         share: of the variance of all values that anomalies have.
     """
 
@@ -170,10 +175,10 @@ class _Series:
         found = [] if wanted is False else cycles_of(problem.description, problem.scale.external(grid.t).numpy())
         cycle = choose_cycle(grid.t, values, [(period / problem.scale.unit, most) for period, most in found])
         anomalies = values - cycle(grid.t)
-        modes = principal_components(anomalies)
+        fixed = problem.config.decoder.code_size
+        modes = principal_components(anomalies) if fixed is None else principal_components(anomalies, fixed)
         known = torch.isfinite(values).any(1)
         search = AutoregressionSearch(modes.codes, known, float(modes.noise.sum()))
-        fixed = problem.config.decoder.code_size
         if fixed is not None:
             regression = search.search((fixed,))
         elif before is not None:
@@ -182,10 +187,11 @@ class _Series:
         else:
             regression = search.search()
         size, lags = regression.choice.size, regression.choice.lags
-        states, whole = lagged(modes.codes[:, :size], known, lags)
+        states, whole = lagged(modes.codes, known, lags, modes.codes[:, :size])
         rows = (whole[:-1] & known[1:]).nonzero()[:, 0]
-        top = regression.companion[:size]
-        missed = modes.codes[rows + 1, :size] - states[rows] @ top.T - regression.bias
+        expected = states[rows] @ regression.companion[: modes.codes.shape[1]].T
+        missed = modes.codes[rows + 1] - expected
+        missed[:, :size] -= regression.bias
         innovations, turn = torch.linalg.eigh(missed.T @ missed / max(1, len(rows)))
         spread = values - values.nanmean(0)
         share = float(anomalies.square().nansum() / spread.square().nansum().clamp(min=1e-300))
@@ -200,66 +206,75 @@ class _Series:
         return 2 * sum(self.cycle.harmonics)
 
     @property
+    def codes(self) -> int:
+        """Number R of codes without phases."""
+        return len(self.modes.patterns)
+
+    @property
+    def past(self) -> int:
+        """Number of codes of earlier frames in a state."""
+        return (self.regression.choice.lags - 1) * self.regression.choice.size
+
+    @property
     def size(self) -> int:
         """Number of codes, phases among them."""
-        return self.known + self.regression.choice.size
+        return self.known + self.codes
 
     @property
     def window(self) -> int:
         """Frames that a forecast needs."""
-        return frames_needed(self.size, (self.regression.choice.lags - 1) * self.regression.choice.size)
+        return frames_needed(self.size, self.past)
 
     def field(self) -> VectorField:
         """The vector field, float64."""
         choice = self.regression.choice
-        term = AutoregressionTerm(choice.size, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics)
-        each = torch.block_diag(*[self.turn] * choice.lags)
-        field = VectorField(self.known + choice.lags * choice.size, [term.double()])
-        term.set(each.T @ self.regression.companion @ each, self.turn.T @ self.regression.bias)
+        term = AutoregressionTerm(
+            self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size
+        )
+        turn = torch.block_diag(self.turn, torch.eye(self.past, dtype=torch.float64))
+        field = VectorField(self.known + self.codes + self.past, [term.double()])
+        term.set(turn.T @ self.regression.companion @ turn, self.turn[: choice.size].T @ self.regression.bias)
         return field
 
     def states(self, grid: _Grid) -> CodeData:
         """States (1, T, n) of the frames of a grid: posterior means under the modes, and their past."""
         values = grid.values.flatten(1) - self.cycle(grid.t)
-        size = self.regression.choice.size
         seen, filled = torch.isfinite(values).double(), values.nan_to_num(0.0)
-        patterns = self.modes.patterns[:size] / self._left().sqrt()
-        precision = torch.diag(1 / self.modes.variances[:size].clamp(min=1e-300))
-        products = (patterns[:, None] * patterns[None]).flatten(0, 1)
-        parts = []
-        for rows in torch.arange(len(values)).split(max(1, (1 << 22) // size**2)):
-            gram = (seen[rows] @ products.T).unflatten(1, (size, size)) + precision
-            right = (filled[rows] / self._left().sqrt()) @ patterns.T
-            parts.append(torch.linalg.solve(gram, right[..., None])[..., 0])
-        codes = torch.cat(parts) @ self.turn
-        known = torch.isfinite(values).any(1)
-        past, whole = lagged(codes, known, self.regression.choice.lags)
+        deviations = self.modes.noise.sqrt()
+        patterns = self.modes.patterns / deviations
+        precision = torch.diag(1 / self.modes.variances.clamp(min=1e-300))
+        right = (filled / deviations) @ patterns.T
+        known = seen.bool().any(1)
+        if bool(seen[known].all()):
+            codes = torch.linalg.solve(patterns @ patterns.T + precision, right.T).T
+        else:
+            products = (patterns[:, None] * patterns[None]).flatten(0, 1)
+            parts = []
+            for rows in torch.arange(len(values)).split(max(1, (1 << 22) // self.codes**2)):
+                gram = (seen[rows] @ products.T).unflatten(1, precision.shape) + precision
+                parts.append(torch.linalg.solve(gram, right[rows][..., None])[..., 0])
+            codes = torch.cat(parts)
+        leading = codes[:, : self.regression.choice.size]
+        past, whole = lagged(codes @ self.turn, known, self.regression.choice.lags, leading)
         phases = AutoregressionTerm(1, 1, 1.0, self.cycle.periods, self.cycle.harmonics).phases(grid.t)
         return CodeData(torch.cat([phases, past], 1)[None], grid.t[None], whole[None])
 
-    def _left(self) -> Tensor:
-        """Variance (M,) that the leading codes leave."""
-        cut = self.modes.patterns[self.regression.choice.size :]
-        lost = (cut.square() * self.modes.variances[self.regression.choice.size :, None]).sum(0)
-        return self.modes.noise + lost
-
     def prior(self, problem: Problem) -> GaussianPrior:
         """Prior of the codes, and the variance (C,) that they leave."""
-        variances = self.modes.variances[: self.regression.choice.size]
-        codes = self.turn.T @ (variances[:, None] * self.turn)
+        codes = self.turn.T @ (self.modes.variances[:, None] * self.turn)
         covariance = torch.block_diag(_PHASE_VARIANCE * torch.eye(self.known, dtype=torch.float64), codes)
-        noise = self._left().unflatten(0, (-1, self.channels)).mean(0)
+        added = self.modes.patterns.square().T @ (self.turn.square() @ self.innovations.clamp(min=0.0))
+        noise = torch.maximum(self.modes.noise, _LEAST_NOISE * added).unflatten(0, (-1, self.channels)).mean(0)
         return GaussianPrior(torch.zeros(self.size, dtype=torch.float64), covariance, noise)
 
     def process(self, growth: float) -> Tensor:
         """Variance (n,) that a unit of time adds: that of the innovations, times a growth."""
-        past = (self.regression.choice.lags - 1) * self.regression.choice.size
-        zeros = torch.zeros(self.known).double(), torch.zeros(past).double()
+        zeros = torch.zeros(self.known).double(), torch.zeros(self.past).double()
         return torch.cat([zeros[0], growth * self.innovations.clamp(min=0.0) / self.step, zeros[1]])
 
     def decoder(self, problem: Problem) -> tuple[HarmonicDecoder, InterpolationError]:
         """Radial functions through the patterns at the points, and what they miss between them."""
-        own = self.turn.T @ self.modes.patterns[: self.regression.choice.size]
+        own = self.turn.T @ self.modes.patterns
         patterns = torch.cat([self.cycle.coefficients, own])  # mean, phases, codes: (1 + Z, M)
         tables = patterns.unflatten(1, (-1, self.channels))  # (1 + Z, N, C)
         nodes = torch.arange(len(self.x))
@@ -280,8 +295,7 @@ class _Series:
 
     def _scales(self) -> Tensor:
         """Mean squares (1 + Z,) of what multiplies the patterns."""
-        variances = self.modes.variances[: self.regression.choice.size]
-        turned = (self.turn.square() * variances[:, None]).sum(0)
+        turned = (self.turn.square() * self.modes.variances[:, None]).sum(0)
         return torch.cat([torch.zeros(1).double(), torch.full((self.known,), _PHASE_VARIANCE).double(), turned])
 
 
