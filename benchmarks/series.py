@@ -31,7 +31,7 @@ TAUGHT, SEEN, LEADS, ORIGINS = 0.8, 10, 20, 400
 SHOWN = (1, 6, 20)  # leads
 RIDGES = (0.0, 1e-4, 1e-3, 1e-2, 0.1)
 HALF_WIDTH_95 = 1.959964
-_NUMBERS = 1 << 22  # forecast at once
+_TOGETHER = 50  # origins
 
 
 def cycle_design(t: np.ndarray, step: float, units: str | None) -> np.ndarray:
@@ -138,7 +138,7 @@ def predicted(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation (O, seen + leads, M), in data units, given the `seen` frames before each origin."""
     means, stds = [], []
-    for some in np.array_split(origins, max(1, len(origins) * (seen + leads) * u[0].size // _NUMBERS)):
+    for some in np.array_split(origins, -(-len(origins) // _TOGETHER)):
         rows = some[:, None] + np.arange(-seen, leads)
         batch = TrajectoryBatch(torch.as_tensor(t[rows]), torch.as_tensor(x)[None, None], torch.as_tensor(u[rows]))
         answer = forecast(surrogate, surrogate.estimate(batch.first_frames(seen)), batch)

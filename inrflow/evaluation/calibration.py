@@ -47,8 +47,8 @@ def calibrate(
         window: number of first frames assimilated, at all of their points and at fractions of them.
         context: known contexts of the trajectories, or None.
         points: of those at which forecasts are compared, None for all.
-        ahead: of a model whose codes hold all of a frame: forecasts alone count, by their 95 % intervals, and there is no
-            inflation.
+        ahead: of a model whose codes hold all of a frame: forecasts alone count, by their 95 % intervals, and there is
+            no inflation.
     """
     channels = batch.u.shape[-1]
     spread = torch.ones(channels, dtype=torch.float64)

@@ -17,6 +17,7 @@ from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
 
 _JITTER = 1e-12
+_SAME = 1e-9  # internal time
 _MANY = 600  # codes from which on channels' codes are taken apart
 _NUMBERS = 1 << 22  # in the covariances held at once where every trajectory has its own
 
@@ -125,7 +126,10 @@ def _by_covariance(surrogate: Surrogate, estimate: StateEstimate, states: Tensor
         basis = surrogate.decoder.basis(x.to(next(surrogate.decoder.parameters()).dtype))[1]
     result = torch.full((*states.shape[:2], *basis.shape[2:4]), float("nan"), dtype=torch.float64)
     length = len(states)
-    if not bool((inner == inner[:1]).all()):  # every trajectory has covariances of its own
+    since = inner - inner[:, :1]
+    alike = surrogate.field.is_linear and estimate.covariance is not None and len(estimate.covariance[-1]) == 1
+    if not bool((inner == inner[:1]).all()) and not (alike and bool(((since - since[:1]).abs() < _SAME).all())):
+        # every trajectory has covariances of its own
         length = max(1, _NUMBERS // states.shape[-1] ** 2)
     for start in range(0, len(states), length):
         rows = slice(start, start + length)

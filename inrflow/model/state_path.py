@@ -82,7 +82,7 @@ class StatePath:
         for i in range(times.shape[1]):
             k, time = segments[:, i], times[:, i]
             begin, cov, state = knots[every, k], self._at_knots(k), self.estimate.mean[every, k]
-            if previous is not None:
+            if previous is not None and self.dynamics.integrator.method != "map":  # whose errors are those of its leads
                 further = (previous[0] >= begin) & (time >= begin)
                 begin = torch.where(further, previous[0], begin)
                 cov = _either(further, previous[1], cov)

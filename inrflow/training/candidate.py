@@ -102,8 +102,7 @@ class Candidate:
 
     @cached_property
     def process(self) -> Tensor:
-        """Variance (n,) that one unit of time adds to a state, by default from forecasts of the validation trajectories.
-        """
+        """Variance (n,) that one unit of time adds to a state, by default from forecasts of validation data."""
         if self.innovations is not None:
             return self.innovations
         unseen = self.validation.since(self.first)

@@ -3,13 +3,15 @@
     state = [phases of known periods (k), codes (R), the leading r of them at the p - 1 steps before]
 
 A map of a step need not be the flow of any linear field (negative or vanishing eigenvalues), so it is taken as it is;
-between two steps states are interpolated.
+between two steps states are interpolated. Of a process that is not linear the iterated map is no best forecast some
+steps ahead: it is damped there, by code and lead as held-out forecasts say, whose errors are those of the lead, too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,41 +20,53 @@ from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.fields.forcing import periodic_phases
 
 _ON_STEP = 0.1  # of a step: times closer than this are those of a step (months of a calendar differ by so much)
-_MOST_STEPS = 1 << 20
+_MOST_STEPS, _FEW_STEPS = 1 << 20, 100
 
 
 @register_term("autoregression")
 class AutoregressionTerm(FieldTerm):
-    """z(t + step) = bias + sum_k A_k z(t - (k - 1) step); the phases are what the time says.
+    """z(t + h step) = D_h z_h, where z_h is the h-th iterate of bias + sum_k A_k z(t - (k - 1) step); the phases are
+    what the time says.
 
     Args:
         size: R, codes. lags: p. step: internal time. periods: internal time; harmonics: of each period.
         delayed: r, codes of which the past is kept; None: all.
+        leads: H, steps ahead at which damping and errors are known; beyond them both go on as they did last.
     """
 
     degree = 1
+    damping: Tensor
+    errors: Tensor
 
     def __init__(
         self, size: int, lags: int, step: float, periods: Sequence[float] = (), harmonics: Sequence[int] = (),
-        delayed: int | None = None,
+        delayed: int | None = None, leads: int = 1,
     ) -> None:
         super().__init__()
-        self.size, self.lags, self.step, self.delayed = size, lags, step, delayed
+        self.size, self.lags, self.step, self.leads = size, lags, step, leads
         self.periods, self.harmonics = [float(p) for p in periods], [int(k) for k in harmonics]
-        states = size + (lags - 1) * (size if delayed is None else delayed)
+        self.delayed = size if delayed is None else delayed
+        states = size + (lags - 1) * self.delayed
         self.matrix = nn.Parameter(torch.zeros(states, states))
         self.bias = nn.Parameter(torch.zeros(states))
+        self._kept: tuple[Any, dict[int, tuple[Tensor, Tensor]]] | None = None  # of `_moved`
+        self.register_buffer("damping", torch.ones(leads, size))
+        self.register_buffer("errors", torch.zeros(leads, size, size))
 
     @property
     def known(self) -> int:
         """Number k of phases."""
         return 2 * sum(self.harmonics)
 
-    def set(self, companion: Tensor, bias: Tensor) -> None:
-        """Set the map of [z(t), z(t - step), ...] and the bias (R,) of the newest codes."""
+    def set(self, companion: Tensor, bias: Tensor, errors: Tensor, damping: Tensor | None = None) -> None:
+        """Set the map of [z(t), z(t - step), ...], the bias of the leading codes, and of leads 1 .. H the covariances
+        (H, R, R) of the codes' errors and their damping (H, R), by default none."""
         with torch.no_grad():
             self.matrix.copy_(companion)
-            self.bias[: self.size].copy_(bias)
+            self.bias[: len(bias)].copy_(bias)
+            self.errors.copy_(errors)
+            if damping is not None:
+                self.damping.copy_(damping)
 
     def phases(self, t: Tensor) -> Tensor:
         """cos and sin (..., k) of the harmonics of all periods at times t (...,)."""
@@ -81,51 +95,97 @@ class AutoregressionTerm(FieldTerm):
         whole = math.floor(steps + _ON_STEP)
         return whole, min(max((steps - whole - _ON_STEP) / (1 - 2 * _ON_STEP), 0.0), 1.0)
 
-    def advance(self, state: Tensor, begin: Tensor, gap: Tensor) -> Tensor:
-        """States (S, n) after times gap (S,) from times begin (S,)."""
-        k, result = self.known, state.clone()
-        result[:, :k] = self.phases(begin + gap).to(state)
+    def path(self, start: Tensor, times: Tensor) -> Tensor:
+        """States (S, T, n) at times (S, T), the first of which are those of the states `start` (S, n)."""
+        k, gaps = self.known, times - times[:, :1]
+        parts = [[self._steps(gap) for gap in row] for row in gaps.tolist()]
+        whole = torch.tensor([[step for step, _ in row] for row in parts])
+        share = torch.tensor([[part for _, part in row] for row in parts], dtype=torch.float64)
+        result = torch.empty(*times.shape, start.shape[1], dtype=start.dtype)
         with torch.no_grad():
             step = torch.zeros(len(self.bias) + 1, len(self.bias) + 1, dtype=torch.float64)
             step[0, 0], step[1:, 0], step[1:, 1:] = 1.0, self.bias, self.matrix
-            for one in torch.unique(gap).tolist():
-                rows = gap == one
-                whole, share = self._steps(one)
-                now = torch.nn.functional.pad(state[rows, k:].double(), (1, 0), value=1.0)
-                now = now @ torch.linalg.matrix_power(step, whole).T
-                now = now + share * (now @ step.T - now)
-                result[rows, k:] = now[:, 1:].to(state)
+            now, at = torch.nn.functional.pad(start[:, k:].double(), (1, 0), value=1.0), 0
+            for steps in torch.unique(whole).tolist():
+                if steps - at <= _FEW_STEPS:
+                    for _ in range(steps - at):
+                        now = now @ step.T
+                else:
+                    now = now @ torch.linalg.matrix_power(step, steps - at).T
+                at = steps
+                row, column = (whole == steps).nonzero(as_tuple=True)
+                here = now[:, 1:] * self._damped(steps)
+                if bool((share[row, column] > 0).any()):
+                    ahead = (now @ step.T)[:, 1:] * self._damped(steps + 1)
+                    values = here[row] + share[row, column, None] * (ahead - here)[row]
+                else:
+                    values = here[row]
+                result[row, column, k:] = values.to(result)
+            result[..., :k] = self.phases(times).to(result)
         return result
 
-    def propagate(self, covariance: Tensor, process: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+    def _damped(self, steps: int) -> Tensor:
+        """Factors (n - k,) of the iterate after so many steps, that of each past step its own."""
+        each = [self._at_lead(steps)]
+        each += [self._at_lead(steps - lag)[: self.delayed] for lag in range(1, self.lags)]
+        return torch.cat(each)
+
+    def _at_lead(self, steps: int) -> Tensor:
+        """Damping (R,) after so many steps; beyond the last known lead it goes on as it did over half of them."""
+        if steps <= 0:
+            return torch.ones(self.size, dtype=torch.float64)
+        if steps <= self.leads:
+            return self.damping[steps - 1].double()
+        half = self.leads - (self.leads // 2 or 1)
+        last, before = self.damping[-1].double(), self._at_lead(half)
+        rate = (last / before.clamp(min=1e-12)).clamp(0.0, 1.0) ** (1 / (self.leads - half))
+        return last * rate ** (steps - self.leads)
+
+    def _error(self, steps: int) -> Tensor:
+        """Covariance (R, R) of the errors after so many steps; beyond the last known lead that of this one, for codes
+        whose variance still grew larger by as much a step, twice as large at most."""
+        if steps <= self.leads:
+            return self.errors[max(steps, 1) - 1].double() * float(steps > 0)
+        last = self.errors[-1].double()
+        before = self.errors[max(self.leads - 2, 0)].double().trace() if self.leads > 1 else 0.0 * last.trace()
+        rate = float(1 - before / last.trace().clamp(min=1e-300))
+        return last * min(1 + max(rate, 0.0) * (steps - self.leads), 2.0)
+
+    def propagate(self, covariance: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
         """Covariances after times gap (S or 1,) and the maps (S or 1, n, n) that lead there, from covariances
-        (S or 1, n, n); process (n,): variance that a unit of time adds."""
+        (S or 1, n, n)."""
         k = self.known
-        maps, added = [], []
         steps = [self._steps(one) for one in gap.tolist()]
-        for whole, share in steps if len(set(steps)) > 1 else steps[:1]:
-            flow, noise = self._moved(whole, process[k:])
+        distinct = sorted(set(steps))
+        parts = []
+        for whole, share in distinct:
+            flow, noise = self._moved(whole)
             if share:
-                next_flow, next_noise = self._moved(whole + 1, process[k:])
+                next_flow, next_noise = self._moved(whole + 1)
                 flow, noise = flow + share * (next_flow - flow), noise + share * (next_noise - noise)
-            maps.append(flow)
-            added.append(noise)
-        flow = torch.nn.functional.pad(torch.stack(maps), (k, 0, k, 0))
-        moved = flow @ covariance @ flow.mT + torch.nn.functional.pad(torch.stack(added), (k, 0, k, 0))
+            parts.append((flow, noise))
+        chosen = [parts[distinct.index(one)] for one in (steps if len(distinct) > 1 else steps[:1])]
+        flow = torch.nn.functional.pad(torch.stack([one for one, _ in chosen]), (k, 0, k, 0))
+        moved = flow @ covariance @ flow.mT
+        moved = moved + torch.nn.functional.pad(torch.stack([noise for _, noise in chosen]), (k, 0, k, 0))
         return (moved + moved.mT) / 2, flow
 
-    def _moved(self, steps: int, process: Tensor) -> tuple[Tensor, Tensor]:
-        """Map of so many steps and the covariance that their noise adds, by doubling."""
-        with torch.no_grad():
-            flow = torch.eye(len(self.bias), dtype=torch.float64)
-            noise = torch.zeros_like(flow)
-            one, its = self.matrix.double(), torch.diag(process.double() * self.step)
-            while steps:
-                if steps & 1:
-                    flow, noise = one @ flow, one @ noise @ one.T + its
-                one, its = one @ one, one @ its @ one.T + its
-                steps >>= 1
-        return flow, noise
+    def _moved(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Map (n - k, n - k) of so many steps, and the covariance of its errors; past codes have those of their step.
+        """
+        version = self.matrix._version, self.errors._version, self.errors.dtype
+        if self._kept is None or self._kept[0] != version:
+            self._kept = version, {}
+        kept = self._kept[1]
+        if steps not in kept:
+            with torch.no_grad():
+                flow = self._damped(steps)[:, None] * torch.linalg.matrix_power(self.matrix.double(), steps)
+                r = self.delayed
+                past = [self._error(steps - lag)[:r, :r] for lag in range(1, self.lags)]
+                if len(kept) > self.leads:
+                    kept.clear()
+                kept[steps] = flow, torch.block_diag(self._error(steps), *past)
+        return kept[steps]
 
 
 def phases_of(t: Tensor, periods: Sequence[float], harmonics: Sequence[int]) -> Tensor:

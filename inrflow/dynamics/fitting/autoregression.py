@@ -3,15 +3,16 @@
     z(t+1) = b + sum_k A_k z(t+1-k),  k = 1 .. p
 
 on the leading codes of one long series: a linear inverse model (Penland and Sardeshmukh 1995) with lags; each of the
-others persists, damped, on its own. The number of leading codes, of lags and the ridge are those whose forecasts of
-contiguous blocks that were left out miss least; a lead counts by the share of the variance that can be forecast there
-at all.
+others persists, damped, on its own. Forecasts of contiguous blocks that were left out tell how much of the iterated map
+is to be believed at each lead (a factor for each code and lead, by regression), the covariance of the errors that are
+left, and the number of leading codes, of lags and the ridge that miss least; a lead counts by the share of the variance
+that can be forecast there at all.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -22,6 +23,8 @@ RIDGES = {"mean": (1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12), "damped": (1.0, 
 _SIZES = (1, 2, 3, 4, 6, 8, 11, 15, 20, 28, 40, 55, 75, 100)
 _BLOCKS, _LEADS = 5, 20
 _STARTS, _NUMBERS = 200, 6000  # forecasts of a block at most, and codes of them all
+_STARTS_OF_ERRORS = 500  # of a block
+_PRIOR_STARTS = 50.0  # that the damping of all codes counts beside that of one
 _DETERMINED = 1.5  # frames for each unknown of an equation, at least: a fifth of them is left out
 _ALIKE = 1.002  # times the least error: does as well
 _WORSE, _PATIENCE = 1.01, 2  # times the least error, and sizes in a row that are worse: larger ones are not tried
@@ -46,6 +49,7 @@ class Autoregression:
         choice: how it was fitted.
         matrices: (p, r, r), the first of the latest code; bias: (r,).
         decays: (R - r,) of the codes beyond these over one step.
+        damping: (H, R) factors of forecasts at leads 1 .. H; covariances: (H, R, R) of their errors.
         errors: (H,) mean squared error of held-out forecasts at leads 1 .. H, share of the variance of all codes.
     """
 
@@ -53,12 +57,21 @@ class Autoregression:
     matrices: Tensor
     bias: Tensor
     decays: Tensor
+    damping: Tensor
+    covariances: Tensor
     errors: Tensor
 
     @property
     def companion(self) -> Tensor:
         """Map (n, n) of a state [z(t), z(t-1), ...] over one step, as the function of this name."""
         return companion(self.matrices, self.decays)
+
+    def truncated(self, count: int) -> Autoregression:
+        """That of the first codes, no fewer than are coupled."""
+        return replace(
+            self, decays=self.decays[: count - self.choice.size], damping=self.damping[:, :count],
+            covariances=self.covariances[:, :count, :count],
+        )
 
 
 def companion(matrices: Tensor, decays: Tensor | None = None) -> Tensor:
@@ -127,16 +140,16 @@ class AutoregressionSearch:
         size, kept = self.codes.shape[1], self._kept(left_out)
         gram = torch.stack([self.grams[k].diagonal()[1 : size + 1] for k in kept]).sum(0)
         cross = torch.stack([self.crosses[k][1 : size + 1].diagonal() for k in kept]).sum(0)
-        return (cross / gram.clamp(min=1e-300)).clamp(-1.0, 1.0) * float(self.persistent)
+        return (cross / gram.clamp(min=1e-300)).clamp(-1.0, 1.0) * float(self.persistent)  # type: ignore[no-any-return]
 
     def _index(self, choice: Choice) -> Tensor:
         """Columns of the products that belong to the codes and lags of a choice."""
         lag = torch.arange(choice.lags)[:, None] * self.codes.shape[1]
         return torch.cat([torch.zeros(1, dtype=torch.long), (1 + lag + torch.arange(choice.size)).flatten()])
 
-    def fit(self, choice: Choice, left_out: int | None = None) -> tuple[Tensor, Tensor]:
-        """Coefficients (p, r, r) and bias (r,): of all blocks but one, or of all, then scaled down to the unit circle
-        where they grow."""
+    def fit(self, choice: Choice, left_out: int | None = None, stable: bool = False) -> tuple[Tensor, Tensor]:
+        """Coefficients (p, r, r) and bias (r,) of all blocks but one, or of all; `stable`: scaled down to the unit
+        circle where they grow."""
         kept = self._kept(left_out)
         index, size = self._index(choice), choice.size
         gram = sum(self.grams[k][index[:, None], index] for k in kept)
@@ -151,7 +164,7 @@ class AutoregressionSearch:
         damped.diagonal()[0].add_(1e-9 * gram[0, 0] + 1e-300)
         weights = target + torch.linalg.solve(damped, cross - gram @ target)
         matrices = weights[1:].unflatten(0, (choice.lags, size)).transpose(1, 2).contiguous()
-        if left_out is None and (radius := float(torch.linalg.eigvals(companion(matrices)).abs().max())) > 1:
+        if stable and (radius := float(torch.linalg.eigvals(companion(matrices)).abs().max())) > 1:
             matrices = matrices * radius ** -torch.arange(1.0, choice.lags + 1, dtype=matrices.dtype)[:, None, None]
         return matrices, weights[0]
 
@@ -159,78 +172,134 @@ class AutoregressionSearch:
     def _persistence(self) -> Tensor:
         """Mean squared error (H, 1 + Z) of damped persistence of blocks left out, at each lead that of all codes from
         one on: none at the end."""
-        totals, count = torch.zeros(self.leads, self.codes.shape[1], dtype=torch.float64), torch.zeros(self.leads)
+        moments = _Moments()
         for number, (low, high) in enumerate(self.blocks):
-            factor = self.decays(number)
-            for lead in range(1, self.leads + 1):
-                starts = torch.arange(low, high - lead)
-                starts = starts[self.known[starts] & self.known[starts + lead]]
-                missed = self.codes[starts + lead] - factor**lead * self.codes[starts]
-                totals[lead - 1] += missed.square().sum(0)
-                count[lead - 1] += len(starts)
-        mean = totals / count.clamp(min=1)[:, None]
-        return torch.nn.functional.pad(mean.flip(1).cumsum(1).flip(1), (0, 1))
+            starts, inside, ends = self._starts(low, high, _STARTS)
+            powers = self.decays(number) ** torch.arange(1, self.leads + 1)[:, None]
+            moments.add(self.codes[ends], powers * self.codes[starts, None], inside)
+        return torch.nn.functional.pad(moments.errors().flip(1).cumsum(1).flip(1), (0, 1))
+
+    def _starts(self, low: int, high: int, most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """At most so many frames (S,) of a block from which forecasts start, which (S, H) of the leads have a known
+        frame of the block, and its index (S, H)."""
+        starts = torch.arange(low, high)[self.whole[low:high]]
+        starts = starts[:: max(1, -(-len(starts) // most))]
+        ends = starts[:, None] + torch.arange(1, self.leads + 1)
+        inside = ends < high
+        ends = ends.clamp(max=len(self.known) - 1)
+        return starts, inside & self.known[ends], ends
+
+    def _path(self, choice: Choice, matrices: Tensor, bias: Tensor, starts: Tensor) -> Tensor:
+        """Forecasts (S, H, r) of the leading codes."""
+        size, most = choice.size, self.codes.shape[1]
+        past = torch.cat([self.states[starts, lag * most : lag * most + size] for lag in range(choice.lags)], 1)
+        weights, path = matrices.transpose(0, 1).flatten(1).T.contiguous(), []
+        for _ in range(self.leads):
+            code = torch.addmm(bias, past, weights)
+            past = torch.cat([code, past[:, :-size]], 1) if choice.lags > 1 else code
+            path.append(code)
+        return torch.stack(path, 1)
 
     def errors(self, choice: Choice) -> Tensor:
-        """Mean squared error (H,) of forecasts of the blocks, each from its own frames by a fit to all others, share of
-        the variance of all codes."""
-        totals, counts = torch.zeros(2, self.leads, dtype=torch.float64)
-        size, most = choice.size, self.codes.shape[1]
+        """Mean squared error (H,) of damped forecasts of the blocks, each from its own frames by a fit to all others,
+        share of the variance of all codes."""
+        moments, size = _Moments(), choice.size
         for number, (low, high) in enumerate(self.blocks):
-            starts = torch.arange(low, high)[self.whole[low:high]]
-            most_starts = min(_STARTS, _NUMBERS // size)
-            starts = starts[:: max(1, -(-len(starts) // most_starts))]
-            matrices, bias = self.fit(choice, number)
-            past = torch.cat([self.states[starts, lag * most : lag * most + size] for lag in range(choice.lags)], 1)
-            weights = matrices.transpose(0, 1).flatten(1).T.contiguous()
-            ends = starts[:, None] + torch.arange(1, self.leads + 1)
-            inside = (ends < high) & self.known[ends.clamp(max=len(self.known) - 1)]
-            targets = self.codes[ends.clamp(max=len(self.known) - 1), :size]
-            path = []
-            for _ in range(self.leads):
-                code = torch.addmm(bias, past, weights)
-                past = torch.cat([code, past[:, :-size]], 1) if choice.lags > 1 else code
-                path.append(code)
-            missed = (targets - torch.stack(path, 1)).square().sum(2)
-            totals += torch.where(inside, missed, 0.0).sum(0)
-            counts += inside.sum(0)
-        every = totals / counts.clamp(min=1) + self._persistence[:, size] + self.rest
-        return every[counts > 0] / max(self.mean_square + self.rest, 1e-300)
+            starts, inside, ends = self._starts(low, high, min(_STARTS, _NUMBERS // size))
+            path = self._path(choice, *self.fit(choice, number), starts)
+            moments.add(self.codes[ends, :size], path, inside)
+        every = moments.errors().sum(1) + self._persistence[:, size] + self.rest
+        return every[moments.count > 0] / max(self.mean_square + self.rest, 1e-300)
+
+    def held_out(self, choice: Choice) -> tuple[Tensor, Tensor]:
+        """Damping (H, Z) of forecasts of the blocks by fits to all others, and the covariances (H, Z, Z) of errors."""
+        moments, size, parts = _Moments(), choice.size, []
+        for number, (low, high) in enumerate(self.blocks):
+            starts, inside, ends = self._starts(low, high, _STARTS_OF_ERRORS)
+            path = self._path(choice, *self.fit(choice, number, stable=True), starts)
+            powers = self.decays(number)[size:] ** torch.arange(1, self.leads + 1)[:, None]
+            path = torch.cat([path, powers * self.codes[starts, None, size:]], 2)
+            moments.add(self.codes[ends], path, inside)
+            parts.append((self.codes[ends], path, inside))
+        damping = moments.damping()
+        total = torch.zeros(self.leads, *(2 * [self.codes.shape[1]]), dtype=torch.float64)
+        for truth, path, inside in parts:
+            missed = torch.where(inside[..., None], truth - damping * path, 0.0).transpose(0, 1)
+            total += missed.mT @ missed
+        known = moments.count > 0
+        return damping[known], (total / moments.count.clamp(min=1)[:, None, None])[known]
 
     def search(self, sizes: tuple[int, ...] = _SIZES) -> Autoregression:
         """The best choice, of equals the smallest, fitted to all blocks."""
         room = max(1, int(len(self.codes) / _DETERMINED))
         most = min(self.codes.shape[1], room)
         errors: dict[Choice, Tensor] = {}
-        best: dict[int, float] = {}
+        worse = 0
         for size in sorted({min(size, most) for size in sizes}):
+            before = dict(errors)
             for lags, pull in itertools.product(self.lags, RIDGES):
                 if size * lags > room * self.lags[0]:
                     continue
-                before = float("inf")
+                last = None
                 for ridge in RIDGES[pull]:  # from strong to weak, until it does harm
                     choice = Choice(size, lags, ridge, pull)
                     errors[choice] = self.errors(choice)
-                    value = score(errors[choice])
-                    best[size] = min(best.get(size, value), value)
-                    if value > _WORSE * before:
+                    now = scores(errors)
+                    if last is not None and now[choice] > _WORSE * now[last]:
                         break
-                    before = min(before, value)
-            worse = [value for other, value in best.items() if other <= size][-_PATIENCE:]
-            if len(best) > _PATIENCE and min(worse) > _WORSE * min(best.values()):
+                    last = choice if last is None or now[choice] < now[last] else last
+            now = scores(errors)
+            new = min((value for choice, value in now.items() if choice not in before), default=float("inf"))
+            worse = worse + 1 if before and new > _WORSE * min(now[choice] for choice in before) else 0
+            if worse == _PATIENCE:
                 break
-        weights = 1 - torch.stack(list(errors.values())).nan_to_num(torch.inf).amin(0)
-        scores = {choice: score(error, weights.clamp(min=0.0)) for choice, error in errors.items()}
-        alike = [choice for choice, value in scores.items() if value <= _ALIKE * min(scores.values())]
+        now = scores(errors)
+        alike = [choice for choice, value in now.items() if value <= _ALIKE * min(now.values())]
         chosen = min(alike, key=lambda c: (c.size * c.lags, -c.ridge))
-        return Autoregression(chosen, *self.fit(chosen), self.decays()[chosen.size :], errors[chosen])
+        matrices, bias = self.fit(chosen, stable=True)
+        return Autoregression(
+            chosen, matrices, bias, self.decays()[chosen.size :], *self.held_out(chosen), errors[chosen]
+        )
 
 
-def score(errors: Tensor, weights: Tensor | None = None) -> float:
-    """Geometric mean of errors (H,) over leads, weighted by the share that can be forecast at all, by default that of
-    the errors themselves; 1 where nothing can."""
-    weights = (1 - errors).clamp(min=0.0) if weights is None else weights
+class _Moments:
+    """Second moments of truth and forecasts (S, H, Z) at each lead, of many starts."""
+
+    def __init__(self) -> None:
+        self.count: Tensor = torch.zeros(1)
+        self.squares: Tensor = torch.zeros(1)
+        self.products: Tensor = torch.zeros(1)
+        self.forecasts: Tensor = torch.zeros(1)
+
+    def add(self, truth: Tensor, forecast: Tensor, inside: Tensor) -> None:
+        """Those that are `inside` (S, H)."""
+        seen = inside[..., None].double()
+        self.count = self.count + inside.sum(0)
+        self.squares = self.squares + (seen * truth.square()).sum(0)
+        self.products = self.products + (seen * truth * forecast).sum(0)
+        self.forecasts = self.forecasts + (seen * forecast.square()).sum(0)
+
+    def damping(self) -> Tensor:
+        """Factors (H, Z) from 0 to 1 by regression on the forecasts: where starts are few, nearer to that of all codes.
+        """
+        every = self.products.sum(1, keepdim=True) / self.forecasts.sum(1, keepdim=True).clamp(min=1e-300)
+        usual = _PRIOR_STARTS * self.forecasts / self.count.clamp(min=1)[:, None]
+        factors = (self.products + every * usual) / (self.forecasts + usual).clamp(min=1e-300)
+        return factors.clamp(0.0, 1.0)
+
+    def errors(self) -> Tensor:
+        """Mean squared errors (H, Z) of damped forecasts."""
+        damping = self.damping()
+        total = self.squares - 2 * damping * self.products + damping.square() * self.forecasts
+        return total / self.count.clamp(min=1)[:, None]
+
+
+def scores(errors: dict[Choice, Tensor]) -> dict[Choice, float]:
+    """Geometric means of errors (H,) over leads, which count by the share of the variance that any of them forecasts; 1
+    where none does."""
+    every = torch.stack(list(errors.values())).nan_to_num(torch.inf)
+    weights = (1 - every.amin(0)).clamp(min=0.0)
     if not float(weights.sum()) > 0:
-        return max(1.0, float(errors.min()))
-    value = float(((errors.clamp(min=1e-30).log() * weights).sum() / weights.sum()).exp())
-    return value if value == value else float("inf")
+        return {choice: max(1.0, float(error.min())) for choice, error in errors.items()}
+    values = ((every.clamp(min=1e-30).log() * weights).sum(1) / weights.sum()).exp()
+    return {choice: float(value) for choice, value in zip(errors, values, strict=True)}

@@ -17,7 +17,7 @@ from inrflow.dynamics.fields.autoregression import phases_of
 
 _BLOCKS = 5
 _PAYS = 0.999  # times the error that a further harmonic must reach
-_MOST, _MOST_WITH_GAPS = 100, 60
+_MOST, _MOST_WITH_GAPS = 200, 60
 _ITERATIONS = 8  # of expectation maximisation
 _LEAST_NOISE = 1e-8  # share of the variance
 _ROWS = 1 << 24  # numbers of all products of codes held at once
@@ -93,6 +93,11 @@ class PointModes:
     variances: Tensor
     noise: Tensor
     codes: Tensor
+
+    def leading(self, count: int) -> PointModes:
+        """The first of them; what the others hold counts as noise."""
+        lost = (self.patterns[count:].square() * self.variances[count:, None]).sum(0)
+        return PointModes(self.patterns[:count], self.variances[:count], self.noise + lost, self.codes[:, :count])
 
 
 def principal_components(values: Tensor, most: int = _MOST) -> PointModes:

@@ -61,6 +61,10 @@ class Integrator:
         """
         times = times.expand(len(start), times.shape[-1])
         padding = torch.isnan(times)
+        if self.method == "map":
+            (series,) = cast(VectorField, field).terms.values()
+            path = series.path(start, torch.where(padding, times[:, :1], times).nan_to_num())  # type: ignore[operator]
+            return path.masked_fill(padding[..., None], float("nan")) if bool(padding.any()) else path
         states = [start]
         for i in range(times.shape[1] - 1):
             begin = times[:, i]
@@ -75,9 +79,6 @@ class Integrator:
         widest = float(gap.abs().max())
         if widest == 0.0:
             return state
-        if self.method == "map":
-            (series,) = cast(VectorField, field).terms.values()
-            return series.advance(state, begin, gap)  # type: ignore[operator]
         if self.method == "etd":
             (law,) = cast(VectorField, field).terms.values()
             return law.advance(state, gap, self.step)  # type: ignore[operator]

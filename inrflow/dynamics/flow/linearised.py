@@ -59,7 +59,7 @@ class Dynamics:
             gap = gap[:1]
         if self.integrator.method == "map":
             (series,) = self.field.terms.values()
-            return series.propagate(covariance, self.process, gap)  # type: ignore[operator]
+            return series.propagate(covariance, gap)  # type: ignore[operator]
         doublings = _doublings(float(gap.abs().max()))
         short = gap / 2**doublings
         flow = self._flow(start, stop, begin, end, short)

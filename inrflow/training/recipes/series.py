@@ -17,7 +17,6 @@ from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.autoregression import Autoregression, AutoregressionSearch, lagged
 from inrflow.dynamics.fitting.point_modes import Cycle, PointModes, choose_cycle, principal_components
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.flow.linearised import process_noise
 from inrflow.dynamics.states import CodeData, frames_needed, series_windows
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
@@ -35,6 +34,7 @@ _SHARE, _SOLVES = 0.1, 3.0  # of the time for these, and products that they take
 _AROUND = 1.4  # times fewer or more codes, which all frames together may support
 _PHASE_VARIANCE = 0.5
 _CALIBRATED = 400  # windows
+_FRAMES_OF_CODE = 6.0  # at least, of a code that no other is forecast by
 _LEAST_NOISE = 1e-3  # share of what one step adds to a value: points that codes hold in full are observed exactly
 
 
@@ -74,36 +74,37 @@ class SeriesRecipe:
                           zip(early.cycle.periods, early.cycle.harmonics, strict=True)) or "no cycle"
         error = float(early.regression.errors.mean()) * early.share
         run.log.say(
-            f"series: {choice.size} of {early.codes} codes, {choice.lags} lags, ridge {choice.ridge:g} towards "
-            f"{choice.pull}, {cycle}; left-out blocks are forecast with an error of {error:.2e} of the variance over leads 1 to "
-            f"{len(early.regression.errors)}"
+            f"series: {choice.size} of {early.codes} codes coupled, {choice.lags} lags, ridge {choice.ridge:g} towards "
+            f"{choice.pull}, {cycle}; left-out blocks are forecast with an error of {error:.2e} of the variance over "
+            f"leads 1 to {len(early.regression.errors)}"
         )
         decoder, unseen = early.decoder(problem)
         states = early.states(grid)
         window = early.window
         judged = _windows(states, cut, window)
-        size, field = early.size, early.field()
-        added = process_noise(field, Integrator("map"), judged.since(window - 1))
-        growth = max(1.0, float(added.sum() * early.step / early.innovations.sum().clamp(min=1e-300)))
+        size = early.size
 
         def refit_decoder(surrogate: Surrogate) -> Surrogate:
             whole = _Series.fitted(problem, grid, early)
             surrogate = replace(surrogate, decoder=whole.decoder(problem)[0].float().eval(), field=whole.field())
             states = whole.states(grid)
-            mean, covariance = state_prior(states, whole.prior(problem), whole.size)
-            process = whole.process(growth)
-            noise = torch.maximum(whole.prior(problem).noise, early.prior(problem).noise)
-            prior = replace(surrogate.prior, mean=mean, covariance=covariance, noise=noise, process=process)
-            prior.farthest = max(prior.farthest or 0.0, prior.reach(states, whole.size))
-            return replace(surrogate, prior=prior)
+            mean, covariance = state_prior(states, whole.prior(prior.noise), whole.size)
+            refitted = replace(
+                surrogate.prior, mean=mean, covariance=covariance, noise=prior.noise, process=whole.process()
+            )
+            refitted.farthest = max(refitted.farthest or 0.0, refitted.reach(states, whole.size))
+            return replace(surrogate, prior=refitted)
 
+        prior = early.prior(early.left(grid, states, cut))
+        unknowns = early.codes + choice.size * (1 + choice.lags * choice.size)
         candidate = Candidate(
-            problem, self.name, f"autoregression with {choice.lags} lags", decoder, early.prior(problem), field,
+            problem, self.name, f"autoregression with {choice.lags} lags", decoder, prior, early.field(),
             Integrator("map"), states.frames(cut), judged, window - 1,
-            Score(error, float(early.prior(problem).noise.mean()), early.codes + choice.size * (1 + choice.lags * choice.size)),
+            Score(error, float(prior.noise.mean()), unknowns),
             interpolation_error=unseen, refit_decoder=refit_decoder, calibrated=_CALIBRATED,
-            ahead=True, innovations=early.process(growth),
-            metadata={"symmetries": [], "series": {"codes": early.codes, "leading": choice.size, "lags": choice.lags, "cycle": cycle}},
+            ahead=True, innovations=early.process(),
+            metadata={"symmetries": [], "series": {
+                "codes": early.codes, "coupled": choice.size, "lags": choice.lags, "cycle": cycle}},
         )
         assert size == candidate.code_size
         yield candidate
@@ -149,11 +150,9 @@ def _grid(problem: Problem) -> _Grid | None:
 
 @dataclass(frozen=True)
 class _Series:
-    """A fitted series: cycle (of M = N C values), modes, autoregression of the leading r of R codes; all of them are
-    turned so that their innovations are uncorrelated.
+    """A fitted series: cycle (of M = N C values), modes, autoregression of the leading r of R codes.
 
     Attributes:
-        turn: (R, R) orthonormal, columns the new codes. innovations: (R,) their variances.
         share: of the variance of all values that anomalies have.
     """
 
@@ -163,8 +162,6 @@ class _Series:
     cycle: Cycle
     modes: PointModes
     regression: Autoregression
-    turn: Tensor
-    innovations: Tensor
     share: float
 
     @classmethod
@@ -186,19 +183,11 @@ class _Series:
             regression = search.search((max(1, round(around / _AROUND)), around, round(around * _AROUND)))
         else:
             regression = search.search()
-        size, lags = regression.choice.size, regression.choice.lags
-        states, whole = lagged(modes.codes, known, lags, modes.codes[:, :size])
-        rows = (whole[:-1] & known[1:]).nonzero()[:, 0]
-        expected = states[rows] @ regression.companion[: modes.codes.shape[1]].T
-        missed = modes.codes[rows + 1] - expected
-        missed[:, :size] -= regression.bias
-        innovations, turn = torch.linalg.eigh(missed.T @ missed / max(1, len(rows)))
+        most = max(regression.choice.size, min(len(modes.variances), round(len(values) / _FRAMES_OF_CODE)))
+        modes, regression = modes.leading(most), regression.truncated(most)
         spread = values - values.nanmean(0)
         share = float(anomalies.square().nansum() / spread.square().nansum().clamp(min=1e-300))
-        return cls(
-            grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, turn.flip(1), innovations.flip(0),
-            min(share, 1.0),
-        )
+        return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, min(share, 1.0))
 
     @property
     def known(self) -> int:
@@ -228,12 +217,12 @@ class _Series:
     def field(self) -> VectorField:
         """The vector field, float64."""
         choice = self.regression.choice
+        errors = self.regression.covariances
         term = AutoregressionTerm(
-            self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size
+            self.codes, choice.lags, self.step, self.cycle.periods, self.cycle.harmonics, choice.size, len(errors)
         )
-        turn = torch.block_diag(self.turn, torch.eye(self.past, dtype=torch.float64))
         field = VectorField(self.known + self.codes + self.past, [term.double()])
-        term.set(turn.T @ self.regression.companion @ turn, self.turn[: choice.size].T @ self.regression.bias)
+        term.set(self.regression.companion, self.regression.bias, errors, self.regression.damping)
         return field
 
     def states(self, grid: _Grid) -> CodeData:
@@ -255,27 +244,34 @@ class _Series:
                 parts.append(torch.linalg.solve(gram, right[rows][..., None])[..., 0])
             codes = torch.cat(parts)
         leading = codes[:, : self.regression.choice.size]
-        past, whole = lagged(codes @ self.turn, known, self.regression.choice.lags, leading)
+        past, whole = lagged(codes, known, self.regression.choice.lags, leading)
         phases = AutoregressionTerm(1, 1, 1.0, self.cycle.periods, self.cycle.harmonics).phases(grid.t)
         return CodeData(torch.cat([phases, past], 1)[None], grid.t[None], whole[None])
 
-    def prior(self, problem: Problem) -> GaussianPrior:
-        """Prior of the codes, and the variance (C,) that they leave."""
-        codes = self.turn.T @ (self.modes.variances[:, None] * self.turn)
-        covariance = torch.block_diag(_PHASE_VARIANCE * torch.eye(self.known, dtype=torch.float64), codes)
-        added = self.modes.patterns.square().T @ (self.turn.square() @ self.innovations.clamp(min=0.0))
-        noise = torch.maximum(self.modes.noise, _LEAST_NOISE * added).unflatten(0, (-1, self.channels)).mean(0)
-        return GaussianPrior(torch.zeros(self.size, dtype=torch.float64), covariance, noise)
+    def left(self, grid: _Grid, states: CodeData, cut: int) -> Tensor:
+        """Variance (C,) that the codes leave of frames from `cut` on, which the modes have not seen, or of those that
+        they were fitted to, whichever is larger."""
+        codes = states.codes[0, cut:, self.known : self.size]
+        missed = (grid.values.flatten(1) - self.cycle(grid.t))[cut:] - codes @ self.modes.patterns
+        later = missed.unflatten(1, (-1, self.channels)).square().nanmean((0, 1)).nan_to_num(0.0)
+        return torch.maximum(later, self.modes.noise.unflatten(0, (-1, self.channels)).mean(0))
 
-    def process(self, growth: float) -> Tensor:
-        """Variance (n,) that a unit of time adds: that of the innovations, times a growth."""
+    def prior(self, noise: Tensor) -> GaussianPrior:
+        """Prior of the codes, and the variance (C,) that they leave."""
+        phases = torch.full((self.known,), _PHASE_VARIANCE, dtype=torch.float64)
+        covariance = torch.diag(torch.cat([phases, self.modes.variances]))
+        added = self.modes.patterns.square().T @ self.regression.covariances[0].diagonal()
+        least = _LEAST_NOISE * added.unflatten(0, (-1, self.channels)).mean(0)
+        return GaussianPrior(torch.zeros(self.size, dtype=torch.float64), covariance, torch.maximum(noise, least))
+
+    def process(self) -> Tensor:
+        """Variance (n,) that a unit of time adds."""
         zeros = torch.zeros(self.known).double(), torch.zeros(self.past).double()
-        return torch.cat([zeros[0], growth * self.innovations.clamp(min=0.0) / self.step, zeros[1]])
+        return torch.cat([zeros[0], self.regression.covariances[0].diagonal() / self.step, zeros[1]])
 
     def decoder(self, problem: Problem) -> tuple[HarmonicDecoder, InterpolationError]:
         """Radial functions through the patterns at the points, and what they miss between them."""
-        own = self.turn.T @ self.modes.patterns
-        patterns = torch.cat([self.cycle.coefficients, own])  # mean, phases, codes: (1 + Z, M)
+        patterns = torch.cat([self.cycle.coefficients, self.modes.patterns])  # mean, phases, codes: (1 + Z, M)
         tables = patterns.unflatten(1, (-1, self.channels))  # (1 + Z, N, C)
         nodes = torch.arange(len(self.x))
         most = round((_SHARE * 60 * problem.config.training.minutes / seconds_of(_SOLVES)) ** (1 / 3))
@@ -295,8 +291,8 @@ class _Series:
 
     def _scales(self) -> Tensor:
         """Mean squares (1 + Z,) of what multiplies the patterns."""
-        turned = (self.turn.square() * self.modes.variances[:, None]).sum(0)
-        return torch.cat([torch.zeros(1).double(), torch.full((self.known,), _PHASE_VARIANCE).double(), turned])
+        phases = torch.full((self.known,), _PHASE_VARIANCE, dtype=torch.float64)
+        return torch.cat([torch.zeros(1, dtype=torch.float64), phases, self.modes.variances])
 
 
 def _between(embedding: RadialFeatures, x: Tensor, tables: Tensor, scales: Tensor) -> InterpolationError:

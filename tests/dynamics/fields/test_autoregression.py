@@ -12,13 +12,15 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import Dynamics
 
 FIRST, SECOND = torch.tensor([[0.5, 0.2], [0.0, -0.3]]), torch.tensor([[0.1, 0.0], [0.1, -0.2]])
+ERRORS = torch.stack([torch.diag(torch.tensor([0.4, 1.0])), torch.tensor([[0.6, 0.1], [0.1, 1.3]])]).double()
+DAMPING = torch.tensor([[1.0, 0.9], [0.8, 0.6]]).double()
 BIAS, STEP, PERIOD = torch.tensor([0.3, -0.1]).double(), 2.0, 9.0
 
 
 def field() -> VectorField:
-    term = AutoregressionTerm(2, 2, STEP, [PERIOD], [2])
+    term = AutoregressionTerm(2, 2, STEP, [PERIOD], [2], leads=2)
     result = VectorField(8, [term]).double()
-    term.set(companion(torch.stack([FIRST, SECOND]).double()), BIAS)
+    term.set(companion(torch.stack([FIRST, SECOND]).double()), BIAS, ERRORS, DAMPING)
     return result
 
 
@@ -26,7 +28,16 @@ def state() -> torch.Tensor:
     return torch.cat([torch.zeros(4), torch.tensor([1.0, -2.0, 0.5, 0.7])]).double()[None]
 
 
+def damping(steps: int) -> torch.Tensor:
+    """Beyond the second lead it goes on as from the first to the second."""
+    return torch.ones(2) if steps == 0 else DAMPING[0] * (DAMPING[1] / DAMPING[0]) ** (steps - 1)
+
+
 def recursion(steps: int) -> torch.Tensor:
+    return damping(steps) * iterated(steps)
+
+
+def iterated(steps: int) -> torch.Tensor:
     now, before = state()[0, 4:6], state()[0, 6:]
     for _ in range(steps):
         now, before = BIAS + FIRST.double() @ now + SECOND.double() @ before, now
@@ -51,25 +62,24 @@ def test_half_a_step_lies_between_its_ends_and_times_of_a_calendar_count_as_step
     assert once == pytest.approx(recursion(3))
 
 
-def test_covariances_are_those_of_the_recursion():
-    process = torch.tensor([0.0] * 4 + [0.2, 0.5, 0.0, 0.0]).double()
-    dynamics = Dynamics(field(), Integrator("map"), process)
-    start = torch.eye(8).double()[None]
-    begin = torch.zeros(1).double()
-    moved, flow = dynamics.propagate(start, state(), state(), begin, begin + 3 * STEP)
+def test_covariances_are_those_of_the_damped_recursion_and_of_the_errors_at_its_lead():
+    dynamics = Dynamics(field(), Integrator("map"), torch.zeros(8).double())
+    start, begin = torch.eye(8).double()[None], torch.zeros(1).double()
     one = field().term(AutoregressionTerm).matrix.detach()
-    expected = torch.eye(4).double()
-    for _ in range(3):
-        expected = one @ expected @ one.T + STEP * torch.diag(process[4:])
-    assert moved[0, 4:, 4:] == pytest.approx(expected, abs=1e-12)
-    assert moved[0, :4].abs().max() == 0 and flow[0, 4:, 4:] == pytest.approx(torch.linalg.matrix_power(one, 3))
+    for steps, error, past in ((1, ERRORS[0], torch.zeros(2, 2)), (2, ERRORS[1], ERRORS[0])):
+        moved, flow = dynamics.propagate(start, state(), state(), begin, begin + steps * STEP)
+        expected = torch.cat([damping(steps), damping(steps - 1)])[:, None] * torch.linalg.matrix_power(one, steps)
+        assert flow[0, 4:, 4:] == pytest.approx(expected)
+        noise = torch.block_diag(error, past)
+        assert moved[0, 4:, 4:] == pytest.approx(expected @ expected.T + noise, abs=1e-12)
+        assert moved[0, :4].abs().max() == 0
 
 
 def test_rates_are_those_of_the_phases_and_of_a_step():
     with torch.no_grad():
         later = field()(torch.tensor(0.0), torch.cat([torch.tensor([1.0, 1.0, 0.0, 0.0]).double(), state()[0, 4:]]))
     assert later[:4].tolist() == pytest.approx([0, 0, 2 * math.pi / PERIOD, 4 * math.pi / PERIOD])
-    assert later[4:6] == pytest.approx((recursion(1) - recursion(0)) / STEP)
+    assert later[4:6] == pytest.approx((iterated(1) - iterated(0)) / STEP)
 
 
 def test_a_field_is_built_anew_from_its_structure():

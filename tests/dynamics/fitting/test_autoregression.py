@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.dynamics.fitting.autoregression import AutoregressionSearch, Choice, companion, lagged, score
+from inrflow.dynamics.fitting.autoregression import AutoregressionSearch, Choice, companion, lagged, scores
 
 FIRST = np.array([[0.6, 0.3, 0.0], [-0.3, 0.6, 0.1], [0.0, 0.0, 0.3]])
 SECOND = np.array([[0.2, 0.0, 0.0], [0.0, 0.2, 0.0], [0.1, 0.0, -0.4]])
@@ -57,7 +57,7 @@ def test_frames_that_were_not_seen_are_not_fitted_to():
 def test_growing_fits_are_scaled_to_the_unit_circle():
     z = np.exp(0.05 * np.arange(80))[:, None] * np.array([[1.0, -0.5]])
     z = z + 1e-3 * np.random.default_rng(2).standard_normal(z.shape)
-    matrices, _ = search_of(z).fit(Choice(2, 1, 1e-9, "mean"))
+    matrices, _ = search_of(z).fit(Choice(2, 1, 1e-9, "mean"), stable=True)
     assert float(torch.linalg.eigvals(companion(matrices)).abs().max()) <= 1 + 1e-9
 
 
@@ -67,6 +67,19 @@ def test_states_hold_the_past_and_know_where_it_was_seen():
     assert states[4].tolist() == [4.0, 3.0] and whole.tolist() == [False, True, False, False, True, True]
 
 
-def test_a_score_does_not_count_leads_that_nothing_forecasts():
-    assert score(torch.tensor([0.1, 1.0, 1.0])) == pytest.approx(0.1)
-    assert score(torch.tensor([1.2, 1.1])) >= 1
+def test_leads_that_nothing_forecasts_do_not_count():
+    one, other = Choice(1, 1, 0.1, "mean"), Choice(2, 1, 0.1, "mean")
+    found = scores({one: torch.tensor([0.1, 1.0, 1.2]), other: torch.tensor([0.2, 1.1, 1.0])})
+    assert found[one] == pytest.approx(0.1) and found[other] == pytest.approx(0.2)
+    assert min(scores({one: torch.tensor([1.2, 1.1])}).values()) >= 1
+
+
+def test_iterated_forecasts_are_damped_to_the_correlation_at_their_lead():
+    held = 7  # steps for which a random value stays: correlation 1 - h / 7, that of one step iterated (6 / 7)^h
+    z = torch.as_tensor(np.random.default_rng(0).standard_normal((3000, 1))).repeat_interleave(held, 0)
+    found = AutoregressionSearch(z, torch.ones(len(z), dtype=torch.bool), lags=(1,)).search()
+    lead = np.arange(1, 21)
+    expected = np.maximum(1 - lead / held, 0)
+    assert found.damping[:, 0].numpy() * float(found.matrices) ** lead == pytest.approx(expected, abs=0.06)
+    variance = found.covariances[:, 0, 0] / float(z.square().mean())
+    assert variance.numpy() == pytest.approx(1 - expected**2, abs=0.08)
