@@ -90,6 +90,15 @@ def observations_from(data: Any, description: Description) -> Observations:
     return next(iter(found.values()))
 
 
+def all_observations_from(data: Any, description: Description) -> Any:
+    """Observations of one trajectory, or those of a list or a dict one by one, as `observations_from` takes them."""
+    if isinstance(data, list | tuple):
+        return [observations_from(one, description) for one in data]
+    if isinstance(data, dict):
+        return {key: observations_from(one, description) for key, one in data.items()}
+    return observations_from(data, description)
+
+
 class _FrameColumns(Columns):
     """The columns of a pandas DataFrame."""
 

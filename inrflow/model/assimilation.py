@@ -23,7 +23,7 @@ from inrflow.encoding.evidence import NoiseEvidence, squared_innovation
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.posterior import GaussianPrior, condition, condition_each
 from inrflow.model.ensemble import assimilate_ensemble
-from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
+from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, given, lift, with_context
 
 _STEADY = 1e-8  # of the largest variance: covariances that change less have settled
 _SURPRISING = 4.0  # variance factor above which noise is looked for
@@ -39,12 +39,14 @@ def assimilate(
     encoder: Encoder | None = None,
     context: ContextPrior | None = None,
     around: Tensor | None = None,
+    earlier: StateEstimate | None = None,
 ) -> StateEstimate:
     """States of a window of frames (S, K); `window.t` in internal units, values normalised.
 
     The mean of frames without any observation is the forecast from those before. `context`: in place of the one in
     `prior`. `around`: states (S, K, n) at which the motion between delayed values and the times of their frames is
-    linearised; by default the forecasts, and for the first frames what they are encoded to.
+    linearised; by default the forecasts, and for the first frames what they are encoded to. `earlier`: an estimate that
+    goes on; its last frame is the first of the window, whose values are not taken again.
     """
     size, contexts = decoder.code_size, dynamics.field.context_size
     frames = window.u.shape[1]
@@ -52,27 +54,34 @@ def assimilate(
     known_codes = dynamics.field.known_codes(window.t[:, 0].nan_to_num())
     track = covariance or frames > 1 or known_codes is not None
     context = (context or prior.context(contexts)) if contexts else None
-    nominal = None
-    before = prior.mean.expand(len(window.u), -1) if around is None else around[:, 0]
-    for _ in range(2 if around is None and window.delay is not None and not dynamics.field.is_linear else 1):
-        motion = _motion(dynamics, window, before, size)
-        code, spread = encode_with_covariance(decoder, first, prior.codes(size), track, encoder, motion)
-        mean, cov = _lift(code[:, 0], spread[:, 0] if spread is not None else None, prior, size, contexts)
-        if context is not None:
-            mean, cov = _with_context(mean, cov, context)
-        if known_codes is not None and cov is not None:
-            mean, cov = _given(mean, cov, known_codes)
-        before = mean
+    nominal, motion = None, None
+    if earlier is None:
+        before = prior.mean.expand(len(window.u), -1) if around is None else around[:, 0]
+        for _ in range(2 if around is None and window.delay is not None and not dynamics.field.is_linear else 1):
+            motion = _motion(dynamics, window, before, size)
+            code, spread = encode_with_covariance(decoder, first, prior.codes(size), track, encoder, motion)
+            mean, cov = lift(code[:, 0], spread[:, 0] if spread is not None else None, prior, size, contexts)
+            if context is not None:
+                mean, cov = with_context(mean, cov, context)
+            if known_codes is not None and cov is not None:
+                mean, cov = given(mean, cov, known_codes)
+            before = mean
+    else:
+        assert earlier.covariance is not None
+        mean, cov = earlier.mean[:, -1], earlier.covariance[-1]
     if context is not None:
         nominal = (context.mean if context.nominal is None else context.nominal).expand(len(mean), contexts)
     means = [mean]
     covariances: list[Tensor | None] = [cov]
     known = decoder.affine and (encoder is None or encoder.method == "solve")
     quadratic, count = torch.zeros(2, len(mean), dtype=torch.float64)
-    if known:
+    if earlier is not None:
+        quadratic, count = earlier.quadratic, earlier.count
+    elif known:
         quadratic, count = _innovation(decoder, first, prior.mean.expand_as(mean), mean, prior.noise, motion)
     forecasts: list[tuple[Tensor, Tensor]] = []  # of the second frame on, and the flows that lead there
     flows: list[Tensor] = []
+    gains: list[Tensor] = []
     settled = False
     for k in range(1, frames):
         begin, end = window.t[:, k - 1], window.t[:, k]
@@ -122,6 +131,7 @@ def assimilate(
                 scale = 1e-12 * expected.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
                 gain = torch.linalg.solve(expected + scale * torch.eye(expected.shape[-1]), flow @ cov).transpose(1, 2)
                 gained = cov, expected, gain, None
+            gains.append(gained[2])
             step = means[k + 1] - forecast
             means[k] = means[k] + (gained[2] @ step[..., None])[..., 0]
             if gained[3] is None or not _alike(later, gained[3]):
@@ -132,7 +142,27 @@ def assimilate(
     if dynamics.integrator.method == "etd":  # a law's errors do not shrink with what smooth first frames leave
         quadratic = torch.maximum(quadratic, count)
     kept = [c for c in covariances if c is not None] if covariance else None
-    return StateEstimate(window.t, torch.stack(means, 1), kept, quadratic, count)
+    found = StateEstimate(window.t, torch.stack(means, 1), kept, quadratic, count, gains=gains[::-1] if kept else None)
+    return found if earlier is None else earlier.joined(found)
+
+
+def continued(
+    decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch, encoder: Encoder,
+    estimate: StateEstimate,
+) -> StateEstimate | None:
+    """An estimate with the frames of a later window, as in `assimilate`: the Kalman filter from its last state on, and
+    the smoother back from there.
+
+    None where this does not give what an assimilation of all observations gives: values with times of their own,
+    contexts, ensembles, and observations that call for more noise.
+    """
+    if estimate.gains is None or dynamics.field.context_size or window.delay is not None:
+        return None
+    x = window.x if window.x.shape[1] == 1 else torch.cat([window.x[:, :1], window.x], 1)
+    u = torch.cat([torch.full_like(window.u[:, :1], torch.nan), window.u], 1)
+    whole = TrajectoryBatch(torch.cat([estimate.last[:, None], window.t], 1), x, u)
+    found = assimilate(decoder, dynamics, prior, whole, encoder=encoder, earlier=estimate)
+    return found if bool((found.factor <= _SURPRISING).all()) else None
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
@@ -291,51 +321,6 @@ def _innovation(
         quadratic[rows], number = squared_innovation(values[0], values[1], u, noise)
         count[rows] = number.double()
     return quadratic, count
-
-
-def _lift(
-    code: Tensor, spread: Tensor | None, prior: StatePrior, size: int, contexts: int
-) -> tuple[Tensor, Tensor | None]:
-    """Posterior of [code, delayed codes] from that of the code, by regression on it under the prior."""
-    n = len(prior.mean) - contexts
-    if n == size:
-        return code, spread
-    cross = prior.covariance[size:n, :size]
-    block = prior.covariance[:size, :size]
-    block = block + 1e-10 * block.diagonal().max() * torch.eye(size)
-    gain = torch.linalg.solve(block, cross.T).T
-    mean = torch.cat([code, prior.mean[size:n] + (code - prior.mean[:size]) @ gain.T], -1)
-    if spread is None:
-        return mean, None
-    rest = prior.covariance[size:n, size:n] - gain @ cross.T
-    lower = gain @ spread
-    top = torch.cat([spread, lower.transpose(1, 2)], -1)
-    bottom = torch.cat([lower, rest + lower @ gain.T], -1)
-    return mean, torch.cat([top, bottom], 1)
-
-
-def _given(mean: Tensor, cov: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """States (S, n) and covariance (S or 1, n, n) given the values (S, k) of the first k dimensions."""
-    k = known.shape[1]
-    cross = cov[:, :, :k]
-    block = cov[:, :k, :k]
-    block = block + 1e-12 * block.diagonal(dim1=1, dim2=2).amax(1)[:, None, None] * torch.eye(k)
-    gain = torch.linalg.solve(block, cross.mT).mT
-    mean = mean + (gain @ (known - mean[:, :k])[..., None])[..., 0]
-    cov = cov - gain @ cross.mT
-    cov[:, :k], cov[:, :, :k] = 0.0, 0.0
-    return mean, (cov + cov.mT) / 2
-
-
-def _with_context(mean: Tensor, cov: Tensor | None, context: ContextPrior) -> tuple[Tensor, Tensor | None]:
-    """[code, memory] (S, n) and its covariance, joined by a context that is independent of them."""
-    size = context.covariance.shape[0]
-    joined = torch.cat([mean, context.mean.expand(len(mean), size)], 1)
-    if cov is None:
-        return joined, None
-    whole = torch.nn.functional.pad(cov, (0, size, 0, size))
-    whole[:, -size:, -size:] = context.covariance
-    return joined, whole
 
 
 def _update(

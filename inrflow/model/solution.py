@@ -49,11 +49,11 @@ class Solution(Shown):
     """
 
     def __init__(
-        self, surrogate: Model, estimate: StateEstimate, as_torch: bool = False, observed: Observations | None = None,
-        assimilate: Callable[[Observations], Solution] | None = None,
+        self, surrogate: Model, estimate: StateEstimate, as_torch: bool = False,
+        update: Callable[[Observations], Solution] | None = None,
     ) -> None:
         self.surrogate, self.estimate, self.as_torch = surrogate, estimate, as_torch
-        self.observed, self._assimilate = observed, assimilate
+        self._update = update
         self.path = StatePath(surrogate.dynamics, estimate)
         self.diverged = math.inf  # the earliest time asked for so far from which the forecast is none
         self._known: tuple[Tensor, list[Tensor]] | None = None
@@ -160,9 +160,12 @@ class Solution(Shown):
         return JointPosterior(self.surrogate, self.estimate, times, x.double(), states, which, covariances)
 
     def update(self, observations: Observations) -> Solution:
-        """The solution of all observations; of values at times and places observed before, the later ones count."""
-        assert self.observed is not None and self._assimilate is not None
-        return self._assimilate(self.observed.with_later(observations))
+        """The solution of all observations; of values at times and places observed before, the later ones count.
+
+        Later frames go on from the last state, in milliseconds; where that does not do, all are assimilated anew.
+        """
+        assert self._update is not None
+        return self._update(observations)
 
     def derivatives(self, t: Any, x: Any) -> dict[str, Any]:
         """`dx`: du/dx (..., C, d), and `dt`: du/dt (..., C)."""

@@ -15,6 +15,7 @@ from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.residual.field import Conditioned
 
 _FAR = 5.0  # standard deviations
+_LITTLE, _TINY = 1e-4, 1e-12  # of a standard deviation, of the largest variance: changes that do not matter
 
 
 @dataclass
@@ -126,6 +127,8 @@ class StateEstimate:
         count: (S,) number of values it sums over; 0 where it is not known.
         residual: of each trajectory given its observations (None without any); None where codes leave white noise.
         members: (S, K, M, n) draws of the states from their posterior, in place of `covariance` where codes are many.
+        gains: K - 1 tensors (S or 1, n, n), of the smoother from each frame's successor to it; None where the estimate
+            cannot go on.
     """
 
     t: Tensor
@@ -135,6 +138,30 @@ class StateEstimate:
     count: Tensor
     residual: list[Conditioned | None] | None = None
     members: Tensor | None = None
+    gains: list[Tensor] | None = None
+
+    def joined(self, later: StateEstimate) -> StateEstimate:
+        """With later frames, the first of which is the last of these: what they tell of it is carried back by the
+        smoother (Rauch, Tung and Striebel 1965), as far as it matters."""
+        assert self.covariance is not None and self.gains is not None
+        assert later.covariance is not None and later.gains is not None
+        mean, covariance = self.mean.clone(), list(self.covariance)
+        step, change = later.mean[:, 0] - mean[:, -1], later.covariance[0] - covariance[-1]
+        mean[:, -1], covariance[-1] = later.mean[:, 0], later.covariance[0]
+        for k in range(len(self.gains) - 1, -1, -1):
+            gain = self.gains[k]
+            step, change = (gain @ step[..., None])[..., 0], gain @ change @ gain.mT
+            variance = covariance[k].diagonal(dim1=1, dim2=2)
+            least = variance.amax(1, keepdim=True) * _TINY
+            small = (step.square() <= _LITTLE**2 * variance + least).all()
+            if bool(small & (change.diagonal(dim1=1, dim2=2).abs() <= _LITTLE * variance + least).all()):
+                break
+            mean[:, k] += step
+            covariance[k] = covariance[k] + change
+        return StateEstimate(
+            torch.cat([self.t, later.t[:, 1:]], 1), torch.cat([mean, later.mean[:, 1:]], 1),
+            covariance + later.covariance[1:], later.quadratic, later.count, gains=self.gains + later.gains,
+        )
 
     @property
     def known(self) -> bool:
@@ -169,3 +196,48 @@ class StateEstimate:
         members = None if self.members is None else self.members[rows]
         return StateEstimate(
             self.t[rows], self.mean[rows], some, self.quadratic[rows], self.count[rows], residual, members)
+
+
+def lift(
+    code: Tensor, spread: Tensor | None, prior: StatePrior, size: int, contexts: int
+) -> tuple[Tensor, Tensor | None]:
+    """Posterior of [code, delayed codes] from that of the code, by regression on it under the prior."""
+    n = len(prior.mean) - contexts
+    if n == size:
+        return code, spread
+    cross = prior.covariance[size:n, :size]
+    block = prior.covariance[:size, :size]
+    block = block + 1e-10 * block.diagonal().max() * torch.eye(size)
+    gain = torch.linalg.solve(block, cross.T).T
+    mean = torch.cat([code, prior.mean[size:n] + (code - prior.mean[:size]) @ gain.T], -1)
+    if spread is None:
+        return mean, None
+    rest = prior.covariance[size:n, size:n] - gain @ cross.T
+    lower = gain @ spread
+    top = torch.cat([spread, lower.transpose(1, 2)], -1)
+    bottom = torch.cat([lower, rest + lower @ gain.T], -1)
+    return mean, torch.cat([top, bottom], 1)
+
+
+def given(mean: Tensor, cov: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """States (S, n) and covariance (S or 1, n, n) given the values (S, k) of the first k dimensions."""
+    k = known.shape[1]
+    cross = cov[:, :, :k]
+    block = cov[:, :k, :k]
+    block = block + 1e-12 * block.diagonal(dim1=1, dim2=2).amax(1)[:, None, None] * torch.eye(k)
+    gain = torch.linalg.solve(block, cross.mT).mT
+    mean = mean + (gain @ (known - mean[:, :k])[..., None])[..., 0]
+    cov = cov - gain @ cross.mT
+    cov[:, :k], cov[:, :, :k] = 0.0, 0.0
+    return mean, (cov + cov.mT) / 2
+
+
+def with_context(mean: Tensor, cov: Tensor | None, context: ContextPrior) -> tuple[Tensor, Tensor | None]:
+    """[code, memory] (S, n) and its covariance, joined by a context that is independent of them."""
+    size = context.covariance.shape[0]
+    joined = torch.cat([mean, context.mean.expand(len(mean), size)], 1)
+    if cov is None:
+        return joined, None
+    whole = torch.nn.functional.pad(cov, (0, size, 0, size))
+    whole[:, -size:, -size:] = context.covariance
+    return joined, whole

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inrflow.data.batch import Normalisation, TrajectoryBatch
 from inrflow.data.description import Description
-from inrflow.data.labelled import observations_from
+from inrflow.data.labelled import all_observations_from, observations_from
 from inrflow.data.observations import Observations
 from inrflow.data.plausible import without_wild_values
 from inrflow.data.window import window_of
@@ -31,13 +31,13 @@ from inrflow.encoding.encode import Encoder, encode
 from inrflow.encoding.evidence import widening
 from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
-from inrflow.model.assimilation import Dynamics, assimilate_noisy
+from inrflow.model.assimilation import Dynamics, assimilate_noisy, continued
 from inrflow.model.extent import Extent, Seen, mesh_of
 from inrflow.model.gradients import estimate_of
 from inrflow.model.residual import with_residual
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
-from inrflow.model.store import StoredModel, load_model, reader, write_model
+from inrflow.model.store import StoredModel, load_model, write_model
 from inrflow.model.stored_values import check_surrogate, plain_values
 from inrflow.runtime.devices import choose_device
 from inrflow.runtime.shown import Shown
@@ -287,8 +287,8 @@ class Surrogate(Shown):
                 estimated.
             parameters: known parameters of the system, by name, instead.
         """
-        observations = self._own(observations)
-        examples = None if examples is None else self._own(examples)
+        observations = all_observations_from(observations, self.description)
+        examples = None if examples is None else all_observations_from(examples, self.description)
         if examples is not None and parameters is not None:
             raise UserError("both examples and parameters are given; either tells the context: give one of them")
         if (examples is not None or parameters is not None) and not self.context_size:
@@ -307,14 +307,6 @@ class Surrogate(Shown):
             raise UserError(f"a state has shape {tuple(state.shape)}; expected ({len(self.prior.mean)},)")
         time = self.scale.internal(torch.as_tensor(float(t)))
         return Solution(self, estimate_of(state, time), True)
-
-    def _own(self, data: Any) -> Any:
-        """Observations with times, places and names of this surrogate, one by one; see `observations_from`."""
-        if isinstance(data, list | tuple):
-            return [observations_from(one, self.description) for one in data]
-        if isinstance(data, dict):
-            return {key: observations_from(one, self.description) for key, one in data.items()}
-        return observations_from(data, self.description)
 
     def context_from(self, examples: Sequence[Observations]) -> ContextPrior:
         """Posterior of the context of the system to which example trajectories of several frames belong."""
@@ -360,41 +352,48 @@ class Surrogate(Shown):
                 raise UserError("assimilate takes Observations(t, x, u), or a list or dictionary of them; found "
                                 f"{type(observations).__name__}")
             return [self._assimilate(value, context) for value in observations]
-        frames, extent = observations.frames(), self.extent
-        extent.require_gaps(frames.t)
-        window = self._window(observations)
-        outside = extent.outside(frames.x)
-        extent.warn_outside(int(outside.sum()), outside.size)
+        window = self._checked(observations)
         if (seen := int(window.observed.sum())) < self.window:
             warnings.warn(short_window(seen, self.window), stacklevel=3)
         estimate = self.estimate(window, context=context)
+        if self.context_size and context is None:
+            self.warn_context(estimate.mean[0, -1, -self.context_size :].detach())
+        return self._solution(estimate, [observations], context)
+
+    def _checked(self, observations: Observations, last: Sequence[float] = ()) -> TrajectoryBatch:
+        """The window of observations after a last time; warns of those outside of the training data."""
+        frames, extent = observations.frames(), self.extent
+        extent.require_gaps(np.append(last, frames.t))
+        window, outside = self._window(observations), extent.outside(frames.x)
+        extent.warn_outside(int(outside.sum()), outside.size)
+        return window
+
+    def _solution(
+        self, estimate: StateEstimate, parts: list[Observations], context: ContextPrior | None, first: int = 0
+    ) -> Solution:
+        """The solution of all parts of the observations; warns where its states from frame `first` on are unlike the
+        training data."""
         size = self.code_size
-        distance = float(self.prior.codes(size).mahalanobis(estimate.mean[0, :, :size].detach()).max())
+        distance = float(self.prior.codes(size).mahalanobis(estimate.mean[0, first:, :size].detach()).max())
         if distance > self.prior.limit(size):
             warnings.warn(
                 f"the observed field is unlike the training data (squared distance of its code {distance:.4g}, limit "
                 f"{self.prior.limit(size):.4g}): do not trust the forecast without checking it; its intervals are "
                 "widened",
-                stacklevel=3,
+                stacklevel=4,
             )
-        if self.context_size and context is None:
-            self.warn_context(estimate.mean[0, -1, -self.context_size :].detach())
-        return Solution(self, estimate, observations.kind == "torch", observations,
-                        lambda further: self._assimilate(further, context))
+
+        def update(further: Observations) -> Solution:
+            further, last = observations_from(further, self.description), float(self.scale.external(estimate.last[0]))
+            if self.residual is None and context is None and further.frames().t[0] > last:
+                later = self._inner(self._checked(further, [last]))
+                found = continued(self.decoder, self.dynamics, self.prior, later, self.encoder, estimate)
+                if found is not None:
+                    return self._solution(found, [*parts, further], None, estimate.mean.shape[1])
+            return self._assimilate(reduce(Observations.with_later, [*parts, further]), context)
+
+        return Solution(self, estimate, parts[0].kind == "torch", update)
 
     def _window(self, observations: Observations) -> TrajectoryBatch:
         """Observations of one trajectory as frames, data units. Raises UserError where they do not fit."""
         return window_of(observations, self.description, self.scale.unit, self.decoder.affine)
-
-
-@reader(FORMAT)
-def _read(stored: StoredModel, physics: str | None) -> Surrogate:
-    """The surrogate of a file of one physics, whose name alone may be asked for."""
-    state, metadata = stored.state, stored.metadata
-    field = VectorField.from_structure(metadata["field"]).double()
-    field.load_state_dict(state["field"])
-    surrogate = Surrogate.from_stored(stored, state, metadata, field)
-    if physics not in (None, surrogate.description.name):
-        raise UserError(f"physics={physics} is unknown; {stored.path.parent} knows {surrogate.description.name} alone: "
-                        "leave physics out")
-    return surrogate

@@ -132,3 +132,17 @@ def test_further_observations_are_as_all_at_once():
         whole = one.assimilate(Observations(T, X, values))
     for key, value in whole.query(2.7, AT, std=True).items():
         np.testing.assert_allclose(updated.query(2.7, AT, std=True)[key], value, rtol=1e-6)
+
+
+def test_later_frames_go_on_from_the_last_state_as_if_all_were_assimilated_at_once(monkeypatch):
+    one = surrogate()
+    path = one.dynamics.flow(torch.tensor([[1.0, -0.5, 0.3]]).double(), torch.as_tensor(T)[None])
+    u = (one.decoder(torch.as_tensor(X), path[0]).detach() * SCALE).numpy() + 0.1 * U
+    whole = one.assimilate(Observations(T, X, u))
+    running = one.assimilate(Observations(T[:1], X, u[:1]))
+    monkeypatch.setattr(type(one), "_assimilate", None)  # nothing is assimilated anew
+    for frame in (1, 2):
+        running = running.update(Observations(T[[frame]], X, u[[frame]]))
+    for t in (T[0], T[1] + 0.3, T[2], T[2] + 5.0):
+        for key, value in whole.query(t, AT, std=True).items():
+            np.testing.assert_allclose(running.query(t, AT, std=True)[key], value, rtol=1e-3, atol=1e-4)

@@ -102,26 +102,24 @@ class AutoregressionTerm(FieldTerm):
         whole = torch.tensor([[step for step, _ in row] for row in parts])
         share = torch.tensor([[part for _, part in row] for row in parts], dtype=torch.float64)
         result = torch.empty(*times.shape, start.shape[1], dtype=start.dtype)
-        with torch.no_grad():
-            step = torch.zeros(len(self.bias) + 1, len(self.bias) + 1, dtype=torch.float64)
-            step[0, 0], step[1:, 0], step[1:, 1:] = 1.0, self.bias, self.matrix
-            now, at = torch.nn.functional.pad(start[:, k:].double(), (1, 0), value=1.0), 0
-            for steps in torch.unique(whole).tolist():
-                if steps - at <= _FEW_STEPS:
-                    for _ in range(steps - at):
-                        now = now @ step.T
-                else:
-                    now = now @ torch.linalg.matrix_power(step, steps - at).T
-                at = steps
-                row, column = (whole == steps).nonzero(as_tuple=True)
-                here = now[:, 1:] * self._damped(steps)
-                if bool((share[row, column] > 0).any()):
-                    ahead = (now @ step.T)[:, 1:] * self._damped(steps + 1)
-                    values = here[row] + share[row, column, None] * (ahead - here)[row]
-                else:
-                    values = here[row]
-                result[row, column, k:] = values.to(result)
-            result[..., :k] = self.phases(times).to(result)
+        step = torch.zeros(len(self.bias) + 1, len(self.bias) + 1, dtype=torch.float64)
+        step[0, 0], step[1:, 0], step[1:, 1:] = 1.0, self.bias.detach(), self.matrix.detach()
+        now, at = torch.nn.functional.pad(start[:, k:].double(), (1, 0), value=1.0), 0
+        for steps in torch.unique(whole).tolist():
+            if steps - at <= _FEW_STEPS:
+                for _ in range(steps - at):
+                    now = now @ step.T
+            else:
+                now = now @ torch.linalg.matrix_power(step, steps - at).T
+            at = steps
+            row, column = (whole == steps).nonzero(as_tuple=True)
+            here = now[:, 1:] * self._damped(steps)
+            values = here[row]
+            if bool((share[row, column] > 0).any()):
+                ahead = (now @ step.T)[:, 1:] * self._damped(steps + 1)
+                values = values + share[row, column, None] * (ahead - here)[row]
+            result[row, column, k:] = values.to(result)
+        result[..., :k] = self.phases(times).to(result)
         return result
 
     def _damped(self, steps: int) -> Tensor:
