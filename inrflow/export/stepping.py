@@ -105,8 +105,8 @@ class _Series(nn.Module):
         self.term, k, n = term, term.known, len(term.bias)
         basis = torch.cat([torch.zeros(1, n), torch.eye(n)]).double()
         states = torch.nn.functional.pad(basis, (k, 0))
-        unit = torch.ones(1, dtype=torch.float64)
-        moved = term.advance(states, torch.zeros(n + 1, dtype=torch.float64), unit.expand(n + 1))[:, k:]
+        times = torch.tensor([0.0, 1.0], dtype=torch.float64).expand(n + 1, 2)
+        moved = term.path(states, times)[:, 1, k:].detach()
         self.register_buffer("bias", moved[0])
         self.register_buffer("matrix", moved[1:] - moved[0])
 

@@ -52,8 +52,7 @@ class Solution(Shown):
         self, surrogate: Model, estimate: StateEstimate, as_torch: bool = False,
         update: Callable[[Observations], Solution] | None = None,
     ) -> None:
-        self.surrogate, self.estimate, self.as_torch = surrogate, estimate, as_torch
-        self._update = update
+        self.surrogate, self.estimate, self.as_torch, self._update = surrogate, estimate, as_torch, update
         self.path = StatePath(surrogate.dynamics, estimate)
         self.diverged = math.inf  # the earliest time asked for so far from which the forecast is none
         self._known: tuple[Tensor, list[Tensor]] | None = None
@@ -160,10 +159,8 @@ class Solution(Shown):
         return JointPosterior(self.surrogate, self.estimate, times, x.double(), states, which, covariances)
 
     def update(self, observations: Observations) -> Solution:
-        """The solution of all observations; of values at times and places observed before, the later ones count.
+        """The solution of all observations, the last given of the same value counts; later frames are quick."""
 
-        Later frames go on from the last state, in milliseconds; where that does not do, all are assimilated anew.
-        """
         assert self._update is not None
         return self._update(observations)
 
