@@ -160,7 +160,6 @@ class Solution(Shown):
 
     def update(self, observations: Observations) -> Solution:
         """The solution of all observations, the last given of the same value counts; later frames are quick."""
-
         assert self._update is not None
         return self._update(observations)
 

@@ -140,14 +140,24 @@ class AutoregressionTerm(FieldTerm):
         return last * rate ** (steps - self.leads)
 
     def _error(self, steps: int) -> Tensor:
-        """Covariance (R, R) of the errors after so many steps; beyond the last known lead that of this one, for codes
-        whose variance still grew larger by as much a step, twice as large at most."""
+        """Covariance (R, R) of the errors after so many steps; beyond the last known lead it grows as that of the map
+        with the errors of one step."""
         if steps <= self.leads:
             return self.errors[max(steps, 1) - 1].double() * float(steps > 0)
-        last = self.errors[-1].double()
-        before = self.errors[max(self.leads - 2, 0)].double().trace() if self.leads > 1 else 0.0 * last.trace()
-        rate = float(1 - before / last.trace().clamp(min=1e-300))
-        return last * min(1 + max(rate, 0.0) * (steps - self.leads), 2.0)
+        last, now = (self._accumulated(count) for count in (self.leads, steps))
+        return self.errors[-1].double() * (now / last.clamp(min=1e-300)).clamp(min=1.0)
+
+    def _accumulated(self, steps: int) -> Tensor:
+        """Variance of all codes that so many steps with errors of their own give, by doubling."""
+        flow = torch.eye(len(self.bias), dtype=torch.float64)
+        noise, one = torch.zeros_like(flow), self.matrix.detach().double()
+        its = torch.nn.functional.pad(self.errors[0].double(), 2 * (0, len(flow) - self.size))
+        while steps:
+            if steps & 1:
+                flow, noise = one @ flow, one @ noise @ one.T + its
+            one, its = one @ one, one @ its @ one.T + its
+            steps >>= 1
+        return noise.diagonal()[: self.size].sum()
 
     def propagate(self, covariance: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
         """Covariances after times gap (S or 1,) and the maps (S or 1, n, n) that lead there, from covariances

@@ -24,7 +24,7 @@ _SIZES = (1, 2, 3, 4, 6, 8, 11, 15, 20, 28, 40, 55, 75, 100)
 _BLOCKS, _LEADS = 5, 20
 _STARTS, _NUMBERS = 200, 6000  # forecasts of a block at most, and codes of them all
 _STARTS_OF_ERRORS = 500  # of a block
-_PRIOR_STARTS = 50.0  # that the damping of all codes counts beside that of one
+_PRIOR_STARTS = 50.0  # forecasts that agree with the iterated map, beside those that are made
 _DETERMINED = 1.5  # frames for each unknown of an equation, at least: a fifth of them is left out
 _ALIKE = 1.002  # times the least error: does as well
 _WORSE, _PATIENCE = 1.01, 2  # times the least error, and sizes in a row that are worse: larger ones are not tried
@@ -74,6 +74,16 @@ class Autoregression:
         )
 
 
+def errors_of_mean(damping: Tensor, decays: Tensor, variances: Tensor, unknowns: int, frames: int) -> Tensor:
+    """Variances (H, R) of forecasts of codes that return to a mean, or a cycle of so many unknowns, which was estimated
+    from so many frames: as from T (1 - a) / (1 + a) independent ones where codes persist by a (R,), at most those of
+    the codes (R,) themselves."""
+    independent = frames * (1 - decays.clamp(min=0.0)) / (1 + decays.clamp(min=0.0))
+    share = (unknowns / independent.clamp(min=1e-12)).clamp(max=1.0)
+    lead = torch.arange(1, len(damping) + 1)[:, None]
+    return (1 - damping * decays.clamp(min=0.0) ** lead).square() * share * variances
+
+
 def companion(matrices: Tensor, decays: Tensor | None = None) -> Tensor:
     """Map (n, n) of [z(t), z(t-1), ...] over one step, from coefficients (p, r, r) of the leading codes and decays
     (R - r,) of the others, of which the past is not kept: n = R + (p - 1) r."""
@@ -102,6 +112,12 @@ def lagged(codes: Tensor, known: Tensor, lags: int, past: Tensor | None = None) 
     return torch.cat(parts, 1), whole
 
 
+def blocks_of(frames: int) -> list[tuple[int, int]]:
+    """First frames and ends of the contiguous blocks that are left out in turn."""
+    edges = torch.linspace(0, frames, min(_BLOCKS, max(2, frames // 8)) + 1).round().long().tolist()
+    return list(itertools.pairwise(edges))
+
+
 class AutoregressionSearch:
     """Autoregressions of one series of codes on equal steps, from one pass over their products.
 
@@ -109,10 +125,12 @@ class AutoregressionSearch:
         codes: (T, Z), ordered by variance. known: (T,) frames that were observed.
         rest: variance that the codes leave, which every forecast misses.
         persistent: whether codes beyond the leading ones persist, damped; else they are forecast by nothing.
+        unseen: (T, Z), the codes of each frame by a seasonal cycle fitted without its block, by default the codes.
     """
 
     def __init__(
-        self, codes: Tensor, known: Tensor, rest: float = 0.0, lags: tuple[int, ...] = LAGS, persistent: bool = True
+        self, codes: Tensor, known: Tensor, rest: float = 0.0, lags: tuple[int, ...] = LAGS, persistent: bool = True,
+        unseen: Tensor | None = None,
     ) -> None:
         frames = len(codes)
         possible = [lag for lag in lags if frames >= 8 * (lag + 1)] or [lags[0]]
@@ -122,15 +140,16 @@ class AutoregressionSearch:
         pairs = (whole[:-1] & known[1:]).nonzero()[:, 0]
         self.whole, self.mean_square = whole, float(self.codes[known].square().sum(1).mean())
         self.leads = max(1, min(_LEADS, frames // 5))
-        edges = torch.linspace(0, frames, min(_BLOCKS, max(2, frames // 8)) + 1).round().long().tolist()
-        self.blocks = list(itertools.pairwise(edges))
+        self.blocks = blocks_of(frames)
+        self.unseen = self.codes if unseen is None else unseen.double()
         start = torch.cat([torch.ones(frames, 1, dtype=torch.float64), states], 1)
         self.grams, self.crosses = [], []
         for low, high in self.blocks:
             rows = pairs[(pairs >= low) & (pairs < high)]
             self.grams.append(start[rows].T @ start[rows])
             self.crosses.append(start[rows].T @ self.codes[rows + 1])
-        self.states, self.persistent = states, persistent
+        self.starts = states if unseen is None else lagged(self.unseen, known, most)[0]
+        self.persistent = persistent
 
     def _kept(self, left_out: int | None) -> list[int]:
         return [number for number in range(len(self.blocks)) if number != left_out]
@@ -176,7 +195,7 @@ class AutoregressionSearch:
         for number, (low, high) in enumerate(self.blocks):
             starts, inside, ends = self._starts(low, high, _STARTS)
             powers = self.decays(number) ** torch.arange(1, self.leads + 1)[:, None]
-            moments.add(self.codes[ends], powers * self.codes[starts, None], inside)
+            moments.add(self.unseen[ends], powers * self.unseen[starts, None], inside)
         return torch.nn.functional.pad(moments.errors().flip(1).cumsum(1).flip(1), (0, 1))
 
     def _starts(self, low: int, high: int, most: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -192,7 +211,7 @@ class AutoregressionSearch:
     def _path(self, choice: Choice, matrices: Tensor, bias: Tensor, starts: Tensor) -> Tensor:
         """Forecasts (S, H, r) of the leading codes."""
         size, most = choice.size, self.codes.shape[1]
-        past = torch.cat([self.states[starts, lag * most : lag * most + size] for lag in range(choice.lags)], 1)
+        past = torch.cat([self.starts[starts, lag * most : lag * most + size] for lag in range(choice.lags)], 1)
         weights, path = matrices.transpose(0, 1).flatten(1).T.contiguous(), []
         for _ in range(self.leads):
             code = torch.addmm(bias, past, weights)
@@ -207,27 +226,36 @@ class AutoregressionSearch:
         for number, (low, high) in enumerate(self.blocks):
             starts, inside, ends = self._starts(low, high, min(_STARTS, _NUMBERS // size))
             path = self._path(choice, *self.fit(choice, number), starts)
-            moments.add(self.codes[ends, :size], path, inside)
+            moments.add(self.unseen[ends, :size], path, inside)
         every = moments.errors().sum(1) + self._persistence[:, size] + self.rest
         return every[moments.count > 0] / max(self.mean_square + self.rest, 1e-300)
 
     def held_out(self, choice: Choice) -> tuple[Tensor, Tensor]:
-        """Damping (H, Z) of forecasts of the blocks by fits to all others, and the covariances (H, Z, Z) of errors."""
+        """Damping (H, Z) of forecasts of the blocks by fits to all others, and the covariances (H, Z, Z) of errors;
+        where starts are few, nearer to what the errors of one step become by the map."""
         moments, size, parts = _Moments(), choice.size, []
         for number, (low, high) in enumerate(self.blocks):
             starts, inside, ends = self._starts(low, high, _STARTS_OF_ERRORS)
             path = self._path(choice, *self.fit(choice, number, stable=True), starts)
             powers = self.decays(number)[size:] ** torch.arange(1, self.leads + 1)[:, None]
-            path = torch.cat([path, powers * self.codes[starts, None, size:]], 2)
-            moments.add(self.codes[ends], path, inside)
-            parts.append((self.codes[ends], path, inside))
+            path = torch.cat([path, powers * self.unseen[starts, None, size:]], 2)
+            moments.add(self.unseen[ends], path, inside)
+            parts.append((self.unseen[ends], path, inside))
         damping = moments.damping()
         total = torch.zeros(self.leads, *(2 * [self.codes.shape[1]]), dtype=torch.float64)
         for truth, path, inside in parts:
             missed = torch.where(inside[..., None], truth - damping * path, 0.0).transpose(0, 1)
             total += missed.mT @ missed
         known = moments.count > 0
-        return damping[known], (total / moments.count.clamp(min=1)[:, None, None])[known]
+        total, damping, count = total[known], damping[known], moments.count[known, None, None]
+        one = total[0] / count[0]
+        step = companion(self.fit(choice, stable=True)[0], self.decays()[size:])
+        added = torch.nn.functional.pad(one, 2 * (0, len(step) - len(one)))
+        grown, path = added, [one]
+        for _ in range(len(total) - 1):
+            grown = step @ grown @ step.T + added
+            path.append(grown[: len(one), : len(one)])
+        return damping, (total + _PRIOR_STARTS * torch.stack(path)) / (count + _PRIOR_STARTS)
 
     def search(self, sizes: tuple[int, ...] = _SIZES) -> Autoregression:
         """The best choice, of equals the smallest, fitted to all blocks."""
@@ -263,34 +291,36 @@ class AutoregressionSearch:
 
 
 class _Moments:
-    """Second moments of truth and forecasts (S, H, Z) at each lead, of many starts."""
+    """Second moments of truth and forecasts (S, H, Z) at each lead, of the starts of each block."""
 
     def __init__(self) -> None:
-        self.count: Tensor = torch.zeros(1)
-        self.squares: Tensor = torch.zeros(1)
-        self.products: Tensor = torch.zeros(1)
-        self.forecasts: Tensor = torch.zeros(1)
+        self.blocks: list[tuple[Tensor, ...]] = []
 
     def add(self, truth: Tensor, forecast: Tensor, inside: Tensor) -> None:
-        """Those that are `inside` (S, H)."""
+        """A block's, of those that are `inside` (S, H)."""
         seen = inside[..., None].double()
-        self.count = self.count + inside.sum(0)
-        self.squares = self.squares + (seen * truth.square()).sum(0)
-        self.products = self.products + (seen * truth * forecast).sum(0)
-        self.forecasts = self.forecasts + (seen * forecast.square()).sum(0)
+        products = [(seen * one).sum(0) for one in (truth.square(), truth * forecast, forecast.square())]
+        self.blocks.append((inside.sum(0).double(), *products))
 
-    def damping(self) -> Tensor:
-        """Factors (H, Z) from 0 to 1 by regression on the forecasts: where starts are few, nearer to that of all codes.
-        """
-        every = self.products.sum(1, keepdim=True) / self.forecasts.sum(1, keepdim=True).clamp(min=1e-300)
-        usual = _PRIOR_STARTS * self.forecasts / self.count.clamp(min=1)[:, None]
-        factors = (self.products + every * usual) / (self.forecasts + usual).clamp(min=1e-300)
-        return factors.clamp(0.0, 1.0)
+    @property
+    def count(self) -> Tensor:
+        """Number (H,) of forecasts."""
+        return torch.stack([block[0] for block in self.blocks]).sum(0)
+
+    def damping(self, left_out: int | None = None) -> Tensor:
+        """Factors (H, Z) from 0 to 1 by regression on the forecasts of all blocks but one, or of all: where starts are
+        few, nearer to 1."""
+        kept = [block for number, block in enumerate(self.blocks) if number != left_out]
+        count, _, products, forecasts = (torch.stack(parts).sum(0) for parts in zip(*kept, strict=True))
+        usual = _PRIOR_STARTS * forecasts / count.clamp(min=1)[:, None]
+        return ((products + usual) / (forecasts + usual).clamp(min=1e-300)).clamp(0.0, 1.0)
 
     def errors(self) -> Tensor:
-        """Mean squared errors (H, Z) of damped forecasts."""
-        damping = self.damping()
-        total = self.squares - 2 * damping * self.products + damping.square() * self.forecasts
+        """Mean squared errors (H, Z) of forecasts of each block, damped as the other blocks say."""
+        total = torch.zeros_like(self.blocks[0][1])
+        for number, (_, squares, products, forecasts) in enumerate(self.blocks):
+            damping = self.damping(number)
+            total += squares - 2 * damping * products + damping.square() * forecasts
         return total / self.count.clamp(min=1)[:, None]
 
 

@@ -7,7 +7,7 @@ patterns between the points.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +76,17 @@ def choose_cycle(t: Tensor, values: Tensor, cycles: Sequence[tuple[float, int]])
                 best, harmonics = value, trial
     chosen = [place for place, count in enumerate(harmonics) if count]
     return fit_cycle(t, values, [periods[i] for i in chosen], [harmonics[i] for i in chosen])
+
+
+def left_out_anomalies(
+    cycle: Cycle, t: Tensor, values: Tensor, blocks: Sequence[tuple[int, int]]
+) -> Iterator[Tensor]:
+    """Of each block of frames (B, M), how its anomalies differ where the cycle is fitted to the other blocks alone."""
+    for low, high in blocks:
+        kept = torch.ones(len(t), dtype=torch.bool)
+        kept[low:high] = False
+        other = fit_cycle(t[kept], values[kept], cycle.periods, cycle.harmonics)
+        yield cycle(t[low:high]) - other(t[low:high])
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,20 @@ from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.fitting.autoregression import Autoregression, AutoregressionSearch, lagged
-from inrflow.dynamics.fitting.point_modes import Cycle, PointModes, choose_cycle, principal_components
+from inrflow.dynamics.fitting.autoregression import (
+    Autoregression,
+    AutoregressionSearch,
+    blocks_of,
+    errors_of_mean,
+    lagged,
+)
+from inrflow.dynamics.fitting.point_modes import (
+    Cycle,
+    PointModes,
+    choose_cycle,
+    left_out_anomalies,
+    principal_components,
+)
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, series_windows
 from inrflow.encoding.posterior import GaussianPrior
@@ -175,7 +187,10 @@ class _Series:
         fixed = problem.config.decoder.code_size
         modes = principal_components(anomalies) if fixed is None else principal_components(anomalies, fixed)
         known = torch.isfinite(values).any(1)
-        search = AutoregressionSearch(modes.codes, known, float(modes.noise.sum()))
+        moved = torch.cat(list(left_out_anomalies(cycle, grid.t, values, blocks_of(len(values)))))
+        search = AutoregressionSearch(
+            modes.codes, known, float(modes.noise.sum()), unseen=modes.codes + moved @ modes.patterns.T
+        )
         if fixed is not None:
             regression = search.search((fixed,))
         elif before is not None:
@@ -185,6 +200,10 @@ class _Series:
             regression = search.search()
         most = max(regression.choice.size, min(len(modes.variances), round(len(values) / _FRAMES_OF_CODE)))
         modes, regression = modes.leading(most), regression.truncated(most)
+        unsure = errors_of_mean(
+            regression.damping, search.decays()[:most], modes.variances, len(cycle.coefficients), int(known.sum())
+        )
+        regression = replace(regression, covariances=regression.covariances + torch.diag_embed(unsure))
         spread = values - values.nanmean(0)
         share = float(anomalies.square().nansum() / spread.square().nansum().clamp(min=1e-300))
         return cls(grid.x, grid.values.shape[-1], grid.step, cycle, modes, regression, min(share, 1.0))
