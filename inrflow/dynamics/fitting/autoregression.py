@@ -251,11 +251,11 @@ class AutoregressionSearch:
         one = total[0] / count[0]
         step = companion(self.fit(choice, stable=True)[0], self.decays()[size:])
         added = torch.nn.functional.pad(one, 2 * (0, len(step) - len(one)))
-        grown, path = added, [one]
+        grown, later = added, [one]
         for _ in range(len(total) - 1):
             grown = step @ grown @ step.T + added
-            path.append(grown[: len(one), : len(one)])
-        return damping, (total + _PRIOR_STARTS * torch.stack(path)) / (count + _PRIOR_STARTS)
+            later.append(grown[: len(one), : len(one)])
+        return damping, (total + _PRIOR_STARTS * torch.stack(later)) / (count + _PRIOR_STARTS)
 
     def search(self, sizes: tuple[int, ...] = _SIZES) -> Autoregression:
         """The best choice, of equals the smallest, fitted to all blocks."""
