@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ _PAYS = 0.999  # times the error that a further harmonic must reach
 _MOST, _MOST_WITH_GAPS = 200, 60
 _ITERATIONS = 8  # of expectation maximisation
 _LEAST_NOISE = 1e-8  # share of the variance
+_LEFT = 1e-3  # of the noise, beside codes that are as many as the values
 _ROWS = 1 << 24  # numbers of all products of codes held at once
 
 
@@ -109,6 +110,31 @@ class PointModes:
         """The first of them; what the others hold counts as noise."""
         lost = (self.patterns[count:].square() * self.variances[count:, None]).sum(0)
         return PointModes(self.patterns[:count], self.variances[:count], self.noise + lost, self.codes[:, :count])
+
+
+    def posterior(self, values: Tensor) -> Tensor:
+        """Posterior means (T, R) of the codes of anomalies (T, M), NaN where not observed."""
+        seen, filled = torch.isfinite(values).double(), values.nan_to_num(0.0)
+        deviations = self.noise.sqrt()
+        patterns = self.patterns / deviations
+        precision = torch.diag(1 / self.variances.clamp(min=1e-300))
+        right = (filled / deviations) @ patterns.T
+        if bool(seen[seen.bool().any(1)].all()):
+            return torch.linalg.solve(patterns @ patterns.T + precision, right.T).T
+        products = (patterns[:, None] * patterns[None]).flatten(0, 1)
+        parts = []
+        for rows in torch.arange(len(values)).split(max(1, (1 << 22) // len(patterns) ** 2)):
+            gram = (seen[rows] @ products.T).unflatten(1, precision.shape) + precision
+            parts.append(torch.linalg.solve(gram, right[rows][..., None])[..., 0])
+        return torch.cat(parts)
+
+    def saturated(self, values: Tensor) -> PointModes:
+        """Where there are as many as values (T, M): what is left counts as codes, which nothing tells from it."""
+        if len(self.patterns) < len(self.noise):
+            return self
+        noise = self.noise.mean()
+        found = replace(self, variances=self.variances + noise, noise=_LEFT * self.noise)
+        return replace(found, codes=found.posterior(values))
 
 
 def principal_components(values: Tensor, most: int = _MOST) -> PointModes:

@@ -186,6 +186,7 @@ class _Series:
         anomalies = values - cycle(grid.t)
         fixed = problem.config.decoder.code_size
         modes = principal_components(anomalies) if fixed is None else principal_components(anomalies, fixed)
+        modes = modes.saturated(anomalies)
         known = torch.isfinite(values).any(1)
         moved = torch.cat(list(left_out_anomalies(cycle, grid.t, values, blocks_of(len(values)))))
         search = AutoregressionSearch(
@@ -247,21 +248,7 @@ class _Series:
     def states(self, grid: _Grid) -> CodeData:
         """States (1, T, n) of the frames of a grid: posterior means under the modes, and their past."""
         values = grid.values.flatten(1) - self.cycle(grid.t)
-        seen, filled = torch.isfinite(values).double(), values.nan_to_num(0.0)
-        deviations = self.modes.noise.sqrt()
-        patterns = self.modes.patterns / deviations
-        precision = torch.diag(1 / self.modes.variances.clamp(min=1e-300))
-        right = (filled / deviations) @ patterns.T
-        known = seen.bool().any(1)
-        if bool(seen[known].all()):
-            codes = torch.linalg.solve(patterns @ patterns.T + precision, right.T).T
-        else:
-            products = (patterns[:, None] * patterns[None]).flatten(0, 1)
-            parts = []
-            for rows in torch.arange(len(values)).split(max(1, (1 << 22) // self.codes**2)):
-                gram = (seen[rows] @ products.T).unflatten(1, precision.shape) + precision
-                parts.append(torch.linalg.solve(gram, right[rows][..., None])[..., 0])
-            codes = torch.cat(parts)
+        codes, known = self.modes.posterior(values), torch.isfinite(values).any(1)
         leading = codes[:, : self.regression.choice.size]
         past, whole = lagged(codes, known, self.regression.choice.lags, leading)
         phases = AutoregressionTerm(1, 1, 1.0, self.cycle.periods, self.cycle.harmonics).phases(grid.t)
