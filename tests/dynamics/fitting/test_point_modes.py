@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.dynamics.fitting.point_modes import choose_cycle, fit_cycle, principal_components
+from inrflow.dynamics.fitting.point_modes import choose_cycle, fit_cycle, left_out_anomalies, principal_components
 
 
 def test_harmonics_are_found_exactly_from_values_with_gaps():
@@ -47,3 +47,31 @@ def test_missing_values_hardly_move_the_components():
     assert np.square(rebuilt - truth).mean() < 1e-3
     assert modes.variances[:2].numpy() == pytest.approx([4.0, 1.0], rel=0.2)
     assert modes.noise.numpy() == pytest.approx(np.full(20, 0.05**2), rel=0.5)
+
+
+def test_as_many_codes_as_values_hold_all_of_them():
+    random = np.random.default_rng(6)
+    values = torch.as_tensor(random.standard_normal((400, 4)) @ random.standard_normal((4, 4)))
+    gaps = torch.where(torch.as_tensor(random.random(values.shape)) < 0.1, torch.nan, values)
+    before = principal_components(gaps)
+    after = before.saturated(gaps)
+
+    def covariance(modes):
+        return modes.patterns.T @ torch.diag(modes.variances) @ modes.patterns + torch.diag(modes.noise)
+
+    assert covariance(after) == pytest.approx(covariance(before), abs=0.01 * float(covariance(before).trace()))
+    whole = torch.isfinite(gaps).all(1)
+    assert (after.codes @ after.patterns)[whole] == pytest.approx(values[whole], abs=0.02)
+    few = principal_components(values, 2)
+    assert few.saturated(values) is few
+
+
+def test_anomalies_of_a_block_by_a_cycle_that_has_not_seen_it():
+    t = torch.arange(60.0).double()
+    values = torch.as_tensor(np.random.default_rng(7).standard_normal((60, 2)).cumsum(0))
+    cycle = fit_cycle(t, values, [12.0], [1])
+    moved = torch.cat(list(left_out_anomalies(cycle, t, values, [(0, 20), (20, 60)])))
+    angle = 2 * np.pi * t.numpy() / 12
+    design = np.stack([np.ones(60), np.cos(angle), np.sin(angle)], 1)
+    expected = values[:20].numpy() - design[:20] @ np.linalg.lstsq(design[20:], values[20:].numpy(), rcond=None)[0]
+    assert (values - cycle(t) + moved)[:20].numpy() == pytest.approx(expected, abs=1e-4)
