@@ -386,7 +386,7 @@ class Surrogate(Shown):
         def update(further: Observations) -> Solution:
             further, last = observations_from(further, self.description), float(self.scale.external(estimate.last[0]))
             if self.residual is None and context is None and further.frames().t[0] > last:
-                later = self._inner(self._checked(further, [last]))
+                later = without_wild_values(self._inner(self._checked(further, [last])))
                 found = continued(self.decoder, self.dynamics, self.prior, later, self.encoder, estimate)
                 if found is not None:
                     return self._solution(found, [*parts, further], None, estimate.mean.shape[1])
