@@ -24,7 +24,7 @@ _BLOCKS, _VALUES = 14, 110  # of the likelihood, and of each
 _ONE_TIME = 400  # values of a block of places without time
 _FRAMES = 4  # values of a time, from which on blocks are of whole frames
 _ITERATIONS, _OF_TRIALS = 40, 20
-_GAIN = 0.03  # nats by which a richer form must predict places better, and by its standard error
+_GAIN, _SURE = 0.01, 2.0  # nats, and standard errors, by which a richer form must predict places better
 _EVIDENCE = 5.0  # values that a place counts as, beside the priors
 _OUTLIER = 10.0  # times as far from the median as most values are
 _JITTER = 1e-8  # of the variance of the values
@@ -152,7 +152,7 @@ def fit_covariance(
             new = fitted(other, samples, data, _OF_TRIALS)
             surprise = data.surprise_left_out(new)
             gain = least - surprise
-            if float(gain.mean()) > max(_GAIN, float(gain.std()) / len(gain) ** 0.5):
+            if float(gain.mean()) > max(_GAIN, _SURE * float(gain.std()) / len(gain) ** 0.5):
                 best, least = new, surprise
     return fitted(best, samples, data) if best.form.drift else best  # velocities are slow to be found
 

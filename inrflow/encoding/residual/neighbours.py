@@ -168,7 +168,7 @@ def noise_of_doubtful(sites: Sites, values: Tensor, threshold: float = DOUBTFUL)
         error, variance = (v.numpy() for v in left_out(now, values, rows))
         without = np.maximum(variance - noise[rows], 1e-300)
         z, known = np.abs(error) / np.sqrt(without), noise[rows] > 0
-        beyond = np.where(z > _NOTHING * threshold, _NO_VALUE * float(values.var()) + error**2,
+        beyond = np.where(z > _NOTHING * threshold, _NO_VALUE * error**2,
                           np.maximum((error / threshold) ** 2 - without, 0.0))
         new = np.zeros(len(rows), dtype=bool)
         open_ = np.flatnonzero(~known & (z > threshold))

@@ -45,6 +45,7 @@ _ROWS = 60_000  # that hyper-parameters are sought in
 _FEW_CODES = 4  # values of a frame for each code from which codes cannot follow noise
 _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
 _KEPT = (0.0, 0.25, 0.5, 0.75)
+_FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places are better
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
 _SHARE, _LEAST, _SECONDS = 0.5, 0.15, 20.0  # of the time budget; the last two where others have used up all of it
 _FITS = (2.5, 7.0)  # of the simplest form that searches of more and more variants take as long as
@@ -77,22 +78,22 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
         return surrogate
     period = tuple(about.period or (0.0,) * len(about.coordinates))
     places = Places.of(period, about.geometry == "sphere", surrogate.box)
-    variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run)
+    # codes that were trained at few places look better there than elsewhere: they are no part of what is kriged
+    few = problem.source.shared_points and folds[0].count <= MOST_OF_TIME
+    variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run, few)
     effort = variants.effort(len(about.channels))
     log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
             + ("" if effort else "; no time is left to look for one"))
-    few = problem.source.shared_points and folds[0].count <= MOST_OF_TIME
     chosen: list[ChannelField | None] = []
     for c, channel in enumerate(about.channels if effort else ()):
         best, words, leaves, least = None, f"{channel}: codes alone", float(left[c]), np.inf
         for name, one in variants.of(c):
-            weighed, inside, ahead = _weighed(one, c, folds, places)
+            weighed, inside, ahead = _weighed(one, c, folds, places, few)
             crps, weight = inside.crps(weighed), torch.full_like(inside.lead, weighed.weight)
             between = float(inside.mean_square(weight).mean())
             name, least = f"{channel}: {name}", min(least, inside.crps(None))
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
-            # codes trained at few places look better there than elsewhere: kriging gives way to clearly better ones
-            if crps < (1 / BETTER if few and best is None else BETTER) * least:
+            if crps < (1 / _FAR_BETTER if few and best is None else BETTER) * least:
                 words = f"{name}, weight {weighed.weight:.2f}"
                 best, least, leaves, row.taken = weighed, crps, between, True
             else:
@@ -123,6 +124,7 @@ class _Variants:
     rows: Rows
     apart: Rows
     run: Run
+    few: bool
 
     def effort(self, channels: int) -> int:
         """2: all forms of covariance are tried, 1: the simplest, 0: there is no time for it."""
@@ -145,13 +147,14 @@ class _Variants:
             around = ChannelField.fit(self.places, self.rows, c, True, seed=seed, near=first)
             if around.offsets is not None:
                 yield "around means of places", around
-        yield "on the codes", ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first)
+        if not self.few:
+            yield "on the codes", ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first)
 
 
 def _weighed(
-    channel: ChannelField, c: int, folds: list[Fold], places: Places
+    channel: ChannelField, c: int, folds: list[Fold], places: Places, alone: bool
 ) -> tuple[ChannelField, Comparison, float]:
-    """A channel's process with its weight beside codes, its decay ahead and its spreads, its errors between the
+    """A channel's process with its weight beside codes (`alone`: 1), its decay ahead and its spreads, its errors between the
     observed places, and its mean squared error ahead of them."""
     between, ahead = [], []
     for fold in folds:
@@ -162,7 +165,7 @@ def _weighed(
         between.append(fold.between.against(conditioned, c))
         ahead.append(fold.ahead.against(conditioned, c))
     inside, outside = Comparison.joined(between), Comparison.joined(ahead)
-    weights = [replace(channel, weight=weight) for weight in (inside.best_weight(), 1.0)]
+    weights = [replace(channel, weight=weight) for weight in ((1.0,) if alone else (inside.best_weight(), 1.0))]
     # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
     channel = min((replace(one, spread=(max(inside.spread(one), 1.0), 1.0)) for one in weights), key=inside.crps)
     decay, chosen = Decay(), torch.zeros_like(outside.lead)

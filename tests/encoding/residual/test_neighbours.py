@@ -109,6 +109,15 @@ def test_fewer_neighbours_come_close_to_it():
     assert np.abs(variance.numpy() / np.diag(covariance) - 1).max() < 0.1
 
 
+def test_a_single_value_is_conditioned_on_and_a_wild_one_is_not():
+    t, y = np.zeros(1), np.zeros((1, 2))
+    for value, moved in ((1.0, True), (1e3, False)):
+        u = torch.tensor([value], dtype=torch.float64)
+        noise = noise_of_doubtful(Sites(t, y, COVARIANCE), u)
+        mean = krige(Sites(t, y, COVARIANCE, noise), u, t, y)[0]
+        assert (float(mean) > 0.9) == moved and abs(float(mean)) < 1
+
+
 def test_far_later_it_is_the_mean_with_the_whole_variance():
     t, y, u = observations(10)
     mean, variance = krige(Sites(t, y, COVARIANCE), torch.as_tensor(u), np.array([1e6]), y[:1])
