@@ -152,10 +152,10 @@ class _Variants:
 
 
 def _weighed(
-    channel: ChannelField, c: int, folds: list[Fold], places: Places, alone: bool
+    channel: ChannelField, c: int, folds: list[Fold], places: Places, few: bool
 ) -> tuple[ChannelField, Comparison, float]:
-    """A channel's process with its weight beside codes (`alone`: 1), its decay ahead and its spreads, its errors between the
-    observed places, and its mean squared error ahead of them."""
+    """A channel's process with its weight beside codes (of `few` places 1), its decay ahead and its spreads, its errors
+    between the observed places, and its mean squared error ahead of them."""
     between, ahead = [], []
     for fold in folds:
         one = channel if channel.offsets is None else replace(channel, offsets=channel.offsets.without(fold.places))
@@ -165,7 +165,7 @@ def _weighed(
         between.append(fold.between.against(conditioned, c))
         ahead.append(fold.ahead.against(conditioned, c))
     inside, outside = Comparison.joined(between), Comparison.joined(ahead)
-    weights = [replace(channel, weight=weight) for weight in ((1.0,) if alone else (inside.best_weight(), 1.0))]
+    weights = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
     # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
     channel = min((replace(one, spread=(max(inside.spread(one), 1.0), 1.0)) for one in weights), key=inside.crps)
     decay, chosen = Decay(), torch.zeros_like(outside.lead)
