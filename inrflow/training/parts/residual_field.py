@@ -48,7 +48,7 @@ _KEPT = (0.0, 0.25, 0.5, 0.75)
 _FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places are better
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
 _SHARE, _LEAST, _SECONDS = 0.5, 0.15, 20.0  # of the time budget; the last two where others have used up all of it
-_FITS = (2.5, 7.0)  # of the simplest form that searches of more and more variants take as long as
+_FITS = (2.0, 5.0)  # of the simplest form that searches of more and more variants take as long as
 
 
 def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
