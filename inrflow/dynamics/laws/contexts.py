@@ -1,21 +1,24 @@
 """Contexts of laws: coefficients theta + sum_p c_p by_context_p, with numbers c of the system that a trajectory is of.
 
-Contexts and coefficients are solved in turn from the same normal equations (alternating least squares). Unknown
-contexts start from the coefficient whose differences between systems explain most.
+Contexts and coefficients are solved in turn from the same normal equations (alternating least squares). Systems differ
+in coefficients of the terms of their law alone: were contexts solved with all terms of a family, few systems would leave
+them the freedom to make up for other errors, and they would say nothing of other systems.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.regression import NormalEquations
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
 from inrflow.numerics.principal_components import standardised
 
-_ROUNDS, _FIRST_ROUNDS = 30, 5
+_ROUNDS = 10
+_RIDGE = 1e-13  # of scaled normal equations
 _SETTLED = 1e-6  # change of standardised contexts
 _ROUNDING = 1e-12  # of what contexts add to a coefficient
 
@@ -52,14 +55,71 @@ class Systems:
         return np.setdiff1d(order, spare), np.array(spare if spare else order)
 
 
-def contexts_of(equations: NormalEquations, systems: Systems, active: list[int], count: int) -> np.ndarray:
-    """Contexts (E, count) of systems, from equations of each trajectory with some active terms."""
+class InSystems:
+    """Laws of some active terms with contexts of `count` numbers: from simple ones, that are the same for all systems.
+
+    equations: of each trajectory. laws: contexts (E, count) with laws of several sizes.
+    """
+
+    def __init__(self, equations: NormalEquations, systems: Systems, active: list[int], simple: Sequence[Supported],
+                 count: int, cumulative: bool):
+        self.equations, self.systems, self.active, self.count = equations, systems, active, count
+        self.cumulative, size = cumulative, equations.gram.shape[-1]
+        self.laws: list[tuple[np.ndarray, list[Supported]]] = []
+        for support in dict.fromkeys(tuple(tuple(sorted({j % size for j in own})) for own in one[0]) for one in simple):
+            contexts = contexts_of(equations, systems, support, count)
+            self.laws.append((contexts, self._solved(contexts, support)))
+
+    @property
+    def misfit(self) -> float:
+        """The least one of all laws."""
+        return min(law[3] for _, solved in self.laws for law in solved)
+
+    def anew(self) -> InSystems:
+        """Those with the terms that matter at the contexts of the best law."""
+        contexts, _ = min(self.laws, key=lambda pair: min(law[3] for law in pair[1]))
+        every = self._solved(contexts, [self.active] * self.equations.right.shape[-1])
+        return InSystems(self.equations, self.systems, self.active, every, self.count, self.cumulative)
+
+    def _solved(self, contexts: np.ndarray, support: Sequence[Sequence[int]]) -> list[Supported]:
+        size = self.equations.gram.shape[-1]
+        equations = with_contexts(self.equations, contexts[self.systems.number])
+        return supports_of(equations.grouped(np.arange(len(self.equations.gram)) % FOLDS),
+                           [columns_of(list(own), size, self.count) for own in support], (1 + self.count) * size)
+
+
+def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[Sequence[int]], count: int
+                ) -> np.ndarray:
+    """Contexts (E, count) of systems, from equations of each trajectory with some active terms of each channel.
+
+    Unknown ones start from the principal components of the coefficients of each system, in the metric of their normal
+    matrices: in units of their standard errors.
+    """
+    contexts = np.zeros((systems.total, count))
     if not count:
-        return np.zeros((systems.total, 0))
-    equations, start = equations.grouped(systems.number), systems.start
-    systems = replace(systems, number=np.unique(systems.number))
-    contexts = first_contexts(equations, systems, active, count) if start is None else start[:, :count]
-    return alternate(equations, systems, active, contexts)
+        return contexts
+    names, seen = sorted({j for own in active for j in own}), np.unique(systems.number)
+    equations = equations.grouped(systems.number).only(names)
+    active = [[names.index(j) for j in own] for own in active]
+    if systems.start is None:
+        table = np.concatenate([_apart(equations, c, terms) for c, terms in enumerate(active)], 1)
+        values, sizes, _ = np.linalg.svd(table - table.mean(0), full_matrices=False)
+        known = min(count, len(sizes))
+        contexts[seen, :known] = values[:, :known] * sizes[:known]
+    else:
+        contexts = systems.start[:, :count]
+    return alternate(equations, replace(systems, number=seen), active, contexts)
+
+
+def _apart(equations: NormalEquations, c: int, active: list[int]) -> np.ndarray:
+    """Coefficients (E, M) of channel c of each system alone, in coordinates in which their mean normal matrix is one."""
+    weights = equations.weights(c, active)
+    grams = np.einsum("l,slij->sij", weights, equations.gram[:, :, active][:, :, :, active])
+    rights = np.einsum("l,sli->si", weights, equations.right[:, :, active, c])
+    size = np.sqrt(np.maximum(np.einsum("sii->i", grams), 1e-300))
+    grams, rights = grams / size / size[:, None] + _RIDGE * np.eye(len(active)), rights / size
+    values, vectors = np.linalg.eigh(grams.mean(0))
+    return np.linalg.solve(grams, rights[..., None])[..., 0] @ (vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
 def with_contexts(equations: NormalEquations, contexts: np.ndarray) -> NormalEquations:
@@ -72,33 +132,10 @@ def with_contexts(equations: NormalEquations, contexts: np.ndarray) -> NormalEqu
                    right=right.reshape(*right.shape[:2], size, -1))
 
 
-def first_contexts(equations: NormalEquations, systems: Systems, active: list[int], count: int) -> np.ndarray:
-    """Contexts (E, count), one by one: differences of the coefficient that explain most, then solved."""
-    contexts = np.zeros((systems.total, 0))
-    for _ in range(count):
-        whole = with_contexts(equations, contexts[systems.number])
-        columns = _columns(whole, equations, active)
-        best = (-1.0, contexts[:, :0])
-        for c in range(whole.right.shape[-1]):
-            weights = whole.weights(c, columns)
-            theta, _ = whole.solve(c, columns, weights)
-            gram = np.einsum("l,slij->sij", weights, whole.gram[:, :, columns][:, :, :, columns])
-            left = np.einsum("l,sli->si", weights, whole.right[:, :, columns, c]) - gram @ theta
-            curve = np.diagonal(gram, axis1=1, axis2=2)
-            slope, curve = (np.stack([np.bincount(systems.number, one, systems.total) for one in each.T], 1)
-                            for each in (left[:, : len(active)], curve[:, : len(active)]))
-            apart = slope / np.maximum(curve, 1e-300)
-            gains = np.where(curve > 0, slope * apart, 0.0).sum(0)
-            if gains.max() > best[0]:
-                best = float(gains.max()), apart[:, [int(gains.argmax())]]
-        contexts = np.concatenate([contexts, best[1]], 1)
-        contexts = alternate(equations, systems, active, contexts, _FIRST_ROUNDS)
-    return contexts
-
-
-def alternate(equations: NormalEquations, systems: Systems, active: list[int], contexts: np.ndarray,
+def alternate(equations: NormalEquations, systems: Systems, active: Sequence[list[int]], contexts: np.ndarray,
               rounds: int = _ROUNDS) -> np.ndarray:
-    """Contexts (E, P), solved in turn with the coefficients of active terms, and standardised over their systems.
+    """Contexts (E, P), solved in turn with the coefficients of the active terms of each channel, and standardised over
+    their systems.
 
     equations: of each system.
     """
@@ -108,8 +145,8 @@ def alternate(equations: NormalEquations, systems: Systems, active: list[int], c
     for _ in range(rounds):
         whole = with_contexts(equations, contexts[number])
         theta, weights = np.zeros(((1 + contexts.shape[1]) * size, channels)), []
-        columns = _columns(whole, equations, active)
-        for c in range(channels):
+        for c, terms in enumerate(active):
+            columns = columns_of(terms, size, contexts.shape[1])
             weights.append(whole.weights(c, columns))
             theta[columns, c] = whole.solve(c, columns, weights[c])[0]
         solved = contexts_given(equations, number, theta.reshape(-1, size, channels), weights, contexts)
@@ -147,10 +184,9 @@ def standard(law: Law, systems: np.ndarray) -> Law:
     return replace(law, theta=theta, by_context=by_context, contexts=contexts)
 
 
-def _columns(whole: NormalEquations, equations: NormalEquations, active: list[int]) -> list[int]:
-    """Columns of the active terms and of their products with contexts."""
-    size = equations.gram.shape[-1]
-    return [j + start for start in range(0, whole.gram.shape[-1], size) for j in active]
+def columns_of(active: list[int], size: int, count: int) -> list[int]:
+    """Columns of the active ones of `size` terms, and of their products with `count` numbers of a context."""
+    return [j + p * size for p in range(1 + count) for j in active]
 
 
 def _standard(contexts: np.ndarray, seen: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -13,11 +13,11 @@ import torch
 
 from inrflow.domains import Box, Domain, Flows
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
-from inrflow.dynamics.laws.contexts import Systems, contexts_of, standard, with_contexts
+from inrflow.dynamics.laws.contexts import InSystems, Systems, standard
 from inrflow.dynamics.laws.flow import library_of
 from inrflow.dynamics.laws.law import Law, pruned, stepped, well_posed
 from inrflow.dynamics.laws.refine import Refinement, solved_contexts
-from inrflow.dynamics.laws.regression import FOLDS, normal_equations, supports_of
+from inrflow.dynamics.laws.regression import FOLDS, Supported, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import (
     DETERMINED,
     Data,
@@ -46,6 +46,7 @@ _IN_TIME = 0.9  # share of the time by the clock that is planned for
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
 _LENGTHS, _SHORT = (1, 3, 9), 3  # frames of the flights that refine coefficients, one after the other; of noisy codes,
 # and of the last ones, by which standard errors are found
+_AGAIN = 2  # families whose terms are chosen once more at the contexts found
 _PAYS = 0.5  # share of the least misfit without contexts that laws with contexts may have
 _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
@@ -107,7 +108,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         return min((float(errors.mean()) for errors, _ in scored), default=np.inf)
 
     deadline = start + (1 - _KEPT) * seconds
-    with suppress(OutOfTime):  # what has been found by then is kept
+    with suppress(OutOfTime), effort.limited(lambda: bool(scored) and effort() > deadline):  # what is found is kept
         sought(families, 0.4)
         for wider in (*families.with_multipliers(place, states.shape[2]),
                       *families.in_place(codes.harmonics, bool(train.systems.counts))):
@@ -131,7 +132,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         seconds = min(seconds, began - start + _IN_TIME * pace * clock())
     errors, law = simplest(scored)
     exact = errors.mean() < _EXACT
-    with suppress(OutOfTime):
+    with suppress(OutOfTime), effort.limited(lambda: effort() > start + seconds):
         law = law if exact else shorter_steps(errors, law, judge, start + (1 - _KEPT) * seconds)
         judging = effort() - began
         kept = 3 * _FINER[0] ** 2 * judging  # for forecasts on more harmonics, if they can be afforded
@@ -294,23 +295,35 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
     known = shares_known(codes, spread)
     largest = largest_of(states)
     found: dict[tuple, tuple[float, Law]] = {}
+
+    def add(contexts: np.ndarray, solved: Sequence[Supported], cumulative: bool) -> None:
+        for supports, theta, std, misfit in solved:
+            key = supports, contexts.shape[1], cumulative
+            if misfit < found.get(key, (np.inf,))[0]:
+                theta, std = (a.reshape(1 + contexts.shape[1], len(terms), channels) for a in (theta, std))
+                law = Law(domain, boundary, tuple(terms), theta[0], std[0], codes, largest=largest,
+                          by_context=theta[1:], contexts=contexts)
+                found[key] = misfit, law
+
+    searches = []
     for cumulative in (False, True):
         each = normal_equations(library, t, states, spread, known, cumulative, len(rows))
-        for active, count in itertools.product(families.active, (0, *systems.counts)):
-            contexts = contexts_of(each, systems, active, count)
-            equations = with_contexts(each, contexts[systems.number]).grouped(np.arange(len(rows)) % FOLDS)
-            columns = [j + p * len(terms) for p in range(1 + count) for j in active]
-            for supports, theta, std, misfit in supports_of(equations, columns, channels, (1 + count) * len(terms)):
-                if (supports, count, cumulative) not in found:
-                    theta, std = (a.reshape(1 + count, len(terms), channels) for a in (theta, std))
-                    law = Law(domain, boundary, tuple(terms), theta[0], std[0], codes, largest=largest,
-                              by_context=theta[1:], contexts=contexts)
-                    found[supports, count, cumulative] = misfit, law
-    least = min(misfit for misfit, law in found.values() if not law.count)
-    paying = (pair for pair in found.values() if not pair[1].count or pair[0] < _PAYS * least)
-    ordered = sorted(paying, key=lambda pair: pair[0])
-    say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {ordered[0][0]:.2e} to {ordered[-1][0]:.2e}")
-    ordered = [pair for i, pair in enumerate(ordered) if i < _JUDGED or pair[0] <= _CLOSE * ordered[0][0]]
+        for active in families.active:
+            simple = supports_of(each.grouped(np.arange(len(rows)) % FOLDS), [active] * channels, len(terms))
+            add(np.zeros((systems.total, 0)), simple, cumulative)
+            searches += [InSystems(each, systems, active, simple, count, cumulative) for count in systems.counts]
+    for count in systems.counts:
+        own = sorted((one for one in searches if one.count == count), key=lambda one: one.misfit)
+        for one in [*own, *(again.anew() for again in own[:_AGAIN])]:
+            for contexts, solved in one.laws:
+                add(contexts, solved, one.cumulative)
+    simplest_misfit = min(misfit for misfit, law in found.values() if not law.count)
+    paying = [pair for pair in found.values() if not pair[1].count or pair[0] < _PAYS * simplest_misfit]
+    # Where misfits are alike, as errors of splines make them, laws of fewer terms come first.
+    least = min(misfit for misfit, _ in paying)
+    ordered = sorted(paying, key=lambda pair: (int(np.log2(pair[0] / least)), pair[1].size))
+    say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {least:.2e} to {ordered[-1][0]:.2e}")
+    ordered = [pair for i, pair in enumerate(ordered) if i < _JUDGED or pair[0] <= _CLOSE * least]
     for _, law in ordered:
         if not well_posed(law, float((t[:, -1] - t[:, 0]).max())):
             continue

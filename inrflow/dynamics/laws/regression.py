@@ -7,6 +7,7 @@ frames do not resolve have large residuals, and weigh little.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -28,6 +29,8 @@ _RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
 _REWEIGHTED = 4
 _KNOWN = 0.9  # share of a shell's variance that points determine, at least: codes shrunk by more dilute coefficients
 _LEAST_VARIANCE = 1e-12  # of residuals, relative to that of the largest changes: rounding and the spline's own error
+
+Supported = tuple[tuple[tuple[int, ...], ...], np.ndarray, np.ndarray, float]  # as `supports_of` gives them
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class NormalEquations:
         parts = [label == value for value in np.unique(label)]
         return replace(self, **{name: np.stack([getattr(self, name)[part].sum(0) for part in parts])
                                 for name in ("gram", "right", "total", "count")})
+
+    def only(self, terms: Sequence[int]) -> NormalEquations:
+        """Equations of some terms."""
+        ridge = self.ridge if np.ndim(self.ridge) == 0 else np.asarray(self.ridge)[list(terms)]
+        return replace(self, gram=self.gram[:, :, terms][:, :, :, terms], right=self.right[:, :, terms], ridge=ridge)
 
     @cached_property
     def sums(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -212,13 +220,14 @@ def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, l
     return torch.einsum("in,injk->ijk", weighted, rates).numpy(), np.diff(codes[..., :rows], axis=0)[first:last]
 
 
-def supports_of(equations: NormalEquations, active: list[int], channels: int, count: int
-                ) -> list[tuple[tuple, np.ndarray, np.ndarray, float]]:
-    """Supports, coefficients, standard errors (J, C) and misfits of laws of several sizes from some active terms."""
-    paths, weights = [], []
-    for c in range(channels):
-        weights.append(equations.weights(c, active))
-        paths.append(equations.eliminations(c, active, weights[c]))
+def supports_of(equations: NormalEquations, active: Sequence[list[int]], count: int
+                ) -> list[Supported]:
+    """Supports, coefficients, standard errors (count, C) and misfits of laws of several sizes from some active terms of
+    each channel."""
+    paths, weights, channels = [], [], len(active)
+    for c, terms in enumerate(active):
+        weights.append(equations.weights(c, terms))
+        paths.append(equations.eliminations(c, terms, weights[c]))
     result = []
     for level in _LEVELS:
         theta, std, chosen, misfit = np.zeros((count, channels)), np.zeros((count, channels)), [], 0.0

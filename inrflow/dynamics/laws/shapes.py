@@ -121,7 +121,7 @@ def _candidates(shapes: Sequence[Shape], boundary: str) -> Iterator[Law]:
             shares_known(shape.codes, shape.spread), cumulative, len(shape.states)) for shape in shapes])
         for names in families.combined:
             columns = [terms.index(term) for name in names for term in families.terms[name]]
-            for supports, theta, std, misfit in supports_of(equations, columns, channels, len(terms)):
+            for supports, theta, std, misfit in supports_of(equations, [columns] * channels, len(terms)):
                 law = Law(first.domain, boundary, tuple(terms), theta, std, first.codes, largest=largest)
                 found.setdefault((supports, cumulative), (misfit, law))
     span = float((first.data.t[:, -1] - first.data.t[:, 0]).max())
