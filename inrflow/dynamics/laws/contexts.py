@@ -7,6 +7,7 @@ them the freedom to make up for other errors, and they would say nothing of othe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -67,18 +68,24 @@ class InSystems:
         self.cumulative, size = cumulative, equations.gram.shape[-1]
         self.laws: list[tuple[np.ndarray, list[Supported]]] = []
         for support in dict.fromkeys(tuple(tuple(sorted({j % size for j in own})) for own in one[0]) for one in simple):
-            contexts = contexts_of(equations, systems, support, count)
-            self.laws.append((contexts, self._solved(contexts, support)))
+            if any(support):
+                contexts = contexts_of(equations, systems, support, count)
+                self.laws.append((contexts, self._solved(contexts, support)))
 
     @property
     def misfit(self) -> float:
         """The least one of all laws."""
-        return min(law[3] for _, solved in self.laws for law in solved)
+        return min((law[3] for _, solved in self.laws for law in solved), default=math.inf)
 
-    def anew(self) -> InSystems:
-        """Those with the terms that matter at the contexts of the best law."""
-        contexts, _ = min(self.laws, key=lambda pair: min(law[3] for law in pair[1]))
-        every = self._solved(contexts, [self.active] * self.equations.right.shape[-1])
+    def anew(self, pays: bool) -> InSystems:
+        """Those with the terms that matter at the contexts of the best law; where these do not pay, at contexts that
+        were solved with all active terms."""
+        channels = self.equations.right.shape[-1]
+        if pays:
+            contexts, _ = min(self.laws, key=lambda pair: min(law[3] for law in pair[1]))
+        else:
+            contexts = contexts_of(self.equations, self.systems, [self.active] * channels, self.count)
+        every = self._solved(contexts, [self.active] * channels)
         return InSystems(self.equations, self.systems, self.active, every, self.count, self.cumulative)
 
     def _solved(self, contexts: np.ndarray, support: Sequence[Sequence[int]]) -> list[Supported]:

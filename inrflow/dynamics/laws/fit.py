@@ -46,8 +46,8 @@ _IN_TIME = 0.9  # share of the time by the clock that is planned for
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
 _LENGTHS, _SHORT = (1, 3, 9), 3  # frames of the flights that refine coefficients, one after the other; of noisy codes,
 # and of the last ones, by which standard errors are found
-_AGAIN = 2  # families whose terms are chosen once more at the contexts found
 _PAYS = 0.5  # share of the least misfit without contexts that laws with contexts may have
+_AGAIN = 2  # families whose terms are chosen once more at the contexts found
 _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
 _HARDLY = 2.0  # times the error of the best law, which shorter ones may have
@@ -312,13 +312,14 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
             simple = supports_of(each.grouped(np.arange(len(rows)) % FOLDS), [active] * channels, len(terms))
             add(np.zeros((systems.total, 0)), simple, cumulative)
             searches += [InSystems(each, systems, active, simple, count, cumulative) for count in systems.counts]
+    most = _PAYS * min(misfit for misfit, _ in found.values())
     for count in systems.counts:
         own = sorted((one for one in searches if one.count == count), key=lambda one: one.misfit)
-        for one in [*own, *(again.anew() for again in own[:_AGAIN])]:
+        pays = own[0].misfit < most
+        for one in [*own, *(search.anew(pays) for search in own[: _AGAIN if pays else None])]:
             for contexts, solved in one.laws:
                 add(contexts, solved, one.cumulative)
-    simplest_misfit = min(misfit for misfit, law in found.values() if not law.count)
-    paying = [pair for pair in found.values() if not pair[1].count or pair[0] < _PAYS * simplest_misfit]
+    paying = [pair for pair in found.values() if not pair[1].count or pair[0] < most]
     # Where misfits are alike, as errors of splines make them, laws of fewer terms come first.
     least = min(misfit for misfit, _ in paying)
     ordered = sorted(paying, key=lambda pair: (int(np.log2(pair[0] / least)), pair[1].size))
