@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from statistics import NormalDist
 
@@ -21,6 +22,7 @@ _HELD, _HELD_AHEAD = 0.9, 0.95  # shares of the values that intervals shall hold
 _FRACTIONS = (1.0, 0.25, 0.0625)  # of the points, observed in the held-out windows
 _FEWEST = 8  # values in a window that can be assimilated
 _FEWEST_VALUES, _FEWEST_FRAMES = 10, 3  # of quantiles, and of their growth
+_INTEGRATED = 2  # times that states are integrated over an interval: for their means, and to linearise around
 _LINEARISED = 30  # products of a linearised flow, times n^3
 _NEGLIGIBLE = 0.1  # of the rest: variance of codes that tells nothing of its inflation
 _LEAST, _MOST, _POWER = 0.01, 1e3, 1.0  # factors, and the largest power
@@ -32,7 +34,7 @@ _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed whi
 
 def calibrate(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None,
-    points: Tensor | None = None, ahead: bool = False,
+    points: Tensor | None = None, ahead: bool = False, further: Callable[[], bool] = lambda: True,
 ) -> StatePrior:
     """The surrogate's prior with standard deviations that agree with forecasts of trajectories that are new to it.
 
@@ -49,6 +51,7 @@ def calibrate(
         points: of those at which forecasts are compared, None for all.
         ahead: of a model whose codes hold all of a frame: forecasts alone count, by their 95 % intervals, and there is
             no inflation.
+        further: asked after windows observed at all points, whether there is time for those observed at a few.
     """
     channels = batch.u.shape[-1]
     spread = torch.ones(channels, dtype=torch.float64)
@@ -57,12 +60,13 @@ def calibrate(
     if not surrogate.decoder.affine:
         return neutral
     surrogate = replace(surrogate, prior=neutral)
-    every = [_errors(surrogate, batch, window, fraction, context, points)
-             for fraction in (_FRACTIONS[:1] if ahead else _FRACTIONS)]
+    every = [_errors(surrogate, batch, window, _FRACTIONS[0], context, points)]
+    rest = () if ahead or not further() else _FRACTIONS[1:]
+    every += [_errors(surrogate, batch, window, fraction, context, points) for fraction in rest]
     for c in range(channels):
         whole = every[0].of(c)
         whole = whole.select(whole.lead > 0) if ahead else whole
-        some = Errors.join([errors.of(c) for errors in every[1:]]) if not ahead else whole.select(whole.number < 0)
+        some = Errors.join([errors.of(c) for errors in every[1:]] or [whole.select(whole.number < 0)])
         if len(whole.number) >= _FEWEST_VALUES:
             spread[c], growth[c], inflation[c] = factors_of(whole, some, _HELD_AHEAD if ahead else _HELD)
     return replace(neutral, spread=spread, growth=growth, inflation=inflation)
@@ -146,9 +150,12 @@ def quantile_of_others(values: Tensor, number: Tensor, share: float = _HELD) -> 
 
 
 def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds: float,
-               context: ContextPrior | None = None) -> tuple[TrajectoryBatch, ContextPrior | None, Tensor | None]:
+               context: ContextPrior | None = None, flown: float = 0.0
+               ) -> tuple[TrajectoryBatch, ContextPrior | None, Tensor | None]:
     """Fewer trajectories, then shorter ones, then some of their points to compare forecasts at (None for all), where
     standard deviations of all would take longer than `seconds` of a usual core; and the contexts of these trajectories.
+
+    `flown`: seconds that the flow of one state over one interval takes.
 
     4 trajectories are kept, or 2 where that would still take longer; 8 frames after the first `past`, and 256 points.
     """
@@ -158,7 +165,7 @@ def affordable(batch: TrajectoryBatch, past: int, surrogate: Surrogate, seconds:
 
     def excess() -> float:
         each = flow + 2 * points * batch.u.shape[3] * states**2
-        return seconds_of(len(_FRACTIONS) * trajectories * (past + frames) * each) / seconds
+        return len(_FRACTIONS) * trajectories * (past + frames) * (seconds_of(each) + _INTEGRATED * flown) / seconds
 
     if excess() > 1:
         trajectories = max(min(4, trajectories), int(trajectories / excess()))

@@ -100,7 +100,8 @@ def assimilate(
         if steady:  # covariances, flow and gain are those of the frame before
             expected, flow = forecasts[-1][1], flows[-1]
         else:
-            expected, flow = dynamics.propagate(latest, start, forecast, begin, end)
+            uncertain = context is None or not context.known
+            expected, flow = dynamics.propagate(latest, start, forecast, begin, end, uncertain)
         if bool(lost.any()):
             expected, flow = _forgotten(expected, flow, latest, prior, lost, contexts)
         if nominal is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.flow.linearised import Dynamics
-from inrflow.model.state_prior import StateEstimate
+from inrflow.model.state_prior import KNOWN_CONTEXT, StateEstimate
 
 _STEP = 1.5  # units of time, the distance of training frames, that covariances move at a time
 _MOST_STEPS = 64
@@ -106,9 +106,10 @@ class StatePath:
         """Covariances at `end`, in steps of about a unit of time where the flow is not that of a linear field: it is
         linearised between the states at both ends of a step."""
         gap = (end - begin).nan_to_num(0.0)
-        longest = float(gap.abs().max())
+        longest, size = float(gap.abs().max()), self.dynamics.field.state_size
+        contexts = bool((covariance.diagonal(dim1=1, dim2=2)[:, size:] > KNOWN_CONTEXT).any())
         if self.dynamics.field.is_linear_at_context or longest <= _STEP:
-            return self.dynamics.propagate(covariance, start, stop, begin, end)[0]
+            return self.dynamics.propagate(covariance, start, stop, begin, end, contexts)[0]
         step = max(_STEP, longest / _MOST_STEPS)
         steps = math.ceil(longest / step)
         passed = torch.minimum(step * torch.arange(steps + 1, dtype=torch.float64), gap.abs()[:, None])
@@ -116,7 +117,7 @@ class StatePath:
         states = self.dynamics.flow(start, times, check=False)
         for j in range(steps):
             covariance, _ = self.dynamics.propagate(covariance, states[:, j], states[:, j + 1], times[:, j],
-                                                    times[:, j + 1])
+                                                    times[:, j + 1], contexts)
         return covariance
 
     def _at_knots(self, k: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.residual.field import Conditioned
 
+KNOWN_CONTEXT = 1.001e-9  # variance of a number of a context up to which it is taken as known
 _FAR = 5.0  # standard deviations
 _LITTLE, _TINY = 1e-4, 1e-12  # of a standard deviation, of the largest variance: changes that do not matter
 
@@ -107,6 +108,11 @@ class ContextPrior:
     mean: Tensor
     covariance: Tensor
     nominal: Tensor | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether nothing is left to find out about them."""
+        return bool(self.covariance.diagonal().max() <= KNOWN_CONTEXT)
 
     def select(self, rows: Tensor) -> ContextPrior:
         """Those of some of S trajectories."""

@@ -216,7 +216,8 @@ class Surrogate(Shown):
         inner = without_wild_values(self._inner(window))
         if self.context_size and inner.u.shape[1] > 1:
             context = context or self.prior.context(self.context_size)
-            context = ContextPrior(context.mean, context.covariance, self._nominal(inner, context))
+            if not context.known:
+                context = ContextPrior(context.mean, context.covariance, self._nominal(inner, context))
         estimate = assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, self.encoder, context)
         return estimate if self.residual is None else with_residual(self.decoder, estimate, inner, self.residual)
 

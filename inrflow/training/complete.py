@@ -10,11 +10,13 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.evaluation.calibration import CALIBRATED, affordable, calibrate
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.effort import effort
 from inrflow.training.budget import Budget
 from inrflow.training.candidate import Candidate, Refitted
 from inrflow.training.recorder import Recorder
 
 _SHARE, _LEAST = 0.15, 1.0  # of the time for calibration, and seconds at least
+_OF_FIRST = 0.7  # of these, which the first of three kinds of windows may take for the others to follow
 
 
 def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
@@ -37,8 +39,15 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
     batch, contexts = problem.held_out(past, candidate.calibrated), candidate.known_contexts(judging)
     if contexts is not None and not len(problem.validation):  # which are known of whole trajectories, not of windows
         batch, past = problem.source.batch(judging, normalised=False), candidate.first + 1
-    batch, contexts, points = affordable(batch, past, surrogate, _SHARE * budget.total + _LEAST, contexts)
-    surrogate.prior = calibrate(surrogate, batch, past, contexts, points, candidate.ahead)
+    seconds = _SHARE * budget.total + _LEAST
+    flown = budget.decide("flight", lambda: _milliseconds(surrogate)) / 1e3
+    batch, contexts, points = affordable(batch, past, surrogate, seconds, contexts, flown)
+    began = budget.elapsed
+
+    def further() -> bool:
+        return bool(budget.decide("calibration", lambda: int(budget.elapsed - began < _OF_FIRST * seconds)))
+
+    surrogate.prior = calibrate(surrogate, batch, past, contexts, points, candidate.ahead, further)
     log.log("calibration", 0, **{f"{name}_{i}": float(v) for name in CALIBRATED
                                  for i, v in enumerate(getattr(surrogate.prior, name))})
     if refitted is not None:
@@ -48,6 +57,15 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
         with budget.part():
             surrogate = candidate.refit_decoder(surrogate)
     return surrogate
+
+
+def _milliseconds(surrogate: Surrogate) -> int:
+    """Effort of the flow of one state over one interval: of laws, whose steps may be short."""
+    if surrogate.integrator.method != "etd":
+        return 0
+    began, times = effort(), torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    surrogate.dynamics.flow(surrogate.prior.mean[None], times, check=False)
+    return round(1e3 * (effort() - began))
 
 
 def assemble(candidate: Candidate, states: CodeData | None = None) -> Surrogate:

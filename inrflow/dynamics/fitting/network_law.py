@@ -301,8 +301,8 @@ def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine], paths: 
         contexts = short.contexts if short is not None and short.count else contexts_of(
             each, systems, [list(range(len(terms)))] * channels, max(systems.counts))
         one = replace(each.grouped(systems.number), ridge=_OF_CONTEXTS)
-        contexts = alternate(one, replace(systems, number=np.unique(systems.number)), [list(range(len(every)))] * channels,
-                             contexts, _ALTERNATED)
+        contexts = alternate(one, replace(systems, number=np.unique(systems.number)),
+                             [list(range(len(every)))] * channels, contexts, _ALTERNATED)
     several = 1 + contexts.shape[1]
     equations = with_contexts(each, contexts[systems.number]).grouped(np.arange(len(ground.states)) % FOLDS)
     beside = [j + p * len(every) for p in range(several) for j in range(len(terms))]

@@ -46,13 +46,15 @@ class Dynamics:
         return AffineMotion.of(matrix, bias) if states.dim() > 1 else AffineMotion.of(matrix[0], bias[0])
 
     def propagate(
-        self, covariance: Tensor, start: Tensor, stop: Tensor, begin: Tensor, end: Tensor
+        self, covariance: Tensor, start: Tensor, stop: Tensor, begin: Tensor, end: Tensor, contexts: bool = True
     ) -> tuple[Tensor, Tensor]:
         """Covariance at `end` and the linearised flow (S or 1, n, n), from `covariance` (S or 1, n, n) at `begin` (S,).
 
         The field is linearised between the states `start` and `stop` (S, n) at both times, contexts through the flow
         itself; the field's error adds the process noise. Over a gap of several internal time units the noise is moved
         by the flow as well: flow and noise of a short gap are doubled until they cover the whole one.
+
+        contexts: whether these are uncertain; else the derivatives by them, which take most of the time, are zero.
         """
         gap = end - begin
         if self.field.is_linear and bool((gap == gap[0]).all()):
@@ -68,7 +70,10 @@ class Dynamics:
             added = added + flow @ added @ flow.transpose(1, 2)
             flow = flow @ flow
         if self.field.context_size:
-            flow[:, :, self.field.state_size :] = self.context_columns(start, begin, end)
+            size = self.field.state_size
+            flow[:, :, size:] = torch.eye(flow.shape[1], dtype=flow.dtype)[:, size:]
+            if contexts:
+                flow[:, :, size:] = self.context_columns(start, begin, end)
         moved = _carried(flow, covariance) + added
         return (moved + moved.transpose(1, 2)) / 2, flow
 

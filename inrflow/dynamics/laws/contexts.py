@@ -1,8 +1,7 @@
 """Contexts of laws: coefficients theta + sum_p c_p by_context_p, with numbers c of the system that a trajectory is of.
 
-Contexts and coefficients are solved in turn from the same normal equations (alternating least squares). Systems differ
-in coefficients of the terms of their law alone: were contexts solved with all terms of a family, few systems would leave
-them the freedom to make up for other errors, and they would say nothing of other systems.
+Contexts and coefficients are solved in turn from the same normal equations (alternating least squares), with the terms
+of a law alone: with all terms of a family, contexts of few systems make up for other errors, and tell nothing of others.
 """
 
 from __future__ import annotations
@@ -107,19 +106,19 @@ def contexts_of(equations: NormalEquations, systems: Systems, active: Sequence[S
         return contexts
     names, seen = sorted({j for own in active for j in own}), np.unique(systems.number)
     equations = equations.grouped(systems.number).only(names)
-    active = [[names.index(j) for j in own] for own in active]
+    terms = [[names.index(j) for j in own] for own in active]
     if systems.start is None:
-        table = np.concatenate([_apart(equations, c, terms) for c, terms in enumerate(active)], 1)
+        table = np.concatenate([_apart(equations, c, own) for c, own in enumerate(terms)], 1)
         values, sizes, _ = np.linalg.svd(table - table.mean(0), full_matrices=False)
         known = min(count, len(sizes))
         contexts[seen, :known] = values[:, :known] * sizes[:known]
     else:
         contexts = systems.start[:, :count]
-    return alternate(equations, replace(systems, number=seen), active, contexts)
+    return alternate(equations, replace(systems, number=seen), terms, contexts)
 
 
 def _apart(equations: NormalEquations, c: int, active: list[int]) -> np.ndarray:
-    """Coefficients (E, M) of channel c of each system alone, in coordinates in which their mean normal matrix is one."""
+    """Coefficients (E, M) of channel c of each system alone, in coordinates where their mean normal matrix is one."""
     weights = equations.weights(c, active)
     grams = np.einsum("l,slij->sij", weights, equations.gram[:, :, active][:, :, :, active])
     rights = np.einsum("l,sli->si", weights, equations.right[:, :, active, c])

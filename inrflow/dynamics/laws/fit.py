@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -57,6 +56,7 @@ _WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data:
 _EXPLAINED = 1e-2  # error of forecasts from which on most of the time goes to laws along single steps
 _SINGLE = 0.5  # share of the time after which none is sought along them, where some law explains the data
 _NEAR = 30.0  # times the harmonics' error at held-out points, below which no laws are sought along single steps
+_STEPS = 0.1  # errors of the integrator, relative to those of the harmonics, while laws are sought
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
 _TRAJECTORIES = 32  # equations come from so many trajectories, at most
 
@@ -99,7 +99,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             scored.append((errors, law))
 
     def sought(families: Families, share: float) -> None:
-        for law in candidates(place, boundary, codes, families, train, states, spread, say):
+        for law in candidates(place, boundary, codes, families, train, states, spread, say, _STEPS * math.sqrt(floor)):
             consider(known_contexts(law, train, judge))
             if effort() - start > (share if scored else 1.0) * seconds:
                 break
@@ -281,7 +281,7 @@ def simplest(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
 
 
 def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Families, data: Data,
-               states: np.ndarray, spread: np.ndarray, say: Log) -> Iterator[Law]:
+               states: np.ndarray, spread: np.ndarray, say: Log, error: float) -> Iterator[Law]:
     """Laws of all families of terms and sizes, the one with the least left-out misfit first, each as it is asked for.
 
     states (S, T, C, K) of the data, of variances spread (S, C, K).
@@ -328,7 +328,7 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
     for _, law in ordered:
         if not well_posed(law, float((t[:, -1] - t[:, 0]).max())):
             continue
-        integrated = integrable(law, t, states)
+        integrated = integrable(law, t, states, error)
         if integrated is not None:
             yield integrated
 
@@ -358,10 +358,10 @@ def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, fami
             yield from laws(active)
 
 
-def integrable(law: Law, t: np.ndarray, states: np.ndarray) -> Law | None:
+def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0) -> Law | None:
     """The law without terms that no channel has, with a step accurate at first codes of states (S, T, C, K) at t."""
     some = torch.tensor(states[:: max(len(states) // 4, 1), 0]).flatten(1)
-    return stepped(pruned(law), some, float(np.diff(t, axis=1).max()))
+    return stepped(pruned(law), some, float(np.diff(t, axis=1).max()), error)
 
 
 def largest_of(states: np.ndarray) -> float:

@@ -188,8 +188,12 @@ def well_posed(law: Law, span: float) -> bool:
     return (field.growth(slice(-third, None)) - max(field.growth(slice(0, -third)), 0.0)) * span < 1
 
 
-def stepped(law: Law, z: Tensor, dt: float) -> Law | None:
-    """The law with the longest step of its integrator that is accurate at codes z (B, C K); None: there is none."""
+def stepped(law: Law, z: Tensor, dt: float, error: float = 0.0) -> Law | None:
+    """The law with the longest step of its integrator that is accurate at codes z (B, C K), None: there is none.
+
+    To a part of 10^5, or to a relative error.
+    """
+    most = max(_STEP_ERROR, error)
     if not np.isfinite(law.theta).all() or not np.isfinite(law.by_context).all():
         return None
     extremes = np.unique([select(law.contexts[:, p]) for p in range(law.count) for select in (np.argmin, np.argmax)])
@@ -200,8 +204,7 @@ def stepped(law: Law, z: Tensor, dt: float) -> Law | None:
     while steps <= _MOST_STEPS:
         steps *= 2
         after = torch.stack([field.advance(z, dt, steps) for field in fields])
-        error = torch.linalg.vector_norm(after - before) / torch.linalg.vector_norm(after)
-        if bool(error < _STEP_ERROR):
+        if bool(torch.linalg.vector_norm(after - before) < most * torch.linalg.vector_norm(after)):
             return dataclasses.replace(law, longest=dt / steps)
         before = after
     return None

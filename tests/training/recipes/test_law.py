@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from runs import run_on, trained_on
+from scipy.integrate import solve_ivp
 
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
@@ -51,6 +52,23 @@ def test_the_law_is_found_and_written_in_the_units_of_the_data(surrogate):
 
 def test_no_network_is_sought_where_a_short_law_explains_the_data(surrogate):
     assert '"network"' not in (surrogate[0] / "candidates.json").read_text()
+
+
+def test_a_network_is_put_into_a_law_where_it_is_asked_for(tmp_path):
+    x, random = (np.arange(32) + 0.5) / 32, np.random.default_rng(0)
+
+    def rate(_: float, u: np.ndarray) -> np.ndarray:  # no polynomial
+        padded = np.pad(u, 1, mode="edge")
+        return 0.01 * 32**2 * (padded[2:] - 2 * u + padded[:-2]) + 2 * u / (0.1 + u**2) - u
+
+    start = 1.2 + 0.5 * random.normal(size=(8, 4)) @ np.cos(np.pi * np.arange(4)[:, None] * x) / 2
+    u = [solve_ivp(rate, (0, 1), one, "LSODA", TIMES[:8] / 2, rtol=1e-8, atol=1e-8).y.T for one in start]
+    path = tmp_path / "growth.h5"
+    write_trajectories(path, TIMES[:8] / 2, x[:, None], np.stack(u)[..., None].astype(np.float32),
+                       Description("growth", ("u",), ("x",)))
+    with run_on(path, tmp_path, "recipe=law", "training.minutes=0.02", "dynamics.network=on") as run:
+        found = list(LawRecipe().propose(run))
+    assert "network" in found[-1].name and found[-1].score.error < 0.1
 
 
 def test_other_fields_are_forecast_at_other_points_and_by_the_saved_model_too(surrogate, data, tmp_path):
