@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from data_makers import FRAMES, Fields, write_fields
 from domain_data import annulus, burgers_held
+from shape_data import fhn_lshape
 
 EACH, TESTED = 6, 2  # trajectories for each value of a parameter
 
@@ -33,6 +34,7 @@ def waves(generator: np.random.Generator, count: int, speed: float) -> Fields:
 FAMILIES = {  # maker, name of its parameter, values trained and tested
     "burgers_viscosities": (burgers_held, "viscosity", (0.02, 0.03, 0.045, 0.06), (0.025, 0.035, 0.05, 0.08)),
     "annulus_mortalities": (annulus, "mortality", (0.3, 0.4, 0.5, 0.6), (0.35, 0.45, 0.55, 0.7)),
+    "fhn_excitabilities": (fhn_lshape, "excitability", (0.3, 0.38, 0.46, 0.54, 0.62, 0.7), (0.34, 0.5, 0.66, 0.8)),
     "wave_speeds": (waves, "speed", (0.6, 0.8, 1.0, 1.2), (0.7, 0.9, 1.1, 1.4)),
 }
 

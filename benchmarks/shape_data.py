@@ -50,9 +50,10 @@ def _elements(x: np.ndarray, cells: np.ndarray) -> tuple[sparse.csr_matrix, np.n
             np.bincount(cells.ravel(), np.repeat(area / 3, 3), len(x)))
 
 
-def _fitzhugh_nagumo(curves: list[np.ndarray], h: float) -> Callable[[np.random.Generator, int], Fields]:
-    """u_t = .01 lap u + u - u^3/3 - v + .5, v_t = .002 lap v + .08 (u + .7 - .8 v) without flux, by linear elements."""
-    def make(generator: np.random.Generator, count: int) -> Fields:
+def _fitzhugh_nagumo(curves: list[np.ndarray], h: float) -> Callable[..., Fields]:
+    """u_t = .01 lap u + u - u^3/3 - v + I, v_t = .002 lap v + .08 (u + .7 - .8 v) without flux, by linear elements; the
+    excitability I is .5 by default."""
+    def make(generator: np.random.Generator, count: int, excitability: float = 0.5) -> Fields:
         x, cells = _mesh(curves, h)
         stiffness, masses = _elements(x, cells)
         smooth = splu((sparse.diags(masses) + 0.2**2 * stiffness).tocsc())
@@ -66,7 +67,7 @@ def _fitzhugh_nagumo(curves: list[np.ndarray], h: float) -> Callable[[np.random.
         def rate(w: np.ndarray) -> np.ndarray:
             u, v = w
             lap = -(stiffness @ w.T).T / masses
-            return np.stack([0.01 * lap[0] + u - u**3 / 3 - v + 0.5, 0.002 * lap[1] + 0.08 * (u + 0.7 - 0.8 * v)])
+            return np.stack([0.01 * lap[0] + u - u**3 / 3 - v + excitability, 0.002 * lap[1] + 0.08 * (u + 0.7 - 0.8 * v)])
 
         t = np.arange(FRAMES) * 1.0
         start = [np.stack([field(generator.uniform(-1, 1), 1.2), field(generator.uniform(0.3, 0.8), 0.3)])

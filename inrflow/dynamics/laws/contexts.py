@@ -1,7 +1,7 @@
 """Contexts of laws: coefficients theta + sum_p c_p by_context_p, with numbers c of the system that a trajectory is of.
 
 Contexts and coefficients are solved in turn from the same normal equations (alternating least squares), with the terms
-of a law alone: with all terms of a family, contexts of few systems make up for other errors, and tell nothing of others.
+of a law alone: with all terms of a family, contexts of few systems make up for other errors and tell nothing of others.
 """
 
 from __future__ import annotations
