@@ -67,7 +67,8 @@ def _fitzhugh_nagumo(curves: list[np.ndarray], h: float) -> Callable[..., Fields
         def rate(w: np.ndarray) -> np.ndarray:
             u, v = w
             lap = -(stiffness @ w.T).T / masses
-            return np.stack([0.01 * lap[0] + u - u**3 / 3 - v + excitability, 0.002 * lap[1] + 0.08 * (u + 0.7 - 0.8 * v)])
+            return np.stack([0.01 * lap[0] + u - u**3 / 3 - v + excitability,
+                             0.002 * lap[1] + 0.08 * (u + 0.7 - 0.8 * v)])
 
         t = np.arange(FRAMES) * 1.0
         start = [np.stack([field(generator.uniform(-1, 1), 1.2), field(generator.uniform(0.3, 0.8), 0.3)])
