@@ -261,6 +261,19 @@ def test_intervals_grow_with_errors_that_add_up_and_hold_them_alike_at_all_leads
     assert coverage(constant[:, 1]) - coverage(constant[:, -1]) > 0.15
 
 
+def test_windows_of_few_points_are_left_out_where_there_is_no_time(surrogate):
+    held = truth(surrogate, seed=60).select(torch.arange(12))
+    whole, part = (calibrate(surrogate, held, 1, further=lambda time=time: time) for time in (True, False))
+    assert not part.inflation.any() and (part.spread / whole.spread).log().abs().max() < 0.5
+
+
+def test_trajectories_calibrate_as_flights_take_their_time(surrogate):
+    batch = TrajectoryBatch(torch.arange(30.0).double().expand(16, 30), normal(1, 1, 9, 1, seed=3),
+                            normal(16, 30, 9, 2, seed=4))
+    counts = [len(affordable(batch, 2, surrogate, 10.0, flown=flown)[0]) for flown in (0.0, 0.008, 1.0)]
+    assert counts[0] == 16 > counts[1] > counts[2] == 2
+
+
 def test_fewer_then_shorter_trajectories_then_fewer_points_calibrate_in_a_short_time(surrogate):
     batch = TrajectoryBatch(torch.arange(30.0).double().expand(16, 30), normal(1, 1, 900, 1, seed=3),
                             normal(16, 30, 900, 2, seed=4))

@@ -49,6 +49,7 @@ def test_a_coefficient_that_differs_between_systems_is_found_for_each(
     j = law.terms.index(LAPLACIAN)
     found = [law.theta_at(context)[j, 0] for context in law.contexts]
     np.testing.assert_allclose(found, RATES, rtol=1e-3)
+    assert np.argwhere(law.by_context).tolist() == [[0, j, 0]]  # no other one depends on the system
     np.testing.assert_allclose(law.contexts.mean(0), 0, atol=1e-9)
     np.testing.assert_allclose(law.contexts.std(0), 1, rtol=1e-6)
 
@@ -103,6 +104,9 @@ def test_linearised_flows_keep_contexts_and_agree_with_differences(field: Vector
     ends = dynamics.flow(moved, times.repeat_interleave(14, 0))[:, 1].reshape(5, 14, 14)
     torch.testing.assert_close(flow, ((ends - stop[:, None]) / delta).mT, atol=2e-2, rtol=2e-2)
     torch.testing.assert_close(stop[:, 12:], states[:, 12:])
+    _, known = dynamics.propagate(torch.zeros(5, 14, 14).double(), states, stop, begin, end, contexts=False)
+    torch.testing.assert_close(known[..., :12], flow[..., :12])
+    assert not known[:, :12, 12:].any()
 
 
 @pytest.mark.parametrize(("number", "counts", "fitted", "judges"), [
