@@ -216,7 +216,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=EVERY, default=EVERY)
     options = parser.parse_args()
     size = SIZES["quick" if options.quick else "full" if options.full else "reduced"]
-    size = replace(size, seconds=options.seconds or size.seconds, seeds=options.seeds or size.seeds)
+    size = replace(size, seeds=options.seeds or size.seeds)
+    if options.seconds:
+        size = replace(size, seconds=options.seconds, minutes=options.seconds / 60)
     options.out.mkdir(parents=True, exist_ok=True)
     console = Console(width=200)
     report: dict = {"environment": environment(), "size": asdict(size), "floors": [], "rows": []}
