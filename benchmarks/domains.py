@@ -34,7 +34,7 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict]:
     """t, x, u and what is known of the domain."""
     with h5py.File(path) as file:
         known = {"period": file.attrs.get("period"), "geometry": file.attrs.get("geometry"),
-                 "triangles": file["triangles"][()] if "triangles" in file else None}
+                 "cells": file["triangles"][()] if "triangles" in file else None}
         return file["t"][()], file["x"][()].astype(float), file["u"][()].astype(float), known
 
 
