@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
@@ -216,8 +216,7 @@ class Surrogate(Shown):
         inner = without_wild_values(self._inner(window))
         if self.context_size and inner.u.shape[1] > 1:
             context = context or self.prior.context(self.context_size)
-            if not context.known:
-                context = ContextPrior(context.mean, context.covariance, self._nominal(inner, context))
+            context = context if context.known else replace(context, nominal=self._nominal(inner, context))
         estimate = assimilate_noisy(self.decoder, self.dynamics, self.prior, inner, covariance, self.encoder, context)
         return estimate if self.residual is None else with_residual(self.decoder, estimate, inner, self.residual)
 
