@@ -47,7 +47,7 @@ _LENGTHS, _SHORT = (1, 3, 9), 3  # frames of the flights that refine coefficient
 # and of the last ones, by which standard errors are found
 _PAYS = 0.5  # share of the least misfit without contexts that laws with contexts may have
 _AGAIN = 2  # families whose terms are chosen once more at the contexts found
-_WORTH = 0.05  # of the misfit, that a term saves: errors of splines make those of many laws alike
+_WORTH = 0.05  # of the misfit, that a term saves: contexts of few systems make those of many laws alike
 _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
 _HARDLY = 2.0  # times the error of the best law, which shorter ones may have
@@ -99,8 +99,10 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         if np.isfinite(errors).all():
             scored.append((errors, law))
 
+    coarse = _STEPS * math.sqrt(floor) if train.systems.counts else 0.0  # flows of each system take their time
+
     def sought(families: Families, share: float) -> None:
-        for law in candidates(place, boundary, codes, families, train, states, spread, say, _STEPS * math.sqrt(floor)):
+        for law in candidates(place, boundary, codes, families, train, states, spread, say, coarse):
             consider(known_contexts(law, train, judge))
             if effort() - start > (share if scored else 1.0) * seconds:
                 break
@@ -322,7 +324,8 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
                 add(contexts, solved, one.cumulative)
     paying = [pair for pair in found.values() if not pair[1].count or pair[0] < most]
     least = min(misfit for misfit, _ in paying)
-    ordered = sorted(paying, key=lambda pair: math.log(pair[0] + 1e-300) + _WORTH * pair[1].size)
+    worth = _WORTH if systems.counts else 0.0
+    ordered = sorted(paying, key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)
     say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {least:.2e} to {ordered[-1][0]:.2e}")
     ordered = [pair for i, pair in enumerate(ordered) if i < _JUDGED or pair[0] <= _CLOSE * least]
     for _, law in ordered:
