@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from inrflow.dynamics.laws.refine import Refinement, solved_contexts
 from inrflow.dynamics.laws.regression import FOLDS, Supported, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import (
     DETERMINED,
+    FEW_HARMONICS,
     Data,
     Families,
     Log,
@@ -59,7 +61,11 @@ _SINGLE = 0.5  # share of the time after which none is sought along them, where 
 _NEAR = 30.0  # times the harmonics' error at held-out points, below which no laws are sought along single steps
 _STEPS = 0.1  # errors of the integrator, relative to those of the harmonics, while laws are sought
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
-_TRAJECTORIES = 32  # equations come from so many trajectories, at most
+_TRAJECTORIES, _FEWEST_TRAJECTORIES = 32, 8  # equations come from so many trajectories, at most; of many codes
+_FEW_CODES, _FEW_JUDGES = 1024, 3  # up to so many codes, all judges forecast; of more, some do
+_ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
+_COMPARED = 2  # laws that are forecast, at least
+_UNEXPLAINED, _RANKED = 1e-2, 0.35  # share of squared changes; of the time, after which families are no more compared
 
 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
@@ -85,11 +91,17 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     fitted, judges = data.systems.split(np.random.default_rng(seed).permutation(len(data.u)), _SHARE)
     train, judge = data.take(np.sort(fitted)), data.take(np.sort(judges[:_JUDGES]))
     place, boundary, count, floor = choose(domains, boundary, train, seed, say, start + _CHOICE * seconds)
+    if count == FEW_HARMONICS and floor > _ROUGH:  # more would leave less: where all of a grid can be afforded, all
+        grid, every = resolved(place, train, train.u.shape[-1] == place.dimensions > 1)
+        if grid is not place and count < every <= _MOST_OF_GRID // train.u.shape[-1]:
+            place, count, floor = grid, every, _LITTLE
     codes = fit_codes(place.harmonics(count, boundary), train.x, train.u)
     if codes.used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
         codes = fit_codes(place.harmonics(codes.used, boundary), train.x, train.u)
     states, spread = encode(codes, train)
     families = families_of(place, codes.harmonics, states, units)
+    if states[0, 0].size > _FEW_CODES:  # whose forecasts cost much
+        judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u))))
     say(f"{place.kind}: {codes.harmonics.count} harmonics, effort {effort() - start:.1f} s")
     scored: list[tuple[np.ndarray, Law]] = []
 
@@ -99,24 +111,44 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         if np.isfinite(errors).all():
             scored.append((errors, law))
 
-    coarse = _STEPS * math.sqrt(floor) if train.systems.counts else 0.0  # flows of each system take their time
+    dear = bool(train.systems.counts) or states[0, 0].size > _FEW_CODES  # flows take their time
+    coarse = _STEPS * math.sqrt(floor) if dear else 0.0
 
-    def sought(families: Families, share: float) -> None:
-        for law in candidates(place, boundary, codes, families, train, states, spread, say, coarse):
-            consider(known_contexts(law, train, judge))
-            if effort() - start > (share if scored else 1.0) * seconds:
+    def regressed(families: Families) -> tuple[float, list[Law]]:
+        return candidates(place, boundary, codes, families, train, states, spread, say)
+
+    def sought(laws: list[Law], share: float) -> None:
+        for law in laws:
+            if not well_posed(law, float((train.t[:, -1] - train.t[:, 0]).max())):
+                continue
+            integrated = integrable(law, train.t, states, coarse)
+            if integrated is not None:
+                consider(known_contexts(integrated, train, judge))
+            if effort() - start > (share if len(scored) >= _COMPARED else 1.0) * seconds:
                 break
+
+    def ranked() -> Iterator[list[Law]]:
+        """Laws of all families, as they are asked for; ranked by misfits before any is forecast, which costs more,
+        where those of the first family explain little."""
+        in_place = list(families.in_place(codes.harmonics, bool(train.systems.counts)))
+        first, *wider = (partial(regressed, one) for one in (
+            families, *in_place[:1], *families.with_multipliers(place, states.shape[2]), *in_place[1:]))
+        found, pause = [first()], start + _RANKED * seconds
+        while wider and min(misfit for misfit, _ in found) > _UNEXPLAINED and effort() < pause:
+            found.append(wider.pop(0)())
+        least = min(misfit for misfit, _ in found)
+        yield from (laws for _, laws in sorted(found, key=lambda pair: int(np.log2(pair[0] / least))))
+        yield from (one()[1] for one in wider)
 
     def least() -> float:
         return min((float(errors.mean()) for errors, _ in scored), default=np.inf)
 
     deadline = start + (1 - _KEPT) * seconds
     with suppress(OutOfTime), effort.limited(lambda: bool(scored) and effort() > deadline):  # what is found is kept
-        sought(families, 0.4)
-        for wider in (*families.with_multipliers(place, states.shape[2]),
-                      *families.in_place(codes.harmonics, bool(train.systems.counts))):
-            if least() > max(_LITTLE, _NOISY * floor) and effort() - start < 0.4 * seconds:
-                sought(wider, 0.5)
+        for number, laws in enumerate(ranked()):
+            sought(laws, 0.5 if number else 0.4)
+            if least() < max(_LITTLE, _NOISY * floor) or effort() - start > 0.4 * seconds:
+                break
         until = start + _SINGLE * seconds if least() < _EXPLAINED else deadline
 
         def wanting() -> bool:
@@ -180,15 +212,15 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     return standard(law, np.unique(train.systems.number))
 
 
-def resolved(law: Law, data: Data, flow: bool) -> tuple[Domain, int]:
+def resolved(domain: Domain, data: Data, flow: bool) -> tuple[Domain, int]:
     """The domain with harmonics that the data's points tell apart, and how many they are: all of a grid of a box; of
     flows there, those up to some wavenumber, of which not one is left out; of other domains, as many as points."""
     points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
-    if not isinstance(law.domain, Box):
-        return law.domain, points
-    grid = None if flow else law.domain.told_apart(data.x[0])
+    if not isinstance(domain, Box):
+        return domain, points
+    grid = None if flow else domain.told_apart(data.x[0])
     if grid is None or points < len(data.x[0]) or not np.equal(data.x, data.x[:1]).all():
-        return law.domain, int(_RESOLVED[law.domain.dimensions] * points)
+        return domain, int(_RESOLVED[domain.dimensions] * points)
     return grid, math.prod(grid.functions)
 
 
@@ -201,7 +233,7 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
     errors = forecast_errors(law, judge)
     spent, count = effort() - began, law.codes.harmonics.count
     flow = isinstance(law.domain, Box) and any(term.solenoidal for term in law.terms)
-    place, most = resolved(law, train, flow)
+    place, most = resolved(law.domain, train, flow)
     for factor in _FINEST if flow else _FINER:
         now, size = law.codes.harmonics.count, min(int(factor * count), most)
         steeper = 1 if flow else 1.5 if isinstance(law.domain, Box) and law.domain.dimensions > 1 else 2
@@ -284,13 +316,14 @@ def simplest(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
 
 
 def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Families, data: Data,
-               states: np.ndarray, spread: np.ndarray, say: Log, error: float) -> Iterator[Law]:
-    """Laws of all families of terms and sizes, the one with the least left-out misfit first, each as it is asked for.
+               states: np.ndarray, spread: np.ndarray, say: Log) -> tuple[float, list[Law]]:
+    """The least misfit of laws of all families of terms and sizes, and the laws, that with the least misfit first.
 
     states (S, T, C, K) of the data, of variances spread (S, C, K).
     """
     channels, terms = states.shape[2], families.every
-    rows = np.linspace(0, len(states) - 1, min(len(states), _TRAJECTORIES)).astype(int)
+    fewer = max(_FEWEST_TRAJECTORIES, int(_TRAJECTORIES * min(1.0, _FEW_CODES / states[0, 0].size)))
+    rows = np.linspace(0, len(states) - 1, min(len(states), fewer)).astype(int)
     if data.systems.counts:  # all of them: systems may have few
         rows = np.arange(len(states))
     t, states, spread, systems = data.t[rows], states[rows], spread[rows], data.systems.take(rows)
@@ -328,12 +361,7 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
     ordered = sorted(paying, key=lambda pair: math.log(pair[0] + 1e-300) + worth * pair[1].size)
     say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {least:.2e} to {ordered[-1][0]:.2e}")
     ordered = [pair for i, pair in enumerate(ordered) if i < _JUDGED or pair[0] <= _CLOSE * least]
-    for _, law in ordered:
-        if not well_posed(law, float((t[:, -1] - t[:, 0]).max())):
-            continue
-        integrated = integrable(law, t, states, error)
-        if integrated is not None:
-            yield integrated
+    return least, [law for _, law in ordered]
 
 
 def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, families: Families, t: np.ndarray,

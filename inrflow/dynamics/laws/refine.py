@@ -276,7 +276,7 @@ class Refinement:
         """
         law = self._of(law)
         path = self._fly(self._at(law), self.first, self.data)
-        if not torch.isfinite(path).all():
+        if not torch.isfinite(path).all() or not len(self.active):
             return law, law
         covariance, step, _ = self._linearised(law, path, self._variances(path))
         whole = self._with_errors(law, covariance if self.uncertain else covariance + np.outer(step, step))

@@ -38,7 +38,8 @@ class NormalEquations:
     """Sums over equations, of each fold of trajectories and each shell of harmonics.
 
     gram (F, L, J, J), right (F, L, J, C), total (F, L, C), count (F, L). start, least (L, C): variances of residuals to
-    begin with, and those that the uncertainty of codes alone makes. ridge: a number or (J,), relative to the diagonal.
+    begin with, and those that the uncertainty of codes alone makes. energy (L, C): variances of codes. ridge: a number
+    or (J,), relative to the diagonal.
     """
 
     gram: np.ndarray
@@ -47,6 +48,7 @@ class NormalEquations:
     count: np.ndarray
     start: np.ndarray
     least: np.ndarray
+    energy: np.ndarray
     ridge: np.ndarray | float = _RIDGE
 
     def grouped(self, label: np.ndarray) -> NormalEquations:
@@ -88,6 +90,14 @@ class NormalEquations:
         """Sums of squared residuals (L,) of coefficients of active terms."""
         gram, right, total, _ = self.sums
         return _squares(gram, right[..., c], total[:, c], active, theta)
+
+    def missed(self, c: int, active: list[int], theta: np.ndarray) -> float:
+        """Share of changes that coefficients of active terms do not explain, shells weighed by the variance of their
+        codes: changes of high harmonics, which frames may not resolve, say little about a law."""
+        _, _, total, count = self.sums
+        shares = self.squares(c, active, theta) / np.maximum(total[:, c], 1e-300)
+        energy = self.energy[:, c] * count
+        return float(energy @ shares / energy.sum())
 
     def weights(self, c: int, active: list[int]) -> np.ndarray:
         """Inverse residual variances (L,) of shells, found in turn with the coefficients of all active terms."""
@@ -197,10 +207,10 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
             right[s % folds, g] += a.T @ y
             total[s % folds, g] += (y**2).sum(0)
             count[s % folds, g] += len(y)
-    least, share = (np.add.reduceat(a, edges[:-1], -1).T / np.diff(edges)[:, None]
-                    for a in ((1 if cumulative else 2) * spread.mean(0), known))
+    least, share, energy = (np.add.reduceat(a, edges[:-1], -1).T / np.diff(edges)[:, None]
+                            for a in ((1 if cumulative else 2) * spread.mean(0), known, codes[..., :rows].var((0, 1))))
     least = np.where(share < np.minimum(_KNOWN, share.max(0)), np.inf, least)
-    return NormalEquations(gram, right, total, count, spline_errors(t, codes[..., :rows], edges), least)
+    return NormalEquations(gram, right, total, count, spline_errors(t, codes[..., :rows], edges), least, energy)
 
 
 def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, last: int, rows: int,
@@ -238,8 +248,7 @@ def supports_of(equations: NormalEquations, active: Sequence[list[int]], count: 
             solution, inverse = equations.solve(c, support, weights[c])
             theta[support, c], std[support, c] = solution, np.sqrt(np.diag(inverse))
             chosen.append(tuple(sorted(support)))
-            explained = equations.squares(c, support, solution).sum()
-            misfit += float(explained / equations.total[:, :, c].sum()) / channels
+            misfit += equations.missed(c, support, solution) / channels
         result.append((tuple(chosen), theta, std, misfit))
     return result
 

@@ -20,7 +20,7 @@ from inrflow.numerics.effort import effort
 
 DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _FEWEST = 8
-_MOST = 256  # harmonics that laws are sought on
+FEW_HARMONICS = 256  # that laws are sought on, where these do
 _TOLD = 0.7  # of the points that all trajectories share, in the plane and beyond: more harmonics stand for each other
 _MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
@@ -83,7 +83,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     if data.x.shape[-1] > 1 and np.equal(data.x, data.x[:1]).all():
         points = int(_TOLD * points)
     for i, (place, kind) in enumerate(bases):
-        size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else _MOST, points)
+        size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else FEW_HARMONICS, points)
         while size >= _FEWEST and (effort() < deadline or not errors):
             errors[i, size] = held_out_errors(place.harmonics(size, kind), some.x, some.u, seed)
             if errors[i, size] > _HOPELESS * min(errors.values()):

@@ -134,7 +134,7 @@ def _added(parts: Sequence[NormalEquations]) -> NormalEquations:
     """Equations of several shapes, shell by shell of the lowest harmonics, in folds of trajectories."""
     joined = {name: np.concatenate([getattr(one, name) for one in parts])
               for name in ("gram", "right", "total", "count")}
-    means = {name: np.mean([getattr(one, name) for one in parts], 0) for name in ("start", "least")}
+    means = {name: np.mean([getattr(one, name) for one in parts], 0) for name in ("start", "least", "energy")}
     return NormalEquations(**joined, **means).grouped(np.arange(len(joined["gram"])) % FOLDS)
 
 
