@@ -108,7 +108,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     def consider(law: Law) -> None:
         errors = forecast_errors(law, judge)
         say(f"  {errors.mean():.2e} with {law.size} terms, effort {effort() - start:.1f} s")
-        if np.isfinite(errors).all():
+        if law.size and np.isfinite(errors).all():
             scored.append((errors, law))
 
     dear = bool(train.systems.counts) or states[0, 0].size > _FEW_CODES  # flows take their time

@@ -95,8 +95,8 @@ class NormalEquations:
         """Share of changes that coefficients of active terms do not explain, shells weighed by the variance of their
         codes: changes of high harmonics, which frames may not resolve, say little about a law."""
         _, _, total, count = self.sums
-        shares = self.squares(c, active, theta) / np.maximum(total[:, c], 1e-300)
-        energy = self.energy[:, c] * count
+        energy, changes = self.energy[:, c] * count, total[:, c]
+        shares = self.squares(c, active, theta) / np.maximum(changes, _LEAST_VARIANCE * changes.max() + 1e-300)
         return float(energy @ shares / energy.sum())
 
     def weights(self, c: int, active: list[int]) -> np.ndarray:
