@@ -65,7 +65,7 @@ _TRAJECTORIES, _FEWEST_TRAJECTORIES = 32, 8  # equations come from so many traje
 _FEW_CODES, _FEW_JUDGES = 1024, 3  # up to so many codes, all judges forecast; of more, some do
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
 _COMPARED = 2  # laws that are forecast, at least
-_UNEXPLAINED, _RANKED = 1e-2, 0.35  # share of squared changes; of the time, after which families are no more compared
+_UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of squared changes; of the time, after which families are no more compared
 
 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
@@ -95,9 +95,10 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         grid, every = resolved(place, train, train.u.shape[-1] == place.dimensions > 1)
         if grid is not place and count < every <= _MOST_OF_GRID // train.u.shape[-1]:
             place, count, floor = grid, every, _LITTLE
-    codes = fit_codes(place.harmonics(count, boundary), train.x, train.u)
+    some = train.take(evenly(len(train.u), count * train.u.shape[-1]))
+    codes = fit_codes(place.harmonics(count, boundary), some.x, some.u)
     if codes.used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
-        codes = fit_codes(place.harmonics(codes.used, boundary), train.x, train.u)
+        codes = fit_codes(place.harmonics(codes.used, boundary), some.x, some.u)
     states, spread = encode(codes, train)
     families = families_of(place, codes.harmonics, states, units)
     if states[0, 0].size > _FEW_CODES:  # whose forecasts cost much
@@ -133,7 +134,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         in_place = list(families.in_place(codes.harmonics, bool(train.systems.counts)))
         first, *wider = (partial(regressed, one) for one in (
             families, *in_place[:1], *families.with_multipliers(place, states.shape[2]), *in_place[1:]))
-        found, pause = [first()], start + _RANKED * seconds
+        found, pause = [first()], effort() + _RANKED * seconds
         while wider and min(misfit for misfit, _ in found) > _UNEXPLAINED and effort() < pause:
             found.append(wider.pop(0)())
         least = min(misfit for misfit, _ in found)
@@ -322,8 +323,7 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
     states (S, T, C, K) of the data, of variances spread (S, C, K).
     """
     channels, terms = states.shape[2], families.every
-    fewer = max(_FEWEST_TRAJECTORIES, int(_TRAJECTORIES * min(1.0, _FEW_CODES / states[0, 0].size)))
-    rows = np.linspace(0, len(states) - 1, min(len(states), fewer)).astype(int)
+    rows = evenly(len(states), states[0, 0].size, _TRAJECTORIES)
     if data.systems.counts:  # all of them: systems may have few
         rows = np.arange(len(states))
     t, states, spread, systems = data.t[rows], states[rows], spread[rows], data.systems.take(rows)
@@ -387,6 +387,14 @@ def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, fami
     for active in families.active:
         if effort() < deadline:
             yield from laws(active)
+
+
+def evenly(trajectories: int, codes: int, most: int | None = None) -> np.ndarray:
+    """Indices of trajectories, of many codes fewer: those tell as much."""
+    most = trajectories if most is None else min(most, trajectories)
+    if codes > _FEW_CODES:
+        most = min(most, max(_FEWEST_TRAJECTORIES, int(_TRAJECTORIES * _FEW_CODES / codes)))
+    return np.linspace(0, trajectories - 1, most).astype(int)
 
 
 def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0) -> Law | None:
