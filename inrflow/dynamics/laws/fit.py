@@ -20,14 +20,17 @@ from inrflow.dynamics.laws.refine import Refinement, solved_contexts
 from inrflow.dynamics.laws.regression import FOLDS, Supported, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import (
     DETERMINED,
+    FEW_CODES,
     FEW_HARMONICS,
     Data,
     Families,
     Log,
     choose,
     encode,
+    evenly,
     families_of,
     forecast_errors,
+    resolved,
     shares_known,
     windows,
 )
@@ -37,7 +40,6 @@ from inrflow.numerics.effort import OutOfTime, effort
 
 _FINER = (1.7, 2.8, 4.6, 7.6, 12.5)  # times as many harmonics that forecasts are tried on
 _FINEST = (3.7, 7.0)  # those of flows, whose small waves carry energy away: at once
-_RESOLVED = {1: 0.95, 2: 0.75, 3: 0.5}  # harmonics up to some wavenumber that a point of a grid determines
 _BETTER = 0.9  # share of the error that is left by more harmonics or shorter steps, if they are to be taken
 _SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
 _LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
@@ -61,8 +63,8 @@ _SINGLE = 0.5  # share of the time after which none is sought along them, where 
 _NEAR = 30.0  # times the harmonics' error at held-out points, below which no laws are sought along single steps
 _STEPS = 0.1  # errors of the integrator, relative to those of the harmonics, while laws are sought
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
-_TRAJECTORIES, _FEWEST_TRAJECTORIES = 32, 8  # equations come from so many trajectories, at most; of many codes
-_FEW_CODES, _FEW_JUDGES = 1024, 3  # up to so many codes, all judges forecast; of more, some do
+_TRAJECTORIES = 32  # equations come from so many trajectories, at most
+_FEW_JUDGES = 3  # of many codes, so many trajectories judge
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
 _COMPARED = 2  # laws that are forecast, at least
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of squared changes; of the time, after which families are no more compared
@@ -101,7 +103,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         codes = fit_codes(place.harmonics(codes.used, boundary), some.x, some.u)
     states, spread = encode(codes, train)
     families = families_of(place, codes.harmonics, states, units)
-    if states[0, 0].size > _FEW_CODES:  # whose forecasts cost much
+    if states[0, 0].size > FEW_CODES:  # whose forecasts cost much
         judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u))))
     say(f"{place.kind}: {codes.harmonics.count} harmonics, effort {effort() - start:.1f} s")
     scored: list[tuple[np.ndarray, Law]] = []
@@ -112,7 +114,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         if law.size and np.isfinite(errors).all():
             scored.append((errors, law))
 
-    dear = bool(train.systems.counts) or states[0, 0].size > _FEW_CODES  # flows take their time
+    dear = bool(train.systems.counts) or states[0, 0].size > FEW_CODES  # flows take their time
     coarse = _STEPS * math.sqrt(floor) if dear else 0.0
 
     def regressed(families: Families) -> tuple[float, list[Law]]:
@@ -211,18 +213,6 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             for better in finer(law, train, judge, start + seconds, say, not noisy):
                 law = better  # kept where the time ends before the next
     return standard(law, np.unique(train.systems.number))
-
-
-def resolved(domain: Domain, data: Data, flow: bool) -> tuple[Domain, int]:
-    """The domain with harmonics that the data's points tell apart, and how many they are: all of a grid of a box; of
-    flows there, those up to some wavenumber, of which not one is left out; of other domains, as many as points."""
-    points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
-    if not isinstance(domain, Box):
-        return domain, points
-    grid = None if flow else domain.told_apart(data.x[0])
-    if grid is None or points < len(data.x[0]) or not np.equal(data.x, data.x[:1]).all():
-        return domain, int(_RESOLVED[domain.dimensions] * points)
-    return grid, math.prod(grid.functions)
 
 
 def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: bool = True) -> Iterator[Law]:
@@ -387,14 +377,6 @@ def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, fami
     for active in families.active:
         if effort() < deadline:
             yield from laws(active)
-
-
-def evenly(trajectories: int, codes: int, most: int | None = None) -> np.ndarray:
-    """Indices of trajectories, of many codes fewer: those tell as much."""
-    most = trajectories if most is None else min(most, trajectories)
-    if codes > _FEW_CODES:
-        most = min(most, max(_FEWEST_TRAJECTORIES, int(_TRAJECTORIES * _FEW_CODES / codes)))
-    return np.linspace(0, trajectories - 1, most).astype(int)
 
 
 def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0) -> Law | None:

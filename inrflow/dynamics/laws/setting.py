@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,9 @@ from inrflow.numerics.effort import effort
 DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _FEWEST = 8
 FEW_HARMONICS = 256  # that laws are sought on, where these do
+_OF_POINTS = {1: 0.95, 2: 0.75, 3: 0.5}  # harmonics up to some wavenumber that a point of a grid determines
+FEW_CODES = 1024  # of more, fewer trajectories are looked at
+_FEWEST_TRAJECTORIES, _OF_FEW_CODES = 8, 32
 _TOLD = 0.7  # of the points that all trajectories share, in the plane and beyond: more harmonics stand for each other
 _MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
@@ -93,6 +97,26 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     i, size = min((key for key in errors if errors[key] <= _FEWER * least), key=lambda key: (key[1], key[0]))
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
     return *bases[i], size, errors[i, size]
+
+
+def resolved(domain: Domain, data: Data, flow: bool) -> tuple[Domain, int]:
+    """The domain with harmonics that the data's points tell apart, and how many they are: all of a grid of a box; of
+    flows there, those up to some wavenumber, of which not one is left out; of other domains, as many as points."""
+    points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
+    if not isinstance(domain, Box):
+        return domain, points
+    grid = None if flow else domain.told_apart(data.x[0])
+    if grid is None or points < len(data.x[0]) or not np.equal(data.x, data.x[:1]).all():
+        return domain, int(_OF_POINTS[domain.dimensions] * points)
+    return grid, math.prod(grid.functions)
+
+
+def evenly(trajectories: int, codes: int, most: int | None = None) -> np.ndarray:
+    """Indices of trajectories, of many codes fewer: those tell as much."""
+    most = trajectories if most is None else min(most, trajectories)
+    if codes > FEW_CODES:
+        most = min(most, max(_FEWEST_TRAJECTORIES, int(_OF_FEW_CODES * FEW_CODES / codes)))
+    return np.linspace(0, trajectories - 1, most).astype(int)
 
 
 def bounded(domain: Domain) -> bool:
