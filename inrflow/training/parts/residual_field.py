@@ -42,6 +42,7 @@ from inrflow.training.run import Run
 
 _FOLDS, _TRAJECTORIES, _WINDOWS, _FRAMES, _VALUES = 3, 4, 4, 48, 500  # that judge
 _ROWS = 60_000  # that hyper-parameters are sought in
+_MOST_CODES = 1024  # more, of fields on fine grids, are observed all over
 _FEW_CODES = 4  # values of a frame for each code from which codes cannot follow noise
 _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in steps
 _KEPT = (0.0, 0.25, 0.5, 0.75)
@@ -66,7 +67,7 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
 
 def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     problem, log, about = run.problem, run.log, surrogate.description
-    if _clean(judged, problem):
+    if surrogate.code_size > _MOST_CODES or _clean(judged, problem):
         return surrogate
     folds: list[Fold] = []
     for fold in _folds(judged, problem, run.config.seed):

@@ -21,7 +21,7 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.training.budget import Clock
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import diverging, explains, rollout_error
-from inrflow.training.margins import ROUNDING, TRUSTED
+from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.environments import ContextGroups
 from inrflow.training.problem import Problem
@@ -38,6 +38,7 @@ _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES = 4, 4, 80
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
 _HALVINGS, _LOST = 3, 0.5  # of steps, where forecasts diverge; share of these, beyond which a law is not taken
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
+_VERY_MANY = 1024  # codes, beside which modes of a few dozen trajectories are not looked for
 _LEAST_NOISE, _LEAST_FREEDOM = 1e-14, 0.25
 
 
@@ -258,11 +259,13 @@ def _candidates(
                     + (": it is not taken" if share > _LOST else ": it cannot be trusted far beyond the data"))
     if share > _LOST:
         return
+    complete = size > _VERY_MANY and floor < 1e-3 * ROUNDING and error < WHITE  # all of a grid: no basis holds more
     what = ", with a network" if law.has_network else ""
     yield Candidate(
         problem, LawRecipe.name, f"law on harmonics, {law.size} coefficients{what}",
         decoder, prior, field, integrator, train, validation, first, Score(error, floor, law.size), law.count, contexts,
-        explained=explains(error, floor) or error < (TRUSTED if first or elsewhere else ROUNDING), refit=refit,
+        explained=complete or explains(error, floor) or error < (TRUSTED if first or elsewhere else ROUNDING),
+        refit=refit,
         calibrated=16 if size <= _MANY else 8 if size <= 2 * _MANY else 4,
         metadata={"symmetries": [], "equation": lines}, refit_decoder=refit_decoder,
     )
