@@ -1,10 +1,10 @@
 """How many files a reader of one command's code walks through, and how many different calls lead from file to file.
 
 Counted are calls of functions of the package and its kernels; neither class bodies nor what runs while modules are
-imported. The limits are what was reached; they are to go down. They rose with files of other formats and labelled arrays
-(training 4 files and 6 calls, queries 3 and 5), and with doubtful values, families in a module of their own and
-calibration within its time (training 7 calls, queries 2 files and 4 calls). Training is walked up to the saved model and
-its references, without the report on the data that it was trained on, whose files are those of `inrflow evaluate`.
+imported. The limits are what was reached; they are to go down. They rose with files of other formats and labelled
+arrays (training 4 files and 6 calls, queries 3 and 5), and with doubtful values, families in a module of their own and
+calibration within its time (training 7 calls, queries 2 files and 4 calls). Training is walked up to the saved model
+and its references, without the report on the data that it was trained on, whose files are those of `inrflow evaluate`.
 """
 
 from __future__ import annotations
