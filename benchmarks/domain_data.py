@@ -14,7 +14,7 @@ import numpy as np
 import shape_data
 import sphere_data
 from data_makers import FRAMES, Fields, bumps, solve, write_fields
-from scipy.fft import dct, dst, idct, idst
+from scipy.fft import dct, dst, idct, idst, irfft2, rfft2
 from scipy.integrate import solve_ivp
 from scipy.ndimage import map_coordinates
 
@@ -239,21 +239,53 @@ def flow_3d(generator: np.random.Generator, count: int, fine: int = 2, viscosity
     return t, x, u, {"period": [2 * np.pi] * 3}
 
 
+def turbulence(generator: np.random.Generator, count: int, viscosity: float = 1e-4) -> Fields:
+    """Vorticity of a forced flow on a torus of side 1, 64 x 64, pseudo-spectral, Runge-Kutta 4 with an integrating factor.
+
+    The force is 0.1 (sin s + cos s), s = 2 pi (x + y); fields start from deviation 1 and run for 5 before the first frame.
+    """
+    n, h, every, burn = 64, 0.01, 50, 500
+    k = 2 * np.pi * np.stack(np.meshgrid(np.fft.fftfreq(n, 1 / n), np.fft.rfftfreq(n, 1 / n), indexing="ij"))
+    k2, mask = (k**2).sum(0), (np.abs(k) < 2 * np.pi * n / 3).all(0) * 1.0
+    inverse, half = 1 / np.where(k2 > 0, k2, np.inf), np.exp(-viscosity * k2 * h / 2)
+    x = np.stack(np.meshgrid(*[np.arange(n) / n] * 2, indexing="ij"), -1)
+    force = rfft2(0.1 * np.sqrt(2) * np.cos(2 * np.pi * x.sum(-1) - np.pi / 4))
+
+    def rate(w: np.ndarray) -> np.ndarray:
+        u, v = irfft2(1j * k[1] * inverse * w), irfft2(-1j * k[0] * inverse * w)
+        return force - mask * rfft2(u * irfft2(1j * k[0] * w) + v * irfft2(1j * k[1] * w))
+
+    w = rfft2(generator.standard_normal((count, n, n))) * (k2 + 49) ** -1.25 * mask * (k2 > 0)
+    w, frames = w / irfft2(w).std(), []
+    for index in range(burn + (FRAMES - 1) * every + 1):
+        if index >= burn and (index - burn) % every == 0:
+            frames.append(irfft2(w).reshape(count, -1))
+        a = rate(w)
+        b = rate(half * (w + h / 2 * a))
+        c = rate(half * w + h / 2 * b)
+        last = rate(half**2 * w + h * half * c)
+        w = half**2 * w + h / 6 * (half**2 * a + 2 * half * (b + c) + last)
+    return (np.arange(FRAMES) * every * h, x.reshape(-1, 2), np.stack(frames, 1)[..., None],
+            {"period": [1.0, 1.0], "channels": ["w"]})
+
+
 MAKERS = {"allen_cahn": allen_cahn, "burgers_held": burgers_held, "kdv": kdv, "swift_hohenberg": swift_hohenberg,
           "annulus": annulus,
           "waves_line": _varying(64, 1, 2, 3, 0.08, 1.0), "waves_line_coarse": _varying(64, 1, 2, 1, 0.08, 1.0),
           "waves_place": _varying(24, 2, 2, 3, 0.08, 1.0), "waves_place_coarse": _varying(24, 2, 2, 1, 0.08, 1.0),
           "heat_place": _varying(24, 2, 1, 3, 0.1, 0.02), "heat_place_coarse": _varying(24, 2, 1, 1, 0.1, 0.02),
+          "turbulence": turbulence, "turbulence_thin": partial(turbulence, viscosity=1e-5),
           "flow_3d": flow_3d, "flow_3d_fine": partial(flow_3d, viscosity=0.03),
           **{name: getattr(shape_data, name) for name in (
               "fhn_lshape", "fhn_disc", "fhn_channel", "burgers_lshape", "prey_perforated", "fhn_solid")},
           "sphere_prey": sphere_data.sphere_prey, "shallow_water": sphere_data.shallow_water}
-FEW = {"shallow_water": (12, 4), "fhn_solid": (12, 4)}  # trajectories; of the former as in the protocol of DINo
+NUMBERS = {"shallow_water": (12, 4), "fhn_solid": (12, 4),  # of trajectories; of the first as in the protocol of DINo
+           "turbulence": (48, 8), "turbulence_thin": (48, 8)}
 
 
 def write(name: str, folder: Path, seed: int = 0) -> None:
     """Training and test trajectories of one problem."""
-    train, test = FEW.get(name, (TRAIN, TEST))
+    train, test = NUMBERS.get(name, (TRAIN, TEST))
     t, x, u, attributes = MAKERS[name](np.random.default_rng(seed), train + test)
     for part, rows in (("train", slice(train)), ("test", slice(train, None))):
         write_fields(folder / f"{name}_{part}.h5", name, (t, x, u[rows], attributes))

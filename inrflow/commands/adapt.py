@@ -83,7 +83,11 @@ def _run(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int:
         if config.data.test is not None and config.adapt.scratch_minutes:
             trained = configuration_of(config)
             trained.device = config.device
-            scratch = train_from_scratch(trained, source, np.arange(count), config.adapt.scratch_minutes)
+            try:
+                scratch = train_from_scratch(trained, source, np.arange(count), config.adapt.scratch_minutes)
+            except UserError as reason:  # the adapted run does not depend on it
+                console.print(f"no model was trained from scratch to compare with: {str(reason).splitlines()[0]}",
+                              highlight=False)
     if config.data.test is not None:
         told["errors"] = compare(surrogate, adaptation, scratch, config, console)
     write_json(directory / "adaptation.json", told)

@@ -12,6 +12,7 @@ from inrflow.adaptation.further import adapt_further
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
+from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.pdes.generate import generate
 
@@ -88,6 +89,21 @@ def test_training_from_scratch_on_the_same_frames_is_told(adapted):
     errors = json.loads((adapted[0] / "adaptation.json").read_text())["errors"]
     assert 10 * errors["adapted"]["all"] < errors["from scratch, the same frames"]["all"]
     assert "from scratch, the same frames" in adapted[1].out + adapted[1].err
+
+
+def test_where_nothing_can_be_trained_from_scratch_the_adapted_run_is_reported(
+    family, tmp_path, inrflow_command, monkeypatch
+):
+    def fails(*_):
+        raise UserError("no model was found for few.h5")
+
+    monkeypatch.setattr("inrflow.commands.adapt.train_from_scratch", fails)
+    run, few, test = family
+    outcome = inrflow_command("adapt", f"run={run}", f"data.train={few}", "data.frames=6", "data.trajectories=1",
+                              f"data.test={test}", f"output={tmp_path / 'run'}")
+    assert outcome.code == 0 and "no model was found for few.h5" in outcome.err
+    errors = json.loads((tmp_path / "run" / "adaptation.json").read_text())["errors"]
+    assert "adapted" in errors and "from scratch, the same frames" not in errors
 
 
 def test_decoder_and_field_are_fitted_to_what_no_context_explains(everything, family, damped):
