@@ -240,9 +240,9 @@ def flow_3d(generator: np.random.Generator, count: int, fine: int = 2, viscosity
 
 
 def turbulence(generator: np.random.Generator, count: int, viscosity: float = 1e-4) -> Fields:
-    """Vorticity of a forced flow on a torus of side 1, 64 x 64, pseudo-spectral, Runge-Kutta 4 with an integrating factor.
+    """Vorticity of a forced flow on a torus of side 1, 64 x 64 points, pseudo-spectral, with an integrating factor.
 
-    The force is 0.1 (sin s + cos s), s = 2 pi (x + y); fields start from deviation 1 and run for 5 before the first frame.
+    The force is 0.1 (sin s + cos s), s = 2 pi (x + y). Fields start from deviation 1; the first frame is at time 5.
     """
     n, h, every, burn = 64, 0.01, 50, 500
     k = 2 * np.pi * np.stack(np.meshgrid(np.fft.fftfreq(n, 1 / n), np.fft.rfftfreq(n, 1 / n), indexing="ij"))
