@@ -15,7 +15,7 @@ from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate
 from inrflow.training.complete import assemble
-from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, ROUNDING
+from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, MORE_UNKNOWNS, ROUNDING
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder
 
@@ -47,16 +47,18 @@ class Judge:
     def better(self, new: Candidate, best: Candidate | None, log: Recorder) -> bool:
         """Whether a new candidate takes the place of the best one so far.
 
-        Candidates of one recipe are compared by their scores, which are of the same codes. Those of different recipes
-        are compared in the data: recipes come in the order of their generality, and the earlier, more special one
-        stays where it is clearly better. Both forecast from the longer window that either needs, and the one that
-        needs more frames must be far better.
+        Candidates of one recipe are compared by their scores and what their decoders leave; one with more unknowns must
+        be far better. Those of different recipes are compared in the data: recipes come in the order of their
+        generality, and the earlier, more special one stays where it is clearly better. Both forecast from the longer
+        window that either needs, and the one that needs more frames must be far better.
         """
         if best is None:
             return True
         if new.recipe == best.recipe:
-            margin = BETTER if len(self.problem.validation) else BETTER_ON_FEW
-            return new.score.error < margin * best.score.error
+            margin = MORE_UNKNOWNS if new.score.unknowns > best.score.unknowns else BETTER
+            if not len(self.problem.validation):
+                margin = min(margin, BETTER_ON_FEW)
+            return new.score.error + new.score.floor < margin * (best.score.error + best.score.floor)
         models = assemble(new), assemble(best)
         frames = max(self.problem.fewest_observed, *(model.window for model in models))
         contexts = (one.known_contexts(self.problem.validation) for one in (new, best))

@@ -21,6 +21,8 @@ _SINGLE = "benchmarks/single_trajectory.py: generated systems and truncated seri
 # ---- between candidates ----
 BETTER = Margin(0.95, "times the error: from here on a candidate is clearly better", _HAND)
 BETTER_ON_FEW = Margin(0.5, "the same where the last frames of one trajectory judge, which are not refitted", _HAND)
+MORE_UNKNOWNS = Margin(1 / 3, "times the error, for more unknowns in the same recipe: a network in a law of few terms",
+                       "what networks in laws were to gain before they were measured")
 LONGER_WINDOW = Margin(0.2, "times the error: what a candidate must reach that needs more observed frames", _HAND)
 EXPLAINED = Margin(5.0, "times what the basis leaves: an equation with so small an error explains the data", _HAND)
 TRUSTED = Margin(1e-2, "share of the variance: an equation judged by the last frames alone must reach it", _HAND)

@@ -19,6 +19,7 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import calibrated_process_noise, process_noise
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
+from inrflow.training.candidate import Score
 from inrflow.training.complete import assemble, state_prior
 from inrflow.training.judge import diverging, explains, integration_step, rollout_error
 from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, margins
@@ -162,6 +163,15 @@ def test_candidates_of_one_recipe_are_compared_by_their_scores(run, alone):
         assert prefers(one, candidate(one, error=0.099 * margin), best)
         assert not prefers(one, candidate(one, error=0.101 * margin), best)
         assert not prefers(one, candidate(one, error=math.inf), best)
+
+
+def test_more_unknowns_of_one_recipe_must_pay_and_what_decoders_leave_counts(run):
+    def scored(error, floor, unknowns):
+        return candidate(run, score=Score(error, floor, unknowns))
+
+    short = scored(0.09, 0.01, 5)
+    assert prefers(run, scored(0.0325, 0.0, 300), short) and not prefers(run, scored(0.034, 0.0, 300), short)
+    assert prefers(run, scored(0.084, 0.01, 4), short) and not prefers(run, scored(0.08, 0.02, 4), short)
 
 
 def test_candidates_of_different_recipes_are_compared_by_forecasts_in_the_data(run):
