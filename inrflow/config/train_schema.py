@@ -154,6 +154,9 @@ class StepsConfig:
     law: int | None = setting(None, "Effort of the search for a law, in seconds of a usual core.", least=0)
     network: int | None = setting(None, "Effort of the search for a network in a law, in seconds of a usual core.",
                                   least=0)
+    flight: int | None = setting(None, "Effort of a law's flow over one frame, in milliseconds of a usual core.",
+                                 least=0)
+    calibration: int | None = setting(None, "Windows of few points calibrate intervals, too: 1, else 0.", least=0)
     residual_field: int | None = setting(None, "Search for a residual field: 2, of simple forms 1, none 0.", least=0)
 
 

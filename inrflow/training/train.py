@@ -10,6 +10,7 @@ from inrflow.evaluation.calibration import CALIBRATED
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate
 from inrflow.training.complete import assemble, complete
+from inrflow.training.margins import ROUNDING
 from inrflow.training.parts.residual_field import choose_residual_field
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import Recipe
@@ -65,12 +66,13 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
                 f"{best.score.error:.2e} of the variance")
     surrogate = complete(best, run.budget, run.log)
     wanted = run.config.training.residual_field
-    if wanted == "on" or (wanted == "auto" and not best.explained):
+    rest = not best.explained and best.score.error > ROUNDING  # else what is observed is told by codes alone
+    if wanted == "on" or (wanted == "auto" and rest):
         judged = assemble(best)
         for name in CALIBRATED:
             setattr(judged.prior, name, getattr(surrogate.prior, name))
         surrogate = choose_residual_field(surrogate, judged, run)
-        run.log.save_candidates()
+    run.log.save_candidates()  # with what was decided since
     return surrogate
 
 

@@ -46,6 +46,8 @@ def commands(folder: Path) -> list[Command]:
     train = ("data.train=data.h5", "data.test=data.h5", "data.frames=6",
              "training.minutes=0.05", "recipe=reduced_order")
     run(folder, "generate", "pde=heat", "dimensions=1", "trajectories=8", "frames=8", "grid=16", "output=data.h5")
+    run(folder, "generate", "pde=heat", "dimensions=1", "trajectories=3", "frames=8", "grid=16", "seed=5",
+        "output=later.h5")
     run(folder, "train", *train, "output=run")
     with TrajectoryFile(folder / "data.h5") as file:
         x, u = file.read(0).x, file.read(0).u
@@ -64,6 +66,12 @@ def commands(folder: Path) -> list[Command]:
         Command("generate", ("generate", "pde=heat", "dimensions=1", "trajectories=8", "frames=8", "grid=16",
                              "output=generated.h5"), "generated.h5"),
         Command("plot", ("plot", "run=run", "output=plots", "animation=false"), "plots"),
+        Command("adapt", ("adapt", "run=run", "data.train=later.h5", "adapt.strength=decoder",
+                          "adapt.scratch_minutes=0", "output=adapted"), "adapted"),
+        Command("update", ("update", "run=run", "data.train=later.h5", "minutes=0.05", "output=updated"), "updated"),
+        Command("forecast", ("forecast", "run=run", "observations=seen.csv", "until=0.1", "to=ahead.csv"), "ahead.csv"),
+        Command("next", ("next", "run=run", "observations=seen.csv", "count=2", "to=next.csv"), "next.csv"),
+        Command("export", ("export", "run=run", "output=exported"), "exported"),
     ]
 
 
