@@ -152,6 +152,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             sought(laws, 0.5 if number else 0.4)
             if least() < max(_LITTLE, _NOISY * floor) or effort() - start > 0.4 * seconds:
                 break
+    with suppress(OutOfTime):  # single steps end by themselves, a little later
         until = start + _SINGLE * seconds if least() < _EXPLAINED else deadline
 
         def wanting() -> bool:
