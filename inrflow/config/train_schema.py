@@ -158,6 +158,7 @@ class StepsConfig:
                                  least=0)
     calibration: int | None = setting(None, "Windows of few points calibrate intervals, too: 1, else 0.", least=0)
     residual_field: int | None = setting(None, "Search for a residual field: 2, of simple forms 1, none 0.", least=0)
+    residual_variants: int | None = setting(None, "Fits of residual fields that are compared.", least=0)
 
 
 @dataclass

@@ -86,9 +86,13 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
             + ("" if effort else "; no time is left to look for one"))
     chosen: list[ChannelField | None] = []
+    tried, most, ends = 0, run.budget.known("residual_variants"), time.process_time() + variants.seconds
     for c, channel in enumerate(about.channels if effort else ()):
         best, words, leaves, least = None, f"{channel}: codes alone", float(left[c]), np.inf
         for name, one in variants.of(c):
+            if tried and (time.process_time() > ends if most is None else tried >= most):
+                break
+            tried += 1
             weighed, inside, ahead = _weighed(one, c, folds, places, few)
             crps, weight = inside.crps(weighed), torch.full_like(inside.lead, weighed.weight)
             between = float(inside.mean_square(weight).mean())
@@ -101,6 +105,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
                 row.why = "its CRPS at held-out places is not clearly better"
         log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {float(left[c]):.2e}")
         chosen.append(best)
+    if effort:
+        run.budget.record("residual_variants", tried)
     if any(chosen):
         surrogate.residual = ResidualField(places, tuple(chosen))
     return surrogate
@@ -127,12 +133,17 @@ class _Variants:
     run: Run
     few: bool
 
+    @property
+    def seconds(self) -> float:
+        """Time of a processor for all of the search."""
+        budget = self.run.budget
+        return max(budget.seconds(_SHARE), _LEAST * budget.total, _SECONDS)
+
     def effort(self, channels: int) -> int:
         """2: all forms of covariance are tried, 1: the simplest, 0: there is no time for it."""
 
         def choose() -> int:
-            budget = self.run.budget
-            left, began = max(budget.seconds(_SHARE), _LEAST * budget.total, _SECONDS), time.process_time()
+            left, began = self.seconds, time.process_time()
             ChannelField.fit(self.places, self.rows, 0, richer=False)
             each = (time.process_time() - began) * channels  # whoever else uses the machine
             return sum(left > fits * each for fits in _FITS)
