@@ -103,7 +103,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         codes = fit_codes(place.harmonics(codes.used, boundary), some.x, some.u)
     states, spread = encode(codes, train)
     families = families_of(place, codes.harmonics, states, units)
-    if states[0, 0].size > FEW_CODES:  # whose forecasts cost much
+    many = states[0, 0].size > FEW_CODES
+    if many:  # whose forecasts cost much
         judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u))))
     say(f"{place.kind}: {codes.harmonics.count} harmonics, effort {effort() - start:.1f} s")
     scored: list[tuple[np.ndarray, Law]] = []
@@ -114,8 +115,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         if law.size and np.isfinite(errors).all():
             scored.append((errors, law))
 
-    dear = bool(train.systems.counts) or states[0, 0].size > FEW_CODES  # flows take their time
-    coarse = _STEPS * math.sqrt(floor) if dear else 0.0
+    coarse = _STEPS * math.sqrt(floor) if many or train.systems.counts else 0.0  # their flows take their time
 
     def regressed(families: Families) -> tuple[float, list[Law]]:
         return candidates(place, boundary, codes, families, train, states, spread, say)

@@ -87,11 +87,13 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             + ("" if effort else "; no time is left to look for one"))
     chosen: list[ChannelField | None] = []
     tried, most, ends = 0, run.budget.known("residual_variants"), time.process_time() + variants.seconds
+
+    def over() -> bool:
+        return tried > 0 and (time.process_time() > ends if most is None else tried >= most)
+
     for c, channel in enumerate(about.channels if effort else ()):
         best, words, leaves, least = None, f"{channel}: codes alone", float(left[c]), np.inf
-        for name, one in variants.of(c):
-            if tried and (time.process_time() > ends if most is None else tried >= most):
-                break
+        for name, one in () if over() else variants.of(c):  # each is fitted when it is asked for
             tried += 1
             weighed, inside, ahead = _weighed(one, c, folds, places, few)
             crps, weight = inside.crps(weighed), torch.full_like(inside.lead, weighed.weight)
@@ -103,6 +105,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
                 best, least, leaves, row.taken = weighed, crps, between, True
             else:
                 row.why = "its CRPS at held-out places is not clearly better"
+            if over():
+                break
         log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {float(left[c]):.2e}")
         chosen.append(best)
     if effort:
