@@ -21,6 +21,7 @@ from typing import Any
 
 import flow_networks
 import numpy as np
+import weather_networks
 from common import Results, as_table, quiet_log
 from scipy.optimize import minimize
 from scipy.stats import norm
@@ -33,7 +34,9 @@ from inrflow.training.problem import Problem
 from inrflow.training.run import start_run
 from inrflow.training.train import train
 
-NETWORKS = MADE | {one.__name__: one for one in (flow_networks.eddies, flow_networks.valley, flow_networks.sharp)}
+NETWORKS = MADE | {one.__name__: one for one in (
+    flow_networks.eddies, flow_networks.valley, flow_networks.sharp,
+    weather_networks.synoptic, weather_networks.convective, weather_networks.coast)}
 FRAMES = 300
 HEADER = ("network", "seed", "channel", "method", "NMSE", "90 % hold", "CRPS", "CPU s")
 Answer = tuple[np.ndarray, np.ndarray]  # means and standard deviations (T, N) at hidden places

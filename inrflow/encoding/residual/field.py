@@ -320,8 +320,7 @@ def _offsets(
     if known.sum() < 8:
         return None
     samples = Samples(np.zeros(int(known.sum())), places(x[first][known]), np.flatnonzero(known), offset[known])
-    still = (False,) * len(places.groups)
-    return Offsets(x[first], offset, fit_covariance(samples, places.groups, still, seed, richer=False))
+    return Offsets(x[first], offset, fit_covariance(samples, places.groups, places.moving, seed))
 
 
 def rows_of(t: Tensor, x: Tensor, u: Tensor, delay: Tensor | None = None) -> list[Rows]:

@@ -243,7 +243,8 @@ def _smoother_or_rougher(best: Covariance, samples: Samples) -> Iterator[Covaria
 
 
 def _longer_memory(best: Covariance, samples: Samples) -> Iterator[Covariance]:
-    yield replace(best, form=replace(best.form, memory=1.5))
+    if np.ptp(samples.t) > 0:
+        yield replace(best, form=replace(best.form, memory=1.5))
 
 
 def _trend(best: Covariance, samples: Samples) -> Iterator[Covariance]:
@@ -253,7 +254,7 @@ def _trend(best: Covariance, samples: Samples) -> Iterator[Covariance]:
 
 
 def _drift(best: Covariance, samples: Samples) -> Iterator[Covariance]:
-    if any(best.form.moving):
+    if any(best.form.moving) and np.ptp(samples.t) > 0:
         form = replace(best.form, drift=True)
         speed = 0.3 * float(best.lengths[0].mean() / best.times[1])
         count = sum(form.moving)

@@ -122,3 +122,16 @@ def test_rows_keep_values_places_and_delays():
     assert one.place.tolist() == [0, 0, 1] and one.u[:, 0].tolist() == [1.0, 2.0, 3.0]
     both = joined([one, one])
     assert np.diff(both.t)[2] > 100 and both.place.tolist() == [0, 0, 1] * 2
+
+
+def test_offsets_that_follow_a_coordinate_go_on_along_it():
+    random = np.random.default_rng(0)
+    x = np.concatenate([random.uniform(0, 1, (20, 2)), [[0.5, 1.6]]])  # the last place is not observed
+    t, place = np.repeat(np.arange(24.0), 20), np.tile(np.arange(20), 24)
+    steep = -3 * x[:, 1]
+    u = steep[place] + 0.3 * np.sin(t / 4 + 2 * x[place, 0]) + 0.02 * random.standard_normal(len(t))
+    offsets = ChannelField.fit(PLACES, Rows(t, x[place], u[:, None], place), 0, offsets=True).offsets
+    assert offsets is not None
+    mean, variance = offsets(PLACES, x[-1:])
+    common = offsets.value.mean() - steep[:20].mean()  # they are around the mean of all places at a time
+    assert abs(mean[0] - common - steep[-1]) < 0.05 and variance[0] < 0.1**2
