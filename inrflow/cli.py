@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by whoever started us
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
+    if name == "train" and {"RANK", "SLURM_PROCID"} & set(os.environ) and not _tells(rest):
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         if name not in COMMANDS:
             raise UserError(f"unknown command {name!r}; choose from {', '.join(COMMANDS)}")
@@ -86,6 +88,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f" while writing {error.filename}" if error.filename else ""
         print(f"inrflow {name}: no space left on the disk (or quota){place}; free some and run again", file=sys.stderr)
         return 2
+
+
+def _tells(arguments: Sequence[str]) -> bool:
+    """Whether this process tells the user what happens: of several that share one training, the first does."""
+    from inrflow.commands.run_directory import is_sweep
+    from inrflow.runtime.processes import Processes
+
+    try:
+        return is_sweep(arguments) or Processes.of().first
+    except UserError:
+        return True
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -27,6 +27,7 @@ from inrflow.evaluation.evaluate import Observe
 from inrflow.evaluation.references.registry import References, fit_references
 from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.team import Lost, team
 from inrflow.pdes.embedded import embedded_files
 from inrflow.runtime.devices import choose_device
 from inrflow.runtime.processes import Processes
@@ -45,14 +46,12 @@ def run(arguments: list[str]) -> int:
         from inrflow.commands.several.sweep import run_sweep
 
         return run_sweep(arguments, run_alone, check)
-    if {"RANK", "SLURM_PROCID"} & set(os.environ) and (size := Processes.of().size) > 1:
-        raise UserError(f"a training is the work of one process, and {size} were started; give --multirun with lists "
-                        "of values (seed=0,1 recipe=law,neural), whose combinations they share")
-    return run_alone(arguments)
+    with team.gathered(Processes.of()) as leads:
+        return run_alone(arguments) if leads else 0
 
 
 def run_alone(arguments: list[str]) -> int:
-    """Train, evaluate, plot, in one process."""
+    """Train, evaluate, plot; the first process of a team, or one by itself."""
     config: Config = resolve("train", Config, arguments)
     console = Console(stderr=True)
     resumed = bool(config.resume)
@@ -67,12 +66,17 @@ def run_alone(arguments: list[str]) -> int:
     else:
         check(config)
         place = RunDirectory.new(config.output, "train")
-    with place.held(resumed):
-        if several(config.data.train) is not None:
-            from inrflow.commands.several.train import run_several
+    try:
+        with place.held(resumed):
+            if several(config.data.train) is not None:
+                from inrflow.commands.several.train import run_several
 
-            return run_several(config, place, console, resumed)
-        return run_one(config, place, console, resumed)
+                return run_several(config, place, console, resumed)
+            return run_one(config, place, console, resumed)
+    except Lost:
+        console.print(f"another process of this job has ended; continue with: inrflow train resume={place.path}",
+                      highlight=False, soft_wrap=True)
+        return 1
 
 
 def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool = False) -> int:

@@ -29,6 +29,9 @@ class CompletedSource(TrajectorySource):
             for i, u in enumerate(values)
         }
 
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__  # no file holds its values
+
     @property
     def shared_points(self) -> bool:
         """All trajectories share their points."""

@@ -63,6 +63,9 @@ class TrajectorySource:
     def __len__(self) -> int:
         return self.file.trajectories
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_cache": {}, "_cached": 0}  # what another process needs it reads itself
+
     @property
     def shared_points(self) -> bool:
         """Whether all observed trajectories share their points."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
+from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.encoding.residual.field import Conditioned
 from inrflow.model.ensemble import deviations, spread_of
 from inrflow.model.state_path import StatePath, filled
 from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.team import team
 
 _JITTER = 1e-12
 _SAME = 1e-9  # internal time
@@ -131,15 +134,28 @@ def _by_covariance(surrogate: Surrogate, estimate: StateEstimate, states: Tensor
     if not bool((inner == inner[:1]).all()) and not (alike and bool(((since - since[:1]).abs() < _SAME).all())):
         # every trajectory has covariances of its own
         length = max(1, _NUMBERS // states.shape[-1] ** 2)
-    for start in range(0, len(states), length):
+    def given(start: int) -> tuple[StateEstimate, Tensor, Tensor, Tensor]:
         rows = slice(start, start + length)
-        path = StatePath(surrogate.dynamics, estimate.select(rows))
-        for k, cov in enumerate(path.covariance(inner[rows], states[rows])):
-            design = basis[rows if len(basis) > 1 else slice(None), k if basis.shape[1] > 1 else 0]
+        return estimate.select(rows), inner[rows], states[rows], basis[rows] if len(basis) > 1 else basis
+
+    starts = range(0, len(states), length)
+    found = team.map(partial(_of_rows, surrogate.dynamics, size), map(given, starts))
+    for start, own in zip(starts, found, strict=True):
+        result[start : start + length] = own
+    return result
+
+
+def _of_rows(dynamics: Dynamics, size: int, given: tuple[StateEstimate, Tensor, Tensor, Tensor]) -> Tensor:
+    """Variances (S, T, N, C) of a few trajectories: their estimate, internal times, states and basis."""
+    estimate, inner, states, basis = given
+    result = torch.full((*states.shape[:2], *basis.shape[2:4]), float("nan"), dtype=torch.float64)
+    with torch.no_grad():
+        for k, cov in enumerate(StatePath(dynamics, estimate).covariance(inner, states)):
+            design = basis[:, k if basis.shape[1] > 1 else 0]
             count = max(len(cov), len(design))
             for s in range(count):
                 variance = _variances(design[s if len(design) > 1 else 0], cov[s if len(cov) > 1 else 0, :size, :size])
-                result[rows, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
+                result[:, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
     return result
 
 

@@ -38,6 +38,24 @@ class Effort:
         if any(reached() for reached in self._limits):
             raise OutOfTime
 
+    @property
+    def spent(self) -> float:
+        """What was added since the start."""
+        return self._spent
+
+    def left(self) -> float:
+        """Seconds that can be added before a limit is reached; to a fourth of them, a day at most."""
+        spent, more = self._spent, 1e-3
+        try:
+            while more < 86_400:
+                self._spent = spent + more
+                if any(reached() for reached in self._limits):
+                    break
+                more *= 1.25
+            return more
+        finally:
+            self._spent = spent
+
     @contextmanager
     def limited(self, reached: Callable[[], bool]) -> Iterator[None]:
         """While the body runs, computations end once `reached` says so."""

@@ -1,8 +1,12 @@
-"""Processes of one job: started by torchrun or by SLURM's srun, they share work through torch.distributed (gloo)."""
+"""Processes of one job: started by torchrun or by SLURM's srun, they share work through torch.distributed.
+
+By gloo, which goes from processor to processor; where every process has a GPU of its own, tensors there go by nccl.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,23 +48,44 @@ class Processes:
         return self.rank == 0
 
     @contextmanager
-    def joined(self) -> Iterator[None]:
-        """While the body runs, the processes can talk. Raises UserError where they cannot find each other."""
+    def joined(self) -> Iterator[Any]:
+        """While the body runs, the processes can talk; gives the device of the tensors that they exchange fastest.
+
+        Raises UserError where they cannot find each other."""
+        import torch
+
+        device = torch.device("cpu")
         if self.size == 1:
-            yield
+            yield device
             return
         import torch.distributed as distributed
 
         _say_where()
+        backend, own = "gloo", self._gpu()
+        if own is not None:
+            torch.cuda.set_device(own)
+            backend, device = "cpu:gloo,cuda:nccl", torch.device("cuda", own)
         try:
-            distributed.init_process_group("gloo", rank=self.rank, world_size=self.size, timeout=_PATIENCE)
+            distributed.init_process_group(backend, rank=self.rank, world_size=self.size, timeout=_PATIENCE)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"the processes of this job cannot find each other ({str(error).splitlines()[0]}); start "
                             "with torchrun, or set MASTER_ADDR and MASTER_PORT") from error
         try:
-            yield
+            yield device
         finally:
             distributed.destroy_process_group()
+
+    def _gpu(self) -> int | None:
+        """The number of this process's own GPU; None where processes of a machine outnumber its GPUs."""
+        import torch
+
+        def told(names: tuple[str, ...], otherwise: int) -> int:
+            text = next((os.environ[name] for name in names if name in os.environ), "")
+            return int((re.match(r"\d+", text) or [otherwise])[0])  # SLURM writes 4(x2) for two machines of 4
+
+        number = told(("LOCAL_RANK", "SLURM_LOCALID"), self.rank)
+        together = told(("LOCAL_WORLD_SIZE", "SLURM_STEP_TASKS_PER_NODE"), self.size)
+        return number if torch.cuda.is_available() and together <= torch.cuda.device_count() else None
 
     def agreed(self, value: Any) -> Any:
         """The value of the first process, in all of them."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.numerics.team import Compute, Lost, team
 from inrflow.runtime.tensor_files import load_tensors, save_tensors, to_cpu
 from inrflow.training.recorder import CHECKPOINT_SECONDS, Interrupted, Recorder
 
@@ -87,7 +88,8 @@ class Stage:
     Attributes:
         name: names its checkpoint and its random numbers.
         module: what is trained, in place.
-        loss: (module, step, steps, random) -> scalar tensor.
+        loss: (module, step, steps, random) -> scalar tensor; where it is `shared`, (..., part) -> what a part of the
+            batch, a slice, adds to it, and a team of processes computes the parts.
         validate: module -> error, smaller is better; None to keep the last state.
         parameters: which parameters of the module are trained.
         patience: stop when this share of the steps has passed without a better validation error; 1 for never.
@@ -97,7 +99,7 @@ class Stage:
 
     name: str
     module: nn.Module
-    loss: Callable[[nn.Module, int, int, np.random.Generator], Tensor]
+    loss: Callable[..., Tensor]
     validate: Callable[[nn.Module], float] | None = None
     parameters: Callable[[nn.Module], list[nn.Parameter]] = field(
         default=lambda module: [p for p in module.parameters() if p.requires_grad]
@@ -108,6 +110,7 @@ class Stage:
     tolerance: float = 1.0
     validations: int = 25
     title: str = ""
+    shared: bool = False
 
     def make_optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
         """The optimiser of the trained parameters."""
@@ -117,13 +120,32 @@ class Stage:
         """One step; returns its loss."""
         for group in optimiser.param_groups:
             group["lr"] = self.optimiser.rate * learning_rate(step, steps)
-        loss = self.loss(module, step, steps, step_random(self.seed, self.name, step))
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss,) = self.gradients(_Descent(self.loss), module, step, steps)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(module), self.optimiser.clip)
         if bool(torch.isfinite(norm)):
             optimiser.step()
-        return float(loss.detach())
+        return loss
+
+    def gradients(self, compute: Compute, module: nn.Module, step: int, *further: int) -> tuple[float, ...]:
+        """Add the gradients of a step, by the team where they are shared; the values that `compute` returns."""
+        random = step_random(self.seed, self.name, step)
+        if not self.shared:
+            return compute(module, step, *further, random)
+        return team.gradients((self.name, compute), compute, module, step, *further, random)
+
+
+@dataclass(frozen=True)
+class _Descent:
+    """Gradients of a scalar loss."""
+
+    loss: Callable[..., Tensor]
+
+    def __call__(self, module: nn.Module, *arguments: Any) -> tuple[float]:
+        loss = self.loss(module, *arguments)
+        if loss.requires_grad:  # a part may be empty
+            loss.backward()
+        return (float(loss.detach()),)
 
 
 def _error(stage: Stage, module: nn.Module) -> float:
@@ -177,6 +199,9 @@ def run_stage(stage: Stage, steps: int, log: Recorder) -> float:
                 loss = stage.advance(module, optimiser, step, steps)
             except OutOfTime:
                 break
+            except Lost:
+                save(step)
+                raise
             running = loss if running is None else 0.95 * running + 0.05 * loss
             done = step + 1
             if done % every == 0 or done == steps:

@@ -57,13 +57,6 @@ def test_the_environment_says_which_process_this_is():
         Processes.of({"RANK": "3", "WORLD_SIZE": "3"})
 
 
-def test_one_training_is_not_started_by_several_processes(inrflow_command, monkeypatch, elsewhere):
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    refused = inrflow_command("train", "output=x")
-    assert refused.code == 2 and "--multirun" in refused.err and not (elsewhere / "x").exists()
-
-
 def test_two_processes_share_a_sweep_and_the_first_writes_its_table(tmp_path):
     codes, outputs = job(tmp_path / "two", "none")
     assert codes == [0, 0], outputs

@@ -43,6 +43,9 @@ class TrajectoryFile:
             self._file.close()
             raise
 
+    def __reduce__(self) -> tuple[type[TrajectoryFile], tuple[str, bool, Path]]:
+        return TrajectoryFile, (os.path.abspath(self._file.filename), False, self.path)  # another process opens it anew
+
     def _open(self, check: bool) -> None:
         self.description = read_description(self._file, self.path)
         scattered = "trajectory" in self._file

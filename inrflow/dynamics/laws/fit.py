@@ -37,6 +37,7 @@ from inrflow.dynamics.laws.setting import (
 from inrflow.dynamics.laws.shooting import Shooting, flights
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.numerics.team import team
 
 _FINER = (1.7, 2.8, 4.6, 7.6, 12.5)  # times as many harmonics that forecasts are tried on
 _FINEST = (3.7, 7.0)  # those of flows, whose small waves carry energy away: at once
@@ -109,8 +110,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     say(f"{place.kind}: {codes.harmonics.count} harmonics, effort {effort() - start:.1f} s")
     scored: list[tuple[np.ndarray, Law]] = []
 
-    def consider(law: Law) -> None:
-        errors = forecast_errors(law, judge)
+    def consider(law: Law, errors: np.ndarray) -> None:
         say(f"  {errors.mean():.2e} with {law.size} terms, effort {effort() - start:.1f} s")
         if law.size and np.isfinite(errors).all():
             scored.append((errors, law))
@@ -121,12 +121,10 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         return candidates(place, boundary, codes, families, train, states, spread, say)
 
     def sought(laws: list[Law], share: float) -> None:
-        for law in laws:
-            if not well_posed(law, float((train.t[:, -1] - train.t[:, 0]).max())):
-                continue
-            integrated = integrable(law, train.t, states, coarse)
-            if integrated is not None:
-                consider(known_contexts(integrated, train, judge))
+        laws = [law for law in laws if well_posed(law, float((train.t[:, -1] - train.t[:, 0]).max()))]
+        for judged in team.map(partial(_judged, train, states, coarse, judge), laws):
+            if judged is not None:
+                consider(*judged)
             if effort() - start > (share if len(scored) >= _COMPARED else 1.0) * seconds:
                 break
 
@@ -160,7 +158,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
 
         if wanting() and not data.systems.counts:  # laws along single steps have no contexts
             for law in along_single_steps(place, boundary, codes, families, train.t, states, spread, until):
-                consider(law)
+                consider(law, forecast_errors(law, judge))
                 if not wanting():
                     break
     if not scored:
@@ -378,6 +376,15 @@ def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, fami
     for active in families.active:
         if effort() < deadline:
             yield from laws(active)
+
+
+def _judged(train: Data, states: np.ndarray, error: float, judge: Data, law: Law) -> tuple[Law, np.ndarray] | None:
+    """The law as it can be integrated, and its errors (S,) of forecasts; None where it cannot."""
+    law_or_none = integrable(law, train.t, states, error)
+    if law_or_none is None:
+        return None
+    law = known_contexts(law_or_none, train, judge)
+    return law, forecast_errors(law, judge)
 
 
 def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0) -> Law | None:

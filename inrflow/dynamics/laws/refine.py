@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.regression import shells
 from inrflow.dynamics.laws.shooting import Flights, flights
 from inrflow.numerics.effort import effort
+from inrflow.numerics.team import team
 
 _ITERATIONS = 5
 _DELTA = 1e-5  # of finite differences, relative to coefficients' and codes' scales
@@ -330,11 +332,10 @@ class Refinement:
         left, columns = (self.target - path) * weight, []
         if not self.uncertain:
             left = left[:, 1:]
-        for j, c in self.active:
-            shift = np.zeros_like(law.theta)
-            shift[j, c] = _DELTA * max(size[j, c], 1e-3 * size.max())
-            later = self._fly(self._at(law, shift), self.first, self.data)
-            columns.append((later - path)[:, path.shape[1] - left.shape[1] :] * weight / shift[j, c])
+        steps = [_DELTA * max(size[j, c], 1e-3 * size.max()) for j, c in self.active]
+        shifts = list(zip(self.active, steps, strict=True))
+        for later, step in zip(team.map(partial(self._shifted, law), shifts), steps, strict=True):
+            columns.append((later - path)[:, path.shape[1] - left.shape[1] :] * weight / step)
         slopes = torch.stack(columns, -1)  # (B, M, C K, p)
         gram, right = torch.einsum("bmkp,bmkq->bpq", slopes, slopes), torch.einsum("bmkp,bmk->bp", slopes, left)
         curvature, coupling = torch.ones_like(self.first), slopes.new_zeros(*self.first.shape, 0)
@@ -355,6 +356,13 @@ class Refinement:
         inverse = np.linalg.pinv(total / size / size[:, None], rcond=1e-12, hermitian=True) / size / size[:, None]
         step = inverse @ pulls
         return self._robust(inverse, step, design[self.which], both), step, (curvature, coupling)
+
+    def _shifted(self, law: Law, shift: tuple[np.ndarray, float]) -> Tensor:
+        """Codes along all flights, one coefficient (term, channel) of the law shifted by a step."""
+        where, step = shift
+        shifts = np.zeros_like(law.theta)
+        shifts[tuple(where)] = step
+        return self._fly(self._at(law, shifts), self.first, self.data)
 
     def _robust(self, inverse: np.ndarray, step: np.ndarray, design: Tensor, both: Tensor) -> np.ndarray:
         """Covariance (U, U), from the normal matrices and pulls (B, p, p + 1) of flights by p coefficients."""

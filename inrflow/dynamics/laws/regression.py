@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from inrflow.dynamics.laws.field import Library
+from inrflow.numerics.team import team
 
 FOLDS = 4
 _LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
@@ -193,24 +195,31 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     first, last = (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
     if paths is not None:
         first, last = 0, times - 1
-    for s in range(trajectories):
-        integrals, changes = _equations(library, t[s], codes[s], first, last, rows,
-                                        None if paths is None else paths[s])
-        if cumulative:
-            integrals, changes = (np.concatenate([0 * a[:1], np.cumsum(a, 0)]) for a in (integrals, changes))
-            integrals, changes = integrals - integrals.mean(0), changes - changes.mean(0)
-        for g in range(groups):
-            part = slice(edges[g], edges[g + 1])
-            a = np.moveaxis(integrals[:, :, part], 1, -1).reshape(-1, terms)
-            y = np.moveaxis(changes[:, :, part], 1, -1).reshape(-1, channels)
-            gram[s % folds, g] += a.T @ a
-            right[s % folds, g] += a.T @ y
-            total[s % folds, g] += (y**2).sum(0)
-            count[s % folds, g] += len(y)
+    own = partial(_sums, library, cumulative, first, last, edges)
+    given = ((t[s], codes[s], None if paths is None else paths[s]) for s in range(trajectories))
+    for s, parts in enumerate(team.map(own, given)):
+        for sums, part in zip((gram, right, total, count), parts, strict=True):
+            sums[s % folds] += part
     least, share, energy = (np.add.reduceat(a, edges[:-1], -1).T / np.diff(edges)[:, None]
                             for a in ((1 if cumulative else 2) * spread.mean(0), known, codes[..., :rows].var((0, 1))))
     least = np.where(share < np.minimum(_KNOWN, share.max(0)), np.inf, least)
     return NormalEquations(gram, right, total, count, spline_errors(t, codes[..., :rows], edges), least, energy)
+
+
+def _sums(library: Library, cumulative: bool, first: int, last: int, edges: list[int],
+          given: tuple[np.ndarray, np.ndarray, Tensor | None]) -> tuple[np.ndarray, ...]:
+    """Gram (L, J, J), right (L, J, C), total (L, C) and count (L,) of one path's equations, its times, codes and codes
+    at nodes given."""
+    integrals, changes = _equations(library, *given[:2], first, last, int(edges[-1]), given[2])
+    if cumulative:
+        integrals, changes = (np.concatenate([0 * a[:1], np.cumsum(a, 0)]) for a in (integrals, changes))
+        integrals, changes = integrals - integrals.mean(0), changes - changes.mean(0)
+    parts = []
+    for begin, end in pairwise(edges):
+        a = np.moveaxis(integrals[:, :, begin:end], 1, -1).reshape(-1, integrals.shape[1])
+        y = np.moveaxis(changes[:, :, begin:end], 1, -1).reshape(-1, changes.shape[1])
+        parts.append((a.T @ a, a.T @ y, (y**2).sum(0), np.asarray(len(y))))
+    return tuple(map(np.stack, zip(*parts, strict=True)))
 
 
 def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, last: int, rows: int,

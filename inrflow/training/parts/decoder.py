@@ -127,7 +127,7 @@ def fit_trunk(run: Run, fewest: int = 0) -> FittedDecoder:
     rate = training.decoder_rate or (_RATE if periodic else _RATE / 3)
     stage = Stage(
         "decoder", decoder, frames.loss, frames.score, seed=run.config.seed, tolerance=2.0, patience=0.5,
-        optimiser=OptimiserSettings(training.optimiser, rate, training.weight_decay), title="SIREN trunk",
+        optimiser=OptimiserSettings(training.optimiser, rate, training.weight_decay), title="SIREN trunk", shared=True,
     )
     given = run.budget.known("decoder")
     steps = run.budget.steps("decoder", stage, _SHARE if dense else _SHARE / 2, 3000)

@@ -38,7 +38,9 @@ class RolloutTraining:
         self.variance = (seen - seen.mean(0)).square().sum(1).mean()
         self.starts = self.observed.nonzero()
 
-    def loss(self, module: nn.Module, step: int, steps: int, random: np.random.Generator) -> Tensor:
+    def loss(
+        self, module: nn.Module, step: int, steps: int, random: np.random.Generator, part: slice = slice(None)
+    ) -> Tensor:
         """Mean squared error of a batch of rollouts from random frames, share of the variance."""
         length = 1 + round((self.longest - 1) * min(1.0, step / max(1.0, _GROWING * steps)))
         frames = self.codes.shape[1]
@@ -48,13 +50,13 @@ class RolloutTraining:
         chosen = usable[torch.as_tensor(random.integers(0, len(usable), self.batch))]
         index = (chosen[:, 1:] + torch.arange(length + 1)).clamp(max=frames - 1)
         rows = chosen[:, :1]
-        times, seen = self.t[rows, index], self.observed[rows, index]
-        target = self.codes[rows, index]
-        target, times, seen = (values.to(device_of(module)) for values in (target, times, seen))
+        keep = (self.observed[rows, index] & torch.isfinite(self.t[rows, index]))[:, 1:]
+        count, rows, index = int(keep.sum().clamp(min=1)), rows[part], index[part]
+        times, target, keep = self.t[rows, index], self.codes[rows, index], keep[part]
+        target, times, keep = (values.to(device_of(module)) for values in (target, times, keep))
         predicted = self.integrator(module, target[:, 0], times, check=False)[:, 1:]
-        keep = seen[:, 1:] & torch.isfinite(times[:, 1:])
         error = torch.where(keep[..., None], predicted - target[:, 1:], 0.0)
-        return error.square().sum() / keep.sum().clamp(min=1) / self.variance
+        return error.square().sum() / count / self.variance
 
 
 class DataSpaceTraining:
@@ -73,25 +75,28 @@ class DataSpaceTraining:
         self.source, self.trajectories, self.states = source, trajectories, states
         self.decoder, self.integrator, self.batch, self.points = decoder, integrator, batch, points
 
-    def loss(self, module: nn.Module, step: int, steps: int, random: np.random.Generator) -> Tensor:
+    def loss(
+        self, module: nn.Module, step: int, steps: int, random: np.random.Generator, part: slice = slice(None)
+    ) -> Tensor:
         """Mean squared error at random observed points along whole rollouts."""
         which = random.integers(0, len(self.trajectories), min(self.batch, len(self.trajectories)))
         batch = self.source.batch(self.trajectories[which])
         rows = torch.as_tensor(which)
         first = int(self.states.observed[rows].float().argmax(1).max())
-        home = device_of(module)
+        pick = torch.as_tensor(random.permutation(batch.u.shape[2])[: self.points])
+        home, u = device_of(module), batch.u[:, first:, pick]
+        keep = torch.isfinite(u) & self.states.observed[rows, first][:, None, None, None]  # no start that nobody saw
+        count, rows, u, keep = int(keep.sum().clamp(min=1)), rows[part], u[part].to(home), keep[part].to(home)
         start, times = self.states.codes[rows, first].float().to(home), self.states.t[rows, first:].to(home)
         predicted = self.integrator(module, start, times, check=False)
-        pick = torch.as_tensor(random.permutation(batch.u.shape[2])[: self.points])
-        u = batch.u[:, first:, pick].to(home)
-        x = batch.x if batch.x.shape[1] == 1 else batch.x[:, first:]
+        x = batch.x if len(batch.x) == 1 else batch.x[part]
+        x = x if x.shape[1] == 1 else x[:, first:]
         with torch.no_grad():
             offset, basis = self.decoder.basis(x[:, :, pick].float().to(home))
         codes = predicted[..., : self.decoder.code_size]
         decoded = offset + torch.einsum("stncz,stz->stnc", basis.expand(len(u), u.shape[1], *basis.shape[2:]), codes)
-        begun = self.states.observed[rows, first].to(home)  # a start that nobody saw is no start
-        keep = torch.isfinite(u) & torch.isfinite(decoded) & begun[:, None, None, None]
-        return torch.where(keep, decoded - torch.nan_to_num(u), 0.0).square().sum() / keep.sum().clamp(min=1)
+        keep &= torch.isfinite(decoded)
+        return torch.where(keep, decoded - torch.nan_to_num(u), 0.0).square().sum() / count
 
 
 def network_candidate(
@@ -140,7 +145,7 @@ def train_field(
     rollouts = RolloutTraining(states, integrator, config.batch)
     optimiser = OptimiserSettings(config.optimiser, config.rollout_rate, config.weight_decay)
     stage = Stage("rollout", field.to(run.problem.device), rollouts.loss, error, optimiser=optimiser,
-                  seed=run.config.seed, patience=0.4, title="network field")
+                  seed=run.config.seed, patience=0.4, title="network field", shared=True)
     steps = run.budget.steps("rollout", stage, _SHARE, 20_000)
     error_after = run_stage(stage, max(20, steps), run.log)
     if decoder.affine and not _codes_determined(run, decoder):
@@ -148,7 +153,7 @@ def train_field(
         data = DataSpaceTraining(run.problem.source, run.problem.train, original, decoder, integrator)
         last = Stage(
             "data", field, data.loss, error, optimiser=replace(optimiser, rate=optimiser.rate / 5),
-            seed=run.config.seed, title="network field in the data",
+            seed=run.config.seed, title="network field in the data", shared=True,
         )
         steps = run.budget.steps("data", last, _DATA_SHARE, 5000)
         error_after = run_stage(last, steps, run.log)

@@ -76,7 +76,9 @@ class DecoderTraining:
         chosen = random.choice(self.training, trajectories, replace=trajectories > len(self.training))
         return self.source.moved(chosen, self.augmentation, random).groups()
 
-    def loss(self, module: nn.Module, step: int, steps: int, random: np.random.Generator) -> Tensor:
+    def loss(
+        self, module: nn.Module, step: int, steps: int, random: np.random.Generator, part: slice = slice(None)
+    ) -> Tensor:
         """Residual of a batch at its solved codes, mean square in normalised units."""
         assert isinstance(module, AffineDecoder)
         shared = self.source.shared_points and not self.augmentation
@@ -87,11 +89,12 @@ class DecoderTraining:
             kept = kept[torch.as_tensor(random.permutation(len(kept))[:limit])]
         if u.shape[1] > _FRAMES_PER_STEP:
             u = u[:, torch.as_tensor(random.permutation(u.shape[1])[:_FRAMES_PER_STEP])]
-        home = device_of(module)
-        u = u[:, :, kept].to(home)
-        offset, basis = module.basis(x[:, kept].float().to(home))
-        residual = _residual(offset, basis, u, solve_ridge(offset, basis, u))
-        return residual.square().sum() / torch.isfinite(u).sum()
+        home, x, u = device_of(module), x[:, kept], u[:, :, kept]
+        count = int(torch.isfinite(u).sum())
+        x, u = (x, u[:, part]) if len(x) == 1 else (x[part], u[part])
+        offset, basis = module.basis(x.float().to(home))
+        residual = _residual(offset, basis, u.to(home), solve_ridge(offset, basis, u.to(home)))
+        return residual.square().sum() / count
 
     @torch.no_grad()
     def score(self, module: nn.Module) -> float:

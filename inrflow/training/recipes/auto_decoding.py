@@ -116,7 +116,7 @@ def fit_auto_decoder(run: Run, share: float = _SHARE) -> tuple[Decoder, Gaussian
     training = config.training
     optimiser = OptimiserSettings(training.optimiser, training.decoder_rate or _RATE, training.weight_decay)
     stage = Stage("decoder", module, frames.loss, frames.score, optimiser=optimiser, seed=config.seed, validations=10,
-                  title="auto-decoder")
+                  title="auto-decoder", shared=config.encoding.method != "gauss_newton")  # which moves codes itself
     steps = run.budget.steps("decoder", stage, share, 100_000)
     error = run_stage(stage, steps, run.log)
     run.log.say(f"auto-decoder: {steps} steps, error at held-out points {error:.2e} of the variance")
@@ -212,7 +212,9 @@ class AutoDecoderTraining:
 
     # ---- losses ----
 
-    def loss(self, module: nn.Module, step: int, steps: int, random: np.random.Generator) -> Tensor:
+    def loss(
+        self, module: nn.Module, step: int, steps: int, random: np.random.Generator, part: slice = slice(None)
+    ) -> Tensor:
         """Mean squared error of a random batch of frames, normalised units; moves the table of "gauss_newton"."""
         assert isinstance(module, AutoDecoder)
         rows = random.permutation(len(self.training))[:_TRAJECTORIES_PER_STEP]
@@ -226,7 +228,8 @@ class AutoDecoderTraining:
         if len(kept) > limit:
             kept = kept[torch.as_tensor(random.permutation(len(kept))[:limit])]
         home = device_of(module)
-        x, u = x[..., kept, :].to(home), u[:, kept].to(home)
+        every, chosen = len(chosen), chosen[part]
+        x, u = (x if x.dim() == 2 else x[part])[..., kept, :].to(home), u[part][:, kept].to(home)
         at = torch.as_tensor(rows)[chosen[:, 0]], chosen[:, 1]
         if module.method == "gradient_steps":
             codes = self._inner_steps(module, x, u, create_graph=True)
@@ -234,7 +237,7 @@ class AutoDecoderTraining:
             if module.method == "gauss_newton":
                 _gauss_newton_step(module, x, u, *at)
             codes = module.codes(*at)
-        return frame_errors(module.decoder, x, u, codes).mean()
+        return frame_errors(module.decoder, x, u, codes).sum() / every
 
     @staticmethod
     def _inner_steps(module: AutoDecoder, x: Tensor, u: Tensor, create_graph: bool = False) -> Tensor:

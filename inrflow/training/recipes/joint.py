@@ -22,7 +22,7 @@ from inrflow.encoding.encode import ADAM_RATE, Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.judge import rollout_error
-from inrflow.training.loop import OptimiserSettings, Stage, run_stage, step_random
+from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.parts.codes import wanted_copies
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, make_decoder, shrunk_moments
@@ -62,7 +62,7 @@ class JointRecipe:
         stage = JointStage(
             "joint", module, loss=lambda *unused: torch.zeros(()),
             optimiser=OptimiserSettings(settings.optimiser, settings.decoder_rate or _RATE), seed=config.seed,
-            training=joint, code_rate=settings.rollout_rate, title="joint training",
+            training=joint, code_rate=settings.rollout_rate, title="joint training", shared=True,
         )
         steps = run.budget.steps("decoder", stage, _SHARE, 1_000_000)
         run_stage(stage, steps, run.log)
@@ -199,17 +199,24 @@ class JointTraining:
         order = np.random.default_rng([self.seed, 29, step // batches]).permutation(len(self.rows))
         return np.sort(order[step % batches :: batches])
 
-    def accumulate(self, module: JointModule, step: int, random: np.random.Generator) -> tuple[float, float]:
-        """Add the gradients of iteration `step`; returns the error of decoded frames and that of rollouts in code."""
+    def accumulate(self, module: JointModule, step: int, random: np.random.Generator, part: slice = slice(None)
+                   ) -> tuple[float, float]:
+        """Add the gradients of a part of iteration `step`; returns the error of decoded frames and that of rollouts in
+        code, of which it is a share."""
         rows = self.rows_of(step)
         batch = self.read(rows)
-        return self.decoded_error(module, batch, rows), self.rollout_error(module, batch, rows, step, random)
+        whole = int(torch.isfinite(batch.u).sum()), int(batch.observed.sum())
+        rows, batch = rows[part], batch.select(part)
+        if not len(rows):
+            return 0.0, 0.0
+        return (self.decoded_error(module, batch, rows, whole[0]),
+                self.rollout_error(module, batch, rows, step, random, whole[1]))
 
     @staticmethod
-    def decoded_error(module: JointModule, batch: TrajectoryBatch, rows: np.ndarray) -> float:
-        """Mean squared error of the decoded frames, normalised units; gradients of decoder and codes are added."""
+    def decoded_error(module: JointModule, batch: TrajectoryBatch, rows: np.ndarray, count: int) -> float:
+        """Squared error of the decoded frames over a count of values, normalised units; gradients of decoder and codes
+        are added."""
         observed = torch.isfinite(batch.u)
-        count = observed.sum().clamp(min=1)
         frames, points = batch.u.shape[1:3]
         together = max(1, min(len(rows), _PAIRS // (frames * points)))
         total = 0.0
@@ -219,15 +226,17 @@ class JointTraining:
             x = batch.x if len(batch.x) == 1 else batch.x[part]
             decoded = module.decoder(x.float(), codes)
             error = torch.where(observed[part], decoded - torch.nan_to_num(batch.u[part]), 0.0)
-            loss = error.square().sum() / count
+            loss = error.square().sum() / max(count, 1)
             loss.backward()
             total += float(loss.detach())
         return total
 
     def rollout_error(
-        self, module: JointModule, batch: TrajectoryBatch, rows: np.ndarray, step: int, random: np.random.Generator
+        self, module: JointModule, batch: TrajectoryBatch, rows: np.ndarray, step: int, random: np.random.Generator,
+        count: int,
     ) -> float:
-        """Mean squared error of rollouts in code with teacher forcing; the gradient of the field is added."""
+        """Squared error of rollouts in code with teacher forcing, mean over codes and a count of frames; the gradient
+        of the field is added."""
         codes = torch.stack([module.table[row].detach() for row in rows])
         seen, times = batch.observed, self.scale.internal(batch.t)
         forced = random.random(codes.shape[1]) < teacher_forcing(step)
@@ -239,7 +248,7 @@ class JointTraining:
             error = torch.where(seen[:, frame + 1, None], state - codes[:, frame + 1], 0.0)
             total = total + error.square().sum()
             state = torch.where(torch.isfinite(state), state, codes[:, frame])  # past the end of a short trajectory
-        loss = total / (codes.shape[-1] * seen.sum().clamp(min=1))
+        loss = total / (codes.shape[-1] * max(count, 1))
         loss.backward()
         return float(loss.detach())
 
@@ -274,7 +283,7 @@ class JointStage(Stage):
         """One iteration at constant rates; returns the error of decoded frames."""
         assert isinstance(module, JointModule) and self.training is not None
         optimiser.zero_grad(set_to_none=True)
-        decoded, rollout = self.training.accumulate(module, step, step_random(self.seed, self.name, step))
+        decoded, rollout = self.gradients(self.training.accumulate, module, step)
         if decoded + rollout < float("inf"):
             optimiser.step()
         return decoded

@@ -59,7 +59,7 @@ def test_gradients_are_those_of_the_whole_batch_decoded_at_once(source, monkeypa
     rows = np.array([0, 1, 4])
     batch = training.read(rows)
     monkeypatch.setattr(dino_stage, "_PAIRS", 1)  # trajectory by trajectory
-    error = training.decoded_error(module, batch, rows)
+    error = training.decoded_error(module, batch, rows, int(torch.isfinite(batch.u).sum()))
     parameters = [*module.decoder.parameters(), *(module.table[row] for row in rows)]
     found = [p.grad for p in parameters]
     decoded = module.decoder(batch.x.float(), torch.stack([module.table[row] for row in rows]))
@@ -79,7 +79,8 @@ def test_rollouts_start_again_from_the_codes_where_they_are_forced(source, draws
         def random(self, count):
             return np.full(count, draws)
 
-    error = training.rollout_error(module, training.read(rows), rows, 0, Draws())
+    batch = training.read(rows)
+    error = training.rollout_error(module, batch, rows, 0, Draws(), int(batch.observed.sum()))
     codes, total, count = module.codes()[rows], 0.0, 0
     state = codes[:, 0]
     for frame in range(T - 1):

@@ -1,0 +1,266 @@
+"""A team: the processes of one training. The first one trains; the others compute what it shares with them.
+
+Every branch, clock, file and message is that of the first process, so that no two can disagree, and effort counts the
+work of all of them: a training makes the same choices in any number of processes, earlier in more. Single pieces of
+work go through connections, gradients through torch.distributed (gloo between processors, nccl between GPUs).
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from multiprocessing.connection import Client, Connection, Listener
+from time import monotonic
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.runtime.processes import Processes
+
+_LOOK = 0.1  # seconds between looks at what another process has sent
+_GONE = (EOFError, OSError)  # of a connection whose other end has died
+
+A = TypeVar("A")
+B = TypeVar("B")
+Compute = Callable[..., tuple[float, ...]]
+
+
+class Lost(KeyboardInterrupt):
+    """Another process of the training has ended."""
+
+
+class Team:
+    """The processes of one training, as the first one sees them; without others, it does all by itself."""
+
+    def __init__(self) -> None:
+        self.size, self.device = 1, torch.device("cpu")
+        self._others: list[Connection] = []
+        self._busy: set[Connection] = set()
+        self._known: object = None
+
+    @contextmanager
+    def gathered(self, processes: Processes) -> Iterator[bool]:
+        """While the body runs, the processes of the job are a team. Gives whether this one leads it; the others work
+        until the first one is done, and their body is to do nothing. Raises UserError as `Processes.joined`."""
+        with processes.joined() as device:
+            self.size, self.device = processes.size, device
+            if not processes.first:
+                try:
+                    ended = _serve(processes, device)
+                except Exception:
+                    sys.stderr = sys.__stderr__  # a fault of the engine, which is told whoever it meets
+                    raise
+                if not ended and processes.rank == 1:
+                    print("inrflow train: the first process of this job has ended; give resume=DIR to go on",
+                          file=sys.__stderr__)
+                yield False
+                return
+            try:
+                self._others = _connected(processes)
+                yield True
+            finally:
+                for other in self._others:
+                    with suppress(OSError):
+                        _tell(other, "end")
+                        other.close()
+                self.size, self._others, self._known = 1, [], None
+                self._busy.clear()
+
+    def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+        """Results of a function, which can be pickled, in the order of the items. Their effort is added as they are
+        asked for, so that what follows from it is the same in any number of processes. Raises Lost."""
+        if not self._others:
+            yield from map(function, items)
+            return
+        told, items = False, iter(items)
+        while batch := list(islice(items, self.size)):
+            helpers = self._others[: len(batch) - 1]
+            if helpers and not told:
+                told, text = True, pickle.dumps(function)
+                for other in self._others:
+                    self._send(other, "function", text)
+            for other, item in zip(helpers, batch[1:], strict=True):
+                self._send(other, "item", effort.left(), item)
+                self._busy.add(other)
+            yield function(batch[0])
+            for other in helpers:
+                yield self._result(other)
+
+    def gradients(self, known: object, compute: Compute, module: nn.Module, *arguments: Any) -> tuple[float, ...]:
+        """Values whose parts sum up, and as many gradients, added to those of a module.
+
+        Args:
+            known: what is equal as long as `compute` and the parts of the module that are not trained are the same.
+            compute: (module, *arguments, part) -> values; adds gradients of the `part` of a batch, a slice.
+        Raises Lost.
+        """
+        if not self._others:
+            return compute(module, *arguments, slice(None))
+        if known != self._known:
+            text = pickle.dumps((compute, copy.deepcopy(module).cpu()))
+            for other in self._others:
+                self._send(other, "module", text)
+            self._known = known
+        for other in self._others:
+            self._send(other, "part", arguments)
+        values: tuple[float, ...] | None = None
+        try:
+            _broadcast(module, self.device)
+            try:
+                values = compute(module, *arguments, slice(0, None, self.size))
+            finally:  # the others wait for it, whatever came here
+                values, seconds = _summed(module, values, 0.0, self.device)
+        except RuntimeError as error:
+            if "peer" in str(error) or "onnection" in str(error) or "NCCL" in str(error):
+                raise Lost from error
+            raise
+        effort.add(seconds=seconds)
+        return values
+
+    def _send(self, other: Connection, *message: Any) -> None:
+        try:
+            if other in self._busy:  # with what nobody waits for any more
+                _tell(other, "drop")
+                self._busy.remove(other)
+                other.recv_bytes()
+            _tell(other, *message)
+        except _GONE as error:
+            raise Lost from error
+
+    def _result(self, other: Connection) -> Any:
+        try:
+            while not other.poll(_LOOK):
+                effort.check()
+            result, error, seconds = _heard(other)
+        except _GONE as lost:
+            raise Lost from lost
+        self._busy.remove(other)
+        effort.add(seconds=seconds)
+        if error is not None:
+            raise error
+        return result
+
+
+team = Team()
+
+
+def _tell(other: Connection, *message: Any) -> None:
+    other.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))  # `send` would leave tensors in files of this one
+
+
+def _heard(other: Connection) -> Any:
+    return pickle.loads(other.recv_bytes())
+
+
+def _connected(processes: Processes) -> list[Connection]:
+    """Connections of the first process to the others."""
+    if processes.size == 1:
+        return []
+    key = secrets.token_bytes(32)
+    with Listener((os.environ["MASTER_ADDR"], 0), backlog=processes.size, authkey=key) as listener:
+        processes.agreed((listener.address, key))
+        return [listener.accept() for _ in range(processes.size - 1)]
+
+
+def _serve(processes: Processes, device: torch.device) -> bool:
+    """Work for the first process until it says that this is the end; False where it has died before.
+
+    Signals are left to it: it may want to save what this process still works on.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    function: Callable[[Any], Any] = repr
+    compute, module = None, nn.Module()
+    try:
+        address, key = processes.agreed(None)
+        with Client(address, authkey=key) as first:
+            while (message := _heard(first))[0] != "end":
+                match message:
+                    case "function", text:
+                        function = pickle.loads(text)
+                    case "item", left, item:
+                        _tell(first, *_answer(first, function, item, left))
+                    case "module", text:
+                        compute, module = pickle.loads(text)
+                        module.to(device)
+                    case "part", arguments:
+                        assert compute is not None
+                        _broadcast(module, device)
+                        module.zero_grad(set_to_none=True)
+                        began = effort.spent
+                        values = compute(module, *arguments, slice(processes.rank, None, processes.size))
+                        _summed(module, values, effort.spent - began, device)
+        return True
+    except _GONE:
+        return False
+    except RuntimeError:  # in the middle of a sum: the first process died, or it had to leave and says so
+        with suppress(*_GONE):
+            while first.poll(1.0):
+                if _heard(first)[0] == "end":
+                    return True
+            raise
+        return False
+
+
+def _answer(first: Connection, function: Callable[[Any], Any], item: Any, left: float) -> tuple:
+    """Result of an item or the error that it raises, and the effort. Abandoned where more than `left` is needed, or
+    where the first process has sent something: it waits for it no more."""
+    began, looked = effort.spent, monotonic()
+
+    def over() -> bool:
+        nonlocal looked
+        if monotonic() - looked > _LOOK:
+            looked = monotonic()
+            if first.poll():
+                return True
+        return effort.spent - began > left
+
+    try:
+        with effort.limited(over):
+            return function(item), None, effort.spent - began
+    except (OutOfTime, Exception) as error:
+        return None, error, effort.spent - began
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+@torch.no_grad()
+def _broadcast(module: nn.Module, device: torch.device) -> None:
+    """Give the trained parameters of the first process to all."""
+    trained = _trained(module)
+    flat = torch.cat([parameter.detach().flatten() for parameter in trained]).to(device)
+    torch.distributed.broadcast(flat, 0)
+    for parameter, part in zip(trained, flat.split([parameter.numel() for parameter in trained]), strict=True):
+        parameter.copy_(part.view_as(parameter))
+
+
+@torch.no_grad()
+def _summed(module: nn.Module, values: tuple[float, ...] | None, seconds: float, device: torch.device
+            ) -> tuple[tuple[float, ...], float]:
+    """Sums of values and of effort over all processes, in the first one; gradients become sums, too, or stay None where
+    no process has one."""
+    trained = _trained(module)
+    every = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+    given = trained[0].new_tensor([p.grad is not None for p in trained])
+    told = given.new_tensor([seconds, *(values or ())])
+    sizes = [*(p.numel() for p in trained), len(given), len(told)]
+    flat = torch.cat([part.flatten() for part in (*every, given, told)]).to(device)
+    torch.distributed.reduce(flat, 0)
+    *sums, given, told = flat.to(given.device).split(sizes)
+    for parameter, part, some in zip(trained, sums, given.tolist(), strict=True):
+        parameter.grad = part.view_as(parameter) if some else None
+    spent, *rest = told.tolist()
+    return tuple(rest), spent
+
+

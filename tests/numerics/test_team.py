@@ -1,0 +1,199 @@
+"""A team of processes: the same results as of one process, whatever is lost, dropped or raised."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.numerics.team import team
+
+JOB = """
+import json, os, sys
+from functools import partial
+import numpy as np, torch
+from inrflow.numerics.effort import OutOfTime, effort
+from inrflow.numerics.team import Lost, team
+from inrflow.runtime.processes import Processes
+
+def square(power, value):
+    if value == -1:
+        raise ValueError("negative")
+    effort.add(seconds=value)
+    return value ** power
+
+def endless(value):
+    while value or os.environ["RANK"] == "1":
+        effort.check()
+    return value
+
+def dies(value):
+    if os.environ["RANK"] == "1":
+        os._exit(9)
+    return value
+
+def compute(module, x, part):
+    loss = module[:2](x[part]).square().sum() / len(x)
+    loss.backward()
+    return float(loss), float(len(x[part]))
+
+def found():
+    yield "squares", list(team.map(partial(square, 2), range(7)))
+    yield "effort", effort.spent
+    with effort.limited(lambda: effort.spent > 25):
+        some = []
+        try:
+            for value in team.map(partial(square, 1), [1, 2, 100, 1]):
+                some.append(value)
+        except OutOfTime:
+            some.append("over")
+    yield "limited", some
+    try:
+        list(team.map(partial(square, 2), [3, -1, 3, 3]))
+    except ValueError as error:
+        yield "raised", str(error)
+    next(team.map(endless, [0, 1]))  # the second is dropped
+    yield "after", list(team.map(partial(square, 3), [1, 2, 3]))
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).double()
+    x, losses = torch.randn(10, 3, dtype=torch.float64), []
+    optimiser = torch.optim.Adam(module.parameters())
+    for _ in range(5):
+        optimiser.zero_grad(set_to_none=True)
+        loss, rows = team.gradients("net", compute, module, x)
+        losses.append(loss)
+        optimiser.step()
+    yield "losses", losses
+    yield "rows", rows
+    yield "gradients", [None if p.grad is None else p.grad.sum().item() for p in module.parameters()]
+    if sys.argv[1:] == ["dies"]:
+        try:
+            list(team.map(dies, range(4)))
+        except Lost:
+            yield "lost", True
+
+if __name__ == "__main__":
+    sys.modules["job"] = sys.modules["__main__"]
+    with team.gathered(Processes.of()) as leads:
+        if leads:
+            print(json.dumps(dict(found())))
+"""
+
+
+def started(size, *command, **options):
+    """A process of each rank."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(size)}
+    given = {**os.environ, **(place if size > 1 else {}), "OMP_NUM_THREADS": "1"}
+    return [subprocess.Popen([sys.executable, *command], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             env={**given, "RANK": str(rank)}, **options) for rank in range(size)]
+
+
+def ended(processes):
+    """Exit codes, outputs and errors of processes."""
+    told = [one.communicate(timeout=120) for one in processes]
+    return [one.returncode for one in processes], [out for out, _ in told], [err for _, err in told]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    script = tmp_path_factory.mktemp("team") / "job.py"
+    script.write_text(JOB)
+    codes, outputs, errors = ended(started(1, str(script)))
+    assert codes == [0], errors
+    return script, json.loads(outputs[0])
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_find_what_one_finds_and_one_that_dies_is_told(alone, size):
+    script, expected = alone
+    codes, outputs, errors = ended(started(size, str(script), "dies"))
+    assert codes == [0, 9, *[0] * (size - 2)] and not any(outputs[1:]), (codes, errors)
+    found = json.loads(outputs[0])
+    assert found.pop("lost")
+    for name in ("losses", "gradients"):
+        mine, theirs = (np.array(one.pop(name), dtype=float) for one in (found, dict(expected)))
+        np.testing.assert_allclose(mine, theirs, rtol=1e-12)
+    assert found == {name: value for name, value in expected.items() if name in found}
+    assert found["squares"] == [0, 1, 4, 9, 16, 25, 36] and found["rows"] == 10
+    assert found["limited"] == [1, 2, "over"]
+
+
+def test_what_is_left_of_effort_is_told_without_spending_it():
+    before = effort.spent
+    with effort.limited(lambda: effort.spent - before > 10), effort.limited(lambda: effort.spent - before > 3):
+        assert 3 <= effort.left() < 4 and effort.spent == before
+    with pytest.raises(OutOfTime), effort.limited(lambda: effort.spent - before > 1):
+        effort.add(seconds=2)
+    assert list(team.map(str, [1, 2])) == ["1", "2"]
+
+
+def train(folder, size, *arguments):
+    """Processes of one training of `data.h5`."""
+    return started(size, "-m", "inrflow", "train", "data.train=data.h5", "training.minutes=1", *arguments, cwd=folder)
+
+
+@pytest.fixture(scope="module")
+def heat(tmp_path_factory):
+    from inrflow.cli import main
+
+    folder = tmp_path_factory.mktemp("heat")
+    assert main(["generate", "pde=heat", "dimensions=1", "trajectories=8", "frames=8", "grid=16",
+                 f"output={folder}/data.h5"]) == 0
+    return folder
+
+
+def test_a_training_in_two_processes_gives_the_model_of_one(heat):
+    runs = [ended(train(heat, size, "recipe=law", f"output={size}")) for size in (1, 2)]
+    assert [codes for codes, _, _ in runs] == [[0], [0, 0]], runs
+    assert not runs[1][1][1] and not runs[1][2][1]  # the second says nothing
+    one, two = (json.loads((heat / size / "candidates.json").read_text()) for size in "12")
+    for rows in (one, two):
+        for row in rows["candidates"]:
+            del row["seconds"]
+    assert one == two
+    one, two = ((heat / size / "model.safetensors").read_bytes() for size in "12")
+    assert one == two
+
+
+def test_a_killed_process_ends_the_training_with_one_line_and_one_process_goes_on(heat):
+    settings = ("recipe=neural", "decoder.width=16", "training.steps.decoder=400", "training.steps.rollout=20",
+                "training.steps.data=1", "training.steps.copies=1", "output=killed")
+    both = train(heat, 2, *settings)
+    metrics, until = heat / "killed" / "metrics.jsonl", time.monotonic() + 60
+    while not (metrics.exists() and '"loss"' in metrics.read_text()) and time.monotonic() < until:
+        time.sleep(0.02)
+    both[1].send_signal(signal.SIGKILL)
+    codes, _, errors = ended(both)
+    assert codes == [1, -9] and errors[0].count("another process of this job has ended") == 1, (codes, errors)
+    assert "Traceback" not in errors[0] and "resume=killed" in errors[0].splitlines()[-1]
+    assert (heat / "killed" / "checkpoints" / "decoder.safetensors").exists()
+    codes, _, errors = ended(started(1, "-m", "inrflow", "train", "resume=killed", cwd=heat))
+    assert codes == [0] and (heat / "killed" / "model.safetensors").exists(), errors
+
+
+def test_parts_of_a_batch_sum_to_its_gradients():
+    from inrflow.dynamics.fields.sum import VectorField
+    from inrflow.dynamics.flow.integrate import Integrator
+    from inrflow.dynamics.states import CodeData
+    from inrflow.training.parts.rollouts import RolloutTraining
+
+    torch.manual_seed(0)
+    states = CodeData(torch.randn(5, 6, 3).double(), torch.arange(6.0).expand(5, 6).double(), torch.rand(5, 6) > 0.2)
+    training, field = RolloutTraining(states, Integrator(), 7), VectorField.of(3, linear=False, width=8, depth=1)
+
+    def slopes(part):
+        field.zero_grad()
+        loss = training.loss(field, 3, 10, np.random.default_rng(0), part)
+        loss.backward()
+        return torch.cat([loss.detach()[None], *(p.grad.flatten() for p in field.parameters())])
+
+    torch.testing.assert_close(slopes(slice(0, None, 2)) + slopes(slice(1, None, 2)), slopes(slice(None)))
