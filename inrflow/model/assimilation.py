@@ -26,6 +26,7 @@ from inrflow.model.ensemble import assimilate_ensemble
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, given, lift, with_context
 
 _STEADY = 1e-8  # of the largest variance: covariances that change less have settled
+_HIDDEN = 3  # further passes where first rates are hidden
 _SURPRISING = 4.0  # variance factor above which noise is looked for
 
 
@@ -45,7 +46,8 @@ def assimilate(
 
     The mean of frames without any observation is the forecast from those before. `context`: in place of the one in
     `prior`. `around`: states (S, K, n) at which the motion between delayed values and the times of their frames is
-    linearised; by default the forecasts, and for the first frames what they are encoded to. `earlier`: an estimate that
+    linearised, and the flow where states have memory; by default the forecasts, and for the first frames what they are
+    encoded to. `earlier`: an estimate that
     goes on; its last frame is the first of the window, whose values are not taken again.
     """
     size, contexts = decoder.code_size, dynamics.field.context_size
@@ -88,6 +90,9 @@ def assimilate(
         gone = torch.isnan(end)
         begin, end = begin.nan_to_num(), torch.where(gone, begin.nan_to_num(), end)
         start = means[-1] if nominal is None else torch.cat([means[-1][:, :-contexts], nominal], 1)
+        away = None
+        if around is not None and nominal is None and start.shape[1] > size:
+            start, away = around[:, k - 1], start - around[:, k - 1]
         forecast = dynamics.flow(start, torch.stack([begin, end], 1), check=False)[:, 1]
         lost = ~torch.isfinite(forecast).all(1)  # few observations may give states far from all training
         if bool(lost.any()):
@@ -105,8 +110,9 @@ def assimilate(
         if bool(lost.any()):
             expected, flow = _forgotten(expected, flow, latest, prior, lost, contexts)
         if nominal is not None:
-            away = means[-1][:, -contexts:] - nominal
-            forecast = forecast + (flow[:, :, -contexts:] @ away[..., None])[..., 0]
+            forecast = forecast + (flow[:, :, -contexts:] @ (means[-1][:, -contexts:] - nominal)[..., None])[..., 0]
+        if away is not None:
+            forecast = forecast + (flow @ away[..., None])[..., 0]
         frame = window.frames(slice(k, k + 1))
         if not dynamics.field.is_linear:  # else all codes move alike, at all times
             motion = _motion(dynamics, window, forecast if around is None else around[:, k], size)
@@ -220,7 +226,8 @@ def assimilate_noisy(
 ) -> StateEstimate:
     """As `assimilate`, with white observation noise estimated from the window where it exceeds that of training.
 
-    Where values are delayed and the dynamics are not linear, a second pass linearises around the states of the first.
+    Where values are delayed, or parts of the state hidden, and the dynamics are not linear, further passes linearise
+    around the states of the one before (iterated smoother, Bell 1994).
     Trajectories whose innovations are far larger than the prior expects are assimilated anew with the white noise of
     largest evidence, each with its own. Covariances and `factor` do not count this noise: it is not in the field.
     Thousands of independent codes have an ensemble instead of covariances.
@@ -229,7 +236,9 @@ def assimilate_noisy(
         return assimilate_ensemble(decoder, dynamics, prior, window, covariance, context, _SURPRISING)
     estimate = assimilate(decoder, dynamics, prior, window, covariance, encoder=encoder, context=context)
     around = None
-    if window.delay is not None and not dynamics.field.is_linear:
+    hidden = dynamics.field.state_size > decoder.code_size + dynamics.field.context_size and window.u.shape[1] > 1
+    passes = 0 if dynamics.field.is_linear else 1 if window.delay is not None else _HIDDEN if hidden else 0
+    for _ in range(passes):
         around = estimate.mean
         estimate = assimilate(
             decoder, dynamics, prior, window, covariance, encoder=encoder, context=context, around=around

@@ -16,6 +16,7 @@ from inrflow.training.candidate import Candidate, Refitted
 from inrflow.training.recorder import Recorder
 
 _SHARE, _LEAST = 0.15, 1.0  # of the time for calibration, and seconds at least
+_DETERMINED = 2.0  # states a code, from which on memory is regressed on the codes
 _OF_FIRST = 0.7  # of these, which the first of three kinds of windows may take for the others to follow
 
 
@@ -103,6 +104,8 @@ def _with_memory(states: CodeData, mean: Tensor, covariance: Tensor, memory: int
     size = len(mean)
     seen = states.codes[states.observed]
     code, hidden = seen[:, :size] - mean, seen[:, size : size + memory]
+    if len(seen) < _DETERMINED * size:  # no regression: most directions were never seen
+        return torch.cat([mean, hidden.mean(0)]), torch.block_diag(covariance, hidden.var(0).diag())
     gram = code.T @ code + 1e-6 * code.square().sum() / size * torch.eye(size)
     gain = torch.linalg.solve(gram, code.T @ (hidden - hidden.mean(0))).T
     rest = hidden - hidden.mean(0) - code @ gain.T

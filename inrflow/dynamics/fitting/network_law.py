@@ -18,9 +18,9 @@ from torch import Tensor
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.contexts import Systems, alternate, contexts_of, standard, with_contexts
-from inrflow.dynamics.laws.fit import finer, integrable, largest_of
+from inrflow.dynamics.laws.fit import finer
 from inrflow.dynamics.laws.flow import library_of
-from inrflow.dynamics.laws.law import Law, well_posed
+from inrflow.dynamics.laws.law import Law, integrable, largest_of, well_posed
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import (
     DIFFUSION,
@@ -37,7 +37,7 @@ from inrflow.dynamics.laws.network.sine import (
     Sine,
 )
 from inrflow.dynamics.laws.regression import FOLDS, NODES, NormalEquations, normal_equations
-from inrflow.dynamics.laws.setting import Data, Log, choose, encode, families_of, forecast_errors, shares_known, windows
+from inrflow.dynamics.laws.setting import Data, Ground, Log, choose, encode, families_of, forecast_errors, windows
 from inrflow.dynamics.laws.terms import Term
 from inrflow.dynamics.laws.transform import transform_of
 from inrflow.errors import UserError
@@ -138,7 +138,7 @@ def fit_network_law(
     codes = fit_codes(domain.harmonics(min(count, _MOST), boundary), train.x, train.u)
     rows = np.linspace(0, len(train.u) - 1, min(len(train.u), _TRAJECTORIES)).astype(int)
     some = train.take(rows if not train.systems.counts else np.arange(len(train.u)))
-    ground = Ground(domain, boundary, codes, some, *encode(codes, some), short)
+    ground = NetworkGround(domain, boundary, codes, some, *encode(codes, some), short)
     search = Search(ground, judge, ground.terms(units), seed, say)
     law: Law | None = None
     with suppress(OutOfTime):
@@ -169,7 +169,7 @@ def shares(law: Law, states: np.ndarray) -> tuple[float, ...]:
 class Search:
     """Networks, tried in turn; the law with the least error of forecasts so far."""
 
-    ground: Ground
+    ground: NetworkGround
     judge: Data
     terms: list[Term]
     seed: int
@@ -245,26 +245,12 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What laws are fitted on: codes of training trajectories, and a short law, if any was found.
+class NetworkGround(Ground):
+    """What networks are fitted on: beside the codes, a short law, if any was found."""
 
-    states (S, T, C, K), spread (S, C, K): codes of `train` and their variances.
-    """
-
-    domain: Domain
-    boundary: str
-    codes: HarmonicCodes
-    train: Data
-    states: np.ndarray
-    spread: np.ndarray
     short: Law | None
 
-    @property
-    def known(self) -> np.ndarray:
-        """Shares (C, K) of codes that points determine."""
-        return shares_known(self.codes, self.spread)
-
-    def few(self) -> Ground:
+    def few(self) -> NetworkGround:
         """The same with few trajectories; all of them where these are of several systems."""
         if self.train.systems.counts:
             return self
@@ -283,7 +269,7 @@ class Ground:
                 or len(term.products[0]) < 2 or any(axis >= 0 for _, axis in term.products[0])]
 
 
-def solved(ground: Ground, terms: Sequence[Term], sines: Sequence[Sine], paths: Tensor | None = None
+def solved(ground: NetworkGround, terms: Sequence[Term], sines: Sequence[Sine], paths: Tensor | None = None
            ) -> tuple[Law, np.ndarray]:
     """The law of a network and those terms that matter beside it, from equations along splines or `paths`.
 

@@ -9,21 +9,23 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import torch
 
 from inrflow.domains import Box, Domain, Flows
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.contexts import InSystems, Systems, standard
 from inrflow.dynamics.laws.flow import library_of
-from inrflow.dynamics.laws.law import Law, pruned, stepped, well_posed
+from inrflow.dynamics.laws.law import WITH_RATES, Law, integrable, largest_of, pruned, well_posed
+from inrflow.dynamics.laws.rates import fit_second_order
 from inrflow.dynamics.laws.refine import Refinement, solved_contexts
 from inrflow.dynamics.laws.regression import FOLDS, Supported, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import (
     DETERMINED,
     FEW_CODES,
     FEW_HARMONICS,
+    HARDLY,
     Data,
     Families,
+    Ground,
     Log,
     choose,
     encode,
@@ -32,7 +34,9 @@ from inrflow.dynamics.laws.setting import (
     forecast_errors,
     resolved,
     shares_known,
+    simplest,
     windows,
+    worse,
 )
 from inrflow.dynamics.laws.shooting import Shooting, flights
 from inrflow.errors import UserError
@@ -55,7 +59,6 @@ _AGAIN = 2  # families whose terms are chosen once more at the contexts found
 _WORTH = 0.05  # of the misfit, that a term saves: contexts of few systems make those of many laws alike
 _JUDGED = 5  # candidates are judged, and all others whose misfit is
 _CLOSE = 20.0  # at most so many times the least
-_HARDLY = 2.0  # times the error of the best law, which shorter ones may have
 _DESCENT = 0.8  # share of the time of a refinement that descents of noisy codes take
 _NO_NOISE = 0.1  # of the error: where more harmonics leave less, they were what was taken for noise
 _WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data: times as many, of points, codes at most
@@ -67,19 +70,21 @@ _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of si
 _TRAJECTORIES = 32  # equations come from so many trajectories, at most
 _FEW_JUDGES = 3  # of many codes, so many trajectories judge
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
+_OF_RATES = 0.3  # share of the time in which laws of second order are forecast
 _COMPARED = 2  # laws that are forecast, at least
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of squared changes; of the time, after which families are no more compared
 
 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
             boundary: str | None = None, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
-            units: Sequence[float] | None = None, clock: Callable[[], float] | None = None) -> Law:
+            units: Sequence[float] | None = None, clock: Callable[[], float] | None = None, rates: bool = False) -> Law:
     """The law whose forecasts of held-out trajectories are best.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
     harmonics fit best is taken, as with boundary conditions that are not given. seconds: of effort, about those of a
     processor. systems: whose coefficients may differ. units (C,): of channels, 1 by default. clock: seconds that
-    are left; on a slow or busy machine less effort is made. Raises UserError where no law forecasts.
+    are left; on a slow or busy machine less effort is made. rates: whether the law may be of second order in time, with
+    rates of all channels as further ones. Raises UserError where no law forecasts.
     """
     effort.restart()
     start, given = effort(), clock() if clock else 0.0
@@ -120,6 +125,12 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     def regressed(families: Families) -> tuple[float, list[Law]]:
         return candidates(place, boundary, codes, families, train, states, spread, say)
 
+    simple = regressed(families)
+    if rates and simple[0] > _UNEXPLAINED:
+        scored += fit_second_order(Ground(place, boundary, codes, train, states, spread), judge, simple[0],
+                                   start + _OF_RATES * seconds, units, say)
+    second = bool(scored)
+
     def sought(laws: list[Law], share: float) -> None:
         laws = [law for law in laws if well_posed(law, float((train.t[:, -1] - train.t[:, 0]).max()))]
         for judged in team.map(partial(_judged, train, states, coarse, judge), laws):
@@ -132,9 +143,9 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         """Laws of all families, as they are asked for; ranked by misfits before any is forecast, which costs more,
         where those of the first family explain little."""
         in_place = list(families.in_place(codes.harmonics, bool(train.systems.counts)))
-        first, *wider = (partial(regressed, one) for one in (
-            families, *in_place[:1], *families.with_multipliers(place, states.shape[2]), *in_place[1:]))
-        found, pause = [first()], effort() + _RANKED * seconds
+        wider = [partial(regressed, one) for one in (
+            *in_place[:1], *families.with_multipliers(place, states.shape[2]), *in_place[1:])]
+        found, pause = [simple], effort() + _RANKED * seconds
         while wider and min(misfit for misfit, _ in found) > _UNEXPLAINED and effort() < pause:
             found.append(wider.pop(0)())
         least = min(misfit for misfit, _ in found)
@@ -146,7 +157,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
 
     deadline = start + (1 - _KEPT) * seconds
     with suppress(OutOfTime), effort.limited(lambda: bool(scored) and effort() > deadline):  # what is found is kept
-        for number, laws in enumerate(ranked()):
+        for number, laws in enumerate(() if second else ranked()):
             sought(laws, 0.5 if number else 0.4)
             if least() < max(_LITTLE, _NOISY * floor) or effort() - start > 0.4 * seconds:
                 break
@@ -154,7 +165,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         until = start + _SINGLE * seconds if least() < _EXPLAINED else deadline
 
         def wanting() -> bool:
-            return effort() < until and not least() < max(_NEAR * floor, _EXACT)
+            return effort() < until and not second and not least() < max(_NEAR * floor, _EXACT)
 
         if wanting() and not data.systems.counts:  # laws along single steps have no contexts
             for law in along_single_steps(place, boundary, codes, families, train.t, states, spread, until):
@@ -180,13 +191,13 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             every = flights(train.t, states, spread, min(length, frames - 1), train.systems.number)
             return Refinement(law, every, known, seconds, uncertain=uncertain)
 
-        last = along(law, 1, min(_LAST, 0.1 * seconds), None)
-        noisy, hardly = last.uncertain, 1.0
+        last = along(law, 2 if second else 1, min(_LAST, 0.1 * seconds), False if second else None)
+        noisy, hardly = last.uncertain and not second, 1.0
         if noisy:  # forecasts from single frames tell little
-            law, hardly, kept = widened(law, train), _HARDLY, 0.0
+            law, hardly, kept = widened(law, train), HARDLY, 0.0
             states, spread = encode(law.codes, train)
             known, errors = shares_known(law.codes, spread), forecast_errors(law, judge)
-        lengths = [n for n in ((_SHORT, frames - 1) if noisy else _LENGTHS) if n < frames and not exact]
+        lengths = [n for n in ((_SHORT, frames - 1) if noisy else _LENGTHS[second:]) if n < frames and not exact]
         for index, length in enumerate(lengths):
             left = seconds - kept - 2 * judging - (effort() - start)
             if left < 0:
@@ -206,7 +217,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         law, short = last.estimated(law)
         if noisy and short.size < law.size:
             short = last.run(short)
-        if short.size < law.size and not worse(forecast_errors(short, judge), _HARDLY * errors + _EXACT):
+        if short.size < law.size and not worse(forecast_errors(short, judge), HARDLY * errors + _EXACT):
             law = pruned(short)
         if not (exact or isinstance(place, Flows)):
             for better in finer(law, train, judge, start + seconds, say, not noisy):
@@ -224,6 +235,7 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
     spent, count = effort() - began, law.codes.harmonics.count
     flow = isinstance(law.domain, Box) and any(term.solenoidal for term in law.terms)
     place, most = resolved(law.domain, train, flow)
+    most = min(most, WITH_RATES // train.u.shape[-1]) if law.has_rates else most
     for factor in _FINEST if flow else _FINER:
         now, size = law.codes.harmonics.count, min(int(factor * count), most)
         steeper = 1 if flow else 1.5 if isinstance(law.domain, Box) and law.domain.dimensions > 1 else 2
@@ -233,8 +245,8 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
         if harmonics.count <= now:
             break
         codes = fit_codes(harmonics, train.x, train.u)
-        first = torch.tensor(encode(codes, judge.take(np.arange(min(4, len(judge.u)))))[0][:, 0]).flatten(1)
-        wider = stepped(replace(law, domain=place, codes=codes), first, float(np.diff(train.t, axis=1).max()))
+        some = judge.take(np.arange(min(4, len(judge.u))))
+        wider = integrable(replace(law, domain=place, codes=codes), some.t, encode(codes, some)[0])
         began = effort()
         after = forecast_errors(wider, judge) if wider is not None else np.full(1, np.inf)
         spent = effort() - began
@@ -265,9 +277,10 @@ def solved_anew(law: Law, data: Data) -> Law:
     """The law's coefficients by regression on its present harmonics."""
     states, spread = encode(law.codes, data)
     equations = normal_equations(library_of(law.terms, law.codes.harmonics), data.t, states, spread,
-                                 shares_known(law.codes, spread), False)
-    theta, std = equations.solved([np.flatnonzero(column).tolist() for column in law.theta.T], len(law.terms))
-    return replace(law, theta=theta, std=std)
+                                 shares_known(law.codes, spread), False, second=law.has_rates)
+    known = law.theta.shape[1] - states.shape[2]  # equations of values by their rates
+    theta, std = equations.solved([np.flatnonzero(column).tolist() for column in law.theta.T[known:]], len(law.terms))
+    return replace(law, theta=np.hstack([law.theta[:, :known], theta]), std=np.hstack([law.std[:, :known], std]))
 
 
 def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) -> Law:
@@ -288,21 +301,6 @@ def known_contexts(law: Law, train: Data, judge: Data) -> Law:
         return law
     others = judge.take(rows)
     return solved_contexts(law, others.t, *encode(law.codes, others), others.systems.number)
-
-
-def worse(errors: np.ndarray, others: np.ndarray) -> bool:
-    """Whether errors (S,) of trajectories are above others by more than the standard error of the mean difference."""
-    if not np.isfinite(errors).all():
-        return True
-    difference = errors - others
-    return float(difference.mean()) > float(difference.std() / math.sqrt(max(len(difference) - 1, 1)))
-
-
-def simplest(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
-    """Of the laws that forecast hardly worse than the best one, that with the fewest terms."""
-    best = min(scored, key=lambda pair: float(pair[0].mean()))
-    equal = [pair for pair in scored if not worse(pair[0], _HARDLY * best[0])]
-    return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
 
 
 def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Families, data: Data,
@@ -385,16 +383,3 @@ def _judged(train: Data, states: np.ndarray, error: float, judge: Data, law: Law
         return None
     law = known_contexts(law_or_none, train, judge)
     return law, forecast_errors(law, judge)
-
-
-def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0) -> Law | None:
-    """The law without terms that no channel has, with a step accurate at first codes of states (S, T, C, K) at t."""
-    some = torch.tensor(states[:: max(len(states) // 4, 1), 0]).flatten(1)
-    return stepped(pruned(law), some, float(np.diff(t, axis=1).max()), error)
-
-
-def largest_of(states: np.ndarray) -> float:
-    """Norm of the largest code of states (S, T, C, K)."""
-    return float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())
-
-

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from inrflow.domains import Domain
@@ -17,6 +18,8 @@ from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import Term
 
+_ORDER = 5  # of splines in time
+WITH_RATES = 400  # codes of values that laws of second order have, at most
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
 _MOST_STEPS = 256  # of one interval; a law that needs more is not taken
 _WRITTEN = 20  # terms of a line, at most: those that are most standard errors from zero
@@ -88,9 +91,15 @@ class Law:
         """Codes (..., C K) of fields u (..., N, C) at points x (N, d); NaN was not observed."""
         return torch.tensor(self.codes.encode(x, u)[0]).flatten(-2)
 
+    @property
+    def has_rates(self) -> bool:
+        """Whether its second half of channels are rates of the first, which alone are observed."""
+        return self.theta.shape[1] == 2 * len(self.codes.mean)
+
     def decode(self, z: Tensor, x: np.ndarray) -> np.ndarray:
-        """Fields (..., N, C) at points (N, d) of codes (..., C K)."""
-        return self.codes.decode(z.detach().cpu().double().unflatten(-1, (self.theta.shape[1], -1)).numpy(), x)
+        """Fields (..., N, C) at points (N, d) of codes (..., C K), and maybe their rates."""
+        codes = z.detach().cpu().double().unflatten(-1, (-1, self.codes.mean.shape[1]))
+        return self.codes.decode(codes[..., : len(self.codes.mean), :].numpy(), x)
 
     def step(self, z: Tensor, dt: float, context: np.ndarray | None = None) -> Tensor:
         """Codes (B, C K) after a time dt, at a context (P,); NaN where they left what the data hold."""
@@ -208,6 +217,30 @@ def stepped(law: Law, z: Tensor, dt: float, error: float = 0.0) -> Law | None:
             return dataclasses.replace(law, longest=dt / steps)
         before = after
     return None
+
+
+def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0) -> Law | None:
+    """The law without terms that no channel has, with a step accurate at first codes of states (S, T, C, K) at t."""
+    rows = slice(None, None, max(len(states) // 4, 1))
+    some = torch.tensor((with_slopes(t[rows], states[rows]) if law.has_rates else states[rows])[:, 0]).flatten(1)
+    return stepped(pruned(law), some, float(np.diff(t, axis=1).max()), error)
+
+
+def with_slopes(t: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """Codes (S, T, 2 C, K) of values and of their rates by splines in time, of codes (S, T, C, K) at times (S, T)."""
+    slopes = [make_interp_spline(time, path, k=spline_order(len(time))).derivative()(time)
+              for time, path in zip(t, states, strict=True)]
+    return np.concatenate([states, np.stack(slopes)], 2)
+
+
+def spline_order(points: int) -> int:
+    """Highest odd order up to quintic that so many points determine."""
+    return min(_ORDER, points - 1 - (points % 2))
+
+
+def largest_of(states: np.ndarray) -> float:
+    """Norm of the largest code of states (S, T, C, K)."""
+    return float(np.linalg.norm(states.reshape(*states.shape[:2], -1), axis=-1).max())
 
 
 def _number(value: float, error: float) -> str:

@@ -22,7 +22,7 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.regression import shells
-from inrflow.dynamics.laws.shooting import Flights, flights
+from inrflow.dynamics.laws.shooting import Flights, flights, rates_between
 from inrflow.numerics.effort import effort
 from inrflow.numerics.team import team
 
@@ -57,7 +57,7 @@ class Refinement:
         self.mean = torch.tensor(law.codes.mean.ravel())
         edges = shells(law.codes.harmonics.count)
         self.shell = torch.tensor(np.concatenate([np.digitize(np.arange(edges[-1]), edges[1:]) + len(edges) * c
-                                                  for c in range(law.theta.shape[1])]))
+                                                  for c in range(len(law.codes.mean))]))
         self.longest, self.deadline = law.longest, effort() + seconds
         self.data = data = self._affordable(data, seconds, uncertain)
         systems, self.which = data.system.unique(return_inverse=True)
@@ -104,10 +104,14 @@ class Refinement:
         paths = z.new_zeros(len(z), 1 + data.dt.shape[1], z.shape[1])
         for system in data.system.unique().tolist():
             mine = data.system == system
-            paths[mine] = self._of_one_system(field_of(self.library, theta(system)), z[mine], data.dt[mine])
+            paths[mine] = self._of_one_system(field_of(self.library, theta(system)), z[mine], data.dt[mine],
+                                               data.codes[mine, 1])
         return paths
 
-    def _of_one_system(self, field: LawField, z: Tensor, dt: Tensor) -> Tensor:
+    def _of_one_system(self, field: LawField, z: Tensor, dt: Tensor, then: Tensor) -> Tensor:
+        size = z.shape[1]
+        if field.size > size:  # a law with rates: first ones are those that lead to the second frame
+            z = torch.cat([z, rates_between(field, self.longest, dt[:, 0], z, then)], 1)
         path = [z]
         for m in range(dt.shape[1]):
             now = torch.empty_like(z)
@@ -115,7 +119,7 @@ class Refinement:
                 chosen = dt[:, m] == value
                 now[chosen] = field.advance(path[-1][chosen], value, max(round(value / self.longest + 0.499), 1))
             path.append(now)
-        return torch.stack(path, 1)
+        return torch.stack(path, 1)[..., :size]
 
     def _values(self, law: Law, step: Tensor) -> Tensor:
         """Active coefficients (E, M) of each system after a step (U,) of the unknowns: coefficients at context 0, what
@@ -377,8 +381,10 @@ class Refinement:
 
 
 def _active(law: Law) -> np.ndarray:
-    """Terms and channels (M, 2) of the coefficients that are not zero."""
-    return np.argwhere((law.theta != 0) | (law.by_context != 0).any(0))
+    """Terms and channels (M, 2) of the coefficients that are not zero, but those of values by their rates."""
+    present = (law.theta != 0) | (law.by_context != 0).any(0)
+    present[:, : law.theta.shape[1] - len(law.codes.mean)] = False
+    return np.argwhere(present)
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:

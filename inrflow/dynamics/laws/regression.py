@@ -18,6 +18,7 @@ from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from inrflow.dynamics.laws.field import Library
+from inrflow.dynamics.laws.law import spline_order
 from inrflow.numerics.team import team
 
 FOLDS = 4
@@ -25,7 +26,6 @@ _LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: th
 # above the least by no more than these shares of the least, and of what terms explain at all
 _NODES = np.polynomial.legendre.leggauss(4)
 NODES, _WEIGHTS = (_NODES[0] + 1) / 2, _NODES[1] / 2  # Gauss points of a unit interval
-_ORDER = 5  # of splines in time
 _CHUNK, _FEW = 128, 40  # states whose features are held at a time, where these are so few
 _RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
 _REWEIGHTED = 4
@@ -174,15 +174,16 @@ def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: lis
 
 
 def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, known: np.ndarray,
-                     cumulative: bool, folds: int = FOLDS, rows: int | None = None, paths: Tensor | None = None
-                     ) -> NormalEquations:
+                     cumulative: bool, folds: int = FOLDS, rows: int | None = None, paths: Tensor | None = None,
+                     second: bool = False) -> NormalEquations:
     """Equations of paths: codes (S, T, C, K), their variances (S, C, K), times (S, T), terms on the same harmonics.
 
     The intervals at both ends, where splines are poor, are left out where there are enough. cumulative: changes since
     the mean of a path, which noise of codes spoils once, instead of changes from frame to frame. known (C, K): share of
     the variance of codes that points determine; shells of which they determine too little are no equations.
     rows: equations are of so many harmonics, the first ones (all). paths (S, T - 1, N, C, K): codes at `NODES` of each
-    interval in place of splines; then all intervals give equations.
+    interval in place of splines; then all intervals give equations. second: equations of second order, of terms of
+    values and their rates.
     """
     trajectories, times, channels = codes.shape[:3]
     rows = min(rows or codes.shape[3], codes.shape[3])
@@ -195,22 +196,23 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     first, last = (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
     if paths is not None:
         first, last = 0, times - 1
-    own = partial(_sums, library, cumulative, first, last, edges)
+    own = partial(_sums, library, cumulative, second, first, last, edges)
     given = ((t[s], codes[s], None if paths is None else paths[s]) for s in range(trajectories))
     for s, parts in enumerate(team.map(own, given)):
         for sums, part in zip((gram, right, total, count), parts, strict=True):
             sums[s % folds] += part
+    times_noise = 1 if cumulative else 6 if second else 2
     least, share, energy = (np.add.reduceat(a, edges[:-1], -1).T / np.diff(edges)[:, None]
-                            for a in ((1 if cumulative else 2) * spread.mean(0), known, codes[..., :rows].var((0, 1))))
+                            for a in (times_noise * spread.mean(0), known, codes[..., :rows].var((0, 1))))
     least = np.where(share < np.minimum(_KNOWN, share.max(0)), np.inf, least)
     return NormalEquations(gram, right, total, count, spline_errors(t, codes[..., :rows], edges), least, energy)
 
 
-def _sums(library: Library, cumulative: bool, first: int, last: int, edges: list[int],
+def _sums(library: Library, cumulative: bool, second: bool, first: int, last: int, edges: list[int],
           given: tuple[np.ndarray, np.ndarray, Tensor | None]) -> tuple[np.ndarray, ...]:
     """Gram (L, J, J), right (L, J, C), total (L, C) and count (L,) of one path's equations, its times, codes and codes
     at nodes given."""
-    integrals, changes = _equations(library, *given[:2], first, last, int(edges[-1]), given[2])
+    integrals, changes = _equations(library, *given[:2], first, last, int(edges[-1]), given[2], second)
     if cumulative:
         integrals, changes = (np.concatenate([0 * a[:1], np.cumsum(a, 0)]) for a in (integrals, changes))
         integrals, changes = integrals - integrals.mean(0), changes - changes.mean(0)
@@ -223,20 +225,28 @@ def _sums(library: Library, cumulative: bool, first: int, last: int, edges: list
 
 
 def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, last: int, rows: int,
-               path: Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Integrals (I, J, rows) of terms over the intervals first ... last - 1 of a path, and changes (I, C, rows)."""
+               path: Tensor | None = None, second: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Integrals (I, J, rows) of terms over the intervals first ... last - 1 of a path, and changes (I, C, rows).
+
+    Of second order: integrals against the hat functions of all three frames there, and changes of mean slopes.
+    """
     starts, lengths = t[first:last], np.diff(t)[first:last]
     if path is None:
         at = (starts[:, None] + NODES * lengths[:, None]).ravel()
-        states = torch.tensor(make_interp_spline(t, codes, k=_order(len(t)), axis=0)(at))
+        spline = make_interp_spline(t, codes, k=spline_order(len(t)), axis=0)
+        states = torch.tensor(np.concatenate([spline(at), spline.derivative()(at)], 1) if second else spline(at))
     else:
         states = path.flatten(0, 1)
     with torch.no_grad():
         chunk = max(_CHUNK * _FEW // max(len(library.terms), _FEW), 1)
         rates = torch.cat([library.features(part, rows) for part in states.split(chunk)])
     rates = rates.reshape(len(starts), len(NODES), *rates.shape[1:])
-    weighted = torch.tensor(_WEIGHTS * lengths[:, None])
-    return torch.einsum("in,injk->ijk", weighted, rates).numpy(), np.diff(codes[..., :rows], axis=0)[first:last]
+    weighted, changes = _WEIGHTS * lengths[:, None], np.diff(codes[..., :rows], axis=0)[first:last]
+    if not second:
+        return torch.einsum("in,injk->ijk", torch.tensor(weighted), rates).numpy(), changes
+    rising, falling = (torch.einsum("in,injk->ijk", torch.tensor(weighted * part), rates).numpy()
+                       for part in (NODES, 1 - NODES))
+    return rising[:-1] + falling[1:], np.diff(changes / lengths[:, None, None], axis=0)
 
 
 def supports_of(equations: NormalEquations, active: Sequence[list[int]], count: int
@@ -266,9 +276,10 @@ def spline_errors(t: np.ndarray, codes: np.ndarray, edges: list[int]) -> np.ndar
     """Mean squared errors (L, C) of splines at inner frames that were left out, by shells of harmonics."""
     times = codes.shape[1]
     errors = []
+    order = spline_order(times - 1)
     for n in range(times // 3, times - times // 3) if times >= 4 else []:
         rest = np.delete(np.arange(times), n)
-        errors.append(np.mean([(make_interp_spline(t[s, rest], codes[s, rest], k=_order(times - 1), axis=0)(t[s, n])
+        errors.append(np.mean([(make_interp_spline(t[s, rest], codes[s, rest], k=order, axis=0)(t[s, n])
                                 - codes[s, n]) ** 2 for s in range(len(codes))], 0))
     if not errors:
         errors = [np.diff(codes, axis=1).var((0, 1))]
@@ -284,8 +295,3 @@ def shells(count: int) -> list[int]:
     if len(edges) > 2 and edges[-1] - edges[-2] < 3:
         del edges[-2]
     return edges
-
-
-def _order(points: int) -> int:
-    """Highest odd order up to quintic that so many points determine."""
-    return min(_ORDER, points - 1 - (points % 2))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Harmonics, Sphere
 from inrflow.domains.box import PERIODIC
@@ -15,10 +16,12 @@ from inrflow.dynamics.laws.codes import HarmonicCodes, held_out_errors, point_se
 from inrflow.dynamics.laws.contexts import Systems
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.shooting import rates_between
 from inrflow.dynamics.laws.terms import Term, multipliers, short_list
 from inrflow.dynamics.laws.transform import transform_of
 from inrflow.numerics.effort import effort
 
+HARDLY = 2.0  # times the error of the best law, which shorter ones may have
 DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _FEWEST = 8
 FEW_HARMONICS = 256  # that laws are sought on, where these do
@@ -128,7 +131,7 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
     """Squared errors (S,) of forecasts from first frames, relative to variances, mean over channels; inf: diverged."""
     result, scale = np.full(len(data.u), np.inf), np.nanvar(data.u, (0, 1, 2)) + 1e-300
     for members, places in point_sets(data.x):
-        z = law.encode(places, data.u[members][:, 0])
+        z = first_states(law, places, data, members)
         _, label = np.unique(np.column_stack([data.systems.number, data.t])[members], axis=0, return_inverse=True)
         paths = z.new_zeros(len(z), data.t.shape[1], z.shape[1])
         for alike in (np.flatnonzero(label.ravel() == i) for i in range(label.max() + 1)):
@@ -138,6 +141,32 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
         bounded = torch.isfinite(paths).flatten(1).all(1).numpy()
         result[members] = np.where(bounded, squares.mean(1), np.inf)
     return result
+
+
+def worse(errors: np.ndarray, others: np.ndarray) -> bool:
+    """Whether errors (S,) of trajectories are above others by more than the standard error of the mean difference."""
+    if not np.isfinite(errors).all():
+        return True
+    difference = errors - others
+    return float(difference.mean()) > float(difference.std() / math.sqrt(max(len(difference) - 1, 1)))
+
+
+def simplest(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
+    """Of the laws that forecast hardly worse than the best one, that with the fewest terms."""
+    best = min(scored, key=lambda pair: float(pair[0].mean()))
+    equal = [pair for pair in scored if not worse(pair[0], HARDLY * best[0])]
+    return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
+
+
+def first_states(law: Law, x: np.ndarray, data: Data, members: np.ndarray) -> Tensor:
+    """States (M, n) at first frames of members of the data, at points x (N, d): codes, and rates where the law has
+    them, with which it leads to the second frames."""
+    z = law.encode(x, data.u[members, : 1 + law.has_rates])
+    if not law.has_rates:
+        return z[:, 0]
+    t = data.t[members]
+    return torch.cat([z[:, 0], rates_between(
+        law.field(), law.longest, torch.tensor(t[:, 1] - t[:, 0]), z[:, 0], z[:, 1])], 1)
 
 
 def shares_known(codes: HarmonicCodes, spread: np.ndarray) -> np.ndarray:
@@ -160,6 +189,23 @@ def encode(codes: HarmonicCodes, data: Data) -> tuple[np.ndarray, np.ndarray]:
     steady = states[..., states.shape[-1] - codes.harmonics.steady :]
     steady[:] = steady.mean(1, keepdims=True)
     return states, spread
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What laws are fitted on: codes states (S, T, C, K) of `train` and their variances spread (S, C, K)."""
+
+    domain: Domain
+    boundary: str
+    codes: HarmonicCodes
+    train: Data
+    states: np.ndarray
+    spread: np.ndarray
+
+    @property
+    def known(self) -> np.ndarray:
+        """Shares (C, K) of codes that points determine."""
+        return shares_known(self.codes, self.spread)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from scipy.optimize import least_squares
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.fit import integrable, largest_of, simplest, worse
 from inrflow.dynamics.laws.flow import field_of, library_of
-from inrflow.dynamics.laws.law import Law, pruned, well_posed
+from inrflow.dynamics.laws.law import Law, integrable, largest_of, pruned, well_posed
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import (
     DETERMINED,
@@ -30,6 +29,8 @@ from inrflow.dynamics.laws.setting import (
     families_of,
     forecast_errors,
     shares_known,
+    simplest,
+    worse,
 )
 from inrflow.errors import UserError
 from inrflow.numerics.effort import effort

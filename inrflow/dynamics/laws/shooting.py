@@ -8,6 +8,7 @@ squares), so that those that the first coefficients carry anywhere wait until ot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,8 @@ _FAR = 1e3  # error of a step that diverges, in units of the channels' deviation
 _STEEP = 1e6  # derivative from which on a step is left out
 _FEWEST = 16  # steps
 _INCREASES = (1.05, 1.5, 4.0)  # of the misfit that laws of fewer terms may have
+_SHOTS, _SETTLED = 8, 1e-6  # of rates; their last change, relative to all of them
+_SHOWN = 0.2  # of an interval: rates whose part in the next frame is less are left as they are
 
 Shot = tuple[np.ndarray, Tensor]  # coefficients, and what steps miss with them, (B, R)
 
@@ -159,3 +162,41 @@ class Shooting:
         count = int(left / (_ITERATIONS * cost * max(int(np.count_nonzero(law.theta)), 1)))
         pick = torch.linspace(0, len(self.codes) - 1, min(max(count, _FEWEST), len(self.codes))).long()
         return replace(self, codes=self.codes[pick], target=self.target[pick], dt=self.dt[pick])
+
+
+def rates_between(field: LawField, longest: float, gap: Tensor, now: Tensor, then: Tensor) -> Tensor:
+    """Rates (B, n) with which codes `now` (B, n) become `then` after times (B,), along the field of a law with rates.
+
+    Quasi-Newton with the derivative of the linear part; rates of which the later codes show little are differences.
+    """
+    rate = (then - now) / gap[:, None]
+    for time in gap.unique().tolist():
+        rows = gap == time
+        rate[rows] = _shot(field, longest, time, now[rows], then[rows], rate[rows])
+    return rate
+
+
+def _shot(field: LawField, longest: float, time: float, now: Tensor, then: Tensor, rate: Tensor) -> Tensor:
+    size, half = now.shape[1], field.channels // 2
+    with torch.no_grad():
+        flow = field.exponential(time)
+    if field.coupled:
+        u, s, v = torch.linalg.svd(flow[0, :size, size:])
+    else:
+        u, s, v = torch.linalg.svd(flow[:, :half, half:])
+    inverse = (u * torch.where(s > _SHOWN * time, 1 / s, 0.0)[..., None, :]) @ v
+    before, settled = math.inf, _SETTLED * float(torch.linalg.vector_norm(rate))
+    for _ in range(_SHOTS):
+        later = field.bounded(torch.cat([now, rate], 1), time, longest, math.inf)
+        missed = (then - later[:, :size]).nan_to_num(0.0, 0.0, 0.0)
+        if field.coupled:
+            change = missed @ inverse
+        else:
+            change = torch.einsum("bck,kcd->bdk", missed.unflatten(1, (half, -1)), inverse).flatten(1)
+        moved = float(torch.linalg.vector_norm(change))
+        if not moved < before:
+            break
+        rate, before = rate + change, moved
+        if moved <= settled:
+            break
+    return rate

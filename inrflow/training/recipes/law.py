@@ -13,7 +13,7 @@ import torch
 from inrflow.dynamics.contexts.posterior import solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.states import CodeData, with_contexts
+from inrflow.dynamics.states import CodeData, frames_needed, with_contexts
 from inrflow.encoding.posterior import MANY, GaussianPrior
 from inrflow.errors import UserError
 from inrflow.evaluation.place import shapes_of
@@ -117,7 +117,7 @@ class LawRecipe:
             run.log.say(f"no law on the domain's harmonics was found ({str(reason).splitlines()[0]})")
             return
         flows = len(scale) == x.shape[-1] == 2 and np.equal(x, x[:1]).all()
-        search = _Search(run, t[whole], x, u[whole], systems, scale.tolist())
+        search = _Search(run, t[whole], x, u[whole], systems, scale.tolist(), problem.config.dynamics.memory is None)
         short = search.law([*domains, *(flows_of(domains, x[0], u[whole], scale.numpy()) if flows else ())])
         explained = False
         for candidate in [] if short is None else _candidates(run, problem, short, x, u[whole], groups):
@@ -139,6 +139,7 @@ class _Search:
     u: np.ndarray
     systems: Systems | None
     units: list[float]
+    rates: bool
 
     def law(self, domains: Sequence[Domain]) -> Law | None:
         """The law of a few terms that forecasts held-out trajectories best."""
@@ -147,13 +148,14 @@ class _Search:
         budget = self.run.budget
         seconds = budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, budget.seconds(_SHARE))))
         return self._found("law on the domain's harmonics", _GUARD, lambda left: fit_law(
-            self.t, self.x, self.u, domains, seconds=seconds, systems=self.systems, clock=left, **self._further))
+            self.t, self.x, self.u, domains, seconds=seconds, systems=self.systems, clock=left, rates=self.rates,
+            **self._further))
 
     def network(self, domains: Sequence[Domain], short: Law | None) -> Law | None:
         """The law with a network that forecasts them best; a short one's terms may stand beside it."""
         from inrflow.dynamics.fitting.network_law import fit_network_law
 
-        if short is not None and short.codes.harmonics.components > 1:
+        if short is not None and (short.codes.harmonics.components > 1 or short.has_rates):
             return None
         budget = self.run.budget
         seconds = budget.decide("network", lambda: math.ceil(min(_MOST_SECONDS, budget.seconds(_SHARE_OF_NETWORK))))
@@ -209,6 +211,7 @@ def _candidates(
     error: of its forecasts of held-out trajectories where these do not lie there.
     """
     from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
+    from inrflow.dynamics.laws.rates import with_rates
     from inrflow.dynamics.laws.term import LawTerm
 
     scale, mean = (getattr(problem.source.normalisation, name).double().flatten() for name in ("scale", "mean"))
@@ -222,9 +225,13 @@ def _candidates(
                           variance if len(variance) > MANY else variance.diag(), torch.as_tensor(noise))
     codes = encode_all(run, decoder, prior, train=problem.train, validation=problem.validation)
     _, judged, first = problem.judging(codes.train, codes.validation)
-    field, size = VectorField(decoder.code_size, [LawTerm.of(law)], law.count).double(), decoder.code_size
+    size = decoder.code_size
+    field = VectorField(size * (1 + law.has_rates), [LawTerm.of(law)], law.count).double()
     integrator = Integrator("etd", min(1.0, law.longest))
     train, validation, contexts, refit = codes.train, judged, None, None
+    if law.has_rates:
+        train, validation = (with_rates(law, states) for states in (train, judged))
+        first = max(first, min(frames_needed(size, size) - 1, judged.codes.shape[1] - 2))
     if law.count:
         assert groups is not None
         every = torch.tensor(law.contexts)
@@ -247,6 +254,9 @@ def _candidates(
     )
     for line in lines:
         run.log.say(f"  {line}")
+    if law.has_rates:
+        run.log.say(f"  single frames do not say what follows: forecasts need at least {frames_needed(size, size)} "
+                    f"observed frames (observe.frames={frames_needed(size, size)})")
     if not np.isfinite(error):
         return
     share = diverging(field, integrator, validation, first)
@@ -304,6 +314,7 @@ def _written(law: Law, problem: Problem) -> list[str]:
         scaled = replace(law, theta=law.theta / time, std=law.std / time, by_context=law.by_context / time)
         return scaled.written([f"({', '.join(about.channels)})"], about.coordinates)
     scale = problem.source.normalisation.scale.double().flatten().numpy()
+    scale = np.concatenate([scale, scale / problem.scale.unit]) if law.has_rates else scale
     unit = np.array([
         scale[term.products[0][1][0]] if term.solenoidal else
         np.prod([scale[channel] for channel, _ in term.products[0]]) if term.products and term.products[0] else 1.0
@@ -311,4 +322,5 @@ def _written(law: Law, problem: Problem) -> list[str]:
     ])
     factor = scale[None] / unit[:, None] / problem.scale.unit
     scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor)
-    return scaled.written(about.channels, about.coordinates)
+    names = [*about.channels, *(f"{name}_t" for name in about.channels)] if law.has_rates else about.channels
+    return scaled.written(names, about.coordinates)[len(about.channels) * law.has_rates :]

@@ -1,0 +1,114 @@
+"""Laws of second order in time, u'' = f(u, u'), for values that alone do not say what follows.
+
+A wave of which no velocity is observed obeys such a law, or one of two coupled species. It is a law of first order of
+twice the channels, values and their rates. Equations are weak in time: against hat functions of three frames, changes
+of slope are integrals of the law along splines. First rates of forecasts are those with which the law's own flow leads
+to the second frame (shooting).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from inrflow.domains import Flows
+from inrflow.dynamics.laws.flow import library_of
+from inrflow.dynamics.laws.law import WITH_RATES, Law, integrable, largest_of, well_posed, with_slopes
+from inrflow.dynamics.laws.regression import FOLDS, normal_equations, supports_of
+from inrflow.dynamics.laws.setting import Data, Ground, Log, families_of, forecast_errors
+from inrflow.dynamics.laws.shooting import rates_between
+from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.dynamics.states import CodeData
+from inrflow.numerics.effort import effort
+
+_FEWEST_FRAMES = 5
+_TRAJECTORIES = 32  # that give equations, at most
+_PAYS = 0.2  # share of the misfit of laws of first order
+_JUDGED, _CLOSE = 5, 5.0  # laws are forecast, and all others whose misfit is at most so many times the least
+
+
+def fit_second_order(ground: Ground, judge: Data, misfit: float, deadline: float, units: Sequence[float] | None,
+                     log: Log) -> list[tuple[np.ndarray, Law]]:
+    """Laws of second order with the errors (S,) of their forecasts of held-out trajectories.
+
+    None where they miss more than a fifth of what laws of first order do (`misfit`). deadline: of effort.
+    """
+    codes, states, t = ground.codes, ground.states, ground.train.t
+    frames, channels, count = states.shape[1:]
+    if ground.train.systems.counts or isinstance(ground.domain, Flows) or frames < _FEWEST_FRAMES or (
+            channels * count > WITH_RATES):
+        return []
+    both = with_slopes(t, states)
+    families = families_of(ground.domain, codes.harmonics, both, units and (*units, *units))
+    terms, largest = families.every, largest_of(both)
+    rows = np.linspace(0, len(states) - 1, min(len(states), _TRAJECTORIES)).astype(int)
+    library = library_of(terms, codes.harmonics)
+    found: dict[tuple, tuple[float, Law]] = {}
+    for cumulative in (False, True):
+        equations = normal_equations(library, t[rows], states[rows], ground.spread[rows], ground.known, cumulative,
+                                     FOLDS, second=True)
+        for active in families.active:
+            for supports, theta, std, left in supports_of(equations, [active] * channels, len(terms)):
+                if left < found.get((supports, cumulative), (np.inf,))[0]:
+                    law = Law(ground.domain, ground.boundary, tuple(terms), theta, std, codes, largest=largest)
+                    found[supports, cumulative] = left, of_first_order(law)
+    ordered = sorted(found.values(), key=lambda pair: pair[0])
+    log(f"  misfit {misfit:.1e} of laws of first order, {ordered[0][0]:.1e} of second order")
+    if ordered[0][0] > _PAYS * misfit:
+        return []
+    scored: list[tuple[np.ndarray, Law]] = []
+    span = float((t[:, -1] - t[:, 0]).max())
+    for number, (left, law) in enumerate(ordered):
+        if number >= _JUDGED and left > _CLOSE * ordered[0][0] or (scored and effort() > deadline):
+            break
+        one = integrable(law, t, states) if well_posed(law, span) else None
+        if one is None:
+            continue
+        errors = forecast_errors(one, judge)
+        log(f"  {errors.mean():.2e} with {one.size - channels} terms for rates, effort {effort():.1f} s")
+        if np.isfinite(errors).all():
+            scored.append((errors, one))
+    return scored
+
+
+def of_first_order(law: Law) -> Law:
+    """The law of values and their rates, of coefficients (J, C) for the rates."""
+    channels = law.theta.shape[1]
+    own = [Term((((channels + c, VALUE),),)) for c in range(channels)]
+    terms = (*law.terms, *(term for term in own if term not in law.terms))
+    added = ((0, len(terms) - len(law.terms)), (channels, 0))
+    theta, std = np.pad(law.theta, added), np.pad(law.std, added)
+    for c, term in enumerate(own):
+        theta[terms.index(term), c] = 1.0
+    return replace(law, terms=terms, theta=theta, std=std, by_context=np.zeros((0, *theta.shape)))
+
+
+def with_rates(law: Law, data: CodeData) -> CodeData:
+    """States (S, T, 2 C K): codes (S, T, C K), and the rates that lead along the law to the next frame.
+
+    At frames between others, the mean of those and of the rates with which the flow from the frame before arrives: to
+    second order of the steps, what the law misses has no part in it. Frames between unobserved
+    ones count as unobserved.
+    """
+    codes, size = data.codes.double(), data.codes.shape[-1]
+    sums, counts = torch.zeros_like(codes), torch.zeros(codes.shape[:2], dtype=torch.float64)
+    for n in range(codes.shape[1] - 1):
+        rows = (data.observed[:, n] & data.observed[:, n + 1]).nonzero()[:, 0]
+        if not len(rows):
+            continue
+        gap, now, then = data.t[rows, n + 1] - data.t[rows, n], codes[rows, n], codes[rows, n + 1]
+        rate = rates_between(law.field(), law.longest, gap, now, then)
+        for time in gap.unique().tolist():
+            some = gap == time
+            later = law.field().bounded(torch.cat([now[some], rate[some]], 1), time, law.longest, math.inf)[:, size:]
+            whole = torch.isfinite(later).all(1)
+            sums[rows[some][whole], n + 1] += later[whole]
+            counts[rows[some][whole], n + 1] += 1
+        sums[rows, n] += rate
+        counts[rows, n] += 1
+    states = torch.cat([codes, sums / counts.clamp_min(1)[..., None]], -1)
+    return CodeData(states.to(data.codes), data.t, data.observed & (counts > 0))
