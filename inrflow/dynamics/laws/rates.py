@@ -19,7 +19,7 @@ from inrflow.domains import Flows
 from inrflow.dynamics.laws.flow import library_of
 from inrflow.dynamics.laws.law import WITH_RATES, Law, integrable, largest_of, well_posed, with_slopes
 from inrflow.dynamics.laws.regression import FOLDS, normal_equations, supports_of
-from inrflow.dynamics.laws.setting import Data, Ground, Log, families_of, forecast_errors
+from inrflow.dynamics.laws.setting import Data, Families, Ground, Log, families_of, forecast_errors
 from inrflow.dynamics.laws.shooting import rates_between
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.dynamics.states import CodeData
@@ -27,6 +27,7 @@ from inrflow.numerics.effort import effort
 
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # that give equations, at most
+_UNEXPLAINED = 1e-2  # misfit from which on coefficients may vary in place
 _PAYS = 0.2  # share of the misfit of laws of first order
 _JUDGED, _CLOSE = 5, 5.0  # laws are forecast, and all others whose misfit is at most so many times the least
 
@@ -44,19 +45,11 @@ def fit_second_order(ground: Ground, judge: Data, misfit: float, deadline: float
         return []
     both = with_slopes(t, states)
     families = families_of(ground.domain, codes.harmonics, both, units and (*units, *units))
-    terms, largest = families.every, largest_of(both)
-    rows = np.linspace(0, len(states) - 1, min(len(states), _TRAJECTORIES)).astype(int)
-    library = library_of(terms, codes.harmonics)
-    found: dict[tuple, tuple[float, Law]] = {}
-    for cumulative in (False, True):
-        equations = normal_equations(library, t[rows], states[rows], ground.spread[rows], ground.known, cumulative,
-                                     FOLDS, second=True)
-        for active in families.active:
-            for supports, theta, std, left in supports_of(equations, [active] * channels, len(terms)):
-                if left < found.get((supports, cumulative), (np.inf,))[0]:
-                    law = Law(ground.domain, ground.boundary, tuple(terms), theta, std, codes, largest=largest)
-                    found[supports, cumulative] = left, of_first_order(law)
-    ordered = sorted(found.values(), key=lambda pair: pair[0])
+    ordered = _regressed(ground, families, largest_of(both))
+    for wider in families.in_place(codes.harmonics, False):
+        if ordered[0][0] < _UNEXPLAINED or effort() > deadline:
+            break
+        ordered = sorted([*ordered, *_regressed(ground, wider, largest_of(both))], key=lambda pair: pair[0])
     log(f"  misfit {misfit:.1e} of laws of first order, {ordered[0][0]:.1e} of second order")
     if ordered[0][0] > _PAYS * misfit:
         return []
@@ -73,6 +66,23 @@ def fit_second_order(ground: Ground, judge: Data, misfit: float, deadline: float
         if np.isfinite(errors).all():
             scored.append((errors, one))
     return scored
+
+
+def _regressed(ground: Ground, families: Families, largest: float) -> list[tuple[float, Law]]:
+    """Laws of all families of terms with their misfits, that with the least misfit first."""
+    terms, channels = families.every, ground.states.shape[2]
+    rows = np.linspace(0, len(ground.states) - 1, min(len(ground.states), _TRAJECTORIES)).astype(int)
+    library = library_of(terms, ground.codes.harmonics)
+    found: dict[tuple, tuple[float, Law]] = {}
+    for cumulative in (False, True):
+        equations = normal_equations(library, ground.train.t[rows], ground.states[rows], ground.spread[rows],
+                                     ground.known, cumulative, FOLDS, second=True)
+        for active in families.active:
+            for supports, theta, std, left in supports_of(equations, [active] * channels, len(terms)):
+                if left < found.get((supports, cumulative), (np.inf,))[0]:
+                    law = Law(ground.domain, ground.boundary, tuple(terms), theta, std, ground.codes, largest=largest)
+                    found[supports, cumulative] = left, of_first_order(law)
+    return sorted(found.values(), key=lambda pair: pair[0])
 
 
 def of_first_order(law: Law) -> Law:
