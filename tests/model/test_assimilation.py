@@ -226,6 +226,25 @@ def test_memory_converges_to_the_truth_from_a_window():
     assert float(window.covariance[0][0, 1, 1]) < 1e-6
 
 
+def test_hidden_memory_of_a_nonlinear_field_converges_to_the_truth_from_a_window():
+    """Positions of an oscillator u'' = -u + u^2: one linearisation around guessed velocities misses them."""
+    field = VectorField.of(2, products=1).double()
+    field.set_linear(torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double(), torch.zeros(2))
+    field.term(Products).weight.data.copy_(torch.tensor([[0.0], [1.0]]).reshape_as(field.term(Products).weight))
+    prior = StatePrior(torch.zeros(2).double(), torch.eye(2).double(), torch.full((2,), 1e-10).double(),
+                       torch.full((2,), 1e-12).double(), torch.ones(2).double())
+    dynamics, decoder = Dynamics(field, Integrator(step=0.02), prior.process), Waves(1)
+    t = torch.tensor([[0.0, 0.9, 1.8]]).double()
+    truth = dynamics.flow(torch.tensor([[0.5, -1.2]]).double(), t)
+    x = torch.linspace(-1, 1, 5).double().reshape(1, 1, 5, 1)
+    with torch.no_grad():
+        u = torch.stack([decoder(x[0, 0], z[:1]) for z in truth[0]])[None]
+    window = TrajectoryBatch(t, x, u)
+    once = assimilate(decoder, dynamics, prior, window).mean - truth
+    again = assimilate_noisy(decoder, dynamics, prior, window).mean - truth
+    assert once.abs().max() > 1e-2 > 1e-3 > again.abs().max()
+
+
 def test_padded_frames_do_not_change_the_others():
     pieces = parts(3, 3)
     t, x, u = observations(pieces[0], own_times=True)

@@ -30,7 +30,7 @@ _FAR = 1e3  # error of a step that diverges, in units of the channels' deviation
 _STEEP = 1e6  # derivative from which on a step is left out
 _FEWEST = 16  # steps
 _INCREASES = (1.05, 1.5, 4.0)  # of the misfit that laws of fewer terms may have
-_SHOTS, _SETTLED = 8, 1e-6  # of rates; their last change, relative to all of them
+_SHOTS, _SETTLED = 12, 1e-6  # of rates; their last change, relative to all of them
 _SHOWN = 0.2  # of an interval: rates whose part in the next frame is less are left as they are
 
 Shot = tuple[np.ndarray, Tensor]  # coefficients, and what steps miss with them, (B, R)

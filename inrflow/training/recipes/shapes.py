@@ -10,9 +10,9 @@ import torch
 
 from inrflow.domains import Domain, Region, domains_of
 from inrflow.domains.triangulation import triangulate
+from inrflow.dynamics.fitting.shape_law import fit_law_on_shapes
 from inrflow.dynamics.laws import Law, Systems
 from inrflow.dynamics.laws.setting import Data
-from inrflow.dynamics.laws.shapes import fit_law_on_shapes
 from inrflow.evaluation.calibration import CALIBRATED, calibrate
 from inrflow.evaluation.new_domain import Place, models_of
 from inrflow.model.surrogate import Surrogate

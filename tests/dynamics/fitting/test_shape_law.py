@@ -5,9 +5,9 @@ import pytest
 import skfem
 
 from inrflow.domains import Region, shapes
+from inrflow.dynamics.fitting.shape_law import fit_law_on_shapes
 from inrflow.dynamics.laws import Systems
 from inrflow.dynamics.laws.setting import Data
-from inrflow.dynamics.laws.shapes import fit_law_on_shapes
 
 DIFFUSIVITY, GROWTH = 0.02, 0.3
 TIMES = np.linspace(0.0, 1.0, 8)

@@ -1,0 +1,83 @@
+"""Laws of second order, against closed forms of damped waves between walls and of an anharmonic string."""
+
+import numpy as np
+import torch
+
+from inrflow.domains import NATURAL, Box
+from inrflow.dynamics.laws import Law, fit_law
+from inrflow.dynamics.laws.codes import HarmonicCodes
+from inrflow.dynamics.laws.rates import of_first_order, with_rates
+from inrflow.dynamics.laws.shooting import rates_between
+from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.dynamics.states import CodeData
+
+LINE, COUNT = Box([0.0], [1.0], ["walled"]), 8
+DAMPING, SPEED = 0.3, 0.2  # u'' = -0.3 u' + 0.04 lap u
+
+
+def waves(trajectories: int, t: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (S, T, 1, K) of damped waves and their rates, in closed form."""
+    random = np.random.default_rng(seed)
+    k = np.pi * np.arange(1, COUNT)
+    real = -DAMPING / 2
+    turn = np.sqrt((SPEED * k) ** 2 - real**2)
+    a, b = random.standard_normal((2, trajectories, 1, COUNT - 1)) / np.arange(1, COUNT) ** 2
+    time = t[None, :, None]
+    cos, sin, decay = np.cos(turn * time), np.sin(turn * time), np.exp(real * time)
+    codes = decay * (a * cos + b * sin)
+    rates = real * codes + decay * turn * (b * cos - a * sin)
+    constant = np.zeros((*codes.shape[:2], 1))
+    return tuple(np.concatenate([constant, part], -1)[:, :, None] for part in (codes, rates))
+
+
+def law() -> Law:
+    codes = HarmonicCodes(LINE.harmonics(COUNT), np.zeros((1, COUNT)), np.ones((1, COUNT)))
+    terms = (Term((((1, VALUE),),)), Term((((0, VALUE),),), 1))
+    theta = np.array([[-DAMPING], [SPEED**2]])
+    return of_first_order(Law(LINE, NATURAL, terms, theta, np.zeros_like(theta), codes, largest=10.0))
+
+
+def test_the_law_of_a_damped_wave_whose_velocity_is_not_observed_is_found_and_forecasts_from_two_frames() -> None:
+    x, t = (np.arange(20)[:, None] + 0.5) / 20, 0.25 * np.arange(11)
+    u = np.swapaxes(waves(12, t)[0] @ LINE.harmonics(COUNT).values(x).T, 2, 3)
+    found = fit_law(t, x, u, LINE, seconds=10, rates=True)
+    assert found.has_rates
+    line = dict(zip((term.written(["u", "u_t"], ["x"]) for term in found.terms), found.theta[:, 1], strict=True))
+    np.testing.assert_allclose([line.pop("u_t"), line.pop("lap u")], [-DAMPING, SPEED**2], rtol=1e-5)
+    assert max(map(abs, line.values()), default=0.0) < 1e-4
+    first = torch.tensor(found.codes.encode(x, u[:, :2])[0]).flatten(2)
+    rates = rates_between(found.field(), found.longest, torch.full((12,), 0.25), first[:, 0], first[:, 1])
+    forecast = found.decode(found.rollout(torch.cat([first[:, 0], rates], 1), t), x)
+    assert ((forecast - u) ** 2).mean() < 1e-8 * u.var()
+
+
+def test_fields_that_say_what_follows_have_no_rates() -> None:
+    x, t = (np.arange(20)[:, None] + 0.5) / 20, 0.25 * np.arange(8)
+    start = np.random.default_rng(0).standard_normal((8, 1, COUNT)) / np.arange(1, COUNT + 1)
+    codes = start * np.exp(-0.02 * (np.pi * np.arange(COUNT)) ** 2 * t[:, None])
+    found = fit_law(t, x, (codes @ LINE.harmonics(COUNT).values(x).T)[..., None], LINE, seconds=5, rates=True)
+    assert not found.has_rates and [term.written(["u"], ["x"]) for term in found.terms] == ["lap u"]
+
+
+def test_rates_along_a_law_are_those_of_the_closed_form_at_unequal_times_and_beside_gaps() -> None:
+    t = np.array([0.0, 0.3, 0.5, 1.0, 1.4, 1.6])
+    codes, rates = waves(5, t, seed=1)
+    observed = torch.ones(5, 6, dtype=torch.bool)
+    observed[1, 2] = False
+    observed[2, 1::2] = False  # no two frames in a row
+    states = with_rates(law(), CodeData(torch.tensor(codes).flatten(2), torch.tensor(t).expand(5, -1), observed))
+    assert states.observed.tolist() == [
+        [True] * 6, [True, True, False, True, True, True], [False] * 6, [True] * 6, [True] * 6]
+    truth = torch.tensor(np.concatenate([codes, rates], 2)).flatten(2)
+    torch.testing.assert_close(states.codes[states.observed], truth[states.observed], rtol=0, atol=1e-8)
+
+
+def test_rates_of_a_nonlinear_law_lead_to_the_later_codes() -> None:
+    codes = HarmonicCodes(LINE.harmonics(COUNT), np.zeros((1, COUNT)), np.ones((1, COUNT)))
+    terms = (Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 3,)))
+    theta = np.array([[SPEED**2], [-1.0]])
+    string = of_first_order(Law(LINE, NATURAL, terms, theta, np.zeros_like(theta), codes, longest=0.02, largest=10.0))
+    start = 0.2 * torch.randn(6, 2 * COUNT, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    later = string.step(start, 0.4)
+    rates = rates_between(string.field(), 0.02, torch.full((6,), 0.4), start[:, :COUNT], later[:, :COUNT])
+    torch.testing.assert_close(rates, start[:, COUNT:], rtol=0, atol=1e-5)
