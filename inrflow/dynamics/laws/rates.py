@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from inrflow.dynamics.laws.shooting import rates_between
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.effort import effort
+from inrflow.numerics.team import team
 
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # that give equations, at most
@@ -55,17 +57,21 @@ def fit_second_order(ground: Ground, judge: Data, misfit: float, deadline: float
         return []
     scored: list[tuple[np.ndarray, Law]] = []
     span = float((t[:, -1] - t[:, 0]).max())
-    for number, (left, law) in enumerate(ordered):
-        if number >= _JUDGED and left > _CLOSE * ordered[0][0] or (scored and effort() > deadline):
+    near = [law for number, (left, law) in enumerate(ordered)
+            if (number < _JUDGED or left < _CLOSE * ordered[0][0]) and well_posed(law, span)]
+    for judged in team.map(partial(_judged, t, states, judge), near):
+        if judged is not None and np.isfinite(judged[0]).all():
+            scored.append(judged)
+            log(f"  {judged[0].mean():.2e} with {judged[1].size - channels} terms for rates, effort {effort():.1f} s")
+        if scored and effort() > deadline:
             break
-        one = integrable(law, t, states) if well_posed(law, span) else None
-        if one is None:
-            continue
-        errors = forecast_errors(one, judge)
-        log(f"  {errors.mean():.2e} with {one.size - channels} terms for rates, effort {effort():.1f} s")
-        if np.isfinite(errors).all():
-            scored.append((errors, one))
     return scored
+
+
+def _judged(t: np.ndarray, states: np.ndarray, judge: Data, law: Law) -> tuple[np.ndarray, Law] | None:
+    """Errors (S,) of forecasts, and the law with a step of its integrator; None where there is none."""
+    one = integrable(law, t, states)
+    return None if one is None else (forecast_errors(one, judge), one)
 
 
 def _regressed(ground: Ground, families: Families, largest: float) -> list[tuple[float, Law]]:

@@ -24,6 +24,7 @@ from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.regression import shells
 from inrflow.dynamics.laws.shooting import Flights, flights, rates_between
 from inrflow.numerics.effort import effort
+from inrflow.numerics.normal import square_root
 from inrflow.numerics.team import team
 
 _ITERATIONS = 5
@@ -215,7 +216,7 @@ class Refinement:
         (B, C K, p) of these for moves of coefficients.
         """
         curvature, coupling = codes
-        root = torch.tensor(_root(inverse))
+        root = torch.tensor(square_root(inverse))
         start, count = self.first, root.shape[1]
         here = self._values(law, torch.zeros(len(root), dtype=torch.float64))
         best: tuple[float, np.ndarray] = (math.inf, np.zeros(count + start.numel()))
@@ -385,13 +386,6 @@ def _active(law: Law) -> np.ndarray:
     present = (law.theta != 0) | (law.by_context != 0).any(0)
     present[:, : law.theta.shape[1] - len(law.codes.mean)] = False
     return np.argwhere(present)
-
-
-def _root(matrix: np.ndarray) -> np.ndarray:
-    """A factor (U, r) of a positive semidefinite matrix (U, U) = factor factor^T."""
-    size = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
-    values, vectors = np.linalg.eigh(matrix / size / size[:, None])
-    return np.asarray(size[:, None] * vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
 def solved_contexts(law: Law, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, system: np.ndarray) -> Law:
