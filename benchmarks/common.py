@@ -22,7 +22,7 @@ from rich.console import Console
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.pdes.generate import generate
-from inrflow.runtime.memory import keep_freed_memory
+from inrflow.runtime.machine import keep_freed_memory
 from inrflow.runtime.tensor_files import write_json
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder

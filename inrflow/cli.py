@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from inrflow.errors import INTERRUPTED, UserError, is_disk_full
-from inrflow.runtime.memory import keep_freed_memory
+from inrflow.runtime.machine import keep_freed_memory
 from inrflow.runtime.safe_names import printable
 
 COMMANDS = {

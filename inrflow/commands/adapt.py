@@ -38,7 +38,7 @@ from inrflow.evaluation.references.registry import fit_references
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.store import is_family
 from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.devices import choose_device
+from inrflow.runtime.machine import choose_device
 from inrflow.runtime.tensor_files import write_aside, write_json
 
 _COPIES = 4  # for refits of decoder and field; moved copies tell a context nothing new

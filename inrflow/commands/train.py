@@ -29,7 +29,7 @@ from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.team import Lost, team
 from inrflow.pdes.embedded import embedded_files
-from inrflow.runtime.devices import choose_device
+from inrflow.runtime.machine import choose_device
 from inrflow.runtime.processes import Processes
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import check_recipe

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from inrflow.runtime.devices import device_of
+from inrflow.runtime.machine import device_of
 
 if TYPE_CHECKING:
     from inrflow.domains import Domain

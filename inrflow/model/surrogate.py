@@ -39,7 +39,7 @@ from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 from inrflow.model.store import StoredModel, load_model, write_model
 from inrflow.model.stored_values import check_surrogate, plain_values
-from inrflow.runtime.devices import choose_device
+from inrflow.runtime.machine import choose_device
 from inrflow.runtime.shown import Shown
 
 FORMAT = "inrflow-surrogate"

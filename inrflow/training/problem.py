@@ -31,7 +31,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.place import seen_of
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.devices import choose_device
+from inrflow.runtime.machine import choose_device
 
 HARMONIC_FEATURES = (200, 300)  # functions of the domain's harmonics: few, then as many as are ever used
 _LARGEST_MESH = 20_000  # nodes of a mesh that is kept with the model

@@ -26,7 +26,7 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.errors import UserError
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
-from inrflow.runtime.devices import choose_device
+from inrflow.runtime.machine import choose_device
 from inrflow.training.judge import rollout_error
 from inrflow.training.parts.rollouts import DataSpaceTraining, RolloutTraining
 from inrflow.training.parts.trunk import DecoderTraining

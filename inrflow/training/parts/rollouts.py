@@ -16,7 +16,7 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, with_memory
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.runtime.devices import device_of
+from inrflow.runtime.machine import device_of
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.judge import rollout_error
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage

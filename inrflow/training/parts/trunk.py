@@ -30,7 +30,7 @@ from inrflow.encoding.prior.interpolation_error import (
 )
 from inrflow.encoding.prior.modes import OutputModes, fit_output_modes, refit_variances
 from inrflow.encoding.prior.rbf_residual import errors_between_points, with_radial_features
-from inrflow.runtime.devices import device_of
+from inrflow.runtime.machine import device_of
 
 _RIDGE = 1e-3
 _POINTS_PER_STEP = 2048

@@ -24,7 +24,7 @@ from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
 from inrflow.encoding.posterior import GaussianPrior, condition
 from inrflow.numerics.levenberg_marquardt import levenberg_marquardt
-from inrflow.runtime.devices import device_of
+from inrflow.runtime.machine import device_of
 from inrflow.training.candidate import Candidate
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.parts.codes import solve_codes
