@@ -28,6 +28,7 @@ from inrflow.runtime.processes import Processes
 
 _LOOK = 0.1  # seconds between looks at what another process has sent
 _GONE = (EOFError, OSError)  # of a connection whose other end has died
+_CUT = ("gloo", "peer", "onnection", "pipe", "NCCL")  # in messages of torch.distributed where one has
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -120,7 +121,7 @@ class Team:
             finally:  # the others wait for it, whatever came here
                 values, seconds = _summed(module, values, 0.0, self.device)
         except RuntimeError as error:
-            if "peer" in str(error) or "onnection" in str(error) or "NCCL" in str(error):
+            if any(word in str(error) for word in _CUT):
                 raise Lost from error
             raise
         effort.add(seconds=seconds)
