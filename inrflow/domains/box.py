@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from inrflow.errors import UserError
 PERIODIC, WALLED = "periodic", "walled"
 AXES = (PERIODIC, WALLED)
 _SAME = 1e-9  # of the extent of points: coordinates closer than this are the same
+_ROUNDING = 1e-6
 _TIE = 1e-9  # eigenvalues closer than this, relative, are one eigenspace
 
 
@@ -53,14 +55,25 @@ class Box(Domain):
         return Box(self.lower, self.upper, self.axes, functions)
 
     def harmonics(self, count: int, boundary: str = NATURAL) -> BoxHarmonics:
-        """Products of sines and cosines; whole eigenspaces, at most `count` where the first one allows it."""
-        held = check_boundary(boundary) == HELD
+        """Products of sines and cosines; whole eigenspaces, at most `count` where the first one allows it.
+
+        boundary: natural or held; else a condition for each channel, with commas between them, of a condition for each
+        axis, with slashes between them: natural, held, natural-held or held-natural (at the lower and the upper wall).
+        The harmonics of all channels are joined then, and `allowed` says whose they are.
+        """
+        channels = conditions_of(boundary, self.dimensions)
         reach = 2 * math.ceil(count ** (1 / self.dimensions)) + 2
-        limits = self.functions or (None,) * self.dimensions
+        pairs = [list(dict.fromkeys(channel[j] for channel in channels)) for j in range(self.dimensions)]
+        limits = [most * len(pair) if most else None
+                  for most, pair in zip(self.functions or (0,) * self.dimensions, pairs, strict=True)]
         while True:
-            tables = [_modes(axis, length, held, reach)[:most] for axis, length, most in
-                      zip(self.axes, self.lengths, limits, strict=True)]
+            axes = [_functions(self.axes[j], self.lengths[j], pairs[j], reach, limits[j])
+                    for j in range(self.dimensions)]
+            tables = [axis.waves**2 for axis in axes]
             modes = np.array(list(itertools.product(*(range(len(table)) for table in tables))))
+            allowed = np.array([np.all([axes[j].of(channel[j])[modes[:, j]] for j in range(self.dimensions)], 0)
+                                for channel in channels])
+            modes, allowed = modes[allowed.any(0)], allowed[:, allowed.any(0)]
             values = sum(table[modes[:, j]] for j, table in enumerate(tables))
             complete = min((table[-1] + sum(other[0] for i, other in enumerate(tables) if i != j)
                             for j, table in enumerate(tables) if len(table) != limits[j]), default=math.inf)
@@ -73,7 +86,9 @@ class Box(Domain):
         gaps = np.flatnonzero(np.diff(sorted_values) > _TIE * sorted_values[-1]) + 1  # sizes of whole eigenspaces
         gaps = np.append(gaps, len(values)) if complete == math.inf else gaps
         size = gaps[gaps <= count][-1] if (gaps <= count).any() else gaps[0]
-        return BoxHarmonics(self, modes[order[:size]], sorted_values[:size], held)
+        kept = order[:size]
+        return BoxHarmonics(self, axes, modes[kept], sorted_values[:size],
+                            allowed[:, kept] if len(channels) > 1 else None)
 
     @property
     def spacing(self) -> float:
@@ -92,19 +107,34 @@ class Box(Domain):
         return state | ({"functions": list(self.functions)} if self.functions else {})
 
 
+@dataclass(frozen=True)
+class AxisFunctions:
+    """1, sqrt(2) cos and sqrt(2) sin of one coordinate: wave numbers (m,), which are sines (m,), and the conditions at
+    both walls that each obeys ("" on periodic axes)."""
+
+    waves: np.ndarray
+    sines: np.ndarray
+    pairs: tuple[str, ...]
+
+    def of(self, pair: str) -> np.ndarray:
+        """Which (m,) obey conditions."""
+        return np.array([own in ("", pair) for own in self.pairs])
+
+
 class BoxHarmonics(Harmonics):
     """Products over the axes of 1, sqrt(2) cos and sqrt(2) sin; modes (K, d) count through the functions of an axis."""
 
-    def __init__(self, box: Box, modes: np.ndarray, eigenvalues: np.ndarray, held: bool):
-        self.box, self.modes, self.eigenvalues, self.held = box, modes, eigenvalues, held
+    def __init__(self, box: Box, axes: Sequence[AxisFunctions], modes: np.ndarray, eigenvalues: np.ndarray,
+                 allowed: np.ndarray | None = None):
+        self.box, self.axes, self.modes, self.eigenvalues, self.allowed = box, list(axes), modes, eigenvalues, allowed
+
+    def waves(self, j: int) -> tuple[np.ndarray, np.ndarray]:
+        """Wave numbers (K,) along axis j, and which are sines (K,)."""
+        return self.axes[j].waves[self.modes[:, j]], self.axes[j].sines[self.modes[:, j]]
 
     def _axis(self, j: int, x: np.ndarray, derivative: bool) -> np.ndarray:
         """Functions of axis j, or their derivatives, at coordinates (N,): (N, K)."""
-        mode, axis, length = self.modes[:, j], self.box.axes[j], self.box.lengths[j]
-        if axis == PERIODIC:  # 1, cos, sin, cos, sin ...
-            wave, sine = 2 * np.pi * ((mode + 1) // 2) / length, (mode % 2 == 0) & (mode > 0)
-        else:
-            wave, sine = np.pi * (mode + self.held) / length, np.full(mode.shape, self.held)
+        wave, sine = self.waves(j)
         phase = (x[:, None] - self.box.lower[j]) * wave
         size = np.where(wave > 0, math.sqrt(2), 1.0)
         if derivative:
@@ -128,8 +158,8 @@ class BoxHarmonics(Harmonics):
         tables = []
         for j, axis in enumerate(axes):
             highest = int(self.modes[:, j].max())
-            every = BoxHarmonics(self.box, np.repeat(np.arange(highest + 1)[:, None], len(axes), 1),
-                                 np.zeros(highest + 1), self.held)
+            every = BoxHarmonics(self.box, [self.axes[j]] * len(axes),
+                                 np.repeat(np.arange(highest + 1)[:, None], len(axes), 1), np.zeros(highest + 1))
             tables.append((every._axis(j, axis, False), every._axis(j, axis, True)))
         return tables
 
@@ -138,10 +168,8 @@ class BoxHarmonics(Harmonics):
         axis and their derivatives (n_j, m_j) at its coordinates."""
         grids = []
         for j, axis in enumerate(self.box.axes):
-            highest = int(self.modes[:, j].max())
-            count = ((degree + 1) * ((highest + 1) // 2) + 1 if axis == PERIODIC
-                     else (degree + 1) * (highest + self.held) // 2 + 1)
-            count = max(count, 2)
+            highest = float(self.waves(j)[0].max()) * self.box.lengths[j] / (2 * np.pi if axis == PERIODIC else np.pi)
+            count = max(int((degree + 1) * highest / (1 if axis == PERIODIC else 2) + _ROUNDING) + 1, 2)
             grids.append(self.box.lower[j] + (np.arange(count) + 0.5) / count * self.box.lengths[j])
         return np.stack(np.meshgrid(*grids, indexing="ij"), -1).reshape(-1, len(grids)), self.tables_at(grids)
 
@@ -155,11 +183,36 @@ class BoxHarmonics(Harmonics):
         return self.box.harmonics(count)
 
 
-def _modes(axis: str, length: float, held: bool, reach: int) -> np.ndarray:
-    """Eigenvalues of -d^2/dx^2 of the first functions of an axis, increasing."""
-    if axis == PERIODIC:
-        return (2 * np.pi * ((np.arange(2 * reach + 1) + 1) // 2) / length) ** 2
-    return (np.pi * (np.arange(2 * reach) + held) / length) ** 2
+def _functions(axis: str, length: float, pairs: Sequence[str], reach: int, most: int | None) -> AxisFunctions:
+    """The first functions of an axis, at most `most`, by increasing wave number, of some conditions at its walls."""
+    if axis == PERIODIC:  # 1, cos, sin, cos, sin ...
+        number = np.arange(2 * reach + 1)[:most]
+        return AxisFunctions(2 * np.pi * ((number + 1) // 2) / length, (number % 2 == 0) & (number > 0),
+                             ("",) * len(number))
+    held = np.repeat([[one == HELD for one in _ends(pair)] for pair in pairs], 2 * reach, 0)
+    number = np.tile(np.arange(2 * reach), len(pairs)) + held.sum(1) / 2
+    order = np.argsort(number, kind="stable")[:most]
+    return AxisFunctions(np.pi * number[order] / length, held[order, 0],
+                         tuple(pairs[i // (2 * reach)] for i in order))
+
+
+def _ends(pair: str) -> tuple[str, str]:
+    """Conditions at the lower and the upper wall."""
+    lower, _, upper = pair.partition("-")
+    return lower, upper or lower
+
+
+def conditions_of(boundary: str, dimensions: int) -> list[tuple[str, ...]]:
+    """For each channel, or once for all, conditions at the walls of each axis, of their names in `Box.harmonics`."""
+    result = []
+    for channel in boundary.split(", "):
+        axes = channel.split("/")
+        for end in itertools.chain.from_iterable(map(_ends, axes)):
+            check_boundary(end)
+        if len(axes) not in (1, dimensions):
+            raise UserError(f"boundary {channel!r} has {len(axes)} axes; the box has {dimensions}")
+        result.append(tuple(axes) if len(axes) == dimensions else tuple(axes * dimensions))
+    return result
 
 
 def grid_of(x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray] | None:

@@ -142,11 +142,11 @@ def _carried(variances: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> np.
     """
     result = np.empty((len(variances), len(theirs)))
     waves, others = ours > _ZERO * ours[-1], theirs > _ZERO * theirs[-1]
-    edges = shells(int(waves.sum()))[:-1]
-    size = np.diff([*edges, int(waves.sum())])
-    at = np.add.reduceat(ours[waves], edges) / size
+    shell = shells(int(waves.sum()))
+    size = np.bincount(shell)
+    at = np.bincount(shell, ours[waves]) / size
     for row, values in zip(result, variances, strict=True):
-        mean = np.add.reduceat(values[waves], edges) / size
+        mean = np.bincount(shell, values[waves]) / size
         row[others] = np.exp(np.interp(np.log(theirs[others]), np.log(at), np.log(np.maximum(mean, 1e-300))))
         row[others] *= waves.sum() / others.sum()
         row[~others] = values[~waves].max() if not waves.all() else row[others].max()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from inrflow.decoders.base import Decoder, has_output_layer
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 from inrflow.domains import Harmonics
-from inrflow.domains.box import PERIODIC, BoxHarmonics
+from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.sphere import SphereHarmonics
 from inrflow.model.surrogate import Surrogate
 
@@ -99,14 +99,9 @@ class _BoxFunctions(nn.Module):
     def __init__(self, harmonics: BoxHarmonics) -> None:
         super().__init__()
         box, waves, shifts = harmonics.box, [], []
-        for j, axis in enumerate(box.axes):
-            mode = harmonics.modes[:, j]
-            if axis == PERIODIC:
-                waves.append(2 * np.pi * ((mode + 1) // 2) / box.lengths[j])
-                sine = (mode % 2 == 0) & (mode > 0)
-            else:
-                waves.append(np.pi * (mode + harmonics.held) / box.lengths[j])
-                sine = np.full(mode.shape, harmonics.held)
+        for j in range(box.dimensions):
+            wave, sine = harmonics.waves(j)
+            waves.append(wave)
             shifts.append(np.where(sine, 0.0, np.pi / 2))
         every = np.stack(waves)
         self.register_buffer("lower", torch.tensor(box.lower))

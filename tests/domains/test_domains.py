@@ -166,3 +166,24 @@ def test_all_harmonics_that_a_grid_tells_apart_are_orthogonal_on_it():
     again = from_state(box.state())
     np.testing.assert_allclose(again.harmonics(1000).eigenvalues, harmonics.eigenvalues)
     assert Box([0, 0], [3, 1], ["periodic", "walled"]).told_apart(grid[1:]) is None
+
+
+def test_harmonics_of_channels_obey_the_conditions_of_their_own_at_each_wall() -> None:
+    box = Box([0.0, -1.0], [1.0, 1.0], ["walled", "walled"])
+    boundary = "natural, held/natural, natural-held/held"
+    harmonics = box.harmonics(60, boundary)
+    assert box.harmonics(harmonics.count, boundary).count == harmonics.count
+    rule, allowed = harmonics.quadrature(2), harmonics.allowed
+    assert allowed is not None
+    for own in allowed:
+        table = rule.values[:, own]
+        np.testing.assert_allclose(table.T @ (rule.weights[:, None] * table), np.eye(own.sum()), atol=1e-12)
+    left, right = np.array([[0.0, 0.3]]), np.array([[1.0, 0.3]])
+    assert np.abs(harmonics.values(np.concatenate([left, right]))[:, allowed[1]]).max() < 1e-12
+    assert np.abs(harmonics.gradients(np.concatenate([left, right]))[:, allowed[0], 0]).max() < 1e-12
+    assert np.abs(harmonics.values(right)[:, allowed[2]]).max() < 1e-12
+    assert np.abs(harmonics.gradients(left)[:, allowed[2], 0]).max() < 1e-12
+    with pytest.raises(UserError, match="3 axes; the box has 2"):
+        box.harmonics(9, "held/held/held, natural")
+    with pytest.raises(UserError, match="'free'"):
+        box.harmonics(9, "free-held")

@@ -28,6 +28,7 @@ from inrflow.dynamics.laws.setting import (
     encode,
     families_of,
     forecast_errors,
+    joined,
     shares_known,
     simplest,
     worse,
@@ -68,7 +69,7 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
     place, boundary, count, _ = choose(list(domains[shown[0]]), None, data[shown[0]], seed, log)
     number = next(i for i, one in enumerate(domains[shown[0]]) if one is place)
     places = [every[number] for every in domains]
-    harmonics = [one.harmonics(count, boundary) for one in places]
+    harmonics = [one.harmonics(count * joined(boundary), boundary) for one in places]
     count = min(one.count for one in harmonics)
     harmonics = [one.harmonics(count, boundary) for one in places]
     priors = [fit_codes(harmonics[i], data[i].x, data[i].u) for i in shown]

@@ -41,22 +41,25 @@ class HarmonicCodes:
         """
         u = _stacked(u, self.harmonics)
         flat = u.reshape(-1, *u.shape[-2:])
-        design = self._design(x)
         codes = np.zeros((len(flat), u.shape[-1], self.harmonics.count))
         spread = np.zeros(codes.shape[1:])
         for c in range(u.shape[-1]):
+            own = _own(self.harmonics, c)
             for frames, seen in _patterns(flat[:, :, c]):
-                codes[frames, c], spread[c], _ = _posterior(design.rows(seen), flat[frames][:, seen, c],
-                                                            self.mean[c], self.variance[c])
+                codes[frames[:, None], c, own], spread[c, own], _ = _posterior(
+                    self._design(x, own).rows(seen), flat[frames][:, seen, c], self.mean[c, own], self.variance[c, own])
         return codes.reshape(*u.shape[:-2], *codes.shape[1:]), spread
 
-    def _design(self, x: np.ndarray) -> _Design:
-        """Harmonics at points (N, d); those of the last points are kept, for most are asked for again."""
-        key, known = x.tobytes(), self.__dict__.get("_last")
-        if known is None or known[0] != key:
-            known = key, _Design(self.harmonics.values(x))
-            object.__setattr__(self, "_last", known)
-        return known[1]
+    def _design(self, x: np.ndarray, own: np.ndarray | None = None) -> _Design:
+        """Harmonics (all) at points (N, d); those of the last points are kept, for most are asked for again."""
+        at, columns = x.tobytes(), b"" if own is None or len(own) == self.harmonics.count else own.tobytes()
+        known, designs = self.__dict__.get("_last", (None, {}))
+        designs = designs if known == at else {}
+        if columns not in designs:
+            table = self.harmonics.values(x)
+            designs[columns] = _Design(table[:, own] if columns else table)
+            object.__setattr__(self, "_last", (at, designs))
+        return designs[columns]
 
     def decode(self, codes: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Fields (..., N, C) of codes (..., C, K) at points (N, d)."""
@@ -74,11 +77,14 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCod
     means, variances = np.zeros((channels, harmonics.count)), np.zeros((channels, harmonics.count))
     groups = list(point_sets(x))
     groups = groups[:: max(len(groups) // _SETS, 1)]
-    designs = [_Design(harmonics.values(places)) for _, places in groups]
+    tables, designs = [harmonics.values(places) for _, places in groups], []
     for c in range(channels):
+        own = _own(harmonics, c)
+        if not c or harmonics.allowed is not None:
+            designs = [_Design(table[:, own]) for table in tables]
         total = float(np.nanvar(u[..., c])) or 1.0
-        mean, variance = means[c], np.full(harmonics.count, total / harmonics.count)  # smooth ones may end as noise
-        mean[0] = np.nanmean(u[..., c]) if harmonics.eigenvalues[0] < 1e-8 else 0.0
+        mean, variance = np.zeros(len(own)), np.full(len(own), total / len(own))  # smooth ones may end as noise
+        mean[0] = np.nanmean(u[..., c]) if harmonics.eigenvalues[own[0]] < 1e-8 else 0.0
         blocks = [(design.rows(seen), frames[rows][:, seen])
                   for (members, _), design in zip(groups, designs, strict=True)
                   for frames in [u[members, :, :, c].reshape(-1, u.shape[2])] for rows, seen in _patterns(frames)]
@@ -89,7 +95,7 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCod
                 moments += ((z - mean) ** 2).sum(0) + len(values) * spread
                 count += len(values)
             variance = np.maximum(moments / count, _LEAST * total)
-        variances[c] = variance
+        means[c, own], variances[c], variances[c, own] = mean, _LEAST * total, variance
     return HarmonicCodes(harmonics, means, variances)
 
 
@@ -126,6 +132,12 @@ def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: in
 def _stacked(u: np.ndarray, harmonics: Harmonics) -> np.ndarray:
     """Fields (..., N, C) whose channels have codes of their own; components that share them, (..., N components, 1)."""
     return u.reshape(*u.shape[:-2], u.shape[-2] * harmonics.components, u.shape[-1] // harmonics.components)
+
+
+def _own(harmonics: Harmonics, channel: int) -> np.ndarray:
+    """The harmonics, by their numbers, that codes of a channel use."""
+    every = harmonics.allowed
+    return np.arange(harmonics.count) if every is None else np.flatnonzero(every[channel % len(every)])
 
 
 def _patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -33,6 +33,7 @@ class Library(nn.Module):
     """
 
     eigenvalues: Tensor
+    allowed: Tensor | None = None  # (C, K), as harmonics have it
     network: Layer | None = None
 
     def __init__(self, terms: Sequence[Term | Sine], harmonics: Harmonics):
@@ -43,6 +44,7 @@ class Library(nn.Module):
                                                 for product in term.products)])
         self.transform = transform_of(harmonics, degree)
         self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
+        self.allowed = None if harmonics.allowed is None else torch.tensor(harmonics.allowed)
         places = max((term.place for term in terms), default=0)
         self.low: Tensor | None = None
         if places:
@@ -182,6 +184,8 @@ class LawField(nn.Module):
         self.network = library.network if bool((theta[library.sines] != 0).any()) else None
         self.register_buffer("theta", theta)
         small = self.channels * len(library.eigenvalues) <= _DENSE
+        allowed = library.allowed  # rates of all channels may be further ones
+        self.allowed = None if allowed is None else allowed.repeat(self.channels // len(allowed), 1)
         self._linear = [j for j in active if library.terms[j].linear
                         and (small or not (library.terms[j].varies or library.terms[j].axis != VALUE))]
         self._products = [j for j in active if j not in self._linear]
@@ -203,11 +207,13 @@ class LawField(nn.Module):
             for j in self._linear:
                 term = library.terms[j]
                 blocks[:, :, term.products[0][0][0]] += library.symbol(term.power)[:, None] * self.theta[j]
-            return blocks
+            return blocks if self.allowed is None else blocks * self.allowed.T[:, :, None]
         dense = self.theta.new_zeros(self.channels, count, self.channels, count)
         for term, fields in self.coefficients(self._linear).items():
             for out, field in fields.items():
                 dense[out, :, term.products[0][0][0]] += self.matrix(term, field)
+        if self.allowed is not None:
+            dense = dense * self.allowed[:, :, None, None]
         return dense.reshape(1, self.size, self.size)
 
     def coefficients(self, terms: Sequence[int]) -> dict[Term, dict[int, Tensor]]:
@@ -279,7 +285,7 @@ class LawField(nn.Module):
                 if field is not None:
                     codes = library.transform.project(field)
                     total[:, c] += codes if not power else codes * library.symbol(power)
-        return total
+        return total if self.allowed is None else total * self.allowed
 
     def _explicit(self, term: Term, fields: dict[int, Tensor], z: Tensor, total: Tensor) -> None:
         """Add a linear term that couples harmonics to rates (B, C, K)."""

@@ -32,9 +32,11 @@ from inrflow.dynamics.laws.setting import (
     evenly,
     families_of,
     forecast_errors,
+    joined,
     resolved,
     shares_known,
     simplest,
+    tail,
     windows,
     worse,
 )
@@ -71,6 +73,7 @@ _TRAJECTORIES = 32  # equations come from so many trajectories, at most
 _FEW_JUDGES = 3  # of many codes, so many trajectories judge
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
 _OF_RATES = 0.3  # share of the time in which laws of second order are forecast
+_SETTLED = 0.3  # of the error at held-out points: what highest harmonics hold is less where these are not noise
 _COMPARED = 2  # laws that are forecast, at least
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of squared changes; of the time, after which families are no more compared
 
@@ -99,12 +102,15 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     fitted, judges = data.systems.split(np.random.default_rng(seed).permutation(len(data.u)), _SHARE)
     train, judge = data.take(np.sort(fitted)), data.take(np.sort(judges[:_JUDGES]))
     place, boundary, count, floor = choose(domains, boundary, train, seed, say, start + _CHOICE * seconds)
-    if count == FEW_HARMONICS and floor > _ROUGH:  # more would leave less: where all of a grid can be afforded, all
+    few, rough = count < FEW_HARMONICS, floor > _ROUGH
+    if few or rough:  # more would leave less: where all of a grid can be afforded, all
         grid, every = resolved(place, train, train.u.shape[-1] == place.dimensions > 1)
-        if grid is not place and count < every <= _MOST_OF_GRID // train.u.shape[-1]:
-            place, count, floor = grid, every, _LITTLE
+        most = FEW_HARMONICS if few else _MOST_OF_GRID // train.u.shape[-1]
+        if grid is not place and count < every <= most and (not few or tail(
+                grid.harmonics(every * joined(boundary), boundary), train) < _SETTLED * floor):
+            place, count, floor = grid, every, _SETTLED * floor if few else _LITTLE
     some = train.take(evenly(len(train.u), count * train.u.shape[-1]))
-    codes = fit_codes(place.harmonics(count, boundary), some.x, some.u)
+    codes = fit_codes(place.harmonics(count * joined(boundary), boundary), some.x, some.u)
     if codes.used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
         codes = fit_codes(place.harmonics(codes.used, boundary), some.x, some.u)
     states, spread = encode(codes, train)
@@ -168,8 +174,11 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             return effort() < until and not second and not least() < max(_NEAR * floor, _EXACT)
 
         if wanting() and not data.systems.counts:  # laws along single steps have no contexts
-            for law in along_single_steps(place, boundary, codes, families, train.t, states, spread, until):
-                consider(law, forecast_errors(law, judge))
+            for family in along_single_steps(place, boundary, codes, families, train.t, states, spread, until):
+                for law in family:  # the shorter ones too
+                    consider(law, forecast_errors(law, judge))
+                    if effort() > until:
+                        break
                 if not wanting():
                     break
     if not scored:
@@ -237,7 +246,7 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
     place, most = resolved(law.domain, train, flow)
     most = min(most, WITH_RATES // train.u.shape[-1]) if law.has_rates else most
     for factor in _FINEST if flow else _FINER:
-        now, size = law.codes.harmonics.count, min(int(factor * count), most)
+        now, size = law.codes.harmonics.count, min(int(factor * count), most * joined(law.boundary))
         steeper = 1 if flow else 1.5 if isinstance(law.domain, Box) and law.domain.dimensions > 1 else 2
         if size <= now or effort() + 3 * (size / now) ** steeper * spent > deadline:
             break
@@ -352,7 +361,7 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
 
 
 def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, families: Families, t: np.ndarray,
-                       states: np.ndarray, spread: np.ndarray, deadline: float) -> Iterator[Law]:
+                       states: np.ndarray, spread: np.ndarray, deadline: float) -> Iterator[Iterator[Law]]:
     """For each family of terms, in turn, laws refined along single steps: of all its terms, and shorter ones."""
     terms, known = families.every, shares_known(codes, spread)
     equations = normal_equations(library_of(terms, codes.harmonics), t, states, spread, known, False)
@@ -373,7 +382,7 @@ def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, fami
 
     for active in families.active:
         if effort() < deadline:
-            yield from laws(active)
+            yield laws(active)
 
 
 def _judged(train: Data, states: np.ndarray, error: float, judge: Data, law: Law) -> tuple[Law, np.ndarray] | None:

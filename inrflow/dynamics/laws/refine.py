@@ -56,9 +56,8 @@ class Refinement:
         self.rows = torch.tensor(known.ravel() >= 0.5)  # codes that points determine: those compared
         self.prior = torch.tensor(law.codes.variance.ravel())
         self.mean = torch.tensor(law.codes.mean.ravel())
-        edges = shells(law.codes.harmonics.count)
-        self.shell = torch.tensor(np.concatenate([np.digitize(np.arange(edges[-1]), edges[1:]) + len(edges) * c
-                                                  for c in range(len(law.codes.mean))]))
+        shell = shells(law.codes.harmonics.count, self.library.allowed)
+        self.shell = torch.tensor(np.concatenate([shell + (shell.max() + 1) * c for c in range(len(law.codes.mean))]))
         self.longest, self.deadline = law.longest, effort() + seconds
         self.data = data = self._affordable(data, seconds, uncertain)
         systems, self.which = data.system.unique(return_inverse=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -160,7 +159,7 @@ class NormalEquations:
 
 def _solved(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Solution (J,) of normal equations, their diagonal scaled to one, and the inverse of the matrix (J, J)."""
-    scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
+    scale = np.sqrt(np.where(np.diag(gram) > 0, np.diag(gram), 1.0))
     inverse = np.linalg.inv(gram / scale / scale[:, None] + np.diag(ridges))
     return inverse @ (right / scale) / scale, inverse / scale / scale[:, None]
 
@@ -188,38 +187,39 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     trajectories, times, channels = codes.shape[:3]
     rows = min(rows or codes.shape[3], codes.shape[3])
     spread, known = spread[..., :rows], known[..., :rows]
-    edges = shells(rows)
+    shell = shells(rows, library.allowed)
     folds = min(folds, trajectories)
-    terms, groups = len(library.terms), len(edges) - 1
+    terms, groups = len(library.terms), shell.max() + 1
     gram, right = np.zeros((folds, groups, terms, terms)), np.zeros((folds, groups, terms, channels))
     total, count = np.zeros((folds, groups, channels)), np.zeros((folds, groups))
     first, last = (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
     if paths is not None:
         first, last = 0, times - 1
-    own = partial(_sums, library, cumulative, second, first, last, edges)
+    own = partial(_sums, library, cumulative, second, first, last, shell)
     given = ((t[s], codes[s], None if paths is None else paths[s]) for s in range(trajectories))
     for s, parts in enumerate(team.map(own, given)):
         for sums, part in zip((gram, right, total, count), parts, strict=True):
             sums[s % folds] += part
     times_noise = 1 if cumulative else 6 if second else 2
-    least, share, energy = (np.add.reduceat(a, edges[:-1], -1).T / np.diff(edges)[:, None]
+    least, share, energy = (np.stack([a[:, shell == g].mean(1) for g in range(groups)])
                             for a in (times_noise * spread.mean(0), known, codes[..., :rows].var((0, 1))))
     least = np.where(share < np.minimum(_KNOWN, share.max(0)), np.inf, least)
-    return NormalEquations(gram, right, total, count, spline_errors(t, codes[..., :rows], edges), least, energy)
+    return NormalEquations(gram, right, total, count, spline_errors(t, codes[..., :rows], shell), least, energy)
 
 
-def _sums(library: Library, cumulative: bool, second: bool, first: int, last: int, edges: list[int],
+def _sums(library: Library, cumulative: bool, second: bool, first: int, last: int, shell: np.ndarray,
           given: tuple[np.ndarray, np.ndarray, Tensor | None]) -> tuple[np.ndarray, ...]:
     """Gram (L, J, J), right (L, J, C), total (L, C) and count (L,) of one path's equations, its times, codes and codes
     at nodes given."""
-    integrals, changes = _equations(library, *given[:2], first, last, int(edges[-1]), given[2], second)
+    integrals, changes = _equations(library, *given[:2], first, last, len(shell), given[2], second)
     if cumulative:
         integrals, changes = (np.concatenate([0 * a[:1], np.cumsum(a, 0)]) for a in (integrals, changes))
         integrals, changes = integrals - integrals.mean(0), changes - changes.mean(0)
     parts = []
-    for begin, end in pairwise(edges):
-        a = np.moveaxis(integrals[:, :, begin:end], 1, -1).reshape(-1, integrals.shape[1])
-        y = np.moveaxis(changes[:, :, begin:end], 1, -1).reshape(-1, changes.shape[1])
+    for group in range(int(shell.max()) + 1):
+        own = shell == group
+        a = np.moveaxis(integrals[:, :, own], 1, -1).reshape(-1, integrals.shape[1])
+        y = np.moveaxis(changes[:, :, own], 1, -1).reshape(-1, changes.shape[1])
         parts.append((a.T @ a, a.T @ y, (y**2).sum(0), np.asarray(len(y))))
     return tuple(map(np.stack, zip(*parts, strict=True)))
 
@@ -272,7 +272,7 @@ def supports_of(equations: NormalEquations, active: Sequence[list[int]], count: 
     return result
 
 
-def spline_errors(t: np.ndarray, codes: np.ndarray, edges: list[int]) -> np.ndarray:
+def spline_errors(t: np.ndarray, codes: np.ndarray, shell: np.ndarray) -> np.ndarray:
     """Mean squared errors (L, C) of splines at inner frames that were left out, by shells of harmonics."""
     times = codes.shape[1]
     errors = []
@@ -284,14 +284,21 @@ def spline_errors(t: np.ndarray, codes: np.ndarray, edges: list[int]) -> np.ndar
     if not errors:
         errors = [np.diff(codes, axis=1).var((0, 1))]
     mean = np.mean(errors, 0)  # (C, K)
-    return np.stack([mean[:, a:b].mean(1) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    return np.stack([mean[:, shell == g].mean(1) for g in range(shell.max() + 1)])
 
 
-def shells(count: int) -> list[int]:
-    """Edges of groups of harmonics, wider the higher they are."""
+def shells(count: int, allowed: Tensor | None = None) -> np.ndarray:
+    """Numbers (K,) of groups of harmonics, wider the higher they are; of the same channels (C, K) each."""
+    if allowed is not None:
+        _, channels = np.unique(allowed.numpy()[:, :count], axis=1, return_inverse=True)
+        result = np.zeros(count, dtype=int)
+        for pattern in range(channels.max() + 1):
+            own = channels.ravel() == pattern
+            result[own] = shells(int(own.sum())) + (result.max() + 1) * (pattern > 0)
+        return result
     edges = [0]
     while edges[-1] < count:
         edges.append(min(count, max(edges[-1] + 3, int(edges[-1] * 1.25))))
     if len(edges) > 2 and edges[-1] - edges[-2] < 3:
         del edges[-2]
-    return edges
+    return np.repeat(np.arange(len(edges) - 1), np.diff(edges))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Harmonics, Sphere
+from inrflow.domains import BOUNDARIES, HELD, NATURAL, NO_SLIP, Box, Domain, Flows, Harmonics, Sphere
 from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.codes import HarmonicCodes, held_out_errors, point_sets
 from inrflow.dynamics.laws.contexts import Systems
@@ -30,6 +30,8 @@ FEW_CODES = 1024  # of more, fewer trajectories are looked at
 _FEWEST_TRAJECTORIES, _OF_FEW_CODES = 8, 32
 _TOLD = 0.7  # of the points that all trajectories share, in the plane and beyond: more harmonics stand for each other
 _MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
+_PAIRS = (NATURAL, HELD, f"{HELD}-{NATURAL}", f"{NATURAL}-{HELD}")  # conditions at both walls
+_MODES, _CLEARLY = 64, 0.8  # harmonics by which they are chosen, and the share of the error that another one must leave
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
 _HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
 _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
@@ -80,11 +82,14 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
            ) -> tuple[Domain, str, int, float]:
     """Domain, boundary condition and number of harmonics that fit held-out points best, the fewer where it is close.
 
-    And their error at these points. deadline: of effort, for all but the first.
+    The number is that of a channel. And their error at these points. deadline: of effort, for all but the first.
     """
     some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
-    bases = [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
-                                                            boundary else BOUNDARIES if bounded(place) else [NATURAL])]
+    bases: list[tuple[Domain, str]] = [(place, conditions(place, some, seed)) for place in domains
+                                       if isinstance(place, Box) and bounded(place) and boundary is None]
+    bases += [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
+                                                             boundary else BOUNDARIES if bounded(place) else [NATURAL])
+              if (place, kind) not in bases]
     errors: dict[tuple[int, int], float] = {}
     points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
     if data.x.shape[-1] > 1 and np.equal(data.x, data.x[:1]).all():
@@ -92,7 +97,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     for i, (place, kind) in enumerate(bases):
         size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else FEW_HARMONICS, points)
         while size >= _FEWEST and (effort() < deadline or not errors):
-            errors[i, size] = held_out_errors(place.harmonics(size, kind), some.x, some.u, seed)
+            errors[i, size] = held_out_errors(place.harmonics(size * joined(kind), kind), some.x, some.u, seed)
             if errors[i, size] > _HOPELESS * min(errors.values()):
                 break
             size = int(size / 1.6)
@@ -100,6 +105,28 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     i, size = min((key for key in errors if errors[key] <= _FEWER * least), key=lambda key: (key[1], key[0]))
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
     return *bases[i], size, errors[i, size]
+
+
+def conditions(box: Box, data: Data, seed: int) -> str:
+    """The boundary condition, of each channel at each wall of a box, that fits held-out points best, axis by axis."""
+    found, frames = [], data.u[:, :: max(data.u.shape[1] // 3, 1)]
+    size = min(_MODES, frames.shape[2] // 2)
+    for c in range(frames.shape[3]):
+        best, least = [NATURAL] * box.dimensions, np.inf
+        for j in (j for j, axis in enumerate(box.axes) if axis != PERIODIC):
+            for pair in _PAIRS:
+                trial = [*best[:j], pair, *best[j + 1 :]]
+                harmonics = box.harmonics(size, "/".join(trial))
+                error = held_out_errors(harmonics, data.x[:_FEW], frames[:_FEW, :, :, c : c + 1], seed)
+                if error < _CLEARLY * least:
+                    best, least = trial, error
+        found.append("/".join(best) if len(set(best)) > 1 else best[0])
+    return ", ".join(found) if len(set(found)) > 1 else found[0]
+
+
+def joined(boundary: str) -> int:
+    """How many families of harmonics channels of these boundary conditions have together."""
+    return len(set(boundary.split(", ")))
 
 
 def resolved(domain: Domain, data: Data, flow: bool) -> tuple[Domain, int]:
@@ -112,6 +139,16 @@ def resolved(domain: Domain, data: Data, flow: bool) -> tuple[Domain, int]:
     if grid is None or points < len(data.x[0]) or not np.equal(data.x, data.x[:1]).all():
         return domain, int(_OF_POINTS[domain.dimensions] * points)
     return grid, math.prod(grid.functions)
+
+
+def tail(harmonics: Harmonics, data: Data) -> float:
+    """What codes would hold of the variance if all were as large as the highest eighth on a grid; mean of channels."""
+    frames, left = data.u[:, :: max(data.u.shape[1] // 3, 1)].reshape(-1, *data.u.shape[2:]), 0.0
+    for c in range(frames.shape[2]):
+        own = np.arange(harmonics.count) if harmonics.allowed is None else np.flatnonzero(harmonics.allowed[c])
+        z = np.linalg.lstsq(harmonics.values(data.x[0])[:, own], np.nan_to_num(frames[:, :, c]).T, rcond=None)[0]
+        left += (z[-(len(z) // 8 + 1) :] ** 2).mean() * len(z) / (frames[:, :, c].var() + 1e-300) / frames.shape[2]
+    return left
 
 
 def evenly(trajectories: int, codes: int, most: int | None = None) -> np.ndarray:
@@ -144,11 +181,11 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
 
 
 def worse(errors: np.ndarray, others: np.ndarray) -> bool:
-    """Whether errors (S,) of trajectories are above others by more than the standard error of the mean difference."""
-    if not np.isfinite(errors).all():
-        return True
+    """Whether errors (S,) of trajectories are above others by more than the standard error of the mean difference, to
+    which one lost trajectory adds as much as to the mean, or by as much as the others."""
     difference = errors - others
-    return float(difference.mean()) > float(difference.std() / math.sqrt(max(len(difference) - 1, 1)))
+    error = float(difference.std() / math.sqrt(max(len(difference) - 1, 1))) if np.isfinite(errors).all() else -1.0
+    return not float(difference.mean()) <= min(error, float(others.mean()))
 
 
 def simplest(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
@@ -175,6 +212,8 @@ def shares_known(codes: HarmonicCodes, spread: np.ndarray) -> np.ndarray:
     None of flows' higher modes, whose rates lack the transport by those that are left out.
     """
     known = 1 - spread.mean(0) / codes.variance
+    if codes.harmonics.allowed is not None:
+        known = known * codes.harmonics.allowed
     if codes.harmonics.components > 1:
         known[:, int(_RESOLVED * codes.harmonics.count) :] = 0.0
     return known

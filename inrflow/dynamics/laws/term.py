@@ -19,6 +19,7 @@ from inrflow.dynamics.laws.terms import term_from_state
 from inrflow.errors import UserError
 
 _KEPT = 64  # contexts
+_MOST_STEPS, _DENSE = 2.0**8, 400  # of the splitting of stiff laws; of more codes that are coupled, no more of them
 _SERIES = 1.0  # norm up to which the series of the products is used: an error of 1/24 of a standard deviation
 
 
@@ -117,8 +118,9 @@ class LawTerm(FieldTerm):
         """Flow (S, n + P, n + P) of the law linearised at states (S, n + P), over times gap (S or 1,); contexts stay.
 
         Strang splitting: the linear part, which may be stiff, is exponentiated in its blocks; the products, a series
-        of third order, in steps that are short for them. Products couple the leading harmonics alone, so that the cost
-        of spreads is bounded: errors of the others are small, and decay.
+        of third order, in steps that are short for them, and for the waves that both make together: longer ones grow
+        without limit. Products couple the leading harmonics alone, so that the cost of spreads is bounded: errors of
+        the others are small, and decay.
         """
         size = state.shape[1] - len(self.by_context)
         result = torch.eye(state.shape[1]).to(state).repeat(len(state), 1, 1)
@@ -147,7 +149,10 @@ def _tangent_flow(law: LawField, z: Tensor, gap: Tensor) -> Tensor:
     count = len(law.library.eigenvalues)
     lead = min(count, max(1, law.leading // channels))
     product = _of_products(law, z, lead) * gap[:, None, None]
-    halvings = max(0, math.ceil(math.log2(max(float(product.detach().abs().sum(-1).max()), 1e-12) / _SERIES)))
+    norm = float(product.detach().abs().sum(-1).max())
+    linear = float(law.blocks[:lead].detach().abs().sum(-1).max() * gap.max())
+    most = 1.0 if law.coupled and law.size > _DENSE else _MOST_STEPS
+    halvings = math.ceil(math.log2(max(norm / _SERIES, min(math.sqrt(norm * linear), most), 1.0)))
     product = product / 2**halvings
     eye = torch.eye(channels * lead).to(product)
     small = eye + product + product @ (product @ (eye + product / 3) / 2)
@@ -224,4 +229,6 @@ def _of_products(law: LawField, z: Tensor, lead: int | None = None) -> Tensor:
         table = library.table(axis, lead)
         part = library.projected(weight.expand(len(codes), len(table))[..., None] * table, lead)
         result[:, out, :, channel] += part if operator is None else operator @ part
+    if law.allowed is not None:
+        result *= law.allowed[:, :lead, None, None]
     return result.flatten(3, 4).flatten(1, 2)

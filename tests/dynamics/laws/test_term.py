@@ -105,3 +105,14 @@ def test_a_law_saved_before_laws_had_contexts_is_read(reaction):
     again.load_state_dict(state)
     z = codes(reaction)
     torch.testing.assert_close(again(torch.zeros(()), z), reaction(torch.zeros(()), z))
+
+
+@pytest.mark.parametrize("gap", [0.1, 0.4])
+def test_the_linearised_flow_of_short_waves_does_not_grow(gap):
+    """Of waves of which one half is a product: u_t = u v, v_t = lap u, about u = 1."""
+    waves = law([LAPLACIAN, CROSS], [[0.0, 1.0], [1.0, 0.0]], 1)
+    z = 0.01 * codes(waves, 1)
+    z[:, 0] = 1.0
+    exact = torch.linalg.matrix_exp(waves.jacobian(torch.zeros(1).double(), z) * gap)
+    ratio = waves.tangent_flow(z, torch.tensor([gap]).double()).norm() / exact.norm()
+    assert 0.9 < float(ratio) < 1.1

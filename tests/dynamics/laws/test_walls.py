@@ -1,0 +1,87 @@
+"""Channels with boundary conditions of their own at each wall of a box."""
+
+import numpy as np
+import pytest
+import torch
+
+from inrflow.domains import Box
+from inrflow.dynamics.laws import Systems, fit_law
+from inrflow.dynamics.laws.codes import fit_codes
+from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.setting import Data, conditions, forecast_errors, tail, worse
+from inrflow.dynamics.laws.term import LawTerm
+from inrflow.dynamics.laws.terms import VALUE, Term
+
+TUBE = Box([0.0], [1.0], ["walled"])
+OPEN = "natural-held, held-natural"  # pressure and velocity in a tube closed on the left and open on the right
+
+
+def _tube(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """p_t = -v_x, v_t = -p_x in closed form: quarter waves, cos q x cos q t and sin q x sin q t."""
+    t, x = np.arange(10) * 0.05, (np.arange(40) + 0.5) / 40
+    q = (np.arange(5) + 0.5) * np.pi
+    size = np.random.default_rng(seed).standard_normal((count, 5, 1, 1)) / (1 + np.arange(5))[:, None, None]
+    p = (size * np.cos(q[:, None] * t)[..., None] * np.cos(q[:, None] * x)[:, None]).sum(1)
+    v = (size * np.sin(q[:, None] * t)[..., None] * np.sin(q[:, None] * x)[:, None]).sum(1)
+    return t, x[:, None], np.stack([p, v], -1)
+
+
+def _data(t: np.ndarray, x: np.ndarray, u: np.ndarray) -> Data:
+    return Data(np.broadcast_to(t, u.shape[:2]), np.broadcast_to(x, (len(u), *x.shape)), u,
+                Systems(np.zeros(len(u), dtype=int)))
+
+
+def test_sound_in_a_tube_with_one_open_end_is_found() -> None:
+    t, x, u = _tube(8, 0)
+    law = fit_law(t, x, u, TUBE, seconds=4)
+    assert law.boundary == OPEN
+    assert forecast_errors(law, _data(*_tube(3, 1))).max() < 1e-8
+    text = " ".join(law.written(["p", "v"], ["x"]))
+    assert "dv/dx" in text
+    assert "dp/dx" in text
+
+
+def test_conditions_of_each_channel_and_axis_are_those_of_the_field() -> None:
+    box = Box([0.0, 0.0], [1.0, 2.0], ["walled", "periodic"])
+    x = np.random.default_rng(0).random((300, 2)) * [1, 2]
+    k = np.arange(1, 4)[:, None]
+    along = np.cos(np.pi * k * x[:, 1] + k)
+    fields = [np.sin(np.pi * k * x[:, 0]) * along, np.cos(np.pi * k * x[:, 0]) * along]
+    size = np.random.default_rng(1).standard_normal((4, 4, 3))
+    u = np.stack([size @ f for f in fields], -1)
+    assert conditions(box, _data(np.arange(4.0), x, u), 0) == "held/natural, natural"
+
+
+def test_codes_that_a_channel_does_not_use_stay_zero_and_jacobians_agree_with_differences() -> None:
+    box = Box([0.0, 0.0], [1.0, 2.0], ["walled", "walled"])
+    harmonics = box.harmonics(40, "natural, held/natural")
+    allowed = harmonics.allowed
+    assert allowed is not None
+    x = np.random.default_rng(0).random((200, 2)) * [1, 2]
+    u = np.random.default_rng(1).standard_normal((2, 3, 200, 2))
+    codes = fit_codes(harmonics, np.broadcast_to(x, (2, 200, 2)), u)
+    z = torch.tensor(codes.encode(x, u)[0][0]).flatten(1)
+    assert not z.unflatten(1, (2, -1))[:, ~torch.tensor(allowed)].any()
+    terms = (Term((((0, VALUE),),), 1), Term((((1, 0),),)), Term((((0, VALUE), (0, 0)),)), Term((((1, VALUE),),), 1))
+    theta = np.array([[0.1, 0.2], [-1.0, 0.0], [0.0, 0.5], [0.0, 0.3]])
+    term = LawTerm.of(Law(box, "natural, held/natural", terms, theta, 0 * theta, codes))
+    rate = term(torch.zeros(()), z)
+    assert not rate.unflatten(1, (2, -1))[:, ~torch.tensor(allowed)].any()
+    slopes = torch.autograd.functional.jacobian(lambda one: term(torch.zeros(()), one[None])[0], z[0])
+    own = torch.tensor(allowed).flatten()
+    torch.testing.assert_close(term.jacobian(torch.zeros(()), z[:1])[0][:, own], slopes[:, own])
+
+
+def test_noise_on_a_grid_is_told_from_waves_that_it_resolves() -> None:
+    grid = Box([0.0], [1.0], ["periodic"], [31])
+    x = np.arange(32)[:, None] / 32
+    smooth = np.exp(np.sin(2 * np.pi * x.T + np.arange(6)[:, None])).reshape(2, 3, 32, 1)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(smooth.shape)
+    left = [tail(grid.harmonics(31), _data(np.arange(3.0), x, u)) for u in (smooth, smooth + noise)]
+    assert left[0] < 1e-12
+    assert left[1] == pytest.approx(noise.var() / (smooth + noise).var(), rel=0.5)
+
+
+def test_one_trajectory_whose_forecast_is_lost_makes_a_law_worse() -> None:
+    assert worse(np.array([1.0, 0.1, 0.1, 0.1]), np.full(4, 0.1))
+    assert not worse(np.array([0.11, 0.1, 0.09, 0.1]), np.full(4, 0.1))
