@@ -116,7 +116,11 @@ def _on(surrogate: Surrogate, decoder: DomainHarmonicDecoder, domain: Domain, th
 
     def carried(values: Tensor) -> Tensor:
         table = values[: decoder.code_size].reshape(channels, ours.count).numpy()
-        return torch.tensor(_carried(table, ours.eigenvalues, theirs.eigenvalues)).flatten()
+        every = np.full((channels, theirs.count), table.min())
+        for c in range(channels):  # each has the harmonics that it uses
+            own, new = (slice(None) if one.allowed is None else one.allowed[c] for one in (ours, theirs))
+            every[c, new] = _carried(table[c : c + 1, own], ours.eigenvalues[own], theirs.eigenvalues[new])
+        return torch.tensor(every).flatten()
 
     size = decoder.code_size
     spread, rest = carried(prior.variances), prior.context(len(prior.mean) - size).covariance
