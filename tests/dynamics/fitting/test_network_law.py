@@ -39,7 +39,7 @@ def ground():
     data = Data(np.broadcast_to(GAP * np.arange(FRAMES), u.shape[:2]), x, u, Systems(np.zeros(10, dtype=int)))
     box = Box([0.0], [1.0], ["walled"])
     codes = fit_codes(box.harmonics(24, "natural"), x, u)
-    return Ground(box, "natural", codes, data, *encode(codes, data), None)
+    return Ground(box, "natural", codes, data, *encode(codes, data))
 
 
 def test_solved_weights_are_those_of_the_kinetics(ground):
