@@ -9,7 +9,7 @@ from scipy.fft import dct, idct
 from scipy.integrate import solve_ivp
 
 from inrflow.domains import Box
-from inrflow.dynamics.fitting.network_law import Ground, architectures, moments, own_paths, solved
+from inrflow.dynamics.fitting.network_law import NetworkGround, architectures, moments, own_paths, solved
 from inrflow.dynamics.laws import Systems
 from inrflow.dynamics.laws.codes import fit_codes
 from inrflow.dynamics.laws.fit import integrable
@@ -39,7 +39,7 @@ def ground():
     data = Data(np.broadcast_to(GAP * np.arange(FRAMES), u.shape[:2]), x, u, Systems(np.zeros(10, dtype=int)))
     box = Box([0.0], [1.0], ["walled"])
     codes = fit_codes(box.harmonics(24, "natural"), x, u)
-    return Ground(box, "natural", codes, data, *encode(codes, data))
+    return NetworkGround(box, "natural", codes, data, *encode(codes, data), None)
 
 
 def test_solved_weights_are_those_of_the_kinetics(ground):
