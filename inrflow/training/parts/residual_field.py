@@ -182,8 +182,10 @@ def _weighed(
         ahead.append(fold.ahead.against(conditioned, c))
     inside, outside = Comparison.joined(between), Comparison.joined(ahead)
     weights = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
-    # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
-    channel = min((replace(one, spread=(max(inside.spread(one), 1.0), 1.0)) for one in weights), key=inside.crps)
+    # covariances were fitted to the held-out places, too: a mean, a variance and a length along each axis are spent on
+    # them (as in restricted likelihoods), and they are no reason for smaller deviations
+    spent = (folds[0].count / max(folds[0].count - 2 - len(places.period), 1)) ** 0.5
+    channel = min((replace(one, spread=(max(inside.spread(one), spent), 1.0)) for one in weights), key=inside.crps)
     decay, chosen = Decay(), torch.zeros_like(outside.lead)
     alone = least = outside.mean_square(chosen)
     for own, memory, kept in product((False, True), _MEMORIES, _KEPT):
@@ -206,8 +208,7 @@ def _cautious(factor: float, places: int) -> float:
 def _training_rows(surrogate: Surrogate, problem: Problem) -> Rows:
     """Rows of the training frames, as many as are looked at."""
     parts: list[Rows] = []
-    for index in problem.train:
-        inner = surrogate._inner(problem.source.batch([index], normalised=False))
+    for inner in (surrogate._inner(problem.source.batch([index], normalised=False)) for index in problem.train):
         parts += rows_of(inner.t, inner.x, inner.u, inner.delay)
         if sum(len(part.t) for part in parts) > _ROWS:
             break
@@ -309,14 +310,12 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int) -> Iterator[Fold]:
                 given.mean.double()[known], edge.double()[known])
 
         hidden = _at(inner.first_frames(past), held)
-        after = inner.frames(slice(past, None))
-        between = targets(_thinned(hidden)[0], torch.zeros(1).bool())
-        later, some = _thinned(after)
-        left = forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
-        apart = joined(rows_of(hidden.t, hidden.x, hidden.u.double() - left, hidden.delay))
+        later, some = _thinned(inner.frames(slice(past, None)))
+        left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
+        apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
         places = hidden.x[0, 0].double().numpy() if problem.source.shared_points else np.empty((0, hidden.x.shape[-1]))
-        yield Fold(rows_and_codes(model.decoder, estimate, window), between, targets(later, ~held[some]), places,
-                   points, apart)
+        yield Fold(rows_and_codes(model.decoder, estimate, window), targets(_thinned(hidden)[0], torch.zeros(1).bool()),
+                   targets(later, ~held[some]), places, points, apart)
 
 
 def _windows(surrogate: Surrogate, problem: Problem) -> tuple[TrajectoryBatch, int]:
