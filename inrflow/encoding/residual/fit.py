@@ -180,6 +180,12 @@ def fitted(covariance: Covariance, samples: Samples, data: Blocks, iterations: i
     return covariance.at(torch.as_tensor(found.x))
 
 
+def spent(places: int, axes: int) -> float:
+    """Factor on deviations that so many places were fitted with: a mean, a variance and a length along each axis were
+    spent on them, as restricted likelihoods count."""
+    return float((places / max(places - 2 - axes, 1)) ** 0.5)
+
+
 # ---- first values and priors ----
 
 _PARTS, _LENGTHS, _STEPS = (0.5, 0.2), (1.5, 0.4), (15.0, 4.0)  # of the variance, the deviation of places, the step

@@ -28,6 +28,7 @@ from inrflow.encoding.residual.field import (
     joined,
     rows_of,
 )
+from inrflow.encoding.residual.fit import spent
 from inrflow.encoding.residual.neighbours import MOST_OF_TIME
 from inrflow.encoding.residual.places import Places
 from inrflow.evaluation.forecast import forecast
@@ -182,21 +183,20 @@ def _weighed(
         ahead.append(fold.ahead.against(conditioned, c))
     inside, outside = Comparison.joined(between), Comparison.joined(ahead)
     weights = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
-    # covariances were fitted to the held-out places, too: a mean, a variance and a length along each axis are spent on
-    # them (as in restricted likelihoods), and they are no reason for smaller deviations
-    spent = (folds[0].count / max(folds[0].count - 2 - len(places.period), 1)) ** 0.5
-    channel = min((replace(one, spread=(max(inside.spread(one), spent), 1.0)) for one in weights), key=inside.crps)
+    # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
+    least = spent(folds[0].count, len(places.period))
+    channel = min((replace(one, spread=(max(inside.spread(one), least), 1.0)) for one in weights), key=inside.crps)
     decay, chosen = Decay(), torch.zeros_like(outside.lead)
-    alone = least = outside.mean_square(chosen)
+    alone = best = outside.mean_square(chosen)
     for own, memory, kept in product((False, True), _MEMORIES, _KEPT):
         other = Decay(memory, kept, own)
         weight = channel.weight * torch.as_tensor(other(outside.lead.numpy()))
         error = outside.mean_square(weight, own)
-        if float(error.mean()) < _CLEARLY * float(least.mean()) and bool((error <= alone).all()):
-            decay, chosen, least = other, weight, error
+        if float(error.mean()) < _CLEARLY * float(best.mean()) and bool((error <= alone).all()):
+            decay, chosen, best = other, weight, error
     channel = replace(channel, growth=outside.growth(channel, chosen, decay.own))
     spread = channel.spread[0], _cautious(outside.spread(channel, chosen, decay.own), folds[0].count)
-    return replace(channel, decay=decay, spread=spread), inside, float(least.mean())
+    return replace(channel, decay=decay, spread=spread), inside, float(best.mean())
 
 
 def _cautious(factor: float, places: int) -> float:

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 from inrflow.encoding.residual.covariance import Covariance, Form
-from inrflow.encoding.residual.fit import Blocks, Samples, blocks_of, fit_covariance
+from inrflow.encoding.residual.fit import Blocks, Samples, blocks_of, fit_covariance, spent
 
 FORM = Form((1.5,), 0.5, (0, 1), (True, True))
 TRUE = Covariance.of(FORM, [1e-3, 1.0], [5.0, 5.0], 0.1, [[0.6, 0.2]])
@@ -92,3 +92,10 @@ def test_blocks_hold_few_places_at_several_times_and_moving_points():
     random = np.random.default_rng(0)
     drifting = Samples(random.uniform(0, 9, 500), random.uniform(0, 1, (500, 2)), np.arange(500), np.ones(500))
     assert blocks_of(drifting, random).t.shape[1] == 110
+
+
+def test_what_is_spent_on_few_places_comes_back_as_of_least_squares():
+    random = np.random.default_rng(2)
+    design, noise = random.standard_normal((4000, 15, 4)), random.standard_normal((4000, 15, 1))
+    left = noise - design @ np.linalg.solve(design.mT @ design, design.mT @ noise)
+    assert spent(15, 2) * left.std() == pytest.approx(1.0, abs=0.02) and spent(4000, 2) < 1.001
