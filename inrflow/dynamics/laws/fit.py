@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
@@ -72,8 +73,9 @@ _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of si
 _TRAJECTORIES = 32  # equations come from so many trajectories, at most
 _FEW_JUDGES = 3  # of many codes, so many trajectories judge
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
-_OF_RATES = 0.3  # share of the time in which laws of second order are forecast
 _SETTLED = 0.3  # of the error at held-out points: what highest harmonics hold is less where these are not noise
+_OF_RATES, _OF_SECOND_ORDER = 0.35, 0.3  # share of the time in which laws of second order are sought; error from which
+# on none of first order is
 _COMPARED = 2  # laws that are forecast, at least
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of squared changes; of the time, after which families are no more compared
 
@@ -131,12 +133,6 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     def regressed(families: Families) -> tuple[float, list[Law]]:
         return candidates(place, boundary, codes, families, train, states, spread, say)
 
-    simple = regressed(families)
-    if rates and simple[0] > _UNEXPLAINED:
-        scored += fit_second_order(Ground(place, boundary, codes, train, states, spread), judge, simple[0],
-                                   start + _OF_RATES * seconds, units, say)
-    second = bool(scored)
-
     def sought(laws: list[Law], share: float) -> None:
         laws = [law for law in laws if well_posed(law, float((train.t[:, -1] - train.t[:, 0]).max()))]
         for judged in team.map(partial(_judged, train, states, coarse, judge), laws):
@@ -145,25 +141,25 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             if effort() - start > (share if len(scored) >= _COMPARED else 1.0) * seconds:
                 break
 
-    def ranked() -> Iterator[list[Law]]:
-        """Laws of all families, as they are asked for; ranked by misfits before any is forecast, which costs more,
-        where those of the first family explain little."""
-        in_place = list(families.in_place(codes.harmonics, bool(train.systems.counts)))
-        wider = [partial(regressed, one) for one in (
-            *in_place[:1], *families.with_multipliers(place, states.shape[2]), *in_place[1:])]
-        found, pause = [simple], effort() + _RANKED * seconds
-        while wider and min(misfit for misfit, _ in found) > _UNEXPLAINED and effort() < pause:
-            found.append(wider.pop(0)())
-        least = min(misfit for misfit, _ in found)
-        yield from (laws for _, laws in sorted(found, key=lambda pair: int(np.log2(pair[0] / least))))
-        yield from (one()[1] for one in wider)
-
     def least() -> float:
         return min((float(errors.mean()) for errors, _ in scored), default=np.inf)
 
+    # Families are ranked by misfits before any law is forecast, which costs more, where the first explains little.
+    in_place = list(families.in_place(codes.harmonics, bool(train.systems.counts)))
+    wider = [partial(regressed, one) for one in (
+        *in_place[:1], *families.with_multipliers(place, states.shape[2]), *in_place[1:])]
+    found, pause = [regressed(families)], effort() + _RANKED * seconds
+    while wider and min(misfit for misfit, _ in found) > _UNEXPLAINED and effort() < pause:
+        found.append(wider.pop(0)())
+    lowest = min(misfit for misfit, _ in found)
+    if rates and lowest > _UNEXPLAINED:
+        scored += fit_second_order(Ground(place, boundary, codes, train, states, spread), judge, lowest,
+                                   start + _OF_RATES * seconds, units, say)
+    second = least() < _OF_SECOND_ORDER
+    ranked = [laws for _, laws in sorted(found, key=lambda pair: int(np.log2(pair[0] / lowest)))]
     deadline = start + (1 - _KEPT) * seconds
     with suppress(OutOfTime), effort.limited(lambda: bool(scored) and effort() > deadline):  # what is found is kept
-        for number, laws in enumerate(() if second else ranked()):
+        for number, laws in enumerate(() if second else chain(ranked, (one()[1] for one in wider))):
             sought(laws, 0.5 if number else 0.4)
             if least() < max(_LITTLE, _NOISY * floor) or effort() - start > 0.4 * seconds:
                 break
@@ -188,6 +184,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         pace = (began - start) / max(given - clock(), 1e-3)
         seconds = min(seconds, began - start + _IN_TIME * pace * clock())
     errors, law = simplest(scored)
+    second = law.has_rates
     exact = errors.mean() < _EXACT
     with suppress(OutOfTime), effort.limited(lambda: effort() > start + seconds):
         law = law if exact else shorter_steps(errors, law, judge, start + (1 - _KEPT) * seconds)

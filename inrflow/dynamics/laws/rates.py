@@ -29,6 +29,7 @@ from inrflow.numerics.team import team
 
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # that give equations, at most
+_WORTH = 0.1  # of the misfit, that a term saves
 _UNEXPLAINED = 1e-2  # misfit from which on coefficients may vary in place
 _PAYS = 0.2  # share of the misfit of laws of first order
 _JUDGED, _CLOSE = 5, 5.0  # laws are forecast, and all others whose misfit is at most so many times the least
@@ -46,23 +47,24 @@ def fit_second_order(ground: Ground, judge: Data, misfit: float, deadline: float
             channels * count > WITH_RATES):
         return []
     both = with_slopes(t, states)
-    families = families_of(ground.domain, codes.harmonics, both, units and (*units, *units))
-    ordered = _regressed(ground, families, largest_of(both))
+    families, largest = families_of(ground.domain, codes.harmonics, both, units and (*units, *units)), largest_of(both)
+    ordered = _regressed(ground, families, largest)
     for wider in families.in_place(codes.harmonics, False):
         if ordered[0][0] < _UNEXPLAINED or effort() > deadline:
             break
-        ordered = sorted([*ordered, *_regressed(ground, wider, largest_of(both))], key=lambda pair: pair[0])
+        ordered = sorted([*ordered, *_regressed(ground, wider, largest)], key=lambda pair: pair[0])
     log(f"  misfit {misfit:.1e} of laws of first order, {ordered[0][0]:.1e} of second order")
     if ordered[0][0] > _PAYS * misfit:
         return []
     scored: list[tuple[np.ndarray, Law]] = []
     span = float((t[:, -1] - t[:, 0]).max())
-    near = [law for number, (left, law) in enumerate(ordered)
-            if (number < _JUDGED or left < _CLOSE * ordered[0][0]) and well_posed(law, span)]
-    for judged in team.map(partial(_judged, t, states, judge), near):
+    near = sorted((pair for number, pair in enumerate(ordered)
+                   if (number < _JUDGED or pair[0] < _CLOSE * ordered[0][0]) and well_posed(pair[1], span)),
+                  key=lambda pair: math.log(pair[0] + 1e-300) + _WORTH * pair[1].size)  # what splines miss makes terms
+    for judged in team.map(partial(_judged, t, states, judge), [law for _, law in near]):
         if judged is not None and np.isfinite(judged[0]).all():
             scored.append(judged)
-            log(f"  {judged[0].mean():.2e} with {judged[1].size - channels} terms for rates, effort {effort():.1f} s")
+            log(f"  {judged[0].mean():.2e} with {judged[1].size - channels} terms, effort {effort():.1f} s")
         if scored and effort() > deadline:
             break
     return scored
