@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.encoding.residual.field import Conditioned
 from inrflow.model.ensemble import deviations, spread_of
 from inrflow.model.state_path import StatePath, filled
@@ -45,8 +45,24 @@ def forecast(surrogate: Surrogate, estimate: StateEstimate, batch: TrajectoryBat
     """Forecast all frames and points of a batch (data units) from the estimated states of its first frames.
 
     Values with a delay are forecast at their own times, with the standard deviation of their frame. Forecasts that
-    diverge are not finite.
+    diverge are not finite. The processes of a team forecast parts of the trajectories each, but for ensembles, whose
+    draws are those of the whole batch.
     """
+    count = min(team.size, len(batch)) if estimate.members is None else 1
+    if count < 2:
+        return _forecast(surrogate, with_std, (estimate, batch))
+    edges = [k * len(batch) // count for k in range(count + 1)]
+    rows = [slice(*pair) for pair in pairwise(edges)]
+    given = ((estimate.select(r), batch.select(r)) for r in rows)
+    parts = list(team.map(partial(_forecast, surrogate, with_std), given))
+    stds = [part.std for part in parts if part.std is not None]
+    return Forecast(torch.cat([part.mean for part in parts]), torch.cat(stds) if stds else None,
+                    max(part.rollout_seconds for part in parts), max(part.decode_seconds for part in parts))
+
+
+def _forecast(surrogate: Surrogate, with_std: bool, given: tuple[StateEstimate, TrajectoryBatch]) -> Forecast:
+    """The forecast of the trajectories of an estimate and a batch."""
+    estimate, batch = given
     size, decoder = surrogate.code_size, surrogate.decoder
     dtype = next(decoder.parameters()).dtype
     began = time.perf_counter()
@@ -134,28 +150,15 @@ def _by_covariance(surrogate: Surrogate, estimate: StateEstimate, states: Tensor
     if not bool((inner == inner[:1]).all()) and not (alike and bool(((since - since[:1]).abs() < _SAME).all())):
         # every trajectory has covariances of its own
         length = max(1, _NUMBERS // states.shape[-1] ** 2)
-    def given(start: int) -> tuple[StateEstimate, Tensor, Tensor, Tensor]:
+    for start in range(0, len(states), length):
         rows = slice(start, start + length)
-        return estimate.select(rows), inner[rows], states[rows], basis[rows] if len(basis) > 1 else basis
-
-    starts = range(0, len(states), length)
-    found = team.map(partial(_of_rows, surrogate.dynamics, size), map(given, starts))
-    for start, own in zip(starts, found, strict=True):
-        result[start : start + length] = own
-    return result
-
-
-def _of_rows(dynamics: Dynamics, size: int, given: tuple[StateEstimate, Tensor, Tensor, Tensor]) -> Tensor:
-    """Variances (S, T, N, C) of a few trajectories: their estimate, internal times, states and basis."""
-    estimate, inner, states, basis = given
-    result = torch.full((*states.shape[:2], *basis.shape[2:4]), float("nan"), dtype=torch.float64)
-    with torch.no_grad():
-        for k, cov in enumerate(StatePath(dynamics, estimate).covariance(inner, states)):
-            design = basis[:, k if basis.shape[1] > 1 else 0]
+        path = StatePath(surrogate.dynamics, estimate.select(rows))
+        for k, cov in enumerate(path.covariance(inner[rows], states[rows])):
+            design = basis[rows if len(basis) > 1 else slice(None), k if basis.shape[1] > 1 else 0]
             count = max(len(cov), len(design))
             for s in range(count):
                 variance = _variances(design[s if len(design) > 1 else 0], cov[s if len(cov) > 1 else 0, :size, :size])
-                result[:, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
+                result[rows, k][slice(s, s + 1) if count > 1 else slice(None)] = variance
     return result
 
 
