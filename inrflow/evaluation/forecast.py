@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
@@ -49,19 +49,25 @@ def forecast(surrogate: Surrogate, estimate: StateEstimate, batch: TrajectoryBat
     draws are those of the whole batch.
     """
     count = min(team.size, len(batch)) if estimate.members is None else 1
+    bare = replace(estimate, residual=None)
     if count < 2:
-        return _forecast(surrogate, with_std, (estimate, batch))
-    edges = [k * len(batch) // count for k in range(count + 1)]
-    rows = [slice(*pair) for pair in pairwise(edges)]
-    given = ((estimate.select(r), batch.select(r)) for r in rows)
-    parts = list(team.map(partial(_forecast, surrogate, with_std), given))
-    stds = [part.std for part in parts if part.std is not None]
-    return Forecast(torch.cat([part.mean for part in parts]), torch.cat(stds) if stds else None,
-                    max(part.rollout_seconds for part in parts), max(part.decode_seconds for part in parts))
+        result = _forecast(surrogate, with_std, (bare, batch))
+    else:
+        rows = [slice(*pair) for pair in pairwise(k * len(batch) // count for k in range(count + 1))]
+        given = ((bare.select(r), batch.select(r)) for r in rows)
+        parts = list(team.map(partial(_forecast, surrogate, with_std), given))
+        stds = [part.std for part in parts if part.std is not None]
+        result = Forecast(torch.cat([part.mean for part in parts]), torch.cat(stds) if stds else None,
+                          max(part.rollout_seconds for part in parts), max(part.decode_seconds for part in parts))
+    if estimate.residual is not None:
+        t = surrogate.scale.internal(batch.t[:, :, None] + (0.0 if batch.delay is None else batch.delay))
+        own = _with_residual(estimate.residual, result.mean, result.std, t.expand(result.mean.shape[:3]), batch.x)
+        result = replace(result, mean=own[0], std=own[1])
+    return result
 
 
 def _forecast(surrogate: Surrogate, with_std: bool, given: tuple[StateEstimate, TrajectoryBatch]) -> Forecast:
-    """The forecast of the trajectories of an estimate and a batch."""
+    """The forecast of the trajectories of an estimate and a batch, without the residual field."""
     estimate, batch = given
     size, decoder = surrogate.code_size, surrogate.decoder
     dtype = next(decoder.parameters()).dtype
@@ -89,9 +95,6 @@ def _forecast(surrogate: Surrogate, with_std: bool, given: tuple[StateEstimate, 
             mean = mean.unflatten(1, batch.u.shape[1:3])
         decode = time.perf_counter() - began
         std = predicted_std(surrogate, estimate, states, inner, x) if with_std and decoder.affine else None
-    if estimate.residual is not None:
-        at = inner[:, :, None] if batch.delay is None else surrogate.scale.internal(batch.t[:, :, None] + batch.delay)
-        mean, std = _with_residual(estimate.residual, mean, std, at.expand(mean.shape[:3]), batch.x)
     return Forecast(mean, std, rollout, decode)
 
 

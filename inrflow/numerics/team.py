@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing.connection import Client, Connection, Listener
 from time import monotonic
 from typing import Any, TypeVar
@@ -45,8 +45,10 @@ class Team:
     def __init__(self) -> None:
         self.size, self.device = 1, torch.device("cpu")
         self._others: list[Connection] = []
-        self._busy: set[Connection] = set()
+        self._busy: dict[Connection, object] = {}  # and what it was asked
+        self._told: object = None
         self._known: object = None
+        self._taught = False
 
     @contextmanager
     def gathered(self, processes: Processes) -> Iterator[bool]:
@@ -73,44 +75,47 @@ class Team:
                     with suppress(OSError):
                         _tell(other, "end")
                         other.close()
-                self.size, self._others, self._known = 1, [], None
+                self.size, self._others, self._known, self._told = 1, [], None, None
                 self._busy.clear()
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-        """Results of a function, which can be pickled, in the order of the items. Their effort is added as they are
-        asked for, so that what follows from it is the same in any number of processes. Raises Lost."""
-        if not self._others:
-            yield from map(function, items)
-            return
-        told, items = False, iter(items)
+        """Results of a function in the order of the items; shared where both can be pickled. Their effort is added as
+        they are asked for, so that what follows from it is the same in any number of processes. Raises Lost."""
+        items, own = iter(items), object()
         while batch := list(islice(items, self.size)):
-            helpers = self._others[: len(batch) - 1]
-            if helpers and not told:
-                told, text = True, pickle.dumps(function)
+            texts = [_pickled(item) for item in batch[1:]]
+            text = _pickled(function) if texts and self._told is not own else b""
+            if text is None or None in texts:  # the work of all of them stays here
+                yield from map(function, chain(batch, items))
+                return
+            if text:
                 for other in self._others:
                     self._send(other, "function", text)
-            for other, item in zip(helpers, batch[1:], strict=True):
-                self._send(other, "item", effort.left(), item)
-                self._busy.add(other)
+                self._told = own
+            asked = [(other, item, object()) for other, item in zip(self._others, batch[1:], strict=False)]
+            for (other, _, number), told in zip(asked, texts, strict=True):
+                self._send(other, "item", effort.left(), told)
+                self._busy[other] = number
             yield function(batch[0])
-            for other in helpers:
-                yield self._result(other)
+            for other, item, number in asked:  # unless something else was shared meanwhile
+                yield self._result(other) if self._busy.get(other) is number else function(item)
 
     def gradients(self, known: object, compute: Compute, module: nn.Module, *arguments: Any) -> tuple[float, ...]:
         """Values whose parts sum up, and as many gradients, added to those of a module.
 
         Args:
             known: what is equal as long as `compute` and the parts of the module that are not trained are the same.
-            compute: (module, *arguments, part) -> values; adds gradients of the `part` of a batch, a slice.
+            compute: (module, *arguments, part) -> values; adds gradients of the `part` of a batch, a slice. The work
+                is shared where it and the module can be pickled.
         Raises Lost.
         """
-        if not self._others:
-            return compute(module, *arguments, slice(None))
-        if known != self._known:
-            text = pickle.dumps((compute, copy.deepcopy(module).cpu()))
-            for other in self._others:
+        if self._others and known != self._known:
+            text = _pickled((compute, copy.deepcopy(module).cpu()))
+            for other in self._others if text is not None else []:
                 self._send(other, "module", text)
-            self._known = known
+            self._known, self._taught = known, text is not None
+        if not self._others or not self._taught:
+            return compute(module, *arguments, slice(None))
         for other in self._others:
             self._send(other, "part", arguments)
         values: tuple[float, ...] | None = None
@@ -131,7 +136,7 @@ class Team:
         try:
             if other in self._busy:  # with what nobody waits for any more
                 _tell(other, "drop")
-                self._busy.remove(other)
+                del self._busy[other]
                 other.recv_bytes()
             _tell(other, *message)
         except _GONE as error:
@@ -144,7 +149,7 @@ class Team:
             result, error, seconds = _heard(other)
         except _GONE as lost:
             raise Lost from lost
-        self._busy.remove(other)
+        del self._busy[other]
         effort.add(seconds=seconds)
         if error is not None:
             raise error
@@ -160,6 +165,14 @@ def _tell(other: Connection, *message: Any) -> None:
 
 def _heard(other: Connection) -> Any:
     return pickle.loads(other.recv_bytes())
+
+
+def _pickled(what: object) -> bytes | None:
+    """A text that other processes can read; None for what has functions of its own within functions, or open files."""
+    try:
+        return pickle.dumps(what, pickle.HIGHEST_PROTOCOL)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
 
 
 def _connected(processes: Processes) -> list[Connection]:
@@ -189,7 +202,7 @@ def _serve(processes: Processes, device: torch.device) -> bool:
                     case "function", text:
                         function = pickle.loads(text)
                     case "item", left, item:
-                        _tell(first, *_answer(first, function, item, left))
+                        _tell(first, *_answer(first, function, pickle.loads(item), left))
                     case "module", text:
                         compute, module = pickle.loads(text)
                         module.to(device)

@@ -62,6 +62,8 @@ def found():
     except ValueError as error:
         yield "raised", str(error)
     next(team.map(endless, [0, 1]))  # the second is dropped
+    yield "nested", [[a, *team.map(partial(square, a), [2, 3])] for a in team.map(partial(square, 1), [1, 2, 3, 4, 5])]
+    yield "local", list(team.map(lambda value: value + 1, range(5)))  # no other process can be told of it
     yield "after", list(team.map(partial(square, 3), [1, 2, 3]))
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).double()
@@ -125,6 +127,8 @@ def test_processes_find_what_one_finds_and_one_that_dies_is_told(alone):
         np.testing.assert_allclose(mine, theirs, rtol=1e-12)
     assert found == {name: value for name, value in expected.items() if name in found}
     assert found["squares"] == [0, 1, 4, 9, 16, 25, 36] and found["rows"] == 10
+    assert found["nested"] == [[a, 2 ** a, 3 ** a] for a in range(1, 6)]
+    assert found["local"] == [1, 2, 3, 4, 5]
     assert found["limited"] == [1, 2, "over"]
 
 
