@@ -99,9 +99,9 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             weighed, inside, ahead = _weighed(one, c, folds, places, few)
             crps, weight = inside.crps(weighed), torch.full_like(inside.lead, weighed.weight)
             between = float(inside.mean_square(weight).mean())
-            name, least = f"{channel}: {name}", min(least, inside.crps(None))
+            name, least = f"{channel}: {name}", inside.crps(None) if best is None else least
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
-            if crps < (1 / _FAR_BETTER if few and best is None else BETTER) * least:
+            if crps < (BETTER if not few else 1 / _FAR_BETTER if best is None else 1.0) * least:
                 words = f"{name}, weight {weighed.weight:.2f}"
                 best, least, leaves, row.taken = weighed, crps, between, True
             else:
