@@ -94,8 +94,9 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
 
     for c, channel in enumerate(about.channels if effort else ()):
         best, words, leaves, least = None, f"{channel}: codes alone", float(left[c]), np.inf
-        for name, one in () if over() else variants.of(c):  # each is fitted when it is asked for
-            tried += 1
+        late = over()  # stations are kriged all the same, by the simplest form
+        for name, one in variants.of(c, late) if few or not late else ():  # each is fitted when it is asked for
+            tried += not late
             weighed, inside, ahead = _weighed(one, c, folds, places, few)
             crps, weight = inside.crps(weighed), torch.full_like(inside.lead, weighed.weight)
             between = float(inside.mean_square(weight).mean())
@@ -106,7 +107,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
                 best, least, leaves, row.taken = weighed, crps, between, True
             else:
                 row.why = "its CRPS at held-out places is not clearly better"
-            if over():
+            if late or over():
                 break
         log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {float(left[c]):.2e}")
         chosen.append(best)
@@ -155,9 +156,9 @@ class _Variants:
 
         return self.run.budget.decide("residual_field", choose)
 
-    def of(self, c: int) -> Iterator[tuple[str, ChannelField]]:
+    def of(self, c: int, late: bool = False) -> Iterator[tuple[str, ChannelField]]:
         """Around the mean, around means of places, and on the codes; the last two of the form of the first."""
-        richer, seed = (self.run.budget.known("residual_field") or 0) > 1, self.run.config.seed
+        richer, seed = not late and (self.run.budget.known("residual_field") or 0) > 1, self.run.config.seed
         first = ChannelField.fit(self.places, self.rows, c, seed=seed, richer=richer)
         yield "around the mean", first
         if self.run.problem.source.shared_points:

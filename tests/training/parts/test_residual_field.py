@@ -19,6 +19,7 @@ from inrflow.encoding.residual.field import ChannelField, combined_std
 from inrflow.evaluation.evaluate import evaluate
 from inrflow.evaluation.observe import Observe
 from inrflow.numerics.normal import HALF_WIDTH_90
+from inrflow.training.parts import residual_field
 from inrflow.training.parts.residual_errors import Comparison
 from inrflow.training.problem import Problem
 
@@ -105,3 +106,24 @@ def test_deviations_grow_with_the_lead_as_held_out_errors_do():
         grown = replace(channel, growth=found)
         std = combined_std(grown, ones, 1e-4 * ones, ones, seen.spread(grown, ones), lead)
         assert abs(float((error.abs() < HALF_WIDTH_90 * std).double().mean()) - 0.9) < 0.02
+
+
+def test_every_channel_of_stations_is_kriged_where_time_ends_after_the_first(tmp_path, monkeypatch):
+    t, x, u = network(24, 20)
+    about = replace(ABOUT, channels=("u", "v"))
+    write_trajectories(tmp_path / "two.h5", t, x, np.concatenate([u, u[::-1]], -1)[None], about)
+    monkeypatch.setattr(fit, "_ITERATIONS", 8)
+    forms: list[bool] = []
+    real = residual_field.ChannelField.fit
+
+    def fitted(*given, **named):
+        forms.append(named.get("richer", True))
+        return real(*given, **(named | {"richer": False}))
+
+    monkeypatch.setattr(residual_field.ChannelField, "fit", fitted)
+    monkeypatch.setattr(residual_field._Variants, "seconds", 1e-9)
+    monkeypatch.setattr(residual_field._Variants, "effort", lambda self, channels: 2)
+    settings = (*SETTINGS, "training.minutes=0.05", "training.steps.residual_field=2")
+    surrogate = inrflow.fit(Problem.open(tmp_path / "two.h5", *settings))
+    assert surrogate.residual is not None and None not in surrogate.residual.channels
+    assert forms == [True, False]
