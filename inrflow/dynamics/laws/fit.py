@@ -28,6 +28,7 @@ from inrflow.dynamics.laws.setting import (
     Families,
     Ground,
     Log,
+    apart,
     choose,
     encode,
     evenly,
@@ -73,6 +74,7 @@ _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of si
 _TRAJECTORIES = 32  # equations come from so many trajectories, at most
 _FEW_JUDGES = 3  # of many codes, so many trajectories judge
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
+_LATER = 10.0  # times the error: forecasts of later times that differ by so much more on more harmonics
 _SETTLED = 0.3  # of the error at held-out points: what highest harmonics hold is less where these are not noise
 _OF_RATES, _OF_SECOND_ORDER = 0.35, 0.3  # share of the time in which laws of second order are sought; error from which
 # on none of first order is
@@ -225,7 +227,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             short = last.run(short)
         if short.size < law.size and not worse(forecast_errors(short, judge), HARDLY * errors + _EXACT):
             law = pruned(short)
-        if not (exact or isinstance(place, Flows)):
+        if not isinstance(place, Flows):
             for better in finer(law, train, judge, start + seconds, say, not noisy):
                 law = better  # kept where the time ends before the next
     return standard(law, np.unique(train.systems.number))
@@ -234,7 +236,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
 def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: bool = True) -> Iterator[Law]:
     """The law on more and more harmonics while its forecasts improve: it makes waves that points do not determine.
 
-    anew: whether coefficients are solved anew on them, too.
+    Or while they are as good, and those of later times differ by far more: small waves grow. anew: whether coefficients
+    are solved anew on them, too.
     """
     began = effort()
     errors = forecast_errors(law, judge)
@@ -262,7 +265,9 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
             again = forecast_errors(solved, judge)
             wider, after = (solved, again) if again.mean() < after.mean() else (wider, after)
         say(f"  on {harmonics.count} harmonics: {errors.mean():.2e} to {after.mean():.2e}, effort {effort():.1f} s")
-        if wider is None or not after.mean() < _BETTER * errors.mean():
+        if wider is None or not (after.mean() < _BETTER * errors.mean() or (
+                anew and not worse(after, HARDLY * errors + _EXACT)
+                and apart(law, wider, judge) > _LATER * after.mean())):
             break
         law, errors = wider, after
         yield law

@@ -22,6 +22,7 @@ from inrflow.dynamics.laws.transform import transform_of
 from inrflow.numerics.effort import effort
 
 HARDLY = 2.0  # times the error of the best law, which shorter ones may have
+_FEW_APART = 2  # trajectories whose forecasts are compared
 DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _FEWEST = 8
 FEW_HARMONICS = 256  # that laws are sought on, where these do
@@ -178,6 +179,18 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
         bounded = torch.isfinite(paths).flatten(1).all(1).numpy()
         result[members] = np.where(bounded, squares.mean(1), np.inf)
     return result
+
+
+def apart(law: Law, other: Law, data: Data) -> float:
+    """Mean squared difference, relative to variances, of two laws' forecasts of some trajectories over as long again; 0
+    of linear laws and of those with contexts, of which harmonics tell nothing."""
+    if law.count or not (law.has_network or law.field().products_of):
+        return 0.0
+    members, x = next(point_sets(data.x))
+    members, t = members[:_FEW_APART], data.t[members[0]]
+    later = np.append(t, t[-1] + np.diff(t).cumsum())
+    one, two = (each.decode(each.rollout(first_states(each, x, data, members), later), x) for each in (law, other))
+    return float(np.nan_to_num(((one - two)[:, len(t) :] ** 2).mean((0, 1, 2)) / np.nanvar(data.u, (0, 1, 2))).mean())
 
 
 def worse(errors: np.ndarray, others: np.ndarray) -> bool:
