@@ -184,16 +184,17 @@ class BoxHarmonics(Harmonics):
 
 
 def _functions(axis: str, length: float, pairs: Sequence[str], reach: int, most: int | None) -> AxisFunctions:
-    """The first functions of an axis, at most `most`, by increasing wave number, of some conditions at its walls."""
+    """The first functions of an axis, at most `most`, by increasing wave number, as many of each of some conditions at
+    its walls."""
     if axis == PERIODIC:  # 1, cos, sin, cos, sin ...
         number = np.arange(2 * reach + 1)[:most]
         return AxisFunctions(2 * np.pi * ((number + 1) // 2) / length, (number % 2 == 0) & (number > 0),
                              ("",) * len(number))
-    held = np.repeat([[one == HELD for one in _ends(pair)] for pair in pairs], 2 * reach, 0)
-    number = np.tile(np.arange(2 * reach), len(pairs)) + held.sum(1) / 2
-    order = np.argsort(number, kind="stable")[:most]
-    return AxisFunctions(np.pi * number[order] / length, held[order, 0],
-                         tuple(pairs[i // (2 * reach)] for i in order))
+    each = min(2 * reach, 2 * reach if most is None else most // len(pairs))
+    held = np.repeat([[one == HELD for one in _ends(pair)] for pair in pairs], each, 0)
+    number = np.tile(np.arange(each), len(pairs)) + held.sum(1) / 2
+    order = np.argsort(number, kind="stable")
+    return AxisFunctions(np.pi * number[order] / length, held[order, 0], tuple(pairs[i // each] for i in order))
 
 
 def _ends(pair: str) -> tuple[str, str]:

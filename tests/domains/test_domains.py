@@ -187,3 +187,14 @@ def test_harmonics_of_channels_obey_the_conditions_of_their_own_at_each_wall() -
         box.harmonics(9, "held/held/held, natural")
     with pytest.raises(UserError, match="'free'"):
         box.harmonics(9, "free-held")
+
+
+def test_harmonics_of_channels_that_a_grid_tells_apart_are_orthogonal_on_it() -> None:
+    x = np.stack(np.meshgrid((np.arange(6) + 0.5) / 6, (np.arange(5) + 0.5) / 5, indexing="ij"), -1).reshape(-1, 2)
+    grid = Box([0.0, 0.0], [1.0, 1.0], ["walled", "walled"]).told_apart(x)
+    assert grid is not None
+    harmonics = grid.harmonics(90, "natural, held/natural, natural-held/held")
+    assert harmonics.allowed is not None
+    for own in harmonics.allowed:
+        table = harmonics.values(x)[:, own]
+        assert own.sum() == len(x) and np.linalg.matrix_rank(table) == len(x)

@@ -22,6 +22,7 @@ from inrflow.dynamics.laws.transform import transform_of
 from inrflow.numerics.effort import effort
 
 HARDLY = 2.0  # times the error of the best law, which shorter ones may have
+_ALIKE = 1e-6  # ratio of singular values of harmonics that points do not tell apart
 _FEW_APART = 2  # trajectories whose forecasts are compared
 DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _FEWEST = 8
@@ -143,11 +144,16 @@ def resolved(domain: Domain, data: Data, flow: bool) -> tuple[Domain, int]:
 
 
 def tail(harmonics: Harmonics, data: Data) -> float:
-    """What codes would hold of the variance if all were as large as the highest eighth on a grid; mean of channels."""
+    """What codes would hold of the variance if all were as large as the highest eighth on a grid; mean of channels.
+
+    Infinite where points do not tell harmonics apart."""
     frames, left = data.u[:, :: max(data.u.shape[1] // 3, 1)].reshape(-1, *data.u.shape[2:]), 0.0
     for c in range(frames.shape[2]):
         own = np.arange(harmonics.count) if harmonics.allowed is None else np.flatnonzero(harmonics.allowed[c])
-        z = np.linalg.lstsq(harmonics.values(data.x[0])[:, own], np.nan_to_num(frames[:, :, c]).T, rcond=None)[0]
+        table = harmonics.values(data.x[0])[:, own]
+        z, _, rank, _ = np.linalg.lstsq(table, np.nan_to_num(frames[:, :, c]).T, rcond=_ALIKE)
+        if rank < len(own):
+            return np.inf
         left += (z[-(len(z) // 8 + 1) :] ** 2).mean() * len(z) / (frames[:, :, c].var() + 1e-300) / frames.shape[2]
     return left
 
