@@ -24,9 +24,8 @@ def trained(size: int, arguments: list[str]) -> list[float]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(size)}
-    started = [subprocess.Popen([sys.executable, "-m", "inrflow", "train", *arguments], stderr=subprocess.DEVNULL,
-                                stdout=subprocess.DEVNULL, env={**os.environ, **place, "RANK": str(rank)})
-               for rank in range(size)]
+    started = [subprocess.Popen([sys.executable, "-m", "inrflow", "train", *arguments], stdout=subprocess.DEVNULL,
+                                env={**os.environ, **place, "RANK": str(rank)}) for rank in range(size)]
     seconds = []
     for one in started:
         _, status, used = os.wait4(one.pid, 0)

@@ -10,6 +10,7 @@ from rich.console import Console
 from inrflow.commands.run_directory import (
     CANDIDATES_FILE,
     EVALUATION_FILE,
+    MODEL_FILE,
     RunDirectory,
     default_output,
     load_run,
@@ -18,7 +19,14 @@ from inrflow.config.resolve import resolve
 from inrflow.config.schema import ExportConfig
 from inrflow.data.formats.tables import read_points
 from inrflow.errors import UserError
-from inrflow.runtime.atomic_files import held_folder
+from inrflow.runtime.atomic_files import LOCK_FILE, held_folder
+
+
+def _free(folder: Path) -> bool:
+    """Whether a folder holds nothing, or no more than what an export that was stopped has written."""
+    names = {path.name for path in folder.iterdir() if path.name != LOCK_FILE and ".partial" not in path.name}
+    graphs = {f"{part}.{kind}" for part in ("decode", "rate", "step") for kind in ("pt2", "onnx")}
+    return names <= (graphs | {MODEL_FILE} if "decode.pt2" in names else graphs)
 
 
 def run(arguments: list[str]) -> int:
@@ -31,7 +39,7 @@ def run(arguments: list[str]) -> int:
     source = RunDirectory(Path(str(config.run)))
     surrogate = load_run(str(config.run), "cpu", config.physics)
     target = Path(config.output or default_output("export"))
-    if target.exists() and any(target.iterdir()):
+    if target.exists() and not _free(target):
         raise UserError(f"{target} is not empty; choose another output=DIR")
     points = None if config.points is None else np.unique(read_points(config.points, surrogate.description).x, axis=0)
     console = Console(stderr=True)
