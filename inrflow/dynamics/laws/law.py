@@ -197,12 +197,12 @@ def well_posed(law: Law, span: float) -> bool:
     return (field.growth(slice(-third, None)) - max(field.growth(slice(0, -third)), 0.0)) * span < 1
 
 
-def stepped(law: Law, z: Tensor, dt: float, error: float = 0.0) -> Law | None:
+def stepped(law: Law, z: Tensor, dt: float, error: float = 0.0, most: int = _MOST_STEPS) -> Law | None:
     """The law with the longest step of its integrator that is accurate at codes z (B, C K), None: there is none.
 
-    To a part of 10^5, or to a relative error.
+    To a part of 10^5, or to a relative error. most: steps of an interval.
     """
-    most = max(_STEP_ERROR, error)
+    tolerance = max(_STEP_ERROR, error)
     if not np.isfinite(law.theta).all() or not np.isfinite(law.by_context).all():
         return None
     extremes = np.unique([select(law.contexts[:, p]) for p in range(law.count) for select in (np.argmin, np.argmax)])
@@ -210,20 +210,24 @@ def stepped(law: Law, z: Tensor, dt: float, error: float = 0.0) -> Law | None:
     if max(field.growth() for field in fields) * dt > 30:
         return None
     steps, before = 1, torch.stack([field.advance(z, dt, 1) for field in fields])
-    while steps <= _MOST_STEPS:
+    while steps <= most:
         steps *= 2
         after = torch.stack([field.advance(z, dt, steps) for field in fields])
-        if bool(torch.linalg.vector_norm(after - before) < most * torch.linalg.vector_norm(after)):
+        if bool(torch.linalg.vector_norm(after - before) < tolerance * torch.linalg.vector_norm(after)):
             return dataclasses.replace(law, longest=dt / steps)
         before = after
     return None
 
 
-def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0) -> Law | None:
-    """The law without terms that no channel has, with a step accurate at first codes of states (S, T, C, K) at t."""
+def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, most: int = _MOST_STEPS
+               ) -> Law | None:
+    """The law without terms that no channel has, with a step accurate at first codes of states (S, T, C, K) at t.
+
+    With rates at third ones, where slopes of splines are good. most: steps of an interval.
+    """
     rows = slice(None, None, max(len(states) // 4, 1))
-    some = torch.tensor((with_slopes(t[rows], states[rows]) if law.has_rates else states[rows])[:, 0]).flatten(1)
-    return stepped(pruned(law), some, float(np.diff(t, axis=1).max()), error)
+    some = with_slopes(t[rows], states[rows])[:, min(2, t.shape[1] - 1)] if law.has_rates else states[rows, 0]
+    return stepped(pruned(law), torch.tensor(some).flatten(1), float(np.diff(t, axis=1).max()), error, most)
 
 
 def with_slopes(t: np.ndarray, states: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ from inrflow.numerics.team import team
 
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # that give equations, at most
+_STEPS = 64  # of an interval, at most
 _WORTH = 0.1  # of the misfit, that a term saves
 _UNEXPLAINED = 1e-2  # misfit from which on coefficients may vary in place
 _PAYS = 0.2  # share of the misfit of laws of first order
@@ -65,14 +66,14 @@ def fit_second_order(ground: Ground, judge: Data, misfit: float, deadline: float
         if judged is not None and np.isfinite(judged[0]).all():
             scored.append(judged)
             log(f"  {judged[0].mean():.2e} with {judged[1].size - channels} terms, effort {effort():.1f} s")
-        if scored and effort() > deadline:
+        if effort() > deadline:
             break
     return scored
 
 
 def _judged(t: np.ndarray, states: np.ndarray, judge: Data, law: Law) -> tuple[np.ndarray, Law] | None:
     """Errors (S,) of forecasts, and the law with a step of its integrator; None where there is none."""
-    one = integrable(law, t, states)
+    one = integrable(law, t, states, most=_STEPS)
     return None if one is None else (forecast_errors(one, judge), one)
 
 
