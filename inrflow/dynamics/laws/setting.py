@@ -92,6 +92,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     bases += [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
                                                              boundary else BOUNDARIES if bounded(place) else [NATURAL])
               if (place, kind) not in bases]
+    bases.sort(key=lambda basis: not isinstance(basis[0], Flows))  # first: they are given for velocities alone
     errors: dict[tuple[int, int], float] = {}
     points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
     if data.x.shape[-1] > 1 and np.equal(data.x, data.x[:1]).all():
