@@ -1,6 +1,7 @@
 """Data that no mechanism of the engine was chosen on: waves, convection, phase separation, tracers, reactions.
 
-python benchmarks/blind_data.py FOLDER [NAME ...] writes NAME_train.h5 and NAME_test.h5 in the project's schema.
+python benchmarks/blind_data.py FOLDER [NAME ...] writes NAME_train.h5 and NAME_test.h5 in the project's schema;
+NAME:CHANNEL (waves_disc:u, basin:h) writes one channel alone, of which single frames are no states.
 """
 
 from __future__ import annotations
@@ -329,10 +330,15 @@ MAKERS = {maker.__name__: maker for maker in (
 
 
 def write(name: str, folder: Path, seed: int = 0) -> None:
-    """Training and test trajectories of one problem."""
-    t, x, u, attributes = MAKERS[name](np.random.default_rng(seed), TRAIN + TEST)
+    """Training and test trajectories of one problem, or of one channel of it."""
+    problem, _, channel = name.partition(":")
+    t, x, u, attributes = MAKERS[problem](np.random.default_rng(seed), TRAIN + TEST)
+    if channel:
+        u = u[..., [attributes.get("channels", list("uvw")).index(channel)]]
+        attributes = {**attributes, "channels": [channel]}
     for part, rows in (("train", slice(TRAIN)), ("test", slice(TRAIN, None))):
-        write_fields(folder / f"{name}_{part}.h5", name, (t, x, u[rows], attributes))
+        file = folder / f"{name.replace(':', '_')}_{part}.h5"
+        write_fields(file, problem, (t, x, u[rows], attributes))
 
 
 if __name__ == "__main__":

@@ -8,22 +8,23 @@ import torch
 from torch import Tensor
 
 _FASTEST = 2.0  # growth of more than e^2 in a time step cannot be told from noise
-_SHORTEST = 14.0  # decay of more than e^14: what is left of it is below the rounding of single precision
+SHORTEST = 14.0  # decay of more than e^14: what is left of it is below the rounding of single precision
 _FARTHEST = 200.0  # norm of generator times time of a flow
 _REACH, _ORDER = 4.0, 40  # that norm in one Taylor step, and terms: few products for each unit, and rounding error e^4
 
 
-def generator_of(step_map: Tensor, step: float) -> tuple[Tensor, Tensor]:
+def generator_of(step_map: Tensor, step: float, decay: float = _FASTEST) -> tuple[Tensor, Tensor]:
     """Matrix A and bias b of ds/dt = A s + b whose flow over `step` is the given affine map, as far as one exists.
 
     Eigenvalues that no slow real flow can produce (negative real ones, a growth faster than e^2 or a decay faster than
-    e^14 a step) belong to directions that the data do not determine; they are replaced by the nearest admissible ones.
+    e^decay a step) belong to directions that the data do not determine; they are replaced by the nearest admissible
+    ones.
     """
     values, vectors = torch.linalg.eig(step_map[1:, 1:])
     negative_real = (values.imag.abs() < 1e-9 * values.abs().clamp(min=1e-300)) & (values.real <= 0)
-    magnitude = values.abs().clamp(min=1e-300).log().clamp(-_SHORTEST, _FASTEST)
+    magnitude = values.abs().clamp(min=1e-300).log().clamp(-decay, _FASTEST)
     angle = torch.where(negative_real, 0.0, values.angle())
-    logarithm = torch.complex(torch.where(negative_real, -_SHORTEST, magnitude), angle)
+    logarithm = torch.complex(torch.where(negative_real, -decay, magnitude), angle)
     inverse = torch.linalg.inv(vectors)
     # The affine column by itself, b = log(M) (M - 1)^-1 c: on [1, s] a mode at rest that drifts has no eigenvectors.
     distance = values - 1

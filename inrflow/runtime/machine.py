@@ -10,11 +10,13 @@ import ctypes
 import os
 import platform
 import re
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from inrflow.errors import UserError
+
+if TYPE_CHECKING:  # wrong calls are answered before torch is imported
+    import torch
+    from torch import nn
 
 _TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 _LARGEST_KEPT = 32 << 20  # the largest threshold that 64-bit systems allow
@@ -25,6 +27,8 @@ def choose_device(name: str) -> torch.device:
 
     "cuda:N" becomes the current device of torch, on which kernels are launched.
     """
+    import torch
+
     indexed = re.fullmatch(r"cuda:([0-9]{1,3})", name)
     if name not in ("auto", "cpu", "cuda") and indexed is None:
         raise UserError(f"device={name}; choose auto, cpu, cuda or cuda:N")

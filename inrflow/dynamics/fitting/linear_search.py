@@ -21,7 +21,7 @@ from inrflow.dynamics.fitting.linear import LinearFit, affine_rollout, transitio
 from inrflow.dynamics.fitting.moments import fit_irregular
 from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, past_frames, with_memory
 from inrflow.numerics.effort import effort, seconds_of
-from inrflow.numerics.matrix_functions import flow, generator_of
+from inrflow.numerics.matrix_functions import SHORTEST, flow, generator_of
 from inrflow.numerics.ridge import ridge_grid
 
 RIDGES = (1e-15, 1e-13, *ridge_grid(-12, -2), 1e-1, 1.0)
@@ -89,6 +89,7 @@ class ClosedFormSearch:
         window: frames that are known before a forecast of a validation trajectory begins.
         floor: error of the decoder itself, share of the variance: smaller differences than it decide nothing.
         seconds: of effort for `search`: fewer ridges, then fewer sizes are tried where all would take more.
+        decay: largest exponent by which directions may decay in a step.
     """
 
     def __init__(
@@ -101,9 +102,10 @@ class ClosedFormSearch:
         window: int = 1,
         floor: float = 0.0,
         seconds: float = math.inf,
+        decay: float = SHORTEST,
     ) -> None:
         self.training, self.period, self.harmonics, self.floor = training, period, harmonics, floor
-        self.originals, self.seconds = originals, seconds
+        self.originals, self.seconds, self.decay = originals, seconds, decay
         self.left_out = validation is None
         self.folds = folds_of(training, originals, self.uniform) if validation is None else []
         self.folds = self.folds or [Fold(training, training if validation is None else validation, window - 1)]
@@ -193,12 +195,12 @@ class ClosedFormSearch:
             unit = self._unit(number, candidate) if uniform else 1.0
             generator = None if uniform else model
             if uniform and continuous:
-                generator = _affine(*generator_of(model, unit))
+                generator = _affine(*generator_of(model, unit, self.decay))
                 model = torch.linalg.matrix_exp(unit * generator)
             anomalies = (states.codes - mean(states.t.nan_to_num()))[:, first:]
             forecast, seen = affine_rollout(
                 torch.nn.functional.pad(anomalies, (1, 0), value=1.0), states.observed[:, first:], states.t[:, first:],
-                unit if uniform else None, model if uniform else None, _Flow(model, generator, unit),
+                unit if uniform else None, model if uniform else None, _Flow(model, generator, unit, self.decay),
             )
             forecast = forecast[..., 1:] + mean(states.t[:, first + 1 :].nan_to_num())
             error = validation.codes[:, first + 1 :].clone()
@@ -221,7 +223,7 @@ class ClosedFormSearch:
         largest, early = float(size.max()), float(size[:, :half].max()) if half else 0.0
         limit = _BEYOND * largest * max(1.0, largest / early if early else 1.0)
         if uniform and continuous:  # flows of nearly singular maps may be far from these
-            model = torch.linalg.matrix_exp(_affine(*generator_of(model, 1.0)))
+            model = torch.linalg.matrix_exp(_affine(*generator_of(model, 1.0, self.decay)))
         elif not uniform:
             steps = original.t[:, 1:] - original.t[:, :-1]
             model = torch.linalg.matrix_exp(model * float(steps[steps.isfinite()].median()))
@@ -282,9 +284,7 @@ class ClosedFormSearch:
         """The best candidate, fitted on all training codes.
 
         Args:
-            sizes: numbers of codes to try.
-            memories: numbers of memory dimensions to try, as shares of the code size.
-            ridges: to try, with both pulls.
+            sizes: numbers of codes to try; memories: of memory dimensions, as shares of them; ridges: with both pulls.
         """
         uniform = self.uniform
         if not uniform and max(ridges) > _WEAKEST_APART:  # each fit follows all transitions: no two that are the same
@@ -365,7 +365,7 @@ class ClosedFormSearch:
             self._fits = {k: v for k, v in self._fits.items() if k[0] >= 0}
         model, mean, directions, uniform = self.step_model(-1, candidate)
         if uniform:
-            matrix, bias = generator_of(model, self._unit(-1, candidate))
+            matrix, bias = generator_of(model, self._unit(-1, candidate), self.decay)
         else:
             matrix, bias = model[1:, 1:], model[1:, 0]
         mean_bias, forcing = mean.forcing(matrix)
@@ -376,12 +376,12 @@ class ClosedFormSearch:
 class _Flow:
     """The flow of a generator, or of that of the map of a step `unit`, which is taken when it is needed first."""
 
-    def __init__(self, model: Tensor, generator: Tensor | None, unit: float) -> None:
-        self.model, self.generator, self.unit = model, generator, unit
+    def __init__(self, model: Tensor, generator: Tensor | None, unit: float, decay: float) -> None:
+        self.model, self.generator, self.unit, self.decay = model, generator, unit, decay
 
     def __call__(self, states: Tensor, times: Tensor) -> Tensor:
         if self.generator is None:
-            self.generator = _affine(*generator_of(self.model, self.unit))
+            self.generator = _affine(*generator_of(self.model, self.unit, self.decay))
         return flow(self.generator, states, times)
 
 

@@ -13,11 +13,13 @@ from inrflow.dynamics.fitting.linear_search import RIDGES, ClosedForm, ClosedFor
 from inrflow.dynamics.libraries.quadratic import QuadraticForm
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.modes import OutputModes
+from inrflow.numerics.matrix_functions import SHORTEST
 from inrflow.training.margins import DETERMINED, UNDETERMINED_ERROR
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
 _SHARE, _LATE = 0.2, 0.05  # of the time, and where it is over
+_CARRIED = 2.0  # exponent of the fastest decay where motion carries values to the times of frames, backwards too
 _OF_MOST = (0.7, 0.78, 0.85, 0.92, 1.0)  # shares of as many codes as there are transitions of a single trajectory
 _APART = 1.5  # the most by which code sizes to try there differ
 _TAILS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0)
@@ -71,6 +73,7 @@ def linear_search(run: Run, train: CodeData, validation: CodeData | None, floor:
         originals=len(run.problem.train),
         floor=floor,
         seconds=(_LATE if run.budget.over else _SHARE) * run.budget.total,
+        decay=SHORTEST if run.problem.source.time_bins is None else _CARRIED,
     )
 
 
