@@ -65,8 +65,9 @@ class Judge:
         mine, theirs = (self.error(model, frames, known) for model, known in zip(models, contexts, strict=True))
         log.say(f"validation error of forecasts: {theirs:.2e} of the variance by {best.recipe}, {mine:.2e} by "
                 f"{new.recipe}")
-        if models[0].window > models[1].window and len(self.problem.validation):
-            theirs *= LONGER_WINDOW
+        if len(self.problem.validation):  # an error of single frames counts in full
+            mine *= LONGER_WINDOW if models[0].window < models[1].window else 1.0
+            theirs *= LONGER_WINDOW if models[0].window > models[1].window else 1.0
         return not theirs < BETTER * mine
 
     def error(self, surrogate: Surrogate, frames: int = 1, context: ContextPrior | None = None) -> float:

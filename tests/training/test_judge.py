@@ -129,6 +129,17 @@ def test_the_prior_of_memory_is_its_regression_on_the_code():
     assert torch.equal(mean, prior.mean) and torch.equal(covariance, prior.covariance)
 
 
+def test_memory_of_few_states_has_a_variance_of_its_own_in_every_direction():
+    """A regression would give none to directions that three states do not show."""
+    seen = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    data = CodeData(seen, torch.arange(3.0)[None], torch.ones(1, 3, dtype=torch.bool))
+    prior = GaussianPrior(torch.zeros(2).double(), torch.eye(2).double(), torch.ones(1).double())
+    mean, covariance = state_prior(data, prior, 2)
+    np.testing.assert_allclose(mean[2:], seen[0, :, 2:].numpy().mean(0))
+    np.testing.assert_allclose(covariance[2:, 2:], np.diag(seen[0, :, 2:].numpy().var(0, ddof=1)))
+    assert not covariance[:2, 2:].any()
+
+
 # ---- preference between candidates ----
 
 
@@ -199,6 +210,8 @@ def test_a_candidate_that_needs_more_observed_frames_must_be_far_better(run):
     assert prefers(run, candidate(run, RATES, "general"), candidate(run, slow, "special"))
     assert not prefers(run, candidate(run, RATES, "general", memory=True), candidate(run, slow, "special"))
     assert prefers(run, candidate(run, RATES, "general", memory=True), candidate(run, 0 * RATES, "special"))
+    assert prefers(run, candidate(run, slow, "general"), candidate(run, RATES, "special", memory=True))
+    assert not prefers(run, candidate(run, 0 * RATES, "general"), candidate(run, RATES, "special", memory=True))
     # Both forecast from the longer window: what needs it is not compared with forecasts from one frame.
     assert assemble(candidate(run, memory=True)).window == 3
 
