@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import struct
 import warnings
+import zlib
 
 import h5py
 import numpy as np
@@ -114,6 +116,18 @@ def test_damaged_files_of_arrays_are_one_sentence(tmp_path):
             with contextlib.suppress(UserError), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 convert(tmp_path / f"damaged_{name}", tmp_path / "out.h5", overwrite=True)
+
+
+@pytest.mark.parametrize("content", [b"", struct.pack("<II", 14, 0), struct.pack("<IIIIII", 14, 16, 6, 8, 6, 0)])
+def test_matlab_files_without_the_elements_that_they_announce_are_one_sentence(content, tmp_path):
+    savemat(tmp_path / "a.mat", {"u": X})
+    packed = zlib.compress(content)
+    header = (tmp_path / "a.mat").read_bytes()[:128]
+    (tmp_path / "b.mat").write_bytes(header + struct.pack("<II", 15, len(packed)) + packed)
+    for call in (describe, lambda path: convert(path, tmp_path / "out.h5")):
+        with pytest.raises(UserError) as told:
+            call(tmp_path / "b.mat")
+        assert "\n" not in str(told.value)
 
 
 class Hostile:

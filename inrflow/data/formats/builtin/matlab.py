@@ -54,7 +54,7 @@ def _version_5(data: bytes) -> dict[str, np.ndarray]:
     for kind, content in _elements(memoryview(data)[_HEADER:], order):
         if kind == _COMPRESSED:
             unpacked = zlib.decompressobj().decompress(content, _LARGEST)
-            kind, content = next(_elements(memoryview(unpacked), order))
+            kind, content = _following(_elements(memoryview(unpacked), order))
         if kind == _MATRIX and (found := _matrix(content, order)) is not None:
             arrays[found[0]] = found[1]
     return arrays
@@ -78,14 +78,22 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
         place = after
 
 
+def _following(parts: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview]:
+    """The next element. Raises ValueError where there is none."""
+    found = next(parts, None)
+    if found is None:
+        raise ValueError("an element is missing")
+    return found
+
+
 def _matrix(content: memoryview, order: str) -> tuple[str, np.ndarray] | None:
     """Name and values of an array of real numbers; None of all else."""
     parts = _elements(content, order)
-    flags = np.frombuffer(next(parts)[1], f"{order}u4")[0]
-    if int(flags) & 0xFF not in _NUMERIC or int(flags) & _COMPLEX:
+    flags = int.from_bytes(_following(parts)[1][:4], "little" if order == "<" else "big")
+    if flags & 0xFF not in _NUMERIC or flags & _COMPLEX:
         return None
-    shape = [int(size) for size in np.frombuffer(next(parts)[1], f"{order}i4")]
-    name = bytes(next(parts)[1]).decode("ascii", "replace")
+    shape = [int(size) for size in np.frombuffer(_following(parts)[1], f"{order}i4")]
+    name = bytes(_following(parts)[1]).decode("ascii", "replace")
     kind, values = next(parts, (9, memoryview(b"")))
     if kind not in _NUMBERS:
         raise UserError(f"the array {name} has numbers of an unknown type {kind}; write it again")
