@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sparse
 import skfem
-from data_makers import FRAMES, Fields, bumps, write_fields
+from data_makers import FRAMES, Fields, bumps, reacting, write_fields
 from scipy.fft import dctn, idctn
 from scipy.integrate import solve_ivp
 from scipy.sparse.linalg import splu
@@ -41,27 +41,16 @@ def brusselator_annulus(generator: np.random.Generator, count: int) -> Fields:
     not share a centre."""
     basis, stiffness, masses, cells = _quadratic([_circle((0, 0), 1, 0.07), _circle((0.15, 0), 0.35, 0.07)], 0.07)
     x, gap, steps = basis.doflocs.T, 0.4, 40
-    h = gap / steps
-    pairs = [((masses - 0.5 * h * d * stiffness).tocsr(), splu((masses + 0.5 * h * d * stiffness).tocsc()))
-             for d in (0.004, 0.002)]
 
     def reaction(w: np.ndarray) -> np.ndarray:
         u, v = w
         return np.stack([1 - 3.2 * u + u**2 * v, 2.2 * u - u**2 * v])
 
-    def half(w: np.ndarray) -> np.ndarray:
-        return w + h / 2 * reaction(w + h / 4 * reaction(w))
-
     w = np.stack([np.stack([_bumps(generator, x, 0.4, 1.2), _bumps(generator, x, 0.4, 2.2)])
                   for _ in range(count)], -1)
-    frames = [w]
-    for index in range(1, steps * (FRAMES - 1) + 1):
-        w = half(w)
-        w = half(np.stack([solver.solve(explicit @ part) for (explicit, solver), part in zip(pairs, w, strict=True)]))
-        if index % steps == 0:
-            frames.append(w)
+    frames = reacting(w, reaction, stiffness, masses, (0.004, 0.002), gap / steps, steps)
     nodes = basis.nodal_dofs[0]
-    return np.arange(FRAMES) * gap, x[nodes], np.stack(frames)[:, :, nodes].transpose(3, 0, 2, 1), cells
+    return np.arange(FRAMES) * gap, x[nodes], frames[:, :, nodes].transpose(3, 0, 2, 1), cells
 
 
 def waves_disc(generator: np.random.Generator, count: int) -> Fields:

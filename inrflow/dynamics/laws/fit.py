@@ -15,7 +15,7 @@ from inrflow.domains import Box, Domain, Flows
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.contexts import InSystems, Systems, standard
 from inrflow.dynamics.laws.flow import library_of
-from inrflow.dynamics.laws.law import WITH_RATES, Law, integrable, largest_of, pruned, well_posed
+from inrflow.dynamics.laws.law import MOST_STEPS, WITH_RATES, Law, integrable, largest_of, pruned, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order
 from inrflow.dynamics.laws.refine import Refinement, solved_contexts
 from inrflow.dynamics.laws.regression import FOLDS, Supported, normal_equations, supports_of
@@ -75,6 +75,7 @@ _TRAJECTORIES = 32  # equations come from so many trajectories, at most
 _FEW_JUDGES = 3  # of many codes, so many trajectories judge
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
 _LATER = 10.0  # times the error: forecasts of later times that differ by so much more on more harmonics
+_STEPS_WITH_RATES = 64  # of an interval, at most
 _SETTLED = 0.3  # of the error at held-out points: what highest harmonics hold is less where these are not noise
 _OF_RATES, _OF_SECOND_ORDER = 0.35, 0.3  # share of the time in which laws of second order are sought; error from which
 # on none of first order is
@@ -155,7 +156,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         found.append(wider.pop(0)())
     lowest = min(misfit for misfit, _ in found)
     if rates and lowest > _UNEXPLAINED:
-        scored += fit_second_order(Ground(place, boundary, codes, train, states, spread), judge, lowest,
+        scored += fit_second_order(Ground(place, boundary, codes, train, states, spread),
+                                   partial(_judged, train, states, coarse, judge, most=_STEPS_WITH_RATES), lowest,
                                    start + _OF_RATES * seconds, units, say)
     second = least() < _OF_SECOND_ORDER
     ranked = [laws for _, laws in sorted(found, key=lambda pair: int(np.log2(pair[0] / lowest)))]
@@ -200,7 +202,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             return Refinement(law, every, known, seconds, uncertain=uncertain)
 
         last = along(law, 2 if second else 1, min(_LAST, 0.1 * seconds), False if second else None)
-        noisy, hardly = last.uncertain and not second, 1.0
+        noisy, hardly = last.uncertain, 1.0
         if noisy:  # forecasts from single frames tell little
             law, hardly, kept = widened(law, train), HARDLY, 0.0
             states, spread = encode(law.codes, train)
@@ -387,10 +389,12 @@ def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, fami
             yield laws(active)
 
 
-def _judged(train: Data, states: np.ndarray, error: float, judge: Data, law: Law) -> tuple[Law, np.ndarray] | None:
-    """The law as it can be integrated, and its errors (S,) of forecasts; None where it cannot."""
-    law_or_none = integrable(law, train.t, states, error)
-    if law_or_none is None:
+def _judged(train: Data, states: np.ndarray, error: float, judge: Data, law: Law, most: int = MOST_STEPS
+            ) -> tuple[Law, np.ndarray] | None:
+    """The law as it can be integrated, in at most so many steps an interval, and its errors (S,) of forecasts; None
+    where it cannot."""
+    one = integrable(law, train.t, states, error, most)
+    if one is None:
         return None
-    law = known_contexts(law_or_none, train, judge)
-    return law, forecast_errors(law, judge)
+    one = known_contexts(one, train, judge)
+    return one, forecast_errors(one, judge)

@@ -21,7 +21,7 @@ from inrflow.dynamics.laws.terms import Term
 _ORDER = 5  # of splines in time
 WITH_RATES = 400  # codes of values that laws of second order have, at most
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
-_MOST_STEPS = 256  # of one interval; a law that needs more is not taken
+MOST_STEPS = 256  # of one interval; a law that needs more is not taken
 _WRITTEN = 20  # terms of a line, at most: those that are most standard errors from zero
 
 
@@ -197,7 +197,7 @@ def well_posed(law: Law, span: float) -> bool:
     return (field.growth(slice(-third, None)) - max(field.growth(slice(0, -third)), 0.0)) * span < 1
 
 
-def stepped(law: Law, z: Tensor, dt: float, error: float = 0.0, most: int = _MOST_STEPS) -> Law | None:
+def stepped(law: Law, z: Tensor, dt: float, error: float = 0.0, most: int = MOST_STEPS) -> Law | None:
     """The law with the longest step of its integrator that is accurate at codes z (B, C K), None: there is none.
 
     To a part of 10^5, or to a relative error. most: steps of an interval.
@@ -219,7 +219,7 @@ def stepped(law: Law, z: Tensor, dt: float, error: float = 0.0, most: int = _MOS
     return None
 
 
-def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, most: int = _MOST_STEPS
+def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, most: int = MOST_STEPS
                ) -> Law | None:
     """The law without terms that no channel has, with a step accurate at first codes of states (S, T, C, K) at t.
 

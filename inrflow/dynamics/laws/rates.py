@@ -9,18 +9,17 @@ to the second frame (shooting).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
 
 from inrflow.domains import Flows
 from inrflow.dynamics.laws.flow import library_of
-from inrflow.dynamics.laws.law import WITH_RATES, Law, integrable, largest_of, well_posed, with_slopes
+from inrflow.dynamics.laws.law import WITH_RATES, Law, largest_of, well_posed, with_slopes
 from inrflow.dynamics.laws.regression import FOLDS, normal_equations, supports_of
-from inrflow.dynamics.laws.setting import Data, Families, Ground, Log, families_of, forecast_errors
+from inrflow.dynamics.laws.setting import Families, Ground, Log, evenly, families_of
 from inrflow.dynamics.laws.shooting import rates_between
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.dynamics.states import CodeData
@@ -29,18 +28,18 @@ from inrflow.numerics.team import team
 
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # that give equations, at most
-_STEPS = 64  # of an interval, at most
 _WORTH = 0.1  # of the misfit, that a term saves
 _UNEXPLAINED = 1e-2  # misfit from which on coefficients may vary in place
 _PAYS = 0.2  # share of the misfit of laws of first order
 _JUDGED, _CLOSE = 5, 5.0  # laws are forecast, and all others whose misfit is at most so many times the least
 
 
-def fit_second_order(ground: Ground, judge: Data, misfit: float, deadline: float, units: Sequence[float] | None,
-                     log: Log) -> list[tuple[np.ndarray, Law]]:
+def fit_second_order(ground: Ground, judged: Callable[[Law], tuple[Law, np.ndarray] | None], misfit: float,
+                     deadline: float, units: Sequence[float] | None, log: Log) -> list[tuple[np.ndarray, Law]]:
     """Laws of second order with the errors (S,) of their forecasts of held-out trajectories.
 
-    None where they miss more than a fifth of what laws of first order do (`misfit`). deadline: of effort.
+    None where they miss more than a fifth of what laws of first order do (`misfit`). judged: gives a law as it can be
+    integrated, and its errors (S,), or None. deadline: of effort.
     """
     codes, states, t = ground.codes, ground.states, ground.train.t
     frames, channels, count = states.shape[1:]
@@ -62,25 +61,20 @@ def fit_second_order(ground: Ground, judge: Data, misfit: float, deadline: float
     near = sorted((pair for number, pair in enumerate(ordered)
                    if (number < _JUDGED or pair[0] < _CLOSE * ordered[0][0]) and well_posed(pair[1], span)),
                   key=lambda pair: math.log(pair[0] + 1e-300) + _WORTH * pair[1].size)  # what splines miss makes terms
-    for judged in team.map(partial(_judged, t, states, judge), [law for _, law in near]):
-        if judged is not None and np.isfinite(judged[0]).all():
-            scored.append(judged)
-            log(f"  {judged[0].mean():.2e} with {judged[1].size - channels} terms, effort {effort():.1f} s")
+    for pair in team.map(judged, [law for _, law in near]):
+        if pair is not None and np.isfinite(pair[1]).all():
+            law, errors = pair
+            scored.append((errors, law))
+            log(f"  {errors.mean():.2e} with {law.size - channels} terms, effort {effort():.1f} s")
         if effort() > deadline:
             break
     return scored
 
 
-def _judged(t: np.ndarray, states: np.ndarray, judge: Data, law: Law) -> tuple[np.ndarray, Law] | None:
-    """Errors (S,) of forecasts, and the law with a step of its integrator; None where there is none."""
-    one = integrable(law, t, states, most=_STEPS)
-    return None if one is None else (forecast_errors(one, judge), one)
-
-
 def _regressed(ground: Ground, families: Families, largest: float) -> list[tuple[float, Law]]:
     """Laws of all families of terms with their misfits, that with the least misfit first."""
     terms, channels = families.every, ground.states.shape[2]
-    rows = np.linspace(0, len(ground.states) - 1, min(len(ground.states), _TRAJECTORIES)).astype(int)
+    rows = evenly(len(ground.states), ground.states[0, 0].size, _TRAJECTORIES)
     library = library_of(terms, ground.codes.harmonics)
     found: dict[tuple, tuple[float, Law]] = {}
     for cumulative in (False, True):
@@ -110,8 +104,8 @@ def with_rates(law: Law, data: CodeData) -> CodeData:
     """States (S, T, 2 C K): codes (S, T, C K), and the rates that lead along the law to the next frame.
 
     At frames between others, the mean of those and of the rates with which the flow from the frame before arrives: to
-    second order of the steps, what the law misses has no part in it. Frames between unobserved
-    ones count as unobserved.
+    second order of the steps, what the law misses has no part in it. Frames between unobserved ones count as
+    unobserved.
     """
     codes, size = data.codes.double(), data.codes.shape[-1]
     sums, counts = torch.zeros_like(codes), torch.zeros(codes.shape[:2], dtype=torch.float64)

@@ -231,7 +231,8 @@ def _candidates(
     train, validation, contexts, refit = codes.train, judged, None, None
     if law.has_rates:
         train, validation = (with_rates(law, states) for states in (train, judged))
-        first = max(first, min(frames_needed(size, size) - 1, judged.codes.shape[1] - 2))
+        needed = frames_needed(size, size)
+        first = max(first, min(needed - 1, judged.codes.shape[1] - 2))
     if law.count:
         assert groups is not None
         every = torch.tensor(law.contexts)
@@ -255,8 +256,8 @@ def _candidates(
     for line in lines:
         run.log.say(f"  {line}")
     if law.has_rates:
-        run.log.say(f"  single frames do not say what follows: forecasts need at least {frames_needed(size, size)} "
-                    f"observed frames (observe.frames={frames_needed(size, size)})")
+        run.log.say(f"  single frames do not say what follows: forecasts need at least {needed} observed frames "
+                    f"(observe.frames={needed})")
     if not np.isfinite(error):
         return
     share = diverging(field, integrator, validation, first)
