@@ -37,12 +37,11 @@ DETERMINED = Margin(1.2, "transitions an unknown from which data determine linea
 UNDETERMINED_ERROR = Margin(0.01, "share of the variance: forecasts with a smaller error were determined", _HAND)
 SIMPLER = Margin(1.2, "times the error in all up to which an equation of fewer terms is taken", _HAND)
 MORE_CODES = Margin(0.98, "times the error for more codes beside delayed ones", _SINGLE)
-LONGER_MEMORY = Margin(0.5, "times the error for one more delay, or for products beside delays", _SINGLE)
+LONGER_MEMORY = Margin(0.5, "times the error for one more delay", _SINGLE)
 SYMMETRY_HARMS = Margin(0.8, "times the error without a declared symmetry: below it the symmetry is dropped", _HAND)
 SYMMETRY_HARMS_CONTEXTS = Margin(0.4, "the same with contexts, whose errors vary more with the copies drawn", _HAND)
 HARMONICS_SUFFICE = Margin(1e-5, "share of the variance that harmonics leave: then no trunk is trained", _HAND)
 HARMONICS_SUFFICE_ASYNCHRONOUS = Margin(1e-2, "the same for rows with times of their own, before their motion", _HAND)
-COUPLED_CONTEXTS = Margin(0.98, "times the error for products that depend on contexts", _HAND)
 MESH_FLOW_PAYS = Margin(0.25, "times what interpolation misses at nodes kept aside", _HAND)
 
 

@@ -9,7 +9,6 @@ the operators), and in the end standardised over the environments: mean 0, covar
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -152,24 +151,6 @@ def solve_contexts(gram: Tensor, target: Tensor, operators: Tensor, contexts: Te
     residual = target - torch.einsum("ni,eij->enj", base, gram)
     gradient = torch.einsum("enj,knj->ek", residual, directions) - torch.einsum("ekl,el->ek", hessian, contexts)
     return contexts + damped_solve(hessian, gradient, _DAMPING)
-
-
-def moved_contexts(
-    effects: Iterable[tuple[Tensor, Tensor, Tensor]], environment: Tensor, contexts: Tensor, damping: float
-) -> Tensor:
-    """Contexts (E, P) after one Gauss-Newton step from `contexts`.
-
-    Args:
-        effects: blocks of residuals (B, n), of what a unit of each context adds (B, P, n), and of the numbers (B,) of
-            the trajectories that they are of.
-        environment: (S,) of the trajectories.
-    """
-    E, P = contexts.shape
-    hessian, gradient = torch.zeros(E, P, P, dtype=torch.float64), torch.zeros(E, P, dtype=torch.float64)
-    for residual, moved, rows in effects:
-        hessian.index_add_(0, environment[rows], torch.einsum("bkn,bln->bkl", moved, moved).double())
-        gradient.index_add_(0, environment[rows], torch.einsum("bkn,bn->bk", moved, residual).double())
-    return contexts + damped_solve(hessian, gradient, damping)
 
 
 def in_gauge(fit: ContextFit) -> ContextFit:

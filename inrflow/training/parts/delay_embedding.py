@@ -12,12 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import Candidate, ClosedForm, ClosedFormSearch
-from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.libraries.quadratic import QuadraticFit, QuadraticForm
-from inrflow.dynamics.states import CodeData, frames_needed, with_memory
-from inrflow.training.judge import rollout_error
+from inrflow.dynamics.states import CodeData, frames_needed
 from inrflow.training.margins import DECODER_LIMITED, DETERMINED, LONGER_MEMORY, LONGER_WINDOW, MORE_CODES, ROUNDING
 from inrflow.training.parts.linear import ChosenDynamics
 from inrflow.training.parts.quadratic import QuadraticSearch
@@ -30,7 +26,6 @@ _SIZES, _LARGEST_STATE = 4, 512
 _FINALISTS = 3  # of each size, judged in continuous time
 # Where steps are unequal every fit follows the flow of every transition, and rates of rates are too crude for states.
 _UNEQUAL_RIDGES, _UNEQUAL_STATE, _UNEQUAL_TRANSITIONS = (1e-10, 1e-6, 1e-2), 256, 2048
-_QUADRATIC_SIZES, _QUADRATIC_STATE, _QUADRATIC_STEP = 2, 200, 0.5
 
 
 def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenDynamics:
@@ -63,16 +58,11 @@ def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenD
     if best is None:
         return chosen
     result = replace(chosen, search=trial.search(), fit=best, quadratic=None)
-    count = settings.products if settings.products is not None else run.budget.known("products")
-    if count and best.score < LONGER_MEMORY * free and best.score > max(DECODER_LIMITED * floor, ROUNDING):
-        fit, quadratic = trial.best_quadratic(best, sizes, count)
-        if quadratic is not None and quadratic.score < LONGER_MEMORY * best.score:
-            result = replace(result, fit=fit, quadratic=quadratic)
     run.log.log("memory", 0, validation=result.score, memory_free=free, code_size=result.size, memory=result.memory)
     state = result.size + result.memory
     row = run.log.tried(Tried(
-        "reduced_order", f"{'linear' if result.quadratic is None else 'quadratic'} dynamics with delays", result.size,
-        result.score, floor, state * (state + 1), result.memory,
+        "reduced_order", "linear dynamics with delays", result.size, result.score, floor, state * (state + 1),
+        result.memory,
     ))
     if result.score > LONGER_WINDOW * free:
         row.why = f"does not pay for the frames it needs: {free:.2e} without delays from the same frames"
@@ -80,10 +70,9 @@ def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenD
     chosen.row.why = f"single frames do not determine what follows: {free:.2e} without delays"
     needed = frames_needed(result.size, result.memory)
     run.log.say(
-        f"delay embedding: {result.memory} delayed dimensions beside {result.size} codes"
-        f"{'' if result.quadratic is None else ', with products'} lower the validation error of forecasts from "
-        f"{trial.window} frames from {free:.2e} to {result.score:.2e} of the variance; forecasts need at least "
-        f"{needed} observed frames (observe.frames={needed})"
+        f"delay embedding: {result.memory} delayed dimensions beside {result.size} codes lower the validation error of "
+        f"forecasts from {trial.window} frames from {free:.2e} to {result.score:.2e} of the variance; forecasts need "
+        f"at least {needed} observed frames (observe.frames={needed})"
     )
     return replace(result, row=row)
 
@@ -146,28 +135,6 @@ class _Trial:
             if best is None or found[candidate] + floor < MORE_CODES * (best[1] + floor):
                 best = candidate, found[candidate]
         return None if best is None else self.search().fit(best[0], {best[0]: best[1]})
-
-    def best_quadratic(
-        self, linear: ClosedForm, sizes: list[int], count: int
-    ) -> tuple[ClosedForm, QuadraticForm | None]:
-        """The best dynamics with products of states whose memory is as long as that of the linear ones, and the linear
-        ones of the same states; None where all diverge."""
-        order, best = linear.candidate.past, None
-        for size in self._possible(sizes, order, _QUADRATIC_STATE, _QUADRATIC_SIZES):
-            candidate = replace(linear.candidate, size=size, memory=order * size)
-            states_of = self.search().fit(candidate)
-            states = with_memory(self.train, size, states_of.directions)
-            judged = with_memory(self.validation, size, states_of.directions)
-
-            def error(field: VectorField, judged: CodeData = judged, size: int = size) -> float:
-                return rollout_error(
-                    field, Integrator(step=_QUADRATIC_STEP), judged, self.validation, self.window - 1, size
-                )
-
-            form = QuadraticFit(states, count).search(error)
-            if form is not None and (best is None or form.score < best.score):
-                linear, best = states_of, form
-        return linear, best
 
     def _possible(self, sizes: list[int], order: int, largest: int, count: int) -> list[int]:
         """At most so many of the sizes, spread evenly, whose states are determined by the data and not too large."""

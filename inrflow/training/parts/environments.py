@@ -23,9 +23,8 @@ from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import integration_step, rollout_error
-from inrflow.training.margins import BETTER, DECODER_LIMITED, POOR, ROUNDING
+from inrflow.training.margins import BETTER, POOR
 from inrflow.training.parts.linear import candidate_sizes
-from inrflow.training.parts.quadratic import QuadraticContextSearch, number_of_products, refitted_with_contexts
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
@@ -34,7 +33,6 @@ _UNKNOWN_SIZES = (1, 2)
 _QUICK_SIZE = 128
 _BEYOND = 2.0  # times the contexts of training, for which the integration step is chosen too
 _STEP_SHARE = 0.005  # of the error, by which the step is chosen: forecasts go farther, in time and in contexts
-_QUADRATIC_SHARE = 0.1  # of the time, each of the passes over coefficients and contexts
 
 
 class ContextGroups:
@@ -179,21 +177,11 @@ class ContextDynamicsSearch:
                 "trajectories"
             )
         dynamics = self._linear(search, choice)
-        quadratic = self._quadratic(search, choice, codes, validation, sizes)
-        if quadratic is not None:
-            dynamics.row.why = "quadratic dynamics with contexts have a lower validation error"
-            dynamics = quadratic
         if not dynamics.score + floor < BETTER * (without + floor):
             dynamics.row.why = f"not clearly better than dynamics without contexts ({without:.2e})"
             log.say("contexts are not used: they do not lower the error of held-out forecasts")
             return None
         return dynamics
-
-    def _tried(self, name: str, field: VectorField, contexts: Tensor, score: float, floor: float) -> Tried:
-        count = sum(p.numel() for p in field.parameters())
-        return self.run.log.tried(Tried(
-            "reduced_order", name, field.state_size, score, floor, count, contexts=contexts.shape[1]
-        ))
 
     def _linear(self, search: ContextSearch, choice: ContextChoice) -> ContextDynamics:
         fit, chosen = choice.fit, choice.candidate
@@ -203,40 +191,11 @@ class ContextDynamicsSearch:
             return context_field(full), full.contexts
 
         field = context_field(fit)
-        row = self._tried("linear dynamics with contexts", field, fit.contexts, choice.score, search.floor)
+        row = self.run.log.tried(Tried(
+            "reduced_order", "linear dynamics with contexts", chosen.size, choice.score, search.floor,
+            sum(p.numel() for p in field.parameters()), contexts=chosen.contexts,
+        ))
         return ContextDynamics(field, fit.contexts, search.held_contexts(fit), choice.score, refit, row)
-
-    def _quadratic(
-        self, search: ContextSearch, choice: ContextChoice, codes: CodeData, validation: CodeData, sizes: list[int]
-    ) -> ContextDynamics | None:
-        """Quadratic dynamics, where the linear ones leave something and validation prefers the former."""
-        settings, rows = self.run.config.dynamics, search.held_environment
-        enough = choice.score < max(DECODER_LIMITED * search.floor, ROUNDING)
-        if settings.products == 0 or enough or bool((rows < 0).any()):
-            return None
-        count = number_of_products(self.run, codes, _QUADRATIC_SHARE)
-        groups = self.groups.train(len(codes.codes) // len(self.run.problem.train))
-        quadratic = QuadraticContextSearch(codes, groups, validation, rows, self.run.log)
-        chosen = quadratic.search(sizes, count, choice.fit.contexts) if count else None
-        if chosen is None:
-            return None
-        coupled = ", which depend on the contexts" if chosen.coupled else ""
-        field = chosen.form.field()
-        row = self._tried(f"quadratic dynamics with contexts, {len(chosen.form.left)} products{coupled}", field,
-                          chosen.contexts, chosen.score, search.floor)
-        if not chosen.score < BETTER * choice.score:
-            row.why = f"not clearly better than linear dynamics with contexts ({choice.score:.2e})"
-            return None
-        self.run.log.say(
-            f"quadratic dynamics with contexts: {chosen.form.size} codes, {len(chosen.form.left)} products{coupled}, "
-            f"validation error {chosen.score:.2e} of the variance"
-        )
-
-        def refit(codes: CodeData, rows: Tensor) -> tuple[VectorField, Tensor]:
-            again = refitted_with_contexts(chosen, codes, rows)
-            return again.form.field(), again.contexts
-
-        return ContextDynamics(field, chosen.contexts, chosen.contexts[rows], chosen.score, refit, row)
 
 
 def context_candidate(

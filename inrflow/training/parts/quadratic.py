@@ -1,41 +1,35 @@
-"""Quadratic dynamics of codes (operator inference): how many codes and products, without and with contexts."""
+"""Quadratic dynamics of codes (operator inference): how many codes and products."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.fitting.alternate import moved_contexts
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.quadratic import QuadraticFit, QuadraticForm
-from inrflow.dynamics.states import CodeData, with_contexts, with_memory
+from inrflow.dynamics.states import CodeData, with_memory
 from inrflow.numerics.effort import effort
-from inrflow.numerics.principal_components import standardised
 from inrflow.training.judge import rollout_error
-from inrflow.training.margins import BETTER, COUPLED_CONTEXTS, DECODER_LIMITED, ROUNDING
+from inrflow.training.margins import BETTER, DECODER_LIMITED, ROUNDING
 from inrflow.training.parts.linear import ChosenDynamics
 from inrflow.training.recorder import Recorder, Tried
 from inrflow.training.run import Run
 
 _SHARE = 0.2  # of the time
-_LARGEST_SIZE, _LARGEST_COUNT, _SIZES_WITH_CONTEXTS = 200, 4000, 3
+_LARGEST_SIZE, _LARGEST_COUNT = 200, 4000
 _STEP = 0.5
 _SPEED = 1e10  # multiplications a second of one core, a cautious figure
 _PASSES, _SOLVES = 3, 5  # over the transitions, and factorisations of F x F matrices by F^3 / 3 each
 _PLENTY = 2.0  # transitions an unknown: from there on a larger field only gains
-_ROUNDS = 3
-_DAMPING = 1e-6
 
 
-def number_of_products(run: Run, train: CodeData, share: float = _SHARE) -> int:
+def number_of_products(run: Run, train: CodeData) -> int:
     """Number of products: the configured one, or as many as the time allows normal equations for; then recorded."""
     wanted = run.config.dynamics.products
 
     def affordable() -> int:
-        work = max(share * run.budget.total, 0.0) * _SPEED
+        work = max(_SHARE * run.budget.total, 0.0) * _SPEED
         features = min(math.sqrt(work / (_PASSES * max(1, train.transitions))), (work / _SOLVES) ** (1 / 3))
         return int(min(_LARGEST_COUNT, max(0, features)))
 
@@ -114,84 +108,3 @@ class QuadraticSearch:
 def refitted(form: QuadraticForm, states: CodeData, size: int | None = None) -> QuadraticForm:
     """The form fitted anew, with its ridges, to the first `size` codes (None: as many) of all trajectories."""
     return QuadraticFit(with_memory(states, size or form.size, None), len(form.left)).refit(form.ridges)
-
-
-@dataclass(frozen=True)
-class QuadraticWithContexts:
-    """A quadratic form with the contexts (E, P) of its environments, and whether products depend on them too."""
-
-    form: QuadraticForm
-    contexts: Tensor
-    coupled: bool
-
-    @property
-    def score(self) -> float:
-        """Validation error, share of the variance of the codes."""
-        return self.form.score
-
-
-@dataclass(frozen=True)
-class QuadraticContextSearch:
-    """Search for quadratic dynamics affine in contexts.
-
-    Attributes:
-        train, rows: codes of training trajectories and copies, and the numbers of their environments.
-        validation, validation_rows: the same of held-out trajectories, of environments of training.
-    """
-
-    train: CodeData
-    rows: Tensor
-    validation: CodeData
-    validation_rows: Tensor
-    log: Recorder
-
-    def search(self, sizes: list[int], count: int, start: Tensor) -> QuadraticWithContexts | None:
-        """The best of all sizes from contexts (E, P), with at most so many products; None where each diverges."""
-        best: QuadraticWithContexts | None = None
-        for size in sorted({min(size, _LARGEST_SIZE) for size in sizes}, reverse=True)[:_SIZES_WITH_CONTEXTS]:
-            candidate = self.fit(size, count, start, False)
-            if candidate is None:
-                continue
-            self.log.log("quadratic_contexts", 0, code_size=size, validation=candidate.score)
-            if best is not None and not candidate.score < best.score:
-                break
-            best = candidate
-        if best is None:
-            return None
-        coupled = self.fit(best.form.size, count // (1 + start.shape[1]), best.contexts, True)
-        return coupled if coupled is not None and coupled.score < BETTER * best.score else best
-
-    def fit(self, size: int, count: int, contexts: Tensor, coupled: bool) -> QuadraticWithContexts | None:
-        """Coefficients and contexts in turn, from contexts (E, P); None where every field diverges."""
-        fit = self._fit_at(contexts, size, count, coupled)
-        form = fit.search(lambda field: self.error(field, contexts))
-        if form is None:
-            return None
-        best = QuadraticWithContexts(form, contexts, coupled)
-        for _ in range(_ROUNDS):
-            theta = fit.coefficients(best.form)
-            moved = moved_contexts(fit.context_effects(theta), self.rows, best.contexts, _DAMPING)
-            contexts = standardised(moved)[0]
-            fit = self._fit_at(contexts, size, count, coupled)
-            form = fit.refit(best.form.ridges)
-            candidate = QuadraticWithContexts(form.scored(self.error(form.field(), contexts)), contexts, coupled)
-            if not candidate.score < COUPLED_CONTEXTS * best.score:
-                break
-            best = candidate
-        return best
-
-    def error(self, field: VectorField, contexts: Tensor) -> float:
-        """Validation error, share of the variance of the codes: what the size cuts off counts."""
-        size = field.state_size
-        states = with_contexts(self.validation, size, contexts[self.validation_rows])
-        return rollout_error(field, Integrator(step=_STEP), states, self.validation, 0, size)
-
-    def _fit_at(self, contexts: Tensor, size: int, count: int, coupled: bool) -> QuadraticFit:
-        return QuadraticFit(with_contexts(self.train, size, contexts[self.rows]), count, contexts.shape[1], coupled)
-
-
-def refitted_with_contexts(chosen: QuadraticWithContexts, states: CodeData, rows: Tensor) -> QuadraticWithContexts:
-    """The form fitted anew, with its ridges and contexts, to codes whose environments are `rows`."""
-    data = with_contexts(states, chosen.form.size, chosen.contexts[rows])
-    fit = QuadraticFit(data, len(chosen.form.left), chosen.contexts.shape[1], chosen.coupled)
-    return QuadraticWithContexts(fit.refit(chosen.form.ridges), chosen.contexts, chosen.coupled)

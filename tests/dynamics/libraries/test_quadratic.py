@@ -3,16 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from torchdiffeq import odeint
 
 from inrflow.dynamics.fields.quadratic import Products
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.libraries.quadratic import QuadraticFit
-from inrflow.dynamics.states import CodeData, with_contexts
-from inrflow.numerics.principal_components import standardised
-from inrflow.training.parts.quadratic import QuadraticContextSearch
-from inrflow.training.recorder import Recorder
+from inrflow.dynamics.states import CodeData
 
 NOW = torch.zeros(())
 
@@ -102,52 +98,6 @@ def test_a_refit_on_the_same_data_repeats_the_search():
     found = fit.search(lambda field: error_of(field, data), corrections=1)
     again = QuadraticFit(data, 6).refit(found.ridges)
     torch.testing.assert_close(again.weight, found.weight)
-
-
-def family(contexts, each=12, frames=10, seed=0):
-    """Trajectories of Lorenz systems whose linear and quadratic terms depend on a context (E, 1)."""
-    random = np.random.default_rng(seed)
-    codes = []
-    for context in contexts[:, 0].tolist():
-        def rate(t, s, c=context):
-            x, y, z = s.unbind(-1)
-            products = (1 + 0.2 * c) * torch.stack([torch.zeros_like(x), -x * z, x * y], -1)
-            return 0.1 * (torch.stack([10 * (y - x), (28 + 4 * c) * x - y, -8 / 3 * z], -1) + 20 * products)
-
-        start = torch.as_tensor(random.uniform(-0.5, 0.5, (each, 3)) + [0, 0, 1])
-        codes.append(odeint(rate, start, 0.4 * torch.arange(frames).double(), rtol=1e-8, atol=1e-9).transpose(0, 1))
-    codes = torch.cat(codes)
-    data = CodeData(codes, torch.arange(frames).double().expand(len(codes), -1),
-                    torch.ones(len(codes), frames, dtype=torch.bool))
-    return data, torch.arange(len(contexts)).repeat_interleave(each)
-
-
-TRUE = torch.tensor([[-1.5], [-0.5], [0.5], [1.5]], dtype=torch.float64) / 1.25**0.5
-
-
-def test_coefficients_of_a_family_are_affine_in_the_context():
-    data, rows = family(TRUE)
-    fit = QuadraticFit(with_contexts(data, 3, TRUE[rows]), 6, contexts=1, coupled=True)
-    unseen, held = family(TRUE, each=2, seed=1)
-    form = fit.search(lambda field: error_of(field, with_contexts(unseen, 3, TRUE[held])))
-    assert form is not None and form.score < 1e-5
-    expected = torch.zeros(3, 3, dtype=torch.float64)
-    expected[1, 0] = 0.4 * 0.4
-    assert float((form.context_matrix[0] - expected).abs().max()) < 0.02
-    xz = ((form.left == 0) & (form.right == 2)).nonzero()[0, 0]
-    assert float(form.context_weight[0, 1, xz]) == pytest.approx(-0.4 * 2 * 0.2, abs=0.02)
-    torch.testing.assert_close(fit.form(fit.coefficients(form)).context_weight, form.context_weight)
-
-
-def test_contexts_are_found_with_the_coefficients(tmp_path):
-    data, rows = family(TRUE)
-    rough = standardised(TRUE + torch.tensor([[0.5], [-0.5], [0.4], [-0.3]], dtype=torch.float64))[0]
-    unseen, held = family(TRUE, each=2, seed=1)
-    search = QuadraticContextSearch(data, rows, unseen, held, Recorder(tmp_path, Console(quiet=True)))
-    wrong = search._fit_at(rough, 3, 6, True).search(lambda field: search.error(field, rough))
-    found = search.fit(3, 6, rough, True)
-    assert found.score < 0.1 * wrong.score
-    assert float((found.contexts - TRUE).abs().max()) < 0.15
 
 
 def test_the_jacobian_of_products_with_contexts_is_that_of_their_rate():

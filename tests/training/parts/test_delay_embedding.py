@@ -8,8 +8,7 @@ import torch
 
 from inrflow.config.train_schema import DynamicsConfig
 from inrflow.dynamics.fitting.linear_search import ClosedFormSearch
-from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.states import CodeData, with_memory
+from inrflow.dynamics.states import CodeData
 from inrflow.training.budget import Budget
 from inrflow.training.parts.delay_embedding import choose_memory, longest_memory
 from inrflow.training.parts.linear import ChosenDynamics
@@ -35,27 +34,7 @@ def vibrations(count: int, frequencies: tuple[float, ...], seed: int) -> np.ndar
     return total[..., None]
 
 
-def swings(count: int, seed: int) -> np.ndarray:
-    """Positions (S, T, 1) of x'' = -0.4 x - 0.3 x^2, in small Runge-Kutta steps, from random states."""
-    random, parts = np.random.default_rng(seed), 50
-    state = random.uniform(-0.4, 0.4, (2, count))
-
-    def rate(s: np.ndarray) -> np.ndarray:
-        return np.stack([s[1], -0.4 * s[0] - 0.3 * s[0] ** 2])
-
-    found = [state[0]]
-    for _ in TIMES[1:]:
-        for _ in range(parts):
-            h = 1 / parts
-            k1 = rate(state)
-            k2 = rate(state + h / 2 * k1)
-            k3 = rate(state + h / 2 * k2)
-            state = state + h / 6 * (k1 + 2 * k2 + 2 * k3 + rate(state + h * k3))
-        found.append(state[0])
-    return np.stack(found, 1)[..., None]
-
-
-def choice(training: np.ndarray, held: np.ndarray, sizes=(1,), memory=None, products=0) -> ChosenDynamics:
+def choice(training: np.ndarray, held: np.ndarray, sizes=(1,), memory=None) -> ChosenDynamics:
     """What is chosen after the best linear dynamics without memory."""
     taught, judged = codes(training), codes(held)
     log = SimpleNamespace(
@@ -63,7 +42,7 @@ def choice(training: np.ndarray, held: np.ndarray, sizes=(1,), memory=None, prod
     )
     source = SimpleNamespace(times=np.broadcast_to(TIMES, training.shape[:2]), time_bins=None)
     run = SimpleNamespace(
-        config=SimpleNamespace(dynamics=DynamicsConfig(memory=memory, products=products)), log=log,
+        config=SimpleNamespace(dynamics=DynamicsConfig(memory=memory)), log=log,
         problem=SimpleNamespace(source=source), budget=Budget(1.0),
     )
     search = ClosedFormSearch(taught, judged)
@@ -92,18 +71,6 @@ def test_frames_that_are_states_get_no_memory_though_noise_leaves_an_error():
 def test_a_configured_number_of_memory_dimensions_is_left_alone():
     found = choice(vibrations(12, (0.7,), 0), vibrations(4, (0.7,), 1), memory=0)
     assert found.memory == 0 and found.score > 0.1
-
-
-def test_products_of_memory_are_found_where_linear_memory_leaves_something():
-    held = swings(4, 1)
-    linear, found = choice(swings(24, 0), held), choice(swings(24, 0), held, products=10)
-    assert linear.memory and linear.quadratic is None
-    assert found.quadratic is not None and (found.size, found.memory) == (1, 1)
-    states = with_memory(codes(held), 1, found.fit.directions)
-    with torch.no_grad():
-        forecast = Integrator(step=0.1)(found.quadratic.field(), states.codes[:, 1], states.t[:, 1:])[..., 0]
-    error = float((forecast - states.codes[:, 1:, 0]).square().mean())
-    assert error < 0.02 * float(np.var(held)) and found.score < 0.5 * linear.score
 
 
 @pytest.mark.parametrize(("frames", "orders"), [(2, 0), (4, 0), (5, 1), (6, 1), (8, 2), (10, 3), (40, 3)])

@@ -48,11 +48,11 @@ def test_the_number_of_products_is_the_wanted_one_or_follows_from_the_time(stage
     def count(wanted, seconds):
         settings = SimpleNamespace(dynamics=SimpleNamespace(products=wanted))
         run = SimpleNamespace(config=settings, budget=Budget(seconds / 60))
-        return number_of_products(run, stage.train, share=1.0)
+        return number_of_products(run, stage.train)
 
     assert count(7, 0.0) == 7
     assert count(None, 0.0) == count(None, -1.0) == 0
-    few, many = count(None, 1e-6), count(None, 4e-6)
+    few, many = count(None, 5e-6), count(None, 2e-5)
     assert 0 < few and many == pytest.approx(2 * few, abs=2)
     assert count(None, 1e9) == 4000
 
