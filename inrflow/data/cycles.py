@@ -24,7 +24,7 @@ def cycles_of(description: Description, times: np.ndarray) -> list[tuple[float, 
     if len(times) < 2:
         return []
     span, step = float(times.max() - times.min()), float(np.median(np.diff(times)))
-    calendar = parse_units(description.time_units)
+    calendar = parse_units(description.time_units) if description.time_units else None
     periods = [] if calendar is None else [_YEAR / calendar[0], _DAY / calendar[0]]
     declared = description.time_period
     if declared is not None:

@@ -89,9 +89,10 @@ class TrajectorySource:
         u = torch.full((1, limit, *frames.u.shape[1:]), float("nan"))
         u[0, : len(frames.t)] = torch.as_tensor(frames.u)
         x = torch.as_tensor(frames.x)
-        if frames.moving and len(frames.t) < limit:
+        moving = x.ndim == 3
+        if moving and len(frames.t) < limit:
             x = torch.cat([x, x[-1:].expand(limit - len(frames.t), *x.shape[1:])])
-        return self._kept(trajectory, TrajectoryBatch(t, x[None] if frames.moving else x[None, None], u))
+        return self._kept(trajectory, TrajectoryBatch(t, x[None] if moving else x[None, None], u))
 
     def _kept(self, trajectory: int, batch: TrajectoryBatch) -> TrajectoryBatch:
         """The batch, kept where there is room for it."""

@@ -36,14 +36,10 @@ class Harmonics(ABC):
     """
 
     eigenvalues: np.ndarray  # (K,)
+    count: int  # K
     components: ClassVar[int] = 1  # channels that share a code
     steady: int = 0  # how many of the last codes are constant in time
     allowed: np.ndarray | None = None  # (C, K): whether a channel's codes use a harmonic; None: every one does
-
-    @property
-    def count(self) -> int:
-        """K."""
-        return len(self.eigenvalues)
 
     @abstractmethod
     def values(self, x: np.ndarray) -> np.ndarray:

@@ -127,6 +127,7 @@ class BoxHarmonics(Harmonics):
     def __init__(self, box: Box, axes: Sequence[AxisFunctions], modes: np.ndarray, eigenvalues: np.ndarray,
                  allowed: np.ndarray | None = None):
         self.box, self.axes, self.modes, self.eigenvalues, self.allowed = box, list(axes), modes, eigenvalues, allowed
+        self.count = len(self.eigenvalues)
 
     def waves(self, j: int) -> tuple[np.ndarray, np.ndarray]:
         """Wave numbers (K,) along axis j, and which are sines (K,)."""

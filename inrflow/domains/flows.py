@@ -122,6 +122,7 @@ class FlowHarmonics(Harmonics):
 
     def __init__(self, flows: Flows, coefficients: np.ndarray, eigenvalues: np.ndarray):
         self.flows, self.coefficients, self.eigenvalues = flows, coefficients, eigenvalues
+        self.count = len(self.eigenvalues)
         self.steady = len(flows.steady)
 
     def _each(self) -> list[RegionHarmonics]:

@@ -131,6 +131,7 @@ class RegionHarmonics(Harmonics):
 
     def __init__(self, region: Region, coefficients: np.ndarray, eigenvalues: np.ndarray):
         self.region, self.coefficients, self.eigenvalues = region, coefficients, eigenvalues
+        self.count = len(self.eigenvalues)
 
     def _tables(self, cells: np.ndarray, local: np.ndarray, slopes: bool) -> np.ndarray:
         """Values (N, K), or gradients (N, K, d), at reference coordinates (d, N, 1) of cells (N,)."""

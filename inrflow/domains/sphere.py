@@ -38,6 +38,7 @@ class SphereHarmonics(Harmonics):
         self.degree = degree
         self._l = np.concatenate([np.full(2 * degree_ + 1, degree_) for degree_ in range(degree + 1)])
         self.eigenvalues = (self._l * (self._l + 1)).astype(np.float64)
+        self.count = len(self.eigenvalues)
 
     def _angles(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x = Sphere()._check(x)

@@ -48,12 +48,12 @@ def forecast(surrogate: Surrogate, estimate: StateEstimate, batch: TrajectoryBat
     diverge are not finite. The processes of a team forecast parts of the trajectories each, but for ensembles, whose
     draws are those of the whole batch.
     """
-    count = min(team.size, len(batch)) if estimate.members is None else 1
+    count = min(team.size, len(batch.u)) if estimate.members is None else 1
     bare = replace(estimate, residual=None)
     if count < 2:
         result = _forecast(surrogate, with_std, (bare, batch))
     else:
-        rows = [slice(*pair) for pair in pairwise(k * len(batch) // count for k in range(count + 1))]
+        rows = [slice(*pair) for pair in pairwise(k * len(batch.u) // count for k in range(count + 1))]
         given = ((bare.select(r), batch.select(r)) for r in rows)
         parts = list(team.map(partial(_forecast, surrogate, with_std), given))
         stds = [part.std for part in parts if part.std is not None]
@@ -89,7 +89,7 @@ def _forecast(surrogate: Surrogate, with_std: bool, given: tuple[StateEstimate, 
             mean = decoder(x, states[..., :size].to(dtype))
         else:
             every = x.expand(*batch.u.shape[:3], x.shape[-1]).flatten(1, 2)
-            rows = torch.arange(len(batch))[:, None]
+            rows = torch.arange(len(batch.u))[:, None]
             mean = torch.empty(*order.shape, batch.u.shape[-1], dtype=dtype)
             mean[rows, order] = decoder(every[rows, order][:, :, None], own)[:, :, 0]
             mean = mean.unflatten(1, batch.u.shape[1:3])

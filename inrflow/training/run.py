@@ -23,17 +23,14 @@ class Run:
         problem: what is to be learned.
         judge: of the problem as it was posed.
         budget: time that is left and decisions; log: what the run tells and records.
+        config: settings of the problem.
     """
 
     problem: Problem
     judge: Judge
     budget: Budget
     log: Recorder
-
-    @property
-    def config(self) -> Config:
-        """Settings of the run."""
-        return self.problem.config
+    config: Config
 
     def on(self, problem: Problem) -> Run:
         """The run on a variant of its problem; the judge stays."""
@@ -47,4 +44,4 @@ def start_run(problem: Problem, log: Recorder, clock: Clock = time.perf_counter)
     if decisions:
         log.save_decisions(decisions)
     budget = Budget(training.minutes, decisions, clock, log.save_decisions)
-    return Run(problem, Judge(problem), budget, log)
+    return Run(problem, Judge(problem), budget, log, problem.config)

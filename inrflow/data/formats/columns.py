@@ -258,7 +258,7 @@ def observations_of(columns: Columns, path: Path, description: Description, stri
         places[:, 0] = (places[:, 0] + 180) % 360 - 180
         warn_of_radians(path, places)
     observations: dict[int, Observations] = {}
-    calendar = parse_units(description.time_units)
+    calendar = parse_units(description.time_units) if description.time_units else None
     for number in np.unique(trajectory).tolist():
         chosen = trajectory == number
         try:

@@ -31,12 +31,17 @@ class VectorField(nn.Module):
         state_size: n, code and delayed codes together.
         terms: in the order of summation.
         context_size: P, numbers at the end of a state that do not move.
+
+    Attributes:
+        is_linear_at_context: whether the field of code and delayed codes is affine in them, given the context.
+        is_linear: whether it is affine in the whole state, at all times with the same matrix.
     """
 
     def __init__(self, state_size: int, terms: Iterable[FieldTerm] = (), context_size: int = 0) -> None:
         super().__init__()
         self.state_size, self.context_size = state_size, context_size
         self.terms = nn.ModuleDict()
+        self.is_linear_at_context, self.is_linear = True, not context_size
         for term in terms:
             self.add(term)
 
@@ -64,6 +69,8 @@ class VectorField(nn.Module):
         name = term.name or type(term).__name__
         count = sum(type(other) is type(term) for other in self.terms.values())
         self.terms[f"{name}_{count + 1}" if count else name] = term
+        self.is_linear_at_context &= term.degree in (0, 1)
+        self.is_linear &= self.is_linear_at_context
 
     def get(self, kind: type[T]) -> T | None:
         """The first term of a class, None where there is none."""
@@ -80,16 +87,6 @@ class VectorField(nn.Module):
     def linear(self) -> LinearTerm:
         """The affine term."""
         return self.term(LinearTerm)
-
-    @property
-    def is_linear(self) -> bool:
-        """Whether the field is affine in the whole state, at all times with the same matrix."""
-        return self.is_linear_at_context and not self.context_size
-
-    @property
-    def is_linear_at_context(self) -> bool:
-        """Whether the field of code and delayed codes is affine in them, given the context."""
-        return all(term.degree in (0, 1) for term in self.summands)
 
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
         """Rates (..., n + P); those of the context are 0."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
-from inrflow.dynamics.laws.contexts import Systems, alternate, contexts_of, standard, with_contexts
+from inrflow.dynamics.laws.contexts import alternate, contexts_of, standard, with_contexts
 from inrflow.dynamics.laws.fit import finer
 from inrflow.dynamics.laws.flow import library_of
 from inrflow.dynamics.laws.law import Law, integrable, largest_of, well_posed
@@ -37,7 +37,17 @@ from inrflow.dynamics.laws.network.sine import (
     Sine,
 )
 from inrflow.dynamics.laws.regression import FOLDS, NODES, NormalEquations, normal_equations
-from inrflow.dynamics.laws.setting import Data, Ground, Log, choose, encode, families_of, forecast_errors, windows
+from inrflow.dynamics.laws.setting import (
+    Data,
+    Ground,
+    Log,
+    Systems,
+    choose,
+    encode,
+    families_of,
+    forecast_errors,
+    windows,
+)
 from inrflow.dynamics.laws.terms import Term
 from inrflow.dynamics.laws.transform import transform_of
 from inrflow.errors import UserError
@@ -150,7 +160,7 @@ def fit_network_law(
         for better in finer(law, train, judge, seconds, say, False):
             law = better
     law = replace(law, shares=shares(law, ground.states))
-    return standard(law, np.unique(train.systems.number))
+    return standard(law, np.unique(train.systems.number)) if law.count else law
 
 
 def shares(law: Law, states: np.ndarray) -> tuple[float, ...]:

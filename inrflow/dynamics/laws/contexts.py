@@ -8,51 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
+from inrflow.dynamics.laws.setting import Systems
 from inrflow.numerics.principal_components import standardised
 
 _ROUNDS = 10
 _RIDGE = 1e-13  # of scaled normal equations
 _SETTLED = 1e-6  # change of standardised contexts
 _ROUNDING = 1e-12  # of what contexts add to a coefficient
-
-
-@dataclass(frozen=True)
-class Systems:
-    """E systems of trajectories.
-
-    number (S,): from 0 to E - 1; counts: numbers of contexts to try; start: contexts (E, P) that known parameters
-    suggest, None where nothing is known.
-    """
-
-    number: np.ndarray
-    total: int = 1
-    counts: tuple[int, ...] = ()
-    start: np.ndarray | None = None
-
-    def take(self, rows: np.ndarray) -> Systems:
-        """Those of some trajectories."""
-        return replace(self, number=self.number[rows])
-
-    def split(self, order: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-        """Trajectories (in some order) that laws are fitted to, and a share that judges them.
-
-        Contexts of P numbers are told by P + 1 systems at least, and tested by one more: where fewer would be left, a
-        trajectory judges only if another one of its system is fitted to; without any, those that are fitted judge.
-        """
-        judged = max(1, round(share * len(order)))
-        left = np.unique(self.number[order[judged:]])
-        if not self.counts or len(left) > max(self.counts) + 1 or len(left) == len(np.unique(self.number)):
-            return order[judged:], order[:judged]
-        firsts = {self.number[row]: row for row in order[::-1]}.values()
-        spare = [row for row in order if row not in firsts][:judged]
-        return np.setdiff1d(order, spare), np.array(spare if spare else order)
 
 
 class InSystems:
@@ -180,8 +149,6 @@ def contexts_given(equations: NormalEquations, number: np.ndarray, theta: np.nda
 
 def standard(law: Law, systems: np.ndarray) -> Law:
     """The law with contexts of mean 0 and covariance 1 over some systems: other numbers for the same coefficients."""
-    if not law.count:
-        return law
     _, mean, factor = (part.numpy() for part in standardised(torch.tensor(law.contexts[systems])))
     by_context = np.einsum("pq,pjc->qjc", factor, law.by_context)
     contexts = (law.contexts - mean) @ np.linalg.inv(factor).T

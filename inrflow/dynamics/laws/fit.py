@@ -13,7 +13,7 @@ import numpy as np
 
 from inrflow.domains import Box, Domain, Flows
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
-from inrflow.dynamics.laws.contexts import InSystems, Systems, standard
+from inrflow.dynamics.laws.contexts import InSystems, standard
 from inrflow.dynamics.laws.flow import library_of
 from inrflow.dynamics.laws.law import MOST_STEPS, WITH_RATES, Law, integrable, largest_of, pruned, well_posed
 from inrflow.dynamics.laws.rates import fit_second_order
@@ -28,6 +28,7 @@ from inrflow.dynamics.laws.setting import (
     Families,
     Ground,
     Log,
+    Systems,
     apart,
     choose,
     encode,
@@ -232,7 +233,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         if not isinstance(place, Flows):
             for better in finer(law, train, judge, start + seconds, say, not noisy):
                 law = better  # kept where the time ends before the next
-    return standard(law, np.unique(train.systems.number))
+    return standard(law, np.unique(train.systems.number)) if law.count else law
 
 
 def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: bool = True) -> Iterator[Law]:
@@ -328,8 +329,7 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
         rows = np.arange(len(states))
     t, states, spread, systems = data.t[rows], states[rows], spread[rows], data.systems.take(rows)
     library = library_of(terms, codes.harmonics)
-    known = shares_known(codes, spread)
-    largest = largest_of(states)
+    known, largest = shares_known(codes, spread), largest_of(states)
     found: dict[tuple, tuple[float, Law]] = {}
 
     def add(contexts: np.ndarray, solved: Sequence[Supported], cumulative: bool) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor
 from inrflow.domains import BOUNDARIES, HELD, NATURAL, NO_SLIP, Box, Domain, Flows, Harmonics, Sphere
 from inrflow.domains.box import PERIODIC
 from inrflow.dynamics.laws.codes import HarmonicCodes, held_out_errors, point_sets
-from inrflow.dynamics.laws.contexts import Systems
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.shooting import rates_between
@@ -47,6 +46,38 @@ _FRAMES = 16  # looked at
 _LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in place
 
 Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Systems:
+    """E systems of trajectories.
+
+    number (S,): from 0 to E - 1; counts: numbers of contexts to try; start: contexts (E, P) that known parameters
+    suggest, None where nothing is known.
+    """
+
+    number: np.ndarray
+    total: int = 1
+    counts: tuple[int, ...] = ()
+    start: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> Systems:
+        """Those of some trajectories."""
+        return replace(self, number=self.number[rows])
+
+    def split(self, order: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+        """Trajectories (in some order) that laws are fitted to, and a share that judges them.
+
+        Contexts of P numbers are told by P + 1 systems at least, and tested by one more: where fewer would be left, a
+        trajectory judges only if another one of its system is fitted to; without any, those that are fitted judge.
+        """
+        judged = max(1, round(share * len(order)))
+        left = np.unique(self.number[order[judged:]])
+        if not self.counts or len(left) > max(self.counts) + 1 or len(left) == len(np.unique(self.number)):
+            return order[judged:], order[:judged]
+        firsts = {self.number[row]: row for row in order[::-1]}.values()
+        spare = [row for row in order if row not in firsts][:judged]
+        return np.setdiff1d(order, spare), np.array(spare if spare else order)
 
 
 @dataclass(frozen=True)

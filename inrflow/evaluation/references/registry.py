@@ -92,12 +92,12 @@ def fit_references(
             single validation trajectory that continues a single training trajectory is joined to it.
         description: of the data.
     """
-    if validation is not None and not (len(validation) and validation.t.numel()):
+    if validation is not None and not validation.t.numel():
         validation = None
     points = shared_points(train, validation)
     fitted = {name: reference.fit(train, validation, description) for name, reference in REFERENCES.items()
               if (points is not None or not reference.on_shared_points)
-              and (len(train) == 1 or not reference.of_one_series)}
+              and (len(train.u) == 1 or not reference.of_one_series)}
     return References(points, {name: reference for name, reference in fitted.items() if reference is not None})
 
 

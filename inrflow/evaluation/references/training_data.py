@@ -36,7 +36,7 @@ def mean_field(train: TrajectoryBatch, validation: TrajectoryBatch | None) -> Te
 def split(train: TrajectoryBatch, validation: TrajectoryBatch | None) -> tuple[TrajectoryBatch, TrajectoryBatch | None]:
     """The data as given, but for a single validation trajectory that continues a single training trajectory: joined to
     it, without any validation data."""
-    if validation is None or not len(train) == len(validation) == 1:
+    if validation is None or not len(train.u) == len(validation.u) == 1:
         return train, validation
     kept = torch.isfinite(train.t[0])
     if not bool(validation.t[0, 0] > train.t[0, kept].max()):
