@@ -34,13 +34,11 @@ from inrflow.training.recipes.joint import JointStage
 from inrflow.training.train import train
 
 FRAMES = 10
-#: What each recipe is told. DINo with symmetries: copies under the declared symmetries are further sequences of its
-#: table; as many as are still visited often enough.
+#: What each recipe is told.
 RECIPES: dict[str, list[str]] = {
     "inrflow": [],
     "inrflow, no symmetries": ["data.symmetries=none"],
     "dino": ["experiment=dino"],
-    "dino, symmetries": ["experiment=dino", "data.symmetries=declared", "data.copies=4"],
     "coral": ["experiment=coral"],
 }
 #: Published sizes where they differ from those in configs/experiment.

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.data.batch import Augmentation, TrajectoryBatch
+from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
-from inrflow.data.symmetries import Transformations
 from inrflow.decoders.base import Decoder
-from inrflow.decoders.embeddings import Embedding
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale
@@ -23,7 +21,6 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.judge import rollout_error
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
-from inrflow.training.parts.codes import wanted_copies
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, make_decoder, shrunk_moments
 from inrflow.training.run import Run
@@ -37,7 +34,10 @@ _PAIRS = 2**14  # pairs of frame and point decoded at once
 
 
 class JointRecipe:
-    """DINo: a table of codes, a decoder and a network field, all by descent; no closed form and no validation."""
+    """DINo: a table of codes, a decoder and a network field, all by descent; no closed form and no validation.
+
+    Symmetries are not used: codes belong to single frames, and copies of trajectories leave each fewer steps.
+    """
 
     name = "dino"
 
@@ -47,18 +47,16 @@ class JointRecipe:
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The jointly trained model."""
+        if len(run.problem.symmetries):
+            run.log.say("symmetries are not used: these codes belong to single training frames")
+            run = run.on(run.problem.with_symmetries(run.problem.symmetries.only([])))
         problem, config = run.problem, run.config
         torch.manual_seed(config.seed)
-        embedding = problem.embedding()
-        decoder = make_decoder(config, embedding, len(problem.description.channels))
-        parts, settings, augmentation = config.dynamics, config.training, problem.augmentation()
+        decoder = make_decoder(config, problem.embedding(), len(problem.description.channels))
+        parts, settings = config.dynamics, config.training
         field = VectorField.of(decoder.code_size, linear=False, width=parts.width, depth=parts.depth, swish=True)
-        copies = wanted_copies(run)
-        joint = JointTraining(
-            problem.source, problem.train, problem.scale, augmentation, copies, settings.batch,
-            wrapping(problem.box, problem.description.period, embedding), config.seed,
-        )
-        module = JointModule(decoder, field, len(joint.rows), problem.source.times.shape[1])
+        joint = JointTraining(problem.source, problem.train, problem.scale, settings.batch, config.seed)
+        module = JointModule(decoder, field, len(joint.trajectories), problem.source.times.shape[1])
         stage = JointStage(
             "joint", module, loss=lambda *unused: torch.zeros(()),
             optimiser=OptimiserSettings(settings.optimiser, settings.decoder_rate or _RATE), seed=config.seed,
@@ -66,7 +64,7 @@ class JointRecipe:
         )
         steps = run.budget.steps("decoder", stage, _SHARE, 1_000_000)
         run_stage(stage, steps, run.log)
-        run.log.say(f"joint training: {steps} iterations, {len(joint.rows)} sequences, {joint.batch} in each")
+        run.log.say(f"joint training: {steps} iterations, {len(joint.trajectories)} sequences, {joint.batch} in each")
         codes = table_data(joint, module)
         prior = _prior(problem.source, problem.train, decoder, codes)
         iterations = _choose_iterations(run, module, joint)
@@ -99,7 +97,7 @@ def _choose_iterations(
     config, source, validation = run.config, run.problem.source, run.problem.validation
     if config.encoding.iterations:
         return config.encoding.iterations
-    batch = source.batch(validation[:_JUDGED] if len(validation) else joint.rows[: min(_JUDGED, joint.originals)])
+    batch = source.batch((validation if len(validation) else joint.trajectories)[:_JUDGED])
     times, observed = joint.scale.internal(batch.t), torch.isfinite(batch.u)
     x = batch.x[:, 0].float()
     starts = adam_path(
@@ -114,13 +112,6 @@ def _choose_iterations(
         return float(missed.nan_to_num(float("inf")))
 
     return ENCODING_STEPS[int(np.argmin([error(start) for start in starts]))]
-
-
-def wrapping(box: np.ndarray, period: tuple[float, ...] | None, embedding: Embedding) -> tuple | None:
-    """Low corner and period where a decoder of raw coordinates needs its points inside one period, else None."""
-    if period is None or type(embedding) is not Embedding:
-        return None
-    return box[0], np.asarray(period)
 
 
 class JointModule(nn.Module):
@@ -142,61 +133,30 @@ class JointModule(nn.Module):
 
 
 class JointTraining:
-    """The losses of an iteration and their gradients, on trajectories and symmetry copies of them.
+    """The losses of an iteration and their gradients.
 
     Args:
         source: normalised trajectories.
         trajectories: their indices; those of training.
         scale: internal time.
-        augmentation: symmetries of the copies, if any.
-        copies: rows of the table for each trajectory; the first holds the trajectory itself, the others fixed random
-            symmetry copies of it, as so many further training sequences.
         batch: trajectories in an iteration.
-        wrap: low corner and period (d,) each, 0 where there is none: points of copies are put back into the period.
     """
 
     def __init__(
-        self,
-        source: TrajectorySource,
-        trajectories: np.ndarray,
-        scale: TimeScale,
-        augmentation: Augmentation | None = None,
-        copies: int = 1,
-        batch: int = 32,
-        wrap: tuple[np.ndarray, np.ndarray] | None = None,
-        seed: int = 0,
+        self, source: TrajectorySource, trajectories: np.ndarray, scale: TimeScale, batch: int = 32, seed: int = 0
     ) -> None:
-        self.source, self.scale, self.wrap, self.seed = source, scale, wrap, seed
+        self.source, self.trajectories, self.scale, self.seed = source, trajectories, scale, seed
         self.integrator = Integrator()  # one step of rk4 a frame
-        self.copies = copies if augmentation else 1
-        self.rows = np.tile(trajectories, self.copies)
-        self.batch = min(batch, len(self.rows))
-        self.originals = len(trajectories)
-        self.moves: Transformations | None = None
-        if augmentation:
-            self.moves = augmentation.sample(np.random.default_rng([seed, 23]), len(self.rows))
+        self.batch = min(batch, len(trajectories))
 
     def read(self, rows: np.ndarray) -> TrajectoryBatch:
         """Normalised trajectories of rows of the table."""
-        plain = self.source.batch(self.rows[rows], normalised=self.moves is None)
-        if self.moves is None:
-            return plain
-        moves, x = self.moves, plain.x.expand(len(rows), *plain.x.shape[1:])
-        chosen = Transformations(moves.A[rows], moves.b[rows], moves.Q[rows])
-        moved = TrajectoryBatch(plain.t, x, plain.u).transformed(chosen)
-        same = torch.as_tensor(rows < self.originals)[:, None, None, None]
-        points = moved.x
-        if self.wrap is not None:
-            low, period = (torch.as_tensor(v, dtype=x.dtype) for v in self.wrap)
-            inside = low + torch.remainder(points - low, torch.where(period > 0, period, 1.0))
-            points = torch.where(period > 0, inside, points)
-        u = torch.where(same, plain.u, moved.u)
-        return TrajectoryBatch(plain.t, torch.where(same, x, points), self.source.normalisation.apply(u))
+        return self.source.batch(self.trajectories[rows])
 
     def rows_of(self, step: int) -> np.ndarray:
         """Rows in the batch of iteration `step`: every pass visits all rows once, in a random order of its own."""
-        batches = -(-len(self.rows) // self.batch)
-        order = np.random.default_rng([self.seed, 29, step // batches]).permutation(len(self.rows))
+        batches = -(-len(self.trajectories) // self.batch)
+        order = np.random.default_rng([self.seed, 29, step // batches]).permutation(len(self.trajectories))
         return np.sort(order[step % batches :: batches])
 
     def accumulate(self, module: JointModule, step: int, random: np.random.Generator, part: slice = slice(None)
@@ -290,7 +250,6 @@ class JointStage(Stage):
 
 
 def table_data(training: JointTraining, module: JointModule) -> CodeData:
-    """Codes, internal times and observed frames of the trajectories themselves, without copies."""
-    batch = training.source.batch(training.rows[: training.originals])
-    codes = module.codes()[: training.originals]
-    return CodeData(codes.double(), training.scale.internal(batch.t), batch.observed)
+    """Codes, internal times and observed frames of the trajectories."""
+    batch = training.source.batch(training.trajectories)
+    return CodeData(module.codes().double(), training.scale.internal(batch.t), batch.observed)

@@ -4,19 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.data.batch import Augmentation
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.source import TrajectorySource
-from inrflow.data.symmetries import Symmetries
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.states import TimeScale
 from inrflow.training.loop import OptimiserSettings
 from inrflow.training.recipes import joint as dino_stage
-from inrflow.training.recipes.joint import JointModule, JointStage, JointTraining, table_data, teacher_forcing
+from inrflow.training.recipes.joint import JointModule, JointStage, JointTraining, teacher_forcing
 
 S, T, GRID = 5, 4, 6
 
@@ -35,20 +33,18 @@ def source(tmp_path) -> TrajectorySource:
     u[1, 2, :5, 0] = np.nan
     period = (1.0, 1.0)
     description = Description("waves", ("a", "b"), ("x", "y"), period=period)
-    symmetries = Symmetries.by_name(["translation"], description)
-    description = Description("waves", ("a", "b"), ("x", "y"), period=period, symmetries=symmetries)
     write_trajectories(tmp_path / "waves.h5", np.arange(T) * 0.3, x, u.astype(np.float32), description)
     source = TrajectorySource(TrajectoryFile(tmp_path / "waves.h5"))
     source.fit_normalisation(np.arange(S))
     return source
 
 
-def joint(source: TrajectorySource, batch: int = 3, **options) -> tuple[JointTraining, JointModule]:
+def joint(source: TrajectorySource, batch: int = 3) -> tuple[JointTraining, JointModule]:
     torch.manual_seed(0)
-    training = JointTraining(source, np.arange(S), TimeScale.of(source.times), batch=batch, **options)
+    training = JointTraining(source, np.arange(S), TimeScale.of(source.times), batch)
     decoder = FourierFilterNet(Embedding([0, 0], [1, 1]), 2, 8, width=12, scale=16.0)
     field = VectorField.of(8, linear=False, width=10, depth=2, swish=True)
-    module = JointModule(decoder, field, len(training.rows), T)
+    module = JointModule(decoder, field, S, T)
     for row in module.table:
         torch.nn.init.normal_(row, std=0.3)
     return training, module
@@ -132,21 +128,3 @@ def test_training_lowers_both_errors(source):
         stage.advance(module, optimiser, step, 80)
     last = training.accumulate(module, 0, np.random.default_rng(0))
     assert last[0] < 0.8 * first[0] and last[1] < 0.8 * first[1]
-
-
-def test_copies_are_solutions_moved_into_the_period(source):
-    low, period = np.zeros(2), np.ones(2)
-    symmetries = source.description.symmetries
-    augmentation = Augmentation(symmetries, np.ones(2), (1.0, 1.0))
-    training, module = joint(source, augmentation=augmentation, copies=3, wrap=(low, period))
-    assert len(training.rows) == 3 * S and len(module.table) == 3 * S
-    original, copies = training.read(np.arange(S)), training.read(np.arange(S, 3 * S))
-    torch.testing.assert_close(original.u, source.batch(range(S)).u, equal_nan=True)
-    assert float(copies.x.min()) >= 0 and float(copies.x.max()) < 1
-    # A translated wave is the same wave with another phase: fit it at the moved points, without the first coordinate.
-    values = source.normalisation.invert(copies.u)[0, 0, :, 0].double()
-    angle = 2 * np.pi * copies.x[0, 0].sum(-1).double()
-    design = torch.stack([angle.sin(), angle.cos()], -1)
-    solution = torch.linalg.lstsq(design, values[:, None]).solution
-    torch.testing.assert_close((design @ solution)[:, 0], values, rtol=0, atol=1e-5)
-    assert table_data(training, module).codes.shape == (S, T, 8)
