@@ -161,7 +161,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
                                    partial(_judged, train, states, coarse, judge, most=_STEPS_WITH_RATES), lowest,
                                    start + _OF_RATES * seconds, units, say)
     second = least() < _OF_SECOND_ORDER
-    ranked = [laws for _, laws in sorted(found, key=lambda pair: int(np.log2(pair[0] / lowest)))]
+    ranked = [laws for _, laws in sorted(found, key=lambda pair: int(np.log2((pair[0] + 1e-99) / (lowest + 1e-99))))]
     deadline = start + (1 - _KEPT) * seconds
     with suppress(OutOfTime), effort.limited(lambda: bool(scored) and effort() > deadline):  # what is found is kept
         for number, laws in enumerate(() if second else chain(ranked, (one()[1] for one in wider))):

@@ -54,6 +54,15 @@ def test_a_coefficient_that_differs_between_systems_is_found_for_each(
     np.testing.assert_allclose(law.contexts.std(0), 1, rtol=1e-6)
 
 
+def test_a_misfit_of_zero_is_the_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates = fit.candidates  # equations of few points may be missed by nothing at all
+    monkeypatch.setattr(fit, "candidates", lambda *given: (0.0, candidates(*given)[1]))
+    monkeypatch.setattr(fit, "families_of", lambda *_: SHORT)
+    t, x, u = _paths(np.full(8, 0.02))
+    law = fit_law(t, x, u, LINE, boundary="natural", seconds=5.0)
+    assert law.theta[law.terms.index(LAPLACIAN), 0] == pytest.approx(0.02, rel=1e-2)
+
+
 def test_every_trajectory_may_be_a_system_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "families_of", lambda *_: SHORT)  # the others take time, and are not of this law
     rates = np.linspace(0.01, 0.05, 6)
