@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inrflow.dynamics.fitting.quadratic import QuadraticFit
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.libraries.quadratic import QuadraticFit
 from inrflow.dynamics.states import CodeData
 
 ZERO = torch.zeros(()).double()

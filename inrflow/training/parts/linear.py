@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import RIDGES, ClosedForm, ClosedFormSearch
-from inrflow.dynamics.libraries.quadratic import QuadraticForm
+from inrflow.dynamics.fitting.quadratic import QuadraticForm
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.numerics.matrix_functions import SHORTEST

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 
 from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.fitting.quadratic import QuadraticFit, QuadraticForm
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.libraries.quadratic import QuadraticFit, QuadraticForm
 from inrflow.dynamics.states import CodeData, with_memory
 from inrflow.numerics.effort import effort
 from inrflow.training.judge import rollout_error

@@ -6,8 +6,8 @@ import torch
 from torchdiffeq import odeint
 
 from inrflow.dynamics.fields.quadratic import Products
+from inrflow.dynamics.fitting.quadratic import QuadraticFit
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.libraries.quadratic import QuadraticFit
 from inrflow.dynamics.states import CodeData
 
 NOW = torch.zeros(())
@@ -73,14 +73,25 @@ def test_a_search_in_which_everything_diverges_ends_without_a_field():
     assert QuadraticFit(trajectories(4, 4, False), 6).search(lambda field: float("inf")) is None
 
 
-def test_fewer_transitions_than_unknowns_give_the_solution_of_the_normal_equations():
-    data = trajectories(2, 4, False)
+def test_integrals_along_the_flow_are_those_of_an_adaptive_solver():
+    """Of the states (s, integrals) of ds/dt = theta^T phi(s), by an independent solver."""
+    data = trajectories(5, 4, True)
     fit = QuadraticFit(data, 6)
-    assert fit.dual
-    ((_, short),) = fit.solutions(None, [1e-3])
-    fit.dual = False
-    ((_, tall),) = fit.solutions(None, [1e-3])
-    torch.testing.assert_close(short, tall, rtol=1e-2, atol=1e-4)
+    theta = 0.05 * torch.randn(fit.unknowns, 3, generator=torch.Generator().manual_seed(0))
+    theta[0] /= fit.constant
+    for (total, change), start, end, gap in zip(
+        fit.integrals(theta), fit.pairs.start.split(2048), fit.pairs.end.split(2048), fit.pairs.step.split(2048),
+        strict=True,
+    ):
+        joined = torch.cat([start, torch.zeros(len(start), fit.unknowns).double()], 1)
+
+        def rate(part, joined, gap=gap):
+            features = fit.features(joined[:, :3])
+            return gap[:, None] * torch.cat([features @ theta.double(), features], 1)
+
+        exact = odeint(rate, joined, torch.tensor([0.0, 1.0]).double(), rtol=1e-9, atol=1e-9)[-1]
+        torch.testing.assert_close(total.double(), exact[:, 3:], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(change.double(), end - start, rtol=1e-5, atol=1e-6)
 
 
 def test_frames_that_nobody_observed_are_bridged():

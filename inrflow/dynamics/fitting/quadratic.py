@@ -1,9 +1,9 @@
 """Quadratic operator inference: ds/dt = b + A s + W p(s), p the products of components, by linear least squares.
 
 A Galerkin projection of an equation with quadratic terms (Navier-Stokes, Burgers, Kuramoto-Sivashinsky) is exactly of
-this form (Peherstorfer and Willcox 2016), here fitted in integral form: along polynomials through neighbouring frames
-first, then along the flow of the last solution, whose miss is what the next one explains (Gauss-Newton, without the
-sensitivity of the flow itself).
+this form (Peherstorfer and Willcox 2016), here fitted in integral form: by the trapezoidal rule first, then along the
+flow of the last solution, whose miss is what the next one explains (Gauss-Newton, without the sensitivity of the flow
+itself).
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.quadratic import Products, leading_pairs, products_of
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import rk4_integrals
-from inrflow.dynamics.libraries.integral_form import intervals
+from inrflow.dynamics.fitting.linear import transitions_of
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.effort import effort
 from inrflow.numerics.ridge import improves, leading_ridge, ridge_grid
@@ -74,9 +73,8 @@ class QuadraticFit:
         deviation = states.codes[states.observed].square().mean(0).sqrt()
         self.left, self.right = leading_pairs(deviation, count)
         self.constant = _CONSTANT * float(deviation.square().mean().sqrt())
-        self.intervals = intervals(states, _BLOCK)
-        self.transitions = sum(len(one.rows) for one in self.intervals)
-        self.dual = self.transitions < self.unknowns
+        self.pairs = transitions_of(states.codes, states.t, states.observed)
+        self.transitions = len(self.pairs.t)
 
     @property
     def unknowns(self) -> int:
@@ -91,27 +89,32 @@ class QuadraticFit:
         return torch.cat([one, state, products_of(state, self.left, self.right)], -1)
 
     def integrals(self, about: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Integrals (B, F) and the changes (B, n) that they explain, of each interval: along polynomials, or along
-        the flow of coefficients (F, n) and the changes that these should have made."""
-        if about is None:
-            for one in self.intervals:
-                effort.add(products=len(one.rows) * self.unknowns * (self.unknowns + self.size))
-                path, weights = one.polynomial()
-                mean = sum(w * self.features(s) for w, s in zip(weights, path.float(), strict=True))
-                yield mean * one.gap[:, None].float(), (one.end - one.start).float()
-            return
-        theta = about.float()
+        """Integrals (B, F) and the changes (B, n) that they explain, of blocks of transitions: by the trapezoidal rule,
+        or along the flow of coefficients (F, n), and the changes that these should have made."""
+        for first in range(0, self.transitions, _BLOCK):
+            rows = slice(first, first + _BLOCK)
+            start, end, gap = (part[rows].float() for part in (self.pairs.start, self.pairs.end, self.pairs.step))
+            effort.add(products=len(gap) * self.unknowns * (self.unknowns + (1 if about is None else 8) * self.size))
+            if about is None:
+                yield (self.features(start) + self.features(end)) / 2 * gap[:, None], end - start
+            else:
+                yield self._along_flow(start, gap, about.float()), end - start
 
-        def evaluate(_: Tensor, state: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-            features = self.features(state)
-            return features @ theta, (features,)
+    def _along_flow(self, start: Tensor, gap: Tensor, theta: Tensor) -> Tensor:
+        """Integrals (B, F) of the features along the flow from states (B, n) over times (B,): states are the start and
+        theta (F, n) times these integrals, which are all that Runge-Kutta steps need."""
+        steps = max(1, math.ceil(float(gap.max()) / _SUBSTEP - 1e-6))
+        part, total = (gap / steps)[:, None], start.new_zeros(len(start), self.unknowns)
 
-        for one in self.intervals:
-            effort.add(products=len(one.rows) * self.unknowns * (self.unknowns + 8 * self.size))
-            gap = one.gap.float()
-            steps = max(1, math.ceil(float(gap.max()) / _SUBSTEP - 1e-6))
-            end, (total,) = rk4_integrals(evaluate, gap.new_zeros(()), one.start.float(), gap, steps)
-            yield total, one.end.float() - end + total @ theta
+        def rate(integral: Tensor) -> Tensor:
+            return self.features(start + integral @ theta)
+
+        for _ in range(steps):
+            one = rate(total)
+            two = rate(total + part / 2 * one)
+            three = rate(total + part / 2 * two)
+            total = total + part / 6 * (one + 2 * two + 2 * three + rate(total + part * three))
+        return total
 
     # ---- solves ----
 
@@ -120,26 +123,18 @@ class QuadraticFit:
     ) -> Iterator[tuple[float, Tensor | None]]:
         """Coefficients (F, n), float64, of each ridge, which is relative to a component's mean square; None where
         it is too small for the precision of the sums. `about`: see `integrals`."""
-        linear = slice(1, 1 + self.size)
-        design: Tensor | None = None
-        if self.dual:  # fewer equations than unknowns: the same solution from the other side
-            pairs = [(phi.double(), change.double()) for phi, change in self.integrals(about)]
-            design, right = (torch.cat(part) for part in zip(*pairs, strict=True))
-            gram, strength = design @ design.T, float(design[:, linear].square().sum(0).mean())
-        else:
-            size = self.unknowns
-            gram, right = torch.zeros(size, size), torch.zeros(size, self.size)
-            for phi, change in self.integrals(about):
-                gram.addmm_(phi.T, phi)
-                right.addmm_(phi.T, change)
-            right, strength = right.double(), float(gram.diagonal()[linear].mean())
+        size = self.unknowns
+        gram, right = torch.zeros(size, size), torch.zeros(size, self.size)
+        for phi, change in self.integrals(about):
+            gram.addmm_(phi.T, phi)
+            right.addmm_(phi.T, change)
+        strength = float(gram.diagonal()[1 : 1 + self.size].mean())
         for ridge in ridges:
-            effort.add(products=len(gram) ** 3 / 3)
+            effort.add(products=size**3 / 3)
             regular = gram.to(torch.float64, copy=True)
             regular.diagonal().add_(ridge * strength)
             factor, failed = torch.linalg.cholesky_ex(regular)
-            solution = None if int(failed) else torch.cholesky_solve(right, factor)
-            yield ridge, solution if design is None or solution is None else design.T @ solution
+            yield ridge, None if int(failed) else torch.cholesky_solve(right.double(), factor)
 
     def form(self, theta: Tensor, ridges: tuple[float, ...] = (), score: float = float("nan")) -> QuadraticForm:
         """The field of coefficients (F, n)."""
