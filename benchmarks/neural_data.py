@@ -177,7 +177,7 @@ def filtered_turbulence(generator: np.random.Generator, count: int, n: int = 128
     def rate(w: np.ndarray) -> np.ndarray:
         u, v, wx, wy = (np.fft.irfft2(1j * f, (n, n)) for f in (
             k[1] * inverse * w, -k[0] * inverse * w, k[0] * w, k[1] * w))
-        return -mask * np.fft.rfft2(u * wx + v * wy)
+        return -1.0 * mask * np.fft.rfft2(u * wx + v * wy)
 
     low = np.ix_(range(count), np.r_[0:16, n - 16 : n], range(17))
     keep = (np.sqrt(k2) < 15.5)

@@ -20,9 +20,9 @@ from inrflow.data.symmetries import Transformations
 from inrflow.decoders.base import AffineDecoder
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedForm
+from inrflow.dynamics.fitting.quadratic import QuadraticForm
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import Dynamics
-from inrflow.dynamics.libraries.quadratic import QuadraticForm
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.equivariance import CodeAction
