@@ -16,9 +16,9 @@ from inrflow.dynamics.laws.codes import HarmonicCodes
 from inrflow.dynamics.laws.field import PLACES, LawField
 from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.network.sine import Sine
+from inrflow.dynamics.laws.regression import spline_order
 from inrflow.dynamics.laws.terms import Term
 
-_ORDER = 5  # of splines in time
 WITH_RATES = 400  # codes of values that laws of second order have, at most
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
 MOST_STEPS = 256  # of one interval; a law that needs more is not taken
@@ -235,11 +235,6 @@ def with_slopes(t: np.ndarray, states: np.ndarray) -> np.ndarray:
     slopes = [make_interp_spline(time, path, k=spline_order(len(time))).derivative()(time)
               for time, path in zip(t, states, strict=True)]
     return np.concatenate([states, np.stack(slopes)], 2)
-
-
-def spline_order(points: int) -> int:
-    """Highest odd order up to quintic that so many points determine."""
-    return min(_ORDER, points - 1 - (points % 2))
 
 
 def largest_of(states: np.ndarray) -> float:

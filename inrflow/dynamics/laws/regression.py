@@ -17,10 +17,10 @@ from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from inrflow.dynamics.laws.field import Library
-from inrflow.dynamics.laws.law import spline_order
 from inrflow.numerics.team import team
 
 FOLDS = 4
+_ORDER = 5  # of splines in time
 _LEVELS = ((0.02, 1e-4), (0.15, 1e-3), (0.5, 1e-2), (2.0, 5e-2))  # supports: the smallest whose left-out misfit lies
 # above the least by no more than these shares of the least, and of what terms explain at all
 _NODES = np.polynomial.legendre.leggauss(4)
@@ -302,3 +302,8 @@ def shells(count: int, allowed: Tensor | None = None) -> np.ndarray:
     if len(edges) > 2 and edges[-1] - edges[-2] < 3:
         del edges[-2]
     return np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+
+
+def spline_order(points: int) -> int:
+    """Highest odd order up to quintic that so many points determine."""
+    return min(_ORDER, points - 1 - (points % 2))
