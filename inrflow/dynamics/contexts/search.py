@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inrflow.dynamics.fitting.alternate import ContextFit, contexts_of, fit_contexts, refine
 from inrflow.dynamics.fitting.linear import affine_rollout
-from inrflow.dynamics.fitting.moments import Moments, UniformMoments, moments_of
+from inrflow.dynamics.fitting.moments import Moments, moments_of
 from inrflow.dynamics.states import CodeData, evenly_spread
 from inrflow.numerics.matrix_functions import flow
 from inrflow.numerics.principal_components import standardised
@@ -115,10 +115,7 @@ class ContextSearch:
     def score(self, fit: ContextFit) -> float:
         """Mean squared error of rollouts of the held-out trajectories over the variance of the codes; what the field's
         size cuts off counts."""
-        return rollout_score(fit, self.held_contexts(fit), self.held, self._step()) / self.variance
-
-    def _step(self) -> float | None:
-        return self.moments.step if isinstance(self.moments, UniformMoments) else None
+        return rollout_score(fit, self.held_contexts(fit), self.held, self.moments.step) / self.variance
 
     def search(self, sizes: Sequence[int], counts: Sequence[int]) -> ContextChoice:
         """The best of the code sizes and context sizes, simpler ones first: more must be clearly better."""

@@ -3,8 +3,7 @@
 The generator G of the affine flow on [1, s] is found from the integral form of the equation. About a current guess of
 G, what the exact flow misses, pulled back to the middle of its step, is (to second order) the change of G times the
 integral of the state over the step. So each environment gives normal equations G (M M^T) = (T M^T), of moments M and
-targets T. With equal steps M and T are linear in the state at the start and one pass over the data gives the normal
-equations of every guess; with unequal ones they are summed anew for each guess.
+targets T, summed anew for each guess.
 """
 
 from __future__ import annotations
@@ -23,56 +22,12 @@ _CONVERGED = 0.99  # times the error before: further corrections of a fit would 
 
 
 @dataclass
-class UniformMoments:
-    """Environments with one common step: start, cross and end (E, m, m), sums of s s^T, s' s^T and s' s'^T over the
-    transitions s -> s' on [1, codes]; m = n + 1."""
-
-    start: Tensor
-    cross: Tensor
-    end: Tensor
-    step: float
-    counts: Tensor
-
-    @property
-    def size(self) -> int:
-        """Number of codes n."""
-        return self.start.shape[-1] - 1
-
-    def truncated(self, size: int) -> UniformMoments:
-        """The moments of the first `size` codes."""
-        m = size + 1
-        parts = (self.start[:, :m, :m], self.cross[:, :m, :m], self.end[:, :m, :m])
-        return UniformMoments(*parts, self.step, self.counts)
-
-    def first_guess(self) -> tuple[Tensor, Tensor]:
-        """Normal equations (E, m, m) and (E, n, m) of the trapezoidal rule, which needs no guess."""
-        both = self.start + self.cross + self.cross.transpose(1, 2) + self.end
-        change = self.cross - self.start + self.end - self.cross.transpose(1, 2)
-        return both * (self.step / 2) ** 2, (change * (self.step / 2))[:, 1:]
-
-    def about(self, generators: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normal equations (E, m, m) and (E, n, m) about generators (E, m, m), and the sum of squares (E,) of what
-        their flow misses at the end of the steps."""
-        half = torch.linalg.matrix_exp(generators * (self.step / 2))
-        back = torch.linalg.matrix_exp(-generators * (self.step / 2))
-        whole = half @ half
-        eye = torch.eye(half.shape[-1], dtype=half.dtype)
-        mean = (eye + 4 * half + whole) * (self.step / 6)  # Simpson's rule
-        gram = mean @ self.start @ mean.transpose(1, 2)
-        missed = back @ (self.cross - whole @ self.start) @ mean.transpose(1, 2)
-        parts = self.end - 2 * whole @ self.cross.transpose(1, 2) + whole @ self.start @ whole.transpose(1, 2)
-        return gram, (missed + generators @ gram)[:, 1:], parts.diagonal(dim1=1, dim2=2).sum(1)
-
-    def variance(self) -> Tensor:
-        """Sum of squares (E,) of the change over a step: what no motion at all misses."""
-        return (self.end - 2 * self.cross + self.start).diagonal(dim1=1, dim2=2).sum(1)
-
-
-@dataclass
-class IrregularMoments:
-    """Environments with steps of any length: transitions of each, on [1, codes]."""
+class Moments:
+    """Transitions of each environment, on [1, codes], and the step that all of them have in common, None where they
+    have none."""
 
     transitions: list[Transitions]
+    step: float | None = None
 
     @property
     def size(self) -> int:
@@ -84,12 +39,12 @@ class IrregularMoments:
         """Transitions (E,) of each environment."""
         return torch.tensor([len(pairs.start) for pairs in self.transitions])
 
-    def truncated(self, size: int) -> IrregularMoments:
+    def truncated(self, size: int) -> Moments:
         """The first `size` codes."""
-        return IrregularMoments([pairs.truncated(size + 1) for pairs in self.transitions])
+        return Moments([pairs.truncated(size + 1) for pairs in self.transitions], self.step)
 
     def first_guess(self) -> tuple[Tensor, Tensor]:
-        """As `UniformMoments.first_guess`."""
+        """Normal equations (E, m, m) and (E, n, m) of the trapezoidal rule, which needs no guess; m = n + 1."""
         parts = [
             _products(pairs.step[:, None] * (pairs.start + pairs.end) / 2, pairs.end - pairs.start)
             for pairs in self.transitions
@@ -97,24 +52,28 @@ class IrregularMoments:
         return _stacked(parts)
 
     def about(self, generators: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `UniformMoments.about`."""
+        """Normal equations (E, m, m) and (E, n, m) about generators (E, m, m), and the sum of squares (E,) of what
+        their flow misses at the end of the steps."""
         parts, errors = [], []
         for pairs, generator in zip(self.transitions, generators, strict=True):
-            middle = flow(generator, pairs.start, pairs.step / 2)
-            predicted = flow(generator, middle, pairs.step / 2)
-            missed = flow(generator, pairs.end - predicted, -pairs.step / 2)
-            moment = pairs.step[:, None] * (pairs.start + 4 * middle + predicted) / 6
+            middle = self._carried(generator, pairs.start, pairs.step, 0.5)
+            predicted = self._carried(generator, middle, pairs.step, 0.5)
+            missed = self._carried(generator, pairs.end - predicted, pairs.step, -0.5)
+            moment = pairs.step[:, None] * (pairs.start + 4 * middle + predicted) / 6  # Simpson's rule
             gram, target = _products(moment, missed)
             parts.append((gram, target + (generator @ gram)[1:]))
             errors.append((pairs.end - predicted).square().sum())
         return *_stacked(parts), torch.stack(errors)
 
     def variance(self) -> Tensor:
-        """As `UniformMoments.variance`."""
+        """Sum of squares (E,) of the change over a step: what no motion at all misses."""
         return torch.stack([(pairs.end - pairs.start).square().sum() for pairs in self.transitions])
 
-
-Moments = UniformMoments | IrregularMoments
+    def _carried(self, generator: Tensor, states: Tensor, steps: Tensor, share: float) -> Tensor:
+        """States (P, m) carried over a share of their steps (P,)."""
+        if self.step is None:
+            return flow(generator, states, share * steps)
+        return states @ torch.linalg.matrix_exp(share * self.step * generator).T
 
 
 def moments_of(data: CodeData, environment: Tensor, environments: int) -> Moments:
@@ -131,17 +90,8 @@ def moments_of(data: CodeData, environment: Tensor, environments: int) -> Moment
             pairs = Transitions(empty, empty, empty[:, 0], empty[:, 0])
         every.append(_with_one(pairs))
     steps = torch.cat([pairs.step for pairs in every])
-    if not len(steps) or not bool((steps - steps[0]).abs().max() < 1e-4 * steps[0].abs()):
-        return IrregularMoments(every)
-    start, cross, end = (
-        torch.stack([a(pairs).T @ b(pairs) for pairs in every])
-        for a, b in (
-            (lambda p: p.start, lambda p: p.start),
-            (lambda p: p.end, lambda p: p.start),
-            (lambda p: p.end, lambda p: p.end),
-        )
-    )
-    return UniformMoments(start, cross, end, float(steps.median()), torch.tensor([len(p.start) for p in every]))
+    common = len(steps) and bool((steps - steps[0]).abs().max() < 1e-4 * steps[0].abs())
+    return Moments(every, float(steps.median()) if common else None)
 
 
 def _products(moment: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,7 +114,7 @@ def fit_irregular(transitions: Transitions, ridge: float, corrections: int = 8) 
     From the trapezoidal rule on, corrected by what the exact affine flow misses; exact where the data are. The ridge is
     relative to the mean square of the states and spares the bias.
     """
-    moments = IrregularMoments([_with_one(transitions)])
+    moments = Moments([_with_one(transitions)])
     generator = best = torch.zeros(1, moments.size + 1, moments.size + 1, dtype=torch.float64)
     least = math.inf
     for iteration in range(corrections + 1):
