@@ -14,6 +14,7 @@ from inrflow.commands.run_directory import (
     REFERENCES_FILE,
     RunDirectory,
     is_sweep,
+    load_run,
     report_evaluation,
     several,
 )
@@ -34,7 +35,7 @@ from inrflow.runtime.processes import Processes
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import check_recipe
 from inrflow.training.recorder import Interrupted, Recorder
-from inrflow.training.run import start_run
+from inrflow.training.run import Run, start_run
 from inrflow.training.train import train
 
 _IN_SAMPLE = 20_000_000  # values of training data, at most, that are evaluated where there is no test file
@@ -110,7 +111,7 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
         console.print(f"results go to {directory}", highlight=False)
         try:
             with Recorder(directory, console) as log:
-                surrogate = train(start_run(problem, log))
+                surrogate = _trained(start_run(problem, log))
         except Interrupted:
             console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
             return INTERRUPTED
@@ -131,6 +132,16 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
     else:
         _report_in_sample(surrogate, str(train_path), directory, console, references)
     return 0
+
+
+def _trained(run: Run) -> Surrogate:
+    """The surrogate of a run: an earlier one continued, where that will do, else the best candidate."""
+    earlier = run.config.continues
+    if earlier is None:
+        return train(run)
+    from inrflow.adaptation.continued import continued
+
+    return continued(load_run(earlier, run.config.device), run) or train(run)
 
 
 def _report_in_sample(surrogate: Surrogate, path: str, directory: Path, console: Console, references: References

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,9 @@ from inrflow.data.given_files import FOLDER, as_trajectories
 from inrflow.data.observations import Frames, Observations
 from inrflow.errors import UserError
 
-_SHARE = 0.25  # of the minutes of the earlier run
-
 
 def run(arguments: list[str]) -> int:
-    """Grow the data, train by the recipe that was chosen."""
+    """Grow the data, continue the model or, where that will not do, train by the recipe that was chosen."""
     config: UpdateConfig = resolve("update", UpdateConfig, arguments)
     before, console = RunDirectory(Path(str(config.run))), Console(stderr=True)
     if not before.finished:
@@ -38,8 +37,9 @@ def run(arguments: list[str]) -> int:
         console.print(told, highlight=False, soft_wrap=True)
         settings.data.train, settings.data.read = str(place.path / "train.h5"), ReadConfig()
         settings.recipe = _recipe(before, settings)
-        settings.training.minutes = config.minutes or _SHARE * settings.training.minutes
+        settings.training.minutes = config.minutes or settings.training.minutes
         settings.device, settings.resume = config.device, None
+        settings.continues = None if config.anew else os.path.abspath(str(config.run))
         return run_one(settings, place, console)
 
 

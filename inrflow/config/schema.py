@@ -167,8 +167,9 @@ class UpdateDataConfig:
 
 @dataclass
 class UpdateConfig:
-    """A run continued with further observations: its data grow by them, and the recipe that was chosen before is
-    fitted to all.
+    """A run continued with further observations: its data grow by them, and what was fitted is fitted to all, the last
+    new ones kept back to judge by. Where these are unlike the data before, or more than those, the recipe that was
+    chosen is trained anew, which is told.
 
     Of values at a time and place that were observed before, the later ones count. The result is a run directory; the
     earlier one stays as it is.
@@ -176,7 +177,8 @@ class UpdateConfig:
 
     run: str | None = setting(None, _RUN, required=_NO_RUN)
     data: UpdateDataConfig = field(default_factory=UpdateDataConfig)
-    minutes: float | None = setting(None, "Time for it. null: a quarter of that of the run.", above=0)
+    minutes: float | None = setting(None, "Time for training anew. null: that of the run.", above=0)
+    anew: bool = setting(False, "Train anew in any case.")
     device: str = setting("auto", _DEVICE)
     output: str | None = setting(None, "The new run directory. null: outputs/update/<date-time>.")
 

@@ -197,3 +197,5 @@ class Config:
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
     output: str | None = setting(None, "Run directory. null: outputs/train/<date-time>.")
     resume: str | None = setting(None, "Run directory of a training that was stopped, to be continued.")
+    continues: str | None = setting(None, "Run directory of a model that is fitted further to data.train, which hold "
+                                    "those that it was trained on, where that will do: what inrflow update does.")

@@ -202,13 +202,13 @@ class Problem:
         """Frames that windows of `held_out` begin with at least: of a series the past is known."""
         return 1 if len(self.validation) else min(_PAST, self.fitted_frames)
 
-    def held_out(self, past: int, most: int | None = None) -> TrajectoryBatch:
+    def held_out(self, past: int, most: int | None = None, cut: int | None = None) -> TrajectoryBatch:
         """Validation trajectories in data units or, without any, windows of the training ones: `past` frames, and leads
-        after them, which are all of the last fifth of the frames. At most so many; None: all trajectories, or 64
-        windows."""
+        after them, which are all of the frames from `cut` on, by default the last fifth. At most so many; None: all
+        trajectories, or 64 windows."""
         if len(self.validation):
             return self.source.batch(self.validation[:most], normalised=False)
-        batch, cut = self.source.batch(self.train, normalised=False), self.fitted_frames
+        batch, cut = self.source.batch(self.train, normalised=False), cut or self.fitted_frames
         leads, starts = series_windows(batch.u.shape[1], cut, past, max(1, (most or WINDOWS) // len(batch)))
         parts = [batch.frames(slice(start, start + past + leads)) for start in starts]
         x = batch.x if batch.x.shape[:2] == (1, 1) else torch.cat([part.x.expand(len(batch), *part.x.shape[1:])

@@ -73,6 +73,7 @@ def test_an_updated_run_is_trained_on_all_observations(tiny_run, tmp_path, inrfl
     (config, place, _), = trained
     earlier = json.loads((tiny_run.run / "candidates.json").read_text())["candidates"]
     assert config.recipe == next(row["recipe"] for row in earlier if row["taken"])
+    assert config.continues == str(tiny_run.run)
     with TrajectoryFile(config.data.train) as file:
         assert file.trajectories == trajectories and place.path == tmp_path / "new"
         grown = file.read(0)

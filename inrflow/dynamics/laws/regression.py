@@ -17,6 +17,7 @@ from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from inrflow.dynamics.laws.field import Library
+from inrflow.numerics.effort import effort
 from inrflow.numerics.team import team
 
 FOLDS = 4
@@ -145,8 +146,8 @@ class NormalEquations:
         gram, right = grams.sum(0), rights.sum(0)
         kept, path = np.arange(len(active)), []
         while True:
-            here = np.ix_(kept, kept)
-            missed = 0.0
+            effort.check()
+            here, missed = np.ix_(kept, kept), 0.0
             for one, other, total in zip(grams, rights, totals, strict=True):
                 theta, _ = _solved((gram - one)[here], (right - other)[kept], ridges[kept])
                 missed += max(float(total - 2 * other[kept] @ theta + theta @ one[here] @ theta), 0.0)

@@ -139,6 +139,14 @@ class ChannelField:
                                     None if near is None else near.covariance, richer)
         return cls(covariance, constant, on_codes)
 
+    def with_rows(self, places: Places, rows: Rows, channel: int) -> ChannelField:
+        """With the offsets that places have in these rows; hyper-parameters stay."""
+        if self.offsets is None:
+            return self
+        seen = np.isfinite(rows.u[:, channel])
+        x, value = _means(rows.t[seen], rows.x[seen], rows.place[seen], rows.u[seen, channel].astype(np.float64))
+        return replace(self, offsets=replace(self.offsets, x=x, value=value))
+
 
 @dataclass(frozen=True)
 class ResidualField:
@@ -306,8 +314,18 @@ def _parts(
 def _offsets(
     places: Places, t: np.ndarray, x: np.ndarray, place: np.ndarray, u: np.ndarray, seed: int
 ) -> Offsets | None:
-    """Means of often observed places around the means of all at the same time (two-way additive fit); None where too
-    few are seen often enough."""
+    """Means of often observed places, kriged between them; None where too few are seen often enough."""
+    where, offset = _means(t, x, place, u)
+    known = np.isfinite(offset)
+    if known.sum() < 8:
+        return None
+    samples = Samples(np.zeros(int(known.sum())), places(where[known]), np.flatnonzero(known), offset[known])
+    return Offsets(where, offset, fit_covariance(samples, places.groups, places.moving, seed))
+
+
+def _means(t: np.ndarray, x: np.ndarray, place: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places (M, d) and their means (M,) around those of all at the same time (two-way additive fit), NaN where seldom
+    observed."""
     _, first, p = np.unique(place, return_index=True, return_inverse=True)
     _, k = np.unique(t, return_inverse=True)
     counts, frames = np.bincount(p, minlength=len(first)), np.bincount(k)
@@ -315,12 +333,7 @@ def _offsets(
     for _ in range(8):
         common = np.bincount(k, u - offset[p], len(frames)) / frames
         offset = np.bincount(p, u - common[k], len(first)) / counts
-    offset = np.where(counts >= _FRAMES, offset, np.nan)
-    known = np.isfinite(offset)
-    if known.sum() < 8:
-        return None
-    samples = Samples(np.zeros(int(known.sum())), places(x[first][known]), np.flatnonzero(known), offset[known])
-    return Offsets(x[first], offset, fit_covariance(samples, places.groups, places.moving, seed))
+    return x[first], np.where(counts >= _FRAMES, offset, np.nan)
 
 
 def rows_of(t: Tensor, x: Tensor, u: Tensor, delay: Tensor | None = None) -> list[Rows]:

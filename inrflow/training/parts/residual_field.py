@@ -6,7 +6,6 @@ windows, and after these at places held out and seen.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -49,7 +48,7 @@ _MEMORIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, np.inf)  # of decays, in
 _KEPT = (0.0, 0.25, 0.5, 0.75)
 _FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places are better
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
-_SHARE, _LEAST, _SECONDS = 0.5, 0.15, 20.0  # of the time budget; the last two where others have used up all of it
+_SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter where others have used up all of it
 _FITS = (2.0, 5.0)  # of the simplest form that searches of more and more variants take as long as
 
 
@@ -87,10 +86,11 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
             + ("" if effort else "; no time is left to look for one"))
     chosen: list[ChannelField | None] = []
-    tried, most, ends = 0, run.budget.known("residual_variants"), time.process_time() + variants.seconds
+    tried, most, clock = 0, run.budget.known("residual_variants"), run.budget.clock
+    began, each = clock(), variants.seconds / len(about.channels)
 
     def over() -> bool:
-        return tried > 0 and (time.process_time() > ends if most is None else tried >= most)
+        return tried > 0 and (clock() > began + (c + 1) * each if most is None else tried >= most)
 
     for c, channel in enumerate(about.channels if effort else ()):
         best, words, leaves, least = None, f"{channel}: codes alone", float(left[c]), np.inf
@@ -141,17 +141,18 @@ class _Variants:
 
     @property
     def seconds(self) -> float:
-        """Time of a processor for all of the search."""
+        """Time for all of the search."""
         budget = self.run.budget
-        return max(budget.seconds(_SHARE), _LEAST * budget.total, _SECONDS)
+        return max(budget.seconds(_SHARE), _LEAST * budget.total)
 
     def effort(self, channels: int) -> int:
         """2: all forms of covariance are tried, 1: the simplest, 0: there is no time for it."""
 
         def choose() -> int:
-            left, began = self.seconds, time.process_time()
+            clock, left = self.run.budget.clock, self.seconds
+            began = clock()
             ChannelField.fit(self.places, self.rows, 0, richer=False)
-            each = (time.process_time() - began) * channels  # whoever else uses the machine
+            each = (clock() - began) * channels
             return sum(left > fits * each for fits in _FITS)
 
         return self.run.budget.decide("residual_field", choose)

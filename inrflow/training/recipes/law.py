@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _SHARE, _SHARE_OF_NETWORK, _MOST_SECONDS = 0.5, 0.25, 60.0  # of the time, and seconds at most
 _GUARD = 0.75  # of the time by the clock, beside the effort
-_FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES = 4, 4, 80
+_FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES, _FEWEST_PLACES = 4, 4, 80, 64  # the last of single series
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
 _HALVINGS, _LOST = 3, 0.5  # of steps, where forecasts diverge; share of these, beyond which a law is not taken
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
@@ -71,6 +71,8 @@ class LawRecipe:
                     f"frames and, off periodic boxes, other trajectories to judge by or {_FEWEST_STATES} frames")
         if problem.file.point_layout == "moving":
             return "points move"
+        if not judged and best is not None and problem.source.points < _FEWEST_PLACES:
+            return "one series at a few dozen places says no law"
         return None
 
     def propose(self, run: Run) -> Iterator[Candidate]:

@@ -1,0 +1,224 @@
+"""A trained surrogate continued with further observations: what training had chosen stays, what it had fitted is fitted
+to all of them, from where it was.
+
+Of a law the coefficients, along flights from the codes of all frames; an autoregression of one series by its recipe
+alone; of any other field the output layer and the affine part, pulled towards what they were; of a residual field what
+places have in common at all times. The last of the new observations are kept back: a part is taken where these are
+forecast no worse than before, and then fitted to all. Where the old forecasts miss them by far more than they say, the
+system is not the one that was learned.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from inrflow.adaptation.further import PULLS, Fit, field_fit, output_fit
+from inrflow.data.batch import TrajectoryBatch
+from inrflow.data.source import TrajectorySource
+from inrflow.decoders.base import has_output_layer
+from inrflow.domains import from_state
+from inrflow.dynamics.fields.autoregression import AutoregressionTerm
+from inrflow.dynamics.fields.linear import LinearTerm
+from inrflow.dynamics.laws import Law
+from inrflow.dynamics.laws.codes import HarmonicCodes
+from inrflow.dynamics.laws.refine import Refinement
+from inrflow.dynamics.laws.setting import shares_known
+from inrflow.dynamics.laws.shooting import flights
+from inrflow.dynamics.laws.term import LawTerm
+from inrflow.dynamics.laws.terms import term_from_state
+from inrflow.encoding.residual.field import joined, rows_of
+from inrflow.evaluation.forecast import forecast
+from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.normal import HALF_WIDTH_90
+from inrflow.training.fit import fit
+from inrflow.training.problem import Problem
+from inrflow.training.recipes.series import SeriesRecipe
+from inrflow.training.recorder import Tried
+from inrflow.training.run import Run
+
+_GROWN = 2.0  # times the values from which on more may be found in them than was
+_KEPT_BACK, _OF_ALL = 0.5, 0.2  # of the new frames or trajectories; of all frames where no times are new
+_FEWEST_HELD = 0.6  # share of the kept-back values that 90 % intervals of the old model must hold
+_WINDOWS = 32  # that judge
+_LENGTH = 3  # frames of the flights that refine coefficients
+_SHARE = 0.1  # of the time for these
+
+Prepare = Callable[[Surrogate, Problem, TrajectoryBatch], Fit]
+
+
+def continued(before: Surrogate, run: Run) -> Surrogate | None:
+    """The surrogate fitted further to the data of a run, which hold those that it was trained on and later ones; None,
+    which is told, where only training anew will do."""
+    problem, log = run.problem, run.log
+    found = _why_not(before, problem) or _continued(before, run)
+    if isinstance(found, str):
+        log.say(f"trained anew: {found}")
+        return None
+    return found
+
+
+def _why_not(before: Surrogate, problem: Problem) -> str:
+    """Why a surrogate cannot be continued; empty where it can."""
+    if before.context_size or problem.environments is not None:
+        return "the systems of the data have contexts, which new observations move"
+    if problem.source.time_bins is not None:
+        return "values have times of their own, not those of frames"
+    old = before.training["frames"] * before.training["trajectories"]
+    if problem.source.times.numel() > _GROWN * old:
+        return f"the data have more than {_GROWN:g} times the frames that the model was trained on"
+    return ""
+
+
+def _continued(before: Surrogate, run: Run) -> Surrogate | str:
+    """The surrogate, or why the earlier one is no start."""
+    problem, log = run.problem, run.log
+    problem = _as_before(problem, before)
+    judge, batch = judge_of(before, problem), problem.source.batch(np.arange(len(problem.source)), normalised=False)
+    error, held = judge(before)
+    if not held >= _FEWEST_HELD:
+        return (f"90 % intervals of the earlier model hold {100 * held:.0f} % of the last new values, which are unlike "
+                "those that it was trained on")
+    now, result = before, before
+    for name, prepare, pulls in _parts(before, problem):
+        fit = prepare(now, problem, judge.fitted)
+        after, pull = min((judge(fit(pull))[0], pull) for pull in pulls)
+        better = after <= error
+        log.say(f"{name}: {'fitted to all observations' if better else 'left as it was'} (error of the last new ones "
+                f"{error:.3e} before, {after:.3e} after)")
+        if better:
+            error, now, result = after, fit(pull), prepare(result, problem, batch)(pull)
+    row = log.tried(Tried(problem.config.recipe, f"{before.training['dynamics']}, continued", now.code_size, error))
+    row.taken = True
+    log.save_candidates()
+    low, high = problem.box
+    return replace(
+        result, box=np.stack([np.minimum(before.box[0], low), np.maximum(before.box[1], high)]),
+        horizon=max(before.horizon, _span(batch)), training={
+            **result.training, "frames": batch.u.shape[1], "trajectories": len(batch),
+            "continued": before.training.get("continued", 0) + 1})
+
+
+def _as_before(problem: Problem, before: Surrogate, frames: int | None = None) -> Problem:
+    """The problem in the units of an earlier surrogate, of its first frames."""
+    given = problem.source
+    source = TrajectorySource(given.file, frames or given.frames, given.fraction, given.same_points, given.seed)
+    source.normalisation, source.varies = before.normalisation, given.varies
+    return replace(problem, source=source, observed=source, scale=before.scale)
+
+
+# ---- what is kept back ----
+
+
+@dataclass
+class Kept:
+    """Observations that are kept back: windows of which the first `past` frames are seen, and what is `fitted` to."""
+
+    windows: TrajectoryBatch
+    past: int
+    fitted: TrajectoryBatch
+
+    def __call__(self, surrogate: Surrogate) -> tuple[float, float]:
+        """Mean squared error of forecasts, share of the variance, and what their 90 % intervals hold."""
+        estimate = surrogate.estimate(self.windows.first_frames(self.past))
+        given = forecast(surrogate, estimate, self.windows)
+        truth = surrogate.normalisation.apply(self.windows.u)
+        missed = (truth - given.mean)[:, self.past :].double()
+        known = torch.isfinite(truth[:, self.past :])
+        error = float(missed[known].square().mean())
+        held = math.nan if given.std is None else float(
+            (missed.abs() < HALF_WIDTH_90 * given.std[:, self.past :])[known].double().mean())
+        return error if error == error else math.inf, held
+
+
+def judge_of(before: Surrogate, problem: Problem) -> Kept:
+    """The last of the trajectories that are new, else of the frames."""
+    source, old = problem.source, before.training
+    batch = source.batch(np.arange(len(source)), normalised=False)
+    new = len(batch) - old["trajectories"]
+    window = max(before.window, min(problem.fewest_observed, batch.u.shape[1] - 1))
+    if new > 0:
+        held = max(1, round(_KEPT_BACK * new))
+        return Kept(batch.select(slice(len(batch) - held, None)), window, batch.select(slice(0, len(batch) - held)))
+    frames = batch.u.shape[1]
+    later = frames - old["frames"]
+    cut = frames - max(1, round(_KEPT_BACK * later if later > 0 else _OF_ALL * frames))
+    windows = problem.judged_in_time().held_out(min(window, cut), _WINDOWS * len(batch), cut)
+    return Kept(windows, min(window, cut), batch.first_frames(cut))
+
+
+def _span(batch: TrajectoryBatch) -> float:
+    return float((batch.t - batch.t[:, :1]).nan_to_num(0.0).max())
+
+
+# ---- what is fitted ----
+
+
+def _parts(surrogate: Surrogate, problem: Problem) -> Iterator[tuple[str, Prepare, tuple[float, ...]]]:
+    """Name of a part of a model, how it is fitted, and the pulls that are tried."""
+    field = surrogate.field
+    if field.get(AutoregressionTerm) is not None and len(problem.source) == 1:
+        yield "series", _series, (0.0,)
+    elif field.get(LawTerm) is not None:
+        yield "coefficients of the law", _law, (0.0,)
+    elif field.get(LinearTerm) is not None and field.state_size == surrogate.code_size:
+        if has_output_layer(surrogate.decoder):
+            yield "decoder", lambda now, _, batch: output_fit(now, [batch]), PULLS
+        yield "dynamics", lambda now, _, batch: field_fit(now, [batch]), PULLS
+    if surrogate.residual is not None and any(c is not None and c.offsets for c in surrogate.residual.channels):
+        yield "means of places", _offsets, (0.0,)
+
+
+def _series(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:
+    """The autoregression of as many frames as a batch has, by its recipe alone."""
+    config, early = copy.deepcopy(problem.config), _as_before(problem, surrogate, batch.u.shape[1])
+    config.data.frames, config.training.residual_field = batch.u.shape[1], "off"
+    early = replace(early, config=config)
+    return lambda _: replace(fit(early, [SeriesRecipe()], quiet=True), residual=surrogate.residual)
+
+
+def _law(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:
+    """Coefficients along flights from the codes of all frames."""
+    term, size = surrogate.field.term(LawTerm), surrogate.code_size
+    harmonics = from_state(term.domain).harmonics(term.count, term.boundary)
+    channels = size // harmonics.count
+    mean, variance = (v[:size].double().reshape(channels, -1).numpy()
+                      for v in (surrogate.prior.mean, surrogate.prior.variances))
+    theta = term.theta.detach().numpy()
+    law = Law(from_state(term.domain), term.boundary, tuple(map(term_from_state, term.terms)), theta.copy(),
+              np.zeros_like(theta), HarmonicCodes(harmonics, mean, variance), surrogate.integrator.step, term.largest)
+    offset = surrogate.decoder.offset
+    assert isinstance(offset, torch.Tensor)
+    t, x = surrogate.scale.internal(batch.t), batch.x[:, 0].double().numpy()
+    u = surrogate.normalisation.apply(batch.u).double() - offset.detach().double()
+    whole = torch.isfinite(t).all(1).nonzero()[:, 0].tolist()
+    sets = [(x[s], u[[s]]) for s in whole] if len(x) > 1 else [(x[0], u[whole])]
+    parts = [law.codes.encode(where, values.numpy()) for where, values in sets]
+    codes = np.concatenate([one for one, _ in parts])
+    spread = np.concatenate([np.broadcast_to(variance, (len(one), *variance.shape)) for one, variance in parts])
+    every = flights(t[whole].numpy(), codes, spread, min(_LENGTH, t.shape[1] - 1))
+
+    def refined(_: float) -> Surrogate:
+        seconds = _SHARE * 60 * problem.config.training.minutes
+        known, exact = shares_known(law.codes, spread), False if law.has_rates else None
+        field, found = copy.deepcopy(surrogate.field), Refinement(law, every, known, seconds, uncertain=exact).run()
+        with torch.no_grad():
+            field.term(LawTerm).theta.copy_(torch.as_tensor(found.theta))
+        return replace(surrogate, field=field.eval())
+
+    return refined
+
+
+def _offsets(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:
+    """What places have in common at all times; hyper-parameters stay."""
+    residual, inner = surrogate.residual, surrogate._inner(batch)
+    assert residual is not None
+    rows = joined(rows_of(inner.t, inner.x, inner.u, inner.delay))
+    channels = tuple(None if one is None else one.with_rows(residual.places, rows, c)
+                     for c, one in enumerate(residual.channels))
+    return lambda _: replace(surrogate, residual=replace(residual, channels=channels))
