@@ -34,6 +34,7 @@ class StatePrior:
             are multiplied; None: not at all.
         unseen: what the decoder misses where no training frame has a point; None: not known.
         farthest: largest squared Mahalanobis distance of a code of the training data from their mean; None: not known.
+        least: of the variance factors of trajectories: few frames look quieter to modes that were fitted to them.
     """
 
     mean: Tensor
@@ -45,6 +46,7 @@ class StatePrior:
     farthest: float | None = None
     growth: Tensor | None = None
     inflation: Tensor | None = None
+    least: float = 0.0
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
@@ -88,7 +90,7 @@ class StatePrior:
             lead: times (..., N or 1) as in `spread_at`.
         """
         own = variance.clamp(min=0) + self.noise
-        total = own * factor * self.spread_at(lead).square()
+        total = own * factor.clamp(min=self.least) * self.spread_at(lead).square()
         if self.inflation is not None:
             total = total * (own / self.noise) ** self.inflation
         return (total if self.unseen is None else total + self.unseen(x)).sqrt()

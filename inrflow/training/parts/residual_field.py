@@ -82,7 +82,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     # codes that were trained at few places look better there than elsewhere: they are no part of what is kriged
     few = problem.source.shared_points and folds[0].count <= MOST_OF_TIME
     variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run, few)
-    effort = variants.effort(len(about.channels))
+    effort = variants.effort(len(about.channels)) or int(few)
     log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
             + ("" if effort else "; no time is left to look for one"))
     chosen: list[ChannelField | None] = []
@@ -94,7 +94,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
 
     for c, channel in enumerate(about.channels if effort else ()):
         best, words, leaves, least = None, f"{channel}: codes alone", float(left[c]), np.inf
-        late = over()  # stations are kriged all the same, by the simplest form
+        late = over()  # stations are kriged all the same, at last by the simplest form
         for name, one in variants.of(c, late) if few or not late else ():  # each is fitted when it is asked for
             tried += not late
             weighed, inside, ahead = _weighed(one, c, folds, places, few)

@@ -32,6 +32,7 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, series_windows
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
+from inrflow.evaluation.calibration import quantile_of_others
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import seconds_of
 from inrflow.training.candidate import Candidate, Score
@@ -47,6 +48,8 @@ _AROUND = 1.4  # times fewer or more codes, which all frames together may suppor
 _PHASE_VARIANCE = 0.5
 _CALIBRATED = 400  # windows
 _FRAMES_OF_CODE = 6.0  # at least, of a code that no other is forecast by
+_FEW_FRAMES, _ORIGINS, _LEADS = 250, (0.5, 0.6, 0.7, 0.8), 20  # whose spreads several origins tell; frames after each
+_HELD, _WIDTH = 0.95, 1.959964  # shares of errors that intervals hold
 _LEAST_NOISE = 1e-3  # share of what one step adds to a value: points that codes hold in full are observed exactly
 
 
@@ -105,6 +108,9 @@ class SeriesRecipe:
                 surrogate.prior, mean=mean, covariance=covariance, noise=prior.noise, process=whole.process()
             )
             refitted.farthest = max(refitted.farthest or 0.0, refitted.reach(states, whole.size))
+            if len(grid.t) < _FEW_FRAMES:
+                spread = _rolling(problem, grid)
+                refitted = replace(refitted, spread=spread, growth=torch.zeros_like(spread), least=1.0)
             return replace(surrogate, prior=refitted)
 
         prior = early.prior(early.left(grid, states, cut))
@@ -262,6 +268,17 @@ class _Series:
         later = missed.unflatten(1, (-1, self.channels)).square().nanmean((0, 1)).nan_to_num(0.0)
         return torch.maximum(later, self.modes.noise.unflatten(0, (-1, self.channels)).mean(0))
 
+    def missed(self, grid: _Grid, start: int) -> Tensor:
+        """Errors (L, N, C) of forecasts of the frames from `start` on, in half widths of their 95 % intervals."""
+        stop, patterns = min(start + _LEADS, len(grid.t)), self.modes.patterns
+        term = self.field().term(AutoregressionTerm)
+        begun, leads = self.states(grid.until(start)).codes[:, -1], range(1, stop - start + 1)
+        codes = term.path(begun, grid.t[None, start - 1 : stop])[0, 1:, self.known : self.size]
+        missed = (grid.values.flatten(1) - self.cycle(grid.t))[start:stop] - codes @ patterns
+        added = torch.stack([((term._error(lead) @ patterns) * patterns).sum(0) for lead in leads])
+        width = _WIDTH * (added + self.modes.noise).sqrt()
+        return (missed.abs() / width).unflatten(1, (-1, self.channels))
+
     def prior(self, noise: Tensor) -> GaussianPrior:
         """Prior of the codes, and the variance (C,) that they leave."""
         phases = torch.full((self.known,), _PHASE_VARIANCE, dtype=torch.float64)
@@ -309,6 +326,20 @@ def _between(embedding: RadialFeatures, x: Tensor, tables: Tensor, scales: Tenso
     missed = torch.einsum("ij,zjc->zic", inverse, tables) / inverse.diagonal()[:, None]
     mean = missed[0].square()  # of the mean field
     return InterpolationError.between(x, torch.einsum("zic,z->ic", missed.square(), scales) + mean)
+
+
+def _rolling(problem: Problem, grid: _Grid) -> Tensor:
+    """Factors (C,), 1 at least, with which 95 % intervals of forecasts hold as much from each origin as the others say:
+    of fits to what came before an origin alone, for errors of one last part of a short series are all alike."""
+    frames = len(grid.t)
+    origins = sorted({min(max(_FEWEST_OF_SERIES, round(share * frames)), frames - 1) for share in _ORIGINS})
+    parts = [_Series.fitted(problem, grid.until(start)).missed(grid, start).flatten(0, 1) for start in origins]
+    number = torch.cat([torch.full((len(part),), index) for index, part in enumerate(parts)])
+    factors = []
+    for values in torch.cat(parts).T:
+        known = torch.isfinite(values)
+        factors.append(max(1.0, quantile_of_others(values[known], number[known], _HELD)) if bool(known.any()) else 1.0)
+    return torch.tensor(factors, dtype=torch.float64)
 
 
 def _windows(states: CodeData, cut: int, past: int) -> CodeData:
