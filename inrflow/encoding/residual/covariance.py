@@ -3,7 +3,8 @@
     k(dy, dt) = sum_q s_q^2 M_nu(|(dy - v dt) / l_q|) M_mu(|dt| / tau_q),    and a nugget in observed values
 
 The first component is constant in space (an unknown mean of every time, as in ordinary kriging), and linear along
-coordinates with a trend (an unknown slope of every time, as in universal kriging): s_0^2 + y . diag(b^2) y'.
+coordinates with a trend (an unknown slope of every time, as in universal kriging), and maybe along their squares, as
+pressure falls with elevation: s_0^2 + f(y) . diag(b^2) f(y'), f = y or [y, y^2].
 Lengths l_q differ between groups of coordinates (geometric anisotropy); v is the velocity of a frozen field (Gneiting,
 Genton and Guttorp, 2007). Matern functions of half-integer smoothness (Rasmussen and Williams, 2006, 4.16) are positive
 definite in R^p, hence with chordal distances on circles and spheres.
@@ -43,6 +44,7 @@ class Form:
         moving: of every embedded coordinate, whether the field may move along it.
         drift: whether it does.
         trend: of every embedded coordinate, whether there is one along it; empty: along none.
+        curved: whether there is one along their squares, too.
     """
 
     smoothness: tuple[float, ...]
@@ -51,6 +53,12 @@ class Form:
     moving: tuple[bool, ...]
     drift: bool = False
     trend: tuple[bool, ...] = ()
+    curved: bool = False
+
+    @property
+    def slopes(self) -> int:
+        """Number of slopes."""
+        return sum(self.trend) * (1 + self.curved)
 
     @property
     def lengths(self) -> int:
@@ -61,7 +69,7 @@ class Form:
     def size(self) -> int:
         """Number of parameters."""
         q = len(self.smoothness)
-        return 2 * (q + 1) + q * self.lengths + 1 + sum(self.trend) + (sum(self.moving) if self.drift else 0)
+        return 2 * (q + 1) + q * self.lengths + 1 + self.slopes + (sum(self.moving) if self.drift else 0)
 
 
 @dataclass(frozen=True)
@@ -113,12 +121,17 @@ class Covariance:
 
     @property
     def slopes(self) -> Tensor:
-        """(p,) variances of the slope along each embedded coordinate."""
+        """(p,) variances of the slope along each embedded coordinate, or (2 p,) along their squares, too."""
         form, begin = self.form, self.parameters.shape[0] - (sum(self.form.moving) if self.form.drift else 0)
-        none = self.parameters.new_zeros(len(form.groups))
+        none = self.parameters.new_zeros(len(form.groups) * (1 + form.curved))
         if not any(form.trend):
             return none
-        return none.masked_scatter(torch.tensor(form.trend), self.parameters[begin - sum(form.trend) : begin].exp())
+        some = torch.tensor(form.trend * (1 + form.curved))
+        return none.masked_scatter(some, self.parameters[begin - form.slopes : begin].exp())
+
+    def _along(self, y: Tensor) -> Tensor:
+        """What slopes are along (..., p) or (..., 2 p), of embedded places (..., p)."""
+        return torch.cat([y, y.square()], -1) if self.form.curved else y
 
     @property
     def velocity(self) -> Tensor:
@@ -135,11 +148,11 @@ class Covariance:
 
     def variance_at(self, y: Tensor) -> Tensor:
         """(...) of the field at embedded places (..., p), without the nugget."""
-        return self.variance + (y.square() * self.slopes).sum(-1)
+        return self.variance + (self._along(y).square() * self.slopes).sum(-1)
 
     def __call__(self, t: Tensor, y: Tensor, other_t: Tensor, other_y: Tensor) -> Tensor:
         """Covariances (..., A, B) of values of the field at t (..., A), y (..., A, p) and at (..., B), (..., B, p)."""
-        level = (y * self.slopes) @ other_y.mT if any(self.form.trend) else 0.0
+        level = (self._along(y) * self.slopes) @ self._along(other_y).mT if any(self.form.trend) else 0.0
         centre = other_t[..., :1]  # moving frames and Gram matrices lose digits far from the origin
         if self.form.drift:
             y, other_y = (p - (s - centre)[..., None] * self.velocity for p, s in ((y, t), (other_y, other_t)))

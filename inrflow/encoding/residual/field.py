@@ -385,4 +385,4 @@ def _covariance_state(covariance: Covariance) -> dict[str, Any]:
 def _covariance(state: dict[str, Any]) -> Covariance:
     form = state["form"]
     return Covariance(Form(tuple(form["smoothness"]), form["memory"], tuple(form["groups"]), tuple(form["moving"]),
-                           form["drift"], tuple(form.get("trend", ()))), state["parameters"])
+                           form["drift"], tuple(form.get("trend", ())), form.get("curved", False)), state["parameters"])

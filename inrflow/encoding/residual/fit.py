@@ -201,10 +201,11 @@ def priors(samples: Samples, form: Form) -> tuple[np.ndarray, np.ndarray]:
               *np.log(step * np.array(_STEPS[:q])), np.log(0.1 * variance),
               *np.log(np.outer(_LENGTHS[:q], extents).reshape(-1))]
     width = [2.0] * (2 * q + 2) + [2.5] + [1.0] * (q * form.lengths)
-    for group, some in zip(form.groups, form.trend, strict=False):
-        if some:
-            middle.append(np.log(0.05 * variance / extents[group] ** 2))
-            width.append(2.0)
+    for power in range(1, 2 + form.curved):
+        for group, some in zip(form.groups, form.trend, strict=False):
+            if some:
+                middle.append(np.log(0.05 * variance / extents[group] ** (2 * power)))
+                width.append(2.0)
     if form.drift:
         speeds = [extents[g] / (_STEPS[0] * step) for g, moves in zip(form.groups, form.moving, strict=True) if moves]
         middle += [0.0] * len(speeds)
@@ -259,6 +260,12 @@ def _trend(best: Covariance, samples: Samples) -> Iterator[Covariance]:
         yield Covariance(form, torch.cat([best.parameters, start(samples, form).parameters[len(best.parameters) :]]))
 
 
+def _curve(best: Covariance, samples: Samples) -> Iterator[Covariance]:
+    if any(best.form.trend):
+        form = replace(best.form, curved=True)
+        yield Covariance(form, torch.cat([best.parameters, start(samples, form).parameters[len(best.parameters) :]]))
+
+
 def _drift(best: Covariance, samples: Samples) -> Iterator[Covariance]:
     if any(best.form.moving) and np.ptp(samples.t) > 0:
         form = replace(best.form, drift=True)
@@ -272,4 +279,4 @@ def _drift(best: Covariance, samples: Samples) -> Iterator[Covariance]:
 
 
 CHANGES: tuple[Callable[[Covariance, Samples], Iterator[Covariance]], ...] = (
-    _smoother_or_rougher, _longer_memory, _trend, _drift)
+    _smoother_or_rougher, _longer_memory, _trend, _curve, _drift)

@@ -49,7 +49,7 @@ _KEPT = (0.0, 0.25, 0.5, 0.75)
 _FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places are better
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
 _SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter where others have used up all of it
-_FITS = (2.0, 5.0)  # of the simplest form that searches of more and more variants take as long as
+_FITS = (6.0, 14.0)  # of the simplest form that searches of more and more variants take as long as
 
 
 def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
@@ -86,11 +86,10 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
             + ("" if effort else "; no time is left to look for one"))
     chosen: list[ChannelField | None] = []
-    tried, most, clock = 0, run.budget.known("residual_variants"), run.budget.clock
-    began, each = clock(), variants.seconds / len(about.channels)
+    tried, most, ends = 0, run.budget.known("residual_variants"), run.budget.elapsed + variants.seconds
 
     def over() -> bool:
-        return tried > 0 and (clock() > began + (c + 1) * each if most is None else tried >= most)
+        return tried > 0 and (run.budget.elapsed > ends if most is None else tried >= most)
 
     for c, channel in enumerate(about.channels if effort else ()):
         best, words, leaves, least = None, f"{channel}: codes alone", float(left[c]), np.inf
@@ -149,10 +148,9 @@ class _Variants:
         """2: all forms of covariance are tried, 1: the simplest, 0: there is no time for it."""
 
         def choose() -> int:
-            clock, left = self.run.budget.clock, self.seconds
-            began = clock()
+            budget, left, began = self.run.budget, self.seconds, self.run.budget.elapsed
             ChannelField.fit(self.places, self.rows, 0, richer=False)
-            each = (clock() - began) * channels
+            each = (budget.elapsed - began) * channels
             return sum(left > fits * each for fits in _FITS)
 
         return self.run.budget.decide("residual_field", choose)

@@ -56,3 +56,16 @@ def test_a_field_that_drifts_is_the_same_at_places_that_move_with_it():
     covariance = Covariance.of(form, [1e-12, 1.0], [1.0, 1e9], 0.1, [[0.3, 0.6]], [2.0, -1.0])
     t, y = torch.tensor([0.0, 4.0]).double(), torch.tensor([[0.1, 0.2], [8.1, -3.8]]).double()
     assert float(covariance(t, y, t, y)[0, 1]) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_slopes_along_squares_are_those_of_the_formula():
+    random = np.random.default_rng(3)
+    t, y = torch.zeros(7, dtype=torch.float64), torch.as_tensor(random.standard_normal((7, 2)))
+    plain = Covariance.of(Form((1.5,), 0.5, (0, 1), (True, True)), [0.3, 1.0], [2.0, 3.0], 0.1, [[0.5, 0.7]])
+    form = Form((1.5,), 0.5, (0, 1), (True, True), trend=(False, True), curved=True)
+    curved = Covariance.of(form, [0.3, 1.0], [2.0, 3.0], 0.1, [[0.5, 0.7]], slopes=[0.4, 0.2])
+    assert form.size == len(curved.parameters)
+    z = y[:, 1].numpy()
+    added = 0.4 * np.outer(z, z) + 0.2 * np.outer(z**2, z**2)
+    np.testing.assert_allclose((curved(t, y, t, y) - plain(t, y, t, y)).numpy(), added, atol=1e-12)
+    np.testing.assert_allclose(curved.variance_at(y).numpy(), 1.3 + np.diag(added), atol=1e-12)

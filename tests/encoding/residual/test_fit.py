@@ -86,6 +86,17 @@ def test_a_trend_is_found_where_there_is_one():
     assert any(fit_covariance(samples, (0, 1, 2), (True,) * 3).form.trend)
 
 
+def test_squares_are_found_where_values_follow_them_and_not_elsewhere():
+    samples = draw(40, 12)
+    height = np.random.default_rng(5).uniform(0, 1, 40)
+    y = np.concatenate([samples.y, height[samples.place][:, None]], 1) - 0.5
+    groups, moving = (0, 1, 2), (True,) * 3
+    for curve, found in ((40.0, True), (0.0, False)):
+        value = samples.value + 30 * y[:, 2] + curve * y[:, 2] ** 2
+        form = fit_covariance(Samples(samples.t, y, samples.place, value), groups, moving).form
+        assert any(form.trend) and form.curved is found
+
+
 def test_blocks_hold_few_places_at_several_times_and_moving_points():
     data = blocks_of(draw(60, 12), np.random.default_rng(0))
     assert 1 < len(data.t[0].unique()) <= 3 and data.t.shape[1] <= 120
