@@ -31,7 +31,7 @@ from inrflow.training.parts.codes import solve_codes
 from inrflow.training.parts.linear import choose_linear, linear_search
 from inrflow.training.parts.rollouts import network_candidate
 from inrflow.training.problem import Problem
-from inrflow.training.recipes.base import METHODS, uses_solved_codes
+from inrflow.training.recipes.base import METHODS, uses_solved_codes, without_symmetries
 from inrflow.training.recipes.reduced_order import closed_form_candidate
 from inrflow.training.run import Run
 
@@ -68,9 +68,7 @@ class AutoDecodingRecipe:
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """Candidates on auto-decoded codes."""
-        if len(run.problem.symmetries):
-            run.log.say("symmetries are not used: these codes belong to single training frames")
-            run = run.on(run.problem.with_symmetries(run.problem.symmetries.only([])))
+        run = without_symmetries(run)
         decoder, prior, train, validation = auto_decode(run)
         if not run.config.dynamics.linear:
             yield network_candidate(run, self.name, decoder, prior, train, validation)

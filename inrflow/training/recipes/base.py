@@ -51,6 +51,13 @@ def asks_for_other_dynamics(config: Config) -> str | None:
     return next((f"{key} asks for other dynamics" for key, asked in settings.items() if asked), None)
 
 
+def without_symmetries(run: Run) -> Run:
+    """The run without symmetries, which codes of single training frames cannot use."""
+    if len(run.problem.symmetries):
+        run.log.say("symmetries are not used: these codes belong to single training frames")
+    return run.on(run.problem.with_symmetries(run.problem.symmetries.only([])))
+
+
 def check_recipe(config: Config) -> None:
     """Raise UserError for a decoder and an encoding that cannot work together."""
     settings, method = config.decoder, config.encoding.method

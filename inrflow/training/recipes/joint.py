@@ -23,6 +23,7 @@ from inrflow.training.judge import rollout_error
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, make_decoder, shrunk_moments
+from inrflow.training.recipes.base import without_symmetries
 from inrflow.training.run import Run
 
 ENCODING_STEPS = (60, 100, 300, 500, 1000)
@@ -47,9 +48,7 @@ class JointRecipe:
 
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The jointly trained model."""
-        if len(run.problem.symmetries):
-            run.log.say("symmetries are not used: these codes belong to single training frames")
-            run = run.on(run.problem.with_symmetries(run.problem.symmetries.only([])))
+        run = without_symmetries(run)
         problem, config = run.problem, run.config
         torch.manual_seed(config.seed)
         decoder = make_decoder(config, problem.embedding(), len(problem.description.channels))

@@ -13,7 +13,7 @@ from inrflow.training.parts.decoder import FittedDecoder, fit_trunk
 from inrflow.training.parts.rollouts import network_candidate
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.auto_decoding import auto_decode
-from inrflow.training.recipes.base import uses_solved_codes
+from inrflow.training.recipes.base import uses_solved_codes, without_symmetries
 from inrflow.training.run import Run
 
 _COPIES_SHARE = 0.15
@@ -48,7 +48,7 @@ class NeuralRecipe:
     def propose(self, run: Run) -> Iterator[Candidate]:
         """The trained model."""
         if not uses_solved_codes(run.problem):
-            run = run.on(run.problem.with_symmetries(run.problem.symmetries.only([])))
+            run = without_symmetries(run)
             decoder, prior, train, validation = auto_decode(run)
             field = None if self.field is None else self.field(decoder.code_size)
             yield network_candidate(run, self.name, decoder, prior, train, validation, field=field)
