@@ -30,7 +30,7 @@ class ChosenDynamics:
     """Dynamics in closed form and the codes that they were fitted to.
 
     Attributes:
-        search, fit: linear dynamics; quadratic: in their place, with the same delays, where validation prefers them.
+        search, fit: linear dynamics; quadratic: in their place, without delays, where validation prefers them.
         train, validation: codes of the training trajectories and their copies, originals first, and of validation ones.
         row: of candidates.json.
     """
@@ -45,7 +45,7 @@ class ChosenDynamics:
     @property
     def size(self) -> int:
         """Number of codes."""
-        return self.fit.candidate.size if self.quadratic is None else self.quadratic.size - self.memory
+        return self.fit.candidate.size if self.quadratic is None else self.quadratic.size
 
     @property
     def memory(self) -> int:

@@ -8,7 +8,7 @@ from inrflow.data.symmetries import Symmetries
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.training.margins import SYMMETRY_HARMS, SYMMETRY_HARMS_CONTEXTS
 from inrflow.training.parts.codes import TrainingCodes, affordable_copies, wanted_copies
-from inrflow.training.parts.environments import ContextDynamicsSearch
+from inrflow.training.parts.environments import quick_score
 from inrflow.training.parts.linear import linear_search, sizes_to_try
 from inrflow.training.run import Run
 
@@ -27,7 +27,7 @@ def check_symmetries(run: Run, codes: TrainingCodes, modes: OutputModes) -> Symm
     def score(symmetries: Symmetries) -> float:
         training = codes.with_copies(run.problem.train, run.problem.augmentation(symmetries), copies, run.config.seed)
         if run.problem.environments is not None and codes.validation is not None:
-            value = ContextDynamicsSearch(run).quick_score(training, codes.validation, floor)
+            value = quick_score(run, training, codes.validation, floor)
             if value is not None:
                 return value + floor
         sizes = sizes_to_try(run, modes, training)

@@ -24,7 +24,7 @@ from inrflow.training.parts.asynchronous import follow_quadratic_motion, resolve
 from inrflow.training.parts.codes import affordable_copies, encode_all, wanted_copies
 from inrflow.training.parts.decoder import FittedDecoder, decoder_training, fit_decoder, fit_modes
 from inrflow.training.parts.delay_embedding import choose_memory
-from inrflow.training.parts.environments import ContextDynamicsSearch, context_candidate
+from inrflow.training.parts.environments import context_candidate
 from inrflow.training.parts.linear import ChosenDynamics, choose_linear, linear_field, linear_search, sizes_to_try
 from inrflow.training.parts.mesh_flow import complete_by_flow
 from inrflow.training.parts.quadratic import choose_quadratic, refitted
@@ -81,15 +81,9 @@ class ReducedOrderRecipe:
         search = linear_search(run, train, codes.validation, noise)
         chosen = choose_linear(run, search, sizes, train, codes.validation)
         if run.problem.environments is not None:
-            dynamics = ContextDynamicsSearch(run).search(fitted.modes, train, codes.validation, chosen.score)
-            if dynamics is not None:
-                assert codes.validation is not None
-                chosen.row.why = "dynamics with contexts have a lower validation error"
-                fitted = fitted.leading(dynamics.size)
-                yield context_candidate(
-                    run, fitted.decoder, fitted.modes, dynamics, train, codes.validation,
-                    fitted.interpolation_error,
-                )
+            candidate = context_candidate(run, fitted, train, codes.validation, chosen)
+            if candidate is not None:
+                yield candidate
                 return
         with run.budget.part(_QUADRATIC_SHARE, lambda: run.log.say("quadratic dynamics: time is over")):
             chosen = choose_quadratic(run, chosen, search.floor, sizes)
@@ -142,7 +136,7 @@ def closed_form_candidate(
         states = with_memory(chosen.train, size, full().directions)
         if quadratic is None:
             return Refitted(linear_field(run, full()), states)
-        return Refitted(refitted(quadratic, with_memory(every, size, early.directions)).field(), states)
+        return Refitted(refitted(quadratic, every).field(), states)
 
     def refit_decoder(surrogate: Surrogate) -> Surrogate:
         assert fitted is not None and validation is not None
@@ -184,8 +178,7 @@ def _on_all_trajectories(
 
     def field_of(codes: CodeData) -> VectorField:
         if quadratic is not None:
-            states = states_of(codes)
-            return refitted(quadratic, states, states.codes.shape[-1]).field()
+            return refitted(quadratic, codes, codes.codes.shape[-1]).field()
         candidate = replace(fit.candidate, size=codes.codes.shape[-1], memory=memory_of(codes))
         return linear_field(run, chosen.search.fit(candidate, data=codes))
 
