@@ -75,6 +75,7 @@ class QuadraticFit:
         self.constant = _CONSTANT * float(deviation.square().mean().sqrt())
         self.pairs = transitions_of(states.codes, states.t, states.observed)
         self.transitions = len(self.pairs.t)
+        self.dual = self.transitions < self.unknowns
 
     @property
     def unknowns(self) -> int:
@@ -123,18 +124,25 @@ class QuadraticFit:
     ) -> Iterator[tuple[float, Tensor | None]]:
         """Coefficients (F, n), float64, of each ridge, which is relative to a component's mean square; None where
         it is too small for the precision of the sums. `about`: see `integrals`."""
-        size = self.unknowns
-        gram, right = torch.zeros(size, size), torch.zeros(size, self.size)
-        for phi, change in self.integrals(about):
-            gram.addmm_(phi.T, phi)
-            right.addmm_(phi.T, change)
-        strength = float(gram.diagonal()[1 : 1 + self.size].mean())
+        size, linear = self.unknowns, slice(1, 1 + self.size)
+        design: Tensor | None = None
+        if self.dual:  # fewer equations than unknowns: the same solution from the other side
+            pairs = [(phi.double(), change.double()) for phi, change in self.integrals(about)]
+            design, right = (torch.cat(part) for part in zip(*pairs, strict=True))
+            gram, strength = design @ design.T, float(design[:, linear].square().sum(0).mean())
+        else:
+            gram, right = torch.zeros(size, size), torch.zeros(size, self.size)
+            for phi, change in self.integrals(about):
+                gram.addmm_(phi.T, phi)
+                right.addmm_(phi.T, change)
+            strength = float(gram.diagonal()[linear].mean())
         for ridge in ridges:
-            effort.add(products=size**3 / 3)
+            effort.add(products=len(gram) ** 3 / 3)
             regular = gram.to(torch.float64, copy=True)
             regular.diagonal().add_(ridge * strength)
             factor, failed = torch.linalg.cholesky_ex(regular)
-            yield ridge, None if int(failed) else torch.cholesky_solve(right.double(), factor)
+            solution = None if int(failed) else torch.cholesky_solve(right.double(), factor)
+            yield ridge, solution if design is None or solution is None else design.T @ solution
 
     def form(self, theta: Tensor, ridges: tuple[float, ...] = (), score: float = float("nan")) -> QuadraticForm:
         """The field of coefficients (F, n)."""

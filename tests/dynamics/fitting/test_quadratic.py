@@ -94,6 +94,16 @@ def test_integrals_along_the_flow_are_those_of_an_adaptive_solver():
         torch.testing.assert_close(change.double(), end - start, rtol=1e-5, atol=1e-6)
 
 
+def test_fewer_transitions_than_unknowns_give_the_solution_of_the_normal_equations():
+    data = trajectories(2, 4, False)
+    fit = QuadraticFit(data, 6)
+    assert fit.dual
+    ((_, short),) = fit.solutions(None, [1e-3])
+    fit.dual = False
+    ((_, tall),) = fit.solutions(None, [1e-3])
+    torch.testing.assert_close(short, tall, rtol=1e-2, atol=1e-4)
+
+
 def test_frames_that_nobody_observed_are_bridged():
     whole = trajectories(12, 10, False)
     observed = whole.observed.clone()
