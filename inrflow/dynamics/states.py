@@ -137,16 +137,20 @@ class SeasonalMean:
             return torch.zeros(*t.shape, self.coefficients.shape[1], dtype=self.coefficients.dtype)
         return _fourier(t, self.period, len(self.coefficients) // 2) @ self.coefficients
 
-    def forcing(self, matrix: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Bias (n,) and forcing (n, 2 K) of the field that relaxes with `matrix` to this mean: dm/dt - A m."""
-        constant = self.coefficients[0]
-        if not self.period:
-            return torch.zeros_like(constant), None
+    def rate(self) -> SeasonalMean:
+        """Its derivative by internal time."""
         half = len(self.coefficients) // 2
         cosine, sine = self.coefficients[1 : half + 1], self.coefficients[half + 1 :]
-        frequency = 2 * math.pi / self.period * torch.arange(1, half + 1, dtype=cosine.dtype)[:, None]
-        derivative = torch.cat([frequency * sine, -frequency * cosine])
-        return -matrix @ constant, (derivative - self.coefficients[1:] @ matrix.T).T
+        frequency = 2 * math.pi / (self.period or 1.0) * torch.arange(1, half + 1).to(cosine)[:, None]
+        constant = torch.zeros_like(self.coefficients[:1])
+        return SeasonalMean(torch.cat([constant, frequency * sine, -frequency * cosine]), self.period)
+
+    def forcing(self, matrix: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Bias (n,) and forcing (n, 2 K) of the field that relaxes with `matrix` to this mean: dm/dt - A m."""
+        if not self.period:
+            return torch.zeros_like(self.coefficients[0]), None
+        bias, *rest = self.rate().coefficients - self.coefficients @ matrix.T
+        return bias, torch.stack(rest).T
 
 
 def evenly_spread(count: int, most: int) -> Tensor:

@@ -49,11 +49,11 @@ def flow(generator: Tensor, states: Tensor, times: Tensor) -> Tensor:
     substeps = max(1, math.ceil(reach / _REACH))
     step = (times / substeps)[:, None]
     for _ in range(substeps):
-        term, enough = states, 1e-17 * float(states.abs().max())
+        term, enough = states, 1e-17 * float(states.detach().abs().max())
         for order in range(1, _ORDER + 1):
             term = (step / order) * (term @ generator.T)
             states = states + term
-            if not float(term.abs().max()) > enough:
+            if not float(term.detach().abs().max()) > enough:
                 break
     return states
 

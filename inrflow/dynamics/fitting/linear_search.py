@@ -1,8 +1,8 @@
 """Linear dynamics chosen on validation: how many codes, how much memory, which ridge.
 
-Every candidate is a linear field fitted by least squares and scored by rollouts of held-out trajectories or, where
-there is a single one, of frames left out of it. As these do not show whether forecasts stay bounded, candidates of a
-single trajectory are checked for that too.
+Every candidate is a map of a step, or a linear field where steps are unequal, fitted by least squares and scored by
+rollouts of held-out trajectories or, where there is a single one, of frames left out of it. As these do not show
+whether forecasts stay bounded, candidates of a single trajectory are checked for that too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from inrflow.dynamics.fitting.folds import Fold, folds_of
 from inrflow.dynamics.fitting.linear import LinearFit, affine_rollout, transitions_of
 from inrflow.dynamics.fitting.moments import fit_irregular
+from inrflow.dynamics.fitting.step_maps import StepMaps, step_maps
 from inrflow.dynamics.states import CodeData, SeasonalMean, memory_directions, past_frames, with_memory
 from inrflow.numerics.effort import effort, seconds_of
 from inrflow.numerics.matrix_functions import SHORTEST, flow, generator_of
@@ -27,12 +28,12 @@ from inrflow.numerics.ridge import ridge_grid
 RIDGES = (1e-15, 1e-13, *ridge_grid(-12, -2), 1e-1, 1.0)
 _BETWEEN = (10**-0.5, 10**0.5)  # ridges beside those that do best
 _CLEARLY_BETTER = 0.98
-_FINALISTS, _DIVERGED = 12, 4  # and how many times as many are looked at where they diverge
+_FINALISTS = 12
 _SCREEN, _SCREENED = 4, 6  # of many folds every so many screen the candidates, of which one in so many goes on
 _ALIKE, _ALIKE_IN_NOISE = 1.5, 1.2  # times the least error of a single trajectory: does about as well
 _NOISY, _MEMORY_PAYS = 0.1, 0.5  # share of the variance; times the error without memory
 _WEAKEST_APART = 1e-10  # weaker ridges do the same where steps are unequal
-_SOLVE, _LOGARITHM, _IRREGULAR, _FEWEST_RIDGES = 2, 60, 20, 4  # products of a solve, times n^3; solves that others take
+_SOLVE, _IRREGULAR, _FEWEST_RIDGES = 2, 20, 4  # products of a solve, times n^3; solves that unequal steps take
 _BEYOND = 1.5  # times what was seen, and its growth: how far a forecast may go
 
 
@@ -59,6 +60,7 @@ class ClosedForm:
         candidate: what was chosen.
         directions: (size, memory) of the memory, None without.
         matrix, bias, forcing: of the field; forcing (n, 2 K) or None.
+        steps: maps of a step, where steps are equal.
         score: validation error, share of the variance of the codes.
         scores: of all candidates tried.
     """
@@ -70,6 +72,7 @@ class ClosedForm:
     forcing: Tensor | None
     score: float
     scores: dict[Candidate, float] = field(default_factory=dict)
+    steps: StepMaps | None = None
 
     @property
     def least(self) -> float:
@@ -134,23 +137,21 @@ class ClosedFormSearch:
         matrix, bias = fit_irregular(fit.transitions.truncated(n), candidate.ridge)
         return _affine(matrix, bias), mean, directions, False
 
-    def score(self, candidate: Candidate, continuous: bool = False, every: int = 1) -> float:
+    def score(self, candidate: Candidate, every: int = 1) -> float:
         """Mean squared error of rollouts over the variance of all codes: those beyond the size count as errors.
 
         Of several folds it is the geometric mean: one that is hard to forecast, whatever the candidate, must not hide
         the others. There, unbounded forecasts score infinity.
 
-        Args:
-            continuous: roll out the continuous-time field instead of the fitted map of one step.
-            every: stride over the folds.
+        `every`: stride over the folds.
         """
-        effort.add(*self._cost(candidate, continuous, every))
+        effort.add(*self._cost(candidate, every))
         fewest = min(self.training.codes.shape[1] - 1, *(fold.training.codes.shape[1] for fold in self.folds))
         if candidate.memory and fewest < 3:  # memory is known from the second frame on: no transition would be left
             return float("inf")
-        if self.left_out and not self._bounded(candidate, continuous):
+        if self.left_out and not self._bounded(candidate):
             return float("inf")
-        totals, counts, variance = self._errors(candidate, continuous, every)
+        totals, counts, variance = self._errors(candidate, every)
         scored = counts > 0
         if not scored.any():
             return float("inf")
@@ -158,11 +159,11 @@ class ClosedFormSearch:
         value = float(errors.clamp(min=1e-30).log().mean().exp())
         return value if value == value else float("inf")
 
-    def _cost(self, candidate: Candidate, continuous: bool = False, every: int = 1) -> tuple[float, float, float]:
+    def _cost(self, candidate: Candidate, every: int = 1) -> tuple[float, float, float]:
         """Products, elements and calls of a score."""
         n, folds = candidate.size + candidate.memory + 1, len(self.folds[::every]) + self.left_out
         states, frames = self.folds[0].validation.observed.shape
-        solves = _IRREGULAR if not self.uniform else _LOGARITHM if continuous else 1
+        solves = 1 if self.uniform else _IRREGULAR
         return (folds * (_SOLVE * solves * n**3 + states * frames * n**2), folds * 4.0 * states * frames * n,
                 folds * (30.0 + 8 * frames))
 
@@ -174,15 +175,13 @@ class ClosedFormSearch:
 
         def seconds() -> float:
             grid = self.grid(sizes, memories, ridges[:1])
-            finals = [seconds_of(*self._cost(c, True)) for c in grid]
-            each = sum(seconds_of(*self._cost(c, every=every)) for c in grid)
-            return each * len(ridges) + sum(finals) + _FINALISTS * max(finals)
+            return sum(seconds_of(*self._cost(c, every)) for c in grid) * len(ridges)
 
         while seconds() > self.seconds and (len(ridges) > _FEWEST_RIDGES or len(sizes) > 1):
             ridges, sizes = (ridges[::2], sizes) if len(ridges) > _FEWEST_RIDGES else (ridges, sizes[1::2])
         return sizes, ridges
 
-    def _errors(self, candidate: Candidate, continuous: bool, every: int) -> tuple[Tensor, Tensor, float]:
+    def _errors(self, candidate: Candidate, every: int) -> tuple[Tensor, Tensor, float]:
         """Summed squared errors and their number, (folds,), zero where unscored, and the variance of the codes."""
         totals, counts = torch.zeros(2, len(self.folds), dtype=torch.float64)
         variance, numbers = 0.0, range(0, len(self.folds), every)
@@ -193,14 +192,11 @@ class ClosedFormSearch:
             states = with_memory(validation, candidate.size, directions)
             first = max(fold.first, candidate.past)
             unit = self._unit(number, candidate) if uniform else 1.0
-            generator = None if uniform else model
-            if uniform and continuous:
-                generator = _affine(*generator_of(model, unit, self.decay))
-                model = torch.linalg.matrix_exp(unit * generator)
             anomalies = (states.codes - mean(states.t.nan_to_num()))[:, first:]
             forecast, seen = affine_rollout(
                 torch.nn.functional.pad(anomalies, (1, 0), value=1.0), states.observed[:, first:], states.t[:, first:],
-                unit if uniform else None, model if uniform else None, _Flow(model, generator, unit, self.decay),
+                unit if uniform else None, model if uniform else None,
+                _Flow(model, None if uniform else model, unit, self.decay),
             )
             forecast = forecast[..., 1:] + mean(states.t[:, first + 1 :].nan_to_num())
             error = validation.codes[:, first + 1 :].clone()
@@ -209,7 +205,7 @@ class ClosedFormSearch:
             variance += fold.variance / len(numbers)
         return totals, counts, variance
 
-    def _bounded(self, candidate: Candidate, continuous: bool) -> bool:
+    def _bounded(self, candidate: Candidate) -> bool:
         """Whether forecasts from the last frames, over half the training time, stay near the range of the data.
 
         The range is widened by a margin, and by the growth of the trajectories since their first half.
@@ -222,9 +218,7 @@ class ClosedFormSearch:
         half = size.shape[1] // 2
         largest, early = float(size.max()), float(size[:, :half].max()) if half else 0.0
         limit = _BEYOND * largest * max(1.0, largest / early if early else 1.0)
-        if uniform and continuous:  # flows of nearly singular maps may be far from these
-            model = torch.linalg.matrix_exp(_affine(*generator_of(model, 1.0, self.decay)))
-        elif not uniform:
+        if not uniform:
             steps = original.t[:, 1:] - original.t[:, :-1]
             model = torch.linalg.matrix_exp(model * float(steps[steps.isfinite()].median()))
         frames = torch.arange(size.shape[1]).expand_as(size)
@@ -262,22 +256,6 @@ class ClosedFormSearch:
         every = itertools.product(memories, sizes, ridges, self.pulls)
         return [Candidate(size, round(share * size), ridge, pull) for share, size, ridge, pull in every]
 
-    def finals(self, candidates: Sequence[Candidate], count: int) -> dict[Candidate, float]:
-        """The best `count` candidates by the maps of one step, with their scores in continuous time; more, where some
-        of them diverge only there."""
-        scores = {c: self.score(c) for c in candidates}
-        ranked = sorted(candidates, key=lambda c: scores[c])
-        return self._in_continuous_time(ranked, count) if self.uniform else {c: scores[c] for c in ranked[:count]}
-
-    def _in_continuous_time(self, ranked: Sequence[Candidate], count: int) -> dict[Candidate, float]:
-        """Scores of the flows of as many candidates as it takes for `count` that do not diverge."""
-        scores: dict[Candidate, float] = {}
-        for candidate in ranked[: _DIVERGED * count]:
-            scores[candidate] = self.score(candidate, continuous=True)
-            if sum(math.isfinite(score) for score in scores.values()) == count:
-                break
-        return scores
-
     def search(
         self, sizes: Sequence[int], memories: Sequence[float] = (0.0,), ridges: Sequence[float] = RIDGES
     ) -> ClosedForm:
@@ -286,8 +264,7 @@ class ClosedFormSearch:
         Args:
             sizes: numbers of codes to try; memories: of memory dimensions, as shares of them; ridges: with both pulls.
         """
-        uniform = self.uniform
-        if not uniform and max(ridges) > _WEAKEST_APART:  # each fit follows all transitions: no two that are the same
+        if not self.uniform and max(ridges) > _WEAKEST_APART:  # each fit follows all transitions
             ridges = [ridge for ridge in ridges if ridge >= _WEAKEST_APART]
         sizes, ridges = self._affordable(sizes, memories, ridges)
         candidates = self.grid(sizes, memories, ridges)
@@ -301,28 +278,14 @@ class ClosedFormSearch:
                 between = Candidate(size, count, ridge * factor, pull)
                 scores[between] = self.score(between)
         if self.left_out:
-            return self._fit_most_codes(scores)
-        candidates = list(scores)
-        ranked = sorted(candidates, key=lambda c: scores[c])
-        smallest = _best_of_each(ranked)
-        finals = self._in_continuous_time(ranked, _FINALISTS) if uniform else scores
-        finalists = list(dict.fromkeys([*(finals if uniform else ranked[:_FINALISTS]), *smallest]))
-        finals = finals | {c: self.score(c, continuous=True) for c in smallest if c not in finals}
+            return self.fit(self._most_codes(scores), scores)
+        ranked = sorted(scores, key=lambda c: scores[c])
+        finalists = [*ranked[:_FINALISTS], *_best_of_each(ranked)]
         finalists.sort(key=lambda c: (c.memory, c.size, -c.ridge, c.pull))
         best = finalists[0]
         for candidate in finalists:  # simpler ones first: a larger one must be clearly better
-            if finals[candidate] + self.floor < _CLEARLY_BETTER * (finals[best] + self.floor):
+            if scores[candidate] + self.floor < _CLEARLY_BETTER * (scores[best] + self.floor):
                 best = candidate
-        return self.fit(best, finals)
-
-    def _fit_most_codes(self, scores: dict[Candidate, float]) -> ClosedForm:
-        """The choice for a single trajectory, whose flow must forecast as well as its map of one step."""
-        flows: dict[Candidate, float] = {}
-        best = self._most_codes(scores)
-        while self.uniform and best not in flows and len(flows) < _DIVERGED * _FINALISTS:
-            flows[best] = self.score(best, continuous=True)
-            scores = scores | flows
-            best = self._most_codes(scores)
         return self.fit(best, scores)
 
     def _most_codes(self, scores: dict[Candidate, float]) -> Candidate:
@@ -357,20 +320,27 @@ class ClosedFormSearch:
         return list(dict.fromkeys([*kept, *_best_of_each(ranked)]))
 
     def fit(
-        self, candidate: Candidate, scores: dict[Candidate, float] | None = None, data: CodeData | None = None
+        self, candidate: Candidate, scores: dict[Candidate, float] | None = None, data: CodeData | None = None,
+        like: ClosedForm | None = None,
     ) -> ClosedForm:
-        """The field of one candidate, from all training codes or from `data`."""
+        """The field of one candidate, from all training codes or from `data`; `like` one that was chosen before."""
         if data is not None:
             self.training = data
             self._fits = {k: v for k, v in self._fits.items() if k[0] >= 0}
         model, mean, directions, uniform = self.step_model(-1, candidate)
+        steps: StepMaps | None = None
         if uniform:
             matrix, bias = generator_of(model, self._unit(-1, candidate), self.decay)
+            held = self.training.first(self.originals) if self.left_out else self.folds[0].validation
+            held = with_memory(held, candidate.size, directions)
+            held = CodeData(held.codes - mean(held.t.nan_to_num()), held.t, held.observed).since(candidate.past)
+            ridges = like.steps.ridges if like is not None and like.steps is not None else None
+            steps = step_maps(self._fits[self._key(-1, candidate)][0], model, mean, held, ridges)
         else:
             matrix, bias = model[1:, 1:], model[1:, 0]
         mean_bias, forcing = mean.forcing(matrix)
         score = scores[candidate] if scores else float("nan")
-        return ClosedForm(candidate, directions, matrix, bias + mean_bias, forcing, score, scores or {})
+        return ClosedForm(candidate, directions, matrix, bias + mean_bias, forcing, score, scores or {}, steps)
 
 
 class _Flow:

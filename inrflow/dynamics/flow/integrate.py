@@ -63,6 +63,8 @@ class Integrator:
         if self.method == "map":
             (series,) = cast(VectorField, field).terms.values()
             path = series.path(start, torch.where(padding, times[:, :1], times).nan_to_num())  # type: ignore[operator]
+            if check:
+                self._check(path, times)
             return path.masked_fill(padding[..., None], float("nan")) if bool(padding.any()) else path
         states = [start]
         for i in range(times.shape[1] - 1):

@@ -117,7 +117,7 @@ class _Trial:
         search, quadratic = self.search(), self.chosen.quadratic
         scores = self.chosen.fit.scores
         tried = {self.chosen.fit.candidate, *sorted(scores, key=lambda c: scores[c])[:_FINALISTS * len(self.ridges)]}
-        errors = [search.score(c, continuous=True) for c in tried]
+        errors = [search.score(c) for c in tried]
         if quadratic is not None:
             stage = QuadraticSearch(self.chosen.train, self.validation, self.window - 1, self.run.log)
             errors.append(stage.error(quadratic.field()))
@@ -130,7 +130,7 @@ class _Trial:
         for size in self._possible(sizes, order, self.largest, _SIZES):
             search = self.search()
             grid = [Candidate(size, order * size, ridge, pull) for ridge in self.ridges for pull in search.pulls]
-            found = search.finals(grid, _FINALISTS)
+            found = {candidate: search.score(candidate) for candidate in grid}
             candidate = min(found, key=lambda c: found[c])
             if best is None or found[candidate] + floor < MORE_CODES * (best[1] + floor):
                 best = candidate, found[candidate]

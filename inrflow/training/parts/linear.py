@@ -137,7 +137,9 @@ def choose_linear(
 
 
 def linear_field(run: Run, fit: ClosedForm) -> VectorField:
-    """The vector field of fitted linear dynamics, float64."""
+    """The vector field of fitted linear dynamics, float64: the map of a step where steps are equal."""
+    if fit.steps is not None and run.problem.source.time_bins is None:
+        return VectorField(len(fit.bias), [fit.steps.term()])
     field = VectorField.of(
         len(fit.bias), forcing_period=run.problem.forcing_period,
         forcing_harmonics=run.config.dynamics.forcing_harmonics,

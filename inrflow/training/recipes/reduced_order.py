@@ -12,8 +12,10 @@ from functools import cache
 import numpy as np
 
 from inrflow.decoders.base import Decoder
+from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedForm
+from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, memory_directions, with_memory
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
@@ -116,7 +118,7 @@ def closed_form_candidate(
         field = quadratic.field()
     else:
         if validation is None:
-            early = chosen.search.fit(fit.candidate, data=train)
+            early = chosen.search.fit(fit.candidate, data=train, like=fit)
         field = linear_field(run, early)
     if validation is not None:  # forecasts are judged from the window that determines a state
         first = min(frames_needed(size, chosen.memory) - 1, judged.codes.shape[1] - 2)
@@ -124,13 +126,16 @@ def closed_form_candidate(
     states = with_memory(train, size, early.directions)
     judged_states = with_memory(judged, size, early.directions)
     floor = float(prior.noise.mean())
-    step = integration_step(field, states.since(chosen.past), chosen.score + floor, settings.step)
-    integrator = problem.integrator(step)
+    if field.get(AutoregressionTerm) is not None:
+        integrator = Integrator("map")
+    else:
+        step = integration_step(field, states.since(chosen.past), chosen.score + floor, settings.step)
+        integrator = problem.integrator(step)
     error = rollout_error(field, integrator, judged_states, judged, first, size)
 
     @cache
     def full() -> ClosedForm:
-        return fit if quadratic is not None else chosen.search.fit(fit.candidate, fit.scores, data=every)
+        return fit if quadratic is not None else chosen.search.fit(fit.candidate, fit.scores, every, fit)
 
     def refit() -> Refitted:
         states = with_memory(chosen.train, size, full().directions)
@@ -180,7 +185,7 @@ def _on_all_trajectories(
         if quadratic is not None:
             return refitted(quadratic, codes, codes.codes.shape[-1]).field()
         candidate = replace(fit.candidate, size=codes.codes.shape[-1], memory=memory_of(codes))
-        return linear_field(run, chosen.search.fit(candidate, data=codes))
+        return linear_field(run, chosen.search.fit(candidate, data=codes, like=fit))
 
     def error_on(field: VectorField, codes: CodeData) -> float:
         originals, states = codes.first(len(whole)), states_of(codes).first(len(whole))

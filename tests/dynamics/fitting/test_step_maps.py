@@ -1,0 +1,65 @@
+"""Maps of a step with what goes between and back, found from frames of linear dynamics that are seen in part."""
+
+import numpy as np
+import torch
+from scipy.linalg import expm
+
+from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.fitting.linear_search import ClosedFormSearch
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.states import CodeData
+
+
+def codes_of(matrix, count, seed, frames=10, parts=2):
+    """Codes of ds/dt = matrix s from random states, `parts` to a unit of time; those at units alone are training."""
+    random = np.random.default_rng(seed)
+    n = len(matrix)
+    start = random.standard_normal((count, n))
+    path = np.stack([start @ expm(matrix * k / parts).T for k in range(parts * frames)], 1)
+    t = torch.arange(parts * frames).double() / parts
+    return CodeData(torch.tensor(path), t.expand(count, -1), torch.ones(count, parts * frames, dtype=torch.bool))
+
+
+def every(data, stride):
+    return CodeData(*(value[:, ::stride] for value in (data.codes, data.t, data.observed)))
+
+
+def error(path, truth):
+    return float((path - truth).square().mean() / truth.square().mean())
+
+
+def chain(n):
+    """A chain along which what is advected leaves: far from normal, as a channel with an outflow."""
+    return 3.0 * (np.diag(np.ones(n - 1), -1) - np.eye(n)) + 0.2 * np.diag(np.ones(n - 1), 1)
+
+
+def test_a_map_without_a_generator_is_kept_at_the_frames():
+    states = np.random.default_rng(0).standard_normal((12, 1, 2))
+    path = np.concatenate([states * np.array([0.9, -0.8]) ** k for k in range(8)], 1)
+    data = CodeData(torch.tensor(path), torch.arange(8.0).double().expand(12, 8), torch.ones(12, 8, dtype=torch.bool))
+    fit = ClosedFormSearch(data.first(8), CodeData(data.codes[8:], data.t[8:], data.observed[8:])).search([2])
+    assert fit.score < 1e-20
+    field = VectorField(2, [fit.steps.term()])
+    assert error(Integrator("map")(field, data.codes[:, 0], data.t), data.codes) < 1e-20
+    back = Integrator("map")(field, data.codes[:, 7], data.t.flip(1)).flip(1)
+    assert error(back, data.codes) < 1e-6
+
+
+def test_between_frames_and_back_in_time_truth_that_nobody_saw_is_met():
+    training, held = (codes_of(chain(8), count, seed) for count, seed in ((40, 1), (10, 2)))
+    fit = ClosedFormSearch(every(training, 2), every(held, 2)).search([8])
+    field = VectorField(8, [fit.steps.term()])
+    path = Integrator("map")(field, held.codes[:, 0], held.t)
+    assert error(path[:, ::2], held.codes[:, ::2]) < 1e-12
+    assert error(path[:, 1::2], held.codes[:, 1::2]) < 1e-6
+    lines = (held.codes[:, :-2:2] + held.codes[:, 2::2]) / 2
+    assert error(path[:, 1:-1:2], held.codes[:, 1:-1:2]) < 1e-3 * error(lines, held.codes[:, 1:-1:2])
+
+
+def test_chosen_ridges_are_taken_for_other_data():
+    training, held, third = (codes_of(chain(5), 12, seed, parts=1) for seed in (1, 2, 3))
+    search = ClosedFormSearch(training, held)
+    fit = search.search([5])
+    again = search.fit(fit.candidate, data=third, like=fit)
+    assert again.steps.ridges == fit.steps.ridges
+    assert error(Integrator("map")(VectorField(5, [again.steps.term()]), held.codes[:, 0], held.t), held.codes) < 1e-12
