@@ -78,7 +78,7 @@ def measure(name: str, seed: int, u: Tensor) -> dict[str, Any]:
     most = min(taught - 1, len(variances))
     sizes = closer_sizes(candidate_sizes(variances, taught - 1), most)
     test = ClosedFormSearch(codes, every, window=taught)
-    errors = test.finals(test.grid(sizes, MEMORIES, RIDGES), LEADING)
+    errors = {c: test.score(c) for c in test.grid(sizes, MEMORIES, RIDGES)}
     best = min(errors, key=lambda c: errors[c])
     row: dict[str, Any] = {
         "system": name, "seed": seed, "frames": taught, "best": errors[best], "best_size": shown(best)
@@ -89,7 +89,7 @@ def measure(name: str, seed: int, u: Tensor) -> dict[str, Any]:
         began = time.process_time()
         found: ClosedForm = search.search(sizes, MEMORIES)
         row[f"{way}_seconds"] = time.process_time() - began
-        error = test.score(found.candidate, continuous=True)
+        error = test.score(found.candidate)
         row[way], row[f"{way}_size"] = error, shown(found.candidate)
         row[f"{way}_ratio"] = max(error, NOTHING) / max(row["best"], NOTHING)
     return {key: None if value == math.inf else value for key, value in row.items()}

@@ -33,6 +33,7 @@ class Refit:
         field: codes -> the closed-form field of the size that their decoder has.
         error: field, codes -> mean squared error of rollouts of the original trajectories, share of the variance.
         states: codes -> the states of that field, memory appended where it has some.
+        growth: times as many modes are taken, where there are so many.
     """
 
     modes: Callable[[AffineDecoder], OutputModes]
@@ -40,6 +41,7 @@ class Refit:
     field: Callable[[CodeData], VectorField]
     error: Callable[[VectorField, CodeData], float]
     states: Callable[[CodeData], CodeData] = lambda codes: codes
+    growth: float = 1.0
 
     def __call__(self, surrogate: Surrogate, fitted: OutputModes, before: float) -> tuple[Surrogate, float]:
         """The surrogate refitted, or as it was where that fails; its error on all trajectories afterwards.
@@ -53,7 +55,8 @@ class Refit:
         decoder = copy.deepcopy(surrogate.decoder)
         assert isinstance(decoder, AffineDecoder)
         modes = self.modes(decoder.double())
-        wanted = len(modes.variances) if size == len(fitted.variances) else min(size, len(modes.variances))
+        wanted = len(modes.variances) if size == len(fitted.variances) else round(self.growth * size)
+        wanted = min(wanted, len(modes.variances))
         variances = modes.variances.clone()
         shared = min(len(variances), len(fitted.variances))
         variances[:shared] = torch.maximum(variances[:shared], fitted.variances[:shared])

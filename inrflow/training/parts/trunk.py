@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from inrflow.data.batch import Augmentation, TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import AffineDecoder
+from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.equivariance import FeatureAction, invariant_box
 from inrflow.encoding.posterior import GaussianPrior, condition_groups
@@ -37,6 +38,7 @@ _POINTS_PER_STEP = 2048
 _FRAMES_PER_STEP = 128
 _HELD_OUT = 0.1
 _TRAJECTORIES_LEFT_OUT = 16
+_MENDED = 64, 512  # trajectories and frames whose residual radial functions take up
 _GROUP_ELEMENTS = 48
 _FLOOR = 1e-13  # smallest variance of a mode, share of the largest
 
@@ -109,8 +111,11 @@ class DecoderTraining:
         residual = _residual(offset[:, held], basis[:, held], u[:, :, held], codes)
         return float(residual.square().sum() / torch.isfinite(u[:, :, held]).sum().clamp(min=1))
 
-    def fixed_points(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Points x (N, d) that all frames share, some of the frames u (F, N, C) there, and the points held out.
+    def fixed_points(
+        self, trajectories: int = _TRAJECTORIES_LEFT_OUT, most: int = _FRAMES_PER_STEP
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Points x (N, d) that all frames share, at most so many of the frames u (F, N, C) there, and the points held
+        out.
 
         None where other trajectories show other points, symmetries move them, or they are many.
         """
@@ -120,8 +125,8 @@ class DecoderTraining:
         _, held = self._split(points)
         if not fixed or self.augmentation or points > MOST_POINTS or not len(held):
             return None
-        x, u = self.source.batch(self.training[:_TRAJECTORIES_LEFT_OUT]).groups()
-        pick = torch.linspace(0, u.shape[1] - 1, min(u.shape[1], _FRAMES_PER_STEP)).long()
+        x, u = self.source.batch(self.training[:trajectories]).groups()
+        pick = torch.linspace(0, u.shape[1] - 1, min(u.shape[1], most)).long()
         return x[0], u[0, pick], held
 
     def interpolation_error(self, module: AffineDecoder) -> InterpolationError | None:
@@ -148,10 +153,13 @@ class DecoderTraining:
         return mended <= missed
 
     def add_radial_features(self, module: ModulatedSiren) -> None:
-        """Join functions to the decoder's features that take up what these leave at the fixed points."""
-        fixed = self.fixed_points()
+        """Join functions to the decoder's features that take up what these leave at the fixed points; in place of
+        those that it has."""
+        fixed = self.fixed_points(*_MENDED)
         if fixed is not None:
             x, u, _ = fixed
+            if isinstance(module.embedding, RadialFeatures):
+                module.embedding = module.embedding.inner
             module.embedding = with_radial_features(module.embedding, x, _features(module, x), u) or module.embedding
 
     @torch.no_grad()

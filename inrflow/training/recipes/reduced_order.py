@@ -11,7 +11,9 @@ from functools import cache
 
 import numpy as np
 
-from inrflow.decoders.base import Decoder
+from inrflow.decoders.base import AffineDecoder, Decoder
+from inrflow.decoders.rbf_features import RadialFeatures
+from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedForm
@@ -19,6 +21,7 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, memory_directions, with_memory
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
+from inrflow.encoding.prior.modes import OutputModes
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import integration_step, rollout_error
@@ -40,6 +43,7 @@ from inrflow.training.run import Run
 _COPIES_SHARE = 0.15
 _QUADRATIC_SHARE, _MEMORY_SHARE = 0.3, 0.3  # of the time, at most
 _LONG_SERIES = 200  # frames
+_LIMITED = 0.5  # codes a transition
 
 
 class ReducedOrderRecipe:
@@ -191,10 +195,16 @@ def _on_all_trajectories(
         originals, states = codes.first(len(whole)), states_of(codes).first(len(whole))
         return rollout_error(field, surrogate.integrator, states, originals, first, originals.codes.shape[-1])
 
-    refit = Refit(
-        lambda decoder: fit_modes(run, DecoderTraining(problem.source, whole, whole[:0], augmentation), decoder),
-        codes_of_all, field_of, error_on, states_of,
-    )
+    def modes_of(decoder: AffineDecoder) -> OutputModes:
+        frames = DecoderTraining(problem.source, whole, whole[:0], augmentation)
+        if isinstance(decoder, ModulatedSiren) and isinstance(decoder.embedding, RadialFeatures):
+            frames.add_radial_features(decoder)
+        return fit_modes(run, frames, decoder)
+
+    # Where transitions limit the number of codes, more of them determine more codes.
+    limited = quadratic is None and chosen.size > _LIMITED * chosen.train.transitions
+    growth = len(whole) / len(problem.train) if limited else 1.0
+    refit = Refit(modes_of, codes_of_all, field_of, error_on, states_of, growth)
     surrogate, after = refit(surrogate, fitted.modes, before)
     run.log.log("refit", 0, before=before, after=after, code_size=surrogate.code_size)
     return surrogate
