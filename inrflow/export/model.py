@@ -80,7 +80,7 @@ def _dynamics(
     parts: list[tuple[str, str]] = [("rate", "ds_dt"), ("step", "later")]
     if surrogate.field.get(AutoregressionTerm) is not None:
         parts = parts[1:]
-        missing.append("No vector field is exported: the model is an autoregression, a map from step to step.")
+        missing.append("No vector field is exported: the model is a map from step to step.")
     for name, output in parts:
         try:
             module: nn.Module = (Rate if name == "rate" else Step)(surrogate, context)

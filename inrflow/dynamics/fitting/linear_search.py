@@ -331,16 +331,21 @@ class ClosedFormSearch:
         steps: StepMaps | None = None
         if uniform:
             matrix, bias = generator_of(model, self._unit(-1, candidate), self.decay)
-            held = self.training.first(self.originals) if self.left_out else self.folds[0].validation
-            held = with_memory(held, candidate.size, directions)
-            held = CodeData(held.codes - mean(held.t.nan_to_num()), held.t, held.observed).since(candidate.past)
             ridges = like.steps.ridges if like is not None and like.steps is not None else None
+            held = self._around_mean(candidate, mean, directions) if ridges is None else None
             steps = step_maps(self._fits[self._key(-1, candidate)][0], model, mean, held, ridges)
         else:
             matrix, bias = model[1:, 1:], model[1:, 0]
         mean_bias, forcing = mean.forcing(matrix)
         score = scores[candidate] if scores else float("nan")
         return ClosedForm(candidate, directions, matrix, bias + mean_bias, forcing, score, scores or {}, steps)
+
+
+    def _around_mean(self, candidate: Candidate, mean: SeasonalMean, directions: Tensor | None) -> CodeData:
+        """States around the mean of trajectories held out, or of those fitted to where there are no others."""
+        held = self.training.first(self.originals) if self.left_out else self.folds[0].validation
+        held = with_memory(held, candidate.size, directions)
+        return CodeData(held.codes - mean(held.t.nan_to_num()), held.t, held.observed).since(candidate.past)
 
 
 class _Flow:

@@ -53,7 +53,8 @@ class StepMaps:
 
 
 def step_maps(
-    fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeData, ridges: tuple[float, float, float] | None
+    fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeData | None,
+    ridges: tuple[float, float, float] | None,
 ) -> StepMaps:
     """The maps that go with one of a step (n + 1, n + 1).
 
@@ -65,6 +66,7 @@ def step_maps(
     returning = LinearFit(Transitions(pairs.end, pairs.start, pairs.t, pairs.step))
     unit = float(pairs.step.median())
     if ridges is None:
+        assert held is not None
         effort.add(4 * _LOGARITHM * len(_BETWEEN) * n**3, calls=1e3)
         seen = transitions_of(held.codes, held.t, held.observed)
         errors = {ridge: _error_back(returning.step_map(n, ridge), held, unit) for ridge in _BACK}

@@ -20,7 +20,7 @@ from inrflow.encoding.prior.interpolation_error import complete_frames, ridge_we
 _RIDGE = 1e-8
 _TOLERANCE = 1e-13  # residual of the patterns at the points, relative to the variance of the field
 _NULL = 1e-8  # ridge, relative: numerical null space of features at few points
-_MOST = 256  # with 96 the residual of a vortex street exceeded the error of its forecasts
+_MOST = 192  # with 96 the residual of a vortex street exceeded the error of its forecasts
 
 
 def with_radial_features(inner: Embedding, x: Tensor, features: Tensor, u: Tensor) -> RadialFeatures | None:

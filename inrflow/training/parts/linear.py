@@ -88,7 +88,7 @@ def candidate_sizes(variances: Tensor, transitions: int, fixed: int | None = Non
         return [min(fixed, len(variances))]
     tail = variances.flip(0).cumsum(0).flip(0) / variances.sum()
     sizes = {int((tail > share).sum()) for share in _TAILS} | {len(variances)}
-    limit = max(2, int(transitions / DETERMINED))
+    limit = max(2, transitions - 1)  # what fewer do not determine a ridge holds back
     return sorted({max(1, min(size, limit)) for size in sizes})
 
 

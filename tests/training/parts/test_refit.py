@@ -94,6 +94,14 @@ def test_a_size_that_validation_chose_is_kept(decoder, weights):
     assert refitted is not surrogate and refitted.code_size == 3
 
 
+def test_more_modes_are_taken_where_transitions_limited_them(decoder, weights):
+    found = modes_of(weights[:4])
+    surrogate = surrogate_of(decoder, found.truncated(3))
+    refitted, _ = replace(refit_to(weights, [1.0]), growth=1.5)(surrogate, found, before=1.0)
+    assert refitted.code_size == 4
+    assert replace(refit_to(weights, [1.0]), growth=9.0)(surrogate, found, before=1.0)[0].code_size == TRAJECTORIES
+
+
 @pytest.mark.parametrize("after", [2.0, float("inf"), float("nan")])
 def test_a_refit_that_forecasts_worse_leaves_the_surrogate_as_it_was(after, decoder, weights):
     found = modes_of(weights[:SEEN])
