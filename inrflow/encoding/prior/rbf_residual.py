@@ -23,9 +23,11 @@ _NULL = 1e-8  # ridge, relative: numerical null space of features at few points
 _MOST = 192  # with 96 the residual of a vortex street exceeded the error of its forecasts
 
 
-def with_radial_features(inner: Embedding, x: Tensor, features: Tensor, u: Tensor) -> RadialFeatures | None:
-    """The embedding with radial features for the residual of features (N, F) on frames u (frames, N, C) at points
-    x (N, d).
+def with_radial_features(
+    inner: Embedding, x: Tensor, features: Tensor, u: Tensor, most: int = _MOST
+) -> RadialFeatures | None:
+    """The embedding with at most so many radial features for the residual of features (N, F) on frames u (frames, N, C)
+    at points x (N, d).
 
     None where no frame is complete, or the residual is zero.
     """
@@ -35,7 +37,7 @@ def with_radial_features(inner: Embedding, x: Tensor, features: Tensor, u: Tenso
     residual = values - features @ ridge_weights(features, values, _RIDGE)
     patterns, strength, _ = torch.linalg.svd(residual, full_matrices=False)
     tail = strength.square().flip(0).cumsum(0).flip(0) / values.square().sum()
-    count = min(int((tail > _TOLERANCE).sum()), _MOST)
+    count = min(int((tail > _TOLERANCE).sum()), most)
     if not count:
         return None
     return RadialFeatures.through(inner, x, patterns[:, :count] * len(x) ** 0.5)

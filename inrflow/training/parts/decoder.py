@@ -16,7 +16,7 @@ from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.numerics.effort import OutOfTime, seconds_of
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
-from inrflow.training.margins import BETTER, HARMONICS_SUFFICE, HARMONICS_SUFFICE_ASYNCHRONOUS
+from inrflow.training.margins import BETTER, HARMONICS_SUFFICE, HARMONICS_SUFFICE_ASYNCHRONOUS, PATTERNS_SUFFICE
 from inrflow.training.parts.trunk import DecoderTraining
 from inrflow.training.problem import HARMONIC_FEATURES
 from inrflow.training.run import Run
@@ -57,7 +57,7 @@ def fit_decoder(run: Run) -> FittedDecoder:
     sufficient = HARMONICS_SUFFICE if run.problem.source.time_bins is None else HARMONICS_SUFFICE_ASYNCHRONOUS
     harmonics = None if run.config.decoder.depth else _fit_harmonics(run, frames, sufficient)
     if harmonics is None:
-        return fit_trunk(run)
+        return _fit_patterns(run, frames) or fit_trunk(run)
     if float(harmonics.modes.noise.mean()) < sufficient:
         run.budget.record("decoder", 0)
         return _with_interpolation_error(frames, harmonics)
@@ -73,6 +73,24 @@ def fit_decoder(run: Run) -> FittedDecoder:
         f"{trunk.missed:.1e} with it, so it is {'kept' if better else 'left out'}"
     )
     return trunk if better else _with_interpolation_error(frames, harmonics)
+
+
+def _fit_patterns(run: Run, frames: DecoderTraining) -> FittedDecoder | None:
+    """Principal components at points that all frames share, and radial functions through them; None where these are
+    too rough between the points, or a network is asked for."""
+    settings, problem = run.config.decoder, run.problem
+    if settings.depth or not issubclass(decoder_class(settings.name), ModulatedSiren) or problem.source.time_bins:
+        return None
+    found = frames.patterns(problem.embedding(harmonics=0), settings.largest_code_size)
+    if found is None or not found[2] < PATTERNS_SUFFICE:
+        return None
+    embedding, error, missed = found
+    decoder = HarmonicDecoder(embedding, len(problem.description.channels)).to(problem.device)
+    modes = fit_modes(run, frames, decoder)
+    run.log.say(f"decoder: {embedding.harmonics} principal components at the points leave "
+                f"{float(modes.noise.mean()):.1e} of the variance, functions through them miss {missed:.1e} between")
+    run.budget.record("decoder", 0)
+    return FittedDecoder(decoder, modes, error, missed).leading(len(modes.variances))
 
 
 def _with_interpolation_error(frames: DecoderTraining, fitted: FittedDecoder) -> FittedDecoder:

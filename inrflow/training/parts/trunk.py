@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from inrflow.data.batch import Augmentation, TrajectoryBatch
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import AffineDecoder
+from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.equivariance import FeatureAction, invariant_box
@@ -151,6 +152,24 @@ class DecoderTraining:
             return False
         missed, mended = errors_between_points(module.embedding, x, _features(module, x), u, held)
         return mended <= missed
+
+    def patterns(self, inner: Embedding, most: int) -> tuple[RadialFeatures, InterpolationError, float] | None:
+        """At most so many functions through the principal components of frames at fixed points, what they miss between
+        the points, and mean squared at points held out. None where points are not fixed, or no frame is complete."""
+        fixed = self.fixed_points(*_MENDED)
+        if fixed is None:
+            return None
+        x, u, held = fixed
+        ones = x.new_ones(len(x), 1)
+        found = with_radial_features(inner, x, ones, u, most) if len(x.unique(dim=0)) == len(x) else None
+        if found is None:
+            return None
+        kept = torch.ones(len(x), dtype=torch.bool)
+        kept[held] = False
+        values = found.evaluate_harmonics(x.double())
+        without = RadialFeatures.through(inner, x[kept], values[kept]).evaluate_harmonics(x.double())
+        error = interpolation_error(x, torch.cat([ones, without], 1), u, held)
+        return found, error, errors_between_points(inner, x, ones, u, held)[1]
 
     def add_radial_features(self, module: ModulatedSiren) -> None:
         """Join functions to the decoder's features that take up what these leave at the fixed points; in place of

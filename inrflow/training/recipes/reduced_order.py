@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 
 from inrflow.decoders.base import AffineDecoder, Decoder
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
@@ -197,8 +198,12 @@ def _on_all_trajectories(
 
     def modes_of(decoder: AffineDecoder) -> OutputModes:
         frames = DecoderTraining(problem.source, whole, whole[:0], augmentation)
-        if isinstance(decoder, ModulatedSiren) and isinstance(decoder.embedding, RadialFeatures):
+        radial = getattr(decoder, "embedding", None)
+        if isinstance(decoder, ModulatedSiren) and isinstance(radial, RadialFeatures):
             frames.add_radial_features(decoder)
+        elif isinstance(decoder, HarmonicDecoder) and isinstance(radial, RadialFeatures):
+            anew = frames.patterns(radial.inner, run.config.decoder.largest_code_size)
+            decoder.embedding = anew[0] if anew is not None else radial
         return fit_modes(run, frames, decoder)
 
     # Where transitions limit the number of codes, more of them determine more codes.

@@ -8,6 +8,7 @@ from runs import trained_on
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.observations import Observations
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.model.surrogate import Surrogate
 
@@ -48,3 +49,21 @@ def test_the_saved_model_decodes_the_same(run):
     codes = torch.randn(2, surrogate.code_size, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         torch.testing.assert_close(loaded.decoder(points, codes), surrogate.decoder(points, codes), rtol=0, atol=1e-6)
+
+
+def test_components_at_shared_points_are_taken_without_a_trunk_where_they_suffice_between(tmp_path):
+    random, t = np.random.default_rng(3), 0.2 * np.arange(12)
+    x = random.random((200, 2))
+    phases = random.random((8, 3)) * 6
+    u = np.stack([sum(np.sin(3 * x @ d + p - t[:, None]) for d, p in zip(np.eye(3, 2) + 0.3, one, strict=True))
+                  for one in phases])[..., None].astype(np.float32)
+    write_trajectories(tmp_path / "shared.h5", t, x, u, Description("shared", ("u",), ("x", "y")))
+    surrogate = trained_on(tmp_path / "shared.h5", tmp_path, "recipe=reduced_order", "training.minutes=0.1")
+    assert isinstance(surrogate.decoder, HarmonicDecoder)
+    solution = surrogate.assimilate(Observations(t[:1], x, u[0, :1]))
+    assert np.square(solution.frames(t[1:], x) - u[0, 1:]).mean() < 1e-9
+    between = random.random((50, 2)) * 0.8 + 0.1
+    truth = sum(np.sin(3 * between @ d + p - t[5]) for d, p in zip(np.eye(3, 2) + 0.3, phases[0], strict=True))
+    missed = solution.frames(t[5:6], between)[0, :, 0] - truth
+    assert np.square(missed).mean() < 1e-2
+    assert np.sqrt(np.square(missed / solution.std(t[5:6], between)[0, :, 0]).mean()) < 3
