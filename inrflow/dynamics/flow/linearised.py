@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
@@ -60,9 +59,9 @@ class Dynamics:
         gap = end - begin
         if self.field.is_linear and bool((gap == gap[0]).all()):
             gap = gap[:1]
-        series = self.field.get(AutoregressionTerm)
+        series = next(iter(self.field.terms.values())) if self.integrator.method == "map" else None
         if series is not None and not series.flows:
-            return series.propagate(covariance, gap)
+            return series.propagate(covariance, gap)  # type: ignore[operator]
         doublings = _doublings(float(gap.abs().max()))
         short = gap / 2**doublings
         flow = self._flow(start, stop, begin, end, short)
@@ -71,7 +70,7 @@ class Dynamics:
             added = added + flow @ added @ flow.transpose(1, 2)
             flow = flow @ flow
         if series is not None and doublings:
-            flow = series.over(gap)
+            flow = series.over(gap)  # type: ignore[operator]
         if self.field.context_size:
             size = self.field.state_size
             flow[:, :, size:] = torch.eye(flow.shape[1], dtype=flow.dtype)[:, size:]
@@ -83,9 +82,9 @@ class Dynamics:
     def _flow(self, start: Tensor, stop: Tensor, begin: Tensor, end: Tensor, gap: Tensor) -> Tensor:
         """Flow (S or 1, n, n) of the linearised field over a `gap` (S or 1,); its columns of contexts do not count."""
         field, n = self.field, self.field.state_size
-        series = field.get(AutoregressionTerm)
-        if series is not None:
-            return series.over(gap)
+        if self.integrator.method == "map":
+            (series,) = field.terms.values()
+            return series.over(gap)  # type: ignore[operator]
         if field.is_linear:
             return torch.linalg.matrix_exp(field.matrix_at() * gap[:, None, None])
         if not field.is_linear_at_context:
