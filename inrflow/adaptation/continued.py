@@ -4,8 +4,8 @@ to all of them, from where it was.
 Of a law the coefficients, along flights from the codes of all frames; an autoregression of one series by its recipe
 alone; of any other field the output layer and the affine part, pulled towards what they were; of a residual field what
 places have in common at all times. The last of the new observations are kept back: a part is taken where these are
-forecast no worse than before, and then fitted to all. Where the old forecasts miss them by far more than they say, the
-system is not the one that was learned.
+forecast no worse than before, by one standard error, and then fitted to all. Where the old forecasts miss them by far
+more than they say, the system is not the one that was learned.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from inrflow.adaptation.further import PULLS, Fit, field_fit, output_fit
 from inrflow.data.batch import TrajectoryBatch
@@ -45,7 +46,7 @@ from inrflow.training.run import Run
 _GROWN = 2.0  # times the values from which on more may be found in them than was
 _KEPT_BACK, _OF_ALL = 0.5, 0.2  # of the new frames or trajectories; of all frames where no times are new
 _FEWEST_HELD = 0.6  # share of the kept-back values that 90 % intervals of the old model must hold
-_WINDOWS = 8  # of each trajectory, that judge
+_WINDOWS, _TRAJECTORIES = 8, 64  # that judge, of a series and of many
 _LENGTH = 3  # frames of the flights that refine coefficients
 _SHARE = 0.1  # of the time for these
 
@@ -80,20 +81,23 @@ def _continued(before: Surrogate, run: Run) -> Surrogate | str:
     problem, log = run.problem, run.log
     problem = _as_before(problem, before)
     judge, batch = judge_of(before, problem), problem.source.batch(np.arange(len(problem.source)), normalised=False)
-    error, held = judge(before)
+    errors, held = judge(before, True)
     if not held >= _FEWEST_HELD:
         return (f"90 % intervals of the earlier model hold {100 * held:.0f} % of the last new values, which are unlike "
                 "those that it was trained on")
     now, result = before, before
     for name, prepare, pulls in _parts(before, problem):
         fit = prepare(now, problem, judge.fitted)
-        after, pull = min((judge(fit(pull))[0], pull) for pull in pulls)
-        better = after <= error
+        tried = {pull: judge(fit(pull))[0] for pull in pulls}
+        pull = min(tried, key=lambda pull: float(tried[pull].mean()))
+        change = tried[pull] - errors
+        better = float(change.mean()) <= float(change.std(correction=0)) / len(change) ** 0.5
         log.say(f"{name}: {'fitted to all observations' if better else 'left as it was'} (error of the last new ones "
-                f"{error:.3e} before, {after:.3e} after)")
+                f"{float(errors.mean()):.3e} before, {float(tried[pull].mean()):.3e} after)")
         if better:
-            error, now, result = after, fit(pull), prepare(result, problem, batch)(pull)
-    row = log.tried(Tried(problem.config.recipe, f"{before.training['dynamics']}, continued", now.code_size, error))
+            errors, now, result = tried[pull], fit(pull), prepare(result, problem, batch)(pull)
+    row = log.tried(Tried(problem.config.recipe, f"{before.training['dynamics']}, continued", now.code_size,
+                          float(errors.mean())))
     row.taken = True
     log.save_candidates()
     low, high = problem.box
@@ -123,17 +127,18 @@ class Kept:
     past: int
     fitted: TrajectoryBatch
 
-    def __call__(self, surrogate: Surrogate) -> tuple[float, float]:
-        """Mean squared error of forecasts, share of the variance, and what their 90 % intervals hold."""
-        estimate = surrogate.estimate(self.windows.first_frames(self.past))
-        given = forecast(surrogate, estimate, self.windows)
+    def __call__(self, surrogate: Surrogate, with_std: bool = False) -> tuple[Tensor, float]:
+        """Mean squared errors (W,) of forecasts, normalised units, and what their 90 % intervals hold, if asked for."""
+        estimate = surrogate.estimate(self.windows.first_frames(self.past), covariance=with_std)
+        given = forecast(surrogate, estimate, self.windows, with_std)
         truth = surrogate.normalisation.apply(self.windows.u)
         missed = (truth - given.mean)[:, self.past :].double()
         known = torch.isfinite(truth[:, self.past :])
-        error = float(missed[known].square().mean())
+        errors = missed.square().flatten(1).nanmean(1)  # of windows in which nothing is observed: none
         held = math.nan if given.std is None else float(
             (missed.abs() < HALF_WIDTH_90 * given.std[:, self.past :])[known].double().mean())
-        return error if error == error else math.inf, held
+        diverged = (~torch.isfinite(missed) & known).flatten(1).any(1)
+        return errors.masked_fill(diverged, math.inf)[known.flatten(1).any(1)], held
 
 
 def judge_of(before: Surrogate, problem: Problem) -> Kept:
@@ -143,13 +148,15 @@ def judge_of(before: Surrogate, problem: Problem) -> Kept:
     new = len(batch) - old["trajectories"]
     window = max(before.window, min(problem.fewest_observed, batch.u.shape[1] - 1))
     if new > 0:
-        held = max(1, round(_KEPT_BACK * new))
+        held = min(max(1, round(_KEPT_BACK * new)), _TRAJECTORIES)
         return Kept(batch.select(slice(len(batch) - held, None)), window, batch.select(slice(0, len(batch) - held)))
     frames = batch.u.shape[1]
     later = frames - old["frames"]
     cut = frames - max(1, round(_KEPT_BACK * later if later > 0 else _OF_ALL * frames))
-    windows = problem.judged_in_time().held_out(min(window, cut), _WINDOWS * len(batch), cut)
-    return Kept(windows, min(window, cut), batch.first_frames(cut))
+    past = min(window, cut)
+    if len(batch) < _WINDOWS:
+        return Kept(problem.judged_in_time().held_out(past, _WINDOWS, cut), past, batch.first_frames(cut))
+    return Kept(batch.select(slice(0, _TRAJECTORIES)).frames(slice(cut - past, None)), past, batch.first_frames(cut))
 
 
 def _span(batch: TrajectoryBatch) -> float:
