@@ -19,6 +19,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import air_networks
 import flow_networks
 import numpy as np
 import weather_networks
@@ -36,7 +37,8 @@ from inrflow.training.train import train
 
 NETWORKS = MADE | {one.__name__: one for one in (
     flow_networks.eddies, flow_networks.valley, flow_networks.sharp,
-    weather_networks.synoptic, weather_networks.convective, weather_networks.coast)}
+    weather_networks.synoptic, weather_networks.convective, weather_networks.coast, air_networks.city,
+    air_networks.delta)}
 FRAMES = 300
 HEADER = ("network", "seed", "channel", "method", "NMSE", "90 % hold", "CRPS", "CPU s")
 Answer = tuple[np.ndarray, np.ndarray]  # means and standard deviations (T, N) at hidden places

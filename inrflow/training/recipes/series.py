@@ -48,7 +48,7 @@ _AROUND = 1.4  # times fewer or more codes, which all frames together may suppor
 _PHASE_VARIANCE = 0.5
 _CALIBRATED = 400  # windows
 _FRAMES_OF_CODE = 6.0  # at least, of a code that no other is forecast by
-_FEW_FRAMES, _ORIGINS, _LEADS = 250, (0.5, 0.6, 0.7, 0.8), 20  # whose spreads several origins tell; frames after each
+_FEW_FRAMES, _ORIGINS, _LEADS = 120, (0.5, 0.6, 0.7, 0.8), 20  # whose spreads several origins tell; frames after each
 _HELD, _WIDTH = 0.95, 1.959964  # shares of errors that intervals hold
 _LEAST_NOISE = 1e-3  # share of what one step adds to a value: points that codes hold in full are observed exactly
 
