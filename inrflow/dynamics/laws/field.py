@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from inrflow.domains import Harmonics
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.terms import POTENTIAL, VALUE, Product, Term
+from inrflow.dynamics.laws.terms import LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Product, Term
 from inrflow.dynamics.laws.transform import transform_of
 from inrflow.numerics import etdrk4
 from inrflow.numerics.effort import effort
@@ -55,6 +55,11 @@ class Library(nn.Module):
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all) at quadrature points, as a factor of an axis has them: (Q, lead)."""
+        if axis in (RECIPROCAL, LAPLACIAN):
+            values = self.transform.table(VALUE, lead)
+            return values if axis == RECIPROCAL else values * self.symbol(1, lead)
+        if axis >= SECOND:
+            return self.transform.second(torch.eye(len(self.eigenvalues)).double()[:lead], *divmod(axis - SECOND, 3)).T
         if axis < POTENTIAL:
             return self.transform.table(axis, lead)
         return self.transform.table(axis - POTENTIAL, lead) * self.inverse()[:lead]
@@ -70,8 +75,14 @@ class Library(nn.Module):
         for axis in sorted({axis for _, axis in needed}):
             channels = sorted(c for c, a in needed if a == axis)
             codes = z[:, channels]
-            fields = self.transform.fields(*((codes, axis) if axis < POTENTIAL else
-                                             (codes * self.inverse(), axis - POTENTIAL)))
+            if axis in (RECIPROCAL, LAPLACIAN):
+                fields = self.transform.fields(codes if axis == RECIPROCAL else codes * self.symbol(1))
+                fields = 1 / fields if axis == RECIPROCAL else fields
+            elif axis >= SECOND:
+                fields = self.transform.second(codes, *divmod(axis - SECOND, 3))
+            else:
+                fields = self.transform.fields(*((codes, axis) if axis < POTENTIAL else
+                                                 (codes * self.inverse(), axis - POTENTIAL)))
             result |= {(c, axis): fields[:, i] for i, c in enumerate(channels)}
         return result
 

@@ -81,7 +81,8 @@ _SETTLED = 0.3  # of the error at held-out points: what highest harmonics hold i
 _OF_RATES, _OF_SECOND_ORDER = 0.35, 0.3  # share of the time in which laws of second order are sought; error from which
 # on none of first order is
 _COMPARED = 2  # laws that are forecast, at least
-_UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of squared changes; of the time, after which families are no more compared
+_POLYNOMIAL = 1e-5  # share of squared changes that no law in one family missed, below which none divides by a channel
+_UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of them; of the time, after which families are no more compared
 
 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
@@ -153,6 +154,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     wider = [partial(regressed, one) for one in (
         *in_place[:1], *families.with_multipliers(place, states.shape[2]), *in_place[1:])]
     found, pause = [regressed(families)], effort() + _RANKED * seconds
+    if found[0][0] > _POLYNOMIAL:
+        found += [regressed(one) for one in families.by_densities(place, codes.harmonics, states)]
     while wider and min(misfit for misfit, _ in found) > _UNEXPLAINED and effort() < pause:
         found.append(wider.pop(0)())
     lowest = min(misfit for misfit, _ in found)

@@ -16,7 +16,7 @@ from inrflow.dynamics.laws.codes import HarmonicCodes, held_out_errors, point_se
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.shooting import rates_between
-from inrflow.dynamics.laws.terms import Term, multipliers, short_list
+from inrflow.dynamics.laws.terms import Term, divided, multipliers, short_list
 from inrflow.dynamics.laws.transform import transform_of
 from inrflow.numerics.effort import effort
 
@@ -43,6 +43,7 @@ _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "produc
 _ORDERS = (1, 2)  # of powers of the Laplacian
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
 _FRAMES = 16  # looked at
+_FAR, _VARIES = 0.02, 0.02  # least over largest value of a channel that others are divided by; deviation over mean
 _LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in place
 
 Log = Callable[[str], None]
@@ -328,6 +329,18 @@ class Families:
             more = multipliers(channels, domain.dimensions, domain.kind == "sphere")
             yield Families({**self.terms, "multipliers": more}, (
                 ("linear", "multipliers"), ("linear", "multipliers", "transport")))
+
+    def by_densities(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
+        """On boxes, with what is divided by each channel that keeps far from zero in codes (S, T, C, K)."""
+        if not {"linear", "transport", "fluxes"} <= set(self.terms) or not isinstance(domain, Box):
+            return
+        frames = states.reshape(-1, *states.shape[2:])
+        fields = transform_of(harmonics, 2).fields(torch.tensor(frames[:: max(len(frames) // _FRAMES, 1)]))
+        for channel, values in enumerate(fields.movedim(1, 0)):
+            if bool(values.min() > _FAR * values.max()) and values.std() > _VARIES * values.mean():
+                more = divided(channel, states.shape[2], domain.dimensions)
+                yield Families({**self.terms, **more}, (("linear", "transport", "divided"), (
+                    "linear", "transport", "fluxes", "divided"), ("linear", "transport", *more)))
 
     def in_place(self, harmonics: Harmonics, several: bool) -> Iterator[Families]:
         """The same with a force that varies in place; then, of one system, values with div(a grad .) of one channel,

@@ -15,7 +15,7 @@ from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.flow import FlowField, field_of, library_of
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.terms import term_from_state
+from inrflow.dynamics.laws.terms import RECIPROCAL, term_from_state
 from inrflow.errors import UserError
 
 _KEPT = 64  # contexts
@@ -222,6 +222,8 @@ def _of_products(law: LawField, z: Tensor, lead: int | None = None) -> Tensor:
                 slope: Tensor | float = float(sign)
                 for other in (*product[:place], *product[place + 1 :]):
                     slope = slope * factors[other]
+                if product[place][1] == RECIPROCAL:
+                    slope = -slope * factors[product[place]] ** 2
                 for out, field in fields.items():
                     key, part = (out, *product[place], operator), field * slope
                     weights[key] = weights[key] + part if key in weights else part

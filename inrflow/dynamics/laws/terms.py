@@ -13,11 +13,13 @@ VALUE = -1  # "axis" of a factor that is a value, not a derivative
 TURN = 3  # added to the axis of a derivative on a sphere: that by the angle of turns about it, (x cross grad)_axis
 _FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)
 POTENTIAL = 8  # added to the axis of a derivative: that of lap^-1 of the channel, of mean zero
+RECIPROCAL, LAPLACIAN, SECOND = 16, 17, 18  # "axes" of factors 1 / value, lap, and d^2/dx_i dx_j at SECOND + 3 i + j
 
 
 @dataclass(frozen=True)
 class Term:
-    """lap^power d_axis of a sum of products; a factor (channel, axis) is a value (axis -1) or a first derivative.
+    """lap^power d_axis of a sum of products; a factor (channel, axis) is a value (axis -1), a first derivative, the
+    Laplacian or the reciprocal of a channel.
 
     Of a fraction, (-lap)^power. No factors at all: the constant 1. signs: factors of the products, 1 where not given.
     place: it is multiplied by the low harmonic of this number, 0 the constant; flux: div(harmonic grad .) instead.
@@ -125,7 +127,12 @@ def term_from_state(state: dict) -> Term | Sine:
 
 
 def _derivative(channel: str, axis: int, coordinates: Sequence[str]) -> str:
-    """A first derivative in words."""
+    """A first derivative, reciprocal or Laplacian in words."""
+    if axis in (RECIPROCAL, LAPLACIAN):
+        return f"1/{channel}" if axis == RECIPROCAL else f"lap {channel}"
+    if axis >= SECOND:
+        i, j = divmod(axis - SECOND, 3)
+        return f"d2{channel}/d{coordinates[i]}d{coordinates[j]}"
     name, axis = (f"(lap^-1 {channel})", axis - POTENTIAL) if axis >= POTENTIAL else (channel, axis)
     return f"d{name}/d{coordinates[axis]}" if axis < TURN else f"d{name}/d(turn about {coordinates[axis - TURN]})"
 
@@ -164,3 +171,17 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False) -> dict[
         "fluxes": [*(Term((m,), 1) for degree in (2, 3) for m in monomials(degree)),
                    *(Term(tuple(((a, j), (b, j)) for j in range(dimensions))) for a, b in gradients)],
     }
+
+
+def divided(channel: int, channels: int, dimensions: int) -> dict[str, list[Term]]:
+    """Families of terms of matter of density q, a channel of one sign: forces and diffusions per unit of it, as
+    (1 / q) dc/dx_j and (1 / q) lap c, those of a stress, as (1 / q) d^2c/dx_i dx_j, and its work, dc/dx_i db/dx_j."""
+    others, axes = [c for c in range(channels) if c != channel], range(dimensions)
+    over = (channel, RECIPROCAL)
+    forces = [Term(((over, (c, axis)),)) for axis in axes for c in others]
+    diffusions = [Term(((over, (c, LAPLACIAN)),)) for c in range(channels)]
+    pairs = [(i, j) for i in axes for j in axes if i <= j < dimensions - (i == j)]  # the last one follows from lap
+    stresses = [Term(((over, (c, SECOND + 3 * i + j)),)) for c in others for i, j in pairs]
+    slopes = [(c, axis) for c in others for axis in axes]
+    work = [Term(((one, other),)) for one, other in itertools.combinations_with_replacement(slopes, 2)]
+    return {"divided": forces + diffusions, "stresses": stresses + work if dimensions > 1 else []}

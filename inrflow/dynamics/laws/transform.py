@@ -82,6 +82,12 @@ class SeparableTransform(nn.Module):
         """Fields (..., Q), or their derivatives along an axis, of codes (..., K)."""
         return self.sum.values(codes, self._tables(axis))
 
+    def second(self, codes: Tensor, i: int, j: int) -> Tensor:
+        """Second derivatives (..., Q) along two axes of the fields of codes (..., K)."""
+        if i == j:
+            return self.fields(-codes * torch.tensor(self.harmonics.waves(i)[0] ** 2))
+        return self.sum.values(codes, [tables[int(k in (i, j))] for k, tables in enumerate(self.tables)])
+
     def project(self, fields: Tensor, axis: int = VALUES, lead: int | None = None) -> Tensor:
         """Means (..., lead) of fields (..., Q) times the first harmonics (all), or times their derivatives."""
         return self.sum.sums(fields / self.count, self._tables(axis))[..., :lead]

@@ -311,6 +311,8 @@ def _written(law: Law, problem: Problem) -> list[str]:
     """A line for each channel, in the data's units."""
     from dataclasses import replace
 
+    from inrflow.dynamics.laws.terms import RECIPROCAL
+
     about = problem.description
     if law.domain.kind == "flows":  # codes have the units of the data
         time = problem.scale.unit
@@ -320,7 +322,7 @@ def _written(law: Law, problem: Problem) -> list[str]:
     scale = np.concatenate([scale, scale / problem.scale.unit]) if law.has_rates else scale
     unit = np.array([
         scale[term.products[0][1][0]] if term.solenoidal else
-        np.prod([scale[channel] for channel, _ in term.products[0]]) if term.products and term.products[0] else 1.0
+        np.prod([scale[channel] ** (-1.0 if axis == RECIPROCAL else 1.0) for channel, axis in term.products[0]])
         for term in law.terms
     ])
     factor = scale[None] / unit[:, None] / problem.scale.unit

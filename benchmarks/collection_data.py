@@ -1,0 +1,256 @@
+"""Equations that public collections of simulations hold (PDEBench, The Well), from solvers of their own at small size.
+
+python benchmarks/collection_data.py FOLDER [NAME ...] writes NAME_train.h5 and NAME_test.h5 in the project's schema.
+No mechanism of the engine was chosen on them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from blind_data import _bumps, _etd, _quadratic
+from data_makers import FRAMES, Fields, bumps, reacting, solve, write_fields
+from shape_data import _polygon
+
+TRAIN, TEST = 24, 8
+
+
+def _waves(generator: np.random.Generator, n: int, d: int, most: int) -> np.ndarray:
+    """A random periodic field of unit variance on n^d points with waves up to `most`."""
+    k = np.fft.fftfreq(n, 1 / n)
+    size = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(*[k] * d, indexing="ij")))
+    spectrum = np.fft.fftn(generator.standard_normal((n,) * d)) * (size <= most) / (1 + size) ** (1 + d / 2)
+    spectrum.flat[0] = 0
+    f = np.fft.ifftn(spectrum).real
+    return np.asarray(f / f.std())
+
+
+def _spectral(n: int, d: int, length: float) -> tuple[Callable, Callable]:
+    """Derivative along an axis (the last d ones of an array) and the filter of the upper third."""
+    k = 2 * np.pi * np.fft.fftfreq(n, length / n)
+    keep = np.abs(k) < 2 / 3 * np.abs(k).max()
+
+    def along(f: np.ndarray, axis: int, factor: np.ndarray) -> np.ndarray:
+        shape = [1] * d
+        shape[axis] = n
+        return np.fft.ifft(np.fft.fft(f, axis=axis - d) * factor.reshape(shape), axis=axis - d).real
+
+    def smooth(f: np.ndarray) -> np.ndarray:
+        for axis in range(d):
+            f = along(f, axis, keep)
+        return f
+
+    return lambda f, axis: along(f, axis, 1j * k * keep), smooth
+
+
+def _march(rate: Callable, w: np.ndarray, h: float, steps: int, after: Callable) -> np.ndarray:
+    for _ in range(steps):
+        a = rate(w)
+        b = rate(w + h / 2 * a)
+        c = rate(w + h / 2 * b)
+        w = after(w + h / 6 * (a + 2 * (b + c) + rate(w + h * c)))
+    return w
+
+
+def _gas(generator: np.random.Generator, count: int, n: int, d: int, mach: float, gap: float, steps: int) -> Fields:
+    """Density, velocities, pressure of a viscous gas, heat capacities 5 : 3, in a periodic unit box; viscosities .01."""
+    derivative, smooth = _spectral(n, d, 1.0)
+    eta = zeta = 0.01
+    gamma = 5 / 3
+
+    def rate(w: np.ndarray) -> np.ndarray:
+        density, v, p = w[:, 0], w[:, 1:-1], w[:, -1]
+        slopes = np.stack([np.stack([derivative(v[:, i], j) for j in range(d)], 1) for i in range(d)], 1)
+        divergence = np.einsum("sii...->s...", slopes)
+        stress = eta * (slopes + slopes.swapaxes(1, 2))
+        for i in range(d):
+            stress[:, i, i] += (zeta - 2 / 3 * eta) * divergence
+        turn = [(-derivative(p, i) + sum(derivative(stress[:, i, j], j) for j in range(d))) / density
+                - sum(v[:, j] * slopes[:, i, j] for j in range(d)) for i in range(d)]
+        heat = np.einsum("sij...,sij...->s...", stress, slopes)
+        flux = -sum(derivative(density * v[:, i], i) for i in range(d))
+        change = -sum(v[:, i] * derivative(p, i) for i in range(d)) - gamma * p * divergence + (gamma - 1) * heat
+        return np.stack([flux, *turn, change], 1)
+
+    start = []
+    for _ in range(count):
+        density = 1 + 0.15 * _waves(generator, n, d, 4)
+        p = 1 + 0.15 * _waves(generator, n, d, 4)
+        v = [mach * np.sqrt(gamma) * _waves(generator, n, d, 4) for _ in range(d)]
+        start.append(np.stack([density, *v, p]))
+    w, frames = smooth(np.stack(start)), []
+    for _ in range(FRAMES):
+        frames.append(w)
+        w = _march(rate, w, gap / steps, steps, smooth)
+    u = np.stack(frames, 1)[(..., *[slice(None, None, 2)] * d)]
+    u = np.moveaxis(u.reshape(count, FRAMES, d + 2, -1), 2, 3)
+    axis = np.arange(0, n, 2) / n
+    x = np.stack(np.meshgrid(*[axis] * d, indexing="ij"), -1).reshape(-1, d)
+    return (np.arange(FRAMES) * gap, x, u,
+            {"period": [1.0] * d, "channels": ["density", *["vx", "vy"][:d], "pressure"]})
+
+
+def gas_line(generator: np.random.Generator, count: int) -> Fields:
+    """A viscous gas on a circle, Mach .3, at 96 of 192 points."""
+    return _gas(generator, count, 192, 1, 0.3, 0.02, 80)
+
+
+def gas_box(generator: np.random.Generator, count: int) -> Fields:
+    """A viscous gas on a torus, Mach .2, at 32 x 32 of 64 x 64 points."""
+    return _gas(generator, count, 64, 2, 0.2, 0.02, 12)
+
+
+def sorption(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = D / R(u) u_xx, R = 1 + 1.7 u^-.126, held at 1 on the left and losing D u_x on the right: 200 cells, at 100."""
+    n, t = 200, np.arange(FRAMES) * 25.0
+    d, h, x = 5e-4, 1 / 200, (np.arange(200) + 0.5) / 200
+    retarding = (1 - 0.29) / 0.29 * 2880 * 3.5e-4 * 0.874
+
+    def rate(u: np.ndarray) -> np.ndarray:
+        padded = np.concatenate([[2 - u[0]], u, [u[-1] - h * d * (u[-1] - u[-2]) / h]])
+        bent = (padded[2:] - 2 * u + padded[:-2]) / h**2
+        return np.asarray(d * bent / (1 + retarding * np.maximum(u, 1e-6) ** (0.874 - 1)))
+
+    u = []
+    for _ in range(count):
+        f = bumps(generator, x[:, None], 4)
+        u.append(solve(rate, 0.05 + 0.4 * (f - f.min()) / np.ptp(f), t, "BDF"))
+    return t, x[::2, None], np.stack(u)[..., ::2, None], {}
+
+
+def magnetic(generator: np.random.Generator, count: int) -> Fields:
+    """Incompressible flow with a magnetic field on a torus of length 1: velocities and field at 32 x 32 of 64 x 64."""
+    n, gap, steps = 64, 0.1, 16
+    k = 2 * np.pi * np.fft.fftfreq(n, 1 / n)
+    kx, ky = np.meshgrid(k, k, indexing="ij")
+    k2 = kx**2 + ky**2
+    keep = (np.abs(kx) < 2 / 3 * np.abs(k).max()) & (np.abs(ky) < 2 / 3 * np.abs(k).max())
+    inverse = np.where(k2 > 0, 1 / np.maximum(k2, 1), 0)
+
+    def real(w: np.ndarray) -> np.ndarray:
+        return np.fft.ifft2(w).real
+
+    def jacobian(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return keep * np.fft.fft2(real(1j * kx * a) * real(1j * ky * b) - real(1j * ky * a) * real(1j * kx * b))
+
+    def rate(w: np.ndarray) -> np.ndarray:  # stream function and flux function; vorticity is -lap psi
+        psi, a = w[:, 0], w[:, 1]
+        turn = jacobian(psi, k2 * psi) * -1 + jacobian(a, k2 * a)
+        return np.stack([inverse * turn, -jacobian(psi, a) * -1], 1)
+
+    start = np.stack([np.stack([0.02 * _waves(generator, n, 2, 5), 0.02 * _waves(generator, n, 2, 5)])
+                      for _ in range(count)])
+    w, frames, linear = keep * np.fft.fft2(start), [], np.stack([-0.002 * k2, -0.002 * k2])
+    for _ in range(FRAMES):
+        parts = [real(1j * ky * w[:, i]) if j == 0 else real(-1j * kx * w[:, i]) for i in range(2) for j in range(2)]
+        frames.append(np.stack(parts, 1)[..., ::2, ::2])
+        w = _etd(linear, rate, w, gap / steps, steps)
+    x = np.stack(np.meshgrid(*[np.arange(0, n, 2) / n] * 2, indexing="ij"), -1).reshape(-1, 2)
+    u = np.moveaxis(np.stack(frames, 1).reshape(count, FRAMES, 4, -1), 2, 3)
+    return np.arange(FRAMES) * gap, x, u, {"period": [1.0, 1.0], "channels": ["vx", "vy", "bx", "by"]}
+
+
+def ginzburg_landau(generator: np.random.Generator, count: int) -> Fields:
+    """A_t = A + (1 + 1.5 i) lap A - (1 - .8 i) |A|^2 A on a torus of length 30: real and imaginary part, 40 x 40 points."""
+    n, length, gap, steps = 40, 30.0, 0.4, 40
+    k = 2 * np.pi * np.fft.fftfreq(n, length / n)
+    k2 = k[:, None] ** 2 + k**2
+    a = np.stack([_waves(generator, n, 2, 5) + 1j * _waves(generator, n, 2, 5) for _ in range(count)]) * 0.5
+    w, frames = np.fft.fft2(a), []
+
+    def rate(w: np.ndarray) -> np.ndarray:
+        a = np.fft.ifft2(w)
+        return np.asarray(-(1 - 0.8j) * np.fft.fft2(np.abs(a) ** 2 * a))
+
+    for _ in range(FRAMES):
+        a = np.fft.ifft2(w)
+        frames.append(np.stack([a.real, a.imag], -1).reshape(count, -1, 2))
+        w = _etd(1 - (1 + 1.5j) * k2, rate, w, gap / steps, steps)
+    x = np.stack(np.meshgrid(*[np.arange(n) / n * length] * 2, indexing="ij"), -1).reshape(-1, 2)
+    return np.arange(FRAMES) * gap, x, np.stack(frames, 1), {"period": [length, length]}
+
+
+def predators(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = .004 lap u + u (1 - u) - u v / (u + .3), v_t = .006 lap v + v (1.2 u / (u + .3) - .5), no flux, on a
+    T-shaped region."""
+    curve = _polygon(np.array([[0, 0], [1.5, 0], [1.5, 0.5], [1, 0.5], [1, 1.5], [0.5, 1.5], [0.5, 0.5], [0, 0.5]]), 0.06)
+    basis, stiffness, masses, cells = _quadratic([curve], 0.06)
+    x, gap, steps = basis.doflocs.T, 0.6, 60
+
+    def reaction(w: np.ndarray) -> np.ndarray:
+        u, v = w
+        eaten = u / (u + 0.3) * v
+        return np.stack([u * (1 - u) - eaten, 1.2 * eaten - 0.5 * v])
+
+    w = np.stack([np.stack([np.abs(_bumps(generator, x, 0.2, 0.5)), np.abs(_bumps(generator, x, 0.15, 0.45))])
+                  for _ in range(count)], -1)
+    frames = reacting(w, reaction, stiffness, masses, (0.004, 0.006), gap / steps, steps)
+    nodes = basis.nodal_dofs[0]
+    return np.arange(FRAMES) * gap, x[nodes], frames[:, :, nodes].transpose(3, 0, 2, 1), cells
+
+
+def chemotaxis(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = .02 lap u - div(.3 u grad c) + u (1 - u), c_t = .04 lap c + u - c between walls: finite volumes, 64 x 48
+    cells, read at 32 x 24."""
+    n, m, t = 64, 48, np.arange(FRAMES) * 0.05
+    h = 1 / m
+    x = np.stack(np.meshgrid((np.arange(n) + 0.5) * h, (np.arange(m) + 0.5) * h, indexing="ij"), -1)
+
+    def divergence(a: np.ndarray, c: np.ndarray) -> np.ndarray:
+        total = np.zeros_like(c)
+        for axis in (0, 1):
+            low, high = [slice(None)] * 2, [slice(None)] * 2
+            low[axis], high[axis] = slice(None, -1), slice(1, None)
+            flux = (a[tuple(low)] + a[tuple(high)]) / 2 * np.diff(c, axis=axis) / h
+            width = [(0, 0), (0, 0)]
+            width[axis] = (1, 1)
+            total += np.diff(np.pad(flux, width), axis=axis) / h
+        return total
+
+    def rate(w: np.ndarray) -> np.ndarray:
+        u, c = w
+        one = np.ones_like(u)
+        return np.stack([0.02 * divergence(one, u) - 0.1 * divergence(u, c) + u * (1 - u),
+                         0.04 * divergence(one, c) + u - c])
+
+    u = []
+    for _ in range(count):
+        start = np.stack([np.abs(_bumps(generator, x.reshape(-1, 2), 0.3, 1.0)), _bumps(generator, x.reshape(-1, 2), 0.3, 1.0)])
+        u.append(solve(rate, start.reshape(2, n, m), t, "RK45"))
+    u = np.moveaxis(np.stack(u), 2, -1)
+    u = (u[:, :, ::2, ::2] + u[:, :, 1::2, ::2] + u[:, :, ::2, 1::2] + u[:, :, 1::2, 1::2]) / 4
+    centres = (x[::2, ::2] + x[1::2, 1::2]) / 2
+    return t, centres.reshape(-1, 2), u.reshape(count, FRAMES, -1, 2), {"channels": ["u", "c"]}
+
+
+def porous(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = .05 lap(u^3) on a circle of length 1 from positive starts: 256 points, read at 64."""
+    derivative, _ = _spectral(256, 1, 1.0)
+    t = np.arange(FRAMES) * 0.005
+
+    def rate(u: np.ndarray) -> np.ndarray:
+        return np.asarray(0.05 * derivative(derivative(u**3, 0), 0))
+
+    u = [solve(rate, 0.8 + 0.25 * _waves(generator, 256, 1, 5), t, "BDF") for _ in range(count)]
+    return t, np.arange(0, 256, 4)[:, None] / 256, np.stack(u)[..., ::4, None], {"period": [1.0]}
+
+
+MAKERS = {maker.__name__: maker for maker in (
+    gas_line, gas_box, sorption, magnetic, ginzburg_landau, predators, chemotaxis, porous)}
+
+
+def write(name: str, folder: Path, seed: int = 0) -> None:
+    """Training and test trajectories of one problem."""
+    t, x, u, attributes = MAKERS[name](np.random.default_rng(seed), TRAIN + TEST)
+    for part, rows in (("train", slice(TRAIN)), ("test", slice(TRAIN, None))):
+        write_fields(folder / f"{name}_{part}.h5", name, (t, x, u[rows], attributes))
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    target.mkdir(parents=True, exist_ok=True)
+    for problem in sys.argv[2:] or MAKERS:
+        write(problem, target)
