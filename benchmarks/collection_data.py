@@ -56,7 +56,7 @@ def _march(rate: Callable, w: np.ndarray, h: float, steps: int, after: Callable)
 
 
 def _gas(generator: np.random.Generator, count: int, n: int, d: int, mach: float, gap: float, steps: int) -> Fields:
-    """Density, velocities, pressure of a viscous gas, heat capacities 5 : 3, in a periodic unit box; viscosities .01."""
+    """Density, velocities, pressure of a viscous gas, heat capacities 5 : 3, in a periodic box, of viscosities .01."""
     derivative, smooth = _spectral(n, d, 1.0)
     eta = zeta = 0.01
     gamma = 5 / 3
@@ -104,8 +104,8 @@ def gas_box(generator: np.random.Generator, count: int) -> Fields:
 
 
 def sorption(generator: np.random.Generator, count: int) -> Fields:
-    """u_t = D / R(u) u_xx, R = 1 + 1.7 u^-.126, held at 1 on the left and losing D u_x on the right: 200 cells, at 100."""
-    n, t = 200, np.arange(FRAMES) * 25.0
+    """u_t = D / R(u) u_xx, R = 1 + 2.2 u^-.126, held at 1 on the left, losing D u_x on the right: 200 cells, at 100."""
+    t = np.arange(FRAMES) * 25.0
     d, h, x = 5e-4, 1 / 200, (np.arange(200) + 0.5) / 200
     retarding = (1 - 0.29) / 0.29 * 2880 * 3.5e-4 * 0.874
 
@@ -154,7 +154,7 @@ def magnetic(generator: np.random.Generator, count: int) -> Fields:
 
 
 def ginzburg_landau(generator: np.random.Generator, count: int) -> Fields:
-    """A_t = A + (1 + 1.5 i) lap A - (1 - .8 i) |A|^2 A on a torus of length 30: real and imaginary part, 40 x 40 points."""
+    """A_t = A + (1 + 1.5 i) lap A - (1 - .8 i) |A|^2 A on a torus of length 30: real and imaginary part, 40 x 40."""
     n, length, gap, steps = 40, 30.0, 0.4, 40
     k = 2 * np.pi * np.fft.fftfreq(n, length / n)
     k2 = k[:, None] ** 2 + k**2
@@ -176,8 +176,8 @@ def ginzburg_landau(generator: np.random.Generator, count: int) -> Fields:
 def predators(generator: np.random.Generator, count: int) -> Fields:
     """u_t = .004 lap u + u (1 - u) - u v / (u + .3), v_t = .006 lap v + v (1.2 u / (u + .3) - .5), no flux, on a
     T-shaped region."""
-    curve = _polygon(np.array([[0, 0], [1.5, 0], [1.5, 0.5], [1, 0.5], [1, 1.5], [0.5, 1.5], [0.5, 0.5], [0, 0.5]]), 0.06)
-    basis, stiffness, masses, cells = _quadratic([curve], 0.06)
+    corners = [[0, 0], [1.5, 0], [1.5, 0.5], [1, 0.5], [1, 1.5], [0.5, 1.5], [0.5, 0.5], [0, 0.5]]
+    basis, stiffness, masses, cells = _quadratic([_polygon(np.array(corners), 0.06)], 0.06)
     x, gap, steps = basis.doflocs.T, 0.6, 60
 
     def reaction(w: np.ndarray) -> np.ndarray:
@@ -218,7 +218,8 @@ def chemotaxis(generator: np.random.Generator, count: int) -> Fields:
 
     u = []
     for _ in range(count):
-        start = np.stack([np.abs(_bumps(generator, x.reshape(-1, 2), 0.3, 1.0)), _bumps(generator, x.reshape(-1, 2), 0.3, 1.0)])
+        density, chemical = (_bumps(generator, x.reshape(-1, 2), 0.3, 1.0) for _ in range(2))
+        start = np.stack([np.abs(density), chemical])
         u.append(solve(rate, start.reshape(2, n, m), t, "RK45"))
     u = np.moveaxis(np.stack(u), 2, -1)
     u = (u[:, :, ::2, ::2] + u[:, :, 1::2, ::2] + u[:, :, ::2, 1::2] + u[:, :, 1::2, 1::2]) / 4

@@ -13,7 +13,7 @@ from inrflow.domains import Harmonics
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Product, Term
-from inrflow.dynamics.laws.transform import transform_of
+from inrflow.dynamics.laws.transform import SeparableTransform, transform_of
 from inrflow.numerics import etdrk4
 from inrflow.numerics.effort import effort
 
@@ -59,10 +59,15 @@ class Library(nn.Module):
             values = self.transform.table(VALUE, lead)
             return values if axis == RECIPROCAL else values * self.symbol(1, lead)
         if axis >= SECOND:
-            return self.transform.second(torch.eye(len(self.eigenvalues)).double()[:lead], *divmod(axis - SECOND, 3)).T
+            return self.second(torch.eye(len(self.eigenvalues)).double()[:lead], axis).T
         if axis < POTENTIAL:
             return self.transform.table(axis, lead)
         return self.transform.table(axis - POTENTIAL, lead) * self.inverse()[:lead]
+
+    def second(self, codes: Tensor, axis: int) -> Tensor:
+        """Second derivatives (..., Q), as factors of an axis have them, of codes (..., K) on a box."""
+        assert isinstance(self.transform, SeparableTransform)
+        return self.transform.second(codes, *divmod(axis - SECOND, 3))
 
     def projected(self, table: Tensor, lead: int | None = None) -> Tensor:
         """Projections (..., lead, n) on the first harmonics (all) of fields (..., Q, n)."""
@@ -79,7 +84,7 @@ class Library(nn.Module):
                 fields = self.transform.fields(codes if axis == RECIPROCAL else codes * self.symbol(1))
                 fields = 1 / fields if axis == RECIPROCAL else fields
             elif axis >= SECOND:
-                fields = self.transform.second(codes, *divmod(axis - SECOND, 3))
+                fields = self.second(codes, axis)
             else:
                 fields = self.transform.fields(*((codes, axis) if axis < POTENTIAL else
                                                  (codes * self.inverse(), axis - POTENTIAL)))

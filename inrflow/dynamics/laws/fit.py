@@ -78,10 +78,9 @@ _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on 
 _LATER = 10.0  # times the error: forecasts of later times that differ by so much more on more harmonics
 _STEPS_WITH_RATES = 64  # of an interval, at most
 _SETTLED = 0.3  # of the error at held-out points: what highest harmonics hold is less where these are not noise
-_OF_RATES, _OF_SECOND_ORDER = 0.35, 0.3  # share of the time in which laws of second order are sought; error from which
-# on none of first order is
+_OF_RATES, _OF_SECOND_ORDER = 0.35, 0.3  # of the time, for laws of second order; error from which first order's count
 _COMPARED = 2  # laws that are forecast, at least
-_POLYNOMIAL = 1e-5  # share of squared changes that no law in one family missed, below which none divides by a channel
+_POLYNOMIAL = 1e-5  # share of squared changes that polynomials miss, below which none is divided by a channel
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of them; of the time, after which families are no more compared
 
 
@@ -116,15 +115,14 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         if grid is not place and count < every <= most and (not few or tail(
                 grid.harmonics(every * joined(boundary), boundary), train) < _SETTLED * floor):
             place, count, floor = grid, every, _SETTLED * floor if few else _LITTLE
-    some = train.take(evenly(len(train.u), count * train.u.shape[-1]))
-    codes = fit_codes(place.harmonics(count * joined(boundary), boundary), some.x, some.u)
+    some, size = train.take(evenly(len(train.u), count * train.u.shape[-1])), count * joined(boundary)
+    codes = fit_codes(place.harmonics(size, boundary), some.x, some.u)
     if codes.used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
         codes = fit_codes(place.harmonics(codes.used, boundary), some.x, some.u)
     states, spread = encode(codes, train)
     families = families_of(place, codes.harmonics, states, units)
     many = states[0, 0].size > FEW_CODES
-    if many:  # whose forecasts cost much
-        judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u))))
+    judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u)))) if many else judge  # their forecasts cost much
     say(f"{place.kind}: {codes.harmonics.count} harmonics, effort {effort() - start:.1f} s")
     scored: list[tuple[np.ndarray, Law]] = []
 
@@ -154,8 +152,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     wider = [partial(regressed, one) for one in (
         *in_place[:1], *families.with_multipliers(place, states.shape[2]), *in_place[1:])]
     found, pause = [regressed(families)], effort() + _RANKED * seconds
-    if found[0][0] > _POLYNOMIAL:
-        found += [regressed(one) for one in families.by_densities(place, codes.harmonics, states)]
+    divided = list(families.by_densities(place, codes.harmonics, states)) if found[0][0] > _POLYNOMIAL else []
+    found += map(regressed, divided)
     while wider and min(misfit for misfit, _ in found) > _UNEXPLAINED and effort() < pause:
         found.append(wider.pop(0)())
     lowest = min(misfit for misfit, _ in found)
@@ -178,7 +176,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             return effort() < until and not second and not least() < max(_NEAR * floor, _EXACT)
 
         if wanting() and not data.systems.counts:  # laws along single steps have no contexts
-            for family in along_single_steps(place, boundary, codes, families, train.t, states, spread, until):
+            steps = partial(along_single_steps, place, boundary, codes, train.t, states, spread, until)
+            for family in chain.from_iterable(map(steps, (families, *divided))):
                 for law in family:  # the shorter ones too
                     consider(law, forecast_errors(law, judge))
                     if effort() > until:
@@ -192,8 +191,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         pace = (began - start) / max(given - clock(), 1e-3)
         seconds = min(seconds, began - start + _IN_TIME * pace * clock())
     errors, law = simplest(scored)
-    second = law.has_rates
-    exact = errors.mean() < _EXACT
+    second, exact = law.has_rates, errors.mean() < _EXACT
     with suppress(OutOfTime), effort.limited(lambda: effort() > start + seconds):
         law = law if exact else shorter_steps(errors, law, judge, start + (1 - _KEPT) * seconds)
         judging = effort() - began
@@ -328,8 +326,7 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
     """
     channels, terms = states.shape[2], families.every
     rows = evenly(len(states), states[0, 0].size, _TRAJECTORIES)
-    if data.systems.counts:  # all of them: systems may have few
-        rows = np.arange(len(states))
+    rows = np.arange(len(states)) if data.systems.counts else rows  # all of them: systems may have few
     t, states, spread, systems = data.t[rows], states[rows], spread[rows], data.systems.take(rows)
     library = library_of(terms, codes.harmonics)
     known, largest = shares_known(codes, spread), largest_of(states)
@@ -367,8 +364,8 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
     return least, [law for _, law in ordered]
 
 
-def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, families: Families, t: np.ndarray,
-                       states: np.ndarray, spread: np.ndarray, deadline: float) -> Iterator[Iterator[Law]]:
+def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, t: np.ndarray, states: np.ndarray,
+                       spread: np.ndarray, deadline: float, families: Families) -> Iterator[Iterator[Law]]:
     """For each family of terms, in turn, laws refined along single steps: of all its terms, and shorter ones."""
     terms, known = families.every, shares_known(codes, spread)
     equations = normal_equations(library_of(terms, codes.harmonics), t, states, spread, known, False)

@@ -178,7 +178,7 @@ def divided(channel: int, channels: int, dimensions: int) -> dict[str, list[Term
     (1 / q) dc/dx_j and (1 / q) lap c, those of a stress, as (1 / q) d^2c/dx_i dx_j, and its work, dc/dx_i db/dx_j."""
     others, axes = [c for c in range(channels) if c != channel], range(dimensions)
     over = (channel, RECIPROCAL)
-    forces = [Term(((over, (c, axis)),)) for axis in axes for c in others]
+    forces = [Term(((over, (c, axis)),)) for axis in axes for c in range(channels)]
     diffusions = [Term(((over, (c, LAPLACIAN)),)) for c in range(channels)]
     pairs = [(i, j) for i in axes for j in axes if i <= j < dimensions - (i == j)]  # the last one follows from lap
     stresses = [Term(((over, (c, SECOND + 3 * i + j)),)) for c in others for i, j in pairs]

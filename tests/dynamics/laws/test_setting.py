@@ -12,7 +12,7 @@ from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.setting import Data, families_of, windows
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.dynamics.laws.transform import DenseTransform, SeparableTransform
 from inrflow.errors import UserError
 
@@ -102,6 +102,54 @@ def test_a_conductivity_that_varies_in_place_is_found() -> None:
     assert "div(a grad u) (a from 0.0" in law.written(["u"])[0]
     with pytest.raises(UserError, match="vary from place to place"):
         LawTerm.of(law).on(LINE.state(), 20)
+
+
+def test_factors_of_second_order_agree_with_differences() -> None:
+    harmonics = Box([0.0, 0.0], [1.0, 2.0], ["walled", "periodic"]).harmonics(30)
+    wanted = (RECIPROCAL, LAPLACIAN, *(SECOND + 3 * i + j for i, j in ((0, 0), (0, 1), (1, 1))))
+    library = Library([Term((((0, axis),),)) for axis in wanted], harmonics)
+    z = 0.1 * torch.randn(1, 1, harmonics.count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    z[..., 0] = 2.0
+    x, h, each = library.transform.points, 1e-4, np.eye(2)
+    found = library.at_points(z, library.terms)
+
+    def u(x: np.ndarray) -> np.ndarray:
+        return harmonics.values(x) @ z[0, 0].numpy()
+
+    def second(i: int, j: int) -> np.ndarray:
+        by, along = h * each[i], h * each[j]
+        return (u(x + by + along) - u(x + by - along) - u(x - by + along) + u(x - by - along)) / (4 * h * h)
+
+    expected = [1 / u(x), second(0, 0) + second(1, 1), second(0, 0), second(0, 1), second(1, 1)]
+    for axis, values in zip(wanted, expected, strict=True):
+        np.testing.assert_allclose(found[0, axis][0], values, atol=1e-4)
+
+
+def test_the_law_of_a_gas_is_found() -> None:
+    """q_t = -(q v)_x, v_t = -v v_x - 2 q_x / q + .05 v_xx / q on a circle, by finite differences of fourth order."""
+    random, n, t = np.random.default_rng(0), 128, 0.03 * np.arange(10)
+    x = np.arange(n) * 2 * np.pi / n
+
+    def along(f: np.ndarray, weights: tuple[float, ...], order: int) -> np.ndarray:
+        return sum(weight * np.roll(f, -k) for k, weight in zip(range(-2, 3), weights, strict=True)) / (x[1] ** order)
+
+    def rate(w: np.ndarray) -> np.ndarray:
+        q, v = w.reshape(2, n)
+        first, second = (1 / 12, -2 / 3, 0.0, 2 / 3, -1 / 12), (-1 / 12, 4 / 3, -5 / 2, 4 / 3, -1 / 12)
+        return np.concatenate([-along(q * v, first, 1), -v * along(v, first, 1) - 2 * along(q, first, 1) / q
+                               + 0.05 * along(v, second, 2) / q])
+
+    waves = np.concatenate([np.cos(np.outer(np.arange(1, 4), x)), np.sin(np.outer(np.arange(1, 4), x))])
+    starts = np.stack([np.concatenate([1 + 0.1 * random.standard_normal(6) @ waves,
+                                       0.2 * random.standard_normal(6) @ waves]) for _ in range(8)])
+    u = _frames(rate, starts, t).reshape(8, len(t), 2, n)[..., ::2].swapaxes(2, 3)
+    line = Box([0.0], [2 * np.pi], ["periodic"])
+    law = fit_law(t, x[::2, None], u, line, seconds=7.0)
+    density, velocity = ({law.terms[j]: law.theta[j, c] for j in np.flatnonzero(law.theta[:, c])} for c in (0, 1))
+    push, friction = (Term((((0, RECIPROCAL), (c, axis)),)) for c, axis in ((0, 0), (1, LAPLACIAN)))
+    assert set(density) == {Term((((0, VALUE), (1, 0)),)), Term((((1, VALUE), (0, 0)),))}
+    assert velocity.keys() == {Term((((1, VALUE), (1, 0)),)), push, friction}
+    np.testing.assert_allclose([velocity[push], velocity[friction]], [-2, 0.05], rtol=1e-3)
 
 
 def test_dispersion_that_is_no_local_operator_is_found() -> None:

@@ -13,6 +13,7 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import Term
+from inrflow.dynamics.laws.terms import divided as divided_by
 
 LAPLACIAN = {"products": [[[0, -1]]], "power": 1, "axis": -1}
 OTHER = {"products": [[[1, -1]]], "power": 1, "axis": -1}
@@ -37,8 +38,17 @@ def codes(term, count=3, seed=0):
     return 0.3 * torch.randn(count, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_the_jacobian_is_that_of_automatic_differentiation(reaction):
+@pytest.fixture
+def gas():
+    divided = [term.state() for terms in divided_by(1, 2, 2).values() for term in terms]
+    return law(divided, (0.1 * np.random.default_rng(0).standard_normal((len(divided), 2))).tolist())
+
+
+@pytest.mark.parametrize("name", ["reaction", "gas"])
+def test_the_jacobian_is_that_of_automatic_differentiation(name, request):
+    reaction = request.getfixturevalue(name)
     z, now = codes(reaction), torch.zeros(3).double()
+    z[:, z.shape[1] // 2] += 3.0  # the mean of the second channel, which others are divided by
     automatic = torch.func.vmap(torch.func.jacrev(lambda s: reaction.law()(0.0, s)))(z)
     torch.testing.assert_close(reaction.jacobian(now, z), automatic, rtol=1e-10, atol=1e-12)
 
