@@ -123,7 +123,7 @@ def sorption(generator: np.random.Generator, count: int) -> Fields:
 
 def magnetic(generator: np.random.Generator, count: int) -> Fields:
     """Incompressible flow with a magnetic field on a torus of length 1: velocities and field at 32 x 32 of 64 x 64."""
-    n, gap, steps = 64, 0.1, 16
+    n, gap, steps = 64, 0.05, 10
     k = 2 * np.pi * np.fft.fftfreq(n, 1 / n)
     kx, ky = np.meshgrid(k, k, indexing="ij")
     k2 = kx**2 + ky**2
@@ -141,9 +141,9 @@ def magnetic(generator: np.random.Generator, count: int) -> Fields:
         turn = jacobian(psi, k2 * psi) * -1 + jacobian(a, k2 * a)
         return np.stack([inverse * turn, -jacobian(psi, a) * -1], 1)
 
-    start = np.stack([np.stack([0.02 * _waves(generator, n, 2, 5), 0.02 * _waves(generator, n, 2, 5)])
+    start = np.stack([np.stack([0.06 * _waves(generator, n, 2, 3), 0.06 * _waves(generator, n, 2, 3)])
                       for _ in range(count)])
-    w, frames, linear = keep * np.fft.fft2(start), [], np.stack([-0.002 * k2, -0.002 * k2])
+    w, frames, linear = keep * np.fft.fft2(start), [], np.stack([-0.01 * k2, -0.01 * k2])
     for _ in range(FRAMES):
         parts = [real(1j * ky * w[:, i]) if j == 0 else real(-1j * kx * w[:, i]) for i in range(2) for j in range(2)]
         frames.append(np.stack(parts, 1)[..., ::2, ::2])
@@ -151,6 +151,45 @@ def magnetic(generator: np.random.Generator, count: int) -> Fields:
     x = np.stack(np.meshgrid(*[np.arange(0, n, 2) / n] * 2, indexing="ij"), -1).reshape(-1, 2)
     u = np.moveaxis(np.stack(frames, 1).reshape(count, FRAMES, 4, -1), 2, 3)
     return np.arange(FRAMES) * gap, x, u, {"period": [1.0, 1.0], "channels": ["vx", "vy", "bx", "by"]}
+
+
+def _carried(generator: np.random.Generator, count: int, buoyancy: float) -> Fields:
+    """A scalar in an incompressible flow on a torus of length 1: scalar and velocities at 32 x 32 of 64 x 64 points."""
+    n, gap, steps = 64, 0.05, 10
+    k = 2 * np.pi * np.fft.fftfreq(n, 1 / n)
+    kx, ky = np.meshgrid(k, k, indexing="ij")
+    k2, most = kx**2 + ky**2, 2 / 3 * np.abs(k).max()
+    keep, inverse = (np.abs(kx) < most) & (np.abs(ky) < most), 1 / np.where(k2 > 0, k2, np.inf)
+
+    def real(w: np.ndarray) -> np.ndarray:
+        return np.fft.ifft2(w).real
+
+    def rate(w: np.ndarray) -> np.ndarray:  # vorticity, scalar
+        u, v = real(1j * ky * inverse * w[:, 0]), real(-1j * kx * inverse * w[:, 0])
+        along = [-1.0 * keep * np.fft.fft2(u * real(1j * kx * f) + v * real(1j * ky * f)) for f in (w[:, 0], w[:, 1])]
+        return np.stack([along[0] + buoyancy * 1j * kx * w[:, 1],
+                         along[1] - buoyancy * np.fft.fft2(v)], 1)
+
+    start = np.stack([np.stack([4 * _waves(generator, n, 2, 4), 0.3 * _waves(generator, n, 2, 4)])
+                      for _ in range(count)])
+    w, frames, linear = keep * np.fft.fft2(start), [], np.stack([-0.002 * k2, -0.003 * k2])
+    for _ in range(FRAMES):
+        parts = [real(w[:, 1]), real(1j * ky * inverse * w[:, 0]), real(-1j * kx * inverse * w[:, 0])]
+        frames.append(np.stack(parts, 1)[..., ::2, ::2])
+        w = _etd(linear, rate, w, gap / steps, steps)
+    x = np.stack(np.meshgrid(*[np.arange(0, n, 2) / n] * 2, indexing="ij"), -1).reshape(-1, 2)
+    u = np.moveaxis(np.stack(frames, 1).reshape(count, FRAMES, 3, -1), 2, 3)
+    return np.arange(FRAMES) * gap, x, u, {"period": [1.0, 1.0], "channels": ["s", "vx", "vy"]}
+
+
+def tracer(generator: np.random.Generator, count: int) -> Fields:
+    """A passive tracer."""
+    return _carried(generator, count, 0.0)
+
+
+def stratified(generator: np.random.Generator, count: int) -> Fields:
+    """A buoyancy b in a stratified fluid: v_t = ... + 2 b e_y, b_t = -v . grad b - 2 v_y + .003 lap b."""
+    return _carried(generator, count, 2.0)
 
 
 def ginzburg_landau(generator: np.random.Generator, count: int) -> Fields:
@@ -240,7 +279,7 @@ def porous(generator: np.random.Generator, count: int) -> Fields:
 
 
 MAKERS = {maker.__name__: maker for maker in (
-    gas_line, gas_box, sorption, magnetic, ginzburg_landau, predators, chemotaxis, porous)}
+    gas_line, gas_box, sorption, magnetic, tracer, stratified, ginzburg_landau, predators, chemotaxis, porous)}
 
 
 def write(name: str, folder: Path, seed: int = 0) -> None:

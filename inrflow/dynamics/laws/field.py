@@ -69,6 +69,14 @@ class Library(nn.Module):
         assert isinstance(self.transform, SeparableTransform)
         return self.transform.second(codes, *divmod(axis - SECOND, 3))
 
+    def derived(self, codes: Tensor, axis: int) -> Tensor:
+        """Codes (..., K) of a derivative, along the axis or axes of a linear term, of the field of codes (..., K)."""
+        if axis == VALUE:
+            return codes
+        for one in divmod(axis - SECOND, 3) if axis >= SECOND else (axis,):
+            codes = self.transform.derive(codes, one)
+        return codes
+
     def projected(self, table: Tensor, lead: int | None = None) -> Tensor:
         """Projections (..., lead, n) on the first harmonics (all) of fields (..., Q, n)."""
         return (self.table(VALUE, lead) * self.transform.weights[:, None]).T @ table
@@ -80,19 +88,20 @@ class Library(nn.Module):
         for axis in sorted({axis for _, axis in needed}):
             channels = sorted(c for c, a in needed if a == axis)
             codes = z[:, channels]
-            if axis in (RECIPROCAL, LAPLACIAN):
-                fields = self.transform.fields(codes if axis == RECIPROCAL else codes * self.symbol(1))
-                fields = 1 / fields if axis == RECIPROCAL else fields
-            elif axis >= SECOND:
+            if axis >= SECOND:
                 fields = self.second(codes, axis)
+            elif axis == RECIPROCAL:
+                fields = 1 / self.transform.fields(codes)
             else:
-                fields = self.transform.fields(*((codes, axis) if axis < POTENTIAL else
-                                                 (codes * self.inverse(), axis - POTENTIAL)))
+                fields = self.transform.fields(*((codes, axis) if axis < POTENTIAL else (
+                    codes * self.symbol(1), VALUE) if axis == LAPLACIAN else (codes * self.inverse(), axis - POTENTIAL)))
             result |= {(c, axis): fields[:, i] for i, c in enumerate(channels)}
         return result
 
     def symbol(self, power: float, rows: int | None = None) -> Tensor:
         """lap^power on the first harmonics (all), (-lap)^power of fractions: (rows,)."""
+        if power < 0:
+            return self.inverse()[:rows]
         if power % 1:
             return self.eigenvalues[:rows].clamp_min(0.0) ** power
         return (-self.eigenvalues[:rows]) ** int(power)
@@ -110,13 +119,12 @@ class Library(nn.Module):
         if self.network is not None:
             result[:, self.sines] = self.network.features(z, rows)
         factors = self.at_points(z, [term for term in groups if not term.linear])
-        known: dict[tuple, tuple] = {}
+        known: dict[Term, tuple] = {}
         for term, members in groups.items():
             places = [self.terms[j].place for j in members]
             if term.linear and not term.flux and not any(places):
                 codes = self.symbol(term.power) * z[:, term.products[0][0][0]]
-                codes = codes if term.axis == VALUE else self.transform.derive(codes, term.axis)
-                result[:, members[0]] = codes[:, :rows]
+                result[:, members[0]] = self.derived(codes, term.axis)[:, :rows]
             elif term.flux:
                 for axis in range(self.transform.points.shape[1]):
                     slope = self.transform.fields(z[:, term.products[0][0][0]], axis)
@@ -143,10 +151,10 @@ class Library(nn.Module):
         if term.solenoidal:
             inverse = self.inverse()[:lead, None]
             by = [self.transform.derivative(axis, lead) for axis in range(len(term.signs))]
-            component = term.products[0][1][0]
-            for j, unit in enumerate(term.signs):
-                products = Term.transport(j, term.signs).products
-                ratio = unit / term.signs[component]
+            component = term.carried.index(term.products[0][1][0])
+            for j, unit in enumerate(term.sizes):
+                products = term.component(j).products
+                ratio = unit / term.sizes[component]
                 yield list(zip(products, term.signs, strict=True)), -ratio * by[component] @ (inverse * by[j])
 
     def inverse(self) -> Tensor:
@@ -158,18 +166,18 @@ class Library(nn.Module):
         assert self.low is not None
         return field[:, None] * self.low[list(places)]
 
-    def solenoidal(self, term: Term, factors: dict[tuple[int, int], Tensor], known: dict[tuple, tuple]) -> Tensor:
+    def solenoidal(self, term: Term, factors: dict[tuple[int, int], Tensor], known: dict[Term, tuple]) -> Tensor:
         """A component of the transport of a velocity without its gradient part: (B, K); what components share is kept.
         """
-        component, key = term.products[0][1][0], tuple(product[0] for product in term.products)
+        component, key = term.carried.index(term.products[0][1][0]), term.component(0)
         if key not in known:
-            every = [self.transform.project(_pointwise(Term.transport(j, term.signs), factors, self.eigenvalues,
+            every = [self.transform.project(_pointwise(term.component(j), factors, self.eigenvalues,
                                                        self.transform.count)) for j in range(len(term.signs))]
             total = sum(unit * self.transform.derive(codes, j)
-                        for j, (unit, codes) in enumerate(zip(term.signs, every, strict=True)))
+                        for j, (unit, codes) in enumerate(zip(term.sizes, every, strict=True)))
             known[key] = every, total * self.inverse()
         every, potential = known[key]
-        return every[component] - self.transform.derive(potential, component) / term.signs[component]
+        return every[component] - self.transform.derive(potential, component) / term.sizes[component]
 
 
 def _pointwise(term: Term, factors: dict[tuple[int, int], Tensor], z: Tensor, points: int) -> Tensor:
@@ -203,7 +211,8 @@ class LawField(nn.Module):
         allowed = library.allowed  # rates of all channels may be further ones
         self.allowed = None if allowed is None else allowed.repeat(self.channels // len(allowed), 1)
         self._linear = [j for j in active if library.terms[j].linear
-                        and (small or not (library.terms[j].varies or library.terms[j].axis != VALUE))]
+                        and (small and library.terms[j].axis < SECOND  # others are bounded: no step needs them exact
+                             or not (library.terms[j].varies or library.terms[j].axis != VALUE))]
         self._products = [j for j in active if j not in self._linear]
         self.products_of = self.coefficients(self._products)
         self._cache: dict[float, list[Tensor]] = {}
@@ -257,7 +266,7 @@ class LawField(nn.Module):
             return -sum((table.T @ (weight * table) for table in tables), torch.zeros(()))
         if not weight.ndim:
             matrix = torch.diag(symbol)
-            return weight * (matrix if term.axis == VALUE else library.transform.derivative(term.axis) @ matrix)
+            return weight * library.derived(matrix, term.axis).T
         return library.projected(weight[:, None] * library.table(term.axis)) * symbol
 
     @property
@@ -281,7 +290,7 @@ class LawField(nn.Module):
             return total
         factors = library.at_points(z, [term for term in groups if not term.linear])
         sums: dict[float, list[Tensor | None]] = {}
-        known: dict[tuple, tuple] = {}
+        known: dict[Term, tuple] = {}
         for term, fields in groups.items():
             if term.linear:  # one that couples harmonics, of many codes
                 self._explicit(term, fields, z, total)
@@ -308,7 +317,7 @@ class LawField(nn.Module):
         library = self.library
         codes = z[:, term.products[0][0][0]]
         if not term.flux and not any(weight.ndim for weight in fields.values()):
-            slope = library.transform.derive(codes * library.symbol(term.power), term.axis)
+            slope = library.derived(codes * library.symbol(term.power), term.axis)
             for c, weight in fields.items():
                 total[:, c] += weight * slope
             return

@@ -16,7 +16,7 @@ from inrflow.dynamics.laws.codes import HarmonicCodes, held_out_errors, point_se
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.shooting import rates_between
-from inrflow.dynamics.laws.terms import Term, divided, multipliers, short_list
+from inrflow.dynamics.laws.terms import Term, divided, multipliers, short_list, with_vectors
 from inrflow.dynamics.laws.transform import transform_of
 from inrflow.numerics.effort import effort
 
@@ -370,20 +370,26 @@ def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units:
     if isinstance(domain, Flows):
         return Families(TERMS)
     terms = short_list(channels, domain.dimensions, domain.kind == "sphere")
-    if not is_solenoidal(domain, harmonics, states, units):
+    vectors = solenoidal(domain, harmonics, states, units)
+    if not vectors:
         return Families(terms)
-    flow = [Term.transport(j, units) for j in range(channels)]
-    return Families({"linear": terms["linear"], "flow": flow}, (("linear", "flow"),))
+    return Families(*with_vectors(terms, vectors, units))
 
 
-def is_solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float]) -> bool:
-    """Whether channels are the components of a velocity without divergence, on a periodic box."""
-    d = domain.dimensions
-    if not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC} and states.shape[2] == d > 1):
-        return False
-    frames = states.reshape(-1, d, states.shape[3])
+def solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float]
+               ) -> list[tuple[int, ...]]:
+    """Channels that are, one after the other, the components of a vector without divergence, on a periodic box."""
+    d, found = domain.dimensions, list[tuple[int, ...]]()
+    if not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC} and d > 1):
+        return found
+    frames = states.reshape(-1, *states.shape[2:])
     frames = frames[:: max(len(frames) // _FRAMES, 1)] * np.asarray(units)[:, None]
     transform = transform_of(harmonics, 2)
     slopes = torch.stack([transform.fields(torch.tensor(frames), axis) for axis in range(d)])  # (d, B, C, Q)
-    divergence = slopes.diagonal(dim1=0, dim2=2).sum(-1)
-    return bool(divergence.square().mean() < _DIVERGENCE * slopes.square().sum((0, 2)).mean())
+    for first in range(states.shape[2] - d + 1):
+        mine = slopes[:, :, first : first + d]
+        divergence = mine.diagonal(dim1=0, dim2=2).sum(-1)
+        if first > max(map(max, found), default=-1) and bool(
+                divergence.square().mean() < _DIVERGENCE * mine.square().sum((0, 2)).mean()):
+            found.append(tuple(range(first, first + d)))
+    return found

@@ -23,8 +23,9 @@ class Term:
 
     Of a fraction, (-lap)^power. No factors at all: the constant 1. signs: factors of the products, 1 where not given.
     place: it is multiplied by the low harmonic of this number, 0 the constant; flux: div(harmonic grad .) instead.
-    solenoidal: products are (u . grad) of one component of a velocity whose components have `signs` as units, and of
-    which the gradient part, that a pressure takes, is left out.
+    solenoidal: products are (u . grad) of one component of a vector, u a velocity whose components have `signs` as
+    units, and the gradient part of all its components, that a pressure takes, is left out. vector, units: the channels
+    of the vector, the first ones where not given, and their units, those of u. Of power -1, lap^-1.
     """
 
     products: tuple[Product, ...] = ((),)
@@ -34,6 +35,8 @@ class Term:
     place: int = 0
     flux: bool = False
     solenoidal: bool = False
+    vector: tuple[int, ...] = ()
+    units: tuple[float, ...] = ()
 
     @classmethod
     def jacobian(cls, stream: int, channel: int) -> Term:
@@ -46,9 +49,30 @@ class Term:
         return cls(tuple(((channel, j), (stream, POTENTIAL + TURN + j)) for j in range(3)), signs=(1, 1, 1))
 
     @classmethod
-    def transport(cls, component: int, units: Sequence[float]) -> Term:
-        """A component of P (u . grad) u, with P the projection onto fields without divergence; u in units (d,)."""
-        return cls(tuple(((j, VALUE), (component, j)) for j in range(len(units))), signs=tuple(units), solenoidal=True)
+    def transport(cls, component: int, units: Sequence[float], velocity: Sequence[int] = (),
+                  vector: Sequence[int] = (), of_vector: Sequence[float] = ()) -> Term:
+        """A component of P (u . grad) b, with P the projection onto fields without divergence; u in units (d,).
+
+        velocity, vector: channels (d,) of u and of b, by default the first ones and those of u; of_vector: units of b.
+        """
+        carried = (vector or velocity or range(len(units)))[component]
+        products = tuple(((j, VALUE), (carried, axis)) for axis, j in enumerate(velocity or range(len(units))))
+        return cls(products, signs=tuple(units), solenoidal=True, vector=tuple(vector), units=tuple(of_vector))
+
+    @property
+    def carried(self) -> tuple[int, ...]:
+        """Channels (d,) of the vector that a velocity carries."""
+        return self.vector or tuple(range(len(self.signs)))
+
+    @property
+    def sizes(self) -> tuple[float, ...]:
+        """Their units (d,)."""
+        return self.units or self.signs
+
+    def component(self, j: int) -> Term:
+        """The transport of another component of the same vector."""
+        velocity = [product[0][0] for product in self.products]
+        return Term.transport(j, self.signs, velocity, self.vector or velocity, self.units)
 
     @property
     def base(self) -> Term:
@@ -64,7 +88,7 @@ class Term:
         """The products that its evaluation needs: of all components where it is projected."""
         if not self.solenoidal:
             return self.products
-        return tuple(p for i in range(len(self.products)) for p in Term.transport(i, self.signs).products)
+        return tuple(p for i in range(len(self.products)) for p in self.component(i).products)
 
     @property
     def linear(self) -> bool:
@@ -74,7 +98,8 @@ class Term:
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The term in the names of channels and coordinates, as "u du/dx" or "lap u"."""
         if self.solenoidal:
-            text = f"P(u . grad) {channels[self.products[0][1][0]]}"
+            velocity = [channels[product[0][0]] for product in self.products]
+            text = f"P({', '.join(velocity) if self.vector else 'u'} . grad) {channels[self.products[0][1][0]]}"
         elif self.signs:
             (channel, _), (stream, _) = self.products[0]
             text = f"J(lap^-1 {channels[stream]}, {channels[channel]})"
@@ -92,9 +117,9 @@ class Term:
             text = " ".join(parts) or "1"
         bare = text if " " not in text and "^" not in text or text.startswith("(") else f"({text})"
         if self.axis != VALUE:
-            text = bare = f"d{bare}/d{coordinates[self.axis]}"
+            text = bare = _derivative(bare, self.axis, coordinates)
         if self.power:
-            name = f"(-lap)^{self.power:g}" if self.power % 1 else f"lap^{self.power}" if self.power > 1 else "lap"
+            name = f"(-lap)^{self.power:g}" if self.power % 1 else "lap" if self.power == 1 else f"lap^{self.power}"
             text = f"{name} {bare}"
         return text
 
@@ -108,7 +133,7 @@ class Term:
         """Plain values."""
         return {"products": [[list(factor) for factor in product] for product in self.products], "power": self.power,
                 "axis": self.axis, "signs": list(self.signs), "place": self.place, "flux": self.flux,
-                "solenoidal": self.solenoidal}
+                "solenoidal": self.solenoidal, "vector": list(self.vector), "units": list(self.units)}
 
     @classmethod
     def from_state(cls, state: dict) -> Term:
@@ -118,7 +143,8 @@ class Term:
             signs = (1.0,) * len(state["products"])
         return cls(tuple(tuple((int(c), int(a)) for c, a in product) for product in state["products"]),
                    state["power"], int(state["axis"]), signs,
-                   int(state.get("place", 0)), bool(state.get("flux", False)), bool(state.get("solenoidal", False)))
+                   int(state.get("place", 0)), bool(state.get("flux", False)), bool(state.get("solenoidal", False)),
+                   tuple(map(int, state.get("vector", ()))), tuple(map(float, state.get("units", ()))))
 
 
 def term_from_state(state: dict) -> Term | Sine:
@@ -169,7 +195,8 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False) -> dict[
         "products": [Term((m,)) for degree in (2, 3) for m in monomials(degree)],
         "transport": odd + [Term(((f, (c, j)),)) for f in value for c in every for j in axes] + flows,
         "fluxes": [*(Term((m,), 1) for degree in (2, 3) for m in monomials(degree)),
-                   *(Term(tuple(((a, j), (b, j)) for j in range(dimensions))) for a, b in gradients)],
+                   *(Term(tuple(((a, j), (b, j)) for j in range(dimensions))) for a, b in gradients),
+                   *(Term((((a, VALUE), (b, LAPLACIAN)),)) for a in every for b in every if a != b)],
     }
 
 
@@ -185,3 +212,24 @@ def divided(channel: int, channels: int, dimensions: int) -> dict[str, list[Term
     slopes = [(c, axis) for c in others for axis in axes]
     work = [Term(((one, other),)) for one, other in itertools.combinations_with_replacement(slopes, 2)]
     return {"divided": forces + diffusions, "stresses": stresses + work if dimensions > 1 else []}
+
+
+def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]], units: Sequence[float]
+                 ) -> tuple[dict[str, list[Term]], tuple[tuple[str, ...], ...]]:
+    """Families of terms where some channels are vectors without divergence, and which are sought in together.
+
+    terms: those of `short_list`; vectors: their channels (d,) each; units (C,): of all channels. Each vector carries
+    itself, the others and the scalars; what a pressure leaves of a force by a scalar is lap^-1 of second derivatives.
+    """
+    linear, d = terms["linear"], len(vectors[0])
+    scalars = [c for c in range(len(units)) if not any(c in vector for vector in vectors)]
+    own = [[units[c] for c in vector] for vector in vectors]
+    if len(vectors) == 1 and not scalars:
+        return {"linear": linear, "flow": [Term.transport(j, units) for j in range(d)]}, (("linear", "flow"),)
+    flow = [Term.transport(j, a, velocity, vector, b) for velocity, a in zip(vectors, own, strict=True)
+            for vector, b in zip(vectors, own, strict=True) for j in range(d)]
+    flow += [Term((((c, VALUE), (s, j)),)) for velocity in vectors for j, c in enumerate(velocity) for s in scalars]
+    forces = [Term((((s, VALUE),),), -1, SECOND + 3 * i + j) for s in scalars for i in range(d) for j in range(i, d)]
+    products = [term for term in terms["products"] if {c for c, _ in term.products[0]} <= set(scalars)]
+    combined = (("linear", "flow"), ("linear", "flow", "forces"), ("linear", "flow", "forces", "products"))
+    return {"linear": linear, "flow": flow, "forces": forces, "products": products}, combined[: 3 if scalars else 1]

@@ -322,7 +322,8 @@ def _written(law: Law, problem: Problem) -> list[str]:
     scale = np.concatenate([scale, scale / problem.scale.unit]) if law.has_rates else scale
     unit = np.array([
         scale[term.products[0][1][0]] if term.solenoidal else
-        np.prod([scale[channel] ** (-1.0 if axis == RECIPROCAL else 1.0) for channel, axis in term.products[0]])
+        np.prod([scale[c] ** (-1.0 if axis == RECIPROCAL else 1.0) for c, axis in term.products[0]])
+        if term.products else 1.0
         for term in law.terms
     ])
     factor = scale[None] / unit[:, None] / problem.scale.unit

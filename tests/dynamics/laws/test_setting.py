@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from inrflow.domains import Box
 from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.field import LawField, Library
-from inrflow.dynamics.laws.setting import Data, families_of, windows
+from inrflow.dynamics.laws.setting import Data, families_of, solenoidal, windows
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.dynamics.laws.transform import DenseTransform, SeparableTransform
@@ -150,6 +150,39 @@ def test_the_law_of_a_gas_is_found() -> None:
     assert set(density) == {Term((((0, VALUE), (1, 0)),)), Term((((1, VALUE), (0, 0)),))}
     assert velocity.keys() == {Term((((1, VALUE), (1, 0)),)), push, friction}
     np.testing.assert_allclose([velocity[push], velocity[friction]], [-2, 0.05], rtol=1e-3)
+
+
+def test_two_vectors_and_a_scalar_have_their_terms_and_each_vector_stays_without_divergence() -> None:
+    """Velocity and magnetic field of different units, and a buoyant scalar."""
+    box, units = Box([0.0, 0.0], [2.0, 3.0], ["periodic"] * 2), (0.5, 1.5, 0.7, 2.0, 1.0)
+    harmonics = box.harmonics(60)
+    z = 0.3 * torch.randn(4, 5, harmonics.count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    vectors = [Term.transport(j, units[a : a + 2], (a, a + 1), (b, b + 1), units[b : b + 2])
+               for a in (0, 2) for b in (0, 2) for j in range(2)]
+    buoyant = [Term((((4, VALUE),),), -1, SECOND + 3 * i + j) for i, j in ((0, 0), (0, 1))]
+    # P(u . grad) b drives b, P(b . grad) b drives u, with weights of one physical coefficient each
+    theta = torch.zeros(10, 5).double()
+    theta[[2, 3], [2, 3]] = -1.0
+    for j in range(2):
+        theta[6 + j, j] = units[2 + j] / units[j]
+    theta[8, 1], theta[9, 0] = 1 / units[1], -1 / units[0]  # a force along the second axis: lap^-1 (s_xx, -s_xy)
+    rate = LawField(Library([*vectors, *buoyant], harmonics), theta)(0.0, z.flatten(1)).reshape(z.shape)
+    states = (rate * torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0])[:, None])[None].numpy()
+    assert solenoidal(box, harmonics, states, units) == [(0, 1), (2, 3)]
+    every = families_of(box, harmonics, states, units).every
+    assert set(vectors) | set(buoyant) <= set(every)
+    assert all(Term.from_state(term.state()) == term for term in every)
+
+
+def test_the_jacobian_of_transport_of_another_vector_agrees_with_differences() -> None:
+    box, units = Box([0.0, 0.0], [2.0, 3.0], ["periodic"] * 2), (0.5, 1.5, 0.7, 2.0)
+    terms = [Term.transport(0, units[:2], (0, 1), (2, 3), units[2:]), Term((((1, VALUE),),), -1, SECOND + 1)]
+    theta = [[0.0, 0.3, -1.1, 0.4], [0.7, 0.0, 0.0, 0.2]]
+    count = box.harmonics(20).count
+    law = LawTerm(box.state(), "natural", count, [term.state() for term in terms], theta)
+    z = 0.3 * torch.randn(2, 4 * count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    automatic = torch.func.vmap(torch.func.jacrev(lambda s: law.law()(0.0, s)))(z)
+    torch.testing.assert_close(law.jacobian(torch.zeros(2).double(), z), automatic, rtol=1e-9, atol=1e-11)
 
 
 def test_dispersion_that_is_no_local_operator_is_found() -> None:
