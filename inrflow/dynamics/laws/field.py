@@ -93,8 +93,9 @@ class Library(nn.Module):
             elif axis == RECIPROCAL:
                 fields = 1 / self.transform.fields(codes)
             else:
-                fields = self.transform.fields(*((codes, axis) if axis < POTENTIAL else (
-                    codes * self.symbol(1), VALUE) if axis == LAPLACIAN else (codes * self.inverse(), axis - POTENTIAL)))
+                lap = codes * self.symbol(1)
+                fields = self.transform.fields(*((codes, axis) if axis < POTENTIAL else (lap, VALUE) if axis == LAPLACIAN
+                                                 else (codes * self.inverse(), axis - POTENTIAL)))
             result |= {(c, axis): fields[:, i] for i, c in enumerate(channels)}
         return result
 

@@ -98,8 +98,8 @@ class Term:
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The term in the names of channels and coordinates, as "u du/dx" or "lap u"."""
         if self.solenoidal:
-            velocity = [channels[product[0][0]] for product in self.products]
-            text = f"P({', '.join(velocity) if self.vector else 'u'} . grad) {channels[self.products[0][1][0]]}"
+            velocity = ", ".join(channels[product[0][0]] for product in self.products) if self.vector else "u"
+            text = f"P({velocity} . grad) {channels[self.products[0][1][0]]}"
         elif self.signs:
             (channel, _), (stream, _) = self.products[0]
             text = f"J(lap^-1 {channels[stream]}, {channels[channel]})"
