@@ -49,6 +49,7 @@ class AutoregressionTerm(FieldTerm):
     back: Tensor
     generators: Tensor
     mean: Tensor
+    between: Tensor
 
     def __init__(
         self, size: int, lags: int, step: float, periods: Sequence[float] = (), harmonics: Sequence[int] = (),
@@ -67,6 +68,7 @@ class AutoregressionTerm(FieldTerm):
             self.register_buffer("back", torch.zeros(states + 1, states + 1))
             self.register_buffer("generators", torch.zeros(2, states + 1, states + 1))
             self.register_buffer("mean", torch.zeros(1 + 2 * season_harmonics, states))
+            self.register_buffer("between", torch.zeros(states))
         self.register_buffer("damping", torch.ones(leads, size))
         self.register_buffer("errors", torch.zeros(leads, size, size))
 
@@ -85,14 +87,17 @@ class AutoregressionTerm(FieldTerm):
             if damping is not None:
                 self.damping.copy_(damping)
 
-    def set_flow(self, maps: Tensor, generators: Tensor, mean: Tensor) -> None:
-        """Set maps and generators (2, n + 1, n + 1) on [1, s], forwards and back, and coefficients of the mean."""
+    def set_flow(self, maps: Tensor, generators: Tensor, mean: Tensor, between: Tensor | None = None) -> None:
+        """Set maps and generators (2, n + 1, n + 1) on [1, s], forwards and back, coefficients of the mean, and the
+        variance (n,) that is added half way between steps."""
         with torch.no_grad():
             self.matrix.copy_(maps[0, 1:, 1:])
             self.bias.copy_(maps[0, 1:, 0])
             self.back.copy_(maps[1])
             self.generators.copy_(generators)
             self.mean.copy_(mean)
+            if between is not None:
+                self.between.copy_(between)
 
     def phases(self, t: Tensor) -> Tensor:
         """cos and sin (..., k) of the harmonics of all periods at times t (...,)."""
@@ -169,6 +174,11 @@ class AutoregressionTerm(FieldTerm):
                 moved = self._carried(basis, torch.full((len(eye), 1), gap, dtype=torch.float64))
                 kept["over", gap] = moved[:, 0, 1:].T.detach()
         return torch.stack([kept["over", gap] for gap in gaps.tolist()])
+
+    def unsure(self, gaps: Tensor) -> Tensor:
+        """Variance (S, n) of where states are between steps, after times (S,): none at whole steps."""
+        share = torch.remainder(gaps.double().abs() / self.step, 1.0)
+        return 4 * (share * (1 - share))[:, None] * self.between.double()
 
     def _carried(self, states: Tensor, gaps: Tensor) -> Tensor:
         """States [1, s] (S, T, n + 1) after times (S, T), from those at first (S, n + 1)."""

@@ -331,9 +331,9 @@ class ClosedFormSearch:
         steps: StepMaps | None = None
         if uniform:
             matrix, bias = generator_of(model, self._unit(-1, candidate), self.decay)
-            ridges = like.steps.ridges if like is not None and like.steps is not None else None
-            held = self._around_mean(candidate, mean, directions) if ridges is None else None
-            steps = step_maps(self._fits[self._key(-1, candidate)][0], model, mean, held, ridges)
+            before = like.steps if like is not None else None
+            held = self._around_mean(candidate, mean, directions) if before is None else None
+            steps = step_maps(self._fits[self._key(-1, candidate)][0], model, mean, held, before)
         else:
             matrix, bias = model[1:, 1:], model[1:, 0]
         mean_bias, forcing = mean.forcing(matrix)

@@ -34,6 +34,7 @@ class StepMaps:
         step: internal time.
         mean: what states move around.
         ridges: of the map back, and of both generators.
+        between: (n,) mean squares of what half way through doubled steps is missed, an upper bound for single ones.
     """
 
     maps: Tensor
@@ -41,6 +42,7 @@ class StepMaps:
     step: float
     mean: SeasonalMean
     ridges: tuple[float, float, float]
+    between: Tensor
 
     def term(self) -> AutoregressionTerm:
         """The term that moves states so, float64."""
@@ -48,36 +50,39 @@ class StepMaps:
         term = AutoregressionTerm(
             size, 1, self.step, flows=True, season=self.mean.period, season_harmonics=half
         ).double()
-        term.set_flow(self.maps, self.generators, self.mean.coefficients)
+        term.set_flow(self.maps, self.generators, self.mean.coefficients, self.between)
         return term
 
 
 def step_maps(
     fit: LinearFit, forward: Tensor, mean: SeasonalMean, held: CodeData | None,
-    ridges: tuple[float, float, float] | None,
+    like: StepMaps | None,
 ) -> StepMaps:
     """The maps that go with one of a step (n + 1, n + 1).
 
     Args:
         fit: of what it was fitted to.
-        held: states around the mean, (S, T, n), by which ridges are chosen, where these are not given.
+        held: states around the mean, (S, T, n), by which ridges are chosen, where they are not those of `like`.
     """
     n, pairs = len(forward) - 1, fit.transitions.truncated(len(forward) - 1)
     returning = LinearFit(Transitions(pairs.end, pairs.start, pairs.t, pairs.step))
     unit = float(pairs.step.median())
-    if ridges is None:
+    if like is not None:
+        ridges, between = like.ridges, like.between[:n]
+        between = torch.cat([between, between[-1:].expand(n - len(between))])
+    else:
         assert held is not None
         effort.add(4 * _LOGARITHM * len(_BETWEEN) * n**3, calls=1e3)
         seen = transitions_of(held.codes, held.t, held.observed)
         errors = {ridge: _error_back(returning.step_map(n, ridge), held, unit) for ridge in _BACK}
         back = min(errors, key=lambda ridge: errors[ridge])
-        ahead = _best_between(fit, forward, seen.start, seen.end)
-        behind = _best_between(returning, returning.step_map(n, back), seen.end, seen.start)
+        ahead, between = _best_between(fit, forward, seen.start, seen.end)
+        behind, _ = _best_between(returning, returning.step_map(n, back), seen.end, seen.start)
         ridges = back, ahead, behind
     maps = torch.stack([forward, returning.step_map(n, ridges[0])])
     generators = [_generator(one, step, ridge) for one, step, ridge in
                   zip((fit, returning), maps, ridges[1:], strict=True)]
-    return StepMaps(maps, torch.stack(generators) / unit, unit, mean, ridges)
+    return StepMaps(maps, torch.stack(generators) / unit, unit, mean, ridges, between)
 
 
 def _error_back(step: Tensor, held: CodeData, unit: float) -> float:
@@ -88,8 +93,9 @@ def _error_back(step: Tensor, held: CodeData, unit: float) -> float:
     return _mean_square((path - states[:, 1:])[seen])
 
 
-def _best_between(fit: LinearFit, step: Tensor, start: Tensor, end: Tensor) -> float:
-    """The ridge whose generator meets `end` (P, n) best half way through doubled steps from `start`."""
+def _best_between(fit: LinearFit, step: Tensor, start: Tensor, end: Tensor) -> tuple[float, Tensor]:
+    """The ridge whose generator meets `end` (P, n) best half way through doubled steps from `start`, and the mean
+    squares (n,) of what it misses."""
     doubled, errors = step @ step, {}
     states = torch.nn.functional.pad(start, (1, 0), value=1.0)
     term = AutoregressionTerm(len(step) - 1, 1, 2.0, flows=True).double()
@@ -97,8 +103,9 @@ def _best_between(fit: LinearFit, step: Tensor, start: Tensor, end: Tensor) -> f
         generator = _generator(fit, step, ridge, 2) / 2
         term.set_flow(torch.stack([doubled, doubled]), torch.stack([generator, generator]), torch.zeros(1, 1))
         half = term.path(states[:, 1:], torch.tensor([[0.0, 1.0]], dtype=torch.float64).expand(len(states), 2))[:, 1]
-        errors[ridge] = _mean_square(half - end)
-    return min(errors, key=lambda ridge: errors[ridge])
+        errors[ridge] = _mean_square(half - end), (half - end).square().mean(0)
+    best = min(errors, key=lambda ridge: errors[ridge][0])
+    return best, errors[best][1].nan_to_num(0.0, 0.0)
 
 
 def _generator(fit: LinearFit, step: Tensor, ridge: float, times: int = 1) -> Tensor:

@@ -69,8 +69,8 @@ class Dynamics:
         for _ in range(doublings):
             added = added + flow @ added @ flow.transpose(1, 2)
             flow = flow @ flow
-        if series is not None and doublings:
-            flow = series.over(gap)  # type: ignore[operator]
+        if series is not None:
+            flow, added = series.over(gap), added + torch.diag_embed(series.unsure(gap))  # type: ignore[operator]
         if self.field.context_size:
             size = self.field.state_size
             flow[:, :, size:] = torch.eye(flow.shape[1], dtype=flow.dtype)[:, size:]

@@ -109,6 +109,16 @@ def test_covariances_are_carried_by_the_flow_and_noise_is_added_along_it():
             assert moved[0].numpy() == pytest.approx(carried + noise, abs=1e-9)
 
 
+def test_between_steps_the_variance_of_what_nobody_saw_is_added():
+    one, begin = exact(), torch.zeros(1).double()
+    term = one.term(AutoregressionTerm)
+    term.between.copy_(torch.tensor([0.1, 0.0, 0.4]))
+    dynamics, none = Dynamics(one, Integrator("map"), torch.zeros(3).double()), torch.zeros(1, 3, 3).double()
+    for steps, share in ((3.5, 1.0), (3.25, 0.75), (3.0, 0.0), (100.5, 1.0), (-0.5, 1.0)):
+        moved, _ = dynamics.propagate(none, START, START, begin, begin + steps * STEP)
+        assert moved[0].numpy() == pytest.approx(share * np.diag([0.1, 0.0, 0.4]), abs=1e-8)
+
+
 def test_states_move_around_a_mean_of_the_season():
     mean = torch.tensor([[0.1, 0.0, 0.0], [1.0, 0.0, 0.5], [0.0, -0.4, 0.0]], dtype=torch.float64)
     one = field(expm(RATE * STEP), affine(RATE), season=(3.0, 1), mean=mean)
