@@ -82,20 +82,20 @@ class Library(nn.Module):
         return (self.table(VALUE, lead) * self.transform.weights[:, None]).T @ table
 
     def at_points(self, z: Tensor, terms: Sequence[Term]) -> dict[tuple[int, int], Tensor]:
-        """The factors (channel, axis) that terms need, of codes (B, C, K), at quadrature points: (B, Q) each."""
+        """The factors (channel, axis) that terms need, of codes (B, C, K), at quadrature points: (B, Q)."""
         needed = {factor for term in terms for product in term.every() for factor in product}
         result: dict[tuple[int, int], Tensor] = {}
         for axis in sorted({axis for _, axis in needed}):
-            channels = sorted(c for c, a in needed if a == axis)
-            codes = z[:, channels]
+            codes = z[:, (channels := sorted(c for c, a in needed if a == axis))]
             if axis >= SECOND:
                 fields = self.second(codes, axis)
             elif axis == RECIPROCAL:
                 fields = 1 / self.transform.fields(codes)
+            elif axis == LAPLACIAN:
+                fields = self.transform.fields(codes * self.symbol(1))
             else:
-                lap = codes * self.symbol(1)
-                fields = self.transform.fields(*((codes, axis) if axis < POTENTIAL else (lap, VALUE) if axis == LAPLACIAN
-                                                 else (codes * self.inverse(), axis - POTENTIAL)))
+                fields = self.transform.fields(*((codes, axis) if axis < POTENTIAL else
+                                                 (codes * self.inverse(), axis - POTENTIAL)))
             result |= {(c, axis): fields[:, i] for i, c in enumerate(channels)}
         return result
 
