@@ -22,7 +22,14 @@ from inrflow.adaptation.context import (
 )
 from inrflow.adaptation.further import Step, adapt_further
 from inrflow.adaptation.scratch import train_from_scratch
-from inrflow.commands.run_directory import REFERENCES_FILE, RunDirectory, load_run, report_evaluation, tell_moved
+from inrflow.commands.run_directory import (
+    ADAPT_FILE,
+    REFERENCES_FILE,
+    RunDirectory,
+    load_run,
+    report_evaluation,
+    tell_moved,
+)
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import AdaptConfig, Config
 from inrflow.data.batch import TrajectoryBatch
@@ -78,7 +85,7 @@ def _run(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int:
         else:
             adaptation, steps = adapt_further(surrogate, batches, config.adapt.strength == "all")
         told = tell(surrogate, adaptation, steps, config.adapt.strength, (count, source.times.shape[1]), console)
-        write_run(adaptation.surrogate, config, place)
+        write_model(adaptation.surrogate, config, place)
         scratch = None
         if config.data.test is not None and config.adapt.scratch_minutes:
             trained = configuration_of(config)
@@ -94,6 +101,7 @@ def _run(config: AdaptConfig, surrogate: Surrogate, place: RunDirectory) -> int:
     if config.data.test is not None:
         test = Path(config.data.test)
         report_evaluation(adaptation.surrogate, test, observed(config), directory, console, place.references())
+    write_configuration(config, place)
     console.print(f"the adapted run is in {directory}", highlight=False)
     return 0
 
@@ -106,7 +114,7 @@ def write_moved(
     began = time.perf_counter()
     there = moved(surrogate, Place.of(file), batch, config.seed)
     tell_moved(surrogate, there, console, "nothing is fitted")
-    write_run(there, config, place)
+    write_model(there, config, place)
     references = fit_references(batch, None, file.description)
     references.save(place.path / REFERENCES_FILE)
     told = {"strength": "none", "trajectories": len(batch), "frames": batch.u.shape[1], "adapted_numbers": 0,
@@ -114,6 +122,7 @@ def write_moved(
     write_json(place.path / "adaptation.json", told)
     if config.data.test is not None:
         report_evaluation(there, Path(config.data.test), observed(config), place.path, console, references)
+    write_configuration(config, place)
     console.print(f"the moved run is in {place.path}", highlight=False)
 
 
@@ -219,15 +228,21 @@ def configuration_of(config: AdaptConfig) -> Config:
     return run.config() if run.begun else Config()
 
 
-def write_run(surrogate: Surrogate, config: AdaptConfig, place: RunDirectory) -> None:
-    """A run directory that every other command takes, with the configuration of the run it came from."""
-    origin = Path(str(config.run))
+def write_model(surrogate: Surrogate, config: AdaptConfig, place: RunDirectory) -> None:
+    """The adapted model, and the reference forecasts of the run it came from."""
     surrogate.training["test"] = os.path.abspath(config.data.test) if config.data.test else None
-    trained, data = configuration_of(config), config.data
-    trained.data.train, trained.data.test = os.path.abspath(str(data.train)), surrogate.training["test"]
-    trained.data.frames, trained.data.points, trained.data.same_points = data.frames, data.points, data.same_points
     surrogate.save(place.path)
+    references = Path(str(config.run)) / REFERENCES_FILE
+    if references.exists():
+        write_aside(place.path / REFERENCES_FILE, lambda path: shutil.copyfile(references, path))
+
+
+def write_configuration(config: AdaptConfig, place: RunDirectory) -> None:
+    """The configuration of the run it came from, on the new data. It is written last: with it every other command takes
+    the folder for a run, and `adapt` no longer begins there again."""
+    trained, data = configuration_of(config), config.data
+    trained.data.train = os.path.abspath(str(data.train))
+    trained.data.test = os.path.abspath(data.test) if data.test else None
+    trained.data.frames, trained.data.points, trained.data.same_points = data.frames, data.points, data.same_points
+    place.write_config(config, ADAPT_FILE)
     place.write_config(trained)
-    place.write_config(config, "adapt.yaml")
-    if (origin / REFERENCES_FILE).exists():
-        write_aside(place.path / REFERENCES_FILE, lambda path: shutil.copyfile(origin / REFERENCES_FILE, path))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SWEEP_FLAGS = ("--multirun", "-m")
 CONFIG_FILE = "config.yaml"
+ADAPT_FILE = "adapt.yaml"
 MODEL_FILE = "model.safetensors"
 METRICS_FILE = "metrics.jsonl"
 EVALUATION_FILE = "evaluation.json"

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from inrflow.commands.run_directory import (
+    ADAPT_FILE,
     CANDIDATES_FILE,
     REFERENCES_FILE,
     RunDirectory,
@@ -60,6 +61,9 @@ def run_alone(arguments: list[str]) -> int:
         place = RunDirectory(Path(config.resume))
         if not place.begun:
             raise UserError(f"resume={place.path}: there is no config.yaml; give a folder of inrflow train")
+        if (place.path / ADAPT_FILE).exists():
+            raise UserError(f"resume={place.path}: inrflow adapt has written this run, which is complete; adapt again "
+                            "into another output=DIR, or train on its data")
         device, config = config.device, place.config()
         _only_resume(arguments, place.path)
         if any(item.startswith("device=") for item in arguments):  # of the machine, which may be another one

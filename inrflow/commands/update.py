@@ -31,11 +31,11 @@ def run(arguments: list[str]) -> int:
     settings = before.config()
     place = RunDirectory.new(config.output, "update")
     with place.held():
-        place.path.mkdir(parents=True, exist_ok=True)
-        told = _grow(settings, _known(settings, before, place, console), str(config.data.train),
-                     place.path / "train.h5")
+        grown = place.path / FOLDER / "grown.h5"
+        grown.parent.mkdir(parents=True, exist_ok=True)
+        told = _grow(settings, _known(settings, before, place, console), str(config.data.train), grown)
         console.print(told, highlight=False, soft_wrap=True)
-        settings.data.train, settings.data.read = str(place.path / "train.h5"), ReadConfig()
+        settings.data.train, settings.data.read = str(grown), ReadConfig()
         settings.recipe = _recipe(before, settings)
         settings.training.minutes = config.minutes or settings.training.minutes
         settings.device, settings.resume = config.device, None
@@ -97,7 +97,7 @@ def _write(
     """Trajectories as frames where all have places, or parameters (S, P) or environments (S,), else as rows."""
     trajectories = [one.frames() for one in grown.values()]
     if parameters is not None or environment is not None or not any(frames.moving for frames in trajectories):
-        with TrajectoryWriter(target, about) as writer:
+        with TrajectoryWriter(target, about, overwrite=True) as writer:  # of an update that was stopped
             for s, frames in enumerate(trajectories):
                 writer.append(frames.t, frames.x, frames.u, None if parameters is None else parameters[s],
                               None if environment is None else int(environment[s]))
@@ -107,4 +107,4 @@ def _write(
         t, x, u = frames.rows()
         parts.append((np.full(len(t), number), t, x, u))
     numbers, t, x, u = (np.concatenate(part) for part in zip(*parts, strict=True))
-    write_scattered(target, numbers, t, x, u, about)
+    write_scattered(target, numbers, t, x, u, about, overwrite=True)

@@ -143,6 +143,25 @@ def test_the_adapted_run_is_a_run_as_any(adapted, family, inrflow_command, tmp_p
     assert report["contexts"]["parameters"]["velocity_x"]["mean_relative_error"] < 0.01
 
 
+def test_an_adaptation_that_was_stopped_is_begun_again_and_none_is_resumed_as_a_training(
+    adapted, family, tmp_path, inrflow_command, monkeypatch
+):
+    def stops(*_):
+        raise KeyboardInterrupt
+
+    run, few, _ = family
+    arguments = ("adapt", f"run={run}", f"data.train={few}", "data.frames=6", "data.trajectories=1",
+                 f"output={tmp_path / 'run'}")
+    with monkeypatch.context() as patched:
+        patched.setattr("inrflow.commands.adapt.write_json", stops)
+        assert inrflow_command(*arguments).code == 130
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert inrflow_command(*arguments).code == 0
+    assert inrflow_command(*arguments).code == 2  # it holds a run now
+    outcome = inrflow_command("train", f"resume={adapted[0]}")
+    assert outcome.code == 2 and "inrflow adapt has written" in outcome.err
+
+
 def test_examples_tell_the_context_without_a_run_of_their_own(adapted, family):
     surrogate, alone = inrflow.Surrogate.load(family[0]), inrflow.Surrogate.load(adapted[0])
     with TrajectoryFile(family[1]) as file, TrajectoryFile(family[2]) as test:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -68,6 +69,8 @@ def test_an_updated_run_is_trained_on_all_observations(tiny_run, tmp_path, inrfl
     further = table(tmp_path / "further.csv", ["trajectory", "t", "x", "y", "u", "v"],
                     [[0, later, *one.x[n], 7.0, ""] for n in range(5)] + [[0, one.t[0], *one.x[0], 9.0, 8.0]])
     before = (tiny_run.run / "model.safetensors").read_bytes()
+    (tmp_path / "new" / "data").mkdir(parents=True)
+    shutil.copy(tiny_run.train, tmp_path / "new" / "data" / "grown.h5")  # of an update that was stopped
     outcome = inrflow_command("update", f"run={tiny_run.run}", f"data.train={further}", f"output={tmp_path / 'new'}")
     assert outcome.code == 0 and "5 of " in outcome.err, outcome.err
     (config, place, _), = trained

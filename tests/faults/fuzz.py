@@ -3,7 +3,8 @@
     python tests/faults/fuzz.py MINUTES [SEED]    # an hour is usual; what fails is kept in ./fuzz-failures
 
 Each case runs in a forked copy of one process, with limits on time and memory. A case fails where it ends with anything
-but an answer (0) or one line on stderr (2), takes more than 10 s, or needs more than 1 GB beyond what was there.
+but an answer (0) or one line on stderr (2), takes more than 10 s of processor time or 60 s by the clock, or needs more
+than 1 GB beyond what was there.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-SECONDS, MEMORY = 10.0, 1 << 30
+SECONDS, WAITED, MEMORY = 10, 60.0, 1 << 30
 NUMBERS = [0, 1, -1, 255, 2**31 - 1, 2**63 - 1, -(2**31)]
 WORDS = [b"nan", b"inf", b"-1", b"1e999", b"null", b"[]", b"{}", b"", b"\0", b"\xff\xfe", b"'", b'"', b"9" * 400,
          b"[" * 999, b"${oc.env:HOME}", b"../../x", b"\x1b[2J", b"true", b"&a [*a]"]
@@ -46,8 +47,9 @@ class Outcome:
         return self.code not in (0, 2) or (self.code == 2 and len(self.text.strip().splitlines()) > 3)
 
 
-def run_forked(work: Callable[[], int], seconds: float = SECONDS) -> Outcome:
-    """The outcome of `work`, which returns an exit code, in a forked copy of this process."""
+def run_forked(work: Callable[[], int], seconds: int = SECONDS, waited: float = WAITED) -> Outcome:
+    """The outcome of `work`, which returns an exit code, in a forked copy of this process: in so many seconds of processor
+    time, `waited` by the clock."""
     with tempfile.TemporaryFile() as printed:
         began = time.monotonic()
         child = os.fork()
@@ -56,6 +58,7 @@ def run_forked(work: Callable[[], int], seconds: float = SECONDS) -> Outcome:
             try:
                 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
                 resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+                resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
                 out, err = io.StringIO(), io.StringIO()
                 try:
                     with redirect_stdout(out), redirect_stderr(err):
@@ -66,7 +69,7 @@ def run_forked(work: Callable[[], int], seconds: float = SECONDS) -> Outcome:
             finally:
                 os._exit(code)
         code_or_none: int | None = None
-        while time.monotonic() - began < seconds:
+        while time.monotonic() - began < waited:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
                 code_or_none = os.waitstatus_to_exitcode(status)

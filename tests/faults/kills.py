@@ -50,16 +50,17 @@ def commands(folder: Path) -> list[Command]:
         "output=later.h5")
     run(folder, "generate", "pde=heat", "dimensions=1", "trajectories=4", "environments=3", "frames=8", "grid=16",
         "parameters.diffusivity=[0.004,0.006,0.008]", "output=systems.h5")
-    run(folder, "train", *train, "output=run")
+    run(folder, "train", *train, "output=first")
     run(folder, "train", *short, "data.train=systems.h5", "output=family")  # whose contexts can be adapted
     with TrajectoryFile(folder / "data.h5") as file:
         x, u = file.read(0).x, file.read(0).u
     (folder / "seen.csv").write_text("t,x,u\n" + "".join(f"0,{a:.8g},{b:.8g}\n" for a, b in zip(x[:, 0], u[0, :, 0],
                                                                                              strict=True)))
-    # What was decided by the clock is given, so that a run repeats.
+    # What was decided by the clock is given, so that a run repeats, and an update, which keeps the settings of its run.
     steps = vars(Config().training.steps)
-    decided = json.loads((folder / "run" / "decisions.json").read_text())
+    decided = json.loads((folder / "first" / "decisions.json").read_text())
     train += tuple(f"training.steps.{name}={number}" for name, number in decided.items() if name in steps)
+    run(folder, "train", *train, "output=run")
     return [
         Command("train", ("train", *train, "output=again"), "again", ("train", "resume=again")),
         Command("evaluate", ("evaluate", "run=run", "data.test=data.h5", "output=evaluated"), "evaluated"),

@@ -15,7 +15,7 @@ def test_damaged_files_of_every_kind_are_read_or_refused_in_one_line(tiny_run):
 def test_the_harness_tells_answers_and_refusals_from_tracebacks_hangs_and_deaths():
     assert not run_forked(lambda: 0).failed and not run_forked(lambda: 2).failed
     assert run_forked(lambda: 1 // 0).failed and "ZeroDivisionError" in run_forked(lambda: 1 // 0).text
-    assert run_forked(lambda: time.sleep(60), seconds=0.1).failed
+    assert run_forked(lambda: time.sleep(60), waited=0.1).failed
     assert run_forked(lambda: os.kill(os.getpid(), 9)).failed
     assert run_forked(lambda: len(bytearray(4 << 30)) and 0).failed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from inrflow.commands.run_directory import RunDirectory, report_evaluation
+from inrflow.commands.run_directory import ADAPT_FILE, RunDirectory, report_evaluation
 from inrflow.commands.several.train import train_physics
 from inrflow.config.schema import AdaptConfig, Config
 from inrflow.config.train_schema import ReadConfig
@@ -53,8 +53,6 @@ def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory, c
         return INTERRUPTED
     joined = Family({**family.members, name: added})
     joined.save(directory)
-    place.write_config(trained)
-    place.write_config(config, "adapt.yaml")
     write_json(directory / "adaptation.json", {"physics": name, "dynamics": added.training["dynamics"]})
     console.print(f"{name} joins {', '.join(family.names)}: {added.training['dynamics']}; shared: {joined.about}; "
                   f"saved in {directory}", highlight=False)
@@ -62,4 +60,6 @@ def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory, c
         observe = Observe(config.observe.frames, config.observe.points, config.observe.noise)
         with torch.no_grad():
             report_evaluation(joined.surrogate(name), Path(data.test), observe, directory, console, None)
+    place.write_config(config, ADAPT_FILE)
+    place.write_config(trained)  # last: until then adapt begins there again
     return 0

@@ -7,7 +7,6 @@ import math
 import os
 import select
 import struct
-import threading
 import tokenize
 import warnings
 import zipfile
@@ -33,7 +32,7 @@ LARGEST = 1e30  # beyond are fill values, and squares that single precision cann
 _LARGEST_ATTRIBUTE = 64000  # bytes that HDF5 keeps of an attribute; a text is a reference of 16 bytes
 _UNSTORED, _COMPRESSION = 1e9, 1100  # bytes that nothing need be stored for; the most that gzip gains is 1032
 _DEEPEST = 2  # groups within groups that are looked at
-_SECONDS = 8.0  # that reading the attributes of a file takes at most
+_SECONDS, _WAITED = 2, 15  # of processor time for reading the attributes of a file; so many times as long by the clock
 _TEXTS = ("time_units", "source", "licence", "geometry")
 
 
@@ -90,14 +89,18 @@ def open_hdf5(path: Path) -> h5py.File:
     return file
 
 
-def survives(work: Callable[[], Any], seconds: float = _SECONDS) -> bool:
-    """Whether a forked copy of this process does the work, or fails in it in an orderly way, within some seconds.
+def survives(work: Callable[[], Any], seconds: int = _SECONDS) -> bool:
+    """Whether a forked copy of this process does the work, or fails in it in an orderly way, within some seconds of
+    processor time.
 
-    Always true where processes cannot be forked, or other threads may hold locks that the copy would wait for. What the
-    copy changes is lost with it.
+    Always true where processes cannot be forked. Other threads may live, as that of a progress display: the work may
+    use h5py, which holds its lock while forking, but nothing else that such a thread could have locked. What the copy
+    changes is lost with it.
     """
-    if not hasattr(os, "fork") or threading.active_count() > 1:
+    if not hasattr(os, "fork"):
         return True
+    import resource  # not where processes cannot be forked
+
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the copy uses none
@@ -105,6 +108,7 @@ def survives(work: Callable[[], Any], seconds: float = _SECONDS) -> bool:
     if child == 0:
         gc.disable()  # nothing of the original is to be closed here
         try:
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
             work()
         except Exception:  # for the original to meet and tell
             pass
@@ -113,7 +117,7 @@ def survives(work: Callable[[], Any], seconds: float = _SECONDS) -> bool:
             os._exit(0)
     os.close(writing)
     try:
-        ended = bool(select.select([reading], [], [], seconds)[0])
+        ended = bool(select.select([reading], [], [], _WAITED * seconds)[0])
         return ended and os.read(reading, 1) == b"!"
     finally:
         os.close(reading)

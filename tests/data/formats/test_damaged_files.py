@@ -112,8 +112,21 @@ def test_what_ends_or_fails_in_an_orderly_way_survives():
     assert survives(lambda: None) and survives(lambda: 1 / 0)
 
 
-def test_what_does_not_end_or_ends_the_process_does_not_survive_and_leaves_no_process(monkeypatch):
-    monkeypatch.setattr(threading, "active_count", lambda: 1)  # whatever other tests have left: the copies use no locks
-    began = time.monotonic()
-    assert not survives(lambda: time.sleep(60), seconds=0.2) and time.monotonic() - began < 5
-    assert not survives(lambda: os.kill(os.getpid(), 9))
+def _for_ever():
+    while True:
+        pass
+
+
+def test_what_does_not_end_or_ends_the_process_does_not_survive_beside_other_threads():
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)  # as that of a progress display, beside which files are converted
+    thread.start()
+    try:
+        began = time.process_time(), os.times().children_user
+        assert not survives(_for_ever, seconds=1)
+        assert time.process_time() - began[0] < 1 and os.times().children_user - began[1] < 2
+        assert not survives(lambda: os.kill(os.getpid(), 9))
+        assert survives(lambda: None)
+    finally:
+        stop.set()
+        thread.join()
