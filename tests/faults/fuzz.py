@@ -48,8 +48,8 @@ class Outcome:
 
 
 def run_forked(work: Callable[[], int], seconds: int = SECONDS, waited: float = WAITED) -> Outcome:
-    """The outcome of `work`, which returns an exit code, in a forked copy of this process: in so many seconds of processor
-    time, `waited` by the clock."""
+    """The outcome of `work`, which returns an exit code, in a forked copy of this process, given so many seconds of
+    processor time, and `waited` by the clock."""
     with tempfile.TemporaryFile() as printed:
         began = time.monotonic()
         child = os.fork()

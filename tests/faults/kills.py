@@ -80,6 +80,14 @@ def commands(folder: Path) -> list[Command]:
     ]
 
 
+class Told(list[str]):
+    """Failures, each printed when it is found."""
+
+    def append(self, line: str) -> None:
+        print(line, flush=True)
+        super().append(line)
+
+
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """A command in its own process."""
     return subprocess.Popen([sys.executable, "-m", "inrflow", *arguments], cwd=folder, text=True,
@@ -129,7 +137,7 @@ def remove(path: Path) -> None:
 def main() -> int:
     """Kill, go on, compare; returns the number of failures."""
     count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    random, landed, failures = np.random.default_rng(seed), Counter[str](), []
+    random, landed, failures = np.random.default_rng(seed), Counter[str](), Told()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -168,8 +176,9 @@ def main() -> int:
             except (RuntimeError, OSError, ValueError) as error:
                 failures.append(f"{command.name}: {error}")
             remove(target)
-    told = ", ".join(f"{name} {number}" for name, number in landed.items())
-    print("\n".join([*failures, f"{sum(landed.values())} kills ({told}), {len(failures)} failures"]))
+            if sum(landed.values()) % 20 == 0 or sum(landed.values()) >= count:
+                told = ", ".join(f"{name} {number}" for name, number in landed.items())
+                print(f"{sum(landed.values())} kills ({told}), {len(failures)} failures", flush=True)
     return len(failures)
 
 
