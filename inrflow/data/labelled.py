@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import dates_to_numbers, moments_to_numbers, numbers_to_moments, parse_units
+from inrflow.data.formats.calendar import (
+    cftimes_to_numbers,
+    dates_to_numbers,
+    is_cftime,
+    moments_to_numbers,
+    numbers_to_cftimes,
+    numbers_to_moments,
+    other_calendar,
+    parse_units,
+)
 from inrflow.data.formats.columns import Columns, observations_of
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz
 from inrflow.data.formats.streams.streamed import lattice
@@ -24,13 +33,15 @@ if TYPE_CHECKING:
 
 
 def numeric_times(t: Any, description: Description) -> Any:
-    """Times as numbers in the units of a data set: dates (text in ISO format, datetime, datetime64, pandas) are
-    converted, all else is returned as it is. Raises UserError where the data set has no calendar."""
+    """Times as numbers in the units of a data set: dates (text in ISO format, datetime, datetime64, pandas, cftime) are
+    converted, all else is returned as it is. Raises UserError where the data set has no calendar, or another one."""
     if isinstance(t, Tensor):
         return t
     first = t
-    while isinstance(first, list | tuple) and len(first):
+    while isinstance(first, list | tuple | np.ndarray) and np.ndim(first) and len(first):
         first = first[0]
+    if is_cftime(first):
+        return cftimes_to_numbers(np.asarray(t), description.time_units)
     dates = isinstance(first, str | date | np.datetime64)  # a datetime is a date, and so is a pandas Timestamp
     values = np.asarray(t) if dates or hasattr(t, "dtype") else None
     if values is None or (values.dtype.kind not in "MUSO" or not (dates or values.dtype.kind in "MUS")):
@@ -84,7 +95,7 @@ def observations_from(data: Any, description: Description) -> Observations:
     if not hasattr(data, "columns") or not hasattr(data, "iloc"):
         raise UserError("assimilate takes Observations, a pandas DataFrame or an xarray Dataset, or a list or a dict "
                         f"of them, not {type(data).__name__}; inrflow.Observations(t, x, u) holds arrays")
-    found = observations_of(_FrameColumns(data), Path("the table"), description, strict=False)
+    found = observations_of(_FrameColumns(data, description.time_units), Path("the table"), description, strict=False)
     if len(found) > 1:
         raise UserError(f"the table holds the trajectories {', '.join(map(str, sorted(found)))}; give one")
     return next(iter(found.values()))
@@ -100,10 +111,10 @@ def all_observations_from(data: Any, description: Description) -> Any:
 
 
 class _FrameColumns(Columns):
-    """The columns of a pandas DataFrame."""
+    """The columns of a pandas DataFrame; dates of cftime as numbers in some units."""
 
-    def __init__(self, frame: Any) -> None:
-        self._frame = frame
+    def __init__(self, frame: Any, time_units: str | None) -> None:
+        self._frame, self._time_units = frame, time_units
         self.names = tuple(str(name) for name in frame.columns)
 
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
@@ -111,13 +122,14 @@ class _FrameColumns(Columns):
             part = self._frame.iloc[start:start + rows]
             yield {name: self._values(part.iloc[:, index]) for index, name in enumerate(self.names)}
 
-    @staticmethod
-    def _values(column: Any) -> np.ndarray:
+    def _values(self, column: Any) -> np.ndarray:
         if getattr(column.dtype, "tz", None) is not None:
             column = column.dt.tz_convert("UTC").dt.tz_localize(None)
         values = column.to_numpy()
         if values.dtype.kind in "fiubM":
             return values
+        if len(values) and is_cftime(values[0]):
+            return cftimes_to_numbers(values, self._time_units)
         return np.array(["" if value is None or value != value else str(value) for value in values.tolist()], object)
 
     def close(self) -> None:
@@ -152,12 +164,16 @@ def dataset(description: Description, t: np.ndarray, points: np.ndarray, axes: M
     """Fields (T, N, C), by the suffix of their names ("" values, "_std"), as a dataset after the CF conventions.
 
     Dimensions are time and the axes of a grid, or `point` with the coordinates of each. Times of a calendar are
-    datetime64.
+    datetime64, those of a calendar of models dates of cftime, or numbers with its name where that is not installed.
     """
     import xarray
 
     if parse_units(description.time_units) is not None:
         time = ("time", numbers_to_moments(t, description.time_units), {"standard_name": "time"})
+    elif (own := other_calendar(description.time_units)) is not None:
+        dates = numbers_to_cftimes(t, str(description.time_units))
+        told = {"units": own[0], "calendar": own[1]} if dates is None else {"standard_name": "time"}
+        time = ("time", t if dates is None else dates, told)
     else:
         time = ("time", t, {"units": description.time_units} if description.time_units else {})
     coordinates: dict[str, Any] = {"time": time}

@@ -1,6 +1,7 @@
 """Dates, degrees, pandas tables and xarray datasets mean what the plain arrays of the engine mean."""
 
 import datetime
+import sys
 
 import numpy as np
 import pandas
@@ -26,6 +27,28 @@ def test_dates_of_every_kind_are_hours(t):
     np.testing.assert_array_equal(numeric_times([t, t], GLOBE), [30, 30])
     with pytest.raises(UserError, match="dates"):
         numeric_times(t, LINE)
+
+
+def test_dates_of_the_calendars_of_models_go_in_and_come_back(monkeypatch):
+    cftime = pytest.importorskip("cftime")
+    years = Description("model", ("T",), ("x",), time_units="hours since 1970-01-01 (360_day)")
+    times = [cftime.Datetime360Day(1972, 2, 30), cftime.Datetime360Day(1974, 1, 1)]
+    hours = [(2 * 360 + 59) * 24, 4 * 360 * 24]  # months of 30 days
+    np.testing.assert_allclose(numeric_times(times, years), hours)
+    np.testing.assert_allclose(numeric_times(np.array(times), years), hours)
+    data = xarray.Dataset({"T": (("time", "x"), [[1.0], [2.0]])}, {"time": times, "x": [0.5]})
+    np.testing.assert_allclose(observations_from(data, years).frames().t, hours)
+
+    def ask(t, x):
+        return {"mean": np.zeros((len(t), len(x), 1))}
+
+    asked = asked_dataset(ask, years, times, None, {"x": [0.5]})
+    assert asked.time.values.tolist() == times
+    with pytest.raises(UserError, match="calendar 360_day"):
+        numeric_times(times, GLOBE)
+    monkeypatch.setitem(sys.modules, "cftime", None)  # not installed
+    told = asked_dataset(ask, years, hours, None, {"x": [0.5]}).time
+    assert told.attrs["calendar"] == "360_day" and told.values.tolist() == hours
 
 
 def test_numbers_stay_as_they_are():

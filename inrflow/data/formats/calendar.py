@@ -67,6 +67,40 @@ def numbers_to_moments(t: np.ndarray, units: str | None) -> np.ndarray:
     return parsed[1] + np.round(t * parsed[0] * 1e6).astype(np.int64).astype("timedelta64[us]")
 
 
+def other_calendar(units: str | None) -> tuple[str, str] | None:
+    """(units, calendar) of units in a calendar of models, such as `days since 1970-01-01 (360_day)`; None of others."""
+    match = re.fullmatch(r"(\w+ since .+?) \((\w+)\)", units or "")
+    return None if match is None else (match[1], match[2])
+
+
+def cftimes_to_numbers(moments: np.ndarray, units: str | None) -> np.ndarray:
+    """Dates of the package cftime as float64 numbers in `units`; UserError where these have another calendar."""
+    own = other_calendar(units) or (units or "none", "standard")
+    calendar = moments.ravel()[0].calendar
+    if "since" not in own[0] or calendar != own[1]:
+        raise UserError(f"times are dates of the calendar {calendar}, those of the data set {units or 'numbers'}; give "
+                        "times of its own")
+    import cftime
+
+    return np.asarray(cftime.date2num(moments, own[0], calendar), np.float64)
+
+
+def numbers_to_cftimes(t: np.ndarray, units: str) -> np.ndarray | None:
+    """Numbers in units of a calendar of models as dates of the package cftime; None where it is not installed."""
+    own = other_calendar(units)
+    assert own is not None
+    try:
+        import cftime
+    except ImportError:
+        return None
+    return np.asarray(cftime.num2date(t, *own))
+
+
+def is_cftime(value: object) -> bool:
+    """Whether a value is a date of the package cftime."""
+    return type(value).__module__.split(".")[0] == "cftime"
+
+
 def number_to_date(t: float, units: str | None) -> str | None:
     """The ISO date of time `t` in `units`, to the minute; None where these are no calendar units."""
     if parse_units(units) is None:
