@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 LONGITUDES = ("lon", "longitude")
 LATITUDES = ("lat", "latitude")
+
+
+def sphere_axes(taken: Iterable[str]) -> tuple[str, str, str]:
+    """Names of the components of unit vectors: x, y, z, but where a field is named so, as heights are in ERA5."""
+    named = set("xyz") & set(taken)
+    return ("unit_x", "unit_y", "unit_z") if 0 < len(named) < 3 else ("x", "y", "z")
 
 
 def lonlat_to_xyz(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:

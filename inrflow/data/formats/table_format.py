@@ -22,7 +22,7 @@ from inrflow.data.formats.columns import (
     spanning_columns,
 )
 from inrflow.data.formats.registry import Content, Format, ReadOptions
-from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, sphere_axes
 from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
 from inrflow.errors import UserError
 
@@ -78,7 +78,7 @@ class TableContent(Content):
                 sphere, plane = False, lonlat
             if plane and not sphere:
                 plane = [*plane, height]
-        axes = tuple("xyz") if sphere else tuple(options.coordinates or plane)
+        axes = sphere_axes(names) if sphere else tuple(options.coordinates or plane)
         times = [name for name in names if name in TIMES]  # as written: T is a temperature
         taken = {"trajectory", time, *times, *axes, *(lonlat if sphere else ())}
         others = [name for name in names if name not in taken]

@@ -18,6 +18,7 @@ from inrflow.numerics.normal import HALF_WIDTH_90
 MOST_POINTS = 4096  # more points are assumed to be dense enough
 _RIDGES = tuple(10.0**k for k in range(-10, 0))
 _NEIGHBOURS = 4
+_ALONE = 1e-9  # spacing of a single point: all others are as unknown as the variance says
 _BLOCK = 4096
 
 
@@ -43,7 +44,8 @@ class InterpolationError:
     @classmethod
     def between(cls, points: Tensor, variance: Tensor) -> InterpolationError:
         """From the leave-one-out variance (M, C) at points (M, d)."""
-        return cls(points.double(), spacings(points.double()), variance.double())
+        spacing = spacings(points.double())
+        return cls(points.double(), spacing.where(torch.isfinite(spacing), _ALONE), variance.double())
 
     def __call__(self, x: Tensor) -> Tensor:
         """Variance (..., C) at points x (..., d)."""

@@ -374,3 +374,16 @@ def test_a_field_called_t_is_a_temperature_beside_times(tmp_path, time):
     for name, frames in (("a.h5", 3), ("b.h5", 2)):
         with TrajectoryFile(tmp_path / name) as file:
             assert file.description.channels == ("T",) and file.frames == frames
+
+
+def test_a_field_named_like_a_component_of_unit_vectors_keeps_its_name(tmp_path, target):
+    data = xarray.Dataset({"z": (("time", "lat", "lon"), np.arange(24.0).reshape(2, 3, 4))},
+                          {"time": [0.0, 1.0], "lat": [10.0, 20.0, 30.0], "lon": [0.0, 90.0, 180.0, 270.0]})
+    data.to_netcdf(tmp_path / "heights.nc", engine="h5netcdf")
+    data.to_dataframe().reset_index().to_csv(tmp_path / "heights.csv", index=False)
+    for name in ("heights.nc", "heights.csv"):
+        convert(tmp_path / name, target, overwrite=True)
+        with TrajectoryFile(target) as file:
+            about = file.description
+            assert (about.channels, about.geometry) == (("z",), "sphere")
+            assert about.coordinates == ("unit_x", "unit_y", "unit_z") and file.read(0).u.size == 24

@@ -38,6 +38,11 @@ def test_variance_vanishes_at_observed_points_and_grows_between_them():
     assert 0 < float(unseen(near).max()) < 1e-3
 
 
+def test_a_single_place_is_known_and_all_others_are_as_unknown_as_its_variance():
+    known = InterpolationError.between(torch.zeros(1, 2), torch.tensor([[0.3]]))
+    assert known(torch.tensor([[0.0, 0.0], [0.1, 0.0], [5.0, 1.0]]))[:, 0].tolist() == pytest.approx([0.0, 0.3, 0.3])
+
+
 def test_without_points_there_is_no_variance_anywhere():
     unseen = InterpolationError.none(3, 2)
     torch.testing.assert_close(unseen(uniform(4, 5, 3, seed=1)), torch.zeros(4, 5, 2).double())

@@ -17,7 +17,14 @@ from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, 
 from inrflow.data.formats.columns import TIMES, Columns
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
 from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, resolves
-from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, lonlat_to_xyz, rotated_to_lonlat, warn_of_radians
+from inrflow.data.formats.sphere import (
+    LATITUDES,
+    LONGITUDES,
+    lonlat_to_xyz,
+    rotated_to_lonlat,
+    sphere_axes,
+    warn_of_radians,
+)
 from inrflow.data.formats.streams.streamed import OpenedContent, Part
 from inrflow.data.formats.table_writers import TableWriter
 from inrflow.errors import UserError
@@ -247,7 +254,7 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
         warn_of_radians(path, places)
     if pole is not None:
         places = rotated_to_lonlat(places[:, 0], places[:, 1], *pole)
-    return ("x", "y", "z"), lonlat_to_xyz(places[:, 0], places[:, 1]), places
+    return sphere_axes(channels), lonlat_to_xyz(places[:, 0], places[:, 1]), places
 
 
 def _rotated_pole(data: Any, channels: list[str]) -> tuple[float, float, float] | None:
