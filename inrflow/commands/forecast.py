@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     given = [str(path) for path in (config.observations, config.points) if path]
     target = answer_path(config.to, config.output, "forecast", "forecast.csv", given)
     until = time_number("until", str(config.until), about)
-    observations = read_observations(str(config.observations), about)
+    observations = read_observations(str(config.observations), about, config.stations)
     places = None if config.points is None else np.unique(read_points(config.points, about).x, axis=0)
     mesh = _mesh(str(config.points or config.observations), about) if target.suffix.lower() == ".pvd" else None
     if mesh is not None and (places is None or len(places) == len(mesh.x)):

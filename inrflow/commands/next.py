@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
     about, began = surrogate.description, time.perf_counter()
     given = [str(path) for path in (config.observations, config.points) if path]
     target = answer_path(config.to, config.output, "next", "next.csv", given)
-    observations = read_observations(str(config.observations), about)
+    observations = read_observations(str(config.observations), about, config.stations)
     number = min(observations) if config.trajectory is None else config.trajectory
     if number not in observations:
         raise UserError(f"trajectory={number} is not observed in {config.observations}; choose from "

@@ -31,7 +31,8 @@ def run(arguments: list[str]) -> int:
     target = answer_path(config.to, config.output, "query", Path(str(config.points)).name, sources)
     console = Console(stderr=True)
     began = time.perf_counter()
-    answers = _Answers(surrogate, read_observations(str(config.observations), surrogate.description), config)
+    observations = read_observations(str(config.observations), surrogate.description, config.stations)
+    answers = _Answers(surrogate, observations, config)
     rows = outside = 0
     with PointWriter(target, surrogate.description, config.overwrite) as writer, console.status("reading") as status:
         for table in PointReader(str(config.points), surrogate.description):

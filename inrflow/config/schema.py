@@ -13,6 +13,7 @@ __all__ = ["SCHEMAS", "AdaptConfig", "Config", "ConvertConfig", "EvaluateConfig"
            "GenerateConfig", "NextConfig", "ObserveConfig", "PlotConfig", "QueryConfig", "StepsConfig", "UpdateConfig"]
 
 _RUN = "Run directory of inrflow train."
+_STATIONS = "Table with names and places of stations, where the observations have a column for each, or one of names."
 _NO_RUN = "DIR is missing; give a run directory that inrflow train has written"
 _DEVICE = "auto, cpu, cuda or cuda:N."
 _PHYSICS = "Which physics, for a run on several. null: the one that the data belong to."
@@ -96,6 +97,7 @@ class QueryConfig:
     observations: str | None = setting(
         None, "File with t, the coordinates and the channels.",
         required="FILE is missing; give a file with t, the coordinates and the channels")
+    stations: str | None = setting(None, _STATIONS)
     points: str | None = setting(None, "File with t and the coordinates.",
                                  required="FILE is missing; give a file with t and the coordinates")
     to: str | None = setting(None, "The answer: .csv, .h5 or .nc. null: the name of points, in the folder output.")
@@ -118,6 +120,7 @@ class ForecastConfig:
     observations: str | None = setting(
         None, "File with t, the coordinates and the channels.",
         required="FILE is missing; give a file with t, the coordinates and the channels")
+    stations: str | None = setting(None, _STATIONS)
     until: str | None = setting(None, "Last time: a number in the data's units, or an ISO date.",
                                 required="TIME is missing; give the last time of the forecast")
     every: float | None = setting(None, "Time between forecasts. null: the usual step of the training data.", above=0)
@@ -143,6 +146,7 @@ class NextConfig:
     observations: str | None = setting(
         None, "File with t, the coordinates and the channels.",
         required="FILE is missing; give a file with t, the coordinates and the channels")
+    stations: str | None = setting(None, _STATIONS)
     points: str | None = setting(None, "File of candidates: the coordinates and t (not used), optionally a column "
                                  "weight: how much the variance there counts. null: random places of the box of the "
                                  "training data, inside of the domain.")

@@ -15,7 +15,6 @@ from inrflow.data.description import Description
 from inrflow.data.formats.calendar import (
     cftimes_to_numbers,
     dates_to_numbers,
-    is_cftime,
     moments_to_numbers,
     numbers_to_cftimes,
     numbers_to_moments,
@@ -40,7 +39,7 @@ def numeric_times(t: Any, description: Description) -> Any:
     first = t
     while isinstance(first, list | tuple | np.ndarray) and np.ndim(first) and len(first):
         first = first[0]
-    if is_cftime(first):
+    if _is_cftime(first):
         return cftimes_to_numbers(np.asarray(t), description.time_units)
     dates = isinstance(first, str | date | np.datetime64)  # a datetime is a date, and so is a pandas Timestamp
     values = np.asarray(t) if dates or hasattr(t, "dtype") else None
@@ -57,6 +56,10 @@ def numeric_times(t: Any, description: Description) -> Any:
         return dates_to_numbers(texts, str(units)).reshape(values.shape)
     except ValueError as error:
         raise UserError(f"times cannot be read as ISO dates ({error}); write them like 2020-01-31T12:00") from error
+
+
+def _is_cftime(value: object) -> bool:
+    return type(value).__module__.split(".")[0] == "cftime"
 
 
 def unit_vectors(x: Any, description: Description) -> Any:
@@ -128,7 +131,7 @@ class _FrameColumns(Columns):
         values = column.to_numpy()
         if values.dtype.kind in "fiubM":
             return values
-        if len(values) and is_cftime(values[0]):
+        if len(values) and _is_cftime(values[0]):
             return cftimes_to_numbers(values, self._time_units)
         return np.array(["" if value is None or value != value else str(value) for value in values.tolist()], object)
 

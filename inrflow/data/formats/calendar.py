@@ -96,11 +96,6 @@ def numbers_to_cftimes(t: np.ndarray, units: str) -> np.ndarray | None:
     return np.asarray(cftime.num2date(t, *own))
 
 
-def is_cftime(value: object) -> bool:
-    """Whether a value is a date of the package cftime."""
-    return type(value).__module__.split(".")[0] == "cftime"
-
-
 def number_to_date(t: float, units: str | None) -> str | None:
     """The ISO date of time `t` in `units`, to the minute; None where these are no calendar units."""
     if parse_units(units) is None:

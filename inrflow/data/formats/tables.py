@@ -11,7 +11,9 @@ import numpy as np
 from inrflow.data.description import Description
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.columns import BLOCK_ROWS, PointTable
-from inrflow.data.formats.registry import format_for_writing, format_of
+from inrflow.data.formats.registry import ReadOptions, format_for_writing, format_of
+from inrflow.data.formats.streams.stations import StationTables
+from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.observations import Observations
 
 __all__ = ["PointReader", "PointTable", "PointWriter", "read_observations", "read_points", "write_points"]
@@ -40,13 +42,21 @@ def read_points(path: str | os.PathLike[str], description: Description) -> Point
     return PointTable(trajectory, t, x, columns, tables[0].grid)
 
 
-def read_observations(path: str | os.PathLike[str], description: Description) -> dict[int, Observations]:
+def read_observations(path: str | os.PathLike[str], description: Description, stations: str | None = None
+                      ) -> dict[int, Observations]:
     """Observations by trajectory number, from a file in any of the formats of PointReader with a column per channel.
 
-    An empty cell or NaN is a missing value. Raises UserError where a channel or coordinate is missing, and where a
-    table of text has a column that is none of those expected.
+    An empty cell or NaN is a missing value. stations: a table with the names and places of stations, for tables that
+    have a column for each, or a column of names; tables with coordinates of their own are read as they are. Raises
+    UserError where a channel or coordinate is missing, and where a table of text has a column that is none of those
+    expected.
     """
-    return format_of(Path(path)).observations(Path(path), description)
+    kind = format_of(Path(path))
+    if stations is not None and isinstance(kind, TableFormat):
+        named = StationTables(kind, ReadOptions(description.channels, stations=stations))
+        if named.fits(Path(path)):
+            kind = named
+    return kind.observations(Path(path), description)
 
 
 class PointWriter:

@@ -4,7 +4,9 @@ import numpy as np
 import pandas
 import pytest
 
+from inrflow.data.description import Description
 from inrflow.data.formats.convert import convert
+from inrflow.data.formats.tables import read_observations
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 
@@ -48,6 +50,21 @@ def test_a_column_of_names(tmp_path, places):
     about, series = read(tmp_path / "long.csv", places)
     assert about.channels == ("t2m",)
     check(series)
+
+
+def test_observations_are_given_in_the_same_tables(tmp_path, places):
+    about = Description("net", ("t2m",), ("x", "y"), time_units="hours since 2024-01-01")
+    wide = pandas.DataFrame(VALUES, columns=["101", "7", "33"]).assign(time=HOURS)
+    long = pandas.DataFrame({"time": np.repeat(HOURS, 3), "station": np.tile([101, 7, 33], 6), "t2m": VALUES.ravel()})
+    placed = long.merge(PLACES.rename(columns={"station_id": "station"})[["station", "x", "y"]])
+    for name, table in (("wide", wide), ("long", long), ("placed", placed.drop(columns="station"))):
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+        frames = read_observations(tmp_path / f"{name}.csv", about, places)[0].frames()
+        np.testing.assert_allclose(frames.t, np.arange(6))
+        check({tuple(x): frames.u[:, k, 0] for k, x in enumerate(frames.x.tolist())})
+    wide.rename(columns=str.upper).rename(columns={"101": "a", "7": "b", "33": "c"}).to_csv(tmp_path / "other.csv")
+    with pytest.raises(UserError, match="none is a station"):
+        read_observations(tmp_path / "other.csv", about, places)
 
 
 def test_what_does_not_fit_is_named(tmp_path, places):

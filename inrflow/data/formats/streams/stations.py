@@ -31,6 +31,12 @@ class StationTables(TableFormat):
     def sniff(self, path: Path, start: bytes) -> bool:
         return False
 
+    def fits(self, path: Path) -> bool:
+        """Whether a table has a column for some station, or no places of its own."""
+        with self.kind.open_columns(path) as columns:
+            axes = next(iter(self.places.values()), {})
+            return any(_key(name) in self.places for name in columns.names) or not set(axes) <= set(columns.names)
+
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
         return StationColumns(self.kind.open_columns(path), path, self)
 
