@@ -74,7 +74,8 @@ class RadialFeatures(Embedding):
     def evaluate_harmonics(self, x: Tensor) -> Tensor:
         inputs = self.inner(x.double()).reshape(-1, self.inputs)
         weights = self.weights.double()
-        values = torch.cat([self._kernel(part) @ weights for part in inputs.split(_BLOCK)])
+        parts = [inputs] if torch.compiler.is_compiling() else inputs.split(_BLOCK)  # exported for any number of points
+        values = torch.cat([self._kernel(part) @ weights for part in parts])
         return torch.cat([self.inner.evaluate_harmonics(x), values.to(x.dtype).reshape(*x.shape[:-1], -1)], -1)
 
     def harmonic_slopes(self, x: Tensor) -> Tensor:

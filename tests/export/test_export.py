@@ -9,6 +9,8 @@ from small_surrogates import UNIT, law, network, seen
 
 from inrflow import Observations, Surrogate
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.decoders.embeddings import make_embedding
+from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.domains import Box, Sphere
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.errors import UserError
@@ -119,3 +121,18 @@ def test_the_command_writes_a_folder_that_can_be_loaded_and_never_a_full_one(tin
     assert "**this model**" in (tmp_path / "out" / "README.md").read_text()
     again = inrflow_command("export", f"run={tiny_run.run}", f"output={tmp_path / 'out'}")
     assert again.code == 2 and "not empty" in again.err
+
+
+def test_radial_functions_are_exported_for_any_number_of_points():
+    x = torch.rand(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    embedding = RadialFeatures.through(make_embedding([0.0, 0.0], [1.0, 1.0], None, None, harmonics=0), x, x.sin())
+
+    class Functions(torch.nn.Module):
+        def forward(self, x):
+            return embedding.evaluate_harmonics(x)
+
+    points = {"x": {0: torch.export.Dim("points", min=1)}}
+    program = torch.export.export(Functions(), (x,), dynamic_shapes=points, strict=False).module()
+    for count in (1, 700):
+        asked = torch.rand(count, 2, dtype=torch.float64)
+        torch.testing.assert_close(program(asked), embedding.evaluate_harmonics(asked))
