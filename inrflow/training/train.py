@@ -46,12 +46,14 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
                 chosen.why = f"{_words(row, chosen)} forecasts held-out data better"
             best, chosen = candidate, row
 
-    def over() -> str | None:
-        return "the time is over" if run.budget.over and best is not None else None
+    def over(recipe: Recipe) -> str | None:
+        """A candidate that takes seconds is worth them where nothing explains the data, however late."""
+        quick = getattr(recipe, "is_quick", lambda _: False)(run.problem)
+        return "the time is over" if run.budget.over and best is not None and not quick else None
 
     recipes = recipes_named(run.config.recipe) if recipes is None else recipes
     for recipe in sorted(recipes, key=lambda recipe: is_late(recipe, run.problem)):
-        reason = run.judge.enough(best) or recipe.applies(run.problem, best) or over()
+        reason = run.judge.enough(best) or recipe.applies(run.problem, best) or over(recipe)
         if reason is not None:
             run.log.skip(recipe.name, reason)
             continue

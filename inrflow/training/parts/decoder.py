@@ -57,7 +57,10 @@ def fit_decoder(run: Run) -> FittedDecoder:
     sufficient = HARMONICS_SUFFICE if run.problem.source.time_bins is None else HARMONICS_SUFFICE_ASYNCHRONOUS
     harmonics = None if run.config.decoder.depth else _fit_harmonics(run, frames, sufficient)
     if harmonics is None:
-        return _fit_patterns(run, frames) or fit_trunk(run)
+        patterns = _fit_patterns(run, frames)
+        if patterns is None and run.budget.over:
+            raise RuntimeError("no time is left for a trunk")
+        return patterns or fit_trunk(run)
     if float(harmonics.modes.noise.mean()) < sufficient:
         run.budget.record("decoder", 0)
         return _with_interpolation_error(frames, harmonics)

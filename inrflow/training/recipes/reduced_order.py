@@ -5,6 +5,7 @@ Delays where single frames are no state, contexts where trajectories belong to s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -25,7 +26,9 @@ from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
+from inrflow.training.complete import assemble
 from inrflow.training.judge import integration_step, rollout_error
+from inrflow.training.margins import LONGER_WINDOW
 from inrflow.training.parts.asynchronous import follow_quadratic_motion, resolve_times
 from inrflow.training.parts.codes import affordable_copies, encode_all, wanted_copies
 from inrflow.training.parts.decoder import FittedDecoder, decoder_training, fit_decoder, fit_modes
@@ -45,12 +48,18 @@ _COPIES_SHARE = 0.15
 _QUADRATIC_SHARE, _MEMORY_SHARE = 0.3, 0.3  # of the time, at most
 _LONG_SERIES = 200  # frames
 _LIMITED = 0.5  # codes a transition
+_FEW_VALUES = 5e6
 
 
 class ReducedOrderRecipe:
     """POD codes of an affine decoder, dynamics in closed form."""
 
     name = "reduced_order"
+
+    def is_quick(self, problem: Problem) -> bool:
+        """Whether a candidate takes a few seconds: components of few values at shared points need no training."""
+        values = problem.source.times.numel() * problem.source.points * len(problem.description.channels)
+        return problem.source.shared_points and values < _FEW_VALUES
 
     def applies(self, problem: Problem, best: Candidate | None) -> str | None:
         """None, or why POD codes are not tried."""
@@ -96,12 +105,26 @@ class ReducedOrderRecipe:
             chosen = choose_quadratic(run, chosen, search.floor, sizes)
         if run.problem.source.time_bins is not None:
             fitted, chosen = follow_quadratic_motion(run, fitted, codes, chosen, copies)
+        delayed = chosen
         with run.budget.part(_MEMORY_SHARE, lambda: run.log.say("delay embedding: time is over")):
-            chosen = choose_memory(run, chosen, sizes)
+            delayed = choose_memory(run, chosen, sizes)
+        candidate = self._candidate(run, fitted, delayed)
+        if delayed.memory > chosen.memory:  # states were exact so far; users' come from observed frames
+            other = self._candidate(run, replace(fitted, decoder=copy.deepcopy(fitted.decoder)), chosen)
+            models = assemble(candidate), assemble(other)
+            frames = max(run.problem.fewest_observed, models[0].window)
+            errors = [run.judge.error(model, frames) for model in models]
+            if not errors[0] < LONGER_WINDOW * errors[1]:
+                run.log.say(f"delay embedding: left out, for forecasts from {frames} observed frames have an error of "
+                            f"{errors[0]:.2e} of the variance, without delays {errors[1]:.2e}")
+                candidate, delayed.row.why = other, "observed frames do not tell delayed codes well"
+                chosen.row.why = ""
+        yield candidate
+
+    def _candidate(self, run: Run, fitted: FittedDecoder, chosen: ChosenDynamics) -> Candidate:
         leading = fitted.leading(chosen.size)
-        yield closed_form_candidate(
-            run, self.name, leading.decoder, leading.modes.prior(), chosen, fitted.interpolation_error, fitted
-        )
+        return closed_form_candidate(run, self.name, leading.decoder, leading.modes.prior(), chosen,
+                                     fitted.interpolation_error, fitted)
 
 
 def closed_form_candidate(
