@@ -96,6 +96,8 @@ def test_a_recipe_that_fails_numerically_is_passed_over_and_said_so(data, tmp_pa
 def test_a_late_recipe_comes_last_and_none_begins_when_the_time_is_over(data, tmp_path):
     late, first, second = Stub("late", (STILL, 0.9)), Stub("first", (RATES, 0.1)), Stub("second", (RATES, 0.2))
     late.is_late = lambda problem: len(problem.validation) > 0
+    quick = Stub("quick", (STILL, 0.3))
+    quick.is_quick = lambda problem: problem.source.shared_points
     now = [0.0]
 
     def finished():
@@ -104,8 +106,8 @@ def test_a_late_recipe_comes_last_and_none_begins_when_the_time_is_over(data, tm
 
     second.propose = lambda _: finished()
     with run_on(data, tmp_path, clock=lambda: now[0]) as run:
-        surrogate = train(run, [late, first, second])
+        surrogate = train(run, [late, first, second, quick])
     record = json.loads((tmp_path / "candidates.json").read_text())
-    assert [row["recipe"] for row in record["candidates"]] == ["first", "second"]
+    assert [row["recipe"] for row in record["candidates"]] == ["first", "second", "quick"]
     assert record["not_applied"] == [{"recipe": "late", "why": "the time is over"}]
     assert torch.equal(rates(surrogate), RATES)
