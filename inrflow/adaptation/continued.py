@@ -46,7 +46,7 @@ from inrflow.training.run import Run
 _GROWN = 2.0  # times the values from which on more may be found in them than was
 _KEPT_BACK, _OF_ALL = 0.5, 0.2  # of the new frames or trajectories; of all frames where no times are new
 _FEWEST_HELD = 0.6  # share of the kept-back values that 90 % intervals of the old model must hold
-_WINDOWS, _TRAJECTORIES = 8, 64  # that judge, of a series and of many
+_WINDOWS, _TRAJECTORIES = 4, 64  # that judge, of a series and of many
 _LENGTH = 3  # frames of the flights that refine coefficients
 _SHARE = 0.1  # of the time for these
 
