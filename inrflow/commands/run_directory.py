@@ -49,8 +49,9 @@ class RunDirectory:
 
     def _require_new(self) -> None:
         if self.begun:
-            raise UserError(f"{self.path} holds a run already; choose another output=DIR, or continue it with "
-                            f"inrflow train resume={self.path}")
+            goes_on = "" if (self.path / ADAPT_FILE).exists() else f", or continue it with inrflow train " \
+                f"resume={self.path}"
+            raise UserError(f"{self.path} holds a run already; choose another output=DIR{goes_on}")
 
     @contextmanager
     def held(self, again: bool = False) -> Iterator[None]:

@@ -162,7 +162,7 @@ def main() -> int:
                 if command.again is not None and (target / "config.yaml").exists():
                     run(folder, *command.again)
                 elif process.returncode:
-                    whole = target.is_file()  # had its name already: then it must be whole
+                    whole = target.is_file() or (target / "config.yaml").exists()  # written last: then it must be whole
                     if not whole:
                         run(folder, *command.arguments)
                 found = content(target)
