@@ -208,9 +208,8 @@ class LawField(nn.Module):
         self.library, self.channels = library, theta.shape[1]
         self.network = library.network if bool((theta[library.sines] != 0).any()) else None
         self.register_buffer("theta", theta)
-        small = self.channels * len(library.eigenvalues) <= _DENSE
-        allowed = library.allowed  # rates of all channels may be further ones
-        self.allowed = None if allowed is None else allowed.repeat(self.channels // len(allowed), 1)
+        small, allowed = self.channels * len(library.eigenvalues) <= _DENSE, library.allowed
+        self.allowed = None if allowed is None else allowed.repeat(self.channels // len(allowed), 1)  # rates too
         self._linear = [j for j in active if library.terms[j].linear
                         and (small and library.terms[j].axis < SECOND  # others are bounded: no step needs them exact
                              or not (library.terms[j].varies or library.terms[j].axis != VALUE))]
