@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from blind_data import _bumps, _etd, _quadratic
-from data_makers import FRAMES, Fields, bumps, reacting, solve, write_fields
+from data_makers import FRAMES, Fields, bumps, reacting, solve, write_problems
 from shape_data import _polygon
 
 TRAIN, TEST = 24, 8
@@ -281,15 +280,5 @@ MAKERS = {maker.__name__: maker for maker in (
     gas_line, gas_box, sorption, magnetic, tracer, stratified, ginzburg_landau, predators, chemotaxis, porous)}
 
 
-def write(name: str, folder: Path, seed: int = 0) -> None:
-    """Training and test trajectories of one problem."""
-    t, x, u, attributes = MAKERS[name](np.random.default_rng(seed), TRAIN + TEST)
-    for part, rows in (("train", slice(TRAIN)), ("test", slice(TRAIN, None))):
-        write_fields(folder / f"{name}_{part}.h5", name, (t, x, u[rows], attributes))
-
-
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    target.mkdir(parents=True, exist_ok=True)
-    for problem in sys.argv[2:] or MAKERS:
-        write(problem, target)
+    write_problems(sys.argv[1:], MAKERS, TRAIN, TEST)

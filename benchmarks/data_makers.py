@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -66,3 +67,21 @@ def write_fields(path: Path, name: str, fields: Fields, **arrays: np.ndarray) ->
         file.attrs.update({"format": "inrflow-trajectories", "version": 1, "name": name} | own)
         file.attrs.create("channels", attributes.get("channels", list("uvw"[: u.shape[-1]])), dtype=text)
         file.attrs.create("coordinates", list("xyz"[: x.shape[-1]]), dtype=text)
+
+
+def write_problem(name: str, folder: Path, makers: Mapping[str, Callable], train: int, test: int, seed: int = 0
+                  ) -> None:
+    """Files NAME_train.h5 and NAME_test.h5 of so many trajectories of one problem."""
+    t, x, u, attributes = makers[name](np.random.default_rng(seed), train + test)
+    for part, rows in (("train", slice(train)), ("test", slice(train, None))):
+        write_fields(folder / f"{name}_{part}.h5", name, (t, x, u[rows], attributes))
+
+
+def write_problems(arguments: Sequence[str], makers: Mapping[str, Callable], train: int, test: int,
+                   numbers: Mapping[str, tuple[int, int]] = MappingProxyType({})) -> None:
+    """Those of the named problems, all of them by default, of arguments FOLDER [NAME ...]; `numbers`: of trajectories,
+    where they are other ones."""
+    target = Path(arguments[0])
+    target.mkdir(parents=True, exist_ok=True)
+    for name in arguments[1:] or makers:
+        write_problem(name, target, makers, *numbers.get(name, (train, test)))

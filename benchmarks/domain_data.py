@@ -8,12 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import shape_data
 import sphere_data
-from data_makers import FRAMES, Fields, bumps, solve, write_fields
+from data_makers import FRAMES, Fields, bumps, solve, write_problems
 from scipy.fft import dct, dst, idct, idst, irfft2, rfft2
 from scipy.integrate import solve_ivp
 from scipy.ndimage import map_coordinates
@@ -283,16 +282,5 @@ NUMBERS = {"shallow_water": (12, 4), "fhn_solid": (12, 4),  # of trajectories; o
            "turbulence": (48, 8), "turbulence_thin": (48, 8)}
 
 
-def write(name: str, folder: Path, seed: int = 0) -> None:
-    """Training and test trajectories of one problem."""
-    train, test = NUMBERS.get(name, (TRAIN, TEST))
-    t, x, u, attributes = MAKERS[name](np.random.default_rng(seed), train + test)
-    for part, rows in (("train", slice(train)), ("test", slice(train, None))):
-        write_fields(folder / f"{name}_{part}.h5", name, (t, x, u[rows], attributes))
-
-
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    target.mkdir(parents=True, exist_ok=True)
-    for problem in sys.argv[2:] or MAKERS:
-        write(problem, target)
+    write_problems(sys.argv[1:], MAKERS, TRAIN, TEST, NUMBERS)

@@ -15,7 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from neural_data import MAKERS, write
+from data_makers import write_problem
+from neural_data import MAKERS, TEST, TRAIN
 
 WAYS = {"network": (), "short": ("dynamics.network=off",), "neural": ("recipe=neural",)}
 
@@ -28,7 +29,7 @@ def figures(report: dict) -> str:
 def row(folder: Path, name: str, way: str, minutes: float, seed: int) -> None:
     """Train one way on one data set, and print its figures."""
     if not (folder / f"{name}_test.h5").exists():
-        write(name, folder, seed)
+        write_problem(name, folder, MAKERS, TRAIN, TEST, seed)
     run = folder / f"{name}_{way}_{seed}"
     began = time.perf_counter()
     done = subprocess.run(
