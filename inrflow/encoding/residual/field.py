@@ -111,6 +111,7 @@ class ChannelField:
         offsets: what is constant in time, or None. on_codes: whether it is around what codes give.
         weight: that it has beside codes, and its decay outside of the observations.
         spread: factors on its own standard deviations between the observations and outside of them.
+        fewest: observed places of a frame with fewer of which codes are alone, for they do better there.
         growth: level and power of the deviation, level h^power, that comes to it a time h outside of them: what was
             there at the nearest observed time is the less known, the longer ago that is.
     """
@@ -122,6 +123,7 @@ class ChannelField:
     decay: Decay = Decay()
     spread: tuple[float, float] = (1.0, 1.0)
     growth: tuple[float, float] = (0.0, 1.0)
+    fewest: float = 0.0
 
     @classmethod
     def fit(
@@ -191,7 +193,7 @@ class Conditioned:
         y = field.places(rows.x)
         for c, channel in enumerate(field.channels):
             seen = np.isfinite(rows.u[:, c])
-            if channel is None or not seen.any():
+            if channel is None or not seen.any() or seen.sum() < channel.fewest * len(np.unique(rows.t[seen])):
                 self._sites.append(None)
                 continue
             u = rows.u[seen, c] - (codes[seen, c] if channel.on_codes else 0.0)
@@ -367,7 +369,7 @@ def _state(channel: ChannelField) -> dict[str, Any]:
                     "covariance": _covariance_state(offsets.covariance)}
     return {"covariance": _covariance_state(channel.covariance), "offsets": constant, "on_codes": channel.on_codes,
             "weight": channel.weight, "decay": asdict(channel.decay), "spread": list(channel.spread),
-            "growth": list(channel.growth)}
+            "growth": list(channel.growth), "fewest": channel.fewest}
 
 
 def _channel(state: dict[str, Any]) -> ChannelField:
@@ -375,7 +377,8 @@ def _channel(state: dict[str, Any]) -> ChannelField:
     offsets = None if constant is None else Offsets(
         constant["x"].numpy(), constant["value"].numpy(), _covariance(constant["covariance"]))
     return ChannelField(_covariance(state["covariance"]), offsets, state["on_codes"], state["weight"],
-                        Decay(**state["decay"]), tuple(state["spread"]), tuple(state.get("growth", (0.0, 1.0))))
+                        Decay(**state["decay"]), tuple(state["spread"]), tuple(state.get("growth", (0.0, 1.0))),
+                        state.get("fewest", 0.0))
 
 
 def _covariance_state(covariance: Covariance) -> dict[str, Any]:

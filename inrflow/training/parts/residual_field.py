@@ -6,6 +6,7 @@ windows, and after these at places held out and seen.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -49,6 +50,7 @@ _KEPT = (0.0, 0.25, 0.5, 0.75)
 _FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places are better
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
 _SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter where others have used up all of it
+_SHARES_SEEN, _FEWEST = (5, 20), 12  # one of so many places seen, and the fewest
 _FITS = (6.0, 14.0)  # of the simplest form that searches of more and more variants take as long as
 
 
@@ -113,8 +115,36 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     if effort:
         run.budget.record("residual_variants", tried)
     if any(chosen):
+        if problem.source.shared_points and problem.source.time_bins is None and not few:
+            chosen = _where_many(chosen, judged, problem, places, run.config.seed)
         surrogate.residual = ResidualField(places, tuple(chosen))
     return surrogate
+
+
+def _where_many(chosen: list[ChannelField | None], judged: Surrogate, problem: Problem, places: Places, seed: int
+                ) -> list[ChannelField | None]:
+    """The processes of channels with the fewest observed places from which on each does better than codes alone: they
+    were chosen where most of the places of training are seen, and users may see few of them."""
+    count, fewest = problem.source.points, [0.0] * len(chosen)
+    before = count * (1 - 1 / _FOLDS)
+    for kept in sorted({max(count // share, _FEWEST) for share in _SHARES_SEEN} | {_FEWEST}, reverse=True):
+        for fold in _folds(judged, problem, seed, kept) if kept < count / 2 else ():
+            for c, channel in enumerate(chosen):
+                if channel is None or fewest[c]:
+                    continue
+                errors = Comparison.joined([_against(fold.between, channel, c, fold, places)])
+                given, alone = (float(errors.mean_square(torch.full_like(errors.lead, weight)).mean())
+                                for weight in (channel.weight, 0.0))
+                fewest[c] = 0.0 if given <= alone else math.sqrt(kept * before)
+        before = kept
+    return [channel and replace(channel, fewest=least) for channel, least in zip(chosen, fewest, strict=True)]
+
+
+def _against(targets: Targets, channel: ChannelField, c: int, fold: Fold, places: Places) -> Comparison:
+    """What the process of a channel, given what a fold observes, differs from codes."""
+    one = channel if channel.offsets is None else replace(channel, offsets=channel.offsets.without(fold.places))
+    field = ResidualField(places, (*(None,) * c, one, *(None,) * (targets.error.shape[1] - c - 1)))
+    return targets.against([Conditioned(field, *pair, lambda x: torch.empty(0)) for pair in fold.observed], c)
 
 
 def _clean(surrogate: Surrogate, problem: Problem) -> bool:
@@ -175,12 +205,8 @@ def _weighed(
     between the observed places, and its mean squared error ahead of them."""
     between, ahead = [], []
     for fold in folds:
-        one = channel if channel.offsets is None else replace(channel, offsets=channel.offsets.without(fold.places))
-        others = (None,) * (fold.between.error.shape[1] - c - 1)
-        field = ResidualField(places, (*(None,) * c, one, *others))
-        conditioned = [Conditioned(field, *pair, lambda x: torch.empty(0)) for pair in fold.observed]
-        between.append(fold.between.against(conditioned, c))
-        ahead.append(fold.ahead.against(conditioned, c))
+        between.append(_against(fold.between, channel, c, fold, places))
+        ahead.append(_against(fold.ahead, channel, c, fold, places))
     inside, outside = Comparison.joined(between), Comparison.joined(ahead)
     weights = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
     # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
@@ -273,21 +299,23 @@ class Fold:
     apart: Rows
 
 
-def _folds(surrogate: Surrogate, problem: Problem, seed: int) -> Iterator[Fold]:
-    """Places held out in turn, a part each; moving or scattered points: values."""
+def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None = None) -> Iterator[Fold]:
+    """Places held out in turn, a part each, as though training had not seen them; moving or scattered points: values.
+
+    Or all places but a few that are kept, which training has seen.
+    """
     inner, past = _windows(surrogate, problem)
     points = inner.u.shape[2]
     if points < 2 * _FOLDS:
         return
-    part = np.arange(points)
-    part[np.random.default_rng([seed, 23]).permutation(points)] = np.arange(points) % _FOLDS
-    for fold in range(_FOLDS):
-        held = torch.as_tensor(part == fold)
+    rank = np.random.default_rng([seed, 23]).permutation(points).argsort()
+    for out in [rank % _FOLDS == fold for fold in range(_FOLDS)] if kept is None else [rank >= kept]:
+        held = torch.as_tensor(out)
         window = _at(inner.first_frames(past), ~held)
         if not bool(window.observed.any(1).all()):
             continue
         model = replace(surrogate, residual=None)
-        if problem.source.shared_points and points <= MOST_POINTS:
+        if kept is None and problem.source.shared_points and points <= MOST_POINTS:
             model = replace(model, decoder=known_at(model.decoder, window.x[0, 0]))
         estimate = _estimate(model, window)
         last = estimate.t.nan_to_num(nan=-torch.inf).amax(1)

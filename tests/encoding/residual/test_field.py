@@ -54,7 +54,7 @@ def combined(one: Conditioned, t: list[float], x: np.ndarray, mean: float, std: 
 
 
 def test_it_is_the_same_after_storing(tmp_path):
-    original = field(offsets=OFFSETS, weight=0.7, decay=Decay(3.0, 0.25, True), spread=(0.9, 1.2))
+    original = field(offsets=OFFSETS, weight=0.7, decay=Decay(3.0, 0.25, True), spread=(0.9, 1.2), fewest=7.0)
     save_tensors(tmp_path / "field", original.state())
     again = ResidualField.from_state(load_tensors(tmp_path / "field")[0])
     x = np.random.default_rng(4).uniform(0, 1, (5, 2))

@@ -127,3 +127,32 @@ def test_every_channel_of_stations_is_kriged_where_time_ends_after_the_first(tmp
     surrogate = inrflow.fit(Problem.open(tmp_path / "two.h5", *settings))
     assert surrogate.residual is not None and None not in surrogate.residual.channels
     assert forms == [True, False]
+
+
+def test_codes_are_alone_where_few_of_the_places_of_dense_maps_are_seen(tmp_path, monkeypatch):
+    """Four large patterns, on short waves: neighbours tell these, few places the patterns."""
+    random = np.random.default_rng(2)
+    x, t = random.uniform(0, 1, (200, 2)), np.arange(32.0)
+    patterns = np.cos(np.pi * np.array([[1, 0], [0, 1], [1, 1], [2, 0]]) @ x.T)
+    k = random.standard_normal((60, 2)) * 25
+    waves = np.cos((x @ k.T)[None] + random.uniform(0, 6.3, (32, 1, 60))).sum(-1) / np.sqrt(30)
+    u = (random.standard_normal((32, 4)) @ patterns + 0.5 * waves)[..., None]
+    write_trajectories(tmp_path / "maps.h5", t, x, u[None], ABOUT)
+    monkeypatch.setattr(fit, "_ITERATIONS", 5)
+    monkeypatch.setattr(fit, "CHANGES", ())
+    surrogate = inrflow.fit(Problem.open(tmp_path / "maps.h5", "recipe=series", "training.minutes=0.3",
+                                         "training.steps.residual_field=1"))
+    assert surrogate.residual is not None
+    channel, = surrogate.residual.channels
+    assert channel is not None and 12 < channel.fewest < 130
+    errors = {}
+    for seen in (12, 170):
+        for name, field in (("field", replace(surrogate.residual, channels=(replace(channel, fewest=0.0),))),
+                            ("codes", None), ("chosen", surrogate.residual)):
+            model = replace(surrogate, residual=field)
+            maps = [model.assimilate(inrflow.Observations(t[n : n + 1], x[:seen], u[n : n + 1, :seen])).frames(
+                t[n : n + 1], x)[0, seen:] - u[n, seen:] for n in range(0, 32, 8)]
+            errors[seen, name] = float(np.mean(np.square(maps)))
+    assert errors[12, "chosen"] == pytest.approx(errors[12, "codes"], rel=1e-5)
+    assert errors[12, "codes"] < errors[12, "field"]
+    assert errors[170, "chosen"] == errors[170, "field"] < errors[170, "codes"]
