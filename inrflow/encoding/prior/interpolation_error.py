@@ -18,7 +18,7 @@ from inrflow.numerics.normal import HALF_WIDTH_90
 MOST_POINTS = 4096  # more points are assumed to be dense enough
 _RIDGES = tuple(10.0**k for k in range(-10, 0))
 _NEIGHBOURS = 4
-_ALONE = 1e-9  # spacing of a single point: all others are as unknown as the variance says
+_ALONE = 1e-9  # spacing of a single point, or of one that is there twice: others are as unknown as the variance says
 _BLOCK = 4096
 
 
@@ -45,7 +45,8 @@ class InterpolationError:
     def between(cls, points: Tensor, variance: Tensor) -> InterpolationError:
         """From the leave-one-out variance (M, C) at points (M, d)."""
         spacing = spacings(points.double())
-        return cls(points.double(), spacing.where(torch.isfinite(spacing), _ALONE), variance.double())
+        apart = torch.isfinite(spacing) & (spacing > 0)  # not the many points that a grid has at a pole
+        return cls(points.double(), spacing.where(apart, _ALONE), variance.double())
 
     def __call__(self, x: Tensor) -> Tensor:
         """Variance (..., C) at points x (..., d)."""

@@ -43,6 +43,13 @@ def test_a_single_place_is_known_and_all_others_are_as_unknown_as_its_variance()
     assert known(torch.tensor([[0.0, 0.0], [0.1, 0.0], [5.0, 1.0]]))[:, 0].tolist() == pytest.approx([0.0, 0.3, 0.3])
 
 
+def test_points_that_are_there_twice_as_at_a_pole_are_known_and_no_place_is_not_a_number():
+    points = torch.tensor([[0.0, 0.0, 1.0]] * 3 + [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]).double()
+    error = InterpolationError.between(points, torch.ones(5, 1).double())
+    found = error(torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.1, 0.0, 0.99]]))[:, 0]
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.0, 1.0]).double())
+
+
 def test_without_points_there_is_no_variance_anywhere():
     unseen = InterpolationError.none(3, 2)
     torch.testing.assert_close(unseen(uniform(4, 5, 3, seed=1)), torch.zeros(4, 5, 2).double())
