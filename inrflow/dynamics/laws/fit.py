@@ -190,13 +190,12 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if clock:  # at this pace: what comes last is worth as much as what comes first
         pace = (began - start) / max(given - clock(), 1e-3)
         seconds = min(seconds, began - start + _IN_TIME * pace * clock())
-    errors, law = simplest(scored)
+    narrow = errors, law = simplest(scored)
     second, exact = law.has_rates, errors.mean() < _EXACT
     with suppress(OutOfTime), effort.limited(lambda: effort() > start + seconds):
         law = law if exact else shorter_steps(errors, law, judge, start + (1 - _KEPT) * seconds)
         judging = effort() - began
-        kept = 3 * _FINER[0] ** 2 * judging  # for forecasts on more harmonics, if they can be afforded
-        kept = kept if kept < _KEPT * seconds else 0.0
+        kept = more if (more := 3 * _FINER[0] ** 2 * judging) < _KEPT * seconds else 0.0  # for more harmonics
         known, frames = shares_known(codes, spread), states.shape[1]
 
         def along(law: Law, length: int, seconds: float, uncertain: bool | None) -> Refinement:
@@ -206,9 +205,10 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         last = along(law, 2 if second else 1, min(_LAST, 0.1 * seconds), False if second else None)
         noisy, hardly = last.uncertain, 1.0
         if noisy:  # forecasts from single frames tell little
-            law, hardly, kept = widened(law, train), HARDLY, 0.0
-            states, spread = encode(law.codes, train)
-            known, errors = shares_known(law.codes, spread), forecast_errors(law, judge)
+            wide = widened(law, train)
+            states, spread = encode(wide.codes, train)
+            known = shares_known(wide.codes, spread)
+            law, errors, hardly, kept = wide, forecast_errors(wide, judge), HARDLY, 0.0
         lengths = [n for n in ((_SHORT, frames - 1) if noisy else _LENGTHS[second:]) if n < frames and not exact]
         for index, length in enumerate(lengths):
             left = seconds - kept - 2 * judging - (effort() - start)
@@ -216,12 +216,10 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
                 break
             left *= _DESCENT if noisy else 0.5  # the rest is for forecasts
             last = along(law, length, left / (len(lengths) - index), noisy)
-            if noisy:  # longer flights take over where short ones have nothing to add
-                last.deadline = effort() + left
+            last.deadline = effort() + left if noisy else last.deadline  # longer ones where short ones add nothing
             refined = known_contexts(last.run(), train, judge)
             after = forecast_errors(refined, judge)
-            say(f"  along flights of {length}: {errors.mean():.3e} to {after.mean():.3e}, "
-                f"effort {effort() - start:.1f} s")
+            say(f"  along flights of {length}: {errors.mean():.2e} to {after.mean():.2e}, {effort() - start:.1f} s")
             if not worse(after, hardly * errors):
                 law, errors = refined, after
         if not noisy:
@@ -234,6 +232,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         if not isinstance(place, Flows):
             for better in finer(law, train, judge, start + seconds, say, not noisy):
                 law = better  # kept where the time ends before the next
+    if not errors.mean() <= HARDLY * narrow[0].mean():  # the time ended before what is on more harmonics was refined
+        law = narrow[1]
     return standard(law, np.unique(train.systems.number)) if law.count else law
 
 

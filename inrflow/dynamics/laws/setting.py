@@ -235,6 +235,8 @@ def apart(law: Law, other: Law, data: Data) -> float:
 def worse(errors: np.ndarray, others: np.ndarray) -> bool:
     """Whether errors (S,) of trajectories are above others by more than the standard error of the mean difference, to
     which one lost trajectory adds as much as to the mean, or by as much as the others."""
+    if np.isfinite(errors).all() > np.isfinite(others).all():
+        return False
     difference = errors - others
     error = float(difference.std() / math.sqrt(max(len(difference) - 1, 1))) if np.isfinite(errors).all() else -1.0
     return not float(difference.mean()) <= min(error, float(others.mean()))

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from inrflow.domains import Box
 from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.field import LawField, Library
-from inrflow.dynamics.laws.setting import Data, families_of, solenoidal, windows
+from inrflow.dynamics.laws.setting import Data, families_of, solenoidal, windows, worse
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.dynamics.laws.transform import DenseTransform, SeparableTransform
@@ -208,3 +208,11 @@ def test_one_or_two_trajectories_are_parted_so_that_some_judge(trajectories, fra
     t, x, u = (np.zeros(shape) for shape in shapes)
     data = Data(t, x, u, Systems(np.zeros(trajectories, int)))
     assert windows(data).u.shape[:2] == parts
+
+
+@pytest.mark.parametrize(("errors", "others", "expected"), [
+    ([1.0, 1.1, 0.9], [np.inf, 1.0, 1.0], False), ([np.inf, 1.0, 1.0], [1.0, 1.1, 0.9], True),
+    ([1.0, 1.1, 0.9], [1.0, 1.1, 0.9], False), ([2.0, 2.1, 1.9], [1.0, 1.1, 0.95], True),
+])
+def test_forecasts_that_diverge_are_worse_than_any_that_do_not(errors, others, expected) -> None:
+    assert worse(np.array(errors), np.array(others)) is expected
