@@ -242,7 +242,9 @@ def _explain(error: Exception, schema: type, overrides: Sequence[str]) -> str:
         key = override.partition("=")[0]
         if key not in known and "/" not in key and key != "experiment" and not _free(key, schema):
             names = [*known, *ALIASES]
-            near = difflib.get_close_matches(key, names, 1) or difflib.get_close_matches(key.split(".")[-1], names, 1)
+            last = key.split(".")[-1]
+            near = [name for name in known if name.split(".")[-1] == last] or difflib.get_close_matches(
+                key, names, 1) or difflib.get_close_matches(last, names, 1)
             listed = ", ".join(name for name in known if "." not in name)
             hint = f"; did you mean {ALIASES.get(near[0], near[0])}?" if near else f"; known keys: {listed}"
             return f"unknown key {key!r}{hint}"

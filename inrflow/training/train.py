@@ -48,8 +48,9 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
 
     def over(recipe: Recipe) -> str | None:
         """A candidate that takes seconds is worth them where nothing explains the data, however late."""
-        quick = getattr(recipe, "is_quick", lambda _: False)(run.problem)
-        return "the time is over" if run.budget.over and best is not None and not quick else None
+        if not run.budget.over or best is None:
+            return None
+        return None if getattr(recipe, "is_quick", lambda _: False)(run.problem) else "the time is over"
 
     recipes = recipes_named(run.config.recipe) if recipes is None else recipes
     for recipe in sorted(recipes, key=lambda recipe: is_late(recipe, run.problem)):

@@ -57,9 +57,8 @@ _LAST = 3.0  # seconds for standard errors
 _CHOICE = 0.15  # share of the time after which no further boundary conditions and numbers of harmonics are tried
 _IN_TIME = 0.9  # share of the time by the clock that is planned for
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
-_LENGTHS, _SHORT = (1, 3, 9), 3  # frames of the flights that refine coefficients, one after the other; of noisy codes,
-# and of the last ones, by which standard errors are found
-_PAYS = 0.5  # share of the least misfit without contexts that laws with contexts may have
+_LENGTHS, _SHORT = (1, 3, 9), 3  # frames of flights that refine coefficients in turn; of noisy codes, and the last ones
+_PAYS = 0.5  # share of the least misfit of simpler laws that those with contexts and of further families may have
 _AGAIN = 2  # families whose terms are chosen once more at the contexts found
 _WORTH = 0.05  # of the misfit, that a term saves: contexts of few systems make those of many laws alike
 _JUDGED = 5  # candidates are judged, and all others whose misfit is
@@ -80,7 +79,7 @@ _STEPS_WITH_RATES = 64  # of an interval, at most
 _SETTLED = 0.3  # of the error at held-out points: what highest harmonics hold is less where these are not noise
 _OF_RATES, _OF_SECOND_ORDER = 0.35, 0.3  # of the time, for laws of second order; error from which first order's count
 _COMPARED = 2  # laws that are forecast, at least
-_POLYNOMIAL = 1e-5  # share of squared changes that polynomials miss, below which none is divided by a channel
+_POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of them; of the time, after which families are no more compared
 
 
@@ -152,8 +151,9 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     wider = [partial(regressed, one) for one in (
         *in_place[:1], *families.with_multipliers(place, states.shape[2]), *in_place[1:])]
     found, pause = [regressed(families)], effort() + _RANKED * seconds
-    divided = list(families.by_densities(place, codes.harmonics, states)) if found[0][0] > _POLYNOMIAL else []
-    found += map(regressed, divided)
+    each = families.further(place, codes.harmonics, states) if found[0][0] > _POLYNOMIAL else ()
+    further = [(one, its) for one in each if (its := regressed(one))[0] < _PAYS * found[0][0]]
+    found += [its for _, its in further]
     while wider and min(misfit for misfit, _ in found) > _UNEXPLAINED and effort() < pause:
         found.append(wider.pop(0)())
     lowest = min(misfit for misfit, _ in found)
@@ -177,7 +177,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
 
         if wanting() and not data.systems.counts:  # laws along single steps have no contexts
             steps = partial(along_single_steps, place, boundary, codes, train.t, states, spread, until)
-            for family in chain.from_iterable(map(steps, (families, *divided))):
+            for family in chain.from_iterable(map(steps, (families, *(one for one, _ in further)))):
                 for law in family:  # the shorter ones too
                     consider(law, forecast_errors(law, judge))
                     if effort() > until:

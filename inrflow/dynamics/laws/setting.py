@@ -16,7 +16,7 @@ from inrflow.dynamics.laws.codes import HarmonicCodes, held_out_errors, point_se
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.shooting import rates_between
-from inrflow.dynamics.laws.terms import Term, divided, multipliers, short_list, with_vectors
+from inrflow.dynamics.laws.terms import Term, divided, drifting, multipliers, short_list, with_vectors
 from inrflow.dynamics.laws.transform import transform_of
 from inrflow.numerics.effort import effort
 
@@ -332,13 +332,15 @@ class Families:
             yield Families({**self.terms, "multipliers": more}, (
                 ("linear", "multipliers"), ("linear", "multipliers", "transport")))
 
-    def by_densities(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
-        """On boxes, with what is divided by each channel that keeps far from zero in codes (S, T, C, K)."""
-        if not {"linear", "transport", "fluxes"} <= set(self.terms) or not isinstance(domain, Box):
+    def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
+        """Of several channels, with drifts along gradients of others; on boxes, with what is divided by each that keeps
+        far from zero in codes (S, T, C, K)."""
+        if states.shape[2] < 2 or not {"linear", "products", "transport", "fluxes"} <= set(self.terms):
             return
-        frames = states.reshape(-1, *states.shape[2:])
+        drifts, frames = {**self.terms, "drifts": drifting(states.shape[2])}, states.reshape(-1, *states.shape[2:])
+        yield Families(drifts, (("linear", "products", "fluxes", "drifts"), tuple(drifts)))
         fields = transform_of(harmonics, 2).fields(torch.tensor(frames[:: max(len(frames) // _FRAMES, 1)]))
-        for channel, values in enumerate(fields.movedim(1, 0)):
+        for channel, values in enumerate(fields.movedim(1, 0) if isinstance(domain, Box) else ()):
             if bool(values.min() > _FAR * values.max()) and values.std() > _VARIES * values.mean():
                 more = divided(channel, states.shape[2], domain.dimensions)
                 yield Families({**self.terms, **more}, (("linear", "transport", "divided"), (

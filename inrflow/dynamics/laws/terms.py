@@ -195,9 +195,13 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False) -> dict[
         "products": [Term((m,)) for degree in (2, 3) for m in monomials(degree)],
         "transport": odd + [Term(((f, (c, j)),)) for f in value for c in every for j in axes] + flows,
         "fluxes": [*(Term((m,), 1) for degree in (2, 3) for m in monomials(degree)),
-                   *(Term(tuple(((a, j), (b, j)) for j in range(dimensions))) for a, b in gradients),
-                   *(Term((((a, VALUE), (b, LAPLACIAN)),)) for a in every for b in every if a != b)],
+                   *(Term(tuple(((a, j), (b, j)) for j in range(dimensions))) for a, b in gradients)],
     }
+
+
+def drifting(channels: int) -> list[Term]:
+    """a lap b of different channels, which with grad a . grad b make up a drift div(a grad b)."""
+    return [Term((((a, VALUE), (b, LAPLACIAN)),)) for a in range(channels) for b in range(channels) if a != b]
 
 
 def divided(channel: int, channels: int, dimensions: int) -> dict[str, list[Term]]:

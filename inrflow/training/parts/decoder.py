@@ -35,13 +35,14 @@ class FittedDecoder:
     Attributes:
         modes: all of them, of which the decoder may take the leading ones.
         interpolation_error: what it misses where no training frame has a point; None: not known.
-        missed: error at held-out points, share of the variance.
+        missed: error at held-out points, share of the variance; unseen: of a trunk that had not been trained at these.
     """
 
     decoder: AffineDecoder
     modes: OutputModes
     interpolation_error: InterpolationError | None
     missed: float = float("nan")
+    unseen: float = float("nan")
 
     def leading(self, size: int) -> FittedDecoder:
         """The decoder of the leading modes."""
@@ -57,10 +58,7 @@ def fit_decoder(run: Run) -> FittedDecoder:
     sufficient = HARMONICS_SUFFICE if run.problem.source.time_bins is None else HARMONICS_SUFFICE_ASYNCHRONOUS
     harmonics = None if run.config.decoder.depth else _fit_harmonics(run, frames, sufficient)
     if harmonics is None:
-        patterns = _fit_patterns(run, frames)
-        if patterns is None and run.budget.over:
-            raise RuntimeError("no time is left for a trunk")
-        return patterns or fit_trunk(run)
+        return _without_harmonics(run, frames)
     if float(harmonics.modes.noise.mean()) < sufficient:
         run.budget.record("decoder", 0)
         return _with_interpolation_error(frames, harmonics)
@@ -78,21 +76,36 @@ def fit_decoder(run: Run) -> FittedDecoder:
     return trunk if better else _with_interpolation_error(frames, harmonics)
 
 
+def _without_harmonics(run: Run, frames: DecoderTraining) -> FittedDecoder:
+    """Components at shared points where they suffice or the time is over, else whichever of these and a trunk misses
+    less at held-out points."""
+    patterns = _fit_patterns(run, frames)
+    if patterns is not None and (patterns.missed < PATTERNS_SUFFICE or run.budget.over):
+        run.budget.record("decoder", 0)
+        return patterns
+    if run.budget.over:
+        raise RuntimeError("no time is left for a trunk")
+    trunk = fit_trunk(run)
+    if patterns is None or not patterns.missed < trunk.unseen:
+        return trunk
+    run.log.say("decoder: the trunk misses more between the points and is left out")
+    return patterns
+
+
 def _fit_patterns(run: Run, frames: DecoderTraining) -> FittedDecoder | None:
-    """Principal components at points that all frames share, and radial functions through them; None where these are
-    too rough between the points, or a network is asked for."""
+    """Principal components at points that all frames share, and radial functions through them; None where a network is
+    asked for."""
     settings, problem = run.config.decoder, run.problem
     if settings.depth or not issubclass(decoder_class(settings.name), ModulatedSiren) or problem.source.time_bins:
         return None
     found = frames.patterns(problem.embedding(harmonics=0), settings.largest_code_size)
-    if found is None or not found[2] < PATTERNS_SUFFICE:
+    if found is None:
         return None
     embedding, error, missed = found
     decoder = HarmonicDecoder(embedding, len(problem.description.channels)).to(problem.device)
     modes = fit_modes(run, frames, decoder)
     run.log.say(f"decoder: {embedding.harmonics} principal components at the points leave "
                 f"{float(modes.noise.mean()):.1e} of the variance, functions through them miss {missed:.1e} between")
-    run.budget.record("decoder", 0)
     return FittedDecoder(decoder, modes, error, missed).leading(len(modes.variances))
 
 
@@ -155,7 +168,7 @@ def fit_trunk(run: Run, fewest: int = 0) -> FittedDecoder:
     if fewest and steps < (fewest if given is None else 1):
         run.budget.record("decoder", 0)
         raise OutOfTime
-    interpolation_error, mends = None, dense  # where all points are known, nothing between them is asked
+    interpolation_error, mends, error = None, dense, float("nan")  # where all points are known, none between is asked
     if not dense:
         error = run_stage(stage, steps, run.log)
         run.log.say(f"SIREN trunk: {steps} steps, error at held-out points {error:.2e} of the variance")
@@ -168,7 +181,7 @@ def fit_trunk(run: Run, fewest: int = 0) -> FittedDecoder:
         frames.add_radial_features(decoder.double())
     modes = fit_modes(run, frames, decoder)
     missed = frames.held_out_error(decoder, modes)
-    return FittedDecoder(decoder, modes, interpolation_error, missed).leading(len(modes.variances))
+    return FittedDecoder(decoder, modes, interpolation_error, missed, error).leading(len(modes.variances))
 
 
 def decoder_training(run: Run) -> DecoderTraining:
