@@ -25,7 +25,7 @@ from inrflow.runtime.atomic_files import LOCK_FILE, held_folder
 def _free(folder: Path) -> bool:
     """Whether a folder holds nothing, or no more than what an export that was stopped has written."""
     names = {path.name for path in folder.iterdir() if path.name != LOCK_FILE and ".partial" not in path.name}
-    graphs = {f"{part}.{kind}" for part in ("decode", "rate", "step") for kind in ("pt2", "onnx")}
+    graphs = {f"{part}.{kind}" for part in ("decode", "rate", "step") for kind in ("pt2", "onnx")} | {"points.csv"}
     return names <= (graphs | {MODEL_FILE} if "decode.pt2" in names else graphs)
 
 

@@ -20,13 +20,17 @@ def with_residual(
     """An estimate with a residual field conditioned on the observations of a window (internal units)."""
     conditioned: list[Conditioned | None] = []
     for s, (rows, codes) in enumerate(rows_and_codes(decoder, estimate, inner)):
-        known = torch.isfinite(estimate.t[s]).nonzero()[[0, -1], 0]
+        known = torch.isfinite(estimate.t[s]).nonzero()[:, 0]
+        if not len(rows.t) or not len(known):  # none of the frames is of this trajectory
+            conditioned.append(None)
+            continue
+        known = known[[0, -1]]
         states = estimate.mean[s, known, : decoder.code_size]
 
         def edges(x: np.ndarray, states: Tensor = states) -> Tensor:
             return _decoded(decoder, torch.as_tensor(x)[None, None], states[None])[0]
 
-        conditioned.append(Conditioned(residual, rows, codes, edges) if len(rows.t) else None)
+        conditioned.append(Conditioned(residual, rows, codes, edges))
     return replace(estimate, residual=conditioned)
 
 

@@ -162,7 +162,8 @@ def main() -> int:
                 if command.again is not None and (target / "config.yaml").exists():
                     run(folder, *command.again)
                 elif process.returncode:
-                    whole = target.is_file() or (target / "config.yaml").exists()  # written last: then it must be whole
+                    last = ("config.yaml", "README.md")  # of a run, of an export: written last, then it must be whole
+                    whole = target.is_file() or any((target / name).exists() for name in last)
                     if not whole:
                         run(folder, *command.arguments)
                 found = content(target)

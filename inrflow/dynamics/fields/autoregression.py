@@ -164,7 +164,9 @@ class AutoregressionTerm(FieldTerm):
         return result
 
     def over(self, gaps: Tensor) -> Tensor:
-        """Linear maps (S, n, n) of the flow over times (S,), where a generator flows between steps."""
+        """Linear maps (S, n, n) of the flow over times (S,), where a generator flows between steps; the identity over
+        NaN, the times of frames that shorter trajectories lack."""
+        gaps = gaps.nan_to_num(nan=0.0)
         kept, eye = self._cache(), torch.eye(len(self.bias), dtype=torch.float64)
         if len(kept) > _FEW_STEPS:
             kept.clear()
@@ -177,7 +179,7 @@ class AutoregressionTerm(FieldTerm):
 
     def unsure(self, gaps: Tensor) -> Tensor:
         """Variance (S, n) of where states are between steps, after times (S,): none at whole steps."""
-        share = torch.remainder(gaps.double().abs() / self.step, 1.0)
+        share = torch.remainder(gaps.nan_to_num(nan=0.0).double().abs() / self.step, 1.0)
         return 4 * (share * (1 - share))[:, None] * self.between.double()
 
     def _carried(self, states: Tensor, gaps: Tensor) -> Tensor:

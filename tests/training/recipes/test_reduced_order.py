@@ -3,8 +3,11 @@
 import h5py
 import numpy as np
 import pytest
-from runs import run_on
+from runs import run_on, trained_on
 
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.evaluation.evaluate import evaluate
+from inrflow.evaluation.observe import Observe
 from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
 
 
@@ -37,6 +40,23 @@ def test_delays_that_observed_frames_do_not_tell_are_left_out(rod, tmp_path, mon
     with run_on(rod, tmp_path, "training.minutes=0.1", "dynamics.memory=0") as run:
         plain, = ReducedOrderRecipe().propose(run)
     assert candidate.score == plain.score
+
+
+def test_trajectories_of_unequal_lengths_are_evaluated_with_deviations(rod, tmp_path):
+    """Of files whose shorter trajectories end with times that are not numbers."""
+    with h5py.File(rod) as file:
+        t, x, u = (file[name][:] for name in "txu")
+        attributes = dict(file.attrs)
+    times = np.tile(t, (len(u), 1))
+    times[::2, 7:], u[::2, 7:] = np.nan, np.nan
+    with h5py.File(tmp_path / "uneven.h5", "w") as file:
+        file["t"], file["x"], file["u"] = times, x, u
+        file.attrs.update(attributes)
+    model = trained_on(rod, tmp_path / "run", "recipe=reduced_order", "training.minutes=0.1")
+    assert model.integrator.method == "map"
+    with TrajectoryFile(tmp_path / "uneven.h5") as file:
+        report = evaluate(model, file, Observe(1)).report
+    assert report["nmse"]["all"] < 1e-6 and 0.6 < report["coverage_90"] <= 1
 
 
 def test_components_of_few_values_at_shared_points_are_quick(rod, tmp_path):
