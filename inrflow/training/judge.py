@@ -59,16 +59,20 @@ class Judge:
             if not len(self.problem.validation):
                 margin = min(margin, BETTER_ON_FEW)
             return new.score.error + new.score.floor < margin * (best.score.error + best.score.floor)
-        models = assemble(new), assemble(best)
-        frames = max(self.problem.fewest_observed, *(model.window for model in models))
-        contexts = (one.known_contexts(self.problem.validation) for one in (new, best))
-        mine, theirs = (self.error(model, frames, known) for model, known in zip(models, contexts, strict=True))
+        models, _, (mine, theirs) = self.forecasts(new, best)
         log.say(f"validation error of forecasts: {theirs:.2e} of the variance by {best.recipe}, {mine:.2e} by "
                 f"{new.recipe}")
         if len(self.problem.validation):  # an error of single frames counts in full
             mine *= LONGER_WINDOW if models[0].window < models[1].window else 1.0
             theirs *= LONGER_WINDOW if models[0].window > models[1].window else 1.0
         return not theirs < BETTER * mine
+
+    def forecasts(self, *candidates: Candidate) -> tuple[list[Surrogate], int, list[float]]:
+        """Surrogates of candidates, the observed frames that all of them can begin at, and their errors from these."""
+        models = [assemble(one) for one in candidates]
+        frames = max(self.problem.fewest_observed, *(model.window for model in models))
+        contexts = [one.known_contexts(self.problem.validation) for one in candidates]
+        return models, frames, [self.error(model, frames, known) for model, known in zip(models, contexts, strict=True)]
 
     def error(self, surrogate: Surrogate, frames: int = 1, context: ContextPrior | None = None) -> float:
         """Normalised error of forecasts of the validation trajectories from their first frames.

@@ -14,7 +14,7 @@ map is added as a cubic; back in time another map leads, for the inverse of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -145,14 +145,8 @@ class AutoregressionTerm(FieldTerm):
         result = torch.empty(*times.shape, start.shape[1], dtype=start.dtype)
         step = torch.zeros(len(self.bias) + 1, len(self.bias) + 1, dtype=torch.float64)
         step[0, 0], step[1:, 0], step[1:, 1:] = 1.0, self.bias.detach(), self.matrix.detach()
-        now, at = torch.nn.functional.pad(start[:, k:].double(), (1, 0), value=1.0), 0
-        for steps in torch.unique(whole).tolist():
-            if steps - at <= _FEW_STEPS:
-                for _ in range(steps - at):
-                    now = now @ step.T
-            else:
-                now = now @ torch.linalg.matrix_power(step, steps - at).T
-            at = steps
+        begun = torch.nn.functional.pad(start[:, k:].double(), (1, 0), value=1.0)
+        for steps, now in _stepped(step, begun, whole):
             row, column = (whole == steps).nonzero(as_tuple=True)
             here = now[:, 1:] * self._damped(steps)
             values = here[row]
@@ -194,14 +188,8 @@ class AutoregressionTerm(FieldTerm):
             inside = steps - whole > _TIGHT
             anchor = torch.where(inside, (whole - 1).clamp(min=0), whole).long()  # of cubics, one step before
             step, flows, missed = self._operators(way)
-            now, at = states, 0
-            for number in torch.unique(anchor).tolist():
-                if number - at <= _FEW_STEPS:
-                    for _ in range(number - at):
-                        now = now @ step.T
-                else:
-                    now = now @ torch.linalg.matrix_power(step, number - at).T
-                at, here = number, anchor == number
+            for number, now in _stepped(step, states, anchor):
+                here = anchor == number
                 moved, past = now[row[here]], (steps[here] - number)
                 if bool(inside[here].any()):
                     moved = _between(moved, past, self.generators[way].double() * self.step, flows, missed)
@@ -307,6 +295,19 @@ class AutoregressionTerm(FieldTerm):
                     kept.clear()
                 kept[steps] = flow, torch.block_diag(self._error(steps), *past)
         return kept[steps]
+
+
+def _stepped(step: Tensor, states: Tensor, numbers: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Each of some numbers of steps, in increasing order, and the states (S, m) after so many by a map (m, m)."""
+    at = 0
+    for number in torch.unique(numbers).tolist():
+        if number - at <= _FEW_STEPS:
+            for _ in range(number - at):
+                states = states @ step.T
+        else:
+            states = states @ torch.linalg.matrix_power(step, number - at).T
+        at = number
+        yield number, states
 
 
 def _between(start: Tensor, steps: Tensor, generator: Tensor, flows: list[Tensor], missed: list[Tensor]) -> Tensor:

@@ -26,7 +26,6 @@ from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
-from inrflow.training.complete import assemble
 from inrflow.training.judge import integration_step, rollout_error
 from inrflow.training.margins import LONGER_WINDOW
 from inrflow.training.parts.asynchronous import follow_quadratic_motion, resolve_times
@@ -111,9 +110,7 @@ class ReducedOrderRecipe:
         candidate = self._candidate(run, fitted, delayed)
         if delayed.memory > chosen.memory:  # states were exact so far; users' come from observed frames
             other = self._candidate(run, replace(fitted, decoder=copy.deepcopy(fitted.decoder)), chosen)
-            models = assemble(candidate), assemble(other)
-            frames = max(run.problem.fewest_observed, models[0].window)
-            errors = [run.judge.error(model, frames) for model in models]
+            _, frames, errors = run.judge.forecasts(candidate, other)
             if not errors[0] < LONGER_WINDOW * errors[1]:
                 run.log.say(f"delay embedding: left out, for forecasts from {frames} observed frames have an error of "
                             f"{errors[0]:.2e} of the variance, without delays {errors[1]:.2e}")
