@@ -8,8 +8,7 @@ from inrflow.errors import UserError
 if TYPE_CHECKING:
     from inrflow.data.formats.registry import Format, register_format
     from inrflow.data.observations import Observations
-    from inrflow.decoders.base import AffineDecoder, Decoder
-    from inrflow.decoders.registry import register_decoder
+    from inrflow.decoders.base import AffineDecoder, Decoder, register_decoder
     from inrflow.dynamics.fields.base import FieldTerm, register_term
     from inrflow.dynamics.fields.sum import VectorField
     from inrflow.evaluation.metrics.base import Metric, register_metric
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from inrflow.training.problem import Problem
     from inrflow.training.recipes.base import Recipe
     from inrflow.training.recipes.neural import NeuralRecipe
-    from inrflow.training.recipes.registry import register_recipe
+    from inrflow.training.train import register_recipe
 
 __version__ = "0.1.0"
 
@@ -44,11 +43,11 @@ _HOMES = {
     "Surrogate": "model.surrogate",
     "VectorField": "dynamics.fields.sum",
     "fit": "training.fit",
-    "register_decoder": "decoders.registry",
+    "register_decoder": "decoders.base",
     "register_equation": "pdes.equations",
     "register_format": "data.formats.builtin",
     "register_metric": "evaluation.metrics.base",
-    "register_recipe": "training.recipes.registry",
+    "register_recipe": "training.train",
     "register_reference": "evaluation.references.base",
     "register_term": "dynamics.fields.base",
 }

@@ -53,12 +53,12 @@ def registries() -> Iterator[None]:
     """Whatever is registered meanwhile is forgotten afterwards."""
     from inrflow.data.formats import builtin  # noqa: F401
     from inrflow.data.formats import registry as formats
-    from inrflow.decoders import registry as decoders
+    from inrflow.decoders import base as decoders
     from inrflow.dynamics.fields import base as fields
     from inrflow.evaluation.metrics.base import METRICS
     from inrflow.evaluation.references.base import REFERENCES
     from inrflow.pdes.equations import EQUATIONS
-    from inrflow.training.recipes import registry as recipes
+    from inrflow.training import train as recipes
 
     tables = (decoders._CLASSES, fields.TERMS, METRICS, REFERENCES, EQUATIONS)
     lists = (formats.FORMATS, recipes.RECIPES)

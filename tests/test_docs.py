@@ -14,7 +14,7 @@ import torch
 
 import inrflow
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.training.recipes import registry as recipes
+from inrflow.training import train as recipes
 from inrflow.training.recorder import Tried
 
 ROOT = Path(__file__).parents[1]

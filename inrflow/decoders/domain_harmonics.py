@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.decoders.base import Decoder, on_own_device
-from inrflow.decoders.registry import register_decoder
+from inrflow.decoders.base import Decoder, on_own_device, register_decoder
 from inrflow.domains import Harmonics, from_state
 from inrflow.domains.box import BoxHarmonics, grid_of
 from inrflow.numerics.separable import SeparableSum

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inrflow.decoders.registry import register_embedding
+from inrflow.decoders.base import register_embedding
 
 
 @register_embedding("raw")

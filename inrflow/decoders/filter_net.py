@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inrflow.decoders.base import Decoder, on_own_device
+from inrflow.decoders.base import Decoder, on_own_device, register_decoder
 from inrflow.decoders.embeddings import Embedding
-from inrflow.decoders.registry import register_decoder
 from inrflow.errors import UserError
 
 # DINo's grids have both axes linspace(0, 0.5); its input scale refers to a side of this length.

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inrflow.decoders.base import AffineDecoder, on_own_device
+from inrflow.decoders.base import AffineDecoder, on_own_device, register_decoder
 from inrflow.decoders.embeddings import Embedding
-from inrflow.decoders.registry import register_decoder
 
 
 @register_decoder("harmonics")

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inrflow.decoders.base import register_embedding
 from inrflow.decoders.embeddings import Embedding
-from inrflow.decoders.registry import register_embedding
 
 _BLOCK = 256  # points per block of distances to all nodes, which then stays in cache
 _NUGGET = 1e-8

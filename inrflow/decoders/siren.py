@@ -16,9 +16,8 @@ import torch
 from inrflow_kernels import modulated_siren, modulated_siren_jacobian, modulated_siren_jvp, siren_features
 from torch import Tensor, nn
 
-from inrflow.decoders.base import AffineDecoder, on_own_device
+from inrflow.decoders.base import AffineDecoder, on_own_device, register_decoder
 from inrflow.decoders.embeddings import Embedding
-from inrflow.decoders.registry import register_decoder
 
 MODULATIONS = ("shift", "scale", "output")
 

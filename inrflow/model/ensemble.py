@@ -17,8 +17,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.encoding.encode import encode
-from inrflow.encoding.evidence import FREEDOM, PENALTY, squared_innovation
-from inrflow.encoding.posterior import GaussianPrior
+from inrflow.encoding.posterior import FREEDOM, PENALTY, GaussianPrior, squared_innovation
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 
 MEMBERS = 8

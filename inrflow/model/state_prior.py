@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.evidence import training_limit, variance_factor
-from inrflow.encoding.posterior import GaussianPrior
+from inrflow.encoding.posterior import GaussianPrior, training_limit, variance_factor
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.residual.field import Conditioned
 

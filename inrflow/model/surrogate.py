@@ -20,15 +20,14 @@ from inrflow.data.labelled import all_observations_from, observations_from
 from inrflow.data.observations import Observations
 from inrflow.data.plausible import without_wild_values
 from inrflow.data.window import window_of
-from inrflow.decoders.base import Decoder
-from inrflow.decoders.registry import build_decoder, decoder_structure
+from inrflow.decoders.base import Decoder, build_decoder, decoder_structure
 from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator, has_exact_flow
 from inrflow.dynamics.states import CodeData, TimeScale, frames_needed, short_window
 from inrflow.encoding.encode import Encoder, encode
-from inrflow.encoding.evidence import widening
+from inrflow.encoding.posterior import widening
 from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy, continued
@@ -37,8 +36,7 @@ from inrflow.model.gradients import estimate_of
 from inrflow.model.residual import with_residual
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
-from inrflow.model.store import StoredModel, load_model, write_model
-from inrflow.model.stored_values import check_surrogate, plain_values
+from inrflow.model.store import StoredModel, check_surrogate, load_model, plain_values, write_model
 from inrflow.runtime.machine import choose_device
 from inrflow.runtime.shown import Shown
 
@@ -333,7 +331,7 @@ class Surrogate(Shown):
 
     def widening(self, estimate: StateEstimate) -> Tensor:
         """Factors (S,) for the standard deviations of forecasts: 1 inside the training distribution, growing with the
-        Mahalanobis distance of the codes or of the context, whichever is larger (`encoding.evidence.widening`).
+        Mahalanobis distance of the codes or of the context, whichever is larger (`encoding.posterior.widening`).
 
         Distances are measured in units of the estimate's own `factor`, which widens the forecasts already.
         """

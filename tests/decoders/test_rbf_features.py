@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from inrflow.decoders.base import build_decoder, decoder_structure
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding, SphericalEmbedding
 from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.rbf_features import RadialFeatures
-from inrflow.decoders.registry import build_decoder, decoder_structure
 
 
 def nodes(count: int = 40) -> torch.Tensor:

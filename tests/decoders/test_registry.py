@@ -9,16 +9,18 @@ from hypothesis import strategies as st
 from registered_decoders import codes, decoders, points
 from torch import Tensor
 
-from inrflow.decoders.base import AffineDecoder, Decoder, has_output_layer
-from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
-from inrflow.decoders.harmonics import HarmonicDecoder
-from inrflow.decoders.registry import (
+from inrflow.decoders.base import (
+    AffineDecoder,
+    Decoder,
     build_decoder,
     decoder_class,
     decoder_names,
     decoder_structure,
+    has_output_layer,
     register_decoder,
 )
+from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
+from inrflow.decoders.harmonics import HarmonicDecoder
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.errors import UserError
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from registered_decoders import codes, decoders, points
 
 from inrflow.data.batch import TrajectoryBatch
-from inrflow.decoders.registry import decoder_class, decoder_names
+from inrflow.decoders.base import decoder_class, decoder_names
 from inrflow.encoding.encode import encode_with_covariance
 from inrflow.encoding.posterior import GaussianPrior
 

@@ -5,8 +5,14 @@ import pytest
 import torch
 from scipy.stats import multivariate_t
 
-from inrflow.encoding.evidence import FREEDOM, NoiseEvidence, squared_innovation, variance_factor
-from inrflow.encoding.posterior import GaussianPrior, condition
+from inrflow.encoding.posterior import (
+    FREEDOM,
+    GaussianPrior,
+    NoiseEvidence,
+    condition,
+    squared_innovation,
+    variance_factor,
+)
 
 SIZE, POINTS, CHANNELS = 5, 12, 2
 

@@ -10,11 +10,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inrflow.decoders.base import Decoder
+from inrflow.decoders.base import Decoder, decoder_class
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding, SphericalEmbedding
 from inrflow.decoders.harmonics import HarmonicDecoder
-from inrflow.decoders.registry import decoder_class
 from inrflow.decoders.siren import MODULATIONS
 from inrflow.domains import Box
 

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.observations import Observations
-from inrflow.decoders import registry
-from inrflow.decoders.base import AffineDecoder
+from inrflow.decoders import base
+from inrflow.decoders.base import AffineDecoder, register_decoder
 from inrflow.decoders.embeddings import Embedding
-from inrflow.decoders.registry import register_decoder
 from inrflow.errors import UserError
 from inrflow.model.surrogate import Surrogate
 
@@ -54,7 +53,7 @@ def test_a_decoder_of_ones_own_is_trained_saved_and_loaded(elsewhere, inrflow_co
     solution = loaded.assimilate(Observations(t[:5], x, waves(x, t)[:5]))
     error = np.square(solution.frames(t[5:20], x) - waves(x, t)[5:20]).mean()
     assert error < 1e-2
-    monkeypatch.delitem(registry._CLASSES, "test_waves")
+    monkeypatch.delitem(base._CLASSES, "test_waves")
     with pytest.raises(UserError, match="'test_waves'.*import the module"):
         Surrogate.load(elsewhere / "run")
     with pytest.raises(UserError, match="Waves is not registered"):

@@ -21,8 +21,7 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.training.judge import Judge
 from inrflow.training.recipes.base import Recipe
 from inrflow.training.recipes.neural import NeuralRecipe
-from inrflow.training.recipes.registry import RECIPES, recipes_named, register_recipe
-from inrflow.training.train import train
+from inrflow.training.train import RECIPES, recipes_named, register_recipe, train
 
 QUICK = ("training.minutes=0.02", "training.optimiser=adamw", "decoder.width=16", "dynamics.width=16",
          "dynamics.depth=2")

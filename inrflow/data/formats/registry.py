@@ -1,8 +1,8 @@
 """Registry of data formats: what a format offers, and which one a file has.
 
 A new format is one module: a subclass of Format, or of TableFormat (table_format.py) where its files are tables,
-registered with `@register_format`. It then works in `inrflow convert`, `inrflow inspect` and
-`inrflow query`.
+registered with `@register_format`. It then works in `inrflow convert`, `inrflow inspect` and `inrflow query`.
+Tables are written by a TableWriter, which appends blocks of columns to a file that is renamed when complete.
 """
 
 from __future__ import annotations
@@ -15,13 +15,89 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+
 from inrflow.data.description import Description
-from inrflow.data.formats.columns import Columns, PointTable, Roles, observations_of, spanning_columns
+from inrflow.data.formats.columns import Columns, Grid, PointTable, Roles, observations_of, spanning_columns
 from inrflow.data.formats.schema import damage_as_user_error, require_storable
-from inrflow.data.formats.table_writers import TableWriter
 from inrflow.data.observations import Observations
 from inrflow.data.symmetries import Symmetries
 from inrflow.errors import UserError
+from inrflow.runtime.atomic_files import AtomicFile
+
+CHUNK_ROWS = 16384
+
+
+class TableWriter(ABC):
+    """Appends blocks of equal columns to a new file, which gets its name when it is complete.
+
+    A format implements `_start` (create `_file`, at `_target`) and `_add` (a block).
+    """
+
+    _file: Any = None
+
+    def __init__(self, path: Path, description: Description | None, overwrite: bool) -> None:
+        self._target = AtomicFile(path, overwrite)
+        self.path, self.description = path, description
+        self._rows = 0
+
+    def append(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
+        """Add rows; names and grid are those of the first call."""
+        try:
+            with self._target.guard():
+                if self._rows == 0:
+                    self._start({name: self._encoded(values) for name, values in columns.items()}, grid)
+                self._add({name: self._encoded(values) for name, values in columns.items()})
+            self._rows += len(next(iter(columns.values())))
+        except BaseException:
+            self.abandon()
+            raise
+
+    def close(self) -> None:
+        """Complete the file and give it its name."""
+        try:
+            if self._rows == 0:
+                raise UserError(f"there are no rows to write to {self.path}; give at least one point")
+            with self._target.guard():
+                self._finish()
+            self._target.complete()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Remove the unfinished file."""
+        try:
+            self._finish()
+        except OSError:
+            pass  # text that a full disk did not take is removed anyway
+        self._target.discard()
+
+    def _encoded(self, values: np.ndarray) -> np.ndarray:
+        """Text and dates as arrays of str objects, numbers as they are."""
+        values = np.asarray(values)
+        if values.dtype.kind == "M":
+            return np.datetime_as_string(values, unit="s").astype(object)
+        return values.astype(object) if values.dtype.kind in "US" else values
+
+    @abstractmethod
+    def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None: ...
+
+    @abstractmethod
+    def _add(self, columns: Mapping[str, np.ndarray]) -> None: ...
+
+    def _finish(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def units_of_columns(description: Description | None) -> dict[str, str]:
+    """Units by column name, of those that are known: channels, their standard deviations, and t."""
+    if description is None:
+        return {}
+    units = dict(zip(description.channels, description.units or (), strict=False))
+    units |= {f"{name}_std": unit for name, unit in units.items()}
+    return units | ({"t": description.time_units} if description.time_units else {})
+
 
 _HEAD = 4096  # bytes of a file that `sniff` is given
 

@@ -10,8 +10,7 @@ from types import TracebackType
 import h5py
 import numpy as np
 
-from inrflow.data.formats.blocks import VALUES_PER_BLOCK
-from inrflow.data.formats.layouts import FrameLayout, Layout, ScatteredLayout
+from inrflow.data.formats.layouts import VALUES_PER_BLOCK, FrameLayout, Layout, ScatteredLayout
 from inrflow.data.formats.schema import DATASETS, damage_as_user_error, open_hdf5, read_description, resolves
 from inrflow.data.observations import Frames
 from inrflow.errors import UserError

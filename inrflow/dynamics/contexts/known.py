@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from inrflow.dynamics.contexts.parameter_map import ParameterMap
-from inrflow.encoding.evidence import QUANTILE, chi_squared_quantile
+from inrflow.encoding.posterior import QUANTILE, chi_squared_quantile
 
 _MARGIN = 1.2  # of the squared distance
 

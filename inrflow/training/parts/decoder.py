@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from inrflow.data.completed import CompletedSource
-from inrflow.decoders.base import AffineDecoder
+from inrflow.decoders.base import AffineDecoder, decoder_class
 from inrflow.decoders.harmonics import HarmonicDecoder
-from inrflow.decoders.registry import decoder_class
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes

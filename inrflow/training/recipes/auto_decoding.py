@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from inrflow.config.schema import Config
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.source import TrajectorySource
-from inrflow.decoders.base import Decoder
+from inrflow.decoders.base import Decoder, decoder_class
 from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
-from inrflow.decoders.registry import decoder_class
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.adam import frame_errors

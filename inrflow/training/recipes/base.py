@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 from inrflow.config.schema import Config
-from inrflow.decoders.base import AffineDecoder
-from inrflow.decoders.registry import decoder_class, decoder_names
+from inrflow.decoders.base import AffineDecoder, decoder_class, decoder_names
 from inrflow.errors import UserError
 from inrflow.training.candidate import Candidate
 from inrflow.training.problem import Problem

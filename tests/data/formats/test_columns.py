@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
-from inrflow.data.formats.blocks import blocks, gather, hyperslabs, spans
+from inrflow.data.formats.layouts import blocks, gather, hyperslabs, spans
 from inrflow.data.formats.registry import format_of
 from inrflow.errors import UserError
 
@@ -30,7 +30,7 @@ def test_spans_join_neighbours_and_stay_short():
 @pytest.mark.parametrize("room", [1, 7, 100000])
 @pytest.mark.parametrize("chunks", [None, (1, 2, 3, 2)])
 def test_gather_is_the_outer_product_of_its_indices(tmp_path, room, chunks, monkeypatch):
-    monkeypatch.setattr("inrflow.data.formats.blocks.VALUES_PER_BLOCK", room)
+    monkeypatch.setattr("inrflow.data.formats.layouts.VALUES_PER_BLOCK", room)
     values = np.random.default_rng(0).random((2, 6, 50, 2))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         dataset = file.create_dataset("u", data=values, chunks=chunks)

@@ -14,9 +14,8 @@ from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, PointTable
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.inspect import describe
-from inrflow.data.formats.registry import FORMATS, format_for_writing, format_of, register_format, writable
+from inrflow.data.formats.registry import FORMATS, TableWriter, format_for_writing, format_of, register_format, writable
 from inrflow.data.formats.table_format import TableFormat
-from inrflow.data.formats.table_writers import TableWriter
 from inrflow.data.formats.tables import read_observations, read_points, write_points
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError

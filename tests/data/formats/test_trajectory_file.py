@@ -8,8 +8,8 @@ import pytest
 from small_data import WAVE, field, with_symmetries
 
 from inrflow.data.description import Description
-from inrflow.data.formats import blocks as blocks_module
 from inrflow.data.formats import layouts
+from inrflow.data.formats.layouts import blocks
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_scattered, write_trajectories
 from inrflow.errors import UserError
@@ -172,7 +172,7 @@ def test_scattered_rows_are_grouped_into_padded_frames(path, ordered, monkeypatc
         with h5py.File(path, "r+") as file:
             for name, value in zip(("trajectory", "t", "x", "u"), rows, strict=True):
                 file[name][...] = value
-        monkeypatch.setattr(layouts, "blocks", lambda shape: blocks_module.blocks(shape, 16))  # many small blocks
+        monkeypatch.setattr(layouts, "blocks", lambda shape, values=16: blocks(shape, values))  # many small blocks
     with TrajectoryFile(path) as file:
         assert (file.layout, file.point_layout) == ("scattered", "moving")
         assert file.ids.tolist() == [0, 2, 5] and file.trajectories == 3
@@ -222,7 +222,7 @@ def test_values_are_checked_in_blocks(path, monkeypatch):
     u[2, 4, 6] = 1.0
     write_trajectories(path, T, X, u, WAVE)
     seen = []
-    monkeypatch.setattr(layouts, "blocks", lambda shape: seen.append(shape) or blocks_module.blocks(shape, 10))
+    monkeypatch.setattr(layouts, "blocks", lambda shape, values=10: seen.append(shape) or blocks(shape, values))
     TrajectoryFile(path).close()
     assert (3, 5, 7, 2) in seen
 

@@ -6,7 +6,7 @@ import torch
 
 from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.contexts.parameter_map import ParameterMap
-from inrflow.encoding.evidence import chi_squared_quantile
+from inrflow.encoding.posterior import chi_squared_quantile
 from inrflow.numerics.principal_components import standardised
 
 SPEED = torch.linspace(0.5, 1.5, 6).double()[:, None]

@@ -18,9 +18,8 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid, all_numbers
-from inrflow.data.formats.registry import readable, register_format
+from inrflow.data.formats.registry import TableWriter, readable, register_format
 from inrflow.data.formats.table_format import TableFormat
-from inrflow.data.formats.table_writers import TableWriter
 from inrflow.errors import UserError
 
 _OTHER_TEXT = "<{[#%/"  # what XML (VTU, PVD), JSON, VTK, OpenFOAM and scripts begin with

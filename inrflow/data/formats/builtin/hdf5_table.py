@@ -10,10 +10,9 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
-from inrflow.data.formats.registry import register_format
+from inrflow.data.formats.registry import CHUNK_ROWS, TableWriter, register_format, units_of_columns
 from inrflow.data.formats.schema import FORMAT, VERSION, damage_as_user_error, open_hdf5, resolves
 from inrflow.data.formats.table_format import TableFormat
-from inrflow.data.formats.table_writers import CHUNK_ROWS, TableWriter, units_of_columns
 from inrflow.errors import UserError
 
 

@@ -18,10 +18,9 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
-from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
+from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter, register_format
 from inrflow.data.formats.schema import open_hdf5
 from inrflow.data.formats.streams.streamed import Part, StreamedContent
-from inrflow.data.formats.table_writers import TableWriter
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import AtomicFile
 

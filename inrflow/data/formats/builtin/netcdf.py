@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.blocks import blocks
 from inrflow.data.formats.builtin.netcdf_table import STANDARD_CALENDARS, NetcdfColumns, NetcdfWriter, open_netcdf
 from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units
 from inrflow.data.formats.columns import TIMES, Columns
-from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
+from inrflow.data.formats.layouts import blocks
+from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter, register_format
 from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, resolves
 from inrflow.data.formats.sphere import (
     LATITUDES,
@@ -26,7 +26,6 @@ from inrflow.data.formats.sphere import (
     warn_of_radians,
 )
 from inrflow.data.formats.streams.streamed import OpenedContent, Part
-from inrflow.data.formats.table_writers import TableWriter
 from inrflow.errors import UserError
 
 TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "run", "batch")

@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.blocks import hyperslabs
 from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units
 from inrflow.data.formats.columns import Columns, Grid, find_column
+from inrflow.data.formats.layouts import hyperslabs
+from inrflow.data.formats.registry import CHUNK_ROWS, TableWriter, units_of_columns
 from inrflow.data.formats.schema import damage_as_user_error, open_hdf5
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
-from inrflow.data.formats.table_writers import CHUNK_ROWS, TableWriter, units_of_columns
 from inrflow.errors import UserError
 
 _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_range", "valid_min", "valid_max",

@@ -10,8 +10,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from inrflow.data.formats.blocks import VALUES_PER_BLOCK
 from inrflow.data.formats.builtin.arrays import ArrayContent
+from inrflow.data.formats.layouts import VALUES_PER_BLOCK
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
 from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.writing import TrajectoryWriter, require_extra_names, require_fit, write_scattered

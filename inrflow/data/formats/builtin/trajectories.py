@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.blocks import VALUES_PER_BLOCK, blocks
 from inrflow.data.formats.builtin.trajectory_summary import trajectory_rows
 from inrflow.data.formats.columns import PointTable
+from inrflow.data.formats.layouts import VALUES_PER_BLOCK, blocks
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
 from inrflow.data.formats.schema import damage_as_user_error, in_schema, open_hdf5, resolves
 from inrflow.data.formats.trajectory_file import TrajectoryFile

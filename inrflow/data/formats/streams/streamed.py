@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from inrflow.data.formats.blocks import blocks
+from inrflow.data.formats.layouts import blocks
 from inrflow.data.formats.registry import Content, ReadOptions
 from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.writing import TrajectoryWriter
