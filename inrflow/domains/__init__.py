@@ -1,12 +1,12 @@
 """Domains: where a field lives, and the harmonics of the Laplacian there."""
 
-from inrflow.domains.base import BOUNDARIES, HELD, NATURAL, Domain, Harmonics, Quadrature
+from inrflow.domains.base import BOUNDARIES, HELD, NATURAL, STEADY, Domain, Harmonics, Quadrature
 from inrflow.domains.box import Box
 from inrflow.domains.flows import NO_SLIP, Flows
 from inrflow.domains.infer import domains_of, elsewhere, flows_of, from_state, shapes
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
+from inrflow.domains.walls import walled
 
-__all__ = ["BOUNDARIES", "HELD", "NATURAL", "NO_SLIP", "Box", "Domain", "Flows", "Harmonics", "Quadrature", "Region",
-           "Sphere", "domains_of", "elsewhere", "flows_of", "from_state",
-           "shapes"]
+__all__ = ["BOUNDARIES", "HELD", "NATURAL", "NO_SLIP", "Box", "Domain", "Flows", "Harmonics", "Quadrature",
+           "STEADY", "Region", "Sphere", "domains_of", "elsewhere", "flows_of", "from_state", "shapes", "walled"]

@@ -12,6 +12,7 @@ from inrflow.errors import UserError
 
 NATURAL, HELD = "natural", "held"  # no flux through the boundary; zero on the boundary
 BOUNDARIES = (NATURAL, HELD)
+STEADY = "steady"  # held at values that do not change in time, of walls of boxes: codes carry them
 _TIE = 1e-9  # eigenvalues closer than this, relative, are the same
 _EDGE = 0.05  # spacings outside that still count as inside: cells have straight sides, walls are curved
 
@@ -40,6 +41,7 @@ class Harmonics(ABC):
     components: ClassVar[int] = 1  # channels that share a code
     steady: int = 0  # how many of the last codes are constant in time
     allowed: np.ndarray | None = None  # (C, K): whether a channel's codes use a harmonic; None: every one does
+    vectors: tuple[int, ...] | None = None  # channels from which on d may be a vector without divergence; None: any
 
     @abstractmethod
     def values(self, x: np.ndarray) -> np.ndarray:

@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from inrflow.domains.base import HELD, NATURAL, Domain, Harmonics, Quadrature, check_boundary
+from inrflow.domains.base import HELD, NATURAL, STEADY, Domain, Harmonics, Quadrature, check_boundary
 from inrflow.errors import UserError
 
 PERIODIC, WALLED = "periodic", "walled"
 AXES = (PERIODIC, WALLED)
 _SAME = 1e-9  # of the extent of points: coordinates closer than this are the same
 _ROUNDING = 1e-6
+_OPPOSITE = {NATURAL: HELD, HELD: NATURAL, f"{HELD}-{NATURAL}": f"{NATURAL}-{HELD}",
+             f"{NATURAL}-{HELD}": f"{HELD}-{NATURAL}"}  # conditions of a derivative across walls
 _TIE = 1e-9  # eigenvalues closer than this, relative, are one eigenspace
+_GAUSS, _FEWEST_GAUSS = 1.25, 6  # points between walls, times those of the midpoint rule, and more
 
 
 class Box(Domain):
@@ -58,12 +61,19 @@ class Box(Domain):
         """Products of sines and cosines; whole eigenspaces, at most `count` where the first one allows it.
 
         boundary: natural or held; else a condition for each channel, with commas between them, of a condition for each
-        axis, with slashes between them: natural, held, natural-held or held-natural (at the lower and the upper wall).
-        The harmonics of all channels are joined then, and `allowed` says whose they are.
+        axis, with slashes between them: natural, held, steady, or two with a dash (at the lower and the upper wall).
+        The harmonics of all channels are joined then, and `allowed` says whose they are. Steady stands for held at
+        values that stay: affine functions, the last harmonics, whose codes are steady, carry these.
         """
-        channels = conditions_of(boundary, self.dimensions)
+        given = conditions_of(boundary, self.dimensions)
+        channels = [tuple(pair.replace(STEADY, HELD) for pair in channel) for channel in given]
+        affine = [_affine(channel) for channel in given]
+        lifts = sorted(set(itertools.chain.from_iterable(affine)))
+        vectors, potential = _vectors(channels, self.axes)
+        families = list(dict.fromkeys([*channels, *potential]))
+        count = max(count - len(lifts), 1)
         reach = 2 * math.ceil(count ** (1 / self.dimensions)) + 2
-        pairs = [list(dict.fromkeys(channel[j] for channel in channels)) for j in range(self.dimensions)]
+        pairs = [list(dict.fromkeys(family[j] for family in families)) for j in range(self.dimensions)]
         limits = [most * len(pair) if most else None
                   for most, pair in zip(self.functions or (0,) * self.dimensions, pairs, strict=True)]
         while True:
@@ -71,9 +81,10 @@ class Box(Domain):
                     for j in range(self.dimensions)]
             tables = [axis.waves**2 for axis in axes]
             modes = np.array(list(itertools.product(*(range(len(table)) for table in tables))))
-            allowed = np.array([np.all([axes[j].of(channel[j])[modes[:, j]] for j in range(self.dimensions)], 0)
-                                for channel in channels])
-            modes, allowed = modes[allowed.any(0)], allowed[:, allowed.any(0)]
+            obeyed = {family: np.all([axes[j].of(family[j])[modes[:, j]] for j in range(self.dimensions)], 0)
+                      for family in families}
+            any_of = np.any(list(obeyed.values()), 0)
+            modes, allowed = modes[any_of], np.array([obeyed[channel][any_of] for channel in channels])
             values = sum(table[modes[:, j]] for j, table in enumerate(tables))
             complete = min((table[-1] + sum(other[0] for i, other in enumerate(tables) if i != j)
                             for j, table in enumerate(tables) if len(table) != limits[j]), default=math.inf)
@@ -87,8 +98,11 @@ class Box(Domain):
         gaps = np.append(gaps, len(values)) if complete == math.inf else gaps
         size = gaps[gaps <= count][-1] if (gaps <= count).any() else gaps[0]
         kept = order[:size]
-        return BoxHarmonics(self, axes, modes[kept], sorted_values[:size],
-                            allowed[:, kept] if len(channels) > 1 else None)
+        carried = np.array([[one in own for one in lifts] for own in affine], dtype=bool).reshape(len(channels), -1)
+        harmonics = BoxHarmonics(self, axes, modes[kept], sorted_values[:size],
+                                 np.hstack([allowed[:, kept], carried]) if len(channels) > 1 else None, lifts)
+        harmonics.vectors = vectors
+        return harmonics
 
     @property
     def spacing(self) -> float:
@@ -120,13 +134,37 @@ class AxisFunctions:
         """Which (m,) obey conditions."""
         return np.array([own in ("", pair) for own in self.pairs])
 
+    def with_affine(self, size: int) -> AxisFunctions:
+        """The first ones, so many, a constant and the affine function."""
+        return AxisFunctions(np.append(self.waves[:size], [0.0, 0.0]), np.append(self.sines[:size], [False, True]),
+                             (*self.pairs[:size], STEADY, STEADY))
+
+
+    def partners(self, size: int) -> np.ndarray:
+        """The function that the derivative of each one of the first (size,) is a multiple of; -1: not among these."""
+        waves, sines, steady = self.waves[:size], self.sines[:size], np.array(self.pairs[:size]) == STEADY
+        same = (waves[:, None] == waves) & (sines[:, None] != sines) & (steady[:, None] == steady)
+        same &= ((waves > 0) | sines)[:, None]  # not of constants
+        return np.where(same.any(1), same.argmax(1), -1)
+
 
 class BoxHarmonics(Harmonics):
-    """Products over the axes of 1, sqrt(2) cos and sqrt(2) sin; modes (K, d) count through the functions of an axis."""
+    """Products over the axes of 1, sqrt(2) cos and sqrt(2) sin; modes (K, d) count through the functions of an axis.
+
+    affine: further, steady ones, functions of one coordinate, which is given, or of none, -1. In the tables of an axis
+    these are the sine of wave number 0, s sqrt(12) with s from -1/2 to 1/2.
+    """
 
     def __init__(self, box: Box, axes: Sequence[AxisFunctions], modes: np.ndarray, eigenvalues: np.ndarray,
-                 allowed: np.ndarray | None = None):
+                 allowed: np.ndarray | None = None, affine: Sequence[int] = ()):
         self.box, self.axes, self.modes, self.eigenvalues, self.allowed = box, list(axes), modes, eigenvalues, allowed
+        self.steady = len(affine)
+        if affine:
+            sizes = modes.max(0) + 1
+            self.axes = [axis.with_affine(size) for axis, size in zip(axes, sizes, strict=True)]
+            added = [[len(axis.waves) - 1 - (j != one) for j, axis in enumerate(self.axes)] for one in affine]
+            self.modes = np.concatenate([modes, added])
+            self.eigenvalues = np.append(eigenvalues, np.zeros(len(affine)))
         self.count = len(self.eigenvalues)
 
     def waves(self, j: int) -> tuple[np.ndarray, np.ndarray]:
@@ -138,9 +176,11 @@ class BoxHarmonics(Harmonics):
         wave, sine = self.waves(j)
         phase = (x[:, None] - self.box.lower[j]) * wave
         size = np.where(wave > 0, math.sqrt(2), 1.0)
+        affine, unit = sine & (wave == 0), math.sqrt(12) / self.box.lengths[j]
         if derivative:
-            return size * wave * np.where(sine, np.cos(phase), -np.sin(phase))
-        return size * np.where(sine, np.sin(phase), np.cos(phase))
+            return np.where(affine, unit, size * wave * np.where(sine, np.cos(phase), -np.sin(phase)))
+        line = unit * (x[:, None] - self.box.lower[j]) - math.sqrt(3) if affine.any() else 0.0
+        return np.where(affine, line, size * np.where(sine, np.sin(phase), np.cos(phase)))
 
     def values(self, x: np.ndarray) -> np.ndarray:
         """psi_k at points (N, d): (N, K)."""
@@ -164,20 +204,28 @@ class BoxHarmonics(Harmonics):
             tables.append((every._axis(j, axis, False), every._axis(j, axis, True)))
         return tables
 
-    def axis_tables(self, degree: int) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-        """Points (Q, d) of the midpoint rule for products of `degree` harmonics, a grid, and the functions of each
-        axis and their derivatives (n_j, m_j) at its coordinates."""
-        grids = []
+    def rule(self, degree: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Coordinates and weights (n_j,) along each axis of a rule on a grid for products of degree + 1 harmonics.
+
+        Midpoints, exact but for affine functions; where there are such, Gauss points between walls.
+        """
+        grids, weights = [], []
         for j, axis in enumerate(self.box.axes):
             highest = float(self.waves(j)[0].max()) * self.box.lengths[j] / (2 * np.pi if axis == PERIODIC else np.pi)
             count = max(int((degree + 1) * highest / (1 if axis == PERIODIC else 2) + _ROUNDING) + 1, 2)
-            grids.append(self.box.lower[j] + (np.arange(count) + 0.5) / count * self.box.lengths[j])
-        return np.stack(np.meshgrid(*grids, indexing="ij"), -1).reshape(-1, len(grids)), self.tables_at(grids)
+            nodes, sizes = (np.arange(count) + 0.5) / count, np.full(count, 1 / count)
+            if self.steady and axis != PERIODIC:
+                nodes, sizes = np.polynomial.legendre.leggauss(int(_GAUSS * count) + _FEWEST_GAUSS)
+                nodes, sizes = (nodes + 1) / 2, sizes / 2
+            grids.append(self.box.lower[j] + nodes * self.box.lengths[j])
+            weights.append(sizes)
+        return grids, weights
 
     def quadrature(self, degree: int = 2) -> Quadrature:
-        """Midpoint rule on a grid, exact for products of degree + 1 harmonics."""
-        points, _ = self.axis_tables(degree)
-        return Quadrature(points, np.full(len(points), 1 / len(points)), self.values(points), self.gradients(points))
+        """That of `rule`."""
+        points, weights = (np.stack(np.meshgrid(*parts, indexing="ij"), -1).reshape(-1, self.box.dimensions)
+                           for parts in self.rule(degree))
+        return Quadrature(points, weights.prod(1), self.values(points), self.gradients(points))
 
     def lowest(self, count: int) -> BoxHarmonics:
         """The lowest harmonics without flux through walls, of the same box."""
@@ -192,16 +240,39 @@ def _functions(axis: str, length: float, pairs: Sequence[str], reach: int, most:
         return AxisFunctions(2 * np.pi * ((number + 1) // 2) / length, (number % 2 == 0) & (number > 0),
                              ("",) * len(number))
     each = min(2 * reach, 2 * reach if most is None else most // len(pairs))
-    held = np.repeat([[one == HELD for one in _ends(pair)] for pair in pairs], each, 0)
+    held = np.repeat([[one == HELD for one in ends_of(pair)] for pair in pairs], each, 0)
     number = np.tile(np.arange(each), len(pairs)) + held.sum(1) / 2
     order = np.argsort(number, kind="stable")
     return AxisFunctions(np.pi * number[order] / length, held[order, 0], tuple(pairs[i // each] for i in order))
 
 
-def _ends(pair: str) -> tuple[str, str]:
+def ends_of(pair: str) -> tuple[str, str]:
     """Conditions at the lower and the upper wall."""
     lower, _, upper = pair.partition("-")
     return lower, upper or lower
+
+
+def _affine(channel: tuple[str, ...]) -> set[int]:
+    """Affine functions that carry steady values of a channel: -1, the constant, and coordinates with two held walls."""
+    if not any(STEADY in pair for pair in channel):
+        return set()
+    return {-1, *(j for j, pair in enumerate(channel) if STEADY in pair and NATURAL not in ends_of(pair))}
+
+
+def _vectors(channels: list[tuple[str, ...]], axes: Sequence[str]
+             ) -> tuple[tuple[int, ...] | None, list[tuple[str, ...]]]:
+    """First channels of vectors that slip along walls, of which divergence and potential obey conditions of their own,
+    and these; any, and none, where all channels obey the same on a periodic box."""
+    d, found, potential = len(axes), list[int](), list[tuple[str, ...]]()
+    if WALLED not in axes:
+        return None, []
+    for first in range(len(channels) - d + 1):
+        derived = {tuple(_OPPOSITE.get(pair, pair) if i == j and axes[i] == WALLED else pair
+                         for i, pair in enumerate(channels[first + j])) for j in range(d)}
+        if len(derived) == 1 and all(NATURAL in pair for pair in next(iter(derived))):
+            found.append(first)
+            potential += derived
+    return tuple(found), potential
 
 
 def conditions_of(boundary: str, dimensions: int) -> list[tuple[str, ...]]:
@@ -209,8 +280,8 @@ def conditions_of(boundary: str, dimensions: int) -> list[tuple[str, ...]]:
     result = []
     for channel in boundary.split(", "):
         axes = channel.split("/")
-        for end in itertools.chain.from_iterable(map(_ends, axes)):
-            check_boundary(end)
+        for end in itertools.chain.from_iterable(map(ends_of, axes)):
+            check_boundary(end if end != STEADY else HELD)
         if len(axes) not in (1, dimensions):
             raise UserError(f"boundary {channel!r} has {len(axes)} axes; the box has {dimensions}")
         result.append(tuple(axes) if len(axes) == dimensions else tuple(axes * dimensions))

@@ -89,10 +89,13 @@ def _functions(harmonics: Harmonics) -> nn.Module | None:
 
 
 class _BoxFunctions(nn.Module):
-    """Products of sines and cosines: psi_k = prod_j size_jk sin(wave_jk (x_j - lower_j) + shift_jk)."""
+    """Products of sines and cosines: psi_k = prod_j size_jk sin(wave_jk (x_j - lower_j) + shift_jk); of wave number 0,
+    sines stand for affine functions."""
 
     lower: Tensor
     waves: Tensor
+    affine: Tensor
+    units: Tensor
     shifts: Tensor
     sizes: Tensor
 
@@ -108,10 +111,17 @@ class _BoxFunctions(nn.Module):
         self.register_buffer("waves", torch.tensor(every))
         self.register_buffer("shifts", torch.tensor(np.stack(shifts)))
         self.register_buffer("sizes", torch.tensor(np.where(every > 0, math.sqrt(2), 1.0)))
+        self.steady = harmonics.steady
+        affine = (every == 0) & (np.stack(shifts) == 0)
+        self.register_buffer("affine", torch.tensor(affine))
+        self.register_buffer("units", torch.tensor(math.sqrt(12) / box.lengths))
 
     def forward(self, x: Tensor) -> Tensor:
-        angles = (x - self.lower)[:, :, None] * self.waves + self.shifts
-        return (self.sizes * angles.sin()).prod(1)
+        beyond = (x - self.lower)[:, :, None]
+        values = self.sizes * (beyond * self.waves + self.shifts).sin()
+        if self.steady:
+            values = torch.where(self.affine, beyond * self.units[:, None] - math.sqrt(3), values)
+        return values.prod(1)
 
 
 class _SphereFunctions(nn.Module):

@@ -8,7 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from inrflow.domains import Harmonics
+from inrflow.domains import HELD, NATURAL, STEADY, Box, Harmonics
+from inrflow.domains.box import PERIODIC
+from inrflow.domains.walls import PAIRS, changes
 from inrflow.numerics.effort import effort
 
 _Rows = Callable[[np.ndarray], np.ndarray]
@@ -17,6 +19,9 @@ _LEAST = 1e-15  # prior variances are kept above this share of a channel's varia
 _ROUNDS = 12  # of expectation maximisation
 _PROBES, _SLANT = 4, 1e-12  # sums of columns looked at, and means of products of two columns that count as none
 _SVD = 8  # times the products of a matrix with itself
+_MODES, _CLEARLY, _FEW = 64, 0.8, 3  # harmonics and trajectories that boundary conditions are chosen by, and the share
+# of the error that another one must leave
+_CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
 _SETS = 16  # point sets that the prior is fitted to, at most
 
 
@@ -30,9 +35,9 @@ class HarmonicCodes:
 
     @property
     def used(self) -> int:
-        """Number of harmonics up to the last one that holds more than rounding of any channel."""
-        share = self.variance / self.variance.sum(1, keepdims=True)
-        return int(np.flatnonzero((share > 10 * _LEAST).any(0)).max()) + 1
+        """Number of harmonics up to the last one that holds more than rounding of any channel, and of steady ones."""
+        share = (self.variance / self.variance.sum(1, keepdims=True))[:, : self.harmonics.count - self.harmonics.steady]
+        return int(np.flatnonzero((share > 10 * _LEAST).any(0)).max()) + 1 + self.harmonics.steady
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Posterior means (..., C, K) and variances (C, K) of frames u (..., N, C) at points x (N, d).
@@ -127,6 +132,32 @@ def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: in
         squares += np.nansum((codes.decode(z, places[hidden]) - u[members][:, :, hidden]) ** 2, axis=(0, 1, 2))
         count += np.isfinite(u[members][:, :, hidden, 0]).sum()
     return float((squares / max(count, 1) / total).mean())
+
+
+def conditions(box: Box, x: np.ndarray, u: np.ndarray, seed: int, known: list[list[str]] | None = None) -> str:
+    """The boundary condition, of each channel at each wall of a box, that fits held-out points best, axis by axis.
+
+    Of fields u (S, T, N, C) at points x (S, N, d), by changes in time, or as known of each channel and axis; then, of
+    channels that are held, whether at zero or at values that stay.
+    """
+    found, every = [], u[:, :: max(u.shape[1] // 3, 1)]
+    size, frames = min(_MODES, every.shape[2] // 2), changes(every)
+    for c in range(frames.shape[3]):
+        best, least = known[c] if known else [NATURAL] * box.dimensions, np.inf
+        for j in (j for j, axis in enumerate(box.axes) if axis != PERIODIC and not known):
+            for pair in PAIRS:
+                trial = [*best[:j], pair, *best[j + 1 :]]
+                harmonics = box.harmonics(size, "/".join(trial))
+                error = held_out_errors(harmonics, x[:_FEW], frames[:_FEW, :, :, c : c + 1], seed)
+                if error < _CLEARLY * least:
+                    best, least = trial, error
+        carried = [pair.replace(HELD, STEADY) for pair in best]
+        if carried != best:
+            harmonics = box.harmonics(size, "/".join(carried))
+            power = fit_codes(harmonics, x[:_FEW], every[:_FEW, :, :, c : c + 1]).variance[0]
+            best = carried if power[-harmonics.steady :].sum() > _CARRIED * power.sum() else best
+        found.append("/".join(best) if len(set(best)) > 1 else best[0])
+    return ", ".join(found) if len(set(found)) > 1 else found[0]
 
 
 def _stacked(u: np.ndarray, harmonics: Harmonics) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from inrflow.domains import Harmonics
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.terms import LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Product, Term
-from inrflow.dynamics.laws.transform import SeparableTransform, transform_of
+from inrflow.dynamics.laws.terms import LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Term
+from inrflow.dynamics.laws.transform import SeparableTransform, pointwise, transform_of
 from inrflow.numerics import etdrk4
 from inrflow.numerics.effort import effort
 
@@ -33,7 +33,9 @@ class Library(nn.Module):
     """
 
     eigenvalues: Tensor
-    allowed: Tensor | None = None  # (C, K), as harmonics have it
+    families: Tensor | None = None  # (C, K), as harmonics have `allowed`, and a row of steady ones; `moving` without
+    moving: Tensor | None = None
+    from_steady: Tensor | None = None  # (K, R): projections of what steady codes carry
     network: Layer | None = None
 
     def __init__(self, terms: Sequence[Term | Sine], harmonics: Harmonics):
@@ -44,7 +46,14 @@ class Library(nn.Module):
                                                 for product in term.products)])
         self.transform = transform_of(harmonics, degree)
         self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
-        self.allowed = None if harmonics.allowed is None else torch.tensor(harmonics.allowed)
+        self.first_steady = len(self.eigenvalues) - harmonics.steady
+        self.families = self.moving = None if harmonics.allowed is None else torch.tensor(harmonics.allowed)
+        if harmonics.steady:
+            moving = torch.arange(len(self.eigenvalues)) < self.first_steady
+            self.moving = moving[None] if self.families is None else self.families & moving
+            self.families = torch.cat([self.moving, ~moving[None]])
+            carried = self.transform.fields(torch.eye(len(moving)).double()[self.first_steady :])
+            self.from_steady = (self.transform.project(carried) * moving).T
         places = max((term.place for term in terms), default=0)
         self.low: Tensor | None = None
         if places:
@@ -73,9 +82,15 @@ class Library(nn.Module):
         """Codes (..., K) of a derivative, along the axis or axes of a linear term, of the field of codes (..., K)."""
         if axis == VALUE:
             return codes
-        for one in divmod(axis - SECOND, 3) if axis >= SECOND else (axis,):
-            codes = self.transform.derive(codes, one)
-        return codes
+        return self.transform.derive(codes, *(divmod(axis - SECOND, 3) if axis >= SECOND else (axis,)))
+
+    def carried(self, codes: Tensor) -> Tensor | float:
+        """What steady ones of codes (B, K) of a channel add to its values: (B, K)."""
+        return 0.0 if self.from_steady is None else codes[:, self.first_steady :] @ self.from_steady.T
+
+    def within(self, codes: Tensor, channel: int) -> Tensor:
+        """Codes (..., K) without those that a channel has not."""
+        return codes if self.moving is None else codes * self.moving[channel % len(self.moving)]
 
     def projected(self, table: Tensor, lead: int | None = None) -> Tensor:
         """Projections (..., lead, n) on the first harmonics (all) of fields (..., Q, n)."""
@@ -124,8 +139,10 @@ class Library(nn.Module):
         for term, members in groups.items():
             places = [self.terms[j].place for j in members]
             if term.linear and not term.flux and not any(places):
-                codes = self.symbol(term.power) * z[:, term.products[0][0][0]]
-                result[:, members[0]] = self.derived(codes, term.axis)[:, :rows]
+                own = z[:, term.products[0][0][0]]
+                codes = self.derived(self.symbol(term.power) * own, term.axis)
+                codes = codes if term.power or term.axis != VALUE else codes + self.carried(own)
+                result[:, members[0]] = codes[:, :rows]
             elif term.flux:
                 for axis in range(self.transform.points.shape[1]):
                     slope = self.transform.fields(z[:, term.products[0][0][0]], axis)
@@ -137,26 +154,13 @@ class Library(nn.Module):
             elif term.solenoidal:
                 result[:, members] = self.solenoidal(term, factors, known)[:, None, :rows]
             else:
-                field = _pointwise(term, factors, z if any(term.products) else z[:1], self.transform.count)
+                field = pointwise(term, factors, z if any(term.products) else z[:1], self.transform.count)
                 codes = self.transform.project(self.weighted(field, places) if any(places) else field[:, None])
                 if term.power:
                     codes = codes * self.symbol(term.power)
                 result[:, members] = codes[..., :rows]
+        result[..., self.first_steady :] = 0.0
         return result
-
-    def operators(self, term: Term, lead: int) -> Iterator[tuple[list[tuple[Product, float]], Tensor | None]]:
-        """Products of a term with their signs, and the map (lead, lead) of their projections on the first harmonics
-        (None: the identity)."""
-        signed = list(zip(term.products, term.signs or (1,) * len(term.products), strict=True))
-        yield signed, torch.diag(self.symbol(term.power, lead)) if term.power else None
-        if term.solenoidal:
-            inverse = self.inverse()[:lead, None]
-            by = [self.transform.derivative(axis, lead) for axis in range(len(term.signs))]
-            component = term.carried.index(term.products[0][1][0])
-            for j, unit in enumerate(term.sizes):
-                products = term.component(j).products
-                ratio = unit / term.sizes[component]
-                yield list(zip(products, term.signs, strict=True)), -ratio * by[component] @ (inverse * by[j])
 
     def inverse(self) -> Tensor:
         """lap^-1 of fields of mean zero: (K,)."""
@@ -172,8 +176,9 @@ class Library(nn.Module):
         """
         component, key = term.carried.index(term.products[0][1][0]), term.component(0)
         if key not in known:
-            every = [self.transform.project(_pointwise(term.component(j), factors, self.eigenvalues,
-                                                       self.transform.count)) for j in range(len(term.signs))]
+            every = [self.within(self.transform.project(pointwise(
+                term.component(j), factors, self.eigenvalues, self.transform.count)), term.carried[j])
+                for j in range(len(term.signs))]
             total = sum(unit * self.transform.derive(codes, j)
                         for j, (unit, codes) in enumerate(zip(term.sizes, every, strict=True)))
             known[key] = every, total * self.inverse()
@@ -181,25 +186,11 @@ class Library(nn.Module):
         return every[component] - self.transform.derive(potential, component) / term.sizes[component]
 
 
-def _pointwise(term: Term, factors: dict[tuple[int, int], Tensor], z: Tensor, points: int) -> Tensor:
-    total: Tensor | None = None
-    for product, sign in zip(term.products, term.signs or (1,) * len(term.products), strict=True):
-        value: Tensor | None = None
-        for factor in product:
-            value = factors[factor] if value is None else value * factors[factor]
-        value = z.new_ones(len(z), points) if value is None else value
-        if total is None:
-            total = value if sign == 1 else sign * value
-        else:
-            total = torch.add(total, value, alpha=sign)
-    assert total is not None
-    return total
-
-
 class LawField(nn.Module):
     """dz/dt = sum_j theta_jc term_j(z), codes (..., C K); linear terms in blocks, which `advance` exponentiates."""
 
     theta: Tensor
+    forced: dict[Term, dict[int, Tensor]] = {}  # linear terms of channels with steady codes  # noqa: RUF012
     leading = 320  # codes that products couple in the linearised flow
 
     def __init__(self, library: Library, theta: Tensor):
@@ -208,13 +199,16 @@ class LawField(nn.Module):
         self.library, self.channels = library, theta.shape[1]
         self.network = library.network if bool((theta[library.sines] != 0).any()) else None
         self.register_buffer("theta", theta)
-        small, allowed = self.channels * len(library.eigenvalues) <= _DENSE, library.allowed
+        small, allowed = self.channels * len(library.eigenvalues) <= _DENSE, library.moving
         self.allowed = None if allowed is None else allowed.repeat(self.channels // len(allowed), 1)  # rates too
         self._linear = [j for j in active if library.terms[j].linear
                         and (small and library.terms[j].axis < SECOND  # others are bounded: no step needs them exact
                              or not (library.terms[j].varies or library.terms[j].axis != VALUE))]
         self._products = [j for j in active if j not in self._linear]
         self.products_of = self.coefficients(self._products)
+        self.forced = {} if library.from_steady is None else {
+            term: fields for term, fields in self.coefficients(self._linear).items()
+            if not term.power and term.axis == VALUE and not term.varies}
         self._cache: dict[float, list[Tensor]] = {}
         self._flows: dict[float, Tensor] = {}
         self.blocks = self._blocks()
@@ -286,8 +280,11 @@ class LawField(nn.Module):
         total = torch.zeros_like(z)
         if self.network is not None:
             total = total + self.network.rates(z, self.theta[library.sines])
+        for term, fields in self.forced.items():
+            for c, weight in fields.items():
+                total[:, c] += weight * library.carried(z[:, term.products[0][0][0]])
         if not groups:
-            return total
+            return total if self.allowed is None else total * self.allowed
         factors = library.at_points(z, [term for term in groups if not term.linear])
         sums: dict[float, list[Tensor | None]] = {}
         known: dict[Term, tuple] = {}
@@ -299,7 +296,7 @@ class LawField(nn.Module):
                 for c, weight in fields.items():
                     total[:, c] += weight * library.solenoidal(term, factors, known)
                 continue
-            value = _pointwise(term, factors, z, library.transform.count)
+            value = pointwise(term, factors, z, library.transform.count)
             group = sums.setdefault(term.power, [None] * self.channels)
             for c, weight in fields.items():
                 part = value * weight
@@ -379,7 +376,7 @@ class LawField(nn.Module):
 
     def advance(self, z: Tensor, dt: float, steps: int) -> Tensor:
         """Codes (B, C K) after a time dt, by ETDRK4 in equal steps: exact in the linear part."""
-        linear = not self.products_of and self.network is None
+        linear = not self.products_of and self.network is None and not self.forced
         self.counted(len(z), 1 if linear else steps)
         now = z.reshape(len(z), self.channels, -1)
         if linear:

@@ -225,9 +225,9 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         if not noisy:
             last = along(law, _SHORT, min(_LAST, 0.1 * seconds), False)
         law, short = last.estimated(law)
-        if noisy and short.size < law.size:
+        if noisy and 0 < short.size < law.size:
             short = last.run(short)
-        if short.size < law.size and not worse(forecast_errors(short, judge), HARDLY * errors + _EXACT):
+        if 0 < short.size < law.size and not worse(forecast_errors(short, judge), HARDLY * errors + _EXACT):
             law = pruned(short)
         if not isinstance(place, Flows):
             for better in finer(law, train, judge, start + seconds, say, not noisy):

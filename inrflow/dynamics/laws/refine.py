@@ -56,7 +56,7 @@ class Refinement:
         self.rows = torch.tensor(known.ravel() >= 0.5)  # codes that points determine: those compared
         self.prior = torch.tensor(law.codes.variance.ravel())
         self.mean = torch.tensor(law.codes.mean.ravel())
-        shell = shells(law.codes.harmonics.count, self.library.allowed)
+        shell = shells(law.codes.harmonics.count, self.library.families)
         self.shell = torch.tensor(np.concatenate([shell + (shell.max() + 1) * c for c in range(len(law.codes.mean))]))
         self.longest, self.deadline = law.longest, effort() + seconds
         self.data = data = self._affordable(data, seconds, uncertain)

@@ -188,7 +188,7 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     trajectories, times, channels = codes.shape[:3]
     rows = min(rows or codes.shape[3], codes.shape[3])
     spread, known = spread[..., :rows], known[..., :rows]
-    shell = shells(rows, library.allowed)
+    shell = shells(rows, library.families)
     folds = min(folds, trajectories)
     terms, groups = len(library.terms), shell.max() + 1
     gram, right = np.zeros((folds, groups, terms, terms)), np.zeros((folds, groups, terms, channels))

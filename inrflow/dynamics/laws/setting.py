@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import BOUNDARIES, HELD, NATURAL, NO_SLIP, Box, Domain, Flows, Harmonics, Sphere
+from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Harmonics, Sphere, walled
 from inrflow.domains.box import PERIODIC
-from inrflow.dynamics.laws.codes import HarmonicCodes, held_out_errors, point_sets
+from inrflow.dynamics.laws.codes import HarmonicCodes, conditions, held_out_errors, point_sets
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.shooting import rates_between
@@ -31,8 +31,6 @@ FEW_CODES = 1024  # of more, fewer trajectories are looked at
 _FEWEST_TRAJECTORIES, _OF_FEW_CODES = 8, 32
 _TOLD = 0.7  # of the points that all trajectories share, in the plane and beyond: more harmonics stand for each other
 _MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
-_PAIRS = (NATURAL, HELD, f"{HELD}-{NATURAL}", f"{NATURAL}-{HELD}")  # conditions at both walls
-_MODES, _CLEARLY = 64, 0.8  # harmonics by which they are chosen, and the share of the error that another one must leave
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
 _HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
 _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
@@ -119,7 +117,12 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     The number is that of a channel. And their error at these points. deadline: of effort, for all but the first.
     """
     some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
-    bases: list[tuple[Domain, str]] = [(place, conditions(place, some, seed)) for place in domains
+    known, first = None, domains[0]
+    if boundary is None and isinstance(first, Box) and bounded(first) and np.equal(some.x, some.x[:1]).all() and (
+            found := walled(first, some.x[0], some.u)) is not None:
+        (first, known), domains = found, [place for place in domains if not isinstance(place, Box)]
+        domains.insert(0, first)
+    bases: list[tuple[Domain, str]] = [(place, conditions(place, some.x, some.u, seed, known)) for place in domains
                                        if isinstance(place, Box) and bounded(place) and boundary is None]
     bases += [(place, kind) for place in domains for kind in ([NO_SLIP] if isinstance(place, Flows) else [boundary] if
                                                              boundary else BOUNDARIES if bounded(place) else [NATURAL])
@@ -140,23 +143,6 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     i, size = min((key for key in errors if errors[key] <= _FEWER * least), key=lambda key: (key[1], key[0]))
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
     return *bases[i], size, errors[i, size]
-
-
-def conditions(box: Box, data: Data, seed: int) -> str:
-    """The boundary condition, of each channel at each wall of a box, that fits held-out points best, axis by axis."""
-    found, frames = [], data.u[:, :: max(data.u.shape[1] // 3, 1)]
-    size = min(_MODES, frames.shape[2] // 2)
-    for c in range(frames.shape[3]):
-        best, least = [NATURAL] * box.dimensions, np.inf
-        for j in (j for j, axis in enumerate(box.axes) if axis != PERIODIC):
-            for pair in _PAIRS:
-                trial = [*best[:j], pair, *best[j + 1 :]]
-                harmonics = box.harmonics(size, "/".join(trial))
-                error = held_out_errors(harmonics, data.x[:_FEW], frames[:_FEW, :, :, c : c + 1], seed)
-                if error < _CLEARLY * least:
-                    best, least = trial, error
-        found.append("/".join(best) if len(set(best)) > 1 else best[0])
-    return ", ".join(found) if len(set(found)) > 1 else found[0]
 
 
 def joined(boundary: str) -> int:
@@ -183,6 +169,7 @@ def tail(harmonics: Harmonics, data: Data) -> float:
     frames, left = data.u[:, :: max(data.u.shape[1] // 3, 1)].reshape(-1, *data.u.shape[2:]), 0.0
     for c in range(frames.shape[2]):
         own = np.arange(harmonics.count) if harmonics.allowed is None else np.flatnonzero(harmonics.allowed[c])
+        own = own[own < harmonics.count - harmonics.steady]
         table = harmonics.values(data.x[0])[:, own]
         z, _, rank, _ = np.linalg.lstsq(table, np.nan_to_num(frames[:, :, c]).T, rcond=_ALIKE)
         if rank < len(own):
@@ -270,6 +257,7 @@ def shares_known(codes: HarmonicCodes, spread: np.ndarray) -> np.ndarray:
         known = known * codes.harmonics.allowed
     if codes.harmonics.components > 1:
         known[:, int(_RESOLVED * codes.harmonics.count) :] = 0.0
+    known[:, codes.harmonics.count - codes.harmonics.steady :] = 0.0
     return known
 
 
@@ -382,9 +370,11 @@ def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units:
 
 def solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float]
                ) -> list[tuple[int, ...]]:
-    """Channels that are, one after the other, the components of a vector without divergence, on a periodic box."""
+    """Channels that are, one after the other, the components of a vector without divergence, on a box along whose
+    walls it slips.
+    """
     d, found = domain.dimensions, list[tuple[int, ...]]()
-    if not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC} and d > 1):
+    if not (isinstance(domain, Box) and d > 1) or harmonics.vectors == ():
         return found
     frames = states.reshape(-1, *states.shape[2:])
     frames = frames[:: max(len(frames) // _FRAMES, 1)] * np.asarray(units)[:, None]
@@ -393,7 +383,7 @@ def solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: 
     for first in range(states.shape[2] - d + 1):
         mine = slopes[:, :, first : first + d]
         divergence = mine.diagonal(dim1=0, dim2=2).sum(-1)
-        if first > max(map(max, found), default=-1) and bool(
+        if first > max(map(max, found), default=-1) and first in (harmonics.vectors or (first,)) and bool(
                 divergence.square().mean() < _DIVERGENCE * mine.square().sum((0, 2)).mean()):
             found.append(tuple(range(first, first + d)))
     return found

@@ -15,7 +15,7 @@ from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.flow import FlowField, field_of, library_of
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.terms import RECIPROCAL, term_from_state
+from inrflow.dynamics.laws.terms import RECIPROCAL, Product, Term, term_from_state
 from inrflow.errors import UserError
 
 _KEPT = 64  # contexts
@@ -197,6 +197,22 @@ def _linear(law: LawField) -> Tensor:
     return result.flatten(2, 3).flatten(0, 1)
 
 
+def _operators(library: Library, term: Term, lead: int
+               ) -> Iterator[tuple[list[tuple[Product, float]], Tensor | None]]:
+    """Products of a term with their signs, and the map (lead, lead) of their projections on the first harmonics
+    (None: the identity)."""
+    signed = list(zip(term.products, term.signs or (1,) * len(term.products), strict=True))
+    yield signed, torch.diag(library.symbol(term.power, lead)) if term.power else None
+    if term.solenoidal:
+        inverse = library.inverse()[:lead, None]
+        by = [library.transform.derivative(axis, lead) for axis in range(len(term.signs))]
+        component = term.carried.index(term.products[0][1][0])
+        for j, unit in enumerate(term.sizes):
+            products = term.component(j).products
+            ratio = unit / term.sizes[component]
+            yield list(zip(products, term.signs, strict=True)), -ratio * by[component] @ (inverse * by[j])
+
+
 def _of_products(law: LawField, z: Tensor, lead: int | None = None) -> Tensor:
     """Derivative (S, C lead, C lead) of the terms that are not linear, by and of the leading harmonics (all).
 
@@ -217,7 +233,7 @@ def _of_products(law: LawField, z: Tensor, lead: int | None = None) -> Tensor:
             for out, field in fields.items():
                 result[:, out, :, term.products[0][0][0]] += law.matrix(term, field)[:lead, :lead]
             continue
-        for products, operator in library.operators(term, lead):
+        for products, operator in _operators(library, term, lead):
             for product, sign, place in [(one, sign, i) for one, sign in products for i in range(len(one))]:
                 slope: Tensor | float = float(sign)
                 for other in (*product[:place], *product[place + 1 :]):

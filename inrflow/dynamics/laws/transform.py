@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from inrflow.domains import Harmonics
 from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.sphere import SphereHarmonics
+from inrflow.dynamics.laws.terms import Term
 from inrflow.numerics.separable import SeparableSum
 
 VALUES = -1  # "axis" of values; others are of derivatives
@@ -46,9 +47,11 @@ class DenseTransform(nn.Module):
         """Means (..., lead) of fields (..., Q) times the first harmonics (all), or times their derivatives."""
         return (fields * self.weights) @ self.table(axis, lead)
 
-    def derive(self, codes: Tensor, axis: int) -> Tensor:
-        """Codes (..., K) of the derivative along an axis of the field of codes (..., K)."""
-        return codes @ self.derivative(axis).T
+    def derive(self, codes: Tensor, *axes: int) -> Tensor:
+        """Codes (..., K) of the derivative along an axis, or several, of the field of codes (..., K)."""
+        for axis in axes:
+            codes = codes @ self.derivative(axis).T
+        return codes
 
     def derivative(self, axis: int, lead: int | None = None) -> Tensor:
         """The derivative along an axis, of the first harmonics (all), projected on them: (lead, lead)."""
@@ -62,14 +65,21 @@ class SeparableTransform(nn.Module):
 
     def __init__(self, harmonics: BoxHarmonics, degree: int):
         super().__init__()
-        self.harmonics, self.points, tables = harmonics, *harmonics.axis_tables(degree)
+        self.harmonics, (grids, weights) = harmonics, harmonics.rule(degree)
+        self.points = np.stack(np.meshgrid(*grids, indexing="ij"), -1).reshape(-1, len(grids))
         self.count = len(self.points)
-        self.weights = torch.full((self.count,), 1 / self.count, dtype=torch.float64)
-        self.tables = [(torch.tensor(values), torch.tensor(slopes)) for values, slopes in tables]  # (n_j, m_j) each
+        self.weights = torch.cartesian_prod(*map(torch.tensor, weights)).prod(1)
+        self.tables = [(torch.tensor(values), torch.tensor(slopes))  # (n_j, m_j) each
+                       for values, slopes in harmonics.tables_at(grids)]
         self.sum = SeparableSum(harmonics.modes, [values.shape[1] for values, _ in self.tables])
         shape = [len(values) for values, _ in self.tables]
         self.products = sum(int(np.prod([*shape[: j + 1], *self.sum.counts[j:]])) for j in range(len(shape)))
-        self.slopes = [values.T @ slopes / len(values) for values, slopes in self.tables]  # (m_j, m_j)
+        self.slopes = [(values * torch.tensor(weight)[:, None]).T @ slopes  # (m_j, m_j)
+                       for weight, (values, slopes) in zip(weights, self.tables, strict=True)]
+        for slopes, functions in zip(self.slopes, harmonics.axes, strict=True):
+            partners = functions.partners(len(slopes))
+            others = partners != np.arange(len(slopes))[:, None]
+            slopes[torch.tensor(others & (partners >= 0))] = 0.0  # a derivative is one function where that is there
 
     def _tables(self, axis: int) -> list[Tensor]:
         return [tables[int(j == axis)] for j, tables in enumerate(self.tables)]
@@ -90,11 +100,13 @@ class SeparableTransform(nn.Module):
 
     def project(self, fields: Tensor, axis: int = VALUES, lead: int | None = None) -> Tensor:
         """Means (..., lead) of fields (..., Q) times the first harmonics (all), or times their derivatives."""
-        return self.sum.sums(fields / self.count, self._tables(axis))[..., :lead]
+        return self.sum.sums(fields * self.weights, self._tables(axis))[..., :lead]
 
-    def derive(self, codes: Tensor, axis: int) -> Tensor:
-        """Codes (..., K) of the derivative along an axis of the field of codes (..., K)."""
-        full = torch.movedim(torch.tensordot(self.sum.full(codes), self.slopes[axis], ([1 + axis], [1])), -1, 1 + axis)
+    def derive(self, codes: Tensor, *axes: int) -> Tensor:
+        """Codes (..., K) of the derivative along an axis, or several, of the field of codes (..., K)."""
+        full = self.sum.full(codes)
+        for axis in axes:
+            full = torch.movedim(torch.tensordot(full, self.slopes[axis], ([1 + axis], [1])), -1, 1 + axis)
         return full.reshape(*codes.shape[:-1], -1)[..., self.sum.places]
 
     def derivative(self, axis: int, lead: int | None = None) -> Tensor:
@@ -103,6 +115,22 @@ class SeparableTransform(nn.Module):
         of_axis = self.slopes[axis][modes[:, axis, None], modes[:, axis]]
         others = modes[:, [j for j in range(modes.shape[1]) if j != axis]]
         return torch.where((others[:, None] == others).all(-1), of_axis, 0.0)
+
+
+def pointwise(term: Term, factors: dict[tuple[int, int], Tensor], z: Tensor, points: int) -> Tensor:
+    """The sum of a term's products (B, Q) of factors (B, Q) of codes z (B, ...) at some number of points."""
+    total: Tensor | None = None
+    for product, sign in zip(term.products, term.signs or (1,) * len(term.products), strict=True):
+        value: Tensor | None = None
+        for factor in product:
+            value = factors[factor] if value is None else value * factors[factor]
+        value = z.new_ones(len(z), points) if value is None else value
+        if total is None:
+            total = value if sign == 1 else sign * value
+        else:
+            total = torch.add(total, value, alpha=sign)
+    assert total is not None
+    return total
 
 
 def transform_of(harmonics: Harmonics, degree: int) -> DenseTransform | SeparableTransform:

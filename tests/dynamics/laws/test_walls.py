@@ -6,9 +6,9 @@ import torch
 
 from inrflow.domains import Box
 from inrflow.dynamics.laws import Systems, fit_law
-from inrflow.dynamics.laws.codes import fit_codes
+from inrflow.dynamics.laws.codes import conditions, fit_codes
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.setting import Data, apart, conditions, forecast_errors, tail, worse
+from inrflow.dynamics.laws.setting import Data, apart, forecast_errors, tail, worse
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import VALUE, Term
 
@@ -49,7 +49,7 @@ def test_conditions_of_each_channel_and_axis_are_those_of_the_field() -> None:
     fields = [np.sin(np.pi * k * x[:, 0]) * along, np.cos(np.pi * k * x[:, 0]) * along]
     size = np.random.default_rng(1).standard_normal((4, 4, 3))
     u = np.stack([size @ f for f in fields], -1)
-    assert conditions(box, _data(np.arange(4.0), x, u), 0) == "held/natural, natural"
+    assert conditions(box, np.broadcast_to(x, (4, 300, 2)), u, 0) == "held/natural, natural"
 
 
 def test_codes_that_a_channel_does_not_use_stay_zero_and_jacobians_agree_with_differences() -> None:

@@ -1,0 +1,83 @@
+"""Walls of a box: where they stand beyond the outermost points of a grid, found in how fields change in time.
+
+Changes of a held channel vanish at a wall, and those of one without flux have no slope there, whatever values or
+profiles stay. At the right place cosines or sines along the axis meet points that were left out best.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from inrflow.domains.base import HELD, NATURAL
+from inrflow.domains.box import PERIODIC, Box, ends_of, grid_of
+
+_PLACES = (0.0, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 5 / 6, 1.0)  # of walls, spacings beyond: grids read in steps
+_ENDS = np.array(list(itertools.product(_PLACES, repeat=2)))  # (W, 2), before the first and beyond the last point
+_USUAL = [number for number, (before, after) in enumerate(_ENDS) if before == after and before in (0.0, 0.5, 1.0)]
+_EQUAL, _ROUNDING = 1e-3, 1e-16  # relative difference of equal spacings; share of squares that is none
+_SHARE, _PARTS = 0.7, 3  # functions per point; every third one is left out in turn
+_LINES, _FEWEST = 200, 6  # lines of points looked at, at most; points along an axis
+_BETTER = 0.5  # mean logarithm of errors by which walls must be told from those at half or whole spacings
+PAIRS = (NATURAL, HELD, f"{HELD}-{NATURAL}", f"{NATURAL}-{HELD}")  # conditions at both walls
+
+
+def changes(u: np.ndarray) -> np.ndarray:
+    """Fields (S, T, N, C) without their means over time, but for channels that do not change."""
+    left = u - np.nanmean(u, 1, keepdims=True)
+    still = np.nanvar(left, (0, 1, 2)) < 1e-12 * np.nanvar(u, (0, 1, 2))
+    return np.where(still, u, left)
+
+
+def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]] | None:
+    """The box with walls where changes of u (S, T, N, C) at points x (N, d) say they are, within a spacing of a grid,
+    and conditions there, natural or held, of each channel at each axis.
+
+    Later frames tell, which are smooth where first ones need not agree with walls. None where points are no regular
+    grid or values are missing.
+    """
+    grid = grid_of(x) if len(x) > 1 else None
+    if grid is None or not np.isfinite(u).all():
+        return None
+    levels, order = grid
+    later = changes(u[:, u.shape[1] // 2 :])[:, :, order]
+    frames = np.moveaxis(later, 2, -1).reshape(-1, u.shape[3], *map(len, levels))
+    lower, upper = box.lower.copy(), box.upper.copy()
+    pairs = [[NATURAL] * len(levels) for _ in range(u.shape[3])]
+    for j, y in enumerate(levels):
+        if box.axes[j] == PERIODIC:
+            continue
+        gap = (y[-1] - y[0]) / max(len(y) - 1, 1)
+        if len(y) < _FEWEST or np.ptp(np.diff(y)) > _EQUAL * gap:
+            return None
+        lines = np.moveaxis(np.moveaxis(frames, 2 + j, -1), 1, 0).reshape(u.shape[3], -1, len(y))
+        lines = lines[:, np.random.default_rng(0).permutation(lines.shape[1])[:_LINES]]
+        errors = _missed(y, lines)
+        means = errors.min(1).mean(-1)
+        best, usual = int(means.argmin()), min(_USUAL, key=lambda number: means[number])
+        best = best if means[best] < means[usual] - _BETTER else usual
+        lower[j], upper[j] = y[0] - _ENDS[best, 0] * gap, y[-1] + _ENDS[best, 1] * gap
+        for own, pair in zip(pairs, errors[best].argmin(0), strict=True):
+            own[j] = PAIRS[pair]
+    return Box(lower, upper, box.axes), pairs
+
+
+def _missed(y: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """Logarithms (W, P, C) of relative errors at points y (n,), left out, of lines (C, M, n), with walls at `_ENDS` and
+    each pair of conditions there."""
+    n, reach, total = len(y), 1 + _ENDS.sum(1) / (len(y) - 1), np.zeros((len(_ENDS), len(PAIRS), len(lines)))
+    s = ((y - y[0]) / (y[-1] - y[0]) + _ENDS[:, :1] / (n - 1)) / reach[:, None]  # from 0 to 1 between the walls
+    for row, pair in enumerate(PAIRS):
+        first, last = (end == HELD for end in ends_of(pair))
+        angles = np.pi * s[:, :, None] * (np.arange(n) + (first + last) / 2)
+        table = np.sin(angles) if first else np.cos(angles)
+        for part in range(_PARTS):
+            hidden = np.arange(n) % _PARTS == part
+            hidden[[0, -1]] = False
+            some = table[:, :, : max(int(_SHARE * (~hidden).sum()), 2)]
+            q, r = np.linalg.qr(some[:, ~hidden])
+            within = q.mT @ lines[..., ~hidden].reshape(-1, (~hidden).sum()).T
+            left = (some[:, hidden] @ np.linalg.solve(r, within)).mT - lines[..., hidden].reshape(-1, hidden.sum())
+            total[:, row] += (left**2).sum(2).reshape(len(_ENDS), len(lines), -1).sum(2)
+    return np.log(total / ((lines**2).sum((1, 2)) + 1e-300) + _ROUNDING)
