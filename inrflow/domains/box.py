@@ -20,7 +20,7 @@ _ROUNDING = 1e-6
 _OPPOSITE = {NATURAL: HELD, HELD: NATURAL, f"{HELD}-{NATURAL}": f"{NATURAL}-{HELD}",
              f"{NATURAL}-{HELD}": f"{HELD}-{NATURAL}"}  # conditions of a derivative across walls
 _TIE = 1e-9  # eigenvalues closer than this, relative, are one eigenspace
-_GAUSS, _FEWEST_GAUSS = 1.25, 6  # points between walls, times those of the midpoint rule, and more
+_GAUSS, _FEWEST_GAUSS = 1.6, 8  # points between walls, times those of the midpoint rule, and more
 
 
 class Box(Domain):
@@ -264,7 +264,7 @@ def _vectors(channels: list[tuple[str, ...]], axes: Sequence[str]
     """First channels of vectors that slip along walls, of which divergence and potential obey conditions of their own,
     and these; any, and none, where all channels obey the same on a periodic box."""
     d, found, potential = len(axes), list[int](), list[tuple[str, ...]]()
-    if WALLED not in axes:
+    if WALLED not in axes or d == 1:
         return None, []
     for first in range(len(channels) - d + 1):
         derived = {tuple(_OPPOSITE.get(pair, pair) if i == j and axes[i] == WALLED else pair

@@ -77,7 +77,7 @@ def _missed(y: np.ndarray, lines: np.ndarray) -> np.ndarray:
             hidden[[0, -1]] = False
             some = table[:, :, : max(int(_SHARE * (~hidden).sum()), 2)]
             q, r = np.linalg.qr(some[:, ~hidden])
-            within = q.mT @ lines[..., ~hidden].reshape(-1, (~hidden).sum()).T
-            left = (some[:, hidden] @ np.linalg.solve(r, within)).mT - lines[..., hidden].reshape(-1, hidden.sum())
-            total[:, row] += (left**2).sum(2).reshape(len(_ENDS), len(lines), -1).sum(2)
+            within = np.swapaxes(q, 1, 2) @ lines[..., ~hidden].reshape(-1, (~hidden).sum()).T
+            left = some[:, hidden] @ np.linalg.solve(r, within) - lines[..., hidden].reshape(-1, hidden.sum()).T
+            total[:, row] += (left**2).sum(1).reshape(len(_ENDS), len(lines), -1).sum(2)
     return np.log(total / ((lines**2).sum((1, 2)) + 1e-300) + _ROUNDING)

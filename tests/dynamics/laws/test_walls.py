@@ -7,10 +7,11 @@ import torch
 from inrflow.domains import Box
 from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.codes import conditions, fit_codes
+from inrflow.dynamics.laws.flow import library_of
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.setting import Data, apart, forecast_errors, tail, worse
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.dynamics.laws.terms import SECOND, VALUE, Term
 
 TUBE = Box([0.0], [1.0], ["walled"])
 OPEN = "natural-held, held-natural"  # pressure and velocity in a tube closed on the left and open on the right
@@ -102,3 +103,39 @@ def test_forecasts_of_later_times_tell_whether_harmonics_suffice() -> None:
     few, more, many = (on(count, heat, transport, diffusion=0.1) for count in (9, 31, 61))
     assert apart(few, more, data) > 1e3 * apart(more, many, data)
     assert apart(on(9, heat, diffusion=0.1), on(31, heat, diffusion=0.1), data) == 0
+
+
+def test_steady_values_at_walls_drive_what_is_between_them() -> None:
+    """u_t = .05 u_xx - .7 u between walls held at 1 and 2, other values in each trajectory: exact in each sine wave."""
+    x, k, t = (np.arange(40)[:, None] + 0.25) / 40, np.arange(1, 200), np.arange(10) * 0.1
+    generator, rate = np.random.default_rng(0), 0.05 * (np.pi * np.arange(1, 200)) ** 2 + 0.7
+    ends = 1 + generator.random((12, 2)) * [0.5, 1]
+    sines = np.sin(np.pi * k * x)
+    pull = -0.7 * 2 / (np.pi * k) * (ends[:, :1] - (-1.0) ** k * ends[:, 1:])  # of the affine profile, on each sine
+    start = pull / rate + generator.standard_normal((12, 199)) * np.exp(-k)
+    codes = pull[:, None] / rate + (start - pull / rate)[:, None] * np.exp(-rate * t[:, None])
+    u = ends[:, :1, None] + (ends[:, 1:, None] - ends[:, :1, None]) * x.T + codes @ sines.T
+    law = fit_law(t, x, u[:10, ..., None], Box([0.0], [1.0], ["walled"]), seconds=4)
+    assert law.boundary == "steady"
+    found = {term.written(["u"], ["x"]): value for term, value in zip(law.terms, law.theta[:, 0], strict=True)}
+    assert found["lap u"] == pytest.approx(0.05, rel=1e-2) and found["u"] == pytest.approx(-0.7, rel=1e-2)
+    forecast = law.decode(law.rollout(law.encode(x, u[10:, 0, :, None]), t), x)[..., 0]
+    assert ((forecast - u[10:]) ** 2).mean() < 1e-5 * u.var()
+
+
+def test_flows_that_slip_along_walls_are_projected() -> None:
+    """Vortices of a walled box carry themselves by a gradient alone; what buoyancy adds has no divergence."""
+    harmonics = Box([0.0, 0.0], [np.pi, np.pi], ["walled", "walled"]).harmonics(
+        300, "held/natural, natural/held, natural/held")
+    assert harmonics.vectors == (0,) and harmonics.allowed is not None
+    terms = (Term.transport(0, (1.0, 1.0), (0, 1)), *(Term((((2, VALUE),),), -1, SECOND + j) for j in (0, 1)))
+    library = library_of(terms, harmonics)
+    points, allowed = harmonics.quadrature().points, harmonics.allowed
+    (a, b), (sin, cos) = points.T, (np.sin, np.cos)
+    fields = np.stack([sin(a) * cos(b), -cos(a) * sin(b), cos(2 * a) * sin(b)])
+    codes = (fields @ harmonics.values(points) / len(points)) * allowed
+    features = library.features(torch.tensor(codes)[None], harmonics.count)[0]
+    assert float(features[0].abs().max()) < 1e-12
+    # lap^-1 of d2/dxdx and d2/dxdy of a temperature cos(2 x) sin(y), whose Laplacian is -5 times itself
+    for feature, field in zip(features[1:], (4 / 5 * fields[2], 2 / 5 * sin(2 * a) * cos(b)), strict=True):
+        np.testing.assert_allclose(harmonics.values(points) @ feature.numpy(), field, atol=1e-10)

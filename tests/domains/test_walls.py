@@ -1,0 +1,55 @@
+"""Walls of boxes found in how fields change, and affine functions that carry values that stay there."""
+
+import numpy as np
+import pytest
+
+from inrflow.domains import Box, from_state, walled
+
+PLATES = "natural/steady, natural, natural/held"
+
+
+def _between_plates(before: float, after: float, count: int) -> tuple[Box, np.ndarray, np.ndarray]:
+    """A guessed box, points and a held and a natural channel that decay between walls at 0 and 1, held at 1 and 2."""
+    gap = 1 / (count - 1 + before + after)
+    y, k, t = (np.arange(count) + before) * gap, np.arange(1, 6), np.arange(6) * 0.02
+    decay = np.exp(-((np.pi * k) ** 2) * t[:, None]) / k**2
+    size = np.random.default_rng(0).standard_normal((2, 8, 5))
+    fields = [np.einsum("sk,tk,kn->stn", a, decay, f(np.pi * k[:, None] * y))
+              for a, f in zip(size, (np.sin, np.cos), strict=True)]
+    return Box([y[0]], [y[-1]], ["walled"]), y[:, None], np.stack([1 + y + fields[0], fields[1]], -1)
+
+
+@pytest.mark.parametrize("places", [(0.0, 0.0), (0.5, 0.5), (0.25, 0.75), (2 / 3, 1 / 3)])
+def test_walls_are_found_where_changes_vanish_or_are_level(places: tuple[float, float]) -> None:
+    found = walled(*_between_plates(*places, 20))
+    assert found is not None
+    box, pairs = found
+    np.testing.assert_allclose([box.lower[0], box.upper[0]], [0, 1], atol=1e-12)
+    assert pairs == [["held"], ["natural"]]
+
+
+def test_scattered_points_and_missing_values_tell_no_walls() -> None:
+    box, x, u = _between_plates(0.5, 0.5, 20)
+    assert walled(box, x + 0.01 * np.sin(37 * x), u) is None
+    u[0, 1, 3] = np.nan
+    assert walled(box, x, u) is None
+
+
+def test_affine_functions_are_the_last_harmonics_and_belong_to_channels_with_steady_values() -> None:
+    box = Box([0.0, -1.0], [2.0, 1.0], ["periodic", "walled"])
+    harmonics = box.harmonics(150, PLATES)
+    assert harmonics.steady == 2 and harmonics.allowed is not None
+    assert harmonics.allowed[:, -2:].tolist() == [[True, True], [False, False], [False, False]]
+    assert harmonics.vectors == (1,)
+    x = np.random.default_rng(0).random((7, 2)) * 2 - [0, 1]
+    np.testing.assert_allclose(harmonics.values(x)[:, -2:], np.stack([np.ones(7), np.sqrt(3) * x[:, 1]], 1), atol=1e-12)
+    for axis, step in enumerate(1e-6 * np.eye(2)):
+        slopes = (harmonics.values(x + step) - harmonics.values(x - step)) / 2e-6
+        np.testing.assert_allclose(harmonics.gradients(x)[:, :, axis], slopes, atol=1e-6)
+    again = from_state(box.state()).harmonics(harmonics.count, PLATES)
+    np.testing.assert_array_equal(again.modes, harmonics.modes)  # type: ignore[attr-defined]
+    rule = harmonics.quadrature()
+    gram = (rule.values * rule.weights[:, None]).T @ rule.values
+    for own in harmonics.allowed[:, :-2]:
+        mine = np.flatnonzero(own)
+        np.testing.assert_allclose(gram[np.ix_(mine, mine)], np.eye(len(mine)), atol=1e-10)
