@@ -33,9 +33,9 @@ def heated_bar(generator: np.random.Generator, count: int) -> Fields:
 
 
 def heated_room(generator: np.random.Generator, count: int) -> Fields:
-    """Boussinesq flow that slips along the walls of a box 1.5 x 1, insulated at its sides, with a floor at .8 to 1.4 and
-    a ceiling at 0: w_t = -w . grad w - grad p + 30 T e_y + .04 lap w, T_t = -w . grad T + .06 lap T. Images on 72 x 48
-    cells, read at 24 x 16 of their centres."""
+    """Boussinesq flow that slips along the walls of a box 1.5 x 1, insulated at its sides, the floor at .8 to 1.4 and
+    the ceiling at 0: w_t = -w . grad w - grad p + 30 T e_y + .04 lap w, T_t = -w . grad T + .06 lap T. Images on
+    72 x 48 cells, read at 24 x 16 of their centres."""
     n, m, gap, steps = 72, 48, 0.06, 40
     kx, ky, mask = _waves(2 * n, 2 * m, 3.0, 2.0)
     k2 = (kx**2 + ky**2).real

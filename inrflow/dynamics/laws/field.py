@@ -154,7 +154,8 @@ class Library(nn.Module):
             elif term.solenoidal:
                 result[:, members] = self.solenoidal(term, factors, known)[:, None, :rows]
             else:
-                field = pointwise(term, factors, z if any(term.products) else z[:1], self.transform.count)
+                field = pointwise(term.products, term.signs, factors, z if any(term.products) else z[:1],
+                                  self.transform.count)
                 codes = self.transform.project(self.weighted(field, places) if any(places) else field[:, None])
                 if term.power:
                     codes = codes * self.symbol(term.power)
@@ -177,8 +178,8 @@ class Library(nn.Module):
         component, key = term.carried.index(term.products[0][1][0]), term.component(0)
         if key not in known:
             every = [self.within(self.transform.project(pointwise(
-                term.component(j), factors, self.eigenvalues, self.transform.count)), term.carried[j])
-                for j in range(len(term.signs))]
+                term.component(j).products, term.signs, factors, self.eigenvalues, self.transform.count)),
+                term.carried[j]) for j in range(len(term.signs))]
             total = sum(unit * self.transform.derive(codes, j)
                         for j, (unit, codes) in enumerate(zip(term.sizes, every, strict=True)))
             known[key] = every, total * self.inverse()
@@ -296,7 +297,7 @@ class LawField(nn.Module):
                 for c, weight in fields.items():
                     total[:, c] += weight * library.solenoidal(term, factors, known)
                 continue
-            value = pointwise(term, factors, z, library.transform.count)
+            value = pointwise(term.products, term.signs, factors, z, library.transform.count)
             group = sums.setdefault(term.power, [None] * self.channels)
             for c, weight in fields.items():
                 part = value * weight

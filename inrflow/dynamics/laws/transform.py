@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,6 @@ from torch import Tensor, nn
 from inrflow.domains import Harmonics
 from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.sphere import SphereHarmonics
-from inrflow.dynamics.laws.terms import Term
 from inrflow.numerics.separable import SeparableSum
 
 VALUES = -1  # "axis" of values; others are of derivatives
@@ -117,10 +118,12 @@ class SeparableTransform(nn.Module):
         return torch.where((others[:, None] == others).all(-1), of_axis, 0.0)
 
 
-def pointwise(term: Term, factors: dict[tuple[int, int], Tensor], z: Tensor, points: int) -> Tensor:
-    """The sum of a term's products (B, Q) of factors (B, Q) of codes z (B, ...) at some number of points."""
+def pointwise(products: Sequence[Sequence[tuple[int, int]]], signs: Sequence[float],
+              factors: dict[tuple[int, int], Tensor], z: Tensor, points: int) -> Tensor:
+    """The sum (B, Q) of products, 1 times each without signs, of factors (B, Q) of codes z (B, ...) at so many points.
+    """
     total: Tensor | None = None
-    for product, sign in zip(term.products, term.signs or (1,) * len(term.products), strict=True):
+    for product, sign in zip(products, signs or (1,) * len(products), strict=True):
         value: Tensor | None = None
         for factor in product:
             value = factors[factor] if value is None else value * factors[factor]
