@@ -96,13 +96,11 @@ ALTERNATIVES = (
     Alternative("half the step", ("dynamics.step=0.5",), TRUNKS),
     Alternative("validation 10 %", ("data.validation=0.1",), PERIODIC),
     Alternative("validation 40 %", ("data.validation=0.4",), PERIODIC),
-    Alternative("no products", ("dynamics.products=0",), SINGLE[:1]),
     Alternative("one forcing harmonic", ("dynamics.forcing_harmonics=1",), SINGLE[1:]),
     Alternative("four forcing harmonics", ("dynamics.forcing_harmonics=4",), SINGLE[1:]),
     Alternative("decoder rate 1e-2", ("training.decoder_rate=0.01",), TRUNKS),
     Alternative("no harmonics", ("decoder.harmonics=0",), TRUNKS[:2]),
     Alternative("shift and scale", ("experiment=shift_scale",)),
-    Alternative("no equation, no products", (_OPEN, "dynamics.products=0"), EQUATIONS),
 )
 QUICK = (DEFAULT, "half as many codes", "no memory")
 

@@ -226,7 +226,7 @@ def test_the_example_of_a_term(tmp_path):
 def test_the_example_of_a_query(tmp_path):
     answer = script("examples/assimilate_and_query.py").main(
         tmp_path / "out", *SMALL, "training.minutes=0.05", "recipe=reduced_order", "data.symmetries=none",
-        "decoder.harmonics=4", "dynamics.depth=0", "dynamics.products=0", "dynamics.memory=0", grid=12,
+        "decoder.harmonics=4", "dynamics.depth=0", "dynamics.memory=0", grid=12,
     )
     assert {key: value.shape for key, value in answer.items()} == {
         "x": (5, 2), "u": (5, 1), "std": (5, 1), "dx": (5, 1, 2)

@@ -32,7 +32,7 @@ def train_from_scratch(
     batch = source.batch(trajectories, normalised=False)
     config = copy.deepcopy(trained)
     config.data.frames, config.data.points = None, 1.0  # what is not to be seen has been left out here
-    config.dynamics.context, config.dynamics.memory, config.dynamics.products = "none", None, None
+    config.dynamics.context, config.dynamics.memory = "none", None
     config.decoder.code_size = None
     config.training.minutes, config.training.steps = minutes, StepsConfig()
     with tempfile.TemporaryDirectory() as scratch:

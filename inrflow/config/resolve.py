@@ -24,7 +24,9 @@ from inrflow.errors import UserError
 #: Old keys of settings and their present names; both are read, on the command line and in config.yaml of a run.
 ALIASES = {"data.equation": "data.completion"}
 #: Keys of earlier runs, which change nothing any more.
-_RETIRED = ("dynamics.quadratic_rank", "dynamics.start", "training.steps.equation", "decoder.codes", "decoder.closure")
+_RETIRED = ("dynamics.quadratic_rank", "dynamics.products", "dynamics.start", "training.steps.equation",
+            "training.steps.quadratic_rounds", "training.steps.scattered", "training.steps.scattered_copies",
+            "decoder.codes", "decoder.closure")
 
 _LARGEST_FILE = 1_000_000  # bytes of a config.yaml
 

@@ -110,8 +110,6 @@ class DynamicsConfig:
     network: str = setting("auto", "Pointwise network of sines in a law, its output layer solved: sought where no law "
                            "of a few terms explains the data (auto), always (on), or never (off).",
                            choices=("auto", "on", "off"))
-    products: int | None = setting(None, "Number of products of code components in a quadratic term. null: as many as "
-                                   "the time allows, used only if they lower the error of held-out forecasts.", least=0)
     width: int = setting(256, "Hidden width of the network.", least=1)
     depth: int = setting(3, "Hidden layers of a network that is the vector field.", least=0)
     memory: int | None = setting(
@@ -148,9 +146,6 @@ class StepsConfig:
     mode_trajectories: int | None = setting(None, "Trajectories to which POD modes are fitted.", least=0)
     check_copies: int | None = setting(None, "Copies of each trajectory that test the declared symmetries.", least=0)
     copies: int | None = setting(None, "Copies of each trajectory that dynamics are fitted to.", least=0)
-    scattered: int | None = setting(None, "Rounds of alternating motion and codes for scattered rows.", least=0)
-    scattered_copies: int | None = setting(None, "Copies of each trajectory in these rounds.", least=0)
-    quadratic_rounds: int | None = setting(None, "Further rounds along quadratic dynamics.", least=0)
     law: int | None = setting(None, "Effort of the search for a law, in seconds of a usual core.", least=0)
     network: int | None = setting(None, "Effort of the search for a network in a law, in seconds of a usual core.",
                                   least=0)

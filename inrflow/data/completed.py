@@ -18,11 +18,15 @@ class CompletedSource(TrajectorySource):
         source: of the observations; its normalisation stays.
         x: (M, d) points.
         values: (T, M, C) of each trajectory, in data units; NaN where unknown.
+        times: (T,) of all trajectories, by default those of the source.
     """
 
-    def __init__(self, source: TrajectorySource, x: np.ndarray, values: Sequence[np.ndarray]) -> None:
+    def __init__(self, source: TrajectorySource, x: np.ndarray, values: Sequence[np.ndarray],
+                 times: np.ndarray | None = None) -> None:
         super().__init__(source.file, source.frames, seed=source.seed)
         self.points, self.normalisation = len(x), source.normalisation
+        if times is not None:
+            self.time_bins, self.times = None, torch.as_tensor(times).expand(len(values), -1)
         points = torch.as_tensor(x)[None, None]
         self._cache = {
             i: TrajectoryBatch(self.times[i : i + 1], points, torch.as_tensor(u, dtype=torch.float32)[None])

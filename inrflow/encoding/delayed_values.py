@@ -34,14 +34,6 @@ class AffineMotion:
         """The motion of a slice of the groups."""
         return self if self.generator.dim() == 2 else AffineMotion(self.generator[rows])
 
-    def turned(self, mean: Tensor, directions: Tensor) -> AffineMotion:
-        """The same motion in coordinates y with z = mean + directions y; directions (Z, Y) orthonormal."""
-        size, groups = self.generator.shape[-1] - 1, self.generator.shape[:-2]
-        matrix = torch.zeros(*groups, len(mean), len(mean), dtype=torch.float64)
-        bias = torch.zeros(*groups, len(mean), dtype=torch.float64)
-        matrix[..., :size, :size], bias[..., :size] = self.generator[..., 1:, 1:], self.generator[..., 1:, 0]
-        return AffineMotion.of(directions.T @ matrix @ directions, (matrix @ mean + bias) @ directions)
-
     def carried(self, offset: Tensor, basis: Tensor, delay: Tensor) -> tuple[Tensor, Tensor]:
         """Offset (G, N, C) and basis (G, N, C, Z), float64, of values observed `delay` (G, N) after the codes' time.
 

@@ -74,8 +74,9 @@ def assemble(candidate: Candidate, states: CodeData | None = None) -> Surrogate:
     problem, size, contexts = candidate.problem, candidate.code_size, candidate.context_size
     states = candidate.states if states is None else states
     mean, covariance = state_prior(states, candidate.code_prior, size, contexts)
+    noise = candidate.code_prior.noise.double()
     prior = StatePrior(
-        mean, covariance, candidate.code_prior.noise.double(), candidate.process,
+        mean, covariance, noise if problem.noise is None else noise + problem.noise, candidate.process,
         torch.ones(len(problem.description.channels), dtype=torch.float64), candidate.interpolation_error,
     )
     memory = states.codes.shape[-1] - size - contexts

@@ -40,7 +40,6 @@ LONGER_MEMORY = Margin(0.5, "times the error for one more delay", _SINGLE)
 SYMMETRY_HARMS = Margin(0.8, "times the error without a declared symmetry: below it the symmetry is dropped", _HAND)
 SYMMETRY_HARMS_CONTEXTS = Margin(0.4, "the same with contexts, whose errors vary more with the copies drawn", _HAND)
 HARMONICS_SUFFICE = Margin(1e-5, "share of the variance that harmonics leave: then no trunk is trained", _HAND)
-HARMONICS_SUFFICE_ASYNCHRONOUS = Margin(1e-2, "the same for rows with times of their own, before their motion", _HAND)
 PATTERNS_SUFFICE = Margin(1e-2, "share of the variance that functions through components miss at points held out: then "
                           "no trunk is trained", "rod, fhn, tracer_channel, waves_disc, plate, swirl; cavity needs one")
 MESH_FLOW_PAYS = Margin(0.25, "times what interpolation misses at nodes kept aside", _HAND)

@@ -53,6 +53,7 @@ class Problem:
         train, validation: indices of trajectories. Without validation trajectories the last frames are held out.
         symmetries: those that are used; environments: groups of trajectories with a context of their own.
         interpolation_error: variance between the observed points, where it is known before training.
+        noise: (C,) variance of observed values around those of the source, normalised; None: they are the same.
     """
 
     config: Config
@@ -66,6 +67,7 @@ class Problem:
     scale: TimeScale
     device: torch.device
     interpolation_error: InterpolationError | None = None
+    noise: torch.Tensor | None = None
 
     @classmethod
     def of(cls, config: Config, file: TrajectoryFile, trajectories: int | None = None) -> Problem:
@@ -207,7 +209,8 @@ class Problem:
         after them, which are all of the frames from `cut` on, by default the last fifth. At most so many; None: all
         trajectories, or 64 windows."""
         if len(self.validation):
-            return self.source.batch(self.validation[:most], normalised=False)
+            source = self.source if self.noise is None else self.observed
+            return source.batch(self.validation[:most], normalised=False)
         batch, cut = self.source.batch(self.train, normalised=False), cut or self.fitted_frames
         leads, starts = series_windows(batch.u.shape[1], cut, past, max(1, (most or WINDOWS) // len(batch)))
         parts = [batch.frames(slice(start, start + past + leads)) for start in starts]

@@ -85,6 +85,10 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
         return None if getattr(recipe, "is_quick", lambda _: False)(run.problem) else "the time is over"
 
     recipes = recipes_named(run.config.recipe) if recipes is None else recipes
+    if run.problem.source.time_bins is not None:
+        from inrflow.training.parts.row_splines import with_frames  # finite elements take a second to import
+
+        run = with_frames(run)
     for recipe in sorted(recipes, key=lambda recipe: is_late(recipe, run.problem)):
         reason = run.judge.enough(best) or recipe.applies(run.problem, best) or over(recipe)
         if reason is not None:

@@ -10,7 +10,7 @@ import pytest
 import inrflow
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 
-SETTINGS = ("training.minutes=0.1", "decoder.harmonics=2", "dynamics.products=0", "data.frames=8", "data.copies=4")
+SETTINGS = ("training.minutes=0.1", "decoder.harmonics=2", "data.frames=8", "data.copies=4")
 
 
 def wave(path, seed, count):

@@ -53,7 +53,7 @@ def test_a_physics_without_a_law_keeps_a_field_of_its_own(
     run: Path, files: dict[str, Path], tmp_path: Path, inrflow_command
 ) -> None:
     outcome = inrflow_command("train", f"data.train={files['wave']}", "dynamics.equation=false", "decoder.code_size=8",
-                              "dynamics.products=0", "training.residual_field=off", "training.steps.decoder=20",
+                              "training.residual_field=off", "training.steps.decoder=20",
                               f"output={tmp_path / 'wave'}")
     assert outcome.code == 0, outcome.err
     wave = Surrogate.load(tmp_path / "wave")

@@ -40,24 +40,13 @@ def test_codes_of_delayed_values_are_those_of_the_frames_time():
     assert float((encode(decoder, batch, wide) - codes).abs().max()) > 0.1
 
 
-def test_a_turned_drift_moves_the_turned_codes():
-    directions = torch.linalg.qr(normal(SIZE, SIZE, seed=5))[0]
-    turned = AffineMotion.of(MATRIX, BIAS).turned(normal(SIZE, seed=6), directions)
-    y = normal(SIZE, seed=7)
-    rate = turned.generator[1:, 1:] @ y + turned.generator[1:, 0]
-    z = normal(SIZE, seed=6) + directions @ y
-    torch.testing.assert_close(directions @ rate, MATRIX @ z + BIAS)
-
-
 def test_groups_with_motions_of_their_own_are_carried_each_by_its_own():
     decoder, x, delay = siren("output"), points(3, 7), normal(3, 7, seed=4) / 2
     matrices, biases = 0.5 * normal(3, SIZE, SIZE, seed=8), normal(3, SIZE, seed=9)
-    directions, mean = torch.linalg.qr(normal(SIZE, SIZE, seed=5))[0], normal(SIZE, seed=6)
     every = AffineMotion.of(matrices, biases)
     with torch.no_grad():
         basis = decoder.basis(x)
         together = every.carried(*basis, delay)
-        turned = every.turned(mean, directions)
         for g in range(3):
             alone = AffineMotion.of(matrices[g], biases[g])
             rows = slice(g, g + 1)
@@ -66,4 +55,3 @@ def test_groups_with_motions_of_their_own_are_carried_each_by_its_own():
                 # Products are in single precision, and processors round those of one group and of three differently.
                 torch.testing.assert_close(together[0][rows], offset, rtol=1.3e-6, atol=1e-5)
                 torch.testing.assert_close(together[1][rows], carried, rtol=1.3e-6, atol=1e-5)
-            torch.testing.assert_close(turned.generator[g], alone.turned(mean, directions).generator)

@@ -92,7 +92,6 @@ class ClosedFormSearch:
         window: frames that are known before a forecast of a validation trajectory begins.
         floor: error of the decoder itself, share of the variance: smaller differences than it decide nothing.
         seconds: of effort for `search`: fewer ridges, then fewer sizes are tried where all would take more.
-        decay: largest exponent by which directions may decay in a step.
     """
 
     def __init__(
@@ -105,10 +104,9 @@ class ClosedFormSearch:
         window: int = 1,
         floor: float = 0.0,
         seconds: float = math.inf,
-        decay: float = SHORTEST,
     ) -> None:
         self.training, self.period, self.harmonics, self.floor = training, period, harmonics, floor
-        self.originals, self.seconds, self.decay = originals, seconds, decay
+        self.originals, self.seconds = originals, seconds
         self.left_out = validation is None
         self.folds = folds_of(training, originals, self.uniform) if validation is None else []
         self.folds = self.folds or [Fold(training, training if validation is None else validation, window - 1)]
@@ -196,7 +194,7 @@ class ClosedFormSearch:
             forecast, seen = affine_rollout(
                 torch.nn.functional.pad(anomalies, (1, 0), value=1.0), states.observed[:, first:], states.t[:, first:],
                 unit if uniform else None, model if uniform else None,
-                _Flow(model, None if uniform else model, unit, self.decay),
+                _Flow(model, None if uniform else model, unit),
             )
             forecast = forecast[..., 1:] + mean(states.t[:, first + 1 :].nan_to_num())
             error = validation.codes[:, first + 1 :].clone()
@@ -330,7 +328,7 @@ class ClosedFormSearch:
         model, mean, directions, uniform = self.step_model(-1, candidate)
         steps: StepMaps | None = None
         if uniform:
-            matrix, bias = generator_of(model, self._unit(-1, candidate), self.decay)
+            matrix, bias = generator_of(model, self._unit(-1, candidate), SHORTEST)
             before = like.steps if like is not None else None
             held = self._around_mean(candidate, mean, directions) if before is None else None
             steps = step_maps(self._fits[self._key(-1, candidate)][0], model, mean, held, before)
@@ -351,12 +349,12 @@ class ClosedFormSearch:
 class _Flow:
     """The flow of a generator, or of that of the map of a step `unit`, which is taken when it is needed first."""
 
-    def __init__(self, model: Tensor, generator: Tensor | None, unit: float, decay: float) -> None:
-        self.model, self.generator, self.unit, self.decay = model, generator, unit, decay
+    def __init__(self, model: Tensor, generator: Tensor | None, unit: float) -> None:
+        self.model, self.generator, self.unit = model, generator, unit
 
     def __call__(self, states: Tensor, times: Tensor) -> Tensor:
         if self.generator is None:
-            self.generator = _affine(*generator_of(self.model, self.unit, self.decay))
+            self.generator = _affine(*generator_of(self.model, self.unit, SHORTEST))
         return flow(self.generator, states, times)
 
 

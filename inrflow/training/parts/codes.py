@@ -14,7 +14,6 @@ from inrflow.data.batch import Augmentation
 from inrflow.data.source import TrajectorySource
 from inrflow.decoders.base import AffineDecoder, Decoder
 from inrflow.dynamics.states import CodeData, TimeScale
-from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.encode import encode
 from inrflow.encoding.equivariance import CodeAction, code_action
 from inrflow.encoding.posterior import GaussianPrior
@@ -22,11 +21,8 @@ from inrflow.numerics.effort import effort
 from inrflow.training.run import Run
 
 Encode = Callable[[np.ndarray, Augmentation | None], CodeData]
-#: Motion of the codes of trajectories, given their indices: one for all, or for each of their frames its own.
-MotionOf = Callable[[np.ndarray], AffineMotion]
 
 _BLOCK = 16
-MOVED_BLOCK = 2  # trajectories whose frames may each have a motion of their own: a matrix of all codes for every frame
 _FEWEST = 2
 
 
@@ -87,20 +83,20 @@ class TrainingCodes:
 
 def solve_codes(
     run: Run, decoder: Decoder, prior: GaussianPrior, trajectories: np.ndarray,
-    augmentation: Augmentation | None = None, motion: MotionOf | None = None,
+    augmentation: Augmentation | None = None,
 ) -> CodeData:
-    """Codes of some trajectories; `motion`: motion of asynchronous rows from their times to those of the frames."""
+    """Codes of some trajectories."""
     run.log.begin("codes", len(trajectories))
     codes = encode_trajectories(
         run.problem.source, decoder, prior, trajectories, run.problem.scale, augmentation, run.config.seed,
-        run.log.advance, motion,
+        run.log.advance,
     )
     run.log.end()
     return codes
 
 
 def encode_all(
-    run: Run, decoder: Decoder, prior: GaussianPrior, motion: MotionOf | None = None,
+    run: Run, decoder: Decoder, prior: GaussianPrior,
     train: np.ndarray | None = None, validation: np.ndarray | None = None,
 ) -> TrainingCodes:
     """Codes of training and validation trajectories (by default those of the problem), and the means to copy them."""
@@ -108,7 +104,7 @@ def encode_all(
     validation = run.problem.validation if validation is None else validation
 
     def encode(trajectories: np.ndarray, augmentation: Augmentation | None) -> CodeData:
-        return solve_codes(run, decoder, prior, trajectories, augmentation, motion)
+        return solve_codes(run, decoder, prior, trajectories, augmentation)
 
     action = None
     if isinstance(decoder, AffineDecoder):
@@ -137,27 +133,23 @@ def encode_trajectories(
     augmentation: Augmentation | None = None,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
-    motion: MotionOf | None = None,
 ) -> CodeData:
-    """Codes of whole trajectories, moved by a random symmetry each if an augmentation is given; block by block.
-
-    `motion` carries delayed values of some of the trajectories to the times of their frames.
-    """
+    """Codes of whole trajectories, moved by a random symmetry each if an augmentation is given; block by block."""
     parts = []
     random = np.random.default_rng([seed, 17])
     done = 0
-    for block in blocks_of(trajectories, _BLOCK if motion is None else MOVED_BLOCK):
+    for block in blocks_of(trajectories, _BLOCK):
         effort.check()
         batch = source.moved(block, augmentation, random)
         observed = batch.observed
-        codes = encode(decoder, batch, prior, motion=None if motion is None else motion(block))
+        codes = encode(decoder, batch, prior)
         parts.append(CodeData(codes, scale.internal(batch.t), observed))
         done += len(block)
         progress(done)
     return CodeData.join(parts)
 
 
-def blocks_of(indices: np.ndarray, length: int = MOVED_BLOCK) -> list[np.ndarray]:
+def blocks_of(indices: np.ndarray, length: int) -> list[np.ndarray]:
     """Trajectories in blocks."""
     return [indices[start : start + length] for start in range(0, len(indices), length)]
 

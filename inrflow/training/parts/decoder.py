@@ -15,7 +15,7 @@ from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.numerics.effort import OutOfTime, seconds_of
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
-from inrflow.training.margins import BETTER, HARMONICS_SUFFICE, HARMONICS_SUFFICE_ASYNCHRONOUS, PATTERNS_SUFFICE
+from inrflow.training.margins import BETTER, HARMONICS_SUFFICE, PATTERNS_SUFFICE
 from inrflow.training.parts.trunk import DecoderTraining
 from inrflow.training.problem import HARMONIC_FEATURES
 from inrflow.training.run import Run
@@ -53,12 +53,10 @@ class FittedDecoder:
 def fit_decoder(run: Run) -> FittedDecoder:
     """The domain's harmonics where they suffice, else a trained SIREN trunk where it meets held-out points better."""
     frames = decoder_training(run)
-    # Before the motion of asynchronous rows is known, its share of the residual is no matter for a trunk.
-    sufficient = HARMONICS_SUFFICE if run.problem.source.time_bins is None else HARMONICS_SUFFICE_ASYNCHRONOUS
-    harmonics = None if run.config.decoder.depth else _fit_harmonics(run, frames, sufficient)
+    harmonics = None if run.config.decoder.depth else _fit_harmonics(run, frames)
     if harmonics is None:
         return _without_harmonics(run, frames)
-    if float(harmonics.modes.noise.mean()) < sufficient:
+    if float(harmonics.modes.noise.mean()) < HARMONICS_SUFFICE:
         run.budget.record("decoder", 0)
         return _with_interpolation_error(frames, harmonics)
     trunk: FittedDecoder | None = None
@@ -113,7 +111,7 @@ def _with_interpolation_error(frames: DecoderTraining, fitted: FittedDecoder) ->
     return replace(fitted, interpolation_error=error).leading(len(fitted.modes.variances))
 
 
-def _fit_harmonics(run: Run, frames: DecoderTraining, sufficient: float) -> FittedDecoder | None:
+def _fit_harmonics(run: Run, frames: DecoderTraining) -> FittedDecoder | None:
     """The domain's harmonics, few or many, whichever meet held-out points better; None where there are none."""
     problem, best, known = run.problem, None, -1
     for features in HARMONIC_FEATURES:
@@ -128,12 +126,12 @@ def _fit_harmonics(run: Run, frames: DecoderTraining, sufficient: float) -> Fitt
         left = float(modes.noise.mean())
         run.log.say(
             f"decoder: {embedding.harmonics} harmonics of the domain leave {left:.1e} of the variance"
-            + (", so no trunk is trained" if left < sufficient else "")
+            + (", so no trunk is trained" if left < HARMONICS_SUFFICE else "")
         )
         fitted = FittedDecoder(decoder, modes, None, frames.held_out_error(decoder, modes))
-        if left < sufficient or best is None or fitted.missed < best.missed:
+        if left < HARMONICS_SUFFICE or best is None or fitted.missed < best.missed:
             best = fitted
-        if left < sufficient:
+        if left < HARMONICS_SUFFICE:
             break
     return best
 

@@ -16,7 +16,6 @@ from inrflow.dynamics.fitting.linear_search import Candidate, ClosedForm, Closed
 from inrflow.dynamics.states import CodeData, frames_needed
 from inrflow.training.margins import DECODER_LIMITED, DETERMINED, LONGER_MEMORY, LONGER_WINDOW, MORE_CODES, ROUNDING
 from inrflow.training.parts.linear import ChosenDynamics
-from inrflow.training.parts.quadratic import QuadraticSearch
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
@@ -38,7 +37,7 @@ def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenD
     orders = longest_memory(run.problem.source.times.shape[1])
     if (
         settings.memory is not None or chosen.validation is None or not orders
-        or run.problem.source.time_bins is not None or not chosen.score > max(DECODER_LIMITED * floor, ROUNDING)
+        or not chosen.score > max(DECODER_LIMITED * floor, ROUNDING)
     ):
         return chosen
     uniform = chosen.search.uniform
@@ -57,7 +56,7 @@ def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenD
             break
     if best is None:
         return chosen
-    result = replace(chosen, search=trial.search(), fit=best, quadratic=None)
+    result = replace(chosen, search=trial.search(), fit=best)
     run.log.log("memory", 0, validation=result.score, memory_free=free, code_size=result.size, memory=result.memory)
     state = result.size + result.memory
     row = run.log.tried(Tried(
@@ -114,14 +113,9 @@ class _Trial:
 
     def memory_free(self) -> float:
         """Error of the best dynamics without memory among all that were finalists or chosen before."""
-        search, quadratic = self.search(), self.chosen.quadratic
-        scores = self.chosen.fit.scores
+        search, scores = self.search(), self.chosen.fit.scores
         tried = {self.chosen.fit.candidate, *sorted(scores, key=lambda c: scores[c])[:_FINALISTS * len(self.ridges)]}
-        errors = [search.score(c) for c in tried]
-        if quadratic is not None:
-            stage = QuadraticSearch(self.chosen.train, self.validation, self.window - 1, self.run.log)
-            errors.append(stage.error(quadratic.field()))
-        return min(errors)
+        return min(search.score(c) for c in tried)
 
     def best_linear(self, sizes: list[int], order: int) -> ClosedForm | None:
         """The best linear dynamics with memory of this order; None where there is no size that the data determine."""

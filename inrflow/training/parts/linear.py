@@ -10,16 +10,13 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import RIDGES, ClosedForm, ClosedFormSearch
-from inrflow.dynamics.fitting.quadratic import QuadraticForm
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.prior.modes import OutputModes
-from inrflow.numerics.matrix_functions import SHORTEST
 from inrflow.training.margins import DETERMINED, UNDETERMINED_ERROR
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
 _SHARE, _LATE = 0.2, 0.05  # of the time, and where it is over
-_CARRIED = 2.0  # exponent of the fastest decay where motion carries values to the times of frames, backwards too
 _OF_MOST = (0.7, 0.78, 0.85, 0.92, 1.0)  # shares of as many codes as there are transitions of a single trajectory
 _APART = 1.5  # the most by which code sizes to try there differ
 _TAILS = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0)
@@ -30,7 +27,7 @@ class ChosenDynamics:
     """Dynamics in closed form and the codes that they were fitted to.
 
     Attributes:
-        search, fit: linear dynamics; quadratic: in their place, without delays, where validation prefers them.
+        search, fit: linear dynamics, and how they were looked for.
         train, validation: codes of the training trajectories and their copies, originals first, and of validation ones.
         row: of candidates.json.
     """
@@ -40,12 +37,11 @@ class ChosenDynamics:
     train: CodeData
     validation: CodeData | None
     row: Tried
-    quadratic: QuadraticForm | None = None
 
     @property
     def size(self) -> int:
         """Number of codes."""
-        return self.fit.candidate.size if self.quadratic is None else self.quadratic.size
+        return self.fit.candidate.size
 
     @property
     def memory(self) -> int:
@@ -60,7 +56,7 @@ class ChosenDynamics:
     @property
     def score(self) -> float:
         """Validation error, share of the variance of the codes."""
-        return self.fit.score if self.quadratic is None else self.quadratic.score
+        return self.fit.score
 
 
 def linear_search(run: Run, train: CodeData, validation: CodeData | None, floor: float) -> ClosedFormSearch:
@@ -73,7 +69,6 @@ def linear_search(run: Run, train: CodeData, validation: CodeData | None, floor:
         originals=len(run.problem.train),
         floor=floor,
         seconds=(_LATE if run.budget.over else _SHARE) * run.budget.total,
-        decay=SHORTEST if run.problem.source.time_bins is None else _CARRIED,
     )
 
 
@@ -138,7 +133,7 @@ def choose_linear(
 
 def linear_field(run: Run, fit: ClosedForm) -> VectorField:
     """The vector field of fitted linear dynamics, float64: the map of a step where steps are equal."""
-    if fit.steps is not None and run.problem.source.time_bins is None:
+    if fit.steps is not None:
         return VectorField(len(fit.bias), [fit.steps.term()])
     field = VectorField.of(
         len(fit.bias), forcing_period=run.problem.forcing_period,

@@ -63,13 +63,13 @@ class LawRecipe:
         if problem.forcing_period:
             return "the data have a periodic forcing"
         if problem.source.time_bins is not None:
-            return "values have times of their own, not those of frames"
+            return "values have times of their own, and splines between them miss too much"
         frames, trajectories = problem.source.times.shape[1], len(problem.train)
         judged = len(problem.validation) or problem.has_harmonics  # else windows of long ones judge
         if frames < _FEWEST_FRAMES or not (judged or frames >= _FEWEST_STATES):
             return (f"{trajectories} training trajectories of {frames} frames are given, a law needs {_FEWEST_FRAMES} "
                     f"frames and, off periodic boxes, other trajectories to judge by or {_FEWEST_STATES} frames")
-        if problem.file.point_layout == "moving":
+        if problem.file.point_layout == "moving" and not problem.source.shared_points:
             return "points move"
         if not judged and best is not None and problem.source.points < _FEWEST_PLACES:
             return "one series at a few dozen places says no law"

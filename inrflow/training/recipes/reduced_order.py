@@ -1,4 +1,4 @@
-"""Recipe: POD codes with linear or quadratic dynamics in closed form (DMD, operator inference), and what they need.
+"""Recipe: POD codes with linear dynamics in closed form (DMD, operator inference), and what they need.
 
 Delays where single frames are no state, contexts where trajectories belong to several systems.
 """
@@ -28,14 +28,12 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import integration_step, rollout_error
 from inrflow.training.margins import LONGER_WINDOW
-from inrflow.training.parts.asynchronous import follow_quadratic_motion, resolve_times
 from inrflow.training.parts.codes import affordable_copies, encode_all, wanted_copies
 from inrflow.training.parts.decoder import FittedDecoder, decoder_training, fit_decoder, fit_modes
 from inrflow.training.parts.delay_embedding import choose_memory
 from inrflow.training.parts.environments import context_candidate
 from inrflow.training.parts.linear import ChosenDynamics, choose_linear, linear_field, linear_search, sizes_to_try
 from inrflow.training.parts.mesh_flow import complete_by_flow
-from inrflow.training.parts.quadratic import choose_quadratic, refitted
 from inrflow.training.parts.refit import Refit
 from inrflow.training.parts.symmetries import check_symmetries
 from inrflow.training.parts.trunk import DecoderTraining
@@ -44,7 +42,7 @@ from inrflow.training.recipes.base import uses_solved_codes
 from inrflow.training.run import Run
 
 _COPIES_SHARE = 0.15
-_QUADRATIC_SHARE, _MEMORY_SHARE = 0.3, 0.3  # of the time, at most
+_MEMORY_SHARE = 0.3  # of the time, at most
 _LONG_SERIES = 200  # frames
 _LIMITED = 0.5  # codes a transition
 _FEW_VALUES = 5e6
@@ -87,8 +85,6 @@ class ReducedOrderRecipe:
                 fitted = replace(fitted, modes=modes).leading(len(modes.variances))
                 codes = encode_all(run, fitted.decoder, modes.prior())
             run.log.say(f"symmetries: {', '.join(run.problem.symmetries.names) or 'none'}")
-        if run.problem.source.time_bins is not None:
-            fitted, codes = resolve_times(run, fitted, codes)
         copies = affordable_copies(run, codes, "copies", wanted_copies(run), _COPIES_SHARE)
         train = codes.with_copies(run.problem.train, run.problem.augmentation(), copies, run.config.seed)
         noise = float(fitted.modes.noise.mean())
@@ -100,10 +96,6 @@ class ReducedOrderRecipe:
             if candidate is not None:
                 yield candidate
                 return
-        with run.budget.part(_QUADRATIC_SHARE, lambda: run.log.say("quadratic dynamics: time is over")):
-            chosen = choose_quadratic(run, chosen, search.floor, sizes)
-        if run.problem.source.time_bins is not None:
-            fitted, chosen = follow_quadratic_motion(run, fitted, codes, chosen, copies)
         delayed = chosen
         with run.budget.part(_MEMORY_SHARE, lambda: run.log.say("delay embedding: time is over")):
             delayed = choose_memory(run, chosen, sizes)
@@ -128,23 +120,18 @@ def closed_form_candidate(
     run: Run, recipe: str, decoder: Decoder, prior: GaussianPrior, chosen: ChosenDynamics,
     interpolation_error: InterpolationError | None, fitted: FittedDecoder | None = None,
 ) -> Candidate:
-    """The candidate of linear or quadratic dynamics.
+    """The candidate of linear dynamics.
 
     Args:
         decoder, prior: of as many codes as the dynamics have.
         fitted: all modes, of which the decoder has the leading ones: then they are refitted to all trajectories.
     """
     problem, settings, size = run.problem, run.config.dynamics, decoder.code_size
-    fit, quadratic, validation = chosen.fit, chosen.quadratic, chosen.validation
+    fit, validation = chosen.fit, chosen.validation
     train, judged, first = problem.judging(chosen.train, validation)
     every = chosen.train if validation is None else CodeData.join([chosen.train, validation])
-    early = fit
-    if quadratic is not None:
-        field = quadratic.field()
-    else:
-        if validation is None:
-            early = chosen.search.fit(fit.candidate, data=train, like=fit)
-        field = linear_field(run, early)
+    early = fit if validation is not None else chosen.search.fit(fit.candidate, data=train, like=fit)
+    field = linear_field(run, early)
     if validation is not None:  # forecasts are judged from the window that determines a state
         first = min(frames_needed(size, chosen.memory) - 1, judged.codes.shape[1] - 2)
     first = max(first, chosen.past)
@@ -160,13 +147,10 @@ def closed_form_candidate(
 
     @cache
     def full() -> ClosedForm:
-        return fit if quadratic is not None else chosen.search.fit(fit.candidate, fit.scores, every, fit)
+        return chosen.search.fit(fit.candidate, fit.scores, every, fit)
 
     def refit() -> Refitted:
-        states = with_memory(chosen.train, size, full().directions)
-        if quadratic is None:
-            return Refitted(linear_field(run, full()), states)
-        return Refitted(refitted(quadratic, every).field(), states)
+        return Refitted(linear_field(run, full()), with_memory(chosen.train, size, full().directions))
 
     def refit_decoder(surrogate: Surrogate) -> Surrogate:
         assert fitted is not None and validation is not None
@@ -176,7 +160,7 @@ def closed_form_candidate(
         )
         return _on_all_trajectories(run, surrogate, fitted, chosen, first, before)
 
-    refits_decoder = fitted is not None and validation is not None and problem.source.time_bins is None
+    refits_decoder = fitted is not None and validation is not None and problem.observed.time_bins is None
     return Candidate(
         problem, recipe, "closed form", decoder, prior, field, integrator, states, judged_states, first,
         Score(error, floor, chosen.row.unknowns or 0), interpolation_error=interpolation_error, refit=refit,
@@ -191,7 +175,7 @@ def _on_all_trajectories(
 
     `before`: error of rollouts of all trajectories from frame `first`.
     """
-    fit, quadratic, problem = chosen.fit, chosen.quadratic, run.problem
+    fit, problem = chosen.fit, run.problem
     whole = np.sort(np.concatenate([problem.train, problem.validation]))
     augmentation = problem.augmentation()
 
@@ -207,8 +191,6 @@ def _on_all_trajectories(
         return with_memory(codes, size, memory_directions(codes, size, memory) if memory else None)
 
     def field_of(codes: CodeData) -> VectorField:
-        if quadratic is not None:
-            return refitted(quadratic, codes, codes.codes.shape[-1]).field()
         candidate = replace(fit.candidate, size=codes.codes.shape[-1], memory=memory_of(codes))
         return linear_field(run, chosen.search.fit(candidate, data=codes, like=fit))
 
@@ -227,7 +209,7 @@ def _on_all_trajectories(
         return fit_modes(run, frames, decoder)
 
     # Where transitions limit the number of codes, more of them determine more codes.
-    limited = quadratic is None and chosen.size > _LIMITED * chosen.train.transitions
+    limited = chosen.size > _LIMITED * chosen.train.transitions
     growth = len(whole) / len(problem.train) if limited else 1.0
     refit = Refit(modes_of, codes_of_all, field_of, error_on, states_of, growth)
     surrogate, after = refit(surrogate, fitted.modes, before)

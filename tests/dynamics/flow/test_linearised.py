@@ -52,3 +52,18 @@ def test_flows_that_couple_few_of_many_states_carry_covariances_as_dense_ones_do
     covariance = root @ root.mT
     monkeypatch.setattr(linearised, "_MANY", 10)
     torch.testing.assert_close(linearised._carried(flow, covariance), flow @ covariance @ flow.mT)
+
+
+def test_motion_around_states_is_that_of_the_flow_through_them():
+    torch.manual_seed(0)
+    field = VectorField.of(3, depth=1, width=8).double()
+    for parameter in field.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    states, gap = torch.randn(4, 3).double(), 1e-3
+    motion = Dynamics(field, Integrator(), torch.zeros(3)).motion(states, 3)
+    times = torch.tensor([[0.0, gap]]).double().expand(4, -1)
+    moved = Integrator(step=1e-4)(field, states, times)[:, 1].detach()
+    start = torch.cat([torch.ones(4, 1).double(), states], 1)
+    carried = torch.linalg.matrix_exp(motion.generator * gap) @ start[..., None]
+    torch.testing.assert_close(carried[:, 1:, 0], moved, rtol=0, atol=1e-5)  # the flow bends by the square of the gap
+    assert float((moved - states).abs().max()) > 1e-4

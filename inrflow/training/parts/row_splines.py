@@ -1,0 +1,188 @@
+"""Frames of rows that each have a time and place of their own: splines in time of codes on a domain's harmonics.
+
+u(t, x) = sum_km w_km phi_k(x) B_m(t) with cubic B-splines B_m, solved for each trajectory by least squares with a
+penalty on second differences in time (Eilers & Marx 1996) and on high harmonics. Numbers of harmonics and splines and
+the penalty are those that miss held-out rows least. Values of such fields at equal times and shared points stand in for
+frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from scipy.interpolate import BSpline
+
+from inrflow.data.completed import CompletedSource
+from inrflow.domains import Domain, Harmonics, domains_of
+from inrflow.dynamics.states import TimeScale
+from inrflow.errors import UserError
+from inrflow.numerics.effort import effort
+from inrflow.training.judge import Judge
+from inrflow.training.margins import POOR
+from inrflow.training.problem import Problem
+from inrflow.training.run import Run
+
+_HARMONICS, _SPLINES = (5, 9, 15, 25, 41, 64, 100, 160), (6, 10, 16, 26, 40)  # that are tried
+_PENALTIES = (1e-8, 1e-6, 1e-4, 1e-2)  # of squared weights, per row and spline
+_STEADY = 1e-2  # of the penalty of second differences: that of the weights themselves
+_MOST, _ROWS_A_WEIGHT = 900, 1.2  # weights of a channel; rows for each of them, at least
+_TRIED, _HELD_OUT, _LOOKED_AT = 4, 0.12, 6000  # trajectories, share of their rows, and rows of them that choose
+_WORSE = 1.5  # times the least error: larger numbers are not tried
+_FRAMES = 2  # times the splines
+_PLACES, _FEWEST_PLACES = 4, 32  # times the harmonics, at most; harmonics that they determine at least
+_BLOCK = 4096  # rows
+_SHARE = 0.15  # of the time
+
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # times (R,), points (R, d), values (R, C) around 0
+
+
+@dataclass(frozen=True)
+class RowSplines:
+    """Spline weights of fields on harmonics.
+
+    Attributes:
+        count: M splines between `span`, the first and the last time.
+        error: (C,) mean squares that they leave of held-out rows.
+    """
+
+    domain: Domain
+    harmonics: Harmonics
+    count: int
+    span: tuple[float, float]
+    penalty: float = 0.0
+    error: np.ndarray = field(default_factory=lambda: np.array([np.inf]))
+
+    def at(self, t: np.ndarray) -> np.ndarray:
+        """Splines (T, M) at times (T,), constant outside the span."""
+        first, last = self.span
+        knots = np.concatenate([[first] * 3, np.linspace(first, last, self.count - 2), [last] * 3])
+        return BSpline.design_matrix(np.clip(t, first, last), knots, 3).toarray()
+
+    def design(self, t: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Values (R, K M) of the basis at rows."""
+        return (self.harmonics.values(x)[:, :, None] * self.at(t)[:, None, :]).reshape(len(t), -1)
+
+    def normal_equations(self, t: np.ndarray, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gram matrix (K M, K M) and right-hand sides (K M, C) of rows, divided by their number."""
+        size = self.harmonics.count * self.count
+        gram, sides = np.zeros((size, size)), np.zeros((size, u.shape[1]))
+        for rows in (slice(start, start + _BLOCK) for start in range(0, len(t), _BLOCK)):
+            table = self.design(t[rows], x[rows])
+            effort.add(products=table.size * size, calls=10)
+            gram += table.T @ table / len(t)
+            sides += table.T @ u[rows] / len(t)
+        return gram, sides
+
+    def solve(self, gram: np.ndarray, sides: np.ndarray, penalty: float) -> np.ndarray:
+        """Weights (K M, C)."""
+        eigenvalues = self.harmonics.eigenvalues
+        rough = 1 + eigenvalues / eigenvalues[eigenvalues > 1e-9 * eigenvalues[-1]].min()
+        bends = np.diff(np.eye(self.count), 2, axis=0)
+        each = np.kron(np.diag(rough), bends.T @ bends) + _STEADY * np.diag(np.repeat(rough**2, self.count))
+        effort.add(products=len(gram) ** 3 / 3, calls=10)
+        return np.linalg.solve(gram + penalty / self.count * each, sides)
+
+    def fields(self, rows: Rows, t: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Fields (T, N, C) of a trajectory at times (T,) and points (N, d)."""
+        weights = self.solve(*self.normal_equations(*rows), self.penalty)
+        weights = weights.reshape(self.harmonics.count, self.count, -1)
+        return np.einsum("nk,kmc,tm->tnc", self.harmonics.values(x), weights, self.at(t), optimize=True)
+
+    @property
+    def places(self) -> np.ndarray:
+        """Points (N, d) that determine the harmonics and their products."""
+        count = max(self.harmonics.count, _FEWEST_PLACES)
+        points = self.domain.harmonics(count).quadrature().points
+        return points[:: max(1, len(points) // (_PLACES * count))]
+
+    @property
+    def times(self) -> np.ndarray:
+        """Equal times (T,), close enough for what the splines say between them."""
+        first, last = self.span
+        number = _FRAMES * self.count
+        return first + (np.arange(number) + 0.5) / number * (last - first)
+
+
+def with_frames(run: Run) -> Run:
+    """The run on frames that splines of its rows give; as it is where these miss too much of held-out rows."""
+    problem, about, say = run.problem, run.problem.description, run.log.say
+    every, splines = [_rows_of(problem, i) for i in range(len(problem.source))], None
+    some = [every[i] for i in problem.train]
+    try:
+        with run.budget.part(_SHARE):
+            domains = domains_of(np.concatenate([x for _, x, _ in some]), about.period, about.geometry)
+            splines = choose_splines(domains, some, run.config.seed)
+            t, x = splines.times, splines.places
+            fields = [splines.fields(rows, t, x) for rows in every]
+    except (UserError, ValueError, np.linalg.LinAlgError) as reason:
+        say(f"no splines of rows ({str(reason).splitlines()[0]})")
+        return run
+    if splines is None:
+        say("splines of rows: time is over")
+        return run
+    missed = float(splines.error.mean())
+    say(f"rows: {splines.count} splines in time on {splines.harmonics.count} harmonics miss {missed:.2e} of the "
+        f"variance of held-out rows{'' if missed < POOR else ': they are not used'}")
+    if not missed < POOR:
+        return run
+    values = [problem.source.normalisation.invert(torch.as_tensor(one)).numpy() for one in fields]
+    source = CompletedSource(problem.source, x, values, t)
+    whole = replace(problem, source=source, scale=TimeScale.of(source.times), noise=torch.as_tensor(splines.error))
+    return replace(run.on(whole), judge=Judge(whole))
+
+
+def choose_splines(domains: Sequence[Domain], trajectories: Sequence[Rows], seed: int) -> RowSplines:
+    """The splines that miss held-out rows of some trajectories least. Raises ValueError where rows are too few."""
+    random = np.random.default_rng([seed, 5])
+    halves = []
+    for rows in trajectories[:: max(1, len(trajectories) // _TRIED)][:_TRIED]:
+        order = random.permutation(len(rows[0]))[:_LOOKED_AT]
+        cut = max(1, int(_HELD_OUT * len(order)))
+        t, x, u = (part[order] for part in rows)
+        halves.append(((t[cut:], x[cut:], u[cut:]), (t[:cut], x[:cut], u[:cut])))
+    span = min(float(t.min()) for t, _, _ in trajectories), max(float(t.max()) for t, _, _ in trajectories)
+    most = min(_MOST, min(len(kept[0]) for kept, _ in halves) / _ROWS_A_WEIGHT)
+    return min((tried for domain in domains for tried in _tried(domain, halves, span, most)),
+               key=lambda one: float(np.sum(one.error)))
+
+
+def _tried(
+    domain: Domain, halves: Sequence[tuple[Rows, Rows]], span: tuple[float, float], most: float
+) -> Iterator[RowSplines]:
+    """Splines of so many weights at most on harmonics of a domain, as long as more of them do not miss more."""
+    least = np.inf
+    for harmonics in _HARMONICS:
+        lowest = np.inf
+        for count in (count for count in _SPLINES if harmonics * count <= most):
+            one = _penalised(RowSplines(domain, domain.harmonics(harmonics), count, span), halves)
+            yield one
+            error = float(one.error.sum())
+            if error > _WORSE * lowest:
+                break
+            lowest = min(lowest, error)
+        if not lowest < _WORSE * least:
+            return
+        least = min(least, lowest)
+
+
+def _penalised(splines: RowSplines, halves: Sequence[tuple[Rows, Rows]]) -> RowSplines:
+    """The splines with the penalty by which they miss held-out rows least."""
+    errors, count = np.zeros((len(_PENALTIES), halves[0][0][2].shape[1])), 0
+    for kept, (t, x, u) in halves:
+        equations, table, count = splines.normal_equations(*kept), splines.design(t, x), count + len(t)
+        for i, penalty in enumerate(_PENALTIES):
+            errors[i] += ((table @ splines.solve(*equations, penalty) - u) ** 2).sum(0)
+    best = int(errors.sum(1).argmin())
+    return replace(splines, penalty=_PENALTIES[best], error=errors[best] / count)
+
+
+def _rows_of(problem: Problem, trajectory: int) -> Rows:
+    """The rows of a trajectory, of normalised values."""
+    batch = problem.source.batch([trajectory])
+    assert batch.delay is not None
+    seen = batch.u[0].isfinite().all(-1)
+    t = batch.t[0, :, None] + batch.delay[0]
+    return t[seen].numpy(), batch.x[0][seen].double().numpy(), batch.u[0][seen].double().numpy()

@@ -1,0 +1,60 @@
+"""Rows with times and places of their own: fields between them by splines, and laws of these fields."""
+
+import json
+
+import numpy as np
+import pytest
+
+from inrflow.data.description import Description
+from inrflow.data.formats.writing import write_scattered
+from inrflow.domains import domains_of
+from inrflow.model.surrogate import Surrogate
+from inrflow.training.parts.row_splines import Rows, choose_splines
+
+SPEED = 0.4
+DESCRIPTION = Description("waves", ("u", "v"), ("x",), period=(1.0,))
+
+
+def field(n: int, t: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Waves u_tt = SPEED^2 u_xx and v = u_t in closed form: (R, 2)."""
+    a, b, phase, turn = np.random.default_rng(n).normal(size=4)
+    k = 2 * np.pi * np.array([1.0, 2.0])
+    place, time = k * x[:, None] + 3 * phase, SPEED * k * t[:, None] + 3 * turn
+    size = np.array([a, b / 2])
+    return np.stack([(size * np.cos(time) * np.cos(place)).sum(1),
+                     -(size * SPEED * k * np.sin(time) * np.cos(place)).sum(1)], 1)
+
+
+def rows(n: int, count: int, noise: float = 0.0) -> Rows:
+    random = np.random.default_rng([n, 1])
+    t, x = np.sort(2 * random.random(count)), random.random(count)
+    return t, x[:, None], field(n, t, x) + noise * random.normal(size=(count, 2))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_splines_say_what_a_field_is_between_rows_and_how_far_it_is_unknown(noise):
+    every = [rows(n, 400, noise) for n in range(4)]
+    splines = choose_splines(domains_of(every[0][1], (1.0,)), every, 0)
+    places, times = np.linspace(0, 0.9, 7), np.linspace(0.1, 1.9, 9)
+    for n, one in enumerate(every):
+        found = splines.fields(one, times, places[:, None]).reshape(-1, 2)
+        truth = field(n, np.repeat(times, 7), np.tile(places, 9))
+        assert ((found - truth) ** 2).mean() < 1e-6 + 0.3 * noise**2
+    assert splines.error == pytest.approx(noise**2, rel=0.35, abs=1e-5)
+
+
+def test_a_law_is_found_in_rows(tmp_path, inrflow_command):
+    parts = [rows(n, 400) for n in range(8)]
+    write_scattered(tmp_path / "train.h5", np.repeat(np.arange(8), 400), np.concatenate([one[0] for one in parts]),
+                    np.concatenate([one[1] for one in parts]),
+                    np.concatenate([one[2] for one in parts]).astype(np.float32), DESCRIPTION)
+    run = tmp_path / "run"
+    outcome = inrflow_command("train", f"data.train={tmp_path / 'train.h5'}", f"output={run}", "recipe=law",
+                              "training.minutes=0.5", "training.residual_field=off", "dynamics.network=off")
+    assert outcome.code == 0, outcome.err
+    (u, v) = Surrogate.load(run).metadata()["training"]["equation"]
+    assert u.endswith(" v") and v.endswith(" lap u")
+    found = [float(line.split(" = ")[1].split("(")[0]) for line in (u, v)]
+    assert found == pytest.approx([1.0, SPEED**2], rel=2e-3)
+    (row,) = json.loads((run / "candidates.json").read_text())["candidates"]
+    assert row["validation_error"] < 1e-4
