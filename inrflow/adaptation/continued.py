@@ -87,6 +87,10 @@ def _continued(before: Surrogate, run: Run) -> Surrogate | str:
                 "those that it was trained on")
     now, result = before, before
     for name, prepare, pulls in _parts(before, problem):
+        if not pulls:
+            now, result = (prepare(one, problem, part)(0.0) for one, part in ((now, judge.fitted), (result, batch)))
+            log.say(f"{name}: those of all observations")
+            continue
         fit = prepare(now, problem, judge.fitted)
         tried = {pull: judge(fit(pull))[0] for pull in pulls}
         pull = min(tried, key=lambda pull: float(tried[pull].mean()))
@@ -167,7 +171,7 @@ def _span(batch: TrajectoryBatch) -> float:
 
 
 def _parts(surrogate: Surrogate, problem: Problem) -> Iterator[tuple[str, Prepare, tuple[float, ...]]]:
-    """Name of a part of a model, how it is fitted, and the pulls that are tried."""
+    """Name of a part of a model, how it is fitted, and the pulls that are tried; none: it is taken unjudged."""
     field = surrogate.field
     if field.get(AutoregressionTerm) is not None and len(problem.source) == 1:
         yield "series", _series, (0.0,)
@@ -178,7 +182,7 @@ def _parts(surrogate: Surrogate, problem: Problem) -> Iterator[tuple[str, Prepar
             yield "decoder", lambda now, _, batch: output_fit(now, [batch]), PULLS
         yield "dynamics", lambda now, _, batch: field_fit(now, [batch]), PULLS
     if surrogate.residual is not None and any(c is not None and c.offsets for c in surrogate.residual.channels):
-        yield "means of places", _offsets, (0.0,)
+        yield "means of places", _offsets, ()  # of more values than before
 
 
 def _series(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:

@@ -188,15 +188,16 @@ class AutoregressionSearch:
         return matrices, weights[0]
 
     @cached_property
-    def _persistence(self) -> Tensor:
+    def _persistence(self) -> tuple[Tensor, Tensor]:
         """Mean squared error (H, 1 + Z) of damped persistence of blocks left out, at each lead that of all codes from
-        one on: none at the end."""
+        one on, none at the end; and (H,) of the cycle alone."""
         moments = _Moments()
         for number, (low, high) in enumerate(self.blocks):
             starts, inside, ends = self._starts(low, high, _STARTS)
             powers = self.decays(number) ** torch.arange(1, self.leads + 1)[:, None]
             moments.add(self.unseen[ends], powers * self.unseen[starts, None], inside)
-        return torch.nn.functional.pad(moments.errors().flip(1).cumsum(1).flip(1), (0, 1))
+        usual = torch.stack([block[1].sum(1) for block in moments.blocks]).sum(0) / moments.count.clamp(min=1)
+        return torch.nn.functional.pad(moments.errors().flip(1).cumsum(1).flip(1), (0, 1)), usual
 
     def _starts(self, low: int, high: int, most: int) -> tuple[Tensor, Tensor, Tensor]:
         """At most so many frames (S,) of a block from which forecasts start, which (S, H) of the leads have a known
@@ -227,7 +228,7 @@ class AutoregressionSearch:
             starts, inside, ends = self._starts(low, high, min(_STARTS, _NUMBERS // size))
             path = self._path(choice, *self.fit(choice, number), starts)
             moments.add(self.unseen[ends, :size], path, inside)
-        every = moments.errors().sum(1) + self._persistence[:, size] + self.rest
+        every = moments.errors().sum(1) + self._persistence[0][:, size] + self.rest
         return every[moments.count > 0] / max(self.mean_square + self.rest, 1e-300)
 
     def held_out(self, choice: Choice) -> tuple[Tensor, Tensor]:
@@ -262,6 +263,7 @@ class AutoregressionSearch:
         room = max(1, int(len(self.codes) / _DETERMINED))
         most = min(self.codes.shape[1], room)
         errors: dict[Choice, Tensor] = {}
+        usual = (self._persistence[1] + self.rest) / max(self.mean_square + self.rest, 1e-300)
         worse = 0
         for size in sorted({min(size, most) for size in sizes}):
             before = dict(errors)
@@ -272,16 +274,16 @@ class AutoregressionSearch:
                 for ridge in RIDGES[pull]:  # from strong to weak, until it does harm
                     choice = Choice(size, lags, ridge, pull)
                     errors[choice] = self.errors(choice)
-                    now = scores(errors)
+                    now = scores(errors, usual)
                     if last is not None and now[choice] > _WORSE * now[last]:
                         break
                     last = choice if last is None or now[choice] < now[last] else last
-            now = scores(errors)
+            now = scores(errors, usual)
             new = min((value for choice, value in now.items() if choice not in before), default=float("inf"))
             worse = worse + 1 if before and new > _WORSE * min(now[choice] for choice in before) else 0
             if worse == _PATIENCE:
                 break
-        now = scores(errors)
+        now = scores(errors, usual)
         alike = [choice for choice, value in now.items() if value <= _ALIKE * min(now.values())]
         chosen = min(alike, key=lambda c: (c.size * c.lags, -c.ridge))
         matrices, bias = self.fit(chosen, stable=True)
@@ -324,11 +326,11 @@ class _Moments:
         return total / self.count.clamp(min=1)[:, None]
 
 
-def scores(errors: dict[Choice, Tensor]) -> dict[Choice, float]:
-    """Geometric means of errors (H,) over leads, which count by the share of the variance that any of them forecasts; 1
-    where none does."""
+def scores(errors: dict[Choice, Tensor], usual: Tensor) -> dict[Choice, float]:
+    """Geometric means of errors (H,) over leads, which count by the share of what the cycle alone leaves, `usual` (H,)
+    or more leads, that any of them forecasts; 1 where none does."""
     every = torch.stack(list(errors.values())).nan_to_num(torch.inf)
-    weights = (1 - every.amin(0)).clamp(min=0.0)
+    weights = (1 - every.amin(0) / usual[: every.shape[1]].clamp(min=1e-300)).clamp(min=0.0)
     if not float(weights.sum()) > 0:
         return {choice: max(1.0, float(error.min())) for choice, error in errors.items()}
     values = ((every.clamp(min=1e-30).log() * weights).sum(1) / weights.sum()).exp()

@@ -26,6 +26,7 @@ class Comparison:
         error: truth minus codes. lead: after the last observation. seen: whether the place was observed.
         difference: of the process at the last observed time; own: at that time itself.
         variance: of an observation by the process, own_variance at that time itself. std: by codes alone.
+        x: (V, d) points.
     """
 
     error: Tensor
@@ -36,6 +37,7 @@ class Comparison:
     variance: Tensor
     own: Tensor
     own_variance: Tensor
+    x: Tensor
 
     @classmethod
     def joined(cls, parts: list[Comparison]) -> Comparison:
@@ -55,13 +57,19 @@ class Comparison:
         groups = [missed[self.seen == seen] for seen in (False, True)]
         return torch.stack([group.mean() for group in groups if len(group)] or [missed.new_tensor(torch.nan)])
 
-    def crps(self, channel: ChannelField | None) -> float:
-        """Mean CRPS between the observations, of codes alone for None: of overconfident ones it is their mean error."""
+    def crps(self, channel: ChannelField | None) -> Tensor:
+        """CRPS (V,) between the observations, of codes alone for None: of overconfident ones it is nearly their error."""
         if channel is None:
-            return float(gaussian_crps(self.error, self.std).mean())
+            return gaussian_crps(self.error, self.std)
         weight = torch.full_like(self.error, channel.weight)
         std = combined_std(channel, weight, self.own_variance, self.std, channel.spread[0], self.lead)
-        return float(gaussian_crps(self.error - weight * self.own, std).mean())
+        return gaussian_crps(self.error - weight * self.own, std)
+
+    def surely_less(self, crps: Tensor, other: Tensor) -> bool:
+        """Whether one CRPS (V,) is less than another at most places: by a standard error of the mean over these."""
+        place = torch.unique(self.x, dim=0, return_inverse=True)[1]
+        gain = torch.bincount(place, other - crps) / torch.bincount(place)
+        return float(gain.mean()) > float(gain.std(correction=0)) / len(gain) ** 0.5
 
     def growth(self, channel: ChannelField, weight: Tensor, own: bool = True) -> tuple[float, float]:
         """Level and power of the deviation that grows with the lead, of greatest likelihood; none where it has no

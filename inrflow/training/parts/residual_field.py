@@ -94,16 +94,17 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
         return tried > 0 and (run.budget.elapsed > ends if most is None else tried >= most)
 
     for c, channel in enumerate(about.channels if effort else ()):
-        best, words, leaves, least = None, f"{channel}: codes alone", float(left[c]), np.inf
+        best, words, leaves, least = None, f"{channel}: codes alone", float(left[c]), torch.empty(0)
         late = over()  # stations are kriged all the same, at last by the simplest form
         for name, one in variants.of(c, late) if few or not late else ():  # each is fitted when it is asked for
             tried += not late
             weighed, inside, ahead = _weighed(one, c, folds, places, few)
             crps, weight = inside.crps(weighed), torch.full_like(inside.lead, weighed.weight)
+            first, margin = best is None, 1 / _FAR_BETTER if few else BETTER
             between = float(inside.mean_square(weight).mean())
-            name, least = f"{channel}: {name}", inside.crps(None) if best is None else least
+            name, least = f"{channel}: {name}", inside.crps(None) if first else least
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
-            if crps < (BETTER if not few else 1 / _FAR_BETTER if best is None else 1.0) * least:
+            if float(crps.mean()) < margin * float(least.mean()) if first or not few else inside.surely_less(crps, least):
                 words = f"{name}, weight {weighed.weight:.2f}"
                 best, least, leaves, row.taken = weighed, crps, between, True
             else:
@@ -211,7 +212,8 @@ def _weighed(
     weights = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
     # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
     least = spent(folds[0].count, len(places.period))
-    channel = min((replace(one, spread=(max(inside.spread(one), least), 1.0)) for one in weights), key=inside.crps)
+    channel = min((replace(one, spread=(max(inside.spread(one), least), 1.0)) for one in weights),
+                  key=lambda one: float(inside.crps(one).mean()))
     decay, chosen = Decay(), torch.zeros_like(outside.lead)
     alone = best = outside.mean_square(chosen)
     for own, memory, kept in product((False, True), _MEMORIES, _KEPT):
@@ -278,7 +280,8 @@ class Targets:
                 own[rows] -= self.values[rows, c]
                 difference[rows] -= self.edge[rows, c]
         error, std = self.error[:, c], self.std[:, c]
-        return Comparison(error, std, self.lead, self.seen, difference, variance, own, own_variance)
+        return Comparison(error, std, self.lead, self.seen, difference, variance, own, own_variance,
+                          torch.as_tensor(self.x))
 
 
 @dataclass

@@ -76,9 +76,12 @@ def test_states_hold_the_past_and_know_where_it_was_seen():
 
 def test_leads_that_nothing_forecasts_do_not_count():
     one, other = Choice(1, 1, 0.1, "mean"), Choice(2, 1, 0.1, "mean")
-    found = scores({one: torch.tensor([0.1, 1.0, 1.2]), other: torch.tensor([0.2, 1.1, 1.0])})
+    found = scores({one: torch.tensor([0.1, 1.0, 1.2]), other: torch.tensor([0.2, 1.1, 1.0])}, torch.ones(3))
     assert found[one] == pytest.approx(0.1) and found[other] == pytest.approx(0.2)
-    assert min(scores({one: torch.tensor([1.2, 1.1])}).values()) >= 1
+    assert min(scores({one: torch.tensor([1.2, 1.1])}, torch.ones(2)).values()) >= 1
+    # a cycle that misses unseen blocks by more than their variance: leads count by what is forecast of that
+    unsure = scores({one: torch.tensor([1.2, 0.9]), other: torch.tensor([2.4, 0.8])}, torch.tensor([2.4, 0.9]))
+    assert unsure[one] < unsure[other]
 
 
 def test_iterated_forecasts_are_damped_to_the_correlation_at_their_lead():

@@ -100,7 +100,7 @@ def test_deviations_grow_with_the_lead_as_held_out_errors_do():
     channel = ChannelField(Covariance(form, torch.zeros(form.size, dtype=torch.float64)))
     for level, power in ((0.1, 0.5), (0.03, 1.0)):
         error = torch.randn(4000, dtype=torch.float64) * (1e-4 + level**2 * lead ** (2 * power)).sqrt()
-        seen = Comparison(error, ones, lead, zeros.bool(), zeros, 1e-4 * ones, zeros, 1e-4 * ones)
+        seen = Comparison(error, ones, lead, zeros.bool(), zeros, 1e-4 * ones, zeros, 1e-4 * ones, lead[:, None])
         found = seen.growth(channel, ones)
         assert found[1] == power and abs(found[0] / level - 1) < 0.3
         grown = replace(channel, growth=found)
