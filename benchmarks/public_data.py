@@ -5,8 +5,8 @@
 
 FOLDER holds the files data/*.rda of the packages fields (ozone2.rda, COmonthlyMet.rda), spacetime (air.rda) and gstat
 (wind.rda), as their sources on CRAN have them. What is not there is left out. Written are ozone.h5 (eight-hour means at
-153 stations on 89 days), colorado.h5 (monthly extremes of temperature and roots of rain at 120 stations with elevations,
-20 years), pm10.h5 (daily means of a year at 46 rural stations) and wind.h5 (daily means at 12 stations, 18 years).
+153 stations on 89 days), colorado.h5 (monthly extremes of temperature and roots of rain at 120 stations, 20 years, with
+elevations), pm10.h5 (daily means of a year at 46 rural stations) and wind.h5 (daily means at 12 stations, 18 years).
 How to read what is done with them: benchmarks/README.md.
 """
 

@@ -134,8 +134,8 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
         observe = replace(observe, frames=source.times.shape[1]) if alone else observe
         report_evaluation(surrogate, Path(tested), observe, directory, console, references)
     elif surrogate.training.get("continued"):  # often, and quickly
-        console.print("no data.test: of the last new observations, the errors are above; give data.test=FILE to inrflow "
-                      "evaluate", highlight=False, soft_wrap=True)
+        console.print("no data.test: errors of the last new observations are above; give data.test=FILE to "
+                      "inrflow evaluate", highlight=False, soft_wrap=True)
     else:
         _report_in_sample(surrogate, str(train_path), directory, console, references)
     return 0

@@ -26,7 +26,7 @@ _STARTS, _NUMBERS = 200, 6000  # forecasts of a block at most, and codes of them
 _STARTS_OF_ERRORS = 500  # of a block
 _PRIOR_STARTS = 50.0  # forecasts that agree with the iterated map, beside those that are made
 _DETERMINED = 1.5  # frames for each unknown of an equation, at least: a fifth of them is left out
-_ALIKE = 1.002  # times the least error: does as well
+_ALIKE, _NEARLY, _AMPLE = 1.002, 1.0002, 50.0  # times the least error: does as well; from so many frames an unknown
 _WORSE, _PATIENCE = 1.01, 2  # times the least error, and sizes in a row that are worse: larger ones are not tried
 
 
@@ -284,7 +284,9 @@ class AutoregressionSearch:
             if worse == _PATIENCE:
                 break
         now = scores(errors, usual)
-        alike = [choice for choice, value in now.items() if value <= _ALIKE * min(now.values())]
+        least = min(now, key=lambda c: now[c])
+        much = _NEARLY if _AMPLE * least.size * least.lags <= len(self.codes) else _ALIKE
+        alike = [choice for choice, value in now.items() if value <= much * now[least]]
         chosen = min(alike, key=lambda c: (c.size * c.lags, -c.ridge))
         matrices, bias = self.fit(chosen, stable=True)
         return Autoregression(

@@ -11,7 +11,7 @@ a process of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,7 @@ class ChannelField:
         weight: that it has beside codes, and its decay outside of the observations.
         spread: factors on its own standard deviations between the observations and outside of them.
         fewest: observed places of a frame with fewer of which codes are alone, for they do better there.
+        known: (M, d) places at which codes are alone, for they have learned these.
         growth: level and power of the deviation, level h^power, that comes to it a time h outside of them: what was
             there at the nearest observed time is the less known, the longer ago that is.
     """
@@ -124,6 +125,12 @@ class ChannelField:
     spread: tuple[float, float] = (1.0, 1.0)
     growth: tuple[float, float] = (0.0, 1.0)
     fewest: float = 0.0
+    known: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+
+    def share(self, away: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Weights (R,) at points x (R, d), times `away` (R,) outside of the observations."""
+        known = {place.tobytes() for place in self.known}
+        return self.weight * self.decay(away) * np.array([place.tobytes() not in known for place in x], dtype=float)
 
     @classmethod
     def fit(
@@ -232,7 +239,7 @@ class Conditioned:
             return None
         inside = t.clip(self.first, self.last)
         away = np.abs(t - inside)
-        weight = torch.as_tensor(channel.weight * channel.decay(away))
+        weight = torch.as_tensor(channel.share(away, x))
         asked = t if channel.decay.own else inside
         variance = self.own(c, asked, x)[1]
         covariance = joint(channel.covariance, sites[0], asked, self.field.places(x))
@@ -263,8 +270,8 @@ class Conditioned:
         for c, channel in enumerate(self.field.channels):
             if channel is None or self._sites[c] is None:
                 continue
-            weight = channel.weight * channel.decay(away)
-            near, far = (np.flatnonzero(rows) for rows in (away == 0, (away > 0) & (weight > _NO_WEIGHT)))
+            weight = channel.share(away, points)
+            near, far = (np.flatnonzero(rows & (weight > _NO_WEIGHT)) for rows in (away == 0, away > 0))
             for rows, outside in ((near, False), (far, True)):
                 if not len(rows):
                     continue
@@ -369,7 +376,7 @@ def _state(channel: ChannelField) -> dict[str, Any]:
                     "covariance": _covariance_state(offsets.covariance)}
     return {"covariance": _covariance_state(channel.covariance), "offsets": constant, "on_codes": channel.on_codes,
             "weight": channel.weight, "decay": asdict(channel.decay), "spread": list(channel.spread),
-            "growth": list(channel.growth), "fewest": channel.fewest}
+            "growth": list(channel.growth), "fewest": channel.fewest, "known": torch.as_tensor(channel.known)}
 
 
 def _channel(state: dict[str, Any]) -> ChannelField:
@@ -378,7 +385,7 @@ def _channel(state: dict[str, Any]) -> ChannelField:
         constant["x"].numpy(), constant["value"].numpy(), _covariance(constant["covariance"]))
     return ChannelField(_covariance(state["covariance"]), offsets, state["on_codes"], state["weight"],
                         Decay(**state["decay"]), tuple(state["spread"]), tuple(state.get("growth", (0.0, 1.0))),
-                        state.get("fewest", 0.0))
+                        state.get("fewest", 0.0), state.get("known", torch.empty(0, 0)).numpy())
 
 
 def _covariance_state(covariance: Covariance) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from inrflow.encoding.residual.field import ChannelField, combined_std
+from inrflow.encoding.residual.field import ChannelField, Conditioned, Rows, combined_std
 from inrflow.evaluation.metrics.intervals import gaussian_crps
 from inrflow.numerics.normal import HALF_WIDTH_90
 
@@ -58,7 +58,7 @@ class Comparison:
         return torch.stack([group.mean() for group in groups if len(group)] or [missed.new_tensor(torch.nan)])
 
     def crps(self, channel: ChannelField | None) -> Tensor:
-        """CRPS (V,) between the observations, of codes alone for None: of overconfident ones it is nearly their error."""
+        """CRPS (V,) between the observations, of codes alone for None: of overconfident ones nearly their error."""
         if channel is None:
             return gaussian_crps(self.error, self.std)
         weight = torch.full_like(self.error, channel.weight)
@@ -104,3 +104,62 @@ class Comparison:
         if excess(low) < 0 or excess(high) > 0:
             return float(np.exp(low if excess(low) < 0 else high))
         return float(np.exp(brentq(excess, low, high, xtol=1e-3)))
+
+
+@dataclass
+class Targets:
+    """Values that are predicted, and what codes make of them.
+
+    Attributes:
+        window: (V,) which one they belong to. t: (V,) internal times. x: (V, d).
+        error: (V, C) truth minus codes. std: (V, C). lead: (V,) after the last observation. seen: (V,) places.
+        values, edge: (V, C) what codes give, and what they gave there at the last observed time.
+    """
+
+    window: np.ndarray
+    t: np.ndarray
+    x: np.ndarray
+    error: Tensor
+    std: Tensor
+    lead: Tensor
+    seen: Tensor
+    values: Tensor
+    edge: Tensor
+
+    def against(self, conditioned: list[Conditioned], c: int) -> Comparison:
+        """What the process of a channel differs from codes."""
+        difference, variance, own, own_variance = torch.zeros(4, len(self.t), dtype=torch.float64)
+        for number, one in enumerate(conditioned):
+            rows = np.flatnonzero((self.window == number) & torch.isfinite(self.error[:, c]).numpy())
+            if not len(rows):
+                continue
+            on_codes = one.field.channels[c].on_codes  # type: ignore[union-attr]
+            own[rows], own_variance[rows] = one.own(c, self.t[rows], self.x[rows])
+            difference[rows], variance[rows] = own[rows], own_variance[rows]
+            if bool((self.lead[rows] > 0).any()):
+                last = self.t[rows] - self.lead[rows].numpy()
+                difference[rows], variance[rows] = one.own(c, last, self.x[rows])
+            if not on_codes:
+                own[rows] -= self.values[rows, c]
+                difference[rows] -= self.edge[rows, c]
+        error, std = self.error[:, c], self.std[:, c]
+        return Comparison(error, std, self.lead, self.seen, difference, variance, own, own_variance,
+                          torch.as_tensor(self.x))
+
+
+@dataclass
+class Fold:
+    """Windows of frames of which some places are held out, and what comes after them.
+
+    Attributes:
+        observed: of each window, values at the places that are kept, and what codes give there.
+        between: values at the held-out places in its frames. ahead: at all places in later frames.
+        places: (M, d) the held-out ones, of a `count` of all. apart: what codes leave at these.
+    """
+
+    observed: list[tuple[Rows, np.ndarray]]
+    between: Targets
+    ahead: Targets
+    places: np.ndarray
+    count: int
+    apart: Rows

@@ -36,7 +36,7 @@ from inrflow.model.residual import rows_and_codes
 from inrflow.model.state_prior import StateEstimate
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.margins import BETTER, WHITE
-from inrflow.training.parts.residual_errors import Comparison
+from inrflow.training.parts.residual_errors import Comparison, Fold, Targets
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
@@ -51,6 +51,7 @@ _FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
 _SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter where others have used up all of it
 _SHARES_SEEN, _FEWEST = (5, 20), 12  # one of so many places seen, and the fewest
+_OFTEN, _NEARLY = 20.0, 1.05  # frames for each place that codes know; times the error ahead with which they are alone
 _FITS = (6.0, 14.0)  # of the simplest form that searches of more and more variants take as long as
 
 
@@ -104,7 +105,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
             between = float(inside.mean_square(weight).mean())
             name, least = f"{channel}: {name}", inside.crps(None) if first else least
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
-            if float(crps.mean()) < margin * float(least.mean()) if first or not few else inside.surely_less(crps, least):
+            if crps.mean() < margin * least.mean() if first or not few else inside.surely_less(crps, least):
                 words = f"{name}, weight {weighed.weight:.2f}"
                 best, least, leaves, row.taken = weighed, crps, between, True
             else:
@@ -116,6 +117,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     if effort:
         run.budget.record("residual_variants", tried)
     if any(chosen):
+        if few and problem.fitted_frames > _OFTEN * problem.source.points:
+            chosen = _where_unknown(chosen, judged, problem, places, variants.rows, run)
         if problem.source.shared_points and problem.source.time_bins is None and not few:
             chosen = _where_many(chosen, judged, problem, places, run.config.seed)
         surrogate.residual = ResidualField(places, tuple(chosen))
@@ -141,9 +144,32 @@ def _where_many(chosen: list[ChannelField | None], judged: Surrogate, problem: P
     return [channel and replace(channel, fewest=least) for channel, least in zip(chosen, fewest, strict=True)]
 
 
-def _against(targets: Targets, channel: ChannelField, c: int, fold: Fold, places: Places) -> Comparison:
-    """What the process of a channel, given what a fold observes, differs from codes."""
-    one = channel if channel.offsets is None else replace(channel, offsets=channel.offsets.without(fold.places))
+def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem: Problem, places: Places, rows: Rows,
+                   run: Run) -> list[ChannelField | None]:
+    """The processes of channels, each without the places of training where codes alone tell a third of them surely
+    better from the others, and what comes later nearly as well: they know means of places, and how these move together.
+    """
+    result = list(chosen)
+    for fold in _folds(judged, problem, run.config.seed, round(problem.source.points * (1 - 1 / _FOLDS))):
+        for c, channel in enumerate(chosen):
+            if channel is None:
+                continue
+            inside, ahead = (Comparison.joined([_against(part, channel, c, fold, places, False)])
+                             for part in (fold.between, fold.ahead))
+            weight = channel.weight * torch.as_tensor(channel.decay(ahead.lead.numpy()))
+            later, alone = (float(ahead.mean_square(one, channel.decay.own).mean()) for one in (weight, 0 * weight))
+            if inside.surely_less(inside.crps(None), inside.crps(channel)) and not alone > _NEARLY * later:
+                result[c] = replace(channel, known=np.unique(rows.x, axis=0))
+                run.log.say(f"residual field, {judged.description.channels[c]}: codes alone at the places of training")
+    return result
+
+
+def _against(
+    targets: Targets, channel: ChannelField, c: int, fold: Fold, places: Places, new: bool = True
+) -> Comparison:
+    """What the process of a channel, given what a fold observes, differs from codes; whether its places are `new`."""
+    offsets = channel.offsets
+    one = channel if offsets is None or not new else replace(channel, offsets=offsets.without(fold.places))
     field = ResidualField(places, (*(None,) * c, one, *(None,) * (targets.error.shape[1] - c - 1)))
     return targets.against([Conditioned(field, *pair, lambda x: torch.empty(0)) for pair in fold.observed], c)
 
@@ -241,65 +267,6 @@ def _training_rows(surrogate: Surrogate, problem: Problem) -> Rows:
         if sum(len(part.t) for part in parts) > _ROWS:
             break
     return joined(parts)
-
-
-@dataclass
-class Targets:
-    """Values that are predicted, and what codes make of them.
-
-    Attributes:
-        window: (V,) which one they belong to. t: (V,) internal times. x: (V, d).
-        error: (V, C) truth minus codes. std: (V, C). lead: (V,) after the last observation. seen: (V,) places.
-        values, edge: (V, C) what codes give, and what they gave there at the last observed time.
-    """
-
-    window: np.ndarray
-    t: np.ndarray
-    x: np.ndarray
-    error: Tensor
-    std: Tensor
-    lead: Tensor
-    seen: Tensor
-    values: Tensor
-    edge: Tensor
-
-    def against(self, conditioned: list[Conditioned], c: int) -> Comparison:
-        """What the process of a channel differs from codes."""
-        difference, variance, own, own_variance = torch.zeros(4, len(self.t), dtype=torch.float64)
-        for number, one in enumerate(conditioned):
-            rows = np.flatnonzero((self.window == number) & torch.isfinite(self.error[:, c]).numpy())
-            if not len(rows):
-                continue
-            on_codes = one.field.channels[c].on_codes  # type: ignore[union-attr]
-            own[rows], own_variance[rows] = one.own(c, self.t[rows], self.x[rows])
-            difference[rows], variance[rows] = own[rows], own_variance[rows]
-            if bool((self.lead[rows] > 0).any()):
-                last = self.t[rows] - self.lead[rows].numpy()
-                difference[rows], variance[rows] = one.own(c, last, self.x[rows])
-            if not on_codes:
-                own[rows] -= self.values[rows, c]
-                difference[rows] -= self.edge[rows, c]
-        error, std = self.error[:, c], self.std[:, c]
-        return Comparison(error, std, self.lead, self.seen, difference, variance, own, own_variance,
-                          torch.as_tensor(self.x))
-
-
-@dataclass
-class Fold:
-    """Windows of frames of which some places are held out, and what comes after them.
-
-    Attributes:
-        observed: of each window, values at the places that are kept, and what codes give there.
-        between: values at the held-out places in its frames. ahead: at all places in later frames.
-        places: (M, d) the held-out ones, of a `count` of all. apart: what codes leave at these.
-    """
-
-    observed: list[tuple[Rows, np.ndarray]]
-    between: Targets
-    ahead: Targets
-    places: np.ndarray
-    count: int
-    apart: Rows
 
 
 def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None = None) -> Iterator[Fold]:

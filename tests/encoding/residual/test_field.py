@@ -53,8 +53,19 @@ def combined(one: Conditioned, t: list[float], x: np.ndarray, mean: float, std: 
     return mean_, std_
 
 
+def test_codes_are_alone_at_places_that_they_know():
+    one = conditioned(field(known=X[:3], decay=Decay(2.0, 0.5, True)))
+    for t in (1.0, 2.5):
+        mean, std = combined(one, [t] * 12, X, 0.3, 0.2)
+        assert mean[:3, 0].tolist() == pytest.approx([0.3] * 3) and std[:3, 0].tolist() == pytest.approx([0.2] * 3)
+        assert (mean[3:, 0] != 0.3).all() and (std[3:, 0] != 0.2).all()
+    _, codes, own = one.joint(0, torch.full((12,), 0.2).double(), np.full(12, 1.0), X)
+    assert codes[:3].tolist() == pytest.approx([1.0] * 3) and float(own[:3].abs().max()) == 0
+
+
 def test_it_is_the_same_after_storing(tmp_path):
-    original = field(offsets=OFFSETS, weight=0.7, decay=Decay(3.0, 0.25, True), spread=(0.9, 1.2), fewest=7.0)
+    original = field(offsets=OFFSETS, weight=0.7, decay=Decay(3.0, 0.25, True), spread=(0.9, 1.2), fewest=7.0,
+                     known=X[:2])
     save_tensors(tmp_path / "field", original.state())
     again = ResidualField.from_state(load_tensors(tmp_path / "field")[0])
     x = np.random.default_rng(4).uniform(0, 1, (5, 2))
