@@ -89,10 +89,15 @@ def _config_rows(config: Config) -> Iterable[tuple[str, object]]:
     seen.append(f"{100 * data.points:g} % of the points" if data.points < 1 else "all points")
     steps = ", ".join(f"{name} {count}" for name, count in vars(config.training.steps).items() if count is not None)
     return [
-        ("trained on", f"{data.train}: {', '.join(seen)}"),
-        ("tested on", data.test or "later frames of the training file, if there are any"),
+        ("trained on", f"{_names(data.train)}: {', '.join(seen)}"),
+        ("tested on", _names(data.test) if data.test else "later frames of the training file, if there are any"),
         ("budget", f"{config.training.minutes:g} minutes, seed {config.seed}" + (f"; steps: {steps}" if steps else "")),
     ]
+
+
+def _names(files: object) -> str:
+    """One file, or several physics' files."""
+    return files if isinstance(files, str) else ", ".join(map(str, files))  # type: ignore[call-overload]
 
 
 def _model_rows(surrogate: Surrogate) -> Iterable[tuple[str, object]]:
@@ -129,6 +134,7 @@ def _model_rows(surrogate: Surrogate) -> Iterable[tuple[str, object]]:
 def _family_rows(family: Family) -> Iterable[tuple[str, object]]:
     """What is shared, and a row for each physics."""
     rows: list[tuple[str, object]] = [("physics", ", ".join(family.names)), ("shared", family.about)]
+    rows += [("", f"{form}: {', '.join(owners)}") for form, owners in family.forms.items() if len(owners) > 1][:_LINES]
     for name, one in family.members.items():
         rows.append((name, f"channels {', '.join(one.description.channels)}; code of {one.code_size}; "
                            f"{one.training['dynamics']}"))

@@ -75,17 +75,41 @@ class Family:
         return TermLibrary.of({name: one.field for name, one in self.members.items()})
 
     @property
+    def forms(self) -> dict[str, list[str]]:
+        """Terms of laws in words, with letters a, b, ... for channels, and the names of the physics that have them.
+
+        A term is the same whichever channel it acts on, and whatever its coefficient: "lap a" of a temperature and of a
+        velocity.
+        """
+        library, owners = self.library, dict[str, list[str]]()
+        words = [_in_letters(term) for term in library.terms]
+        for name, theta in library.theta.items():
+            for form in dict.fromkeys(words[j] for j in theta.ne(0).any(1).nonzero()[:, 0].tolist()):
+                owners.setdefault(form, []).append(name)
+        return owners
+
+    @property
     def about(self) -> str:
         """A description of what is shared."""
         library = self.library
         if not library.theta:
             return "nothing: no physics follows a law"
-        owned = torch.stack([theta.ne(0).any(1) for theta in library.theta.values()])
-        several = int((owned.sum(0) > 1).sum())
-        each = ", ".join(f"{name} {int(own.sum())}" for name, own in zip(library.theta, owned, strict=True))
+        forms = self.forms
+        several = sum(len(owners) > 1 for owners in forms.values())
+        each = ", ".join(f"{name} {sum(name in owners for owners in forms.values())}" for name in library.theta)
         alone = [name for name in self.names if name not in library.theta]
-        return (f"a library of {len(library.terms)} terms ({each}), {several} of them in several laws"
+        return (f"a library of {len(forms)} terms ({each}), {several} of them in several laws"
                 + (f"; {', '.join(alone)} without a law" if alone else ""))
+
+    def known_from(self, name: str) -> str:
+        """Which terms of a law those of other physics have, and which are its own; empty where it has no law."""
+        own = {form: [one for one in owners if one != name] for form, owners in self.forms.items() if name in owners}
+        if not own:
+            return ""
+        known = [f"{form} ({', '.join(others)})" for form, others in own.items() if others]
+        new = [form for form, others in own.items() if not others]
+        return (f"of the terms of {name}, {len(known)} are known: {', '.join(known) or 'none'}; {len(new)} are new: "
+                f"{', '.join(new) or 'none'}")
 
     def surrogate(self, name: str) -> Surrogate:
         """The surrogate of one physics. Raises UserError where there is none of that name."""
@@ -171,6 +195,20 @@ def _read(stored: StoredModel, physics: str | None) -> Surrogate:
         raise UserError(f"{stored.path.parent} knows several physics; give physics=NAME, one of "
                         f"{', '.join(family.names)}")
     return family.surrogate(physics)
+
+
+def _in_letters(state: dict[str, Any]) -> str:
+    """A term of a law, given by its plain values, in words; its channels are letters in the order of their numbers."""
+    from inrflow.dynamics.laws.network.sine import Sine
+    from inrflow.dynamics.laws.terms import term_from_state
+
+    term = term_from_state(state)
+    if isinstance(term, Sine):
+        return "features of a network"
+    used = sorted({c for product in term.products for c, _ in product} | set(term.vector))
+    names = {c: letter for c, letter in zip(used, "abcdefghijklmnopqrstuvw", strict=False)}
+    written = [names.get(c, "?") for c in range(max(used, default=0) + 1)]
+    return term.varying(written, ("x", "y", "z"), "k(x)") if term.varies else term.written(written, ("x", "y", "z"))
 
 
 def _law_of(field: VectorField) -> dict[str, Any] | None:

@@ -108,3 +108,11 @@ def test_adapt_adds_a_physics_and_leaves_the_others(
     again = inrflow_command("adapt", f"run={directory}", f"data.train={files['wave']}", f"output={tmp_path / 'again'}")
     assert again.code == 2
     assert "knows already" in again.err
+
+
+def test_what_is_shared_is_told_term_by_term(run: Path) -> None:
+    """A term counts as the same whichever channel it acts on, and what a physics adds is told."""
+    family = Family.load(run)
+    assert family.forms["lap a"] == list(NAMES) and family.forms["a da/dx"] == ["burgers"]
+    assert family.known_from("burgers") == "of the terms of burgers, 1 are known: lap a (heat); 1 are new: a da/dx"
+    assert family.known_from("plasma") == ""

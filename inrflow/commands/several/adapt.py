@@ -53,9 +53,13 @@ def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory, c
         return INTERRUPTED
     joined = Family({**family.members, name: added})
     joined.save(directory)
-    write_json(directory / "adaptation.json", {"physics": name, "dynamics": added.training["dynamics"]})
+    known = joined.known_from(name)
+    told = {"physics": name, "dynamics": added.training["dynamics"], "terms": known or "no law was found"}
+    write_json(directory / "adaptation.json", told)
     console.print(f"{name} joins {', '.join(family.names)}: {added.training['dynamics']}; shared: {joined.about}; "
                   f"saved in {directory}", highlight=False)
+    if known:
+        console.print(known, highlight=False)
     if data.test is not None:
         observe = Observe(config.observe.frames, config.observe.points, config.observe.noise)
         with torch.no_grad():
