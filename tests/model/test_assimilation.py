@@ -7,7 +7,7 @@ from scipy.linalg import expm
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.fields.quadratic import Products, leading_pairs
+from inrflow.dynamics.fields.quadratic import Products
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.model.assimilation import Dynamics, assimilate, assimilate_noisy
@@ -304,7 +304,7 @@ def random_field(std, seed, size=3, **sizes):
     field = VectorField.of(size, products=count, **sizes).double()
     for parameter in field.parameters():
         torch.nn.init.normal_(parameter, std=std)
-    left, right = leading_pairs(torch.ones(size), count)
+    left, right = torch.triu_indices(size, size)
     field.term(Products).left.copy_(left)
     field.term(Products).right.copy_(right)
     return field

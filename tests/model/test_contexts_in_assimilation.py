@@ -8,7 +8,7 @@ from scipy.linalg import expm
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.posterior import solve_context
-from inrflow.dynamics.fields.quadratic import Products, leading_pairs
+from inrflow.dynamics.fields.quadratic import Products
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
@@ -26,7 +26,7 @@ def rotation(quadratic=0):
     field.set_linear(0.5 * turn, torch.tensor([0.1, 0.0]).double())
     field.set_context_linear(0.2 * turn[None], torch.tensor([[0.0, 0.05]]).double())
     if quadratic:
-        pairs = leading_pairs(torch.ones(2), quadratic)
+        pairs = torch.triu_indices(2, 2)[:, :quadratic]
         field.term(Products).set(*pairs, 0.1 * torch.randn(2, quadratic), 0.1 * torch.randn(1, 2, quadratic))
     return field
 

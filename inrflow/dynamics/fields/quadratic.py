@@ -1,7 +1,6 @@
 """Quadratic terms in listed pairs of components, as a Galerkin projection of many PDEs has them.
 
-Of all n (n + 1) / 2 products of n components those of components of large variance matter: the pairs are part of the
-term, so that their number can be bounded.
+The pairs are part of the term, so that their number can be bounded. Models of earlier versions have such terms.
 """
 
 from __future__ import annotations
@@ -72,13 +71,3 @@ class Products(FieldTerm):
 def products_of(state: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Products (..., K) of the components of states (..., n)."""
     return state[..., left] * state[..., right]
-
-
-def leading_pairs(deviation: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` pairs (K,), (K,) of components with the largest products of deviations (n,)."""
-    left, right = torch.triu_indices(len(deviation), len(deviation))
-    if count < len(left):
-        strength = deviation[left] * deviation[right]
-        kept = strength.argsort(descending=True, stable=True)[:count].sort().values
-        left, right = left[kept], right[kept]
-    return left, right

@@ -12,7 +12,7 @@ from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.fields.forcing import ForcingTerm, periodic_phases
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.fields.network import NetworkTerm
-from inrflow.dynamics.fields.quadratic import Products, leading_pairs
+from inrflow.dynamics.fields.quadratic import Products
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.errors import UserError
 
@@ -27,7 +27,7 @@ def filled(size, seed=0, **sizes):
         nn.init.normal_(parameter, std=0.5)
     products = field.get(Products)
     if products is not None:
-        for mine, pairs in zip((products.left, products.right), leading_pairs(torch.ones(size), products.count),
+        for mine, pairs in zip((products.left, products.right), torch.triu_indices(size, size)[:, : products.count],
                                strict=True):
             mine.copy_(pairs)
     return field
