@@ -140,6 +140,11 @@ class Problem:
         return 0.0 if period is None or wanted is False else period / self.scale.unit
 
     @property
+    def unexplained(self) -> float:
+        """Share of the variance by which values of the source miss observed ones."""
+        return 0.0 if self.noise is None else float(self.noise.mean())
+
+    @property
     def has_harmonics(self) -> bool:
         """Whether the domain is a box that is periodic in all coordinates."""
         period = self.description.period

@@ -53,7 +53,7 @@ _FINEST = (3.7, 7.0)  # those of flows, whose small waves carry energy away: at 
 _BETTER = 0.9  # share of the error that is left by more harmonics or shorter steps, if they are to be taken
 _SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
 _LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
-_LAST = 3.0  # seconds for standard errors
+_LAST, _COMPARED = 3.0, 2  # seconds for standard errors; laws that are forecast, at least
 _CHOICE = 0.15  # share of the time after which no further boundary conditions and numbers of harmonics are tried
 _IN_TIME = 0.9  # share of the time by the clock that is planned for
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
@@ -78,21 +78,21 @@ _LATER = 10.0  # times the error: forecasts of later times that differ by so muc
 _STEPS_WITH_RATES = 64  # of an interval, at most
 _SETTLED = 0.3  # of the error at held-out points: what highest harmonics hold is less where these are not noise
 _OF_RATES, _OF_SECOND_ORDER = 0.35, 0.3  # of the time, for laws of second order; error from which first order's count
-_COMPARED = 2  # laws that are forecast, at least
 _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of them; of the time, after which families are no more compared
 
 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
             boundary: str | None = None, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
-            units: Sequence[float] | None = None, clock: Callable[[], float] | None = None, rates: bool = False) -> Law:
+            units: Sequence[float] | None = None, clock: Callable[[], float] | None = None, rates: bool = False,
+            noise: float = 0.0) -> Law:
     """The law whose forecasts of held-out trajectories are best.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
     harmonics fit best is taken, as with boundary conditions that are not given. seconds: of effort, about those of a
-    processor. systems: whose coefficients may differ. units (C,): of channels, 1 by default. clock: seconds that
-    are left; on a slow or busy machine less effort is made. rates: whether the law may be of second order in time, with
-    rates of all channels as further ones. Raises UserError where no law forecasts.
+    processor. systems: whose coefficients may differ. units (C,): of channels, 1 by default. clock: seconds that are
+    left; on a busy machine less effort is made. rates: whether it may be of second order in time, with rates as
+    channels. noise: share of the variance by which u is wrong. Raises UserError where no law forecasts.
     """
     effort.restart()
     start, given = effort(), clock() if clock else 0.0
@@ -120,7 +120,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         codes = fit_codes(place.harmonics(codes.used, boundary), some.x, some.u)
     states, spread = encode(codes, train)
     families = families_of(place, codes.harmonics, states, units)
-    many = states[0, 0].size > FEW_CODES
+    many, floor = states[0, 0].size > FEW_CODES, max(floor, noise)
     judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u)))) if many else judge  # their forecasts cost much
     say(f"{place.kind}: {codes.harmonics.count} harmonics, effort {effort() - start:.1f} s")
     scored: list[tuple[np.ndarray, Law]] = []

@@ -31,7 +31,7 @@ _STEADY = 1e-2  # of the penalty of second differences: that of the weights them
 _MOST, _ROWS_A_WEIGHT = 900, 1.2  # weights of a channel; rows for each of them, at least
 _TRIED, _HELD_OUT, _LOOKED_AT = 4, 0.12, 6000  # trajectories, share of their rows, and rows of them that choose
 _WORSE = 1.5  # times the least error: larger numbers are not tried
-_FRAMES = 2  # times the splines
+_FRAMES, _MARGIN = 2, 0.5  # times the splines; of the interval between their knots, at both ends
 _PLACES, _FEWEST_PLACES = 4, 32  # times the harmonics, at most; harmonics that they determine at least
 _BLOCK = 4096  # rows
 _SHARE = 0.15  # of the time
@@ -100,10 +100,10 @@ class RowSplines:
 
     @property
     def times(self) -> np.ndarray:
-        """Equal times (T,), close enough for what the splines say between them."""
+        """Equal times (T,), close enough for what splines say between them; not at the ends, which few rows tell."""
         first, last = self.span
-        number = _FRAMES * self.count
-        return first + (np.arange(number) + 0.5) / number * (last - first)
+        margin = _MARGIN * (last - first) / (self.count - 3)
+        return np.linspace(first + margin, last - margin, _FRAMES * self.count)
 
 
 def with_frames(run: Run) -> Run:

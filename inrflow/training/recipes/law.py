@@ -151,7 +151,7 @@ class _Search:
         seconds = budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, budget.seconds(_SHARE))))
         return self._found("law on the domain's harmonics", _GUARD, lambda left: fit_law(
             self.t, self.x, self.u, domains, seconds=seconds, systems=self.systems, clock=left, rates=self.rates,
-            **self._further))
+            noise=self.run.problem.unexplained, **self._further))
 
     def network(self, domains: Sequence[Domain], short: Law | None) -> Law | None:
         """The law with a network that forecasts them best; a short one's terms may stand beside it."""
@@ -248,7 +248,7 @@ def _candidates(
 
     elsewhere = error is not None  # no other recipe forecasts there, so that there is nothing to compare with
     error = rollout_error(field, integrator, validation, judged, first, size) if error is None else error
-    floor = float(noise.mean())
+    floor = float(noise.mean()) + problem.unexplained
     lines = _written(law, problem)
     run.log.say(
         f"law on {count} harmonics ({law.domain.kind}, {law.boundary}): {np.count_nonzero(law.theta)} terms, "
