@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.special import sph_harm_y
+from scipy.special import sph_legendre_p_all
 
 from inrflow.domains.base import NATURAL, Domain, Harmonics, Quadrature
 
@@ -47,13 +47,14 @@ class SphereHarmonics(Harmonics):
 
     def _tables(self, theta: np.ndarray, phi: np.ndarray) -> np.ndarray:
         """Values, and derivatives by colatitude and by longitude: (3, N, K)."""
-        columns = []
-        for degree in range(self.degree + 1):
-            for order in range(degree + 1):
-                value, slope = sph_harm_y(degree, order, theta, phi, diff_n=1)
-                table = np.stack([value, slope[..., 0], slope[..., 1]]) * math.sqrt(4 * math.pi)
-                columns += [table.real] if order == 0 else [math.sqrt(2) * table.real, math.sqrt(2) * table.imag]
-        return np.stack(columns, -1)
+        polar, south, place = self.legendre(theta)
+        m, degree = np.divmod(place, self.degree + 1)
+        order = self.orders[m]
+        angle = np.abs(order) * phi[:, None]
+        wave = np.where(order < 0, np.sin(angle), np.cos(angle))
+        turned = np.abs(order) * np.where(order < 0, np.cos(angle), -np.sin(angle))
+        polar = polar[m, :, degree].T
+        return np.stack([polar * wave, south[m, :, degree].T * wave, polar * turned])
 
     def values(self, x: np.ndarray) -> np.ndarray:
         """psi_k at unit vectors (N, 3): (N, K)."""
@@ -74,11 +75,31 @@ class SphereHarmonics(Harmonics):
 
     def quadrature(self, degree: int = 2) -> Quadrature:
         """Gauss-Legendre in latitude times the midpoint rule in longitude, exact for degree + 1 factors."""
+        _, _, points, weights = self.rings(degree)
+        return Quadrature(points, weights, self.values(points), self.gradients(points))
+
+    def rings(self, degree: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Colatitudes (J,) and longitudes (I,) of a quadrature, its points (J I, 3) and weights (J I,)."""
         total = (degree + 1) * self.degree
         z, weights = np.polynomial.legendre.leggauss(total // 2 + 1)
         phi = 2 * np.pi * np.arange(total + 1) / (total + 1)
         ring = np.sqrt(1 - z**2)[:, None]
         height = np.broadcast_to(z[:, None], (len(z), len(phi)))
         points = np.stack([ring * np.cos(phi), ring * np.sin(phi), height], -1).reshape(-1, 3)
-        return Quadrature(points, np.repeat(weights / 2 / len(phi), len(phi)), self.values(points),
-                          self.gradients(points))
+        return np.arccos(z), phi, points, np.repeat(weights / 2 / len(phi), len(phi))
+
+    @property
+    def orders(self) -> np.ndarray:
+        """Orders (M,) of waves along rings: 0, then each with a cosine and, below zero, with a sine."""
+        every = np.arange(1, self.degree + 1)
+        return np.concatenate([[0], np.stack([every, -every], 1).ravel()])
+
+    def legendre(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Parts (M, J, L) of harmonics along meridians for each order and degree, and their derivatives to the south,
+        at colatitudes (J,); where each harmonic is (K,) among the M L of them."""
+        orders, degrees = self.orders, range(self.degree + 1)
+        size = math.sqrt(4 * math.pi) * np.where(orders == 0, 1.0, math.sqrt(2))[:, None, None]
+        parts = sph_legendre_p_all(self.degree, self.degree, theta, diff_n=1)[:, :, np.abs(orders)]  # (2, L, M, J)
+        value, slope = np.moveaxis(parts, 1, -1) * size
+        place = [m * len(degrees) + degree for degree in degrees for m in range(2 * degree + 1)]
+        return value, slope, np.array(place)

@@ -105,8 +105,10 @@ def _with_memory(states: CodeData, mean: Tensor, covariance: Tensor, memory: int
     size = len(mean)
     seen = states.codes[states.observed]
     code, hidden = seen[:, :size] - mean, seen[:, size : size + memory]
-    if len(seen) < _DETERMINED * size:  # no regression: most directions were never seen
-        return torch.cat([mean, hidden.mean(0)]), torch.block_diag(covariance, hidden.var(0).diag())
+    if len(seen) < _DETERMINED * size or covariance.ndim == 1:  # no regression: most directions were never seen
+        own = hidden.var(0)
+        return torch.cat([mean, hidden.mean(0)]), torch.cat([covariance, own]) if covariance.ndim == 1 else (
+            torch.block_diag(covariance, own.diag()))
     gram = code.T @ code + 1e-6 * code.square().sum() / size * torch.eye(size)
     gain = torch.linalg.solve(gram, code.T @ (hidden - hidden.mean(0))).T
     rest = hidden - hidden.mean(0) - code @ gain.T

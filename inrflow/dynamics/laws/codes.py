@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from inrflow.domains import HELD, NATURAL, STEADY, Box, Harmonics
 from inrflow.domains.box import PERIODIC
@@ -17,6 +19,8 @@ _Rows = Callable[[np.ndarray], np.ndarray]
 _NOISES = np.logspace(-14, 0.3, 60)  # variances of noise tried, in units of the channel's variance
 _LEAST = 1e-15  # prior variances are kept above this share of a channel's variance
 _ROUNDS = 12  # of expectation maximisation
+_MANY = 300  # harmonics whose values at points are not orthogonal, from which on groups of them are looked for
+_ALIKE = 1e-10  # cosine of an angle between columns that counts as none
 _PROBES, _SLANT = 4, 1e-12  # sums of columns looked at, and means of products of two columns that count as none
 _SVD = 8  # times the products of a matrix with itself
 _MODES, _CLEARLY, _FEW = 64, 0.8, 3  # harmonics and trajectories that boundary conditions are chosen by, and the share
@@ -193,7 +197,8 @@ class _Design:
         slant = table.T @ (table @ signs) - self.lengths[:, None] ** 2 * signs  # sums of products of other columns
         if table.shape[0] < table.shape[1] or np.abs(slant).max() > _SLANT * len(table) * np.sqrt(table.shape[1]):
             self.lengths = None
-        tall = self.lengths is None and len(table) > 2 * table.shape[1]
+        self.blocks = _coupled(table) if self.lengths is None and table.shape[1] > _MANY else None
+        tall = self.lengths is None and self.blocks is None and len(table) > 2 * table.shape[1]
         self.q: np.ndarray | None = None
         self.r = table
         if tall:
@@ -208,6 +213,12 @@ class _Design:
         """u (N, R), s (R,), and the maps v and v^2 of rows (..., R) to (..., K), of table diag(root) = u diag(s) v."""
         if self.lengths is not None:
             return self.unit, self.lengths * root, lambda rows: rows, lambda rows: rows
+        if self.blocks is not None:
+            effort.add(products=_SVD * sum(len(self.r) * len(own) ** 2 for own in self.blocks))
+            parts = [np.linalg.svd(self.r[:, own] * root[own], full_matrices=False) for own in self.blocks]
+            return (np.concatenate([u for u, _, _ in parts], 1), np.concatenate([s for _, s, _ in parts]),
+                    partial(_turned, self.blocks, [v for _, _, v in parts]),
+                    partial(_turned, self.blocks, [v**2 for _, _, v in parts]))
         effort.add(products=_SVD * self.r.size * min(self.r.shape))
         u, s, v = np.linalg.svd(self.r * root, full_matrices=False)
         return u if self.q is None else self.q @ u, s, lambda rows: rows @ v, lambda rows: rows @ v**2
@@ -217,6 +228,26 @@ class _Design:
         """Orthonormal columns."""
         assert self.lengths is not None
         return self.table / self.lengths
+
+
+def _coupled(table: np.ndarray) -> list[np.ndarray] | None:
+    """Columns of a table (N, K) in groups that are orthogonal to each other, as orders are on rings; None: one group,
+    or more columns than rows."""
+    effort.add(products=table.size * table.shape[1])
+    gram = table.T @ table
+    size = np.sqrt(np.diag(gram))
+    count, label = connected_components(csr_array(np.abs(gram) > _ALIKE * size * size[:, None]), directed=False)
+    groups = [np.flatnonzero(label == group) for group in range(count)]
+    return groups if count > 1 and table.shape[1] <= len(table) else None
+
+
+def _turned(groups: list[np.ndarray], maps: list[np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """Rows (..., K), those of each group in turn, by the map (n, n) of each, in the order of the columns."""
+    result, start = np.zeros_like(rows), 0
+    for own, turn in zip(groups, maps, strict=True):
+        result[..., own] = rows[..., start : start + len(own)] @ turn
+        start += len(own)
+    return result
 
 
 def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray

@@ -19,7 +19,7 @@ from inrflow.numerics.effort import effort
 
 PLACES = 64  # low harmonics that coefficients of place are made of
 _SINE = 16  # operations on elements that a sine takes
-_DENSE = 1600  # codes up to which terms that couple all of them are exponentiated as one matrix
+_DENSE, _FEW = 1600, 600  # codes up to which terms that couple all are exponentiated as one matrix; bounded terms
 _MOST_STEPS = 2**14  # of one interval
 _EXPONENTIAL = 20  # products of matrices in their exponential
 _CONSTANT = 1e-8  # eigenvalues below belong to the constant
@@ -200,11 +200,10 @@ class LawField(nn.Module):
         self.library, self.channels = library, theta.shape[1]
         self.network = library.network if bool((theta[library.sines] != 0).any()) else None
         self.register_buffer("theta", theta)
-        small, allowed = self.channels * len(library.eigenvalues) <= _DENSE, library.moving
+        allowed, limits = library.moving, {False: _DENSE, True: _FEW}  # others are bounded: no step needs them exact
         self.allowed = None if allowed is None else allowed.repeat(self.channels // len(allowed), 1)  # rates too
-        self._linear = [j for j in active if library.terms[j].linear
-                        and (small and library.terms[j].axis < SECOND  # others are bounded: no step needs them exact
-                             or not (library.terms[j].varies or library.terms[j].axis != VALUE))]
+        self._linear = [j for j in active if isinstance(term := library.terms[j], Term) and term.linear and (
+            (term.axis < SECOND and self.size <= limits[term.bounded]) or not (term.varies or term.axis != VALUE))]
         self._products = [j for j in active if j not in self._linear]
         self.products_of = self.coefficients(self._products)
         self.forced = {} if library.from_steady is None else {

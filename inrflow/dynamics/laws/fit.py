@@ -15,8 +15,8 @@ from inrflow.domains import Box, Domain, Flows
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.contexts import InSystems, standard
 from inrflow.dynamics.laws.flow import library_of
-from inrflow.dynamics.laws.law import MOST_STEPS, WITH_RATES, Law, integrable, largest_of, pruned, well_posed
-from inrflow.dynamics.laws.rates import fit_second_order
+from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, largest_of, most_with_rates, pruned, well_posed
+from inrflow.dynamics.laws.rates import fit_second_order, solved_anew
 from inrflow.dynamics.laws.refine import Refinement, solved_contexts
 from inrflow.dynamics.laws.regression import FOLDS, Supported, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import (
@@ -111,7 +111,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if few or rough:  # more would leave less: where all of a grid can be afforded, all
         grid, every = resolved(place, train, train.u.shape[-1] == place.dimensions > 1)
         most = FEW_HARMONICS if few else _MOST_OF_GRID // train.u.shape[-1]
-        if grid is not place and count < every <= most and (not few or tail(
+        own = grid is not place
+        if (own or rough and place.kind == "sphere") and count < every <= most and (own and not few or tail(
                 grid.harmonics(every * joined(boundary), boundary), train) < _SETTLED * floor):
             place, count, floor = grid, every, _SETTLED * floor if few else _LITTLE
     some, size = train.take(evenly(len(train.u), count * train.u.shape[-1])), count * joined(boundary)
@@ -160,7 +161,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     if rates and lowest > _UNEXPLAINED:
         scored += fit_second_order(Ground(place, boundary, codes, train, states, spread),
                                    partial(_judged, train, states, coarse, judge, most=_STEPS_WITH_RATES), lowest,
-                                   start + _OF_RATES * seconds, units, say)
+                                   start + _OF_RATES * seconds, units, say, min(found, key=lambda pair: pair[0])[1][0])
     second = least() < _OF_SECOND_ORDER
     ranked = [laws for _, laws in sorted(found, key=lambda pair: int(np.log2((pair[0] + 1e-99) / (lowest + 1e-99))))]
     deadline = start + (1 - _KEPT) * seconds
@@ -248,7 +249,7 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
     spent, count = effort() - began, law.codes.harmonics.count
     flow = isinstance(law.domain, Box) and any(term.solenoidal for term in law.terms)
     place, most = resolved(law.domain, train, flow)
-    most = min(most, WITH_RATES // train.u.shape[-1]) if law.has_rates else most
+    most = min(most, most_with_rates(law.rates, train.u.shape[-1])) if law.has_rates else most
     for factor in _FINEST if flow else _FINER:
         now, size = law.codes.harmonics.count, min(int(factor * count), most * joined(law.boundary))
         steeper = 1 if flow else 1.5 if isinstance(law.domain, Box) and law.domain.dimensions > 1 else 2
@@ -286,16 +287,6 @@ def widened(law: Law, train: Data) -> Law:
     codes = fit_codes(law.domain.harmonics(count, law.boundary), train.x, train.u)
     wider = integrable(replace(law, codes=codes), train.t, encode(codes, train)[0])
     return wider or law
-
-
-def solved_anew(law: Law, data: Data) -> Law:
-    """The law's coefficients by regression on its present harmonics."""
-    states, spread = encode(law.codes, data)
-    equations = normal_equations(library_of(law.terms, law.codes.harmonics), data.t, states, spread,
-                                 shares_known(law.codes, spread), False, second=law.has_rates)
-    known = law.theta.shape[1] - states.shape[2]  # equations of values by their rates
-    theta, std = equations.solved([np.flatnonzero(column).tolist() for column in law.theta.T[known:]], len(law.terms))
-    return replace(law, theta=np.hstack([law.theta[:, :known], theta]), std=np.hstack([law.std[:, :known], std]))
 
 
 def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) -> Law:

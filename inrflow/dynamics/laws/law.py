@@ -19,7 +19,7 @@ from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import spline_order
 from inrflow.dynamics.laws.terms import Term
 
-WITH_RATES = 400  # codes of values that laws of second order have, at most
+_WITH_RATES, _WITH_SOME_RATES = 400, 2100  # codes of values beside rates of all channels, or of some
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
 MOST_STEPS = 256  # of one interval; a law that needs more is not taken
 _WRITTEN = 20  # terms of a line, at most: those that are most standard errors from zero
@@ -32,7 +32,7 @@ class Law:
     theta, std (J, C): coefficients and their standard errors; codes: prior of codes; longest: step of the integrator;
     largest: norm of the largest code of the data. by_context (P, J, C): what each number of a context adds to theta;
     contexts (E, P): those of the systems that trajectories are of. shares (C,): of the network in the root mean square
-    of rates, where there is one.
+    of rates, where there is one. rates: observed channels whose rates are further channels, after those observed.
     """
 
     domain: Domain
@@ -46,6 +46,7 @@ class Law:
     by_context: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 1, 1)))
     contexts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((1, 0)))
     shares: tuple[float, ...] = ()
+    rates: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.by_context):
@@ -93,8 +94,8 @@ class Law:
 
     @property
     def has_rates(self) -> bool:
-        """Whether its second half of channels are rates of the first, which alone are observed."""
-        return self.theta.shape[1] == 2 * len(self.codes.mean)
+        """Whether its last channels are rates of others, which alone are observed."""
+        return bool(self.rates)
 
     def decode(self, z: Tensor, x: np.ndarray) -> np.ndarray:
         """Fields (..., N, C) at points (N, d) of codes (..., C K), and maybe their rates."""
@@ -226,13 +227,20 @@ def integrable(law: Law, t: np.ndarray, states: np.ndarray, error: float = 0.0, 
     With rates at third ones, where slopes of splines are good. most: steps of an interval.
     """
     rows = slice(None, None, max(len(states) // 4, 1))
-    some = with_slopes(t[rows], states[rows])[:, min(2, t.shape[1] - 1)] if law.has_rates else states[rows, 0]
+    third = min(2, t.shape[1] - 1)
+    some = with_slopes(t[rows], states[rows], law.rates)[:, third] if law.has_rates else states[rows, 0]
     return stepped(pruned(law), torch.tensor(some).flatten(1), float(np.diff(t, axis=1).max()), error, most)
 
 
-def with_slopes(t: np.ndarray, states: np.ndarray) -> np.ndarray:
-    """Codes (S, T, 2 C, K) of values and of their rates by splines in time, of codes (S, T, C, K) at times (S, T)."""
-    slopes = [make_interp_spline(time, path, k=spline_order(len(time))).derivative()(time)
+def most_with_rates(rates: Sequence[int], channels: int) -> int:
+    """Harmonics of each channel that laws with rates of some channels have at most."""
+    return (_WITH_RATES if len(rates) == channels else _WITH_SOME_RATES) // channels
+
+
+def with_slopes(t: np.ndarray, states: np.ndarray, rates: Sequence[int]) -> np.ndarray:
+    """Codes (S, T, C + R, K) of values and of rates of R channels by splines in time, of codes (S, T, C, K) at times
+    (S, T)."""
+    slopes = [make_interp_spline(time, path[:, list(rates)], k=spline_order(len(time))).derivative()(time)
               for time, path in zip(t, states, strict=True)]
     return np.concatenate([states, np.stack(slopes)], 2)
 

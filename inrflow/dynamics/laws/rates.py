@@ -1,9 +1,10 @@
 """Laws of second order in time, u'' = f(u, u'), for values that alone do not say what follows.
 
-A wave of which no velocity is observed obeys such a law, or one of two coupled species. It is a law of first order of
-twice the channels, values and their rates. Equations are weak in time: against hat functions of three frames, changes
-of slope are integrals of the law along splines. First rates of forecasts are those with which the law's own flow leads
-to the second frame (shooting).
+A wave of which no velocity is observed obeys such a law, or one of two coupled species, or only some of the channels
+do: the height of shallow water beside its vorticity, where the divergence is not observed. It is a law of first order
+of values and of these rates. Equations are weak in time: against hat functions of three frames, changes of slope are
+integrals of the law along splines. First rates of forecasts are those with which the law's own flow leads to the second
+frame (shooting).
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import torch
 
 from inrflow.domains import Flows
 from inrflow.dynamics.laws.flow import library_of
-from inrflow.dynamics.laws.law import WITH_RATES, Law, largest_of, well_posed, with_slopes
+from inrflow.dynamics.laws.law import Law, largest_of, most_with_rates, well_posed, with_slopes
 from inrflow.dynamics.laws.regression import FOLDS, normal_equations, supports_of
-from inrflow.dynamics.laws.setting import Families, Ground, Log, evenly, families_of
+from inrflow.dynamics.laws.setting import Data, Families, Ground, Log, encode, evenly, families_of, shares_known
 from inrflow.dynamics.laws.shooting import rates_between
-from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.effort import effort
 from inrflow.numerics.team import team
@@ -31,31 +32,31 @@ _TRAJECTORIES = 32  # that give equations, at most
 _WORTH = 0.1  # of the misfit, that a term saves
 _UNEXPLAINED = 1e-2  # misfit from which on coefficients may vary in place
 _PAYS = 0.2  # share of the misfit of laws of first order
+_PAYS_FOR_SOME = 0.5  # the same where rates of some channels alone are sought
+_HIDDEN = 0.3  # share of the changes of a channel that these miss, from which on its rates are states, if not of all
 _JUDGED, _CLOSE = 5, 5.0  # laws are forecast, and all others whose misfit is at most so many times the least
 
 
 def fit_second_order(ground: Ground, judged: Callable[[Law], tuple[Law, np.ndarray] | None], misfit: float,
-                     deadline: float, units: Sequence[float] | None, log: Log) -> list[tuple[np.ndarray, Law]]:
+                     deadline: float, units: Sequence[float] | None, log: Log, first: Law
+                     ) -> list[tuple[np.ndarray, Law]]:
     """Laws of second order with the errors (S,) of their forecasts of held-out trajectories.
 
-    None where they miss more than a fifth of what laws of first order do (`misfit`). judged: gives a law as it can be
-    integrated, and its errors (S,), or None. deadline: of effort.
+    None where they miss more than a fifth of what laws of first order do (`misfit`), of which `first` is the best.
+    judged: gives a law as it can be integrated, and its errors (S,), or None. deadline: of effort.
     """
-    codes, states, t = ground.codes, ground.states, ground.train.t
+    states, t = ground.states, ground.train.t
     frames, channels, count = states.shape[1:]
-    if ground.train.systems.counts or isinstance(ground.domain, Flows) or frames < _FEWEST_FRAMES or (
-            channels * count > WITH_RATES):
+    if ground.train.systems.counts or isinstance(ground.domain, Flows) or frames < _FEWEST_FRAMES:
         return []
-    both = with_slopes(t, states)
-    families, largest = families_of(ground.domain, codes.harmonics, both, units and (*units, *units)), largest_of(both)
-    ordered = _regressed(ground, families, largest)
-    for wider in families.in_place(codes.harmonics, False):
-        if ordered[0][0] < _UNEXPLAINED or effort() > deadline:
-            break
-        ordered = sorted([*ordered, *_regressed(ground, wider, largest)], key=lambda pair: pair[0])
-    log(f"  misfit {misfit:.1e} of laws of first order, {ordered[0][0]:.1e} of second order")
-    if ordered[0][0] > _PAYS * misfit:
-        return []
+    ordered: list[tuple[float, Law]] = []
+    some = hidden_of(first, ground) if channels > 1 and ground.codes.harmonics.allowed is None else ()
+    for rates, pays in ((some, _PAYS_FOR_SOME), (tuple(range(channels)), _PAYS)):
+        if rates and count <= most_with_rates(rates, channels) and not ordered:
+            ordered = _ordered(ground, rates, deadline, units and (*units, *(units[c] for c in rates)))
+            log(f"  misfit {misfit:.1e} of laws of first order, {ordered[0][0]:.1e} of second order of "
+                f"{len(rates)} of {channels} channels")
+            ordered = ordered if ordered[0][0] < pays * misfit else []
     scored: list[tuple[np.ndarray, Law]] = []
     span = float((t[:, -1] - t[:, 0]).max())
     near = sorted((pair for number, pair in enumerate(ordered)
@@ -71,7 +72,53 @@ def fit_second_order(ground: Ground, judged: Callable[[Law], tuple[Law, np.ndarr
     return scored
 
 
-def _regressed(ground: Ground, families: Families, largest: float) -> list[tuple[float, Law]]:
+def rotating(families: Families, carriers: Sequence[int]) -> Families:
+    """Families of terms of flow on a rotating sphere, whose vorticity is among the channels of first order (carriers).
+
+    It carries every channel; z c and grad z . grad lap^-1 c are what rotation adds, lap(grad lap^-1 c . grad lap^-1 c)
+    and div(c grad lap^-1 c) the energy of the flow and the part of transport that has divergence.
+    """
+    every = [term.products[0][0][0] for term in families.terms["linear"] if term.linear and not term.power]
+    flow = [Term.jacobian_on_sphere(a, c) for a in carriers for c in every]
+    flow += [Term((((c, POTENTIAL + TURN + 2),),)) for c in every]
+    turned = [Term((((c, VALUE),),), place=1) for c in every]  # the first harmonic is z
+    turned += [Term((((c, POTENTIAL + 2),),)) for c in every]
+    winds = [Term(tuple(((c, POTENTIAL + j), (c, POTENTIAL + j)) for j in range(3)), 1) for c in carriers]
+    winds += [Term(tuple(((c, j), (c, POTENTIAL + j)) for j in range(3))) for c in carriers]
+    winds += [Term((((c, VALUE), (c, VALUE)),)) for c in carriers]
+    return Families({"linear": families.terms["linear"], "flow": flow, "rotation": turned, "winds": winds},
+                    (("linear", "flow", "rotation"), ("linear", "flow", "rotation", "winds")))
+
+
+def hidden_of(law: Law, ground: Ground) -> tuple[int, ...]:
+    """Channels whose changes a law of first order does not explain, where it explains those of others."""
+    rows = evenly(len(ground.states), ground.states[0, 0].size, _TRAJECTORIES)
+    equations = normal_equations(library_of(law.terms, ground.codes.harmonics), ground.train.t[rows],
+                                 ground.states[rows], ground.spread[rows], ground.known, False)
+    own = [np.flatnonzero(column).tolist() for column in law.theta.T]
+    missed = [equations.missed(c, terms, law.theta[terms, c]) for c, terms in enumerate(own)]
+    hidden = tuple(c for c, share in enumerate(missed) if share > _HIDDEN)
+    return hidden if len(hidden) < len(own) else ()
+
+
+def _ordered(ground: Ground, rates: tuple[int, ...], deadline: float, units: Sequence[float] | None
+             ) -> list[tuple[float, Law]]:
+    """Laws of second order of some channels with their misfits, that with the least misfit first."""
+    both = with_slopes(ground.train.t, ground.states, rates)
+    families, largest = families_of(ground.domain, ground.codes.harmonics, both, units), largest_of(both)
+    carriers = [c for c in range(ground.states.shape[2]) if c not in rates]
+    if carriers:
+        sphere = ground.domain.kind == "sphere"
+        return _regressed(ground, rotating(families, carriers) if sphere else families, largest, rates)
+    ordered = _regressed(ground, families, largest, rates)
+    for wider in families.in_place(ground.codes.harmonics, False):
+        if ordered[0][0] < _UNEXPLAINED or effort() > deadline:
+            break
+        ordered = sorted([*ordered, *_regressed(ground, wider, largest, rates)], key=lambda pair: pair[0])
+    return ordered
+
+
+def _regressed(ground: Ground, families: Families, largest: float, rates: tuple[int, ...]) -> list[tuple[float, Law]]:
     """Laws of all families of terms with their misfits, that with the least misfit first."""
     terms, channels = families.every, ground.states.shape[2]
     rows = evenly(len(ground.states), ground.states[0, 0].size, _TRAJECTORIES)
@@ -79,42 +126,56 @@ def _regressed(ground: Ground, families: Families, largest: float) -> list[tuple
     found: dict[tuple, tuple[float, Law]] = {}
     for cumulative in (False, True):
         equations = normal_equations(library, ground.train.t[rows], ground.states[rows], ground.spread[rows],
-                                     ground.known, cumulative, FOLDS, second=True)
+                                     ground.known, cumulative, FOLDS, rates=rates)
         for active in families.active:
             for supports, theta, std, left in supports_of(equations, [active] * channels, len(terms)):
                 if left < found.get((supports, cumulative), (np.inf,))[0]:
                     law = Law(ground.domain, ground.boundary, tuple(terms), theta, std, ground.codes, largest=largest)
-                    found[supports, cumulative] = left, of_first_order(law)
+                    found[supports, cumulative] = left, of_first_order(law, rates)
     return sorted(found.values(), key=lambda pair: pair[0])
 
 
-def of_first_order(law: Law) -> Law:
-    """The law of values and their rates, of coefficients (J, C) for the rates."""
-    channels = law.theta.shape[1]
-    own = [Term((((channels + c, VALUE),),)) for c in range(channels)]
+def of_first_order(law: Law, rates: Sequence[int]) -> Law:
+    """The law of values and of the rates of some channels, of coefficients (J, C) for these rates and other values."""
+    own = [Term((((law.theta.shape[1] + i, VALUE),),)) for i in range(len(rates))]
     terms = (*law.terms, *(term for term in own if term not in law.terms))
-    added = ((0, len(terms) - len(law.terms)), (channels, 0))
-    theta, std = np.pad(law.theta, added), np.pad(law.std, added)
-    for c, term in enumerate(own):
+    theta, std = (np.pad(a, ((0, len(terms) - len(law.terms)), (0, len(rates)))) for a in (law.theta, law.std))
+    for i, (c, term) in enumerate(zip(rates, own, strict=True)):
+        for a in (theta, std):
+            a[:, law.theta.shape[1] + i], a[:, c] = a[:, c], 0.0
         theta[terms.index(term), c] = 1.0
-    return replace(law, terms=terms, theta=theta, std=std, by_context=np.zeros((0, *theta.shape)))
+    return replace(law, terms=terms, theta=theta, std=std, by_context=np.zeros((0, *theta.shape)), rates=tuple(rates))
+
+
+def solved_anew(law: Law, data: Data) -> Law:
+    """The law's coefficients by regression on its present harmonics."""
+    states, spread = encode(law.codes, data)
+    equations = normal_equations(library_of(law.terms, law.codes.harmonics), data.t, states, spread,
+                                 shares_known(law.codes, spread), False, rates=law.rates)
+    channels = states.shape[2]
+    own = [channels + law.rates.index(c) if c in law.rates else c for c in range(channels)]  # columns of its equations
+    theta, std = law.theta.copy(), law.std.copy()
+    theta[:, own], std[:, own] = equations.solved(
+        [np.flatnonzero(column).tolist() for column in law.theta.T[own]], len(law.terms))
+    return replace(law, theta=theta, std=std)
 
 
 def with_rates(law: Law, data: CodeData) -> CodeData:
-    """States (S, T, 2 C K): codes (S, T, C K), and the rates that lead along the law to the next frame.
+    """States (S, T, n): codes (S, T, C K), and the rates that lead along the law to the next frame.
 
     At frames between others, the mean of those and of the rates with which the flow from the frame before arrives: to
     second order of the steps, what the law misses has no part in it. Frames between unobserved ones count as
     unobserved.
     """
     codes, size = data.codes.double(), data.codes.shape[-1]
-    sums, counts = torch.zeros_like(codes), torch.zeros(codes.shape[:2], dtype=torch.float64)
+    width = len(law.rates) * law.codes.harmonics.count
+    sums, counts = codes.new_zeros(*codes.shape[:2], width), torch.zeros(codes.shape[:2], dtype=torch.float64)
     for n in range(codes.shape[1] - 1):
         rows = (data.observed[:, n] & data.observed[:, n + 1]).nonzero()[:, 0]
         if not len(rows):
             continue
         gap, now, then = data.t[rows, n + 1] - data.t[rows, n], codes[rows, n], codes[rows, n + 1]
-        rate = rates_between(law.field(), law.longest, gap, now, then)
+        rate = rates_between(law.field(), law.rates, law.longest, gap, now, then)
         for time in gap.unique().tolist():
             some = gap == time
             later = law.field().bounded(torch.cat([now[some], rate[some]], 1), time, law.longest, math.inf)[:, size:]

@@ -111,7 +111,7 @@ class Refinement:
     def _of_one_system(self, field: LawField, z: Tensor, dt: Tensor, then: Tensor) -> Tensor:
         size = z.shape[1]
         if field.size > size:  # a law with rates: first ones are those that lead to the second frame
-            z = torch.cat([z, rates_between(field, self.longest, dt[:, 0], z, then)], 1)
+            z = torch.cat([z, rates_between(field, self.law.rates, self.longest, dt[:, 0], z, then)], 1)
         path = [z]
         for m in range(dt.shape[1]):
             now = torch.empty_like(z)
@@ -383,7 +383,7 @@ class Refinement:
 def _active(law: Law) -> np.ndarray:
     """Terms and channels (M, 2) of the coefficients that are not zero, but those of values by their rates."""
     present = (law.theta != 0) | (law.by_context != 0).any(0)
-    present[:, : law.theta.shape[1] - len(law.codes.mean)] = False
+    present[:, list(law.rates)] = False
     return np.argwhere(present)
 
 

@@ -29,6 +29,7 @@ NODES, _WEIGHTS = (_NODES[0] + 1) / 2, _NODES[1] / 2  # Gauss points of a unit i
 _CHUNK, _FEW = 128, 40  # states whose features are held at a time, where these are so few
 _RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
 _REWEIGHTED = 4
+_RESOLVED = 0.2  # share of changes that splines miss at frames left out, from which on second derivatives say nothing
 _KNOWN = 0.9  # share of a shell's variance that points determine, at least: codes shrunk by more dilute coefficients
 _LEAST_VARIANCE = 1e-12  # of residuals, relative to that of the largest changes: rounding and the spline's own error
 
@@ -175,15 +176,15 @@ def _squares(gram: np.ndarray, right: np.ndarray, total: np.ndarray, active: lis
 
 def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread: np.ndarray, known: np.ndarray,
                      cumulative: bool, folds: int = FOLDS, rows: int | None = None, paths: Tensor | None = None,
-                     second: bool = False) -> NormalEquations:
+                     rates: Sequence[int] = ()) -> NormalEquations:
     """Equations of paths: codes (S, T, C, K), their variances (S, C, K), times (S, T), terms on the same harmonics.
 
     The intervals at both ends, where splines are poor, are left out where there are enough. cumulative: changes since
     the mean of a path, which noise of codes spoils once, instead of changes from frame to frame. known (C, K): share of
     the variance of codes that points determine; shells of which they determine too little are no equations.
     rows: equations are of so many harmonics, the first ones (all). paths (S, T - 1, N, C, K): codes at `NODES` of each
-    interval in place of splines; then all intervals give equations. second: equations of second order, of terms of
-    values and their rates.
+    interval in place of splines; then all intervals give equations. rates: channels whose equations are of second
+    order, of terms of values and these rates; those of the others then have the same test functions.
     """
     trajectories, times, channels = codes.shape[:3]
     rows = min(rows or codes.shape[3], codes.shape[3])
@@ -196,23 +197,31 @@ def normal_equations(library: Library, t: np.ndarray, codes: np.ndarray, spread:
     first, last = (2, times - 3) if times >= 8 else (1, times - 2) if times >= 5 else (0, times - 1)
     if paths is not None:
         first, last = 0, times - 1
-    own = partial(_sums, library, cumulative, second, first, last, shell)
+    own = partial(_sums, library, cumulative, list(rates), first, last, shell)
     given = ((t[s], codes[s], None if paths is None else paths[s]) for s in range(trajectories))
     for s, parts in enumerate(team.map(own, given)):
         for sums, part in zip((gram, right, total, count), parts, strict=True):
             sums[s % folds] += part
-    times_noise = 1 if cumulative else 6 if second else 2
+    times_noise = 1 if cumulative else 6 if rates else 2
     least, share, energy = (np.stack([a[:, shell == g].mean(1) for g in range(groups)])
                             for a in (times_noise * spread.mean(0), known, codes[..., :rows].var((0, 1))))
     least = np.where(share < np.minimum(_KNOWN, share.max(0)), np.inf, least)
-    return NormalEquations(gram, right, total, count, spline_errors(t, codes[..., :rows], shell), least, energy)
+    start = spline_errors(t, codes[..., :rows], shell)
+    if rates:
+        changes = np.diff(codes[..., :rows], axis=1).var((0, 1))
+        coarse = start > _RESOLVED * np.stack([changes[:, shell == g].mean(1) for g in range(groups)])
+        coarse[:, [c for c in range(channels) if c not in rates]] = False
+        coarse = np.logical_or.accumulate(coarse, 0) & ~coarse[0]  # waves are the faster the shorter they are
+        least = np.where(coarse, np.inf, least)
+        energy = np.where(np.isfinite(least), energy, 0.0) + 1e-300
+    return NormalEquations(gram, right, total, count, start, least, energy)
 
 
-def _sums(library: Library, cumulative: bool, second: bool, first: int, last: int, shell: np.ndarray,
+def _sums(library: Library, cumulative: bool, rates: list[int], first: int, last: int, shell: np.ndarray,
           given: tuple[np.ndarray, np.ndarray, Tensor | None]) -> tuple[np.ndarray, ...]:
     """Gram (L, J, J), right (L, J, C), total (L, C) and count (L,) of one path's equations, its times, codes and codes
     at nodes given."""
-    integrals, changes = _equations(library, *given[:2], first, last, len(shell), given[2], second)
+    integrals, changes = _equations(library, *given[:2], first, last, len(shell), given[2], rates)
     if cumulative:
         integrals, changes = (np.concatenate([0 * a[:1], np.cumsum(a, 0)]) for a in (integrals, changes))
         integrals, changes = integrals - integrals.mean(0), changes - changes.mean(0)
@@ -226,16 +235,18 @@ def _sums(library: Library, cumulative: bool, second: bool, first: int, last: in
 
 
 def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, last: int, rows: int,
-               path: Tensor | None = None, second: bool = False) -> tuple[np.ndarray, np.ndarray]:
+               path: Tensor | None = None, second: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
     """Integrals (I, J, rows) of terms over the intervals first ... last - 1 of a path, and changes (I, C, rows).
 
-    Of second order: integrals against the hat functions of all three frames there, and changes of mean slopes.
+    With channels of second order: integrals against the hat functions of all three frames there, and changes of their
+    mean slopes, and of the others' mean values.
     """
     starts, lengths = t[first:last], np.diff(t)[first:last]
     if path is None:
         at = (starts[:, None] + NODES * lengths[:, None]).ravel()
         spline = make_interp_spline(t, codes, k=spline_order(len(t)), axis=0)
-        states = torch.tensor(np.concatenate([spline(at), spline.derivative()(at)], 1) if second else spline(at))
+        values = spline(at)
+        states = torch.tensor(np.concatenate([values, spline.derivative()(at)[:, second]], 1) if second else values)
     else:
         states = path.flatten(0, 1)
     with torch.no_grad():
@@ -247,7 +258,9 @@ def _equations(library: Library, t: np.ndarray, codes: np.ndarray, first: int, l
         return torch.einsum("in,injk->ijk", torch.tensor(weighted), rates).numpy(), changes
     rising, falling = (torch.einsum("in,injk->ijk", torch.tensor(weighted * part), rates).numpy()
                        for part in (NODES, 1 - NODES))
-    return rising[:-1] + falling[1:], np.diff(changes / lengths[:, None, None], axis=0)
+    means = np.einsum("n,inck->ick", _WEIGHTS, values.reshape(len(starts), len(NODES), *values.shape[1:])[..., :rows])
+    means[:, second] = (changes / lengths[:, None, None])[:, second]
+    return rising[:-1] + falling[1:], np.diff(means, axis=0)
 
 
 def supports_of(equations: NormalEquations, active: Sequence[list[int]], count: int

@@ -152,10 +152,11 @@ def joined(boundary: str) -> int:
 
 def resolved(domain: Domain, data: Data, flow: bool) -> tuple[Domain, int]:
     """The domain with harmonics that the data's points tell apart, and how many they are: all of a grid of a box; of
-    flows there, those up to some wavenumber, of which not one is left out; of other domains, as many as points."""
+    flows there, those up to some wavenumber, of which not one is left out; of a sphere half as many as points, as grids
+    of rings tell apart; of other domains, as many as points."""
     points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
     if not isinstance(domain, Box):
-        return domain, points
+        return domain, int(_OF_POINTS[3] * points) if isinstance(domain, Sphere) else points
     grid = None if flow else domain.told_apart(data.x[0])
     if grid is None or points < len(data.x[0]) or not np.equal(data.x, data.x[:1]).all():
         return domain, int(_OF_POINTS[domain.dimensions] * points)
@@ -244,7 +245,7 @@ def first_states(law: Law, x: np.ndarray, data: Data, members: np.ndarray) -> Te
         return z[:, 0]
     t = data.t[members]
     return torch.cat([z[:, 0], rates_between(
-        law.field(), law.longest, torch.tensor(t[:, 1] - t[:, 0]), z[:, 0], z[:, 1])], 1)
+        law.field(), law.rates, law.longest, torch.tensor(t[:, 1] - t[:, 0]), z[:, 0], z[:, 1])], 1)
 
 
 def shares_known(codes: HarmonicCodes, spread: np.ndarray) -> np.ndarray:

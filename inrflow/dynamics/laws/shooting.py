@@ -9,7 +9,7 @@ squares), so that those that the first coefficients carry anywhere wait until ot
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -164,35 +164,44 @@ class Shooting:
         return replace(self, codes=self.codes[pick], target=self.target[pick], dt=self.dt[pick])
 
 
-def rates_between(field: LawField, longest: float, gap: Tensor, now: Tensor, then: Tensor) -> Tensor:
-    """Rates (B, n) with which codes `now` (B, n) become `then` after times (B,), along the field of a law with rates.
+def rates_between(field: LawField, rates: Sequence[int], longest: float, gap: Tensor, now: Tensor, then: Tensor
+                  ) -> Tensor:
+    """Rates (B, R K) of R channels with which codes `now` (B, C K) become `then` after times (B,), along the field of a
+    law with rates of these.
 
     Quasi-Newton with the derivative of the linear part; rates of which the later codes show little are differences.
     """
-    rate = (then - now) / gap[:, None]
+    own = list(rates)
+    rate = (_of(then, field, own) - _of(now, field, own)) / gap[:, None]
     for time in gap.unique().tolist():
         rows = gap == time
-        rate[rows] = _shot(field, longest, time, now[rows], then[rows], rate[rows])
+        rate[rows] = _shot(field, own, longest, time, now[rows], then[rows], rate[rows])
     return rate
 
 
-def _shot(field: LawField, longest: float, time: float, now: Tensor, then: Tensor, rate: Tensor) -> Tensor:
-    size, half = now.shape[1], field.channels // 2
+def _of(codes: Tensor, field: LawField, channels: list[int]) -> Tensor:
+    """Codes (B, R K) of some channels, of those (B, n) of all."""
+    return codes.unflatten(1, (-1, len(field.library.eigenvalues)))[:, channels].flatten(1)
+
+
+def _shot(field: LawField, rates: list[int], longest: float, time: float, now: Tensor, then: Tensor, rate: Tensor
+          ) -> Tensor:
+    size, observed = now.shape[1], field.channels - len(rates)
     with torch.no_grad():
         flow = field.exponential(time)
     if field.coupled:
-        u, s, v = torch.linalg.svd(flow[0, :size, size:])
+        u, s, v = torch.linalg.svd(_of(flow[0, :, size:].T, field, rates).T)
     else:
-        u, s, v = torch.linalg.svd(flow[:, :half, half:])
+        u, s, v = torch.linalg.svd(flow[:, rates, observed:])
     inverse = (u * torch.where(s > _SHOWN * time, 1 / s, 0.0)[..., None, :]) @ v
     before, settled = math.inf, _SETTLED * float(torch.linalg.vector_norm(rate))
     for _ in range(_SHOTS):
         later = field.bounded(torch.cat([now, rate], 1), time, longest, math.inf)
-        missed = (then - later[:, :size]).nan_to_num(0.0, 0.0, 0.0)
+        missed = _of(then - later[:, :size], field, rates).nan_to_num(0.0, 0.0, 0.0)
         if field.coupled:
             change = missed @ inverse
         else:
-            change = torch.einsum("bck,kcd->bdk", missed.unflatten(1, (half, -1)), inverse).flatten(1)
+            change = torch.einsum("bck,kcd->bdk", missed.unflatten(1, (len(rates), -1)), inverse).flatten(1)
         moved = float(torch.linalg.vector_norm(change))
         if not moved < before:
             break

@@ -95,6 +95,11 @@ class Term:
         """Whether it is a linear operator that acts on the values of one channel."""
         return len(self.products) == 1 and len(self.products[0]) == 1 and self.products[0][0][1] == VALUE
 
+    @property
+    def bounded(self) -> bool:
+        """Whether it is values times a coefficient of place: no operator that grows with wavenumbers."""
+        return self.place > 0 and not self.flux and not self.power and self.axis == VALUE
+
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The term in the names of channels and coordinates, as "u du/dx" or "lap u"."""
         if self.solenoidal:
@@ -104,7 +109,8 @@ class Term:
             (channel, _), (stream, _) = self.products[0]
             text = f"J(lap^-1 {channels[stream]}, {channels[channel]})"
         elif len(self.products) > 1:  # a sum over axes of products of derivatives
-            text = " . ".join(f"grad {channels[c]}" for c, axis in self.products[0] if axis != VALUE)
+            text = " . ".join(f"grad {channels[c]}" if axis < POTENTIAL else f"grad (lap^-1 {channels[c]})"
+                              for c, axis in self.products[0] if axis != VALUE)
             values = [channels[c] for c, axis in self.products[0] if axis == VALUE]
             text = " ".join([*values, f"({text})"])
         else:

@@ -1,4 +1,5 @@
-"""Transforms between codes on K harmonics and fields at Q quadrature points: dense tables, or axis by axis on boxes."""
+"""Transforms between codes on K harmonics and fields at Q quadrature points: dense tables, axis by axis on boxes, and
+ring by ring on spheres."""
 
 from __future__ import annotations
 
@@ -17,10 +18,7 @@ VALUES = -1  # "axis" of values; others are of derivatives
 
 
 class DenseTransform(nn.Module):
-    """Values (Q, K) and gradients (d, Q, K) of harmonics as they are; on a sphere their derivatives by turns as well.
-
-    points (Q, d); project (K, Q): of fields on harmonics.
-    """
+    """Values (Q, K) and gradients (d, Q, K) of harmonics as they are, at points (Q, d)."""
 
     def __init__(self, harmonics: Harmonics, degree: int):
         super().__init__()
@@ -28,10 +26,6 @@ class DenseTransform(nn.Module):
         self.points, self.count = rule.points, len(rule.points)
         self.values = torch.tensor(rule.values)
         self.slopes = torch.tensor(rule.gradients).permute(2, 0, 1).contiguous()
-        if isinstance(harmonics, SphereHarmonics):
-            points = torch.tensor(rule.points).T[:, :, None].expand_as(self.slopes)
-            turned = torch.linalg.cross(points, self.slopes, dim=0)
-            self.slopes = torch.cat([self.slopes, turned])
         self.weights = torch.tensor(rule.weights)
         self.products = self.values.numel()  # of one transform of one field
         self._derivatives: dict[int, Tensor] = {}
@@ -59,6 +53,72 @@ class DenseTransform(nn.Module):
         if axis not in self._derivatives:
             self._derivatives[axis] = (self.values * self.weights[:, None]).T @ self.table(axis)
         return self._derivatives[axis][:lead, :lead]
+
+
+class SphereTransform(nn.Module):
+    """The same on a sphere: Legendre functions along meridians for each order, then waves along rings.
+
+    Axes 0 to 2 are tangential derivatives, 3 to 5 those by turns about them, x cross grad.
+    """
+
+    def __init__(self, harmonics: SphereHarmonics, degree: int):
+        super().__init__()
+        self.harmonics = harmonics
+        theta, phi, self.points, weights = harmonics.rings(degree)
+        self.count, self.weights = len(self.points), torch.tensor(weights)
+        polar, south, self.place = harmonics.legendre(theta)
+        self.polar, self.south = torch.tensor(polar), torch.tensor(south)  # (M, J, L)
+        order = torch.tensor(harmonics.orders)  # (M,), below 0 of sines
+        angle = torch.tensor(phi) * order[:, None].abs()
+        self.waves = torch.where(order[:, None] < 0, angle.sin(), angle.cos())  # (M, I)
+        self.turned = order.abs()[:, None] * torch.where(order[:, None] < 0, angle.cos(), -angle.sin())
+        self.ring = 1 / torch.tensor(np.sin(theta))[:, None]
+        x = torch.tensor(self.points).reshape(len(theta), len(phi), 3)
+        flat = x[..., :2] * self.ring[..., None]  # cos phi, sin phi
+        zero = torch.zeros_like(x[..., 0])
+        self.to_south = torch.stack([x[..., 2] * flat[..., 0], x[..., 2] * flat[..., 1], -1 / self.ring + zero])
+        self.to_east = torch.stack([-flat[..., 1], flat[..., 0], zero])
+        self.products = self.polar.numel() + self.waves.numel() * len(theta)
+        self._tables: dict[int, Tensor] = {}
+
+    def _at(self, codes: Tensor, polar: Tensor, waves: Tensor) -> Tensor:
+        full = codes.new_zeros(*codes.shape[:-1], self.polar.shape[0] * self.polar.shape[2])
+        full[..., self.place] = codes
+        full = full.unflatten(-1, (self.polar.shape[0], -1))
+        rows = torch.einsum("...ml,mjl->...jm", full, polar.to(codes))
+        return rows @ waves.to(codes)
+
+    def fields(self, codes: Tensor, axis: int = VALUES) -> Tensor:
+        """Fields (..., Q), or their derivatives along an axis, of codes (..., K)."""
+        if axis == VALUES:
+            return self._at(codes, self.polar, self.waves).flatten(-2)
+        south = self._at(codes, self.south, self.waves)
+        east = self._at(codes, self.polar, self.turned) * self.ring
+        j = axis % 3
+        if axis == j:
+            return (self.to_south[j] * south + self.to_east[j] * east).flatten(-2)
+        return (self.to_east[j] * south - self.to_south[j] * east).flatten(-2)
+
+    def project(self, fields: Tensor, axis: int = VALUES, lead: int | None = None) -> Tensor:
+        """Means (..., lead) of fields (..., Q) times the first harmonics (all), or times their derivatives."""
+        if axis != VALUES:
+            return (fields * self.weights) @ self.table(axis, lead)
+        rows = (fields * self.weights).unflatten(-1, (-1, self.waves.shape[1])) @ self.waves.T
+        return torch.einsum("...jm,mjl->...ml", rows, self.polar).flatten(-2)[..., self.place[:lead]]
+
+    def table(self, axis: int, lead: int | None = None) -> Tensor:
+        """The first harmonics (all), or their derivatives along an axis, at the points: (Q, lead)."""
+        if axis not in self._tables:
+            self._tables[axis] = self.fields(torch.eye(self.harmonics.count, dtype=torch.float64), axis).T.contiguous()
+        return self._tables[axis][:, :lead]
+
+    def derive(self, codes: Tensor, axis: int) -> Tensor:
+        """Codes (..., K) of the derivative along an axis of the field of codes (..., K)."""
+        return self.project(self.fields(codes, axis))
+
+    def derivative(self, axis: int, lead: int | None = None) -> Tensor:
+        """The derivative along an axis, of the first harmonics (all), projected on them: (lead, lead)."""
+        return self.project(self.table(axis, lead).T, VALUES, lead).T
 
 
 class SeparableTransform(nn.Module):
@@ -136,8 +196,10 @@ def pointwise(products: Sequence[Sequence[tuple[int, int]]], signs: Sequence[flo
     return total
 
 
-def transform_of(harmonics: Harmonics, degree: int) -> DenseTransform | SeparableTransform:
+def transform_of(harmonics: Harmonics, degree: int) -> DenseTransform | SeparableTransform | SphereTransform:
     """The faster transform, exact for products of `degree` harmonics where the domain's quadrature is."""
     if isinstance(harmonics, BoxHarmonics) and harmonics.box.dimensions > 1:
         return SeparableTransform(harmonics, degree)
+    if isinstance(harmonics, SphereHarmonics):
+        return SphereTransform(harmonics, degree)
     return DenseTransform(harmonics, degree)

@@ -228,12 +228,13 @@ def _candidates(
     codes = encode_all(run, decoder, prior, train=problem.train, validation=problem.validation)
     _, judged, first = problem.judging(codes.train, codes.validation)
     size = decoder.code_size
-    field = VectorField(size * (1 + law.has_rates), [LawTerm.of(law)], law.count).double()
+    memory = len(law.rates) * count
+    field = VectorField(size + memory, [LawTerm.of(law)], law.count).double()
     integrator = Integrator("etd", min(1.0, law.longest))
     train, validation, contexts, refit = codes.train, judged, None, None
     if law.has_rates:
         train, validation = (with_rates(law, states) for states in (train, judged))
-        needed = frames_needed(size, size)
+        needed = frames_needed(size, memory)
         first = max(first, min(needed - 1, judged.codes.shape[1] - 2))
     if law.count:
         assert groups is not None
@@ -319,7 +320,8 @@ def _written(law: Law, problem: Problem) -> list[str]:
         scaled = replace(law, theta=law.theta / time, std=law.std / time, by_context=law.by_context / time)
         return scaled.written([f"({', '.join(about.channels)})"], about.coordinates)
     scale = problem.source.normalisation.scale.double().flatten().numpy()
-    scale = np.concatenate([scale, scale / problem.scale.unit]) if law.has_rates else scale
+    rates = list(law.rates)
+    scale = np.concatenate([scale, scale[rates] / problem.scale.unit])
     unit = np.array([
         scale[term.products[0][1][0]] if term.solenoidal else
         np.prod([scale[c] ** (-1.0 if axis == RECIPROCAL else 1.0) for c, axis in term.products[0]])
@@ -328,5 +330,5 @@ def _written(law: Law, problem: Problem) -> list[str]:
     ])
     factor = scale[None] / unit[:, None] / problem.scale.unit
     scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor)
-    names = [*about.channels, *(f"{name}_t" for name in about.channels)] if law.has_rates else about.channels
-    return scaled.written(names, about.coordinates)[len(about.channels) * law.has_rates :]
+    lines = scaled.written([*about.channels, *(f"{about.channels[c]}_t" for c in rates)], about.coordinates)
+    return [line for c, line in enumerate(lines) if c not in rates]

@@ -9,7 +9,7 @@ from scipy.integrate import solve_ivp
 
 from inrflow.domains import HELD, NATURAL, Box, Region, Sphere
 from inrflow.dynamics.laws import Law, Systems, fit_law
-from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
+from inrflow.dynamics.laws.codes import HarmonicCodes, _Design, _posterior, fit_codes
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.fit import Data, windows
 from inrflow.dynamics.laws.law import well_posed
@@ -113,6 +113,19 @@ def test_codes_are_the_coefficients_of_what_is_on_the_harmonics() -> None:
     codes = fit_codes(harmonics, x[None], u[None])
     np.testing.assert_allclose(codes.encode(x, u)[0], truth, atol=1e-5)
     np.testing.assert_allclose(codes.decode(truth, x), u)
+
+
+def test_codes_of_points_on_rings_order_by_order_are_those_of_normal_equations() -> None:
+    harmonics, generator = Sphere().harmonics(324), np.random.default_rng(0)
+    south, east = np.meshgrid((np.arange(20) + 0.5) * np.pi / 20, np.arange(40) * np.pi / 20, indexing="ij")
+    x = np.stack([np.sin(south) * np.cos(east), np.sin(south) * np.sin(east), np.cos(south)], -1).reshape(-1, 3)
+    table, prior = harmonics.values(x), 1 / (1 + harmonics.eigenvalues)
+    u = (np.sqrt(prior) * generator.standard_normal((5, 324)) @ table.T + 0.1 * generator.standard_normal((5, 800)))
+    codes, spread, noise = _posterior(_Design(table), u, np.zeros(324), prior)
+    inverse = np.linalg.inv(table.T @ table / noise + np.diag(1 / prior))
+    np.testing.assert_allclose(codes, u @ table / noise @ inverse, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(spread, np.diag(inverse), rtol=1e-8)
+    assert len(_Design(table).blocks or ()) > 30
 
 
 def test_harmonics_in_which_the_data_have_nothing_are_not_used() -> None:

@@ -34,7 +34,7 @@ def law() -> Law:
     codes = HarmonicCodes(LINE.harmonics(COUNT), np.zeros((1, COUNT)), np.ones((1, COUNT)))
     terms = (Term((((1, VALUE),),)), Term((((0, VALUE),),), 1))
     theta = np.array([[-DAMPING], [SPEED**2]])
-    return of_first_order(Law(LINE, NATURAL, terms, theta, np.zeros_like(theta), codes, largest=10.0))
+    return of_first_order(Law(LINE, NATURAL, terms, theta, np.zeros_like(theta), codes, largest=10.0), [0])
 
 
 def test_the_law_of_a_damped_wave_whose_velocity_is_not_observed_is_found_and_forecasts_from_two_frames() -> None:
@@ -46,7 +46,7 @@ def test_the_law_of_a_damped_wave_whose_velocity_is_not_observed_is_found_and_fo
     np.testing.assert_allclose([line.pop("u_t"), line.pop("lap u")], [-DAMPING, SPEED**2], rtol=1e-5)
     assert max(map(abs, line.values()), default=0.0) < 1e-4
     first = torch.tensor(found.codes.encode(x, u[:, :2])[0]).flatten(2)
-    rates = rates_between(found.field(), found.longest, torch.full((12,), 0.25), first[:, 0], first[:, 1])
+    rates = rates_between(found.field(), found.rates, found.longest, torch.full((12,), 0.25), first[:, 0], first[:, 1])
     forecast = found.decode(found.rollout(torch.cat([first[:, 0], rates], 1), t), x)
     assert ((forecast - u) ** 2).mean() < 1e-8 * u.var()
 
@@ -57,6 +57,27 @@ def test_fields_that_say_what_follows_have_no_rates() -> None:
     codes = start * np.exp(-0.02 * (np.pi * np.arange(COUNT)) ** 2 * t[:, None])
     found = fit_law(t, x, (codes @ LINE.harmonics(COUNT).values(x).T)[..., None], LINE, seconds=5, rates=True)
     assert not found.has_rates and [term.written(["u"], ["x"]) for term in found.terms] == ["lap u"]
+
+
+def test_only_the_channel_whose_changes_nothing_explains_has_rates() -> None:
+    """w' = u - 0.5 w beside the wave u, whose velocity is not observed."""
+    x, fine = (np.arange(20)[:, None] + 0.5) / 20, 0.025 * np.arange(101)
+    u = waves(12, fine)[0][:, :, 0]
+    w = np.zeros_like(u)
+    w[:, 0] = 0.3 * np.random.default_rng(1).standard_normal((12, COUNT)) / np.arange(1, COUNT + 1) ** 2
+    decay = np.exp(-0.5 * 0.025)
+    for n in range(100):  # exact but for u, by Simpson's rule between frames
+        mid = waves(12, fine[n : n + 1] + 0.0125)[0][:, 0, 0]
+        w[:, n + 1] = decay * w[:, n] + 0.025 / 6 * (decay * u[:, n] + 4 * decay**0.5 * mid + u[:, n + 1])
+    codes = np.stack([u, w], 2)[:, ::10]
+    fields = np.swapaxes(codes @ LINE.harmonics(COUNT).values(x).T, 2, 3)
+    found = fit_law(fine[::10], x, fields, LINE, seconds=10, rates=True)
+    assert found.rates == (0,)
+    names = [term.written(["u", "w", "u_t"], ["x"]) for term in found.terms]
+    for channel, expected in ((1, {"u": 1.0, "w": -0.5}), (2, {"u_t": -DAMPING, "lap u": SPEED**2})):
+        line = dict(zip(names, found.theta[:, channel], strict=True))
+        np.testing.assert_allclose([line.pop(name) for name in expected], list(expected.values()), rtol=1e-3)
+        assert max(map(abs, line.values()), default=0.0) < 1e-3
 
 
 def test_rates_along_a_law_are_those_of_the_closed_form_at_unequal_times_and_beside_gaps() -> None:
@@ -76,8 +97,8 @@ def test_rates_of_a_nonlinear_law_lead_to_the_later_codes() -> None:
     codes = HarmonicCodes(LINE.harmonics(COUNT), np.zeros((1, COUNT)), np.ones((1, COUNT)))
     terms = (Term((((0, VALUE),),), 1), Term((((0, VALUE),) * 3,)))
     theta = np.array([[SPEED**2], [-1.0]])
-    string = of_first_order(Law(LINE, NATURAL, terms, theta, np.zeros_like(theta), codes, longest=0.02, largest=10.0))
+    string = of_first_order(Law(LINE, NATURAL, terms, theta, np.zeros_like(theta), codes, 0.02, 10.0), [0])
     start = 0.2 * torch.randn(6, 2 * COUNT, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     later = string.step(start, 0.4)
-    rates = rates_between(string.field(), 0.02, torch.full((6,), 0.4), start[:, :COUNT], later[:, :COUNT])
+    rates = rates_between(string.field(), string.rates, 0.02, torch.full((6,), 0.4), start[:, :COUNT], later[:, :COUNT])
     torch.testing.assert_close(rates, start[:, COUNT:], rtol=0, atol=1e-5)

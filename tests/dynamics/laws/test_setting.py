@@ -7,13 +7,13 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from inrflow.domains import Box
+from inrflow.domains import Box, Sphere
 from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.field import LawField, Library
 from inrflow.dynamics.laws.setting import Data, families_of, solenoidal, windows, worse
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
-from inrflow.dynamics.laws.transform import DenseTransform, SeparableTransform
+from inrflow.dynamics.laws.transform import DenseTransform, SeparableTransform, SphereTransform
 from inrflow.errors import UserError
 
 CUBE = Box([0.0, 0.0, 0.0], [6.0, 5.0, 4.0], ["periodic"] * 3)
@@ -41,6 +41,22 @@ def test_sums_along_one_axis_at_a_time_are_those_over_all_points(domain: Box) ->
         torch.testing.assert_close(separable.project(fields, axis), dense.project(fields, axis))
         if axis >= 0:
             torch.testing.assert_close(separable.derivative(axis), dense.derivative(axis))
+
+
+def test_sums_ring_by_ring_on_a_sphere_are_those_over_all_points() -> None:
+    harmonics = Sphere().harmonics(49)
+    rings, dense = SphereTransform(harmonics, 2), DenseTransform(harmonics, 2)
+    codes = torch.randn(3, 49, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    slopes = torch.stack([dense.fields(codes, axis) for axis in range(3)], -1)
+    turned = torch.linalg.cross(torch.tensor(dense.points).expand_as(slopes), slopes)  # x cross grad
+    for axis, fields in enumerate([dense.fields(codes), *slopes.unbind(-1), *turned.unbind(-1)], -1):
+        torch.testing.assert_close(rings.fields(codes, axis), fields)
+        torch.testing.assert_close(rings.table(axis) @ codes.T, fields.T)
+        if axis < 3:
+            torch.testing.assert_close(rings.project(fields, axis), dense.project(fields, axis))
+            torch.testing.assert_close(rings.derive(codes, axis) if axis >= 0 else codes, dense.project(fields))
+            torch.testing.assert_close(codes[:, :9] @ rings.derivative(max(axis, 0), 9).T,
+                                       codes[:, :9] @ dense.derivative(max(axis, 0), 9).T)
 
 
 def test_transport_of_flows_is_sought_where_velocities_have_no_divergence_in_the_units_of_their_channels() -> None:

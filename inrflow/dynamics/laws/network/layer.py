@@ -20,9 +20,9 @@ from inrflow.dynamics.laws.network.sine import (
     Local,
     Sine,
 )
-from inrflow.dynamics.laws.transform import VALUES, DenseTransform, SeparableTransform
+from inrflow.dynamics.laws.transform import VALUES, DenseTransform, SeparableTransform, SphereTransform
 
-Transform = DenseTransform | SeparableTransform
+Transform = DenseTransform | SeparableTransform | SphereTransform
 
 
 class Layer:
