@@ -28,7 +28,7 @@ from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.evaluation.evaluate import Observe, evaluate
-from inrflow.evaluation.references.registry import fit_references
+from inrflow.evaluation.references.base import fit_references
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.joint import JointStage
 from inrflow.training.train import train

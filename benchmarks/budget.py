@@ -28,7 +28,7 @@ from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.evaluation.evaluate import Observe, evaluate
-from inrflow.evaluation.references.registry import fit_references
+from inrflow.evaluation.references.base import fit_references
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import CANDIDATES_FILE
 from inrflow.training.run import start_run

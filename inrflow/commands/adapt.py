@@ -41,7 +41,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
 from inrflow.evaluation.new_domain import Place, moved
 from inrflow.evaluation.place import require_place
-from inrflow.evaluation.references.registry import fit_references
+from inrflow.evaluation.references.base import fit_references
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.store import is_family
 from inrflow.model.surrogate import Surrogate

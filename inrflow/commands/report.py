@@ -15,7 +15,7 @@ from inrflow.dynamics.states import short_window
 from inrflow.evaluation.evaluate import Evaluation
 from inrflow.evaluation.metrics import METRICS
 from inrflow.evaluation.metrics.calibration_table import LEVELS
-from inrflow.evaluation.references.registry import title_of
+from inrflow.evaluation.references.base import title_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.safe_names import printable
 from inrflow.runtime.screen import show

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from inrflow.config.schema import Config
     from inrflow.config.train_schema import ReadConfig
     from inrflow.evaluation.observe import Observe
-    from inrflow.evaluation.references.registry import References
+    from inrflow.evaluation.references.base import References
     from inrflow.model.surrogate import Surrogate
 
 SWEEP_FLAGS = ("--multirun", "-m")
@@ -96,7 +96,7 @@ class RunDirectory:
 
     def references(self) -> References | None:
         """The reference forecasts, if any were fitted. Raises UserError where the file is damaged."""
-        from inrflow.evaluation.references.registry import References
+        from inrflow.evaluation.references.base import References
 
         path = self.path / REFERENCES_FILE
         return References.load(path) if path.exists() else None

@@ -26,7 +26,7 @@ from inrflow.data.given_files import as_trajectories
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
-from inrflow.evaluation.references.registry import References, fit_references
+from inrflow.evaluation.references.base import References, fit_references
 from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.team import Lost, team

@@ -21,7 +21,7 @@ from inrflow.evaluation.metrics.errors import SquaredErrors
 from inrflow.evaluation.metrics.statistics import ChannelStatistics
 from inrflow.evaluation.observe import Observe, distance_to_observed, observations, points_of
 from inrflow.evaluation.place import require_place, shapes_of
-from inrflow.evaluation.references.registry import References
+from inrflow.evaluation.references.base import References
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 

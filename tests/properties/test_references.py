@@ -7,11 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import inrflow.evaluation.references.registry  # noqa: F401  registers the references of every training
+import inrflow.evaluation.references.base  # noqa: F401  registers the references of every training
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
-from inrflow.evaluation.references.base import REFERENCES
-from inrflow.evaluation.references.registry import References, fit_references
+from inrflow.evaluation.references.base import REFERENCES, References, fit_references
 
 DESCRIPTION = Description("seasons", ("u", "v"), ("x",), period=(1.0,), time_units="days since 2000-01-01",
                           time_period=8.0)

@@ -10,8 +10,14 @@ from standing_waves import DESCRIPTION, PERIOD, relative, waves
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.errors import UserError
-from inrflow.evaluation.references.base import REFERENCES, Reference, register_reference
-from inrflow.evaluation.references.registry import References, fit_references, title_of
+from inrflow.evaluation.references.base import (
+    REFERENCES,
+    Reference,
+    References,
+    fit_references,
+    register_reference,
+    title_of,
+)
 from inrflow.evaluation.references.training_data import leading_modes, nearest, regular_step
 from inrflow.runtime.tensor_files import save_tensors
 
