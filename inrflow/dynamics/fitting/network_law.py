@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inrflow.domains import Domain
+from inrflow.domains.transform import transform_of
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.contexts import alternate, contexts_of, standard, with_contexts
 from inrflow.dynamics.laws.fit import finer
@@ -49,7 +50,6 @@ from inrflow.dynamics.laws.setting import (
     windows,
 )
 from inrflow.dynamics.laws.terms import Term
-from inrflow.dynamics.laws.transform import transform_of
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
 

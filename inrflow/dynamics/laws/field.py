@@ -9,182 +9,17 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from inrflow.domains import Harmonics
-from inrflow.dynamics.laws.network.layer import Layer
-from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.terms import LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Term
-from inrflow.dynamics.laws.transform import SeparableTransform, pointwise, transform_of
+from inrflow.domains.transform import pointwise
+from inrflow.dynamics.laws.library import Library
+from inrflow.dynamics.laws.terms import SECOND, VALUE, Term
 from inrflow.numerics import etdrk4
+from inrflow.numerics.components import applied, components, of_components, whole
 from inrflow.numerics.effort import effort
 
-PLACES = 64  # low harmonics that coefficients of place are made of
-_SINE = 16  # operations on elements that a sine takes
 _DENSE, _FEW = 1600, 600  # codes up to which terms that couple all are exponentiated as one matrix; bounded terms
 _MOST_STEPS = 2**14  # of one interval
 _EXPONENTIAL = 20  # products of matrices in their exponential
-_CONSTANT = 1e-8  # eigenvalues below belong to the constant
 _BOUND = 30.0  # codes beyond so many times the largest ones of the data have left what the law was fitted to
-
-
-class Library(nn.Module):
-    """Terms on K harmonics of a domain: their rates, one by one, as projections on harmonics.
-
-    The hidden units of a network, of which each is a term too, are evaluated together.
-    """
-
-    eigenvalues: Tensor
-    families: Tensor | None = None  # (C, K), as harmonics have `allowed`, and a row of steady ones; `moving` without
-    moving: Tensor | None = None
-    from_steady: Tensor | None = None  # (K, R): projections of what steady codes carry
-    network: Layer | None = None
-
-    def __init__(self, terms: Sequence[Term | Sine], harmonics: Harmonics):
-        super().__init__()
-        self.terms = tuple(terms)
-        self.sines = [j for j, term in enumerate(terms) if isinstance(term, Sine)]
-        degree = max([3 if self.sines else 2, *(len(product) + (term.place > 0) for term in terms
-                                                for product in term.products)])
-        self.transform = transform_of(harmonics, degree)
-        self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
-        self.first_steady = len(self.eigenvalues) - harmonics.steady
-        self.families = self.moving = None if harmonics.allowed is None else torch.tensor(harmonics.allowed)
-        if harmonics.steady:
-            moving = torch.arange(len(self.eigenvalues)) < self.first_steady
-            self.moving = moving[None] if self.families is None else self.families & moving
-            self.families = torch.cat([self.moving, ~moving[None]])
-            carried = self.transform.fields(torch.eye(len(moving)).double()[self.first_steady :])
-            self.from_steady = (self.transform.project(carried) * moving).T
-        places = max((term.place for term in terms), default=0)
-        self.low: Tensor | None = None
-        if places:
-            self.low = torch.tensor(harmonics.lowest(PLACES).values(self.transform.points).T[: places + 1])  # (P, Q)
-        if self.sines:
-            sines = [term for term in terms if isinstance(term, Sine)]
-            self.network = Layer(sines, self.transform, self.eigenvalues)
-
-    def table(self, axis: int, lead: int | None = None) -> Tensor:
-        """The first harmonics (all) at quadrature points, as a factor of an axis has them: (Q, lead)."""
-        if axis in (RECIPROCAL, LAPLACIAN):
-            values = self.transform.table(VALUE, lead)
-            return values if axis == RECIPROCAL else values * self.symbol(1, lead)
-        if axis >= SECOND:
-            return self.second(torch.eye(len(self.eigenvalues)).double()[:lead], axis).T
-        if axis < POTENTIAL:
-            return self.transform.table(axis, lead)
-        return self.transform.table(axis - POTENTIAL, lead) * self.inverse()[:lead]
-
-    def second(self, codes: Tensor, axis: int) -> Tensor:
-        """Second derivatives (..., Q), as factors of an axis have them, of codes (..., K) on a box."""
-        assert isinstance(self.transform, SeparableTransform)
-        return self.transform.second(codes, *divmod(axis - SECOND, 3))
-
-    def derived(self, codes: Tensor, axis: int) -> Tensor:
-        """Codes (..., K) of a derivative, along the axis or axes of a linear term, of the field of codes (..., K)."""
-        if axis == VALUE:
-            return codes
-        return self.transform.derive(codes, *(divmod(axis - SECOND, 3) if axis >= SECOND else (axis,)))
-
-    def carried(self, codes: Tensor) -> Tensor | float:
-        """What steady ones of codes (B, K) of a channel add to its values: (B, K)."""
-        return 0.0 if self.from_steady is None else codes[:, self.first_steady :] @ self.from_steady.T
-
-    def within(self, codes: Tensor, channel: int) -> Tensor:
-        """Codes (..., K) without those that a channel has not."""
-        return codes if self.moving is None else codes * self.moving[channel % len(self.moving)]
-
-    def projected(self, table: Tensor, lead: int | None = None) -> Tensor:
-        """Projections (..., lead, n) on the first harmonics (all) of fields (..., Q, n)."""
-        return (self.table(VALUE, lead) * self.transform.weights[:, None]).T @ table
-
-    def at_points(self, z: Tensor, terms: Sequence[Term]) -> dict[tuple[int, int], Tensor]:
-        """The factors (channel, axis) that terms need, of codes (B, C, K), at quadrature points: (B, Q)."""
-        needed = {factor for term in terms for product in term.every() for factor in product}
-        result: dict[tuple[int, int], Tensor] = {}
-        for axis in sorted({axis for _, axis in needed}):
-            codes = z[:, (channels := sorted(c for c, a in needed if a == axis))]
-            if axis >= SECOND:
-                fields = self.second(codes, axis)
-            elif axis == RECIPROCAL:
-                fields = 1 / self.transform.fields(codes)
-            elif axis == LAPLACIAN:
-                fields = self.transform.fields(codes * self.symbol(1))
-            else:
-                fields = self.transform.fields(*((codes, axis) if axis < POTENTIAL else
-                                                 (codes * self.inverse(), axis - POTENTIAL)))
-            result |= {(c, axis): fields[:, i] for i, c in enumerate(channels)}
-        return result
-
-    def symbol(self, power: float, rows: int | None = None) -> Tensor:
-        """lap^power on the first harmonics (all), (-lap)^power of fractions: (rows,)."""
-        if power < 0:
-            return self.inverse()[:rows]
-        if power % 1:
-            return self.eigenvalues[:rows].clamp_min(0.0) ** power
-        return (-self.eigenvalues[:rows]) ** int(power)
-
-    def features(self, z: Tensor, rows: int) -> Tensor:
-        """Every term of codes (B, C, K) on the first harmonics: (B, J, rows)."""
-        result = z.new_zeros(len(z), len(self.terms), rows)
-        effort.add(products=2 * len(self.terms) * len(z) * self.transform.products,
-                   elements=(4 * len(self.terms) * (self.transform.count + rows)
-                             + _SINE * len(self.sines) * self.transform.count) * len(z), calls=10 * len(self.terms))
-        groups: dict[Term, list[int]] = {}
-        for j, term in enumerate(self.terms):
-            if isinstance(term, Term):
-                groups.setdefault(term.base, []).append(j)
-        if self.network is not None:
-            result[:, self.sines] = self.network.features(z, rows)
-        factors = self.at_points(z, [term for term in groups if not term.linear])
-        known: dict[Term, tuple] = {}
-        for term, members in groups.items():
-            places = [self.terms[j].place for j in members]
-            if term.linear and not term.flux and not any(places):
-                own = z[:, term.products[0][0][0]]
-                codes = self.derived(self.symbol(term.power) * own, term.axis)
-                codes = codes if term.power or term.axis != VALUE else codes + self.carried(own)
-                result[:, members[0]] = codes[:, :rows]
-            elif term.flux:
-                for axis in range(self.transform.points.shape[1]):
-                    slope = self.transform.fields(z[:, term.products[0][0][0]], axis)
-                    result[:, members] -= self.transform.project(self.weighted(slope, places), axis)[..., :rows]
-            elif term.linear:
-                codes = self.symbol(term.power) * z[:, term.products[0][0][0]]
-                field = self.transform.fields(codes, term.axis)
-                result[:, members] = self.transform.project(self.weighted(field, places))[..., :rows]
-            elif term.solenoidal:
-                result[:, members] = self.solenoidal(term, factors, known)[:, None, :rows]
-            else:
-                field = pointwise(term.products, term.signs, factors, z if any(term.products) else z[:1],
-                                  self.transform.count)
-                codes = self.transform.project(self.weighted(field, places) if any(places) else field[:, None])
-                if term.power:
-                    codes = codes * self.symbol(term.power)
-                result[:, members] = codes[..., :rows]
-        result[..., self.first_steady :] = 0.0
-        return result
-
-    def inverse(self) -> Tensor:
-        """lap^-1 of fields of mean zero: (K,)."""
-        return torch.where(self.eigenvalues > _CONSTANT, -1 / self.eigenvalues.clamp_min(_CONSTANT), 0.0)
-
-    def weighted(self, field: Tensor, places: Sequence[int]) -> Tensor:
-        """A field (B, Q) times low harmonics of some numbers: (B, P, Q)."""
-        assert self.low is not None
-        return field[:, None] * self.low[list(places)]
-
-    def solenoidal(self, term: Term, factors: dict[tuple[int, int], Tensor], known: dict[Term, tuple]) -> Tensor:
-        """A component of the transport of a velocity without its gradient part: (B, K); what components share is kept.
-        """
-        component, key = term.carried.index(term.products[0][1][0]), term.component(0)
-        if key not in known:
-            every = [self.within(self.transform.project(pointwise(
-                term.component(j).products, term.signs, factors, self.eigenvalues, self.transform.count)),
-                term.carried[j]) for j in range(len(term.signs))]
-            total = sum(unit * self.transform.derive(codes, j)
-                        for j, (unit, codes) in enumerate(zip(term.sizes, every, strict=True)))
-            known[key] = every, total * self.inverse()
-        every, potential = known[key]
-        return every[component] - self.transform.derive(potential, component) / term.sizes[component]
 
 
 class LawField(nn.Module):
@@ -203,7 +38,8 @@ class LawField(nn.Module):
         allowed, limits = library.moving, {False: _DENSE, True: _FEW}  # others are bounded: no step needs them exact
         self.allowed = None if allowed is None else allowed.repeat(self.channels // len(allowed), 1)  # rates too
         self._linear = [j for j in active if isinstance(term := library.terms[j], Term) and term.linear and (
-            (term.axis < SECOND and self.size <= limits[term.bounded]) or not (term.varies or term.axis != VALUE))]
+            (self.size <= limits[term.bounded] and (term.axis < SECOND or not term.power))
+            or not (term.varies or term.axis != VALUE))]
         self._products = [j for j in active if j not in self._linear]
         self.products_of = self.coefficients(self._products)
         self.forced = {} if library.from_steady is None else {
@@ -212,6 +48,7 @@ class LawField(nn.Module):
         self._cache: dict[float, list[Tensor]] = {}
         self._flows: dict[float, Tensor] = {}
         self.blocks = self._blocks()
+        self.rows = components(self.blocks[0]) if self.coupled else None
 
     @property
     def size(self) -> int:
@@ -225,7 +62,8 @@ class LawField(nn.Module):
             blocks = self.theta.new_zeros(count, self.channels, self.channels)
             for j in self._linear:
                 term = library.terms[j]
-                blocks[:, :, term.products[0][0][0]] += library.symbol(term.power)[:, None] * self.theta[j]
+                assert isinstance(term, Term)
+                blocks[:, :, term.products[0][0][0]] += library.filter(term)[:, None] * self.theta[j]
             return blocks if self.allowed is None else blocks * self.allowed.T[:, :, None]
         dense = self.theta.new_zeros(self.channels, count, self.channels, count)
         for term, fields in self.coefficients(self._linear).items():
@@ -253,14 +91,13 @@ class LawField(nn.Module):
     def matrix(self, term: Term, weight: Tensor) -> Tensor:
         """A linear term (K, K) with a coefficient, a number or a field (Q,)."""
         library = self.library
-        symbol = library.symbol(term.power)
+        symbol = library.filter(term)
         if term.flux:
             weight = (weight * library.transform.weights)[:, None]
             tables = [library.table(axis) for axis in range(library.transform.points.shape[1])]
             return -sum((table.T @ (weight * table) for table in tables), torch.zeros(()))
         if not weight.ndim:
-            matrix = torch.diag(symbol)
-            return weight * library.derived(matrix, term.axis).T
+            return weight * library.acted(term, torch.eye(len(symbol)).to(symbol)).T
         return library.projected(weight[:, None] * library.table(term.axis)) * symbol
 
     @property
@@ -269,7 +106,9 @@ class LawField(nn.Module):
         return len(self.blocks) == 1 and self.blocks.shape[-1] == self.size
 
     def act(self, blocks: Tensor, z: Tensor) -> Tensor:
-        """Blocks (K, C, C) or (1, C K, C K) on codes (B, C, K)."""
+        """Blocks (K, C, C), (1, C K, C K) or those of components on codes (B, C, K)."""
+        if self.rows is not None and blocks.shape[-1] < self.size:
+            return applied(blocks, self.rows, z.flatten(1)).reshape(z.shape)
         if self.coupled:
             return (z.reshape(len(z), -1) @ blocks[0].T).reshape(z.shape)
         return torch.einsum("kdc,bck->bdk", blocks, z)
@@ -286,7 +125,7 @@ class LawField(nn.Module):
         if not groups:
             return total if self.allowed is None else total * self.allowed
         factors = library.at_points(z, [term for term in groups if not term.linear])
-        sums: dict[float, list[Tensor | None]] = {}
+        sums: dict[Term, list[Tensor | None]] = {}  # by terms without products
         known: dict[Term, tuple] = {}
         for term, fields in groups.items():
             if term.linear:  # one that couples harmonics, of many codes
@@ -297,16 +136,16 @@ class LawField(nn.Module):
                     total[:, c] += weight * library.solenoidal(term, factors, known)
                 continue
             value = pointwise(term.products, term.signs, factors, z, library.transform.count)
-            group = sums.setdefault(term.power, [None] * self.channels)
+            group = sums.setdefault(Term(power=term.power, centred=term.centred), [None] * self.channels)
             for c, weight in fields.items():
                 part = value * weight
                 before = group[c]
                 group[c] = part if before is None else before.add_(part)
-        for power, group in sums.items():
+        for term, group in sums.items():
             for c, field in enumerate(group):
                 if field is not None:
                     codes = library.transform.project(field)
-                    total[:, c] += codes if not power else codes * library.symbol(power)
+                    total[:, c] += codes * library.filter(term) if term.power or term.centred else codes
         return total if self.allowed is None else total * self.allowed
 
     def _explicit(self, term: Term, fields: dict[int, Tensor], z: Tensor, total: Tensor) -> None:
@@ -314,12 +153,12 @@ class LawField(nn.Module):
         library = self.library
         codes = z[:, term.products[0][0][0]]
         if not term.flux and not any(weight.ndim for weight in fields.values()):
-            slope = library.derived(codes * library.symbol(term.power), term.axis)
+            slope = library.acted(term, codes)
             for c, weight in fields.items():
                 total[:, c] += weight * slope
             return
         for axis in range(library.transform.points.shape[1]) if term.flux else [term.axis]:
-            field = library.transform.fields(codes if term.flux else codes * library.symbol(term.power), axis)
+            field = library.transform.fields(codes if term.flux else codes * library.filter(term), axis)
             for c, weight in fields.items():
                 part = library.transform.project(weight * field, axis if term.flux else VALUE)
                 total[:, c] += -part if term.flux else part
@@ -332,28 +171,42 @@ class LawField(nn.Module):
 
     def growth(self, rows: slice = slice(None)) -> float:
         """Largest real part of the eigenvalues of the linear part on some of the harmonics, 1 / time."""
-        blocks = self.blocks[rows]
-        if self.coupled:
-            count = len(self.library.eigenvalues)
-            blocks = self.blocks.reshape(self.channels, count, self.channels, count)[:, rows, :, rows]
-            blocks = blocks.reshape(1, blocks.shape[0] * blocks.shape[1], -1)
-        return float(torch.linalg.eigvals(blocks).real.max())
+        if not self.coupled:
+            return float(torch.linalg.eigvals(self.blocks[rows]).real.max())
+        kept = torch.zeros(self.channels, len(self.library.eigenvalues), dtype=torch.bool)
+        kept[:, rows] = True
+        inside = self._parted(self.blocks[0] * kept.flatten() * kept.flatten()[:, None])
+        return float(torch.linalg.eigvals(inside).real.max())
+
+    def _parted(self, matrix: Tensor) -> Tensor:
+        """A matrix (C K, C K) as blocks of components, (1, C K, C K) where there are none."""
+        return matrix[None] if self.rows is None else of_components(matrix, self.rows)
 
     def exponential(self, h: float) -> Tensor:
         """exp(h L) of the linear part L, as `blocks`."""
-        return torch.linalg.matrix_exp(h * self.blocks)
+        return self.blocks_of(torch.linalg.matrix_exp(h * self._linear_part))
+
+    def blocks_of(self, parted: Tensor) -> Tensor:
+        """What is known of components, as `blocks`."""
+        return parted if self.rows is None else whole(parted, self.rows, self.size)[None]
+
+    @property
+    def _linear_part(self) -> Tensor:
+        return self._parted(self.blocks[0]) if self.coupled else self.blocks
 
     def _flow(self, h: float) -> Tensor:
         if h not in self._flows:
-            effort.add(products=_EXPONENTIAL * self.blocks.shape[0] * self.blocks.shape[-1] ** 3, calls=100)
-            self._flows = {**dict(list(self._flows.items())[-3:]), h: self.exponential(h)}
+            linear = self._linear_part
+            effort.add(products=_EXPONENTIAL * len(linear) * linear.shape[-1] ** 3, calls=100)
+            self._flows = {**dict(list(self._flows.items())[-3:]), h: torch.linalg.matrix_exp(h * linear)}
         return self._flows[h]
 
     def _coefficients(self, h: float) -> list[Tensor]:
         if h not in self._cache:
-            effort.add(products=_EXPONENTIAL * self.blocks.shape[0] * (3 * self.blocks.shape[-1]) ** 3, calls=200)
+            linear = self._linear_part
+            effort.add(products=_EXPONENTIAL * len(linear) * (3 * linear.shape[-1]) ** 3, calls=200)
             self._cache = {**dict(list(self._cache.items())[-3:]),
-                           h: etdrk4.coefficients(self.blocks, h, etdrk4.phi_matrix_functions)}
+                           h: etdrk4.coefficients(linear, h, etdrk4.phi_matrix_functions)}
         return self._cache[h]
 
     @cached_property
@@ -361,7 +214,7 @@ class LawField(nn.Module):
         """Transforms and multiplications of fields that the terms outside of `blocks` take."""
         groups = self.products_of
         factors = {factor for term in groups for product in term.every() for factor in product}
-        projected = {(term.power, channel) for term, fields in groups.items() for channel in fields}
+        projected = {(term.power, term.centred, channel) for term, fields in groups.items() for channel in fields}
         multiplied = sum(len(product) + len(fields) for term, fields in groups.items() for product in term.products)
         added = self.network.operations() if self.network is not None else (0, 0)
         return len(factors) + len(projected) + added[0], multiplied + added[1]
@@ -369,7 +222,8 @@ class LawField(nn.Module):
     def counted(self, states: int, steps: int) -> None:
         """Add steps of some states to the effort."""
         library, (transforms, multiplied) = self.library, self._operations
-        acted = 6 * self.size * (self.size if self.coupled else self.channels)
+        acted = 6 * self.size * (self.channels if not self.coupled else self.size if self.rows is None
+                                 else self.rows.shape[1])
         effort.add(products=steps * states * (4 * transforms * library.transform.products + acted),
                    elements=steps * states * (4 * multiplied * library.transform.count + 20 * self.size),
                    calls=steps * (4 * (transforms * 3 + multiplied) + 40))

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from inrflow.domains import Harmonics
 from inrflow.domains.flows import FlowHarmonics
-from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.numerics.effort import effort
@@ -91,7 +92,7 @@ class FlowField(LawField):
         self.register_buffer("theta", theta)
         self.weights = dict(zip(library.every, theta[:, 0], strict=True))
         self._cache, self.products_of, self.network = {}, {TRANSPORT: {}}, None
-        self.blocks = self._blocks()
+        self.blocks, self.rows = self._blocks(), None
 
     def _blocks(self) -> Tensor:
         total = torch.zeros_like(self.library.eigenvalues)

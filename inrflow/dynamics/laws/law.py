@@ -13,8 +13,9 @@ from torch import Tensor
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.codes import HarmonicCodes
-from inrflow.dynamics.laws.field import PLACES, LawField
+from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import field_of, library_of
+from inrflow.dynamics.laws.library import PLACES
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import spline_order
 from inrflow.dynamics.laws.terms import Term

@@ -16,7 +16,7 @@ import torch
 from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
-from inrflow.dynamics.laws.field import Library
+from inrflow.dynamics.laws.library import Library
 from inrflow.numerics.effort import effort
 from inrflow.numerics.team import team
 

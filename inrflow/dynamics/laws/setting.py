@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Harmonics, Sphere, walled
 from inrflow.domains.box import PERIODIC
+from inrflow.domains.transform import transform_of
 from inrflow.dynamics.laws.codes import HarmonicCodes, conditions, held_out_errors, point_sets
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.shooting import rates_between
-from inrflow.dynamics.laws.terms import Term, divided, drifting, multipliers, short_list, with_vectors
-from inrflow.dynamics.laws.transform import transform_of
+from inrflow.dynamics.laws.terms import FRAMES, Families, short_list, with_vectors
 from inrflow.numerics.effort import effort
 
 HARDLY = 2.0  # times the error of the best law, which shorter ones may have
@@ -36,13 +36,7 @@ _HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
 _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
 _FEW, _SHORTEST = 3, 5  # fewer trajectories are parted into so many; frames of their parts at least
 _RESOLVED = 1 / 3  # of the modes of flows give equations
-_COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
-             ("linear", "products", "transport", "fluxes"))
-_ORDERS = (1, 2)  # of powers of the Laplacian
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
-_FRAMES = 16  # looked at
-_FAR, _VARIES = 0.02, 0.02  # least over largest value of a channel that others are divided by; deviation over mean
-_LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in place
 
 Log = Callable[[str], None]
 
@@ -290,71 +284,6 @@ class Ground:
         return shares_known(self.codes, self.spread)
 
 
-@dataclass(frozen=True)
-class Families:
-    """Terms by the names of their families, and the families that laws are sought in together."""
-
-    terms: dict[str, list[Term]]
-    combined: tuple[tuple[str, ...], ...] = _COMBINED
-
-    @property
-    def every(self) -> list[Term]:
-        """All terms."""
-        return [term for family in self.terms.values() for term in family]
-
-    @property
-    def active(self) -> list[list[int]]:
-        """Of families sought together, the numbers of their terms: without lap^2, then with it.
-
-        Without: a little of it often makes up for errors of splines or of the domain's outline, but with the wrong sign
-        lets short waves grow without limit.
-        """
-        every = self.every
-        found = ([every.index(term) for name in names for term in self.terms[name] if term.power <= order]
-                 for names in self.combined for order in _ORDERS)
-        return [list(active) for active in dict.fromkeys(map(tuple, found))]
-
-    def with_multipliers(self, domain: Domain, channels: int) -> Iterator[Families]:
-        """Linear terms with others that are not local, without and with transport. None for flows and velocities."""
-        if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
-            more = multipliers(channels, domain.dimensions, domain.kind == "sphere")
-            yield Families({**self.terms, "multipliers": more}, (
-                ("linear", "multipliers"), ("linear", "multipliers", "transport")))
-
-    def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
-        """Of several channels, with drifts along gradients of others; on boxes, with what is divided by each that keeps
-        far from zero in codes (S, T, C, K)."""
-        if states.shape[2] < 2 or not {"linear", "products", "transport", "fluxes"} <= set(self.terms):
-            return
-        drifts, frames = {**self.terms, "drifts": drifting(states.shape[2])}, states.reshape(-1, *states.shape[2:])
-        yield Families(drifts, (("linear", "products", "fluxes", "drifts"), tuple(drifts)))
-        fields = transform_of(harmonics, 2).fields(torch.tensor(frames[:: max(len(frames) // _FRAMES, 1)]))
-        for channel, values in enumerate(fields.movedim(1, 0) if isinstance(domain, Box) else ()):
-            if bool(values.min() > _FAR * values.max()) and values.std() > _VARIES * values.mean():
-                more = divided(channel, states.shape[2], domain.dimensions)
-                yield Families({**self.terms, **more}, (("linear", "transport", "divided"), (
-                    "linear", "transport", "fluxes", "divided"), ("linear", "transport", *more)))
-
-    def in_place(self, harmonics: Harmonics, several: bool) -> Iterator[Families]:
-        """The same with a force that varies in place; then, of one system, values with div(a grad .) of one channel,
-        or of all. None for modes of flows.
-
-        Of one: little of another's, which makes up for errors of splines, would let short waves grow.
-        """
-        if harmonics.components > 1:
-            return
-        low, more = (range(1, min(harmonics.lowest(most).count, harmonics.count)) for most in (_LOW, _MORE))
-        force = [Term(place=m) for m in low]  # no more than quadrature resolves
-        yield Families({**self.terms, "force": force}, tuple((*names, "force") for names in self.combined))
-        if several or "products" not in self.terms:
-            return
-        values = [term for term in self.terms["linear"] if not term.power]
-        fluxes = {f"flux {term.products[0][0][0]}": [replace(term, power=1),
-                                                     *(replace(term, place=m, flux=True) for m in more)]
-                  for term in values if term.linear}
-        yield Families({"values": values, **fluxes}, (*(("values", name) for name in fluxes), ("values", *fluxes)))
-
-
 def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float] | None = None
                 ) -> Families:
     """Families of terms for codes (S, T, C, K) of channels in units (C,), 1 by default."""
@@ -378,7 +307,7 @@ def solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: 
     if not (isinstance(domain, Box) and d > 1) or harmonics.vectors == ():
         return found
     frames = states.reshape(-1, *states.shape[2:])
-    frames = frames[:: max(len(frames) // _FRAMES, 1)] * np.asarray(units)[:, None]
+    frames = frames[:: max(len(frames) // FRAMES, 1)] * np.asarray(units)[:, None]
     transform = transform_of(harmonics, 2)
     slopes = torch.stack([transform.fields(torch.tensor(frames), axis) for axis in range(d)])  # (d, B, C, Q)
     for first in range(states.shape[2] - d + 1):

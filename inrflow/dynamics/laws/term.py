@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from inrflow.decoders.domain_harmonics import plain
 from inrflow.domains import from_state
 from inrflow.dynamics.fields.base import FieldTerm, register_term
-from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import FlowField, field_of, library_of
 from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.terms import RECIPROCAL, Product, Term, term_from_state
 from inrflow.errors import UserError
 
@@ -158,7 +159,7 @@ def _tangent_flow(law: LawField, z: Tensor, gap: Tensor) -> Tensor:
     small = eye + product + product @ (product @ (eye + product / 3) / 2)
     half = torch.zeros(len(gap), *law.blocks.shape).to(product)
     for row, time in enumerate(gap.tolist()):
-        half[row] = torch.linalg.matrix_exp(law.blocks * (time / 2 ** (halvings + 1)))
+        half[row] = law.exponential(time / 2 ** (halvings + 1))
     if law.coupled:
         flow = _embedded(law, small, lead)
         flow = half[:, 0] @ flow @ half[:, 0]
@@ -202,7 +203,7 @@ def _operators(library: Library, term: Term, lead: int
     """Products of a term with their signs, and the map (lead, lead) of their projections on the first harmonics
     (None: the identity)."""
     signed = list(zip(term.products, term.signs or (1,) * len(term.products), strict=True))
-    yield signed, torch.diag(library.symbol(term.power, lead)) if term.power else None
+    yield signed, torch.diag(library.filter(term, lead)) if term.power or term.centred else None
     if term.solenoidal:
         inverse = library.inverse()[:lead, None]
         by = [library.transform.derivative(axis, lead) for axis in range(len(term.signs))]

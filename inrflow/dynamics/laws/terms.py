@@ -1,11 +1,17 @@
-"""Term: one summand of a law, a differential monomial of the field; and the short list a law is sought in."""
+"""Term: one summand of a law, a differential monomial of the field; and the families that laws are sought in."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import torch
+
+from inrflow.domains import Box, Domain, Flows, Harmonics
+from inrflow.domains.box import PERIODIC
+from inrflow.domains.transform import transform_of
 from inrflow.dynamics.laws.network.sine import Sine
 
 Product = tuple[tuple[int, int], ...]
@@ -14,6 +20,15 @@ TURN = 3  # added to the axis of a derivative on a sphere: that by the angle of 
 _FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)
 POTENTIAL = 8  # added to the axis of a derivative: that of lap^-1 of the channel, of mean zero
 RECIPROCAL, LAPLACIAN, SECOND = 16, 17, 18  # "axes" of factors 1 / value, lap, and d^2/dx_i dx_j at SECOND + 3 i + j
+
+_COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
+             ("linear", "products", "transport", "fluxes"))
+_ORDERS = (1, 2)  # of powers of the Laplacian
+FRAMES = 16  # looked at
+_FAR, _VARIES = 0.02, 0.02  # least over largest value of a channel that others are divided by; deviation over mean
+_STEADY = 1e-3  # deviation of means, relative to that of other codes, up to which they do not change
+_CONSTANT = 1e-8  # eigenvalues below belong to the constant
+_LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in place
 
 
 @dataclass(frozen=True)
@@ -25,7 +40,8 @@ class Term:
     place: it is multiplied by the low harmonic of this number, 0 the constant; flux: div(harmonic grad .) instead.
     solenoidal: products are (u . grad) of one component of a vector, u a velocity whose components have `signs` as
     units, and the gradient part of all its components, that a pressure takes, is left out. vector, units: the channels
-    of the vector, the first ones where not given, and their units, those of u. Of power -1, lap^-1.
+    of the vector, the first ones where not given, and their units, those of u. Of power -1, lap^-1. centred: less its
+    mean over the domain.
     """
 
     products: tuple[Product, ...] = ((),)
@@ -37,6 +53,7 @@ class Term:
     solenoidal: bool = False
     vector: tuple[int, ...] = ()
     units: tuple[float, ...] = ()
+    centred: bool = False
 
     @classmethod
     def jacobian(cls, stream: int, channel: int) -> Term:
@@ -127,7 +144,7 @@ class Term:
         if self.power:
             name = f"(-lap)^{self.power:g}" if self.power % 1 else "lap" if self.power == 1 else f"lap^{self.power}"
             text = f"{name} {bare}"
-        return text
+        return f"({bare} less its mean)" if self.centred else text
 
     def varying(self, channels: Sequence[str], coordinates: Sequence[str], letter: str) -> str:
         """The term with a coefficient of place, as "div(a grad u)" or "a u"."""
@@ -139,7 +156,8 @@ class Term:
         """Plain values."""
         return {"products": [[list(factor) for factor in product] for product in self.products], "power": self.power,
                 "axis": self.axis, "signs": list(self.signs), "place": self.place, "flux": self.flux,
-                "solenoidal": self.solenoidal, "vector": list(self.vector), "units": list(self.units)}
+                "solenoidal": self.solenoidal, "vector": list(self.vector), "units": list(self.units),
+                "centred": self.centred}
 
     @classmethod
     def from_state(cls, state: dict) -> Term:
@@ -150,7 +168,8 @@ class Term:
         return cls(tuple(tuple((int(c), int(a)) for c, a in product) for product in state["products"]),
                    state["power"], int(state["axis"]), signs,
                    int(state.get("place", 0)), bool(state.get("flux", False)), bool(state.get("solenoidal", False)),
-                   tuple(map(int, state.get("vector", ()))), tuple(map(float, state.get("units", ()))))
+                   tuple(map(int, state.get("vector", ()))), tuple(map(float, state.get("units", ()))),
+                   bool(state.get("centred", False)))
 
 
 def term_from_state(state: dict) -> Term | Sine:
@@ -205,6 +224,21 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False) -> dict[
     }
 
 
+def directed(channels: int, axes: Sequence[str]) -> list[Term]:
+    """Linear terms of boxes that tell directions apart: d^2/dx_i dx_j, whose last one follows from lap, and along
+    periodic axes d lap/dx_j and d lap^-1/dx_j."""
+    d, periodic = len(axes), [j for j, axis in enumerate(axes) if axis == PERIODIC]
+    pairs = [(i, j) for i in range(d) for j in range(i, d - (i == d - 1))]
+    linear = [(0, SECOND + 3 * i + j) for i, j in pairs] + [(power, j) for power in (1, -1) for j in periodic]
+    return [Term((((c, VALUE),),), power, axis) for power, axis in linear for c in range(channels)]
+
+
+def centred(terms: Sequence[Term]) -> list[Term]:
+    """The terms less their means, as in laws of fields whose means do not change; without the constant."""
+    return [term if term.power or term.axis != VALUE else replace(term, centred=True)
+            for term in terms if term.products != ((),)]
+
+
 def drifting(channels: int) -> list[Term]:
     """a lap b of different channels, which with grad a . grad b make up a drift div(a grad b)."""
     return [Term((((a, VALUE), (b, LAPLACIAN)),)) for a in range(channels) for b in range(channels) if a != b]
@@ -243,3 +277,77 @@ def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]
     products = [term for term in terms["products"] if {c for c, _ in term.products[0]} <= set(scalars)]
     combined = (("linear", "flow"), ("linear", "flow", "forces"), ("linear", "flow", "forces", "products"))
     return {"linear": linear, "flow": flow, "forces": forces, "products": products}, combined[: 3 if scalars else 1]
+
+
+@dataclass(frozen=True)
+class Families:
+    """Terms by the names of their families, and the families that laws are sought in together."""
+
+    terms: dict[str, list[Term]]
+    combined: tuple[tuple[str, ...], ...] = _COMBINED
+
+    @property
+    def every(self) -> list[Term]:
+        """All terms."""
+        return [term for family in self.terms.values() for term in family]
+
+    @property
+    def active(self) -> list[list[int]]:
+        """Of families sought together, the numbers of their terms: without lap^2, then with it.
+
+        Without: a little of it often makes up for errors of splines or of the domain's outline, but with the wrong sign
+        lets short waves grow without limit.
+        """
+        every = self.every
+        found = ([every.index(term) for name in names for term in self.terms[name] if term.power <= order]
+                 for names in self.combined for order in _ORDERS)
+        return [list(active) for active in dict.fromkeys(map(tuple, found))]
+
+    def with_multipliers(self, domain: Domain, channels: int) -> Iterator[Families]:
+        """Linear terms with others that are not local, without and with transport. None for flows and velocities."""
+        if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
+            more = multipliers(channels, domain.dimensions, domain.kind == "sphere")
+            yield Families({**self.terms, "multipliers": more}, (
+                ("linear", "multipliers"), ("linear", "multipliers", "transport")))
+
+    def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
+        """On boxes, with terms that tell directions apart; less their means, where those of codes (S, T, C, K) do not
+        change; of several channels, with drifts along gradients of others; on boxes, with what is divided by each that
+        keeps far from zero."""
+        if not {"linear", "products", "transport", "fluxes"} <= set(self.terms):
+            return
+        if isinstance(domain, Box) and domain.dimensions > 1:
+            ways = {**self.terms, "directed": directed(states.shape[2], domain.axes)}
+            yield Families(ways, tuple((*names, "directed") for names in (("linear",), *self.combined)))
+        with_mean = harmonics.allowed is None and harmonics.eigenvalues[0] < _CONSTANT
+        if with_mean and states[..., 0].std(1).max() < _STEADY * states[..., 1:].std():
+            yield Families({name: centred(terms) for name, terms in self.terms.items()}, self.combined)
+        if states.shape[2] < 2:
+            return
+        drifts, frames = {**self.terms, "drifts": drifting(states.shape[2])}, states.reshape(-1, *states.shape[2:])
+        yield Families(drifts, (("linear", "products", "fluxes", "drifts"), tuple(drifts)))
+        fields = transform_of(harmonics, 2).fields(torch.tensor(frames[:: max(len(frames) // FRAMES, 1)]))
+        for channel, values in enumerate(fields.movedim(1, 0) if isinstance(domain, Box) else ()):
+            if bool(values.min() > _FAR * values.max()) and values.std() > _VARIES * values.mean():
+                more = divided(channel, states.shape[2], domain.dimensions)
+                yield Families({**self.terms, **more}, (("linear", "transport", "divided"), (
+                    "linear", "transport", "fluxes", "divided"), ("linear", "transport", *more)))
+
+    def in_place(self, harmonics: Harmonics, several: bool) -> Iterator[Families]:
+        """The same with a force that varies in place; then, of one system, values with div(a grad .) of one channel,
+        or of all. None for modes of flows.
+
+        Of one: little of another's, which makes up for errors of splines, would let short waves grow.
+        """
+        if harmonics.components > 1:
+            return
+        low, more = (range(1, min(harmonics.lowest(most).count, harmonics.count)) for most in (_LOW, _MORE))
+        force = [Term(place=m) for m in low]  # no more than quadrature resolves
+        yield Families({**self.terms, "force": force}, tuple((*names, "force") for names in self.combined))
+        if several or "products" not in self.terms:
+            return
+        values = [term for term in self.terms["linear"] if not term.power]
+        fluxes = {f"flux {term.products[0][0][0]}": [replace(term, power=1),
+                                                     *(replace(term, place=m, flux=True) for m in more)]
+                  for term in values if term.linear}
+        yield Families({"values": values, **fluxes}, (*(("values", name) for name in fluxes), ("values", *fluxes)))

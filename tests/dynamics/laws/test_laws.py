@@ -10,9 +10,10 @@ from scipy.integrate import solve_ivp
 from inrflow.domains import HELD, NATURAL, Box, Region, Sphere
 from inrflow.dynamics.laws import Law, Systems, fit_law
 from inrflow.dynamics.laws.codes import HarmonicCodes, _Design, _posterior, fit_codes
-from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.fit import Data, windows
 from inrflow.dynamics.laws.law import well_posed
+from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.refine import Refinement
 from inrflow.dynamics.laws.regression import normal_equations
 from inrflow.dynamics.laws.shooting import flights

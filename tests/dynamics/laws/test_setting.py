@@ -8,12 +8,13 @@ import torch
 from scipy.integrate import solve_ivp
 
 from inrflow.domains import Box, Sphere
+from inrflow.domains.transform import DenseTransform, SeparableTransform, SphereTransform
 from inrflow.dynamics.laws import Systems, fit_law
-from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.setting import Data, families_of, solenoidal, windows, worse
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
-from inrflow.dynamics.laws.transform import DenseTransform, SeparableTransform, SphereTransform
 from inrflow.errors import UserError
 
 CUBE = Box([0.0, 0.0, 0.0], [6.0, 5.0, 4.0], ["periodic"] * 3)

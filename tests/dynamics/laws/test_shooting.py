@@ -6,7 +6,8 @@ import torch
 from inrflow.domains import NATURAL, Box
 from inrflow.dynamics.laws import Law, fit_law
 from inrflow.dynamics.laws.codes import HarmonicCodes
-from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.shooting import Shooting
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.numerics.effort import effort

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from inrflow.domains.transform import VALUES, DenseTransform, SeparableTransform, SphereTransform
 from inrflow.dynamics.laws.network.sine import (
     DIFFUSION,
     FLUX,
@@ -20,7 +21,6 @@ from inrflow.dynamics.laws.network.sine import (
     Local,
     Sine,
 )
-from inrflow.dynamics.laws.transform import VALUES, DenseTransform, SeparableTransform, SphereTransform
 
 Transform = DenseTransform | SeparableTransform | SphereTransform
 

@@ -6,8 +6,9 @@ import torch
 
 from inrflow.domains import Box, Sphere
 from inrflow.dynamics.fields.base import build_term, term_structure
-from inrflow.dynamics.laws.field import LawField, Library
+from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.sine import (
     DIFFUSION,
     FLUX,

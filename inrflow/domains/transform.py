@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.domains import Harmonics
+from inrflow.domains.base import Harmonics
 from inrflow.domains.box import BoxHarmonics
 from inrflow.domains.sphere import SphereHarmonics
 from inrflow.numerics.separable import SeparableSum

@@ -1,0 +1,188 @@
+"""Library: the terms of a law on a domain's harmonics, one by one, projected by quadrature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from inrflow.domains import Harmonics
+from inrflow.domains.transform import SeparableTransform, pointwise, transform_of
+from inrflow.dynamics.laws.network.layer import Layer
+from inrflow.dynamics.laws.network.sine import Sine
+from inrflow.dynamics.laws.terms import LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Term
+from inrflow.numerics.effort import effort
+
+PLACES = 64  # low harmonics that coefficients of place are made of
+_SINE = 16  # operations on elements that a sine takes
+_CONSTANT = 1e-8  # eigenvalues below belong to the constant
+
+
+class Library(nn.Module):
+    """Terms on K harmonics of a domain: their rates, one by one, as projections on harmonics.
+
+    The hidden units of a network, of which each is a term too, are evaluated together.
+    """
+
+    eigenvalues: Tensor
+    families: Tensor | None = None  # (C, K), as harmonics have `allowed`, and a row of steady ones; `moving` without
+    moving: Tensor | None = None
+    from_steady: Tensor | None = None  # (K, R): projections of what steady codes carry
+    network: Layer | None = None
+
+    def __init__(self, terms: Sequence[Term | Sine], harmonics: Harmonics):
+        super().__init__()
+        self.terms = tuple(terms)
+        self.sines = [j for j, term in enumerate(terms) if isinstance(term, Sine)]
+        degree = max([3 if self.sines else 2, *(len(product) + (term.place > 0) for term in terms
+                                                for product in term.products)])
+        self.transform = transform_of(harmonics, degree)
+        self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
+        self.first_steady = len(self.eigenvalues) - harmonics.steady
+        self.families = self.moving = None if harmonics.allowed is None else torch.tensor(harmonics.allowed)
+        if harmonics.steady:
+            moving = torch.arange(len(self.eigenvalues)) < self.first_steady
+            self.moving = moving[None] if self.families is None else self.families & moving
+            self.families = torch.cat([self.moving, ~moving[None]])
+            carried = self.transform.fields(torch.eye(len(moving)).double()[self.first_steady :])
+            self.from_steady = (self.transform.project(carried) * moving).T
+        places = max((term.place for term in terms), default=0)
+        self.low: Tensor | None = None
+        if places:
+            self.low = torch.tensor(harmonics.lowest(PLACES).values(self.transform.points).T[: places + 1])  # (P, Q)
+        if self.sines:
+            sines = [term for term in terms if isinstance(term, Sine)]
+            self.network = Layer(sines, self.transform, self.eigenvalues)
+
+    def table(self, axis: int, lead: int | None = None) -> Tensor:
+        """The first harmonics (all) at quadrature points, as a factor of an axis has them: (Q, lead)."""
+        if axis in (RECIPROCAL, LAPLACIAN):
+            values = self.transform.table(VALUE, lead)
+            return values if axis == RECIPROCAL else values * self.symbol(1, lead)
+        if axis >= SECOND:
+            return self.second(torch.eye(len(self.eigenvalues)).double()[:lead], axis).T
+        if axis < POTENTIAL:
+            return self.transform.table(axis, lead)
+        return self.transform.table(axis - POTENTIAL, lead) * self.inverse()[:lead]
+
+    def second(self, codes: Tensor, axis: int) -> Tensor:
+        """Second derivatives (..., Q), as factors of an axis have them, of codes (..., K) on a box."""
+        assert isinstance(self.transform, SeparableTransform)
+        return self.transform.second(codes, *divmod(axis - SECOND, 3))
+
+    def acted(self, term: Term, codes: Tensor) -> Tensor:
+        """A linear term of constant coefficient, but for what steady codes carry, of codes (..., K): (..., K)."""
+        codes = self.filter(term) * codes
+        if term.axis == VALUE:
+            return codes
+        if term.axis >= SECOND and not term.power:  # between walls no function of theirs may be the first derivative
+            return self.transform.project(self.second(codes, term.axis))
+        return self.transform.derive(codes, *(divmod(term.axis - SECOND, 3) if term.axis >= SECOND else (term.axis,)))
+
+    def carried(self, codes: Tensor) -> Tensor | float:
+        """What steady ones of codes (B, K) of a channel add to its values: (B, K)."""
+        return 0.0 if self.from_steady is None else codes[:, self.first_steady :] @ self.from_steady.T
+
+    def within(self, codes: Tensor, channel: int) -> Tensor:
+        """Codes (..., K) without those that a channel has not."""
+        return codes if self.moving is None else codes * self.moving[channel % len(self.moving)]
+
+    def projected(self, table: Tensor, lead: int | None = None) -> Tensor:
+        """Projections (..., lead, n) on the first harmonics (all) of fields (..., Q, n)."""
+        return (self.table(VALUE, lead) * self.transform.weights[:, None]).T @ table
+
+    def at_points(self, z: Tensor, terms: Sequence[Term]) -> dict[tuple[int, int], Tensor]:
+        """The factors (channel, axis) that terms need, of codes (B, C, K), at quadrature points: (B, Q)."""
+        needed = {factor for term in terms for product in term.every() for factor in product}
+        result: dict[tuple[int, int], Tensor] = {}
+        for axis in sorted({axis for _, axis in needed}):
+            codes = z[:, (channels := sorted(c for c, a in needed if a == axis))]
+            if axis >= SECOND:
+                fields = self.second(codes, axis)
+            elif axis == RECIPROCAL:
+                fields = 1 / self.transform.fields(codes)
+            elif axis == LAPLACIAN:
+                fields = self.transform.fields(codes * self.symbol(1))
+            else:
+                fields = self.transform.fields(*((codes, axis) if axis < POTENTIAL else
+                                                 (codes * self.inverse(), axis - POTENTIAL)))
+            result |= {(c, axis): fields[:, i] for i, c in enumerate(channels)}
+        return result
+
+    def symbol(self, power: float, rows: int | None = None) -> Tensor:
+        """lap^power on the first harmonics (all), (-lap)^power of fractions: (rows,)."""
+        if power < 0:
+            return self.inverse()[:rows]
+        if power % 1:
+            return self.eigenvalues[:rows].clamp_min(0.0) ** power
+        return (-self.eigenvalues[:rows]) ** int(power)
+
+    def filter(self, term: Term, rows: int | None = None) -> Tensor:
+        """What a term's products are multiplied by on the first harmonics (all): (rows,)."""
+        symbol = self.symbol(term.power, rows)
+        return symbol * (self.eigenvalues[:rows] > _CONSTANT) if term.centred else symbol
+
+    def features(self, z: Tensor, rows: int) -> Tensor:
+        """Every term of codes (B, C, K) on the first harmonics: (B, J, rows)."""
+        result = z.new_zeros(len(z), len(self.terms), rows)
+        effort.add(products=2 * len(self.terms) * len(z) * self.transform.products,
+                   elements=(4 * len(self.terms) * (self.transform.count + rows)
+                             + _SINE * len(self.sines) * self.transform.count) * len(z), calls=10 * len(self.terms))
+        groups: dict[Term, list[int]] = {}
+        for j, term in enumerate(self.terms):
+            if isinstance(term, Term):
+                groups.setdefault(term.base, []).append(j)
+        if self.network is not None:
+            result[:, self.sines] = self.network.features(z, rows)
+        factors = self.at_points(z, [term for term in groups if not term.linear])
+        known: dict[Term, tuple] = {}
+        for term, members in groups.items():
+            places = [self.terms[j].place for j in members]
+            if term.linear and not term.flux and not any(places):
+                own = z[:, term.products[0][0][0]]
+                codes = self.acted(term, own)
+                codes = codes if term.power or term.axis != VALUE else codes + self.carried(own)
+                result[:, members[0]] = codes[:, :rows]
+            elif term.flux:
+                for axis in range(self.transform.points.shape[1]):
+                    slope = self.transform.fields(z[:, term.products[0][0][0]], axis)
+                    result[:, members] -= self.transform.project(self.weighted(slope, places), axis)[..., :rows]
+            elif term.linear:
+                codes = self.filter(term) * z[:, term.products[0][0][0]]
+                field = self.transform.fields(codes, term.axis)
+                result[:, members] = self.transform.project(self.weighted(field, places))[..., :rows]
+            elif term.solenoidal:
+                result[:, members] = self.solenoidal(term, factors, known)[:, None, :rows]
+            else:
+                field = pointwise(term.products, term.signs, factors, z if any(term.products) else z[:1],
+                                  self.transform.count)
+                codes = self.transform.project(self.weighted(field, places) if any(places) else field[:, None])
+                if term.power or term.centred:
+                    codes = codes * self.filter(term)
+                result[:, members] = codes[..., :rows]
+        result[..., self.first_steady :] = 0.0
+        return result
+
+    def inverse(self) -> Tensor:
+        """lap^-1 of fields of mean zero: (K,)."""
+        return torch.where(self.eigenvalues > _CONSTANT, -1 / self.eigenvalues.clamp_min(_CONSTANT), 0.0)
+
+    def weighted(self, field: Tensor, places: Sequence[int]) -> Tensor:
+        """A field (B, Q) times low harmonics of some numbers: (B, P, Q)."""
+        assert self.low is not None
+        return field[:, None] * self.low[list(places)]
+
+    def solenoidal(self, term: Term, factors: dict[tuple[int, int], Tensor], known: dict[Term, tuple]) -> Tensor:
+        """A component of the transport of a velocity without its gradient part: (B, K); what components share is kept.
+        """
+        component, key = term.carried.index(term.products[0][1][0]), term.component(0)
+        if key not in known:
+            every = [self.within(self.transform.project(pointwise(
+                term.component(j).products, term.signs, factors, self.eigenvalues, self.transform.count)),
+                term.carried[j]) for j in range(len(term.signs))]
+            total = sum(unit * self.transform.derive(codes, j)
+                        for j, (unit, codes) in enumerate(zip(term.sizes, every, strict=True)))
+            known[key] = every, total * self.inverse()
+        every, potential = known[key]
+        return every[component] - self.transform.derive(potential, component) / term.sizes[component]
