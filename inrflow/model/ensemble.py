@@ -15,6 +15,7 @@ from torch import Tensor
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
+from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.encoding.encode import encode
 from inrflow.encoding.posterior import FREEDOM, PENALTY, GaussianPrior, squared_innovation
@@ -26,12 +27,22 @@ _SEED = 31
 _LEVELS = tuple(4.0 / 4**i for i in range(16))  # of added noise, normalised variances
 
 
+def rated_codes(field: VectorField, memory: int) -> Tensor:
+    """Numbers (memory,) of the codes whose rates the further states of a field are."""
+    if not memory:
+        return torch.zeros(0, dtype=torch.int64)
+    (law,) = field.terms.values()
+    return law.rated_codes(memory)  # type: ignore[operator]
+
+
 class Ensemble:
     """Estimates of windows of frames for one decoder, its dynamics and a prior of independent codes."""
 
     def __init__(self, decoder: Decoder, dynamics: Dynamics, prior: StatePrior) -> None:
         self.decoder, self.dynamics, self.prior = decoder, dynamics, prior
         self.size, self.random = decoder.code_size, torch.Generator().manual_seed(_SEED)
+        self.states = dynamics.field.state_size  # codes, and rates of some of them
+        self.rated = rated_codes(dynamics.field, self.states - self.size)
 
     def estimate(self, window: TrajectoryBatch, members: bool, context: ContextPrior | None) -> StateEstimate:
         """States of a window of frames (S, K); `window.t` in internal units, values normalised. Draws if `members`."""
@@ -39,20 +50,25 @@ class Ensemble:
         draws = max(draws, MEMBERS * (window.u.shape[1] > 1))
         mean = encode(self.decoder, first, codes)[:, 0]
         away = self._drawn(first, codes, draws)
-        expected = codes.mean.expand_as(mean)
-        quadratic, count = self._innovation(first, expected, mean)
-        means, every = [mean], [mean[:, None] + away]
+        quadratic, count = self._innovation(first, codes.mean.expand_as(mean), mean)
+        memory = self.prior.codes(self.states)
+        mean = torch.cat([mean, memory.mean[self.size :].expand(len(mean), -1)], 1)
+        unknown = self._normal(*away.shape[:2], self.states - self.size) * memory.covariance[self.size :].sqrt()
+        means, every = [mean], [mean[:, None] + torch.cat([away, unknown], -1)]
         constant = self._contexts(context, len(mean), draws)
         for k in range(1, window.u.shape[1]):
             mean, each = self._forecast(window, k, means[-1], every[-1], constant)
             frame = window.frames(slice(k, k + 1))
-            spread = (each - mean[:, None]).square().mean((0, 1)) + 1e-12 * codes.covariance
+            apart = each - mean[:, None]
+            spread = apart[..., : self.size].square().mean((0, 1)) + 1e-12 * codes.covariance
             ahead = GaussianPrior(torch.zeros_like(codes.mean), spread, codes.noise)
-            analysed = self._analysed(frame, mean, each, ahead)
-            more = self._innovation(frame, mean, analysed[0])
+            analysed = self._analysed(frame, mean[:, : self.size], each[..., : self.size], ahead)
+            more = self._innovation(frame, mean[:, : self.size], analysed[0])
             quadratic, count = quadratic + more[0], count + more[1]
-            means.append(analysed[0])
-            every.append(analysed[1])
+            # Rates follow their codes by what forecasts of members have in common, code by code.
+            gain = (apart[..., self.rated] * apart[..., self.size :]).mean((0, 1)) / spread[self.rated]
+            means.append(self._followed(mean, analysed[0], gain))
+            every.append(self._followed(each, analysed[1], gain))
         states, drawn = torch.stack(means, 1), torch.stack(every, 1)
         if constant is not None:
             frames = states.shape[1]
@@ -86,14 +102,20 @@ class Ensemble:
         every = every + encode(self.decoder, _like(frame, values, seen), prior)
         return every[:, 0], every[:, 1:]
 
+    def _followed(self, before: Tensor, codes: Tensor, gain: Tensor) -> Tensor:
+        """States (..., n) of analysed codes (..., Z), whose rates move with them by a gain."""
+        moved = gain * (codes - before[..., : self.size])[..., self.rated]
+        return torch.cat([codes, before[..., self.size :] + moved], -1)
+
     def _forecast(
         self, window: TrajectoryBatch, k: int, mean: Tensor, each: Tensor, constant: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        """Codes (S, Z) and members (S, M, Z) at frame k from those of the frame before; prior draws where they diverge.
+        """States (S, n) and members (S, M, n) at frame k from those of the frame before; prior draws where they
+        diverge.
         """
         begin, end = window.t[:, k - 1].nan_to_num(), window.t[:, k]
         end = torch.where(torch.isnan(end), begin, end)
-        draws, n = each.shape[1], self.size
+        draws, n = each.shape[1], self.states
         now, drawn = mean, each.flatten(0, 1)
         if constant is not None:
             now, drawn = torch.cat([mean, constant[0]], 1), torch.cat([drawn, constant[1].flatten(0, 1)], 1)

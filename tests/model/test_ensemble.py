@@ -91,6 +91,26 @@ def test_further_frames_bring_the_states_nearer(case):
     assert errors[1] < 0.7 * errors[0]
 
 
+def test_rates_that_no_frame_shows_follow_from_how_codes_move_as_by_covariances(case):
+    """A damped wave, of which three noisy frames are seen."""
+    wave = Case()
+    count, rate = wave.decoder.count, ((1, -1),)
+    terms = [Term((rate,)), Term((VALUE,), 1), Term((((0, -1), (0, -1)),))]  # the last one: it is no linear field
+    theta = [[1.0, -0.3], [0.0, 0.02], [0.0, 0.1]]
+    law = LawTerm(BOX.state(), "natural", count, [term.state() for term in terms], theta, 1e3)
+    process, variance = torch.full((2 * count,), 1e-6).double(), torch.cat([wave.prior.covariance] * 2)
+    wave.dynamics = Dynamics(VectorField(2 * count, [law]).double(), Integrator("etd", 0.1), process)
+    wave.prior = replace(wave.prior, mean=torch.zeros(2 * count).double(), covariance=variance, process=process)
+    wave.path = wave.dynamics.flow(torch.randn(2, 2 * count).double() * variance.sqrt(), TIMES)
+    with torch.no_grad():
+        u = wave.decoder(wave.x[None, None], wave.path[..., :count]).double()
+    wave.u = u + 1e-3**0.5 * torch.randn(u.shape).double()
+    means = wave.estimate(wave.dense, 3).mean[:, -1, count:], wave.estimate(wave.prior, 3).mean[:, -1, count:]
+    dense, drawn = (float((mean - wave.path[:, 2, count:]).square().mean()) for mean in means)
+    assert law.rated_codes(count).tolist() == list(range(count))
+    assert drawn < 1.5 * dense < 0.3 * float(wave.path[:, 2, count:].square().mean())
+
+
 def test_noise_beyond_that_of_training_is_found(case):
     noisy = Case()
     noisy.u = noisy.u + 0.3 * torch.randn(noisy.u.shape, generator=torch.Generator().manual_seed(2)).double()

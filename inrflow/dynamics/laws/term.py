@@ -16,7 +16,7 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import FlowField, field_of, library_of
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.terms import RECIPROCAL, Product, Term, term_from_state
+from inrflow.dynamics.laws.terms import RECIPROCAL, VALUE, Product, Term, term_from_state
 from inrflow.errors import UserError
 
 _KEPT = 64  # contexts
@@ -65,6 +65,14 @@ class LawTerm(FieldTerm):
     def structure(self) -> dict[str, Any]:
         return {"domain": self.domain, "boundary": self.boundary, "count": self.count, "terms": self.terms,
                 "theta": self.theta.tolist(), "largest": self.largest, "by_context": self.by_context.tolist()}
+
+    def rated_codes(self, memory: int) -> Tensor:
+        """Numbers (memory,) of the codes whose rates the last codes are: their equations are these alone."""
+        channels = self.theta.shape[1] - memory // self.count
+        alone = self.theta[:, :channels].ne(0).sum(0) == 1
+        rows = [self.terms.index(Term((((c, VALUE),),)).state()) for c in range(channels, self.theta.shape[1])]
+        own = [int((alone & self.theta[row, :channels].ne(0)).nonzero()[0]) for row in rows]
+        return (torch.tensor(own)[:, None] * self.count + torch.arange(self.count)).flatten()
 
     def on(self, domain: Mapping[str, Any], count: int) -> LawTerm:
         """The same law on harmonics of another domain, given by its `state()`.
