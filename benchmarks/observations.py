@@ -1,7 +1,7 @@
 """Half of the stations of networks hidden: inrflow beside a Gaussian process, ordinary and space-time kriging.
 
     pip install scikit-learn PyKrige
-    python benchmarks/observations.py [--networks NAME ...] [--seeds 0] [--minutes .5] [--out FILE]
+    python benchmarks/observations.py [--networks NAME ...] [--files FILE ...] [--seeds 0] [--minutes .5] [--out FILE]
 
 The seen half trains a run and is assimilated; values at the hidden half are asked for. The references get what users
 give them: scikit-learn and PyKrige coordinates, one hour at a time; the kernel of the Gaussian process (two Matern
@@ -157,9 +157,15 @@ def scores(truth: np.ndarray, answer: Answer) -> dict[str, float]:
             "crps": float(crps.mean())}
 
 
-def measure(name: str, seed: int, minutes: float) -> list[dict[str, Any]]:
+def of_file(path: Path) -> Network:
+    """That of the first trajectory of a file."""
+    with TrajectoryFile(path) as file:
+        frames = file.read(0)
+        return Network(frames.t, frames.x, frames.u, file.description)
+
+
+def measure(name: str, network: Network, seed: int, minutes: float) -> list[dict[str, Any]]:
     """Rows of one network."""
-    network = NETWORKS[name](seed)
     network = Network(network.t[:FRAMES], network.x, network.u[:FRAMES], network.description)
     seen, hidden = halves(network)
     began, rows = time.process_time(), []
@@ -189,17 +195,18 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--files", nargs="*", type=Path, default=[], help="networks as trajectory files")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--minutes", type=float, default=0.5)
     parser.add_argument("--out", type=Path, default=Path("observations.json"))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     results = Results(arguments.out, table, fresh=True)
-    for name in arguments.networks:
-        for seed in arguments.seeds:
-            for row in measure(name, seed, arguments.minutes):
-                results.keep(row)
+    networks = [(name, seed, NETWORKS[name](seed)) for name in arguments.networks for seed in arguments.seeds]
+    for name, seed, network in [*networks, *((path.stem, 0, of_file(path)) for path in arguments.files)]:
+        for row in measure(name, network, seed, arguments.minutes):
+            results.keep(row)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ _BLOCKS, _LEADS = 5, 20
 _STARTS, _NUMBERS = 200, 6000  # forecasts of a block at most, and codes of them all
 _STARTS_OF_ERRORS = 500  # of a block
 _PRIOR_STARTS = 50.0  # forecasts that agree with the iterated map, beside those that are made
+_FRAMES_OF_LAG = 80  # for each beyond the first, with fewer frames folds choose it by chance
 _DETERMINED = 1.5  # frames for each unknown of an equation, at least: a fifth of them is left out
 _ALIKE, _NEARLY, _AMPLE = 1.002, 1.0002, 50.0  # times the least error: does as well; from so many frames an unknown
 _WORSE, _PATIENCE = 1.01, 2  # times the least error, and sizes in a row that are worse: larger ones are not tried
@@ -133,7 +134,7 @@ class AutoregressionSearch:
         unseen: Tensor | None = None,
     ) -> None:
         frames = len(codes)
-        possible = [lag for lag in lags if frames >= 8 * (lag + 1)] or [lags[0]]
+        possible = [lag for lag in lags if frames >= _FRAMES_OF_LAG * (lag - 1)] or [lags[0]]
         self.codes, self.known, self.rest, self.lags = codes.double(), known, rest, possible
         most = max(possible)
         states, whole = lagged(self.codes, known, most)
