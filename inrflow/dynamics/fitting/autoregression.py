@@ -25,8 +25,9 @@ _BLOCKS, _LEADS = 5, 20
 _STARTS, _NUMBERS = 200, 6000  # forecasts of a block at most, and codes of them all
 _STARTS_OF_ERRORS = 500  # of a block
 _PRIOR_STARTS = 50.0  # forecasts that agree with the iterated map, beside those that are made
+_CENTRED = 500.0  # frames that say that codes return to 0, their mean, beside those that there are
 _FRAMES_OF_LAG = 80  # for each beyond the first, with fewer frames folds choose it by chance
-_DETERMINED = 1.5  # frames for each unknown of an equation, at least: a fifth of them is left out
+_DETERMINED = 8.0  # frames for each coupled code and lag, at least: with fewer, folds choose these by chance
 _ALIKE, _NEARLY, _AMPLE = 1.002, 1.0002, 50.0  # times the least error: does as well; from so many frames an unknown
 _WORSE, _PATIENCE = 1.01, 2  # times the least error, and sizes in a row that are worse: larger ones are not tried
 
@@ -181,7 +182,7 @@ class AutoregressionSearch:
             target[1 + every, every] = cross[1 + every, every] / gram[1 + every, 1 + every].clamp(min=1e-300)
         damped = gram.clone()
         damped.diagonal()[1:].add_(choice.ridge * gram.diagonal()[1 : size + 1].mean())
-        damped.diagonal()[0].add_(1e-9 * gram[0, 0] + 1e-300)
+        damped.diagonal()[0].add_(_CENTRED)
         weights = target + torch.linalg.solve(damped, cross - gram @ target)
         matrices = weights[1:].unflatten(0, (choice.lags, size)).transpose(1, 2).contiguous()
         if stable and (radius := float(torch.linalg.eigvals(companion(matrices)).abs().max())) > 1:

@@ -30,11 +30,12 @@ def search_of(z: np.ndarray, known: np.ndarray | None = None) -> AutoregressionS
     return AutoregressionSearch(torch.as_tensor(z), torch.as_tensor(seen))
 
 
-def test_a_weak_ridge_gives_ordinary_least_squares():
+def test_a_weak_ridge_gives_ordinary_least_squares_with_frames_that_say_that_there_is_no_bias():
     z = series(200)
     matrices, bias = search_of(z).fit(Choice(3, 2, 1e-13, "mean"))
     rows = np.concatenate([np.ones((197, 1)), z[2:-1], z[1:-2]], 1)  # the longest lags decide which rows count
-    expected = np.linalg.lstsq(rows, z[3:], rcond=None)[0]
+    rows = np.concatenate([rows, 500**0.5 * np.eye(1, 7)])
+    expected = np.linalg.lstsq(rows, np.concatenate([z[3:], np.zeros((1, 3))]), rcond=None)[0]
     got = np.concatenate([bias.numpy()[None], *(one.T.numpy() for one in matrices)])
     assert got == pytest.approx(expected, abs=1e-6)
 
