@@ -3,12 +3,14 @@
 import numpy as np
 import torch
 
-from inrflow.domains import NATURAL, Box
+from inrflow.domains import NATURAL, Box, Sphere
 from inrflow.dynamics.laws import Law, fit_law
 from inrflow.dynamics.laws.codes import HarmonicCodes
-from inrflow.dynamics.laws.rates import of_first_order, with_rates
+from inrflow.dynamics.laws.library import Library
+from inrflow.dynamics.laws.rates import of_first_order, rotating, with_rates
+from inrflow.dynamics.laws.setting import Families
 from inrflow.dynamics.laws.shooting import rates_between
-from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.dynamics.laws.terms import VALUE, Term, short_list
 from inrflow.dynamics.states import CodeData
 
 LINE, COUNT = Box([0.0], [1.0], ["walled"]), 8
@@ -78,6 +80,25 @@ def test_only_the_channel_whose_changes_nothing_explains_has_rates() -> None:
         line = dict(zip(names, found.theta[:, channel], strict=True))
         np.testing.assert_allclose([line.pop(name) for name in expected], list(expected.values()), rtol=1e-3)
         assert max(map(abs, line.values()), default=0.0) < 1e-3
+
+
+def test_terms_of_a_rotating_sphere_are_their_closed_forms_for_the_field_z() -> None:
+    """lap z = -2 z and |grad z|^2 = 1 - z^2 on the unit sphere."""
+    harmonics = Sphere().harmonics(16)
+    families = rotating(Families(short_list(1, 3, True)), [0])
+    library = Library(families.every, harmonics)
+    x = np.random.default_rng(0).standard_normal((50, 3))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    table, z = harmonics.values(x), x[:, 2]
+    code = torch.tensor(np.linalg.lstsq(table, z, rcond=None)[0])[None, None]
+    rates = library.features(code, 16)[0].numpy() @ table.T
+    found = dict(zip(families.every, rates, strict=True))
+    turned, winds = families.terms["rotation"], families.terms["winds"]
+    np.testing.assert_allclose(found[turned[0]], np.sqrt(3) * z**2, atol=1e-12)  # harmonics have unit mean square
+    np.testing.assert_allclose(found[turned[1]], -(1 - z**2) / 2, atol=1e-12)
+    np.testing.assert_allclose(found[winds[0]], (6 * z**2 - 2) / 4, atol=1e-12)
+    np.testing.assert_allclose(found[winds[1]], -(1 - z**2) / 2, atol=1e-12)
+    np.testing.assert_allclose(found[winds[2]], z**2, atol=1e-12)
 
 
 def test_rates_along_a_law_are_those_of_the_closed_form_at_unequal_times_and_beside_gaps() -> None:
