@@ -202,7 +202,8 @@ def _law(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:
                       for v in (surrogate.prior.mean, surrogate.prior.variances))
     theta = term.theta.detach().numpy()
     law = Law(from_state(term.domain), term.boundary, tuple(map(term_from_state, term.terms)), theta.copy(),
-              np.zeros_like(theta), HarmonicCodes(harmonics, mean, variance), surrogate.integrator.step, term.largest)
+              np.zeros_like(theta), HarmonicCodes(harmonics, mean, variance), surrogate.integrator.step, term.largest,
+              rates=term.rated(channels))
     offset = surrogate.decoder.offset
     assert isinstance(offset, torch.Tensor)
     t, x = surrogate.scale.internal(batch.t), batch.x[:, 0].double().numpy()

@@ -12,6 +12,7 @@ from inrflow.adaptation.continued import continued, judge_of
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
+from inrflow.dynamics.laws.term import LawTerm
 from inrflow.encoding.residual.field import _means
 from inrflow.training.fit import fit
 from inrflow.training.problem import Problem
@@ -95,6 +96,21 @@ def test_coefficients_of_a_law_come_nearer_to_the_truth(tmp_path):
     assert np.abs(found - truth).max() <= 1.05 * np.abs(earlier - truth).max()
     with TrajectoryFile(tmp_path / "all.h5") as file:
         assert file.trajectories == 24
+
+
+def test_coefficients_of_a_law_of_second_order_are_refined_along_its_flow(tmp_path):
+    random, x, t = np.random.default_rng(2), np.linspace(0, 1, 33)[:-1, None], np.linspace(0, 2.4, 13)
+    k = np.arange(1, 6)
+    turn = np.sqrt((0.2 * 2 * np.pi * k) ** 2 - 0.15**2)[:, None] * t  # u'' = -.3 u' + .04 lap u, in closed form
+    parts = random.standard_normal((4, 20, 5)) / k**2
+    waves = np.cos(2 * np.pi * k[:, None] * x[:, 0]), np.sin(2 * np.pi * k[:, None] * x[:, 0])
+    u = sum(np.einsum("sk,kt,kn->stn", part, time, wave) for part, (time, wave) in zip(
+        parts, ((time, wave) for time in (np.cos(turn), np.sin(turn)) for wave in waves), strict=True))
+    u = u * np.exp(-0.15 * t)[:, None]
+    before = fit(Problem.open(written(tmp_path / "old.h5", t, x, u[:14], [1.0]), *SETTINGS), [LawRecipe()], quiet=True)
+    assert before.window == 3 and before.field.term(LawTerm).rated(1) == (0,)
+    _, told, _ = updated(before, written(tmp_path / "all.h5", t, x, u, [1.0]), tmp_path)
+    assert "coefficients of the law" in told
 
 
 def test_means_of_places_are_those_of_a_complete_table():

@@ -66,13 +66,16 @@ class LawTerm(FieldTerm):
         return {"domain": self.domain, "boundary": self.boundary, "count": self.count, "terms": self.terms,
                 "theta": self.theta.tolist(), "largest": self.largest, "by_context": self.by_context.tolist()}
 
-    def rated_codes(self, memory: int) -> Tensor:
-        """Numbers (memory,) of the codes whose rates the last codes are: their equations are these alone."""
-        channels = self.theta.shape[1] - memory // self.count
+    def rated(self, channels: int) -> tuple[int, ...]:
+        """Which of so many channels of values have the further channels as rates: their equations are these alone."""
         alone = self.theta[:, :channels].ne(0).sum(0) == 1
         rows = [self.terms.index(Term((((c, VALUE),),)).state()) for c in range(channels, self.theta.shape[1])]
-        own = [int((alone & self.theta[row, :channels].ne(0)).nonzero()[0]) for row in rows]
-        return (torch.tensor(own)[:, None] * self.count + torch.arange(self.count)).flatten()
+        return tuple(int((alone & self.theta[row, :channels].ne(0)).nonzero()[0]) for row in rows)
+
+    def rated_codes(self, memory: int) -> Tensor:
+        """Numbers (memory,) of the codes whose rates the last codes are."""
+        own = torch.tensor(self.rated(self.theta.shape[1] - memory // self.count))
+        return (own[:, None] * self.count + torch.arange(self.count)).flatten()
 
     def on(self, domain: Mapping[str, Any], count: int) -> LawTerm:
         """The same law on harmonics of another domain, given by its `state()`.
