@@ -20,15 +20,17 @@ def with_residual(
     """An estimate with a residual field conditioned on the observations of a window (internal units)."""
     conditioned: list[Conditioned | None] = []
     for s, (rows, codes) in enumerate(rows_and_codes(decoder, estimate, inner)):
-        known = torch.isfinite(estimate.t[s]).nonzero()[:, 0]
-        if not len(rows.t) or not len(known):  # none of the frames is of this trajectory
+        known = torch.isfinite(estimate.t[s])
+        if not len(rows.t) or not bool(known.any()):  # none of the frames is of this trajectory
             conditioned.append(None)
             continue
-        known = known[[0, -1]]
-        states = estimate.mean[s, known, : decoder.code_size]
+        seen = torch.isfinite(inner.u[s]).any(1) & known[:, None]  # (T, C)
+        ends = [(one if bool(one.any()) else known).nonzero()[[0, -1], 0] for one in seen.T]
+        states = estimate.mean[s, torch.stack(ends), : decoder.code_size]  # (C, 2, Z)
 
         def edges(x: np.ndarray, states: Tensor = states) -> Tensor:
-            return _decoded(decoder, torch.as_tensor(x)[None, None], states[None])[0]
+            points = torch.as_tensor(x)[None, None]
+            return torch.stack([_decoded(decoder, points, its[None])[0, ..., c] for c, its in enumerate(states)], -1)
 
         conditioned.append(Conditioned(residual, rows, codes, edges))
     return replace(estimate, residual=conditioned)

@@ -4,8 +4,8 @@
 
 `own` is the posterior mean of a Gaussian process around the mean, around offsets of places that are constant in time
 (known where training has seen them often, kriged between), or around what codes give. Its weight w is constant between
-the first and the last observation, and decays outside of them. Values are normalised, times internal; every channel has
-a process of its own.
+the first and the last observation of the channel, and decays outside of them. Values are normalised, times internal;
+every channel has a process of its own.
 """
 
 from __future__ import annotations
@@ -190,16 +190,19 @@ class Conditioned:
 
     Args:
         rows: observed values. codes: (R, C), what codes give there.
-        edges: what codes give at points (R, d) at the first and at the last observed time, (2, R, C).
+        edges: what codes give at points (R, d) at the first and at the last time that each channel was observed at,
+            (2, R, C).
     """
 
     def __init__(self, field: ResidualField, rows: Rows, codes: np.ndarray, edges: Codes) -> None:
         self.field, self._edges = field, edges
-        self.first, self.last = float(rows.t.min()), float(rows.t.max())
+        self._spans: list[tuple[float, float]] = []  # first and last observed times of channels
         self._sites: list[tuple[Sites, Tensor] | None] = []
         y = field.places(rows.x)
         for c, channel in enumerate(field.channels):
             seen = np.isfinite(rows.u[:, c])
+            its = rows.t[seen] if seen.any() else rows.t
+            self._spans.append((float(its.min()), float(its.max())))
             if channel is None or not seen.any() or seen.sum() < channel.fewest * len(np.unique(rows.t[seen])):
                 self._sites.append(None)
                 continue
@@ -237,7 +240,7 @@ class Conditioned:
         channel, sites = self.field.channels[c], self._sites[c]
         if channel is None or sites is None:
             return None
-        inside = t.clip(self.first, self.last)
+        inside = t.clip(*self._spans[c])
         away = np.abs(t - inside)
         weight = torch.as_tensor(channel.share(away, x))
         asked = t if channel.decay.own else inside
@@ -263,13 +266,13 @@ class Conditioned:
             t, x: internal times (R,) and points (R, d).
         """
         times, points = t.double().numpy(), x.double().numpy()
-        inside = times.clip(self.first, self.last)
-        away = np.abs(times - inside)
         mean, std = mean.double().clone(), None if std is None else std.double().clone()
         edges: Tensor | None = None
         for c, channel in enumerate(self.field.channels):
             if channel is None or self._sites[c] is None:
                 continue
+            inside = times.clip(*self._spans[c])
+            away = np.abs(times - inside)
             weight = channel.share(away, points)
             near, far = (np.flatnonzero(rows & (weight > _NO_WEIGHT)) for rows in (away == 0, away > 0))
             for rows, outside in ((near, False), (far, True)):
@@ -282,7 +285,7 @@ class Conditioned:
                     own, variance = (v[which.reshape(-1)] for v in self.own(c, distinct[:, 0], distinct[:, 1:]))
                     if not channel.on_codes:
                         edges = self._edges(points) if edges is None else edges
-                        base = torch.where(torch.as_tensor(times[rows] < self.first), edges[0, rows, c],
+                        base = torch.where(torch.as_tensor(times[rows] < self._spans[c][0]), edges[0, rows, c],
                                            edges[1, rows, c])
                 else:
                     own, variance = self.own(c, times[rows], points[rows])

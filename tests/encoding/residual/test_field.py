@@ -146,3 +146,13 @@ def test_offsets_that_follow_a_coordinate_go_on_along_it():
     mean, variance = offsets(PLACES, x[-1:])
     common = offsets.value.mean() - steep[:20].mean()  # they are around the mean of all places at a time
     assert abs(mean[0] - common - steep[-1]) < 0.05 and variance[0] < 0.1**2
+
+
+def test_a_channel_that_is_not_observed_any_more_is_forecast_though_another_one_is():
+    one = ResidualField(PLACES, (ChannelField(COVARIANCE, decay=Decay(0.1)), ChannelField(COVARIANCE)))
+    later = rows()
+    later.u[12:, 0] = np.nan  # seen in the first frame alone
+    both = Conditioned(one, later, np.zeros((36, 2)), lambda x: torch.zeros(2, len(x), 2).double())
+    mean, std = combined(both, [2.0] * 12, X, 0.3, 0.2)
+    assert mean[:, 0].tolist() == pytest.approx([0.3] * 12) and std[:, 0].tolist() == pytest.approx([0.2] * 12)
+    assert (mean[:, 1] - 0.3).abs().max() > 0.1  # kriged
