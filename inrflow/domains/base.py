@@ -41,7 +41,8 @@ class Harmonics(ABC):
     components: ClassVar[int] = 1  # channels that share a code
     steady: int = 0  # how many of the last codes are constant in time
     allowed: np.ndarray | None = None  # (C, K): whether a channel's codes use a harmonic; None: every one does
-    vectors: tuple[int, ...] | None = None  # channels from which on d may be a vector without divergence; None: any
+    vectors: dict[int, tuple[str, ...]] | None = None  # first channels of what may be a vector without divergence, and
+    # the conditions of this at each axis: natural where the vector slips along walls, held where it sticks; None: any
 
     @abstractmethod
     def values(self, x: np.ndarray) -> np.ndarray:

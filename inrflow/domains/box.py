@@ -69,8 +69,8 @@ class Box(Domain):
         channels = [tuple(pair.replace(STEADY, HELD) for pair in channel) for channel in given]
         affine = [_affine(channel) for channel in given]
         lifts = sorted(set(itertools.chain.from_iterable(affine)))
-        vectors, potential = _vectors(channels, self.axes)
-        families = list(dict.fromkeys([*channels, *potential]))
+        vectors = _vectors(channels, self.axes)
+        families = list(dict.fromkeys([*channels, *(vectors or {}).values()]))
         count = max(count - len(lifts), 1)
         reach = 2 * math.ceil(count ** (1 / self.dimensions)) + 2
         pairs = [list(dict.fromkeys(family[j] for family in families)) for j in range(self.dimensions)]
@@ -259,20 +259,17 @@ def _affine(channel: tuple[str, ...]) -> set[int]:
     return {-1, *(j for j, pair in enumerate(channel) if STEADY in pair and NATURAL not in ends_of(pair))}
 
 
-def _vectors(channels: list[tuple[str, ...]], axes: Sequence[str]
-             ) -> tuple[tuple[int, ...] | None, list[tuple[str, ...]]]:
-    """First channels of vectors that slip along walls, of which divergence and potential obey conditions of their own,
-    and these; any, and none, where all channels obey the same on a periodic box."""
-    d, found, potential = len(axes), list[int](), list[tuple[str, ...]]()
-    if WALLED not in axes or d == 1:
-        return None, []
-    for first in range(len(channels) - d + 1):
+def _vectors(channels: list[tuple[str, ...]], axes: Sequence[str]) -> dict[int, tuple[str, ...]] | None:
+    """First channels of vectors whose divergence obeys one set of conditions, and these; None on periodic boxes."""
+    d, found = len(axes), dict[int, tuple[str, ...]]()
+    if WALLED not in axes:
+        return None
+    for first in range(len(channels) - d + 1 if d > 1 else 0):
         derived = {tuple(_OPPOSITE.get(pair, pair) if i == j and axes[i] == WALLED else pair
                          for i, pair in enumerate(channels[first + j])) for j in range(d)}
-        if len(derived) == 1 and all(NATURAL in pair for pair in next(iter(derived))):
-            found.append(first)
-            potential += derived
-    return tuple(found), potential
+        if len(derived) == 1:
+            found[first] = derived.pop()
+    return found
 
 
 def conditions_of(boundary: str, dimensions: int) -> list[tuple[str, ...]]:

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inrflow.domains.base import Harmonics
-from inrflow.domains.box import BoxHarmonics
+from inrflow.domains.base import HELD, Harmonics
+from inrflow.domains.box import WALLED, BoxHarmonics, ends_of
 from inrflow.domains.sphere import SphereHarmonics
 from inrflow.numerics.separable import SeparableSum
 
 VALUES = -1  # "axis" of values; others are of derivatives
+_CONSTANT = 1e-8  # eigenvalues below belong to the constant
+_NULL, _WALL = 1e-8, 10.0  # share of singular values that are none; weight of what must vanish at walls
 
 
 class DenseTransform(nn.Module):
@@ -194,6 +196,60 @@ def pointwise(products: Sequence[Sequence[tuple[int, int]]], signs: Sequence[flo
             total = torch.add(total, value, alpha=sign)
     assert total is not None
     return total
+
+
+def inverse_of(eigenvalues: Tensor) -> Tensor:
+    """lap^-1 (K,) of fields of mean zero, of eigenvalues (K,)."""
+    return torch.where(eigenvalues > _CONSTANT, -1 / eigenvalues.clamp_min(_CONSTANT), 0.0)
+
+
+class Pressure:
+    """What leaves of vectors those parts alone that have no divergence: gradients of waves are taken out; where walls
+    hold the vector, whatever is orthogonal to those that vanish there too.
+
+    first: channel (of C) of its first component; moving (C, K): harmonics of each channel, all where not given.
+    """
+
+    def __init__(self, transform: DenseTransform | SeparableTransform | SphereTransform, harmonics: Harmonics,
+                 first: int, moving: Tensor | None):
+        self.transform, self.inverse = transform, inverse_of(torch.tensor(harmonics.eigenvalues))
+        self.removed: Tensor | None = None  # (R, d K), orthonormal
+        ends = (harmonics.vectors or {}).get(first, ())
+        if not isinstance(harmonics, BoxHarmonics) or moving is None or not any(HELD in pair for pair in ends):
+            return
+        own = [moving[first + j].double() for j in range(len(ends))]
+        rows = [torch.cat([transform.derivative(j) * one for j, one in enumerate(own)], 1)]
+        box, points = harmonics.box, np.asarray(transform.points)
+        for j, end in [(j, end) for j, pair in enumerate(ends) for end in range(2)
+                       if box.axes[j] == WALLED and ends_of(pair)[end] == HELD]:
+            wall = points.copy()
+            wall[:, j] = (box.lower, box.upper)[end][j]
+            values = _WALL * torch.tensor(harmonics.values(np.unique(wall, axis=0))) * own[j]
+            rows.append(torch.cat([values if i == j else 0 * values for i in range(len(ends))], 1))
+        matrix, used = torch.cat(rows), torch.cat(own) > 0
+        _, sizes, inner = torch.linalg.svd(matrix[matrix.abs().sum(1) > 0][:, used], full_matrices=False)
+        inner = inner[sizes > _NULL * sizes[0]]
+        self.removed = inner.new_zeros(len(inner), len(used))
+        self.removed[:, used] = inner
+
+    def leaves(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """What is left of the components (B, K) of a vector."""
+        if self.removed is None:
+            total = sum(self.transform.derive(part, j) for j, part in enumerate(parts)) * self.inverse
+            return [part - self.transform.derive(total, j) for j, part in enumerate(parts)]
+        whole = torch.cat(list(parts), -1)
+        left = whole - (whole @ self.removed.T) @ self.removed
+        return list(left.unflatten(-1, (len(parts), -1)).unbind(-2))
+
+    def block(self, row: int, column: int, lead: int) -> Tensor:
+        """What it leaves in one component of another, on the first harmonics: (lead, lead)."""
+        size = len(self.inverse)
+        if self.removed is None:
+            taken = self.transform.derivative(row, lead) @ (
+                self.inverse[:lead, None] * self.transform.derivative(column, lead))
+        else:
+            taken = self.removed[:, row * size :][:, :lead].T @ self.removed[:, column * size :][:, :lead]
+        return torch.eye(lead).double() * (row == column) - taken
 
 
 def transform_of(harmonics: Harmonics, degree: int) -> DenseTransform | SeparableTransform | SphereTransform:

@@ -15,11 +15,12 @@ from inrflow.domains.box import PERIODIC, Box, ends_of, grid_of
 
 _PLACES = (0.0, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 5 / 6, 1.0)  # of walls, spacings beyond: grids read in steps
 _ENDS = np.array(list(itertools.product(_PLACES, repeat=2)))  # (W, 2), before the first and beyond the last point
-_USUAL = [number for number, (before, after) in enumerate(_ENDS) if before == after and before in (0.0, 0.5, 1.0)]
+_WHOLE = np.isclose(_ENDS.sum(1), 1)  # centres of cells, read in steps
+_PLAIN = np.isclose(_ENDS[:, 0], _ENDS[:, 1]) & np.isin(_ENDS[:, 0], (0.0, 0.5, 1.0))
+_WORTH = np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))  # mean logarithm of errors that unusual places must gain
 _EQUAL, _ROUNDING = 1e-3, 1e-16  # relative difference of equal spacings; share of squares that is none
 _SHARE, _PARTS = 0.7, 3  # functions per point; every third one is left out in turn
 _LINES, _FEWEST = 200, 6  # lines of points looked at, at most; points along an axis
-_BETTER = 0.5  # mean logarithm of errors by which walls must be told from those at half or whole spacings
 PAIRS = (NATURAL, HELD, f"{HELD}-{NATURAL}", f"{NATURAL}-{HELD}")  # conditions at both walls
 
 
@@ -54,9 +55,7 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
         lines = np.moveaxis(np.moveaxis(frames, 2 + j, -1), 1, 0).reshape(u.shape[3], -1, len(y))
         lines = lines[:, np.random.default_rng(0).permutation(lines.shape[1])[:_LINES]]
         errors = _missed(y, lines)
-        means = errors.min(1).mean(-1)
-        best, usual = int(means.argmin()), min(_USUAL, key=lambda number: means[number])
-        best = best if means[best] < means[usual] - _BETTER else usual
+        best = int((errors.min(1).mean(-1) + _WORTH).argmin())
         lower[j], upper[j] = y[0] - _ENDS[best, 0] * gap, y[-1] + _ENDS[best, 1] * gap
         for own, pair in zip(pairs, errors[best].argmin(0), strict=True):
             own[j] = PAIRS[pair]

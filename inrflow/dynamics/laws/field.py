@@ -126,7 +126,7 @@ class LawField(nn.Module):
             return total if self.allowed is None else total * self.allowed
         factors = library.at_points(z, [term for term in groups if not term.linear])
         sums: dict[Term, list[Tensor | None]] = {}  # by terms without products
-        known: dict[Term, tuple] = {}
+        known: dict[tuple, list[Tensor]] = {}
         for term, fields in groups.items():
             if term.linear:  # one that couples harmonics, of many codes
                 self._explicit(term, fields, z, total)

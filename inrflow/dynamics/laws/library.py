@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.domains import Harmonics
-from inrflow.domains.transform import SeparableTransform, pointwise, transform_of
+from inrflow.domains.transform import Pressure, SeparableTransform, inverse_of, pointwise, transform_of
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Term
@@ -37,7 +37,8 @@ class Library(nn.Module):
         self.sines = [j for j, term in enumerate(terms) if isinstance(term, Sine)]
         degree = max([3 if self.sines else 2, *(len(product) + (term.place > 0) for term in terms
                                                 for product in term.products)])
-        self.transform = transform_of(harmonics, degree)
+        self.harmonics, self.transform = harmonics, transform_of(harmonics, degree)
+        self._pressures: dict[int, Pressure] = {}
         self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
         self.first_steady = len(self.eigenvalues) - harmonics.steady
         self.families = self.moving = None if harmonics.allowed is None else torch.tensor(harmonics.allowed)
@@ -64,7 +65,7 @@ class Library(nn.Module):
             return self.second(torch.eye(len(self.eigenvalues)).double()[:lead], axis).T
         if axis < POTENTIAL:
             return self.transform.table(axis, lead)
-        return self.transform.table(axis - POTENTIAL, lead) * self.inverse()[:lead]
+        return self.transform.table(axis - POTENTIAL, lead) * inverse_of(self.eigenvalues)[:lead]
 
     def second(self, codes: Tensor, axis: int) -> Tensor:
         """Second derivatives (..., Q), as factors of an axis have them, of codes (..., K) on a box."""
@@ -85,8 +86,8 @@ class Library(nn.Module):
         return 0.0 if self.from_steady is None else codes[:, self.first_steady :] @ self.from_steady.T
 
     def within(self, codes: Tensor, channel: int) -> Tensor:
-        """Codes (..., K) without those that a channel has not."""
-        return codes if self.moving is None else codes * self.moving[channel % len(self.moving)]
+        """Codes (..., lead) of the first harmonics without those that a channel has not."""
+        return codes if self.moving is None else codes * self.moving[channel % len(self.moving), : codes.shape[-1]]
 
     def projected(self, table: Tensor, lead: int | None = None) -> Tensor:
         """Projections (..., lead, n) on the first harmonics (all) of fields (..., Q, n)."""
@@ -106,14 +107,14 @@ class Library(nn.Module):
                 fields = self.transform.fields(codes * self.symbol(1))
             else:
                 fields = self.transform.fields(*((codes, axis) if axis < POTENTIAL else
-                                                 (codes * self.inverse(), axis - POTENTIAL)))
+                                                 (codes * inverse_of(self.eigenvalues), axis - POTENTIAL)))
             result |= {(c, axis): fields[:, i] for i, c in enumerate(channels)}
         return result
 
     def symbol(self, power: float, rows: int | None = None) -> Tensor:
         """lap^power on the first harmonics (all), (-lap)^power of fractions: (rows,)."""
         if power < 0:
-            return self.inverse()[:rows]
+            return inverse_of(self.eigenvalues)[:rows]
         if power % 1:
             return self.eigenvalues[:rows].clamp_min(0.0) ** power
         return (-self.eigenvalues[:rows]) ** int(power)
@@ -136,7 +137,7 @@ class Library(nn.Module):
         if self.network is not None:
             result[:, self.sines] = self.network.features(z, rows)
         factors = self.at_points(z, [term for term in groups if not term.linear])
-        known: dict[Term, tuple] = {}
+        known: dict[tuple, list[Tensor]] = {}
         for term, members in groups.items():
             places = [self.terms[j].place for j in members]
             if term.linear and not term.flux and not any(places):
@@ -164,25 +165,26 @@ class Library(nn.Module):
         result[..., self.first_steady :] = 0.0
         return result
 
-    def inverse(self) -> Tensor:
-        """lap^-1 of fields of mean zero: (K,)."""
-        return torch.where(self.eigenvalues > _CONSTANT, -1 / self.eigenvalues.clamp_min(_CONSTANT), 0.0)
-
     def weighted(self, field: Tensor, places: Sequence[int]) -> Tensor:
         """A field (B, Q) times low harmonics of some numbers: (B, P, Q)."""
         assert self.low is not None
         return field[:, None] * self.low[list(places)]
 
-    def solenoidal(self, term: Term, factors: dict[tuple[int, int], Tensor], known: dict[Term, tuple]) -> Tensor:
-        """A component of the transport of a velocity without its gradient part: (B, K); what components share is kept.
-        """
-        component, key = term.carried.index(term.products[0][1][0]), term.component(0)
+    def pressure(self, first: int) -> Pressure:
+        """What acts on the vector whose first component is a channel."""
+        if first not in self._pressures:
+            self._pressures[first] = Pressure(self.transform, self.harmonics, first, self.moving)
+        return self._pressures[first]
+
+    def solenoidal(self, term: Term, factors: dict[tuple[int, int], Tensor], known: dict[tuple, list[Tensor]]
+                   ) -> Tensor:
+        """A component of what a pressure leaves of a vector: (B, K); what components share is kept."""
+        key = term.parts, term.signs, term.carried
         if key not in known:
-            every = [self.within(self.transform.project(pointwise(
-                term.component(j).products, term.signs, factors, self.eigenvalues, self.transform.count)),
-                term.carried[j]) for j in range(len(term.signs))]
-            total = sum(unit * self.transform.derive(codes, j)
-                        for j, (unit, codes) in enumerate(zip(term.sizes, every, strict=True)))
-            known[key] = every, total * self.inverse()
-        every, potential = known[key]
-        return every[component] - self.transform.derive(potential, component) / term.sizes[component]
+            zero = torch.zeros((1, self.transform.count), dtype=torch.float64)
+            fields = [pointwise(part, term.signs, factors, self.eigenvalues, self.transform.count) if part else zero
+                      for part in term.parts]
+            known[key] = self.pressure(term.carried[0]).leaves(torch.broadcast_tensors(*[
+                size * self.within(self.transform.project(field), c)
+                for field, c, size in zip(fields, term.carried, term.weights, strict=True)]))
+        return known[key][term.component] / term.sizes[term.component]

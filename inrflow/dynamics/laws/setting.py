@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import BOUNDARIES, NATURAL, NO_SLIP, Box, Domain, Flows, Harmonics, Sphere, walled
+from inrflow.domains import BOUNDARIES, HELD, NATURAL, NO_SLIP, Box, Domain, Flows, Harmonics, Sphere, walled
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of
 from inrflow.dynamics.laws.codes import HarmonicCodes, conditions, held_out_errors, point_sets
@@ -295,16 +295,17 @@ def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units:
     vectors = solenoidal(domain, harmonics, states, units)
     if not vectors:
         return Families(terms)
-    return Families(*with_vectors(terms, vectors, units))
+    held = [first for first, ends in (harmonics.vectors or {}).items() if any(HELD in pair for pair in ends)]
+    return Families(*with_vectors(terms, vectors, units, held))
 
 
 def solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float]
                ) -> list[tuple[int, ...]]:
-    """Channels that are, one after the other, the components of a vector without divergence, on a box along whose
-    walls it slips.
+    """Channels that are, one after the other, the components of a vector without divergence, on a box whose
+    walls allow for one.
     """
     d, found = domain.dimensions, list[tuple[int, ...]]()
-    if not (isinstance(domain, Box) and d > 1) or harmonics.vectors == ():
+    if not (isinstance(domain, Box) and d > 1) or harmonics.vectors == {}:
         return found
     frames = states.reshape(-1, *states.shape[2:])
     frames = frames[:: max(len(frames) // FRAMES, 1)] * np.asarray(units)[:, None]

@@ -213,16 +213,15 @@ def _operators(library: Library, term: Term, lead: int
                ) -> Iterator[tuple[list[tuple[Product, float]], Tensor | None]]:
     """Products of a term with their signs, and the map (lead, lead) of their projections on the first harmonics
     (None: the identity)."""
-    signed = list(zip(term.products, term.signs or (1,) * len(term.products), strict=True))
-    yield signed, torch.diag(library.filter(term, lead)) if term.power or term.centred else None
-    if term.solenoidal:
-        inverse = library.inverse()[:lead, None]
-        by = [library.transform.derivative(axis, lead) for axis in range(len(term.signs))]
-        component = term.carried.index(term.products[0][1][0])
-        for j, unit in enumerate(term.sizes):
-            products = term.component(j).products
-            ratio = unit / term.sizes[component]
-            yield list(zip(products, term.signs, strict=True)), -ratio * by[component] @ (inverse * by[j])
+    if not term.solenoidal:
+        signs = term.signs or (1,) * len(term.products)
+        symbol = torch.diag(library.filter(term, lead)) if term.power or term.centred else None
+        yield list(zip(term.products, signs, strict=True)), symbol
+        return
+    row, pressure = term.component, library.pressure(term.carried[0])
+    for j, (part, c, size) in enumerate(zip(term.parts, term.carried, term.weights, strict=True)):
+        block = size / term.sizes[row] * library.within(pressure.block(row, j, lead), c)
+        yield list(zip(part, term.signs or (1,) * len(part), strict=True)) if part else [], block
 
 
 def _of_products(law: LawField, z: Tensor, lead: int | None = None) -> Tensor:

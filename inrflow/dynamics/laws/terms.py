@@ -41,7 +41,8 @@ class Term:
     solenoidal: products are (u . grad) of one component of a vector, u a velocity whose components have `signs` as
     units, and the gradient part of all its components, that a pressure takes, is left out. vector, units: the channels
     of the vector, the first ones where not given, and their units, those of u. Of power -1, lap^-1. centred: less its
-    mean over the domain.
+    mean over the domain. Without signs, what a pressure leaves of the Laplacian of a vector, or in its component number
+    `row` of a value along an axis.
     """
 
     products: tuple[Product, ...] = ((),)
@@ -54,6 +55,7 @@ class Term:
     vector: tuple[int, ...] = ()
     units: tuple[float, ...] = ()
     centred: bool = False
+    row: int = 0
 
     @classmethod
     def jacobian(cls, stream: int, channel: int) -> Term:
@@ -86,10 +88,27 @@ class Term:
         """Their units (d,)."""
         return self.units or self.signs
 
-    def component(self, j: int) -> Term:
-        """The transport of another component of the same vector."""
-        velocity = [product[0][0] for product in self.products]
-        return Term.transport(j, self.signs, velocity, self.vector or velocity, self.units)
+    @property
+    def component(self) -> int:
+        """Which component of its vector it is."""
+        if not self.signs and self.products[0][0][1] == VALUE:
+            return self.row
+        return self.carried.index(self.products[0][-1][0])
+
+    @property
+    def parts(self) -> tuple[tuple[Product, ...], ...]:
+        """The products of every component of the vector, none where it is zero."""
+        if self.signs:
+            velocity = [product[0][0] for product in self.products]
+            return tuple(tuple(((v, VALUE), (c, axis)) for axis, v in enumerate(velocity)) for c in self.carried)
+        if self.products[0][0][1] == LAPLACIAN:
+            return tuple((((c, LAPLACIAN),),) for c in self.carried)
+        return tuple(self.products if j == self.axis else () for j in range(len(self.carried)))
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Of the components: units of the vector, 1 of a force."""
+        return self.sizes if self.signs or self.products[0][0][1] == LAPLACIAN else (1.0,) * len(self.sizes)
 
     @property
     def base(self) -> Term:
@@ -105,12 +124,13 @@ class Term:
         """The products that its evaluation needs: of all components where it is projected."""
         if not self.solenoidal:
             return self.products
-        return tuple(p for i in range(len(self.products)) for p in self.component(i).products)
+        return tuple(product for part in self.parts for product in part)
 
     @property
     def linear(self) -> bool:
         """Whether it is a linear operator that acts on the values of one channel."""
-        return len(self.products) == 1 and len(self.products[0]) == 1 and self.products[0][0][1] == VALUE
+        one = not self.solenoidal and len(self.products) == 1 and len(self.products[0]) == 1
+        return one and self.products[0][0][1] == VALUE
 
     @property
     def bounded(self) -> bool:
@@ -119,6 +139,10 @@ class Term:
 
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The term in the names of channels and coordinates, as "u du/dx" or "lap u"."""
+        if self.solenoidal and not self.signs:
+            (channel, axis), = self.products[0]
+            return f"P lap {channels[channel]}" if axis == LAPLACIAN else (
+                f"(P {channels[channel]} e_{coordinates[self.axis]})_{coordinates[self.row]}")
         if self.solenoidal:
             velocity = ", ".join(channels[product[0][0]] for product in self.products) if self.vector else "u"
             text = f"P({velocity} . grad) {channels[self.products[0][1][0]]}"
@@ -157,19 +181,19 @@ class Term:
         return {"products": [[list(factor) for factor in product] for product in self.products], "power": self.power,
                 "axis": self.axis, "signs": list(self.signs), "place": self.place, "flux": self.flux,
                 "solenoidal": self.solenoidal, "vector": list(self.vector), "units": list(self.units),
-                "centred": self.centred}
+                "centred": self.centred, "row": self.row}
 
     @classmethod
     def from_state(cls, state: dict) -> Term:
         """The term of a `state()`."""
         signs = tuple(float(sign) for sign in state.get("signs", ()))
-        if state.get("solenoidal") and not signs:  # of models saved before velocities had units
+        if state.get("solenoidal") and not signs and len(state["products"]) > 1:  # saved before velocities had units
             signs = (1.0,) * len(state["products"])
         return cls(tuple(tuple((int(c), int(a)) for c, a in product) for product in state["products"]),
                    state["power"], int(state["axis"]), signs,
                    int(state.get("place", 0)), bool(state.get("flux", False)), bool(state.get("solenoidal", False)),
                    tuple(map(int, state.get("vector", ()))), tuple(map(float, state.get("units", ()))),
-                   bool(state.get("centred", False)))
+                   bool(state.get("centred", False)), int(state.get("row", 0)))
 
 
 def term_from_state(state: dict) -> Term | Sine:
@@ -258,22 +282,30 @@ def divided(channel: int, channels: int, dimensions: int) -> dict[str, list[Term
     return {"divided": forces + diffusions, "stresses": stresses + work if dimensions > 1 else []}
 
 
-def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]], units: Sequence[float]
-                 ) -> tuple[dict[str, list[Term]], tuple[tuple[str, ...], ...]]:
+def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]], units: Sequence[float],
+                 held: Sequence[int] = ()) -> tuple[dict[str, list[Term]], tuple[tuple[str, ...], ...]]:
     """Families of terms where some channels are vectors without divergence, and which are sought in together.
 
     terms: those of `short_list`; vectors: their channels (d,) each; units (C,): of all channels. Each vector carries
     itself, the others and the scalars; what a pressure leaves of a force by a scalar is lap^-1 of second derivatives.
+    held: first channels of vectors that walls hold, of which it leaves less.
     """
     linear, d = terms["linear"], len(vectors[0])
     scalars = [c for c in range(len(units)) if not any(c in vector for vector in vectors)]
     own = [[units[c] for c in vector] for vector in vectors]
+    rows = [(vector, tuple(unit), j) for vector, unit in zip(vectors, own, strict=True) if vector[0] in held
+            for j in range(d)]
+    bent = [Term((((vector[j], LAPLACIAN),),), solenoidal=True, vector=vector, units=unit) for vector, unit, j in rows]
     if len(vectors) == 1 and not scalars:
-        return {"linear": linear, "flow": [Term.transport(j, units) for j in range(d)]}, (("linear", "flow"),)
-    flow = [Term.transport(j, a, velocity, vector, b) for velocity, a in zip(vectors, own, strict=True)
+        flow = [Term.transport(j, units) for j in range(d)]
+        return {"linear": linear, "flow": flow + bent}, (("linear", "flow"),)
+    flow = bent + [Term.transport(j, a, velocity, vector, b) for velocity, a in zip(vectors, own, strict=True)
             for vector, b in zip(vectors, own, strict=True) for j in range(d)]
     flow += [Term((((c, VALUE), (s, j)),)) for velocity in vectors for j, c in enumerate(velocity) for s in scalars]
     forces = [Term((((s, VALUE),),), -1, SECOND + 3 * i + j) for s in scalars for i in range(d) for j in range(i, d)]
+    if rows:
+        forces = [Term((((s, VALUE),),), axis=i, solenoidal=True, vector=vector, units=unit, row=j)
+                  for s in scalars for vector, unit, j in rows for i in range(d)]
     products = [term for term in terms["products"] if {c for c, _ in term.products[0]} <= set(scalars)]
     combined = (("linear", "flow"), ("linear", "flow", "forces"), ("linear", "flow", "forces", "products"))
     return {"linear": linear, "flow": flow, "forces": forces, "products": products}, combined[: 3 if scalars else 1]

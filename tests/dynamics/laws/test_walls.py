@@ -6,12 +6,12 @@ import torch
 
 from inrflow.domains import Box
 from inrflow.dynamics.laws import Systems, fit_law
-from inrflow.dynamics.laws.codes import conditions, fit_codes
+from inrflow.dynamics.laws.codes import HarmonicCodes, conditions, fit_codes
 from inrflow.dynamics.laws.flow import library_of
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.setting import Data, apart, forecast_errors, tail, worse
 from inrflow.dynamics.laws.term import LawTerm
-from inrflow.dynamics.laws.terms import SECOND, VALUE, Term
+from inrflow.dynamics.laws.terms import LAPLACIAN, SECOND, VALUE, Term
 
 TUBE = Box([0.0], [1.0], ["walled"])
 OPEN = "natural-held, held-natural"  # pressure and velocity in a tube closed on the left and open on the right
@@ -127,7 +127,7 @@ def test_flows_that_slip_along_walls_are_projected() -> None:
     """Vortices of a walled box carry themselves by a gradient alone; what buoyancy adds has no divergence."""
     harmonics = Box([0.0, 0.0], [np.pi, np.pi], ["walled", "walled"]).harmonics(
         300, "held/natural, natural/held, natural/held")
-    assert harmonics.vectors == (0,) and harmonics.allowed is not None
+    assert harmonics.vectors == {0: ("natural", "natural")} and harmonics.allowed is not None
     terms = (Term.transport(0, (1.0, 1.0), (0, 1)), *(Term((((2, VALUE),),), -1, SECOND + j) for j in (0, 1)))
     library = library_of(terms, harmonics)
     points, allowed = harmonics.quadrature().points, harmonics.allowed
@@ -139,3 +139,36 @@ def test_flows_that_slip_along_walls_are_projected() -> None:
     # lap^-1 of d2/dxdx and d2/dxdy of a temperature cos(2 x) sin(y), whose Laplacian is -5 times itself
     for feature, field in zip(features[1:], (4 / 5 * fields[2], 2 / 5 * sin(2 * a) * cos(b)), strict=True):
         np.testing.assert_allclose(harmonics.values(points) @ feature.numpy(), field, atol=1e-10)
+
+
+def test_flows_that_walls_hold_feel_no_gradient_and_stay_without_divergence_and_at_rest_there() -> None:
+    """u in sines and v in cosines between plates: both vanish there. Gradients do no work on what does."""
+    harmonics = Box([0.0, 0.0], [2.0, 1.0], ["periodic", "walled"]).harmonics(
+        200, "natural/held, natural, natural/steady")
+    assert (harmonics.vectors or {})[0] == ("natural", "held") and harmonics.allowed is not None
+    allowed = torch.tensor(harmonics.allowed)
+    terms = (*(Term((((c, LAPLACIAN),),), solenoidal=True, vector=(0, 1), units=(1.0, 2.0)) for c in (0, 1)),
+             *(Term((((2, VALUE),),), axis=i, solenoidal=True, vector=(0, 1), units=(1.0, 2.0), row=j)
+               for i in (0, 1) for j in (0, 1)), *(Term.transport(j, (1.0, 2.0), (0, 1)) for j in (0, 1)))
+    library = library_of(terms, harmonics)
+    z = torch.tensor(np.random.default_rng(0).standard_normal((2, 3, harmonics.count)))
+    z = z * allowed / (1 + library.eigenvalues)
+    features = library.features(z, harmonics.count)
+    edge = harmonics.values(np.stack(np.meshgrid(np.arange(9) / 4.5, [0.0, 1.0]), -1).reshape(-1, 2))
+    for u, v in [(0, 1), (2, 3), (4, 5), (6, 7)]:
+        one, other = features[:, u], 2 * features[:, v]  # of the units
+        divergence = sum(library.transform.derive(part, axis) for axis, part in enumerate((one, other)))
+        assert float(divergence.abs().max()) < 1e-8 * float(one.abs().max())
+        assert float((other @ torch.tensor(edge).T).abs().max()) < 1e-8 * float(one.abs().max())
+    x, y = library.transform.points.T
+    gradient = np.stack([np.cos(np.pi * x) * y**2, np.sin(np.pi * x) / np.pi * 2 * y])
+    codes = library.transform.project(torch.tensor(gradient)) * allowed[:2]
+    left = library.pressure(0).leaves([part[None] for part in codes])
+    assert float(torch.cat(left).norm()) < 1e-5 * float(codes.norm())
+    theta = np.random.default_rng(1).standard_normal((len(terms), 3)) * [1.0, 1.0, 0.0]
+    prior = HarmonicCodes(harmonics, np.zeros((3, harmonics.count)), np.ones((3, harmonics.count)))
+    term = LawTerm.of(Law(Box([0.0, 0.0], [2.0, 1.0], ["periodic", "walled"]), "natural/held, natural, natural/steady",
+                          terms, theta, 0 * theta, prior))
+    slopes = torch.autograd.functional.jacobian(lambda one: term(torch.zeros(()), one[None])[0], z[0].flatten())
+    own = (allowed & (torch.arange(harmonics.count) < harmonics.count - harmonics.steady)).flatten()
+    torch.testing.assert_close(term.jacobian(torch.zeros(()), z[:1].flatten(1))[0][:, own], slopes[:, own])
