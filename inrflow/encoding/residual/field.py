@@ -4,8 +4,7 @@
 
 `own` is the posterior mean of a Gaussian process around the mean, around offsets of places that are constant in time
 (known where training has seen them often, kriged between), or around what codes give. Its weight w is constant between
-the first and the last observation of the channel, and decays outside of them. Values are normalised, times internal;
-every channel has a process of its own.
+the channel's first and last observation, and decays outside of them. Values are normalised, times internal.
 """
 
 from __future__ import annotations
@@ -112,7 +111,7 @@ class ChannelField:
         weight: that it has beside codes, and its decay outside of the observations.
         spread: factors on its own standard deviations between the observations and outside of them.
         fewest: observed places of a frame with fewer of which codes are alone, for they do better there.
-        known: (M, d) places at which codes are alone, for they have learned these.
+        known: (M, d) places at which codes are alone.
         growth: level and power of the deviation, level h^power, that comes to it a time h outside of them: what was
             there at the nearest observed time is the less known, the longer ago that is.
     """
