@@ -16,7 +16,7 @@ import torch
 from scipy.interpolate import BSpline
 
 from inrflow.data.completed import CompletedSource
-from inrflow.domains import Domain, Harmonics, domains_of
+from inrflow.domains import Domain, Harmonics, Region, domains_of
 from inrflow.dynamics.states import TimeScale
 from inrflow.errors import UserError
 from inrflow.numerics.effort import effort
@@ -31,9 +31,9 @@ _STEADY = 1e-2  # of the penalty of second differences: that of the weights them
 _MOST, _ROWS_A_WEIGHT = 900, 1.2  # weights of a channel; rows for each of them, at least
 _TRIED, _HELD_OUT, _LOOKED_AT = 4, 0.12, 6000  # trajectories, share of their rows, and rows of them that choose
 _WORSE = 1.5  # times the least error: larger numbers are not tried
-_FRAMES, _MARGIN = 2, 0.5  # times the splines; of the interval between their knots, at both ends
-_PLACES, _FEWEST_PLACES = 4, 32  # times the harmonics, at most; harmonics that they determine at least
-_BLOCK = 4096  # rows
+_FRAMES, _MARGIN = 2, 0.02  # times the splines; share of the time at both ends
+_PLACES, _FEWEST_PLACES = 16, 32  # times the harmonics, at most; harmonics that they determine at least
+_BLOCK, _POINTS = 4096, 3000  # rows; points that outline a domain, at most
 _SHARE = 0.15  # of the time
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # times (R,), points (R, d), values (R, C) around 0
@@ -51,9 +51,14 @@ class RowSplines:
     domain: Domain
     harmonics: Harmonics
     count: int
-    span: tuple[float, float]
+    span: tuple[float, ...]
     penalty: float = 0.0
     error: np.ndarray = field(default_factory=lambda: np.array([np.inf]))
+
+    @property
+    def missed(self) -> float:
+        """Share of the variance that they leave of held-out rows."""
+        return float(self.error.mean())
 
     def at(self, t: np.ndarray) -> np.ndarray:
         """Splines (T, M) at times (T,), constant outside the span."""
@@ -102,55 +107,67 @@ class RowSplines:
     def times(self) -> np.ndarray:
         """Equal times (T,), close enough for what splines say between them; not at the ends, which few rows tell."""
         first, last = self.span
-        margin = _MARGIN * (last - first) / (self.count - 3)
+        margin = _MARGIN * (last - first)
         return np.linspace(first + margin, last - margin, _FRAMES * self.count)
 
 
 def with_frames(run: Run) -> Run:
-    """The run on frames that splines of its rows give; as it is where these miss too much of held-out rows."""
+    """The run on frames that splines of its rows give; as it is where these miss too much of held-out rows, and in
+    regions, whose fields are met between points by a trunk of all rows better than by functions through frames."""
     problem, about, say = run.problem, run.problem.description, run.log.say
-    every, splines = [_rows_of(problem, i) for i in range(len(problem.source))], None
-    some = [every[i] for i in problem.train]
+    bins, splines = problem.source.time_bins, None
+    assert bins is not None
+    span = tuple(float(problem.source.times[0, i]) + sign * bins.width / 2 for i, sign in ((0, -1), (-1, 1)))
+    some = [_rows_of(problem, int(i)) for i in problem.train[:: max(1, len(problem.train) // _TRIED)][:_TRIED]]
     try:
         with run.budget.part(_SHARE):
-            domains = domains_of(np.concatenate([x for _, x, _ in some]), about.period, about.geometry)
-            splines = choose_splines(domains, some, run.config.seed)
-            t, x = splines.times, splines.places
-            fields = [splines.fields(rows, t, x) for rows in every]
+            domains = domains_of(_outlining(np.concatenate([x for _, x, _ in some])), about.period, about.geometry)
+            smooth = [place for place in domains if not isinstance(place, Region)]  # whose harmonics are decoded well
+            for one in candidates(smooth, some, span, run.config.seed):
+                splines = one if splines is None or one.missed < splines.missed else splines
     except (UserError, ValueError, np.linalg.LinAlgError) as reason:
         say(f"no splines of rows ({str(reason).splitlines()[0]})")
         return run
     if splines is None:
-        say("splines of rows: time is over")
+        say("rows: no splines, for they lie in a region, are too few, or time is over")
         return run
-    missed = float(splines.error.mean())
-    say(f"rows: {splines.count} splines in time on {splines.harmonics.count} harmonics miss {missed:.2e} of the "
-        f"variance of held-out rows{'' if missed < POOR else ': they are not used'}")
-    if not missed < POOR:
+    say(f"rows: {splines.count} splines in time on {splines.harmonics.count} harmonics miss {splines.missed:.2e} of "
+        f"the variance of held-out rows{'' if splines.missed < POOR else ': they are not used'}")
+    if not splines.missed < POOR:
         return run
-    values = [problem.source.normalisation.invert(torch.as_tensor(one)).numpy() for one in fields]
-    source = CompletedSource(problem.source, x, values, t)
+    t, x, normal = splines.times, splines.places, problem.source.normalisation
+    fields = (splines.fields(_rows_of(problem, i), t, x) for i in range(len(problem.source)))
+    source = CompletedSource(problem.source, x, [normal.invert(torch.as_tensor(one)).numpy() for one in fields], t)
     whole = replace(problem, source=source, scale=TimeScale.of(source.times), noise=torch.as_tensor(splines.error))
     return replace(run.on(whole), judge=Judge(whole))
 
 
-def choose_splines(domains: Sequence[Domain], trajectories: Sequence[Rows], seed: int) -> RowSplines:
-    """The splines that miss held-out rows of some trajectories least. Raises ValueError where rows are too few."""
+def _outlining(points: np.ndarray) -> np.ndarray:
+    """At most so many of points (R, d), the outermost along each axis among them."""
+    if len(points) <= _POINTS:
+        return points
+    ends = np.concatenate([points.argmin(0), points.argmax(0)])
+    return points[np.union1d(np.random.default_rng(0).choice(len(points), _POINTS, replace=False), ends)]
+
+
+def candidates(
+    domains: Sequence[Domain], trajectories: Sequence[Rows], span: tuple[float, ...], seed: int
+) -> Iterator[RowSplines]:
+    """Splines between two times, with the penalty by which they miss held-out rows of trajectories least."""
     random = np.random.default_rng([seed, 5])
     halves = []
-    for rows in trajectories[:: max(1, len(trajectories) // _TRIED)][:_TRIED]:
+    for rows in trajectories:
         order = random.permutation(len(rows[0]))[:_LOOKED_AT]
         cut = max(1, int(_HELD_OUT * len(order)))
         t, x, u = (part[order] for part in rows)
         halves.append(((t[cut:], x[cut:], u[cut:]), (t[:cut], x[:cut], u[:cut])))
-    span = min(float(t.min()) for t, _, _ in trajectories), max(float(t.max()) for t, _, _ in trajectories)
     most = min(_MOST, min(len(kept[0]) for kept, _ in halves) / _ROWS_A_WEIGHT)
-    return min((tried for domain in domains for tried in _tried(domain, halves, span, most)),
-               key=lambda one: float(np.sum(one.error)))
+    for domain in domains:
+        yield from _tried(domain, halves, span, most)
 
 
 def _tried(
-    domain: Domain, halves: Sequence[tuple[Rows, Rows]], span: tuple[float, float], most: float
+    domain: Domain, halves: Sequence[tuple[Rows, Rows]], span: tuple[float, ...], most: float
 ) -> Iterator[RowSplines]:
     """Splines of so many weights at most on harmonics of a domain, as long as more of them do not miss more."""
     least = np.inf
@@ -159,10 +176,9 @@ def _tried(
         for count in (count for count in _SPLINES if harmonics * count <= most):
             one = _penalised(RowSplines(domain, domain.harmonics(harmonics), count, span), halves)
             yield one
-            error = float(one.error.sum())
-            if error > _WORSE * lowest:
+            if one.missed > _WORSE * lowest:
                 break
-            lowest = min(lowest, error)
+            lowest = min(lowest, one.missed)
         if not lowest < _WORSE * least:
             return
         least = min(least, lowest)

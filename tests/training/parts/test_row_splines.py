@@ -9,7 +9,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_scattered
 from inrflow.domains import domains_of
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.parts.row_splines import Rows, choose_splines
+from inrflow.training.parts.row_splines import Rows, candidates
 
 SPEED = 0.4
 DESCRIPTION = Description("waves", ("u", "v"), ("x",), period=(1.0,))
@@ -34,7 +34,8 @@ def rows(n: int, count: int, noise: float = 0.0) -> Rows:
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_splines_say_what_a_field_is_between_rows_and_how_far_it_is_unknown(noise):
     every = [rows(n, 400, noise) for n in range(4)]
-    splines = choose_splines(domains_of(every[0][1], (1.0,)), every, 0)
+    tried = candidates(domains_of(every[0][1], (1.0,)), every, (0.0, 2.0), 0)
+    splines = min(tried, key=lambda one: one.missed)
     places, times = np.linspace(0, 0.9, 7), np.linspace(0.1, 1.9, 9)
     for n, one in enumerate(every):
         found = splines.fields(one, times, places[:, None]).reshape(-1, 2)
