@@ -82,7 +82,7 @@ class Family:
         velocity.
         """
         library, owners = self.library, dict[str, list[str]]()
-        words = [_in_letters(term) for term in library.terms]
+        words = [term_in_letters(term) for term in library.terms]
         for name, theta in library.theta.items():
             for form in dict.fromkeys(words[j] for j in theta.ne(0).any(1).nonzero()[:, 0].tolist()):
                 owners.setdefault(form, []).append(name)
@@ -197,7 +197,7 @@ def _read(stored: StoredModel, physics: str | None) -> Surrogate:
     return family.surrogate(physics)
 
 
-def _in_letters(state: dict[str, Any]) -> str:
+def term_in_letters(state: dict[str, Any]) -> str:
     """A term of a law, given by its plain values, in words; its channels are letters in the order of their numbers."""
     from inrflow.dynamics.laws.network.sine import Sine
     from inrflow.dynamics.laws.terms import term_from_state
