@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
-from blind_data import _etd
+import skfem
+from blind_data import _bumps, _etd, _quadratic
 from collection_data import _real, _spectral, _torus, _waves
-from data_makers import FRAMES, Fields, bumps, solve, write_problems
+from data_makers import FRAMES, Fields, bumps, reacting, solve, write_problems
+from shape_data import _circle
 from sphere_data import _runge_kutta
 
 TRAIN, TEST = 24, 8
@@ -281,8 +283,31 @@ def conserved(generator: np.random.Generator, count: int) -> Fields:
     return t, x.reshape(-1, 2), np.stack(u).reshape(count, FRAMES, -1, 1), {}
 
 
+def tissue(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = div(A grad u) + 4 u (1 - u) (u - .15) - v, v_t = .3 (u - 1.5 v), A = ((.02, .006), (.006, .005)), no flux
+    A grad u . n, in an ellipse with a round hole: quadratic elements, seen at the corners."""
+    angle = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    outline = np.stack([1.2 * np.cos(angle), 0.8 * np.sin(angle)], 1)
+    basis, _, masses, cells = _quadratic([outline, _circle((0.3, 0.1), 0.25, 0.09)], 0.09)
+    tensor = np.array([[0.02, 0.006], [0.006, 0.005]])
+
+    @skfem.BilinearForm
+    def along(u, v, _):  # noqa: ANN001, ANN202
+        return sum(tensor[i, j] * u.grad[i] * v.grad[j] for i in range(2) for j in range(2))
+
+    def reaction(w: np.ndarray) -> np.ndarray:
+        u, v = w
+        return np.stack([4 * u * (1 - u) * (u - 0.15) - v, 0.3 * (u - 1.5 * v)])
+
+    x, gap, steps = basis.doflocs.T, 0.5, 50
+    w = np.stack([np.stack([_bumps(generator, x, 0.5, 0.2), _bumps(generator, x, 0.1)]) for _ in range(count)], -1)
+    frames = reacting(w, reaction, along.assemble(basis), masses, (1.0, 0.0), gap / steps, steps)
+    nodes = basis.nodal_dofs[0]
+    return np.arange(FRAMES) * gap, x[nodes], frames[:, :, nodes].transpose(3, 0, 2, 1), cells
+
+
 MAKERS = {maker.__name__: maker for maker in (
-    viscoelastic, emulsion, elastic, scattering, patches, flames, film, grain, planetary, ion_waves, conserved)}
+    viscoelastic, emulsion, elastic, scattering, patches, flames, film, grain, planetary, ion_waves, conserved, tissue)}
 
 
 if __name__ == "__main__":

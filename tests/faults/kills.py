@@ -43,23 +43,25 @@ class Command:
 
 def commands(folder: Path) -> list[Command]:
     """One of each command, on a small file and run that are made in the folder."""
-    short = ("data.frames=6", "training.minutes=0.05", "recipe=reduced_order")
-    train = ("data.train=data.h5", "data.test=data.h5", *short)
+    few = ("data.frames=6", "recipe=reduced_order")
+    short = (*few, "training.minutes=0.05")
     run(folder, "generate", "pde=heat", "dimensions=1", "trajectories=8", "frames=8", "grid=16", "output=data.h5")
     run(folder, "generate", "pde=heat", "dimensions=1", "trajectories=3", "frames=8", "grid=16", "seed=5",
         "output=later.h5")
     run(folder, "generate", "pde=heat", "dimensions=1", "trajectories=4", "environments=3", "frames=8", "grid=16",
         "parameters.diffusivity=[0.004,0.006,0.008]", "output=systems.h5")
-    run(folder, "train", *train, "output=first")
+    run(folder, "train", "data.train=data.h5", "data.test=data.h5", *short, "output=first")
     run(folder, "train", *short, "data.train=systems.h5", "output=family")  # whose contexts can be adapted
     with TrajectoryFile(folder / "data.h5") as file:
         x, u = file.read(0).x, file.read(0).u
     (folder / "seen.csv").write_text("t,x,u\n" + "".join(f"0,{a:.8g},{b:.8g}\n" for a, b in zip(x[:, 0], u[0, :, 0],
                                                                                              strict=True)))
-    # What was decided by the clock is given, so that a run repeats, and an update, which keeps the settings of its run.
+    # What was decided by the clock is given, so that a run repeats, and an update, which keeps the settings of its run;
+    # with time to spare on a busy machine.
     steps = vars(Config().training.steps)
     decided = json.loads((folder / "first" / "decisions.json").read_text())
-    train += tuple(f"training.steps.{name}={number}" for name, number in decided.items() if name in steps)
+    train = ("data.train=data.h5", "data.test=data.h5", *few, "training.minutes=0.3",
+             *(f"training.steps.{name}={number}" for name, number in decided.items() if name in steps))
     run(folder, "train", *train, "output=run")
     return [
         Command("train", ("train", *train, "output=again"), "again", ("train", "resume=again")),
@@ -72,7 +74,7 @@ def commands(folder: Path) -> list[Command]:
         Command("plot", ("plot", "run=run", "output=plots", "animation=false"), "plots"),
         Command("adapt", ("adapt", "run=family", "data.train=later.h5", "adapt.strength=decoder",
                           "adapt.scratch_minutes=0", "output=adapted"), "adapted"),
-        Command("update", ("update", "run=run", "data.train=later.h5", "minutes=0.05", "output=updated"), "updated",
+        Command("update", ("update", "run=run", "data.train=later.h5", "minutes=0.3", "output=updated"), "updated",
                 ("train", "resume=updated")),
         Command("forecast", ("forecast", "run=run", "observations=seen.csv", "until=0.1", "to=ahead.csv"), "ahead.csv"),
         Command("next", ("next", "run=run", "observations=seen.csv", "count=2", "to=next.csv"), "next.csv"),

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from inrflow.domains.transform import pointwise
+from inrflow.domains.transform import SeparableTransform, pointwise
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.terms import SECOND, VALUE, Term
 from inrflow.numerics import etdrk4
@@ -37,8 +37,9 @@ class LawField(nn.Module):
         self.register_buffer("theta", theta)
         allowed, limits = library.moving, {False: _DENSE, True: _FEW}  # others are bounded: no step needs them exact
         self.allowed = None if allowed is None else allowed.repeat(self.channels // len(allowed), 1)  # rates too
+        separable = isinstance(library.transform, SeparableTransform)  # of few components
         self._linear = [j for j in active if isinstance(term := library.terms[j], Term) and term.linear and (
-            (self.size <= limits[term.bounded] and (term.axis < SECOND or not term.power))
+            (self.size <= limits[term.bounded] and (term.axis < SECOND or (separable and not term.power)))
             or not (term.varies or term.axis != VALUE))]
         self._products = [j for j in active if j not in self._linear]
         self.products_of = self.coefficients(self._products)

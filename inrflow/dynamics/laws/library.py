@@ -77,9 +77,11 @@ class Library(nn.Module):
         codes = self.filter(term) * codes
         if term.axis == VALUE:
             return codes
-        if term.axis >= SECOND and not term.power:  # between walls no function of theirs may be the first derivative
-            return self.transform.project(self.second(codes, term.axis))
-        return self.transform.derive(codes, *(divmod(term.axis - SECOND, 3) if term.axis >= SECOND else (term.axis,)))
+        i, j = divmod(term.axis - SECOND, 3) if term.axis >= SECOND else (term.axis, -1)
+        if term.axis >= SECOND and not term.power:  # in weak form, whose natural walls no flux passes
+            slopes = (self.transform.project(self.transform.fields(codes, a), b) for a, b in ((i, j), (j, i)))
+            return -0.5 * sum(slopes, torch.zeros(()))
+        return self.transform.derive(codes, i, *(() if j < 0 else (j,)))
 
     def carried(self, codes: Tensor) -> Tensor | float:
         """What steady ones of codes (B, K) of a channel add to its values: (B, K)."""

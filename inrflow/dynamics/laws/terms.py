@@ -249,7 +249,7 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False) -> dict[
 
 
 def directed(channels: int, axes: Sequence[str]) -> list[Term]:
-    """Linear terms of boxes that tell directions apart: d^2/dx_i dx_j, whose last one follows from lap, and along
+    """Linear terms that tell directions apart: d^2/dx_i dx_j, whose last one follows from lap, and along
     periodic axes d lap/dx_j and d lap^-1/dx_j."""
     d, periodic = len(axes), [j for j, axis in enumerate(axes) if axis == PERIODIC]
     pairs = [(i, j) for i in range(d) for j in range(i, d - (i == d - 1))]
@@ -343,13 +343,14 @@ class Families:
                 ("linear", "multipliers"), ("linear", "multipliers", "transport")))
 
     def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
-        """On boxes, with terms that tell directions apart; less their means, where those of codes (S, T, C, K) do not
-        change; of several channels, with drifts along gradients of others; on boxes, with what is divided by each that
-        keeps far from zero."""
+        """In flat space, with terms that tell directions apart; less their means, where those of codes (S, T, C, K) do
+        not change; of several channels, with drifts along gradients of others; on boxes, with what is divided by each
+        that keeps far from zero."""
         if not {"linear", "products", "transport", "fluxes"} <= set(self.terms):
             return
-        if isinstance(domain, Box) and domain.dimensions > 1:
-            ways = {**self.terms, "directed": directed(states.shape[2], domain.axes)}
+        if domain.dimensions > 1 and domain.kind in ("box", "region"):
+            axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
+            ways = {**self.terms, "directed": directed(states.shape[2], axes)}
             yield Families(ways, tuple((*names, "directed") for names in (("linear",), *self.combined)))
         with_mean = harmonics.allowed is None and harmonics.eigenvalues[0] < _CONSTANT
         if with_mean and states[..., 0].std(1).max() < _STEADY * states[..., 1:].std():
