@@ -18,6 +18,7 @@ _ENDS = np.array(list(itertools.product(_PLACES, repeat=2)))  # (W, 2), before t
 _WHOLE = np.isclose(_ENDS.sum(1), 1)  # centres of cells, read in steps
 _PLAIN = np.isclose(_ENDS[:, 0], _ENDS[:, 1]) & np.isin(_ENDS[:, 0], (0.0, 0.5, 1.0))
 _WORTH = np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))  # mean logarithm of errors that unusual places must gain
+_UNLIKE = np.array([0.0, 0.0, 0.5, 0.5])  # the same that other conditions at one wall than at the other must gain
 _EQUAL, _ROUNDING = 1e-3, 1e-16  # relative difference of equal spacings; share of squares that is none
 _SHARE, _PARTS = 0.7, 3  # functions per point; every third one is left out in turn
 _LINES, _FEWEST = 200, 6  # lines of points looked at, at most; points along an axis
@@ -57,7 +58,7 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
         errors = _missed(y, lines)
         best = int((errors.min(1).mean(-1) + _WORTH).argmin())
         lower[j], upper[j] = y[0] - _ENDS[best, 0] * gap, y[-1] + _ENDS[best, 1] * gap
-        for own, pair in zip(pairs, errors[best].argmin(0), strict=True):
+        for own, pair in zip(pairs, (errors[best] + _UNLIKE[:, None]).argmin(0), strict=True):
             own[j] = PAIRS[pair]
     return Box(lower, upper, box.axes), pairs
 
