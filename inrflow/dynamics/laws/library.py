@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.domains import Harmonics
-from inrflow.domains.transform import Pressure, SeparableTransform, inverse_of, pointwise, transform_of
+from inrflow.domains.transform import DenseTransform, Pressure, SeparableTransform, inverse_of, pointwise, transform_of
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.terms import LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Term
@@ -39,6 +39,7 @@ class Library(nn.Module):
                                                 for product in term.products)])
         self.harmonics, self.transform = harmonics, transform_of(harmonics, degree)
         self._pressures: dict[int, Pressure] = {}
+        self._seconds: dict[tuple[int, int], Tensor] = {}
         self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
         self.first_steady = len(self.eigenvalues) - harmonics.steady
         self.families = self.moving = None if harmonics.allowed is None else torch.tensor(harmonics.allowed)
@@ -79,9 +80,17 @@ class Library(nn.Module):
             return codes
         i, j = divmod(term.axis - SECOND, 3) if term.axis >= SECOND else (term.axis, -1)
         if term.axis >= SECOND and not term.power:  # in weak form, whose natural walls no flux passes
-            slopes = (self.transform.project(self.transform.fields(codes, a), b) for a, b in ((i, j), (j, i)))
-            return -0.5 * sum(slopes, torch.zeros(()))
+            return self._weak(codes, i, j)
         return self.transform.derive(codes, i, *(() if j < 0 else (j,)))
+
+    def _weak(self, codes: Tensor, i: int, j: int) -> Tensor:
+        if isinstance(self.transform, DenseTransform):  # as a matrix, that is smaller than tables
+            if (i, j) not in self._seconds:
+                flux = -self.transform.project(self.transform.table(i).T, j)
+                self._seconds[i, j] = (flux + flux.T) / 2
+            return codes @ self._seconds[i, j].to(codes)
+        slopes = (self.transform.project(self.transform.fields(codes, a), b) for a, b in ((i, j), (j, i)))
+        return -0.5 * sum(slopes, torch.zeros(()))
 
     def carried(self, codes: Tensor) -> Tensor | float:
         """What steady ones of codes (B, K) of a channel add to its values: (B, K)."""

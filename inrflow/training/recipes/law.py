@@ -312,7 +312,7 @@ def _written(law: Law, problem: Problem) -> list[str]:
     """A line for each channel, in the data's units."""
     from dataclasses import replace
 
-    from inrflow.dynamics.laws.terms import RECIPROCAL
+    from inrflow.dynamics.laws.terms import RECIPROCAL, Term
 
     about = problem.description
     if law.domain.kind == "flows":  # codes have the units of the data
@@ -323,7 +323,7 @@ def _written(law: Law, problem: Problem) -> list[str]:
     rates = list(law.rates)
     scale = np.concatenate([scale, scale[rates] / problem.scale.unit])
     unit = np.array([
-        scale[term.products[0][1][0]] if term.solenoidal else
+        scale[term.products[0][1][0]] if isinstance(term, Term) and term.solenoidal and term.signs else
         np.prod([scale[c] ** (-1.0 if axis == RECIPROCAL else 1.0) for c, axis in term.products[0]])
         if term.products else 1.0
         for term in law.terms
