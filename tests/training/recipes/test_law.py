@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from scipy.integrate import solve_ivp
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.observations import Observations
+from inrflow.domains import Box
+from inrflow.dynamics.laws import Law
+from inrflow.dynamics.laws.terms import LAPLACIAN, VALUE, Term
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.recipes.law import LawRecipe
+from inrflow.training.recipes.law import LawRecipe, _written
 
 DIFFUSIVITY, TIMES = 0.05, 0.2 * np.arange(12)
 
@@ -48,6 +52,18 @@ def test_the_law_is_found_and_written_in_the_units_of_the_data(surrogate):
     line = model.training["equation"][0]
     assert float(re.search(r"([\d.]+)\(?\d*\)? lap u", line).group(1)) == pytest.approx(DIFFUSIVITY, rel=0.02)
     assert json.loads((folder / "candidates.json").read_text())["candidates"][0]["recipe"] == "law"
+
+
+def test_laws_of_flows_that_walls_hold_are_written_in_the_units_of_the_data():
+    units = (2.0, 3.0)
+    terms = (Term((((0, LAPLACIAN),),), solenoidal=True, vector=(0, 1), units=units),
+             Term((((2, VALUE),),), axis=1, solenoidal=True, vector=(0, 1), units=units, row=0))
+    theta = np.array([[0.1, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    law = Law(Box([0, 0], [1, 1], ["periodic", "walled"]), "held", terms, theta, 0 * theta, None)
+    problem = SimpleNamespace(
+        description=SimpleNamespace(channels=("u", "v", "T"), coordinates=("x", "y")), scale=SimpleNamespace(unit=0.5),
+        source=SimpleNamespace(normalisation=SimpleNamespace(scale=torch.tensor([2.0, 3.0, 5.0]))))
+    assert _written(law, problem)[0] == "du/dt = 0.2 P lap u + 0.8 (P T e_y)_x"
 
 
 def test_no_network_is_sought_where_a_short_law_explains_the_data(surrogate):
