@@ -151,6 +151,19 @@ def magnetic(generator: np.random.Generator, count: int) -> Fields:
     return np.arange(FRAMES) * gap, x, u, {"period": [1.0, 1.0], "channels": ["vx", "vy", "bx", "by"]}
 
 
+def _flow_and_scalar(start: np.ndarray, linear: np.ndarray, rate: Callable, gap: float, steps: int, name: str
+                     ) -> Fields:
+    """A scalar and velocities at every other point of a torus, from fields (S, 2, n, n) of vorticity and scalar."""
+    kx, ky, _, keep, inverse, x = _torus(start.shape[-1])
+    w, frames = keep * np.fft.fft2(start), []
+    for _ in range(FRAMES):
+        parts = [_real(w[:, 1]), _real(1j * ky * inverse * w[:, 0]), _real(-1j * kx * inverse * w[:, 0])]
+        frames.append(np.stack(parts, 1)[..., ::2, ::2])
+        w = _etd(linear, rate, w, gap / steps, steps)
+    u = np.moveaxis(np.stack(frames, 1).reshape(len(start), FRAMES, 3, -1), 2, 3)
+    return np.arange(FRAMES) * gap, x, u, {"period": [1.0, 1.0], "channels": [name, "vx", "vy"]}
+
+
 def _carried(generator: np.random.Generator, count: int, buoyancy: float) -> Fields:
     """A scalar in an incompressible flow on a torus of length 1: scalar and velocities at 32 x 32 of 64 x 64 points."""
     n, gap, steps = 64, 0.05, 10
@@ -164,13 +177,7 @@ def _carried(generator: np.random.Generator, count: int, buoyancy: float) -> Fie
 
     start = np.stack([np.stack([4 * _waves(generator, n, 2, 4), 0.3 * _waves(generator, n, 2, 4)])
                       for _ in range(count)])
-    w, frames, linear = keep * np.fft.fft2(start), [], np.stack([-0.002 * k2, -0.003 * k2])
-    for _ in range(FRAMES):
-        parts = [_real(w[:, 1]), _real(1j * ky * inverse * w[:, 0]), _real(-1j * kx * inverse * w[:, 0])]
-        frames.append(np.stack(parts, 1)[..., ::2, ::2])
-        w = _etd(linear, rate, w, gap / steps, steps)
-    u = np.moveaxis(np.stack(frames, 1).reshape(count, FRAMES, 3, -1), 2, 3)
-    return np.arange(FRAMES) * gap, x, u, {"period": [1.0, 1.0], "channels": ["s", "vx", "vy"]}
+    return _flow_and_scalar(start, np.stack([-0.002 * k2, -0.003 * k2]), rate, gap, steps, "s")
 
 
 def tracer(generator: np.random.Generator, count: int) -> Fields:

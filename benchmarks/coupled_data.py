@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import skfem
 from blind_data import _bumps, _etd, _quadratic
-from collection_data import _real, _spectral, _torus, _waves
+from collection_data import _flow_and_scalar, _real, _spectral, _torus, _waves
 from data_makers import FRAMES, Fields, bumps, reacting, solve, write_problems
 from shape_data import _circle
 from sphere_data import _runge_kutta
@@ -78,14 +78,8 @@ def emulsion(generator: np.random.Generator, count: int) -> Fields:
 
     start = np.stack([np.stack([5 * _waves(generator, n, 2, 3), 0.5 * _waves(generator, n, 2, 5)])
                       for _ in range(count)])
-    w, frames = keep * np.fft.fft2(start), []
     linear = np.stack([-0.01 * k2, -mobility * (2 * k2 + width**2 * k2**2)])
-    for _ in range(FRAMES):
-        parts = [_real(w[:, 1]), _real(1j * ky * inverse * w[:, 0]), _real(-1j * kx * inverse * w[:, 0])]
-        frames.append(np.stack(parts, 1)[..., ::2, ::2])
-        w = _etd(linear, rate, w, gap / steps, steps)
-    u = np.moveaxis(np.stack(frames, 1).reshape(count, FRAMES, 3, -1), 2, 3)
-    return np.arange(FRAMES) * gap, x, u, {"period": [1.0, 1.0], "channels": ["phase", "vx", "vy"]}
+    return _flow_and_scalar(start, linear, rate, gap, steps, "phase")
 
 
 def elastic(generator: np.random.Generator, count: int) -> Fields:
@@ -107,7 +101,6 @@ def elastic(generator: np.random.Generator, count: int) -> Fields:
         out[3][inner] = 0.5 * sum(bent[1]) + bent[1][1] + mixed[0] - 0.3 * v[1][inner]
         return out
 
-    envelope = np.prod(np.sin(np.pi * grid), -1)
     frames = []
     for _ in range(count):
         start = np.zeros((4, n + 1, n + 1))
@@ -116,7 +109,7 @@ def elastic(generator: np.random.Generator, count: int) -> Fields:
                 k = generator.integers(1, 5, 2)
                 start[i] += generator.standard_normal() / (k**2).sum() * np.prod(np.sin(np.pi * k * grid), -1)
         start[2:] *= 3
-        frames.append(solve(rate, start * envelope**0, t, "DOP853"))
+        frames.append(solve(rate, start, t, "DOP853"))
     u = np.moveaxis(np.stack(frames), 2, -1)[:, :, ::2, ::2]
     return t, grid[::2, ::2].reshape(-1, 2), u.reshape(count, FRAMES, -1, 4), {"channels": ["a", "b", "va", "vb"]}
 
@@ -180,32 +173,9 @@ def patches(generator: np.random.Generator, count: int) -> Fields:
     return t, centres.reshape(-1, 2), u.reshape(count, FRAMES, -1, 3), {"channels": ["u", "a", "r"]}
 
 
-def flames(generator: np.random.Generator, count: int) -> Fields:
-    """h_t = -lap h - lap^2 h - |grad h|^2 / 2 on a torus of length 24, the mean taken out: 32 x 32 of 64 x 64."""
-    n, length, gap, steps = 64, 24.0, 0.4, 40
-    k = 2 * np.pi * np.fft.fftfreq(n, length / n)
-    kx, ky = np.meshgrid(k, k, indexing="ij")
-    k2, keep = kx**2 + ky**2, (np.abs(kx) < 2 / 3 * k.max()) & (np.abs(ky) < 2 / 3 * k.max())
-
-    def rate(w: np.ndarray) -> np.ndarray:
-        slope = _real(1j * kx * w) ** 2 + _real(1j * ky * w) ** 2
-        out = -0.5 * keep * np.fft.fft2(slope)
-        out[..., 0, 0] = 0
-        return out
-
-    w = keep * np.fft.fft2(np.stack([_waves(generator, n, 2, 6) for _ in range(count)]))
-    w, frames = _etd(k2 - k2**2, rate, w, gap / steps, 20 * steps), []
-    for _ in range(FRAMES):
-        frames.append(_real(w)[:, ::2, ::2])
-        w = _etd(k2 - k2**2, rate, w, gap / steps, steps)
-    x = np.stack(np.meshgrid(*[np.arange(0, n, 2) / n * length] * 2, indexing="ij"), -1).reshape(-1, 2)
-    u = np.stack(frames, 1).reshape(count, FRAMES, -1, 1)
-    return np.arange(FRAMES) * gap, x, u, {"period": [length, length]}
-
-
 def film(generator: np.random.Generator, count: int) -> Fields:
-    """h_t = -(h^3 (h_xxx + 2 h_x / h^2 ...))_x without the van der Waals part: h_t = -.002 (h^3 h_xxx)_x on a circle of
-    length 1 less gravity .05 (h^3 h_x)_x: 256 points, at 64."""
+    """h_t = (h^3 (.05 h_x - 2e-5 h_xxx))_x on a circle of length 1, a film under gravity and tension: at 64 of 256
+    points."""
     derivative, _ = _spectral(256, 1, 1.0)
     t = np.arange(FRAMES) * 0.05
 
@@ -218,18 +188,32 @@ def film(generator: np.random.Generator, count: int) -> Fields:
 
 
 def _filtered(generator: np.random.Generator, count: int, n: int, length: float, gap: float, steps: int,
-              linear: Callable, rate: Callable, start: Callable) -> Fields:
-    """One field on a torus, at every other point of n x n: linear(kx, ky) exact, rate(w, kx, ky) explicit."""
+              linear: Callable, rate: Callable, start: Callable, before: int = 0) -> Fields:
+    """One field on a torus, at every other point of n x n: linear(kx, ky) exact, rate(w, kx, ky) explicit; so many
+    gaps of frames are left out at first."""
     k = 2 * np.pi * np.fft.fftfreq(n, length / n)
     kx, ky = np.meshgrid(k, k, indexing="ij")
     keep = (np.abs(kx) < 2 / 3 * k.max()) & (np.abs(ky) < 2 / 3 * k.max())
     w, frames = keep * np.fft.fft2(np.stack([start() for _ in range(count)])), []
-    for _ in range(FRAMES):
+    for _ in range(before + FRAMES):
         frames.append(_real(w)[:, ::2, ::2])
         w = _etd(linear(kx, ky), lambda w: keep * np.fft.fft2(rate(w, kx, ky)), w, gap / steps, steps)
     x = np.stack(np.meshgrid(*[np.arange(0, n, 2) / n * length] * 2, indexing="ij"), -1).reshape(-1, 2)
-    u = np.stack(frames, 1).reshape(count, FRAMES, -1, 1)
+    u = np.stack(frames[before:], 1).reshape(count, FRAMES, -1, 1)
     return np.arange(FRAMES) * gap, x, u, {"period": [length, length]}
+
+
+def flames(generator: np.random.Generator, count: int) -> Fields:
+    """h_t = -lap h - lap^2 h - |grad h|^2 / 2 on a torus of length 24, the mean taken out: 32 x 32 of 64 x 64."""
+    def rate(w: np.ndarray, kx: np.ndarray, ky: np.ndarray) -> np.ndarray:
+        slope = _real(1j * kx * w) ** 2 + _real(1j * ky * w) ** 2
+        return -0.5 * (slope - slope.mean((-2, -1), keepdims=True))
+
+    def linear(kx: np.ndarray, ky: np.ndarray) -> np.ndarray:
+        k2 = kx**2 + ky**2
+        return k2 - k2**2
+
+    return _filtered(generator, count, 64, 24.0, 0.4, 40, linear, rate, lambda: _waves(generator, 64, 2, 6), before=20)
 
 
 def grain(generator: np.random.Generator, count: int) -> Fields:
@@ -244,7 +228,7 @@ def grain(generator: np.random.Generator, count: int) -> Fields:
 
 
 def planetary(generator: np.random.Generator, count: int) -> Fields:
-    """w_t = -J(psi, w) - 8 psi_x + .001 lap w, w = lap psi, on a torus of length 2 pi: vorticity on a beta plane."""
+    """w_t = -J(psi, w) - 8 psi_x + .01 lap w, w = lap psi, on a torus of length 2 pi: vorticity on a beta plane."""
     def rate(w: np.ndarray, kx: np.ndarray, ky: np.ndarray) -> np.ndarray:
         psi = -w / np.where(kx**2 + ky**2 > 0, kx**2 + ky**2, np.inf)
         return _real(1j * ky * psi) * _real(1j * kx * w) - _real(1j * kx * psi) * _real(1j * ky * w)

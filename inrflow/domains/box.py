@@ -139,7 +139,6 @@ class AxisFunctions:
         return AxisFunctions(np.append(self.waves[:size], [0.0, 0.0]), np.append(self.sines[:size], [False, True]),
                              (*self.pairs[:size], STEADY, STEADY))
 
-
     def partners(self, size: int) -> np.ndarray:
         """The function that the derivative of each one of the first (size,) is a multiple of; -1: not among these."""
         waves, sines, steady = self.waves[:size], self.sines[:size], np.array(self.pairs[:size]) == STEADY

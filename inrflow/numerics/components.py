@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn.functional import pad
@@ -13,23 +13,26 @@ _ZERO = 1e-12  # entries below, relative to the largest one, are rounding
 _MOST = 64  # rows of a component: of larger ones little is gained
 
 
+def groups_of(links: np.ndarray) -> list[np.ndarray]:
+    """Rows of each connected component of a relation (n, n)."""
+    total, label = connected_components(csr_array(links), directed=False)
+    return [np.flatnonzero(label == number) for number in range(total)]
+
+
 def components(matrix: Tensor) -> Tensor | None:
     """Rows (M, g) of the M components of a matrix (n, n), filled up with n; None where one of them is large."""
-    links = (matrix.detach().abs() > _ZERO * matrix.detach().abs().max()).numpy()
-    total, label = connected_components(csr_matrix(links), directed=False)
-    sizes = np.bincount(label, minlength=total)
-    if sizes.max() > _MOST:
+    sizes = matrix.detach().abs()
+    groups = groups_of((sizes > _ZERO * sizes.max()).numpy())
+    width = max(map(len, groups))
+    if width > _MOST:
         return None
-    order = np.argsort(label, kind="stable")
-    place = np.arange(len(label)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    rows = np.full((total, sizes.max()), len(label))
-    rows[label[order], place] = order
-    return torch.as_tensor(rows)
+    return torch.as_tensor(np.stack([np.pad(own, (0, width - len(own)), constant_values=len(matrix))
+                                     for own in groups]))
 
 
-def of_components(matrix: Tensor, rows: Tensor) -> Tensor:
-    """The blocks (M, g, g) of a matrix (n, n), 0 where a component is filled up."""
-    return pad(matrix, (0, 1, 0, 1))[rows[:, :, None], rows[:, None]]
+def parted(matrix: Tensor, rows: Tensor | None) -> Tensor:
+    """The blocks (M, g, g) of a matrix (n, n), 0 where a component is filled up; one of all where rows are none."""
+    return matrix[None] if rows is None else pad(matrix, (0, 1, 0, 1))[rows[:, :, None], rows[:, None]]
 
 
 def whole(blocks: Tensor, rows: Tensor, size: int) -> Tensor:

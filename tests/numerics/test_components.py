@@ -2,7 +2,7 @@
 
 import torch
 
-from inrflow.numerics.components import applied, components, of_components, whole
+from inrflow.numerics.components import applied, components, parted, whole
 
 
 def hidden_blocks(sizes, seed=0):
@@ -12,11 +12,11 @@ def hidden_blocks(sizes, seed=0):
     return matrix[order][:, order]
 
 
-def test_exponentials_of_components_are_that_of_the_matrix():
+def test_exponentials_parted_are_that_of_the_matrix():
     matrix = hidden_blocks([3, 1, 4, 2, 2])
     rows = components(matrix)
     assert rows is not None and rows.shape == (5, 4)
-    parts = torch.linalg.matrix_exp(0.3 * of_components(matrix, rows))
+    parts = torch.linalg.matrix_exp(0.3 * parted(matrix, rows))
     expected = torch.linalg.matrix_exp(0.3 * matrix)
     torch.testing.assert_close(whole(parts, rows, 12), expected)
     z = torch.randn(7, 12, generator=torch.Generator().manual_seed(1)).double()

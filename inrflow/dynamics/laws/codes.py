@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from inrflow.domains import HELD, NATURAL, STEADY, Box, Harmonics
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.walls import PAIRS, changes
+from inrflow.numerics.components import groups_of
 from inrflow.numerics.effort import effort
 
 _Rows = Callable[[np.ndarray], np.ndarray]
@@ -236,9 +235,8 @@ def _coupled(table: np.ndarray) -> list[np.ndarray] | None:
     effort.add(products=table.size * table.shape[1])
     gram = table.T @ table
     size = np.sqrt(np.diag(gram))
-    count, label = connected_components(csr_array(np.abs(gram) > _ALIKE * size * size[:, None]), directed=False)
-    groups = [np.flatnonzero(label == group) for group in range(count)]
-    return groups if count > 1 and table.shape[1] <= len(table) else None
+    groups = groups_of(np.abs(gram) > _ALIKE * size * size[:, None])
+    return groups if len(groups) > 1 and table.shape[1] <= len(table) else None
 
 
 def _turned(groups: list[np.ndarray], maps: list[np.ndarray], rows: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from inrflow.domains.transform import SeparableTransform, pointwise
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.terms import SECOND, VALUE, Term
 from inrflow.numerics import etdrk4
-from inrflow.numerics.components import applied, components, of_components, whole
+from inrflow.numerics.components import applied, components, parted, whole
 from inrflow.numerics.effort import effort
 
 _DENSE, _FEW = 1600, 600  # codes up to which terms that couple all are exponentiated as one matrix; bounded terms
@@ -126,7 +126,7 @@ class LawField(nn.Module):
         if not groups:
             return total if self.allowed is None else total * self.allowed
         factors = library.at_points(z, [term for term in groups if not term.linear])
-        sums: dict[Term, list[Tensor | None]] = {}  # by terms without products
+        sums: dict[tuple[float, bool], tuple[Term, list[Tensor | None]]] = {}  # of terms that are filtered alike
         known: dict[tuple, list[Tensor]] = {}
         for term, fields in groups.items():
             if term.linear:  # one that couples harmonics, of many codes
@@ -137,12 +137,12 @@ class LawField(nn.Module):
                     total[:, c] += weight * library.solenoidal(term, factors, known)
                 continue
             value = pointwise(term.products, term.signs, factors, z, library.transform.count)
-            group = sums.setdefault(Term(power=term.power, centred=term.centred), [None] * self.channels)
+            _, group = sums.setdefault((term.power, term.centred), (term, [None] * self.channels))
             for c, weight in fields.items():
                 part = value * weight
                 before = group[c]
                 group[c] = part if before is None else before.add_(part)
-        for term, group in sums.items():
+        for term, group in sums.values():
             for c, field in enumerate(group):
                 if field is not None:
                     codes = library.transform.project(field)
@@ -174,26 +174,21 @@ class LawField(nn.Module):
         """Largest real part of the eigenvalues of the linear part on some of the harmonics, 1 / time."""
         if not self.coupled:
             return float(torch.linalg.eigvals(self.blocks[rows]).real.max())
-        kept = torch.zeros(self.channels, len(self.library.eigenvalues), dtype=torch.bool)
-        kept[:, rows] = True
-        inside = self._parted(self.blocks[0] * kept.flatten() * kept.flatten()[:, None])
-        return float(torch.linalg.eigvals(inside).real.max())
-
-    def _parted(self, matrix: Tensor) -> Tensor:
-        """A matrix (C K, C K) as blocks of components, (1, C K, C K) where there are none."""
-        return matrix[None] if self.rows is None else of_components(matrix, self.rows)
+        kept = torch.arange(self.size).reshape(self.channels, -1)[:, rows].flatten()
+        if not len(kept):
+            return 0.0
+        inside = self.blocks[0][kept[:, None], kept]
+        return float(torch.linalg.eigvals(parted(inside, components(inside))).real.max())
 
     def exponential(self, h: float) -> Tensor:
         """exp(h L) of the linear part L, as `blocks`."""
-        return self.blocks_of(torch.linalg.matrix_exp(h * self._linear_part))
-
-    def blocks_of(self, parted: Tensor) -> Tensor:
-        """What is known of components, as `blocks`."""
-        return parted if self.rows is None else whole(parted, self.rows, self.size)[None]
+        flow = torch.linalg.matrix_exp(h * self._linear_part)
+        return flow if self.rows is None else whole(flow, self.rows, self.size)[None]
 
     @property
     def _linear_part(self) -> Tensor:
-        return self._parted(self.blocks[0]) if self.coupled else self.blocks
+        """`blocks`, or those of components."""
+        return parted(self.blocks[0], self.rows) if self.coupled else self.blocks
 
     def _flow(self, h: float) -> Tensor:
         if h not in self._flows:
