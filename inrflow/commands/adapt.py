@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from inrflow.commands.run_directory import (
     ADAPT_FILE,
     REFERENCES_FILE,
     RunDirectory,
+    keep_references,
     load_run,
     report_evaluation,
     tell_moved,
@@ -46,7 +46,7 @@ from inrflow.model.state_prior import ContextPrior
 from inrflow.model.store import is_family
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.machine import choose_device
-from inrflow.runtime.tensor_files import write_aside, write_json
+from inrflow.runtime.tensor_files import write_json
 
 _COPIES = 4  # for refits of decoder and field; moved copies tell a context nothing new
 
@@ -232,9 +232,7 @@ def write_model(surrogate: Surrogate, config: AdaptConfig, place: RunDirectory) 
     """The adapted model, and the reference forecasts of the run it came from."""
     surrogate.training["test"] = os.path.abspath(config.data.test) if config.data.test else None
     surrogate.save(place.path)
-    references = Path(str(config.run)) / REFERENCES_FILE
-    if references.exists():
-        write_aside(place.path / REFERENCES_FILE, lambda path: shutil.copyfile(references, path))
+    keep_references(Path(str(config.run)) / REFERENCES_FILE, place.path / REFERENCES_FILE)
 
 
 def write_configuration(config: AdaptConfig, place: RunDirectory) -> None:

@@ -29,6 +29,6 @@ def run(arguments: list[str]) -> int:
     test = as_trajectories(test, "data.test", directory, console, RunDirectory(Path(str(config.run))).read_settings())
     surrogate = at_home(surrogate, Path(test), console)
     observe = Observe(config.observe.frames, config.observe.points, config.observe.noise, config.observe.context)
-    references = RunDirectory(Path(str(config.run))).references()
+    references = RunDirectory(Path(str(config.run))).references(surrogate.description.name)
     report_evaluation(surrogate, Path(test), observe, directory, console, references)
     return 0

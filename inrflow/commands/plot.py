@@ -184,7 +184,7 @@ def _draw_forecasts(config: PlotConfig, about: Description, scene: Scene, direct
 def _draw_errors(
     config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, observe: Observe, directory: Path
 ) -> Path:
-    references = RunDirectory(Path(str(config.run))).references()
+    references = RunDirectory(Path(str(config.run))).references(surrogate.description.name)
     return draw_errors(directory, surrogate, evaluate(surrogate, file, observe, references, with_std=False))
 
 

@@ -6,6 +6,7 @@ This module is light: torch is imported when a model is.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inrflow.errors import UserError
+from inrflow.runtime.safe_names import safe_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from inrflow.evaluation.observe import Observe
     from inrflow.evaluation.references.base import References
     from inrflow.model.surrogate import Surrogate
+    from inrflow.training.problem import Problem
 
 SWEEP_FLAGS = ("--multirun", "-m")
 CONFIG_FILE = "config.yaml"
@@ -94,11 +97,16 @@ class RunDirectory:
 
         write_aside(self.path / name, lambda path: path.write_text(to_yaml(config), encoding="utf-8"))
 
-    def references(self) -> References | None:
+    def references_file(self, physics: str | None = None) -> Path:
+        """The file of the reference forecasts: of a run on several physics, those of the one named."""
+        own = self.path / safe_name(physics) / REFERENCES_FILE if physics else None
+        return own if own is not None and own.exists() else self.path / REFERENCES_FILE
+
+    def references(self, physics: str | None = None) -> References | None:
         """The reference forecasts, if any were fitted. Raises UserError where the file is damaged."""
         from inrflow.evaluation.references.base import References
 
-        path = self.path / REFERENCES_FILE
+        path = self.references_file(physics)
         return References.load(path) if path.exists() else None
 
     def json(self, name: str) -> dict[str, Any] | None:
@@ -231,6 +239,26 @@ def tell_moved(surrogate: Surrogate, there: Surrogate, console: Console, why: st
     console.print(f"{why}: the law moves to {there.code_size // channels} harmonics of that "
                   f"{place.kind if place is not None else 'domain'}, from {surrogate.code_size // channels}",
                   highlight=False, soft_wrap=True)
+
+
+def fit_problem_references(problem: Problem, path: Path) -> References:
+    """The reference forecasts fitted to the data of a training, and written to a file."""
+    from inrflow.evaluation.references.base import fit_references
+
+    source, held_out = problem.observed, len(problem.validation) > 0
+    references = fit_references(source.batch(problem.train, normalised=False),
+                                source.batch(problem.validation, normalised=False) if held_out else None,
+                                problem.description)
+    references.save(path)
+    return references
+
+
+def keep_references(source: Path, target: Path) -> None:
+    """Copy the reference forecasts of a run that another one goes on from; nothing where it has none."""
+    from inrflow.runtime.atomic_files import write_aside
+
+    if source.exists():
+        write_aside(target, lambda path: shutil.copyfile(source, path))
 
 
 def report_evaluation(

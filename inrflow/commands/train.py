@@ -14,6 +14,7 @@ from inrflow.commands.run_directory import (
     CANDIDATES_FILE,
     REFERENCES_FILE,
     RunDirectory,
+    fit_problem_references,
     is_sweep,
     load_run,
     report_evaluation,
@@ -26,7 +27,7 @@ from inrflow.data.given_files import as_trajectories
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
-from inrflow.evaluation.references.base import References, fit_references
+from inrflow.evaluation.references.base import References
 from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.team import Lost, team
@@ -120,18 +121,12 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
             console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
             return INTERRUPTED
         surrogate.save(directory)
-        source = problem.observed
-        references = fit_references(
-            source.batch(problem.train, normalised=False),
-            source.batch(problem.validation, normalised=False) if len(problem.validation) else None,
-            file.description,
-        )
-        references.save(directory / REFERENCES_FILE)
+        references = fit_problem_references(problem, directory / REFERENCES_FILE)
     console.print(f"saved {directory / MODEL_FILE}", highlight=False)
     tested = test_path or _rest(config, str(train_path))
     if tested is not None:
         alone = config.data.test is None
-        observe = replace(observe, frames=source.times.shape[1]) if alone else observe
+        observe = replace(observe, frames=problem.observed.times.shape[1]) if alone else observe
         report_evaluation(surrogate, Path(tested), observe, directory, console, references)
     elif surrogate.training.get("continued"):  # often, and quickly
         console.print("no data.test: errors of the last new observations are above; give data.test=FILE to "

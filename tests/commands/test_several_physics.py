@@ -1,12 +1,13 @@
 """Several physics in one run: trained together, told apart by every command, and joined by another one later."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 import inrflow
-from inrflow.commands.run_directory import load_run
+from inrflow.commands.run_directory import REFERENCES_FILE, RunDirectory, load_run
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.errors import UserError
 from inrflow.model.family import Family
@@ -76,6 +77,11 @@ def test_evaluate_finds_the_physics_from_the_file(
     run: Path, files: dict[str, Path], tmp_path: Path, inrflow_command
 ) -> None:
     assert load_run(str(run), data=str(files["burgers"])).description.name == "burgers"
+    outcome = inrflow_command("evaluate", f"run={run}", f"data.test={files['burgers']}", f"output={tmp_path / 'own'}")
+    assert outcome.code == 0, outcome.err
+    report = json.loads((tmp_path / "own" / "evaluation.json").read_text())
+    still = RunDirectory(run).references("burgers")
+    assert still is not None and set(report["references"]) == set(still.fitted) >= {"persistence", "pod_dmd"}
     outcome = inrflow_command("evaluate", f"run={run}", f"data.test={files['wave']}", f"output={tmp_path / 'other'}")
     assert outcome.code == 2
     assert "no physics has its channels; give physics=NAME, one of heat, burgers" in outcome.err
@@ -105,6 +111,9 @@ def test_adapt_adds_a_physics_and_leaves_the_others(
     family = Family.load(directory)
     assert family.names == ["heat", "burgers", "wave"]
     fields_agree(Surrogate.load(run, physics="burgers"), Surrogate.load(directory, physics="burgers"))
+    assert all((directory / name / REFERENCES_FILE).exists() for name in family.names)
+    same = [(folder / "burgers" / REFERENCES_FILE).read_bytes() for folder in (run, directory)]
+    assert same[0] == same[1]
     again = inrflow_command("adapt", f"run={directory}", f"data.train={files['wave']}", f"output={tmp_path / 'again'}")
     assert again.code == 2
     assert "knows already" in again.err

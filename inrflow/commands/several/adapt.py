@@ -8,7 +8,13 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from inrflow.commands.run_directory import ADAPT_FILE, RunDirectory, report_evaluation
+from inrflow.commands.run_directory import (
+    ADAPT_FILE,
+    REFERENCES_FILE,
+    RunDirectory,
+    keep_references,
+    report_evaluation,
+)
 from inrflow.commands.several.train import train_physics
 from inrflow.config.schema import AdaptConfig, Config
 from inrflow.config.train_schema import ReadConfig
@@ -47,10 +53,14 @@ def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory, c
     data.frames, data.points, data.same_points = config.data.frames, config.data.points, config.data.same_points
     try:
         folder = directory / "checkpoints" / safe_name(name)
-        added = train_physics(trained, folder, console, config.data.trajectories)
+        added = train_physics(trained, folder, directory / safe_name(name) / REFERENCES_FILE, console,
+                              config.data.trajectories)
     except Interrupted:
         console.print("stopped; nothing is written", highlight=False)
         return INTERRUPTED
+    for known in family.names:
+        keep_references(RunDirectory(Path(str(config.run))).references_file(known),
+                        directory / safe_name(known) / REFERENCES_FILE)
     joined = Family({**family.members, name: added})
     joined.save(directory)
     known = joined.known_from(name)
@@ -63,7 +73,8 @@ def _join(config: AdaptConfig, family: Family, name: str, place: RunDirectory, c
     if data.test is not None:
         observe = Observe(config.observe.frames, config.observe.points, config.observe.noise)
         with torch.no_grad():
-            report_evaluation(joined.surrogate(name), Path(data.test), observe, directory, console, None)
+            report_evaluation(joined.surrogate(name), Path(data.test), observe, directory, console,
+                              place.references(name))
     place.write_config(config, ADAPT_FILE)
     place.write_config(trained)  # last: until then adapt begins there again
     return 0

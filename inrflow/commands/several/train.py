@@ -12,7 +12,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from inrflow.commands.run_directory import EVALUATION_FILE, RunDirectory, report_evaluation, several
+from inrflow.commands.run_directory import (
+    EVALUATION_FILE,
+    REFERENCES_FILE,
+    RunDirectory,
+    fit_problem_references,
+    report_evaluation,
+    several,
+)
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.given_files import as_trajectories
@@ -58,7 +65,7 @@ def run_several(config: Config, place: RunDirectory, console: Console, resumed: 
             continue
         console.print(f"[bold]{name}[/bold]", highlight=False)
         try:
-            members[name] = train_physics(part, kept, console)
+            members[name] = train_physics(part, kept, directory / safe_name(name) / REFERENCES_FILE, console)
         except Interrupted:
             console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
             return INTERRUPTED
@@ -93,11 +100,16 @@ def part_of(config: Config, index: int, count: int) -> Config:
     return part
 
 
-def train_physics(config: Config, directory: Path, console: Console, trajectories: int | None = None) -> Surrogate:
-    """One physics, from the first trajectories of its file (None: all)."""
+def train_physics(
+    config: Config, directory: Path, references: Path, console: Console, trajectories: int | None = None
+) -> Surrogate:
+    """One physics, from the first trajectories of its file (None: all); its reference forecasts are written too."""
     directory.mkdir(parents=True, exist_ok=True)
     with TrajectoryFile(config.data.train) as file, Recorder(directory, console) as log:
-        return train(start_run(Problem.of(config, file, trajectories), log))
+        problem = Problem.of(config, file, trajectories)
+        surrogate = train(start_run(problem, log))
+        fit_problem_references(problem, references)
+    return surrogate
 
 
 def evaluate_all(
@@ -109,5 +121,5 @@ def evaluate_all(
     for name, path in tests.items():
         console.print(f"[bold]{name}[/bold]", highlight=False)
         reports[name] = report_evaluation(family.surrogate(name), Path(path), observe, directory / safe_name(name),
-                                          console, None)
+                                          console, RunDirectory(directory).references(name))
     write_json(directory / EVALUATION_FILE, {"physics": reports})
