@@ -97,7 +97,7 @@ def _config_rows(config: Config) -> Iterable[tuple[str, object]]:
 
 def _names(files: object) -> str:
     """One file, or several physics' files."""
-    return files if isinstance(files, str) else ", ".join(map(str, files))  # type: ignore[call-overload]
+    return files or "?" if isinstance(files, str | None) else ", ".join(map(str, files))  # type: ignore[call-overload]
 
 
 def _model_rows(surrogate: Surrogate) -> Iterable[tuple[str, object]]:

@@ -32,6 +32,12 @@ def test_an_unfinished_run_says_how_to_resume(tiny_run, tmp_path, inrflow_comman
     assert outcome.code == 0 and f"unfinished;continuewith:inrflowtrainresume={folder}" in text
 
 
+def test_settings_that_name_no_files_are_shown_as_such(tmp_path, inrflow_command):
+    (tmp_path / "config.yaml").write_text("")
+    outcome = inrflow_command("inspect", tmp_path)
+    assert outcome.code == 0 and "trained on" in outcome.out
+
+
 def candidate(recipe, words, error, floor=1e-6, **others):
     return {"recipe": recipe, "candidate": words, "code_size": 16, "memory": 0, "contexts": 0, "unknowns": 4352,
             "seconds": 1.25, "validation_error": error, "floor": floor, "taken": False, "why": "", **others}

@@ -78,6 +78,7 @@ _LATER = 10.0  # times the error: forecasts of later times that differ by so muc
 _STEPS_WITH_RATES = 64  # of an interval, at most
 _SETTLED = 0.3  # of the error at held-out points: what highest harmonics hold is less where these are not noise
 _OF_RATES, _OF_SECOND_ORDER = 0.35, 0.3  # of the time, for laws of second order; error from which first order's count
+_MOSTLY, _OF_FIRST = 0.1, 0.25  # misfit from which on, and time in which, laws of first order come before them
 _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of them; of the time, after which families are no more compared
 
@@ -158,12 +159,15 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     while wider and min(misfit for misfit, _ in found) > _UNEXPLAINED and effort() < pause:
         found.append(wider.pop(0)())
     lowest = min(misfit for misfit, _ in found)
-    if rates and lowest > _UNEXPLAINED:
+    ranked = [laws for _, laws in sorted(found, key=lambda pair: int(np.log2((pair[0] + 1e-99) / (lowest + 1e-99))))]
+    if rates and _UNEXPLAINED < lowest < _MOSTLY:  # fronts that frames hardly resolve are of first order
+        sought(ranked.pop(0), _OF_FIRST)
+    first = least()
+    if rates and lowest > _UNEXPLAINED and first > _UNEXPLAINED:
         scored += fit_second_order(Ground(place, boundary, codes, train, states, spread),
                                    partial(_judged, train, states, coarse, judge, most=_STEPS_WITH_RATES), lowest,
                                    start + _OF_RATES * seconds, units, say, min(found, key=lambda pair: pair[0])[1][0])
-    second = least() < _OF_SECOND_ORDER
-    ranked = [laws for _, laws in sorted(found, key=lambda pair: int(np.log2((pair[0] + 1e-99) / (lowest + 1e-99))))]
+    second = least() < min(_OF_SECOND_ORDER, first)
     deadline = start + (1 - _KEPT) * seconds
     with suppress(OutOfTime), effort.limited(lambda: bool(scored) and effort() > deadline):  # what is found is kept
         for number, laws in enumerate(() if second else chain(ranked, (one()[1] for one in wider))):

@@ -39,6 +39,7 @@ _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
 _HALVINGS, _LOST = 3, 0.5  # of steps, where forecasts diverge; share of these, beyond which a law is not taken
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
 _VERY_MANY = 1024  # codes, beside which modes of a few dozen trajectories are not looked for
+_RATED = 64  # trajectories whose rates tell how they go with codes
 _LEAST_NOISE, _LEAST_FREEDOM = 1e-14, 0.25
 
 
@@ -233,7 +234,13 @@ def _candidates(
     integrator = Integrator("etd", min(1.0, law.longest))
     train, validation, contexts, refit = codes.train, judged, None, None
     if law.has_rates:
-        train, validation = (with_rates(law, states) for states in (train, judged))
+        rated: tuple[CodeData, ...] = ()
+        with run.budget.part():
+            rated = tuple(with_rates(law, states) for states in (train.first(_RATED), judged))
+        if not rated:
+            run.log.say("the rates that a law needs were not found in the time: it is not taken")
+            return
+        train, validation = rated
         needed = frames_needed(size, memory)
         first = max(first, min(needed - 1, judged.codes.shape[1] - 2))
     if law.count:
@@ -241,7 +248,7 @@ def _candidates(
         every = torch.tensor(law.contexts)
         number = groups.validation if len(problem.validation) else groups.train()
         contexts = _contexts(every, number, field, integrator, validation)
-        train = with_contexts(train, size, every[groups.train()])
+        train = with_contexts(train, size, every[groups.train()[: len(train.codes)]])
         validation = with_contexts(validation, size, contexts)
 
         def refit() -> Refitted:

@@ -61,6 +61,31 @@ def test_fields_that_say_what_follows_have_no_rates() -> None:
     assert not found.has_rates and [term.written(["u"], ["x"]) for term in found.terms] == ["lap u"]
 
 
+def test_fronts_that_frames_hardly_resolve_are_of_first_order() -> None:
+    """Burgers by Fourier series, of fronts that move by their widths from frame to frame."""
+    n, viscosity, step, random = 96, 0.02, 0.05 / 160, np.random.default_rng(0)
+    k, kept = 1j * np.pi * np.arange(n // 2 + 1), np.arange(n // 2 + 1) < n // 3
+    x, half = np.arange(n) * 2 / n, np.exp(viscosity * k**2 * step / 2)
+    u = 1.6 * sum(random.standard_normal((16, 1)) * np.cos(np.pi * m * x + random.uniform(0, 6.3, (16, 1)))
+                  for m in (1, 2, 3))
+    z, frames = np.fft.rfft(u) * kept, []
+
+    def rate(z: np.ndarray) -> np.ndarray:
+        return kept * -k * np.fft.rfft(np.fft.irfft(z, n) ** 2) / 2
+
+    for index in range(7 * 160 + 1):
+        if index % 160 == 0:
+            frames.append(np.fft.irfft(z, n))
+        middle = half * (z + step / 2 * rate(z))
+        z = half**2 * z + step * half * rate(middle)
+    u = np.stack(frames, 1)[..., None]
+    found = fit_law(0.05 * np.arange(8), x[:, None], u / u.std(), Box([0.0], [2.0], ["periodic"]), seconds=4,
+                    rates=True, units=[u.std()])
+    assert not found.has_rates
+    line = dict(zip((term.written(["u"], ["x"]) for term in found.terms), found.theta[:, 0], strict=True))
+    np.testing.assert_allclose([line["lap u"], line["u du/dx"]], [viscosity, -u.std()], rtol=1e-4)
+
+
 def test_only_the_channel_whose_changes_nothing_explains_has_rates() -> None:
     """w' = u - 0.5 w beside the wave u, whose velocity is not observed."""
     x, fine = (np.arange(20)[:, None] + 0.5) / 20, 0.025 * np.arange(101)
