@@ -27,7 +27,10 @@ _STARTS_OF_ERRORS = 500  # of a block
 _PRIOR_STARTS = 50.0  # forecasts that agree with the iterated map, beside those that are made
 _CENTRED = 500.0  # frames that say that codes return to 0, their mean, beside those that there are
 _FRAMES_OF_LAG = 80  # for each beyond the first, with fewer frames folds choose it by chance
-_DETERMINED = 8.0  # frames for each coupled code and lag, at least: with fewer, folds choose these by chance
+FEW_FRAMES, _EACH, _FAR_BETTER = 120, 5.0, 0.7  # in fewer folds choose by chance: a code for each of so many is taken
+# unless another choice has so many times its error
+_DETERMINED = 8.0  # frames for each coupled code and lag, at least
+HALF_WAY, _LEAST_RIDGE = "half way to damped persistence", 1e-8  # a pull
 _ALIKE, _NEARLY, _AMPLE = 1.002, 1.0002, 50.0  # times the least error: does as well; from so many frames an unknown
 _WORSE, _PATIENCE = 1.01, 2  # times the least error, and sizes in a row that are worse: larger ones are not tried
 
@@ -35,7 +38,7 @@ _WORSE, _PATIENCE = 1.01, 2  # times the least error, and sizes in a row that ar
 @dataclass(frozen=True)
 class Choice:
     """size: codes r; lags: p; ridge, relative to the mean square of the codes; pull: what a strong ridge leaves, the
-    mean or damped persistence of each code."""
+    mean or damped persistence of each code; HALF_WAY: the mean of least squares and that."""
 
     size: int
     lags: int
@@ -177,13 +180,13 @@ class AutoregressionSearch:
         cross = sum(self.crosses[k][index, :size] for k in kept)
         assert isinstance(gram, Tensor) and isinstance(cross, Tensor)
         target = torch.zeros_like(cross)
-        if choice.pull == "damped":
+        if choice.pull != "mean":
             every = torch.arange(size)
             target[1 + every, every] = cross[1 + every, every] / gram[1 + every, 1 + every].clamp(min=1e-300)
-        damped = gram.clone()
+        damped, share = gram.clone(), 0.5 if choice.pull == HALF_WAY else 1.0
         damped.diagonal()[1:].add_(choice.ridge * gram.diagonal()[1 : size + 1].mean())
         damped.diagonal()[0].add_(_CENTRED)
-        weights = target + torch.linalg.solve(damped, cross - gram @ target)
+        weights = target + share * torch.linalg.solve(damped, cross - gram @ target)
         matrices = weights[1:].unflatten(0, (choice.lags, size)).transpose(1, 2).contiguous()
         if stable and (radius := float(torch.linalg.eigvals(companion(matrices)).abs().max())) > 1:
             matrices = matrices * radius ** -torch.arange(1.0, choice.lags + 1, dtype=matrices.dtype)[:, None, None]
@@ -261,7 +264,9 @@ class AutoregressionSearch:
         return damping, (total + _PRIOR_STARTS * torch.stack(later)) / (count + _PRIOR_STARTS)
 
     def search(self, sizes: tuple[int, ...] = _SIZES) -> Autoregression:
-        """The best choice, of equals the smallest, fitted to all blocks."""
+        """The best choice, of equals the smallest, fitted to all blocks; of few frames, whose blocks choose by chance,
+        half of what least squares add to damped persistence (Zellner's prior of the weight of the data), unless another
+        choice does far better."""
         room = max(1, int(len(self.codes) / _DETERMINED))
         most = min(self.codes.shape[1], room)
         errors: dict[Choice, Tensor] = {}
@@ -290,10 +295,19 @@ class AutoregressionSearch:
         much = _NEARLY if _AMPLE * least.size * least.lags <= len(self.codes) else _ALIKE
         alike = [choice for choice, value in now.items() if value <= much * now[least]]
         chosen = min(alike, key=lambda c: (c.size * c.lags, -c.ridge))
-        matrices, bias = self.fit(chosen, stable=True)
-        return Autoregression(
-            chosen, matrices, bias, self.decays()[chosen.size :], *self.held_out(chosen), errors[chosen]
-        )
+        if len(self.codes) < FEW_FRAMES:
+            count = max(1, min(self.codes.shape[1], round(len(self.codes) / _EACH), sizes[-1]))
+            half = Choice(count, self.lags[0], _LEAST_RIDGE, HALF_WAY)
+            errors[half] = self.errors(half)
+            now = scores(errors, usual)
+            chosen = half if now[chosen] > _FAR_BETTER * now[half] else chosen
+        return self.fitted(chosen, errors[chosen])
+
+    def fitted(self, choice: Choice, errors: Tensor | None = None) -> Autoregression:
+        """That of a choice, fitted to all blocks, whose `errors` are counted where they are not known."""
+        matrices, bias = self.fit(choice, stable=True)
+        errors = self.errors(choice) if errors is None else errors
+        return Autoregression(choice, matrices, bias, self.decays()[choice.size :], *self.held_out(choice), errors)
 
 
 class _Moments:

@@ -6,7 +6,7 @@ patterns between the points.
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,8 +15,7 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.autoregression import phases_of
 
-_BLOCKS = 5
-_PAYS = 0.999  # times the error that a further harmonic must reach
+_MOST_PERSISTENT = 0.95  # of noise: more is taken for cycles
 _MOST, _MOST_WITH_GAPS = 200, 60
 _ITERATIONS = 8  # of expectation maximisation
 _LEAST_NOISE = 1e-8  # share of the variance
@@ -36,6 +35,15 @@ class Cycle:
         """Values (T, M) at times t (T,)."""
         return _design(t, self.periods, self.harmonics) @ self.coefficients
 
+    def leading(self, counts: Sequence[int]) -> Cycle:
+        """The first harmonics of each period alone, without the periods of which none is left."""
+        rows, place = [0], 1
+        for most, count in zip(self.harmonics, counts, strict=True):
+            rows += [*range(place, place + count), *range(place + most, place + most + count)]
+            place += 2 * most
+        left = [(period, count) for period, count in zip(self.periods, counts, strict=True) if count]
+        return Cycle(self.coefficients[rows], tuple(p for p, _ in left), tuple(count for _, count in left))
+
 
 def _design(t: Tensor, periods: Sequence[float], harmonics: Sequence[int]) -> Tensor:
     return torch.cat([torch.ones(len(t), 1, dtype=torch.float64), phases_of(t, periods, harmonics)], 1)
@@ -51,32 +59,33 @@ def fit_cycle(t: Tensor, values: Tensor, periods: Sequence[float], harmonics: Se
     return Cycle(solved.T.contiguous(), tuple(periods), tuple(harmonics))
 
 
-def choose_cycle(t: Tensor, values: Tensor, cycles: Sequence[tuple[float, int]]) -> Cycle:
-    """The cycle whose fits forecast contiguous blocks that they were not fitted to best: harmonics are added to one
-    period after the other while they pay. cycles: periods and the most harmonics of each."""
-    harmonics = [0] * len(cycles)
-    periods = [period for period, _ in cycles]
-    edges = torch.linspace(0, len(t), _BLOCKS + 1).round().long().tolist()
-
-    def error(counts: Sequence[int]) -> float:
-        total, number = 0.0, 0
-        for low, high in itertools.pairwise(edges):
-            kept = torch.ones(len(t), dtype=torch.bool)
-            kept[low:high] = False
-            left = values[low:high] - fit_cycle(t[kept], values[kept], periods, counts)(t[low:high])
-            total += float(left.square().nansum())
-            number += int(torch.isfinite(left).sum())
-        return total / max(number, 1)
-
-    best = error(harmonics)
-    for place, (_, most) in enumerate(cycles):
-        for count in range(1, most + 1):
-            trial = [*harmonics[:place], count, *harmonics[place + 1 :]]
-            value = error(trial)
-            if value < _PAYS * best:
-                best, harmonics = value, trial
-    chosen = [place for place, count in enumerate(harmonics) if count]
-    return fit_cycle(t, values, [periods[i] for i in chosen], [harmonics[i] for i in chosen])
+def shrunk_cycle(t: Tensor, values: Tensor, cycles: Sequence[tuple[float, int]]) -> Cycle:
+    """Harmonics by least squares, each times the share of its power that noise would not give (James and Stein 1961),
+    all values together; noise is what they leave, a first-order autoregression at each value. cycles: periods and the
+    most harmonics of each; those after the last that keep a share are dropped."""
+    periods, most = [period for period, _ in cycles], [count for _, count in cycles]
+    cycle = fit_cycle(t, values, periods, most)
+    if not sum(most):
+        return cycle
+    left, count = values - cycle(t), torch.isfinite(values).sum(0)
+    pairs = (left[1:] * left[:-1]).nan_to_num(0.0).sum(0)
+    persistence = pairs / (left[:-1].square() * torch.isfinite(left[1:])).nansum(0).clamp(min=1e-300)
+    persistence = (persistence + (1 + 3 * persistence) / len(t)).clamp(0.0, _MOST_PERSISTENT)  # least squares are low
+    variance = left.square().nansum(0) / (count - len(cycle.coefficients)).clamp(min=1)
+    step, place, coefficients, kept = float(torch.diff(t).median()), 1, cycle.coefficients.clone(), []
+    for period, number in cycles:
+        last = 0
+        for k in range(1, number + 1):
+            turn = 2 * math.pi * k * step / period
+            density = (1 - persistence**2) / (1 - 2 * persistence * math.cos(turn) + persistence**2)
+            by_noise = 4 * variance * density / count.clamp(min=1)  # of a cosine and a sine
+            rows = [place + k - 1, place + number + k - 1]
+            share = 1 - float(by_noise.sum() / coefficients[rows].square().sum().clamp(min=1e-300))
+            coefficients[rows] *= max(share, 0.0)
+            last = k if share > 0 else last
+        kept.append(last)
+        place += 2 * number
+    return Cycle(coefficients, tuple(periods), tuple(most)).leading(kept)
 
 
 def left_out_anomalies(
@@ -86,7 +95,7 @@ def left_out_anomalies(
     for low, high in blocks:
         kept = torch.ones(len(t), dtype=torch.bool)
         kept[low:high] = False
-        other = fit_cycle(t[kept], values[kept], cycle.periods, cycle.harmonics)
+        other = shrunk_cycle(t[kept], values[kept], list(zip(cycle.periods, cycle.harmonics, strict=True)))
         yield cycle(t[low:high]) - other(t[low:high])
 
 

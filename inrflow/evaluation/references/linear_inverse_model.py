@@ -12,7 +12,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.cycles import cycles_of, regular_frames
 from inrflow.data.description import Description
 from inrflow.dynamics.fitting.autoregression import AutoregressionSearch
-from inrflow.dynamics.fitting.point_modes import Cycle, choose_cycle, principal_components
+from inrflow.dynamics.fitting.point_modes import Cycle, principal_components, shrunk_cycle
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.evaluation.references.base import Reference
 from inrflow.evaluation.references.training_data import coefficients, stacked
@@ -64,7 +64,7 @@ class LaggedInverseModel(Reference):
         deviation = (u - u.nanmean((0, 1))).square().nanmean((0, 1)).sqrt()
         scale = torch.where(deviation > 0, deviation, 1.0).nan_to_num(1.0)
         values = (u / scale).flatten(1)
-        cycle = choose_cycle(t, values, cycles_of(description, t.numpy()))
+        cycle = shrunk_cycle(t, values, cycles_of(description, t.numpy()))
         anomalies = torch.full((int(numbers[-1]) + 1, values.shape[1]), torch.nan, dtype=torch.float64)
         anomalies[numbers] = values - cycle(t)
         modes = principal_components(anomalies)

@@ -15,8 +15,11 @@ from inrflow.decoders.rbf_features import RadialFeatures
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.autoregression import (
+    FEW_FRAMES,
+    HALF_WAY,
     Autoregression,
     AutoregressionSearch,
+    Choice,
     blocks_of,
     errors_of_mean,
     lagged,
@@ -24,9 +27,9 @@ from inrflow.dynamics.fitting.autoregression import (
 from inrflow.dynamics.fitting.point_modes import (
     Cycle,
     PointModes,
-    choose_cycle,
     left_out_anomalies,
     principal_components,
+    shrunk_cycle,
 )
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, frames_needed, series_windows
@@ -48,7 +51,7 @@ _AROUND = 1.4  # times fewer or more codes, which all frames together may suppor
 _PHASE_VARIANCE = 0.5
 _CALIBRATED = 400  # windows
 _FRAMES_OF_CODE = 6.0  # at least, of a code that no other is forecast by
-_FEW_FRAMES, _ORIGINS, _LEADS = 120, (0.5, 0.6, 0.7, 0.8), 20  # whose spreads several origins tell; frames after each
+_ORIGINS, _LEADS = (0.5, 0.6, 0.7, 0.8), 20  # that tell spreads of few frames; frames after each
 _HELD, _WIDTH = 0.95, 1.959964  # shares of errors that intervals hold
 _LEAST_NOISE = 1e-3  # share of what one step adds to a value: points that codes hold in full are observed exactly
 
@@ -88,10 +91,11 @@ class SeriesRecipe:
         cycle = ", ".join(f"{count} harmonics of {period * problem.scale.unit:g}" for period, count in
                           zip(early.cycle.periods, early.cycle.harmonics, strict=True)) or "no cycle"
         error = float(early.regression.errors.mean()) * early.share
+        pull = choice.pull if choice.pull == HALF_WAY else f"ridge {choice.ridge:g} towards {choice.pull}"
         run.log.say(
-            f"series: {choice.size} of {early.codes} codes coupled, {choice.lags} lags, ridge {choice.ridge:g} towards "
-            f"{choice.pull}, {cycle}; left-out blocks are forecast with an error of {error:.2e} of the variance over "
-            f"leads 1 to {len(early.regression.errors)}"
+            f"series: {choice.size} of {early.codes} codes coupled, {choice.lags} lags, {pull}, {cycle}; left-out "
+            f"blocks are forecast with an error of {error:.2e} of the variance over leads 1 to "
+            f"{len(early.regression.errors)}"
         )
         decoder, unseen = early.decoder(problem)
         states = early.states(grid)
@@ -100,18 +104,7 @@ class SeriesRecipe:
         size = early.size
 
         def refit_decoder(surrogate: Surrogate) -> Surrogate:
-            whole = _Series.fitted(problem, grid, early)
-            surrogate = replace(surrogate, decoder=whole.decoder(problem)[0].float().eval(), field=whole.field())
-            states = whole.states(grid)
-            mean, covariance = state_prior(states, whole.prior(prior.noise), whole.size)
-            refitted = replace(
-                surrogate.prior, mean=mean, covariance=covariance, noise=prior.noise, process=whole.process()
-            )
-            refitted.farthest = max(refitted.farthest or 0.0, refitted.reach(states, whole.size))
-            if len(grid.t) < _FEW_FRAMES:
-                spread = _rolling(problem, grid)
-                refitted = replace(refitted, spread=spread, growth=torch.zeros_like(spread), least=1.0)
-            return replace(surrogate, prior=refitted)
+            return _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, early), prior.noise)
 
         prior = early.prior(early.left(grid, states, cut))
         unknowns = early.codes + choice.size * (1 + choice.lags * choice.size)
@@ -122,10 +115,33 @@ class SeriesRecipe:
             interpolation_error=unseen, refit_decoder=refit_decoder, calibrated=_CALIBRATED,
             ahead=True, innovations=early.process(),
             metadata={"symmetries": [], "series": {
-                "codes": early.codes, "coupled": choice.size, "lags": choice.lags, "cycle": cycle}},
+                "codes": early.codes, "cycle": cycle, "coupled": choice.size, "lags": choice.lags,
+                "ridge": choice.ridge, "pull": choice.pull}},
         )
         assert size == candidate.code_size
         yield candidate
+
+
+def continued_series(surrogate: Surrogate, problem: Problem) -> Surrogate:
+    """A surrogate of this recipe fitted to all frames of a problem in its units, as it had been chosen."""
+    grid, about = _grid(problem), surrogate.training["series"]
+    assert grid is not None
+    known = [about.get(name) for name in ("coupled", "lags", "ridge", "pull")]
+    choice = None if None in known else Choice(*known)
+    return _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, choice=choice), surrogate.prior.noise)
+
+
+def _refitted(surrogate: Surrogate, problem: Problem, grid: _Grid, whole: _Series, noise: Tensor) -> Surrogate:
+    """A surrogate whose decoder, dynamics and prior are those of a series of all frames; noise: (C,)."""
+    surrogate = replace(surrogate, decoder=whole.decoder(problem)[0].float().eval(), field=whole.field())
+    states = whole.states(grid)
+    mean, covariance = state_prior(states, whole.prior(noise), whole.size)
+    refitted = replace(surrogate.prior, mean=mean, covariance=covariance, noise=noise, process=whole.process())
+    refitted.farthest = max(refitted.farthest or 0.0, refitted.reach(states, whole.size))
+    if len(grid.t) < FEW_FRAMES:
+        spread = _rolling(problem, grid)
+        refitted = replace(refitted, spread=spread, growth=torch.zeros_like(spread), least=1.0)
+    return replace(surrogate, prior=refitted)
 
 
 @dataclass(frozen=True)
@@ -183,12 +199,14 @@ class _Series:
     share: float
 
     @classmethod
-    def fitted(cls, problem: Problem, grid: _Grid, before: _Series | None = None) -> _Series:
-        """Chosen by folds; with about as many codes as `before` has, where that is given."""
+    def fitted(
+        cls, problem: Problem, grid: _Grid, before: _Series | None = None, choice: Choice | None = None
+    ) -> _Series:
+        """Chosen by folds; with about as many codes as `before` has, or by a `choice`, where one is given."""
         values = grid.values.flatten(1)
         wanted = problem.config.dynamics.forcing
         found = [] if wanted is False else cycles_of(problem.description, problem.scale.external(grid.t).numpy())
-        cycle = choose_cycle(grid.t, values, [(period / problem.scale.unit, most) for period, most in found])
+        cycle = shrunk_cycle(grid.t, values, [(period / problem.scale.unit, most) for period, most in found])
         anomalies = values - cycle(grid.t)
         fixed = problem.config.decoder.code_size
         modes = principal_components(anomalies) if fixed is None else principal_components(anomalies, fixed)
@@ -198,7 +216,9 @@ class _Series:
         search = AutoregressionSearch(
             modes.codes, known, float(modes.noise.sum()), unseen=modes.codes + moved @ modes.patterns.T
         )
-        if fixed is not None:
+        if choice is not None:
+            regression = search.fitted(replace(choice, size=min(choice.size, modes.codes.shape[1])))
+        elif fixed is not None:
             regression = search.search((fixed,))
         elif before is not None:
             around = before.regression.choice.size

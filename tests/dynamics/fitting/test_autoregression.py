@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from inrflow.dynamics.fitting.autoregression import (
+    HALF_WAY,
     AutoregressionSearch,
     Choice,
     companion,
@@ -67,6 +68,25 @@ def test_growing_fits_are_scaled_to_the_unit_circle():
     z = z + 1e-3 * np.random.default_rng(2).standard_normal(z.shape)
     matrices, _ = search_of(z).fit(Choice(2, 1, 1e-9, "mean"), stable=True)
     assert float(torch.linalg.eigvals(companion(matrices)).abs().max()) <= 1 + 1e-9
+
+
+def test_few_frames_of_noise_are_forecast_half_way_between_least_squares_and_damped_persistence():
+    z = np.random.default_rng(8).standard_normal((60, 30)).cumsum(0)
+    z -= z.mean(0)
+    found = search_of(z).search()
+    assert found.choice == Choice(12, 1, found.choice.ridge, HALF_WAY)
+    past, now = z[:-1, :12], z[1:, :12]
+    exact = np.linalg.lstsq(past, now, rcond=None)[0].T
+    damped = np.diag((past * now).sum(0) / (past**2).sum(0))
+    matrices = search_of(z).fit(found.choice)[0]
+    assert matrices[0].numpy() == pytest.approx((exact + damped) / 2, abs=0.02)
+
+
+def test_few_frames_of_a_process_without_noise_are_chosen_by_blocks():
+    angle = np.outer(np.arange(60.0), [0.3, 0.7])
+    z = np.concatenate([np.cos(angle), np.sin(angle)], 1)
+    found = search_of(z).search()
+    assert found.choice.pull != HALF_WAY and float(found.errors.max()) < 1e-6
 
 
 def test_states_hold_the_past_and_know_where_it_was_seen():
