@@ -20,8 +20,8 @@ _PLAIN = np.isclose(_ENDS[:, 0], _ENDS[:, 1]) & np.isin(_ENDS[:, 0], (0.0, 0.5, 
 _WORTH = np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))  # mean logarithm of errors that unusual places must gain
 _UNLIKE = np.array([0.0, 0.0, 0.5, 0.5])  # the same that other conditions at one wall than at the other must gain
 _EQUAL, _ROUNDING = 1e-3, 1e-16  # relative difference of equal spacings; share of squares that is none
-_SHARE, _PARTS = 0.7, 3  # functions per point; every third one is left out in turn
-_LINES, _FEWEST = 200, 6  # lines of points looked at, at most; points along an axis
+_SHARES, _PARTS = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1), 3  # functions per point; every third one is left out in turn
+_FEWEST = 6  # points along an axis
 PAIRS = (NATURAL, HELD, f"{HELD}-{NATURAL}", f"{NATURAL}-{HELD}")  # conditions at both walls
 
 
@@ -54,8 +54,7 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
         if len(y) < _FEWEST or np.ptp(np.diff(y)) > _EQUAL * gap:
             return None
         lines = np.moveaxis(np.moveaxis(frames, 2 + j, -1), 1, 0).reshape(u.shape[3], -1, len(y))
-        lines = lines[:, np.random.default_rng(0).permutation(lines.shape[1])[:_LINES]]
-        errors = _missed(y, lines)
+        errors = _missed(y, np.stack([_patterns(own) for own in lines]))
         best = int((errors.min(1).mean(-1) + _WORTH).argmin())
         lower[j], upper[j] = y[0] - _ENDS[best, 0] * gap, y[-1] + _ENDS[best, 1] * gap
         for own, pair in zip(pairs, (errors[best] + _UNLIKE[:, None]).argmin(0), strict=True):
@@ -63,10 +62,21 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
     return Box(lower, upper, box.axes), pairs
 
 
+def _patterns(lines: np.ndarray) -> np.ndarray:
+    """Principal components (n, n) of lines (M, n), times what they hold, which miss as much as all lines do; zero
+    where they are no larger than noise makes them (Gavish and Donoho 2014, of unknown noise)."""
+    squares, vectors = np.linalg.eigh(lines.T @ lines)
+    some = squares[squares > _ROUNDING * squares[-1]]
+    ratio = len(some) / max(len(lines), lines.shape[1])
+    least = (0.56 * ratio**3 - 0.95 * ratio**2 + 1.82 * ratio + 1.43) ** 2 * np.median(some) if len(some) else 0.0
+    return np.sqrt(np.where(squares > least, squares, 0.0))[:, None] * vectors.T
+
+
 def _missed(y: np.ndarray, lines: np.ndarray) -> np.ndarray:
     """Logarithms (W, P, C) of relative errors at points y (n,), left out, of lines (C, M, n), with walls at `_ENDS` and
-    each pair of conditions there."""
-    n, reach, total = len(y), 1 + _ENDS.sum(1) / (len(y) - 1), np.zeros((len(_ENDS), len(PAIRS), len(lines)))
+    each pair of conditions there, of so many functions as miss least."""
+    n, reach = len(y), 1 + _ENDS.sum(1) / (len(y) - 1)
+    total = np.zeros((len(_SHARES), len(_ENDS), len(PAIRS), len(lines)))
     s = ((y - y[0]) / (y[-1] - y[0]) + _ENDS[:, :1] / (n - 1)) / reach[:, None]  # from 0 to 1 between the walls
     for row, pair in enumerate(PAIRS):
         first, last = (end == HELD for end in ends_of(pair))
@@ -75,9 +85,11 @@ def _missed(y: np.ndarray, lines: np.ndarray) -> np.ndarray:
         for part in range(_PARTS):
             hidden = np.arange(n) % _PARTS == part
             hidden[[0, -1]] = False
-            some = table[:, :, : max(int(_SHARE * (~hidden).sum()), 2)]
-            q, r = np.linalg.qr(some[:, ~hidden])
+            counts = [max(int(share * (~hidden).sum()), 2) for share in _SHARES]
+            q, r = np.linalg.qr(table[:, ~hidden, : counts[0]])
             within = np.swapaxes(q, 1, 2) @ lines[..., ~hidden].reshape(-1, (~hidden).sum()).T
-            left = some[:, hidden] @ np.linalg.solve(r, within) - lines[..., hidden].reshape(-1, hidden.sum()).T
-            total[:, row] += (left**2).sum(1).reshape(len(_ENDS), len(lines), -1).sum(2)
-    return np.log(total / ((lines**2).sum((1, 2)) + 1e-300) + _ROUNDING)
+            for sums, k in zip(total, counts, strict=True):
+                left = table[:, hidden, :k] @ np.linalg.solve(r[:, :k, :k], within[:, :k])
+                left -= lines[..., hidden].reshape(-1, hidden.sum()).T
+                sums[:, row] += (left**2).sum(1).reshape(len(_ENDS), len(lines), -1).sum(2)
+    return np.log(total.min(0) / ((lines**2).sum((1, 2)) + 1e-300) + _ROUNDING)

@@ -113,7 +113,7 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
     known, first = None, domains[0]
     if boundary is None and isinstance(first, Box) and bounded(first) and np.equal(some.x, some.x[:1]).all() and (
-            found := walled(first, some.x[0], some.u)) is not None:
+            found := walled(first, data.x[0], data.u)) is not None:
         (first, known), domains = found, [place for place in domains if not isinstance(place, Box)]
         domains.insert(0, first)
     bases: list[tuple[Domain, str]] = [(place, conditions(place, some.x, some.u, seed, known)) for place in domains
