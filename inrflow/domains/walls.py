@@ -21,7 +21,7 @@ _WORTH = np.where(_PLAIN, 0.0, np.where(_WHOLE, 0.2, 0.7))  # mean logarithm of 
 _UNLIKE = np.array([0.0, 0.0, 0.5, 0.5])  # the same that other conditions at one wall than at the other must gain
 _EQUAL, _ROUNDING = 1e-3, 1e-16  # relative difference of equal spacings; share of squares that is none
 _SHARES, _PARTS = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1), 3  # functions per point; every third one is left out in turn
-_FEWEST = 6  # points along an axis
+_FEWEST, _UNSURE = 6, 0.2  # points along an axis; share of the noise that is not known
 PAIRS = (NATURAL, HELD, f"{HELD}-{NATURAL}", f"{NATURAL}-{HELD}")  # conditions at both walls
 
 
@@ -54,7 +54,8 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
         if len(y) < _FEWEST or np.ptp(np.diff(y)) > _EQUAL * gap:
             return None
         lines = np.moveaxis(np.moveaxis(frames, 2 + j, -1), 1, 0).reshape(u.shape[3], -1, len(y))
-        errors = _missed(y, np.stack([_patterns(own) for own in lines]))
+        patterns, noise = zip(*map(_patterns, lines), strict=True)
+        errors = _missed(y, np.stack(patterns), np.array(noise))
         best = int((errors.min(1).mean(-1) + _WORTH).argmin())
         lower[j], upper[j] = y[0] - _ENDS[best, 0] * gap, y[-1] + _ENDS[best, 1] * gap
         for own, pair in zip(pairs, (errors[best] + _UNLIKE[:, None]).argmin(0), strict=True):
@@ -62,21 +63,24 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
     return Box(lower, upper, box.axes), pairs
 
 
-def _patterns(lines: np.ndarray) -> np.ndarray:
+def _patterns(lines: np.ndarray) -> tuple[np.ndarray, float]:
     """Principal components (n, n) of lines (M, n), times what they hold, which miss as much as all lines do; zero
-    where they are no larger than noise makes them (Gavish and Donoho 2014, of unknown noise)."""
+    where they are no larger than noise makes them (Gavish and Donoho 2014, of unknown noise). And the variance of noise
+    at a point that they all still have together."""
     squares, vectors = np.linalg.eigh(lines.T @ lines)
     some = squares[squares > _ROUNDING * squares[-1]]
     ratio = len(some) / max(len(lines), lines.shape[1])
     least = (0.56 * ratio**3 - 0.95 * ratio**2 + 1.82 * ratio + 1.43) ** 2 * np.median(some) if len(some) else 0.0
-    return np.sqrt(np.where(squares > least, squares, 0.0))[:, None] * vectors.T
+    kept = squares > least
+    noise = squares[~kept].sum() / len(lines) / max(len(some) - kept.sum(), 1)
+    return np.sqrt(np.where(kept, squares, 0.0))[:, None] * vectors.T, float(noise * kept.sum())
 
 
-def _missed(y: np.ndarray, lines: np.ndarray) -> np.ndarray:
+def _missed(y: np.ndarray, lines: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Logarithms (W, P, C) of relative errors at points y (n,), left out, of lines (C, M, n), with walls at `_ENDS` and
-    each pair of conditions there, of so many functions as miss least."""
+    each pair of conditions there, of so many functions as miss least, beyond what noise (C,) of the points makes."""
     n, reach = len(y), 1 + _ENDS.sum(1) / (len(y) - 1)
-    total = np.zeros((len(_SHARES), len(_ENDS), len(PAIRS), len(lines)))
+    total, made = np.zeros((len(_SHARES), len(_ENDS), len(PAIRS), len(lines))), np.zeros((len(_SHARES), len(lines)))
     s = ((y - y[0]) / (y[-1] - y[0]) + _ENDS[:, :1] / (n - 1)) / reach[:, None]  # from 0 to 1 between the walls
     for row, pair in enumerate(PAIRS):
         first, last = (end == HELD for end in ends_of(pair))
@@ -88,8 +92,10 @@ def _missed(y: np.ndarray, lines: np.ndarray) -> np.ndarray:
             counts = [max(int(share * (~hidden).sum()), 2) for share in _SHARES]
             q, r = np.linalg.qr(table[:, ~hidden, : counts[0]])
             within = np.swapaxes(q, 1, 2) @ lines[..., ~hidden].reshape(-1, (~hidden).sum()).T
+            made += np.outer(hidden.sum() * (1 + np.array(counts) / (~hidden).sum()), noise) / len(PAIRS)
             for sums, k in zip(total, counts, strict=True):
                 left = table[:, hidden, :k] @ np.linalg.solve(r[:, :k, :k], within[:, :k])
                 left -= lines[..., hidden].reshape(-1, hidden.sum()).T
                 sums[:, row] += (left**2).sum(1).reshape(len(_ENDS), len(lines), -1).sum(2)
-    return np.log(total.min(0) / ((lines**2).sum((1, 2)) + 1e-300) + _ROUNDING)
+    beyond = np.maximum(total - made[:, None, None], _UNSURE * made[:, None, None]).min(0)
+    return np.log(beyond / ((lines**2).sum((1, 2)) + 1e-300) + _ROUNDING)

@@ -73,13 +73,17 @@ def calibrate(
 
 
 def factors_of(whole: Errors, some: Errors, held: float = _HELD) -> tuple[float, float, float]:
-    """Spread, growth and inflation of one channel, of windows observed at all and at some of their points."""
+    """Spread, growth and inflation of one channel, of windows observed at all and at some of their points.
+
+    White noise of the values hides smaller errors, but what first states lack is known then: no less than that, and no
+    inflation.
+    """
     width = NormalDist().inv_cdf((1 + held) / 2)
     inflation, growth = 0.0, _growth(whole.scaled(width), whole.lead, whole.number, held)
-    some = some.select(some.codes > _NEGLIGIBLE * some.rest)
+    some = some.select((some.codes > _NEGLIGIBLE * some.rest) & (some.white == 0))
     for _ in range(_ROUNDS if len(some.number) >= _FEWEST_VALUES else 1):
         spread = quantile_of_others(whole.scaled(width, growth, inflation), whole.number, held)
-        spread = min(max(spread, _LEAST), _MOST)
+        spread = min(max(spread, 1.0 if bool((whole.white > 0).any()) else _LEAST), _MOST)
         if len(some.number) >= _FEWEST_VALUES:
             wanted = 2 * some.scaled(spread * width, growth).clamp_min(1e-30).log() / some.ratio.log()
             inflation = min(max(quantile_of_others(wanted, some.number, held), -_POWER), _POWER)
@@ -89,13 +93,15 @@ def factors_of(whole: Errors, some: Errors, held: float = _HELD) -> tuple[float,
 @dataclass
 class Errors:
     """Absolute errors (B,) of forecasts of one channel, variances (B,) that the codes' covariance gives, and of the
-    rest, before any calibration; times (B,) after the last observation, and numbers (B,) of trajectories."""
+    rest, before any calibration; times (B,) after the last observation, and numbers (B,) of trajectories; variances
+    (B,) of white noise of the values that they are compared with."""
 
     error: Tensor
     codes: Tensor
     rest: Tensor
     lead: Tensor
     number: Tensor
+    white: Tensor
 
     @property
     def ratio(self) -> Tensor:
@@ -103,17 +109,18 @@ class Errors:
         return 1 + self.codes / self.rest
 
     def scaled(self, width: float = 1.0, growth: float = 0.0, inflation: float = 0.0) -> Tensor:
-        """Errors (B,) in half widths of intervals, in units of the deviation."""
-        std = (self.codes + self.rest).sqrt() * width * (1 + self.lead) ** growth * self.ratio ** (inflation / 2)
-        return self.error / std
+        """Errors (B,) in half widths of intervals, in units of the deviation, of which so much is in an interval as
+        is where white noise widens it, too."""
+        std = (self.codes + self.rest).sqrt() * (1 + self.lead) ** growth * self.ratio ** (inflation / 2)
+        return ((self.error / width).square() - self.white).clamp(min=0).sqrt() / std
 
     def of(self, channel: int) -> Errors:
         """Known errors (B,) of one channel of all of them (B, C)."""
-        error, codes, rest = (part[:, channel] for part in (self.error, self.codes, self.rest))
+        error, codes, rest, white = (part[:, channel] for part in (self.error, self.codes, self.rest, self.white))
         known = torch.isfinite(error) & torch.isfinite(codes)
         known = known.nonzero()[:, 0]
         known = known[:: max(1, len(known) // _VALUES)]
-        return Errors(error[known], codes[known], rest[known], self.lead[known], self.number[known])
+        return Errors(error[known], codes[known], rest[known], self.lead[known], self.number[known], white[known])
 
     def select(self, rows: Tensor) -> Errors:
         """Some of them."""
@@ -220,7 +227,7 @@ def _errors(
     usable = (torch.isfinite(first.u).flatten(1).sum(1) >= _FEWEST).nonzero()[:, 0]
     if not len(usable):
         none = torch.empty(0, channels, dtype=torch.float64)
-        return Errors(none, none, none, none[:, 0], none[:, 0])
+        return Errors(none, none, none, none[:, 0], none[:, 0], none)
     batch = batch.select(usable)
     known = None if context is None else context.select(usable)
     estimate = surrogate.estimate(first.select(usable), context=known)
@@ -232,8 +239,10 @@ def _errors(
     errors = (predicted.mean - surrogate.normalisation.apply(batch.u)).double().abs()
     total = predicted.std.double().square()
     widening = (surrogate.widening(estimate).square() * estimate.factor)[:, None, None, None]
-    rest = torch.minimum((surrogate.prior.noise * widening).expand(total.shape), total)
+    rest = torch.minimum((surrogate.prior.rest * widening).expand(total.shape), total)
+    white = (surrogate.prior.noise - surrogate.prior.rest).expand(total.shape)
     lead = (surrogate.scale.internal(batch.t) - estimate.last[:, None]).clamp(min=0)[..., None]
     number = usable.double()[:, None, None]
-    return Errors(*(part.flatten(0, 2) for part in (errors, total - rest, rest)),
-                  *(part.expand(errors.shape[:3]).flatten() for part in (lead, number)))
+    lead, number = (part.expand(errors.shape[:3]).flatten() for part in (lead, number))
+    errors, codes, rest, white = (part.flatten(0, 2) for part in (errors, total - rest, rest, white))
+    return Errors(errors, codes, rest, lead, number, white)

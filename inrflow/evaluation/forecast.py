@@ -115,7 +115,7 @@ def _with_residual(
 
 
 def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor, inner: Tensor, x: Tensor) -> Tensor:
-    """Standard deviation (S, T, N, C), in normalised units, of observations around the values of an affine decoder.
+    """Standard deviation (S, T, N, C), in normalised units, of the field around the values of an affine decoder.
 
     Args:
         states: (S, T, n).
@@ -128,7 +128,8 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
     result = result.masked_fill(torch.isnan(inner)[..., None, None], float("nan"))
     widening, factor = surrogate.widening(estimate)[:, None, None, None], estimate.factor[:, None, None, None]
     lead = (inner - estimate.last[:, None])[..., None]
-    return prior.std(result, factor, x, lead) * widening
+    louder = False if estimate.louder is None else estimate.louder[:, None, None, None]
+    return prior.std(result, factor, x, lead, louder) * widening
 
 
 def _by_ensemble(surrogate: Surrogate, estimate: StateEstimate, inner: Tensor, x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior, g
 
 _STEADY = 1e-8  # of the largest variance: covariances that change less have settled
 _HIDDEN = 3  # further passes where first rates are hidden
-_SURPRISING = 4.0  # variance factor above which noise is looked for
+_SURPRISING, _QUIET = 4.0, 0.5  # variance factors above which noise is looked for, and below which there is less
 
 
 def assimilate(
@@ -145,10 +145,12 @@ def assimilate(
                 gained = (*gained[:3], later)
             else:
                 covariances[k] = later
+    quieter = quadratic < _QUIET * count
     if dynamics.integrator.method == "etd":  # a law's errors do not shrink with what smooth first frames leave
         quadratic = torch.maximum(quadratic, count)
     kept = [c for c in covariances if c is not None] if covariance else None
-    found = StateEstimate(window.t, torch.stack(means, 1), kept, quadratic, count, gains=gains[::-1] if kept else None)
+    found = StateEstimate(window.t, torch.stack(means, 1), kept, quadratic, count, gains=gains[::-1] if kept else None,
+                          quieter=quieter)
     return found if earlier is None else earlier.joined(found)
 
 
@@ -223,7 +225,8 @@ def assimilate_noisy(
     encoder: Encoder | None = None,
     context: ContextPrior | None = None,
 ) -> StateEstimate:
-    """As `assimilate`, with white observation noise estimated from the window where it exceeds that of training.
+    """As `assimilate`, with white observation noise estimated from the window where it exceeds that of training, or
+    without that of training where the window has clearly less.
 
     Where values are delayed, or parts of the state hidden, and the dynamics are not linear, further passes linearise
     around the states of the one before (iterated smoother, Bell 1994).
@@ -231,8 +234,15 @@ def assimilate_noisy(
     largest evidence, each with its own. Covariances and `factor` do not count this noise: it is not in the field.
     Thousands of independent codes have an ensemble instead of covariances.
     """
+    if prior.white is not None:
+        estimate = assimilate_noisy(decoder, dynamics, replace(prior, white=None), window, covariance, encoder, context)
+        if estimate.quieter is None or not len(rows := estimate.quieter.nonzero()[:, 0]):
+            return estimate
+        known = None if context is None else context.select(rows)
+        other = assimilate_noisy(decoder, dynamics, prior.quiet, window.select(rows), covariance, encoder, known)
+        return replace(estimate.replaced(rows, other), quieter=estimate.quieter)
     if prior.covariance.dim() == 1:
-        return assimilate_ensemble(decoder, dynamics, prior, window, covariance, context, _SURPRISING)
+        return assimilate_ensemble(decoder, dynamics, prior, window, covariance, context, _SURPRISING, _QUIET)
     estimate = assimilate(decoder, dynamics, prior, window, covariance, encoder=encoder, context=context)
     around = None
     hidden = dynamics.field.state_size > decoder.code_size + dynamics.field.context_size and window.u.shape[1] > 1
@@ -263,23 +273,8 @@ def assimilate_noisy(
             decoder, dynamics, noisy, window.select(rows), covariance, encoder=encoder, context=known,
             around=None if around is None else around[rows],
         )
-        estimate = _merged(estimate, other, rows)
-    return estimate
-
-
-def _merged(estimate: StateEstimate, other: StateEstimate, rows: Tensor) -> StateEstimate:
-    """The estimate with the trajectories `rows` replaced by those of another."""
-    covariances = None
-    if estimate.covariance is not None and other.covariance is not None:
-        covariances = []
-        for old, new in zip(estimate.covariance, other.covariance, strict=True):
-            if len(rows) < len(estimate.mean):
-                old = old.expand(len(estimate.mean), -1, -1).clone()
-                old[rows] = new.expand(len(rows), -1, -1)
-            covariances.append(old if len(rows) < len(estimate.mean) else new)
-    mean, quadratic, count = estimate.mean.clone(), estimate.quadratic.clone(), estimate.count.clone()
-    mean[rows], quadratic[rows], count[rows] = other.mean, other.quadratic, other.count
-    return StateEstimate(estimate.t, mean, covariances, quadratic, count)
+        estimate = estimate.replaced(rows, other)
+    return replace(estimate, louder=added > 0)
 
 
 def _motion(dynamics: Dynamics, window: TrajectoryBatch, states: Tensor, size: int) -> AffineMotion | None:

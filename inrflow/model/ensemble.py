@@ -44,8 +44,10 @@ class Ensemble:
         self.states = dynamics.field.state_size  # codes, and rates of some of them
         self.rated = rated_codes(dynamics.field, self.states - self.size)
 
-    def estimate(self, window: TrajectoryBatch, members: bool, context: ContextPrior | None) -> StateEstimate:
-        """States of a window of frames (S, K); `window.t` in internal units, values normalised. Draws if `members`."""
+    def estimate(self, window: TrajectoryBatch, members: bool, context: ContextPrior | None, quiet: float = 0.0
+                 ) -> StateEstimate:
+        """States of a window of frames (S, K); `window.t` in internal units, values normalised. Draws if `members`.
+        Windows whose variance factor is below `quiet` have less noise than is expected."""
         codes, first, draws = self.prior.codes(self.size), window.first_frames(1), MEMBERS if members else 0
         draws = max(draws, MEMBERS * (window.u.shape[1] > 1))
         mean = encode(self.decoder, first, codes)[:, 0]
@@ -76,7 +78,7 @@ class Ensemble:
             drawn = torch.cat([drawn, constant[1][:, None].expand(-1, frames, -1, -1)], -1)
         # A law's errors do not shrink with what smooth first frames leave: no less than expected.
         return StateEstimate(window.t, states, None, torch.maximum(quadratic, count), count,
-                             members=drawn if members else None)
+                             members=drawn if members else None, quieter=quadratic < quiet * count)
 
     def _drawn(self, frame: TrajectoryBatch, codes: GaussianPrior, draws: int) -> Tensor:
         """Draws (S or 1, M, Z) of the errors of codes encoded from one frame (S, 1); a 1 where all see the same."""
@@ -185,9 +187,9 @@ class Ensemble:
 
 
 def assimilate_ensemble(decoder: Decoder, dynamics: Dynamics, prior: StatePrior, window: TrajectoryBatch, members: bool,
-                        context: ContextPrior | None, surprising: float) -> StateEstimate:
+                        context: ContextPrior | None, surprising: float, quiet: float) -> StateEstimate:
     """States of a window, with white noise estimated where innovations are `surprising` times those expected."""
-    estimate = Ensemble(decoder, dynamics, prior).estimate(window, members, context)
+    estimate = Ensemble(decoder, dynamics, prior).estimate(window, members, context, quiet)
     rows = (estimate.factor > surprising).nonzero()[:, 0]
     if not len(rows):
         return estimate
@@ -196,9 +198,7 @@ def assimilate_ensemble(decoder: Decoder, dynamics: Dynamics, prior: StatePrior,
         some = rows[added == level]
         noisy = Ensemble(decoder, dynamics, replace(prior, noise=prior.noise + level))
         other = noisy.estimate(window.select(some), members, None if context is None else context.select(some))
-        for name in ("mean", "quadratic", "count", "members"):
-            if (value := getattr(estimate, name)) is not None:
-                value[some] = getattr(other, name)
+        estimate = estimate.replaced(some, replace(other, louder=torch.ones(len(some), dtype=torch.bool)))
     return estimate
 
 

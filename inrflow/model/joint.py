@@ -82,6 +82,9 @@ class JointPosterior:
         dtype = next(model.decoder.parameters()).dtype
         self.std = model.prior.std(variance, factor, self.x.to(dtype), lead) * widening
         grown = model.prior.spread_at(lead) * factor.sqrt() * widening
+        if estimate.louder is not None and bool(estimate.louder[0]):  # as in `StatePrior.std`
+            more = variance.sqrt() > self.std
+            self.std, grown = torch.where(more, variance.sqrt(), self.std), torch.where(more, 1.0, grown)
         self.codes = grown / self.std  # factors that turn decoded deviations of states into shares of all
         self.own: list[Tensor | None] = [None] * model.decoder.channels
         conditioned = None if estimate.residual is None else estimate.residual[0]

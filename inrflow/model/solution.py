@@ -327,7 +327,8 @@ class Solution(Shown):
         model, prior = self.surrogate, self.surrogate.prior
         inner, std = model.scale.internal(times), None
         if variance is not None:
-            std = prior.std(variance, self.estimate.factor[0], x, inner - self.estimate.last[0])
+            louder = self.estimate.louder is not None and self.estimate.louder[0]
+            std = prior.std(variance, self.estimate.factor[0], x, inner - self.estimate.last[0], louder)
             std = std * model.widening(self.estimate)[0]
         if self.estimate.residual is not None and (conditioned := self.estimate.residual[0]) is not None:
             mean, std = conditioned.combined(mean, std, inner, x)

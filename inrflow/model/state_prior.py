@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,8 @@ class StatePrior:
     Attributes:
         mean: (n,) and covariance: (n, n) of a state at the start of a trajectory; or (n,), the variances of so many
             independent codes that an ensemble carries their spread.
-        noise: (C,) variance of an observed value around the decoded one, normalised units.
+        noise: (C,) variance of an observed value around the decoded one, normalised units; white: (C,) what of it is
+            noise of the observed values and not in the field, None: not known.
         process: (n,) variance that the vector field's error adds to a state per internal unit of time.
         spread: (C,) factors that make standard deviations agree with held-out forecasts, and
         growth: (C,) the powers of 1 + lead with which they grow, lead in internal units; None: not at all.
@@ -46,6 +47,7 @@ class StatePrior:
     growth: Tensor | None = None
     inflation: Tensor | None = None
     least: float = 0.0
+    white: Tensor | None = None
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
@@ -80,18 +82,31 @@ class StatePrior:
         """
         return self.spread if self.growth is None else self.spread * (1 + lead.clamp(min=0)[..., None]) ** self.growth
 
-    def std(self, variance: Tensor, factor: Tensor, x: Tensor, lead: Tensor) -> Tensor:
-        """Standard deviation (..., N, C) of values at x (..., N, d) around decoded ones, normalised units.
+    @property
+    def rest(self) -> Tensor:
+        """(C,) variance that codes leave of the field itself."""
+        return self.noise if self.white is None else self.noise - self.white
+
+    @property
+    def quiet(self) -> StatePrior:
+        """The prior of windows whose values are not noisy."""
+        return replace(self, noise=self.rest, white=None)
+
+    def std(self, variance: Tensor, factor: Tensor, x: Tensor, lead: Tensor, louder: Tensor | bool = False) -> Tensor:
+        """Standard deviation (..., N, C) of the field at x (..., N, d) around decoded values, normalised units.
 
         Args:
             variance: (..., N, C) that the covariance of the state gives.
             factor: broadcastable to it, `StateEstimate.factor` of the trajectory.
             lead: times (..., N or 1) as in `spread_at`.
+            louder: broadcastable, `StateEstimate.louder`: the variance stems from noise found in the window, of which
+                forecasts that calibrate knew nothing; they do not shrink it.
         """
-        own = variance.clamp(min=0) + self.noise
-        total = own * factor.clamp(min=self.least) * self.spread_at(lead).square()
+        variance, spread = variance.clamp(min=0), self.spread_at(lead).square()
+        total = (variance + self.rest) * factor.clamp(min=self.least) * spread
         if self.inflation is not None:
-            total = total * (own / self.noise) ** self.inflation
+            total = total * (1 + variance / self.noise) ** self.inflation
+        total = torch.where(torch.as_tensor(louder), torch.maximum(total, variance), total)
         return (total if self.unseen is None else total + self.unseen(x)).sqrt()
 
     def context(self, size: int) -> ContextPrior:
@@ -136,6 +151,7 @@ class StateEstimate:
         members: (S, K, M, n) draws of the states from their posterior, in place of `covariance` where codes are many.
         gains: K - 1 tensors (S or 1, n, n), of the smoother from each frame's successor to it; None where the estimate
             cannot go on.
+        louder, quieter: (S,) whether the window has clearly more noise, or less, than training data; None: no.
     """
 
     t: Tensor
@@ -146,6 +162,8 @@ class StateEstimate:
     residual: list[Conditioned | None] | None = None
     members: Tensor | None = None
     gains: list[Tensor] | None = None
+    louder: Tensor | None = None
+    quieter: Tensor | None = None
 
     def joined(self, later: StateEstimate) -> StateEstimate:
         """With later frames, the first of which is the last of these: what they tell of it is carried back by the
@@ -168,7 +186,27 @@ class StateEstimate:
         return StateEstimate(
             torch.cat([self.t, later.t[:, 1:]], 1), torch.cat([mean, later.mean[:, 1:]], 1),
             covariance + later.covariance[1:], later.quadratic, later.count, gains=self.gains + later.gains,
+            louder=later.louder, quieter=later.quieter,
         )
+
+    def replaced(self, rows: Tensor, other: StateEstimate) -> StateEstimate:
+        """The estimate with those of some trajectories in place of its own; the filter cannot go on from it."""
+        covariances = None
+        if self.covariance is not None and other.covariance is not None:
+            covariances = []
+            for old, new in zip(self.covariance, other.covariance, strict=True):
+                if len(rows) < len(self.mean):
+                    old = old.expand(len(self.mean), -1, -1).clone()
+                    old[rows] = new.expand(len(rows), -1, -1)
+                covariances.append(old if len(rows) < len(self.mean) else new)
+        values: dict[str, Any] = {}
+        for name in ("mean", "quadratic", "count", "members", "louder"):
+            own, new = getattr(self, name), getattr(other, name)
+            if own is not None or new is not None:
+                own = torch.zeros(len(self.mean), dtype=torch.bool) if own is None else own.clone()
+                own[rows] = False if new is None else new
+                values[name] = own
+        return replace(self, covariance=covariances, gains=None, **values)
 
     @property
     def known(self) -> bool:
@@ -200,9 +238,9 @@ class StateEstimate:
         """The estimates of some of the trajectories."""
         some = None if self.covariance is None else [c[rows] if len(c) > 1 else c for c in self.covariance]
         residual = None if self.residual is None else self.residual[rows]
-        members = None if self.members is None else self.members[rows]
-        return StateEstimate(
-            self.t[rows], self.mean[rows], some, self.quadratic[rows], self.count[rows], residual, members)
+        members, louder, quieter = (None if a is None else a[rows] for a in (self.members, self.louder, self.quieter))
+        return StateEstimate(self.t[rows], self.mean[rows], some, self.quadratic[rows], self.count[rows], residual,
+                             members, None, louder, quieter)
 
 
 def lift(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,8 @@ from inrflow.training.problem import Problem
 from inrflow.training.recorder import Tried
 
 _KNOWN_CONTEXT = 1e-12  # variance of a context that is taken as known
+_NOISY, _MOST_WHITE = 1e-4, 0.99  # share of the variance that makes values noisy; of what codes leave, white noise
+_LOOKED_AT, _ALIKE = 16, 0.1  # trajectories; correlation of what codes leave of frames that tells that it is no noise
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,47 @@ class Candidate:
         if self.innovations is not None:
             return self.innovations
         unseen = self.validation.since(self.first)
-        process = calibrated_process_noise(self.field, self.integrator, unseen, self.code_prior.independent)
+        process = calibrated_process_noise(self.field, self.integrator, unseen, self.code_prior.independent,
+                                           self._uncertain)
         if self.context_size:
             process[-self.context_size :] = 0.0
         return process
+
+    @cached_property
+    def white(self) -> Tensor | None:
+        """What (C,) of the noise of the code prior is noise of the training values alone; None where they have none.
+
+        The share of it that is in all frames, those too that codes fit best, where what codes leave of a frame says
+        nothing about the next.
+        """
+        size, source = self.code_size, self.problem.source
+        if not (self.decoder.affine and len(self.problem.validation)) or source.time_bins is not None or not bool(
+                (self.code_prior.noise > _NOISY).any()):
+            return None
+        batch = source.batch(self.problem.train[:_LOOKED_AT])
+        dtype = next(self.decoder.parameters()).dtype
+        codes = self.states.codes[: len(batch.u), : batch.u.shape[1], :size]
+        with torch.no_grad():
+            left = (batch.u - self.decoder(batch.x.to(dtype), codes.to(dtype))).double()
+        squares = left.square().nanmean(2).nanmedian(0).values  # (T, C)
+        after = (left[:, 1:] * left[:, :-1]).nanmean((0, 1, 2)) / left.square().nanmean((0, 1, 2))
+        unsure = 2 * (math.pi / left[:, 0, :, 0].numel()) ** 0.5  # twice the standard error of a median
+        share = ((1 + unsure) * squares.amin(0) / squares.mean(0)).clamp(max=_MOST_WHITE) * (after.abs() < _ALIKE)
+        white = share * self.code_prior.noise.double()
+        return white if bool((white > _NOISY).any()) else None
+
+    @property
+    def _uncertain(self) -> Tensor | None:
+        """Variances (n,) that noise of the training values gives states; None where they have none."""
+        if self.white is None:
+            return None
+        with torch.no_grad():
+            x = self.problem.source.batch(self.problem.train[:1]).x[0, 0]
+            basis = self.decoder.basis(x.to(next(self.decoder.parameters()).dtype))[1].double()
+        prior = self.code_prior.truncated(self.code_size)
+        variance = prior.covariance if prior.independent else prior.covariance.diagonal()
+        known = (basis.square().sum(0) / prior.noise[:, None]).sum(0)
+        return torch.nn.functional.pad(1 / (1 / variance + known), (0, self.states.codes.shape[-1] - self.code_size))
 
     @property
     def judged(self) -> np.ndarray:

@@ -78,6 +78,7 @@ def assemble(candidate: Candidate, states: CodeData | None = None) -> Surrogate:
     prior = StatePrior(
         mean, covariance, noise if problem.noise is None else noise + problem.noise, candidate.process,
         torch.ones(len(problem.description.channels), dtype=torch.float64), candidate.interpolation_error,
+        white=candidate.white,
     )
     memory = states.codes.shape[-1] - size - contexts
     return problem.surrogate(

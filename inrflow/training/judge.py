@@ -15,7 +15,7 @@ from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate
 from inrflow.training.complete import assemble
-from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, MORE_UNKNOWNS, ROUNDING
+from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, MORE_UNKNOWNS, ROUNDING, WHITE
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder
 
@@ -91,8 +91,11 @@ class Judge:
 
 
 def explains(error: float, floor: float) -> bool:
-    """Whether a law explains the data: its error is near what the basis leaves, or near rounding."""
-    return error < max(EXPLAINED * floor, ROUNDING * 1e-3)
+    """Whether a law explains the data: its error is near what the basis leaves, or near rounding.
+
+    Where the basis leaves much, noise perhaps, no more than a little is to be missed beyond it.
+    """
+    return error < max(min(EXPLAINED * floor, floor + WHITE), ROUNDING * 1e-3)
 
 
 def rollout_error(

@@ -28,6 +28,14 @@ def test_walls_are_found_where_changes_vanish_or_are_level(places: tuple[float, 
     assert pairs == [["held"], ["natural"]]
 
 
+@pytest.mark.parametrize("noise", [0.01, 0.05])
+def test_noise_of_the_values_does_not_hide_walls(noise: float) -> None:
+    box, x, u = _between_plates(0.5, 0.5, 40)
+    found = walled(box, x, u + noise * u.std((0, 1, 2)) * np.random.default_rng(1).standard_normal(u.shape))
+    assert found is not None and found[1] == [["held"], ["natural"]]
+    np.testing.assert_allclose([found[0].lower[0], found[0].upper[0]], [0, 1], atol=0.5 / 40)
+
+
 def test_scattered_points_and_missing_values_tell_no_walls() -> None:
     box, x, u = _between_plates(0.5, 0.5, 20)
     assert walled(box, x + 0.01 * np.sin(37 * x), u) is None

@@ -210,10 +210,26 @@ def test_windows_of_few_points_tell_how_intervals_grow_with_the_uncertainty_of_c
         number = torch.arange(float(trajectories)).repeat_interleave(values)
         codes, rest = (torch.full_like(number, value).double() for value in (codes, 1.0))
         std = 0.5 * ((codes + rest) * (1 + codes / rest) ** 0.2).sqrt()
-        return Errors((std * normal(len(number), seed=seed)).abs(), codes, rest, torch.zeros_like(rest), number)
+        return Errors((std * normal(len(number), seed=seed)).abs(), codes, rest, torch.zeros_like(rest), number,
+                      torch.zeros_like(rest))
 
     spread, growth, inflation = factors_of(errors(2.0, 1), errors(1000.0, 2))
     assert (spread, growth, inflation) == (pytest.approx(0.5, rel=0.05), 0.0, pytest.approx(0.2, abs=0.03))
+
+
+def test_white_noise_of_the_values_is_no_error_of_the_field():
+    number = torch.arange(40.0).repeat_interleave(500)
+    codes, rest, white = (torch.full_like(number, value).double() for value in (3.0, 0.5, 4.0))
+    std = (1.5**2 * (codes + rest) + white).sqrt()
+    errors = Errors((std * normal(len(number), seed=4)).abs(), codes, rest, torch.zeros_like(rest), number, white)
+    assert factors_of(errors, errors) == (pytest.approx(1.5, rel=0.05), 0.0, 0.0)
+
+
+@pytest.mark.parametrize("added", [0.0, 0.3])
+def test_windows_without_the_noise_of_training_and_louder_ones_have_intervals_of_their_own(surrogate, added):
+    noisy = replace(surrogate, prior=replace(surrogate.prior, noise=NOISE + 0.1, white=torch.full((2,), 0.1).double()))
+    batch = truth(surrogate)  # whose values have none of the white noise that those of training had
+    assert coverage(forecast_errors(noisy, batch, POINTS, added)) == pytest.approx(0.9, abs=0.06)
 
 
 def test_the_quantile_of_few_trajectories_holds_its_share_of_a_new_one():

@@ -22,7 +22,7 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.candidate import Score
 from inrflow.training.complete import assemble, state_prior
 from inrflow.training.judge import diverging, explains, integration_step, rollout_error
-from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, margins
+from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, WHITE, margins
 from inrflow.training.parts.codes import copies_for
 from inrflow.training.parts.linear import candidate_sizes, linear_field
 
@@ -54,6 +54,10 @@ def test_process_noise_is_the_variance_that_a_unit_of_time_adds():
     found = process_noise(field(), FINE, states(noise=0.04, count=1000))
     np.testing.assert_allclose(found, [0.04, 0.04], rtol=0.1)
     assert float(process_noise(field(), FINE, states()).max()) < 1e-10
+    seen = states(noise=0.04, count=1000)
+    seen.codes += 0.3 * torch.randn(seen.codes.shape, generator=torch.Generator().manual_seed(5)).to(seen.codes)
+    apart = process_noise(field(), FINE, seen, torch.full((seen.codes.shape[-1],), 0.09).double())
+    torch.testing.assert_close(apart, found.to(apart), rtol=0.2, atol=0.0)
 
 
 def test_process_noise_that_explains_rollouts_already_stays():
@@ -245,7 +249,8 @@ def test_forecasts_that_diverge_have_an_infinite_error(run):
 
 
 def test_a_law_explains_the_data_at_a_few_times_what_the_basis_leaves_or_near_rounding():
-    assert explains(0.99 * EXPLAINED * 1e-3, 1e-3) and not explains(1.01 * EXPLAINED * 1e-3, 1e-3)
+    assert explains(0.99 * EXPLAINED * 1e-5, 1e-5) and not explains(1.01 * EXPLAINED * 1e-5, 1e-5)
+    assert explains(2e-2 + 0.9 * WHITE, 2e-2) and not explains(2e-2 + 1.1 * WHITE, 2e-2)  # noise explains no more
     assert explains(0.9e-9, 0.0) and not explains(1.1e-9, 0.0)
 
 

@@ -145,8 +145,12 @@ def _doublings(gap: float) -> int:
     return max(0, math.ceil(math.log2(gap / _SHORT))) if gap > _SHORT and math.isfinite(gap) else 0
 
 
-def process_noise(field: VectorField, integrator: Integrator, states: CodeData) -> Tensor:
-    """Variance (n,) that one unit of time adds, from one-step forecasts of states the field was not fitted to."""
+def process_noise(field: VectorField, integrator: Integrator, states: CodeData, uncertain: Tensor | None = None
+                  ) -> Tensor:
+    """Variance (n,) that one unit of time adds, from one-step forecasts of states the field was not fitted to.
+
+    uncertain: variance (n,) of these states, of which both ends of a step have their share.
+    """
     total = torch.zeros(states.codes.shape[-1], dtype=torch.float64)
     count = 0
     for k in range(0, states.codes.shape[1] - 1, 1 + states.codes.shape[1] // _TRANSITIONS):
@@ -156,19 +160,31 @@ def process_noise(field: VectorField, integrator: Integrator, states: CodeData) 
         with torch.no_grad():
             end = integrator(field, states.codes[rows, k], states.t[rows, k : k + 2], check=False)[:, 1]
         gap = (states.t[rows, k + 1] - states.t[rows, k])[:, None]
-        total += ((states.codes[rows, k + 1] - end).square() / gap).nan_to_num(0.0).sum(0)
+        squares = (states.codes[rows, k + 1] - end).square()
+        if uncertain is not None:
+            moved = _moved(field, integrator, states.codes[rows, k], states.t[rows, k : k + 2], uncertain)[:, 1]
+            squares = squares - uncertain - (moved - end).square()
+        total += (squares / gap).nan_to_num(0.0).sum(0)
         count += len(rows)
-    return total / max(count, 1)
+    return (total / max(count, 1)).clamp(min=0)
+
+
+def _moved(field: VectorField, integrator: Integrator, start: Tensor, t: Tensor, uncertain: Tensor) -> Tensor:
+    """Paths (S, T, n) from states (S, n) that random errors of variances (n,) are added to."""
+    random = torch.Generator().manual_seed(0)
+    drawn = torch.randn(start.shape, generator=random, dtype=uncertain.dtype).to(start)
+    with torch.no_grad():
+        return integrator(field, start + drawn * uncertain.sqrt().to(start), t, check=False)
 
 
 def calibrated_process_noise(
-    field: VectorField, integrator: Integrator, unseen: CodeData, many: bool = False
+    field: VectorField, integrator: Integrator, unseen: CodeData, many: bool = False, uncertain: Tensor | None = None
 ) -> Tensor:
     """As `process_noise`, scaled so that the spread it predicts for whole rollouts is that of their errors.
 
     many: so many states that the spread is that of a few disturbed flights instead of a covariance.
     """
-    process = process_noise(field, integrator, unseen)
+    process = process_noise(field, integrator, unseen, uncertain)
     rows = unseen.observed.all(1).nonzero()[: 4 if many else 32, 0]
     if not len(rows) or unseen.codes.shape[1] < 3 or not bool((process > 0).any()):
         return process
@@ -179,10 +195,13 @@ def calibrated_process_noise(
         return process
     steps = min(unseen.codes.shape[1] - 1, 20)
     spreads = (_disturbed if many else _linearised)(dynamics, path[:, : steps + 1], times)
+    moved = path if uncertain is None else _moved(field, integrator, start, times, uncertain)
     predicted, actual = 0.0, 0.0
     for k, spread in enumerate(spreads):
         predicted += spread
         actual += float((unseen.codes[rows, k + 1] - path[:, k + 1]).square().sum(1).mean())
+        if uncertain is not None:
+            actual -= float(uncertain.sum() + (moved[:, k + 1] - path[:, k + 1]).square().sum(1).nan_to_num(0.0).mean())
     return process * min(max(actual / max(predicted, 1e-300), 0.1), 1e3)
 
 

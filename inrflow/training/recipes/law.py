@@ -309,10 +309,14 @@ def _noise(law: Law, x: np.ndarray, u: np.ndarray) -> np.ndarray:
 
     The median: where a shock forms in some of them, it is no noise of the others.
     """
-    left = [np.nanmean((values - law.decode(law.encode(one, values), one)) ** 2, axis=(0, 1))
-            for one, values in zip(x[:16], u[:16], strict=True)]
-    freedom = max(_LEAST_FREEDOM, 1 - law.codes.variance.size / u.shape[2] / u.shape[3])
-    return np.maximum(np.median(left, axis=0) / freedom, _LEAST_NOISE)
+    left = []
+    for one, values in zip(x[:16], u[:16], strict=True):
+        codes, spread = law.codes.encode(one, values)
+        count = law.codes.harmonics.components * np.isfinite(values[0]).sum(0).clip(1)
+        freedom = 1 - (1 - spread / law.codes.variance).sum(1) / count
+        left.append(np.nanmean((values - law.codes.decode(codes, one)) ** 2, axis=(0, 1))
+                    / np.maximum(_LEAST_FREEDOM, freedom))
+    return np.maximum(np.median(left, axis=0), _LEAST_NOISE)
 
 
 def _written(law: Law, problem: Problem) -> list[str]:
