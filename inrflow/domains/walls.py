@@ -54,7 +54,8 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
         if len(y) < _FEWEST or np.ptp(np.diff(y)) > _EQUAL * gap:
             return None
         lines = np.moveaxis(np.moveaxis(frames, 2 + j, -1), 1, 0).reshape(u.shape[3], -1, len(y))
-        patterns, noise = zip(*map(_patterns, lines), strict=True)
+        free = max(lines.shape[1] * (later.shape[1] - 1) // later.shape[1], 1)
+        patterns, noise = zip(*(_patterns(own, free) for own in lines), strict=True)
         errors = _missed(y, np.stack(patterns), np.array(noise))
         best = int((errors.min(1).mean(-1) + _WORTH).argmin())
         lower[j], upper[j] = y[0] - _ENDS[best, 0] * gap, y[-1] + _ENDS[best, 1] * gap
@@ -63,16 +64,16 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
     return Box(lower, upper, box.axes), pairs
 
 
-def _patterns(lines: np.ndarray) -> tuple[np.ndarray, float]:
+def _patterns(lines: np.ndarray, free: int) -> tuple[np.ndarray, float]:
     """Principal components (n, n) of lines (M, n), times what they hold, which miss as much as all lines do; zero
-    where they are no larger than noise makes them (Gavish and Donoho 2014, of unknown noise). And the variance of noise
-    at a point that they all still have together."""
+    where they are no larger than noise makes them (Gavish and Donoho 2014, of unknown noise), of which `free` lines
+    are independent. And the variance of noise at a point that they all still have together."""
     squares, vectors = np.linalg.eigh(lines.T @ lines)
-    some = squares[squares > _ROUNDING * squares[-1]]
-    ratio = len(some) / max(len(lines), lines.shape[1])
-    least = (0.56 * ratio**3 - 0.95 * ratio**2 + 1.82 * ratio + 1.43) ** 2 * np.median(some) if len(some) else 0.0
+    some = squares[-free:]
+    ratio = len(some) / max(free, lines.shape[1])
+    least = (0.56 * ratio**3 - 0.95 * ratio**2 + 1.82 * ratio + 1.43) ** 2 * max(np.median(some), 0.0)
     kept = squares > least
-    noise = squares[~kept].sum() / len(lines) / max(len(some) - kept.sum(), 1)
+    noise = max(squares[~kept].sum(), 0.0) / free / max(len(some) - kept.sum(), 1)
     return np.sqrt(np.where(kept, squares, 0.0))[:, None] * vectors.T, float(noise * kept.sum())
 
 

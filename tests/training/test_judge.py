@@ -55,8 +55,8 @@ def test_process_noise_is_the_variance_that_a_unit_of_time_adds():
     np.testing.assert_allclose(found, [0.04, 0.04], rtol=0.1)
     assert float(process_noise(field(), FINE, states()).max()) < 1e-10
     seen = states(noise=0.04, count=1000)
-    seen.codes += 0.3 * torch.randn(seen.codes.shape, generator=torch.Generator().manual_seed(5)).to(seen.codes)
-    apart = process_noise(field(), FINE, seen, torch.full((seen.codes.shape[-1],), 0.09).double())
+    seen.codes += 0.2 * torch.randn(seen.codes.shape, generator=torch.Generator().manual_seed(5)).to(seen.codes)
+    apart = process_noise(field(), FINE, seen, torch.full((seen.codes.shape[-1],), 0.04).double())
     torch.testing.assert_close(apart, found.to(apart), rtol=0.2, atol=0.0)
 
 
