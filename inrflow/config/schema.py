@@ -230,6 +230,8 @@ class ExploreConfig:
     data: TestDataConfig = field(default_factory=TestDataConfig)
     observe: int | None = setting(None, "First frames of a trajectory that are assimilated. null: as many as a "
                                   "forecast needs.", least=1)
+    others: list[str] = setting([], "Further runs on the same system, such as those of a sweep over recipes, to "
+                                    "be chosen as the model in the page.")
     port: int = setting(5006, "Of 127.0.0.1, to which alone the page is served. 0: any that is free.", least=0,
                         most=65535)
     show: bool = setting(True, "Open the page in the browser.")

@@ -11,6 +11,7 @@ from small_surrogates import law, seen
 
 from inrflow import Surrogate
 from inrflow.commands.explore.answers import ERROR, RATE, SPREAD, VALUE, Explored
+from inrflow.commands.run_directory import RunDirectory
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.errors import UserError
@@ -67,6 +68,32 @@ def test_series_hold_an_interval_and_what_was_observed_nearby(explored):
     series = explored.series("0", frames.x[5] + 1e-3, 1)
     assert (series["low"] < series["middle"]).all() and (series["middle"] < series["high"]).all()
     assert np.array_equal(series["seen"], frames.u[:, 5, 1]) and series["t"][-1] > frames.t[-1]
+
+
+def test_other_runs_and_reference_forecasts_take_the_place_of_the_model(tiny_run):
+    other = Surrogate.load(tiny_run.run)
+    other.normalisation.scale *= 2  # another model
+    references = RunDirectory(tiny_run.run).references()
+    shown = Explored(Surrogate.load(tiny_run.run), tiny_run.test, None, None, {"half": other}, references)
+    window, last = shown.box, shown.solution("1")[1].t[shown.observe - 1]
+    own = shown.view("1", 0.3, 0, VALUE, window).values
+    shown.model = "half"
+    assert not np.allclose(shown.view("1", 0.3, 0, VALUE, window).values, own)
+    assert {"this run", "half", "persistence", "POD + DMD"} <= set(shown.models)
+    shown.model = shown.models["persistence"]
+    frames = shown._observed("1")[1]
+    assert last < frames.t[-1]
+    for later in (last + 0.07, frames.t[-1]):
+        kept = shown.view("1", later, 1, VALUE, window)
+        assert np.array_equal(kept.places, frames.x) and np.array_equal(kept.values, frames.u[shown.observe - 1, :, 1])
+    missed = shown.view("1", frames.t[-1], 1, ERROR, window)
+    np.testing.assert_allclose(missed.values, frames.u[shown.observe - 1, :, 1] - frames.u[-1, :, 1], atol=1e-6)
+    series = shown.series("1", frames.x[5], 1)
+    assert np.array_equal(series["low"], series["high"]) and series["middle"][-1] == frames.u[shown.observe - 1, 5, 1]
+    with pytest.raises(UserError, match="points of the data alone"):
+        shown.view("1", 0.3, 0, SPREAD, window)
+    shown.model = "pod_dmd"
+    assert np.isfinite(shown.view("1", frames.t[-1] + 0.1, 0, VALUE, window).values).all()
 
 
 def test_a_table_is_assimilated_and_a_wrong_or_large_one_refused(explored, tiny_run, monkeypatch):
@@ -128,6 +155,11 @@ def test_a_person_drags_time_clicks_zooms_and_gives_a_table(tiny_run, tmp_path):
             canvas = page.locator("canvas").first.bounding_box()
             page.mouse.click(canvas["x"] + 200, canvas["y"] + 150)
             page.mouse.wheel(0, -600)
+            page.get_by_label("model").select_option("persistence")
+            page.wait_for_selector("text=persistence, at the points of the data", timeout=20_000)
+            if folder := os.environ.get("SCREENSHOTS"):
+                page.screenshot(path=f"{folder}/explore_persistence.png")
+            page.get_by_label("model").select_option("this run")
             page.set_input_files("input[type=file]", str(tmp_path / "mine.csv"))
             page.wait_for_selector("text=mine.csv is assimilated and shown as table 1", timeout=30_000)
             if folder := os.environ.get("SCREENSHOTS"):

@@ -36,6 +36,8 @@ def run(arguments: list[str]) -> int:
         raise UserError(f"the trajectories to show are in {path}, which is no file of the project's schema; give "
                         "data.test=FILE (inrflow convert writes one)")
     surrogate = at_home(surrogate, Path(path), console)
-    explored = Explored(surrogate, Path(path), config.observe, place.json(CANDIDATES_FILE))
+    others = {other: at_home(load_run(other, config.device, config.physics, str(path)), Path(path), console)
+              for other in config.others}
+    explored = Explored(surrogate, Path(path), config.observe, place.json(CANDIDATES_FILE), others, place.references())
     serve(explored, config.port, config.show, console)
     return 0

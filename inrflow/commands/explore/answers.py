@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.data.formats.tables import read_observations
@@ -16,6 +17,7 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.observations import Frames, Observations
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import require_channels
+from inrflow.evaluation.references.base import References, title_of
 from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
 
@@ -23,6 +25,7 @@ MOST_BYTES = 20_000_000  # of a table that is given
 _CELLS, _LINE, _SERIES = 100, 400, 160  # of an image along each axis, of a line, of times of a series
 _KEPT = 8  # solutions
 VALUE, ERROR, SPREAD, RATE = "value", "error", "spread", "d/dt"
+OWN = "this run"
 
 
 @dataclass(frozen=True)
@@ -39,21 +42,34 @@ class View:
 class Explored:
     """A run and the trajectories of a file, assimilated from their first frames when they are asked for.
 
-    observe: number of first frames that are assimilated; None: as many as a forecast needs.
+    observe: number of first frames that are assimilated; None: as many as a forecast of any model needs. others:
+    further runs of the same system by their names, and `references` of the run: what else may be shown in place of its
+    model.
     """
 
     def __init__(
-        self, surrogate: Surrogate, path: Path, observe: int | None = None, candidates: dict[str, Any] | None = None
+        self, surrogate: Surrogate, path: Path, observe: int | None = None, candidates: dict[str, Any] | None = None,
+        others: dict[str, Surrogate] | None = None, references: References | None = None,
     ) -> None:
         self.surrogate, self.path, self.about = surrogate, path, surrogate.description
-        self.candidates = candidates
-        self.observe = surrogate.window if observe is None else observe
+        self.candidates, self._references = candidates, references
+        self._runs = {OWN: surrogate, **(others or {})}
+        self.observe = max(one.window for one in self._runs.values()) if observe is None else observe
         with TrajectoryFile(path, check=False) as file:
-            require_channels(surrogate, file, "a file of the same system")
+            for one in self._runs.values():
+                require_channels(one, file, "a file of the same system")
             self.trajectories = file.trajectories
         self.on_sphere = self.about.geometry == "sphere"
-        self._known: dict[str, tuple[Solution, Frames]] = {}
-        self.tables: list[str] = []
+        self._seen: dict[str, tuple[Observations, Frames]] = {}
+        self._known: dict[tuple[str, str], Solution] = {}
+        self._forecasts: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+        self.model, self.tables = OWN, list[str]()
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Titles and keys of what forecasts: the run, others beside it, and its reference forecasts."""
+        fitted = [] if self._references is None else self._references.fitted
+        return {name: name for name in self._runs} | {title_of(name): name for name in fitted}
 
     @property
     def names(self) -> list[str]:
@@ -75,23 +91,49 @@ class Explored:
         """Lowest and highest coordinates (2, 1 or 2) of the picture at first."""
         if not self.on_sphere:
             return self.surrogate.box[:, :2]
-        _, frames = self.solution(self.names[0])
+        _, frames = self._observed(self.names[0])
         lonlat = xyz_to_lonlat(frames.x.reshape(-1, 3))
         return np.stack([lonlat.min(0), lonlat.max(0)])
 
-    def solution(self, name: str) -> tuple[Solution, Frames]:
-        """The solution of a trajectory, and all that was observed of it."""
-        if name not in self._known:
+    def _observed(self, name: str) -> tuple[Observations, Frames]:
+        """What is assimilated of a trajectory, and all that was observed of it."""
+        if name not in self._seen:
             with TrajectoryFile(self.path, check=False) as file:
                 frames = file.read(int(name))
             first = slice(0, self.observe)
             x = frames.x if frames.x.ndim == 2 else frames.x[first]
-            self._keep(name, Observations(frames.t[first], x, frames.u[first]), frames)
-        return self._known[name]
+            self._seen[name] = Observations(frames.t[first], x, frames.u[first]), frames
+        return self._seen[name]
 
-    def _keep(self, name: str, observations: Observations, frames: Frames) -> None:
-        solution = self.surrogate.assimilate(observations)
-        self._known = {**dict(list(self._known.items())[1 - _KEPT:]), name: (solution, frames)}
+    def solution(self, name: str) -> tuple[Solution, Frames]:
+        """The solution of a trajectory by the chosen run, and all that was observed of it."""
+        observations, frames = self._observed(name)
+        key = (self.model, name)
+        if key not in self._known:
+            solution = self._runs[self.model].assimilate(observations)
+            self._known = {**dict(list(self._known.items())[1 - _KEPT:]), key: solution}
+        return self._known[key], frames
+
+    def _reference(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Times (T,) of the frames of a trajectory and of usual steps after them, and values (T, N, C) of the chosen
+        reference forecast then, at the points of the data."""
+        key = (self.model, name)
+        if key not in self._forecasts:
+            observations, frames = self._observed(name)
+            seen = observations.frames()
+            if seen.x.ndim == 3 or self._references is None:
+                raise UserError("reference forecasts are for points that stay where they are; choose a run")
+            _, stop, unit = self.span(name)
+            later = frames.t[frames.t > seen.t[-1]]
+            last = float(later[-1] if len(later) else seen.t[-1])
+            times = np.concatenate([seen.t, later, np.arange(1, 1 + round((stop - last) / unit)) * unit + last])
+            one = References(self._references.points, {self.model: self._references.fitted[self.model]})
+            values = one.forecast(torch.as_tensor(times)[None], torch.as_tensor(seen.x)[None, None],
+                                  torch.as_tensor(seen.u)[None])
+            if not values:
+                raise UserError(f"{title_of(self.model)} does not apply to this trajectory; choose another model")
+            self._forecasts[key] = times, values[self.model][0].numpy()
+        return self._forecasts[key]
 
     def assimilate(self, name: str, table: bytes) -> str:
         """The name under which a table of observations, given as a file's content, is shown from now on.
@@ -109,13 +151,14 @@ class Explored:
                 raise UserError(str(error).replace(str(path), name)) from error
         label = f"table {len(self.tables) + 1}"
         observations = next(iter(found.values()))
-        self._keep(label, observations, observations.frames())
+        self._seen[label] = observations, observations.frames()
+        self.solution(label) if self.model in self._runs else None
         self.tables.insert(0, label)
         return label
 
     def span(self, name: str) -> tuple[float, float, float]:
         """First time of a trajectory, the last that is offered, and the usual step."""
-        _, frames = self.solution(name)
+        _, frames = self._observed(name)
         start, unit = float(frames.t[0]), self.surrogate.scale.unit
         last = max(float(frames.t[-1]), start + self.surrogate.horizon)
         return start, last + max(0.5 * (last - start), 4 * unit), unit
@@ -123,9 +166,9 @@ class Explored:
     def view(self, name: str, t: float, channel: int, quantity: str, window: np.ndarray) -> View:
         """A quantity at a time, on a grid (a line in one dimension) over a window (2, 1 or 2) of the picture; errors at
         the places of the frame nearest in time."""
-        solution, frames = self.solution(name)
-        if quantity == ERROR:
-            return self._errors(solution, frames, t, channel)
+        if self.model not in self._runs or quantity == ERROR:
+            return self._at_points(name, t, channel, quantity)
+        solution, _ = self.solution(name)
         lines = [np.linspace(low, high, _LINE if window.shape[1] == 1 else _CELLS) for low, high in window.T]
         places = np.stack(np.meshgrid(*lines, indexing="xy"), -1).reshape(-1, len(lines))
         x = self._points(places)
@@ -145,25 +188,44 @@ class Explored:
         return View(places, np.where(outside, np.nan, values), shape,
                     "beyond the time span of training: an extrapolation" if beyond else "")
 
-    def _errors(self, solution: Solution, frames: Frames, t: float, channel: int) -> View:
+    def _at_points(self, name: str, t: float, channel: int, quantity: str) -> View:
+        """Errors of the frame nearest in time, or values of a reference forecast, at the points of the data."""
+        _, frames = self._observed(name)
         nearest = int(np.abs(frames.t - t).argmin())
+        moment = float(frames.t[nearest]) if quantity == ERROR else t
         x = frames.x if frames.x.ndim == 2 else frames.x[nearest]
+        if quantity not in (VALUE, ERROR):
+            raise UserError(f"{title_of(self.model)} gives values at the points of the data alone; choose {VALUE} or "
+                            f"{ERROR}, or a run as the model")
+        if self.model in self._runs:
+            values = self.solution(name)[0](moment, x)[:, channel]
+        else:
+            times, every = self._reference(name)
+            at = int(np.abs(times - moment).argmin())
+            values = every[at, :, channel]
+        if quantity == VALUE:
+            return View(self._places(x), values, None,
+                        f"{title_of(self.model)}, at the points of the data and t = {times[at]:.6g}")
         seen = np.isfinite(frames.u[nearest, :, channel])
-        values = solution(float(frames.t[nearest]), x[seen])[:, channel] - frames.u[nearest, seen, channel]
-        return View(self._places(x[seen]), values, None, f"errors of the frame at t = {frames.t[nearest]:.6g}")
+        return View(self._places(x[seen]), values[seen] - frames.u[nearest, seen, channel], None,
+                    f"errors of the frame at t = {moment:.6g}")
 
     def series(self, name: str, place: np.ndarray, channel: int) -> dict[str, np.ndarray]:
         """Times, quantiles (low, middle, high) of a channel at a place of the picture, and times and values that were
         observed at the nearest place."""
-        solution, frames = self.solution(name)
+        _, frames = self._observed(name)
         start, stop, _ = self.span(name)
         times = np.linspace(start, stop, _SERIES)
         x = self._points(np.asarray(place, np.float64)[None])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            low, middle, high = solution.quantiles(times, np.repeat(x, len(times), 0))[..., channel]
         every = frames.x if frames.x.ndim == 3 else frames.x[None]
         near = ((every - x) ** 2).sum(-1).argmin(-1)
+        if self.model not in self._runs:
+            times, values = self._reference(name)
+            low = middle = high = values[:, near[0], channel]
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                low, middle, high = self.solution(name)[0].quantiles(times, np.repeat(x, len(times), 0))[..., channel]
         observed = frames.u[np.arange(len(frames.t)), np.broadcast_to(near, len(frames.t)), channel]
         return {"t": times, "low": low, "middle": middle, "high": high, "seen_t": frames.t, "seen": observed}
 

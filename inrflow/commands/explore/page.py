@@ -49,6 +49,7 @@ class Page:
         name = str(explored.names[0])
         start, stop, step = explored.span(name)
         self.trajectory = pn.widgets.Select(name="trajectory", options=explored.names, value=name)
+        self.model = pn.widgets.Select(name="model", options=explored.models, value=explored.model)
         self.channel = pn.widgets.Select(name="channel", options=list(about.channels))
         self.quantity = pn.widgets.Select(name="shown", options=explored.quantities)
         self.time = pn.widgets.FloatSlider(name="time", start=start, end=stop, value=start, step=step / 20,
@@ -60,10 +61,11 @@ class Page:
         for widget in (self.channel, self.quantity):
             widget.param.watch(lambda _: self.refresh(), "value")
         self.time.param.watch(lambda _: self.show(), "value")
+        self.model.param.watch(lambda _: self.refresh(), "value")
         self.trajectory.param.watch(lambda _: self._chosen(), "value")
         self.file.param.watch(lambda _: self._given(), "value")
         self.layout = pn.Row(
-            pn.Column(f"## {_words(about.name)}", self.trajectory, self.channel, self.quantity,
+            pn.Column(f"## {_words(about.name)}", self.trajectory, self.model, self.channel, self.quantity,
                       pn.pane.Markdown("observations to assimilate (CSV):"), self.file,
                       pn.pane.HTML(_of_model(explored), width=300), width=320),
             pn.Column(self.time, pn.pane.Bokeh(self.picture), self.said, pn.pane.Bokeh(self.curve), self.took),
@@ -125,6 +127,7 @@ class Page:
     def show(self) -> None:
         """Draw the picture at the chosen time."""
         began = time.perf_counter()
+        self.explored.model = str(self.model.value)
         try:
             view = self.explored.view(str(self.trajectory.value), self._time, self._number, str(self.quantity.value),
                                       self.window)
@@ -162,6 +165,7 @@ class Page:
 
     def show_series(self) -> None:
         """Draw the series at the place that was clicked last."""
+        self.explored.model = str(self.model.value)
         try:
             series = self.explored.series(str(self.trajectory.value), self.place, self._number)
         except UserError as error:
