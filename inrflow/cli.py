@@ -140,9 +140,20 @@ def _check(name: str, arguments: list[str]) -> None:
         settings = resolve(name, SCHEMAS[name], [item for item in arguments if "=" in item or name != "convert"])
         if getattr(settings, "run", None) is not None:
             require_run(settings.run)
-        files = sum("=" not in item for item in arguments)
-        if name == "convert" and files < 2:
-            raise UserError(f"{files} files are given; expected SOURCE TARGET, or several sources and a TARGET")
+        files = [item for item in arguments if "=" not in item]
+        if name == "convert" and len(files) < 2:
+            raise UserError(f"{len(files)} files are given; expected SOURCE TARGET, or several sources and a TARGET")
+        data = getattr(settings, "data", None)
+        given = {f"data.{key}": getattr(data, key, None) for key in ("train", "test")}
+        _require_files(given if name != "convert" else {"": files[:-1]})
+
+
+def _require_files(given: dict[str, str | list[str] | None]) -> None:
+    """Raise UserError where files, by the settings that name them, do not exist."""
+    for key, value in given.items():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, str) and not os.path.exists(path) and not set(path) & set("*?["):
+                raise UserError(f"{key}{'=' if key else ''}{path} does not exist; check the name and the folder")
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

@@ -134,6 +134,9 @@ def test_bad_test_data_is_one_clear_line(kind, data, tiny_run, elsewhere, inrflo
     (("convert", "data.h5"), "expected SOURCE TARGET"),
     (("generate",), "pde is missing"),
     (("train", "seed=${oc.env:HOME}"), "not looked up"),
+    (("train", "seed=0,1"), "seed=0,1 gives several values; add --multirun"),
+    (("train", "data.train=nowhere.nc"), "data.train=nowhere.nc does not exist"),
+    (("convert", "nowhere.nc", "a.h5"), "nowhere.nc does not exist"),
 ])
 def test_wrong_arguments_are_one_clear_line(arguments, said, data, elsewhere, inrflow_command):
     if arguments[0] == "train" and not any("data.train" in item for item in arguments):

@@ -5,20 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from inrflow.commands.query import answer_path
-from inrflow.commands.run_directory import load_run
+from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import ForecastConfig
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import dates_to_numbers, number_to_date, parse_units
+from inrflow.data.formats.calendar import dates_to_numbers, parse_units
+from inrflow.data.formats.continued import Places, on_grid
 from inrflow.data.formats.tables import PointTable, PointWriter, read_observations, read_points
-from inrflow.data.observations import Frames
+from inrflow.data.given_files import read_options
+from inrflow.data.observations import Frames, Observations
 from inrflow.errors import UserError
 from inrflow.model.solution import Solution
+from inrflow.model.surrogate import Surrogate
 
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 _MOST_ROWS = 5_000_000
@@ -32,35 +37,74 @@ def run(arguments: list[str]) -> int:
     given = [str(path) for path in (config.observations, config.points) if path]
     target = answer_path(config.to, config.output, "forecast", "forecast.csv", given)
     until = time_number("until", str(config.until), about)
-    observations = read_observations(str(config.observations), about, config.stations)
-    places = None if config.points is None else np.unique(read_points(config.points, about).x, axis=0)
-    mesh = _mesh(str(config.points or config.observations), about) if target.suffix.lower() == ".pvd" else None
-    if mesh is not None and (places is None or len(places) == len(mesh.x)):
-        places = mesh.x  # in the order of its nodes, whose numbers the cells hold
+    read = read_options(RunDirectory(Path(str(config.run))).read_settings())
+    stations = config.stations or read.get("stations")
+    observations = read_observations(str(config.observations), about, stations, read)
+    asked = None if stations and not config.points else _asked(str(config.points or config.observations), about, read)
     every = surrogate.scale.unit if config.every is None else config.every
     dates = target.suffix.lower() == ".csv" and parse_units(about.time_units) is not None
+    gridded = target.suffix.lower() in (".nc", ".nc4") and not config.observed
     with PointWriter(target, about, config.overwrite) as writer:
+        if gridded and asked is not None and (table := _on_grid(asked, observations, until, every, about)) is not None:
+            writer.append(table, _of_grid(surrogate, table, observations))
+            rows, observations = len(table), {}
         for number, seen in observations.items():
             frames = seen.frames()
-            tables = list(_tables(frames, places, until, every, config.observed, about, number, len(observations) > 1))
+            own = asked if asked is None or config.points else _of_trajectory(asked, number)
+            known = _places(frames, own, about, read.get("time"))
             solution = surrogate.assimilate(seen)
-            for table, values in tables:
-                answer = _columns(solution, table, values, config.observed)
-                table = table if mesh is None else replace(table, grid=mesh.grid)
-                writer.append(_dated(table, about) if dates else table, answer)
+            for t, x, values in _rows(frames, known.x, until, every, config.observed):
+                table = known.rows(t, x, about, number, len(observations) > 1, dates)
+                if asked is not None and asked.grid is not None and asked.grid.cells:
+                    table = replace(table, grid=asked.grid)
+                writer.append(table, _columns(solution, table, values, config.observed))
                 rows += len(table)
     Console(stderr=True).print(f"{rows} rows in {time.perf_counter() - began:.3g} s, written to {target}",
                                highlight=False, soft_wrap=True)
     return 0
 
 
-def _mesh(path: str, about: Description) -> PointTable | None:
-    """The nodes of the mesh on which the points of a file lie, with its cells; None of other files."""
-    table = read_points(path, about)
-    if table.grid is None or not table.grid.cells:
+def _asked(path: str, about: Description, read: dict[str, Any]) -> PointTable | None:
+    """The rows of a file, for its places; None where some lack theirs, as observations without values may."""
+    try:
+        return read_points(path, about, read)
+    except UserError:
         return None
-    first = (table.trajectory == table.trajectory[0]) & (table.t == table.t[0])
-    return PointTable(table.trajectory[first], table.t[first], table.x[first], {}, table.grid)
+
+
+def _of_trajectory(table: PointTable, number: int) -> PointTable:
+    own = table.trajectory == number
+    return PointTable(table.trajectory[own], table.t[own], table.x[own],
+                      {name: values[own] for name, values in table.columns.items()}, table.grid)
+
+
+def _places(frames: Frames, asked: PointTable | None, about: Description, time: str | None) -> Places:
+    """The places of a file in its order, else all that were observed."""
+    if asked is not None and len(asked):
+        return Places.of_table(asked, about, time)
+    seen = np.isfinite(frames.u).any(-1)
+    x = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))[seen]
+    return Places.of_points(np.unique(x, axis=0), about)
+
+
+def _on_grid(
+    asked: PointTable, observations: dict[int, Observations], until: float, every: float, about: Description
+) -> PointTable | None:
+    """The grid of the file at the times after the last observation of any trajectory; None without a grid."""
+    last = max(float(seen.frames().t[-1]) for seen in observations.values())
+    table = on_grid(asked, _times(last, until, every), about)
+    return None if table is None or not set(table.trajectory.tolist()) <= set(observations) else table
+
+
+def _of_grid(surrogate: Surrogate, table: PointTable, observations: dict[int, Observations]) -> dict[str, np.ndarray]:
+    """The columns of a grid, NaN where nothing was ever observed."""
+    answer: dict[str, np.ndarray] = {}
+    for number in np.unique(table.trajectory).tolist():
+        rows = np.flatnonzero((table.trajectory == number) & np.isfinite(table.x).all(1))
+        part = PointTable(table.trajectory[rows], table.t[rows], table.x[rows], {})
+        for name, values in _columns(surrogate.assimilate(observations[number]), part, None, False).items():
+            answer.setdefault(name, np.full(len(table), np.nan))[rows] = values
+    return answer
 
 
 def time_number(name: str, given: str, about: Description) -> float:
@@ -76,42 +120,30 @@ def time_number(name: str, given: str, about: Description) -> float:
                         "number in their units, or an ISO date where these count from a date") from error
 
 
-def _tables(
-    frames: Frames, places: np.ndarray | None, until: float, every: float, observed: bool, about: Description,
-    number: int, several: bool,
-) -> Iterator[tuple[PointTable, np.ndarray | None]]:
-    """The observed rows with their values (R, C), if asked for, and those of the times after them."""
-    last = float(frames.t[-1])
+def _times(last: float, until: float, every: float) -> np.ndarray:
+    """Times of the forecast. Raises UserError where there is none after the last observation."""
     if not until > last:
         raise UserError(f"until={until:g} is not after the last observation, at t={last:g}; give a later time")
-    seen = np.isfinite(frames.u).any(-1)
-    x = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))
-    points = np.unique(x[seen], axis=0) if places is None else places
     steps = (until - last) / every
-    if steps * len(points) > _MOST_ROWS:
-        raise UserError(f"{steps:.0f} times at {len(points)} places are more than {_MOST_ROWS} rows; give a larger "
-                        "`every`, or fewer places in `points`")
+    if steps > _MOST_ROWS:
+        raise UserError(f"{steps:.0f} times are more than {_MOST_ROWS} rows; give a larger `every`")
     times = last + every * np.arange(1, int(steps * (1 + 1e-9)) + 1)
-    if not len(times) or times[-1] < until - 1e-6 * every:
-        times = np.append(times, until)
+    return times if len(times) and times[-1] >= until - 1e-6 * every else np.append(times, until)
+
+
+def _rows(
+    frames: Frames, places: np.ndarray, until: float, every: float, observed: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Times (R,), points (R, d) and values (R, C) of what was observed, if asked for, and then of what is forecast."""
+    times = _times(float(frames.t[-1]), until, every)
+    if len(times) * len(places) > _MOST_ROWS:
+        raise UserError(f"{len(times)} times at {len(places)} places are more than {_MOST_ROWS} rows; give a larger "
+                        "`every`, or fewer places in `points`")
     if observed:
-        yield _table(np.broadcast_to(frames.t[:, None], seen.shape)[seen], x[seen], about, number, several), (
-            frames.u[seen])
-    yield _table(np.repeat(times, len(points)), np.tile(points, (len(times), 1)), about, number, several), None
-
-
-def _table(t: np.ndarray, x: np.ndarray, about: Description, number: int, several: bool) -> PointTable:
-    which = np.full(len(t), number)
-    columns = {"trajectory": which} if several else {}
-    columns |= {"t": t} | {name: x[:, axis] for axis, name in enumerate(about.coordinates)}
-    return PointTable(which, t, x, columns)
-
-
-def _dated(table: PointTable, about: Description) -> PointTable:
-    """The table with a first column of ISO dates."""
-    times, which = np.unique(table.t, return_inverse=True)
-    dates = np.array([number_to_date(t, about.time_units) for t in times], object)[which]
-    return replace(table, columns={"time": dates, **table.columns})
+        seen = np.isfinite(frames.u).any(-1)
+        x = np.broadcast_to(frames.x, (*seen.shape, frames.x.shape[-1]))
+        yield np.broadcast_to(frames.t[:, None], seen.shape)[seen], x[seen], frames.u[seen]
+    yield np.repeat(times, len(places)), np.tile(places, (len(times), 1)), None
 
 
 def _columns(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from inrflow.commands.forecast import time_number
 from inrflow.commands.query import answer_path
-from inrflow.commands.run_directory import load_run
+from inrflow.commands.run_directory import RunDirectory, load_run
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import NextConfig
 from inrflow.data.formats.columns import column_numbers
 from inrflow.data.formats.tables import PointTable, read_observations, read_points, write_points
+from inrflow.data.given_files import read_options
 from inrflow.errors import UserError
 from inrflow.model.joint import MOST_ROWS
 from inrflow.model.surrogate import Surrogate
@@ -28,14 +31,15 @@ def run(arguments: list[str]) -> int:
     about, began = surrogate.description, time.perf_counter()
     given = [str(path) for path in (config.observations, config.points) if path]
     target = answer_path(config.to, config.output, "next", "next.csv", given)
-    observations = read_observations(str(config.observations), about, config.stations)
+    read = read_options(RunDirectory(Path(str(config.run))).read_settings())
+    observations = read_observations(str(config.observations), about, config.stations or read.get("stations"), read)
     number = min(observations) if config.trajectory is None else config.trajectory
     if number not in observations:
         raise UserError(f"trajectory={number} is not observed in {config.observations}; choose from "
                         f"{', '.join(map(str, observations))}")
     at = None if config.at is None else time_number("at", config.at, about)
     seen = observations[number]
-    x, weights = _candidates(surrogate, seen.frames().x.reshape(-1, seen.dimensions), config)
+    x, weights = _candidates(surrogate, seen.frames().x.reshape(-1, seen.dimensions), config, read)
     if len(x) > MOST_ROWS:
         raise UserError(f"{config.points} has {len(x)} candidates; give at most {MOST_ROWS}")
     found = surrogate.assimilate(seen).where_next(x, config.count, weights, at)
@@ -53,14 +57,13 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _candidates(surrogate: Surrogate, seen: np.ndarray, config: NextConfig) -> tuple[np.ndarray, np.ndarray | None]:
+def _candidates(surrogate: Surrogate, seen: np.ndarray, config: NextConfig, read: dict[str, Any]
+                ) -> tuple[np.ndarray, np.ndarray | None]:
     """Candidates (M, d) and their weights (M,), if they have any."""
     if config.points is not None:
-        table = read_points(config.points, surrogate.description)
+        table = read_points(config.points, surrogate.description, read)
         if "weight" not in table.columns:
             return table.x, None
-        from pathlib import Path
-
         return table.x, column_numbers(table.columns["weight"], "weight", Path(config.points), 0)
     random = np.random.default_rng(config.seed)
     about, low, high = surrogate.description, *surrogate.box

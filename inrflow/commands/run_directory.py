@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -96,6 +96,14 @@ class RunDirectory:
         from inrflow.runtime.atomic_files import write_aside
 
         write_aside(self.path / name, lambda path: path.write_text(to_yaml(config), encoding="utf-8"))
+
+    def finish(self) -> None:
+        """Remove what only a stopped run needs, the states of its training loops; those of several physics, too."""
+        for folder in (self.path, *(self.path / "checkpoints").glob("*/")):
+            for state in (folder / "checkpoints").glob("*.safetensors"):
+                state.unlink(missing_ok=True)
+            with suppress(OSError):  # physics keep their models there, and some runs nothing
+                (folder / "checkpoints").rmdir()
 
     def references_file(self, physics: str | None = None) -> Path:
         """The file of the reference forecasts: of a run on several physics, those of the one named."""

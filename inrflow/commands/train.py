@@ -77,8 +77,12 @@ def run_alone(arguments: list[str]) -> int:
             if several(config.data.train) is not None:
                 from inrflow.commands.several.train import run_several
 
-                return run_several(config, place, console, resumed)
-            return run_one(config, place, console, resumed)
+                code = run_several(config, place, console, resumed)
+            else:
+                code = run_one(config, place, console, resumed)
+            if code == 0:
+                place.finish()
+            return code
     except Lost:
         console.print(f"another process of this job has ended; continue with: inrflow train resume={place.path}",
                       highlight=False, soft_wrap=True)

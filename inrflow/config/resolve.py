@@ -253,6 +253,8 @@ def _explain(error: Exception, schema: type, overrides: Sequence[str]) -> str:
         if re.search(rf"[Cc]ould not find '{re.escape(key)}/", text):
             return f"{override} is unknown; choose one of {', '.join(_experiments())}"
     first = " ".join(text.split("\n")[:1])
+    if (several := re.search(r"Ambiguous value for argument '(.*)'", first)) is not None:
+        return f"{several[1].lstrip('+')} gives several values; add --multirun to train with each of them"
     for override in overrides:
         key, _, value = override.partition("=")
         if f"full_key: {key}" in text or (value and value in first):

@@ -20,7 +20,7 @@ _OFF = 0.1  # of a step: months of a calendar are regular
 def cycles_of(description: Description, times: np.ndarray) -> list[tuple[float, int]]:
     """Periods, in units of t, that times (T,) span and resolve, the longest first, each with the most harmonics that it
     may have."""
-    times = times[np.isfinite(times)]
+    times = np.unique(times[np.isfinite(times)])  # trajectories may share theirs
     if len(times) < 2:
         return []
     span, step = float(times.max() - times.min()), float(np.median(np.diff(times)))

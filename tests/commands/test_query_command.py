@@ -103,7 +103,7 @@ def test_blocks_give_what_one_pass_gives(tiny_run, observed, tmp_path, inrflow_c
                         [(0, random.uniform(0, 2), *random.uniform(0, 1.75, 2)) for _ in range(50)])
     answers = []
     for rows in (16384, 7):
-        monkeypatch.setattr("inrflow.data.formats.tables.PointReader.__init__.__defaults__", (rows,))
+        monkeypatch.setattr("inrflow.data.formats.tables.PointReader.__init__.__defaults__", (rows, None))
         target = tmp_path / f"answers{rows}.csv"
         assert inrflow_command("query", f"run={tiny_run.run}", f"observations={observed}", f"points={points}",
                                f"to={target}").code == 0

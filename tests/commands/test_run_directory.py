@@ -28,6 +28,21 @@ def test_rows_of_metrics_come_by_stage_the_later_of_two_counts_and_damaged_ones_
     assert RunDirectory(tmp_path).steps() == read_steps(log) and RunDirectory(tmp_path / "none").steps() == {}
 
 
+def test_a_run_that_has_ended_keeps_models_and_no_states_of_training(tmp_path):
+    states = ("checkpoints/decoder.safetensors", "checkpoints/rod/checkpoints/decoder.safetensors")
+    for name in ("model.safetensors", "checkpoints/rod/model.safetensors", *states):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "checkpoints/decoder.safetensors").unlink()
+    RunDirectory(tmp_path).finish()
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
+        "model.safetensors", "checkpoints/rod/model.safetensors"}
+    (tmp_path / "checkpoints/rod/model.safetensors").rename(tmp_path / "checkpoints/rod.safetensors")
+    (tmp_path / "checkpoints/rod").rmdir()
+    RunDirectory(tmp_path).finish()
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_a_new_run_takes_no_folder_that_holds_one(tmp_path):
     config = Config()
     config.output = "é"

@@ -20,6 +20,10 @@ def test_days_over_years_have_a_year_and_hours_over_weeks_a_day():
     assert periods(np.arange(1000.0)) == []
 
 
+def test_trajectories_that_share_their_times_are_one_calendar():
+    assert periods(np.repeat(np.arange(500.0), 3), time_units="hours since 2000-01-01") == pytest.approx([24.0])
+
+
 def test_a_declared_period_counts_and_takes_the_place_of_the_calendar_s_own():
     assert periods(np.arange(100.0), time_period=12.0) == [12.0]
     assert periods(730.5 * np.arange(60), time_units="hours since 2000-01-01", time_period=8766.0) == [8766.0]

@@ -38,6 +38,7 @@ def run(arguments: list[str]) -> int:
     surrogate = at_home(surrogate, Path(path), console)
     others = {other: at_home(load_run(other, config.device, config.physics, str(path)), Path(path), console)
               for other in config.others}
-    explored = Explored(surrogate, Path(path), config.observe, place.json(CANDIDATES_FILE), others, place.references())
+    explored = Explored(surrogate, Path(path), config.observe, place.json(CANDIDATES_FILE), others,
+                        place.references(surrogate.description.name))
     serve(explored, config.port, config.show, console)
     return 0

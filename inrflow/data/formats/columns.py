@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,8 @@ class Columns(ABC):
 
     names: tuple[str, ...]
     grid: Grid | None = None
+    #: Columns that the file itself says are times, longitudes or latitudes, by TIMES, LONGITUDES and LATITUDES.
+    meant: Mapping[tuple[str, ...], str] = MappingProxyType({})
 
     @abstractmethod
     def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
@@ -101,8 +104,8 @@ class Roles:
     def __init__(self, path: Path, columns: Columns, description: Description, time: str | None = None) -> None:
         self.path, self.names, self.description = path, columns.names, description
         self.grid = columns.grid
-        self.time = find_column(self.names, TIMES if time is None else (time,))
-        self.lonlat = [find_column(self.names, names) for names in (LONGITUDES, LATITUDES)]
+        self.time, *self.lonlat = (find_column(self.names, names) or columns.meant.get(names)
+                                   for names in (TIMES if time is None else (time,), LONGITUDES, LATITUDES))
         self.by_lonlat = (description.geometry == "sphere" and None not in self.lonlat
                           and not set(description.coordinates) <= set(self.names))
         missing = [] if self.time else ["t"]

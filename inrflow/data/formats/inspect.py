@@ -24,7 +24,8 @@ def describe(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """
     path = Path(path)
     kind = format_of(path)
-    size = sum(item.stat().st_size for item in path.rglob("*")) if path.is_dir() else path.stat().st_size
+    files = [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path]
+    size = sum(item.stat().st_size for item in files)
     rows = [("file", f"{path} ({size / 1e6:.3g} MB)")]
     if not isinstance(kind, TrajectoryFormat):
         rows.append(("format", kind.name))

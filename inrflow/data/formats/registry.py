@@ -11,6 +11,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -91,11 +92,11 @@ class TableWriter(ABC):
 
 
 def units_of_columns(description: Description | None) -> dict[str, str]:
-    """Units by column name, of those that are known: channels, their standard deviations, and t."""
+    """Units by column name, of those that are known: channels, their standard deviations and quantiles, and t."""
     if description is None:
         return {}
     units = dict(zip(description.channels, description.units or (), strict=False))
-    units |= {f"{name}_std": unit for name, unit in units.items()}
+    units |= {f"{name}_{what}": unit for name, unit in units.items() for what in ("std", "q05", "q50", "q95")}
     return units | ({"t": description.time_units} if description.time_units else {})
 
 
@@ -172,6 +173,13 @@ class Format(ABC):
     named_dimensions: ClassVar[bool] = False
     folder: ClassVar[bool] = False
     fixed_points: ClassVar[bool] = False
+    options: ReadOptions = ReadOptions()
+
+    def told(self, options: ReadOptions) -> Format:
+        """The format of files that are read with these options as tables, too."""
+        told = copy(self)
+        told.options = options
+        return told
 
     @abstractmethod
     def sniff(self, path: Path, start: bytes) -> bool:
@@ -198,7 +206,7 @@ class Format(ABC):
     def points(self, path: Path, description: Description, rows: int) -> Iterator[PointTable]:
         """The query points of a file in blocks of about `rows`; see tables.PointReader."""
         with self.open_columns(path, spanning_columns(description)) as columns:
-            roles = Roles(path, columns, description)
+            roles = Roles(path, columns, description, self.options.time)
             count = 0
             for block in columns.blocks(rows):
                 table = roles.points(block, count)
@@ -211,7 +219,7 @@ class Format(ABC):
         """The observations in a file by trajectory number; see tables.read_observations."""
         wanted = [*spanning_columns(description), *((name,) for name in description.channels)]
         with self.open_columns(path, wanted) as columns:
-            return observations_of(columns, path, description, self.text)
+            return observations_of(columns, path, description, self.text, self.options.time)
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         """A writer of a table with the new columns; UserError where the format is only read."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats import builtin  # noqa: F401  registers its formats
 from inrflow.data.formats.columns import BLOCK_ROWS, PointTable
-from inrflow.data.formats.registry import ReadOptions, format_for_writing, format_of
+from inrflow.data.formats.convert import convert
+from inrflow.data.formats.registry import Format, ReadOptions, format_for_writing, format_of
+from inrflow.data.formats.schema import in_schema
 from inrflow.data.formats.streams.stations import StationTables
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.data.observations import Observations
@@ -27,36 +32,56 @@ class PointReader:
     UserError where columns are missing or times or coordinates cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str], description: Description, rows: int = BLOCK_ROWS) -> None:
-        self.path, self.description, self.rows = Path(path), description, rows
+    def __init__(self, path: str | os.PathLike[str], description: Description, rows: int = BLOCK_ROWS,
+                 read: Mapping[str, Any] | None = None) -> None:
+        self.path, self.description, self.rows, self.read = Path(path), description, rows, read
 
     def __iter__(self) -> Iterator[PointTable]:
-        return format_of(self.path).points(self.path, self.description, self.rows)
+        with _as_table(self.path, self.description, self.read) as (path, kind):
+            yield from kind.points(path, self.description, self.rows)
 
 
-def read_points(path: str | os.PathLike[str], description: Description) -> PointTable:
+@contextmanager
+def _as_table(path: Path, description: Description, read: Mapping[str, Any] | None) -> Iterator[tuple[Path, Format]]:
+    """A file and its format, told how the file is `read` (options of `convert`); of a file that is no table, one in the
+    project's schema with the same values for as long as the context lasts."""
+    kind, told = format_of(path), dict(read or {})
+    if kind.table or in_schema(path):
+        known = {key: told[key] for key in ("time", "trajectory", "select") if key in told}
+        yield path, kind.told(ReadOptions(description.channels, **known))
+        return
+    if description.time_units:
+        told["time_units"] = description.time_units
+    with tempfile.TemporaryDirectory() as folder:
+        convert(path, Path(folder) / "data.h5", **told)
+        yield Path(folder) / "data.h5", format_of(Path(folder) / "data.h5")
+
+
+def read_points(path: str | os.PathLike[str], description: Description, read: Mapping[str, Any] | None = None
+                ) -> PointTable:
     """All query points of a file, in their order; see PointReader, which reads them in blocks."""
-    tables = list(PointReader(path, description))
+    tables = list(PointReader(path, description, read=read))
     columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns}
     trajectory, t, x = (np.concatenate([getattr(table, key) for table in tables]) for key in ("trajectory", "t", "x"))
     return PointTable(trajectory, t, x, columns, tables[0].grid)
 
 
-def read_observations(path: str | os.PathLike[str], description: Description, stations: str | None = None
-                      ) -> dict[int, Observations]:
+def read_observations(path: str | os.PathLike[str], description: Description, stations: str | None = None,
+                      read: Mapping[str, Any] | None = None) -> dict[int, Observations]:
     """Observations by trajectory number, from a file in any of the formats of PointReader with a column per channel.
 
     An empty cell or NaN is a missing value. stations: a table with the names and places of stations, for tables that
-    have a column for each, or a column of names; tables with coordinates of their own are read as they are. Raises
-    UserError where a channel or coordinate is missing, and where a table of text has a column that is none of those
-    expected.
+    have a column for each, or a column of names; tables with coordinates of their own are read as they are. read:
+    options of `convert` with which files of named dimensions, and such as are no tables, are read. Raises UserError
+    where a channel or coordinate is missing, and where a table of text has a column that is none of those expected.
     """
     kind = format_of(Path(path))
     if stations is not None and isinstance(kind, TableFormat):
         named = StationTables(kind, ReadOptions(description.channels, stations=stations))
         if named.fits(Path(path)):
-            kind = named
-    return kind.observations(Path(path), description)
+            return named.observations(Path(path), description)
+    with _as_table(Path(path), description, read) as (file, kind):
+        return kind.observations(file, description)
 
 
 class PointWriter:

@@ -2,6 +2,8 @@
 
 import gzip
 import itertools
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -90,13 +92,57 @@ def test_fields_of_cells_become_a_trajectory_at_their_centres(case, tmp_path):
     assert ("times", "3, 0 to 10") in describe(case)
 
 
+def binary(path, kind):
+    """A file of the case in OpenFOAM's binary format: lists as bytes, faces as the first corner of each and all."""
+    head, _, body = path.read_text().partition("// * * * * * //")
+    head = head.replace("format      ascii;", 'format      binary;\n    arch        "LSB;label=32;scalar=64";')
+    if kind == "faces":
+        faces = [face.split() for face in re.findall(r"4\(([^)]*)\)", body)]
+        lists = [np.cumsum([0, *map(len, faces)]), np.concatenate(faces)]
+        head, body = head.replace("faceList", "faceCompactList"), "\n".join(f"{len(one)}\n({{}})" for one in lists)
+    else:
+        found = re.search(r"\d+\n\((.*)\n\)\n", body, re.DOTALL)
+        if found is None:  # a uniform field
+            return
+        lists = [np.array(found[1].replace("(", " ").replace(")", " ").split())]
+        count = found[0].split()[0]
+        body = body.replace(found[0], f"{count}\n({{}})\n").replace("{\n}", "{{\n}}")
+    packed = [np.asarray(one, "<i4" if kind in ("faces", "cells") else "<f8").tobytes() for one in lists]
+    parts = body.replace("{{", "{").replace("}}", "}").split("{}")
+    whole = b"".join(part.encode() + data for part, data in zip(parts, [*packed, b""], strict=True))
+    path.write_bytes(head.encode() + b"// * //\n" + whole)
+
+
+def test_binary_cases_hold_the_same(case, tmp_path):
+    convert(case, tmp_path / "ascii.h5")
+    place = case / "constant" / "polyMesh"
+    for name, kind in {"points": "points", "faces": "faces", "owner": "cells", "neighbour": "cells"}.items():
+        binary(place / name, kind)
+    for folder in ("0", "0.5", "10"):
+        binary(case / folder / "U", "vector")
+        binary(case / folder / "p", "scalar")
+    convert(case, tmp_path / "binary.h5")
+    with TrajectoryFile(tmp_path / "ascii.h5") as one, TrajectoryFile(tmp_path / "binary.h5") as other:
+        assert np.array_equal(one.read(0).x, other.read(0).x) and np.array_equal(one.read(0).u, other.read(0).u)
+
+
+def test_the_parts_of_a_decomposed_case_are_one_trajectory(case, tmp_path):
+    for number in range(2):  # two cases in place of two parts: their cells come one after the other
+        shutil.copytree(case, tmp_path / "split" / f"processor{number}")
+    convert(tmp_path / "split", tmp_path / "out.h5")
+    with TrajectoryFile(tmp_path / "out.h5") as file:
+        frames = file.read(0)
+    assert frames.u.shape == (3, 12, 3) and np.array_equal(frames.u[:, :6], frames.u[:, 6:])
+    assert ("times", "3, 0 to 10, in 2 parts") in describe(tmp_path / "split")
+
+
 def test_compressed_files_are_read_and_what_is_not_is_said(case, tmp_path):
     packed = case / "10" / "p"
     (case / "10" / "p.gz").write_bytes(gzip.compress(packed.read_bytes()))
     packed.unlink()
     convert(case, tmp_path / "out.h5", channels=["p"])
     (case / "10" / "U").write_text((case / "10" / "U").read_text().replace("ascii", "binary"))
-    with pytest.raises(UserError, match="writeFormat ascii"):
+    with pytest.raises(UserError, match="does not hold the 18 numbers"):
         convert(case, tmp_path / "out2.h5")
     (case / "10" / "U").write_text(HEAD.format(kind="volVectorField", name="U") + "internalField nonuniform "
                                    "List<vector> 1\n(\n(1 2 3)\n)\n;")

@@ -11,9 +11,18 @@ import h5py
 import numpy as np
 
 from inrflow.data.description import Description
-from inrflow.data.formats.builtin.netcdf_table import STANDARD_CALENDARS, NetcdfColumns, NetcdfWriter, open_netcdf
+from inrflow.data.formats.builtin.netcdf_table import (
+    STANDARD_CALENDARS,
+    TRAJECTORY_DIMENSIONS,
+    NetcdfColumns,
+    NetcdfWriter,
+    find_variable,
+    open_netcdf,
+    place_of,
+    time_of,
+)
 from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units
-from inrflow.data.formats.columns import TIMES, Columns
+from inrflow.data.formats.columns import Columns
 from inrflow.data.formats.layouts import blocks
 from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter, register_format
 from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, resolves
@@ -21,14 +30,11 @@ from inrflow.data.formats.sphere import (
     LATITUDES,
     LONGITUDES,
     lonlat_to_xyz,
-    rotated_to_lonlat,
     sphere_axes,
     warn_of_radians,
 )
 from inrflow.data.formats.streams.streamed import OpenedContent, Part
 from inrflow.errors import UserError
-
-TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "run", "batch")
 
 
 @register_format
@@ -68,7 +74,7 @@ class NetcdfFormat(Format):
 
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
         with damage_as_user_error(path):
-            return NetcdfColumns(path, wanted)
+            return NetcdfColumns(path, wanted, self.options)
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         return NetcdfWriter(path, description, overwrite)
@@ -117,7 +123,7 @@ class NetcdfContent(OpenedContent):
         if options.time is not None and options.time not in data.variables:
             raise UserError(f"{path} has no variable {options.time}; there are "
                             f"{', '.join(map(str, data.variables)) or 'none'}")
-        time = options.time or _time(data)
+        time = options.time or time_of(data)
         self._time = data[time].dims[0] if time is not None and data[time].ndim else None
         single = [dim for dim, size in data.sizes.items() if size == 1 and dim not in (self._time, trajectory)]
         data = data.squeeze(single)
@@ -170,23 +176,6 @@ class NetcdfContent(OpenedContent):
         return self._values(trajectory, slice(first, last))[:, kept]
 
 
-def _time(data: Any) -> str | None:
-    """The variable of times: on one dimension at most, for T may be a temperature."""
-    lines = data[[name for name, variable in data.variables.items() if variable.ndim <= 1]]
-    named = next((name for name in TIMES if name in lines.variables), None)
-    return named or _find(lines, ("",), "time", ("T",), "") or _find(lines, TIMES, "time", ("T",), "")
-
-
-def _find(data: Any, names: Sequence[str], standard: str, axis: Sequence[str], unit: str) -> str | None:
-    """The first variable with one of these names (in any case), or with this CF standard name, axis or unit."""
-    for name, variable in data.variables.items():
-        attributes = variable.attrs
-        if (str(name).lower() in names or attributes.get("standard_name") == standard or attributes.get("axis") in axis
-                or (unit and str(attributes.get("units", "")).lower().startswith(unit))):
-            return str(name)
-    return None
-
-
 def _channels(path: Path, data: Any, channels: Sequence[str] | None, time_dim: Any, stacked: Any) -> list[str]:
     """The variables that are fields over space: those named, else the numeric ones of most dimensions along time."""
     numeric = {str(name): variable.dims for name, variable in data.data_vars.items()
@@ -211,16 +200,11 @@ def _channels(path: Path, data: Any, channels: Sequence[str] | None, time_dim: A
 def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: list[Any], geometry: str | None,
             channels: list[str]) -> tuple[tuple[str, ...], np.ndarray, np.ndarray | None]:
     """Coordinate names, points (N, d) in C order of the space dimensions, and their degrees (N, 2) on a sphere."""
-    lonlat = [_find(data, LONGITUDES, "longitude", (), "degrees_east"),
-              _find(data, LATITUDES, "latitude", (), "degrees_north")]
+    lonlat = [place_of(data, LONGITUDES), place_of(data, LATITUDES)]
     may_be_sphere = coordinates is None and geometry in (None, "sphere")
-    pole = _rotated_pole(data, channels) if may_be_sphere and None in lonlat else None
-    axes = (((), ()) if pole is None else (("X",), ("Y",)))
-    rotated = [_find(data, ("rlon",), "grid_longitude", axes[0], ""),
-               _find(data, ("rlat",), "grid_latitude", axes[1], "")]
-    if pole is not None:
-        lonlat = rotated
-    elif may_be_sphere and None in lonlat and None not in rotated:
+    rotated = [find_variable(data, ("rlon",), "grid_longitude", (), ""),
+               find_variable(data, ("rlat",), "grid_latitude", (), "")]
+    if may_be_sphere and None in lonlat and None not in rotated:
         raise UserError(f"{path}: {' and '.join(map(str, rotated))} are places on a rotated grid whose pole is not "
                         "given; add lon and lat, or the grid_mapping, or take them as flat with coordinates=[...]")
     sphere = may_be_sphere and None not in lonlat
@@ -251,19 +235,7 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
                         "it is no latitude")
     if not any(str(data[name].attrs.get("units", "")).lower().startswith("deg") for name in names):
         warn_of_radians(path, places)
-    if pole is not None:
-        places = rotated_to_lonlat(places[:, 0], places[:, 1], *pole)
     return sphere_axes(channels), lonlat_to_xyz(places[:, 0], places[:, 1]), places
-
-
-def _rotated_pole(data: Any, channels: list[str]) -> tuple[float, float, float] | None:
-    """Longitude and latitude of the pole of a rotated grid, and the longitude of the true one there; None without."""
-    mapping = data[channels[0]].attrs.get("grid_mapping") or data[channels[0]].encoding.get("grid_mapping")
-    attributes = data[mapping].attrs if mapping in data.variables else {}
-    if attributes.get("grid_mapping_name") != "rotated_latitude_longitude":
-        return None
-    return (float(attributes["grid_north_pole_longitude"]), float(attributes["grid_north_pole_latitude"]),
-            float(attributes.get("north_pole_grid_longitude", 0.0)))
 
 
 def _times(path: Path, data: Any, time: str | None) -> tuple[np.ndarray, str | None]:

@@ -13,15 +13,17 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units
-from inrflow.data.formats.columns import Columns, Grid, find_column
+from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
-from inrflow.data.formats.registry import CHUNK_ROWS, TableWriter, units_of_columns
+from inrflow.data.formats.registry import CHUNK_ROWS, ReadOptions, TableWriter, units_of_columns
 from inrflow.data.formats.schema import damage_as_user_error, open_hdf5
-from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, rotated_to_lonlat
 from inrflow.errors import UserError
 
 _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_range", "valid_min", "valid_max",
             "coordinates", "bounds", "units_metadata", "grid_mapping", "cell_measures", "ancillary_variables")
+TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "run", "batch")
+_WRF_STAGGERED = {"west_east_stag", "south_north_stag", "bottom_top_stag"}
 STANDARD_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
 
 
@@ -29,7 +31,7 @@ def open_netcdf(path: Path) -> Any:
     """A NetCDF or GRIB file, or a Zarr folder, as a lazy xarray.Dataset.
 
     Times of the standard calendar are decoded, others left as numbers; radians of longitude and latitude become
-    degrees. Raises UserError where it cannot be read.
+    degrees; true places stand beside those of a rotated pole. Raises UserError where it cannot be read.
     """
     import xarray
 
@@ -43,7 +45,7 @@ def open_netcdf(path: Path) -> Any:
         data = xarray.open_dataset(path, engine=engine, cache=False, decode_times=False, **options)
     try:
         with damage_as_user_error(path):
-            return _degrees(_with_dates(data))
+            return _true_places(_degrees(_of_wrf(path, _with_dates(data))))
     except BaseException:
         data.close()
         raise
@@ -94,6 +96,79 @@ def _degrees(data: Any) -> Any:
     return data
 
 
+def _of_wrf(path: Path, data: Any) -> Any:
+    """WRF's files with dates in place of the text in `Times`, and places without a time dimension.
+
+    Fields between the others (staggered) are left out, with a warning. Raises UserError for a grid that moves.
+    """
+    if "Times" not in data.variables or not {"XLAT", "XLONG"} <= set(data.variables):
+        return data
+    (dim,) = data["Times"].dims
+    texts = np.atleast_1d(data["Times"].values).astype("U")
+    data = data.assign_coords(time=(dim, np.array([text.replace("_", "T") for text in texts], "datetime64[us]")))
+    for name, standard in (("XLONG", "longitude"), ("XLAT", "latitude")):
+        place = data[name]
+        if dim in place.dims:
+            if float(abs(place - place.isel({dim: 0})).max()) > 0:
+                raise UserError(f"{path}: the grid moves ({name} changes in time), which is not read; take the domain "
+                                "around it")
+            place = place.isel({dim: 0}, drop=True)
+        units = "degrees_east" if standard == "longitude" else "degrees_north"
+        data = data.assign_coords({name: place.assign_attrs(standard_name=standard, units=units)})
+    between = [str(name) for name, one in data.data_vars.items() if _WRF_STAGGERED & set(one.dims)]
+    between += [str(name) for name in data.coords if str(name).endswith(("_U", "_V"))]
+    told = [name for name in between if name in data.data_vars and len(data[name].dims) > 2]
+    if told:
+        warnings.warn(f"{path}: {', '.join(told)} are given between the points of the other fields (staggered) and are "
+                      "left out", stacklevel=2)
+    return data.drop_vars(["Times", *between])
+
+
+def _true_places(data: Any) -> Any:
+    """Longitudes and latitudes `lon`, `lat` beside the coordinates of a rotated grid whose pole is given."""
+    if None not in (place_of(data, LONGITUDES), place_of(data, LATITUDES)):
+        return data
+    names = {v.attrs.get("grid_mapping") or v.encoding.get("grid_mapping") for v in data.data_vars.values()}
+    poles = [data[name].attrs for name in sorted(names - {None}) if name in data.variables]
+    pole = next((one for one in poles if one.get("grid_mapping_name") == "rotated_latitude_longitude"), None)
+    rotated = [find_variable(data, ("rlon",), "grid_longitude", ("X",), ""),
+               find_variable(data, ("rlat",), "grid_latitude", ("Y",), "")]
+    if pole is None or None in rotated:
+        return data
+    import xarray
+
+    across, along = xarray.broadcast(*(data[name].drop_vars(data[name].coords) for name in reversed(rotated)))
+    where = (pole["grid_north_pole_longitude"], pole["grid_north_pole_latitude"],
+             pole.get("north_pole_grid_longitude", 0.0))
+    places = rotated_to_lonlat(along.values, across.values, *map(float, where))
+    return data.assign_coords({name: (across.dims, places[..., axis], {"standard_name": standard, "units": units})
+                               for axis, (name, standard, units) in enumerate((
+                                   ("lon", "longitude", "degrees_east"), ("lat", "latitude", "degrees_north")))})
+
+
+def find_variable(data: Any, names: Sequence[str], standard: str, axis: Sequence[str], unit: str) -> str | None:
+    """The first variable with one of these names (in any case), or with this CF standard name, axis or unit."""
+    for name, variable in data.variables.items():
+        attributes = variable.attrs
+        if (str(name).lower() in names or attributes.get("standard_name") == standard or attributes.get("axis") in axis
+                or (unit and str(attributes.get("units", "")).lower().startswith(unit))):
+            return str(name)
+    return None
+
+
+def place_of(data: Any, names: Sequence[str]) -> str | None:
+    """The variable of LONGITUDES or LATITUDES."""
+    standard, unit = ("longitude", "degrees_east") if names == LONGITUDES else ("latitude", "degrees_north")
+    return find_variable(data, names, standard, (), unit)
+
+
+def time_of(data: Any) -> str | None:
+    """The variable of times: on one dimension at most, for T may be a temperature."""
+    lines = data[[name for name, variable in data.variables.items() if variable.ndim <= 1]]
+    named = next((name for name in TIMES if name in lines.variables), None)
+    return named or find_variable(lines, ("",), "time", ("T",), "") or find_variable(lines, TIMES, "time", ("T",), "")
+
+
 def _attributes(item: Any) -> dict[str, Any]:
     """Attributes that say what a variable, or a file, is; not how it is packed."""
     return {str(key): value for key, value in item.attrs.items() if key not in _PACKING and isinstance(
@@ -101,12 +176,22 @@ def _attributes(item: Any) -> dict[str, Any]:
 
 
 class NetcdfColumns(Columns):
-    """NetCDF variables as columns: the rows are the points of the dimensions that the wanted variables span."""
+    """NetCDF variables as columns: the rows are the points of the dimensions that the wanted variables span.
 
-    def __init__(self, path: Path, wanted: Sequence[Sequence[str]]) -> None:
-        self._data = open_netcdf(path)
-        self._path = path
-        chosen = [find_column(map(str, self._data.variables), names) for names in wanted]
+    Dimensions that the options select are gone, and what counts trajectories is a column of their numbers.
+    """
+
+    def __init__(self, path: Path, wanted: Sequence[Sequence[str]], options: ReadOptions) -> None:
+        data = open_netcdf(path)
+        data = data.isel({name: int(index) for name, index in options.select.items() if name in data.dims})
+        members = options.trajectory or next((dim for dim in TRAJECTORY_DIMENSIONS if dim in data.dims), None)
+        if members in data.dims and "trajectory" not in data.variables:
+            data = data.assign_coords(trajectory=(members, np.arange(data.sizes[members])))
+        self._data, self._path = data, path
+        found: dict[tuple[str, ...], str | None] = {TIMES: options.time or time_of(data)}
+        found |= {names: place_of(data, names) for names in (LONGITUDES, LATITUDES)}
+        self.meant = {names: name for names, name in found.items() if name is not None}
+        chosen = [find_column(map(str, data.variables), names) or self.meant.get(tuple(names)) for names in wanted]
         spanning = [self._data[name] for name in chosen if name is not None]
         widest = max((variable.dims for variable in spanning), key=len, default=())
         dims = tuple(dict.fromkeys((*widest, *(dim for variable in spanning for dim in variable.dims))))
@@ -183,6 +268,8 @@ class NetcdfWriter(TableWriter):
         history = f"{facts.pop('history', '')}\npredicted by inrflow".strip()
         self._file.attrs.update({"Conventions": "CF-1.10", **facts, "history": history})
         units = units_of_columns(self.description)
+        axes = {} if grid is None else grid.axes
+        auxiliary = " ".join(name for name in axes if name in columns and name not in dims)
         for name, values in columns.items():
             kept = grid is not None and name in grid.axes
             along, whole = grid.axes[name] if kept and grid is not None else (dims, values)
@@ -195,6 +282,8 @@ class NetcdfWriter(TableWriter):
             known = {} if grid is None else grid.attributes.get(name, grid.attributes.get(source, {}))
             if whole.dtype != object:
                 variable.attrs.update({key: value for key, value in known.items() if key != "calendar" or not is_date})
+            if grid is not None and not kept and auxiliary:
+                variable.attrs["coordinates"] = auxiliary
             if is_date:
                 variable.attrs["units"] = self._calendar
             elif name in units and whole.dtype != object:

@@ -1,10 +1,11 @@
-"""Cases of OpenFOAM, folders of ASCII files: fields of cells at their centres, one frame for each time folder."""
+"""Cases of OpenFOAM, ASCII or binary, whole or decomposed: fields of cells at their centres, a frame for each time."""
 
 from __future__ import annotations
 
 import gzip
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,22 +19,22 @@ from inrflow.errors import UserError
 _MESH = "constant/polyMesh"
 _COMMENTS = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _LIST = re.compile(r"\b(\d+)\s*\(")
-_FIELD = re.compile(r"\binternalField\s+(?:uniform\s+([^;]*)|nonuniform\s+List<\w+>\s*(\d+)\s*\((.*?)\)\s*);",
-                    re.DOTALL)
+_FIELD = re.compile(r"\binternalField\s+(?:uniform\s+([^;]*);|nonuniform\s+List<\w+>\s*(\d+)\s*(?=\())")
 _CLASSES = {"volScalarField": 1, "volVectorField": 3}
 _FLAT = 1e-9  # of the extent
 
 
 @register_format
 class OpenFoamFormat(Format):
-    """A folder with constant/polyMesh."""
+    """A folder with constant/polyMesh, or with folders processor0, ... that have one."""
 
     name = "OpenFOAM"
-    about = "a case of OpenFOAM (ASCII)"
+    about = "a case of OpenFOAM"
     folder = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
-        return any((path / _MESH / name).exists() for name in ("points", "points.gz"))
+        return any((case / _MESH / name).exists() for case in (path, path / "processor0")
+                   for name in ("points", "points.gz"))
 
     def read(self, path: Path, options: ReadOptions) -> Content:
         with damage_as_user_error(path):
@@ -41,28 +42,32 @@ class OpenFoamFormat(Format):
 
     def summary(self, path: Path) -> list[tuple[str, str]]:
         with damage_as_user_error(path):
-            times = _times(path)
+            parts, times = _parts(path)
             shown = f"{len(times)}, {times[0][0]:g} to {times[-1][0]:g}" if times else "none"
-            return [("times", shown), ("fields", ", ".join(_fields(times[-1][1]) if times else {}) or "none")]
+            return [("times", shown + (f", in {len(parts)} parts" if len(parts) > 1 else "")),
+                    ("fields", ", ".join(_fields(parts[0] / times[-1][1]) if times else {}) or "none")]
 
 
 class OpenFoamContent(StreamedContent):
     """One trajectory: channels are the scalar and vector fields that every time has, vectors by their components.
 
-    Points are the means of the centres of a cell's faces; in a case of one layer of cells, two coordinates. Raises
-    UserError for binary and decomposed cases.
+    Points are the means of the centres of a cell's faces, those of the parts of a decomposed case one after the other;
+    in a case of one layer of cells, two coordinates. Raises UserError where there are no fields.
     """
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
         super().__init__(path)
-        times = _times(path)
+        self._parts, times = _parts(path)
         if not times:
-            parts = any(path.glob("processor*"))
-            raise UserError(f"{path} has no folders of times with fields; " + (
-                "the case is decomposed: run reconstructPar first" if parts else "run the solver first"))
-        known = [_fields(folder) for _, folder in times]
+            raise UserError(f"{path} has no folders of times with fields that are read; run the solver first, or, of a "
+                            "case that is decomposed into one folder for all processors, reconstructPar")
+        known = [_fields(part / folder) for _, folder in times for part in self._parts]
         shared = [name for name in known[-1] if all(name in fields for fields in known)]
-        self._x, kept = _centres(path)
+        centres = [_centres(part) for part in self._parts]
+        whole = np.concatenate(centres)
+        extent = np.ptp(whole, axis=0)
+        kept = [axis for axis in range(3) if extent[axis] > _FLAT * max(float(extent.max()), 1e-300)]
+        self._x, self._cells = whole[:, kept], [len(part) for part in centres]
         names = [(name, axis) for name in shared for axis in (kept if known[-1][name] == 3 else [-1])]
         labels = [name if axis < 0 else f"{name}_{'xyz'[axis]}" for name, axis in names]
         chosen = list(options.channels or labels)
@@ -80,25 +85,71 @@ class OpenFoamContent(StreamedContent):
     def _values(self, first: int, last: int) -> np.ndarray:
         frames = []
         for _, folder in self._times[first:last]:
-            read = {name: _field(folder, name, len(self._x), self._sizes[name]) for name in dict(self._names)}
+            read = {name: np.concatenate([_field(part / folder, name, cells, self._sizes[name])
+                                          for part, cells in zip(self._parts, self._cells, strict=True)])
+                    for name in dict(self._names)}
             frames.append(np.stack([read[name][:, max(axis, 0)] for name, axis in self._names], -1))
         return np.stack(frames)
 
 
-def _text(path: Path) -> str:
-    """An ASCII file without comments. Raises UserError for binary ones and links out of the case."""
-    found = path if path.exists() else path.with_name(f"{path.name}.gz")
-    case = path.parents[1] if path.parent.name != "polyMesh" else path.parents[2]
-    if not found.resolve().is_relative_to(case.resolve()):
-        raise UserError(f"{found} is a link to another folder, which is not followed; copy the file")
-    data = gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
-    if re.search(rb"\bformat\s+binary\s*;", data[:4096]):
-        raise UserError(f"{found} is binary; set `writeFormat ascii;` in system/controlDict and run foamFormatConvert")
-    return _COMMENTS.sub("", data.decode("latin-1"))
+@dataclass
+class _File:
+    """A file of OpenFOAM: `text`, without comments where it is ASCII; else `sizes` of labels and numbers in bytes."""
+
+    path: Path
+    text: str
+    sizes: tuple[str, str] | None
+
+    @classmethod
+    def read(cls, path: Path) -> _File:
+        """Raises UserError for links out of the case."""
+        found = path if path.exists() else path.with_name(f"{path.name}.gz")
+        case = path.parents[1] if path.parent.name != "polyMesh" else path.parents[2]
+        if not found.resolve().is_relative_to(case.resolve()):
+            raise UserError(f"{found} is a link to another folder, which is not followed; copy the file")
+        data = gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
+        head, text = data[:4096].decode("latin-1"), data.decode("latin-1")
+        if not re.search(r"\bformat\s+binary\s*;", head):
+            return cls(found, _COMMENTS.sub("", text), None)
+        label, scalar = (re.search(rf"\b{name}=(\d+)", head) for name in ("label", "scalar"))
+        order = ">" if "MSB" in head else "<"
+        return cls(found, text, (f"{order}i{int(label[1]) // 8 if label else 4}",
+                                 f"{order}f{int(scalar[1]) // 8 if scalar else 8}"))
+
+    def numbers(self, start: int, count: int | None, size: int, labels: bool = False) -> tuple[np.ndarray, int]:
+        """Values (count, size) of the list that begins after `start` with its length and a bracket, and where it ends.
+
+        count: where the length stands before `start`. Raises UserError where the file is cut.
+        """
+        found = _LIST.search(self.text, start) if count is None else re.compile(r"\(").search(self.text, start)
+        if found is None:
+            raise UserError(f"{self.path} holds no list; write it again")
+        length = int(found[1]) if count is None else count
+        kind = np.int64 if labels else np.float64
+        if self.sizes is None:
+            end = re.compile(r"\)\s*(;|$|\d)").search(self.text, found.end())
+            values = _numbers(self.text[found.end() : end.start() if end else None])
+        else:
+            stored = np.dtype(self.sizes[0 if labels else 1])
+            end_at = found.end() + length * size * stored.itemsize
+            values = np.frombuffer(self.text[found.end() : end_at].encode("latin-1"), stored)
+        last = found.end() if self.sizes is None else end_at
+        if len(values) != length * size or (self.sizes is not None and length and self.text[last : last + 1] != ")"):
+            raise UserError(f"{self.path} does not hold the {length * size} numbers that it announces; write it again")
+        return values.astype(kind).reshape(length, size), last
 
 
-def _times(case: Path) -> list[tuple[float, Path]]:
-    """Times and their folders that hold fields, in order."""
+def _parts(path: Path) -> tuple[list[Path], list[tuple[float, str]]]:
+    """The case, or its parts where these hold more times, and the times that all have with their folders' names."""
+    found = sorted(path.glob("processor[0-9]*"), key=lambda part: (len(part.name), part.name))
+    parts = [part for part in found if (part / _MESH).is_dir()]
+    whole, each = _times(path), [_times(part) for part in parts]
+    shared = [time for time in each[0] if all(time in times for times in each)] if each else []
+    return ([path], whole) if len(whole) >= len(shared) else (parts, shared)
+
+
+def _times(case: Path) -> list[tuple[float, str]]:
+    """Times and the names of their folders that hold fields, in order."""
     found = []
     for folder in case.iterdir():
         try:
@@ -106,7 +157,7 @@ def _times(case: Path) -> list[tuple[float, Path]]:
         except ValueError:
             continue
         if np.isfinite(time) and folder.is_dir() and _fields(folder):
-            found.append((time, folder))
+            found.append((time, folder.name))
     return sorted(found)
 
 
@@ -125,12 +176,13 @@ def _fields(folder: Path) -> dict[str, int]:
 
 def _field(folder: Path, name: str, cells: int, size: int) -> np.ndarray:
     """Values (cells, size) of a field."""
-    match = _FIELD.search(_text(folder / name))
+    file = _File.read(folder / name)
+    match = _FIELD.search(file.text)
     if match is None:
         raise UserError(f"{folder / name} has no internalField of numbers; write it again")
     if match[1] is not None:
         return np.broadcast_to(_numbers(match[1]).reshape(1, size), (cells, size))
-    values = _numbers(match[3]).reshape(-1, size)
+    values, _ = file.numbers(match.end(), int(match[2]), size)
     if len(values) != cells:
         raise UserError(f"{folder / name} has {len(values)} values for {cells} cells; meshes that change are not read")
     return values
@@ -140,32 +192,26 @@ def _numbers(text: str) -> np.ndarray:
     return np.array(text.replace("(", " ").replace(")", " ").split(), np.float64)
 
 
-def _list(path: Path) -> str:
-    """What stands between the brackets of the list in a file of the mesh."""
-    text = _text(path)
-    start = _LIST.search(text, text.find("}"))
-    if start is None:
-        raise UserError(f"{path} holds no list; write the mesh again")
-    return text[start.end() : text.rindex(")")]
-
-
-def _centres(case: Path) -> tuple[np.ndarray, list[int]]:
-    """Centres (N, d) of the cells, and the axes along which they differ."""
+def _centres(case: Path) -> np.ndarray:
+    """Centres (N, 3) of the cells."""
     mesh = case / _MESH
-    points = _numbers(_list(mesh / "points")).reshape(-1, 3)
-    faces = [np.array(face.split(), np.int64) for face in re.findall(r"\d+\s*\(([^)]*)\)", _list(mesh / "faces"))]
-    owner, neighbour = (np.array(_list(mesh / name).split(), np.int64) for name in ("owner", "neighbour"))
-    corners = np.concatenate(faces)
-    if len(owner) != len(faces) or len(neighbour) > len(faces) or corners.min() < 0 or corners.max() >= len(points):
-        raise UserError(f"{mesh} has {len(faces)} faces, {len(owner)} owners and {len(points)} points, which do not "
+    points, faces, *cells = (_File.read(mesh / name) for name in ("points", "faces", "owner", "neighbour"))
+    x, _ = points.numbers(points.text.find("}"), None, 3)
+    owner, neighbour = (file.numbers(file.text.find("}"), None, 1, labels=True)[0][:, 0] for file in cells)
+    if faces.sizes is None:
+        text = faces.text[faces.text.find("}") :]
+        each = [np.array(face.split(), np.int64) for face in re.findall(r"\d+\s*\(([0-9\s]*)\)", text)]
+        corners, counts = np.concatenate(each), np.array([len(face) for face in each])
+    else:  # the first corner of each face, and all corners
+        starts, end = faces.numbers(faces.text.find("}"), None, 1, labels=True)
+        corners, counts = faces.numbers(end, None, 1, labels=True)[0][:, 0], np.diff(starts[:, 0])
+    if (len(owner) != len(counts) or len(neighbour) > len(counts) or corners.min() < 0 or corners.max() >= len(x)
+            or counts.min() < 1 or counts.sum() != len(corners)):
+        raise UserError(f"{mesh} has {len(counts)} faces, {len(owner)} owners and {len(x)} points, which do not "
                         "fit; write the mesh again")
-    label = np.repeat(np.arange(len(faces)), [len(face) for face in faces])
-    totals = np.stack([np.bincount(label, points[corners, axis]) for axis in range(3)], -1)
-    centre = totals / np.bincount(label)[:, None]
+    label = np.repeat(np.arange(len(counts)), counts)
+    centre = np.stack([np.bincount(label, x[corners, axis]) for axis in range(3)], -1) / counts[:, None]
     cell = np.concatenate([owner, neighbour])
     sums = np.concatenate([centre, centre[: len(neighbour)]])
     count = np.bincount(cell)
-    result = np.stack([np.bincount(cell, sums[:, axis]) for axis in range(3)], -1) / np.maximum(count, 1)[:, None]
-    extent = np.ptp(result, axis=0)
-    kept = [axis for axis in range(3) if extent[axis] > _FLAT * max(float(np.ptp(points, axis=0).max()), 1e-300)]
-    return result[:, kept], kept
+    return np.stack([np.bincount(cell, sums[:, axis]) for axis in range(3)], -1) / np.maximum(count, 1)[:, None]

@@ -1,0 +1,94 @@
+"""Rows of later times at the places of a file: with its own columns, or on its own grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from inrflow.data.description import Description
+from inrflow.data.formats.calendar import number_to_date, numbers_to_moments, parse_units
+from inrflow.data.formats.columns import TIMES, Grid, PointTable, find_column
+from inrflow.data.formats.sphere import xyz_to_lonlat
+
+
+@dataclass(frozen=True)
+class Places:
+    """Places x (N, d), and `columns` (N,) of what is known of each: coordinates as they were given, names of stations.
+
+    time: the name of the column of times.
+    """
+
+    x: np.ndarray
+    columns: dict[str, np.ndarray]
+    time: str = "t"
+
+    @classmethod
+    def of_points(cls, x: np.ndarray, about: Description) -> Places:
+        """Points without columns of their own; of a sphere, their degrees."""
+        names, values = about.coordinates, x
+        if about.geometry == "sphere" and x.shape[1] == 3:
+            names, values = ("lon", "lat"), xyz_to_lonlat(x)
+        return cls(x, dict(zip(names, values.T, strict=True)))
+
+    @classmethod
+    def of_table(cls, table: PointTable, about: Description, time: str | None = None) -> Places:
+        """The places of a table in the order of their first rows, with the columns that do not change at a place."""
+        _, first, which = np.unique(table.x, axis=0, return_index=True, return_inverse=True)
+        which, order = which.ravel(), np.sort(first)
+        time = find_column(table.columns, TIMES if time is None else (time,))
+        left_out = {time, "t", "trajectory", *about.channels}
+        columns = {name: values[order] for name, values in table.columns.items() if name not in left_out
+                   and bool(((values[first][which] == values) | (values != values)).all())}
+        lacking = [name for name in about.coordinates if name not in columns]
+        if lacking and not (about.geometry == "sphere" and len(columns) >= 2):
+            columns |= {name: table.x[order, about.coordinates.index(name)] for name in lacking}
+        return cls(table.x[order], columns, time or "t")
+
+    def rows(self, t: np.ndarray, x: np.ndarray, about: Description, number: int, several: bool, dates: bool
+             ) -> PointTable:
+        """Rows at times t (R,) and points x (R, d), each with the columns of the place nearest to it.
+
+        several: with a column `trajectory`, which is `number`. dates: times as ISO dates, to the minute.
+        """
+        near = cKDTree(self.x).query(x)[1]
+        which, columns = np.full(len(t), number), {}
+        if dates:
+            times, at = np.unique(t, return_inverse=True)
+            texts = np.array([number_to_date(one, about.time_units) for one in times], object)[at.ravel()]
+            columns["time" if self.time == "t" else self.time] = texts
+        if several:
+            columns["trajectory"] = which
+        if not dates or self.time == "t":
+            columns["t"] = t
+        return PointTable(which, t, x, columns | {name: values[near] for name, values in self.columns.items()})
+
+
+def on_grid(table: PointTable, times: np.ndarray, about: Description) -> PointTable | None:
+    """The rows of a gridded file at other times (T,), on its grid; None where it has none along time."""
+    grid = table.grid
+    name = None if grid is None or grid.cells else find_column(grid.axes, TIMES)
+    name = name or next((key for key, known in (grid.attributes if grid else {}).items() if known.get(
+        "standard_name") == "time" and key in grid.axes), None)  # type: ignore[union-attr]
+    if grid is None or name is None or len(grid.axes[name][0]) != 1:
+        return None
+    (dim,), _ = grid.axes[name]
+    along = grid.dims.index(dim)
+    shape = [size if axis != along else len(times) for axis, size in enumerate(grid.shape)]
+    known = numbers_to_moments(times, about.time_units) if parse_units(about.time_units) else times
+    axes = {key: item for key, item in grid.axes.items() if dim not in item[0]} | {name: ((dim,), known)}
+
+    def repeated(values: np.ndarray) -> np.ndarray:
+        first = values.reshape(*grid.shape, *values.shape[1:]).take([0], along)
+        return np.repeat(first, len(times), along).reshape(-1, *values.shape[1:])
+
+    t = np.broadcast_to(times.reshape([-1 if axis == along else 1 for axis in range(len(shape))]), shape).ravel()
+    columns = {key: np.zeros(len(t)) if key == name else repeated(table.columns[key]) for key in axes}
+    seen = [np.isfinite(np.asarray(table.columns[key], float)).reshape(grid.shape).any(along, keepdims=True)
+            for key in about.channels if key in table.columns]
+    x = repeated(table.x)
+    if seen:  # land
+        x[~np.broadcast_to(np.any(seen, 0), shape).ravel()] = np.nan
+    return PointTable(repeated(table.trajectory), t.copy(), x, columns,
+                      Grid(grid.dims, tuple(shape), axes, attributes=grid.attributes))

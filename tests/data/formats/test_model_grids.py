@@ -1,0 +1,135 @@
+"""Grids of climate and weather models: in by one command, asked at their own points, and back on their dimensions."""
+
+import numpy as np
+import pytest
+import xarray
+
+from inrflow.data.formats.continued import on_grid
+from inrflow.data.formats.convert import convert
+from inrflow.data.formats.sphere import lonlat_to_xyz
+from inrflow.data.formats.tables import PointWriter, read_observations, read_points, write_points
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.errors import UserError
+
+DAYS = ("time", np.datetime64("2020-01-01", "ns") + np.arange(4) * np.timedelta64(1, "D"), {"standard_name": "time"})
+ROWS, COLUMNS = np.mgrid[0:3, 0:5]
+
+
+def field(lon, lat, scale=1.0):
+    steps = np.arange(4).reshape(-1, *[1] * np.ndim(lon))
+    return (scale * np.cos(np.radians(lat)) * np.cos(np.radians(lon) - 0.2 * steps)).astype(np.float32)
+
+
+def nemo(path):
+    """Curvilinear, as NEMO has it: nav_lon and nav_lat over y and x, land."""
+    lon, lat = 20.0 + 3 * COLUMNS + ROWS, -10.0 + 5 * ROWS + 0.3 * COLUMNS
+    values = field(lon, lat)
+    values[:, 1, 2] = np.nan
+    xarray.Dataset({"tos": (("time", "y", "x"), values, {"units": "degC"})}, {
+        "time": DAYS, "nav_lon": (("y", "x"), lon, {"units": "degrees_east"}),
+        "nav_lat": (("y", "x"), lat, {"units": "degrees_north"})}).to_netcdf(path)
+    return lonlat_to_xyz(lon, lat).reshape(-1, 3), values.reshape(4, -1), {}
+
+
+def icon(path):
+    """Unstructured, as ICON has it: clon and clat in radians."""
+    lon, lat = np.linspace(-170.0, 160.0, 12), np.linspace(-80.0, 70.0, 12)
+    values = field(lon, lat)
+    xarray.Dataset({"ta": (("time", "ncells"), values)}, {
+        "time": DAYS, "clon": ("ncells", np.radians(lon), {"units": "radian", "standard_name": "longitude"}),
+        "clat": ("ncells", np.radians(lat), {"units": "radian", "standard_name": "latitude"})}).to_netcdf(path)
+    return lonlat_to_xyz(lon, lat), values, {}
+
+
+def rotated(path):
+    """A rotated pole at 0 E, 90 S turned by half a turn: true latitudes are those of the grid turned around."""
+    lon, lat = np.linspace(-20.0, 20.0, 5), np.linspace(-15.0, 15.0, 3)
+    values = field(*np.meshgrid(lon, lat))
+    xarray.Dataset({"tas": (("time", "rlat", "rlon"), values, {"grid_mapping": "pole"}), "pole": ((), 0, {
+        "grid_mapping_name": "rotated_latitude_longitude", "grid_north_pole_longitude": 180.0,
+        "grid_north_pole_latitude": 90.0})}, {
+        "time": DAYS, "rlon": ("rlon", lon, {"standard_name": "grid_longitude", "units": "degrees"}),
+        "rlat": ("rlat", lat, {"standard_name": "grid_latitude", "units": "degrees"})}).to_netcdf(path)
+    return lonlat_to_xyz(*np.meshgrid(lon, lat)).reshape(-1, 3), values.reshape(4, -1), {}
+
+
+def level(path):
+    lon, lat = np.arange(0.0, 360.0, 90.0), np.array([40.0, 0.0, -40.0])
+    values = field(*np.meshgrid(lon, lat))
+    xarray.Dataset({"ta": (("time", "plev", "lat", "lon"), np.stack([values, 9 * values], 1))}, {
+        "time": DAYS, "plev": [850.0, 500.0], "lat": lat, "lon": lon}).to_netcdf(path)
+    return lonlat_to_xyz(*np.meshgrid(lon, lat)).reshape(-1, 3), 9 * values.reshape(4, -1), {"select": {"plev": 1}}
+
+
+def wrf(path, moves=0.0):
+    """wrfout: text in Times, places with a time dimension, winds on a staggered grid."""
+    lon, lat = 5.0 + 0.3 * COLUMNS, 45.0 + 0.2 * ROWS
+    moved = moves * np.arange(4)[:, None, None]
+    grid = ("Time", "south_north", "west_east")
+    values = field(9 * lon, lat, 10.0) + 280
+    xarray.Dataset({
+        "Times": ("Time", np.array([f"2020-01-0{day}_00:00:00" for day in range(1, 5)], "S19")),
+        "XLAT": (grid, (lat + moved).astype(np.float32), {"units": "degree_north"}),
+        "XLONG": (grid, np.broadcast_to(lon, (4, 3, 5)).astype(np.float32), {"units": "degree_east"}),
+        "T2": (grid, values, {"units": "K"}),
+        "U": (("Time", "bottom_top", "south_north", "west_east_stag"), np.ones((4, 2, 3, 6), np.float32)),
+    }).to_netcdf(path, encoding={"Times": {"char_dim_name": "DateStrLen"}})
+    x = lonlat_to_xyz(lon.astype(np.float32), lat.astype(np.float32)).reshape(-1, 3)
+    return x, values.reshape(4, -1), {}
+
+
+@pytest.mark.filterwarnings("ignore:.*staggered")
+@pytest.mark.parametrize("grid", [nemo, icon, rotated, level, wrf])
+def test_a_file_is_trained_on_asked_and_answered_on_its_own_grid(grid, tmp_path):
+    x, values, read = grid(tmp_path / "grid.nc")
+    convert(tmp_path / "grid.nc", tmp_path / "data.h5", **read)
+    seen = np.isfinite(values).any(0)
+    with TrajectoryFile(tmp_path / "data.h5") as file:
+        about, frames = file.description, file.read(0)
+    np.testing.assert_allclose(frames.x, x[seen], atol=1e-6)
+    np.testing.assert_allclose(frames.u[..., 0], values[:, seen], atol=1e-6)
+    given = read_observations(tmp_path / "grid.nc", about, read=read)[0].frames()
+    order = np.lexsort(given.x.T), np.lexsort(frames.x.T)
+    np.testing.assert_allclose(given.x[order[0]], frames.x[order[1]], atol=1e-6)
+    np.testing.assert_allclose(given.u[:, order[0], 0], frames.u[:, order[1], 0], atol=1e-6)
+    table = read_points(tmp_path / "grid.nc", about, read)
+    name = about.channels[0]
+    write_points(tmp_path / "same.nc", table, {name: values.ravel()}, about)
+    later = on_grid(table, frames.t[-1] + np.array([1.0, 2.5]) * (frames.t[1] - frames.t[0]), about)
+    assert later is not None and len(later) == 2 * len(x)
+    with PointWriter(tmp_path / "later.nc", about) as writer:
+        writer.append(later, {f"{name}_q50": np.where(np.isfinite(later.x[:, 0]), 1.0, np.nan)})
+    with xarray.open_dataset(tmp_path / "grid.nc") as old, xarray.open_dataset(tmp_path / "same.nc") as same, \
+            xarray.open_dataset(tmp_path / "later.nc") as new:
+        own = old[name].isel(read.get("select", {}))
+        assert same[name].dims == own.dims and same[name].attrs.get("units") == own.attrs.get("units")
+        np.testing.assert_array_equal(same[name], own)
+        np.testing.assert_array_equal(np.isnan(new[f"{name}_q50"][0]), np.isnan(own[0]))
+        stamps = np.datetime64("2020-01-05", "h") + np.array([0, 36]).astype("timedelta64[h]")
+        assert np.array_equal(new["time"].values, stamps.astype("datetime64[ns]"))
+        for key in {"lon", "lat", "nav_lon", "nav_lat", "clon", "clat", "rlon"} & set(old.variables):
+            turned = np.degrees(old[key]) if old[key].attrs.get("units") == "radian" else old[key]
+            np.testing.assert_allclose(new[key], turned)
+            assert key in new.coords
+
+
+def test_members_are_trajectories_in_observations_and_answers_too(tmp_path):
+    lon, lat = np.arange(0.0, 360.0, 90.0), np.array([40.0, 0.0, -40.0])
+    values = field(*np.meshgrid(lon, lat))
+    xarray.Dataset({"ta": (("member", "time", "lat", "lon"), np.stack([values, -values]))}, {
+        "time": DAYS, "lat": lat, "lon": lon}).to_netcdf(tmp_path / "members.nc")
+    convert(tmp_path / "members.nc", tmp_path / "data.h5")
+    with TrajectoryFile(tmp_path / "data.h5") as file:
+        about = file.description
+    given = read_observations(tmp_path / "members.nc", about)
+    assert list(given) == [0, 1] and np.array_equal(given[1].frames().u, -given[0].frames().u)
+    assert np.unique(read_points(tmp_path / "members.nc", about).trajectory).tolist() == [0, 1]
+
+
+def test_winds_of_wrf_between_the_points_are_named_and_nests_that_move_refused(tmp_path):
+    wrf(tmp_path / "wrfout.nc")
+    with pytest.warns(UserWarning, match="U are given between the points of the other fields"):
+        convert(tmp_path / "wrfout.nc", tmp_path / "data.h5")
+    wrf(tmp_path / "nest.nc", moves=0.1)
+    with pytest.raises(UserError, match="the grid moves"):
+        convert(tmp_path / "nest.nc", tmp_path / "nest.h5")
