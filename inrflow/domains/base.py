@@ -66,6 +66,7 @@ class Domain(ABC):
 
     kind: ClassVar[str]
     dimensions: int
+    curved: ClassVar[bool] = False  # a surface in space, where derivatives along single coordinates mean nothing
 
     @abstractmethod
     def harmonics(self, count: int, boundary: str = NATURAL) -> Harmonics:

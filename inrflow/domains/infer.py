@@ -12,6 +12,7 @@ from inrflow.domains.box import PERIODIC, WALLED, Box
 from inrflow.domains.flows import Flows
 from inrflow.domains.region import Region
 from inrflow.domains.sphere import Sphere
+from inrflow.domains.surface import Surface
 from inrflow.domains.triangulation import grid_mesh, triangulate
 from inrflow.errors import UserError
 
@@ -40,6 +41,8 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
     d = points.shape[1]
     lengths = np.zeros(d) if period is None else np.asarray(period, np.float64)
     if cells is not None and len(cells):
+        if cells.shape[1] == d == 3:
+            return [Surface(points, cells)]
         return [Region(points, cells, order) for order in (1, 2)]
     lower, upper = _limits(points, lengths)
     if (lengths > 0).any() or d == 1:
@@ -87,7 +90,7 @@ def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = No
     if outside > _STRAY:
         return f"{100 * outside:.2g} % of its points lie outside"
     if cells is not None and len(cells):
-        mesh = Region(x, cells, 1)
+        mesh: Domain = Surface(x, cells) if isinstance(domain, Surface) else Region(x, cells, 1)
         places = _places(domain)
         missing = float((mesh.distance(places) > mesh.spacing / 2).mean())
         if missing > _STRAY:
@@ -97,7 +100,7 @@ def elsewhere(domain: Domain, x: np.ndarray, period: Sequence[float] | None = No
 
 def _places(domain: Domain) -> np.ndarray:
     """Places (P, d) all over a box or a region."""
-    if isinstance(domain, Region):
+    if isinstance(domain, Region | Surface):
         return domain.nodes[domain.cells].mean(1)
     assert isinstance(domain, Box)
     grids = [low + (np.arange(24) + 0.5) / 24 * length
@@ -171,6 +174,8 @@ def from_state(state: Mapping[str, Any]) -> Domain:
         return Region(np.asarray(state["nodes"]), np.asarray(state["cells"]), int(state["order"]))
     if kind == Sphere.kind:
         return Sphere()
+    if kind == Surface.kind:
+        return Surface(np.asarray(state["nodes"]), np.asarray(state["cells"]))
     if kind == Flows.kind:
         arrays = (np.asarray(state[name]) for name in ("nodes", "cells", "scale", "steady"))
         nodes, cells, scale, steady = arrays

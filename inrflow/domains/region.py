@@ -67,22 +67,10 @@ class Region(Domain):
             masses = masses + _EXACT * mass.assemble(skfem.Basis(basis.mesh, basis.elem, intorder=4)).tocsc()
         free = np.setdiff1d(np.arange(basis.N), basis.get_dofs().all() if boundary == HELD else [])
         inner, inner_mass = stiffness[free][:, free], masses[free][:, free] / self.measure
-        count = min(count, len(free))
-        if 3 * count > len(free) or len(free) < 200:
-            root = np.linalg.cholesky(inner_mass.toarray())
-            half = np.linalg.solve(root, np.linalg.solve(root, inner.toarray()).T) / self.measure
-            values, vectors = np.linalg.eigh((half + half.T) / 2)
-            values, vectors = values[:count], np.linalg.solve(root.T, vectors[:, :count])
-        else:
-            shift = -(np.pi**2) / float(np.ptp(self.nodes, axis=0).max()) ** 2  # below zero: the matrix is definite
-            start = np.random.default_rng(0).standard_normal(len(free))
-            values, vectors = eigsh((inner / self.measure).tocsc(), count, inner_mass.tocsc(), sigma=shift, v0=start)
-            order = np.argsort(values)
-            values, vectors = values[order], vectors[:, order]
-        vectors = vectors * np.where(vectors[np.abs(vectors).argmax(0), np.arange(count)] < 0, -1.0, 1.0)
-        coefficients = np.zeros((basis.N, count))
+        values, vectors = lowest_modes(inner / self.measure, inner_mass, count, float(np.ptp(self.nodes, axis=0).max()))
+        coefficients = np.zeros((basis.N, len(values)))
         coefficients[free] = vectors
-        return RegionHarmonics(self, coefficients, np.maximum(values, 0.0))
+        return RegionHarmonics(self, coefficients, values)
 
     def locate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cells (N,) of points (N, d), their reference coordinates (d, N, 1), and whether they lie inside (N,).
@@ -124,6 +112,26 @@ class Region(Domain):
     def state(self) -> dict[str, Any]:
         """Nodes, cells and order of elements."""
         return {"kind": self.kind, "nodes": self.nodes, "cells": self.cells, "order": self.order}
+
+
+def lowest_modes(stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, count: int, length: float
+                 ) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest eigenvalues (K,) and eigenvectors (N, K) of matrices (N, N) on a domain of some length, at most
+    `count`; each is positive where it is largest."""
+    count = min(count, masses.shape[0])
+    if 3 * count > masses.shape[0] or masses.shape[0] < 200:
+        root = np.linalg.cholesky(masses.toarray())
+        half = np.linalg.solve(root, np.linalg.solve(root, stiffness.toarray()).T)
+        values, vectors = np.linalg.eigh((half + half.T) / 2)
+        values, vectors = values[:count], np.linalg.solve(root.T, vectors[:, :count])
+    else:
+        shift = -(np.pi**2) / length**2  # below zero: the matrix is definite
+        start = np.random.default_rng(0).standard_normal(masses.shape[0])
+        values, vectors = eigsh(stiffness.tocsc(), count, masses.tocsc(), sigma=shift, v0=start)
+        order = np.argsort(values)
+        values, vectors = values[order], vectors[:, order]
+    signs = np.where(vectors[np.abs(vectors).argmax(0), np.arange(count)] < 0, -1.0, 1.0)
+    return np.maximum(values, 0.0), vectors * signs
 
 
 class RegionHarmonics(Harmonics):

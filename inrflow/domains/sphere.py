@@ -14,7 +14,7 @@ from inrflow.domains.base import NATURAL, Domain, Harmonics, Quadrature
 class Sphere(Domain):
     """The unit sphere in three dimensions; eigenvalues are l (l + 1)."""
 
-    kind, dimensions = "sphere", 3
+    kind, dimensions, curved = "sphere", 3, True
 
     def harmonics(self, count: int, boundary: str = NATURAL) -> SphereHarmonics:
         """Real spherical harmonics of all orders up to the degree L with (L + 1)^2 <= count."""

@@ -126,7 +126,7 @@ class LawField(nn.Module):
         if not groups:
             return total if self.allowed is None else total * self.allowed
         factors = library.at_points(z, [term for term in groups if not term.linear])
-        sums: dict[tuple[float, bool], tuple[Term, list[Tensor | None]]] = {}  # of terms that are filtered alike
+        sums: dict[tuple[float, bool, int], tuple[Term, list[Tensor | None]]] = {}  # of terms that are filtered alike
         known: dict[tuple, list[Tensor]] = {}
         for term, fields in groups.items():
             if term.linear:  # one that couples harmonics, of many codes
@@ -136,16 +136,19 @@ class LawField(nn.Module):
                 for c, weight in fields.items():
                     total[:, c] += weight * library.solenoidal(term, factors, known)
                 continue
-            value = pointwise(term.products, term.signs, factors, z, library.transform.count)
-            _, group = sums.setdefault((term.power, term.centred), (term, [None] * self.channels))
-            for c, weight in fields.items():
-                part = value * weight
-                before = group[c]
-                group[c] = part if before is None else before.add_(part)
-        for term, group in sums.values():
+            parts = [((product,), axis) for axis, product in enumerate(term.products)] if term.flux else [
+                (term.products, VALUE)]
+            for products, axis in parts:
+                value = pointwise(products, term.signs, factors, z, library.transform.count)
+                _, group = sums.setdefault((term.power, term.centred, axis), (term, [None] * self.channels))
+                for c, weight in fields.items():
+                    part = value * weight
+                    before = group[c]
+                    group[c] = part if before is None else before.add_(part)
+        for (*_, axis), (term, group) in sums.items():
             for c, field in enumerate(group):
                 if field is not None:
-                    codes = library.transform.project(field)
+                    codes = library.transform.project(field if axis == VALUE else -field, axis)
                     total[:, c] += codes * library.filter(term) if term.power or term.centred else codes
         return total if self.allowed is None else total * self.allowed
 
@@ -210,7 +213,8 @@ class LawField(nn.Module):
         """Transforms and multiplications of fields that the terms outside of `blocks` take."""
         groups = self.products_of
         factors = {factor for term in groups for product in term.every() for factor in product}
-        projected = {(term.power, term.centred, channel) for term, fields in groups.items() for channel in fields}
+        projected = {(term.power, term.centred, channel, axis) for term, fields in groups.items() for channel in fields
+                     for axis in range(len(term.products) if term.flux else 1)}
         multiplied = sum(len(product) + len(fields) for term, fields in groups.items() for product in term.products)
         added = self.network.operations() if self.network is not None else (0, 0)
         return len(factors) + len(projected) + added[0], multiplied + added[1]

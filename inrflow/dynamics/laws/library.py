@@ -11,7 +11,7 @@ from inrflow.domains import Harmonics
 from inrflow.domains.transform import DenseTransform, Pressure, SeparableTransform, inverse_of, pointwise, transform_of
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.terms import LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Term
+from inrflow.dynamics.laws.terms import BENT, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.numerics.effort import effort
 
 PLACES = 64  # low harmonics that coefficients of place are made of
@@ -62,6 +62,8 @@ class Library(nn.Module):
         if axis in (RECIPROCAL, LAPLACIAN):
             values = self.transform.table(VALUE, lead)
             return values if axis == RECIPROCAL else values * self.symbol(1, lead)
+        if axis >= BENT:
+            return self.transform.table(axis - BENT, lead) * self.symbol(1, lead)
         if axis >= SECOND:
             return self.second(torch.eye(len(self.eigenvalues)).double()[:lead], axis).T
         if axis < POTENTIAL:
@@ -100,9 +102,9 @@ class Library(nn.Module):
         """Codes (..., lead) of the first harmonics without those that a channel has not."""
         return codes if self.moving is None else codes * self.moving[channel % len(self.moving), : codes.shape[-1]]
 
-    def projected(self, table: Tensor, lead: int | None = None) -> Tensor:
-        """Projections (..., lead, n) on the first harmonics (all) of fields (..., Q, n)."""
-        return (self.table(VALUE, lead) * self.transform.weights[:, None]).T @ table
+    def projected(self, table: Tensor, lead: int | None = None, axis: int = VALUE) -> Tensor:
+        """Projections (..., lead, n) on the first harmonics (all), or their derivatives, of fields (..., Q, n)."""
+        return (self.table(axis, lead) * self.transform.weights[:, None]).T @ table
 
     def at_points(self, z: Tensor, terms: Sequence[Term]) -> dict[tuple[int, int], Tensor]:
         """The factors (channel, axis) that terms need, of codes (B, C, K), at quadrature points: (B, Q)."""
@@ -110,7 +112,9 @@ class Library(nn.Module):
         result: dict[tuple[int, int], Tensor] = {}
         for axis in sorted({axis for _, axis in needed}):
             codes = z[:, (channels := sorted(c for c, a in needed if a == axis))]
-            if axis >= SECOND:
+            if axis >= BENT:
+                fields = self.transform.fields(codes * self.symbol(1), axis - BENT)
+            elif axis >= SECOND:
                 fields = self.second(codes, axis)
             elif axis == RECIPROCAL:
                 fields = 1 / self.transform.fields(codes)
@@ -156,6 +160,10 @@ class Library(nn.Module):
                 codes = self.acted(term, own)
                 codes = codes if term.power or term.axis != VALUE else codes + self.carried(own)
                 result[:, members[0]] = codes[:, :rows]
+            elif term.flux and not term.linear:
+                for axis, product in enumerate(term.products):
+                    field = pointwise((product,), (), factors, z, self.transform.count)
+                    result[:, members] -= self.transform.project(field, axis)[:, None, :rows]
             elif term.flux:
                 for axis in range(self.transform.points.shape[1]):
                     slope = self.transform.fields(z[:, term.products[0][0][0]], axis)

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import BOUNDARIES, HELD, NATURAL, NO_SLIP, Box, Domain, Flows, Harmonics, Sphere, walled
+from inrflow.domains import BOUNDARIES, HELD, NATURAL, NO_SLIP, Box, Domain, Flows, Harmonics, Sphere, Surface, walled
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of
 from inrflow.dynamics.laws.codes import HarmonicCodes, conditions, held_out_errors, point_sets
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.shooting import rates_between
-from inrflow.dynamics.laws.terms import FRAMES, Families, short_list, with_vectors
+from inrflow.dynamics.laws.terms import FRAMES, LAPLACIAN, SECOND, VALUE, Families, Term, short_list
 from inrflow.numerics.effort import effort
 
 HARDLY = 2.0  # times the error of the best law, which shorter ones may have
@@ -183,6 +183,8 @@ def evenly(trajectories: int, codes: int, most: int | None = None) -> np.ndarray
 
 def bounded(domain: Domain) -> bool:
     """Whether a domain has a boundary."""
+    if isinstance(domain, Surface):
+        return not domain.closed
     return not isinstance(domain, Sphere) and not (isinstance(domain, Box) and set(domain.axes) == {PERIODIC})
 
 
@@ -291,12 +293,57 @@ def families_of(domain: Domain, harmonics: Harmonics, states: np.ndarray, units:
     units = units or (1.0,) * channels
     if isinstance(domain, Flows):
         return Families(TERMS)
-    terms = short_list(channels, domain.dimensions, domain.kind == "sphere")
+    terms = short_list(channels, domain.dimensions, domain.curved, isinstance(domain, Sphere))
     vectors = solenoidal(domain, harmonics, states, units)
     if not vectors:
         return Families(terms)
     held = [first for first, ends in (harmonics.vectors or {}).items() if any(HELD in pair for pair in ends)]
-    return Families(*with_vectors(terms, vectors, units, held))
+    return with_vectors(terms, vectors, units, held)
+
+
+def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]], units: Sequence[float],
+                 held: Sequence[int] = ()) -> Families:
+    """Families of terms where some channels are vectors without divergence, and which are sought in together.
+
+    terms: those of `short_list`; vectors: their channels (d,) each; units (C,): of all channels. Each vector carries
+    itself, the others and the scalars; what a pressure leaves of a force by a scalar is lap^-1 of second derivatives.
+    held: first channels of vectors that walls hold, of which it leaves less. Later, of scalars: what tension P(lap a
+    grad b) and fluxes lap m do; what the divergence of a stress does, which slopes of velocities stretch.
+    """
+    linear, d = terms["linear"], len(vectors[0])
+    scalars = [c for c in range(len(units)) if not any(c in vector for vector in vectors)]
+    own = [[units[c] for c in vector] for vector in vectors]
+    rows = [(vector, tuple(unit), j) for vector, unit in zip(vectors, own, strict=True) if vector[0] in held
+            for j in range(d)]
+    bent = [Term((((vector[j], LAPLACIAN),),), solenoidal=True, vector=vector, units=unit) for vector, unit, j in rows]
+    if len(vectors) == 1 and not scalars:
+        flow = [Term.transport(j, units) for j in range(d)]
+        return Families({"linear": linear, "flow": flow + bent}, (("linear", "flow"),))
+    flow = bent + [Term.transport(j, a, velocity, vector, b) for velocity, a in zip(vectors, own, strict=True)
+            for vector, b in zip(vectors, own, strict=True) for j in range(d)]
+    flow += [Term((((c, VALUE), (s, j)),)) for velocity in vectors for j, c in enumerate(velocity) for s in scalars]
+    forces = [Term((((s, VALUE),),), -1, SECOND + 3 * i + j) for s in scalars for i in range(d) for j in range(i, d)]
+    if rows:
+        forces = [Term((((s, VALUE),),), axis=i, solenoidal=True, vector=vector, units=unit, row=j)
+                  for s in scalars for vector, unit, j in rows for i in range(d)]
+    products = [term for term in terms["products"] if {c for c, _ in term.products[0]} <= set(scalars)]
+    combined = (("linear", "flow"), ("linear", "flow", "forces"), ("linear", "flow", "forces", "products"))
+    first = {"linear": linear, "flow": flow, "forces": forces, "products": products}
+    if not scalars:
+        return Families(first, combined[:1])
+    every = [(vector, tuple(unit), j) for vector, unit in zip(vectors, own, strict=True) for j in range(d)]
+    tension = [Term(tuple(((a, LAPLACIAN), (b, axis)) for axis in range(d)), solenoidal=True, vector=vector, units=unit,
+                    row=j) for a in scalars for b in scalars for vector, unit, j in every]
+    stress = [Term((((s, axis),),), axis=i, solenoidal=True, vector=vector, units=unit, row=j)
+              for s in scalars for axis in range(d) for vector, unit, j in every for i in range(d)]
+    slopes = [Term((((c, axis),),)) for vector in vectors for c in vector for axis in range(d)]
+    stretching = [Term((((s, VALUE), term.products[0][0]),)) for s in scalars for term in slopes]
+    fluxes = [replace(term, power=1) for term in products]
+    return Families(first, combined, (
+        Families({**first, "tension": tension, "fluxes": fluxes},
+                 (("linear", "flow", "products", "fluxes", "tension"),)),
+        Families({"linear": linear, "flow": flow, "slopes": slopes, "stretching": stretching, "stress": stress}, (
+            ("linear", "flow", "slopes", "stretching", "stress"),))))
 
 
 def solenoidal(domain: Domain, harmonics: Harmonics, states: np.ndarray, units: Sequence[float]

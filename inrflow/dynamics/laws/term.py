@@ -210,18 +210,22 @@ def _linear(law: LawField) -> Tensor:
 
 
 def _operators(library: Library, term: Term, lead: int
-               ) -> Iterator[tuple[list[tuple[Product, float]], Tensor | None]]:
-    """Products of a term with their signs, and the map (lead, lead) of their projections on the first harmonics
-    (None: the identity)."""
+               ) -> Iterator[tuple[list[tuple[Product, float]], Tensor | None, int]]:
+    """Products of a term with their signs, the map (lead, lead) of their projections on the first harmonics (None: the
+    identity), and the axis along which these are projections on derivatives."""
+    if term.flux:
+        for axis, product in enumerate(term.products):
+            yield [(product, -1.0)], None, axis
+        return
     if not term.solenoidal:
         signs = term.signs or (1,) * len(term.products)
         symbol = torch.diag(library.filter(term, lead)) if term.power or term.centred else None
-        yield list(zip(term.products, signs, strict=True)), symbol
+        yield list(zip(term.products, signs, strict=True)), symbol, VALUE
         return
     row, pressure = term.component, library.pressure(term.carried[0])
     for j, (part, c, size) in enumerate(zip(term.parts, term.carried, term.weights, strict=True)):
         block = size / term.sizes[row] * library.within(pressure.block(row, j, lead), c)
-        yield list(zip(part, term.signs or (1,) * len(part), strict=True)) if part else [], block
+        yield list(zip(part, term.signs or (1,) * len(part), strict=True)) if part else [], block, VALUE
 
 
 def _of_products(law: LawField, z: Tensor, lead: int | None = None) -> Tensor:
@@ -238,13 +242,13 @@ def _of_products(law: LawField, z: Tensor, lead: int | None = None) -> Tensor:
     if law.network is not None:
         result += law.network.slopes(codes, law.theta[library.sines], lead)
     factors = library.at_points(codes, [term for term in law.products_of if not term.linear])
-    weights: dict[tuple[int, int, int, Tensor | None], Tensor] = {}
+    weights: dict[tuple[int, int, int, Tensor | None, int], Tensor] = {}
     for term, fields in law.products_of.items():
         if term.linear:
             for out, field in fields.items():
                 result[:, out, :, term.products[0][0][0]] += law.matrix(term, field)[:lead, :lead]
             continue
-        for products, operator in _operators(library, term, lead):
+        for products, operator, onto in _operators(library, term, lead):
             for product, sign, place in [(one, sign, i) for one, sign in products for i in range(len(one))]:
                 slope: Tensor | float = float(sign)
                 for other in (*product[:place], *product[place + 1 :]):
@@ -252,11 +256,11 @@ def _of_products(law: LawField, z: Tensor, lead: int | None = None) -> Tensor:
                 if product[place][1] == RECIPROCAL:
                     slope = -slope * factors[product[place]] ** 2
                 for out, field in fields.items():
-                    key, part = (out, *product[place], operator), field * slope
+                    key, part = (out, *product[place], operator, onto), field * slope
                     weights[key] = weights[key] + part if key in weights else part
-    for (out, channel, axis, operator), weight in weights.items():
+    for (out, channel, axis, operator, onto), weight in weights.items():
         table = library.table(axis, lead)
-        part = library.projected(weight.expand(len(codes), len(table))[..., None] * table, lead)
+        part = library.projected(weight.expand(len(codes), len(table))[..., None] * table, lead, onto)
         result[:, out, :, channel] += part if operator is None else operator @ part
     if law.allowed is not None:
         result *= law.allowed[:, :lead, None, None]

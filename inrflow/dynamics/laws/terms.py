@@ -20,6 +20,7 @@ TURN = 3  # added to the axis of a derivative on a sphere: that by the angle of 
 _FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)
 POTENTIAL = 8  # added to the axis of a derivative: that of lap^-1 of the channel, of mean zero
 RECIPROCAL, LAPLACIAN, SECOND = 16, 17, 18  # "axes" of factors 1 / value, lap, and d^2/dx_i dx_j at SECOND + 3 i + j
+BENT = 32  # added to the axis of a derivative: that of lap of the channel
 
 _COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
              ("linear", "products", "transport", "fluxes"))
@@ -37,7 +38,8 @@ class Term:
     Laplacian or the reciprocal of a channel.
 
     Of a fraction, (-lap)^power. No factors at all: the constant 1. signs: factors of the products, 1 where not given.
-    place: it is multiplied by the low harmonic of this number, 0 the constant; flux: div(harmonic grad .) instead.
+    place: it is multiplied by the low harmonic of this number, 0 the constant; flux: div(harmonic grad .) instead, or
+    of several factors, the divergence of the products, one along each axis.
     solenoidal: products are (u . grad) of one component of a vector, u a velocity whose components have `signs` as
     units, and the gradient part of all its components, that a pressure takes, is left out. vector, units: the channels
     of the vector, the first ones where not given, and their units, those of u. Of power -1, lap^-1. centred: less its
@@ -89,9 +91,14 @@ class Term:
         return self.units or self.signs
 
     @property
+    def forces(self) -> bool:
+        """Of those that a pressure acts on: whether it is a force, given by its components, along an axis or all."""
+        return not self.signs and (len(self.products) > 1 or self.products[0][0][1] != LAPLACIAN)
+
+    @property
     def component(self) -> int:
         """Which component of its vector it is."""
-        if not self.signs and self.products[0][0][1] == VALUE:
+        if self.forces:
             return self.row
         return self.carried.index(self.products[0][-1][0])
 
@@ -101,14 +108,16 @@ class Term:
         if self.signs:
             velocity = [product[0][0] for product in self.products]
             return tuple(tuple(((v, VALUE), (c, axis)) for axis, v in enumerate(velocity)) for c in self.carried)
-        if self.products[0][0][1] == LAPLACIAN:
+        if not self.forces:
             return tuple((((c, LAPLACIAN),),) for c in self.carried)
+        if len(self.products) > 1:
+            return tuple((product,) for product in self.products)
         return tuple(self.products if j == self.axis else () for j in range(len(self.carried)))
 
     @property
     def weights(self) -> tuple[float, ...]:
         """Of the components: units of the vector, 1 of a force."""
-        return self.sizes if self.signs or self.products[0][0][1] == LAPLACIAN else (1.0,) * len(self.sizes)
+        return (1.0,) * len(self.sizes) if self.forces else self.sizes
 
     @property
     def base(self) -> Term:
@@ -118,7 +127,7 @@ class Term:
     @property
     def varies(self) -> bool:
         """Whether its coefficient depends on place."""
-        return self.place > 0 or self.flux
+        return self.place > 0 or (self.flux and self.linear)
 
     def every(self) -> tuple[Product, ...]:
         """The products that its evaluation needs: of all components where it is projected."""
@@ -140,15 +149,24 @@ class Term:
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The term in the names of channels and coordinates, as "u du/dx" or "lap u"."""
         if self.solenoidal and not self.signs:
-            (channel, axis), = self.products[0]
-            return f"P lap {channels[channel]}" if axis == LAPLACIAN else (
-                f"(P {channels[channel]} e_{coordinates[self.axis]})_{coordinates[self.row]}")
+            if not self.forces:
+                return f"P lap {channels[self.products[0][0][0]]}"
+            if len(self.products) > 1:
+                (a, _), (b, _) = self.products[0]
+                return f"(P lap {channels[a]} grad {channels[b]})_{coordinates[self.row]}"
+            force = replace(self, solenoidal=False, axis=VALUE).written(channels, coordinates)
+            return f"(P {force} e_{coordinates[self.axis]})_{coordinates[self.row]}"
         if self.solenoidal:
             velocity = ", ".join(channels[product[0][0]] for product in self.products) if self.vector else "u"
             text = f"P({velocity} . grad) {channels[self.products[0][1][0]]}"
         elif self.signs:
             (channel, _), (stream, _) = self.products[0]
             text = f"J(lap^-1 {channels[stream]}, {channels[channel]})"
+        elif self.flux and not self.linear:
+            *values, (c, axis) = self.products[0]
+            kind = next(name for least, name in ((BENT, "lap "), (POTENTIAL, "lap^-1 "), (0, "")) if axis >= least)
+            front = Term((tuple(values),)).written(channels, coordinates)
+            text = f"div({front} grad {kind}{channels[c]})"
         elif len(self.products) > 1:  # a sum over axes of products of derivatives
             text = " . ".join(f"grad {channels[c]}" if axis < POTENTIAL else f"grad (lap^-1 {channels[c]})"
                               for c, axis in self.products[0] if axis != VALUE)
@@ -187,9 +205,10 @@ class Term:
     def from_state(cls, state: dict) -> Term:
         """The term of a `state()`."""
         signs = tuple(float(sign) for sign in state.get("signs", ()))
-        if state.get("solenoidal") and not signs and len(state["products"]) > 1:  # saved before velocities had units
-            signs = (1.0,) * len(state["products"])
-        return cls(tuple(tuple((int(c), int(a)) for c, a in product) for product in state["products"]),
+        products = state["products"]
+        if state.get("solenoidal") and not signs and len(products) > 1 and products[0][0][1] == VALUE:
+            signs = (1.0,) * len(products)  # saved before velocities had units
+        return cls(tuple(tuple((int(c), int(a)) for c, a in product) for product in products),
                    state["power"], int(state["axis"]), signs,
                    int(state.get("place", 0)), bool(state.get("flux", False)), bool(state.get("solenoidal", False)),
                    tuple(map(int, state.get("vector", ()))), tuple(map(float, state.get("units", ()))),
@@ -219,11 +238,11 @@ def multipliers(channels: int, dimensions: int, intrinsic: bool = False) -> list
             for c in range(channels)]
 
 
-def short_list(channels: int, dimensions: int, intrinsic: bool = False) -> dict[str, list[Term]]:
+def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: bool = True) -> dict[str, list[Term]]:
     """Families of terms, simplest first: linear, products of values, transport, fluxes.
 
-    intrinsic: on a sphere, where derivatives along single coordinates mean nothing; its last axis may be that of its
-    own rotation.
+    intrinsic: on a surface, where derivatives along single coordinates mean nothing; turns: it is a sphere, whose last
+    axis may be that of its own rotation.
     """
     every, axes = range(channels), () if intrinsic else range(dimensions)
     value = [(c, VALUE) for c in every]
@@ -235,8 +254,9 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False) -> dict[
     odd = [Term(((f,),), power, 0) for power in (0, 1) for f in value] if dimensions == 1 else [
         Term((((c, j),),)) for c in every for j in axes]
     flow = Term.jacobian_on_sphere if intrinsic else Term.jacobian
-    flows = [flow(a, b) for a in every for b in every] if intrinsic or dimensions == 2 else []
-    if intrinsic:
+    turns = turns and intrinsic
+    flows = [flow(a, b) for a in every for b in every] if turns or dimensions == 2 else []
+    if turns:
         flows += [Term((((c, part + TURN + 2),),)) for part in (0, POTENTIAL) for c in every]
     gradients = [(a, b) for a in every for b in every if a <= b]
     return {
@@ -263,9 +283,14 @@ def centred(terms: Sequence[Term]) -> list[Term]:
             for term in terms if term.products != ((),)]
 
 
-def drifting(channels: int) -> list[Term]:
-    """a lap b of different channels, which with grad a . grad b make up a drift div(a grad b)."""
-    return [Term((((a, VALUE), (b, LAPLACIAN)),)) for a in range(channels) for b in range(channels) if a != b]
+def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
+    """div(m grad L b) with products m of values, of three of one channel, two of two, one of more, and L lap, lap^-1 or
+    1: drifts along gradients of others, of fields of matter, and in films."""
+    value, kinds = [(c, VALUE) for c in range(channels)], (0, POTENTIAL, BENT)
+    products = [m for degree in range(1, max(1, 4 - channels) + 1)
+                for m in itertools.combinations_with_replacement(value, degree)]
+    return [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
+            for m in products for b in range(channels) for kind in kinds]
 
 
 def divided(channel: int, channels: int, dimensions: int) -> dict[str, list[Term]]:
@@ -282,41 +307,13 @@ def divided(channel: int, channels: int, dimensions: int) -> dict[str, list[Term
     return {"divided": forces + diffusions, "stresses": stresses + work if dimensions > 1 else []}
 
 
-def with_vectors(terms: dict[str, list[Term]], vectors: Sequence[tuple[int, ...]], units: Sequence[float],
-                 held: Sequence[int] = ()) -> tuple[dict[str, list[Term]], tuple[tuple[str, ...], ...]]:
-    """Families of terms where some channels are vectors without divergence, and which are sought in together.
-
-    terms: those of `short_list`; vectors: their channels (d,) each; units (C,): of all channels. Each vector carries
-    itself, the others and the scalars; what a pressure leaves of a force by a scalar is lap^-1 of second derivatives.
-    held: first channels of vectors that walls hold, of which it leaves less.
-    """
-    linear, d = terms["linear"], len(vectors[0])
-    scalars = [c for c in range(len(units)) if not any(c in vector for vector in vectors)]
-    own = [[units[c] for c in vector] for vector in vectors]
-    rows = [(vector, tuple(unit), j) for vector, unit in zip(vectors, own, strict=True) if vector[0] in held
-            for j in range(d)]
-    bent = [Term((((vector[j], LAPLACIAN),),), solenoidal=True, vector=vector, units=unit) for vector, unit, j in rows]
-    if len(vectors) == 1 and not scalars:
-        flow = [Term.transport(j, units) for j in range(d)]
-        return {"linear": linear, "flow": flow + bent}, (("linear", "flow"),)
-    flow = bent + [Term.transport(j, a, velocity, vector, b) for velocity, a in zip(vectors, own, strict=True)
-            for vector, b in zip(vectors, own, strict=True) for j in range(d)]
-    flow += [Term((((c, VALUE), (s, j)),)) for velocity in vectors for j, c in enumerate(velocity) for s in scalars]
-    forces = [Term((((s, VALUE),),), -1, SECOND + 3 * i + j) for s in scalars for i in range(d) for j in range(i, d)]
-    if rows:
-        forces = [Term((((s, VALUE),),), axis=i, solenoidal=True, vector=vector, units=unit, row=j)
-                  for s in scalars for vector, unit, j in rows for i in range(d)]
-    products = [term for term in terms["products"] if {c for c, _ in term.products[0]} <= set(scalars)]
-    combined = (("linear", "flow"), ("linear", "flow", "forces"), ("linear", "flow", "forces", "products"))
-    return {"linear": linear, "flow": flow, "forces": forces, "products": products}, combined[: 3 if scalars else 1]
-
-
 @dataclass(frozen=True)
 class Families:
-    """Terms by the names of their families, and the families that laws are sought in together."""
+    """Terms by the names of their families, the families that laws are sought in together, and further ones."""
 
     terms: dict[str, list[Term]]
     combined: tuple[tuple[str, ...], ...] = _COMBINED
+    later: tuple[Families, ...] = ()
 
     @property
     def every(self) -> list[Term]:
@@ -338,14 +335,15 @@ class Families:
     def with_multipliers(self, domain: Domain, channels: int) -> Iterator[Families]:
         """Linear terms with others that are not local, without and with transport. None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
-            more = multipliers(channels, domain.dimensions, domain.kind == "sphere")
+            more = multipliers(channels, domain.dimensions, domain.curved)
             yield Families({**self.terms, "multipliers": more}, (
                 ("linear", "multipliers"), ("linear", "multipliers", "transport")))
 
     def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
         """In flat space, with terms that tell directions apart; less their means, where those of codes (S, T, C, K) do
-        not change; of several channels, with drifts along gradients of others; on boxes, with what is divided by each
-        that keeps far from zero."""
+        not change; with drifts along gradients; on boxes of several channels, with what is divided by each that keeps
+        far from zero."""
+        yield from self.later
         if not {"linear", "products", "transport", "fluxes"} <= set(self.terms):
             return
         if domain.dimensions > 1 and domain.kind in ("box", "region"):
@@ -355,11 +353,13 @@ class Families:
         with_mean = harmonics.allowed is None and harmonics.eigenvalues[0] < _CONSTANT
         if with_mean and states[..., 0].std(1).max() < _STEADY * states[..., 1:].std():
             yield Families({name: centred(terms) for name, terms in self.terms.items()}, self.combined)
+        transform, frames = transform_of(harmonics, 2), states.reshape(-1, *states.shape[2:])
+        drifts = {**self.terms, "fluxes": [term for term in self.terms["fluxes"] if not term.power],
+                  "drifts": drifting(states.shape[2], range(transform.points.shape[1]))}
+        yield Families(drifts, (("linear", "products", "drifts"), tuple(drifts)))
         if states.shape[2] < 2:
             return
-        drifts, frames = {**self.terms, "drifts": drifting(states.shape[2])}, states.reshape(-1, *states.shape[2:])
-        yield Families(drifts, (("linear", "products", "fluxes", "drifts"), tuple(drifts)))
-        fields = transform_of(harmonics, 2).fields(torch.tensor(frames[:: max(len(frames) // FRAMES, 1)]))
+        fields = transform.fields(torch.tensor(frames[:: max(len(frames) // FRAMES, 1)]))
         for channel, values in enumerate(fields.movedim(1, 0) if isinstance(domain, Box) else ()):
             if bool(values.min() > _FAR * values.max()) and values.std() > _VARIES * values.mean():
                 more = divided(channel, states.shape[2], domain.dimensions)

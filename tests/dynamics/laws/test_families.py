@@ -1,4 +1,4 @@
-"""Tests of families of terms that tell directions apart, or leave means as they are, against closed forms."""
+"""Tests of families of terms that tell directions apart, leave means as they are, or drift along gradients."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,9 @@ from scipy.spatial import Delaunay
 from inrflow.domains import Box, Region
 from inrflow.dynamics.laws import fit_law
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.terms import Term, centred, directed, short_list, term_from_state
+from inrflow.dynamics.laws.setting import with_vectors
+from inrflow.dynamics.laws.term import LawTerm
+from inrflow.dynamics.laws.terms import Term, centred, directed, drifting, short_list, term_from_state
 
 
 def grid(n):
@@ -74,3 +76,75 @@ def test_centred_terms_differ_from_the_others_in_means_alone():
     torch.testing.assert_close(means[..., 1:], whole[..., 1:])
     assert float(means[..., 0].abs().max()) < 1e-12 < float(whole[..., 0].abs().max())
     assert Term(centred=True, products=(((0, -1),),)).written(["u"], ["x"]) == "(u less its mean)"
+
+
+def on_torus(n: int, count: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """Wave numbers of an n x n grid on a torus of length 1, random codes (1, count, K), harmonics, and fields there."""
+    k = 2 * np.pi * np.fft.fftfreq(n, 1 / n)
+    harmonics = Box([0, 0], [1, 1], ["periodic"] * 2).harmonics(25)
+    z = torch.randn(1, count, harmonics.count, generator=torch.Generator().manual_seed(4)).double()
+    fields = (harmonics.values(grid(n)) @ z[0].numpy().T).T.reshape(count, n, n)
+    return np.meshgrid(k, k, indexing="ij"), z, harmonics, fields
+
+
+def waved(field: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    return np.fft.ifft2(factor * np.fft.fft2(field)).real
+
+
+def test_drifts_are_those_of_fourier_transforms() -> None:
+    k, z, harmonics, (a, b) = on_torus(32, 2)
+    k2 = k[0] ** 2 + k[1] ** 2
+    inverse = -1 / np.where(k2 > 0, k2, np.inf)
+    terms = [term for term in drifting(2, range(2)) if term.written(["a", "b"], ["x", "y"]) in (
+        "div(a b grad lap^-1 b)", "div(b grad lap a)", "div(a^2 grad b)")]
+    assert len(terms) == 3 and all(term_from_state(term.state()) == term for term in terms)
+    expected = {"div(a b grad lap^-1 b)": (a * b, waved(b, inverse)), "div(b grad lap a)": (b, waved(a, -k2)),
+                "div(a^2 grad b)": (a * a, b)}
+    rates = Library(terms, harmonics).features(z, harmonics.count)[0].numpy()
+    table = harmonics.values(grid(32))
+    for term, rate in zip(terms, rates, strict=True):
+        m, potential = expected[term.written(["a", "b"], ["x", "y"])]
+        total = sum(waved(m * waved(potential, 1j * one), 1j * one) for one in k)
+        np.testing.assert_allclose(rate, table.T @ total.ravel() / 32**2, atol=1e-8 * np.abs(total).max())
+
+
+@pytest.mark.parametrize("kind", ["drifts", "vectors"])
+def test_jacobians_of_further_terms_are_those_of_automatic_differentiation(kind) -> None:
+    box = Box([0, 0], [1, 1], ["periodic"] * 2)
+    if kind == "drifts":
+        terms, channels = drifting(2, range(2)), 2
+    else:
+        families = with_vectors(short_list(3, 2), [(0, 1)], [2.0, 2.0, 1.0])
+        terms, channels = [term for one in families.later for term in one.every if not term.linear], 3
+    theta = torch.randn(len(terms), channels, generator=torch.Generator().manual_seed(1)).double() * 1e-4
+    law = LawTerm(box.state(), "natural", 9, [term.state() for term in terms], theta.tolist())
+    z = torch.randn(2, channels * 9, generator=torch.Generator().manual_seed(2)).double()
+    automatic = torch.stack([torch.autograd.functional.jacobian(lambda one: law(torch.zeros(1), one[None])[0], state)
+                             for state in z])
+    torch.testing.assert_close(law.jacobian(torch.zeros(2), z), automatic, rtol=1e-9, atol=1e-9)
+
+
+def test_tension_and_stress_lose_what_a_pressure_takes() -> None:
+    k, z, harmonics, (_, _, c) = on_torus(32, 3)
+    k2 = k[0] ** 2 + k[1] ** 2
+    inverse = 1 / np.where(k2 > 0, k2, np.inf)
+    names = ["v", "w", "c"]
+    families = with_vectors(short_list(3, 2), [(0, 1)], [2.0, 2.0, 1.0])
+    terms = {term.written(names, ["x", "y"]): term for one in families.later for term in one.every}
+    some = ["(P lap c grad c)_x", "(P lap c grad c)_y", "(P dc/dy e_x)_y", "c dv/dy", "lap (c^2)"]
+    rates = Library([terms[name] for name in some], harmonics).features(z, harmonics.count)[0].numpy()
+    table = harmonics.values(grid(32))
+
+    def projected(force: list[np.ndarray], row: int) -> np.ndarray:
+        spectra = [np.fft.fft2(part) / 2.0 for part in force]  # in units of the velocity
+        along = inverse * sum(one * part for one, part in zip(k, spectra, strict=True))
+        return np.fft.ifft2(spectra[row] - k[row] * along).real
+
+    slopes = [waved(c, 1j * one) for one in k]
+    tension = [waved(c, -k2) * slope for slope in slopes]
+    v = (harmonics.values(grid(32)) @ z[0, 0].numpy()).reshape(32, 32)
+    expected = [projected(tension, 0), projected(tension, 1), projected([slopes[1], 0 * c], 1),
+                c * waved(v, 1j * k[1]), waved(c * c, -k2)]
+    low = table.T @ np.stack(expected).reshape(5, -1).T / 32**2
+    np.testing.assert_allclose(rates[2:], low.T[2:], atol=1e-8 * np.abs(low).max())
+    np.testing.assert_allclose(rates[:2], low.T[:2], atol=1e-8 * np.abs(low).max())
