@@ -60,7 +60,7 @@ def half_held_waves(generator: np.random.Generator, count: int) -> Fields:
     outer = outer[np.hypot(*x[outer].T) > 0.9]
     free, t = np.setdiff1d(np.arange(len(x)), outer), np.arange(FRAMES) * 0.12
     values, modes = scipy.linalg.eigh(stiffness[free][:, free].toarray(), masses[free][:, free].toarray())
-    start = np.stack([_bumps(generator, x, 1.0) * (1 - (x**2).sum(1)) for _ in range(count)], -1)[free]
+    start = np.stack([bumps(generator, (x + 1) / 2, 2) * (1 - (x**2).sum(1)) for _ in range(count)], -1)[free]
     z, k = modes.T @ (masses[free][:, free] @ start), np.sqrt(values)[:, None]
     u = np.zeros((count, FRAMES, len(x), 2))
     for n, time in enumerate(t):
@@ -187,7 +187,7 @@ def gathering(generator: np.random.Generator, count: int) -> Fields:
     """u_t = .03 lap u - div(u grad c), -lap c = u - its mean, without flux on a disc with a hole: cells drawn by what
     they make, which spreads at once; quadratic elements."""
     basis, stiffness, masses, cells = _quadratic([_circle((0, 0), 1, .1), _circle((0.3, 0.2), .2, .08)], .1)
-    x, nodes, gap, steps = basis.doflocs.T, basis.nodal_dofs[0], 0.15, 30
+    x, nodes, gap, steps = basis.doflocs.T, basis.nodal_dofs[0], 0.15, 8
     ends, h, size = splu((stiffness + 1e-9 * masses).tocsc()), gap / steps, masses.sum()
     form = skfem.BilinearForm(lambda u, v, w: u * (w["c"].grad[0] * v.grad[0] + w["c"].grad[1] * v.grad[1]))
     paths = []
@@ -396,4 +396,4 @@ MAKERS = {maker.__name__: maker for maker in (
 
 
 if __name__ == "__main__":
-    write_problems(sys.argv[1:], MAKERS, TRAIN, TEST, {"odd_frames": (5, 8), "front": (12, 8)})
+    write_problems(sys.argv[1:], MAKERS, TRAIN, TEST, {"odd_frames": (5, 8), "front": (12, 8), "gathering": (12, 6)})

@@ -1,6 +1,6 @@
 """Domains: where a field lives, and the harmonics of the Laplacian there."""
 
-from inrflow.domains.base import BOUNDARIES, HELD, NATURAL, STEADY, Domain, Harmonics, Quadrature
+from inrflow.domains.base import BOUNDARIES, HELD, LEAKY, NATURAL, STEADY, Domain, Harmonics, Quadrature
 from inrflow.domains.box import Box
 from inrflow.domains.flows import NO_SLIP, Flows
 from inrflow.domains.infer import domains_of, elsewhere, flows_of, from_state, shapes
@@ -9,6 +9,6 @@ from inrflow.domains.sphere import Sphere
 from inrflow.domains.surface import Surface
 from inrflow.domains.walls import walled
 
-__all__ = ["BOUNDARIES", "HELD", "NATURAL", "NO_SLIP", "Box", "Domain", "Flows", "Harmonics", "Quadrature",
+__all__ = ["BOUNDARIES", "HELD", "LEAKY", "NATURAL", "NO_SLIP", "Box", "Domain", "Flows", "Harmonics", "Quadrature",
            "STEADY", "Region", "Sphere", "Surface", "domains_of", "elsewhere", "flows_of", "from_state", "shapes",
            "walled"]

@@ -12,6 +12,7 @@ from inrflow.errors import UserError
 
 NATURAL, HELD = "natural", "held"  # no flux through the boundary; zero on the boundary
 BOUNDARIES = (NATURAL, HELD)
+LEAKY = "leaky "  # followed by numbers h, one for each part of a boundary, as in "leaky 0/2.5/inf": du/dn = -h u
 STEADY = "steady"  # held at values that do not change in time, of walls of boxes: codes carry them
 _TIE = 1e-9  # eigenvalues closer than this, relative, are the same
 _EDGE = 0.05  # spacings outside that still count as inside: cells have straight sides, walls are curved
@@ -108,6 +109,6 @@ class Domain(ABC):
 
 def check_boundary(boundary: str) -> str:
     """The boundary condition itself; UserError where its name is unknown."""
-    if boundary not in BOUNDARIES:
+    if boundary not in BOUNDARIES and not boundary.startswith(LEAKY):
         raise UserError(f"boundary is {boundary!r}; give one of {', '.join(BOUNDARIES)}")
     return boundary

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
 import skfem
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 from scipy.spatial import cKDTree
 from skfem.models.poisson import laplace, mass
 
-from inrflow.domains.base import HELD, NATURAL, Domain, Harmonics, Quadrature, check_boundary
+from inrflow.domains.base import HELD, LEAKY, NATURAL, Domain, Harmonics, Quadrature, check_boundary
 from inrflow.domains.triangulation import clean_mesh
 from inrflow.errors import UserError
 
@@ -43,6 +45,29 @@ class Region(Domain):
         self.basis = skfem.Basis(mesh, element, intorder=4 if self.dimensions == 1 else 2)
         self._known: dict[tuple[int, str], RegionHarmonics] = {}
 
+    @cached_property
+    def parts(self) -> list[np.ndarray]:
+        """Facets (F,) of each connected part of the boundary, those of the outermost first."""
+        mesh = self.basis.mesh
+        facets = mesh.boundary_facets()
+        corners = mesh.facets[:, facets]  # (d, F)
+        links = sparse.coo_matrix((np.ones(corners.size), (np.broadcast_to(corners[0], corners.shape).ravel(),
+                                                           corners.ravel())), shape=(len(self.nodes),) * 2)
+        label = connected_components(links)[1][corners[0]]
+        found = [facets[label == part] for part in np.unique(label)]
+        return sorted(found, key=lambda own: -float(np.ptp(mesh.p[:, mesh.facets[:, own].ravel()], axis=1).max()))
+
+    def leaks(self, boundary: str) -> list[float]:
+        """Numbers h of du/dn = -h u on the parts of the boundary: 0 natural, infinite held."""
+        if not boundary.startswith(LEAKY):
+            return [np.inf if boundary == HELD else 0.0] * len(self.parts)
+        rates = [float(rate) for rate in boundary.removeprefix(LEAKY).split("/")]
+        rates = rates[:1] * len(self.parts) if len(set(rates)) == 1 else rates
+        if len(rates) != len(self.parts):
+            raise UserError(f"the boundary has {len(self.parts)} parts, and the law has other conditions on each of "
+                            f"{len(rates)}; train on data of that domain")
+        return rates
+
     @property
     def measure(self) -> float:
         """Length, area or volume."""
@@ -65,7 +90,13 @@ class Region(Domain):
             masses = sparse.diags(np.asarray(masses.sum(1)).ravel()).tocsc()
         else:  # the rule of `quadrature` alone may miss functions within cells
             masses = masses + _EXACT * mass.assemble(skfem.Basis(basis.mesh, basis.elem, intorder=4)).tocsc()
-        free = np.setdiff1d(np.arange(basis.N), basis.get_dofs().all() if boundary == HELD else [])
+        held = []
+        for rate, facets in zip(self.leaks(boundary), self.parts, strict=True):
+            if rate == np.inf:
+                held.append(basis.get_dofs(facets).all())
+            elif rate:
+                stiffness = stiffness + rate * mass.assemble(skfem.FacetBasis(basis.mesh, basis.elem, facets=facets))
+        free = np.setdiff1d(np.arange(basis.N), np.concatenate(held) if held else [])
         inner, inner_mass = stiffness[free][:, free], masses[free][:, free] / self.measure
         values, vectors = lowest_modes(inner / self.measure, inner_mass, count, float(np.ptp(self.nodes, axis=0).max()))
         coefficients = np.zeros((basis.N, len(values)))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
-from inrflow.domains import HELD, NATURAL, STEADY, Box, Harmonics
+from inrflow.domains import HELD, LEAKY, NATURAL, STEADY, Box, Harmonics, Region
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.walls import PAIRS, changes
 from inrflow.numerics.components import groups_of
@@ -24,6 +26,8 @@ _PROBES, _SLANT = 4, 1e-12  # sums of columns looked at, and means of products o
 _SVD = 8  # times the products of a matrix with itself
 _MODES, _CLEARLY, _FEW = 64, 0.8, 3  # harmonics and trajectories that boundary conditions are chosen by, and the share
 # of the error that another one must leave
+_LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # trajectories and harmonics that tell how walls leak,
+# trials of a part of them, and the share of the error that it may leave
 _CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
 _SETS = 16  # point sets that the prior is fitted to, at most
 
@@ -135,6 +139,40 @@ def held_out_errors(harmonics: Harmonics, x: np.ndarray, u: np.ndarray, seed: in
         squares += np.nansum((codes.decode(z, places[hidden]) - u[members][:, :, hidden]) ** 2, axis=(0, 1, 2))
         count += np.isfinite(u[members][:, :, hidden, 0]).sum()
     return float((squares / max(count, 1) / total).mean())
+
+
+def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, seed: int, deadline: float) -> str | None:
+    """The condition du/dn = -h u, with an h from 0 to infinity on each part of a region's boundary, whose harmonics fit
+    held-out points clearly better than those of a kind, natural or held; None where there is none.
+
+    In later frames, for first ones need not obey any. Of fields u (S, T, N, C) at points x (S, N, d).
+    """
+    some, rates, known = slice(None, None, max(len(u) // _LEAKING, 1)), region.leaks(kind), dict[str, float]()
+    seen, scale = u[some, u.shape[1] // 2 :], 1 / float(np.ptp(region.nodes, axis=0).max())
+
+    def named(rates: Sequence[float]) -> str:
+        return LEAKY + "/".join(f"{rate:.6g}" for rate in rates)
+
+    def missed(rates: Sequence[float]) -> float:
+        name = named(rates)
+        if name not in known and (effort() < deadline or not known):
+            known[name] = held_out_errors(region.harmonics(min(size, _LEAKING_MODES), name), x[some], seen, seed)
+        return known.get(name, np.inf)
+
+    least = missed(rates)
+    each = [[i] for i in range(len(rates))] if len(rates) > 1 else []
+    for part in ([*range(len(rates))], *each, *each):  # all, then each in turn
+
+        def of(rate: float, part: Sequence[int] = part) -> list[float]:
+            return [rate if i in part else own for i, own in enumerate(rates)]  # noqa: B023
+
+        best = min((0.0, *(scale * 4.0**k for k in range(-1, 5)), np.inf), key=lambda rate: missed(of(rate)))  # noqa: B023
+        if 0 < best < np.inf:
+            best = math.exp(minimize_scalar(
+                lambda log: missed(of(math.exp(log))), method="bounded",  # noqa: B023
+                bounds=(math.log(best / 4), math.log(best * 4)), options={"xatol": 1e-3, "maxiter": _SEARCHED}).x)
+        rates = of(best) if missed(of(best)) < missed(rates) else rates
+    return named(rates) if missed(rates) < _PAYS * least else None
 
 
 def conditions(box: Box, x: np.ndarray, u: np.ndarray, seed: int, known: list[list[str]] | None = None) -> str:

@@ -10,10 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.domains import BOUNDARIES, HELD, NATURAL, NO_SLIP, Box, Domain, Flows, Harmonics, Sphere, Surface, walled
+from inrflow.domains import (
+    BOUNDARIES,
+    HELD,
+    NATURAL,
+    NO_SLIP,
+    Box,
+    Domain,
+    Flows,
+    Harmonics,
+    Region,
+    Sphere,
+    Surface,
+    walled,
+)
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of
-from inrflow.dynamics.laws.codes import HarmonicCodes, conditions, held_out_errors, point_sets
+from inrflow.dynamics.laws.codes import HarmonicCodes, conditions, held_out_errors, leaky, point_sets
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.shooting import rates_between
@@ -32,6 +45,7 @@ _FEWEST_TRAJECTORIES, _OF_FEW_CODES = 8, 32
 _TOLD = 0.7  # of the points that all trajectories share, in the plane and beyond: more harmonics stand for each other
 _MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all quadrature points for each of them
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
+_TIGHT = 1e-4  # error of natural or held harmonics from which walls that leak are tried
 _HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
 _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
 _FEW, _SHORTEST = 3, 5  # fewer trajectories are parted into so many; frames of their parts at least
@@ -136,7 +150,11 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     least = min(errors.values())
     i, size = min((key for key in errors if errors[key] <= _FEWER * least), key=lambda key: (key[1], key[0]))
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
-    return *bases[i], size, errors[i, size]
+    (place, kind), error = bases[i], errors[i, size]
+    if boundary is None and isinstance(place, Region) and place.dimensions > 1 and error > _TIGHT and (
+            leaks := leaky(place, kind, size, some.x, some.u, seed, deadline)):
+        kind, error = leaks, held_out_errors(place.harmonics(size, leaks), some.x, some.u, seed)
+    return place, kind, size, error
 
 
 def joined(boundary: str) -> int:

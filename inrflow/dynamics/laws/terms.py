@@ -163,9 +163,9 @@ class Term:
             (channel, _), (stream, _) = self.products[0]
             text = f"J(lap^-1 {channels[stream]}, {channels[channel]})"
         elif self.flux and not self.linear:
-            *values, (c, axis) = self.products[0]
+            (c, axis), factors = self.products[0][-1], self.products[0][:-1]
             kind = next(name for least, name in ((BENT, "lap "), (POTENTIAL, "lap^-1 "), (0, "")) if axis >= least)
-            front = Term((tuple(values),)).written(channels, coordinates)
+            front = Term((factors,)).written(channels, coordinates)
             text = f"div({front} grad {kind}{channels[c]})"
         elif len(self.products) > 1:  # a sum over axes of products of derivatives
             text = " . ".join(f"grad {channels[c]}" if axis < POTENTIAL else f"grad (lap^-1 {channels[c]})"
@@ -287,8 +287,8 @@ def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
     """div(m grad L b) with products m of values, of three of one channel, two of two, one of more, and L lap, lap^-1 or
     1: drifts along gradients of others, of fields of matter, and in films."""
     value, kinds = [(c, VALUE) for c in range(channels)], (0, POTENTIAL, BENT)
-    products = [m for degree in range(1, max(1, 4 - channels) + 1)
-                for m in itertools.combinations_with_replacement(value, degree)]
+    products: list[Product] = [m for degree in range(1, max(1, 4 - channels) + 1)
+                               for m in itertools.combinations_with_replacement(value, degree)]
     return [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
             for m in products for b in range(channels) for kind in kinds]
 

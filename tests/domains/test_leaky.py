@@ -1,0 +1,54 @@
+"""Tests of walls that leak, du/dn = -h u, against closed forms on a square, and of finding h in data."""
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+from scipy.spatial import Delaunay
+
+from inrflow.domains import Region
+from inrflow.dynamics.laws.codes import leaky
+from inrflow.errors import UserError
+
+
+def square(n: int, hole: bool = False) -> Region:
+    """A unit square, of which the middle ninth may be a hole."""
+    grid = np.linspace(0, 1, n)
+    x = np.stack(np.meshgrid(grid, grid, indexing="ij"), -1).reshape(-1, 2)
+    cells = Delaunay(x + 1e-6 * np.random.default_rng(0).standard_normal(x.shape)).simplices
+    middle = np.abs(x[cells].mean(1) - 0.5).max(1)
+    return Region(x, cells[middle > 1 / 6] if hole else cells)
+
+
+def test_eigenvalues_of_leaking_walls_are_those_of_the_closed_form() -> None:
+    h = 2.5  # waves cos(k x - a) with tan a = h / k at one wall and k - a = a at the other
+    k = [brentq(lambda k, m=m: 2 * np.arctan2(h, k) - k + m * np.pi, 1e-9, 20) for m in range(3)]
+    expected = sorted(a**2 + b**2 for a in k for b in k)[:4]
+    harmonics = square(13).harmonics(4, "leaky 2.5")
+    np.testing.assert_allclose(harmonics.eigenvalues, expected, rtol=3e-4)
+
+
+def test_natural_and_held_walls_are_the_limits_and_parts_have_their_own() -> None:
+    region = square(10, hole=True)
+    assert len(region.parts) == 2 and len(region.parts[0]) == 36
+    for name, limit in (("leaky 0/0", "natural"), ("leaky inf", "held")):
+        np.testing.assert_allclose(region.harmonics(5, name).eigenvalues, region.harmonics(5, limit).eigenvalues)
+    mixed = region.harmonics(5, "leaky inf/0")
+    edge = np.stack([np.linspace(0, 1, 9), np.zeros(9)], 1)
+    assert np.abs(mixed.values(edge)).max() < 1e-9 < np.abs(mixed.values(np.array([[1 / 3, 0.5]]))).max()
+    with pytest.raises(UserError, match="2 parts, and the law has other conditions on each of 3"):
+        region.harmonics(5, "leaky 0/1/2")
+
+
+def test_how_much_walls_leak_is_found_in_data() -> None:
+    region, generator = square(16, hole=True), np.random.default_rng(1)
+    harmonics = region.harmonics(30, "leaky 1.5/inf")
+    size = np.exp(-0.01 * harmonics.eigenvalues[:, None] * np.arange(1, 7)).T
+    u = np.einsum("stk,nk->stn", generator.standard_normal((4, 1, 30)) * size, harmonics.values(region.nodes))
+    x = np.broadcast_to(region.nodes, (4, *region.nodes.shape))
+    found = leaky(region, "natural", 30, x, u[..., None], 0, np.inf)
+    assert found is not None
+    rates = region.leaks(found)
+    assert rates[0] == pytest.approx(1.5, rel=0.02) and rates[1] == np.inf
+    free = region.harmonics(30).values(region.nodes)
+    kept = np.einsum("stk,nk->stn", generator.standard_normal((4, 6, 30)), free)[..., None]
+    assert leaky(region, "natural", 30, x, kept, 0, np.inf) is None
