@@ -87,7 +87,7 @@ def torus_surface(generator: np.random.Generator, count: int) -> Fields:
         u, v = w
         return np.stack([0.06 * lap(u) + u - u**3 / 3 - v + 0.5, 0.02 * lap(v) + 0.08 * (u + 0.7 - 0.8 * v)])
 
-    t = np.arange(FRAMES) * 0.8
+    t = np.arange(FRAMES) * 0.5
     u = np.stack([solve(rate, np.stack([
         size * bumps(generator, x / 3 + 0.5, 2) + mean for size, mean in ((1.2, 0.0), (0.4, 0.5))]), t)
                   for _ in range(count)])[..., ::2, ::2]
@@ -396,4 +396,5 @@ MAKERS = {maker.__name__: maker for maker in (
 
 
 if __name__ == "__main__":
-    write_problems(sys.argv[1:], MAKERS, TRAIN, TEST, {"odd_frames": (5, 8), "front": (12, 8), "gathering": (12, 6)})
+    write_problems(sys.argv[1:], MAKERS, TRAIN, TEST, {
+        "odd_frames": (5, 8), "front": (12, 8), "gathering": (12, 6), "torus_surface": (12, 4)})

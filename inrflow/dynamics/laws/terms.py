@@ -344,7 +344,7 @@ class Families:
         not change; with drifts along gradients; on boxes of several channels, with what is divided by each that keeps
         far from zero."""
         yield from self.later
-        if not {"linear", "products", "transport", "fluxes"} <= set(self.terms):
+        if not {"linear", "products", "transport", "fluxes"} <= set(self.terms) or isinstance(domain, Flows):
             return
         if domain.dimensions > 1 and domain.kind in ("box", "region"):
             axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
