@@ -44,4 +44,5 @@ def _conversion(kind: Format, path: Path) -> list[tuple[str, str]]:
                     ("note", f"`inrflow train data.train={path}` reads it as it is; `inrflow convert {path} TARGET` "
                      "writes it in the project's schema")]
     except UserError as error:
-        return [("note", f"it is not read as it is: {error} (`inrflow train` takes data.read.KEY=...)")]
+        hint = " (`inrflow train` takes data.read.KEY=...)" if kind.about else ""
+        return [("note", f"it is not read as it is: {error}{hint}")]

@@ -279,7 +279,7 @@ def format_for_writing(path: Path) -> Format:
 
 def readable() -> str:
     """All formats that are read, for messages."""
-    return ", ".join(known.about for known in FORMATS)
+    return ", ".join(known.about for known in FORMATS if known.about)
 
 
 def writable() -> list[str]:

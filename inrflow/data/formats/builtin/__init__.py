@@ -8,6 +8,7 @@ from inrflow.data.formats.builtin import (  # noqa: F401, I001
     csv_table, mesh_series, parquet_table, hdf5_table, arrays, matlab, npz, openfoam, netcdf, pdebench, the_well,
     trajectories,
 )
+from inrflow.data.formats import elsewhere  # noqa: F401, I001  after text
 from inrflow.data.formats.registry import Format, register_format
 
 __all__ = ["Format", "register_format"]

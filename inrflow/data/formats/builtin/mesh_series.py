@@ -1,4 +1,4 @@
-"""Meshes of VTK and XDMF, read and written by meshio (the extra `mesh`): a file, or a PVD collection of one per time.
+"""Meshes of VTK, XDMF and Tecplot, read by meshio (the extra `mesh`): a file, or a PVD collection of one per time.
 
 Fields at the nodes become channels, vectors one for each component; without any, fields of the cells at their
 centres. Triangles of a plane mesh and tetrahedra in space are kept as the mesh of the trajectory.
@@ -30,17 +30,18 @@ _TIMES = ("TimeValue", "TIME", "time")
 
 @register_format
 class MeshFormat(Format):
-    """VTU, PVD and XDMF are XML, legacy VTK is text or binary with a comment as its first line."""
+    """VTU, PVD and XDMF are XML, legacy VTK is text or binary with a comment as its first line, Tecplot's ASCII names its
+    variables."""
 
-    name = "VTU, PVD, VTK or XDMF"
-    about = "VTU, PVD, VTK, XDMF (meshes)"
+    name = "VTU, PVD, VTK, XDMF or Tecplot"
+    about = "VTU, PVD, VTK, XDMF, Tecplot (meshes)"
     suffixes = (".pvd",)
     table = True
     fixed_points = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
         head = start.lstrip()
-        return head.startswith(b"# vtk DataFile") or (head.startswith(b"<") and any(
+        return head.startswith(b"# vtk DataFile") or _is_tecplot(head) or (head.startswith(b"<") and any(
             mark in head for mark in (b'type="UnstructuredGrid"', b"type='UnstructuredGrid'", b'type="Collection"',
                                       b"<Xdmf")))
 
@@ -59,6 +60,10 @@ class MeshFormat(Format):
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         return PvdWriter(path, description, overwrite)
+
+
+def _is_tecplot(head: bytes) -> bool:
+    return re.match(rb"(title\b[^\n]*\s+)?variables\s*=", head, re.IGNORECASE) is not None
 
 
 @contextmanager
@@ -144,6 +149,13 @@ class MeshSeries:
             except meshio.ReadError:  # one grid without times
                 self._reader = None
                 return [(0, 0.0)]
+        if _is_tecplot(start):
+            text = path.read_text(encoding="latin-1")
+            if len(re.findall(r"^\s*zone\b", text, re.IGNORECASE | re.MULTILINE)) != 1:
+                raise UserError(f"{path} holds other than one zone; write a file for each time, read by a pattern")
+            moment = re.search(r"\bsolutiontime\s*=\s*([-+.\deE]+)", text, re.IGNORECASE)
+            if moment is not None:
+                return [(0, float(moment[1]))]
         mesh = self._read(path)
         known = [float(np.ravel(mesh.field_data[name])[0]) for name in _TIMES if name in mesh.field_data]
         numbers = re.findall(r"\d+", path.stem)
@@ -165,7 +177,8 @@ class MeshSeries:
 
         with path.open("rb") as file:
             start = file.read(4096).lstrip()
-        kind = meshio.vtk if start.startswith(b"#") else meshio.xdmf if b"<Xdmf" in start else meshio.vtu
+        kind = meshio.tecplot if _is_tecplot(start) else meshio.vtk if start.startswith(b"#") else (
+            meshio.xdmf if b"<Xdmf" in start else meshio.vtu)
         return kind.read(str(path))
 
     def _mesh(self, step: int) -> Any:

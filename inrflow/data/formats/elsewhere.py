@@ -1,0 +1,56 @@
+"""Formats that are recognised to be named, with what turns them into files that are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
+from inrflow.errors import UserError
+
+
+class Elsewhere(Format):
+    """A format that another program writes in a form that is read. advice: how."""
+
+    about = ""
+    advice: ClassVar[str]
+
+    def read(self, path: Path, options: ReadOptions) -> Content:
+        raise UserError(f"{path} is a file of {self.name}, which is not read; {self.advice}")
+
+    def summary(self, path: Path) -> list[tuple[str, str]]:
+        return []
+
+
+@register_format
+class MetOffice(Elsewhere):
+    """PP of the UK Met Office: records of 64 words begin with their length in bytes."""
+
+    name = "PP (UK Met Office)"
+    advice = "iris writes it as NetCDF: iris.save(iris.load('FILE.pp'), 'FILE.nc')"
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        return start[:4] in (b"\0\0\1\0", b"\0\1\0\0") and start[260:264] == start[:4]
+
+
+@register_format
+class Ensight(Elsewhere):
+    """The text file of a case of Ensight, 6 or Gold."""
+
+    name = "Ensight"
+    advice = "open it in ParaView and save the data as a PVD collection (.pvd), all time steps"
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        words = start.lower().split()
+        return words[:1] == [b"format"] and b"ensight" in words[:6]
+
+
+@register_format
+class BinaryTecplot(Elsewhere):
+    """Tecplot's binary files, .plt and .szplt."""
+
+    name = "binary Tecplot"
+    advice = "write it as ASCII with one zone for each time, or as a PVD collection by ParaView"
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        return start.startswith((b"#!TDV", b"#!SZPLT"))
