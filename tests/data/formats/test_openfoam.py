@@ -1,65 +1,20 @@
 """A case of OpenFOAM, laid out as blockMesh and its solvers write it in ASCII."""
 
 import gzip
-import itertools
 import re
 import shutil
 
 import numpy as np
 import pytest
+from foam_cases import HEAD, centres, listed, mesh, write
 
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.inspect import describe
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.errors import UserError
 
-HEAD = """/*---*- C++ -*---*\\
-| =========                 |
-\\*---*/
-FoamFile
-{{
-    version     2.0;
-    format      ascii;
-    class       {kind};
-    object      {name};
-}}
-// * * * * * //
-
-"""
 NX, NY = 3, 2
-CENTRES = np.array([[(i + 0.5) / NX, (j + 0.5) / NY] for j in range(NY) for i in range(NX)])  # x fastest
-
-
-def listed(rows):
-    return f"{len(rows)}\n(\n" + "\n".join(rows) + "\n)\n"
-
-
-def write(path, kind, body):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(HEAD.format(kind=kind, name=path.name) + body + "\n// ***** //\n")
-
-
-def mesh(case):
-    """NX x NY cells in one layer: inner faces first, as OpenFOAM orders them."""
-    corner = {key: n for n, key in enumerate(itertools.product(range(2), range(NY + 1), range(NX + 1)))}  # z, y, x
-    points = [f"({x / NX} {y / NY} {0.1 * z})" for z, y, x in corner]
-    inner, outer = [], []
-    for j, i in itertools.product(range(NY), range(NX + 1)):  # faces across x
-        face = [corner[z, y, i] for z, y in ((0, j), (0, j + 1), (1, j + 1), (1, j))]
-        cells = [k * 1 + j * NX for k in (i - 1, i) if 0 <= k < NX]
-        (inner if len(cells) == 2 else outer).append((face, cells))
-    for j, i in itertools.product(range(NY + 1), range(NX)):  # across y
-        face = [corner[z, j, x] for z, x in ((0, i), (0, i + 1), (1, i + 1), (1, i))]
-        cells = [i + k * NX for k in (j - 1, j) if 0 <= k < NY]
-        (inner if len(cells) == 2 else outer).append((face, cells))
-    for z, j, i in itertools.product(range(2), range(NY), range(NX)):  # front and back
-        outer.append(([corner[z, y, x] for y, x in ((j, i), (j, i + 1), (j + 1, i + 1), (j + 1, i))], [i + j * NX]))
-    faces = [*inner, *outer]
-    place = case / "constant" / "polyMesh"
-    write(place / "points", "vectorField", listed(points))
-    write(place / "faces", "faceList", listed([f"4({' '.join(map(str, face))})" for face, _ in faces]))
-    write(place / "owner", "labelList", listed([str(cells[0]) for _, cells in faces]))
-    write(place / "neighbour", "labelList", listed([str(cells[1]) for _, cells in inner]))
+CENTRES = centres(NX, NY)
 
 
 def velocity(t):
@@ -69,7 +24,7 @@ def velocity(t):
 @pytest.fixture
 def case(tmp_path):
     folder = tmp_path / "cavity"
-    mesh(folder)
+    mesh(folder, NX, NY)
     for name, t in (("0", 0.0), ("0.5", 0.5), ("10", 10.0)):
         rows = [f"({u} {v} {w})" for u, v, w in velocity(t).tolist()]
         write(folder / name / "U", "volVectorField", "dimensions [0 1 -1 0 0 0 0];\n\ninternalField   nonuniform "

@@ -30,8 +30,8 @@ _TIMES = ("TimeValue", "TIME", "time")
 
 @register_format
 class MeshFormat(Format):
-    """VTU, PVD and XDMF are XML, legacy VTK is text or binary with a comment as its first line, Tecplot's ASCII names its
-    variables."""
+    """VTU, PVD and XDMF are XML, legacy VTK is text or binary with a comment as its first line, Tecplot's ASCII text
+    that names its variables."""
 
     name = "VTU, PVD, VTK, XDMF or Tecplot"
     about = "VTU, PVD, VTK, XDMF, Tecplot (meshes)"
