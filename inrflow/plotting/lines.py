@@ -22,6 +22,7 @@ def line_figure(data: ChannelFields, chosen: list[int], title: str | None) -> Fi
         for i, name in enumerate(rows):
             draw_lines(axes[i, j], data, name, frame, x, order)
             axes[i, j].tick_params(labelsize=SIZE - 1.5, length=2)
+            axes[i, j].yaxis.get_offset_text().set_fontsize(SIZE - 1.5)
         data.stamp(axes[0, j], frame)
         axes[-1, j].set_xlabel(data.coordinates[0], fontsize=SIZE)
     for i, name in enumerate(rows):

@@ -48,6 +48,14 @@ class InterpolationError:
         apart = torch.isfinite(spacing) & (spacing > 0)  # not the many points that a grid has at a pole
         return cls(points.double(), spacing.where(apart, _ALONE), variance.double())
 
+    def known_also(self, x: Tensor) -> InterpolationError:
+        """The same where points x (N, d), its own among them, are observed; the others get the variances around
+        them."""
+        if not len(self.points):
+            return self
+        near = torch.cdist(x.double(), self.points).argmin(1)
+        return InterpolationError.between(x, self.variance[near])
+
     def __call__(self, x: Tensor) -> Tensor:
         """Variance (..., C) at points x (..., d)."""
         if not len(self.points):

@@ -139,7 +139,7 @@ class DecoderTraining:
         if fixed is None:
             return None
         x, u, held = fixed
-        return interpolation_error(x, _features(module, x), u, held)
+        return interpolation_error(x, _features(module, x), u, held).known_also(x)
 
     def radial_features_help(self, module: ModulatedSiren) -> bool:
         """Whether functions through what the features leave at fixed points do no harm at points held out, which the
@@ -168,7 +168,7 @@ class DecoderTraining:
         kept[held] = False
         values = found.evaluate_harmonics(x.double())
         without = RadialFeatures.through(inner, x[kept], values[kept]).evaluate_harmonics(x.double())
-        error = interpolation_error(x, torch.cat([ones, without], 1), u, held)
+        error = interpolation_error(x, torch.cat([ones, without], 1), u, held).known_also(x)
         return found, error, errors_between_points(inner, x, ones, u, held)[1]
 
     def add_radial_features(self, module: ModulatedSiren) -> None:

@@ -100,3 +100,13 @@ def test_frames_that_miss_values_are_left_out_and_without_complete_frames_nothin
     torch.testing.assert_close(some.variance, few.variance)
     u[:, 3] = torch.nan
     assert len(interpolation_error(x, random_features(x), u, held).points) == 0
+
+
+def test_points_that_a_later_fit_has_seen_are_known_too():
+    x = uniform(60, 2, seed=4)
+    variance = torch.linspace(0.1, 0.4, 30, dtype=torch.float64)[:, None]
+    unseen = InterpolationError.between(x[::2], variance).known_also(x)
+    torch.testing.assert_close(unseen(x), torch.zeros(60, 1).double(), rtol=0, atol=1e-10)
+    between = unseen(uniform(500, 2, seed=6))
+    assert 0 < float(between.min()) and float(between.max()) <= 0.4
+    assert not len(InterpolationError.none(2, 1).known_also(x).points)
