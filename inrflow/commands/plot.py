@@ -9,7 +9,7 @@ from matplotlib.tri import Triangulation
 from rich.console import Console
 
 from inrflow.commands.report import draw_errors
-from inrflow.commands.run_directory import RunDirectory, at_home, default_output, load_run
+from inrflow.commands.run_directory import CANDIDATES_FILE, RunDirectory, at_home, default_output, load_run
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import PlotConfig
 from inrflow.data.description import Description
@@ -23,7 +23,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
-from inrflow.plotting import Scene, animation, forecast_figure, loss_figure
+from inrflow.plotting import Scene, animation, candidate_figure, forecast_figure, loss_figure
 
 _LARGEST = 5_000_000
 
@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
         if scene.truth is not None:
             status.update("errors of the whole test file")
             written.append(_draw_errors(config, surrogate, file, observe, directory))
-    written += _draw_training(Path(str(config.run)), directory, surrogate.description.name)
+    written += _draw_training(Path(str(config.run)), directory, surrogate.description.name, _suffix(config))
     for item in written:
         console.print(str(item), highlight=False, soft_wrap=True)
     return 0
@@ -100,7 +100,7 @@ def _scene(config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, obser
     return Scene(
         t, x, mean, about.channels, truth, std, about.units, triangles, about.coordinates, about.geometry,
         about.time_units, float(frames.t[0]) + surrogate.horizon, float(seen.t[-1]),
-        seen.x if seen.x.ndim == 2 and len(seen.x) < frames.u.shape[1] else None,
+        seen.x if seen.x.ndim == 2 and len(seen.x) < frames.u.shape[1] else None, config.edges,
     )
 
 
@@ -174,7 +174,7 @@ def _draw_forecasts(config: PlotConfig, about: Description, scene: Scene, direct
     title = f"{about.name}, trajectory {config.trajectory}"
     written = []
     for channel in about.channels if config.channel is None else (config.channel,):
-        still = directory / f"forecast_{channel}.png"
+        still = directory / f"forecast_{channel}{_suffix(config)}"
         written.append(forecast_figure(still, scene, channel=channel, frames=config.frames, title=title))
         if config.animation and len(scene.t) > 1:
             written.append(animation(directory / f"forecast_{channel}.gif", scene, channel=channel, title=title))
@@ -185,11 +185,21 @@ def _draw_errors(
     config: PlotConfig, surrogate: Surrogate, file: TrajectoryFile, observe: Observe, directory: Path
 ) -> Path:
     references = RunDirectory(Path(str(config.run))).references(surrogate.description.name)
-    return draw_errors(directory, surrogate, evaluate(surrogate, file, observe, references, with_std=False))
+    evaluation = evaluate(surrogate, file, observe, references, with_std=False)
+    return draw_errors(directory, surrogate, evaluation, _suffix(config))
 
 
-def _draw_training(run_directory: Path, directory: Path, name: str) -> list[Path]:
-    """Draw the losses of the trained stages; nothing where all was solved in closed form."""
+def _suffix(config: PlotConfig) -> str:
+    return ".pdf" if config.pdf else ".png"
+
+
+def _draw_training(run_directory: Path, directory: Path, name: str, suffix: str) -> list[Path]:
+    """Draw the candidates where several were compared, and the losses of the stages that were trained by descent."""
+    report = RunDirectory(run_directory).json(CANDIDATES_FILE) or {"candidates": []}
+    compared = []
+    if len({row["recipe"] for row in report["candidates"] if row["validation_error"]} - {"residual_field"}) > 1:
+        compared.append(candidate_figure(directory / f"candidates{suffix}", report["candidates"], report["chosen"],
+                                         title=name))
     stages = RunDirectory(run_directory).steps()
     trained = {stage: rows for stage, rows in stages.items() if sum("loss" in row for row in rows) > 1}
-    return [loss_figure(directory / "training.png", trained, title=name)] if trained else []
+    return compared + ([loss_figure(directory / f"training{suffix}", trained, title=name)] if trained else [])

@@ -173,13 +173,13 @@ def draw(
     return [*written, draw_errors(directory, surrogate, evaluation)]
 
 
-def draw_errors(directory: Path, surrogate: Surrogate, evaluation: Evaluation) -> Path:
+def draw_errors(directory: Path, surrogate: Surrogate, evaluation: Evaluation, suffix: str = ".png") -> Path:
     """Draw the errors of the model and of the reference forecasts against time; returns the file."""
     from inrflow.plotting import error_figure
 
     errors = {title_of(name): values for name, values in evaluation.by_frame.items()}
     about = surrogate.description
-    return error_figure(directory / "errors.png", evaluation.times, errors, _horizon(surrogate, evaluation),
+    return error_figure(directory / f"errors{suffix}", evaluation.times, errors, _horizon(surrogate, evaluation),
                         title=about.name, time_units=about.time_units)
 
 

@@ -199,6 +199,8 @@ class PlotConfig:
     trajectory: int = setting(0, "Number of the trajectory.", least=0)
     frames: int = setting(5, "Times in the still picture.", least=1)
     animation: bool = setting(True, "Draw the animation as well.")
+    pdf: bool = setting(False, "Write still pictures as PDF (vectors) in place of PNG.")
+    edges: bool = setting(False, "Draw the edges of a mesh.")
     times: list[float] | None = setting(None, "Times to draw, [0.1,0.2]. null: those of the data.")
     points: str | None = setting(None, "File of points to draw. null: those of the data.")
     resolution: int | None = setting(None, "Draw on a grid of so many points along each axis instead.", least=2)

@@ -10,6 +10,6 @@ from inrflow.plotting.animations import animation
 from inrflow.plotting.errors import error_figure
 from inrflow.plotting.fields import Scene
 from inrflow.plotting.forecasts import forecast_figure
-from inrflow.plotting.losses import loss_figure
+from inrflow.plotting.losses import candidate_figure, loss_figure
 
-__all__ = ["Scene", "animation", "error_figure", "forecast_figure", "loss_figure"]
+__all__ = ["Scene", "animation", "error_figure", "forecast_figure", "candidate_figure", "loss_figure"]

@@ -39,6 +39,7 @@ class Scene:
         horizon: last time of training; later frames are marked as beyond it.
         assimilated: last time with an observation that was assimilated; later frames are forecasts. None: no titles.
         sensors: (n, d) places that were observed, to be marked; None where all points were.
+        edges: whether the edges of a mesh are drawn.
     """
 
     t: Any
@@ -55,6 +56,7 @@ class Scene:
     horizon: float | None = None
     assimilated: float | None = None
     sensors: Any = None
+    edges: bool = False
 
     def channel(self, channel: int | str) -> ChannelFields:
         """One channel made ready for drawing. Raises ValueError where shapes do not fit together."""
@@ -106,7 +108,9 @@ class ChannelFields:
     def view(self, frame: int) -> View:
         """How the points of a frame are drawn."""
         triangles = None if self.scene.triangles is None else np.asarray(self.scene.triangles)
-        return view_of(self.places(frame), self.coordinates, self.scene.geometry, triangles)
+        view = view_of(self.places(frame), self.coordinates, self.scene.geometry, triangles)
+        view.edges = self.scene.edges
+        return view
 
     def marked(self, panel: str, frame: int) -> bool:
         """Whether the sensors are drawn into a panel: that of the truth, where the frame was assimilated."""

@@ -1,4 +1,4 @@
-"""Losses and validation errors of every stage of training."""
+"""Losses and validation errors of every stage of training, and of the candidates that were compared."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from inrflow.plotting.style import BEYOND, MODEL, SIZE, new_figure, save_figure
+
+_MOST_CANDIDATES = 20
 
 
 def loss_figure(
@@ -46,4 +48,27 @@ def loss_figure(
     if not curves:
         axes[0].text(0.5, 0.5, "no steps were logged", ha="center", va="center", fontsize=SIZE)
         axes[0].set_axis_off()
+    return save_figure(figure, path)
+
+
+def candidate_figure(
+    path: str | os.PathLike[str], candidates: Sequence[Mapping[str, Any]], chosen: int | None, title: str | None = None
+) -> Path:
+    """Held-out errors of candidate models (rows of candidates.json), the best at the top, the chosen one in colour."""
+    known = [(row["validation_error"], index) for index, row in enumerate(candidates)
+             if row["validation_error"] and row["recipe"] != "residual_field"]  # which is beside one of them
+    rows = sorted(known)[:_MOST_CANDIDATES][::-1]
+    figure = new_figure(6.0, 0.9 + 0.22 * len(rows), title)
+    ax = figure.subplots()
+    names = [f"{candidates[index]['recipe']}: {candidates[index]['candidate']}" for _, index in rows]
+    ax.scatter([error for error, _ in rows], range(len(rows)), s=24, zorder=2,
+               color=[MODEL if index == chosen else "0.55" for _, index in rows])
+    ax.set_ylim(-0.6, len(rows) - 0.4)
+    ax.grid(True, axis="y", color="0.9", linewidth=0.7)
+    names = [name if len(name) <= 60 else f"{name[:57]}..." for name in names]
+    ax.set_yticks(range(len(rows)), names, fontsize=SIZE - 1)
+    ax.set_xscale("log")
+    ax.set_xlabel("error of held-out forecasts, share of the variance", fontsize=SIZE)
+    ax.tick_params(labelsize=SIZE - 1, which="both")
+    ax.spines[["top", "right"]].set_visible(False)
     return save_figure(figure, path)

@@ -74,8 +74,10 @@ def new_figure(width: float, height: float, title: str | None) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a PNG atomically."""
-    return write_aside(path, lambda partial: figure.savefig(partial, dpi=DPI, format="png"))
+    """Write a figure atomically, as PDF or SVG where the suffix says so, else as PNG."""
+    kind = Path(path).suffix[1:].lower()
+    kind = kind if kind in ("pdf", "svg") else "png"
+    return write_aside(path, lambda partial: figure.savefig(partial, dpi=DPI, format=kind))
 
 
 def dress_bar(bar: Any, label: str) -> None:

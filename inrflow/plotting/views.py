@@ -32,7 +32,7 @@ class View:
         axes, cells: of an image, its columns and rows, and the column and row of each point.
         triangles: (M, 3) corners.
         longitude: whether the axes are degrees of a map.
-        shown: indices of the points that are drawn, where not all can be.
+        shown: indices of the points that are drawn, where not all can be. edges: whether those of triangles are.
     """
 
     kind: str
@@ -45,6 +45,7 @@ class View:
     triangles: np.ndarray | None = None
     longitude: bool = False
     shown: np.ndarray | None = None
+    edges: bool = False
 
     def draw(self, ax: Axes, values: np.ndarray, colours: Colormap, limits: tuple[float, float]) -> Any:
         """Draw values (N,) and return the artist."""
@@ -58,6 +59,8 @@ class View:
             known = np.isfinite(values)
             triangles = self.triangles[known[self.triangles].all(1)]
             if len(triangles):
+                if self.edges:
+                    ax.triplot(self.x[:, 0], self.x[:, 1], triangles, color="0.25", linewidth=0.25, zorder=3)
                 return ax.tripcolor(
                     Triangulation(self.x[:, 0], self.x[:, 1], triangles),
                     np.where(known, values, 0.0),

@@ -70,3 +70,16 @@ def test_training_curves_come_from_the_rows_of_each_stage(monkeypatch):
 
 def test_a_run_without_steps_still_gives_a_figure(tmp_path):
     assert plotting.loss_figure(tmp_path / "loss.png", {}).exists()
+
+
+def test_candidates_are_compared_by_their_errors_the_chosen_one_in_colour(monkeypatch, tmp_path):
+    errors_of = {"law": 1e-3, "series": 1e-1, "neural": None, "reduced_order": 1e-5, "residual_field": 2e-3}
+    rows = [{"recipe": name, "candidate": "one", "validation_error": error} for name, error in errors_of.items()]
+    (ax,) = drawn_axes(monkeypatch, lambda: plotting.candidate_figure("-", rows, 3))
+    dots = ax.collections[0]
+    assert dots.get_offsets()[:, 0].tolist() == [1e-1, 1e-3, 1e-5] and ax.get_xscale() == "log"
+    assert [text.get_text() for text in ax.get_yticklabels()][-1] == "reduced_order: one"
+    colours = dots.get_facecolors()
+    assert (colours[0] == colours[1]).all() and (colours[2] != colours[1]).any()
+    monkeypatch.undo()
+    assert plotting.candidate_figure(tmp_path / "c.pdf", rows, 3).read_bytes().startswith(b"%PDF")

@@ -93,3 +93,12 @@ def test_labels_tell_times_apart_however_large_they_are():
     assert moment_label(0.25, None, 0.25) == "t = 0.25"
     assert moment_label(1_700_000_900.0, "s", 900.0) == "t = 1700000900 s"
     assert moment_label(1234.56, None, 0.01) == "t = 1234.56"
+
+
+def test_the_edges_of_a_mesh_are_drawn_where_they_are_asked_for():
+    x = POINTS["scattered"][0]
+    for edges in (False, True):
+        ax = Figure().subplots()
+        View("triangles", x, ("x", "y"), triangles=Delaunay(x).simplices, edges=edges).draw(
+            ax, np.ones(len(x)), *palette(np.ones(len(x))))
+        assert bool(ax.lines) == edges
