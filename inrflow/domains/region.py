@@ -77,6 +77,9 @@ class Region(Domain):
         """The lowest eigenfunctions of the stiffness matrix, at most as many as there are free nodes."""
         key = (count, check_boundary(boundary))
         if key not in self._known:
+            if boundary.startswith(LEAKY):  # of those that are tried one after the other, the last is kept
+                self._known = {own: known for own, known in self._known.items()
+                               if own[1] == boundary or not own[1].startswith(LEAKY)}
             more = next((known for (size, kind), known in self._known.items() if size > count and kind == boundary),
                         None)
             self._known[key] = self._solve(*key) if more is None else RegionHarmonics(

@@ -28,6 +28,7 @@ _MODES, _CLEARLY, _FEW = 64, 0.8, 3  # harmonics and trajectories that boundary 
 # of the error that another one must leave
 _LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # trajectories and harmonics that tell how walls leak,
 # trials of a part of them, and the share of the error that it may leave
+_SOLVE = 70  # times the nodes and the squared number of modes, products that eigenfunctions take
 _CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
 _SETS = 16  # point sets that the prior is fitted to, at most
 
@@ -156,6 +157,7 @@ def leaky(region: Region, kind: str, size: int, x: np.ndarray, u: np.ndarray, se
     def missed(rates: Sequence[float]) -> float:
         name = named(rates)
         if name not in known and (effort() < deadline or not known):
+            effort.add(products=_SOLVE * len(region.nodes) * min(size, _LEAKING_MODES) ** 2)
             known[name] = held_out_errors(region.harmonics(min(size, _LEAKING_MODES), name), x[some], seen, seed)
         return known.get(name, np.inf)
 
