@@ -108,11 +108,15 @@ class View:
 
 
 def view_of(x: np.ndarray, coordinates: Sequence[str], geometry: str | None, triangles: np.ndarray | None) -> View:
-    """The rendering that fits points x (N, d); in space, of those in or near the plane through the middle."""
+    """The rendering that fits points x (N, d); in space, of a surface from above, else of those in or near the plane
+    through the middle."""
     labels = tuple(coordinates)
     if x.shape[1] == 1:
         return View("line", x, labels)
     sphere = geometry == "sphere"
+    if x.shape[1] == 3 and not sphere and triangles is not None and triangles.shape[1] == 3:
+        above = triangles[np.argsort(x[triangles, 2].mean(1), kind="stable")]  # a surface; what hides others comes last
+        return view_of(x[:, :2], (f"{labels[0]}  (seen along {labels[2]})", labels[1]), None, above)
     if x.shape[1] > 2 and not sphere:
         shown = middle(x[:, 2:])
         heights = zip(labels[2:], x[shown, 2:].mean(0), strict=True)

@@ -102,3 +102,10 @@ def test_the_edges_of_a_mesh_are_drawn_where_they_are_asked_for():
         View("triangles", x, ("x", "y"), triangles=Delaunay(x).simplices, edges=edges).draw(
             ax, np.ones(len(x)), *palette(np.ones(len(x))))
         assert bool(ax.lines) == edges
+
+
+def test_surfaces_are_drawn_from_above():
+    x = np.array([[0, 0, 0.0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 1, 1]])
+    view = view_of(x, ("x", "y", "z"), None, np.array([[3, 4, 5], [0, 1, 2]]))
+    assert view.kind == "triangles" and view.triangles.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert view.labels == ("x  (seen along z)", "y")
