@@ -37,8 +37,9 @@ from inrflow.encoding.residual.field import joined, rows_of
 from inrflow.evaluation.forecast import forecast
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.normal import HALF_WIDTH_90
+from inrflow.training.fit import fit
 from inrflow.training.problem import Problem
-from inrflow.training.recipes.series import continued_series
+from inrflow.training.recipes.series import SeriesRecipe, continued_series
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
@@ -185,8 +186,14 @@ def _parts(surrogate: Surrogate, problem: Problem) -> Iterator[tuple[str, Prepar
 
 
 def _series(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:
-    """The autoregression of as many frames as a batch has, as it was chosen."""
-    return lambda _: continued_series(surrogate, _as_before(problem, surrogate, batch.u.shape[1]))
+    """The autoregression of as many frames as a batch has, as it was chosen; of other maps, that of its recipe."""
+    early = _as_before(problem, surrogate, batch.u.shape[1])
+    if "series" in surrogate.training:
+        return lambda _: continued_series(surrogate, early)
+    config = copy.deepcopy(problem.config)
+    config.data.frames, config.training.residual_field = batch.u.shape[1], "off"
+    early = replace(early, config=config)
+    return lambda _: replace(fit(early, [SeriesRecipe()], quiet=True), residual=surrogate.residual)
 
 
 def _law(surrogate: Surrogate, problem: Problem, batch: TrajectoryBatch) -> Fit:

@@ -111,11 +111,21 @@ class RunDirectory:
         return own if own is not None and own.exists() else self.path / REFERENCES_FILE
 
     def references(self, physics: str | None = None) -> References | None:
-        """The reference forecasts, if any were fitted. Raises UserError where the file is damaged."""
+        """The reference forecasts, if any were fitted; updates leave that to those who ask for them. Raises UserError
+        where the file is damaged."""
         from inrflow.evaluation.references.base import References
 
         path = self.references_file(physics)
-        return References.load(path) if path.exists() else None
+        if path.exists():
+            return References.load(path)
+        config = self.config() if self.begun else None
+        if config is None or not config.continues or not Path(str(config.data.train)).exists():
+            return None
+        from inrflow.data.formats.trajectory_file import TrajectoryFile
+        from inrflow.training.problem import Problem
+
+        with TrajectoryFile(str(config.data.train)) as file:
+            return fit_problem_references(Problem.of(config, file))
 
     def json(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the run; None without it. Raises UserError where it holds something else."""
@@ -249,15 +259,16 @@ def tell_moved(surrogate: Surrogate, there: Surrogate, console: Console, why: st
                   highlight=False, soft_wrap=True)
 
 
-def fit_problem_references(problem: Problem, path: Path) -> References:
-    """The reference forecasts fitted to the data of a training, and written to a file."""
+def fit_problem_references(problem: Problem, path: Path | None = None) -> References:
+    """The reference forecasts fitted to the data of a training, and written to a file, if one is given."""
     from inrflow.evaluation.references.base import fit_references
 
     source, held_out = problem.observed, len(problem.validation) > 0
     references = fit_references(source.batch(problem.train, normalised=False),
                                 source.batch(problem.validation, normalised=False) if held_out else None,
                                 problem.description)
-    references.save(path)
+    if path is not None:
+        references.save(path)
     return references
 
 

@@ -125,14 +125,15 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
             console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
             return INTERRUPTED
         surrogate.save(directory)
-        references = fit_problem_references(problem, directory / REFERENCES_FILE)
+        tested, continued = test_path or _rest(config, str(train_path)), bool(surrogate.training.get("continued"))
+        late = continued and tested is None  # updates are often and quick: who asks later fits them, to the same data
+        references = None if late else fit_problem_references(problem, directory / REFERENCES_FILE)
     console.print(f"saved {directory / MODEL_FILE}", highlight=False)
-    tested = test_path or _rest(config, str(train_path))
     if tested is not None:
         alone = config.data.test is None
         observe = replace(observe, frames=problem.observed.times.shape[1]) if alone else observe
         report_evaluation(surrogate, Path(tested), observe, directory, console, references)
-    elif surrogate.training.get("continued"):  # often, and quickly
+    elif references is None:
         console.print("no data.test: errors of the last new observations are above; give data.test=FILE to "
                       "inrflow evaluate", highlight=False, soft_wrap=True)
     else:

@@ -12,11 +12,13 @@ from inrflow.adaptation.continued import continued, judge_of
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
+from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.encoding.residual.field import _means
 from inrflow.training.fit import fit
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.law import LawRecipe
+from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
 from inrflow.training.recipes.series import SeriesRecipe
 from inrflow.training.recorder import Recorder
 from inrflow.training.run import start_run
@@ -120,3 +122,15 @@ def test_means_of_places_are_those_of_a_complete_table():
     x, value = _means(k.astype(float), n[:, None].astype(float), n, table.ravel())
     np.testing.assert_allclose(x[:, 0], np.arange(6))
     np.testing.assert_allclose(value - value.mean(), table.mean(0) - table.mean(), atol=1e-10)
+
+
+def test_maps_of_another_recipe_are_continued_as_a_series(tmp_path):
+    random, x = np.random.default_rng(6), np.arange(12.0)[:, None]
+    u = np.zeros((90, 12))
+    for k in range(1, 90):
+        u[k] = 0.9 * np.roll(u[k - 1], 1) + 0.3 * random.standard_normal(12)
+    before = fit(Problem.open(written(tmp_path / "old.h5", np.arange(70.0), x, u[None, :70]), *SETTINGS),
+                 [ReducedOrderRecipe()], quiet=True)
+    assert before.field.get(AutoregressionTerm) is not None and "series" not in before.training
+    after, told, _ = updated(before, written(tmp_path / "all.h5", np.arange(90.0), x, u[None]), tmp_path)
+    assert "series: " in told and after is not None and after.training["continued"] == 1

@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 
 import inrflow
+from inrflow.commands.run_directory import RunDirectory
+from inrflow.data.description import Description
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.tables import read_observations
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.writing import write_trajectories
+from inrflow.data.source import TrajectorySource
+from inrflow.evaluation.references.simple import TrainingMean
 
 
 @pytest.fixture
@@ -86,6 +91,31 @@ def test_an_updated_run_is_trained_on_all_observations(tiny_run, tmp_path, inrfl
     assert (tiny_run.run / "model.safetensors").read_bytes() == before
     outcome = inrflow_command("update", f"run={tmp_path}", f"data.train={further}")
     assert outcome.code == 2 and "no finished run" in outcome.err
+
+
+def test_references_of_an_updated_series_are_fitted_when_they_are_asked_for(tmp_path, inrflow_command):
+    random, x = np.random.default_rng(2), np.arange(4.0)[:, None]
+    u = np.zeros((90, 4))
+    for k in range(1, 90):
+        u[k] = 0.9 * u[k - 1] + random.standard_normal(4)
+    about = Description("series", ("u",), ("x",))
+    write_trajectories(tmp_path / "old.h5", np.arange(70.0), x, u[None, :70, :, None], about)
+    write_trajectories(tmp_path / "new.h5", np.arange(70.0, 90.0), x, u[None, 70:, :, None], about)
+    settings = ("training.minutes=0.05", "recipe=series", "training.residual_field=off")
+    outcome = inrflow_command("train", f"data.train={tmp_path / 'old.h5'}", f"output={tmp_path / 'run'}", *settings)
+    assert outcome.code == 0, outcome.err
+    outcome = inrflow_command("update", f"run={tmp_path / 'run'}", f"data.train={tmp_path / 'new.h5'}",
+                              f"output={tmp_path / 'more'}")
+    assert outcome.code == 0 and "series: " in outcome.err, outcome.err
+    more = RunDirectory(tmp_path / "more")
+    assert not more.references_file().exists()
+    found = more.references()
+    assert found is not None
+    with TrajectoryFile(tmp_path / "more" / "data" / "grown.h5") as file:
+        batch = TrajectorySource(file).batch(np.arange(1), normalised=False)
+    expected = TrainingMean.fit(batch, None, about)
+    assert "linear_inverse_model" in found.fitted
+    assert found.fitted[TrainingMean.name].state()["channel_mean"] == pytest.approx(expected.state()["channel_mean"])
 
 
 def test_a_table_of_stations_is_read_with_its_elevation_and_without_its_labels(tmp_path):

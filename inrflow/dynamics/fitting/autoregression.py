@@ -27,8 +27,9 @@ _STARTS_OF_ERRORS = 500  # of a block
 _PRIOR_STARTS = 50.0  # forecasts that agree with the iterated map, beside those that are made
 _CENTRED = 500.0  # frames that say that codes return to 0, their mean, beside those that there are
 _FRAMES_OF_LAG = 80  # for each beyond the first, with fewer frames folds choose it by chance
-FEW_FRAMES, _EACH, _FAR_BETTER = 120, 5.0, 0.7  # in fewer folds choose by chance: a code for each of so many is taken
-# unless another choice has so many times its error
+FEW_FRAMES = 120  # with fewer, spreads are those of several origins
+_BY_CHANCE, _EACH, _FAR_BETTER = 100, 5.0, 0.7  # in fewer frames folds choose by chance: a code for each of so many is
+# taken unless another choice has so many times its error
 _DETERMINED = 8.0  # frames for each coupled code and lag, at least
 HALF_WAY, _LEAST_RIDGE = "half way to damped persistence", 1e-8  # a pull
 _ALIKE, _NEARLY, _AMPLE = 1.002, 1.0002, 50.0  # times the least error: does as well; from so many frames an unknown
@@ -295,7 +296,7 @@ class AutoregressionSearch:
         much = _NEARLY if _AMPLE * least.size * least.lags <= len(self.codes) else _ALIKE
         alike = [choice for choice, value in now.items() if value <= much * now[least]]
         chosen = min(alike, key=lambda c: (c.size * c.lags, -c.ridge))
-        if len(self.codes) < FEW_FRAMES:
+        if len(self.codes) < _BY_CHANCE:
             count = max(1, min(self.codes.shape[1], round(len(self.codes) / _EACH), sizes[-1]))
             half = Choice(count, self.lags[0], _LEAST_RIDGE, HALF_WAY)
             errors[half] = self.errors(half)
