@@ -77,8 +77,9 @@ _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on 
 _LATER = 10.0  # times the error: forecasts of later times that differ by so much more on more harmonics
 _STEPS_WITH_RATES = 64  # of an interval, at most
 _SETTLED = 0.3  # of the error at held-out points: what highest harmonics hold is less where these are not noise
-_OF_RATES, _OF_SECOND_ORDER = 0.35, 0.3  # of the time, for laws of second order; error from which first order's count
-_MOSTLY, _OF_FIRST = 0.1, 0.25  # misfit from which on, and time in which, laws of first order come before them
+_OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
+_MOSTLY, _PARTLY = 0.1, 0.5  # misfit below which first order comes first, and from which on it explains little
+_OF_SECOND_ORDER = 1e-3, 0.3  # errors of these below which first order is left out, where it explains part, or little
 _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of them; of the time, after which families are no more compared
 
@@ -160,14 +161,28 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         found.append(wider.pop(0)())
     lowest = min(misfit for misfit, _ in found)
     ranked = [laws for _, laws in sorted(found, key=lambda pair: int(np.log2((pair[0] + 1e-99) / (lowest + 1e-99))))]
+
+    def stepwise(until: float, explained: float) -> None:
+        if least() < explained or data.systems.counts:  # laws along single steps have no contexts
+            return
+        steps = partial(along_single_steps, place, boundary, codes, train.t, states, spread, until)
+        for family in chain.from_iterable(map(steps, (families, *(one for one, _ in further)))):
+            for law in family:  # the shorter ones too
+                consider(law, forecast_errors(law, judge))
+                if effort() > until:
+                    return
+            if least() < explained:
+                return
+
     if rates and _UNEXPLAINED < lowest < _MOSTLY:  # fronts that frames hardly resolve are of first order
         sought(ranked.pop(0), _OF_FIRST)
     first = least()
-    if rates and lowest > _UNEXPLAINED and first > _UNEXPLAINED:
+    if rates and lowest > _UNEXPLAINED and first > _EXPLAINED:
         scored += fit_second_order(Ground(place, boundary, codes, train, states, spread),
                                    partial(_judged, train, states, coarse, judge, most=_STEPS_WITH_RATES), lowest,
                                    start + _OF_RATES * seconds, units, say, min(found, key=lambda pair: pair[0])[1][0])
-    second = least() < min(_OF_SECOND_ORDER, first)
+    rated = least() < min(_OF_SECOND_ORDER[1], first)
+    second = rated and (lowest > _PARTLY or least() < _OF_SECOND_ORDER[0])
     deadline = start + (1 - _KEPT) * seconds
     with suppress(OutOfTime), effort.limited(lambda: bool(scored) and effort() > deadline):  # what is found is kept
         for number, laws in enumerate(() if second else chain(ranked, (one()[1] for one in wider))):
@@ -175,20 +190,9 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             if least() < max(_LITTLE, _NOISY * floor) or effort() - start > 0.4 * seconds:
                 break
     with suppress(OutOfTime):  # single steps end by themselves, a little later
-        until = start + _SINGLE * seconds if least() < _EXPLAINED else deadline
-
-        def wanting() -> bool:
-            return effort() < until and not second and not least() < max(_NEAR * floor, _EXACT)
-
-        if wanting() and not data.systems.counts:  # laws along single steps have no contexts
-            steps = partial(along_single_steps, place, boundary, codes, train.t, states, spread, until)
-            for family in chain.from_iterable(map(steps, (families, *(one for one, _ in further)))):
-                for law in family:  # the shorter ones too
-                    consider(law, forecast_errors(law, judge))
-                    if effort() > until:
-                        break
-                if not wanting():
-                    break
+        until = start + _SINGLE * seconds if rated or least() < _EXPLAINED else deadline
+        if effort() < until and not second:
+            stepwise(until, max(_NEAR * floor, _EXACT))
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
     began = effort()
