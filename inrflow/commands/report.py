@@ -37,6 +37,9 @@ def show_errors(report: dict[str, Any], console: Console, physics: str = "") -> 
             f"forecasts start from {seen} observed frames; this system's state needs at least {needed} "
             f"(observe.frames={needed})", highlight=False, soft_wrap=True,
         )
+    if report["references"].get("persistence", {}).get("mse", {}).get("in_t") == 0.0:
+        console.print("all in-t frames were given as observations: errors there are those of a fit, out-t ones of "
+                      "forecasts", highlight=False, soft_wrap=True)
     seconds = f"encoding {report['encode_seconds']:.3f} s, rollout {report['rollout_seconds']:.3f} s, "
     seconds += f"decoding {report['decode_points_per_second'] / 1e6:.3g} million points/s"
     console.print(f"{report['trajectories']} trajectories; {seconds}", highlight=False)
