@@ -35,6 +35,7 @@ _FASTEST = 2.0  # power of the lead: errors that add up with one sign exceed whi
 def calibrate(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, context: ContextPrior | None = None,
     points: Tensor | None = None, ahead: bool = False, further: Callable[[], bool] = lambda: True,
+    others: TrajectoryBatch | None = None,
 ) -> StatePrior:
     """The surrogate's prior with standard deviations that agree with forecasts of trajectories that are new to it.
 
@@ -52,6 +53,8 @@ def calibrate(
         ahead: of a model whose codes hold all of a frame: forecasts alone count, by their 95 % intervals, and there is
             no inflation.
         further: asked after windows observed at all points, whether there is time for those observed at a few.
+        others: further trajectories, whose forecasts are compared, too; their spread is the mean of the others', for
+            which the flow of covariances takes most of the time.
     """
     channels = batch.u.shape[-1]
     spread = torch.ones(channels, dtype=torch.float64)
@@ -60,7 +63,7 @@ def calibrate(
     if not surrogate.decoder.affine:
         return neutral
     surrogate = replace(surrogate, prior=neutral)
-    every = [_errors(surrogate, batch, window, _FRACTIONS[0], context, points)]
+    every = [_errors(surrogate, batch, window, _FRACTIONS[0], context, points, others)]
     rest = () if ahead or not further() else _FRACTIONS[1:]
     every += [_errors(surrogate, batch, window, fraction, context, points) for fraction in rest]
     for c in range(channels):
@@ -214,9 +217,10 @@ def _power(values: Tensor, lead: Tensor, held: float) -> float:
 
 def _errors(
     surrogate: Surrogate, batch: TrajectoryBatch, window: int, fraction: float, context: ContextPrior | None,
-    chosen: Tensor | None,
+    chosen: Tensor | None, others: TrajectoryBatch | None = None,
 ) -> Errors:
-    """Errors (B, C), at chosen points, of forecasts from windows observed at a fraction of all points."""
+    """Errors (B, C), at chosen points, of forecasts from windows observed at a fraction of all points, and of those of
+    other trajectories from windows observed at all of them."""
     points, channels = batch.u.shape[2:]
     seen = torch.zeros(len(batch), points, dtype=torch.bool)
     random = np.random.default_rng([7])
@@ -231,9 +235,7 @@ def _errors(
     batch = batch.select(usable)
     known = None if context is None else context.select(usable)
     estimate = surrogate.estimate(first.select(usable), context=known)
-    if chosen is not None:
-        batch = TrajectoryBatch(batch.t, batch.x[:, :, chosen], batch.u[:, :, chosen],
-                                None if batch.delay is None else batch.delay[:, :, chosen])
+    batch = _at(batch, chosen)
     predicted = forecast(surrogate, estimate, batch)
     assert predicted.std is not None
     errors = (predicted.mean - surrogate.normalisation.apply(batch.u)).double().abs()
@@ -244,5 +246,21 @@ def _errors(
     lead = (surrogate.scale.internal(batch.t) - estimate.last[:, None]).clamp(min=0)[..., None]
     number = usable.double()[:, None, None]
     lead, number = (part.expand(errors.shape[:3]).flatten() for part in (lead, number))
-    errors, codes, rest, white = (part.flatten(0, 2) for part in (errors, total - rest, rest, white))
-    return Errors(errors, codes, rest, lead, number, white)
+    codes, noise = (total - rest).flatten(0, 2), white.flatten(0, 2)
+    found = Errors(errors.flatten(0, 2), codes, rest.flatten(0, 2), lead, number, noise)
+    if others is None:
+        return found
+    own = forecast(surrogate, surrogate.estimate(others.first_frames(window), False), _at(others, chosen), False)
+    errors = (own.mean - surrogate.normalisation.apply(_at(others, chosen).u)).double().abs()
+    codes, rest, white = (part.mean(0).expand(errors.shape).flatten(0, 2) for part in (total - rest, rest, white))
+    lead = lead.unflatten(0, total.shape[:3])[0].expand(errors.shape[:3]).flatten()
+    number = torch.arange(len(usable), len(usable) + len(errors)).double()[:, None, None].expand(errors.shape[:3])
+    return Errors.join([found, Errors(errors.flatten(0, 2), codes, rest, lead, number.flatten(), white)])
+
+
+def _at(batch: TrajectoryBatch, chosen: Tensor | None) -> TrajectoryBatch:
+    """A batch at chosen points, None for all."""
+    if chosen is None:
+        return batch
+    return TrajectoryBatch(batch.t, batch.x[:, :, chosen], batch.u[:, :, chosen],
+                           None if batch.delay is None else batch.delay[:, :, chosen])

@@ -29,6 +29,7 @@ from inrflow.training.recorder import Tried
 _KNOWN_CONTEXT = 1e-12  # variance of a context that is taken as known
 _NOISY, _MOST_WHITE = 1e-4, 0.99  # share of the variance that makes values noisy; of what codes leave, white noise
 _LOOKED_AT, _ALIKE = 16, 0.1  # trajectories; correlation of what codes leave of frames that tells that it is no noise
+_FREEDOM = 0.25  # share of the noise that codes leave, at least
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Candidate:
         after = (left[:, 1:] * left[:, :-1]).nanmean((0, 1, 2)) / left.square().nanmean((0, 1, 2))
         unsure = 2 * (math.pi / left[:, 0, :, 0].numel()) ** 0.5  # twice the standard error of a median
         share = ((1 + unsure) * squares.amin(0) / squares.mean(0)).clamp(max=_MOST_WHITE) * (after.abs() < _ALIKE)
-        white = share * self.code_prior.noise.double()
+        white = torch.minimum(share * self.code_prior.noise.double(), squares.amin(0) / _FREEDOM)
         return white if bool((white > _NOISY).any()) else None
 
     @property

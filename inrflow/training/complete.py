@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from inrflow.data.batch import TrajectoryBatch
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.evaluation.calibration import CALIBRATED, affordable, calibrate
@@ -17,6 +19,8 @@ from inrflow.training.recorder import Recorder
 
 _SHARE, _LEAST = 0.15, 1.0  # of the time for calibration, and seconds at least
 _DETERMINED = 2.0  # states a code, from which on memory is regressed on the codes
+_OTHERS, _MOST = 0.2, 32  # of the time for calibration, for forecasts of further trajectories, and how many at most
+_FEW = 1e-3  # unknowns a code, up to which training trajectories are as good as held-out ones
 _OF_FIRST = 0.7  # of these, which the first of three kinds of windows may take for the others to follow
 
 
@@ -48,7 +52,8 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
     def further() -> bool:
         return bool(budget.decide("calibration", lambda: int(budget.elapsed - began < _OF_FIRST * seconds)))
 
-    surrogate.prior = calibrate(surrogate, batch, past, contexts, points, candidate.ahead, further)
+    others = _others(candidate, batch, int(_OTHERS * seconds / flown) if flown else _MOST) if contexts is None else None
+    surrogate.prior = calibrate(surrogate, batch, past, contexts, points, candidate.ahead, further, others)
     log.log("calibration", 0, **{f"{name}_{i}": float(v) for name in CALIBRATED
                                  for i, v in enumerate(getattr(surrogate.prior, name))})
     if refitted is not None:
@@ -58,6 +63,19 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
         with budget.part():
             surrogate = candidate.refit_decoder(surrogate)
     return surrogate
+
+
+def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: int) -> TrajectoryBatch | None:
+    """Trajectories beside those of a batch, cut as they are, in so many intervals: held-out ones, and those of training
+    where so few numbers were fitted to them that they might have been held out; None without any."""
+    problem, names = candidate.problem, candidate.judged[: candidate.calibrated]
+    if not len(problem.validation) or problem.noise is not None:
+        return None
+    kept = names[np.linspace(0, len(names) - 1, len(batch)).round().astype(int)]
+    few = candidate.score.unknowns < _FEW * candidate.states.codes.numel()
+    rows = np.concatenate([np.setdiff1d(problem.validation, kept), problem.train if few else problem.train[:0]])
+    rows = rows[: min(_MOST, intervals // batch.u.shape[1])]
+    return problem.source.batch(rows, normalised=False).first_frames(batch.u.shape[1]) if len(rows) else None
 
 
 def _milliseconds(surrogate: Surrogate) -> int:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from rotations import RATES, candidate, candidate_with_context, linear, write_rotations
@@ -78,10 +79,23 @@ def test_the_decoder_is_refitted_last_of_the_calibrated_surrogate(run):
     assert surrogate.training["dynamics"] == "refitted"
 
 
-def test_at_most_the_stated_number_of_trajectories_calibrates(run):
+@pytest.mark.parametrize("unknowns", [10**6, 1e-9])
+def test_spreads_of_the_stated_number_of_trajectories_stand_for_the_others(run, unknowns):
     one = candidate(run, OFF, calibrated=1)
-    batch = run.problem.source.batch(run.problem.validation[:1], normalised=False)
-    assert torch.equal(complete(one, run.budget, run.log).prior.spread, calibrate(assemble(one), batch, 1).spread)
+    one = replace(one, score=replace(one.score, unknowns=unknowns))
+    rows = run.problem.validation[1:], run.problem.train[: 0 if unknowns > 1 else None]  # few numbers overfit nothing
+    batch, others = (run.problem.source.batch(part, normalised=False)
+                     for part in (run.problem.validation[:1], np.concatenate(rows)))
+    expected = calibrate(assemble(one), batch, 1, others=others)
+    assert torch.equal(complete(one, run.budget, run.log).prior.spread, expected.spread)
+
+
+def test_others_count_in_the_spread(run):
+    batch, one = validation(run), assemble(candidate(run, OFF))
+    one.prior.white = None
+    spreads = [float(calibrate(one, batch.select(torch.tensor([k])), 1, others=batch).spread) for k in range(len(batch))]
+    every = float(calibrate(one, batch, 1).spread)
+    assert max(spreads) < 1.2 * every and min(spreads) > every / 1.2
 
 
 def test_calibration_is_logged(run):
