@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from inrflow.dynamics.fields.network import NetworkTerm
 from inrflow.dynamics.fields.sum import VectorField
@@ -121,20 +122,30 @@ def rollout_error(
     return value if value == value else float("inf")
 
 
-def diverging(field: VectorField, integrator: Integrator, states: CodeData, first: int) -> float:
-    """Share of a few trajectories whose forecasts from frame `first` diverge within twice the time of the states."""
+def followed(field: VectorField, integrator: Integrator, states: CodeData, first: int) -> list[Tensor | None]:
+    """Forecasts (1, T, n) of a few trajectories from frame `first` over twice the time of the states; None of those
+    that diverge."""
     known = torch.isfinite(states.t[:, first:]).all(1) & states.observed[:, first]
-    rows = known.nonzero()[:_FOLLOWED, 0].tolist()
-    gone = 0
-    for row in rows:
+    paths: list[Tensor | None] = []
+    for row in known.nonzero()[:_FOLLOWED, 0].tolist():
         t = states.t[row : row + 1, first:]
         times = torch.cat([t, t[:, -1:] + t[:, 1:] - t[:, :1]], 1)
         try:
             with torch.no_grad():
-                integrator(field, states.codes[row : row + 1, first], times)
+                paths.append(integrator(field, states.codes[row : row + 1, first], times))
         except IntegrationError:
-            gone += 1
-    return gone / max(len(rows), 1)
+            paths.append(None)
+    return paths
+
+
+def apart(some: list[Tensor | None], others: list[Tensor | None], states: CodeData) -> float:
+    """Mean squared difference of the same forecasts in steps of two lengths, share of the variance of the states;
+    infinite where one diverges."""
+    if any(path is None for path in some):
+        return float("inf")
+    squares = [float((one - other).square().sum(-1).mean()) for one, other in zip(some, others, strict=True)
+               if one is not None and other is not None]
+    return sum(squares) / max(len(squares), 1) / float(states.codes[states.observed].square().sum(1).mean())
 
 
 def integration_step(field: VectorField, states: CodeData, floor: float, largest: float = 1.0) -> float:

@@ -93,7 +93,8 @@ def test_spreads_of_the_stated_number_of_trajectories_stand_for_the_others(run, 
 def test_others_count_in_the_spread(run):
     batch, one = validation(run), assemble(candidate(run, OFF))
     one.prior.white = None
-    spreads = [float(calibrate(one, batch.select(torch.tensor([k])), 1, others=batch).spread) for k in range(len(batch))]
+    each = (batch.select(torch.tensor([k])) for k in range(len(batch)))
+    spreads = [float(calibrate(one, some, 1, others=batch).spread) for some in each]
     every = float(calibrate(one, batch, 1).spread)
     assert max(spreads) < 1.2 * every and min(spreads) > every / 1.2
 

@@ -20,7 +20,7 @@ from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.budget import Clock
 from inrflow.training.candidate import Candidate, Refitted, Score
-from inrflow.training.judge import diverging, explains, rollout_error
+from inrflow.training.judge import apart, explains, followed, rollout_error
 from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.environments import ContextGroups
@@ -36,11 +36,11 @@ _SHARE, _SHARE_OF_NETWORK, _MOST_SECONDS = 0.5, 0.25, 60.0  # of the time, and s
 _GUARD = 0.75  # of the time by the clock, beside the effort
 _FEWEST_FRAMES, _FEWEST_TRAJECTORIES, _FEWEST_STATES, _FEWEST_PLACES = 4, 4, 80, 64  # the last of single series
 _MOST_VALUES = 3e7  # of all trajectories that a law is fitted to
-_HALVINGS, _LOST = 3, 0.5  # of steps, where forecasts diverge; share of these, beyond which a law is not taken
+_HALVINGS, _LOST = 3, 0.5  # of steps at most; share of forecasts that diverge, beyond which a law is not taken
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
 _VERY_MANY = 1024  # codes, beside which modes of a few dozen trajectories are not looked for
 _RATED = 64  # trajectories whose rates tell how they go with codes
-_LEAST_NOISE, _LEAST_FREEDOM = 1e-14, 0.25
+_LEAST_NOISE, _LEAST_ERROR, _LEAST_FREEDOM = 1e-14, 1e-12, 0.25
 
 
 class LawRecipe:
@@ -270,11 +270,14 @@ def _candidates(
                     f"(observe.frames={needed})")
     if not np.isfinite(error):
         return
-    share = diverging(field, integrator, validation, first)
+    paths = followed(field, integrator, validation, first)
     for _ in range(_HALVINGS):
-        if share:
-            integrator = Integrator("etd", integrator.step / 2)
-            share = diverging(field, integrator, validation, first)
+        finer = Integrator("etd", integrator.step / 2)
+        others = followed(field, finer, validation, first)
+        if apart(paths, others, validation) < max(error, _LEAST_ERROR):  # also where small errors of steps grow later
+            break
+        integrator, paths = finer, others
+    share = sum(path is None for path in paths) / max(len(paths), 1)
     if share:
         run.log.say(f"{100 * share:.0f} % of the forecasts of held-out trajectories diverge within twice their time"
                     + (": it is not taken" if share > _LOST else ": it cannot be trusted far beyond the data"))
