@@ -21,7 +21,7 @@ from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder
 
 _FOLLOWED = 8  # held-out trajectories that are forecast beyond their ends
-_INTEGRATION = 0.02  # share of a candidate's error that its integration may add
+INTEGRATION = 0.02  # share of a candidate's error that its integration may add
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,6 @@ def integration_step(field: VectorField, states: CodeData, floor: float, largest
         for halvings in range(4):
             step = largest / 2**halvings
             error = Integrator(step=step)(field, start, times, check=False) - reference
-            if float(error.square().sum(-1).mean() / variance) < _INTEGRATION * floor:
+            if float(error.square().sum(-1).mean() / variance) < INTEGRATION * floor:
                 return step
     return largest / 16

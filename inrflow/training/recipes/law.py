@@ -20,7 +20,7 @@ from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.budget import Clock
 from inrflow.training.candidate import Candidate, Refitted, Score
-from inrflow.training.judge import apart, explains, followed, rollout_error
+from inrflow.training.judge import INTEGRATION, apart, explains, followed, rollout_error
 from inrflow.training.margins import ROUNDING, TRUSTED, WHITE
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.environments import ContextGroups
@@ -40,7 +40,8 @@ _HALVINGS, _LOST = 3, 0.5  # of steps at most; share of forecasts that diverge, 
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
 _VERY_MANY = 1024  # codes, beside which modes of a few dozen trajectories are not looked for
 _RATED = 64  # trajectories whose rates tell how they go with codes
-_LEAST_NOISE, _LEAST_ERROR, _LEAST_FREEDOM = 1e-14, 1e-12, 0.25
+_LEAST_NOISE, _LEAST_ERROR, _LEAST_FREEDOM = 1e-14, 1e-15, 0.25
+_HARDLY = 1.05  # times the error: shorter steps are as good
 
 
 class LawRecipe:
@@ -274,8 +275,13 @@ def _candidates(
     for _ in range(_HALVINGS):
         finer = Integrator("etd", integrator.step / 2)
         others = followed(field, finer, validation, first)
-        if apart(paths, others, validation) < max(error, _LEAST_ERROR):  # also where small errors of steps grow later
+        if apart(paths, others, validation) < max(INTEGRATION * error, _LEAST_ERROR):  # small errors of steps may grow
             break
+        if all(path is not None for path in paths) and not elsewhere:  # longer steps may be what was fitted
+            after = rollout_error(field, finer, validation, judged, first, size)
+            if not after < _HARDLY * error:
+                break
+            error = min(error, after)
         integrator, paths = finer, others
     share = sum(path is None for path in paths) / max(len(paths), 1)
     if share:
