@@ -219,7 +219,8 @@ class Format(ABC):
         """The observations in a file by trajectory number; see tables.read_observations."""
         wanted = [*spanning_columns(description), *((name,) for name in description.channels)]
         with self.open_columns(path, wanted) as columns:
-            return observations_of(columns, path, description, self.text, self.options.time)
+            strict = self.text and self.options.channels is None  # else other columns were left out by whoever asks
+            return observations_of(columns, path, description, strict, self.options.time)
 
     def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
         """A writer of a table with the new columns; UserError where the format is only read."""

@@ -47,8 +47,8 @@ def _as_table(path: Path, description: Description, read: Mapping[str, Any] | No
     project's schema with the same values for as long as the context lasts."""
     kind, told = format_of(path), dict(read or {})
     if kind.table or in_schema(path):
-        known = {key: told[key] for key in ("time", "trajectory", "select") if key in told}
-        yield path, kind.told(ReadOptions(description.channels, **known))
+        known = {key: told[key] for key in ("channels", "time", "trajectory", "select") if key in told}
+        yield path, kind.told(ReadOptions(**known))
         return
     if description.time_units:
         told["time_units"] = description.time_units

@@ -126,6 +126,17 @@ def test_members_are_trajectories_in_observations_and_answers_too(tmp_path):
     assert np.unique(read_points(tmp_path / "members.nc", about).trajectory).tolist() == [0, 1]
 
 
+def test_columns_that_a_run_left_out_may_be_in_its_observations_too(tmp_path):
+    (tmp_path / "a.csv").write_text("stamp,lon,lat,tas,humidity\n0,5,40,280,50\n1,5,40,281,51\n")
+    convert(tmp_path / "a.csv", tmp_path / "a.h5", channels=["tas"], time="stamp")
+    with TrajectoryFile(tmp_path / "a.h5") as file:
+        about = file.description
+    read = {"channels": ["tas"], "time": "stamp"}
+    assert read_observations(tmp_path / "a.csv", about, read=read)[0].frames().u.ravel().tolist() == [280, 281]
+    with pytest.raises(UserError, match="unknown column humidity"):
+        read_observations(tmp_path / "a.csv", about, read={"time": "stamp"})
+
+
 def test_winds_of_wrf_between_the_points_are_named_and_nests_that_move_refused(tmp_path):
     wrf(tmp_path / "wrfout.nc")
     with pytest.warns(UserWarning, match="U are given between the points of the other fields"):
