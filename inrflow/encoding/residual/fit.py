@@ -27,7 +27,7 @@ _ITERATIONS, _OF_TRIALS = 40, 20
 _GAIN, _SURE = 0.01, 2.0  # nats, and standard errors, by which a richer form must predict places better
 _EVIDENCE = 5.0  # values that a place counts as, beside the priors
 _OUTLIER = 10.0  # times as far from the median as most values are
-_JITTER = 1e-8  # of the variance of the values
+_JITTER, _RESCUE = 1e-8, 1e-6  # of the variance, of the values and of a process
 
 
 @dataclass
@@ -61,7 +61,10 @@ class Blocks:
         off = self.missing[:, :, None] | self.missing[:, None]
         own = torch.where(self.missing, 1.0, covariance.nugget + self.floor)
         between = covariance(self.t, self.y, self.t, self.y).masked_fill(off, 0.0)
-        return torch.linalg.cholesky(between + torch.diag_embed(own))
+        factor, failed = torch.linalg.cholesky_ex(between + torch.diag_embed(own))
+        if bool(failed.any()):  # some values are told by others but for rounding
+            factor = torch.linalg.cholesky(between + torch.diag_embed(own + _RESCUE * covariance.variance))
+        return factor
 
     def surprise(self, covariance: Covariance) -> Tensor:
         """Minus the mean log density of a value."""

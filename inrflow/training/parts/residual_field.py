@@ -51,7 +51,9 @@ _FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
 _SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter where others have used up all of it
 _SHARES_SEEN, _FEWEST = (5, 20), 12  # one of so many places seen, and the fewest
+_IN_GAPS = 0.5  # times the error in hidden frames by which a process is taken for these alone
 _OFTEN, _NEARLY = 20.0, 1.05  # frames for each place that codes know; times the error ahead with which they are alone
+_AROUND_GAP = 6  # frames of a window of which two in the middle are hidden
 _FITS = (6.0, 9.0)  # of the simplest form that searches of more and more variants take as long as
 
 
@@ -70,13 +72,17 @@ def choose_residual_field(surrogate: Surrogate, judged: Surrogate, run: Run) -> 
 
 def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     problem, log, about = run.problem, run.log, surrogate.description
-    if surrogate.code_size > _MOST_CODES or _clean(judged, problem):
+    if surrogate.code_size > _MOST_CODES:
+        return surrogate
+    gap = _frames_hidden(judged, problem)
+    lost = torch.zeros(1) if gap is None else gap.between.error.square().nanmean(0)
+    if not (moving := float(lost.max()) > WHITE) and _clean(judged, problem):
         return surrogate
     folds: list[Fold] = []
     for fold in _folds(judged, problem, run.config.seed):
         folds.append(fold)
         left = torch.cat([one.between.error for one in folds]).square().nanmean(0)
-        if not float(left.nanmean()) > WHITE:  # or nothing to compare by
+        if not float(left.nanmean()) > WHITE and not moving:  # or nothing to compare by
             return surrogate
     if not folds:
         return surrogate
@@ -96,18 +102,21 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
 
     for c, channel in enumerate(about.channels if effort else ()):
         best, words, leaves, least = None, f"{channel}: codes alone", float(left[c]), torch.empty(0)
+        gaps = float(lost[c]) if moving and not few else math.inf
         late = over()  # stations are kriged all the same, at last by the simplest form
         for name, one in variants.of(c, late) if few or not late else ():  # each is fitted when it is asked for
             tried += not late
             weighed, inside, ahead = _weighed(one, c, folds, places, few)
             crps, weight = inside.crps(weighed), torch.full_like(inside.lead, weighed.weight)
             first, margin = best is None, 1 / _FAR_BETTER if few else BETTER
+            missed = _missed(weighed, c, gap, places) if moving and not few else gaps
             between = float(inside.mean_square(weight).mean())
             name, least = f"{channel}: {name}", inside.crps(None) if first else least
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
-            if crps.mean() < margin * least.mean() if first or not few else inside.surely_less(crps, least):
+            better = crps.mean() < margin * least.mean() if first or not few else inside.surely_less(crps, least)
+            if (better and missed <= gaps / _IN_GAPS) or (missed < _IN_GAPS * gaps and between <= max(leaves, WHITE)):
                 words = f"{name}, weight {weighed.weight:.2f}"
-                best, least, leaves, row.taken = weighed, crps, between, True
+                best, least, leaves, gaps, row.taken = weighed, crps, between, missed, True
             else:
                 row.why = "its CRPS at held-out places is not clearly better"
             if late or over():
@@ -174,6 +183,13 @@ def _against(
     return targets.against([Conditioned(field, *pair, lambda x: torch.empty(0)) for pair in fold.observed], c)
 
 
+def _missed(channel: ChannelField, c: int, gap: Fold | None, places: Places) -> float:
+    """Mean squared error of a channel's process in hidden frames."""
+    assert gap is not None
+    errors = _against(gap.between, channel, c, gap, places, False)
+    return float((errors.error - channel.weight * errors.own).square().nanmean())
+
+
 def _clean(surrogate: Surrogate, problem: Problem) -> bool:
     """Whether far fewer codes than values hold all that is observed: then there is no noise, and what they miss between
     the places is a matter of their decoder."""
@@ -222,7 +238,11 @@ class _Variants:
             if around.offsets is not None:
                 yield "around means of places", around
         if not self.few:
-            yield "on the codes", ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first)
+            try:
+                on_codes = ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first)
+            except torch.linalg.LinAlgError:  # what is left is nothing but rounding
+                return
+            yield "on the codes", on_codes
 
 
 def _weighed(
@@ -288,32 +308,52 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
         if kept is None and problem.source.shared_points and points <= MOST_POINTS:
             model = replace(model, decoder=known_at(model.decoder, window.x[0, 0]))
         estimate = _estimate(model, window)
-        last = estimate.t.nan_to_num(nan=-torch.inf).amax(1)
-
-        def targets(batch: TrajectoryBatch, seen: Tensor, model: Surrogate = model, estimate: StateEstimate = estimate,
-                    last: Tensor = last) -> Targets:
-            given = forecast(model, estimate, _external(model, batch))
-            assert given.std is not None
-            before = TrajectoryBatch(torch.minimum(batch.t, last[:, None]), batch.x, batch.u)
-            edge = forecast(model, estimate, _external(model, before), with_std=False).mean
-            late = torch.zeros(batch.u.shape[:3]) if batch.delay is None else batch.delay
-            t = batch.t[:, :, None] + late
-            x = batch.x.expand(*batch.u.shape[:3], batch.x.shape[-1])
-            number = torch.arange(len(batch))[:, None, None].expand(batch.u.shape[:3])
-            known = torch.isfinite(batch.u).any(-1) & torch.isfinite(t)
-            return Targets(
-                number[known].numpy(), t[known].numpy(), x[known].double().numpy(),
-                (batch.u.double() - given.mean.double())[known], given.std[known].double(),
-                (t - last[:, None, None]).clamp(min=0)[known], seen.expand(batch.u.shape[:3])[known],
-                given.mean.double()[known], edge.double()[known])
-
         hidden = _at(inner.first_frames(past), held)
         later, some = _thinned(inner.frames(slice(past, None)))
         left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
         places = hidden.x[0, 0].double().numpy() if problem.source.shared_points else np.empty((0, hidden.x.shape[-1]))
-        yield Fold(rows_and_codes(model.decoder, estimate, window), targets(_thinned(hidden)[0], torch.zeros(1).bool()),
-                   targets(later, ~held[some]), places, points, apart)
+        yield Fold(rows_and_codes(model.decoder, estimate, window), _targets(model, estimate, _thinned(hidden)[0]),
+                   _targets(model, estimate, later, ~held[some]), places, points, apart)
+
+
+def _targets(
+    model: Surrogate, estimate: StateEstimate, batch: TrajectoryBatch, seen: Tensor | None = None
+) -> Targets:
+    """Values of a batch beside what codes make of them; `seen`: which of its places were observed, by default none."""
+    last = estimate.t.nan_to_num(nan=-torch.inf).amax(1)
+    given = forecast(model, estimate, _external(model, batch))
+    assert given.std is not None
+    before = TrajectoryBatch(torch.minimum(batch.t, last[:, None]), batch.x, batch.u)
+    edge = forecast(model, estimate, _external(model, before), with_std=False).mean
+    late = torch.zeros(batch.u.shape[:3]) if batch.delay is None else batch.delay
+    t = batch.t[:, :, None] + late
+    x = batch.x.expand(*batch.u.shape[:3], batch.x.shape[-1])
+    number = torch.arange(len(batch))[:, None, None].expand(batch.u.shape[:3])
+    known = torch.isfinite(batch.u).any(-1) & torch.isfinite(t)
+    seen = torch.zeros(1).bool() if seen is None else seen
+    return Targets(
+        number[known].numpy(), t[known].numpy(), x[known].double().numpy(),
+        (batch.u.double() - given.mean.double())[known], given.std[known].double(),
+        (t - last[:, None, None]).clamp(min=0)[known], seen.expand(batch.u.shape[:3])[known],
+        given.mean.double()[known], edge.double()[known])
+
+
+def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
+    """The middle of observed windows of one series hidden at all places; None where there is no such series."""
+    if len(problem.validation) or len(problem.source) > 1 or not problem.source.shared_points:
+        return None
+    inner, past = _windows(surrogate, problem)
+    if past < _AROUND_GAP:
+        return None
+    window, middle = inner.first_frames(past), slice(past // 2 - 1, past // 2 + 1)
+    gap, hidden = window.frames(middle), window.u.clone()
+    hidden[:, middle] = torch.nan
+    model, window = replace(surrogate, residual=None), window.with_values(hidden)
+    estimate, none = _estimate(model, window), np.empty((0, inner.x.shape[-1]))
+    between = _targets(model, estimate, _thinned(gap)[0])
+    return Fold(rows_and_codes(model.decoder, estimate, window), between, between, none, inner.u.shape[2],
+                joined(rows_of(gap.t, gap.x, gap.u, gap.delay)))
 
 
 def _windows(surrogate: Surrogate, problem: Problem) -> tuple[TrajectoryBatch, int]:

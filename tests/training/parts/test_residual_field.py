@@ -156,3 +156,24 @@ def test_codes_are_alone_where_few_of_the_places_of_dense_maps_are_seen(tmp_path
     assert errors[12, "chosen"] == pytest.approx(errors[12, "codes"], rel=1e-5)
     assert errors[12, "codes"] < errors[12, "field"]
     assert errors[170, "chosen"] == errors[170, "field"] < errors[170, "codes"]
+
+
+def test_hidden_frames_of_what_moves_are_told_by_its_drift(tmp_path, monkeypatch):
+    """Short waves that move past 200 places, one series: every frame is new, its neighbours in time are not."""
+    random = np.random.default_rng(3)
+    x, t, k = random.uniform(0, 1, (200, 2)), np.arange(18.0), random.standard_normal((60, 2)) * 9
+    phase = random.uniform(0, 6.3, 60)
+    u = np.cos((x @ k.T)[None] - (t[:, None] * (k @ [0.06, -0.03]))[:, None] + phase).sum(-1)[..., None] / 5
+    kept = np.delete(np.arange(18), [7, 8])
+    write_trajectories(tmp_path / "moving.h5", t[kept], x, u[None, kept], ABOUT)
+    monkeypatch.setattr(fit, "_ITERATIONS", 8)
+    monkeypatch.setattr(fit, "_BLOCKS", 5)
+    monkeypatch.setattr(fit, "CHANGES", (fit._drift,))
+    surrogate = inrflow.fit(Problem.open(tmp_path / "moving.h5", *SETTINGS[:2], "decoder.code_size=4",
+                                         "training.steps.decoder=20", "training.steps.residual_field=2"))
+    assert surrogate.residual is not None
+    errors = []
+    for model in (surrogate, replace(surrogate, residual=None)):
+        frames = model.assimilate(inrflow.Observations(t[kept], x, u[kept])).frames(t[7:9], x)
+        errors.append(float(np.mean(np.square(frames - u[7:9]))))
+    assert errors[0] < 0.2 * errors[1] and errors[0] < 0.2 * u.var()
