@@ -4,6 +4,7 @@ ring by ring on spheres."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from inrflow.domains.sphere import SphereHarmonics
 from inrflow.numerics.separable import SeparableSum
 
 VALUES = -1  # "axis" of values; others are of derivatives
+#: Tables of harmonics by degree, which laws on the same harmonics share: those of meshes take their time.
+_DENSE: WeakKeyDictionary[Harmonics, dict[int, DenseTransform]] = WeakKeyDictionary()
 _CONSTANT = 1e-8  # eigenvalues below belong to the constant
 _NULL, _WALL = 1e-8, 10.0  # share of singular values that are none; weight of what must vanish at walls
 
@@ -258,4 +261,7 @@ def transform_of(harmonics: Harmonics, degree: int) -> DenseTransform | Separabl
         return SeparableTransform(harmonics, degree)
     if isinstance(harmonics, SphereHarmonics):
         return SphereTransform(harmonics, degree)
-    return DenseTransform(harmonics, degree)
+    made = _DENSE.setdefault(harmonics, {})
+    if degree not in made:
+        made[degree] = DenseTransform(harmonics, degree)
+    return made[degree]

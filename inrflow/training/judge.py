@@ -17,10 +17,11 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate
 from inrflow.training.complete import assemble
 from inrflow.training.margins import BETTER, BETTER_ON_FEW, EXPLAINED, LONGER_WINDOW, MORE_UNKNOWNS, ROUNDING, WHITE
-from inrflow.training.problem import Problem
+from inrflow.training.problem import WINDOWS, Problem
 from inrflow.training.recorder import Recorder
 
 _FOLLOWED = 8  # held-out trajectories that are forecast beyond their ends
+_FEWEST, _CODES = 8, 128  # windows of a series, whose covariances take memory and time; codes up to which all judge
 INTEGRATION = 0.02  # share of a candidate's error that its integration may add
 
 
@@ -73,16 +74,22 @@ class Judge:
         models = [assemble(one) for one in candidates]
         frames = max(self.problem.fewest_observed, *(model.window for model in models))
         contexts = [one.known_contexts(self.problem.validation) for one in candidates]
-        return models, frames, [self.error(model, frames, known) for model, known in zip(models, contexts, strict=True)]
+        size = max(model.field.state_size for model in models)
+        windows = max(_FEWEST, min(WINDOWS, round(WINDOWS * (_CODES / size) ** 2)))
+        most = None if len(self.problem.validation) else windows
+        return models, frames, [self.error(model, frames, known, most)
+                                for model, known in zip(models, contexts, strict=True)]
 
-    def error(self, surrogate: Surrogate, frames: int = 1, context: ContextPrior | None = None) -> float:
+    def error(
+        self, surrogate: Surrogate, frames: int = 1, context: ContextPrior | None = None, most: int | None = None
+    ) -> float:
         """Normalised error of forecasts of the validation trajectories from their first frames.
 
         Of the last third of the frames, for what grows with time shows there. `context`: those of the trajectories,
-        where they are known. Infinite where a forecast diverges.
+        where they are known. `most`: trajectories, or windows of a series. Infinite where a forecast diverges.
         """
         problem = self.problem
-        batch = problem.held_out(frames)
+        batch = problem.held_out(frames, most)
         estimate = surrogate.estimate(batch.first_frames(frames), covariance=False, context=context)
         last = max(frames, 2 * batch.u.shape[1] // 3) if len(problem.validation) else frames
         mean = forecast(surrogate, estimate, batch, with_std=False).mean[:, last:]
