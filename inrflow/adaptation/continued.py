@@ -34,7 +34,7 @@ from inrflow.dynamics.laws.shooting import flights
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import term_from_state
 from inrflow.encoding.residual.field import joined, rows_of
-from inrflow.evaluation.forecast import forecast
+from inrflow.evaluation.forecast import forecast, std_of_values
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.normal import HALF_WIDTH_90
 from inrflow.training.fit import fit
@@ -139,8 +139,10 @@ class Kept:
         missed = (truth - given.mean)[:, self.past :].double()
         known = torch.isfinite(truth[:, self.past :])
         errors = missed.square().flatten(1).nanmean(1)  # of windows in which nothing is observed: none
-        held = math.nan if given.std is None else float(
-            (missed.abs() < HALF_WIDTH_90 * given.std[:, self.past :])[known].double().mean())
+        held = math.nan
+        if given.std is not None:
+            std = std_of_values(surrogate, given.std, estimate)[:, self.past :]
+            held = float((missed.abs() < HALF_WIDTH_90 * std)[known].double().mean())
         diverged = (~torch.isfinite(missed) & known).flatten(1).any(1)
         return errors.masked_fill(diverged, math.inf)[known.flatten(1).any(1)], held
 

@@ -14,7 +14,7 @@ from inrflow.data.environments import named_parameters
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
-from inrflow.evaluation.forecast import forecast
+from inrflow.evaluation.forecast import forecast, std_of_values
 from inrflow.evaluation.known_contexts import known_contexts, parameter_errors
 from inrflow.evaluation.metrics.base import METRICS, Block, Metric, compared_report, report_of
 from inrflow.evaluation.metrics.errors import SquaredErrors
@@ -22,7 +22,7 @@ from inrflow.evaluation.metrics.statistics import ChannelStatistics
 from inrflow.evaluation.observe import Observe, distance_to_observed, observations, points_of
 from inrflow.evaluation.place import require_place, shapes_of
 from inrflow.evaluation.references.base import References
-from inrflow.model.state_prior import ContextPrior, StateEstimate
+from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 
 _BLOCK = 16
@@ -104,7 +104,8 @@ def evaluate(
         seconds["encode"] += time.perf_counter() - began
         forecasts = forecast(model, estimate, batch, with_std)
         prediction = surrogate.normalisation.invert(forecasts.mean)
-        std = None if forecasts.std is None else _around_values(surrogate, forecasts.std, estimate, observe.noise)
+        std = None if forecasts.std is None else (
+            std_of_values(surrogate, forecasts.std, estimate, observe.noise) * surrogate.normalisation.scale)
         seconds["rollout"] += forecasts.rollout_seconds
         seconds["decode"] += forecasts.decode_seconds
         decoded += prediction[..., 0].numel()
@@ -142,17 +143,6 @@ def evaluate(
         "contexts": _context_report(surrogate, file, origin, estimated),
     }
     return Evaluation(report, source.times[0].numpy(), tally.by_frame(), example)
-
-
-def _around_values(surrogate: Surrogate, std: Tensor, estimate: StateEstimate, added: float) -> Tensor:
-    """Standard deviation (S, T, N, C) of the file's values, data units, from that of the field: what windows have of
-    the noise of training values, but what was added to them here, the other values have, too."""
-    if surrogate.prior.white is not None:
-        white = (surrogate.prior.white - added**2).clamp(min=0).expand(len(std), 1, 1, -1)
-        if estimate.quieter is not None:
-            white = torch.where(estimate.quieter[:, None, None, None], 0.0, white)
-        std = (std.square() + white).sqrt()
-    return std * surrogate.normalisation.scale
 
 
 class _Tally:

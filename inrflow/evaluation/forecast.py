@@ -186,3 +186,16 @@ def _root(covariance: Tensor) -> Tensor:
         return root
     values, vectors = torch.linalg.eigh(covariance)
     return vectors * values.clamp(min=0).sqrt()
+
+
+def std_of_values(surrogate: Surrogate, std: Tensor, estimate: StateEstimate, added: float = 0.0) -> Tensor:
+    """Standard deviation (S, T, N, C) of observed values, normalised units, from that of the field.
+
+    What windows have of the noise of training values, but what was `added` to them, the values after them have, too.
+    """
+    if surrogate.prior.white is None:
+        return std
+    white = (surrogate.prior.white - added**2).clamp(min=0).expand(len(std), 1, 1, -1)
+    if estimate.quieter is not None:
+        white = torch.where(estimate.quieter[:, None, None, None], 0.0, white)
+    return (std.square() + white).sqrt()
