@@ -152,6 +152,9 @@ def _columns(
     """Quantiles of every channel, whether a row is extrapolated in space or time, and scores of observed values."""
     surrogate = solution.surrogate
     answer, columns = solution.query(table.t, table.x, std=True), {}
+    white = surrogate.prior.white  # of observed values, beside what is not known of the field
+    noise = np.zeros(answer["std"].shape[1]) if white is None else (
+        white.clamp(min=0).sqrt() * surrogate.normalisation.scale).numpy().ravel()
     low, middle, high = (solution.quantile(answer, level) for level in QUANTILES.values())
     for c, channel in enumerate(surrogate.description.channels):
         for name, value in zip(QUANTILES, (low, middle, high), strict=True):
@@ -159,7 +162,7 @@ def _columns(
         if observed:
             score = np.full(len(table), np.nan)
             if values is not None:
-                score = (values[:, c] - answer["mean"][:, c]) / answer["std"][:, c]
+                score = (values[:, c] - answer["mean"][:, c]) / np.hypot(answer["std"][:, c], noise[c])
             columns[f"{channel}_z_score"] = score
     beyond = surrogate.extent.outside(table.x) | surrogate.extent.beyond(table.t, solution.start)
     return columns | {"extrapolated": beyond.astype(np.int64)}

@@ -95,11 +95,11 @@ class Solution(Shown):
         return {name: (float(m), float(s)) for name, m, s in zip(known.names, mean, spread, strict=True)}
 
     def std(self, t: Any, x: Any) -> Any:
-        """Standard deviation (..., C) of an observation there: uncertainty of the state, of the forecast, and noise."""
+        """Standard deviation (..., C) of the field there; white noise of training values (`prior.white`) is not in it."""
         return self._ask(t, x, ("std",))["std"]
 
     def quantiles(self, t: Any, x: Any, levels: Sequence[float] = (0.05, 0.5, 0.95)) -> Any:
-        """Quantiles (Q, ..., C) of an observation there, normally distributed. Raises UserError for levels that do not
+        """Quantiles (Q, ..., C) of the field there, normally distributed. Raises UserError for levels that do not
         lie between 0 and 1."""
         if not levels or not all(0 < level < 1 for level in levels):
             raise UserError(f"quantiles {list(levels)} are asked for; give levels between 0 and 1")
