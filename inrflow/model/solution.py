@@ -95,7 +95,7 @@ class Solution(Shown):
         return {name: (float(m), float(s)) for name, m, s in zip(known.names, mean, spread, strict=True)}
 
     def std(self, t: Any, x: Any) -> Any:
-        """Standard deviation (..., C) of the field there; white noise of training values (`prior.white`) is not in it."""
+        """Standard deviation (..., C) of the field there; white noise of training values is not in it."""
         return self._ask(t, x, ("std",))["std"]
 
     def quantiles(self, t: Any, x: Any, levels: Sequence[float] = (0.05, 0.5, 0.95)) -> Any:
