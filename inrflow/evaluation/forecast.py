@@ -21,6 +21,7 @@ from inrflow.numerics.team import team
 
 _JITTER = 1e-12
 _SAME = 1e-9  # internal time
+_NOTHING = 1e-25  # of the largest number of a root
 _MANY = 600  # codes from which on channels' codes are taken apart
 _NUMBERS = 1 << 22  # in the covariances held at once where every trajectory has its own
 
@@ -170,16 +171,24 @@ def _variances(design: Tensor, covariance: Tensor) -> Tensor:
     """Variances (N, C) of values design (N, C, Z) @ codes; where many codes are of one channel each, block by block."""
     each = [design[:, c].any(0).nonzero()[:, 0] for c in range(design.shape[1])] if design.shape[1] > 1 else []
     if len(covariance) < _MANY or sum(len(own) for own in each) != len(covariance):
-        return (design @ _root(covariance).to(design.dtype)).square().sum(-1).double()
-    halves = [_root(covariance[own][:, own]).to(design.dtype) for own in each]
+        return (design @ _root(covariance, design.dtype)).square().sum(-1).double()
+    halves = [_root(covariance[own][:, own], design.dtype) for own in each]
     return torch.stack([(design[:, c, own] @ half).square().sum(-1).double()
                         for c, (own, half) in enumerate(zip(each, halves, strict=True))], -1)
 
 
-def _root(covariance: Tensor) -> Tensor:
-    """L with L L^T = covariance, to the precision of float64; NaN where forecasts have diverged."""
+def _root(covariance: Tensor, dtype: torch.dtype) -> Tensor:
+    """L with L L^T = covariance, to the precision of float64, in another type; NaN where forecasts have diverged.
+
+    Numbers that add nothing are 0: denormal ones, of codes that have decayed, take ten times as long.
+    """
     if not bool(torch.isfinite(covariance).all()):
-        return torch.full_like(covariance, torch.nan)
+        return torch.full_like(covariance, torch.nan, dtype=dtype)
+    root = _factor(covariance)
+    return root.masked_fill(root.abs() < _NOTHING * root.abs().max(), 0.0).to(dtype)
+
+
+def _factor(covariance: Tensor) -> Tensor:
     jitter = _JITTER * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype)
     root, failed = torch.linalg.cholesky_ex(covariance + jitter)
     if not failed:

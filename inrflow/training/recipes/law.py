@@ -18,6 +18,7 @@ from inrflow.encoding.posterior import MANY, GaussianPrior
 from inrflow.errors import UserError
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
+from inrflow.numerics.effort import effort
 from inrflow.training.budget import Clock
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import INTEGRATION, apart, explains, followed, rollout_error
@@ -41,6 +42,7 @@ _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cos
 _VERY_MANY = 1024  # codes, beside which modes of a few dozen trajectories are not looked for
 _RATED = 64  # trajectories whose rates tell how they go with codes
 _LEAST_NOISE, _LEAST_ERROR, _LEAST_FREEDOM = 1e-14, 1e-15, 0.25
+_OF_STEPS = 0.1  # of the time, for forecasts in steps of half the length
 _HARDLY = 1.05  # times the error: shorter steps are as good
 
 
@@ -271,8 +273,12 @@ def _candidates(
                     f"(observe.frames={needed})")
     if not np.isfinite(error):
         return
+    began = effort()
     paths = followed(field, integrator, validation, first)
-    for _ in range(_HALVINGS):
+    cost = effort() - began
+    for halving in range(1, 1 + _HALVINGS):
+        if 2**halving * cost > _OF_STEPS * run.budget.total and all(path is not None for path in paths):
+            break
         finer = Integrator("etd", integrator.step / 2)
         others = followed(field, finer, validation, first)
         if apart(paths, others, validation) < max(INTEGRATION * error, _LEAST_ERROR):  # small errors of steps may grow
