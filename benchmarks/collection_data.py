@@ -276,9 +276,34 @@ def porous(generator: np.random.Generator, count: int) -> Fields:
     return t, np.arange(0, 256, 4)[:, None] / 256, np.stack(u)[..., ::4, None], {"period": [1.0]}
 
 
+def shocks(generator: np.random.Generator, count: int) -> Fields:
+    """u_t = .001 / pi u_xx - u u_x on a circle of length 1: finite volumes (MUSCL), 1,024 cells, read at 256."""
+    n, step, every = 1024, 0.05, 256
+    x, h = (np.arange(n) + 0.5) / n, 0.05 / 256
+    u = np.zeros((count, n))
+    for _ in range(2):
+        size, phase, wave = *generator.uniform(0, 1, (2, count, 1)), generator.integers(1, 5, (count, 1))
+        u += size * np.sin(2 * np.pi * (wave * x + phase))
+
+    def rate(u: np.ndarray) -> np.ndarray:
+        left, right = u - np.roll(u, 1, -1), np.roll(u, -1, -1) - u
+        slope = np.where(left * right > 0, np.sign(left) * np.minimum(np.abs(left), np.abs(right)), 0.0)
+        a, b = u + slope / 2, np.roll(u - slope / 2, -1, -1)
+        flux = np.maximum(np.maximum(a, 0) ** 2, np.minimum(b, 0) ** 2) / 2 - 0.001 / np.pi * right * n  # Godunov
+        return (np.roll(flux, 1, -1) - flux) * n
+
+    frames = []
+    for index in range((FRAMES - 1) * every + 1):
+        if index % every == 0:
+            frames.append(u[:, ::4])
+        middle = u + h * rate(u)
+        u = (u + middle + h * rate(middle)) / 2
+    return np.arange(FRAMES) * step, x[::4, None], np.stack(frames, 1)[..., None], {"period": [1.0]}
+
+
 MAKERS = {maker.__name__: maker for maker in (
-    gas_line, gas_box, sorption, magnetic, tracer, stratified, ginzburg_landau, predators, chemotaxis, porous)}
+    gas_line, gas_box, sorption, magnetic, tracer, stratified, ginzburg_landau, predators, chemotaxis, porous, shocks)}
 
 
 if __name__ == "__main__":
-    write_problems(sys.argv[1:], MAKERS, TRAIN, TEST)
+    write_problems(sys.argv[1:], MAKERS, TRAIN, TEST, {"shocks": (64, 8)})

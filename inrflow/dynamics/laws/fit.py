@@ -78,8 +78,8 @@ _LATER = 10.0  # times the error: forecasts of later times that differ by so muc
 _STEPS_WITH_RATES = 64  # of an interval, at most
 _SETTLED = 0.3  # of the error at held-out points: what highest harmonics hold is less where these are not noise
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
-_MOSTLY, _PARTLY = 0.1, 0.5  # misfit below which first order comes first, and from which on it explains little
-_OF_SECOND_ORDER = 1e-3, 0.3  # errors of these below which first order is left out, where it explains part, or little
+_MOSTLY = 0.1  # misfit below which first order comes first
+_OF_SECOND_ORDER, _ALONE = 0.3, 1e-3  # errors of second order from which first order has less time, and none
 _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of them; of the time, after which families are no more compared
 
@@ -181,8 +181,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         scored += fit_second_order(Ground(place, boundary, codes, train, states, spread),
                                    partial(_judged, train, states, coarse, judge, most=_STEPS_WITH_RATES), lowest,
                                    start + _OF_RATES * seconds, units, say, min(found, key=lambda pair: pair[0])[1][0])
-    rated = least() < min(_OF_SECOND_ORDER[1], first)
-    second = rated and (lowest > _PARTLY or least() < _OF_SECOND_ORDER[0])
+    rated = least() < min(_OF_SECOND_ORDER, first)
+    second = rated and least() < _ALONE
     deadline = start + (1 - _KEPT) * seconds
     with suppress(OutOfTime), effort.limited(lambda: bool(scored) and effort() > deadline):  # what is found is kept
         for number, laws in enumerate(() if second else chain(ranked, (one()[1] for one in wider))):
