@@ -47,6 +47,7 @@ _MOST_OF_FLOWS = 160  # modes of flows, whose transport costs a sum over all qua
 _FEWER = 1.05  # codes on fewer harmonics are taken where they miss held-out points by at most so much more
 _TIGHT = 1e-4  # error of natural or held harmonics from which walls that leak are tried
 _HOPELESS = 5.0  # times the least error: fewer harmonics are not tried
+_OTHER_ORDER = 1.5  # times the least error
 _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
 _FEW, _SHORTEST = 3, 5  # fewer trajectories are parted into so many; frames of their parts at least
 _RESOLVED = 1 / 3  # of the modes of flows give equations
@@ -245,9 +246,12 @@ def worse(errors: np.ndarray, others: np.ndarray) -> bool:
 
 
 def simplest(scored: list[tuple[np.ndarray, Law]]) -> tuple[np.ndarray, Law]:
-    """Of the laws that forecast hardly worse than the best one, that with the fewest terms."""
+    """Of the laws that forecast hardly worse than the best one, that with the fewest terms.
+
+    Those of another order in time only where the mean says so, too: few trajectories tell little."""
     best = min(scored, key=lambda pair: float(pair[0].mean()))
-    equal = [pair for pair in scored if not worse(pair[0], HARDLY * best[0])]
+    equal = [(errors, law) for errors, law in scored if not worse(errors, HARDLY * best[0]) and (
+        law.has_rates == best[1].has_rates or float(errors.mean()) < _OTHER_ORDER * float(best[0].mean()))]
     return min(equal, key=lambda pair: (pair[1].size, float(pair[0].mean())))
 
 
