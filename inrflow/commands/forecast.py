@@ -13,13 +13,12 @@ from rich.console import Console
 
 from inrflow.commands.query import answer_path
 from inrflow.commands.run_directory import RunDirectory, load_run
-from inrflow.config.resolve import resolve
+from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import ForecastConfig
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import dates_to_numbers, parse_units
 from inrflow.data.formats.continued import Places, on_grid
 from inrflow.data.formats.tables import PointTable, PointWriter, read_observations, read_points
-from inrflow.data.given_files import read_options
 from inrflow.data.observations import Frames, Observations
 from inrflow.errors import UserError
 from inrflow.model.solution import Solution
@@ -37,7 +36,7 @@ def run(arguments: list[str]) -> int:
     given = [str(path) for path in (config.observations, config.points) if path]
     target = answer_path(config.to, config.output, "forecast", "forecast.csv", given)
     until = time_number("until", str(config.until), about)
-    read = read_options(RunDirectory(Path(str(config.run))).read_settings())
+    read = given_settings(RunDirectory(Path(str(config.run))).read_settings())
     stations = config.stations or read.get("stations")
     observations = read_observations(str(config.observations), about, stations, read)
     asked = None if stations and not config.points else _asked(str(config.points or config.observations), about, read)

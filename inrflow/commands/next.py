@@ -12,11 +12,10 @@ from rich.console import Console
 from inrflow.commands.forecast import time_number
 from inrflow.commands.query import answer_path
 from inrflow.commands.run_directory import RunDirectory, load_run
-from inrflow.config.resolve import resolve
+from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import NextConfig
 from inrflow.data.formats.columns import column_numbers
 from inrflow.data.formats.tables import PointTable, read_observations, read_points, write_points
-from inrflow.data.given_files import read_options
 from inrflow.errors import UserError
 from inrflow.model.joint import MOST_ROWS
 from inrflow.model.surrogate import Surrogate
@@ -31,7 +30,7 @@ def run(arguments: list[str]) -> int:
     about, began = surrogate.description, time.perf_counter()
     given = [str(path) for path in (config.observations, config.points) if path]
     target = answer_path(config.to, config.output, "next", "next.csv", given)
-    read = read_options(RunDirectory(Path(str(config.run))).read_settings())
+    read = given_settings(RunDirectory(Path(str(config.run))).read_settings())
     observations = read_observations(str(config.observations), about, config.stations or read.get("stations"), read)
     number = min(observations) if config.trajectory is None else config.trajectory
     if number not in observations:

@@ -13,10 +13,9 @@ import numpy as np
 from rich.console import Console
 
 from inrflow.commands.run_directory import RunDirectory, default_output, load_run
-from inrflow.config.resolve import resolve
+from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import QueryConfig
 from inrflow.data.formats.tables import PointReader, PointTable, PointWriter, read_observations
-from inrflow.data.given_files import read_options
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 from inrflow.model.solution import Solution, warn_diverged
@@ -32,7 +31,7 @@ def run(arguments: list[str]) -> int:
     target = answer_path(config.to, config.output, "query", Path(str(config.points)).name, sources)
     console = Console(stderr=True)
     began = time.perf_counter()
-    read = read_options(RunDirectory(Path(str(config.run))).read_settings())
+    read = given_settings(RunDirectory(Path(str(config.run))).read_settings())
     stations = config.stations or read.get("stations")
     observations = read_observations(str(config.observations), surrogate.description, stations, read)
     answers = _Answers(surrogate, observations, config)

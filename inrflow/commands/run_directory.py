@@ -266,7 +266,7 @@ def fit_problem_references(problem: Problem, path: Path | None = None) -> Refere
     source, held_out = problem.observed, len(problem.validation) > 0
     references = fit_references(source.batch(problem.train, normalised=False),
                                 source.batch(problem.validation, normalised=False) if held_out else None,
-                                problem.description)
+                                problem.file.description)
     if path is not None:
         references.save(path)
     return references

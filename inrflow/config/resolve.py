@@ -98,6 +98,11 @@ def _require(settings: Any, prefix: str = "") -> None:
             raise UserError(f"{prefix}{item.name}={limits.required}")
 
 
+def given_settings(config: Any) -> dict[str, Any]:
+    """The settings of a group that say something."""
+    return {key: value for key, value in asdict(config).items() if value not in (None, {})}
+
+
 def to_yaml(config: Any) -> str:
     """A configuration as YAML text, in ASCII."""
     return yaml.safe_dump(asdict(config), sort_keys=False, width=120)

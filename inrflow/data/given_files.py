@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from inrflow.config.resolve import given_settings
 from inrflow.config.train_schema import ReadConfig
 from inrflow.data.formats.convert import convert
 from inrflow.data.formats.registry import format_of
@@ -42,7 +42,7 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     if kept and target.exists() and target.stat().st_mtime > max(path.stat().st_mtime for path in paths):
         return str(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    options = read_options(read or ReadConfig())
+    options = given_settings(read or ReadConfig())
     if "name" not in options and len(paths) > 1:
         options["name"] = Path(given).parent.name or "data"
     try:
@@ -56,11 +56,6 @@ def as_trajectories(given: str, role: str, output: Path, console: Console, read:
     files = f"{len(paths)} files of {kind.name}" if len(paths) > 1 else kind.name
     console.print(f"{role}={given} is {files}; its trajectories are in {target}", highlight=False, soft_wrap=True)
     return str(target)
-
-
-def read_options(read: ReadConfig) -> dict[str, Any]:
-    """The options of `convert` that settings give."""
-    return {key: value for key, value in asdict(read).items() if value not in (None, {})}
 
 
 def own_files(data: AdaptDataConfig, output: Path, console: Console, read: ReadConfig) -> None:

@@ -71,7 +71,7 @@ def _others(candidate: Candidate, batch: TrajectoryBatch, intervals: int) -> Tra
     problem, names = candidate.problem, candidate.judged[: candidate.calibrated]
     if not len(problem.validation) or problem.noise is not None:
         return None
-    kept = names[np.linspace(0, len(names) - 1, len(batch)).round().astype(int)]
+    kept = names[np.linspace(0, len(names) - 1, len(batch.u)).round().astype(int)]
     few = candidate.score.unknowns < _FEW * candidate.states.codes.numel()
     rows = np.concatenate([np.setdiff1d(problem.validation, kept), problem.train if few else problem.train[:0]])
     rows = rows[: min(_MOST, intervals // batch.u.shape[1])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,9 +29,7 @@ class MetOffice(Elsewhere):
 
     name = "PP (UK Met Office)"
     advice = "iris writes it as NetCDF: iris.save(iris.load('FILE.pp'), 'FILE.nc')"
-
-    def sniff(self, path: Path, start: bytes) -> bool:
-        return start[:4] in (b"\0\0\1\0", b"\0\1\0\0") and start[260:264] == start[:4]
+    signature = re.compile(rb"(\x00\x00\x01\x00|\x00\x01\x00\x00).{256}\1", re.DOTALL)
 
 
 @register_format
@@ -39,10 +38,7 @@ class Ensight(Elsewhere):
 
     name = "Ensight"
     advice = "open it in ParaView and save the data as a PVD collection (.pvd), all time steps"
-
-    def sniff(self, path: Path, start: bytes) -> bool:
-        words = start.lower().split()
-        return words[:1] == [b"format"] and b"ensight" in words[:6]
+    signature = re.compile(rb"\s*format\s+(\S+\s+){0,4}\S*ensight", re.IGNORECASE)
 
 
 @register_format
@@ -51,6 +47,4 @@ class BinaryTecplot(Elsewhere):
 
     name = "binary Tecplot"
     advice = "write it as ASCII with one zone for each time, or as a PVD collection by ParaView"
-
-    def sniff(self, path: Path, start: bytes) -> bool:
-        return start.startswith((b"#!TDV", b"#!SZPLT"))
+    signature = re.compile(rb"#!TDV|#!SZPLT")

@@ -8,6 +8,7 @@ Tables are written by a TableWriter, which appends blocks of columns to a file t
 from __future__ import annotations
 
 import os
+import re
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -161,7 +162,7 @@ class Format(ABC):
     it is written by hand, so that unknown columns are likely mistakes. binary: whether every file has a NUL byte near
     its start, so that text need not be looked at. named_dimensions: whether ReadOptions.trajectory and select apply.
     folder: whether it is a folder and no file. fixed_points: whether tables of it are numbers at the same points at
-    every time, and others are refused.
+    every time, and others are refused. signature: of the first bytes, by which `sniff` knows it.
     """
 
     name: ClassVar[str]
@@ -173,6 +174,7 @@ class Format(ABC):
     named_dimensions: ClassVar[bool] = False
     folder: ClassVar[bool] = False
     fixed_points: ClassVar[bool] = False
+    signature: ClassVar[re.Pattern[bytes] | None] = None
     options: ReadOptions = ReadOptions()
 
     def told(self, options: ReadOptions) -> Format:
@@ -181,9 +183,9 @@ class Format(ABC):
         told.options = options
         return told
 
-    @abstractmethod
     def sniff(self, path: Path, start: bytes) -> bool:
         """Whether a regular file (`folder`: a folder) has this format, by its content; `start`: its first bytes."""
+        return self.signature is not None and self.signature.match(start) is not None
 
     @abstractmethod
     def read(self, path: Path, options: ReadOptions) -> Content:

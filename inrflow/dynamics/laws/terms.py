@@ -353,12 +353,12 @@ class Families:
         with_mean = harmonics.allowed is None and harmonics.eigenvalues[0] < _CONSTANT
         if with_mean and states[..., 0].std(1).max() < _STEADY * states[..., 1:].std():
             yield Families({name: centred(terms) for name, terms in self.terms.items()}, self.combined)
-        transform, frames = transform_of(harmonics, 2), states.reshape(-1, *states.shape[2:])
         drifts = {**self.terms, "fluxes": [term for term in self.terms["fluxes"] if not term.power],
-                  "drifts": drifting(states.shape[2], range(transform.points.shape[1]))}
+                  "drifts": drifting(states.shape[2], range(domain.dimensions))}
         yield Families(drifts, (("linear", "products", "drifts"), tuple(drifts)))
         if states.shape[2] < 2:
             return
+        transform, frames = transform_of(harmonics, 2), states.reshape(-1, *states.shape[2:])
         fields = transform.fields(torch.tensor(frames[:: max(len(frames) // FRAMES, 1)]))
         for channel, values in enumerate(fields.movedim(1, 0) if isinstance(domain, Box) else ()):
             if bool(values.min() > _FAR * values.max()) and values.std() > _VARIES * values.mean():

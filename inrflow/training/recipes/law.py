@@ -18,7 +18,6 @@ from inrflow.encoding.posterior import MANY, GaussianPrior
 from inrflow.errors import UserError
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
-from inrflow.numerics.effort import effort
 from inrflow.training.budget import Clock
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import INTEGRATION, apart, explains, followed, rollout_error
@@ -41,7 +40,7 @@ _HALVINGS, _LOST = 3, 0.5  # of steps at most; share of forecasts that diverge, 
 _MANY = 400  # codes from which on fewer trajectories calibrate: covariances cost their cube
 _VERY_MANY = 1024  # codes, beside which modes of a few dozen trajectories are not looked for
 _RATED = 64  # trajectories whose rates tell how they go with codes
-_LEAST_NOISE, _LEAST_ERROR, _LEAST_FREEDOM = 1e-14, 1e-15, 0.25
+_LEAST_NOISE, _LEAST_ERROR = 1e-14, 1e-15
 _OF_STEPS = 0.1  # of the time, for forecasts in steps of half the length
 _HARDLY = 1.05  # times the error: shorter steps are as good
 
@@ -273,22 +272,19 @@ def _candidates(
                     f"(observe.frames={needed})")
     if not np.isfinite(error):
         return
-    began = effort()
     paths = followed(field, integrator, validation, first)
-    cost = effort() - began
-    for halving in range(1, 1 + _HALVINGS):
-        if 2**halving * cost > _OF_STEPS * run.budget.total and all(path is not None for path in paths):
-            break
-        finer = Integrator("etd", integrator.step / 2)
-        others = followed(field, finer, validation, first)
-        if apart(paths, others, validation) < max(INTEGRATION * error, _LEAST_ERROR):  # small errors of steps may grow
-            break
-        if all(path is not None for path in paths) and not elsewhere:  # longer steps may be what was fitted
-            after = rollout_error(field, finer, validation, judged, first, size)
-            if not after < _HARDLY * error:
+    with run.budget.part(_OF_STEPS):
+        for _ in range(_HALVINGS):
+            finer = Integrator("etd", integrator.step / 2)
+            others = followed(field, finer, validation, first)
+            if apart(paths, others, validation) < max(INTEGRATION * error, _LEAST_ERROR):  # small errors may grow
                 break
-            error = min(error, after)
-        integrator, paths = finer, others
+            if all(path is not None for path in paths) and not elsewhere:  # longer steps may be what was fitted
+                after = rollout_error(field, finer, validation, judged, first, size)
+                if not after < _HARDLY * error:
+                    break
+                error = min(error, after)
+            integrator, paths = finer, others
     share = sum(path is None for path in paths) / max(len(paths), 1)
     if share:
         run.log.say(f"{100 * share:.0f} % of the forecasts of held-out trajectories diverge within twice their time"
@@ -324,13 +320,7 @@ def _noise(law: Law, x: np.ndarray, u: np.ndarray) -> np.ndarray:
 
     The median: where a shock forms in some of them, it is no noise of the others.
     """
-    left = []
-    for one, values in zip(x[:16], u[:16], strict=True):
-        codes, spread = law.codes.encode(one, values)
-        count = law.codes.harmonics.components * np.isfinite(values[0]).sum(0).clip(1)
-        freedom = 1 - (1 - spread / law.codes.variance).sum(1) / count
-        left.append(np.nanmean((values - law.codes.decode(codes, one)) ** 2, axis=(0, 1))
-                    / np.maximum(_LEAST_FREEDOM, freedom))
+    left = [law.left(one, values) for one, values in zip(x[:16], u[:16], strict=True)]
     return np.maximum(np.median(left, axis=0), _LEAST_NOISE)
 
 
