@@ -141,7 +141,7 @@ class Kept:
         errors = missed.square().flatten(1).nanmean(1)  # of windows in which nothing is observed: none
         held = math.nan
         if given.std is not None:
-            std = std_of_values(surrogate, given.std, estimate)[:, self.past :]
+            std = std_of_values(surrogate.prior, given.std, estimate)[:, self.past :]
             held = float((missed.abs() < HALF_WIDTH_90 * std)[known].double().mean())
         diverged = (~torch.isfinite(missed) & known).flatten(1).any(1)
         return errors.masked_fill(diverged, math.inf)[known.flatten(1).any(1)], held

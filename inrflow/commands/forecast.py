@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from inrflow.commands.query import answer_path
@@ -21,6 +22,7 @@ from inrflow.data.formats.continued import Places, on_grid
 from inrflow.data.formats.tables import PointTable, PointWriter, read_observations, read_points
 from inrflow.data.observations import Frames, Observations
 from inrflow.errors import UserError
+from inrflow.evaluation.forecast import std_of_values
 from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
 
@@ -151,17 +153,17 @@ def _columns(
     """Quantiles of every channel, whether a row is extrapolated in space or time, and scores of observed values."""
     surrogate = solution.surrogate
     answer, columns = solution.query(table.t, table.x, std=True), {}
-    white = surrogate.prior.white  # of observed values, beside what is not known of the field
-    noise = np.zeros(answer["std"].shape[1]) if white is None else (
-        white.clamp(min=0).sqrt() * surrogate.normalisation.scale).numpy().ravel()
     low, middle, high = (solution.quantile(answer, level) for level in QUANTILES.values())
+    scores = np.full(answer["mean"].shape, np.nan)
+    if values is not None:
+        scale = surrogate.normalisation.scale.numpy().ravel()
+        std = torch.as_tensor(answer["std"] / scale)[None, None]
+        std = std_of_values(surrogate.prior, std, solution.estimate)[0, 0]
+        scores = (values - answer["mean"]) / (std.numpy() * scale)
     for c, channel in enumerate(surrogate.description.channels):
         for name, value in zip(QUANTILES, (low, middle, high), strict=True):
             columns[f"{channel}_{name}"] = value[:, c]
         if observed:
-            score = np.full(len(table), np.nan)
-            if values is not None:
-                score = (values[:, c] - answer["mean"][:, c]) / np.hypot(answer["std"][:, c], noise[c])
-            columns[f"{channel}_z_score"] = score
+            columns[f"{channel}_z_score"] = scores[:, c]
     beyond = surrogate.extent.outside(table.x) | surrogate.extent.beyond(table.t, solution.start)
     return columns | {"extrapolated": beyond.astype(np.int64)}

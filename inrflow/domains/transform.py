@@ -34,6 +34,7 @@ class DenseTransform(nn.Module):
         self.weights = torch.tensor(rule.weights)
         self.products = self.values.numel()  # of one transform of one field
         self._derivatives: dict[int, Tensor] = {}
+        self._seconds: dict[tuple[int, int], Tensor] = {}
 
     def table(self, axis: int, lead: int | None = None) -> Tensor:
         """The first harmonics (all), or their derivatives along an axis, at the points: (Q, lead)."""
@@ -58,6 +59,13 @@ class DenseTransform(nn.Module):
         if axis not in self._derivatives:
             self._derivatives[axis] = (self.values * self.weights[:, None]).T @ self.table(axis)
         return self._derivatives[axis][:lead, :lead]
+
+    def second(self, i: int, j: int) -> Tensor:
+        """The second derivative along two axes in weak form, whose natural walls no flux passes: (K, K)."""
+        if (i, j) not in self._seconds:
+            flux = -self.project(self.table(i).T, j)
+            self._seconds[i, j] = (flux + flux.T) / 2
+        return self._seconds[i, j]
 
 
 class SphereTransform(nn.Module):

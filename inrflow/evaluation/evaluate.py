@@ -105,7 +105,7 @@ def evaluate(
         forecasts = forecast(model, estimate, batch, with_std)
         prediction = surrogate.normalisation.invert(forecasts.mean)
         std = None if forecasts.std is None else (
-            std_of_values(surrogate, forecasts.std, estimate, observe.noise) * surrogate.normalisation.scale)
+            std_of_values(surrogate.prior, forecasts.std, estimate, observe.noise) * surrogate.normalisation.scale)
         seconds["rollout"] += forecasts.rollout_seconds
         seconds["decode"] += forecasts.decode_seconds
         decoded += prediction[..., 0].numel()

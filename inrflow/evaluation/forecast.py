@@ -15,7 +15,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.encoding.residual.field import Conditioned
 from inrflow.model.ensemble import deviations, spread_of
 from inrflow.model.state_path import StatePath, filled
-from inrflow.model.state_prior import StateEstimate
+from inrflow.model.state_prior import StateEstimate, StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.team import team
 
@@ -197,14 +197,14 @@ def _factor(covariance: Tensor) -> Tensor:
     return vectors * values.clamp(min=0).sqrt()
 
 
-def std_of_values(surrogate: Surrogate, std: Tensor, estimate: StateEstimate, added: float = 0.0) -> Tensor:
+def std_of_values(prior: StatePrior, std: Tensor, estimate: StateEstimate, added: float = 0.0) -> Tensor:
     """Standard deviation (S, T, N, C) of observed values, normalised units, from that of the field.
 
     What windows have of the noise of training values, but what was `added` to them, the values after them have, too.
     """
-    if surrogate.prior.white is None:
+    if prior.white is None:
         return std
-    white = (surrogate.prior.white - added**2).clamp(min=0).expand(len(std), 1, 1, -1)
+    white = (prior.white - added**2).clamp(min=0).expand(len(std), 1, 1, -1)
     if estimate.quieter is not None:
         white = torch.where(estimate.quieter[:, None, None, None], 0.0, white)
     return (std.square() + white).sqrt()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -53,6 +54,25 @@ def test_quantiles_are_those_of_the_solution_at_the_observed_places(tiny_run, se
     assert np.isnan(found["u_z_score"][later]).all()
     assert np.nanargmax(np.abs(found["u_z_score"])) == 30 + 7
     assert set(found["extrapolated"]) == {0.0}
+
+
+def test_scores_of_quiet_observations_count_no_noise_of_training_values(tiny_run, seen, tmp_path, inrflow_command):
+    run, target = shutil.copytree(tiny_run.run, tmp_path / "run"), tmp_path / "forecast.csv"
+    surrogate = inrflow.Surrogate.load(run)
+    surrogate.prior.white = 0.5 * surrogate.prior.noise
+    surrogate.save(run)
+    outcome = inrflow_command("forecast", f"run={run}", f"observations={seen[0]}", f"until={2 * seen[1][1]}",
+                              f"to={target}", "observed=true")
+    assert outcome.code == 0, outcome.err
+    found, observations = answers(target), read_observations(seen[0], surrogate.description)[0]
+    solution = inrflow.Surrogate.load(run).assimilate(observations)
+    assert solution.estimate.quieter.all()
+    rows = ~np.isnan(found["u_z_score"])
+    at = np.stack([found["x"], found["y"]], 1)[rows]
+    mean, std = solution(found["t"][rows], at)[:, 0], solution.std(found["t"][rows], at)[:, 0]
+    with seen[0].open(newline="") as file:
+        values = np.array([float(row["u"]) for row in csv.DictReader(file)])
+    np.testing.assert_allclose(found["u_z_score"][rows], (values - mean) / std, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("setting", "words"), [

@@ -162,18 +162,6 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     lowest = min(misfit for misfit, _ in found)
     ranked = [laws for _, laws in sorted(found, key=lambda pair: int(np.log2((pair[0] + 1e-99) / (lowest + 1e-99))))]
 
-    def stepwise(until: float, explained: float) -> None:
-        if least() < explained or data.systems.counts:  # laws along single steps have no contexts
-            return
-        steps = partial(along_single_steps, place, boundary, codes, train.t, states, spread, until)
-        for family in chain.from_iterable(map(steps, (families, *(one for one, _ in further)))):
-            for law in family:  # the shorter ones too
-                consider(law, forecast_errors(law, judge))
-                if effort() > until:
-                    return
-            if least() < explained:
-                return
-
     if rates and _UNEXPLAINED < lowest < _MOSTLY:  # fronts that frames hardly resolve are of first order
         sought(ranked.pop(0), _OF_FIRST)
     first = least()
@@ -191,8 +179,17 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
                 break
     with suppress(OutOfTime):  # single steps end by themselves, a little later
         until = start + _SINGLE * seconds if rated or least() < _EXPLAINED else deadline
-        if effort() < until and not second:
-            stepwise(until, max(_NEAR * floor, _EXACT))
+        explained = max(_NEAR * floor, _EXACT)
+        wanted = not second and not data.systems.counts and not least() < explained  # these laws have no contexts
+        steps = partial(along_single_steps, place, boundary, codes, train.t, states, spread, until)
+        tried = (families, *(one for one, _ in further)) if wanted and effort() < until else ()
+        for family in chain.from_iterable(map(steps, tried)):
+            for law in family:  # the shorter ones too
+                consider(law, forecast_errors(law, judge))
+                if effort() > until:
+                    break
+            if effort() > until or least() < explained:
+                break
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
     began = effort()

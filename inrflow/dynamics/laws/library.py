@@ -39,7 +39,6 @@ class Library(nn.Module):
                                                 for product in term.products)])
         self.harmonics, self.transform = harmonics, transform_of(harmonics, degree)
         self._pressures: dict[int, Pressure] = {}
-        self._seconds: dict[tuple[int, int], Tensor] = {}
         self.register_buffer("eigenvalues", torch.tensor(harmonics.eigenvalues))
         self.first_steady = len(self.eigenvalues) - harmonics.steady
         self.families = self.moving = None if harmonics.allowed is None else torch.tensor(harmonics.allowed)
@@ -87,10 +86,7 @@ class Library(nn.Module):
 
     def _weak(self, codes: Tensor, i: int, j: int) -> Tensor:
         if isinstance(self.transform, DenseTransform):  # as a matrix, that is smaller than tables
-            if (i, j) not in self._seconds:
-                flux = -self.transform.project(self.transform.table(i).T, j)
-                self._seconds[i, j] = (flux + flux.T) / 2
-            return codes @ self._seconds[i, j].to(codes)
+            return codes @ self.transform.second(i, j).to(codes)
         slopes = (self.transform.project(self.transform.fields(codes, a), b) for a, b in ((i, j), (j, i)))
         return -0.5 * sum(slopes, torch.zeros(()))
 
