@@ -38,7 +38,6 @@ UNDETERMINED_ERROR = Margin(0.01, "share of the variance: forecasts with a small
 MORE_CODES = Margin(0.98, "times the error for more codes beside delayed ones", _SINGLE)
 LONGER_MEMORY = Margin(0.5, "times the error for one more delay", _SINGLE)
 SYMMETRY_HARMS = Margin(0.8, "times the error without a declared symmetry: below it the symmetry is dropped", _HAND)
-SYMMETRY_HARMS_CONTEXTS = Margin(0.4, "the same with contexts, whose errors vary more with the copies drawn", _HAND)
 HARMONICS_SUFFICE = Margin(1e-5, "share of the variance that harmonics leave: then no trunk is trained", _HAND)
 PATTERNS_SUFFICE = Margin(1e-2, "share of the variance that functions through components miss at points held out: then "
                           "no trunk is trained", "rod, fhn, tracer_channel, waves_disc, plate, swirl; cavity needs one")

@@ -27,7 +27,6 @@ from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
 
 _UNKNOWN_SIZES = (1, 2)
-_QUICK_SIZE = 128
 _BEYOND = 2.0  # times the contexts of training, for which the integration step is chosen too
 _STEP_SHARE = 0.005  # of the error, by which the step is chosen: forecasts go farther, in time and in contexts
 
@@ -90,17 +89,6 @@ class ContextGroups:
         say(f"contexts: polynomial of degree {fitted.degree} of {', '.join(environments.names)} (error "
             f"{float(fitted.error.diagonal().mean().sqrt()):.1e} of their spread)")
         return Contexts(environments.kind, values, labels, environments.names, parameters, fitted)
-
-
-def quick_score(run: Run, codes: CodeData, validation: CodeData, floor: float) -> float | None:
-    """Validation error of one moderate candidate, share of the variance; None where there are no contexts."""
-    groups = ContextGroups(run.problem)
-    counts = groups.sizes()
-    if not counts:
-        return None
-    search = _search(groups, codes, validation, floor)
-    largest = min(_QUICK_SIZE, codes.codes.shape[-1], int(search.transitions / (1.2 * (1 + counts[0]))) - 1)
-    return search.score(search.fit(max(2, largest), search.start(counts[0]), 1e-8, rounds=3))
 
 
 def _search(groups: ContextGroups, codes: CodeData, validation: CodeData, floor: float) -> ContextSearch:

@@ -7,7 +7,6 @@ from runs import run_on
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_trajectories
 from inrflow.data.symmetries import Symmetries
-from inrflow.training.parts import symmetries as symmetry_check
 from inrflow.training.parts.codes import encode_all
 from inrflow.training.parts.decoder import fit_decoder
 from inrflow.training.parts.symmetries import check_symmetries, harms
@@ -42,20 +41,6 @@ def checked(tmp_path):
 
 def test_a_wrong_symmetry_is_dropped_and_a_right_one_kept(checked):
     assert checked() == ("translation_x",)
-
-
-def test_forecasts_that_diverge_at_light_ridges_are_judged_at_heavier_ones(checked, monkeypatch):
-    tried = []
-
-    class Search:
-        def search(self, sizes, ridges):
-            tried.append(ridges)
-            found = float("inf") if ridges == symmetry_check._RIDGES else 0.5
-            return type("Found", (), {"least": found})
-
-    monkeypatch.setattr(symmetry_check, "linear_search", lambda *_: Search())
-    assert len(checked()) == 2
-    assert tried == 3 * [symmetry_check._RIDGES, symmetry_check._HEAVIER_RIDGES]
 
 
 @pytest.mark.parametrize(("kept", "left_out", "expected"), [
