@@ -1,4 +1,4 @@
-"""Refit of modes, codes and dynamics to all trajectories, those of validation among them.
+"""Refit of modes, codes and linear dynamics to all trajectories, those of validation among them.
 
 Few trajectories show few directions of the space of fields: modes of the training trajectories cannot express what only
 the validation ones show. Variances and noise stay those of held-out frames: no others are left to estimate them.
@@ -7,87 +7,88 @@ the validation ones show. Variances and noise stay those of held-out frames: no 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from inrflow.decoders.base import AffineDecoder
-from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.states import CodeData
+from inrflow.decoders.harmonics import HarmonicDecoder
+from inrflow.decoders.rbf_features import RadialFeatures
+from inrflow.decoders.siren import ModulatedSiren
+from inrflow.dynamics.states import memory_directions, with_memory
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.complete import state_prior
+from inrflow.training.judge import rollout_error
 from inrflow.training.margins import REFIT_FAILED
+from inrflow.training.parts.codes import encode_all
+from inrflow.training.parts.decoder import fit_modes
+from inrflow.training.parts.linear import ChosenDynamics, linear_field
+from inrflow.training.parts.trunk import DecoderTraining
+from inrflow.training.run import Run
+
+_LIMITED = 0.5  # codes a transition
 
 
-@dataclass(frozen=True)
-class Refit:
-    """How to fit modes, codes and dynamics to all trajectories.
+def refit_to_all(
+    run: Run, surrogate: Surrogate, fitted: OutputModes, chosen: ChosenDynamics, first: int, before: float
+) -> Surrogate:
+    """The surrogate of linear dynamics refitted, with its modes, to all trajectories; as it was where that fails.
 
-    Attributes:
-        modes: decoder -> its output modes.
-        codes: decoder with its modes and their prior set -> codes of all trajectories and of their copies, originals
-            first.
-        field: codes -> the closed-form field of the size that their decoder has.
-        error: field, codes -> mean squared error of rollouts of the original trajectories, share of the variance.
-        states: codes -> the states of that field, memory appended where it has some.
-        growth: times as many modes are taken, where there are so many.
+    Args:
+        fitted: all modes of the training trajectories, before their number was chosen.
+        before: error of rollouts of all trajectories from frame `first`, share of the variance.
     """
-
-    modes: Callable[[AffineDecoder], OutputModes]
-    codes: Callable[[AffineDecoder, OutputModes], CodeData]
-    field: Callable[[CodeData], VectorField]
-    error: Callable[[VectorField, CodeData], float]
-    states: Callable[[CodeData], CodeData] = lambda codes: codes
-    growth: float = 1.0
-
-    def __call__(self, surrogate: Surrogate, fitted: OutputModes, before: float) -> tuple[Surrogate, float]:
-        """The surrogate refitted, or as it was where that fails; its error on all trajectories afterwards.
-
-        Args:
-            surrogate: with the modes of the training trajectories.
-            fitted: all of these modes, before their number was chosen.
-            before: error on all trajectories, of codes under these modes and a field fitted to them.
-        """
-        size = surrogate.code_size
-        decoder = copy.deepcopy(surrogate.decoder)
-        assert isinstance(decoder, AffineDecoder)
-        modes = self.modes(decoder.double())
-        wanted = len(modes.variances) if size == len(fitted.variances) else round(self.growth * size)
-        wanted = min(wanted, len(modes.variances))
-        variances = modes.variances.clone()
-        shared = min(len(variances), len(fitted.variances))
-        variances[:shared] = torch.maximum(variances[:shared], fitted.variances[:shared])
-        modes = OutputModes(modes.mean, modes.modes, variances, torch.maximum(modes.noise, fitted.noise))
-        modes = modes.truncated(wanted)
-        decoder.set_output(modes.mean, modes.modes)
-        codes = self.codes(decoder.float(), modes)
-        field = self.field(codes)
-        after = self.error(field, codes)
-        if not after < REFIT_FAILED * before:
-            return surrogate, after
-        prior = modes.prior()
-        mean, covariance = state_prior(self.states(codes), prior, wanted)
-        process = _of_blocks(surrogate.prior.process, size, len(mean), wanted)
-        state = replace(surrogate.prior, mean=mean, covariance=covariance, noise=prior.noise, process=process)
-        state.farthest = max(state.farthest or 0.0, state.reach(codes, wanted))
-        training = {**surrogate.training, "memory": len(mean) - wanted}
-        return replace(
-            surrogate, decoder=decoder.eval(), field=field.double().eval(), prior=state, training=training
-        ), after
+    problem, size = run.problem, surrogate.code_size
+    whole = np.sort(np.concatenate([problem.train, problem.validation]))
+    decoder = copy.deepcopy(surrogate.decoder).double()
+    assert isinstance(decoder, AffineDecoder)
+    modes = _modes(run, decoder, whole)
+    wanted = len(modes.variances)
+    if size < len(fitted.variances):  # where transitions limit the number of codes, more of them determine more
+        limited = chosen.size > _LIMITED * chosen.train.transitions
+        wanted = min(wanted, round(size * len(whole) / len(problem.train)) if limited else size)
+    shared = min(len(modes.variances), len(fitted.variances))
+    modes.variances[:shared] = torch.maximum(modes.variances[:shared], fitted.variances[:shared])
+    modes = replace(modes, noise=torch.maximum(modes.noise, fitted.noise)).truncated(wanted)
+    decoder.set_output(modes.mean, modes.modes)
+    decoder, prior = decoder.float(), modes.prior()
+    codes = encode_all(run, decoder, prior, train=whole, validation=whole[:0]).with_copies(
+        whole, problem.augmentation(), run.budget.known("copies") or 1, run.config.seed)
+    memory = round(chosen.memory / chosen.size * wanted)
+    states = with_memory(codes, wanted, memory_directions(codes, wanted, memory) if memory else None)
+    candidate = replace(chosen.fit.candidate, size=wanted, memory=memory)
+    field = linear_field(run, chosen.search.fit(candidate, data=codes, like=chosen.fit))
+    after = rollout_error(field, surrogate.integrator, states.first(len(whole)), codes.first(len(whole)), first, wanted)
+    kept = not after < REFIT_FAILED * before
+    run.log.log("refit", 0, before=before, after=after, code_size=size if kept else wanted)
+    if kept:
+        return surrogate
+    mean, covariance = state_prior(states, prior, wanted)
+    process = process_of_blocks(surrogate.prior.process, size, len(mean), wanted)
+    state = replace(surrogate.prior, mean=mean, covariance=covariance, noise=prior.noise, process=process)
+    state.farthest = max(state.farthest or 0.0, state.reach(codes, wanted))
+    return replace(surrogate, decoder=decoder.eval(), field=field.double().eval(), prior=state,
+                   training={**surrogate.training, "memory": memory})
 
 
-def _of_blocks(process: Tensor, size: int, states: int, wanted: int) -> Tensor:
-    """Process noise of `states` dimensions in blocks of `wanted` (codes, their rates, ...), from blocks of `size`."""
-    lengths = [min(wanted, states - start) for start in range(0, states, wanted)]
-    blocks = list(process.split(size))
-    return torch.cat([_resized(blocks[min(k, len(blocks) - 1)], length) for k, length in enumerate(lengths)])
+def _modes(run: Run, decoder: AffineDecoder, whole: np.ndarray) -> OutputModes:
+    """Modes of all trajectories, and the decoder's radial functions as these have them."""
+    frames = DecoderTraining(run.problem.source, whole, whole[:0], run.problem.augmentation())
+    radial = getattr(decoder, "embedding", None)
+    if isinstance(decoder, ModulatedSiren) and isinstance(radial, RadialFeatures):
+        frames.add_radial_features(decoder)
+    elif isinstance(decoder, HarmonicDecoder) and isinstance(radial, RadialFeatures):
+        anew = frames.patterns(radial.inner, run.config.decoder.largest_code_size)
+        decoder.embedding = anew[0] if anew is not None else radial
+    return fit_modes(run, frames, decoder)
 
 
-def _resized(process: Tensor, size: int) -> Tensor:
-    """Process noise of so many dimensions: those beyond the known ones are like the last of them."""
-    if size <= len(process):
-        return process[:size]
-    return torch.cat([process, process[-1:].expand(size - len(process))])
+def process_of_blocks(process: Tensor, size: int, states: int, wanted: int) -> Tensor:
+    """Process noise of `states` dimensions in blocks of `wanted` (codes, their rates, ...), from blocks of `size`;
+    dimensions beyond the known ones of a block, and blocks beyond the known ones, are like the last."""
+    blocks = torch.nn.functional.pad(process[None], (0, -len(process) % size), "replicate").reshape(-1, size)
+    index = torch.arange(states)
+    return blocks[(index // wanted).clamp(max=len(blocks) - 1), (index % wanted).clamp(max=size - 1)]

@@ -10,20 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
-import numpy as np
-
-from inrflow.decoders.base import AffineDecoder, Decoder
-from inrflow.decoders.harmonics import HarmonicDecoder
-from inrflow.decoders.rbf_features import RadialFeatures
-from inrflow.decoders.siren import ModulatedSiren
+from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
-from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import ClosedForm
 from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.states import CodeData, frames_needed, memory_directions, with_memory
+from inrflow.dynamics.states import CodeData, frames_needed, with_memory
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
-from inrflow.encoding.prior.modes import OutputModes
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import integration_step, rollout_error
@@ -34,9 +27,8 @@ from inrflow.training.parts.delay_embedding import choose_memory
 from inrflow.training.parts.environments import context_candidate
 from inrflow.training.parts.linear import ChosenDynamics, choose_linear, linear_field, linear_search, sizes_to_try
 from inrflow.training.parts.mesh_flow import complete_by_flow
-from inrflow.training.parts.refit import Refit
+from inrflow.training.parts.refit import refit_to_all
 from inrflow.training.parts.symmetries import check_symmetries
-from inrflow.training.parts.trunk import DecoderTraining
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import uses_solved_codes
 from inrflow.training.run import Run
@@ -44,7 +36,6 @@ from inrflow.training.run import Run
 _COPIES_SHARE = 0.15
 _MEMORY_SHARE = 0.3  # of the time, at most
 _LONG_SERIES = 200  # frames
-_LIMITED = 0.5  # codes a transition
 _FEW_VALUES = 5e6
 
 
@@ -158,7 +149,7 @@ def closed_form_candidate(
         before = rollout_error(
             surrogate.field, integrator, with_memory(whole, size, full().directions), whole, first, size
         )
-        return _on_all_trajectories(run, surrogate, fitted, chosen, first, before)
+        return refit_to_all(run, surrogate, fitted.modes, chosen, first, before)
 
     refits_decoder = fitted is not None and validation is not None and problem.observed.time_bins is None
     return Candidate(
@@ -166,52 +157,3 @@ def closed_form_candidate(
         Score(error, floor, chosen.row.unknowns or 0), interpolation_error=interpolation_error, refit=refit,
         refit_decoder=refit_decoder if refits_decoder else None, row=chosen.row,
     )
-
-
-def _on_all_trajectories(
-    run: Run, surrogate: Surrogate, fitted: FittedDecoder, chosen: ChosenDynamics, first: int, before: float
-) -> Surrogate:
-    """A surrogate of closed-form dynamics refitted, with its modes, to the validation trajectories too.
-
-    `before`: error of rollouts of all trajectories from frame `first`.
-    """
-    fit, problem = chosen.fit, run.problem
-    whole = np.sort(np.concatenate([problem.train, problem.validation]))
-    augmentation = problem.augmentation()
-
-    def codes_of_all(decoder, modes):  # noqa: ANN001, ANN202
-        codes = encode_all(run, decoder, modes.prior(), train=whole, validation=whole[:0])
-        return codes.with_copies(whole, augmentation, run.budget.known("copies") or 1, run.config.seed)
-
-    def memory_of(codes: CodeData) -> int:
-        return round(chosen.memory / chosen.size * codes.codes.shape[-1])
-
-    def states_of(codes: CodeData) -> CodeData:
-        size, memory = codes.codes.shape[-1], memory_of(codes)
-        return with_memory(codes, size, memory_directions(codes, size, memory) if memory else None)
-
-    def field_of(codes: CodeData) -> VectorField:
-        candidate = replace(fit.candidate, size=codes.codes.shape[-1], memory=memory_of(codes))
-        return linear_field(run, chosen.search.fit(candidate, data=codes, like=fit))
-
-    def error_on(field: VectorField, codes: CodeData) -> float:
-        originals, states = codes.first(len(whole)), states_of(codes).first(len(whole))
-        return rollout_error(field, surrogate.integrator, states, originals, first, originals.codes.shape[-1])
-
-    def modes_of(decoder: AffineDecoder) -> OutputModes:
-        frames = DecoderTraining(problem.source, whole, whole[:0], augmentation)
-        radial = getattr(decoder, "embedding", None)
-        if isinstance(decoder, ModulatedSiren) and isinstance(radial, RadialFeatures):
-            frames.add_radial_features(decoder)
-        elif isinstance(decoder, HarmonicDecoder) and isinstance(radial, RadialFeatures):
-            anew = frames.patterns(radial.inner, run.config.decoder.largest_code_size)
-            decoder.embedding = anew[0] if anew is not None else radial
-        return fit_modes(run, frames, decoder)
-
-    # Where transitions limit the number of codes, more of them determine more codes.
-    limited = chosen.size > _LIMITED * chosen.train.transitions
-    growth = len(whole) / len(problem.train) if limited else 1.0
-    refit = Refit(modes_of, codes_of_all, field_of, error_on, states_of, growth)
-    surrogate, after = refit(surrogate, fitted.modes, before)
-    run.log.log("refit", 0, before=before, after=after, code_size=surrogate.code_size)
-    return surrogate

@@ -1,128 +1,72 @@
 """What validation chose, fitted anew to all trajectories: directions that only held-out ones show are gained."""
 
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from runs import run_on
 
-from inrflow.decoders.embeddings import make_embedding
-from inrflow.decoders.harmonics import HarmonicDecoder
-from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.states import CodeData, memory_directions, with_memory
-from inrflow.encoding.prior.modes import OutputModes
-from inrflow.model.state_prior import StatePrior
-from inrflow.model.surrogate import Surrogate
-from inrflow.training.parts.refit import Refit
+from inrflow.data.description import Description
+from inrflow.data.formats.writing import write_trajectories
+from inrflow.training.complete import assemble, complete
+from inrflow.training.judge import Judge
+from inrflow.training.parts import refit
+from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
 
-TRAJECTORIES, SEEN, FRAMES = 6, 2, 5
+POINTS, FRAMES, TRAJECTORIES, WAVES = 24, 6, 10, 3
 
 
 @pytest.fixture
-def decoder():
-    return HarmonicDecoder(make_embedding([0.0], [1.0], [1.0], None, harmonics=3), 1)
+def problem(tmp_path):
+    """Damped standing waves; the last of three is in held-out trajectories alone."""
+    random = np.random.default_rng(0)
+    x, t = np.arange(POINTS)[:, None] / POINTS, np.linspace(0, 1, FRAMES)
+    u = np.zeros((TRAJECTORIES, FRAMES, POINTS, 1), dtype=np.float32)
+    with run_on_file(tmp_path / "split", t, x, u + random.normal(size=u.shape)) as run:  # which are held out
+        held = run.problem.validation
+    for s in range(TRAJECTORIES):
+        for k in range(1, WAVES + (s in held)):
+            wave = random.normal() * np.sin(2 * np.pi * k * x[None]) * np.exp(-k * t)[:, None, None]
+            u[s] += wave.astype(np.float32)
+    return t, x, u
 
 
-@pytest.fixture
-def weights(decoder):
-    """Output weights (S, T, F) of every frame: each trajectory stays along a direction of its own, decaying."""
-    features = decoder.output.shape[-1]
-    directions = torch.as_tensor(np.random.default_rng(0).normal(size=(TRAJECTORIES, features)))
-    return directions[:, None] * (0.9 ** torch.arange(FRAMES, dtype=torch.float64))[None, :, None]
+def run_on_file(folder, t, x, u):
+    folder.mkdir(exist_ok=True)
+    write_trajectories(folder / "train.h5", t, x, u, Description("waves", ("u",), ("x",), period=(1.0,)))
+    return run_on(folder / "train.h5", folder, "recipe=reduced_order", "decoder.harmonics=4", "training.minutes=0.05",
+                  "training.steps.decoder=0")
 
 
-def modes_of(weights: torch.Tensor) -> OutputModes:
-    """Principal directions of uncentred weights."""
-    rows = weights.flatten(0, 1)
-    _, values, vectors = torch.linalg.svd(rows, full_matrices=False)
-    keep = values > 1e-9 * values[0]
-    mean = rows.new_zeros(1, rows.shape[1])
-    return OutputModes(mean, vectors[keep][:, None], values[keep] ** 2 / len(rows), torch.tensor([1e-6]).double())
+def errors(run):
+    """Code sizes and forecast errors of held-out trajectories before and after a run's refit."""
+    (candidate,) = ReducedOrderRecipe().propose(run)
+    judge = Judge(run.problem)
+    before, after = assemble(candidate), complete(candidate, run.budget, run.log)
+    return candidate, before, after, judge.error(before), judge.error(after)
 
 
-def codes_of(decoder: HarmonicDecoder, weights: torch.Tensor) -> CodeData:
-    codes = weights @ decoder.output_map.detach().double()[:, 0].T
-    return CodeData(codes, torch.arange(FRAMES).double().expand(len(weights), -1), torch.ones(codes.shape[:2]) > 0)
-
-
-def decay(size: int, rate: float = float(np.log(0.9))) -> VectorField:
-    field = VectorField.of(size).double()
-    field.set_linear(rate * torch.eye(size).double(), torch.zeros(size).double())
-    return field
-
-
-def surrogate_of(decoder: HarmonicDecoder, modes: OutputModes) -> Surrogate:
-    """A surrogate of which only what a refit changes is there."""
-    decoder.set_output(modes.mean, modes.modes)
-    size, prior = len(modes.variances), modes.prior()
-    state = StatePrior(prior.mean, prior.covariance, prior.noise, torch.full((size,), 0.1).double(), torch.ones(1))
-    return Surrogate(None, None, decoder, decay(size), Integrator(), state, None, None, 1.0, {})  # type: ignore[arg-type]
-
-
-def forecast_error(surrogate: Surrogate, weights: torch.Tensor) -> float:
-    """Mean squared error of the decoded last frame of all trajectories, forecast from the first."""
-    codes = codes_of(surrogate.decoder, weights)
-    with torch.no_grad():
-        last = Integrator(step=0.1)(surrogate.field, codes.codes[:, 0], codes.t)[:, -1]
-        found = last @ surrogate.decoder.output_map.double()[:, 0]
-    return float((found - weights[:, -1]).square().mean())
-
-
-def refit_to(weights: torch.Tensor, errors: list[float]) -> Refit:
-    return Refit(
-        lambda decoder: modes_of(weights), lambda decoder, modes: codes_of(decoder, weights),
-        lambda codes: decay(codes.codes.shape[-1]), lambda field, codes: errors.pop(0),
-    )
-
-
-def test_a_refit_gains_the_directions_of_held_out_trajectories(decoder, weights):
-    found = modes_of(weights[:SEEN])
-    surrogate = surrogate_of(decoder, found)
-    refitted, after = refit_to(weights, [0.9])(surrogate, found, before=1.0)
-    assert after == 0.9
-    assert surrogate.code_size == SEEN < refitted.code_size == TRAJECTORIES
-    assert forecast_error(refitted, weights) < 1e-3 * forecast_error(surrogate, weights)
-    assert len(refitted.prior.mean) == len(refitted.prior.process) == TRAJECTORIES
-    assert bool((refitted.prior.covariance.diagonal()[:SEEN] >= found.variances).all())
-
-
-def test_a_size_that_validation_chose_is_kept(decoder, weights):
-    found = modes_of(weights[:4])
-    surrogate = surrogate_of(decoder, found.truncated(3))
-    refitted, _ = refit_to(weights, [1.0])(surrogate, found, before=1.0)
-    assert refitted is not surrogate and refitted.code_size == 3
-
-
-def test_more_modes_are_taken_where_transitions_limited_them(decoder, weights):
-    found = modes_of(weights[:4])
-    surrogate = surrogate_of(decoder, found.truncated(3))
-    refitted, _ = replace(refit_to(weights, [1.0]), growth=1.5)(surrogate, found, before=1.0)
-    assert refitted.code_size == 4
-    assert replace(refit_to(weights, [1.0]), growth=9.0)(surrogate, found, before=1.0)[0].code_size == TRAJECTORIES
+def test_a_refit_gains_the_directions_of_held_out_trajectories(problem, tmp_path):
+    with run_on_file(tmp_path / "run", *problem) as run:
+        candidate, before, after, error, refitted = errors(run)
+        assert before.code_size < after.code_size and refitted < 0.1 * error
+        assert len(after.prior.mean) == len(after.prior.process) == after.field.state_size
+        shared = before.code_size
+        assert bool((after.prior.covariance.diagonal()[:shared] >= candidate.code_prior.covariance.diagonal()
+                     * (1 - 1e-9)).all())
 
 
 @pytest.mark.parametrize("after", [2.0, float("inf"), float("nan")])
-def test_a_refit_that_forecasts_worse_leaves_the_surrogate_as_it_was(after, decoder, weights):
-    found = modes_of(weights[:SEEN])
-    surrogate = surrogate_of(decoder, found)
-    output, field = surrogate.decoder.output_map.detach().clone(), surrogate.field
-    refitted, _ = refit_to(weights, [after])(surrogate, found, before=1.0)
-    assert refitted is surrogate and refitted.field is field
-    assert torch.equal(refitted.decoder.output_map, output)
+def test_a_refit_that_forecasts_worse_leaves_the_surrogate_as_it_was(after, problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(refit, "rollout_error", lambda *_: after)
+    monkeypatch.setattr(refit, "REFIT_FAILED", 0.0)
+    with run_on_file(tmp_path / "run", *problem) as run:
+        candidate, before, surrogate, *_ = errors(run)
+        assert surrogate.code_size == before.code_size
+        assert torch.equal(surrogate.decoder.output_map, before.decoder.output_map)
 
 
-def test_memory_gets_a_prior_and_process_noise_of_its_own(decoder, weights):
-    found = modes_of(weights[:SEEN])
-    surrogate = surrogate_of(decoder, found)
-    surrogate.prior.process = torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
-
-    def states(codes: CodeData) -> CodeData:
-        size = codes.codes.shape[-1]
-        return with_memory(codes, size, memory_directions(codes, size, size))
-
-    refit = replace(refit_to(weights, [1.0]), states=states, field=lambda codes: decay(2 * codes.codes.shape[-1]))
-    refitted, _ = refit(surrogate, found, before=1.0)
-    assert refitted.prior.process.tolist() == [1.0] + [2.0] * 5 + [3.0] + [4.0] * 5
-    assert len(refitted.prior.mean) == len(refitted.prior.covariance) == refitted.field.state_size == 12
-    assert refitted.window == 3 and refitted.training["memory"] == 6
+def test_memory_gets_process_noise_of_its_own():
+    process = torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
+    assert refit.process_of_blocks(process, 2, 12, 6).tolist() == [1.0] + [2.0] * 5 + [3.0] + [4.0] * 5
+    assert refit.process_of_blocks(process[:3], 2, 5, 3).tolist() == [1.0, 2.0, 2.0, 3.0, 3.0]
