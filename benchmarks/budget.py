@@ -31,8 +31,7 @@ from inrflow.evaluation.evaluate import Observe, evaluate
 from inrflow.evaluation.references.base import fit_references
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import CANDIDATES_FILE
-from inrflow.training.run import start_run
-from inrflow.training.train import train
+from inrflow.training.train import start_run, train
 
 TEST = 4
 #: kind, trajectories, points, frames

@@ -26,7 +26,8 @@ from inrflow.runtime.machine import keep_freed_memory
 from inrflow.runtime.tensor_files import write_json
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder
-from inrflow.training.run import Run, start_run
+from inrflow.training.run import Run
+from inrflow.training.train import start_run
 
 keep_freed_memory()  # as the commands do
 

@@ -32,8 +32,7 @@ from station_data import Network, write
 import inrflow
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.training.problem import Problem
-from inrflow.training.run import start_run
-from inrflow.training.train import train
+from inrflow.training.train import start_run, train
 
 NETWORKS = MADE | {one.__name__: one for one in (
     flow_networks.eddies, flow_networks.valley, flow_networks.sharp,

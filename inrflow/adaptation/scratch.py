@@ -16,8 +16,7 @@ from inrflow.data.source import TrajectorySource
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder
-from inrflow.training.run import start_run
-from inrflow.training.train import train
+from inrflow.training.train import start_run, train
 
 
 def train_from_scratch(

@@ -37,8 +37,8 @@ from inrflow.runtime.processes import Processes
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import check_recipe
 from inrflow.training.recorder import Interrupted, Recorder
-from inrflow.training.run import Run, start_run
-from inrflow.training.train import train
+from inrflow.training.run import Run
+from inrflow.training.train import start_run, train
 
 _IN_SAMPLE = 20_000_000  # values of training data, at most, that are evaluated where there is no test file
 

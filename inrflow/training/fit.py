@@ -13,8 +13,7 @@ from inrflow.runtime.atomic_files import held_folder
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import Recipe
 from inrflow.training.recorder import Recorder
-from inrflow.training.run import start_run
-from inrflow.training.train import train
+from inrflow.training.train import start_run, train
 
 
 def fit(

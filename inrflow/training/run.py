@@ -5,11 +5,10 @@ The budget is of time; decisions that are made under it are recorded, so that th
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from inrflow.config.schema import Config
-from inrflow.training.budget import Budget, Clock
+from inrflow.training.budget import Budget
 from inrflow.training.judge import Judge
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder
@@ -35,13 +34,3 @@ class Run:
     def on(self, problem: Problem) -> Run:
         """The run on a variant of its problem; the judge stays."""
         return replace(self, problem=problem)
-
-
-def start_run(problem: Problem, log: Recorder, clock: Clock = time.perf_counter) -> Run:
-    """A run with the configured budget, and the decisions of the configuration and of a run that was stopped."""
-    training = problem.config.training
-    decisions = {**log.read_decisions(), **{k: v for k, v in asdict(training.steps).items() if v is not None}}
-    if decisions:
-        log.save_decisions(decisions)
-    budget = Budget(training.minutes, decisions, clock, log.save_decisions)
-    return Run(problem, Judge(problem), budget, log, problem.config)

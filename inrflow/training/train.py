@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 from inrflow.errors import UserError
 from inrflow.evaluation.calibration import CALIBRATED
 from inrflow.model.surrogate import Surrogate
+from inrflow.training.budget import Budget, Clock
 from inrflow.training.candidate import Candidate
 from inrflow.training.complete import assemble, complete
+from inrflow.training.judge import Judge
 from inrflow.training.margins import ROUNDING
 from inrflow.training.parts.residual_field import choose_residual_field
 from inrflow.training.problem import Problem
@@ -20,7 +24,7 @@ from inrflow.training.recipes.law import LawRecipe
 from inrflow.training.recipes.neural import NeuralRecipe
 from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
 from inrflow.training.recipes.series import SeriesRecipe
-from inrflow.training.recorder import Tried
+from inrflow.training.recorder import Recorder, Tried
 from inrflow.training.run import Run
 
 RECIPES: list[Recipe] = [
@@ -49,6 +53,16 @@ def recipes_named(name: str) -> list[Recipe]:
         names = ", ".join(["auto", *(recipe.name for recipe in RECIPES), *ALIASES])
         raise UserError(f"recipe={name} is not known; choose from {names}")
     return chosen
+
+
+def start_run(problem: Problem, log: Recorder, clock: Clock = time.perf_counter) -> Run:
+    """A run with the configured budget, and the decisions of the configuration and of a run that was stopped."""
+    training = problem.config.training
+    decisions = {**log.read_decisions(), **{k: v for k, v in asdict(training.steps).items() if v is not None}}
+    if decisions:
+        log.save_decisions(decisions)
+    budget = Budget(training.minutes, decisions, clock, log.save_decisions)
+    return Run(problem, Judge(problem), budget, log, problem.config)
 
 
 def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:

@@ -21,7 +21,7 @@ from inrflow.training.recipes.law import LawRecipe
 from inrflow.training.recipes.reduced_order import ReducedOrderRecipe
 from inrflow.training.recipes.series import SeriesRecipe
 from inrflow.training.recorder import Recorder
-from inrflow.training.run import start_run
+from inrflow.training.train import start_run
 
 SETTINGS = ("training.minutes=0.1", "training.residual_field=off")
 

@@ -15,8 +15,8 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Recorder
-from inrflow.training.run import Run, start_run
-from inrflow.training.train import train
+from inrflow.training.run import Run
+from inrflow.training.train import start_run, train
 
 
 @contextmanager

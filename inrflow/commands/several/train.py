@@ -32,8 +32,7 @@ from inrflow.runtime.safe_names import safe_name
 from inrflow.runtime.tensor_files import write_json
 from inrflow.training.problem import Problem
 from inrflow.training.recorder import Interrupted, Recorder
-from inrflow.training.run import start_run
-from inrflow.training.train import train
+from inrflow.training.train import start_run, train
 
 
 def run_several(config: Config, place: RunDirectory, console: Console, resumed: bool = False) -> int:

@@ -20,8 +20,8 @@ from inrflow.domains.transform import transform_of
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.contexts import alternate, contexts_of, standard, with_contexts
 from inrflow.dynamics.laws.fit import finer
-from inrflow.dynamics.laws.flow import library_of
 from inrflow.dynamics.laws.law import Law, integrable, largest_of, well_posed
+from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import (
     DIFFUSION,
@@ -165,7 +165,7 @@ def fit_network_law(
 
 def shares(law: Law, states: np.ndarray) -> tuple[float, ...]:
     """Root mean square of what the network adds to the rates of each channel, relative to that of all terms."""
-    library = library_of(law.terms, law.codes.harmonics)
+    library = Library.of(law.terms, law.codes.harmonics)
     assert library.network is not None
     flat = np.zeros((len(states), states.shape[2], law.codes.harmonics.count))
     flat[..., : states.shape[3]] = states[:, states.shape[1] // 2]
@@ -287,7 +287,7 @@ def solved(ground: NetworkGround, terms: Sequence[Term], sines: Sequence[Sine], 
     """
     every: list[Term | Sine] = [*terms, *sines]
     channels = ground.states.shape[2]
-    library, systems = library_of(every, ground.codes.harmonics), ground.train.systems
+    library, systems = Library.of(every, ground.codes.harmonics), ground.train.systems
     each = normal_equations(library, ground.train.t, ground.states, ground.spread, ground.known, False,
                             len(ground.states), _ROWS, paths)
     effort.add(products=2 * len(ground.states) * ground.states.shape[1] * _ROWS * len(every) ** 2)

@@ -16,8 +16,8 @@ from scipy.optimize import least_squares
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.law import Law, integrable, largest_of, pruned, well_posed
+from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import (
     DETERMINED,
@@ -119,7 +119,7 @@ def _candidates(shapes: Sequence[Shape], boundary: str) -> Iterator[Law]:
     found: dict[tuple, tuple[float, Law]] = {}
     for cumulative in (False, True):
         equations = _added([normal_equations(
-            library_of(terms, shape.codes.harmonics), shape.data.t, shape.states, shape.spread,
+            Library.of(terms, shape.codes.harmonics), shape.data.t, shape.states, shape.spread,
             shares_known(shape.codes, shape.spread), cumulative, len(shape.states)) for shape in shapes])
         for names in families.combined:
             columns = [terms.index(term) for name in names for term in families.terms[name]]
@@ -145,7 +145,7 @@ def _refined(law: Law, shapes: Sequence[Shape], length: int, deadline: float) ->
     law = pruned(law)
     free = np.argwhere(law.theta != 0)
     unit = np.abs(law.theta[tuple(free.T)])
-    libraries = [library_of(law.terms, shape.codes.harmonics) for shape in shapes]
+    libraries = [Library.of(law.terms, shape.codes.harmonics) for shape in shapes]
     scale = np.sqrt(np.mean([shape.codes.variance.sum() for shape in shapes]))
 
     def at(values: np.ndarray) -> np.ndarray:
@@ -154,7 +154,7 @@ def _refined(law: Law, shapes: Sequence[Shape], length: int, deadline: float) ->
         return theta
 
     def missed(values: np.ndarray) -> np.ndarray:
-        parts = [_missed(field_of(library, torch.tensor(at(values))), law, shape, length)
+        parts = [_missed(LawField.of(library, torch.tensor(at(values))), law, shape, length)
                  for library, shape in zip(libraries, shapes, strict=True)]
         return np.nan_to_num(np.concatenate(parts) / scale, nan=1e3, posinf=1e3, neginf=-1e3)
 

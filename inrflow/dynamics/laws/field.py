@@ -29,6 +29,11 @@ class LawField(nn.Module):
     forced: dict[Term, dict[int, Tensor]] = {}  # linear terms of channels with steady codes  # noqa: RUF012
     leading = 320  # codes that products couple in the linearised flow
 
+    @classmethod
+    def of(cls, library: Library, theta: Tensor) -> LawField:
+        """The vector field of coefficients theta (J, C) of a library."""
+        return (library.field or cls)(library, theta)
+
     def __init__(self, library: Library, theta: Tensor):
         super().__init__()
         active = [j for j in range(len(library.terms)) if bool((theta[j] != 0).any()) and j not in library.sines]

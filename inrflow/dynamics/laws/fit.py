@@ -14,8 +14,8 @@ import numpy as np
 from inrflow.domains import Box, Domain, Flows
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.contexts import InSystems, standard
-from inrflow.dynamics.laws.flow import library_of
 from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, largest_of, most_with_rates, pruned, well_posed
+from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.rates import fit_second_order, solved_anew
 from inrflow.dynamics.laws.refine import Refinement, solved_contexts
 from inrflow.dynamics.laws.regression import FOLDS, Supported, normal_equations, supports_of
@@ -324,7 +324,7 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
     rows = evenly(len(states), states[0, 0].size, _TRAJECTORIES)
     rows = np.arange(len(states)) if data.systems.counts else rows  # all of them: systems may have few
     t, states, spread, systems = data.t[rows], states[rows], spread[rows], data.systems.take(rows)
-    library = library_of(terms, codes.harmonics)
+    library = Library.of(terms, codes.harmonics)
     known, largest = shares_known(codes, spread), largest_of(states)
     found: dict[tuple, tuple[float, Law]] = {}
 
@@ -364,7 +364,7 @@ def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, t: n
                        spread: np.ndarray, deadline: float, families: Families) -> Iterator[Iterator[Law]]:
     """For each family of terms, in turn, laws refined along single steps: of all its terms, and shorter ones."""
     terms, known = families.every, shares_known(codes, spread)
-    equations = normal_equations(library_of(terms, codes.harmonics), t, states, spread, known, False)
+    equations = normal_equations(Library.of(terms, codes.harmonics), t, states, spread, known, False)
     steps = Shooting.of(t, states, known >= DETERMINED, deadline)
     largest = largest_of(states)
 

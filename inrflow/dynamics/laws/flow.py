@@ -11,11 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from inrflow.domains import Harmonics
 from inrflow.domains.flows import FlowHarmonics
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.network.sine import Sine
+from inrflow.dynamics.laws.library import LIBRARIES, Library
 from inrflow.dynamics.laws.terms import VALUE, Term
 from inrflow.numerics.effort import effort
 
@@ -124,11 +122,5 @@ class FlowField(LawField):
         return total
 
 
-def library_of(terms: Sequence[Term | Sine], harmonics: Harmonics) -> Library:
-    """The library of some terms on harmonics of a domain, or on modes of flows."""
-    return (FlowLibrary if isinstance(harmonics, FlowHarmonics) else Library)(terms, harmonics)  # type: ignore[arg-type]
-
-
-def field_of(library: Library, theta: Tensor) -> LawField:
-    """The vector field of coefficients theta (J, C) of a library."""
-    return FlowField(library, theta) if isinstance(library, FlowLibrary) else LawField(library, theta)
+LIBRARIES[FlowHarmonics] = FlowLibrary
+FlowLibrary.field = FlowField

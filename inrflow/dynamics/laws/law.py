@@ -14,8 +14,7 @@ from torch import Tensor
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.codes import HarmonicCodes
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.flow import field_of, library_of
-from inrflow.dynamics.laws.library import PLACES
+from inrflow.dynamics.laws.library import PLACES, Library
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import spline_order
 from inrflow.dynamics.laws.terms import Term
@@ -86,8 +85,8 @@ class Law:
         context = np.zeros(self.count) if context is None else context
         key = context.tobytes()
         if key not in fields:
-            library = next(iter(fields.values())).library if fields else library_of(self.terms, self.codes.harmonics)
-            fields[key] = field_of(library, torch.tensor(self.theta_at(context)))
+            library = next(iter(fields.values())).library if fields else Library.of(self.terms, self.codes.harmonics)
+            fields[key] = LawField.of(library, torch.tensor(self.theta_at(context)))
         return fields[key]
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from inrflow.numerics.effort import effort
 PLACES = 64  # low harmonics that coefficients of place are made of
 _SINE = 16  # operations on elements that a sine takes
 _CONSTANT = 1e-8  # eigenvalues below belong to the constant
+LIBRARIES: dict[type, type[Library]] = {}  # by the class of their harmonics; others have a `Library`
 
 
 class Library(nn.Module):
@@ -30,6 +32,12 @@ class Library(nn.Module):
     moving: Tensor | None = None
     from_steady: Tensor | None = None  # (K, R): projections of what steady codes carry
     network: Layer | None = None
+    field: ClassVar[type | None] = None  # of vector fields, where it is not that of most libraries
+
+    @classmethod
+    def of(cls, terms: Sequence[Term | Sine], harmonics: Harmonics) -> Library:
+        """The library of some terms on harmonics of a domain, or on modes of flows."""
+        return LIBRARIES.get(type(harmonics), cls)(terms, harmonics)
 
     def __init__(self, terms: Sequence[Term | Sine], harmonics: Harmonics):
         super().__init__()

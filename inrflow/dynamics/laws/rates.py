@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from inrflow.domains import Flows
-from inrflow.dynamics.laws.flow import library_of
 from inrflow.dynamics.laws.law import Law, largest_of, most_with_rates, well_posed, with_slopes
+from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import FOLDS, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import Data, Families, Ground, Log, encode, evenly, families_of, shares_known
 from inrflow.dynamics.laws.shooting import rates_between
@@ -93,7 +93,7 @@ def rotating(families: Families, carriers: Sequence[int]) -> Families:
 def hidden_of(law: Law, ground: Ground) -> tuple[int, ...]:
     """Channels whose changes a law of first order does not explain, where it explains those of others."""
     rows = evenly(len(ground.states), ground.states[0, 0].size, _TRAJECTORIES)
-    equations = normal_equations(library_of(law.terms, ground.codes.harmonics), ground.train.t[rows],
+    equations = normal_equations(Library.of(law.terms, ground.codes.harmonics), ground.train.t[rows],
                                  ground.states[rows], ground.spread[rows], ground.known, False)
     own = [np.flatnonzero(column).tolist() for column in law.theta.T]
     missed = [equations.missed(c, terms, law.theta[terms, c]) for c, terms in enumerate(own)]
@@ -122,7 +122,7 @@ def _regressed(ground: Ground, families: Families, largest: float, rates: tuple[
     """Laws of all families of terms with their misfits, that with the least misfit first."""
     terms, channels = families.every, ground.states.shape[2]
     rows = evenly(len(ground.states), ground.states[0, 0].size, _TRAJECTORIES)
-    library = library_of(terms, ground.codes.harmonics)
+    library = Library.of(terms, ground.codes.harmonics)
     found: dict[tuple, tuple[float, Law]] = {}
     for cumulative in (False, True):
         equations = normal_equations(library, ground.train.t[rows], ground.states[rows], ground.spread[rows],
@@ -150,7 +150,7 @@ def of_first_order(law: Law, rates: Sequence[int]) -> Law:
 def solved_anew(law: Law, data: Data) -> Law:
     """The law's coefficients by regression on its present harmonics."""
     states, spread = encode(law.codes, data)
-    equations = normal_equations(library_of(law.terms, law.codes.harmonics), data.t, states, spread,
+    equations = normal_equations(Library.of(law.terms, law.codes.harmonics), data.t, states, spread,
                                  shares_known(law.codes, spread), False, rates=law.rates)
     channels = states.shape[2]
     own = [channels + law.rates.index(c) if c in law.rates else c for c in range(channels)]  # columns of its equations

@@ -19,8 +19,8 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import shells
 from inrflow.dynamics.laws.shooting import Flights, flights, rates_between
 from inrflow.numerics.effort import effort
@@ -51,7 +51,7 @@ class Refinement:
 
     def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, contexts_only: bool = False,
                  uncertain: bool | None = None):
-        self.law, self.library, self.contexts_only = law, library_of(law.terms, law.codes.harmonics), contexts_only
+        self.law, self.library, self.contexts_only = law, Library.of(law.terms, law.codes.harmonics), contexts_only
         self.active = _active(law)
         self.rows = torch.tensor(known.ravel() >= 0.5)  # codes that points determine: those compared
         self.prior = torch.tensor(law.codes.variance.ravel())
@@ -104,7 +104,7 @@ class Refinement:
         paths = z.new_zeros(len(z), 1 + data.dt.shape[1], z.shape[1])
         for system in data.system.unique().tolist():
             mine = data.system == system
-            paths[mine] = self._of_one_system(field_of(self.library, theta(system)), z[mine], data.dt[mine],
+            paths[mine] = self._of_one_system(LawField.of(self.library, theta(system)), z[mine], data.dt[mine],
                                                data.codes[mine, 1])
         return paths
 

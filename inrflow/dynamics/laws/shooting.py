@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.flow import field_of, library_of
 from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.library import Library
 from inrflow.numerics.effort import effort
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
 
@@ -85,13 +85,13 @@ class Shooting:
     def refined(self, law: Law) -> tuple[Law, np.ndarray]:
         """The law with coefficients that steps determine, and the normal matrix of these, whitened."""
         steps = self._affordable(law)
-        active, library = np.argwhere(law.theta != 0), library_of(law.terms, law.codes.harmonics)
+        active, library = np.argwhere(law.theta != 0), Library.of(law.terms, law.codes.harmonics)
         gram, unit = np.zeros(0), torch.ones(())  # of the last linearisation
 
         def shot(values: np.ndarray) -> Shot:
             theta = np.zeros_like(law.theta)
             theta[tuple(active.T)] = values
-            error = steps._missed(field_of(library, torch.tensor(theta)), law.longest)
+            error = steps._missed(LawField.of(library, torch.tensor(theta)), law.longest)
             return values, torch.nan_to_num(error, nan=_FAR).clamp(-_FAR, _FAR)
 
         def misfit(at: Shot) -> float:

@@ -13,7 +13,7 @@ from inrflow.decoders.domain_harmonics import plain
 from inrflow.domains import from_state
 from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.flow import FlowField, field_of, library_of
+from inrflow.dynamics.laws.flow import FlowField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.terms import RECIPROCAL, VALUE, Product, Term, term_from_state
@@ -94,10 +94,10 @@ class LawTerm(FieldTerm):
         if key not in self._built:
             if not self._library:
                 harmonics = from_state(self.domain).harmonics(self.count, self.boundary)
-                self._library = (library_of([term_from_state(term) for term in self.terms], harmonics),)
+                self._library = (Library.of([term_from_state(term) for term in self.terms], harmonics),)
             added = 0.0 if c is None else torch.tensordot(c.detach().to(self.by_context), self.by_context, 1)
             kept = [(one, field) for one, field in self._built.items() if one[:2] == versions][1 - _KEPT :]
-            field = field_of(self._library[0], self.theta.double() + added)
+            field = LawField.of(self._library[0], self.theta.double() + added)
             object.__setattr__(self, "_built", {**dict(kept), key: field})
         return self._built[key]
 

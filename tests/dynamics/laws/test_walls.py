@@ -7,8 +7,8 @@ import torch
 from inrflow.domains import Box
 from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.codes import HarmonicCodes, conditions, fit_codes
-from inrflow.dynamics.laws.flow import library_of
 from inrflow.dynamics.laws.law import Law
+from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.setting import Data, apart, forecast_errors, tail, worse
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, SECOND, VALUE, Term
@@ -129,7 +129,7 @@ def test_flows_that_slip_along_walls_are_projected() -> None:
         300, "held/natural, natural/held, natural/held")
     assert harmonics.vectors == {0: ("natural", "natural")} and harmonics.allowed is not None
     terms = (Term.transport(0, (1.0, 1.0), (0, 1)), *(Term((((2, VALUE),),), -1, SECOND + j) for j in (0, 1)))
-    library = library_of(terms, harmonics)
+    library = Library.of(terms, harmonics)
     points, allowed = harmonics.quadrature().points, harmonics.allowed
     (a, b), (sin, cos) = points.T, (np.sin, np.cos)
     fields = np.stack([sin(a) * cos(b), -cos(a) * sin(b), cos(2 * a) * sin(b)])
@@ -150,7 +150,7 @@ def test_flows_that_walls_hold_feel_no_gradient_and_stay_without_divergence_and_
     terms = (*(Term((((c, LAPLACIAN),),), solenoidal=True, vector=(0, 1), units=(1.0, 2.0)) for c in (0, 1)),
              *(Term((((2, VALUE),),), axis=i, solenoidal=True, vector=(0, 1), units=(1.0, 2.0), row=j)
                for i in (0, 1) for j in (0, 1)), *(Term.transport(j, (1.0, 2.0), (0, 1)) for j in (0, 1)))
-    library = library_of(terms, harmonics)
+    library = Library.of(terms, harmonics)
     z = torch.tensor(np.random.default_rng(0).standard_normal((2, 3, harmonics.count)))
     z = z * allowed / (1 + library.eigenvalues)
     features = library.features(z, harmonics.count)
