@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _tells(arguments: Sequence[str]) -> bool:
     """Whether this process tells the user what happens: of several that share one training, the first does."""
     from inrflow.commands.run_directory import is_sweep
-    from inrflow.runtime.processes import Processes
+    from inrflow.runtime.machine import Processes
 
     try:
         return is_sweep(arguments) or Processes.of().first

@@ -27,6 +27,7 @@ from inrflow.commands.run_directory import (
     RunDirectory,
     keep_references,
     load_run,
+    own_files,
     report_evaluation,
     tell_moved,
 )
@@ -35,7 +36,6 @@ from inrflow.config.schema import AdaptConfig, Config
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.formats.streams.joining import expanded
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.data.given_files import own_files
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels

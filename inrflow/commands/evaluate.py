@@ -6,10 +6,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from inrflow.commands.run_directory import RunDirectory, at_home, default_output, load_run, report_evaluation
+from inrflow.commands.run_directory import (
+    RunDirectory,
+    as_trajectories,
+    at_home,
+    default_output,
+    load_run,
+    report_evaluation,
+)
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import EvaluateConfig
-from inrflow.data.given_files import as_trajectories
 from inrflow.errors import UserError
 
 

@@ -9,14 +9,20 @@ from matplotlib.tri import Triangulation
 from rich.console import Console
 
 from inrflow.commands.report import draw_errors
-from inrflow.commands.run_directory import CANDIDATES_FILE, RunDirectory, at_home, default_output, load_run
+from inrflow.commands.run_directory import (
+    CANDIDATES_FILE,
+    RunDirectory,
+    as_trajectories,
+    at_home,
+    default_output,
+    load_run,
+)
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import PlotConfig
 from inrflow.data.description import Description
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.data.formats.tables import read_points
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.data.given_files import as_trajectories
 from inrflow.data.observations import Frames, Observations
 from inrflow.data.source import observed_points
 from inrflow.errors import UserError

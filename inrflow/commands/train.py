@@ -14,6 +14,7 @@ from inrflow.commands.run_directory import (
     CANDIDATES_FILE,
     REFERENCES_FILE,
     RunDirectory,
+    as_trajectories,
     fit_problem_references,
     is_sweep,
     load_run,
@@ -23,7 +24,6 @@ from inrflow.commands.run_directory import (
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.data.given_files import as_trajectories
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
@@ -32,8 +32,7 @@ from inrflow.model.store import MODEL_FILE
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.team import Lost, team
 from inrflow.pdes.embedded import embedded_files
-from inrflow.runtime.machine import choose_device
-from inrflow.runtime.processes import Processes
+from inrflow.runtime.machine import Processes, choose_device
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import check_recipe
 from inrflow.training.recorder import Interrupted, Recorder

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from inrflow.commands.run_directory import CANDIDATES_FILE, RunDirectory, several
+from inrflow.commands.run_directory import CANDIDATES_FILE, DATA_FOLDER, RunDirectory, as_trajectories, several
 from inrflow.commands.train import run_one
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config, UpdateConfig
@@ -17,7 +17,6 @@ from inrflow.data.description import Description
 from inrflow.data.formats.tables import read_observations
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import TrajectoryWriter, write_scattered
-from inrflow.data.given_files import FOLDER, as_trajectories
 from inrflow.data.observations import Frames, Observations
 from inrflow.errors import UserError
 
@@ -31,7 +30,7 @@ def run(arguments: list[str]) -> int:
     settings = before.config()
     place = RunDirectory.new(config.output, "update")
     with place.held():
-        grown = place.path / FOLDER / "grown.h5"
+        grown = place.path / DATA_FOLDER / "grown.h5"
         grown.parent.mkdir(parents=True, exist_ok=True)
         told = _grow(settings, _known(settings, before, place, console), str(config.data.train), grown)
         console.print(told, highlight=False, soft_wrap=True)
@@ -53,7 +52,7 @@ def _recipe(before: RunDirectory, settings: Config) -> str:
 
 def _known(settings: Config, before: RunDirectory, place: RunDirectory, console: Console) -> str:
     """The trajectory file that the run was trained on, or its copy. Raises UserError where it is gone or several."""
-    given, copy = settings.data.train, before.path / FOLDER / "data_train.h5"
+    given, copy = settings.data.train, before.path / DATA_FOLDER / "data_train.h5"
     if given is not None and several(given) is None and Path(str(given)).exists():
         return as_trajectories(str(given), "data.train", place.path, console, settings.data.read)
     if not copy.exists():

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.errors import UserError
-from inrflow.runtime.machine import device_of
 
 if TYPE_CHECKING:
     from inrflow.domains import Domain
@@ -38,7 +37,7 @@ def on_own_device(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def moving(module: nn.Module, *tensors: Tensor) -> Any:
-        away, home = tensors[0].device, device_of(module)
+        away, home = tensors[0].device, next(module.parameters()).device
         if all(tensor.device == home for tensor in tensors):
             return method(module, *tensors)
         result = method(module, *(tensor.to(home) for tensor in tensors))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder, on_own_device, register_decoder
-from inrflow.domains import Harmonics, from_state
+from inrflow.domains import Harmonics, from_state, plain
 from inrflow.domains.box import BoxHarmonics, grid_of
 from inrflow.numerics.separable import SeparableSum
 
@@ -142,13 +142,3 @@ def _sum_of(harmonics: Harmonics, x: np.ndarray, dtype: torch.dtype) -> TableSum
     if isinstance(harmonics, BoxHarmonics) and x.shape[1] > 1 and (grid := grid_of(x)) is not None:
         return GridSum(harmonics, *grid, dtype)
     return TableSum(harmonics, x, dtype)
-
-
-def plain(value: Any) -> Any:
-    """Nested arrays and mappings as lists and dictionaries, fit for JSON."""
-    if isinstance(value, Mapping):
-        inner = value["state"] if set(value) == {"state"} else value
-        return {key: plain(one) for key, one in inner.items()}
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return list(value) if isinstance(value, tuple) else value

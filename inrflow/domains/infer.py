@@ -181,3 +181,13 @@ def from_state(state: Mapping[str, Any]) -> Domain:
         nodes, cells, scale, steady = arrays
         return Flows(nodes, cells, scale, steady.reshape(-1, 2, steady.shape[-1]))
     raise UserError(f"a saved domain is of the kind {kind!r}; this version knows box, region, sphere and flows")
+
+
+def plain(value: Any) -> Any:
+    """Nested arrays and mappings as lists and dictionaries, fit for JSON."""
+    if isinstance(value, Mapping):
+        inner = value["state"] if set(value) == {"state"} else value
+        return {key: plain(one) for key, one in inner.items()}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value

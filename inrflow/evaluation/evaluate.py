@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.environments import named_parameters
-from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.trajectory_file import TrajectoryFile, named_parameters
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 from inrflow.evaluation.forecast import forecast, std_of_values

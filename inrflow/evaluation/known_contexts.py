@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.data.environments import named_parameters
-from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.trajectory_file import TrajectoryFile, named_parameters
 from inrflow.errors import UserError
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate

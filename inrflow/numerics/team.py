@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from inrflow.numerics.effort import OutOfTime, effort
-from inrflow.runtime.processes import Processes
+from inrflow.runtime.machine import Processes
 
 _LOOK = 0.1  # seconds between looks at what another process has sent
 _GONE = (EOFError, OSError)  # of a connection whose other end has died
@@ -81,6 +81,9 @@ class Team:
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
         """Results of a function in the order of the items; shared where both can be pickled. Their effort is added as
         they are asked for, so that what follows from it is the same in any number of processes. Raises Lost."""
+        return map(function, items) if self.size == 1 else self._shared(function, items)
+
+    def _shared(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
         items, own = iter(items), object()
         while batch := list(islice(items, self.size)):
             texts = [_pickled(item) for item in batch[1:]]

@@ -1,7 +1,9 @@
-"""The machine: the device that is computed on, and the C library's allocator.
+"""The machine: the device that is computed on, the C library's allocator, and the processes of one job.
 
 Decoders compute on their own device and answer on that of their input. Training batches are moved once, where the loss
-of a step begins. Codes and priors stay in main memory: they are small, and float64.
+of a step begins. Codes and priors stay in main memory: they are small, and float64. Processes that torchrun or SLURM's
+srun start share work through torch.distributed: by gloo, which goes from processor to processor; where every process
+has a GPU of its own, tensors there go by nccl.
 """
 
 from __future__ import annotations
@@ -10,7 +12,11 @@ import ctypes
 import os
 import platform
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from inrflow.errors import UserError
 
@@ -20,6 +26,9 @@ if TYPE_CHECKING:  # wrong calls are answered before torch is imported
 
 _TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 _LARGEST_KEPT = 32 << 20  # the largest threshold that 64-bit systems allow
+_PATIENCE = timedelta(days=7)  # one process may be done long before another
+_PORTS = 20_000
+_NAMES = ("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")  # the latter is set by srun alone
 
 
 def choose_device(name: str) -> torch.device:
@@ -62,3 +71,106 @@ def keep_freed_memory() -> bool:
         return False
     library = ctypes.CDLL(None)
     return bool(library.mallopt(_MMAP, _LARGEST_KEPT)) and bool(library.mallopt(_TRIM, 2 * _LARGEST_KEPT))
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process is number `rank` of `size`."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str] = os.environ) -> Processes:
+        """As the environment says; one process where it says nothing. Raises UserError where it makes no sense."""
+        for rank, size in _NAMES:
+            if rank in environment and size in environment:
+                try:
+                    result = cls(int(environment[rank]), int(environment[size]))
+                except ValueError:
+                    result = cls(-1, 0)
+                if not 0 <= result.rank < result.size:
+                    raise UserError(f"{rank}={environment[rank]} and {size}={environment[size]} in the environment are "
+                                    "no process of a job; start with torchrun or srun, or unset both")
+                return result
+        return cls()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes what belongs to all."""
+        return self.rank == 0
+
+    @contextmanager
+    def joined(self) -> Iterator[Any]:
+        """While the body runs, the processes can talk; gives the device of the tensors that they exchange fastest.
+
+        Raises UserError where they cannot find each other."""
+        import torch
+
+        device = torch.device("cpu")
+        if self.size == 1:
+            yield device
+            return
+        import torch.distributed as distributed
+
+        _say_where()
+        backend, own = "gloo", self._gpu()
+        if own is not None:
+            torch.cuda.set_device(own)
+            backend, device = "cpu:gloo,cuda:nccl", torch.device("cuda", own)
+        try:
+            distributed.init_process_group(backend, rank=self.rank, world_size=self.size, timeout=_PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"the processes of this job cannot find each other ({str(error).splitlines()[0]}); start "
+                            "with torchrun, or set MASTER_ADDR and MASTER_PORT") from error
+        try:
+            yield device
+        finally:
+            distributed.destroy_process_group()
+
+    def _gpu(self) -> int | None:
+        """The number of this process's own GPU; None where processes of a machine outnumber its GPUs."""
+        import torch
+
+        def told(names: tuple[str, ...], otherwise: int) -> int:
+            text = next((os.environ[name] for name in names if name in os.environ), "")
+            return int((re.match(r"\d+", text) or [otherwise])[0])  # SLURM writes 4(x2) for two machines of 4
+
+        number = told(("LOCAL_RANK", "SLURM_LOCALID"), self.rank)
+        together = told(("LOCAL_WORLD_SIZE", "SLURM_STEP_TASKS_PER_NODE"), self.size)
+        return number if torch.cuda.is_available() and together <= torch.cuda.device_count() else None
+
+    def agreed(self, value: Any) -> Any:
+        """The value of the first process, in all of them."""
+        if self.size == 1:
+            return value
+        import torch.distributed as distributed
+
+        values = [value]
+        distributed.broadcast_object_list(values)
+        return values[0]
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The values of all processes, in each of them, by rank. Raises UserError where one has ended before."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as distributed
+
+        values: list[Any] = [None] * self.size
+        try:
+            distributed.all_gather_object(values, value)
+        except RuntimeError as error:
+            raise UserError("another process of this job has ended; give the same command with the same output=DIR, "
+                            "and what is finished is kept") from error
+        return values
+
+
+def _say_where() -> None:
+    """Set where processes meet, of jobs of SLURM on one machine. Raises UserError where it is not known."""
+    if "MASTER_ADDR" not in os.environ:
+        if int(os.environ.get("SLURM_NNODES", "1")) > 1:
+            raise UserError("the job has several machines; set MASTER_ADDR to the name of the first, for instance "
+                            '$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -1)')
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+    if "MASTER_PORT" not in os.environ:
+        os.environ["MASTER_PORT"] = str(_PORTS + int(os.environ.get("SLURM_JOB_ID", "0")) % _PORTS)

@@ -15,8 +15,7 @@ from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
 from inrflow.data.batch import Augmentation, TrajectoryBatch
 from inrflow.data.description import Description
-from inrflow.data.environments import Environments, environments_of
-from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.trajectory_file import Environments, TrajectoryFile, environments_of
 from inrflow.data.plausible import check_plausible
 from inrflow.data.source import TrajectorySource, split_trajectories
 from inrflow.data.symmetries import Symmetries

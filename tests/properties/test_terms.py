@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from registered_terms import states, terms
 
 import inrflow.dynamics.fields.sum  # noqa: F401  registers the engine's own terms
-from inrflow.dynamics.fields.base import TERMS, build_term, term_structure
+from inrflow.dynamics.fields.base import TERMS
+from inrflow.dynamics.fields.sum import build_term, term_structure
 
 every_term = pytest.mark.parametrize("name", sorted(TERMS))
 random_trials = settings(max_examples=8, deadline=None, derandomize=True)

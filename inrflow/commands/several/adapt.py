@@ -13,13 +13,13 @@ from inrflow.commands.run_directory import (
     REFERENCES_FILE,
     RunDirectory,
     keep_references,
+    own_files,
     report_evaluation,
 )
 from inrflow.commands.several.train import train_physics
 from inrflow.config.schema import AdaptConfig, Config
 from inrflow.config.train_schema import ReadConfig
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.data.given_files import own_files
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family

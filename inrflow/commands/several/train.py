@@ -16,13 +16,13 @@ from inrflow.commands.run_directory import (
     EVALUATION_FILE,
     REFERENCES_FILE,
     RunDirectory,
+    as_trajectories,
     fit_problem_references,
     report_evaluation,
     several,
 )
 from inrflow.config.schema import Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.data.given_files import as_trajectories
 from inrflow.errors import INTERRUPTED, UserError
 from inrflow.evaluation.evaluate import Observe
 from inrflow.model.family import Family

@@ -1,22 +1,18 @@
-"""Terms of vector fields: the protocol, and the registry by whose names fields are saved."""
+"""Terms of vector fields: the protocol, and the registry of their classes."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
-from inrflow.errors import UserError
 
 TERMS: dict[str, type[FieldTerm]] = {}
 T = TypeVar("T", bound="type[FieldTerm]")
-_GONE = {"local": "a local equation", "couplings": "sparse products"}  # terms of earlier versions
-_ELSEWHERE = {"law": "inrflow.dynamics.laws.term"}  # terms of the package that are imported where a model has them
 
 
 class FieldTerm(nn.Module):
@@ -65,32 +61,3 @@ def register_term(name: str) -> Callable[[T], T]:
         return term
 
     return register
-
-
-def term_structure(term: FieldTerm) -> dict[str, Any]:
-    """The name and structure of a term. Raises UserError where its class is not registered."""
-    if TERMS.get(term.name) is not type(term):
-        raise UserError(f'the term {type(term).__name__} is not registered: decorate its class with '
-                        '@register_term("name") to save a field that has it')
-    return {"term": term.name, **term.structure()}
-
-
-def build_term(structure: dict[str, Any]) -> FieldTerm:
-    """The term of a structure, its parameters still to be loaded. Raises UserError where its name is unknown."""
-    arguments = dict(structure)
-    name = arguments.pop("term")
-    if name in _GONE:
-        raise UserError(f"the vector field has {_GONE[name]} of an earlier version of inrflow, which this version does "
-                        "not have; train again")
-    if name == "linear":
-        arguments.pop("sparse", None)  # saved by earlier versions
-    if name in _ELSEWHERE:
-        import_module(_ELSEWHERE[name])
-    if name not in TERMS:
-        raise UserError(f"the vector field has a term {name!r}, which is not registered; import the module that "
-                        f'defines it with @register_term("{name}") first (registered: {", ".join(sorted(TERMS))})')
-    try:
-        return TERMS[name](**arguments)
-    except TypeError as error:
-        raise UserError(f"the saved term {name!r} does not fit its class {TERMS[name].__name__} ({error}); load it "
-                        "with the version of the class that saved it") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 import torch
@@ -15,13 +16,16 @@ from torch import Tensor, nn
 
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
-from inrflow.dynamics.fields.base import FieldTerm, build_term, term_structure
+from inrflow.dynamics.fields.base import TERMS, FieldTerm
 from inrflow.dynamics.fields.forcing import ForcingTerm
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.fields.network import NetworkTerm
 from inrflow.dynamics.fields.quadratic import Products
+from inrflow.errors import UserError
 
 T = TypeVar("T", bound=FieldTerm)
+_GONE = {"local": "a local equation", "couplings": "sparse products"}  # terms of earlier versions
+_ELSEWHERE = {"law": "inrflow.dynamics.laws.term"}  # terms of the package that are imported where a model has them
 
 
 class VectorField(nn.Module):
@@ -170,3 +174,32 @@ class VectorField(nn.Module):
         if not self.context_size:
             return state, None
         return state[..., : self.state_size], state[..., self.state_size :]
+
+
+def term_structure(term: FieldTerm) -> dict[str, Any]:
+    """The name and structure of a term. Raises UserError where its class is not registered."""
+    if TERMS.get(term.name) is not type(term):
+        raise UserError(f'the term {type(term).__name__} is not registered: decorate its class with '
+                        '@register_term("name") to save a field that has it')
+    return {"term": term.name, **term.structure()}
+
+
+def build_term(structure: dict[str, Any]) -> FieldTerm:
+    """The term of a structure, its parameters still to be loaded. Raises UserError where its name is unknown."""
+    arguments = dict(structure)
+    name = arguments.pop("term")
+    if name in _GONE:
+        raise UserError(f"the vector field has {_GONE[name]} of an earlier version of inrflow, which this version does "
+                        "not have; train again")
+    if name == "linear":
+        arguments.pop("sparse", None)  # saved by earlier versions
+    if name in _ELSEWHERE:
+        import_module(_ELSEWHERE[name])
+    if name not in TERMS:
+        raise UserError(f"the vector field has a term {name!r}, which is not registered; import the module that "
+                        f'defines it with @register_term("{name}") first (registered: {", ".join(sorted(TERMS))})')
+    try:
+        return TERMS[name](**arguments)
+    except TypeError as error:
+        raise UserError(f"the saved term {name!r} does not fit its class {TERMS[name].__name__} ({error}); load it "
+                        "with the version of the class that saved it") from error

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inrflow.decoders.domain_harmonics import plain
-from inrflow.domains import from_state
+from inrflow.domains import from_state, plain
 from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import FlowField

@@ -13,7 +13,7 @@ from inrflow.dynamics.fields.forcing import ForcingTerm, periodic_phases
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.fields.network import NetworkTerm
 from inrflow.dynamics.fields.quadratic import Products
-from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.fields.sum import VectorField, build_term
 from inrflow.errors import UserError
 
 EVERYTHING = {"products": 4, "width": 5, "depth": 1, "forcing_period": 4.0, "forcing_harmonics": 2}
@@ -237,4 +237,4 @@ def test_two_classes_cannot_share_a_name_and_saved_arguments_must_fit(registries
     register_term("damping")(own_term())
     register_term("damping")(own_term())  # a cell that runs again
     with pytest.raises(UserError, match="'damping' does not fit its class Damping .*strength"):
-        base.build_term({"term": "damping", "strength": 1})
+        build_term({"term": "damping", "strength": 1})

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from inrflow.domains import Box
-from inrflow.dynamics.fields.base import build_term, term_structure
-from inrflow.dynamics.fields.sum import VectorField
+from inrflow.dynamics.fields.sum import VectorField, build_term, term_structure
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.dynamics.laws.term import LawTerm

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from inrflow.domains import Box, Sphere
-from inrflow.dynamics.fields.base import build_term, term_structure
+from inrflow.dynamics.fields.sum import build_term, term_structure
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from inrflow.commands.run_directory import as_trajectories
 from inrflow.config.train_schema import ReadConfig
 from inrflow.data.formats.trajectory_file import TrajectoryFile
-from inrflow.data.given_files import as_trajectories
 from inrflow.errors import UserError
 
 QUIET = Console(quiet=True)

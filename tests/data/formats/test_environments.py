@@ -4,8 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from inrflow.data.environments import environments_of, named_parameters
-from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.data.formats.trajectory_file import TrajectoryFile, environments_of, named_parameters
 from inrflow.errors import UserError
 from inrflow.pdes.generate import generate
 
