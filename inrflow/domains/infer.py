@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import numpy as np
+from scipy.spatial import ConvexHull
 
 from inrflow.domains.base import Domain
 from inrflow.domains.box import PERIODIC, WALLED, Box
@@ -21,7 +24,9 @@ _STRAY = 0.02  # share of points that lie outside of their own domain, at most, 
 _SAME = 1e-4  # relative difference of periods that are the same
 _LOOKED_AT = 8  # shapes
 _DEEP, _FOREIGN = 1.5, 0.01  # spacings outside of a region, and share of another's points there that makes two shapes
-_FULL = 0.93  # share of the bounding box that points of a box cover
+_FULL, _CONVEX = 0.93, 1e-4  # shares of the box around them that points of a box cover, of its hull that meshes miss
+_D = TypeVar("_D", bound=Domain)
+_LIVE: WeakValueDictionary[bytes, Domain] = WeakValueDictionary()  # whose harmonics need not be solved again
 
 
 def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: str | None = None,
@@ -40,18 +45,18 @@ def domains_of(x: np.ndarray, period: Sequence[float] | None = None, geometry: s
         raise UserError(f"geometry is {geometry!r}; expected sphere, or none")
     d = points.shape[1]
     lengths = np.zeros(d) if period is None else np.asarray(period, np.float64)
+    boxes: list[Domain] = [_box(a, b, lengths) for a, b in zip(*_limits(points, lengths), strict=True)]
     if cells is not None and len(cells):
         if cells.shape[1] == d == 3:
-            return [Surface(points, cells)]
-        return [Region(points, cells, order) for order in (1, 2)]
-    lower, upper = _limits(points, lengths)
+            return [_kept(Surface(points, cells))]
+        linear, quadratic = (_kept(Region(points, cells, order)) for order in (1, 2))
+        return [linear, quadratic, *(boxes if d > 1 and _fills_box(linear) else [])]
     if (lengths > 0).any() or d == 1:
-        return [_box(a, b, lengths) for a, b in zip(lower, upper, strict=True)]
+        return boxes
     mesh = triangulate(points)
     region = Region(*mesh, order=2)
     covered = region.measure / float(np.prod(np.ptp(points, axis=0)))
-    boxes: list[Domain] = [_box(a, b, lengths) for a, b in zip(lower, upper, strict=True)]
-    return boxes if covered > _FULL else [region, Region(*mesh, order=1)]
+    return boxes if covered > _FULL else [_kept(region), _kept(Region(*mesh, order=1))]
 
 
 def shapes(x: np.ndarray, period: Sequence[float] | None = None, cells: Sequence[np.ndarray | None] | None = None
@@ -117,7 +122,7 @@ def flows_of(domains: Sequence[Domain], x: np.ndarray, u: np.ndarray, scale: np.
     for domain in domains:
         if isinstance(domain, Region) and domain.order == 2:
             nodes, cells = domain.nodes, domain.cells
-        elif isinstance(domain, Box) and PERIODIC not in domain.axes:
+        elif isinstance(domain, Box) and not isinstance(domains[0], Region) and PERIODIC not in domain.axes:
             levels = [len(np.unique(np.round(x[:, j], 9))) for j in range(2)]
             fine = levels if np.prod(levels) < 2 * len(x) else [int(np.sqrt(len(x)))] * 2
             axes = [np.linspace(domain.lower[j], domain.upper[j], fine[j] // 2 + 1) for j in range(2)]
@@ -126,7 +131,13 @@ def flows_of(domains: Sequence[Domain], x: np.ndarray, u: np.ndarray, scale: np.
             continue
         flows = Flows(nodes, cells, scale).with_steady(x, u)
         found += [] if flows is None else [flows]
-    return found
+    return [_kept(flows) for flows in found]
+
+
+def _fills_box(region: Region) -> bool:
+    """Whether a mesh is convex, without holes, and covers about all of the box around it."""
+    box = float(np.prod(np.ptp(region.nodes, axis=0)))
+    return region.measure > _FULL * box and region.measure > (1 - _CONVEX) * float(ConvexHull(region.nodes).volume)
 
 
 def _box(lower: np.ndarray, upper: np.ndarray, period: np.ndarray) -> Box:
@@ -165,7 +176,27 @@ def _limits(points: np.ndarray, period: np.ndarray) -> tuple[list[np.ndarray], l
 
 
 def from_state(state: Mapping[str, Any]) -> Domain:
-    """The domain of a `state()`; raises UserError where its kind is unknown."""
+    """The domain of a `state()`, the same one where it is in use; raises UserError where its kind is unknown."""
+    kept = _LIVE.get(_digest(state))
+    return _kept(_made(state)) if kept is None else kept
+
+
+def _kept(domain: _D) -> _D:
+    """The domain, or the equal one that is in use."""
+    return cast(_D, _LIVE.setdefault(_digest(domain.state()), domain))  # of equal states: of one class
+
+
+def _digest(state: Mapping[str, Any]) -> bytes:
+    """The same for equal states, of arrays or of lists."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        value = np.asarray(state[name])
+        value = value.astype(np.float64) if value.dtype.kind in "fiu" else value
+        total.update(f"{name} {value.shape} {value.dtype}".encode() + value.tobytes())
+    return total.digest()
+
+
+def _made(state: Mapping[str, Any]) -> Domain:
     kind = state["kind"]
     if kind == Box.kind:
         return Box(np.asarray(state["lower"]), np.asarray(state["upper"]), list(state["axes"]),

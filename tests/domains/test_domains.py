@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import skfem
+from scipy.spatial import Delaunay
 from scipy.special import jnp_zeros
 
+from inrflow.decoders.domain_harmonics import plain
 from inrflow.domains import HELD, NATURAL, Box, Domain, Region, Sphere, domains_of, from_state
 from inrflow.domains.triangulation import triangulate
 from inrflow.errors import UserError
@@ -135,6 +137,20 @@ def test_domains_are_inferred_from_periods_geometry_and_points() -> None:
     assert isinstance(domains_of(np.eye(3), geometry="sphere")[0], Sphere)
     nodes = [domain for domain in domains_of(np.linspace(0, 1, 11)[:, None]) if isinstance(domain, Box)]
     assert nodes[0].lower[0] == 0 and nodes[0].upper[0] == 1
+
+
+def test_meshes_that_fill_a_box_without_holes_may_be_that_box() -> None:
+    points = np.random.default_rng(0).random((300, 2))
+    kinds = [domain.kind for domain in domains_of(points, cells=Delaunay(points).simplices)]
+    assert kinds[:2] == ["region"] * 2 and set(kinds[2:]) == {"box"}
+    for mesh in (_disc(2), Region(*triangulate(_scattered_ring()), order=1)):
+        assert {domain.kind for domain in domains_of(mesh.nodes, cells=mesh.cells)} == {"region"}
+
+
+def test_a_domain_in_use_is_not_solved_again() -> None:
+    mesh = _disc(2)
+    first, second = domains_of(mesh.nodes, cells=mesh.cells)
+    assert from_state(plain(second.state())) is second and from_state(first.state()) is first
 
 
 @pytest.mark.parametrize("domain", [BOXES[2], Sphere(), _disc(2)], ids=lambda domain: domain.kind)

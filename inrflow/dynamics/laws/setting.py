@@ -126,6 +126,9 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     The number is that of a channel. And their error at these points. deadline: of effort, for all but the first.
     """
     some = data.take(np.linspace(0, len(data.u) - 1, min(len(data.u), 6)).astype(int))
+    meshed = any(isinstance(place, Region) for place in domains)  # and may end before the walls of a box
+    boxes: list[Domain] = [place for place in domains if meshed and isinstance(place, Box)]
+    domains = [place for place in domains if place not in boxes]
     known, first = None, domains[0]
     if boundary is None and isinstance(first, Box) and bounded(first) and np.equal(some.x, some.x[:1]).all() and (
             found := walled(first, data.x[0], data.u)) is not None:
@@ -141,10 +144,16 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     points = int(np.isfinite(data.u[0, 0, :, 0]).sum())
     if data.x.shape[-1] > 1 and np.equal(data.x, data.x[:1]).all():
         points = int(_TOLD * points)
-    for i, (place, kind) in enumerate(bases):
+    linear: dict[str, float] = {}  # errors on linear elements, which tell what quadratic ones need not be solved for
+    for i in sorted(range(len(bases)), key=lambda i: getattr(bases[i][0], "order", 0)):
+        place, kind = bases[i]
+        if kind in linear and linear[kind] > _HOPELESS * min(linear.values()):
+            continue
         size = min(_MOST_OF_FLOWS if isinstance(place, Flows) else FEW_HARMONICS, points)
         while size >= _FEWEST and (effort() < deadline or not errors):
             errors[i, size] = held_out_errors(place.harmonics(size * joined(kind), kind), some.x, some.u, seed)
+            if isinstance(place, Region) and place.order == 1:
+                linear.setdefault(kind, errors[i, size])
             if errors[i, size] > _HOPELESS * min(errors.values()):
                 break
             size = int(size / 1.6)
@@ -152,6 +161,8 @@ def choose(domains: list[Domain], boundary: str | None, data: Data, seed: int, s
     i, size = min((key for key in errors if errors[key] <= _FEWER * least), key=lambda key: (key[1], key[0]))
     say("held-out points: " + ", ".join(f"{key}: {error:.1e}" for key, error in errors.items()))
     (place, kind), error = bases[i], errors[i, size]
+    if boxes and error > _TIGHT and (other := choose(boxes, boundary, data, seed, say, deadline))[3] < error:
+        return other
     if boundary is None and isinstance(place, Region) and place.dimensions > 1 and error > _TIGHT and (
             leaks := leaky(place, kind, size, some.x, some.u, seed, deadline)):
         kind, error = leaks, held_out_errors(place.harmonics(size, leaks), some.x, some.u, seed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from inrflow.domains import Domain, Region, domains_of
+from inrflow.domains import Box, Domain, Region, domains_of
 from inrflow.domains.triangulation import triangulate
 from inrflow.dynamics.fitting.shape_law import fit_law_on_shapes
 from inrflow.dynamics.laws import Law, Systems
@@ -81,6 +81,6 @@ class ShapeProblem:
     def _domains(self, members: np.ndarray) -> list[Domain]:
         told = Place.of_trajectory(self.problem.file, int(members[0])).told
         if told["cells"] is not None:
-            return domains_of(**told)
+            return [place for place in domains_of(**told) if not isinstance(place, Box)]
         mesh = triangulate(told["x"])
         return [Region(*mesh, order) for order in (2, 1)]

@@ -4,15 +4,17 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import skfem
 import torch
 from scipy.integrate import solve_ivp
+from scipy.spatial import Delaunay
 
-from inrflow.domains import Box, Sphere
+from inrflow.domains import HELD, NATURAL, Box, Region, Sphere, domains_of
 from inrflow.domains.transform import DenseTransform, SeparableTransform, SphereTransform
 from inrflow.dynamics.laws import Systems, fit_law
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.setting import Data, families_of, solenoidal, windows, worse
+from inrflow.dynamics.laws.setting import Data, choose, families_of, solenoidal, windows, worse
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, RECIPROCAL, SECOND, VALUE, Term
 from inrflow.errors import UserError
@@ -29,6 +31,29 @@ def test_families_are_sought_without_the_squared_laplacian_first() -> None:
     assert [squared in active for active in families.active] == [False, True] * 4
     assert all(set(few) | {squared} == set(more) for few, more in zip(families.active[::2], families.active[1::2],
                                                                       strict=True))
+
+
+def _waves(x: np.ndarray, sines: bool = False) -> Data:
+    """Four trajectories of smooth fields between the walls of a unit square at points x (N, 2)."""
+    rng, table = np.random.default_rng(1), np.pi * np.arange(sines, 6 + sines) * x[:, :, None]  # (N, 2, 6)
+    one = np.sin(table) if sines else np.cos(table)
+    fields = np.einsum("stij,ni,nj->stn", rng.standard_normal((4, 3, 6, 6)), one[:, 0], one[:, 1])
+    return Data(np.zeros((4, 3)), np.broadcast_to(x, (4, *x.shape)), fields[..., None], Systems(np.zeros(4, int)))
+
+
+def test_walls_beyond_the_nodes_of_a_mesh_are_those_of_a_box() -> None:
+    x = np.random.default_rng(0).random((300, 2))
+    place, kind, _, error = choose(domains_of(x, cells=Delaunay(x).simplices), None, _waves(x), 0, lambda _: None)
+    assert isinstance(place, Box) and kind == NATURAL and error < 1e-8
+    np.testing.assert_allclose([place.lower, place.upper], [[0, 0], [1, 1]], atol=1e-12)
+
+
+@pytest.mark.parametrize(("sines", "other"), [(False, HELD), (True, NATURAL)])
+def test_quadratic_elements_are_not_solved_for_conditions_that_linear_ones_rule_out(sines: bool, other: str) -> None:
+    mesh = skfem.MeshTri.init_tensor(*[np.linspace(0, 1, 17)] * 2)
+    domains = [Region(mesh.p.T, mesh.t.T, order) for order in (2, 1)]
+    assert choose(list(domains), None, _waves(mesh.p.T, sines), 0, lambda _: None)[1] != other
+    assert other not in {boundary for _, boundary in domains[0]._known}
 
 
 @pytest.mark.parametrize("domain", [CUBE, Box([0.0, 0.0], [1.0, 2.0], ["walled", "periodic"])])
