@@ -24,13 +24,11 @@ from inrflow.dynamics.laws.law import Law, integrable, largest_of, well_posed
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import (
-    DIFFUSION,
     FLUX,
     LAPLACIAN,
     NONLOCAL,
     SLOPE,
     SMOOTHED,
-    STEEPNESS,
     TRANSPORT,
     VALUE,
     Form,
@@ -96,21 +94,16 @@ def architectures(domain: Domain, channels: int, longest: float) -> list[Archite
     """Networks that are tried, the simplest first; longest: wave of the domain over 2 pi."""
     each, axes = range(channels), range(domain.dimensions)
     values = tuple(Local(VALUE, c) for c in each)
-    laplacians = tuple(Local(LAPLACIAN, c) for c in each)
     lengths = [longest * factor for factor in _LENGTHS]
     smoothed = tuple(Local(SMOOTHED, c, 0, length) for c in each for length in lengths)
-    found = [Architecture("values", values),
-             Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))),
-             Architecture("diffusion", values, (Form(), *(Form(DIFFUSION, c) for c in each)))]
-    found.insert(1, Architecture("smoothed values", values + smoothed))
-    if domain.kind == "sphere":
-        return found
-    found.insert(2, Architecture("transport", values, (Form(), *(Form(TRANSPORT, c, j) for c in each for j in axes))))
-    slopes = tuple(Local(SLOPE, c, j) for c in each for j in axes)
-    if domain.dimensions == 1:
-        return [*found, Architecture("flux", slopes + laplacians, (Form(FLUX),))]
-    steep = tuple(Local(STEEPNESS, c) for c in each)
-    return [*found, Architecture("mixing", steep + laplacians, (Form(), *(Form(DIFFUSION, c) for c in each)))]
+    found = [Architecture("values", values), Architecture("smoothed values", values + smoothed)]
+    if domain.kind != "sphere":
+        found.append(Architecture("transport", values, (Form(), *(Form(TRANSPORT, c, j) for c in each for j in axes))))
+    found.append(Architecture("smoothed", values, (Form(), *(Form(NONLOCAL, 0, 0, length) for length in lengths))))
+    if domain.kind != "sphere" and domain.dimensions == 1:
+        slopes = tuple(Local(SLOPE, c, 0) for c in each)
+        found.append(Architecture("flux", slopes + tuple(Local(LAPLACIAN, c) for c in each), (Form(FLUX),)))
+    return found
 
 
 def moments(inputs: Sequence[Local], codes: HarmonicCodes, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,11 @@ from torch import Tensor
 
 from inrflow.domains.transform import VALUES, DenseTransform, SeparableTransform, SphereTransform
 from inrflow.dynamics.laws.network.sine import (
-    DIFFUSION,
     FLUX,
     LAPLACIAN,
     NONLOCAL,
     SLOPE,
     SMOOTHED,
-    STEEPNESS,
     TRANSPORT,
     Form,
     Local,
@@ -62,11 +60,7 @@ class Layer:
         fields = []
         for one in self.inputs:
             codes = z[:, one.channel] * self.symbol(one)
-            if one.kind == STEEPNESS:
-                slopes = [self.transform.fields(codes, axis) for axis in self.axes]
-                fields.append(torch.stack(slopes).square().sum(0))
-            else:
-                fields.append(self.transform.fields(codes, one.axis if one.kind == SLOPE else VALUES))
+            fields.append(self.transform.fields(codes, one.axis if one.kind == SLOPE else VALUES))
         return torch.stack(fields, 1)
 
     def angles(self, z: Tensor) -> Tensor:
@@ -75,10 +69,6 @@ class Layer:
 
     def _formed(self, form: Form, values: Tensor, z: Tensor, rows: int | None = None) -> Tensor:
         """Rates (B, n, rows) on the first harmonics (all) that a form makes of fields (B, n, Q) and codes (B, C, K)."""
-        if form.kind == DIFFUSION:
-            parts = [self.transform.project(values * self.transform.fields(z[:, form.channel], axis)[:, None], axis,
-                                            rows) for axis in self.axes]
-            return -torch.stack(parts).sum(0)
         if form.kind == TRANSPORT:
             values = values * self.transform.fields(z[:, form.channel], form.axis)[:, None]
         if form.kind == FLUX:
@@ -112,35 +102,23 @@ class Layer:
         result = z.new_zeros(len(z), channels, lead, channels, lead)
         angles = self.angles(z)
         tables = {axis: self.transform.table(axis, lead) for axis in (VALUES, *self.axes)}  # (Q, lead)
-        weighted = {axis: table * self.transform.weights[:, None] for axis, table in tables.items()}
+        weighted = tables[VALUES] * self.transform.weights[:, None]
         for form, field in self._of_forms(theta, torch.sin(angles)):
-            if form.kind in (TRANSPORT, DIFFUSION):  # of the factor
-                for axis in self.axes if form.kind == DIFFUSION else (form.axis,):
-                    test = weighted[axis] if form.kind == DIFFUSION else weighted[VALUES]
-                    part = torch.einsum("qk,bcq,ql->bckl", test, field, tables[axis])
-                    result[:, :, :, form.channel] += -part if form.kind == DIFFUSION else part
+            if form.kind == TRANSPORT:  # of the factor
+                part = torch.einsum("qk,bcq,ql->bckl", weighted, field, tables[form.axis])
+                result[:, :, :, form.channel] += part
         cosines = torch.cos(angles)
         for i, one in enumerate(self.inputs):
-            codes, symbol = z[:, one.channel] * self.symbol(one), self.symbol(one)[:lead]
+            table, symbol = tables[one.axis if one.kind == SLOPE else VALUES], self.symbol(one)[:lead]
             for form, field in self._of_forms(theta, self.weights[:, i, None] * cosines):
-                if one.kind == STEEPNESS:
-                    by = [(2 * self.transform.fields(codes, axis), tables[axis]) for axis in self.axes]
-                else:
-                    by = [(torch.ones_like(field[:, 0]), tables[one.axis if one.kind == SLOPE else VALUES])]
-                for factor, table in by:
-                    part = self._projected(form, field * factor[:, None], z, table, weighted)
-                    result[:, :, :, one.channel] += part * symbol
+                result[:, :, :, one.channel] += self._projected(form, field, z, table, weighted) * symbol
         return result
 
-    def _projected(self, form: Form, field: Tensor, z: Tensor, table: Tensor, weighted: dict[int, Tensor]) -> Tensor:
+    def _projected(self, form: Form, field: Tensor, z: Tensor, table: Tensor, weighted: Tensor) -> Tensor:
         """Maps (B, C, lead, lead) of fields (B, C, Q) times a table (Q, lead), in a form."""
-        if form.kind == DIFFUSION:
-            parts = [torch.einsum("qk,bcq,ql->bckl", weighted[axis], field * self.transform.fields(
-                z[:, form.channel], axis)[:, None], table) for axis in self.axes]
-            return -torch.stack(parts).sum(0)
         if form.kind == TRANSPORT:
             field = field * self.transform.fields(z[:, form.channel], form.axis)[:, None]
-        part = torch.einsum("qk,bcq,ql->bckl", weighted[VALUES], field, table)
+        part = torch.einsum("qk,bcq,ql->bckl", weighted, field, table)
         if form.kind == FLUX:
             return self.transform.derivative(form.axis, len(part[0, 0])) @ part
         return part * self.symbol(form)[: part.shape[2], None]

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-VALUE, SLOPE, STEEPNESS, LAPLACIAN, SMOOTHED = "value", "slope", "steepness", "laplacian", "smoothed"
-RATE, TRANSPORT, DIFFUSION, FLUX, NONLOCAL = "rate", "transport", "diffusion", "flux", "nonlocal"
+from inrflow.errors import UserError
+
+VALUE, SLOPE, LAPLACIAN, SMOOTHED = "value", "slope", "laplacian", "smoothed"
+RATE, TRANSPORT, FLUX, NONLOCAL = "rate", "transport", "flux", "nonlocal"
+_GONE = "steepness", "diffusion"  # of earlier versions
 
 
 @dataclass(frozen=True)
 class Local:
-    """A feature of a field at a point: the value of a channel, its derivative along an axis, |grad|^2, its Laplacian,
-    or the channel smoothed over a length, (1 - length^2 lap)^-1 u."""
+    """A feature of a field at a point: the value of a channel, its derivative along an axis, its Laplacian, or the
+    channel smoothed over a length, (1 - length^2 lap)^-1 u."""
 
     kind: str
     channel: int = 0
@@ -23,14 +26,14 @@ class Local:
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The feature in the names of channels and coordinates."""
         name = channels[self.channel]
-        return {VALUE: name, SLOPE: f"d{name}/d{coordinates[self.axis]}", STEEPNESS: f"|grad {name}|^2",
-                LAPLACIAN: f"lap {name}", SMOOTHED: f"{name} smoothed over {self.length:.2g}"}[self.kind]
+        return {VALUE: name, SLOPE: f"d{name}/d{coordinates[self.axis]}", LAPLACIAN: f"lap {name}",
+                SMOOTHED: f"{name} smoothed over {self.length:.2g}"}[self.kind]
 
 
 @dataclass(frozen=True)
 class Form:
-    """What is made of the values f of a hidden unit: f, f du/dx_axis, div(f grad u), df/dx_axis, or f smoothed over a
-    length, of a channel u."""
+    """What is made of the values f of a hidden unit: f, f du/dx_axis of a channel u, df/dx_axis, or f smoothed over a
+    length."""
 
     kind: str = RATE
     channel: int = 0
@@ -40,7 +43,7 @@ class Form:
     def written(self, channels: Sequence[str], coordinates: Sequence[str]) -> str:
         """The form with f for the network."""
         name, x = channels[self.channel], coordinates[self.axis]
-        return {RATE: "f", TRANSPORT: f"f d{name}/d{x}", DIFFUSION: f"div(f grad {name})", FLUX: f"df/d{x}",
+        return {RATE: "f", TRANSPORT: f"f d{name}/d{x}", FLUX: f"df/d{x}",
                 NONLOCAL: f"f smoothed over {self.length:.2g}"}[self.kind]
 
 
@@ -64,6 +67,9 @@ class Sine:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Sine:
-        """The unit of a `state()`."""
+        """The unit of a `state()`. Raises UserError where this version does not have it."""
+        if any(one[0] in _GONE for one in (*state["inputs"], state["form"])):
+            raise UserError("the law has a network of an earlier version of inrflow, which this version does not have; "
+                            "train again")
         return cls(tuple(Local(*one) for one in state["inputs"]), tuple(float(w) for w in state["weights"]),
                    float(state["phase"]), Form(*state["form"]))
