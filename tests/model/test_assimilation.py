@@ -7,11 +7,11 @@ from scipy.linalg import expm
 
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.fields.quadratic import Products
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.model.assimilation import Dynamics, assimilate, assimilate_noisy
 from inrflow.model.state_prior import StatePrior
+from inrflow.model.store_v1 import Products
 
 CHANNELS = 2
 NOISE = np.array([0.02, 0.05])  # variances
@@ -228,7 +228,9 @@ def test_memory_converges_to_the_truth_from_a_window():
 
 def test_hidden_memory_of_a_nonlinear_field_converges_to_the_truth_from_a_window():
     """Positions of an oscillator u'' = -u + u^2: one linearisation around guessed velocities misses them."""
-    field = VectorField.of(2, products=1).double()
+    field = VectorField.of(2)
+    field.add(Products(2, 1))
+    field.double()
     field.set_linear(torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double(), torch.zeros(2))
     field.term(Products).weight.data.copy_(torch.tensor([[0.0], [1.0]]).reshape_as(field.term(Products).weight))
     prior = StatePrior(torch.zeros(2).double(), torch.eye(2).double(), torch.full((2,), 1e-10).double(),
@@ -301,7 +303,9 @@ def random_field(std, seed, size=3, **sizes):
     """A field with all products of its components and other terms, all parameters of which are random."""
     torch.manual_seed(seed)
     count = size * (size + 1) // 2
-    field = VectorField.of(size, products=count, **sizes).double()
+    field = VectorField.of(size, **sizes)
+    field.add(Products(size, count))
+    field.double()
     for parameter in field.parameters():
         torch.nn.init.normal_(parameter, std=std)
     left, right = torch.triu_indices(size, size)

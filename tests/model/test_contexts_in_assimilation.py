@@ -8,12 +8,12 @@ from scipy.linalg import expm
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.decoders.base import Decoder
 from inrflow.dynamics.contexts.posterior import solve_context
-from inrflow.dynamics.fields.quadratic import Products
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData
 from inrflow.model.assimilation import Dynamics, assimilate
 from inrflow.model.state_prior import ContextPrior, StatePrior
+from inrflow.model.store_v1 import Products
 
 INTEGRATOR = Integrator(step=0.05)
 
@@ -21,12 +21,13 @@ INTEGRATOR = Integrator(step=0.05)
 def rotation(quadratic=0):
     """A rotation whose rate is 0.5 + 0.2 c, with a motion that depends on c; some quadratic part if wanted."""
     torch.manual_seed(0)
-    field = VectorField.of(2, products=quadratic, context_size=1).double()
+    field = VectorField.of(2, context_size=1).double()
     turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).double()
     field.set_linear(0.5 * turn, torch.tensor([0.1, 0.0]).double())
     field.set_context_linear(0.2 * turn[None], torch.tensor([[0.0, 0.05]]).double())
     if quadratic:
         pairs = torch.triu_indices(2, 2)[:, :quadratic]
+        field.add(Products(2, quadratic, 1).double())
         field.term(Products).set(*pairs, 0.1 * torch.randn(2, quadratic), 0.1 * torch.randn(1, 2, quadratic))
     return field
 

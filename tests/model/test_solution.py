@@ -21,6 +21,7 @@ from inrflow.errors import UserError
 from inrflow.evaluation.forecast import predicted_std
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import StatePrior
+from inrflow.model.store_v1 import Products
 from inrflow.model.surrogate import Surrogate
 
 SIZE, TIMES, POINTS = 4, torch.tensor([2.5, 0.0, 0.7]).double(), 11
@@ -135,7 +136,9 @@ def test_what_is_no_observations_is_told(given, tiny_run):
 def nonlinear(solution):
     """The same observations under a field that has no exact flow."""
     surrogate = solution.surrogate
-    quadratic = VectorField.of(SIZE, products=1).double()
+    quadratic = VectorField.of(SIZE)
+    quadratic.add(Products(SIZE, 1))
+    quadratic.double()
     quadratic.set_linear(surrogate.field.linear.matrix, surrogate.field.linear.bias)
     return Solution(replace(surrogate, field=quadratic, integrator=Integrator(step=1.0)), solution.estimate)
 

@@ -12,13 +12,13 @@ from runs import run_on
 
 from inrflow.data.observations import Observations
 from inrflow.dynamics.fields.base import FieldTerm
-from inrflow.dynamics.fields.quadratic import Products
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import Candidate, ClosedForm
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import calibrated_process_noise, process_noise
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import GaussianPrior
+from inrflow.model.store_v1 import Products
 from inrflow.training.candidate import Score
 from inrflow.training.complete import assemble, state_prior
 from inrflow.training.judge import apart, explains, followed, integration_step, rollout_error

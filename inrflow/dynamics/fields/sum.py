@@ -20,7 +20,6 @@ from inrflow.dynamics.fields.base import TERMS, FieldTerm
 from inrflow.dynamics.fields.forcing import ForcingTerm
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.fields.network import NetworkTerm
-from inrflow.dynamics.fields.quadratic import Products
 from inrflow.errors import UserError
 
 T = TypeVar("T", bound=FieldTerm)
@@ -52,7 +51,7 @@ class VectorField(nn.Module):
     @classmethod
     def of(
         cls, state_size: int, *, linear: bool = True, forcing_period: float = 0.0, forcing_harmonics: int = 2,
-        depth: int = 0, width: int = 256, swish: bool = False, products: int = 0, context_size: int = 0,
+        depth: int = 0, width: int = 256, swish: bool = False, context_size: int = 0,
     ) -> VectorField:
         """A field of the engine's own terms: those whose size is not 0, in a fixed order. See their classes."""
         terms: list[FieldTerm] = []
@@ -64,8 +63,6 @@ class VectorField(nn.Module):
             terms.append(
                 NetworkTerm(state_size, width, depth, context_size, forcing_period, forcing_harmonics, swish)
             )
-        if products:
-            terms.append(Products(state_size, products, context_size))
         return cls(state_size, terms, context_size)
 
     def add(self, term: FieldTerm) -> None:

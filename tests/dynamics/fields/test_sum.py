@@ -12,17 +12,25 @@ from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.fields.forcing import ForcingTerm, periodic_phases
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.fields.network import NetworkTerm
-from inrflow.dynamics.fields.quadratic import Products
 from inrflow.dynamics.fields.sum import VectorField, build_term
 from inrflow.errors import UserError
+from inrflow.model.store_v1 import Products
 
 EVERYTHING = {"products": 4, "width": 5, "depth": 1, "forcing_period": 4.0, "forcing_harmonics": 2}
+
+
+def of(size, products=0, **sizes):
+    """A field with a term of a class of its own, too."""
+    field = VectorField.of(size, **sizes)
+    if products:
+        field.add(Products(size, products, field.context_size))
+    return field
 
 
 def filled(size, seed=0, **sizes):
     """A float64 field whose parameters, those that start at zero too, are random."""
     torch.manual_seed(seed)
-    field = VectorField.of(size, **sizes).double()
+    field = of(size, **sizes).double()
     for parameter in field.parameters():
         nn.init.normal_(parameter, std=0.5)
     products = field.get(Products)
@@ -70,7 +78,7 @@ def test_batches_of_states_and_times_are_the_single_ones(sizes):
 @pytest.mark.parametrize("sizes", [dict(zip(("linear", "products", "depth", "forcing_period"), chosen, strict=True))
                                    for chosen in itertools.product((True, False), (0, 2), (0, 2), (0.0, 3.0))])
 def test_terms_can_be_left_out(sizes):
-    field = VectorField.of(3, width=4, **sizes)
+    field = of(3, width=4, **sizes)
     names = {"linear": sizes["linear"], "products": sizes["products"], "network": sizes["depth"],
              "forcing": sizes["forcing_period"]}
     assert set(field.terms) == {name for name, there in names.items() if there}
@@ -127,7 +135,7 @@ WITH_CONTEXT = {"context_size": 2, **EVERYTHING}
 
 def at_context(field, context):
     """The field without contexts that one with them is at a context: every term combined by hand."""
-    plain = VectorField.of(3, **EVERYTHING).double()
+    plain = of(3, **EVERYTHING).double()
     state = {key: value.clone() for key, value in field.state_dict().items() if ".context_" not in key}
     for name in ("linear.matrix", "linear.bias", "forcing.weight", "products.weight"):
         term, parameter = name.split(".")

@@ -95,7 +95,7 @@ def test_forcing_is_seen_at_absolute_times_of_each_trajectory():
 
 def test_a_batch_is_the_loop_over_its_trajectories():
     torch.manual_seed(0)
-    field = VectorField.of(3, depth=1, width=8, products=2, forcing_period=2.0).double()
+    field = VectorField.of(3, depth=1, width=8, forcing_period=2.0).double()
     for parameter in field.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     start, times = starts_and_times()

@@ -2,7 +2,7 @@
 
 import torch
 
-from inrflow.dynamics.fields.quadratic import Products
+from inrflow.model.store_v1 import Products
 
 NOW = torch.zeros(())
 
