@@ -84,10 +84,10 @@ def factors_of(whole: Errors, some: Errors, held: float = _HELD) -> tuple[float,
     width = NormalDist().inv_cdf((1 + held) / 2)
     inflation, growth = 0.0, _growth(whole.scaled(width), whole.lead, whole.number, held)
     some = some.select((some.codes > _NEGLIGIBLE * some.rest) & (some.white == 0))
-    for _ in range(_ROUNDS if len(some.number) >= _FEWEST_VALUES else 1):
+    for last in range(_ROUNDS if len(some.number) >= _FEWEST_VALUES else 0, -1, -1):
         spread = quantile_of_others(whole.scaled(width, growth, inflation), whole.number, held)
         spread = min(max(spread, 1.0 if bool((whole.white > 0).any()) else _LEAST), _MOST)
-        if len(some.number) >= _FEWEST_VALUES:
+        if last:
             wanted = 2 * some.scaled(spread * width, growth).clamp_min(1e-30).log() / some.ratio.log()
             inflation = min(max(quantile_of_others(wanted, some.number, held), -_POWER), _POWER)
     return spread, growth, inflation

@@ -22,7 +22,6 @@ from inrflow.encoding.posterior import FREEDOM, PENALTY, GaussianPrior, squared_
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
 
 MEMBERS = 8
-_COARSER = 2.0  # times the integrator's step: errors of longer steps are those of the centre too, and cancel
 _SEED = 31
 _LEVELS = tuple(4.0 / 4**i for i in range(16))  # of added noise, normalised variances
 
@@ -205,12 +204,10 @@ def assimilate_ensemble(decoder: Decoder, dynamics: Dynamics, prior: StatePrior,
 def deviations(dynamics: Dynamics, estimate: StateEstimate, times: Tensor) -> Iterator[Tensor]:
     """Deviations (S, M, n) of members from their centre, for each of increasing times (S, T), not NaN.
 
-    After the last observed frame members and centre fly on by themselves, in coarser steps; between two observed
-    frames, deviations are interpolated.
+    After the last observed frame members and centre fly on by themselves; between two observed frames, deviations are
+    interpolated.
     """
     assert estimate.members is not None
-    integrator = replace(dynamics.integrator, step=_COARSER * dynamics.integrator.step)
-    coarse = Dynamics(dynamics.field, integrator, dynamics.process)
     random, knots, every = torch.Generator().manual_seed(_SEED), estimate.t, torch.arange(len(estimate.mean))
     own = estimate.members - estimate.mean[:, :, None]
     last = torch.isfinite(knots).sum(1) - 1
@@ -226,7 +223,7 @@ def deviations(dynamics: Dynamics, estimate: StateEstimate, times: Tensor) -> It
             each = flown.shape[1]
             begin, end = (one[ahead].repeat_interleave(each) for one in (since, time))
             noisy = torch.ones(each, dtype=torch.float64).index_fill(0, torch.tensor([0]), 0.0).repeat(len(ahead))
-            moved = coarse.disturbed(flown[ahead].flatten(0, 1), begin, end, random, noisy)
+            moved = dynamics.disturbed(flown[ahead].flatten(0, 1), begin, end, random, noisy)
             flown, since = flown.clone(), since.clone()
             flown[ahead], since[ahead] = moved.unflatten(0, (-1, each)), time[ahead]
         yield torch.where((time >= final)[:, None, None], flown[:, 1:] - flown[:, :1], result)

@@ -217,6 +217,19 @@ def test_windows_of_few_points_tell_how_intervals_grow_with_the_uncertainty_of_c
     assert (spread, growth, inflation) == (pytest.approx(0.5, rel=0.05), 0.0, pytest.approx(0.2, abs=0.03))
 
 
+def test_intervals_after_whole_windows_hold_their_share_whatever_windows_of_few_points_ask_for():
+    number = torch.arange(16.0).repeat_interleave(500)
+    one = torch.ones_like(number).double()
+
+    def errors(codes, size, seed):
+        return Errors((size * normal(len(number), seed=seed)).abs(), codes * one, one, 0 * one, number, 0 * one)
+
+    whole, some = errors(1000.0, 20.0, 1), errors(30.0, 4.0, 2)
+    spread, growth, inflation = factors_of(whole, some)
+    assert inflation and float((whole.scaled(HALF * spread, growth, inflation) <= 1).double().mean()) == pytest.approx(
+        0.9, abs=0.01)
+
+
 def test_white_noise_of_the_values_is_no_error_of_the_field():
     number = torch.arange(40.0).repeat_interleave(500)
     codes, rest, white = (torch.full_like(number, value).double() for value in (3.0, 0.5, 4.0))

@@ -126,6 +126,16 @@ def test_members_that_diverge_are_left_out(case):
     torch.testing.assert_close(spread_of(case.decoder, case.x[None], away), expected)
 
 
+def test_members_fly_in_the_steps_of_forecasts(case):  # longer ones may not be stable
+    exact = Dynamics(case.dynamics.field, Integrator("etd", 0.5), torch.zeros(case.decoder.code_size).double())
+    window = TrajectoryBatch(TIMES[:, :1], case.x[None, None], case.u[:, :1])
+    estimate = assimilate_noisy(case.decoder, exact, case.prior, window)
+    ends = [exact.flow(states, TIMES[:1, [0, 2]].expand(len(states), 2))[:, 1]
+            for states in (estimate.members[:, 0].flatten(0, 1), estimate.mean[:, 0])]
+    (away,) = deviations(exact, estimate, TIMES[:, 2:])
+    torch.testing.assert_close(away, ends[0].unflatten(0, (2, -1)) - ends[1][:, None])
+
+
 def surrogate(case, prior):
     """A surrogate of the law."""
     one = torch.ones(1)
