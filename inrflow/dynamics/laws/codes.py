@@ -30,6 +30,9 @@ _LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # trajectories and
 # trials of a part of them, and the share of the error that it may leave
 _SOLVE = 70  # times the nodes and the squared number of modes, products that eigenfunctions take
 _CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
+_QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of the variance: noise that is little; correlation of what codes
+# leave of frames that tells that it is no noise; share of the noise that codes leave, at least
+_NO_RANK = 1e-6  # ratio of singular values of harmonics that points do not tell apart
 _SETS = 16  # point sets that the prior is fitted to, at most
 
 
@@ -110,6 +113,42 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCod
             variance = np.maximum(moments / count, _LEAST * total)
         means[c, own], variances[c], variances[c, own] = mean, _LEAST * total, variance
     return HarmonicCodes(harmonics, means, variances)
+
+
+def white_noise(codes: HarmonicCodes, x: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Variance (C,) of noise in values u (S, T, N, C) at points x (S, N, d), for the freedom that codes take.
+
+    What codes leave of all frames, where it says nothing about what they leave of the next; else what exceeds a
+    variance whose correlations decay by the same factor from frame to frame. Those of smooth motion do not decay so
+    fast, so that no noise is seen where there is none. 0 where it is little.
+    """
+    left, freedom = np.zeros_like(u), np.ones(u.shape[-1])
+    for members, places in point_sets(x):
+        z, spread = codes.encode(places, u[members])
+        left[members] = u[members] - codes.decode(z, places)
+        known = (1 - spread / codes.variance).sum(1) / (codes.harmonics.components * len(places))
+        freedom = np.minimum(freedom, np.maximum(1 - known, _FREEDOM))
+    lags = [np.nanmean(left[:, lag:] * left[:, : left.shape[1] - lag], (0, 1, 2)) for lag in range(3)]
+    noise = np.nanmin(np.nanmedian(np.nanmean(left**2, 2), 0), 0)
+    for c, (own, one, two) in enumerate(zip(*lags, strict=True)):
+        if abs(one) > _ALIKE_FRAMES * own:
+            noise[c] = min(noise[c], max(own - one**2 / two, 0.0) if two > 0 else 0.0)
+    return np.where(noise > np.maximum(_QUIET * np.nanvar(u, (0, 1, 2)), _ALIKE_FRAMES * lags[0]), noise / freedom, 0.0)
+
+
+def tail(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> float:
+    """What codes would hold of the variance of fields u (S, T, N, C) if all were as large as the highest eighth on a
+    grid x (N, d); mean of channels. Infinite where points do not tell harmonics apart."""
+    frames, left = u[:, :: max(u.shape[1] // 3, 1)].reshape(-1, *u.shape[2:]), 0.0
+    for c in range(frames.shape[2]):
+        own = np.arange(harmonics.count) if harmonics.allowed is None else np.flatnonzero(harmonics.allowed[c])
+        own = own[own < harmonics.count - harmonics.steady]
+        table = harmonics.values(x)[:, own]
+        z, _, rank, _ = np.linalg.lstsq(table, np.nan_to_num(frames[:, :, c]).T, rcond=_NO_RANK)
+        if rank < len(own):
+            return np.inf
+        left += (z[-(len(z) // 8 + 1) :] ** 2).mean() * len(z) / (frames[:, :, c].var() + 1e-300) / frames.shape[2]
+    return left
 
 
 def point_sets(x: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

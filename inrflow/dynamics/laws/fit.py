@@ -12,7 +12,7 @@ from itertools import chain
 import numpy as np
 
 from inrflow.domains import Box, Domain, Flows
-from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
+from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes, tail, white_noise
 from inrflow.dynamics.laws.contexts import InSystems, standard
 from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, largest_of, most_with_rates, pruned, well_posed
 from inrflow.dynamics.laws.library import Library
@@ -39,7 +39,6 @@ from inrflow.dynamics.laws.setting import (
     resolved,
     shares_known,
     simplest,
-    tail,
     windows,
     worse,
 )
@@ -71,7 +70,7 @@ _SINGLE = 0.5  # share of the time after which none is sought along them, where 
 _NEAR = 30.0  # times the harmonics' error at held-out points, below which no laws are sought along single steps
 _STEPS = 0.1  # errors of the integrator, relative to those of the harmonics, while laws are sought
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
-_TRAJECTORIES = 32  # equations come from so many trajectories, at most
+_TRAJECTORIES, _LOOKED_AT = 32, 16  # equations, and the noise of values, come from so many trajectories, at most
 _FEW_JUDGES = 3  # of many codes, so many trajectories judge
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
 _LATER = 10.0  # times the error: forecasts of later times that differ by so much more on more harmonics
@@ -115,17 +114,19 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         most = FEW_HARMONICS if few else _MOST_OF_GRID // train.u.shape[-1]
         own = grid is not place
         if (own or rough and place.kind == "sphere") and count < every <= most and (own and not few or tail(
-                grid.harmonics(every * joined(boundary), boundary), train) < _SETTLED * floor):
+                grid.harmonics(every * joined(boundary), boundary), train.x[0], train.u) < _SETTLED * floor):
             place, count, floor = grid, every, _SETTLED * floor if few else _LITTLE
     some, size = train.take(evenly(len(train.u), count * train.u.shape[-1])), count * joined(boundary)
     codes = fit_codes(place.harmonics(size, boundary), some.x, some.u)
     if codes.used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
         codes = fit_codes(place.harmonics(codes.used, boundary), some.x, some.u)
+    values_noise = white_noise(codes, train.x[:_LOOKED_AT], train.u[:_LOOKED_AT])
+    train, judge = replace(train, noise=values_noise), replace(judge, noise=values_noise)
     states, spread = encode(codes, train)
     families = families_of(place, codes.harmonics, states, units)
     many, floor = states[0, 0].size > FEW_CODES, max(floor, noise)
     judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u)))) if many else judge  # their forecasts cost much
-    say(f"{place.kind}: {codes.harmonics.count} harmonics, effort {effort() - start:.1f} s")
+    say(f"{place.kind}: {codes.harmonics.count} harmonics, noise {values_noise.max():.1e}, {effort() - start:.1f} s")
     scored: list[tuple[np.ndarray, Law]] = []
 
     def consider(law: Law, errors: np.ndarray) -> None:

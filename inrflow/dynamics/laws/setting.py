@@ -34,7 +34,6 @@ from inrflow.dynamics.laws.terms import FRAMES, LAPLACIAN, SECOND, VALUE, Famili
 from inrflow.numerics.effort import effort
 
 HARDLY = 2.0  # times the error of the best law, which shorter ones may have
-_ALIKE = 1e-6  # ratio of singular values of harmonics that points do not tell apart
 _FEW_APART = 2  # trajectories whose forecasts are compared
 DETERMINED = 0.5  # share of a code's variance that points determine, where flights are compared
 _FEWEST = 8
@@ -51,6 +50,7 @@ _OTHER_ORDER = 1.5  # times the least error
 _WINDOW, _WINDOWS = (10, 25), 12  # frames of parts of long trajectories, and how many parts there are at least
 _FEW, _SHORTEST = 3, 5  # fewer trajectories are parted into so many; frames of their parts at least
 _RESOLVED = 1 / 3  # of the modes of flows give equations
+_UNSURE = 0.02  # of the noise: how well it is known
 _DIVERGENCE = 1e-2  # mean square, relative to that of all derivatives, up to which a velocity has none
 
 Log = Callable[[str], None]
@@ -90,16 +90,18 @@ class Systems:
 
 @dataclass(frozen=True)
 class Data:
-    """Trajectories: times (S, T), points (S, N, d), fields (S, T, N, C), and the systems they are of."""
+    """Trajectories: times (S, T), points (S, N, d), fields (S, T, N, C), the systems they are of, and the variance (C,)
+    of noise in the fields."""
 
     t: np.ndarray
     x: np.ndarray
     u: np.ndarray
     systems: Systems
+    noise: np.ndarray | float = 0.0
 
     def take(self, rows: np.ndarray) -> Data:
         """The trajectories of some indices."""
-        return Data(self.t[rows], self.x[rows], self.u[rows], self.systems.take(rows))
+        return Data(self.t[rows], self.x[rows], self.u[rows], self.systems.take(rows), self.noise)
 
 
 def windows(data: Data) -> Data:
@@ -187,22 +189,6 @@ def resolved(domain: Domain, data: Data, flow: bool) -> tuple[Domain, int]:
     return grid, math.prod(grid.functions)
 
 
-def tail(harmonics: Harmonics, data: Data) -> float:
-    """What codes would hold of the variance if all were as large as the highest eighth on a grid; mean of channels.
-
-    Infinite where points do not tell harmonics apart."""
-    frames, left = data.u[:, :: max(data.u.shape[1] // 3, 1)].reshape(-1, *data.u.shape[2:]), 0.0
-    for c in range(frames.shape[2]):
-        own = np.arange(harmonics.count) if harmonics.allowed is None else np.flatnonzero(harmonics.allowed[c])
-        own = own[own < harmonics.count - harmonics.steady]
-        table = harmonics.values(data.x[0])[:, own]
-        z, _, rank, _ = np.linalg.lstsq(table, np.nan_to_num(frames[:, :, c]).T, rcond=_ALIKE)
-        if rank < len(own):
-            return np.inf
-        left += (z[-(len(z) // 8 + 1) :] ** 2).mean() * len(z) / (frames[:, :, c].var() + 1e-300) / frames.shape[2]
-    return left
-
-
 def evenly(trajectories: int, codes: int, most: int | None = None) -> np.ndarray:
     """Indices of trajectories, of many codes fewer: those tell as much."""
     most = trajectories if most is None else min(most, trajectories)
@@ -219,7 +205,9 @@ def bounded(domain: Domain) -> bool:
 
 
 def forecast_errors(law: Law, data: Data) -> np.ndarray:
-    """Squared errors (S,) of forecasts from first frames, relative to variances, mean over channels; inf: diverged."""
+    """Squared errors (S,) of forecasts from first frames, relative to variances, mean over channels; inf: diverged.
+
+    Without the noise of the values that they are compared with."""
     result, scale = np.full(len(data.u), np.inf), np.nanvar(data.u, (0, 1, 2)) + 1e-300
     for members, places in point_sets(data.x):
         z = first_states(law, places, data, members)
@@ -228,7 +216,8 @@ def forecast_errors(law: Law, data: Data) -> np.ndarray:
         for alike in (np.flatnonzero(label.ravel() == i) for i in range(label.max() + 1)):
             first = members[alike[0]]
             paths[alike] = law.rollout(z[alike], data.t[first], law.context_of(data.systems.number[first]))
-        squares = np.nanmean((law.decode(paths, places) - data.u[members]) ** 2, (1, 2)) / scale
+        squares = np.nanmean((law.decode(paths, places) - data.u[members]) ** 2, (1, 2))
+        squares = np.maximum(squares - data.noise, _UNSURE * data.noise) / scale
         bounded = torch.isfinite(paths).flatten(1).all(1).numpy()
         result[members] = np.where(bounded, squares.mean(1), np.inf)
     return result

@@ -1,19 +1,22 @@
 """Channels with boundary conditions of their own at each wall of a box."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from inrflow.domains import Box
 from inrflow.dynamics.laws import Systems, fit_law
-from inrflow.dynamics.laws.codes import HarmonicCodes, conditions, fit_codes
+from inrflow.dynamics.laws.codes import HarmonicCodes, conditions, fit_codes, tail, white_noise
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.setting import Data, apart, forecast_errors, tail, worse
+from inrflow.dynamics.laws.setting import Data, apart, forecast_errors, worse
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, SECOND, VALUE, Term
 
 TUBE = Box([0.0], [1.0], ["walled"])
+RING = Box([0.0], [1.0], ["periodic"])
 OPEN = "natural-held, held-natural"  # pressure and velocity in a tube closed on the left and open on the right
 
 
@@ -78,7 +81,7 @@ def test_noise_on_a_grid_is_told_from_waves_that_it_resolves() -> None:
     x = np.arange(32)[:, None] / 32
     smooth = np.exp(np.sin(2 * np.pi * x.T + np.arange(6)[:, None])).reshape(2, 3, 32, 1)
     noise = 0.1 * np.random.default_rng(0).standard_normal(smooth.shape)
-    left = [tail(grid.harmonics(31), _data(np.arange(3.0), x, u)) for u in (smooth, smooth + noise)]
+    left = [tail(grid.harmonics(31), x, u) for u in (smooth, smooth + noise)]
     assert left[0] < 1e-12
     assert left[1] == pytest.approx(noise.var() / (smooth + noise).var(), rel=0.5)
 
@@ -172,3 +175,23 @@ def test_flows_that_walls_hold_feel_no_gradient_and_stay_without_divergence_and_
     slopes = torch.autograd.functional.jacobian(lambda one: term(torch.zeros(()), one[None])[0], z[0].flatten())
     own = (allowed & (torch.arange(harmonics.count) < harmonics.count - harmonics.steady)).flatten()
     torch.testing.assert_close(term.jacobian(torch.zeros(()), z[:1].flatten(1))[0][:, own], slopes[:, own])
+
+
+@pytest.mark.parametrize("count", [12, 40])
+def test_noise_is_told_from_waves_beyond_the_harmonics_and_not_counted_in_forecasts(count: int) -> None:
+    # 12 of 60 harmonics leave travelling waves of several times the noise
+    t, x, wave = np.arange(8.0) * 0.1, (np.arange(120) + 0.5) / 120, np.arange(1, 12)
+    size = np.random.default_rng(0).standard_normal((12, 2, 11)) / wave
+    angle = 2 * np.pi * wave * (x[:, None] - 0.02 * t[:, None, None])  # (T, N, waves)
+    clean = np.einsum("sw,tnw->stn", size[:, 0], np.cos(angle)) + np.einsum("sw,tnw->stn", size[:, 1], np.sin(angle))
+    data, noise = _data(t, x[:, None], clean[..., None]), 0.15
+    noisy = data.u + noise * np.random.default_rng(1).standard_normal(data.u.shape)
+    codes = fit_codes(RING.harmonics(count), data.x, noisy)
+    assert white_noise(codes, data.x, data.u) == 0.0
+    assert white_noise(codes, data.x, noisy) == pytest.approx(noise**2, rel=0.25)
+    if count == 40:
+        law = Law(RING, "natural", (Term((((0, 0),),)),), np.array([[-0.02]]),
+                  np.zeros((1, 1)), codes, largest=100.0)
+        held = replace(data, u=noisy)
+        assert forecast_errors(law, held).mean() * held.u.var() == pytest.approx(noise**2, rel=0.5)
+        assert forecast_errors(law, replace(held, noise=np.array([noise**2]))).mean() * held.u.var() < 0.5 * noise**2
