@@ -55,7 +55,6 @@ class ContextSearch:
         held, held_environment: of held-out trajectories; -1 where the environment is not among those of training.
         known: (E, Q) parameters of the environments to start from, None where nothing is known.
         floor: error of the decoder alone, share of the variance.
-        seed: of the random starts.
     """
 
     def __init__(
@@ -67,12 +66,11 @@ class ContextSearch:
         held_environment: Tensor,
         known: Tensor | None = None,
         floor: float = 0.0,
-        seed: int = 0,
     ) -> None:
         self.training, self.environment = training, environment
         self.moments = moments_of(training, environment, environments)
         self.held, self.held_environment = held, held_environment
-        self.known, self.floor, self.seed = known, floor, seed
+        self.known, self.floor = known, floor
         self.transitions = int(self.moments.counts.sum())
         seen = training.codes[training.observed]
         self.variance = float((seen - seen.mean(0)).square().sum(1).mean())
@@ -88,9 +86,9 @@ class ContextSearch:
         return self.transitions >= _ENOUGH * (1 + contexts) * (1 + size)
 
     def start(self, contexts: int) -> Tensor:
-        """Contexts (E, P) to begin with: standardised known parameters and their squares, or from random starts."""
+        """Contexts (E, P) to begin with: standardised known parameters and their squares, or as data tell."""
         if self.known is None:
-            return fit_contexts(self.moments, contexts, _FIRST_RIDGE, self.seed)
+            return fit_contexts(self.moments, contexts, _FIRST_RIDGE)
         small = self.moments.truncated(min(_SMALL, self.moments.size))
         return refine(small, contexts_of_parameters(self.known, contexts), _FIRST_RIDGE, _START_ROUNDS).contexts
 

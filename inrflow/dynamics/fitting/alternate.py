@@ -20,8 +20,8 @@ from inrflow.numerics.ridge import damped_solve
 
 Equations = tuple[Tensor, Tensor]
 
-_SMALL = 48  # codes with which contexts are found from random starts
-_STARTS, _ROUNDS = 6, 40
+_SMALL = 48  # codes with which contexts are found from nothing
+_ROUNDS = 40
 _DAMPING = 1e-3
 _SETTLED = 1e-6
 _ROUNDING = 1e-15  # of normal equations with unit diagonal
@@ -57,27 +57,20 @@ def generators_at(operators: Tensor, contexts: Tensor) -> Tensor:
     return torch.nn.functional.pad(field, (0, 0, 1, 0))
 
 
-def fit_contexts(moments: Moments, context_size: int, ridge: float, seed: int = 0) -> Tensor:
-    """Contexts (E, P) of the environments when nothing is known of them, standardised; from several random starts.
+def fit_contexts(moments: Moments, context_size: int, ridge: float) -> Tensor:
+    """Contexts (E, P) of the environments when nothing is known of them, standardised; at most E - 1 can be told apart.
 
-    At most E - 1 contexts can be told apart.
+    They start from the principal components of how the operators of single environments depart from that of all.
     """
-    environments = len(moments.counts)
-    size = min(context_size, environments - 1)
+    size = min(context_size, len(moments.counts) - 1)
     small = moments.truncated(min(_SMALL, moments.size))
-    equations = small.first_guess()
-    random = torch.Generator().manual_seed(seed)
-    best, lowest = torch.zeros(environments, size, dtype=torch.float64), float("inf")
-    for _ in range(_STARTS):
-        contexts = standardised(torch.randn(environments, size, dtype=torch.float64, generator=random))[0]
-        operators = solve_operators(*equations, contexts, ridge)
-        for _ in range(_ROUNDS):
-            contexts = standardised(solve_contexts(*equations, operators, contexts))[0]
-            operators = solve_operators(*equations, contexts, ridge)
-        misfit = _misfit(*equations, operators, contexts)
-        if misfit < lowest:
-            best, lowest = contexts, misfit
-    return refine(small, best, ridge).contexts
+    gram, target = small.first_guess()
+    every = gram.mean(0) + _ROUNDING * gram.mean(0).diagonal().max() * torch.eye(gram.shape[-1], dtype=gram.dtype)
+    pooled = torch.linalg.solve(every, target.mean(0).T).T
+    apart = torch.linalg.solve(gram + every, (target - pooled @ gram).mT)  # (E, m, n)
+    table = (torch.linalg.cholesky(every).T @ apart).flatten(1)  # in units of what they change
+    values, sizes, _ = torch.linalg.svd(table - table.mean(0), full_matrices=False)
+    return refine(small, standardised((values * sizes)[:, :size])[0], ridge, _ROUNDS).contexts
 
 
 def refine(
@@ -159,12 +152,6 @@ def in_gauge(fit: ContextFit) -> ContextFit:
     base = fit.operators[0] + torch.einsum("k,kij->ij", mean, fit.operators[1:])
     directions = torch.einsum("kl,kij->lij", factor, fit.operators[1:])
     return ContextFit(torch.cat([base[None], directions]), contexts, fit.residual)
-
-
-def _misfit(gram: Tensor, target: Tensor, operators: Tensor, contexts: Tensor) -> float:
-    """Residual of the normal equations' least squares problem, up to a constant."""
-    field = torch.einsum("ek,kij->eij", _with_one(contexts), operators)
-    return float((torch.einsum("eni,eij->enj", field, gram) * field - 2 * field * target).sum())
 
 
 def _with_one(contexts: Tensor) -> Tensor:

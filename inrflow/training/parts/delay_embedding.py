@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from inrflow.dynamics.fitting.linear_search import Candidate, ClosedForm, ClosedFormSearch
-from inrflow.dynamics.states import CodeData, frames_needed
+from inrflow.dynamics.states import frames_needed
 from inrflow.training.margins import DECODER_LIMITED, DETERMINED, LONGER_MEMORY, LONGER_WINDOW, MORE_CODES, ROUNDING
 from inrflow.training.parts.linear import ChosenDynamics
 from inrflow.training.recorder import Tried
@@ -23,27 +23,23 @@ _LONGEST = 3  # frames that memory looks back on, with a rate of every code for 
 _RIDGES = (1e-15, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0)
 _SIZES, _LARGEST_STATE = 4, 512
 _FINALISTS = 3  # of each size, judged in continuous time
-# Where steps are unequal every fit follows the flow of every transition, and rates of rates are too crude for states.
-_UNEQUAL_RIDGES, _UNEQUAL_STATE, _UNEQUAL_TRANSITIONS = (1e-10, 1e-6, 1e-2), 256, 2048
 
 
 def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenDynamics:
     """The dynamics chosen without delays, or some with delays where these forecast far better.
 
-    Tried where the configuration leaves them open, there are validation trajectories, and the dynamics chosen so far
-    leave clearly more than the decoder does. `sizes`: numbers of codes to try.
+    Tried where the configuration leaves them open, steps are equal (else rates are too crude for states), there are
+    validation trajectories, and the dynamics chosen so far leave clearly more than the decoder does. `sizes`: numbers
+    of codes to try.
     """
     settings, floor = run.config.dynamics, chosen.search.floor
     orders = longest_memory(run.problem.source.times.shape[1])
     if (
         settings.memory is not None or chosen.validation is None or not orders
-        or not chosen.score > max(DECODER_LIMITED * floor, ROUNDING)
+        or not chosen.search.uniform or not chosen.score > max(DECODER_LIMITED * floor, ROUNDING)
     ):
         return chosen
-    uniform = chosen.search.uniform
-    orders = orders if uniform else 1
-    trial = _Trial(run, chosen, chosen.train, frames_needed(1, orders))
-    trial = trial if uniform else trial.shortened()
+    trial = _Trial(chosen, frames_needed(1, orders))
     free = trial.memory_free()
     if not np.isfinite(free):
         return chosen
@@ -87,56 +83,43 @@ def longest_memory(frames: int) -> int:
 class _Trial:
     """Candidates judged on held-out trajectories from the last of `window` frames on."""
 
-    run: Run
     chosen: ChosenDynamics
-    train: CodeData
     window: int
-    ridges: tuple[float, ...] = _RIDGES
-    largest: int = _LARGEST_STATE
-
-    def shortened(self) -> _Trial:
-        """The trial on fewer trajectories (originals come first), with fewer and smaller candidates."""
-        count = max(1, _UNEQUAL_TRANSITIONS // self.train.codes.shape[1])
-        return replace(self, train=self.train.first(count), ridges=_UNEQUAL_RIDGES, largest=_UNEQUAL_STATE)
-
-    @property
-    def validation(self) -> CodeData:
-        assert self.chosen.validation is not None
-        return self.chosen.validation
 
     def search(self) -> ClosedFormSearch:
         """A search that judges from the window; one for each size, for it holds on to all states it has seen."""
         before = self.chosen.search
         return ClosedFormSearch(
-            self.train, self.validation, before.period, before.harmonics, window=self.window, floor=before.floor
+            self.chosen.train, self.chosen.validation, before.period, before.harmonics, window=self.window,
+            floor=before.floor,
         )
 
     def memory_free(self) -> float:
         """Error of the best dynamics without memory among all that were finalists or chosen before."""
         search, scores = self.search(), self.chosen.fit.scores
-        tried = {self.chosen.fit.candidate, *sorted(scores, key=lambda c: scores[c])[:_FINALISTS * len(self.ridges)]}
+        tried = {self.chosen.fit.candidate, *sorted(scores, key=lambda c: scores[c])[:_FINALISTS * len(_RIDGES)]}
         return min(search.score(c) for c in tried)
 
     def best_linear(self, sizes: list[int], order: int) -> ClosedForm | None:
         """The best linear dynamics with memory of this order; None where there is no size that the data determine."""
         best: tuple[Candidate, float] | None = None
         floor = self.chosen.search.floor
-        for size in self._possible(sizes, order, self.largest, _SIZES):
+        for size in self._possible(sizes, order):
             search = self.search()
-            grid = [Candidate(size, order * size, ridge, pull) for ridge in self.ridges for pull in search.pulls]
+            grid = [Candidate(size, order * size, ridge, pull) for ridge in _RIDGES for pull in search.pulls]
             found = {candidate: search.score(candidate) for candidate in grid}
             candidate = min(found, key=lambda c: found[c])
             if best is None or found[candidate] + floor < MORE_CODES * (best[1] + floor):
                 best = candidate, found[candidate]
         return None if best is None else self.search().fit(best[0], {best[0]: best[1]})
 
-    def _possible(self, sizes: list[int], order: int, largest: int, count: int) -> list[int]:
-        """At most so many of the sizes, spread evenly, whose states are determined by the data and not too large."""
-        seen = self.train.observed
+    def _possible(self, sizes: list[int], order: int) -> list[int]:
+        """A few of the sizes, spread evenly, whose states are determined by the data and not too large."""
+        seen = self.chosen.train.observed
         transitions = int((seen[:, order + 1 :] & seen[:, order:-1]).sum())
-        limit = min(largest, int(transitions / DETERMINED)) // (1 + order)
+        limit = min(_LARGEST_STATE, int(transitions / DETERMINED)) // (1 + order)
         fitting = sorted({size for size in (min(size, limit) for size in sizes) if size > 0})
         if not fitting:
             return []
-        chosen = np.linspace(0, len(fitting) - 1, min(count, len(fitting))).round().astype(int)
+        chosen = np.linspace(0, len(fitting) - 1, min(_SIZES, len(fitting))).round().astype(int)
         return [fitting[i] for i in chosen]

@@ -95,7 +95,6 @@ def _search(groups: ContextGroups, codes: CodeData, validation: CodeData, floor:
     copies = len(codes.codes) // len(groups.problem.train)
     return ContextSearch(
         codes, groups.train(copies), len(groups.used), validation, groups.validation, groups.parameters, floor,
-        groups.problem.config.seed,
     )
 
 
