@@ -22,7 +22,6 @@ from inrflow.numerics.ridge import ridge_grid
 
 _FIRST_RIDGE = 1e-8
 _RIDGES = (1e-16, *(ridge for ridge in ridge_grid(-12, -2) if ridge != _FIRST_RIDGE))
-_SMALL, _START_ROUNDS = 48, 40  # codes with which known parameters are bent into contexts
 _CLEARLY_BETTER = 0.95
 _ENOUGH = 1.2  # transitions for each unknown of a row of the operators
 _MOMENT_VALUES = 1.2e8
@@ -53,7 +52,6 @@ class ContextSearch:
         training, environment: codes (S, T, n) of training trajectories and copies, and which environment (S,) each
             belongs to, numbered from 0 to `environments` - 1.
         held, held_environment: of held-out trajectories; -1 where the environment is not among those of training.
-        known: (E, Q) parameters of the environments to start from, None where nothing is known.
         floor: error of the decoder alone, share of the variance.
     """
 
@@ -64,13 +62,12 @@ class ContextSearch:
         environments: int,
         held: CodeData,
         held_environment: Tensor,
-        known: Tensor | None = None,
         floor: float = 0.0,
     ) -> None:
         self.training, self.environment = training, environment
         self.moments = moments_of(training, environment, environments)
         self.held, self.held_environment = held, held_environment
-        self.known, self.floor = known, floor
+        self.floor = floor
         self.transitions = int(self.moments.counts.sum())
         seen = training.codes[training.observed]
         self.variance = float((seen - seen.mean(0)).square().sum(1).mean())
@@ -84,13 +81,6 @@ class ContextSearch:
     def determined(self, size: int, contexts: int) -> bool:
         """Whether there are more transitions than unknowns."""
         return self.transitions >= _ENOUGH * (1 + contexts) * (1 + size)
-
-    def start(self, contexts: int) -> Tensor:
-        """Contexts (E, P) to begin with: standardised known parameters and their squares, or as data tell."""
-        if self.known is None:
-            return fit_contexts(self.moments, contexts, _FIRST_RIDGE)
-        small = self.moments.truncated(min(_SMALL, self.moments.size))
-        return refine(small, contexts_of_parameters(self.known, contexts), _FIRST_RIDGE, _START_ROUNDS).contexts
 
     def fit(
         self, size: int, contexts: Tensor, ridge: float, rounds: int = 6, data: tuple[CodeData, Tensor] | None = None,
@@ -127,7 +117,7 @@ class ContextSearch:
             fits[candidate], scores[candidate] = fit, value if value == value else float("inf")
 
         for count in counts:
-            start = self.start(count)
+            start = fit_contexts(self.moments, count, _FIRST_RIDGE)
             possible = [size for size in sizes if self.determined(size, start.shape[1]) and size <= limit]
             possible = sorted(set(possible)) or [min(sizes)]
             for size in (possible[i] for i in evenly_spread(len(possible), 6)):

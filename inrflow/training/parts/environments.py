@@ -91,13 +91,6 @@ class ContextGroups:
         return Contexts(environments.kind, values, labels, environments.names, parameters, fitted)
 
 
-def _search(groups: ContextGroups, codes: CodeData, validation: CodeData, floor: float) -> ContextSearch:
-    copies = len(codes.codes) // len(groups.problem.train)
-    return ContextSearch(
-        codes, groups.train(copies), len(groups.used), validation, groups.validation, groups.parameters, floor,
-    )
-
-
 def context_candidate(
     run: Run, fitted: FittedDecoder, codes: CodeData, validation: CodeData | None, without: ChosenDynamics
 ) -> Candidate | None:
@@ -114,7 +107,8 @@ def context_candidate(
         log.say("contexts are not used: they need several environments and a held-out trajectory; give more")
         return None
     floor = float(fitted.modes.noise.mean())
-    search = _search(groups, codes, validation, floor)
+    rows = groups.train(len(codes.codes) // len(run.problem.train))
+    search = ContextSearch(codes, rows, len(groups.used), validation, groups.validation, floor)
     sizes = candidate_sizes(
         fitted.modes.variances, search.transitions // (1 + counts[0]), run.config.decoder.code_size
     )
@@ -145,7 +139,6 @@ def context_candidate(
     leading = fitted.leading(size)
     prior = leading.modes.prior()
     floor = float(prior.noise.mean())
-    rows = groups.train(len(codes.codes) // len(run.problem.train))
     beyond = with_contexts(codes, size, _BEYOND * fit.contexts[rows])  # to serve outside of the range too
     step = integration_step(field, beyond, _STEP_SHARE * (choice.score + floor), run.config.dynamics.step)
     integrator, held = run.problem.integrator(step), search.held_contexts(fit)
