@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -83,9 +84,25 @@ def check_limits(settings: Any, prefix: str = "") -> None:
             check_limits(value, f"{key}.")
         elif value == "":  # what a shell makes of a variable that is not set
             raise UserError(f"{key}= is empty; give a value, or leave it out")
-        elif not limits.allow(value):
+        elif not _within(value, limits):
             shown = f"{value:g}" if isinstance(value, float) else value
             raise UserError(f"{key}={shown}; give {limits}")
+
+
+def _within(value: Any, limits: Limits) -> bool:
+    """Whether a value is within its limits."""
+    if limits.choices:
+        return value in limits.choices
+    bounds = (limits.least, limits.above, limits.most, limits.below)
+    if value is None or all(bound is None for bound in bounds):
+        return True
+    return (
+        math.isfinite(value)
+        and (limits.least is None or value >= limits.least)
+        and (limits.above is None or value > limits.above)
+        and (limits.most is None or value <= limits.most)
+        and (limits.below is None or value < limits.below)
+    )
 
 
 def _require(settings: Any, prefix: str = "") -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 
@@ -24,21 +24,6 @@ class Limits:
     text: bool = False
     required: str = ""
 
-    def allow(self, value: Any) -> bool:
-        """Whether a value is within them."""
-        if self.choices:
-            return value in self.choices
-        bounds = (self.least, self.above, self.most, self.below)
-        if value is None or all(bound is None for bound in bounds):
-            return True
-        return (
-            math.isfinite(value)
-            and (self.least is None or value >= self.least)
-            and (self.above is None or value > self.above)
-            and (self.most is None or value <= self.most)
-            and (self.below is None or value < self.below)
-        )
-
     def __str__(self) -> str:
         """In words; empty without any."""
         if self.choices:
@@ -52,5 +37,5 @@ def setting(default: Any, about: str, **limits: Any) -> Any:
     """A field of a configuration: its default, one or two sentences for `--help`, and its `Limits`."""
     metadata = {"about": about, "limits": Limits(**limits)}
     if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+        return field(default_factory=partial(type(default), default), metadata=metadata)
     return field(default=default, metadata=metadata)

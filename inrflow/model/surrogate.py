@@ -182,7 +182,6 @@ class Surrogate(Shown):
         those of a surrogate."""
         decoder = build_decoder(metadata["decoder"])
         decoder.load_state_dict(state["decoder"])
-        field.bind(decoder)
         surrogate = cls(
             description=Description.from_dict(metadata["description"]),
             normalisation=Normalisation(**state["normalisation"]),

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from harmonic_systems import harmonic_decoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from registered_terms import states, terms
@@ -24,8 +23,6 @@ def test_a_structure_in_json_and_the_weights_make_the_same_term(name, data):
     term, n, contexts = data.draw(terms(name))
     twin = build_term(json.loads(json.dumps(term_structure(term)))).double()
     twin.load_state_dict(term.state_dict())
-    channels = n // 5
-    twin.bind(harmonic_decoder(channels, (2.0,), 2))
     t, z, c = states(n, contexts, 4)
     assert type(twin) is type(term) and term_structure(twin) == term_structure(term)
     assert torch.equal(twin(t, z, c), term(t, z, c))

@@ -48,7 +48,6 @@ def terms(draw: st.DrawFn, name: str) -> tuple[FieldTerm, int, int]:
             buffer.copy_(torch.randint(0, n, buffer.shape))
     for weight in term.parameters():
         torch.nn.init.normal_(weight, std=0.5)
-    term.bind(decoder)
     return term, n, contexts
 
 

@@ -9,8 +9,6 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from inrflow.decoders.base import Decoder
-
 TERMS: dict[str, type[FieldTerm]] = {}
 T = TypeVar("T", bound="type[FieldTerm]")
 
@@ -44,9 +42,6 @@ class FieldTerm(nn.Module):
     def structure(self) -> dict[str, Any]:
         """The arguments of the constructor, plain values fit for JSON."""
         return {name: getattr(self, name) for name in list(inspect.signature(type(self).__init__).parameters)[1:]}
-
-    def bind(self, decoder: Decoder) -> None:
-        """Receive the decoder whose codes the states are; after construction and after loading. By default nothing."""
 
 
 def register_term(name: str) -> Callable[[T], T]:

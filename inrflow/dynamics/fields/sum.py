@@ -14,7 +14,6 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from inrflow.decoders.base import Decoder
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.base import TERMS, FieldTerm
 from inrflow.dynamics.fields.forcing import ForcingTerm
@@ -132,11 +131,6 @@ class VectorField(nn.Module):
                 if term.degree == 1:
                     total += term.jacobian(zero[:, 0], zero, c)
         return total.reshape(*shape, self.state_size, self.state_size)
-
-    def bind(self, decoder: Decoder) -> None:
-        """Give the terms the decoder whose codes the states are."""
-        for term in self.summands:
-            term.bind(decoder)
 
     def set_linear(self, matrix: Tensor, bias: Tensor, forcing: Tensor | None = None) -> None:
         """Set the affine term's matrix (n, n) and bias (n,), and the forcing's coefficients (n, 2 K)."""

@@ -221,7 +221,8 @@ def _candidates(
 
     scale, mean = (getattr(problem.source.normalisation, name).double().flatten() for name in ("scale", "mean"))
     count = law.codes.harmonics.count
-    decoder = DomainHarmonicDecoder(law.domain.state(), law.boundary, count, len(scale))
+    term = LawTerm.of(law)
+    decoder = DomainHarmonicDecoder(term.domain, law.boundary, count, len(scale))
     with torch.no_grad():
         decoder.offset.copy_((-mean / scale).float())
     noise = _noise(law, x, u)
@@ -232,7 +233,7 @@ def _candidates(
     _, judged, first = problem.judging(codes.train, codes.validation)
     size = decoder.code_size
     memory = len(law.rates) * count
-    field = VectorField(size + memory, [LawTerm.of(law)], law.count).double()
+    field = VectorField(size + memory, [term], law.count).double()
     integrator = Integrator("etd", min(1.0, law.longest))
     train, validation, contexts, refit = codes.train, judged, None, None
     if law.has_rates:
