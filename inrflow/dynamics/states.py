@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inrflow.numerics.phases import periodic_phases
+
 _LEADS = 20  # of windows of a series, at most
 
 
@@ -170,8 +172,7 @@ def series_windows(frames: int, cut: int, past: int, most: int) -> tuple[int, li
 
 
 def _fourier(t: Tensor, period: float, harmonics: int) -> Tensor:
-    angle = 2 * math.pi * t.double()[..., None] / period * torch.arange(1, harmonics + 1, dtype=torch.float64)
-    return torch.cat([torch.ones_like(t.double())[..., None], angle.cos(), angle.sin()], -1)
+    return torch.cat([torch.ones_like(t.double())[..., None], periodic_phases(t, period, harmonics)], -1)
 
 
 def with_contexts(data: CodeData, size: int, contexts: Tensor) -> CodeData:

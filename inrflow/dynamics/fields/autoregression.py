@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.dynamics.fields.base import FieldTerm, register_term
-from inrflow.dynamics.fields.forcing import periodic_phases
 from inrflow.dynamics.states import SeasonalMean
 from inrflow.numerics.matrix_functions import flow
+from inrflow.numerics.phases import phases_of
 
 _ON_STEP = 0.1  # of a step: times closer than this are those of a step (months of a calendar differ by so much)
 _MOST_STEPS, _FEW_STEPS = 1 << 20, 100
@@ -325,9 +325,3 @@ def _between(start: Tensor, steps: Tensor, generator: Tensor, flows: list[Tensor
         weight = torch.stack([(steps - i) / (j - i) for i in others]).prod(0)
         moved = moved + weight[:, None] * (start @ one.T)
     return moved
-
-
-def phases_of(t: Tensor, periods: Sequence[float], harmonics: Sequence[int]) -> Tensor:
-    """cos and sin (..., k) of the first harmonics of each period at times t (...,), float64."""
-    parts = [periodic_phases(t, period, count) for period, count in zip(periods, harmonics, strict=True)]
-    return torch.cat([t.new_zeros(*t.shape, 0).double(), *parts], -1)

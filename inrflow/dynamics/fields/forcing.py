@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from inrflow.dynamics.fields.base import FieldTerm, register_term
 from inrflow.dynamics.fields.linear import weighted
+from inrflow.numerics.phases import periodic_phases
 
 
 @register_term("forcing")
@@ -53,10 +52,3 @@ class ForcingTerm(FieldTerm):
         """Set the coefficients (n, 2 K), those of the cosines first."""
         with torch.no_grad():
             self.weight.copy_(weight)
-
-
-def periodic_phases(t: Tensor, period: float, harmonics: int) -> Tensor:
-    """cos and sin (..., 2 K) of the first K harmonics at times t (...,), float64: exact far from the origin."""
-    multiples = torch.arange(1, harmonics + 1, dtype=torch.float64, device=t.device)
-    angle = 2 * math.pi * torch.remainder(t.double() / period, 1.0)[..., None] * multiples
-    return torch.cat([angle.cos(), angle.sin()], -1)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from inrflow.dynamics.fields.base import FieldTerm, register_term
-from inrflow.dynamics.fields.forcing import periodic_phases
 from inrflow.dynamics.fields.linear import weighted
+from inrflow.numerics.phases import periodic_phases
 
 
 class Swish(nn.Module):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.fields.autoregression import phases_of
+from inrflow.numerics.phases import phases_of
 
 _MOST_PERSISTENT = 0.95  # of noise: more is taken for cycles
 _MOST, _MOST_WITH_GAPS = 200, 60

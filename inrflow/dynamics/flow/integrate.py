@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
-from inrflow.dynamics.fields.forcing import ForcingTerm, periodic_phases
+from inrflow.dynamics.fields.forcing import ForcingTerm
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.errors import UserError
+from inrflow.numerics.phases import periodic_phases
 
 _FAR, _MANY = 4.0, 256  # internal time units and steps of an interval, beyond both of which an exact flow is used
 _MOST = 2.0**20  # steps of an interval: minutes for a few codes

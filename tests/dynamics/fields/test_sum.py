@@ -9,12 +9,13 @@ from torch import nn
 
 import inrflow.dynamics.fields.base as base
 from inrflow.dynamics.fields.base import FieldTerm, register_term
-from inrflow.dynamics.fields.forcing import ForcingTerm, periodic_phases
+from inrflow.dynamics.fields.forcing import ForcingTerm
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.fields.network import NetworkTerm
 from inrflow.dynamics.fields.sum import VectorField, build_term
 from inrflow.errors import UserError
 from inrflow.model.store_v1 import Products
+from inrflow.numerics.phases import periodic_phases
 
 EVERYTHING = {"products": 4, "width": 5, "depth": 1, "forcing_period": 4.0, "forcing_harmonics": 2}
 
