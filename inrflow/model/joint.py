@@ -16,11 +16,11 @@ from torch import Tensor
 from inrflow.data.batch import Normalisation
 from inrflow.data.description import Description
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.linearised import Dynamics
 from inrflow.dynamics.states import TimeScale
 from inrflow.errors import UserError
+from inrflow.model.contexts import Contexts
 from inrflow.model.ensemble import decoded_change
 from inrflow.model.extent import Extent
 from inrflow.model.state_prior import StateEstimate, StatePrior

@@ -21,7 +21,6 @@ from inrflow.data.observations import Observations
 from inrflow.data.plausible import without_wild_values
 from inrflow.data.window import window_of
 from inrflow.decoders.base import Decoder, build_decoder, decoder_structure
-from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.contexts.posterior import ContextEstimate, solve_context
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator, has_exact_flow
@@ -31,6 +30,7 @@ from inrflow.encoding.posterior import widening
 from inrflow.encoding.residual.field import ResidualField
 from inrflow.errors import UserError
 from inrflow.model.assimilation import Dynamics, assimilate_noisy, continued
+from inrflow.model.contexts import Contexts
 from inrflow.model.extent import Extent, Seen, mesh_of
 from inrflow.model.gradients import estimate_of
 from inrflow.model.residual import with_residual

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from inrflow.decoders.base import Decoder
-from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.flow.linearised import calibrated_process_noise
@@ -21,6 +20,7 @@ from inrflow.dynamics.states import CodeData
 from inrflow.encoding.encode import Encoder
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.encoding.prior.interpolation_error import InterpolationError
+from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import ContextPrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.training.problem import Problem

@@ -17,13 +17,13 @@ from inrflow.data.source import TrajectorySource
 from inrflow.decoders.embeddings import Embedding, PeriodicEmbedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
-from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale
 from inrflow.encoding.encode import Encoder, encode_with_covariance
 from inrflow.encoding.posterior import GaussianPrior
 from inrflow.errors import UserError
+from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import StatePrior
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.machine import choose_device

@@ -9,9 +9,9 @@ import torch
 from rotations import RATES, candidate, candidate_with_context, linear, write_rotations
 from runs import run_on
 
-from inrflow.dynamics.contexts.known import Contexts
 from inrflow.dynamics.states import CodeData
 from inrflow.evaluation.calibration import calibrate
+from inrflow.model.contexts import Contexts
 from inrflow.model.state_prior import ContextPrior
 from inrflow.training.candidate import Refitted
 from inrflow.training.complete import assemble, complete

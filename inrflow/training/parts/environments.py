@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.known import Contexts
-from inrflow.dynamics.contexts.parameter_map import ParameterMap
 from inrflow.dynamics.contexts.search import ContextSearch, contexts_of_parameters
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.alternate import ContextFit
 from inrflow.dynamics.states import CodeData, with_contexts
+from inrflow.model.contexts import Contexts, ParameterMap
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import integration_step, rollout_error
 from inrflow.training.margins import BETTER, POOR

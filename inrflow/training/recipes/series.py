@@ -24,17 +24,17 @@ from inrflow.dynamics.fitting.autoregression import (
     errors_of_mean,
     lagged,
 )
-from inrflow.dynamics.fitting.point_modes import (
+from inrflow.dynamics.flow.integrate import Integrator
+from inrflow.dynamics.states import CodeData, frames_needed, series_windows
+from inrflow.encoding.posterior import GaussianPrior
+from inrflow.encoding.prior.interpolation_error import InterpolationError
+from inrflow.encoding.prior.point_modes import (
     Cycle,
     PointModes,
     left_out_anomalies,
     principal_components,
     shrunk_cycle,
 )
-from inrflow.dynamics.flow.integrate import Integrator
-from inrflow.dynamics.states import CodeData, frames_needed, series_windows
-from inrflow.encoding.posterior import GaussianPrior
-from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.evaluation.calibration import quantile_of_others
 from inrflow.model.surrogate import Surrogate
 from inrflow.numerics.effort import seconds_of

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.dynamics.fitting.point_modes import (
+from inrflow.encoding.prior.point_modes import (
     fit_cycle,
     left_out_anomalies,
     principal_components,

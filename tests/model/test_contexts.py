@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from inrflow.dynamics.contexts.known import Contexts
-from inrflow.dynamics.contexts.parameter_map import ParameterMap
 from inrflow.encoding.posterior import chi_squared_quantile
+from inrflow.model.contexts import Contexts, ParameterMap
 from inrflow.numerics.principal_components import standardised
 
 SPEED = torch.linspace(0.5, 1.5, 6).double()[:, None]
