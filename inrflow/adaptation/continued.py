@@ -92,14 +92,15 @@ def _continued(before: Surrogate, run: Run) -> Surrogate | str:
             log.say(f"{name}: those of all observations")
             continue
         fit = prepare(now, problem, judge.fitted)
-        tried = {pull: judge(fit(pull))[0] for pull in pulls}
+        made = {pull: fit(pull) for pull in pulls}
+        tried = {pull: judge(one)[0] for pull, one in made.items()}
         pull = min(tried, key=lambda pull: float(tried[pull].mean()))
         change = tried[pull] - errors
         better = float(change.mean()) <= float(change.std(correction=0)) / len(change) ** 0.5
         log.say(f"{name}: {'fitted to all observations' if better else 'left as it was'} (error of the last new ones "
                 f"{float(errors.mean()):.3e} before, {float(tried[pull].mean()):.3e} after)")
         if better:
-            errors, now, result = tried[pull], fit(pull), prepare(result, problem, batch)(pull)
+            errors, now, result = tried[pull], made[pull], prepare(result, problem, batch)(pull)
     row = log.tried(Tried(problem.config.recipe, f"{before.training['dynamics']}, continued", now.code_size,
                           float(errors.mean())))
     row.taken = True

@@ -97,6 +97,16 @@ class Covariance:
         """The same form with other parameters."""
         return replace(self, parameters=parameters)
 
+    def rigid(self) -> Covariance:
+        """One component, of smoothness 1/2 in space and 3/2 in time, with the lengths of the strongest in place of all:
+        what moves as a whole, and is told by the frames before and after."""
+        form = replace(self.form, smoothness=(0.5,), memory=1.5, trend=(), curved=False)
+        first, *others = self.variances.tolist()
+        strongest = int(self.variances[1:].argmax())
+        times = [float(self.times[0]), float(self.times[strongest + 1])]
+        return self.of(form, [first, sum(others)], times, float(self.nugget), [self.lengths[strongest].tolist()],
+                       self.velocity[torch.tensor(form.moving)].tolist() if form.drift else None)
+
     @property
     def variances(self) -> Tensor:
         """(Q + 1,) of the components, that which is constant in space first."""

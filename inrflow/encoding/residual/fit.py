@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from inrflow.encoding.residual.covariance import Covariance, Form
+from inrflow.encoding.residual.motion import common_velocity
 
 _BLOCKS, _VALUES = 14, 110  # of the likelihood, and of each
 _ONE_TIME = 400  # values of a block of places without time
@@ -36,12 +37,14 @@ class Samples:
 
     Attributes:
         t: (R,) times, those of different trajectories far apart. y: (R, p). place: (R,) identities. value: (R,).
+        velocity: (m,) along the moving coordinates, where frames tell it.
     """
 
     t: np.ndarray
     y: np.ndarray
     place: np.ndarray
     value: np.ndarray
+    velocity: np.ndarray | None = None
 
 
 @dataclass
@@ -142,11 +145,17 @@ def fit_covariance(
     samples: Samples, groups: tuple[int, ...], moving: tuple[bool, ...], seed: int = 0, near: Covariance | None = None,
     richer: bool = True,
 ) -> Covariance:
-    """The covariance of one channel: two Matern functions with a length along each group of coordinates, then of
-    `richer` forms where they predict places clearly better; of the form of `near` where that is given."""
+    """The covariance of one channel: two Matern functions with a length along each group of coordinates, which move
+    where frames tell a velocity, then of `richer` forms where they predict places clearly better; of the form of `near`
+    where that is given."""
     samples = _without_outliers(samples)
+    if near is None:
+        samples.velocity = common_velocity(samples.t, samples.y, samples.value, moving)
+    elif near.form.drift:
+        samples.velocity = near.velocity[list(moving)].numpy()
     data = blocks_of(samples, np.random.default_rng([seed, 17]))
-    best = fitted(start(samples, Form((1.5, 1.5), 0.5, groups, moving)) if near is None else near, samples, data)
+    form = Form((1.5, 1.5), 0.5, groups, moving, drift=samples.velocity is not None)
+    best = fitted(start(samples, form) if near is None else near, samples, data)
     least = data.surprise_left_out(best)
     for change in CHANGES if richer and near is None else ():
         with torch.no_grad():
@@ -193,6 +202,7 @@ def spent(places: int, axes: int) -> float:
 
 _PARTS, _LENGTHS, _STEPS = (0.5, 0.2), (1.5, 0.4), (15.0, 4.0)  # of the variance, the deviation of places, the step
 _FARTHEST = 3.0  # deviations of the prior
+_UNSURE = 0.05  # share of a prior's deviation that a velocity has which frames tell
 
 
 def priors(samples: Samples, form: Form) -> tuple[np.ndarray, np.ndarray]:
@@ -211,8 +221,9 @@ def priors(samples: Samples, form: Form) -> tuple[np.ndarray, np.ndarray]:
                 width.append(2.0)
     if form.drift:
         speeds = [extents[g] / (_STEPS[0] * step) for g, moves in zip(form.groups, form.moving, strict=True) if moves]
-        middle += [0.0] * len(speeds)
-        width += speeds
+        known = samples.velocity is not None
+        middle += [0.0] * len(speeds) if samples.velocity is None else list(samples.velocity)
+        width += [_UNSURE * speed if known else speed for speed in speeds]
     return np.array(middle), np.array(width)
 
 
@@ -225,7 +236,7 @@ def _without_outliers(samples: Samples) -> Samples:
     """Those without gross errors, one of which would be most of the variance."""
     low, middle, high = np.quantile(samples.value, (0.05, 0.5, 0.95))
     kept = np.abs(samples.value - middle) <= (_OUTLIER * (high - low) / 2 if high > low else np.inf)
-    return Samples(samples.t[kept], samples.y[kept], samples.place[kept], samples.value[kept])
+    return Samples(samples.t[kept], samples.y[kept], samples.place[kept], samples.value[kept], samples.velocity)
 
 
 def _variance(samples: Samples) -> float:
@@ -258,19 +269,19 @@ def _longer_memory(best: Covariance, samples: Samples) -> Iterator[Covariance]:
 
 
 def _trend(best: Covariance, samples: Samples) -> Iterator[Covariance]:
-    if any(best.form.moving):
+    if any(best.form.moving) and not best.form.drift:
         form = replace(best.form, trend=best.form.moving)
         yield Covariance(form, torch.cat([best.parameters, start(samples, form).parameters[len(best.parameters) :]]))
 
 
 def _curve(best: Covariance, samples: Samples) -> Iterator[Covariance]:
-    if any(best.form.trend):
+    if any(best.form.trend) and not best.form.drift:
         form = replace(best.form, curved=True)
         yield Covariance(form, torch.cat([best.parameters, start(samples, form).parameters[len(best.parameters) :]]))
 
 
 def _drift(best: Covariance, samples: Samples) -> Iterator[Covariance]:
-    if any(best.form.moving) and np.ptp(samples.t) > 0:
+    if any(best.form.moving) and np.ptp(samples.t) > 0 and not best.form.drift:
         form = replace(best.form, drift=True)
         speed = 0.3 * float(best.lengths[0].mean() / best.times[1])
         count = sum(form.moving)

@@ -90,8 +90,9 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     places = Places.of(period, about.geometry == "sphere", surrogate.box)
     # codes that were trained at few places look better there than elsewhere: they are no part of what is kriged
     few = problem.source.shared_points and folds[0].count <= MOST_OF_TIME
+    moving = moving and not few
     variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run, few)
-    effort = variants.effort(len(about.channels)) or int(few)
+    effort = variants.effort(len(about.channels)) or int(few or moving)
     log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
             + ("" if effort else "; no time is left to look for one"))
     chosen: list[ChannelField | None] = []
@@ -102,19 +103,23 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
 
     for c, channel in enumerate(about.channels if effort else ()):
         best, words, leaves, least = None, f"{channel}: codes alone", float(left[c]), torch.empty(0)
-        gaps = float(lost[c]) if moving and not few else math.inf
+        gaps = float(lost[c]) if moving else math.inf
         late = over()  # stations are kriged all the same, at last by the simplest form
-        for name, one in variants.of(c, late) if few or not late else ():  # each is fitted when it is asked for
+        for name, one in variants.of(c, late) if few or moving or not late else ():  # each is fitted when asked for
             tried += not late
             weighed, inside, ahead = _weighed(one, c, folds, places, few)
             crps, weight = inside.crps(weighed), torch.full_like(inside.lead, weighed.weight)
             first, margin = best is None, 1 / _FAR_BETTER if few else BETTER
-            missed = _missed(weighed, c, gap, places) if moving and not few else gaps
+            missed = gaps
+            if gap is not None and moving:
+                errors = _against(weighed, c, gap, places, False)[0]
+                missed = float((errors.error - weighed.weight * errors.own).square().nanmean())
             between = float(inside.mean_square(weight).mean())
             name, least = f"{channel}: {name}", inside.crps(None) if first else least
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
-            better = crps.mean() < margin * least.mean() if first or not few else inside.surely_less(crps, least)
-            if (better and missed <= gaps / _IN_GAPS) or (missed < _IN_GAPS * gaps and between <= max(leaves, WHITE)):
+            better = bool(crps.mean() < margin * least.mean()) if first or not few else inside.surely_less(crps, least)
+            better &= missed <= (gaps / _IN_GAPS if first else gaps)
+            if better or (missed < _IN_GAPS * gaps and between <= max(leaves, WHITE)):
                 words = f"{name}, weight {weighed.weight:.2f}"
                 best, least, leaves, gaps, row.taken = weighed, crps, between, missed, True
             else:
@@ -145,7 +150,7 @@ def _where_many(chosen: list[ChannelField | None], judged: Surrogate, problem: P
             for c, channel in enumerate(chosen):
                 if channel is None or fewest[c]:
                     continue
-                errors = Comparison.joined([_against(fold.between, channel, c, fold, places)])
+                errors = Comparison.joined([_against(channel, c, fold, places)[0]])
                 given, alone = (float(errors.mean_square(torch.full_like(errors.lead, weight)).mean())
                                 for weight in (channel.weight, 0.0))
                 fewest[c] = 0.0 if given <= alone else math.sqrt(kept * before)
@@ -163,8 +168,7 @@ def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem
         for c, channel in enumerate(chosen):
             if channel is None:
                 continue
-            inside, ahead = (Comparison.joined([_against(part, channel, c, fold, places, False)])
-                             for part in (fold.between, fold.ahead))
+            inside, ahead = (Comparison.joined([part]) for part in _against(channel, c, fold, places, False))
             weight = channel.weight * torch.as_tensor(channel.decay(ahead.lead.numpy()))
             later, alone = (float(ahead.mean_square(one, channel.decay.own).mean()) for one in (weight, 0 * weight))
             if inside.surely_less(inside.crps(None), inside.crps(channel)) and not alone > _NEARLY * later:
@@ -174,20 +178,15 @@ def _where_unknown(chosen: list[ChannelField | None], judged: Surrogate, problem
 
 
 def _against(
-    targets: Targets, channel: ChannelField, c: int, fold: Fold, places: Places, new: bool = True
-) -> Comparison:
-    """What the process of a channel, given what a fold observes, differs from codes; whether its places are `new`."""
+    channel: ChannelField, c: int, fold: Fold, places: Places, new: bool = True
+) -> tuple[Comparison, Comparison]:
+    """What the process of a channel, given what a fold observes, differs from codes between these values and ahead of
+    them; whether its places are `new`."""
     offsets = channel.offsets
     one = channel if offsets is None or not new else replace(channel, offsets=offsets.without(fold.places))
-    field = ResidualField(places, (*(None,) * c, one, *(None,) * (targets.error.shape[1] - c - 1)))
-    return targets.against([Conditioned(field, *pair, lambda x: torch.empty(0)) for pair in fold.observed], c)
-
-
-def _missed(channel: ChannelField, c: int, gap: Fold | None, places: Places) -> float:
-    """Mean squared error of a channel's process in hidden frames."""
-    assert gap is not None
-    errors = _against(gap.between, channel, c, gap, places, False)
-    return float((errors.error - channel.weight * errors.own).square().nanmean())
+    field = ResidualField(places, (*(None,) * c, one, *(None,) * (fold.between.error.shape[1] - c - 1)))
+    given = [Conditioned(field, *pair, lambda x: torch.empty(0)) for pair in fold.observed]
+    return fold.between.against(given, c), fold.ahead.against(given, c)
 
 
 def _clean(surrogate: Surrogate, problem: Problem) -> bool:
@@ -229,9 +228,13 @@ class _Variants:
         return self.run.budget.decide("residual_field", choose)
 
     def of(self, c: int, late: bool = False) -> Iterator[tuple[str, ChannelField]]:
-        """Around the mean, around means of places, and on the codes; the last two of the form of the first."""
+        """Around the mean, of what moves first as one component, around means of places, and on the codes; the last two
+        of the form of the first."""
         richer, seed = not late and (self.run.budget.known("residual_field") or 0) > 1, self.run.config.seed
         first = ChannelField.fit(self.places, self.rows, c, seed=seed, richer=richer)
+        if first.covariance.form.drift and not self.few:
+            rigid = replace(first, covariance=first.covariance.rigid())
+            yield "moving as a whole", ChannelField.fit(self.places, self.rows, c, seed=seed, near=rigid)
         yield "around the mean", first
         if self.run.problem.source.shared_points:
             around = ChannelField.fit(self.places, self.rows, c, True, seed=seed, near=first)
@@ -250,11 +253,8 @@ def _weighed(
 ) -> tuple[ChannelField, Comparison, float]:
     """A channel's process with its weight beside codes (of `few` places 1), its decay ahead and its spreads, its errors
     between the observed places, and its mean squared error ahead of them."""
-    between, ahead = [], []
-    for fold in folds:
-        between.append(_against(fold.between, channel, c, fold, places))
-        ahead.append(_against(fold.ahead, channel, c, fold, places))
-    inside, outside = Comparison.joined(between), Comparison.joined(ahead)
+    between, ahead = zip(*(_against(channel, c, fold, places) for fold in folds), strict=True)
+    inside, outside = Comparison.joined(list(between)), Comparison.joined(list(ahead))
     weights = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
     # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
     least = spent(folds[0].count, len(places.period))

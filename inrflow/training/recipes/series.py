@@ -101,10 +101,13 @@ class SeriesRecipe:
         states = early.states(grid)
         window = early.window
         judged = _windows(states, cut, window)
-        size = early.size
 
         def refit_decoder(surrogate: Surrogate) -> Surrogate:
-            return _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, early), prior.noise)
+            surrogate = _refitted(surrogate, problem, grid, _Series.fitted(problem, grid, early), prior.noise)
+            if len(grid.t) < FEW_FRAMES:
+                spread = _rolling(problem, grid)
+                surrogate.prior = replace(surrogate.prior, spread=spread, growth=torch.zeros_like(spread), least=1.0)
+            return surrogate
 
         prior = early.prior(early.left(grid, states, cut))
         unknowns = early.codes + choice.size * (1 + choice.lags * choice.size)
@@ -118,12 +121,11 @@ class SeriesRecipe:
                 "codes": early.codes, "cycle": cycle, "coupled": choice.size, "lags": choice.lags,
                 "ridge": choice.ridge, "pull": choice.pull}},
         )
-        assert size == candidate.code_size
         yield candidate
 
 
 def continued_series(surrogate: Surrogate, problem: Problem) -> Surrogate:
-    """A surrogate of this recipe fitted to all frames of a problem in its units, as it had been chosen."""
+    """A surrogate of this recipe fitted to all frames of a problem in its units, as it was chosen; its spreads stay."""
     grid, about = _grid(problem), surrogate.training["series"]
     assert grid is not None
     known = [about.get(name) for name in ("coupled", "lags", "ridge", "pull")]
@@ -138,9 +140,6 @@ def _refitted(surrogate: Surrogate, problem: Problem, grid: _Grid, whole: _Serie
     mean, covariance = state_prior(states, whole.prior(noise), whole.size)
     refitted = replace(surrogate.prior, mean=mean, covariance=covariance, noise=noise, process=whole.process())
     refitted.farthest = max(refitted.farthest or 0.0, refitted.reach(states, whole.size))
-    if len(grid.t) < FEW_FRAMES:
-        spread = _rolling(problem, grid)
-        refitted = replace(refitted, spread=spread, growth=torch.zeros_like(spread), least=1.0)
     return replace(surrogate, prior=refitted)
 
 
