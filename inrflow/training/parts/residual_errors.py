@@ -66,10 +66,10 @@ class Comparison:
         return gaussian_crps(self.error - weight * self.own, std)
 
     def surely_less(self, crps: Tensor, other: Tensor) -> bool:
-        """Whether one CRPS (V,) is less than another at most places: by a standard error of the mean over these."""
+        """Whether one CRPS (V,) is less than another at most places: by two standard errors of the mean over these."""
         place = torch.unique(self.x, dim=0, return_inverse=True)[1]
         gain = torch.bincount(place, other - crps) / torch.bincount(place)
-        return float(gain.mean()) > float(gain.std(correction=0)) / len(gain) ** 0.5
+        return float(gain.mean()) > 2 * float(gain.std(correction=0)) / len(gain) ** 0.5
 
     def growth(self, channel: ChannelField, weight: Tensor, own: bool = True) -> tuple[float, float]:
         """Level and power of the deviation that grows with the lead, of greatest likelihood; none where it has no

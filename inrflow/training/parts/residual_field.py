@@ -51,7 +51,6 @@ _FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
 _SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter where others have used up all of it
 _SHARES_SEEN, _FEWEST = (5, 20), 12  # one of so many places seen, and the fewest
-_IN_GAPS = 0.5  # times the error in hidden frames by which a process is taken for these alone
 _OFTEN, _NEARLY = 20.0, 1.05  # frames for each place that codes know; times the error ahead with which they are alone
 _AROUND_GAP = 6  # frames of a window of which two in the middle are hidden
 _FITS = (6.0, 9.0)  # of the simplest form that searches of more and more variants take as long as
@@ -75,8 +74,8 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     if surrogate.code_size > _MOST_CODES:
         return surrogate
     gap = _frames_hidden(judged, problem)
-    lost = torch.zeros(1) if gap is None else gap.between.error.square().nanmean(0)
-    if not (moving := float(lost.max()) > WHITE) and _clean(judged, problem):
+    moving = gap is not None and float(gap.between.error.square().nanmean(0).max()) > WHITE
+    if not moving and _clean(judged, problem):
         return surrogate
     folds: list[Fold] = []
     for fold in _folds(judged, problem, run.config.seed):
@@ -90,9 +89,9 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     places = Places.of(period, about.geometry == "sphere", surrogate.box)
     # codes that were trained at few places look better there than elsewhere: they are no part of what is kriged
     few = problem.source.shared_points and folds[0].count <= MOST_OF_TIME
-    moving = moving and not few
+    gap = gap if moving and not few else None
     variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run, few)
-    effort = variants.effort(len(about.channels)) or int(few or moving)
+    effort = variants.effort(len(about.channels)) or int(few or gap is not None)
     log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
             + ("" if effort else "; no time is left to look for one"))
     chosen: list[ChannelField | None] = []
@@ -102,31 +101,25 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
         return tried > 0 and (run.budget.elapsed > ends if most is None else tried >= most)
 
     for c, channel in enumerate(about.channels if effort else ()):
-        best, words, leaves, least = None, f"{channel}: codes alone", float(left[c]), torch.empty(0)
-        gaps = float(lost[c]) if moving else math.inf
+        best, words, least = None, f"{channel}: codes alone", torch.empty(0)
+        leaves = alone = float(left[c])
         late = over()  # stations are kriged all the same, at last by the simplest form
-        for name, one in variants.of(c, late) if few or moving or not late else ():  # each is fitted when asked for
+        for name, one in variants.of(c, late) if few or gap or not late else ():  # each is fitted when it is asked for
             tried += not late
-            weighed, inside, ahead = _weighed(one, c, folds, places, few)
+            weighed, inside, ahead = _weighed(one, c, folds, gap, places, few)
             crps, weight = inside.crps(weighed), torch.full_like(inside.lead, weighed.weight)
             first, margin = best is None, 1 / _FAR_BETTER if few else BETTER
-            missed = gaps
-            if gap is not None and moving:
-                errors = _against(weighed, c, gap, places, False)[0]
-                missed = float((errors.error - weighed.weight * errors.own).square().nanmean())
-            between = float(inside.mean_square(weight).mean())
+            between, alone = (float(inside.mean_square(one).mean()) for one in (weight, 0 * weight))
             name, least = f"{channel}: {name}", inside.crps(None) if first else least
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
-            better = bool(crps.mean() < margin * least.mean()) if first or not few else inside.surely_less(crps, least)
-            better &= missed <= (gaps / _IN_GAPS if first else gaps)
-            if better or (missed < _IN_GAPS * gaps and between <= max(leaves, WHITE)):
+            if crps.mean() < margin * least.mean() if first or not few else inside.surely_less(crps, least):
                 words = f"{name}, weight {weighed.weight:.2f}"
-                best, least, leaves, gaps, row.taken = weighed, crps, between, missed, True
+                best, least, leaves, row.taken = weighed, crps, between, True
             else:
                 row.why = "its CRPS at held-out places is not clearly better"
             if late or over():
                 break
-        log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {float(left[c]):.2e}")
+        log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {alone:.2e}")
         chosen.append(best)
     if effort:
         run.budget.record("residual_variants", tried)
@@ -249,12 +242,13 @@ class _Variants:
 
 
 def _weighed(
-    channel: ChannelField, c: int, folds: list[Fold], places: Places, few: bool
+    channel: ChannelField, c: int, folds: list[Fold], gap: Fold | None, places: Places, few: bool
 ) -> tuple[ChannelField, Comparison, float]:
     """A channel's process with its weight beside codes (of `few` places 1), its decay ahead and its spreads, its errors
-    between the observed places, and its mean squared error ahead of them."""
-    between, ahead = zip(*(_against(channel, c, fold, places) for fold in folds), strict=True)
-    inside, outside = Comparison.joined(list(between)), Comparison.joined(list(ahead))
+    between the observed places, and in hidden frames, which count as much, and its mean squared error ahead of them."""
+    between, ahead = map(list, zip(*(_against(channel, c, fold, places) for fold in folds), strict=True))
+    hidden = [] if gap is None else len(folds) * [_against(channel, c, gap, places)[0]]
+    inside, outside = Comparison.joined(between + hidden), Comparison.joined(ahead)
     weights = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
     # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
     least = spent(folds[0].count, len(places.period))
