@@ -51,6 +51,7 @@ _FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
 _SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter where others have used up all of it
 _SHARES_SEEN, _FEWEST = (5, 20), 12  # one of so many places seen, and the fewest
+_AMPLE = 10.0  # frames for each code from which modes are of other frames, too
 _OFTEN, _NEARLY = 20.0, 1.05  # frames for each place that codes know; times the error ahead with which they are alone
 _AROUND_GAP = 6  # frames of a window of which two in the middle are hidden
 _FITS = (6.0, 9.0)  # of the simplest form that searches of more and more variants take as long as
@@ -90,7 +91,10 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
     # codes that were trained at few places look better there than elsewhere: they are no part of what is kriged
     few = problem.source.shared_points and folds[0].count <= MOST_OF_TIME
     gap = gap if moving and not few else None
-    variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run, few)
+    # and modes of few frames look better in these frames than in others where a field moves through them
+    seldom = gap is not None and problem.fitted_frames < _AMPLE * judged.code_size
+    variants = _Variants(places, _training_rows(surrogate, problem), joined([fold.apart for fold in folds]), run, few,
+                         seldom)
     effort = variants.effort(len(about.channels)) or int(few or gap is not None)
     log.say(f"residual field: codes leave {float(left.nanmean()):.2e} of the variance at held-out places"
             + ("" if effort else "; no time is left to look for one"))
@@ -102,14 +106,15 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
 
     for c, channel in enumerate(about.channels if effort else ()):
         best, words, least = None, f"{channel}: codes alone", torch.empty(0)
-        leaves = alone = float(left[c])
+        leaves = without = float(left[c])
         late = over()  # stations are kriged all the same, at last by the simplest form
         for name, one in variants.of(c, late) if few or gap or not late else ():  # each is fitted when it is asked for
             tried += not late
-            weighed, inside, ahead = _weighed(one, c, folds, gap, places, few)
+            alone = few or (seldom and one.covariance.form.drift)
+            weighed, inside, ahead = _weighed(one, c, folds, gap, places, alone)
             crps, weight = inside.crps(weighed), torch.full_like(inside.lead, weighed.weight)
-            first, margin = best is None, 1 / _FAR_BETTER if few else BETTER
-            between, alone = (float(inside.mean_square(one).mean()) for one in (weight, 0 * weight))
+            first, margin = best is None, 1 / _FAR_BETTER if alone and best is None else BETTER
+            between, without = (float(inside.mean_square(one).mean()) for one in (weight, 0 * weight))
             name, least = f"{channel}: {name}", inside.crps(None) if first else least
             row = log.tried(Tried("residual_field", name, 0, between, ahead))
             if crps.mean() < margin * least.mean() if first or not few else inside.surely_less(crps, least):
@@ -119,7 +124,7 @@ def _chosen(surrogate: Surrogate, judged: Surrogate, run: Run) -> Surrogate:
                 row.why = "its CRPS at held-out places is not clearly better"
             if late or over():
                 break
-        log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {alone:.2e}")
+        log.say(f"residual field, {words} leaves {leaves:.2e}, codes alone {without:.2e}")
         chosen.append(best)
     if effort:
         run.budget.record("residual_variants", tried)
@@ -202,6 +207,7 @@ class _Variants:
     apart: Rows
     run: Run
     few: bool
+    seldom: bool
 
     @property
     def seconds(self) -> float:
@@ -233,7 +239,7 @@ class _Variants:
             around = ChannelField.fit(self.places, self.rows, c, True, seed=seed, near=first)
             if around.offsets is not None:
                 yield "around means of places", around
-        if not self.few:
+        if not self.few and not (self.seldom and first.covariance.form.drift):
             try:
                 on_codes = ChannelField.fit(self.places, self.apart, c, on_codes=True, seed=seed, near=first)
             except torch.linalg.LinAlgError:  # what is left is nothing but rounding
