@@ -3,10 +3,11 @@
     pip install rdata
     python benchmarks/public_data.py FOLDER TARGET
 
-FOLDER holds the files data/*.rda of the packages fields (ozone2.rda, COmonthlyMet.rda), spacetime (air.rda) and gstat
-(wind.rda), as their sources on CRAN have them. What is not there is left out. Written are ozone.h5 (eight-hour means at
-153 stations on 89 days), colorado.h5 (monthly extremes of temperature and roots of rain at 120 stations, 20 years, with
-elevations), pm10.h5 (daily means of a year at 46 rural stations) and wind.h5 (daily means at 12 stations, 18 years).
+FOLDER holds the files data/*.rda of the packages fields (ozone2.rda, COmonthlyMet.rda), spacetime (air.rda), gstat
+(wind.rda) and STRbook (radar_df.rda), as their sources have them. What is not there is left out. Written are ozone.h5
+(eight-hour means at 153 stations on 89 days), colorado.h5 (monthly extremes of temperature and roots of rain at 120 stations, 20 years, with
+elevations), pm10.h5 (daily means of a year at 46 rural stations), wind.h5 (daily means at 12 stations, 18 years) and
+radar.h5 (reflectivities around Sydney, 28 x 40 points, 12 frames ten minutes apart).
 How to read what is done with them: benchmarks/README.md.
 """
 
@@ -88,6 +89,13 @@ def wind(folder: Path) -> Network:
     return Network(np.arange(float(len(table))), x, table[names].to_numpy(float)[..., None], about)
 
 
+def radar(folder: Path) -> Network:
+    table = _read(folder / "radar_df.rda")["radar_df"].pivot_table(index="t", columns=["s1", "s2"], values="z")
+    about = Description("radar", ("reflectivity",), ("east", "north"), time_units="minutes")
+    u = table.to_numpy(float)[..., None]
+    return Network(10 * np.arange(float(len(u))), np.array(list(table.columns), float), u, about)
+
+
 def _degrees(text: str) -> float:
     """Of degrees, minutes and seconds."""
     return sum(float(part) / 60**power for power, part in enumerate(re.findall(r"[\d.]+", text)))
@@ -95,7 +103,7 @@ def _degrees(text: str) -> float:
 
 PUBLIC: dict[str, tuple[str, Callable[[Path], Network]]] = {
     "ozone": ("ozone2.rda", ozone), "colorado": ("COmonthlyMet.rda", colorado), "pm10": ("air.rda", pm10),
-    "wind": ("wind.rda", wind)}
+    "wind": ("wind.rda", wind), "radar": ("radar_df.rda", radar)}
 
 if __name__ == "__main__":
     source, target = map(Path, sys.argv[1:3])
