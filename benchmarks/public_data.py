@@ -5,9 +5,9 @@
 
 FOLDER holds the files data/*.rda of the packages fields (ozone2.rda, COmonthlyMet.rda), spacetime (air.rda), gstat
 (wind.rda) and STRbook (radar_df.rda), as their sources have them. What is not there is left out. Written are ozone.h5
-(eight-hour means at 153 stations on 89 days), colorado.h5 (monthly extremes of temperature and roots of rain at 120 stations, 20 years, with
-elevations), pm10.h5 (daily means of a year at 46 rural stations), wind.h5 (daily means at 12 stations, 18 years) and
-radar.h5 (reflectivities around Sydney, 28 x 40 points, 12 frames ten minutes apart).
+(eight-hour means at 153 stations on 89 days), colorado.h5 (monthly extremes of temperature and roots of rain at 120
+stations, 20 years, with elevations), pm10.h5 (daily means of a year at 46 rural stations), wind.h5 (daily means at 12
+stations, 18 years) and radar.h5 (reflectivities around Sydney, 28 x 40 points, 12 frames ten minutes apart).
 How to read what is done with them: benchmarks/README.md.
 """
 
