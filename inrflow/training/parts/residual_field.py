@@ -51,9 +51,8 @@ _FAR_BETTER = 0.7  # times the CRPS of kriging from which on codes of few places
 _CLEARLY = 0.99  # times the error ahead by which a decay of more weight must be better
 _SHARE, _LEAST = 0.5, 0.15  # of the time budget; the latter where others have used up all of it
 _SHARES_SEEN, _FEWEST = (5, 20), 12  # one of so many places seen, and the fewest
-_AMPLE = 10.0  # frames for each code from which modes are of other frames, too
 _OFTEN, _NEARLY = 20.0, 1.05  # frames for each place that codes know; times the error ahead with which they are alone
-_AROUND_GAP = 6  # frames of a window of which two in the middle are hidden
+_AROUND_GAP, _AMPLE = 6, 10.0  # frames of a window of which two are hidden; for each code, of which modes are of all
 _FITS = (6.0, 9.0)  # of the simplest form that searches of more and more variants take as long as
 
 
