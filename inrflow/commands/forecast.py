@@ -165,5 +165,4 @@ def _columns(
             columns[f"{channel}_{name}"] = value[:, c]
         if observed:
             columns[f"{channel}_z_score"] = scores[:, c]
-    beyond = surrogate.extent.outside(table.x) | surrogate.extent.beyond(table.t, solution.start)
-    return columns | {"extrapolated": beyond.astype(np.int64)}
+    return columns | {"extrapolated": surrogate.extent.extrapolated(table.t, table.x, solution.start)}

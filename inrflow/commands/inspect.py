@@ -110,7 +110,7 @@ def _model_rows(surrogate: Surrogate) -> Iterable[tuple[str, object]]:
         box += f"; {about.geometry}"
     if about.period and any(about.period):
         box += f"; period {', '.join(f'{value:.4g}' for value in about.period)}"
-    horizon = f"{surrogate.horizon:.4g}" + (f" {about.time_units}" if about.time_units else "")
+    horizon = f"{surrogate.horizon:.4g} {about.duration_units}".rstrip()
     decoder = surrogate.decoder
     kind = type(decoder).__name__ + (", affine in the code" if decoder.affine else "")
     symmetries = ", ".join(training.get("symmetries") or []) or "none"

@@ -18,7 +18,8 @@ from inrflow.config.schema import QueryConfig
 from inrflow.data.formats.tables import PointReader, PointTable, PointWriter, read_observations
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
-from inrflow.model.solution import Solution, warn_diverged
+from inrflow.model.extent import warn_diverged
+from inrflow.model.solution import Solution
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import make_folder
 
@@ -86,7 +87,10 @@ class _Answers:
                 warnings.simplefilter("ignore", UserWarning)  # of points outside: given once, for all blocks
                 solution = self._solution(number)
                 answer = solution.query(table.t[rows], table.x[rows], **asked)
-            self.beyond += int(self.surrogate.extent.beyond(table.t[rows], solution.start).sum())
+            extent = self.surrogate.extent
+            self.beyond += int(extent.beyond(table.t[rows], solution.start).sum())
+            flags = extent.extrapolated(table.t[rows], table.x[rows], solution.start)
+            result.setdefault("extrapolated", np.zeros(len(table), np.int8))[rows] = flags
             for c, channel in enumerate(about.channels):
                 values = {channel: answer["mean"][..., c]}
                 if self.config.std:
@@ -97,7 +101,7 @@ class _Answers:
                     values[f"d{channel}_dt"] = answer["dt"][..., c]
                 for name, value in values.items():
                     result.setdefault(name, np.empty(len(table), np.float32))[rows] = value
-        return result
+        return {**result, "extrapolated": result.pop("extrapolated")}  # the last column
 
     def _require(self, asked: np.ndarray) -> None:
         unknown = [number for number in asked.tolist() if number not in self.observations]

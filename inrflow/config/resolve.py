@@ -45,11 +45,12 @@ def resolve(name: str, schema: type, overrides: Sequence[str]) -> Any:
     """The configuration of a command with overrides, as an instance of its dataclass.
 
     `experiment=NAME` takes the settings of configs/experiment/NAME.yaml, and so does `recipe=NAME` where that file
-    exists and no other experiment is given. Entries of a dictionary are set as `dictionary.entry=value`. Values of text
+    exists and no other experiment is given. Entries of a dictionary are set as `dictionary.entry=value`, or all of them
+    as `dictionary={entry: value}`. Values of text
     settings are taken literally. Raises UserError, in one line, for unknown keys and values that do not fit or are
     beyond their limits.
     """
-    given = [_renamed(override) for override in overrides]
+    given = [entry for override in overrides for entry in _entries(_renamed(override), schema)]
     chosen = {key: value for key, _, value in (override.partition("=") for override in given)}
     if "recipe" in chosen and "experiment" not in chosen and chosen["recipe"] in _experiments():
         given.append(f"experiment={chosen['recipe']}")
@@ -199,6 +200,15 @@ def _renamed(override: str) -> str:
         raise UserError(f"{override!r} is not of the form key=value")
     key, _, value = override.lstrip("+~").partition("=")
     return f"{ALIASES.get(key, key)}={value}"
+
+
+def _entries(override: str, schema: type) -> list[str]:
+    """An override, or those of each entry of a dictionary that is given as a whole."""
+    key, _, value = override.partition("=")
+    if not (_hints(schema).get(key, "").startswith("dict[") and value.startswith("{") and value.endswith("}")):
+        return [override]
+    pairs = [item.partition(":") for item in value[1:-1].split(",") if item.strip()]
+    return [f"{key}.{name.strip()}={entry.strip()}" for name, _, entry in pairs]
 
 
 def _quoted(override: str, schema: type) -> str:

@@ -89,7 +89,9 @@ class AdaptConfig:
 class QueryConfig:
     """Values at any points and times, from observations of the same trajectories.
 
-    Files are CSV, HDF5 or NetCDF, with a column trajectory where there are several.
+    Files are in any format that is read, with a column trajectory where there are several. The answer has, beside what
+    is asked for, a column `extrapolated`: 1 outside of the box of the training data, or before the first observation or
+    farther after it than training saw.
     """
 
     run: str | None = setting(None, _RUN, required=_NO_RUN)

@@ -77,6 +77,11 @@ class Description:
         return (self.channels, self.coordinates) == (other.channels, other.coordinates)
 
     @property
+    def duration_units(self) -> str:
+        """Units of spans of time, those of t without their epoch; empty where they are not known."""
+        return (self.time_units or "").split(" since ")[0]
+
+    @property
     def layout(self) -> str:
         """Channels and coordinates, for messages."""
         return f"channels {', '.join(self.channels)} at coordinates {', '.join(self.coordinates)}"

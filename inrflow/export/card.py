@@ -58,7 +58,7 @@ def _system(surrogate: Surrogate) -> Iterator[str]:
     yield f"- **Domain**: {box}" + (f"; period {_numbers(about.period)}" if any(about.period or ()) else "") + (
         f"; {about.geometry}, points as unit vectors" if about.geometry else "")
     yield (f"- **Training data**: {training.get('trajectories', '?')} trajectories over {surrogate.horizon:.4g} "
-           f"{_plain(about.time_units or 'units of time')}, frames {surrogate.scale.unit:.4g} apart"
+           f"{_plain(about.duration_units or 'units of time')}, frames {surrogate.scale.unit:.4g} apart"
            + (f"; source: {_plain(about.source)}" if about.source else "")
            + (f"; licence: {_plain(about.licence)}" if about.licence else ""))
 
@@ -146,7 +146,7 @@ def _files(surrogate: Surrogate, exported: Exported) -> Iterator[str]:
         yield "# the first state, of observations: surrogate.assimilate(seen).states(torch.zeros(1))[0]" + (
             f"[:, :{n}]" if surrogate.context_size else "")
         yield f"t, s = np.zeros(1), np.zeros((1, {n}))"
-        yield f"for _ in range(10):  # each {exported.step:.6g} {_plain(about.time_units or 'of time')}"
+        yield f"for _ in range(10):  # each {exported.step:.6g} {_plain(about.duration_units or 'of time')}"
         yield f'    s, t = step.run(None, {{"t": t, "s": s}})[0], t + {exported.step!r}'
         if not exported.at_points:
             yield f"x = np.zeros((5, {len(about.coordinates)}))  # {', '.join(map(_plain, about.coordinates))}"
@@ -162,7 +162,7 @@ def _limits(surrogate: Surrogate) -> Iterator[str]:
     yield "## Limits"
     yield ""
     yield (f"Meant for fields like those of the training data, within the domain above. Forecasts beyond "
-           f"{surrogate.horizon:.4g} {_plain(surrogate.description.time_units or 'units of time')} after the first "
+           f"{surrogate.horizon:.4g} {_plain(surrogate.description.duration_units or 'units of time')} after the first "
            "observation are extrapolations; exported graphs do not warn.")
 
 

@@ -18,9 +18,17 @@ from inrflow.errors import UserError
 if TYPE_CHECKING:
     from inrflow.domains import Domain
 
+DIVERGED = 10.0  # times as far from the mean of the training data as they or the observed frames are
 _GAP = 2.5  # distances to a nearest neighbour, the longest of 20, that gaps between random points may span
 _PLACES = 1000  # that stand for the points of the training data
 _MARGIN = 1e-6  # of the width, for coordinates and times that were rounded
+
+
+def warn_diverged(time: float, trajectory: str = "the forecast") -> None:
+    """Warn that a forecast has diverged from a time on; nothing where that is infinite."""
+    if math.isfinite(time):
+        warnings.warn(f"{trajectory} diverges: from t={time:.6g} on, of the times asked for, it is no number or "
+                      f"{DIVERGED:g} times as large as all that was seen; do not use it there", stacklevel=4)
 
 
 def mesh_of(state: Mapping[str, Any]) -> Domain:
@@ -116,13 +124,17 @@ class Extent:
         margin = _MARGIN * self.horizon
         return (t < start - margin) | (t > start + self.horizon + margin)
 
+    def extrapolated(self, t: np.ndarray, x: np.ndarray | Tensor, start: float) -> np.ndarray:
+        """Which of the points x (R, d) at times t (R,) are `outside` or `beyond`, as 0 or 1."""
+        return (self.outside(x) | self.beyond(t, start)).astype(np.int8)
+
     def require_reach(self, t: np.ndarray, first: float, last: float) -> None:
         """Raise UserError where times t lie farther than `reach` from all observations, from `first` to `last`."""
         lead = np.maximum(t - last, first - t)
         far = lead > self.reach
         if not far.any():
             return
-        worst, units = int(lead.argmax()), f" {self.description.time_units}" if self.description.time_units else ""
+        worst, units = int(lead.argmax()), f" {self.description.duration_units}".rstrip()
         seen = f"t={first:.6g}" + (f" to {last:.6g}" if last > first else "")
         raise UserError(
             f"{int(far.sum())} of {t.size} times lie too far from the observations ({seen}), the "
@@ -171,7 +183,7 @@ class Extent:
         """Warn, once, where any of so many points asked for lie `beyond` the time span of training."""
         if not beyond:
             return
-        units = f" {self.description.time_units}" if self.description.time_units else ""
+        units = f" {self.description.duration_units}".rstrip()
         warnings.warn(
             f"{100 * beyond / points:.3g} % of the points lie before the first observation or more than "
             f"{self.horizon:.4g}{units} after it, the time span of training: values there are extrapolated",

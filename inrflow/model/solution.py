@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
 from typing import Any
@@ -16,6 +15,7 @@ from inrflow.data.labelled import asked_dataset, asked_points
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 from inrflow.model.ensemble import decoded_change, deviations, spread_of
+from inrflow.model.extent import DIVERGED, warn_diverged
 from inrflow.model.gradients import with_gradient
 from inrflow.model.joint import JointPosterior, Model, Placement, placed
 from inrflow.model.state_path import StatePath
@@ -25,14 +25,6 @@ from inrflow.runtime.shown import Shown
 _EXACT_TIMES, _FEW_TIMES = 512, 64
 _POINTS_PER_BLOCK, _DENSE_STEP = 4096, 0.125
 _STEP = 1e-3  # of internal time and of the box, for differences of the residual field
-_DIVERGED = 10.0  # times as far from the mean of the training data as they or the observed frames are
-
-
-def warn_diverged(time: float, trajectory: str = "the forecast") -> None:
-    """Warn that a forecast has diverged from a time on; nothing where that is infinite."""
-    if math.isfinite(time):
-        warnings.warn(f"{trajectory} diverges: from t={time:.6g} on, of the times asked for, it is no number or "
-                      f"{_DIVERGED:g} times as large as all that was seen; do not use it there", stacklevel=4)
 
 
 class Solution(Shown):
@@ -111,6 +103,12 @@ class Solution(Shown):
     def quantile(answer: dict[str, Any], level: float) -> Any:
         """One quantile (..., C) of a query with standard deviations."""
         return answer["mean"] + NormalDist().inv_cdf(level) * answer["std"]
+
+    def extrapolated(self, t: Any, x: Any) -> np.ndarray:
+        """Whether values (...) are of points outside of the training data, or of times that training did not see."""
+        times, points, by_row, shape = asked_points(t, x, self.surrogate.description)
+        t_, x_ = (times, points) if by_row else (times[:, None], points[None])
+        return self.surrogate.extent.extrapolated(t_.numpy(), x_, self.start).astype(bool).reshape(shape)
 
     def to_xarray(self, t: Any, x: Any = None, std: bool = True, **axes: Any) -> Any:
         """An xarray.Dataset of the channels, and their standard deviations, after the CF conventions.
@@ -253,7 +251,7 @@ class Solution(Shown):
         usual = prior.variances[:size].sum().sqrt()
         known = torch.linalg.vector_norm(self.estimate.mean[0, :, :size] - prior.mean[:size], dim=1)
         away = torch.linalg.vector_norm(states[:, :size] - prior.mean[:size], dim=1)
-        off = ~(away <= _DIVERGED * torch.maximum(usual, known.nan_to_num(0.0).max()))
+        off = ~(away <= DIVERGED * torch.maximum(usual, known.nan_to_num(0.0).max()))
         if off.any():
             self.diverged = min(self.diverged, float(distinct[off].min()))
         return states, which

@@ -23,7 +23,7 @@ def _html(thing: Any) -> str:
     box = ", ".join(f"{name} {low:.4g} to {high:.4g}"
                     for name, low, high in zip(about.coordinates, *surrogate.box, strict=True))
     rows = {"domain": box, "trained on": f"{surrogate.training.get('trajectories', '?')} trajectories over "
-            f"{surrogate.horizon:.4g} {about.time_units or 'units of time'}",
+            f"{surrogate.horizon:.4g} {about.duration_units or 'units of time'}",
             "law": "\n".join(map(str, list(surrogate.training.get("equation") or ())[:_LINES]))}
     cells = "".join(f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left;white-space:pre-wrap'>"
                     f"{_words(text)}</td></tr>" for name, text in rows.items() if text)

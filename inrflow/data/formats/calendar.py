@@ -67,6 +67,25 @@ def numbers_to_moments(t: np.ndarray, units: str | None) -> np.ndarray:
     return parsed[1] + np.round(t * parsed[0] * 1e6).astype(np.int64).astype("timedelta64[us]")
 
 
+def moments_to_texts(moments: np.ndarray, coarsest: str = "s", slack: float = 0.0) -> np.ndarray:
+    """datetime64 values as ISO dates (str objects; empty for NaT), to the second or `coarsest`, or as finely as any of
+    them needs that is off by more than `slack` microseconds."""
+    exact, units = moments.astype("datetime64[us]"), ("m", "s", "ms", "us")
+    for unit in units[units.index(coarsest):]:
+        half = np.timedelta64(1, unit).astype("timedelta64[us]") // 2
+        rounded = (exact + half).astype(f"datetime64[{unit}]")
+        if (np.abs((rounded - exact).astype(np.int64))[~np.isnat(exact)] <= slack).all():
+            break
+    texts = np.datetime_as_string(rounded).astype(object)
+    return np.where(np.isnat(exact), "", texts)
+
+
+def numbers_to_texts(t: np.ndarray, units: str | None) -> np.ndarray:
+    """Numbers in `units` as ISO dates, to the minute or as finely as float64 tells; UserError as numbers_to_moments."""
+    moments, (seconds, _) = numbers_to_moments(t, units), parse_units(units) or (0.0, None)
+    return moments_to_texts(moments, "m", 4e6 * seconds * float(np.spacing(np.abs(t).max(initial=1.0))))
+
+
 def other_calendar(units: str | None) -> tuple[str, str] | None:
     """(units, calendar) of units in a calendar of models, such as `days since 1970-01-01 (360_day)`; None of others."""
     match = re.fullmatch(r"(\w+ since .+?) \((\w+)\)", units or "")

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from inrflow.data.description import Description
-from inrflow.data.formats.calendar import number_to_date, numbers_to_moments, parse_units
+from inrflow.data.formats.calendar import numbers_to_moments, numbers_to_texts, parse_units
 from inrflow.data.formats.columns import TIMES, Grid, PointTable, find_column
 from inrflow.data.formats.sphere import xyz_to_lonlat
 
@@ -50,13 +50,13 @@ class Places:
              ) -> PointTable:
         """Rows at times t (R,) and points x (R, d), each with the columns of the place nearest to it.
 
-        several: with a column `trajectory`, which is `number`. dates: times as ISO dates, to the minute.
+        several: with a column `trajectory`, which is `number`. dates: times as ISO dates.
         """
         near = cKDTree(self.x).query(x)[1]
         which, columns = np.full(len(t), number), {}
         if dates:
             times, at = np.unique(t, return_inverse=True)
-            texts = np.array([number_to_date(one, about.time_units) for one in times], object)[at.ravel()]
+            texts = numbers_to_texts(times, about.time_units)[at.ravel()]
             columns["time" if self.time == "t" else self.time] = texts
         if several:
             columns["trajectory"] = which

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from inrflow.data.description import Description
+from inrflow.data.formats.calendar import moments_to_texts
 from inrflow.data.formats.columns import Columns, Grid, PointTable, Roles, observations_of, spanning_columns
 from inrflow.data.formats.schema import damage_as_user_error, require_storable
 from inrflow.data.observations import Observations
@@ -78,7 +79,7 @@ class TableWriter(ABC):
         """Text and dates as arrays of str objects, numbers as they are."""
         values = np.asarray(values)
         if values.dtype.kind == "M":
-            return np.datetime_as_string(values, unit="s").astype(object)
+            return moments_to_texts(values)
         return values.astype(object) if values.dtype.kind in "US" else values
 
     @abstractmethod

@@ -178,8 +178,9 @@ class NetcdfContent(OpenedContent):
 
 def _channels(path: Path, data: Any, channels: Sequence[str] | None, time_dim: Any, stacked: Any) -> list[str]:
     """The variables that are fields over space: those named, else the numeric ones of most dimensions along time."""
+    ends = {variable.attrs.get(key) for variable in data.variables.values() for key in ("bounds", "climatology")}
     numeric = {str(name): variable.dims for name, variable in data.data_vars.items()
-               if variable.dtype.kind in "fiu" and variable.dims}
+               if variable.dtype.kind in "fiu" and variable.dims and name not in ends}
     listed = ", ".join(f"{name} {dims}" for name, dims in numeric.items()) or "none"
     if channels:
         absent = sorted(set(channels) - set(numeric))
@@ -215,10 +216,11 @@ def _points(path: Path, data: Any, coordinates: Sequence[str] | None, space: lis
     covered = {dim for name in names if name in data.variables for dim in data[name].dims}
     if absent or covered != set(space):
         sizes = ", ".join(f"{dim} ({data.sizes[dim]})" for dim in space)
-        spanned = f"span {', '.join(map(str, covered))}" if covered else "span none of them"
+        spanned = f"span {', '.join(map(str, sorted(covered, key=str)))}" if covered else "span none of them"
         which = f"the coordinates {', '.join(map(str, names))} {spanned}" if names else "no coordinates were recognised"
+        chosen = " ".join(f"select.{dim}=0" for dim in space if dim not in covered) or "select.DIMENSION=INDEX"
         raise UserError(f"{path}: fields live on the dimensions {sizes} but {which}; name one for each with "
-                        "coordinates=[...], or choose an index with select.DIMENSION=INDEX")
+                        f"coordinates=[...], or choose an index, such as {chosen}")
     shape = [data.sizes[dim] for dim in space]
     columns = []
     for name in names:
