@@ -19,6 +19,7 @@ from inrflow.config.schema import ForecastConfig
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import dates_to_numbers, parse_units
 from inrflow.data.formats.continued import Places, on_grid
+from inrflow.data.formats.registry import FLAG, format_for_writing
 from inrflow.data.formats.tables import PointTable, PointWriter, read_observations, read_points
 from inrflow.data.observations import Frames, Observations
 from inrflow.errors import UserError
@@ -43,8 +44,9 @@ def run(arguments: list[str]) -> int:
     observations = read_observations(str(config.observations), about, stations, read)
     asked = None if stations and not config.points else _asked(str(config.points or config.observations), about, read)
     every = surrogate.scale.unit if config.every is None else config.every
-    dates = target.suffix.lower() == ".csv" and parse_units(about.time_units) is not None
-    gridded = target.suffix.lower() in (".nc", ".nc4") and not config.observed
+    written = format_for_writing(target)
+    dates = written.dates if parse_units(about.time_units) is not None else None
+    gridded = written.named_dimensions and not config.observed
     with PointWriter(target, about, config.overwrite) as writer:
         if gridded and asked is not None and (table := _on_grid(asked, observations, until, every, about)) is not None:
             writer.append(table, _of_grid(surrogate, table, observations))
@@ -165,4 +167,4 @@ def _columns(
             columns[f"{channel}_{name}"] = value[:, c]
         if observed:
             columns[f"{channel}_z_score"] = scores[:, c]
-    return columns | {"extrapolated": surrogate.extent.extrapolated(table.t, table.x, solution.start)}
+    return columns | {FLAG: surrogate.extent.extrapolated(table.t, table.x, solution.start)}

@@ -15,6 +15,7 @@ from rich.console import Console
 from inrflow.commands.run_directory import RunDirectory, default_output, load_run
 from inrflow.config.resolve import given_settings, resolve
 from inrflow.config.schema import QueryConfig
+from inrflow.data.formats.registry import FLAG
 from inrflow.data.formats.tables import PointReader, PointTable, PointWriter, read_observations
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
@@ -90,7 +91,7 @@ class _Answers:
             extent = self.surrogate.extent
             self.beyond += int(extent.beyond(table.t[rows], solution.start).sum())
             flags = extent.extrapolated(table.t[rows], table.x[rows], solution.start)
-            result.setdefault("extrapolated", np.zeros(len(table), np.int8))[rows] = flags
+            result.setdefault(FLAG, np.zeros(len(table), np.int8))[rows] = flags
             for c, channel in enumerate(about.channels):
                 values = {channel: answer["mean"][..., c]}
                 if self.config.std:
@@ -101,7 +102,7 @@ class _Answers:
                     values[f"d{channel}_dt"] = answer["dt"][..., c]
                 for name, value in values.items():
                     result.setdefault(name, np.empty(len(table), np.float32))[rows] = value
-        return {**result, "extrapolated": result.pop("extrapolated")}  # the last column
+        return {**result, FLAG: result.pop(FLAG)}  # the last column
 
     def _require(self, asked: np.ndarray) -> None:
         unknown = [number for number in asked.tolist() if number not in self.observations]

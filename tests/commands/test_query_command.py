@@ -53,7 +53,7 @@ def test_a_csv_gains_the_columns_of_the_contract_with_the_solutions_values(tiny_
     assert outcome.code == 0, outcome.err
     rows = rows_of(target)
     new = [f"{c}{end}" for c in "uv" for end in ("", "_std")] + [f"d{c}_d{x}" for c in "uv" for x in ("x", "y", "t")]
-    assert set(rows[0]) == {"trajectory", "t", "x", "y", "label", *new}
+    assert set(rows[0]) == {"trajectory", "t", "x", "y", "label", *new, "extrapolated"}
     assert [row["label"] for row in rows] == [f"p{i}" for i in range(40)]
     chosen = [row for row in rows if row["trajectory"] == "2"]
     t = np.array([float(row["t"]) for row in chosen])
@@ -138,6 +138,29 @@ def test_times_beyond_those_of_training_are_answered_with_one_warning_line(tiny_
     warned = [line for line in outcome.err.splitlines() if "time span of training" in line]
     assert len(warned) == 1 and "40 %" in warned[0] and "more than 1 after it" in warned[0]
     assert all(np.isfinite(float(row["u"])) for row in rows_of(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "h5", "nc"])
+def test_answers_beyond_the_training_data_are_flagged_in_every_format(suffix, tiny_run, observed, tmp_path,
+                                                                      inrflow_command):
+    points = write_rows(tmp_path / "p.csv", ("trajectory", "t", "x", "y"),
+                        [(i % 2 * 2, t, 0.5, 0.5) for i, t in enumerate((-0.5, 0, 0.5, 1.0, 1.01))])
+    target = tmp_path / f"a.{suffix}"
+    outcome = inrflow_command("query", f"run={tiny_run.run}", f"observations={observed}", f"points={points}",
+                              f"to={target}")
+    assert outcome.code == 0, outcome.err
+    if suffix == "csv":
+        found = [int(row["extrapolated"]) for row in rows_of(target)]
+    else:
+        with h5py.File(target) as file:
+            found = file["extrapolated"][()].tolist()
+            meanings = file["extrapolated"].attrs.get("flag_meanings")
+        assert suffix == "h5" or meanings == "as_in_training extrapolated"
+    assert found == [1, 0, 0, 0, 1]
+    solution = solution_of(tiny_run, observed, 0)
+    assert solution.extrapolated([-0.5, 0, 1.01], np.full((3, 2), 0.5)).tolist() == [True, False, True]
+    assert solution.extrapolated([-0.5, 0.2], np.full((3, 2), 0.5)).tolist() == [[True] * 3, [False] * 3]
+    assert solution.extrapolated(2.0, np.full((1, 2), 0.5)).tolist() == [True]
 
 
 def test_trajectories_without_observations_are_named_and_nothing_is_written(tiny_run, observed, tmp_path,

@@ -72,7 +72,7 @@ def moments_to_texts(moments: np.ndarray, coarsest: str = "s", slack: float = 0.
     them needs that is off by more than `slack` microseconds."""
     exact, units = moments.astype("datetime64[us]"), ("m", "s", "ms", "us")
     for unit in units[units.index(coarsest):]:
-        half = np.timedelta64(1, unit).astype("timedelta64[us]") // 2
+        half = np.timedelta64({"m": 30_000_000, "s": 500_000, "ms": 500, "us": 0}[unit], "us")
         rounded = (exact + half).astype(f"datetime64[{unit}]")
         if (np.abs((rounded - exact).astype(np.int64))[~np.isnat(exact)] <= slack).all():
             break

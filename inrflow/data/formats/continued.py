@@ -46,18 +46,18 @@ class Places:
             columns |= {name: table.x[order, about.coordinates.index(name)] for name in lacking}
         return cls(table.x[order], columns, time or "t")
 
-    def rows(self, t: np.ndarray, x: np.ndarray, about: Description, number: int, several: bool, dates: bool
+    def rows(self, t: np.ndarray, x: np.ndarray, about: Description, number: int, several: bool, dates: str | None
              ) -> PointTable:
         """Rows at times t (R,) and points x (R, d), each with the columns of the place nearest to it.
 
-        several: with a column `trajectory`, which is `number`. dates: times as ISO dates.
+        several: with a column `trajectory`, which is `number`. dates: times as ISO dates ("text") or "moments".
         """
         near = cKDTree(self.x).query(x)[1]
         which, columns = np.full(len(t), number), {}
         if dates:
             times, at = np.unique(t, return_inverse=True)
-            texts = numbers_to_texts(times, about.time_units)[at.ravel()]
-            columns["time" if self.time == "t" else self.time] = texts
+            stamps = (numbers_to_texts if dates == "text" else numbers_to_moments)(times, about.time_units)
+            columns["time" if self.time == "t" else self.time] = stamps[at.ravel()]
         if several:
             columns["trajectory"] = which
         if not dates or self.time == "t":

@@ -21,36 +21,57 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.calendar import moments_to_texts
-from inrflow.data.formats.columns import Columns, Grid, PointTable, Roles, observations_of, spanning_columns
+from inrflow.data.formats.columns import (
+    Columns,
+    Grid,
+    PointTable,
+    Roles,
+    all_numbers,
+    column_numbers,
+    observations_of,
+    spanning_columns,
+)
 from inrflow.data.formats.schema import damage_as_user_error, require_storable
+from inrflow.data.formats.sphere import LATITUDES, LONGITUDES
 from inrflow.data.observations import Observations
 from inrflow.data.symmetries import Symmetries
 from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import AtomicFile
 
 CHUNK_ROWS = 16384
+FLAG, FLAG_MEANINGS = "extrapolated", "as_in_training extrapolated"  # a column of answers, 0 or 1, and what these mean
 
 
 class TableWriter(ABC):
     """Appends blocks of equal columns to a new file, which gets its name when it is complete.
 
-    A format implements `_start` (create `_file`, at `_target`) and `_add` (a block).
+    A format implements `_start` (create `_file`, at `_target`) and `_add` (a block). verbatim: whether numbers that
+    were read as text are written as that text.
     """
+
+    verbatim = False
 
     _file: Any = None
 
     def __init__(self, path: Path, description: Description | None, overwrite: bool) -> None:
         self._target = AtomicFile(path, overwrite)
         self.path, self.description = path, description
-        self._rows = 0
+        self._rows, self._numbers = 0, set[str]()
 
     def append(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
         """Add rows; names and grid are those of the first call."""
         try:
             with self._target.guard():
+                encoded = {name: self._encoded(values) for name, values in columns.items()}
                 if self._rows == 0:
-                    self._start({name: self._encoded(values) for name, values in columns.items()}, grid)
-                self._add({name: self._encoded(values) for name, values in columns.items()})
+                    self._numbers = set() if self.verbatim else {
+                        name for name, values in encoded.items()
+                        if values.dtype == object and self._is_number(name) and all_numbers(values)}
+                for name in self._numbers:
+                    encoded[name] = column_numbers(encoded[name], name, self.path, self._rows)
+                if self._rows == 0:
+                    self._start(encoded, grid)
+                self._add(encoded)
             self._rows += len(next(iter(columns.values())))
         except BaseException:
             self.abandon()
@@ -61,11 +82,14 @@ class TableWriter(ABC):
         try:
             if self._rows == 0:
                 raise UserError(f"there are no rows to write to {self.path}; give at least one point")
-            with self._target.guard():
-                self._finish()
-            self._target.complete()
+            self._complete()
         finally:
             self.abandon()
+
+    def _complete(self) -> None:
+        with self._target.guard():
+            self._finish()
+        self._target.complete()
 
     def abandon(self) -> None:
         """Remove the unfinished file."""
@@ -81,6 +105,12 @@ class TableWriter(ABC):
         if values.dtype.kind == "M":
             return moments_to_texts(values)
         return values.astype(object) if values.dtype.kind in "US" else values
+
+    def _is_number(self, name: str) -> bool:
+        """Whether a column is of places or channels, which are numbers even where a table of text has them."""
+        about = self.description
+        known = () if about is None else (*about.coordinates, *about.channels)
+        return name.removesuffix("_observed") in known or name.lower() in (*LONGITUDES, *LATITUDES)
 
     @abstractmethod
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None: ...
@@ -163,7 +193,8 @@ class Format(ABC):
     it is written by hand, so that unknown columns are likely mistakes. binary: whether every file has a NUL byte near
     its start, so that text need not be looked at. named_dimensions: whether ReadOptions.trajectory and select apply.
     folder: whether it is a folder and no file. fixed_points: whether tables of it are numbers at the same points at
-    every time, and others are refused. signature: of the first bytes, by which `sniff` knows it.
+    every time, and others are refused. dates: what forecasts write dates as, "text" or "moments" (datetime64); None: as
+    numbers in the data's units. signature: of the first bytes, by which `sniff` knows it.
     """
 
     name: ClassVar[str]
@@ -175,6 +206,7 @@ class Format(ABC):
     named_dimensions: ClassVar[bool] = False
     folder: ClassVar[bool] = False
     fixed_points: ClassVar[bool] = False
+    dates: ClassVar[str | None] = None
     signature: ClassVar[re.Pattern[bytes] | None] = None
     options: ReadOptions = ReadOptions()
 
@@ -273,9 +305,8 @@ def format_of(path: Path) -> Format:
 
 def format_for_writing(path: Path) -> Format:
     """The format that writes files with the suffix of `path`; UserError where none does."""
-    suffix = path.suffix.lower()
     for known in reversed(FORMATS):
-        if suffix in known.suffixes:
+        if path.name.lower().endswith(known.suffixes):
             return known
     raise UserError(f"cannot tell the format of {path} by its suffix {path.suffix!r}; use one of "
                     f"{', '.join(writable())}")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -95,6 +96,7 @@ def test_what_a_format_writes_it_reads_back(tmp_path, suffix, data):
     text = [f"station {i}, \"north\"" for i in range(rows)]
     columns = {"trajectory": trajectory, "t": t, "x": x, "name": np.array(text, object)}
     path = tmp_path / f"a{suffix}"
+    shutil.rmtree(path, ignore_errors=True)  # of Zarr, which is not written over
     write_points(path, PointTable(trajectory, t, x[:, None], columns), {"u": u}, HEAT, overwrite=True)
     assert suffix in format_of(path).suffixes
     table = read_points(path, HEAT)

@@ -184,5 +184,6 @@ class TorchFormat(ArrayFormat):
                   if isinstance(value, torch.Tensor) and not value.is_complex()}
         if set(arrays) == {"x", "y"} and arrays["x"].shape == arrays["y"].shape and arrays["x"].ndim > 1:
             pair = np.stack([arrays["x"], arrays["y"]], 1)
-            return {"u": pair[:, :, 0] if pair.ndim > 4 and pair.shape[2] == 1 else pair}  # (S, 2, 1, X, Y): one channel
+            one_channel = pair.ndim > 4 and pair.shape[2] == 1  # (S, 2, 1, X, Y)
+            return {"u": pair[:, :, 0] if one_channel else pair}
         return arrays

@@ -13,6 +13,7 @@ import itertools
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,8 +44,9 @@ class CsvFormat(TableFormat):
 
     name = "CSV"
     about = "CSV"
-    suffixes = (".csv", ".txt")
+    suffixes = (".csv", ".txt", ".tsv", ".csv.gz", ".tsv.gz")
     text = True
+    dates = "text"
 
     def sniff(self, path: Path, start: bytes) -> bool:
         if start.startswith(_GZIP):
@@ -114,11 +116,16 @@ class CsvColumns(Columns):
 
 
 class CsvWriter(TableWriter):
-    """Numbers with as many digits as their type holds, missing ones as empty cells."""
+    """Numbers with as many digits as their type holds, missing ones as empty cells; separators, and whether it is
+    compressed, by the suffix."""
+
+    verbatim = True
 
     def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
-        self._file = self._target.partial.open("w", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file)
+        name = self.path.name.lower()
+        opened: Any = gzip.open if name.endswith(".gz") else open
+        self._file = opened(self._target.partial, "wt", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file, delimiter="\t" if ".tsv" in name else ",")
         self._writer.writerow(columns)
 
     def _add(self, columns: Mapping[str, np.ndarray]) -> None:

@@ -16,6 +16,7 @@ from inrflow.data.formats.builtin.netcdf_table import (
     TRAJECTORY_DIMENSIONS,
     NetcdfColumns,
     NetcdfWriter,
+    ZarrWriter,
     find_variable,
     open_netcdf,
     place_of,
@@ -86,11 +87,14 @@ class ZarrFormat(NetcdfFormat):
 
     name = "Zarr"
     about = "Zarr"
-    suffixes = ()
+    suffixes = (".zarr",)
     folder = True
 
     def sniff(self, path: Path, start: bytes) -> bool:
         return path.is_dir() and any((path / name).is_file() for name in (".zgroup", ".zmetadata", "zarr.json"))
+
+    def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
+        return ZarrWriter(path, description, overwrite)
 
 
 @register_format

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -15,13 +17,14 @@ from inrflow.data.description import Description
 from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units
 from inrflow.data.formats.columns import TIMES, Columns, Grid, find_column
 from inrflow.data.formats.layouts import hyperslabs
-from inrflow.data.formats.registry import CHUNK_ROWS, ReadOptions, TableWriter, units_of_columns
+from inrflow.data.formats.registry import CHUNK_ROWS, FLAG, FLAG_MEANINGS, ReadOptions, TableWriter, units_of_columns
 from inrflow.data.formats.schema import damage_as_user_error, open_hdf5
 from inrflow.data.formats.sphere import LATITUDES, LONGITUDES, rotated_to_lonlat
 from inrflow.errors import UserError
 
 _PACKING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "valid_range", "valid_min", "valid_max",
-            "coordinates", "bounds", "units_metadata", "grid_mapping", "cell_measures", "ancillary_variables")
+            "coordinates", "bounds", "units_metadata", "grid_mapping", "cell_measures", "ancillary_variables",
+            "mesh", "location")
 TRAJECTORY_DIMENSIONS = ("trajectory", "sample", "member", "realization", "ensemble", "run", "batch")
 _WRF_STAGGERED = {"west_east_stag", "south_north_stag", "bottom_top_stag"}
 STANDARD_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
@@ -45,7 +48,7 @@ def open_netcdf(path: Path) -> Any:
         data = xarray.open_dataset(path, engine=engine, cache=False, decode_times=False, **options)
     try:
         with damage_as_user_error(path):
-            return _true_places(_degrees(_of_wrf(path, _with_dates(data))))
+            return _true_places(_degrees(_of_mesh(path, _of_wrf(path, _renamed(_with_dates(data))))))
     except BaseException:
         data.close()
         raise
@@ -60,10 +63,15 @@ def _engine(path: Path) -> str:
             start = file.read(4)
         engine, package = ("scipy", "scipy") if start[:3] == b"CDF" else \
             ("cfgrib", "cfgrib") if start == b"GRIB" else ("h5netcdf", "h5netcdf")
+    require_package(package, path)
+    return engine
+
+
+def require_package(package: str, path: Path) -> None:
+    """Raise UserError where the package that reads or writes a file is not installed."""
     if find_spec(package) is None:
         extra = "grib" if package == "cfgrib" else package
-        raise UserError(f"{path} is read by the package {package}; install it with `pip install inrflow[{extra}]`")
-    return engine
+        raise UserError(f"{path} needs the package {package}; install it with `pip install inrflow[{extra}]`")
 
 
 def _with_dates(data: Any) -> Any:
@@ -83,6 +91,14 @@ def _with_dates(data: Any) -> Any:
             decoded[name] = dates
     coordinates = {name: dates for name, dates in decoded.items() if name in data.coords}
     return data.assign_coords(coordinates).assign({k: v for k, v in decoded.items() if k not in coordinates})
+
+
+def _renamed(data: Any) -> Any:
+    """With other names of fields that are called like times: temperatures `t` by their CF standard name."""
+    if "t" not in data.data_vars or data["t"].ndim < 2:
+        return data
+    name = str(data["t"].attrs.get("standard_name", "temperature"))
+    return data.rename({"t": name if name not in data.variables else "t_field"})
 
 
 def _degrees(data: Any) -> Any:
@@ -122,6 +138,28 @@ def _of_wrf(path: Path, data: Any) -> Any:
         warnings.warn(f"{path}: {', '.join(told)} are given between the points of the other fields (staggered) and are "
                       "left out", stacklevel=2)
     return data.drop_vars(["Times", *between])
+
+
+def _of_mesh(path: Path, data: Any) -> Any:
+    """The fields of a UGRID mesh at its faces, nodes or edges, whichever has most, with the coordinates of these.
+
+    Topology and connectivity are left out; so are fields at other places, with a warning.
+    """
+    for mesh in [name for name, one in data.data_vars.items() if one.attrs.get("cf_role") == "mesh_topology"]:
+        words = {key: str(value).split() for key, value in data[mesh].attrs.items()}
+        fields = {name: one.attrs.get("location") for name, one in data.data_vars.items()
+                  if one.attrs.get("mesh") == mesh}
+        count = list(fields.values()).count
+        where = max(("face", "node", "edge"), key=count)
+        others = [str(name) for name, location in fields.items() if location != where]
+        if others:
+            warnings.warn(f"{path}: {', '.join(others)} are not given at the {where}s of the mesh, as other fields "
+                          "are, and are left out", stacklevel=2)
+        own = [name for name in words.get(f"{where}_coordinates", []) if name in data.variables]
+        parts = {name for key, names in words.items() if key.endswith(("_coordinates", "_connectivity"))
+                 for name in names if name in data.variables}
+        data = data.drop_vars([mesh, *others, *(parts - set(own))]).set_coords(own)
+    return data
 
 
 def _true_places(data: Any) -> Any:
@@ -284,6 +322,9 @@ class NetcdfWriter(TableWriter):
                 variable.attrs.update({key: value for key, value in known.items() if key != "calendar" or not is_date})
             if grid is not None and not kept and auxiliary:
                 variable.attrs["coordinates"] = auxiliary
+            if name == FLAG:
+                variable.attrs.update({"flag_values": np.array([0, 1], np.int8), "flag_meanings": FLAG_MEANINGS,
+                                       "long_name": "whether training saw no such place or time"})
             if is_date:
                 variable.attrs["units"] = self._calendar
             elif name in units and whole.dtype != object:
@@ -303,3 +344,28 @@ class NetcdfWriter(TableWriter):
                 for slab, first, last in hyperslabs(self._grid.shape, self._rows, self._rows + count):
                     shape = tuple(part.stop - part.start for part in slab)
                     self._file.variables[name][slab] = values[first:last].reshape(shape)
+
+
+class ZarrWriter(NetcdfWriter):
+    """What NetcdfWriter writes, as a folder in Zarr's format; written aside, then renamed. Folders are not replaced.
+
+    Raises UserError where the package zarr is not installed.
+    """
+
+    def __init__(self, path: Path, description: Description | None, overwrite: bool) -> None:
+        require_package("zarr", path)
+        super().__init__(path, description, overwrite)
+
+    def _complete(self) -> None:
+        import xarray
+
+        self._finish()
+        aside = self._target.partial.with_suffix(".folder")
+        try:
+            with self._target.guard(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of text in Zarr 3, which zarr calls a draft
+                with xarray.open_dataset(self._target.partial, engine="h5netcdf", decode_times=False) as data:
+                    data.to_zarr(aside, mode="w")
+                os.rename(aside, self.path)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)

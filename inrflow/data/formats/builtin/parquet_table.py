@@ -1,15 +1,16 @@
-"""Parquet: a table in columns, read by pyarrow (the extra `parquet`) in batches of rows."""
+"""Parquet: a table in columns, read and written by pyarrow (the extra `parquet`) in batches of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from inrflow.data.formats.columns import Columns
-from inrflow.data.formats.registry import register_format
+from inrflow.data.description import Description
+from inrflow.data.formats.columns import Columns, Grid
+from inrflow.data.formats.registry import TableWriter, register_format, units_of_columns
 from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
@@ -21,7 +22,9 @@ class ParquetFormat(TableFormat):
 
     name = "Parquet"
     about = "Parquet"
+    suffixes = (".parquet",)
     binary = True
+    dates = "moments"
 
     def sniff(self, path: Path, start: bytes) -> bool:
         return start.startswith(b"PAR1")
@@ -29,20 +32,31 @@ class ParquetFormat(TableFormat):
     def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
         return ParquetColumns(path)
 
+    def open_writer(self, path: Path, description: Description | None, overwrite: bool) -> TableWriter:
+        _pyarrow(path)
+        return ParquetWriter(path, description, overwrite)
+
+
+def _pyarrow(path: Path) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+        import pyarrow.types  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{path} is Parquet, which pyarrow reads and writes; install it with `pip install "
+                        "inrflow[parquet]`") from error
+    return pyarrow
+
 
 class ParquetColumns(Columns):
     """Columns of numbers, dates (in UTC) and text; nested ones and pandas' row numbers are left out."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            import pyarrow.parquet as parquet
-            import pyarrow.types as types
-        except ImportError as error:
-            raise UserError(f"{path} is Parquet, which pyarrow reads; install it with `pip install inrflow[parquet]`") \
-                from error
+        pyarrow = _pyarrow(path)
         with damage_as_user_error(path):
-            self._file = parquet.ParquetFile(path)
-            self.names = tuple(field.name for field in self._file.schema_arrow if not types.is_nested(field.type)
+            self._file = pyarrow.parquet.ParquetFile(path)
+            self.names = tuple(field.name for field in self._file.schema_arrow
+                               if not pyarrow.types.is_nested(field.type)
                                and not field.name.startswith("__index_level_"))  # row numbers of pandas
         self._path = path
 
@@ -53,6 +67,24 @@ class ParquetColumns(Columns):
 
     def close(self) -> None:
         self._file.close()
+
+
+class ParquetWriter(TableWriter):
+    """Columns of their own types, dates as such to the microsecond, units as metadata of columns."""
+
+    def _encoded(self, values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values)
+        return values.astype("datetime64[us]") if values.dtype.kind == "M" else super()._encoded(values)
+
+    def _start(self, columns: Mapping[str, np.ndarray], grid: Grid | None) -> None:
+        arrow, units = _pyarrow(self.path), units_of_columns(self.description)
+        self._schema = arrow.schema([arrow.field(
+            name, arrow.string() if values.dtype == object else arrow.from_numpy_dtype(values.dtype),
+            metadata={"units": units[name]} if name in units else None) for name, values in columns.items()])
+        self._file = arrow.parquet.ParquetWriter(self._target.partial, self._schema)
+
+    def _add(self, columns: Mapping[str, np.ndarray]) -> None:
+        self._file.write_table(_pyarrow(self.path).table(dict(columns), schema=self._schema))
 
 
 def _values(column: Any) -> np.ndarray:

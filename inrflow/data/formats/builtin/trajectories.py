@@ -44,10 +44,11 @@ class TrajectoryFormat(Format):
     def points(self, path: Path, description: Description, rows: int) -> Iterator[PointTable]:
         with _open_matching(path, description, check=False) as file:
             order = [file.description.coordinates.index(name) for name in description.coordinates]
+            held = _held_channels(file, description)
             if file.layout == "scattered":
                 for start in range(0, file.rows, rows):
-                    number, t, x, _ = file.read_rows(start, start + rows)
-                    yield _point_table(number, t, x[:, order], description)
+                    number, t, x, u = file.read_rows(start, start + rows)
+                    yield _point_table(number, t, x[:, order], description, u, held)
                 return
             times = file.times()
             for index in range(file.trajectories):
@@ -57,7 +58,8 @@ class TrajectoryFormat(Format):
                         frames = file.read(index, chosen, points)
                         x = np.broadcast_to(frames.x, (len(chosen), len(points), len(order)))[..., order]
                         t = np.repeat(frames.t, len(points))
-                        yield _point_table(np.full(len(t), index), t, x.reshape(len(t), -1), description)
+                        yield _point_table(np.full(len(t), index), t, x.reshape(len(t), -1), description,
+                                           frames.u.reshape(len(t), -1), held)
 
     def observations(self, path: Path, description: Description) -> dict[int, Observations]:
         observations: dict[int, Observations] = {}
@@ -120,9 +122,19 @@ def _open_matching(path: Path, description: Description, check: bool) -> Traject
     return file
 
 
-def _point_table(trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, description: Description) -> PointTable:
-    columns = {"trajectory": trajectory, "t": t}
-    return PointTable(trajectory, t, x, columns | dict(zip(description.coordinates, x.T, strict=True)))
+def _held_channels(file: TrajectoryFile, description: Description) -> dict[str, int]:
+    """Places of the channels in a file; none where it has no values, since it holds points that are asked."""
+    stored = file.description.channels
+    if not any(np.isfinite(block).any() for block in file.value_blocks()):
+        return {}
+    return {name: stored.index(name) for name in description.channels if name in stored}
+
+
+def _point_table(trajectory: np.ndarray, t: np.ndarray, x: np.ndarray, description: Description, u: np.ndarray,
+                 held: dict[str, int]) -> PointTable:
+    """Rows of points x (R, d) with the values u (R, C) of the channels that are `held`."""
+    columns = {"trajectory": trajectory, "t": t, **dict(zip(description.coordinates, x.T, strict=True))}
+    return PointTable(trajectory, t, x, columns | {name: u[:, place] for name, place in held.items()})
 
 
 def _cuts(count: int, size: int) -> list[np.ndarray]:

@@ -1,0 +1,524 @@
+"""Every format: a file that its own library wrote from the published layout goes in, and comes back without loss.
+
+In each case `make` writes the source and tells what is in it; the source is converted by one command, its rows are
+written as an answer with a new column, and the answer is read by the library of its own format.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+import meshio
+import netCDF4
+import numpy as np
+import pandas
+import pyarrow.parquet
+import pytest
+import torch
+import xarray
+from foam_cases import centres, listed, mesh, write
+from scipy.io import savemat
+
+from inrflow.data.formats.calendar import parse_units
+from inrflow.data.formats.columns import find_column
+from inrflow.data.formats.elsewhere import Elsewhere
+from inrflow.data.formats.registry import FORMATS, format_of
+from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
+from inrflow.data.formats.tables import read_points, write_points
+from inrflow.data.formats.trajectory_file import TrajectoryFile
+
+RANDOM = np.random.default_rng(0)
+MOMENTS = np.datetime64("2020-02-28T23:59:59.999998", "us") + np.array([0, 1, 3600_000_001, 90_000_000_003])
+SECONDS = (MOMENTS - MOMENTS[0]).astype(np.int64) / 1e6
+UNITS = "seconds since 2020-02-28 23:59:59.999998"
+T, X, Y = np.array([0.0, 0.1, 0.25, 1.0]), np.linspace(0, 1, 5), np.linspace(-1, 2, 3)
+LON, LAT = np.array([5.1, 6.2, 7.3, 8.4]), np.array([48.2, 47.1, 46.3])
+GRID = np.stack(np.meshgrid(X, Y, indexing="ij"), -1).reshape(-1, 2)
+ON_SPHERE = lonlat_to_xyz(*np.meshgrid(LON, LAT)).reshape(-1, 3)
+NODES = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0.4, 0.6, 0]], float)
+TRIANGLES = np.array([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]])
+
+
+@dataclass
+class Known:
+    """What a source holds: times (T,), points (N, d), values (S, T, N, C), and what else is to be kept."""
+
+    t: Any
+    x: Any
+    u: Any
+    channels: tuple[str, ...]
+    units: tuple[str, ...] | None = None
+    moments: Any = None
+    dims: tuple[str, ...] | None = None
+    attributes: dict[str, str] = field(default_factory=dict)  # of the first channel
+    options: tuple[str, ...] = ()
+
+
+def values(*shape):
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+def gaps(array):
+    """With a missing value, and a place that is missing at one time."""
+    array.reshape(len(array), -1)[1, 2] = np.nan
+    array.reshape(len(array), -1)[0, 0] = np.nan
+    return array
+
+
+# ---- grids of weather and climate models ----
+
+NAMES = {"units": "K", "long_name": "temperature at 2 m", "standard_name": "air_temperature"}
+
+
+def netcdf(path, kind="NETCDF4"):
+    u = gaps(values(4, 3, 4))
+    with netCDF4.Dataset(path, "w", format=kind) as data:
+        data.title = "a run"
+        for name, line, units in (("time", SECONDS, UNITS), ("lat", LAT, "degrees_north"),
+                                  ("lon", LON, "degrees_east")):
+            data.createDimension(name, len(line))
+            one = data.createVariable(name, "f8", (name,))
+            one[:], one.units = line, units
+        one = data.createVariable("t2m", "f4", ("time", "lat", "lon"), fill_value=np.float32(1e20))
+        one.setncatts(NAMES)
+        one[:] = np.ma.masked_invalid(u)
+    return Known(SECONDS, ON_SPHERE, u.reshape(1, 4, -1, 1), ("t2m",), ("K",), MOMENTS, ("time", "lat", "lon"), NAMES)
+
+
+def netcdf_3(path):
+    return netcdf(path, "NETCDF3_64BIT_OFFSET")
+
+
+def zarr(path):
+    u = gaps(values(4, 3, 4))
+    data = xarray.Dataset({"t2m": (("time", "lat", "lon"), u, NAMES)}, {
+        "time": MOMENTS.astype("M8[ns]"), "lat": ("lat", LAT, {"units": "degrees_north"}),
+        "lon": ("lon", LON, {"units": "degrees_east"})})
+    data.to_zarr(path, encoding={"time": {"units": UNITS, "dtype": "f8"}})
+    return Known(SECONDS, ON_SPHERE, u.reshape(1, 4, -1, 1), ("t2m",), ("K",), MOMENTS, ("time", "lat", "lon"), NAMES)
+
+
+def icon(path):
+    u, (lon, lat) = gaps(values(4, 12)), np.meshgrid(LON, LAT)
+    with netCDF4.Dataset(path, "w") as data:
+        data.createDimension("time", None)
+        data.createDimension("ncells", 12)
+        for name, line, units in (("clon", lon, "radian"), ("clat", lat, "radian")):
+            one = data.createVariable(name, "f8", ("ncells",))
+            one[:], one.units = np.radians(line.ravel()), units
+            one.standard_name = "longitude" if name == "clon" else "latitude"
+        one = data.createVariable("time", "f8", ("time",))
+        one[:], one.units, one.calendar = SECONDS, UNITS, "proleptic_gregorian"
+        one = data.createVariable("tas", "f4", ("time", "ncells"), fill_value=np.float32(-9e33))
+        one.setncatts(NAMES | {"CDI_grid_type": "unstructured", "coordinates": "clat clon"})
+        one[:] = np.ma.masked_invalid(u)
+    return Known(SECONDS, ON_SPHERE, u.reshape(1, 4, -1, 1), ("tas",), ("K",), MOMENTS, ("time", "ncells"), NAMES)
+
+
+def ugrid(path):
+    u, (lon, lat) = gaps(values(4, 12)), np.meshgrid(LON, LAT)
+    with netCDF4.Dataset(path, "w") as data:
+        for name, size in (("time", 4), ("face", 12), ("node", 20), ("four", 4)):
+            data.createDimension(name, size)
+        data.createVariable("mesh2d", "i4", ()).setncatts({
+            "cf_role": "mesh_topology", "topology_dimension": 2, "node_coordinates": "node_x node_y",
+            "face_coordinates": "face_x face_y", "face_node_connectivity": "face_nodes"})
+        data.createVariable("face_nodes", "i4", ("face", "four"))[:] = 0
+        for place, xs, ys in (("node", RANDOM.uniform(0, 9, 20), RANDOM.uniform(0, 9, 20)), ("face", lon, lat)):
+            for axis, line in (("x", xs), ("y", ys)):
+                one = data.createVariable(f"{place}_{axis}", "f8", (place,))
+                one[:] = line.ravel()
+                one.units = "degrees_east" if axis == "x" else "degrees_north"
+        one = data.createVariable("time", "f8", ("time",))
+        one[:], one.units = SECONDS, UNITS
+        one = data.createVariable("t2m", "f4", ("time", "face"), fill_value=np.float32(1e20))
+        one.setncatts(NAMES | {"mesh": "mesh2d", "location": "face"})
+        one[:] = np.ma.masked_invalid(u)
+    return Known(SECONDS, ON_SPHERE, u.reshape(1, 4, -1, 1), ("t2m",), ("K",), MOMENTS, ("time", "face"), NAMES)
+
+
+def wrf(path):
+    u, (lon, lat) = values(4, 3, 4), np.meshgrid(LON.astype("f4"), LAT.astype("f4"))
+    grid = ("Time", "south_north", "west_east")
+    stamps = [f"2020-02-2{6 + day}_12:00:00" for day in range(4)]
+    with netCDF4.Dataset(path, "w") as data:
+        for name, size in zip((*grid, "DateStrLen"), (None, 3, 4, 19), strict=True):
+            data.createDimension(name, size)
+        data.createVariable("Times", "S1", ("Time", "DateStrLen"))[:] = np.array([list(one) for one in stamps], "S1")
+        for name, place, units in (("XLAT", lat, "degree_north"), ("XLONG", lon, "degree_east")):
+            one = data.createVariable(name, "f4", grid)
+            one[:], one.units = np.broadcast_to(place, (4, 3, 4)), units
+        one = data.createVariable("T2", "f4", grid)
+        one[:], one.units, one.coordinates = u, "K", "XLONG XLAT"
+    moments = np.array([one.replace("_", "T") for one in stamps], "M8[us]")
+    return Known(None, lonlat_to_xyz(lon, lat).reshape(-1, 3), u.reshape(1, 4, -1, 1), ("T2",), ("K",), moments, grid)
+
+
+def grib(path):
+    eccodes = pytest.importorskip("eccodes")
+    pytest.importorskip("cfgrib")
+    u = values(4, 3 * 4)
+    lon, lat = np.arange(4) * 90.0, np.array([30.0, 0.0, -30.0])
+    with path.open("wb") as file:
+        for step, one in enumerate(u):
+            message = eccodes.codes_grib_new_from_samples("regular_ll_pl_grib2")
+            for key, value in {"Ni": 4, "Nj": 3, "latitudeOfFirstGridPointInDegrees": 30.0, "shortName": "t",
+                               "latitudeOfLastGridPointInDegrees": -30.0, "longitudeOfFirstGridPointInDegrees": 0.0,
+                               "longitudeOfLastGridPointInDegrees": 270.0, "iDirectionIncrementInDegrees": 90.0,
+                               "jDirectionIncrementInDegrees": 30.0, "dataDate": 20200101, "dataTime": 600 * step,
+                               "packingType": "grid_ieee"}.items():
+                eccodes.codes_set(message, key, value)
+            eccodes.codes_set_values(message, one.astype(float))
+            eccodes.codes_write(message, file)
+            eccodes.codes_release(message)
+    moments = np.datetime64("2020-01-01", "us") + np.arange(4) * np.timedelta64(6, "h")
+    return Known(None, lonlat_to_xyz(*np.meshgrid(lon, lat)).reshape(-1, 3), u.reshape(1, 4, -1, 1),
+                 ("air_temperature",), ("K",), moments, ("time", "latitude", "longitude"))
+
+
+# ---- meshes ----
+
+def meshed(u):
+    return {"p": u[:, 0], "U": np.column_stack([u[:, 1:], 0 * u[:, 0]])}
+
+
+ON_MESH = ("p", "U_x", "U_y")
+
+
+def pvd(path):
+    u = values(4, 5, 3)
+    entries = []
+    for step, t in enumerate(T):
+        meshio.vtu.write(str(path.with_name(f"s{step}.vtu")), meshio.Mesh(NODES, [("triangle", TRIANGLES)],
+                                                                          meshed(u[step])))
+        entries.append(f'<DataSet timestep="{t}" part="0" file="s{step}.vtu"/>')
+    path.write_text(f'<VTKFile type="Collection"><Collection>{"".join(entries)}</Collection></VTKFile>')
+    return Known(T, NODES[:, :2], u[None], ON_MESH)
+
+
+def vtu(path):
+    u = values(1, 5, 3)
+    meshio.vtu.write(str(path), meshio.Mesh(NODES, [("triangle", TRIANGLES)], meshed(u[0])))
+    time = '<DataArray type="Float64" Name="TimeValue" NumberOfTuples="1" format="ascii">0.25</DataArray>'  # ParaView's
+    path.write_bytes(path.read_bytes().replace(b"<UnstructuredGrid>", b"<UnstructuredGrid><FieldData>" + time.encode()
+                                               + b"</FieldData>"))
+    return Known(np.array([0.25]), NODES[:, :2], u[None], ON_MESH)
+
+
+def xdmf(path):
+    u = values(4, 5, 3)
+    with meshio.xdmf.TimeSeriesWriter(path.name) as writer:
+        writer.write_points_cells(NODES, [("triangle", TRIANGLES)])
+        for t, one in zip(T, u, strict=True):
+            writer.write_data(t, point_data=meshed(one))
+    return Known(T, NODES[:, :2], u[None], ON_MESH)
+
+
+def tecplot(path):
+    u = values(1, 5, 3)
+    meshio.tecplot.write(str(path), meshio.Mesh(NODES, [("triangle", TRIANGLES)], {
+        name: u[0, :, c].astype(float) for c, name in enumerate(("p", "T", "k"))}))
+    return Known(np.zeros(1), NODES[:, :2], u[None], ("p", "T", "k"))
+
+
+def openfoam(path):
+    u = values(4, 6, 3)
+    mesh(path, 3, 2)
+    for t, one in zip(T, u, strict=True):
+        rows = [f"({a!r} {b!r} 0)" for a, b in one[:, 1:].tolist()]
+        write(path / f"{t:g}" / "U", "volVectorField", f"internalField nonuniform List<vector> \n{listed(rows)};\n")
+        write(path / f"{t:g}" / "p", "volScalarField", "internalField nonuniform List<scalar> \n"
+              f"{listed([repr(value) for value in one[:, 0].tolist()])};\n")
+    return Known(T, centres(3, 2), u[None], ON_MESH, options=("channels=[p,U_x,U_y]",))
+
+
+# ---- arrays and published sets ----
+
+def arrays():
+    u = gaps(values(2, 4, 5, 3))
+    return {"t": T, "x": X, "y": Y, "vorticity": u}, Known(T, GRID, u.reshape(2, 4, -1, 1), ("vorticity",))
+
+
+def npz(path):
+    held, known = arrays()
+    np.savez(path, **held)
+    return known
+
+
+def npy(path):
+    held, known = arrays()
+    np.save(path, held["vorticity"])
+    known.t, known.channels = np.arange(4.0), ("u",)
+    known.x = np.stack(np.meshgrid(np.arange(5) / 5, np.arange(3) / 3, indexing="ij"), -1).reshape(-1, 2)
+    known.options = ("coordinates=[x,y]",)
+    return known
+
+
+def matlab_5(path):
+    held, known = arrays()
+    savemat(path, held)
+    return known
+
+
+def matlab_73(path):
+    held, known = arrays()
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, value in held.items():
+            file.create_dataset(name, data=np.atleast_2d(value).T).attrs["MATLAB_class"] = np.bytes_("double")
+    with path.open("r+b") as raw:
+        raw.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+    return known
+
+
+def torch_pt(path):
+    held, known = arrays()
+    torch.save({name: torch.tensor(value) for name, value in held.items()}, path)
+    return known
+
+
+def neuraloperator(path):
+    u = values(3, 2, 4, 5)
+    torch.save({"x": torch.tensor(u[:, 0]), "y": torch.tensor(u[:, 1])}, path)
+    x = np.stack(np.meshgrid(np.arange(4) / 4, np.arange(5) / 5, indexing="ij"), -1).reshape(-1, 2)
+    return Known(np.array([0.0, 1.0]), x, u.reshape(3, 2, -1, 1), ("u",))
+
+
+def pdebench_tensor(path):
+    u = values(2, 4, 5)
+    with h5py.File(path, "w") as file:
+        file["tensor"], file["x-coordinate"], file["t-coordinate"] = u, X, np.append(T, 2.0)
+    return Known(T, X[:, None], u[..., None], ("u",))
+
+
+def pdebench_fields(path):
+    u = values(2, 4, 5, 3, 2)
+    with h5py.File(path, "w") as file:
+        file["Vx"], file["density"] = u[..., 0], u[..., 1]
+        file["x-coordinate"], file["y-coordinate"], file["t-coordinate"] = X, Y, T
+    return Known(T, GRID, u.reshape(2, 4, -1, 2), ("Vx", "density"), options=("channels=[Vx,density]",))
+
+
+def pdebench_groups(path):
+    u = values(2, 4, 5, 3, 2)
+    with h5py.File(path, "w") as file:
+        for index in range(2):
+            group = file.create_group(f"{index:04d}")
+            group["data"], group["grid/x"], group["grid/y"], group["grid/t"] = u[index], X, Y, T
+    return Known(T, GRID, u.reshape(2, 4, -1, 2), ("h", "v"), options=("channels=[h,v]",))
+
+
+def the_well(path):
+    u = values(2, 4, 5, 3, 3)
+    with h5py.File(path, "w") as file:
+        file.attrs.update(grid_type="cartesian", n_trajectories=2, dataset_name="toy")
+        sizes = file.create_group("dimensions")
+        sizes.attrs["spatial_dims"] = ["x", "y"]
+        sizes["x"], sizes["y"], sizes["time"] = X, Y, T
+        file["t0_fields/height"], file["t1_fields/velocity"] = u[..., 0], u[..., 1:]
+        for name in ("t0_fields/height", "t1_fields/velocity"):
+            file[name].attrs.update(time_varying=True, sample_varying=True)
+        file.create_group("scalars")
+        file.create_group("boundary_conditions")
+    return Known(T, GRID, u.reshape(2, 4, -1, 3), ("height", "velocity_x", "velocity_y"))
+
+
+# ---- tables ----
+
+def table():
+    u = gaps(values(4, 5, 1))
+    places = np.round(RANDOM.uniform(0, 9, (5, 2)), 3)
+    frame = pandas.DataFrame({
+        "time": np.repeat(MOMENTS, 5), "x": np.tile(places[:, 0], 4), "y": np.tile(places[:, 1], 4), "pm10": u.ravel(),
+        "station": np.tile([f"Süd, {k}" for k in range(5)], 4)})
+    return frame, Known(None, places, u[None], ("pm10",), moments=MOMENTS)
+
+
+def text(path):
+    frame, known = table()
+    frame.to_csv(path, index=False, sep="\t" if ".tsv" in path.name else ",")
+    return known
+
+
+def parquet(path):
+    frame, known = table()
+    frame.to_parquet(path)
+    return known
+
+
+def flat(path):
+    frame, known = table()
+    with h5py.File(path, "w") as file:
+        for name in ("x", "y", "pm10"):
+            file[name] = frame[name].to_numpy()
+        file["t"] = np.repeat(SECONDS, 5)
+    known.t, known.moments = SECONDS, None
+    return known
+
+
+def schema(path):
+    u = gaps(values(4, 15, 1))
+    with h5py.File(path, "w") as file:
+        file.attrs.update(format="inrflow-trajectories", version=1, name="own", time_units="s")
+        for key, words in (("channels", ["u"]), ("coordinates", ["x", "y"]), ("units", ["m"])):
+            file.attrs.create(key, np.array(words, object), dtype=h5py.string_dtype())
+        file["t"], file["x"], file["u"] = T, GRID, u[None]
+    return Known(T, GRID, u[None], ("u",), ("m",))
+
+
+CASES = [
+    (netcdf, "era.nc", "answer.nc"), (netcdf, "era.nc", "answer.zarr"), (netcdf_3, "old.nc", "answer.nc"),
+    (zarr, "era.zarr", "answer.zarr"), (zarr, "era.zarr", "answer.nc"), (icon, "icon.nc", "answer.nc"),
+    (ugrid, "ugrid.nc", "answer.nc"), (wrf, "wrfout_d01", "answer.nc"), (grib, "era.grib2", "answer.nc"),
+    (pvd, "flow.pvd", "answer.pvd"), (vtu, "flow.vtu", "answer.pvd"), (xdmf, "flow.xdmf", "answer.pvd"),
+    (tecplot, "flow.dat", "answer.pvd"), (openfoam, "cavity", "answer.pvd"), (npz, "set.npz", "answer.h5"),
+    (npy, "set.npy", "answer.h5"), (matlab_5, "set.mat", "answer.h5"), (matlab_73, "set73.mat", "answer.h5"),
+    (torch_pt, "set.pt", "answer.h5"), (neuraloperator, "pairs.pt", "answer.h5"),
+    (pdebench_tensor, "burgers.hdf5", "answer.h5"), (pdebench_fields, "cfd.hdf5", "answer.h5"),
+    (pdebench_groups, "swe.h5", "answer.h5"), (the_well, "well.hdf5", "answer.nc"), (text, "air.csv", "answer.csv"),
+    (text, "air.tsv", "answer.tsv"), (text, "air.csv.gz", "answer.csv.gz"), (parquet, "air.parquet", "answer.parquet"),
+    (parquet, "air.parquet", "answer.csv"), (text, "air.csv", "answer.parquet"), (flat, "air.h5", "answer.h5"),
+    (schema, "own.h5", "answer.h5"),
+]
+
+
+def seconds(known):
+    """Times since the first."""
+    if known.moments is None:
+        return known.t - known.t[0]
+    return (known.moments - known.moments[0]).astype(np.int64) / 1e6
+
+
+def units_of(about):
+    calendar = parse_units(about.time_units)
+    return 1.0 if calendar is None else calendar[0]
+
+
+def measured(x, u):
+    """Rows of frame, place and values where there is one, in their order."""
+    frame = np.broadcast_to(np.arange(len(u))[:, None], u.shape[:2])
+    rows = np.concatenate([frame[..., None], np.broadcast_to(x, (*u.shape[:2], x.shape[-1])), u], -1)
+    rows = rows[np.isfinite(u).any(-1)]
+    return rows[np.lexsort(np.round(rows[:, x.shape[-1]::-1], 6).T)]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("make", "source", "target"), CASES, ids=[f"{one[1]}-{one[2]}" for one in CASES])
+def test_a_file_goes_in_by_one_command_and_comes_back_without_loss(make, source, target, elsewhere, inrflow_command):
+    known = make(elsewhere / source)
+    outcome = inrflow_command("convert", source, "data.h5", *known.options)
+    assert outcome.code == 0, outcome.err
+    with TrajectoryFile(elsewhere / "data.h5") as file:
+        about, frames = file.description, [file.read(number) for number in range(file.trajectories)]
+    assert about.channels == known.channels and about.units == known.units
+    for one, u in zip(frames, known.u, strict=True):
+        np.testing.assert_allclose(one.t - one.t[0], seconds(known) / units_of(about), rtol=0, atol=1e-9)
+        found, expected = (measured(place, held) for place, held in ((one.x, one.u), (known.x, u)))
+        np.testing.assert_allclose(found[:, :-u.shape[-1]], expected[:, :-u.shape[-1]], rtol=0, atol=1e-7)
+        np.testing.assert_array_equal(found[:, -u.shape[-1]:], expected[:, -u.shape[-1]:])
+
+    read = dict(option.split("=") for option in known.options)
+    rows = read_points(elsewhere / source, about, {key: value.strip("[]").split(",") for key, value in read.items()})
+    write_points(elsewhere / target, rows, {"predicted": np.arange(len(rows), dtype=np.float32)}, about)
+    READERS[target.partition(".")[2]](elsewhere / target, elsewhere / source, known, rows)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_format_is_tried_two_ways(elsewhere):
+    tried = set()
+    for make, source, _ in CASES:
+        if make is not grib and not (elsewhere / source).exists():
+            make(elsewhere / source)
+            tried.add(format_of(elsewhere / source).name)
+    assert {known.name for known in FORMATS if not isinstance(known, Elsewhere)} <= tried | {"GRIB"}
+
+
+# ---- answers, read by the libraries of their formats ----
+
+def sorted_rows(number, t, x, *columns):
+    """Columns in the order of trajectory, time and place."""
+    order = np.lexsort([*np.round(np.asarray(x, float), 6).T, np.asarray(t), np.asarray(number)])
+    return [np.asarray(one)[order] for one in columns]
+
+
+def check_rows(held, known, number, t, x):
+    """Columns of an answer by their names against all that is known of trajectories `number` at times and places."""
+    expected = known.u.reshape(-1, known.u.shape[-1])
+    times = np.repeat(known.t if known.moments is None else known.moments.astype(np.int64), known.u.shape[2])
+    times, places = np.tile(times, len(known.u)), np.tile(known.x, (len(known.u) * known.u.shape[1], 1))
+    numbers = np.repeat(np.arange(len(known.u)), known.u.shape[1] * known.u.shape[2])
+    seen = np.isfinite(known.u).any((0, 1, 3))
+    kept = np.tile(seen, len(known.u) * known.u.shape[1]) if len(t) < len(times) else slice(None)
+    (when,) = sorted_rows(numbers[kept], times[kept], places[kept], times[kept])
+    (found,) = sorted_rows(number, t, x, t)
+    np.testing.assert_allclose(found, when, rtol=0, atol=1e-9 if known.moments is None else 0)
+    for c, name in enumerate(known.channels):
+        (one,) = sorted_rows(numbers[kept], times[kept], places[kept], expected[kept, c])
+        (own,) = sorted_rows(number, t, x, held[name])
+        np.testing.assert_array_equal(own.astype(np.float32), one)
+
+
+def check_labelled(path, source, known, rows):
+    opened = (lambda one: xarray.open_zarr(one)) if path.suffix == ".zarr" else xarray.open_dataset
+    with opened(path) as answer:
+        if known.dims is None:  # a table of rows, or the project's own arrays
+            held = {name: answer[name].values.ravel() for name in answer.variables}
+            check_rows(held, known, held["trajectory"], held["t"], np.stack([held["x"], held["y"]], -1))
+            return
+        name, attributes = known.channels[0], known.attributes or {"units": known.units[0]}
+        assert answer[name].dims == answer["predicted"].dims == known.dims
+        assert {key: answer[name].attrs[key] for key in attributes} == attributes
+        assert answer.attrs["Conventions"].startswith("CF")
+        np.testing.assert_array_equal(answer[name].values, known.u.reshape(answer[name].shape))
+        time = find_column(map(str, answer.variables), ("time",))
+        if path.suffix == ".nc" and known.moments is not None:
+            np.testing.assert_array_equal(answer[time].values.astype("M8[us]"), known.moments)
+        degrees = xyz_to_lonlat(known.x)
+        for axis, words in enumerate((("lon", "longitude", "clon", "face_x", "XLONG"),
+                                      ("lat", "latitude", "clat", "face_y", "XLAT"))):
+            place = answer[find_column(map(str, answer.variables), words)]
+            spread = np.broadcast_to(np.moveaxis(np.asarray(answer[name].isel({known.dims[0]: 0}) * 0 + place), 0, 0),
+                                     answer[name].shape[1:]).ravel()
+            known_here = np.isfinite(spread)
+            np.testing.assert_allclose(np.cos(np.radians(spread - degrees[:, axis]))[known_here], 1, atol=1e-9)
+
+
+def check_pvd(path, source, known, rows):
+    folder = path.with_name("answer_files")
+    times = [float(part.split('"')[0]) for part in path.read_text().split('timestep="')[1:]]
+    np.testing.assert_array_equal(times, known.t)
+    for step, one in enumerate(sorted(folder.iterdir())):
+        found = meshio.read(one)
+        if source.name != "cavity":
+            np.testing.assert_array_equal(found.cells_dict["triangle"], TRIANGLES)
+        np.testing.assert_array_equal(found.points[:, :2], known.x)
+        for c, name in enumerate(known.channels):
+            np.testing.assert_array_equal(found.point_data[name].astype(np.float32), known.u[0, step, :, c])
+
+
+def check_flat(path, source, known, rows):
+    with h5py.File(path) as file:
+        held = {name: file[name][()] for name in file}
+        if known.units:
+            assert [file[name].attrs["units"] for name in known.channels] == list(known.units)
+    places = np.stack([held[name] for name in ("x", "y")[: known.x.shape[1]]], -1)
+    check_rows(held, known, held.get("trajectory", np.zeros(len(places))), held["t"], places)
+
+
+def check_table(frame, known, moments):
+    moments = pandas.to_datetime(frame["time"], format="ISO8601").to_numpy().astype("M8[us]").astype(np.int64)
+    check_rows(frame, known, np.zeros(len(frame)), moments, frame[["x", "y"]].to_numpy())
+    assert frame["station"].tolist() == [f"Süd, {k}" for k in range(5)] * 4
+    assert frame["predicted"].tolist() == list(range(20))
+
+
+def check_text(path, source, known, rows):
+    check_table(pandas.read_csv(path, sep="\t" if ".tsv" in path.name else ","), known, False)
+
+
+def check_parquet(path, source, known, rows):
+    stored = pyarrow.parquet.read_table(path)
+    check_table(stored.to_pandas(), known, True)
+
+
+READERS = {"nc": check_labelled, "zarr": check_labelled, "pvd": check_pvd, "h5": check_flat, "csv": check_text,
+           "tsv": check_text, "csv.gz": check_text, "parquet": check_parquet}
