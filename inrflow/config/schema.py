@@ -102,7 +102,8 @@ class QueryConfig:
     stations: str | None = setting(None, _STATIONS)
     points: str | None = setting(None, "File with t and the coordinates.",
                                  required="FILE is missing; give a file with t and the coordinates")
-    to: str | None = setting(None, "The answer: .csv, .h5 or .nc. null: the name of points, in the folder output.")
+    to: str | None = setting(None, "The answer: .csv, .parquet, .h5, .nc, .zarr ... null: the name of points, in the "
+                             "folder output.")
     std: bool = setting(False, "Add the standard deviation of each channel.")
     derivatives: bool = setting(False, "Add the derivatives of each channel by the coordinates and time.")
     overwrite: bool = setting(False, "Replace the file `to` if it exists.")
@@ -129,7 +130,8 @@ class ForecastConfig:
     points: str | None = setting(None, "File whose places are asked for. null: all that were observed.")
     observed: bool = setting(False, "Add the observed rows, and of these <channel>_z_score: by how many standard "
                              "deviations a value differs from what all observations let expect.")
-    to: str | None = setting(None, "The answer: .csv, .h5 or .nc. null: forecast.csv in the folder output.")
+    to: str | None = setting(None, "The answer: .csv, .parquet, .h5, .nc, .zarr ... null: forecast.csv in the folder "
+                             "output.")
     physics: str | None = setting(None, _PHYSICS)
     overwrite: bool = setting(False, "Replace the file `to` if it exists.")
     device: str = setting("auto", _DEVICE)

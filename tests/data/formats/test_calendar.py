@@ -3,9 +3,18 @@
 import numpy as np
 import pytest
 
-from inrflow.data.formats.calendar import dates_to_numbers, moments_to_numbers, number_to_date, parse_units
+from inrflow.data.description import Description
+from inrflow.data.formats.calendar import (
+    dates_to_numbers,
+    moments_to_numbers,
+    moments_to_texts,
+    number_to_date,
+    numbers_to_texts,
+    parse_units,
+)
 from inrflow.data.formats.sphere import lonlat_to_xyz, xyz_to_lonlat
 from inrflow.errors import UserError
+from inrflow.model.extent import Extent
 
 
 @pytest.mark.parametrize("units, date, number", [
@@ -43,3 +52,30 @@ def test_longitude_and_latitude_are_unit_vectors():
     random = np.random.default_rng(0)
     degrees = np.stack([random.uniform(0, 360, 100), random.uniform(-89, 89, 100)], -1)
     np.testing.assert_allclose(xyz_to_lonlat(lonlat_to_xyz(degrees[:, 0], degrees[:, 1])), degrees, atol=1e-9)
+
+
+@pytest.mark.parametrize(("moments", "coarsest", "texts"), [
+    (["2024-01-31T12:00", "NaT"], "m", ["2024-01-31T12:00", ""]),
+    (["2024-01-31T12:00", "2024-01-31T12:30"], "s", ["2024-01-31T12:00:00", "2024-01-31T12:30:00"]),
+    (["1969-12-31T23:59:59.9", "2024-01-31"], "m", ["1969-12-31T23:59:59.900", "2024-01-31T00:00:00.000"]),
+    (["2024-01-31T12:00:00.000001"], "m", ["2024-01-31T12:00:00.000001"]),
+])
+def test_dates_have_as_many_digits_as_they_need(moments, coarsest, texts):
+    assert moments_to_texts(np.array(moments, "datetime64[us]"), coarsest).tolist() == texts
+
+
+def test_numbers_become_dates_without_their_rounding():
+    days = 63000 + 1 / 3 + np.arange(6) / 72  # of which the microseconds are off by one, for float64
+    assert numbers_to_texts(days, "days since 1850-01-01").tolist() == [
+        f"2022-06-28T{clock}" for clock in ("08:00", "08:20", "08:40", "09:00", "09:20", "09:40")]
+    assert numbers_to_texts(np.array([1e-6]), "seconds since 2000-01-01").tolist() == ["2000-01-01T00:00:00.000001"]
+
+
+def test_spans_of_time_have_no_epoch():
+    about = Description("air", ("u",), ("x",), time_units="hours since 1970-01-01")
+    assert about.duration_units == "hours" and Description("air", ("u",), ("x",)).duration_units == ""
+    extent = Extent(about, np.array([[0.0], [1.0]]), 99.0, 200.0)
+    with pytest.warns(UserWarning, match=r"more than 99 hours after it, the time"):
+        extent.warn_beyond(1, 2)
+    with pytest.raises(UserError, match="the horizon, is 99 hours, and a forecast reaches 200 hours"):
+        extent.require_reach(np.array([1e6]), 0.0, 1.0)
