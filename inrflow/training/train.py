@@ -100,7 +100,7 @@ def train(run: Run, recipes: Sequence[Recipe] | None = None) -> Surrogate:
 
     recipes = recipes_named(run.config.recipe) if recipes is None else recipes
     if run.problem.source.time_bins is not None:
-        from inrflow.training.parts.row_splines import with_frames  # finite elements take a second to import
+        from inrflow.training.parts.row_frames import with_frames  # finite elements take a second to import
 
         run = with_frames(run)
     for recipe in sorted(recipes, key=lambda recipe: is_late(recipe, run.problem)):

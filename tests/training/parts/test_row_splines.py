@@ -8,8 +8,8 @@ import pytest
 from inrflow.data.description import Description
 from inrflow.data.formats.writing import write_scattered
 from inrflow.domains import domains_of
+from inrflow.encoding.row_splines import Rows, candidates
 from inrflow.model.surrogate import Surrogate
-from inrflow.training.parts.row_splines import Rows, candidates
 
 SPEED = 0.4
 DESCRIPTION = Description("waves", ("u", "v"), ("x",), period=(1.0,))

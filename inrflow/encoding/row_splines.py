@@ -1,9 +1,8 @@
-"""Frames of rows that each have a time and place of their own: splines in time of codes on a domain's harmonics.
+"""Rows that each have a time and place of their own, as fields: splines in time of codes on a domain's harmonics.
 
 u(t, x) = sum_km w_km phi_k(x) B_m(t) with cubic B-splines B_m, solved for each trajectory by least squares with a
 penalty on second differences in time (Eilers & Marx 1996) and on high harmonics. Numbers of harmonics and splines and
-the penalty are those that miss held-out rows least. Values of such fields at equal times and shared points stand in for
-frames.
+the penalty are those that miss held-out rows least.
 """
 
 from __future__ import annotations
@@ -12,29 +11,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from scipy.interpolate import BSpline
 
-from inrflow.data.completed import CompletedSource
-from inrflow.domains import Domain, Harmonics, Region, domains_of
-from inrflow.dynamics.states import TimeScale
-from inrflow.errors import UserError
+from inrflow.domains import Domain, Harmonics
 from inrflow.numerics.effort import effort
-from inrflow.training.judge import Judge
-from inrflow.training.margins import POOR
-from inrflow.training.problem import Problem
-from inrflow.training.run import Run
 
 _HARMONICS, _SPLINES = (5, 9, 15, 25, 41, 64, 100, 160), (6, 10, 16, 26, 40)  # that are tried
 _PENALTIES = (1e-8, 1e-6, 1e-4, 1e-2)  # of squared weights, per row and spline
 _STEADY = 1e-2  # of the penalty of second differences: that of the weights themselves
 _MOST, _ROWS_A_WEIGHT = 900, 1.2  # weights of a channel; rows for each of them, at least
-_TRIED, _HELD_OUT, _LOOKED_AT = 4, 0.12, 6000  # trajectories, share of their rows, and rows of them that choose
+_HELD_OUT, _LOOKED_AT = 0.12, 6000  # share of the rows of a trajectory, and rows of it that choose
 _WORSE = 1.5  # times the least error: larger numbers are not tried
 _FRAMES, _MARGIN = 2, 0.02  # times the splines; share of the time at both ends
 _PLACES, _FEWEST_PLACES = 16, 32  # times the harmonics, at most; harmonics that they determine at least
-_BLOCK, _POINTS = 4096, 3000  # rows; points that outline a domain, at most
-_SHARE = 0.15  # of the time
+_BLOCK = 4096  # rows
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # times (R,), points (R, d), values (R, C) around 0
 
@@ -111,45 +101,6 @@ class RowSplines:
         return np.linspace(first + margin, last - margin, _FRAMES * self.count)
 
 
-def with_frames(run: Run) -> Run:
-    """The run on frames that splines of its rows give; as it is where these miss too much of held-out rows, and in
-    regions, whose fields are met between points by a trunk of all rows better than by functions through frames."""
-    problem, about, say = run.problem, run.problem.description, run.log.say
-    bins, splines = problem.source.time_bins, None
-    assert bins is not None
-    span = tuple(float(problem.source.times[0, i]) + sign * bins.width / 2 for i, sign in ((0, -1), (-1, 1)))
-    some = [_rows_of(problem, int(i)) for i in problem.train[:: max(1, len(problem.train) // _TRIED)][:_TRIED]]
-    try:
-        with run.budget.part(_SHARE):
-            domains = domains_of(_outlining(np.concatenate([x for _, x, _ in some])), about.period, about.geometry)
-            smooth = [place for place in domains if not isinstance(place, Region)]  # whose harmonics are decoded well
-            for one in candidates(smooth, some, span, run.config.seed):
-                splines = one if splines is None or one.missed < splines.missed else splines
-    except (UserError, ValueError, np.linalg.LinAlgError) as reason:
-        say(f"no splines of rows ({str(reason).splitlines()[0]})")
-        return run
-    if splines is None:
-        say("rows: no splines, for they lie in a region, are too few, or time is over")
-        return run
-    say(f"rows: {splines.count} splines in time on {splines.harmonics.count} harmonics miss {splines.missed:.2e} of "
-        f"the variance of held-out rows{'' if splines.missed < POOR else ': they are not used'}")
-    if not splines.missed < POOR:
-        return run
-    t, x, normal = splines.times, splines.places, problem.source.normalisation
-    fields = (splines.fields(_rows_of(problem, i), t, x) for i in range(len(problem.source)))
-    source = CompletedSource(problem.source, x, [normal.invert(torch.as_tensor(one)).numpy() for one in fields], t)
-    whole = replace(problem, source=source, scale=TimeScale.of(source.times), noise=torch.as_tensor(splines.error))
-    return replace(run.on(whole), judge=Judge(whole))
-
-
-def _outlining(points: np.ndarray) -> np.ndarray:
-    """At most so many of points (R, d), the outermost along each axis among them."""
-    if len(points) <= _POINTS:
-        return points
-    ends = np.concatenate([points.argmin(0), points.argmax(0)])
-    return points[np.union1d(np.random.default_rng(0).choice(len(points), _POINTS, replace=False), ends)]
-
-
 def candidates(
     domains: Sequence[Domain], trajectories: Sequence[Rows], span: tuple[float, ...], seed: int
 ) -> Iterator[RowSplines]:
@@ -193,12 +144,3 @@ def _penalised(splines: RowSplines, halves: Sequence[tuple[Rows, Rows]]) -> RowS
             errors[i] += ((table @ splines.solve(*equations, penalty) - u) ** 2).sum(0)
     best = int(errors.sum(1).argmin())
     return replace(splines, penalty=_PENALTIES[best], error=errors[best] / count)
-
-
-def _rows_of(problem: Problem, trajectory: int) -> Rows:
-    """The rows of a trajectory, of normalised values."""
-    batch = problem.source.batch([trajectory])
-    assert batch.delay is not None
-    seen = batch.u[0].isfinite().all(-1)
-    t = batch.t[0, :, None] + batch.delay[0]
-    return t[seen].numpy(), batch.x[0][seen].double().numpy(), batch.u[0][seen].double().numpy()
