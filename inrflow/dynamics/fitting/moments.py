@@ -18,7 +18,7 @@ from inrflow.dynamics.fitting.linear import Transitions, transitions_of
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.matrix_functions import flow, slow_enough
 
-_CONVERGED = 0.99  # times the error before: further corrections of a fit would gain less
+_CORRECTIONS, _CONVERGED = 8, 0.99  # of a fit, and times the error before: further ones would gain less
 
 
 @dataclass
@@ -108,7 +108,7 @@ def _with_one(pairs: Transitions) -> Transitions:
     return Transitions(start, end, pairs.t, pairs.step)
 
 
-def fit_irregular(transitions: Transitions, ridge: float, corrections: int = 8) -> tuple[Tensor, Tensor]:
+def fit_irregular(transitions: Transitions, ridge: float) -> tuple[Tensor, Tensor]:
     """Matrix A (n, n) and bias b (n,) of ds/dt = A s + b from transitions over unequal steps.
 
     From the trapezoidal rule on, corrected by what the exact affine flow misses; exact where the data are. The ridge is
@@ -117,7 +117,7 @@ def fit_irregular(transitions: Transitions, ridge: float, corrections: int = 8) 
     moments = Moments([_with_one(transitions)])
     generator = best = torch.zeros(1, moments.size + 1, moments.size + 1, dtype=torch.float64)
     least = math.inf
-    for iteration in range(corrections + 1):
+    for iteration in range(_CORRECTIONS + 1):
         if iteration:
             grams, targets, errors = moments.about(generator)
             error = float(errors)

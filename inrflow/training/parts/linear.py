@@ -11,7 +11,6 @@ from torch import Tensor
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.fitting.linear_search import RIDGES, ClosedForm, ClosedFormSearch
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.prior.modes import OutputModes
 from inrflow.training.margins import DETERMINED, UNDETERMINED_ERROR
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
@@ -72,13 +71,9 @@ def linear_search(run: Run, train: CodeData, validation: CodeData | None, floor:
     )
 
 
-def sizes_to_try(run: Run, modes: OutputModes, train: CodeData) -> list[int]:
-    """Code sizes to try: the configured one, or those of the spectrum's tails."""
-    return candidate_sizes(modes.variances, train.transitions, run.config.decoder.code_size)
-
-
 def candidate_sizes(variances: Tensor, transitions: int, fixed: int | None = None) -> list[int]:
-    """Code sizes at which the spectrum's tail falls below some shares, as far as the data determine a field."""
+    """Code sizes to try: a fixed one, or those at which the spectrum's tail falls below some shares, as far as the data
+    determine a field."""
     if fixed is not None:
         return [min(fixed, len(variances))]
     tail = variances.flip(0).cumsum(0).flip(0) / variances.sum()

@@ -8,7 +8,7 @@ from inrflow.data.symmetries import Symmetries
 from inrflow.encoding.prior.modes import OutputModes
 from inrflow.training.margins import SYMMETRY_HARMS
 from inrflow.training.parts.codes import TrainingCodes, affordable_copies, wanted_copies
-from inrflow.training.parts.linear import linear_search, sizes_to_try
+from inrflow.training.parts.linear import candidate_sizes, linear_search
 from inrflow.training.run import Run
 
 _SHARE = 0.1
@@ -24,7 +24,7 @@ def check_symmetries(run: Run, codes: TrainingCodes, modes: OutputModes) -> Symm
 
     def error(symmetries: Symmetries) -> float:
         training = codes.with_copies(run.problem.train, run.problem.augmentation(symmetries), copies, run.config.seed)
-        sizes = sizes_to_try(run, modes, training)
+        sizes = candidate_sizes(modes.variances, training.transitions, run.config.decoder.code_size)
         few = sorted({sizes[len(sizes) // 2], sizes[3 * len(sizes) // 4], sizes[-1]})
         return linear_search(run, training, codes.validation, floor).search(few, ridges=_RIDGES).least + floor
 

@@ -302,7 +302,7 @@ class AutoDecoderTraining:
         return GaussianPrior(mean, covariance, noise)
 
 
-def shrunk_moments(codes: Tensor, parts: int = 1, shrinkage: float = _SHRINKAGE) -> tuple[Tensor, Tensor]:
+def shrunk_moments(codes: Tensor, parts: int = 1) -> tuple[Tensor, Tensor]:
     """Mean (Z,) and covariance (Z, Z), shrunk towards its diagonal, of codes (F, Z) of which there may be few.
 
     The `parts` of equal size that a code consists of are taken as independent.
@@ -312,7 +312,7 @@ def shrunk_moments(codes: Tensor, parts: int = 1, shrinkage: float = _SHRINKAGE)
     diagonal = covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), dtype=codes.dtype)
     owner = torch.arange(codes.shape[1]) // (codes.shape[1] // parts)
     covariance = torch.where(owner[:, None] == owner, covariance, 0.0)
-    shrunk = (1 - shrinkage) * covariance + shrinkage * (torch.diag(covariance.diagonal()) + 1e-3 * diagonal)
+    shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * (torch.diag(covariance.diagonal()) + 1e-3 * diagonal)
     return codes.mean(0), shrunk
 
 

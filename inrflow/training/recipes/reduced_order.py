@@ -25,7 +25,7 @@ from inrflow.training.parts.codes import affordable_copies, encode_all, wanted_c
 from inrflow.training.parts.decoder import FittedDecoder, decoder_training, fit_decoder, fit_modes
 from inrflow.training.parts.delay_embedding import choose_memory
 from inrflow.training.parts.environments import context_candidate
-from inrflow.training.parts.linear import ChosenDynamics, choose_linear, linear_field, linear_search, sizes_to_try
+from inrflow.training.parts.linear import ChosenDynamics, candidate_sizes, choose_linear, linear_field, linear_search
 from inrflow.training.parts.mesh_flow import complete_by_flow
 from inrflow.training.parts.refit import refit_to_all
 from inrflow.training.parts.symmetries import check_symmetries
@@ -79,7 +79,7 @@ class ReducedOrderRecipe:
         copies = affordable_copies(run, codes, "copies", wanted_copies(run), _COPIES_SHARE)
         train = codes.with_copies(run.problem.train, run.problem.augmentation(), copies, run.config.seed)
         noise = float(fitted.modes.noise.mean())
-        sizes = sizes_to_try(run, fitted.modes, train)
+        sizes = candidate_sizes(fitted.modes.variances, train.transitions, run.config.decoder.code_size)
         search = linear_search(run, train, codes.validation, noise)
         chosen = choose_linear(run, search, sizes, train, codes.validation)
         if run.problem.environments is not None:
