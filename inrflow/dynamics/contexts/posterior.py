@@ -15,11 +15,11 @@ from torch import Tensor
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, evenly_spread
-from inrflow.numerics.levenberg_marquardt import Linearisation, damped, damped_descent
+from inrflow.numerics.levenberg_marquardt import damped
 
 _STEP = 1e-4
 _ITERATIONS, _FIRST_ITERATIONS = 30, 3
-_NEAR = 0.1  # of a context's spread
+_TRIES = 12  # dampings of a step
 _SETTLED, _ENOUGH = 1e-4, 1e-2  # square of a step in standard deviations of the posterior; of the step not taken
 _DETERMINED = 0.05  # of the standard deviation of the prior: what short spans tell so well is determined
 _FIRST_STARTS = 3  # frames: each holds as many equations as there are codes
@@ -143,10 +143,11 @@ def most_probable_context(
     residual: Callable[[Tensor], Tensor], mean: Tensor, covariance: Tensor, least: Tensor,
     start: tuple[Tensor, Tensor], most: int,
 ) -> ContextEstimate:
-    """The context that minimises residuals (Q, n) under a Gaussian prior, by at most so many Gauss-Newton steps.
+    """The context that minimises residuals (Q, n) under a Gaussian prior, by at most so many damped Gauss-Newton steps.
 
-    The misfit of the estimate is the mean square of a residual. Spans that share frames do not err independently: the
-    covariance is widened by the number of spans a frame.
+    Residuals are weighed by one variance, which is estimated from themselves. The misfit of the estimate is the mean
+    square of a residual. Spans that share frames do not err independently: the covariance is widened by the number of
+    spans a frame.
 
     Args:
         residual: residuals (B, Q, n) at contexts (B, P).
@@ -154,61 +155,37 @@ def most_probable_context(
         least: variances (Q, n) of a residual at least.
         start: a context, and residuals (1 + P, Q, n) on its stencil of differences.
     """
-    problem = _ContextProblem(residual, mean, torch.linalg.inv(covariance), least, start[1])
-    context, iterations = damped_descent(start[0], problem.linearise, problem.objective, steps=most, tries=12)
-    misfit = float(problem.residuals_at(context).square().sum(1).mean())
-    posterior = torch.linalg.inv(problem.curvature) * len(_LAGS)
-    return ContextEstimate(context + problem.last_step, posterior, misfit, iterations)
+    precision, (context, values), damping = torch.linalg.inv(covariance), start, 1e-3
+    moved, done = torch.zeros_like(mean), 0
 
-
-class _ContextProblem:
-    """Residuals weighed by one variance, which is estimated from the residuals themselves, and a prior."""
-
-    def __init__(
-        self, residual: Callable[[Tensor], Tensor], mean: Tensor, precision: Tensor, least: Tensor, values: Tensor
-    ) -> None:
-        self.residual, self.mean, self.precision, self.least = residual, mean, precision, least
-        self.values, self.far = values, True
-        self.context: Tensor | None = None  # of the linearisation, with its residuals, weights and Hessian
-        self.current, self.weight, self.jacobian, self.curvature = values[0], values[0], _slope(values), precision
-        self.last_step = torch.zeros_like(mean)  # too short for the objective's rounding to tell whether it helps
-
-    def objective(self, context: Tensor) -> float:
-        """Weighed sum of squares; inf where the flow diverges."""
-        stencil = _stencil(len(context))
-        self.values = self.residual(context + (stencil if self.far else stencil[:1]))
-        return self._sum(context, self.values[0])
-
-    def _sum(self, context: Tensor, residuals: Tensor) -> float:
-        apart = context - self.mean
-        value = float((residuals.square() * self.weight).sum() + apart @ self.precision @ apart)
+    def objective(context: Tensor, residuals: Tensor) -> float:
+        apart = context - mean
+        value = float((residuals.square() * weight).sum() + apart @ precision @ apart)
         return value if value == value else float("inf")
 
-    def residuals_at(self, context: Tensor) -> Tensor:
-        """Residuals (Q, n) at the context of the last linearisation, or else the one evaluated last."""
-        return self.current if self.context is not None and torch.equal(context, self.context) else self.values[0]
-
-    def linearise(self, context: Tensor, reused: bool) -> Linearisation[Tensor] | None:
-        """At the context that was evaluated last; None where a step would be shorter than what matters."""
-        before = context if self.context is None else self.context
-        moved = context - before
-        if self.context is not None:
-            self.jacobian = _slope(self.values) if self.far else self.jacobian  # near by, the last one serves
-            self.far = float(moved.norm()) > _NEAR
-        self.context, self.current, self.weight = context, self.values[0], _weights(self.values[0], self.least)
-        weighted = self.jacobian * self.weight[..., None]
-        self.curvature = curvature = torch.einsum("qnk,qnl->kl", weighted, self.jacobian) + self.precision
-        gradient = torch.einsum("qnk,qn->k", weighted, self.current) - self.precision @ (context - self.mean)
+    for done in range(1, most + 1):  # noqa: B007
+        current, slope, weight = values[0], _slope(values), _weights(values[0], least)
+        weighted = slope * weight[..., None]
+        curvature = torch.einsum("qnk,qnl->kl", weighted, slope) + precision
+        gradient = torch.einsum("qnk,qn->k", weighted, current) - precision @ (context - mean)
         step = torch.linalg.solve(curvature, gradient)
         size = float(step @ curvature @ step)
         # Steps shrink by the same factor at least: the one after this would be shorter than what matters.
         if size < _SETTLED or size * size < _ENOUGH * float(moved @ curvature @ moved):
-            self.last_step = step
-            return None
-        return Linearisation(
-            self._sum(context, self.current),
-            lambda damping: context + torch.linalg.solve(damped(curvature, damping), gradient),
-        )
+            context = context + step
+            break
+        value, tried = objective(context, current), 0
+        while tried < _TRIES:
+            trial = context + torch.linalg.solve(damped(curvature, damping), gradient)
+            values, tried = residual(trial + _stencil(len(trial))), tried + 1
+            if objective(trial, values[0]) < value:
+                break
+            damping *= 10.0
+        else:
+            break
+        moved, context, damping = trial - context, trial, max(0.1 * damping, 1e-12)
+    misfit = float(current.square().sum(1).mean())
+    return ContextEstimate(context, torch.linalg.inv(curvature) * len(_LAGS), misfit, done)
 
 
 def _stencil(size: int) -> Tensor:
