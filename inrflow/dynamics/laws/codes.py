@@ -34,6 +34,7 @@ _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of the variance: noise that
 # leave of frames that tells that it is no noise; share of the noise that codes leave, at least
 _NO_RANK = 1e-6  # ratio of singular values of harmonics that points do not tell apart
 _SETS = 16  # point sets that the prior is fitted to, at most
+_GAPS, _HOLES = 4, 0.5  # patterns of missing values, from which on values are filled in, and their share at most
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ class HarmonicCodes:
         spread = np.zeros(codes.shape[1:])
         for c in range(u.shape[-1]):
             own = _own(self.harmonics, c)
-            for frames, seen in _patterns(flat[:, :, c]):
+            for frames, design, values in _blocks(self._design(x, own), flat[:, :, c]):
                 codes[frames[:, None], c, own], spread[c, own], _ = _posterior(
-                    self._design(x, own).rows(seen), flat[frames][:, seen, c], self.mean[c, own], self.variance[c, own])
+                    design, values, self.mean[c, own], self.variance[c, own])
         return codes.reshape(*u.shape[:-2], *codes.shape[1:]), spread
 
     def _design(self, x: np.ndarray, own: np.ndarray | None = None) -> _Design:
@@ -101,9 +102,8 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCod
         total = float(np.nanvar(u[..., c])) or 1.0
         mean, variance = np.zeros(len(own)), np.full(len(own), total / len(own))  # smooth ones may end as noise
         mean[0] = np.nanmean(u[..., c]) if harmonics.eigenvalues[own[0]] < 1e-8 else 0.0
-        blocks = [(design.rows(seen), frames[rows][:, seen])
-                  for (members, _), design in zip(groups, designs, strict=True)
-                  for frames in [u[members, :, :, c].reshape(-1, u.shape[2])] for rows, seen in _patterns(frames)]
+        blocks = [block[1:] for (members, _), design in zip(groups, designs, strict=True)
+                  for block in _blocks(design, u[members, :, :, c].reshape(-1, u.shape[2]))]
         for _ in range(_ROUNDS):
             moments, count = np.zeros_like(variance), 0
             for design, values in blocks:
@@ -264,6 +264,19 @@ def _patterns(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield np.flatnonzero(label.ravel() == index), np.flatnonzero(pattern)
 
 
+def _blocks(design: _Design, values: np.ndarray) -> Iterator[tuple[np.ndarray, _Design, np.ndarray]]:
+    """Frames (indices) of values (B, N) that are solved together, their design, and their values: NaN is left where
+    patterns of missing values are many, for each of which a factorisation would be as much work as for all frames."""
+    patterns = list(_patterns(values))
+    if len(patterns) > _GAPS:
+        gaps = np.isnan(values).mean(1) <= _HOLES
+        if gaps.any():
+            yield np.flatnonzero(gaps), design, values[gaps]
+        patterns = [(frames, seen) for frames, seen in patterns if not gaps[frames[0]]]
+    for frames, seen in patterns:
+        yield frames, design.rows(seen), values[frames][:, seen]
+
+
 class _Design:
     """Values (N, K) of harmonics at points; lengths (K,) of its columns where these are orthogonal, as on most grids.
     """
@@ -279,12 +292,18 @@ class _Design:
         tall = self.lengths is None and self.blocks is None and len(table) > 2 * table.shape[1]
         self.q: np.ndarray | None = None
         self.r = table
+        self._rows: dict[bytes, _Design] = {}
         if tall:
             self.q, self.r = np.linalg.qr(table)
 
     def rows(self, seen: np.ndarray) -> _Design:
-        """The same at some of the points."""
-        return self if len(seen) == len(self.table) else _Design(self.table[seen])
+        """The same at some of the points; for the last few choices of these from memory."""
+        if len(seen) == len(self.table):
+            return self
+        key = seen.tobytes()
+        if key not in self._rows:
+            self._rows = {**dict(list(self._rows.items())[1 - _GAPS :]), key: _Design(self.table[seen])}
+        return self._rows[key]
 
     def factors(self, root: np.ndarray
                 ) -> tuple[np.ndarray, np.ndarray, _Rows, _Rows]:
@@ -329,7 +348,10 @@ def _turned(groups: list[np.ndarray], maps: list[np.ndarray], rows: np.ndarray) 
 
 def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: np.ndarray
                ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Posterior means (B, K), variances (K,) and the variance of noise, of values (B, N) = table (N, K) z + noise."""
+    """Posterior means (B, K), variances (K,) and the variance of noise, of values (B, N) = table (N, K) z + noise.
+
+    Values that are missing (NaN) become those of the posterior mean, which it does not change.
+    """
     table = design.table
     if not table.size:
         return np.broadcast_to(mean, (len(values), len(mean))), variance, 0.0
@@ -337,16 +359,44 @@ def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: 
     left = values - mean @ table.T
     u, s, turn, squares = design.factors(root)
     effort.add(products=2 * values.size * len(mean), elements=6 * values.size + len(_NOISES) * len(mean), calls=40)
-    inner = left @ u
-    power = (inner**2).mean(0)
-    outer = max(float((left**2).sum(1).mean() - power.sum()), 0.0)
-    free = len(table) - len(s)
-    unit = float((left**2).mean()) + 1e-300
+    unit, known = float(np.nanmean(left**2)) + 1e-300, np.isfinite(left)
     noises = _NOISES * unit
-    spread = s**2 + noises[:, None]
-    fit = np.log(spread).sum(1) + (power / spread).sum(1) + free * np.log(noises) + outer / noises
+    if known.all():
+        fit = _evidence(left, u, s, noises)
+    else:
+        patterns = list(_patterns(left))
+        few = [patterns[i] for i in np.unique(np.linspace(0, len(patterns) - 1, _GAPS).astype(int))]
+        fit = sum((_evidence(left[frames][:, seen], *design.rows(seen).factors(root)[:2], noises)
+                   for frames, seen in few), np.zeros(len(noises)))
     noise = float(noises[fit.argmin()])
+    if not known.all():
+        left = _filled(left, [(rows, seen) for rows, seen in patterns if len(seen) < len(table)], u, s, noise)
+    inner, share = left @ u, known.mean()
     gain = s / (s**2 + noise)
     codes = mean + turn(inner * gain) * root
-    shrink = squares(s**2 / (s**2 + noise))
+    shrink = squares(share * s**2 / (share * s**2 + noise))
     return codes, variance * np.maximum(1 - shrink, _LEAST), noise  # never zero: precisions are its inverses
+
+
+def _evidence(left: np.ndarray, u: np.ndarray, s: np.ndarray, noises: np.ndarray) -> np.ndarray:
+    """-2 log of the marginal likelihood, but for a constant, of values (B, N) = u diag(s) N(0, 1) + noise, mean over
+    frames, for each variance of noise."""
+    power = ((left @ u) ** 2).mean(0)
+    outer = max(float((left**2).sum(1).mean() - power.sum()), 0.0)
+    spread = s**2 + noises[:, None]
+    return np.log(spread).sum(1) + (power / spread).sum(1) + (left.shape[1] - len(s)) * np.log(noises) + outer / noises
+
+
+def _filled(left: np.ndarray, patterns: Sequence[tuple[np.ndarray, np.ndarray]], u: np.ndarray, s: np.ndarray,
+            noise: float) -> np.ndarray:
+    """Values (B, N), of frames that have some points each, with those of the posterior mean at the others."""
+    left = np.nan_to_num(left)
+    gain = s**2 / (s**2 + noise)
+    for rows, seen in patterns:
+        missing = np.setdiff1d(np.arange(left.shape[1]), seen)
+        own = u[missing]
+        effort.add(products=2 * len(own) * own.size + len(own) ** 3 + 4 * len(rows) * u.size)
+        given = (left[rows] @ u * gain) @ own.T
+        free = (1 + _LEAST) * np.eye(len(own)) - own @ own.T + own * (1 - gain) @ own.T
+        left[rows[:, None], missing] = np.linalg.solve(free, given.T).T
+    return left

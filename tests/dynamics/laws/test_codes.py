@@ -1,0 +1,44 @@
+"""Codes of harmonics: posteriors of frames with gaps."""
+
+import numpy as np
+import pytest
+
+from inrflow.domains import Box
+from inrflow.dynamics.laws.codes import HarmonicCodes, _blocks, _posterior, fit_codes
+
+SQUARE = Box([0.0, 0.0], [1.0, 1.5], ["walled", "walled"])
+
+
+def _frames(points: np.ndarray, count: int, noise: float, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes' variances (K,), fields (B, N) and the same with noise and gaps, of smooth random fields."""
+    rng, harmonics = np.random.default_rng(3), SQUARE.harmonics(60)
+    variance = np.exp(-0.15 * harmonics.eigenvalues)
+    truth = rng.standard_normal((count, harmonics.count)) * np.sqrt(variance) @ harmonics.values(points).T
+    seen = truth + noise * rng.standard_normal(truth.shape)
+    return variance, truth, np.where(rng.random(truth.shape) < share, np.nan, seen)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_codes_of_frames_with_gaps_are_those_of_the_dense_posterior_of_what_was_observed(share: float) -> None:
+    points = np.random.default_rng(0).random((150, 2)) * [1, 1.5]
+    variance, _, seen = _frames(points, 20, 0.05, share)
+    codes = HarmonicCodes(SQUARE.harmonics(60), np.zeros((1, len(variance))), variance[None])
+    blocks = list(_blocks(codes._design(points), seen))
+    assert len(blocks) == 1 and np.isnan(blocks[0][2]).any()  # not a factorisation for every frame
+    found, _, noise = _posterior(*blocks[0][1:], np.zeros(len(variance)), variance)
+    assert 0.04**2 < noise < 0.06**2
+    for frame, values in zip(found, seen, strict=True):
+        some = np.isfinite(values)
+        table = SQUARE.harmonics(60).values(points[some])
+        exact = np.linalg.solve(table.T @ table / noise + np.diag(1 / variance), table.T @ values[some] / noise)
+        np.testing.assert_allclose(frame, exact, atol=1e-9)
+
+
+def test_gaps_in_every_frame_cost_no_accuracy_on_grids_and_at_scattered_points() -> None:
+    axes = [(np.arange(n) + 0.5) / n * length for n, length in ((12, 1.0), (16, 1.5))]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+    for points in (grid, np.random.default_rng(1).random((192, 2)) * [1, 1.5]):
+        _, truth, seen = _frames(points, 40, 0.0, 0.1)
+        codes = fit_codes(SQUARE.harmonics(60), points, seen[None, :, :, None])
+        found = codes.decode(codes.encode(points, seen[:, :, None])[0], points)[:, :, 0]
+        assert ((found - truth) ** 2).mean() < 1e-10 * truth.var()
