@@ -20,10 +20,9 @@ from inrflow.encoding.posterior import GaussianPrior
 from inrflow.numerics.effort import effort
 from inrflow.training.run import Run
 
-Encode = Callable[[np.ndarray, Augmentation | None], CodeData]
-
 _BLOCK = 16
 _FEWEST = 2
+_COPIES_SHARE = 0.15  # of the time
 
 
 @dataclass
@@ -41,24 +40,7 @@ class TrainingCodes:
     validation: CodeData | None
     seconds: float
     action: CodeAction | None
-    encode: Encode
-
-    @classmethod
-    def make(
-        cls, encode: Encode, training: np.ndarray, validation: np.ndarray, action: CodeAction | None
-    ) -> TrainingCodes:
-        """Solve the originals, timed."""
-        began = time.perf_counter()
-        codes = encode(training, None)
-        seconds = time.perf_counter() - began
-        apart = encode(validation, None) if len(validation) else None
-        return cls(codes, apart, seconds, action, encode)
-
-    def affordable(self, copies: int, seconds: float) -> int:
-        """As many of the wanted copies (the original among them) as are solved within the time, but at least two."""
-        if self.action is not None or copies <= _FEWEST:
-            return copies
-        return int(np.clip(1 + seconds / max(self.seconds, 1e-6), _FEWEST, copies))
+    encode: Callable[[np.ndarray, Augmentation | None], CodeData]
 
     def with_copies(
         self, indices: np.ndarray, augmentation: Augmentation, copies: int, seed: int
@@ -109,7 +91,10 @@ def encode_all(
     action = None
     if isinstance(decoder, AffineDecoder):
         action = code_action(decoder, run.problem.source, run.problem.augmentation())
-    return TrainingCodes.make(encode, train, validation, action)
+    began = time.perf_counter()
+    codes = encode(train, None)
+    seconds = time.perf_counter() - began
+    return TrainingCodes(codes, encode(validation, None) if len(validation) else None, seconds, action, encode)
 
 
 def wanted_copies(run: Run) -> int:
@@ -120,8 +105,20 @@ def wanted_copies(run: Run) -> int:
 def affordable_copies(
     run: Run, codes: TrainingCodes, name: str, wanted: int, share: float, passes: int = 1
 ) -> int:
-    """Copies of every trajectory: those of the configuration, or what a share of the time allows, then recorded."""
-    return run.budget.decide(name, lambda: codes.affordable(wanted, run.budget.seconds(share) / passes))
+    """Copies of every trajectory, the original among them: as many of the wanted ones as are solved within a share of
+    the time, but at least two; then recorded."""
+    def affordable() -> int:
+        if codes.action is not None or wanted <= _FEWEST:
+            return wanted
+        return int(np.clip(1 + run.budget.seconds(share) / passes / max(codes.seconds, 1e-6), _FEWEST, wanted))
+
+    return run.budget.decide(name, affordable)
+
+
+def with_copies(run: Run, codes: TrainingCodes) -> CodeData:
+    """Codes of the training trajectories, and of as many copies as the time allows."""
+    copies = affordable_copies(run, codes, "copies", wanted_copies(run), _COPIES_SHARE)
+    return codes.with_copies(run.problem.train, run.problem.augmentation(), copies, run.config.seed)
 
 
 def encode_trajectories(
@@ -138,7 +135,7 @@ def encode_trajectories(
     parts = []
     random = np.random.default_rng([seed, 17])
     done = 0
-    for block in blocks_of(trajectories, _BLOCK):
+    for block in (trajectories[start : start + _BLOCK] for start in range(0, len(trajectories), _BLOCK)):
         effort.check()
         batch = source.moved(block, augmentation, random)
         observed = batch.observed
@@ -147,11 +144,6 @@ def encode_trajectories(
         done += len(block)
         progress(done)
     return CodeData.join(parts)
-
-
-def blocks_of(indices: np.ndarray, length: int) -> list[np.ndarray]:
-    """Trajectories in blocks."""
-    return [indices[start : start + length] for start in range(0, len(indices), length)]
 
 
 def copies_for(trajectories: int, symmetries: int, wanted: int | None) -> int:

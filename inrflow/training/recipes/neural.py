@@ -8,7 +8,7 @@ from torch import Tensor
 
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.training.candidate import Candidate
-from inrflow.training.parts.codes import affordable_copies, encode_all, wanted_copies
+from inrflow.training.parts.codes import encode_all, with_copies
 from inrflow.training.parts.decoder import FittedDecoder, fit_trunk
 from inrflow.training.parts.rollouts import network_candidate
 from inrflow.training.problem import Problem
@@ -16,7 +16,6 @@ from inrflow.training.recipes.auto_decoding import auto_decode
 from inrflow.training.recipes.base import uses_solved_codes, without_symmetries
 from inrflow.training.run import Run
 
-_COPIES_SHARE = 0.15
 _TAIL = 1e-4  # share of the variance that further codes would hold
 
 
@@ -53,13 +52,11 @@ class NeuralRecipe:
             field = None if self.field is None else self.field(decoder.code_size)
             yield network_candidate(run, self.name, decoder, prior, train, validation, field=field)
             return
-        problem = run.problem
         fitted = self.decoder(run)
         fitted = fitted.leading(_code_size(fitted.modes.variances, run.config.decoder.code_size))
         prior = fitted.modes.prior()
         codes = encode_all(run, fitted.decoder, prior)
-        copies = affordable_copies(run, codes, "copies", wanted_copies(run), _COPIES_SHARE)
-        train = codes.with_copies(problem.train, problem.augmentation(), copies, run.config.seed)
+        train = with_copies(run, codes)
         field = None if self.field is None else self.field(fitted.decoder.code_size)
         yield network_candidate(
             run, self.name, fitted.decoder, prior, train, codes.validation, fitted.interpolation_error, field

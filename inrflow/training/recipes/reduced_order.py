@@ -21,7 +21,7 @@ from inrflow.model.surrogate import Surrogate
 from inrflow.training.candidate import Candidate, Refitted, Score
 from inrflow.training.judge import integration_step, rollout_error
 from inrflow.training.margins import LONGER_WINDOW
-from inrflow.training.parts.codes import affordable_copies, encode_all, wanted_copies
+from inrflow.training.parts.codes import encode_all, with_copies
 from inrflow.training.parts.decoder import FittedDecoder, decoder_training, fit_decoder, fit_modes
 from inrflow.training.parts.delay_embedding import choose_memory
 from inrflow.training.parts.environments import context_candidate
@@ -33,7 +33,6 @@ from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import uses_solved_codes
 from inrflow.training.run import Run
 
-_COPIES_SHARE = 0.15
 _MEMORY_SHARE = 0.3  # of the time, at most
 _LONG_SERIES = 200  # frames
 _FEW_VALUES = 5e6
@@ -76,8 +75,7 @@ class ReducedOrderRecipe:
                 fitted = replace(fitted, modes=modes).leading(len(modes.variances))
                 codes = encode_all(run, fitted.decoder, modes.prior())
             run.log.say(f"symmetries: {', '.join(run.problem.symmetries.names) or 'none'}")
-        copies = affordable_copies(run, codes, "copies", wanted_copies(run), _COPIES_SHARE)
-        train = codes.with_copies(run.problem.train, run.problem.augmentation(), copies, run.config.seed)
+        train = with_copies(run, codes)
         noise = float(fitted.modes.noise.mean())
         sizes = candidate_sizes(fitted.modes.variances, train.transitions, run.config.decoder.code_size)
         search = linear_search(run, train, codes.validation, noise)
