@@ -64,7 +64,8 @@ class JointRecipe:
         steps = run.budget.steps("decoder", stage, _SHARE, 1_000_000)
         run_stage(stage, steps, run.log)
         run.log.say(f"joint training: {steps} iterations, {len(joint.trajectories)} sequences, {joint.batch} in each")
-        codes = table_data(joint, module)
+        batch = joint.source.batch(joint.trajectories)
+        codes = CodeData(module.codes().double(), joint.scale.internal(batch.t), batch.observed)
         prior = _prior(problem.source, problem.train, decoder, codes)
         iterations = _choose_iterations(run, module, joint)
         run.log.say(f"encoding: {iterations} Adam steps")
@@ -246,9 +247,3 @@ class JointStage(Stage):
         if decoded + rollout < float("inf"):
             optimiser.step()
         return decoded
-
-
-def table_data(training: JointTraining, module: JointModule) -> CodeData:
-    """Codes, internal times and observed frames of the trajectories."""
-    batch = training.source.batch(training.trajectories)
-    return CodeData(module.codes().double(), training.scale.internal(batch.t), batch.observed)

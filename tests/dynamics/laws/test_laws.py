@@ -281,7 +281,7 @@ def test_law_of_data_is_found_forecast_and_printed() -> None:
 
 
 def test_a_law_whose_seconds_do_not_suffice_repeats_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inrflow.numerics.effort._SLOWEST", np.inf)  # but on a machine so slow that time counts after all
+    monkeypatch.setattr("inrflow.numerics.effort._SLOWEST", np.inf)  # else time counts on slow machines
     t, x, u = _diffusion(10, noise=0.01)
     first, again = (fit_law(t, x, u, LINE, seconds=0.2) for _ in range(2))
     assert np.array_equal(first.theta, again.theta) and np.array_equal(first.std, again.std)
