@@ -11,6 +11,7 @@ from rich.console import Console
 from inrflow.commands.report import draw_errors
 from inrflow.commands.run_directory import (
     CANDIDATES_FILE,
+    EVALUATION_FILE,
     RunDirectory,
     as_trajectories,
     at_home,
@@ -29,7 +30,16 @@ from inrflow.errors import UserError
 from inrflow.evaluation.evaluate import Observe, evaluate, require_channels
 from inrflow.evaluation.place import shapes_of
 from inrflow.model.surrogate import Surrogate
-from inrflow.plotting import Scene, animation, candidate_figure, forecast_figure, loss_figure
+from inrflow.plotting import (
+    Scene,
+    animation,
+    calibration_figure,
+    candidate_figure,
+    forecast_figure,
+    loss_figure,
+    series_figure,
+    spectrum_figure,
+)
 
 _LARGEST = 5_000_000
 
@@ -182,6 +192,9 @@ def _draw_forecasts(config: PlotConfig, about: Description, scene: Scene, direct
     for channel in about.channels if config.channel is None else (config.channel,):
         still = directory / f"forecast_{channel}{_suffix(config)}"
         written.append(forecast_figure(still, scene, channel=channel, frames=config.frames, title=title))
+        for draw, name in ((series_figure, "series"), (spectrum_figure, "spectrum")):
+            drawn = draw(directory / f"{name}_{channel}{_suffix(config)}", scene, channel=channel, title=title)
+            written += [] if drawn is None else [drawn]
         if config.animation and len(scene.t) > 1:
             written.append(animation(directory / f"forecast_{channel}.gif", scene, channel=channel, title=title))
     return written
@@ -200,7 +213,11 @@ def _suffix(config: PlotConfig) -> str:
 
 
 def _draw_training(run_directory: Path, directory: Path, name: str, suffix: str) -> list[Path]:
-    """Draw the candidates where several were compared, and the losses of the stages that were trained by descent."""
+    """Draw the calibration of the run's report, the candidates where several were compared, and the losses of stages
+    that were trained by descent."""
+    tables = (RunDirectory(run_directory).json(EVALUATION_FILE) or {}).get("calibration") or {}
+    calibration = [calibration_figure(directory / f"calibration{suffix}", tables["by_lead"], title=name)
+                   ] if tables.get("by_lead") else []
     report = RunDirectory(run_directory).json(CANDIDATES_FILE) or {"candidates": []}
     compared = []
     if len({row["recipe"] for row in report["candidates"] if row["validation_error"]} - {"residual_field"}) > 1:
@@ -208,4 +225,5 @@ def _draw_training(run_directory: Path, directory: Path, name: str, suffix: str)
                                          title=name))
     stages = RunDirectory(run_directory).steps()
     trained = {stage: rows for stage, rows in stages.items() if sum("loss" in row for row in rows) > 1}
-    return compared + ([loss_figure(directory / f"training{suffix}", trained, title=name)] if trained else [])
+    losses = [loss_figure(directory / f"training{suffix}", trained, title=name)] if trained else []
+    return calibration + compared + losses

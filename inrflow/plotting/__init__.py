@@ -7,9 +7,12 @@ observed is marked. Imports go one way: style, views, fields, lines, then the fi
 """
 
 from inrflow.plotting.animations import animation
+from inrflow.plotting.diagnostics import calibration_figure, spectrum_figure
 from inrflow.plotting.errors import error_figure
 from inrflow.plotting.fields import Scene
 from inrflow.plotting.forecasts import forecast_figure
 from inrflow.plotting.losses import candidate_figure, loss_figure
+from inrflow.plotting.series import series_figure
 
-__all__ = ["Scene", "animation", "error_figure", "forecast_figure", "candidate_figure", "loss_figure"]
+__all__ = ["Scene", "animation", "calibration_figure", "candidate_figure", "error_figure", "forecast_figure",
+           "loss_figure", "series_figure", "spectrum_figure"]

@@ -13,6 +13,7 @@ from matplotlib.ticker import MultipleLocator
 from matplotlib.tri import Triangulation
 
 from inrflow.data.formats.sphere import xyz_to_lonlat
+from inrflow.plotting.coasts import draw_coasts
 from inrflow.plotting.style import SIZE
 
 WIDE = 2.2  # panels wider than this many heights are stacked by time, one row for each
@@ -93,6 +94,7 @@ class View:
             ax.set(xlim=(left_, right), ylim=(bottom_, top))
         ax.tick_params(labelsize=SIZE - 1.5, length=2, labelbottom=bottom, labelleft=left)
         if self.longitude:
+            draw_coasts(ax, low, high)
             for axis, range_, count in ((ax.xaxis, high[0] - low[0], 5), (ax.yaxis, high[1] - low[1], 3)):
                 axis.set_major_locator(
                     MultipleLocator(next((step for step in (1, 2, 5, 10, 20, 30, 60) if range_ / step <= count), 90))

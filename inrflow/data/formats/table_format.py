@@ -60,14 +60,15 @@ class TableContent(Content):
 
     def __init__(self, kind: TableFormat, path: Path, options: ReadOptions) -> None:
         self.kind, self.path, self.time = kind, path, options.time
-        with kind.open_columns(path, [TIMES if options.time is None else (options.time,)]) as columns:
+        called = TIMES if options.time is None else (options.time,)
+        with kind.open_columns(path, [called]) as columns:
             names = columns.names
-            time = find_column(names, TIMES if options.time is None else (options.time,))
+            time = find_column(names, called)
             block = next(columns.blocks(_LOOKED_AT), {})
             first = block.get(time or "", np.zeros(1))
         if time is None:
-            raise UserError(f"{path} has the columns {', '.join(names)} and none called {' or '.join(TIMES)}; name the "
-                            "column of times with time=NAME")
+            raise UserError(f"{path} has the columns {', '.join(names)} and none called {' or '.join(called)}; name "
+                            "the column of times with time=NAME")
         lonlat = [name for name in (find_column(names, group) for group in (LONGITUDES, LATITUDES)) if name is not None]
         sphere = (options.coordinates is None and len(lonlat) == 2
                   and options.description.get("geometry", "sphere") == "sphere")

