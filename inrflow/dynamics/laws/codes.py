@@ -34,7 +34,7 @@ _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of the variance: noise that
 # leave of frames that tells that it is no noise; share of the noise that codes leave, at least
 _NO_RANK = 1e-6  # ratio of singular values of harmonics that points do not tell apart
 _SETS = 16  # point sets that the prior is fitted to, at most
-_GAPS, _HOLES = 4, 0.5  # patterns of missing values, from which on values are filled in, and their share at most
+_GAPS, _HOLES = 4, 0.5  # patterns of missing values beyond which they are filled in, and their share at most
 
 
 @dataclass(frozen=True)
@@ -365,22 +365,20 @@ def _posterior(design: _Design, values: np.ndarray, mean: np.ndarray, variance: 
         fit = _evidence(left, u, s, noises)
     else:
         patterns = list(_patterns(left))
-        few = [patterns[i] for i in np.unique(np.linspace(0, len(patterns) - 1, _GAPS).astype(int))]
-        fit = sum((_evidence(left[frames][:, seen], *design.rows(seen).factors(root)[:2], noises)
-                   for frames, seen in few), np.zeros(len(noises)))
+        few = (patterns[i] for i in {round(k) for k in np.linspace(0, len(patterns) - 1, _GAPS)})
+        fit = np.sum([_evidence(left[frames][:, seen], *design.rows(seen).factors(root)[:2], noises)
+                      for frames, seen in few], axis=0)
     noise = float(noises[fit.argmin()])
     if not known.all():
         left = _filled(left, [(rows, seen) for rows, seen in patterns if len(seen) < len(table)], u, s, noise)
-    inner, share = left @ u, known.mean()
-    gain = s / (s**2 + noise)
-    codes = mean + turn(inner * gain) * root
+    gain, share = s / (s**2 + noise), known.mean()
+    codes = mean + turn(left @ u * gain) * root
     shrink = squares(share * s**2 / (share * s**2 + noise))
     return codes, variance * np.maximum(1 - shrink, _LEAST), noise  # never zero: precisions are its inverses
 
 
 def _evidence(left: np.ndarray, u: np.ndarray, s: np.ndarray, noises: np.ndarray) -> np.ndarray:
-    """-2 log of the marginal likelihood, but for a constant, of values (B, N) = u diag(s) N(0, 1) + noise, mean over
-    frames, for each variance of noise."""
+    """-2 log of the likelihood, but for a constant, of values (B, N) = u diag(s) N(0, 1) + noise of some variances."""
     power = ((left @ u) ** 2).mean(0)
     outer = max(float((left**2).sum(1).mean() - power.sum()), 0.0)
     spread = s**2 + noises[:, None]
