@@ -223,6 +223,20 @@ def _meaning(name: str) -> dict[str, str]:
     return {}
 
 
+def _numbers(values: Any, name: str) -> Tensor:
+    """Numbers as a tensor without gradient. Raises UserError for anything else."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise UserError(f"the {name} of a query are no array ({error}); give arrays of numbers") from error
+    if array.dtype.kind not in "fiub":
+        raise UserError(f"the {name} of a query are {type(values).__name__}, of which numpy makes {array.dtype}; give "
+                        "arrays of numbers")
+    return torch.as_tensor(array)
+
+
 def asked_points(
     t: Any, x: Any, description: Description, grid: bool = False
 ) -> tuple[Tensor, Tensor, bool, tuple[int, ...]]:
@@ -231,10 +245,8 @@ def asked_points(
 
     Raises UserError where shapes do not fit.
     """
-    t, x = numeric_times(t, description), unit_vectors(x, description)
-    times, points = torch.as_tensor(np.asarray(t)) if not isinstance(t, Tensor) else t.detach(), x
-    points = points.detach() if isinstance(points, Tensor) else torch.as_tensor(np.asarray(points))
-    times, d = times.double(), len(description.coordinates)
+    times = _numbers(numeric_times(t, description), "times").double()
+    points, d = _numbers(unit_vectors(_numbers(x, "points"), description), "points"), len(description.coordinates)
     if points.dim() == 1 and d == 1 and times.dim() <= 1 and len(points) != 1:
         points = points[:, None]
     if points.dim() < 1 or points.shape[-1] != d or points.dim() > 2 or times.dim() > 1:

@@ -10,7 +10,7 @@ import xarray
 
 from inrflow.data.description import Description
 from inrflow.data.formats.sphere import lonlat_to_xyz
-from inrflow.data.labelled import asked_dataset, numeric_times, observations_from, unit_vectors
+from inrflow.data.labelled import asked_dataset, asked_points, numeric_times, observations_from, unit_vectors
 from inrflow.data.observations import Observations
 from inrflow.errors import UserError
 
@@ -101,3 +101,12 @@ def test_answers_are_a_cf_dataset():
     assert along["T_std"].dims == ("time", "point")
     with pytest.raises(UserError, match="give an axis for each of lat, lon"):
         asked_dataset(ask, GLOBE, 0.0, None, {"lon": lon})
+
+
+@pytest.mark.parametrize(("t", "x", "words"), [
+    (None, [0.5], "times of a query are NoneType"), ({}, [0.5], "times of a query are dict"),
+    (0.5, "here", "points of a query are str"), (0.5, [[1.0], [1.0, 2.0]], "no array"),
+])
+def test_what_is_no_number_is_told(t, x, words):
+    with pytest.raises(UserError, match=words):
+        asked_points(t, x, Description("line", ("u",), ("x",)))

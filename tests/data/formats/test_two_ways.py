@@ -232,6 +232,16 @@ def openfoam(path):
     return Known(T, centres(3, 2), u[None], ON_MESH, options=("channels=[p,U_x,U_y]",))
 
 
+def probes(path):
+    u, places = values(4, 2, 3), np.array([[0.1, 0.2, 0.05], [0.3, 0.4, 0.05]])
+    lines = [f"# Probe {index} ({x:g} {y:g} {z:g})" for index, (x, y, z) in enumerate(places.tolist())]
+    lines += ["#       Probe             0             1", "#        Time"]
+    lines += [f"      {t:g}" + "".join(f"  ({a!r} {b!r} {c!r})" for a, b, c in one)
+              for t, one in zip(T, u.tolist(), strict=True)]
+    path.write_text("\n".join(lines) + "\n")
+    return Known(T, places[:, :2], u[None], ("U_x", "U_y", "U_z"))
+
+
 # ---- arrays and published sets ----
 
 def arrays():
@@ -370,7 +380,8 @@ CASES = [
     (zarr, "era.zarr", "answer.zarr"), (zarr, "era.zarr", "answer.nc"), (icon, "icon.nc", "answer.nc"),
     (ugrid, "ugrid.nc", "answer.nc"), (wrf, "wrfout_d01", "answer.nc"), (grib, "era.grib2", "answer.nc"),
     (pvd, "flow.pvd", "answer.pvd"), (vtu, "flow.vtu", "answer.pvd"), (xdmf, "flow.xdmf", "answer.pvd"),
-    (tecplot, "flow.dat", "answer.pvd"), (openfoam, "cavity", "answer.pvd"), (npz, "set.npz", "answer.h5"),
+    (tecplot, "flow.dat", "answer.pvd"), (openfoam, "cavity", "answer.pvd"),
+    (probes, "U", "answer.h5"), (npz, "set.npz", "answer.h5"),
     (npy, "set.npy", "answer.h5"), (matlab_5, "set.mat", "answer.h5"), (matlab_73, "set73.mat", "answer.h5"),
     (torch_pt, "set.pt", "answer.h5"), (neuraloperator, "pairs.pt", "answer.h5"),
     (pdebench_tensor, "burgers.hdf5", "answer.h5"), (pdebench_fields, "cfd.hdf5", "answer.h5"),

@@ -1,19 +1,22 @@
-"""Cases of OpenFOAM, ASCII or binary, whole or decomposed: fields of cells at their centres, a frame for each time."""
+"""Cases of OpenFOAM, ASCII or binary, whole or decomposed: fields of cells at their centres, a frame for each time; and
+its probes, as tables."""
 
 from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from inrflow.data.formats.columns import Columns
 from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
 from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.streams.streamed import Part, StreamedContent
+from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 
 _MESH = "constant/polyMesh"
@@ -22,6 +25,8 @@ _LIST = re.compile(r"\b(\d+)\s*\(")
 _FIELD = re.compile(r"\binternalField\s+(?:uniform\s+([^;]*);|nonuniform\s+List<\w+>\s*(\d+)\s*(?=\())")
 _CLASSES = {"volScalarField": 1, "volVectorField": 3}
 _FLAT = 1e-9  # of the extent
+_PROBE = re.compile(r"# Probe \d+ \(([^)]*)\)")
+_OUTSIDE = 1e250  # what probes outside of the mesh exceed
 
 
 @register_format
@@ -215,3 +220,53 @@ def _centres(case: Path) -> np.ndarray:
     sums = np.concatenate([centre, centre[: len(neighbour)]])
     count = np.bincount(cell)
     return np.stack([np.bincount(cell, sums[:, axis]) for axis in range(3)], -1) / np.maximum(count, 1)[:, None]
+
+
+# ---- probes ----
+
+@register_format
+class ProbesFormat(TableFormat):
+    """The text files that the function object `probes` writes, one for each field, which is named after it."""
+
+    name = "OpenFOAM probes"
+    about = "probes of OpenFOAM"
+    signature = re.compile(rb"# Probe \d+ \(")
+
+    def open_columns(self, path: Path, wanted: Sequence[Sequence[str]] = ()) -> Columns:
+        with damage_as_user_error(path):
+            return ProbesColumns(path)
+
+
+class ProbesColumns(Columns):
+    """A row for each time and probe: t, x, y and, where it differs, z, and the field by its components.
+
+    What lies outside of the mesh (values of 1e300) is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found = [match[1] for line in lines if (match := _PROBE.match(line))]
+        points = np.array([[float(number) for number in place.split()] for place in found]).reshape(len(found), -1)
+        rows = [line.replace("(", " ").replace(")", " ").split() for line in lines if line.strip() and line[0] != "#"]
+        width = {len(row) for row in rows}
+        if points.shape[1] != 3 or len(width) != 1 or (width.copy().pop() - 1) % len(points):
+            raise UserError(f"{path} has {len(points)} probes and rows of {', '.join(map(str, sorted(width))) or 'no'} "
+                            "numbers; expected a time and as many values for each probe in every row")
+        table = np.array(rows, np.float64)
+        values = table[:, 1:].reshape(len(table), len(points), -1)
+        values[np.abs(values) > _OUTSIDE] = np.nan
+        size = values.shape[-1]
+        parts = [f"_{axis}" for axis in "xyz"] if size == 3 else [f"_{index}" for index in range(size)]
+        axes = "xy" if np.ptp(points[:, 2]) == 0 else "xyz"
+        self._columns = {"t": np.repeat(table[:, 0], len(points))}
+        self._columns |= {axis: np.tile(points[:, index], len(table)) for index, axis in enumerate(axes)}
+        self._columns |= {path.name + (parts[index] if size > 1 else ""): values[..., index].ravel()
+                          for index in range(size)}
+        self.names = tuple(self._columns)
+
+    def blocks(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, len(self._columns["t"]), rows):
+            yield {name: values[start:start + rows] for name, values in self._columns.items()}
+
+    def close(self) -> None:
+        pass
