@@ -12,6 +12,7 @@ import numpy as np
 from inrflow.plotting.style import BEYOND, MODEL, SIZE, new_figure, save_figure
 
 _MOST_CANDIDATES = 20
+_DECADES = 5.0  # the largest over the smallest error from which their axis is logarithmic
 
 
 def loss_figure(
@@ -67,7 +68,11 @@ def candidate_figure(
     ax.grid(True, axis="y", color="0.9", linewidth=0.7)
     names = [name if len(name) <= 60 else f"{name[:57]}..." for name in names]
     ax.set_yticks(range(len(rows)), names, fontsize=SIZE - 1)
-    ax.set_xscale("log")
+    errors = [error for error, _ in rows]
+    if errors and max(errors) > _DECADES * min(errors):
+        ax.set_xscale("log")
+    else:
+        ax.locator_params(axis="x", nbins=5)
     ax.set_xlabel("error of held-out forecasts, share of the variance", fontsize=SIZE)
     ax.tick_params(labelsize=SIZE - 1, which="both")
     ax.spines[["top", "right"]].set_visible(False)
