@@ -30,8 +30,7 @@ _LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # trajectories and
 # trials of a part of them, and the share of the error that it may leave
 _SOLVE = 70  # times the nodes and the squared number of modes, products that eigenfunctions take
 _CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
-_QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of the variance: noise that is little; correlation of what codes
-# leave of frames that tells that it is no noise; share of the noise that codes leave, at least
+_QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of a variance, no noise; of frames, no white one; left by codes
 _NO_RANK = 1e-6  # ratio of singular values of harmonics that points do not tell apart
 _SETS = 16  # point sets that the prior is fitted to, at most
 _GAPS, _HOLES = 4, 0.5  # patterns of missing values beyond which they are filled in, and their share at most
@@ -66,6 +65,12 @@ class HarmonicCodes:
                 codes[frames[:, None], c, own], spread[c, own], _ = _posterior(
                     design, values, self.mean[c, own], self.variance[c, own])
         return codes.reshape(*u.shape[:-2], *codes.shape[1:]), spread
+
+    def left(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What codes leave of frames u (..., N, C) at points x (N, d), and the share (C,) of noise that they leave."""
+        codes, spread = self.encode(x, u)
+        count = self.harmonics.components * np.isfinite(u.reshape(-1, *u.shape[-2:])[0]).sum(0).clip(1)
+        return u - self.decode(codes, x), np.maximum(1 - (1 - spread / self.variance).sum(1) / count, _FREEDOM)
 
     def _design(self, x: np.ndarray, own: np.ndarray | None = None) -> _Design:
         """Harmonics (all) at points (N, d); those of the last points are kept, for most are asked for again."""
@@ -119,20 +124,17 @@ def white_noise(codes: HarmonicCodes, x: np.ndarray, u: np.ndarray) -> np.ndarra
     """Variance (C,) of noise in values u (S, T, N, C) at points x (S, N, d), for the freedom that codes take.
 
     What codes leave of all frames, where it says nothing about what they leave of the next; else what exceeds a
-    variance whose correlations decay by the same factor from frame to frame. Those of smooth motion do not decay so
-    fast, so that no noise is seen where there is none. 0 where it is little.
+    variance whose correlations decay by the same factor from frame to frame, faster than those of smooth motion.
     """
     left, freedom = np.zeros_like(u), np.ones(u.shape[-1])
     for members, places in point_sets(x):
-        z, spread = codes.encode(places, u[members])
-        left[members] = u[members] - codes.decode(z, places)
-        known = (1 - spread / codes.variance).sum(1) / (codes.harmonics.components * len(places))
-        freedom = np.minimum(freedom, np.maximum(1 - known, _FREEDOM))
+        left[members], own = codes.left(places, u[members])
+        freedom = np.minimum(freedom, own)
     lags = [np.nanmean(left[:, lag:] * left[:, : left.shape[1] - lag], (0, 1, 2)) for lag in range(3)]
     noise = np.nanmin(np.nanmedian(np.nanmean(left**2, 2), 0), 0)
     for c, (own, one, two) in enumerate(zip(*lags, strict=True)):
         if abs(one) > _ALIKE_FRAMES * own:
-            noise[c] = min(noise[c], max(own - one**2 / two, 0.0) if two > 0 else 0.0)
+            noise[c] = min(noise[c], max(own - one**2 / max(two, 1e-300), 0.0))
     return np.where(noise > np.maximum(_QUIET * np.nanvar(u, (0, 1, 2)), _ALIKE_FRAMES * lags[0]), noise / freedom, 0.0)
 
 
@@ -141,11 +143,9 @@ def tail(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> float:
     grid x (N, d); mean of channels. Infinite where points do not tell harmonics apart."""
     frames, left = u[:, :: max(u.shape[1] // 3, 1)].reshape(-1, *u.shape[2:]), 0.0
     for c in range(frames.shape[2]):
-        own = np.arange(harmonics.count) if harmonics.allowed is None else np.flatnonzero(harmonics.allowed[c])
-        own = own[own < harmonics.count - harmonics.steady]
-        table = harmonics.values(x)[:, own]
+        table = harmonics.values(x)[:, [k for k in _own(harmonics, c) if k < harmonics.count - harmonics.steady]]
         z, _, rank, _ = np.linalg.lstsq(table, np.nan_to_num(frames[:, :, c]).T, rcond=_NO_RANK)
-        if rank < len(own):
+        if rank < table.shape[1]:
             return np.inf
         left += (z[-(len(z) // 8 + 1) :] ** 2).mean() * len(z) / (frames[:, :, c].var() + 1e-300) / frames.shape[2]
     return left

@@ -22,7 +22,6 @@ from inrflow.dynamics.laws.terms import Term
 _WITH_RATES, _WITH_SOME_RATES = 400, 2100  # codes of values beside rates of all channels, or of some
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
 MOST_STEPS = 256  # of one interval; a law that needs more is not taken
-_LEAST_FREEDOM = 0.25  # share of values that codes leave free, at least
 _WRITTEN = 20  # terms of a line, at most: those that are most standard errors from zero
 
 
@@ -105,11 +104,8 @@ class Law:
 
     def left(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
         """Variance (C,) that harmonics leave of fields u (T, N, C) at points (N, d), for the freedom of codes."""
-        codes, spread = self.codes.encode(x, u)
-        count = self.codes.harmonics.components * np.isfinite(u[0]).sum(0).clip(1)
-        freedom = 1 - (1 - spread / self.codes.variance).sum(1) / count
-        return np.asarray(np.nanmean((u - self.codes.decode(codes, x)) ** 2, axis=(0, 1))
-                          / np.maximum(_LEAST_FREEDOM, freedom))
+        left, freedom = self.codes.left(x, u)
+        return np.asarray(np.nanmean(left**2, axis=(0, 1)) / freedom)
 
     def step(self, z: Tensor, dt: float, context: np.ndarray | None = None) -> Tensor:
         """Codes (B, C K) after a time dt, at a context (P,); NaN where they left what the data hold."""
