@@ -54,7 +54,7 @@ def trajectory_rows(file: TrajectoryFile) -> list[tuple[str, str]]:
     every = max(1, math.ceil(frames * len(about.channels) / _LOOKED_AT))
     mean, deviation, missing = channel_statistics(file, every)
     for index, name in enumerate(about.channels):
-        unit = f" {about.units[index]}" if about.units else ""
+        unit = f" {about.units[index]}" if about.units and about.units[index] not in ("1", "-") else ""
         rows.append((f"channel {name}", f"mean {mean[index]:.4g}{unit}, standard deviation {deviation[index]:.4g}{unit}"
                      f", {100 * missing[index]:.3g} % missing"
                      + (f" (of one part in {every})" if every > 1 else "")))
