@@ -166,7 +166,8 @@ def fit_covariance(
             gain = least - surprise
             if float(gain.mean()) > max(_GAIN, _SURE * float(gain.std()) / len(gain) ** 0.5):
                 best, least = new, surprise
-    return fitted(best, samples, data) if best.form.drift else best  # velocities are slow to be found
+    slow = best.form.drift and samples.velocity is None  # to be found
+    return fitted(best, samples, data) if slow else best
 
 
 def fitted(covariance: Covariance, samples: Samples, data: Blocks, iterations: int | None = None) -> Covariance:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inrflow.encoding.residual.covariance import Covariance
 
-NEIGHBOURS = 32
+NEIGHBOURS, _COMPARED = 32, 16  # that a value is conditioned on, and compared with in the search for doubtful ones
 MOST_OF_TIME = 150  # places of a network of few
 _WINDOW = 240  # values in a window of times
 _BLOCK = 1 << 17  # numbers in the covariance matrices of a block, which stay in the cache
@@ -155,7 +155,7 @@ def left_out(sites: Sites, values: Tensor, rows: np.ndarray) -> tuple[Tensor, Te
 
 def _around(sites: Sites, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Observations `rows` (Q,) in parts, and those that each is compared with, itself among them."""
-    return sites.tiles(rows) if sites.windowed else _parts(sites, sites.t[rows], sites.y[rows], NEIGHBOURS)
+    return sites.tiles(rows) if sites.windowed else _parts(sites, sites.t[rows], sites.y[rows], _COMPARED)
 
 
 def noise_of_doubtful(sites: Sites, values: Tensor, threshold: float = DOUBTFUL) -> np.ndarray:
