@@ -317,12 +317,14 @@ def fractional(generator: np.random.Generator, count: int) -> Fields:
 def season(generator: np.random.Generator, count: int) -> Fields:
     """u_t = .05 u_xx + u - u^3 + .8 cos(2 pi t / 3) cos(2 pi x / 10), a forcing of known period, on a circle of length
     10; trajectories start together."""
-    x = np.arange(128) / 128 * 10
+    points = np.arange(128) / 128 * 10
 
     def rate(u: np.ndarray, k: np.ndarray, t: float) -> np.ndarray:
-        return 0.05 * _lap(u, k) + u - u**3 + 0.8 * np.cos(2 * np.pi * t / 3) * np.cos(0.2 * np.pi * x)
+        return 0.05 * _lap(u, k) + u - u**3 + 0.8 * np.cos(2 * np.pi * t / 3) * np.cos(0.2 * np.pi * points)
 
-    return _line(generator, count, 128, 10.0, np.arange(FRAMES) * 0.3, rate, lambda: 0.5 * _waves(generator, 128, 1, 6))
+    t, x, u, about = _line(generator, count, 128, 10.0, np.arange(FRAMES) * 0.3, rate,
+                           lambda: 0.5 * _waves(generator, 128, 1, 6))
+    return t, x, u, {**about, "time_period": 3.0}
 
 
 def delay(generator: np.random.Generator, count: int) -> Fields:

@@ -178,7 +178,7 @@ def _parts(surrogate: Surrogate, problem: Problem) -> Iterator[tuple[str, Prepar
     field = surrogate.field
     if field.get(AutoregressionTerm) is not None and len(problem.source) == 1:
         yield "series", _series, (0.0,)
-    elif field.get(LawTerm) is not None:
+    elif field.get(LawTerm) is not None and not field.term(LawTerm).period:
         yield "coefficients of the law", _law, (0.0,)
     elif field.get(LinearTerm) is not None and field.state_size == surrogate.code_size:
         if has_output_layer(surrogate.decoder):

@@ -55,7 +55,12 @@ class Box(Domain):
             return None
         functions = [len(levels) - 1 + len(levels) % 2 if axis == PERIODIC else len(levels)
                      for levels, axis in zip(grid[0], self.axes, strict=True)]
-        return Box(self.lower, self.upper, self.axes, functions)
+        return self.with_functions(np.minimum(functions, self.functions) if self.functions else functions)
+
+    def with_functions(self, functions: Sequence[int] | np.ndarray) -> Box:
+        """The box with so many functions of each axis, cosines with their sines."""
+        cut = [axis == PERIODIC and number % 2 == 0 for number, axis in zip(functions, self.axes, strict=True)]
+        return Box(self.lower, self.upper, self.axes, np.add(functions, cut).tolist())
 
     def harmonics(self, count: int, boundary: str = NATURAL) -> BoxHarmonics:
         """Products of sines and cosines; whole eigenspaces, at most `count` where the first one allows it.
@@ -225,6 +230,14 @@ class BoxHarmonics(Harmonics):
         points, weights = (np.stack(np.meshgrid(*parts, indexing="ij"), -1).reshape(-1, self.box.dimensions)
                            for parts in self.rule(degree))
         return Quadrature(points, weights.prod(1), self.values(points), self.gradients(points))
+
+    def spanned(self, some: np.ndarray) -> Box:
+        """The box with as many functions of each axis as some of the harmonics have: solvers truncate spectra.
+
+        The box itself where it has one axis, whose harmonics are few anyway, or different ones of each channel."""
+        if self.box.dimensions == 1 or self.steady or self.allowed is not None:
+            return self.box
+        return self.box.with_functions(self.modes[some].max(0) + 1)
 
     def lowest(self, count: int) -> BoxHarmonics:
         """The lowest harmonics without flux through walls, of the same box."""

@@ -30,7 +30,7 @@ class Rate(nn.Module):
         self.register_buffer("context", context.double())
         self.field: nn.Module = surrogate.field
         law = surrogate.field.get(LawTerm)
-        if law is not None and len(surrogate.field.terms) == 1:
+        if law is not None and len(surrogate.field.terms) == 1 and not law.period:
             self.field = law.law(context if len(law.by_context) else None)
 
     def internal(self, t: Tensor, s: Tensor) -> Tensor:
@@ -63,7 +63,8 @@ class Step(nn.Module):
         self.series = _Series(series) if series is not None else None
         if self.method == "etd":
             law = self.rate.field
-            assert isinstance(law, LawField)
+            if not isinstance(law, LawField):
+                raise UserError("a step is not exported: the law has a season; integrate the exported rate")
             self.linear = not law.products_of and law.network is None
             self.steps = 1 if self.linear else self.steps
             h = 1.0 / self.steps

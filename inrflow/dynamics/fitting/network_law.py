@@ -20,7 +20,7 @@ from inrflow.domains.transform import transform_of
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.contexts import alternate, contexts_of, standard, with_contexts
 from inrflow.dynamics.laws.fit import finer
-from inrflow.dynamics.laws.law import Law, integrable, largest_of, well_posed
+from inrflow.dynamics.laws.law import Law, integrable, largest_of, own_paths, well_posed
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.network.layer import Layer
 from inrflow.dynamics.laws.network.sine import (
@@ -35,7 +35,7 @@ from inrflow.dynamics.laws.network.sine import (
     Local,
     Sine,
 )
-from inrflow.dynamics.laws.regression import FOLDS, NODES, NormalEquations, normal_equations
+from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations
 from inrflow.dynamics.laws.setting import (
     Data,
     Ground,
@@ -219,7 +219,7 @@ class Search:
         for _ in range(_ROUNDS):
             if effort() > seconds:
                 break
-            paths = own_paths(law, self.ground.train.t, self.ground.states, self.ground.train.systems)
+            paths = own_paths(law, self.ground.train.t, self.ground.states, self.ground.train.systems.number)
             if paths is None:
                 break
             solution, _ = solved(self.ground, self.terms, sines, paths)
@@ -347,21 +347,3 @@ def _fewest(equations: NormalEquations, c: int, terms: list[int], kept: list[int
         terms.pop(int(cost.argmin()))
     least = min(misfit for _, misfit in path)
     return [active for active, misfit in path if misfit <= _FEWER * least][-1], least
-
-
-def own_paths(law: Law, t: np.ndarray, states: np.ndarray, systems: Systems) -> Tensor | None:
-    """Codes (S, T - 1, N, C, K) at Gauss points of the intervals between frames of states (S, T, C, K), along the law's
-    own flow from the first frame; what it misses at the second is spread over the interval. None where it diverges."""
-    gaps, result = np.diff(t, axis=1), np.zeros((len(t), t.shape[1] - 1, len(NODES), *states.shape[2:]))
-    for system in np.unique(systems.number):
-        for gap in np.unique(gaps):
-            at = np.nonzero((gaps == gap) & (systems.number == system)[:, None])
-            now, after = (torch.tensor(states[at[0], at[1] + ahead]).flatten(1) for ahead in (0, 1))
-            path = []
-            for length in np.diff([0.0, *NODES, 1.0]):
-                now = law.step(now, float(gap * length), law.context_of(system))
-                path.append(now)
-            missed = after - path.pop()
-            result[at] = torch.stack([one + node * missed for one, node in zip(path, NODES, strict=True)], 1).reshape(
-                len(now), len(NODES), *states.shape[2:]).numpy()
-    return torch.tensor(result) if np.isfinite(result).all() else None

@@ -83,7 +83,7 @@ class Integrator:
             return state
         if self.method == "etd":
             (law,) = cast(VectorField, field).terms.values()
-            return law.advance(state, gap, self.step)  # type: ignore[operator]
+            return law.advance(state, begin, gap, self.step)  # type: ignore[operator]
         recorded = torch.is_grad_enabled()
         parts = widest / self.step
         if widest > _FAR and parts > _MANY and not recorded and has_exact_flow(field):

@@ -90,7 +90,7 @@ class Dynamics:
         if not field.is_linear_at_context:
             if self.integrator.method == "etd":
                 (law,) = field.terms.values()
-                return law.tangent_flow((start + stop) / 2, gap)  # type: ignore[operator]
+                return law.tangent_flow((start + stop) / 2, gap, (begin + end) / 2)  # type: ignore[operator]
             jacobian = field.jacobian((begin + end) / 2, (start + stop) / 2)
             return torch.linalg.matrix_exp(jacobian * gap[:, None, None])
         distinct, which = torch.unique(torch.cat([start[:, n:], gap[:, None]], 1), dim=0, return_inverse=True)

@@ -10,8 +10,8 @@ from functools import cached_property, partial
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from inrflow.domains import HELD, LEAKY, NATURAL, STEADY, Box, Harmonics, Region
-from inrflow.domains.box import PERIODIC
+from inrflow.domains import HELD, LEAKY, NATURAL, STEADY, Box, Domain, Harmonics, Region
+from inrflow.domains.box import PERIODIC, BoxHarmonics
 from inrflow.domains.walls import PAIRS, changes
 from inrflow.numerics.components import groups_of
 from inrflow.numerics.effort import effort
@@ -19,7 +19,7 @@ from inrflow.numerics.effort import effort
 _Rows = Callable[[np.ndarray], np.ndarray]
 _NOISES = np.logspace(-14, 0.3, 60)  # variances of noise tried, in units of the channel's variance
 _LEAST = 1e-15  # prior variances are kept above this share of a channel's variance
-_ROUNDS = 12  # of expectation maximisation
+_ROUNDS, _SETS = 12, 16  # of expectation maximisation; point sets that the prior is fitted to, at most
 _MANY = 300  # harmonics whose values at points are not orthogonal, from which on groups of them are looked for
 _ALIKE = 1e-10  # cosine of an angle between columns that counts as none
 _PROBES, _SLANT = 4, 1e-12  # sums of columns looked at, and means of products of two columns that count as none
@@ -32,7 +32,6 @@ _SOLVE = 70  # times the nodes and the squared number of modes, products that ei
 _CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
 _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of a variance, no noise; of frames, no white one; left by codes
 _NO_RANK = 1e-6  # ratio of singular values of harmonics that points do not tell apart
-_SETS = 16  # point sets that the prior is fitted to, at most
 _GAPS, _HOLES = 4, 0.5  # patterns of missing values beyond which they are filled in, and their share at most
 
 
@@ -44,11 +43,12 @@ class HarmonicCodes:
     mean: np.ndarray
     variance: np.ndarray
 
-    @property
-    def used(self) -> int:
-        """Number of harmonics up to the last one that holds more than rounding of any channel, and of steady ones."""
-        share = (self.variance / self.variance.sum(1, keepdims=True))[:, : self.harmonics.count - self.harmonics.steady]
-        return int(np.flatnonzero((share > 10 * _LEAST).any(0)).max()) + 1 + self.harmonics.steady
+    def used(self, domain: Domain) -> tuple[Domain, int]:
+        """The domain, of a box the part `spanned`, and how many harmonics there are up to the last above rounding."""
+        count, harmonics = self.harmonics.count - self.harmonics.steady, self.harmonics
+        held = np.flatnonzero((self.variance[:, :count] > 10 * _LEAST * self.variance.sum(1, keepdims=True)).any(0))
+        domain = harmonics.spanned(held) if isinstance(harmonics, BoxHarmonics) else domain
+        return domain, int(held.max()) + 1 + harmonics.steady
 
     def encode(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Posterior means (..., C, K) and variances (C, K) of frames u (..., N, C) at points x (N, d).

@@ -13,11 +13,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from inrflow.dynamics.laws.law import Law
+from inrflow.domains import Flows
+from inrflow.dynamics.laws.codes import fit_codes
+from inrflow.dynamics.laws.law import Law, integrable
+from inrflow.dynamics.laws.refine import solved_contexts
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
-from inrflow.dynamics.laws.setting import Systems
+from inrflow.dynamics.laws.setting import Data, Systems, encode
 from inrflow.numerics.principal_components import standardised
 
+_WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data: times as many, of points, codes at most
 _ROUNDS = 10
 _RIDGE = 1e-13  # of scaled normal equations
 _SETTLED = 1e-6  # change of standardised contexts
@@ -167,3 +171,23 @@ def _standard(contexts: np.ndarray, seen: np.ndarray) -> np.ndarray:
     result = np.zeros_like(contexts)
     result[seen] = standardised(torch.tensor(contexts[seen]))[0].numpy()
     return result
+
+
+def known_contexts(law: Law, train: Data, judge: Data) -> Law:
+    """The law with contexts of systems that no training trajectory shows, solved along the flow of those that do."""
+    rows = np.flatnonzero(~np.isin(judge.systems.number, train.systems.number))
+    if not len(rows):
+        return law
+    others = judge.take(rows)
+    return solved_contexts(law, others.t, *encode(law.codes, others), others.systems.number)
+
+
+def widened(law: Law, train: Data) -> Law:
+    """The law on more harmonics, those too that noise hides: its flow tells them, and products need them."""
+    observed = int(np.isfinite(train.u[0, 0, :, 0]).sum())
+    count = min(_WIDER * law.codes.harmonics.count, int(_MOST_OF_POINTS * observed), _MOST_CODES // train.u.shape[-1])
+    if count <= law.codes.harmonics.count or isinstance(law.domain, Flows):
+        return law
+    codes = fit_codes(law.domain.harmonics(count, law.boundary), train.x, train.u)
+    wider = integrable(replace(law, codes=codes), train.t, encode(codes, train)[0])
+    return wider or law

@@ -10,17 +10,28 @@ from functools import partial
 from itertools import chain
 
 import numpy as np
+import torch
 
 from inrflow.domains import Box, Domain, Flows
-from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes, tail, white_noise
-from inrflow.dynamics.laws.contexts import InSystems, standard
-from inrflow.dynamics.laws.law import MOST_STEPS, Law, integrable, largest_of, most_with_rates, pruned, well_posed
+from inrflow.dynamics.fields.forcing import periodic_phases
+from inrflow.dynamics.laws.codes import fit_codes, tail, white_noise
+from inrflow.dynamics.laws.contexts import InSystems, known_contexts, standard, widened
+from inrflow.dynamics.laws.law import (
+    MOST_STEPS,
+    Law,
+    integrable,
+    largest_of,
+    most_with_rates,
+    of_channels,
+    own_paths,
+    pruned,
+    well_posed,
+)
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.rates import fit_second_order, solved_anew
-from inrflow.dynamics.laws.refine import Refinement, solved_contexts
+from inrflow.dynamics.laws.refine import Refinement
 from inrflow.dynamics.laws.regression import FOLDS, Supported, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import (
-    DETERMINED,
     FEW_CODES,
     FEW_HARMONICS,
     HARDLY,
@@ -42,15 +53,14 @@ from inrflow.dynamics.laws.setting import (
     windows,
     worse,
 )
-from inrflow.dynamics.laws.shooting import Shooting, flights
+from inrflow.dynamics.laws.shooting import flights
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
 from inrflow.numerics.team import team
 
-_FINER = (1.7, 2.8, 4.6, 7.6, 12.5)  # times as many harmonics that forecasts are tried on
-_FINEST = (3.7, 7.0)  # those of flows, whose small waves carry energy away: at once
+_FINER, _FINEST = (1.7, 2.8, 4.6, 7.6, 12.5), (3.7, 7.0)  # times as many harmonics, tried in turn; those of flows
 _BETTER = 0.9  # share of the error that is left by more harmonics or shorter steps, if they are to be taken
-_SHARE, _JUDGES = 0.2, 8  # of trajectories judge candidates; so many forecast them at most
+_SHARE, _JUDGES, _FEW_JUDGES = 0.2, 8, 3  # of trajectories judge laws; so many at most, and of many codes
 _LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
 _LAST, _COMPARED = 3.0, 2  # seconds for standard errors; laws that are forecast, at least
 _CHOICE = 0.15  # share of the time after which no further boundary conditions and numbers of harmonics are tried
@@ -58,26 +68,23 @@ _IN_TIME = 0.9  # share of the time by the clock that is planned for
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
 _LENGTHS, _SHORT = (1, 3, 9), 3  # frames of flights that refine coefficients in turn; of noisy codes, and the last ones
 _PAYS = 0.5  # share of the least misfit of simpler laws that those with contexts and of further families may have
-_AGAIN = 2  # families whose terms are chosen once more at the contexts found
-_WORTH = 0.05  # of the misfit, that a term saves: contexts of few systems make those of many laws alike
-_JUDGED = 5  # candidates are judged, and all others whose misfit is
-_CLOSE = 20.0  # at most so many times the least
+_AGAIN, _WORTH = 2, 0.05  # families whose terms are chosen once more at the contexts found; of the misfit, that a term
+# saves: contexts of few systems make those of many laws alike
+_JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and all others whose misfit is at most so many times the least
 _DESCENT = 0.8  # share of the time of a refinement that descents of noisy codes take
 _NO_NOISE = 0.1  # of the error: where more harmonics leave less, they were what was taken for noise
-_WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data: times as many, of points, codes at most
-_EXPLAINED = 1e-2  # error of forecasts from which on most of the time goes to laws along single steps
-_SINGLE = 0.5  # share of the time after which none is sought along them, where some law explains the data
-_NEAR = 30.0  # times the harmonics' error at held-out points, below which no laws are sought along single steps
+_EXPLAINED, _MOSTLY = 1e-2, 0.1  # error of first order from which second order is sought; misfit, it comes first below
+_ROUNDS, _SETTLING = 6, 0.9  # along a law's own flow, at most; what each must leave of the misfit
+_ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
+_ALONG, _OF_FLOWS = 16, 0.15  # trajectories that give equations along laws' own flow, at most; share of the time
 _STEPS = 0.1  # errors of the integrator, relative to those of the harmonics, while laws are sought
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
 _TRAJECTORIES, _LOOKED_AT = 32, 16  # equations, and the noise of values, come from so many trajectories, at most
-_FEW_JUDGES = 3  # of many codes, so many trajectories judge
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
 _LATER = 10.0  # times the error: forecasts of later times that differ by so much more on more harmonics
 _STEPS_WITH_RATES = 64  # of an interval, at most
 _SETTLED = 0.3  # of the error at held-out points: what highest harmonics hold is less where these are not noise
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
-_MOSTLY = 0.1  # misfit below which first order comes first
 _OF_SECOND_ORDER, _ALONE = 0.3, 1e-3  # errors of second order from which first order has less time, and none
 _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
 _UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of them; of the time, after which families are no more compared
@@ -86,14 +93,14 @@ _UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of them; of the time, after which fam
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
             boundary: str | None = None, seed: int = 0, log: Log | None = None, systems: Systems | None = None,
             units: Sequence[float] | None = None, clock: Callable[[], float] | None = None, rates: bool = False,
-            noise: float = 0.0) -> Law:
+            noise: float = 0.0, period: float = 0.0) -> Law:
     """The law whose forecasts of held-out trajectories are best.
 
     t (T,) or (S, T); x (N, d) or (S, N, d); u (S, T, N, C), NaN where not observed; several domains: that whose
     harmonics fit best is taken, as with boundary conditions that are not given. seconds: of effort, about those of a
     processor. systems: whose coefficients may differ. units (C,): of channels, 1 by default. clock: seconds that are
     left; on a busy machine less effort is made. rates: whether it may be of second order in time, with rates as
-    channels. noise: share of the variance by which u is wrong. Raises UserError where no law forecasts.
+    channels. noise: variance by which u is wrong, a share. period: of a forcing. Raises UserError where none forecasts.
     """
     effort.restart()
     start, given = effort(), clock() if clock else 0.0
@@ -101,6 +108,10 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     data = Data(np.broadcast_to(t, u.shape[:2]).astype(np.float64),
                 np.broadcast_to(x, (len(u), *x.shape[-2:])).astype(np.float64), u.astype(np.float64),
                 systems or Systems(np.zeros(len(u), dtype=int)))
+    channels = u.shape[-1]
+    if period:  # its cosine and sine are further channels, whose law is known
+        season = np.broadcast_to(periodic_phases(torch.tensor(data.t), period, 1)[:, :, None], (*u.shape[:3], 2))
+        data, units = replace(data, u=np.concatenate([data.u, season], -1)), (*(units or (1.0,) * channels), 1.0, 1.0)
     data = windows(data)
     if data.u.shape[1] < 4 or len(data.u) < 2:
         raise UserError(f"{len(u)} trajectories of {u.shape[1]} frames are given; a law needs at least 2 of 4")
@@ -118,12 +129,14 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             place, count, floor = grid, every, _SETTLED * floor if few else _LITTLE
     some, size = train.take(evenly(len(train.u), count * train.u.shape[-1])), count * joined(boundary)
     codes = fit_codes(place.harmonics(size, boundary), some.x, some.u)
-    if codes.used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
-        codes = fit_codes(place.harmonics(codes.used, boundary), some.x, some.u)
+    holding, used = codes.used(place)
+    if used < codes.harmonics.count:  # products would fill harmonics in which the data have nothing
+        place, codes = holding, fit_codes(holding.harmonics(used, boundary), some.x, some.u)
     values_noise = white_noise(codes, train.x[:_LOOKED_AT], train.u[:_LOOKED_AT])
     train, judge = replace(train, noise=values_noise), replace(judge, noise=values_noise)
     states, spread = encode(codes, train)
-    families = families_of(place, codes.harmonics, states, units)
+    families = families_of(place, codes.harmonics, states[:, :, :channels], units)
+    families = families.with_season(channels, codes.harmonics) if period else families
     many, floor = states[0, 0].size > FEW_CODES, max(floor, noise)
     judge = judge.take(np.arange(min(_FEW_JUDGES, len(judge.u)))) if many else judge  # their forecasts cost much
     say(f"{place.kind}: {codes.harmonics.count} harmonics, noise {values_noise.max():.1e}, {effort() - start:.1f} s")
@@ -136,10 +149,15 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
 
     coarse = _STEPS * math.sqrt(floor) if many or train.systems.counts else 0.0  # their flows take their time
 
-    def regressed(families: Families) -> tuple[float, list[Law]]:
-        return candidates(place, boundary, codes, families, train, states, spread, say)
+    ground = Ground(place, boundary, codes, train, states, spread)
 
-    def sought(laws: list[Law], share: float) -> None:
+    def regressed(families: Families) -> tuple[float, list[Law], Families]:
+        return *candidates(ground, families, say, period), families
+
+    def sought(misfit: float, laws: list[Law], families: Families, share: float) -> None:
+        if misfit > _POLYNOMIAL and not train.systems.counts:
+            until = min(start + share * seconds, effort() + _OF_FLOWS * seconds)
+            laws = [*along_flow(ground, laws[0], families, until, say), *laws]
         laws = [law for law in laws if well_posed(law, float((train.t[:, -1] - train.t[:, 0]).max()))]
         for judged in team.map(partial(_judged, train, states, coarse, judge), laws):
             if judged is not None:
@@ -153,43 +171,32 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     # Families are ranked by misfits before any law is forecast, which costs more, where the first explains little.
     in_place = list(families.in_place(codes.harmonics, bool(train.systems.counts)))
     wider = [partial(regressed, one) for one in (
-        *in_place[:1], *families.with_multipliers(place, states.shape[2]), *in_place[1:])]
+        *in_place[:1], *families.with_multipliers(place, channels), *in_place[1:])]
     found, pause = [regressed(families)], effort() + _RANKED * seconds
-    each = families.further(place, codes.harmonics, states) if found[0][0] > _POLYNOMIAL else ()
-    further = [(one, its) for one in each if (its := regressed(one))[0] < _PAYS * found[0][0]]
-    found += [its for _, its in further]
-    while wider and min(misfit for misfit, _ in found) > _UNEXPLAINED and effort() < pause:
+    further = () if found[0][0] < _POLYNOMIAL or period else families.further(place, codes.harmonics, states)
+    if many and wider and found[0][0] > _UNEXPLAINED:  # each takes long, and this one is the likeliest
         found.append(wider.pop(0)())
-    lowest = min(misfit for misfit, _ in found)
-    ranked = [laws for _, laws in sorted(found, key=lambda pair: int(np.log2((pair[0] + 1e-99) / (lowest + 1e-99))))]
+    found += [its for one in further if effort() < pause and (its := regressed(one))[0] < _PAYS * found[0][0]]
+    while wider and min(misfit for misfit, *_ in found) > _UNEXPLAINED and effort() < pause:
+        found.append(wider.pop(0)())
+    lowest = min(misfit for misfit, *_ in found)
+    ranked = sorted(found, key=lambda each: int(np.log2((each[0] + 1e-99) / (lowest + 1e-99))))
 
-    if rates and _UNEXPLAINED < lowest < _MOSTLY:  # fronts that frames hardly resolve are of first order
-        sought(ranked.pop(0), _OF_FIRST)
+    if rates and not period and _UNEXPLAINED < lowest < _MOSTLY:  # fronts that frames hardly resolve are of first order
+        sought(*ranked.pop(0), _OF_FIRST)
     first = least()
-    if rates and lowest > _UNEXPLAINED and first > _EXPLAINED:
-        scored += fit_second_order(Ground(place, boundary, codes, train, states, spread),
-                                   partial(_judged, train, states, coarse, judge, most=_STEPS_WITH_RATES), lowest,
-                                   start + _OF_RATES * seconds, units, say, min(found, key=lambda pair: pair[0])[1][0])
+    if rates and not period and lowest > _UNEXPLAINED and first > _EXPLAINED:
+        scored += fit_second_order(
+            ground, partial(_judged, train, states, coarse, judge, most=_STEPS_WITH_RATES), lowest,
+            start + _OF_RATES * seconds, units, say, min(found, key=lambda each: each[0])[1][0])
     rated = least() < min(_OF_SECOND_ORDER, first)
     second = rated and least() < _ALONE
     deadline = start + (1 - _KEPT) * seconds
     with suppress(OutOfTime), effort.limited(lambda: bool(scored) and effort() > deadline):  # what is found is kept
-        for number, laws in enumerate(() if second else chain(ranked, (one()[1] for one in wider))):
-            sought(laws, 0.5 if number else 0.4)
-            if least() < max(_LITTLE, _NOISY * floor) or effort() - start > 0.4 * seconds:
-                break
-    with suppress(OutOfTime):  # single steps end by themselves, a little later
-        until = start + _SINGLE * seconds if rated or least() < _EXPLAINED else deadline
-        explained = max(_NEAR * floor, _EXACT)
-        wanted = not second and not data.systems.counts and not least() < explained  # these laws have no contexts
-        steps = partial(along_single_steps, place, boundary, codes, train.t, states, spread, until)
-        tried = (families, *(one for one, _ in further)) if wanted and effort() < until else ()
-        for family in chain.from_iterable(map(steps, tried)):
-            for law in family:  # the shorter ones too
-                consider(law, forecast_errors(law, judge))
-                if effort() > until:
-                    break
-            if effort() > until or least() < explained:
+        enough = max(_LITTLE, _NOISY * floor)
+        for number, each in enumerate(() if second or least() < enough else chain(ranked, (one() for one in wider))):
+            sought(*each, 0.5 if number else 0.4)
+            if least() < enough or effort() - start > 0.4 * seconds:
                 break
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
@@ -224,7 +231,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             left *= _DESCENT if noisy else 0.5  # the rest is for forecasts
             last = along(law, length, left / (len(lengths) - index), noisy)
             last.deadline = effort() + left if noisy else last.deadline  # longer ones where short ones add nothing
-            refined = known_contexts(last.run(), train, judge)
+            refined = last.run()
+            refined = known_contexts(refined, train, judge) if refined.count else refined
             after = forecast_errors(refined, judge)
             say(f"  along flights of {length}: {errors.mean():.2e} to {after.mean():.2e}, {effort() - start:.1f} s")
             if not worse(after, hardly * errors):
@@ -241,6 +249,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
                 law = better  # kept where the time ends before the next
     if not errors.mean() <= HARDLY * narrow[0].mean():  # the time ended before what is on more harmonics was refined
         law = narrow[1]
+    law = replace(law, codes=replace(law.codes, mean=law.codes.mean[:channels], variance=law.codes.variance[:channels]))
     return standard(law, np.unique(train.systems.number)) if law.count else law
 
 
@@ -284,17 +293,6 @@ def finer(law: Law, train: Data, judge: Data, deadline: float, say: Log, anew: b
         yield law
 
 
-def widened(law: Law, train: Data) -> Law:
-    """The law on more harmonics, those too that noise hides: its flow tells them, and products need them."""
-    observed = int(np.isfinite(train.u[0, 0, :, 0]).sum())
-    count = min(_WIDER * law.codes.harmonics.count, int(_MOST_OF_POINTS * observed), _MOST_CODES // train.u.shape[-1])
-    if count <= law.codes.harmonics.count or isinstance(law.domain, Flows):
-        return law
-    codes = fit_codes(law.domain.harmonics(count, law.boundary), train.x, train.u)
-    wider = integrable(replace(law, codes=codes), train.t, encode(codes, train)[0])
-    return wider or law
-
-
 def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) -> Law:
     """The law with the integrator's step halved while its forecasts improve: errors of steps may grow along paths."""
     while math.isfinite(law.longest) and effort() < deadline:
@@ -306,21 +304,12 @@ def shorter_steps(errors: np.ndarray, law: Law, judge: Data, deadline: float) ->
     return law
 
 
-def known_contexts(law: Law, train: Data, judge: Data) -> Law:
-    """The law with contexts of systems that no training trajectory shows, solved along the flow of those that do."""
-    rows = np.flatnonzero(~np.isin(judge.systems.number, train.systems.number))
-    if not law.count or not len(rows):
-        return law
-    others = judge.take(rows)
-    return solved_contexts(law, others.t, *encode(law.codes, others), others.systems.number)
-
-
-def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Families, data: Data,
-               states: np.ndarray, spread: np.ndarray, say: Log) -> tuple[float, list[Law]]:
+def candidates(ground: Ground, families: Families, say: Log, period: float = 0.0) -> tuple[float, list[Law]]:
     """The least misfit of laws of all families of terms and sizes, and the laws, that with the least misfit first.
 
-    states (S, T, C, K) of the data, of variances spread (S, C, K).
+    period: of a forcing, whose cosine and sine are the last two channels.
     """
+    data, codes, states, spread = ground.train, ground.codes, ground.states, ground.spread
     channels, terms = states.shape[2], families.every
     rows = evenly(len(states), states[0, 0].size, _TRAJECTORIES)
     rows = np.arange(len(states)) if data.systems.counts else rows  # all of them: systems may have few
@@ -334,15 +323,16 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
             key = supports, contexts.shape[1], cumulative
             if misfit < found.get(key, (np.inf,))[0]:
                 theta, std = (a.reshape(1 + contexts.shape[1], len(terms), channels) for a in (theta, std))
-                law = Law(domain, boundary, tuple(terms), theta[0], std[0], codes, largest=largest,
-                          by_context=theta[1:], contexts=contexts)
+                law = Law(ground.domain, ground.boundary, tuple(terms), theta[0], std[0], codes, largest=largest,
+                          by_context=theta[1:], contexts=contexts, period=period)
                 found[key] = misfit, law
 
     searches = []
-    for cumulative in (False, True):
+    for cumulative in (False, True)[: 1 + (states[0, 0].size <= FEW_CODES)]:  # many codes take long, and have no noise
         each = normal_equations(library, t, states, spread, known, cumulative, len(rows))
         for active in families.active:
-            simple = supports_of(each.grouped(np.arange(len(rows)) % FOLDS), [active] * channels, len(terms))
+            simple = supports_of(each.grouped(np.arange(len(rows)) % FOLDS),
+                                 of_channels(active, terms, channels, period), len(terms))
             add(np.zeros((systems.total, 0)), simple, cumulative)
             searches += [InSystems(each, systems, active, simple, count, cumulative) for count in systems.counts]
     most = _PAYS * min(misfit for misfit, _ in found.values())
@@ -361,29 +351,42 @@ def candidates(domain: Domain, boundary: str, codes: HarmonicCodes, families: Fa
     return least, [law for _, law in ordered]
 
 
-def along_single_steps(domain: Domain, boundary: str, codes: HarmonicCodes, t: np.ndarray, states: np.ndarray,
-                       spread: np.ndarray, deadline: float, families: Families) -> Iterator[Iterator[Law]]:
-    """For each family of terms, in turn, laws refined along single steps: of all its terms, and shorter ones."""
-    terms, known = families.every, shares_known(codes, spread)
-    equations = normal_equations(Library.of(terms, codes.harmonics), t, states, spread, known, False)
-    steps = Shooting.of(t, states, known >= DETERMINED, deadline)
-    largest = largest_of(states)
+def along_flow(ground: Ground, law: Law, families: Families, deadline: float, say: Log) -> list[Law]:
+    """Laws of several sizes, whose coefficients are solved again along the flow of the best one, until misfits settle.
 
-    def laws(active: list[int]) -> Iterator[Law]:
-        theta, _ = equations.solved([active] * states.shape[2], len(terms))
-        whole = Law(domain, boundary, tuple(terms), theta, np.zeros_like(theta), codes, largest=largest)
-        law = integrable(whole, t, states)
-        if law is None:
-            return
-        whole, gram = steps.refined(law)
-        for one in [whole, *steps.shorter(whole, gram)]:
-            law = integrable(one, t, states)
-            if law is not None:
-                yield law if one is whole else steps.refined(law)[0]
+    Splines in time are poor where waves pass a point, or decay, between frames; they hide terms of little effect and
+    rank families wrongly: each is tried after the law given, until one explains the data. deadline: of effort.
+    """
+    channels, terms, library = ground.states.shape[2], law.terms, Library.of(law.terms, law.codes.harmonics)
+    rows = evenly(len(ground.states), ground.states[0, 0].size, _ALONG)
+    t, states, number = ground.train.t[rows], ground.states[rows], ground.train.systems.number[rows]
+    equations = partial(normal_equations, library, t, states, ground.spread[rows], ground.known, False)
+    each = [of_channels(one, terms, channels, law.period) for one in families.active]
+    used = set(np.flatnonzero((law.theta != 0).any(1)))
+    least, best = np.inf, list[Supported]()
 
-    for active in families.active:
-        if effort() < deadline:
-            yield laws(active)
+    def starts() -> Iterator[tuple[list[Supported], list[list[int]]]]:
+        yield [((), law.theta, law.std, np.inf)], next(one for one in each if used <= {j for own in one for j in own})
+        by_splines = equations()
+        solved = [(supports_of(by_splines, active, len(terms)), active) for active in each]
+        yield from sorted(solved, key=lambda start: start[0][0][-1])
+
+    for solved, active in starts():
+        before = np.inf
+        for _ in range(_ROUNDS):
+            one = integrable(replace(law, theta=solved[0][1], std=solved[0][2]), t, states, _ROUGHLY)
+            paths = None if one is None or effort() > deadline else own_paths(one, t, states, number)
+            if paths is None:
+                break
+            solved = supports_of(equations(paths=paths), active, len(terms))
+            if solved[0][-1] < least:
+                least, best = solved[0][-1], solved
+            if not solved[0][-1] < _SETTLING * before:
+                break
+            before = solved[0][-1]
+        if least < _TOLD or effort() > deadline:
+            break
+    return [replace(law, theta=theta, std=std) for _, theta, std, _ in best]
 
 
 def _judged(train: Data, states: np.ndarray, error: float, judge: Data, law: Law, most: int = MOST_STEPS
@@ -393,5 +396,5 @@ def _judged(train: Data, states: np.ndarray, error: float, judge: Data, law: Law
     one = integrable(law, train.t, states, error, most)
     if one is None:
         return None
-    one = known_contexts(one, train, judge)
+    one = known_contexts(one, train, judge) if one.count else one
     return one, forecast_errors(one, judge)

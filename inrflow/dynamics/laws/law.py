@@ -16,8 +16,8 @@ from inrflow.dynamics.laws.codes import HarmonicCodes
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import PLACES, Library
 from inrflow.dynamics.laws.network.sine import Sine
-from inrflow.dynamics.laws.regression import spline_order
-from inrflow.dynamics.laws.terms import Term
+from inrflow.dynamics.laws.regression import NODES, spline_order
+from inrflow.dynamics.laws.terms import VALUE, Term
 
 _WITH_RATES, _WITH_SOME_RATES = 400, 2100  # codes of values beside rates of all channels, or of some
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes
@@ -33,6 +33,7 @@ class Law:
     largest: norm of the largest code of the data. by_context (P, J, C): what each number of a context adds to theta;
     contexts (E, P): those of the systems that trajectories are of. shares (C,): of the network in the root mean square
     of rates, where there is one. rates: observed channels whose rates are further channels, after those observed.
+    period: of a forcing; the last two channels are its cosine and sine then, constant in space.
     """
 
     domain: Domain
@@ -47,8 +48,11 @@ class Law:
     contexts: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((1, 0)))
     shares: tuple[float, ...] = ()
     rates: tuple[int, ...] = ()
+    period: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.period:
+            object.__setattr__(self, "theta", turning(self.terms, self.theta, self.period))
         if not len(self.by_context):
             object.__setattr__(self, "by_context", np.zeros((0, *self.theta.shape)))
 
@@ -183,6 +187,41 @@ class Law:
         added = "".join(f" {'-' if value < 0 else '+'} {abs(value):.3g} {name}"
                         for name, value in zip(names, self.by_context[:, j : j + 1, c].ravel(), strict=False) if value)
         return f"({text}{added})" if added else text
+
+
+def turning(terms: Sequence[Term | Sine], theta: np.ndarray, period: float) -> np.ndarray:
+    """Coefficients (J, C) whose last two channels are the cosine and the sine of a period."""
+    theta, (cosine, sine) = theta.copy(), (terms.index(Term((((c + theta.shape[1], VALUE),),))) for c in (-2, -1))
+    theta[:, -2:] = 0.0
+    theta[sine, -2], theta[cosine, -1] = -2 * math.pi / period, 2 * math.pi / period
+    return theta
+
+
+def of_channels(active: list[int], terms: Sequence, channels: int, period: float) -> list[list[int]]:
+    """The terms sought in each channel: some, of a clock, the last two channels with a period, its other one."""
+    turned = [[terms.index(Term((((channels + c, VALUE),),)))] for c in (-1, -2)] if period else []
+    return [active] * (channels - len(turned)) + turned
+
+
+def own_paths(law: Law, t: np.ndarray, states: np.ndarray, number: np.ndarray) -> Tensor | None:
+    """Codes (S, T - 1, N, C, K) at Gauss points of the intervals between frames of states (S, T, C, K), along the law's
+    own flow from the first frame; what it misses at the second is spread over the interval. None where it diverges.
+
+    number (S,): systems, whose contexts the law has.
+    """
+    gaps, result = np.diff(t, axis=1), np.zeros((len(t), t.shape[1] - 1, len(NODES), *states.shape[2:]))
+    for system in np.unique(number):
+        for gap in np.unique(gaps):
+            at = np.nonzero((gaps == gap) & (number == system)[:, None])
+            now, after = (torch.tensor(states[at[0], at[1] + ahead]).flatten(1) for ahead in (0, 1))
+            path = []
+            for length in np.diff([0.0, *NODES, 1.0]):
+                now = law.step(now, float(gap * length), law.context_of(system))
+                path.append(now)
+            missed = after - path.pop()
+            result[at] = torch.stack([one + node * missed for one, node in zip(path, NODES, strict=True)], 1).reshape(
+                len(now), len(NODES), *states.shape[2:]).numpy()
+    return torch.tensor(result) if np.isfinite(result).all() else None
 
 
 def pruned(law: Law) -> Law:

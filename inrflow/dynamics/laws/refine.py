@@ -384,6 +384,7 @@ def _active(law: Law) -> np.ndarray:
     """Terms and channels (M, 2) of the coefficients that are not zero, but those of values by their rates."""
     present = (law.theta != 0) | (law.by_context != 0).any(0)
     present[:, list(law.rates)] = False
+    present[:, -2:] &= not law.period  # clocks are known
     return np.argwhere(present)
 
 

@@ -100,7 +100,7 @@ class NormalEquations:
         _, _, total, count = self.sums
         energy, changes = self.energy[:, c] * count, total[:, c]
         shares = self.squares(c, active, theta) / np.maximum(changes, _LEAST_VARIANCE * changes.max() + 1e-300)
-        return float(energy @ shares / energy.sum())
+        return float(energy @ np.minimum(shares, 1.0) / energy.sum())  # where splines are poor, no law is told
 
     def weights(self, c: int, active: list[int]) -> np.ndarray:
         """Inverse residual variances (L,) of shells, found in turn with the coefficients of all active terms."""

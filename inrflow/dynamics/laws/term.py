@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from inrflow.domains import from_state, plain
 from inrflow.dynamics.fields.base import FieldTerm, register_term
+from inrflow.dynamics.fields.forcing import periodic_phases
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.flow import FlowField
 from inrflow.dynamics.laws.law import Law
@@ -34,14 +37,16 @@ class LawTerm(FieldTerm):
         terms: J terms as plain values; theta: (J, C) coefficients.
         largest: norm of the largest code of the data; forecasts far beyond it have diverged.
         by_context: (P, J, C), what each number of the context adds to theta.
+        period: of a forcing, internal time; the last two of C channels are its cosine and sine then, and no codes.
     """
 
     def __init__(
         self, domain: Mapping[str, Any], boundary: str, count: int, terms: Sequence[dict], theta: Sequence[Sequence],
-        largest: float = math.inf, by_context: Sequence = (),
+        largest: float = math.inf, by_context: Sequence = (), period: float = 0.0,
     ) -> None:
         super().__init__()
         self.domain, self.boundary, self.count, self.largest = plain(domain), boundary, count, largest
+        self.period = period
         self.terms = [dict(term) for term in terms]
         # Least squares in float64 found the coefficients; no gradient trains them.
         self.theta = nn.Parameter(torch.as_tensor(theta, dtype=torch.float64), requires_grad=False)
@@ -54,7 +59,7 @@ class LawTerm(FieldTerm):
     def of(cls, law: Law) -> LawTerm:
         """The term of a fitted law."""
         return cls(law.domain.state(), law.boundary, law.codes.harmonics.count, [term.state() for term in law.terms],
-                   law.theta.tolist(), law.largest, law.by_context.tolist())
+                   law.theta.tolist(), law.largest, law.by_context.tolist(), law.period)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Laws that were saved before they could have contexts are read, too."""
@@ -63,7 +68,8 @@ class LawTerm(FieldTerm):
 
     def structure(self) -> dict[str, Any]:
         return {"domain": self.domain, "boundary": self.boundary, "count": self.count, "terms": self.terms,
-                "theta": self.theta.tolist(), "largest": self.largest, "by_context": self.by_context.tolist()}
+                "theta": self.theta.tolist(), "largest": self.largest, "by_context": self.by_context.tolist(),
+                "period": self.period}
 
     def rated(self, channels: int) -> tuple[int, ...]:
         """Which of so many channels of values have the further channels as rates: their equations are these alone."""
@@ -109,7 +115,27 @@ class LawTerm(FieldTerm):
         for index, context in enumerate(distinct):
             yield (which == index).nonzero()[:, 0], self.law(context)
 
+    def seasoned(self, t: Tensor | float, z: Tensor) -> Tensor:
+        """Codes (..., C K) at times t (...,), internal, with those of the season, which are no codes of the model."""
+        if not self.period:
+            return z
+        now = (periodic_phases(torch.as_tensor(t), self.period, 1)[..., None] * self._constant).flatten(-2)
+        return torch.cat([z, now.expand(*z.shape[:-1], now.shape[-1]).to(z)], -1)
+
+    @cached_property
+    def _constant(self) -> Tensor:
+        """Codes (K,) of the constant 1 of the last channel."""
+        harmonics = self.law().library.harmonics
+        eigenvalues = harmonics.eigenvalues
+        if harmonics.allowed is not None:
+            eigenvalues = np.where(harmonics.allowed[-1], eigenvalues, np.inf)
+        first, codes = int(eigenvalues.argmin()), torch.zeros(self.count, dtype=torch.float64)
+        codes[first] = 1 / harmonics.values(harmonics.quadrature(1).points[:1])[0, first]
+        return codes
+
     def forward(self, t: Tensor, z: Tensor, c: Tensor | None = None) -> Tensor:
+        if self.period:
+            return self.law()(t, self.seasoned(t, z))[..., : z.shape[-1]]
         if c is None or not len(self.by_context):
             return self.law()(t, z)
         flat = z.reshape(-1, z.shape[-1])
@@ -122,11 +148,13 @@ class LawTerm(FieldTerm):
         """Derivative (S, n, n) by codes (S, n), in closed form."""
         result = z.new_zeros(len(z), z.shape[1], z.shape[1])
         for rows, law in self._laws(c, len(z)):
-            result[rows] = (_of_products(law, z[rows]) + _linear(law)).to(z)
+            whole = (_of_products(law, self.seasoned(t, z)[rows]) + _linear(law)).to(z)
+            result[rows] = whole[:, : z.shape[1], : z.shape[1]]
         return result
 
-    def tangent_flow(self, state: Tensor, gap: Tensor) -> Tensor:
-        """Flow (S, n + P, n + P) of the law linearised at states (S, n + P), over times gap (S or 1,); contexts stay.
+    def tangent_flow(self, state: Tensor, gap: Tensor, at: Tensor) -> Tensor:
+        """Flow (S, n + P, n + P) of the law linearised at states (S, n + P) and times (S,), over times gap (S or 1,);
+        contexts stay.
 
         Strang splitting: the linear part, which may be stiff, is exponentiated in its blocks; the products, a series
         of third order, in steps that are short for them, and for the waves that both make together: longer ones grow
@@ -141,17 +169,19 @@ class LawTerm(FieldTerm):
             rows = every[known[every]]
             if not len(rows):
                 continue
-            result[rows, :size, :size] = _tangent_flow(law, state[rows, :size], gap.expand(len(state))[rows])
+            here = self.seasoned(at.expand(len(state))[rows], state[rows, :size])
+            result[rows, :size, :size] = _tangent_flow(law, here, gap.expand(len(state))[rows])[:, :size, :size]
         return result
 
-    def advance(self, state: Tensor, gap: Tensor, step: float) -> Tensor:
-        """States (S, n + P) after times gap (S,), exact in the linear part, in steps of at most `step`; NaN where they
-        diverge."""
+    def advance(self, state: Tensor, begin: Tensor, gap: Tensor, step: float) -> Tensor:
+        """States (S, n + P) at times gap (S,) after `begin` (S,), exact in the linear part, in steps of at most `step`;
+        NaN where they diverge."""
         size, result = state.shape[1] - len(self.by_context), state.clone()
         for same, law in self._laws(state[:, size:], len(state)):
             for dt in torch.unique(gap[same]):
                 rows = same[gap[same] == dt]
-                result[rows, :size] = law.bounded(state[rows, :size].double(), float(dt), step, self.largest).to(state)
+                now = self.seasoned(begin[rows], state[rows, :size].double())
+                result[rows, :size] = law.bounded(now, float(dt), step, self.largest)[:, :size].to(state)
         return result
 
 

@@ -231,6 +231,15 @@ def _derivative(channel: str, axis: int, coordinates: Sequence[str]) -> str:
     return f"d{name}/d{coordinates[axis]}" if axis < TURN else f"d{name}/d(turn about {coordinates[axis - TURN]})"
 
 
+def seasonal(channels: int, places: int) -> list[Term]:
+    """Forces, steady or of a season, the last two channels, by low harmonics of place; values, Laplacians times it."""
+    cosine, sine = (channels, VALUE), (channels + 1, VALUE)
+    times: tuple[Product, ...] = (), (cosine,), (sine,), (cosine, cosine), (cosine, sine)
+    forces = [Term((product,), place=m) for product in times for m in range(not product, places)]
+    every = itertools.product((VALUE, LAPLACIAN), times[1] + times[2], range(channels))
+    return forces + [Term((((c, axis), one),)) for axis, one, c in every]
+
+
 def multipliers(channels: int, dimensions: int, intrinsic: bool = False) -> list[Term]:
     """Linear terms that are not local: fractional powers of the Laplacian, whose sums are smooth functions of it."""
     axes = () if intrinsic else range(dimensions)
@@ -332,6 +341,11 @@ class Families:
                  for names in self.combined for order in _ORDERS)
         return [list(active) for active in dict.fromkeys(map(tuple, found))]
 
+    def with_season(self, channels: int, harmonics: Harmonics) -> Families:
+        """The same with forces of a season, whose cosine and sine follow so many channels."""
+        terms = {**self.terms, "season": seasonal(channels, min(harmonics.lowest(_LOW).count, harmonics.count))}
+        return Families(terms, tuple((*a, "season") for a in (("linear",), *self.combined)))
+
     def with_multipliers(self, domain: Domain, channels: int) -> Iterator[Families]:
         """Linear terms with others that are not local, without and with transport. None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
@@ -372,7 +386,7 @@ class Families:
 
         Of one: little of another's, which makes up for errors of splines, would let short waves grow.
         """
-        if harmonics.components > 1:
+        if harmonics.components > 1 or "season" in self.terms:
             return
         low, more = (range(1, min(harmonics.lowest(most).count, harmonics.count)) for most in (_LOW, _MORE))
         force = [Term(place=m) for m in low]  # no more than quadrature resolves

@@ -63,8 +63,8 @@ class LawRecipe:
             return "the configuration asks for other codes"
         if asked := asks_for_other_dynamics(problem.config):
             return asked
-        if problem.forcing_period:
-            return "the data have a periodic forcing"
+        if problem.forcing_period and problem.environments is not None:
+            return "the data have a periodic forcing and several systems"
         if problem.source.time_bins is not None:
             return "values have times of their own, and splines between them miss too much"
         frames, trajectories = problem.source.times.shape[1], len(problem.train)
@@ -154,13 +154,14 @@ class _Search:
         seconds = budget.decide("law", lambda: math.ceil(min(_MOST_SECONDS, budget.seconds(_SHARE))))
         return self._found("law on the domain's harmonics", _GUARD, lambda left: fit_law(
             self.t, self.x, self.u, domains, seconds=seconds, systems=self.systems, clock=left, rates=self.rates,
-            noise=self.run.problem.unexplained, **self._further))
+            noise=self.run.problem.unexplained, period=self.run.problem.forcing_period, **self._further))
 
     def network(self, domains: Sequence[Domain], short: Law | None) -> Law | None:
         """The law with a network that forecasts them best; a short one's terms may stand beside it."""
         from inrflow.dynamics.fitting.network_law import fit_network_law
 
-        if short is not None and (short.codes.harmonics.components > 1 or short.has_rates):
+        if (short is not None and (short.codes.harmonics.components > 1 or short.has_rates)) or (
+                self.run.problem.forcing_period):
             return None
         budget = self.run.budget
         seconds = budget.decide("network", lambda: math.ceil(min(_MOST_SECONDS, budget.seconds(_SHARE_OF_NETWORK))))
@@ -338,7 +339,8 @@ def _written(law: Law, problem: Problem) -> list[str]:
         return scaled.written([f"({', '.join(about.channels)})"], about.coordinates)
     scale = problem.source.normalisation.scale.double().flatten().numpy()
     rates = list(law.rates)
-    scale = np.concatenate([scale, scale[rates] / problem.scale.unit])
+    seasons = [f"{name}(2 pi t / {about.time_period:g})" for name in ("cos", "sin")] if law.period else []
+    scale = np.concatenate([scale, scale[rates] / problem.scale.unit, np.ones(len(seasons))])
     unit = np.array([
         scale[term.products[0][1][0]] if isinstance(term, Term) and term.solenoidal and term.signs else
         np.prod([scale[c] ** (-1.0 if axis == RECIPROCAL else 1.0) for c, axis in term.products[0]])
@@ -347,5 +349,6 @@ def _written(law: Law, problem: Problem) -> list[str]:
     ])
     factor = scale[None] / unit[:, None] / problem.scale.unit
     scaled = replace(law, theta=law.theta * factor, std=law.std * factor, by_context=law.by_context * factor)
-    lines = scaled.written([*about.channels, *(f"{about.channels[c]}_t" for c in rates)], about.coordinates)
+    names = [*about.channels, *(f"{about.channels[c]}_t" for c in rates), *seasons]
+    lines = scaled.written(names, about.coordinates)[: len(names) - len(seasons)]
     return [line for c, line in enumerate(lines) if c not in rates]

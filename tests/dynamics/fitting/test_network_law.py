@@ -9,10 +9,11 @@ from scipy.fft import dct, idct
 from scipy.integrate import solve_ivp
 
 from inrflow.domains import Box
-from inrflow.dynamics.fitting.network_law import NetworkGround, architectures, moments, own_paths, solved
+from inrflow.dynamics.fitting.network_law import NetworkGround, architectures, moments, solved
 from inrflow.dynamics.laws import Systems
 from inrflow.dynamics.laws.codes import fit_codes
 from inrflow.dynamics.laws.fit import integrable
+from inrflow.dynamics.laws.law import own_paths
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.setting import Data, encode
 
@@ -47,7 +48,7 @@ def test_solved_weights_are_those_of_the_kinetics(ground):
     sines = network.sines(*moments(network.inputs, ground.codes, ground.states), 0)
     law, _ = solved(ground, ground.terms(None), sines)
     along = own_paths(integrable(law, ground.train.t, ground.states), ground.train.t, ground.states,
-                      ground.train.systems)
+                      ground.train.systems.number)
     seen = np.quantile(ground.train.u, np.linspace(0.1, 0.98, 20))
     z = torch.zeros(20, 24).double()
     z[:, 0] = torch.tensor(seen)

@@ -133,7 +133,21 @@ def test_harmonics_in_which_the_data_have_nothing_are_not_used() -> None:
     harmonics, x = CIRCLE.harmonics(31), np.linspace(0, 2 * np.pi, 40, endpoint=False)[:, None]
     truth = np.random.default_rng(0).standard_normal((12, 1, 31)) * (np.arange(31) < 25)
     u = np.swapaxes(truth @ harmonics.values(x).T, 1, 2)
-    assert fit_codes(harmonics, x[None], u[None]).used == 25
+    assert fit_codes(harmonics, x[None], u[None]).used(CIRCLE)[1] == 25
+
+
+def test_boxes_have_the_waves_of_each_axis_that_a_solver_keeps() -> None:
+    square = Box([0.0, 0.0], [1.0, 1.0], ["periodic", "periodic"])
+    x = np.stack(np.meshgrid(*[np.arange(12) / 12] * 2, indexing="ij"), -1).reshape(-1, 2)
+    grid = square.told_apart(x)
+    assert grid is not None
+    harmonics, generator = grid.harmonics(121), np.random.default_rng(0)
+    waves = np.stack([harmonics.waves(j)[0] for j in (0, 1)]) / (2 * np.pi)
+    kept = (waves[0] < 3.5) & (waves[1] < 2.5)
+    u = (generator.standard_normal((6, 121)) * kept @ harmonics.values(x).T)[:, None, :, None]
+    place, count = fit_codes(harmonics, np.tile(x, (6, 1, 1)), u).used(grid)
+    assert place.harmonics(count).count == kept.sum() == 35
+    assert place.told_apart(x).functions == (7, 5)  # type: ignore[attr-defined]
 
 
 def test_waves_of_middle_length_are_not_taken_for_noise() -> None:
