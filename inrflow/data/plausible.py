@@ -20,13 +20,15 @@ _DIFFERENT = 0.05  # standard deviations between values of one place and time th
 _SPIKE, _NEIGHBOURS = 30.0, 4  # times as far from the middle as any neighbour, in space or time
 _WILD, _ALONE = 20.0, 5.0  # deviations of training, and times as far out as neighbours, of what is left out
 _FAR = 10.0  # standard deviations of the inner values, within which nothing is called a spike
+_BEYOND, _REST = 3.0, 0.995  # times this quantile of what other values depart from their neighbours by, that faults do
+_USUAL = 0.4  # share of a place's frames, or of a frame's places, from which on departures are its own
 _ROUNDING = 1e-3  # share of a channel's deviation that rounding to single precision may have
 
 
 def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.ndarray) -> None:
     """Warn of spikes, of digits lost to single precision, and of several values at one place and time in the first of
-    the named trajectories of a source with a fitted normalisation. Raises UserError where the last make up most of the
-    variance.
+    the named trajectories of a source with a fitted normalisation. Where there are spikes, the source leaves out
+    faults and its normalisation is fitted anew. Raises UserError where several values make up most of the variance.
     """
     _warn_of_lost_digits(source)
     apart = repeated = total = spikes = seen = 0
@@ -57,7 +59,10 @@ def check_plausible(source: TrajectorySource, trajectories: Sequence[int] | np.n
     if spikes:
         warnings.warn(f"{path}: {100 * spikes / seen:.2g} % of the values ({spikes} of {seen} looked at) lie more than "
                       f"{_SPIKE:g} times as far out as all of their neighbours in space and time, up to {worst[0]:.3g} "
-                      f"standard deviations in trajectory {worst[1]}; mark faulty values as NaN", stacklevel=3)
+                      f"standard deviations in trajectory {worst[1]}; values of that kind are left out; mark faulty "
+                      "values as NaN to choose them yourself", stacklevel=3)
+        source.leave_out(faults)
+        source.fit_normalisation(trajectories)
 
 
 def _warn_of_lost_digits(source: TrajectorySource) -> None:
@@ -109,13 +114,46 @@ def without_wild_values(batch: TrajectoryBatch) -> TrajectoryBatch:
     return batch.with_values(batch.u.masked_fill(torch.as_tensor(far, device=batch.u.device), torch.nan))
 
 
+def faults(x: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Which of the values u (T, N, C) at points x (N, d) depart from the median of their neighbours in space and time
+    far more than the others do, and than neighbours from theirs; not those that a place or a frame has again and again.
+    """
+    near = cKDTree(x).query(x, min(_NEIGHBOURS + 1, len(x)))[1].reshape(len(x), -1)[:, 1:]
+    found = _departures(u, near)
+    return found | _departures(np.where(found, np.nan, u), near) if found.any() else found  # beside each other
+
+
+def _departures(u: np.ndarray, near: np.ndarray) -> np.ndarray:
+    def around(values: np.ndarray) -> np.ndarray:
+        beside = [values[:, column] for column in near.T]
+        nothing = np.full_like(values[:1], np.nan)
+        return np.stack([*beside, np.concatenate([nothing, values[:-1]]), np.concatenate([values[1:], nothing])])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # medians of nothing
+        off = np.nan_to_num(np.abs(u - np.nanmedian(around(u), axis=0)))
+    found = off > _FAR * np.maximum(_inner(off), 1e-300)
+    if found.any():
+        others = np.sort(np.nan_to_num(around(off)), axis=0)
+        found &= off > _SPIKE * others[len(others) - max(1, len(others) // 2)]  # a few of which may be faulty, too
+        rest = np.nanquantile(np.where(found | np.isnan(u), np.nan, off), _REST, axis=(0, 1))
+        found &= off > _BEYOND * rest
+        for axis in (0, 1):
+            found &= found.sum(axis, keepdims=True) <= max(1, _USUAL * found.shape[axis])
+    return found
+
+
+def _inner(out: np.ndarray) -> np.ndarray:
+    """Root mean squares (C,) of all but the largest twentieth of values (T, N, C)."""
+    return np.array([np.sqrt(np.mean(one[one <= np.quantile(one, 0.95)] ** 2)) for one in np.moveaxis(out, -1, 0)])
+
+
 def _spikes(x: np.ndarray, u: np.ndarray, alone: float) -> tuple[np.ndarray, float]:
     """Which of the values u (T, N, C) at points x (N, d) are spikes, `alone` times as far from the middle as any of
     their neighbours, and how far out the farthest lies."""
     middle = np.nanmedian(u, axis=(0, 1))
     out = np.nan_to_num(np.abs(u - middle))
-    inner = np.array([np.sqrt(np.mean(one[one <= np.quantile(one, 0.95)] ** 2)) for one in np.moveaxis(out, -1, 0)])
-    found = out > _FAR * np.maximum(inner, 1e-300)
+    found = out > _FAR * np.maximum(_inner(out), 1e-300)
     if not found.any():
         return found, 0.0
     around = np.zeros_like(out)

@@ -10,7 +10,7 @@ from inrflow.data.batch import TrajectoryBatch
 from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import write_trajectories
-from inrflow.data.plausible import check_plausible, without_wild_values
+from inrflow.data.plausible import check_plausible, faults, without_wild_values
 from inrflow.data.source import TrajectorySource
 from inrflow.errors import UserError
 
@@ -20,11 +20,13 @@ WAVES = np.stack([np.sin(2 * np.pi * (X.T - T[:, None]) + phase) for phase in PH
 
 
 def check(path, u, x=X):
+    """The source of fields u (S, T, N, C) at points x (N, d), checked."""
     write_trajectories(path, T, x, u, Description(name="waves", channels=("u",), coordinates=("x",), period=(1.0,)))
     with TrajectoryFile(path) as file:
         source = TrajectorySource(file)
         source.fit_normalisation(range(len(u)))
         check_plausible(source, range(len(u)))
+        return source.normalisation, torch.cat([source.batch([i], normalised=False).u for i in range(len(u))])
 
 
 def test_waves_and_narrow_pulses_and_few_repeated_values_raise_no_doubts(tmp_path):
@@ -50,7 +52,29 @@ def test_spikes_are_told_with_their_share(tmp_path):
     spiked[2, 3, 5] *= 1000
     spiked[4, 1, 20] *= 1000
     with pytest.warns(UserWarning, match=r"0.17 % of the values \(2 of 1152 looked at\) lie more than 30 times as far"):
-        check(tmp_path / "spiked.h5", spiked)
+        normalisation, kept = check(tmp_path / "spiked.h5", spiked)
+    assert torch.isnan(kept).nonzero().tolist() == [[2, 3, 5, 0], [4, 1, 20, 0]]
+    assert normalisation.scale.item() == pytest.approx(WAVES.std(), rel=0.01)  # not that of the spikes
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_one_in_a_hundred_values_a_thousand_times_too_large_are_faults_and_nothing_else_is(noise):
+    rng = np.random.default_rng(1)
+    grid = np.stack(np.meshgrid(np.arange(16) / 16, np.arange(16) / 16), -1).reshape(-1, 2)
+    u = np.stack([np.sin(2 * np.pi * (grid @ [1, 1] - time)) for time in T])[..., None]
+    u += noise * rng.standard_normal(u.shape)
+    wrong = rng.random(u.shape) < 0.01
+    found = faults(grid, np.where(wrong, 1000 * u, u))
+    assert not found[~wrong].any() and found[wrong & (np.abs(u) > 0.05)].all()
+
+
+def test_shocks_point_sources_and_fields_that_are_nearly_all_zero_have_no_faults():
+    shock = np.sign(X.T - 0.1 - 0.6 * T[:, None])[..., None] + 0.01 * np.sin(20 * X.T)[..., None]
+    source = 0.01 * np.sin(6 * X.T - T[:, None])[..., None]
+    source[:, 7] += 5.0  # a place of its own kind
+    pulse = np.maximum(0, 1 - ((X.T - 0.2 - 0.5 * T[:, None]) / 0.1) ** 2)[..., None]
+    for u in (shock, source, pulse, np.random.default_rng(0).standard_normal((8, 24, 2))):
+        assert not faults(X, u).any()
 
 
 def test_a_small_signal_on_a_large_constant_is_told_to_lose_its_digits(tmp_path):
