@@ -117,6 +117,7 @@ def _as_before(problem: Problem, before: Surrogate, frames: int | None = None) -
     """The problem in the units of an earlier surrogate, of its first frames."""
     given = problem.source
     source = TrajectorySource(given.file, frames or given.frames, given.fraction, given.same_points, given.seed)
+    source.leave_out(given.faults)
     source.normalisation, source.varies = before.normalisation, given.varies
     return replace(problem, source=source, observed=source, scale=before.scale)
 

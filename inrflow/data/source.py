@@ -54,7 +54,7 @@ class TrajectorySource:
         self.points = file.points if self.time_bins is None else max(1, round(file.rows / times.size))
         self._cache: dict[int, TrajectoryBatch] = {}
         self._cached = 0  # bytes
-        self._faults: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+        self.faults: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
         self.normalisation = Normalisation(
             torch.zeros(len(file.description.channels)), torch.ones(len(file.description.channels))
         )
@@ -95,14 +95,14 @@ class TrajectorySource:
             x = torch.cat([x, x[-1:].expand(limit - len(frames.t), *x.shape[1:])])
         return self._kept(trajectory, TrajectoryBatch(t, x[None] if moving else x[None, None], u))
 
-    def leave_out(self, faults: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
+    def leave_out(self, faults: Callable[[np.ndarray, np.ndarray], np.ndarray] | None) -> None:
         """Leave out the values u (T, N, C) at resting points x (N, d) that a function of both says are faulty."""
-        self._faults, self._cache, self._cached = faults, {}, 0
+        self.faults, self._cache, self._cached = faults, {}, 0
 
     def _kept(self, trajectory: int, batch: TrajectoryBatch) -> TrajectoryBatch:
         """The batch, kept where there is room for it."""
-        if self._faults is not None and batch.x.shape[1] == 1:
-            wrong = self._faults(batch.x[0, 0].numpy(), batch.u[0].double().numpy())
+        if self.faults is not None and batch.x.shape[1] == 1:
+            wrong = self.faults(batch.x[0, 0].numpy(), batch.u[0].double().numpy())
             batch = batch.with_values(batch.u.masked_fill(torch.as_tensor(wrong)[None], float("nan")))
         self._cached += batch.u.nbytes
         if self._cached <= _CACHE_BYTES:
