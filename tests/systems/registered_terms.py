@@ -22,7 +22,8 @@ def law(channels: int) -> dict[str, Any]:
         {"products": [[[0, -1], [0, -1], [0, -1]]], "power": 0, "axis": -1},
     ]
     theta = 0.5 * torch.randn(len(rates), channels, dtype=torch.float64)
-    return {"domain": box.state(), "boundary": "natural", "count": 5, "terms": rates, "theta": theta.tolist()}
+    return {"domain": box.state(), "boundary": "natural", "count": 5, "terms": rates, "theta": theta.tolist(),
+            "period": 0.0}
 
 
 @st.composite
