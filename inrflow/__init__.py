@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from inrflow.errors import UserError
 
 if TYPE_CHECKING:
+    from inrflow.commands.train import train
     from inrflow.data.formats.registry import Format, register_format
     from inrflow.data.observations import Observations
     from inrflow.decoders.base import AffineDecoder, Decoder, register_decoder
@@ -50,12 +51,13 @@ _HOMES = {
     "register_recipe": "training.train",
     "register_reference": "evaluation.references.base",
     "register_term": "dynamics.fields.base",
+    "train": "commands.train",
 }
 __all__ = [
     "AffineDecoder", "Candidate", "Decoder", "Equation", "FieldTerm", "Format", "Metric", "NeuralRecipe",
     "Observations", "Problem", "Recipe", "Reference", "Solution", "Surrogate", "UserError", "VectorField",
     "__version__", "fit", "register_decoder", "register_equation", "register_format", "register_metric",
-    "register_recipe", "register_reference", "register_term",
+    "register_recipe", "register_reference", "register_term", "train",
 ]
 
 

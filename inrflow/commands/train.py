@@ -1,11 +1,14 @@
-"""`inrflow train`: a run directory with the model, its configuration, metrics, evaluation and plots."""
+"""`inrflow train`, and the same from Python: a run directory with the model, its configuration, metrics, evaluation and
+plots."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -15,6 +18,7 @@ from inrflow.commands.run_directory import (
     REFERENCES_FILE,
     RunDirectory,
     as_trajectories,
+    default_output,
     fit_problem_references,
     is_sweep,
     load_run,
@@ -37,7 +41,8 @@ from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import check_recipe
 from inrflow.training.recorder import Interrupted, Recorder
 from inrflow.training.run import Run
-from inrflow.training.train import start_run, train
+from inrflow.training.train import start_run
+from inrflow.training.train import train as best_candidate
 
 _IN_SAMPLE = 20_000_000  # values of training data, at most, that are evaluated where there is no test file
 
@@ -50,6 +55,53 @@ def run(arguments: list[str]) -> int:
         return run_sweep(arguments, run_alone, check)
     with team.gathered(Processes.of()) as leads:
         return run_alone(arguments) if leads else 0
+
+
+def train(
+    file: str | os.PathLike[str] | None = None, /, *settings: str, test: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None, minutes: float | None = None, **groups: Any
+) -> Surrogate:
+    """The surrogate of what `inrflow train` does: a run directory with the model, its errors on test data and pictures.
+
+    Args:
+        file, test: data.train and data.test, in any format that is read; without both, the embedded wave data.
+        settings: as on the command line ("data.frames=10").
+        output: the run directory; by default outputs/train/<date-time>.
+        minutes: training.minutes.
+        groups: further settings by name (seed=1), those of a group as a dictionary (data={"frames": 10}).
+    Raises:
+        UserError: as the command tells it, in one sentence; for a list of files, which the command alone takes.
+        KeyboardInterrupt: for Ctrl-C; `inrflow.train(resume=output)` goes on.
+    """
+    places = {"data.train": file, "data.test": test, "output": output}
+    for key, value in places.items():
+        if value is not None and not isinstance(value, str | os.PathLike):
+            raise UserError(f"{key} is a {type(value).__name__}; expected the name of a file or folder, so write what "
+                            "it holds to one (.nc, .csv, .h5), and train several physics by the command inrflow train")
+    named = {key: value for key, value in {**places, "training.minutes": minutes}.items() if value is not None}
+    arguments = [*map(str, settings), *_overrides(named), *_overrides(groups)]
+    config: Config = resolve("train", Config, arguments)
+    if several(config.data.train) is not None:
+        raise UserError("data.train is a list; several physics are trained by the command inrflow train, and read by "
+                        "Surrogate.load(output, physics=NAME)")
+    directory = config.resume or config.output or str(default_output("train"))
+    if not config.resume and not config.output:
+        arguments.append(f"output={directory}")
+    if run_alone(arguments) == INTERRUPTED:
+        raise KeyboardInterrupt
+    return load_run(directory, config.device)
+
+
+def _overrides(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Settings, those of groups as dictionaries, as the command line has them."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _overrides(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            items = (f'"{item}"' if isinstance(item, str) else str(item) for item in value)
+            yield f"{prefix}{key}=[{','.join(items)}]"
+        else:
+            yield f"{prefix}{key}={'null' if value is None else value}"
 
 
 def run_alone(arguments: list[str]) -> int:
@@ -118,7 +170,7 @@ def run_one(config: Config, place: RunDirectory, console: Console, resumed: bool
         place.write_config(config)
         console.print(f"results go to {directory}", highlight=False)
         try:
-            with Recorder(directory, console) as log:
+            with Recorder(directory, console, config) as log:
                 surrogate = _trained(start_run(problem, log))
         except Interrupted:
             console.print(f"stopped; continue with: inrflow train resume={directory}", highlight=False)
@@ -144,10 +196,10 @@ def _trained(run: Run) -> Surrogate:
     """The surrogate of a run: an earlier one continued, where that will do, else the best candidate."""
     earlier = run.config.continues
     if earlier is None:
-        return train(run)
+        return best_candidate(run)
     from inrflow.adaptation.continued import continued
 
-    return continued(load_run(earlier, run.config.device), run) or train(run)
+    return continued(load_run(earlier, run.config.device), run) or best_candidate(run)
 
 
 def _report_in_sample(surrogate: Surrogate, path: str, directory: Path, console: Console, references: References

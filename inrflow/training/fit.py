@@ -33,7 +33,7 @@ def fit(
     """
     console = Console(stderr=True, quiet=quiet)
     if directory is None:
-        with tempfile.TemporaryDirectory() as scratch, Recorder(Path(scratch), console) as log:
+        with tempfile.TemporaryDirectory() as scratch, Recorder(Path(scratch), console, problem.config) as log:
             return train(start_run(problem, log), recipes)
-    with held_folder(directory) as folder, Recorder(folder, console) as log:
+    with held_folder(directory) as folder, Recorder(folder, console, problem.config) as log:
         return train(start_run(problem, log), recipes)

@@ -1,4 +1,4 @@
-"""The record of a run: metrics.jsonl, candidates.json, decisions.json, TensorBoard where installed, and progress."""
+"""The record of a run: metrics.jsonl, candidates.json, decisions.json, what loggers get, and progress."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from inrflow.config.train_schema import Config
 from inrflow.errors import UserError
+from inrflow.runtime.loggers import Loggers
 from inrflow.runtime.tensor_files import write_json
 
 CANDIDATES_FILE, DECISIONS_FILE = "candidates.json", "decisions.json"
@@ -58,17 +59,18 @@ class Recorder:
 
     Ctrl-C and SIGTERM raise Interrupted at once, for what is solved in closed form is solved anew by `resume`. Only a
     loop that is `saving` goes on to the end of its step: they set `stopping`, and it saves its state and raises.
-    A second signal does not wait.
+    A second signal does not wait. With the configuration of a run, its metrics go to loggers, too.
     """
 
-    def __init__(self, directory: Path, console: Console | None = None) -> None:
+    def __init__(self, directory: Path, console: Console | None = None, config: Config | None = None) -> None:
         self.directory = directory
         self.console = console or Console(stderr=True)
         self.stopping = False
         self._saving = False
         self._started = time.monotonic()
         self._task: TaskID | None = None
-        self._tensorboard: Any = None
+        self._config = config
+        self._loggers: Loggers | None = None
         self._progress = Progress(
             TextColumn("{task.description:<22}"),
             BarColumn(bar_width=24),
@@ -86,12 +88,7 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         self._metrics = open(self.directory / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._tensorboard = SummaryWriter(str(self.directory / "tensorboard"))
-        except ImportError:
-            self._tensorboard = None
+        self._loggers = self._config and Loggers(self.directory, asdict(self._config), self.say)
         self._previous = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
@@ -106,8 +103,8 @@ class Recorder:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._metrics.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        if self._loggers is not None:
+            self._loggers.close()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.stopping or not self._saving:
@@ -202,7 +199,5 @@ class Recorder:
         values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         row = {"stage": stage, "step": step, "seconds": round(time.monotonic() - self._started, 3), **values}
         self._metrics.write(json.dumps(row) + "\n")
-        if self._tensorboard is not None:
-            for key, value in values.items():
-                if isinstance(value, int | float) and not isinstance(value, bool):
-                    self._tensorboard.add_scalar(f"{stage}/{key}", value, step)
+        if self._loggers is not None:
+            self._loggers.log(step, stage, values)

@@ -104,7 +104,7 @@ def train_physics(
 ) -> Surrogate:
     """One physics, from the first trajectories of its file (None: all); its reference forecasts are written too."""
     directory.mkdir(parents=True, exist_ok=True)
-    with TrajectoryFile(config.data.train) as file, Recorder(directory, console) as log:
+    with TrajectoryFile(config.data.train) as file, Recorder(directory, console, config) as log:
         problem = Problem.of(config, file, trajectories)
         surrogate = train(start_run(problem, log))
         fit_problem_references(problem, references)
