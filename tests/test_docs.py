@@ -11,15 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from rich.console import Console
 
 import inrflow
+from inrflow.cli import COMMANDS
+from inrflow.config.resolve import keys, resolve
+from inrflow.config.schema import SCHEMAS, Config
 from inrflow.data.formats.trajectory_file import TrajectoryFile
+from inrflow.runtime import loggers
 from inrflow.training import train as recipes
-from inrflow.training.recorder import Tried
+from inrflow.training.recorder import Recorder, Tried
 
 ROOT = Path(__file__).parents[1]
 MOST_LINES = 40
-EXTENSIONS = ("decoder", "term", "recipe", "format", "metric", "reference", "pde")
+EXTENSIONS = ("decoder", "term", "recipe", "format", "metric", "reference", "logger", "pde")
 
 
 def blocks(page: str) -> dict[str, str]:
@@ -133,6 +139,22 @@ def test_a_reference(here):
     assert 0 < errors["damped_persistence"]["mse"]["all"] < errors["persistence"]["mse"]["all"]
 
 
+def test_a_logger(here, monkeypatch):
+    logged, begun = [], {}
+    wandb = types.ModuleType("wandb")
+    wandb.init = lambda **given: begun.update(given) or types.SimpleNamespace(
+        log=logged.append, finish=lambda: logged.append("finished"))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    made = run(blocks("extending.md")["logger"])["WandbLogger"]
+    points = {"inrflow.loggers": [types.SimpleNamespace(name="wandb", load=lambda: made)]}
+    monkeypatch.setattr(loggers, "entry_points", lambda group: points[group])
+    Path("logged").mkdir()
+    with Recorder(Path("logged"), Console(quiet=True), Config(seed=3)) as log:
+        log.log("fit", 2, loss=0.5, note="text")
+    assert begun["name"] == "logged" and begun["config"]["seed"] == 3
+    assert logged == [{"fit/loss": 0.5, "fit/step": 2}, "finished"]
+
+
 def test_an_equation(here):
     run(blocks("extending.md")["pde"])
     with TrajectoryFile("allen_cahn.h5") as file:
@@ -201,6 +223,25 @@ def test_pages_link_to_what_is_there():
     for page in (*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), ROOT / "examples/README.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_commands_and_settings_of_the_questions_are_there():
+    text = (ROOT / "docs/faq.md").read_text(encoding="utf-8")
+    lines = [line.split() for line in text.splitlines() if line.startswith("    inrflow ")]
+    assert len(lines) >= 10
+    for _, name, *arguments in lines:
+        assert name in COMMANDS
+        if name != "inspect":
+            resolve(name, SCHEMAS[name], [item.replace("0,1,2", "0") for item in arguments if item != "--multirun"])
+    known = {key for schema in SCHEMAS.values() for key, _ in keys(schema)}
+    settings = set(re.findall(r"[`( ]([a-z_]+(?:\.[a-z_]+)*)=", text))
+    assert len(settings) > 12 and settings <= known, settings - known
+    assert all(recipe in {one.name for one in recipes.RECIPES} for recipe in re.findall(r"recipe=(\w+)", text))
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == inrflow.__version__ and citation["authors"] == [{"name": "The inrflow project"}]
 
 
 SMALL = ("training.steps.decoder=20", "training.steps.rollout=20", "decoder.code_size=6")

@@ -88,7 +88,8 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         self._metrics = open(self.directory / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115
-        self._loggers = self._config and Loggers(self.directory, asdict(self._config), self.say)
+        if self._config is not None:
+            self._loggers = Loggers(self.directory, asdict(self._config), self.say)
         self._previous = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             try:

@@ -60,8 +60,8 @@ def test_settings_are_those_of_the_command_line(monkeypatch, elsewhere):
 
     monkeypatch.setattr(module, "run_alone", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        inrflow.train("a=b [1].nc", "data.points=0.5", data={"read": {"channels": ["t2m", "it's"], "select": {"plev": 0}}},
-                      dynamics={"equation": False, "memory": None})
+        inrflow.train("a=b [1].nc", "data.points=0.5", dynamics={"equation": False, "memory": None},
+                      data={"read": {"channels": ["t2m", "it's"], "select": {"plev": 0}}})
     config = seen["config"]
     assert config.data.train == "a=b [1].nc" and config.data.points == 0.5 and config.dynamics.equation is False
     assert config.data.read.channels == ["t2m", "it's"] and config.data.read.select == {"plev": 0}

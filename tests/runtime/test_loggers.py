@@ -1,4 +1,4 @@
-"""Metrics of training reach whatever is registered as a logger, training does not wait, and one that fails is dropped."""
+"""Metrics of training reach what is registered as a logger; training does not wait, and one that fails is dropped."""
 
 import sys
 import threading
