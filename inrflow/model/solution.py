@@ -121,7 +121,7 @@ class Solution(Shown):
                              self.surrogate.description, t, x, axes)
 
     def sample(self, n: int, t: Any, x: Any, seed: int = 0) -> Any:
-        """Joint draws (n, ..., C) of observations, for sums, extremes, first times; of at most 3000 points.
+        """Joint draws (n, ..., C) of the field, for sums, extremes, first times; of at most 3000 points.
 
         At each point they have the mean and the standard deviation of `query`.
         """
