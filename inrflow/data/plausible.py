@@ -18,7 +18,7 @@ _VALUES = 2_000_000  # of these, at most
 _CONTRADICTORY = 0.5  # share of the variance that lies between values of one place and time: no field explains more
 _DIFFERENT = 0.05  # standard deviations between values of one place and time that are told
 _SPIKE, _NEIGHBOURS = 30.0, 4  # times as far from the middle as any neighbour, in space or time
-_WILD, _ALONE = 20.0, 5.0  # deviations of training, and times as far out as neighbours, of what is left out
+_WILD, _ALONE = 20.0, 5.0  # deviations of training, and times as far off as neighbours are, of what is left out
 _FAR = 10.0  # standard deviations of the inner values, within which nothing is called a spike
 _BEYOND, _REST = 3.0, 0.995  # times this quantile of what other values depart from their neighbours by, that faults do
 _USUAL = 0.4  # share of a place's frames, or of a frame's places, from which on departures are its own
@@ -135,7 +135,7 @@ def _departures(u: np.ndarray, near: np.ndarray) -> np.ndarray:
     found = off > _FAR * np.maximum(_inner(off), 1e-300)
     if found.any():
         others = np.sort(np.nan_to_num(around(off)), axis=0)
-        found &= off > _SPIKE * others[len(others) - max(1, len(others) // 2)]  # a few of which may be faulty, too
+        found &= off > _ALONE * others[len(others) - max(1, len(others) // 2)]  # a few of which may be faulty, too
         rest = np.nanquantile(np.where(found | np.isnan(u), np.nan, off), _REST, axis=(0, 1))
         found &= off > _BEYOND * rest
         for axis in (0, 1):
