@@ -1,11 +1,12 @@
-"""Latent states from codes: hidden memory appended, seasonal mean taken off; and internal time, in which the training
-data's typical step is 1."""
+"""Latent states from codes: hidden memory appended, seasonal mean taken off; internal time, in which the data's typical
+step is 1; and flights, parts of paths that laws are compared with."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -201,3 +202,32 @@ class TimeScale:
         """From training times (S, T), NaN-padded."""
         steps = (times[:, 1:] - times[:, :-1]).flatten()
         return cls(float(times[:, 0].nanmedian()), float(steps.nanmedian()))
+
+
+@dataclass(frozen=True)
+class Flights:
+    """Codes (B, M, C K) of B flights of M frames, the times (B, M - 1) between them, variances (B, C K) of codes, and
+    the numbers (B,) of the system and of the trajectory that each is of."""
+
+    codes: Tensor
+    dt: Tensor
+    variance: Tensor
+    system: Tensor
+    trajectory: Tensor
+
+    def take(self, pick: Tensor) -> Flights:
+        """Some of the flights."""
+        return Flights(self.codes[pick], self.dt[pick], self.variance[pick], self.system[pick], self.trajectory[pick])
+
+
+def flights(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int, system: np.ndarray | None = None
+            ) -> Flights:
+    """All flights of some steps, end to end, of codes (S, T, C, K) with variances (S, C, K) at times (S, T)."""
+    system = np.zeros(len(codes), dtype=int) if system is None else system
+    starts = range(0, codes.shape[1] - length, length)
+    flat, wide = codes.reshape(*codes.shape[:2], -1), spread.reshape(len(spread), -1)
+    return Flights(torch.tensor(np.concatenate([flat[:, n : n + length + 1] for n in starts])),
+                   torch.tensor(np.concatenate([np.diff(t[:, n : n + length + 1], axis=1) for n in starts])),
+                   torch.tensor(np.concatenate([wide for _ in starts])),
+                   torch.tensor(np.concatenate([system for _ in starts])),
+                   torch.tensor(np.concatenate([np.arange(len(codes)) for _ in starts])))

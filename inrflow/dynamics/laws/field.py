@@ -19,6 +19,8 @@ from inrflow.numerics.effort import effort
 _DENSE, _FEW = 1600, 600  # codes up to which terms that couple all are exponentiated as one matrix; bounded terms
 _MOST_STEPS = 2**14  # of one interval
 _EXPONENTIAL = 20  # products of matrices in their exponential
+_SHOTS, _SETTLED = 12, 1e-6  # of rates; their last change, relative to all of them
+_SHOWN = 0.2  # of an interval: rates whose part in the next frame is less are left as they are
 _BOUND = 30.0  # codes beyond so many times the largest ones of the data have left what the law was fitted to
 
 
@@ -254,3 +256,50 @@ class LawField(nn.Module):
             return torch.full_like(z, math.nan)
         later = self.advance(z, dt, steps) if dt else z
         return torch.where(torch.linalg.vector_norm(later, dim=-1, keepdim=True) < _BOUND * largest, later, math.nan)
+
+
+def rates_between(field: LawField, rates: Sequence[int], longest: float, gap: Tensor, now: Tensor, then: Tensor
+                  ) -> Tensor:
+    """Rates (B, R K) of R channels with which codes `now` (B, C K) become `then` after times (B,), along the field of a
+    law with rates of these.
+
+    Quasi-Newton with the derivative of the linear part; rates of which the later codes show little are differences.
+    """
+    own = list(rates)
+    rate = (_of(then, field, own) - _of(now, field, own)) / gap[:, None]
+    for time in gap.unique().tolist():
+        rows = gap == time
+        rate[rows] = _shot(field, own, longest, time, now[rows], then[rows], rate[rows])
+    return rate
+
+
+def _of(codes: Tensor, field: LawField, channels: list[int]) -> Tensor:
+    """Codes (B, R K) of some channels, of those (B, n) of all."""
+    return codes.unflatten(1, (-1, len(field.library.eigenvalues)))[:, channels].flatten(1)
+
+
+def _shot(field: LawField, rates: list[int], longest: float, time: float, now: Tensor, then: Tensor, rate: Tensor
+          ) -> Tensor:
+    size, observed = now.shape[1], field.channels - len(rates)
+    with torch.no_grad():
+        flow = field.exponential(time)
+    if field.coupled:
+        u, s, v = torch.linalg.svd(_of(flow[0, :, size:].T, field, rates).T)
+    else:
+        u, s, v = torch.linalg.svd(flow[:, rates, observed:])
+    inverse = (u * torch.where(s > _SHOWN * time, 1 / s, 0.0)[..., None, :]) @ v
+    before, settled = math.inf, _SETTLED * float(torch.linalg.vector_norm(rate))
+    for _ in range(_SHOTS):
+        later = field.bounded(torch.cat([now, rate], 1), time, longest, math.inf)
+        missed = _of(then - later[:, :size], field, rates).nan_to_num(0.0, 0.0, 0.0)
+        if field.coupled:
+            change = missed @ inverse
+        else:
+            change = torch.einsum("bck,kcd->bdk", missed.unflatten(1, (len(rates), -1)), inverse).flatten(1)
+        moved = float(torch.linalg.vector_norm(change))
+        if not moved < before:
+            break
+        rate, before = rate + change, moved
+        if moved <= settled:
+            break
+    return rate

@@ -23,7 +23,6 @@ from inrflow.dynamics.laws.law import (
     largest_of,
     most_with_rates,
     of_channels,
-    own_paths,
     pruned,
     well_posed,
 )
@@ -53,7 +52,8 @@ from inrflow.dynamics.laws.setting import (
     windows,
     worse,
 )
-from inrflow.dynamics.laws.shooting import flights
+from inrflow.dynamics.laws.shooting import along_flow, along_single_steps
+from inrflow.dynamics.states import flights
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
 from inrflow.numerics.team import team
@@ -74,9 +74,9 @@ _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and all others whose misfit 
 _DESCENT = 0.8  # share of the time of a refinement that descents of noisy codes take
 _NO_NOISE = 0.1  # of the error: where more harmonics leave less, they were what was taken for noise
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error of first order from which second order is sought; misfit, it comes first below
-_ROUNDS, _SETTLING = 6, 0.9  # along a law's own flow, at most; what each must leave of the misfit
-_ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
-_ALONG, _OF_FLOWS = 16, 0.15  # trajectories that give equations along laws' own flow, at most; share of the time
+_OF_FLOWS = 0.15  # share of the time for laws along their own flow
+_NEAR, _SINGLE = 30.0, 0.5  # times the harmonics' error, from which on laws are sought along single steps; share of
+# the time after which they are not
 _STEPS = 0.1  # errors of the integrator, relative to those of the harmonics, while laws are sought
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
 _TRAJECTORIES, _LOOKED_AT = 32, 16  # equations, and the noise of values, come from so many trajectories, at most
@@ -198,6 +198,10 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             sought(*each, 0.5 if number else 0.4)
             if least() < enough or effort() - start > 0.4 * seconds:
                 break
+        if not (second or period or data.systems.counts) and least() > max(_LITTLE, _NEAR * floor):
+            until = deadline if least() > _EXPLAINED else start + _SINGLE * seconds
+            for law in along_single_steps(ground, families, until):
+                consider(law, forecast_errors(law, judge))
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
     began = effort()
@@ -349,44 +353,6 @@ def candidates(ground: Ground, families: Families, say: Log, period: float = 0.0
     say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {least:.2e} to {ordered[-1][0]:.2e}")
     ordered = [pair for i, pair in enumerate(ordered) if i < _JUDGED or pair[0] <= _CLOSE * least]
     return least, [law for _, law in ordered]
-
-
-def along_flow(ground: Ground, law: Law, families: Families, deadline: float, say: Log) -> list[Law]:
-    """Laws of several sizes, whose coefficients are solved again along the flow of the best one, until misfits settle.
-
-    Splines in time are poor where waves pass a point, or decay, between frames; they hide terms of little effect and
-    rank families wrongly: each is tried after the law given, until one explains the data. deadline: of effort.
-    """
-    channels, terms, library = ground.states.shape[2], law.terms, Library.of(law.terms, law.codes.harmonics)
-    rows = evenly(len(ground.states), ground.states[0, 0].size, _ALONG)
-    t, states, number = ground.train.t[rows], ground.states[rows], ground.train.systems.number[rows]
-    equations = partial(normal_equations, library, t, states, ground.spread[rows], ground.known, False)
-    each = [of_channels(one, terms, channels, law.period) for one in families.active]
-    used = set(np.flatnonzero((law.theta != 0).any(1)))
-    least, best = np.inf, list[Supported]()
-
-    def starts() -> Iterator[tuple[list[Supported], list[list[int]]]]:
-        yield [((), law.theta, law.std, np.inf)], next(one for one in each if used <= {j for own in one for j in own})
-        by_splines = equations()
-        solved = [(supports_of(by_splines, active, len(terms)), active) for active in each]
-        yield from sorted(solved, key=lambda start: start[0][0][-1])
-
-    for solved, active in starts():
-        before = np.inf
-        for _ in range(_ROUNDS):
-            one = integrable(replace(law, theta=solved[0][1], std=solved[0][2]), t, states, _ROUGHLY)
-            paths = None if one is None or effort() > deadline else own_paths(one, t, states, number)
-            if paths is None:
-                break
-            solved = supports_of(equations(paths=paths), active, len(terms))
-            if solved[0][-1] < least:
-                least, best = solved[0][-1], solved
-            if not solved[0][-1] < _SETTLING * before:
-                break
-            before = solved[0][-1]
-        if least < _TOLD or effort() > deadline:
-            break
-    return [replace(law, theta=theta, std=std) for _, theta, std, _ in best]
 
 
 def _judged(train: Data, states: np.ndarray, error: float, judge: Data, law: Law, most: int = MOST_STEPS

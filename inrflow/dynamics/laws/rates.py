@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from inrflow.domains import Flows
+from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.law import Law, largest_of, most_with_rates, well_posed, with_slopes
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import FOLDS, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import Data, Families, Ground, Log, encode, evenly, families_of, shares_known
-from inrflow.dynamics.laws.shooting import rates_between
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term
 from inrflow.dynamics.states import CodeData
 from inrflow.numerics.effort import effort

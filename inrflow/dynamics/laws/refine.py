@@ -18,11 +18,11 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from inrflow.dynamics.laws.field import LawField
+from inrflow.dynamics.laws.field import LawField, rates_between
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import shells
-from inrflow.dynamics.laws.shooting import Flights, flights, rates_between
+from inrflow.dynamics.states import Flights, flights
 from inrflow.numerics.effort import effort
 from inrflow.numerics.normal import square_root
 from inrflow.numerics.team import team

@@ -16,8 +16,8 @@ from inrflow.dynamics.laws.law import well_posed
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.refine import Refinement
 from inrflow.dynamics.laws.regression import normal_equations
-from inrflow.dynamics.laws.shooting import flights
 from inrflow.dynamics.laws.terms import POTENTIAL, TURN, VALUE, Term, short_list
+from inrflow.dynamics.states import flights
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
 

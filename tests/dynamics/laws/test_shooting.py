@@ -1,4 +1,4 @@
-"""Laws of coarse frames, solved along their own flow, against the law that made the paths."""
+"""Laws of coarse frames, along their own flow and single steps, against the law that made the paths."""
 
 from dataclasses import replace
 
@@ -12,7 +12,9 @@ from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import own_paths
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import normal_equations
+from inrflow.dynamics.laws.shooting import Shooting
 from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.numerics.effort import effort
 
 LINE = Box([0.0], [1.0], ["walled"])
 VALUES = [Term((((0, VALUE),) * degree,)) for degree in (1, 2, 3)]
@@ -34,6 +36,20 @@ def _paths(trajectories: int, frames: int, theta: np.ndarray = TRUTH) -> np.ndar
 def _law(theta: np.ndarray) -> Law:
     codes = HarmonicCodes(LINE.harmonics(12), np.zeros((1, 12)), np.ones((1, 12)))
     return Law(LINE, NATURAL, TERMS, theta, np.zeros_like(theta), codes, longest=GAP / 32, largest=10.0)
+
+
+def test_steps_correct_coefficients_with_which_some_of_them_diverge_and_show_which_terms_are_needless() -> None:
+    truth = np.array([[0.02], [0.1], [0.0], [-1.0]])
+    paths = _paths(12, 6, truth)
+    t = np.tile(GAP * np.arange(6), (12, 1))
+    steps = Shooting.of(t, paths, np.ones((1, 12), dtype=bool), effort() + 60)
+    start = _law(np.array([[0.03], [0.05], [0.2], [0.7]]))
+    later = start.field().advance(torch.tensor(paths[:, :-1]).flatten(0, 1).flatten(1), GAP, 32)
+    assert 0 < torch.isfinite(later).all(1).sum() < len(later)
+    refined, gram = steps.refined(start)
+    np.testing.assert_allclose(refined.theta, truth, atol=2e-5)
+    shortest = list(steps.shorter(refined, gram))[-1]
+    assert (shortest.theta[:, 0] != 0).tolist() == [True, True, False, True]
 
 
 def test_coefficients_are_those_of_the_data_after_some_rounds_along_their_own_flow() -> None:
