@@ -23,6 +23,7 @@ from inrflow.dynamics.laws.law import (
     largest_of,
     most_with_rates,
     of_channels,
+    own_paths,
     pruned,
     well_posed,
 )
@@ -52,38 +53,35 @@ from inrflow.dynamics.laws.setting import (
     windows,
     worse,
 )
-from inrflow.dynamics.laws.shooting import along_flow, along_single_steps
+from inrflow.dynamics.laws.shooting import along_single_steps
 from inrflow.dynamics.states import flights
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
 from inrflow.numerics.team import team
 
 _FINER, _FINEST = (1.7, 2.8, 4.6, 7.6, 12.5), (3.7, 7.0)  # times as many harmonics, tried in turn; those of flows
-_BETTER = 0.9  # share of the error that is left by more harmonics or shorter steps, if they are to be taken
+_BETTER, _SETTLED = 0.9, 0.3  # shares of the error that more harmonics or shorter steps leave, and highest ones hold
 _SHARE, _JUDGES, _FEW_JUDGES = 0.2, 8, 3  # of trajectories judge laws; so many at most, and of many codes
 _LITTLE, _NOISY = 1e-4, 10.0  # error of forecasts, and times what codes miss, from which on more families are tried
 _LAST, _COMPARED = 3.0, 2  # seconds for standard errors; laws that are forecast, at least
-_CHOICE = 0.15  # share of the time after which no further boundary conditions and numbers of harmonics are tried
-_IN_TIME = 0.9  # share of the time by the clock that is planned for
+_CHOICE, _IN_TIME = 0.15, 0.9  # shares of the time after which no further harmonics are tried, and that is planned for
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
 _LENGTHS, _SHORT = (1, 3, 9), 3  # frames of flights that refine coefficients in turn; of noisy codes, and the last ones
 _PAYS = 0.5  # share of the least misfit of simpler laws that those with contexts and of further families may have
 _AGAIN, _WORTH = 2, 0.05  # families whose terms are chosen once more at the contexts found; of the misfit, that a term
 # saves: contexts of few systems make those of many laws alike
 _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and all others whose misfit is at most so many times the least
-_DESCENT = 0.8  # share of the time of a refinement that descents of noisy codes take
-_NO_NOISE = 0.1  # of the error: where more harmonics leave less, they were what was taken for noise
+_DESCENT, _NO_NOISE = 0.8, 0.1  # share of the time for descents of noisy codes; of the error that is left without noise
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error of first order from which second order is sought; misfit, it comes first below
-_OF_FLOWS = 0.15  # share of the time for laws along their own flow
-_NEAR, _SINGLE = 30.0, 0.5  # times the harmonics' error, from which on laws are sought along single steps; share of
-# the time after which they are not
+_ROUNDS, _SETTLING = 6, 0.9  # along a law's own flow, at most; what each must leave of the misfit
+_ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
+_ALONG, _OF_FLOWS = 16, 0.15  # trajectories that give equations along laws' own flow, at most; share of the time
+_NEAR, _SINGLE = 30.0, 0.5  # times the harmonics' error from which single steps are tried, to that share of the time
 _STEPS = 0.1  # errors of the integrator, relative to those of the harmonics, while laws are sought
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
 _TRAJECTORIES, _LOOKED_AT = 32, 16  # equations, and the noise of values, come from so many trajectories, at most
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
-_LATER = 10.0  # times the error: forecasts of later times that differ by so much more on more harmonics
-_STEPS_WITH_RATES = 64  # of an interval, at most
-_SETTLED = 0.3  # of the error at held-out points: what highest harmonics hold is less where these are not noise
+_LATER, _STEPS_WITH_RATES = 10.0, 64  # times the error that later forecasts on more harmonics differ by; at most
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
 _OF_SECOND_ORDER, _ALONE = 0.3, 1e-3  # errors of second order from which first order has less time, and none
 _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
@@ -148,7 +146,6 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             scored.append((errors, law))
 
     coarse = _STEPS * math.sqrt(floor) if many or train.systems.counts else 0.0  # their flows take their time
-
     ground = Ground(place, boundary, codes, train, states, spread)
 
     def regressed(families: Families) -> tuple[float, list[Law], Families]:
@@ -157,7 +154,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     def sought(misfit: float, laws: list[Law], families: Families, share: float) -> None:
         if misfit > _POLYNOMIAL and not train.systems.counts:
             until = min(start + share * seconds, effort() + _OF_FLOWS * seconds)
-            laws = [*along_flow(ground, laws[0], families, until, say), *laws]
+            laws = [*along_flow(ground, laws[0], families, until), *laws]
         laws = [law for law in laws if well_posed(law, float((train.t[:, -1] - train.t[:, 0]).max()))]
         for judged in team.map(partial(_judged, train, states, coarse, judge), laws):
             if judged is not None:
@@ -191,7 +188,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             start + _OF_RATES * seconds, units, say, min(found, key=lambda each: each[0])[1][0])
     rated = least() < min(_OF_SECOND_ORDER, first)
     second = rated and least() < _ALONE
-    deadline = start + (1 - _KEPT) * seconds
+    deadline, half = start + (1 - _KEPT) * seconds, start + _SINGLE * seconds
     with suppress(OutOfTime), effort.limited(lambda: bool(scored) and effort() > deadline):  # what is found is kept
         enough = max(_LITTLE, _NOISY * floor)
         for number, each in enumerate(() if second or least() < enough else chain(ranked, (one() for one in wider))):
@@ -199,8 +196,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             if least() < enough or effort() - start > 0.4 * seconds:
                 break
         if not (second or period or data.systems.counts) and least() > max(_LITTLE, _NEAR * floor):
-            until = deadline if least() > _EXPLAINED else start + _SINGLE * seconds
-            for law in along_single_steps(ground, families, until):
+            for law in along_single_steps(ground, families, deadline if least() > _EXPLAINED else half):
                 consider(law, forecast_errors(law, judge))
     if not scored:
         raise UserError("no law forecasts the held-out trajectories; the data may not follow a local equation")
@@ -353,6 +349,44 @@ def candidates(ground: Ground, families: Families, say: Log, period: float = 0.0
     say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {least:.2e} to {ordered[-1][0]:.2e}")
     ordered = [pair for i, pair in enumerate(ordered) if i < _JUDGED or pair[0] <= _CLOSE * least]
     return least, [law for _, law in ordered]
+
+
+def along_flow(ground: Ground, law: Law, families: Families, deadline: float) -> list[Law]:
+    """Laws of several sizes, whose coefficients are solved again along the flow of the best one, until misfits settle.
+
+    Splines in time are poor where waves pass a point, or decay, between frames; they hide terms of little effect and
+    rank families wrongly: each is tried after the law given, until one explains the data. deadline: of effort.
+    """
+    channels, terms, library = ground.states.shape[2], law.terms, Library.of(law.terms, law.codes.harmonics)
+    rows = evenly(len(ground.states), ground.states[0, 0].size, _ALONG)
+    t, states, number = ground.train.t[rows], ground.states[rows], ground.train.systems.number[rows]
+    equations = partial(normal_equations, library, t, states, ground.spread[rows], ground.known, False)
+    each = [of_channels(one, terms, channels, law.period) for one in families.active]
+    used = set(np.flatnonzero((law.theta != 0).any(1)))
+    least, best = np.inf, list[Supported]()
+
+    def starts() -> Iterator[tuple[list[Supported], list[list[int]]]]:
+        yield [((), law.theta, law.std, np.inf)], next(one for one in each if used <= {j for own in one for j in own})
+        by_splines = equations()
+        solved = [(supports_of(by_splines, active, len(terms)), active) for active in each]
+        yield from sorted(solved, key=lambda start: start[0][0][-1])
+
+    for solved, active in starts():
+        before = np.inf
+        for _ in range(_ROUNDS):
+            one = integrable(replace(law, theta=solved[0][1], std=solved[0][2]), t, states, _ROUGHLY)
+            paths = None if one is None or effort() > deadline else own_paths(one, t, states, number)
+            if paths is None:
+                break
+            solved = supports_of(equations(paths=paths), active, len(terms))
+            if solved[0][-1] < least:
+                least, best = solved[0][-1], solved
+            if not solved[0][-1] < _SETTLING * before:
+                break
+            before = solved[0][-1]
+        if least < _TOLD or effort() > deadline:
+            break
+    return [replace(law, theta=theta, std=std) for _, theta, std, _ in best]
 
 
 def _judged(train: Data, states: np.ndarray, error: float, judge: Data, law: Law, most: int = MOST_STEPS
