@@ -67,7 +67,7 @@ def test_coefficients_are_those_of_the_data_after_some_rounds_along_their_own_fl
 def test_law_of_frames_too_coarse_for_splines_is_found() -> None:
     x, t = (np.arange(24)[:, None] + 0.5) / 24, GAP * np.arange(5)
     u = np.swapaxes(_paths(16, 5) @ LINE.harmonics(12).values(x).T, 2, 3)
-    law = fit_law(t, x, u, LINE, seconds=20)
+    law = fit_law(t, x, u, LINE, seconds=8)
     forecast = law.decode(law.rollout(law.encode(x, u[:, 0]), t), x)
     assert ((forecast - u) ** 2).mean() < 1e-7 * u.var()
     assert sorted(term.written(["u"], ["x"]) for term in law.terms) == ["lap u", "u", "u^3"]
