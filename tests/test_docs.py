@@ -29,9 +29,9 @@ EXTENSIONS = ("decoder", "term", "recipe", "format", "metric", "reference", "log
 
 
 def blocks(page: str) -> dict[str, str]:
-    """Blocks of Python of a page by the names behind ```python."""
+    """Blocks of Python of a page by their titles."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    found = re.findall(r"^```python (\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    found = re.findall(r'^```python title="(\w+)"\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
     assert len(found) == text.count("```python")
     return dict(found)
 
