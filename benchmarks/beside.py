@@ -10,14 +10,15 @@ in units of the channel's variance in those frames.
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import Results, as_table, child_rows, quiet_log
+from common import as_table, quiet_log, run_cases
 
 from inrflow.config.resolve import resolve
 from inrflow.config.schema import Config
@@ -59,6 +60,13 @@ def table(rows: list[dict[str, Any]]) -> str:
                              [row[name] for name in names] for row in rows])
 
 
+def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every recipe on every data set, by seeds."""
+    for name, seed, recipe in itertools.product(arguments.names, arguments.seeds, arguments.recipes):
+        yield {"folder": str(arguments.folder), "data": name, "recipe": recipe, "seed": seed,
+               "minutes": arguments.minutes}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?")
@@ -66,21 +74,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--out", type=Path, default=Path("beside.json"))
-    parser.add_argument("--fresh", action="store_true", help="forget the rows of an earlier call")
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.case is not None:
-        print(json.dumps(measure(json.loads(arguments.case))), flush=True)
-        return
-    results = Results(arguments.out, table, arguments.fresh)
-    for name in arguments.names:
-        for seed in arguments.seeds:
-            for recipe in arguments.recipes:
-                case = {"folder": str(arguments.folder), "data": name, "recipe": recipe, "seed": seed,
-                        "minutes": arguments.minutes}
-                for row in child_rows(__file__, case):
-                    results.keep(row)
+    run_cases(parser, __file__, "beside.json", measure, table, cases)
 
 
 if __name__ == "__main__":

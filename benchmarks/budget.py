@@ -13,13 +13,13 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import Results, as_table, cache_folder, child_rows, peak_bytes, quiet_log
+from common import as_table, cache_folder, peak_bytes, quiet_log, run_cases
 from data_makers import Fields, bumps, write_fields
 from scipy.ndimage import map_coordinates
 from scipy.spatial import Delaunay
@@ -183,26 +183,21 @@ def table(rows: list[dict[str, Any]]) -> str:
     return as_table(HEADER, lines)
 
 
+def cases(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every size and kind of data, its files made, by minutes."""
+    for name in arguments.cases:
+        files(name)
+        for minutes in arguments.minutes:
+            yield {"case": name, "minutes": minutes, "clock": arguments.clock, "settings": arguments.settings}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--minutes", nargs="+", type=float, default=[0.05, 0.3, 1.0])
     parser.add_argument("--clock", choices=["processor", "wall"], default="processor")
     parser.add_argument("--settings", nargs="*", default=[], help="further settings of inrflow train")
-    parser.add_argument("--out", type=Path, default=Path("budget.json"))
-    parser.add_argument("--fresh", action="store_true", help="forget the rows of an earlier call")
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.case is not None:
-        print(json.dumps(measure(json.loads(arguments.case))), flush=True)
-        return
-    results = Results(arguments.out, table, arguments.fresh)
-    for name in arguments.cases:
-        files(name)
-        for minutes in arguments.minutes:
-            case = {"case": name, "minutes": minutes, "clock": arguments.clock, "settings": arguments.settings}
-            for row in child_rows(__file__, case):
-                results.keep(row)
+    run_cases(parser, __file__, "budget.json", measure, table, cases)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import platform
@@ -135,6 +136,25 @@ def child_rows(script: str, case: dict[str, Any]) -> Iterator[dict[str, Any]]:
             errors.seek(0)
             reason = errors.read().strip().splitlines()[-1:] or [f"ended with status {child.returncode}"]
             yield case | {"error": reason[0][:200]}
+
+
+def run_cases(
+    parser: argparse.ArgumentParser, script: str, out: str, measure: Callable[[dict[str, Any]], dict[str, Any]],
+    table: Callable[[list[dict[str, Any]]], str], cases: Callable[[argparse.Namespace], Iterator[dict[str, Any]]],
+) -> None:
+    """The main program of a script whose every case is measured in a process of its own: rows to a file and the screen.
+    """
+    parser.add_argument("--out", type=Path, default=Path(out))
+    parser.add_argument("--fresh", action="store_true", help="forget the rows of an earlier call")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case is not None:
+        print(json.dumps(measure(json.loads(arguments.case))), flush=True)
+        return
+    results = Results(arguments.out, table, arguments.fresh)
+    for case in cases(arguments):
+        for row in child_rows(script, case):
+            results.keep(row)
 
 
 class Results:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -118,23 +118,32 @@ def faults(x: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Which of the values u (T, N, C) at points x (N, d) depart from the median of their neighbours in space and time
     far more than the others do, and than neighbours from theirs; not those that a place or a frame has again and again.
     """
-    near = cKDTree(x).query(x, min(_NEIGHBOURS + 1, len(x)))[1].reshape(len(x), -1)[:, 1:]
+    near = _nearest(x, len(x))
     found = _departures(u, near)
     return found | _departures(np.where(found, np.nan, u), near) if found.any() else found  # beside each other
 
 
-def _departures(u: np.ndarray, near: np.ndarray) -> np.ndarray:
-    def around(values: np.ndarray) -> np.ndarray:
-        beside = [values[:, column] for column in near.T]
-        nothing = np.full_like(values[:1], np.nan)
-        return np.stack([*beside, np.concatenate([nothing, values[:-1]]), np.concatenate([values[1:], nothing])])
+def _nearest(x: np.ndarray, places: int) -> np.ndarray:
+    """The points (N, k) next to points (N, d) that are at so many places."""
+    return cKDTree(x).query(x, min(_NEIGHBOURS + 1, places))[1].reshape(len(x), -1)[:, 1:]
 
+
+def _beside(values: np.ndarray, near: np.ndarray) -> Iterator[np.ndarray]:
+    """Values (T, N, C) beside others, at each of the nearest points (N, k) and in the frames around; NaN for none."""
+    for column in near.T:
+        yield values[:, column]
+    nothing = np.full_like(values[:1], np.nan)
+    yield np.concatenate([nothing, values[:-1]])
+    yield np.concatenate([values[1:], nothing])
+
+
+def _departures(u: np.ndarray, near: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # medians of nothing
-        off = np.nan_to_num(np.abs(u - np.nanmedian(around(u), axis=0)))
+        off = np.nan_to_num(np.abs(u - np.nanmedian(list(_beside(u, near)), axis=0)))
     found = off > _FAR * np.maximum(_inner(off), 1e-300)
     if found.any():
-        others = np.sort(np.nan_to_num(around(off)), axis=0)
+        others = np.sort(np.nan_to_num(list(_beside(off, near))), axis=0)
         found &= off > _ALONE * others[len(others) - max(1, len(others) // 2)]  # a few of which may be faulty, too
         rest = np.nanquantile(np.where(found | np.isnan(u), np.nan, off), _REST, axis=(0, 1))
         found &= off > _BEYOND * rest
@@ -157,12 +166,7 @@ def _spikes(x: np.ndarray, u: np.ndarray, alone: float) -> tuple[np.ndarray, flo
     if not found.any():
         return found, 0.0
     around = np.zeros_like(out)
-    around[1:] = out[:-1]
-    around[:-1] = np.maximum(around[:-1], out[1:])
-    places = np.unique(x, axis=0)
-    count = min(_NEIGHBOURS + 1, len(places))
-    if count > 1:
-        for near in cKDTree(x).query(x, count)[1].T[1:]:
-            around = np.maximum(around, out[:, near])
+    for others in _beside(out, _nearest(x, len(np.unique(x, axis=0)))):
+        np.fmax(around, others, out=around)
     found &= out > alone * around
     return found, float(out[found].max(initial=0.0))

@@ -72,7 +72,7 @@ _AGAIN, _WORTH = 2, 0.05  # families whose terms are chosen once more at the con
 # saves: contexts of few systems make those of many laws alike
 _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and all others whose misfit is at most so many times the least
 _DESCENT, _NO_NOISE = 0.8, 0.1  # share of the time for descents of noisy codes; of the error that is left without noise
-_EXPLAINED, _MOSTLY = 1e-2, 0.1  # error of first order from which second order is sought; misfit, it comes first below
+_EXPLAINED, _MOSTLY = 1e-2, 0.1  # error from which second order is tried; misfit below which first order comes first
 _ROUNDS, _SETTLING = 6, 0.9  # along a law's own flow, at most; what each must leave of the misfit
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
 _ALONG, _OF_FLOWS = 16, 0.15  # trajectories that give equations along laws' own flow, at most; share of the time
