@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from inrflow.dynamics.fields.sum import VectorField
     from inrflow.evaluation.metrics.base import Metric, register_metric
     from inrflow.evaluation.references.base import Reference, register_reference
+    from inrflow.export.hub import from_hub, push_to_hub
     from inrflow.model.solution import Solution
     from inrflow.model.surrogate import Surrogate
     from inrflow.pdes.equation import Equation
@@ -44,6 +45,8 @@ _HOMES = {
     "Surrogate": "model.surrogate",
     "VectorField": "dynamics.fields.sum",
     "fit": "training.fit",
+    "from_hub": "export.hub",
+    "push_to_hub": "export.hub",
     "register_decoder": "decoders.base",
     "register_equation": "pdes.equations",
     "register_format": "data.formats.builtin",
@@ -56,8 +59,8 @@ _HOMES = {
 __all__ = [
     "AffineDecoder", "Candidate", "Decoder", "Equation", "FieldTerm", "Format", "Metric", "NeuralRecipe",
     "Observations", "Problem", "Recipe", "Reference", "Solution", "Surrogate", "UserError", "VectorField",
-    "__version__", "fit", "register_decoder", "register_equation", "register_format", "register_metric",
-    "register_recipe", "register_reference", "register_term", "train",
+    "__version__", "fit", "from_hub", "push_to_hub", "register_decoder", "register_equation", "register_format",
+    "register_metric", "register_recipe", "register_reference", "register_term", "train",
 ]
 
 

@@ -133,16 +133,9 @@ class RunDirectory:
 
     def json(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the run; None without it. Raises UserError where it holds something else."""
-        path = self.path / name
-        if not path.exists():
-            return None
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{path} cannot be read ({error}); remove it, or write it again") from error
-        if not isinstance(value, dict):
-            raise UserError(f"{path} was not written by inrflow; remove it, or write it again")
-        return value
+        from inrflow.runtime.tensor_files import read_json
+
+        return read_json(self.path / name)
 
     def steps(self) -> dict[str, list[dict[str, Any]]]:
         """Rows of metrics.jsonl, see `read_steps`; none without the file."""

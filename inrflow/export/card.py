@@ -24,7 +24,8 @@ class Exported:
 
 
 def model_card(
-    surrogate: Surrogate, evaluation: dict[str, Any] | None, candidates: dict[str, Any] | None, exported: Exported
+    surrogate: Surrogate, evaluation: dict[str, Any] | None, candidates: dict[str, Any] | None,
+    exported: Exported | None
 ) -> str:
     """The text of README.md of an exported model, with the header that model hubs read."""
     parts = [*_header(surrogate), *_system(surrogate), *_model(surrogate), *_errors(evaluation),
@@ -128,10 +129,14 @@ def _tried(report: dict[str, Any] | None) -> Iterator[str]:
     yield ""
 
 
-def _files(surrogate: Surrogate, exported: Exported) -> Iterator[str]:
+def _files(surrogate: Surrogate, exported: Exported | None) -> Iterator[str]:
     about, n = surrogate.description, surrogate.field.state_size
     yield "## Files"
     yield ""
+    if exported is None:
+        yield "`model.safetensors` is the model: `inrflow.from_hub(NAME)`, or `inrflow.Surrogate.load(FOLDER)`."
+        yield ""
+        return
     yield "`model.safetensors` is the whole model, for `inrflow.Surrogate.load`. The others need no inrflow; all"
     yield "numbers are float64, in the units of the data:"
     yield ""

@@ -16,6 +16,7 @@ from inrflow.errors import UserError
 from inrflow.export.card import Exported, model_card
 from inrflow.export.decoding import Decode, DecodeAtPoints, needs_points
 from inrflow.export.graphs import require_libraries, write_graph
+from inrflow.export.hub import published
 from inrflow.export.stepping import Rate, Step
 from inrflow.model.surrogate import Surrogate
 from inrflow.runtime.atomic_files import write_aside
@@ -62,7 +63,7 @@ def export(
     graphs.append(f"`decode.pt2`, `decode.onnx`: {inputs} to values `u`, {shape} (agree to {away:.0e})")
     length = _dynamics(surrogate, folder, context, states, graphs, missing)
     _unsaid(surrogate, missing)
-    surrogate.save(folder)
+    published(surrogate).save(folder)
     exported = Exported(graphs, missing, points is not None, length)
     card = model_card(surrogate, evaluation, candidates, exported)
     write_aside(folder / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
