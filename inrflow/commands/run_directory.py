@@ -133,7 +133,7 @@ class RunDirectory:
 
     def json(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the run; None without it. Raises UserError where it holds something else."""
-        from inrflow.runtime.tensor_files import read_json
+        from inrflow.runtime.atomic_files import read_json
 
         return read_json(self.path / name)
 

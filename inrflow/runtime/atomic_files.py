@@ -1,10 +1,11 @@
 """Atomic writing: a temporary file beside the target, checked and renamed when complete; folders that one process
-writes to. Failures of the disk are reported as UserErrors."""
+writes to; reports that are read back. Failures of the disk are reported as UserErrors."""
 
 from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import re
 import secrets
@@ -318,3 +319,17 @@ def _require_no_links(path: Path) -> None:
             if entry.is_symlink():
                 raise UserError(f"{entry.path} is a link, which would lead what is written out of the folder; remove "
                                 "it, or choose another output=DIR")
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """A JSON file of a run; None without it. Raises UserError where it holds something else."""
+    path = Path(path)
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove it, or write it again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} was not written by inrflow; remove it, or write it again")
+    return value

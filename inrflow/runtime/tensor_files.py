@@ -21,20 +21,6 @@ def write_json(path: str | os.PathLike[str], value: Any) -> Path:
     return write_aside(path, lambda p: p.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n"))
 
 
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """A JSON file of a run; None without it. Raises UserError where it holds something else."""
-    path = Path(path)
-    if not path.exists():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove it, or write it again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} was not written by inrflow; remove it, or write it again")
-    return value
-
-
 def save_tensors(path: str | os.PathLike[str], state: Any, metadata: dict[str, Any] | None = None) -> Path:
     """Save nested dicts, lists, numbers, strings and tensors as one safetensors file whose header holds the structure.
 
