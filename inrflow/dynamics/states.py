@@ -4,7 +4,7 @@ step is 1; and flights, parts of paths that laws are compared with."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -218,6 +218,11 @@ class Flights:
     def take(self, pick: Tensor) -> Flights:
         """Some of the flights."""
         return Flights(self.codes[pick], self.dt[pick], self.variance[pick], self.system[pick], self.trajectory[pick])
+
+    @staticmethod
+    def join(parts: list[Flights]) -> Flights:
+        """All flights of several parts."""
+        return Flights(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Flights)))
 
 
 def flights(t: np.ndarray, codes: np.ndarray, spread: np.ndarray, length: int, system: np.ndarray | None = None

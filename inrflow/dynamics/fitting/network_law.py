@@ -337,13 +337,6 @@ def _of_channel(equations: NormalEquations, c: int, beside: list[int], plain: li
 def _fewest(equations: NormalEquations, c: int, terms: list[int], kept: list[int], weights: np.ndarray
             ) -> tuple[list[int], float]:
     """As few terms as leave hardly more than the least misfit, with those that are kept; and that misfit."""
-    path, terms = [], list(terms)
-    while True:
-        path.append(([*terms, *kept], equations.misfit(c, [*terms, *kept], weights)))
-        if not terms:
-            break
-        values, inverse = equations.solve(c, [*terms, *kept], weights)
-        cost = values[: len(terms)] ** 2 / np.maximum(np.diag(inverse)[: len(terms)], 1e-300)
-        terms.pop(int(cost.argmin()))
+    path = equations.eliminations(c, terms, weights, kept)
     least = min(misfit for _, misfit in path)
     return [active for active, misfit in path if misfit <= _FEWER * least][-1], least

@@ -1,7 +1,7 @@
 """fit_law_on_shapes: one law of trajectories that lie on shapes of their own, each with its harmonics.
 
 The equations of all shapes are added, shell by shell of as many harmonics; coefficients are refined along flights on
-all of them at once, their derivatives by differences (Gauss-Newton).
+all of them at once.
 """
 
 from __future__ import annotations
@@ -10,17 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from scipy.optimize import least_squares
 
 from inrflow.domains import Domain
 from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
-from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import Law, integrable, largest_of, pruned, well_posed
 from inrflow.dynamics.laws.library import Library
+from inrflow.dynamics.laws.refine import Refinement
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import (
-    DETERMINED,
     Data,
     Families,
     Log,
@@ -33,12 +30,13 @@ from inrflow.dynamics.laws.setting import (
     simplest,
     worse,
 )
+from inrflow.dynamics.states import Flights, flights
 from inrflow.errors import UserError
 from inrflow.numerics.effort import effort
 
 _JUDGED = 6  # candidates
 _LENGTHS = (1, 3)  # frames of the flights that refine coefficients
-_ROUNDS, _SHARE = 4, 0.2  # of a refinement at most, and of the time
+_SHARE = 0.2  # of the time, for a refinement
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def fit_law_on_shapes(data: Sequence[Data], domains: Sequence[Sequence[Domain]],
     for length in _LENGTHS:
         if effort() - start > (1 - _SHARE) * seconds or length >= shapes[0].states.shape[1]:
             break
-        refined = _refined(law, shapes, length, effort() + _SHARE * seconds)
+        refined = _refined(law, shapes, length, _SHARE * seconds)
         after = errors(refined)
         log(f"  along flights of {length}: {best.mean():.3e} to {after.mean():.3e}, effort {effort() - start:.1f} s")
         if not worse(after, best):
@@ -140,51 +138,12 @@ def _added(parts: Sequence[NormalEquations]) -> NormalEquations:
     return NormalEquations(**joined, **means).grouped(np.arange(len(joined["gram"])) % FOLDS)
 
 
-def _refined(law: Law, shapes: Sequence[Shape], length: int, deadline: float) -> Law:
-    """Coefficients fitted along flights of some frames from the codes of every frame; with their standard errors."""
-    law = pruned(law)
-    free = np.argwhere(law.theta != 0)
-    unit = np.abs(law.theta[tuple(free.T)])
-    libraries = [Library.of(law.terms, shape.codes.harmonics) for shape in shapes]
-    scale = np.sqrt(np.mean([shape.codes.variance.sum() for shape in shapes]))
-
-    def at(values: np.ndarray) -> np.ndarray:
-        theta = np.zeros_like(law.theta)
-        theta[tuple(free.T)] = values * unit
-        return theta
-
-    def missed(values: np.ndarray) -> np.ndarray:
-        parts = [_missed(LawField.of(library, torch.tensor(at(values))), law, shape, length)
-                 for library, shape in zip(libraries, shapes, strict=True)]
-        return np.nan_to_num(np.concatenate(parts) / scale, nan=1e3, posinf=1e3, neginf=-1e3)
-
-    start = law.theta[tuple(free.T)] / unit
-    began = effort()
-    missed(start)
-    rounds = int(min(_ROUNDS, (deadline - effort()) / max(effort() - began, 1e-9) / (len(free) + 1)))
-    if rounds < 1:
-        return law
-    found = least_squares(missed, start, diff_step=1e-5, max_nfev=rounds, x_scale="jac")
-    inverse = np.linalg.pinv(found.jac.T @ found.jac)
-    error = np.sqrt(np.diag(inverse) * (found.fun**2).mean()) * unit
-    std = np.zeros_like(law.std)
-    std[tuple(free.T)] = error
-    return replace(law, theta=at(found.x), std=std)
-
-
-def _missed(field: LawField, law: Law, shape: Shape, length: int) -> np.ndarray:
-    """What flights of some frames miss of codes that points determine, flat."""
-    states, t = shape.states, shape.data.t
-    known = torch.tensor((shares_known(shape.codes, shape.spread) >= DETERMINED).ravel())
-    parts = []
-    for step in np.unique(np.round(np.diff(t, axis=1), 9)):
-        for s in range(len(states)):
-            starts = [k for k in range(t.shape[1] - length) if np.allclose(np.diff(t[s, k : k + length + 1]), step)]
-            if not starts:
-                continue
-            now = torch.tensor(states[s, starts]).flatten(1)
-            for ahead in range(1, length + 1):
-                now = field.bounded(now, float(step), law.longest, law.largest)
-                then = torch.tensor(states[s, np.array(starts) + ahead]).flatten(1)
-                parts.append(((now - then)[:, known]).numpy().ravel())
-    return np.concatenate(parts) if parts else np.zeros(1)
+def _refined(law: Law, shapes: Sequence[Shape], length: int, seconds: float) -> Law:
+    """Coefficients refined along flights of some frames on all shapes at once; with their standard errors."""
+    law, parts, before = pruned(law), [], 0
+    for number, shape in enumerate(shapes):
+        own = flights(shape.data.t, shape.states, shape.spread, length, np.full(len(shape.states), number))
+        parts.append(replace(own, trajectory=own.trajectory + before))
+        before += len(shape.states)
+    known = np.min([shares_known(shape.codes, shape.spread) for shape in shapes], 0)
+    return Refinement(law, Flights.join(parts), known, seconds, shapes=[one.codes.harmonics for one in shapes]).run()

@@ -9,7 +9,7 @@ which an approximate Hessian, whose part of the codes is diagonal, is the identi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +18,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from inrflow.domains import Harmonics
 from inrflow.dynamics.laws.field import LawField, rates_between
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
@@ -47,16 +48,18 @@ _SIGNIFICANT = 3.0  # standard errors by which a coefficient must differ from ze
 
 class Refinement:
     """Least squares of a law's coefficients and of the contexts of its systems along flights, and of first codes where
-    these are uncertain (None: where their noise matters). contexts_only: coefficients are known."""
+    these are uncertain (None: where their noise matters). contexts_only: coefficients are known. shapes: harmonics of
+    each system, where these lie on shapes of their own."""
 
     def __init__(self, law: Law, data: Flights, known: np.ndarray, seconds: float, contexts_only: bool = False,
-                 uncertain: bool | None = None):
-        self.law, self.library, self.contexts_only = law, Library.of(law.terms, law.codes.harmonics), contexts_only
+                 uncertain: bool | None = None, shapes: Sequence[Harmonics] = ()):
+        self.law, self.contexts_only = law, contexts_only
+        self.libraries = [Library.of(law.terms, harmonics) for harmonics in shapes or [law.codes.harmonics]]
         self.active = _active(law)
         self.rows = torch.tensor(known.ravel() >= 0.5)  # codes that points determine: those compared
         self.prior = torch.tensor(law.codes.variance.ravel())
         self.mean = torch.tensor(law.codes.mean.ravel())
-        shell = shells(law.codes.harmonics.count, self.library.families)
+        shell = shells(law.codes.harmonics.count, self.libraries[0].families)
         self.shell = torch.tensor(np.concatenate([shell + (shell.max() + 1) * c for c in range(len(law.codes.mean))]))
         self.longest, self.deadline = law.longest, effort() + seconds
         self.data = data = self._affordable(data, seconds, uncertain)
@@ -104,7 +107,8 @@ class Refinement:
         paths = z.new_zeros(len(z), 1 + data.dt.shape[1], z.shape[1])
         for system in data.system.unique().tolist():
             mine = data.system == system
-            paths[mine] = self._of_one_system(LawField.of(self.library, theta(system)), z[mine], data.dt[mine],
+            library = self.libraries[system if len(self.libraries) > 1 else 0]
+            paths[mine] = self._of_one_system(LawField.of(library, theta(system)), z[mine], data.dt[mine],
                                                data.codes[mine, 1])
         return paths
 
@@ -126,13 +130,14 @@ class Refinement:
         contexts add to them, contexts."""
         here = tuple(self.active.T)
         theta, by_context = torch.tensor(law.theta[here]), torch.tensor(law.by_context[(slice(None), *here)])
-        contexts, own = torch.tensor(law.contexts[self.systems]), len(self.systems) * law.count
+        own = len(self.systems) * law.count
         if not self.contexts_only:
             theta = theta + step[: len(theta)]
             by_context = by_context.index_put(by_context.nonzero(as_tuple=True), step[len(theta) : len(step) - own],
                                               accumulate=True)
         if not law.count:
             return theta.expand(len(self.systems), -1)
+        contexts = torch.tensor(law.contexts[self.systems])
         return theta + (contexts + step[len(step) - own :].reshape(contexts.shape)) @ by_context
 
     def _unknowns(self, law: Law) -> int:

@@ -136,27 +136,31 @@ class NormalEquations:
             missed += _squares(mine, own, squares, active, theta)
         return missed
 
-    def eliminations(self, c: int, active: list[int], weights: np.ndarray) -> list[tuple[list[int], float]]:
-        """Supports of decreasing size and their left-out misfits: each time the term that matters least goes.
+    def eliminations(self, c: int, active: list[int], weights: np.ndarray, kept: Sequence[int] = ()
+                     ) -> list[tuple[list[int], float]]:
+        """Supports of decreasing size and their left-out misfits: each time the term that matters least goes, but for
+        those that are kept.
 
         The misfit is the mean squared residual, in units of its variance, of equations of trajectories left out.
         """
-        grams = np.einsum("l,flij->fij", weights, self.gram[:, :, active][:, :, :, active])
-        rights = np.einsum("l,fli->fi", weights, self.right[:, :, active, c])
-        totals, count, ridges = self.total[:, :, c] @ weights, float(self.count.sum()), self._ridges[active]
+        every = [*active, *kept]
+        grams = np.einsum("l,flij->fij", weights, self.gram[:, :, every][:, :, :, every])
+        rights = np.einsum("l,fli->fi", weights, self.right[:, :, every, c])
+        totals, count, ridges = self.total[:, :, c] @ weights, float(self.count.sum()), self._ridges[every]
         gram, right = grams.sum(0), rights.sum(0)
-        kept, path = np.arange(len(active)), []
+        left, path = np.arange(len(every)), []
         while True:
             effort.check()
-            here, missed = np.ix_(kept, kept), 0.0
+            here, missed = np.ix_(left, left), 0.0
             for one, other, total in zip(grams, rights, totals, strict=True):
-                theta, _ = _solved((gram - one)[here], (right - other)[kept], ridges[kept])
-                missed += max(float(total - 2 * other[kept] @ theta + theta @ one[here] @ theta), 0.0)
-            path.append(([active[i] for i in kept], missed / count))
-            if not len(kept):
+                theta, _ = _solved((gram - one)[here], (right - other)[left], ridges[left])
+                missed += max(float(total - 2 * other[left] @ theta + theta @ one[here] @ theta), 0.0)
+            path.append(([every[i] for i in left], missed / count))
+            if len(left) == len(kept):
                 return path
-            theta, inverse = _solved(gram[here], right[kept], ridges[kept])
-            kept = np.delete(kept, int((theta**2 / np.maximum(np.diag(inverse), 1e-300)).argmin()))
+            theta, inverse = _solved(gram[here], right[left], ridges[left])
+            costs = theta**2 / np.maximum(np.diag(inverse), 1e-300)
+            left = np.delete(left, int(costs[: len(left) - len(kept)].argmin()))
 
 
 def _solved(gram: np.ndarray, right: np.ndarray, ridges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
