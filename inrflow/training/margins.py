@@ -35,7 +35,6 @@ WHITE = Margin(1e-3, "share of the variance: what codes leave below it is not lo
 # ---- parts of a candidate ----
 DETERMINED = Margin(1.2, "transitions an unknown from which data determine linear dynamics", _HAND)
 UNDETERMINED_ERROR = Margin(0.01, "share of the variance: forecasts with a smaller error were determined", _HAND)
-MORE_CODES = Margin(0.98, "times the error for more codes beside delayed ones", _SINGLE)
 LONGER_MEMORY = Margin(0.5, "times the error for one more delay", _SINGLE)
 SYMMETRY_HARMS = Margin(0.8, "times the error without a declared symmetry: below it the symmetry is dropped", _HAND)
 HARMONICS_SUFFICE = Margin(1e-5, "share of the variance that harmonics leave: then no trunk is trained", _HAND)

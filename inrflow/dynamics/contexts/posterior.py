@@ -70,7 +70,7 @@ def solve_context(
         if not bool(kept.any()):
             continue
         flow.keep(kept)
-        least = noise_of(noise, flow.durations(), states.codes.shape[-1])
+        least = torch.as_tensor(noise, dtype=torch.float64).expand(states.codes.shape[-1]) * flow.durations()[:, None]
         most = _ITERATIONS if part == lags else _FIRST_ITERATIONS
         start = estimate.mean, missed[:, kept]
         estimate = most_probable_context(flow.residual, mean, covariance, least, start, most)
@@ -110,7 +110,7 @@ class _Spans:
 
     def durations(self) -> Tensor:
         """(Q,) internal time."""
-        return (self.times[:, 1:] - self.times[:, :1])[self.seen]
+        return (self.times[:, 1:] - self.times[:, :1])[self.seen].abs()
 
     def thin(self, most: int) -> None:
         """Keep at most `most` of the frames to start from, evenly spread."""
@@ -131,12 +131,6 @@ class _Spans:
             path = self.integrator(self.field, joined.flatten(0, 1), self.times.repeat(count, 1), check=False)
         ends = path[:, 1:, : self.start.shape[1]].unflatten(0, (count, rows))
         return (self.stop - ends)[:, self.seen]
-
-
-def noise_of(noise: Tensor | float, gap: Tensor, size: int) -> Tensor:
-    """Variances (Q, n) of the field's error over spans (Q,)."""
-    each = torch.as_tensor(noise, dtype=torch.float64).expand(size)
-    return each * gap.abs()[:, None]
 
 
 def most_probable_context(

@@ -164,13 +164,10 @@ def rollout_score(fit: ContextFit, contexts: Tensor, held: CodeData, step: float
 
 def contexts_of_parameters(known: Tensor, contexts: int) -> Tensor:
     """Standardised contexts (E, P) to begin with: standardised known parameters (E, Q) and their squares."""
-    values, _, _ = standardised(known) if known.shape[1] <= contexts else _leading(known, contexts)
+    if known.shape[1] > contexts:
+        known = (known - known.mean(0)) / known.std(0, correction=0).clamp(min=1e-12)
+    values = standardised(known)[0][:, :contexts]
     while values.shape[1] < contexts:
         extra = values[:, : contexts - values.shape[1]] ** 2
         values = torch.cat([values, extra], 1)
     return standardised(values[:, : len(values) - 1])[0]
-
-
-def _leading(values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    white, mean, factor = standardised((values - values.mean(0)) / values.std(0, correction=0).clamp(min=1e-12))
-    return white[:, :count], mean, factor[:, :count]

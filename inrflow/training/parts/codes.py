@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class TrainingCodes:
     validation: CodeData | None
     seconds: float
     action: CodeAction | None
-    encode: Callable[[np.ndarray, Augmentation | None], CodeData]
+    encode: Callable[..., CodeData]
 
     def with_copies(
         self, indices: np.ndarray, augmentation: Augmentation, copies: int, seed: int
@@ -69,9 +70,9 @@ def solve_codes(
 ) -> CodeData:
     """Codes of some trajectories."""
     run.log.begin("codes", len(trajectories))
+    problem = run.problem
     codes = encode_trajectories(
-        run.problem.source, decoder, prior, trajectories, run.problem.scale, augmentation, run.config.seed,
-        run.log.advance,
+        problem.source, decoder, prior, trajectories, problem.scale, augmentation, run.config.seed, run.log.advance
     )
     run.log.end()
     return codes
@@ -85,16 +86,14 @@ def encode_all(
     train = run.problem.train if train is None else train
     validation = run.problem.validation if validation is None else validation
 
-    def encode(trajectories: np.ndarray, augmentation: Augmentation | None) -> CodeData:
-        return solve_codes(run, decoder, prior, trajectories, augmentation)
-
     action = None
     if isinstance(decoder, AffineDecoder):
         action = code_action(decoder, run.problem.source, run.problem.augmentation())
     began = time.perf_counter()
-    codes = encode(train, None)
+    encode = partial(solve_codes, run, decoder, prior)
+    codes = encode(train)
     seconds = time.perf_counter() - began
-    return TrainingCodes(codes, encode(validation, None) if len(validation) else None, seconds, action, encode)
+    return TrainingCodes(codes, encode(validation) if len(validation) else None, seconds, action, encode)
 
 
 def wanted_copies(run: Run) -> int:
@@ -132,17 +131,12 @@ def encode_trajectories(
     progress: Callable[[int], None] = lambda done: None,
 ) -> CodeData:
     """Codes of whole trajectories, moved by a random symmetry each if an augmentation is given; block by block."""
-    parts = []
-    random = np.random.default_rng([seed, 17])
-    done = 0
-    for block in (trajectories[start : start + _BLOCK] for start in range(0, len(trajectories), _BLOCK)):
+    parts, random = [], np.random.default_rng([seed, 17])
+    for start in range(0, len(trajectories), _BLOCK):
         effort.check()
-        batch = source.moved(block, augmentation, random)
-        observed = batch.observed
-        codes = encode(decoder, batch, prior)
-        parts.append(CodeData(codes, scale.internal(batch.t), observed))
-        done += len(block)
-        progress(done)
+        batch = source.moved(trajectories[start : start + _BLOCK], augmentation, random)
+        parts.append(CodeData(encode(decoder, batch, prior), scale.internal(batch.t), batch.observed))
+        progress(min(start + _BLOCK, len(trajectories)))
     return CodeData.join(parts)
 
 

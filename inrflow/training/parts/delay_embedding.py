@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inrflow.dynamics.fitting.linear_search import Candidate, ClosedForm, ClosedFormSearch
+from inrflow.dynamics.fitting.linear_search import ClosedForm, ClosedFormSearch
 from inrflow.dynamics.states import frames_needed
-from inrflow.training.margins import DECODER_LIMITED, DETERMINED, LONGER_MEMORY, LONGER_WINDOW, MORE_CODES, ROUNDING
+from inrflow.training.margins import DECODER_LIMITED, DETERMINED, LONGER_MEMORY, LONGER_WINDOW, ROUNDING
 from inrflow.training.parts.linear import ChosenDynamics
 from inrflow.training.recorder import Tried
 from inrflow.training.run import Run
@@ -87,7 +87,7 @@ class _Trial:
     window: int
 
     def search(self) -> ClosedFormSearch:
-        """A search that judges from the window; one for each size, for it holds on to all states it has seen."""
+        """A search that judges from the window."""
         before = self.chosen.search
         return ClosedFormSearch(
             self.chosen.train, self.chosen.validation, before.period, before.harmonics, window=self.window,
@@ -102,16 +102,8 @@ class _Trial:
 
     def best_linear(self, sizes: list[int], order: int) -> ClosedForm | None:
         """The best linear dynamics with memory of this order; None where there is no size that the data determine."""
-        best: tuple[Candidate, float] | None = None
-        floor = self.chosen.search.floor
-        for size in self._possible(sizes, order):
-            search = self.search()
-            grid = [Candidate(size, order * size, ridge, pull) for ridge in _RIDGES for pull in search.pulls]
-            found = {candidate: search.score(candidate) for candidate in grid}
-            candidate = min(found, key=lambda c: found[c])
-            if best is None or found[candidate] + floor < MORE_CODES * (best[1] + floor):
-                best = candidate, found[candidate]
-        return None if best is None else self.search().fit(best[0], {best[0]: best[1]})
+        possible = self._possible(sizes, order)
+        return self.search().search(possible, (order,), _RIDGES) if possible else None
 
     def _possible(self, sizes: list[int], order: int) -> list[int]:
         """A few of the sizes, spread evenly, whose states are determined by the data and not too large."""

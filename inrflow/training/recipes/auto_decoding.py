@@ -178,7 +178,6 @@ class AutoDecoderTraining:
 
     def __init__(self, source: TrajectorySource, training: np.ndarray, validation: np.ndarray) -> None:
         self.source, self.training, self.validation = source, training, validation
-        self.frames = source.batch(training[:1]).u.shape[1]
 
     @cached_property
     def observed(self) -> Tensor:
@@ -187,7 +186,7 @@ class AutoDecoderTraining:
 
     def make(self, decoder: Decoder, method: str, **options: float) -> AutoDecoder:
         """The module to train: the decoder with codes for all training frames."""
-        return AutoDecoder(decoder, len(self.training), self.frames, method, **options)  # type: ignore[arg-type]
+        return AutoDecoder(decoder, *self.observed.shape, method, **options)  # type: ignore[arg-type]
 
     # ---- batches ----
 
