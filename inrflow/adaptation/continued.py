@@ -27,12 +27,12 @@ from inrflow.domains import from_state
 from inrflow.dynamics.fields.autoregression import AutoregressionTerm
 from inrflow.dynamics.fields.linear import LinearTerm
 from inrflow.dynamics.laws import Law
-from inrflow.dynamics.laws.codes import HarmonicCodes
 from inrflow.dynamics.laws.refine import Refinement
 from inrflow.dynamics.laws.setting import shares_known
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import term_from_state
 from inrflow.dynamics.states import flights
+from inrflow.encoding.harmonic_codes import HarmonicCodes
 from inrflow.encoding.residual.field import joined, rows_of
 from inrflow.evaluation.forecast import forecast, std_of_values
 from inrflow.model.surrogate import Surrogate

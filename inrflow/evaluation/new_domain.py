@@ -15,9 +15,9 @@ from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder
 from inrflow.domains import Domain, Harmonics, Region, domains_of, elsewhere
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.laws.codes import held_out_errors
 from inrflow.dynamics.laws.regression import shells
 from inrflow.dynamics.laws.term import LawTerm
+from inrflow.encoding.harmonic_codes import held_out_errors
 from inrflow.encoding.posterior import MANY
 from inrflow.errors import UserError
 from inrflow.evaluation.calibration import calibrate

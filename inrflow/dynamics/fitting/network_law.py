@@ -17,7 +17,6 @@ from torch import Tensor
 
 from inrflow.domains import Domain
 from inrflow.domains.transform import transform_of
-from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.contexts import alternate, contexts_of, standard, with_contexts
 from inrflow.dynamics.laws.fit import finer
 from inrflow.dynamics.laws.law import Law, integrable, largest_of, own_paths, well_posed
@@ -48,6 +47,7 @@ from inrflow.dynamics.laws.setting import (
     windows,
 )
 from inrflow.dynamics.laws.terms import Term
+from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
 

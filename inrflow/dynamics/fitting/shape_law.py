@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from inrflow.domains import Domain
-from inrflow.dynamics.laws.codes import HarmonicCodes, fit_codes
 from inrflow.dynamics.laws.law import Law, integrable, largest_of, pruned, well_posed
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.refine import Refinement
@@ -31,6 +30,7 @@ from inrflow.dynamics.laws.setting import (
     worse,
 )
 from inrflow.dynamics.states import Flights, flights
+from inrflow.encoding.harmonic_codes import HarmonicCodes, fit_codes
 from inrflow.errors import UserError
 from inrflow.numerics.effort import effort
 

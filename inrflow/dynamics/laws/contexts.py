@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from inrflow.domains import Flows
-from inrflow.dynamics.laws.codes import fit_codes
 from inrflow.dynamics.laws.law import Law, integrable
 from inrflow.dynamics.laws.refine import solved_contexts
 from inrflow.dynamics.laws.regression import FOLDS, NormalEquations, Supported, supports_of
 from inrflow.dynamics.laws.setting import Data, Systems, encode
+from inrflow.encoding.harmonic_codes import fit_codes
 from inrflow.numerics.principal_components import standardised
 
 _WIDER, _MOST_OF_POINTS, _MOST_CODES = 3, 0.75, 1600  # harmonics of noisy data: times as many, of points, codes at most

@@ -14,7 +14,6 @@ import torch
 
 from inrflow.domains import Box, Domain, Flows
 from inrflow.dynamics.fields.forcing import periodic_phases
-from inrflow.dynamics.laws.codes import fit_codes, tail, white_noise
 from inrflow.dynamics.laws.contexts import InSystems, known_contexts, standard, widened
 from inrflow.dynamics.laws.law import (
     MOST_STEPS,
@@ -55,6 +54,7 @@ from inrflow.dynamics.laws.setting import (
 )
 from inrflow.dynamics.laws.shooting import along_single_steps
 from inrflow.dynamics.states import flights
+from inrflow.encoding.harmonic_codes import fit_codes, tail, white_noise
 from inrflow.errors import UserError
 from inrflow.numerics.effort import OutOfTime, effort
 from inrflow.numerics.team import team

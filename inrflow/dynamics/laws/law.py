@@ -12,12 +12,12 @@ from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
 from inrflow.domains import Domain
-from inrflow.dynamics.laws.codes import HarmonicCodes
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.library import PLACES, Library
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.regression import NODES, spline_order
 from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.encoding.harmonic_codes import HarmonicCodes
 
 _WITH_RATES, _WITH_SOME_RATES = 400, 2100  # codes of values beside rates of all channels, or of some
 _STEP_ERROR = 1e-5  # of the integrator in one interval, relative to the codes

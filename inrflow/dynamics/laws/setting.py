@@ -26,11 +26,11 @@ from inrflow.domains import (
 )
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of
-from inrflow.dynamics.laws.codes import HarmonicCodes, conditions, held_out_errors, leaky, point_sets
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.terms import FRAMES, LAPLACIAN, SECOND, VALUE, Families, Term, short_list
+from inrflow.encoding.harmonic_codes import HarmonicCodes, conditions, held_out_errors, leaky, point_sets
 from inrflow.numerics.effort import effort
 
 HARDLY = 2.0  # times the error of the best law, which shorter ones may have

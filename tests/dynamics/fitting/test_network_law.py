@@ -11,11 +11,11 @@ from scipy.integrate import solve_ivp
 from inrflow.domains import Box
 from inrflow.dynamics.fitting.network_law import NetworkGround, architectures, moments, solved
 from inrflow.dynamics.laws import Systems
-from inrflow.dynamics.laws.codes import fit_codes
 from inrflow.dynamics.laws.fit import integrable
 from inrflow.dynamics.laws.law import own_paths
 from inrflow.dynamics.laws.network.sine import Sine
 from inrflow.dynamics.laws.setting import Data, encode
+from inrflow.encoding.harmonic_codes import fit_codes
 
 POINTS, FRAMES, GAP = 48, 8, 0.4
 

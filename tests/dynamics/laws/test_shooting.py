@@ -7,13 +7,13 @@ import torch
 
 from inrflow.domains import NATURAL, Box
 from inrflow.dynamics.laws import Law, fit_law
-from inrflow.dynamics.laws.codes import HarmonicCodes
 from inrflow.dynamics.laws.field import LawField
 from inrflow.dynamics.laws.law import own_paths
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.regression import normal_equations
 from inrflow.dynamics.laws.shooting import Shooting
 from inrflow.dynamics.laws.terms import VALUE, Term
+from inrflow.encoding.harmonic_codes import HarmonicCodes
 from inrflow.numerics.effort import effort
 
 LINE = Box([0.0], [1.0], ["walled"])

@@ -8,12 +8,12 @@ import torch
 
 from inrflow.domains import Box
 from inrflow.dynamics.laws import Systems, fit_law
-from inrflow.dynamics.laws.codes import HarmonicCodes, conditions, fit_codes, tail, white_noise
 from inrflow.dynamics.laws.law import Law
 from inrflow.dynamics.laws.library import Library
 from inrflow.dynamics.laws.setting import Data, apart, forecast_errors, worse
 from inrflow.dynamics.laws.term import LawTerm
 from inrflow.dynamics.laws.terms import LAPLACIAN, SECOND, VALUE, Term
+from inrflow.encoding.harmonic_codes import HarmonicCodes, conditions, fit_codes, tail, white_noise
 
 TUBE = Box([0.0], [1.0], ["walled"])
 RING = Box([0.0], [1.0], ["periodic"])

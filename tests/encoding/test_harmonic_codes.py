@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inrflow.domains import Box
-from inrflow.dynamics.laws.codes import HarmonicCodes, _blocks, _posterior, fit_codes
+from inrflow.encoding.harmonic_codes import HarmonicCodes, _blocks, _posterior, fit_codes
 
 SQUARE = Box([0.0, 0.0], [1.0, 1.5], ["walled", "walled"])
 
