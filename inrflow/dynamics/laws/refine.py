@@ -140,10 +140,6 @@ class Refinement:
         contexts = torch.tensor(law.contexts[self.systems])
         return theta + (contexts + step[len(step) - own :].reshape(contexts.shape)) @ by_context
 
-    def _unknowns(self, law: Law) -> int:
-        added = 0 if self.contexts_only else len(self.active) + np.count_nonzero(law.by_context)
-        return int(added + len(self.systems) * law.count)
-
     def _moved(self, law: Law, step: np.ndarray) -> Law:
         """The law after a step (U,) of the unknowns."""
         theta, by_context, contexts = law.theta.copy(), law.by_context.copy(), law.contexts.copy()
@@ -355,7 +351,8 @@ class Refinement:
             pull = (own * left).sum(1) - (self.first - self.mean) / self.prior
             gram = gram - torch.einsum("bkp,bk,bkq->bpq", coupling, curvature, coupling)
             right = right - torch.einsum("bkp,bk->bp", coupling, pull)
-        zero = torch.zeros(self._unknowns(law), dtype=torch.float64)
+        added = 0 if self.contexts_only else len(self.active) + int(np.count_nonzero(law.by_context))
+        zero = torch.zeros(added + len(self.systems) * law.count, dtype=torch.float64)
         design = torch.autograd.functional.jacobian(lambda step: self._values(law, step), zero)  # (E, p, U)
         both = torch.cat([gram, right[..., None]], -1)
         sums = both.new_zeros(len(design), *both.shape[1:]).index_add(0, self.which, both)

@@ -186,7 +186,8 @@ class AutoDecoderTraining:
 
     def make(self, decoder: Decoder, method: str, **options: float) -> AutoDecoder:
         """The module to train: the decoder with codes for all training frames."""
-        return AutoDecoder(decoder, *self.observed.shape, method, **options)  # type: ignore[arg-type]
+        trajectories, frames = self.observed.shape
+        return AutoDecoder(decoder, trajectories, frames, method, **options)  # type: ignore[arg-type]
 
     # ---- batches ----
 
