@@ -13,8 +13,7 @@ from inrflow.encoding.adam import adam_encode
 from inrflow.encoding.delayed_values import AffineMotion
 from inrflow.encoding.gauss_newton import gauss_newton
 from inrflow.encoding.gradient_steps import gradient_steps_encode
-from inrflow.encoding.posterior import GaussianPrior, condition_groups
-from inrflow.numerics.batched_regression import block_length
+from inrflow.encoding.posterior import GaussianPrior, block_length, condition_groups
 from inrflow.runtime.machine import device_of
 
 # Default rates: that of DINo; plain gradient steps on errors that are means over a frame need a far larger one.

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from inrflow.decoders.domain_harmonics import DomainHarmonicDecoder, GridSum, TableSum
-from inrflow.encoding.posterior import GaussianPrior
-from inrflow.numerics.batched_regression import WhitenedPosterior
+from inrflow.encoding.posterior import GaussianPrior, WhitenedPosterior
 
 _DIRECT = 1536  # values or codes, of whichever there are fewer, up to which a system of them is factored
 _TOLERANCE, _ITERATIONS = 1e-9, 400  # of the residual, relative; of conjugate gradients

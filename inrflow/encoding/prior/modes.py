@@ -23,8 +23,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from inrflow.encoding.posterior import GaussianPrior, condition
-from inrflow.numerics.batched_regression import WhitenedPosterior, block_length
+from inrflow.encoding.posterior import GaussianPrior, WhitenedPosterior, block_length, condition
 from inrflow.numerics.effort import effort
 
 _FEATURE_FLOOR = 1e-9

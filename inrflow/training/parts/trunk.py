@@ -37,7 +37,7 @@ from inrflow.runtime.machine import device_of
 _RIDGE = 1e-3
 _POINTS_PER_STEP = 2048
 _FRAMES_PER_STEP = 128
-_HELD_OUT = 0.1
+_HELD_OUT, _FEW_POINTS = 0.1, 20
 _TRAJECTORIES_LEFT_OUT = 16
 _MENDED = 64, 512  # trajectories and frames whose residual radial functions take up
 _GROUP_ELEMENTS = 48
@@ -64,15 +64,7 @@ class DecoderTraining:
             scored.t[:, frames], scored.x if scored.x.shape[1] == 1 else scored.x[:, frames], scored.u[:, frames]
         )
         x, u = scored.groups()
-        self.scored = x.float(), u, *self._split(u.shape[2])
-
-    @staticmethod
-    def _split(points: int) -> tuple[Tensor, Tensor]:
-        """Indices of kept and held-out points; the same for a point whatever the width to which its batch is padded."""
-        held = torch.as_tensor(np.random.default_rng([0]).random(points) < _HELD_OUT)
-        if points < 20:
-            held[:] = False
-        return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+        self.scored = x.float(), u, *split_points(u.shape[2])
 
     def groups(self, random: np.random.Generator, trajectories: int) -> tuple[Tensor, Tensor]:
         """A random batch: x (G, N, d) and normalised u (G, F, N, C)."""
@@ -86,7 +78,7 @@ class DecoderTraining:
         assert isinstance(module, AffineDecoder)
         shared = self.source.shared_points and not self.augmentation
         x, u = self.groups(random, min(len(self.training), 16) if shared else self.together)
-        kept = torch.arange(u.shape[2]) if self.all_points else self._split(u.shape[2])[0]
+        kept = torch.arange(u.shape[2]) if self.all_points else split_points(u.shape[2])[0]
         limit = max(64, _POINTS_PER_STEP // len(x))
         if len(kept) > limit:
             kept = kept[torch.as_tensor(random.permutation(len(kept))[:limit])]
@@ -123,7 +115,7 @@ class DecoderTraining:
         first = self.source.batch(self.training[:1])
         fixed = first.x.shape[:2] == (1, 1) and (len(self.source) == 1 or self.source.shared_points)
         points = first.u.shape[2]
-        _, held = self._split(points)
+        _, held = split_points(points)
         if not fixed or self.augmentation or points > MOST_POINTS or not len(held):
             return None
         x, u = self.source.batch(self.training[:trajectories]).groups()
@@ -241,6 +233,15 @@ class DecoderTraining:
             return []
         chosen = random.permutation(every)[:trajectories]
         return _grouped(self.source.moved(chosen, self.augmentation, random), 4 * trajectories, random)
+
+
+def split_points(points: int) -> tuple[Tensor, Tensor]:
+    """Indices of kept and held-out points, none of few; the same for a point whatever the width to which its batch is
+    padded."""
+    held = torch.as_tensor(np.random.default_rng([0]).random(points) < _HELD_OUT)
+    if points < _FEW_POINTS:
+        held[:] = False
+    return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
 
 
 def _features(module: AffineDecoder, x: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.parts.codes import solve_codes
 from inrflow.training.parts.linear import choose_linear, linear_search
 from inrflow.training.parts.rollouts import network_candidate
+from inrflow.training.parts.trunk import split_points
 from inrflow.training.problem import Problem
 from inrflow.training.recipes.base import METHODS, uses_solved_codes, without_symmetries
 from inrflow.training.recipes.reduced_order import closed_form_candidate
@@ -42,7 +43,6 @@ _FRAMES_PER_STEP = 64
 _PAIRS_PER_STEP = 2**14  # pairs of frame and point
 _PAIRS_OF_GRADIENT_STEPS = 2**12  # each costs several passes forward and back: more steps are worth more than points
 _RIDGE = 1e-3
-_HELD_OUT = 0.1
 _SCORED_FRAMES = 32
 _SHRINKAGE = 0.1
 SMALLEST_NOISE = 1e-8
@@ -189,24 +189,6 @@ class AutoDecoderTraining:
         trajectories, frames = self.observed.shape
         return AutoDecoder(decoder, trajectories, frames, method, **options)  # type: ignore[arg-type]
 
-    # ---- batches ----
-
-    @staticmethod
-    def _split(points: int) -> tuple[Tensor, Tensor]:
-        """Indices of kept and held-out points; the same for a point whatever the width to which its batch is padded."""
-        held = torch.as_tensor(np.random.default_rng([0]).random(points) < _HELD_OUT)
-        return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
-
-    @staticmethod
-    def _frames(batch: TrajectoryBatch, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Points (N, d) where all share them, else (B, N, d), and values (B, N, C) of frames `index` (B, 2)."""
-        s, t = index.T
-        u = batch.u[s, t].float()
-        if batch.x.shape[:2] == (1, 1):
-            return batch.x[0, 0].float(), u
-        rows = s if len(batch.x) > 1 else torch.zeros_like(s)
-        return batch.x[rows, t if batch.x.shape[1] > 1 else torch.zeros_like(t)].float(), u
-
     # ---- losses ----
 
     def loss(
@@ -218,8 +200,8 @@ class AutoDecoderTraining:
         batch = self.source.batch(self.training[rows])
         seen = batch.observed.nonzero()
         chosen = seen[torch.as_tensor(random.permutation(len(seen))[:_FRAMES_PER_STEP])]
-        x, u = self._frames(batch, chosen)
-        kept = self._split(u.shape[1])[0]
+        x, u = frames_at(batch, chosen)
+        kept = split_points(u.shape[1])[0]
         pairs = _PAIRS_OF_GRADIENT_STEPS if module.method == "gradient_steps" else _PAIRS_PER_STEP
         limit = max(64, pairs // max(1, len(chosen)))
         if len(kept) > limit:
@@ -251,10 +233,8 @@ class AutoDecoderTraining:
         assert isinstance(module, AutoDecoder)
         judged = self.validation if len(self.validation) else self.training
         batch = self.source.batch(judged[:8])
-        seen = batch.observed.nonzero()
-        seen = seen[torch.linspace(0, len(seen) - 1, min(len(seen), _SCORED_FRAMES)).long()]
-        x, u = self._frames(batch, seen)
-        decoder, (kept, held) = module.decoder, self._split(u.shape[1])
+        x, u, _ = scored_frames(batch)
+        decoder, (kept, held) = module.decoder, split_points(u.shape[1])
         held = held if len(held) else kept
         x_seen, u_seen = x[..., kept, :], u[:, kept]
         if module.method == "gradient_steps":
@@ -278,28 +258,50 @@ class AutoDecoderTraining:
         for row, trajectory in enumerate(self.training):
             batch = self.source.batch([int(trajectory)])
             seen = batch.observed.nonzero()
-            x, u = self._frames(batch, seen)
+            x, u = frames_at(batch, seen)
             codes[row, seen[:, 1]] = self._inner_steps(module, x, u)
         return codes
 
     @torch.no_grad()
     def prior(self, module: AutoDecoder) -> GaussianPrior:
         """Gaussian prior fitted on the codes of the observed training frames, and the noise that they leave; float64.
-
-        The covariance is shrunk towards its diagonal: there may be fewer frames than code dimensions.
         """
-        every = self.codes(module)
         parts = module.decoder.channels if module.decoder.code_per_channel else 1
-        mean, covariance = shrunk_moments(every[self.observed].double(), parts)
-        rows = np.unique(np.linspace(0, len(self.training) - 1, 8).astype(int))
-        batch = self.source.batch(self.training[rows])
-        seen = batch.observed.nonzero()
-        seen = seen[torch.linspace(0, len(seen) - 1, min(len(seen), _SCORED_FRAMES)).long()]
-        x, u = self._frames(batch, seen)
-        error = (module.decoder(x, every[torch.as_tensor(rows)[seen[:, 0]], seen[:, 1]]) - u).square()
-        total, count = error.nan_to_num().sum((0, 1)), torch.isfinite(u).sum((0, 1))
-        noise = (total / count.clamp(min=1)).clamp(min=SMALLEST_NOISE).double()
-        return GaussianPrior(mean, covariance, noise)
+        return prior_of(self.source, self.training, module.decoder, self.codes(module), self.observed, parts)
+
+
+@torch.no_grad()
+def prior_of(
+    source: TrajectorySource, trajectories: np.ndarray, decoder: Decoder, codes: Tensor, observed: Tensor,
+    parts: int = 1,
+) -> GaussianPrior:
+    """Gaussian prior of codes (S, T, Z) of trajectories, of which frames (S, T) are observed, and the noise that they
+    leave in some of these; float64. Codes consist of independent `parts`."""
+    mean, covariance = shrunk_moments(codes[observed].double(), parts)
+    rows = np.unique(np.linspace(0, len(trajectories) - 1, 8).astype(int))
+    x, u, seen = scored_frames(source.batch(trajectories[rows]))
+    error = (decoder(x, codes[torch.as_tensor(rows)[seen[:, 0]], seen[:, 1]].float()) - u).square()
+    total, count = error.nan_to_num().sum((0, 1)), torch.isfinite(u).sum((0, 1))
+    noise = (total / count.clamp(min=1)).clamp(min=SMALLEST_NOISE).double()
+    return GaussianPrior(mean, covariance, noise)
+
+
+def scored_frames(batch: TrajectoryBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Points and values, as `frames_at` gives them, of some observed frames, evenly spread, and which (B, 2) these are.
+    """
+    seen = batch.observed.nonzero()
+    seen = seen[torch.linspace(0, len(seen) - 1, min(len(seen), _SCORED_FRAMES)).long()]
+    return *frames_at(batch, seen), seen
+
+
+def frames_at(batch: TrajectoryBatch, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Points (N, d) where all share them, else (B, N, d), and values (B, N, C) of frames `index` (B, 2)."""
+    s, t = index.T
+    u = batch.u[s, t].float()
+    if batch.x.shape[:2] == (1, 1):
+        return batch.x[0, 0].float(), u
+    rows = s if len(batch.x) > 1 else torch.zeros_like(s)
+    return batch.x[rows, t if batch.x.shape[1] > 1 else torch.zeros_like(t)].float(), u
 
 
 def shrunk_moments(codes: Tensor, parts: int = 1) -> tuple[Tensor, Tensor]:

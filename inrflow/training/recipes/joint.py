@@ -17,12 +17,11 @@ from inrflow.dynamics.flow.integrate import Integrator
 from inrflow.dynamics.states import CodeData, TimeScale
 from inrflow.encoding.adam import adam_path
 from inrflow.encoding.encode import ADAM_RATE, Encoder
-from inrflow.encoding.posterior import GaussianPrior
 from inrflow.training.candidate import Candidate, Score
 from inrflow.training.judge import rollout_error
 from inrflow.training.loop import OptimiserSettings, Stage, run_stage
 from inrflow.training.problem import Problem
-from inrflow.training.recipes.auto_decoding import SMALLEST_NOISE, make_decoder, shrunk_moments
+from inrflow.training.recipes.auto_decoding import make_decoder, prior_of
 from inrflow.training.recipes.base import without_symmetries
 from inrflow.training.run import Run
 
@@ -66,7 +65,7 @@ class JointRecipe:
         run.log.say(f"joint training: {steps} iterations, {len(joint.trajectories)} sequences, {joint.batch} in each")
         batch = joint.source.batch(joint.trajectories)
         codes = CodeData(module.codes().double(), joint.scale.internal(batch.t), batch.observed)
-        prior = _prior(problem.source, problem.train, decoder, codes)
+        prior = prior_of(problem.source, problem.train, decoder, codes.codes, codes.observed)
         iterations = _choose_iterations(run, module, joint)
         run.log.say(f"encoding: {iterations} Adam steps")
         field, integrator = module.field.double(), Integrator()
@@ -78,20 +77,7 @@ class JointRecipe:
         )
 
 
-@torch.no_grad()
-def _prior(source: TrajectorySource, training: np.ndarray, decoder: Decoder, data: CodeData) -> GaussianPrior:
-    """Moments of the codes, and the noise that they leave in some of their trajectories."""
-    mean, covariance = shrunk_moments(data.codes[data.observed])
-    some = np.unique(np.linspace(0, len(training) - 1, 8).astype(int))
-    batch = source.batch(training[some])
-    error = (decoder(batch.x.float(), data.codes[some].float()) - batch.u).square()
-    noise = error.flatten(0, 2).nanmean(0).nan_to_num(1.0).clamp(min=SMALLEST_NOISE)
-    return GaussianPrior(mean, covariance, noise.double())
-
-
-def _choose_iterations(
-    run: Run, module: JointModule, joint: JointTraining
-) -> int:
+def _choose_iterations(run: Run, module: JointModule, joint: JointTraining) -> int:
     """The number of Adam steps whose codes of first frames give the best rollouts of validation trajectories, judged
     in the data. More steps fit a frame better, and lead the code away from those that the field knows."""
     config, source, validation = run.config, run.problem.source, run.problem.validation

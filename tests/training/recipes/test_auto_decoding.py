@@ -13,6 +13,8 @@ from inrflow.decoders.embeddings import Embedding
 from inrflow.decoders.filter_net import FourierFilterNet
 from inrflow.decoders.siren import ModulatedSiren
 from inrflow.training.loop import OptimiserSettings, Stage
+from inrflow.training.parts.trunk import split_points
+from inrflow.training.recipes import auto_decoding
 from inrflow.training.recipes.auto_decoding import METHODS, AutoDecoder, AutoDecoderTraining
 
 S, T, N = 4, 5, 40
@@ -88,10 +90,10 @@ def ridge_codes(decoder: Decoder, training: AutoDecoderTraining, ridge: float) -
 
 
 @torch.no_grad()
-def test_gauss_newton_rows_converge_to_the_ridge_codes_of_an_affine_decoder(training):
+def test_gauss_newton_rows_converge_to_the_ridge_codes_of_an_affine_decoder(training, monkeypatch):
     decoder = siren("output")
     module = training.make(decoder, "gauss_newton")
-    training._split = lambda points: (torch.arange(points), torch.arange(0))  # none is held out
+    monkeypatch.setattr(auto_decoding, "split_points", lambda points: (torch.arange(points), torch.arange(0)))
     random = np.random.default_rng(0)
     for step in range(12):
         training.loss(module, step, 12, random)
@@ -132,7 +134,7 @@ def test_the_table_is_part_of_the_checkpoint_and_a_run_repeats(training):
 
 def test_the_prior_describes_codes_and_what_they_leave(training):
     module = training.make(siren("output"), "gauss_newton")
-    training._split = lambda points: (torch.arange(points), torch.arange(0))  # none is held out
+    monkeypatch.setattr(auto_decoding, "split_points", lambda points: (torch.arange(points), torch.arange(0)))
     train(training, module, 30)
     prior = training.prior(module)
     codes = training.codes(module)
@@ -153,6 +155,6 @@ def test_unknown_methods_are_refused(training):
 
 
 def test_held_out_points_stay_the_same_when_batches_are_padded():
-    kept, held = AutoDecoderTraining._split(50)
+    kept, held = split_points(50)
     assert set(kept.tolist()) | set(held.tolist()) == set(range(50)) and len(held)
-    assert torch.equal(AutoDecoderTraining._split(80)[1][: len(held)], held)
+    assert torch.equal(split_points(80)[1][: len(held)], held)
