@@ -132,7 +132,7 @@ def test_the_table_is_part_of_the_checkpoint_and_a_run_repeats(training):
     assert {"table", "damping"} <= set(results[0])
 
 
-def test_the_prior_describes_codes_and_what_they_leave(training):
+def test_the_prior_describes_codes_and_what_they_leave(training, monkeypatch):
     module = training.make(siren("output"), "gauss_newton")
     monkeypatch.setattr(auto_decoding, "split_points", lambda points: (torch.arange(points), torch.arange(0)))
     train(training, module, 30)
