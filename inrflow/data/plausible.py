@@ -16,6 +16,7 @@ from inrflow.errors import UserError
 _LOOKED_AT = 8  # trajectories
 _VALUES = 2_000_000  # of these, at most
 _CONTRADICTORY = 0.5  # share of the variance that lies between values of one place and time: no field explains more
+_TOGETHER = 2**18  # values of frames whose neighbours are held at a time
 _DIFFERENT = 0.05  # standard deviations between values of one place and time that are told
 _SPIKE, _NEIGHBOURS = 30.0, 4  # times as far from the middle as any neighbour, in space or time
 _WILD, _ALONE = 20.0, 5.0  # deviations of training, and times as far off as neighbours are, of what is left out
@@ -128,23 +129,29 @@ def _nearest(x: np.ndarray, places: int) -> np.ndarray:
     return cKDTree(x).query(x, min(_NEIGHBOURS + 1, places))[1].reshape(len(x), -1)[:, 1:]
 
 
-def _beside(values: np.ndarray, near: np.ndarray) -> Iterator[np.ndarray]:
-    """Values (T, N, C) beside others, at each of the nearest points (N, k) and in the frames around; NaN for none."""
+def _beside(values: np.ndarray, near: np.ndarray, at: slice = slice(None)) -> Iterator[np.ndarray]:
+    """Values (T', N, C) beside those at some frames of values (T, N, C): at each of the nearest points (N, k) and in
+    the frames around; NaN for none."""
     for column in near.T:
-        yield values[:, column]
-    nothing = np.full_like(values[:1], np.nan)
-    yield np.concatenate([nothing, values[:-1]])
-    yield np.concatenate([values[1:], nothing])
+        yield values[at][:, column]
+    frames = np.arange(len(values))[at]
+    for others in (frames - 1, frames + 1):
+        inside = (others >= 0) & (others < len(values))
+        yield np.where(inside[:, None, None], values[np.clip(others, 0, len(values) - 1)], np.nan)
 
 
 def _departures(u: np.ndarray, near: np.ndarray) -> np.ndarray:
+    length = max(_TOGETHER // u[0].size, 1)
+    blocks = [slice(k, k + length) for k in range(0, len(u), length)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # medians of nothing
-        off = np.nan_to_num(np.abs(u - np.nanmedian(list(_beside(u, near)), axis=0)))
+        off = np.nan_to_num(np.abs(u - np.concatenate([np.nanmedian(list(_beside(u, near, at)), axis=0)
+                                                       for at in blocks])))
     found = off > _FAR * np.maximum(_inner(off), 1e-300)
     if found.any():
-        others = np.sort(np.nan_to_num(list(_beside(off, near))), axis=0)
-        found &= off > _ALONE * others[len(others) - max(1, len(others) // 2)]  # a few of which may be faulty, too
+        others = np.sort(np.nan_to_num(np.concatenate(
+            [[one[found[at]] for one in _beside(off, near, at)] for at in blocks], axis=1)), axis=0)
+        found[found] = off[found] > _ALONE * others[len(others) - max(1, len(others) // 2)]  # a few may be faulty, too
         rest = np.nanquantile(np.where(found | np.isnan(u), np.nan, off), _REST, axis=(0, 1))
         found &= off > _BEYOND * rest
         for axis in (0, 1):

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
-from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
+from inrflow.data.formats.registry import Content, Format, ReadOptions
 from inrflow.errors import UserError
 
 
@@ -23,7 +23,6 @@ class Elsewhere(Format):
         return []
 
 
-@register_format
 class MetOffice(Elsewhere):
     """PP of the UK Met Office: records of 64 words begin with their length in bytes."""
 
@@ -32,7 +31,6 @@ class MetOffice(Elsewhere):
     signature = re.compile(rb"(\x00\x00\x01\x00|\x00\x01\x00\x00).{256}\1", re.DOTALL)
 
 
-@register_format
 class Ensight(Elsewhere):
     """The text file of a case of Ensight, 6 or Gold."""
 
@@ -41,7 +39,6 @@ class Ensight(Elsewhere):
     signature = re.compile(rb"\s*format\s+(\S+\s+){0,4}\S*ensight", re.IGNORECASE)
 
 
-@register_format
 class BinaryTecplot(Elsewhere):
     """Tecplot's binary files, .plt and .szplt."""
 

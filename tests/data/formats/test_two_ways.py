@@ -20,7 +20,7 @@ from foam_cases import centres, listed, mesh, write
 from grib_files import write_grib
 from scipy.io import savemat
 
-from inrflow.data.formats.builtin import elsewhere as named_alone  # by the package, which registers in order
+from inrflow.data.formats import elsewhere as named_alone
 from inrflow.data.formats.calendar import parse_units
 from inrflow.data.formats.columns import find_column
 from inrflow.data.formats.registry import FORMATS, format_of

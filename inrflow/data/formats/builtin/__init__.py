@@ -4,11 +4,27 @@ Of several formats that recognise a file the last one is used: text, which is CS
 formats of one's own, registered by the `register_format` of this package, come after all of these.
 """
 
-from inrflow.data.formats.builtin import (  # noqa: F401, I001
-    csv_table, mesh_series, parquet_table, hdf5_table, arrays, matlab, npz, openfoam, netcdf, pdebench, the_well,
-    trajectories,
-)
-from inrflow.data.formats import elsewhere  # noqa: F401, I001  after text
+from inrflow.data.formats.builtin.arrays import NpyFormat, TorchFormat
+from inrflow.data.formats.builtin.csv_table import CsvFormat
+from inrflow.data.formats.builtin.hdf5_table import Hdf5Format
+from inrflow.data.formats.builtin.matlab import MatlabFormat
+from inrflow.data.formats.builtin.mesh_series import MeshFormat
+from inrflow.data.formats.builtin.netcdf import GribFormat, NetcdfFormat, ZarrFormat
+from inrflow.data.formats.builtin.npz import NpzFormat
+from inrflow.data.formats.builtin.openfoam import OpenFoamFormat, ProbesFormat
+from inrflow.data.formats.builtin.parquet_table import ParquetFormat
+from inrflow.data.formats.builtin.pdebench import PdeBenchFormat
+from inrflow.data.formats.builtin.the_well import TheWellFormat
+from inrflow.data.formats.builtin.trajectories import TrajectoryFormat
+from inrflow.data.formats.elsewhere import BinaryTecplot, Ensight, MetOffice
 from inrflow.data.formats.registry import Format, register_format
+
+BUILTIN = (
+    CsvFormat, MeshFormat, ParquetFormat, Hdf5Format, NpyFormat, TorchFormat, MatlabFormat, NpzFormat, OpenFoamFormat,
+    ProbesFormat, NetcdfFormat, ZarrFormat, GribFormat, PdeBenchFormat, TheWellFormat, TrajectoryFormat, MetOffice,
+    Ensight, BinaryTecplot,
+)
+for _kind in BUILTIN:
+    register_format(_kind)
 
 __all__ = ["Format", "register_format"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from inrflow.data.formats.columns import TIMES, find_column
-from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
+from inrflow.data.formats.registry import Content, Format, ReadOptions
 from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.streams.streamed import Part, StreamedContent, lattice
 from inrflow.errors import UserError
@@ -139,7 +139,6 @@ class ArrayFormat(Format):
             return [("arrays", ", ".join(shapes))]
 
 
-@register_format
 class NpyFormat(ArrayFormat):
     """A single array of numpy.save, whose axes coordinates=[x,y] and the order of sizes say."""
 
@@ -153,7 +152,6 @@ class NpyFormat(ArrayFormat):
         return {"u": np.load(path, allow_pickle=False, mmap_mode="r")}
 
 
-@register_format
 class TorchFormat(ArrayFormat):
     """Tensors saved by torch.save, one or by names, loaded without running anything (weights_only).
 

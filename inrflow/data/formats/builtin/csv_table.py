@@ -19,7 +19,7 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid, all_numbers
-from inrflow.data.formats.registry import TableWriter, readable, register_format
+from inrflow.data.formats.registry import TableWriter, readable
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 
@@ -38,7 +38,6 @@ def _unpacked(start: bytes) -> bytes:
         return b""
 
 
-@register_format
 class CsvFormat(TableFormat):
     """Text in UTF-8 that does not begin like a known other kind of text."""
 

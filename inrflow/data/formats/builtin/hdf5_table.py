@@ -10,13 +10,12 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
-from inrflow.data.formats.registry import CHUNK_ROWS, TableWriter, register_format, units_of_columns
+from inrflow.data.formats.registry import CHUNK_ROWS, TableWriter, units_of_columns
 from inrflow.data.formats.schema import FORMAT, VERSION, damage_as_user_error, open_hdf5, resolves
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 
 
-@register_format
 class Hdf5Format(TableFormat):
     """Any HDF5 file that no other format recognises."""
 

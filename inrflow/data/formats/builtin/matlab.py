@@ -15,7 +15,6 @@ import h5py
 import numpy as np
 
 from inrflow.data.formats.builtin.arrays import ArrayFormat
-from inrflow.data.formats.registry import register_format
 from inrflow.data.formats.schema import open_hdf5
 from inrflow.errors import UserError
 
@@ -25,7 +24,6 @@ _NUMERIC, _COMPLEX = range(6, 16), 0x800  # classes of arrays of numbers, and th
 _LARGEST = 2**33  # bytes of a compressed array
 
 
-@register_format
 class MatlabFormat(ArrayFormat):
     """Recognised by the text at the beginning."""
 

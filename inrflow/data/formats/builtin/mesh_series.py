@@ -18,7 +18,7 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
-from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter, register_format
+from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.schema import open_hdf5
 from inrflow.data.formats.streams.streamed import Part, StreamedContent
 from inrflow.errors import UserError
@@ -28,7 +28,6 @@ _CELLS = {"triangle": "triangles", "tetra": "tetrahedra"}
 _TIMES = ("TimeValue", "TIME", "time")
 
 
-@register_format
 class MeshFormat(Format):
     """VTU, PVD and XDMF are XML, legacy VTK is text or binary with a comment as its first line, Tecplot's ASCII text
     that names its variables."""

@@ -25,7 +25,7 @@ from inrflow.data.formats.builtin.netcdf_table import (
 from inrflow.data.formats.calendar import DEFAULT_CALENDAR, moments_to_numbers, parse_units
 from inrflow.data.formats.columns import Columns
 from inrflow.data.formats.layouts import blocks
-from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter, register_format
+from inrflow.data.formats.registry import Content, Format, ReadOptions, TableWriter
 from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, resolves
 from inrflow.data.formats.sphere import (
     LATITUDES,
@@ -38,7 +38,6 @@ from inrflow.data.formats.streams.streamed import OpenedContent, Part
 from inrflow.errors import UserError
 
 
-@register_format
 class NetcdfFormat(Format):
     """NetCDF 3 by its first bytes; NetCDF 4 is HDF5 with the marks of its library or with dimension scales."""
 
@@ -81,7 +80,6 @@ class NetcdfFormat(Format):
         return NetcdfWriter(path, description, overwrite)
 
 
-@register_format
 class ZarrFormat(NetcdfFormat):
     """A folder with the metadata of a Zarr group, version 2 or 3; read by the package zarr (the extra `zarr`)."""
 
@@ -97,7 +95,6 @@ class ZarrFormat(NetcdfFormat):
         return ZarrWriter(path, description, overwrite)
 
 
-@register_format
 class GribFormat(NetcdfFormat):
     """Editions 1 and 2 by their first bytes; read by the package cfgrib (the extra `grib`)."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from inrflow.data.formats.builtin.arrays import ArrayContent
 from inrflow.data.formats.layouts import VALUES_PER_BLOCK
-from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
+from inrflow.data.formats.registry import Content, Format, ReadOptions
 from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.writing import TrajectoryWriter, require_extra_names, require_fit, write_scattered
 from inrflow.errors import UserError
@@ -20,7 +20,6 @@ from inrflow.errors import UserError
 _USED = {"t", "x", "u", "trajectory", "channels", "coordinates", "parameters", "environment"}
 
 
-@register_format
 class NpzFormat(Format):
     """A zip archive of .npy files alone (a PyTorch file, also a zip archive, is none)."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from inrflow.data.formats.columns import Columns
-from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
+from inrflow.data.formats.registry import Content, Format, ReadOptions
 from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.streams.streamed import Part, StreamedContent
 from inrflow.data.formats.table_format import TableFormat
@@ -29,7 +29,6 @@ _PROBE = re.compile(r"# Probe \d+ \(([^)]*)\)")
 _OUTSIDE = 1e250  # what probes outside of the mesh exceed
 
 
-@register_format
 class OpenFoamFormat(Format):
     """A folder with constant/polyMesh, or with folders processor0, ... that have one."""
 
@@ -224,7 +223,6 @@ def _centres(case: Path) -> np.ndarray:
 
 # ---- probes ----
 
-@register_format
 class ProbesFormat(TableFormat):
     """The text files that the function object `probes` writes, one for each field, which is named after it."""
 

@@ -10,13 +10,12 @@ import numpy as np
 
 from inrflow.data.description import Description
 from inrflow.data.formats.columns import Columns, Grid
-from inrflow.data.formats.registry import TableWriter, register_format, units_of_columns
+from inrflow.data.formats.registry import TableWriter, units_of_columns
 from inrflow.data.formats.schema import damage_as_user_error
 from inrflow.data.formats.table_format import TableFormat
 from inrflow.errors import UserError
 
 
-@register_format
 class ParquetFormat(TableFormat):
     """Files that begin with Parquet's mark."""
 

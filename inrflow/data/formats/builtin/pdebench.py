@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
+from inrflow.data.formats.registry import Content, Format, ReadOptions
 from inrflow.data.formats.schema import damage_as_user_error, open_hdf5
 from inrflow.data.formats.streams.streamed import OpenedContent, Part, lattice
 from inrflow.errors import UserError
@@ -24,7 +24,6 @@ from inrflow.errors import UserError
 _AXES = "xyz"
 
 
-@register_format
 class PdeBenchFormat(Format):
     """HDF5 with `t-coordinate`, or with numbered groups of `data` and `grid`."""
 

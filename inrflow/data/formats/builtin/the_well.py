@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
+from inrflow.data.formats.registry import Content, Format, ReadOptions
 from inrflow.data.formats.schema import damage_as_user_error, open_hdf5, text, texts
 from inrflow.data.formats.streams.streamed import OpenedContent, Part, lattice, periodic_axis
 from inrflow.errors import UserError
@@ -22,7 +22,6 @@ from inrflow.errors import UserError
 _ORDERS = ("t0_fields", "t1_fields")  # scalars, vectors; tensors (t2_fields) are left out
 
 
-@register_format
 class TheWellFormat(Format):
     """HDF5 with groups of fields by their tensor order, and of dimensions."""
 

@@ -13,7 +13,7 @@ from inrflow.data.description import Description
 from inrflow.data.formats.builtin.trajectory_summary import trajectory_rows
 from inrflow.data.formats.columns import PointTable
 from inrflow.data.formats.layouts import VALUES_PER_BLOCK, blocks
-from inrflow.data.formats.registry import Content, Format, ReadOptions, register_format
+from inrflow.data.formats.registry import Content, Format, ReadOptions
 from inrflow.data.formats.schema import damage_as_user_error, in_schema, open_hdf5, resolves
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.observations import Observations
@@ -21,7 +21,6 @@ from inrflow.errors import UserError
 from inrflow.runtime.atomic_files import written_hdf5
 
 
-@register_format
 class TrajectoryFormat(Format):
     """HDF5 that declares the project's schema."""
 
