@@ -15,7 +15,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh, splu
 from skfem.models.poisson import laplace, mass
 
 from inrflow.domains.base import Domain, Harmonics, Quadrature
-from inrflow.domains.region import Region, RegionHarmonics
+from inrflow.domains.region import SPARE, Region, RegionHarmonics, oriented
 from inrflow.errors import UserError
 
 NO_SLIP = "no-slip"
@@ -86,15 +86,14 @@ class Flows(Domain):
         count = max(min(count - len(self.steady), (both - len(padding)) // 3), 1)
         start = np.random.default_rng(0).standard_normal(both)
         shape = (both, both)
-        values, vectors = eigsh(LinearOperator(shape, inverse, dtype=float), count, masses, which="LM", v0=start,
-                                Minv=LinearOperator(shape, splu(masses).solve, dtype=float))
+        values, vectors = eigsh(LinearOperator(shape, inverse, dtype=float), min(count + SPARE, both - 1), masses,
+                                which="LM", v0=start, Minv=LinearOperator(shape, splu(masses).solve, dtype=float))
         order = np.argsort(-values)
-        vectors = vectors[:, order]
-        vectors *= np.where(vectors[np.abs(vectors).argmax(0), np.arange(count)] < 0, -1.0, 1.0)
+        values, vectors = values[order][:count], oriented(values[order], vectors[:, order], masses)[:, :count]
         components = np.zeros((2, basis.N, count + len(self.steady)))
         components[:, free, :count] = vectors.reshape(2, len(free), count)
         components[:, :, count:] = self.steady.transpose(1, 2, 0)
-        rates = 1 / values[order]
+        rates = 1 / values
         return FlowHarmonics(self, components, np.append(rates, np.full(len(self.steady), rates[0])))
 
     def distance(self, x: np.ndarray) -> np.ndarray:

@@ -22,6 +22,8 @@ _ELEMENTS = {(1, 1): skfem.ElementLineP1, (1, 2): skfem.ElementLineP2, (2, 1): s
              (2, 2): skfem.ElementTriP2, (3, 1): skfem.ElementTetP1, (3, 2): skfem.ElementTetP2}
 _WITHIN = 1e-7  # of a cell's size: points so near count as inside
 _EXACT = 1e-6  # share of exactly integrated masses
+_EQUAL = 1e-8  # relative difference of eigenvalues that are taken for equal: beyond it, solvers tell them apart
+SPARE = 5  # eigenvalues beyond those that are asked for, so that no set of equal ones is cut
 _NEAREST = {1: 4, 2: 12, 3: 48}  # cells around a point, by dimensions, among which its own or the nearest is looked for
 
 
@@ -151,21 +153,35 @@ class Region(Domain):
 def lowest_modes(stiffness: sparse.csc_matrix, masses: sparse.csc_matrix, count: int, length: float
                  ) -> tuple[np.ndarray, np.ndarray]:
     """The lowest eigenvalues (K,) and eigenvectors (N, K) of matrices (N, N) on a domain of some length, at most
-    `count`; each is positive where it is largest."""
-    count = min(count, masses.shape[0])
-    if 3 * count > masses.shape[0] or masses.shape[0] < 200:
+    `count`, `oriented`."""
+    sought = min(count + SPARE, masses.shape[0])
+    least = np.pi**2 / length**2
+    if 3 * sought > masses.shape[0] or masses.shape[0] < 200:
         root = np.linalg.cholesky(masses.toarray())
         half = np.linalg.solve(root, np.linalg.solve(root, stiffness.toarray()).T)
         values, vectors = np.linalg.eigh((half + half.T) / 2)
-        values, vectors = values[:count], np.linalg.solve(root.T, vectors[:, :count])
+        values, vectors = values[:sought], np.linalg.solve(root.T, vectors[:, :sought])
     else:
-        shift = -(np.pi**2) / length**2  # below zero: the matrix is definite
-        start = np.random.default_rng(0).standard_normal(masses.shape[0])
-        values, vectors = eigsh(stiffness.tocsc(), count, masses.tocsc(), sigma=shift, v0=start)
+        start = np.random.default_rng(0).standard_normal(masses.shape[0])  # shifted below zero, it is definite
+        values, vectors = eigsh(stiffness.tocsc(), sought, masses.tocsc(), sigma=-least, v0=start)
         order = np.argsort(values)
         values, vectors = values[order], vectors[:, order]
-    signs = np.where(vectors[np.abs(vectors).argmax(0), np.arange(count)] < 0, -1.0, 1.0)
-    return np.maximum(values, 0.0), vectors * signs
+    return np.maximum(values, 0.0)[:count], oriented(values + least, vectors, masses)[:, :count]
+
+
+def oriented(values: np.ndarray, vectors: np.ndarray, masses: sparse.csc_matrix) -> np.ndarray:
+    """Eigenvectors (N, K) turned so that codes mean the same wherever they are computed again.
+
+    A solver gives each one's sign, and the basis of the space of equal eigenvalues, as rounding falls. Here products
+    with fixed vectors are triangular in each such space, and positive on the diagonal. Values (K,) rise or fall, and
+    none is zero.
+    """
+    fixed = masses @ np.random.default_rng(0).standard_normal((vectors.shape[1], len(vectors))).T
+    turned = np.empty_like(vectors)
+    for space in np.split(np.arange(len(values)), 1 + np.flatnonzero(np.abs(np.diff(values)) > _EQUAL * values[1:])):
+        q, r = np.linalg.qr(vectors[:, space].T @ fixed[:, : len(space)])
+        turned[:, space] = vectors[:, space] @ (q * np.sign(np.diag(r)))
+    return turned
 
 
 class RegionHarmonics(Harmonics):

@@ -22,7 +22,9 @@ from inrflow.runtime.tensor_files import load_metadata, load_tensors, save_tenso
 
 MODEL_FILE = "model.safetensors"
 FAMILY_FORMAT = "inrflow-family"
-VERSIONS = {"inrflow-surrogate": 2, FAMILY_FORMAT: 4}  # of the formats that are written
+VERSIONS = {"inrflow-surrogate": 3, FAMILY_FORMAT: 5}  # of the formats that are written
+_BEFORE = {"inrflow-surrogate": 2, FAMILY_FORMAT: 4}  # read where they have no eigenfunctions, then of any orientation
+_SOLVED = "region", "surface", "flows"  # kinds of domains whose eigenfunctions are solved for
 Reader = Callable[["StoredModel", str | None], Any]
 _Made = TypeVar("_Made")
 _READERS: dict[str, Reader] = {}
@@ -47,9 +49,7 @@ class StoredModel:
     def require_proportions(self) -> None:
         """Raise UserError where the structure declares a size that a file of these bytes cannot fill."""
         most = self.path.stat().st_size // 4  # bytes of a number
-        parts = [self.metadata, *self.metadata.get("members", {}).values()]
-        for key, value in ((key, value) for part in parts for kind in ("decoder", "field")
-                           for key, value in _integers(part.get(kind))):
+        for key, value in (item for part in _parts(self.metadata) for item in _integers(part)):
             if value > most:
                 raise UserError(f"{self.path} declares {key}={value}, more than a file of its size holds; it is "
                                 "damaged: restore it or train again")
@@ -59,6 +59,12 @@ class StoredModel:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return UserError(f"{self.path} is damaged, or of another version of inrflow ({reason}); restore it, or "
                          "train again")
+
+
+def _parts(metadata: Mapping[str, Any]) -> list[Any]:
+    """Structures of decoders and fields, of all physics."""
+    members = [metadata, *metadata.get("members", {}).values()]
+    return [member.get(kind) for member in members for kind in ("decoder", "field")]
 
 
 def _integers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
@@ -119,11 +125,23 @@ def read_model(directory: str | os.PathLike[str]) -> StoredModel:
     if (metadata.get("format"), metadata.get("version")) == EARLIER:
         state, metadata = upgraded(path, state, metadata)
     name, version = metadata.get("format"), metadata.get("version")
+    if name in _READERS and version == _BEFORE[name]:
+        if any(map(_is_solved, _parts(metadata))):
+            raise UserError(f"{path} is of a mesh and of version {version}, whose codes depend on the machine that "
+                            "trained it; train again")
+        version = VERSIONS[name]
     if name not in _READERS or version != VERSIONS[name]:
         known = ", ".join(f"{key} of version {number}" for key, number in [EARLIER, *VERSIONS.items()])
         raise UserError(f"{path} has format {name!r} version {version!r}; this inrflow reads {known}: train again with "
                         "it")
     return StoredModel(path, name, state, metadata)
+
+
+def _is_solved(value: Any) -> bool:
+    """Whether nested values hold the state of a domain whose eigenfunctions are solved for."""
+    if isinstance(value, dict):
+        return ("nodes" in value and value.get("kind") in _SOLVED) or any(_is_solved(item) for item in value.values())
+    return isinstance(value, list) and any(_is_solved(item) for item in value if isinstance(item, dict))
 
 
 def load_model(directory: str | os.PathLike[str], physics: str | None = None) -> Any:

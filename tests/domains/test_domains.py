@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import skfem
+from scipy import sparse
+from scipy.sparse.linalg import eigsh
 from scipy.spatial import Delaunay
 from scipy.special import jnp_zeros
 
 from inrflow.decoders.domain_harmonics import plain
-from inrflow.domains import HELD, NATURAL, Box, Domain, Region, Sphere, domains_of, from_state
+from inrflow.domains import HELD, NATURAL, Box, Domain, Region, Sphere, domains_of, from_state, region
 from inrflow.domains.triangulation import triangulate
 from inrflow.errors import UserError
 
@@ -145,6 +147,29 @@ def test_meshes_that_fill_a_box_without_holes_may_be_that_box() -> None:
     assert kinds[:2] == ["region"] * 2 and set(kinds[2:]) == {"box"}
     for mesh in (_disc(2), Region(*triangulate(_scattered_ring()), order=1)):
         assert {domain.kind for domain in domains_of(mesh.nodes, cells=mesh.cells)} == {"region"}
+
+
+def test_eigenfunctions_do_not_depend_on_how_a_solver_turns_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def turned(*args, v0, **more):
+        values, vectors = eigsh(*args, v0=np.cos(np.arange(len(v0)) ** 2), **more)
+        return values[::-1], -vectors[:, ::-1]
+
+    first = _disc().harmonics(60)  # whose eigenvalues are double but for rotations
+    monkeypatch.setattr(region, "eigsh", turned)
+    again = _disc().harmonics(60)
+    np.testing.assert_allclose(again.coefficients, first.coefficients, atol=1e-6)
+    np.testing.assert_allclose(_disc().harmonics(80).coefficients[:, :60], first.coefficients, atol=1e-6)
+
+
+def test_spaces_of_equal_eigenvalues_have_one_basis_and_others_are_not_mixed() -> None:
+    random = np.random.default_rng(1)
+    vectors, values = np.linalg.qr(random.standard_normal((30, 5)))[0], np.array([1.0, 1 + 1e-6, 2, 2, 2])
+    first = region.oriented(values, vectors, sparse.eye(30).tocsc())
+    turn = np.eye(5)
+    turn[2:, 2:] = np.linalg.qr(random.standard_normal((3, 3)))[0]
+    again = region.oriented(values, vectors @ turn * [1, -1, 1, 1, 1], sparse.eye(30).tocsc())
+    np.testing.assert_allclose(again, first, atol=1e-12)
+    np.testing.assert_allclose(np.abs(first.T @ vectors)[:2], np.eye(2, 5), atol=1e-12)
 
 
 def test_a_domain_in_use_is_not_solved_again() -> None:

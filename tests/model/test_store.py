@@ -175,10 +175,27 @@ def test_fields_that_earlier_versions_had_are_refused_with_what_to_do(tmp_path, 
         Surrogate.load(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["box", "region"])
+def test_models_of_meshes_whose_eigenfunctions_had_no_orientation_are_refused(tmp_path, kind):
+    domain = {"kind": kind, "nodes": [[0.0, 0.0]]}
+
+    def before(state, metadata):
+        metadata["version"] = 2
+        metadata["field"]["terms"][0]["domain"] = domain
+
+    with pytest.raises(UserError, match="depend on the machine.*train again" if kind == "region" else "does not fit"):
+        Surrogate.load(changed(tmp_path, before))
+
+
+def test_models_of_the_version_before_without_a_mesh_are_read(tmp_path):
+    folder = changed(tmp_path, lambda state, metadata: metadata.update(version=2))
+    assert Surrogate.load(folder).code_size == Surrogate.load(FORMAT_1 / "codes").code_size
+
+
 def test_families_with_shared_equations_are_refused_with_what_to_do(tmp_path):
     state, metadata = load_tensors(two_physics(tmp_path) / MODEL_FILE)
     save_tensors(tmp_path / MODEL_FILE, state, {**metadata, "version": 3})
-    with pytest.raises(UserError, match="'inrflow-family' version 3; this inrflow reads .*version 4: train again"):
+    with pytest.raises(UserError, match="'inrflow-family' version 3; this inrflow reads .*version 5: train again"):
         Family.load(tmp_path)
 
 
