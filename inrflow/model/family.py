@@ -20,7 +20,7 @@ from inrflow.data.description import Description
 from inrflow.dynamics.fields.sum import VectorField
 from inrflow.errors import UserError
 from inrflow.model.store import FAMILY_FORMAT, StoredModel, made, read_model, reader, write_model
-from inrflow.model.surrogate import FORMAT, Surrogate
+from inrflow.model.surrogate import Surrogate
 
 _LAW = "law"  # the registered name of the term
 
@@ -168,24 +168,8 @@ class Family:
             own, structure = state["members"][name], about["field"]
             if name in library.theta:
                 structure = library.structure(name, structure)
-            field = VectorField.from_structure(structure).double()
-            if "field" in own:
-                field.load_state_dict(own["field"])
-            members[name] = Surrogate.from_stored(stored, own, about, field)
+            members[name] = Surrogate.from_stored(stored, {"field": None, **own}, {**about, "field": structure})
         return cls(members)
-
-
-@reader(FORMAT)
-def _read_surrogate(stored: StoredModel, physics: str | None) -> Surrogate:
-    """The surrogate of a file of one physics, whose name alone may be asked for."""
-    state, metadata = stored.state, stored.metadata
-    field = VectorField.from_structure(metadata["field"]).double()
-    field.load_state_dict(state["field"])
-    surrogate = Surrogate.from_stored(stored, state, metadata, field)
-    if physics not in (None, surrogate.description.name):
-        raise UserError(f"physics={physics} is unknown; {stored.path.parent} knows {surrogate.description.name} alone: "
-                        "leave physics out")
-    return surrogate
 
 
 @reader(FAMILY_FORMAT)

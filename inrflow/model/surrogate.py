@@ -36,7 +36,7 @@ from inrflow.model.gradients import estimate_of
 from inrflow.model.residual import with_residual
 from inrflow.model.solution import Solution
 from inrflow.model.state_prior import ContextPrior, StateEstimate, StatePrior
-from inrflow.model.store import StoredModel, check_surrogate, load_model, plain_values, write_model
+from inrflow.model.store import StoredModel, check_surrogate, load_model, plain_values, reader, write_model
 from inrflow.runtime.machine import choose_device
 from inrflow.runtime.shown import Shown
 
@@ -161,9 +161,7 @@ class Surrogate(Shown):
         }
 
     @classmethod
-    def load(
-        cls, directory: str | os.PathLike[str], device: str = "cpu", physics: str | None = None
-    ) -> Surrogate:
+    def load(cls, directory: str | os.PathLike[str], device: str = "cpu", physics: str | None = None) -> Surrogate:
         """Read a run directory; the decoder computes on `device` ("auto", "cpu", "cuda" or "cuda:N").
 
         `physics`: which one, of a run that knows several. Raises UserError where the device does not exist, no finished
@@ -171,15 +169,17 @@ class Surrogate(Shown):
         """
         home = choose_device(device)
         surrogate = load_model(directory, physics)
+        if physics not in (None, name := surrogate.description.name):
+            raise UserError(f"physics={physics} is unknown; {directory} knows {name} alone: leave physics out")
         surrogate.decoder.to(home)
         return surrogate
 
     @classmethod
-    def from_stored(
-        cls, stored: StoredModel, state: Mapping[str, Any], metadata: Mapping[str, Any], field: VectorField
-    ) -> Surrogate:
-        """From what `state` and `metadata` gave, a part of `stored`, and a field. Raises UserError where they are not
-        those of a surrogate."""
+    def from_stored(cls, stored: StoredModel, state: Mapping[str, Any], metadata: Mapping[str, Any]) -> Surrogate:
+        """From what `save` wrote, a part of `stored`. Raises UserError where that is not a surrogate's."""
+        field = VectorField.from_structure(metadata["field"]).double()
+        if state["field"] is not None:  # else all of it is structure
+            field.load_state_dict(state["field"])
         decoder = build_decoder(metadata["decoder"])
         decoder.load_state_dict(state["decoder"])
         surrogate = cls(
@@ -373,12 +373,9 @@ class Surrogate(Shown):
         size = self.code_size
         distance = float(self.prior.codes(size).mahalanobis(estimate.mean[0, first:, :size].detach()).max())
         if distance > self.prior.limit(size):
-            warnings.warn(
-                f"the observed field is unlike the training data (squared distance of its code {distance:.4g}, limit "
-                f"{self.prior.limit(size):.4g}): do not trust the forecast without checking it; its intervals are "
-                "widened",
-                stacklevel=4,
-            )
+            warnings.warn(f"the observed field is unlike the training data (squared distance of its code "
+                          f"{distance:.4g}, limit {self.prior.limit(size):.4g}): do not trust the forecast without "
+                          "checking it; its intervals are widened", stacklevel=4)
 
         def update(further: Observations) -> Solution:
             further, last = observations_from(further, self.description), float(self.scale.external(estimate.last[0]))
@@ -394,3 +391,8 @@ class Surrogate(Shown):
     def _window(self, observations: Observations) -> TrajectoryBatch:
         """Observations of one trajectory as frames, data units. Raises UserError where they do not fit."""
         return window_of(observations, self.description, self.scale.unit, self.decoder.affine)
+
+
+@reader(FORMAT)
+def _read(stored: StoredModel, _: str | None) -> Surrogate:
+    return Surrogate.from_stored(stored, stored.state, stored.metadata)
