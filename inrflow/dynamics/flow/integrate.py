@@ -3,10 +3,6 @@
 Each interval between two query times is mapped to s in [0, 1] and integrated as dz/ds = dt_i f(t_i + s dt_i, z): one
 batched call an interval, whatever the steps of the single trajectories. Long intervals of affine fields are crossed by
 one matrix exponential; a periodic forcing is affine too: its phases are harmonic oscillators that join the state.
-
-Also the classical Runge-Kutta method of order 4 alone, with integrals of features along its steps: for fits of vector
-fields that are linear in their unknowns, the integral of the features along the flow, by the same quadrature as the
-state, is the row of the least-squares problem.
 """
 
 from __future__ import annotations

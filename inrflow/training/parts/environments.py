@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inrflow.dynamics.contexts.search import ContextSearch, contexts_of_parameters
+from inrflow.dynamics.contexts.search import ContextFit, ContextSearch, contexts_of_parameters
 from inrflow.dynamics.fields.sum import VectorField
-from inrflow.dynamics.fitting.alternate import ContextFit
 from inrflow.dynamics.states import CodeData, with_contexts
 from inrflow.model.contexts import Contexts, ParameterMap
 from inrflow.training.candidate import Candidate, Refitted, Score
@@ -111,26 +110,26 @@ def context_candidate(
     sizes = candidate_sizes(
         fitted.modes.variances, search.transitions // (1 + counts[0]), run.config.decoder.code_size
     )
-    choice = search.search(sizes, counts)
-    chosen, fit, size = choice.candidate, choice.fit, choice.candidate.size
+    chosen, fit, error = search.search(sizes, counts)
+    size = chosen.size
     log.say(
         f"linear dynamics with contexts: {len(groups.used)} environments, {chosen.contexts} numbers each, "
-        f"{size} codes, ridge {chosen.ridge:g}, validation error {choice.score:.2e} of "
+        f"{size} codes, ridge {chosen.ridge:g}, validation error {error:.2e} of "
         f"the variance ({without.score:.2e} without contexts, decoder alone {floor:.1e})"
     )
-    log.log("contexts", 0, validation=choice.score, without=without.score, code_size=size, contexts=chosen.contexts)
-    if not search.determined(size, chosen.contexts) or choice.score > POOR:
+    log.log("contexts", 0, validation=error, without=without.score, code_size=size, contexts=chosen.contexts)
+    if not search.determined(size, chosen.contexts) or error > POOR:
         log.say(
             f"the data do not determine the dynamics: {search.transitions} transitions for "
-            f"{(1 + chosen.contexts) * (1 + max(sizes))} unknowns a code, validation error {choice.score:.2g} of the "
+            f"{(1 + chosen.contexts) * (1 + max(sizes))} unknowns a code, validation error {error:.2g} of the "
             "variance; declare symmetries or give more trajectories"
         )
     field = context_field(fit)
     row = log.tried(Tried(
-        "reduced_order", "linear dynamics with contexts", size, choice.score, floor,
+        "reduced_order", "linear dynamics with contexts", size, error, floor,
         sum(p.numel() for p in field.parameters()), contexts=chosen.contexts,
     ))
-    if not choice.score + floor < BETTER * (without.score + floor):
+    if not error + floor < BETTER * (without.score + floor):
         row.why = f"not clearly better than dynamics without contexts ({without.score:.2e})"
         log.say("contexts are not used: they do not lower the error of held-out forecasts")
         return None
@@ -139,7 +138,7 @@ def context_candidate(
     prior = leading.modes.prior()
     floor = float(prior.noise.mean())
     beyond = with_contexts(codes, size, _BEYOND * fit.contexts[rows])  # to serve outside of the range too
-    step = integration_step(field, beyond, _STEP_SHARE * (choice.score + floor), run.config.dynamics.step)
+    step = integration_step(field, beyond, _STEP_SHARE * (error + floor), run.config.dynamics.step)
     integrator, held = run.problem.integrator(step), search.held_contexts(fit)
     judged = with_contexts(validation, size, held)
 

@@ -135,10 +135,6 @@ class JointTraining:
         self.integrator = Integrator()  # one step of rk4 a frame
         self.batch = min(batch, len(trajectories))
 
-    def read(self, rows: np.ndarray) -> TrajectoryBatch:
-        """Normalised trajectories of rows of the table."""
-        return self.source.batch(self.trajectories[rows])
-
     def rows_of(self, step: int) -> np.ndarray:
         """Rows in the batch of iteration `step`: every pass visits all rows once, in a random order of its own."""
         batches = -(-len(self.trajectories) // self.batch)
@@ -150,7 +146,7 @@ class JointTraining:
         """Add the gradients of a part of iteration `step`; returns the error of decoded frames and that of rollouts in
         code, of which it is a share."""
         rows = self.rows_of(step)
-        batch = self.read(rows)
+        batch = self.source.batch(self.trajectories[rows])
         whole = int(torch.isfinite(batch.u).sum()), int(batch.observed.sum())
         rows, batch = rows[part], batch.select(part)
         if not len(rows):

@@ -53,7 +53,7 @@ def joint(source: TrajectorySource, batch: int = 3) -> tuple[JointTraining, Join
 def test_gradients_are_those_of_the_whole_batch_decoded_at_once(source, monkeypatch):
     training, module = joint(source)
     rows = np.array([0, 1, 4])
-    batch = training.read(rows)
+    batch = training.source.batch(training.trajectories[rows])
     monkeypatch.setattr(dino_stage, "_PAIRS", 1)  # trajectory by trajectory
     error = training.decoded_error(module, batch, rows, int(torch.isfinite(batch.u).sum()))
     parameters = [*module.decoder.parameters(), *(module.table[row] for row in rows)]
@@ -75,7 +75,7 @@ def test_rollouts_start_again_from_the_codes_where_they_are_forced(source, draws
         def random(self, count):
             return np.full(count, draws)
 
-    batch = training.read(rows)
+    batch = training.source.batch(training.trajectories[rows])
     error = training.rollout_error(module, batch, rows, 0, Draws(), int(batch.observed.sum()))
     codes, total, count = module.codes()[rows], 0.0, 0
     state = codes[:, 0]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from context_systems import CONTEXTS, SIZE, generator, operators, readout_error, trajectories
 
-from inrflow.dynamics.contexts.search import ContextSearch
-from inrflow.dynamics.fitting.alternate import (
+from inrflow.dynamics.contexts.search import (
+    ContextSearch,
     contexts_of,
     fit_contexts,
     generators_at,
@@ -93,11 +93,10 @@ def test_the_search_judges_held_out_rollouts_and_knows_what_is_undetermined():
     data, environment = trajectories(operators(), TRUE, 6)
     held, held_environment = trajectories(operators(), TRUE, 1, seed=9)
     search = ContextSearch(data, environment, len(TRUE), held, held_environment)
-    choice = search.search([3, SIZE], [1, 2])
-    assert (choice.candidate.size, choice.candidate.contexts) == (SIZE, 2) and choice.score < 1e-4
+    chosen, _, error = search.search([3, SIZE], [1, 2])
+    assert (chosen.size, chosen.contexts) == (SIZE, 2) and error < 1e-4
     assert search.determined(SIZE, 2) and not search.determined(200, 2)
-    one = min(score for tried, score in choice.scores.items() if tried.contexts == 1)
-    assert one > 100 * choice.score
+    assert search.search([3, SIZE], [1])[2] > 100 * error
 
 
 def test_the_smallest_codes_are_solved_as_well_as_the_largest():
