@@ -26,7 +26,7 @@ PENALTY = 2.0  # nats by which added noise must improve the log evidence
 _FACTOR = 8.0  # between successive noise levels of the coarse search
 _FINE = (4.0, 2.0, 0.5, 0.25)  # noise levels of the fine search, in units of the best coarse one
 MANY = 1000  # independent codes from which on no matrix of all of them is formed
-_JITTER = 1e-14  # of the largest variance: covariances are singular where codes are known exactly
+_JITTER = 1e-14, 1e-12, 1e-10  # of the largest variance: covariances are singular where codes are known exactly
 BLOCK_NUMBERS = 4_000_000  # of the largest array held for one block of groups: 32 MB of float64
 #: Of the largest array of one batch of solves: a megabyte stays in the cache and is used again, while larger arrays
 #: are faulted in anew by every operation, which took longer than the solves.
@@ -201,16 +201,22 @@ def condition_each(basis: Tensor, u: Tensor, covariances: Tensor, noise: Tensor)
     gram = design.T @ design
     eye = torch.eye(design.shape[1], dtype=torch.float64)
     means, spreads = [], []
-    for one, right in zip(covariances, projected, strict=True):
-        lower, failed = torch.linalg.cholesky_ex(one + _JITTER * one.diagonal().max() * eye)
-        if failed:
-            values, vectors = torch.linalg.eigh(one)
-            lower = vectors * values.clamp(min=0).sqrt()
+    for lower, right in zip(_roots(covariances), projected, strict=True):
         cholesky = torch.linalg.cholesky(eye + lower.T @ gram @ lower)
         half = torch.linalg.solve_triangular(cholesky, lower.T, upper=False)
         spreads.append(half.T @ half)
         means.append(half.T @ (half @ right))
     return torch.stack(means), torch.stack(spreads)
+
+
+def _roots(covariances: Tensor) -> Tensor:
+    """Lower triangular roots of covariances (F, Z, Z), which are raised by as little as rounding allows."""
+    largest = covariances.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
+    for share in _JITTER:
+        lower, failed = torch.linalg.cholesky_ex(covariances + share * largest * torch.eye(covariances.shape[-1]))
+        if not bool(failed.any()):
+            break
+    return lower
 
 
 def condition_groups(
@@ -290,18 +296,27 @@ def variance_factor(quadratic: Tensor, count: Tensor) -> Tensor:
     return (FREEDOM + quadratic) / (FREEDOM + count)
 
 
-def squared_innovation(before: Tensor, after: Tensor, u: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def squared_innovation(
+    after: Tensor, u: Tensor, noise: Tensor, step: Tensor, covariance: Tensor
+) -> tuple[Tensor, Tensor]:
     """Squared innovation Q (F,) and number of values (F,) of frames u (F, N, C), NaN where not observed.
 
-    Uses Q = (y - m)^T R^-1 (y - B z) with the posterior mean z, which needs no matrix inverse.
+    Q is the least of (y - B z)^T R^-1 (y - B z) + (z - m)^T P^-1 (z - m), at the posterior mean z: rounding changes it
+    by the square of what it changes z.
 
     Args:
-        before, after: values (F, N, C) decoded at the prior and at the posterior mean, float64.
+        after: values (F, N, C) decoded at the posterior mean, float64.
         noise: (C,) variances R.
+        step: posterior minus prior means (F, Z). covariance: P of the prior, (1 or F, Z, Z), or variances (Z,).
     """
     seen = torch.isfinite(u)
-    product = (u.double() - before) * (u.double() - after) / noise
-    return torch.where(seen, product, 0.0).flatten(1).sum(1).clamp(min=0), seen.flatten(1).sum(1)
+    left = torch.where(seen, (u.double() - after).square() / noise, 0.0).flatten(1).sum(1)
+    if covariance.dim() == 1:
+        root = covariance.clamp(min=1e-300).sqrt()
+        return left + (step / root).square().sum(1), seen.flatten(1).sum(1)
+    root = _roots(covariance)
+    lengths = torch.linalg.solve_triangular(root, step[..., None], upper=False)
+    return left + lengths.square().sum((1, 2)), seen.flatten(1).sum(1)
 
 
 class NoiseEvidence:
@@ -360,7 +375,8 @@ class NoiseEvidence:
         score = self(0.0) + PENALTY
         level = largest
         while level > float(self.prior.noise.min()) / _FACTOR:
-            best, score = self._better(best, score, torch.tensor(level).double())
+            evidence = self(level)
+            best, score = torch.where(evidence > score, level, best), torch.maximum(evidence, score)
             level /= _FACTOR
         coarse = best.clone()
         for factor in _FINE:
@@ -370,19 +386,6 @@ class NoiseEvidence:
                 best = torch.where(better, tried, best)
                 score = torch.where(better, evidence, score)
         return best
-
-    def _better(self, best: Tensor, score: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        evidence = self(float(level))
-        return torch.where(evidence > score, level, best), torch.maximum(evidence, score)
-
-
-# ---- distances from the training data ----
-
-
-def training_limit(dimensions: int, farthest: float) -> float:
-    """The squared Mahalanobis distance up to which something is like the training data: the 99.9 % quantile under
-    their Gaussian, or that of the `farthest` of them where it lies beyond."""
-    return max(chi_squared_quantile(QUANTILE, dimensions), farthest)
 
 
 def widening(distance: Tensor, limit: float) -> Tensor:

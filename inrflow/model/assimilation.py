@@ -79,7 +79,8 @@ def assimilate(
     if earlier is not None:
         quadratic, count = earlier.quadratic, earlier.count
     elif known:
-        quadratic, count = _innovation(decoder, first, prior.mean.expand_as(mean), mean, prior.noise, motion)
+        quadratic, count = _innovation(decoder, first, prior.mean.expand_as(mean), mean, prior.covariance[None],
+                                       prior.noise, motion)
     forecasts: list[tuple[Tensor, Tensor]] = []  # of the second frame on, and the flows that lead there
     flows: list[Tensor] = []
     gains: list[Tensor] = []
@@ -121,7 +122,7 @@ def assimilate(
             mean, cov = _update(decoder, frame, forecast, expected, prior.noise, motion)
         settled = dynamics.field.is_linear and decoder.affine and len(cov) == len(latest) == 1 and _alike(cov, latest)
         if known:
-            further = _innovation(decoder, frame, forecast, mean, prior.noise, motion)
+            further = _innovation(decoder, frame, forecast, mean, expected, prior.noise, motion)
             quadratic, count = quadratic + further[0], count + further[1]
         means.append(mean)
         covariances.append(cov)
@@ -314,15 +315,17 @@ def _carried(
 
 
 def _innovation(
-    decoder: Decoder, frame: TrajectoryBatch, before: Tensor, after: Tensor, noise: Tensor,
+    decoder: Decoder, frame: TrajectoryBatch, before: Tensor, after: Tensor, covariance: Tensor, noise: Tensor,
     motion: AffineMotion | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Squared innovation (S,) and number of values (S,) of a frame whose states were `before` and are now `after`."""
-    size = decoder.code_size
+    """Squared innovation (S,) and number of values (S,) of a frame whose states were `before`, with covariance (S or 1,
+    n, n), and are now `after`."""
+    codes, step = after[:, : decoder.code_size], (after - before)[:, : decoder.code_size]
+    own = covariance[:, : decoder.code_size, : decoder.code_size]
     quadratic, count = torch.zeros_like(after[:, 0]), torch.zeros_like(after[:, 0])
     for rows, u, offset, basis in _affine_frames(decoder, frame, [motion]):
-        values = [offset + torch.einsum("ncz,sz->snc", basis, s[rows, :size]) for s in (before, after)]
-        quadratic[rows], number = squared_innovation(values[0], values[1], u, noise)
+        values = offset + torch.einsum("ncz,sz->snc", basis, codes[rows])
+        quadratic[rows], number = squared_innovation(values, u, noise, step[rows], own if len(own) == 1 else own[rows])
         count[rows] = number.double()
     return quadratic, count
 

@@ -51,7 +51,7 @@ class Ensemble:
         draws = max(draws, MEMBERS * (window.u.shape[1] > 1))
         mean = encode(self.decoder, first, codes)[:, 0]
         away = self._drawn(first, codes, draws)
-        quadratic, count = self._innovation(first, codes.mean.expand_as(mean), mean)
+        quadratic, count = self._innovation(first, mean, mean - codes.mean, codes.covariance)
         memory = self.prior.codes(self.states)
         mean = torch.cat([mean, memory.mean[self.size :].expand(len(mean), -1)], 1)
         unknown = self._normal(*away.shape[:2], self.states - self.size) * memory.covariance[self.size :].sqrt()
@@ -64,7 +64,7 @@ class Ensemble:
             spread = apart[..., : self.size].square().mean((0, 1)) + 1e-12 * codes.covariance
             ahead = GaussianPrior(torch.zeros_like(codes.mean), spread, codes.noise)
             analysed = self._analysed(frame, mean[:, : self.size], each[..., : self.size], ahead)
-            more = self._innovation(frame, mean[:, : self.size], analysed[0])
+            more = self._innovation(frame, analysed[0], analysed[0] - mean[:, : self.size], spread)
             quadratic, count = quadratic + more[0], count + more[1]
             # Rates follow their codes by what forecasts of members have in common, code by code.
             gain = (apart[..., self.rated] * apart[..., self.size :]).mean((0, 1)) / spread[self.rated]
@@ -145,10 +145,12 @@ class Ensemble:
         with torch.no_grad():
             return self.decoder(x.to(next(self.decoder.parameters()).dtype), codes).double()
 
-    def _innovation(self, frame: TrajectoryBatch, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared innovation (S,) and number of values (S,) of a frame whose codes were `before` and are `after`."""
-        values = [self._decoded(frame.x, codes[:, None])[:, 0] for codes in (before, after)]
-        quadratic, count = squared_innovation(values[0], values[1], frame.u[:, 0], self.prior.noise)
+    def _innovation(self, frame: TrajectoryBatch, after: Tensor, step: Tensor, variances: Tensor
+                    ) -> tuple[Tensor, Tensor]:
+        """Squared innovation (S,) and number of values (S,) of a frame by which codes with variances (Z,) moved a
+        `step` and are `after`."""
+        values = self._decoded(frame.x, after[:, None])[:, 0]
+        quadratic, count = squared_innovation(values, frame.u[:, 0], self.prior.noise, step, variances)
         return quadratic, count.double()
 
     def _normal(self, *shape: int) -> Tensor:
@@ -176,7 +178,7 @@ class Ensemble:
         codes = replace(self.prior, noise=noise).codes(self.size)
         other = Ensemble(self.decoder, self.dynamics, replace(self.prior, noise=noise))
         mean = encode(self.decoder, frame, codes)[:, 0]
-        quadratic, count = other._innovation(frame, codes.mean.expand_as(mean), mean)
+        quadratic, count = other._innovation(frame, mean, mean - codes.mean, codes.covariance)
         logarithm, seen = torch.zeros_like(quadratic), torch.isfinite(frame.u[:, 0]).sum(1)  # (S, C)
         largest = codes.covariance.reshape(len(noise), -1).sort(1, descending=True).values
         for s, numbers in enumerate(seen.tolist()):

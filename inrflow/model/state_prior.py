@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inrflow.dynamics.states import CodeData
-from inrflow.encoding.posterior import GaussianPrior, training_limit, variance_factor
+from inrflow.encoding.posterior import QUANTILE, GaussianPrior, chi_squared_quantile, variance_factor
 from inrflow.encoding.prior.interpolation_error import InterpolationError
 from inrflow.encoding.residual.field import Conditioned
 
@@ -71,9 +71,12 @@ class StatePrior:
         return float(self.codes(size).mahalanobis(codes).max()) if len(codes) else 0.0
 
     def limit(self, size: int) -> float:
-        """Squared Mahalanobis distance up to which codes count as inside the training distribution; where the training
-        codes are not known, that of 5 standard deviations in every dimension."""
-        return _FAR**2 * size if self.farthest is None else training_limit(size, self.farthest)
+        """Squared Mahalanobis distance up to which codes count as inside the training distribution: the 99.9 % quantile
+        under its Gaussian, or that of the farthest training code where it lies beyond; where these are not known, that
+        of 5 standard deviations in every dimension."""
+        if self.farthest is None:
+            return _FAR**2 * size
+        return max(chi_squared_quantile(QUANTILE, size), self.farthest)
 
     def spread_at(self, lead: Tensor) -> Tensor:
         """Factors (..., C) on standard deviations of forecasts a time `lead` (...) after the last observed frame.

@@ -43,15 +43,24 @@ def test_squared_innovation_is_that_of_the_dense_covariance(gaps):
     u = normal(4, POINTS, CHANNELS, seed=6)
     u = with_gaps(u) if gaps else u
     codes, _ = condition(OFFSET, BASIS, u, PRIOR)
-    before = (OFFSET + BASIS @ PRIOR.mean).expand(4, -1, -1)
     after = OFFSET + torch.einsum("ncz,fz->fnc", BASIS, codes)
-    quadratic, count = squared_innovation(before, after, u, PRIOR.noise)
+    quadratic, count = squared_innovation(after, u, PRIOR.noise, codes - PRIOR.mean, PRIOR.covariance[None])
     for f in range(4):
         seen = torch.isfinite(u[f])
         mean, covariance = dense(seen)
         expected = (u[f][seen] - mean) @ torch.linalg.solve(covariance, u[f][seen] - mean)
         assert float(quadratic[f]) == pytest.approx(float(expected), rel=1e-6)
         assert int(count[f]) == int(seen.sum())
+
+
+def test_squared_innovation_of_exact_values_far_from_the_forecast_is_not_lost_to_rounding():
+    exact = GaussianPrior(PRIOR.mean, PRIOR.covariance, torch.full((CHANNELS,), 1e-14, dtype=torch.float64))
+    u = (OFFSET + BASIS @ (PRIOR.mean + 3 * ROOT @ normal(SIZE, seed=5)))[None]
+    codes, _ = condition(OFFSET, BASIS, u, exact)
+    after = OFFSET + torch.einsum("ncz,fz->fnc", BASIS, codes)
+    quadratic, _ = squared_innovation(after, u, exact.noise, codes - PRIOR.mean, PRIOR.covariance[None])
+    expected = float((3 * normal(SIZE, seed=5)).square().sum())  # the codes are determined
+    assert float(quadratic[0]) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("gaps", [False, True])
