@@ -8,7 +8,7 @@ for several frames before a forecast.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -39,20 +39,23 @@ def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenD
         or not chosen.search.uniform or not chosen.score > max(DECODER_LIMITED * floor, ROUNDING)
     ):
         return chosen
-    trial = _Trial(chosen, frames_needed(1, orders))
-    free = trial.memory_free()
+    window, before, scores = frames_needed(1, orders), chosen.search, chosen.fit.scores
+    search = ClosedFormSearch(  # judges from the last frame of the window
+        chosen.train, chosen.validation, before.period, before.harmonics, window=window, floor=floor)
+    finalists = sorted(scores, key=lambda c: scores[c])[:_FINALISTS * len(_RIDGES)]
+    free = min(search.score(c) for c in {chosen.fit.candidate, *finalists})
     if not np.isfinite(free):
         return chosen
     best: ClosedForm | None = None
     for order in range(1, orders + 1):
-        fit = trial.best_linear(sizes, order)
-        if fit is not None and (best is None or fit.score + floor < LONGER_MEMORY * (best.score + floor)):
-            best = fit
+        if possible := _possible(chosen, sizes, order):
+            fit = search.search(possible, (order,), _RIDGES)
+            best = fit if best is None or fit.score + floor < LONGER_MEMORY * (best.score + floor) else best
         if best is not None and best.score < max(floor, ROUNDING):
             break
     if best is None:
         return chosen
-    result = replace(chosen, search=trial.search(), fit=best)
+    result = replace(chosen, search=search, fit=best)
     run.log.log("memory", 0, validation=result.score, memory_free=free, code_size=result.size, memory=result.memory)
     state = result.size + result.memory
     row = run.log.tried(Tried(
@@ -66,7 +69,7 @@ def choose_memory(run: Run, chosen: ChosenDynamics, sizes: list[int]) -> ChosenD
     needed = frames_needed(result.size, result.memory)
     run.log.say(
         f"delay embedding: {result.memory} delayed dimensions beside {result.size} codes lower the validation error of "
-        f"forecasts from {trial.window} frames from {free:.2e} to {result.score:.2e} of the variance; forecasts need "
+        f"forecasts from {window} frames from {free:.2e} to {result.score:.2e} of the variance; forecasts need "
         f"at least {needed} observed frames (observe.frames={needed})"
     )
     return replace(result, row=row)
@@ -79,39 +82,12 @@ def longest_memory(frames: int) -> int:
                default=0)
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """Candidates judged on held-out trajectories from the last of `window` frames on."""
-
-    chosen: ChosenDynamics
-    window: int
-
-    def search(self) -> ClosedFormSearch:
-        """A search that judges from the window."""
-        before = self.chosen.search
-        return ClosedFormSearch(
-            self.chosen.train, self.chosen.validation, before.period, before.harmonics, window=self.window,
-            floor=before.floor,
-        )
-
-    def memory_free(self) -> float:
-        """Error of the best dynamics without memory among all that were finalists or chosen before."""
-        search, scores = self.search(), self.chosen.fit.scores
-        tried = {self.chosen.fit.candidate, *sorted(scores, key=lambda c: scores[c])[:_FINALISTS * len(_RIDGES)]}
-        return min(search.score(c) for c in tried)
-
-    def best_linear(self, sizes: list[int], order: int) -> ClosedForm | None:
-        """The best linear dynamics with memory of this order; None where there is no size that the data determine."""
-        possible = self._possible(sizes, order)
-        return self.search().search(possible, (order,), _RIDGES) if possible else None
-
-    def _possible(self, sizes: list[int], order: int) -> list[int]:
-        """A few of the sizes, spread evenly, whose states are determined by the data and not too large."""
-        seen = self.chosen.train.observed
-        transitions = int((seen[:, order + 1 :] & seen[:, order:-1]).sum())
-        limit = min(_LARGEST_STATE, int(transitions / DETERMINED)) // (1 + order)
-        fitting = sorted({size for size in (min(size, limit) for size in sizes) if size > 0})
-        if not fitting:
-            return []
-        chosen = np.linspace(0, len(fitting) - 1, min(_SIZES, len(fitting))).round().astype(int)
-        return [fitting[i] for i in chosen]
+def _possible(chosen: ChosenDynamics, sizes: list[int], order: int) -> list[int]:
+    """A few of the sizes, spread evenly, whose states are determined by the data and not too large."""
+    seen = chosen.train.observed
+    transitions = int((seen[:, order + 1 :] & seen[:, order:-1]).sum())
+    limit = min(_LARGEST_STATE, int(transitions / DETERMINED)) // (1 + order)
+    fitting = sorted({size for size in (min(size, limit) for size in sizes) if size > 0})
+    if not fitting:
+        return []
+    return [fitting[i] for i in np.linspace(0, len(fitting) - 1, min(_SIZES, len(fitting))).round().astype(int)]
