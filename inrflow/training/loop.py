@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,6 @@ class Stage:
         loss: (module, step, steps, random) -> scalar tensor; where it is `shared`, (..., part) -> what a part of the
             batch, a slice, adds to it, and a team of processes computes the parts.
         validate: module -> error, smaller is better; None to keep the last state.
-        parameters: which parameters of the module are trained.
         patience: stop when this share of the steps has passed without a better validation error; 1 for never.
         tolerance: keep the latest state whose validation error is within this factor of the best.
         title: what the log calls it; by default its name.
@@ -101,9 +100,6 @@ class Stage:
     module: nn.Module
     loss: Callable[..., Tensor]
     validate: Callable[[nn.Module], float] | None = None
-    parameters: Callable[[nn.Module], list[nn.Parameter]] = field(
-        default=lambda module: [p for p in module.parameters() if p.requires_grad]
-    )
     optimiser: OptimiserSettings = OptimiserSettings()
     seed: int = 0
     patience: float = 1.0
@@ -114,7 +110,7 @@ class Stage:
 
     def make_optimiser(self, module: nn.Module) -> torch.optim.Optimizer:
         """The optimiser of the trained parameters."""
-        return self.optimiser.make(self.parameters(module))
+        return self.optimiser.make(_trained(module))
 
     def advance(self, module: nn.Module, optimiser: torch.optim.Optimizer, step: int, steps: int) -> float:
         """One step; returns its loss."""
@@ -122,7 +118,7 @@ class Stage:
             group["lr"] = self.optimiser.rate * learning_rate(step, steps)
         optimiser.zero_grad(set_to_none=True)
         (loss,) = self.gradients(_Descent(self.loss), module, step, steps)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters(module), self.optimiser.clip)
+        norm = torch.nn.utils.clip_grad_norm_(_trained(module), self.optimiser.clip)
         if bool(torch.isfinite(norm)):
             optimiser.step()
         return loss
@@ -146,6 +142,10 @@ class _Descent:
         if loss.requires_grad:  # a part may be empty
             loss.backward()
         return (float(loss.detach()),)
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]
 
 
 def _error(stage: Stage, module: nn.Module) -> float:
