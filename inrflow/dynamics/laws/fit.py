@@ -166,7 +166,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         return min((float(errors.mean()) for errors, _ in scored), default=np.inf)
 
     # Families are ranked by misfits before any law is forecast, which costs more, where the first explains little.
-    in_place = list(families.in_place(codes.harmonics, bool(train.systems.counts)))
+    in_place = list(families.in_place(place, codes.harmonics, bool(train.systems.counts)))
     wider = [partial(regressed, one) for one in (
         *in_place[:1], *families.with_multipliers(place, channels), *in_place[1:])]
     found, pause = [regressed(families)], effort() + _RANKED * seconds

@@ -132,7 +132,7 @@ class Law:
         Coefficients that depend on a context are written as "(0.03 + 0.01 c)": c is standardised.
         """
         names = coordinates or ("x", "y", "z")
-        lines = []
+        letters, lines = [letter for letter in "abcdefghijklmnopqrs" if letter not in {*channels, *names}], []
         for c, channel in enumerate(channels):
             fields = self.coefficients_of_place(c)
             hidden = {j for members, _ in fields.values() for j in members}
@@ -144,7 +144,7 @@ class Law:
             parts = [f"{self._coefficient(j, c)} {term.written(channels, names)}".removesuffix(" 1")
                      for j in shown if isinstance(term := self.terms[j], Term)]
             parts += [f"{base.varying(channels, names, letter)} ({letter} from {field.min():.3g} to {field.max():.3g})"
-                      for letter, (base, (_, field)) in zip("abcdefghijklmnopq", fields.items(), strict=False)]
+                      for letter, (base, (_, field)) in zip(letters, fields.items(), strict=False)]
             parts += self._of_network(c, channels, names)
             text = " ".join(part if part.startswith("-") else f"+{part}" for part in parts).removeprefix("+") or "0"
             text += f" +... ({len(present) - len(shown)} more terms)" if len(present) > len(shown) else ""

@@ -111,7 +111,7 @@ def _ordered(ground: Ground, rates: tuple[int, ...], deadline: float, units: Seq
         sphere = ground.domain.kind == "sphere"
         return _regressed(ground, rotating(families, carriers) if sphere else families, largest, rates)
     ordered = _regressed(ground, families, largest, rates)
-    for wider in families.in_place(ground.codes.harmonics, False):
+    for wider in families.in_place(ground.domain, ground.codes.harmonics, False):
         if ordered[0][0] < _UNEXPLAINED or effort() > deadline:
             break
         ordered = sorted([*ordered, *_regressed(ground, wider, largest, rates)], key=lambda pair: pair[0])

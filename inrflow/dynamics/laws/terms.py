@@ -260,7 +260,7 @@ def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: b
         return list(itertools.combinations_with_replacement(value, degree))
 
     linear = [Term(), *(Term(((f,),), power) for power in (0, 1, 2) for f in value)]
-    odd = [Term(((f,),), power, 0) for power in (0, 1) for f in value] if dimensions == 1 else [
+    odd = [Term(((f,),), power, 0) for power in (0, 1, 2) for f in value] if dimensions == 1 else [
         Term((((c, j),),)) for c in every for j in axes]
     flow = Term.jacobian_on_sphere if intrinsic else Term.jacobian
     turns = turns and intrinsic
@@ -380,9 +380,9 @@ class Families:
                 yield Families({**self.terms, **more}, (("linear", "transport", "divided"), (
                     "linear", "transport", "fluxes", "divided"), ("linear", "transport", *more)))
 
-    def in_place(self, harmonics: Harmonics, several: bool) -> Iterator[Families]:
+    def in_place(self, domain: Domain, harmonics: Harmonics, several: bool) -> Iterator[Families]:
         """The same with a force that varies in place; then, of one system, values with div(a grad .) of one channel,
-        or of all. None for modes of flows.
+        or of all; then values, or slopes, or both, times coefficients of place. None for modes of flows.
 
         Of one: little of another's, which makes up for errors of splines, would let short waves grow.
         """
@@ -394,7 +394,14 @@ class Families:
         if several or "products" not in self.terms:
             return
         values = [term for term in self.terms["linear"] if not term.power]
+        own = [term for term in values if term.linear]
         fluxes = {f"flux {term.products[0][0][0]}": [replace(term, power=1),
                                                      *(replace(term, place=m, flux=True) for m in more)]
-                  for term in values if term.linear}
+                  for term in own}
         yield Families({"values": values, **fluxes}, (*(("values", name) for name in fluxes), ("values", *fluxes)))
+        slopes = [replace(term, axis=axis) for term in own for axis in range(domain.dimensions)]
+        parts = {"places": [replace(term, place=m) for term in own for m in low],
+                 "winds": [replace(term, place=m) for term in slopes for m in low]}
+        terms = {**self.terms, "slopes": slopes, **parts}
+        yield Families(terms, (("linear", "products", "places"), ("linear", "products", "slopes", "winds"), (
+            "linear", "products", "slopes", "places", "winds")))
