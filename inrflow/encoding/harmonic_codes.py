@@ -32,7 +32,7 @@ _SOLVE = 70  # times the nodes and the squared number of modes, products that ei
 _CARRIED = 1e-3  # share of the mean square from which on values at walls are not zero
 _QUIET, _ALIKE_FRAMES, _FREEDOM = 1e-6, 0.1, 0.25  # of a variance, no noise; of frames, no white one; left by codes
 _NO_RANK = 1e-6  # ratio of singular values of harmonics that points do not tell apart
-_GAPS, _HOLES = 4, 0.5  # patterns of missing values beyond which they are filled in, and their share at most
+HOLES, _GAPS = 0.5, 4  # share of missing values up to which they are filled in, beyond so many patterns of them
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def fit_codes(harmonics: Harmonics, x: np.ndarray, u: np.ndarray) -> HarmonicCod
         mean[0] = np.nanmean(u[..., c]) if harmonics.eigenvalues[own[0]] < 1e-8 else 0.0
         blocks = [block[1:] for (members, _), design in zip(groups, designs, strict=True)
                   for block in _blocks(design, u[members, :, :, c].reshape(-1, u.shape[2]))]
+        blocks = blocks[:: max(len(blocks) // (2 * _SETS), 1)]  # of frames that each have points of their own
         for _ in range(_ROUNDS):
             moments, count = np.zeros_like(variance), 0
             for design, values in blocks:
@@ -269,7 +270,7 @@ def _blocks(design: _Design, values: np.ndarray) -> Iterator[tuple[np.ndarray, _
     patterns of missing values are many, for each of which a factorisation would be as much work as for all frames."""
     patterns = list(_patterns(values))
     if len(patterns) > _GAPS:
-        gaps = np.isnan(values).mean(1) <= _HOLES
+        gaps = np.isnan(values).mean(1) <= HOLES
         if gaps.any():
             yield np.flatnonzero(gaps), design, values[gaps]
         patterns = [(frames, seen) for frames, seen in patterns if not gaps[frames[0]]]

@@ -133,7 +133,7 @@ class LawField(nn.Module):
         if not groups:
             return total if self.allowed is None else total * self.allowed
         factors = library.at_points(z, [term for term in groups if not term.linear])
-        sums: dict[tuple[float, bool, int], tuple[Term, list[Tensor | None]]] = {}  # of terms that are filtered alike
+        sums: dict[tuple[float, bool, float, int], tuple[Term, list[Tensor | None]]] = {}  # of terms that are filtered alike
         known: dict[tuple, list[Tensor]] = {}
         for term, fields in groups.items():
             if term.linear:  # one that couples harmonics, of many codes
@@ -147,7 +147,7 @@ class LawField(nn.Module):
                 (term.products, VALUE)]
             for products, axis in parts:
                 value = pointwise(products, term.signs, factors, z, library.transform.count)
-                _, group = sums.setdefault((term.power, term.centred, axis), (term, [None] * self.channels))
+                _, group = sums.setdefault((term.power, term.centred, term.inertia, axis), (term, [None] * self.channels))
                 for c, weight in fields.items():
                     part = value * weight
                     before = group[c]
@@ -156,7 +156,7 @@ class LawField(nn.Module):
             for c, field in enumerate(group):
                 if field is not None:
                     codes = library.transform.project(field if axis == VALUE else -field, axis)
-                    total[:, c] += codes * library.filter(term) if term.power or term.centred else codes
+                    total[:, c] += codes * library.filter(term) if term.filtered else codes
         return total if self.allowed is None else total * self.allowed
 
     def _explicit(self, term: Term, fields: dict[int, Tensor], z: Tensor, total: Tensor) -> None:

@@ -27,7 +27,7 @@ from inrflow.dynamics.laws.law import (
     well_posed,
 )
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.rates import fit_second_order, solved_anew
+from inrflow.dynamics.laws.rates import fit_second_order, inertial, solved_anew
 from inrflow.dynamics.laws.refine import Refinement
 from inrflow.dynamics.laws.regression import FOLDS, Supported, normal_equations, supports_of
 from inrflow.dynamics.laws.setting import (
@@ -169,6 +169,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     in_place = list(families.in_place(place, codes.harmonics, bool(train.systems.counts)))
     wider = [partial(regressed, one) for one in (
         *in_place[:1], *families.with_multipliers(place, channels), *in_place[1:])]
+    if in_place[1:] and codes.harmonics.allowed is None:
+        wider.insert(2, lambda: regressed(inertial(ground, families)))
     found, pause = [regressed(families)], effort() + _RANKED * seconds
     further = () if found[0][0] < _POLYNOMIAL or period else families.further(place, codes.harmonics, states)
     if many and wider and found[0][0] > _UNEXPLAINED:  # each takes long, and this one is the likeliest

@@ -133,6 +133,7 @@ class Law:
         """
         names = coordinates or ("x", "y", "z")
         letters, lines = [letter for letter in "abcdefghijklmnopqrs" if letter not in {*channels, *names}], []
+        inertia = max((term.inertia for term in self.terms if isinstance(term, Term)), default=0.0)
         for c, channel in enumerate(channels):
             fields = self.coefficients_of_place(c)
             hidden = {j for members, _ in fields.values() for j in members}
@@ -148,7 +149,8 @@ class Law:
             parts += self._of_network(c, channels, names)
             text = " ".join(part if part.startswith("-") else f"+{part}" for part in parts).removeprefix("+") or "0"
             text += f" +... ({len(present) - len(shown)} more terms)" if len(present) > len(shown) else ""
-            lines.append(f"d{channel}/dt = " + text.replace(" -", " - ").replace(" +", " + "))
+            front = f"(1 - {inertia:.4g} lap) " if inertia else ""
+            lines.append(f"{front}d{channel}/dt = " + text.replace(" -", " - ").replace(" +", " + "))
         return lines
 
     def coefficients_of_place(self, c: int, x: np.ndarray | None = None) -> dict[Term, tuple[list[int], np.ndarray]]:

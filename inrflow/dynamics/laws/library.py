@@ -141,6 +141,7 @@ class Library(nn.Module):
     def filter(self, term: Term, rows: int | None = None) -> Tensor:
         """What a term's products are multiplied by on the first harmonics (all): (rows,)."""
         symbol = self.symbol(term.power, rows)
+        symbol = symbol / (1 + term.inertia * self.eigenvalues[:rows]) if term.inertia else symbol
         return symbol * (self.eigenvalues[:rows] > _CONSTANT) if term.centred else symbol
 
     def features(self, z: Tensor, rows: int) -> Tensor:
@@ -182,7 +183,7 @@ class Library(nn.Module):
                 field = pointwise(term.products, term.signs, factors, z if any(term.products) else z[:1],
                                   self.transform.count)
                 codes = self.transform.project(self.weighted(field, places) if any(places) else field[:, None])
-                if term.power or term.centred:
+                if term.filtered:
                     codes = codes * self.filter(term)
                 result[:, members] = codes[..., :rows]
         result[..., self.first_steady :] = 0.0

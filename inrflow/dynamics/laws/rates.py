@@ -1,4 +1,5 @@
-"""Laws of second order in time, u'' = f(u, u'), for values that alone do not say what follows.
+"""Laws of second order in time, u'' = f(u, u'), for values that alone do not say what follows; and with inertia,
+(1 - m lap) u' = f(u).
 
 A wave of which no velocity is observed obeys such a law, or one of two coupled species, or only some of the channels
 do: the height of shallow water beside its vorticity, where the divergence is not observed. It is a law of first order
@@ -15,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 
 from inrflow.domains import Flows
 from inrflow.dynamics.laws.field import rates_between
@@ -29,6 +31,8 @@ from inrflow.numerics.team import team
 
 _FEWEST_FRAMES = 5
 _TRAJECTORIES = 32  # that give equations, at most
+_FEW_TRAJECTORIES, _SIZES, _ACCURATE, _SMALL = 8, 6, 1e-4, 1e-9  # of trials of an inertia; sizes tried first; error of
+# its logarithm; eigenvalues below, relative to the largest one, are those of constants
 _WORTH = 0.1  # of the misfit, that a term saves
 _UNEXPLAINED = 1e-2  # misfit from which on coefficients may vary in place
 _PAYS = 0.2  # share of the misfit of laws of first order
@@ -88,6 +92,27 @@ def rotating(families: Families, carriers: Sequence[int]) -> Families:
     winds += [Term((((c, VALUE), (c, VALUE)),)) for c in carriers]
     return Families({"linear": families.terms["linear"], "flow": flow, "rotation": turned, "winds": winds},
                     (("linear", "flow", "rotation"), ("linear", "flow", "rotation", "winds")))
+
+
+def inertial(ground: Ground, families: Families) -> Families:
+    """The families with the inertia with which all of their terms miss the least share of changes."""
+    rows = evenly(len(ground.states), ground.states[0, 0].size, _FEW_TRAJECTORIES)
+    eigenvalues = ground.codes.harmonics.eigenvalues
+    least = eigenvalues[eigenvalues > _SMALL * eigenvalues.max()].min()
+    every = list(range(len(families.every)))
+
+    def missed(size: float) -> float:
+        terms = families.with_inertia(math.exp(size)).every
+        equations = normal_equations(Library.of(terms, ground.codes.harmonics), ground.train.t[rows],
+                                     ground.states[rows], ground.spread[rows], ground.known, False)
+        return sum(equations.missed(c, every, equations.solve(c, every, equations.weights(c, every))[0])
+                   for c in range(ground.states.shape[2]))
+
+    sizes = np.linspace(-math.log(eigenvalues.max()), -math.log(least), _SIZES)
+    errors = [missed(size) for size in sizes]
+    best, gap = sizes[int(np.argmin(errors))], sizes[1] - sizes[0]
+    found = minimize_scalar(missed, bounds=(best - gap, best + gap), method="bounded", options={"xatol": _ACCURATE})
+    return families.with_inertia(math.exp(found.x))
 
 
 def hidden_of(law: Law, ground: Ground) -> tuple[int, ...]:

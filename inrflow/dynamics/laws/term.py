@@ -248,7 +248,7 @@ def _operators(library: Library, term: Term, lead: int
         return
     if not term.solenoidal:
         signs = term.signs or (1,) * len(term.products)
-        symbol = torch.diag(library.filter(term, lead)) if term.power or term.centred else None
+        symbol = torch.diag(library.filter(term, lead)) if term.filtered else None
         yield list(zip(term.products, signs, strict=True)), symbol, VALUE
         return
     row, pressure = term.component, library.pressure(term.carried[0])

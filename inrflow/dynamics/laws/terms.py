@@ -30,6 +30,7 @@ _FAR, _VARIES = 0.02, 0.02  # least over largest value of a channel that others 
 _STEADY = 1e-3  # deviation of means, relative to that of other codes, up to which they do not change
 _CONSTANT = 1e-8  # eigenvalues below belong to the constant
 _LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in place
+_WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Term:
     units, and the gradient part of all its components, that a pressure takes, is left out. vector, units: the channels
     of the vector, the first ones where not given, and their units, those of u. Of power -1, lap^-1. centred: less its
     mean over the domain. Without signs, what a pressure leaves of the Laplacian of a vector, or in its component number
-    `row` of a value along an axis.
+    `row` of a value along an axis. With an inertia m, multiplied by (1 - m lap)^-1.
     """
 
     products: tuple[Product, ...] = ((),)
@@ -58,6 +59,7 @@ class Term:
     units: tuple[float, ...] = ()
     centred: bool = False
     row: int = 0
+    inertia: float = 0.0
 
     @classmethod
     def jacobian(cls, stream: int, channel: int) -> Term:
@@ -123,6 +125,11 @@ class Term:
     def base(self) -> Term:
         """The term without its dependence on place."""
         return replace(self, place=0)
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the harmonics of its products are multiplied by numbers of their own."""
+        return bool(self.power or self.centred or self.inertia)
 
     @property
     def varies(self) -> bool:
@@ -199,7 +206,7 @@ class Term:
         return {"products": [[list(factor) for factor in product] for product in self.products], "power": self.power,
                 "axis": self.axis, "signs": list(self.signs), "place": self.place, "flux": self.flux,
                 "solenoidal": self.solenoidal, "vector": list(self.vector), "units": list(self.units),
-                "centred": self.centred, "row": self.row}
+                "centred": self.centred, "row": self.row, "inertia": self.inertia}
 
     @classmethod
     def from_state(cls, state: dict) -> Term:
@@ -212,7 +219,7 @@ class Term:
                    state["power"], int(state["axis"]), signs,
                    int(state.get("place", 0)), bool(state.get("flux", False)), bool(state.get("solenoidal", False)),
                    tuple(map(int, state.get("vector", ()))), tuple(map(float, state.get("units", ()))),
-                   bool(state.get("centred", False)), int(state.get("row", 0)))
+                   bool(state.get("centred", False)), int(state.get("row", 0)), float(state.get("inertia", 0.0)))
 
 
 def term_from_state(state: dict) -> Term | Sine:
@@ -346,6 +353,11 @@ class Families:
         terms = {**self.terms, "season": seasonal(channels, min(harmonics.lowest(_LOW).count, harmonics.count))}
         return Families(terms, tuple((*a, "season") for a in (("linear",), *self.combined)))
 
+    def with_inertia(self, inertia: float) -> Families:
+        """The same as what (1 - inertia lap) du/dt is."""
+        return replace(self, terms={name: [replace(term, inertia=inertia) for term in terms]
+                                    for name, terms in self.terms.items()})
+
     def with_multipliers(self, domain: Domain, channels: int) -> Iterator[Families]:
         """Linear terms with others that are not local, without and with transport. None for flows and velocities."""
         if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
@@ -388,7 +400,8 @@ class Families:
         """
         if harmonics.components > 1 or "season" in self.terms:
             return
-        low, more = (range(1, min(harmonics.lowest(most).count, harmonics.count)) for most in (_LOW, _MORE))
+        winds = max(_LOW, min(_MORE, _WINDS // (len(self.terms["linear"]) * domain.dimensions)))
+        low, more, many = (range(1, min(harmonics.lowest(most).count, harmonics.count)) for most in (_LOW, _MORE, winds))
         force = [Term(place=m) for m in low]  # no more than quadrature resolves
         yield Families({**self.terms, "force": force}, tuple((*names, "force") for names in self.combined))
         if several or "products" not in self.terms:
@@ -401,7 +414,7 @@ class Families:
         yield Families({"values": values, **fluxes}, (*(("values", name) for name in fluxes), ("values", *fluxes)))
         slopes = [replace(term, axis=axis) for term in own for axis in range(domain.dimensions)]
         parts = {"places": [replace(term, place=m) for term in own for m in low],
-                 "winds": [replace(term, place=m) for term in slopes for m in low]}
+                 "winds": [replace(term, place=m) for term in slopes for m in many]}
         terms = {**self.terms, "slopes": slopes, **parts}
         yield Families(terms, (("linear", "products", "places"), ("linear", "products", "slopes", "winds"), (
             "linear", "products", "slopes", "places", "winds")))
