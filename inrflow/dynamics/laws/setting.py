@@ -26,10 +26,11 @@ from inrflow.domains import (
 )
 from inrflow.domains.box import PERIODIC
 from inrflow.domains.transform import transform_of
+from inrflow.dynamics.laws.families import FRAMES, Families, short_list
 from inrflow.dynamics.laws.field import rates_between
 from inrflow.dynamics.laws.flow import TERMS
 from inrflow.dynamics.laws.law import Law
-from inrflow.dynamics.laws.terms import FRAMES, LAPLACIAN, SECOND, VALUE, Families, Term, short_list
+from inrflow.dynamics.laws.terms import LAPLACIAN, SECOND, VALUE, Term
 from inrflow.encoding.harmonic_codes import HOLES, HarmonicCodes, conditions, held_out_errors, leaky, point_sets
 from inrflow.numerics.effort import effort
 

@@ -1,0 +1,208 @@
+"""Families of terms that laws are sought in, simplest first."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from inrflow.domains import Box, Domain, Flows, Harmonics
+from inrflow.domains.box import PERIODIC
+from inrflow.domains.transform import transform_of
+from inrflow.dynamics.laws.terms import BENT, LAPLACIAN, POTENTIAL, RECIPROCAL, SECOND, TURN, VALUE, Product, Term
+
+_FRACTIONS = (0.25, 0.5, 0.75, 1.25, 1.5)
+_COMBINED = (("linear", "products"), ("linear", "transport"), ("linear", "products", "transport"),
+             ("linear", "products", "transport", "fluxes"))
+_ORDERS = (1, 2)  # of powers of the Laplacian
+FRAMES = 16  # looked at
+_FAR, _VARIES = 0.02, 0.02  # least over largest value of a channel that others are divided by; deviation over mean
+_STEADY = 1e-3  # deviation of means, relative to that of other codes, up to which they do not change
+_CONSTANT = 1e-8  # eigenvalues below belong to the constant
+_LOW, _MORE = 24, 64  # harmonics of a force, and of a coefficient, that vary in place
+_WINDS = 512  # over the numbers of linear terms and of axes: harmonics of winds
+
+
+def seasonal(channels: int, places: int) -> list[Term]:
+    """Forces, steady or of a season, the last two channels, by low harmonics of place; values, Laplacians times it."""
+    cosine, sine = (channels, VALUE), (channels + 1, VALUE)
+    times: tuple[Product, ...] = (), (cosine,), (sine,), (cosine, cosine), (cosine, sine)
+    forces = [Term((product,), place=m) for product in times for m in range(not product, places)]
+    every = itertools.product((VALUE, LAPLACIAN), times[1] + times[2], range(channels))
+    return forces + [Term((((c, axis), one),)) for axis, one, c in every]
+
+
+def multipliers(channels: int, dimensions: int, intrinsic: bool = False) -> list[Term]:
+    """Linear terms that are not local: fractional powers of the Laplacian, whose sums are smooth functions of it."""
+    axes = () if intrinsic else range(dimensions)
+    return [Term((((c, VALUE),),), power, axis) for power in _FRACTIONS for axis in (VALUE, *axes)
+            for c in range(channels)]
+
+
+def short_list(channels: int, dimensions: int, intrinsic: bool = False, turns: bool = True) -> dict[str, list[Term]]:
+    """Families of terms, simplest first: linear, products of values, transport, fluxes.
+
+    intrinsic: on a surface, where derivatives along single coordinates mean nothing; turns: it is a sphere, whose last
+    axis may be that of its own rotation.
+    """
+    every, axes = range(channels), () if intrinsic else range(dimensions)
+    value = [(c, VALUE) for c in every]
+
+    def monomials(degree: int) -> list[tuple[tuple[int, int], ...]]:
+        return list(itertools.combinations_with_replacement(value, degree))
+
+    linear = [Term(), *(Term(((f,),), power) for power in (0, 1, 2) for f in value)]
+    odd = [Term(((f,),), power, 0) for power in (0, 1, 2) for f in value] if dimensions == 1 else [
+        Term((((c, j),),)) for c in every for j in axes]
+    flow = Term.jacobian_on_sphere if intrinsic else Term.jacobian
+    turns = turns and intrinsic
+    flows = [flow(a, b) for a in every for b in every] if turns or dimensions == 2 else []
+    if turns:
+        flows += [Term((((c, part + TURN + 2),),)) for part in (0, POTENTIAL) for c in every]
+    gradients = [(a, b) for a in every for b in every if a <= b]
+    return {
+        "linear": linear,
+        "products": [Term((m,)) for degree in (2, 3) for m in monomials(degree)],
+        "transport": odd + [Term(((f, (c, j)),)) for f in value for c in every for j in axes] + flows,
+        "fluxes": [*(Term((m,), 1) for degree in (2, 3) for m in monomials(degree)),
+                   *(Term(tuple(((a, j), (b, j)) for j in range(dimensions))) for a, b in gradients)],
+    }
+
+
+def directed(channels: int, axes: Sequence[str]) -> list[Term]:
+    """Linear terms that tell directions apart: d^2/dx_i dx_j, whose last one follows from lap, and along
+    periodic axes d lap/dx_j and d lap^-1/dx_j."""
+    d, periodic = len(axes), [j for j, axis in enumerate(axes) if axis == PERIODIC]
+    pairs = [(i, j) for i in range(d) for j in range(i, d - (i == d - 1))]
+    linear = [(0, SECOND + 3 * i + j) for i, j in pairs] + [(power, j) for power in (1, -1) for j in periodic]
+    return [Term((((c, VALUE),),), power, axis) for power, axis in linear for c in range(channels)]
+
+
+def centred(terms: Sequence[Term]) -> list[Term]:
+    """The terms less their means, as in laws of fields whose means do not change; without the constant."""
+    return [term if term.power or term.axis != VALUE else replace(term, centred=True)
+            for term in terms if term.products != ((),)]
+
+
+def drifting(channels: int, axes: Sequence[int]) -> list[Term]:
+    """div(m grad L b) with products m of values, of three of one channel, two of two, one of more, and L lap, lap^-1 or
+    1: drifts along gradients of others, of fields of matter, and in films."""
+    value, kinds = [(c, VALUE) for c in range(channels)], (0, POTENTIAL, BENT)
+    products: list[Product] = [m for degree in range(1, max(1, 4 - channels) + 1)
+                               for m in itertools.combinations_with_replacement(value, degree)]
+    return [Term(tuple((*m, (b, kind + j)) for j in axes), flux=True)
+            for m in products for b in range(channels) for kind in kinds]
+
+
+def divided(channel: int, channels: int, dimensions: int) -> dict[str, list[Term]]:
+    """Families of terms of matter of density q, a channel of one sign: forces and diffusions per unit of it, as
+    (1 / q) dc/dx_j and (1 / q) lap c, those of a stress, as (1 / q) d^2c/dx_i dx_j, and its work, dc/dx_i db/dx_j."""
+    others, axes = [c for c in range(channels) if c != channel], range(dimensions)
+    over = (channel, RECIPROCAL)
+    forces = [Term(((over, (c, axis)),)) for axis in axes for c in range(channels)]
+    diffusions = [Term(((over, (c, LAPLACIAN)),)) for c in range(channels)]
+    pairs = [(i, j) for i in axes for j in axes if i <= j < dimensions - (i == j)]  # the last one follows from lap
+    stresses = [Term(((over, (c, SECOND + 3 * i + j)),)) for c in others for i, j in pairs]
+    slopes = [(c, axis) for c in others for axis in axes]
+    work = [Term(((one, other),)) for one, other in itertools.combinations_with_replacement(slopes, 2)]
+    return {"divided": forces + diffusions, "stresses": stresses + work if dimensions > 1 else []}
+
+
+@dataclass(frozen=True)
+class Families:
+    """Terms by the names of their families, the families that laws are sought in together, and further ones."""
+
+    terms: dict[str, list[Term]]
+    combined: tuple[tuple[str, ...], ...] = _COMBINED
+    later: tuple[Families, ...] = ()
+
+    @property
+    def every(self) -> list[Term]:
+        """All terms."""
+        return [term for family in self.terms.values() for term in family]
+
+    @property
+    def active(self) -> list[list[int]]:
+        """Of families sought together, the numbers of their terms: without lap^2, then with it.
+
+        Without: a little of it often makes up for errors of splines or of the domain's outline, but with the wrong sign
+        lets short waves grow without limit.
+        """
+        every = self.every
+        found = ([every.index(term) for name in names for term in self.terms[name] if term.power <= order]
+                 for names in self.combined for order in _ORDERS)
+        return [list(active) for active in dict.fromkeys(map(tuple, found))]
+
+    def with_season(self, channels: int, harmonics: Harmonics) -> Families:
+        """The same with forces of a season, whose cosine and sine follow so many channels."""
+        terms = {**self.terms, "season": seasonal(channels, min(harmonics.lowest(_LOW).count, harmonics.count))}
+        return Families(terms, tuple((*a, "season") for a in (("linear",), *self.combined)))
+
+    def with_inertia(self, inertia: float) -> Families:
+        """The same as what (1 - inertia lap) du/dt is."""
+        return replace(self, terms={name: [replace(term, inertia=inertia) for term in terms]
+                                    for name, terms in self.terms.items()})
+
+    def with_multipliers(self, domain: Domain, channels: int) -> Iterator[Families]:
+        """Linear terms with others that are not local, without and with transport. None for flows and velocities."""
+        if {"linear", "transport", "products"} <= set(self.terms) and not isinstance(domain, Flows):
+            more = multipliers(channels, domain.dimensions, domain.curved)
+            yield Families({**self.terms, "multipliers": more}, (
+                ("linear", "multipliers"), ("linear", "multipliers", "transport")))
+
+    def further(self, domain: Domain, harmonics: Harmonics, states: np.ndarray) -> Iterator[Families]:
+        """In flat space, with terms that tell directions apart; less their means, where those of codes (S, T, C, K) do
+        not change; with drifts along gradients; on boxes of several channels, with what is divided by each that keeps
+        far from zero."""
+        yield from self.later
+        if not {"linear", "products", "transport", "fluxes"} <= set(self.terms) or isinstance(domain, Flows):
+            return
+        if domain.dimensions > 1 and domain.kind in ("box", "region"):
+            axes = domain.axes if isinstance(domain, Box) else ("",) * domain.dimensions
+            ways = {**self.terms, "directed": directed(states.shape[2], axes)}
+            yield Families(ways, tuple((*names, "directed") for names in (("linear",), *self.combined)))
+        with_mean = harmonics.allowed is None and harmonics.eigenvalues[0] < _CONSTANT
+        if with_mean and states[..., 0].std(1).max() < _STEADY * states[..., 1:].std():
+            yield Families({name: centred(terms) for name, terms in self.terms.items()}, self.combined)
+        drifts = {**self.terms, "fluxes": [term for term in self.terms["fluxes"] if not term.power],
+                  "drifts": drifting(states.shape[2], range(domain.dimensions))}
+        yield Families(drifts, (("linear", "products", "drifts"), tuple(drifts)))
+        if states.shape[2] < 2:
+            return
+        transform, frames = transform_of(harmonics, 2), states.reshape(-1, *states.shape[2:])
+        fields = transform.fields(torch.tensor(frames[:: max(len(frames) // FRAMES, 1)]))
+        for channel, values in enumerate(fields.movedim(1, 0) if isinstance(domain, Box) else ()):
+            if bool(values.min() > _FAR * values.max()) and values.std() > _VARIES * values.mean():
+                more = divided(channel, states.shape[2], domain.dimensions)
+                yield Families({**self.terms, **more}, (("linear", "transport", "divided"), (
+                    "linear", "transport", "fluxes", "divided"), ("linear", "transport", *more)))
+
+    def in_place(self, domain: Domain, harmonics: Harmonics, several: bool) -> Iterator[Families]:
+        """The same with a force that varies in place; then, of one system, values with div(a grad .) of one channel,
+        or of all; then values, or slopes, or both, times coefficients of place. None for modes of flows.
+
+        Of one: little of another's, which makes up for errors of splines, would let short waves grow.
+        """
+        if harmonics.components > 1 or "season" in self.terms:
+            return
+        winds = max(_LOW, min(_MORE, _WINDS // (len(self.terms["linear"]) * domain.dimensions)))
+        low, more, many = (range(1, min(harmonics.lowest(most).count, harmonics.count)) for most in (_LOW, _MORE, winds))
+        force = [Term(place=m) for m in low]  # no more than quadrature resolves
+        yield Families({**self.terms, "force": force}, tuple((*names, "force") for names in self.combined))
+        if several or "products" not in self.terms:
+            return
+        values = [term for term in self.terms["linear"] if not term.power]
+        own = [term for term in values if term.linear]
+        fluxes = {f"flux {term.products[0][0][0]}": [replace(term, power=1),
+                                                     *(replace(term, place=m, flux=True) for m in more)]
+                  for term in own}
+        yield Families({"values": values, **fluxes}, (*(("values", name) for name in fluxes), ("values", *fluxes)))
+        slopes = [replace(term, axis=axis) for term in own for axis in range(domain.dimensions)]
+        parts = {"places": [replace(term, place=m) for term in own for m in low],
+                 "winds": [replace(term, place=m) for term in slopes for m in many]}
+        terms = {**self.terms, "slopes": slopes, **parts}
+        yield Families(terms, (("linear", "products", "places"), ("linear", "products", "slopes", "winds"), (
+            "linear", "products", "slopes", "places", "winds")))
