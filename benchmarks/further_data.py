@@ -190,7 +190,7 @@ def curved(generator: np.random.Generator, count: int) -> Fields:
 
 def epidemic(generator: np.random.Generator, count: int) -> Fields:
     """s_t = .002 lap s - b s i, i_t = .004 lap i + b s i - .8 i between walls of 1 x .7, b (2 to 5) of its own in every
-    trajectory and given as a parameter: cosines, 32 x 22; read at 350 scattered cells, at 40 % of them in each frame."""
+    trajectory and given as a parameter: cosines, 32 x 22; at 350 scattered cells, 40 % of them in each frame."""
     n, m, t = 32, 22, np.arange(FRAMES) * 0.4
     x = np.stack(np.meshgrid((np.arange(n) + 0.5) / n, (np.arange(m) + 0.5) / m * 0.7, indexing="ij"), -1)
     k2 = (np.pi * np.arange(n)[:, None]) ** 2 + (np.pi * np.arange(m) / 0.7) ** 2
@@ -253,7 +253,7 @@ def plate_patterns(generator: np.random.Generator, count: int) -> Fields:
 
 def rivals(generator: np.random.Generator, count: int) -> Fields:
     """u_t = lap(u (.004 + .02 v)) + u (1 - u - .6 v), v_t = lap(v (.006 + .01 u)) + v (.9 - .7 u - v) on a circle of
-    length 2, in crowds that avoid each other: one trajectory of 400 frames for training, driven by a steady wind u_x."""
+    length 2: crowds that avoid each other."""
     n = 96
     k = 2 * np.pi * np.fft.fftfreq(n, 2 / n)
 

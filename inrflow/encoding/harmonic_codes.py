@@ -24,8 +24,7 @@ _MANY = 300  # harmonics whose values at points are not orthogonal, from which o
 _ALIKE = 1e-10  # cosine of an angle between columns that counts as none
 _PROBES, _SLANT = 4, 1e-12  # sums of columns looked at, and means of products of two columns that count as none
 _SVD = 8  # times the products of a matrix with itself
-_MODES, _CLEARLY, _FEW = 64, 0.8, 3  # harmonics and trajectories that boundary conditions are chosen by, and the share
-# of the error that another one must leave
+_MODES, _CLEARLY, _FEW = 64, 0.8, 3  # harmonics that boundaries are chosen by, share of error, and trajectories
 _LEAKING, _LEAKING_MODES, _SEARCHED, _PAYS = 3, 132, 12, 0.3  # trajectories and harmonics that tell how walls leak,
 # trials of a part of them, and the share of the error that it may leave
 _SOLVE = 70  # times the nodes and the squared number of modes, products that eigenfunctions take

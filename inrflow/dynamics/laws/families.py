@@ -189,7 +189,8 @@ class Families:
         if harmonics.components > 1 or "season" in self.terms:
             return
         winds = max(_LOW, min(_MORE, _WINDS // (len(self.terms["linear"]) * domain.dimensions)))
-        low, more, many = (range(1, min(harmonics.lowest(most).count, harmonics.count)) for most in (_LOW, _MORE, winds))
+        low, more, many = (range(1, min(harmonics.lowest(most).count, harmonics.count))
+                           for most in (_LOW, _MORE, winds))
         force = [Term(place=m) for m in low]  # no more than quadrature resolves
         yield Families({**self.terms, "force": force}, tuple((*names, "force") for names in self.combined))
         if several or "products" not in self.terms:

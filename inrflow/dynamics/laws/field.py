@@ -133,7 +133,7 @@ class LawField(nn.Module):
         if not groups:
             return total if self.allowed is None else total * self.allowed
         factors = library.at_points(z, [term for term in groups if not term.linear])
-        sums: dict[tuple[float, bool, float, int], tuple[Term, list[Tensor | None]]] = {}  # of terms that are filtered alike
+        sums: dict[tuple[float, bool, float, int], tuple[Term, list[Tensor | None]]] = {}  # filtered alike
         known: dict[tuple, list[Tensor]] = {}
         for term, fields in groups.items():
             if term.linear:  # one that couples harmonics, of many codes
@@ -147,7 +147,8 @@ class LawField(nn.Module):
                 (term.products, VALUE)]
             for products, axis in parts:
                 value = pointwise(products, term.signs, factors, z, library.transform.count)
-                _, group = sums.setdefault((term.power, term.centred, term.inertia, axis), (term, [None] * self.channels))
+                alike = term.power, term.centred, term.inertia, axis
+                _, group = sums.setdefault(alike, (term, [None] * self.channels))
                 for c, weight in fields.items():
                     part = value * weight
                     before = group[c]

@@ -68,8 +68,7 @@ _CHOICE, _IN_TIME = 0.15, 0.9  # shares of the time after which no further harmo
 _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more harmonics
 _LENGTHS, _SHORT = (1, 3, 9), 3  # frames of flights that refine coefficients in turn; of noisy codes, and the last ones
 _PAYS = 0.5  # share of the least misfit of simpler laws that those with contexts and of further families may have
-_AGAIN, _WORTH = 2, 0.05  # families whose terms are chosen once more at the contexts found; of the misfit, that a term
-# saves: contexts of few systems make those of many laws alike
+_AGAIN, _WORTH = 2, 0.05  # families whose terms are chosen anew at the contexts found; of the misfit, that a term saves
 _JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and all others whose misfit is at most so many times the least
 _DESCENT, _NO_NOISE = 0.8, 0.1  # share of the time for descents of noisy codes; of the error that is left without noise
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error from which second order is tried; misfit below which first order comes first
@@ -77,7 +76,7 @@ _ROUNDS, _SETTLING = 6, 0.9  # along a law's own flow, at most; what each must l
 _ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
 _ALONG, _OF_FLOWS = 16, 0.15  # trajectories that give equations along laws' own flow, at most; share of the time
 _NEAR, _SINGLE = 30.0, 0.5  # times the harmonics' error from which single steps are tried, to that share of the time
-_STEPS = 0.1  # errors of the integrator, relative to those of the harmonics, while laws are sought
+_STEPS = 0.1  # errors of the integrator over those of harmonics in the search
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
 _TRAJECTORIES, _LOOKED_AT = 32, 16  # equations, and the noise of values, come from so many trajectories, at most
 _ROUGH, _MOST_OF_GRID = 1e-3, 4096  # error of the most harmonics from which on all of a grid are taken; codes, at most
@@ -166,11 +165,11 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         return min((float(errors.mean()) for errors, _ in scored), default=np.inf)
 
     # Families are ranked by misfits before any law is forecast, which costs more, where the first explains little.
-    in_place = list(families.in_place(place, codes.harmonics, bool(train.systems.counts)))
-    wider = [partial(regressed, one) for one in (
-        *in_place[:1], *families.with_multipliers(place, channels), *in_place[1:])]
-    if in_place[1:] and codes.harmonics.allowed is None:
-        wider.insert(2, lambda: regressed(inertial(ground, families)))
+    in_place = families.in_place(place, codes.harmonics, bool(train.systems.counts))
+    by_place, heavy = [partial(regressed, one) for one in in_place], [lambda: regressed(inertial(ground, families))]
+    wider: list[Callable[[], tuple[float, list[Law], Families]]] = [
+        *by_place[:1], *(partial(regressed, one) for one in families.with_multipliers(place, channels)),
+        *heavy[: bool(by_place[1:]) and codes.harmonics.allowed is None], *by_place[1:]]
     found, pause = [regressed(families)], effort() + _RANKED * seconds
     further = () if found[0][0] < _POLYNOMIAL or period else families.further(place, codes.harmonics, states)
     if many and wider and found[0][0] > _UNEXPLAINED:  # each takes long, and this one is the likeliest

@@ -29,8 +29,8 @@ NODES, _WEIGHTS = (_NODES[0] + 1) / 2, _NODES[1] / 2  # Gauss points of a unit i
 _CHUNK, _FEW = 128, 40  # states whose features are held at a time, where these are so few
 _RIDGE = 1e-13  # relative to the diagonal of scaled normal equations
 _REWEIGHTED = 4
-_OF_ENERGY, _CLEARLY, _TOLD = (0.0, 1e-6, 1e-4), 0.3, 1e-2  # least energies of shells, relative to the largest one, tried
-# in turn; of what is missed, that fewer shells must leave; and below which all are kept
+_OF_ENERGY, _CLEARLY, _TOLD = (0.0, 1e-6, 1e-4), 0.3, 1e-2  # least energies of shells, relative to the largest one,
+# tried in turn; of what is missed, that fewer shells must leave; and below which all are kept
 _RESOLVED = 0.2  # share of changes that splines miss at frames left out, from which on second derivatives say nothing
 _KNOWN = 0.9  # share of a shell's variance that points determine, at least: codes shrunk by more dilute coefficients
 _LEAST_VARIANCE = 1e-12  # of residuals, relative to that of the largest changes: rounding and the spline's own error
