@@ -22,7 +22,6 @@ from inrflow.dynamics.laws.law import (
     largest_of,
     most_with_rates,
     of_channels,
-    own_paths,
     pruned,
     well_posed,
 )
@@ -52,7 +51,7 @@ from inrflow.dynamics.laws.setting import (
     windows,
     worse,
 )
-from inrflow.dynamics.laws.shooting import along_single_steps
+from inrflow.dynamics.laws.shooting import along_flow, along_single_steps
 from inrflow.dynamics.states import flights
 from inrflow.encoding.harmonic_codes import fit_codes, tail, white_noise
 from inrflow.errors import UserError
@@ -69,12 +68,10 @@ _KEPT = 0.35  # share of the time, at most, that is kept for forecasts on more h
 _LENGTHS, _SHORT = (1, 3, 9), 3  # frames of flights that refine coefficients in turn; of noisy codes, and the last ones
 _PAYS = 0.5  # share of the least misfit of simpler laws that those with contexts and of further families may have
 _AGAIN, _WORTH = 2, 0.05  # families whose terms are chosen anew at the contexts found; of the misfit, that a term saves
-_JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and all others whose misfit is at most so many times the least
+_JUDGED, _CLOSE = 5, 20.0  # candidates are judged, and others whose misfit is at most so many times the least
 _DESCENT, _NO_NOISE = 0.8, 0.1  # share of the time for descents of noisy codes; of the error that is left without noise
 _EXPLAINED, _MOSTLY = 1e-2, 0.1  # error from which second order is tried; misfit below which first order comes first
-_ROUNDS, _SETTLING = 6, 0.9  # along a law's own flow, at most; what each must leave of the misfit
-_ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
-_ALONG, _OF_FLOWS = 16, 0.15  # trajectories that give equations along laws' own flow, at most; share of the time
+_OF_FLOWS = 0.15  # share of the time for laws along their own flow
 _NEAR, _SINGLE = 30.0, 0.5  # times the harmonics' error from which single steps are tried, to that share of the time
 _STEPS = 0.1  # errors of the integrator over those of harmonics in the search
 _EXACT = 1e-12  # error of forecasts that is hardly more than the rounding of single precision: nothing to refine
@@ -84,7 +81,10 @@ _LATER, _STEPS_WITH_RATES = 10.0, 64  # times the error that later forecasts on 
 _OF_FIRST, _OF_RATES = 0.25, 0.35  # of the time, for laws of first order before those of second order, and for these
 _OF_SECOND_ORDER, _ALONE = 0.3, 1e-3  # errors of second order from which first order has less time, and none
 _POLYNOMIAL = 1e-5  # share of squared changes that the first families miss, below which there are no further ones
-_UNEXPLAINED, _RANKED = 1e-2, 0.2  # share of them; of the time, after which families are no more compared
+_UNEXPLAINED, _BADLY, _RANKED = 1e-2, 0.05, 0.2  # shares of them, the last for costly families; of the time to compare
+_REST = 0.35  # of the time, after which no further families are regressed
+
+_Regression = Callable[[], tuple[float, list[Law], Families]]
 
 
 def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequence[Domain], *, seconds: float = 60.0,
@@ -151,8 +151,8 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
         return *candidates(ground, families, say, period), families
 
     def sought(misfit: float, laws: list[Law], families: Families, share: float) -> None:
+        until = min(start + share * seconds, effort() + _OF_FLOWS * seconds)
         if misfit > _POLYNOMIAL and not train.systems.counts:
-            until = min(start + share * seconds, effort() + _OF_FLOWS * seconds)
             laws = [*along_flow(ground, laws[0], families, until), *laws]
         laws = [law for law in laws if well_posed(law, float((train.t[:, -1] - train.t[:, 0]).max()))]
         for judged in team.map(partial(_judged, train, states, coarse, judge), laws):
@@ -161,21 +161,28 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
             if effort() - start > (share if len(scored) >= _COMPARED else 1.0) * seconds:
                 break
 
+    def others() -> Iterator[tuple[float, list[Law], Families]]:
+        rest = list[tuple[float, list[Law], Families]]()
+        while wider and (not rest or effort() - start < _REST * seconds):
+            rest.append(wider.pop(0)())
+        yield from sorted(rest, key=lambda each: each[0])
+
     def least() -> float:
         return min((float(errors.mean()) for errors, _ in scored), default=np.inf)
 
-    # Families are ranked by misfits before any law is forecast, which costs more, where the first explains little.
-    in_place = families.in_place(place, codes.harmonics, bool(train.systems.counts))
-    by_place, heavy = [partial(regressed, one) for one in in_place], [lambda: regressed(inertial(ground, families))]
-    wider: list[Callable[[], tuple[float, list[Law], Families]]] = [
-        *by_place[:1], *(partial(regressed, one) for one in families.with_multipliers(place, channels)),
-        *heavy[: bool(by_place[1:]) and codes.harmonics.allowed is None], *by_place[1:]]
+    by_place = [partial(regressed, one) for one in families.in_place(
+        place, codes.harmonics, bool(train.systems.counts))]
+    inert = [lambda: regressed(inertial(ground, families))][: codes.harmonics.allowed is None and len(by_place) > 1]
+    costly: list[_Regression] = [*inert, *by_place[1:][-1:]]
+    multiplied = [partial(regressed, one) for one in families.with_multipliers(place, channels)]
+    wider: list[_Regression] = [*by_place[:1], *multiplied, *by_place[1:-1], *costly]
     found, pause = [regressed(families)], effort() + _RANKED * seconds
     further = () if found[0][0] < _POLYNOMIAL or period else families.further(place, codes.harmonics, states)
     if many and wider and found[0][0] > _UNEXPLAINED:  # each takes long, and this one is the likeliest
         found.append(wider.pop(0)())
     found += [its for one in further if effort() < pause and (its := regressed(one))[0] < _PAYS * found[0][0]]
-    while wider and min(misfit for misfit, *_ in found) > _UNEXPLAINED and effort() < pause:
+    while wider and effort() < pause and min(misfit for misfit, *_ in found) > (
+            _UNEXPLAINED if len(wider) > len(costly) else _BADLY):
         found.append(wider.pop(0)())
     lowest = min(misfit for misfit, *_ in found)
     ranked = sorted(found, key=lambda each: int(np.log2((each[0] + 1e-99) / (lowest + 1e-99))))
@@ -192,7 +199,7 @@ def fit_law(t: np.ndarray, x: np.ndarray, u: np.ndarray, domain: Domain | Sequen
     deadline, half = start + (1 - _KEPT) * seconds, start + _SINGLE * seconds
     with suppress(OutOfTime), effort.limited(lambda: bool(scored) and effort() > deadline):  # what is found is kept
         enough = max(_LITTLE, _NOISY * floor)
-        for number, each in enumerate(() if second or least() < enough else chain(ranked, (one() for one in wider))):
+        for number, each in enumerate(() if second or least() < enough else chain(ranked, others())):
             sought(*each, 0.5 if number else 0.4)
             if least() < enough or effort() - start > 0.4 * seconds:
                 break
@@ -350,44 +357,6 @@ def candidates(ground: Ground, families: Families, say: Log, period: float = 0.0
     say(f"  {len(ordered)} candidates of {len(terms)} terms, misfits {least:.2e} to {ordered[-1][0]:.2e}")
     ordered = [pair for i, pair in enumerate(ordered) if i < _JUDGED or pair[0] <= _CLOSE * least]
     return least, [law for _, law in ordered]
-
-
-def along_flow(ground: Ground, law: Law, families: Families, deadline: float) -> list[Law]:
-    """Laws of several sizes, whose coefficients are solved again along the flow of the best one, until misfits settle.
-
-    Splines in time are poor where waves pass a point, or decay, between frames; they hide terms of little effect and
-    rank families wrongly: each is tried after the law given, until one explains the data. deadline: of effort.
-    """
-    channels, terms, library = ground.states.shape[2], law.terms, Library.of(law.terms, law.codes.harmonics)
-    rows = evenly(len(ground.states), ground.states[0, 0].size, _ALONG)
-    t, states, number = ground.train.t[rows], ground.states[rows], ground.train.systems.number[rows]
-    equations = partial(normal_equations, library, t, states, ground.spread[rows], ground.known, False)
-    each = [of_channels(one, terms, channels, law.period) for one in families.active]
-    used = set(np.flatnonzero((law.theta != 0).any(1)))
-    least, best = np.inf, list[Supported]()
-
-    def starts() -> Iterator[tuple[list[Supported], list[list[int]]]]:
-        yield [((), law.theta, law.std, np.inf)], next(one for one in each if used <= {j for own in one for j in own})
-        by_splines = equations()
-        solved = [(supports_of(by_splines, active, len(terms)), active) for active in each]
-        yield from sorted(solved, key=lambda start: start[0][0][-1])
-
-    for solved, active in starts():
-        before = np.inf
-        for _ in range(_ROUNDS):
-            one = integrable(replace(law, theta=solved[0][1], std=solved[0][2]), t, states, _ROUGHLY)
-            paths = None if one is None or effort() > deadline else own_paths(one, t, states, number)
-            if paths is None:
-                break
-            solved = supports_of(equations(paths=paths), active, len(terms))
-            if solved[0][-1] < least:
-                least, best = solved[0][-1], solved
-            if not solved[0][-1] < _SETTLING * before:
-                break
-            before = solved[0][-1]
-        if least < _TOLD or effort() > deadline:
-            break
-    return [replace(law, theta=theta, std=std) for _, theta, std, _ in best]
 
 
 def _judged(train: Data, states: np.ndarray, error: float, judge: Data, law: Law, most: int = MOST_STEPS

@@ -1,4 +1,4 @@
-"""Laws of coarse frames, refined along single steps of their flow.
+"""Laws of coarse frames, refined along their own flow, or along single steps of it.
 
 Where the field changes too much from frame to frame, splines resolve its paths poorly. The flow of a law that they give
 may do better; where it does not, single steps do: from the codes of each frame to those of the next, all terms of a
@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inrflow.dynamics.laws.field import LawField
-from inrflow.dynamics.laws.law import Law, integrable, largest_of
+from inrflow.dynamics.laws.law import Law, integrable, largest_of, of_channels, own_paths
 from inrflow.dynamics.laws.library import Library
-from inrflow.dynamics.laws.regression import normal_equations
-from inrflow.dynamics.laws.setting import DETERMINED, Families, Ground
+from inrflow.dynamics.laws.regression import Supported, normal_equations, supports_of
+from inrflow.dynamics.laws.setting import DETERMINED, Families, Ground, evenly
 from inrflow.numerics.effort import effort
 from inrflow.numerics.levenberg_marquardt import Linearisation, damped_descent
 
@@ -32,6 +33,9 @@ _FAR = 1e3  # error of a step that diverges, in units of the channels' deviation
 _STEEP = 1e6  # derivative from which on a step is left out
 _FEWEST = 16  # steps
 _PLANNED = 0.75  # of the time, that descents take
+_ROUNDS, _SETTLING = 6, 0.9  # along a law's own flow, at most; what each must leave of the misfit
+_ROUGHLY, _TOLD = 1e-2, 1e-3  # error of the integrator there; misfit of a law beside which no others are tried
+_ALONG = 16  # trajectories that give equations along laws' own flow, at most
 _INCREASES = (1.05, 1.5, 4.0)  # of the misfit that laws of fewer terms may have
 
 Shot = tuple[np.ndarray, Tensor]  # coefficients, and what steps miss with them, (B, R)
@@ -154,3 +158,41 @@ def along_single_steps(ground: Ground, families: Families, deadline: float) -> I
             yield from (one if not i else steps.refined(one)[0] for i, one in enumerate(refined) if one is not None)
         if effort() > deadline:
             break
+
+
+def along_flow(ground: Ground, law: Law, families: Families, deadline: float) -> list[Law]:
+    """Laws of several sizes, whose coefficients are solved again along the flow of the best one, until misfits settle.
+
+    Splines in time are poor where waves pass a point, or decay, between frames; they hide terms of little effect and
+    rank families wrongly: each is tried after the law given, until one explains the data. deadline: of effort.
+    """
+    channels, terms, library = ground.states.shape[2], law.terms, Library.of(law.terms, law.codes.harmonics)
+    rows = evenly(len(ground.states), ground.states[0, 0].size, _ALONG)
+    t, states, number = ground.train.t[rows], ground.states[rows], ground.train.systems.number[rows]
+    equations = partial(normal_equations, library, t, states, ground.spread[rows], ground.known, False)
+    each = [of_channels(one, terms, channels, law.period) for one in families.active]
+    used = set(np.flatnonzero((law.theta != 0).any(1)))
+    least, best = np.inf, list[Supported]()
+
+    def starts() -> Iterator[tuple[list[Supported], list[list[int]]]]:
+        yield [((), law.theta, law.std, np.inf)], next(one for one in each if used <= {j for own in one for j in own})
+        by_splines = equations()
+        solved = [(supports_of(by_splines, active, len(terms)), active) for active in each]
+        yield from sorted(solved, key=lambda start: start[0][0][-1])
+
+    for solved, active in starts():
+        before = np.inf
+        for _ in range(_ROUNDS):
+            one = integrable(replace(law, theta=solved[0][1], std=solved[0][2]), t, states, _ROUGHLY)
+            paths = None if one is None or effort() > deadline else own_paths(one, t, states, number)
+            if paths is None:
+                break
+            solved = supports_of(equations(paths=paths), active, len(terms))
+            if solved[0][-1] < least:
+                least, best = solved[0][-1], solved
+            if not solved[0][-1] < _SETTLING * before:
+                break
+            before = solved[0][-1]
+        if least < _TOLD or effort() > deadline:
+            break
+    return [replace(law, theta=theta, std=std) for _, theta, std, _ in best]

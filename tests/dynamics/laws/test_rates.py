@@ -1,7 +1,9 @@
 """Laws of second order, against closed forms of damped waves between walls and of an anharmonic string."""
 
 import numpy as np
+import pytest
 import torch
+from scipy.integrate import solve_ivp
 
 from inrflow.domains import NATURAL, Box, Sphere
 from inrflow.dynamics.laws import Law, fit_law
@@ -85,6 +87,25 @@ def test_fronts_that_frames_hardly_resolve_are_of_first_order() -> None:
     assert not found.has_rates
     line = dict(zip((term.written(["u"], ["x"]) for term in found.terms), found.theta[:, 0], strict=True))
     np.testing.assert_allclose([line["lap u"], line["u du/dx"]], [viscosity, -u.std()], rtol=1e-4)
+
+
+def test_the_inertia_of_long_waves_is_found() -> None:
+    """u_t - u_xxt = -u_x - u u_x on a circle of length 20, by Fourier series."""
+    n, random = 64, np.random.default_rng(0)
+    k, t = 0.1j * np.pi * np.fft.fftfreq(n, 1 / n), 0.5 * np.arange(9)
+    waves = np.exp(np.outer(np.arange(1, 9), 2j * np.pi * np.arange(n) / n))
+    starts = ((random.standard_normal((12, 8)) + 1j * random.standard_normal((12, 8))) @ waves).real / 4
+
+    def rate(_: float, u: np.ndarray) -> np.ndarray:
+        u = u.reshape(12, n)
+        return np.asarray(np.fft.ifft(-k / (1 - k**2) * np.fft.fft(u + u**2 / 2)).real.ravel())
+
+    u = solve_ivp(rate, (0, t[-1]), starts.ravel(), t_eval=t, rtol=1e-9, atol=1e-9).y.T.reshape(9, 12, n).swapaxes(0, 1)
+    law = fit_law(t, 20 * np.arange(n)[:, None] / n, u[..., None], Box([0.0], [20.0], ["periodic"]), seconds=5)
+    assert [term.inertia for term in law.terms] == [pytest.approx(1.0, rel=2e-3)] * len(law.terms)
+    line = law.written(["u"])[0]
+    assert line.startswith("(1 - ") and " lap) du/dt = " in line and "u du/dx" in line
+    assert Term.from_state(law.terms[0].state()) == law.terms[0]
 
 
 def test_only_the_channel_whose_changes_nothing_explains_has_rates() -> None:

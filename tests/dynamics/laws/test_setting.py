@@ -146,6 +146,26 @@ def test_a_conductivity_that_varies_in_place_is_found() -> None:
         LawTerm.of(law).on(LINE.state(), 20)
 
 
+def test_a_wind_and_a_growth_that_vary_in_place_are_found() -> None:
+    """u_t = .02 u_xx - w u_x + r u on a circle, w = .3 cos(2 pi x), r = .5 sin(2 pi x), by Fourier series."""
+    n, t = 48, np.arange(8) * 0.15
+    x, k = np.arange(n) / n, 2j * np.pi * np.fft.fftfreq(n, 1 / n)
+    wind, growth = 0.3 * np.cos(2 * np.pi * x), 0.5 * np.sin(2 * np.pi * x)
+
+    def rate(u: np.ndarray) -> np.ndarray:
+        z = np.fft.fft(u)
+        return np.asarray(np.fft.ifft(0.02 * k**2 * z).real - wind * np.fft.ifft(k * z).real + growth * u)
+
+    waves = np.exp(2j * np.pi * np.outer(np.arange(1, 6), x))
+    draw = np.random.default_rng(0)
+    starts = 1 + ((draw.standard_normal((12, 5)) + 1j * draw.standard_normal((12, 5))) @ waves).real
+    law = fit_law(t, x[:, None], _frames(rate, starts, t), Box([0.0], [1.0], ["periodic"]), seconds=15.0)
+    fields = {base.axis: field for base, (_, field) in law.coefficients_of_place(0, x[:, None]).items()}
+    np.testing.assert_allclose(fields[0], -wind, atol=0.003)
+    np.testing.assert_allclose(fields[VALUE], growth, atol=0.005)
+    assert "a" not in law.written(["a"])[0].split("(b from")[1].split("(c from")[0].replace("da/dx", "")
+
+
 def test_factors_of_second_order_agree_with_differences() -> None:
     harmonics = Box([0.0, 0.0], [1.0, 2.0], ["walled", "periodic"]).harmonics(30)
     wanted = (RECIPROCAL, LAPLACIAN, *(SECOND + 3 * i + j for i, j in ((0, 0), (0, 1), (1, 1))))
