@@ -15,7 +15,7 @@ from scipy.sparse.linalg import splu
 
 Fields = tuple[np.ndarray, np.ndarray, np.ndarray, dict]  # t (T,), x (N, d), u (S, T, N, C), attributes
 FRAMES = 20
-MESHES = {"triangles", "tetrahedra"}
+DATASETS = {"triangles", "tetrahedra", "parameters"}  # others are attributes of the file
 
 
 def solve(rate: Callable, u: np.ndarray, t: np.ndarray, method: str = "RK45") -> np.ndarray:
@@ -56,10 +56,10 @@ def bumps(generator: np.random.Generator, x: np.ndarray, waves: int) -> np.ndarr
 def write_fields(path: Path, name: str, fields: Fields, **arrays: np.ndarray) -> None:
     """A file of trajectories; `channels` and meshes among the attributes have their own place in it."""
     t, x, u, attributes = fields
-    own: dict[str, Any] = {key: value for key, value in attributes.items() if key not in ("channels", *MESHES)}
+    own: dict[str, Any] = {key: value for key, value in attributes.items() if key not in ("channels", *DATASETS)}
     with h5py.File(path, "w") as file:
         file["t"], file["x"], file["u"] = t, x, u.astype(np.float32)
-        for key in MESHES & set(attributes):
+        for key in DATASETS & set(attributes):
             file[key] = attributes[key]
         for key, value in arrays.items():
             file[key] = value
@@ -74,7 +74,9 @@ def write_problem(name: str, folder: Path, makers: Mapping[str, Callable], train
     """Files NAME_train.h5 and NAME_test.h5 of so many trajectories of one problem."""
     t, x, u, attributes = makers[name](np.random.default_rng(seed), train + test)
     for part, rows in (("train", slice(train)), ("test", slice(train, None))):
-        write_fields(folder / f"{name}_{part}.h5", name, (t, x, u[rows], attributes))
+        own = {key: value[rows] if key == "parameters" else value for key, value in attributes.items()}
+        write_fields(folder / f"{name}_{part}.h5", name,
+                     (t[rows] if t.ndim == 2 else t, x[rows] if x.ndim == 3 else x, u[rows], own))
 
 
 def write_problems(arguments: Sequence[str], makers: Mapping[str, Callable], train: int, test: int,
