@@ -3,8 +3,8 @@
     python benchmarks/moving_fields.py [--names NAME ...] [--files FILE ...] [--minutes 1] [--out FILE]
 
 The reference shifts the frames before and after the hidden ones by one velocity, that which makes these two most alike,
-and weighs them by their distance in time; the other is linear interpolation at each place. Two of the made fields do
-not move as a whole: `shear` turns, `still` stands. How to read the result: benchmarks/README.md.
+and weighs them by their distance in time; the other is linear interpolation at each place. Three of the made fields do
+not move as a whole: `shear` and `wheel` turn, `still` stands. How to read the result: benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -70,20 +70,45 @@ def shear() -> Network:
                     0.0, 4)
 
 
-def storms() -> Network:
-    """Cells that are born, move alike and die."""
-    random, frames, count = np.random.default_rng(8), 26, 32
+def _cells(seed: int, wind: tuple[float, float], scatter: float) -> tuple[np.ndarray, np.random.Generator]:
+    """Cells (T, n, n) that are born, move with a wind or nearly, and die; and what to draw more from."""
+    random, frames, count = np.random.default_rng(seed), 26, 32
     (i, j), field = np.mgrid[:count, :count], np.zeros((frames, count, count))
     for _ in range(60):
         birth, life, place = random.uniform(-6, frames), random.uniform(4, 12), random.uniform(-10, count + 10, 2)
-        speed = np.array([1.1, 0.5]) + 0.15 * random.standard_normal(2)
+        speed = np.array(wind) + scatter * random.standard_normal(2)
         width, height = random.uniform(1.5, 4), random.uniform(0.5, 2)
         for frame in range(frames):
             if 0 < (age := frame - birth) < life:
                 a, b = place + speed * age
                 shape = np.exp(-((i - a) ** 2 + (j - b) ** 2) / (2 * width**2))
                 field[frame] += height * np.sin(np.pi * age / life) * shape
+    return field, random
+
+
+def storms() -> Network:
+    """Cells that are born, move alike and die."""
+    field, random = _cells(8, (1.1, 0.5), 0.15)
     return _network(field + 0.02 * random.standard_normal(field.shape))
+
+
+def crowd() -> Network:
+    """Cells of different velocities, and noise of a tenth."""
+    field, random = _cells(21, (0.4, -0.6), 0.5)
+    return _network(field + 0.1 * field.std() * random.standard_normal(field.shape))
+
+
+def hills() -> Network:
+    """Cells that are stronger over standing hills, on which it always rains."""
+    field, random = _cells(22, (-0.9, 0.7), 0.1)
+    relief = gaussian_filter(random.standard_normal(field.shape[1:]), 3)
+    relief = np.maximum(relief / relief.std(), 0)
+    return _network((field + 0.3) * (0.6 + 0.5 * relief) + 0.02 * random.standard_normal(field.shape))
+
+
+def wheel() -> Network:
+    """Cells that turn around the middle as a solid."""
+    return _carried(26, 44, 32, lambda t, x, y: (2.2 * (y - 0.36), -2.2 * (x - 0.36)), 0.0, 23)
 
 
 def showers() -> Network:
@@ -106,7 +131,7 @@ def still() -> Network:
     return _network(field / field.std() + 0.05 * random.standard_normal(field.shape))
 
 
-FIELDS = {one.__name__: one for one in (plume, storms, showers, shear, still)}
+FIELDS = {one.__name__: one for one in (plume, storms, showers, shear, still, crowd, hills, wheel)}
 HEADER = ("field", "hidden frames: inrflow", "advection", "linear interpolation", "90 % hold", "CPU s")
 
 

@@ -50,6 +50,19 @@ class TrajectoryBatch:
         delay = None if self.delay is None else self.delay[:, index]
         return TrajectoryBatch(self.t[:, index], x, self.u[:, index], delay)
 
+    def at(self, places: Tensor) -> TrajectoryBatch:
+        """A subset of the points."""
+        delay = None if self.delay is None else self.delay[:, :, places]
+        return TrajectoryBatch(self.t, self.x[:, :, places], self.u[:, :, places], delay)
+
+    def thinned(self, most: int) -> tuple[TrajectoryBatch, Tensor]:
+        """Every k-th frame, and of these every k-th point, so that about `most` places and times are left; and which
+        points these are."""
+        every = max(1, self.u[..., 0].numel() // most)
+        frames = min(every, self.u.shape[1])
+        points = torch.arange(0, self.u.shape[2], max(1, every // frames))
+        return self.frames(slice((frames - 1) // 2, None, frames)).at(points), points
+
     def with_values(self, u: Tensor) -> TrajectoryBatch:
         """The same times and points with other values."""
         return TrajectoryBatch(self.t, self.x, u, self.delay)

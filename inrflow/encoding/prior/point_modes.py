@@ -155,7 +155,7 @@ def principal_components(values: Tensor, most: int = _MOST) -> PointModes:
     frames, size = values.shape
     complete = bool(seen[known].all())
     most = min(most if complete else min(most, _MOST_WITH_GAPS), size, max(1, int(known.sum()) - 1))
-    patterns, codes = _leading(filled[known], most)
+    patterns, codes = leading_components(filled[known], most)
     if complete:
         every = torch.zeros(frames, len(patterns), dtype=torch.float64)
         every[known] = codes
@@ -165,7 +165,7 @@ def principal_components(values: Tensor, most: int = _MOST) -> PointModes:
     return _with_gaps(values, patterns, codes.square().mean(0) / share)
 
 
-def _leading(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
+def leading_components(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Patterns (R, M) and codes (T, R) of complete rows (T, M), from the smaller matrix of products."""
     by_rows = len(rows) < rows.shape[1]
     squares, vectors = torch.linalg.eigh(rows @ rows.T if by_rows else rows.T @ rows)
@@ -175,6 +175,14 @@ def _leading(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
     if by_rows:
         vectors = torch.linalg.qr(rows.T @ vectors)[0]
     return vectors.T.contiguous(), rows @ vectors
+
+
+def as_others_hold(values: Tensor, frames: Tensor, most: int) -> Tensor:
+    """Values (..., M) as the mean and so many principal components of other frames (T, M) hold them: modes of few
+    frames hold these frames better than frames between them. NaN in frames counts as their mean."""
+    mean = frames.nanmean(0).nan_to_num(0.0)
+    patterns, _ = leading_components((frames - mean).nan_to_num(0.0), most)
+    return mean + (values - mean) @ patterns.T @ patterns
 
 
 def _with_gaps(values: Tensor, patterns: Tensor, variances: Tensor) -> PointModes:

@@ -2,7 +2,9 @@
 
 Of networks of few places: on all places at the times around, the same for all that is asked between two of these, so
 that values are smooth in space. Else a value is conditioned on the nearest observations, in units of the covariance's
-own lengths and times (Vecchia, 1988; Katzfuss and Guinness, 2021); with as many as there are it is exact.
+own lengths and times (Vecchia, 1988; Katzfuss and Guinness, 2021); with as many as there are it is exact. A value
+between two frames of many places has neighbours in the two before and the two after it: the nearest of all are those of
+one frame, which screen the others off.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from inrflow.encoding.residual.covariance import Covariance
 NEIGHBOURS, _COMPARED = 32, 16  # that a value is conditioned on, and compared with in the search for doubtful ones
 MOST_OF_TIME = 150  # places of a network of few
 _WINDOW = 240  # values in a window of times
+_LAYERS = 2  # frames before a value between frames, and after it, that it is conditioned on
 _BLOCK = 1 << 17  # numbers in the covariance matrices of a block, which stay in the cache
 _JITTER = 1e-9
 DOUBTFUL = 5.0  # deviations from what others say
@@ -43,6 +46,7 @@ class Sites:
         self._order = np.argsort(t, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._tree = None if self.windowed else cKDTree(covariance.metric(y, t))
+        self._frames: dict[int, cKDTree] = {}  # trees of single times
 
     def window(self, interval: int) -> np.ndarray:
         """Observations of whole times around the interval that ends at one of the times."""
@@ -73,8 +77,24 @@ class Sites:
 
     def near(self, t: np.ndarray, y: np.ndarray, count: int) -> np.ndarray:
         """Indices (Q, count) of the nearest observations, count at most all."""
-        tree = self._tree or cKDTree(self.covariance.metric(self.y, self.t))
-        return tree.query(self.covariance.metric(y, t), count)[1].reshape(len(t), count)
+        tree, asked = self._tree or cKDTree(self.covariance.metric(self.y, self.t)), self.covariance.metric(y, t)
+        found: np.ndarray = tree.query(asked, count)[1].reshape(len(t), count)
+        interval = np.searchsorted(self.times, t)
+        between = (interval > 0) & (interval < len(self.times)) & ~np.isin(t, self.times)
+        for k in np.unique(interval[between]) if len(self.t) >= NEIGHBOURS * len(self.times) else ():
+            layers = range(max(k - _LAYERS, 0), min(k + _LAYERS, len(self.times)))
+            if min(self._starts[one + 1] - self._starts[one] for one in layers) >= count:
+                rows, shares = np.flatnonzero(between & (interval == k)), np.array_split(np.arange(count), len(layers))
+                for one, share in zip(layers, shares, strict=True):
+                    found[np.ix_(rows, share)] = self._near_at(one, asked[rows], len(share))
+        return found
+
+    def _near_at(self, number: int, asked: np.ndarray, count: int) -> np.ndarray:
+        """Indices (Q, count) of the nearest observations at one of the times."""
+        rows = self._order[self._starts[number] : self._starts[number + 1]]
+        if number not in self._frames:
+            self._frames[number] = cKDTree(self.covariance.metric(self.y[rows], self.t[rows]))
+        return rows[self._frames[number].query(asked, count)[1].reshape(len(asked), count)]
 
     def factor(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Times and places of observations (..., m), and the Cholesky factor of the covariance of their values."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from inrflow.data.batch import TrajectoryBatch
 from inrflow.dynamics.states import series_windows
 from inrflow.encoding.prior.interpolation_error import MOST_POINTS
+from inrflow.encoding.prior.point_modes import as_others_hold
 from inrflow.encoding.prior.rbf_residual import known_at
 from inrflow.encoding.residual.field import (
     ChannelField,
@@ -250,10 +251,10 @@ def _weighed(
     channel: ChannelField, c: int, folds: list[Fold], gap: Fold | None, places: Places, few: bool
 ) -> tuple[ChannelField, Comparison, float]:
     """A channel's process with its weight beside codes (of `few` places 1), its decay ahead and its spreads, its errors
-    between the observed places, and of what moves in hidden frames, which count as much, and its mean squared error
+    between the observed places, and in hidden frames, which count as much, and its mean squared error
     ahead of them."""
     between, ahead = map(list, zip(*(_against(channel, c, fold, places) for fold in folds), strict=True))
-    hidden = len(folds) * [_against(channel, c, gap, places)[0]] if gap and channel.covariance.form.drift else []
+    hidden = len(folds) * [_against(channel, c, gap, places)[0]] if gap else []
     inside, outside = Comparison.joined(between + hidden), Comparison.joined(ahead)
     weights = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
     # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
@@ -301,29 +302,32 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
     rank = np.random.default_rng([seed, 23]).permutation(points).argsort()
     for out in [rank % _FOLDS == fold for fold in range(_FOLDS)] if kept is None else [rank >= kept]:
         held = torch.as_tensor(out)
-        window = _at(inner.first_frames(past), ~held)
+        window = inner.first_frames(past).at(~held)
         if not bool(window.observed.any(1).all()):
             continue
         model = replace(surrogate, residual=None)
         if kept is None and problem.source.shared_points and points <= MOST_POINTS:
             model = replace(model, decoder=known_at(model.decoder, window.x[0, 0]))
         estimate = _estimate(model, window)
-        hidden = _at(inner.first_frames(past), held)
-        later, some = _thinned(inner.frames(slice(past, None)))
+        hidden = inner.first_frames(past).at(held)
+        later, some = inner.frames(slice(past, None)).thinned(_VALUES)
         left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
         places = hidden.x[0, 0].double().numpy() if problem.source.shared_points else np.empty((0, hidden.x.shape[-1]))
-        yield Fold(rows_and_codes(model.decoder, estimate, window), _targets(model, estimate, _thinned(hidden)[0]),
+        yield Fold(rows_and_codes(model.decoder, estimate, window), _targets(model, estimate, hidden.thinned(_VALUES)[0]),
                    _targets(model, estimate, later, ~held[some]), places, points, apart)
 
 
 def _targets(
-    model: Surrogate, estimate: StateEstimate, batch: TrajectoryBatch, seen: Tensor | None = None
+    model: Surrogate, estimate: StateEstimate, batch: TrajectoryBatch, seen: Tensor | None = None,
+    mean: Tensor | None = None,
 ) -> Targets:
-    """Values of a batch beside what codes make of them; `seen`: which of its places were observed, by default none."""
+    """Values of a batch beside what codes make of them, or a `mean` in its place; `seen`: which of its places were
+    observed, by default none."""
     last = estimate.t.nan_to_num(nan=-torch.inf).amax(1)
     given = forecast(model, estimate, _external(model, batch))
     assert given.std is not None
+    mean = given.mean.double() if mean is None else mean
     before = TrajectoryBatch(torch.minimum(batch.t, last[:, None]), batch.x, batch.u)
     edge = forecast(model, estimate, _external(model, before), with_std=False).mean
     late = torch.zeros(batch.u.shape[:3]) if batch.delay is None else batch.delay
@@ -334,9 +338,9 @@ def _targets(
     seen = torch.zeros(1).bool() if seen is None else seen
     return Targets(
         number[known].numpy(), t[known].numpy(), x[known].double().numpy(),
-        (batch.u.double() - given.mean.double())[known], given.std[known].double(),
+        (batch.u.double() - mean)[known], given.std[known].double(),
         (t - last[:, None, None]).clamp(min=0)[known], seen.expand(batch.u.shape[:3])[known],
-        given.mean.double()[known], edge.double()[known])
+        mean[known], edge.double()[known])
 
 
 def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
@@ -350,8 +354,14 @@ def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
     gap, hidden = window.frames(middle), window.u.clone()
     hidden[:, middle] = torch.nan
     model, window = replace(surrogate, residual=None), window.with_values(hidden)
-    estimate, none = _estimate(model, window), np.empty((0, inner.x.shape[-1]))
-    between = _targets(model, estimate, _thinned(gap)[0])
+    estimate, none, given = _estimate(model, window), np.empty((0, inner.x.shape[-1])), None
+    if problem.fitted_frames < _AMPLE * model.code_size:
+        known = model._inner(problem.source.batch(problem.train, normalised=False)).first_frames(problem.fitted_frames)
+        others = known.u[0, ~torch.isin(known.t[0], gap.t)].double().flatten(1)
+        given = forecast(model, estimate, _external(model, gap), with_std=False).mean.double()
+        given = as_others_hold(given.flatten(2), others, model.code_size).view_as(given)
+        given = gap.with_values(given).thinned(_VALUES)[0].u
+    between = _targets(model, estimate, gap.thinned(_VALUES)[0], mean=given)
     return Fold(rows_and_codes(model.decoder, estimate, window), between, between, none, inner.u.shape[2],
                 joined(rows_of(gap.t, gap.x, gap.u, gap.delay)))
 
@@ -384,17 +394,3 @@ def _estimate(surrogate: Surrogate, inner: TrajectoryBatch) -> StateEstimate:
     """As `Surrogate.estimate`, of a window in internal units."""
     outer = _external(surrogate, inner)
     return surrogate.estimate(outer.with_values(surrogate.normalisation.invert(outer.u)))
-
-
-def _thinned(batch: TrajectoryBatch) -> tuple[TrajectoryBatch, Tensor]:
-    """Every k-th frame, and of these every k-th place, as many as are looked at; and which places these are."""
-    every = max(1, batch.u[..., 0].numel() // _VALUES)
-    frames = min(every, batch.u.shape[1])
-    batch = batch.frames(slice((frames - 1) // 2, None, frames))
-    places = torch.arange(0, batch.u.shape[2], max(1, every // frames))
-    return _at(batch, places), places
-
-
-def _at(batch: TrajectoryBatch, places: Tensor) -> TrajectoryBatch:
-    delay = None if batch.delay is None else batch.delay[:, :, places]
-    return TrajectoryBatch(batch.t, batch.x[:, :, places], batch.u[:, :, places], delay)

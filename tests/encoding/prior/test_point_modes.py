@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from inrflow.encoding.prior.point_modes import (
+    as_others_hold,
     fit_cycle,
     left_out_anomalies,
     principal_components,
@@ -93,3 +94,13 @@ def test_anomalies_of_a_block_by_a_cycle_that_has_not_seen_it():
     moved = torch.cat(list(left_out_anomalies(cycle, t, values, [(0, 20), (20, 60)])))
     other = shrunk_cycle(t[20:], values[20:], [(12.0, 1)])
     assert (values - cycle(t) + moved)[:20].numpy() == pytest.approx((values[:20] - other(t[:20])).numpy(), abs=1e-4)
+
+
+def test_values_as_other_frames_hold_them_are_projections_on_their_components():
+    random = np.random.default_rng(8)
+    frames = random.standard_normal((9, 3)) @ random.standard_normal((3, 20))
+    values = random.standard_normal((2, 5, 20))
+    found = as_others_hold(torch.as_tensor(values), torch.as_tensor(frames), 2).numpy()
+    middle = frames.mean(0)
+    patterns = np.linalg.svd(frames - middle, full_matrices=False)[2][:2]
+    assert found == pytest.approx(middle + (values - middle) @ patterns.T @ patterns)

@@ -57,6 +57,28 @@ def test_windows_of_a_network_come_close_to_the_exact_posterior():
     np.testing.assert_allclose(variance.numpy(), np.diag(covariance), rtol=0.05)
 
 
+def test_values_between_frames_of_many_places_are_told_by_frames_on_both_sides():
+    smooth = Covariance.of(Form((2.5,), 1.5, (0, 1), (True, True)), [1e-3, 1.0], [4.0, 4.0], 1e-3, [[0.3, 0.3]])
+    axis, steps = np.linspace(0, 1, 13), np.array([0.0, 1, 2, 5, 6, 7])  # two frames are missing
+    grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
+    t, y = np.repeat(steps, 169), np.tile(grid, (6, 1))
+    tt, yy = torch.as_tensor(t), torch.as_tensor(y)
+    matrix = smooth(tt, yy, tt, yy).numpy() + float(smooth.nugget) * np.eye(len(t))
+    u = np.linalg.cholesky(matrix) @ np.random.default_rng(6).standard_normal(len(t))
+    at = np.repeat([3.0, 4.0], 169)
+    sites = Sites(t, y, smooth)
+    assert not sites.windowed
+    near = sites.near(at, np.tile(grid, (2, 1)), 32)
+    assert all(len(set(row)) == 32 and set(t[row]) == {1, 2, 5, 6} for row in near)
+    mean, variance = krige(sites, torch.as_tensor(u), at, np.tile(grid, (2, 1)))
+    across = smooth(torch.as_tensor(at), torch.as_tensor(np.tile(grid, (2, 1))), tt, yy).numpy()
+    exactly = across @ np.linalg.solve(matrix, u)
+    left = 1 + 1e-3 - np.einsum("qr,rq->q", across, np.linalg.solve(matrix, across.T))
+    assert np.mean((mean.numpy() - exactly) ** 2) < 0.05 * left.mean()
+    np.testing.assert_allclose(variance.numpy(), left, rtol=0.25)
+    assert set(t[sites.near(np.array([2.0]), grid[:1], 32)[0]]) != {1, 2, 5, 6}  # observed itself
+
+
 def test_values_between_two_times_are_smooth_in_space():
     t, y, u = network()
     sites = Sites(t, y, COVARIANCE)
