@@ -314,7 +314,8 @@ def _folds(surrogate: Surrogate, problem: Problem, seed: int, kept: int | None =
         left = hidden.u.double() - forecast(model, estimate, _external(model, hidden), with_std=False).mean.double()
         apart = joined(rows_of(hidden.t, hidden.x, left, hidden.delay))
         places = hidden.x[0, 0].double().numpy() if problem.source.shared_points else np.empty((0, hidden.x.shape[-1]))
-        yield Fold(rows_and_codes(model.decoder, estimate, window), _targets(model, estimate, hidden.thinned(_VALUES)[0]),
+        between = _targets(model, estimate, hidden.thinned(_VALUES)[0])
+        yield Fold(rows_and_codes(model.decoder, estimate, window), between,
                    _targets(model, estimate, later, ~held[some]), places, points, apart)
 
 
@@ -357,9 +358,10 @@ def _frames_hidden(surrogate: Surrogate, problem: Problem) -> Fold | None:
     estimate, none, given = _estimate(model, window), np.empty((0, inner.x.shape[-1])), None
     if problem.fitted_frames < _AMPLE * model.code_size:
         known = model._inner(problem.source.batch(problem.train, normalised=False)).first_frames(problem.fitted_frames)
-        others = known.u[0, ~torch.isin(known.t[0], gap.t)].double().flatten(1)
         given = forecast(model, estimate, _external(model, gap), with_std=False).mean.double()
-        given = as_others_hold(given.flatten(2), others, model.code_size).view_as(given)
+        for own, t in zip(given, gap.t, strict=True):
+            others = known.u[0, (known.t[0, :, None] != t).all(1)].double().flatten(1)
+            own.copy_(as_others_hold(own.flatten(1), others, model.code_size).view_as(own))
         given = gap.with_values(given).thinned(_VALUES)[0].u
     between = _targets(model, estimate, gap.thinned(_VALUES)[0], mean=given)
     return Fold(rows_and_codes(model.decoder, estimate, window), between, between, none, inner.u.shape[2],
