@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,10 +91,14 @@ class TrajectoryBatch:
 
 @dataclass
 class Normalisation:
-    """u_normalised = (u - mean) / scale, one mean and scale (C,) for each channel, in the data's units."""
+    """u_normalised = (u - mean) / scale, one mean and scale (C,) for each channel, in the data's units.
+
+    least: (C,) 0 of amounts, which are never negative, -inf of other channels; None: not known.
+    """
 
     mean: Tensor
     scale: Tensor
+    least: Tensor | None = None
 
     def apply(self, u: Tensor) -> Tensor:
         """Values (..., C) in data units to normalised ones."""
@@ -102,6 +107,12 @@ class Normalisation:
     def invert(self, u: Tensor) -> Tensor:
         """Normalised values (..., C) to data units."""
         return u * self.scale.to(u) + self.mean.to(u)
+
+    def possible(self, u: Any) -> Any:
+        """Values (..., C) in data units, those of amounts no less than 0."""
+        if self.least is None:
+            return u
+        return torch.maximum(u, self.least.to(u)) if isinstance(u, Tensor) else np.maximum(u, self.least.numpy())
 
 
 class Augmentation:

@@ -14,6 +14,7 @@ from inrflow.data.window import TimeBins, is_scattered
 from inrflow.errors import UserError
 
 _CACHE_BYTES = 1024**3
+_NEAR, _SKEWED = 0.5, 0.5  # deviations from 0 to the least of an amount, and skewness from which on it is one
 
 
 class TrajectorySource:
@@ -157,13 +158,15 @@ class TrajectorySource:
         return moved.with_values(self.normalisation.apply(moved.u))
 
     def fit_normalisation(self, trajectories: Sequence[int] | np.ndarray) -> Normalisation:
-        """Mean and standard deviation of each channel over the named trajectories; kept and returned.
+        """Mean and standard deviation of each channel over the named trajectories, and which are amounts: never
+        negative, at times near 0, skewed; kept and returned.
 
         Sets `varies` (C,): whether a channel has several values (the scale of the others is 1), and `observed_frames`:
         the number in the trajectory that has most.
         """
         channels = len(self.description.channels)
-        count, total, square = (torch.zeros(channels, dtype=torch.float64) for _ in range(3))
+        count, total, square, cube = (torch.zeros(channels, dtype=torch.float64) for _ in range(4))
+        least = torch.full((channels,), torch.inf, dtype=torch.float64)
         reference = torch.zeros(channels, dtype=torch.float64)
         for index, i in enumerate(trajectories):
             u = self._read(int(i)).u
@@ -172,7 +175,9 @@ class TrajectorySource:
             if index == 0:
                 reference = u.nanmean(0).nan_to_num()
             finite = torch.isfinite(u)
+            least = torch.minimum(least, u.where(finite, torch.inf).amin(0))
             u = (u - reference).where(finite, 0.0)
+            cube = cube + u.pow(3).sum(0)
             count, total, square = count + finite.sum(0), total + u.sum(0), square + u.square().sum(0)
         for channel, seen in zip(self.description.channels, count.tolist(), strict=True):
             if not seen:
@@ -184,7 +189,10 @@ class TrajectorySource:
         scale = (square / count - mean.square()).clamp(min=0).sqrt()
         self.varies = scale > 1e-12 * (mean + reference).abs().clamp(min=1e-300)
         scale = torch.where(self.varies, scale, torch.ones_like(scale))
-        self.normalisation = Normalisation((reference + mean).float(), scale.float())
+        skew = (cube / count - 3 * mean * square / count + 2 * mean.pow(3)) / scale.pow(3)
+        amount = (least >= 0) & (least < _NEAR * scale) & (skew > _SKEWED) & self.varies
+        least = torch.where(amount, 0.0, -torch.inf)
+        self.normalisation = Normalisation((reference + mean).float(), scale.float(), least.float())
         return self.normalisation
 
 

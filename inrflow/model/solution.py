@@ -91,18 +91,18 @@ class Solution(Shown):
         return self._ask(t, x, ("std",))["std"]
 
     def quantiles(self, t: Any, x: Any, levels: Sequence[float] = (0.05, 0.5, 0.95)) -> Any:
-        """Quantiles (Q, ..., C) of the field there, normally distributed. Raises UserError for levels that do not
-        lie between 0 and 1."""
+        """Quantiles (Q, ..., C) of the field there, normally distributed, of amounts no less than 0. Raises UserError
+        for levels that do not lie between 0 and 1."""
         if not levels or not all(0 < level < 1 for level in levels):
             raise UserError(f"quantiles {list(levels)} are asked for; give levels between 0 and 1")
         answer = self.query(t, x, std=True)
         parts = [self.quantile(answer, level) for level in levels]
         return torch.stack(parts) if isinstance(parts[0], Tensor) else np.stack(parts)
 
-    @staticmethod
-    def quantile(answer: dict[str, Any], level: float) -> Any:
+    def quantile(self, answer: dict[str, Any], level: float) -> Any:
         """One quantile (..., C) of a query with standard deviations."""
-        return answer["mean"] + NormalDist().inv_cdf(level) * answer["std"]
+        values = answer["mean"] + NormalDist().inv_cdf(level) * answer["std"]
+        return self.surrogate.normalisation.possible(values)
 
     def extrapolated(self, t: Any, x: Any) -> np.ndarray:
         """Whether values (...) are of points outside of the training data, or of times that training did not see."""

@@ -141,7 +141,7 @@ class Surrogate(Shown):
         """All tensors but those of the field, for `save_tensors`."""
         return {
             "decoder": self.decoder.state_dict(),
-            "normalisation": {"mean": self.normalisation.mean, "scale": self.normalisation.scale},
+            "normalisation": vars(self.normalisation),
             "prior": asdict(self.prior),
             "box": torch.as_tensor(self.box),
             "contexts": None if self.contexts is None else self.contexts.state(),

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 import inrflow
 from inrflow.data.formats.tables import read_observations
@@ -54,6 +55,10 @@ def test_quantiles_are_those_of_the_solution_at_the_observed_places(tiny_run, se
     assert np.isnan(found["u_z_score"][later]).all()
     assert np.nanargmax(np.abs(found["u_z_score"])) == 30 + 7
     assert set(found["extrapolated"]) == {0.0}
+    surrogate.normalisation.least = torch.tensor([-torch.inf, 0.0])  # as though v were an amount
+    bounded = solution.quantiles(found["t"], at)
+    np.testing.assert_allclose(bounded[0], np.maximum(mean - 1.6448536 * std, [-np.inf, 0.0]))
+    assert (bounded[0, :, 1] == 0).any()
 
 
 def test_scores_of_quiet_observations_count_no_noise_of_training_values(tiny_run, seen, tmp_path, inrflow_command):

@@ -7,6 +7,7 @@ from small_data import WAVE, field
 
 from inrflow.data import source as source_module
 from inrflow.data.batch import Normalisation
+from inrflow.data.description import Description
 from inrflow.data.formats.trajectory_file import TrajectoryFile
 from inrflow.data.formats.writing import TrajectoryWriter, write_scattered, write_trajectories
 from inrflow.data.source import TrajectorySource, observed_points, split_trajectories
@@ -348,3 +349,19 @@ def test_split_depends_on_the_seed_and_refuses_nonsense():
             call()
     with pytest.raises(UserError, match="trajectories"):
         split_trajectories(0)
+
+
+def test_amounts_are_told_from_other_channels(tmp_path):
+    random = np.random.default_rng(7)
+    rain = np.maximum(random.standard_normal((40, 30)) - 1, 0)
+    flow = np.exp(random.standard_normal((40, 30)))
+    near = random.uniform(0.01, 1, (40, 30))  # positive, but not skewed
+    warm = 280 + 3 * np.exp(0.3 * random.standard_normal((40, 30)))  # skewed, far from 0
+    drop = random.standard_normal((40, 30)) ** 3 + 0.01  # negative, too
+    u = np.stack([rain, flow, near, warm, drop], -1)
+    u[::7, 3] = np.nan
+    about = Description("five", ("rain", "flow", "near", "warm", "drop"), ("x",))
+    write_trajectories(tmp_path / "five.h5", np.arange(40.0), np.linspace(0, 1, 30)[:, None], u[None], about)
+    found = opened(tmp_path / "five.h5").fit_normalisation([0])
+    assert found.least is not None and found.least.tolist() == [0.0, 0.0, -np.inf, -np.inf, -np.inf]
+    assert found.possible(np.full((2, 5), -1.0)).tolist() == [[0, 0, -1, -1, -1]] * 2
