@@ -251,10 +251,10 @@ def _weighed(
     channel: ChannelField, c: int, folds: list[Fold], gap: Fold | None, places: Places, few: bool
 ) -> tuple[ChannelField, Comparison, float]:
     """A channel's process with its weight beside codes (of `few` places 1), its decay ahead and its spreads, its errors
-    between the observed places, and in hidden frames, which count as much, and its mean squared error
+    between the observed places, and of what moves in hidden frames, which count as much, and its mean squared error
     ahead of them."""
     between, ahead = map(list, zip(*(_against(channel, c, fold, places) for fold in folds), strict=True))
-    hidden = len(folds) * [_against(channel, c, gap, places)[0]] if gap else []
+    hidden = len(folds) * [_against(channel, c, gap, places)[0]] if gap and channel.covariance.form.drift else []
     inside, outside = Comparison.joined(between + hidden), Comparison.joined(ahead)
     weights = [replace(channel, weight=weight) for weight in ((1.0,) if few else (inside.best_weight(), 1.0))]
     # covariances were fitted to the held-out places, too: these are no reason for smaller deviations
