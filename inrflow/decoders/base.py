@@ -78,6 +78,11 @@ class Decoder(nn.Module):
         """Offset (..., N, C) and basis (..., N, C, Z) with u = offset + basis z; only for affine decoders."""
         raise NotImplementedError(f"{type(self).__name__} is not affine in its code")
 
+    def tail(self, z: Tensor) -> Tensor:
+        """Mean squares (..., C) of what codes (..., Z) of the finest details make, about what still finer ones would; 0
+        where codes are in no such order."""
+        return z.new_zeros(*z.shape[:-1], self.channels)
+
     @on_own_device
     def linearise(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Value u (B, N, C) and Jacobian du/dz (B, N, C, Z) at codes z (B, Z) and points x (N, d) or (B, N, d)."""

@@ -72,6 +72,15 @@ class DomainHarmonicDecoder(Decoder):
         parts = [tables[..., j, :] @ codes.mT for j in range(tables.shape[-2])]
         return torch.stack(parts, -1).flatten(-2) + self.offset
 
+    def tail(self, z: Tensor) -> Tensor:
+        """Of the highest eighth of the harmonics."""
+        harmonics, codes = self.harmonics, z.unflatten(-1, (-1, self.count))
+        moving = self.count - harmonics.steady
+        sums = [codes[..., c, own[own < moving]][..., -(len(own) // 8 + 1) :].square().sum(-1) for c, own in enumerate(
+            np.arange(self.count) if harmonics.allowed is None else np.flatnonzero(harmonics.allowed[c % len(
+                harmonics.allowed)]) for c in range(codes.shape[-2]))]
+        return torch.stack(sums, -1).repeat_interleave(harmonics.components, -1)
+
     @on_own_device
     def basis(self, x: Tensor) -> tuple[Tensor, Tensor]:
         tables, each, count = self._tables(x, x), self.harmonics.components, self.count

@@ -13,7 +13,8 @@ import numpy as np
 from inrflow.domains.base import HELD, NATURAL
 from inrflow.domains.box import PERIODIC, Box, ends_of, grid_of
 
-_PLACES = (0.0, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 5 / 6, 1.0)  # of walls, spacings beyond: grids read in steps
+_PLACES = (0.0, 1 / 8, 1 / 6, 1 / 4, 1 / 3, 3 / 8, 1 / 2, 5 / 8, 2 / 3, 3 / 4, 5 / 6, 7 / 8, 1.0)  # of walls, spacings
+# beyond: grids read in steps of up to 4
 _ENDS = np.array(list(itertools.product(_PLACES, repeat=2)))  # (W, 2), before the first and beyond the last point
 _WHOLE = np.isclose(_ENDS.sum(1), 1)  # centres of cells, read in steps
 _PLAIN = np.isclose(_ENDS[:, 0], _ENDS[:, 1]) & np.isin(_ENDS[:, 0], (0.0, 0.5, 1.0))
@@ -36,14 +37,14 @@ def walled(box: Box, x: np.ndarray, u: np.ndarray) -> tuple[Box, list[list[str]]
     """The box with walls where changes of u (S, T, N, C) at points x (N, d) say they are, within a spacing of a grid,
     and conditions there, natural or held, of each channel at each axis.
 
-    Later frames tell, which are smooth where first ones need not agree with walls. None where points are no regular
-    grid or values are missing.
+    All frames but the first tell, which need not agree with walls. None where points are no regular grid or values are
+    missing.
     """
     grid = grid_of(x) if len(x) > 1 else None
     if grid is None or not np.isfinite(u).all():
         return None
     levels, order = grid
-    later = changes(u[:, u.shape[1] // 2 :])[:, :, order]
+    later = changes(u[:, 1:])[:, :, order]
     frames = np.moveaxis(later, 2, -1).reshape(-1, u.shape[3], *map(len, levels))
     lower, upper = box.lower.copy(), box.upper.copy()
     pairs = [[NATURAL] * len(levels) for _ in range(u.shape[3])]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inrflow.decoders.base import Decoder
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import QUANTILE, GaussianPrior, chi_squared_quantile, variance_factor
 from inrflow.encoding.prior.interpolation_error import InterpolationError
@@ -34,6 +35,7 @@ class StatePrior:
             are multiplied; None: not at all.
         unseen: what the decoder misses where no training frame has a point; None: not known.
         farthest: largest squared Mahalanobis distance of a code of the training data from their mean; None: not known.
+        tail: (C,) the most that `Decoder.tail` is of states of the training data; None: not known.
         least: of the variance factors of trajectories: few frames look quieter to modes that were fitted to them.
     """
 
@@ -48,6 +50,7 @@ class StatePrior:
     inflation: Tensor | None = None
     least: float = 0.0
     white: Tensor | None = None
+    tail: Tensor | None = None
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> StatePrior:
@@ -95,7 +98,8 @@ class StatePrior:
         """The prior of windows whose values are not noisy."""
         return replace(self, noise=self.rest, white=None)
 
-    def std(self, variance: Tensor, factor: Tensor, x: Tensor, lead: Tensor, louder: Tensor | bool = False) -> Tensor:
+    def std(self, variance: Tensor, factor: Tensor, x: Tensor, lead: Tensor, louder: Tensor | bool = False,
+            unresolved: Tensor | float = 0.0) -> Tensor:
         """Standard deviation (..., N, C) of the field at x (..., N, d) around decoded values, normalised units.
 
         Args:
@@ -104,13 +108,21 @@ class StatePrior:
             lead: times (..., N or 1) as in `spread_at`.
             louder: broadcastable, `StateEstimate.louder`: the variance stems from noise found in the window, of which
                 forecasts that calibrate knew nothing; they do not shrink it.
+            unresolved: broadcastable to it, as the method of this name gives it.
         """
         variance, spread = variance.clamp(min=0), self.spread_at(lead).square()
         total = (variance + self.rest) * factor.clamp(min=self.least) * spread
         if self.inflation is not None:
             total = total * (1 + variance / self.noise) ** self.inflation
         total = torch.where(torch.as_tensor(louder), torch.maximum(total, variance), total)
+        total = total + unresolved
         return (total if self.unseen is None else total + self.unseen(x)).sqrt()
+
+    def unresolved(self, decoder: Decoder, codes: Tensor) -> Tensor:
+        """Variance (..., C) that codes leave of forecasts with codes (..., Z), beyond what they leave of training data:
+        details may become finer than any that were seen."""
+        tail = decoder.tail(codes)
+        return (tail - (tail if self.tail is None else self.tail)).clamp(min=0)
 
     def context(self, size: int) -> ContextPrior:
         """Prior of the last `size` dimensions."""

@@ -38,6 +38,7 @@ def complete(candidate: Candidate, budget: Budget, log: Recorder) -> Surrogate:
     surrogate = assemble(candidate, states)
     problem, prior, size = candidate.problem, surrogate.prior, candidate.code_size
     prior.farthest = max(prior.reach(data, size) for data in (states, candidate.validation))
+    prior.tail = candidate.decoder.tail(states.codes[states.observed][:, :size]).amax(0)
     judging = candidate.judged[: candidate.calibrated]
     past = candidate.first + 1 if len(problem.validation) else problem.fewest_observed
     past = max(past, surrogate.window)

@@ -64,3 +64,12 @@ def test_an_output_layer_of_an_earlier_version_gives_the_offset(decoder):
     state = {"output": torch.tensor([[2.0, 0.0], [3.0, 0.0]]), "output_map": torch.zeros(4, 2, 2)}
     decoder.load_state_dict(state)
     assert decoder.offset.tolist() == [2.0, 3.0]
+
+
+def test_the_tail_is_the_mean_square_of_what_the_highest_eighth_makes(decoder):
+    z = torch.randn(3, decoder.code_size, dtype=torch.float64)
+    codes = z.unflatten(-1, (2, -1)).clone()
+    codes[..., : -(decoder.count // 8 + 1)] = 0.0
+    x = torch.tensor(np.random.default_rng(0).uniform([0, -1], [1, 1], (20_000, 2)))
+    fields = decoder(x, codes.flatten(1)) - decoder.offset
+    torch.testing.assert_close(decoder.tail(z), fields.square().mean(1).double(), rtol=0.05, atol=0.0)

@@ -28,6 +28,19 @@ def test_walls_are_found_where_changes_vanish_or_are_level(places: tuple[float, 
     assert pairs == [["held"], ["natural"]]
 
 
+def test_walls_are_found_where_fields_are_level_there_later() -> None:
+    """Heat that spreads from one wall in the first frames, and a front that runs on in the middle."""
+    n, t = 60, np.arange(10)
+    x = (np.arange(n) + 0.375) / n
+    k, size = np.arange(8)[:, None], np.random.default_rng(0).standard_normal((8, 1, 8))
+    heat = size * np.exp(-0.04 * (np.pi * k[:, 0]) ** 2 * t[:, None]) @ np.cos(np.pi * k * x)
+    heat = heat * np.clip(5 - t, 0, None)[:, None]
+    front = 1 / (1 + np.exp((x - 0.35 - 0.01 * t[:, None]) / 0.04))
+    found = walled(Box([x[0]], [x[-1]], ["walled"]), x[:, None], (heat + front)[..., None])
+    assert found is not None
+    np.testing.assert_allclose([found[0].lower[0], found[0].upper[0]], [0, 1], atol=1e-12)
+
+
 @pytest.mark.parametrize("noise", [0.01, 0.05])
 def test_noise_of_the_values_does_not_hide_walls(noise: float) -> None:
     box, x, u = _between_plates(0.5, 0.5, 40)

@@ -30,6 +30,7 @@ class LawField(nn.Module):
     theta: Tensor
     forced: dict[Term, dict[int, Tensor]] = {}  # linear terms of channels with steady codes  # noqa: RUF012
     leading = 320  # codes that products couple in the linearised flow
+    rests: Tensor | None = None  # (C, 3): as `LawTerm` has them
 
     @classmethod
     def of(cls, library: Library, theta: Tensor) -> LawField:
@@ -246,7 +247,15 @@ class LawField(nn.Module):
         operators = self._coefficients(dt / steps)
         for _ in range(steps):
             now = etdrk4.step(now, operators, self.act, self.products)
+            now = now if self.rests is None else self.held(now, self.rests)
         return now.reshape(z.shape)
+
+    def held(self, z: Tensor, rests: Tensor) -> Tensor:
+        """Codes (B, C, K) of fields that stay within bounds, and at a bound where they are near it (Brunet and Derrida
+        1997: in states that grow, less than the noise of codes is nothing)."""
+        fields, (low, high, near) = self.library.transform.fields(z), rests.T[..., None]
+        kept = torch.where(fields < low + near, low, torch.where(fields > high - near, high, fields))
+        return z + self.library.transform.project(kept - fields)
 
     def bounded(self, z: Tensor, dt: float, step: float, largest: float) -> Tensor:
         """Codes (B, C K) after a time dt in steps of at most `step`; NaN where these are too many, or codes far beyond

@@ -38,15 +38,17 @@ class LawTerm(FieldTerm):
         largest: norm of the largest code of the data; forecasts far beyond it have diverged.
         by_context: (P, J, C), what each number of the context adds to theta.
         period: of a forcing, internal time; the last two of C channels are its cosine and sine then, and no codes.
+        rests: (C, 3) bounds of values, and how near to one they are at it; none where there are none.
     """
 
     def __init__(
         self, domain: Mapping[str, Any], boundary: str, count: int, terms: Sequence[dict], theta: Sequence[Sequence],
         largest: float = math.inf, by_context: Sequence = (), period: float = 0.0,
+        rests: Sequence[Sequence[float]] = (),
     ) -> None:
         super().__init__()
         self.domain, self.boundary, self.count, self.largest = plain(domain), boundary, count, largest
-        self.period = period
+        self.period, self.rests = period, [list(one) for one in rests]
         self.terms = [dict(term) for term in terms]
         # Least squares in float64 found the coefficients; no gradient trains them.
         self.theta = nn.Parameter(torch.as_tensor(theta, dtype=torch.float64), requires_grad=False)
@@ -69,7 +71,7 @@ class LawTerm(FieldTerm):
     def structure(self) -> dict[str, Any]:
         return {"domain": self.domain, "boundary": self.boundary, "count": self.count, "terms": self.terms,
                 "theta": self.theta.tolist(), "largest": self.largest, "by_context": self.by_context.tolist(),
-                "period": self.period}
+                "period": self.period, "rests": self.rests}
 
     def rated(self, channels: int) -> tuple[int, ...]:
         """Which of so many channels of values have the further channels as rates: their equations are these alone."""
@@ -103,6 +105,7 @@ class LawTerm(FieldTerm):
             added = 0.0 if c is None else torch.tensordot(c.detach().to(self.by_context), self.by_context, 1)
             kept = [(one, field) for one, field in self._built.items() if one[:2] == versions][1 - _KEPT :]
             field = LawField.of(self._library[0], self.theta.double() + added)
+            field.rests = torch.tensor(self.rests, dtype=torch.float64) if self.rests else None
             object.__setattr__(self, "_built", {**dict(kept), key: field})
         return self._built[key]
 

@@ -43,6 +43,8 @@ _RATED = 64  # trajectories whose rates tell how they go with codes
 _LEAST_NOISE, _LEAST_ERROR = 1e-14, 1e-15
 _OF_STEPS = 0.1  # of the time, for forecasts in steps of half the length
 _HARDLY = 1.05  # times the error: shorter steps are as good
+_AT_REST = 1e-3, 0.05  # of a range, and share of values so near to a bound that it is a state of rest
+_UNBOUNDED, _NEAR = 1e300, (0.0, 1e-7, 3e-7, 1e-6, 1e-5, 1e-4)  # of a range: what is nothing where forecasts diverge
 
 
 class LawRecipe:
@@ -275,7 +277,20 @@ def _candidates(
     if not np.isfinite(error):
         return
     paths = followed(field, integrator, validation, first)
+    share = sum(path is None for path in paths) / max(len(paths), 1)
     with run.budget.part(_OF_STEPS):
+        for near in _NEAR if share and not law.has_rates and not law.period else ():
+            if not (rests := _rests(u, near)):
+                break
+            held = VectorField(size, [LawTerm(**{**term.structure(), "rests": rests})], law.count).double()
+            after = rollout_error(held, integrator, validation, judged, first, size)
+            if not (share > _LOST or after <= _HARDLY * error):  # else the law would be lost
+                continue
+            others = followed(held, integrator, validation, first)
+            if all(path is not None for path in others) and (share or after < error):
+                run.log.say(f"values that rest at a bound are held there within {near:.0e} of their range: error "
+                            f"{after:.2e}")
+                field, error, paths, share = held, after, others, 0.0
         for _ in range(_HALVINGS):
             finer = Integrator("etd", integrator.step / 2)
             others = followed(field, finer, validation, first)
@@ -324,6 +339,15 @@ def _noise(law: Law, x: np.ndarray, u: np.ndarray) -> np.ndarray:
     """
     left = [law.left(one, values) for one, values in zip(x[:16], u[:16], strict=True)]
     return np.maximum(np.median(left, axis=0), _LEAST_NOISE)
+
+
+def _rests(u: np.ndarray, near: float) -> list[list[float]]:
+    """Bounds (C, 3) of fields u (S, T, N, C) that many values are next to, far ones where there is none, and how near
+    to one values are at it: states of rest, which may be unstable. Empty where no channel has any."""
+    low, high = np.nanmin(u, (0, 1, 2)), np.nanmax(u, (0, 1, 2))
+    at = [np.nanmean(abs(u - end) <= _AT_REST[0] * (high - low), (0, 1, 2)) > _AT_REST[1] for end in (low, high)]
+    bounds = np.where(at[0], low, -_UNBOUNDED), np.where(at[1], high, _UNBOUNDED), near * (high - low)
+    return np.stack(bounds, 1).tolist() if np.any(at) else []
 
 
 def _written(law: Law, problem: Problem) -> list[str]:

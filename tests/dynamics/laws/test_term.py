@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 
 from inrflow.domains import Box
 from inrflow.dynamics.fields.sum import VectorField, build_term, term_structure
@@ -88,6 +89,33 @@ def test_states_beyond_what_was_seen_are_no_number():
     term.largest = 1.0
     end = term.advance(torch.tensor([[1.0, 0.0, 0.0, 0.0]]).double(), torch.zeros(1), torch.tensor([1.0]).double(), 0.1)
     assert bool(torch.isnan(end).all())
+
+
+def test_fronts_into_an_unstable_state_are_those_of_finite_differences_where_noise_ahead_is_held():
+    """u_t = u_xx + u (1 - u) and rounding of values: without bounds it grows until the front is lost."""
+    points, end = 120, 19.0
+    x = (np.arange(points) + 0.5) * 60 / points
+
+    def rate(_, u):
+        padded = np.pad(u.reshape(points, 5).ravel(), 1, mode="edge")  # five cells a point
+        return (padded[2:] - 2 * padded[1:-1] + padded[:-2]) / 0.1**2 + u * (1 - u)
+
+    fine = (np.arange(5 * points) + 0.5) * 0.1
+    front = solve_ivp(rate, (0, end), np.exp(-((fine - 6) ** 2) / 8), "LSODA", rtol=1e-8, atol=1e-14, lband=1, uband=1)
+    square = {"products": [[[0, -1], [0, -1]]], "power": 0, "axis": -1}
+    box, value = Box([0.0], [60.0], ["walled"]), {"products": [[[0, -1]]], "power": 0, "axis": -1}
+    table = box.harmonics(points, "natural").values(x[:, None])
+    noise = 1e-7 * np.random.default_rng(0).standard_normal(points)
+    start = torch.tensor(np.linalg.solve(table, np.exp(-((x - 6) ** 2) / 8) + noise))[None]
+
+    def missed(rests):
+        term = LawTerm(box.state(), "natural", points, [value, LAPLACIAN, square], [[1.0], [1.0], [-1.0]], rests=rests)
+        assert build_term(term_structure(term)).rests == rests
+        z = term.advance(start, torch.zeros(1), torch.tensor([end]).double(), 0.1)
+        return float(np.abs(table @ z[0].numpy() - front.y[2::5, -1]).max())
+
+    assert missed([[0.0, 1.0, 1e-6]]) < 0.1
+    assert not missed([]) < 0.5
 
 
 def test_a_saved_term_is_built_again(reaction):
