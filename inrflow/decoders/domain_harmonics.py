@@ -72,6 +72,7 @@ class DomainHarmonicDecoder(Decoder):
         parts = [tables[..., j, :] @ codes.mT for j in range(tables.shape[-2])]
         return torch.stack(parts, -1).flatten(-2) + self.offset
 
+    @on_own_device
     def tail(self, z: Tensor) -> Tensor:
         """Of the highest eighth of the harmonics."""
         harmonics, codes = self.harmonics, z.unflatten(-1, (-1, self.count))

@@ -130,7 +130,7 @@ def predicted_std(surrogate: Surrogate, estimate: StateEstimate, states: Tensor,
     widening, factor = surrogate.widening(estimate)[:, None, None, None], estimate.factor[:, None, None, None]
     lead = (inner - estimate.last[:, None])[..., None]
     louder = False if estimate.louder is None else estimate.louder[:, None, None, None]
-    unresolved = prior.unresolved(surrogate.decoder, states[..., : surrogate.code_size])[:, :, None]
+    unresolved = prior.unresolved(surrogate.decoder.tail(states[..., : surrogate.code_size]))[:, :, None]
     return prior.std(result, factor, x, lead, louder, unresolved) * widening
 
 

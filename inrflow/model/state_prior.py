@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inrflow.decoders.base import Decoder
 from inrflow.dynamics.states import CodeData
 from inrflow.encoding.posterior import QUANTILE, GaussianPrior, chi_squared_quantile, variance_factor
 from inrflow.encoding.prior.interpolation_error import InterpolationError
@@ -118,10 +117,9 @@ class StatePrior:
         total = total + unresolved
         return (total if self.unseen is None else total + self.unseen(x)).sqrt()
 
-    def unresolved(self, decoder: Decoder, codes: Tensor) -> Tensor:
-        """Variance (..., C) that codes leave of forecasts with codes (..., Z), beyond what they leave of training data:
-        details may become finer than any that were seen."""
-        tail = decoder.tail(codes)
+    def unresolved(self, tail: Tensor) -> Tensor:
+        """Variance (..., C) that codes leave of forecasts whose `Decoder.tail` is `tail`, beyond what they leave of
+        training data: details may become finer than any that were seen."""
         return (tail - (tail if self.tail is None else self.tail)).clamp(min=0)
 
     def context(self, size: int) -> ContextPrior:
